@@ -1,0 +1,215 @@
+"""The schema of a run: a YAML file, overrides, checks. ``Config.load("x.yaml", ["train.epochs=3"])``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from paddle_resnet.errors import UsageError, did_you_mean
+from paddle_resnet.files import write_text
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+PerChannel = tuple[float, float, float]
+
+
+class Group(BaseModel):
+    """A group of keys: frozen, typed, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+
+class DataConfig(Group):
+    """Which images, and how they become batches."""
+
+    source: Literal["digits", "cifar10", "cifar100", "fashion_mnist", "image_folder"] = "digits"
+    root: Path | None = Field(None, description="folder of the archives or of the images; null: Paddle's own cache")
+    verify: bool = Field(True, description="refuse an archive whose MD5 is not the official one")
+    image_size: Annotated[int, Field(ge=8, le=1024)] = Field(32, description="pixels a side that the network sees")
+    resize: Annotated[int, Field(ge=8, le=2048)] | None = Field(
+        None, description="shorter side before the centre crop to image_size; null: a rule by source"
+    )
+    validation_fraction: Fraction = Field(0.1, description="share of the training images held out for every decision")
+    test_fraction: Fraction = Field(0.2, description="share held out to test where the source has no test split")
+    split_seed: Annotated[int, Field(ge=0)] = Field(0, description="which images are held out; apart from train.seed")
+    mean: PerChannel | None = Field(None, description="per-channel mean in 0..1; null: the source's own")
+    std: PerChannel | None = Field(None, description="per-channel standard deviation in 0..1; null: the source's own")
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(2, description="threads that decode image files")
+    memory_mb: Annotated[int, Field(ge=0)] = Field(2048, description="keep a folder's decoded images in memory up to")
+
+    @field_validator("std")
+    @classmethod
+    def _std_is_positive(cls, std: PerChannel | None) -> PerChannel | None:
+        if std is not None and min(std) <= 0:
+            raise ValueError("each standard deviation must be above 0")
+        return std
+
+    @model_validator(mode="after")
+    def _resize_covers_the_crop(self) -> DataConfig:
+        if self.resize is not None and self.resize < self.image_size:
+            raise ValueError(f"resize ({self.resize}) must be at least image_size ({self.image_size})")
+        if self.source == "image_folder" and self.root is None:
+            raise ValueError("image_folder needs root: the folder that holds train/<class>/ and test/<class>/")
+        return self
+
+
+class AugmentConfig(Group):
+    """Random changes to the training images, for a whole batch at once on the device."""
+
+    pad: Annotated[int, Field(ge=0, le=64)] = Field(0, description="zero-pad by so many pixels, then crop back at random")
+    flip: bool = Field(False, description="mirror left and right with probability 1/2")
+    scale: tuple[float, float] | None = Field(
+        None, description="random-resized crop: the crop's area as a share of the image, e.g. [0.35, 1.0]"
+    )
+
+    @field_validator("scale")
+    @classmethod
+    def _scale_is_a_range(cls, scale: tuple[float, float] | None) -> tuple[float, float] | None:
+        if scale is not None and not 0 < scale[0] <= scale[1] <= 1:
+            raise ValueError("expected two shares with 0 < smallest <= largest <= 1")
+        return scale
+
+
+class ModelConfig(Group):
+    """Which network, and where its first weights come from."""
+
+    name: str = Field("resnet20", description="a name of paddle_resnet.list_models()")
+    pretrained: str | None = Field(None, description='null, "imagenet" (official weights), or a .pdparams file')
+
+
+class TrainConfig(Group):
+    """How the network is trained."""
+
+    epochs: Positive = 10
+    batch_size: Positive = 128
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd is with Nesterov momentum")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(0.1, description="the peak, reached after warm-up")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="not applied to BatchNorm and biases")
+    warmup_epochs: Annotated[float, Field(ge=0)] = Field(1.0, description="linear warm-up, then a cosine to zero")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] | None = Field(None, description="clip the gradient's global norm to this")
+    amp: bool = Field(False, description="automatic mixed precision O1 (float16); on a GPU only")
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> TrainConfig:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs ({self.warmup_epochs}) must be less than epochs ({self.epochs})")
+        return self
+
+
+class Config(Group):
+    """One run, whole: the same config on the same version reproduces it."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field("run", description="names the run's folder")
+    output: Path = Field(Path("output"), description="folder of all runs")
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = Field("auto", description="auto, cpu, gpu or gpu:<i>")
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+
+    @property
+    def run_folder(self) -> Path:
+        """The run's folder, ``output/<name>``."""
+        return self.output / self.name
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Iterable[str] = ()) -> Config:
+        """Read a YAML file, apply ``a.b=value`` overrides, and check everything.
+
+        Raises:
+            UsageError: a missing or malformed file, an unknown key, a wrong type or value; the message names it.
+        """
+        path = Path(path)
+        values = _read_yaml(path)
+        origin = {key: str(path) for key in values}
+        for override in overrides:
+            key = _apply_override(values, override)
+            origin[key] = f"-o {override}"
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise UsageError(_explain(error, cls, origin, path)) from None
+
+    def to_yaml(self) -> str:
+        """The resolved config as YAML: every key, defaults included."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    def save(self, path: Path) -> None:
+        """Write the resolved config; `Config.load` of it gives an equal config."""
+        write_text(path, self.to_yaml())
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UsageError(f"{path}: no such config file; the project's own are in configs/")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        raise UsageError(f"{path}{line}: not valid YAML; expected lines like 'train:' and '  epochs: 10'") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: expected keys and values at the top level, found a {type(values).__name__}")
+    return values
+
+
+def _apply_override(values: dict[str, Any], override: str) -> str:
+    """Set one ``a.b=value`` in nested `values`; return the dotted key."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UsageError(f"-o {override}: expected key=value, for example -o train.epochs=3")
+    try:
+        value = yaml.safe_load(text) if text else None
+    except yaml.YAMLError:
+        value = text
+    *groups, last = key.split(".")
+    for group in groups:
+        inner = values.setdefault(group, {})
+        if inner is None:
+            inner = values[group] = {}
+        if not isinstance(inner, dict):
+            raise UsageError(f"-o {override}: {group} is a single value, not a group of keys")
+        values = inner
+    values[last] = value
+    return key
+
+
+def _explain(error: ValidationError, schema: type[BaseModel], origin: Mapping[str, str], path: Path) -> str:
+    """Turn pydantic's first complaint into one line that names key, value and expectation."""
+    complaint = error.errors()[0]
+    key = ".".join(str(part) for part in complaint["loc"] if isinstance(part, str))
+    key = key.removesuffix(".function-after") or "config"
+    source = origin.get(key, str(path))
+    if complaint["type"] == "extra_forbidden":
+        return f'{source}: unknown key "{key}"{_suggest_key(key, schema)}'
+    message = complaint["msg"].removeprefix("Value error, ")
+    if complaint["type"] == "value_error":
+        return f"{source}: {key}: {message}"
+    return f"{source}: {key}: {message}, got {complaint['input']!r}"
+
+
+def known_keys(schema: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    """Every dotted key of the schema, groups included."""
+    keys = []
+    for name, field in schema.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += known_keys(field.annotation, f"{prefix}{name}.")
+    return keys
+
+
+def _suggest_key(key: str, schema: type[BaseModel]) -> str:
+    """Suggest the nearest known key, also one of the same last name in another group."""
+    known = known_keys(schema)
+    last = key.rsplit(".", 1)[-1]
+    elsewhere = [name for name in known if name.rsplit(".", 1)[-1] == last]
+    return f' (did you mean "{elsewhere[0]}"?)' if elsewhere else did_you_mean(key, known)

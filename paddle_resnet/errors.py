@@ -1,0 +1,30 @@
+"""The two kinds of failure a person sees: one line each, no traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PaddleResNetError(Exception):
+    """A failure that is explained in one line. `exit_code` is what a command-line tool exits with."""
+
+    exit_code = 1
+
+
+class UsageError(PaddleResNetError):
+    """Something asked for is wrong (a key, a value, a path): the line says what was expected and what to do."""
+
+    exit_code = 2
+
+
+class RunFailure(PaddleResNetError):
+    """The request was right, but it could not be carried out (a full disk, a loss that is not finite)."""
+
+    exit_code = 1
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ``' (did you mean "x"?)'`` for the known word nearest to `word`, or an empty string."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f' (did you mean "{near[0]}"?)' if near else ""
