@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from paddle_resnet.errors import UsageError, did_you_mean
 from paddle_resnet.files import write_text
 
-Positive = Annotated[int, Field(gt=0)]
+# Strict, as pydantic would otherwise take `true` for 1.
+Integer = Annotated[int, Field(strict=True)]
+Positive = Annotated[Integer, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 PerChannel = tuple[float, float, float]
 
@@ -29,17 +31,21 @@ class DataConfig(Group):
     source: Literal["digits", "cifar10", "cifar100", "fashion_mnist", "image_folder"] = "digits"
     root: Path | None = Field(None, description="folder of the archives or of the images; null: Paddle's own cache")
     verify: bool = Field(True, description="refuse an archive whose MD5 is not the official one")
-    image_size: Annotated[int, Field(ge=8, le=1024)] = Field(32, description="pixels a side that the network sees")
-    resize: Annotated[int, Field(ge=8, le=2048)] | None = Field(
+    image_size: Annotated[Integer, Field(ge=8, le=1024)] = Field(32, description="pixels a side that the network sees")
+    resize: Annotated[Integer, Field(ge=8, le=2048)] | None = Field(
         None, description="shorter side before the centre crop to image_size; null: a rule by source"
     )
     validation_fraction: Fraction = Field(0.1, description="share of the training images held out for every decision")
     test_fraction: Fraction = Field(0.2, description="share held out to test where the source has no test split")
-    split_seed: Annotated[int, Field(ge=0)] = Field(0, description="which images are held out; apart from train.seed")
+    split_seed: Annotated[Integer, Field(ge=0)] = Field(
+        0, description="which images are held out; apart from train.seed"
+    )
     mean: PerChannel | None = Field(None, description="per-channel mean in 0..1; null: the source's own")
     std: PerChannel | None = Field(None, description="per-channel standard deviation in 0..1; null: the source's own")
-    workers: Annotated[int, Field(ge=1, le=64)] = Field(2, description="threads that decode image files")
-    memory_mb: Annotated[int, Field(ge=0)] = Field(2048, description="keep a folder's decoded images in memory up to")
+    workers: Annotated[Integer, Field(ge=1, le=64)] = Field(2, description="threads that decode image files")
+    memory_mb: Annotated[Integer, Field(ge=0)] = Field(
+        2048, description="keep a folder's decoded images in memory up to"
+    )
 
     @field_validator("std")
     @classmethod
@@ -60,7 +66,9 @@ class DataConfig(Group):
 class AugmentConfig(Group):
     """Random changes to the training images, for a whole batch at once on the device."""
 
-    pad: Annotated[int, Field(ge=0, le=64)] = Field(0, description="zero-pad by so many pixels, then crop back at random")
+    pad: Annotated[Integer, Field(ge=0, le=64)] = Field(
+        0, description="zero-pad by so many pixels, then crop back at random"
+    )
     flip: bool = Field(False, description="mirror left and right with probability 1/2")
     scale: tuple[float, float] | None = Field(
         None, description="random-resized crop: the crop's area as a share of the image, e.g. [0.35, 1.0]"
@@ -86,29 +94,29 @@ class TrainConfig(Group):
 
     epochs: Positive = 10
     batch_size: Positive = 128
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[Integer, Field(ge=0, lt=2**32)] = 0
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd is with Nesterov momentum")
     learning_rate: Annotated[float, Field(gt=0)] = Field(0.1, description="the peak, reached after warm-up")
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="not applied to BatchNorm and biases")
-    warmup_epochs: Annotated[float, Field(ge=0)] = Field(1.0, description="linear warm-up, then a cosine to zero")
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="share of the steps in which the rate rises to its peak; a cosine to zero follows"
+    )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(None, description="clip the gradient's global norm to this")
     amp: bool = Field(False, description="automatic mixed precision O1 (float16); on a GPU only")
-
-    @model_validator(mode="after")
-    def _warmup_ends(self) -> TrainConfig:
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs ({self.warmup_epochs}) must be less than epochs ({self.epochs})")
-        return self
 
 
 class Config(Group):
     """One run, whole: the same config on the same version reproduces it."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field("run", description="names the run's folder")
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
+        "run", description="names the run's folder"
+    )
     output: Path = Field(Path("output"), description="folder of all runs")
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = Field("auto", description="auto, cpu, gpu or gpu:<i>")
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = Field(
+        "auto", description="auto, cpu, gpu or gpu:<i>"
+    )
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()

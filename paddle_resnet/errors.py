@@ -18,7 +18,7 @@ class UsageError(PaddleResNetError):
     exit_code = 2
 
 
-class RunFailure(PaddleResNetError):
+class RunFailure(PaddleResNetError):  # noqa: N818 (a failure of the run, no error of the user's)
     """The request was right, but it could not be carried out (a full disk, a loss that is not finite)."""
 
     exit_code = 1

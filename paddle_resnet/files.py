@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -28,8 +29,8 @@ def write_aside(path: Path, write: Callable[[Path], None]) -> None:
     temporary = Path(name)
     try:
         write(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
     except OSError as error:
         raise RunFailure(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
@@ -63,3 +64,43 @@ def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
     return current
+
+
+def write_folder(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary folder beside `path`, then put it in the place of `path`.
+
+    A folder cannot be renamed over another, so the earlier one is first renamed to ``.<name>.old``;
+    `recover_folder` brings it back if the process dies between the two.
+
+    Raises:
+        RunFailure: the folder cannot be written; an earlier folder at `path` is left whole.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise RunFailure(f"{path}: cannot be written ({error.strerror or error})") from error
+    try:
+        write(temporary)
+        temporary.chmod(0o777 & ~_umask())
+        recover_folder(path)
+        if path.exists():
+            path.rename(_earlier(path))
+        temporary.rename(path)
+    except OSError as error:
+        recover_folder(path)
+        raise RunFailure(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if path.exists():
+            shutil.rmtree(_earlier(path), ignore_errors=True)
+
+
+def recover_folder(path: Path) -> None:
+    """Bring back the earlier folder if `write_folder` was interrupted between its two renames."""
+    if not path.exists() and _earlier(path).exists():
+        _earlier(path).rename(path)
+
+
+def _earlier(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")

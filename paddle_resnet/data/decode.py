@@ -1,0 +1,134 @@
+"""The one way a picture file becomes pixels: for training, for measuring and for prediction alike."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from paddle_resnet.data.splits import Pixels
+from paddle_resnet.errors import UsageError
+
+Source = str | Path | bytes | Image.Image | np.ndarray
+
+MAX_PIXELS = 64_000_000
+SIXTEEN_BIT_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*", b"P5", b"P6")
+
+# Ours is the stricter limit, and an error; Pillow's warning would be a second line about the same.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def decode_image(source: Source, resize: int, image_size: int, name: str | None = None) -> Pixels:
+    """Decode a picture, bring its shorter side to `resize`, and cut out the square centre of `image_size`.
+
+    Rotated as its EXIF data say; transparency becomes white; 16-bit grey is scaled to 8 bits; of an animation the first
+    frame. Resized with Pillow's bilinear filter, which averages when shrinking (antialias) and interpolates when
+    enlarging. Only the pixels that the centre needs are resized, so a very long picture costs no more
+    than a square one.
+
+    Args:
+        source: a path, the bytes of a file, a Pillow image, or uint8 pixels ``[H, W]``, ``[H, W, 3]`` or ``[H, W, 4]``.
+        resize: pixels of the shorter side.
+        image_size: pixels a side of the result, at most `resize`.
+        name: what an error calls the picture; its path where None.
+
+    Returns:
+        uint8 RGB, ``[image_size, image_size, 3]``.
+
+    Raises:
+        UsageError: not a readable picture, or more than 64 million pixels.
+    """
+    name = name or (str(source) if isinstance(source, (str, Path)) else "the picture given as bytes or pixels")
+    try:
+        with _open(source, name) as image:
+            _check_size(image, name)
+            upright = _to_rgb(ImageOps.exif_transpose(image))
+        return np.asarray(_resized_centre(upright, resize, image_size))
+    except UsageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged files
+        raise _unreadable(name, error) from error
+
+
+def check_header(path: Path) -> None:
+    """Refuse a file that cannot be a picture, by its first bytes and without decoding it.
+
+    Raises:
+        UsageError: the file is empty, cannot be opened, or is of no picture format.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+        if not head.startswith(SIGNATURES):  # a rarer format, perhaps: Pillow knows
+            Image.open(path).close()
+    except Exception as error:
+        raise _unreadable(str(path), error) from error
+
+
+def centre_offset(size: int, crop: int) -> int:
+    """Where a centred crop starts, rounded as paddle.vision.transforms.CenterCrop rounds it."""
+    return round((size - crop) / 2)
+
+
+def _open(source: Source, name: str) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return source.copy()
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or not (source.ndim == 2 or (source.ndim == 3 and source.shape[2] in (3, 4))):
+            raise UsageError(
+                f"{name}: expected uint8 pixels of shape [H, W], [H, W, 3] or [H, W, 4], "
+                f"found {source.dtype} of shape {list(source.shape)}"
+            )
+        return Image.fromarray(source)
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+
+
+def _check_size(image: Image.Image, name: str) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise UsageError(
+            f"{name}: {image.width} x {image.height} pixels, more than {MAX_PIXELS // 1_000_000} million; "
+            "make it smaller or remove it"
+        )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in SIXTEEN_BIT_MODES:
+        # Pillow's own conversion cuts everything above 255 off: nearly all of a 16-bit picture would be white.
+        levels = np.clip(np.asarray(image).astype(np.float64) / 257, 0, 255)
+        return Image.fromarray(np.rint(levels).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        picture = image.convert("RGBA")
+        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return image.convert("RGB")
+
+
+def _resized_centre(image: Image.Image, resize: int, image_size: int) -> Image.Image:
+    """The centre of the resized picture, computed from its share of the original alone."""
+    width, height = image.size
+    shorter = min(width, height)
+    boxes = []
+    for length in (width, height):
+        resized = resize * length // shorter
+        # In two steps, by way of the square of side `resize`, which is what a folder's pictures are stored as.
+        start = centre_offset(resized, resize) + centre_offset(resize, image_size)
+        boxes.append((start * length / resized, (start + image_size) * length / resized))
+    (left, right), (top, bottom) = boxes
+    box = (left, top, min(right, width), min(bottom, height))
+    return image.resize((image_size, image_size), Image.Resampling.BILINEAR, box=box)
+
+
+def _unreadable(name: str, error: Exception) -> UsageError:
+    if isinstance(error, FileNotFoundError):
+        return UsageError(f"{name}: no such file")
+    if isinstance(error, Image.UnidentifiedImageError):
+        reason = "not a picture in a format that Pillow knows"
+    elif isinstance(error, Image.DecompressionBombError):
+        reason = f"more than {MAX_PIXELS // 1_000_000} million pixels"
+    else:
+        reason = " ".join(str(error).split()) or type(error).__name__
+    return UsageError(f"{name}: cannot be read as a picture ({reason}); remove or replace it")

@@ -1,0 +1,115 @@
+"""Training, validation and test: what a split is, and how a share of it is held out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddle_resnet.errors import UsageError
+
+Pixels = NDArray[np.uint8]
+Indices = NDArray[np.int64]
+Triple = tuple[float, float, float]
+
+
+class Split(ABC):
+    """Labelled images, uint8 RGB."""
+
+    labels: Indices
+    """The class of every image, int64 ``[N]``."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def batch(self, indices: Sequence[int] | Indices) -> Pixels:
+        """The stored pictures at `indices`, uint8 ``[n, H, W, 3]``.
+
+        Raises:
+            UsageError: a picture's file cannot be read.
+        """
+
+    @abstractmethod
+    def names(self, indices: Sequence[int] | Indices) -> list[str]:
+        """What the images at `indices` are called: their files, or like ``train 123``."""
+
+
+class MemorySplit(Split):
+    """Images that lie in memory at their own size; several splits may share one array."""
+
+    def __init__(self, images: Pixels, labels: Indices, origin: str, positions: Indices | None = None) -> None:
+        """Take the images at `positions` (all where None) of ``images [N, H, W, 3]`` and ``labels [N]``."""
+        self._images = images
+        self._origin = origin
+        self._positions = np.arange(len(images)) if positions is None else positions
+        self.labels = labels[self._positions].astype(np.int64)
+
+    def batch(self, indices: Sequence[int] | Indices) -> Pixels:
+        """The pictures, uint8 ``[n, H, W, 3]``."""
+        return self._images[self._positions[np.asarray(indices, dtype=np.int64)]]
+
+    def names(self, indices: Sequence[int] | Indices) -> list[str]:
+        """The official split and the position in it, ``train 123``."""
+        return [f"{self._origin} {position}" for position in self._positions[np.asarray(indices, dtype=np.int64)]]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A source's three splits, and how its images become a network's input."""
+
+    train: Split
+    validation: Split
+    test: Split
+    classes: tuple[str, ...]
+    mean: Triple
+    std: Triple
+    resize: int
+
+
+@dataclass(frozen=True)
+class OfficialSplits:
+    """A data set as published: images uint8 ``[N, H, W, 3]``, labels int64 ``[N]``, class names."""
+
+    train_images: Pixels
+    train_labels: Indices
+    test_images: Pixels
+    test_labels: Indices
+    classes: tuple[str, ...]
+
+
+def hold_out(labels: Indices, fraction: float, seed: int) -> tuple[Indices, Indices]:
+    """Divide positions ``0..N-1`` into (kept, held out), each sorted, every class in the same proportion.
+
+    ``round(fraction * N)`` images are held out; what a class's share leaves over goes to the largest remainders.
+    A class always keeps one image. The same seed gives the same division, whatever else has drawn random numbers.
+
+    Raises:
+        UsageError: there are too few images to hold any out.
+    """
+    generator = np.random.default_rng(seed)
+    classes, counts = np.unique(labels, return_counts=True)
+    held_counts = _largest_remainder(counts, fraction)
+    if held_counts.sum() == 0:
+        raise UsageError(
+            f"{len(labels)} images in {len(classes)} classes are too few to hold out a share of {fraction:g}: "
+            "give at least two images a class, or a larger share"
+        )
+    held = np.zeros(len(labels), dtype=bool)
+    for label, count in zip(classes, held_counts, strict=True):
+        members = np.flatnonzero(labels == label)
+        held[generator.permutation(members)[:count]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def _largest_remainder(counts: Indices, fraction: float) -> Indices:
+    """Hamilton's method: whole shares of `counts` that sum to the rounded share of the whole."""
+    shares = counts * fraction
+    held = np.floor(shares).astype(np.int64)
+    missing = max(1, round(float(shares.sum()))) - held.sum()
+    by_remainder = np.argsort(held - shares, kind="stable")
+    held[by_remainder[:missing]] += 1
+    return np.minimum(held, counts - 1)

@@ -1,0 +1,156 @@
+"""`inference.yml`: what a deployer must know of an exported model, checked before Paddle sees a file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from paddle_resnet.errors import UsageError
+from paddle_resnet.files import md5_of, write_text
+
+FILE_NAME = "inference.yml"
+FORMAT: Literal[1] = 1
+EXPORT_COMMAND = "python tools/export.py RUN"
+REPAIR = f"copy the whole folder again, or export again with {EXPORT_COMMAND}"
+Positive = Annotated[int, Field(gt=0)]
+PerChannel = tuple[float, float, float]
+
+
+class Group(BaseModel):
+    """A group of keys: frozen, typed, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ModelFile(Group):
+    """A file beside `inference.yml`: its plain name, and its MD5 to tell damaged copies."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+
+
+class InputConfig(Group):
+    """What the model takes: raw RGB pixels of pictures whose shorter side was scaled to `resize`, then cropped."""
+
+    image_size: Positive
+    resize: Positive
+    crop: Literal["center"] = "center"
+    channels: Literal[3] = 3
+    layout: Literal["NHWC"] = "NHWC"
+    dtype: Literal["uint8"] = "uint8"
+
+
+class NormalizationConfig(Group):
+    """For information, as it is in the graph: (pixel / 255 - mean) / std."""
+
+    mean: PerChannel
+    std: PerChannel
+
+
+class TestFigures(Group):
+    """What the trained network reached on the test split: top-1 as a fraction, and on how many images."""
+
+    __test__ = False  # not a test case of pytest
+
+    top1: Annotated[float, Field(ge=0, le=1)]
+    images: Positive
+
+
+class InferenceConfig(Group):
+    """The whole of `inference.yml`."""
+
+    format: Literal[1] = FORMAT
+    model: str
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
+    input: InputConfig
+    output: Literal["probabilities"] = "probabilities"
+    normalization: NormalizationConfig
+    paddle: str
+    program: ModelFile
+    parameters: ModelFile
+    test: TestFigures | None = None
+    exported_at: str
+
+    def save(self, folder: Path) -> None:
+        """Write `inference.yml` into `folder`."""
+        write_text(
+            folder / FILE_NAME, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> InferenceConfig:
+        """Read `inference.yml` of a folder.
+
+        Raises:
+            UsageError: the file is missing, malformed, or of a newer format.
+        """
+        path = folder / FILE_NAME
+        values = _read_yaml(path)
+        version = values.get("format")
+        if isinstance(version, int) and version > FORMAT:
+            raise UsageError(f"{path}: format {version} is newer than this program's ({FORMAT}); update paddle_resnet")
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            complaint = error.errors()[0]
+            key = ".".join(map(str, complaint["loc"]))
+            raise UsageError(f"{path}: {key}: {complaint['msg']}; export again with {EXPORT_COMMAND}") from None
+
+
+def find_model(folder: str | Path) -> Path:
+    """The folder that holds `inference.yml`: `folder` itself, or the `inference/` of a run's folder.
+
+    Raises:
+        UsageError: there is none.
+    """
+    folder = Path(folder)
+    for candidate in (folder, folder / "inference"):
+        if (candidate / FILE_NAME).is_file():
+            return candidate
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder; expected an exported model or a run's folder")
+    raise UsageError(
+        f"{folder}: neither it nor its inference/ holds {FILE_NAME}; export a trained run with {EXPORT_COMMAND}"
+    )
+
+
+def check_model(folder: Path, config: InferenceConfig, running_paddle: str) -> None:
+    """Check what Paddle would answer with a crash: missing or damaged files, and a program too new for it.
+
+    Raises:
+        UsageError: the first of those found.
+    """
+    for file in (config.program, config.parameters):
+        path = folder / file.name
+        if not path.is_file():
+            raise UsageError(f"{path}: the file is missing; {REPAIR}")
+        if md5_of(path) != file.md5:
+            raise UsageError(f"{path}: damaged, as its MD5 is not the one in {FILE_NAME}; {REPAIR}")
+    # Paddle 2.x given a .json program dies of a segmentation fault; 3.x reads the .pdmodel of 2.x.
+    if config.program.name.endswith(".json") and _major(running_paddle) < 3:
+        raise UsageError(
+            f"{folder}: exported by Paddle {config.paddle}, and a .json program needs Paddle 3; this is Paddle "
+            f"{running_paddle}: install paddlepaddle>=3, or export the run again under this version"
+        )
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file; export a trained run with {EXPORT_COMMAND}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise UsageError(f"{path}: not valid YAML; export again with {EXPORT_COMMAND}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: expected keys and values; export again with {EXPORT_COMMAND}")
+    return values
+
+
+def _major(version: str) -> int:
+    """The major version; development builds ("0.0.0") count as the newest."""
+    number = re.match(r"\d+", version)
+    return int(number.group()) if number and int(number.group()) > 0 else 3

@@ -1,0 +1,15 @@
+"""Evaluation: a whole split measured, its report and its figures."""
+
+from paddle_resnet.evaluation.measure import ClassResult, Evaluation, NetworkScorer, Scorer, measure
+from paddle_resnet.evaluation.report import evaluate_run, measure_split, metrics_section
+
+__all__ = [
+    "ClassResult",
+    "Evaluation",
+    "NetworkScorer",
+    "Scorer",
+    "evaluate_run",
+    "measure",
+    "measure_split",
+    "metrics_section",
+]

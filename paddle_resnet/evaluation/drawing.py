@@ -1,0 +1,81 @@
+"""The look all figures share, and how one is written: whole or not at all, without global state of pyplot."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from paddle_resnet.files import write_aside
+
+# Okabe and Ito's colours, told apart with any kind of colour vision ("Color Universal Design", 2008).
+BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+INK, GREY = "#222222", "#707070"
+
+# What the usual font lacks is taken from these, where the machine has them: class names may be Chinese.
+OTHER_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Micro Hei", "PingFang SC", "Microsoft YaHei")
+
+STYLE = {
+    "figure.dpi": 100,
+    "savefig.dpi": 100,
+    "savefig.facecolor": "white",
+    "savefig.bbox": "tight",
+    "savefig.pad_inches": 0.15,
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.labelsize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "text.parse_math": False,  # a class may be named "$5"
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "grid.color": "#DDDDDD",
+    "legend.frameon": False,
+    "lines.linewidth": 2.0,
+}
+
+
+def save_figure(path: Path, draw: Callable[[], Figure]) -> None:
+    """Draw in the common style and write the PNG to `path` atomically."""
+
+    def write(temporary: Path) -> None:
+        figure.savefig(temporary, format="png")
+
+    with mpl.rc_context({**STYLE, "font.family": _fonts()}), warnings.catch_warnings():
+        # A class named in a script that the font lacks is drawn as boxes; that is no reason to fill the terminal.
+        warnings.filterwarnings("ignore", message=".*[Gg]lyph.*")
+        figure = draw()
+        write_aside(path, write)
+
+
+def _fonts() -> list[str]:
+    installed = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *(font for font in OTHER_FONTS if font in installed)]
+
+
+def without_axes(axes: Axes) -> None:
+    """Leave only what is drawn: no ticks, no frame."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def shortened(text: str, longest: int) -> str:
+    """Cut `text` to at most `longest` characters, an ellipsis in the place of the rest."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def percent(fraction: float) -> str:
+    """A fraction as a percentage with one decimal, never rounded up to 100% ("99.9%")."""
+    return "100%" if fraction == 1 else f"{min(100 * fraction, 99.9):.1f}%"

@@ -1,0 +1,101 @@
+"""A run measured on a split: into `metrics.json`, `evaluation_<split>.json` and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from paddle_resnet.errors import UsageError, did_you_mean
+from paddle_resnet.evaluation.measure import Evaluation, NetworkScorer, Scorer, measure
+from paddle_resnet.files import write_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from paddle_resnet.training.run_folder import RunFolder, Which
+
+SPLITS = ("train", "validation", "test")
+LARGEST_BATCH = 256
+PIXELS_A_BATCH = LARGEST_BATCH * 64 * 64
+
+Progress = Callable[[int, int], None]
+"""Called with the number of images done and the number of all."""
+
+
+def evaluate_run(
+    run: RunFolder, split: str = "test", checkpoint: Which = "best", progress: Progress | None = None
+) -> Evaluation:
+    """Measure the run's network on a whole split; write its figures, details and pictures.
+
+    `metrics.json` gets a section, named by `metrics_section`; the details go to `details_path`.
+
+    Args:
+        run: the run's folder.
+        split: "train", "validation" or "test"; no split is augmented here.
+        checkpoint: "best" (by validation) or "last".
+        progress: called with images done and all images.
+
+    Raises:
+        UsageError: the run has no such split or checkpoint.
+    """
+    from paddle_resnet.evaluation.figures import draw_figures
+
+    _check_split(split)
+    scorer = NetworkScorer(run.load_network(checkpoint), run.normalize())
+    evaluation = measure_split(run, scorer, split, progress)
+    write_json(details_path(run, split), details(evaluation, split, checkpoint))
+    draw_figures(run, split, evaluation)
+    run.update_metrics(metrics_section(split), evaluation.summary() | {"checkpoint": checkpoint})
+    return evaluation
+
+
+def measure_split(run: RunFolder, scorer: Scorer, split: str = "test", progress: Progress | None = None) -> Evaluation:
+    """Measure `scorer` on a whole split of the run's data; write nothing.
+
+    Raises:
+        UsageError: there is no split of that name.
+    """
+    from paddle_resnet.data import uint8_batches
+
+    _check_split(split)
+    splits = run.splits()
+    images = getattr(splits, split)
+    if len(images) == 0:
+        raise UsageError(f"{run.path}: the {split} split is empty; there is nothing to measure")
+    size = run.config.data.image_size
+    batches = uint8_batches(images, _batch_size(size), splits.resize, size)
+    count = None if progress is None else lambda done: progress(done, len(images))
+    return measure(scorer, batches, run.classes(), count)
+
+
+def metrics_section(split: str) -> str:
+    """The section of `metrics.json`: "test", or "evaluation_<split>", as training has sections of those names."""
+    return split if split == "test" else f"evaluation_{split}"
+
+
+def details_path(run: RunFolder, split: str) -> Path:
+    """Where the details of a split are written: `evaluation_<split>.json` in the run's folder."""
+    return run.path / f"evaluation_{split}.json"
+
+
+def details(evaluation: Evaluation, split: str, checkpoint: str) -> dict[str, object]:
+    """Everything counted, for a program to read: the figures, each class, the confusion matrix [true][predicted]."""
+    return {
+        "split": split,
+        "checkpoint": checkpoint,
+        **evaluation.summary(),
+        "classes": list(evaluation.classes),
+        "per_class": [asdict(result) for result in evaluation.per_class],
+        "confusion": evaluation.confusion.tolist(),
+    }
+
+
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise UsageError(f'split "{split}": expected one of {", ".join(SPLITS)}{did_you_mean(split, SPLITS)}')
+
+
+def _batch_size(image_size: int) -> int:
+    """As many images as keep a batch's memory near that of 256 images of 64 x 64."""
+    return max(8, min(LARGEST_BATCH, PIXELS_A_BATCH // image_size**2))

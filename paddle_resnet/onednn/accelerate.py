@@ -1,0 +1,101 @@
+"""Giving a network's layers to oneDNN, and taking them back."""
+
+from __future__ import annotations
+
+from paddle import nn
+
+from paddle_resnet.models import blocks
+from paddle_resnet.models.resnet import ResNet
+from paddle_resnet.onednn import layers
+
+NORMALISATIONS_BEFORE_RELU: dict[type[nn.Layer], tuple[str, ...]] = {
+    ResNet: ("bn1",),
+    blocks.BasicBlock: ("bn1",),
+    blocks.Bottleneck: ("bn1", "bn2"),
+}
+"""The BatchNorm layers that are followed by a ReLU, in the layers whose `forward` is known."""
+
+REPLACEMENTS: dict[type[nn.Layer], type[nn.Layer]] = {
+    nn.Conv2D: layers.Convolution,
+    nn.BatchNorm2D: layers.BatchNorm,
+    nn.ReLU: layers.FusedReLU,
+    nn.MaxPool2D: layers.MaxPool,
+    blocks.AddReLU: layers.AddReLU,
+    blocks.ZeroPadShortcut: layers.ZeroPadShortcut,
+    ResNet: layers.ChannelsLastResNet,
+}
+
+UNCHANGED = (blocks.BasicBlock, blocks.Bottleneck, nn.Sequential, nn.Identity)
+"""They do not look into the layout."""
+
+HEAD = ("avgpool", "flatten", "fc")
+"""The sublayers of a ResNet that `ChannelsLastResNet` gives what they are made for."""
+
+ORIGINALS: dict[type[nn.Layer], type[nn.Layer]] = {new: old for old, new in REPLACEMENTS.items()}
+ORIGINALS[layers.BatchNormReLU] = nn.BatchNorm2D
+
+
+def accelerate(network: ResNet) -> None:
+    """Let oneDNN compute the network on the CPU, in place; input and output stay as they are.
+
+    Parameters, buffers, their names and their order do not change: the state dict is saved and loaded as before, and an
+    optimizer made before or after holds the same parameters. A copy (`copy.deepcopy`) is accelerated too. Ask
+    `unavailable_reason` first. To export (`paddle.jit.save`), take a network that was not accelerated, or `restore` it.
+    There are no second derivatives, and no second backward pass over one graph: with `retain_graph=True` Paddle
+    crashes in it, as with every `PyLayer`.
+
+    Raises:
+        TypeError: the network has a layer that this package does not know; nothing was changed then.
+    """
+    _take_classes({layer: _replacement(name, layer) for name, layer in _image_layers(network)} | _fused(network))
+
+
+def restore(network: nn.Layer) -> None:
+    """Undo `accelerate`; a network that was not accelerated stays as it is."""
+    _take_classes({layer: ORIGINALS[type(layer)] for layer in _with_sublayers(network) if type(layer) in ORIGINALS})
+
+
+def _replacement(name: str, layer: nn.Layer) -> type[nn.Layer]:
+    kind = type(layer)
+    if kind in UNCHANGED or kind in ORIGINALS:
+        return kind
+    if kind not in REPLACEMENTS or not _is_usual(layer):
+        raise TypeError(f"{name or 'the network'}: no oneDNN layer takes the place of this {kind.__name__}")
+    return REPLACEMENTS[kind]
+
+
+def _is_usual(layer: nn.Layer) -> bool:
+    """Whether it expects NCHW and, if it is a BatchNorm, has scale and shift and tells training from evaluation."""
+    if isinstance(layer, nn.BatchNorm2D) and (
+        layer.weight is None or layer.bias is None or layer._use_global_stats is False
+    ):
+        return False
+    return all(getattr(layer, name, "NCHW") == "NCHW" for name in ("_data_format", "data_format"))
+
+
+def _image_layers(network: ResNet) -> list[tuple[str, nn.Layer]]:
+    """Every layer that sees images, by name: all but the head's."""
+    head = {id(getattr(network, name)) for name in HEAD if hasattr(network, name)}
+    return [(name, layer) for name, layer in network.named_sublayers(include_self=True) if id(layer) not in head]
+
+
+def _fused(network: ResNet) -> dict[nn.Layer, type[nn.Layer]]:
+    return {
+        getattr(layer, name): layers.BatchNormReLU
+        for layer in _with_sublayers(network)
+        for name in NORMALISATIONS_BEFORE_RELU.get(type(layer), ())
+    }
+
+
+def _with_sublayers(network: nn.Layer) -> list[nn.Layer]:
+    return list(network.sublayers(include_self=True))
+
+
+def _take_classes(classes: dict[nn.Layer, type[nn.Layer]]) -> None:
+    for layer, kind in classes.items():
+        layer.__class__ = kind
+
+
+def is_accelerated(network: nn.Layer) -> bool:
+    """Whether the network's layers are oneDNN's."""
+    return isinstance(network, layers.ChannelsLastResNet)

@@ -1,0 +1,54 @@
+"""What the layers' `PyLayer`s share: which gradients are wanted, and what is kept until the backward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import paddle
+
+
+class Kept:
+    """Tensors kept from the forward pass for the backward pass, apart from the graph that made them."""
+
+    def __init__(self, *tensors: paddle.Tensor | None) -> None:
+        self._tensors = tuple(None if tensor is None else tensor.detach() for tensor in tensors)
+        self._versions = self._count_changes()
+
+    def _count_changes(self) -> list[int]:
+        return [tensor.inplace_version for tensor in self._tensors if tensor is not None]
+
+    def unchanged(self) -> tuple[Any, ...]:
+        """Return the tensors; refuse if one was changed in place, for the gradient would be wrong."""
+        if self._versions != self._count_changes():
+            raise RuntimeError("a tensor that the backward pass needs was changed in place after the forward pass")
+        return self._tensors
+
+
+def recall(ctx: Any) -> tuple[Any, ...]:
+    """Return the tensors that the forward pass left in ``ctx.kept``; refuse to be differentiated once more."""
+    if paddle.is_grad_enabled():
+        raise RuntimeError(
+            "these oneDNN layers have no second derivative (create_graph=True): use the native layers for it"
+        )
+    kept: Kept = ctx.kept
+    return kept.unchanged()
+
+
+def as_contiguous(x: paddle.Tensor) -> paddle.Tensor:
+    """Return `x` with its elements in order in memory. No gradient passes through, so call it within a `PyLayer`."""
+    return x if x.is_contiguous() else x.contiguous()
+
+
+def wanted(*tensors: paddle.Tensor | None) -> tuple[bool, ...]:
+    """For each tensor (None left out), whether its gradient is wanted."""
+    return tuple(not tensor.stop_gradient for tensor in tensors if tensor is not None)
+
+
+def wants_gradient(*tensors: paddle.Tensor | None) -> bool:
+    """Whether a backward pass may follow for any of the tensors."""
+    return paddle.is_grad_enabled() and any(wanted(*tensors))
+
+
+def select(wanted: tuple[bool, ...], *gradients: paddle.Tensor | None) -> tuple[paddle.Tensor | None, ...]:
+    """Keep the gradients that are wanted, one for each tensor argument, as `PyLayer` expects them."""
+    return tuple(gradient if want else None for want, gradient in zip(wanted, gradients, strict=False))

@@ -1,0 +1,48 @@
+"""Whether the oneDNN layers can be used here, and if not, why."""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+import paddle
+
+from paddle_resnet.onednn import bindings, library
+
+
+def unavailable_reason(device: str | None = None) -> str | None:
+    """Why the layers of this package cannot be used, in one line; None if they can.
+
+    Args:
+        device: where the network is trained, ``"cpu"`` or ``"gpu:0"``; by default Paddle's current device.
+    """
+    device = paddle.get_device() if device is None else device
+    if device != "cpu":
+        return f"the device is {device}, and these layers are for the CPU"
+    machine = platform.machine()
+    if not sys.platform.startswith("linux") or machine not in ("x86_64", "AMD64"):
+        return f"these layers need Linux on an x86-64 processor; this is {sys.platform} on {machine}"
+    return _missing_library() or _unfit_library()
+
+
+def _missing_library() -> str | None:
+    path = library.library_path()
+    if path.is_file():
+        return None
+    others = sorted(found.name for found in library.library_folder().glob("libdnnl.so*"))
+    if others:
+        return f"Paddle {paddle.__version__} has {', '.join(others)}; these layers need oneDNN {library.MAJOR_VERSION}"
+    return f"Paddle {paddle.__version__} comes without oneDNN ({path} is not there)"
+
+
+def _unfit_library() -> str | None:
+    try:
+        version = library.version()
+        if version.major != library.MAJOR_VERSION:
+            return f"Paddle's oneDNN is {version}, and these layers need major version {library.MAJOR_VERSION}"
+        bindings.functions()
+    except (OSError, AttributeError) as error:
+        return f"{library.library_path()} cannot be used: {' '.join(str(error).split())}"
+    if library.instruction_set() & library.AVX2 != library.AVX2:
+        return f"the processor offers oneDNN {library.instruction_set_name()} only, and these layers need AVX2"
+    return None

@@ -1,0 +1,64 @@
+"""``relu(x + y)`` as oneDNN primitives. Buffers are addresses here; only the number of elements matters."""
+
+from __future__ import annotations
+
+from paddle_resnet.onednn.bindings import Algorithm, Argument, Propagation, functions
+from paddle_resnet.onednn.primitives import Context, Primitive, contiguous, describe
+
+Rows = tuple[int, int]
+"""A tensor as rows and columns: oneDNN divides a single long dimension among threads less well."""
+
+
+def add_relu_forward(context: Context, rows: Rows) -> Primitive:
+    """``destination = max(first + second, 0)`` (arguments: first, second, destination)."""
+    layout = contiguous(*rows)
+    description = describe(
+        functions().binary_primitive_desc_create,
+        context.engine,
+        Algorithm.ADD,
+        layout,
+        layout,
+        layout,
+        context.attributes_with_relu,
+    )
+    return Primitive(
+        context,
+        description,
+        [(Argument.SOURCE, layout), (Argument.SECOND_SOURCE, layout), (Argument.DESTINATION, layout)],
+    )
+
+
+def relu_backward(context: Context, rows: Rows) -> Primitive:
+    """The gradient where the result was above zero (arguments: result, its gradient, gradient of the source).
+
+    A ReLU's result is above zero exactly where its source is, so the source need not be kept.
+    """
+    layout = contiguous(*rows)
+    forward = describe(
+        functions().eltwise_forward_primitive_desc_create,
+        context.engine,
+        Propagation.FORWARD_TRAINING,
+        Algorithm.RELU,
+        layout,
+        layout,
+        0.0,
+        0.0,
+        context.attributes,
+    )
+    description = describe(
+        functions().eltwise_backward_primitive_desc_create,
+        context.engine,
+        Algorithm.RELU,
+        layout,
+        layout,
+        layout,
+        0.0,
+        0.0,
+        forward,
+        context.attributes,
+    )
+    return Primitive(
+        context,
+        description,
+        [(Argument.SOURCE, layout), (Argument.DIFF_DESTINATION, layout), (Argument.DIFF_SOURCE, layout)],
+    )

@@ -1,0 +1,53 @@
+"""Shapes as oneDNN's operations need them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from paddle_resnet.onednn.bindings import dimensions
+
+Pair = tuple[int, int]
+
+
+class Window(NamedTuple):
+    """How a window moves over an image; each pair is vertical, horizontal."""
+
+    size: Pair
+    stride: Pair
+    padding_before: Pair
+    padding_after: Pair
+    dilation: Pair = (1, 1)
+
+    def positions(self, height: int, width: int) -> Pair:
+        """How many places the window takes on an image, vertically and horizontally."""
+        rows, columns = (
+            (length + before + after - dilation * (size - 1) - 1) // stride + 1
+            for length, size, stride, before, after, dilation in zip((height, width), *self, strict=True)
+        )
+        return rows, columns
+
+    def as_arguments(self, *, with_size: bool) -> list[Any]:
+        """Strides, (size,) dilations counted from 0, and paddings, as oneDNN wants them."""
+        dilation = dimensions((self.dilation[0] - 1, self.dilation[1] - 1))
+        size = [dimensions(self.size)] if with_size else []
+        return [
+            dimensions(self.stride),
+            *size,
+            dilation,
+            dimensions(self.padding_before),
+            dimensions(self.padding_after),
+        ]
+
+
+class Image(NamedTuple):
+    """The shape of an ``[N, H, W, C]`` tensor, in the order of oneDNN."""
+
+    batch: int
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def shape(self) -> list[int]:
+        """The tensor's own shape."""
+        return [self.batch, self.height, self.width, self.channels]

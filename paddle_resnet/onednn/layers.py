@@ -1,0 +1,166 @@
+"""Layers of a residual network that take ``[N, H, W, C]`` and compute with oneDNN.
+
+Each is a subclass of the native layer with another `forward` only: it has the same parameters, buffers and settings, so
+a layer of a network becomes one by taking its class (`accelerate`). Tensors that these layers are not made for (another
+dtype, another device, no images, a graph being traced) go to Paddle's own operations, in the same layout.
+"""
+
+from __future__ import annotations
+
+import paddle
+from paddle import nn
+from paddle.nn import functional
+
+from paddle_resnet.models import blocks
+from paddle_resnet.models.resnet import ResNet
+from paddle_resnet.onednn import functions
+from paddle_resnet.onednn.geometry import Pair, Window
+
+NHWC_TO_NCHW = [0, 3, 1, 2]
+NCHW_TO_NHWC = [0, 2, 3, 1]
+
+
+def suits(x: paddle.Tensor) -> bool:
+    """Whether oneDNN's layers are made for this tensor."""
+    return paddle.in_dynamic_mode() and x.dtype == paddle.float32 and x.place.is_cpu_place() and x.size > 0
+
+
+class Convolution(nn.Conv2D):
+    """A convolution, zero-padded, with a weight ``[out, in / groups, kh, kw]`` as `nn.Conv2D` has it."""
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Convolve ``[N, H, W, in]`` to ``[N, H', W', out]``."""
+        padding = _padding(self._updated_padding)
+        if padding is None or self._padding_mode != "zeros" or not suits(x):
+            return functional.conv2d(
+                x,
+                self.weight,
+                self.bias,
+                self._stride,
+                self._updated_padding,
+                self._dilation,
+                self._groups,
+                data_format="NHWC",
+            )
+        window = Window(tuple(self.weight.shape[2:]), _pair(self._stride), *padding, _pair(self._dilation))
+        return functions.convolution(x, self.weight, self.bias, window, self._groups)
+
+
+class BatchNorm(nn.BatchNorm2D):
+    """Batch normalisation over N, H and W."""
+
+    relu = False
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Normalise ``[N, H, W, C]``; in training, update the running statistics."""
+        if not suits(x):
+            return self._native(x)
+        return functions.batch_norm(
+            x,
+            self.weight,
+            self.bias,
+            self._mean,
+            self._variance,
+            training=self.training and not self._use_global_stats,
+            momentum=self._momentum,
+            epsilon=self._epsilon,
+            relu=self.relu,
+        )
+
+    def _native(self, x: paddle.Tensor) -> paddle.Tensor:
+        x = functional.batch_norm(
+            x,
+            self._mean,
+            self._variance,
+            self.weight,
+            self.bias,
+            self.training,
+            self._momentum,
+            self._epsilon,
+            data_format="NHWC",
+            use_global_stats=self._use_global_stats,
+        )
+        return functional.relu(x) if self.relu else x
+
+
+class BatchNormReLU(BatchNorm):
+    """Batch normalisation and the ReLU after it in one pass over memory."""
+
+    relu = True
+
+
+class FusedReLU(nn.ReLU):
+    """A ReLU that the `BatchNormReLU` before it has done already."""
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Return `x` as it is."""
+        return x
+
+
+class AddReLU(blocks.AddReLU):
+    """``relu(x + shortcut)`` at the end of a residual block."""
+
+    def forward(self, x: paddle.Tensor, shortcut: paddle.Tensor) -> paddle.Tensor:
+        """Add two tensors of one shape, then rectify."""
+        if not suits(x):
+            return super().forward(x, shortcut)
+        return functions.add_relu(x, shortcut, share_gradient=True)
+
+
+class ZeroPadShortcut(blocks.ZeroPadShortcut):
+    """The parameter-free shortcut: every `stride`-th pixel, and new channels of zeros."""
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Subsample and pad ``[N, H, W, in]`` to ``[N, ceil(H / stride), ceil(W / stride), out]``."""
+        x = x[:, :: self.stride, :: self.stride, :]
+        return functional.pad(x, [0, 0, 0, 0, 0, 0, 0, self.new_channels])
+
+
+class MaxPool(nn.MaxPool2D):
+    """Max-pooling."""
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Take each window's maximum: ``[N, H, W, C]`` to ``[N, H', W', C]``."""
+        padding = _padding(self.padding)
+        if padding is None or self.ceil_mode or self.return_mask or not suits(x):
+            return functional.max_pool2d(
+                x, self.ksize, self.stride, self.padding, self.return_mask, self.ceil_mode, data_format="NHWC"
+            )
+        size = _pair(self.ksize)
+        stride = size if self.stride is None else _pair(self.stride)
+        return functions.max_pool(x, Window(size, stride, *padding))
+
+
+class ChannelsLastResNet(ResNet):
+    """A ResNet whose layers between images and features are those of this module."""
+
+    def forward_features(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Images float32 ``[N, in_channels, H, W]`` to the last stage's features ``[N, channels, H', W']``."""
+        return self._channels_last_features(x).transpose(NHWC_TO_NCHW)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Images float32 ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``."""
+        features = self._channels_last_features(x)
+        if not suits(features):
+            return self.forward_head(features.transpose(NHWC_TO_NCHW))
+        return self.fc(functions.global_average_pool(features))
+
+    def _channels_last_features(self, x: paddle.Tensor) -> paddle.Tensor:
+        return super().forward_features(x.transpose(NCHW_TO_NHWC))
+
+
+def _pair(value: int | list[int] | tuple[int, ...]) -> Pair:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _padding(padding: int | str | list[int] | tuple[int, ...]) -> tuple[Pair, Pair] | None:
+    """Padding before and after, from Paddle's ``n``, ``[h, w]`` or ``[top, bottom, left, right]``; else None."""
+    if isinstance(padding, int):
+        padding = [padding] * 2
+    if isinstance(padding, str) or not all(isinstance(size, int) for size in padding):
+        return None
+    if len(padding) == 2:
+        return (padding[0], padding[1]), (padding[0], padding[1])
+    if len(padding) == 4:
+        return (padding[0], padding[2]), (padding[1], padding[3])
+    return None

@@ -1,0 +1,85 @@
+"""Finding and loading the oneDNN library that Paddle's wheel carries."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from pathlib import Path
+from typing import NamedTuple
+
+import paddle
+
+MAJOR_VERSION = 3
+AVX2 = 0x7
+
+ISA_NAMES = {
+    0x0: "generic",
+    0x1: "SSE4.1",
+    0x3: "AVX",
+    0x7: "AVX2",
+    0xF: "AVX2-VNNI",
+    0x1F: "AVX2-VNNI-2",
+    0x27: "AVX512",
+    0x67: "AVX512-VNNI",
+    0xE7: "AVX512-BF16",
+    0x1EF: "AVX512-FP16",
+    0xFEF: "AMX",
+    0x1FEF: "AMX-FP16",
+}
+"""oneDNN's ``dnnl_cpu_isa_t``: each value is a set of bits that contains those of the instruction sets it extends."""
+
+
+class Version(NamedTuple):
+    """A version of oneDNN."""
+
+    major: int
+    minor: int
+    patch: int
+
+    def __str__(self) -> str:
+        return ".".join(map(str, self))
+
+
+class _CVersion(ctypes.Structure):
+    _fields_ = (("major", ctypes.c_int), ("minor", ctypes.c_int), ("patch", ctypes.c_int))
+
+
+def library_folder() -> Path:
+    """The folder of the shared libraries inside the installed Paddle."""
+    return Path(paddle.__file__).parent / "libs"
+
+
+def library_path() -> Path:
+    """Where the library is, if the installed Paddle has one of this major version."""
+    return library_folder() / f"libdnnl.so.{MAJOR_VERSION}"
+
+
+@functools.cache
+def load() -> ctypes.CDLL:
+    """Load the library, once: Paddle itself has it loaded already, so this is the same copy.
+
+    Raises:
+        OSError: it is not there, or cannot be loaded.
+    """
+    return ctypes.CDLL(str(library_path()))
+
+
+def version() -> Version:
+    """The version of the loaded library."""
+    ask = load().dnnl_version
+    ask.restype = ctypes.POINTER(_CVersion)
+    found = ask().contents
+    return Version(found.major, found.minor, found.patch)
+
+
+def instruction_set() -> int:
+    """The widest instruction set that oneDNN uses here, a key of `ISA_NAMES` (or a newer one's bits)."""
+    ask = load().dnnl_get_effective_cpu_isa
+    ask.restype = ctypes.c_int
+    return int(ask())
+
+
+def instruction_set_name() -> str:
+    """The same by name, for example ``"AVX2"``."""
+    value = instruction_set()
+    return ISA_NAMES.get(value, hex(value))

@@ -1,0 +1,146 @@
+"""What happens beside the steps of `paddle.Model.fit`: progress, the record of each epoch, checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from paddle.callbacks import Callback
+from rich.progress import TextColumn
+
+from paddle_resnet.console import console, logger, progress_bar
+from paddle_resnet.errors import RunFailure
+from paddle_resnet.training.checkpoints import Checkpoints
+from paddle_resnet.training.run_folder import EpochRecord, RunFolder
+from paddle_resnet.training.visual_dl import VisualDLLog
+
+Logs = dict[str, Any]
+# Between two lines of progress where there is no terminal to draw a bar on.
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class Progress(Callback):
+    """A bar with loss, top-1, images/s and ETA on a terminal; a plain line now and then elsewhere."""
+
+    def on_epoch_begin(self, epoch: int | None = None, logs: Logs | None = None) -> None:
+        """Start the epoch's bar."""
+        columns = "loss {task.fields[loss]:.4f}  top-1 {task.fields[top1]:.2%}  {task.fields[speed]:.0f} images/s"
+        self._epoch = f"epoch {(epoch or 0) + 1}/{self.params['epochs']}"
+        self._bar = progress_bar(TextColumn(columns))
+        self._task = self._bar.add_task(self._epoch, total=self.params["steps"], loss=math.nan, top1=0.0, speed=0.0)
+        self._bar.start()
+        self._images = 0
+        self._started = self._last_line = time.monotonic()
+
+    def on_train_batch_end(self, step: int, logs: Logs | None = None) -> None:
+        """Move the bar by one step."""
+        logs = logs or {}
+        self._images += logs["batch_size"]
+        now = time.monotonic()
+        values = {
+            "loss": logs["cross_entropy"],
+            "top1": logs["top1"],
+            "speed": self._images / (now - self._started),
+        }
+        self._bar.update(self._task, completed=step + 1, **values)
+        if not console.is_terminal and now - self._last_line > SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            remaining = (now - self._started) / (step + 1) * (self.params["steps"] - step - 1)
+            logger.info(
+                "%s  step %d/%d  loss %.4f  top-1 %.2f%%  %.0f images/s  %.0f s left",
+                self._epoch,
+                step + 1,
+                self.params["steps"],
+                values["loss"],
+                100 * values["top1"],
+                values["speed"],
+                remaining,
+            )
+
+    def on_epoch_end(self, epoch: int | None = None, logs: Logs | None = None) -> None:
+        """Take the bar away; the epoch's line follows after validation."""
+        self._bar.stop()
+
+    def stop(self) -> None:
+        """Give the terminal back when training ends in the middle of an epoch."""
+        if hasattr(self, "_bar"):
+            self._bar.stop()
+
+
+class Recorder(Callback):
+    """Records each epoch after its validation: history, log line, VisualDL, checkpoints."""
+
+    def __init__(self, run: RunFolder, visual_dl: VisualDLLog, checkpoints: Checkpoints) -> None:
+        super().__init__()
+        self._run = run
+        self._visual_dl = visual_dl
+        self._checkpoints = checkpoints
+        self.records: list[EpochRecord] = []
+        self._step = 0
+
+    def on_epoch_begin(self, epoch: int | None = None, logs: Logs | None = None) -> None:
+        """Note the time."""
+        self._images = 0
+        self._epoch = (epoch or 0) + 1
+        self._started = time.monotonic()
+
+    def on_train_batch_begin(self, step: int, logs: Logs | None = None) -> None:
+        """Note the step's learning rate, which the schedule changes at the step's end."""
+        self._learning_rate = float(self.model._optimizer.get_lr())
+
+    def on_train_batch_end(self, step: int, logs: Logs | None = None) -> None:
+        """Log the step; stop at once if its loss is not finite.
+
+        Raises:
+            RunFailure: the loss is NaN or infinite; the checkpoints written so far stay.
+        """
+        logs = logs or {}
+        (loss,) = logs["loss"]
+        self._require_finite(loss, f"the loss at step {step + 1}")
+        self._images += logs["batch_size"]
+        self._visual_dl.step(self._step, loss, self._learning_rate)
+        self._step += 1
+
+    def on_epoch_end(self, epoch: int | None = None, logs: Logs | None = None) -> None:
+        """Keep the training means: `logs` itself is used again for validation."""
+        self._seconds = time.monotonic() - self._started
+        self._train = dict(logs or {})
+
+    def on_eval_end(self, logs: Logs | None = None) -> None:
+        """Record the epoch, now that it is validated."""
+        logs = logs or {}
+        self._require_finite(logs["cross_entropy"], "the validation loss")
+        record = EpochRecord(
+            epoch=self._epoch,
+            train_loss=self._train["cross_entropy"],
+            train_top1=self._train["top1"],
+            validation_loss=logs["cross_entropy"],
+            validation_top1=logs["top1"],
+            learning_rate=self._learning_rate,
+            images_per_second=self._images / self._seconds,
+            seconds=self._seconds,
+        )
+        self.records.append(record)
+        self._run.write_history(self.records)
+        self._visual_dl.epoch(record)
+        self._checkpoints.save(self.model, record)
+        logger.info(
+            "epoch %d/%d  train: loss %.4f, top-1 %.2f%%  validation: loss %.4f, top-1 %.2f%%  %.0f images/s, %.1f s%s",
+            record.epoch,
+            self.params["epochs"],
+            record.train_loss,
+            100 * record.train_top1,
+            record.validation_loss,
+            100 * record.validation_top1,
+            record.images_per_second,
+            record.seconds,
+            "  (best)" if self._checkpoints.best is record else "",
+        )
+
+    def _require_finite(self, loss: float, what: str) -> None:
+        if not math.isfinite(loss):
+            raise RunFailure(
+                f"{what} of epoch {self._epoch} became {loss} at learning rate {self._learning_rate:g}; "
+                "try a lower train.learning_rate, or train.clip_norm=1; the checkpoints written so far are kept"
+            )

@@ -1,0 +1,48 @@
+"""Checkpoints ``last`` and ``best``: each a folder that is written aside, then renamed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import paddle
+
+from paddle_resnet.files import write_folder, write_json
+from paddle_resnet.training.run_folder import EpochRecord, RunFolder
+
+
+class Checkpoints:
+    """Saves ``last`` after each epoch, and ``best`` when validation top-1 rises (a tie goes to the lower loss)."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self.best: EpochRecord | None = None
+
+    def save(self, model: paddle.Model, record: EpochRecord) -> None:
+        """Save the epoch that has just been validated."""
+        write_folder(
+            self._run.checkpoint_path("last"), lambda folder: self._write(folder, model, record, optimizer=True)
+        )
+        if self.best is None or _rank(record) > _rank(self.best):
+            self.best = record
+            write_folder(
+                self._run.checkpoint_path("best"), lambda folder: self._write(folder, model, record, optimizer=False)
+            )
+
+    def _write(self, folder: Path, model: paddle.Model, record: EpochRecord, *, optimizer: bool) -> None:
+        paddle.save(model.network.state_dict(), str(folder / "model.pdparams"))
+        if optimizer:
+            paddle.save(model._optimizer.state_dict(), str(folder / "optimizer.pdopt"))
+        write_json(
+            folder / "state.json",
+            {
+                "epoch": record.epoch,
+                "model": self._run.config.model.name,
+                "validation_loss": record.validation_loss,
+                "validation_top1": record.validation_top1,
+                "paddle": paddle.__version__,
+            },
+        )
+
+
+def _rank(record: EpochRecord) -> tuple[float, float]:
+    return record.validation_top1, -record.validation_loss

@@ -1,0 +1,47 @@
+"""Cross-entropy and top-1 as means over samples, for `paddle.Model`."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+from paddle.nn import functional
+
+
+class SampleMeans(paddle.metric.Metric):
+    """Mean cross-entropy (without label smoothing) and top-1 over all samples of an epoch.
+
+    `paddle.Model` itself reports the last batch's loss, whatever its size.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reset()
+
+    def name(self) -> list[str]:
+        """Names of the two values, as they stand in the callbacks' logs."""
+        return ["cross_entropy", "top1"]
+
+    def reset(self) -> None:
+        """Forget all samples."""
+        self._loss = 0.0
+        self._correct = 0
+        self._samples = 0
+
+    def compute(self, logits: paddle.Tensor, labels: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Return each sample's loss and whether it is right, both ``[n]``; labels are int64 ``[n, 1]``."""
+        with paddle.no_grad():
+            labels = labels.flatten()
+            losses = functional.cross_entropy(logits.astype("float32"), labels, reduction="none").flatten()
+            return losses, logits.argmax(axis=1) == labels
+
+    def update(self, losses: np.ndarray, correct: np.ndarray) -> list[float]:
+        """Count a batch in."""
+        self._loss += float(losses.sum(dtype=np.float64))
+        self._correct += int(correct.sum())
+        self._samples += len(losses)
+        return self.accumulate()
+
+    def accumulate(self) -> list[float]:
+        """Return the two means so far."""
+        samples = max(1, self._samples)
+        return [self._loss / samples, self._correct / samples]

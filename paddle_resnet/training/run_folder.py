@@ -1,0 +1,179 @@
+"""A run's folder: the one place that knows where each file of a run lies."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from paddle import nn
+
+from paddle_resnet.config import Config
+from paddle_resnet.data import Normalize, Splits, open_splits
+from paddle_resnet.errors import UsageError
+from paddle_resnet.files import recover_folder, write_json, write_text
+from paddle_resnet.models import create_model, load_weights, read_state_dict
+
+Which = Literal["last", "best"]
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One row of ``history.csv``. Losses are cross-entropy in nats, top-1 a fraction; each a mean over samples."""
+
+    epoch: int
+    train_loss: float
+    train_top1: float
+    validation_loss: float
+    validation_top1: float
+    learning_rate: float
+    images_per_second: float
+    seconds: float
+
+
+class RunFolder:
+    """The files of one run, read and written whole."""
+
+    def __init__(self, path: Path, config: Config, splits: Splits | None = None) -> None:
+        self.path = path
+        self.config = config
+        self._splits = splits
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """Open an existing run.
+
+        Raises:
+            UsageError: the folder is missing or holds no run.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise UsageError(f"{path}: no such run folder; runs lie in output/, made by tools/train.py")
+        if not (path / "config.yaml").is_file():
+            raise UsageError(f"{path}: not a run's folder, as it holds no config.yaml; runs are made by tools/train.py")
+        return cls(path, Config.load(path / "config.yaml"))
+
+    @classmethod
+    def create(cls, config: Config, splits: Splits) -> tuple[RunFolder, Path | None]:
+        """Make the run's folder; an earlier run of that name is kept under ``<name>.<i>``, which is returned too."""
+        path = config.run_folder
+        kept = _set_aside(path) if path.is_dir() and any(path.iterdir()) else None
+        run = cls(path, config, splits)
+        config.save(run.config_path)
+        return run, kept
+
+    @property
+    def config_path(self) -> Path:
+        """The resolved config, which alone reproduces the run."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics_path(self) -> Path:
+        """Measured figures, a section each: train, validation, test."""
+        return self.path / "metrics.json"
+
+    @property
+    def history_path(self) -> Path:
+        """One row an epoch."""
+        return self.path / "history.csv"
+
+    @property
+    def log_path(self) -> Path:
+        """What the training said, with times."""
+        return self.path / "train.log"
+
+    @property
+    def vdl_path(self) -> Path:
+        """VisualDL's curves."""
+        return self.path / "vdl"
+
+    @property
+    def figures_path(self) -> Path:
+        """Pictures of the run."""
+        return self.path / "figures"
+
+    @property
+    def inference_path(self) -> Path:
+        """The exported model."""
+        return self.path / "inference"
+
+    def checkpoint_path(self, which: Which) -> Path:
+        """The folder of a checkpoint: "last" or "best" (by validation)."""
+        return self.path / "checkpoints" / which
+
+    def splits(self) -> Splits:
+        """Open the run's images (once), split as they were for its training."""
+        if self._splits is None:
+            self._splits = open_splits(self.config.data)
+        return self._splits
+
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the scores."""
+        return self.splits().classes
+
+    def normalize(self) -> Normalize:
+        """The layer that stands before the network: the config's mean and deviation, or those that fit its weights."""
+        data, pretrained = self.config.data, self.config.model.pretrained
+        mean, std = self.splits().mean, self.splits().std
+        if pretrained == "imagenet":
+            mean, std = IMAGENET_MEAN, IMAGENET_STD
+        return Normalize(data.mean or mean, data.std or std)
+
+    def load_network(self, which: Which = "best") -> nn.Layer:
+        """Build the network with a checkpoint's weights, in eval mode, on the current device.
+
+        Raises:
+            UsageError: there is no such checkpoint.
+        """
+        folder = self.checkpoint_path(which)
+        recover_folder(folder)
+        weights = folder / "model.pdparams"
+        if not weights.is_file():
+            raise UsageError(
+                f"{self.path}: no checkpoint {which!r} here; train it first: tools/train.py -c {self.config_path}"
+            )
+        network = create_model(self.config.model.name, num_classes=len(self.classes()))
+        load_weights(network, read_state_dict(weights), source=str(weights), new_head=False)
+        network.eval()
+        return network
+
+    def metrics(self) -> dict[str, Any]:
+        """The figures measured so far, by section."""
+        return json.loads(self.metrics_path.read_text(encoding="utf-8")) if self.metrics_path.is_file() else {}
+
+    def update_metrics(self, section: str, values: dict[str, Any]) -> None:
+        """Replace one section of ``metrics.json``."""
+        write_json(self.metrics_path, {**self.metrics(), section: values})
+
+    def history(self) -> list[EpochRecord]:
+        """The rows of ``history.csv``."""
+        if not self.history_path.is_file():
+            return []
+        types = {"epoch": int}
+        with self.history_path.open(encoding="utf-8", newline="") as file:
+            return [
+                EpochRecord(**{name: types.get(name, float)(text) for name, text in row.items()})
+                for row in csv.DictReader(file)
+            ]
+
+    def write_history(self, records: list[EpochRecord]) -> None:
+        """Write all rows of ``history.csv``."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [field.name for field in fields(EpochRecord)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(record) for record in records)
+        write_text(self.history_path, text.getvalue())
+
+
+def _set_aside(path: Path) -> Path:
+    """Rename an earlier run to the first free ``<name>.<i>``."""
+    number = 1
+    while (kept := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    path.rename(kept)
+    return kept

@@ -1,0 +1,58 @@
+"""A run's curves, pictures and config in VisualDL.
+
+Training and validation are two runs (``vdl/train``, ``vdl/validation``) with the same tags, so that VisualDL draws them in one chart.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from visualdl import LogWriter
+
+from paddle_resnet.training.run_folder import EpochRecord
+
+
+class VisualDLLog:
+    """Writes one run's VisualDL files; values by epoch count from 1, values by step from 0."""
+
+    def __init__(self, folder: Path) -> None:
+        self._train = LogWriter(str(folder / "train"))
+        self._validation = LogWriter(str(folder / "validation"))
+
+    def config(self, text: str) -> None:
+        """Show the resolved config as text."""
+        self._train.add_text("config", f"```yaml\n{text}\n```", 0)
+
+    def images(self, grid: np.ndarray) -> None:
+        """Show a grid of augmented training images, uint8 ``[H, W, 3]``."""
+        self._train.add_image("augmented training images", grid, 0)
+
+    def step(self, step: int, loss: float, learning_rate: float) -> None:
+        """Log one training step: the loss that is minimised (label smoothing included) and the learning rate."""
+        self._train.add_scalar("by step/loss", loss, step)
+        self._train.add_scalar("by step/learning rate", learning_rate, step)
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Log an epoch's means."""
+        self._train.add_scalar("loss", record.train_loss, record.epoch)
+        self._train.add_scalar("top-1", record.train_top1, record.epoch)
+        self._train.add_scalar("learning rate", record.learning_rate, record.epoch)
+        self._train.add_scalar("images per second", record.images_per_second, record.epoch)
+        self._validation.add_scalar("loss", record.validation_loss, record.epoch)
+        self._validation.add_scalar("top-1", record.validation_top1, record.epoch)
+
+    def close(self) -> None:
+        """Write what is still held in memory."""
+        self._train.close()
+        self._validation.close()
+
+
+def image_grid(images: np.ndarray, columns: int = 8) -> np.ndarray:
+    """Lay uint8 images ``[N, S, S, 3]`` out in rows, small ones enlarged to at least 64 pixels; ``[H, W, 3]``."""
+    count = len(images) // columns * columns or len(images)
+    columns = min(columns, count)
+    enlarged = images[:count].repeat(-(-64 // images.shape[1]), axis=1).repeat(-(-64 // images.shape[1]), axis=2)
+    framed = np.pad(enlarged, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
+    rows, side = count // columns, framed.shape[1]
+    return framed.reshape(rows, columns, side, side, 3).swapaxes(1, 2).reshape(rows * side, columns * side, 3)

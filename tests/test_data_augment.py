@@ -1,0 +1,150 @@
+"""Whole-batch resizing, cropping and flipping, against Pillow and numpy, image by image."""
+
+import numpy as np
+import paddle
+import pytest
+from PIL import Image
+
+from paddle_resnet.config import AugmentConfig
+from paddle_resnet.data.augment import Augment, centre_view, crop, random_boxes, resized_crop
+from paddle_resnet.data.decode import decode_image
+from paddle_resnet.data.resample import resize_batch
+from paddle_resnet.errors import UsageError
+
+
+def noise(count, side, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def largest_difference(found, reference):
+    return np.abs(np.asarray(found, dtype=int) - np.asarray(reference, dtype=int)).max()
+
+
+@pytest.mark.parametrize(("side", "size"), [(8, 32), (32, 20), (50, 24), (28, 28), (64, 63), (180, 16), (9, 8)])
+def test_resize_is_pillows_antialiased_bilinear(side, size):
+    pixels = noise(3, side)
+    found = resize_batch(paddle.to_tensor(pixels), size)
+    assert found.dtype == paddle.float32
+    reference = [np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR)) for image in pixels]
+    np.testing.assert_array_equal(found.numpy(), np.rint(found.numpy()))
+    assert largest_difference(found.numpy(), reference) <= 1
+
+
+@pytest.mark.parametrize(("side", "resize", "size"), [(8, 32, 32), (60, 37, 32), (32, 32, 32), (32, 40, 33)])
+def test_the_batch_sees_what_a_decoded_picture_shows(side, resize, size):
+    pixels = noise(4, side)
+    found = centre_view(paddle.to_tensor(pixels), resize, size).numpy()
+    reference = [decode_image(image, resize, size) for image in pixels]
+    assert largest_difference(found, reference) <= 1
+
+
+def test_crop_is_pad_slice_and_mirror():
+    pixels = noise(6, 10)
+    top, left = np.array([-4, 0, 4, -1, 3, 2]), np.array([-4, 0, 4, 2, -3, 1])
+    mirrored = np.array([False, True, False, True, True, False])
+    found = crop(paddle.to_tensor(pixels).astype("float32"), top, left, 10, mirrored).numpy()
+    for image, row, column, flip, result in zip(pixels, top, left, mirrored, found, strict=True):
+        padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
+        window = padded[row + 4 : row + 14, column + 4 : column + 14]
+        np.testing.assert_array_equal(result, window[:, ::-1] if flip else window)
+
+
+def test_no_augmentation_changes_nothing():
+    pixels = noise(5, 12)
+    found = Augment(AugmentConfig(), 12, 12)(paddle.to_tensor(pixels), np.random.default_rng(0))
+    np.testing.assert_array_equal(found.numpy(), pixels)
+
+
+def located(count, side):
+    """Pictures that say where each pixel lies: channels are row + 1, column + 1 and the image's number."""
+    rows, columns = np.meshgrid(np.arange(side) + 1, np.arange(side) + 1, indexing="ij")
+    return np.stack([np.stack([rows, columns, np.full_like(rows, index)], -1) for index in range(count)]).astype(
+        np.uint8
+    )
+
+
+def test_pad_and_flip_reach_every_place_equally_and_keep_the_order():
+    count, side, pad = 200, 12, 2
+    augment = Augment(AugmentConfig(pad=pad, flip=True), side, side)
+    generator = np.random.default_rng(1)
+    places, flips = [], 0
+    for _ in range(10):
+        found = augment(paddle.to_tensor(located(count, side)), generator).numpy()
+        centre = found[:, side // 2, side // 2]
+        np.testing.assert_array_equal(centre[:, 2], np.arange(count))
+        backwards = found[:, 6, 5, 1] > found[:, 6, 6, 1]
+        flips += backwards.sum()
+        first_column = np.where(backwards, found[:, 6, 6, 1] - 5, found[:, 6, 6, 1] - 6)
+        places += list(zip(found[:, 6, 6, 0] - 6, first_column, strict=True))
+    _, frequency = np.unique(np.array(places), axis=0, return_counts=True)
+    draws = 10 * count
+    assert len(frequency) == (2 * pad + 1) ** 2
+    assert abs(flips - draws / 2) < 5 * (draws / 4) ** 0.5
+    expected = draws / len(frequency)
+    assert ((frequency - expected) ** 2 / expected).sum() < 55  # chi-square, 24 degrees of freedom, p < 0.001
+
+
+def test_a_larger_picture_is_cropped_at_random_inside():
+    found = Augment(AugmentConfig(), 20, 16)(paddle.to_tensor(located(300, 20)), np.random.default_rng(0)).numpy()
+    assert set(found[:, 0, 0, 0]) == set(range(1, 6))
+    assert set(found[:, 0, 0, 1]) == set(range(1, 6))
+    np.testing.assert_array_equal(found[:, -1, -1, 0] - found[:, 0, 0, 0], 15)
+
+
+@pytest.mark.parametrize(("side", "size"), [(40, 16), (32, 32), (20, 28)])
+def test_resized_crop_is_pillows_crop_and_resize(side, size):
+    pixels = noise(16, side)
+    boxes = random_boxes([16, side, side, 3], (0.2, 1.0), np.random.default_rng(3))
+    mirrored = np.arange(16) % 2 == 1
+    found = resized_crop(paddle.to_tensor(pixels), boxes, size, mirrored).numpy()
+    for image, (top, left, height, width), flip, result in zip(pixels, boxes.T, mirrored, found, strict=True):
+        window = Image.fromarray(image[top : top + height, left : left + width])
+        reference = np.asarray(window.resize((size, size), Image.Resampling.BILINEAR))
+        assert largest_difference(result, reference[:, ::-1] if flip else reference) <= 1
+
+
+def test_boxes_have_the_area_and_the_aspect_asked_for():
+    top, left, height, width = random_boxes([4000, 400, 400, 3], (0.25, 0.5), np.random.default_rng(0))
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (top + height <= 400).all()
+    assert (left + width <= 400).all()
+    share, ratio = height * width / 400**2, width / height
+    assert 0.245 < share.min() < 0.26
+    assert 0.49 < share.max() < 0.505
+    assert abs(share.mean() - 0.375) < 0.006  # uniform
+    assert abs(np.log(ratio).mean()) < 0.015  # wide as often as tall
+    assert 0.74 < ratio.min() < 0.77
+    assert 1.3 < ratio.max() < 1.35
+
+
+def test_a_box_that_never_fits_is_the_whole_image():
+    # One pixel high: no box of this area and aspect exists.
+    top, left, height, width = random_boxes([5, 1, 100, 3], (0.9, 1.0), np.random.default_rng(0))
+    assert (top.tolist(), left.tolist()) == ([0] * 5, [0] * 5)
+    assert (height.tolist(), width.tolist()) == ([1] * 5, [100] * 5)
+
+
+def test_scale_through_augment_keeps_size_and_levels():
+    pixels = np.full((3, 10, 10, 3), 77, np.uint8)
+    found = Augment(AugmentConfig(scale=(0.3, 1.0), flip=True), 24, 24)(
+        paddle.to_tensor(pixels), np.random.default_rng(0)
+    )
+    assert found.shape == [3, 24, 24, 3]
+    assert (found.numpy() == 77).all()
+
+
+def test_the_same_generator_state_gives_the_same_pictures():
+    pixels = paddle.to_tensor(noise(8, 16))
+    for config in (AugmentConfig(pad=2, flip=True), AugmentConfig(scale=(0.3, 1.0), flip=True)):
+        augment, generator = Augment(config, 16, 16), np.random.default_rng(5)
+        state = generator.bit_generator.state
+        first, second = augment(pixels, generator).numpy(), augment(pixels, generator).numpy()
+        generator.bit_generator.state = state
+        np.testing.assert_array_equal(augment(pixels, generator).numpy(), first)
+        assert (first != second).any()
+
+
+def test_two_ways_to_crop_are_refused():
+    with pytest.raises(UsageError, match=r"augment\.pad and augment\.scale"):
+        Augment(AugmentConfig(pad=4, scale=(0.3, 1.0)), 32, 32)

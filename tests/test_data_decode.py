@@ -1,0 +1,173 @@
+"""From a picture file to pixels, against Pillow and paddle.vision's transforms."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from paddle_resnet.data import decode_image
+from paddle_resnet.errors import UsageError
+
+
+def smooth(height, width, seed=0):
+    """A smooth random picture, uint8 [height, width, 3]."""
+    small = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def encoded(image, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, **{"format": "PNG", **options})
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("size", [(100, 100), (123, 77), (77, 124), (33, 20), (400, 90)])
+@pytest.mark.parametrize(("resize", "image_size"), [(64, 56), (64, 64), (32, 31), (100, 86)])
+def test_shorter_side_then_centre_as_paddle_vision(size, resize, image_size):
+    from paddle.vision import transforms
+
+    picture = Image.fromarray(smooth(*size))
+    reference = transforms.CenterCrop(resize)(transforms.Resize(resize, interpolation="bilinear")(picture))
+    reference = np.asarray(transforms.CenterCrop(image_size)(reference))
+    found = decode_image(encoded(picture), resize, image_size)
+    assert found.shape == (image_size, image_size, 3)
+    assert found.dtype == np.uint8
+    assert np.abs(found.astype(int) - reference).max() <= 1
+
+
+def test_a_picture_of_the_right_size_is_unchanged():
+    pixels = smooth(32, 32)
+    np.testing.assert_array_equal(decode_image(pixels, 32, 32), pixels)
+
+
+def test_path_bytes_pillow_and_pixels_agree(tmp_path):
+    pixels = smooth(50, 70)
+    picture = Image.fromarray(pixels)
+    path = tmp_path / "a.png"
+    picture.save(path)
+    reference = decode_image(path, 32, 28)
+    for source in (str(path), path.read_bytes(), picture, pixels):
+        np.testing.assert_array_equal(decode_image(source, 32, 28), reference)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(orientation):
+    pixels = smooth(40, 40)
+    # EXIF 2.32, tag 0x0112: how the stored rows and columns lie in the upright picture; undone by its inverse.
+    stored = {
+        1: pixels,
+        2: pixels[:, ::-1],
+        3: pixels[::-1, ::-1],
+        4: pixels[::-1],
+        5: pixels.transpose(1, 0, 2),
+        6: np.rot90(pixels, 1),
+        7: np.rot90(pixels.transpose(1, 0, 2), 2),
+        8: np.rot90(pixels, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(Image.fromarray(np.ascontiguousarray(stored)), exif=exif)
+    np.testing.assert_array_equal(decode_image(content, 40, 40), pixels)
+
+
+def test_grey_is_replicated():
+    grey = smooth(32, 32)[..., 0]
+    np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(grey)), 32, 32), np.stack([grey] * 3, -1))
+    np.testing.assert_array_equal(decode_image(grey, 32, 32), np.stack([grey] * 3, -1))
+
+
+def test_sixteen_bit_grey_is_scaled():
+    levels = np.linspace(0, 65535, 32 * 32).reshape(32, 32)
+    found = decode_image(encoded(Image.fromarray(levels.astype(np.uint16))), 32, 32)
+    np.testing.assert_allclose(found[..., 0], levels / 65535 * 255, atol=0.51)
+
+
+def test_transparency_becomes_white():
+    colour = smooth(32, 32)
+    alpha = np.tile(np.linspace(0, 255, 32).astype(np.uint8), (32, 1))
+    found = decode_image(encoded(Image.fromarray(np.dstack([colour, alpha]))), 32, 32)
+    share = alpha[..., None] / 255
+    np.testing.assert_allclose(found, colour * share + 255 * (1 - share), atol=1)
+
+
+def test_a_transparent_palette_becomes_white():
+    picture = Image.new("P", (16, 16), 0)
+    picture.putpalette([10, 20, 30, 200, 100, 50])
+    picture.paste(1, (8, 0, 16, 16))
+    found = decode_image(encoded(picture, transparency=0), 16, 16)
+    assert found[0, 0].tolist() == [255, 255, 255]
+    assert found[0, 15].tolist() == [200, 100, 50]
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM"])
+def test_formats(file_format):
+    pixels = smooth(32, 32)
+    found = decode_image(encoded(Image.fromarray(pixels), format=file_format), 32, 32)
+    assert np.abs(found.astype(int) - pixels).mean() < 12  # lossy formats and GIF's palette
+
+
+def test_cmyk_is_converted():
+    red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    assert decode_image(encoded(red, format="TIFF"), 16, 16)[0, 0].tolist() == [255, 0, 0]
+
+
+def test_the_first_frame_of_an_animation_is_taken():
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    content = encoded(frames[0], format="GIF", save_all=True, append_images=frames[1:])
+    assert decode_image(content, 16, 16)[0, 0].tolist() == [255, 0, 0]
+
+
+def test_a_very_long_picture_costs_no_more_than_a_square():
+    # Resized whole, it would have 256 x 15 million pixels.
+    found = decode_image(np.full((1, 60_000, 3), 7, np.uint8), 256, 224)
+    assert found.shape == (224, 224, 3)
+    assert (found == 7).all()
+
+
+def png_header(width, height):
+    """A PNG that claims a size and holds no pixels."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", b"")
+
+
+@pytest.mark.parametrize("side", [9_000, 60_000])
+def test_too_many_pixels_are_refused_before_decoding(side):
+    with pytest.raises(UsageError, match=r"bomb\.png: .*million"):
+        decode_image(png_header(side, side), 32, 32, name="bomb.png")
+
+
+def test_a_text_file_named_jpg(tmp_path):
+    path = tmp_path / "cat.jpg"
+    path.write_text("not a picture")
+    with pytest.raises(UsageError, match=r"cat\.jpg: cannot be read as a picture .*remove or replace"):
+        decode_image(path, 32, 32)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "GIF", "TIFF"])
+def test_a_truncated_file(tmp_path, file_format):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    path = tmp_path / "cut.img"
+    content = encoded(Image.fromarray(noise), format=file_format)
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UsageError, match=r"cut\.img: cannot be read"):
+        decode_image(path, 32, 32)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(UsageError, match=r"absent\.png: no such file"):
+        decode_image(tmp_path / "absent.png", 32, 32)
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((8, 8, 3)), np.zeros((2, 8, 8, 3), np.uint8), np.zeros((8, 8, 2), np.uint8)]
+)
+def test_pixels_of_another_kind_are_refused(pixels):
+    with pytest.raises(UsageError, match="expected uint8 pixels"):
+        decode_image(pixels, 8, 8)

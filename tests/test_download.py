@@ -1,0 +1,147 @@
+"""Fetching a file from a server on this machine: whole, resumed, damaged, absent."""
+
+import contextlib
+import hashlib
+import http.server
+import socket
+import threading
+
+import pytest
+
+from paddle_resnet.download import fetch
+from paddle_resnet.errors import RunFailure, UsageError
+
+CONTENT = bytes(range(256)) * 4000  # 1,024,000 bytes
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves CONTENT; the server object says how."""
+
+    def do_GET(self):
+        wanted = self.headers.get("Range")
+        self.server.ranges.append(wanted)
+        if self.path != "/file.bin":
+            return self.send_error(404)
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.knows_ranges else 0
+        if start >= len(CONTENT):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
+            self.end_headers()
+            return None
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
+        self.end_headers()
+        # A breaking server closes the connection after so many bytes.
+        end = min(len(CONTENT), start + self.server.break_after) if self.server.break_after else len(CONTENT)
+        self.wfile.write(CONTENT[start:end])
+        return None
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.ranges, server.knows_ranges, server.break_after = [], True, 0
+        server.url = f"http://127.0.0.1:{server.server_port}/file.bin"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_file_arrives_whole_with_its_progress(server, tmp_path):
+    progress = []
+    destination = tmp_path / "new" / "file.bin"
+    fetch(server.url, destination, MD5, lambda done, total: progress.append((done, total)))
+    assert destination.read_bytes() == CONTENT
+    assert [path.name for path in destination.parent.iterdir()] == ["file.bin"]
+    assert progress[-1] == (len(CONTENT), len(CONTENT))
+    assert progress == sorted(progress)
+
+
+def test_an_earlier_part_is_continued(server, tmp_path):
+    (tmp_path / "file.bin.part").write_bytes(CONTENT[:700_000])
+    progress = []
+    fetch(server.url, tmp_path / "file.bin", MD5, lambda done, total: progress.append((done, total)))
+    assert server.ranges == ["bytes=700000-"]
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+    assert progress[0][0] > 700_000
+    assert progress[-1] == (len(CONTENT), len(CONTENT))
+
+
+def test_a_server_without_ranges_starts_again(server, tmp_path):
+    server.knows_ranges = False
+    (tmp_path / "file.bin.part").write_bytes(CONTENT[:700_000])
+    fetch(server.url, tmp_path / "file.bin", MD5)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+def test_a_whole_part_is_taken(server, tmp_path):
+    (tmp_path / "file.bin.part").write_bytes(CONTENT)
+    fetch(server.url, tmp_path / "file.bin", MD5)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("stale", [b"x" * 1000, b"x" * 2_000_000], ids=["shorter", "longer"])
+def test_a_part_of_another_file_starts_again(server, tmp_path, stale):
+    (tmp_path / "file.bin.part").write_bytes(stale)
+    fetch(server.url, tmp_path / "file.bin", MD5)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+def test_a_connection_that_breaks_is_taken_up_again(server, tmp_path):
+    server.break_after = 300_000
+    fetch(server.url, tmp_path / "file.bin", MD5)
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=300000-", "bytes=600000-", "bytes=900000-"]
+
+
+def test_a_wrong_md5_leaves_nothing(server, tmp_path):
+    with pytest.raises(UsageError, match=f"MD5 is {MD5}, expected {'0' * 32}"):
+        fetch(server.url, tmp_path / "file.bin", "0" * 32)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_earlier_file_survives_a_failure(server, tmp_path):
+    (tmp_path / "file.bin").write_bytes(b"precious")
+    with contextlib.suppress(UsageError):
+        fetch(server.url, tmp_path / "file.bin", "0" * 32)
+    assert (tmp_path / "file.bin").read_bytes() == b"precious"
+
+
+def test_no_md5_takes_the_file_as_it_comes(server, tmp_path):
+    fetch(server.url, tmp_path / "file.bin")
+    assert (tmp_path / "file.bin").read_bytes() == CONTENT
+
+
+def test_a_missing_file_says_what_to_put_where(server, tmp_path):
+    address = server.url.replace("file.bin", "absent.bin")
+    with pytest.raises(UsageError, match="404") as caught:
+        fetch(address, tmp_path / "absent.bin", MD5)
+    assert address in str(caught.value)
+    assert str(tmp_path / "absent.bin") in str(caught.value)
+
+
+def test_no_server_says_what_to_put_where(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        address = f"http://127.0.0.1:{unused.getsockname()[1]}/file.bin"
+        with pytest.raises(UsageError, match="cannot be downloaded") as caught:
+            fetch(address, tmp_path / "file.bin", MD5)
+    assert address in str(caught.value)
+    assert str(tmp_path / "file.bin") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_made_is_a_failure(server, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(RunFailure, match="cannot be written"):
+        fetch(server.url, tmp_path / "taken" / "file.bin", MD5)

@@ -1,0 +1,282 @@
+"""Every oneDNN operation against float64 numpy and Paddle's own, forward and all gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import onednn_reference as reference
+import paddle
+import pytest
+from paddle.nn import functional
+
+from paddle_resnet.onednn import functions, unavailable_reason
+from paddle_resnet.onednn.geometry import Window
+
+pytestmark = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
+
+TOLERANCE = 2e-6
+NCHW, NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory(monkeypatch):
+    """Fill what oneDNN shall write with NaN first: an element left out shows."""
+
+    def allocate(shape, dtype):
+        return paddle.full(shape, float("nan") if dtype == "float32" else 255, dtype)
+
+    monkeypatch.setattr(functions, "allocate", allocate)
+
+
+def random_gradient(seed=99):
+    """A function that gives one gradient for each shape, the same each time."""
+    return lambda shape: np.random.default_rng(seed).normal(size=tuple(shape)).astype(np.float32)
+
+
+def tensors(*arrays):
+    return [paddle.to_tensor(array, stop_gradient=False) for array in arrays if array is not None]
+
+
+def gradients(result, inputs, seed=99):
+    found = paddle.grad(result, inputs, paddle.to_tensor(random_gradient(seed)(result.shape)))
+    return [gradient.numpy() for gradient in found]
+
+
+def assert_near(found, expected, tolerance=TOLERANCE):
+    found, expected = np.asarray(found), np.asarray(expected)
+    assert found.shape == expected.shape
+    largest = max(np.abs(expected).max(initial=0.0), 1e-3)
+    assert np.abs(found - expected).max(initial=0.0) <= tolerance * largest
+
+
+def assert_all_near(found, expected, tolerance=TOLERANCE):
+    for one, other in zip(found, expected, strict=True):
+        assert_near(one, other, tolerance)
+
+
+def random_convolution(seed):
+    """A convolution with random shapes: any stride, padding, dilation, groups, odd sizes, with or without bias."""
+    rng = np.random.default_rng(seed)
+    pair = lambda low, high: tuple(int(value) for value in rng.integers(low, high + 1, 2))  # noqa: E731
+    kind = ("plain", "grouped", "depthwise")[seed % 3]
+    groups = {"plain": 1, "grouped": int(rng.integers(2, 4)), "depthwise": int(rng.integers(2, 20))}[kind]
+    inputs, outputs = (1, 1) if kind == "depthwise" else (int(rng.integers(1, 12)), int(rng.integers(1, 20)))
+    window = Window(pair(1, 4), pair(1, 3), pair(0, 2), pair(0, 2), pair(1, 2))
+    smallest = [dilation * (size - 1) + 1 for dilation, size in zip(window.dilation, window.size, strict=True)]
+    height, width = (int(size + rng.integers(0, 9)) for size in smallest)
+    x = rng.normal(size=(int(rng.integers(1, 4)), height, width, inputs * groups)).astype(np.float32)
+    weight = rng.normal(size=(outputs * groups, inputs, *window.size)).astype(np.float32)
+    bias = rng.normal(size=outputs * groups).astype(np.float32) if seed % 2 else None
+    return x, weight, bias, window, groups
+
+
+@pytest.mark.parametrize("seed", range(36))
+def test_convolution(seed):
+    x, weight, bias, window, groups = random_convolution(seed)
+    expected, expected_gradients = reference.convolution(x, weight, bias, window, groups, random_gradient())
+    inputs = tensors(x, weight, bias)
+    result = functions.convolution(*inputs[:2], inputs[2] if bias is not None else None, window, groups)
+    found_gradients = gradients(result, inputs)
+    assert_near(result, expected)
+    assert_all_near(found_gradients, expected_gradients[: len(inputs)])
+
+    (top, left), (bottom, right) = window.padding_before, window.padding_after
+    native = functional.conv2d(
+        inputs[0].transpose(NCHW),
+        inputs[1],
+        inputs[2] if bias is not None else None,
+        stride=window.stride,
+        padding=[top, bottom, left, right],
+        dilation=window.dilation,
+        groups=groups,
+    ).transpose(NHWC)
+    assert_near(result, native)
+    assert_all_near(found_gradients, gradients(native, inputs))
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 5, 16), (1, 3, 3, 8), (3, 7, 2, 5), (4, 1, 1, 3), (1, 9, 9, 1)])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("relu", [True, False])
+def test_batch_norm(shape, training, relu):
+    rng = np.random.default_rng(5)
+    x = (rng.normal(size=shape) * 2 + 1).astype(np.float32)
+    weight, bias, mean = rng.normal(size=(3, shape[-1])).astype(np.float32)
+    variance = rng.uniform(0.5, 2, shape[-1]).astype(np.float32)
+    running, native_running = ([paddle.to_tensor(mean), paddle.to_tensor(variance)] for _ in range(2))
+    settings = {"training": training, "momentum": 0.7, "epsilon": 1e-3}
+
+    expected, expected_gradients = reference.batch_norm(
+        x, weight, bias, None if training else (mean, variance), 1e-3, relu, random_gradient()
+    )
+    inputs = tensors(x, weight, bias)
+    result = functions.batch_norm(*inputs, *running, relu=relu, **settings)
+    found_gradients = gradients(result, inputs)
+    assert_near(result, expected)
+    assert_all_near(found_gradients, expected_gradients)
+
+    native = functional.batch_norm(inputs[0], *native_running, *inputs[1:], data_format="NHWC", **settings)
+    native = functional.relu(native) if relu else native
+    assert_near(result, native)
+    assert_all_near(found_gradients, gradients(native, inputs))
+
+    kept = 0.7 if training else 1.0
+    pixels = x.astype(np.float64).reshape(-1, shape[-1])
+    assert_near(running[0], kept * mean + (1 - kept) * pixels.mean(0))
+    assert_near(running[1], kept * variance + (1 - kept) * pixels.var(0))
+    assert_all_near(running, native_running)
+
+
+def test_batch_norm_in_evaluation_goes_backward_with_the_statistics_it_used():
+    rng = np.random.default_rng(2)
+    x, (weight, bias) = rng.normal(size=(2, 4, 4, 3)).astype(np.float32), rng.normal(size=(2, 3)).astype(np.float32)
+    mean, variance = paddle.zeros([3]), paddle.ones([3])
+    inputs = tensors(x, weight, bias)
+    result = functions.batch_norm(*inputs, mean, variance, training=False)
+    functions.batch_norm(*inputs, mean, variance, training=True)
+    assert mean.abs().max().item() > 0
+    _, expected = reference.batch_norm(x, weight, bias, (np.zeros(3), np.ones(3)), 1e-5, False, random_gradient())
+    assert_all_near(gradients(result, inputs), expected)
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm_without_gradient(relu, training):
+    rng = np.random.default_rng(8)
+    x, (weight, bias) = rng.normal(size=(2, 5, 4, 16)).astype(np.float32), rng.normal(size=(2, 16)).astype(np.float32)
+    mean, variance = paddle.zeros([16]), paddle.ones([16])
+    with paddle.no_grad():
+        result = functions.batch_norm(*tensors(x, weight, bias), mean, variance, training=training, relu=relu)
+    statistics = None if training else (np.zeros(16), np.ones(16))
+    expected, _ = reference.batch_norm(x, weight, bias, statistics, 1e-5, relu, random_gradient())
+    assert_near(result, expected)
+    assert (mean.abs().max().item() > 0) == training
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 5, 16), (1, 3, 3, 7), (3, 5), (11,)])
+@pytest.mark.parametrize("share_gradient", [True, False])
+def test_add_relu(shape, share_gradient):
+    x, shortcut = np.random.default_rng(3).normal(size=(2, *shape)).astype(np.float32)
+    shortcut.flat[0] = -x.flat[0]  # a sum of exactly zero has no gradient
+    inputs = tensors(x, shortcut)
+    result = functions.add_relu(*inputs, share_gradient=share_gradient)
+    assert_near(result, np.maximum(x.astype(np.float64) + shortcut, 0))
+    expected = random_gradient()(shape) * (x + shortcut > 0)
+    assert_all_near(gradients(result, inputs), [expected, expected])
+
+
+def test_add_relu_keeps_its_two_gradients_apart():
+    x, shortcut = tensors(np.ones((2, 3), np.float32), np.ones((2, 3), np.float32))
+    (functions.add_relu(x, shortcut).sum() + 5 * x.sum() + functions.add_relu(x, x).sum()).backward()
+    assert x.grad.numpy().tolist() == [[8.0] * 3] * 2
+    assert shortcut.grad.numpy().tolist() == [[1.0] * 3] * 2
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        Window((3, 3), (2, 2), (1, 1), (1, 1)),
+        Window((2, 2), (2, 2), (0, 0), (0, 0)),
+        Window((3, 2), (1, 2), (1, 0), (0, 1)),
+    ],
+)
+@pytest.mark.parametrize("shape", [(2, 7, 9, 16), (1, 5, 4, 3)])
+def test_max_pool(window, shape):
+    x = np.random.default_rng(4).integers(0, 4, shape).astype(np.float32)  # with many equal maxima
+    expected, expected_gradients = reference.max_pool(x, window, random_gradient())
+    inputs = tensors(x)
+    result = functions.max_pool(inputs[0], window)
+    found_gradients = gradients(result, inputs)
+    assert_near(result, expected)
+    assert_all_near(found_gradients, expected_gradients)
+    with paddle.no_grad():
+        assert_near(functions.max_pool(inputs[0], window), expected)
+
+    (top, left), (bottom, right) = window.padding_before, window.padding_after
+    native = functional.max_pool2d(
+        inputs[0].transpose(NCHW), window.size, window.stride, [top, bottom, left, right]
+    ).transpose(NHWC)
+    assert_near(result, native)
+    assert_all_near(found_gradients, gradients(native, inputs))
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 9, 16), (1, 1, 1, 3), (3, 8, 8, 64)])
+def test_global_average_pool(shape):
+    x = np.random.default_rng(4).normal(size=shape).astype(np.float32)
+    inputs = tensors(x)
+    result = functions.global_average_pool(inputs[0])
+    assert_near(result, x.astype(np.float64).mean((1, 2)))
+    gradient = random_gradient()((shape[0], shape[3]))[:, None, None, :] / (shape[1] * shape[2])
+    assert_all_near(gradients(result, inputs), [np.broadcast_to(gradient, shape)])
+
+
+UNIT = Window((3, 3), (1, 1), (1, 1), (1, 1))
+
+
+def small_convolution():
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(2, 5, 4, 3)).astype(np.float32)
+    weight = rng.normal(size=(6, 3, 3, 3)).astype(np.float32)
+    bias = rng.normal(size=6).astype(np.float32)
+    return tensors(x, weight, bias), reference.convolution(x, weight, bias, UNIT, 1, random_gradient())
+
+
+@pytest.mark.parametrize("frozen", [(0,), (1,), (2,), (0, 2), (1, 2), (0, 1)])
+def test_what_needs_no_gradient_gets_none(frozen):
+    inputs, (_, expected) = small_convolution()
+    for index in frozen:
+        inputs[index].stop_gradient = True
+    result = functions.convolution(*inputs, UNIT)
+    result.backward(paddle.to_tensor(random_gradient()(result.shape)))
+    for index, (tensor, gradient) in enumerate(zip(inputs, expected, strict=True)):
+        if index in frozen:
+            assert tensor.grad is None
+        else:
+            assert_near(tensor.grad, gradient)
+
+
+def test_tensors_whose_elements_are_not_in_order():
+    inputs, (expected, expected_gradients) = small_convolution()
+    x, weight, bias = inputs
+    turned = x.detach().transpose([3, 2, 1, 0])
+    turned.stop_gradient = False
+    result = functions.convolution(turned.transpose([3, 2, 1, 0]), weight, bias, UNIT).transpose(NCHW)
+    gradient = paddle.to_tensor(random_gradient()(expected.shape)).transpose(NCHW)
+    found = paddle.grad(result, [turned, weight, bias], gradient)
+    assert_near(result, expected.transpose(NCHW))
+    assert_near(found[0], expected_gradients[0].transpose([3, 2, 1, 0]))
+    assert_all_near(found[1:], expected_gradients[1:])
+
+
+def test_a_part_of_a_batch():
+    inputs, (expected, _) = small_convolution()
+    x, weight, bias = inputs
+    assert_near(functions.convolution(x[1:], weight, bias, UNIT), expected[1:])
+
+
+def test_second_derivatives_are_refused():
+    (x, *rest), _ = small_convolution()
+    with pytest.raises(Exception, match="no second derivative"):
+        paddle.grad(functions.convolution(x, *rest, UNIT).sum(), x, create_graph=True)
+
+
+def test_a_change_in_place_is_noticed():
+    (x, *rest), _ = small_convolution()
+    middle = x * 1.0
+    result = functions.convolution(middle, *rest, UNIT).sum()
+    middle.add_(paddle.ones([1]))
+    with pytest.raises(Exception, match="changed in place"):
+        result.backward()
+
+
+def test_another_dtype_is_refused():
+    (x, *rest), _ = small_convolution()
+    with pytest.raises(TypeError, match="float32"):
+        functions.convolution(x.astype("float64"), *rest, UNIT)
+
+
+def test_nothing_is_kept_without_gradient(monkeypatch):
+    (x, *rest), (expected, _) = small_convolution()
+    monkeypatch.setattr(functions, "Kept", None)
+    with paddle.no_grad():
+        result = functions.convolution(x, *rest, UNIT)
+    assert result.stop_gradient
+    assert_near(result, expected)

@@ -1,0 +1,218 @@
+"""A whole ResNet with oneDNN's layers against the same network with Paddle's own."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+from paddle.nn import functional
+
+from paddle_resnet.models.blocks import BasicBlock, Bottleneck, ZeroPadShortcut, projection_shortcut
+from paddle_resnet.models.resnet import ResNet
+from paddle_resnet.onednn import accelerate, functions, is_accelerated, layers, restore, unavailable_reason
+
+pytestmark = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
+
+NETWORKS = {
+    "basic, zero-padded shortcuts": (BasicBlock, "cifar", ZeroPadShortcut),
+    "basic, imagenet stem": (BasicBlock, "imagenet", projection_shortcut),
+    "bottleneck": (Bottleneck, "cifar", projection_shortcut),
+}
+
+
+def small_network(kind, seed=0):
+    block, stem, shortcut = NETWORKS[kind]
+    paddle.seed(seed)
+    return ResNet(block, (1, 1), widths=(4, 8), num_classes=3, stem=stem, shortcut=shortcut)
+
+
+def twins(kind):
+    """A native network and an accelerated one of the same weights, none of them zero."""
+    native = small_network(kind)
+    for parameter in native.parameters():
+        if not parameter.stop_gradient and parameter.ndim == 1:
+            parameter.set_value(parameter + paddle.uniform(parameter.shape, min=0.1, max=0.5))
+    accelerated = small_network(kind)
+    accelerated.set_state_dict(native.state_dict())
+    accelerate(accelerated)
+    return native, accelerated
+
+
+def batch(size=16):
+    rng = np.random.default_rng(1)
+    return paddle.to_tensor(rng.normal(size=(3, 3, size, size)).astype(np.float32)), paddle.to_tensor([0, 2, 1])
+
+
+def assert_near(found, expected, tolerance=1e-4):
+    found, expected = found.numpy(), expected.numpy()
+    assert np.abs(found - expected).max() <= tolerance * max(np.abs(expected).max(), 1e-6)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """How often each function of oneDNN was called."""
+    counts = {}
+
+    def counted(name, function):
+        def call(*arguments, **settings):
+            counts[name] = counts.get(name, 0) + 1
+            return function(*arguments, **settings)
+
+        return call
+
+    for name in ("convolution", "batch_norm", "add_relu", "max_pool", "global_average_pool"):
+        monkeypatch.setattr(functions, name, counted(name, getattr(functions, name)))
+    return counts
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("size", [16, 19])
+def test_a_training_step_is_the_same(kind, size):
+    networks = twins(kind)
+    images, labels = batch(size)
+    losses = []
+    for network in networks:
+        loss = functional.cross_entropy(network(images), labels)
+        loss.backward()
+        losses.append(loss)
+    assert_near(losses[1], losses[0])
+    for (name, native), accelerated in zip(networks[0].named_parameters(), networks[1].parameters(), strict=True):
+        if native.stop_gradient:
+            assert "_mean" in name or "_variance" in name
+            assert_near(accelerated, native, 1e-5)
+        else:
+            assert_near(accelerated.grad, native.grad)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_evaluation_is_the_same(kind):
+    native, accelerated = twins(kind)
+    native.eval(), accelerated.eval()
+    images, _ = batch()
+    assert_near(accelerated(images), native(images))
+    with paddle.no_grad():
+        assert_near(accelerated(images), native(images))
+        assert_near(accelerated.forward_features(images), native.forward_features(images))
+
+
+def test_every_layer_is_computed_by_onednn(calls):
+    _, accelerated = twins("basic, imagenet stem")
+    accelerated(batch()[0])
+    assert calls == {"convolution": 6, "batch_norm": 6, "add_relu": 2, "max_pool": 1, "global_average_pool": 1}
+
+
+def test_parameters_stay_what_they_were():
+    network = small_network("bottleneck")
+    names, parameters = list(network.state_dict()), [id(parameter) for parameter in network.parameters()]
+    shapes = [value.shape for value in network.state_dict().values()]
+    values = {name: value.numpy().copy() for name, value in network.state_dict().items()}
+    accelerate(network)
+    assert is_accelerated(network)
+    assert list(network.state_dict()) == names
+    assert [id(parameter) for parameter in network.parameters()] == parameters
+    assert [value.shape for value in network.state_dict().values()] == shapes
+    assert all(np.array_equal(value, values[name]) for name, value in network.state_dict().items())
+
+
+def test_an_optimizer_made_before_trains_the_accelerated_network():
+    network = small_network("basic, zero-padded shortcuts")
+    optimizer = paddle.optimizer.Momentum(0.05, parameters=network.parameters())
+    accelerate(network)
+    images, labels = batch()
+    losses = []
+    for _ in range(12):
+        loss = functional.cross_entropy(network(images), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_saved_weights_are_read_by_a_native_network(tmp_path):
+    native, accelerated = twins("basic, imagenet stem")
+    images, _ = batch()
+    accelerated(images)
+    accelerated.eval()
+    paddle.save(accelerated.state_dict(), str(tmp_path / "weights.pdparams"))
+    native.set_state_dict(paddle.load(str(tmp_path / "weights.pdparams")))
+    native.eval()
+    assert_near(native(images), accelerated(images))
+
+
+def test_restore_gives_the_native_network_back(calls):
+    native, accelerated = twins("bottleneck")
+    classes = [type(layer) for layer in native.sublayers(include_self=True)]
+    restore(accelerated)
+    assert [type(layer) for layer in accelerated.sublayers(include_self=True)] == classes
+    assert not is_accelerated(accelerated)
+    images, _ = batch()
+    assert_near(accelerated(images), native(images), 1e-6)
+    assert not calls
+
+
+def test_accelerating_twice_is_accelerating_once():
+    _, accelerated = twins("bottleneck")
+    classes = [type(layer) for layer in accelerated.sublayers(include_self=True)]
+    accelerate(accelerated)
+    assert [type(layer) for layer in accelerated.sublayers(include_self=True)] == classes
+
+
+def test_a_copy_is_a_network_of_its_own():
+    native, accelerated = twins("basic, zero-padded shortcuts")
+    copied = copy.deepcopy(accelerated)
+    with paddle.no_grad():
+        accelerated.conv1.weight.set_value(accelerated.conv1.weight * 2)
+    images, _ = batch()
+    assert_near(copied(images), native(images))
+
+
+def test_an_unknown_layer_is_refused_and_nothing_changes():
+    network = small_network("bottleneck")
+    network.layer1.add_sublayer("extra", nn.Dropout2D())
+    classes = [type(layer) for layer in network.sublayers(include_self=True)]
+    with pytest.raises(TypeError, match=r"layer1\.extra.*Dropout2D"):
+        accelerate(network)
+    assert [type(layer) for layer in network.sublayers(include_self=True)] == classes
+
+
+def test_frozen_layers_stay_as_they_are():
+    native, accelerated = twins("basic, imagenet stem")
+    images, labels = batch()
+    for network in (native, accelerated):
+        for parameter in (*network.conv1.parameters(), *network.bn1.parameters(), *network.layer1.parameters()):
+            parameter.stop_gradient = True
+        functional.cross_entropy(network(images), labels).backward()
+    for one, other in zip(accelerated.parameters(), native.parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None)
+        if one.grad is not None:
+            assert_near(one.grad, other.grad)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_float64_goes_to_the_native_operations(kind, calls):
+    native, accelerated = (network.to(dtype="float64") for network in twins(kind))
+    images = batch()[0].astype("float64")
+    assert_near(accelerated(images), native(images), 1e-12)
+    assert not calls
+
+
+@pytest.mark.parametrize("settings", [{"padding": "SAME"}, {"padding": [1, 0, 2, 1]}, {"padding": 1, "groups": 2}, {}])
+def test_a_convolution_layer_with_other_settings(settings):
+    native = nn.Conv2D(4, 6, 3, stride=2, **settings)
+    accelerated = copy.deepcopy(native)
+    accelerated.__class__ = layers.Convolution
+    x = paddle.randn([2, 4, 9, 8])
+    assert_near(accelerated(x.transpose([0, 2, 3, 1])).transpose([0, 3, 1, 2]), native(x), 4e-6)
+
+
+@pytest.mark.parametrize("settings", [{"ceil_mode": True}, {"padding": 1}, {"stride": 1}])
+def test_a_pooling_layer_with_other_settings(settings):
+    native = nn.MaxPool2D(3, **settings)
+    accelerated = copy.deepcopy(native)
+    accelerated.__class__ = layers.MaxPool
+    x = paddle.randn([2, 4, 9, 8])
+    assert_near(accelerated(x.transpose([0, 2, 3, 1])).transpose([0, 3, 1, 2]), native(x), 0)

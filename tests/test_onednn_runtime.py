@@ -1,0 +1,221 @@
+"""What a thread keeps of oneDNN: bounded, its own, not shared by a forked child; and why the library cannot be used."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import threading
+
+import numpy as np
+import onednn_reference as reference
+import paddle
+import pytest
+
+from paddle_resnet.onednn import functions, library, primitives, unavailable_reason
+from paddle_resnet.onednn.geometry import Window
+
+needs_library = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
+WINDOW = Window((3, 3), (1, 1), (1, 1), (1, 1))
+
+
+def convolution_is_right(seed, height=6):
+    """Run a convolution forward and backward, and compare with float64 numpy."""
+    rng = np.random.default_rng(seed)
+    x, weight = (rng.normal(size=shape).astype(np.float32) for shape in ((2, height, 5, 4), (16, 4, 3, 3)))
+    inputs = [paddle.to_tensor(array, stop_gradient=False) for array in (x, weight)]
+    result = functions.convolution(*inputs, None, WINDOW)
+    result.sum().backward()  # paddle.grad is not made for threads
+    found = [result, *(tensor.grad for tensor in inputs)]
+    expected, gradients = reference.convolution(x, weight, None, WINDOW, 1, np.ones)
+    pairs = zip(found, (expected, *gradients[:2]), strict=True)
+    return all(np.allclose(one, other, rtol=0, atol=1e-4) for one, other in pairs)
+
+
+@pytest.fixture
+def small_context(monkeypatch):
+    """A fresh context of this thread that keeps two primitives."""
+    context = primitives.Context(capacity=2)
+    monkeypatch.setattr(primitives, "_local", threading.local())
+    primitives._local.context = context
+    return context
+
+
+@pytest.fixture
+def living(monkeypatch):
+    """Count of the C objects that were made and not yet destroyed, since the test began."""
+    count = [0]
+    make, destroy = primitives.Handle.__init__, primitives.Handle.__del__
+    ours = set()
+
+    def counted_make(handle, *arguments):
+        make(handle, *arguments)
+        ours.add(handle.address)
+        count[0] += 1
+
+    def counted_destroy(handle):
+        if handle.address in ours:
+            count[0] -= 1
+        destroy(handle)
+
+    monkeypatch.setattr(primitives.Handle, "__init__", counted_make)
+    monkeypatch.setattr(primitives.Handle, "__del__", counted_destroy)
+    return count
+
+
+@needs_library
+def test_a_small_cache_evicts_and_destroys(living, small_context):
+    counts = []
+    for height in (3, 4, 5, 6, 7, 8, 9, 10):
+        assert convolution_is_right(height, height)
+        assert len(small_context._primitives) == 2
+        gc.collect()
+        counts.append(living[0])
+    assert len(set(counts[1:])) == 1
+    small_context._primitives.clear()
+    gc.collect()
+    assert living[0] < counts[-1]
+
+
+@needs_library
+def test_the_last_used_primitives_stay(small_context):
+    built = []
+
+    def build(context, geometry):
+        built.append(geometry)
+        return geometry
+
+    for geometry in "abacab":
+        small_context.cached(build, geometry)
+    assert built == ["a", "b", "c", "b"]
+
+
+@needs_library
+def test_many_steps_take_no_more_memory():
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def run(steps):
+        x = paddle.ones([2, 16, 16, 16])
+        weight = paddle.ones([16, 16, 3, 3])
+        x.stop_gradient = weight.stop_gradient = False
+        for _ in range(steps):
+            functions.add_relu(functions.convolution(x, weight, None, WINDOW), x).sum().backward()
+            x.clear_gradient(), weight.clear_gradient()
+
+    run(50)
+    before = resident()
+    run(400)  # a leak of one activation a step would be 26 MB
+    assert resident() - before < 8e6
+
+
+@needs_library
+def test_two_threads_at_once():
+    right = []
+
+    def work(first):
+        right.extend(convolution_is_right(seed) for seed in range(first, first + 60))
+
+    threads = [threading.Thread(target=work, args=(first,)) for first in (0, 100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert right == [True] * 120
+
+
+@needs_library
+def test_each_thread_has_its_own_context():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(primitives.context()))
+    thread.start()
+    thread.join()
+    assert found[0] is not primitives.context()
+    assert primitives.context() is primitives.context()
+
+
+@needs_library
+def test_a_forked_child_starts_anew():
+    assert convolution_is_right(0)
+    parent = primitives.context()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = 0 if primitives.context() is not parent and convolution_is_right(1) else 2
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert primitives.context() is parent
+    assert convolution_is_right(0)
+
+
+@needs_library
+def test_a_failing_call_says_what_failed():
+    from paddle_resnet.onednn.bindings import OneDNNError
+
+    with pytest.raises(OneDNNError, match=r"memory_desc_create_with_strides failed: invalid arguments"):
+        primitives.strided((-1, 2), (2, 1))
+
+
+@needs_library
+def test_available_here():
+    assert unavailable_reason() is None
+    assert library.version().major == 3
+    assert library.instruction_set_name()
+
+
+@pytest.fixture
+def empty_library_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr(library, "library_folder", lambda: tmp_path)
+    library.load.cache_clear()
+    yield tmp_path
+    library.load.cache_clear()
+
+
+def test_reason_on_another_device():
+    assert "gpu:0" in unavailable_reason("gpu:0")
+
+
+def test_reason_without_the_library(empty_library_folder):
+    assert "comes without oneDNN" in unavailable_reason("cpu")
+
+
+def test_reason_with_another_major_version(empty_library_folder):
+    (empty_library_folder / "libdnnl.so.4").touch()
+    assert "libdnnl.so.4" in unavailable_reason("cpu")
+
+
+def test_reason_with_a_damaged_library(empty_library_folder):
+    (empty_library_folder / "libdnnl.so.3").write_bytes(b"not a library")
+    reason = unavailable_reason("cpu")
+    assert "cannot be used" in reason
+    assert "\n" not in reason
+
+
+@needs_library
+def test_reason_when_the_library_says_another_version(monkeypatch):
+    monkeypatch.setattr(library, "version", lambda: library.Version(4, 0, 1))
+    assert "4.0.1" in unavailable_reason("cpu")
+
+
+@needs_library
+def test_reason_when_a_function_is_missing(monkeypatch):
+    def functions_of_another_library():
+        return ctypes.CDLL(None)["dnnl_no_such_function"]
+
+    monkeypatch.setattr("paddle_resnet.onednn.bindings.functions", functions_of_another_library)
+    assert "dnnl_no_such_function" in unavailable_reason("cpu")
+
+
+@needs_library
+def test_reason_on_an_old_processor(monkeypatch):
+    monkeypatch.setattr(library, "instruction_set", lambda: 0x1)
+    assert "SSE4.1" in unavailable_reason("cpu")
+
+
+def test_reason_on_another_architecture(monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert "aarch64" in unavailable_reason("cpu")

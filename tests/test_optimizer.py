@@ -1,0 +1,110 @@
+"""Schedule, weight decay, momentum and clipping against closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from paddle_resnet.config import TrainConfig
+from paddle_resnet.training.optimizer import WarmupCosine, make_optimizer
+
+
+def test_warmup_rises_linearly_then_cosine_falls_to_zero():
+    factor = WarmupCosine(steps=110, warmup_steps=10)
+    assert [factor(step) for step in range(10)] == pytest.approx([0.1 * (step + 1) for step in range(10)])
+    assert factor(10) == 1.0
+    assert factor(60) == pytest.approx(0.5)
+    assert factor(35) == pytest.approx(0.5 + math.sqrt(2) / 4)
+    assert factor(110) == pytest.approx(0.0, abs=1e-12)
+    assert factor(500) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_without_warmup_the_first_step_has_the_peak():
+    assert WarmupCosine(steps=10, warmup_steps=0)(0) == 1.0
+
+
+class Tiny(nn.Layer):
+    """A weight matrix, a bias and a BatchNorm scale whose gradients are what the test says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.norm = nn.BatchNorm1D(2)
+        self.linear.weight.set_value(np.array([[1.0, -2.0], [0.5, 4.0]], "float32"))
+        self.linear.bias.set_value(np.array([3.0, -1.0], "float32"))
+
+    def step(self, optimizer, weight_gradient, bias_gradient):
+        """Take one step with gradients dL/dW and dL/db as given (L is linear in both); gamma's gradient is 0."""
+        loss = (self.linear.weight * paddle.to_tensor(weight_gradient)).sum()
+        loss = loss + (self.linear.bias * paddle.to_tensor(bias_gradient)).sum() + 0.0 * self.norm.weight.sum()
+        loss = loss + 0.0 * self.norm.bias.sum()
+        loss.backward()
+        # as paddle.Model does it
+        optimizer.minimize(loss)
+        self.clear_gradients()
+        optimizer._learning_rate.step()
+
+
+WEIGHT_GRADIENT = np.array([[0.3, -0.1], [0.7, 0.2]], "float32")
+BIAS_GRADIENT = np.array([-0.5, 0.4], "float32")
+
+
+def test_sgd_is_nesterov_with_decay_on_weights_alone():
+    train = TrainConfig(epochs=2, learning_rate=0.1, momentum=0.9, weight_decay=0.01, warmup=0.0)
+    network = Tiny()
+    optimizer = make_optimizer(network, train, steps_per_epoch=2)
+    weight, bias = network.linear.weight.numpy().astype("float64"), network.linear.bias.numpy().astype("float64")
+    velocity_weight, velocity_bias = np.zeros_like(weight), np.zeros_like(bias)
+    for step in range(4):
+        rate = 0.1 * 0.5 * (1 + math.cos(math.pi * step / 4))
+        assert optimizer.get_lr() == pytest.approx(rate)
+        network.step(optimizer, WEIGHT_GRADIENT, BIAS_GRADIENT)
+        gradient = WEIGHT_GRADIENT + 0.01 * weight
+        velocity_weight = 0.9 * velocity_weight + gradient
+        weight = weight - rate * (gradient + 0.9 * velocity_weight)
+        velocity_bias = 0.9 * velocity_bias + BIAS_GRADIENT
+        bias = bias - rate * (BIAS_GRADIENT + 0.9 * velocity_bias)
+    np.testing.assert_allclose(network.linear.weight.numpy(), weight, rtol=1e-5)
+    np.testing.assert_allclose(network.linear.bias.numpy(), bias, rtol=1e-5)
+    np.testing.assert_array_equal(network.norm.weight.numpy(), [1.0, 1.0])
+
+
+def test_adamw_first_step_is_the_sign_and_decay_is_decoupled():
+    train = TrainConfig(epochs=10, learning_rate=0.1, weight_decay=0.2, warmup=0.0, optimizer="adamw")
+    network = Tiny()
+    weight, bias = network.linear.weight.numpy(), network.linear.bias.numpy()
+    network.step(make_optimizer(network, train, steps_per_epoch=10), WEIGHT_GRADIENT, BIAS_GRADIENT)
+    expected = weight * (1 - 0.1 * 0.2) - 0.1 * np.sign(WEIGHT_GRADIENT)
+    np.testing.assert_allclose(network.linear.weight.numpy(), expected, rtol=1e-4)
+    np.testing.assert_allclose(network.linear.bias.numpy(), bias - 0.1 * np.sign(BIAS_GRADIENT), rtol=1e-4)
+    np.testing.assert_array_equal(network.norm.weight.numpy(), [1.0, 1.0])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_gradients_are_clipped_by_the_norm_of_all_of_them(name):
+    """With a step of AdamW the clip shows in its first moment, 0.1 of the clipped gradient."""
+    train = TrainConfig(
+        epochs=10, learning_rate=0.1, momentum=0.0, weight_decay=0.0, warmup=0.0, clip_norm=0.5, optimizer=name
+    )
+    network = Tiny()
+    optimizer = make_optimizer(network, train, steps_per_epoch=10)
+    weight = network.linear.weight.numpy()
+    network.step(optimizer, 10 * WEIGHT_GRADIENT, 10 * BIAS_GRADIENT)
+    norm = math.sqrt((WEIGHT_GRADIENT**2).sum() + (BIAS_GRADIENT**2).sum())
+    clipped = WEIGHT_GRADIENT / norm * 0.5
+    if name == "sgd":
+        np.testing.assert_allclose(weight - network.linear.weight.numpy(), 0.1 * clipped, rtol=1e-4)
+    else:
+        moment = next(value for key, value in optimizer.state_dict().items() if "w_0_moment1" in key)
+        np.testing.assert_allclose(moment.numpy(), 0.1 * clipped, rtol=1e-4)
+
+
+def test_frozen_parameters_are_left_alone():
+    network = Tiny()
+    network.linear.bias.stop_gradient = True
+    optimizer = make_optimizer(network, TrainConfig(), steps_per_epoch=10)
+    assert network.linear.bias.name not in {each.name for each in optimizer._parameter_list}

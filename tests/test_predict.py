@@ -1,0 +1,224 @@
+"""The predictor and tools/predict.py: any picture, many threads, bad files, and what is written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import runpy
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_run import COLOURS, SIZE, make_run
+
+from paddle_resnet.deploy import Prediction, Predictor, export_run
+from paddle_resnet.deploy.classify import Unreadable, classify_files, find_pictures
+from paddle_resnet.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run = make_run(tmp_path_factory.mktemp("predict"))
+    export_run(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def predictor(run):
+    with Predictor(run.path, device="cpu", threads=1, batch_size=4) as predictor:
+        yield predictor
+
+
+@pytest.fixture
+def pictures(run, tmp_path):
+    """A folder of pictures and of what is none."""
+    folder = tmp_path / "pictures"
+    (folder / "deep" / "er").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    test = run.config.data.root / "test"
+    for target, source in {
+        "b.png": "blue/0.png",
+        "a.PNG": "red/1.png",
+        "deep/er/c.png": "green/2.png",
+        "deep/d.png": "green/3.png",
+        ".thumbnail.png": "red/0.png",
+        ".hidden/e.png": "red/0.png",
+        "notes.txt": "red/0.png",
+    }.items():
+        (folder / target).write_bytes((test / source).read_bytes())
+    return folder
+
+
+def pixels(images, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (images, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def test_batches_of_any_size_are_answered_alike(predictor):
+    batch = pixels(11)
+    together = predictor.scores(batch)
+    assert together.shape == (11, len(COLOURS))
+    one_by_one = np.concatenate([predictor.scores(batch[i : i + 1]) for i in range(11)])
+    np.testing.assert_allclose(together, one_by_one, atol=1e-5)
+    np.testing.assert_allclose(together.sum(1), 1, atol=1e-5)
+    assert predictor.scores(batch[:0]).shape == (0, len(COLOURS))
+
+
+def test_arrays_that_are_not_contiguous_are_answered_right(predictor):
+    batch = pixels(6)
+    np.testing.assert_allclose(predictor.scores(batch[::-2]), predictor.scores(batch[::-2].copy()), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("batch", "complaint"),
+    [
+        (np.zeros((2, SIZE, SIZE, 3), np.float32), "float32"),
+        (np.zeros((2, SIZE, SIZE, 3), np.int64), "int64"),
+        (np.zeros((2, 3, SIZE, SIZE), np.uint8), "3, 16, 16"),
+        (np.zeros((SIZE, SIZE, 3), np.uint8), "16, 16, 3"),
+        (np.zeros((2, SIZE + 1, SIZE, 3), np.uint8), "17"),
+        ([[0]], "list"),
+    ],
+)
+def test_other_arrays_are_refused_before_paddle_sees_them(predictor, batch, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        predictor.scores(batch)
+
+
+def test_threads_share_one_predictor(predictor):
+    batches = [pixels(1 + seed % 5, seed) for seed in range(24)]
+    expected = [predictor.scores(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(predictor.scores, batches))
+    for mine, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+def test_a_closed_predictor_says_so(run):
+    with Predictor(run.inference_path, device="cpu", threads=1) as predictor:
+        pass
+    with pytest.raises(UsageError, match="closed"):
+        predictor.scores(pixels(1))
+
+
+def test_a_gpu_where_there_is_none_is_a_usage_error(run):
+    with pytest.raises(UsageError, match="gpu:99"):
+        Predictor(run.inference_path, device="gpu:99")
+
+
+def test_paths_bytes_images_and_arrays_are_the_same_picture(run, predictor):
+    path = run.config.data.root / "test" / "red" / "0.png"
+    with Image.open(path) as image:
+        forms = [path, str(path), path.read_bytes(), image.copy(), np.asarray(image)]
+    predictions = predictor.predict(iter(forms), top_k=2)
+    assert [each.name for each in predictions] == [str(path), str(path), "image 2", "image 3", "image 4"]
+    for prediction in predictions[1:]:
+        assert [answer.label for answer in prediction.top] == [answer.label for answer in predictions[0].top]
+        assert prediction.top[0].probability == pytest.approx(predictions[0].top[0].probability, abs=1e-6)
+
+
+def test_classes_are_ranked_by_probability(predictor):
+    scores = np.array([[0.2, 0.5, 0.3], [0.4, 0.2, 0.4]], np.float32)
+    first, second = predictor.rank(scores, ["x", "y"], top_k=9)
+    assert [answer.label for answer in first.top] == ["green", "red", "blue"]
+    assert [answer.probability for answer in first.top] == pytest.approx([0.5, 0.3, 0.2])
+    assert [answer.label for answer in second.top] == ["blue", "red", "green"]
+    with pytest.raises(UsageError, match="top_k"):
+        predictor.rank(scores, ["x", "y"], top_k=0)
+
+
+def test_folders_are_walked_in_order_without_hidden_and_other_files(pictures):
+    found = [path.relative_to(pictures).as_posix() for path in find_pictures([pictures])]
+    assert found == ["a.PNG", "b.png", "deep/d.png", "deep/er/c.png"]
+
+
+def test_unreadable_files_stand_in_their_place(predictor, pictures):
+    (pictures / "aa.jpg").write_text("not a picture")
+    (pictures / "empty").mkdir()
+    answers = list(classify_files(predictor, [pictures, pictures / "nothere.png", pictures / "empty"], top_k=1))
+    assert [type(answer) for answer in answers] == [Prediction, Unreadable, *[Prediction] * 3, Unreadable, Unreadable]
+    reasons = [answer.reason for answer in answers if isinstance(answer, Unreadable)]
+    assert "aa.jpg" in reasons[0]
+    assert "nothere.png: no such file" in reasons[1]
+    assert "no pictures in this folder" in reasons[2]
+    direct = predictor.predict([pictures / "deep" / "er" / "c.png"], top_k=1)[0]
+    assert answers[4] == direct
+
+
+def call(project, monkeypatch, *arguments):
+    monkeypatch.syspath_prepend(str(project / "tools"))
+    monkeypatch.setattr("sys.argv", ["predict.py", *map(str, arguments), "--device", "cpu"])
+    with pytest.raises(SystemExit) as exit_:
+        runpy.run_path(str(project / "tools" / "predict.py"), run_name="__main__")
+    return exit_.value.code
+
+
+def test_the_tool_prints_and_writes_the_same_answers(run, predictor, project, pictures, tmp_path, monkeypatch, capsys):
+    table, listing = tmp_path / "a.csv", tmp_path / "a.json"
+    options = ("--top-k", 2, "--csv", table, "--json", listing, "--batch-size", 3)
+    assert call(project, monkeypatch, run.path, pictures, *options) == 0
+    expected = predictor.predict([path for path in find_pictures([pictures]) if not isinstance(path, Unreadable)], 2)
+    rows = list(csv.reader(io.StringIO(table.read_text())))
+    assert rows[0] == ["file", "class", "probability", "class_2", "probability_2"]
+    objects = json.loads(listing.read_text())
+    lines = capsys.readouterr().out.splitlines()
+    assert len(rows) - 1 == len(objects) == len(lines) - 1 == len(expected) == 4
+    for row, entry, line, prediction in zip(rows[1:], objects, lines[1:], expected, strict=True):
+        best, second = prediction.top
+        assert row[0] == entry["file"] == prediction.name
+        assert row[1::2] == [each["class"] for each in entry["top"]] == [best.label, second.label]
+        assert float(row[2]) == pytest.approx(best.probability, abs=1e-5)
+        assert entry["top"][1]["probability"] == pytest.approx(second.probability, abs=1e-5)
+        assert line.startswith(best.label)
+        assert line.endswith(prediction.name)
+
+
+def test_some_unreadable_files_exit_1_and_the_others_are_answered(run, project, pictures, monkeypatch, capsys):
+    (pictures / "bad.jpg").write_text("not a picture")
+    assert call(project, monkeypatch, run.inference_path, pictures) == 1
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 5
+    assert "bad.jpg" in printed.err
+    assert "1 of 5" in printed.err
+
+
+def test_no_readable_file_exits_2_and_leaves_earlier_answers(run, project, tmp_path, monkeypatch, capsys):
+    (tmp_path / "bad.jpg").write_text("not a picture")
+    (tmp_path / "answers.csv").write_text("earlier")
+    options = ("--csv", tmp_path / "answers.csv")
+    assert call(project, monkeypatch, run.inference_path, tmp_path / "bad.jpg", *options) == 2
+    assert (tmp_path / "answers.csv").read_text() == "earlier"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.csv", "bad.jpg"]
+    assert "bad.jpg" in capsys.readouterr().err
+
+
+def test_answers_that_cannot_be_written_fail_before_the_work(run, project, pictures, monkeypatch, capsys):
+    assert call(project, monkeypatch, run.inference_path, pictures, "--json", pictures) == 1
+    printed = capsys.readouterr()
+    assert "cannot be written" in printed.err
+    assert printed.out == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8 exist on Linux only")
+def test_names_of_any_bytes_are_answered_and_printed_safely(run, project, pictures, tmp_path, monkeypatch, capsys):
+    name = os.fsdecode(b"odd\xff\x1b[31m.png")
+    (pictures / name).write_bytes((pictures / "b.png").read_bytes())
+    code = call(project, monkeypatch, run.inference_path, pictures / name, "--csv", tmp_path / "a.csv")
+    assert code == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert os.fsencode(name) in (tmp_path / "a.csv").read_bytes()
+
+
+@pytest.mark.parametrize("tool", ["predict", "export", "eval"])
+def test_help_teaches_without_paddle(project, tool):
+    program = f"import sys, runpy; sys.argv = ['{tool}.py', '--help']; sys.path.insert(0, 'tools')\n"
+    program += f"try: runpy.run_path('tools/{tool}.py', run_name='__main__')\nexcept SystemExit as e: code = e.code\n"
+    program += "assert 'paddle' not in sys.modules, 'paddle was imported'; sys.exit(code)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"python tools/{tool}.py output/quickstart" in done.stdout

@@ -1,0 +1,162 @@
+"""Threads and BLAS path before paddle is imported; the device; seeds."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from paddle_resnet import runtime
+from paddle_resnet.errors import UsageError
+
+PROJECT = Path(__file__).resolve().parents[1]
+AVX2 = "fpu avx avx2 fma"
+AVX512 = AVX2 + " avx512f avx512bw avx512dq avx512vl"
+
+
+def cpu_info(vendor: str, flags: str) -> str:
+    return f"processor\t: 0\nvendor_id\t: {vendor}\nmodel name\t: x\nflags\t\t: {flags}\n\n"
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "expected"),
+    [
+        ("AuthenticAMD", AVX512, "7"),
+        ("AuthenticAMD", AVX2, "5"),
+        ("AuthenticAMD", "fpu avx", None),
+        ("GenuineIntel", AVX512, None),
+    ],
+)
+def test_mkl_path_only_where_it_helps(vendor, flags, expected):
+    assert runtime.mkl_path(cpu_info(vendor, flags)) == expected
+
+
+def test_mkl_path_without_cpu_info():
+    assert runtime.mkl_path("") is None
+
+
+def fake_cores(monkeypatch, tmp_path, siblings: dict[int, str], files: dict[str, str]) -> int:
+    for cpu, text in siblings.items():
+        path = tmp_path / f"cpu{cpu}/topology/thread_siblings_list"
+        path.parent.mkdir(parents=True)
+        path.write_text(text + "\n")
+    for name, text in files.items():
+        path = tmp_path / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    monkeypatch.setattr(runtime, "CPU_TOPOLOGY", tmp_path)
+    monkeypatch.setattr(runtime, "CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(siblings), raising=False)
+    return runtime.physical_cores()
+
+
+FOUR_CORES = {0: "0,4", 4: "0,4", 1: "1,5", 5: "1,5", 2: "2,6", 6: "2,6", 3: "3,7", 7: "3,7"}
+
+
+@pytest.mark.parametrize(
+    ("siblings", "files", "expected"),
+    [
+        (FOUR_CORES, {}, 4),
+        ({0: "0,4", 4: "0,4"}, {}, 1),
+        (FOUR_CORES, {"cpu.max": "200000 100000"}, 2),
+        (FOUR_CORES, {"cpu.max": "max 100000"}, 4),
+        (FOUR_CORES, {"cpu.max": "50000 100000"}, 1),
+        (FOUR_CORES, {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        (FOUR_CORES, {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 4),
+    ],
+)
+def test_physical_cores_allowed_to_this_process(monkeypatch, tmp_path, siblings, files, expected):
+    assert fake_cores(monkeypatch, tmp_path, siblings, files) == expected
+
+
+def in_a_new_process(code: str, **environment: str) -> str:
+    kept = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, env=kept | environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip().splitlines()[-1]
+
+
+SHOW = "import os, paddle_resnet as p; print(os.environ['OMP_NUM_THREADS'], p.runtime.prepare_process())"
+
+
+def test_import_sets_the_threads():
+    assert in_a_new_process(SHOW).startswith(f"{runtime.physical_cores()} threads OMP_NUM_THREADS=")
+
+
+def test_what_the_user_set_stands():
+    line = in_a_new_process(SHOW, OMP_NUM_THREADS="7", MKL_DEBUG_CPU_TYPE="3")
+    assert line.startswith("7 threads OMP_NUM_THREADS=7 (set by you)")
+    assert "MKL_DEBUG_CPU_TYPE=3 (set by you)" in line
+
+
+def test_paddle_imported_first_is_said():
+    assert "paddle was imported first" in in_a_new_process("import paddle\n" + SHOW)
+    assert "paddle was imported first" not in in_a_new_process(SHOW)
+
+
+def test_paddle_is_imported_quietly():
+    done = subprocess.run(
+        [sys.executable, "-c", "import paddle_resnet; paddle_resnet.runtime.import_paddle()"],
+        cwd=PROJECT,
+        env=os.environ | {"OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+
+
+def test_seed_everything_repeats_all_three_generators():
+    def draw():
+        runtime.seed_everything(7)
+        return random.random(), float(np.random.rand()), paddle.rand([1]).item()
+
+    first = draw()
+    assert draw() == first
+    runtime.seed_everything(8)
+    assert (random.random(), float(np.random.rand()), paddle.rand([1]).item()) != first
+
+
+@pytest.mark.skipif(paddle.device.is_compiled_with_cuda(), reason="the CPU build's answer")
+def test_device_on_the_cpu_build():
+    assert runtime.select_device("auto") == "cpu"
+    assert runtime.select_device("cpu") == "cpu"
+    with pytest.raises(UsageError, match="the installed Paddle is the CPU build"):
+        runtime.select_device("gpu")
+
+
+def pretend_gpus(monkeypatch, count: int) -> list[str]:
+    chosen: list[str] = []
+    monkeypatch.setattr(paddle.device, "is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(paddle.device, "set_device", chosen.append)
+    return chosen
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("auto", "gpu:0"), ("gpu", "gpu:0"), ("gpu:1", "gpu:1"), ("cpu", "cpu")]
+)
+def test_device_with_two_gpus(monkeypatch, name, expected):
+    chosen = pretend_gpus(monkeypatch, 2)
+    assert runtime.select_device(name) == expected
+    assert chosen == [expected]
+
+
+def test_gpu_build_without_a_gpu_falls_back(monkeypatch):
+    pretend_gpus(monkeypatch, 0)
+    assert runtime.select_device("auto") == "cpu"
+    with pytest.raises(UsageError, match="no GPU was found"):
+        runtime.select_device("gpu:0")
+
+
+def test_gpu_number_too_high(monkeypatch):
+    pretend_gpus(monkeypatch, 2)
+    with pytest.raises(UsageError, match="gpu:1"):
+        runtime.select_device("gpu:2")

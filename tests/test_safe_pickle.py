@@ -1,0 +1,109 @@
+"""Pickles are read as data: numpy arrays come back as they were, anything that could run is refused."""
+
+import io
+import os
+import pickle
+import struct
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+
+from paddle_resnet import safe_pickle
+from paddle_resnet.errors import UsageError
+
+
+def load(content, **options):
+    return safe_pickle.load(io.BytesIO(content), "some.file", **options)
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4])
+def test_numpy_state_comes_back_as_pickle_itself_gives_it(protocol):
+    state = OrderedDict(
+        weight=np.arange(6, dtype=np.float32).reshape(2, 3),
+        scalar=np.float64(0.5),
+        named=("linear_0.w_0", np.arange(3)),
+        half=np.ones(2, np.float16),
+    )
+    found = load(pickle.dumps(state, protocol))
+    assert list(found) == list(state)
+    np.testing.assert_array_equal(found["weight"], state["weight"])
+    assert found["weight"].dtype == np.float32
+    assert found["scalar"] == 0.5
+    assert found["named"][0] == "linear_0.w_0"
+
+
+@pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
+def test_arrays_of_either_numpy_are_read_under_either(module):
+    content = pickle.dumps(np.arange(4), 2)
+    for written in (b"numpy.core.multiarray", b"numpy._core.multiarray"):
+        content = content.replace(written, module.encode())
+    assert load(content).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_what_paddle_saves_is_read(tmp_path, protocol):
+    import paddle
+
+    network = paddle.nn.Sequential(paddle.nn.Linear(3, 4), paddle.nn.BatchNorm1D(4))
+    schedule = paddle.optimizer.lr.CosineAnnealingDecay(0.1, 10)
+    optimizer = paddle.optimizer.Momentum(schedule, parameters=network.parameters())
+    network(paddle.ones([5, 3])).sum().backward()
+    optimizer.step()
+    for name, state in {"a.pdparams": network.state_dict(), "a.pdopt": optimizer.state_dict()}.items():
+        paddle.save(state, str(tmp_path / name), protocol=protocol)
+        with (tmp_path / name).open("rb") as file:
+            found = safe_pickle.load(file, name)
+        reference = paddle.load(str(tmp_path / name), return_numpy=True)
+        for key, value in reference.items():
+            if isinstance(value, np.ndarray):
+                stored = found[key][1] if isinstance(found[key], tuple) else found[key]
+                np.testing.assert_array_equal(stored, value)
+
+
+def test_python_2_byte_strings_are_read_as_asked():
+    content = b"\x80\x02}q\x00U\x04dataq\x01K\x01s."  # {'data': 1} as Python 2 pickled it
+    assert load(content, encoding="bytes") == {b"data": 1}
+    assert load(content) == {"data": 1}
+
+
+class _RunsOnLoad:
+    def __reduce__(self):
+        return os.system, ("touch ran",)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_code_is_refused_and_not_run(tmp_path, monkeypatch, protocol):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=rf"some\.file.*{os.name}\.system"):
+        load(pickle.dumps({"weight": _RunsOnLoad()}, protocol))
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["eval", "getattr", "__import__"])
+def test_builtins_are_refused(name):
+    with pytest.raises(UsageError, match=f"builtins.{name}"):
+        load(b"cbuiltins\n" + name.encode() + b"\n(S'1'\ntR.")
+
+
+def test_an_empty_list_of_allowed_globals_refuses_arrays():
+    with pytest.raises(UsageError, match="_reconstruct"):
+        load(pickle.dumps(np.zeros(2)), allowed={})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not a pickle at all",
+        b"\x80\x63" + b"x" * 20,
+        pickle.dumps({"a": np.arange(100)})[:-40],
+        b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60),  # a string of 2**60 bytes
+        b"(lp0\nR.",
+        b"Pid\n.",
+    ],
+)
+def test_garbage_is_one_line(content):
+    with pytest.raises(UsageError, match=r"^some\.file: ") as caught:
+        load(content)
+    assert "\n" not in str(caught.value)

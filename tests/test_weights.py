@@ -1,0 +1,290 @@
+"""Reading weights as data, and refusing what does not fit."""
+
+import collections
+import hashlib
+import os
+import pickle
+
+import numpy as np
+import paddle
+import pytest
+from paddle.vision import models as vision
+
+from paddle_resnet import download
+from paddle_resnet.errors import UsageError
+from paddle_resnet.models import create_model, load_pretrained, load_weights, read_state_dict, weights
+
+
+def arrays(network):
+    return {key: tensor.numpy().copy() for key, tensor in network.state_dict().items()}
+
+
+def assert_same(got, expected):
+    assert list(got) == list(expected)
+    for key in expected:
+        np.testing.assert_array_equal(got[key], expected[key])
+
+
+@pytest.fixture
+def network():
+    return create_model("resnet8")
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_file_of_paddle_save_is_read_whole(tmp_path, network, protocol):
+    path = tmp_path / "resnet8.pdparams"
+    paddle.save(network.state_dict(), str(path), protocol=protocol)
+    assert_same(read_state_dict(path), arrays(network))
+
+
+def test_tensors_saved_with_their_parameter_names_are_read(tmp_path, network):
+    path = tmp_path / "pairs.pdparams"
+    expected = arrays(network)
+    path.write_bytes(pickle.dumps({key: ("linear_0.w_0", array) for key, array in expected.items()}))
+    assert_same(read_state_dict(path), expected)
+
+
+def test_an_ordered_dict_is_read(tmp_path, network):
+    path = tmp_path / "ordered.pdparams"
+    path.write_bytes(pickle.dumps(collections.OrderedDict(arrays(network))))
+    assert_same(read_state_dict(path), arrays(network))
+
+
+def test_a_file_written_under_python_2_is_read(tmp_path):
+    # {"fc.bias": array} as Python 2 wrote it at protocol 2: byte strings (U, T), which Python 3 has to decode.
+    values = np.array([1.5, -2.75], dtype="<f4")
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        b"(K\x01K\x02\x85cnumpy\ndtype\nU\x02f4K\x00K\x01\x87R"
+        b"(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x08" + values.tobytes() + b"tb"
+    )
+    path = tmp_path / "python2.pdparams"
+    path.write_bytes(b"\x80\x02}U\x07fc.bias" + array + b"s.")
+    assert_same(read_state_dict(path), {"fc.bias": values})
+
+
+def test_tensors_that_paddle_cut_up_are_joined(tmp_path):
+    # What paddle.save makes of a tensor above 1 GB at pickle protocol 2.
+    whole = np.arange(6, dtype="float32").reshape(2, 3)
+    table = {"fc.weight": {"OriginShape": (2, 3), "slices": ["fc.weight@@.0", "fc.weight@@.1"]}}
+    pieces = {"fc.weight@@.0": whole.ravel()[:4], "fc.weight@@.1": whole.ravel()[4:]}
+    path = tmp_path / "large.pdparams"
+    path.write_bytes(pickle.dumps({**pieces, "UnpackBigParamInfor@@": table}, protocol=2))
+    assert_same(read_state_dict(path), {"fc.weight": whole})
+
+    path.write_bytes(pickle.dumps({"UnpackBigParamInfor@@": table}, protocol=2))
+    with pytest.raises(UsageError, match=r"large\.pdparams: its table of cut-up tensors is damaged"):
+        read_state_dict(path)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("created-by-pickle",)
+
+
+def test_a_pickle_that_asks_for_code_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.pdparams").write_bytes(pickle.dumps({"fc.weight": Evil()}))
+    with pytest.raises(UsageError, match=r"evil\.pdparams.*mkdir"):
+        read_state_dict("evil.pdparams")
+    assert not (tmp_path / "created-by-pickle").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "is empty"),
+        (b"these are no weights\n", ""),
+        (pickle.dumps([1, 2]), "expected a state dict .* found a list"),
+        (pickle.dumps({}), "expected a state dict .* found an empty dict"),
+        (pickle.dumps({"model": {"fc.weight": np.zeros(3)}}), "'model' holds a dict"),
+        (pickle.dumps({"LR_Scheduler": {"last_lr": 0.1}}), "'LR_Scheduler' holds a dict; .*optimizer"),
+        (pickle.dumps({3: np.zeros(3)}), "3 holds a ndarray"),
+    ],
+)
+def test_what_holds_no_weights_is_refused_in_one_line(tmp_path, content, complaint):
+    path = tmp_path / "wrong.pdparams"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=rf"wrong\.pdparams.*{complaint}") as caught:
+        read_state_dict(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_truncated_file_is_refused(tmp_path, network, share):
+    path = tmp_path / "cut.pdparams"
+    paddle.save(network.state_dict(), str(path))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UsageError, match=r"cut\.pdparams"):
+        read_state_dict(path)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"none\.pdparams: no such file; expected a \.pdparams"):
+        read_state_dict(tmp_path / "none.pdparams")
+    with pytest.raises(UsageError, match=r"is a folder; expected a \.pdparams"):
+        read_state_dict(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_a_state_dict_of_paddle_vision_gives_the_same_logits(tmp_path, name):
+    theirs = getattr(vision, name)(num_classes=10)
+    theirs.eval()
+    random = np.random.default_rng(0)
+    for key, tensor in theirs.state_dict().items():  # running statistics other than a new network's
+        if key.endswith("._mean"):
+            tensor.set_value(random.normal(0, 0.1, tensor.shape).astype("float32"))
+        elif key.endswith("._variance"):
+            tensor.set_value(random.uniform(0.8, 1.2, tensor.shape).astype("float32"))
+    path = tmp_path / f"{name}.pdparams"
+    paddle.save(theirs.state_dict(), str(path))
+    ours = create_model(name, 10, pretrained=path)
+    ours.eval()
+    images = paddle.to_tensor(random.normal(size=(2, 3, 64, 64)).astype("float32"))
+    with paddle.no_grad():
+        got, expected = ours(images).numpy(), theirs(images).numpy()
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_all_weights_are_copied_running_statistics_included(network):
+    state = {key: array + 0.5 for key, array in arrays(network).items()}
+    report = load_weights(network, state, source="a.pdparams")
+    assert_same(arrays(network), state)
+    assert report.loaded == tuple(state)
+    assert "bn1._variance" in report.loaded
+    assert report.summary() == f"a.pdparams: {len(state)} of {len(state)} tensors loaded"
+
+
+@pytest.mark.parametrize("precision", ["float16", "float64"])
+def test_other_floating_point_types_are_converted(network, precision):
+    state = {key: array.astype(precision) for key, array in arrays(network).items()}
+    load_weights(network, state)
+    assert_same(arrays(network), {key: array.astype("float32") for key, array in state.items()})
+
+
+def test_another_number_of_classes_gets_a_new_head(tmp_path, network):
+    path = tmp_path / "resnet8.pdparams"
+    paddle.save(network.state_dict(), str(path))
+    tuned = create_model("resnet8", 3)
+    fresh_head = tuned.fc.weight.numpy()
+    report = load_pretrained(tuned, "resnet8", path)
+    assert report.skipped_head == ("fc.weight", "fc.bias")
+    total = len(network.state_dict())
+    assert report.summary() == (
+        f"{path}: {total - 2} of {total} tensors loaded; new head for 3 classes (fc.weight, fc.bias)"
+    )
+    np.testing.assert_array_equal(tuned.fc.weight.numpy(), fresh_head)
+    np.testing.assert_array_equal(tuned.layer3[0].conv2.weight.numpy(), network.layer3[0].conv2.weight.numpy())
+
+
+def test_a_new_head_can_be_ruled_out(network):
+    three = create_model("resnet8", 3)
+    with pytest.raises(UsageError, match=r"fc\.weight is \[64, 10\], expected \[64, 3\]"):
+        load_weights(three, arrays(network), new_head=False)
+    headless = {key: array for key, array in arrays(network).items() if not key.startswith("fc.")}
+    with pytest.raises(UsageError, match=r"2 missing \(fc\.weight, fc\.bias\)"):
+        load_weights(network, headless, new_head=False)
+
+
+def test_weights_without_a_head_get_a_new_head(network):
+    state = {key: array for key, array in arrays(network).items() if not key.startswith("fc.")}
+    assert load_weights(network, state).skipped_head == ("fc.weight", "fc.bias")
+
+
+def changed(state, **changes):
+    """A copy with some entries replaced (dots written as two underscores), or taken out where None."""
+    edited = dict(state)
+    for name, value in changes.items():
+        key = name.replace("__", ".")
+        edited.pop(key, None)
+        if value is not None:
+            edited[key] = value
+    return edited
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"bn1___mean": None}, r"1 missing \(bn1\._mean\)"),
+        ({"extra": np.zeros(1)}, r"1 unexpected \(extra\); probably the weights of another architecture"),
+        ({"bn1__running_mean": np.zeros(16)}, "PyTorch's names"),
+        (
+            {"conv1__weight": np.zeros((16, 1, 3, 3))},
+            r"conv1\.weight is \[16, 1, 3, 3\], expected \[16, 3, 3, 3\].*input channels",
+        ),
+        ({"bn1__bias": np.zeros(16, "int64")}, "bn1.bias is of type int64"),
+        (
+            {"fc__weight": np.zeros((512, 10)), "fc__bias": np.zeros(10)},
+            r"fc\.weight is \[512, 10\], expected \[64, 10\]",
+        ),
+        ({"fc__bias": None}, r"1 missing \(fc\.bias\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_nothing_is_copied(network, changes, complaint):
+    before = arrays(network)
+    state = changed({key: array + 1 for key, array in before.items()}, **changes)
+    with pytest.raises(UsageError, match=rf"b\.pdparams: does not fit the network: .*{complaint}"):
+        load_weights(network, state, source="b.pdparams")
+    assert_same(arrays(network), before)
+
+
+def test_the_weights_of_another_architecture_are_refused(network):
+    with pytest.raises(UsageError) as caught:
+        load_weights(network, arrays(create_model("resnet14")), source="resnet14.pdparams")
+    message = str(caught.value)
+    assert "unexpected (layer1.1.conv1.weight, layer1.1.bn1.weight, layer1.1.bn1.bias, ...)" in message
+    assert message.endswith("probably the weights of another architecture: check the model's name")
+
+
+@pytest.fixture
+def official(tmp_path, monkeypatch):
+    """Stand in for the official resnet18 file: resnet8's weights, in a home of the test's own."""
+    path = tmp_path / "server" / "resnet18.pdparams"
+    path.parent.mkdir()
+    paddle.save(create_model("resnet8", 1000).state_dict(), str(path))
+    content = path.read_bytes()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    md5 = hashlib.md5(content).hexdigest()
+    monkeypatch.setitem(weights.model_urls, "resnet18", ("https://example.invalid/models/resnet18.pdparams", md5))
+    return content, md5, tmp_path / "home/.cache/paddle/hapi/weights/resnet18.pdparams"
+
+
+def test_official_weights_are_fetched_once_into_paddles_cache(official, monkeypatch):
+    content, md5, cached = official
+    calls = []
+
+    def fetch(url, destination, md5, report):
+        calls.append((url, destination, md5))
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        destination.write_bytes(content)
+
+    monkeypatch.setattr(download, "fetch", fetch)
+    network = create_model("resnet8", 4)
+    for _ in range(2):
+        report = load_pretrained(network, "resnet18", "imagenet")
+        assert report.skipped_head == ("fc.weight", "fc.bias")
+    assert calls == [("https://example.invalid/models/resnet18.pdparams", cached, md5)]
+
+
+def test_a_damaged_file_in_the_cache_is_refused(official):
+    content, md5, cached = official
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(content[:-1])
+    with pytest.raises(UsageError, match=rf"weights/resnet18\.pdparams: MD5 is [0-9a-f]{{32}}, .*{md5}; delete it"):
+        load_pretrained(create_model("resnet8", 4), "resnet18", "imagenet")
+    assert cached.exists()
+
+
+def test_a_model_without_official_weights_is_told_which_have_some():
+    with pytest.raises(
+        UsageError, match=r"for resnet20; there are some for resnet18, resnet34, resnet50, resnet101, resnet152$"
+    ):
+        create_model("resnet20", pretrained="imagenet")
+
+
+def test_the_official_addresses_are_paddles():
+    url, md5 = weights.model_urls["resnet50"]
+    assert url == "https://paddle-hapi.bj.bcebos.com/models/resnet50.pdparams"
+    assert md5 == "ca6f485ee1ab0492d38f323885b0ad80"

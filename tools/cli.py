@@ -1,0 +1,65 @@
+"""What every tool shares: finding the package, `--debug`, one-line errors, exit codes.
+
+Import it first: it puts the project on the path and prepares the process before paddle is imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+PROJECT = Path(__file__).resolve().parents[1]
+if str(PROJECT) not in sys.path:
+    sys.path.insert(0, str(PROJECT))
+
+from paddle_resnet.errors import PaddleResNetError  # noqa: E402
+
+INTERRUPTED = 130
+
+
+def run_tool(parser: argparse.ArgumentParser, action: Callable[[argparse.Namespace], None]) -> NoReturn:
+    """Parse the command line, call `action`, and exit: 0, 1 (failure), 2 (wrong use) or 130 (Ctrl-C)."""
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    arguments = parser.parse_args()
+    try:
+        action(arguments)
+        sys.stdout.flush()
+    except PaddleResNetError as error:
+        _fail(str(error), error.exit_code, arguments.debug)
+    except KeyboardInterrupt:
+        _fail("interrupted", INTERRUPTED, arguments.debug)
+    except BrokenPipeError:
+        # The reader (head, less) has closed: point stdout elsewhere so that the interpreter's last flush is silent.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:  # a fault of ours: still one line, with the way to the traceback
+        _fail(f"{type(error).__name__}: {error} (a fault of the program: --debug shows where)", 1, arguments.debug)
+    sys.exit(0)
+
+
+def prepare() -> None:
+    """Import paddle, quietly, and let log lines appear: called once the arguments have been found good."""
+    from paddle_resnet import console, runtime
+
+    runtime.import_paddle()
+    console.show_lines()
+
+
+def described(usage: str) -> argparse.ArgumentParser:
+    """Make a parser whose `--help` shows the tool's docstring as it is written."""
+    description, _, epilog = usage.strip().partition("\n\n")
+    return argparse.ArgumentParser(
+        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def _fail(message: str, code: int, debug: bool) -> NoReturn:
+    if debug:
+        traceback.print_exc()
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""Measure a trained run, or its exported model, on every image of a split.
+
+examples:
+  python tools/eval.py output/quickstart                       the best checkpoint, on the whole test split
+  python tools/eval.py output/quickstart --split validation
+  python tools/eval.py output/quickstart --checkpoint last
+  python tools/eval.py output/quickstart --exported            the model in output/quickstart/inference/
+
+Prints top-1, top-5, the mean cross-entropy (nats) and each class's precision, recall and F1. Writes metrics.json
+(section "test"; "evaluation_<split>" for the other splits), evaluation_<split>.json with the confusion matrix, and
+pictures in figures/. With --exported nothing is drawn, and the section is "exported_<split>". The same code measures
+both. No split is augmented here.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import cli
+
+if TYPE_CHECKING:
+    from paddle_resnet.evaluation import Evaluation
+    from paddle_resnet.training.run_folder import RunFolder
+
+
+def main() -> None:
+    """Parse the arguments and measure."""
+    parser = cli.described(__doc__)
+    parser.add_argument("run", metavar="RUN", help="a run's folder, as tools/train.py makes it")
+    parser.add_argument("--split", choices=["train", "validation", "test"], default="test", help="default: test")
+    parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="default: best, by validation")
+    parser.add_argument("--exported", action="store_true", help="measure the exported model in the run's inference/")
+    parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: the config's")
+    cli.run_tool(parser, _evaluate)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    cli.prepare()
+    from paddle_resnet import runtime
+    from paddle_resnet.evaluation import evaluate_run
+    from paddle_resnet.training.run_folder import RunFolder
+
+    run = RunFolder.open(arguments.run)
+    device = runtime.select_device(arguments.device or run.config.device)
+    if arguments.exported:
+        _evaluate_exported(run, arguments.split, device)
+        return
+    evaluation = _with_progress(lambda progress: evaluate_run(run, arguments.split, arguments.checkpoint, progress))
+    _print_classes(evaluation)
+    _print_figures(f"{arguments.split} split, checkpoint {arguments.checkpoint}", evaluation)
+    print(f"numbers in {run.metrics_path}, details in {run.path / f'evaluation_{arguments.split}.json'}")
+    print(f"pictures in {run.figures_path}")
+
+
+def _evaluate_exported(run: RunFolder, split: str, device: str) -> None:
+    """Measure the exported model, and compare it with the trained network where that has been measured."""
+    from paddle_resnet.deploy import Predictor
+    from paddle_resnet.evaluation import measure_split, metrics_section
+
+    with Predictor(run.inference_path, device=device) as predictor:
+        evaluation = _with_progress(lambda progress: measure_split(run, predictor, split, progress))
+    trained = run.metrics().get(metrics_section(split))
+    run.update_metrics(f"exported_{split}", evaluation.summary())
+    _print_classes(evaluation)
+    _print_figures(f"{split} split, exported model", evaluation)
+    if trained:
+        points = 100 * (evaluation.top1 - trained["top1"])
+        print(f"the trained network's top-1 was {trained['top1']:.2%}: a difference of {points:+.2f} points")
+    print(f"numbers in {run.metrics_path}")
+
+
+def _with_progress(evaluate: Callable[[Callable[[int, int], None]], Evaluation]) -> Evaluation:
+    from paddle_resnet.console import progress_bar
+
+    with progress_bar() as bar:
+        task = bar.add_task("evaluate", total=None)
+        return evaluate(lambda done, images: bar.update(task, completed=done, total=images))
+
+
+def _print_classes(evaluation: Evaluation) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from paddle_resnet.console import console
+
+    table = Table("class", "precision", "recall", "F1", "images")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for result in evaluation.per_class:
+        figures = (f"{value:.1%}" for value in (result.precision, result.recall, result.f1))
+        table.add_row(Text(result.name), *figures, str(result.support))
+    console.print(table)
+
+
+def _print_figures(what: str, evaluation: Evaluation) -> None:
+    print(f"{what}: {evaluation.images} images in {evaluation.seconds:.1f} s")
+    print(f"top-1 {evaluation.top1:.2%}   top-5 {evaluation.top5:.2%}   mean loss {evaluation.loss:.4f} nats")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# From nothing to a trained, measured, exported and answering network, on the digits that scikit-learn carries:
+#   bash tools/quickstart.sh [options of tools/quickstart.py]
+# Installs what is missing into the active virtual environment, else into .venv. It chooses the GPU build of Paddle where
+# there is a GPU that can run it; to choose by hand:
+#   PADDLE=paddlepaddle==2.6.2 bash tools/quickstart.sh
+set -euo pipefail
+# shellcheck source=tools/setup_environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup_environment.sh"
+
+environment=$(user_environment)
+if [ -n "${PADDLE:-}" ]; then paddle=$(chosen_by_hand "$PADDLE"); else paddle=$(paddle_of "$environment"); fi
+prepare_environment "$environment" "$paddle"
+exec "$environment/bin/python" "$PROJECT/tools/quickstart.py" "$@"

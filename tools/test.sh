@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Lint, type-check, and the test suite on both series of Paddle:
+#   bash tools/test.sh [options of pytest]
+#   PADDLE=paddlepaddle==2.6.2 bash tools/test.sh      the suite on that Paddle only
+# The active virtual environment (else .venv) serves for the Paddle it holds, .venv-test-* for the other one.
+set -euo pipefail
+# shellcheck source=tools/setup_environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup_environment.sh"
+cd "$PROJECT"
+trap 'exit 130' INT
+
+summary=()
+failed=0
+
+# part NAME COMMAND...: run one part, whatever became of those before it, and note how it went.
+part() {
+  local name=$1 started=$SECONDS result=passed
+  shift
+  say "$name"
+  ("$@") || result=FAILED
+  if [ "$result" = FAILED ]; then failed=1; fi
+  summary+=("$(printf '%-6s  %4d s  %s' "$result" $((SECONDS - started)) "$name")")
+  [ "$result" = passed ]
+}
+
+own_environment=$(user_environment)
+own_paddle=$(paddle_of "$own_environment")
+
+# test_environment PADDLE: where that Paddle is tested.
+test_environment() {
+  local name=${1#paddle}
+  if [ "$1" = "$own_paddle" ]; then echo "$own_environment"; else echo "$PROJECT/.venv-test-${name/==/}"; fi
+}
+
+check() {
+  local python=$1
+  part "ruff check" "$python" -m ruff check --extend-exclude '.venv*' . || true
+  part "ruff format" "$python" -m ruff format --check --extend-exclude '.venv*' . || true
+  part "mypy" "$python" -m mypy || true
+}
+
+# suite PADDLE [PYTEST_OPTION...]
+suite() {
+  local paddle=$1 environment
+  shift
+  environment=$(test_environment "$paddle")
+  part "environment for $paddle" prepare_environment "$environment" "$paddle" requirements/dev.txt || return 0
+  if [ "$checked" = no ]; then
+    check "$environment/bin/python"
+    checked=yes
+  fi
+  part "pytest on $paddle" "$environment/bin/python" -m pytest "$@" || true
+}
+
+if [ -n "${PADDLE:-}" ]; then
+  paddles=("$(chosen_by_hand "$PADDLE")")
+else
+  paddles=("$(pinned_paddle requirements.txt)" paddlepaddle==2.6.2)
+  # A GPU build is tested where the machine has one, in place of the same version's CPU build.
+  if [ "$own_paddle" = "$(pinned_paddle requirements/gpu.txt)" ]; then paddles[1]=$own_paddle; fi
+fi
+checked=no
+for paddle in "${paddles[@]}"; do suite "$paddle" "$@"; done
+
+printf '\n'
+printf '%s\n' "${summary[@]}"
+exit "$failed"
