@@ -1,4 +1,4 @@
-"""Float64 numpy definitions of the operations and their gradients, images ``[N, H, W, C]``: what oneDNN is held against."""
+"""Float64 numpy definitions of the operations and their gradients, images ``[N, H, W, C]``."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ NETWORKS = {
 def small_network(kind, seed=0):
     block, stem, shortcut = NETWORKS[kind]
     paddle.seed(seed)
-    return ResNet(block, (1, 1), widths=(4, 8), num_classes=3, stem=stem, shortcut=shortcut)
+    return ResNet(block, (1, 1), widths=(4, 8), num_classes=3, in_channels=3, stem=stem, shortcut=shortcut)
 
 
 def twins(kind):

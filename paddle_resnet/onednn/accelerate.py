@@ -70,6 +70,8 @@ def _is_usual(layer: nn.Layer) -> bool:
         layer.weight is None or layer.bias is None or layer._use_global_stats is False
     ):
         return False
+    if isinstance(layer, nn.MaxPool2D) and layer.return_mask:
+        return False
     return all(getattr(layer, name, "NCHW") == "NCHW" for name in ("_data_format", "data_format"))
 
 

@@ -2,7 +2,7 @@
 
 Each is a subclass of the native layer with another `forward` only: it has the same parameters, buffers and settings, so
 a layer of a network becomes one by taking its class (`accelerate`). Tensors that these layers are not made for (another
-dtype, another device, no images, a graph being traced) go to Paddle's own operations, in the same layout.
+dtype, another device, no images, a graph being traced) go to the native layer.
 """
 
 from __future__ import annotations
@@ -16,8 +16,15 @@ from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.onednn import functions
 from paddle_resnet.onednn.geometry import Pair, Window
 
-NHWC_TO_NCHW = [0, 3, 1, 2]
-NCHW_TO_NHWC = [0, 2, 3, 1]
+
+def channels_first(x: paddle.Tensor) -> paddle.Tensor:
+    """``[N, H, W, C]`` to ``[N, C, H, W]``."""
+    return x.transpose([0, 3, 1, 2])
+
+
+def channels_last(x: paddle.Tensor) -> paddle.Tensor:
+    """``[N, C, H, W]`` to ``[N, H, W, C]``."""
+    return x.transpose([0, 2, 3, 1])
 
 
 def suits(x: paddle.Tensor) -> bool:
@@ -31,17 +38,9 @@ class Convolution(nn.Conv2D):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Convolve ``[N, H, W, in]`` to ``[N, H', W', out]``."""
         padding = _padding(self._updated_padding)
-        if padding is None or self._padding_mode != "zeros" or not suits(x):
-            return functional.conv2d(
-                x,
-                self.weight,
-                self.bias,
-                self._stride,
-                self._updated_padding,
-                self._dilation,
-                self._groups,
-                data_format="NHWC",
-            )
+        unusual = self._padding_algorithm != "EXPLICIT" or self._padding_mode != "zeros"
+        if padding is None or unusual or not suits(x):
+            return channels_last(super().forward(channels_first(x)))
         window = Window(tuple(self.weight.shape[2:]), _pair(self._stride), *padding, _pair(self._dilation))
         return functions.convolution(x, self.weight, self.bias, window, self._groups)
 
@@ -54,7 +53,8 @@ class BatchNorm(nn.BatchNorm2D):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Normalise ``[N, H, W, C]``; in training, update the running statistics."""
         if not suits(x):
-            return self._native(x)
+            x = channels_last(super().forward(channels_first(x)))
+            return functional.relu(x) if self.relu else x
         return functions.batch_norm(
             x,
             self.weight,
@@ -66,21 +66,6 @@ class BatchNorm(nn.BatchNorm2D):
             epsilon=self._epsilon,
             relu=self.relu,
         )
-
-    def _native(self, x: paddle.Tensor) -> paddle.Tensor:
-        x = functional.batch_norm(
-            x,
-            self._mean,
-            self._variance,
-            self.weight,
-            self.bias,
-            self.training,
-            self._momentum,
-            self._epsilon,
-            data_format="NHWC",
-            use_global_stats=self._use_global_stats,
-        )
-        return functional.relu(x) if self.relu else x
 
 
 class BatchNormReLU(BatchNorm):
@@ -122,10 +107,8 @@ class MaxPool(nn.MaxPool2D):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Take each window's maximum: ``[N, H, W, C]`` to ``[N, H', W', C]``."""
         padding = _padding(self.padding)
-        if padding is None or self.ceil_mode or self.return_mask or not suits(x):
-            return functional.max_pool2d(
-                x, self.ksize, self.stride, self.padding, self.return_mask, self.ceil_mode, data_format="NHWC"
-            )
+        if padding is None or self.ceil_mode or not suits(x):
+            return channels_last(super().forward(channels_first(x)))
         size = _pair(self.ksize)
         stride = size if self.stride is None else _pair(self.stride)
         return functions.max_pool(x, Window(size, stride, *padding))
@@ -136,17 +119,17 @@ class ChannelsLastResNet(ResNet):
 
     def forward_features(self, x: paddle.Tensor) -> paddle.Tensor:
         """Images float32 ``[N, in_channels, H, W]`` to the last stage's features ``[N, channels, H', W']``."""
-        return self._channels_last_features(x).transpose(NHWC_TO_NCHW)
+        return channels_first(self._channels_last_features(x))
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Images float32 ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``."""
         features = self._channels_last_features(x)
         if not suits(features):
-            return self.forward_head(features.transpose(NHWC_TO_NCHW))
+            return self.forward_head(channels_first(features))
         return self.fc(functions.global_average_pool(features))
 
     def _channels_last_features(self, x: paddle.Tensor) -> paddle.Tensor:
-        return super().forward_features(x.transpose(NCHW_TO_NHWC))
+        return super().forward_features(channels_last(x))
 
 
 def _pair(value: int | list[int] | tuple[int, ...]) -> Pair:
