@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import io
 import os
 import random
@@ -47,6 +48,8 @@ def prepare_process() -> ProcessSetup:
     """Choose the number of threads and the BLAS path, once; what the user set stands."""
     global _setup
     if _setup is None:
+        # Before paddle: 2.6 exports zlib's symbols, and Python's zlib, loaded after it, takes those and crashes.
+        importlib.import_module("zlib")
         # Asked before anything is set: paddle sets OMP_NUM_THREADS itself when it is imported.
         already_imported = "paddle" in sys.modules
         _setup = ProcessSetup(

@@ -160,3 +160,9 @@ def test_gpu_number_too_high(monkeypatch):
     pretend_gpus(monkeypatch, 2)
     with pytest.raises(UsageError, match="gpu:1"):
         runtime.select_device("gpu:2")
+
+
+def test_zlib_works_after_paddle():
+    """Paddle 2.6.2's own zlib symbols crash Python's (gzip, PNG) unless that is loaded first."""
+    code = "import paddle_resnet, paddle, gzip; print(gzip.decompress(gzip.compress(b'whole')).decode())"
+    assert in_a_new_process(code) == "whole"

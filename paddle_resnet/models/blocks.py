@@ -56,10 +56,11 @@ class ZeroPadShortcut(nn.Layer):
         self.new_channels = out_channels - in_channels
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Subsample, then pad the channels."""
+        """Subsample, then append zeros."""
         x = x[:, :, :: self.stride, :: self.stride]
-        # Eight numbers: Paddle then reads (before, after) for N, C, H, W in this order.
-        return functional.pad(x, [0, 0, 0, self.new_channels, 0, 0, 0, 0])
+        # Not `pad`: over channels, its oneDNN kernel in Paddle Inference (2.6.2, 3.3.1) writes outside its memory.
+        zeros = paddle.zeros_like(x[:, :1]).expand([-1, self.new_channels, -1, -1])
+        return paddle.concat([x, zeros], axis=1)
 
 
 def projection_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
