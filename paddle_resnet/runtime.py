@@ -1,7 +1,8 @@
 """The process before paddle is imported (threads, BLAS path), and after: device and seeds.
 
 Paddle as it comes runs on one thread, and the MKL inside it takes a slow path on AMD processors. Both are set by
-environment variables that are read once, so they must stand before paddle is imported. What the user set is never changed.
+environment variables that are read once, so they must stand before paddle is imported. What the user set is never
+changed.
 """
 
 from __future__ import annotations

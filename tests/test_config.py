@@ -85,6 +85,7 @@ def test_shipped_configs_are_valid(path):
         ("data.source=image_folder", ["image_folder", "root"]),
         ("train.warmup=1", ["train.warmup", "less than 1"]),
         ("augment.scale=[0.9, 0.1]", ["augment.scale", "smallest"]),
+        ("augment={pad: 4, scale: [0.5, 1]}", ["augment", "pad (4)", "set one"]),
         ("device=tpu", ["device", "'tpu'"]),
         ("name=../elsewhere", ["name", "../elsewhere"]),
         ("train=3", ["train"]),

@@ -12,7 +12,15 @@ from paddle.nn import functional
 
 from paddle_resnet.models.blocks import BasicBlock, Bottleneck, ZeroPadShortcut, projection_shortcut
 from paddle_resnet.models.resnet import ResNet
-from paddle_resnet.onednn import accelerate, functions, is_accelerated, layers, restore, unavailable_reason
+from paddle_resnet.onednn import (
+    accelerate,
+    functions,
+    is_accelerated,
+    layers,
+    plain_functions,
+    restore,
+    unavailable_reason,
+)
 
 pytestmark = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
 
@@ -63,8 +71,12 @@ def calls(monkeypatch):
 
         return call
 
-    for name in ("convolution", "batch_norm", "add_relu", "max_pool", "global_average_pool"):
-        monkeypatch.setattr(functions, name, counted(name, getattr(functions, name)))
+    for module, names in (
+        (functions, ("convolution", "batch_norm")),
+        (plain_functions, ("add_relu", "max_pool", "global_average_pool", "zero_pad_shortcut")),
+    ):
+        for name in names:
+            monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
     return counts
 
 
@@ -118,18 +130,20 @@ def test_parameters_stay_what_they_were():
 
 
 def test_an_optimizer_made_before_trains_the_accelerated_network():
-    network = small_network("basic, zero-padded shortcuts")
-    optimizer = paddle.optimizer.Momentum(0.05, parameters=network.parameters())
-    accelerate(network)
+    networks = [small_network("basic, zero-padded shortcuts") for _ in range(2)]
     images, labels = batch()
     losses = []
-    for _ in range(12):
-        loss = functional.cross_entropy(network(images), labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.clear_grad()
+    for network in networks:
+        optimizer = paddle.optimizer.Momentum(0.05, parameters=network.parameters())
+        if network is networks[1]:
+            accelerate(network)
+        for _ in range(4):
+            loss = functional.cross_entropy(network(images), labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.clear_grad()
         losses.append(loss.item())
-    assert losses[-1] < 0.2 * losses[0]
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
 
 
 def test_saved_weights_are_read_by_a_native_network(tmp_path):

@@ -3,92 +3,14 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
+from fake_machine import BASH, Machine
 
 SCRIPTS = ["tools/quickstart.sh", "tools/test.sh", "tools/setup_environment.sh", ".ci/run"]
 CPU, GPU = "paddlepaddle==3.3.1", "paddlepaddle-gpu==2.6.2"
-BASH = shutil.which("bash") or "/bin/bash"
-
-# Answers as a Python of VERSION would. Its `-m venv` makes an environment that holds a copy of itself, and its `-m pip`
-# notes what it was asked, then "installs" Paddle or fails as NO_NETWORK says.
-FAKE_PYTHON = """#!/bin/sh
-here=$(dirname "$0")
-case "$*" in
-  *version_info*) echo VERSION ;;
-  *"import venv"*) HAS_VENV ;;
-  "-m venv "*)
-    for folder; do :; done
-    mkdir -p "$folder/bin" && cp "$0" "$folder/bin/python" && touch "$folder/bin/activate" ;;
-  "-m pip install "*)
-    echo "$*" >> "$here/pip-calls"
-    [ -z "$NO_NETWORK" ] || { echo "connection broken by NewConnectionError" > "$here/../pip.log"; exit 1; }
-    for argument; do case "$argument" in paddlepaddle*) echo "$argument" > "$here/installed";; esac; done ;;
-  "-m pip uninstall "*) echo "$*" >> "$here/pip-calls" ;;
-  "-m pip --version") ;;
-  "-") cat "$here/installed" 2>/dev/null ;;
-  *) echo "ran: $*" ;;
-esac
-"""
-
-
-class Machine:
-    """A machine of stand-ins: a PATH with only what is put on it, and a copy of the scripts and requirements."""
-
-    def __init__(self, folder: Path, project: Path) -> None:
-        self.project = folder / "project"
-        self.bin = folder / "bin"
-        self.bin.mkdir()
-        for command in (
-            "dirname",
-            "basename",
-            "cat",
-            "mkdir",
-            "cp",
-            "touch",
-            "rm",
-            "grep",
-            "sed",
-            "head",
-            "ls",
-            "bash",
-        ):
-            (self.bin / command).symlink_to(str(shutil.which(command)))
-        for part in ("requirements", "tools"):
-            shutil.copytree(project / part, self.project / part, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(project / "requirements.txt", self.project)
-
-    def add(self, name: str, script: str) -> None:
-        path = self.bin / name
-        path.write_text(script if script.startswith("#!") else f"#!/bin/sh\n{script}\n")
-        path.chmod(0o755)
-
-    def add_python(self, name: str, version: int, *, has_venv: bool = True) -> None:
-        script = FAKE_PYTHON.replace("VERSION", str(version)).replace("HAS_VENV", "exit 0" if has_venv else "exit 1")
-        self.add(name, script)
-
-    def add_gpus(self, *capabilities: str) -> None:
-        lines = "".join(f"echo {capability};" for capability in capabilities)
-        self.add("nvidia-smi", f'case "$1" in -L) echo "GPU 0: Stand-in (UUID: GPU-0)";; *) {lines} esac')
-
-    def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        environment = {"PATH": str(self.bin), "HOME": str(self.project), **variables}
-        return subprocess.run([BASH, *command], env=environment, cwd=self.project, capture_output=True, text=True)
-
-    def call(self, function: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Call a function of the file that both scripts source."""
-        return self.run("-euo", "pipefail", "-c", f"source tools/setup_environment.sh; {function}", **variables)
-
-    def quickstart(self, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return self.run("tools/quickstart.sh", *options, **variables)
-
-    def pip_calls(self, environment: Path | None = None) -> list[str]:
-        path = (environment or self.project / ".venv") / "bin" / "pip-calls"
-        return path.read_text().splitlines() if path.exists() else []
 
 
 @pytest.fixture
@@ -224,7 +146,9 @@ def test_quickstart_makes_the_environment_and_passes_its_options_on(machine: Mac
 
 def test_the_second_run_asks_pip_for_nothing(machine: Machine) -> None:
     machine.add_python("python3", 311)
-    assert machine.quickstart().returncode == machine.quickstart().returncode == 0
+    assert machine.quickstart().returncode == 0
+    second = machine.quickstart()
+    assert second.returncode == 0 and "creating" not in second.stderr
     assert len(machine.pip_calls()) == 1
 
 
@@ -237,13 +161,11 @@ def test_a_changed_requirement_asks_pip_again(machine: Machine) -> None:
     assert len(machine.pip_calls()) == 2
 
 
-def test_paddle_2_comes_with_numpy_1(machine: Machine, project: Path) -> None:
+def test_paddle_2_comes_with_its_own_requirements(machine: Machine) -> None:
     machine.add_python("python3", 311)
     machine.quickstart(PADDLE="paddlepaddle==2.6.2")
     (call,) = machine.pip_calls()
     assert f"-r {machine.project}/requirements/paddle2.txt" in call and call.endswith(" paddlepaddle==2.6.2")
-    numpy = {each.name: each.specifier for each in read_requirements(project / "requirements/paddle2.txt")}["numpy"]
-    assert "1.26.4" in numpy and "2.0.0" not in numpy
 
 
 def test_a_paddle_that_is_installed_is_kept(machine: Machine) -> None:
@@ -265,6 +187,7 @@ def test_a_half_made_environment_is_begun_again(machine: Machine) -> None:
     machine.add_python("python3", 311)
     (machine.project / ".venv" / "bin").mkdir(parents=True)
     (machine.project / ".venv" / "pyvenv.cfg").touch()
+    (machine.project / ".venv" / "bin" / "python").symlink_to(machine.bin / "python3")
     result = machine.quickstart()
     assert result.returncode == 0 and "half made" in result.stderr
     assert len(machine.pip_calls()) == 1
@@ -297,6 +220,18 @@ def test_without_network_one_line_says_so_and_the_next_run_installs(machine: Mac
     machine.add_python("python3", 311)
     assert_one_line(machine.quickstart(NO_NETWORK="1"), 1, "no network", CPU)
     assert machine.quickstart().returncode == 0
+
+
+def test_after_a_failed_installation_nothing_is_taken_for_granted(machine: Machine) -> None:
+    machine.add_python("python3", 311)
+    machine.quickstart()
+    common = machine.project / "requirements/common.txt"
+    before = common.read_text()
+    common.write_text(before + "tomli>=2,<3\n")
+    machine.quickstart(NO_NETWORK="1")
+    common.write_text(before)
+    machine.quickstart()
+    assert len(machine.pip_calls()) == 3
 
 
 # --- tools/test.sh
@@ -338,31 +273,3 @@ def test_an_environment_that_cannot_be_made_fails_the_whole(machine: Machine) ->
     result = machine.run("tools/test.sh", NO_NETWORK="1")
     assert result.returncode == 1
     assert result.stdout.count("FAILED") == 2 and "ran: -m pytest" not in result.stdout
-
-
-# --- requirements
-
-
-def read_requirements(path: Path) -> list[Requirement]:
-    lines = (line.strip() for line in path.read_text().splitlines())
-    return [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
-
-
-@pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements/common.txt", "requirements/gpu.txt", "requirements/dev.txt"]
-)
-def test_every_requirement_has_a_lower_and_an_upper_bound(project: Path, name: str) -> None:
-    requirements = read_requirements(project / name)
-    assert requirements
-    for requirement in requirements:
-        operators = {bound.operator for bound in requirement.specifier}
-        assert "==" in operators or {">=", "<"} <= operators, str(requirement)
-
-
-@pytest.mark.parametrize(
-    ("name", "paddle", "common"),
-    [("requirements.txt", CPU, "requirements/common.txt"), ("requirements/gpu.txt", GPU, "common.txt")],
-)
-def test_both_builds_share_the_common_requirements(project: Path, name: str, paddle: str, common: str) -> None:
-    assert [str(requirement) for requirement in read_requirements(project / name)] == [paddle]
-    assert f"-r {common}" in (project / name).read_text().splitlines()

@@ -8,8 +8,8 @@ examples:
   python tools/train.py -c output/run/config.yaml          (the same run once more)
 
 -o takes any key of the config (--print-config shows them all). Everything is written to the run's folder,
-<output>/<name>: config.yaml, metrics.json, history.csv, train.log, vdl/, checkpoints/{last,best}/, figures/. An earlier run of
-that name is kept beside it. Watch the curves with: visualdl --logdir output
+<output>/<name>: config.yaml, metrics.json, history.csv, train.log, vdl/, checkpoints/{last,best}/, figures/.
+An earlier run of that name is kept beside it. Watch the curves with: visualdl --logdir output
 """
 
 from __future__ import annotations

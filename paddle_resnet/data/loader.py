@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -56,7 +56,7 @@ class TrainLoader:
     def __len__(self) -> int:
         return len(self._split) // self._batch_size
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
         """Yield ``[images float32 [n, 3, S, S], labels int64 [n, 1]]`` on the current device."""
         order = self.generator.permutation(len(self._split))
         batches = order[: len(self) * self._batch_size].reshape(len(self), self._batch_size)
@@ -104,7 +104,9 @@ def _label_column(split: Split, indices: Indices) -> paddle.Tensor:
 def _prefetched(split: Split, batches: Iterable[Indices]) -> Iterator[tuple[Indices, Pixels]]:
     """Read one batch ahead in a thread, which ends with the iterator; its errors are raised here."""
     remaining = iter(batches)
-    indices = next(remaining)
+    indices = next(remaining, None)
+    if indices is None:
+        return
     # The first batch is read in this thread: there is nothing to overlap it with, and where it decodes a whole folder
     # into memory, Ctrl-C stops it.
     pixels = split.batch(indices)

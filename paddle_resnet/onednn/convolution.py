@@ -22,6 +22,9 @@ from paddle_resnet.onednn.primitives import (
     size_of,
 )
 
+WIDEST_VECTOR = 16
+"""float32 values in an AVX-512 register."""
+
 
 class ConvolutionGeometry(NamedTuple):
     """A convolution; weights are ``[out, in / groups, kernel height, kernel width]`` as Paddle keeps them."""
@@ -46,6 +49,17 @@ class ConvolutionGeometry(NamedTuple):
         if self.groups == 1:
             return (self.out_channels, inputs, *self.window.size)
         return (self.groups, self.out_channels // self.groups, inputs, *self.window.size)
+
+
+def overruns_its_scratch(window: Window, inputs: int) -> bool:
+    """Whether oneDNN's threads would write into one another's memory, and now and then give a wrong gradient.
+
+    Its strided 1x1 convolution packs the pixels it needs first. With `inputs` channels (of a group) that do not fill
+    whole vectors, the last vector of one thread runs into the memory of the next: seen in 3.2.1 and 3.6.2 with AVX2.
+    """
+    strided_points = window.size == (1, 1) and window.stride != (1, 1)
+    unpadded = window.padding_before == window.padding_after == (0, 0)
+    return strided_points and unpadded and inputs % WIDEST_VECTOR != 0
 
 
 class ConvolutionForward:

@@ -13,7 +13,7 @@ from paddle.nn import functional
 
 from paddle_resnet.models import blocks
 from paddle_resnet.models.resnet import ResNet
-from paddle_resnet.onednn import functions
+from paddle_resnet.onednn import functions, plain_functions
 from paddle_resnet.onednn.geometry import Pair, Window
 
 
@@ -89,7 +89,7 @@ class AddReLU(blocks.AddReLU):
         """Add two tensors of one shape, then rectify."""
         if not suits(x):
             return super().forward(x, shortcut)
-        return functions.add_relu(x, shortcut, share_gradient=True)
+        return plain_functions.add_relu(x, shortcut, share_gradient=True)
 
 
 class ZeroPadShortcut(blocks.ZeroPadShortcut):
@@ -97,8 +97,9 @@ class ZeroPadShortcut(blocks.ZeroPadShortcut):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Subsample and pad ``[N, H, W, in]`` to ``[N, ceil(H / stride), ceil(W / stride), out]``."""
-        x = x[:, :: self.stride, :: self.stride, :]
-        return functional.pad(x, [0, 0, 0, 0, 0, 0, 0, self.new_channels])
+        if not suits(x):
+            return channels_last(super().forward(channels_first(x)))
+        return plain_functions.zero_pad_shortcut(x, self.stride, self.new_channels)
 
 
 class MaxPool(nn.MaxPool2D):
@@ -111,7 +112,7 @@ class MaxPool(nn.MaxPool2D):
             return channels_last(super().forward(channels_first(x)))
         size = _pair(self.ksize)
         stride = size if self.stride is None else _pair(self.stride)
-        return functions.max_pool(x, Window(size, stride, *padding))
+        return plain_functions.max_pool(x, Window(size, stride, *padding))
 
 
 class ChannelsLastResNet(ResNet):
@@ -126,7 +127,7 @@ class ChannelsLastResNet(ResNet):
         features = self._channels_last_features(x)
         if not suits(features):
             return self.forward_head(channels_first(features))
-        return self.fc(functions.global_average_pool(features))
+        return self.fc(plain_functions.global_average_pool(features))
 
     def _channels_last_features(self, x: paddle.Tensor) -> paddle.Tensor:
         return super().forward_features(channels_last(x))

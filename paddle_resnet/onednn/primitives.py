@@ -178,9 +178,12 @@ class Primitive:
 
 
 def reorder(context: Context, source: Any, destination: Any) -> Primitive | None:
-    """A copy from one layout to another (arguments: source, destination); None if they are the same."""
-    if functions().memory_desc_equal(source, destination):
-        return None
+    """A copy from one layout to another; None if they are the same."""
+    return None if functions().memory_desc_equal(source, destination) else copy(context, source, destination)
+
+
+def copy(context: Context, source: Any, destination: Any) -> Primitive:
+    """A copy from one layout to another (arguments: source, destination)."""
     create = functions().reorder_primitive_desc_create
     description = describe(create, source, context.engine, destination, context.engine, context.attributes)
     return Primitive(context, description, [(Argument.SOURCE, source), (Argument.DESTINATION, destination)])

@@ -154,12 +154,9 @@ class RunFolder:
         """The rows of ``history.csv``."""
         if not self.history_path.is_file():
             return []
-        types = {"epoch": int}
         with self.history_path.open(encoding="utf-8", newline="") as file:
-            return [
-                EpochRecord(**{name: types.get(name, float)(text) for name, text in row.items()})
-                for row in csv.DictReader(file)
-            ]
+            rows = list(csv.DictReader(file))
+        return [EpochRecord(int(row.pop("epoch")), **{name: float(text) for name, text in row.items()}) for row in rows]
 
     def write_history(self, records: list[EpochRecord]) -> None:
         """Write all rows of ``history.csv``."""

@@ -12,16 +12,16 @@ from logging.handlers import MemoryHandler
 
 import numpy as np
 import paddle
-from paddle import nn
 from paddle.static import InputSpec
 
 from paddle_resnet import runtime
 from paddle_resnet.config import Config
 from paddle_resnet.console import download_bar, logger
 from paddle_resnet.data import Normalize, TrainLoader, ValidationLoader, open_splits
-from paddle_resnet.models import count_parameters, create_model, load_pretrained
+from paddle_resnet.models import ResNet, count_parameters, create_model, load_pretrained
 from paddle_resnet.training.callbacks import Progress, Recorder
 from paddle_resnet.training.checkpoints import Checkpoints
+from paddle_resnet.training.cpu_backend import use_cpu_backend
 from paddle_resnet.training.loss import SmoothedCrossEntropy
 from paddle_resnet.training.measures import SampleMeans
 from paddle_resnet.training.optimizer import make_optimizer
@@ -34,7 +34,7 @@ GRID_IMAGES = 32
 def train(config: Config) -> RunFolder:
     """Train one network as `config` says, and return the run's folder.
 
-    Nothing is written before device, data and weights have been found good. An earlier run of the same name is set aside.
+    Nothing is written before device, data and weights have been found good. An earlier run of the name is set aside.
 
     Raises:
         UsageError: device, data, model or weights are not what the config says.
@@ -70,7 +70,7 @@ def train(config: Config) -> RunFolder:
     return run
 
 
-def _fit(run: RunFolder, network: nn.Layer, visual_dl: VisualDLLog, device: str) -> None:
+def _fit(run: RunFolder, network: ResNet, visual_dl: VisualDLLog, device: str) -> None:
     """Train the network through `paddle.Model.fit`."""
     config, splits, normalize = run.config, run.splits(), run.normalize()
     train_loader = _train_loader(run, normalize)
@@ -84,6 +84,7 @@ def _fit(run: RunFolder, network: nn.Layer, visual_dl: VisualDLLog, device: str)
     visual_dl.config(config.to_yaml())
     visual_dl.images(_augmented_images(run, normalize))
 
+    use_cpu_backend(network, config.train.cpu_backend, device)
     size = config.data.image_size
     model = paddle.Model(
         network, InputSpec([None, 3, size, size], "float32", "images"), InputSpec([None, 1], "int64", "labels")

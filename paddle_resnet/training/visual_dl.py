@@ -1,6 +1,7 @@
 """A run's curves, pictures and config in VisualDL.
 
-Training and validation are two runs (``vdl/train``, ``vdl/validation``) with the same tags, so that VisualDL draws them in one chart.
+Training and validation are two runs (``vdl/train``, ``vdl/validation``) with the same tags: VisualDL draws them in one
+chart.
 """
 
 from __future__ import annotations

@@ -1,10 +1,15 @@
-"""What the layers' `PyLayer`s share: which gradients are wanted, and what is kept until the backward pass."""
+"""What the layers' `PyLayer`s share: which gradients are wanted, what is kept for them, tensors as oneDNN sees them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import paddle
+
+from paddle_resnet.onednn.geometry import Image
+
+allocate = paddle.empty
+"""Makes the tensors that oneDNN writes; tests replace it to prove that every element is written."""
 
 
 class Kept:
@@ -52,3 +57,21 @@ def wants_gradient(*tensors: paddle.Tensor | None) -> bool:
 def select(wanted: tuple[bool, ...], *gradients: paddle.Tensor | None) -> tuple[paddle.Tensor | None, ...]:
     """Keep the gradients that are wanted, one for each tensor argument, as `PyLayer` expects them."""
     return tuple(gradient if want else None for want, gradient in zip(wanted, gradients, strict=False))
+
+
+def image_of(x: paddle.Tensor) -> Image:
+    """The shape of an ``[N, H, W, C]`` tensor; refuse any but float32, whose memory would be read as something else."""
+    if x.dtype != paddle.float32:
+        raise TypeError(f"oneDNN layers work on float32, not {x.dtype}")
+    batch, height, width, channels = x.shape
+    return Image(batch, channels, height, width)
+
+
+def address_of(tensor: paddle.Tensor | None) -> tuple[int, ...]:
+    """The address as a primitive's last argument, or no argument."""
+    return () if tensor is None else (tensor.data_ptr(),)
+
+
+def workspace(size: int) -> paddle.Tensor | None:
+    """Memory in which a forward primitive leaves notes for its backward primitive; None if it needs none."""
+    return allocate([size], "uint8") if size else None

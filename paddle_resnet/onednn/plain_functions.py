@@ -1,0 +1,153 @@
+"""The operations without parameters on tensors: float32 on the CPU, images ``[N, H, W, C]``, gradients by oneDNN too.
+
+What `functions` says of gradients holds here as well.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import paddle
+from paddle.autograd import PyLayer
+from paddle.nn import functional
+
+from paddle_resnet.onednn import tensors
+from paddle_resnet.onednn.bindings import Algorithm
+from paddle_resnet.onednn.elementwise import Rows, add_relu_forward, relu_backward
+from paddle_resnet.onednn.geometry import Window
+from paddle_resnet.onednn.pooling import PoolingBackward, PoolingForward, PoolingGeometry
+from paddle_resnet.onednn.primitives import context
+from paddle_resnet.onednn.zero_pad import ZeroPadGeometry, put_pixels_back, take_pixels
+
+
+def add_relu(x: paddle.Tensor, shortcut: paddle.Tensor, *, share_gradient: bool = False) -> paddle.Tensor:
+    """Return ``relu(x + shortcut)`` of two tensors of one shape.
+
+    Args:
+        x: any shape.
+        shortcut: the same shape.
+        share_gradient: the two gradients, which are equal, may be one tensor. Paddle adds up gradients in place, so
+            this is right only where nothing is added to the one before the other is used: in a residual block, where
+            whatever adds to the shortcut's gradient comes after the backward pass of the branch `x`.
+    """
+    if tensors.wants_gradient(x, shortcut):
+        return _AddReLU.apply(x, shortcut, share_gradient)
+    return _add_relu(x, shortcut)
+
+
+def _rows(x: paddle.Tensor) -> Rows:
+    rows = x.shape[0] if x.ndim else 1
+    return rows, x.size // rows
+
+
+def _add_relu(x: paddle.Tensor, shortcut: paddle.Tensor) -> paddle.Tensor:
+    x, shortcut = tensors.as_contiguous(x), tensors.as_contiguous(shortcut)
+    result = tensors.allocate(x.shape, "float32")
+    forward = context().cached(add_relu_forward, _rows(x))
+    forward(x.data_ptr(), shortcut.data_ptr(), result.data_ptr())
+    return result
+
+
+class _AddReLU(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: paddle.Tensor, shortcut: paddle.Tensor, share_gradient: bool) -> paddle.Tensor:
+        result = _add_relu(x, shortcut)
+        ctx.share_gradient = share_gradient
+        ctx.wanted = tensors.wanted(x, shortcut)
+        ctx.kept = tensors.Kept(result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor | None, ...]:
+        (result,) = tensors.recall(ctx)
+        gradient = tensors.as_contiguous(gradient)
+        x_gradient = tensors.allocate(result.shape, "float32")
+        context().cached(relu_backward, _rows(result))(result.data_ptr(), gradient.data_ptr(), x_gradient.data_ptr())
+        both_wanted_apart = all(ctx.wanted) and not ctx.share_gradient
+        return tensors.select(ctx.wanted, x_gradient, x_gradient.clone() if both_wanted_apart else x_gradient)
+
+
+def max_pool(x: paddle.Tensor, window: Window) -> paddle.Tensor:
+    """Take each window's maximum, as ``paddle.nn.functional.max_pool2d``: ``[N, H, W, C]`` to ``[N, H', W', C]``."""
+    return _pool(x, window, Algorithm.POOLING_MAX)
+
+
+def global_average_pool(x: paddle.Tensor) -> paddle.Tensor:
+    """Take the mean over H and W: ``[N, H, W, C]`` to ``[N, C]``."""
+    batch, height, width, channels = x.shape
+    whole = Window((height, width), (1, 1), (0, 0), (0, 0))
+    return _pool(x, whole, Algorithm.POOLING_AVERAGE).reshape([batch, channels])
+
+
+def _pool(x: paddle.Tensor, window: Window, algorithm: Algorithm) -> paddle.Tensor:
+    geometry = PoolingGeometry(tensors.image_of(x), window, algorithm, tensors.wants_gradient(x))
+    if geometry.for_backward:
+        return _Pooling.apply(x, geometry)
+    result, _ = _pool_windows(x, geometry)
+    return result
+
+
+def _pool_windows(x: paddle.Tensor, geometry: PoolingGeometry) -> tuple[paddle.Tensor, paddle.Tensor | None]:
+    """Return the result, and the workspace if there is one."""
+    x = tensors.as_contiguous(x)
+    forward = context().cached(PoolingForward, geometry)
+    result = tensors.allocate(geometry.destination.shape, "float32")
+    workspace = tensors.workspace(forward.workspace_size)
+    forward.run(x.data_ptr(), result.data_ptr(), *tensors.address_of(workspace))
+    return result, workspace
+
+
+class _Pooling(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: paddle.Tensor, geometry: PoolingGeometry) -> paddle.Tensor:
+        result, workspace = _pool_windows(x, geometry)
+        ctx.geometry = geometry
+        ctx.kept = tensors.Kept(workspace)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: paddle.Tensor) -> paddle.Tensor:
+        (workspace,) = tensors.recall(ctx)
+        gradient = tensors.as_contiguous(gradient)
+        x_gradient = tensors.allocate(ctx.geometry.source.shape, "float32")
+        backward = context().cached(PoolingBackward, ctx.geometry)
+        backward.run(gradient.data_ptr(), x_gradient.data_ptr(), *tensors.address_of(workspace))
+        return x_gradient
+
+
+def zero_pad_shortcut(x: paddle.Tensor, stride: int, new_channels: int) -> paddle.Tensor:
+    """Take every `stride`-th pixel and append channels of zeros (He et al. 2015, section 4.2, option A).
+
+    ``[N, H, W, C]`` to ``[N, ceil(H / stride), ceil(W / stride), C + new_channels]``. Paddle's own gradient of such a
+    slice runs on one thread.
+    """
+    geometry = ZeroPadGeometry(tensors.image_of(x), stride, new_channels)
+    if geometry.source.height % stride != 0:
+        # oneDNN takes the rows' stride times their number for an image's size, and refuses images that then overlap.
+        return functional.pad(x[:, ::stride, ::stride, :], [0, 0, 0, 0, 0, 0, 0, new_channels])
+    if tensors.wants_gradient(x):
+        return _ZeroPadShortcut.apply(x, geometry)
+    return _zero_pad(x, geometry)
+
+
+def _zero_pad(x: paddle.Tensor, geometry: ZeroPadGeometry) -> paddle.Tensor:
+    x = tensors.as_contiguous(x)
+    result = paddle.zeros(geometry.destination.shape, "float32")
+    context().cached(take_pixels, geometry)(x.data_ptr(), result.data_ptr())
+    return result
+
+
+class _ZeroPadShortcut(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: paddle.Tensor, geometry: ZeroPadGeometry) -> paddle.Tensor:
+        ctx.geometry = geometry
+        ctx.kept = tensors.Kept()
+        return _zero_pad(x, geometry)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: paddle.Tensor) -> paddle.Tensor:
+        tensors.recall(ctx)
+        gradient = tensors.as_contiguous(gradient)
+        x_gradient = paddle.zeros(ctx.geometry.source.shape, "float32")
+        context().cached(put_pixels_back, ctx.geometry)(gradient.data_ptr(), x_gradient.data_ptr())
+        return x_gradient

@@ -1,0 +1,86 @@
+"""A machine of stand-ins for python3, pip and nvidia-smi, on which the set-up scripts run without network."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+BASH = shutil.which("bash") or "/bin/bash"
+
+# Answers as a Python of VERSION would. Its `-m venv` makes an environment that holds a copy of itself, and its `-m pip`
+# notes what it was asked, then "installs" Paddle or fails as NO_NETWORK says.
+FAKE_PYTHON = """#!/bin/sh
+here=$(dirname "$0")
+case "$*" in
+  *version_info*) echo VERSION ;;
+  *"import venv"*) HAS_VENV ;;
+  "-m venv "*)
+    for folder; do :; done
+    rm -f "$folder/bin/python"
+    mkdir -p "$folder/bin" && cp "$0" "$folder/bin/python" && touch "$folder/bin/activate" ;;
+  "-m pip install "*)
+    echo "$*" >> "$here/pip-calls"
+    [ -z "$NO_NETWORK" ] || { echo "connection broken by NewConnectionError" > "$here/../pip.log"; exit 1; }
+    for argument; do case "$argument" in paddlepaddle*) echo "$argument" > "$here/installed";; esac; done ;;
+  "-m pip uninstall "*) echo "$*" >> "$here/pip-calls" ;;
+  "-m pip --version") ;;
+  "-") cat "$here/installed" 2>/dev/null ;;
+  *) echo "ran: $*" ;;
+esac
+"""
+
+
+class Machine:
+    """A machine of stand-ins: a PATH with only what is put on it, and a copy of the scripts and requirements."""
+
+    def __init__(self, folder: Path, project: Path) -> None:
+        self.project = folder / "project"
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        for command in (
+            "dirname",
+            "basename",
+            "cat",
+            "mkdir",
+            "cp",
+            "touch",
+            "rm",
+            "grep",
+            "sed",
+            "head",
+            "ls",
+            "bash",
+        ):
+            (self.bin / command).symlink_to(str(shutil.which(command)))
+        for part in ("requirements", "tools"):
+            shutil.copytree(project / part, self.project / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(project / "requirements.txt", self.project)
+
+    def add(self, name: str, script: str) -> None:
+        path = self.bin / name
+        path.write_text(script if script.startswith("#!") else f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def add_python(self, name: str, version: int, *, has_venv: bool = True) -> None:
+        script = FAKE_PYTHON.replace("VERSION", str(version)).replace("HAS_VENV", "exit 0" if has_venv else "exit 1")
+        self.add(name, script)
+
+    def add_gpus(self, *capabilities: str) -> None:
+        lines = "".join(f"echo {capability};" for capability in capabilities)
+        self.add("nvidia-smi", f'case "$1" in -L) echo "GPU 0: Stand-in (UUID: GPU-0)";; *) {lines} esac')
+
+    def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": str(self.bin), "HOME": str(self.project), **variables}
+        return subprocess.run([BASH, *command], env=environment, cwd=self.project, capture_output=True, text=True)
+
+    def call(self, function: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Call a function of the file that both scripts source."""
+        return self.run("-euo", "pipefail", "-c", f"source tools/setup_environment.sh; {function}", **variables)
+
+    def quickstart(self, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return self.run("tools/quickstart.sh", *options, **variables)
+
+    def pip_calls(self, environment: Path | None = None) -> list[str]:
+        path = (environment or self.project / ".venv") / "bin" / "pip-calls"
+        return path.read_text().splitlines() if path.exists() else []
