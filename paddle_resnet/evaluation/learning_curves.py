@@ -28,7 +28,6 @@ def draw_learning_curves(history: Sequence[EpochRecord], title: str) -> Figure:
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     loss, top1, rate = figure.subplots(1, 3, width_ratios=[4, 4, 2.4])
     epochs = np.array([row.epoch for row in history])
-    validation_top1 = np.array([row.validation_top1 for row in history])
 
     _plot(loss, epochs, [row.train_loss for row in history], BLUE, "training")
     _plot(loss, epochs, [row.validation_loss for row in history], ORANGE, "validation")
@@ -37,9 +36,9 @@ def draw_learning_curves(history: Sequence[EpochRecord], title: str) -> Figure:
     loss.legend(loc="upper right")
 
     _plot(top1, epochs, [100 * row.train_top1 for row in history], BLUE, "training")
-    _plot(top1, epochs, 100 * validation_top1, ORANGE, "validation")
+    _plot(top1, epochs, [100 * row.validation_top1 for row in history], ORANGE, "validation")
     top1.set_title("top-1 (%)", loc="left")
-    _mark_best(top1, epochs, validation_top1)
+    _mark_best(top1, max(history, key=lambda row: row.rank))
     top1.legend(loc="lower right")
 
     _plot(rate, epochs, [row.learning_rate for row in history], GREEN, "learning rate")
@@ -66,10 +65,8 @@ def _from_zero(axes: Axes) -> None:
     axes.set_ylim(0, 1.08 * max(drawn[np.isfinite(drawn)], default=1.0) or 1.0)
 
 
-def _mark_best(axes: Axes, epochs: np.ndarray, validation: np.ndarray) -> None:
-    """Ring the best validation top-1 and name it in the panel's title line."""
-    if np.isnan(validation).all():
-        return
-    best = int(np.nanargmax(validation))
-    axes.plot(epochs[best], 100 * validation[best], "o", markersize=11, markerfacecolor="none", markeredgecolor=ORANGE)
-    axes.set_title(f"best {percent(validation[best])}, epoch {epochs[best]:.0f}", loc="right", fontsize=10)
+def _mark_best(axes: Axes, best: EpochRecord) -> None:
+    """Ring the epoch that checkpoint `best` holds, and name it in the panel's title line."""
+    top1 = best.validation_top1
+    axes.plot(best.epoch, 100 * top1, "o", markersize=11, markerfacecolor="none", markeredgecolor=ORANGE)
+    axes.set_title(f"best {percent(top1)}, epoch {best.epoch}", loc="right", fontsize=10)

@@ -22,7 +22,7 @@ class Checkpoints:
         write_folder(
             self._run.checkpoint_path("last"), lambda folder: self._write(folder, model, record, optimizer=True)
         )
-        if self.best is None or _rank(record) > _rank(self.best):
+        if self.best is None or record.rank > self.best.rank:
             self.best = record
             write_folder(
                 self._run.checkpoint_path("best"), lambda folder: self._write(folder, model, record, optimizer=False)
@@ -42,7 +42,3 @@ class Checkpoints:
                 "paddle": paddle.__version__,
             },
         )
-
-
-def _rank(record: EpochRecord) -> tuple[float, float]:
-    return record.validation_top1, -record.validation_loss

@@ -23,7 +23,7 @@ def use_cpu_backend(network: ResNet, backend: Literal["auto", "onednn", "native"
     if backend == "native":
         logger.info("CPU backend: Paddle's own operators, as asked for")
         return
-    reason = onednn.unavailable_reason()
+    reason = onednn.unavailable_reason(device)
     if reason is None:
         onednn.accelerate(network)
         logger.info("CPU backend: oneDNN")

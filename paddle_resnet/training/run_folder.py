@@ -35,6 +35,11 @@ class EpochRecord:
     images_per_second: float
     seconds: float
 
+    @property
+    def rank(self) -> tuple[float, float]:
+        """The epoch of the highest rank is the best: by validation top-1, a tie by the lower loss."""
+        return self.validation_top1, -self.validation_loss
+
 
 class RunFolder:
     """The files of one run, read and written whole."""
