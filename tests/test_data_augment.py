@@ -9,7 +9,6 @@ from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data.augment import Augment, centre_view, crop, random_boxes, resized_crop
 from paddle_resnet.data.decode import decode_image
 from paddle_resnet.data.resample import resize_batch
-from paddle_resnet.errors import UsageError
 
 
 def noise(count, side, seed=0):
@@ -143,8 +142,3 @@ def test_the_same_generator_state_gives_the_same_pictures():
         generator.bit_generator.state = state
         np.testing.assert_array_equal(augment(pixels, generator).numpy(), first)
         assert (first != second).any()
-
-
-def test_two_ways_to_crop_are_refused():
-    with pytest.raises(UsageError, match=r"augment\.pad and augment\.scale"):
-        Augment(AugmentConfig(pad=4, scale=(0.3, 1.0)), 32, 32)

@@ -89,7 +89,7 @@ def test_gradients_and_running_statistics_equal_paddle_visions(name):
             np.testing.assert_allclose(tensor.numpy(), theirs.state_dict()[key].numpy(), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("size", "stride", "new_channels"), [(8, 2, 6), (7, 2, 6), (6, 1, 3), (6, 2, 0)])
+@pytest.mark.parametrize(("size", "stride", "new_channels"), [(8, 2, 6), (7, 2, 6), (6, 1, 3)])
 def test_option_a_shortcut_subsamples_and_appends_zeros(size, stride, new_channels):
     x = np.random.default_rng(0).normal(size=(2, 3, size, size)).astype("float32")
     taken = x[:, :, ::stride, ::stride]

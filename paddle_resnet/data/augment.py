@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data.decode import centre_offset
 from paddle_resnet.data.resample import resample, resize_batch, triangle_weights
-from paddle_resnet.errors import UsageError
 
 LOG_ASPECT_RATIO = (math.log(3 / 4), math.log(4 / 3))
 BOX_ATTEMPTS = 10
@@ -31,15 +30,7 @@ class Augment:
     """Crop and flip at random; the geometry is evaluation's unless `scale` asks for random-resized crops."""
 
     def __init__(self, config: AugmentConfig, resize: int, image_size: int) -> None:
-        """Check that the keys of `config` go together.
-
-        Raises:
-            UsageError: both `pad` and `scale` are set.
-        """
-        if config.scale is not None and config.pad:
-            raise UsageError(
-                "augment.pad and augment.scale are two ways to crop: keep one (augment.pad=0 or augment.scale=null)"
-            )
+        """Take the random changes, and the geometry of evaluation: `resize`, then a crop of `image_size`."""
         self._config = config
         self._resize = resize
         self._image_size = image_size

@@ -43,9 +43,6 @@ class TrainLoader:
             normalize: what turns pixels into the network's input.
             augment: the random changes.
             seed: of the order and the changes.
-
-        Raises:
-            UsageError: settings of `augment` that exclude each other.
         """
         self.generator = np.random.default_rng(seed)
         self._split = split
