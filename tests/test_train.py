@@ -86,13 +86,21 @@ def test_last_checkpoint_holds_the_optimizer(run):
 def test_visual_dl_has_the_curves(run):
     history = run.history()
     for part, values in (
-        ("train", {"loss": "train_loss", "top-1": "train_top1", "learning rate": "learning_rate"}),
+        (
+            "train",
+            {
+                "loss": "train_loss",
+                "top-1": "train_top1",
+                "learning rate": "learning_rate",
+                "images per second": "images_per_second",
+            },
+        ),
         ("validation", {"loss": "validation_loss", "top-1": "validation_top1"}),
     ):
         (log,) = (run.vdl_path / part).iterdir()
         reader = LogReader(file_path=str(log))
         for tag, column in values.items():
-            points = reader.get_data("scalar", tag)
+            points = reader.get_data("scalar", f"epoch/{tag}")
             assert [point.id for point in points] == [1, 2]
             expected = [getattr(record, column) for record in history]
             np.testing.assert_allclose([point.value for point in points], expected, rtol=1e-5)
@@ -100,7 +108,7 @@ def test_visual_dl_has_the_curves(run):
     reader = LogReader(file_path=str(log))
     assert len(reader.get_data("image", "augmented training images")) == 1
     assert "quickstart" in str(reader.get_data("text", "config")[0])
-    steps = [point.id for point in reader.get_data("scalar", "by step/loss")]
+    steps = [point.id for point in reader.get_data("scalar", "step/loss")]
     assert steps == list(range(2 * (len(run.splits().train) // 100)))
 
 

@@ -10,8 +10,8 @@ from paddle.nn import functional
 class SmoothedCrossEntropy(nn.Layer):
     """Cross-entropy against ``(1 - e)`` on the class plus ``e / K`` on each of the K classes.
 
-    Label smoothing of Szegedy et al. 2016, section 7, equal to PyTorch's ``CrossEntropyLoss(label_smoothing=e)``. Paddle
-    3.3.1's own fails on class indices, as its ``label_smooth`` has no int64 kernel.
+    Label smoothing of Szegedy et al. 2016, section 7, as PyTorch's ``CrossEntropyLoss(label_smoothing=e)`` has it.
+    Paddle 3.3.1's own fails on class indices: its ``label_smooth`` has no int64 kernel.
     """
 
     def __init__(self, smoothing: float) -> None:

@@ -31,17 +31,17 @@ class VisualDLLog:
 
     def step(self, step: int, loss: float, learning_rate: float) -> None:
         """Log one training step: the loss that is minimised (label smoothing included) and the learning rate."""
-        self._train.add_scalar("by step/loss", loss, step)
-        self._train.add_scalar("by step/learning rate", learning_rate, step)
+        self._train.add_scalar("step/loss", loss, step)
+        self._train.add_scalar("step/learning rate", learning_rate, step)
 
     def epoch(self, record: EpochRecord) -> None:
         """Log an epoch's means."""
-        self._train.add_scalar("loss", record.train_loss, record.epoch)
-        self._train.add_scalar("top-1", record.train_top1, record.epoch)
-        self._train.add_scalar("learning rate", record.learning_rate, record.epoch)
-        self._train.add_scalar("images per second", record.images_per_second, record.epoch)
-        self._validation.add_scalar("loss", record.validation_loss, record.epoch)
-        self._validation.add_scalar("top-1", record.validation_top1, record.epoch)
+        self._train.add_scalar("epoch/loss", record.train_loss, record.epoch)
+        self._train.add_scalar("epoch/top-1", record.train_top1, record.epoch)
+        self._train.add_scalar("epoch/learning rate", record.learning_rate, record.epoch)
+        self._train.add_scalar("epoch/images per second", record.images_per_second, record.epoch)
+        self._validation.add_scalar("epoch/loss", record.validation_loss, record.epoch)
+        self._validation.add_scalar("epoch/top-1", record.validation_top1, record.epoch)
 
     def close(self) -> None:
         """Write what is still held in memory."""

@@ -1,0 +1,197 @@
+"""The tools as a person meets them: what they print, their exit codes, and one line for every wrong use."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from paddle_resnet.data import archives
+
+PROJECT = Path(__file__).resolve().parents[1]
+TINY = ["-o", "train.epochs=1", "-o", "data.image_size=8", "-o", "train.batch_size=200", "-o", "model.name=resnet8"]
+
+
+@pytest.fixture
+def tool(monkeypatch, capsys):
+    """Run a tool in this process; return its exit code, standard output and standard error."""
+
+    def run(name: str, *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *map(str, arguments)])
+        monkeypatch.syspath_prepend(str(PROJECT / "tools"))
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(PROJECT / "tools" / f"{name}.py"), run_name="__main__")
+        shown = capsys.readouterr()
+        return int(ended.value.code or 0), shown.out, shown.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def quick_run(tmp_path_factory) -> Path:
+    """A finished quickstart, on the smallest network."""
+    output = tmp_path_factory.mktemp("quickstart")
+    arguments = ["tools/quickstart.py", *TINY, "-o", f"output={output}", "-o", "device=cpu"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", arguments)
+        patch.syspath_prepend(str(PROJECT / "tools"))
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(PROJECT / "tools" / "quickstart.py"), run_name="__main__")
+    assert ended.value.code == 0
+    return output / "quickstart"
+
+
+def test_quickstart_measures_the_whole_test_split_and_exports(quick_run):
+    metrics = json.loads((quick_run / "metrics.json").read_text())
+    assert metrics["test"]["images"] == 359  # a fifth of the 1,797 digits
+    assert 0 < metrics["test"]["top1"] <= 1
+    assert (quick_run / "inference" / "inference.yml").is_file()
+    assert len(list((quick_run / "samples").glob("*.png"))) == 10
+    assert {path.name for path in (quick_run / "figures").iterdir()} == {
+        "learning_curves.png", "samples_test.png", "confusion_matrix_test.png", "mistakes_test.png",
+    }  # fmt: skip
+
+
+def test_exported_model_measures_as_the_trained_one(tool, quick_run):
+    trained = json.loads((quick_run / "metrics.json").read_text())["test"]["top1"]
+    code, _, _ = tool("eval", quick_run, "--exported", "--device", "cpu")
+    assert code == 0
+    assert json.loads((quick_run / "metrics.json").read_text())["exported_test"]["top1"] == pytest.approx(
+        trained, abs=1e-3
+    )
+
+
+def test_print_config_prints_and_trains_nothing(tool, tmp_path):
+    code, out, _ = tool(
+        "train", "-c", PROJECT / "configs/quickstart.yaml", "-o", f"output={tmp_path}", "--print-config"
+    )
+    assert code == 0
+    assert "label_smoothing: 0.1" in out and "momentum: 0.9" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["train", "eval", "export", "predict", "quickstart"])
+def test_help_teaches(tool, name):
+    code, out, _ = tool(name, "--help")
+    assert code == 0
+    assert "--debug" in out and len(out.splitlines()) > 10
+
+
+def folder_without_images(tmp_path: Path) -> list[str]:
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    return ["data.source=image_folder", f"data.root={tmp_path}"]
+
+
+def text_named_jpg(tmp_path: Path) -> list[str]:
+    for kind in ("cat", "dog"):
+        (tmp_path / "train" / kind).mkdir(parents=True)
+        for index in range(10):
+            Image.new("RGB", (8, 8), (index, 0, 0)).save(tmp_path / "train" / kind / f"{index}.jpg")
+    (tmp_path / "train" / "cat" / "notes.jpg").write_text("a text")
+    return ["data.source=image_folder", f"data.root={tmp_path}"]
+
+
+def wrong_archive(tmp_path: Path) -> list[str]:
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"\x1f\x8b" + bytes(1000))
+    return ["data.source=cifar10", f"data.root={tmp_path}"]
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (lambda _: ["train.epoch=3"], ["train.epoch", 'did you mean "train.epochs"']),
+        (lambda _: ["train.epochs=three"], ["train.epochs", "integer", "'three'"]),
+        (lambda _: ["train.epochs"], ["-o train.epochs", "key=value"]),
+        (lambda _: ["model.name=resnet19"], ["resnet19", "did you mean"]),
+        (lambda _: ["model.pretrained=nowhere.pdparams"], ["nowhere.pdparams"]),
+        (lambda _: ["device=gpu:99"], ["gpu:99"]),
+        (wrong_archive, ["cifar-10-python.tar.gz", "MD5", "data.verify=false"]),
+        (lambda path: [*wrong_archive(path), "data.verify=false"], ["cifar-10-python.tar.gz"]),
+        (folder_without_images, ["train"]),
+        (text_named_jpg, ["notes.jpg"]),
+    ],
+)
+def test_wrong_use_of_train_is_one_line_and_exit_code_2(tool, tmp_path, prepare, words):
+    data = tmp_path / "data"
+    data.mkdir()
+    overrides = [part for override in prepare(data) for part in ("-o", override)]
+    output = tmp_path / "output"
+    code, _, err = tool("train", "-c", PROJECT / "configs/quickstart.yaml", *overrides, "-o", f"output={output}")
+    assert code == 2
+    (line,) = err.strip().splitlines()
+    assert line.startswith("error: ")
+    for word in words:
+        assert word in line
+    assert not output.exists()
+
+
+def test_missing_data_without_network_says_where_to_put_the_file(tool, tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "fetch", refuse_connection)
+    code, _, err = tool(
+        "train",
+        "-c",
+        PROJECT / "configs/resnet20_cifar10.yaml",
+        "-o",
+        f"data.root={tmp_path}",
+        "-o",
+        f"output={tmp_path}/o",
+    )
+    assert code == 2
+    (line,) = err.strip().splitlines()
+    assert f"{tmp_path}/cifar-10-python.tar.gz" in line and "dataset.bj.bcebos.com" in line
+
+
+def refuse_connection(url, destination, md5=None, report=None):
+    """Stand in for a machine without a network: the same call, to a port of this machine where nobody listens."""
+    from paddle_resnet import download
+    from paddle_resnet.errors import UsageError
+
+    try:
+        download.fetch("http://127.0.0.1:9/" + destination.name, destination, md5, report)
+    except UsageError as error:
+        raise UsageError(str(error).replace("http://127.0.0.1:9/" + destination.name, url)) from None
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("train", ["-c", "nowhere.yaml"], ["nowhere.yaml", "configs/"]),
+        ("eval", ["nowhere"], ["nowhere", "no such run"]),
+        ("export", ["nowhere"], ["nowhere", "no such run"]),
+        ("predict", ["nowhere", "picture.png"], ["nowhere"]),
+    ],
+)
+def test_missing_path_is_one_line(tool, name, arguments, words):
+    code, _, err = tool(name, *arguments)
+    assert code == 2
+    (line,) = err.strip().splitlines()
+    for word in words:
+        assert word in line
+
+
+def test_a_run_without_a_checkpoint_cannot_be_exported(tool, quick_run, tmp_path):
+    (tmp_path / "config.yaml").write_text((quick_run / "config.yaml").read_text())
+    code, _, err = tool("export", tmp_path)
+    assert code == 2
+    assert "no checkpoint" in err
+
+
+def test_predict_reads_digits_back(tool, quick_run, tmp_path):
+    answers = tmp_path / "answers.json"
+    code, _, err = tool("predict", quick_run, quick_run / "samples", "--json", answers)
+    assert code == 0, err
+    rows = json.loads(answers.read_text())
+    assert [Path(row["file"]).name for row in rows] == [f"{digit}.png" for digit in range(10)]
+    probabilities = [[answer["probability"] for answer in row["top"]] for row in rows]
+    assert np.all(np.diff(probabilities, axis=1) <= 0)
+
+
+def test_debug_shows_where(tool):
+    code, _, err = tool("train", "-c", "nowhere.yaml", "--debug")
+    assert code == 2
+    assert "Traceback" in err and "nowhere.yaml" in err.splitlines()[-1]
