@@ -195,3 +195,14 @@ def test_debug_shows_where(tool):
     code, _, err = tool("train", "-c", "nowhere.yaml", "--debug")
     assert code == 2
     assert "Traceback" in err and "nowhere.yaml" in err.splitlines()[-1]
+
+
+def test_predict_of_a_text_named_jpg_is_one_line(tool, quick_run, tmp_path):
+    (tmp_path / "notes.jpg").write_text("a text")
+    code, out, err = tool("predict", quick_run, tmp_path / "notes.jpg")
+    assert (code, out) == (2, "")
+    (line,) = err.strip().splitlines()
+    assert line.startswith("error: ") and "notes.jpg" in line
+    code, out, err = tool("predict", quick_run, tmp_path / "notes.jpg", quick_run / "samples" / "3.png")
+    assert code == 1
+    assert "3.png" in out and "1 of 2 pictures" in err

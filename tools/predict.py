@@ -68,7 +68,8 @@ def _predict(arguments: argparse.Namespace) -> None:
             takers.append(open_files.enter_context(json_answers(arguments.json)).add)
         answered, failed = _classify(predictor, arguments.pictures, top_k, takers)
         if answered == 0:
-            raise UsageError("no picture could be read; the lines above say why")
+            # Each picture's own line has said why.
+            sys.exit(UsageError.exit_code)
     if failed:
         raise RunFailure(f"{failed} of {answered + failed} pictures could not be read; the others are answered")
 
@@ -84,7 +85,7 @@ def _classify(
         if isinstance(answer, Unreadable):
             failed += 1
             sys.stdout.flush()
-            print(_printable(answer.reason), file=sys.stderr)
+            print(f"error: {_printable(answer.reason)}", file=sys.stderr)
             continue
         answered += 1
         for take in takers:
