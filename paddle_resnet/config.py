@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from paddle_resnet.errors import UsageError, did_you_mean
 from paddle_resnet.files import write_text
+from paddle_resnet.runtime import DEVICE_NAMES
 
 # Strict, as pydantic would otherwise take `true` for 1.
 Integer = Annotated[int, Field(strict=True)]
 Positive = Annotated[Integer, Field(gt=0)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+# A folder's name may look like a number.
+Folder = Annotated[Path, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
 PerChannel = tuple[float, float, float]
 
 
 class Group(BaseModel):
     """A group of keys: frozen, typed, and closed to unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
 class DataConfig(Group):
     """Which images, and how they become batches."""
 
     source: Literal["digits", "cifar10", "cifar100", "fashion_mnist", "image_folder"] = "digits"
-    root: Path | None = Field(None, description="folder of the archives or of the images; null: Paddle's own cache")
+    root: Folder | None = Field(None, description="folder of the archives or of the images; null: Paddle's own cache")
     verify: bool = Field(True, description="refuse an archive whose MD5 is not the official one")
     image_size: Annotated[Integer, Field(ge=8, le=1024)] = Field(32, description="pixels a side that the network sees")
     resize: Annotated[Integer, Field(ge=8, le=2048)] | None = Field(
@@ -120,17 +124,29 @@ class TrainConfig(Group):
 class Config(Group):
     """One run, whole: the same config on the same version reproduces it."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = Field(
-        "run", description="names the run's folder"
-    )
-    output: Path = Field(Path("output"), description="folder of all runs")
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = Field(
-        "auto", description="auto, cpu, gpu or gpu:<i>"
-    )
+    name: str = Field("run", description="names the run's folder")
+    output: Folder = Field(Path("output"), description="folder of all runs")
+    device: str = Field("auto", description="auto, cpu, gpu or gpu:<i>")
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_folders(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError(
+                f"expected letters, digits, dots, dashes and underscores, as it names a folder, got {name!r}"
+            )
+        return name
+
+    @field_validator("device")
+    @classmethod
+    def _device_is_known(cls, device: str) -> str:
+        if not re.fullmatch(DEVICE_NAMES, device):
+            raise ValueError(f"expected auto, cpu, gpu or gpu:<number>, got {device!r}")
+        return device
 
     @property
     def run_folder(self) -> Path:
@@ -162,6 +178,14 @@ class Config(Group):
     def save(self, path: Path) -> None:
         """Write the resolved config; `Config.load` of it gives an equal config."""
         write_text(path, self.to_yaml())
+
+
+IN_PLAIN_WORDS = {
+    "missing": "expected more values",
+    "model_type": "expected a group of keys",
+    "tuple_type": "expected a list of numbers, such as [0.5, 1.0]",
+}
+"""What a person understands better than pydantic's own words, by pydantic's type of error."""
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -212,6 +236,7 @@ def _explain(error: ValidationError, schema: type[BaseModel], origin: Mapping[st
     message = complaint["msg"].removeprefix("Value error, ")
     if complaint["type"] == "value_error":
         return f"{source}: {key}: {message}"
+    message = IN_PLAIN_WORDS.get(complaint["type"], message)
     return f"{source}: {key}: {message}, got {complaint['input']!r}"
 
 

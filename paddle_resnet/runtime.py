@@ -24,6 +24,7 @@ from paddle_resnet.errors import UsageError
 
 CGROUP = Path("/sys/fs/cgroup")
 CPU_TOPOLOGY = Path("/sys/devices/system/cpu")
+DEVICE_NAMES = r"auto|cpu|gpu(:\d+)?"
 CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -122,8 +123,10 @@ def select_device(name: str = "auto") -> str:
     """Make `name` (auto, cpu, gpu, gpu:<i>) Paddle's current device; return it as Paddle names it ("cpu", "gpu:0").
 
     Raises:
-        UsageError: a GPU was asked for, and this Paddle or this machine has none of that number.
+        UsageError: no such device, or a GPU was asked for, and this Paddle or this machine has none of that number.
     """
+    if not re.fullmatch(DEVICE_NAMES, name):
+        raise UsageError(f"device {name}: expected auto, cpu, gpu or gpu:<number>")
     import paddle
 
     has_gpu_build = paddle.device.is_compiled_with_cuda()

@@ -44,6 +44,11 @@ def test_override_can_set_null_and_lists(config_file):
     assert config.data.root == Path("somewhere")
 
 
+def test_names_may_look_like_numbers(config_file):
+    config = Config.load(config_file, ["name=2024", "data.root=7", "output=1.5"])
+    assert (config.name, config.data.root, config.output) == ("2024", Path("7"), Path("1.5"))
+
+
 def test_later_override_wins(config_file):
     assert Config.load(config_file, ["train.epochs=3", "train.epochs=4"]).train.epochs == 4
 
@@ -86,8 +91,11 @@ def test_shipped_configs_are_valid(path):
         ("train.warmup=1", ["train.warmup", "less than 1"]),
         ("augment.scale=[0.9, 0.1]", ["augment.scale", "smallest"]),
         ("augment={pad: 4, scale: [0.5, 1]}", ["augment", "pad (4)", "set one"]),
-        ("device=tpu", ["device", "'tpu'"]),
-        ("name=../elsewhere", ["name", "../elsewhere"]),
+        ("device=tpu", ["device", "gpu:<number>", "'tpu'"]),
+        ("name=../elsewhere", ["name", "../elsewhere", "letters"]),
+        ("model=resnet18", ["model", "group of keys", "'resnet18'"]),
+        ("augment.scale=[1]", ["augment.scale", "more values"]),
+        ("augment.scale=0.5", ["augment.scale", "list"]),
         ("train=3", ["train"]),
         ("name.first=x", ["name.first=x", "not a group"]),
         ("train.epochs", ["-o train.epochs", "key=value"]),

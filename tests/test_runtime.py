@@ -132,6 +132,11 @@ def test_device_on_the_cpu_build():
         runtime.select_device("gpu")
 
 
+def test_unknown_device():
+    with pytest.raises(UsageError, match="tpu: expected auto, cpu, gpu"):
+        runtime.select_device("tpu")
+
+
 def pretend_gpus(monkeypatch, count: int) -> list[str]:
     chosen: list[str] = []
     monkeypatch.setattr(paddle.device, "is_compiled_with_cuda", lambda: True)
