@@ -116,7 +116,7 @@ class TrainConfig(Group):
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(None, description="clip the gradient's global norm to this")
     cpu_backend: Literal["auto", "onednn", "native"] = Field(
         "auto",
-        description="on a CPU: oneDNN's layers (2 to 4 times as fast), or Paddle's own; auto: oneDNN where it fits",
+        description="on a CPU: oneDNN's layers, which are faster, or Paddle's own; auto: oneDNN where it fits",
     )
     amp: bool = Field(False, description="automatic mixed precision O1 (float16); on a GPU only")
 
