@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from visualdl import LogReader
 from paddle_resnet.config import Config
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.models import read_state_dict
-from paddle_resnet.training import RunFolder, train
+from paddle_resnet.training import RunFolder, callbacks, train
 from paddle_resnet.training.visual_dl import image_grid
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -140,6 +142,34 @@ def test_start_from_the_weights_of_another_run(run, tmp_path, caplog):
         second = train(config_for(tmp_path, f"model.pretrained={weights}", "train.epochs=1"))
     assert "model.pdparams" in caplog.text
     assert second.history()[0].train_loss < run.history()[0].train_loss
+
+
+def test_ctrl_c_ends_between_two_steps_and_keeps_finished_epochs(tmp_path, monkeypatch):
+    earlier = signal.getsignal(signal.SIGINT)
+    steps = []
+
+    def press_in_the_second_epoch(recorder, step, logs=None):
+        steps.append((recorder._epoch, step, "begun"))
+        if (recorder._epoch, step) == (2, 3):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    original = callbacks.Recorder.on_train_batch_end
+
+    def note_the_end(recorder, step, logs=None):
+        original(recorder, step, logs)
+        steps.append((recorder._epoch, step, "ended"))
+
+    monkeypatch.setattr(callbacks.Recorder, "_learning_rate", 0.0, raising=False)
+    monkeypatch.setattr(callbacks.Recorder, "on_train_batch_begin", press_in_the_second_epoch)
+    monkeypatch.setattr(callbacks.Recorder, "on_train_batch_end", note_the_end)
+    with pytest.raises(KeyboardInterrupt):
+        train(config_for(tmp_path))
+    assert steps[-2:] == [(2, 3, "begun"), (2, 3, "ended")]
+    assert signal.getsignal(signal.SIGINT) is earlier
+    run = RunFolder.open(tmp_path / "quickstart")
+    assert [record.epoch for record in run.history()] == [1]
+    assert run.load_network("last") is not None
+    assert "interrupted" in run.log_path.read_text()
 
 
 @pytest.mark.parametrize(

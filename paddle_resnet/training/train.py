@@ -22,6 +22,7 @@ from paddle_resnet.models import ResNet, count_parameters, create_model, load_pr
 from paddle_resnet.training.callbacks import Progress, Recorder
 from paddle_resnet.training.checkpoints import Checkpoints
 from paddle_resnet.training.cpu_backend import use_cpu_backend
+from paddle_resnet.training.interrupt import StopBetweenSteps
 from paddle_resnet.training.loss import SmoothedCrossEntropy
 from paddle_resnet.training.measures import SampleMeans
 from paddle_resnet.training.optimizer import make_optimizer
@@ -99,10 +100,17 @@ def _fit(run: RunFolder, network: ResNet, visual_dl: VisualDLLog, device: str) -
     recorder, progress = Recorder(run, visual_dl, checkpoints), Progress()
     started = time.monotonic()
     try:
-        with _without_paddles_warnings():
+        with _without_paddles_warnings(), StopBetweenSteps() as interrupt:
             model.fit(
-                train_loader, validation_loader, epochs=config.train.epochs, verbose=0, callbacks=[progress, recorder]
+                train_loader,
+                validation_loader,
+                epochs=config.train.epochs,
+                verbose=0,
+                callbacks=[progress, recorder, interrupt],
             )
+    except KeyboardInterrupt:
+        logger.info("interrupted; what the finished epochs gave is kept in %s", run.path)
+        raise
     finally:
         progress.stop()
     assert checkpoints.best is not None, "fit ends with at least one validated epoch"
