@@ -4,39 +4,63 @@ from __future__ import annotations
 
 from paddle import nn
 
-from paddle_resnet.models import blocks
+from paddle_resnet.models import blocks, plain, preact, stems, stochastic_depth
+from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.resnet import ResNet
-from paddle_resnet.onednn import layers
+from paddle_resnet.onednn import branch_layers, layers
 
 NORMALISATIONS_BEFORE_RELU: dict[type[nn.Layer], tuple[str, ...]] = {
-    ResNet: ("bn1",),
+    ResNet: ("bn1", "final_bn"),
+    stems.DeepStem: ("1", "4"),
     blocks.BasicBlock: ("bn1",),
     blocks.Bottleneck: ("bn1", "bn2"),
+    preact.PreActBasicBlock: ("bn1", "bn2"),
+    preact.PreActBottleneck: ("bn1", "bn2", "bn3"),
+    plain.PlainBlock: ("bn1", "bn2"),
 }
-"""The BatchNorm layers that are followed by a ReLU, in the layers whose `forward` is known."""
+"""The BatchNorm layers that are followed by a ReLU, in the layers whose `forward` is known.
+
+Each ReLU of theirs follows one. Where a network has the identity in a BatchNorm's place, its input is activated.
+"""
 
 REPLACEMENTS: dict[type[nn.Layer], type[nn.Layer]] = {
     nn.Conv2D: layers.Convolution,
     nn.BatchNorm2D: layers.BatchNorm,
     nn.ReLU: layers.FusedReLU,
     nn.MaxPool2D: layers.MaxPool,
+    nn.AvgPool2D: branch_layers.AveragePool,
     blocks.AddReLU: layers.AddReLU,
     blocks.ZeroPadShortcut: layers.ZeroPadShortcut,
+    preact.Add: branch_layers.Add,
+    stochastic_depth.StochasticDepth: branch_layers.StochasticDepth,
+    nn.Dropout: branch_layers.Dropout,
     ResNet: layers.ChannelsLastResNet,
 }
 
-UNCHANGED = (blocks.BasicBlock, blocks.Bottleneck, nn.Sequential, nn.Identity)
+UNCHANGED = (
+    stems.DeepStem,
+    blocks.BasicBlock,
+    blocks.Bottleneck,
+    preact.PreActBasicBlock,
+    preact.PreActBottleneck,
+    plain.PlainBlock,
+    nn.Sequential,
+    nn.Identity,
+)
 """They do not look into the layout."""
 
-HEAD = ("avgpool", "flatten", "fc")
+HEAD = ("avgpool", "flatten", "dropout", "fc")
 """The sublayers of a ResNet that `ChannelsLastResNet` gives what they are made for."""
 
 ORIGINALS: dict[type[nn.Layer], type[nn.Layer]] = {new: old for old, new in REPLACEMENTS.items()}
 ORIGINALS[layers.BatchNormReLU] = nn.BatchNorm2D
 
 
-def accelerate(network: ResNet) -> None:
+def accelerate(network: ImageClassifier, precision: layers.Precision = "float32") -> None:
     """Let oneDNN compute the network on the CPU, in place; input and output stay as they are.
+
+    With `precision` bfloat16, what flows between the layers and back is rounded to 8 bits of mantissa; sums within a
+    layer, statistics, parameters and their gradients stay float32, so the weights that an optimizer moves lose nothing.
 
     Parameters, buffers, their names and their order do not change: the state dict is saved and loaded as before, and an
     optimizer made before or after holds the same parameters. A copy (`copy.deepcopy`) is accelerated too. Ask
@@ -48,6 +72,7 @@ def accelerate(network: ResNet) -> None:
         TypeError: the network has a layer that this package does not know; nothing was changed then.
     """
     _take_classes({layer: _replacement(name, layer) for name, layer in _image_layers(network)} | _fused(network))
+    network.precision = precision
 
 
 def restore(network: nn.Layer) -> None:
@@ -75,17 +100,18 @@ def _is_usual(layer: nn.Layer) -> bool:
     return all(getattr(layer, name, "NCHW") == "NCHW" for name in ("_data_format", "data_format"))
 
 
-def _image_layers(network: ResNet) -> list[tuple[str, nn.Layer]]:
+def _image_layers(network: ImageClassifier) -> list[tuple[str, nn.Layer]]:
     """Every layer that sees images, by name: all but the head's."""
     head = {id(getattr(network, name)) for name in HEAD if hasattr(network, name)}
     return [(name, layer) for name, layer in network.named_sublayers(include_self=True) if id(layer) not in head]
 
 
-def _fused(network: ResNet) -> dict[nn.Layer, type[nn.Layer]]:
+def _fused(network: ImageClassifier) -> dict[nn.Layer, type[nn.Layer]]:
     return {
         getattr(layer, name): layers.BatchNormReLU
         for layer in _with_sublayers(network)
         for name in NORMALISATIONS_BEFORE_RELU.get(type(layer), ())
+        if isinstance(getattr(layer, name), nn.BatchNorm2D)
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 
@@ -25,6 +26,13 @@ def unavailable_reason(device: str | None = None) -> str | None:
     return _missing_library() or _unfit_library()
 
 
+def bfloat16_unavailable_reason() -> str | None:
+    """Why bfloat16 would not pay in these layers, in one line; None if it does. Ask `unavailable_reason` first."""
+    if library.instruction_set() & library.BFLOAT16 != library.BFLOAT16:
+        return f"{_what_limits_library()} oneDNN {library.instruction_set_name()} only, and bfloat16 needs AVX512-BF16"
+    return None
+
+
 def _missing_library() -> str | None:
     path = library.library_path()
     if path.is_file():
@@ -44,5 +52,12 @@ def _unfit_library() -> str | None:
     except (OSError, AttributeError) as error:
         return f"{library.library_path()} cannot be used: {' '.join(str(error).split())}"
     if library.instruction_set() & library.AVX2 != library.AVX2:
-        return f"the processor offers oneDNN {library.instruction_set_name()} only, and these layers need AVX2"
+        return f"{_what_limits_library()} oneDNN {library.instruction_set_name()} only, and these layers need AVX2"
     return None
+
+
+def _what_limits_library() -> str:
+    for variable in library.ISA_LIMITS:
+        if variable in os.environ:
+            return f"{variable}={os.environ[variable]} leaves"
+    return "the processor offers"

@@ -22,10 +22,16 @@ STATUS_NAMES |= {5: "runtime error", 6: "not required", 7: "invalid graph", 8: "
 
 CPU_ENGINE = 1
 IN_ORDER_STREAM = 1
-FLOAT32 = 3
 TAG_ANY = 1
 """The layout is the primitive's own choice."""
 USER_SCRATCHPAD = 1
+
+
+class DataType(IntEnum):
+    """``dnnl_data_type_t``."""
+
+    BFLOAT16 = 2
+    FLOAT32 = 3
 
 
 class Propagation(IntEnum):

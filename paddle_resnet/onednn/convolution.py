@@ -1,54 +1,18 @@
 """Convolution as oneDNN primitives. Buffers are addresses here; `functions` knows tensors.
 
-The weights keep Paddle's layout; where a primitive wants another, they are reordered in the thread's scratch memory.
+Tensors keep Paddle's layouts; where a primitive wants another, they are laid out anew in the thread's scratch memory.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from paddle_resnet.onednn.arranged import ArrangedInput, ArrangedOutput
 from paddle_resnet.onednn.bindings import Algorithm, Argument, Propagation, Query, functions
-from paddle_resnet.onednn.geometry import Image, Window
-from paddle_resnet.onednn.primitives import (
-    Context,
-    Handle,
-    Primitive,
-    any_layout,
-    channels_last,
-    contiguous,
-    describe,
-    layout_of,
-    reorder,
-    size_of,
-)
+from paddle_resnet.onednn.convolution_view import ConvolutionGeometry, View, best_view
+from paddle_resnet.onednn.geometry import Window
+from paddle_resnet.onednn.primitives import Context, Handle, Primitive, contiguous, describe, layout_of
 
 WIDEST_VECTOR = 16
 """float32 values in an AVX-512 register."""
-
-
-class ConvolutionGeometry(NamedTuple):
-    """A convolution; weights are ``[out, in / groups, kernel height, kernel width]`` as Paddle keeps them."""
-
-    source: Image
-    out_channels: int
-    window: Window
-    groups: int
-    bias: bool
-
-    @property
-    def destination(self) -> Image:
-        """The result's shape."""
-        return Image(
-            self.source.batch, self.out_channels, *self.window.positions(self.source.height, self.source.width)
-        )
-
-    @property
-    def weights_shape(self) -> tuple[int, ...]:
-        """The weights' shape for oneDNN: with groups, they are its first dimension."""
-        inputs = self.source.channels // self.groups
-        if self.groups == 1:
-            return (self.out_channels, inputs, *self.window.size)
-        return (self.groups, self.out_channels // self.groups, inputs, *self.window.size)
 
 
 def overruns_its_scratch(window: Window, inputs: int) -> bool:
@@ -66,49 +30,46 @@ class ConvolutionForward:
     """``destination = source * weights (+ bias)``."""
 
     def __init__(self, context: Context, geometry: ConvolutionGeometry) -> None:
-        description = _describe_convolution(context, geometry)
+        view = best_view(geometry)
+        source, destination = view.wanted(geometry.source), view.wanted(geometry.destination)
+        description = _describe_convolution(context, geometry, view)
         weights = layout_of(description, Query.WEIGHTS)
-        arguments = [
-            (Argument.SOURCE, channels_last(*geometry.source)),
-            (Argument.WEIGHTS, weights),
-            (Argument.DESTINATION, channels_last(*geometry.destination)),
-        ]
+        self._source = ArrangedInput(context, "source", view.given(geometry.source), source)
+        self._weights = ArrangedInput(context, "weights", view.given_weights(), weights)
+        self._destination = ArrangedOutput(context, "destination", destination, view.given(geometry.destination))
+        arguments = [(Argument.SOURCE, source), (Argument.WEIGHTS, weights), (Argument.DESTINATION, destination)]
         if geometry.bias:
             arguments.append((Argument.BIAS, contiguous(geometry.out_channels)))
-        self._scratch = context.scratch
-        self._weights_size = size_of(weights)
-        self._arrange_weights = reorder(context, contiguous(*geometry.weights_shape), weights)
         self._convolve = Primitive(context, description, arguments)
 
     def __call__(self, source: int, weights: int, destination: int, *bias: int) -> None:
         """Execute; `bias` is one address if the geometry has a bias."""
-        if self._arrange_weights is not None:
-            arranged = self._scratch.address("weights", self._weights_size)
-            self._arrange_weights(weights, arranged)
-            weights = arranged
-        self._convolve(source, weights, destination, *bias)
+        place = self._destination.place(destination)
+        self._convolve(self._source(source), self._weights(weights), place, *bias)
+        self._destination.deliver(place, destination)
 
 
 class ConvolutionBackwardData:
     """The gradient of the source."""
 
     def __init__(self, context: Context, geometry: ConvolutionGeometry) -> None:
-        source, destination = channels_last(*geometry.source), channels_last(*geometry.destination)
+        view = best_view(geometry)
+        source, destination = view.wanted(geometry.source), view.wanted(geometry.destination)
         description = describe(
             functions().convolution_backward_data_primitive_desc_create,
             context.engine,
             Algorithm.CONVOLUTION_DIRECT,
             source,
-            any_layout(*geometry.weights_shape),
+            view.wanted_weights(),
             destination,
-            *geometry.window.as_arguments(with_size=False),
-            _describe_convolution(context, geometry),
+            *view.window_arguments(),
+            _describe_convolution(context, geometry, view),
             context.attributes,
         )
         weights = layout_of(description, Query.WEIGHTS)
-        self._scratch = context.scratch
-        self._weights_size = size_of(weights)
-        self._arrange_weights = reorder(context, contiguous(*geometry.weights_shape), weights)
+        self._diff_destination = ArrangedInput(context, "source", view.given(geometry.destination), destination)
+        self._weights = ArrangedInput(context, "weights", view.given_weights(), weights)
+        self._diff_source = ArrangedOutput(context, "destination", source, view.given(geometry.source))
         self._convolve = Primitive(
             context,
             description,
@@ -117,29 +78,28 @@ class ConvolutionBackwardData:
 
     def __call__(self, diff_destination: int, weights: int, diff_source: int) -> None:
         """Execute."""
-        if self._arrange_weights is not None:
-            arranged = self._scratch.address("weights", self._weights_size)
-            self._arrange_weights(weights, arranged)
-            weights = arranged
-        self._convolve(diff_destination, weights, diff_source)
+        place = self._diff_source.place(diff_source)
+        self._convolve(self._diff_destination(diff_destination), self._weights(weights), place)
+        self._diff_source.deliver(place, diff_source)
 
 
 class ConvolutionBackwardWeights:
     """The gradients of the weights and of the bias."""
 
     def __init__(self, context: Context, geometry: ConvolutionGeometry) -> None:
-        source, destination = channels_last(*geometry.source), channels_last(*geometry.destination)
+        view = best_view(geometry, for_weights=True)
+        source, destination = view.wanted(geometry.source), view.wanted(geometry.destination)
         bias = contiguous(geometry.out_channels) if geometry.bias else None
         description = describe(
             functions().convolution_backward_weights_primitive_desc_create,
             context.engine,
             Algorithm.CONVOLUTION_DIRECT,
             source,
-            any_layout(*geometry.weights_shape),
+            view.wanted_weight_gradient(),
             bias,
             destination,
-            *geometry.window.as_arguments(with_size=False),
-            _describe_convolution(context, geometry),
+            *view.window_arguments(),
+            _describe_convolution(context, geometry, view),
             context.attributes,
         )
         weights = layout_of(description, Query.DIFF_WEIGHTS)
@@ -150,31 +110,28 @@ class ConvolutionBackwardWeights:
         ]
         if bias is not None:
             arguments.append((Argument.DIFF_BIAS, bias))
-        self._scratch = context.scratch
-        self._weights_size = size_of(weights)
-        self._restore_weights = reorder(context, weights, contiguous(*geometry.weights_shape))
+        self._source = ArrangedInput(context, "source", view.given(geometry.source), source)
+        self._diff_destination = ArrangedInput(context, "destination", view.given(geometry.destination), destination)
+        self._diff_weights = ArrangedOutput(context, "weights", weights, view.given_weights())
         self._convolve = Primitive(context, description, arguments)
 
     def __call__(self, source: int, diff_destination: int, diff_weights: int, *diff_bias: int) -> None:
         """Execute; `diff_bias` is one address if the geometry has a bias."""
-        if self._restore_weights is None:
-            self._convolve(source, diff_destination, diff_weights, *diff_bias)
-            return
-        arranged = self._scratch.address("weights", self._weights_size)
-        self._convolve(source, diff_destination, arranged, *diff_bias)
-        self._restore_weights(arranged, diff_weights)
+        place = self._diff_weights.place(diff_weights)
+        self._convolve(self._source(source), self._diff_destination(diff_destination), place, *diff_bias)
+        self._diff_weights.deliver(place, diff_weights)
 
 
-def _describe_convolution(context: Context, geometry: ConvolutionGeometry) -> Handle:
+def _describe_convolution(context: Context, geometry: ConvolutionGeometry, view: View) -> Handle:
     return describe(
         functions().convolution_forward_primitive_desc_create,
         context.engine,
         Propagation.FORWARD_TRAINING,
         Algorithm.CONVOLUTION_DIRECT,
-        channels_last(*geometry.source),
-        any_layout(*geometry.weights_shape),
+        view.wanted(geometry.source),
+        view.wanted_weights(),
         contiguous(geometry.out_channels) if geometry.bias else None,
-        channels_last(*geometry.destination),
-        *geometry.window.as_arguments(with_size=False),
+        view.wanted(geometry.destination),
+        *view.window_arguments(),
         context.attributes,
     )

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from paddle_resnet.onednn.bindings import Algorithm, Argument, Propagation, functions
-from paddle_resnet.onednn.primitives import Context, Primitive, contiguous, describe
+from typing import NamedTuple
 
-Rows = tuple[int, int]
-"""A tensor as rows and columns: oneDNN divides a single long dimension among threads less well."""
+from paddle_resnet.onednn.bindings import Algorithm, Argument, DataType, Propagation, functions
+from paddle_resnet.onednn.primitives import Context, Handle, Primitive, contiguous, describe
+
+
+class Rows(NamedTuple):
+    """A tensor as rows and columns: oneDNN divides a single long dimension among threads less well."""
+
+    rows: int
+    columns: int
+    data_type: DataType
+
+    def layout(self) -> Handle:
+        """Its memory."""
+        return contiguous(self.rows, self.columns, data_type=self.data_type)
 
 
 def add_relu_forward(context: Context, rows: Rows) -> Primitive:
     """``destination = max(first + second, 0)`` (arguments: first, second, destination)."""
-    layout = contiguous(*rows)
+    layout = rows.layout()
     description = describe(
         functions().binary_primitive_desc_create,
         context.engine,
@@ -33,7 +44,7 @@ def relu_backward(context: Context, rows: Rows) -> Primitive:
 
     A ReLU's result is above zero exactly where its source is, so the source need not be kept.
     """
-    layout = contiguous(*rows)
+    layout = rows.layout()
     forward = describe(
         functions().eltwise_forward_primitive_desc_create,
         context.engine,

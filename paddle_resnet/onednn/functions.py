@@ -1,4 +1,6 @@
-"""Convolution and batch normalisation of tensors: float32 on the CPU, images ``[N, H, W, C]``, gradients by oneDNN too.
+"""Convolution and batch normalisation of tensors on the CPU, images ``[N, H, W, C]``, gradients by oneDNN too.
+
+Images are float32 or bfloat16, and so are results and gradients; weights, statistics and their gradients are float32.
 
 Each function takes a direct way when no gradient is wanted, and keeps nothing then. Otherwise it is a `PyLayer`. Paddle
 (2.6 and 3.3) frees what a `PyLayer` kept in its first backward pass whatever `retain_graph` says, and a second pass
@@ -17,9 +19,9 @@ from paddle_resnet.onednn.convolution import (
     ConvolutionBackwardData,
     ConvolutionBackwardWeights,
     ConvolutionForward,
-    ConvolutionGeometry,
     overruns_its_scratch,
 )
+from paddle_resnet.onednn.convolution_view import ConvolutionGeometry
 from paddle_resnet.onednn.geometry import Window
 from paddle_resnet.onednn.normalization import NormalizationBackward, NormalizationForward, NormalizationGeometry
 from paddle_resnet.onednn.primitives import context
@@ -52,7 +54,7 @@ def convolution(
 def _convolve(
     x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor | None, geometry: ConvolutionGeometry
 ) -> paddle.Tensor:
-    result = tensors.allocate(geometry.destination.shape, "float32")
+    result = tensors.allocate(geometry.destination.shape, x.dtype)
     addresses = () if bias is None else (bias.data_ptr(),)
     forward = context().cached(ConvolutionForward, geometry)
     forward(x.data_ptr(), weight.data_ptr(), result.data_ptr(), *addresses)
@@ -78,7 +80,7 @@ class _Convolution(PyLayer):
         x_wanted, weight_wanted, *bias_wanted = ctx.wanted
         x_gradient = weight_gradient = bias_gradient = None
         if x_wanted:
-            x_gradient = tensors.allocate(x.shape, "float32")
+            x_gradient = tensors.allocate(x.shape, x.dtype)
             backward_data = context().cached(ConvolutionBackwardData, geometry)
             backward_data(gradient.data_ptr(), weight.data_ptr(), x_gradient.data_ptr())
         if weight_wanted or any(bias_wanted):
@@ -154,7 +156,7 @@ def _normalize(
 ) -> tuple[paddle.Tensor, paddle.Tensor | None]:
     """Return the result, and the workspace if there is one."""
     forward = context().cached(NormalizationForward, geometry)
-    result = tensors.allocate(x.shape, "float32")
+    result = tensors.allocate(x.shape, x.dtype)
     workspace = tensors.workspace(forward.workspace_size)
     forward.run(
         x.data_ptr(),
@@ -189,7 +191,7 @@ class _BatchNorm(PyLayer):
     def backward(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor | None, ...]:
         x, weight, mean, variance, workspace = tensors.recall(ctx)
         gradient = tensors.as_contiguous(gradient)
-        x_gradient = tensors.allocate(x.shape, "float32")
+        x_gradient = tensors.allocate(x.shape, x.dtype)
         weight_gradient, bias_gradient = (tensors.allocate(weight.shape, "float32") for _ in range(2))
         context().cached(NormalizationBackward, ctx.geometry).run(
             x.data_ptr(),

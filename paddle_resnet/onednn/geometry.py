@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from paddle_resnet.onednn.bindings import dimensions
+from paddle_resnet.onednn.bindings import DataType, dimensions
 
 Pair = tuple[int, int]
 
@@ -40,12 +40,13 @@ class Window(NamedTuple):
 
 
 class Image(NamedTuple):
-    """The shape of an ``[N, H, W, C]`` tensor, in the order of oneDNN."""
+    """The shape of an ``[N, H, W, C]`` tensor, in the order of oneDNN, and the type of its numbers."""
 
     batch: int
     channels: int
     height: int
     width: int
+    data_type: DataType
 
     @property
     def shape(self) -> list[int]:

@@ -3,9 +3,14 @@
 Each is a subclass of the native layer with another `forward` only: it has the same parameters, buffers and settings, so
 a layer of a network becomes one by taking its class (`accelerate`). Tensors that these layers are not made for (another
 dtype, another device, no images, a graph being traced) go to the native layer.
+
+Between the network's input and its head, images are float32 or bfloat16: each layer goes on with what it is given.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
 
 import paddle
 from paddle import nn
@@ -13,8 +18,10 @@ from paddle.nn import functional
 
 from paddle_resnet.models import blocks
 from paddle_resnet.models.resnet import ResNet
-from paddle_resnet.onednn import functions, plain_functions
+from paddle_resnet.onednn import functions, plain_functions, tensors
 from paddle_resnet.onednn.geometry import Pair, Window
+
+Precision = Literal["float32", "bfloat16"]
 
 
 def channels_first(x: paddle.Tensor) -> paddle.Tensor:
@@ -29,7 +36,23 @@ def channels_last(x: paddle.Tensor) -> paddle.Tensor:
 
 def suits(x: paddle.Tensor) -> bool:
     """Whether oneDNN's layers are made for this tensor."""
-    return paddle.in_dynamic_mode() and x.dtype == paddle.float32 and x.place.is_cpu_place() and x.size > 0
+    return paddle.in_dynamic_mode() and x.dtype in tensors.DATA_TYPES and x.place.is_cpu_place() and x.size > 0
+
+
+def natively(forward: Callable[[paddle.Tensor], paddle.Tensor], x: paddle.Tensor) -> paddle.Tensor:
+    """Let a native layer's `forward` compute on ``[N, H, W, C]``."""
+    return channels_last(in_float32(forward, channels_first(x)))
+
+
+def in_float32(forward: Callable[..., paddle.Tensor], *tensors_given: paddle.Tensor) -> paddle.Tensor:
+    """Let a native layer's `forward` compute where the layout does not matter.
+
+    Paddle has few operators for bfloat16 on the CPU: bfloat16 tensors are widened before, and the result is rounded.
+    """
+    (kind,) = {x.dtype for x in tensors_given}
+    if kind != paddle.bfloat16:
+        return forward(*tensors_given)
+    return forward(*(x.cast(paddle.float32) for x in tensors_given)).cast(kind)
 
 
 class Convolution(nn.Conv2D):
@@ -40,7 +63,7 @@ class Convolution(nn.Conv2D):
         padding = _padding(self._updated_padding)
         unusual = self._padding_algorithm != "EXPLICIT" or self._padding_mode != "zeros"
         if padding is None or unusual or not suits(x):
-            return channels_last(super().forward(channels_first(x)))
+            return natively(super().forward, x)
         window = Window(tuple(self.weight.shape[2:]), _pair(self._stride), *padding, _pair(self._dilation))
         return functions.convolution(x, self.weight, self.bias, window, self._groups)
 
@@ -53,7 +76,7 @@ class BatchNorm(nn.BatchNorm2D):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Normalise ``[N, H, W, C]``; in training, update the running statistics."""
         if not suits(x):
-            x = channels_last(super().forward(channels_first(x)))
+            x = natively(super().forward, x)
             return functional.relu(x) if self.relu else x
         return functions.batch_norm(
             x,
@@ -98,7 +121,7 @@ class ZeroPadShortcut(blocks.ZeroPadShortcut):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Subsample and pad ``[N, H, W, in]`` to ``[N, ceil(H / stride), ceil(W / stride), out]``."""
         if not suits(x):
-            return channels_last(super().forward(channels_first(x)))
+            return natively(super().forward, x)
         return plain_functions.zero_pad_shortcut(x, self.stride, self.new_channels)
 
 
@@ -109,7 +132,7 @@ class MaxPool(nn.MaxPool2D):
         """Take each window's maximum: ``[N, H, W, C]`` to ``[N, H', W', C]``."""
         padding = _padding(self.padding)
         if padding is None or self.ceil_mode or not suits(x):
-            return channels_last(super().forward(channels_first(x)))
+            return natively(super().forward, x)
         size = _pair(self.ksize)
         stride = size if self.stride is None else _pair(self.stride)
         return plain_functions.max_pool(x, Window(size, stride, *padding))
@@ -118,19 +141,32 @@ class MaxPool(nn.MaxPool2D):
 class ChannelsLastResNet(ResNet):
     """A ResNet whose layers between images and features are those of this module."""
 
+    precision: Precision = "float32"
+    """Of the images between the layers; input, output and parameters are float32."""
+
     def forward_features(self, x: paddle.Tensor) -> paddle.Tensor:
         """Images float32 ``[N, in_channels, H, W]`` to the last stage's features ``[N, channels, H', W']``."""
-        return channels_first(self._channels_last_features(x))
+        return channels_first(self._channels_last_features(x)).cast(x.dtype)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Images float32 ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``."""
+        """Images float32 ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``; without a head, to the features."""
+        if not self.include_top:
+            return self.forward_features(x)
         features = self._channels_last_features(x)
         if not suits(features):
             return self.forward_head(channels_first(features))
-        return self.fc(plain_functions.global_average_pool(features))
+        return self.forward_pooled(plain_functions.global_average_pool(features).cast(x.dtype))
+
+    def forward_stages(self, x: paddle.Tensor) -> list[paddle.Tensor]:
+        """Images float32 ``[N, in_channels, H, W]`` to each stage's output ``[N, channels, H', W']``."""
+        return [channels_first(output).cast(x.dtype) for output in super().forward_stages(self._images(x))]
 
     def _channels_last_features(self, x: paddle.Tensor) -> paddle.Tensor:
-        return super().forward_features(channels_last(x))
+        return super().forward_features(self._images(x))
+
+    def _images(self, x: paddle.Tensor) -> paddle.Tensor:
+        x = channels_last(x)
+        return x.cast(self.precision) if suits(x) else x
 
 
 def _pair(value: int | list[int] | tuple[int, ...]) -> Pair:

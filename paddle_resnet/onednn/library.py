@@ -11,6 +11,7 @@ import paddle
 
 MAJOR_VERSION = 3
 AVX2 = 0x7
+BFLOAT16 = 0xE7
 
 ISA_NAMES = {
     0x0: "generic",
@@ -27,6 +28,9 @@ ISA_NAMES = {
     0x1FEF: "AMX-FP16",
 }
 """oneDNN's ``dnnl_cpu_isa_t``: each value is a set of bits that contains those of the instruction sets it extends."""
+
+ISA_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+"""Environment variables that keep oneDNN from the newer instruction sets, the one it asks first."""
 
 
 class Version(NamedTuple):
@@ -83,3 +87,8 @@ def instruction_set_name() -> str:
     """The same by name, for example ``"AVX2"``."""
     value = instruction_set()
     return ISA_NAMES.get(value, hex(value))
+
+
+def description() -> str:
+    """Version and instruction set, for example ``"3.6.2, AVX512-BF16"``."""
+    return f"{version()}, {instruction_set_name()}"

@@ -45,7 +45,7 @@ class NormalizationForward:
 
     def __init__(self, context: Context, geometry: NormalizationGeometry) -> None:
         description = _describe_normalization(context, geometry)
-        image, channels = channels_last(*geometry.source), contiguous(geometry.source.channels)
+        image, channels = channels_last(geometry.source), contiguous(geometry.source.channels)
         arguments = [
             (Argument.SOURCE, image),
             (Argument.SCALE, channels),
@@ -65,7 +65,7 @@ class NormalizationBackward:
     """The gradients of source, scale and shift."""
 
     def __init__(self, context: Context, geometry: NormalizationGeometry) -> None:
-        image, channels = channels_last(*geometry.source), contiguous(geometry.source.channels)
+        image, channels = channels_last(geometry.source), contiguous(geometry.source.channels)
         forward = _describe_normalization(context, geometry)
         description = describe(
             functions().batch_normalization_backward_primitive_desc_create,
@@ -96,7 +96,7 @@ class NormalizationBackward:
 
 
 def _describe_normalization(context: Context, geometry: NormalizationGeometry) -> Handle:
-    image = channels_last(*geometry.source)
+    image = channels_last(geometry.source)
     propagation = Propagation.FORWARD_TRAINING if geometry.for_backward else Propagation.FORWARD_INFERENCE
     return describe(
         functions().batch_normalization_forward_primitive_desc_create,

@@ -1,4 +1,6 @@
-"""The operations without parameters on tensors: float32 on the CPU, images ``[N, H, W, C]``, gradients by oneDNN too.
+"""The operations without parameters on tensors on the CPU, images ``[N, H, W, C]``, gradients by oneDNN too.
+
+Tensors are float32 or bfloat16, and so are results and gradients.
 
 What `functions` says of gradients holds here as well.
 """
@@ -37,12 +39,12 @@ def add_relu(x: paddle.Tensor, shortcut: paddle.Tensor, *, share_gradient: bool 
 
 def _rows(x: paddle.Tensor) -> Rows:
     rows = x.shape[0] if x.ndim else 1
-    return rows, x.size // rows
+    return Rows(rows, x.size // rows, tensors.data_type_of(x))
 
 
 def _add_relu(x: paddle.Tensor, shortcut: paddle.Tensor) -> paddle.Tensor:
     x, shortcut = tensors.as_contiguous(x), tensors.as_contiguous(shortcut)
-    result = tensors.allocate(x.shape, "float32")
+    result = tensors.allocate(x.shape, x.dtype)
     forward = context().cached(add_relu_forward, _rows(x))
     forward(x.data_ptr(), shortcut.data_ptr(), result.data_ptr())
     return result
@@ -61,7 +63,7 @@ class _AddReLU(PyLayer):
     def backward(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor | None, ...]:
         (result,) = tensors.recall(ctx)
         gradient = tensors.as_contiguous(gradient)
-        x_gradient = tensors.allocate(result.shape, "float32")
+        x_gradient = tensors.allocate(result.shape, result.dtype)
         context().cached(relu_backward, _rows(result))(result.data_ptr(), gradient.data_ptr(), x_gradient.data_ptr())
         both_wanted_apart = all(ctx.wanted) and not ctx.share_gradient
         return tensors.select(ctx.wanted, x_gradient, x_gradient.clone() if both_wanted_apart else x_gradient)
@@ -91,7 +93,7 @@ def _pool_windows(x: paddle.Tensor, geometry: PoolingGeometry) -> tuple[paddle.T
     """Return the result, and the workspace if there is one."""
     x = tensors.as_contiguous(x)
     forward = context().cached(PoolingForward, geometry)
-    result = tensors.allocate(geometry.destination.shape, "float32")
+    result = tensors.allocate(geometry.destination.shape, x.dtype)
     workspace = tensors.workspace(forward.workspace_size)
     forward.run(x.data_ptr(), result.data_ptr(), *tensors.address_of(workspace))
     return result, workspace
@@ -109,7 +111,7 @@ class _Pooling(PyLayer):
     def backward(ctx: Any, gradient: paddle.Tensor) -> paddle.Tensor:
         (workspace,) = tensors.recall(ctx)
         gradient = tensors.as_contiguous(gradient)
-        x_gradient = tensors.allocate(ctx.geometry.source.shape, "float32")
+        x_gradient = tensors.allocate(ctx.geometry.source.shape, gradient.dtype)
         backward = context().cached(PoolingBackward, ctx.geometry)
         backward.run(gradient.data_ptr(), x_gradient.data_ptr(), *tensors.address_of(workspace))
         return x_gradient
@@ -132,7 +134,7 @@ def zero_pad_shortcut(x: paddle.Tensor, stride: int, new_channels: int) -> paddl
 
 def _zero_pad(x: paddle.Tensor, geometry: ZeroPadGeometry) -> paddle.Tensor:
     x = tensors.as_contiguous(x)
-    result = paddle.zeros(geometry.destination.shape, "float32")
+    result = paddle.zeros(geometry.destination.shape, x.dtype)
     context().cached(take_pixels, geometry)(x.data_ptr(), result.data_ptr())
     return result
 
@@ -148,6 +150,6 @@ class _ZeroPadShortcut(PyLayer):
     def backward(ctx: Any, gradient: paddle.Tensor) -> paddle.Tensor:
         tensors.recall(ctx)
         gradient = tensors.as_contiguous(gradient)
-        x_gradient = paddle.zeros(ctx.geometry.source.shape, "float32")
+        x_gradient = paddle.zeros(ctx.geometry.source.shape, gradient.dtype)
         context().cached(put_pixels_back, ctx.geometry)(gradient.data_ptr(), x_gradient.data_ptr())
         return x_gradient

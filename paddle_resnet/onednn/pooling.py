@@ -22,7 +22,7 @@ class PoolingGeometry(NamedTuple):
     def destination(self) -> Image:
         """The result's shape."""
         positions = self.window.positions(self.source.height, self.source.width)
-        return Image(self.source.batch, self.source.channels, *positions)
+        return Image(self.source.batch, self.source.channels, *positions, self.source.data_type)
 
 
 class PoolingForward:
@@ -31,8 +31,8 @@ class PoolingForward:
     def __init__(self, context: Context, geometry: PoolingGeometry) -> None:
         description = _describe_pooling(context, geometry)
         arguments = [
-            (Argument.SOURCE, channels_last(*geometry.source)),
-            (Argument.DESTINATION, channels_last(*geometry.destination)),
+            (Argument.SOURCE, channels_last(geometry.source)),
+            (Argument.DESTINATION, channels_last(geometry.destination)),
         ]
         workspace = layout_of(description, Query.WORKSPACE)
         self.workspace_size = size_of(workspace)
@@ -46,7 +46,7 @@ class PoolingBackward:
 
     def __init__(self, context: Context, geometry: PoolingGeometry) -> None:
         forward = _describe_pooling(context, geometry)
-        source, destination = channels_last(*geometry.source), channels_last(*geometry.destination)
+        source, destination = channels_last(geometry.source), channels_last(geometry.destination)
         description = describe(
             functions().pooling_backward_primitive_desc_create,
             context.engine,
@@ -70,8 +70,8 @@ def _describe_pooling(context: Context, geometry: PoolingGeometry) -> Handle:
         context.engine,
         Propagation.FORWARD_TRAINING if geometry.for_backward else Propagation.FORWARD_INFERENCE,
         geometry.algorithm,
-        channels_last(*geometry.source),
-        channels_last(*geometry.destination),
+        channels_last(geometry.source),
+        channels_last(geometry.destination),
         *geometry.window.as_arguments(with_size=True),
         context.attributes,
     )

@@ -17,19 +17,20 @@ import paddle
 
 from paddle_resnet.onednn.bindings import (
     CPU_ENGINE,
-    FLOAT32,
     IN_ORDER_STREAM,
     SUCCESS,
     TAG_ANY,
     USER_SCRATCHPAD,
     Algorithm,
     Argument,
+    DataType,
     ExecutionArgument,
     Query,
     check,
     dimensions,
     functions,
 )
+from paddle_resnet.onednn.geometry import Image
 
 CACHE_CAPACITY = 512
 """Primitives a thread keeps. A training step of ResNet-152 uses about 120 different ones."""
@@ -64,29 +65,31 @@ def describe(create: Callable[..., Any], *arguments: Any) -> Handle:
     return Handle("primitive_desc", create, *arguments)
 
 
-def strided(shape: tuple[int, ...], strides: tuple[int, ...]) -> Handle:
-    """Describe float32 memory of `shape` whose strides are counted in elements."""
+def strided(shape: tuple[int, ...], strides: tuple[int, ...], data_type: DataType) -> Handle:
+    """Describe memory of `shape` whose strides are counted in elements."""
     create = functions().memory_desc_create_with_strides
-    return Handle("memory_desc", create, len(shape), dimensions(shape), FLOAT32, dimensions(strides))
+    return Handle("memory_desc", create, len(shape), dimensions(shape), data_type, dimensions(strides))
 
 
-def contiguous(*shape: int) -> Handle:
-    """Describe float32 memory in the order of its dimensions."""
+def contiguous(*shape: int, data_type: DataType = DataType.FLOAT32) -> Handle:
+    """Describe memory in the order of its dimensions."""
     strides = [1]
     for size in reversed(shape[1:]):
         strides.insert(0, strides[0] * size)
-    return strided(shape, tuple(strides))
+    return strided(shape, tuple(strides), data_type)
 
 
-def channels_last(batch: int, channels: int, height: int, width: int) -> Handle:
+def channels_last(image: Image) -> Handle:
     """Describe an ``[N, H, W, C]`` tensor; oneDNN names dimensions in the order N, C, H, W whatever the layout."""
-    return strided((batch, channels, height, width), (height * width * channels, 1, width * channels, channels))
+    batch, channels, height, width, data_type = image
+    strides = (height * width * channels, 1, width * channels, channels)
+    return strided((batch, channels, height, width), strides, data_type)
 
 
-def any_layout(*shape: int) -> Handle:
-    """Describe float32 memory whose layout the primitive chooses."""
+def any_layout(*shape: int, data_type: DataType = DataType.FLOAT32) -> Handle:
+    """Describe memory whose layout the primitive chooses."""
     create = functions().memory_desc_create_with_tag
-    return Handle("memory_desc", create, len(shape), dimensions(shape), FLOAT32, TAG_ANY)
+    return Handle("memory_desc", create, len(shape), dimensions(shape), data_type, TAG_ANY)
 
 
 def layout_of(description: Handle, which: Query) -> Any:

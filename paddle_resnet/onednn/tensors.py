@@ -6,7 +6,11 @@ from typing import Any
 
 import paddle
 
+from paddle_resnet.onednn.bindings import DataType
 from paddle_resnet.onednn.geometry import Image
+
+DATA_TYPES = {paddle.float32: DataType.FLOAT32, paddle.bfloat16: DataType.BFLOAT16}
+"""The types of numbers that these layers work on."""
 
 allocate = paddle.empty
 """Makes the tensors that oneDNN writes; tests replace it to prove that every element is written."""
@@ -60,11 +64,16 @@ def select(wanted: tuple[bool, ...], *gradients: paddle.Tensor | None) -> tuple[
 
 
 def image_of(x: paddle.Tensor) -> Image:
-    """The shape of an ``[N, H, W, C]`` tensor; refuse any but float32, whose memory would be read as something else."""
-    if x.dtype != paddle.float32:
-        raise TypeError(f"oneDNN layers work on float32, not {x.dtype}")
+    """The shape and type of an ``[N, H, W, C]`` tensor."""
     batch, height, width, channels = x.shape
-    return Image(batch, channels, height, width)
+    return Image(batch, channels, height, width, data_type_of(x))
+
+
+def data_type_of(x: paddle.Tensor) -> DataType:
+    """The type of the tensor's numbers; refuse those whose memory would be read as something else."""
+    if x.dtype not in DATA_TYPES:
+        raise TypeError(f"oneDNN layers work on float32 and bfloat16, not {x.dtype}")
+    return DATA_TYPES[x.dtype]
 
 
 def address_of(tensor: paddle.Tensor | None) -> tuple[int, ...]:

@@ -18,19 +18,20 @@ class ZeroPadGeometry(NamedTuple):
     @property
     def destination(self) -> Image:
         """The result's shape."""
-        batch, channels, height, width = self.source
-        return Image(batch, channels + self.new_channels, -(-height // self.stride), -(-width // self.stride))
+        batch, channels, height, width, data_type = self.source
+        rows, columns = -(-height // self.stride), -(-width // self.stride)
+        return Image(batch, channels + self.new_channels, rows, columns, data_type)
 
     def taken_pixels(self) -> Handle:
         """The pixels that are taken, where they lie in the source."""
-        _, channels, height, width = self.source
+        _, channels, height, width, data_type = self.source
         step = self.stride * channels
-        return strided(self._common_shape(), (height * width * channels, 1, width * step, step))
+        return strided(self._common_shape(), (height * width * channels, 1, width * step, step), data_type)
 
     def old_channels(self) -> Handle:
         """The same pixels, where they lie in the destination."""
-        _, channels, height, width = self.destination
-        return strided(self._common_shape(), (height * width * channels, 1, width * channels, channels))
+        _, channels, height, width, data_type = self.destination
+        return strided(self._common_shape(), (height * width * channels, 1, width * channels, channels), data_type)
 
     def _common_shape(self) -> tuple[int, ...]:
         return (self.source.batch, self.source.channels, self.destination.height, self.destination.width)

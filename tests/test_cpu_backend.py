@@ -1,0 +1,87 @@
+"""Who computes a network's layers on the CPU, and in what numbers; and the memory that training keeps."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from paddle_resnet import create_model
+from paddle_resnet.errors import UsageError
+from paddle_resnet.onednn import is_accelerated, library, unavailable_reason
+from paddle_resnet.training import heap
+from paddle_resnet.training.cpu_backend import use_cpu_backend
+
+AVX512_VNNI, AVX512_BF16 = 0x67, 0xE7
+
+
+@pytest.fixture
+def network():
+    return create_model("resnet8")
+
+
+@pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
+@pytest.mark.parametrize(
+    ("precision", "instructions", "used"),
+    [
+        ("float32", AVX512_BF16, "float32"),
+        ("auto", AVX512_BF16, "bfloat16"),
+        ("auto", AVX512_VNNI, "float32"),
+        ("bfloat16", AVX512_BF16, "bfloat16"),
+    ],
+)
+def test_precision(network, monkeypatch, caplog, precision, instructions, used):
+    monkeypatch.setattr(library, "instruction_set", lambda: instructions)
+    with caplog.at_level("INFO", logger="paddle_resnet"):
+        use_cpu_backend(network, "auto", "cpu", precision)
+    assert is_accelerated(network) and network.precision == used
+    assert caplog.messages[-1].endswith(used)
+
+
+@pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
+def test_bfloat16_by_name_needs_a_processor_that_has_it(network, monkeypatch):
+    monkeypatch.setattr(library, "instruction_set", lambda: AVX512_VNNI)
+    with pytest.raises(UsageError, match=r"train\.cpu_precision bfloat16: .*AVX512-VNNI only.*use auto or float32"):
+        use_cpu_backend(network, "auto", "cpu", "bfloat16")
+    assert not is_accelerated(network)
+
+
+def test_bfloat16_by_name_needs_onednn(network):
+    with pytest.raises(UsageError, match="bfloat16 needs the oneDNN backend, but it is not used, as asked for"):
+        use_cpu_backend(network, "native", "cpu", "bfloat16")
+
+
+def test_a_gpus_network_is_left_alone(network):
+    use_cpu_backend(network, "onednn", "gpu:0", "bfloat16")
+    assert not is_accelerated(network)
+
+
+COUNT_PAGE_FAULTS = """
+import resource
+import numpy as np
+from paddle_resnet.training.heap import keep_freed_memory
+
+assert keep_freed_memory()
+counts = []
+for _ in range(6):
+    np.ones(10_000_000)
+    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(counts[-1] - counts[1])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
+def test_freed_memory_is_used_again():
+    environment = {name: value for name, value in os.environ.items() if name not in heap.USERS_OWN}
+    faults = subprocess.run(
+        [sys.executable, "-c", COUNT_PAGE_FAULTS], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    # Four arrays of 80 MB are 80,000 pages of 4 kB where the system gives each of them anew.
+    assert int(faults) < 1000
+
+
+def test_an_allocator_of_the_users_choice_is_left_alone(monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
+    assert not heap.keep_freed_memory()
