@@ -9,7 +9,7 @@ from __future__ import annotations
 import _codecs
 import pickle
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -41,6 +41,8 @@ def load(
     *,
     allowed: Mapping[tuple[str, str], Any] = NUMPY_GLOBALS,
     encoding: str = "ASCII",
+    persistent_load: Callable[[Any], Any] | None = None,
+    remedy: str = "",
 ) -> Any:
     """Read one pickle whose only globals are the `allowed` ones.
 
@@ -49,12 +51,14 @@ def load(
         name: what an error calls the file.
         allowed: (module, name) as written in the file, to the object it stands for.
         encoding: how the byte strings of Python 2 are read, as in `pickle.load`.
+        persistent_load: gives what a persistent id stands for; None: the pickle may have none.
+        remedy: what a person can do about a refused global, said at the error's end.
 
     Raises:
         UsageError: the file asks for another global, or is damaged, cut short or no pickle at all.
     """
     try:
-        return _RestrictedUnpickler(file, name, allowed, encoding).load()
+        return _RestrictedUnpickler(file, name, allowed, encoding, persistent_load, remedy).load()
     except UsageError:
         raise
     except Exception as error:  # damaged opcodes surface as almost any exception
@@ -68,10 +72,20 @@ def load(
 class _RestrictedUnpickler(pickle.Unpickler):
     """The unpickler of Python's documentation, "Restricting Globals"."""
 
-    def __init__(self, file: BinaryIO, name: str, allowed: Mapping[tuple[str, str], Any], encoding: str) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        name: str,
+        allowed: Mapping[tuple[str, str], Any],
+        encoding: str,
+        persistent_load: Callable[[Any], Any] | None,
+        remedy: str,
+    ) -> None:
         super().__init__(file, encoding=encoding)
         self._name = name
         self._allowed = allowed
+        self._persistent_load = persistent_load
+        self._remedy = remedy
 
     def find_class(self, module: str, name: str) -> Any:
         """Look a global up among the allowed ones, never by importing it."""
@@ -80,4 +94,17 @@ class _RestrictedUnpickler(pickle.Unpickler):
         except KeyError:
             raise UsageError(
                 f"{self._name}: asks for {module}.{name}, which is not data: loading it could run code"
+                + (f"; {self._remedy}" if self._remedy else "")
             ) from None
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Resolve a reference to what lies outside the pickle."""
+        if self._persistent_load is None:
+            raise pickle.UnpicklingError("it refers to data outside the pickle")
+        return self._persistent_load(pid)
+
+
+def kind_of(value: Any) -> str:
+    """What an error calls a value of the wrong kind: ``an empty dict``, ``a list``."""
+    empty = isinstance(value, dict | list | tuple) and not value
+    return f"{'an empty' if empty else 'a'} {type(value).__name__}"

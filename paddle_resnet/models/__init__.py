@@ -1,19 +1,33 @@
 """The networks: residual blocks, the family's table, and reading weights."""
 
-from paddle_resnet.models.factory import create_model
+from paddle_resnet.models.batch_norm import BatchNorm
+from paddle_resnet.models.classifier import ImageClassifier, count_parameters
+from paddle_resnet.models.factory import create_configured_model, create_model
 from paddle_resnet.models.registry import ModelEntry, list_models, model_entry
-from paddle_resnet.models.resnet import ResNet, count_parameters
-from paddle_resnet.models.weights import LoadReport, load_pretrained, load_weights, read_state_dict
+from paddle_resnet.models.resnet import ResNet
+from paddle_resnet.models.weights import (
+    LoadReport,
+    convert_weights,
+    load_pretrained,
+    load_weights,
+    read_state_dict,
+    write_state_dict,
+)
 
 __all__ = [
+    "BatchNorm",
+    "ImageClassifier",
     "LoadReport",
     "ModelEntry",
     "ResNet",
+    "convert_weights",
     "count_parameters",
+    "create_configured_model",
     "create_model",
     "list_models",
     "load_pretrained",
     "load_weights",
     "model_entry",
     "read_state_dict",
+    "write_state_dict",
 ]

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, get_args
 
 import paddle
 
-from paddle_resnet.errors import UsageError
-from paddle_resnet.models.registry import model_entry
-from paddle_resnet.models.resnet import ResNet
+from paddle_resnet.config import ModelConfig
+from paddle_resnet.errors import UsageError, did_you_mean
+from paddle_resnet.models.classifier import ImageClassifier
+from paddle_resnet.models.registry import ModelEntry, model_entry
+from paddle_resnet.models.stems import Stem
 from paddle_resnet.models.weights import load_pretrained
+
+IMAGE_CHANNELS = 3  # of every data source: grey images are replicated
 
 
 def create_model(
-    name: str, num_classes: int | None = None, *, in_channels: int = 3, pretrained: str | Path | None = None
-) -> ResNet:
+    name: str,
+    num_classes: int | None = None,
+    *,
+    in_channels: int | None = None,
+    pretrained: str | Path | None = None,
+    stem: Stem | None = None,
+    zero_init_residual: bool = False,
+    dropout: float = 0.0,
+    stochastic_depth: float = 0.0,
+    include_top: bool = True,
+) -> ImageClassifier:
     """Make a network of `list_models()`.
 
     Two networks of one name have the same parameter names, so that an optimizer's saved state fits any of them; do not
@@ -23,22 +37,67 @@ def create_model(
     Args:
         name: the network's name, for example ``"resnet20"``.
         num_classes: outputs of the head; None: the design's own (1,000 for ImageNet's, 10 for CIFAR's).
-        in_channels: channels of the images.
-        pretrained: None for new weights, ``"imagenet"`` for the official ones, or the path of a ``.pdparams`` file.
+        in_channels: channels of the images; None: the design's own (3, but 1 for ``"resnet18_d2l"``).
+        pretrained: None for new weights, ``"imagenet"`` for the official ones, or the path of a weights file.
             With another number of classes the head stays new; `load_pretrained` reports what was loaded.
+        stem: ``"imagenet"``, ``"cifar"``, ``"cifar_pool"`` or ``"deep"``, see `ResNet`; None: the design's own.
+        zero_init_residual: every residual block starts as its shortcut.
+        dropout: probability that a feature is dropped in training: before the last layer, but in the blocks of a wide
+            ResNet (``"wrn_..."``).
+        stochastic_depth: probability that the last block's residual branch is dropped in training, growing linearly
+            from the first block; see `StochasticDepth`.
+        include_top: False: no head; the network answers with the features ``[N, channels, H', W']``.
 
     Raises:
-        UsageError: an unknown name, a number below 1, or weights that are missing, damaged or of another architecture.
+        UsageError: an unknown name, a value that cannot be, an option that the network lacks, or weights that are
+            missing, damaged or of another architecture.
     """
     entry = model_entry(name)
-    if num_classes is None:
-        num_classes = entry.num_classes
+    num_classes = entry.num_classes if num_classes is None else num_classes
+    in_channels = entry.in_channels if in_channels is None else in_channels
     for argument, number in (("num_classes", num_classes), ("in_channels", in_channels)):
         if number < 1:
             raise UsageError(f"{argument}: expected a number of at least 1, got {number}")
+    for argument, probability in (("dropout", dropout), ("stochastic_depth", stochastic_depth)):
+        if not 0.0 <= probability < 1.0:
+            raise UsageError(f"{argument}: expected a probability of at least 0 and below 1, got {probability}")
+    options = {"stem": stem, "zero_init_residual": zero_init_residual, "stochastic_depth": stochastic_depth}
+    chosen = _known_to(entry, name, {option: value for option, value in options.items() if value})
     # Paddle numbers parameters through the whole process and keys an optimizer's state by these names.
     with paddle.utils.unique_name.guard():
-        network = entry.build(num_classes, in_channels)
+        network = entry.make(num_classes=num_classes, in_channels=in_channels, dropout=dropout, **chosen)
+    network.model_name = name
     if pretrained is not None:
         load_pretrained(network, name, pretrained)
+    if not include_top:
+        network.remove_classifier()
     return network
+
+
+def create_configured_model(config: ModelConfig, num_classes: int) -> ImageClassifier:
+    """Make the network that a run's config describes, for its data's RGB images, with new weights.
+
+    Raises:
+        UsageError: as `create_model`.
+    """
+    return create_model(
+        config.name,
+        num_classes,
+        in_channels=IMAGE_CHANNELS,
+        stem=config.stem,
+        zero_init_residual=config.zero_init_residual,
+        dropout=config.dropout,
+        stochastic_depth=config.stochastic_depth,
+    )
+
+
+def _known_to(entry: ModelEntry, name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return `options` if the network has all of them, and the stem is one."""
+    stems = get_args(Stem)
+    if "stem" in options and options["stem"] not in stems:
+        suggestion = did_you_mean(str(options["stem"]), stems)
+        raise UsageError(f"stem: expected one of {', '.join(stems)}, got {options['stem']!r}{suggestion}")
+    for option in options:
+        if option in entry.lacks:
+            raise UsageError(f"{option}: {name} has no such option; leave it out, or take another network")
+    return options

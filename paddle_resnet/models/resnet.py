@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import paddle
 from paddle import nn
 
-from paddle_resnet.models.blocks import Block, Shortcut, convolution, projection_shortcut
+from paddle_resnet.models.blocks import DEFAULT_OPTIONS, Block, BlockOptions, Shortcut, projection_shortcut
+from paddle_resnet.models.classifier import ImageClassifier
+from paddle_resnet.models.stems import Stem, stem_convolution, stem_pool
+from paddle_resnet.models.stochastic_depth import linear_decay
 
 
-class ResNet(nn.Layer):
+class ResNet(ImageClassifier):
     """A stem, stages of residual blocks, global average pooling and a linear head (He et al. 2015, table 1).
 
-    The names and shapes in its state dict are those of `paddle.vision.models.ResNet`.
+    The names and shapes in its state dict are those of `paddle.vision.models.ResNet`. With blocks that activate first
+    (He et al. 2016), the stem's BatchNorm and ReLU activate the first block's input, before the max-pooling as in
+    fb.resnet.torch, and one more pair (`final_bn`, `final_relu`) follows the last stage.
 
     Args:
         block: the kind of residual block.
@@ -22,10 +27,20 @@ class ResNet(nn.Layer):
         widths: the blocks' width in each stage; a stage has ``width * block.expansion`` channels.
         num_classes: outputs of the head.
         in_channels: channels of the images.
-        stem: ``"imagenet"`` is a 7x7 convolution and max-pooling, a quarter of H and W; ``"cifar"`` a 3x3 convolution
-            that keeps them (section 4.2).
+        stem: ``"imagenet"`` is a 7x7 convolution and max-pooling, a quarter of H and W; ``"deep"`` has three 3x3
+            convolutions in its place (ResNet-C); ``"cifar"`` is a 3x3 convolution that keeps H and W (section 4.2),
+            ``"cifar_pool"`` the same before max-pooling, which halves them.
         shortcut: makes the shortcuts of the blocks that change shape.
+        stem_channels: of the stem's output; None: the first stage's width.
+        block_options: what all blocks have beyond their shape.
+        dropout: probability that a feature is dropped, before `fc`, or in the blocks if `dropout_in_blocks`.
+        dropout_in_blocks: the wide ResNet's place for it (Zagoruyko and Komodakis 2016, section 2.4).
+        stochastic_depth: probability that the last block's residual branch is dropped in training, growing linearly
+            from the first block (Huang et al. 2016); see `StochasticDepth`.
+        zero_init_residual: residual branches start at zero, so that a block starts as its shortcut.
     """
+
+    stem_names = ("conv1", "bn1", "relu", "maxpool")
 
     def __init__(
         self,
@@ -35,54 +50,75 @@ class ResNet(nn.Layer):
         widths: Sequence[int],
         num_classes: int,
         in_channels: int,
-        stem: Literal["imagenet", "cifar"],
+        stem: Stem,
         shortcut: Shortcut = projection_shortcut,
+        stem_channels: int | None = None,
+        block_options: BlockOptions = DEFAULT_OPTIONS,
+        dropout: float = 0.0,
+        dropout_in_blocks: bool = False,
+        stochastic_depth: float = 0.0,
+        zero_init_residual: bool = False,
     ) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.in_channels = in_channels
-        channels = widths[0]
-        if stem == "imagenet":
-            self.conv1 = convolution(in_channels, channels, 7, stride=2)
-            self.maxpool = nn.MaxPool2D(kernel_size=3, stride=2, padding=1)
-        else:
-            self.conv1 = convolution(in_channels, channels, 3)
-            self.maxpool = nn.Identity()
+        num_features = widths[-1] * block.expansion
+        stage_names = [f"layer{number}" for number in range(1, len(depths) + 1)]
+        super().__init__(num_classes, in_channels, num_features, stage_names)
+        channels = widths[0] if stem_channels is None else stem_channels
+        self.conv1 = stem_convolution(stem, in_channels, channels, block_options.bias)
+        self.maxpool = stem_pool(stem)
         self.bn1 = nn.BatchNorm2D(channels)
         self.relu = nn.ReLU()
 
-        self.stage_names = [f"layer{number}" for number in range(1, len(depths) + 1)]
+        if dropout_in_blocks:
+            block_options, dropout = replace(block_options, dropout=dropout), 0.0
+        drop_probabilities = iter(linear_decay(sum(depths), stochastic_depth))
         for name, depth, width in zip(self.stage_names, depths, widths, strict=True):
             stage = nn.Sequential()
             for index in range(depth):
-                stride = 2 if index == 0 and name != "layer1" else 1
-                stage.add_sublayer(str(index), block(channels, width, stride, shortcut))
+                first_in_network = name == "layer1" and index == 0
+                stride = 2 if index == 0 and not first_in_network else 1
+                options = replace(
+                    block_options,
+                    activated=block.pre_activation and first_in_network,
+                    stochastic_depth=next(drop_probabilities),
+                )
+                stage.add_sublayer(str(index), block(channels, width, stride, shortcut, options))
                 channels = width * block.expansion
             self.add_sublayer(name, stage)
 
+        self.final_bn = nn.BatchNorm2D(channels) if block.pre_activation else nn.Identity()
+        self.final_relu = nn.ReLU() if block.pre_activation else nn.Identity()
         self.avgpool = nn.AdaptiveAvgPool2D((1, 1))
         self.flatten = nn.Flatten()
-        self.fc = nn.Linear(channels, num_classes)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.fc = nn.Linear(num_features, num_classes)
+        if zero_init_residual:
+            for stage_name in self.stage_names:
+                for residual_block in getattr(self, stage_name):
+                    residual_block.silence_branch()
+
+    def forward_stages(self, x: paddle.Tensor) -> list[paddle.Tensor]:
+        """Images float32 ``[N, in_channels, H, W]`` to each stage's output ``[N, channels, H', W']``.
+
+        With blocks that activate first they are the sums, not activated.
+        """
+        return list(self._stage_outputs(x))
 
     def forward_features(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Images float32 ``[N, in_channels, H, W]`` to the last stage's features ``[N, channels, H', W']``."""
+        """Images float32 ``[N, in_channels, H, W]`` to the last stage's activated output ``[N, channels, H', W']``."""
+        for output in self._stage_outputs(x):
+            x = output
+        return self.final_relu(self.final_bn(x))
+
+    def forward_head(self, features: paddle.Tensor) -> paddle.Tensor:
+        """Features ``[N, channels, H', W']`` to logits ``[N, num_classes]``; headless, to ``[N, num_features]``."""
+        return self.forward_pooled(self.flatten(self.avgpool(features)))
+
+    def forward_pooled(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Means over H and W, ``[N, num_features]``, to logits ``[N, num_classes]``."""
+        return self.fc(self.dropout(x))
+
+    def _stage_outputs(self, x: paddle.Tensor) -> Iterator[paddle.Tensor]:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for name in self.stage_names:
             x = getattr(self, name)(x)
-        return x
-
-    def forward_head(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Features ``[N, channels, H', W']`` to logits ``[N, num_classes]``."""
-        return self.fc(self.flatten(self.avgpool(x)))
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Images float32 ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``."""
-        return self.forward_head(self.forward_features(x))
-
-
-def count_parameters(network: nn.Layer) -> int:
-    """Count the trainable parameters, as papers do.
-
-    `parameters()` of Paddle also holds BatchNorm's running statistics, which are not trained.
-    """
-    return sum(parameter.size for parameter in network.parameters() if not parameter.stop_gradient)
+            yield x

@@ -1,0 +1,147 @@
+"""What every network of the family can do beyond answering: freeze, change its head, name its groups of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import paddle
+from paddle import nn
+
+from paddle_resnet.errors import UsageError
+
+RUNNING_STATISTICS = ("_mean", "_variance")
+"""BatchNorm's, which Paddle keeps as parameters; no optimizer moves them."""
+
+
+class ImageClassifier(nn.Layer):
+    """A stem, stages ``layer1``, ``layer2``, ..., and a head that ends in the linear layer `fc`.
+
+    Attributes:
+        model_name: the name that `create_model` made it by; empty for a network made otherwise.
+        num_classes: outputs of the head; 0 for a network without one, see `remove_classifier`.
+        in_channels: channels of the images.
+        num_features: inputs of `fc`.
+        stage_names: the stages' names, from the images on.
+        stem_names: names of the layers before the first stage.
+    """
+
+    model_name = ""
+    stem_names: tuple[str, ...] = ()
+
+    def __init__(self, num_classes: int, in_channels: int, num_features: int, stage_names: Iterable[str]) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.num_features = num_features
+        self.num_classes = num_classes
+        self.stage_names = list(stage_names)
+        self._frozen_sections: tuple[str, ...] = ()
+
+    @property
+    def include_top(self) -> bool:
+        """Whether there is a head: the network answers with logits; without one, with features."""
+        return self.num_classes > 0
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Images float32 ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``; without a head, to the features."""
+        features = self.forward_features(x)
+        return self.forward_head(features) if self.include_top else features
+
+    def forward_features(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Images float32 ``[N, in_channels, H, W]`` to the features ``[N, channels, H', W']`` that the head takes."""
+        raise NotImplementedError
+
+    def forward_stages(self, x: paddle.Tensor) -> list[paddle.Tensor]:
+        """Images float32 ``[N, in_channels, H, W]`` to each stage's output ``[N, channels, H', W']``."""
+        raise NotImplementedError
+
+    def forward_head(self, features: paddle.Tensor) -> paddle.Tensor:
+        """Features ``[N, channels, H', W']`` to logits ``[N, num_classes]``; headless, to ``[N, num_features]``."""
+        raise NotImplementedError
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Put a new linear layer with new weights in the place of `fc`; make the optimizer after it, not before.
+
+        Raises:
+            UsageError: `num_classes` is below 1.
+        """
+        if num_classes < 1:
+            raise UsageError(f"num_classes: expected a number of at least 1, got {num_classes}")
+        # Names of its own: an optimizer keys its state by a parameter's name, and Paddle would count from 0 again.
+        with paddle.utils.unique_name.guard("classifier_"):
+            self.fc = nn.Linear(self.num_features, num_classes)
+        self.num_classes = num_classes
+
+    def remove_classifier(self) -> None:
+        """Leave `fc` out: the network answers with its features from now on."""
+        self.fc = nn.Identity()
+        self.num_classes = 0
+
+    def freeze(self, until: str | None) -> None:
+        """Keep the stem and the stages up to and including `until` as they are; let all others train.
+
+        Frozen parameters take no gradient, and frozen layers stay in eval mode (BatchNorm's statistics too), also after
+        `train()` of this network. A larger layer that holds the network must call it itself.
+
+        Args:
+            until: ``"stem"`` or a stage's name, such as ``"layer2"``; None: everything trains again.
+
+        Raises:
+            UsageError: there is no such part.
+        """
+        sections = self._sections()
+        names = [name for name in sections if name != "head"]
+        if until is not None and until not in names:
+            raise UsageError(f'freeze: {self.model_name or "the network"} has no "{until}"; its parts are {names}')
+        self._frozen_sections = tuple(names[: names.index(until) + 1]) if until is not None else ()
+        for name, layers in sections.items():
+            for parameter in _learned(layers):
+                parameter.stop_gradient = name in self._frozen_sections
+            for layer in _with_sublayers(layers):
+                layer.training = self.training and name not in self._frozen_sections
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Set training mode, but for what is frozen."""
+        result = super().train(*args, **kwargs)
+        sections = self._sections()
+        for name in self._frozen_sections:
+            # Not `eval()`: it would set Paddle's tracer, and with it the whole process, to evaluation.
+            for layer in _with_sublayers(sections[name]):
+                layer.training = False
+        return result
+
+    def layer_groups(self) -> list[list[paddle.Tensor]]:
+        """Group the parameters for layer-wise learning rates: stem, each stage, head; frozen ones included.
+
+        Together they are all that `count_parameters` counts.
+        """
+        groups = [list(_learned(layers)) for layers in self._sections().values()]
+        return [group for group in groups if group]
+
+    def _sections(self) -> dict[str, list[nn.Layer]]:
+        """The layers by the part they belong to, from the images to the head."""
+        sections: dict[str, list[nn.Layer]] = {name: [] for name in ("stem", *self.stage_names, "head")}
+        for name, layer in self.named_children():
+            part = "stem" if name in self.stem_names else name if name in self.stage_names else "head"
+            sections[part].append(layer)
+        return {name: layers for name, layers in sections.items() if layers}
+
+
+def count_parameters(network: nn.Layer) -> int:
+    """Count the parameters that are learned, as papers do; frozen ones too, as the network's size stays what it is.
+
+    `parameters()` of Paddle also holds BatchNorm's running statistics, which are not learned.
+    """
+    return sum(parameter.size for parameter in _learned([network]))
+
+
+def _learned(layers: Iterable[nn.Layer]) -> Iterator[paddle.Tensor]:
+    for layer in layers:
+        for name, parameter in layer.named_parameters():
+            if name.rsplit(".", 1)[-1] not in RUNNING_STATISTICS:
+                yield parameter
+
+
+def _with_sublayers(layers: Iterable[nn.Layer]) -> Iterator[nn.Layer]:
+    for layer in layers:
+        yield from layer.sublayers(include_self=True)

@@ -1,0 +1,53 @@
+"""A network as an ONNX file, to look at its graph."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import paddle
+from paddle import nn
+
+from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.files import write_aside
+
+OPSET = 13
+
+
+def requirements_file() -> str:
+    """The file of the packages needed here: each line of Paddle has its own line of paddle2onnx."""
+    return "requirements/onnx_paddle2.txt" if paddle.__version__.startswith("2.") else "requirements/onnx.txt"
+
+
+def write_onnx(network: nn.Layer, path: Path, input_shape: tuple[int, ...]) -> None:
+    """Write `network`, in evaluation mode and with a free batch size, as ONNX of opset 13 to `path`.
+
+    `input_shape` is ``[N, C, H, W]``.
+
+    Raises:
+        UsageError: paddle2onnx is missing, or does not fit the running Paddle.
+        RunFailure: it could not convert the network, or the file cannot be written.
+    """
+    try:
+        import paddle2onnx
+    except (ImportError, ValueError) as error:  # a paddle2onnx for another Paddle raises a ValueError
+        raise UsageError(f"ONNX needs paddle2onnx: pip install -r {requirements_file()}") from error
+    network.eval()
+    free_batch = paddle.static.InputSpec([None, *input_shape[1:]], "float32")
+    with tempfile.TemporaryDirectory() as folder:
+        paddle.jit.save(network, f"{folder}/model", input_spec=[free_batch])
+        graph = next(file for file in Path(folder).iterdir() if file.suffix in (".json", ".pdmodel"))
+        # Without the optimizer: paddle2onnx 2's would install packages by itself, over the network.
+        options = {} if paddle2onnx.__version__.startswith("1.") else {"optimize_tool": "None"}
+
+        def convert(temporary: Path) -> None:
+            try:
+                paddle2onnx.export(
+                    str(graph), f"{folder}/model.pdiparams", str(temporary), opset_version=OPSET, **options
+                )
+            except Exception as error:  # whatever its compiled part raises
+                raise RunFailure(
+                    f"{path}: paddle2onnx {paddle2onnx.__version__} could not convert the network ({error})"
+                ) from error
+
+        write_aside(path, convert)

@@ -1,0 +1,55 @@
+"""Files of the safetensors library: a table of names, types and shapes, then the numbers; no code can be in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from safetensors import SafetensorError, deserialize, safe_open
+
+from paddle_resnet.errors import UsageError
+from paddle_resnet.models.weights.element_types import widened_bfloat16
+from paddle_resnet.models.weights.names import Names, StoredWeights, names_of
+
+_NUMPY_TYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2",
+    "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?",
+}  # fmt: skip
+
+
+def read_safetensors(path: Path) -> StoredWeights:
+    """Read a ``.safetensors`` file. Whose names it has, its metadata says (``names``), or else BatchNorm's statistics.
+
+    Where neither does, they are taken as PyTorch's, whose files most are.
+
+    Raises:
+        UsageError: the file is damaged or cut short, holds no tensors, or a type that weights do not have.
+        OSError: the file cannot be read.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+        # Not the library's numpy functions: they know no bfloat16.
+        tensors = deserialize(path.read_bytes())
+    except SafetensorError as error:
+        raise UsageError(
+            f"{path}: cannot be read as safetensors ({error}): the file is damaged, cut short or of another kind; "
+            "get it again"
+        ) from error
+    if not tensors:
+        raise UsageError(f"{path}: expected names and tensors, found none")
+    arrays = {name: _array(tensor, name, path) for name, tensor in tensors}
+    names = metadata.get("names")
+    return StoredWeights(arrays, cast(Names, names) if names in ("paddle", "torch") else names_of(arrays) or "torch")
+
+
+def _array(tensor: dict[str, Any], name: str, path: Path) -> np.ndarray:
+    element_type = tensor["dtype"]
+    if element_type not in _NUMPY_TYPES:
+        raise UsageError(
+            f"{path}: {name} is of type {element_type}, expected one of {', '.join(_NUMPY_TYPES)}; "
+            "save the tensors as float32"
+        )
+    array = np.frombuffer(tensor["data"], _NUMPY_TYPES[element_type]).reshape(tensor["shape"])
+    return widened_bfloat16(array) if element_type == "BF16" else array

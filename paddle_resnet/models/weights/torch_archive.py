@@ -1,0 +1,109 @@
+"""The zip archive that `torch.save` has written since PyTorch 1.6: one pickle, and a record for each storage."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from paddle_resnet.errors import UsageError
+
+_PICKLE = "data.pkl"
+_PICKLE_LIMIT = 64 << 20  # bytes; a thousand layers take less than one megabyte
+# What PyTorch began its files with before they were zip archives: a pickle of its magic number.
+_OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_ZIP_MAGIC = b"PK\x03\x04"
+_ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, struct.error)
+
+
+class TorchArchive:
+    """The records of one file. All are stored as they are, so that none can be larger than the file."""
+
+    def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
+        """Find the records.
+
+        Raises:
+            UsageError: there is no pickle, or the records claim more bytes than the file has.
+        """
+        self._archive = archive
+        self._path = path
+        pickles = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith(f"/{_PICKLE}")]
+        if len(pickles) != 1:
+            raise UsageError(f"{path}: a zip archive, but not of torch.save: it has no {_PICKLE}")
+        self._folder = pickles[0].removesuffix(_PICKLE)
+        self.size = path.stat().st_size
+        if sum(record.file_size for record in archive.infolist()) > self.size:
+            raise UsageError(f"{path}: its records claim more bytes than the file has; it is damaged or made to harm")
+
+    @property
+    def byte_order(self) -> Literal["<", ">"]:
+        """How records are written: ``"<"`` (little-endian; all files before PyTorch 2.1) or ``">"``."""
+        has_record = f"{self._folder}byteorder" in self._archive.NameToInfo
+        return ">" if has_record and self._read("byteorder") == b"big" else "<"
+
+    def pickle(self) -> bytes:
+        """The bytes of ``data.pkl``."""
+        return self._read(_PICKLE)
+
+    def storage(self, key: str, size: int) -> bytes:
+        """The bytes of a storage, which the pickle says are `size`.
+
+        Raises:
+            UsageError: there is no such record, it has another size, or it is damaged.
+        """
+        return self._read(f"data/{key}", size)
+
+    def _read(self, name: str, size: int | None = None) -> bytes:
+        try:
+            record = self._archive.getinfo(self._folder + name)
+        except KeyError:
+            raise UsageError(f"{self._path}: has no record {name}; the file is damaged: get it again") from None
+        if record.compress_type != zipfile.ZIP_STORED:
+            raise UsageError(f"{self._path}: record {name} is compressed, which torch.save does not do; save it again")
+        if size is not None and record.file_size != size:
+            raise UsageError(
+                f"{self._path}: record {name} has {record.file_size:,} bytes where its tensor needs {size:,}; "
+                "the file is damaged: get it again"
+            )
+        if size is None and record.file_size > _PICKLE_LIMIT:
+            raise UsageError(
+                f"{self._path}: record {name} has {record.file_size:,} bytes, expected at most {_PICKLE_LIMIT:,}"
+            )
+        try:
+            return self._archive.read(record)
+        except _ZIP_ERRORS as error:
+            raise _damaged(self._path, error) from error
+
+
+@contextlib.contextmanager
+def open_archive(path: Path) -> Iterator[TorchArchive]:
+    """Open a file of `torch.save`.
+
+    Raises:
+        UsageError: the file is of PyTorch before 1.6, no zip archive, damaged or cut short.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(max(len(_OLD_MAGIC), len(_ZIP_MAGIC)))
+        if start == _OLD_MAGIC or tarfile.is_tarfile(path):
+            raise UsageError(
+                f"{path}: saved by an old PyTorch (before 1.6, or in its old format); "
+                "load it in PyTorch and re-save it with torch.save"
+            )
+        if not start.startswith(_ZIP_MAGIC):
+            raise UsageError(f"{path}: is no zip archive, as torch.save writes one: damaged or of another kind")
+        try:
+            archive = zipfile.ZipFile(file)
+        except _ZIP_ERRORS as error:
+            raise _damaged(path, error) from error
+        with archive:
+            yield TorchArchive(archive, path)
+
+
+def _damaged(path: Path, error: Exception) -> UsageError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UsageError(f"{path}: cannot be read as a zip archive ({reason}): damaged or cut short; get it again")

@@ -1,0 +1,233 @@
+"""PyTorch's files without PyTorch: the same logits as PyTorch gave, and nothing in a file can harm.
+
+tests/fixtures/write_torch_fixtures.py wrote the files and logits.
+"""
+
+import pickle
+import zipfile
+
+import numpy as np
+import paddle
+import pytest
+
+from paddle_resnet.errors import UsageError
+from paddle_resnet.models import ResNet, convert_weights, create_model, load_weights, read_state_dict
+from paddle_resnet.models.blocks import (
+    BasicBlock,
+    BlockOptions,
+    Bottleneck,
+    average_pool_shortcut,
+    projection_shortcut,
+)
+
+
+def narrow(block, depths, **options):
+    return ResNet(block, depths, widths=(2, 4, 8, 16), num_classes=10, in_channels=3, **options)
+
+
+NETWORKS = {
+    # float32, as torch.save(model.state_dict()) leaves it
+    "resnet18.pth": lambda: narrow(BasicBlock, (2, 2, 2, 2), stem="imagenet", shortcut=projection_shortcut),
+    # float16, windows on one storage, a DataParallel checkpoint with its options
+    "resnet50.pth.tar": lambda: narrow(Bottleneck, (3, 4, 6, 3), stem="imagenet"),
+    # bfloat16
+    "resnext50.safetensors": lambda: narrow(
+        Bottleneck, (3, 4, 6, 3), stem="imagenet", block_options=BlockOptions(groups=4, group_width=32)
+    ),
+    # bfloat16, timm's names of the deep stem and of the average-pooling shortcut
+    "resnet18_d.pt": lambda: narrow(BasicBlock, (2, 2, 2, 2), stem="deep", shortcut=average_pool_shortcut),
+}
+
+
+@pytest.fixture(scope="module")
+def fixtures(project):
+    return project / "tests" / "fixtures"
+
+
+def logits(network, fixtures):
+    images = np.load(fixtures / "logits.npz")["pixels"].astype("float32") / 64 - 2
+    network.eval()
+    with paddle.no_grad():
+        return network(paddle.to_tensor(images)).numpy()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_are_pytorchs(fixtures, tmp_path, name):
+    expected = np.load(fixtures / "logits.npz")[name.split(".")[0]]
+    assert np.abs(expected[0] - expected[1]).max() > 0.05  # the images matter
+    network = NETWORKS[name]()
+    report = load_weights(network, fixtures / name)
+    assert set(report.loaded) == set(network.state_dict())
+    np.testing.assert_allclose(logits(network, fixtures), expected, rtol=0, atol=1e-4)
+
+    # The way over both formats, under both names, changes no bit.
+    convert_weights(fixtures / name, tmp_path / "there.pdparams")
+    convert_weights(tmp_path / "there.pdparams", tmp_path / "back.safetensors", "torch")
+    original, back = read_state_dict(fixtures / name), read_state_dict(tmp_path / "back.safetensors")
+    assert back.keys() == original.keys()
+    for key in original:
+        np.testing.assert_array_equal(back[key], original[key])
+
+
+def test_every_type_and_layout_in_memory_is_read(fixtures):
+    expected = np.load(fixtures / "odd_tensors.npz")
+    found = read_state_dict(fixtures / "odd_tensors.pth")
+    assert set(found) == set(expected)
+    for name, array in found.items():
+        np.testing.assert_array_equal(array, expected[name])
+        assert array.dtype == expected[name].dtype
+
+
+def test_a_whole_module_is_refused_by_name_with_what_to_save(fixtures):
+    with pytest.raises(UsageError, match=r"whole_module\.pth: asks for torch\.nn\.modules\.linear\.Linear.*state_dict"):
+        read_state_dict(fixtures / "whole_module.pth")
+
+
+def test_the_format_before_zip_is_named(fixtures):
+    with pytest.raises(UsageError, match=r"old_format\.pth: saved by an old PyTorch.*re-save it with torch\.save$"):
+        read_state_dict(fixtures / "old_format.pth")
+
+
+def test_another_architecture_and_another_number_of_classes(fixtures):
+    with pytest.raises(UsageError, match=r"resnet18\.pth: does not fit the network: .*another architecture"):
+        load_weights(NETWORKS["resnet50.pth.tar"](), fixtures / "resnet18.pth")
+    six = NETWORKS["resnet18.pth"]()
+    six.reset_classifier(6)
+    fresh = six.fc.weight.numpy()
+    report = load_weights(six, fixtures / "resnet18.pth")
+    assert report.summary().endswith("100 of 102 tensors loaded; new head for 6 classes (fc.weight, fc.bias)")
+    np.testing.assert_array_equal(six.fc.weight.numpy(), fresh)
+    with pytest.raises(UsageError, match=r"fc\.weight is \[16, 10\], expected \[16, 6\]"):
+        load_weights(six, fixtures / "resnet18.pth", new_head=False)
+
+
+def test_a_square_linear_weight_is_transposed_for_its_origin_not_its_shape(tmp_path):
+    weight = np.arange(9, dtype="float32").reshape(3, 3)
+    write_archive(tmp_path / "a.pth", pickle_of(name="fc.weight", length=9, shape=(3, 3), strides=(3, 1)), weight)
+    np.testing.assert_array_equal(read_state_dict(tmp_path / "a.pth")["fc.weight"], weight.T)
+
+
+# Files made by hand: one tensor "a" of three float32 numbers, unless told otherwise.
+
+
+def pickle_of(*, name="a", storage=b"ctorch\nFloatStorage\n", key="0", length=3, offset=0, shape=(3,), strides=(1,)):
+    """The pickle that torch.save writes for one tensor, in protocol 0's spelling."""
+
+    def text(value):
+        return f"V{value}\n".encode()
+
+    def numbers(values):
+        return b"(" + b"".join(b"I%d\n" % value for value in values) + b"t"
+
+    persistent_id = b"(" + text("storage") + storage + text(key) + text("cpu") + b"I%d\ntQ" % length
+    tensor = b"(" + persistent_id + b"I%d\n" % offset + numbers(shape) + numbers(strides) + b"I00\nNt"
+    return b"}" + text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n" + tensor + b"Rs."
+
+
+def write_archive(path, content, numbers=(1.0, 2.0, 3.0), *, order="little", compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("a/data.pkl", content)
+        archive.writestr("a/byteorder", order)
+        archive.writestr("a/data/0", np.asarray(numbers, "<f4" if order == "little" else ">f4").tobytes())
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_a_file_made_by_hand_is_read_in_either_byte_order(tmp_path, order):
+    write_archive(tmp_path / "a.pth", pickle_of(), order=order)
+    assert read_state_dict(tmp_path / "a.pth")["a"].tolist() == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"cposix\nsystem\n(Vtouch ran\ntR.", r"asks for posix\.system, which is not data"),
+        (b"cbuiltins\neval\n(V1\ntR.", r"asks for builtins\.eval"),
+        (pickle_of(storage=b"ctorch\nQInt8Storage\n"), r"asks for torch\.QInt8Storage"),
+        (pickle_of(storage=b"Vobject\n"), "cannot be read as a pickle"),
+        (b"(Vstorage\nVx\ntQ.", "cannot be read as a pickle"),
+        (pickle_of(length=2), "record data/0 has 12 bytes where its tensor needs 8"),
+        (pickle_of(length=1 << 60), "record data/0 has 12 bytes where its tensor needs"),
+        (pickle_of(length=-3), "record data/0 has 12 bytes where its tensor needs -12"),
+        (pickle_of(key="1"), "has no record data/1"),
+        (pickle_of(key="../data.pkl"), "has no record"),
+        (pickle_of(offset=1), "a does not lie inside its storage"),
+        (pickle_of(offset=-1), "a does not lie inside its storage"),
+        (pickle_of(shape=(-3,)), "a does not lie inside its storage"),
+        (pickle_of(strides=(2,)), "a does not lie inside its storage"),
+        (pickle_of(strides=(1, 1)), "a does not lie inside its storage"),
+        (pickle_of(shape=(1 << 40,), strides=(0,)), r"its tensors need 4,398,046,511,104 bytes, but the file has"),
+        (pickle_of().replace(b"(I3\nt", b"(Vx\nt"), "shape is not of numbers"),
+        (pickle.dumps([1]), "expected a state dict .* found a list"),
+        (pickle.dumps({}), "expected a state dict .* found an empty dict"),
+        (pickle.dumps({"epoch": 3}), "'epoch' holds a int"),
+        (b"", "cannot be read as a pickle"),
+    ],
+)
+def test_a_pickle_that_is_no_state_dict_is_one_line(tmp_path, monkeypatch, content, complaint):
+    monkeypatch.chdir(tmp_path)
+    write_archive("bad.pth", content)
+    with pytest.raises(UsageError, match=rf"^bad\.pth: .*{complaint}") as caught:
+        read_state_dict("bad.pth")
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.pth"]
+
+
+def test_a_compressed_record_is_refused_before_it_is_unpacked(tmp_path):
+    # 400 MB of zeros in 400 kB would pass every check but that of the compression.
+    zeros = np.zeros(1 << 20, "float32")
+    content = pickle_of(length=1 << 20, shape=(1 << 20,))
+    write_archive(tmp_path / "bomb.pth", content, zeros, compression=zipfile.ZIP_DEFLATED)
+    assert (tmp_path / "bomb.pth").stat().st_size < 10_000
+    with pytest.raises(UsageError, match=r"bomb\.pth: its records claim more bytes than the file has"):
+        read_state_dict(tmp_path / "bomb.pth")
+    with zipfile.ZipFile(tmp_path / "small.pth", "w") as archive:
+        archive.writestr("a/data.pkl", pickle_of(), zipfile.ZIP_DEFLATED)
+        archive.writestr("a/padding", bytes(1000))
+    with pytest.raises(UsageError, match=r"small\.pth: record data\.pkl is compressed"):
+        read_state_dict(tmp_path / "small.pth")
+
+
+def test_a_zip_archive_of_something_else_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "photos.pth", "w") as archive:
+        archive.writestr("photos/cat.jpg", b"\xff\xd8")
+    with pytest.raises(UsageError, match=r"photos\.pth: a zip archive, but not of torch\.save: it has no data\.pkl"):
+        read_state_dict(tmp_path / "photos.pth")
+
+
+@pytest.mark.parametrize("suffix", ["pth", "pt", "safetensors"])
+def test_an_empty_file_and_text_are_refused(tmp_path, suffix):
+    path = tmp_path / f"wrong.{suffix}"
+    path.write_bytes(b"")
+    with pytest.raises(UsageError, match=rf"wrong\.{suffix}: is empty; expected a \.pdparams, \.pth, \.pt or"):
+        read_state_dict(path)
+    path.write_text("<!doctype html><title>404 Not Found</title>")
+    with pytest.raises(UsageError, match=rf"wrong\.{suffix}: .*(no zip archive|as safetensors)") as caught:
+        read_state_dict(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["resnet18.pth", "resnext50.safetensors"])
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.9, 0.9999])
+def test_a_truncated_file_is_refused(fixtures, tmp_path, name, share):
+    content = (fixtures / name).read_bytes()
+    path = tmp_path / name
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UsageError, match=r"damaged") as caught:
+        read_state_dict(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_bit_is_found(fixtures, tmp_path):
+    content = bytearray((fixtures / "resnet18.pth").read_bytes())
+    weight = read_state_dict(fixtures / "resnet18.pth")["layer4.1.conv2.weight"].tobytes()
+    content[content.index(weight) + 5] ^= 1
+    (tmp_path / "flipped.pth").write_bytes(content)
+    with pytest.raises(UsageError, match=r"flipped\.pth: cannot be read as a zip archive .*CRC.*get it again"):
+        read_state_dict(tmp_path / "flipped.pth")
+
+
+def test_a_network_without_a_head_leaves_the_files_out(tmp_path):
+    whole = create_model("resnet8")
+    headless = create_model("resnet8", include_top=False)
+    report = load_weights(headless, {name: tensor.numpy() for name, tensor in whole.state_dict().items()})
+    assert report.summary() == "weights: 35 of 35 tensors loaded; its head left out (fc.weight, fc.bias)"
