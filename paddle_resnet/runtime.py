@@ -16,30 +16,49 @@ import random
 import re
 import sys
 import warnings
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-from paddle_resnet.console import logger
+from paddle_resnet import machine
 from paddle_resnet.errors import UsageError
+from paddle_resnet.machine import physical_cores
 
-CGROUP = Path("/sys/fs/cgroup")
-CPU_TOPOLOGY = Path("/sys/devices/system/cpu")
 DEVICE_NAMES = r"auto|cpu|gpu(:\d+)?"
-CPU_INFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An environment variable that Paddle's libraries read once."""
+
+    variable: str
+    value: str | None
+    """What it holds; None where it is not set."""
+    origin: str
+    """Where the value comes from, in words."""
+    preset: bool = False
+    """Whether it was there already, and so was left as it is."""
+
+    def __str__(self) -> str:
+        return self.origin if self.value is None else f"{self.variable}={self.value} ({self.origin})"
 
 
 @dataclass(frozen=True)
 class ProcessSetup:
     """What `prepare_process` found and chose."""
 
-    threads: str
-    blas_path: str
+    threads: Setting
+    blas_threads: Setting
+    blas_path: Setting
     paddle_was_imported: bool
 
     def __str__(self) -> str:
-        line = f"threads {self.threads}; BLAS path {self.blas_path}"
+        line = f"threads {self.threads}"
+        if self.blas_threads.preset:
+            line += f", for BLAS {self.blas_threads}"
+        line += f"; BLAS path {self.blas_path}"
         if self.paddle_was_imported:
-            line += "; paddle was imported first, so these have no effect: import paddle_resnet before paddle"
+            line += (
+                "; paddle was imported first, and what is set now comes too late: import paddle_resnet before paddle"
+            )
         return line
 
 
@@ -54,62 +73,51 @@ def prepare_process() -> ProcessSetup:
         importlib.import_module("zlib")
         # Asked before anything is set: paddle sets OMP_NUM_THREADS itself when it is imported.
         already_imported = "paddle" in sys.modules
+        by = "set by you, or by paddle as it was imported" if already_imported else "set by you"
         _setup = ProcessSetup(
-            threads=_choose("OMP_NUM_THREADS", str(physical_cores())),
-            blas_path=_choose("MKL_DEBUG_CPU_TYPE", mkl_path(_read(CPU_INFO)), default="MKL's own choice"),
+            threads=_thread_setting(by),
+            # MKL asks its own variable first; oneDNN and Paddle's operators never do.
+            blas_threads=_choose("MKL_NUM_THREADS", None, "as many as elsewhere", by),
+            blas_path=_choose("MKL_DEBUG_CPU_TYPE", *_blas_choice(machine.processor()), by),
             paddle_was_imported=already_imported,
         )
     return _setup
 
 
-def _choose(variable: str, value: str | None, default: str = "") -> str:
-    """Set an environment variable unless the user did; say what holds and by whose choice."""
+def _thread_setting(by: str) -> Setting:
+    setting = _choose("OMP_NUM_THREADS", str(physical_cores()), "the cores this process may use", by)
+    if thread_count(setting) is None:
+        return replace(setting, origin=f"{by}; not a number of threads, so Paddle takes 1")
+    return setting
+
+
+def thread_count(setting: Setting) -> int | None:
+    """The number of threads that a setting names; None if it names none."""
+    digits = (setting.value or "").strip()
+    return int(digits) if digits.isdecimal() and int(digits) > 0 else None
+
+
+def _blas_choice(processor: machine.Processor) -> tuple[str | None, str]:
+    path = mkl_path(processor)
+    return path, "MKL's own choice" if path is None else "MKL's fast path on this AMD processor"
+
+
+def _choose(variable: str, value: str | None, origin: str, by: str) -> Setting:
+    """Set an environment variable unless somebody did; tell what holds and by whose choice."""
     if variable in os.environ:
-        return f"{variable}={os.environ[variable]} (set by you)"
-    if value is None:
-        return default
-    os.environ[variable] = value
-    return f"{variable}={value}"
+        return Setting(variable, os.environ[variable], by, preset=True)
+    if value is not None:
+        os.environ[variable] = value
+    return Setting(variable, value, origin)
 
 
-def physical_cores() -> int:
-    """Count the physical cores this process may use: its affinity and its cgroup's limit respected; at least 1."""
-    if not hasattr(os, "sched_getaffinity"):
-        return os.cpu_count() or 1
-    allowed = os.sched_getaffinity(0)
-    cores = {_read(CPU_TOPOLOGY / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in allowed}
-    quota = _cgroup_quota()
-    return max(1, min(len(cores), int(quota)) if quota is not None else len(cores))
-
-
-def _cgroup_quota() -> float | None:
-    """How many processors' time the cgroup grants (version 2, then 1), or None without a limit."""
-    quota, _, period = _read(CGROUP / "cpu.max").partition(" ")
-    if not quota:
-        quota = _read(CGROUP / "cpu/cpu.cfs_quota_us")
-        period = _read(CGROUP / "cpu/cpu.cfs_period_us")
-    if not quota.isdigit() or not period.isdigit() or int(period) == 0:
-        return None
-    return int(quota) / int(period)
-
-
-def mkl_path(cpu_info: str) -> str | None:
+def mkl_path(processor: machine.Processor) -> str | None:
     """Return the MKL_DEBUG_CPU_TYPE that helps: AMD with AVX-512 "7", AMD with AVX2 "5", otherwise None."""
-    vendor = re.search(r"^vendor_id\s*:\s*(\S+)", cpu_info, re.MULTILINE)
-    flags = re.search(r"^flags\s*:\s*(.*)$", cpu_info, re.MULTILINE)
-    if not vendor or vendor.group(1) != "AuthenticAMD" or not flags:
+    if processor.vendor != "AuthenticAMD":
         return None
-    features = set(flags.group(1).split())
-    if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= features:
+    if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= processor.features:
         return "7"
-    return "5" if {"avx2", "fma"} <= features else None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
+    return "5" if {"avx2", "fma"} <= processor.features else None
 
 
 def import_paddle() -> None:
@@ -147,6 +155,8 @@ def select_device(name: str = "auto") -> str:
 
 @functools.cache
 def _say_once(line: str) -> None:
+    from paddle_resnet.console import logger  # loads rich: a process without it can still be prepared and examined
+
     logger.info(line)
 
 

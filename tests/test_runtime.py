@@ -12,71 +12,68 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_resnet import runtime
+from paddle_resnet import machine, runtime
 from paddle_resnet.errors import UsageError
 
 PROJECT = Path(__file__).resolve().parents[1]
-AVX2 = "fpu avx avx2 fma"
-AVX512 = AVX2 + " avx512f avx512bw avx512dq avx512vl"
-
-
-def cpu_info(vendor: str, flags: str) -> str:
-    return f"processor\t: 0\nvendor_id\t: {vendor}\nmodel name\t: x\nflags\t\t: {flags}\n\n"
+AVX2 = {"fpu", "avx", "avx2", "fma"}
+AVX512 = AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 
 
 @pytest.mark.parametrize(
-    ("vendor", "flags", "expected"),
+    ("vendor", "features", "expected"),
     [
         ("AuthenticAMD", AVX512, "7"),
+        ("AuthenticAMD", AVX512 - {"avx512vl"}, "5"),
         ("AuthenticAMD", AVX2, "5"),
-        ("AuthenticAMD", "fpu avx", None),
+        ("AuthenticAMD", {"fpu", "avx"}, None),
         ("GenuineIntel", AVX512, None),
+        ("", set(), None),
     ],
 )
-def test_mkl_path_only_where_it_helps(vendor, flags, expected):
-    assert runtime.mkl_path(cpu_info(vendor, flags)) == expected
+def test_mkl_path_only_where_it_helps(vendor, features, expected):
+    assert runtime.mkl_path(machine.Processor(vendor, "a model", frozenset(features))) == expected
 
 
-def test_mkl_path_without_cpu_info():
-    assert runtime.mkl_path("") is None
+VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MKL_DEBUG_CPU_TYPE")
 
 
-def fake_cores(monkeypatch, tmp_path, siblings: dict[int, str], files: dict[str, str]) -> int:
-    for cpu, text in siblings.items():
-        path = tmp_path / f"cpu{cpu}/topology/thread_siblings_list"
-        path.parent.mkdir(parents=True)
-        path.write_text(text + "\n")
-    for name, text in files.items():
-        path = tmp_path / "cgroup" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
-    monkeypatch.setattr(runtime, "CPU_TOPOLOGY", tmp_path)
-    monkeypatch.setattr(runtime, "CGROUP", tmp_path / "cgroup")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(siblings), raising=False)
-    return runtime.physical_cores()
+@pytest.fixture
+def anew(monkeypatch):
+    """Prepare the process as if for the first time, before paddle, on an AMD processor of three cores."""
+    for variable in VARIABLES:
+        monkeypatch.setenv(variable, "")  # so that what is set meanwhile is undone after the test
+        monkeypatch.delenv(variable)
+    monkeypatch.setattr(runtime, "_setup", None)
+    monkeypatch.setattr(runtime, "physical_cores", lambda: 3)
+    monkeypatch.setattr(machine, "processor", lambda: machine.Processor("AuthenticAMD", "a model", frozenset(AVX512)))
+    monkeypatch.delitem(sys.modules, "paddle")
+    return runtime.prepare_process
 
 
-FOUR_CORES = {0: "0,4", 4: "0,4", 1: "1,5", 5: "1,5", 2: "2,6", 6: "2,6", 3: "3,7", 7: "3,7"}
+def test_what_is_chosen_on_an_amd_processor(anew):
+    assert str(anew()) == (
+        "threads OMP_NUM_THREADS=3 (the cores this process may use); "
+        "BLAS path MKL_DEBUG_CPU_TYPE=7 (MKL's fast path on this AMD processor)"
+    )
+    assert [os.environ.get(variable) for variable in VARIABLES] == ["3", None, "7"]
 
 
-@pytest.mark.parametrize(
-    ("siblings", "files", "expected"),
-    [
-        (FOUR_CORES, {}, 4),
-        ({0: "0,4", 4: "0,4"}, {}, 1),
-        (FOUR_CORES, {"cpu.max": "200000 100000"}, 2),
-        (FOUR_CORES, {"cpu.max": "max 100000"}, 4),
-        (FOUR_CORES, {"cpu.max": "50000 100000"}, 1),
-        (FOUR_CORES, {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
-        (FOUR_CORES, {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 4),
-    ],
-)
-def test_physical_cores_allowed_to_this_process(monkeypatch, tmp_path, siblings, files, expected):
-    assert fake_cores(monkeypatch, tmp_path, siblings, files) == expected
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_a_variable_of_the_users_stands(anew, monkeypatch, variable):
+    monkeypatch.setenv(variable, "1")
+    assert f"{variable}=1 (set by you)" in str(anew())
+    assert os.environ[variable] == "1"
+
+
+@pytest.mark.parametrize("value", ["", "two", "2,1", "0"])
+def test_threads_that_paddle_does_not_understand(anew, monkeypatch, value):
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert f"OMP_NUM_THREADS={value} (set by you; not a number of threads, so Paddle takes 1)" in str(anew())
 
 
 def in_a_new_process(code: str, **environment: str) -> str:
-    kept = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE")}
+    kept = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=PROJECT, env=kept | environment, capture_output=True, text=True, check=True
     )
@@ -87,7 +84,7 @@ SHOW = "import os, paddle_resnet as p; print(os.environ['OMP_NUM_THREADS'], p.ru
 
 
 def test_import_sets_the_threads():
-    assert in_a_new_process(SHOW).startswith(f"{runtime.physical_cores()} threads OMP_NUM_THREADS=")
+    assert in_a_new_process(SHOW).startswith(f"{machine.physical_cores()} threads OMP_NUM_THREADS=")
 
 
 def test_what_the_user_set_stands():

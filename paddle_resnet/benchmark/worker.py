@@ -1,0 +1,34 @@
+"""The other end of `alternation`: reads a job from standard input, does it, writes what it measured."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+from paddle_resnet import runtime
+from paddle_resnet.errors import PaddleResNetError
+
+JOBS = {
+    "train": "train_paddle",
+    "train_torch": "train_torch",
+    "load": "load_images",
+    "kernels": "kernels_paddle",
+    "kernels_torch": "kernels_torch",
+    "infer": "infer_paddle",
+}
+"""Kinds of job, and the modules whose `measure` does them: each process loads one, and paddle or torch with it."""
+
+
+def work() -> None:
+    """Do the job on standard input; a failure that is one line is an answer too."""
+    job = json.load(sys.stdin)
+    module = JOBS[job["kind"]]
+    if not module.endswith("_torch"):
+        runtime.import_paddle()
+    try:
+        answer = importlib.import_module(f"paddle_resnet.benchmark.{module}").measure(job)
+    except PaddleResNetError as error:
+        answer = {"error": str(error), "exit_code": error.exit_code}
+    Path(job["answer"]).write_text(json.dumps(answer), encoding="utf-8")

@@ -1,0 +1,33 @@
+"""An examination of this machine and this environment: what is there, how fast it is, what to change.
+
+It works where packages are missing, even Paddle: what needs one is imported where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from paddle_resnet.doctor.computing import examine_computing
+from paddle_resnet.doctor.hardware import examine_hardware
+from paddle_resnet.doctor.process import examine_process
+from paddle_resnet.doctor.report import Finding, Section
+from paddle_resnet.doctor.software import examine_software
+from paddle_resnet.doctor.speed import examine_speed
+
+__all__ = ["Finding", "Section", "examine"]
+
+
+def examine(requirements: Path) -> Iterator[Section]:
+    """Examine one subject after another: what was found before a fault in a library ended the process can be shown.
+
+    Args:
+        requirements: the folder of the requirements files.
+    """
+    yield examine_software(requirements)
+    yield examine_hardware()
+    yield examine_process()
+    paddle = examine_computing()
+    yield paddle
+    if paddle.usable:
+        yield examine_speed()

@@ -1,0 +1,112 @@
+"""Paddle itself, the device it computes on, and the oneDNN library it carries."""
+
+from __future__ import annotations
+
+import os
+
+from paddle_resnet import runtime
+from paddle_resnet.doctor.hardware import driver_sees_gpu
+from paddle_resnet.doctor.report import Section
+from paddle_resnet.doctor.software import installed_builds
+
+
+def examine_computing() -> Section:
+    """Examine Paddle; the section is not `usable` where Paddle cannot be imported or does not compute."""
+    section = Section("Paddle")
+    problem = _import_problem() or _product_problem()
+    if problem is not None:
+        section.add("usable", f"no: {problem}", False)
+        section.advice.append(f"{problem}: {_remedy()}")
+        section.usable = False
+        return section
+    import paddle
+
+    section.add("usable", f"yes, {paddle.__version__}", True)
+    _device(section)
+    _onednn(section)
+    return section
+
+
+def _import_problem() -> str | None:
+    try:
+        runtime.import_paddle()
+    except ModuleNotFoundError as error:
+        if error.name == "paddle":
+            return "Paddle is not installed"
+        return f"Paddle cannot be imported, as {error.name} is missing"
+    except Exception as error:  # whatever is wrong with the installation
+        return f"Paddle cannot be imported ({_in_one_line(error)})"
+    return None
+
+
+def _product_problem() -> str | None:
+    """Why a product of two matrices, given to numpy, is not what it must be."""
+    try:
+        import paddle
+
+        ones = paddle.ones([2, 2])
+        product = (ones @ ones).numpy()
+    except Exception as error:
+        return f"Paddle does not compute ({_in_one_line(error)})"
+    return None if (product == 2).all() else f"Paddle computes wrongly (2 is expected, found {product.tolist()})"
+
+
+def _remedy() -> str:
+    """The command that installs Paddle, or the installed build anew."""
+    builds = [f"{build}=={version}" for build, version in installed_builds().items()]
+    if not builds:
+        return "python -m pip install -r requirements.txt"
+    return f"python -m pip install --force-reinstall {builds[0]}"
+
+
+def _in_one_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+def _device(section: Section) -> None:
+    import paddle
+
+    gpu_build = paddle.device.is_compiled_with_cuda()
+    gpus = paddle.device.cuda.device_count() if gpu_build else 0
+    names = [paddle.device.cuda.get_device_name(index) for index in range(gpus)]
+    details = ", ".join(["GPU build" if gpu_build else "CPU build", *names])
+    section.add("device", f"{'gpu:0' if gpus else 'cpu'} ({details})", {"gpu_build": gpu_build, "gpus": names})
+    if gpu_build and not gpus:
+        section.advice.append(
+            "this is Paddle's GPU build, and it finds no GPU: see that nvidia-smi lists one, or take the CPU build of "
+            "requirements.txt"
+        )
+    elif not gpu_build and driver_sees_gpu():
+        section.advice.append(
+            "nvidia-smi lists a GPU, and this is Paddle's CPU build: requirements/gpu.txt says which build uses it"
+        )
+
+
+def _onednn(section: Section) -> None:
+    from paddle_resnet import onednn
+    from paddle_resnet.onednn import library
+
+    try:
+        section.add(
+            "oneDNN",
+            library.description(),
+            {"version": str(library.version()), "isa": library.instruction_set_name()},
+        )
+        carried = library.version().major == library.MAJOR_VERSION
+    except (OSError, AttributeError):
+        section.add("oneDNN", "not found", {"version": None, "isa": None})
+        carried = False
+    if not carried:
+        section.advice.append(
+            f"this Paddle does not carry oneDNN {library.MAJOR_VERSION}, which makes training on the CPU fast; that of "
+            "requirements.txt does, on Linux and x86-64: install it anew"
+        )
+    reason = onednn.unavailable_reason("cpu")
+    text = "usable" if reason is None else f"not usable: {reason}"
+    section.add("oneDNN layers", text, {"usable": reason is None, "reason": reason})
+    section.advice += [
+        f"{variable}={os.environ[variable]} keeps oneDNN from the processor's newer instructions: unset it"
+        for variable in library.ISA_LIMITS
+        if variable in os.environ
+    ]

@@ -1,0 +1,97 @@
+"""The machine: processor, memory, disk, and a graphics processor that the driver knows."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from paddle_resnet import machine
+from paddle_resnet.doctor.report import Section
+
+GIGABYTE = 10**9
+LITTLE_MEMORY = 2 * GIGABYTE
+LITTLE_DISK = 1 * GIGABYTE
+
+FEATURES = {
+    "avx2": "AVX2",
+    "fma": "FMA",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "AVX512-VNNI",
+    "avx512_bf16": "AVX512-BF16",
+    "avx512_fp16": "AVX512-FP16",
+    "amx_bf16": "AMX-BF16",
+}
+"""The processor's features that matter for speed: the kernel's names, and the usual ones."""
+
+
+def examine_hardware() -> Section:
+    """Examine the machine; sizes are in bytes."""
+    section = Section("machine")
+    section.add("platform", platform.platform())
+    processor = machine.processor()
+    section.add("CPU", processor.model or "unknown")
+    features = [name for flag, name in FEATURES.items() if flag in processor.features]
+    section.add("CPU features", ", ".join(features) or "none of AVX2 and newer are known", features)
+    _memory(section)
+    _disk(section)
+    _home(section)
+    return section
+
+
+def _memory(section: Section) -> None:
+    free = machine.free_memory()
+    if free is None:
+        section.add("free memory", "unknown")
+        return
+    section.add("free memory", f"{free / GIGABYTE:.1f} GB", free)
+    if free < LITTLE_MEMORY:
+        section.advice.append(
+            f"only {free / GIGABYTE:.1f} GB of memory are free: close other programs, or train with a smaller "
+            "-o train.batch_size"
+        )
+
+
+def _disk(section: Section) -> None:
+    here = Path.cwd()
+    free = shutil.disk_usage(here).free
+    section.add("free disk", f"{free / GIGABYTE:.1f} GB for runs in this folder", free)
+    if free < LITTLE_DISK:
+        section.advice.append(
+            f"only {free / GIGABYTE:.1f} GB of disk are free in {here}: make room, or write runs elsewhere with "
+            "-o output=FOLDER"
+        )
+
+
+def _home(section: Section) -> None:
+    home = Path("~").expanduser()
+    writable = _is_writable(home)
+    section.add("home", f"{home} ({'writable' if writable else 'not writable'})", {"writable": writable})
+    if not writable:
+        section.advice.append(
+            f"the home folder {home} is not writable, and downloaded data and weights are kept there: set HOME to a "
+            "folder that is"
+        )
+
+
+def _is_writable(folder: Path) -> bool:
+    """Try it: permissions do not tell of a read-only file system."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def driver_sees_gpu() -> bool:
+    """Whether NVIDIA's driver lists a GPU for this process."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return False
+    try:
+        listing = subprocess.run([command, "-L"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return "GPU " in listing.stdout

@@ -1,0 +1,122 @@
+"""The machine as this process sees it: its processor, the cores and the memory it may use.
+
+Read from the files of Linux's kernel; elsewhere little is known, and nothing fails.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+CPU_INFO = Path("/proc/cpuinfo")
+CPU_TOPOLOGY = Path("/sys/devices/system/cpu")
+MEMORY_INFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
+CGROUPS_OF_PROCESS = Path("/proc/self/cgroup")
+
+
+class Processor(NamedTuple):
+    """A processor: ``"AuthenticAMD"``, its model's name, and its features by the kernel's names (``"avx2"``)."""
+
+    vendor: str
+    model: str
+    features: frozenset[str]
+
+
+def processor() -> Processor:
+    """Describe this machine's processor; what is not known is empty."""
+    text = _read(CPU_INFO)
+
+    def first(key: str) -> str:
+        found = re.search(rf"^{key}\s*:[^\S\n]*(.*)$", text, re.MULTILINE)
+        return found.group(1).strip() if found else ""
+
+    return Processor(first("vendor_id"), first("model name") or platform.processor(), frozenset(first("flags").split()))
+
+
+class Cores(NamedTuple):
+    """Physical cores: hyper-threads of one core count once."""
+
+    machine: int
+    affinity: int
+    """Those this process may run on (taskset, a batch system)."""
+    quota: float | None
+    """How many processors' time its control groups grant (a container's limit); None without a limit."""
+
+    @property
+    def usable(self) -> int:
+        """How many threads find a core of their own; at least 1."""
+        return self.affinity if self.quota is None else max(1, min(self.affinity, int(self.quota)))
+
+
+def cores() -> Cores:
+    """Count the cores of the machine, and those that this process may use."""
+    if not hasattr(os, "sched_getaffinity"):
+        processors = os.cpu_count() or 1
+        return Cores(processors, processors, None)
+    affinity = len({_siblings(cpu) for cpu in os.sched_getaffinity(0)})
+    machine = len({_read(path) for path in CPU_TOPOLOGY.glob("cpu*/topology/thread_siblings_list")})
+    return Cores(max(machine, affinity), affinity, _cpu_quota())
+
+
+def physical_cores() -> int:
+    """Count the physical cores this process may use: its affinity and its control groups' limits respected."""
+    return cores().usable
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that this process may still take, or None where that is not known.
+
+    Of a control group's limit all is counted as free: what it has in use is mostly the cache of files.
+    """
+    available = re.search(r"^MemAvailable:\s*(\d+) kB$", _read(MEMORY_INFO), re.MULTILINE)
+    bounds = [1024 * int(available.group(1))] if available else []
+    for folder in _control_groups("memory"):
+        limits = (_read(folder / name) for name in ("memory.max", "memory.limit_in_bytes"))
+        bounds += [int(limit) for limit in limits if limit.isdecimal()]
+    return min(bounds, default=None)
+
+
+def _siblings(cpu: int) -> str:
+    """The hyper-threads of a processor's core, a name for that core."""
+    return _read(CPU_TOPOLOGY / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu)
+
+
+def _cpu_quota() -> float | None:
+    quotas = []
+    for folder in _control_groups("cpu"):
+        quota, _, period = _read(folder / "cpu.max").partition(" ")  # version 2
+        if not quota:
+            quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")  # version 1
+        if quota.isdecimal() and period.isdecimal() and int(period) > 0:
+            quotas.append(int(quota) / int(period))
+    return min(quotas, default=None)
+
+
+def _control_groups(controller: str) -> Iterator[Path]:
+    """Folders of the control groups that bind this process: its own and all around it, of version 2 and 1.
+
+    A container may see its own group as the root, whatever path the kernel tells: the roots are always among them.
+    """
+    for line in ("0::/", f"0:{controller}:/", *_read(CGROUPS_OF_PROCESS).splitlines()):
+        _, controllers, group = line.split(":", 2)
+        if not controllers:
+            roots = (CGROUP, CGROUP / "unified")
+        elif controller in controllers.split(","):
+            roots = (CGROUP / controller, CGROUP / controllers)
+        else:
+            continue
+        inner = Path(group.lstrip("/"))
+        for root in roots:
+            yield from (root / folder for folder in (inner, *inner.parents))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,214 @@
+"""Benchmarks: arguments, statistics, twins and reports. Nothing here depends on how fast anything is."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from paddle_resnet.benchmark import alternation, backends, cases, kernel_cases, steps, train_report, twins
+from paddle_resnet.benchmark.arithmetic import multiply_accumulates
+from paddle_resnet.benchmark.data_report import Source, benchmark_loading
+from paddle_resnet.benchmark.infer_report import benchmark_inference
+from paddle_resnet.benchmark.kernel_report import benchmark_kernels
+from paddle_resnet.benchmark.statistics import paired_ratios, percentile, summarise
+from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.models import count_parameters, create_model
+
+PROJECT = Path(__file__).resolve().parents[1]
+TINY = cases.TrainCase("resnet8", 8, 4)
+needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch (requirements/bench.txt) is not installed")
+
+
+@pytest.fixture
+def benchmark(monkeypatch, capsys):
+    """Run the tool in this process; return its exit code, standard output and standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tools/benchmark.py", *map(str, arguments)])
+        monkeypatch.syspath_prepend(str(PROJECT / "tools"))
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(PROJECT / "tools" / "benchmark.py"), run_name="__main__")
+        shown = capsys.readouterr()
+        return int(ended.value.code or 0), shown.out, shown.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "--case", "resnet20"], ["case resnet20", "network@sizexbatch"]),
+        (["train", "--case", "resnet20@4x128"], ["at least 8"]),
+        (["train", "--case", "resnet21@32x4", "--rounds", "1"], ["resnet21", "did you mean"]),
+        (["train", "--backends", "onednm"], ["onednm", 'did you mean "onednn"']),
+        (["train", "--rounds", "0"], ["--rounds", "at least 1"]),
+        (["infer", "nowhere"], ["nowhere"]),
+    ],
+)
+def test_wrong_use_is_one_line(benchmark, arguments, words):
+    code, _, err = benchmark(*arguments)
+    assert code == 2
+    for word in words:
+        assert word in err.strip().splitlines()[-1]
+
+
+def test_without_torch_the_comparison_says_how_to_install_it(benchmark, monkeypatch):
+    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None)
+    code, _, err = benchmark("train", "--against", "torch")
+    assert code == 2
+    (line,) = err.strip().splitlines()
+    assert "pip install -r requirements/bench.txt" in line
+
+
+def test_statistics_of_known_numbers():
+    assert summarise([3.0, 1.0, 8.0]) == (3.0, 1.0, 8.0, 3)
+    assert summarise([1.0, 2.0]).median == 1.5
+    assert paired_ratios([2.0, 9.0], [4.0, 3.0]) == [0.5, 3.0]
+    assert percentile(list(range(101)), 95) == 95
+    with pytest.raises(ValueError, match="zip"):
+        paired_ratios([1.0], [1.0, 2.0])
+
+
+def test_steps_of_the_warm_up_are_left_out():
+    # Two slow steps, then three of 2, 4 and 3 seconds, of which 0.5, 1 and 0 are spent waiting.
+    times = steps.StepTimes(begins=[5, 15, 20.5, 23, 26], ends=[10, 20, 22, 26, 29], warm_up=2)
+    assert times.whole.tolist() == [2, 4, 3]
+    assert times.waiting.tolist() == [0.5, 1, 0]
+    measured = times.measurement(batch=6)
+    assert measured["images_per_second"] == 2.0
+    assert measured["waiting_share"] == pytest.approx(1.5 / 9)
+
+
+def test_rows_hold_ratios_of_the_same_round_and_the_share_of_the_fastest_product():
+    def run(speed, memory, product):
+        common = {"waiting_share": 0.01, "step_seconds": [0.1]}
+        return {"images_per_second": speed, "peak_megabytes": memory, "product_gflops": product, **common}
+
+    measured = {
+        "onednn": [run(10.0, 90.0, 50.0), run(30.0, 110.0, 80.0)],
+        "native": [run(5.0, 100.0, 60.0), run(10.0, 100.0, 70.0)],
+    }
+    ours, native = train_report.training_rows(TINY, measured, operations=2 * 10**9)
+    assert ours["ratio_to_native"]["rounds"] == [2.0, 3.0]
+    assert ours["memory_ratio_to_native"]["median"] == 1.0
+    assert ours["ratio_to_torch"] is None
+    assert ours["share_of_product_rate"] == pytest.approx(20 * 2 / 80)
+    assert native["ratio_to_native"]["median"] == 1.0
+
+
+# 10^9 multiply-accumulates of one image, as torchvision documents them for its weights.
+@pytest.mark.parametrize(("name", "size", "billions"), [("resnet18", 224, 1.81), ("resnet50", 224, 4.09)])
+def test_multiply_accumulates_are_the_published_ones(name, size, billions):
+    assert multiply_accumulates(create_model(name), size) / 1e9 == pytest.approx(billions, abs=0.01)
+
+
+def test_work_of_a_convolution_counted_by_hand():
+    kernel = kernel_cases.Kernel("convolution", "", 2, 3, 8, 5, 3, 2)
+    assert kernel.work()[0] == pytest.approx(2 * (2 * 5 * 4 * 4) * (3 * 3 * 3) / 1e9)
+    assert kernel_cases.Kernel("add_relu", "", 2, 3, 8).work()[0] == pytest.approx(3 * 4 * 2 * 3 * 64 / 1e9)
+
+
+@needs_torch
+@pytest.mark.parametrize("name", ["resnet8", "resnet20", "resnet18", "resnet50"])
+def test_the_twin_is_the_same_network(name):
+    import torch
+
+    from paddle_resnet.benchmark.torch_networks import make_twin
+
+    ours, twin = create_model(name), make_twin(twins.describe(name))
+    assert sum(parameter.numel() for parameter in twin.parameters()) == count_parameters(ours)
+    shapes = sorted(tuple(p.shape) for p in twin.parameters() if p.ndim == 4)
+    assert shapes == sorted(tuple(p.shape) for p in ours.parameters() if p.ndim == 4)
+    products: list[int] = []
+    for module in twin.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            module.register_forward_hook(
+                lambda layer, _, result: products.append(result[0, 0].numel() * layer.weight.numel())
+            )
+    with torch.no_grad():
+        twin.eval()(torch.zeros(1, 3, 32, 32))
+    linear = twin[-1].weight.numel()
+    assert sum(products[:-1]) + linear == multiply_accumulates(ours, 32)
+
+
+def test_a_network_without_a_twin_is_refused():
+    with pytest.raises(UsageError, match="no twin in PyTorch"):
+        twins.describe("lenet")
+
+
+def test_jobs_take_turns(monkeypatch):
+    done = []
+    monkeypatch.setattr(alternation, "run_apart", lambda job, name: done.append(job["key"]) or {"n": len(done)})
+    measured = alternation.alternate({"a": {"key": "A"}, "b": {"key": "B"}}, rounds=2)
+    assert done == ["A", "B", "A", "B"]
+    assert alternation.values_of(measured["b"], "n") == [2, 4]
+
+
+def test_a_process_that_dies_is_a_failure_of_one_line(monkeypatch):
+    monkeypatch.setattr(alternation, "ENTRY", "import sys; sys.exit('out of memory')")
+    with pytest.raises(RunFailure, match="b: the process ended with code 1: out of memory"):
+        alternation.run_apart({}, "b")
+
+
+def train_once(names, folder):
+    report = train_report.benchmark_training([TINY], names, rounds=1, steps=2, warm_up=1, command_line="python x")
+    report.write(folder)
+    assert (folder / "train.png").stat().st_size > 5000
+    return json.loads((folder / "train.json").read_text(encoding="utf-8"))
+
+
+def test_a_real_run_gives_a_whole_report(tmp_path):
+    found = train_once(["native", *(["torch"] if find_spec("torch") else [])], tmp_path)
+    assert {"date", "processor", "cores", "versions", "settings", "rows", "process", "platform"} <= found.keys()
+    assert found["settings"] == {"command_line": "python x", "rounds": 1, "steps": 2, "warm_up_steps": 1}
+    for row in found["rows"]:
+        assert row["case"] == "resnet8@8x4"
+        assert [len(run) for run in row["step_seconds"]] == [2]
+        assert row["images_per_second"]["count"] == 1
+        assert 50 < row["peak_megabytes"]["median"] < 20_000
+        assert 0 <= row["waiting_share"]["median"] < 1
+        assert np.isfinite(row["share_of_product_rate"])
+
+
+def test_wrong_use_found_in_a_job_is_wrong_use_here():
+    job = {"kind": "infer", "model": "nowhere", "batch": 1, "threads": 1, "calls": 1, "warm_up": 1}
+    with pytest.raises(UsageError, match="infer: nowhere"):
+        alternation.run_apart(job, "infer")
+
+
+@pytest.mark.parametrize("command", ["data", "kernels", "infer"])
+def test_other_reports_are_whole(tmp_path, command, monkeypatch):
+    """In this process: a job's own process is proven above."""
+    from tiny_run import make_run
+
+    from paddle_resnet.benchmark import infer_paddle, kernels_paddle, load_images, train_paddle
+    from paddle_resnet.deploy import export_run
+
+    modules = {"load": load_images, "train": train_paddle, "kernels": kernels_paddle, "infer": infer_paddle}
+    monkeypatch.setattr(alternation, "run_apart", lambda job, name: modules[job["kind"]].measure(job))
+    if command == "data":
+        sources = [Source(kind, kind, 12, {"flip": True}, TINY) for kind in ("memory", "files")]
+        report = benchmark_loading(1, 2, 1, "", sources, backend="native")
+        assert [row["source"] for row in report.rows] == ["memory", "files"]
+    elif command == "kernels":
+        kernels = [kernel_cases.Kernel(kind, "here", 2, 8, 8, 8, 3) for kind in ("convolution", "bn_relu", "max_pool")]
+        report = benchmark_kernels(["native"], 1, 2, "", [*kernels, kernel_cases.Kernel("add_relu", "", 2, 8, 8)])
+        assert [(row["pass"], row["unit"]) for row in report.rows[:3]] == [
+            ("forward", "GFLOP/s"), ("backward", "GFLOP/s"), ("forward", "GB/s"),
+        ]  # fmt: skip
+    else:
+        run = make_run(tmp_path)
+        export_run(run)
+        report = benchmark_inference(run.path, [1, 3], [1], rounds=2, calls=4, command_line="")
+        assert [row["p95_ms"]["count"] for row in report.rows] == [2, 2]
+        assert all(row["p50_ms"]["median"] <= row["p99_ms"]["median"] for row in report.rows)
+    numbers, figure = report.write(tmp_path / "report")
+    assert json.loads(numbers.read_text())["command"] == command
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    assert len(report.table().rows) == len(report.rows)

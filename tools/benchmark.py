@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Measure speed and memory on the CPU: training, loading, single operations, inference.
+
+examples:
+  python tools/benchmark.py train                                    four networks, oneDNN and Paddle's own layers
+  python tools/benchmark.py train --case resnet20@32x128 --rounds 3 --against torch
+  python tools/benchmark.py data                                     the loader alone, and its share of a step
+  python tools/benchmark.py kernels --against torch                  convolution, BN + ReLU, add + ReLU, max pool
+  python tools/benchmark.py infer output/quickstart --batch 1 32 --threads 1 2
+
+Each run is a process of its own, and what is compared takes turns, round by round: medians over the rounds, with the
+smallest and the largest in brackets; ratios are of runs of the same round. Let nothing else run meanwhile. Each command
+prints a table, and writes <command>.json and <command>.png to output/benchmarks/<command>/.
+
+train goes through paddle.Model.fit with the real loader on random pictures; PyTorch (--against torch) trains the
+same network, channels last, on tensors that lie in memory. "waiting" is the share of the time in which a step waits for
+its batch; "of GEMM rate" sets the network's products against the fastest large matrix product measured here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cli
+from paddle_resnet.benchmark.backends import OURS, TORCH, check_backends, require_torch
+from paddle_resnet.benchmark.cases import TRAIN_CASES, TrainCase
+from paddle_resnet.machine import physical_cores
+
+if TYPE_CHECKING:
+    from paddle_resnet.benchmark.report import Report
+
+TABLE_WIDTH = 200
+
+
+def main() -> None:
+    """Parse the arguments and measure."""
+    parser = cli.described(__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="train | data | kernels | infer")
+
+    train = commands.add_parser("train", help="whole training steps, through paddle.Model.fit")
+    train.add_argument(
+        "--case", nargs="+", metavar="CASE", help=f"network@sizexbatch; default: {_in_words(TRAIN_CASES)}"
+    )
+    train.add_argument("--backends", nargs="+", default=["onednn", "native"], help=f"of {_in_words(OURS)}")
+    train.add_argument("--against", nargs="+", choices=list(TORCH), default=[], help="compare with PyTorch")
+    _add_common(train, rounds=5)
+    train.add_argument("--steps", type=_positive, default=20, metavar="N", help="counted steps of a run; default: 20")
+    train.add_argument("--warm-up", type=_positive, default=5, metavar="N", help="steps before them; default: 5")
+    train.set_defaults(measure=_train)
+
+    data = commands.add_parser("data", help="the loader alone, and its share of a training step")
+    _add_common(data, rounds=3)
+    data.add_argument("--steps", type=_positive, default=20, metavar="N", help="counted batches; default: 20")
+    data.set_defaults(measure=_data)
+
+    kernels = commands.add_parser("kernels", help="single operations, forward and backward")
+    kernels.add_argument("--against", nargs="+", choices=["torch"], default=[], help="compare with PyTorch")
+    _add_common(kernels, rounds=3)
+    kernels.add_argument("--repeats", type=_positive, default=20, metavar="N", help="of each pass; default: 20")
+    kernels.set_defaults(measure=_kernels)
+
+    infer = commands.add_parser("infer", help="latency and throughput of an exported model")
+    infer.add_argument("model", metavar="MODEL_DIR", type=Path, help="an exported model, or the run that holds one")
+    infer.add_argument("--batch", nargs="+", type=_positive, default=[1, 8, 32], metavar="N", help="default: 1 8 32")
+    infer.add_argument("--threads", nargs="+", type=_positive, metavar="N", help="default: 1, and all cores")
+    _add_common(infer, rounds=3)
+    infer.add_argument("--calls", type=_positive, default=50, metavar="N", help="timed calls of a run; default: 50")
+    infer.set_defaults(measure=_infer)
+    cli.run_tool(parser, _benchmark)
+
+
+def _add_common(parser: argparse.ArgumentParser, rounds: int) -> None:
+    parser.add_argument("--rounds", type=_positive, default=rounds, metavar="N", help=f"default: {rounds}")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help=f"default: output/benchmarks/{parser.prog.split()[-1]}"
+    )
+    # Also behind the command; what `cli` adds stands before it.
+    parser.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+    )
+
+
+def _benchmark(arguments: argparse.Namespace) -> None:
+    if getattr(arguments, "against", []):
+        require_torch()
+    report: Report = arguments.measure(arguments)
+    from rich.console import Console
+
+    from paddle_resnet.console import console
+
+    # A narrow window would cut figures off, and a file has no width of its own.
+    Console(width=max(console.width, TABLE_WIDTH), highlight=False).print(report.table())
+    for path in report.write(arguments.output or Path("output", "benchmarks", arguments.command)):
+        print(path)
+
+
+def _train(arguments: argparse.Namespace) -> Report:
+    cases = [TrainCase.parse(text) for text in arguments.case] if arguments.case else list(TRAIN_CASES)
+    check_backends(arguments.backends)
+    cli.prepare()
+    from paddle_resnet.benchmark.train_report import benchmark_training
+
+    backends = [*arguments.backends, *arguments.against]
+    return benchmark_training(cases, backends, arguments.rounds, arguments.steps, arguments.warm_up, _command_line())
+
+
+def _data(arguments: argparse.Namespace) -> Report:
+    cli.prepare()
+    from paddle_resnet.benchmark.data_report import benchmark_loading
+
+    return benchmark_loading(arguments.rounds, arguments.steps, warm_up=4, command_line=_command_line())
+
+
+def _kernels(arguments: argparse.Namespace) -> Report:
+    cli.prepare()
+    from paddle_resnet.benchmark.kernel_report import benchmark_kernels
+
+    backends = ["onednn", "native", *arguments.against]
+    return benchmark_kernels(backends, arguments.rounds, arguments.repeats, _command_line())
+
+
+def _infer(arguments: argparse.Namespace) -> Report:
+    cli.prepare()
+    from paddle_resnet.benchmark.infer_report import benchmark_inference
+
+    threads = arguments.threads or sorted({1, physical_cores()})
+    return benchmark_inference(
+        arguments.model, arguments.batch, threads, arguments.rounds, arguments.calls, _command_line()
+    )
+
+
+def _command_line() -> str:
+    return shlex.join(["python", "tools/benchmark.py", *sys.argv[1:]])
+
+
+def _in_words(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+if __name__ == "__main__":
+    main()
