@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -77,6 +78,9 @@ class AugmentConfig(Group):
     scale: tuple[float, float] | None = Field(
         None, description="random-resized crop: the crop's area as a share of the image, e.g. [0.35, 1.0]"
     )
+    cutout: Annotated[Integer, Field(ge=0, le=1024)] = Field(
+        0, description="hide a square of so many pixels a side, anywhere, under the mean colour; 0: none"
+    )
 
     @model_validator(mode="after")
     def _one_kind_of_crop(self) -> AugmentConfig:
@@ -96,7 +100,20 @@ class ModelConfig(Group):
     """Which network, and where its first weights come from."""
 
     name: str = Field("resnet20", description="a name of paddle_resnet.list_models()")
-    pretrained: str | None = Field(None, description='null, "imagenet" (official weights), or a .pdparams file')
+    stem: Literal["imagenet", "cifar", "cifar_pool", "deep"] | None = Field(
+        None,
+        description="imagenet and deep quarter the image, cifar_pool halves it, cifar keeps it; null: the design's",
+    )
+    zero_init_residual: bool = Field(False, description="each residual block starts as its shortcut")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="before the last layer; in the blocks of a wide ResNet"
+    )
+    stochastic_depth: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="probability of dropping the last residual branch; earlier ones linearly less"
+    )
+    pretrained: str | None = Field(
+        None, description='null, "imagenet" (official weights), or a .pdparams, .pth, .pt or .safetensors file'
+    )
 
 
 class TrainConfig(Group):
@@ -109,16 +126,44 @@ class TrainConfig(Group):
     learning_rate: Annotated[float, Field(gt=0)] = Field(0.1, description="the peak, reached after warm-up")
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="not applied to BatchNorm and biases")
+    schedule: Literal["cosine", "one_cycle", "step"] = Field(
+        "cosine",
+        description="how the rate falls after warm-up: cosine or one_cycle (a line) to zero, or step (at milestones)",
+    )
     warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.1, description="share of the steps in which the rate rises to its peak; a cosine to zero follows"
+        0.1, description="share of the steps in which the rate rises in a line to its peak"
+    )
+    milestones: tuple[Fraction, ...] = Field(
+        (0.5, 0.75), description="with schedule step: the shares of the steps after which the rate falls to a tenth"
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(None, description="clip the gradient's global norm to this")
+    ema: Fraction | None = Field(
+        None,
+        description="validate, keep and export an exponential moving average of the weights, which keeps this share of "
+        "itself at each step, e.g. 0.998; null: the weights themselves",
+    )
+    first_size: Annotated[Integer, Field(ge=8, le=1024)] | None = Field(
+        None, description="pixels a side of the first epochs' crops, growing to data.image_size; null: no growth"
+    )
     cpu_backend: Literal["auto", "onednn", "native"] = Field(
         "auto",
         description="on a CPU: oneDNN's layers, which are faster, or Paddle's own; auto: oneDNN where it fits",
     )
+    cpu_precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "float32",
+        description="of what flows between oneDNN's layers; weights stay float32; auto: bfloat16 where the processor "
+        "has it (AVX512-BF16 or AMX)",
+    )
     amp: bool = Field(False, description="automatic mixed precision O1 (float16); on a GPU only")
+
+
+class EvaluationConfig(Group):
+    """How the trained network answers: in measurements of whole splits, and exported."""
+
+    flip: bool = Field(
+        False, description="average the probabilities of each image and of its mirror image; takes twice the time"
+    )
 
 
 class Config(Group):
@@ -131,6 +176,14 @@ class Config(Group):
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _crops_grow(self) -> Config:
+        first, last = self.train.first_size, self.data.image_size
+        if first is not None and first > last:
+            raise ValueError(f"train.first_size ({first}) must be at most data.image_size ({last})")
+        return self
 
     @field_validator("name")
     @classmethod
@@ -161,15 +214,23 @@ class Config(Group):
             UsageError: a missing or malformed file, an unknown key, a wrong type or value; the message names it.
         """
         path = Path(path)
-        values = _read_yaml(path)
-        origin = {key: str(path) for key in values}
+        return cls.from_values(_read_yaml(path), overrides, source=str(path))
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any], overrides: Iterable[str] = (), *, source: str = "config") -> Config:
+        """Check nested values as a YAML file would hold them, with ``a.b=value`` overrides; `source` names them.
+
+        Raises:
+            UsageError: an unknown key, a wrong type or value; the message names it.
+        """
+        nested = copy.deepcopy(dict(values))
+        origin = dict.fromkeys(nested, source)
         for override in overrides:
-            key = _apply_override(values, override)
-            origin[key] = f"-o {override}"
+            origin[_apply_override(nested, override)] = f"-o {override}"
         try:
-            return cls.model_validate(values)
+            return cls.model_validate(nested)
         except ValidationError as error:
-            raise UsageError(_explain(error, cls, origin, path)) from None
+            raise UsageError(_explain(error, cls, origin, source)) from None
 
     def to_yaml(self) -> str:
         """The resolved config as YAML: every key, defaults included."""
@@ -225,12 +286,12 @@ def _apply_override(values: dict[str, Any], override: str) -> str:
     return key
 
 
-def _explain(error: ValidationError, schema: type[BaseModel], origin: Mapping[str, str], path: Path) -> str:
+def _explain(error: ValidationError, schema: type[BaseModel], origin: Mapping[str, str], source: str) -> str:
     """Turn pydantic's first complaint into one line that names key, value and expectation."""
     complaint = error.errors()[0]
     key = ".".join(str(part) for part in complaint["loc"] if isinstance(part, str))
     key = key.removesuffix(".function-after") or "config"
-    source = origin.get(key, str(path))
+    source = origin.get(key, source)
     if complaint["type"] == "extra_forbidden":
         return f'{source}: unknown key "{key}"{_suggest_key(key, schema)}'
     message = complaint["msg"].removeprefix("Value error, ")

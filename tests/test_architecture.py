@@ -13,21 +13,25 @@ PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = "paddle_resnet"
 
 # Each room, from the ground up, and the rooms it may import. A room is a file or a folder of the package.
-GROUND = {"errors", "console", "files", "safe_pickle", "download", "runtime", "config"}
+GROUND = {"errors", "console", "files", "safe_pickle", "download", "machine", "runtime", "config"}
 MAY_IMPORT = {
     "errors": set(),
     "console": set(),
     "files": {"errors"},
     "safe_pickle": {"errors", "files"},
     "download": {"errors", "files", "console"},
-    "runtime": {"errors", "files", "console"},
+    "machine": set(),
+    "runtime": {"errors", "files", "console", "machine"},
     "config": {"errors", "files", "runtime"},
     "models": GROUND,
     "data": GROUND,
     "onednn": GROUND | {"models"},
+    "doctor": GROUND | {"models", "onednn"},
     "training": GROUND | {"models", "data", "onednn"},
     "evaluation": GROUND | {"models", "data", "onednn", "training"},
     "deploy": GROUND | {"models", "data", "onednn", "training", "evaluation"},
+    "benchmark": GROUND | {"models", "data", "onednn", "training", "evaluation", "deploy"},
+    "lessons": GROUND | {"models", "data", "onednn", "training", "evaluation", "deploy"},
     # The package itself: it prepares the process, and hands out the networks when they are asked for.
     "__init__": {"runtime", "models"},
 }

@@ -5,15 +5,21 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import onednn_reference as reference
 import paddle
 import pytest
 
-from paddle_resnet.onednn import functions, library, plain_functions, primitives, unavailable_reason
+from paddle_resnet.errors import UsageError
+from paddle_resnet.models import create_model
+from paddle_resnet.onednn import functions, is_accelerated, library, plain_functions, primitives, unavailable_reason
 from paddle_resnet.onednn.geometry import Window
+from paddle_resnet.training.cpu_backend import use_cpu_backend
 
 needs_library = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
 WINDOW = Window((3, 3), (1, 1), (1, 1), (1, 1))
@@ -154,10 +160,10 @@ def test_a_forked_child_starts_anew():
 
 @needs_library
 def test_a_failing_call_says_what_failed():
-    from paddle_resnet.onednn.bindings import OneDNNError
+    from paddle_resnet.onednn.bindings import DataType, OneDNNError
 
     with pytest.raises(OneDNNError, match=r"memory_desc_create_with_strides failed: invalid arguments"):
-        primitives.strided((-1, 2), (2, 1))
+        primitives.strided((-1, 2), (2, 1), DataType.FLOAT32)
 
 
 @needs_library
@@ -219,3 +225,37 @@ def test_reason_on_an_old_processor(monkeypatch):
 def test_reason_on_another_architecture(monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     assert "aarch64" in unavailable_reason("cpu")
+
+
+@needs_library
+def test_reason_when_a_variable_limits_the_instruction_set():
+    """The library reads the variable once, when it is first asked: in a process of its own."""
+    code = "from paddle_resnet import onednn; print(onednn.unavailable_reason('cpu'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).resolve().parents[1],
+        env=os.environ | {"ONEDNN_MAX_CPU_ISA": "SSE41"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "ONEDNN_MAX_CPU_ISA=SSE41 leaves oneDNN SSE4.1 only, and these layers need AVX2\n"
+
+
+@needs_library
+def test_a_run_says_which_onednn_it_uses(caplog):
+    network = create_model("resnet8", num_classes=3)
+    use_cpu_backend(network, "auto", "cpu")
+    assert is_accelerated(network)
+    (line,) = caplog.messages
+    assert line.startswith(f"CPU backend: oneDNN {library.version()}, {library.instruction_set_name()}")
+
+
+def test_a_run_falls_back_and_says_why_in_one_line(caplog, empty_library_folder):
+    network = create_model("resnet8", num_classes=3)
+    use_cpu_backend(network, "auto", "cpu")
+    assert not is_accelerated(network)
+    (line,) = caplog.messages
+    assert line.startswith("CPU backend: Paddle's own operators, as Paddle ") and "comes without oneDNN" in line
+    with pytest.raises(UsageError, match=r"cpu_backend onednn: .* comes without oneDNN .*; use auto or native"):
+        use_cpu_backend(network, "onednn", "cpu")

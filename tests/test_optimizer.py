@@ -10,7 +10,8 @@ import pytest
 from paddle import nn
 
 from paddle_resnet.config import TrainConfig
-from paddle_resnet.training.optimizer import WarmupCosine, make_optimizer
+from paddle_resnet.training.optimizer import make_optimizer
+from paddle_resnet.training.schedule import Milestones, OneCycle, WarmupCosine
 
 
 def test_warmup_rises_linearly_then_cosine_falls_to_zero():
@@ -25,6 +26,38 @@ def test_warmup_rises_linearly_then_cosine_falls_to_zero():
 
 def test_without_warmup_the_first_step_has_the_peak():
     assert WarmupCosine(steps=10, warmup_steps=0)(0) == 1.0
+
+
+def test_one_cycle_is_a_line_up_and_a_line_down_to_zero():
+    factor = OneCycle(steps=50, warmup_steps=10)
+    assert [factor(step) for step in range(10)] == pytest.approx(np.arange(1, 11) / 10)
+    assert [factor(step) for step in range(10, 51)] == pytest.approx(np.linspace(1, 0, 41))
+    assert factor(80) == 0
+
+
+def test_milestones_are_shares_of_all_steps():
+    factor = Milestones(steps=64, warmup_steps=4, shares=(0.5, 0.75))
+    found = [factor(step) for step in range(64)]
+    assert found == pytest.approx([0.25, 0.5, 0.75, 1.0] + 28 * [1.0] + 16 * [0.1] + 16 * [0.01])
+    assert factor(100) == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("cosine", [0.15, 0.3, 0.3, 0.3 * (2 + math.sqrt(2)) / 4, 0.15, 0.3 * (2 - math.sqrt(2)) / 4]),
+        ("one_cycle", [0.15, 0.3, 0.3, 0.225, 0.15, 0.075]),
+        ("step", [0.15, 0.3, 0.3, 0.03, 0.03, 0.003]),
+    ],
+)
+def test_the_optimizer_follows_the_schedule_that_is_asked_for(schedule, expected):
+    train = TrainConfig(epochs=3, learning_rate=0.3, warmup=1 / 3, schedule=schedule, milestones=(0.5, 0.8))
+    optimizer = make_optimizer(Tiny(), train, steps_per_epoch=2)
+    rates = []
+    for _ in range(6):
+        rates.append(optimizer.get_lr())
+        optimizer._learning_rate.step()
+    assert rates == pytest.approx(expected)
 
 
 class Tiny(nn.Layer):

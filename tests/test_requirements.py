@@ -16,7 +16,16 @@ def read_requirements(path: Path) -> list[Requirement]:
 
 
 @pytest.mark.parametrize(
-    "name", ["requirements.txt", "requirements/common.txt", "requirements/gpu.txt", "requirements/dev.txt"]
+    "name",
+    [
+        "requirements.txt",
+        "requirements/common.txt",
+        "requirements/gpu.txt",
+        "requirements/dev.txt",
+        "requirements/bench.txt",
+        "requirements/onnx.txt",
+        "requirements/onnx_paddle2.txt",
+    ],
 )
 def test_every_requirement_has_a_lower_and_an_upper_bound(project: Path, name: str) -> None:
     requirements = read_requirements(project / name)

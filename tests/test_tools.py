@@ -75,7 +75,10 @@ def test_print_config_prints_and_trains_nothing(tool, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["train", "eval", "export", "predict", "quickstart"])
+@pytest.mark.parametrize(
+    "name",
+    ["train", "eval", "export", "predict", "quickstart", "benchmark", "convert_weights", "doctor", "lesson", "models"],
+)
 def test_help_teaches(tool, name):
     code, out, _ = tool(name, "--help")
     assert code == 0

@@ -1,16 +1,19 @@
-"""Random changes to a whole batch of training images at once, on the device."""
+"""Random changes to a whole batch of training images: drawn first, then made on the host or on the device."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import paddle
 from numpy.typing import NDArray
 
 from paddle_resnet.config import AugmentConfig
-from paddle_resnet.data.decode import centre_offset
+from paddle_resnet.data import cutout, host_pixels
 from paddle_resnet.data.resample import resample, resize_batch, triangle_weights
+from paddle_resnet.data.splits import Pixels
 
 LOG_ASPECT_RATIO = (math.log(3 / 4), math.log(4 / 3))
 BOX_ATTEMPTS = 10
@@ -19,37 +22,85 @@ Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
 
-def centre_view(images: paddle.Tensor, resize: int, image_size: int) -> paddle.Tensor:
-    """What evaluation sees: ``[n, h, w, 3]`` resized, then its centre, as float32 levels ``[n, S, S, 3]``."""
-    resized = resize_batch(images, resize)
-    start = centre_offset(resize, image_size)
-    return resized[:, start : start + image_size, start : start + image_size]
+class Changes(NamedTuple):
+    """What was drawn for the images of a batch, which become ``[n, size, size, 3]``."""
+
+    size: int
+    """Pixels a side, S."""
+    mirrored: Booleans
+    """Which are flipped left to right, ``[n]``."""
+    places: Integers
+    """Where they are cut: ``[2, n]``, the crop's top and left, or of random-resized crops the boxes, ``[4, n]``."""
+    hidden: Booleans | None
+    """The pixels that cutout hides, ``[n, S, S]``; None without cutout."""
 
 
 class Augment:
-    """Crop and flip at random; the geometry is evaluation's unless `scale` asks for random-resized crops."""
+    """Crop, flip and hide a square at random; the geometry is evaluation's unless `scale` asks for another.
 
-    def __init__(self, config: AugmentConfig, resize: int, image_size: int) -> None:
-        """Take the random changes, and the geometry of evaluation: `resize`, then a crop of `image_size`."""
+    With `scale`, a box of a random share of the stored picture is resized (Szegedy et al. 2015, arXiv:1409.4842;
+    torchvision's RandomResizedCrop). Otherwise the picture is resized as for evaluation, zero-padded and cropped at
+    random (Krizhevsky 2012; He et al. 2015, section 4.2).
+    """
+
+    def __init__(
+        self, config: AugmentConfig, resize: int, image_size: int, mean: Sequence[float] = (0.0, 0.0, 0.0)
+    ) -> None:
+        """Take the random changes, the geometry of evaluation (`resize`, then a crop of `image_size`), the mean colour.
+
+        `mean` is in 0..1; it hides what `cutout` takes away.
+        """
         self._config = config
         self._resize = resize
         self._image_size = image_size
+        self._mean_level = [255 * value for value in mean]
 
-    def __call__(self, images: paddle.Tensor, generator: np.random.Generator) -> paddle.Tensor:
-        """Change pixels ``[n, h, w, 3]`` to float32 levels 0..255, ``[n, S, S, 3]``.
+    def __call__(self, images: paddle.Tensor, generator: np.random.Generator, size: int | None = None) -> paddle.Tensor:
+        """Draw changes and make them on the device: ``[n, h, w, 3]`` to float32 levels 0..255, ``[n, S, S, 3]``."""
+        return self.on_device(images, self.draw(images.shape, generator, size))
 
-        With `scale`, a box of a random share of the stored picture is resized (Szegedy et al. 2015, arXiv:1409.4842;
-        torchvision's RandomResizedCrop). Otherwise the picture is resized as for evaluation, zero-padded and cropped at
-        random (Krizhevsky 2012; He et al. 2015, section 4.2).
+    def draw(self, shape: Sequence[int], generator: np.random.Generator, size: int | None = None) -> Changes:
+        """Draw the changes to a batch of `shape`, ``[n, h, w, 3]``, that becomes ``[n, size, size, 3]``.
+
+        With a `size` other than `image_size` (progressive resizing), resize and padding shrink with it.
         """
-        count, size = len(images), self._image_size
+        count, size = shape[0], size or self._image_size
         mirrored = generator.random(count) < 0.5 if self._config.flip else np.zeros(count, dtype=bool)
         if self._config.scale is not None:
-            return resized_crop(images, random_boxes(images.shape, self._config.scale, generator), size, mirrored)
-        images = resize_batch(images, self._resize)
-        pad = self._config.pad
-        corners = generator.integers(0, self._resize + 2 * pad - size, (2, count), endpoint=True) - pad
-        return crop(images, corners[0], corners[1], size, mirrored)
+            places = random_boxes(shape, self._config.scale, generator)
+        else:
+            pad = self._scaled(self._config.pad, size)
+            largest = self._scaled(self._resize, size) + 2 * pad - size
+            places = generator.integers(0, largest, (2, count), endpoint=True) - pad
+        side = self._scaled(self._config.cutout, size)
+        hidden = cutout.random_square((count, size, size), side, generator) if side else None
+        return Changes(size, mirrored, places, hidden)
+
+    def on_device(self, images: paddle.Tensor, changes: Changes) -> paddle.Tensor:
+        """Make the changes to ``[n, h, w, 3]`` on its device: float32 levels 0..255, ``[n, S, S, 3]``."""
+        if self._config.scale is not None:
+            levels = resized_crop(images, changes.places, changes.size, changes.mirrored)
+        else:
+            resized = resize_batch(images, self._scaled(self._resize, changes.size))
+            top, left = changes.places
+            levels = crop(resized, top, left, changes.size, changes.mirrored)
+        return levels if changes.hidden is None else cutout.fill(levels, changes.hidden, self._mean_level)
+
+    def on_host(self, images: Pixels, changes: Changes) -> Pixels:
+        """Make the changes to uint8 ``[n, h, w, 3]`` on the host: uint8 ``[n, S, S, 3]``."""
+        if self._config.scale is not None:
+            levels = host_pixels.resized_crop(images, changes.places, changes.size, changes.mirrored)
+        else:
+            resized = host_pixels.resize(images, self._scaled(self._resize, changes.size))
+            top, left = changes.places
+            levels = host_pixels.crop(resized, top, left, changes.size, changes.mirrored)
+        if changes.hidden is not None:
+            levels[changes.hidden] = np.rint(self._mean_level)
+        return levels
+
+    def _scaled(self, pixels: int, size: int) -> int:
+        """So many pixels of pictures of `image_size`, in pictures of `size`."""
+        return round(pixels * size / self._image_size)
 
 
 def crop(images: paddle.Tensor, top: Integers, left: Integers, size: int, mirrored: Booleans) -> paddle.Tensor:
@@ -79,7 +130,7 @@ def crop(images: paddle.Tensor, top: Integers, left: Integers, size: int, mirror
     return paddle.gather(pixels, flat).reshape([count, size, size, channels])
 
 
-def random_boxes(shape: list[int], scale: tuple[float, float], generator: np.random.Generator) -> Integers:
+def random_boxes(shape: Sequence[int], scale: tuple[float, float], generator: np.random.Generator) -> Integers:
     """Draw a box for each image as torchvision's ``RandomResizedCrop.get_params`` does.
 
     The area is a uniform share of the image's, the logarithm of the aspect ratio (width / height) uniform between those

@@ -47,7 +47,7 @@ def decode_image(source: Source, resize: int, image_size: int, name: str | None 
         with _open(source, name) as image:
             _check_size(image, name)
             upright = _to_rgb(ImageOps.exif_transpose(image))
-        return np.asarray(_resized_centre(upright, resize, image_size))
+        return np.asarray(resized_centre(upright, resize, image_size))
     except UsageError:
         raise
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
@@ -107,7 +107,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _resized_centre(image: Image.Image, resize: int, image_size: int) -> Image.Image:
+def resized_centre(image: Image.Image, resize: int, image_size: int) -> Image.Image:
     """The centre of the resized picture, computed from its share of the original alone."""
     width, height = image.size
     shorter = min(width, height)

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import paddle
 
 from paddle_resnet.config import AugmentConfig
-from paddle_resnet.data.augment import Augment, centre_view
+from paddle_resnet.data.augment import Augment, Changes
+from paddle_resnet.data.host_pixels import centre_view
 from paddle_resnet.data.normalize import Normalize
 from paddle_resnet.data.splits import Indices, Pixels, Split
 
 Batch = list[paddle.Tensor]
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 class TrainLoader:
     """Augmented batches in a new random order every epoch.
 
     Its order and its augmentation come from `generator` alone, which is drawn from by whoever iterates (never by the
-    prefetching thread): with its ``bit_generator.state`` put back, the next epoch is the same again.
+    prefetching thread): with its ``bit_generator.state`` put back, the next epoch is the same again. `crop_size` is the
+    batches' pixels a side, S; it is `image_size` unless set to less before an epoch (progressive resizing).
+
+    For a CPU the changes are made on the host, by the prefetching thread; for a GPU they are made there.
     """
 
     def __init__(
@@ -48,7 +55,8 @@ class TrainLoader:
         self._split = split
         self._batch_size = min(batch_size, len(split))
         self._normalize = normalize
-        self._augment = Augment(augment, resize, image_size)
+        self._augment = Augment(augment, resize, image_size, normalize.mean)
+        self.crop_size = image_size
 
     def __len__(self) -> int:
         return len(self._split) // self._batch_size
@@ -57,9 +65,19 @@ class TrainLoader:
         """Yield ``[images float32 [n, 3, S, S], labels int64 [n, 1]]`` on the current device."""
         order = self.generator.permutation(len(self._split))
         batches = order[: len(self) * self._batch_size].reshape(len(self), self._batch_size)
-        for indices, pixels in _prefetched(self._split, batches):
-            levels = self._augment(paddle.to_tensor(pixels), self.generator)
-            yield [self._normalize(levels), _label_column(self._split, indices)]
+        size, stored = self.crop_size, self._split.batch(batches[0, :1]).shape[1:]
+        draws = ((each, self._augment.draw((len(each), *stored), self.generator, size)) for each in batches)
+        on_host = paddle.get_device() == "cpu"
+
+        def read(task: tuple[Indices, Changes]) -> Pixels:
+            indices, changes = task
+            pixels = self._split.batch(indices)
+            return self._augment.on_host(pixels, changes) if on_host else pixels
+
+        for (indices, changes), pixels in _prefetched(read, draws):
+            images = paddle.to_tensor(pixels)
+            levels = images if on_host else self._augment.on_device(images, changes)
+            yield [self._normalize(levels), _column(self._split.labels[indices])]
 
 
 class ValidationLoader:
@@ -78,38 +96,37 @@ class ValidationLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield ``[images float32 [n, 3, S, S], labels int64 [n, 1]]`` on the current device."""
-        for indices, pixels in _prefetched(self._split, _in_order(self._split, self._batch_size)):
-            levels = centre_view(paddle.to_tensor(pixels), self._resize, self._image_size)
-            yield [self._normalize(levels), _label_column(self._split, indices)]
+        for pixels, labels in uint8_batches(self._split, self._batch_size, self._resize, self._image_size):
+            yield [self._normalize(paddle.to_tensor(pixels)), _column(labels)]
 
 
 def uint8_batches(split: Split, batch_size: int, resize: int, image_size: int) -> Iterator[tuple[Pixels, Indices]]:
     """Yield every image once, in order, as ``(uint8 [n, S, S, 3], labels int64 [n])``: an exported model's input."""
-    for indices, pixels in _prefetched(split, _in_order(split, batch_size)):
-        levels = centre_view(paddle.to_tensor(pixels), resize, image_size)
-        yield levels.numpy().astype(np.uint8), split.labels[indices]
+    everything = np.arange(len(split))
+    batches = [everything[start : start + batch_size] for start in range(0, len(split), batch_size)]
+    for indices, pixels in _prefetched(lambda each: centre_view(split.batch(each), resize, image_size), batches):
+        yield pixels, split.labels[indices]
 
 
-def _in_order(split: Split, batch_size: int) -> list[Indices]:
-    return [np.arange(start, min(start + batch_size, len(split))) for start in range(0, len(split), batch_size)]
+def _column(labels: Indices) -> paddle.Tensor:
+    return paddle.to_tensor(labels[:, np.newaxis])
 
 
-def _label_column(split: Split, indices: Indices) -> paddle.Tensor:
-    return paddle.to_tensor(split.labels[indices][:, np.newaxis])
+def _prefetched(read: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[Task, Result]]:
+    """Read one batch ahead in a thread, which ends with the iterator; its errors are raised here.
 
-
-def _prefetched(split: Split, batches: Iterable[Indices]) -> Iterator[tuple[Indices, Pixels]]:
-    """Read one batch ahead in a thread, which ends with the iterator; its errors are raised here."""
-    remaining = iter(batches)
-    indices = next(remaining, None)
-    if indices is None:
+    The tasks are taken from their iterator in the thread of whoever iterates.
+    """
+    remaining = iter(tasks)
+    task = next(remaining, None)
+    if task is None:
         return
     # The first batch is read in this thread: there is nothing to overlap it with, and where it decodes a whole folder
     # into memory, Ctrl-C stops it.
-    pixels = split.batch(indices)
+    result = read(task)
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
         for following in remaining:
-            reading = thread.submit(split.batch, following)
-            yield indices, pixels
-            indices, pixels = following, reading.result()
-        yield indices, pixels
+            reading = thread.submit(read, following)
+            yield task, result
+            task, result = following, reading.result()
+        yield task, result

@@ -30,6 +30,7 @@ from paddle_resnet.deploy.inference_config import (
 from paddle_resnet.deploy.predictor import Predictor
 from paddle_resnet.errors import RunFailure
 from paddle_resnet.evaluation import NetworkScorer
+from paddle_resnet.evaluation.classifier import Classifier
 from paddle_resnet.files import md5_of, write_folder
 
 if TYPE_CHECKING:
@@ -53,19 +54,6 @@ class ExportReport:
     def files(self) -> list[Path]:
         """The exported files, by name."""
         return sorted(path for path in self.path.iterdir() if path.name in OWN_FILES)
-
-
-class ExportedNetwork(nn.Layer):
-    """What is exported: uint8 `[N, S, S, 3]` to probabilities `[N, classes]`; normalisation is in the graph."""
-
-    def __init__(self, normalize: nn.Layer, network: nn.Layer) -> None:
-        super().__init__()
-        self.normalize = normalize
-        self.network = network
-
-    def forward(self, images: paddle.Tensor) -> paddle.Tensor:
-        """Normalise, forward, softmax."""
-        return nn.functional.softmax(self.network(self.normalize(images)), axis=-1)
 
 
 def export_run(run: RunFolder, checkpoint: Which = "best") -> ExportReport:
@@ -92,7 +80,7 @@ def export_run(run: RunFolder, checkpoint: Which = "best") -> ExportReport:
 
 def _save(run: RunFolder, network: nn.Layer, checkpoint: Which, folder: Path) -> None:
     size = run.config.data.image_size
-    layer = ExportedNetwork(run.normalize(), network)
+    layer = Classifier(run.normalize(), network, flip=run.config.evaluation.flip)
     layer.eval()
     with _quiet_stderr():
         paddle.jit.save(
@@ -110,6 +98,7 @@ def _describe(run: RunFolder, checkpoint: Which, folder: Path) -> InferenceConfi
         model=run.config.model.name,
         classes=tuple(run.classes()),
         input=InputConfig(image_size=run.config.data.image_size, resize=splits.resize),
+        flip=run.config.evaluation.flip,
         normalization=NormalizationConfig.model_validate({"mean": normalize.mean, "std": normalize.std}),
         paddle=paddle.__version__,
         program=ModelFile(name=program.name, md5=md5_of(program)),
@@ -128,7 +117,7 @@ def _difference(run: RunFolder, network: nn.Layer, folder: Path) -> tuple[float,
     splits, size = run.splits(), run.config.data.image_size
     split = splits.test if len(splits.test) else splits.validation
     images, _ = next(iter(uint8_batches(split, CHECKED_IMAGES, splits.resize, size)))
-    expected = NetworkScorer(network, run.normalize()).scores(images)
+    expected = NetworkScorer(network, run.normalize(), flip=run.config.evaluation.flip).scores(images)
     with Predictor(folder, device=str(paddle.device.get_device())) as predictor:
         difference = float(np.abs(predictor.scores(images) - expected).max())
     if not difference <= TOLERANCE:

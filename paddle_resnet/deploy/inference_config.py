@@ -61,13 +61,17 @@ class TestFigures(Group):
 
 
 class InferenceConfig(Group):
-    """The whole of `inference.yml`."""
+    """The whole of `inference.yml`.
+
+    `flip` is for information, as it is in the graph: the output is the mean over a picture and its mirror image.
+    """
 
     format: Literal[1] = FORMAT
     model: str
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     input: InputConfig
     output: Literal["probabilities"] = "probabilities"
+    flip: bool = False
     normalization: NormalizationConfig
     paddle: str
     program: ModelFile

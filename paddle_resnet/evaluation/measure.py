@@ -27,25 +27,26 @@ class Scorer(Protocol):
 
 
 class NetworkScorer:
-    """A network of the dynamic graph as a `Scorer`: normalise, forward in evaluation mode, softmax."""
+    """A network of the dynamic graph as a `Scorer`; `Classifier` says what it computes."""
 
-    def __init__(self, network: nn.Layer, normalize: nn.Layer) -> None:
-        self.network = network
-        self.normalize = normalize
+    def __init__(self, network: nn.Layer, normalize: nn.Layer, *, flip: bool = False) -> None:
+        from paddle_resnet.evaluation.classifier import Classifier
+
+        self.classifier = Classifier(normalize, network, flip=flip)
 
     def scores(self, batch: np.ndarray) -> np.ndarray:
         """Answer uint8 images `[N, S, S, 3]` with class probabilities, float32 `[N, classes]`."""
         import paddle
 
-        was_training = self.network.training
-        self.network.eval()
+        network = self.classifier.network
+        was_training = network.training
+        network.eval()
         try:
             with paddle.no_grad():
-                logits = self.network(self.normalize(paddle.to_tensor(batch)))
-                return paddle.nn.functional.softmax(logits, axis=-1).numpy()
+                return self.classifier(paddle.to_tensor(batch)).numpy()
         finally:
             if was_training:
-                self.network.train()
+                network.train()
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def evaluate_run(
     from paddle_resnet.evaluation.figures import draw_figures
 
     _check_split(split)
-    scorer = NetworkScorer(run.load_network(checkpoint), run.normalize())
+    scorer = NetworkScorer(run.load_network(checkpoint), run.normalize(), flip=run.config.evaluation.flip)
     evaluation = measure_split(run, scorer, split, progress)
     write_json(details_path(run, split), details(evaluation, split, checkpoint))
     draw_figures(run, split, evaluation)

@@ -15,7 +15,7 @@ from paddle_resnet.config import Config
 from paddle_resnet.data import Normalize, Splits, open_splits
 from paddle_resnet.errors import UsageError
 from paddle_resnet.files import recover_folder, write_json, write_text
-from paddle_resnet.models import create_model, load_weights, read_state_dict
+from paddle_resnet.models import create_configured_model, load_weights
 
 Which = Literal["last", "best"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -142,8 +142,8 @@ class RunFolder:
             raise UsageError(
                 f"{self.path}: no checkpoint {which!r} here; train it first: tools/train.py -c {self.config_path}"
             )
-        network = create_model(self.config.model.name, num_classes=len(self.classes()))
-        load_weights(network, read_state_dict(weights), source=str(weights), new_head=False)
+        network = create_configured_model(self.config.model, len(self.classes()))
+        load_weights(network, weights, new_head=False)
         network.eval()
         return network
 

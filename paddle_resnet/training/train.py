@@ -12,20 +12,23 @@ from logging.handlers import MemoryHandler
 
 import numpy as np
 import paddle
+from paddle.callbacks import Callback
 from paddle.static import InputSpec
 
 from paddle_resnet import runtime
 from paddle_resnet.config import Config
 from paddle_resnet.console import download_bar, logger
 from paddle_resnet.data import Normalize, TrainLoader, ValidationLoader, open_splits
-from paddle_resnet.models import ResNet, count_parameters, create_model, load_pretrained
+from paddle_resnet.models import ImageClassifier, count_parameters, create_configured_model, load_pretrained
 from paddle_resnet.training.callbacks import Progress, Recorder
 from paddle_resnet.training.checkpoints import Checkpoints
 from paddle_resnet.training.cpu_backend import use_cpu_backend
+from paddle_resnet.training.ema import MovingAverage
 from paddle_resnet.training.interrupt import StopBetweenSteps
 from paddle_resnet.training.loss import SmoothedCrossEntropy
 from paddle_resnet.training.measures import SampleMeans
 from paddle_resnet.training.optimizer import make_optimizer
+from paddle_resnet.training.progressive import GrowingCrops, crop_sizes
 from paddle_resnet.training.run_folder import EpochRecord, RunFolder
 from paddle_resnet.training.visual_dl import VisualDLLog, image_grid
 
@@ -48,7 +51,7 @@ def train(config: Config) -> RunFolder:
         runtime.seed_everything(config.train.seed)
         with download_bar("data") as report:
             splits = open_splits(config.data, report)
-        network = create_model(config.model.name, num_classes=len(splits.classes))
+        network = create_configured_model(config.model, len(splits.classes))
         logger.info("%s: %s trainable parameters", config.model.name, f"{count_parameters(network):,}")
         if config.model.pretrained is not None:
             with download_bar("weights") as report:
@@ -71,7 +74,7 @@ def train(config: Config) -> RunFolder:
     return run
 
 
-def _fit(run: RunFolder, network: ResNet, visual_dl: VisualDLLog, device: str) -> None:
+def _fit(run: RunFolder, network: ImageClassifier, visual_dl: VisualDLLog, device: str) -> None:
     """Train the network through `paddle.Model.fit`."""
     config, splits, normalize = run.config, run.splits(), run.normalize()
     train_loader = _train_loader(run, normalize)
@@ -85,10 +88,9 @@ def _fit(run: RunFolder, network: ResNet, visual_dl: VisualDLLog, device: str) -
     visual_dl.config(config.to_yaml())
     visual_dl.images(_augmented_images(run, normalize))
 
-    use_cpu_backend(network, config.train.cpu_backend, device)
-    size = config.data.image_size
+    use_cpu_backend(network, config.train.cpu_backend, device, config.train.cpu_precision)
     model = paddle.Model(
-        network, InputSpec([None, 3, size, size], "float32", "images"), InputSpec([None, 1], "int64", "labels")
+        network, InputSpec([None, 3, None, None], "float32", "images"), InputSpec([None, 1], "int64", "labels")
     )
     model.prepare(
         make_optimizer(network, config.train, len(train_loader)),
@@ -96,8 +98,14 @@ def _fit(run: RunFolder, network: ResNet, visual_dl: VisualDLLog, device: str) -
         SampleMeans(),
         amp_configs="O1" if config.train.amp and device != "cpu" else None,
     )
-    checkpoints = Checkpoints(run)
+    average = MovingAverage(network, config.train.ema) if config.train.ema is not None else None
+    checkpoints = Checkpoints(run, average)
     recorder, progress = Recorder(run, visual_dl, checkpoints), Progress()
+    # The recorder stands before the average, which leaves the network once the validated weights are saved.
+    callbacks: list[Callback] = [progress, recorder, *([average] if average is not None else [])]
+    if config.train.first_size is not None:
+        sizes = crop_sizes(config.train.first_size, config.data.image_size, config.train.epochs)
+        callbacks.append(GrowingCrops(train_loader, sizes))
     started = time.monotonic()
     try:
         with _without_paddles_warnings(), StopBetweenSteps() as interrupt:
@@ -106,7 +114,7 @@ def _fit(run: RunFolder, network: ResNet, visual_dl: VisualDLLog, device: str) -
                 validation_loader,
                 epochs=config.train.epochs,
                 verbose=0,
-                callbacks=[progress, recorder, interrupt],
+                callbacks=[*callbacks, interrupt],
             )
     except KeyboardInterrupt:
         logger.info("interrupted; what the finished epochs gave is kept in %s", run.path)

@@ -1,0 +1,36 @@
+"""Cutout: a square of each training image is hidden (DeVries and Taylor 2017, arXiv:1708.04552)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import paddle
+from numpy.typing import NDArray
+
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+
+
+def random_square(shape: Sequence[int], side: int, generator: np.random.Generator) -> Booleans:
+    """Draw a square of `side` pixels for each image of ``shape [n, h, w, ...]``; True where it lies, ``[n, h, w]``.
+
+    Its centre is anywhere in the image, so a square at the edge shows only in part, as in the paper.
+    """
+    count, height, width = shape[:3]
+    rows = _stretch(generator.integers(0, height, count), side, height)
+    columns = _stretch(generator.integers(0, width, count), side, width)
+    return rows[:, :, np.newaxis] & columns[:, np.newaxis, :]
+
+
+def fill(images: paddle.Tensor, hidden: Booleans, colour: Sequence[float]) -> paddle.Tensor:
+    """Give the hidden pixels ``[n, h, w]`` of float32 images ``[n, h, w, 3]`` one colour."""
+    shown = paddle.to_tensor((~hidden[..., np.newaxis]).astype(np.float32))
+    return images * shown + (1 - shown) * paddle.to_tensor(np.array(colour, np.float32))
+
+
+def _stretch(centre: Integers, length: int, size: int) -> Booleans:
+    """Which pixels of a line of `size` lie in a stretch of `length` around each centre, ``[n, size]``."""
+    first = (centre - length // 2)[:, np.newaxis]
+    pixel = np.arange(size)
+    return (pixel >= first) & (pixel < first + length)

@@ -1,0 +1,74 @@
+"""Cropping and resizing on the host, against Pillow, and against what is done on the device."""
+
+import numpy as np
+import paddle
+import pytest
+from PIL import Image
+
+from paddle_resnet.config import AugmentConfig
+from paddle_resnet.data import MemorySplit, Normalize, TrainLoader, host_pixels
+from paddle_resnet.data.augment import Augment, random_boxes
+
+SIDE = 20
+
+
+def noise(count, side=SIDE):
+    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def pillow(image, size):
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def test_crop_is_pillows_crop_also_where_nothing_of_the_image_is_left():
+    pixels = noise(6)
+    top, left = np.array([-4, 0, 9, -30, 3, 25]), np.array([-4, 0, 9, 2, 30, -3])
+    mirrored = np.array([False, True, False, True, False, True])
+    found = host_pixels.crop(pixels, top, left, 15, mirrored)
+    for image, row, column, flip, square in zip(pixels, top, left, mirrored, found, strict=True):
+        window = np.asarray(Image.fromarray(image).crop((column, row, column + 15, row + 15)))
+        np.testing.assert_array_equal(square, window[:, ::-1] if flip else window)
+
+
+@pytest.mark.parametrize("size", [8, SIDE, 33])
+def test_resizing_sees_the_box_alone(size):
+    pixels = noise(8)
+    boxes = random_boxes(pixels.shape, (0.2, 0.6), np.random.default_rng(1))
+    mirrored = np.arange(8) % 2 == 1
+    found = host_pixels.resized_crop(pixels, boxes, size, mirrored)
+    for image, (top, left, height, width), flip, result in zip(pixels, boxes.T, mirrored, found, strict=True):
+        alone = pillow(np.ascontiguousarray(image[top : top + height, left : left + width]), size)
+        np.testing.assert_array_equal(result, alone[:, ::-1] if flip else alone)
+    np.testing.assert_array_equal(host_pixels.resize(pixels, size)[3], pillow(pixels[3], size))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"pad": 3, "flip": True}, {"scale": (0.3, 0.9), "flip": True}, {"pad": 2, "cutout": 8}, {}],
+    ids=["pad", "scale", "cutout", "none"],
+)
+@pytest.mark.parametrize("size", [16, 12])
+def test_host_and_device_make_the_same_pictures(options, size):
+    augment = Augment(AugmentConfig(**options), 18, 16, (0.5, 0.25, 0.125))
+    pixels = noise(32)
+    changes = augment.draw(pixels.shape, np.random.default_rng(2), size)
+    on_host = augment.on_host(pixels, changes)
+    on_device = augment.on_device(paddle.to_tensor(pixels), changes).numpy()
+    assert on_host.shape == on_device.shape == (32, size, size, 3)
+    assert np.abs(on_host.astype(float) - on_device).max() <= 1
+
+
+def test_the_loaders_batches_are_those_drawn_in_order():
+    """The order, then each batch's changes, come from one generator; reading ahead changes nothing of it."""
+    pixels, labels = noise(30), np.arange(30)
+    config = AugmentConfig(scale=(0.3, 1.0), flip=True)
+    normalize = Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    loader = TrainLoader(MemorySplit(pixels, labels, "train"), 10, 16, 16, normalize, config, seed=7)
+    generator, augment = np.random.default_rng(7), Augment(config, 16, 16)
+    for _ in range(2):
+        order = generator.permutation(30)
+        for number, (images, found) in enumerate(loader):
+            chosen = order[10 * number : 10 * number + 10]
+            expected = augment.on_host(pixels[chosen], augment.draw(pixels[chosen].shape, generator))
+            np.testing.assert_array_equal(found.numpy().ravel(), chosen)
+            np.testing.assert_allclose(images.numpy(), normalize(paddle.to_tensor(expected)).numpy(), atol=1e-6)
