@@ -6,6 +6,7 @@ Not part of the suite, for it takes minutes. Ends with status 1 if the memory gr
     python tests/onednn_soak.py --batch-sizes 64       # more primitives than the cache keeps: they come and go
 """
 
+# ruff: noqa: T201
 from __future__ import annotations
 
 import argparse
@@ -17,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import paddle_resnet  # noqa: F401  (prepares the process before paddle is imported)
+import paddle_resnet  # noqa: F401, I001  (prepares the process before paddle is imported)
 import paddle
 from paddle.nn import functional
 

@@ -11,6 +11,7 @@ from paddle import nn
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import BatchNorm, create_model, model_entry, onnx_file, registry
+from paddle_resnet.models.blocks import Fork
 from paddle_resnet.models.summary import summarize
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -85,6 +86,7 @@ def test_shapes_are_those_of_the_real_forward_pass(name, size):
     hooks = [
         layer.register_forward_post_hook(lambda _, __, output, name=key: expected.append((name, tuple(output.shape))))
         for key, layer in network.named_sublayers()
+        if not isinstance(layer, Fork)
     ]
     network(paddle.zeros([2, 3, size, size]))
     for hook in hooks:
@@ -154,9 +156,9 @@ def test_the_table_has_every_name(tool, monkeypatch):
     rows = rows_of(out)
     assert code == 0
     assert list(rows) == list(few)
-    assert rows["resnet18"] == ["11,689,512", "1.81", "18", "3 x 224 x 224", "1000", "ImageNet"]
-    assert rows["resnet20"] == ["269,722", "0.0406", "20", "3 x 32 x 32", "10", ""]
-    assert rows["resnet18_d2l"][3] == "1 x 224 x 224"
+    assert rows["resnet18"] == ["11,689,512", "1.81", "18", "3x224x224", "ImageNet"]
+    assert rows["resnet20"] == ["269,722", "0.0406", "20", "3x32x32", ""]
+    assert rows["resnet18_d2l"][3] == "1x224x224"
 
 
 @pytest.mark.parametrize(("name", "channels"), [("resnet18", 3), ("resnet18_d2l", 1)])

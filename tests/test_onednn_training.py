@@ -1,4 +1,4 @@
-"""Whole training steps on oneDNN's layers: resnet18 against float64, networks in threads, workers forked in the middle."""
+"""Training on oneDNN's layers: a step of resnet18 against float64, two threads, workers forked in the middle."""
 
 from __future__ import annotations
 

@@ -8,10 +8,13 @@ examples:
   python tools/models.py resnet50 --layers                 every single layer
   python tools/models.py resnet18 --netron                 write the graph as ONNX and show it in the browser
 
-Parameters are the trainable ones. GMACs (MMACs) are billions (millions) of multiply-adds of the convolutions and linear
-layers for one image of the given size, what many papers call FLOPs; biases, BatchNorm and additions are not counted.
-Layers are the convolutions and linear layers from image to logits, without those of the shortcuts (wide ResNets count
-these in their names). Shapes are NxCxHxW. --netron serves until Ctrl-C; it needs requirements/onnx.txt.
+Parameters are the trainable ones; the table has the design's own number of classes (1,000 for ImageNet's, else 10).
+GMACs (MMACs) are billions (millions) of multiply-adds of the convolutions and linear layers for one image of the given
+size, what many papers call FLOPs; biases, BatchNorm and additions are not counted. Layers are the convolutions and
+linear layers from image to logits, without those of the shortcuts (wide ResNets count these in their names). Weights
+are the official ones, "model.pretrained: imagenet" in a config. Shapes are NxCxHxW.
+
+--netron serves until Ctrl-C; it needs: pip install -r requirements/onnx.txt (with Paddle 2.6: onnx_paddle2.txt).
 """
 
 from __future__ import annotations
@@ -66,12 +69,12 @@ def _show_all() -> None:
     from paddle_resnet.console import console
     from paddle_resnet.models import list_models, model_entry
 
-    table = _table("name", "parameters", "GMACs", "layers", "input", "classes", "official weights")
+    table = _table("name", "parameters", "GMACs", "layers", "input", "weights")
     for name in list_models():
         entry = model_entry(name)
-        size = f"{entry.in_channels} x {entry.native_size} x {entry.native_size}"
+        image = _shape((entry.in_channels, entry.native_size, entry.native_size))
         summary = _summary(name, entry.native_size, entry.num_classes, entry.in_channels)
-        figures = f"{summary.parameters:,}", _gmacs(summary.macs), str(summary.depth), size, str(entry.num_classes)
+        figures = f"{summary.parameters:,}", _gmacs(summary.macs), str(summary.depth), image
         table.add_row(name, *figures, "ImageNet" if name in model_urls else "")
     console.print(table)
 

@@ -15,7 +15,7 @@ import paddle
 from paddle import nn
 from paddle.nn import functional
 
-from paddle_resnet.models.stochastic_depth import StochasticDepth
+from paddle_resnet.models.stochastic_depth import stochastic_depth
 
 Shortcut: TypeAlias = Callable[[int, int, int], nn.Layer]
 """Makes the shortcut of a block that changes shape, from its in channels, out channels and stride."""
@@ -66,6 +66,14 @@ def convolution(
         weight_attr=paddle.ParamAttr(initializer=nn.initializer.Normal(std=math.sqrt(2.0 / fan_out))),
         bias_attr=None if bias else False,
     )
+
+
+class Fork(nn.Layer):
+    """Where the two paths of a block part: the input for each. Their gradients are added up on the way back."""
+
+    def forward(self, x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Give `x` to both."""
+        return x, x
 
 
 class AddReLU(nn.Layer):
@@ -141,20 +149,22 @@ class BasicBlock(ResidualBlock):
         self, in_channels: int, width: int, stride: int, shortcut: Shortcut, options: BlockOptions = DEFAULT_OPTIONS
     ) -> None:
         super().__init__(in_channels, width, stride, shortcut, options)
+        self.fork = Fork()
         self.conv1 = convolution(in_channels, width, 3, stride, bias=options.bias)
         self.bn1 = nn.BatchNorm2D(width)
         self.relu = nn.ReLU()
         self.conv2 = convolution(width, width, 3, bias=options.bias)
         self.bn2 = nn.BatchNorm2D(width)
-        self.stochastic_depth = StochasticDepth(options.stochastic_depth)
+        self.stochastic_depth = stochastic_depth(options.stochastic_depth)
         self.downsample = shortcut_where_shape_changes(in_channels, width, stride, shortcut)
         self.add_relu = AddReLU()
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Return ``relu(F(x) + shortcut(x))``, equation 1 or 2."""
+        x, shortcut = self.fork(x)
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.stochastic_depth(self.bn2(self.conv2(out)))
-        return self.add_relu(out, self.downsample(x))
+        return self.add_relu(out, self.downsample(shortcut))
 
     def silence_branch(self) -> None:
         """Set the last BatchNorm's scale to zero (Goyal et al. 2017, https://arxiv.org/abs/1706.02677, section 5.1)."""
@@ -174,6 +184,7 @@ class Bottleneck(ResidualBlock):
         self, in_channels: int, width: int, stride: int, shortcut: Shortcut, options: BlockOptions = DEFAULT_OPTIONS
     ) -> None:
         super().__init__(in_channels, width, stride, shortcut, options)
+        self.fork = Fork()
         out_channels = width * self.expansion
         inner = width * options.group_width // 64 * options.groups
         self.conv1 = convolution(in_channels, inner, 1)
@@ -183,16 +194,17 @@ class Bottleneck(ResidualBlock):
         self.conv3 = convolution(inner, out_channels, 1)
         self.bn3 = nn.BatchNorm2D(out_channels)
         self.relu = nn.ReLU()
-        self.stochastic_depth = StochasticDepth(options.stochastic_depth)
+        self.stochastic_depth = stochastic_depth(options.stochastic_depth)
         self.downsample = shortcut_where_shape_changes(in_channels, out_channels, stride, shortcut)
         self.add_relu = AddReLU()
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Return ``relu(F(x) + shortcut(x))``, equation 1 or 2."""
+        x, shortcut = self.fork(x)
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.stochastic_depth(self.bn3(self.conv3(out)))
-        return self.add_relu(out, self.downsample(x))
+        return self.add_relu(out, self.downsample(shortcut))
 
     def silence_branch(self) -> None:
         """Set the last BatchNorm's scale to zero (Goyal et al. 2017)."""

@@ -31,6 +31,11 @@ class StochasticDepth(nn.Layer):
         return f"probability={self.probability:g}"
 
 
+def stochastic_depth(probability: float) -> nn.Layer:
+    """Make the layer at a residual branch's end: the identity where nothing is dropped."""
+    return StochasticDepth(probability) if probability else nn.Identity()
+
+
 def linear_decay(blocks: int, last: float) -> list[float]:
     """Drop probabilities of the blocks in order: from near 0 to `last`, the paper's equation 4."""
     return [last * (number / blocks) for number in range(1, blocks + 1)]

@@ -12,6 +12,7 @@ from paddle import nn
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models.batch_norm import BatchNorm
+from paddle_resnet.models.blocks import Fork
 from paddle_resnet.models.classifier import count_parameters
 
 Shape = tuple[int, ...]
@@ -197,7 +198,11 @@ def _recorded(network: nn.Layer, rows: list[LayerSummary]) -> Iterator[None]:
 
         return record
 
-    hooks = [layer.register_forward_post_hook(recorder(name)) for name, layer in network.named_sublayers()]
+    hooks = [
+        layer.register_forward_post_hook(recorder(name))
+        for name, layer in network.named_sublayers()
+        if not isinstance(layer, Fork)
+    ]
     try:
         yield
     finally:

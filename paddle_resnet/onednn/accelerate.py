@@ -29,6 +29,7 @@ REPLACEMENTS: dict[type[nn.Layer], type[nn.Layer]] = {
     nn.ReLU: layers.FusedReLU,
     nn.MaxPool2D: layers.MaxPool,
     nn.AvgPool2D: branch_layers.AveragePool,
+    blocks.Fork: layers.Fork,
     blocks.AddReLU: layers.AddReLU,
     blocks.ZeroPadShortcut: layers.ZeroPadShortcut,
     preact.Add: branch_layers.Add,

@@ -1,4 +1,4 @@
-"""Layers of a network on ``[N, H, W, C]``, float32 or bfloat16, that Paddle computes: a small part of its time."""
+"""Layers that only some networks have, on ``[N, H, W, C]``, float32 or bfloat16."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import paddle
 from paddle import nn
 
 from paddle_resnet.models import preact, stochastic_depth
-from paddle_resnet.onednn.layers import in_float32, natively
+from paddle_resnet.onednn import plain_functions
+from paddle_resnet.onednn.layers import in_float32, natively, suits
 
 
 class Add(preact.Add):
@@ -14,7 +15,9 @@ class Add(preact.Add):
 
     def forward(self, x: paddle.Tensor, shortcut: paddle.Tensor) -> paddle.Tensor:
         """Add two tensors of one shape."""
-        return in_float32(super().forward, x, shortcut)
+        if not suits(x):
+            return super().forward(x, shortcut)
+        return plain_functions.add(x, shortcut, share_gradient=True)
 
 
 class StochasticDepth(stochastic_depth.StochasticDepth):

@@ -1,4 +1,4 @@
-"""``relu(x + y)`` as oneDNN primitives. Buffers are addresses here; only the number of elements matters."""
+"""``x + y`` and ``relu(x + y)`` as oneDNN primitives. Buffers are addresses; only the number of elements matters."""
 
 from __future__ import annotations
 
@@ -20,8 +20,17 @@ class Rows(NamedTuple):
         return contiguous(self.rows, self.columns, data_type=self.data_type)
 
 
+def add_forward(context: Context, rows: Rows) -> Primitive:
+    """``destination = first + second`` (arguments: first, second, destination)."""
+    return _sum(context, rows, context.attributes)
+
+
 def add_relu_forward(context: Context, rows: Rows) -> Primitive:
     """``destination = max(first + second, 0)`` (arguments: first, second, destination)."""
+    return _sum(context, rows, context.attributes_with_relu)
+
+
+def _sum(context: Context, rows: Rows, attributes: Handle) -> Primitive:
     layout = rows.layout()
     description = describe(
         functions().binary_primitive_desc_create,
@@ -30,7 +39,7 @@ def add_relu_forward(context: Context, rows: Rows) -> Primitive:
         layout,
         layout,
         layout,
-        context.attributes_with_relu,
+        attributes,
     )
     return Primitive(
         context,

@@ -44,15 +44,12 @@ def natively(forward: Callable[[paddle.Tensor], paddle.Tensor], x: paddle.Tensor
     return channels_last(in_float32(forward, channels_first(x)))
 
 
-def in_float32(forward: Callable[..., paddle.Tensor], *tensors_given: paddle.Tensor) -> paddle.Tensor:
+def in_float32(forward: Callable[[paddle.Tensor], paddle.Tensor], x: paddle.Tensor) -> paddle.Tensor:
     """Let a native layer's `forward` compute where the layout does not matter.
 
-    Paddle has few operators for bfloat16 on the CPU: bfloat16 tensors are widened before, and the result is rounded.
+    Paddle has few operators for bfloat16 on the CPU: a bfloat16 tensor is widened before, and the result is rounded.
     """
-    (kind,) = {x.dtype for x in tensors_given}
-    if kind != paddle.bfloat16:
-        return forward(*tensors_given)
-    return forward(*(x.cast(paddle.float32) for x in tensors_given)).cast(kind)
+    return forward(x.cast(paddle.float32)).cast(paddle.bfloat16) if x.dtype == paddle.bfloat16 else forward(x)
 
 
 class Convolution(nn.Conv2D):
@@ -103,6 +100,14 @@ class FusedReLU(nn.ReLU):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Return `x` as it is."""
         return x
+
+
+class Fork(blocks.Fork):
+    """A block's input for both of its paths."""
+
+    def forward(self, x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Give `x` to both."""
+        return plain_functions.fork(x) if suits(x) else super().forward(x)
 
 
 class AddReLU(blocks.AddReLU):

@@ -7,6 +7,7 @@ What `functions` says of gradients holds here as well.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import paddle
@@ -15,10 +16,10 @@ from paddle.nn import functional
 
 from paddle_resnet.onednn import tensors
 from paddle_resnet.onednn.bindings import Algorithm
-from paddle_resnet.onednn.elementwise import Rows, add_relu_forward, relu_backward
+from paddle_resnet.onednn.elementwise import Rows, add_forward, add_relu_forward, relu_backward
 from paddle_resnet.onednn.geometry import Window
 from paddle_resnet.onednn.pooling import PoolingBackward, PoolingForward, PoolingGeometry
-from paddle_resnet.onednn.primitives import context
+from paddle_resnet.onednn.primitives import Context, Primitive, context
 from paddle_resnet.onednn.zero_pad import ZeroPadGeometry, put_pixels_back, take_pixels
 
 
@@ -34,7 +35,7 @@ def add_relu(x: paddle.Tensor, shortcut: paddle.Tensor, *, share_gradient: bool 
     """
     if tensors.wants_gradient(x, shortcut):
         return _AddReLU.apply(x, shortcut, share_gradient)
-    return _add_relu(x, shortcut)
+    return _sum(add_relu_forward, x, shortcut)
 
 
 def _rows(x: paddle.Tensor) -> Rows:
@@ -42,18 +43,17 @@ def _rows(x: paddle.Tensor) -> Rows:
     return Rows(rows, x.size // rows, tensors.data_type_of(x))
 
 
-def _add_relu(x: paddle.Tensor, shortcut: paddle.Tensor) -> paddle.Tensor:
-    x, shortcut = tensors.as_contiguous(x), tensors.as_contiguous(shortcut)
-    result = tensors.allocate(x.shape, x.dtype)
-    forward = context().cached(add_relu_forward, _rows(x))
-    forward(x.data_ptr(), shortcut.data_ptr(), result.data_ptr())
+def _sum(build: Callable[[Context, Rows], Primitive], first: paddle.Tensor, second: paddle.Tensor) -> paddle.Tensor:
+    first, second = tensors.as_contiguous(first), tensors.as_contiguous(second)
+    result = tensors.allocate(first.shape, first.dtype)
+    context().cached(build, _rows(first))(first.data_ptr(), second.data_ptr(), result.data_ptr())
     return result
 
 
 class _AddReLU(PyLayer):
     @staticmethod
     def forward(ctx: Any, x: paddle.Tensor, shortcut: paddle.Tensor, share_gradient: bool) -> paddle.Tensor:
-        result = _add_relu(x, shortcut)
+        result = _sum(add_relu_forward, x, shortcut)
         ctx.share_gradient = share_gradient
         ctx.wanted = tensors.wanted(x, shortcut)
         ctx.kept = tensors.Kept(result)
@@ -67,6 +67,47 @@ class _AddReLU(PyLayer):
         context().cached(relu_backward, _rows(result))(result.data_ptr(), gradient.data_ptr(), x_gradient.data_ptr())
         both_wanted_apart = all(ctx.wanted) and not ctx.share_gradient
         return tensors.select(ctx.wanted, x_gradient, x_gradient.clone() if both_wanted_apart else x_gradient)
+
+
+def fork(x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """Return `x` twice, for two paths whose gradients are added up by oneDNN: Paddle's own sum runs on one thread."""
+    if tensors.wants_gradient(x):
+        return _Fork.apply(x)
+    return x, x
+
+
+class _Fork(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        ctx.kept = tensors.Kept()
+        # Views by a detour: what is the input itself, a PyLayer takes for changed in place.
+        return x.flatten().reshape(x.shape), x.flatten().reshape(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, first: paddle.Tensor, second: paddle.Tensor) -> paddle.Tensor:
+        tensors.recall(ctx)
+        return _sum(add_forward, first, second)
+
+
+def add(x: paddle.Tensor, shortcut: paddle.Tensor, *, share_gradient: bool = False) -> paddle.Tensor:
+    """Return ``x + shortcut`` of two tensors of one shape; `share_gradient` as for `add_relu`."""
+    if tensors.wants_gradient(x, shortcut):
+        return _Add.apply(x, shortcut, share_gradient)
+    return _sum(add_forward, x, shortcut)
+
+
+class _Add(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: paddle.Tensor, shortcut: paddle.Tensor, share_gradient: bool) -> paddle.Tensor:
+        ctx.wanted = tensors.wanted(x, shortcut)
+        ctx.share_gradient = share_gradient
+        ctx.kept = tensors.Kept()
+        return _sum(add_forward, x, shortcut)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor | None, ...]:
+        tensors.recall(ctx)
+        return tensors.select(ctx.wanted, gradient, gradient if ctx.share_gradient else gradient.clone())
 
 
 def max_pool(x: paddle.Tensor, window: Window) -> paddle.Tensor:

