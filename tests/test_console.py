@@ -44,6 +44,8 @@ def test_bar_on_a_terminal(screen):
 def test_plain_lines_in_a_log(screen, monkeypatch, caplog):
     text = screen(terminal=False)
     monkeypatch.setattr(callbacks, "SECONDS_BETWEEN_LINES", -1.0)
+    # A tool that ran in this process before may have left its handler.
+    monkeypatch.setattr(logging.getLogger("paddle_resnet"), "handlers", [])
     monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
     with caplog.at_level(logging.INFO, logger="paddle_resnet"):
         one_epoch()
