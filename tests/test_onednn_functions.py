@@ -1,4 +1,4 @@
-"""Every oneDNN operation against float64 numpy and Paddle's own, forward and all gradients."""
+"""oneDNN's operations in the cases that need a look of their own; generated shapes are in `test_onednn_properties`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ import numpy as np
 import onednn_reference as reference
 import paddle
 import pytest
+from onednn_checks import (
+    NCHW,
+    NHWC,
+    assert_all_near,
+    assert_near,
+    gradients,
+    inputs_of,
+    poison_memory,
+    random_gradient,
+)
 from paddle.nn import functional
 
 from paddle_resnet.onednn import functions, plain_functions, tensors, unavailable_reason
@@ -13,84 +23,10 @@ from paddle_resnet.onednn.geometry import Window
 
 pytestmark = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
 
-TOLERANCE = 2e-6
-NCHW, NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
-
 
 @pytest.fixture(autouse=True)
 def poisoned_memory(monkeypatch):
-    """Fill what oneDNN shall write with NaN first: an element left out shows."""
-
-    def allocate(shape, dtype):
-        return paddle.full(shape, float("nan") if dtype == "float32" else 255, dtype)
-
-    monkeypatch.setattr(tensors, "allocate", allocate)
-
-
-def random_gradient(seed=99):
-    """A function that gives one gradient for each shape, the same each time."""
-    return lambda shape: np.random.default_rng(seed).normal(size=tuple(shape)).astype(np.float32)
-
-
-def inputs_of(*arrays):
-    return [paddle.to_tensor(array, stop_gradient=False) for array in arrays if array is not None]
-
-
-def gradients(result, inputs, seed=99):
-    found = paddle.grad(result, inputs, paddle.to_tensor(random_gradient(seed)(result.shape)))
-    return [gradient.numpy() for gradient in found]
-
-
-def assert_near(found, expected, tolerance=TOLERANCE):
-    found, expected = np.asarray(found), np.asarray(expected)
-    assert found.shape == expected.shape
-    largest = max(np.abs(expected).max(initial=0.0), 1e-3)
-    assert np.abs(found - expected).max(initial=0.0) <= tolerance * largest
-
-
-def assert_all_near(found, expected, tolerance=TOLERANCE):
-    for one, other in zip(found, expected, strict=True):
-        assert_near(one, other, tolerance)
-
-
-def random_convolution(seed):
-    """A convolution with random shapes: any stride, padding, dilation, groups, odd sizes, with or without bias."""
-    rng = np.random.default_rng(seed)
-    pair = lambda low, high: tuple(int(value) for value in rng.integers(low, high + 1, 2))  # noqa: E731
-    kind = ("plain", "grouped", "depthwise")[seed % 3]
-    groups = {"plain": 1, "grouped": int(rng.integers(2, 4)), "depthwise": int(rng.integers(2, 20))}[kind]
-    inputs, outputs = (1, 1) if kind == "depthwise" else (int(rng.integers(1, 12)), int(rng.integers(1, 20)))
-    window = Window(pair(1, 4), pair(1, 3), pair(0, 2), pair(0, 2), pair(1, 2))
-    smallest = [dilation * (size - 1) + 1 for dilation, size in zip(window.dilation, window.size, strict=True)]
-    height, width = (int(size + rng.integers(0, 9)) for size in smallest)
-    x = rng.normal(size=(int(rng.integers(1, 4)), height, width, inputs * groups)).astype(np.float32)
-    weight = rng.normal(size=(outputs * groups, inputs, *window.size)).astype(np.float32)
-    bias = rng.normal(size=outputs * groups).astype(np.float32) if seed % 2 else None
-    return x, weight, bias, window, groups
-
-
-@pytest.mark.parametrize("seed", range(36))
-def test_convolution(seed):
-    x, weight, bias, window, groups = random_convolution(seed)
-    expected, expected_gradients = reference.convolution(x, weight, bias, window, groups, random_gradient())
-    inputs = inputs_of(x, weight, bias)
-    result = functions.convolution(*inputs[:2], inputs[2] if bias is not None else None, window, groups)
-    found_gradients = gradients(result, inputs)
-    assert_near(result, expected)
-    assert_all_near(found_gradients, expected_gradients[: len(inputs)])
-
-    (top, left), (bottom, right) = window.padding_before, window.padding_after
-    native = functional.conv2d(
-        inputs[0].transpose(NCHW),
-        inputs[1],
-        inputs[2] if bias is not None else None,
-        stride=window.stride,
-        padding=[top, bottom, left, right],
-        dilation=window.dilation,
-        groups=groups,
-    ).transpose(NHWC)
-    assert_near(result, native)
-    assert_all_near(found_gradients, gradients(native, inputs))
+    poison_memory(monkeypatch)
 
 
 def test_a_strided_1x1_convolution_is_right_every_time():
