@@ -230,3 +230,15 @@ def test_a_pooling_layer_with_other_settings(settings):
     accelerated.__class__ = layers.MaxPool
     x = paddle.randn([2, 4, 9, 8])
     assert_near(accelerated(x.transpose([0, 2, 3, 1])).transpose([0, 3, 1, 2]), native(x), 0)
+
+
+def test_a_window_that_misses_the_image_is_left_to_paddle(calls):
+    paddle.seed(0)
+    layer = nn.Conv2D(3, 5, 1, stride=(1, 2), padding=[2, 1, 1, 3])
+    x = paddle.randn([2, 3, 4, 1])
+    expected = layer(x)
+    layer.__class__ = layers.Convolution
+    assert_near(layers.channels_first(layer(layers.channels_last(x))), expected, 0.0)
+    assert calls == {}
+    layer(paddle.randn([2, 4, 4, 3]))
+    assert calls == {"convolution": 1}

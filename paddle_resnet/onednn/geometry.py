@@ -26,6 +26,19 @@ class Window(NamedTuple):
         )
         return rows, columns
 
+    def sees_pixels(self, height: int, width: int) -> bool:
+        """Whether on each axis some place of the window meets the image; else oneDNN 3.6.2 reads outside its memory."""
+        return all(
+            any(
+                before <= place * stride + element * dilation < before + length
+                for place in range(places)
+                for element in range(size)
+            )
+            for places, length, size, stride, before, _, dilation in zip(
+                self.positions(height, width), (height, width), *self, strict=True
+            )
+        )
+
     def as_arguments(self, *, with_size: bool) -> list[Any]:
         """Strides, (size,) dilations counted from 0, and paddings, as oneDNN wants them."""
         dilation = dimensions((self.dilation[0] - 1, self.dilation[1] - 1))

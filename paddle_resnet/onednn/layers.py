@@ -62,6 +62,8 @@ class Convolution(nn.Conv2D):
         if padding is None or unusual or not suits(x):
             return natively(super().forward, x)
         window = Window(tuple(self.weight.shape[2:]), _pair(self._stride), *padding, _pair(self._dilation))
+        if not window.sees_pixels(*x.shape[1:3]):
+            return natively(super().forward, x)
         return functions.convolution(x, self.weight, self.bias, window, self._groups)
 
 
