@@ -10,6 +10,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from ctypes import byref, c_void_p
 from typing import Any, TypeVar
 
@@ -137,7 +138,7 @@ class Context:
         key = (build, geometry)
         built = self._primitives.get(key)
         if built is None:
-            built = self._primitives[key] = build(self, geometry)
+            built = self._primitives[key] = _build_apart(build, self, geometry)
             if len(self._primitives) > self._capacity:
                 self._primitives.popitem(last=False)
         else:
@@ -208,7 +209,17 @@ def _attributes(relu: bool = False) -> Handle:
 
 
 _local = threading.local()
-_inherited: list[threading.local] = []
+_builder: ThreadPoolExecutor | None = ThreadPoolExecutor(1, "onednn-builder")
+_inherited: list[Any] = []
+
+
+def _build_apart(build: Callable[[Context, Any], Built], context: Context, geometry: Hashable) -> Built:
+    """Build in a thread of its own, to which glibc gives its own part of the heap.
+
+    Built in the midst of a training step, a primitive's small pieces of memory would stay between that step's feature
+    maps when those are freed, and later steps could not use the gaps as a whole.
+    """
+    return build(context, geometry) if _builder is None else _builder.submit(build, context, geometry).result()
 
 
 def context() -> Context:
@@ -220,10 +231,14 @@ def context() -> Context:
 
 
 def _start_anew_after_fork() -> None:
-    """Leave the parent's objects in a forked child untouched: another thread may have been using them at the fork."""
-    global _local
-    _inherited.append(_local)
+    """Leave the parent's objects in a forked child untouched: another thread may have been using them at the fork.
+
+    The builder's thread does not live on in the child, which builds where it computes.
+    """
+    global _builder, _local
+    _inherited.extend((_local, _builder))
     _local = threading.local()
+    _builder = None
 
 
 os.register_at_fork(after_in_child=_start_anew_after_fork)
