@@ -102,6 +102,20 @@ def test_rows_hold_ratios_of_the_same_round_and_the_share_of_the_fastest_product
     assert native["ratio_to_native"]["median"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("backend", "measured", "counterpart"),
+    [
+        ("onednn", {"torch", "torch-bf16"}, "torch"),
+        ("native", {"torch", "torch-bf16"}, "torch"),
+        ("onednn-bf16", {"torch", "torch-bf16"}, "torch-bf16"),
+        ("torch-bf16", {"torch", "torch-bf16"}, "torch-bf16"),
+        ("onednn-bf16", {"torch"}, "torch"),
+    ],
+)
+def test_pytorch_is_compared_in_the_same_precision(backend, measured, counterpart):
+    assert train_report.torch_counterpart(backend, measured) == counterpart
+
+
 # 10^9 multiply-accumulates of one image, as torchvision documents them for its weights.
 @pytest.mark.parametrize(("name", "size", "billions"), [("resnet18", 224, 1.81), ("resnet50", 224, 4.09)])
 def test_multiply_accumulates_are_the_published_ones(name, size, billions):

@@ -77,12 +77,21 @@ def test_print_config_prints_and_trains_nothing(tool, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["train", "eval", "export", "predict", "quickstart", "benchmark", "convert_weights", "doctor", "models"],
+    ["train", "eval", "export", "predict", "quickstart", "benchmark", "convert_weights", "doctor", "lesson", "models"],
 )
 def test_help_teaches(tool, name):
     code, out, _ = tool(name, "--help")
     assert code == 0
     assert "--debug" in out and len(out.splitlines()) > 10
+
+
+def test_a_full_disk_is_named(tool, monkeypatch, tmp_path):
+    def write_to_a_full_disk(*_):
+        raise OSError(28, "No space left on device", str(tmp_path))
+
+    monkeypatch.setattr("paddle_resnet.config.Config.load", write_to_a_full_disk)
+    code, _, err = tool("train", "-c", PROJECT / "configs/quickstart.yaml")
+    assert (code, err) == (1, f"error: {tmp_path}: No space left on device\n")
 
 
 def folder_without_images(tmp_path: Path) -> list[str]:

@@ -49,33 +49,35 @@ def main() -> None:
     train.add_argument("--backends", nargs="+", default=["onednn", "native"], help=f"of {_in_words(OURS)}")
     train.add_argument("--against", nargs="+", choices=list(TORCH), default=[], help="compare with PyTorch")
     _add_common(train, rounds=5)
-    train.add_argument("--steps", type=_positive, default=20, metavar="N", help="counted steps of a run; default: 20")
-    train.add_argument("--warm-up", type=_positive, default=5, metavar="N", help="steps before them; default: 5")
+    train.add_argument(
+        "--steps", type=cli.positive, default=20, metavar="N", help="counted steps of a run; default: 20"
+    )
+    train.add_argument("--warm-up", type=cli.positive, default=5, metavar="N", help="steps before them; default: 5")
     train.set_defaults(measure=_train)
 
     data = commands.add_parser("data", help="the loader alone, and its share of a training step")
     _add_common(data, rounds=3)
-    data.add_argument("--steps", type=_positive, default=20, metavar="N", help="counted batches; default: 20")
+    data.add_argument("--steps", type=cli.positive, default=20, metavar="N", help="counted batches; default: 20")
     data.set_defaults(measure=_data)
 
     kernels = commands.add_parser("kernels", help="single operations, forward and backward")
     kernels.add_argument("--against", nargs="+", choices=["torch"], default=[], help="compare with PyTorch")
     _add_common(kernels, rounds=3)
-    kernels.add_argument("--repeats", type=_positive, default=20, metavar="N", help="of each pass; default: 20")
+    kernels.add_argument("--repeats", type=cli.positive, default=20, metavar="N", help="of each pass; default: 20")
     kernels.set_defaults(measure=_kernels)
 
     infer = commands.add_parser("infer", help="latency and throughput of an exported model")
     infer.add_argument("model", metavar="MODEL_DIR", type=Path, help="an exported model, or the run that holds one")
-    infer.add_argument("--batch", nargs="+", type=_positive, default=[1, 8, 32], metavar="N", help="default: 1 8 32")
-    infer.add_argument("--threads", nargs="+", type=_positive, metavar="N", help="default: 1, and all cores")
+    infer.add_argument("--batch", nargs="+", type=cli.positive, default=[1, 8, 32], metavar="N", help="default: 1 8 32")
+    infer.add_argument("--threads", nargs="+", type=cli.positive, metavar="N", help="default: 1, and all cores")
     _add_common(infer, rounds=3)
-    infer.add_argument("--calls", type=_positive, default=50, metavar="N", help="timed calls of a run; default: 50")
+    infer.add_argument("--calls", type=cli.positive, default=50, metavar="N", help="timed calls of a run; default: 50")
     infer.set_defaults(measure=_infer)
     cli.run_tool(parser, _benchmark)
 
 
 def _add_common(parser: argparse.ArgumentParser, rounds: int) -> None:
-    parser.add_argument("--rounds", type=_positive, default=rounds, metavar="N", help=f"default: {rounds}")
+    parser.add_argument("--rounds", type=cli.positive, default=rounds, metavar="N", help=f"default: {rounds}")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help=f"default: output/benchmarks/{parser.prog.split()[-1]}"
     )
@@ -140,12 +142,6 @@ def _command_line() -> str:
 
 def _in_words(values: Iterable[object]) -> str:
     return ", ".join(map(str, values))
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,9 @@ def run_tool(parser: argparse.ArgumentParser, action: Callable[[argparse.Namespa
         # The reader (head, less) has closed: point stdout elsewhere so that the interpreter's last flush is silent.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:  # a full disk, a folder that may not be written
+        place = f"{error.filename}: " if error.filename else ""
+        _fail(f"{place}{error.strerror or error}", 1, arguments.debug)
     except Exception as error:  # a fault of ours: still one line, with the way to the traceback
         _fail(f"{type(error).__name__}: {error} (a fault of the program: --debug shows where)", 1, arguments.debug)
     sys.exit(0)
@@ -56,6 +59,13 @@ def described(usage: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+
+
+def positive(text: str) -> int:
+    """Read a whole number of at least 1: an argument's `type`."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
 
 
 def _fail(message: str, code: int, debug: bool) -> NoReturn:

@@ -39,13 +39,20 @@ def main() -> None:
     parser = cli.described(__doc__)
     parser.add_argument("model", metavar="MODEL_DIR", help="an exported model, or the run's folder that holds one")
     parser.add_argument("pictures", metavar="FILE_OR_FOLDER", nargs="+", type=Path, help="what to classify")
-    parser.add_argument("--top-k", type=_positive, default=5, metavar="K", help="classes for each picture; default: 5")
+    parser.add_argument(
+        "--top-k", type=cli.positive, default=5, metavar="K", help="classes for each picture; default: 5"
+    )
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the answers as CSV too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the answers as JSON too")
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: auto")
-    parser.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="pictures at once; default: 32")
     parser.add_argument(
-        "--threads", type=_positive, metavar="N", help="CPU threads; default: OMP_NUM_THREADS, else the physical cores"
+        "--batch-size", type=cli.positive, default=32, metavar="N", help="pictures at once; default: 32"
+    )
+    parser.add_argument(
+        "--threads",
+        type=cli.positive,
+        metavar="N",
+        help="CPU threads; default: OMP_NUM_THREADS, else the physical cores",
     )
     cli.run_tool(parser, _predict)
 
@@ -111,12 +118,6 @@ def _table(predictor: Predictor, top_k: int) -> Callable[[Prediction], None]:
 def _printable(text: str) -> str:
     """Escape what a terminal would obey or cannot show (a file's name is any bytes)."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from paddle_resnet.benchmark.alternation import Job, Measurement, alternate, values_of
 from paddle_resnet.benchmark.arithmetic import training_operations
-from paddle_resnet.benchmark.backends import TORCH
+from paddle_resnet.benchmark.backends import OURS, TORCH
 from paddle_resnet.benchmark.cases import TrainCase
 from paddle_resnet.benchmark.charts import Bar, Panel
 from paddle_resnet.benchmark.report import Column, Report, Row, rate, spread
@@ -75,7 +75,7 @@ def training_rows(case: TrainCase, measured: Mapping[str, Sequence[Measurement]]
                 "case": str(case),
                 "backend": backend,
                 "images_per_second": {**speeds.as_json(), "runs": values_of(runs, "images_per_second")},
-                "ratio_to_torch": _ratio(runs, measured.get("torch"), "images_per_second"),
+                "ratio_to_torch": _ratio(runs, measured.get(torch_counterpart(backend, measured)), "images_per_second"),
                 "ratio_to_native": _ratio(runs, measured.get("native"), "images_per_second"),
                 "peak_megabytes": summarise(values_of(runs, "peak_megabytes")).as_json(),
                 "memory_ratio_to_native": _ratio(runs, measured.get("native"), "peak_megabytes"),
@@ -86,6 +86,13 @@ def training_rows(case: TrainCase, measured: Mapping[str, Sequence[Measurement]]
             }
         )
     return rows
+
+
+def torch_counterpart(backend: str, measured: Container[str]) -> str:
+    """PyTorch in the backend's own precision if that was measured, else in float32."""
+    precision = TORCH.get(backend) or OURS[backend].get("cpu_precision", "float32")
+    name = next(name for name, computes_in in TORCH.items() if computes_in == precision)
+    return name if name in measured else "torch"
 
 
 def _ratio(runs: Sequence[Measurement], references: Sequence[Measurement] | None, key: str) -> dict[str, Any] | None:

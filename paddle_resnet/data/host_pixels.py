@@ -26,18 +26,7 @@ def centre_view(images: Pixels, resize_to: int, image_size: int) -> Pixels:
 
 
 def crop(images: Pixels, top: Indices, left: Indices, size: int, mirrored: Booleans) -> Pixels:
-    """Cut a square out of each image, at its own place, some mirrored; outside the image is zero (black).
-
-    Args:
-        images: ``[n, h, w, 3]``.
-        top: first row of each square, ``[n]``, negative above the image.
-        left: first column, ``[n]``.
-        size: pixels a side, S.
-        mirrored: which squares are flipped left to right, ``[n]``.
-
-    Returns:
-        ``[n, S, S, 3]``.
-    """
+    """`augment.crop` on the host: squares ``[n, size, size, 3]`` out of ``[n, h, w, 3]``, zero outside the image."""
     count, height, width, channels = images.shape
     squares = np.zeros((count, size, size, channels), np.uint8)
     for square, image, row, column, mirror in zip(squares, images, top, left, mirrored, strict=True):
