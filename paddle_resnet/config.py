@@ -100,9 +100,10 @@ class ModelConfig(Group):
     """Which network, and where its first weights come from."""
 
     name: str = Field("resnet20", description="a name of paddle_resnet.list_models()")
-    stem: Literal["imagenet", "cifar", "cifar_pool", "deep"] | None = Field(
+    stem: Literal["imagenet", "cifar", "cifar_pool", "deep", "whitening"] | None = Field(
         None,
-        description="imagenet and deep quarter the image, cifar_pool halves it, cifar keeps it; null: the design's",
+        description="imagenet and deep quarter the image, cifar_pool and whitening halve it, cifar keeps it; null: the "
+        "design's",
     )
     zero_init_residual: bool = Field(False, description="each residual block starts as its shortcut")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(

@@ -10,10 +10,11 @@ from tiny_family import FAMILY, images, tiny_network
 
 from paddle_resnet.config import ModelConfig
 from paddle_resnet.errors import UsageError
-from paddle_resnet.models import count_parameters, create_configured_model, create_model
-from paddle_resnet.models.blocks import ResidualBlock
+from paddle_resnet.models import count_parameters, create_configured_model, create_model, stems
+from paddle_resnet.models.blocks import ResidualBlock, projection_shortcut
 from paddle_resnet.models.classifier import RUNNING_STATISTICS
 from paddle_resnet.models.stochastic_depth import StochasticDepth
+from paddle_resnet.models.widening import WideningBlock
 
 
 def blocks(network):
@@ -26,7 +27,14 @@ def of_type(network, kind):
 
 @pytest.mark.parametrize(
     ("stem", "sizes"),
-    [(None, [8, 4, 2]), ("cifar", [8, 4, 2]), ("cifar_pool", [4, 2, 1]), ("imagenet", [2, 1, 1]), ("deep", [2, 1, 1])],
+    [
+        (None, [8, 4, 2]),
+        ("cifar", [8, 4, 2]),
+        ("cifar_pool", [4, 2, 1]),
+        ("imagenet", [2, 1, 1]),
+        ("deep", [2, 1, 1]),
+        ("whitening", [3, 2, 1]),
+    ],
 )
 def test_a_stem_sets_the_stages_sizes(stem, sizes):
     network = create_model("resnet8", 5, stem=stem)
@@ -35,6 +43,24 @@ def test_a_stem_sets_the_stages_sizes(stem, sizes):
         [3, channels, size, size] for channels, size in zip((16, 32, 64), sizes, strict=True)
     ]
     assert network.forward_stages(images(8))[-1].shape == network.forward_features(images(8)).shape
+
+
+def test_the_whitening_stem_starts_from_uncorrelated_patches():
+    network = create_model("resnet8", stem="whitening")
+    random = np.random.default_rng(0)
+    # Channels that say nearly the same, as an image's do.
+    pictures = random.normal(size=(20, 1, 9, 9)) + 0.3 * random.normal(size=(20, 3, 9, 9))
+    network.conv1.whiten(paddle.to_tensor(pictures.astype(np.float32)))
+    found = (
+        network.conv1[0](paddle.to_tensor(pictures.astype(np.float32))).numpy().transpose(1, 0, 2, 3).reshape(24, -1)
+    )
+    np.testing.assert_allclose(found[12:], -found[:12], atol=1e-5)
+    patches = np.stack([pictures[:, :, i : i + 8, j : j + 8] for i in (0, 1) for j in (0, 1)], axis=2)
+    patches = patches.transpose(1, 2, 0, 3, 4).reshape(12, -1)
+    variances = np.linalg.eigvalsh(patches @ patches.T / patches.shape[1])
+    assert variances[-1] > 10 * variances[0]
+    expected = np.diag(variances / (variances + stems.LEAST_VARIANCE))
+    np.testing.assert_allclose(found[:12] @ found[:12].T / found.shape[1], expected, atol=1e-4)
 
 
 def test_the_deep_stem_is_of_three_small_convolutions():
@@ -51,7 +77,7 @@ def test_the_channels_are_the_designs_own_unless_others_are_asked_for():
         assert create_model("resnet18_d2l", in_channels=3).conv1.weight.shape[1] == 3
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FAMILY if kind != "plain"])
+@pytest.mark.parametrize("kind", [kind for kind in FAMILY if kind not in ("plain", "widening")])
 def test_a_zero_initialised_branch_is_silent_and_wakes(kind):
     network = FAMILY[kind].make(num_classes=3, in_channels=3, zero_init_residual=True)
     x = images()
@@ -67,6 +93,20 @@ def test_a_zero_initialised_branch_is_silent_and_wakes(kind):
         zero = last.weight if block.pre_activation else norm.weight
         assert not zero.numpy().any()
         assert zero.grad.abs().max().item() > 0, "a branch without a gradient would stay silent"
+
+
+def test_a_silenced_widening_block_hands_on_what_it_was_widened_to():
+    x = paddle.randn([2, 4, 7, 7])
+    block = WideningBlock(4, 4, 1, projection_shortcut)
+    block.silence_branch()
+    np.testing.assert_array_equal(block(x).numpy(), nn.functional.relu(x).numpy())
+    block = WideningBlock(4, 6, 2, projection_shortcut)
+    block.silence_branch()
+    block.eval()
+    # New running statistics are 0 and 1.
+    expected = nn.functional.max_pool2d(block.conv1(x), 2, 2) / np.sqrt(1 + 1e-5)
+    assert expected.shape == [2, 6, 3, 3]
+    np.testing.assert_allclose(block(x).numpy(), nn.functional.relu(expected).numpy(), atol=1e-5)
 
 
 def _in_channels(block):

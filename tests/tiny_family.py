@@ -19,6 +19,7 @@ from paddle_resnet.models.blocks import (
 from paddle_resnet.models.plain import PlainBlock
 from paddle_resnet.models.preact import PreActBasicBlock, PreActBottleneck
 from paddle_resnet.models.registry import ResNetEntry
+from paddle_resnet.models.widening import WideningBlock
 
 
 def _entry(block, shortcut, stem="cifar", stem_channels=None, **options):
@@ -46,6 +47,7 @@ FAMILY = {
     "preact bottleneck": _entry(PreActBottleneck, pointwise_shortcut, "imagenet"),
     "wide": _entry(PreActBasicBlock, pointwise_shortcut, stem_channels=2),
     "plain": _entry(PlainBlock, projection_shortcut),
+    "widening": _entry(WideningBlock, projection_shortcut, "whitening"),
     "d2l": _entry(BasicBlock, partial(pointwise_shortcut, bias=True), "imagenet", bias=True),
 }
 

@@ -40,7 +40,8 @@ def create_model(
         in_channels: channels of the images; None: the design's own (3, but 1 for ``"resnet18_d2l"``).
         pretrained: None for new weights, ``"imagenet"`` for the official ones, or the path of a weights file.
             With another number of classes the head stays new; `load_pretrained` reports what was loaded.
-        stem: ``"imagenet"``, ``"cifar"``, ``"cifar_pool"`` or ``"deep"``, see `ResNet`; None: the design's own.
+        stem: ``"imagenet"``, ``"cifar"``, ``"cifar_pool"``, ``"deep"`` or ``"whitening"``, see `ResNet`; None: the
+            design's own.
         zero_init_residual: every residual block starts as its shortcut.
         dropout: probability that a feature is dropped in training: before the last layer, but in the blocks of a wide
             ResNet (``"wrn_..."``).

@@ -29,7 +29,7 @@ class ResNet(ImageClassifier):
         in_channels: channels of the images.
         stem: ``"imagenet"`` is a 7x7 convolution and max-pooling, a quarter of H and W; ``"deep"`` has three 3x3
             convolutions in its place (ResNet-C); ``"cifar"`` is a 3x3 convolution that keeps H and W (section 4.2),
-            ``"cifar_pool"`` the same before max-pooling, which halves them.
+            ``"cifar_pool"`` the same before max-pooling, which halves them; ``"whitening"`` too, see `WhiteningStem`.
         shortcut: makes the shortcuts of the blocks that change shape.
         stem_channels: of the stem's output; None: the first stage's width.
         block_options: what all blocks have beyond their shape.

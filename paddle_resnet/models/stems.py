@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
+import numpy as np
+import paddle
+from numpy.lib.stride_tricks import sliding_window_view
 from paddle import nn
 
 from paddle_resnet.models.blocks import convolution
 
-Stem: TypeAlias = Literal["imagenet", "cifar", "cifar_pool", "deep"]
+Stem: TypeAlias = Literal["imagenet", "cifar", "cifar_pool", "deep", "whitening"]
 
 
 class DeepStem(nn.Sequential):
@@ -31,10 +34,51 @@ class DeepStem(nn.Sequential):
         )
 
 
+class WhiteningStem(nn.Sequential):
+    """2x2 patches of uncorrelated numbers, then 3x3 convolution: ``[N, in, H, W]`` to ``[N, channels, H - 1, W - 1]``.
+
+    Neighbouring pixels say nearly the same, and so do their colours; a network spends its first steps on finding that
+    out, unless `whiten` has told it (Page 2018, "How to train your ResNet", part 8; Jordan 2024,
+    https://arxiv.org/abs/2404.00498, section 3.2, whose filters stay fixed; these are learned from there on).
+    """
+
+    def __init__(self, in_channels: int, channels: int, bias: bool) -> None:
+        filters = 2 * in_channels * PATCH * PATCH
+        super().__init__(
+            nn.Conv2D(in_channels, filters, PATCH, bias_attr=None if bias else False),
+            nn.BatchNorm2D(filters),
+            nn.ReLU(),
+            convolution(filters, channels, 3, bias=bias),
+        )
+
+    def whiten(self, images: paddle.Tensor) -> None:
+        """Start from filters that whiten the patches of `images`, float32 ``[N, in, H, W]``.
+
+        They are the eigenvectors of the patches' second moments, each divided by the root of its eigenvalue; each is
+        there with both signs, as a ReLU follows that would lose one.
+        """
+        weight = self[0].weight
+        size = int(np.prod(weight.shape[1:]))
+        moments = np.zeros((size, size))
+        for image in images.numpy():
+            patches = sliding_window_view(image, (PATCH, PATCH), axis=(1, 2)).transpose(1, 2, 0, 3, 4).reshape(-1, size)
+            moments += patches.T @ patches / (len(patches) * len(images))
+        eigenvalues, eigenvectors = np.linalg.eigh(moments)
+        filters = (eigenvectors / np.sqrt(eigenvalues + LEAST_VARIANCE)).T
+        weight.set_value(np.concatenate([filters, -filters]).reshape(weight.shape).astype(np.float32))
+
+
+PATCH = 2
+LEAST_VARIANCE = 0.01
+"""Added to each eigenvalue, of normalised pixels: what is nearly constant, such as the noise of JPEG, stays small."""
+
+
 def stem_convolution(stem: Stem, in_channels: int, channels: int, bias: bool) -> nn.Layer:
-    """Make the stem's convolution: CIFAR's keep H and W (He et al. 2015, section 4.2), the others halve them."""
+    """Make the stem's convolution: CIFAR's keep H and W (He et al. 2015, section 4.2), ImageNet's halve them."""
     if stem == "deep":
         return DeepStem(in_channels, channels, bias)
+    if stem == "whitening":
+        return WhiteningStem(in_channels, channels, bias)
     if stem in ("cifar", "cifar_pool"):
         return convolution(in_channels, channels, 3, bias=bias)
     return convolution(in_channels, channels, 7, stride=2, bias=bias)
@@ -42,4 +86,6 @@ def stem_convolution(stem: Stem, in_channels: int, channels: int, bias: bool) ->
 
 def stem_pool(stem: Stem) -> nn.Layer:
     """Make the stem's max-pooling, which halves H and W; there is none in ``"cifar"``."""
-    return nn.Identity() if stem == "cifar" else nn.MaxPool2D(kernel_size=3, stride=2, padding=1)
+    if stem == "cifar":
+        return nn.Identity()
+    return nn.MaxPool2D(2, 2) if stem == "whitening" else nn.MaxPool2D(kernel_size=3, stride=2, padding=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paddle import nn
 
-from paddle_resnet.models import blocks, plain, preact, stems, stochastic_depth
+from paddle_resnet.models import blocks, plain, preact, stems, stochastic_depth, widening
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.onednn import branch_layers, layers
@@ -12,11 +12,13 @@ from paddle_resnet.onednn import branch_layers, layers
 NORMALISATIONS_BEFORE_RELU: dict[type[nn.Layer], tuple[str, ...]] = {
     ResNet: ("bn1", "final_bn"),
     stems.DeepStem: ("1", "4"),
+    stems.WhiteningStem: ("1",),
     blocks.BasicBlock: ("bn1",),
     blocks.Bottleneck: ("bn1", "bn2"),
     preact.PreActBasicBlock: ("bn1", "bn2"),
     preact.PreActBottleneck: ("bn1", "bn2", "bn3"),
     plain.PlainBlock: ("bn1", "bn2"),
+    widening.WideningBlock: ("bn1",),
 }
 """The BatchNorm layers that are followed by a ReLU, in the layers whose `forward` is known.
 
@@ -40,11 +42,13 @@ REPLACEMENTS: dict[type[nn.Layer], type[nn.Layer]] = {
 
 UNCHANGED = (
     stems.DeepStem,
+    stems.WhiteningStem,
     blocks.BasicBlock,
     blocks.Bottleneck,
     preact.PreActBasicBlock,
     preact.PreActBottleneck,
     plain.PlainBlock,
+    widening.WideningBlock,
     nn.Sequential,
     nn.Identity,
 )

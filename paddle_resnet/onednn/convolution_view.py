@@ -28,6 +28,30 @@ class ConvolutionGeometry(NamedTuple):
         return Image(self.source.batch, self.out_channels, *positions, self.source.data_type)
 
     @property
+    def is_sound_as_volume(self) -> bool:
+        """Whether oneDNN finds the weights' whole gradient in three dimensions.
+
+        Where the window is larger than the image, 3.6.2 leaves parts of it unwritten; in float32 only a large one.
+        """
+        rows, columns = self.window.extent
+        covered = self.source.height >= rows and self.source.width >= columns
+        return covered or (self.source.data_type == DataType.FLOAT32 and max(rows, columns) <= 3)
+
+    @property
+    def overruns_in_bfloat16(self) -> bool:
+        """Whether oneDNN would write outside its memory in finding the weights' gradient.
+
+        In bfloat16, as the window strides over images narrower than itself: seen in 3.6.2 with AVX512-BF16.
+        """
+        bfloat16 = self.source.data_type == DataType.BFLOAT16
+        return bfloat16 and self.source.width < self.window.extent[1] and self.window.stride[1] > 1
+
+    @property
+    def in_float32(self) -> ConvolutionGeometry:
+        """The same convolution of float32 images."""
+        return self._replace(source=self.source._replace(data_type=DataType.FLOAT32))
+
+    @property
     def weights_shape(self) -> tuple[int, ...]:
         """The weights' shape for oneDNN: with groups, they are its first dimension."""
         inputs = self.source.channels // self.groups
@@ -129,6 +153,8 @@ def best_view(geometry: ConvolutionGeometry, *, for_weights: bool = False) -> Vi
     if geometry.window == Window((1, 1), (1, 1), (0, 0), (0, 0)):
         return Pixels(geometry)
     limits = WORTHWHILE_POSITIONS_FOR_WEIGHTS if for_weights else WORTHWHILE_POSITIONS
+    if for_weights and not geometry.is_sound_as_volume:
+        return View(geometry)
     destination = geometry.destination
     small = destination.height * destination.width <= limits[destination.data_type]
     return BatchAsWidth(geometry) if small else View(geometry)

@@ -84,6 +84,8 @@ class _Convolution(PyLayer):
             backward_data = context().cached(ConvolutionBackwardData, geometry)
             backward_data(gradient.data_ptr(), weight.data_ptr(), x_gradient.data_ptr())
         if weight_wanted or any(bias_wanted):
+            if geometry.overruns_in_bfloat16:
+                x, gradient, geometry = x.astype("float32"), gradient.astype("float32"), geometry.in_float32
             weight_gradient = tensors.allocate(weight.shape, "float32")
             addresses: tuple[int, ...] = ()
             if geometry.bias:

@@ -18,11 +18,19 @@ class Window(NamedTuple):
     padding_after: Pair
     dilation: Pair = (1, 1)
 
+    @property
+    def extent(self) -> Pair:
+        """Pixels from the window's first to its last, both included."""
+        rows, columns = (dilation * (size - 1) + 1 for size, dilation in zip(self.size, self.dilation, strict=True))
+        return rows, columns
+
     def positions(self, height: int, width: int) -> Pair:
         """How many places the window takes on an image, vertically and horizontally."""
         rows, columns = (
-            (length + before + after - dilation * (size - 1) - 1) // stride + 1
-            for length, size, stride, before, after, dilation in zip((height, width), *self, strict=True)
+            (length + before + after - extent) // stride + 1
+            for length, extent, stride, before, after in zip(
+                (height, width), self.extent, self.stride, self.padding_before, self.padding_after, strict=True
+            )
         )
         return rows, columns
 

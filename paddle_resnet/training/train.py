@@ -31,6 +31,7 @@ from paddle_resnet.training.optimizer import make_optimizer
 from paddle_resnet.training.progressive import GrowingCrops, crop_sizes
 from paddle_resnet.training.run_folder import EpochRecord, RunFolder
 from paddle_resnet.training.visual_dl import VisualDLLog, image_grid
+from paddle_resnet.training.whitening import whiten_stem
 
 GRID_IMAGES = 32
 
@@ -85,6 +86,8 @@ def _fit(run: RunFolder, network: ImageClassifier, visual_dl: VisualDLLog, devic
         resize=splits.resize,
         normalize=normalize,
     )
+    if config.model.pretrained is None:
+        whiten_stem(network, splits.train, splits.resize, config.data.image_size, normalize)
     visual_dl.config(config.to_yaml())
     visual_dl.images(_augmented_images(run, normalize))
 
