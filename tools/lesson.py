@@ -46,15 +46,19 @@ def main() -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
+    from rich.table import Table
 
     cli.prepare()
     from paddle_resnet.lessons import LESSONS, Effort, lesson_entry, run_lesson
-    from paddle_resnet.lessons.pages import write_pages
+    from paddle_resnet.lessons.pages import write_index, write_pages
 
     console = Console()
     if arguments.name is None:
+        lines = Table.grid(padding=(0, 2))
         for name, entry in LESSONS.items():
-            console.print(f"{name:22}{entry.title.in_language(arguments.language)}", highlight=False)
+            title, about = (text.in_language(arguments.language) for text in (entry.title, entry.about))
+            lines.add_row(name, f"{title}\n[dim]{about}[/dim]")
+        console.print(lines, highlight=False)
         return
     entry = lesson_entry(arguments.name)
     folder = arguments.output or Path("output/lessons") / arguments.name
@@ -65,6 +69,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.pages:
         for path in write_pages(arguments.name, page, cli.PROJECT / "docs"):
             console.print(f"written: {path}", highlight=False)
+        write_index(cli.PROJECT / "docs")
 
 
 def _shown_on(console: Console, language: Language) -> Show:

@@ -42,9 +42,10 @@ class Module(Protocol):
 
 @dataclass(frozen=True)
 class Entry:
-    """A lesson: its title, and its module in this package."""
+    """A lesson: its title, what it is about, and its module in this package."""
 
     title: Text
+    about: Text
     module: str
 
     def load(self) -> Module:
@@ -53,19 +54,101 @@ class Entry:
 
 
 LESSONS = {
-    "batch-norm": Entry(Text("Batch normalisation", "批归一化"), "batch_norm"),
-    "normalization": Entry(Text("Four normalisations", "四种归一化"), "normalization"),
-    "residual-block": Entry(Text("The residual block", "残差块"), "residual_block"),
-    "network-shapes": Entry(Text("ResNet-18, layer by layer", "逐层看 ResNet-18"), "network_shapes"),
-    "degradation": Entry(Text("Degradation: deeper and worse", "退化：更深却更差"), "degradation"),
-    "gradients": Entry(Text("Gradients through the depth", "梯度如何穿过深度"), "gradients"),
-    "depth": Entry(Text("What depth buys", "深度换来什么"), "depth"),
-    "fashion-mnist": Entry(Text("The book's network on Fashion-MNIST", "书中的网络与 Fashion-MNIST"), "fashion_mnist"),
-    "lenet": Entry(Text("LeNet, the small baseline", "小基线 LeNet"), "lenet"),
-    "grouped-convolution": Entry(Text("Grouped convolution and ResNeXt", "分组卷积与 ResNeXt"), "grouped_convolution"),
-    "transfer": Entry(Text("What a pretrained start is worth", "预训练的价值"), "transfer"),
-    "what-it-sees": Entry(Text("What the network sees", "网络看到了什么"), "what_it_sees"),
-    "inference": Entry(Text("From the trained network to the exported one", "从训练好的网络到导出的模型"), "inference"),
+    "batch-norm": Entry(
+        Text("Batch normalisation", "批归一化"),
+        Text(
+            "What it computes, what it remembers, and what it does to training",
+            "它计算什么、记住什么，又对训练做了什么",
+        ),
+        "batch_norm",
+    ),
+    "normalization": Entry(
+        Text("Four normalisations", "四种归一化"),
+        Text(
+            "Batch, layer, instance and group norm: which axes each averages over, and small batches",
+            "批、层、实例、组归一化各自在哪些轴上求平均，以及小批次下的表现",
+        ),
+        "normalization",
+    ),
+    "residual-block": Entry(
+        Text("The residual block", "残差块"),
+        Text(
+            "Shapes, the identity it starts from, and the sign of what it adds",
+            "形状、作为起点的恒等映射，以及它所加之物的正负",
+        ),
+        "residual_block",
+    ),
+    "network-shapes": Entry(
+        Text("ResNet-18, layer by layer", "逐层看 ResNet-18"),
+        Text(
+            "From 224x224 pixels to 10 classes, with parameters and multiply-adds",
+            "从 224x224 像素到 10 个类别，附参数量与乘加次数",
+        ),
+        "network_shapes",
+    ),
+    "degradation": Entry(
+        Text("Degradation: deeper and worse", "退化：更深却更差"),
+        Text(
+            "Plain and residual networks at 20 and 56 layers, on their training images",
+            "20 层与 56 层的普通网络和残差网络，看它们的训练误差",
+        ),
+        "degradation",
+    ),
+    "gradients": Entry(
+        Text("Gradients through the depth", "梯度如何穿过深度"),
+        Text(
+            "Gradient norms by layer, with and without shortcuts and BatchNorm",
+            "有无捷径连接、有无批归一化时各层的梯度范数",
+        ),
+        "gradients",
+    ),
+    "depth": Entry(
+        Text("What depth buys", "深度换来什么"),
+        Text(
+            "Accuracy, time and parameters of resnet20 and its deeper sisters",
+            "resnet20 及其更深的同类：准确率、时间与参数量",
+        ),
+        "depth",
+    ),
+    "fashion-mnist": Entry(
+        Text("The book's network on Fashion-MNIST", "书中的网络与 Fashion-MNIST"),
+        Text(
+            "The one-channel ResNet of the book, and a small one for a CPU",
+            "书中的单通道 ResNet，以及适合 CPU 的小网络",
+        ),
+        "fashion_mnist",
+    ),
+    "lenet": Entry(
+        Text("LeNet, the small baseline", "小基线 LeNet"),
+        Text("Beside a ResNet of as many parameters, on the same images", "与参数量相当的 ResNet 在同样的图像上比较"),
+        "lenet",
+    ),
+    "grouped-convolution": Entry(
+        Text("Grouped convolution and ResNeXt", "分组卷积与 ResNeXt"),
+        Text(
+            "Parameters and multiply-adds against groups, and why not one group a channel",
+            "参数量、乘加次数与组数的关系，以及为什么不是每个通道一组",
+        ),
+        "grouped_convolution",
+    ),
+    "transfer": Entry(
+        Text("What a pretrained start is worth", "预训练的价值"),
+        Text("By the number of images a class that there are to learn from", "按每个类别有多少张图像可学来看"),
+        "transfer",
+    ),
+    "what-it-sees": Entry(
+        Text("What the network sees", "网络看到了什么"),
+        Text(
+            "Grad-CAM, filters, feature maps, an embedding, and confident mistakes",
+            "Grad-CAM、卷积核、特征图、特征嵌入与自信的错误",
+        ),
+        "what_it_sees",
+    ),
+    "inference": Entry(
+        Text("From the trained network to the exported one", "从训练好的网络到导出的模型"),
+        Text("The same answers? How fast? And how to measure that", "答案一样吗？有多快？又该怎样测量"),
+        "inference",
+    ),
 }
 
 

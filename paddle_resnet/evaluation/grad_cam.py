@@ -1,0 +1,94 @@
+"""Grad-CAM: which places of an image speak for a class (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import paddle
+from paddle import nn
+from paddle.nn import functional
+
+from paddle_resnet.errors import UsageError, did_you_mean
+from paddle_resnet.models import ImageClassifier
+
+
+def grad_cam(
+    network: ImageClassifier, images: paddle.Tensor, classes: Sequence[int] | np.ndarray, layer: str | None = None
+) -> np.ndarray:
+    """Map each image by how much each place of a layer's output raises the score of a class.
+
+    With the layer's output A (K maps of H' x W' places) and the class's logit y, equations 1 and 2::
+
+        w_k = mean over the places of dy / dA_k
+        map = ReLU(sum over k of w_k A_k)
+
+    The logit is taken, not its softmax. The maps are as large as the layer's output: `enlarge` brings them to the
+    images' size. Their scale depends on the network, so compare places within a map, not values between layers.
+
+    Args:
+        network: a native one (oneDNN's layers have another layout inside); it is left as it was, mode included.
+        images: normalised, ``[N, C, H, W]``, as the network takes them.
+        classes: the class that each map is for, ``N`` numbers.
+        layer: a layer by its name in the state dict, such as ``"layer2"`` or ``"layer3.0.conv1"``; None: what the head
+            takes, the last stage's activated output.
+
+    Returns:
+        The maps ``[N, H', W']``, not negative.
+
+    Raises:
+        UsageError: a class or a layer that the network lacks, or a layer whose output is not made of maps.
+    """
+    wanted = np.asarray(classes, np.int64)
+    if wanted.shape != (len(images),):
+        raise UsageError(f"classes: expected one for each of the {len(images)} images, got shape {list(wanted.shape)}")
+    if len(wanted) and not 0 <= wanted.min() <= wanted.max() < network.num_classes:
+        raise UsageError(f"classes: expected numbers from 0 to {network.num_classes - 1}, got {wanted.tolist()}")
+    was_training = network.training
+    network.eval()  # running statistics: no image's map depends on the others in the batch
+    try:
+        output, logits = _output_and_logits(network, images, layer)
+        score = (logits * functional.one_hot(paddle.to_tensor(wanted), network.num_classes).astype(logits.dtype)).sum()
+        (gradient,) = paddle.grad([score], [output])
+    finally:
+        if was_training:
+            network.train()
+    weights = gradient.mean([2, 3], keepdim=True)
+    return functional.relu((weights * output).sum(1)).numpy()
+
+
+def enlarge(maps: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Interpolate maps ``[N, H', W']`` bilinearly to ``[N, height, width]``."""
+    larger = functional.interpolate(paddle.to_tensor(maps[:, np.newaxis]), size=[height, width], mode="bilinear")
+    return larger.numpy()[:, 0]
+
+
+def _output_and_logits(
+    network: ImageClassifier, images: paddle.Tensor, layer: str | None
+) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """A layer's output and the logits that were computed from it, both within one graph."""
+    images = images.detach()
+    images.stop_gradient = False  # a gradient flows also where all layers before are frozen
+    if layer is None:
+        features = network.forward_features(images)
+        return features, network.forward_head(features)
+    outputs: list[paddle.Tensor] = []
+
+    def keep(layer: nn.Layer, inputs: tuple[paddle.Tensor, ...], output: paddle.Tensor) -> None:
+        outputs.append(output)
+
+    hook = _layer(network, layer).register_forward_post_hook(keep)
+    try:
+        logits = network(images)
+    finally:
+        hook.remove()
+    if len(outputs) != 1 or not isinstance(outputs[0], paddle.Tensor) or outputs[0].ndim != 4:
+        raise UsageError(f"layer {layer}: expected one output of shape [N, channels, H, W], so a map can be made of it")
+    return outputs[0], logits
+
+
+def _layer(network: ImageClassifier, name: str) -> nn.Layer:
+    layers = dict(network.named_sublayers())
+    if name not in layers:
+        raise UsageError(f'no layer "{name}"{did_you_mean(name, list(layers))}; the stages are {network.stage_names}')
+    return layers[name]

@@ -1,0 +1,115 @@
+"""The lesson on degradation: its claims by the numbers it records, and its parts against closed forms."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import paddle
+import pytest
+
+from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons.commands import lesson_command
+from paddle_resnet.lessons.identity_layers import deepened, identity_kernel
+from paddle_resnet.lessons.measured_training import percent_over_seeds, seeds_of
+from paddle_resnet.models import create_model
+from paddle_resnet.training.run_folder import RunFolder
+
+SEED = 3
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    overrides = [f"train.seed={SEED}", "device=cpu"]
+    return run_lesson("degradation", tmp_path_factory.mktemp("degradation"), Effort(scale=0.4, overrides=overrides))
+
+
+def test_the_deeper_plain_network_is_worse_on_its_training_images(page):
+    numbers = page.numbers
+    (rise,) = numbers["plain_training_error_rise"]
+    assert rise > 0.3
+    assert numbers["plain_degrades_with_every_seed"] is True
+    assert rise == pytest.approx(numbers["plain56_training_errors"][0] - numbers["plain20_training_errors"][0])
+
+
+def test_the_deeper_residual_network_pays_less(page):
+    (plain,), (residual,) = page.numbers["plain_training_error_rise"], page.numbers["resnet_training_error_rise"]
+    assert residual < plain - 0.2
+
+
+def test_the_deep_networks_compute_what_the_shallow_ones_do(page):
+    assert page.numbers["plain_identity_difference"] < 1e-5
+    assert page.numbers["resnet_identity_difference"] < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["plain", "resnet"])
+def test_added_layers_hand_on_what_they_are_given(kind):
+    """Also where the statistics and the weights are not those of a new network."""
+    paddle.seed(1)
+    shallow = create_model(f"{kind}20", 7)
+    shallow.train()
+    with paddle.no_grad():
+        for _ in range(5):
+            shallow(2 + paddle.randn([8, 3, 12, 12]))
+    shallow.eval()
+    deep = deepened(shallow, f"{kind}32")
+    images = paddle.randn([3, 3, 12, 12])
+    with paddle.no_grad():
+        expected, answered = shallow(images).numpy(), deep(images).numpy()
+        np.testing.assert_allclose(answered, expected, atol=1e-4 * np.abs(expected).max())
+        # An added block by itself, too: what it is given is nowhere negative.
+        activated = paddle.rand([2, 32, 5, 5])
+        np.testing.assert_allclose(deep.layer2[4](activated).numpy(), activated.numpy(), atol=1e-6)
+
+
+def test_the_identity_kernel_convolves_to_what_it_was_given():
+    images = np.random.default_rng(0).normal(size=(2, 5, 6, 7)).astype("float32")
+    convolved = paddle.nn.functional.conv2d(paddle.to_tensor(images), paddle.to_tensor(identity_kernel(5)), padding=1)
+    np.testing.assert_allclose(convolved.numpy(), images, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["plain20", "resnet20"])
+def test_the_training_error_is_of_all_training_images_as_they_are(page, name):
+    """Counted again from the weights on disk, by Paddle's own operators and without the package's measuring."""
+    run = RunFolder.open(page.folder / "runs" / f"{name}-seed{SEED}")
+    splits, normalize, network = run.splits(), run.normalize(), run.load_network("last")
+    assert run.config.train.seed == SEED
+    for split, recorded in (("train", "training"), ("test", "test")):
+        images = getattr(splits, split)
+        pixels = paddle.to_tensor(images.batch(np.arange(len(images))))
+        with paddle.no_grad():
+            answers = network(normalize(pixels)).numpy().argmax(axis=1)
+        (error,) = page.numbers[f"{name}_{recorded}_errors"]
+        # Within an image or two: oneDNN's sums are in another order.
+        assert error == pytest.approx(np.mean(answers != images.labels), abs=2.5 / len(images))
+    assert run.metrics()["evaluation_train"]["checkpoint"] == "last"
+    assert run.metrics()["evaluation_train"]["images"] == len(splits.train)
+
+
+def test_curves_are_those_of_the_history(page):
+    run = RunFolder.open(page.folder / "runs" / f"resnet56-seed{SEED}")
+    (training,), (validation,) = (page.numbers[f"resnet56_{each}_curves"] for each in ("training", "validation"))
+    assert training == pytest.approx([1 - record.train_top1 for record in run.history()])
+    assert validation == pytest.approx([1 - record.validation_top1 for record in run.history()])
+    assert len(training) == 4
+
+
+def test_the_numbers_and_both_figures_are_on_disk(page):
+    assert json.loads((page.folder / "numbers.json").read_text()) == page.numbers
+    assert {path.name for path in page.folder.glob("*.png")} == {"final_errors.png", "curves.png"}
+
+
+def test_the_command_repeats_the_run_without_naming_a_folder():
+    effort = Effort(full=True, overrides=["data.root=/somewhere/else", "data.verify=false"])
+    command = lesson_command("degradation", effort)
+    assert command == "python tools/lesson.py degradation --full -o data.root=FOLDER -o data.verify=false"
+
+
+def test_an_overridden_seed_is_the_only_one():
+    assert seeds_of(Effort(), (0, 1)) == (0, 1)
+    assert seeds_of(Effort(overrides=["train.epochs=2", "train.seed=5"]), (0, 1)) == (5,)
+
+
+def test_a_single_run_has_no_spread():
+    assert percent_over_seeds([0.25]) == "25.00"
+    assert percent_over_seeds([0.1, 0.2, 0.3]) == "20.00 ± 10.00"

@@ -1,0 +1,77 @@
+"""The lesson on depth: counts by hand and by the paper, and figures that follow from the runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons.depth import PAPER, _significance, closed_form_parameters
+from paddle_resnet.models import count_parameters, create_model
+from paddle_resnet.training.run_folder import RunFolder
+
+SEED = 4
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    overrides = [f"train.seed={SEED}", "device=cpu"]
+    return run_lesson("depth", tmp_path_factory.mktemp("depth"), Effort(scale=0.125, overrides=overrides))
+
+
+def test_parameters_are_the_papers_to_its_decimals(page):
+    """Table 6 of He et al. 2015."""
+    assert page.numbers["depths"] == [20, 32, 44, 56, 110]
+    rounded = [round(count / 1e6, 2) for count in page.numbers["parameters"]]
+    assert rounded[:4] == [0.27, 0.46, 0.66, 0.85]
+    assert round(rounded[4], 1) == 1.7
+
+
+def test_the_closed_form_counts_what_the_networks_have(page):
+    by_hand = [closed_form_parameters((depth - 2) // 6) for depth in page.numbers["depths"]]
+    assert by_hand == page.numbers["parameters"]
+    assert closed_form_parameters(1) == count_parameters(create_model("resnet8"))
+
+
+def test_multiply_adds_are_those_by_hand(page):
+    # A convolution within a stage, in each of the three: twice the channels, a quarter of the pixels.
+    within = 32 * 32 * 9 * 16 * 16
+    for depth, macs in zip(page.numbers["depths"], page.numbers["macs"], strict=True):
+        n = (depth - 2) // 6
+        # The first of the second and third stage has half the inputs.
+        assert macs == 32 * 32 * 9 * 3 * 16 + 6 * n * within - 2 * (within // 2) + 64 * 10
+
+
+def test_a_deeper_network_takes_longer(page):
+    """5.5 times the work from 20 layers to 110; half of that would still be far from the noise."""
+    assert page.numbers["time_ratio"] > 2
+    assert page.numbers["time_ratio"] == pytest.approx(
+        page.numbers["milliseconds_an_image"][-1] / page.numbers["milliseconds_an_image"][0]
+    )
+
+
+def test_errors_are_those_of_the_runs(page):
+    for depth in (20, 32, 44):
+        run = RunFolder.open(page.folder / "runs" / f"resnet{depth}-seed{SEED}")
+        metrics = run.metrics()
+        assert page.numbers[f"resnet{depth}_test_errors"] == [1 - metrics["test"]["top1"]]
+        assert page.numbers[f"resnet{depth}_training_errors"] == [1 - metrics["evaluation_train"]["top1"]]
+        assert metrics["test"]["images"] == len(run.splits().test)
+        assert run.config.model.name == f"resnet{depth}"
+        assert run.config.train.epochs == 1
+    gain = page.numbers["resnet20_test_errors"][0] - page.numbers["resnet44_test_errors"][0]
+    assert page.numbers["gains"] == [pytest.approx(gain)]
+
+
+def test_a_gain_is_told_from_nothing_by_its_interval():
+    """Student's t for 2 runs is 12.706: 1 and 3 points are no proof, 2.0 and 2.1 are."""
+    assert "cannot be told from nothing" in _significance(np.array([0.01, 0.03]))[0]
+    assert "more than the seeds differ" in _significance(np.array([0.020, 0.021]))[0]
+    assert "One seed" in _significance(np.array([0.02]))[0]
+
+
+def test_the_papers_table_has_every_depth():
+    errors = [error for _, error in PAPER.values()]
+    assert errors == sorted(errors, reverse=True)
+    # The gains that the page's prose names.
+    assert np.round(-np.diff(errors), 2).tolist() == [1.24, 0.34, 0.20, 0.54]

@@ -1,0 +1,87 @@
+"""The lesson on gradients: its numbers against closed forms, another way of differentiating, and its claims."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+from paddle.nn import functional
+
+from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons.gradient_norms import LayerGradients, measure_gradients
+from paddle_resnet.lessons.gradient_subjects import digit_batches, make_network
+from paddle_resnet.models import create_model
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    return run_lesson("gradients", tmp_path_factory.mktemp("gradients"), Effort(scale=0.1))
+
+
+def test_the_chains_are_those_of_the_closed_form(page):
+    weights = np.array([0.1, 0.5])
+    np.testing.assert_allclose(page.numbers["chain_plain"], weights**20, rtol=1e-12)
+    np.testing.assert_allclose(page.numbers["chain_shortcut"], (1 + weights) ** 20, rtol=1e-12)
+
+
+def test_a_gradient_is_the_slope_of_the_loss():
+    """The loss along the gradient, by finite differences in float64: its slope is the gradient's norm."""
+    paddle.seed(0)
+    network = nn.Sequential(nn.Conv2D(3, 4, 3), nn.Tanh(), nn.Conv2D(4, 2, 3), nn.Flatten(), nn.Linear(32, 5))
+    network.to(dtype="float64")
+    images = paddle.randn([6, 3, 8, 8], dtype="float64")
+    labels = paddle.randint(0, 5, [6, 1])
+    measured = measure_gradients(network, images, labels)
+    assert measured.names == ("0", "2")
+    for index, relative in zip((0, 2), measured.relative, strict=True):
+        weight = network[index].weight
+        functional.cross_entropy(network(images), labels).backward()
+        direction = weight.grad.numpy().copy()
+        network.clear_gradients()
+        start, losses = weight.numpy().copy(), []
+        for step in (-1e-6, 1e-6):
+            weight.set_value(start + step * direction / np.linalg.norm(direction))
+            with paddle.no_grad():
+                losses.append(functional.cross_entropy(network(images), labels).item())
+        weight.set_value(start)
+        slope = (losses[1] - losses[0]) / 2e-6
+        assert relative * np.linalg.norm(start) == pytest.approx(slope, rel=1e-4)
+
+
+def test_growth_is_the_factor_of_a_geometric_series():
+    gradients = LayerGradients(("a", "b", "c", "d"), 5.0 * 1.25 ** np.array([3.0, 2.0, 1.0, 0.0]), loss=1.0)
+    assert gradients.growth == pytest.approx(1.25)
+    assert gradients.first_to_last == pytest.approx(1.25**3)
+
+
+def test_measuring_leaves_the_network_as_it_was():
+    network = create_model("resnet8")
+    weights = {name: value.numpy().copy() for name, value in network.named_parameters()}
+    images, labels = next(iter(digit_batches()))
+    measure_gradients(network, images[:4], labels[:4])
+    for name, value in network.named_parameters():
+        np.testing.assert_array_equal(value.numpy(), weights[name])
+        assert value.grad is None or not value.grad.numpy().any()
+
+
+@pytest.mark.parametrize("kind", ["plain", "resnet"])
+def test_without_batch_norm_the_weights_are_the_same_and_no_normalisation_is_left(kind):
+    network, bare = make_network((kind, 20)), make_network((kind, 20), batch_norm=False)
+    assert any(isinstance(layer, nn.BatchNorm2D) for layer in network.sublayers())
+    assert not any(isinstance(layer, nn.BatchNorm2D) for layer in bare.sublayers())
+    np.testing.assert_array_equal(network.layer3[2].conv2.weight.numpy(), bare.layer3[2].conv2.weight.numpy())
+    # Convolutions, ReLU and additions alone: twice the image is twice the features.
+    images = paddle.rand([2, 3, 16, 16])
+    with paddle.no_grad():
+        once, twice = bare.forward_features(images).numpy(), bare.forward_features(2 * images).numpy()
+    np.testing.assert_allclose(twice, 2 * once, rtol=1e-4, atol=1e-5 * np.abs(once).max())
+
+
+def test_every_convolution_is_measured_in_its_order():
+    network = make_network(("resnet", 20))
+    images, labels = next(iter(digit_batches()))
+    names = measure_gradients(network, images[:4], labels[:4]).names
+    assert len(names) == 19  # and one linear layer
+    assert names[:3] == ("conv1", "layer1.0.conv1", "layer1.0.conv2")
+    assert names[-1] == "layer3.2.conv2"

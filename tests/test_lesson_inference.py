@@ -1,0 +1,111 @@
+"""Dynamic and exported answers, BatchNorm folded against float64, and how calls are timed. No test of a speed."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from paddle_resnet import runtime
+from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons.call_times import in_turns, seconds_of
+from paddle_resnet.lessons.inference import folded
+from paddle_resnet.lessons.inference_times import BATCHES, DYNAMIC, EXPORTED, ONE_THREAD, _verdict
+from paddle_resnet.lessons.page import Picture
+from paddle_resnet.models.blocks import convolution
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    return run_lesson("inference", tmp_path_factory.mktemp("inference"), Effort(scale=0.2, overrides=["device=cpu"]))
+
+
+def test_exported_and_dynamic_answers_are_the_same_to_rounding(page):
+    numbers = page.numbers
+    assert numbers["images"] == 359
+    assert numbers["largest_difference"] < 1e-4
+    if numbers["smallest_lead"] > 2 * numbers["largest_difference"]:
+        assert numbers["agreement"] == 1
+        assert numbers["top1_dynamic"] == numbers["top1_exported"]
+    assert abs(numbers["top1_dynamic"] - numbers["top1_exported"]) <= 1 - numbers["agreement"] + 1e-12
+
+
+def test_the_right_preprocessing_gives_the_networks_own_top1(page):
+    right, *slips = page.numbers["top1_by_preprocessing"]
+    assert right == page.numbers["top1_dynamic"]
+    assert len(slips) == 2
+    assert max(slips) <= 1
+
+
+def test_folding_changes_nothing_but_rounding(page):
+    assert page.numbers["folding_difference"] < 1e-5 * max(1, page.numbers["folding_largest"])
+
+
+def test_the_folded_convolution_is_both_layers_in_float64():
+    paddle.seed(0)
+    generator = np.random.default_rng(0)
+    layer, normalization = convolution(2, 3, 1), nn.BatchNorm2D(3)
+    gamma, beta, mean, variance = generator.uniform(0.5, 2, (4, 3))
+    for parameter, value in (
+        (normalization.weight, gamma),
+        (normalization.bias, beta),
+        (normalization._mean, mean),
+        (normalization._variance, variance),
+    ):
+        parameter.set_value(value.astype(np.float32))
+    weight, shift = (each.numpy().astype(np.float64) for each in folded(layer, normalization))
+    x = generator.normal(size=(4, 2, 5, 5))
+    own = layer.weight.numpy().astype(np.float64)[:, :, 0, 0]
+    through = np.einsum("oi,nihw->nohw", own, x)
+    gamma, beta, mean, variance = (each[:, None, None] for each in (gamma, beta, mean, variance))
+    expected = gamma * (through - mean) / np.sqrt(variance + 1e-5) + beta
+    answer = np.einsum("oi,nihw->nohw", weight[:, :, 0, 0], x) + shift[:, None, None]
+    np.testing.assert_allclose(answer, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_calls_take_turns_and_each_is_timed_by_itself():
+    order = []
+
+    def call(name, seconds):
+        def answer(batch):
+            order.append((name, len(batch)))
+            time.sleep(seconds)
+            return batch
+
+        return answer
+
+    batch = np.zeros((3, 2), np.uint8)
+    taken = in_turns({"a": call("a", 0.02), "b": call("b", 0.0)}, batch, 3)
+    assert order == [("a", 3), ("b", 3)] * 3
+    assert {name: each.shape for name, each in taken.items()} == {"a": (3,), "b": (3,)}
+    assert taken["a"].min() >= 0.02
+    assert seconds_of(call("c", 0.02), batch) >= 0.02
+
+
+def test_every_batch_size_and_way_is_recorded(page):
+    numbers = page.numbers
+    several = runtime.thread_count(runtime.prepare_process().threads) != 1
+    assert numbers["ways"] == [DYNAMIC, EXPORTED, ONE_THREAD][: 2 + several]
+    recorded = [numbers[f"median_ms_batch_{size}"] for size in BATCHES]
+    for milliseconds in (*recorded, numbers["first_call_ms"], numbers["later_median_ms"]):
+        assert len(milliseconds) == len(numbers["ways"])
+        assert min(milliseconds) > 0
+    names = [block.path.name for block in page.blocks if isinstance(block, Picture)]
+    assert names == ["differences.png", "first_calls.png", "throughput.png"]
+
+
+@pytest.mark.parametrize(
+    ("dynamic", "exported", "words"),
+    [
+        ([4.0, 4.1, 4.2], [2.0, 2.05, 2.1], "took 0.50 of the dynamic graph's time"),
+        ([2.0, 2.05, 2.1], [4.0, 4.1, 4.2], "the export did not pay"),
+        ([2.0, 3.0, 4.0], [2.1, 3.1, 4.1], "cannot be told apart"),
+    ],
+)
+def test_the_verdict_follows_the_quartiles(dynamic, exported, words):
+    english, chinese = _verdict(8, {DYNAMIC: np.array(dynamic), EXPORTED: np.array(exported)})
+    assert words in english
+    assert "批大小 8" in chinese

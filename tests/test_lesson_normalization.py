@@ -1,0 +1,93 @@
+"""The lesson on four normalisations: the sets by counting, each layer by numpy, the batch's part by closed forms."""
+
+import numpy as np
+import paddle
+import pytest
+
+from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons import normalization_training as training
+from paddle_resnet.lessons.normalization import GROUPS, KINDS, SHAPE, shared_with_one
+from paddle_resnet.lessons.page import Picture
+
+NAMES = ["batch", "layer", "instance", "group"]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "BATCH_SIZES", (8, 64))
+        patch.setattr(training, "SEEDS", (0,))
+        return run_lesson("normalization", tmp_path_factory.mktemp("lesson"), Effort(scale=0.5))
+
+
+@pytest.fixture(scope="module")
+def numbers(page):
+    return page.numbers
+
+
+def test_the_sets_have_the_sizes_of_their_axes(numbers):
+    batch, channels, height, width = SHAPE
+    assert [numbers[f"shared_{name}"] for name in NAMES] == [
+        batch * height * width,
+        channels * height * width,
+        height * width,
+        channels // GROUPS * height * width,
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=NAMES)
+def test_the_sets_lie_where_the_paper_draws_them(kind):
+    expected = np.zeros(SHAPE, bool)
+    where = {
+        "Batch": np.s_[:, -1],
+        "Layer": np.s_[0],
+        "Instance": np.s_[0, -1],
+        "Group": np.s_[0, -SHAPE[1] // GROUPS :],
+    }
+    expected[where[kind.name]] = True
+    np.testing.assert_array_equal(shared_with_one(kind.layer(SHAPE), SHAPE), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=NAMES)
+def test_each_layer_gives_its_set_mean_0_and_variance_1(kind):
+    x = np.random.default_rng(5).normal(3, 2, SHAPE).astype("float32")
+    layer = kind.layer(SHAPE)
+    layer.train()
+    output = layer(paddle.to_tensor(x)).numpy().astype("float64")
+    shared = output[shared_with_one(kind.layer(SHAPE), SHAPE)]
+    assert shared.mean() == pytest.approx(0, abs=1e-5)
+    assert shared.var() == pytest.approx(1, abs=1e-3)
+
+
+def test_each_layer_is_what_numpy_computes(numbers):
+    assert max(numbers[f"error_{name}"] for name in NAMES) < 1e-4
+
+
+def test_only_batch_norm_answers_otherwise_in_evaluation(numbers):
+    assert numbers["eval_change_batch"] > 0.1
+    assert [numbers[f"eval_change_{name}"] for name in NAMES[1:]] == [0, 0, 0]
+
+
+def test_layer_and_instance_norm_are_group_norms_ends(numbers):
+    assert numbers["one_group_minus_layer"] < 1e-3
+    assert numbers["all_groups_minus_instance"] < 1e-3
+
+
+def test_only_batch_norm_depends_on_the_company_and_as_a_mean_of_n_does(numbers):
+    assert -0.65 < numbers["spread_slope"] < -0.35
+    assert numbers["spread_batch"][0] > 0.3
+    for name in NAMES[1:]:
+        assert numbers[f"spread_{name}"] == [0] * len(numbers["batch_sizes"])
+
+
+def test_both_train_at_both_sizes(numbers):
+    assert numbers["training_batch_sizes"] == [8, 64]
+    # One epoch; guessing is 2.30 nats and 90% wrong.
+    assert max(numbers["training_loss_batch"] + numbers["training_loss_group"]) < 2.2
+    assert max(numbers["test_error_batch"][0], numbers["test_error_group"][0]) < 0.4
+
+
+def test_all_figures_are_there(page):
+    figures = [block.path for block in page.blocks if isinstance(block, Picture)]
+    assert [path.stem for path in figures] == ["four_sets", "company", "batch_sizes"]
+    assert all(path.is_file() for path in figures)

@@ -1,0 +1,173 @@
+"""What a start is worth: the tasks, what is frozen and what is taken over, and the statistics of the table."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import paddle
+import pytest
+from PIL import Image
+
+from paddle_resnet.config import Config
+from paddle_resnet.data import open_splits
+from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons import few_images as few_images_module
+from paddle_resnet.lessons.few_images import Learner, few_of_each, images_of, linear_top1, pixels_of, task_of
+from paddle_resnet.lessons.page import Picture
+from paddle_resnet.lessons.spread import STUDENT_95, Spread
+from paddle_resnet.lessons.transfer import QUICK, Plan, _verdict
+from paddle_resnet.lessons.transfer_results import TUNED
+from paddle_resnet.models import create_model
+
+NUMBERS = [1, 2, 5, 10, 20]
+
+
+@pytest.fixture(scope="module")
+def config():
+    return Config.from_values(QUICK, ["device=cpu"])
+
+
+@pytest.fixture(scope="module")
+def splits(config):
+    return open_splits(config.data)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    return run_lesson("transfer", tmp_path_factory.mktemp("transfer"), Effort(scale=0.1, overrides=["device=cpu"]))
+
+
+def test_the_tasks_share_no_class_and_together_hold_every_image(splits):
+    old, new = task_of(splits, range(5)), task_of(splits, range(5, 10))
+    assert old.classes + new.classes == splits.classes
+    assert len(old.train) + len(new.train) == len(splits.train) + len(splits.validation)
+    assert len(old.test) + len(new.test) == len(splits.test)
+    assert set(old.train.labels) == set(new.test.labels) == set(range(5))
+
+
+def test_images_keep_their_labels_in_the_order_asked_for(splits):
+    chosen = images_of([splits.test], [7, 2])
+    sevens = splits.test.batch(np.flatnonzero(splits.test.labels == 7))
+    np.testing.assert_array_equal(chosen.batch(np.flatnonzero(chosen.labels == 0)), sevens)
+    assert len(chosen) == np.isin(splits.test.labels, [2, 7]).sum()
+
+
+def test_more_images_hold_all_of_fewer_and_seeds_differ(splits):
+    train = task_of(splits, range(5, 10)).train
+
+    def pixels(number, seed):
+        return {each.tobytes() for each in few_of_each(train, number, seed).batch(np.arange(5 * number))}
+
+    assert list(np.bincount(few_of_each(train, 4, 0).labels)) == [4] * 5
+    assert pixels(2, 0) < pixels(10, 0)
+    assert pixels(10, 0) != pixels(10, 1)
+
+
+@pytest.fixture
+def weights(config):
+    paddle.seed(7)
+    network = create_model(config.model.name, 5)
+    return {name: each.numpy().copy() for name, each in network.state_dict().items()}
+
+
+def test_fine_tuning_goes_on_from_the_weights_and_scratch_does_not(config, splits, weights, monkeypatch):
+    learner, target = Learner(config, splits), task_of(splits, range(5, 10))
+    images = few_of_each(target.train, 2, 0)
+    ends = []
+
+    def keep(network, batches):
+        ends.append({name: each.numpy().copy() for name, each in network.state_dict().items()})
+        return 0.0, 0.0
+
+    monkeypatch.setattr(few_images_module, "measure_on", keep)
+    learner.learn(target, images, 1, 0, weights)
+    learner.learn(target, images, 1, 0, None)
+    tuned, scratch = (np.abs(end["layer1.0.conv1.weight"] - weights["layer1.0.conv1.weight"]).max() for end in ends)
+    assert 0 < tuned < scratch / 2
+    assert np.abs(ends[0]["fc.weight"] - weights["fc.weight"]).max() > 0.1, "the last layer is new"
+
+
+def test_features_are_what_the_last_layer_is_given(config, splits, weights):
+    features = Learner(config, splits).features(task_of(splits, range(5, 10)).test, weights)
+    images = splits.test.batch(np.flatnonzero(splits.test.labels >= 5))
+    resized = np.stack([np.asarray(Image.fromarray(each).resize((16, 16), Image.BILINEAR)) for each in images])
+    pixels = ((resized / 255 - np.array(splits.mean)) / np.array(splits.std)).transpose(0, 3, 1, 2)
+    network = create_model(config.model.name, 5)
+    network.set_state_dict(weights)
+    network.eval()
+    with paddle.no_grad():
+        logits = network(paddle.to_tensor(pixels.astype(np.float32))).numpy()
+    np.testing.assert_allclose(features @ weights["fc.weight"] + weights["fc.bias"], logits, rtol=1e-3, atol=1e-4)
+
+
+def test_pretraining_learns_the_old_task(config, splits):
+    shorter = Config.from_values({**QUICK, "train": {**QUICK["train"], "epochs": 3}}, ["device=cpu"])
+    weights, top1 = Learner(shorter, splits).pretrain(task_of(splits, range(5)), seed=0)
+    assert top1 > 0.6  # chance is 0.2
+    assert not np.array_equal(weights["bn1._mean"], np.zeros(16))
+
+
+def test_bare_pixels_nearly_solve_the_digits(splits):
+    target = task_of(splits, range(5, 10))
+    top1 = {}
+    for number in (1, 50):
+        images = few_of_each(target.train, number, 0)
+        top1[number] = linear_top1(pixels_of(images), images.labels, pixels_of(target.test), target.test.labels)
+    assert top1[1] < 0.9 < top1[50]
+
+
+def test_gains_are_paired_and_their_signs_follow_the_interval(page):
+    numbers = page.numbers
+    assert numbers["images_a_class"] == NUMBERS
+    assert numbers["seeds"] == 2
+    for start in ("top1_fine_tuned", "top1_last_layer_alone"):
+        differences = np.subtract(numbers[start], numbers["top1_from_scratch"])
+        assert differences.shape == (5, 2)
+        means, margins = differences.mean(axis=1), 12.706 * differences.std(axis=1, ddof=1) / math.sqrt(2)
+        np.testing.assert_allclose(numbers[f"{start}_gain"], means, atol=1e-12)
+        np.testing.assert_allclose(numbers[f"{start}_margin"], margins, atol=1e-9)
+        assert numbers[f"{start}_sign"] == [int(np.sign(m)) * (abs(m) > w) for m, w in zip(means, margins, strict=True)]
+
+
+def test_everything_but_the_last_layer_is_taken_over(page):
+    # resnet8 has 7 convolutions and 7 BatchNorms of 4 arrays.
+    assert page.numbers["arrays_loaded"] == 7 + 7 * 4
+    assert page.numbers["arrays_skipped"] == 2
+    assert [block.path.name for block in page.blocks if isinstance(block, Picture)] == ["by_images.png"]
+
+
+def test_the_full_form_is_cifar_10():
+    plan = Plan.of(Effort(full=True))
+    assert plan.config.data.source == "cifar10"
+    assert plan.numbers == (5, 20, 50, 200)
+    assert len(plan.seeds) == 3
+
+
+@pytest.mark.parametrize("runs", STUDENT_95)
+def test_students_t_leaves_a_twentieth_outside(runs):
+    freedom = runs - 1
+    x = np.linspace(0, STUDENT_95[runs], 200_001)
+    scale = math.gamma(runs / 2) / (math.sqrt(freedom * math.pi) * math.gamma(freedom / 2))
+    density = scale * (1 + x**2 / freedom) ** (-runs / 2)
+    inside = 2 * float(np.sum((density[1:] + density[:-1]) / 2) * (x[1] - x[0]))
+    assert inside == pytest.approx(0.95, abs=1e-4)
+
+
+def test_a_spread_tells_a_sign_only_outside_its_interval():
+    assert Spread.of([1.0, 1.1, 0.9]).sign == 1
+    assert Spread.of([-1.0, -1.1, -0.9]).sign == -1
+    assert Spread.of([1.0, -1.0, 0.5]).sign == 0
+    assert Spread.of([0.0, 0.0]).sign == 0
+    assert Spread.of([0.01, 0.03]).points() == "+2.0 ± 12.7"
+    assert Spread.of([0.5, 0.6]).percent() == "55.00 ± 7.07"
+
+
+def test_the_verdict_names_each_number_of_images_once():
+    gains = {1: Spread.of([0.1, 0.11]), 2: Spread.of([0.1, -0.1]), 5: Spread.of([-0.1, -0.101])}
+    english, chinese = _verdict(TUNED, gains)
+    assert english == (
+        "**Fine-tuned**: better than from scratch at 1 images a class; worse than from scratch at 5 images a class; "
+        "not to be told from scratch by these seeds at 2 images a class."
+    )
+    assert "每类 5 张时差于从零训练" in chinese
