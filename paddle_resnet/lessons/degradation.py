@@ -20,7 +20,7 @@ from paddle_resnet.lessons.measured_training import (
     seeds_of,
     train_and_measure,
 )
-from paddle_resnet.lessons.page import Page
+from paddle_resnet.lessons.page import Number, Page
 from paddle_resnet.lessons.training_notes import images_of, say_what_differs
 from paddle_resnet.models import count_parameters, create_model
 
@@ -130,16 +130,15 @@ def _names() -> list[str]:
 
 
 def _record(page: Page, name: str, trainings: Sequence[MeasuredTraining]) -> None:
-    page.record(
-        **{
-            f"{name}_seeds": [training.config.train.seed for training in trainings],
-            f"{name}_training_errors": [training.training_error for training in trainings],
-            f"{name}_test_errors": [training.test_error for training in trainings],
-            f"{name}_training_curves": [training.training_curve.tolist() for training in trainings],
-            f"{name}_validation_curves": [training.validation_curve.tolist() for training in trainings],
-            f"{name}_seconds": [training.seconds for training in trainings],
-        }
-    )
+    numbers: dict[str, Number] = {
+        f"{name}_seeds": [training.config.train.seed for training in trainings],
+        f"{name}_training_errors": [training.training_error for training in trainings],
+        f"{name}_test_errors": [training.test_error for training in trainings],
+        f"{name}_training_curves": [training.training_curve.tolist() for training in trainings],
+        f"{name}_validation_curves": [training.validation_curve.tolist() for training in trainings],
+        f"{name}_seconds": [training.seconds for training in trainings],
+    }
+    page.record(**numbers)
 
 
 def _say_what_is_trained(page: Page, effort: Effort, settings: dict[str, Any], seeds: Sequence[int]) -> None:

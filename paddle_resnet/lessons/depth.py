@@ -21,7 +21,7 @@ from paddle_resnet.lessons.measured_training import (
     train_and_measure,
 )
 from paddle_resnet.lessons.network_costs import follow
-from paddle_resnet.lessons.page import Page
+from paddle_resnet.lessons.page import Number, Page
 from paddle_resnet.lessons.spread import Spread
 from paddle_resnet.lessons.training_notes import images_of, say_what_differs
 from paddle_resnet.models import create_model
@@ -177,14 +177,13 @@ def _train_all(page: Page, effort: Effort) -> Results:
 
 
 def _record(page: Page, name: str, trainings: Sequence[MeasuredTraining]) -> None:
-    page.record(
-        **{
-            f"{name}_seeds": [training.config.train.seed for training in trainings],
-            f"{name}_training_errors": [training.training_error for training in trainings],
-            f"{name}_test_errors": [training.test_error for training in trainings],
-            f"{name}_training_seconds": [training.seconds for training in trainings],
-        }
-    )
+    numbers: dict[str, Number] = {
+        f"{name}_seeds": [training.config.train.seed for training in trainings],
+        f"{name}_training_errors": [training.training_error for training in trainings],
+        f"{name}_test_errors": [training.test_error for training in trainings],
+        f"{name}_training_seconds": [training.seconds for training in trainings],
+    }
+    page.record(**numbers)
 
 
 def _say_what_is_trained(page: Page, config: Config, depths: Sequence[int], seeds: Sequence[int]) -> None:
@@ -257,8 +256,8 @@ def _conclude(page: Page, effort: Effort, results: Results) -> None:
     )
     page.say(
         """In the paper the first layers bring most: 1.24 points for the 12 from 20 to 32, then 0.34 and 0.20 for the
-        next twelve each, and 0.54 for the 54 from 56 to 110. 1,202 layers with 19.4 million parameters were worse than 110
-        (7.93%), at a training error as low: the authors put it down to overfitting.""",
+        next twelve each, and 0.54 for the 54 from 56 to 110. 1,202 layers with 19.4 million parameters were worse than
+        110 (7.93%), at a training error as low: the authors put it down to overfitting.""",
         """在论文里，最先增加的层收益最大：从 20 层到 32 层这 12 层降低 1.24 个百分点，接下来的两个 12 层分别降
         低 0.34 和 0.20，从 56 层到 110 层的 54 层降低 0.54。1,202 层的网络（1,940 万参数）反而不如 110 层（7.93%），
         而两者训练误差同样低，作者归因于过拟合。""",
@@ -276,7 +275,7 @@ def _significance(gains: np.ndarray) -> tuple[str, str]:
     """Whether the seeds can tell the gain from nothing, in English and in Chinese."""
     if len(gains) < 2:
         return "One seed cannot tell that from chance.", "只有一个随机种子，无法排除偶然。"
-    spread = Spread.of(gains)
+    spread = Spread.of(gains.tolist())
     interval = f"{-100 * spread.mean:+.2f} ± {100 * spread.margin:.2f}"
     if spread.sign == 0:
         return (

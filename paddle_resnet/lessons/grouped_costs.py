@@ -139,7 +139,7 @@ def forward_times(layer: Layer, groups: Sequence[int], repeats: int) -> dict[str
         passes["Paddle's own layer", number] = partial(native, channels_first)
         if unavailable_reason() is None:
             channels_last = channels_first.transpose([0, 2, 3, 1])
-            fast = onednn_layers.Convolution(layer.channels, layer.channels, groups=number, **settings)
+            fast: nn.Layer = onednn_layers.Convolution(layer.channels, layer.channels, groups=number, **settings)
             passes["oneDNN's layer", number] = partial(fast, channels_last)
     seconds: dict[tuple[str, int], list[float]] = {key: [] for key in passes}
     with paddle.no_grad():

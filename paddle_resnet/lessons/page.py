@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from paddle_resnet.evaluation.drawing import save_figure
 
 Language: TypeAlias = Literal["en", "zh"]
-Number: TypeAlias = float | int | str | bool | list["Number"]
+Number: TypeAlias = float | int | str | bool | Sequence["Number"]
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def write_pages(name: str, page: Page, docs: Path) -> list[Path]:
 
 
 def write_index(docs: Path) -> None:
-    """Write the list of the lessons that have pages, in both languages: a ``README.md``, which is what a reader of the folder sees."""
+    """Write the list of the lessons that have pages, in both languages: the ``README.md`` of their folders."""
     for language, folder in PAGES.items():
         head, columns = INDEX[language]
         rows = [
