@@ -40,7 +40,7 @@ class LayerGradients:
 
 
 def measure_gradients(network: nn.Layer, images: paddle.Tensor, labels: paddle.Tensor) -> LayerGradients:
-    """Take the gradient of one batch in training mode; the weights stay, no gradient is left behind.
+    """Take the gradient of one batch in training mode: weights stay, running statistics move, no gradient is left.
 
     Args:
         network: whose convolutions all lie on one way from the images to the answer, as in `PlainBlock`'s and, with
