@@ -123,7 +123,11 @@ class TrainConfig(Group):
     epochs: Positive = 10
     batch_size: Positive = 128
     seed: Annotated[Integer, Field(ge=0, lt=2**32)] = 0
-    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd is with Nesterov momentum")
+    optimizer: Literal["sgd", "adamw", "muon"] = Field(
+        "sgd",
+        description="sgd is with Nesterov momentum; muon too, with an orthogonal step for convolutions, of which "
+        "learning_rate is then the share of a filter bank's norm that a step moves",
+    )
     learning_rate: Annotated[float, Field(gt=0)] = Field(0.1, description="the peak, reached after warm-up")
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="not applied to BatchNorm and biases")

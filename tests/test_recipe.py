@@ -103,6 +103,7 @@ def test_a_new_networks_stem_starts_from_the_training_images():
     whiten_stem(network, splits.train, splits.resize, 16, normalize)
     changed = [name for name, tensor in network.state_dict().items() if (tensor.numpy() != before[name]).any()]
     assert changed == ["conv1.0.weight"]
+    assert [name for name, weight in network.named_parameters() if weight.stop_gradient and "_" not in name] == changed
     images = next(iter(ValidationLoader(splits.train, 500, 16, splits.resize, normalize)))[0]
     filtered = network.conv1[0](images).numpy().transpose(1, 0, 2, 3).reshape(24, -1)
     moments = filtered @ filtered.T / filtered.shape[1]

@@ -39,7 +39,7 @@ class WhiteningStem(nn.Sequential):
 
     Neighbouring pixels say nearly the same, and so do their colours; a network spends its first steps on finding that
     out, unless `whiten` has told it (Page 2018, "How to train your ResNet", part 8; Jordan 2024,
-    https://arxiv.org/abs/2404.00498, section 3.2, whose filters stay fixed; these are learned from there on).
+    https://arxiv.org/abs/2404.00498, section 3.2).
     """
 
     def __init__(self, in_channels: int, channels: int, bias: bool) -> None:
@@ -52,7 +52,7 @@ class WhiteningStem(nn.Sequential):
         )
 
     def whiten(self, images: paddle.Tensor) -> None:
-        """Start from filters that whiten the patches of `images`, float32 ``[N, in, H, W]``.
+        """Take filters that whiten the patches of `images`, float32 ``[N, in, H, W]``, and learn them no further.
 
         They are the eigenvectors of the patches' second moments, each divided by the root of its eigenvalue; each is
         there with both signs, as a ReLU follows that would lose one.
@@ -66,6 +66,7 @@ class WhiteningStem(nn.Sequential):
         eigenvalues, eigenvectors = np.linalg.eigh(moments)
         filters = (eigenvectors / np.sqrt(eigenvalues + LEAST_VARIANCE)).T
         weight.set_value(np.concatenate([filters, -filters]).reshape(weight.shape).astype(np.float32))
+        weight.stop_gradient = True
 
 
 PATCH = 2

@@ -7,6 +7,7 @@ from paddle import nn
 from paddle.regularizer import L2Decay
 
 from paddle_resnet.config import TrainConfig
+from paddle_resnet.training.muon import Muon
 from paddle_resnet.training.schedule import make_schedule
 
 
@@ -28,6 +29,9 @@ def make_optimizer(network: nn.Layer, train: TrainConfig, steps_per_epoch: int) 
     # By regularizer and not by parameter groups: with groups, Paddle clips each group's norm apart.
     for vector in vectors:
         vector.regularizer = L2Decay(0.0)
+    if train.optimizer == "muon":
+        filters = [parameter for parameter in parameters if parameter.ndim == 4]
+        return Muon(schedule, train.momentum, parameters, filters, train.weight_decay, clip)
     return paddle.optimizer.Momentum(
         schedule,
         momentum=train.momentum,
