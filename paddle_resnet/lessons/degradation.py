@@ -39,7 +39,7 @@ FULL: dict[str, Any] = {
     "data": {"source": "cifar10", "image_size": 32},
     "augment": {"pad": 4, "flip": True},
     "model": {"stem": "cifar_pool"},
-    "train": {"epochs": 6, "batch_size": 128, "learning_rate": 0.1, "weight_decay": 1e-4, "cpu_precision": "auto"},
+    "train": {"epochs": 4, "batch_size": 128, "learning_rate": 0.1, "weight_decay": 1e-4, "cpu_precision": "auto"},
 }
 
 Results = dict[str, list[MeasuredTraining]]
