@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import paddle
@@ -26,6 +27,9 @@ class TrainLoader:
     Its order and its augmentation come from `generator` alone, which is drawn from by whoever iterates (never by the
     prefetching thread): with its ``bit_generator.state`` put back, the next epoch is the same again. `crop_size` is the
     batches' pixels a side, S; it is `image_size` unless set to less before an epoch (progressive resizing).
+
+    An epoch that was stopped goes on with the generator's state of its beginning (`state_dict` has it) and `first_batch`
+    set: what is drawn for the batches before is drawn again, and no image of theirs is read.
 
     For a CPU the changes are made on the host, by the prefetching thread; for a GPU they are made there.
     """
@@ -57,12 +61,33 @@ class TrainLoader:
         self._normalize = normalize
         self._augment = Augment(augment, resize, image_size, normalize.mean)
         self.crop_size = image_size
+        self.first_batch = 0
+        """Batches of the next epoch that have been seen; all of them: the generator stands behind that epoch."""
+        self.indices: Indices = np.zeros(0, dtype=np.int64)
+        """Which images the latest batch is of."""
+        self._at_epochs_begin: dict[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self._split) // self._batch_size
 
+    def state_dict(self) -> dict[str, Any]:
+        """The generator's state at the beginning of the epoch in progress; after its last batch, that of the next."""
+        return {"generator": self._at_epochs_begin or self.generator.bit_generator.state}
+
+    def set_state_dict(self, state: dict[str, Any]) -> None:
+        """Begin the next epoch as `state` says; `first_batch` is set apart."""
+        self.generator.bit_generator.state = state["generator"]
+
+    def names(self) -> list[str]:
+        """Names of the images of the latest batch."""
+        return self._split.names(self.indices)
+
     def __iter__(self) -> Generator[Batch, None, None]:
         """Yield ``[images float32 [n, 3, S, S], labels int64 [n, 1]]`` on the current device."""
+        first, self.first_batch = self.first_batch, 0
+        if first == len(self):
+            return
+        begin = self.generator.bit_generator.state
         order = self.generator.permutation(len(self._split))
         batches = order[: len(self) * self._batch_size].reshape(len(self), self._batch_size)
         size, stored = self.crop_size, self._split.batch(batches[0, :1]).shape[1:]
@@ -74,7 +99,11 @@ class TrainLoader:
             pixels = self._split.batch(indices)
             return self._augment.on_host(pixels, changes) if on_host else pixels
 
-        for (indices, changes), pixels in _prefetched(read, draws):
+        unseen = _prefetched(read, itertools.islice(draws, first, None))
+        for number, ((indices, changes), pixels) in enumerate(unseen, first + 1):
+            # Everything of an epoch has been drawn once its last batch is here.
+            self._at_epochs_begin = begin if number < len(self) else None
+            self.indices = indices
             images = paddle.to_tensor(pixels)
             levels = images if on_host else self._augment.on_device(images, changes)
             yield [self._normalize(levels), _column(self._split.labels[indices])]
