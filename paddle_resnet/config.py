@@ -18,6 +18,7 @@ from paddle_resnet.runtime import DEVICE_NAMES
 # Strict, as pydantic would otherwise take `true` for 1.
 Integer = Annotated[int, Field(strict=True)]
 Positive = Annotated[Integer, Field(gt=0)]
+Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 # A folder's name may look like a number.
 Folder = Annotated[Path, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
@@ -122,7 +123,10 @@ class TrainConfig(Group):
 
     epochs: Positive = 10
     batch_size: Positive = 128
-    seed: Annotated[Integer, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = Field(
+        None, description="train once with each of these seeds, e.g. [0, 1, 2], and report mean and standard deviation"
+    )
     optimizer: Literal["sgd", "adamw", "muon"] = Field(
         "sgd",
         description="sgd is with Nesterov momentum; muon too, with an orthogonal step for convolutions, of which "
@@ -161,6 +165,19 @@ class TrainConfig(Group):
         "has it (AVX512-BF16 or AMX)",
     )
     amp: bool = Field(False, description="automatic mixed precision O1 (float16); on a GPU only")
+    checkpoint_minutes: Annotated[float, Field(gt=0)] = Field(
+        10.0, description="write checkpoints/last, from which a stopped run goes on, so often within an epoch too"
+    )
+    checkpoint_steps: Positive | None = Field(
+        None, description="write checkpoints/last after each so many steps of an epoch as well; null: by time alone"
+    )
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if seeds is not None and len(set(seeds)) < len(seeds):
+            raise ValueError("each seed may stand there once")
+        return seeds
 
 
 class EvaluationConfig(Group):

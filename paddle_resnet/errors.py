@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
 
 
@@ -22,6 +23,15 @@ class RunFailure(PaddleResNetError):  # noqa: N818 (a failure of the run, no err
     """The request was right, but it could not be carried out (a full disk, a loss that is not finite)."""
 
     exit_code = 1
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal ended a run between two steps; what it had done is saved. `exit_code` is what shells expect then."""
+
+    def __init__(self, number: int) -> None:
+        """Tell of the signal of that number."""
+        super().__init__("interrupted" if number == signal.SIGINT else "terminated")
+        self.exit_code = 128 + number
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

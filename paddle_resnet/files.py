@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from paddle_resnet.errors import RunFailure
+from paddle_resnet.errors import RunFailure, UsageError
 
 
 def write_aside(path: Path, write: Callable[[Path], None]) -> None:
@@ -104,3 +107,36 @@ def recover_folder(path: Path) -> None:
 
 def _earlier(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what `write_aside` and `write_folder` left in `folder` when their process was killed.
+
+    Only for who alone writes there (`only_process`). What `recover_folder` would bring back is brought back first.
+    """
+    for path in list(folder.glob(".*")):
+        if earlier := re.fullmatch(r"\.(.+)\.old", path.name):
+            recover_folder(folder / earlier[1])
+            shutil.rmtree(path, ignore_errors=True)
+        elif re.fullmatch(r"\..+\.[a-z0-9_]{8}(\.\w+)?", path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextlib.contextmanager
+def only_process(folder: Path) -> Iterator[None]:
+    """Within the block, no other process that asks may have `folder`; the lock ends with the process at the latest.
+
+    Raises:
+        UsageError: another process has it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{folder}: another process is at work there; wait for it, or end it") from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(descriptor)

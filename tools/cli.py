@@ -17,13 +17,13 @@ PROJECT = Path(__file__).resolve().parents[1]
 if str(PROJECT) not in sys.path:
     sys.path.insert(0, str(PROJECT))
 
-from paddle_resnet.errors import PaddleResNetError  # noqa: E402
+from paddle_resnet.errors import PaddleResNetError, Stopped  # noqa: E402
 
 INTERRUPTED = 130
 
 
 def run_tool(parser: argparse.ArgumentParser, action: Callable[[argparse.Namespace], None]) -> NoReturn:
-    """Parse the command line, call `action`, and exit: 0, 1 (failure), 2 (wrong use) or 130 (Ctrl-C)."""
+    """Parse the command line, call `action`, and exit: 0, 1 (failure), 2 (wrong use), 130 (Ctrl-C) or 143 (SIGTERM)."""
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     arguments = parser.parse_args()
     try:
@@ -31,6 +31,8 @@ def run_tool(parser: argparse.ArgumentParser, action: Callable[[argparse.Namespa
         sys.stdout.flush()
     except PaddleResNetError as error:
         _fail(str(error), error.exit_code, arguments.debug)
+    except Stopped as stopped:
+        _fail(str(stopped), stopped.exit_code, arguments.debug)
     except KeyboardInterrupt:
         _fail("interrupted", INTERRUPTED, arguments.debug)
     except BrokenPipeError:

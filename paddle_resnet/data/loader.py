@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -28,8 +28,8 @@ class TrainLoader:
     prefetching thread): with its ``bit_generator.state`` put back, the next epoch is the same again. `crop_size` is the
     batches' pixels a side, S; it is `image_size` unless set to less before an epoch (progressive resizing).
 
-    An epoch that was stopped goes on with the generator's state of its beginning (`state_dict` has it) and `first_batch`
-    set: what is drawn for the batches before is drawn again, and no image of theirs is read.
+    An epoch that was stopped goes on with the generator's state of its beginning, which `state_dict` has, and with
+    `first_batch` set: what is drawn for the batches before is drawn again, and no image of theirs is read.
 
     For a CPU the changes are made on the host, by the prefetching thread; for a GPU they are made there.
     """
@@ -65,7 +65,7 @@ class TrainLoader:
         """Batches of the next epoch that have been seen; all of them: the generator stands behind that epoch."""
         self.indices: Indices = np.zeros(0, dtype=np.int64)
         """Which images the latest batch is of."""
-        self._at_epochs_begin: dict[str, Any] | None = None
+        self._at_epochs_begin: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self._split) // self._batch_size

@@ -1,6 +1,6 @@
 """A run: a config becomes a trained network in a folder."""
 
 from paddle_resnet.training.run_folder import EpochRecord, RunFolder
-from paddle_resnet.training.train import train
+from paddle_resnet.training.train import resume, train, train_or_resume
 
-__all__ = ["EpochRecord", "RunFolder", "train"]
+__all__ = ["EpochRecord", "RunFolder", "resume", "train", "train_or_resume"]

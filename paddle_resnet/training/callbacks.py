@@ -1,23 +1,26 @@
-"""What happens beside the steps of `paddle.Model.fit`: progress, the record of each epoch, checkpoints."""
+"""What happens beside the steps of `paddle.Model.fit`: progress, and the record of each step and epoch."""
 
 from __future__ import annotations
 
 import math
 import time
+from dataclasses import asdict
 from typing import Any
 
 from paddle.callbacks import Callback
 from rich.progress import TextColumn
 
 from paddle_resnet.console import console, logger, progress_bar
+from paddle_resnet.data import TrainLoader
 from paddle_resnet.errors import RunFailure
-from paddle_resnet.training.checkpoints import Checkpoints
+from paddle_resnet.training.measures import SampleMeans
 from paddle_resnet.training.run_folder import EpochRecord, RunFolder
 from paddle_resnet.training.visual_dl import VisualDLLog
 
 Logs = dict[str, Any]
 # Between two lines of progress where there is no terminal to draw a bar on.
 SECONDS_BETWEEN_LINES = 30.0
+NAMES_SHOWN = 3
 
 
 class Progress(Callback):
@@ -30,13 +33,14 @@ class Progress(Callback):
         self._bar = progress_bar(TextColumn(columns))
         self._task = self._bar.add_task(self._epoch, total=self.params["steps"], loss=math.nan, top1=0.0, speed=0.0)
         self._bar.start()
-        self._images = 0
+        self._images = self._steps = 0
         self._started = self._last_line = time.monotonic()
 
     def on_train_batch_end(self, step: int, logs: Logs | None = None) -> None:
         """Move the bar by one step."""
         logs = logs or {}
         self._images += logs["batch_size"]
+        self._steps += 1
         now = time.monotonic()
         values = {
             "loss": logs["cross_entropy"],
@@ -46,7 +50,7 @@ class Progress(Callback):
         self._bar.update(self._task, completed=step + 1, **values)
         if not console.is_terminal and now - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = now
-            remaining = (now - self._started) / (step + 1) * (self.params["steps"] - step - 1)
+            remaining = (now - self._started) / self._steps * (self.params["steps"] - step - 1)
             logger.info(
                 "%s  step %d/%d  loss %.4f  top-1 %.2f%%  %.0f images/s  %.0f s left",
                 self._epoch,
@@ -69,18 +73,56 @@ class Progress(Callback):
 
 
 class Recorder(Callback):
-    """Records each epoch after its validation: history, log line, VisualDL, checkpoints."""
+    """Records each step and, after its validation, each epoch: history, log line, VisualDL."""
 
-    def __init__(self, run: RunFolder, visual_dl: VisualDLLog, checkpoints: Checkpoints) -> None:
+    def __init__(self, run: RunFolder, visual_dl: VisualDLLog, means: SampleMeans, loader: TrainLoader) -> None:
         super().__init__()
         self._run = run
         self._visual_dl = visual_dl
-        self._checkpoints = checkpoints
+        self._means = means
+        self._loader = loader
         self.records: list[EpochRecord] = []
         self._step = 0
+        self._began = time.monotonic()
+
+    @property
+    def best(self) -> EpochRecord:
+        """The epoch that validated best; of equal ones, the first."""
+        return max(self.records, key=lambda record: record.rank)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the run so far, with validation, and with those before it was resumed."""
+        return time.monotonic() - self._began
+
+    def state_dict(self) -> Logs:
+        """The records, and the sums of the epoch in progress."""
+        return {
+            "records": [asdict(record) for record in self.records],
+            "step": self._step,
+            "learning_rate": self._learning_rate,
+            "means": self._means.state_dict(),
+            "train": self._train,
+            "images": self._images,
+            "seconds": self._seconds,
+            "seconds_of_run": self.seconds,
+        }
+
+    def set_state_dict(self, state: Logs) -> None:
+        """Go on with these records and sums; the history is that of these records again."""
+        self.records = [EpochRecord(**record) for record in state["records"]]
+        self._run.write_history(self.records)
+        self._step = state["step"]
+        self._learning_rate = state["learning_rate"]
+        self._means.set_state_dict(state["means"])
+        self._train = state["train"]
+        self._images = state["images"]
+        self._seconds = state["seconds"]
+        self._started = time.monotonic() - state["seconds"]
+        self._began = time.monotonic() - state["seconds_of_run"]
 
     def on_epoch_begin(self, epoch: int | None = None, logs: Logs | None = None) -> None:
-        """Note the time."""
+        """Begin the epoch's sums."""
         self._images = 0
         self._epoch = (epoch or 0) + 1
         self._started = time.monotonic()
@@ -97,20 +139,24 @@ class Recorder(Callback):
         """
         logs = logs or {}
         (loss,) = logs["loss"]
-        self._require_finite(loss, f"the loss at step {step + 1}")
+        if not math.isfinite(loss):
+            raise self._diverged(f"the loss at step {step + 1}", loss, f", on {_few(self._loader.names())}")
         self._images += logs["batch_size"]
+        self._seconds = time.monotonic() - self._started
+        # Kept, as `logs` itself is used again for validation.
+        self._train = {name: logs[name] for name in self._means.name()}
         self._visual_dl.step(self._step, loss, self._learning_rate)
         self._step += 1
 
-    def on_epoch_end(self, epoch: int | None = None, logs: Logs | None = None) -> None:
-        """Keep the training means: `logs` itself is used again for validation."""
-        self._seconds = time.monotonic() - self._started
-        self._train = dict(logs or {})
-
     def on_eval_end(self, logs: Logs | None = None) -> None:
-        """Record the epoch, now that it is validated."""
+        """Record the epoch, now that it is validated.
+
+        Raises:
+            RunFailure: the validation's loss is NaN or infinite.
+        """
         logs = logs or {}
-        self._require_finite(logs["cross_entropy"], "the validation loss")
+        if not math.isfinite(logs["cross_entropy"]):
+            raise self._diverged("the validation loss", logs["cross_entropy"])
         record = EpochRecord(
             epoch=self._epoch,
             train_loss=self._train["cross_entropy"],
@@ -124,7 +170,6 @@ class Recorder(Callback):
         self.records.append(record)
         self._run.write_history(self.records)
         self._visual_dl.epoch(record)
-        self._checkpoints.save(self.model, record)
         logger.info(
             "epoch %d/%d  train: loss %.4f, top-1 %.2f%%  validation: loss %.4f, top-1 %.2f%%  %.0f images/s, %.1f s%s",
             record.epoch,
@@ -135,12 +180,17 @@ class Recorder(Callback):
             100 * record.validation_top1,
             record.images_per_second,
             record.seconds,
-            "  (best)" if self._checkpoints.best is record else "",
+            "  (best)" if self.best is record else "",
         )
 
-    def _require_finite(self, loss: float, what: str) -> None:
-        if not math.isfinite(loss):
-            raise RunFailure(
-                f"{what} of epoch {self._epoch} became {loss} at learning rate {self._learning_rate:g}; "
-                "try a lower train.learning_rate, or train.clip_norm=1; the checkpoints written so far are kept"
-            )
+    def _diverged(self, what: str, loss: float, where: str = "") -> RunFailure:
+        return RunFailure(
+            f"{what} of epoch {self._epoch} became {loss} at learning rate {self._learning_rate:g}{where}; "
+            "try a lower train.learning_rate, or train.clip_norm=1; the checkpoints written so far are kept"
+        )
+
+
+def _few(names: list[str]) -> str:
+    """Name a batch by its first images."""
+    more = len(names) - NAMES_SHOWN
+    return "the batch of " + ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -20,6 +20,9 @@ class Position(NamedTuple):
     """Steps done in the epoch in progress; all of them while it is validated."""
 
 
+BEGINNING = Position(0, 0)
+
+
 @runtime_checkable
 class Stateful(Protocol):
     """What changes from step to step, and so goes into ``checkpoints/last``: some callbacks, the loader, the curves.
@@ -59,7 +62,7 @@ class Course(Callback):
         callbacks: Sequence[Callback],
         epochs: int,
         steps: int,
-        start: Position = Position(0, 0),
+        start: Position = BEGINNING,
         restore: Callable[[], None] = lambda: None,
     ) -> None:
         """Lead through a run of `epochs` of `steps` each.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle import nn
 from paddle.callbacks import Callback
@@ -24,9 +25,9 @@ class MovingAverage(Callback):
         super().__init__()
         self._network = network
         self._decay = decay
-        self._average = _copy(network)
-        self.trained: dict[str, paddle.Tensor] = {}
-        """While the average is in the network: the weights as training left them."""
+        self.average = _copy(network)
+        """The averages by name."""
+        self._set_apart: dict[str, paddle.Tensor] = {}
         self.steps = 0
         """Steps averaged so far."""
 
@@ -37,17 +38,34 @@ class MovingAverage(Callback):
         with paddle.no_grad():
             for name, weight in self._network.state_dict().items():
                 # Four times as fast as `lerp_` on the CPU.
-                self._average[name].scale_(decay).add_(weight * (1 - decay))
+                self.average[name].scale_(decay).add_(weight * (1 - decay))
+
+    def state_dict(self) -> dict[str, int]:
+        """The number of steps; the averages themselves are in ``model.pdparams``."""
+        return {"steps": self.steps}
+
+    def set_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from so many steps."""
+        self.steps = state["steps"]
+
+    def set_average(self, values: dict[str, np.ndarray]) -> None:
+        """Go on from these averages."""
+        for name, tensor in self.average.items():
+            tensor.set_value(values[name])
+
+    def trained(self) -> dict[str, paddle.Tensor]:
+        """The weights as training left them, also while the average has their place."""
+        return self._set_apart or self._network.state_dict()
 
     def put_in(self) -> None:
         """Give the network the average; `take_out` undoes it."""
-        self.trained = _copy(self._network)
-        _assign(self._network, self._average)
+        self._set_apart = _copy(self._network)
+        _assign(self._network, self.average)
 
     def take_out(self) -> None:
         """Give the network back the weights that training left."""
-        _assign(self._network, self.trained)
-        self.trained = {}
+        _assign(self._network, self._set_apart)
+        self._set_apart = {}
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
         """Count the step in."""

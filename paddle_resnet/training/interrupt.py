@@ -1,45 +1,60 @@
-"""Ctrl-C ends a run between two steps."""
+"""Ctrl-C and SIGTERM end a run between two steps, and save it."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
 from paddle.callbacks import Callback
 
+from paddle_resnet.errors import Stopped
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class StopBetweenSteps(Callback):
-    """Within its `with` block, a first Ctrl-C waits for the end of the step; a second one acts at once.
+    """Within its `with` block, a first Ctrl-C or SIGTERM waits for the end of the step; a second one acts at once.
 
     In the middle of a backward pass a KeyboardInterrupt would come out as an error of Paddle's, with a page of stack.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, save: Callable[[], None]) -> None:
+        """Call `save` before ending."""
         super().__init__()
-        self._asked = False
+        self._save = save
+        self._asked: int | None = None
 
     def __enter__(self) -> StopBetweenSteps:
-        # Python lets only the main thread handle signals; elsewhere Ctrl-C is the caller's affair.
-        self._handles = threading.current_thread() is threading.main_thread()
-        if self._handles:
-            self._earlier = signal.signal(signal.SIGINT, self._note)
+        # Python lets only the main thread handle signals; elsewhere they are the caller's affair.
+        handles = threading.current_thread() is threading.main_thread()
+        self._earlier = {number: signal.signal(number, self._note) for number in SIGNALS} if handles else {}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._handles:
-            signal.signal(signal.SIGINT, self._earlier)
+        self._restore()
+
+    def stop_if_asked(self, step: int = 0, logs: dict[str, Any] | None = None) -> None:
+        """Save and end if a signal has come.
+
+        Raises:
+            Stopped: it has.
+        """
+        if self._asked is not None:
+            self._save()
+            raise Stopped(self._asked)
+
+    on_train_batch_end = stop_if_asked
+    on_eval_batch_end = stop_if_asked
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
-        signal.signal(signal.SIGINT, self._earlier)
+        self._asked = number
+        self._restore()
 
-    def _stop_if_asked(self, step: int, logs: dict[str, Any] | None = None) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
-
-    on_train_batch_end = _stop_if_asked
-    on_eval_batch_end = _stop_if_asked
+    def _restore(self) -> None:
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)

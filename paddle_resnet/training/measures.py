@@ -27,6 +27,14 @@ class SampleMeans(paddle.metric.Metric):
         self._correct = 0
         self._samples = 0
 
+    def state_dict(self) -> dict[str, float]:
+        """The sums so far."""
+        return {"loss": self._loss, "correct": self._correct, "samples": self._samples}
+
+    def set_state_dict(self, state: dict[str, float]) -> None:
+        """Go on from these sums."""
+        self._loss, self._correct, self._samples = state["loss"], int(state["correct"]), int(state["samples"])
+
     def compute(self, logits: paddle.Tensor, labels: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Return each sample's loss and whether it is right, both ``[n]``; labels are int64 ``[n, 1]``."""
         with paddle.no_grad():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +16,7 @@ from paddle import nn
 from paddle_resnet.config import Config
 from paddle_resnet.data import Normalize, Splits, open_splits
 from paddle_resnet.errors import UsageError
-from paddle_resnet.files import recover_folder, write_json, write_text
+from paddle_resnet.files import only_process, recover_folder, remove_leftovers, write_json, write_text
 from paddle_resnet.models import create_configured_model, load_weights
 
 Which = Literal["last", "best"]
@@ -50,8 +52,8 @@ class RunFolder:
         self._splits = splits
 
     @classmethod
-    def open(cls, path: str | Path) -> RunFolder:
-        """Open an existing run.
+    def open(cls, path: str | Path, overrides: Iterable[str] = ()) -> RunFolder:
+        """Open an existing run; `overrides` change keys of its config, here but not in its file.
 
         Raises:
             UsageError: the folder is missing or holds no run.
@@ -61,11 +63,15 @@ class RunFolder:
             raise UsageError(f"{path}: no such run folder; runs lie in output/, made by tools/train.py")
         if not (path / "config.yaml").is_file():
             raise UsageError(f"{path}: not a run's folder, as it holds no config.yaml; runs are made by tools/train.py")
-        return cls(path, Config.load(path / "config.yaml"))
+        return cls(path, Config.load(path / "config.yaml", overrides))
 
     @classmethod
     def create(cls, config: Config, splits: Splits) -> tuple[RunFolder, Path | None]:
-        """Make the run's folder; an earlier run of that name is kept under ``<name>.<i>``, which is returned too."""
+        """Make the run's folder; an earlier run of that name is kept under ``<name>.<i>``, which is returned too.
+
+        Raises:
+            UsageError: the earlier run is being trained.
+        """
         path = config.run_folder
         kept = _set_aside(path) if path.is_dir() and any(path.iterdir()) else None
         run = cls(path, config, splits)
@@ -138,6 +144,8 @@ class RunFolder:
         folder = self.checkpoint_path(which)
         recover_folder(folder)
         weights = folder / "model.pdparams"
+        if self.config.train.seeds is not None:
+            raise UsageError(f"{self.path}: holds a run for each of its seeds; name one: {self.path}/seed_<number>")
         if not weights.is_file():
             raise UsageError(
                 f"{self.path}: no checkpoint {which!r} here; train it first: tools/train.py -c {self.config_path}"
@@ -146,6 +154,23 @@ class RunFolder:
         load_weights(network, weights, new_head=False)
         network.eval()
         return network
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether its training has come to its end."""
+        return "train" in self.metrics()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within the block, only this process trains the run; what a killed process left half written is removed.
+
+        Raises:
+            UsageError: another process trains it.
+        """
+        with only_process(self.path):
+            for folder in (self.path, self.path / "checkpoints", self.figures_path):
+                remove_leftovers(folder)
+            yield
 
     def metrics(self) -> dict[str, Any]:
         """The figures measured so far, by section."""
@@ -177,5 +202,6 @@ def _set_aside(path: Path) -> Path:
     number = 1
     while (kept := path.with_name(f"{path.name}.{number}")).exists():
         number += 1
-    path.rename(kept)
+    with only_process(path):
+        path.rename(kept)
     return kept

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import platform
-import time
-import warnings
-from collections.abc import Iterator
-from logging.handlers import MemoryHandler
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import paddle
-from paddle.callbacks import Callback
+from paddle.callbacks import Callback, LRScheduler
 from paddle.static import InputSpec
 
 from paddle_resnet import runtime
 from paddle_resnet.config import Config
 from paddle_resnet.console import download_bar, logger
-from paddle_resnet.data import Normalize, TrainLoader, ValidationLoader, open_splits
+from paddle_resnet.data import Normalize, Splits, TrainLoader, ValidationLoader, open_splits
+from paddle_resnet.errors import Stopped, UsageError
 from paddle_resnet.models import ImageClassifier, count_parameters, create_configured_model, load_pretrained
+from paddle_resnet.training import resuming
 from paddle_resnet.training.callbacks import Progress, Recorder
 from paddle_resnet.training.checkpoints import Checkpoints
+from paddle_resnet.training.course import BEGINNING, Course, put_back
 from paddle_resnet.training.cpu_backend import use_cpu_backend
 from paddle_resnet.training.ema import MovingAverage
 from paddle_resnet.training.interrupt import StopBetweenSteps
@@ -29,7 +30,10 @@ from paddle_resnet.training.loss import SmoothedCrossEntropy
 from paddle_resnet.training.measures import SampleMeans
 from paddle_resnet.training.optimizer import make_optimizer
 from paddle_resnet.training.progressive import GrowingCrops, crop_sizes
-from paddle_resnet.training.run_folder import EpochRecord, RunFolder
+from paddle_resnet.training.resuming import Checkpoint
+from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.session import log_file, session, without_paddles_warnings
+from paddle_resnet.training.step_seeds import StepSeeds
 from paddle_resnet.training.visual_dl import VisualDLLog, image_grid
 from paddle_resnet.training.whitening import whiten_stem
 
@@ -42,41 +46,113 @@ def train(config: Config) -> RunFolder:
     Nothing is written before device, data and weights have been found good. An earlier run of the name is set aside.
 
     Raises:
-        UsageError: device, data, model or weights are not what the config says.
+        UsageError: device, data, model or weights are not what the config says, or it names several seeds
+            (`seeds.train_seeds` trains those).
         RunFailure: the loss became NaN or infinite, or the folder cannot be written.
+        Stopped: Ctrl-C or SIGTERM; what was done is saved.
     """
-    # Paddle keys an optimizer's state by names it numbers through the whole process: each run counts from 0.
-    with paddle.utils.unique_name.guard(), _logging_to_memory() as lines:
-        device = runtime.select_device(config.device)
-        logger.info("paddle %s on %s; %s", paddle.__version__, device, runtime.prepare_process())
-        runtime.seed_everything(config.train.seed)
-        with download_bar("data") as report:
-            splits = open_splits(config.data, report)
-        network = create_configured_model(config.model, len(splits.classes))
-        logger.info("%s: %s trainable parameters", config.model.name, f"{count_parameters(network):,}")
-        if config.model.pretrained is not None:
-            with download_bar("weights") as report:
-                loaded = load_pretrained(network, config.model.name, config.model.pretrained, report=report)
-            logger.info("%s", loaded.summary())
-        logger.info(
-            "%s: %d training, %d validation and %d test images in %d classes",
-            config.data.source,
-            len(splits.train),
-            len(splits.validation),
-            len(splits.test),
-            len(splits.classes),
-        )
+    if config.train.seeds is not None:
+        raise UsageError(f"train.seeds {list(config.train.seeds)}: one run has one seed, train.seed")
+    with session(config) as (device, lines):
+        splits, network = _open(config)
         run, kept = RunFolder.create(config, splits)
-        if kept is not None:
-            logger.info("the earlier run %s was kept as %s", run.path, kept)
-        lines.setTarget(_file_handler(run))
-        with contextlib.closing(VisualDLLog(run.vdl_path)) as visual_dl:
-            _fit(run, network, visual_dl, device)
+        with run.alone():
+            lines.setTarget(log_file(run))
+            if kept is not None:
+                logger.info("the earlier run %s was kept as %s", run.path, kept)
+            _fit(run, network, device, None)
     return run
 
 
-def _fit(run: RunFolder, network: ImageClassifier, visual_dl: VisualDLLog, device: str) -> None:
-    """Train the network through `paddle.Model.fit`."""
+def resume(path: str | Path, overrides: Iterable[str] = ()) -> RunFolder:
+    """Let the run in the folder `path` go on from its ``last`` checkpoint as if it had never been stopped.
+
+    A run without a checkpoint begins again, a finished one is left as it is.
+
+    Args:
+        path: the run's folder.
+        overrides: changes to keys of its config, ``key=value``: only to `resuming.MAY_CHANGE`.
+
+    Raises:
+        UsageError: the folder is no run's, config or data changed, the checkpoint is damaged, or another process is at
+            it; otherwise as `train`.
+    """
+    began, run = RunFolder.open(path), RunFolder.open(path, overrides)
+    resuming.require_same_training(began, run.config)
+    if run.is_trained:
+        logger.info("%s: finished, nothing is left to train", run.path)
+        return run
+    with run.alone(), session(run.config) as (device, lines):
+        checkpoint = resuming.read_checkpoint(run)
+        lines.setTarget(log_file(run))
+        splits, network = _open(run.config, with_weights=checkpoint is None)
+        run = RunFolder(run.path, run.config, splits)
+        if checkpoint is None:
+            logger.info("%s: no checkpoint yet, it begins again", run.path)
+            shutil.rmtree(run.vdl_path, ignore_errors=True)
+        else:
+            resuming.require_same_data(run, checkpoint)
+            resuming.warn_of_other_circumstances(checkpoint, device)
+            epoch, step = checkpoint.position
+            logger.info("%s: goes on after epoch %d and %d steps of the next", run.path, epoch, step)
+        run.config.save(run.config_path)
+        _fit(run, network, device, checkpoint)
+    return run
+
+
+def train_or_resume(config: Config) -> RunFolder:
+    """Let the run of the config's name go on if there is one, or begin it; a finished one is left as it is.
+
+    Raises:
+        UsageError, RunFailure, Stopped: as `train` and `resume`.
+    """
+    if not (config.run_folder / "config.yaml").is_file():
+        return train(config)
+    resuming.require_same_training(RunFolder.open(config.run_folder), config)
+    return resume(config.run_folder)
+
+
+def _open(config: Config, *, with_weights: bool = True) -> tuple[Splits, ImageClassifier]:
+    """Open the images and build the network, with the weights it starts from unless they come from a checkpoint."""
+    with download_bar("data") as report:
+        splits = open_splits(config.data, report)
+    network = create_configured_model(config.model, len(splits.classes))
+    logger.info("%s: %s trainable parameters", config.model.name, f"{count_parameters(network):,}")
+    if with_weights and config.model.pretrained is not None:
+        with download_bar("weights") as report:
+            loaded = load_pretrained(network, config.model.name, config.model.pretrained, report=report)
+        logger.info("%s", loaded.summary())
+    logger.info(
+        "%s: %d training, %d validation and %d test images in %d classes",
+        config.data.source,
+        len(splits.train),
+        len(splits.validation),
+        len(splits.test),
+        len(splits.classes),
+    )
+    return splits, network
+
+
+def _fit(run: RunFolder, network: ImageClassifier, device: str, checkpoint: Checkpoint | None) -> None:
+    """Train the network through `paddle.Model.fit`, from the beginning or from a checkpoint."""
+    with contextlib.closing(VisualDLLog(run.vdl_path)) as visual_dl:
+        if checkpoint is None:
+            _begin(run, network, visual_dl)
+        _train(run, network, visual_dl, device, checkpoint)
+
+
+def _begin(run: RunFolder, network: ImageClassifier, visual_dl: VisualDLLog) -> None:
+    """Do what comes once, before the first step."""
+    config, splits, normalize = run.config, run.splits(), run.normalize()
+    if config.model.pretrained is None:
+        whiten_stem(network, splits.train, splits.resize, config.data.image_size, normalize)
+    visual_dl.config(config.to_yaml())
+    visual_dl.images(_augmented_images(run, normalize))
+
+
+def _train(
+    run: RunFolder, network: ImageClassifier, visual_dl: VisualDLLog, device: str, checkpoint: Checkpoint | None
+) -> None:
     config, splits, normalize = run.config, run.splits(), run.normalize()
     train_loader = _train_loader(run, normalize)
     validation_loader = ValidationLoader(
@@ -86,60 +162,68 @@ def _fit(run: RunFolder, network: ImageClassifier, visual_dl: VisualDLLog, devic
         resize=splits.resize,
         normalize=normalize,
     )
-    if config.model.pretrained is None:
-        whiten_stem(network, splits.train, splits.resize, config.data.image_size, normalize)
-    visual_dl.config(config.to_yaml())
-    visual_dl.images(_augmented_images(run, normalize))
-
+    average = MovingAverage(network, config.train.ema) if config.train.ema is not None else None
+    if checkpoint is not None:
+        checkpoint.put_into(network, average)
     use_cpu_backend(network, config.train.cpu_backend, device, config.train.cpu_precision)
     model = paddle.Model(
         network, InputSpec([None, 3, None, None], "float32", "images"), InputSpec([None, 1], "int64", "labels")
     )
+    means = SampleMeans()
     model.prepare(
         make_optimizer(network, config.train, len(train_loader)),
         SmoothedCrossEntropy(config.train.label_smoothing),
-        SampleMeans(),
+        means,
         amp_configs="O1" if config.train.amp and device != "cpu" else None,
     )
-    average = MovingAverage(network, config.train.ema) if config.train.ema is not None else None
-    checkpoints = Checkpoints(run, average)
-    recorder, progress = Recorder(run, visual_dl, checkpoints), Progress()
-    # The recorder stands before the average, which leaves the network once the validated weights are saved.
-    callbacks: list[Callback] = [progress, recorder, *([average] if average is not None else [])]
+    if checkpoint is not None:
+        checkpoint.put_into_optimizer(model)
+
+    recorder, progress = Recorder(run, visual_dl, means, train_loader), Progress()
+    callbacks: list[Callback] = [progress, StepSeeds(config.train.seed), recorder]
+    if average is not None:
+        callbacks.append(average)
     if config.train.first_size is not None:
         sizes = crop_sizes(config.train.first_size, config.data.image_size, config.train.epochs)
         callbacks.append(GrowingCrops(train_loader, sizes))
-    started = time.monotonic()
-    try:
-        with _without_paddles_warnings(), StopBetweenSteps() as interrupt:
-            model.fit(
-                train_loader,
-                validation_loader,
-                epochs=config.train.epochs,
-                verbose=0,
-                callbacks=[*callbacks, interrupt],
-            )
-    except KeyboardInterrupt:
-        logger.info("interrupted; what the finished epochs gave is kept in %s", run.path)
-        raise
-    finally:
-        progress.stop()
-    assert checkpoints.best is not None, "fit ends with at least one validated epoch"
-    _write_metrics(run, recorder.records, checkpoints.best, time.monotonic() - started, device)
+
+    start = checkpoint.position if checkpoint is not None else BEGINNING
+    parts = [*callbacks, train_loader, visual_dl]
+    about = {"trained_on": resuming.circumstances(device), "data": resuming.fingerprint(splits)}
+    checkpoints = Checkpoints(run, recorder, parts, average, about, start)
+    interrupt = StopBetweenSteps(checkpoints.save)
+
+    def restore() -> None:
+        if checkpoint is not None:
+            put_back(parts, checkpoint.states)
+            train_loader.first_batch = start.step
+
+    course = Course([*callbacks, checkpoints, interrupt], config.train.epochs, len(train_loader), start, restore)
+    if checkpoint is not None and checkpoint.finished:
+        restore()
+    else:
+        try:
+            with without_paddles_warnings(), interrupt:
+                model.fit(
+                    train_loader,
+                    validation_loader,
+                    epochs=config.train.epochs - start.epoch,
+                    verbose=0,
+                    # `Model` would put its own scheduler's callback behind ours, which save the schedule too.
+                    callbacks=[LRScheduler(), course],
+                )
+        except Stopped as stopped:
+            logger.info("%s; python tools/train.py --resume %s goes on from here", stopped, run.path)
+            raise
+        finally:
+            progress.stop()
+    _write_metrics(run, recorder, device)
+    interrupt.stop_if_asked()
 
 
-def _write_metrics(run: RunFolder, records: list[EpochRecord], best: EpochRecord, seconds: float, device: str) -> None:
-    """Write what was measured in training, and on what."""
-    run.update_metrics(
-        "train",
-        {
-            "epochs": len(records),
-            "seconds": round(seconds, 1),
-            "seconds_training_only": round(sum(record.seconds for record in records), 1),
-            "loss": records[-1].train_loss,
-            "top1": records[-1].train_top1,
-        },
-    )
+def _write_metrics(run: RunFolder, recorder: Recorder, device: str) -> None:
+    """Write what was measured in training, and on what; ``train`` comes last, as it says that the run is trained."""
+    records, best = recorder.records, recorder.best
     run.update_metrics("validation", {"epoch": best.epoch, "loss": best.validation_loss, "top1": best.validation_top1})
     run.update_metrics(
         "environment",
@@ -148,6 +232,16 @@ def _write_metrics(run: RunFolder, records: list[EpochRecord], best: EpochRecord
             "python": platform.python_version(),
             "device": device,
             "process": str(runtime.prepare_process()),
+        },
+    )
+    run.update_metrics(
+        "train",
+        {
+            "epochs": len(records),
+            "seconds": round(recorder.seconds, 1),
+            "seconds_training_only": round(sum(record.seconds for record in records), 1),
+            "loss": records[-1].train_loss,
+            "top1": records[-1].train_top1,
         },
     )
 
@@ -170,32 +264,3 @@ def _augmented_images(run: RunFolder, normalize: Normalize) -> np.ndarray:
     with contextlib.closing(iter(_train_loader(run, normalize))) as batches:
         images, _ = next(batches)
     return image_grid(normalize.denormalize(images[:GRID_IMAGES]))
-
-
-@contextlib.contextmanager
-def _logging_to_memory() -> Iterator[MemoryHandler]:
-    """Hold log lines back until the run has a folder to write them to."""
-    lines = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL)
-    logger.addHandler(lines)
-    try:
-        yield lines
-    finally:
-        logger.removeHandler(lines)
-        lines.close()
-        if lines.target is not None:
-            lines.target.close()
-
-
-@contextlib.contextmanager
-def _without_paddles_warnings() -> Iterator[None]:
-    """Hide what `paddle.Model` warns of in itself: it copies each batch, and switches BatchNorm to training."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "To copy construct from a tensor", UserWarning)
-        warnings.filterwarnings("ignore", "When training, we now always track", UserWarning)
-        yield
-
-
-def _file_handler(run: RunFolder) -> logging.Handler:
-    handler = logging.FileHandler(run.log_path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
-    return handler

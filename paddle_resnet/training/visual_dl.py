@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from visualdl import LogWriter
 
+from paddle_resnet.console import logger
+from paddle_resnet.training.record_file import ResumableWriter
 from paddle_resnet.training.run_folder import EpochRecord
 
 
@@ -18,8 +19,18 @@ class VisualDLLog:
     """Writes one run's VisualDL files; values by epoch count from 1, values by step from 0."""
 
     def __init__(self, folder: Path) -> None:
-        self._train = LogWriter(str(folder / "train"))
-        self._validation = LogWriter(str(folder / "validation"))
+        self._train = ResumableWriter(folder / "train")
+        self._validation = ResumableWriter(folder / "validation")
+
+    def state_dict(self) -> dict[str, int]:
+        """The sizes of the files, which only grow."""
+        return {"train": self._train.file.size(), "validation": self._validation.file.size()}
+
+    def set_state_dict(self, state: dict[str, int]) -> None:
+        """Forget what was logged later: those steps are done again."""
+        for part, writer in (("train", self._train), ("validation", self._validation)):
+            if not writer.file.cut(state[part]):
+                logger.info("%s: curves of the steps before are missing", writer.file.get_filename())
 
     def config(self, text: str) -> None:
         """Show the resolved config as text."""

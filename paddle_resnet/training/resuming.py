@@ -1,0 +1,194 @@
+"""Reading ``checkpoints/last``, from which a stopped run goes on as if it had never been stopped."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import paddle
+from paddle import nn
+
+from paddle_resnet import runtime, safe_pickle
+from paddle_resnet.config import Config
+from paddle_resnet.console import logger
+from paddle_resnet.data import Splits
+from paddle_resnet.errors import UsageError
+from paddle_resnet.files import md5_of, recover_folder
+from paddle_resnet.models import load_weights, read_state_dict
+from paddle_resnet.training.course import Position, State
+from paddle_resnet.training.ema import MovingAverage
+from paddle_resnet.training.run_folder import RunFolder
+
+MAY_CHANGE = {
+    "name",
+    "output",
+    "device",
+    "data.root",
+    "data.verify",
+    "data.workers",
+    "data.memory_mb",
+    "train.checkpoint_minutes",
+    "train.checkpoint_steps",
+    "evaluation.flip",
+}
+"""Keys that say where a run lies and how it is read, saved and evaluated, but not what it learns."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """``checkpoints/last``, found whole."""
+
+    folder: Path
+    position: Position
+    finished: bool
+    """Whether nothing is left to train."""
+    states: dict[str, State]
+    """Of callbacks, loader and curves, by class."""
+    trained_on: dict[str, Any]
+    """What `circumstances` said when it was written."""
+    data: dict[str, Any]
+    """What `fingerprint` said when it was written."""
+
+    def put_into(self, network: nn.Layer, average: MovingAverage | None) -> None:
+        """Give the weights of training to the network, and the average its values."""
+        if average is not None:
+            average.set_average(read_state_dict(self.folder / "model.pdparams"))
+        trained = "model.pdparams" if average is None else "trained.pdparams"
+        load_weights(network, self.folder / trained, new_head=False)
+
+    def put_into_optimizer(self, model: paddle.Model) -> None:
+        """Give their state to the optimizer, its schedule, and to what scales the loss of mixed precision."""
+        model._optimizer.set_state_dict(_read_arrays(self.folder / "optimizer.pdopt"))
+        scaler = self.folder / "scaler.pdscaler"
+        if scaler.is_file():
+            # `Model` makes its own in the first step, unless there is one.
+            model._scaler = paddle.amp.GradScaler()
+            model._scaler.load_state_dict(_read_arrays(scaler))
+
+
+def read_checkpoint(run: RunFolder) -> Checkpoint | None:
+    """Read a run's ``last`` checkpoint; None where it has none yet.
+
+    Raises:
+        UsageError: it is damaged, or was written by a version that could not resume.
+    """
+    folder = run.checkpoint_path("last")
+    recover_folder(folder)
+    if not folder.is_dir():
+        return None
+    try:
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        if "states" not in state:
+            raise UsageError(f"{folder}: written by a version that could not resume; train the run again")
+        for name, digest in state["md5"].items():
+            if md5_of(folder / name) != digest:
+                raise _damaged(folder, f"{name} is not as it was written")
+        return Checkpoint(
+            folder=folder,
+            position=Position(state["epoch"], state["step"]),
+            finished=state["finished"],
+            states=state["states"],
+            trained_on=state["trained_on"],
+            data=state["data"],
+        )
+    except OSError as error:
+        raise _damaged(folder, f"{error.filename}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(folder, "state.json cannot be understood") from error
+
+
+def require_same_training(run: RunFolder, config: Config) -> None:
+    """Let a run only go on as it began.
+
+    Raises:
+        UsageError: a key differs that is none of `MAY_CHANGE`.
+    """
+    began, now = _flat(run.config.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
+    for key, value in began.items():
+        if key not in MAY_CHANGE and now[key] != value:
+            raise UsageError(
+                f"{run.path}: {key} is {now[key]} now, but the run began with {value}, and a resumed run goes on as it "
+                "began; leave the key as it was, or start a new run under another name"
+            )
+
+
+def require_same_data(run: RunFolder, checkpoint: Checkpoint) -> None:
+    """Let a run only go on with the images it began with.
+
+    Raises:
+        UsageError: there are other images, or other classes, than when it began.
+    """
+    now = fingerprint(run.splits())
+    for what, value in checkpoint.data.items():
+        if now[what] != value:
+            raise UsageError(
+                f"{run.path}: the data changed: {what} {now[what]} now, {value} when the run began; "
+                "put the images back as they were, or start a new run"
+            )
+
+
+def warn_of_other_circumstances(checkpoint: Checkpoint, device: str) -> None:
+    """Say what keeps a run from going on bit for bit."""
+    now = circumstances(device)
+    for what, value in checkpoint.trained_on.items():
+        if now[what] != value:
+            logger.warning(
+                "warning: the run began with %s %s and goes on with %s: not bit for bit as if it had not been stopped",
+                what,
+                value,
+                now[what],
+            )
+
+
+def circumstances(device: str) -> dict[str, Any]:
+    """What else than config and data the bits of a result depend on."""
+    return {"paddle": paddle.__version__, "device": device, "threads": runtime.prepare_process().threads.value}
+
+
+def fingerprint(splits: Splits) -> dict[str, Any]:
+    """What tells other data: how many images, which classes, and a checksum of the training images' labels."""
+    return {
+        "training images": len(splits.train),
+        "validation images": len(splits.validation),
+        "test images": len(splits.test),
+        "classes": list(splits.classes),
+        "labels' checksum": zlib.crc32(splits.train.labels.tobytes()),
+    }
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested groups of keys as one dict by dotted key."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _read_arrays(path: Path) -> dict[str, Any]:
+    """Read what `paddle.save` made of an optimizer's or a scaler's state, as data."""
+    with path.open("rb") as file:
+        content = safe_pickle.load(file, str(path), encoding="latin1")
+    if not isinstance(content, dict):
+        raise _damaged(path.parent, f"{path.name} holds {safe_pickle.kind_of(content)}")
+    return _without_names(content)
+
+
+def _without_names(content: dict[str, Any]) -> dict[str, Any]:
+    """Paddle saves a tensor as its name and its array: leave the array."""
+    plain: dict[str, Any] = {}
+    for name, value in content.items():
+        if isinstance(value, dict):
+            plain[name] = _without_names(value)
+        else:
+            plain[name] = value[1] if isinstance(value, tuple) else value
+    return plain
+
+
+def _damaged(folder: Path, what: str) -> UsageError:
+    return UsageError(
+        f"{folder}: damaged: {what}; the run cannot go on. checkpoints/best may be whole: a new run can start from it "
+        "by model.pretrained"
+    )

@@ -1,0 +1,57 @@
+"""What a training needs of the process around it: device, seeds, names, log lines, quiet."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from logging.handlers import MemoryHandler
+
+import paddle
+
+from paddle_resnet import runtime
+from paddle_resnet.config import Config
+from paddle_resnet.console import logger
+from paddle_resnet.training.run_folder import RunFolder
+
+
+@contextlib.contextmanager
+def session(config: Config) -> Iterator[tuple[str, MemoryHandler]]:
+    """What a training needs of the process: give the device, and where log lines wait for the run's folder."""
+    # Paddle keys an optimizer's state by names it numbers through the whole process: each run counts from 0.
+    with paddle.utils.unique_name.guard(), _logging_to_memory() as lines:
+        device = runtime.select_device(config.device)
+        logger.info("paddle %s on %s; %s", paddle.__version__, device, runtime.prepare_process())
+        runtime.seed_everything(config.train.seed)
+        yield device, lines
+
+
+@contextlib.contextmanager
+def _logging_to_memory() -> Iterator[MemoryHandler]:
+    """Hold log lines back until the run has a folder to write them to."""
+    lines = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL)
+    logger.addHandler(lines)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(lines)
+        lines.close()
+        if lines.target is not None:
+            lines.target.close()
+
+
+@contextlib.contextmanager
+def without_paddles_warnings() -> Iterator[None]:
+    """Hide what `paddle.Model` warns of in itself: it copies each batch, and switches BatchNorm to training."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "To copy construct from a tensor", UserWarning)
+        warnings.filterwarnings("ignore", "When training, we now always track", UserWarning)
+        yield
+
+
+def log_file(run: RunFolder) -> logging.Handler:
+    """Make what appends log lines, with times, to the run's ``train.log``."""
+    handler = logging.FileHandler(run.log_path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
+    return handler
