@@ -1,6 +1,16 @@
 """A run: a config becomes a trained network in a folder."""
 
 from paddle_resnet.training.run_folder import EpochRecord, RunFolder
+from paddle_resnet.training.seeds import SeedReport, report_seeds, train_seeds
 from paddle_resnet.training.train import resume, train, train_or_resume
 
-__all__ = ["EpochRecord", "RunFolder", "resume", "train", "train_or_resume"]
+__all__ = [
+    "EpochRecord",
+    "RunFolder",
+    "SeedReport",
+    "report_seeds",
+    "resume",
+    "train",
+    "train_or_resume",
+    "train_seeds",
+]

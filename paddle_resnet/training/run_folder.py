@@ -66,14 +66,14 @@ class RunFolder:
         return cls(path, Config.load(path / "config.yaml", overrides))
 
     @classmethod
-    def create(cls, config: Config, splits: Splits) -> tuple[RunFolder, Path | None]:
+    def create(cls, config: Config, splits: Splits | None = None) -> tuple[RunFolder, Path | None]:
         """Make the run's folder; an earlier run of that name is kept under ``<name>.<i>``, which is returned too.
 
         Raises:
             UsageError: the earlier run is being trained.
         """
         path = config.run_folder
-        kept = _set_aside(path) if path.is_dir() and any(path.iterdir()) else None
+        kept = _set_aside(path) if path.is_dir() else None
         run = cls(path, config, splits)
         config.save(run.config_path)
         return run, kept
@@ -197,11 +197,14 @@ class RunFolder:
         write_text(self.history_path, text.getvalue())
 
 
-def _set_aside(path: Path) -> Path:
-    """Rename an earlier run to the first free ``<name>.<i>``."""
-    number = 1
-    while (kept := path.with_name(f"{path.name}.{number}")).exists():
-        number += 1
+def _set_aside(path: Path) -> Path | None:
+    """Rename an earlier run to the first free ``<name>.<i>``; None: its folder is empty and stays."""
     with only_process(path):
+        remove_leftovers(path)
+        if not any(path.iterdir()):
+            return None
+        number = 1
+        while (kept := path.with_name(f"{path.name}.{number}")).exists():
+            number += 1
         path.rename(kept)
-    return kept
+        return kept

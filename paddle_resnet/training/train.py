@@ -47,7 +47,7 @@ def train(config: Config) -> RunFolder:
 
     Raises:
         UsageError: device, data, model or weights are not what the config says, or it names several seeds
-            (`seeds.train_seeds` trains those).
+            (`train_seeds` trains those).
         RunFailure: the loss became NaN or infinite, or the folder cannot be written.
         Stopped: Ctrl-C or SIGTERM; what was done is saved.
     """
@@ -77,39 +77,40 @@ def resume(path: str | Path, overrides: Iterable[str] = ()) -> RunFolder:
         UsageError: the folder is no run's, config or data changed, the checkpoint is damaged, or another process is at
             it; otherwise as `train`.
     """
-    began, run = RunFolder.open(path), RunFolder.open(path, overrides)
-    resuming.require_same_training(began, run.config)
-    if run.is_trained:
-        logger.info("%s: finished, nothing is left to train", run.path)
-        return run
-    with run.alone(), session(run.config) as (device, lines):
-        checkpoint = resuming.read_checkpoint(run)
-        lines.setTarget(log_file(run))
-        splits, network = _open(run.config, with_weights=checkpoint is None)
-        run = RunFolder(run.path, run.config, splits)
-        if checkpoint is None:
-            logger.info("%s: no checkpoint yet, it begins again", run.path)
-            shutil.rmtree(run.vdl_path, ignore_errors=True)
-        else:
-            resuming.require_same_data(run, checkpoint)
-            resuming.warn_of_other_circumstances(checkpoint, device)
-            epoch, step = checkpoint.position
-            logger.info("%s: goes on after epoch %d and %d steps of the next", run.path, epoch, step)
-        run.config.save(run.config_path)
-        _fit(run, network, device, checkpoint)
-    return run
+    return _go_on(RunFolder.open(path, overrides))
 
 
-def train_or_resume(config: Config) -> RunFolder:
-    """Let the run of the config's name go on if there is one, or begin it; a finished one is left as it is.
+def train_or_resume(run: RunFolder) -> RunFolder:
+    """Let a run go on if it has begun, by its config or with the allowed changes, or train it from the beginning.
 
     Raises:
         UsageError, RunFailure, Stopped: as `train` and `resume`.
     """
-    if not (config.run_folder / "config.yaml").is_file():
-        return train(config)
-    resuming.require_same_training(RunFolder.open(config.run_folder), config)
-    return resume(config.run_folder)
+    return _go_on(run) if run.config_path.is_file() else train(run.config)
+
+
+def _go_on(run: RunFolder) -> RunFolder:
+    resuming.require_same_training(RunFolder.open(run.path), run.config)
+    with run.alone():
+        if run.is_trained:
+            logger.info("%s: finished, nothing is left to train", run.path)
+            return run
+        checkpoint = resuming.read_checkpoint(run)
+        with session(run.config) as (device, lines):
+            lines.setTarget(log_file(run))
+            splits, network = _open(run.config, with_weights=checkpoint is None)
+            run = RunFolder(run.path, run.config, splits)
+            if checkpoint is None:
+                logger.info("%s: no checkpoint yet, it begins again", run.path)
+                shutil.rmtree(run.vdl_path, ignore_errors=True)
+            else:
+                resuming.require_same_data(run, checkpoint)
+                resuming.warn_of_other_circumstances(checkpoint, device)
+                epoch, step = checkpoint.position
+                logger.info("%s: goes on after epoch %d and %d steps of the next", run.path, epoch, step)
+            run.config.save(run.config_path)
+            _fit(run, network, device, checkpoint)
+    return run
 
 
 def _open(config: Config, *, with_weights: bool = True) -> tuple[Splits, ImageClassifier]:
