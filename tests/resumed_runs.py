@@ -8,10 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from paddle_resnet import runtime  # prepares the process before paddle is imported
-
-runtime.import_paddle()
-
+import paddle_resnet  # noqa: F401, I001  (prepares the process before paddle is imported)
 import numpy as np
 from visualdl import LogReader
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import paddle
@@ -20,6 +21,7 @@ from tiny_run import make_run
 from paddle_resnet import onednn
 from paddle_resnet.config import Config
 from paddle_resnet.errors import RunFailure, Stopped, UsageError
+from paddle_resnet.models import read_state_dict
 from paddle_resnet.training import RunFolder, resume, train, train_or_resume
 from paddle_resnet.training.step_seeds import StepSeeds
 
@@ -27,14 +29,17 @@ PROJECT = Path(__file__).resolve().parents[1]
 QUICK = [
     "model.name=resnet8",
     "train.epochs=2",
-    "train.batch_size=256",
+    "train.batch_size=110",
+    "data.validation_fraction=0.5",
+    "data.test_fraction=0.5",
     "train.learning_rate=0.05",
     "data.image_size=8",
     "augment.pad=1",
     "device=cpu",
+    "train.cpu_backend=native",
 ]
-STEPS = 5
-"""In an epoch: 1294 training images."""
+STEPS = 4
+"""In an epoch: 449 training images."""
 
 
 def config_for(output: Path, *overrides: str) -> Config:
@@ -58,29 +63,32 @@ def stop_in(monkeypatch):
 
 
 RECIPES = {
-    "average and growing images": ["train.ema=0.9", "train.first_size=8", "data.image_size=12"],
-    "native, AdamW, dropout": [
-        "train.cpu_backend=native",
+    "oneDNN, average, growing images": [
+        "train.cpu_backend=auto",
+        "train.ema=0.9",
+        "train.first_size=8",
+        "data.image_size=12",
+    ],
+    "AdamW, dropout": [
         "train.optimizer=adamw",
         "train.clip_norm=1",
         "model.dropout=0.3",
         "model.stochastic_depth=0.3",
     ],
-    "bfloat16": ["train.cpu_precision=bfloat16", "train.schedule=step"],
+    "oneDNN in bfloat16": ["train.cpu_backend=auto", "train.cpu_precision=bfloat16", "train.schedule=step"],
 }
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("stopped_in", [7])
-def test_stopped_within_an_epoch_and_resumed_is_as_never_stopped(tmp_path, stop_in, recipe, stopped_in):
-    if recipe == "bfloat16" and onednn.bfloat16_unavailable_reason() is not None:
+def test_stopped_within_an_epoch_and_resumed_is_as_never_stopped(tmp_path, stop_in, recipe):
+    if "bfloat16" in recipe and onednn.bfloat16_unavailable_reason() is not None:
         pytest.skip(onednn.bfloat16_unavailable_reason())
     through = train(config_for(tmp_path, "name=through", *RECIPES[recipe]))
-    stop_in(stopped_in)
+    stop_in(STEPS + 2)
     with pytest.raises(Stopped):
         train(config_for(tmp_path, "name=stopped", *RECIPES[recipe]))
     state = json.loads((tmp_path / "stopped" / "checkpoints" / "last" / "state.json").read_text())
-    assert (state["epoch"], state["step"]) == (1, stopped_in - STEPS + 1)
+    assert (state["epoch"], state["step"]) == (1, 3)
     assert differences(through.path, tmp_path / "stopped") != []
     resume(tmp_path / "stopped")
     assert differences(through.path, tmp_path / "stopped") == []
@@ -155,23 +163,23 @@ def test_killed_while_a_checkpoint_is_written(tmp_path, through):
 
 
 def test_curves_logged_after_the_checkpoint_are_not_doubled(tmp_path, through, monkeypatch):
-    """As if killed after step 8, with the curves already in the file, and the checkpoint of step 6."""
+    """As if killed three steps into the second epoch, with these in the curves' file, and a checkpoint two steps in."""
     from paddle_resnet.training import callbacks
 
     original = callbacks.Recorder.on_train_batch_end
 
     def die(recorder, step, logs=None):
         original(recorder, step, logs)
-        if recorder._step == STEPS + 4:
+        if recorder._step == STEPS + 3:
             recorder._visual_dl.close()
             raise MemoryError
 
     monkeypatch.setattr(callbacks.Recorder, "on_train_batch_end", die)
     with pytest.raises(MemoryError):
-        train(config_for(tmp_path, "train.checkpoint_steps=3"))
+        train(config_for(tmp_path, "train.checkpoint_steps=2"))
     monkeypatch.undo()
     path = tmp_path / "quickstart"
-    assert len(read_curves(path / "vdl" / "train")["step/loss"]) == STEPS + 4
+    assert len(read_curves(path / "vdl" / "train")["step/loss"]) == STEPS + 3
     resume(path)
     assert differences(through.path, path) == []
 
@@ -263,7 +271,7 @@ def test_other_images_and_other_versions(tmp_path, through, caplog):
     (path / "metrics.json").unlink()
     state["data"]["training images"] = 1000
     file.write_text(json.dumps(state))
-    with pytest.raises(UsageError, match="training images 1294 now, 1000 when the run began"):
+    with pytest.raises(UsageError, match="training images 449 now, 1000 when the run began"):
         resume(path)
 
 
@@ -280,9 +288,7 @@ def test_a_full_disk_keeps_the_earlier_checkpoint(tmp_path, through, monkeypatch
         train(config_for(tmp_path, "train.checkpoint_steps=3"))
     monkeypatch.undo()
     path = tmp_path / "quickstart"
-    assert [each.name for each in (path / "checkpoints").iterdir()] == ["last"] or {
-        each.name for each in (path / "checkpoints").iterdir()
-    } == {"last", "best"}
+    assert {each.name for each in (path / "checkpoints").iterdir()} <= {"last", "best"}
     resume(path)
     assert differences(through.path, path) == []
 
@@ -294,16 +300,18 @@ def test_one_process_at_a_time(tmp_path, through):
 
 
 def test_weights_that_became_infinite_take_no_checkpoints_place(tmp_path):
-    """The first step's loss is finite, and its step makes the weights infinite."""
-    overrides = ["train.learning_rate=1e38", "train.warmup=0", "train.checkpoint_steps=1", "train.cpu_backend=native"]
-    with pytest.raises(RunFailure, match=r"became NaN or infinite at step \d of epoch 1"):
+    """The second step's loss is finite, and its step makes the weights infinite."""
+    overrides = ["train.learning_rate=1e38", "train.warmup=0", "train.checkpoint_steps=1"]
+    with pytest.raises(RunFailure, match=r"became NaN or infinite at step 2 of epoch 1"):
         train(config_for(tmp_path, *overrides))
-    assert not [*(tmp_path / "quickstart").glob("checkpoints/*")]
+    last = tmp_path / "quickstart" / "checkpoints" / "last"
+    assert json.loads((last / "state.json").read_text())["step"] == 1
+    assert all(np.isfinite(weights).all() for weights in read_state_dict(last / "model.pdparams").values())
 
 
 def test_a_loss_that_is_not_finite_names_step_rate_and_batch(tmp_path):
     with pytest.raises(
-        RunFailure, match=r"step \d of epoch 1 became \w+ at learning rate 1e\+30, on the batch of .*253"
+        RunFailure, match=r"step \d of epoch 1 became \w+ at learning rate \S+, on the batch of .* 107 more"
     ):
         train(config_for(tmp_path, "train.learning_rate=1e30", "train.warmup=0"))
 
@@ -311,7 +319,7 @@ def test_a_loss_that_is_not_finite_names_step_rate_and_batch(tmp_path):
 class Scaler:
     """In the place of `paddle.amp.GradScaler`, which is idle on a CPU."""
 
-    made: list[Scaler] = []
+    made: ClassVar[list[Scaler]] = []
 
     def __init__(self) -> None:
         self.state = {"scale": np.array([512.0], dtype=np.float32), "incr_count": 0}

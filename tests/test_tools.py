@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
+import shutil
+import signal
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from paddle_resnet.data import archives
@@ -218,3 +222,82 @@ def test_predict_of_a_text_named_jpg_is_one_line(tool, quick_run, tmp_path):
     code, out, err = tool("predict", quick_run, tmp_path / "notes.jpg", quick_run / "samples" / "3.png")
     assert code == 1
     assert "3.png" in out and "1 of 2 pictures" in err
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Figures take longer than all the rest."""
+    monkeypatch.setattr("paddle_resnet.evaluation.figures.draw_figures", lambda *arguments: [])
+
+
+def test_train_stops_goes_on_and_ends(tool, tmp_path, monkeypatch, without_figures):
+    from paddle_resnet.training.step_seeds import StepSeeds
+
+    config = ["-c", PROJECT / "configs/quickstart.yaml", *TINY, "-o", f"output={tmp_path}", "-o", "device=cpu"]
+    run = tmp_path / "quickstart"
+    for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        with monkeypatch.context() as patch:
+            patch.setattr(StepSeeds, "on_train_batch_begin", lambda *_, number=number: os.kill(os.getpid(), number))
+            code, _, err = tool("train", *config, "--resume", "auto")
+        assert code == status
+        assert len(err.splitlines()) == 1
+    state = json.loads((run / "checkpoints" / "last" / "state.json").read_text())
+    assert state["step"] == 2
+    assert f"tools/train.py --resume {run}" in (run / "train.log").read_text()
+    code, out, _ = tool("train", "--resume", run)
+    assert code == 0
+    assert "test: top-1" in out
+    figures = (run / "metrics.json").read_bytes()
+    for arguments in (["--resume", run], [*config, "--resume", "auto"]):
+        code, out, _ = tool("train", *arguments)
+        assert code == 0
+        assert "is finished" in out
+    assert (run / "metrics.json").read_bytes() == figures
+    assert not (tmp_path / "quickstart.1").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--resume", "nowhere"], "nowhere: no such run folder"),
+        (["--resume", "auto"], "--resume RUN"),
+        (["-c", "configs/quickstart.yaml", "--resume", "output/run"], "--resume RUN"),
+        ([], "expected -c FILE"),
+    ],
+)
+def test_what_train_may_be_asked_for(tool, arguments, words):
+    code, _, err = tool("train", *arguments)
+    assert code == 2
+    assert words in err
+    assert len(err.splitlines()) == 1
+
+
+def test_several_seeds_come_to_a_mean_and_a_deviation(tool, tmp_path, without_figures):
+    config = ["-c", PROJECT / "configs/quickstart.yaml", *TINY, "-o", f"output={tmp_path}", "-o", "device=cpu"]
+    code, out, _ = tool("train", *config, "-o", "train.seeds=[3, 5]")
+    assert code == 0
+    whole = tmp_path / "quickstart"
+    runs = [json.loads((whole / f"seed_{seed}" / "metrics.json").read_text()) for seed in (3, 5)]
+    found = json.loads((whole / "metrics.json").read_text())["seeds"]
+    assert found["seeds"] == [3, 5]
+    for section, column in (("validation", "validation_top1"), ("test", "test_top1")):
+        values = [run[section]["top1"] for run in runs]
+        assert found[column]["values"] == values
+        assert found[column]["mean"] == pytest.approx(np.mean(values))
+        assert found[column]["std"] == pytest.approx(np.std(values, ddof=1))
+        assert found[column]["n"] == 2
+        assert f"{np.mean(values):.2%}" in out
+    seeds = [yaml.safe_load((whole / f"seed_{seed}" / "config.yaml").read_text())["train"]["seed"] for seed in (3, 5)]
+    assert seeds == [3, 5]
+
+    # As if stopped in the second: what is there stays, what is missing is done again and comes to the same.
+    shutil.rmtree(whole / "seed_5")
+    (whole / "metrics.json").unlink()
+    first = (whole / "seed_3" / "metrics.json").read_bytes()
+    code, out, _ = tool("train", "--resume", whole)
+    assert code == 0
+    assert json.loads((whole / "metrics.json").read_text())["seeds"] == found
+    assert (whole / "seed_3" / "metrics.json").read_bytes() == first
+    code, _, err = tool("eval", whole)
+    assert code == 2
+    assert "seed_<number>" in err
