@@ -75,7 +75,14 @@ RECIPES = {
         "model.dropout=0.3",
         "model.stochastic_depth=0.3",
     ],
-    "oneDNN in bfloat16": ["train.cpu_backend=auto", "train.cpu_precision=bfloat16", "train.schedule=step"],
+    "oneDNN in bfloat16, Muon, whitening": [
+        "train.cpu_backend=auto",
+        "train.cpu_precision=bfloat16",
+        "train.optimizer=muon",
+        "model.stem=whitening",
+        "data.image_size=16",
+        "train.schedule=step",
+    ],
 }
 
 

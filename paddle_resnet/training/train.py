@@ -138,17 +138,9 @@ def _fit(run: RunFolder, network: ImageClassifier, device: str, checkpoint: Chec
     """Train the network through `paddle.Model.fit`, from the beginning or from a checkpoint."""
     with contextlib.closing(VisualDLLog(run.vdl_path)) as visual_dl:
         if checkpoint is None:
-            _begin(run, network, visual_dl)
+            visual_dl.config(run.config.to_yaml())
+            visual_dl.images(_augmented_images(run, run.normalize()))
         _train(run, network, visual_dl, device, checkpoint)
-
-
-def _begin(run: RunFolder, network: ImageClassifier, visual_dl: VisualDLLog) -> None:
-    """Do what comes once, before the first step."""
-    config, splits, normalize = run.config, run.splits(), run.normalize()
-    if config.model.pretrained is None:
-        whiten_stem(network, splits.train, splits.resize, config.data.image_size, normalize)
-    visual_dl.config(config.to_yaml())
-    visual_dl.images(_augmented_images(run, normalize))
 
 
 def _train(
@@ -163,6 +155,9 @@ def _train(
         resize=splits.resize,
         normalize=normalize,
     )
+    if config.model.pretrained is None:
+        # Of a resumed run too: it also says which weights are not learned.
+        whiten_stem(network, splits.train, splits.resize, config.data.image_size, normalize)
     average = MovingAverage(network, config.train.ema) if config.train.ema is not None else None
     if checkpoint is not None:
         checkpoint.put_into(network, average)
