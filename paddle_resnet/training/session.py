@@ -38,7 +38,8 @@ def _logging_to_memory() -> Iterator[MemoryHandler]:
         logger.removeHandler(lines)
         lines.close()
         if lines.target is not None:
-            lines.target.close()
+            with contextlib.suppress(OSError):
+                lines.target.close()
 
 
 @contextlib.contextmanager
@@ -50,8 +51,16 @@ def without_paddles_warnings() -> Iterator[None]:
         yield
 
 
-def log_file(run: RunFolder) -> logging.Handler:
-    """Make what appends log lines, with times, to the run's ``train.log``."""
-    handler = logging.FileHandler(run.log_path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
-    return handler
+class LogFile(logging.FileHandler):
+    """Appends log lines, with times, to a file as long as that can be written.
+
+    On a full disk the next checkpoint ends the run with one line; `logging` would show a traceback for each of its own.
+    """
+
+    def __init__(self, run: RunFolder) -> None:
+        """Append to the run's ``train.log``."""
+        super().__init__(run.log_path, encoding="utf-8")
+        self.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Leave the line out."""

@@ -32,7 +32,7 @@ from paddle_resnet.training.optimizer import make_optimizer
 from paddle_resnet.training.progressive import GrowingCrops, crop_sizes
 from paddle_resnet.training.resuming import Checkpoint
 from paddle_resnet.training.run_folder import RunFolder
-from paddle_resnet.training.session import log_file, session, without_paddles_warnings
+from paddle_resnet.training.session import LogFile, session, without_paddles_warnings
 from paddle_resnet.training.step_seeds import StepSeeds
 from paddle_resnet.training.visual_dl import VisualDLLog, image_grid
 from paddle_resnet.training.whitening import whiten_stem
@@ -57,7 +57,7 @@ def train(config: Config) -> RunFolder:
         splits, network = _open(config)
         run, kept = RunFolder.create(config, splits)
         with run.alone():
-            lines.setTarget(log_file(run))
+            lines.setTarget(LogFile(run))
             if kept is not None:
                 logger.info("the earlier run %s was kept as %s", run.path, kept)
             _fit(run, network, device, None)
@@ -97,7 +97,7 @@ def _go_on(run: RunFolder) -> RunFolder:
             return run
         checkpoint = resuming.read_checkpoint(run)
         with session(run.config) as (device, lines):
-            lines.setTarget(log_file(run))
+            lines.setTarget(LogFile(run))
             splits, network = _open(run.config, with_weights=checkpoint is None)
             run = RunFolder(run.path, run.config, splits)
             if checkpoint is None:
