@@ -37,6 +37,7 @@ QUICK = [
     "augment.pad=1",
     "device=cpu",
     "train.cpu_backend=native",
+    "train.ema=0.9",
 ]
 STEPS = 4
 """In an epoch: 449 training images."""
@@ -65,11 +66,11 @@ def stop_in(monkeypatch):
 RECIPES = {
     "oneDNN, average, growing images": [
         "train.cpu_backend=auto",
-        "train.ema=0.9",
         "train.first_size=8",
         "data.image_size=12",
     ],
     "AdamW, dropout": [
+        "train.ema=null",
         "train.optimizer=adamw",
         "train.clip_norm=1",
         "model.dropout=0.3",
@@ -155,10 +156,10 @@ train(Config.load({config!r}))
 
 
 def test_killed_while_a_checkpoint_is_written(tmp_path, through):
-    """After two checkpoints of two files each, in the middle of the third."""
+    """After two checkpoints of three files each and the best's one, in the middle of the next."""
     config = config_for(tmp_path, "train.checkpoint_steps=2")
     config.save(tmp_path / "config.yaml")
-    code = KILLED.format(project=str(PROJECT), files=5, config=str(tmp_path / "config.yaml"))
+    code = KILLED.format(project=str(PROJECT), files=8, config=str(tmp_path / "config.yaml"))
     process = subprocess.run([sys.executable, "-c", code], capture_output=True)
     assert process.returncode == -signal.SIGKILL, process.stderr.decode()
     path = tmp_path / "quickstart"
