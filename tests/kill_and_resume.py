@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +37,8 @@ SHORT = [
     "train.checkpoint_steps=3",
     "device=cpu",
 ]
+LATEST = 1.2
+"""Times the seconds of training: some kills come when the run is tested."""
 
 
 def command(output: Path, name: str, overrides: list[str]) -> list[str]:
@@ -46,12 +49,36 @@ def command(output: Path, name: str, overrides: list[str]) -> list[str]:
     return [sys.executable, str(PROJECT / "tools" / "train.py"), "-c", config, "--resume", "auto", *options]
 
 
-def started(arguments: list[str], run: Path) -> subprocess.Popen[bytes]:
+def start(arguments: list[str], run: Path) -> subprocess.Popen[bytes]:
     """Start a training; return when its folder is there."""
     process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not run.exists() and process.poll() is None:
         time.sleep(0.01)
     return process
+
+
+def seconds_of_training(arguments: list[str], run: Path) -> float:
+    """Let a run go to its end; return the seconds from its folder's first file to its last epoch."""
+    process = start(arguments, run)
+    begin = time.monotonic()
+    while not (run / "metrics.json").exists() and process.poll() is None:
+        time.sleep(0.01)
+    seconds = time.monotonic() - begin
+    if process.wait() != 0:
+        sys.exit(f"a run that nobody stopped failed: {' '.join(arguments)}")
+    return seconds
+
+
+def kill_at_random(arguments: list[str], run: Path, seconds: float, moments: random.Random) -> str | None:
+    """Kill a run within about the `seconds` that it trains, or soon after; say where, or None if it had ended."""
+    process = start(arguments, run)
+    moment = moments.uniform(0, LATEST * seconds)
+    time.sleep(moment)
+    process.send_signal(signal.SIGKILL)
+    if process.wait() != -signal.SIGKILL:
+        return None
+    left = len([*run.rglob(".*")])
+    return f"killed after {moment:5.2f} s, {position(run)}, {left} temporary files"
 
 
 def main() -> int:
@@ -62,38 +89,26 @@ def main() -> int:
     parser.add_argument("-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="change the run")
     options = parser.parse_args()
     moments = random.Random(options.seed)
-    failed = 0
+    kills = failed = 0
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder)
         reference = output / "reference"
-        process = started(command(output, "reference", options.override), reference)
-        begin = time.monotonic()
-        if process.wait() != 0:
-            sys.exit("the uninterrupted run failed")
-        seconds = time.monotonic() - begin
-        print(f"the uninterrupted run took {seconds:.1f} s from its folder's first file to its test", flush=True)
-        for kill in range(1, options.kills + 1):
-            name = f"killed_{kill}"
-            arguments = command(output, name, options.override)
-            process = started(arguments, output / name)
-            moment = moments.uniform(0, seconds)
-            time.sleep(moment)
-            process.send_signal(signal.SIGKILL)
-            status = process.wait()
-            where = position(output / name)
-            left = len([*(output / name).rglob(".*")])
-            resumed = subprocess.run(arguments, capture_output=True, text=True)
-            found = differences(reference, output / name)
-            if resumed.returncode != 0:
-                found.append(f"exit status {resumed.returncode}: {resumed.stderr.strip()}")
-            failed += bool(found)
-            killed = "killed" if status == -signal.SIGKILL else "had ended"
-            print(
-                f"{kill:3d}  {killed} after {moment:5.2f} s, {where}, {left} temporary files: "
-                + ("; ".join(found) or "resumed bit for bit"),
-                flush=True,
-            )
-    print(f"{options.kills - failed} of {options.kills} runs came out bit for bit as the uninterrupted one")
+        seconds = seconds_of_training(command(output, "reference", options.override), reference)
+        print(f"the uninterrupted run trained for {seconds:.1f} s", flush=True)
+        while kills < options.kills:
+            run = output / "killed"
+            arguments = command(output, run.name, options.override)
+            killed = kill_at_random(arguments, run, seconds, moments)
+            if killed is not None:
+                kills += 1
+                resumed = subprocess.run(arguments, capture_output=True, text=True)
+                found = differences(reference, run)
+                if resumed.returncode != 0:
+                    found.append(f"exit status {resumed.returncode}: {resumed.stderr.strip()}")
+                failed += bool(found)
+                print(f"{kills:3d}  {killed}: {'; '.join(found) or 'resumed bit for bit'}", flush=True)
+            shutil.rmtree(run)
+    print(f"{kills - failed} of {kills} runs came out bit for bit as the uninterrupted one")
     return 1 if failed else 0
 
 

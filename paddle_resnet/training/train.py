@@ -52,7 +52,9 @@ def train(config: Config) -> RunFolder:
         Stopped: Ctrl-C or SIGTERM; what was done is saved.
     """
     if config.train.seeds is not None:
-        raise UsageError(f"train.seeds {list(config.train.seeds)}: one run has one seed, train.seed")
+        raise UsageError(
+            f"train.seeds {list(config.train.seeds)}: this trains one run, by train.seed; tools/train.py trains several"
+        )
     with session(config) as (device, lines):
         splits, network = _open(config)
         run, kept = RunFolder.create(config, splits)
