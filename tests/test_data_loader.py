@@ -68,6 +68,33 @@ def test_the_seed_and_the_generators_state_reproduce_an_epoch():
     assert seen(train_loader(numbered(40), seed=4)) != seen(train_loader(numbered(40), seed=5))
 
 
+@pytest.mark.parametrize("seen_before", [0, 1, 3, 4])
+def test_a_stopped_epoch_goes_on_where_it_was(seen_before):
+    """From the state after so many of its 4 batches, with the same changes to the images; and so does the next."""
+    options = {"pad": 2, "flip": True}
+    loader = train_loader(numbered(40), **options)
+    batches = iter(loader)
+    for _ in range(seen_before):
+        next(batches)
+    state = loader.state_dict()
+    fresh = train_loader(numbered(40), seed=99, **options)
+    fresh.set_state_dict(state)
+    fresh.first_batch = seen_before
+    rest = [batch[0].numpy() for batch in batches]
+    assert len(rest) == 4 - seen_before
+    for expected in (rest, [batch[0].numpy() for batch in loader]):
+        found = [batch[0].numpy() for batch in fresh]
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_the_latest_batch_is_named():
+    loader = train_loader(numbered(40))
+    for _, labels in loader:
+        assert loader.names() == [f"train {label}" for label in labels.numpy().ravel()]
+
+
 def test_validation_is_every_image_in_order():
     loader = ValidationLoader(numbered(25), 10, 8, 8, NORMALIZE)
     batches = list(loader)

@@ -7,8 +7,17 @@ import json
 
 import pytest
 
-from paddle_resnet.errors import RunFailure
-from paddle_resnet.files import md5_of, recover_folder, write_aside, write_folder, write_json, write_text
+from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.files import (
+    md5_of,
+    only_process,
+    recover_folder,
+    remove_leftovers,
+    write_aside,
+    write_folder,
+    write_json,
+    write_text,
+)
 
 
 def test_write_text_replaces_the_file(tmp_path):
@@ -87,3 +96,26 @@ def test_md5(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"x" * (3 << 20))
     assert md5_of(path) == hashlib.md5(b"x" * (3 << 20)).hexdigest()
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
+    kept = ["a.json", ".hidden", ".notes.txt", "x.abcdefgh"]
+    for name in [*kept, ".a.json.k3_x9abc.json"]:
+        (tmp_path / name).write_text("x")
+    for name in ("last", ".last.old", ".last.abcd_123", ".best.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state").write_text(name)
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "last", "best"}
+    # What stood in the middle of its two renames is there again; what was whole is as it was.
+    assert (tmp_path / "best" / "state").read_text() == ".best.old"
+    assert (tmp_path / "last" / "state").read_text() == "last"
+
+
+def test_a_folder_has_one_process_at_a_time(tmp_path):
+    with only_process(tmp_path):
+        with pytest.raises(UsageError, match="another process"), only_process(tmp_path):
+            pass
+        assert list(tmp_path.iterdir()) == []
+    with only_process(tmp_path):
+        pass
