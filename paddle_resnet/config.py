@@ -82,6 +82,21 @@ class AugmentConfig(Group):
     cutout: Annotated[Integer, Field(ge=0, le=1024)] = Field(
         0, description="hide a square of so many pixels a side, anywhere, under the mean colour; 0: none"
     )
+    erase: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="random erasing: the share of the images of which a rectangle becomes noise; 0: none"
+    )
+    trivial_augment: bool = Field(
+        False, description="one random operation an image: shear, shift, turn, or change of colours"
+    )
+    mixup: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="blend pairs of images and of classes by a share from Beta(mixup, mixup), e.g. 0.2; 0: none"
+    )
+    cutmix: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="a box of each image shows another; its area is by Beta(cutmix, cutmix), e.g. 1.0; 0: none"
+    )
+    mix_probability: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="the share of the batches that mixup and cutmix change"
+    )
 
     @model_validator(mode="after")
     def _one_kind_of_crop(self) -> AugmentConfig:
@@ -127,23 +142,41 @@ class TrainConfig(Group):
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = Field(
         None, description="train once with each of these seeds, e.g. [0, 1, 2], and report mean and standard deviation"
     )
-    optimizer: Literal["sgd", "adamw", "muon"] = Field(
+    accumulate: Positive = Field(
+        1,
+        description="average the gradients of so many batches for each step: as a batch so many times as large, in the "
+        "memory of one",
+    )
+    optimizer: Literal["sgd", "adamw", "muon", "lars"] = Field(
         "sgd",
         description="sgd is with Nesterov momentum; muon too, with an orthogonal step for convolutions, of which "
-        "learning_rate is then the share of a filter bank's norm that a step moves",
+        "learning_rate is then the share of a filter bank's norm that a step moves; lars is for batches of thousands",
     )
     learning_rate: Annotated[float, Field(gt=0)] = Field(0.1, description="the peak, reached after warm-up")
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="not applied to BatchNorm and biases")
-    schedule: Literal["cosine", "one_cycle", "step"] = Field(
+    schedule: Literal["cosine", "one_cycle", "step", "plateau"] = Field(
         "cosine",
-        description="how the rate falls after warm-up: cosine or one_cycle (a line) to zero, or step (at milestones)",
+        description="how the rate falls after warm-up: cosine or one_cycle (a line) to zero, step (at milestones), or "
+        "plateau (whenever the validation loss no longer falls)",
     )
     warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1, description="share of the steps in which the rate rises in a line to its peak"
     )
     milestones: tuple[Fraction, ...] = Field(
         (0.5, 0.75), description="with schedule step: the shares of the steps after which the rate falls to a tenth"
+    )
+    plateau_patience: Positive = Field(
+        5, description="with schedule plateau: so many epochs without a lower validation loss, then a tenth of the rate"
+    )
+    patience: Positive | None = Field(
+        None, description="early stopping: end after so many epochs without a new best by validation; null: never"
+    )
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="each part of the network learns at this share of the rate of the part behind it; 1: alike"
+    )
+    freeze_epochs: Annotated[Integer, Field(ge=0)] = Field(
+        0, description="so many epochs train the head alone, before all the network learns"
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] | None = Field(None, description="clip the gradient's global norm to this")
@@ -205,6 +238,13 @@ class Config(Group):
         first, last = self.train.first_size, self.data.image_size
         if first is not None and first > last:
             raise ValueError(f"train.first_size ({first}) must be at most data.image_size ({last})")
+        return self
+
+    @model_validator(mode="after")
+    def _some_epoch_is_left(self) -> Config:
+        frozen, epochs = self.train.freeze_epochs, self.train.epochs
+        if frozen > epochs:
+            raise ValueError(f"train.freeze_epochs ({frozen}) must be at most train.epochs ({epochs})")
         return self
 
     @field_validator("name")

@@ -10,6 +10,7 @@ import pytest
 from paddle import nn
 
 from paddle_resnet.config import TrainConfig
+from paddle_resnet.models import create_model
 from paddle_resnet.training.optimizer import make_optimizer
 from paddle_resnet.training.schedule import Milestones, OneCycle, WarmupCosine
 
@@ -134,6 +135,64 @@ def test_gradients_are_clipped_by_the_norm_of_all_of_them(name):
     else:
         moment = next(value for key, value in optimizer.state_dict().items() if "w_0_moment1" in key)
         np.testing.assert_allclose(moment.numpy(), 0.1 * clipped, rtol=1e-4)
+
+
+@pytest.mark.parametrize("decay", [0.05, 0.0])
+def test_lars_scales_each_weights_step_by_its_norms_and_leaves_vectors_to_momentum(decay):
+    train = TrainConfig(epochs=10, learning_rate=2.0, weight_decay=decay, schedule="step", warmup=0.0, optimizer="lars")
+    network = Tiny()
+    optimizer = make_optimizer(network, train, steps_per_epoch=10)
+    weight, bias = network.linear.weight.numpy().astype("float64"), network.linear.bias.numpy().astype("float64")
+    velocity_weight, velocity_bias = np.zeros_like(weight), np.zeros_like(bias)
+    for _ in range(3):
+        network.step(optimizer, WEIGHT_GRADIENT, BIAS_GRADIENT)
+        norm, gradient_norm = np.linalg.norm(weight), np.linalg.norm(WEIGHT_GRADIENT)
+        trust = 0.001 * norm / (gradient_norm + decay * norm)
+        velocity_weight = 0.9 * velocity_weight + 2.0 * trust * (WEIGHT_GRADIENT + decay * weight)
+        weight = weight - velocity_weight
+        velocity_bias = 0.9 * velocity_bias + 2.0 * BIAS_GRADIENT
+        bias = bias - velocity_bias
+    np.testing.assert_allclose(network.linear.weight.numpy(), weight, rtol=1e-6)
+    np.testing.assert_allclose(network.linear.bias.numpy(), bias, rtol=1e-5)
+    np.testing.assert_array_equal(network.norm.weight.numpy(), [1.0, 1.0])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "lars"])
+def test_parts_further_from_the_head_learn_slower_and_are_clipped_together(name):
+    network = create_model("resnet8", num_classes=3)
+    train = TrainConfig(
+        epochs=9, learning_rate=0.1, weight_decay=0.0, warmup=0.0, clip_norm=0.5, optimizer=name, layer_decay=0.5
+    )
+    optimizer = make_optimizer(network, train, steps_per_epoch=10)
+    before = {key: tensor.numpy() for key, tensor in network.named_parameters()}
+    generator = np.random.default_rng(0)
+    gradients = {
+        key: generator.normal(size=tensor.shape)
+        for key, tensor in network.named_parameters()
+        if not tensor.stop_gradient
+    }
+    norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients.values()))
+    loss = sum(
+        (tensor * paddle.to_tensor(gradients[key].astype("float32"))).sum()
+        for key, tensor in network.named_parameters()
+        if key in gradients
+    )
+    loss.backward()
+    optimizer.minimize(loss)
+    rates = {"conv1": 0.1 / 16, "layer1": 0.1 / 8, "layer2": 0.1 / 4, "layer3": 0.1 / 2, "fc": 0.1}
+    for key, tensor in network.named_parameters():
+        part = key.split(".")[0]
+        if part not in rates or key not in gradients:
+            continue
+        gradient = 0.5 * gradients[key] / norm
+        if name == "sgd":
+            step = 1.9 * gradient  # Nesterov's first
+        elif name == "adamw":
+            step = gradient / (np.abs(gradient) + 1e-8)
+        else:
+            trust = 0.001 * np.linalg.norm(before[key]) / np.linalg.norm(gradient) if gradient.ndim > 1 else 1
+            step = trust * gradient
+        np.testing.assert_allclose(before[key] - tensor.numpy(), rates[part] * step, rtol=1e-3, atol=3e-7, err_msg=key)
 
 
 def test_frozen_parameters_are_left_alone():

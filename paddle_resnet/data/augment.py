@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import paddle
-from numpy.typing import NDArray
 
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data import cutout, host_pixels
+from paddle_resnet.data.boxes import Booleans, Integers, random_boxes
+from paddle_resnet.data.erasing import Erasure, draw_erasure
+from paddle_resnet.data.mixing import Mixture, draw_mixture
 from paddle_resnet.data.resample import resample, resize_batch, triangle_weights
 from paddle_resnet.data.splits import Pixels
-
-LOG_ASPECT_RATIO = (math.log(3 / 4), math.log(4 / 3))
-BOX_ATTEMPTS = 10
-
-Integers = NDArray[np.int64]
-Booleans = NDArray[np.bool_]
+from paddle_resnet.data.trivial_augment import Distortions, distort, draw_distortions
 
 
 class Changes(NamedTuple):
@@ -33,6 +29,12 @@ class Changes(NamedTuple):
     """Where they are cut: ``[2, n]``, the crop's top and left, or of random-resized crops the boxes, ``[4, n]``."""
     hidden: Booleans | None
     """The pixels that cutout hides, ``[n, S, S]``; None without cutout."""
+    distortions: Distortions | None = None
+    """TrivialAugment's; None without it."""
+    erasure: Erasure | None = None
+    """What random erasing takes away; None without it."""
+    mixture: Mixture | None = None
+    """How images and classes are mixed in the end, by whoever has the classes; None without mixup and cutmix."""
 
 
 class Augment:
@@ -54,6 +56,8 @@ class Augment:
         self._resize = resize
         self._image_size = image_size
         self._mean_level = [255 * value for value in mean]
+        self.needs_host = config.trivial_augment
+        """Whether `on_host` alone can make the changes: Pillow makes some of them."""
 
     def __call__(self, images: paddle.Tensor, generator: np.random.Generator, size: int | None = None) -> paddle.Tensor:
         """Draw changes and make them on the device: ``[n, h, w, 3]`` to float32 levels 0..255, ``[n, S, S, 3]``."""
@@ -74,7 +78,16 @@ class Augment:
             places = generator.integers(0, largest, (2, count), endpoint=True) - pad
         side = self._scaled(self._config.cutout, size)
         hidden = cutout.random_square((count, size, size), side, generator) if side else None
-        return Changes(size, mirrored, places, hidden)
+        config = self._config
+        return Changes(
+            size,
+            mirrored,
+            places,
+            hidden,
+            draw_distortions(count, generator) if config.trivial_augment else None,
+            draw_erasure((count, size, size), config.erase, generator) if config.erase else None,
+            draw_mixture(count, size, config, generator) if config.mixup or config.cutmix else None,
+        )
 
     def on_device(self, images: paddle.Tensor, changes: Changes) -> paddle.Tensor:
         """Make the changes to ``[n, h, w, 3]`` on its device: float32 levels 0..255, ``[n, S, S, 3]``."""
@@ -84,7 +97,13 @@ class Augment:
             resized = resize_batch(images, self._scaled(self._resize, changes.size))
             top, left = changes.places
             levels = crop(resized, top, left, changes.size, changes.mirrored)
-        return levels if changes.hidden is None else cutout.fill(levels, changes.hidden, self._mean_level)
+        if changes.hidden is not None:
+            levels = cutout.fill(levels, changes.hidden, np.array(self._mean_level))
+        if changes.erasure is not None:
+            noise = np.zeros((*changes.erasure.where.shape, 3))
+            noise[changes.erasure.where] = changes.erasure.noise
+            levels = cutout.fill(levels, changes.erasure.where, noise)
+        return levels
 
     def on_host(self, images: Pixels, changes: Changes) -> Pixels:
         """Make the changes to uint8 ``[n, h, w, 3]`` on the host: uint8 ``[n, S, S, 3]``."""
@@ -94,8 +113,12 @@ class Augment:
             resized = host_pixels.resize(images, self._scaled(self._resize, changes.size))
             top, left = changes.places
             levels = host_pixels.crop(resized, top, left, changes.size, changes.mirrored)
+        if changes.distortions is not None:
+            distort(levels, changes.distortions)
         if changes.hidden is not None:
             levels[changes.hidden] = np.rint(self._mean_level)
+        if changes.erasure is not None:
+            levels[changes.erasure.where] = changes.erasure.noise
         return levels
 
     def _scaled(self, pixels: int, size: int) -> int:
@@ -128,35 +151,6 @@ def crop(images: paddle.Tensor, top: Integers, left: Integers, size: int, mirror
     pixels = paddle.concat([images.reshape([-1, channels]), paddle.zeros([1, channels], images.dtype)])
     flat = paddle.to_tensor(index.astype(np.int32).reshape(-1))
     return paddle.gather(pixels, flat).reshape([count, size, size, channels])
-
-
-def random_boxes(shape: Sequence[int], scale: tuple[float, float], generator: np.random.Generator) -> Integers:
-    """Draw a box for each image as torchvision's ``RandomResizedCrop.get_params`` does.
-
-    The area is a uniform share of the image's, the logarithm of the aspect ratio (width / height) uniform between those
-    of 3/4 and 4/3; the first of ten attempts that fits is taken, else the whole image.
-
-    Args:
-        shape: of the batch, ``[n, h, w, 3]``.
-        scale: least and largest share of the area.
-        generator: the source of random numbers.
-
-    Returns:
-        int64 ``[4, n]``: top, left, height and width of each box.
-    """
-    count, height, width, _ = shape
-    area = height * width * generator.uniform(*scale, (count, BOX_ATTEMPTS))
-    ratio = np.exp(generator.uniform(*LOG_ASPECT_RATIO, (count, BOX_ATTEMPTS)))
-    widths = np.rint(np.sqrt(area * ratio)).astype(np.int64)
-    heights = np.rint(np.sqrt(area / ratio)).astype(np.int64)
-    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
-    image, first = np.arange(count), fits.argmax(axis=1)
-    found = fits[image, first]
-    box_height = np.where(found, heights[image, first], height)
-    box_width = np.where(found, widths[image, first], width)
-    top = generator.integers(0, height - box_height, endpoint=True)
-    left = generator.integers(0, width - box_width, endpoint=True)
-    return np.stack([top, left, box_height, box_width])
 
 
 def resized_crop(images: paddle.Tensor, boxes: Integers, size: int, mirrored: Booleans) -> paddle.Tensor:

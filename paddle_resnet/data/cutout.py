@@ -23,10 +23,10 @@ def random_square(shape: Sequence[int], side: int, generator: np.random.Generato
     return rows[:, :, np.newaxis] & columns[:, np.newaxis, :]
 
 
-def fill(images: paddle.Tensor, hidden: Booleans, colour: Sequence[float]) -> paddle.Tensor:
-    """Give the hidden pixels ``[n, h, w]`` of float32 images ``[n, h, w, 3]`` one colour."""
+def fill(images: paddle.Tensor, hidden: Booleans, colours: NDArray[np.float64]) -> paddle.Tensor:
+    """Give the hidden pixels ``[n, h, w]`` of float32 images ``[n, h, w, 3]`` one colour ``[3]``, or each its own."""
     shown = paddle.to_tensor((~hidden[..., np.newaxis]).astype(np.float32))
-    return images * shown + (1 - shown) * paddle.to_tensor(np.array(colour, np.float32))
+    return images * shown + (1 - shown) * paddle.to_tensor(colours.astype(np.float32))
 
 
 def _stretch(centre: Integers, length: int, size: int) -> Booleans:

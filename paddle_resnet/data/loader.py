@@ -13,6 +13,7 @@ import paddle
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data.augment import Augment, Changes
 from paddle_resnet.data.host_pixels import centre_view
+from paddle_resnet.data.mixing import mix_images, mix_labels
 from paddle_resnet.data.normalize import Normalize
 from paddle_resnet.data.splits import Indices, Pixels, Split
 
@@ -31,7 +32,8 @@ class TrainLoader:
     An epoch that was stopped goes on with the generator's state of its beginning, which `state_dict` has, and with
     `first_batch` set: what is drawn for the batches before is drawn again, and no image of theirs is read.
 
-    For a CPU the changes are made on the host, by the prefetching thread; for a GPU they are made there.
+    For a CPU the changes are made on the host, by the prefetching thread; for a GPU they are made there, unless Pillow
+    has to make some of them (TrivialAugment). Mixup and cutmix come last, on the device.
     """
 
     def __init__(
@@ -83,7 +85,10 @@ class TrainLoader:
         return self._split.names(self.indices)
 
     def __iter__(self) -> Generator[Batch, None, None]:
-        """Yield ``[images float32 [n, 3, S, S], labels int64 [n, 1]]`` on the current device."""
+        """Yield ``[images float32 [n, 3, S, S], labels int64 [n, 1]]`` on the current device.
+
+        With mixup or cutmix, the partners' labels and the shares of the images' own follow, see `mix_labels`.
+        """
         first, self.first_batch = self.first_batch, 0
         if first == len(self):
             return
@@ -92,7 +97,7 @@ class TrainLoader:
         batches = order[: len(self) * self._batch_size].reshape(len(self), self._batch_size)
         size, stored = self.crop_size, self._split.batch(batches[0, :1]).shape[1:]
         draws = ((each, self._augment.draw((len(each), *stored), self.generator, size)) for each in batches)
-        on_host = paddle.get_device() == "cpu"
+        on_host = paddle.get_device() == "cpu" or self._augment.needs_host
 
         def read(task: tuple[Indices, Changes]) -> Pixels:
             indices, changes = task
@@ -106,7 +111,12 @@ class TrainLoader:
             self.indices = indices
             images = paddle.to_tensor(pixels)
             levels = images if on_host else self._augment.on_device(images, changes)
-            yield [self._normalize(levels), _column(self._split.labels[indices])]
+            labels = self._split.labels[indices]
+            if changes.mixture is None:
+                yield [self._normalize(levels), _column(labels)]
+            else:
+                mixed = mix_images(self._normalize(levels), changes.mixture)
+                yield [mixed, *mix_labels(labels, changes.mixture)]
 
 
 class ValidationLoader:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import paddle
-from paddle.nn import functional
+
+from paddle_resnet.training.loss import mixed_cross_entropy
 
 
 class SampleMeans(paddle.metric.Metric):
@@ -35,12 +36,22 @@ class SampleMeans(paddle.metric.Metric):
         """Go on from these sums."""
         self._loss, self._correct, self._samples = state["loss"], int(state["correct"]), int(state["samples"])
 
-    def compute(self, logits: paddle.Tensor, labels: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Return each sample's loss and whether it is right, both ``[n]``; labels are int64 ``[n, 1]``."""
+    def compute(
+        self,
+        logits: paddle.Tensor,
+        labels: paddle.Tensor,
+        partners: paddle.Tensor | None = None,
+        shares: paddle.Tensor | None = None,
+    ) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Return each sample's loss and whether it is right, both ``[n]``; labels are int64 ``[n, 1]``.
+
+        A mixed image (`data.mixing`) is right where the answer is the class of the larger share.
+        """
         with paddle.no_grad():
-            labels = labels.flatten()
-            losses = functional.cross_entropy(logits.astype("float32"), labels, reduction="none").flatten()
-            return losses, logits.argmax(axis=1) == labels
+            losses = mixed_cross_entropy(logits.astype("float32"), labels, partners, shares).flatten()
+            if partners is not None and shares is not None:
+                labels = paddle.where(shares >= 0.5, labels, partners)
+            return losses, logits.argmax(axis=1) == labels.flatten()
 
     def update(self, losses: np.ndarray, correct: np.ndarray) -> list[float]:
         """Count a batch in."""

@@ -64,6 +64,17 @@ class Milestones(WarmUp):
         return float(0.1 ** sum(step >= milestone for milestone in self.milestones))
 
 
+class Plateau(WarmUp):
+    """A tenth, and a tenth of that, whenever validation is at a standstill; see `plateau.ReduceOnPlateau`."""
+
+    reductions = 0
+    """How often the rate was reduced so far."""
+
+    def fall(self, step: int) -> float:
+        """``0.1 ** reductions``."""
+        return float(0.1**self.reductions)
+
+
 def make_schedule(train: TrainConfig, steps: int) -> paddle.optimizer.lr.LRScheduler:
     """Make the schedule of a run of `steps` steps; its peak is the config's learning rate."""
     warmup_steps = round(train.warmup * steps)
@@ -72,6 +83,8 @@ def make_schedule(train: TrainConfig, steps: int) -> paddle.optimizer.lr.LRSched
         factor = WarmupCosine(steps, warmup_steps)
     elif train.schedule == "one_cycle":
         factor = OneCycle(steps, warmup_steps)
+    elif train.schedule == "plateau":
+        factor = Plateau(steps, warmup_steps)
     else:
         factor = Milestones(steps, warmup_steps, train.milestones)
     return paddle.optimizer.lr.LambdaDecay(train.learning_rate, factor)

@@ -11,25 +11,22 @@ from pathlib import Path
 import numpy as np
 import paddle
 from paddle.callbacks import Callback, LRScheduler
-from paddle.static import InputSpec
 
 from paddle_resnet import runtime
 from paddle_resnet.config import Config
-from paddle_resnet.console import download_bar, logger
-from paddle_resnet.data import Normalize, Splits, TrainLoader, ValidationLoader, open_splits
+from paddle_resnet.console import logger
+from paddle_resnet.data import Normalize, ValidationLoader
 from paddle_resnet.errors import Stopped, UsageError
-from paddle_resnet.models import ImageClassifier, count_parameters, create_configured_model, load_pretrained
+from paddle_resnet.models import ImageClassifier
 from paddle_resnet.training import resuming
 from paddle_resnet.training.callbacks import Progress, Recorder
 from paddle_resnet.training.checkpoints import Checkpoints
 from paddle_resnet.training.course import BEGINNING, Course, put_back
-from paddle_resnet.training.cpu_backend import use_cpu_backend
 from paddle_resnet.training.ema import MovingAverage
 from paddle_resnet.training.interrupt import StopBetweenSteps
-from paddle_resnet.training.loss import SmoothedCrossEntropy
 from paddle_resnet.training.measures import SampleMeans
-from paddle_resnet.training.optimizer import make_optimizer
-from paddle_resnet.training.progressive import GrowingCrops, crop_sizes
+from paddle_resnet.training.preparation import make_model, make_train_loader, open_training
+from paddle_resnet.training.recipe import recipe_callbacks
 from paddle_resnet.training.resuming import Checkpoint
 from paddle_resnet.training.run_folder import RunFolder
 from paddle_resnet.training.session import LogFile, session, without_paddles_warnings
@@ -56,7 +53,7 @@ def train(config: Config) -> RunFolder:
             f"train.seeds {list(config.train.seeds)}: this trains one run, by train.seed; tools/train.py trains several"
         )
     with session(config) as (device, lines):
-        splits, network = _open(config)
+        splits, network = open_training(config)
         run, kept = RunFolder.create(config, splits)
         with run.alone():
             lines.setTarget(LogFile(run))
@@ -100,7 +97,7 @@ def _go_on(run: RunFolder) -> RunFolder:
         checkpoint = resuming.read_checkpoint(run)
         with session(run.config) as (device, lines):
             lines.setTarget(LogFile(run))
-            splits, network = _open(run.config, with_weights=checkpoint is None)
+            splits, network = open_training(run.config, with_weights=checkpoint is None)
             run = RunFolder(run.path, run.config, splits)
             if checkpoint is None:
                 logger.info("%s: no checkpoint yet, it begins again", run.path)
@@ -113,27 +110,6 @@ def _go_on(run: RunFolder) -> RunFolder:
             run.config.save(run.config_path)
             _fit(run, network, device, checkpoint)
     return run
-
-
-def _open(config: Config, *, with_weights: bool = True) -> tuple[Splits, ImageClassifier]:
-    """Open the images and build the network, with the weights it starts from unless they come from a checkpoint."""
-    with download_bar("data") as report:
-        splits = open_splits(config.data, report)
-    network = create_configured_model(config.model, len(splits.classes))
-    logger.info("%s: %s trainable parameters", config.model.name, f"{count_parameters(network):,}")
-    if with_weights and config.model.pretrained is not None:
-        with download_bar("weights") as report:
-            loaded = load_pretrained(network, config.model.name, config.model.pretrained, report=report)
-        logger.info("%s", loaded.summary())
-    logger.info(
-        "%s: %d training, %d validation and %d test images in %d classes",
-        config.data.source,
-        len(splits.train),
-        len(splits.validation),
-        len(splits.test),
-        len(splits.classes),
-    )
-    return splits, network
 
 
 def _fit(run: RunFolder, network: ImageClassifier, device: str, checkpoint: Checkpoint | None) -> None:
@@ -149,7 +125,7 @@ def _train(
     run: RunFolder, network: ImageClassifier, visual_dl: VisualDLLog, device: str, checkpoint: Checkpoint | None
 ) -> None:
     config, splits, normalize = run.config, run.splits(), run.normalize()
-    train_loader = _train_loader(run, normalize)
+    train_loader = make_train_loader(config, splits, normalize)
     validation_loader = ValidationLoader(
         splits.validation,
         batch_size=config.train.batch_size,
@@ -163,17 +139,8 @@ def _train(
     average = MovingAverage(network, config.train.ema) if config.train.ema is not None else None
     if checkpoint is not None:
         checkpoint.put_into(network, average)
-    use_cpu_backend(network, config.train.cpu_backend, device, config.train.cpu_precision)
-    model = paddle.Model(
-        network, InputSpec([None, 3, None, None], "float32", "images"), InputSpec([None, 1], "int64", "labels")
-    )
     means = SampleMeans()
-    model.prepare(
-        make_optimizer(network, config.train, len(train_loader)),
-        SmoothedCrossEntropy(config.train.label_smoothing),
-        means,
-        amp_configs="O1" if config.train.amp and device != "cpu" else None,
-    )
+    model = make_model(config, network, means, len(train_loader), device)
     if checkpoint is not None:
         checkpoint.put_into_optimizer(model)
 
@@ -181,9 +148,7 @@ def _train(
     callbacks: list[Callback] = [progress, StepSeeds(config.train.seed), recorder]
     if average is not None:
         callbacks.append(average)
-    if config.train.first_size is not None:
-        sizes = crop_sizes(config.train.first_size, config.data.image_size, config.train.epochs)
-        callbacks.append(GrowingCrops(train_loader, sizes))
+    callbacks += recipe_callbacks(config, network, model._optimizer, train_loader, lambda: recorder.records)
 
     start = checkpoint.position if checkpoint is not None else BEGINNING
     parts = [*callbacks, train_loader, visual_dl]
@@ -244,21 +209,8 @@ def _write_metrics(run: RunFolder, recorder: Recorder, device: str) -> None:
     )
 
 
-def _train_loader(run: RunFolder, normalize: Normalize) -> TrainLoader:
-    config, splits = run.config, run.splits()
-    return TrainLoader(
-        splits.train,
-        batch_size=config.train.batch_size,
-        image_size=config.data.image_size,
-        resize=splits.resize,
-        normalize=normalize,
-        augment=config.augment,
-        seed=config.train.seed,
-    )
-
-
 def _augmented_images(run: RunFolder, normalize: Normalize) -> np.ndarray:
     """Draw a grid of the first batch, from a loader of its own so that the run's random state is not touched."""
-    with contextlib.closing(iter(_train_loader(run, normalize))) as batches:
-        images, _ = next(batches)
+    with contextlib.closing(iter(make_train_loader(run.config, run.splits(), normalize))) as batches:
+        images, *_ = next(batches)
     return image_grid(normalize.denormalize(images[:GRID_IMAGES]))

@@ -1,0 +1,34 @@
+"""The parts of a recipe that act between epochs, as a config asks for them."""
+
+from __future__ import annotations
+
+import paddle
+from paddle.callbacks import Callback
+
+from paddle_resnet.config import Config
+from paddle_resnet.data import TrainLoader
+from paddle_resnet.models import ImageClassifier
+from paddle_resnet.training.fine_tuning import FrozenBody
+from paddle_resnet.training.progressive import GrowingCrops, crop_sizes
+from paddle_resnet.training.standstill import EarlyStopping, Records, ReduceOnPlateau
+
+
+def recipe_callbacks(
+    config: Config,
+    network: ImageClassifier,
+    optimizer: paddle.optimizer.Optimizer,
+    loader: TrainLoader,
+    records: Records,
+) -> list[Callback]:
+    """Make them; they stand after what records the epochs."""
+    train = config.train
+    callbacks: list[Callback] = []
+    if train.first_size is not None:
+        callbacks.append(GrowingCrops(loader, crop_sizes(train.first_size, config.data.image_size, train.epochs)))
+    if train.freeze_epochs > 0:
+        callbacks.append(FrozenBody(network, train.freeze_epochs, optimizer))
+    if train.schedule == "plateau":
+        callbacks.append(ReduceOnPlateau(optimizer._learning_rate, train.plateau_patience, records))
+    if train.patience is not None:
+        callbacks.append(EarlyStopping(train.patience, records))
+    return callbacks

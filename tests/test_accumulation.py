@@ -1,0 +1,71 @@
+"""A batch computed in pieces takes the step of the whole batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from paddle_resnet.training.accumulation import AccumulatingModel
+from paddle_resnet.training.loss import SmoothedCrossEntropy
+from paddle_resnet.training.measures import SampleMeans
+
+CLASSES, INPUTS = 4, 6
+
+
+def batches(images, steps=3):
+    generator = np.random.default_rng(0)
+    for _ in range(steps):
+        yield generator.normal(size=(images, INPUTS)).astype("float32"), generator.integers(0, CLASSES, (images, 1))
+
+
+def trained(images, piece):
+    """Train a linear network on batches, in pieces; return its weight and bias, and each step's loss and measures."""
+    paddle.seed(0)
+    network = nn.Linear(INPUTS, CLASSES)
+    model = AccumulatingModel(network, None, None, piece=piece)
+    optimizer = paddle.optimizer.Momentum(
+        0.3, 0.9, network.parameters(), weight_decay=0.01, grad_clip=nn.ClipGradByGlobalNorm(0.3)
+    )
+    model.prepare(optimizer, SmoothedCrossEntropy(0.1), SampleMeans())
+    outcomes = []
+    for inputs, labels in batches(images):
+        (loss,), (measures,) = model.train_batch([paddle.to_tensor(inputs)], [paddle.to_tensor(labels)])
+        outcomes.append([float(loss), *measures])
+    return network.weight.numpy(), network.bias.numpy(), outcomes
+
+
+def by_hand(images):
+    """The same training of the whole batch in float64; the loss is smoothed by 0.1."""
+    paddle.seed(0)
+    network = nn.Linear(INPUTS, CLASSES)
+    values = [network.weight.numpy().astype("float64"), network.bias.numpy().astype("float64")]
+    velocities = [0.0, 0.0]
+    losses = []
+    for inputs, labels in batches(images):
+        logits = inputs.astype("float64") @ values[0] + values[1]
+        logarithms = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        target = 0.9 * np.eye(CLASSES)[labels.ravel()] + 0.1 / CLASSES
+        losses.append(-(target * logarithms).sum(axis=1).mean())
+        error = (np.exp(logarithms) - target) / images
+        gradients = [inputs.T.astype("float64") @ error, error.sum(axis=0)]
+        scale = min(1.0, 0.3 / np.sqrt(sum((gradient**2).sum() for gradient in gradients)))
+        for place, gradient in enumerate(gradients):
+            velocities[place] = 0.9 * velocities[place] + scale * gradient + 0.01 * values[place]
+            values[place] = values[place] - 0.3 * velocities[place]
+    return *values, losses
+
+
+@pytest.mark.parametrize(("images", "piece"), [(40, 10), (35, 10), (40, 40), (3, 10)])
+def test_pieces_take_the_whole_batchs_step(images, piece):
+    weight, bias, outcomes = trained(images, piece)
+    expected_weight, expected_bias, losses = by_hand(images)
+    np.testing.assert_allclose(weight, expected_weight, atol=1e-6)
+    np.testing.assert_allclose(bias, expected_bias, atol=1e-6)
+    np.testing.assert_allclose([loss for loss, *_ in outcomes], losses, rtol=1e-6)
+
+
+def test_measures_count_each_image_once():
+    pieces, whole = (trained(35, piece)[2] for piece in (10, 35))
+    np.testing.assert_allclose(pieces, whole, rtol=1e-6)

@@ -1,0 +1,162 @@
+"""Random erasing and TrivialAugment, against the papers' ranges and by numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+from scipy.stats import chisquare, kstest, uniform
+
+from paddle_resnet.config import AugmentConfig
+from paddle_resnet.data.augment import Augment
+from paddle_resnet.data.erasing import draw_erasure
+from paddle_resnet.data.trivial_augment import OPERATIONS, Distortions, distort, draw_distortions
+
+NAMES = [operation.__name__.strip("_") for operation in OPERATIONS]
+
+
+def noise(count, side, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def test_an_erased_rectangle_is_of_the_papers_area_and_aspect_and_lies_inside():
+    count, side = 2000, 200
+    where = draw_erasure((count, side, side, 3), 0.5, np.random.default_rng(0)).where
+    erased = where.any(axis=(1, 2))
+    assert abs(erased.sum() - count / 2) < 4 * (count / 4) ** 0.5
+    tall, wide = where[erased].any(axis=2), where[erased].any(axis=1)
+    height, width = tall.sum(axis=1), wide.sum(axis=1)
+    np.testing.assert_array_equal(where[erased].sum(axis=(1, 2)), height * width)  # a rectangle
+    for line in (tall, wide):
+        assert (np.abs(np.diff(line.astype(int), axis=1)).sum(axis=1) <= 2).all()
+    assert kstest(height * width / side**2, uniform(0.02, 0.38).cdf).statistic < 0.06  # wide ones fit less often
+    ratio = height / width
+    assert 0.28 < ratio.min() < 0.35
+    assert 2.9 < ratio.max() < 3.6
+    assert abs(np.log(ratio).mean()) < 4 * np.log(ratio).std() / len(ratio) ** 0.5
+
+
+def test_what_is_erased_is_noise_and_the_rest_stays_on_host_and_device():
+    pixels = np.full((50, 16, 16, 3), 100, np.uint8)
+    augment = Augment(AugmentConfig(erase=1.0), 16, 16)
+    changes = augment.draw(pixels.shape, np.random.default_rng(1))
+    on_host = augment.on_host(pixels, changes)
+    np.testing.assert_array_equal(augment.on_device(paddle.to_tensor(pixels), changes).numpy(), on_host)
+    where = changes.erasure.where
+    assert where.any(axis=(1, 2)).all()
+    assert (on_host[~where] == 100).all()
+    _, frequency = np.unique(on_host[where] // 32, return_counts=True)
+    assert chisquare(frequency).pvalue > 0.01
+
+
+def changed(name, amount, images):
+    """The images after one operation of TrivialAugment."""
+    images = images.copy()
+    places = np.full(len(images), NAMES.index(name))
+    distort(images, Distortions(places, np.full(len(images), amount)))
+    return images
+
+
+def grey(images):
+    """Luma of ITU-R 601, as Pillow rounds it."""
+    red, green, blue = (images[..., channel].astype(int) for channel in range(3))
+    return (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
+
+
+def blended(images, others, amount):
+    """From `others` at factor 0 to the images at 1 and on."""
+    factor = 1 + 0.99 * amount
+    return np.clip(others + factor * (images.astype(float) - others), 0, 255)
+
+
+def shifted(images, amount):
+    """The pixel at column x is that at x + amount * 32; black from outside."""
+    result, by = np.zeros_like(images), int(32 * amount)
+    if by >= 0:
+        result[:, :, : 32 - by] = images[:, :, by:]
+    else:
+        result[:, :, -by:] = images[:, :, :by]
+    return result
+
+
+def equalized(images):
+    """Pillow's lookup table: half a step ahead, in whole numbers."""
+    result = np.empty_like(images)
+    for image, target in zip(images, result, strict=True):
+        for channel in range(3):
+            histogram = np.bincount(image[..., channel].ravel(), minlength=256)
+            step = (histogram.sum() - histogram[histogram > 0][-1]) // 255
+            table = (step // 2 + np.concatenate([[0], np.cumsum(histogram)[:-1]])) // step
+            target[..., channel] = np.clip(table, 0, 255)[image[..., channel]]
+    return result
+
+
+def stretched(images):
+    low, high = images.min(axis=(1, 2), keepdims=True), images.max(axis=(1, 2), keepdims=True)
+    return (images.astype(float) - low) * 255 / (high.astype(float) - low)
+
+
+REFERENCES = {
+    "identity": lambda images, amount: images,
+    "translate_x": shifted,
+    "translate_y": lambda images, amount: shifted(images.swapaxes(1, 2), amount).swapaxes(1, 2),
+    "brightness": lambda images, amount: blended(images, 0, amount),
+    "colour": lambda images, amount: blended(images, grey(images)[..., None], amount),
+    "contrast": lambda images, amount: blended(
+        images, np.floor(grey(images).mean(axis=(1, 2)) + 0.5)[:, None, None, None], amount
+    ),
+    "posterize": lambda images, amount: images & (0xFF << round(6 * abs(amount)) & 0xFF),
+    "solarize": lambda images, amount: np.where(images < round(255 * (1 - abs(amount))), images, 255 - images),
+    "autocontrast": lambda images, amount: stretched(images),
+    "equalize": lambda images, amount: equalized(images),
+}
+
+
+@pytest.mark.parametrize("amount", [-1.0, -0.3, 0.0, 0.5, 1.0])
+@pytest.mark.parametrize("name", REFERENCES)
+def test_an_operation_is_what_numpy_makes_of_it(name, amount):
+    images = (noise(4, 32) // 2 + 30).astype(np.uint8)
+    found = changed(name, amount, images).astype(float)
+    assert np.abs(found - REFERENCES[name](images, amount)).max() <= 1
+
+
+def test_shear_turn_and_sharpness():
+    images = noise(3, 16)
+    sheared = changed("shear_x", 1.0, images)
+    for row in range(16):
+        # The pixel's centre, 0.99 of its row to the right.
+        source = np.floor(np.arange(16) + 0.5 + 0.99 * (row + 0.5)).astype(int)
+        expected = np.where((source < 16)[None, :, None], images[:, row, source.clip(0, 15)], 0)
+        np.testing.assert_array_equal(sheared[:, row], expected)
+    by_rows = changed("shear_y", -0.5, images)
+    expected = changed("shear_x", -0.5, np.ascontiguousarray(images.swapaxes(1, 2))).swapaxes(1, 2)
+    np.testing.assert_array_equal(by_rows, expected)
+    quarter = changed("rotate", 90 / 135, images)
+    np.testing.assert_array_equal(quarter, np.rot90(images, axes=(1, 2)))
+    flat = np.full((1, 16, 16, 3), 90, np.uint8)
+    flat[0, 8, 8] = 142
+    softened, sharpened = changed("sharpness", -1.0, flat), changed("sharpness", 1.0, flat)
+    # Pillow's smoothing gives the middle 5 of 13 parts: 52 levels above the rest become 20.
+    assert softened[0, 8, 8, 0] == pytest.approx(110 + 0.01 * 32, abs=1)
+    assert sharpened[0, 8, 8, 0] == pytest.approx(142 + 0.99 * 32, abs=1)
+
+
+def test_operations_strengths_and_directions_are_uniform():
+    distortions = draw_distortions(20_000, np.random.default_rng(0))
+    assert len(NAMES) == 14
+    assert chisquare(np.bincount(distortions.operations, minlength=14)).pvalue > 0.01
+    strengths = np.rint(30 * np.abs(distortions.amounts))
+    assert np.array_equal(np.unique(strengths), np.arange(31))
+    assert chisquare(np.bincount(strengths.astype(int))).pvalue > 0.01
+    assert abs(np.mean(distortions.amounts[strengths > 0] > 0) - 0.5) < 4 * 0.5 / 20_000**0.5
+
+
+def test_the_host_distorts_after_the_crop():
+    pixels = noise(40, 16)
+    plain, distorting = Augment(AugmentConfig(), 16, 16), Augment(AugmentConfig(trivial_augment=True), 16, 16)
+    assert (plain.needs_host, distorting.needs_host) == (False, True)
+    changes = distorting.draw(pixels.shape, np.random.default_rng(0))
+    expected = pixels.copy()
+    distort(expected, changes.distortions)
+    np.testing.assert_array_equal(distorting.on_host(pixels, changes), expected)
+    assert (expected != pixels).any(axis=(1, 2, 3)).sum() > 20
