@@ -85,3 +85,30 @@ def test_what_was_validated_is_what_is_loaded(runs, which):
             correct += list(network(normalize(paddle.to_tensor(images))).numpy().argmax(axis=1) == labels)
     assert state["validation_top1"] == pytest.approx(np.mean(correct))
     assert state["averaged_steps"] == state["epoch"] * (len(splits.train) // 100)
+
+
+def test_the_average_is_evaluated_and_exported(runs):
+    """The probabilities of the kept weights, computed here, against the report and the exported model."""
+    from paddle_resnet.data import uint8_batches
+    from paddle_resnet.deploy import Predictor, export_run
+    from paddle_resnet.evaluation import evaluate_run
+    from paddle_resnet.models import create_model
+
+    run = runs[0]
+    splits, normalize = run.splits(), run.normalize()
+    pixels = np.concatenate([images for images, _ in uint8_batches(splits.test, 100, splits.resize, 8)])
+
+    def scores(weights):
+        network = create_model("resnet20", num_classes=10)
+        network.set_state_dict(read_state_dict(weights))
+        network.eval()
+        with paddle.no_grad():
+            return paddle.nn.functional.softmax(network(normalize(paddle.to_tensor(pixels)))).numpy()
+
+    last, best = run.checkpoint_path("last"), run.checkpoint_path("best")
+    expected = scores(best / "model.pdparams")
+    evaluation = evaluate_run(run)
+    np.testing.assert_allclose(evaluation.scores, expected, atol=1e-5)
+    with Predictor(export_run(run).path, device="cpu") as predictor:
+        np.testing.assert_allclose(predictor.scores(pixels), expected, atol=1e-4)
+    assert np.abs(scores(last / "trained.pdparams") - expected).max() > 0.01
