@@ -53,9 +53,9 @@ def mix_images(images: paddle.Tensor, mixture: Mixture) -> paddle.Tensor:
     if mixture.box is None:
         return images * mixture.share + partners * (1 - mixture.share)
     top, left, bottom, right = mixture.box
-    mixed = images.clone()
-    mixed[:, :, top:bottom, left:right] = partners[:, :, top:bottom, left:right]
-    return mixed
+    inside = np.zeros((1, 1, *images.shape[2:]), dtype=bool)
+    inside[:, :, top:bottom, left:right] = True
+    return paddle.where(paddle.to_tensor(inside), partners, images)
 
 
 def mix_labels(labels: NDArray[np.int64], mixture: Mixture) -> list[paddle.Tensor]:
