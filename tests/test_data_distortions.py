@@ -159,4 +159,6 @@ def test_the_host_distorts_after_the_crop():
     expected = pixels.copy()
     distort(expected, changes.distortions)
     np.testing.assert_array_equal(distorting.on_host(pixels, changes), expected)
+    called = distorting(paddle.to_tensor(pixels), np.random.default_rng(0))
+    np.testing.assert_array_equal(called.numpy(), expected)
     assert (expected != pixels).any(axis=(1, 2, 3)).sum() > 20

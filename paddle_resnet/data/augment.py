@@ -27,18 +27,18 @@ class Changes(NamedTuple):
     """Which are flipped left to right, ``[n]``."""
     places: Integers
     """Where they are cut: ``[2, n]``, the crop's top and left, or of random-resized crops the boxes, ``[4, n]``."""
+    distortions: Distortions | None
+    """TrivialAugment's; None without it."""
     hidden: Booleans | None
     """The pixels that cutout hides, ``[n, S, S]``; None without cutout."""
-    distortions: Distortions | None = None
-    """TrivialAugment's; None without it."""
-    erasure: Erasure | None = None
+    erasure: Erasure | None
     """What random erasing takes away; None without it."""
-    mixture: Mixture | None = None
+    mixture: Mixture | None
     """How images and classes are mixed in the end, by whoever has the classes; None without mixup and cutmix."""
 
 
 class Augment:
-    """Crop, flip and hide a square at random; the geometry is evaluation's unless `scale` asks for another.
+    """Crop, flip, distort and hide parts at random; the geometry is evaluation's unless `scale` asks for another.
 
     With `scale`, a box of a random share of the stored picture is resized (Szegedy et al. 2015, arXiv:1409.4842;
     torchvision's RandomResizedCrop). Otherwise the picture is resized as for evaluation, zero-padded and cropped at
@@ -60,8 +60,14 @@ class Augment:
         """Whether `on_host` alone can make the changes: Pillow makes some of them."""
 
     def __call__(self, images: paddle.Tensor, generator: np.random.Generator, size: int | None = None) -> paddle.Tensor:
-        """Draw changes and make them on the device: ``[n, h, w, 3]`` to float32 levels 0..255, ``[n, S, S, 3]``."""
-        return self.on_device(images, self.draw(images.shape, generator, size))
+        """Draw changes and make them: ``[n, h, w, 3]`` to float32 levels 0..255 on the device, ``[n, S, S, 3]``.
+
+        All but the mixture, which is for whoever has the classes.
+        """
+        changes = self.draw(images.shape, generator, size)
+        if self.needs_host:
+            return paddle.to_tensor(self.on_host(images.numpy(), changes)).astype("float32")
+        return self.on_device(images, changes)
 
     def draw(self, shape: Sequence[int], generator: np.random.Generator, size: int | None = None) -> Changes:
         """Draw the changes to a batch of `shape`, ``[n, h, w, 3]``, that becomes ``[n, size, size, 3]``.
@@ -76,17 +82,15 @@ class Augment:
             pad = self._scaled(self._config.pad, size)
             largest = self._scaled(self._resize, size) + 2 * pad - size
             places = generator.integers(0, largest, (2, count), endpoint=True) - pad
-        side = self._scaled(self._config.cutout, size)
-        hidden = cutout.random_square((count, size, size), side, generator) if side else None
-        config = self._config
+        config, seen, side = self._config, (count, size, size, 3), self._scaled(self._config.cutout, size)
         return Changes(
-            size,
-            mirrored,
-            places,
-            hidden,
-            draw_distortions(count, generator) if config.trivial_augment else None,
-            draw_erasure((count, size, size), config.erase, generator) if config.erase else None,
-            draw_mixture(count, size, config, generator) if config.mixup or config.cutmix else None,
+            size=size,
+            mirrored=mirrored,
+            places=places,
+            distortions=draw_distortions(count, generator) if config.trivial_augment else None,
+            hidden=cutout.random_square(seen, side, generator) if side else None,
+            erasure=draw_erasure(seen, config.erase, generator) if config.erase else None,
+            mixture=draw_mixture(count, size, config, generator) if config.mixup or config.cutmix else None,
         )
 
     def on_device(self, images: paddle.Tensor, changes: Changes) -> paddle.Tensor:

@@ -1,4 +1,4 @@
-"""Random boxes: of random-resized crops, and of what random erasing takes away."""
+"""Boxes in images: of random-resized crops, and of what cutout and random erasing take away."""
 
 from __future__ import annotations
 
@@ -56,3 +56,9 @@ def placed(shape: Sequence[int], box_height: Integers, box_width: Integers, gene
     top = generator.integers(0, shape[1] - box_height, endpoint=True)
     left = generator.integers(0, shape[2] - box_width, endpoint=True)
     return np.stack([top, left, box_height, box_width])
+
+
+def stretch(first: Integers, length: int | Integers, size: int) -> Booleans:
+    """Which pixels of a line of `size` lie in the stretch of `length` from each of `first` on: ``[n, size]``."""
+    pixel, first = np.arange(size), first[:, np.newaxis]
+    return (pixel >= first) & (pixel < first + np.reshape(length, (-1, 1)))

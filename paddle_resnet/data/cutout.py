@@ -8,8 +8,7 @@ import numpy as np
 import paddle
 from numpy.typing import NDArray
 
-Integers = NDArray[np.int64]
-Booleans = NDArray[np.bool_]
+from paddle_resnet.data.boxes import Booleans, stretch
 
 
 def random_square(shape: Sequence[int], side: int, generator: np.random.Generator) -> Booleans:
@@ -18,8 +17,8 @@ def random_square(shape: Sequence[int], side: int, generator: np.random.Generato
     Its centre is anywhere in the image, so a square at the edge shows only in part, as in the paper.
     """
     count, height, width = shape[:3]
-    rows = _stretch(generator.integers(0, height, count), side, height)
-    columns = _stretch(generator.integers(0, width, count), side, width)
+    rows = stretch(generator.integers(0, height, count) - side // 2, side, height)
+    columns = stretch(generator.integers(0, width, count) - side // 2, side, width)
     return rows[:, :, np.newaxis] & columns[:, np.newaxis, :]
 
 
@@ -27,10 +26,3 @@ def fill(images: paddle.Tensor, hidden: Booleans, colours: NDArray[np.float64]) 
     """Give the hidden pixels ``[n, h, w]`` of float32 images ``[n, h, w, 3]`` one colour ``[3]``, or each its own."""
     shown = paddle.to_tensor((~hidden[..., np.newaxis]).astype(np.float32))
     return images * shown + (1 - shown) * paddle.to_tensor(colours.astype(np.float32))
-
-
-def _stretch(centre: Integers, length: int, size: int) -> Booleans:
-    """Which pixels of a line of `size` lie in a stretch of `length` around each centre, ``[n, size]``."""
-    first = (centre - length // 2)[:, np.newaxis]
-    pixel = np.arange(size)
-    return (pixel >= first) & (pixel < first + length)

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from paddle_resnet.data.boxes import Booleans, placed, random_sides
+from paddle_resnet.data.boxes import Booleans, placed, random_sides, stretch
 from paddle_resnet.data.splits import Pixels
 
 AREA = (0.02, 0.4)
@@ -33,13 +32,7 @@ def draw_erasure(shape: Sequence[int], probability: float, generator: np.random.
     height, width, fits = random_sides(shape, AREA, LOG_ASPECT_RATIO, generator)
     erased = fits & (generator.random(shape[0]) < probability)
     top, left, height, width = placed(shape, np.where(erased, height, 0), np.where(erased, width, 0), generator)
-    rows = _stretch(top, height, shape[1])
-    columns = _stretch(left, width, shape[2])
+    rows = stretch(top, height, shape[1])
+    columns = stretch(left, width, shape[2])
     where = rows[:, :, np.newaxis] & columns[:, np.newaxis, :]
     return Erasure(where, generator.integers(0, 256, (np.count_nonzero(where), 3), dtype=np.uint8))
-
-
-def _stretch(first: NDArray[np.int64], length: NDArray[np.int64], size: int) -> Booleans:
-    """Which pixels of a line of `size` lie in a stretch of `length` from `first` on, ``[n, size]``."""
-    pixel = np.arange(size)
-    return (pixel >= first[:, np.newaxis]) & (pixel < (first + length)[:, np.newaxis])
