@@ -16,6 +16,7 @@ import argparse
 
 import cli
 from paddle_resnet.config import Config
+from paddle_resnet.errors import UsageError
 
 
 def main() -> None:
@@ -32,6 +33,8 @@ def main() -> None:
 
 
 def _find(arguments: argparse.Namespace) -> None:
+    if arguments.lowest >= arguments.highest:
+        raise UsageError(f"--from {arguments.lowest:g} must be below --to {arguments.highest:g}")
     config = Config.load(arguments.config, arguments.override)
     cli.prepare()
     from paddle_resnet.evaluation.rate_report import report_folder, write_report
