@@ -47,7 +47,7 @@ BACKENDS = ["native"] if onednn.unavailable_reason("cpu") else ["native", "onedn
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
 def test_only_the_head_moves_while_the_rest_is_frozen(weights, tmp_path, backend, optimizer):
     """Neither decay nor momentum moves what is frozen, and its running statistics stay."""
     found = trained(weights, tmp_path, backend, 1, freeze_epochs=1, optimizer=optimizer)
@@ -67,7 +67,7 @@ def test_backends_agree_on_a_frozen_epoch_and_all_moves_after_it(weights, tmp_pa
             np.testing.assert_allclose(other[name], first, atol=2e-4, err_msg=name)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lars"])
+@pytest.mark.parametrize("optimizer", ["adamw", "lars", "muon"])
 def test_a_run_stopped_behind_its_frozen_epoch_goes_on_exactly(weights, tmp_path, monkeypatch, optimizer):
     options = {"freeze_epochs": 1, "optimizer": optimizer, "schedule": "plateau", "plateau_patience": 1, "patience": 2}
     whole = trained(weights, tmp_path / "whole", "native", 2, **options)

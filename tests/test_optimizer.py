@@ -195,6 +195,23 @@ def test_parts_further_from_the_head_learn_slower_and_are_clipped_together(name)
         np.testing.assert_allclose(before[key] - tensor.numpy(), rates[part] * step, rtol=1e-3, atol=3e-7, err_msg=key)
 
 
+def test_muons_filters_too_learn_slower_further_from_the_head():
+    """As those of a network whose rate is that share everywhere."""
+
+    def moved(**rates):
+        paddle.seed(0)
+        network = create_model("resnet8", num_classes=3)
+        optimizer = make_optimizer(network, TrainConfig(optimizer="muon", schedule="step", warmup=0, **rates), 10)
+        before = network.layer2[0].conv1.weight.numpy()
+        network(paddle.ones([2, 3, 8, 8])).sum().backward()
+        optimizer.step()
+        return network.layer2[0].conv1.weight.numpy() - before
+
+    slower = moved(learning_rate=0.2, layer_decay=0.5)
+    np.testing.assert_allclose(slower, moved(learning_rate=0.2 / 4), atol=1e-6)
+    assert np.abs(slower).max() > 1e-4
+
+
 def test_frozen_parameters_are_left_alone():
     network = Tiny()
     network.linear.bias.stop_gradient = True

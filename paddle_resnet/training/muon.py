@@ -79,6 +79,7 @@ class Muon(paddle.optimizer.Momentum):
             velocity.scale_(self._momentum).add_(gradient)
             step = orthogonalise((gradient + self._momentum * velocity).reshape([parameter.shape[0], -1]))
             norm = parameter.norm()
-            moved = parameter - (self.get_lr() * norm / step.norm()) * step.reshape(parameter.shape)
+            rate = self.get_lr() * parameter.optimize_attr["learning_rate"]
+            moved = parameter - (rate * norm / step.norm()) * step.reshape(parameter.shape)
             parameter.set_value(moved * (norm / moved.norm()))
         return None
