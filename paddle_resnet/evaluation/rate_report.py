@@ -51,8 +51,8 @@ def draw_sweep(sweep: Sweep, title: str) -> Figure:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # the common style does not typeset powers
     axes.xaxis.set_minor_formatter(NullFormatter())
-    finite = [loss for loss in sweep.smoothed if math.isfinite(loss)]
-    axes.set_ylim(0.9 * min(finite), MOST * finite[0])
+    least = min(loss for loss in sweep.losses if math.isfinite(loss))
+    axes.set_ylim(0.9 * least, MOST * sweep.losses[0])
     axes.set_xlabel("learning rate")
     axes.set_title("loss (nats)", loc="left")
     axes.grid(True, axis="y")
