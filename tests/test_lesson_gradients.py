@@ -10,7 +10,7 @@ from paddle.nn import functional
 
 from paddle_resnet.lessons import Effort, run_lesson
 from paddle_resnet.lessons.gradient_norms import LayerGradients, measure_gradients
-from paddle_resnet.lessons.gradient_subjects import digit_batches, make_network
+from paddle_resnet.lessons.gradient_subjects import image_batches, make_network
 from paddle_resnet.models import create_model
 
 
@@ -50,7 +50,9 @@ def test_a_gradient_is_the_slope_of_the_loss():
 
 
 def test_growth_is_the_factor_of_a_geometric_series():
-    gradients = LayerGradients(("a", "b", "c", "d"), 5.0 * 1.25 ** np.array([3.0, 2.0, 1.0, 0.0]), loss=1.0)
+    lengths = np.array([1.0, 4.0, 2.0, 3.0])
+    norms = lengths * 5.0 * 1.25 ** np.array([3.0, 2.0, 1.0, 0.0])
+    gradients = LayerGradients(("a", "b", "c", "d"), norms, lengths, loss=1.0)
     assert gradients.growth == pytest.approx(1.25)
     assert gradients.first_to_last == pytest.approx(1.25**3)
 
@@ -60,7 +62,7 @@ def test_measuring_leaves_the_network_as_it_was():
     # Paddle counts BatchNorm's running statistics among the parameters; those move in training mode.
     learned = [parameter for parameter in network.parameters() if not parameter.stop_gradient]
     weights = [value.numpy().copy() for value in learned]
-    images, labels = next(iter(digit_batches()))
+    images, labels = next(iter(image_batches(Effort())))
     measure_gradients(network, images[:4], labels[:4])
     for value, weight in zip(learned, weights, strict=True):
         np.testing.assert_array_equal(value.numpy(), weight)
@@ -82,7 +84,7 @@ def test_without_batch_norm_the_weights_are_the_same_and_no_normalisation_is_lef
 
 def test_every_convolution_is_measured_in_its_order():
     network = make_network(("resnet", 20))
-    images, labels = next(iter(digit_batches()))
+    images, labels = next(iter(image_batches(Effort())))
     names = measure_gradients(network, images[:4], labels[:4]).names
     assert len(names) == 19  # and one linear layer
     assert names[:3] == ("conv1", "layer1.0.conv1", "layer1.0.conv2")

@@ -20,6 +20,7 @@ from paddle_resnet.lessons.measured_training import (
     seeds_of,
     train_and_measure,
 )
+from paddle_resnet.lessons.measured_where import measured_where
 from paddle_resnet.lessons.network_costs import follow
 from paddle_resnet.lessons.page import Number, Page
 from paddle_resnet.lessons.spread import Spread
@@ -144,10 +145,10 @@ def _time(page: Page, effort: Effort) -> None:
         f"""Layers come one after the other, so more of them cannot be computed side by side: time follows depth as
         well. resnet{DEPTHS[-1]} took {ratio:.1f} times as long as resnet{DEPTHS[0]} here; it has
         {(DEPTHS[-1] - 2) / (DEPTHS[0] - 2):.1f} times the layers in its stages. (Medians of {rounds}
-        round{"s" * (rounds > 1)} in turns, on this machine's CPU.)""",
-        f"""各层只能依次计算，多出来的层无法并行，所以时间也随深度增长。这里 resnet{DEPTHS[-1]} 用时
+        round{"s" * (rounds > 1)} in turns. {measured_where().en})""",
+        f"""各层只能依次计算，多出来的层无法并行，所以时间也随深度增长。这里，resnet{DEPTHS[-1]} 用时
         是 resnet{DEPTHS[0]} 的 {ratio:.1f} 倍，而各阶段的层数是后者的 {(DEPTHS[-1] - 2) / (DEPTHS[0] - 2):.1f} 倍。
-        （轮流测 {rounds} 次取中位数，在本机 CPU 上。）""",
+        （轮流测 {rounds} 次取中位数。{measured_where().zh}）""",
     )
 
 
@@ -187,7 +188,7 @@ def _record(page: Page, name: str, trainings: Sequence[MeasuredTraining]) -> Non
 
 
 def _say_what_is_trained(page: Page, config: Config, depths: Sequence[int], seeds: Sequence[int]) -> None:
-    page.heading("What it buys", "换来什么")
+    page.heading("What it buys", "换来了什么")
     names = ", ".join(f"resnet{depth}" for depth in depths)
     names_zh = "、".join(f"resnet{depth}" for depth in depths)
     epochs = config.train.epochs

@@ -94,8 +94,8 @@ def _show_question(page: Page, plan: Plan, source: Task, target: Task) -> None:
         images is that worth? To ask without downloading any weights, five classes are the old task, and the other five
         the new.""",
         """常说学过一个任务的网络，用更少的图像就能学会下一个，因为它的前几层看到的是任何任务都需要的边缘与笔画
-        （Yosinski 等 2014，https://arxiv.org/abs/1411.1792）。这究竟值多少张图像？为了不下载任何权重，这里把五个类别当
-        作旧任务，另外五个当作新任务。""",
+        （Yosinski 等 2014，https://arxiv.org/abs/1411.1792 ）。这究竟值多少张图像？为了不下载任何权重，这里把五个类别
+        当作旧任务，另外五个当作新任务。""",
     )
     page.values(
         f"old task   {', '.join(source.classes)}: {len(source.train):,} training images, all of them used",
@@ -120,7 +120,7 @@ def _show_question(page: Page, plan: Plan, source: Task, target: Task) -> None:
 
 
 def _show_what_is_taken(page: Page, plan: Plan) -> None:
-    page.heading("What a start takes over", "起点带来了什么")
+    page.heading("What a start takes over", "从旧任务带来了什么")
     old, new = (create_model(plan.config.model.name, classes) for classes in (10, 5))
     report = load_weights(new, {name: tensor.numpy() for name, tensor in old.state_dict().items()})
     learnt = sum(new.state_dict()[name].size for name in report.loaded)
@@ -201,7 +201,7 @@ def _key(start: str) -> str:
 
 
 def _show_gain(page: Page, plan: Plan, results: Results) -> None:
-    page.heading("What the start was worth", "起点值多少")
+    page.heading("What the start was worth", "预训练值多少")
     by_chance = 1 - 0.95 ** len(plan.numbers)
     page.table(
         [
@@ -292,8 +292,8 @@ def _explain(page: Page, plan: Plan, results: Results, target: Task) -> None:
         """The lesson in it: before crediting a pretrained start, train from scratch with the same budget and several
         seeds, and pair the differences. Given enough images and steps, training from scratch caught up with ImageNet's
         weights on COCO's object detection (He, Girshick and Dollár 2018, https://arxiv.org/abs/1811.08883).""",
-        """由此得到的教训：在把功劳归于预训练之前，先用同样的预算、若干个种子从零训练一遍，再逐对相减。在 COCO 目标检测
-        上，只要图像与步数足够，从零训练就追上了 ImageNet 权重
-        （He、Girshick 与 Dollár 2018，https://arxiv.org/abs/1811.08883）。""",
+        """由此得到的经验：在把功劳归于预训练之前，先用同样的预算、若干个种子从零训练一遍，再逐对相减。在 COCO 目标检
+        测上，只要图像与步数足够，从零训练就追上了 ImageNet 权重
+        （He、Girshick 与 Dollár 2018，https://arxiv.org/abs/1811.08883 ）。""",
     )
     page.record(scratch_at_most=scratch.mean, pixels_at_most=pixels.mean)
