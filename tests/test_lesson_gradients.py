@@ -8,21 +8,75 @@ import pytest
 from paddle import nn
 from paddle.nn import functional
 
-from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons import Effort, gradient_training, run_lesson
 from paddle_resnet.lessons.gradient_norms import LayerGradients, measure_gradients
-from paddle_resnet.lessons.gradient_subjects import image_batches, make_network
+from paddle_resnet.lessons.gradient_subjects import image_batches, make_network, recordable
 from paddle_resnet.models import create_model
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    return run_lesson("gradients", tmp_path_factory.mktemp("gradients"), Effort(scale=0.1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gradient_training, "TRAINED_DEPTHS", {True: (20, 56), False: (20, 56)})
+        return run_lesson("gradients", tmp_path_factory.mktemp("gradients"), Effort(scale=0.1))
 
 
 def test_the_chains_are_those_of_the_closed_form(page):
     weights = np.array([0.1, 0.5])
     np.testing.assert_allclose(page.numbers["chain_plain"], weights**20, rtol=1e-12)
     np.testing.assert_allclose(page.numbers["chain_shortcut"], (1 + weights) ** 20, rtol=1e-12)
+
+
+def test_with_batch_norm_the_plain_networks_gradient_explodes_near_the_theorys_factor(page):
+    """Yang et al. 2019: sqrt(pi / (pi - 1)) = 1.211 a layer for wide layers; a residual network stays far below."""
+    numbers = page.numbers
+    for depth in (56, 110):
+        plain, residual = (
+            numbers[f"plain{depth}_with_batch_norm_growth"],
+            numbers[f"resnet{depth}_with_batch_norm_growth"],
+        )
+        assert 1.12 < plain < 1.25
+        assert 1 < residual < 1.08
+    assert numbers["plain110_with_batch_norm_first_to_last"] > 1e5 > numbers["resnet110_with_batch_norm_first_to_last"]
+    assert numbers["vanishing_with_batch_norm"] == []
+
+
+def test_without_batch_norm_the_sum_of_the_residual_network_grows(page):
+    numbers = page.numbers
+    for depth in (20, 56, 110):
+        assert numbers[f"plain{depth}_without_batch_norm_loss"] == pytest.approx(np.log(10), abs=0.3)
+        assert numbers[f"resnet{depth}_without_batch_norm_loss"] > 5
+
+
+def test_the_first_steps_lengthen_the_weights_of_the_deep_plain_network(page):
+    """Two steps here: the first alone moves its first convolution by a hundred times its length."""
+    numbers = page.numbers
+    plain, residual = (numbers[f"{kind}56_with_batch_norm_trained_lengthened"] for kind in ("plain", "resnet"))
+    assert plain > 30
+    assert 1 < residual < plain / 5
+    assert "plain56" in numbers["small_after_training"]
+    assert "resnet56" in numbers["stopped_without_batch_norm"]
+
+
+def test_before_batch_norm_longer_weights_leave_the_scale_free_gradient():
+    """The closed form: the gradient of weights a times as long is 1/a of what it was."""
+    images, labels = next(iter(image_batches(Effort())))
+    network = make_network(("plain", 20))
+    before = measure_gradients(network, images[:8], labels[:8])
+    weight = network.layer2[1].conv1.weight
+    weight.set_value(weight * 64)
+    after = measure_gradients(network, images[:8], labels[:8])
+    index = before.names.index("layer2.1.conv1")
+    assert after.lengths[index] == pytest.approx(64 * before.lengths[index], rel=1e-6)
+    assert after.scale_free[index] == pytest.approx(before.scale_free[index], rel=0.02)
+    assert after.relative[index] == pytest.approx(before.relative[index] / 64**2, rel=0.02)
+
+
+def test_what_is_no_number_has_no_growth_and_can_be_recorded():
+    gradients = LayerGradients(("a", "b"), np.array([np.nan, 0.0]), np.ones(2), loss=float("inf"))
+    assert np.isnan(gradients.growth)
+    assert recordable(gradients.norms) == ["not finite", 0.0]
+    assert recordable(gradients.loss) == "not finite"
 
 
 def test_a_gradient_is_the_slope_of_the_loss():

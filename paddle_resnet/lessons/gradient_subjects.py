@@ -59,6 +59,11 @@ def scientific(value: float) -> str:
     return f"{value:.1e}"
 
 
+def multiple(value: float) -> str:
+    """How many times: three digits, and a power of ten where the number is large."""
+    return f"{value:.3g}" if value < 1000 else scientific(value)
+
+
 def listed(names: Sequence[str], *, zh: bool = False) -> str:
     """Names in a row, or that there is none."""
     return ("、" if zh else ", ").join(names) or ("无" if zh else "none of them")

@@ -20,6 +20,7 @@ from paddle_resnet.lessons.gradient_subjects import (
     Key,
     listed,
     make_network,
+    multiple,
     record_gradients,
     recordable,
     scientific,
@@ -179,7 +180,7 @@ def _row(trained: Trained) -> list[str | Text]:
         f"{trained.after.loss:.3g}",
         scientific(trained.before.first_to_last),
         scientific(trained.after.first_to_last),
-        f"{trained.lengthened:.3g}" if trained.lengthened < 1000 else scientific(trained.lengthened),
+        multiple(trained.lengthened),
         scientific(trained.scale_free),
     ]
 
@@ -190,17 +191,17 @@ def _interpret_normalized(page: Page, outcomes: Outcomes) -> None:
     lost = _named(outcomes, lambda trained: trained.scale_free < SMALL)
     page.record(small_after_training=[*small], small_without_length=[*lost])
     depth = TRAINED_DEPTHS[True][-1]
-    plain, residual = (scientific(outcomes[kind, depth].lengthened) for kind in KINDS)
+    plain, residual = (multiple(outcomes[kind, depth].lengthened) for kind in KINDS)
     page.say(
         f"""With BatchNorm, the relative gradient of the first convolution is now less than a tenth of the last one's
-        in {listed(small)}. The first steps did that themselves. A convolution before BatchNorm may be scaled without
+        in {listed(small)}. Long weights are one reason. A convolution before BatchNorm may be scaled without
         changing the answer, so its gradient is at right angles to its weights, and a step lengthens them; where the
         gradient explodes, the step is enormous. The first convolution's weights are {plain} times as long as they were
         in plain{depth}, and {residual} times in resnet{depth}. Weights a times as long have 1/a of the gradient, and
         1/a^2 of it relative to their length: such a layer hardly moves any more, and what its weights had to say at
         first is lost.""",
         f"""有批归一化时，第一个卷积的相对梯度现在小于最后一个的十分之一的有：{listed(small, zh=True)}。
-        这是最初几步自己造成的：批归一化之前的卷积整体缩放不影响输出，所以梯度与权重垂直，每走一步都会使权重变长；
+        原因之一是权重变长：批归一化之前的卷积整体缩放不影响输出，所以梯度与权重垂直，每走一步都会使权重变长；
         梯度爆炸之处，这一步极大。第一个卷积的权重长度，在 plain{depth} 中变为原来的 {plain} 倍，
         在 resnet{depth} 中变为 {residual} 倍。权重长到 a 倍，梯度就变成 1/a，相对于权重长度则是 1/a^2：
         这样的层几乎不再变化，权重最初的内容也丢失了。""",
@@ -221,12 +222,12 @@ def _interpret_bare(page: Page, outcomes: Outcomes) -> None:
     page.record(stopped_without_batch_norm=[*stopped])
     if stopped:
         largest = {f"{kind}{depth}": outcomes[kind, depth].before.relative.max() for kind, depth in outcomes}
-        steps = [scientific(LEARNING_RATE * largest[name]) for name in stopped]
+        steps = [multiple(LEARNING_RATE * largest[name]) for name in stopped]
         page.say(
-            f"""Without BatchNorm, the loss stopped being a number in {listed(stopped)}. The first step changed a
-            convolution's weights by {listed(steps)} times their length.""",
-            f"""没有批归一化时，损失不再是有限值的有：{listed(stopped, zh=True)}。第一步对卷积权重的改变，
-            最大处是权重长度的 {listed(steps, zh=True)} 倍。""",
+            f"""Without BatchNorm, the loss stopped being a number in {listed(stopped)}. There the first step was up to
+            {listed(steps)} times as long as the weights that it changed.""",
+            f"""没有批归一化时，损失不再是有限值的有：{listed(stopped, zh=True)}。它们的第一步，最大处分别是所改变权重
+            长度的 {listed(steps, zh=True)} 倍。""",
         )
 
 

@@ -252,10 +252,12 @@ def _show_preprocessing(page: Page, run: RunFolder, answers: Answers) -> None:
     right = run.normalize()
     network = run.load_network()
     identity = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    # `Normalize` divides by 255: (x / 255 - mean / 255) / (std / 255) is (x - mean) / std.
+    mean, std = ([each / 255 for each in values] for values in (right.mean, right.std))
     slips = {
         ("as in training", "与训练一致"): right,
         ("mean and deviation forgotten", "忘了均值与标准差"): Normalize(*identity),
-        ("not divided by 255", "忘了除以 255"): Normalize(right.mean, [each / 255 for each in right.std]),
+        ("not divided by 255", "忘了除以 255"): Normalize(mean, std),
     }
     scores = [_scores(NetworkScorer(network, normalize), answers.images) for normalize in slips.values()]
     top1 = [float(np.mean(each.argmax(axis=1) == answers.labels)) for each in scores]
