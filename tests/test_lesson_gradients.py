@@ -17,7 +17,7 @@ from paddle_resnet.models import create_model
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gradient_training, "TRAINED_DEPTHS", {True: (20, 56), False: (20, 56)})
+        patch.setattr(gradient_training, "TRAINED_DEPTHS", {True: (20, 56), False: (20,)})
         return run_lesson("gradients", tmp_path_factory.mktemp("gradients"), Effort(scale=0.1))
 
 
@@ -55,7 +55,8 @@ def test_the_first_steps_lengthen_the_weights_of_the_deep_plain_network(page):
     assert plain > 30
     assert 1 < residual < plain / 5
     assert "plain56" in numbers["small_after_training"]
-    assert "resnet56" in numbers["stopped_without_batch_norm"]
+    # Without BatchNorm one step is far longer than the weights themselves: whether its loss is a number is chance.
+    assert 0.1 * max(numbers["resnet56_without_batch_norm_relative"]) > 100
 
 
 def test_before_batch_norm_longer_weights_leave_the_scale_free_gradient():

@@ -137,8 +137,8 @@ def _scale_invariance(page: Page) -> None:
         paper's own reason, "internal covariate shift", is not what Santurkar et al. found (2018,
         https://arxiv.org/abs/1805.11604); they point to a smoother loss. This lesson measures what it does here, and
         does not settle why.""",
-        """把卷积的权重乘以 a，BatchNorm 又会把 a 除掉：输出不变，而对权重的梯度变成原来的 1/a（论文 3.3 节）。所以步子
-        迈大了会使权重变大，而权重越大，后面的步子就越小。这是不是它有效的真正原因则是另一回事，至今仍有争议：论文自己
+        """把卷积的权重乘以 a，BatchNorm 又会把 a 除掉：输出不变，而对权重的梯度变成原来的 1/a（论文 3.3 节）。所以步
+        长过大会使权重变大，而权重越大，后面的步长就越小。这是不是它有效的真正原因则是另一回事，至今仍有争议：论文自己
         的解释是“内部协变量偏移”，但 Santurkar 等人的实验并不支持（2018，https://arxiv.org/abs/1805.11604 ），他们认为
         关键在于损失曲面更平滑。本课只测量它在这里起了什么作用，并不裁定为什么。""",
     )

@@ -137,7 +137,7 @@ def _time(page: Page, effort: Effort) -> None:
         "costs",
         partial(draw_costs, {depth: closed_form_parameters((depth - 2) // 6) for depth in DEPTHS}, milliseconds),
         f"Parameters, and the time an image of 32x32 pixels takes (in batches of {TIMED_BATCH}, Paddle's own layers).",
-        f"参数量，以及回答一张 32x32 图像所需的时间（每批 {TIMED_BATCH} 张，使用 Paddle 自带的层）。",
+        f"参数量，以及处理一张 32x32 图像所需的时间（每批 {TIMED_BATCH} 张，使用 Paddle 自带的层）。",
     )
     ratio = milliseconds[DEPTHS[-1]] / milliseconds[DEPTHS[0]]
     page.record(time_ratio=ratio)
@@ -197,7 +197,7 @@ def _say_what_is_trained(page: Page, config: Config, depths: Sequence[int], seed
         {config.train.batch_size}, learning rate up to {config.train.learning_rate:g} and back to 0 as a cosine,
         {len(seeds)} seed{"s" * (len(seeds) > 1)}. Errors are measured after training with the last weights, on the
         training images without augmentation and on the whole test split.""",
-        f"""现在用同样的方法在 {images_of(config).zh} 上训练 {names_zh}：{epochs} 轮，批大
+        f"""现在用同样的方法在 {images_of(config).zh}上训练 {names_zh}：{epochs} 轮，批大
         小 {config.train.batch_size}，学习率先升到 {config.train.learning_rate:g} 再按余弦降到 0，
         {len(seeds)} 个随机种子。误差在训练结束后用最后的权重测量，训练误差不做数据增强，测试误差统计整个测试集。""",
     )

@@ -109,7 +109,7 @@ def _show_recipe(page: Page, config: Config) -> None:
         the test split is measured once, after the last epoch. The book draws the test accuracy itself at each epoch.
         The start differs as shown above, an incomplete last batch is left out, and the seed is fixed.""",
         """不同之处：这里留出十分之一的训练图像，下面的曲线每轮画的是这一部分；测试集只在最后一轮之后测一次。书中则每轮
-        都画测试准确率。此外，初始值如上所述不同，最后不满的一批不用，随机种子固定。""",
+        都画测试准确率。此外，初始值如上所述不同，丢弃最后不满的一批，随机种子固定。""",
     )
 
 
@@ -182,7 +182,7 @@ def _show_curves(page: Page, config: Config, outcome: Outcome) -> None:
         the schedules of this project's own configs bring the rate to zero.""",
         f"""学习率始终不降，就没有什么让权重停下来：最后 {len(late)} 轮里，留出图像
         的 top-1 在 {min(late):.1%} 与 {max(late):.1%} 之间。这种训练的最后一轮只是从这个范围里抽到的一个值；本项目自己
-        的配置都用学习率降到零的调度。""",
+        的配置都让学习率降到零。""",
     )
     page.record(
         epochs=last.epoch,

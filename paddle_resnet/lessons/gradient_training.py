@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -83,15 +83,15 @@ def show_training(
     page.heading(f"After {steps} step{'s' * (steps > 1)}", f"训练 {steps} 步之后")
     page.say(
         f"""The networks now train for {steps} step{"s" * (steps > 1)} (batches of {BATCH_SIZE}, SGD with momentum
-        {MOMENTUM}, learning rate {LEARNING_RATE}); then the gradient of the same first batch is taken again.""",
-        f"""现在让这些网络训练 {steps} 步（批大小 {BATCH_SIZE}，动量 {MOMENTUM} 的 SGD，学习率 {LEARNING_RATE}），
-        然后用同样的第一批图像再求一次梯度。""",
+        {MOMENTUM}, learning rate {LEARNING_RATE}), all on the same batches; then the gradient of the first batch is
+        taken again.""",
+        f"""现在让这些网络在同样的批次上训练 {steps} 步（批大小 {BATCH_SIZE}，动量 {MOMENTUM} 的 SGD，学习
+        率 {LEARNING_RATE}），然后用第一批图像再求一次梯度。""",
     )
+    batches = _batches(loader, steps)
     outcomes = {
         batch_norm: {
-            (kind, depth): _train(
-                (kind, depth), batch_norm, initial[batch_norm][kind, depth], _steps(loader, steps), first_batch
-            )
+            (kind, depth): _train((kind, depth), batch_norm, initial[batch_norm][kind, depth], batches, first_batch)
             for kind in KINDS
             for depth in depths
         }
@@ -127,10 +127,10 @@ def _train(
     key: Key,
     batch_norm: bool,
     before: LayerGradients,
-    batches: Iterator[list[paddle.Tensor]],
+    batches: Sequence[list[paddle.Tensor]],
     first_batch: tuple[paddle.Tensor, paddle.Tensor],
 ) -> Trained:
-    """Train until the batches end, or the loss stops being a number."""
+    """Train on the batches, or until the loss stops being a number."""
     network = make_network(key, batch_norm=batch_norm)
     if batch_norm:
         use_fast_layers(network)
@@ -144,10 +144,10 @@ def _train(
     return Trained(before, measure_gradients(network, *first_batch), stopped)
 
 
-def _steps(loader: TrainLoader, steps: int) -> Iterator[list[paddle.Tensor]]:
-    """So many batches, from as many epochs as it takes."""
-    batches = itertools.chain.from_iterable(itertools.repeat(loader))
-    return itertools.islice(batches, steps)
+def _batches(loader: TrainLoader, steps: int) -> list[list[paddle.Tensor]]:
+    """So many batches, from as many epochs as it takes: kept, so that every network sees the same."""
+    endless = itertools.chain.from_iterable(itertools.repeat(loader))
+    return list(itertools.islice(endless, steps))
 
 
 def _show_table(page: Page, outcomes: Mapping[bool, Outcomes]) -> None:

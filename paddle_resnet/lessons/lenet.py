@@ -282,7 +282,7 @@ def _show_learning_rate(page: Page, effort: Effort, lenet: Contender) -> None:
         f"""With BatchNorm, the scale of a convolution's weights does not matter behind it, and a large step is
         forgiven. LeNet has nothing of the kind. The same run as its seed {SEEDS[0]}, at resnet8's rate of
         {RATES["resnet8"]}:""",
-        f"""有批归一化时，卷积权重的尺度不影响归一化之后的输出，步子大一点也无妨。LeNet 没有这样的保护。下面是与其种
+        f"""有批归一化时，卷积权重的尺度不影响归一化之后的输出，步长大一些也无妨。LeNet 没有这样的保护。下面是与其种
         子 {SEEDS[0]} 相同的一次运行，但用 resnet8 的学习率 {RATES["resnet8"]}：""",
     )
     chance = float(np.bincount(lenet.evaluations[0].labels).max() / lenet.evaluations[0].images)

@@ -14,7 +14,7 @@ from paddle_resnet.evaluation.drawing import BLUE, GREEN, GREY, ORANGE
 from paddle_resnet.lessons.spread import Spread
 
 SCRATCH, TUNED, LAST, PIXELS = "from scratch", "fine-tuned", "last layer alone", "pixels alone"
-CHINESE = {SCRATCH: "从零训练", TUNED: "微调", LAST: "只训练最后一层", PIXELS: "只用像素"}
+CHINESE = {SCRATCH: "从头训练", TUNED: "微调", LAST: "只训练最后一层", PIXELS: "只用像素"}
 MARKS = {SCRATCH: "o", TUNED: "s", LAST: "^", PIXELS: "D"}
 COLOURS = {SCRATCH: ORANGE, TUNED: BLUE, LAST: GREEN, PIXELS: GREY}
 
