@@ -9,14 +9,17 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import paddle
 import pytest
 from PIL import Image
 
+from paddle_resnet import machine
 from paddle_resnet.data import sources
 from paddle_resnet.data.archives import OfficialFile
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.lessons import LESSONS, Effort, run_lesson
 from paddle_resnet.lessons.markdown import to_markdown
+from paddle_resnet.lessons.measured_where import measured_where
 from paddle_resnet.lessons.page import Page, Text
 from paddle_resnet.lessons.pages import write_pages
 
@@ -119,3 +122,15 @@ def test_cifar_10_where_it_is_missing_is_named_with_its_place(tmp_path, monkeypa
             run_lesson("gradients", tmp_path / "lesson", Effort(full=True, overrides=[f"data.root={tmp_path}"]))
     (line,) = str(failure.value).splitlines()
     assert str(tmp_path / "cifar-10-python.tar.gz") in line
+
+
+def test_a_time_names_the_machine_it_is_of(monkeypatch):
+    processor = machine.Processor("GenuineIntel", "Some CPU @ 2 GHz", frozenset())
+    monkeypatch.setattr(machine, "processor", lambda: processor)
+    monkeypatch.setattr(machine, "physical_cores", lambda: 7)
+    where = measured_where()
+    for words in (where.en, where.zh):
+        assert "Some CPU @ 2 GHz" in words
+        assert paddle.__version__ in words
+    assert "7 cores" in where.en
+    assert "7 核" in where.zh

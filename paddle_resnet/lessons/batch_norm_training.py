@@ -70,7 +70,7 @@ def teach(page: Page, effort: Effort) -> None:
         partial(draw_trainings, RATES, runs, SHOWN),
         f"""Above: training loss at three rates, a line a seed, means of 10 steps. Below: mean loss of the last epoch's
         steps over the learning rate, mean of {len(SEEDS)} seeds.""",
-        f"""上：三种学习率下的训练损失，每条线一个种子，取 10 步平均。下：最后一轮 的平均训练损失随学习率的变
+        f"""上：三种学习率下的训练损失，每条线一个种子，取 10 步平均。下：最后一轮的平均训练损失随学习率的变
         化，{len(SEEDS)} 个种子的均值。""",
     )
     _conclude(page, runs)
@@ -99,7 +99,7 @@ def _conclude(page: Page, runs: dict[str, list[list[SmallRun]]]) -> None:
         f"""The last epoch's mean loss was lower with BatchNorm at {len(lower)} of {len(RATES)} rates. Below {LEARNT:g}
         nats came the network with BatchNorm at {_listed(learnt[WITH])}, and the one without at
         {_listed(learnt[WITHOUT])} (mean of the seeds; guessing is 2.30).""",
-        f"""在 {len(RATES)} 种学习率中，有 {len(lower)} 种是有 BatchNorm 的网络最后一轮 的平均损失更低。损失降
+        f"""在 {len(RATES)} 种学习率中，有 {len(lower)} 种是有 BatchNorm 的网络最后一轮的平均损失更低。损失降
         到 {LEARNT:g} 以下的学习率，有 BatchNorm 时是：{_listed(learnt[WITH], zh=True)}；没有时
         是：{_listed(learnt[WITHOUT], zh=True)}（取各种子的均值；随机猜测是 2.30）。""",
     )

@@ -109,7 +109,7 @@ def _conclude(page: Page, runs: dict[str, list[list[SmallRun]]], images: int) ->
         {losses["Group"][-1]:.3f} to {losses["Group"][0]:.3f} with group normalisation; the test error changed by
         {100 * error_change["Batch"]:+.1f} and by {100 * error_change["Group"]:+.1f} points. One image is
         {100 / images:.2f} points, and the seeds' ranges are in the table: trust no difference that is smaller.""",
-        f"""批大小从 {large} 减到 {small}，最后一轮 的训练损失，批归一化从 {losses["Batch"][-1]:.3f} 变
+        f"""批大小从 {large} 减到 {small}，最后一轮的训练损失，批归一化从 {losses["Batch"][-1]:.3f} 变
         为 {losses["Batch"][0]:.3f}，组归一化从 {losses["Group"][-1]:.3f} 变为 {losses["Group"][0]:.3f}；测试错误率分
         别变化 {100 * error_change["Batch"]:+.1f} 和 {100 * error_change["Group"]:+.1f} 个百分点。一张图像相当
         于 {100 / images:.2f} 个百分点，各种子的范围见表：比这更小的差别不可信。""",
