@@ -56,6 +56,8 @@ def _run(arguments: argparse.Namespace) -> None:
     console = Console()
     if arguments.name is None:
         lines = Table.grid(padding=(0, 2))
+        lines.add_column(no_wrap=True)
+        lines.add_column(overflow="fold")  # Chinese has no spaces to break a line at
         for name, entry in LESSONS.items():
             title, about = (text.in_language(arguments.language) for text in (entry.title, entry.about))
             full = f" (--full: {entry.full_data})" if entry.full_data else ""
