@@ -8,21 +8,76 @@ import pytest
 from paddle import nn
 from paddle.nn import functional
 
-from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons import Effort, gradient_training, run_lesson
 from paddle_resnet.lessons.gradient_norms import LayerGradients, measure_gradients
-from paddle_resnet.lessons.gradient_subjects import digit_batches, make_network
+from paddle_resnet.lessons.gradient_subjects import image_batches, make_network, recordable
 from paddle_resnet.models import create_model
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    return run_lesson("gradients", tmp_path_factory.mktemp("gradients"), Effort(scale=0.1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gradient_training, "TRAINED_DEPTHS", {True: (20, 56), False: (20,)})
+        return run_lesson("gradients", tmp_path_factory.mktemp("gradients"), Effort(scale=0.1))
 
 
 def test_the_chains_are_those_of_the_closed_form(page):
     weights = np.array([0.1, 0.5])
     np.testing.assert_allclose(page.numbers["chain_plain"], weights**20, rtol=1e-12)
     np.testing.assert_allclose(page.numbers["chain_shortcut"], (1 + weights) ** 20, rtol=1e-12)
+
+
+def test_with_batch_norm_the_plain_networks_gradient_explodes_near_the_theorys_factor(page):
+    """Yang et al. 2019: sqrt(pi / (pi - 1)) = 1.211 a layer for wide layers; a residual network stays far below."""
+    numbers = page.numbers
+    for depth in (56, 110):
+        plain, residual = (
+            numbers[f"plain{depth}_with_batch_norm_growth"],
+            numbers[f"resnet{depth}_with_batch_norm_growth"],
+        )
+        assert 1.12 < plain < 1.25
+        assert 1 < residual < 1.08
+    assert numbers["plain110_with_batch_norm_first_to_last"] > 1e5 > numbers["resnet110_with_batch_norm_first_to_last"]
+    assert numbers["vanishing_with_batch_norm"] == []
+
+
+def test_without_batch_norm_the_sum_of_the_residual_network_grows(page):
+    numbers = page.numbers
+    for depth in (20, 56, 110):
+        assert numbers[f"plain{depth}_without_batch_norm_loss"] == pytest.approx(np.log(10), abs=0.3)
+        assert numbers[f"resnet{depth}_without_batch_norm_loss"] > 5
+
+
+def test_the_first_steps_lengthen_the_weights_of_the_deep_plain_network(page):
+    """Two steps here: the first alone moves its first convolution by a hundred times its length."""
+    numbers = page.numbers
+    plain, residual = (numbers[f"{kind}56_with_batch_norm_trained_lengthened"] for kind in ("plain", "resnet"))
+    assert plain > 30
+    assert 1 < residual < plain / 5
+    assert "plain56" in numbers["small_after_training"]
+    # Without BatchNorm one step is far longer than the weights themselves: whether its loss is a number is chance.
+    assert 0.1 * max(numbers["resnet56_without_batch_norm_relative"]) > 100
+
+
+def test_before_batch_norm_longer_weights_leave_the_scale_free_gradient():
+    """The closed form: the gradient of weights a times as long is 1/a of what it was."""
+    images, labels = next(iter(image_batches(Effort())))
+    network = make_network(("plain", 20))
+    before = measure_gradients(network, images[:8], labels[:8])
+    weight = network.layer2[1].conv1.weight
+    weight.set_value(weight * 64)
+    after = measure_gradients(network, images[:8], labels[:8])
+    index = before.names.index("layer2.1.conv1")
+    assert after.lengths[index] == pytest.approx(64 * before.lengths[index], rel=1e-6)
+    assert after.scale_free[index] == pytest.approx(before.scale_free[index], rel=0.02)
+    assert after.relative[index] == pytest.approx(before.relative[index] / 64**2, rel=0.02)
+
+
+def test_what_is_no_number_has_no_growth_and_can_be_recorded():
+    gradients = LayerGradients(("a", "b"), np.array([np.nan, 0.0]), np.ones(2), loss=float("inf"))
+    assert np.isnan(gradients.growth)
+    assert recordable(gradients.norms) == ["not finite", 0.0]
+    assert recordable(gradients.loss) == "not finite"
 
 
 def test_a_gradient_is_the_slope_of_the_loss():
@@ -50,7 +105,9 @@ def test_a_gradient_is_the_slope_of_the_loss():
 
 
 def test_growth_is_the_factor_of_a_geometric_series():
-    gradients = LayerGradients(("a", "b", "c", "d"), 5.0 * 1.25 ** np.array([3.0, 2.0, 1.0, 0.0]), loss=1.0)
+    lengths = np.array([1.0, 4.0, 2.0, 3.0])
+    norms = lengths * 5.0 * 1.25 ** np.array([3.0, 2.0, 1.0, 0.0])
+    gradients = LayerGradients(("a", "b", "c", "d"), norms, lengths, loss=1.0)
     assert gradients.growth == pytest.approx(1.25)
     assert gradients.first_to_last == pytest.approx(1.25**3)
 
@@ -60,7 +117,7 @@ def test_measuring_leaves_the_network_as_it_was():
     # Paddle counts BatchNorm's running statistics among the parameters; those move in training mode.
     learned = [parameter for parameter in network.parameters() if not parameter.stop_gradient]
     weights = [value.numpy().copy() for value in learned]
-    images, labels = next(iter(digit_batches()))
+    images, labels = next(iter(image_batches(Effort())))
     measure_gradients(network, images[:4], labels[:4])
     for value, weight in zip(learned, weights, strict=True):
         np.testing.assert_array_equal(value.numpy(), weight)
@@ -82,7 +139,7 @@ def test_without_batch_norm_the_weights_are_the_same_and_no_normalisation_is_lef
 
 def test_every_convolution_is_measured_in_its_order():
     network = make_network(("resnet", 20))
-    images, labels = next(iter(digit_batches()))
+    images, labels = next(iter(image_batches(Effort())))
     names = measure_gradients(network, images[:4], labels[:4]).names
     assert len(names) == 19  # and one linear layer
     assert names[:3] == ("conv1", "layer1.0.conv1", "layer1.0.conv2")

@@ -170,4 +170,4 @@ def test_the_verdict_names_each_number_of_images_once():
         "**Fine-tuned**: better than from scratch at 1 images a class; worse than from scratch at 5 images a class; "
         "not to be told from scratch by these seeds at 2 images a class."
     )
-    assert "每类 5 张时差于从零训练" in chinese
+    assert "每类 5 张时差于从头训练" in chinese

@@ -50,22 +50,30 @@ def _run(arguments: argparse.Namespace) -> None:
 
     cli.prepare()
     from paddle_resnet.lessons import LESSONS, Effort, lesson_entry, run_lesson
+    from paddle_resnet.lessons.page import RUNS
     from paddle_resnet.lessons.pages import write_index, write_pages
 
     console = Console()
     if arguments.name is None:
         lines = Table.grid(padding=(0, 2))
+        lines.add_column(no_wrap=True)
+        lines.add_column(overflow="fold")  # Chinese has no spaces to break a line at
         for name, entry in LESSONS.items():
             title, about = (text.in_language(arguments.language) for text in (entry.title, entry.about))
-            lines.add_row(name, f"{title}\n[dim]{about}[/dim]")
+            full = f" (--full: {entry.full_data})" if entry.full_data else ""
+            lines.add_row(name, f"{title}\n[dim]{about}{full}[/dim]")
         console.print(lines, highlight=False)
         return
     entry = lesson_entry(arguments.name)
     folder = arguments.output or Path("output/lessons") / arguments.name
     console.rule(entry.title.in_language(arguments.language))
+    if arguments.full and not entry.full_data:
+        console.print("(this lesson uses no data set: --full changes nothing)", highlight=False)
     effort = Effort(full=arguments.full, overrides=tuple(arguments.overrides))
     page = run_lesson(arguments.name, folder, effort, _shown_on(console, arguments.language))
-    console.print(f"\nfigures and numbers.json are in {folder}", highlight=False)
+    console.print(f"\nfigures and numbers.json are in {folder}", highlight=False, soft_wrap=True)
+    if (folder / RUNS).is_dir():
+        console.print(f"curves: visualdl --logdir {folder / RUNS}", highlight=False, soft_wrap=True)
     if arguments.pages:
         for path in write_pages(arguments.name, page, cli.PROJECT / "docs"):
             console.print(f"written: {path}", highlight=False)

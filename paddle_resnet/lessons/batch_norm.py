@@ -34,9 +34,8 @@ def _features(page: Page) -> None:
         """A layer's inputs arrive with whatever centre and spread the layers before gave them. Batch normalisation
         (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167, algorithm 1) takes both away: each feature is
         measured over the batch, and its mean is subtracted and its deviation divided out.""",
-        """一层的输入以怎样的中心和尺度到来，全由前面的层决定。批归一化（Ioffe 与 Szegedy 2015，
-        https://arxiv.org/abs/1502.03167 ，算法 1）把这两者都去掉：对每个特征，在整个批次上求均值和标准差，减去均值，再
-        除以标准差。""",
+        """每层输入的中心与尺度取决于前面各层。批归一化（Ioffe 与 Szegedy 2015，https://arxiv.org/abs/1502.03167 ，算
+        法 1）把两者的影响都去掉：对每个特征，在整个批次上求均值和标准差，减去均值，再除以标准差。""",
     )
     page.values(
         "mean     = x.mean(0)",
@@ -61,8 +60,8 @@ def _features(page: Page) -> None:
     page.figure(
         "features",
         partial(draw_features, FEATURES, output),
-        "Each column of dots is a feature, each colour a sample. Before, five scales; after, one. Their order stays.",
-        "每一列点是一个特征，每种颜色是一个样本。归一化之前五个尺度各不相同，之后只有一个；点的次序不变。",
+        "Each column of marks is a feature, each shape a sample. Before, five scales; after, one. Their order stays.",
+        "每一列是一个特征，每种形状是一个样本。归一化之前五个尺度各不相同，之后只有一个；次序不变。",
     )
 
 

@@ -12,17 +12,21 @@ from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, StrMetho
 from paddle_resnet.evaluation.drawing import BLUE, GREEN, GREY, ORANGE, RED
 from paddle_resnet.lessons.small_network import SmallRun
 
-SAMPLE_COLOURS = (BLUE, ORANGE, GREEN)
+SAMPLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"))
+"""Colour and mark of each."""
+
 WITH, WITHOUT = "with BatchNorm", "without"
 COLOURS = {WITH: BLUE, WITHOUT: RED}
 
 
 def draw_features(before: np.ndarray, after: np.ndarray) -> Figure:
-    """Draw ``[3, features]`` before and after: a column of dots a feature, a colour a sample."""
+    """Draw ``[3, features]`` before and after: a column of marks a feature, a colour and shape a sample."""
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
     for axes, values, title in zip(figure.subplots(1, 2), (before, after), ("x", "BatchNorm(x)"), strict=True):
-        for index, (sample, colour) in enumerate(zip(values, SAMPLE_COLOURS, strict=True)):
-            axes.plot(range(len(sample)), sample, "o", color=colour, markersize=8, label=f"sample {index}")
+        for index, (sample, (colour, mark)) in enumerate(zip(values, SAMPLES, strict=True)):
+            # Side by side, so that samples near each other do not hide each other.
+            places = np.arange(len(sample)) + 0.12 * (index - 1)
+            axes.plot(places, sample, mark, color=colour, markersize=8, label=f"sample {index}")
         axes.set_xticks(range(values.shape[1]))
         axes.set_xlabel("feature")
         axes.set_title(title, loc="left")

@@ -10,7 +10,7 @@ from paddle import nn
 
 from paddle_resnet.lessons.batch_norm_figures import draw_running_statistics
 from paddle_resnet.lessons.batch_norm_samples import EPSILON, FEATURES, IMAGES, largest
-from paddle_resnet.lessons.page import Page
+from paddle_resnet.lessons.page import Page, Text
 from paddle_resnet.models.batch_norm import BatchNorm, batch_statistics
 
 MOMENTUM = 0.9
@@ -31,8 +31,8 @@ def _running_statistics(page: Page) -> None:
         """An answer must not depend on who else is in the batch. So while it trains, the layer also keeps running
         statistics, and in evaluation it uses them in place of the batch's. They start at mean 0 and variance 1 and
         move in the forward pass, not by the optimizer.""",
-        """预测时的答案不应取决于同批还有谁。因此训练时这一层同时维护滑动统计量，评估时用它代替批次统计量。初值是均
-        值 0、方差 1；它们在前向计算中更新，与优化器无关。""",
+        """对一个样本的预测不应取决于同一批里还有哪些样本。因此训练时这一层同时维护滑动统计量，评估时用它代替批次统计
+        量。初值是均值 0、方差 1；它们在前向计算中更新，与优化器无关。""",
     )
     page.values(f"running = momentum * running + (1 - momentum) * batch        # momentum = {MOMENTUM}")
     random = np.random.default_rng(0)
@@ -102,7 +102,7 @@ def _conventions(page: Page, batch: np.ndarray) -> None:
         [
             ["running =", "momentum * running + (1 - momentum) * batch", "(1 - momentum) * running + momentum * batch"],
             ["momentum", "0.9", "0.1"],
-            ["variance", "sum / m", "sum / (m - 1)"],
+            [Text("variance", "方差"), "sum / m", "sum / (m - 1)"],
         ],
     )
     page.say(

@@ -39,9 +39,9 @@ def teach(page: Page, effort: Effort) -> None:
         with biases in its place. First weights, order of the images and everything else are the same: plain stochastic
         gradient descent on {pictures.source}, batches of {BATCH_SIZE}, {epochs} epochs, {len(SEEDS)} seeds, no
         schedule. Only the learning rate varies.""",
-        f"""六个 3×3 卷积，每个后接 ReLU，最后一个线性层；一次在每个卷积后加 BatchNorm，一次改为给卷积加偏置。初始权
-        重、图像顺序和其他一切都相同：在 {pictures.source} 上做普通随机梯度下降，批大小 {BATCH_SIZE}，
-        {epochs} 个 epoch，{len(SEEDS)} 个随机种子，学习率不衰减。只有学习率不同。""",
+        f"""六个 3×3 卷积，每个后接 ReLU，最后一个线性层；一种在每个卷积后加 BatchNorm，另一种改为给卷积加偏置。初始权
+        重、图像顺序和其他一切都相同：在 {pictures.source} 上做普通随机梯度下降，批大
+        小 {BATCH_SIZE}，{epochs} 轮，{len(SEEDS)} 个随机种子，学习率不衰减。只有学习率不同。""",
     )
     runs = {
         name: [
@@ -70,8 +70,8 @@ def teach(page: Page, effort: Effort) -> None:
         partial(draw_trainings, RATES, runs, SHOWN),
         f"""Above: training loss at three rates, a line a seed, means of 10 steps. Below: mean loss of the last epoch's
         steps over the learning rate, mean of {len(SEEDS)} seeds.""",
-        f"""上：三种学习率下的训练损失，每条线一个种子，取 10 步平均。下：最后一个 epoch 的平均训练损失随学习率的变化，
-        {len(SEEDS)} 个种子的均值。""",
+        f"""上：三种学习率下的训练损失，每条线一个种子，取 10 步平均。下：最后一轮的平均训练损失随学习率的变
+        化，{len(SEEDS)} 个种子的均值。""",
     )
     _conclude(page, runs)
     _scale_invariance(page)
@@ -99,9 +99,9 @@ def _conclude(page: Page, runs: dict[str, list[list[SmallRun]]]) -> None:
         f"""The last epoch's mean loss was lower with BatchNorm at {len(lower)} of {len(RATES)} rates. Below {LEARNT:g}
         nats came the network with BatchNorm at {_listed(learnt[WITH])}, and the one without at
         {_listed(learnt[WITHOUT])} (mean of the seeds; guessing is 2.30).""",
-        f"""在 {len(RATES)} 种学习率中，有 {len(lower)} 种是有 BatchNorm 的网络最后一个 epoch 的平均损失更低。损失降
-        到 {LEARNT:g} 以下的学习率，有 BatchNorm 时是：{_listed(learnt[WITH], zh=True)}；没有时是：
-        {_listed(learnt[WITHOUT], zh=True)}（取各种子的均值；瞎猜是 2.30）。""",
+        f"""在 {len(RATES)} 种学习率中，有 {len(lower)} 种是有 BatchNorm 的网络最后一轮的平均损失更低。损失降
+        到 {LEARNT:g} 以下的学习率，有 BatchNorm 时是：{_listed(learnt[WITH], zh=True)}；没有时
+        是：{_listed(learnt[WITHOUT], zh=True)}（取各种子的均值；随机猜测是 2.30）。""",
     )
 
 
@@ -137,8 +137,8 @@ def _scale_invariance(page: Page) -> None:
         paper's own reason, "internal covariate shift", is not what Santurkar et al. found (2018,
         https://arxiv.org/abs/1805.11604); they point to a smoother loss. This lesson measures what it does here, and
         does not settle why.""",
-        """把卷积的权重乘以 a，BatchNorm 又会把 a 除掉：输出不变，而对权重的梯度变成原来的 1/a（论文 3.3 节）。所以步子
-        迈大了会使权重变大，而权重越大，后面的步子就越小。这是不是它有效的真正原因则是另一回事，至今仍有争议：论文自己
+        """把卷积的权重乘以 a，BatchNorm 又会把 a 除掉：输出不变，而对权重的梯度变成原来的 1/a（论文 3.3 节）。所以步
+        长过大会使权重变大，而权重越大，后面的步长就越小。这是不是它有效的真正原因则是另一回事，至今仍有争议：论文自己
         的解释是“内部协变量偏移”，但 Santurkar 等人的实验并不支持（2018，https://arxiv.org/abs/1805.11604 ），他们认为
         关键在于损失曲面更平滑。本课只测量它在这里起了什么作用，并不裁定为什么。""",
     )

@@ -125,9 +125,9 @@ def show_initializer(page: Page) -> None:
         """So that edition trains from Paddle's default start, and the PyTorch edition from Xavier's. Nothing complains:
         BatchNorm after the 3x3 convolutions takes their scale out of the forward pass. This project draws convolutions
         by He's rule for the backward pass (He et al. 2015b, https://arxiv.org/abs/1502.01852, equation 14).""",
-        """所以 Paddle 版实际从 Paddle 的默认初始值开始训练，PyTorch 版才是 Xavier。没有任何报错：3x3 卷积之后的批归一化
-        消去了它们在前向中的尺度。本项目的卷积按 He 针对反向传播的规则初始化
-        （He 等 2015b，https://arxiv.org/abs/1502.01852，公式 14）。""",
+        """所以 Paddle 版实际从 Paddle 的默认初始值开始训练，PyTorch 版才是 Xavier。没有任何报错：3x3 卷积之后的批归一
+        化消去了它们在前向中的尺度。本项目的卷积按何恺明等人针对反向传播的规则初始化（何恺明等
+        人 2015b，https://arxiv.org/abs/1502.01852 ，公式 14）。""",
     )
     page.record(
         initializer_moved=moved,

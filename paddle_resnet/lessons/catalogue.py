@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from paddle_resnet.config import Config
 from paddle_resnet.errors import UsageError, did_you_mean
 from paddle_resnet.files import write_text
 from paddle_resnet.lessons.page import Page, Show, Text
+
+CIFAR_10, FASHION_MNIST, NOTHING = "CIFAR-10", "Fashion-MNIST", ""
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,19 @@ class Module(Protocol):
 
 @dataclass(frozen=True)
 class Entry:
-    """A lesson: its title, what it is about, and its module in this package."""
+    """A lesson.
+
+    Attributes:
+        title: of its page.
+        about: what it shows, in a line.
+        module: in this package.
+        full_data: the data set of its full form; empty where it trains nothing, so that both forms are one.
+    """
 
     title: Text
     about: Text
     module: str
+    full_data: str = CIFAR_10
 
     def load(self) -> Module:
         """Import the module."""
@@ -74,9 +85,10 @@ LESSONS = {
         Text("The residual block", "残差块"),
         Text(
             "Shapes, the identity it starts from, and the sign of what it adds",
-            "形状、作为起点的恒等映射，以及它所加之物的正负",
+            "形状、作为起点的恒等映射，以及残差的正负",
         ),
         "residual_block",
+        NOTHING,
     ),
     "network-shapes": Entry(
         Text("ResNet-18, layer by layer", "逐层看 ResNet-18"),
@@ -85,17 +97,18 @@ LESSONS = {
             "从 224x224 像素到 10 个类别，附参数量与乘加次数",
         ),
         "network_shapes",
+        NOTHING,
     ),
     "degradation": Entry(
         Text("Degradation: deeper and worse", "退化：更深却更差"),
         Text(
             "Plain and residual networks at 20 and 56 layers, on their training images",
-            "20 层与 56 层的普通网络和残差网络，看它们的训练误差",
+            "20 层与 56 层的普通网络和残差网络，比较训练集上的错误率",
         ),
         "degradation",
     ),
     "gradients": Entry(
-        Text("Gradients through the depth", "梯度如何穿过深度"),
+        Text("Gradients through the depth", "深层网络中的梯度"),
         Text(
             "Gradient norms by layer, with and without shortcuts and BatchNorm",
             "有无捷径连接、有无批归一化时各层的梯度范数",
@@ -103,10 +116,10 @@ LESSONS = {
         "gradients",
     ),
     "depth": Entry(
-        Text("What depth buys", "深度换来什么"),
+        Text("What depth buys", "加深网络换来了什么"),
         Text(
             "Accuracy, time and parameters of resnet20 and its deeper sisters",
-            "resnet20 及其更深的同类：准确率、时间与参数量",
+            "resnet20 与同族更深的网络：准确率、时间与参数量",
         ),
         "depth",
     ),
@@ -117,11 +130,13 @@ LESSONS = {
             "书中的单通道 ResNet，以及适合 CPU 的小网络",
         ),
         "fashion_mnist",
+        FASHION_MNIST,
     ),
     "lenet": Entry(
-        Text("LeNet, the small baseline", "小基线 LeNet"),
-        Text("Beside a ResNet of as many parameters, on the same images", "与参数量相当的 ResNet 在同样的图像上比较"),
+        Text("LeNet, the small baseline", "LeNet：小型基线"),
+        Text("Beside a ResNet of as many parameters, on the same images", "在同样的图像上与参数量相当的 ResNet 比较"),
         "lenet",
+        FASHION_MNIST,
     ),
     "grouped-convolution": Entry(
         Text("Grouped convolution and ResNeXt", "分组卷积与 ResNeXt"),
@@ -130,17 +145,18 @@ LESSONS = {
             "参数量、乘加次数与组数的关系，以及为什么不是每个通道一组",
         ),
         "grouped_convolution",
+        NOTHING,
     ),
     "transfer": Entry(
         Text("What a pretrained start is worth", "预训练的价值"),
-        Text("By the number of images a class that there are to learn from", "按每个类别有多少张图像可学来看"),
+        Text("By the number of images a class that there are to learn from", "每类图像从一张到多张，预训练各值多少"),
         "transfer",
     ),
     "what-it-sees": Entry(
         Text("What the network sees", "网络看到了什么"),
         Text(
             "Grad-CAM, filters, feature maps, an embedding, and confident mistakes",
-            "Grad-CAM、卷积核、特征图、特征嵌入与自信的错误",
+            "Grad-CAM、卷积核、特征图、特征嵌入与置信度最高的错误",
         ),
         "what_it_sees",
     ),
@@ -167,10 +183,20 @@ def run_lesson(name: str, folder: Path, effort: Effort, show: Show = lambda bloc
     """Run a lesson: its figures and ``numbers.json`` go to `folder`, its blocks to `show` as they come.
 
     Raises:
-        UsageError: an unknown lesson, or data that the full form needs and cannot get.
+        UsageError: an unknown lesson or config key, or data that the full form needs and cannot get.
+        RunFailure: the folder cannot be written.
     """
     entry = lesson_entry(name)
+    # What is wrong with the request is said before minutes of work, not after.
+    Config.from_values({}, effort.overrides)
+    _try_writing(folder)
     page = Page(folder, show)
     entry.load().teach(page, effort)
     write_text(folder / "numbers.json", json.dumps(page.numbers, indent=2, ensure_ascii=False) + "\n")
     return page
+
+
+def _try_writing(folder: Path) -> None:
+    trial = folder / ".trial"
+    write_text(trial, "")
+    trial.unlink()

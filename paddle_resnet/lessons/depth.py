@@ -20,6 +20,7 @@ from paddle_resnet.lessons.measured_training import (
     seeds_of,
     train_and_measure,
 )
+from paddle_resnet.lessons.measured_where import measured_where
 from paddle_resnet.lessons.network_costs import follow
 from paddle_resnet.lessons.page import Number, Page
 from paddle_resnet.lessons.spread import Spread
@@ -136,7 +137,7 @@ def _time(page: Page, effort: Effort) -> None:
         "costs",
         partial(draw_costs, {depth: closed_form_parameters((depth - 2) // 6) for depth in DEPTHS}, milliseconds),
         f"Parameters, and the time an image of 32x32 pixels takes (in batches of {TIMED_BATCH}, Paddle's own layers).",
-        f"参数量，以及回答一张 32x32 图像所需的时间（每批 {TIMED_BATCH} 张，使用 Paddle 自带的层）。",
+        f"参数量，以及处理一张 32x32 图像所需的时间（每批 {TIMED_BATCH} 张，使用 Paddle 自带的层）。",
     )
     ratio = milliseconds[DEPTHS[-1]] / milliseconds[DEPTHS[0]]
     page.record(time_ratio=ratio)
@@ -144,10 +145,10 @@ def _time(page: Page, effort: Effort) -> None:
         f"""Layers come one after the other, so more of them cannot be computed side by side: time follows depth as
         well. resnet{DEPTHS[-1]} took {ratio:.1f} times as long as resnet{DEPTHS[0]} here; it has
         {(DEPTHS[-1] - 2) / (DEPTHS[0] - 2):.1f} times the layers in its stages. (Medians of {rounds}
-        round{"s" * (rounds > 1)} in turns, on this machine's CPU.)""",
-        f"""各层只能依次计算，多出来的层无法并行，所以时间也随深度增长。这里 resnet{DEPTHS[-1]} 用时
+        round{"s" * (rounds > 1)} in turns. {measured_where().en})""",
+        f"""各层只能依次计算，多出来的层无法并行，所以时间也随深度增长。这里，resnet{DEPTHS[-1]} 用时
         是 resnet{DEPTHS[0]} 的 {ratio:.1f} 倍，而各阶段的层数是后者的 {(DEPTHS[-1] - 2) / (DEPTHS[0] - 2):.1f} 倍。
-        （轮流测 {rounds} 次取中位数，在本机 CPU 上。）""",
+        （轮流测 {rounds} 次取中位数。{measured_where().zh}）""",
     )
 
 
@@ -187,7 +188,7 @@ def _record(page: Page, name: str, trainings: Sequence[MeasuredTraining]) -> Non
 
 
 def _say_what_is_trained(page: Page, config: Config, depths: Sequence[int], seeds: Sequence[int]) -> None:
-    page.heading("What it buys", "换来什么")
+    page.heading("What it buys", "换来了什么")
     names = ", ".join(f"resnet{depth}" for depth in depths)
     names_zh = "、".join(f"resnet{depth}" for depth in depths)
     epochs = config.train.epochs
@@ -196,7 +197,7 @@ def _say_what_is_trained(page: Page, config: Config, depths: Sequence[int], seed
         {config.train.batch_size}, learning rate up to {config.train.learning_rate:g} and back to 0 as a cosine,
         {len(seeds)} seed{"s" * (len(seeds) > 1)}. Errors are measured after training with the last weights, on the
         training images without augmentation and on the whole test split.""",
-        f"""现在用同样的方法在 {images_of(config).zh} 上训练 {names_zh}：{epochs} 轮，批大
+        f"""现在用同样的方法在 {images_of(config).zh}上训练 {names_zh}：{epochs} 轮，批大
         小 {config.train.batch_size}，学习率先升到 {config.train.learning_rate:g} 再按余弦降到 0，
         {len(seeds)} 个随机种子。误差在训练结束后用最后的权重测量，训练误差不做数据增强，测试误差统计整个测试集。""",
     )

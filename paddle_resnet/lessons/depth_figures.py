@@ -26,15 +26,19 @@ def draw_errors(results: Mapping[int, Sequence[MeasuredTraining]]) -> Figure:
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     axes = figure.subplots()
     kinds = {
-        "training images": (BLUE, {depth: [each.training_error for each in runs] for depth, runs in results.items()}),
-        "test images": (ORANGE, {depth: [each.test_error for each in runs] for depth, runs in results.items()}),
+        "training images": (
+            BLUE,
+            "o",
+            {depth: [each.training_error for each in runs] for depth, runs in results.items()},
+        ),
+        "test images": (ORANGE, "s", {depth: [each.test_error for each in runs] for depth, runs in results.items()}),
     }
-    for label, (colour, errors) in kinds.items():
+    for label, (colour, mark, errors) in kinds.items():
         depths = list(errors)
         axes.plot(depths, [100 * np.mean(errors[depth]) for depth in depths], color=colour, label=label)
         for depth in depths:
             percents = 100 * np.array(errors[depth])
-            axes.plot([depth] * len(percents), percents, "o", color=colour, markersize=6, clip_on=False)
+            axes.plot([depth] * len(percents), percents, mark, color=colour, markersize=6, clip_on=False)
     axes.set_xticks(list(results))
     axes.set_xlabel("layers")
     axes.set_ylabel("error after training (%)")

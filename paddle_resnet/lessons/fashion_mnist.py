@@ -7,12 +7,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import paddle
 
 from paddle_resnet import runtime
 from paddle_resnet.config import Config
+from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize, Splits, TrainLoader, ValidationLoader, open_splits
 from paddle_resnet.evaluation.learning_curves import draw_learning_curves
 from paddle_resnet.lessons.book_network import (
@@ -24,11 +26,13 @@ from paddle_resnet.lessons.book_network import (
     show_network,
 )
 from paddle_resnet.lessons.catalogue import Effort
-from paddle_resnet.lessons.page import Page
+from paddle_resnet.lessons.measured_where import measured_where
+from paddle_resnet.lessons.page import RUNS, Page
 from paddle_resnet.lessons.training_loop import Batches, measure_on, train_on, use_fast_layers
 from paddle_resnet.models import create_model
 from paddle_resnet.training import EpochRecord
 from paddle_resnet.training.optimizer import make_optimizer
+from paddle_resnet.training.visual_dl import VisualDLLog
 
 BOOKS_TEST_TOP1 = 0.893
 BOOKS_TEST_IMAGES = 10_000
@@ -67,7 +71,7 @@ def teach(page: Page, effort: Effort) -> None:
     show_initializer(page)
     _show_recipe(page, config)
     splits = open_splits(config.data)
-    outcome = _train(config, splits)
+    outcome = _train(config, splits, page.folder / RUNS / NETWORK / "vdl")
     _show_curves(page, config, outcome)
     if config.data.source == "fashion_mnist":
         _compare_with_book(page, config, outcome)
@@ -105,12 +109,12 @@ def _show_recipe(page: Page, config: Config) -> None:
         the test split is measured once, after the last epoch. The book draws the test accuracy itself at each epoch.
         The start differs as shown above, an incomplete last batch is left out, and the seed is fixed.""",
         """不同之处：这里留出十分之一的训练图像，下面的曲线每轮画的是这一部分；测试集只在最后一轮之后测一次。书中则每轮
-        都画测试准确率。此外，初始值如上所述不同，最后不满的一批不用，随机种子固定。""",
+        都画测试准确率。此外，初始值如上所述不同，丢弃最后不满的一批，随机种子固定。""",
     )
 
 
-def _train(config: Config, splits: Splits) -> Outcome:
-    """Train as the book does: every epoch the same, and the last one is what counts."""
+def _train(config: Config, splits: Splits, curves: Path) -> Outcome:
+    """Train as the book does: every epoch the same, and the last one counts. VisualDL's files go to `curves`."""
     runtime.select_device(config.device)
     runtime.seed_everything(config.train.seed)
     network = create_model(NETWORK, len(splits.classes))
@@ -125,6 +129,7 @@ def _train(config: Config, splits: Splits) -> Outcome:
     )
     optimizer = make_optimizer(network, config.train, len(loader))
     history = []
+    log = VisualDLLog(curves)
     for epoch in range(1, config.train.epochs + 1):
         rate, started = optimizer.get_lr(), time.monotonic()
         train_means = train_on(network, optimizer, _grey(loader))
@@ -132,6 +137,12 @@ def _train(config: Config, splits: Splits) -> Outcome:
         validation_means = measure_on(network, _grey(unseen(splits.validation)))
         images = len(loader) * batch_size
         history.append(EpochRecord(epoch, *train_means, *validation_means, rate, images / seconds, seconds))
+        log.epoch(history[-1])
+        logger.info(
+            "epoch %d/%d: training loss %.3f, held-out top-1 %.2f%%, %.0f s",
+            *(epoch, config.train.epochs, train_means[0], 100 * validation_means[1], seconds),
+        )
+    log.close()
     _, test_top1 = measure_on(network, _grey(unseen(splits.test)))
     return Outcome(history, test_top1, len(splits.test))
 
@@ -158,10 +169,12 @@ def _show_curves(page: Page, config: Config, outcome: Outcome) -> None:
     page.say(
         f"""After epoch {last.epoch}: training loss {last.train_loss:.3f}, training top-1 {last.train_top1:.1%},
         held-out top-1 {last.validation_top1:.1%}. On the test split, {outcome.test_images:,} images, the network is
-        right on {outcome.test_top1:.2%}. Training ran at {last.images_per_second:,.0f} images/s in the last epoch.""",
+        right on {outcome.test_top1:.2%}. Training ran at {last.images_per_second:,.0f} images/s in the last epoch.
+        {measured_where().en}""",
         f"""第 {last.epoch} 轮之后：训练损失 {last.train_loss:.3f}，训练 top-1 {last.train_top1:.1%}，留出图像
         的 top-1 {last.validation_top1:.1%}。测试集共 {outcome.test_images:,} 张，答对 {outcome.test_top1:.2%}。最后一轮
-        的训练速度为每秒 {last.images_per_second:,.0f} 张。""",
+        的训练速度为每秒 {last.images_per_second:,.0f} 张。
+        {measured_where().zh}""",
     )
     page.say(
         f"""Nothing brings the weights to rest where the rate never falls: over the last {len(late)} epochs the held-out
@@ -169,7 +182,7 @@ def _show_curves(page: Page, config: Config, outcome: Outcome) -> None:
         the schedules of this project's own configs bring the rate to zero.""",
         f"""学习率始终不降，就没有什么让权重停下来：最后 {len(late)} 轮里，留出图像
         的 top-1 在 {min(late):.1%} 与 {max(late):.1%} 之间。这种训练的最后一轮只是从这个范围里抽到的一个值；本项目自己
-        的配置都用学习率降到零的调度。""",
+        的配置都让学习率降到零。""",
     )
     page.record(
         epochs=last.epoch,
@@ -202,8 +215,8 @@ def _compare_with_book(page: Page, config: Config, outcome: Outcome) -> None:
         {100 * error:.1f} points of that uncertain (standard error), and the swing from epoch to epoch comes on top.
         {"" if as_book else "It is not the book's recipe: the values above say what was changed."}""",
         f"""书中显示的测试准确率是 {BOOKS_TEST_TOP1}（PyTorch 版，一次运行）。本次得到 {outcome.test_top1:.3f}，相
-        差 {100 * difference:+.1f} 个百分点；仅测试集大小就带来 {100 * error:.1f} 个百分点的标准误差，轮与轮之间的摆动还
-        要另算。{"" if as_book else "注意这不是书中的训练方法：改了什么见上面列出的值。"}""",
+        差 {100 * difference:+.1f} 个百分点；仅测试集大小就带来 {100 * error:.1f} 个百分点的标准误差，轮与轮之间的摆动
+        还要另算。{"" if as_book else "注意，这不是书中的训练方法：改了什么见上面列出的值。"}""",
     )
     page.record(difference_from_book=difference)
 

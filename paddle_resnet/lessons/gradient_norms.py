@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +17,28 @@ class LayerGradients:
 
     Attributes:
         names: of the convolutions, as in the state dict.
-        relative: ``norm(dL/dW) / norm(W)`` of each, float64.
+        norms: ``norm(dL/dW)`` of each, float64.
+        lengths: ``norm(W)`` of each, float64.
         loss: of the batch, in nats.
     """
 
     names: tuple[str, ...]
-    relative: np.ndarray
+    norms: np.ndarray
+    lengths: np.ndarray
     loss: float
+
+    @property
+    def relative(self) -> np.ndarray:
+        """By what share a step of learning rate 1 would change each convolution: ``norm(dL/dW) / norm(W)``."""
+        return self.norms / self.lengths
+
+    @property
+    def scale_free(self) -> np.ndarray:
+        """``norm(dL/dW) norm(W)``: before BatchNorm, weights a times as long have 1/a of the gradient, and so the same.
+
+        What this leaves is how much of the gradient has come back to a layer, however long its weights have grown.
+        """
+        return self.norms * self.lengths
 
     @property
     def first_to_last(self) -> float:
@@ -33,8 +49,10 @@ class LayerGradients:
     def growth(self) -> float:
         """The factor for each layer nearer to the images: of the straight line that fits the logarithms best.
 
-        Below 1 the gradient vanishes on its way back, above 1 it explodes.
+        Below 1 the gradient vanishes on its way back, above 1 it explodes. NaN where one is zero or no number.
         """
+        if not (np.isfinite(self.relative).all() and self.relative.all()):
+            return math.nan
         slope, _ = np.polyfit(np.arange(len(self.relative)), np.log(self.relative), 1)
         return float(np.exp(-slope))
 
@@ -53,9 +71,10 @@ def measure_gradients(network: nn.Layer, images: paddle.Tensor, labels: paddle.T
     loss = functional.cross_entropy(network(images), labels)
     loss.backward()
     weights = {name: layer.weight for name, layer in network.named_sublayers() if isinstance(layer, nn.Conv2D)}
-    relative = np.array([_norm(weight.grad) / _norm(weight) for weight in weights.values()])
+    norms = np.array([_norm(weight.grad) for weight in weights.values()])
+    lengths = np.array([_norm(weight) for weight in weights.values()])
     network.clear_gradients()
-    return LayerGradients(tuple(weights), relative, float(loss.item()))
+    return LayerGradients(tuple(weights), norms, lengths, float(loss.item()))
 
 
 def without_batch_norm(network: nn.Layer) -> nn.Layer:

@@ -15,12 +15,12 @@ from paddle_resnet.lessons.gradient_subjects import (
     IMAGE_SIZE,
     KINDS,
     Key,
-    digit_batches,
+    image_batches,
     make_network,
     record_gradients,
 )
-from paddle_resnet.lessons.gradient_training import show_training
-from paddle_resnet.lessons.page import Page
+from paddle_resnet.lessons.gradient_training import WORDS, show_training
+from paddle_resnet.lessons.page import Page, Text
 
 DEPTHS = (20, 56, 110)
 
@@ -34,14 +34,14 @@ CHAIN_WEIGHTS = (0.1, 0.5)
 def teach(page: Page, effort: Effort) -> None:
     """Run the lesson, and write what it shows on the page."""
     _explain_chain(page)
-    loader = digit_batches()
+    loader = image_batches(effort)
     images, labels = next(iter(loader))
-    _explain_measurement(page)
+    _explain_measurement(page, effort)
     keys = [(kind, depth) for kind in KINDS for depth in DEPTHS]
     bare = {key: measure_gradients(make_network(key, batch_norm=False), images, labels) for key in keys}
     normalized = {key: measure_gradients(make_network(key), images, labels) for key in keys}
     _show_initial(page, bare, normalized)
-    show_training(page, effort, loader, images, labels)
+    show_training(page, effort, loader, (images, labels), {True: normalized, False: bare})
     _conclude(page, normalized)
 
 
@@ -98,17 +98,18 @@ def _derivative(weight: float, shortcut: bool) -> float:
     return float(start.grad.item())
 
 
-def _explain_measurement(page: Page) -> None:
+def _explain_measurement(page: Page, effort: Effort) -> None:
+    pictures = Text("CIFAR-10 images", " CIFAR-10 图像") if effort.full else Text("digits", "手写数字")
     page.heading("What is measured", "测量的是什么")
     page.say(
         f"""Plain and residual networks of 20, 56 and 110 layers (He et al. 2015, https://arxiv.org/abs/1512.03385,
         section 4.2), with the paper's initial weights (each layer keeps the size of what ReLU lets through). One batch
-        of {BATCH_SIZE} digits, enlarged to {IMAGE_SIZE}x{IMAGE_SIZE} pixels, gives a loss and its gradient. For every
+        of {BATCH_SIZE} {pictures.en} at {IMAGE_SIZE}x{IMAGE_SIZE} pixels gives a loss and its gradient. For every
         convolution we take `norm(dL/dW) / norm(W)`: by what share the weights would change at a learning rate of 1.
         The same networks are then measured with the identity in place of every BatchNorm.""",
         f"""取 20、56、110 层的普通网络和残差网络（何恺明等人 2015，https://arxiv.org/abs/1512.03385 第 4.2 节），
-        初始权重与论文相同（使信号经过每层的 ReLU 后大小大致不变）。用一批 {BATCH_SIZE} 张手写数字（放大
-        到 {IMAGE_SIZE}x{IMAGE_SIZE} 像素）算出损失及其梯度。对每个卷积计算 `norm(dL/dW) / norm(W)`，
+        初始权重与论文相同（使信号经过每层的 ReLU 后大小大致不变）。用一批 {BATCH_SIZE} 张{pictures.zh}
+        （{IMAGE_SIZE}x{IMAGE_SIZE} 像素）算出损失及其梯度。对每个卷积计算 `norm(dL/dW) / norm(W)`，
         也就是学习率为 1 时权重会改变的比例。然后把所有批归一化换成恒等映射，再测一遍同样的网络。""",
     )
 
@@ -121,7 +122,7 @@ def _show_initial(page: Page, bare: dict[Key, LayerGradients], normalized: dict[
         "Gradient in each convolution relative to its weights, at initialisation; the images are on the left.",
         "初始化时各卷积的梯度（相对于权重的大小）；左边靠近输入图像。",
     )
-    measured = {"without": bare, "with": normalized}
+    measured = {False: bare, True: normalized}
     page.table(
         [
             ("BatchNorm", "批归一化"),
@@ -134,7 +135,7 @@ def _show_initial(page: Page, bare: dict[Key, LayerGradients], normalized: dict[
         ],
         [
             [
-                name,
+                WORDS[batch_norm],
                 f"{kind}{depth}",
                 f"{gradients.loss:.3g}",
                 f"{gradients.relative[0]:.1e}",
@@ -142,13 +143,13 @@ def _show_initial(page: Page, bare: dict[Key, LayerGradients], normalized: dict[
                 f"{gradients.first_to_last:.1e}",
                 f"{gradients.growth:.3f}",
             ]
-            for name, networks in measured.items()
+            for batch_norm, networks in measured.items()
             for (kind, depth), gradients in networks.items()
         ],
     )
-    for name, networks in measured.items():
+    for batch_norm, networks in measured.items():
         for (kind, depth), gradients in networks.items():
-            record_gradients(page, f"{kind}{depth}_{name}_batch_norm", gradients)
+            record_gradients(page, f"{kind}{depth}_{WORDS[batch_norm].en}_batch_norm", gradients)
     page.say(
         """The last column is the factor by which the gradient changes with each layer nearer to the images (from a
         straight line through the logarithms): below 1 it vanishes on its way back, above 1 it explodes.""",
@@ -190,12 +191,12 @@ def _interpret_normalized(page: Page, normalized: dict[Key, LayerGradients]) -> 
         https://arxiv.org/abs/1902.08129): ReLU lets half of the squared gradient through, and BatchNorm divides it by
         the variance of what ReLU gave, (pi - 1) / (2 pi) for normally distributed input. Together that is
         pi / (pi - 1) a layer, for the norm a factor of {BATCH_NORM_GROWTH:.3f}, if layers are wide, batches large.""",
-        f"""有批归一化时，梯度在回传途中会消失吗（小于最后一个卷积的十分之一）？{zh}。传向输入的途中，
-        plain{deepest} 的梯度{_changes(plain)[1]}（每层 {plain.growth:.3f} 倍），resnet{deepest} 的梯
-        度{_changes(residual)[1]}（每层 {residual.growth:.3f} 倍）。理论指出，带批归一化的普通网络在初始化时梯度是*爆
-        炸*的（Yang 等 2019，https://arxiv.org/abs/1902.08129）：ReLU 让梯度平方的一半通过，而批归一化再把它除
-        以 ReLU 输出的方差，输入服从正态分布时该方差为 (pi - 1) / (2 pi)。合起来每层为 pi / (pi - 1)，
-        若层足够宽、批足够大，范数每层变为 {BATCH_NORM_GROWTH:.3f} 倍。""",
+        f"""有批归一化时，梯度在回传途中会消失吗（小于最后一个卷积的十分之一）？{zh}。传向输入的途中，plain{deepest} 的
+        梯度{_changes(plain)[1]}（每层 {plain.growth:.3f} 倍），resnet{deepest} 的梯度{_changes(residual)[1]}（每
+        层 {residual.growth:.3f} 倍）。理论指出，带批归一化的普通网络在初始化时梯度是*爆炸*的
+        （Yang 等 2019，https://arxiv.org/abs/1902.08129 ）：ReLU 让梯度平方的一半通过，而批归一化再把它除以 ReLU 输出
+        的方差，输入服从正态分布时该方差为 (pi - 1) / (2 pi)。合起来每层为 pi / (pi - 1)，若层足够宽、批足够大，范数每
+        层变为 {BATCH_NORM_GROWTH:.3f} 倍。""",
     )
 
 
@@ -212,14 +213,17 @@ def _conclude(page: Page, normalized: dict[Key, LayerGradients]) -> None:
     vanishing = any(gradients.first_to_last < 0.1 for gradients in normalized.values())
     if not vanishing:
         page.say(
-            """The lesson `degradation` trains networks with BatchNorm, and there no gradient vanished: so vanishing
-            gradients cannot be what makes the deeper plain network worse. He et al. argue the same (section 4.1). What
-            was measured at the start is a plain network whose layers disagree the more about the size of a step the
-            deeper it is, and a residual network in which they nearly agree. That is an observation about first steps
-            on one batch, not an explanation of where a long training ends.""",
-            """`degradation` 一课训练的是带批归一化的网络，而这里没有任何梯度消失，所以更深的普通网络变差不能归咎于梯
-            度消失。何恺明等人也持这一观点（4.1 节）。初始化时测到的是：普通网络越深，各层对“一步该走多大”的分歧越大，
-            残差网络各层则比较一致。这只是对一批图像、最初几步的观察，并不能解释长时间训练的结局。""",
+            """The lesson `degradation` trains networks with BatchNorm. Before the first step no gradient vanishes in
+            such networks, plain or residual: so it is not from there that the deeper plain network is worse, and He et
+            al. say the same (section 4.1). What was measured at the start is a plain network whose layers disagree the
+            more about the size of a step the deeper it is, and a residual network in which they nearly agree; and the
+            first steps then leave the first layers of the deep plain network with weights so long that they hardly
+            learn. That is an observation about first steps at one learning rate, without warm-up, not an explanation
+            of where a long training ends.""",
+            """`degradation` 一课训练的是带批归一化的网络。训练开始之前，这样的网络无论普通还是残差都没有梯度消失，所
+            以更深的普通网络变差并非由此而来，何恺明等人也这样说（4.1 节）。初始化时测到的是：普通网络越深，各层对“一
+            步该走多大”的分歧越大，残差网络各层则比较一致；随后的最初几步又使很深的普通网络前几层的权重变得很长，几乎
+            学不动了。这只是在一个学习率下、没有预热时对最初几步的观察，并不能解释长时间训练的结局。""",
         )
     else:
         page.say(

@@ -20,6 +20,7 @@ from paddle_resnet.lessons.grouped_costs import (
     resnext50,
 )
 from paddle_resnet.lessons.grouped_drawings import draw_cardinality, draw_dependencies, draw_times, draw_weights
+from paddle_resnet.lessons.measured_where import measured_where
 from paddle_resnet.lessons.page import Page
 from paddle_resnet.models import count_parameters
 from paddle_resnet.models.summary import summarize
@@ -93,7 +94,7 @@ def _blocks(page: Page) -> None:
         lambda: draw_weights(weights, f"A 3x3 convolution of {CHANNELS} channels, written as an ordinary one"),
         """Each square is a 3x3 kernel from one input channel to one output channel; white ones are zero for good.
         With as many groups as channels only the diagonal is left: the depthwise convolution.""",
-        """每个小方格是一个输入通道到一个输出通道的 3x3 卷积核，白色者恒为零。组数等于通道数时只剩对角线，即逐通道
+        """每个小方格是一个输入通道到一个输出通道的 3x3 卷积核，白色的恒为零。组数等于通道数时只剩对角线，即逐通道
         （depthwise）卷积。""",
     )
     counts = {groups: int(np.count_nonzero(weight)) for groups, weight in weights.items()}
@@ -101,8 +102,8 @@ def _blocks(page: Page) -> None:
         f"""g blocks of 1/g of the height and 1/g of the width: weights and multiply-adds are 1/g of the ordinary
         convolution's, here {", ".join(f"{count:,}" for count in counts.values())}. What is given up is the exchange
         between the groups.""",
-        f"""g 个方块，高和宽都是原来的 1/g：权重数和乘加数都是普通卷积的 1/g，这里依次为
-        {"、".join(f"{count:,}" for count in counts.values())}。放弃的是组与组之间的交流。""",
+        f"""g 个方块，高和宽都是原来的 1/g：权重数和乘加次数都是普通卷积的 1/g，这里依次
+        为{"、".join(f"{count:,}" for count in counts.values())}。放弃的是组与组之间的交流。""",
     )
     page.record(block_weights=list(counts.values()))
 
@@ -118,10 +119,10 @@ def _cardinality(page: Page) -> None:
         C groups of d channels; C is called cardinality. By equation 4 it has C * (256 * d + 3 * 3 * d * d + d *
         256) weights, and table 2 chooses d so that this stays near 70,000. Counted from this package's
         `Bottleneck`:""",
-        """省下来的权重拿来做什么？ResNeXt（Xie et al. 2017，https://arxiv.org/abs/1611.05431 ）把它们用在宽度上。它
-        的残差块就是瓶颈块（在 256 个通道上做 1x1、3x3、1x1 卷积），其中 3x3 卷积分成 C 组、每组 d 个通道；C 称为基
-        数（cardinality）。由式 4，权重数为 C * (256 * d + 3 * 3 * d * d + d * 256)；表 2 选取 d 使它保持
-        在 70,000 左右。从本项目的 `Bottleneck` 数出来是：""",
+        """省下来的权重拿来做什么？ResNeXt（Xie 等 2017，https://arxiv.org/abs/1611.05431 ）把它们用在宽度上。它的残差
+        块就是瓶颈块（在 256 个通道上做 1x1、3x3、1x1 卷积），其中 3x3 卷积分成 C 组、每组 d 个通道；C 称为基数
+        （cardinality）。由式 4，权重数为 C * (256 * d + 3 * 3 * d * d + d * 256)；表 2 选取 d 使它保持在 70,000 左
+        右。从本项目的 `Bottleneck` 数出来是：""",
     )
     page.table(
         [
@@ -202,7 +203,7 @@ def _networks(page: Page) -> None:
 
 def _mixing(page: Page) -> None:
     """Groups never meet without a 1x1 convolution."""
-    page.heading("Who hears whom", "谁能听到谁")
+    page.heading("Who hears whom", "哪些通道相通")
     groups = 4
     matrices = {
         "one grouped 3x3": dependencies(nn.Conv2D(CHANNELS, CHANNELS, 3, padding=1, groups=groups), CHANNELS),
@@ -216,10 +217,10 @@ def _mixing(page: Page) -> None:
         between them, and everyone hears everyone. In ResNeXt's block the two 1x1 convolutions do that, which is why
         they may not be grouped as well (networks that do, shuffle the channels: ShuffleNet, Zhang et al. 2017,
         https://arxiv.org/abs/1707.01083).""",
-        f"""改变 {CHANNELS} 个输入通道中的一个，看哪些输出通道随之变化。经过一个分 {groups} 组的卷积，只有同组的会
-        变；经过三个仍是如此，因为分块对角矩阵的乘积还是分块对角的。加深没有用：这其实是 {groups} 个互不相干的网络。
-        中间放一个 1x1 卷积，所有通道就都能互相听到。在 ResNeXt 的残差块里，这由两个 1x1 卷积完成，所以它们不能也分
-        组（也分组的网络需要打乱通道：ShuffleNet，Zhang et al. 2017，https://arxiv.org/abs/1707.01083 ）。""",
+        f"""改变 {CHANNELS} 个输入通道中的一个，看哪些输出通道随之变化。经过一个分 {groups} 组的卷积，只有同组的会变；
+        经过三个仍是如此，因为分块对角矩阵的乘积还是分块对角的。加深没有用：这其实是 {groups} 个互不相干的网络。中间放
+        一个 1x1 卷积，所有通道就都相通了。在 ResNeXt 的残差块里，这由两个 1x1 卷积完成，所以它们不能也分组（也分组的
+        网络需要打乱通道：ShuffleNet，Zhang 等 2017，https://arxiv.org/abs/1707.01083 ）。""",
     )
     page.figure(
         "mixing",
@@ -246,20 +247,21 @@ def _depthwise(page: Page, repeats: int) -> None:
         But a processor does not only multiply. Input and output must move through memory whatever the groups, and
         the fewer multiplications there are for each number moved, the less the arithmetic decides the time. Here is
         a 3x3 convolution of {TIMED.channels} channels at {TIMED.side}x{TIMED.side}, a batch of {TIMED.batch}, the
-        forward pass only; times are medians of {repeats} on the machine that wrote this page.""",
-        f"""若只看计数，应当如此：通道数为 {TIMED.channels} 时，一个逐通道 3x3 卷积加上它所需要的 1x1 卷积，乘加数只
-        有普通卷积的 1/{TIMED.channels} + 1/9 = {pair:.3f}。MobileNet 就建立在这上面（Howard et al. 2017，
-        https://arxiv.org/abs/1704.04861 ，3.1 节）。但处理器不只是做乘法。不论分多少组，输入和输出都要经过内存搬
-        运；每搬一个数所做的乘法越少，算术对时间的影响就越小。下面是 {TIMED.channels} 个通道、
-        {TIMED.side}x{TIMED.side}、批大小 {TIMED.batch} 的 3x3 卷积，只做前向；时间是在生成本页的机器上 {repeats} 次
-        的中位数。""",
+        forward pass only; times are medians of {repeats}.
+        {measured_where().en}""",
+        f"""若只看计数，应当如此：通道数为 {TIMED.channels} 时，一个逐通道 3x3 卷积加上它所需要的 1x1 卷积，乘加次数只
+        有普通卷积的 1/{TIMED.channels} + 1/9 = {pair:.3f}。MobileNet 就建立在这上面
+        （Howard 等 2017，https://arxiv.org/abs/1704.04861 ，3.1 节）。但处理器不只是做乘法。不论分多少组，输入和输出
+        都要经过内存搬运；每搬一个数所做的乘法越少，算术对时间的影响就越小。下面是 {TIMED.channels} 个通
+        道、{TIMED.side}x{TIMED.side}、批大小 {TIMED.batch} 的 3x3 卷积，只做前向；时间是 {repeats} 次的中位数。
+        {measured_where().zh}""",
     )
     page.table(
         [
             ("groups", "组数"),
             ("million MACs", "百万 MAC"),
             ("MACs per number moved", "每搬一个数的 MAC"),
-            *((f"ms, {backend}", f"毫秒，{backend}") for backend in times),
+            *((f"ms, {backend}", f"毫秒，{_BACKENDS_ZH[backend]}") for backend in times),
         ],
         [
             (
@@ -281,8 +283,8 @@ def _depthwise(page: Page, repeats: int) -> None:
     page.say(
         f"""From 1 group to {groups[-1]} the multiply-adds fell to 1/{saved:.0f}. {_outcome_en(times)} Speed
         measured on one machine is no law for another; count the work, but time it where it is to run.""",
-        f"""从 1 组到 {groups[-1]} 组，乘加数降到 1/{saved:.0f}。{_outcome_zh(times)}在一台机器上测得的速度不是另一
-        台的规律：计算量可以数，时间则要在实际运行的地方测。""",
+        f"""从 1 组到 {groups[-1]} 组，乘加次数降到 1/{saved:.0f}。{_outcome_zh(times)}在一台机器上测得的速度不是另一台
+        的规律：计算量可以数，时间则要在实际运行的地方测。""",
     )
     page.record(
         timed_groups=list(groups),

@@ -16,7 +16,7 @@ from paddle_resnet.evaluation import NetworkScorer
 from paddle_resnet.evaluation.drawing import BLUE, GREY, ORANGE
 from paddle_resnet.lessons.catalogue import Effort
 from paddle_resnet.lessons.inference_times import show_pitfalls, show_times
-from paddle_resnet.lessons.page import Page
+from paddle_resnet.lessons.page import Page, Text
 from paddle_resnet.lessons.training_runs import train_within
 from paddle_resnet.training import RunFolder
 
@@ -98,7 +98,7 @@ def _show_export(page: Page, run: RunFolder, report: ExportReport) -> None:
     page.say(
         """The graph begins with the normalisation and ends with the softmax, so the one who deploys it gives pixels and
         gets probabilities.""",
-        "图的开头是归一化，结尾是 softmax：部署的人给出像素，得到概率。",
+        "图的开头是归一化，结尾是 softmax：部署时只需给出像素，就得到概率。",
     )
 
 
@@ -205,7 +205,7 @@ def _draw_differences(answers: Answers) -> Figure:
 
 def _show_folding(page: Page, run: RunFolder, answers: Answers) -> None:
     """Fold the first BatchNorm into the convolution before it, as an inference library may."""
-    page.heading("One of the rearrangements: BatchNorm folded away", "重排之一：把批归一化折叠掉")
+    page.heading("One of the rearrangements: BatchNorm folded away", "重排之一：把批归一化折叠进卷积")
     network = run.load_network()
     x = run.normalize()(paddle.to_tensor(answers.images[:64]))
     weight, shift = folded(network.conv1, network.bn1)
@@ -218,7 +218,7 @@ def _show_folding(page: Page, run: RunFolder, answers: Answers) -> None:
         """In evaluation, BatchNorm is the same multiplication and addition for every image (Ioffe and Szegedy 2015,
         https://arxiv.org/abs/1502.03167, algorithm 2, line 11), and a convolution is linear; so the two are one
         convolution with other weights:""",
-        """评估时，批归一化对每张图像都是同样的乘与加（Ioffe 与 Szegedy 2015，https://arxiv.org/abs/1502.03167，算
+        """评估时，批归一化对每张图像都是同样的乘与加（Ioffe 与 Szegedy 2015，https://arxiv.org/abs/1502.03167 ，算
         法 2 第 11 行），而卷积是线性的；所以两者合起来就是一个换了权重的卷积：""",
     )
     page.values(
@@ -252,10 +252,12 @@ def _show_preprocessing(page: Page, run: RunFolder, answers: Answers) -> None:
     right = run.normalize()
     network = run.load_network()
     identity = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    # `Normalize` divides by 255: (x / 255 - mean / 255) / (std / 255) is (x - mean) / std.
+    mean, std = ([each / 255 for each in values] for values in (right.mean, right.std))
     slips = {
         ("as in training", "与训练一致"): right,
         ("mean and deviation forgotten", "忘了均值与标准差"): Normalize(*identity),
-        ("not divided by 255", "忘了除以 255"): Normalize(right.mean, [each / 255 for each in right.std]),
+        ("not divided by 255", "忘了除以 255"): Normalize(mean, std),
     }
     scores = [_scores(NetworkScorer(network, normalize), answers.images) for normalize in slips.values()]
     top1 = [float(np.mean(each.argmax(axis=1) == answers.labels)) for each in scores]
@@ -268,7 +270,10 @@ def _show_preprocessing(page: Page, run: RunFolder, answers: Answers) -> None:
         [("", ""), *slips],
         [
             ["top-1", *[f"{each:.2%}" for each in top1]],
-            ["mean max p", *[f"{each.max(axis=1).mean():.2f}" for each in scores]],
+            [
+                Text("mean of the best probability", "最高概率的均值"),
+                *[f"{each.max(axis=1).mean():.2f}" for each in scores],
+            ],
         ],
     )
     page.record(top1_by_preprocessing=[*top1])

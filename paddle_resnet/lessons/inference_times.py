@@ -15,12 +15,14 @@ from paddle_resnet.evaluation import NetworkScorer
 from paddle_resnet.evaluation.drawing import BLUE, GREEN, ORANGE
 from paddle_resnet.lessons.call_times import in_turns, seconds_of
 from paddle_resnet.lessons.logarithmic_axis import plain_numbers
+from paddle_resnet.lessons.measured_where import measured_where
 from paddle_resnet.lessons.page import Number, Page
 from paddle_resnet.training import RunFolder
 
 DYNAMIC, EXPORTED, ONE_THREAD = "dynamic graph", "exported", "exported, 1 thread"
 CHINESE = {DYNAMIC: "动态图", EXPORTED: "导出的模型", ONE_THREAD: "导出的模型，单线程"}
 COLOURS = {DYNAMIC: ORANGE, EXPORTED: BLUE, ONE_THREAD: GREEN}
+MARKS = {DYNAMIC: "o", EXPORTED: "s", ONE_THREAD: "^"}
 BATCHES = (1, 8, 32, 128)
 FIRST_CALLS = 60
 SMALL: dict[str, Any] = {"markersize": 3, "linewidth": 1}
@@ -93,7 +95,9 @@ def _draw_first_calls(first: Mapping[str, np.ndarray]) -> Figure:
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     axes = figure.subplots()
     for name, seconds in first.items():
-        axes.plot(np.arange(1, len(seconds) + 1), 1000 * seconds, "o-", color=COLOURS[name], **SMALL, label=name)
+        axes.plot(
+            np.arange(1, len(seconds) + 1), 1000 * seconds, f"{MARKS[name]}-", color=COLOURS[name], **SMALL, label=name
+        )
     axes.set_yscale("log")
     plain_numbers(axes.yaxis)
     axes.set_xlabel("call")
@@ -108,8 +112,9 @@ def _say_steady(page: Page, steady: Mapping[int, Mapping[str, np.ndarray]], roun
     medians = {size: {name: float(np.median(each)) for name, each in taken.items()} for size, taken in steady.items()}
     page.say(
         f"""Once warm, {rounds} rounds in turns for each batch size; milliseconds a call, medians, from raw pixels to
-        probabilities in numpy:""",
-        f"预热之后，每种批大小轮流测 {rounds} 轮；从原始像素到 numpy 里的概率，每次调用的毫秒数（中位数）：",
+        probabilities in numpy. {measured_where().en}""",
+        f"""预热之后，每种批大小轮流测 {rounds} 轮；从原始像素到 numpy 里的概率，每次调用的毫秒数（中位
+        数）。{measured_where().zh}""",
     )
     page.table(
         [("batch", "批大小"), *[(f"{name} (ms)", f"{CHINESE[name]}（毫秒）") for name in names]],
@@ -161,7 +166,7 @@ def _draw_throughput(steady: Mapping[int, Mapping[str, np.ndarray]]) -> Figure:
             middle,
             yerr=[middle - slow, fast - middle],
             color=COLOURS[name],
-            marker="o",
+            marker=MARKS[name],
             capsize=3,
             label=name,
         )

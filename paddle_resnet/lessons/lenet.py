@@ -12,9 +12,10 @@ from paddle_resnet.evaluation import NetworkScorer, measure_split
 from paddle_resnet.evaluation.drawing import BLUE, ORANGE
 from paddle_resnet.lessons.catalogue import Effort
 from paddle_resnet.lessons.contenders import PICTURES, Contender, draw_curves, draw_errors_by_class, draw_hard
-from paddle_resnet.lessons.page import Page
+from paddle_resnet.lessons.measured_where import measured_where
+from paddle_resnet.lessons.page import RUNS, Page
 from paddle_resnet.lessons.spread import Spread
-from paddle_resnet.lessons.training_runs import FOLDER, train_within
+from paddle_resnet.lessons.training_runs import train_within
 from paddle_resnet.models import create_model
 from paddle_resnet.models.summary import ModelSummary, summarize
 from paddle_resnet.training import RunFolder
@@ -68,9 +69,9 @@ def _show_layers(page: Page) -> None:
         layer with {shares["resnet8"][0]:.1%} of them. Its convolutions use each weight at many more positions, and so
         it computes {resnet.macs / lenet.macs:.0f} times as much for an image.""",
         f"""它的 {lenet.parameters:,} 个参数中，{shares["lenet"][0]:.0%} 在线性层里，而线性层只占乘加次数
-        的 {shares["lenet"][1]:.0%}。家族中最小的 ResNet，即 resnet8，参数量与它相近，为 {resnet.parameters:,} 个，用法
-        却相反：全局平均池化之后只剩一个线性层，占参数的 {shares["resnet8"][0]:.1%}。它的卷积在多得多的位置上使用每个权
-        重，所以处理一张图像的计算量是 LeNet 的 {resnet.macs / lenet.macs:.0f} 倍。""",
+        的 {shares["lenet"][1]:.0%}。同族中最小的 ResNet，即 resnet8，参数量与它相近，为 {resnet.parameters:,} 个，用
+        法却相反：全局平均池化之后只剩一个线性层，占参数的 {shares["resnet8"][0]:.1%}。它的卷积在多得多的位置上使用每
+        个权重，所以处理一张图像的计算量是 LeNet 的 {resnet.macs / lenet.macs:.0f} 倍。""",
     )
     page.record(
         lenet_parameters=lenet.parameters,
@@ -97,7 +98,7 @@ def _run_name(name: str, seed: int) -> str:
 
 
 def _first_run(page: Page) -> RunFolder:
-    return RunFolder.open(page.folder / FOLDER / _run_name("lenet", SEEDS[0]))
+    return RunFolder.open(page.folder / RUNS / _run_name("lenet", SEEDS[0]))
 
 
 def _settings(effort: Effort, name: str, seed: int) -> dict[str, Any]:
@@ -159,15 +160,15 @@ def _compare(page: Page, contenders: dict[str, Contender]) -> None:
     page.say(*_verdict(gain))
     work = resnet.summary.macs / lenet.summary.macs
     page.say(
-        f"""resnet8 does {work:.0f} times LeNet's multiply-adds; in training on this machine it went through
-        {resnet.images_per_second:,.0f} images/s, LeNet through {lenet.images_per_second:,.0f}. Work is not time: every
-        step also pays for what does not grow with the multiply-adds (loading, a call for each layer, the optimizer),
-        and where oneDNN takes a ResNet's layers it does not take LeNet's, so that the two do not even run the same
-        kernels.""",
-        f"""resnet8 的乘加次数是 LeNet 的 {work:.0f} 倍；在这台机器上训练时，它每秒处
-        理 {resnet.images_per_second:,.0f} 张，LeNet 每秒 {lenet.images_per_second:,.0f} 张。计算量不等于时间：每一步还
-        有不随乘加次数增长的开销（读数据、逐层调用、优化器）；而且 oneDNN 能接管 ResNet 的各层，却不接管 LeNet 的，两者
-        用的计算核都不相同。""",
+        f"""resnet8 does {work:.0f} times LeNet's multiply-adds; in training it went through
+        {resnet.images_per_second:,.0f} images/s, LeNet through {lenet.images_per_second:,.0f}. ({measured_where().en})
+        Work is not time: every step also pays for what does not grow with the multiply-adds (loading, a call for each
+        layer, the optimizer), and where oneDNN takes a ResNet's layers it does not take LeNet's, so that the two do
+        not even run the same kernels.""",
+        f"""resnet8 的乘加次数是 LeNet 的 {work:.0f} 倍；训练时它每秒处理 {resnet.images_per_second:,.0f} 张，LeNet 每
+        秒 {lenet.images_per_second:,.0f} 张。（{measured_where().zh}）计算量不等于时间：每一步还有不随乘加次数增长的
+        开销（读数据、逐层调用、优化器）；而且 oneDNN 能接管 ResNet 的各层，却不接管 LeNet 的，两者用的计算核都不相
+        同。""",
     )
     page.record(
         lenet_top1=[each.top1 for each in lenet.evaluations],
@@ -256,9 +257,9 @@ def _show_mistakes(page: Page, contenders: dict[str, Contender], test: Split) ->
         f"""Call an image hard for a network if most of its seeds get it wrong. Hard for both: {len(both)}; for LeNet
         alone: {len(only_lenet)}; for resnet8 alone: {len(only_resnet)}, of {len(lenet.failures):,}. What both get wrong
         is more likely the image's fault than the network's.""",
-        f"""如果一个网络的多数种子都答错某张图像，就说它对该网络是难的。在 {len(lenet.failures):,} 张中，对两者都难的
-        有 {len(both)} 张，只对 LeNet 难的有 {len(only_lenet)} 张，只对 resnet8 难的有 {len(only_resnet)} 张。两者都错的
-        图像，多半是图像本身的问题。""",
+        f"""如果一个网络的多数种子都答错某张图像，就称它为该网络的难例。在 {len(lenet.failures):,} 张中，两者共有的难
+        例 {len(both)} 张，只是 LeNet 难例的 {len(only_lenet)} 张，只是 resnet8 难例的 {len(only_resnet)} 张。两者都错
+        的图像，多半是图像本身的问题。""",
     )
     groups = {"hard for both": both, "for LeNet alone": only_lenet, "for resnet8 alone": only_resnet}
     page.figure(
@@ -266,7 +267,7 @@ def _show_mistakes(page: Page, contenders: dict[str, Contender], test: Split) ->
         lambda: draw_hard(groups, test, list(contenders.values())),
         f"""Up to {PICTURES} of the hard images in each group: their class, and the most frequent answer of each
         network's seeds (of its wrong ones, where most are wrong).""",
-        f"""难的图像，每组至多 {PICTURES} 张：真实类别，以及两个网络各种子最常见的回答（多数种子答错时，取最常见的错误回
+        f"""难例，每组至多 {PICTURES} 张：真实类别，以及两个网络各种子最常见的回答（多数种子答错时，取最常见的错误回
         答）。""",
     )
     page.record(hard_for_both=len(both), hard_for_lenet=len(only_lenet), hard_for_resnet=len(only_resnet))
@@ -281,7 +282,7 @@ def _show_learning_rate(page: Page, effort: Effort, lenet: Contender) -> None:
         f"""With BatchNorm, the scale of a convolution's weights does not matter behind it, and a large step is
         forgiven. LeNet has nothing of the kind. The same run as its seed {SEEDS[0]}, at resnet8's rate of
         {RATES["resnet8"]}:""",
-        f"""有批归一化时，卷积权重的尺度不影响归一化之后的输出，步子大一点也无妨。LeNet 没有这样的保护。下面是与其种
+        f"""有批归一化时，卷积权重的尺度不影响归一化之后的输出，步长大一些也无妨。LeNet 没有这样的保护。下面是与其种
         子 {SEEDS[0]} 相同的一次运行，但用 resnet8 的学习率 {RATES["resnet8"]}：""",
     )
     chance = float(np.bincount(lenet.evaluations[0].labels).max() / lenet.evaluations[0].images)

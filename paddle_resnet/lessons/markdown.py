@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from paddle_resnet.lessons.page import Block, Heading, Language, Picture, Prose, Table, Values
+from paddle_resnet.lessons.page import Block, Heading, Language, Picture, Prose, Table, Text, Values
 
 
 def to_markdown(title: str, blocks: Iterable[Block], language: Language, figures: str) -> str:
@@ -29,11 +29,15 @@ def render(block: Block, language: Language, figures: str) -> str:
         case Values(lines):
             return "\n".join(["```text", *lines, "```"])
         case Table(headers, rows):
-            names = [header.in_language(language) for header in headers]
-            return "\n".join(_row(cells) for cells in [names, ["---"] * len(names), *rows])
+            table: list[Sequence[str | Text]] = [headers, ("---",) * len(headers), *rows]
+            return "\n".join(_row(_words(cell, language) for cell in line) for line in table)
         case Picture(path, caption):
             words = caption.in_language(language)
             return f"![{words}]({figures}/{path.name})\n\n*{words}*"
+
+
+def _words(cell: str | Text, language: Language) -> str:
+    return cell.in_language(language) if isinstance(cell, Text) else cell
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from paddle_resnet.lessons.bias_effects import bias_effects, convolution_biases,
 from paddle_resnet.lessons.catalogue import Effort
 from paddle_resnet.lessons.network_costs import IN_WORDS, by_shape, convolutions, costs_by_part, follow, part_of
 from paddle_resnet.lessons.network_drawings import draw_costs, draw_route, draw_sides
-from paddle_resnet.lessons.page import Page
+from paddle_resnet.lessons.page import Page, Text
 from paddle_resnet.models import create_model
 from paddle_resnet.models.stems import Stem
 from paddle_resnet.models.summary import ModelSummary
@@ -41,8 +41,8 @@ def _walk(page: Page, summary: ModelSummary) -> None:
         """What happens to one RGB image of 224x224 pixels on its way to ten classes? Each row is one layer of stem
         or head, or one whole residual block, in the order of the computation. A shape is channels x height x width;
         a MAC is one multiplication and one addition.""",
-        """一张 224x224 的 RGB 图像，怎样一步步变成十个类别的得分？下表按计算顺序排列，每行是主干（stem）或分类头的
-        一层，或一个完整的残差块。形状写作“通道 x 高 x 宽”；MAC 指一次乘法加一次加法（乘加）。""",
+        """一张 224x224 的 RGB 图像，怎样一步步变成十个类别的得分？下表按计算顺序排列，每行是输入部分（stem）或分类头
+        的一层，或一个完整的残差块。形状写作“通道 x 高 x 宽”；MAC 指一次乘法加一次加法（乘加）。""",
     )
     rows = [
         (row.name, row.kind, by_shape(row.output_shape[1:]), f"{row.parameters:,}", f"{row.macs / 1e6:,.1f}")
@@ -131,8 +131,8 @@ def _costs(page: Page, summary: ModelSummary) -> None:
         rule by which the paper builds its networks (He et al. 2015, https://arxiv.org/abs/1512.03385, section 3.3).
         The last convolution of each stage:""",
         """从第二个阶段起，每个阶段把高和宽减半、通道加倍。于是一个 3x3 卷积的权重变成四倍，而要计算的位置只剩四分之
-        一，计算量不变。论文正是按这条规则搭网络的（He et al. 2015，https://arxiv.org/abs/1512.03385 ，3.3 节）。各
-        阶段的最后一个卷积：""",
+        一，计算量不变。论文正是按这条规则搭网络的（何恺明等人 2015，https://arxiv.org/abs/1512.03385 ，3.3 节）。各阶
+        段的最后一个卷积：""",
     )
     sides = {cost.name: cost.shape[1] for cost in costs if cost.name.startswith("layer")}
     page.values(
@@ -157,7 +157,7 @@ def _costs(page: Page, summary: ModelSummary) -> None:
         first stage ({early:.0%} of those numbers).""",
         f"""因此，对网络的三个常见问题有三个不同的答案：权重文件的大小由最后一个阶段决定（占参数
         的 {last.parameters / summary.parameters:.0%}）；计算量由各阶段分担；而训练的内存要为反向传播保留每一层的输
-        出，主要由主干和第一阶段决定（占这些数的 {early:.0%}）。""",
+        出，主要由 stem 和第一阶段决定（占这些数的 {early:.0%}）。""",
     )
     page.record(
         last_convolution_macs=[inner[part] for part in sides],
@@ -181,7 +181,7 @@ def _published(page: Page) -> None:
     page.table(
         [("", ""), ("counted here", "这里数得"), ("published", "公布")],
         [
-            ("parameters", f"{summary.parameters:,}", f"{PUBLISHED_PARAMETERS:,}"),
+            (Text("parameters", "参数量"), f"{summary.parameters:,}", f"{PUBLISHED_PARAMETERS:,}"),
             ("GMACs", f"{summary.macs / 1e9:.3f}", f"{PUBLISHED_GMACS:.3f}"),
         ],
     )
@@ -239,14 +239,14 @@ def _sizes(page: Page) -> None:
         """No weight depends on the size of the image: convolutions slide over any map, and the head takes the mean
         over whatever is left. So the parameters stay, and the work follows the area. But the stem, made for
         photographs, keeps one pixel of sixteen before the first block, and a small image runs out of pixels:""",
-        """没有哪个权重依赖图像尺寸：卷积可以滑过任意大小的特征图，分类头对剩下的位置取平均。所以参数不变，计算量随
-        面积变化。不过为照片设计的主干在第一个残差块之前就只留下十六分之一的像素，小图很快就没有像素可用了：""",
+        """没有哪个权重依赖图像尺寸：卷积可以滑过任意大小的特征图，分类头对剩下的位置取平均。所以参数不变，计算量随面
+        积变化。不过为照片设计的 stem 在第一个残差块之前就只留下十六分之一的像素，小图很快就没有像素可用了：""",
     )
     summaries = {setting: follow("resnet18", setting.size, stem=setting.stem) for setting in SETTINGS}
     sides = {setting.label: _sides(summary) for setting, summary in summaries.items()}
     page.table(
         [
-            ("image and stem", "图像与主干"),
+            ("image and stem", "图像与 stem"),
             ("last maps", "最后的特征图"),
             ("parameters", "参数"),
             ("million MACs", "百万 MAC"),
@@ -267,7 +267,7 @@ def _sizes(page: Page) -> None:
             sides, ("image", "conv1", "max-pool", *(f"stage {n}" for n in range(1, 5))), "Side of the maps"
         ),
         "ResNet-18 on four inputs. Each step down is a stride of 2; the cifar stem takes none.",
-        "四种输入下的 ResNet-18。每下降一级是一次步幅 2；cifar 主干没有这样的步骤。",
+        "四种输入下的 ResNet-18。每下降一级是一次步幅 2；cifar stem 没有这样的步骤。",
     )
     small = summaries[SETTINGS[2]]
     single = [row for row in convolutions(small) if "3x3" in row.kind and row.input_shape[2:] == (1, 1)]
@@ -278,9 +278,9 @@ def _sizes(page: Page) -> None:
         {unused / small.parameters:.0%} of the network, that move no score and get no gradient. The cifar stem (a
         3x3 convolution, no pooling; section 4.2) keeps 4x4 pixels to the end, for
         {summaries[SETTINGS[3]].macs / small.macs:.0f} times the work.""",
-        f"""在 32x32 图像上使用照片的主干时，有 {len(single)} 个 3x3 卷积只看到一个像素：九个权重中的八个永远只碰到
-        填充的零。这样的参数有 {unused:,} 个，占网络的 {unused / small.parameters:.0%}，既不影响得分，也得不到梯度。
-        cifar 主干（一个 3x3 卷积，没有池化；4.2 节）直到最后都保有 4x4 像素，代价
+        f"""在 32x32 图像上使用照片的 stem 时，有 {len(single)} 个 3x3 卷积只看到一个像素：九个权重中的八个永远只碰到填
+        充的零。这样的参数有 {unused:,} 个，占网络的 {unused / small.parameters:.0%}，既不影响得分，也得不到梯
+        度。cifar stem（一个 3x3 卷积，没有池化；4.2 节）直到最后都保有 4x4 像素，代价
         是 {summaries[SETTINGS[3]].macs / small.macs:.0f} 倍的计算量。""",
     )
     page.record(
@@ -330,10 +330,10 @@ def _book(page: Page) -> None:
         biases on the shortcuts, which no BatchNorm follows: {effect.on_shortcuts:.2f} of the spread. That is why
         ResNets have no bias in their convolutions; the book's are there because the layer has them by default.""",
         f"""这些偏置大多不起作用。批归一化会减去每个通道在批内的均值，偏置加上去的常数也就一并被减掉了
-        （Ioffe and Szegedy 2015，https://arxiv.org/abs/1502.03167 ，3.2 节）。把批归一化之前的 {before_norm:,} 个偏
-        置换成标准差为 1 的随机数，训练模式下得分的变化只有其离散程度的 {effect.before_norm:.0e}，即舍入误差；对捷径
-        连接上（其后没有批归一化）的偏置做同样的事，变化是 {effect.on_shortcuts:.2f} 倍。所以 ResNet 的卷积不带偏
-        置；书中的偏置只是层的默认设置。""",
+        （Ioffe 与 Szegedy 2015，https://arxiv.org/abs/1502.03167 ，3.2 节）。把批归一化之前的 {before_norm:,} 个偏置
+        换成标准差为 1 的随机数，训练模式下得分的变化只有其离散程度的 {effect.before_norm:.0e}，即舍入误差；对捷径连接
+        上（其后没有批归一化）的偏置做同样的事，变化是 {effect.on_shortcuts:.2f} 倍。所以 ResNet 的卷积不带偏置；书中
+        的偏置只是层的默认设置。""",
     )
     page.record(
         book_parameters=book.parameters,

@@ -100,7 +100,7 @@ def _four_sets(page: Page) -> None:
             ("S goes over", "S 的范围"),
             ("axes in numpy", "numpy 的轴"),
             ("values in S", "S 中值的个数"),
-            ("how many S", "S 有多少个"),
+            ("how many S", "S 的个数"),
         ],
         [
             [kind.name, kind.shares, kind.axes, count, math.prod(SHAPE) // count]
@@ -176,7 +176,7 @@ def _by_numpy(page: Page) -> None:
 
 
 def _relatives(page: Page) -> None:
-    page.heading("Two of them are ends of the third", "其中两种是第三种的两端")
+    page.heading("Two of them are ends of the third", "其中两种是组归一化的两个极端")
     x = paddle.to_tensor(_numbers(SHAPE))
     channels = SHAPE[1]
     one_group, all_groups = (
@@ -218,17 +218,17 @@ def _company(page: Page) -> None:
         {by_batch[-1]:.3f} in batches of {BATCH_SIZES[-1]}, where the output's own deviation is about 1. Over these
         sizes it goes as N to the power {slope:.2f}; the error of a mean over N images goes as N to the power -0.5. For
         the other three it is {others_en}: they never see the company.""",
-        f"""把同一张图像放进 {COMPANIES} 个随机批次（训练模式），看它的输出散布有多大。对批归一化，批大小
-        为 {BATCH_SIZES[0]} 时散布为 {by_batch[0]:.3f}，为 {BATCH_SIZES[-1]} 时为 {by_batch[-1]:.3f}，而输出自身的标准
-        差约为 1。在这些批大小上，它按 N 的 {slope:.2f} 次方变化；N 张图像的均值，其误差按 N 的 -0.5 次方变化。其余三种
-        的散布：{others_zh}，因为它们根本看不到同批的图像。""",
+        f"""把同一张图像放进 {COMPANIES} 个随机批次（训练模式），看它的输出波动多大。对批归一化，批大小
+        为 {BATCH_SIZES[0]} 时波动为 {by_batch[0]:.3f}，为 {BATCH_SIZES[-1]} 时为 {by_batch[-1]:.3f}，而输出自身的标准
+        差约为 1。在这些批大小上，它按 N 的 {slope:.2f} 次方变化；N 张图像的均值，其误差按 N 的 -0.5 次方变化。其余三
+        种的波动：{others_zh}，因为它们根本不看同批的其他图像。""",
     )
     page.figure(
         "company",
         partial(draw_company, BATCH_SIZES, spreads),
         """How far the output for one image is scattered by the rest of its batch: the standard deviation over batches,
         root mean square over the output. The dotted line falls as 1 / sqrt(N) from the first point.""",
-        """同一张图像的输出因同批其他图像不同而产生的散布：对不同批次求标准差，再对各输出值取均方根。虚线从第一点起
+        """同一张图像的输出因同批其他图像不同而产生的波动：对不同批次求标准差，再对各输出值取均方根。虚线从第一点起
         按 1 / sqrt(N) 下降。""",
     )
 

@@ -37,9 +37,9 @@ def teach(page: Page, effort: Effort) -> None:
         batch and with group normalisation of {CHANNELS_A_GROUP} channels a group. The learning rate goes with the
         batch size, {RATE_FOR_64:g} N / 64, as in the paper's section 4.1: a batch of 2 takes steps a 32nd as long, and
         32 times as many.""",
-        f"""同一个小网络（六个卷积），在 {pictures.source} 上训练 {epochs} 个 epoch，{len(SEEDS)} 个种子，分别用批归一
-        化和每组 {CHANNELS_A_GROUP} 个通道的组归一化。学习率与批大小成正比，为 {RATE_FOR_64:g} N / 64，同论文 4.1 节：
-        批大小为 2 时步长是三十二分之一，步数是 32 倍。""",
+        f"""同一个小网络（六个卷积），在 {pictures.source} 上训练 {epochs} 轮，{len(SEEDS)} 个种子，分别用批归一化和每
+        组 {CHANNELS_A_GROUP} 个通道的组归一化。学习率与批大小成正比，为 {RATE_FOR_64:g} N / 64，同论文 4.1 节：批大小
+        为 2 时步长是三十二分之一，步数是 32 倍。""",
     )
     runs = {
         name: [
@@ -62,10 +62,10 @@ def teach(page: Page, effort: Effort) -> None:
         [
             ("batch size", "批大小"),
             ("normalisation", "归一化"),
-            ("training loss, last epoch", "训练损失，最后一个 epoch"),
+            ("training loss, last epoch", "训练损失，最后一轮"),
             ("test loss", "测试损失"),
             ("test error", "测试错误率"),
-            ("its range", "其范围"),
+            ("its range", "各种子的范围"),
         ],
         [
             [
@@ -109,9 +109,9 @@ def _conclude(page: Page, runs: dict[str, list[list[SmallRun]]], images: int) ->
         {losses["Group"][-1]:.3f} to {losses["Group"][0]:.3f} with group normalisation; the test error changed by
         {100 * error_change["Batch"]:+.1f} and by {100 * error_change["Group"]:+.1f} points. One image is
         {100 / images:.2f} points, and the seeds' ranges are in the table: trust no difference that is smaller.""",
-        f"""批大小从 {large} 减到 {small}，最后一个 epoch 的训练损失，批归一化从 {losses["Batch"][-1]:.3f} 变
-        为 {losses["Batch"][0]:.3f}，组归一化从 {losses["Group"][-1]:.3f} 变为 {losses["Group"][0]:.3f}；测试错误率分别
-        变化 {100 * error_change["Batch"]:+.1f} 和 {100 * error_change["Group"]:+.1f} 个百分点。一张图像相当
+        f"""批大小从 {large} 减到 {small}，最后一轮的训练损失，批归一化从 {losses["Batch"][-1]:.3f} 变
+        为 {losses["Batch"][0]:.3f}，组归一化从 {losses["Group"][-1]:.3f} 变为 {losses["Group"][0]:.3f}；测试错误率分
+        别变化 {100 * error_change["Batch"]:+.1f} 和 {100 * error_change["Group"]:+.1f} 个百分点。一张图像相当
         于 {100 / images:.2f} 个百分点，各种子的范围见表：比这更小的差别不可信。""",
     )
     small_loss = float(np.mean([run.loss for run in runs["Batch"][0]]))
@@ -129,10 +129,10 @@ def _conclude(page: Page, runs: dict[str, list[list[SmallRun]]], images: int) ->
         size, and not one line along its length. On ImageNet, Wu and He (table 2) found a ResNet-50's error with 2
         images a worker to be 34.7% with batch and 24.1% with group normalisation, and with 32 images 23.6% and 24.1%.
         Their network is deep and this one is not, and few epochs on few small images are no verdict on either.""",
-        """横轴上有两件事同时在变：批次统计量的噪声，只有批归一化才有；步数和步长，两者都有。所以应当在同一批大小上比较
-        两条线，而不是沿着一条线比较。Wu 与 He 在 ImageNet 上（表 2）测得 ResNet-50 的错误率：每卡 2 张图像时，批归一化
-        为 34.7%，组归一化为 24.1%；每卡 32 张时分别为 23.6% 和 24.1%。他们的网络很深，这里的不深；少量小图像上的几
-        个 epoch，也不足以评判二者优劣。""",
+        """横轴上有两件事同时在变：批次统计量的噪声，只有批归一化才有；步数和步长，两者都有。所以应当在同一批大小上比
+        较两条线，而不是沿着一条线比较。Wu 与 He 在 ImageNet 上（表 2）测得 ResNet-50 的错误率：每卡 2 张图像时，批归
+        一化为 34.7%，组归一化为 24.1%；每卡 32 张时分别为 23.6% 和 24.1%。他们的网络很深，这里的不深；少量小图像上的
+        几 轮，也不足以评判二者优劣。""",
     )
 
 

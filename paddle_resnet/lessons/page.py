@@ -12,6 +12,9 @@ from matplotlib.figure import Figure
 
 from paddle_resnet.evaluation.drawing import save_figure
 
+RUNS = "runs"
+"""The folder of a lesson's training runs within its own: ``visualdl --logdir`` of it shows their curves."""
+
 Language: TypeAlias = Literal["en", "zh"]
 Number: TypeAlias = float | int | str | bool | Sequence["Number"]
 
@@ -54,7 +57,7 @@ class Table:
     """Rows under headers."""
 
     headers: tuple[Text, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[str | Text, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,9 @@ class Page:
         self.values(f"{label}:", text)
 
     def table(self, headers: Sequence[tuple[str, str]], rows: Sequence[Sequence[object]]) -> None:
-        """Show a table; each header is (English, Chinese), each cell is shown as ``str`` gives it."""
-        self._add(Table(tuple(Text(*header) for header in headers), tuple(tuple(map(str, row)) for row in rows)))
+        """Show a table; each header is (English, Chinese), each cell a `Text` or shown as ``str`` gives it."""
+        cells = (tuple(cell if isinstance(cell, Text) else str(cell) for cell in row) for row in rows)
+        self._add(Table(tuple(Text(*header) for header in headers), tuple(cells)))
 
     def figure(self, name: str, draw: Callable[[], Figure], en: str, zh: str) -> None:
         """Draw ``<name>.png`` in the common style, with English labels, and give it a caption."""

@@ -12,7 +12,7 @@ from paddle import nn
 from paddle_resnet.lessons import residual_sign
 from paddle_resnet.lessons.block_diagrams import Diagram, diagram_of, draw_diagrams
 from paddle_resnet.lessons.catalogue import Effort
-from paddle_resnet.lessons.page import Number, Page
+from paddle_resnet.lessons.page import Number, Page, Text
 from paddle_resnet.lessons.quiet_batch_norm import quiet_batch_norm
 from paddle_resnet.models.blocks import BasicBlock, Bottleneck, ResidualBlock, projection_shortcut
 from paddle_resnet.models.plain import PlainBlock
@@ -22,6 +22,14 @@ from paddle_resnet.models.summary import ModelSummary, Shape, summarize
 INPUT = (4, 3, 6, 6)
 STAGE = 56
 """Pixels a side of ResNet's first stage at 224 x 224, where the forms are compared."""
+
+FORMS_ZH = {
+    "basic": "基本块",
+    "bottleneck": "瓶颈块",
+    "pre-activation": "预激活块",
+    "pre-activation bottleneck": "预激活瓶颈块",
+    "basic, 256 channels": "基本块，256 个通道",
+}
 
 
 @quiet_batch_norm()
@@ -40,7 +48,7 @@ def _same_shape(page: Page) -> None:
         """A block of layers is asked for some mapping H(x). He et al. (2015, https://arxiv.org/abs/1512.03385, section
         3.1) let the layers compute F(x) = H(x) - x instead, and add x by a second path that has no layers: the
         shortcut. The sum is rectified.""",
-        """一组层要拟合某个映射 H(x)。He 等人（2015，https://arxiv.org/abs/1512.03385 ，3.1 节）让这些层改为计
+        """一组层要拟合某个映射 H(x)。何恺明等人（2015，https://arxiv.org/abs/1512.03385 ，3.1 节）让这些层改为计
         算 F(x) = H(x) - x，再由另一条不含任何层的路径把 x 加回来，这就是捷径连接。相加之后再过 ReLU。""",
     )
     page.values("out = relu(F(x) + x)            # F = bn2(conv2(relu(bn1(conv1(x)))))")
@@ -182,9 +190,9 @@ def _forms(page: Page) -> None:
     )
     _record_forms(page, summaries, diagrams)
     page.table(
-        [("block", "块"), ("in and out", "输入与输出"), ("parameters", "参数量"), ("multiply-adds", "乘加数")],
+        [("block", "块"), ("in and out", "输入与输出"), ("parameters", "参数量"), ("multiply-adds", "乘加次数")],
         [
-            [name, list(summary.output_shape[1:]), f"{summary.parameters:,}", f"{summary.macs:,}"]
+            [Text(name, FORMS_ZH[name]), list(summary.output_shape[1:]), f"{summary.parameters:,}", f"{summary.macs:,}"]
             for name, summary in summaries.items()
         ],
     )
@@ -200,7 +208,7 @@ def _forms(page: Page) -> None:
         multiply-adds; two 3x3 convolutions of 256 channels would take {wide.parameters / bottleneck.parameters:.1f}
         times as many parameters.""",
         f"""瓶颈块（论文图 5 右）先用 1×1 卷积把 256 个通道压到 64，在那里做 3×3 卷积，再扩回去。它承载的通道数是基本块
-        的四倍，参数量却是后者的 {bottleneck.parameters / basic.parameters:.0%}，乘加数
+        的四倍，参数量却是后者的 {bottleneck.parameters / basic.parameters:.0%}，乘加次数
         是 {bottleneck.macs / basic.macs:.0%}；若用两个 256 通道的 3×3 卷积，参数量会是它
         的 {wide.parameters / bottleneck.parameters:.1f} 倍。""",
     )
@@ -208,8 +216,8 @@ def _forms(page: Page) -> None:
         """The pre-activation block (He et al. 2016, https://arxiv.org/abs/1603.05027, figure 4e) has the same layers
         in another order: BatchNorm and ReLU stand before their convolution, and nothing follows the addition. From
         block to block, x then goes through additions only.""",
-        """预激活块（He 等 2016，https://arxiv.org/abs/1603.05027 ，图 4e）用的是同样的层，只是换了次序：
-        BatchNorm 和 ReLU 放在卷积之前，相加之后什么也没有。这样从一个块到下一个块，x 经过的只有加法。""",
+        """预激活块（何恺明等人 2016，https://arxiv.org/abs/1603.05027 ，图 4e）用的是同样的层，只是换了次
+        序：BatchNorm 和 ReLU 放在卷积之前，相加之后什么也没有。这样从一个块到下一个块，x 经过的只有加法。""",
     )
 
 

@@ -107,7 +107,7 @@ def teach(page: Page, effort: Effort) -> None:
         f"""若 F >= 0，输出就不小于 x，于是每个值上的平方误差至少是 (x / 2)^2，这里平均为 {usual.floor:.4f}。带 ReLU 的
         分支得到 {rectified.error:.4f}：它最好的选择就是什么都不做。原样的块得到 {usual.error:.5f}，残差中
         有 {np.mean(usual.residuals < 0):.0%} 为负。所以 ReLU 应放在相加之后，或放在分支之前；放在分支末尾会使网络变差
-        （He 等 2016，4.1 节）。""",
+        （何恺明等人 2016，4.1 节）。""",
     )
 
 

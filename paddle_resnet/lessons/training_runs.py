@@ -7,11 +7,9 @@ from typing import Any
 
 from paddle_resnet.config import Config
 from paddle_resnet.lessons.catalogue import Effort
-from paddle_resnet.lessons.page import Page
+from paddle_resnet.lessons.page import RUNS, Page
 from paddle_resnet.training import train
 from paddle_resnet.training.run_folder import RunFolder
-
-FOLDER = "runs"
 
 
 def train_within(page: Page, effort: Effort, name: str, settings: Mapping[str, Any]) -> RunFolder:
@@ -20,5 +18,5 @@ def train_within(page: Page, effort: Effort, name: str, settings: Mapping[str, A
     Its curves are in VisualDL's format beside those of the lesson's other runs:
     ``visualdl --logdir <lesson's folder>/runs``.
     """
-    config = Config.from_values({**settings, "name": name, "output": page.folder / FOLDER}, effort.overrides)
+    config = Config.from_values({**settings, "name": name, "output": page.folder / RUNS}, effort.overrides)
     return train(config)

@@ -94,8 +94,8 @@ def _show_question(page: Page, plan: Plan, source: Task, target: Task) -> None:
         images is that worth? To ask without downloading any weights, five classes are the old task, and the other five
         the new.""",
         """常说学过一个任务的网络，用更少的图像就能学会下一个，因为它的前几层看到的是任何任务都需要的边缘与笔画
-        （Yosinski 等 2014，https://arxiv.org/abs/1411.1792）。这究竟值多少张图像？为了不下载任何权重，这里把五个类别当
-        作旧任务，另外五个当作新任务。""",
+        （Yosinski 等 2014，https://arxiv.org/abs/1411.1792 ）。这究竟值多少张图像？为了不下载任何权重，这里把五个类别
+        当作旧任务，另外五个当作新任务。""",
     )
     page.values(
         f"old task   {', '.join(source.classes)}: {len(source.train):,} training images, all of them used",
@@ -112,7 +112,7 @@ def _show_question(page: Page, plan: Plan, source: Task, target: Task) -> None:
         alone** says how hard the task is. Each of {len(plan.seeds)} seeds pretrains anew and draws its own images,
         which all ways share.""",
         f"""网络是 {config.model.name}，输入 {config.data.image_size}x{config.data.image_size}。它用两种方式学习新任
-        务：**从零训练**；以及**微调**，即从旧任务的权重出发，换上新的最后一层。两者都是 {plan.steps} 步，训练方法相同
+        务：**从头训练**；以及**微调**，即从旧任务的权重出发，换上新的最后一层。两者都是 {plan.steps} 步，训练方法相同
         （学习率 {config.train.learning_rate:g}，按余弦下降，数据增强也相同），没有专门为哪一种调过。第三种**只训练最后
         一层**，其余全部冻结；这就是在旧网络的特征上做逻辑回归，一直拟合到收敛。同样的回归**只用像素**，用来看任务本身有
         多难。{len(plan.seeds)} 个种子各自重新预训练、各自抽取图像，几种方式共用这些图像。""",
@@ -120,7 +120,7 @@ def _show_question(page: Page, plan: Plan, source: Task, target: Task) -> None:
 
 
 def _show_what_is_taken(page: Page, plan: Plan) -> None:
-    page.heading("What a start takes over", "起点带来了什么")
+    page.heading("What a start takes over", "从旧任务带来了什么")
     old, new = (create_model(plan.config.model.name, classes) for classes in (10, 5))
     report = load_weights(new, {name: tensor.numpy() for name, tensor in old.state_dict().items()})
     learnt = sum(new.state_dict()[name].size for name in report.loaded)
@@ -182,7 +182,7 @@ def _show_results(page: Page, plan: Plan, results: Results, target: Task) -> Non
         """Left: test top-1 of the new task, mean and standard deviation over the seeds. Right: what each start gained
         over training from scratch, seed by seed, with the mean's 95% interval; where it crosses zero, the seeds cannot
         tell.""",
-        """左：新任务的测试 top-1，种子间的均值与标准差。右：各起点逐个种子减去从零训练的差，连同均值的 95% 区间；区间跨
+        """左：新任务的测试 top-1，种子间的均值与标准差。右：各起点逐个种子减去从头训练的差，连同均值的 95% 区间；区间跨
         过零，就是这些种子分不出来。""",
     )
     page.record(
@@ -201,13 +201,13 @@ def _key(start: str) -> str:
 
 
 def _show_gain(page: Page, plan: Plan, results: Results) -> None:
-    page.heading("What the start was worth", "起点值多少")
+    page.heading("What the start was worth", "预训练值多少")
     by_chance = 1 - 0.95 ** len(plan.numbers)
     page.table(
         [
             ("images a class", "每类图像数"),
-            ("fine-tuned minus scratch (points)", "微调减从零训练（百分点）"),
-            ("last layer alone minus scratch (points)", "只训练最后一层减从零训练（百分点）"),
+            ("fine-tuned minus scratch (points)", "微调减从头训练（百分点）"),
+            ("last layer alone minus scratch (points)", "只训练最后一层减从头训练（百分点）"),
         ],
         [
             [number, results.gain(TUNED, number).points(), results.gain(LAST, number).points()]
@@ -237,8 +237,8 @@ def _show_gain(page: Page, plan: Plan, results: Results) -> None:
 def _verdict(start: str, gains: dict[int, Spread]) -> tuple[str, str]:
     """Say at which numbers of images a start gained, lost, or cannot be told from scratch."""
     english, chinese = [], []
-    words = {1: ("better than from scratch", "好于从零训练"), -1: ("worse than from scratch", "差于从零训练")}
-    words[0] = ("not to be told from scratch by these seeds", "这些种子分不出与从零训练的差别")
+    words = {1: ("better than from scratch", "好于从头训练"), -1: ("worse than from scratch", "差于从头训练")}
+    words[0] = ("not to be told from scratch by these seeds", "这些种子分不出与从头训练的差别")
     for sign in (1, -1, 0):
         numbers = [str(number) for number, gain in gains.items() if gain.sign == sign]
         if numbers:
@@ -257,7 +257,7 @@ def _explain(page: Page, plan: Plan, results: Results, target: Task) -> None:
         f"""A start can only be worth what is missing without it. The stored images are {height}x{width}; from {most} of
         them a class, training from scratch was right on {scratch.mean:.1%} of the test images, and a linear classifier
         on bare pixels on {pixels.mean:.1%}.""",
-        f"""起点的价值，最多也就是没有它时所缺的那一部分。存储的图像是 {height}x{width}；每类 {most} 张时，从零训练答对
+        f"""起点的价值，最多也就是没有它时所缺的那一部分。存储的图像是 {height}x{width}；每类 {most} 张时，从头训练答对
         了 {scratch.mean:.1%} 的测试图像，而直接在像素上做的线性分类器答对了 {pixels.mean:.1%}。""",
     )
     ahead = [str(number) for number in plan.numbers if results.best(number) == PIXELS]
@@ -275,7 +275,7 @@ def _explain(page: Page, plan: Plan, results: Results, target: Task) -> None:
             other five apart. That is what this form of the lesson shows; it says nothing of ImageNet's million
             photographs as the old task, which is what is usually meant by "pretrained".""",
             f"""每类 {most} 张时，留给特征去改进的余地很小：单凭像素就几乎解决的任务，用不着别处学来的边缘。每
-            类 {fewest} 张时，从零训练答对 {results.spread(SCRATCH, fewest).mean:.1%}，微调答
+            类 {fewest} 张时，从头训练答对 {results.spread(SCRATCH, fewest).mean:.1%}，微调答
             对 {results.spread(TUNED, fewest).mean:.1%}。五类极小的图像（学到了 {old:.1%}）所能教的很窄：其中没有什么要
             求特征去区分另外五类。本课的这种形式只说明这一点；通常所说的“预训练”，旧任务是 ImageNet 的上百万张照片，对此
             它什么也说明不了。""",
@@ -292,8 +292,8 @@ def _explain(page: Page, plan: Plan, results: Results, target: Task) -> None:
         """The lesson in it: before crediting a pretrained start, train from scratch with the same budget and several
         seeds, and pair the differences. Given enough images and steps, training from scratch caught up with ImageNet's
         weights on COCO's object detection (He, Girshick and Dollár 2018, https://arxiv.org/abs/1811.08883).""",
-        """由此得到的教训：在把功劳归于预训练之前，先用同样的预算、若干个种子从零训练一遍，再逐对相减。在 COCO 目标检测
-        上，只要图像与步数足够，从零训练就追上了 ImageNet 权重
-        （He、Girshick 与 Dollár 2018，https://arxiv.org/abs/1811.08883）。""",
+        """由此得到的经验：在把功劳归于预训练之前，先用同样的预算、若干个种子从头训练一遍，再逐对相减。在 COCO 目标检
+        测上，只要图像与步数足够，从头训练就追上了 ImageNet 权重
+        （He、Girshick 与 Dollár 2018，https://arxiv.org/abs/1811.08883 ）。""",
     )
     page.record(scratch_at_most=scratch.mean, pixels_at_most=pixels.mean)

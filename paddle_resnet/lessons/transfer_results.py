@@ -14,7 +14,8 @@ from paddle_resnet.evaluation.drawing import BLUE, GREEN, GREY, ORANGE
 from paddle_resnet.lessons.spread import Spread
 
 SCRATCH, TUNED, LAST, PIXELS = "from scratch", "fine-tuned", "last layer alone", "pixels alone"
-CHINESE = {SCRATCH: "从零训练", TUNED: "微调", LAST: "只训练最后一层", PIXELS: "只用像素"}
+CHINESE = {SCRATCH: "从头训练", TUNED: "微调", LAST: "只训练最后一层", PIXELS: "只用像素"}
+MARKS = {SCRATCH: "o", TUNED: "s", LAST: "^", PIXELS: "D"}
 COLOURS = {SCRATCH: ORANGE, TUNED: BLUE, LAST: GREEN, PIXELS: GREY}
 
 
@@ -47,7 +48,7 @@ def draw_by_number(results: Results) -> Figure:
     for place, (start, colour) in enumerate(COLOURS.items()):
         # Side by side, so that the bars do not hide each other.
         shifted = [number * 1.05 ** (place - 1.5) for number in numbers]
-        style: dict[str, Any] = {"color": colour, "marker": "o", "markersize": 5, "capsize": 3, "label": start}
+        style: dict[str, Any] = {"color": colour, "marker": MARKS[start], "markersize": 5, "capsize": 3, "label": start}
         spreads = [results.spread(start, number) for number in numbers]
         dashed = "--" if start == PIXELS else "-"
         _with_bars(top1, shifted, spreads, [each.deviation for each in spreads], linestyle=dashed, **style)

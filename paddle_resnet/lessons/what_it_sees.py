@@ -10,7 +10,7 @@ from paddle_resnet.evaluation import NetworkScorer, measure_split
 from paddle_resnet.evaluation.drawing import percent
 from paddle_resnet.lessons import where_it_looks
 from paddle_resnet.lessons.catalogue import Effort
-from paddle_resnet.lessons.page import Page
+from paddle_resnet.lessons.page import Page, Text
 from paddle_resnet.lessons.seen_drawings import draw_filters, draw_maps, draw_points
 from paddle_resnet.lessons.seen_measures import (
     NEIGHBOURS,
@@ -70,9 +70,9 @@ def _network(subject: Subject) -> None:
         f"""A {config.model.name}, trained from scratch for {config.train.epochs} epochs on {config.data.source} at
         32x32, gets {percent(evaluation.top1)} of {evaluation.images:,} test images right. That number says how
         often it is right, not why. This lesson looks inside, from the first filter to the last mistake.""",
-        f"""一个 {config.model.name}，在 32x32 的 {config.data.source} 上从头训练 {config.train.epochs} 轮，
-        {evaluation.images:,} 张测试图像的准确率为 {percent(evaluation.top1)}。这个数字说明它多常答对，却不说明为什
-        么。本课看它的内部，从第一个滤波器一直看到最后一个错误。""",
+        f"""一个 {config.model.name}，在 32x32 的 {config.data.source} 上从头训
+        练 {config.train.epochs} 轮，{evaluation.images:,} 张测试图像的准确率为 {percent(evaluation.top1)}。这个数字说
+        明它答对多少，却不说明为什么。本课看它的内部，从第一个卷积核一直看到最后一个错误。""",
     )
     if not subject.full:
         page.say(
@@ -92,7 +92,7 @@ def _network(subject: Subject) -> None:
 def _filters(subject: Subject) -> None:
     """The first convolution."""
     page, trained = subject.page, subject.trained
-    page.heading("The first filters", "第一层滤波器")
+    page.heading("The first filters", "第一层卷积核")
     convolution = trained.network.conv1
     weight = convolution.weight.numpy()  # [out, 3, k, k]
     chosen = subject.one_of_each_class()[min(3, len(subject.classes) - 1)]
@@ -109,9 +109,9 @@ def _filters(subject: Subject) -> None:
             filter answers depends only on the sum of its three kernels: drawn here. (Computed from the sums alone,
             the answers differ by at most {np.abs(alone - answers).max():.0e}, where the largest is
             {np.abs(answers).max():.1f}.)""",
-            f"""第一层有 {size.replace(" filters of ", " 个 ")} 的滤波器，只有它们能直接看，因为它们的输入就是图像。
-            这里的图像是灰度的，输入的三个通道相同，滤波器的响应只取决于三个卷积核之和，图中画的就是这个和。（只用这
-            个和来计算，响应最多相差 {np.abs(alone - answers).max():.0e}，而最大的响应
+            f"""第一层有 {size.replace(" filters of ", " 个 ")} 的卷积核，只有它们能直接看，因为它们的输入就是图像。这
+            里的图像是灰度的，输入的三个通道相同，卷积核的响应只取决于它在三个通道上的权重之和，图中画的就是这个和。
+            （只用这个和来计算，响应最多相差 {np.abs(alone - answers).max():.0e}，而最大的响应
             是 {np.abs(answers).max():.1f}。）""",
         )
         page.record(sum_difference=float(np.abs(alone - answers).max()), largest_answer=float(np.abs(answers).max()))
@@ -121,8 +121,8 @@ def _filters(subject: Subject) -> None:
         page.say(
             f"""The first layer has {size}, and they are the only ones that can be looked at directly, as their
             input is the image. Each is drawn as a colour picture, its smallest weight as 0 and its largest as 1.""",
-            f"""第一层有 {size.replace(" filters of ", " 个 ")} 的滤波器，只有它们能直接看，因为它们的输入就是图像。
-            每个滤波器画成一张彩色小图，最小的权重为 0，最大的为 1。""",
+            f"""第一层有 {size.replace(" filters of ", " 个 ")} 的卷积核，只有它们能直接看，因为它们的输入就是图像。每
+            个卷积核画成一张彩色小图，最小的权重为 0，最大的为 1。""",
         )
     page.figure(
         "filters",
@@ -132,8 +132,8 @@ def _filters(subject: Subject) -> None:
         """Below each filter, its response to one image: red where positive, blue where negative, before BatchNorm
         and ReLU. A filter with red on one side and blue on the other answers to edges of that direction; one of a
         single colour answers to brightness.""",
-        """每个滤波器下面是它对同一张图像的响应（批归一化和 ReLU 之前），红为正，蓝为负。一侧红一侧蓝的滤波器对该方
-        向的边缘有响应；只有一种颜色的对亮度有响应。""",
+        """每个卷积核下面是它对同一张图像的响应（批归一化和 ReLU 之前），红为正，蓝为负。一侧红一侧蓝的卷积核对该方向
+        的边缘有响应；只有一种颜色的对亮度有响应。""",
     )
 
 
@@ -153,8 +153,8 @@ def _maps(subject: Subject) -> None:
         """After the first layer a filter's input is other maps, and its weights say little to the eye. Its output
         still is a picture. Stage by stage the pictures get coarser and there are more of them: less of where, more
         of what.""",
-        """第一层之后，滤波器的输入是别的特征图，权重本身很难看出什么，但输出仍是一幅图。逐个阶段看下去，图越来越
-        粗，数量越来越多：“在哪里”越来越少，“是什么”越来越多。""",
+        """第一层之后，卷积核的输入是别的特征图，权重本身很难看出什么，但输出仍是一幅图。逐个阶段看下去，图越来越粗，
+        数量越来越多：“在哪里”越来越少，“是什么”越来越多。""",
     )
     page.figure(
         "maps",
@@ -166,7 +166,7 @@ def _maps(subject: Subject) -> None:
         ),
         """Rows: after the stem and after each stage, with channels x height x width; black is 0, each map has its
         own scale.""",
-        "各行：主干之后和各阶段之后，标有 通道 x 高 x 宽；黑色为 0，每幅图各有自己的标度。",
+        "各行：stem 之后和各阶段之后，标有 通道 x 高 x 宽；黑色为 0，每幅图各有自己的色标。",
     )
     known = read_pictures(subject.run, subject.run.splits().train).some(KNOWN)
     asked = subject.test.some(POINTS)
@@ -187,8 +187,11 @@ def _maps(subject: Subject) -> None:
     page.table(
         [("distances between", "距离取自"), ("numbers an image", "每张图像的数"), ("test images right", "测试准确率")],
         [
-            ("pixels", f"{as_points(asked).shape[1]:,}", percent(pixels)),
-            *((f"means after {name}", means[name].shape[1], percent(share)) for name, share in right.items()),
+            (Text("pixels", "像素"), f"{as_points(asked).shape[1]:,}", percent(pixels)),
+            *(
+                (Text(f"means after {name}", f"{name} 之后的均值"), means[name].shape[1], percent(share))
+                for name, share in right.items()
+            ),
         ],
     )
     page.record(neighbours_pixels=pixels, neighbours_stages=list(right.values()), stages=list(right))
@@ -197,7 +200,7 @@ def _maps(subject: Subject) -> None:
 def _points(subject: Subject) -> None:
     """The test set on the page."""
     page = subject.page
-    page.heading("The test set as a map", "把测试集画成地图")
+    page.heading("The test set as a map", "把测试集画成点图")
     pictures = subject.test.some(POINTS)
     features = subject.trained.means(pictures.pixels)[subject.trained.network.stage_names[-1]]
     pixels, seen = flatten(as_points(pictures), pictures.labels), flatten(features, pictures.labels)
@@ -208,8 +211,8 @@ def _points(subject: Subject) -> None:
         pictures neither the size of a heap nor the gap between two heaps means anything. Above the raw pixels,
         below the features.""",
         f"""最后一个阶段的均值就是分类头看到的 {features.shape[1]} 个数，每张图像一个点。把这样的点画到纸上有两种办
-        法：PCA 取它们变化最大的平面，平面之外的全部丢掉；t-SNE（van der Maaten and Hinton 2008）让邻居待在一起，而
-        放弃距离：在它的图里，一堆点的大小、两堆之间的间隔都没有意义。上排是原始像素，下排是特征。""",
+        法：PCA 取它们变化最大的平面，平面之外的全部丢掉；t-SNE（van der Maaten 与 Hinton 2008）让邻居待在一起，而放弃
+        距离：在它的图里，一簇点的大小、两簇之间的间隔都没有意义。上排是原始像素，下排是特征。""",
     )
     page.figure(
         "points",
@@ -232,8 +235,8 @@ def _points(subject: Subject) -> None:
         the mean distance to its own class with that to the next class (Rousseeuw 1987): 1 for classes far apart, 0
         where they touch, negative where they are mixed. Pixels: {pixels.silhouette:.2f}; features:
         {seen.silhouette:.2f}.""",
-        f"""有一个数不受投影的美化：轮廓系数（silhouette，Rousseeuw 1987）在全部维度里比较每个点到本类的平均距离和到
-        最近的另一类的平均距离，类别相距很远时为 1，相接时为 0，混在一起时为负。像素：{pixels.silhouette:.2f}；特
+        f"""有一个数不会被投影美化：轮廓系数（silhouette，Rousseeuw 1987）在全部维度里比较每个点到本类的平均距离和到最
+        近的另一类的平均距离，类别相距很远时为 1，相接时为 0，混在一起时为负。像素：{pixels.silhouette:.2f}；特
         征：{seen.silhouette:.2f}。""",
     )
     page.record(

@@ -36,9 +36,9 @@ def equals_cam(subject: Subject) -> None:
         how much it speaks for a class. A channel's weight is the mean gradient of the class's score by that
         channel; the map is the weighted sum of the channels, and what speaks against the class is cut off
         (equations 1 and 2):""",
-        """Grad-CAM（Selvaraju et al. 2017，https://arxiv.org/abs/1610.02391 ）问的是：某个阶段的特征图上，每个位置
-        在多大程度上支持某一类。通道的权重是该类得分对这个通道的平均梯度；图是各通道的加权和，反对该类的部分被截掉
-        （式 1 和式 2）：""",
+        """Grad-CAM（Selvaraju 等 2017，https://arxiv.org/abs/1610.02391 ）问的是：某个阶段的特征图上，每个位置在多大
+        程度上支持某一类。通道的权重是该类得分对这个通道的平均梯度；图是各通道的加权和，反对该类的部分被截掉（式 1 和
+        式 2）：""",
     )
     page.values(
         "w_k = mean over H, W of  d score / d A_k",
@@ -54,10 +54,11 @@ def equals_cam(subject: Subject) -> None:
         ReLU(sum_k fc_k A_k), divided by {places}. Both were computed: times {places}, they differ by at most
         {difference:.0e}, where the largest value is {cam.max():.2f}. At the earlier stages there is no such form,
         and only the gradient will do.""",
-        f"""在 ResNet 的最后一个阶段它有闭式解。分类头是对 {maps.shape[1]}x{maps.shape[2]} 个位置取平均再接线性层，
-        所以每个位置的梯度就是该类的权重除以 {places}，Grad-CAM 就是 CAM（Zhou et al. 2016，
-        https://arxiv.org/abs/1512.04150 ），即 ReLU(sum_k fc_k A_k)，除以 {places}。两者都算了：乘以 {places} 之
-        后，最多相差 {difference:.0e}，而最大的值是 {cam.max():.2f}。更早的阶段没有这样的公式，只能靠梯度。""",
+        f"""在 ResNet 的最后一个阶段它有闭式解。分类头是对 {maps.shape[1]}x{maps.shape[2]} 个位置取平均再接线性层，所以
+        每个位置的梯度就是该类的权重除以 {places}，Grad-CAM 就
+        是 CAM（Zhou 等 2016，https://arxiv.org/abs/1512.04150 ），即 ReLU(sum_k fc_k A_k)，除以 {places}。两者都算
+        了：乘以 {places} 之后，最多相差 {difference:.0e}，而最大的值是 {cam.max():.2f}。更早的阶段没有这样的公式，只
+        能靠梯度。""",
     )
     page.record(cam_difference=difference, cam_largest=float(cam.max()), places=places)
 
@@ -88,8 +89,8 @@ def heat(subject: Subject) -> None:
         ),
         """Test images, and heat where they speak for a class: the network's answer, at the last stage and the one
         before it, and the class it held second most probable. Each map has its own scale.""",
-        """测试图像，以及支持某一类的热力图：网络的答案（最后一个阶段和前一个阶段），以及它认为第二可能的类别。每幅
-        图各有自己的标度。""",
+        """测试图像，以及支持某一类的热力图：网络的答案（最后一个阶段和前一个阶段），以及它认为第二可能的类别。每幅图
+        各有自己的色标。""",
     )
 
 
@@ -117,9 +118,9 @@ def hiding(subject: Subject) -> None:
         colour, and see how many images are still answered right; then do the same to as many pixels at random, and
         to those of the lowest values. If the maps are true, the first must hurt most. Nothing hidden:
         {percent(before)} of {len(pictures):,} images right.""",
-        f"""图上的热力太容易让人信服。做一个检验：把值最高处的像素涂成平均颜色，看还有多少图像答对；再随机涂掉同样多
-        的像素，以及涂掉值最低处的像素。如果图可信，第一种的损害应当最大。什么都不遮时，{len(pictures):,} 张图像的准
-        确率为 {percent(before)}。""",
+        f"""热力图太容易让人信服。做一个检验：把值最高处的像素涂成平均颜色，看还有多少图像答对；再随机涂掉同样多的像
+        素，以及涂掉值最低处的像素。如果图可信，第一种的损害应当最大。什么都不遮时，{len(pictures):,} 张图像的准确率
+        为 {percent(before)}。""",
     )
     page.table(
         [("hidden", "遮住"), ("highest values", "值最高处"), ("at random", "随机"), ("lowest values", "值最低处")],
@@ -137,10 +138,10 @@ def hiding(subject: Subject) -> None:
         Adebayo et al. 2018 (https://arxiv.org/abs/1810.03292): the same maps from a network with random weights. A
         map that came from the picture alone, as an edge detector's, would stay; the mean correlation with it is
         {likeness:.2f}.""",
-        f"""{len(HIDDEN)} 行中有 {holds} 行，遮住图上标出的地方比随机遮住损害更大。（涂过的图像与训练集里的都不像，
-        所以每种损失里都有一部分是涂色造成的。）第二个检验来自 Adebayo et al. 2018
-        （https://arxiv.org/abs/1810.03292 ）：用权重随机的网络画同样的图。若图只来自图像本身（像边缘检测那样），它
-        就不会变，相关系数为 1；实测二者的平均相关系数为 {likeness:.2f}。""",
+        f"""{len(HIDDEN)} 行中有 {holds} 行，遮住图上标出的地方比随机遮住损害更大。（涂过的图像与训练集里的都不像，所以
+        每种损失里都有一部分是涂色造成的。）第二个检验来自 Adebayo 等 2018（https://arxiv.org/abs/1810.03292 ）：用权
+        重随机的网络画同样的图。若图只来自图像本身（像边缘检测那样），它就不会变，相关系数为 1；实测二者的平均相关系数
+        为 {likeness:.2f}。""",
     )
     page.record(
         right_before=before,
@@ -154,7 +155,7 @@ def hiding(subject: Subject) -> None:
 def mistakes(subject: Subject) -> None:
     """The wrong answers it was surest of."""
     page, trained, evaluation = subject.page, subject.trained, subject.evaluation
-    page.heading("The most confident mistakes", "最自信的错误")
+    page.heading("The most confident mistakes", "置信度最高的错误")
     chosen = choose_mistakes(evaluation, COLUMNS)
     if len(chosen) == 0:
         page.say("There are none: every test image was answered right.", "没有：每张测试图像都答对了。")
@@ -166,8 +167,8 @@ def mistakes(subject: Subject) -> None:
         {len(choose_mistakes(evaluation, evaluation.images)):,} were answered wrong, the surest at
         {percent(surest)}. Grad-CAM shows what spoke for the wrong answer, and what for the right one.""",
         f"""高概率下犯的错比犹豫时犯的错更有信息：问题出在网络、图像或标签上。{evaluation.images:,} 张测试图像中答
-        错 {len(choose_mistakes(evaluation, evaluation.images)):,} 张，最自信的一次概率为 {percent(surest)}。
-        Grad-CAM 画出什么支持错误的答案，什么支持正确的答案。""",
+        错 {len(choose_mistakes(evaluation, evaluation.images)):,} 张，其中置信度最高的
+        为 {percent(surest)}。Grad-CAM 画出什么支持错误的答案，什么支持正确的答案。""",
     )
     pictures = subject.test.take(chosen)
     predicted = evaluation.predicted[chosen]
@@ -188,7 +189,7 @@ def mistakes(subject: Subject) -> None:
         "mistakes",
         lambda: draw_heat(pictures.pixels, captions, rows, "The most confident mistakes", labels=labels),
         "Wrong answers on the test set, the surest first, with the probability of what was answered and of the truth.",
-        "测试集上的错误答案，最自信的在前，并标出所给答案和正确答案的概率。",
+        "测试集上的错误答案，按置信度从高到低，并标出所给答案和正确答案的概率。",
     )
     page.record(surest_mistake=surest)
 
