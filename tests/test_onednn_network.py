@@ -193,6 +193,14 @@ def test_an_unknown_layer_is_refused_and_nothing_changes():
     assert [type(layer) for layer in network.sublayers(include_self=True)] == classes
 
 
+def test_a_relu_without_its_batch_norm_is_refused():
+    # The BatchNorm before a ReLU computes it too: without one, nobody would.
+    network = small_network("bottleneck")
+    network.layer1[0].bn2 = nn.Identity()
+    with pytest.raises(TypeError, match=r"layer1\.0\.bn2: no BatchNorm"):
+        accelerate(network)
+
+
 def test_frozen_layers_stay_as_they_are():
     native, accelerated = twins("basic, imagenet stem")
     images, labels = batch()

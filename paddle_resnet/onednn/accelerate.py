@@ -22,8 +22,12 @@ NORMALISATIONS_BEFORE_RELU: dict[type[nn.Layer], tuple[str, ...]] = {
 }
 """The BatchNorm layers that are followed by a ReLU, in the layers whose `forward` is known.
 
-Each ReLU of theirs follows one. Where a network has the identity in a BatchNorm's place, its input is activated.
+Each ReLU of theirs follows one. A first block that activates before its convolutions has the identity in the place of
+its `bn1`, as its input is activated already; elsewhere the identity has no ReLU behind it.
 """
+
+RELU_AFTER = {"final_bn": "final_relu", "1": "2", "4": "5"}
+"""The ReLU that follows a BatchNorm of those names; `relu` after all others."""
 
 REPLACEMENTS: dict[type[nn.Layer], type[nn.Layer]] = {
     nn.Conv2D: layers.Convolution,
@@ -112,12 +116,21 @@ def _image_layers(network: ImageClassifier) -> list[tuple[str, nn.Layer]]:
 
 
 def _fused(network: ImageClassifier) -> dict[nn.Layer, type[nn.Layer]]:
-    return {
-        getattr(layer, name): layers.BatchNormReLU
-        for layer in _with_sublayers(network)
-        for name in NORMALISATIONS_BEFORE_RELU.get(type(layer), ())
-        if isinstance(getattr(layer, name), nn.BatchNorm2D)
-    }
+    fused: dict[nn.Layer, type[nn.Layer]] = {}
+    for place, layer in network.named_sublayers(include_self=True):
+        for name in NORMALISATIONS_BEFORE_RELU.get(type(layer), ()):
+            if isinstance(getattr(layer, name), nn.BatchNorm2D):
+                fused[getattr(layer, name)] = layers.BatchNormReLU
+            elif not _is_activated(layer, name):
+                raise TypeError(f"{place}.{name}: no BatchNorm, with which the ReLU behind it would be computed")
+    return fused
+
+
+def _is_activated(layer: nn.Layer, name: str) -> bool:
+    """Whether nothing is left to rectify where a BatchNorm is missing."""
+    if isinstance(layer, preact.PreActBasicBlock | preact.PreActBottleneck) and name == "bn1":
+        return True
+    return not isinstance(getattr(layer, RELU_AFTER.get(name, "relu")), nn.ReLU)
 
 
 def _with_sublayers(network: nn.Layer) -> list[nn.Layer]:
