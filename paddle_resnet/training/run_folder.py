@@ -148,7 +148,7 @@ class RunFolder:
             raise UsageError(f"{self.path}: holds a run for each of its seeds; name one: {self.path}/seed_<number>")
         if not weights.is_file():
             raise UsageError(
-                f"{self.path}: no checkpoint {which!r} here; train it first: tools/train.py -c {self.config_path}"
+                f"{self.path}: no checkpoint {which!r} here; train it first: tools/train.py --resume {self.path}"
             )
         network = create_configured_model(self.config.model, len(self.classes()))
         load_weights(network, weights, new_head=False)
