@@ -13,7 +13,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = "paddle_resnet"
 
 # Each room, from the ground up, and the rooms it may import. A room is a file or a folder of the package.
-GROUND = {"errors", "console", "files", "safe_pickle", "download", "machine", "runtime", "config"}
+GROUND = {"errors", "console", "files", "safe_pickle", "download", "machine", "runtime", "config", "worker_pool"}
 MAY_IMPORT = {
     "errors": set(),
     "console": set(),
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "safe_pickle": {"errors", "files"},
     "download": {"errors", "files", "console"},
     "machine": set(),
+    "worker_pool": {"errors"},
     "runtime": {"errors", "files", "console", "machine"},
     "config": {"errors", "files", "runtime"},
     "models": GROUND,

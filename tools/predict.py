@@ -4,13 +4,22 @@
 examples:
   python tools/predict.py output/quickstart/inference seven.png
   python tools/predict.py output/quickstart photos/                      the folder and all folders in it
-  python tools/predict.py output/quickstart photos/ --top-k 1 --csv answers.csv --json answers.json
+  python tools/predict.py output/quickstart 'photos/**/*.jpg' --quiet --csv answers.csv
+  find photos -newer last_time -print0 | python tools/predict.py output/quickstart -0 - --json-lines answers.jsonl
+  python tools/predict.py output/dogs test/ --quiet --csv submission.csv --columns id=stem,label=probability:dog
 
 Pictures may have any size, mode and rotation: they are scaled and cropped as inference.yml says. A file that is no
-picture is reported, and the others are still answered. Folders are answered batch by batch, in bounded memory.
+picture is reported, and the others are still answered. A pattern in quotes is expanded here (** is any folders), so
+that it may stand for any number of files; - is a list of files on standard input. Many pictures are shared out to
+processes, which on a CPU each hold the model, and on a GPU decode ahead of it; memory is bounded, and the answers keep
+the pictures' order.
 
-  --csv   columns file, class, probability, class_2, probability_2 ... up to --top-k
-  --json  a list of {"file": ..., "top": [{"class": ..., "probability": ...}, ...]}
+  standard output  the table, and nothing else; --quiet: nothing
+  standard error   progress, files that cannot be read, and images/s at the end
+  --csv            columns file, class, probability, class_2, probability_2 ... up to --top-k, or those of --columns:
+                   title=content with path, name, stem (the name without .jpg), class, probability, probability:CLASS
+  --json           a list of {"file": ..., "top": [{"class": ..., "probability": ...}, ...]}
+  --json-lines     one such object a line
 
 exit code: 0 all pictures answered; 1 some could not be read; 2 none could, or the command was wrong.
 """
@@ -19,31 +28,58 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cli
 from paddle_resnet import runtime
 from paddle_resnet.errors import RunFailure, UsageError
 
 if TYPE_CHECKING:
-    from paddle_resnet.deploy import Prediction, Predictor
+    from paddle_resnet.deploy import Prediction
+    from paddle_resnet.deploy.classify import Answer
+    from paddle_resnet.deploy.find_pictures import Unreadable
 
+    Taker = Callable[[list[Prediction]], None]
+
+LIST = "-"
 LONGEST_CLASS = 24
+FEW_BATCHES = 8
+"""So many batches this process answers by itself: to start others would take longer."""
+MOST_PROCESSES = 8
+"""Each holds the model; more cores than that are their threads."""
+
+
+class Pictures(NamedTuple):
+    """The files to classify as they come, whether they are many, and how many where that can be known."""
+
+    files: Iterator[Path | Unreadable]
+    many: bool
+    total: int | None
 
 
 def main() -> None:
     """Parse the arguments and classify."""
     parser = cli.described(__doc__)
     parser.add_argument("model", metavar="MODEL_DIR", help="an exported model, or the run's folder that holds one")
-    parser.add_argument("pictures", metavar="FILE_OR_FOLDER", nargs="+", type=Path, help="what to classify")
+    parser.add_argument(
+        "pictures", metavar="PICTURES", nargs="+", help="files, folders, patterns in quotes, or - for a list of files"
+    )
+    parser.add_argument(
+        "-0", "--null", action="store_true", help="the list's names end with a zero byte (find -print0)"
+    )
     parser.add_argument(
         "--top-k", type=cli.positive, default=5, metavar="K", help="classes for each picture; default: 5"
     )
+    parser.add_argument("--quiet", action="store_true", help="print no table")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the answers as CSV too")
+    parser.add_argument("--columns", metavar="TITLE=CONTENT,...", help="of the CSV, e.g. id=stem,label=class")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the answers as JSON too")
+    parser.add_argument("--json-lines", type=Path, metavar="FILE", help="write the answers as JSON lines too")
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: auto")
     parser.add_argument(
         "--batch-size", type=cli.positive, default=32, metavar="N", help="pictures at once; default: 32"
@@ -54,26 +90,36 @@ def main() -> None:
         metavar="N",
         help="CPU threads; default: OMP_NUM_THREADS, else the physical cores",
     )
+    parser.add_argument(
+        "--workers",
+        type=cli.positive,
+        metavar="N",
+        help=f"processes that share the threads and the pictures; default: a thread each, at most {MOST_PROCESSES}",
+    )
     cli.run_tool(parser, _predict)
 
 
 def _predict(arguments: argparse.Namespace) -> None:
+    if arguments.columns and not arguments.csv:
+        raise UsageError("--columns: are of a CSV; name its file with --csv FILE")
+    started = time.perf_counter()
     # Not cli.prepare(): its log lines would stand in the table, which is read by programs too.
     runtime.import_paddle()
-    from paddle_resnet.deploy import Predictor
-    from paddle_resnet.deploy.answer_files import csv_answers, json_answers
+    from paddle_resnet.deploy.inference_config import InferenceConfig, find_model
 
-    with ExitStack() as open_files:
-        predictor = open_files.enter_context(
-            Predictor(arguments.model, arguments.device, arguments.threads, arguments.batch_size)
-        )
-        top_k = min(arguments.top_k, len(predictor.classes))
-        takers = [_table(predictor, top_k)]
-        if arguments.csv:
-            takers.append(open_files.enter_context(csv_answers(arguments.csv, top_k)).add)
-        if arguments.json:
-            takers.append(open_files.enter_context(json_answers(arguments.json)).add)
-        answered, failed = _classify(predictor, arguments.pictures, top_k, takers)
+    model = find_model(arguments.model)
+    classes = InferenceConfig.load(model).classes
+    pictures = _find(arguments)
+    with ExitStack() as opened:
+        takers, top_k = _takers(arguments, classes, opened)
+        answer = _start(arguments, model, pictures.many, top_k, opened)
+        # On one terminal the table itself is the progress, and a bar would tear it.
+        bar_hidden = not arguments.quiet and sys.stdout.isatty()
+        ready = time.perf_counter()
+        answered, failed = _classify(answer, pictures, arguments.batch_size, takers, bar_hidden)
+        seconds = time.perf_counter() - ready
+        speed = f"{answered:,} pictures in {seconds:.2f} s, {answered / seconds:,.0f} images/s"
+        _complain(f"{speed}; ready after {ready - started:.1f} s")
         if answered == 0:
             # Each picture's own line has said why.
             sys.exit(UsageError.exit_code)
@@ -81,42 +127,122 @@ def _predict(arguments: argparse.Namespace) -> None:
         raise RunFailure(f"{failed} of {answered + failed} pictures could not be read; the others are answered")
 
 
+def _find(arguments: argparse.Namespace) -> Pictures:
+    from paddle_resnet.deploy.find_pictures import find_pictures, listed_pictures
+
+    def named() -> Iterator[Path | Unreadable]:
+        for name in arguments.pictures:
+            if name == LIST:
+                yield from listed_pictures(sys.stdin.buffer, b"\0" if arguments.null else b"\n")
+            else:
+                yield from find_pictures([name])
+
+    files = named()
+    few = FEW_BATCHES * arguments.batch_size
+    first = list(islice(files, few + 1))
+    many = len(first) > few
+    if not many:
+        total: int | None = len(first)
+    else:
+        total = None if LIST in arguments.pictures else sum(1 for _ in find_pictures(arguments.pictures))
+    return Pictures(chain(first, files), many, total)
+
+
+def _start(arguments: argparse.Namespace, model: Path, many: bool, top_k: int, opened: ExitStack) -> Answer:
+    """Load the model: into processes where there are many pictures, else into this one."""
+    from paddle_resnet.deploy import Predictor
+    from paddle_resnet.deploy.classify import answering_decoded, answering_here, answering_processes
+
+    threads = arguments.threads or runtime.thread_count(runtime.prepare_process().threads) or runtime.physical_cores()
+    options = {"device": runtime.select_device(arguments.device), "batch_size": arguments.batch_size}
+    processes = arguments.workers or min(threads, MOST_PROCESSES)
+    if many and options["device"] == "cpu":
+        return opened.enter_context(answering_processes(model, processes, threads, top_k, **options))
+    predictor = opened.enter_context(Predictor(model, threads=threads, **options))
+    if many:
+        return opened.enter_context(answering_decoded(predictor, processes, top_k))
+    return answering_here(predictor, top_k)
+
+
+def _takers(arguments: argparse.Namespace, classes: tuple[str, ...], opened: ExitStack) -> tuple[list[Taker], int]:
+    """What each answer is given to, and how many classes an answer must rank for all of them."""
+    from paddle_resnet.deploy.answer_columns import parse_columns, ranked_columns
+    from paddle_resnet.deploy.answer_files import AnswerFile, csv_answers, json_answers, json_lines_answers
+
+    top_k = ranked = min(arguments.top_k, len(classes))
+    files: list[AnswerFile] = []
+    if arguments.csv:
+        columns = parse_columns(arguments.columns, classes) if arguments.columns else ranked_columns(top_k)
+        if any(column.needs_every_class for column in columns):
+            ranked = len(classes)
+        files.append(opened.enter_context(csv_answers(arguments.csv, columns)))
+    if arguments.json:
+        files.append(opened.enter_context(json_answers(arguments.json, top_k)))
+    if arguments.json_lines:
+        files.append(opened.enter_context(json_lines_answers(arguments.json_lines, top_k)))
+
+    def write(predictions: list[Prediction]) -> None:
+        for file in files:
+            for prediction in predictions:
+                file.add(prediction)
+
+    return [write, *([] if arguments.quiet else [_table(classes, top_k)])], ranked
+
+
 def _classify(
-    predictor: Predictor, pictures: list[Path], top_k: int, takers: list[Callable[[Prediction], None]]
+    answer: Answer, pictures: Pictures, batch_size: int, takers: list[Taker], bar_hidden: bool
 ) -> tuple[int, int]:
     """Give each answer to all takers and report what cannot be read; return how many were answered and how many not."""
-    from paddle_resnet.deploy.classify import Unreadable, classify_files
+    from paddle_resnet.console import counting
+    from paddle_resnet.deploy.classify import classify_batches
+    from paddle_resnet.deploy.find_pictures import Unreadable
 
     answered = failed = 0
-    for answer in classify_files(predictor, pictures, top_k):
-        if isinstance(answer, Unreadable):
-            failed += 1
-            sys.stdout.flush()
-            print(f"error: {_printable(answer.reason)}", file=sys.stderr)
-            continue
-        answered += 1
-        for take in takers:
-            take(answer)
+    with counting("pictures", pictures.total, hidden=bar_hidden) as advance:
+        for answers in classify_batches(answer, pictures.files, batch_size):
+            predictions: list[Prediction] = []
+            for each in answers:
+                if isinstance(each, Unreadable):
+                    _complain(f"error: {_printable(each.reason)}")
+                else:
+                    predictions.append(each)
+            for take in takers:
+                take(predictions)
+            answered += len(predictions)
+            failed += len(answers) - len(predictions)
+            advance(len(answers))
     return answered, failed
 
 
-def _table(predictor: Predictor, top_k: int) -> Callable[[Prediction], None]:
+def _complain(line: str) -> None:
+    """Say something on standard error, above a bar that may be showing."""
+    from paddle_resnet.console import error_console
+
+    error_console.print(line, markup=False, soft_wrap=True)
+
+
+def _table(classes: tuple[str, ...], top_k: int) -> Taker:
     """Make what prints a row for each prediction as it comes; the columns are as wide as the class names."""
-    width = min(LONGEST_CLASS, max(map(len, predictor.classes)))
+    width = min(LONGEST_CLASS, max(map(len, classes)))
+    labels = {label: f"{_printable(label)[:width]:{width}}" for label in classes}
     ranks = [f"{'top-' + str(rank):{width + 7}}" for rank in range(1, top_k + 1)]
     header = ["  ".join([*ranks, "file"])]
 
-    def print_row(prediction: Prediction) -> None:
-        if header:
-            print(header.pop())
-        cells = [f"{_printable(label)[:width]:{width}} {probability:6.1%}" for label, probability in prediction.top]
-        print("  ".join([*cells, _printable(prediction.name)]))
+    def print_rows(predictions: list[Prediction]) -> None:
+        rows = [header.pop()] if header and predictions else []
+        for prediction in predictions:
+            cells = [f"{labels[label]} {probability:6.1%}" for label, probability in prediction.top[:top_k]]
+            rows.append("  ".join([*cells, _printable(prediction.name)]))
+        if rows:
+            print("\n".join(rows), flush=True)
 
-    return print_row
+    return print_rows
 
 
 def _printable(text: str) -> str:
     """Escape what a terminal would obey or cannot show (a file's name is any bytes)."""
+    if text.isprintable():
+        return text
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 

@@ -1,0 +1,151 @@
+"""Processes that do tasks ahead of whoever takes the results: in order, and in bounded memory.
+
+Threads would not do for networks and pictures: Paddle Inference holds Python's interpreter lock while a network runs.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import cycle
+from multiprocessing.connection import Connection
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from paddle_resnet.errors import PaddleResNetError, RunFailure
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+TASKS_AHEAD = 2
+"""Of each process: one that it does, and one that lies ready for when it has done."""
+
+
+class WorkerPool(Generic[Task, Result]):
+    """Processes that each call ``make(*arguments)`` once, and what that returns for their share of the tasks.
+
+    They start at once and get ready while the caller goes on. They end with the block, and by themselves when this
+    process dies. What they take and give is pickled, and so are the functions: they stand at the top of modules.
+
+    Args:
+        processes: how many.
+        make: makes what does a task, in the process that will do it.
+        arguments: of `make`.
+        prepare: is called first, before the module of `make` is imported.
+    """
+
+    def __init__(
+        self,
+        processes: int,
+        make: Callable[..., Callable[[Task], Result]],
+        *arguments: Any,
+        prepare: Callable[[], object] | None = None,
+    ) -> None:
+        # A new Python, not a fork: a copy of a process with threads (Paddle's) may hang.
+        context = multiprocessing.get_context("spawn")
+        self._workers = []
+        with _without_interrupts():
+            for _ in range(processes):
+                here, there = context.Pipe()
+                process = context.Process(target=_work, args=(there, prepare), daemon=True)
+                process.start()
+                there.close()
+                here.send((make, arguments))
+                self._workers.append(_Worker(process, here))
+
+    def __enter__(self) -> WorkerPool[Task, Result]:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes, also in the middle of a task."""
+        for worker in self._workers:
+            worker.connection.close()
+            # They hold nothing that could be lost, and Paddle answers SIGTERM with a page of text.
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.join()
+
+    def wait_until_ready(self) -> None:
+        """Wait until each process has made what does its tasks; its errors are those of `results`."""
+        for worker in self._workers:
+            worker.receive()
+
+    def results(self, tasks: Iterable[Task]) -> Iterator[Result]:
+        """Do the tasks; give their results in the same order. Called once, when all processes are ready.
+
+        The tasks are taken from their iterator as they are needed, `TASKS_AHEAD` for each process.
+
+        Raises:
+            UsageError, RunFailure: what a process was stopped by, or that it died.
+        """
+        turns = cycle(self._workers)
+        pending: deque[_Worker] = deque()
+        for task in tasks:
+            if len(pending) == TASKS_AHEAD * len(self._workers):
+                yield pending.popleft().receive()
+            worker = next(turns)
+            worker.send(task)
+            pending.append(worker)
+        for worker in pending:
+            yield worker.receive()
+
+
+class _Worker(NamedTuple):
+    process: Any
+    connection: Connection
+
+    def send(self, task: Any) -> None:
+        try:
+            self.connection.send(task)
+        except OSError as error:
+            raise self._died() from error
+
+    def receive(self) -> Any:
+        try:
+            result = self.connection.recv()
+        except (EOFError, OSError) as error:
+            raise self._died() from error
+        if isinstance(result, PaddleResNetError):
+            raise result
+        return result
+
+    def _died(self) -> RunFailure:
+        self.process.join(1)
+        return RunFailure(
+            f"a worker process ended (code {self.process.exitcode}), as when memory runs out: take fewer of them, or "
+            "smaller batches"
+        )
+
+
+def _work(connection: Connection, prepare: Callable[[], object] | None) -> None:
+    """Do the tasks that come through the connection, until its other end is closed."""
+    try:
+        if prepare is not None:
+            prepare()
+        make, arguments = connection.recv()
+        do = make(*arguments)
+        connection.send(None)
+        while True:
+            connection.send(do(connection.recv()))
+    except PaddleResNetError as error:
+        connection.send(error)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Start processes that never see Ctrl-C, which a terminal sends to all: this one tells them when to end."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
