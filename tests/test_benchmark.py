@@ -16,6 +16,7 @@ from paddle_resnet.benchmark.arithmetic import multiply_accumulates
 from paddle_resnet.benchmark.data_report import Source, benchmark_loading
 from paddle_resnet.benchmark.infer_report import benchmark_inference
 from paddle_resnet.benchmark.kernel_report import benchmark_kernels
+from paddle_resnet.benchmark.predict_report import benchmark_prediction
 from paddle_resnet.benchmark.statistics import paired_ratios, percentile, summarise
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.models import count_parameters, create_model
@@ -49,6 +50,7 @@ def benchmark(monkeypatch, capsys):
         (["train", "--backends", "onednm"], ["onednm", 'did you mean "onednn"']),
         (["train", "--rounds", "0"], ["--rounds", "at least 1"]),
         (["infer", "nowhere"], ["nowhere"]),
+        (["predict", "nowhere", "x.png"], ["nowhere"]),
     ],
 )
 def test_wrong_use_is_one_line(benchmark, arguments, words):
@@ -196,15 +198,16 @@ def test_wrong_use_found_in_a_job_is_wrong_use_here():
         alternation.run_apart(job, "infer")
 
 
-@pytest.mark.parametrize("command", ["data", "kernels", "infer"])
+@pytest.mark.parametrize("command", ["data", "kernels", "infer", "predict"])
 def test_other_reports_are_whole(tmp_path, command, monkeypatch):
     """In this process: a job's own process is proven above."""
     from tiny_run import make_run
 
-    from paddle_resnet.benchmark import infer_paddle, kernels_paddle, load_images, train_paddle
+    from paddle_resnet.benchmark import infer_paddle, kernels_paddle, load_images, predict_files, train_paddle
     from paddle_resnet.deploy import export_run
 
     modules = {"load": load_images, "train": train_paddle, "kernels": kernels_paddle, "infer": infer_paddle}
+    modules["predict"] = predict_files
     monkeypatch.setattr(alternation, "run_apart", lambda job, name: modules[job["kind"]].measure(job))
     if command == "data":
         sources = [Source(kind, kind, 12, {"flip": True}, TINY) for kind in ("memory", "files")]
@@ -216,6 +219,12 @@ def test_other_reports_are_whole(tmp_path, command, monkeypatch):
         assert [(row["pass"], row["unit"]) for row in report.rows[:3]] == [
             ("forward", "GFLOP/s"), ("backward", "GFLOP/s"), ("forward", "GB/s"),
         ]  # fmt: skip
+    elif command == "predict":
+        run = make_run(tmp_path)
+        export_run(run)
+        pictures = str(run.config.data.root / "test")
+        report = benchmark_prediction(run.path, [pictures], batch=5, threads=1, rounds=2, command_line="")
+        assert [(row["images"], row["share"]["count"]) for row in report.rows] == [(12, 2)]
     else:
         run = make_run(tmp_path)
         export_run(run)

@@ -7,6 +7,7 @@ examples:
   python tools/benchmark.py data                                     the loader alone, and its share of a step
   python tools/benchmark.py kernels --against torch                  convolution, BN + ReLU, add + ReLU, max pool
   python tools/benchmark.py infer output/quickstart --batch 1 32 --threads 1 2
+  python tools/benchmark.py predict output/quickstart photos/        files to answers, against the network alone
 
 Each run is a process of its own, and what is compared takes turns, round by round: medians over the rounds, with the
 smallest and the largest in brackets; ratios are of runs of the same round. Let nothing else run meanwhile. Each command
@@ -40,7 +41,7 @@ TABLE_WIDTH = 200
 def main() -> None:
     """Parse the arguments and measure."""
     parser = cli.described(__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="train | data | kernels | infer")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="train | data | kernels | infer | predict")
 
     train = commands.add_parser("train", help="whole training steps, through paddle.Model.fit")
     train.add_argument(
@@ -73,6 +74,14 @@ def main() -> None:
     _add_common(infer, rounds=3)
     infer.add_argument("--calls", type=cli.positive, default=50, metavar="N", help="timed calls of a run; default: 50")
     infer.set_defaults(measure=_infer)
+
+    predict = commands.add_parser("predict", help="picture files to answers, against the network alone")
+    predict.add_argument("model", metavar="MODEL_DIR", type=Path, help="an exported model, or the run that holds one")
+    predict.add_argument("pictures", metavar="PICTURES", nargs="+", help="files, folders, or patterns in quotes")
+    predict.add_argument("--batch", type=cli.positive, default=32, metavar="N", help="default: 32")
+    predict.add_argument("--threads", type=cli.positive, metavar="N", help="default: all cores")
+    _add_common(predict, rounds=3)
+    predict.set_defaults(measure=_predict)
     cli.run_tool(parser, _benchmark)
 
 
@@ -133,6 +142,16 @@ def _infer(arguments: argparse.Namespace) -> Report:
     threads = arguments.threads or sorted({1, physical_cores()})
     return benchmark_inference(
         arguments.model, arguments.batch, threads, arguments.rounds, arguments.calls, _command_line()
+    )
+
+
+def _predict(arguments: argparse.Namespace) -> Report:
+    cli.prepare()
+    from paddle_resnet.benchmark.predict_report import benchmark_prediction
+
+    threads = arguments.threads or physical_cores()
+    return benchmark_prediction(
+        arguments.model, arguments.pictures, arguments.batch, threads, arguments.rounds, _command_line()
     )
 
 

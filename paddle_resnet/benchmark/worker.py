@@ -17,6 +17,7 @@ JOBS = {
     "kernels": "kernels_paddle",
     "kernels_torch": "kernels_torch",
     "infer": "infer_paddle",
+    "predict": "predict_files",
 }
 """Kinds of job, and the modules whose `measure` does them: each process loads one, and paddle or torch with it."""
 
