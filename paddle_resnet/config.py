@@ -49,6 +49,11 @@ class DataConfig(Group):
     mean: PerChannel | None = Field(None, description="per-channel mean in 0..1; null: the source's own")
     std: PerChannel | None = Field(None, description="per-channel standard deviation in 0..1; null: the source's own")
     workers: Annotated[Integer, Field(ge=1, le=64)] = Field(2, description="threads that decode image files")
+    sampler: Literal["shuffled", "balanced"] = Field(
+        "shuffled",
+        description="an epoch's images: each once, or as many of each class, the images of rare classes several times",
+    )
+    strict: bool = Field(False, description="a picture of a folder that cannot be read is an error; false: left out")
     memory_mb: Annotated[Integer, Field(ge=0)] = Field(
         2048, description="keep a folder's decoded images in memory up to"
     )

@@ -85,6 +85,96 @@ def test_sixteen_bit_grey_is_scaled():
     np.testing.assert_allclose(found[..., 0], levels / 65535 * 255, atol=0.51)
 
 
+def sixteen_bit_tiff(levels, order):
+    """An uncompressed TIFF, [H, W] or [H, W, 3] of uint16, written by hand: TIFF 6.0, section 2 (`<` II, `>` MM)."""
+    height, width = levels.shape[:2]
+    samples = levels.size // (height * width)
+    pixels = levels.astype(f"{order}u2").tobytes()
+    entries = [
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, samples, 16), (259, 3, 1, 1),
+        (262, 3, 1, 1 if samples == 1 else 2), (273, 4, 1, 0), (277, 3, 1, samples), (278, 4, 1, height),
+        (279, 4, 1, len(pixels)),
+    ]  # fmt: skip
+    behind = 8 + 2 + 12 * len(entries) + 4
+    bits = struct.pack(f"{order}3H", 16, 16, 16)
+    content = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, 8) + struct.pack(
+        f"{order}H", len(entries)
+    )
+    for tag, kind, count, value in entries:
+        value = {258: behind if samples == 3 else value, 273: behind + len(bits)}.get(tag, value)
+        short = kind == 3 and count == 1
+        content += struct.pack(f"{order}HHI", tag, kind, count) + struct.pack(
+            f"{order}{'HH' if short else 'I'}", *([value, 0] if short else [value])
+        )
+    return content + struct.pack(f"{order}I", 0) + bits + pixels
+
+
+def sixteen_bit_png(levels):
+    """A PNG of colour type 2 and 16 bits a channel, which Pillow cannot write: rows without a filter, big-endian."""
+    height, width = levels.shape[:2]
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bit_tiffs_are_scaled(order, channels):
+    levels = np.linspace(0, 65535, 32 * 32 * channels).reshape(32, 32, channels).round()
+    found = decode_image(sixteen_bit_tiff(levels if channels == 3 else levels[..., 0], order), 32, 32)
+    # Pillow takes a colour's upper eight bits: up to one level below the rounded one.
+    np.testing.assert_allclose(found, np.broadcast_to(levels / 257, (32, 32, 3)), atol=1)
+
+
+def test_sixteen_bit_colour_is_scaled():
+    levels = np.linspace(0, 65535, 32 * 32 * 3).reshape(32, 32, 3).round()
+    np.testing.assert_allclose(decode_image(sixteen_bit_png(levels), 32, 32), levels / 257, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "kind"),
+    [(np.full((8, 8), 0.5, np.float32), "floating-point"), (np.full((8, 8), 70_000, np.int32), "32-bit")],
+)
+def test_pixels_of_unknown_range_are_refused(pixels, kind):
+    with pytest.raises(UsageError, match=rf"x\.tif: holds {kind} pixels.* 8 or 16 bits"):
+        decode_image(encoded(Image.fromarray(pixels), format="TIFF"), 8, 8, name="x.tif")
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour"), [("1", 1), ("LA", (255, 255)), ("PA", None), ("HSV", (0, 0, 255)), ("RGBX", (255,) * 4)]
+)
+def test_rarer_modes_are_converted(mode, colour):
+    picture = (
+        Image.new("L", (8, 8), 255).convert("P").convert("PA") if mode == "PA" else Image.new(mode, (8, 8), colour)
+    )
+    assert (decode_image(picture, 8, 8) == 255).all()
+
+
+def test_a_large_jpeg_shrunk_while_decoded_is_the_same_picture():
+    from sklearn.datasets import load_sample_image
+
+    photo = Image.fromarray(load_sample_image("china.jpg"))
+    content = encoded(photo, format="JPEG", quality=90)
+    drafted = decode_image(content, 32, 32).astype(int)  # 427 pixels are more than 4 * 3 * 32: decoded at a quarter
+    whole = decode_image(Image.open(io.BytesIO(content)), 32, 32).astype(int)
+    assert not (drafted == whole).all()
+    assert np.abs(drafted - whole).mean() < 1.2
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_a_shrunk_jpeg_is_turned_too(orientation):
+    pixels = smooth(400, 640)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = np.rot90(pixels, {3: 2, 6: -1}[orientation])
+    found = decode_image(encoded(Image.fromarray(pixels), format="JPEG", quality=95, exif=exif), 16, 16)
+    assert np.abs(found.astype(int) - decode_image(np.ascontiguousarray(turned), 16, 16)).mean() < 3
+
+
 def test_transparency_becomes_white():
     colour = smooth(32, 32)
     alpha = np.tile(np.linspace(0, 255, 32).astype(np.uint8), (32, 1))

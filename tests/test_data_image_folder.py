@@ -1,5 +1,7 @@
 """A folder of pictures: its layouts, its classes, and what is wrong with it."""
 
+import csv
+import logging
 import shutil
 
 import numpy as np
@@ -8,6 +10,7 @@ from PIL import Image
 
 from paddle_resnet.config import DataConfig
 from paddle_resnet.data import decode_image, open_splits
+from paddle_resnet.data.folder_report import report_pictures
 from paddle_resnet.errors import UsageError
 
 
@@ -123,27 +126,93 @@ def test_the_resize_rule(tmp_path, image_size, resize):
     assert splits.mean == (0.485, 0.456, 0.406)
 
 
-def test_the_first_file_that_is_no_picture_is_named_at_opening(tmp_path):
-    fill(tmp_path / "train", {"cat": 60, "dog": 60})
-    fill(tmp_path / "test", {"cat": 1, "dog": 1})
-    (tmp_path / "train/cat/aaa.jpg").write_text("not a picture")
-    (tmp_path / "train/dog/zzz.jpg").write_bytes(b"")
-    with pytest.raises(UsageError) as caught:
-        open_splits(config(tmp_path))
-    assert "aaa.jpg: cannot be read as a picture" in str(caught.value)
-    assert "remove or replace it" in str(caught.value)
-    assert "(and 1 more of 124 files)" in str(caught.value)
+@pytest.fixture
+def damaged(tmp_path):
+    """Pictures in three splits, three files that are none, and a copy of each kind."""
+    fill(tmp_path / "train", {"cat": 6, "dog": 6})
+    fill(tmp_path / "val", {"cat": 1, "dog": 1}, size=(21, 21))
+    fill(tmp_path / "test", {"cat": 2, "dog": 2}, size=(25, 25))
+    cat, dog, test = tmp_path / "train/cat", tmp_path / "train/dog", tmp_path / "test/dog"
+    (cat / "aaa.jpg").write_text("not a picture")
+    (dog / "zzz.jpg").write_bytes(b"")
+    (test / "cut.png").write_bytes((cat / "0001.png").read_bytes()[:500])
+    shutil.copy(cat / "0002.png", cat / "same.png")
+    shutil.copy(cat / "0003.png", dog / "other.png")
+    shutil.copy(cat / "0004.png", tmp_path / "val/cat/seen.png")
+    return tmp_path
 
 
 @pytest.mark.parametrize("memory_mb", [0, 100])
-def test_a_file_damaged_behind_its_head_is_named_when_decoded(tmp_path, memory_mb):
-    fill(tmp_path / "train", {"cat": 10, "dog": 10})
-    fill(tmp_path / "test", {"cat": 1, "dog": 1})
-    victim = tmp_path / "test/dog/0000.png"
-    victim.write_bytes(victim.read_bytes()[:500])
-    splits = open_splits(config(tmp_path, memory_mb=memory_mb))
-    with pytest.raises(UsageError, match=r"test/dog/0000\.png: cannot be read as a picture"):
-        splits.test.batch([0, 1])
+def test_files_that_cannot_be_read_are_left_out(damaged, memory_mb):
+    splits = open_splits(config(damaged, memory_mb=memory_mb))
+    assert set(splits.train.unreadable) == {"train/cat/aaa.jpg", "train/dog/zzz.jpg"}
+    assert "aaa.jpg: cannot be read as a picture" in splits.train.unreadable["train/cat/aaa.jpg"]
+    assert set(splits.test.unreadable) == {"test/dog/cut.png"}
+    assert names(splits.test) == [f"test/{name}/000{k}.png" for name in ("cat", "dog") for k in (0, 1)]
+    assert splits.test.labels.tolist() == [0, 0, 1, 1]
+    assert len(splits.train) == 6 + 6 + 2
+    last = len(splits.train) - 1
+    np.testing.assert_array_equal(
+        splits.train.batch([last, 0]),
+        [decode_image(damaged / name, 16, 16) for name in splits.train.names([last, 0])],
+    )
+
+
+@pytest.mark.parametrize("memory_mb", [0, 100])
+def test_strict_names_the_first_file_that_cannot_be_read(damaged, memory_mb):
+    splits = open_splits(config(damaged, memory_mb=memory_mb, strict=True))
+    with pytest.raises(UsageError) as caught:
+        len(splits.train)
+    assert "aaa.jpg: cannot be read as a picture" in str(caught.value)
+    assert "remove or replace it" in str(caught.value)
+    assert "(and 1 more of 16 files)" in str(caught.value)
+    with pytest.raises(UsageError, match=r"test/dog/cut\.png: cannot be read"):
+        splits.test.batch([0])
+
+
+def test_a_class_of_which_nothing_can_be_read_is_an_error(tmp_path):
+    fill(tmp_path / "train", {"cat": 5, "dog": 5})
+    fill(tmp_path / "test", {"cat": 1})
+    (tmp_path / "test/dog").mkdir()
+    (tmp_path / "test/dog/x.jpg").write_text("not a picture")
+    with pytest.raises(UsageError, match=r"x\.jpg: cannot be read .*no other file of its class"):
+        len(open_splits(config(tmp_path)).test)
+
+
+def test_unreadable_files_and_copies_are_reported_once(damaged, tmp_path_factory, caplog, monkeypatch):
+    folder = tmp_path_factory.mktemp("run")
+    monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
+    with caplog.at_level(logging.INFO, logger="paddle_resnet"):
+        report_pictures(open_splits(config(damaged)), folder)
+    log = caplog.text
+    assert len(caplog.records) == 5
+    assert "3 of 24 files cannot be read and are left out" in log
+    assert "3 of 21 pictures are copies" in log
+    assert "LEAKAGE: 1 of them" in log
+    assert "val/cat/seen.png is train/cat/0004.png" in log
+    assert (
+        "1 of them stand in two classes, of which one must be wrong: train/dog/other.png is train/cat/0003.png" in log
+    )
+    rows = list(csv.DictReader((folder / "pictures.csv").open(encoding="utf-8")))
+    assert {row["file"]: row["finding"] for row in rows} == {
+        "train/cat/aaa.jpg": "unreadable",
+        "train/dog/zzz.jpg": "unreadable",
+        "test/dog/cut.png": "unreadable",
+        "train/cat/same.png": "copy",
+        "train/dog/other.png": "copy, two classes",
+        "val/cat/seen.png": "copy, leakage",
+    }
+    assert [row["detail"] for row in rows if row["finding"] == "copy"] == ["the same as train/cat/0002.png"]
+
+
+def test_a_sound_folder_and_other_sources_leave_no_list(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
+    fill(tmp_path / "pictures", {"cat": 10, "dog": 10})
+    with caplog.at_level(logging.INFO, logger="paddle_resnet"):
+        report_pictures(open_splits(config(tmp_path / "pictures")), tmp_path)
+        report_pictures(open_splits(DataConfig(source="digits", image_size=8)), tmp_path)
+    assert [record.getMessage() for record in caplog.records] == ["20 pictures, no two files of the same content"]
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
 
 
 def test_a_test_class_that_train_lacks(tmp_path):

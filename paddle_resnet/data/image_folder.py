@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from paddle_resnet.config import DataConfig
-from paddle_resnet.data.folder_split import FolderSplit, check_headers
+from paddle_resnet.data.folder_split import FolderSplit
 from paddle_resnet.data.splits import Indices, hold_out
 from paddle_resnet.errors import UsageError, did_you_mean
 
@@ -23,7 +23,7 @@ Labelled = tuple[list[Path], Indices]
 def open_image_folder(
     root: Path, config: DataConfig, resize: int
 ) -> tuple[FolderSplit, FolderSplit, FolderSplit, tuple[str, ...]]:
-    """Find the pictures of ``root``; nothing is decoded yet, but every file's first bytes are looked at.
+    """Find the pictures of ``root``; nothing is read yet.
 
     ``train/<class>/`` with ``test/<class>/`` or ``val/<class>/`` (a single one is the test split; of both,
     val is the validation split), or class folders alone, which are divided by ratio. Classes are train's folders in
@@ -33,7 +33,7 @@ def open_image_folder(
         The training, validation and test splits, and the names of the classes.
 
     Raises:
-        UsageError: no pictures, a folder of no class, a file that is no picture; the line names it and the layout.
+        UsageError: no pictures, or a folder of no class; the line names it and the layout.
     """
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder; data.root is expected to hold {LAYOUT}")
@@ -53,11 +53,10 @@ def open_image_folder(
         train, validation = _divide(train, config.validation_fraction, config.split_seed)
 
     parts = (train, validation, test)
-    check_headers([file for files, _ in parts for file in files], config.workers)
     decoded_bytes = sum(len(files) for files, _ in parts) * resize * resize * 3
     in_memory = decoded_bytes <= config.memory_mb * 1_000_000
     first, second, third = (
-        FolderSplit(root, files, labels, resize, config.workers, in_memory) for files, labels in parts
+        FolderSplit(root, files, labels, resize, config.workers, in_memory, config.strict) for files, labels in parts
     )
     return first, second, third, classes
 

@@ -15,6 +15,7 @@ from paddle_resnet.data.augment import Augment, Changes
 from paddle_resnet.data.host_pixels import centre_view
 from paddle_resnet.data.mixing import mix_images, mix_labels
 from paddle_resnet.data.normalize import Normalize
+from paddle_resnet.data.sampling import balanced_order
 from paddle_resnet.data.splits import Indices, Pixels, Split
 
 Batch = list[paddle.Tensor]
@@ -45,6 +46,7 @@ class TrainLoader:
         normalize: Normalize,
         augment: AugmentConfig,
         seed: int,
+        balanced: bool = False,
     ) -> None:
         """Prepare the batches of `split`.
 
@@ -56,9 +58,11 @@ class TrainLoader:
             normalize: what turns pixels into the network's input.
             augment: the random changes.
             seed: of the order and the changes.
+            balanced: each class equally often, as `sampling.balanced_order` draws them.
         """
         self.generator = np.random.default_rng(seed)
         self._split = split
+        self._balanced = balanced
         self._batch_size = min(batch_size, len(split))
         self._normalize = normalize
         self._augment = Augment(augment, resize, image_size, normalize.mean)
@@ -93,7 +97,10 @@ class TrainLoader:
         if first == len(self):
             return
         begin = self.generator.bit_generator.state
-        order = self.generator.permutation(len(self._split))
+        if self._balanced:
+            order = balanced_order(self._split.labels, self.generator)
+        else:
+            order = self.generator.permutation(len(self._split))
         batches = order[: len(self) * self._batch_size].reshape(len(self), self._batch_size)
         size, stored = self.crop_size, self._split.batch(batches[0, :1]).shape[1:]
         draws = ((each, self._augment.draw((len(each), *stored), self.generator, size)) for each in batches)

@@ -47,6 +47,7 @@ def make_train_loader(config: Config, splits: Splits, normalize: Normalize) -> T
         normalize=normalize,
         augment=config.augment,
         seed=config.train.seed,
+        balanced=config.data.sampler == "balanced",
     )
 
 

@@ -16,6 +16,7 @@ from paddle_resnet import runtime
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize, ValidationLoader
+from paddle_resnet.data.folder_report import report_pictures
 from paddle_resnet.errors import Stopped, UsageError
 from paddle_resnet.models import ImageClassifier
 from paddle_resnet.training import resuming
@@ -59,6 +60,7 @@ def train(config: Config) -> RunFolder:
             lines.setTarget(LogFile(run))
             if kept is not None:
                 logger.info("the earlier run %s was kept as %s", run.path, kept)
+            report_pictures(splits, run.path)
             _fit(run, network, device, None)
     return run
 

@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+# ruff: noqa: E402, T201
+"""Two classes, one small network, one fault at a time: which faults leave it at chance?
+
+python docs/experiments/at_chance.py FOLDER          FOLDER holds train/cat, train/dog, test/cat, test/dog
+
+Each run trains resnet20 from scratch on the same training pictures, 32x32, and is measured on the whole test folder.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+
+from paddle_resnet import runtime
+
+runtime.import_paddle()
+
+import paddle
+from paddle import nn
+from paddle.nn import functional
+
+from paddle_resnet.config import DataConfig
+from paddle_resnet.data import Normalize, Split, open_splits
+from paddle_resnet.models import create_model
+from paddle_resnet.training.cpu_backend import use_cpu_backend
+
+PER_CLASS = 2000
+EPOCHS = 3
+BATCH = 64
+
+
+class Fault(NamedTuple):
+    """A way to do it wrong; everything else stays as in the first run."""
+
+    name: str
+    learning_rate: float = 0.05
+    shuffled: bool = True
+    labels_of: str = "the pictures"
+    outputs: int = 2
+    softmax_first: bool = False
+    normalized: bool = True
+    training_mode: bool = True
+    running_share_kept: float = 0.9
+    only_head: bool = False
+    adam: bool = False
+
+
+FAULTS = (
+    Fault("none"),
+    Fault("files in order, not shuffled", shuffled=False),
+    Fault("labels shuffled apart from the pictures", labels_of="other pictures"),
+    Fault("one output under softmax", outputs=1),
+    Fault("softmax before cross_entropy, which has its own", softmax_first=True),
+    Fault("learning rate 1 (SGD, Nesterov 0.9)", learning_rate=1.0),
+    Fault("learning rate 10 (SGD, Nesterov 0.9)", learning_rate=10.0),
+    Fault("Adam at 0.1", adam=True, learning_rate=0.1),
+    Fault("pixels 0..255, not normalised", normalized=False),
+    Fault("trained in eval mode: BatchNorm normalises nothing", training_mode=False),
+    Fault("running statistics that hardly move (0.9999 kept)", running_share_kept=0.9999),
+    Fault("random layers frozen, the head alone trained", only_head=True),
+)
+
+
+def main() -> None:
+    """Train with each fault and print a row."""
+    paddle.set_device("cpu")
+    splits = open_splits(DataConfig.model_validate({"source": "image_folder", "root": sys.argv[1], "image_size": 32}))
+    chosen = np.concatenate([np.flatnonzero(splits.train.labels == label)[:PER_CLASS] for label in (0, 1)])
+    print("| fault | training top-1, last epoch | test top-1 | most frequent answer | seconds |")
+    print("|---|---|---|---|---|")
+    for fault in FAULTS:
+        started = time.monotonic()
+        trained, test, most = _run(fault, splits.train, chosen, splits.test)
+        seconds = time.monotonic() - started
+        print(f"| {fault.name} | {trained:.1%} | {test:.2%} | {most:.1%} | {seconds:.0f} |", flush=True)
+
+
+def _run(fault: Fault, train: Split, chosen: np.ndarray, test: Split) -> tuple[float, float, float]:
+    with paddle.utils.unique_name.guard():
+        runtime.seed_everything(0)
+        network = create_model("resnet20", num_classes=fault.outputs)
+        for layer in network.sublayers():
+            if hasattr(layer, "_momentum"):
+                layer._momentum = fault.running_share_kept
+        if fault.only_head:
+            network.freeze(until="layer3")
+        use_cpu_backend(network, "auto", "cpu", "float32")
+        normalize = Normalize((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)) if fault.normalized else _raw
+        steps = EPOCHS * (len(chosen) // BATCH)
+        rate: Any = paddle.optimizer.lr.CosineAnnealingDecay(fault.learning_rate, steps)
+        learned = [parameter for parameter in network.parameters() if not parameter.stop_gradient]
+        optimizer = (
+            paddle.optimizer.Adam(rate, parameters=learned)
+            if fault.adam
+            else paddle.optimizer.Momentum(rate, 0.9, learned, use_nesterov=True, weight_decay=1e-4)
+        )
+        labels = train.labels[chosen]
+        if fault.labels_of == "other pictures":
+            labels = np.random.default_rng(1).permutation(labels)
+        for _ in range(EPOCHS):
+            network.train() if fault.training_mode else network.eval()
+            right = seen = 0
+            for places in _batches(len(chosen), fault.shuffled):
+                target = paddle.to_tensor(labels[places])
+                logits = network(normalize(paddle.to_tensor(train.batch(chosen[places]))))
+                loss = _loss(logits, target, fault)
+                loss.backward()
+                optimizer.step()
+                optimizer.clear_grad()
+                rate.step()
+                right += int((_answers(logits) == labels[places]).sum())
+                seen += len(places)
+        answers = _test(network, normalize, test)
+    most = np.bincount(answers, minlength=2).max() / len(answers)
+    return right / seen, float((answers == test.labels).mean()), float(most)
+
+
+def _batches(count: int, shuffled: bool) -> Iterator[np.ndarray]:
+    order = np.random.permutation(count) if shuffled else np.arange(count)
+    for start in range(0, count - BATCH + 1, BATCH):
+        yield order[start : start + BATCH]
+
+
+def _loss(logits: paddle.Tensor, labels: paddle.Tensor, fault: Fault) -> paddle.Tensor:
+    if fault.outputs == 1:
+        # "A probability" of one class: softmax over one number is 1 whatever the number.
+        return functional.binary_cross_entropy(functional.softmax(logits, axis=1)[:, 0], labels.astype("float32"))
+    return functional.cross_entropy(functional.softmax(logits, axis=1) if fault.softmax_first else logits, labels)
+
+
+def _answers(logits: paddle.Tensor) -> np.ndarray:
+    if logits.shape[1] == 1:
+        return (functional.softmax(logits, axis=1)[:, 0] > 0.5).numpy().astype(np.int64)
+    return logits.argmax(1).numpy()
+
+
+def _test(network: nn.Layer, normalize: Callable[[paddle.Tensor], paddle.Tensor], test: Split) -> np.ndarray:
+    network.eval()
+    with paddle.no_grad():
+        parts = [
+            _answers(network(normalize(paddle.to_tensor(test.batch(np.arange(start, min(start + 250, len(test))))))))
+            for start in range(0, len(test), 250)
+        ]
+    return np.concatenate(parts)
+
+
+def _raw(pixels: paddle.Tensor) -> paddle.Tensor:
+    return pixels.astype("float32").transpose([0, 3, 1, 2])
+
+
+if __name__ == "__main__":
+    main()
