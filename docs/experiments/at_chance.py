@@ -4,7 +4,7 @@
 
 python docs/experiments/at_chance.py FOLDER          FOLDER holds train/cat, train/dog, test/cat, test/dog
 
-Each run trains resnet20 from scratch on the same training pictures, 32x32, and is measured on the whole test folder.
+Each run trains resnet8 from scratch on the same training pictures, 32x32, and is measured on the whole test folder.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def main() -> None:
 def _run(fault: Fault, train: Split, chosen: np.ndarray, test: Split) -> tuple[float, float, float]:
     with paddle.utils.unique_name.guard():
         runtime.seed_everything(0)
-        network = create_model("resnet20", num_classes=fault.outputs)
+        network = create_model("resnet8", num_classes=fault.outputs)
         for layer in network.sublayers():
             if hasattr(layer, "_momentum"):
                 layer._momentum = fault.running_share_kept
