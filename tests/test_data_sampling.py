@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from tiny_run import make_pictures
 
-from paddle_resnet.config import AugmentConfig
-from paddle_resnet.data import MemorySplit, Normalize, TrainLoader
+from paddle_resnet.config import AugmentConfig, Config
+from paddle_resnet.data import MemorySplit, Normalize, TrainLoader, loader
 from paddle_resnet.data.sampling import balanced_order
 
 
@@ -43,16 +44,40 @@ def test_the_loader_draws_balanced_epochs_that_its_generator_repeats():
     split = MemorySplit(images, np.repeat([0, 1], [30, 10]), "made")
     normalize = Normalize((0.5,) * 3, (0.5,) * 3)
 
-    def loader(balanced):
+    def make(balanced):
         return TrainLoader(split, 8, 8, 8, normalize, AugmentConfig(), seed=3, balanced=balanced)
 
     def labels(batches):
         return np.concatenate([batch.numpy()[:, 0] for _, batch in batches]).tolist()
 
-    chosen = loader(True)
+    chosen = make(True)
     state = chosen.generator.bit_generator.state
     first = labels(chosen)
     assert sum(first) == 20
-    assert sum(labels(loader(False))) == 10
+    assert sum(labels(make(False))) == 10
     chosen.generator.bit_generator.state = state
     assert labels(chosen) == first
+
+
+def test_a_run_balances_its_epochs_and_lists_what_it_left_out(tmp_path, monkeypatch):
+    from paddle_resnet.training import train
+
+    root = make_pictures(tmp_path / "pictures", {"train": 8, "test": 2})
+    (root / "train" / "red" / "bad.jpg").write_text("no picture")
+    for k in range(5):
+        (root / "train" / "blue" / f"{k}.png").unlink()
+    drawn = []
+
+    def spy(labels, generator):
+        order = balanced_order(labels, generator)
+        drawn.append(np.bincount(labels[order]))
+        return order
+
+    monkeypatch.setattr(loader, "balanced_order", spy)
+    data = {"source": "image_folder", "root": str(root), "image_size": 16, "sampler": "balanced"}
+    values = {"output": str(tmp_path / "runs"), "device": "cpu", "data": data, "model": {"name": "resnet8"}}
+    run = train(Config.from_values({**values, "train": {"epochs": 1, "batch_size": 4}}))
+    assert all(np.ptp(counts) <= 1 for counts in drawn)
+    assert drawn
+    assert "train/red/bad.jpg,unreadable," in (run.path / "pictures.csv").read_text()
+    assert "1 of 26 files cannot be read" in run.log_path.read_text()

@@ -105,6 +105,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     started = time.perf_counter()
     # Not cli.prepare(): its log lines would stand in the table, which is read by programs too.
     runtime.import_paddle()
+    from paddle_resnet.deploy.answer_files import part_of
     from paddle_resnet.deploy.inference_config import InferenceConfig, find_model
 
     model = find_model(arguments.model)
@@ -116,7 +117,12 @@ def _predict(arguments: argparse.Namespace) -> None:
         # On one terminal the table itself is the progress, and a bar would tear it.
         bar_hidden = not arguments.quiet and sys.stdout.isatty()
         ready = time.perf_counter()
-        answered, failed = _classify(answer, pictures, arguments.batch_size, takers, bar_hidden)
+        try:
+            answered, failed = _classify(answer, pictures, arguments.batch_size, takers, bar_hidden)
+        except KeyboardInterrupt:
+            for file in filter(None, (arguments.csv, arguments.json, arguments.json_lines)):
+                _complain(f"what was answered is kept in {part_of(file)}")
+            raise
         seconds = time.perf_counter() - ready
         speed = f"{answered:,} pictures in {seconds:.2f} s, {answered / seconds:,.0f} images/s"
         _complain(f"{speed}; ready after {ready - started:.1f} s")
