@@ -9,12 +9,12 @@ examples:
   python tools/export.py output/quickstart --images 1000                measured on a part of the test split
 
 Writes RUN/inference/: the model in the format of the running Paddle (.json on 3.x, .pdmodel on 2.6), its weights, and
-inference.yml with the classes, input size, resize and crop. The model takes raw pixels, uint8 [N, H, W, 3], and answers
-with class probabilities: normalisation is in the graph, and BatchNorm in its convolutions. An earlier export is replaced
-only when the new one has passed the check.
+inference.yml with the classes, input size, resize and crop. The model takes raw pixels, uint8 [N, H, W, 3], and
+answers with class probabilities: normalisation is in the graph, and BatchNorm in its convolutions. An earlier export is
+replaced only when the new one has passed the check.
 
-  --precision  fp32 is always there; bf16 (CPU) and fp16 (GPU) are properties of the predictor, here to be measured; int8
-               is quantised with images of the validation split, for ONNX Runtime, and brings --onnx along
+  --precision  fp32 is always there; bf16 (CPU) and fp16 (GPU) are properties of the predictor, here to be measured;
+               int8 is quantised with images of the validation split, for ONNX Runtime, and brings --onnx along
   --images     on how many test images top-1 and agreement (the same class as the trained network's) are measured
 
 docs/deployment.md says which precision fits where. --onnx needs: pip install -r requirements/onnx.txt (with Paddle 2.6:
@@ -41,7 +41,9 @@ def main() -> None:
         "--precision", nargs="+", choices=["fp32", "fp16", "bf16", "int8"], default=["fp32"], help="default: fp32"
     )
     parser.add_argument("--onnx", action="store_true", help="write an ONNX file too")
-    parser.add_argument("--batch", type=_batch, metavar="dynamic|N", help="images at once; default: dynamic, any number")
+    parser.add_argument(
+        "--batch", type=_batch, metavar="dynamic|N", help="images at once; default: dynamic, any number"
+    )
     parser.add_argument("--images", type=_count, metavar="N", help="test images to measure; 0: none; default: all")
     parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: the config's")
     cli.run_tool(parser, _export)

@@ -87,8 +87,8 @@ def export_run(
     Args:
         run: the run's folder.
         checkpoint: "best" (by validation) or "last".
-        precisions: what is offered besides fp32. "int8" has a file of its own, quantised for ONNX Runtime with images of
-            the validation split; the others are properties of the predictor, here to be measured.
+        precisions: what is offered besides fp32. "int8" has a file of its own, quantised for ONNX Runtime with images
+            of the validation split; the others are properties of the predictor, here to be measured.
         onnx: write an ONNX file too; int8 does so in any case.
         batch: a fixed number of images at once; None: any number.
         images: measure top-1 and agreement on this many images of the test split; None: on all, 0: on none.
@@ -179,8 +179,7 @@ def _describe(
 def _difference(
     run: RunFolder, scorer: NetworkScorer, folder: Path, backends: dict[Backend, PrecisionFigures | None]
 ) -> tuple[float, int]:
-    """Compare each backend's and the network's probabilities on real images; return the largest difference, and on how
-    many images.
+    """Compare each backend with the network on real images; return the largest difference of a probability, and how many.
 
     A difference of at most `TOLERANCE` also means the same class for every image whose two best probabilities
     are further apart than twice that.

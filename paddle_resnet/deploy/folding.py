@@ -130,7 +130,7 @@ def _watched(
 
 
 def _fold_batch_norm(convolution: nn.Conv2D, batch_norm: nn.BatchNorm2D) -> None:
-    """``scale * (w * x + b - mean) + shift``, of the running statistics, as one convolution (Jacob et al. 2017, 3.2)."""
+    """``scale * (w * x + b - mean) + shift``, of the running statistics, as one convolution."""
     mean, variance, weight, bias = (
         tensor.numpy().astype(np.float64)
         for tensor in (batch_norm._mean, batch_norm._variance, batch_norm.weight, batch_norm.bias)

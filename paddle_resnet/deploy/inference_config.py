@@ -180,8 +180,8 @@ def check_program(folder: Path, config: InferenceConfig, running_paddle: str) ->
     """
     if config.files.program.name.endswith(".json") and _major(running_paddle) < 3:
         raise UsageError(
-            f"{folder}: exported by Paddle {config.versions.get('paddle')}, and a .json program needs Paddle 3; this is "
-            f"Paddle {running_paddle}: install paddlepaddle>=3, or export the run again under this version"
+            f"{folder}: exported by Paddle {config.versions.get('paddle')}, and a .json program needs Paddle 3; this "
+            f"is Paddle {running_paddle}: install paddlepaddle>=3, or export the run again under this version"
         )
 
 

@@ -52,6 +52,12 @@ class PaddleBackend:
     ) -> None:
         check_files(folder, config.files.program, config.files.parameters)
         check_program(folder, config, paddle.__version__)
+        if precision == "bf16" and not config.files.program.name.endswith(program_suffix()):
+            # Paddle 3 leaves the answer of a .pdmodel in bfloat16, which cannot be read.
+            raise UsageError(
+                f"{folder}: bf16 needs a program of this Paddle, {paddle.__version__}, not of "
+                f"{config.versions.get('paddle')}; export the run again under this version"
+            )
         settings = _settings(folder, config, device, precision, threads)
         if tensorrt_batch is not None:
             _use_tensorrt(settings, config, precision, tensorrt_batch)
@@ -82,6 +88,11 @@ class PaddleBackend:
                 yield predictor
             finally:
                 self._idle.put(predictor)
+
+
+def program_suffix() -> str:
+    """What the running Paddle writes: .json from 3 on."""
+    return ".pdmodel" if paddle.__version__.startswith("2.") else ".json"
 
 
 def _settings(folder: Path, config: InferenceConfig, device: str, precision: Precision, threads: int) -> Any:

@@ -13,7 +13,7 @@ STANDARD_STREAMS = (1, 2)
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what is written to standard output and error, by compiled code too, from the terminal; show it on failure."""
+    """Keep what is written to standard output and error, by compiled code too, to itself; show it on failure."""
     sys.stdout.flush()
     sys.stderr.flush()
     terminals = [os.dup(stream) for stream in STANDARD_STREAMS]
