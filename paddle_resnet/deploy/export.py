@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -133,11 +134,12 @@ def _write_models(
 ) -> ModelFiles:
     program, parameters = save_program(run, checkpoint, folder / STEM, batch)
     if onnx:
-        write_onnx_program(program, parameters, folder / ONNX)
+        write_onnx_program(program, parameters, folder / ONNX, _about(run))
     if int8:
         with tempfile.TemporaryDirectory() as temporary:
             whole = Path(temporary, ONNX)
-            write_onnx_program(*save_program(run, checkpoint, Path(temporary, STEM), batch, one_level=True), whole)
+            saved = save_program(run, checkpoint, Path(temporary, STEM), batch, one_level=True)
+            write_onnx_program(*saved, whole, _about(run))
             quantize(whole, folder / ONNX_INT8, _calibration(run, batch or BATCH))
     return ModelFiles(
         program=ModelFile.of(program),
@@ -145,6 +147,15 @@ def _write_models(
         onnx=ModelFile.of(folder / ONNX) if onnx else None,
         onnx_int8=ModelFile.of(folder / ONNX_INT8) if int8 else None,
     )
+
+
+def _about(run: RunFolder) -> dict[str, str]:
+    """What an ONNX file says of itself: enough to classify a picture without `inference.yml`."""
+    return {
+        "classes": json.dumps(run.classes(), ensure_ascii=False),
+        "image_size": str(run.config.data.image_size),
+        "resize": str(run.splits().resize),
+    }
 
 
 def _calibration(run: RunFolder, batch: int) -> Iterator[np.ndarray]:
@@ -179,7 +190,7 @@ def _describe(
 def _difference(
     run: RunFolder, scorer: NetworkScorer, folder: Path, backends: dict[Backend, PrecisionFigures | None]
 ) -> tuple[float, int]:
-    """Compare each backend with the network on real images; return the largest difference of a probability, and how many.
+    """Return the largest difference of a probability, of any backend from the network, and on how many real images.
 
     A difference of at most `TOLERANCE` also means the same class for every image whose two best probabilities
     are further apart than twice that.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,10 +32,16 @@ def require_onnx() -> tuple[ModuleType, ModuleType]:
         raise UsageError(f"ONNX needs {error.name}: pip install -r {requirements_file()}") from error
 
 
-def write_onnx_program(program: Path, parameters: Path, path: Path) -> None:
+def write_onnx_program(program: Path, parameters: Path, path: Path, about: Mapping[str, str]) -> None:
     """Convert what `paddle.jit.save` wrote; constants are folded, and biases are in their convolutions.
 
     The file holds nothing but standard operations of opset 13. It takes `images` and gives `probabilities`.
+
+    Args:
+        program: the .json or .pdmodel.
+        parameters: the .pdiparams.
+        path: the file to write.
+        about: its metadata: what one needs to know who has this file alone.
 
     Raises:
         UsageError: a package is missing.
@@ -55,6 +62,7 @@ def write_onnx_program(program: Path, parameters: Path, path: Path) -> None:
     standard = [domain for domain in model.opset_import if domain.domain in ("", "ai.onnx")]
     del model.opset_import[:]
     model.opset_import.extend(standard)
+    onnx.helper.set_model_props(model, dict(about))
     onnx.checker.check_model(model)
     write_aside(path, lambda temporary: onnx.save(model, str(temporary)))
 

@@ -27,7 +27,7 @@ HEAD = {"GlobalAveragePool", "Flatten", "Reshape", "MatMul", "Gemm"}
 
 
 def quantize(model: Path, destination: Path, batches: Iterable[np.ndarray]) -> None:
-    """Write `model` in 8-bit integers to `destination`.
+    """Write `model` in 8-bit integers to `destination`; its metadata stay.
 
     Args:
         model: an ONNX file that subtracts one whole level from its pixels (`folding.fold` with `one_level`).
@@ -40,7 +40,8 @@ def quantize(model: Path, destination: Path, batches: Iterable[np.ndarray]) -> N
     """
     onnx, _ = require_onnx()
     library = _quantization_library()
-    graph = onnx.load(model).graph
+    whole = onnx.load(model)
+    graph = whole.graph
     centred = next(node for node in graph.node if node.op_type == "Sub")
     # A pixel is its own quantised value: one step is one level, and zero is the level that was subtracted.
     levels = {"scale": np.ones((), np.float32), "zero_point": _constant(onnx, graph, centred.input[1]).astype(np.uint8)}
@@ -60,6 +61,8 @@ def quantize(model: Path, destination: Path, batches: Iterable[np.ndarray]) -> N
         )
         result = onnx.load(quantized)
     _take_pixels(result.graph)
+    del result.metadata_props[:]
+    result.metadata_props.extend(whole.metadata_props)
     onnx.checker.check_model(result)
     write_aside(destination, lambda temporary: onnx.save(result, str(temporary)))
 
