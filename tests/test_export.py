@@ -148,7 +148,7 @@ def test_the_model_is_found_in_the_runs_folder_too(run, report):
         ({"classes": []}, "classes"),
         ({"input": {"image_size": -1, "resize": 16}}, "image_size"),
         ({"files": {"program": {"name": "../model.json", "sha256": "0" * 64}}}, "program.name"),
-        ({"files": {"parameters": {"name": "/etc/passwd", "sha256": "0" * 64}}}, "parameters.name"),
+        ({"files": {"program": {"name": "/etc/passwd", "sha256": "0" * 64}}}, "program.name"),
         ({"precisions": {"fp4": {}}}, "precisions"),
     ],
 )

@@ -44,8 +44,8 @@ class DeployedClassifier(nn.Layer):
         if not self.flip:
             return nn.functional.softmax(self.network(inputs), axis=-1)
         both = paddle.concat([inputs, inputs.flip(axis=[3])])
-        as_is, mirrored = nn.functional.softmax(self.network(both), axis=-1).chunk(2)
-        return (as_is + mirrored) / 2
+        probabilities = nn.functional.softmax(self.network(both), axis=-1)
+        return probabilities.reshape([2, -1, probabilities.shape[-1]]).mean(axis=0)
 
 
 def fold(network: nn.Layer, normalize: Normalize, image_size: int, *, flip: bool, one_level: bool = False) -> nn.Layer:
