@@ -263,3 +263,33 @@ def test_two_exports_have_the_same_program_and_weights(run, report, tmp_path):
     shutil.copytree(run.checkpoint_path("best"), copied.checkpoint_path("best"))
     again = InferenceConfig.load(export_run(copied, images=0).path)
     assert again.files == InferenceConfig.load(report.path).files
+
+
+def run_tool(project, monkeypatch, name, *arguments):
+    monkeypatch.syspath_prepend(str(project / "tools"))
+    monkeypatch.setattr("sys.argv", [f"{name}.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_:
+        runpy.run_path(str(project / "tools" / f"{name}.py"), run_name="__main__")
+    return exit_.value.code
+
+
+def test_the_tools_options_reach_the_export(run, project, monkeypatch, capsys):
+    assert run_tool(project, monkeypatch, "export", run.path, "--batch", 2, "--images", 3) == 0
+    said = capsys.readouterr().out
+    assert "fp32 by paddle" in said
+    assert "of 3 images" in said
+    assert InferenceConfig.load(run.inference_path).input.batch == 2
+    assert run_tool(project, monkeypatch, "export", run.path, "--batch", "dynamic", "--images", 0) == 0
+    assert "top-1" not in capsys.readouterr().out
+    assert InferenceConfig.load(run.inference_path).input.batch is None
+    assert run_tool(project, monkeypatch, "export", run.path, "--batch", "many") == 2
+    assert run_tool(project, monkeypatch, "export", run.path, "--precision", "fp8") == 2
+
+
+def test_an_exported_precision_is_evaluated_into_a_section_of_its_own(run, project, monkeypatch, capsys):
+    export_run(run, images=0)
+    assert run_tool(project, monkeypatch, "eval", run.path, "--exported", "--precision", "fp32") == 0
+    assert "test split, exported model, fp32 by paddle: 12 images" in capsys.readouterr().out
+    assert run.metrics()["exported_test_fp32"]["images"] == 12
+    assert run_tool(project, monkeypatch, "eval", run.path, "--precision", "fp32") == 2
+    assert "give --exported too" in capsys.readouterr().err
