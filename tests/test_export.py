@@ -13,6 +13,7 @@ import yaml
 from tiny_run import COLOURS, SIZE, make_run
 
 from paddle_resnet.deploy import InferenceConfig, Predictor, export, export_run, paddle_backend
+from paddle_resnet.deploy.images import calibration_batches
 from paddle_resnet.deploy.inference_config import check_program, find_model
 from paddle_resnet.deploy.quality import compare
 from paddle_resnet.errors import RunFailure, UsageError
@@ -293,3 +294,12 @@ def test_an_exported_precision_is_evaluated_into_a_section_of_its_own(run, proje
     assert run.metrics()["exported_test_fp32"]["images"] == 12
     assert run_tool(project, monkeypatch, "eval", run.path, "--precision", "fp32") == 2
     assert "give --exported too" in capsys.readouterr().err
+
+
+def test_calibration_sees_every_class_of_the_validation_split_and_no_other_image(run):
+    """A folder's images are in the order of their classes."""
+    validation = {image.tobytes() for image in run.splits().validation.batch(np.arange(6))}
+    batches = list(calibration_batches(run, 4))
+    assert len(batches) == 64
+    assert {batch.shape for batch in batches} == {(4, SIZE, SIZE, 3)}
+    assert {image.tobytes() for batch in batches for image in batch} == validation

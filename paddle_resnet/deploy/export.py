@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -17,7 +17,7 @@ import paddle
 
 from paddle_resnet import onednn, runtime
 from paddle_resnet.console import logger
-from paddle_resnet.data import Split, uint8_batches
+from paddle_resnet.deploy.images import calibration_batches, measured_batches, measured_images
 from paddle_resnet.deploy.inference_config import (
     FILE_NAME,
     Backend,
@@ -50,7 +50,6 @@ OWN_FILES = {FILE_NAME, ONNX, ONNX_INT8, *(STEM + suffix for suffix in (*PROGRAM
 OWN_FILES |= {f"{STEM}.pdiparams.info"}
 CHECKED_IMAGES = 64
 TOLERANCE = 1e-4  # of a probability; oneDNN's float32 differs from the dynamic graph's by about 3e-5
-CALIBRATION_IMAGES = 256
 BATCH = 32
 
 Offered = dict[Precision, dict[Backend, PrecisionFigures | None]]
@@ -140,7 +139,7 @@ def _write_models(
             whole = Path(temporary, ONNX)
             saved = save_program(run, checkpoint, Path(temporary, STEM), batch, one_level=True)
             write_onnx_program(*saved, whole, _about(run))
-            quantize(whole, folder / ONNX_INT8, _calibration(run, batch or BATCH))
+            quantize(whole, folder / ONNX_INT8, calibration_batches(run, batch or BATCH))
     return ModelFiles(
         program=ModelFile.of(program),
         parameters=ModelFile.of(parameters),
@@ -156,16 +155,6 @@ def _about(run: RunFolder) -> dict[str, str]:
         "image_size": str(run.config.data.image_size),
         "resize": str(run.splits().resize),
     }
-
-
-def _calibration(run: RunFolder, batch: int) -> Iterator[np.ndarray]:
-    """Whole batches of the validation split, in its order, which is drawn at random when the data is split."""
-    batches = _batches(run, run.splits().validation, batch)
-    for number, (pixels, _) in enumerate(batches):
-        if number and (number * batch >= CALIBRATION_IMAGES or len(pixels) < batch):
-            return
-        missing = batch - len(pixels)
-        yield np.concatenate([pixels, pixels[-1:].repeat(missing, axis=0)]) if missing else pixels
 
 
 def _describe(
@@ -195,7 +184,7 @@ def _difference(
     A difference of at most `TOLERANCE` also means the same class for every image whose two best probabilities
     are further apart than twice that.
     """
-    pixels, _ = next(_batches(run, _test_split(run), CHECKED_IMAGES))
+    pixels, _ = next(measured_batches(run, CHECKED_IMAGES))
     expected = scorer.scores(pixels)
     largest = 0.0
     for backend in backends:
@@ -214,8 +203,7 @@ def _measure(
     run: RunFolder, scorer: NetworkScorer, folder: Path, offered: Offered, images: int | None, progress: Progress | None
 ) -> Offered:
     """Give what is offered its figures, where it can be used on this machine."""
-    split = _test_split(run)
-    count = len(split) if images is None else min(images, len(split))
+    count = measured_images(run, images)
     if count == 0:
         return offered
     if onednn.unavailable_reason() is None:
@@ -230,7 +218,7 @@ def _measure(
                 except UsageError as error:
                     logger.info("%s is not measured here: %s", precision, error)
         report = None if progress is None else lambda done: progress(done, count)
-        figures = compare(scorer, predictors, _batches(run, split, BATCH, count), report)
+        figures = compare(scorer, predictors, measured_batches(run, BATCH, count), report)
     return {
         precision: {backend: figures.get((precision, backend)) for backend in backends}
         for precision, backends in offered.items()
@@ -243,23 +231,6 @@ def _predictor(folder: Path, precision: Precision, backend: Backend) -> Predicto
         return Predictor(folder, "cpu" if backend == "onnxruntime" else device, precision, backend=backend)
     finally:
         runtime.select_device(device)
-
-
-def _test_split(run: RunFolder) -> Split:
-    splits = run.splits()
-    return splits.test if len(splits.test) else splits.validation
-
-
-def _batches(
-    run: RunFolder, split: Split, batch: int, images: int | None = None
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The first `images` of a split, or all, as batches of pixels and labels."""
-    remaining = len(split) if images is None else images
-    for pixels, labels in uint8_batches(split, batch, run.splits().resize, run.config.data.image_size):
-        yield pixels[:remaining], labels[:remaining]
-        remaining -= len(pixels)
-        if remaining <= 0:
-            return
 
 
 def _keep_other_files(earlier: Path, folder: Path) -> None:
