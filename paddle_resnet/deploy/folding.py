@@ -29,13 +29,16 @@ class DeployedClassifier(nn.Layer):
     Args:
         network: from float32 `[N, 3, S, S]`, pixels less `levels`, to logits.
         levels: what is subtracted from the pixels, one for each channel, 0..255.
+        image_size: S.
         flip: answer with the mean over an image and its mirror image.
     """
 
-    def __init__(self, network: nn.Layer, levels: np.ndarray, *, flip: bool = False) -> None:
+    def __init__(self, network: nn.Layer, levels: np.ndarray, image_size: int, *, flip: bool = False) -> None:
         super().__init__()
         self.network = network
         self.flip = flip
+        # Columns by their places: a single operation in every library.
+        self.register_buffer("mirror", paddle.arange(image_size - 1, -1, -1), persistable=False)
         self.register_buffer("levels", paddle.to_tensor(levels.astype(np.float32).reshape(-1, 1, 1)), persistable=False)
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
@@ -43,7 +46,7 @@ class DeployedClassifier(nn.Layer):
         inputs = images.astype("float32").transpose([0, 3, 1, 2]) - self.levels
         if not self.flip:
             return nn.functional.softmax(self.network(inputs), axis=-1)
-        both = paddle.concat([inputs, inputs.flip(axis=[3])])
+        both = paddle.concat([inputs, inputs.index_select(self.mirror, axis=3)])
         probabilities = nn.functional.softmax(self.network(both), axis=-1)
         return probabilities.reshape([2, -1, probabilities.shape[-1]]).mean(axis=0)
 
@@ -71,7 +74,7 @@ def fold(network: nn.Layer, normalize: Normalize, image_size: int, *, flip: bool
         for shortcut, channels in graph.shortcuts:
             _replace(network, shortcut, _as_convolution(shortcut, channels))
         levels = _fold_normalization(graph.first, normalize, one_level)
-        classifier = DeployedClassifier(network, levels, flip=flip)
+        classifier = DeployedClassifier(network, levels, image_size, flip=flip)
     classifier.eval()
     return classifier
 
