@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import runpy
 import shutil
 
@@ -15,6 +16,7 @@ from tiny_run import COLOURS, SIZE, make_run
 from paddle_resnet.deploy import InferenceConfig, Predictor, export, export_run, paddle_backend
 from paddle_resnet.deploy.images import calibration_batches
 from paddle_resnet.deploy.inference_config import check_program, find_model
+from paddle_resnet.deploy.paddle_program import save_program
 from paddle_resnet.deploy.quality import compare
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.training.run_folder import RunFolder
@@ -259,11 +261,14 @@ def test_a_fixed_batch_is_filled_up(run, report, tmp_path):
         np.testing.assert_allclose(predictor.scores(pixels[:1]), free.scores(pixels[:1]), atol=1e-5)
 
 
-def test_two_exports_have_the_same_program_and_weights(run, report, tmp_path):
-    copied = RunFolder(tmp_path, run.config)
-    shutil.copytree(run.checkpoint_path("best"), copied.checkpoint_path("best"))
-    again = InferenceConfig.load(export_run(copied, images=0).path)
-    assert again.files == InferenceConfig.load(report.path).files
+def test_two_exports_have_the_same_names_and_weights(run, tmp_path):
+    first, second = (save_program(run, "best", tmp_path / name / "model") for name in "ab")
+    assert first[1].read_bytes() == second[1].read_bytes()
+    # For its own debugging, Paddle 3 notes that this is the process's second program: "/ResNet_1/Conv2D/".
+    first_program, second_program = (
+        re.sub(rb"/(\w+?)_\d+/", rb"/\1/", program.read_bytes()) for program, _ in (first, second)
+    )
+    assert first_program == second_program
 
 
 def run_tool(project, monkeypatch, name, *arguments):

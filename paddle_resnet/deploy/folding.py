@@ -37,9 +37,9 @@ class DeployedClassifier(nn.Layer):
         super().__init__()
         self.network = network
         self.flip = flip
+        self._hold("levels", levels.astype(np.float32).reshape(-1, 1, 1))
         # Columns by their places: a single operation in every library.
-        self.register_buffer("mirror", paddle.arange(image_size - 1, -1, -1), persistable=False)
-        self.register_buffer("levels", paddle.to_tensor(levels.astype(np.float32).reshape(-1, 1, 1)), persistable=False)
+        self._hold("mirror", np.arange(image_size - 1, -1, -1))
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         """Return the class probabilities of raw pixels."""
@@ -49,6 +49,12 @@ class DeployedClassifier(nn.Layer):
         both = paddle.concat([inputs, inputs.index_select(self.mirror, axis=3)])
         probabilities = nn.functional.softmax(self.network(both), axis=-1)
         return probabilities.reshape([2, -1, probabilities.shape[-1]]).mean(axis=0)
+
+    def _hold(self, name: str, values: np.ndarray) -> None:
+        """Keep a constant; by a name of its own, as Paddle numbers tensors through the whole process."""
+        tensor = paddle.to_tensor(values)
+        tensor.name = f"deployed_{name}"
+        self.register_buffer(name, tensor, persistable=False)
 
 
 def fold(network: nn.Layer, normalize: Normalize, image_size: int, *, flip: bool, one_level: bool = False) -> nn.Layer:

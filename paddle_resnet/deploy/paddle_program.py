@@ -36,7 +36,8 @@ def save_program(
     size = run.config.data.image_size
     network = run.load_network(checkpoint)
     layer = fold(network, run.normalize(), size, flip=run.config.evaluation.flip, one_level=one_level)
-    with quiet():
+    # Paddle numbers the tensors of a program through the whole process: here they begin at 0 again.
+    with paddle.utils.unique_name.guard("exported_"), quiet():
         paddle.jit.save(layer, str(stem), input_spec=[InputSpec([batch, size, size, 3], dtype="uint8", name="images")])
     program = next(stem.with_suffix(suffix) for suffix in PROGRAM_SUFFIXES if stem.with_suffix(suffix).is_file())
     return program, stem.with_suffix(".pdiparams")
