@@ -2,8 +2,8 @@
 
 For each backend and precision that a model offers here, 8 threads ask one predictor for a minute, with batches of
 different sizes; every answer is compared with the one a single thread got before. Ends with status 1 if one differs by
-more than float32's rounding, or if the resident memory grew by more than 5% in the second half: in the first, libraries make
-what each thread needs for each size of batch.
+more than float32's rounding, or if the resident memory grew by more than 5% in the second half: in the first, the
+libraries make what each thread needs for each size of batch.
 
     python tests/predictor_soak.py output/quickstart
     python tests/predictor_soak.py output/quickstart --seconds 10 --threads 4
