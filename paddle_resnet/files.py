@@ -56,7 +56,15 @@ def write_json(path: Path, value: Any) -> None:
 
 def md5_of(path: Path) -> str:
     """The file's MD5 as 32 hex digits (to tell damaged downloads, not for security)."""
-    digest = hashlib.md5(usedforsecurity=False)
+    return _digest(path, hashlib.md5(usedforsecurity=False))
+
+
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256 as 64 hex digits."""
+    return _digest(path, hashlib.sha256())
+
+
+def _digest(path: Path, digest: hashlib._Hash) -> str:
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)

@@ -11,7 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from paddle_resnet.benchmark import alternation, backends, cases, kernel_cases, steps, train_report, twins
+from paddle_resnet.benchmark import (
+    alternation,
+    backends,
+    cases,
+    infer_report,
+    kernel_cases,
+    rates,
+    steps,
+    train_report,
+    twins,
+)
 from paddle_resnet.benchmark.arithmetic import multiply_accumulates
 from paddle_resnet.benchmark.data_report import Source, benchmark_loading
 from paddle_resnet.benchmark.infer_report import benchmark_inference
@@ -130,6 +140,37 @@ def test_work_of_a_convolution_counted_by_hand():
     assert kernel_cases.Kernel("add_relu", "", 2, 3, 8).work()[0] == pytest.approx(3 * 4 * 2 * 3 * 64 / 1e9)
 
 
+def test_inference_is_compared_with_onnx_runtime_round_by_round():
+    def runs(*speeds):
+        return [{**dict.fromkeys(infer_report.FIGURES, 1.0), "images_per_second": speed} for speed in speeds]
+
+    case = infer_report.Case("onnxruntime int8", 8, 2)
+    measured = {str(case): runs(30.0, 80.0), "onnxruntime fp32, batch 8, threads 2": runs(10.0, 40.0)}
+    row = infer_report._row(case, measured)
+    assert row["ratio_to_onnx"]["rounds"] == [3.0, 2.0]
+    assert infer_report._row(case, {str(case): runs(1.0)})["ratio_to_onnx"] is None
+
+
+def test_calls_are_timed_until_there_are_enough(monkeypatch):
+    clock = iter(np.cumsum([0] + 12 * [0.125]).tolist() * 2)
+    monkeypatch.setattr(rates.time, "perf_counter", lambda: next(clock))
+    answered = []
+    measured = rates.call_times(lambda: answered.append(1), batch=4, calls=3, warm_up=2)
+    assert len(answered) == 2 + 6  # three calls take 0.375 s, less than half a second
+    assert measured["images_per_second"] == pytest.approx(4 / 0.125)
+    assert measured["p50_ms"] == measured["p99_ms"] == pytest.approx(125)
+
+
+@needs_torch
+def test_pytorch_answers_batches_of_pixels(monkeypatch):
+    from paddle_resnet.benchmark import infer_torch
+
+    monkeypatch.setattr(rates, "LEAST_SECONDS", 0.0)
+    job = {"network": twins.describe("resnet8"), "size": 16, "batch": 2, "threads": 1, "calls": 2, "warm_up": 1}
+    for precision in ("float32", "bfloat16"):
+        assert infer_torch.measure({**job, "precision": precision})["images_per_second"] > 0
+
+
 @needs_torch
 @pytest.mark.parametrize("name", ["resnet8", "resnet20", "resnet18", "resnet50"])
 def test_the_twin_is_the_same_network(name):
@@ -194,6 +235,7 @@ def test_a_real_run_gives_a_whole_report(tmp_path):
 
 def test_wrong_use_found_in_a_job_is_wrong_use_here():
     job = {"kind": "infer", "model": "nowhere", "batch": 1, "threads": 1, "calls": 1, "warm_up": 1}
+    job |= {"precision": "fp32", "backend": "paddle"}
     with pytest.raises(UsageError, match="infer: nowhere"):
         alternation.run_apart(job, "infer")
 
@@ -203,10 +245,11 @@ def test_other_reports_are_whole(tmp_path, command, monkeypatch):
     """In this process: a job's own process is proven above."""
     from tiny_run import make_run
 
-    from paddle_resnet.benchmark import infer_paddle, kernels_paddle, load_images, predict_files, train_paddle
+    from paddle_resnet.benchmark import infer_exported, kernels_paddle, load_images, predict_files, train_paddle
     from paddle_resnet.deploy import export_run
 
-    modules = {"load": load_images, "train": train_paddle, "kernels": kernels_paddle, "infer": infer_paddle}
+    monkeypatch.setattr(rates, "LEAST_SECONDS", 0.0)
+    modules = {"load": load_images, "train": train_paddle, "kernels": kernels_paddle, "infer": infer_exported}
     modules["predict"] = predict_files
     monkeypatch.setattr(alternation, "run_apart", lambda job, name: modules[job["kind"]].measure(job))
     if command == "data":
@@ -229,7 +272,10 @@ def test_other_reports_are_whole(tmp_path, command, monkeypatch):
         run = make_run(tmp_path)
         export_run(run)
         report = benchmark_inference(run.path, [1, 3], [1], rounds=2, calls=4, command_line="")
+        assert [(row["answering"], row["batch"]) for row in report.rows] == [("paddle fp32", 1), ("paddle fp32", 3)]
         assert [row["p95_ms"]["count"] for row in report.rows] == [2, 2]
+        with pytest.raises(UsageError, match=r"nothing to measure.*paddle fp32"):
+            benchmark_inference(run.path, [1], [1], rounds=1, calls=1, command_line="", precisions=["int8"])
         assert all(row["p50_ms"]["median"] <= row["p99_ms"]["median"] for row in report.rows)
     numbers, figure = report.write(tmp_path / "report")
     assert json.loads(numbers.read_text())["command"] == command

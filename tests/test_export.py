@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import runpy
+import shutil
 
 import numpy as np
 import paddle
@@ -10,9 +13,13 @@ import pytest
 import yaml
 from tiny_run import COLOURS, SIZE, make_run
 
-from paddle_resnet.deploy import InferenceConfig, Predictor, export, export_run
-from paddle_resnet.deploy.inference_config import check_model, find_model
+from paddle_resnet.deploy import InferenceConfig, Predictor, export, export_run, paddle_backend
+from paddle_resnet.deploy.images import calibration_batches
+from paddle_resnet.deploy.inference_config import check_program, find_model
+from paddle_resnet.deploy.paddle_program import save_program
+from paddle_resnet.deploy.quality import compare
 from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.training.run_folder import RunFolder
 
 PROGRAM = "model.json" if int(paddle.__version__.split(".")[0]) >= 3 else "model.pdmodel"
 
@@ -30,8 +37,6 @@ def report(run):
 @pytest.fixture
 def copy(report, tmp_path):
     """The exported folder, to be damaged."""
-    import shutil
-
     return shutil.copytree(report.path, tmp_path / "inference")
 
 
@@ -46,7 +51,9 @@ def test_the_folder_holds_what_a_deployer_needs(run, report):
     written = yaml.safe_load((report.path / "inference.yml").read_text())
     assert written["classes"] == list(COLOURS)
     assert written["model"] == "resnet8"
+    assert written["format"] == 2
     assert written["input"] == {
+        "batch": None,
         "image_size": SIZE,
         "resize": run.splits().resize,
         "crop": "center",
@@ -54,7 +61,11 @@ def test_the_folder_holds_what_a_deployer_needs(run, report):
         "layout": "NHWC",
         "dtype": "uint8",
     }
-    assert written["paddle"] == paddle.__version__
+    assert written["versions"]["paddle"] == paddle.__version__
+    for file in ("program", "parameters"):
+        content = (report.path / written["files"][file]["name"]).read_bytes()
+        assert written["files"][file]["sha256"] == hashlib.sha256(content).hexdigest()
+    assert written["files"]["onnx"] is None
     assert written["test"] is None
     assert not [path.name for path in run.path.iterdir() if path.name.startswith(".")]
 
@@ -92,7 +103,7 @@ def test_figures_of_the_same_checkpoint_are_passed_on(tmp_path):
 def test_an_export_that_fails_its_check_replaces_nothing(run, report, monkeypatch):
     before = {path.name: path.read_bytes() for path in report.path.iterdir()}
     monkeypatch.setattr(export.NetworkScorer, "scores", lambda self, batch: np.full((len(batch), 3), 0.5, np.float32))
-    with pytest.raises(RunFailure, match="differ"):
+    with pytest.raises(RunFailure, match="in paddle the exported model's probabilities differ"):
         export_run(run)
     assert {path.name: path.read_bytes() for path in report.path.iterdir()} == before
     assert not [path.name for path in run.path.iterdir() if path.name.startswith(".")]
@@ -133,12 +144,15 @@ def test_the_model_is_found_in_the_runs_folder_too(run, report):
 @pytest.mark.parametrize(
     ("keys", "complaint"),
     [
-        ({"format": 2}, "newer"),
+        ({"format": 3}, "format 3 is newer"),
+        ({"format": 1}, "format 1, expected 2; export again"),
+        ({"format": None}, "format None"),
         ({"colour": "red"}, "colour"),
         ({"classes": []}, "classes"),
         ({"input": {"image_size": -1, "resize": 16}}, "image_size"),
-        ({"program": {"name": "../model.json", "md5": "0" * 32}}, "program.name"),
-        ({"program": {"name": "/etc/passwd", "md5": "0" * 32}}, "program.name"),
+        ({"files": {"program": {"name": "../model.json", "sha256": "0" * 64}}}, "program.name"),
+        ({"files": {"program": {"name": "/etc/passwd", "sha256": "0" * 64}}}, "program.name"),
+        ({"precisions": {"fp4": {}}}, "precisions"),
     ],
 )
 def test_a_wrong_inference_yml_names_the_key(copy, keys, complaint):
@@ -175,13 +189,122 @@ def test_no_export_is_a_usage_error(tmp_path):
 @pytest.mark.parametrize(("running", "refused"), [("2.6.2", True), ("3.3.1", False), ("0.0.0", False)])
 def test_a_program_of_paddle_3_is_refused_by_paddle_2(copy, running, refused):
     # Paddle 2.6 would die of a segmentation fault.
-    (copy / PROGRAM).rename(copy / "model.json")
     config = InferenceConfig.load(copy)
+    program = config.files.program.model_copy(update={"name": "model.json"})
     config = config.model_copy(
-        update={"paddle": "3.3.1", "program": config.program.model_copy(update={"name": "model.json"})}
+        update={"versions": {"paddle": "3.3.1"}, "files": config.files.model_copy(update={"program": program})}
     )
     if not refused:
-        check_model(copy, config, running)
+        check_program(copy, config, running)
         return
     with pytest.raises(UsageError, match=r"3\.3\.1.*2\.6\.2"):
-        check_model(copy, config, running)
+        check_program(copy, config, running)
+
+
+def test_a_model_of_paddle_3_on_paddle_2_never_reaches_paddle(copy, monkeypatch):
+    if PROGRAM != "model.json":
+        (copy / PROGRAM).rename(copy / "model.json")
+        files = yaml.safe_load((copy / "inference.yml").read_text())["files"]
+        files["program"]["name"] = "model.json"
+        change(copy, files=files)
+    monkeypatch.setattr(paddle, "__version__", "2.6.2")
+    monkeypatch.setattr(paddle_backend.inference, "create_predictor", lambda settings: pytest.fail("reached Paddle"))
+    with pytest.raises(UsageError, match="needs Paddle 3"):
+        Predictor(copy, device="cpu")
+
+
+def test_figures_are_counted_over_the_whole_test_split(run, report):
+    """Against the network itself, on each image by hand."""
+    network, splits = run.load_network("best"), run.splits()
+    network.eval()
+    with paddle.no_grad():
+        normal = run.normalize()(paddle.to_tensor(splits.test.batch(np.arange(12))[:, :SIZE, :SIZE]))
+        right = (network(normal).numpy().argmax(1) == splits.test.labels).sum()
+    figures = report.precisions["fp32"]["paddle"]
+    assert (figures.images, figures.agreement) == (12, 1)
+    assert figures.top1 == pytest.approx(right / 12)
+    assert InferenceConfig.load(report.path).precisions == report.precisions
+
+
+def test_a_part_of_the_split_is_measured_or_none(tmp_path):
+    run = make_run(tmp_path)
+    assert export_run(run, images=5).precisions["fp32"]["paddle"].images == 5
+    seen = []
+    assert export_run(run, images=0, progress=lambda *counts: seen.append(counts)).precisions == {
+        "fp32": {"paddle": None}
+    }
+    assert seen == []
+
+
+def test_agreement_is_with_the_network_and_top1_with_the_labels():
+    class Says:
+        def __init__(self, *classes):
+            self.answers = np.eye(3, dtype=np.float32)[list(classes)]
+
+        def scores(self, batch):
+            return self.answers[batch]
+
+    batches = [(np.array([0, 1, 2]), np.array([0, 0, 0])), (np.array([3]), np.array([2]))]
+    found = compare(Says(0, 1, 2, 2), {"a": Says(0, 1, 0, 2), "b": Says(1, 1, 1, 1)}, batches)
+    assert (found["a"].top1, found["a"].agreement, found["a"].images) == (0.75, 0.75, 4)
+    assert (found["b"].top1, found["b"].agreement) == (0, 0.25)
+
+
+def test_a_fixed_batch_is_filled_up(run, report, tmp_path):
+    copied = RunFolder(tmp_path, run.config)
+    shutil.copytree(run.checkpoint_path("best"), copied.checkpoint_path("best"))
+    fixed = export_run(copied, batch=4)
+    pixels = np.random.default_rng(0).integers(0, 256, (6, SIZE, SIZE, 3), dtype=np.uint8)
+    with Predictor(fixed.path, device="cpu", batch_size=100) as predictor, Predictor(report.path, "cpu") as free:
+        assert predictor.batch_size == 4
+        np.testing.assert_allclose(predictor.scores(pixels), free.scores(pixels), atol=1e-5)
+        np.testing.assert_allclose(predictor.scores(pixels[:1]), free.scores(pixels[:1]), atol=1e-5)
+
+
+def test_two_exports_have_the_same_names_and_weights(run, tmp_path):
+    first, second = (save_program(run, "best", tmp_path / name / "model") for name in "ab")
+    assert first[1].read_bytes() == second[1].read_bytes()
+    # For its own debugging, Paddle 3 notes that this is the process's second program: "/ResNet_1/Conv2D/".
+    first_program, second_program = (
+        re.sub(rb"/(\w+?)_\d+/", rb"/\1/", program.read_bytes()) for program, _ in (first, second)
+    )
+    assert first_program == second_program
+
+
+def run_tool(project, monkeypatch, name, *arguments):
+    monkeypatch.syspath_prepend(str(project / "tools"))
+    monkeypatch.setattr("sys.argv", [f"{name}.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_:
+        runpy.run_path(str(project / "tools" / f"{name}.py"), run_name="__main__")
+    return exit_.value.code
+
+
+def test_the_tools_options_reach_the_export(run, project, monkeypatch, capsys):
+    assert run_tool(project, monkeypatch, "export", run.path, "--batch", 2, "--images", 3) == 0
+    said = capsys.readouterr().out
+    assert "fp32 by paddle" in said
+    assert "of 3 images" in said
+    assert InferenceConfig.load(run.inference_path).input.batch == 2
+    assert run_tool(project, monkeypatch, "export", run.path, "--batch", "dynamic", "--images", 0) == 0
+    assert "top-1" not in capsys.readouterr().out
+    assert InferenceConfig.load(run.inference_path).input.batch is None
+    assert run_tool(project, monkeypatch, "export", run.path, "--batch", "many") == 2
+    assert run_tool(project, monkeypatch, "export", run.path, "--precision", "fp8") == 2
+
+
+def test_an_exported_precision_is_evaluated_into_a_section_of_its_own(run, project, monkeypatch, capsys):
+    export_run(run, images=0)
+    assert run_tool(project, monkeypatch, "eval", run.path, "--exported", "--precision", "fp32") == 0
+    assert "test split, exported model, fp32 by paddle: 12 images" in capsys.readouterr().out
+    assert run.metrics()["exported_test_fp32"]["images"] == 12
+    assert run_tool(project, monkeypatch, "eval", run.path, "--precision", "fp32") == 2
+    assert "give --exported too" in capsys.readouterr().err
+
+
+def test_calibration_sees_every_class_of_the_validation_split_and_no_other_image(run):
+    """A folder's images are in the order of their classes."""
+    validation = {image.tobytes() for image in run.splits().validation.batch(np.arange(6))}
+    batches = list(calibration_batches(run, 4))
+    assert len(batches) == 64
+    assert {batch.shape for batch in batches} == {(4, SIZE, SIZE, 3)}
+    assert {image.tobytes() for batch in batches for image in batch} == validation

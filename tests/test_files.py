@@ -13,6 +13,7 @@ from paddle_resnet.files import (
     only_process,
     recover_folder,
     remove_leftovers,
+    sha256_of,
     write_aside,
     write_folder,
     write_json,
@@ -96,6 +97,7 @@ def test_md5(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"x" * (3 << 20))
     assert md5_of(path) == hashlib.md5(b"x" * (3 << 20)).hexdigest()
+    assert sha256_of(path) == hashlib.sha256(b"x" * (3 << 20)).hexdigest()
 
 
 def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):

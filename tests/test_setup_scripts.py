@@ -248,6 +248,8 @@ def test_the_suite_runs_on_both_series_and_every_part_is_summed_up(machine: Mach
     )
     assert machine.pip_calls()[0].split()[-1] == CPU
     assert machine.pip_calls(machine.project / ".venv-test-paddle2.6.2")[0].split()[-1] == "paddlepaddle==2.6.2"
+    assert "requirements/onnx.txt" in machine.pip_calls()[0]
+    assert "requirements/onnx_paddle2.txt" in machine.pip_calls(machine.project / ".venv-test-paddle2.6.2")[0]
 
 
 def test_paddle_by_hand_runs_the_suite_on_that_one_and_leaves_the_users_environment(machine: Machine) -> None:

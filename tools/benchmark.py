@@ -8,6 +8,7 @@ examples:
   python tools/benchmark.py kernels --against torch                  convolution, BN + ReLU, add + ReLU, max pool
   python tools/benchmark.py infer output/quickstart --batch 1 32 --threads 1 2
   python tools/benchmark.py predict output/quickstart photos/        files to answers, against the network alone
+  python tools/benchmark.py infer output/quickstart --precision fp32 int8 --against torch
 
 Each run is a process of its own, and what is compared takes turns, round by round: medians over the rounds, with the
 smallest and the largest in brackets; ratios are of runs of the same round. Let nothing else run meanwhile. Each command
@@ -16,6 +17,9 @@ prints a table, and writes <command>.json and <command>.png to output/benchmarks
 train goes through paddle.Model.fit with the real loader on random pictures; PyTorch (--against torch) trains the
 same network, channels last, on tensors that lie in memory. "waiting" is the share of the time in which a step waits for
 its batch; "of GEMM rate" sets the network's products against the fastest large matrix product measured here.
+
+infer compares what inference.yml offers on a CPU; "of ONNX fp32" is the throughput in parts of ONNX Runtime's in
+float32; PyTorch (--against torch) answers eagerly.
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from paddle_resnet.benchmark.report import Report
 
 TABLE_WIDTH = 200
+PRECISIONS = ["fp32", "bf16", "int8"]
 
 
 def main() -> None:
@@ -71,8 +76,13 @@ def main() -> None:
     infer.add_argument("model", metavar="MODEL_DIR", type=Path, help="an exported model, or the run that holds one")
     infer.add_argument("--batch", nargs="+", type=cli.positive, default=[1, 8, 32], metavar="N", help="default: 1 8 32")
     infer.add_argument("--threads", nargs="+", type=cli.positive, metavar="N", help="default: 1, and all cores")
+    infer.add_argument("--precision", nargs="+", choices=PRECISIONS, help="default: all that were exported")
+    infer.add_argument("--backend", nargs="+", choices=["paddle", "onnxruntime"], help="default: both, where exported")
+    infer.add_argument("--against", nargs="+", choices=list(TORCH), default=[], help="compare with PyTorch")
     _add_common(infer, rounds=3)
-    infer.add_argument("--calls", type=cli.positive, default=50, metavar="N", help="timed calls of a run; default: 50")
+    infer.add_argument(
+        "--calls", type=cli.positive, default=50, metavar="N", help="timed calls of a run, at least; default: 50"
+    )
     infer.set_defaults(measure=_infer)
 
     predict = commands.add_parser("predict", help="picture files to answers, against the network alone")
@@ -139,9 +149,16 @@ def _infer(arguments: argparse.Namespace) -> Report:
     cli.prepare()
     from paddle_resnet.benchmark.infer_report import benchmark_inference
 
-    threads = arguments.threads or sorted({1, physical_cores()})
     return benchmark_inference(
-        arguments.model, arguments.batch, threads, arguments.rounds, arguments.calls, _command_line()
+        arguments.model,
+        arguments.batch,
+        arguments.threads or sorted({1, physical_cores()}),
+        arguments.rounds,
+        arguments.calls,
+        _command_line(),
+        precisions=arguments.precision,
+        backends=arguments.backend,
+        against=arguments.against,
     )
 
 

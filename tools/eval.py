@@ -6,11 +6,12 @@ examples:
   python tools/eval.py output/quickstart --split validation
   python tools/eval.py output/quickstart --checkpoint last
   python tools/eval.py output/quickstart --exported            the model in output/quickstart/inference/
+  python tools/eval.py output/quickstart --exported --precision int8
 
 Prints top-1, top-5, the mean cross-entropy (nats) and each class's precision, recall and F1. Writes metrics.json
 (section "test"; "evaluation_<split>" for the other splits), evaluation_<split>.json with the confusion matrix, and
-pictures in figures/. With --exported nothing is drawn, and the section is "exported_<split>". The same code measures
-both. No split is augmented here.
+pictures in figures/. With --exported nothing is drawn, and the section is "exported_<split>", with --precision
+"exported_<split>_<precision>". The same code measures both. No split is augmented here.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import cli
+from paddle_resnet.errors import UsageError
 
 if TYPE_CHECKING:
     from paddle_resnet.evaluation import Evaluation
@@ -33,11 +35,19 @@ def main() -> None:
     parser.add_argument("--split", choices=["train", "validation", "test"], default="test", help="default: test")
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="default: best, by validation")
     parser.add_argument("--exported", action="store_true", help="measure the exported model in the run's inference/")
+    parser.add_argument(
+        "--precision", choices=["fp32", "fp16", "bf16", "int8"], help="of the exported model; default: fp32"
+    )
+    parser.add_argument(
+        "--backend", choices=["paddle", "onnxruntime", "tensorrt"], help="for the exported model; default: the faster"
+    )
     parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: the config's")
     cli.run_tool(parser, _evaluate)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    if (arguments.precision or arguments.backend) and not arguments.exported:
+        raise UsageError("--precision and --backend are for an exported model: give --exported too")
     cli.prepare()
     from paddle_resnet import runtime
     from paddle_resnet.evaluation import evaluate_run
@@ -46,7 +56,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     run = RunFolder.open(arguments.run)
     device = runtime.select_device(arguments.device or run.config.device)
     if arguments.exported:
-        _evaluate_exported(run, arguments.split, device)
+        _evaluate_exported(run, arguments, device)
         return
     evaluation = _with_progress(lambda progress: evaluate_run(run, arguments.split, arguments.checkpoint, progress))
     _print_classes(evaluation)
@@ -55,17 +65,19 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     print(f"pictures in {run.figures_path}")
 
 
-def _evaluate_exported(run: RunFolder, split: str, device: str) -> None:
+def _evaluate_exported(run: RunFolder, arguments: argparse.Namespace, device: str) -> None:
     """Measure the exported model, and compare it with the trained network where that has been measured."""
     from paddle_resnet.deploy import Predictor
     from paddle_resnet.evaluation import measure_split, metrics_section
 
-    with Predictor(run.inference_path, device=device) as predictor:
+    split, precision = arguments.split, arguments.precision
+    with Predictor(run.inference_path, device, precision, backend=arguments.backend) as predictor:
+        what = f"{predictor.precision} by {predictor.backend}"
         evaluation = _with_progress(lambda progress: measure_split(run, predictor, split, progress))
     trained = run.metrics().get(metrics_section(split))
-    run.update_metrics(f"exported_{split}", evaluation.summary())
+    run.update_metrics(f"exported_{split}" + (f"_{precision}" if precision else ""), evaluation.summary())
     _print_classes(evaluation)
-    _print_figures(f"{split} split, exported model", evaluation)
+    _print_figures(f"{split} split, exported model, {what}", evaluation)
     if trained:
         points = 100 * (evaluation.top1 - trained["top1"])
         print(f"the trained network's top-1 was {trained['top1']:.2%}: a difference of {points:+.2f} points")

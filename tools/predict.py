@@ -81,6 +81,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the answers as JSON too")
     parser.add_argument("--json-lines", type=Path, metavar="FILE", help="write the answers as JSON lines too")
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: auto")
+    parser.add_argument("--precision", choices=["fp32", "fp16", "bf16", "int8"], help="default: fp32")
+    parser.add_argument(
+        "--backend", choices=["paddle", "onnxruntime", "tensorrt"], help="default: as docs/deployment.md says"
+    )
     parser.add_argument(
         "--batch-size", type=cli.positive, default=32, metavar="N", help="pictures at once; default: 32"
     )
@@ -160,7 +164,12 @@ def _start(arguments: argparse.Namespace, model: Path, many: bool, top_k: int, o
     from paddle_resnet.deploy.classify import answering_decoded, answering_here, answering_processes
 
     threads = arguments.threads or runtime.thread_count(runtime.prepare_process().threads) or runtime.physical_cores()
-    options = {"device": runtime.select_device(arguments.device), "batch_size": arguments.batch_size}
+    options = {
+        "device": runtime.select_device(arguments.device),
+        "precision": arguments.precision,
+        "backend": arguments.backend,
+        "batch_size": arguments.batch_size,
+    }
     processes = arguments.workers or min(threads, MOST_PROCESSES)
     if many and options["device"] == "cpu":
         return opened.enter_context(answering_processes(model, processes, threads, top_k, **options))

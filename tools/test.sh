@@ -41,10 +41,11 @@ check() {
 
 # suite PADDLE [PYTEST_OPTION...]
 suite() {
-  local paddle=$1 environment
+  local paddle=$1 environment onnx=requirements/onnx.txt
   shift
+  if is_paddle2 "$paddle"; then onnx=requirements/onnx_paddle2.txt; fi
   environment=$(test_environment "$paddle")
-  part "environment for $paddle" prepare_environment "$environment" "$paddle" requirements/dev.txt || return 0
+  part "environment for $paddle" prepare_environment "$environment" "$paddle" requirements/dev.txt "$onnx" || return 0
   if [ "$checked" = no ]; then
     check "$environment/bin/python"
     checked=yes

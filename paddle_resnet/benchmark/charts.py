@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 from paddle_resnet.evaluation.drawing import BLUE, GREEN, GREY, INK, ORANGE, RED
 
 COLOURS = {"onednn": BLUE, "onednn-bf16": GREEN, "native": GREY, "torch": ORANGE, "torch-bf16": RED}
+COLOURS |= {"paddle fp32": BLUE, "paddle bf16": GREEN, "onnxruntime fp32": GREY, "onnxruntime int8": RED}
 PANELS_A_ROW = 2
 WIDTH = 6.5
 """Inches of a panel."""

@@ -8,8 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from paddle_resnet.benchmark.statistics import percentile
+
 PRODUCT_SIZE = 2048
 PRODUCTS = 5
+LEAST_SECONDS = 0.5
 STATUS = Path("/proc/self/status")
 
 
@@ -24,6 +27,28 @@ def seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
+
+
+def call_times(answer: Callable[[], object], batch: int, calls: int, warm_up: int) -> dict[str, float]:
+    """Time at least `calls` calls, and half a second of them; percentiles of one call's time, images/s of all.
+
+    Args:
+        answer: answers a batch.
+        batch: its images.
+        calls: at least so many calls count.
+        warm_up: calls before them.
+    """
+    for _ in range(warm_up):
+        answer()
+    taken: list[float] = []
+    while len(taken) < calls or sum(taken) < LEAST_SECONDS:
+        # Summed up every 50 calls only: that takes time too.
+        taken += [seconds(answer) for _ in range(min(calls, 50))]
+    return {
+        "images_per_second": batch * len(taken) / sum(taken),
+        **{f"p{share}_ms": 1000 * percentile(taken, share) for share in (50, 95, 99)},
+        "peak_megabytes": peak_megabytes(),
+    }
 
 
 def peak_megabytes() -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 from paddle_resnet import __version__, machine, runtime
 
-PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "numpy", "pillow", "torch")
+PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "numpy", "pillow", "onnxruntime", "torch")
 
 
 def surroundings() -> dict[str, Any]:

@@ -16,8 +16,9 @@ JOBS = {
     "load": "load_images",
     "kernels": "kernels_paddle",
     "kernels_torch": "kernels_torch",
-    "infer": "infer_paddle",
     "predict": "predict_files",
+    "infer": "infer_exported",
+    "infer_torch": "infer_torch",
 }
 """Kinds of job, and the modules whose `measure` does them: each process loads one, and paddle or torch with it."""
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
+import json
 import shutil
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,31 +14,45 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import paddle
-from paddle import nn
-from paddle.static import InputSpec
 
-from paddle_resnet.data import uint8_batches
+from paddle_resnet import onednn, runtime
+from paddle_resnet.console import logger
+from paddle_resnet.deploy.images import calibration_batches, measured_batches, measured_images
 from paddle_resnet.deploy.inference_config import (
     FILE_NAME,
+    Backend,
     InferenceConfig,
     InputConfig,
     ModelFile,
+    ModelFiles,
     NormalizationConfig,
+    Precision,
+    PrecisionFigures,
     TestFigures,
 )
+from paddle_resnet.deploy.onnx_graph import require_onnx, write_onnx_program
+from paddle_resnet.deploy.paddle_program import PROGRAM_SUFFIXES, save_program
 from paddle_resnet.deploy.predictor import Predictor
-from paddle_resnet.errors import RunFailure
+from paddle_resnet.deploy.quality import compare
+from paddle_resnet.deploy.quantization import quantize
+from paddle_resnet.deploy.versions import versions
+from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.evaluation import NetworkScorer
-from paddle_resnet.evaluation.classifier import Classifier
-from paddle_resnet.files import md5_of, write_folder
+from paddle_resnet.files import write_folder
 
 if TYPE_CHECKING:
+    from paddle_resnet.evaluation.report import Progress
     from paddle_resnet.training.run_folder import RunFolder, Which
 
 STEM = "model"
-OWN_FILES = {FILE_NAME, *(STEM + suffix for suffix in (".json", ".pdmodel", ".pdiparams", ".pdiparams.info"))}
+ONNX, ONNX_INT8 = "model.onnx", "model_int8.onnx"
+OWN_FILES = {FILE_NAME, ONNX, ONNX_INT8, *(STEM + suffix for suffix in (*PROGRAM_SUFFIXES, ".pdiparams"))}
+OWN_FILES |= {f"{STEM}.pdiparams.info"}
 CHECKED_IMAGES = 64
 TOLERANCE = 1e-4  # of a probability; oneDNN's float32 differs from the dynamic graph's by about 3e-5
+BATCH = 32
+
+Offered = dict[Precision, dict[Backend, PrecisionFigures | None]]
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,7 @@ class ExportReport:
     path: Path
     max_difference: float
     images: int
+    precisions: Offered
 
     @property
     def files(self) -> list[Path]:
@@ -56,76 +70,167 @@ class ExportReport:
         return sorted(path for path in self.path.iterdir() if path.name in OWN_FILES)
 
 
-def export_run(run: RunFolder, checkpoint: Which = "best") -> ExportReport:
+def export_run(
+    run: RunFolder,
+    checkpoint: Which = "best",
+    *,
+    precisions: Sequence[Precision] = (),
+    onnx: bool = False,
+    batch: int | None = None,
+    images: int | None = None,
+    progress: Progress | None = None,
+) -> ExportReport:
     """Export a run's network to its `inference/`, in the format of the running Paddle, and check it on real images.
 
     An earlier export is replaced only when the new one has passed; files of the user's own beside it are kept.
 
+    Args:
+        run: the run's folder.
+        checkpoint: "best" (by validation) or "last".
+        precisions: what is offered besides fp32. "int8" has a file of its own, quantised for ONNX Runtime with images
+            of the validation split; the others are properties of the predictor, here to be measured.
+        onnx: write an ONNX file too; int8 does so in any case.
+        batch: a fixed number of images at once; None: any number.
+        images: measure top-1 and agreement on this many images of the test split; None: on all, 0: on none.
+        progress: called with images measured and all images.
+
     Raises:
-        UsageError: the run has no such checkpoint.
+        UsageError: the run has no such checkpoint, or a package that ONNX needs is missing.
         RunFailure: the exported model answers differently from the network, or cannot be written.
     """
-    network = run.load_network(checkpoint)
+    onnx = onnx or "int8" in precisions
+    if onnx:
+        require_onnx()
+    scorer = NetworkScorer(run.load_network(checkpoint), run.normalize(), flip=run.config.evaluation.flip)
+    offered = _offered(precisions, onnx)
     destination = run.inference_path.resolve()
-    checked: list[tuple[float, int]] = []
+    reports: list[ExportReport] = []
 
     def write(folder: Path) -> None:
-        _save(run, network, checkpoint, folder)
-        checked.append(_difference(run, network, folder))
+        files = _write_models(run, checkpoint, folder, batch, onnx, "int8" in precisions)
+        config = _describe(run, checkpoint, files, batch, offered)
+        config.save(folder)
+        difference, checked = _difference(run, scorer, folder, offered["fp32"])
+        figures = _measure(run, scorer, folder, offered, images, progress)
+        config.model_copy(update={"precisions": figures}).save(folder)
         _keep_other_files(destination, folder)
+        reports.append(ExportReport(run.inference_path, difference, checked, figures))
 
     write_folder(destination, write)
-    return ExportReport(run.inference_path, *checked[0])
+    return reports[0]
 
 
-def _save(run: RunFolder, network: nn.Layer, checkpoint: Which, folder: Path) -> None:
-    size = run.config.data.image_size
-    layer = Classifier(run.normalize(), network, flip=run.config.evaluation.flip)
-    layer.eval()
-    with _quiet_stderr():
-        paddle.jit.save(
-            layer, str(folder / STEM), input_spec=[InputSpec([None, size, size, 3], dtype="uint8", name="images")]
-        )
-    _describe(run, checkpoint, folder).save(folder)
+def _offered(precisions: Sequence[Precision], onnx: bool) -> Offered:
+    offered: Offered = {"fp32": {"paddle": None, "onnxruntime": None} if onnx else {"paddle": None}}
+    for precision in precisions:
+        if precision != "fp32":
+            offered[precision] = {"onnxruntime" if precision == "int8" else "paddle": None}
+    return offered
 
 
-def _describe(run: RunFolder, checkpoint: Which, folder: Path) -> InferenceConfig:
-    program = next(path for path in folder.iterdir() if path.suffix in (".json", ".pdmodel"))
-    parameters = folder / f"{STEM}.pdiparams"
+def _write_models(
+    run: RunFolder, checkpoint: Which, folder: Path, batch: int | None, onnx: bool, int8: bool
+) -> ModelFiles:
+    program, parameters = save_program(run, checkpoint, folder / STEM, batch)
+    if onnx:
+        write_onnx_program(program, parameters, folder / ONNX, _about(run))
+    if int8:
+        with tempfile.TemporaryDirectory() as temporary:
+            whole = Path(temporary, ONNX)
+            saved = save_program(run, checkpoint, Path(temporary, STEM), batch, one_level=True)
+            write_onnx_program(*saved, whole, _about(run))
+            quantize(whole, folder / ONNX_INT8, calibration_batches(run, batch or BATCH))
+    return ModelFiles(
+        program=ModelFile.of(program),
+        parameters=ModelFile.of(parameters),
+        onnx=ModelFile.of(folder / ONNX) if onnx else None,
+        onnx_int8=ModelFile.of(folder / ONNX_INT8) if int8 else None,
+    )
+
+
+def _about(run: RunFolder) -> dict[str, str]:
+    """What an ONNX file says of itself: enough to classify a picture without `inference.yml`."""
+    return {
+        "classes": json.dumps(run.classes(), ensure_ascii=False),
+        "image_size": str(run.config.data.image_size),
+        "resize": str(run.splits().resize),
+    }
+
+
+def _describe(
+    run: RunFolder, checkpoint: Which, files: ModelFiles, batch: int | None, offered: Offered
+) -> InferenceConfig:
     splits, normalize = run.splits(), run.normalize()
     test = run.metrics().get("test", {})
     return InferenceConfig(
         model=run.config.model.name,
         classes=tuple(run.classes()),
-        input=InputConfig(image_size=run.config.data.image_size, resize=splits.resize),
+        input=InputConfig(image_size=run.config.data.image_size, resize=splits.resize, batch=batch),
         flip=run.config.evaluation.flip,
         normalization=NormalizationConfig.model_validate({"mean": normalize.mean, "std": normalize.std}),
-        paddle=paddle.__version__,
-        program=ModelFile(name=program.name, md5=md5_of(program)),
-        parameters=ModelFile(name=parameters.name, md5=md5_of(parameters)),
+        versions=versions(onnx=files.onnx is not None),
+        files=files,
         test=TestFigures(top1=test["top1"], images=test["images"]) if test.get("checkpoint") == checkpoint else None,
+        precisions=offered,
         exported_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
 
 
-def _difference(run: RunFolder, network: nn.Layer, folder: Path) -> tuple[float, int]:
-    """Compare exported and dynamic probabilities on real images; return the largest difference and how many images.
+def _difference(
+    run: RunFolder, scorer: NetworkScorer, folder: Path, backends: dict[Backend, PrecisionFigures | None]
+) -> tuple[float, int]:
+    """Return the largest difference of a probability, of any backend from the network, and on how many real images.
 
     A difference of at most `TOLERANCE` also means the same class for every image whose two best probabilities
     are further apart than twice that.
     """
-    splits, size = run.splits(), run.config.data.image_size
-    split = splits.test if len(splits.test) else splits.validation
-    images, _ = next(iter(uint8_batches(split, CHECKED_IMAGES, splits.resize, size)))
-    expected = NetworkScorer(network, run.normalize(), flip=run.config.evaluation.flip).scores(images)
-    with Predictor(folder, device=str(paddle.device.get_device())) as predictor:
-        difference = float(np.abs(predictor.scores(images) - expected).max())
-    if not difference <= TOLERANCE:
-        raise RunFailure(
-            f"{run.inference_path}: not exported: the exported model's probabilities differ from the network's by "
-            f"{difference:.2g} (at most {TOLERANCE:g} allowed); an earlier export is left as it was"
-        )
-    return difference, len(images)
+    pixels, _ = next(measured_batches(run, CHECKED_IMAGES))
+    expected = scorer.scores(pixels)
+    largest = 0.0
+    for backend in backends:
+        with _predictor(folder, "fp32", backend) as predictor:
+            difference = float(np.abs(predictor.scores(pixels) - expected).max())
+        if not difference <= TOLERANCE:
+            raise RunFailure(
+                f"{run.inference_path}: not exported: in {backend} the exported model's probabilities differ from the "
+                f"network's by {difference:.2g} (at most {TOLERANCE:g} allowed); an earlier export is left as it was"
+            )
+        largest = max(largest, difference)
+    return largest, len(pixels)
+
+
+def _measure(
+    run: RunFolder, scorer: NetworkScorer, folder: Path, offered: Offered, images: int | None, progress: Progress | None
+) -> Offered:
+    """Give what is offered its figures, where it can be used on this machine."""
+    count = measured_images(run, images)
+    if count == 0:
+        return offered
+    if onednn.unavailable_reason() is None:
+        with suppress(TypeError):  # a layer that has no counterpart there
+            onednn.accelerate(scorer.classifier.network)
+    with ExitStack() as loaded:
+        predictors = {}
+        for precision, backends in offered.items():
+            for backend in backends:
+                try:
+                    predictors[precision, backend] = loaded.enter_context(_predictor(folder, precision, backend))
+                except UsageError as error:
+                    logger.info("%s is not measured here: %s", precision, error)
+        report = None if progress is None else lambda done: progress(done, count)
+        figures = compare(scorer, predictors, measured_batches(run, BATCH, count), report)
+    return {
+        precision: {backend: figures.get((precision, backend)) for backend in backends}
+        for precision, backends in offered.items()
+    }
+
+
+def _predictor(folder: Path, precision: Precision, backend: Backend) -> Predictor:
+    device = str(paddle.device.get_device())
+    try:
+        return Predictor(folder, "cpu" if backend == "onnxruntime" else device, precision, backend=backend)
+    finally:
+        runtime.select_device(device)
 
 
 def _keep_other_files(earlier: Path, folder: Path) -> None:
@@ -137,21 +242,3 @@ def _keep_other_files(earlier: Path, folder: Path) -> None:
             shutil.copytree(item, folder / item.name, symlinks=True)
         else:
             shutil.copy2(item, folder / item.name, follow_symlinks=False)
-
-
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Keep the warnings that Paddle's C++ prints while it traces a graph from the terminal; show them if it fails."""
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            said.seek(0)
-            os.write(terminal, said.read())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from paddle_resnet.errors import UsageError
-from paddle_resnet.files import md5_of, write_text
+from paddle_resnet.files import sha256_of, write_text
 
 FILE_NAME = "inference.yml"
-FORMAT: Literal[1] = 1
+FORMAT: Literal[2] = 2
+"""1 had one model of Paddle's and MD5 sums; what has it is to be exported again."""
 EXPORT_COMMAND = "python tools/export.py RUN"
 REPAIR = f"copy the whole folder again, or export again with {EXPORT_COMMAND}"
 Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 PerChannel = tuple[float, float, float]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Backend = Literal["paddle", "onnxruntime", "tensorrt"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
 class Group(BaseModel):
@@ -27,14 +33,31 @@ class Group(BaseModel):
 
 
 class ModelFile(Group):
-    """A file beside `inference.yml`: its plain name, and its MD5 to tell damaged copies."""
+    """A file beside `inference.yml`: its plain name, and its SHA-256 to tell damaged copies."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
-    md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+    @classmethod
+    def of(cls, path: Path) -> ModelFile:
+        """Describe a file that is there."""
+        return cls(name=path.name, sha256=sha256_of(path))
+
+
+class ModelFiles(Group):
+    """What the backends read: Paddle's program and parameters, and where it was asked for ONNX, whole and quantised."""
+
+    program: ModelFile
+    parameters: ModelFile
+    onnx: ModelFile | None = None
+    onnx_int8: ModelFile | None = None
 
 
 class InputConfig(Group):
-    """What the model takes: raw RGB pixels of pictures whose shorter side was scaled to `resize`, then cropped."""
+    """What the model takes: raw RGB pixels of pictures whose shorter side was scaled to `resize`, then cropped.
+
+    `batch` is how many at once: null for any number.
+    """
 
     image_size: Positive
     resize: Positive
@@ -42,6 +65,7 @@ class InputConfig(Group):
     channels: Literal[3] = 3
     layout: Literal["NHWC"] = "NHWC"
     dtype: Literal["uint8"] = "uint8"
+    batch: Positive | None = None
 
 
 class NormalizationConfig(Group):
@@ -56,27 +80,37 @@ class TestFigures(Group):
 
     __test__ = False  # not a test case of pytest
 
-    top1: Annotated[float, Field(ge=0, le=1)]
+    top1: Fraction
     images: Positive
+
+
+class PrecisionFigures(TestFigures):
+    """What an exported precision reached on the test split, and for which share the trained network says the same."""
+
+    agreement: Fraction
 
 
 class InferenceConfig(Group):
     """The whole of `inference.yml`.
 
-    `flip` is for information, as it is in the graph: the output is the mean over a picture and its mirror image.
+    Attributes:
+        flip: for information, as it is in the graph: the output is the mean over a picture and its mirror image.
+        versions: of what made the files, by package.
+        test: the trained network's own figures.
+        precisions: what was offered at export, by precision and backend, with its figures where they were measured.
     """
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     model: str
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     input: InputConfig
     output: Literal["probabilities"] = "probabilities"
     flip: bool = False
     normalization: NormalizationConfig
-    paddle: str
-    program: ModelFile
-    parameters: ModelFile
+    versions: dict[str, str]
+    files: ModelFiles
     test: TestFigures | None = None
+    precisions: dict[Precision, dict[Backend, PrecisionFigures | None]]
     exported_at: str
 
     def save(self, folder: Path) -> None:
@@ -90,13 +124,15 @@ class InferenceConfig(Group):
         """Read `inference.yml` of a folder.
 
         Raises:
-            UsageError: the file is missing, malformed, or of a newer format.
+            UsageError: the file is missing, malformed, or of a newer or older format.
         """
         path = folder / FILE_NAME
         values = _read_yaml(path)
         version = values.get("format")
         if isinstance(version, int) and version > FORMAT:
             raise UsageError(f"{path}: format {version} is newer than this program's ({FORMAT}); update paddle_resnet")
+        if version != FORMAT:
+            raise UsageError(f"{path}: format {version}, expected {FORMAT}; export again with {EXPORT_COMMAND}")
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -122,23 +158,30 @@ def find_model(folder: str | Path) -> Path:
     )
 
 
-def check_model(folder: Path, config: InferenceConfig, running_paddle: str) -> None:
-    """Check what Paddle would answer with a crash: missing or damaged files, and a program too new for it.
+def check_files(folder: Path, *files: ModelFile) -> None:
+    """Check what a library would answer with a crash: missing or damaged files.
 
     Raises:
         UsageError: the first of those found.
     """
-    for file in (config.program, config.parameters):
+    for file in files:
         path = folder / file.name
         if not path.is_file():
             raise UsageError(f"{path}: the file is missing; {REPAIR}")
-        if md5_of(path) != file.md5:
-            raise UsageError(f"{path}: damaged, as its MD5 is not the one in {FILE_NAME}; {REPAIR}")
-    # Paddle 2.x given a .json program dies of a segmentation fault; 3.x reads the .pdmodel of 2.x.
-    if config.program.name.endswith(".json") and _major(running_paddle) < 3:
+        if sha256_of(path) != file.sha256:
+            raise UsageError(f"{path}: damaged, as its SHA-256 is not the one in {FILE_NAME}; {REPAIR}")
+
+
+def check_program(folder: Path, config: InferenceConfig, running_paddle: str) -> None:
+    """Check that the running Paddle knows the program's format: 3.x reads the .pdmodel of 2.x, but not the reverse.
+
+    Raises:
+        UsageError: it does not; Paddle itself would die of a segmentation fault.
+    """
+    if config.files.program.name.endswith(".json") and _major(running_paddle) < 3:
         raise UsageError(
-            f"{folder}: exported by Paddle {config.paddle}, and a .json program needs Paddle 3; this is Paddle "
-            f"{running_paddle}: install paddlepaddle>=3, or export the run again under this version"
+            f"{folder}: exported by Paddle {config.versions.get('paddle')}, and a .json program needs Paddle 3; this "
+            f"is Paddle {running_paddle}: install paddlepaddle>=3, or export the run again under this version"
         )
 
 

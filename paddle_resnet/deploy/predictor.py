@@ -1,28 +1,22 @@
-"""The exported model answering: Paddle Inference behind two methods, safe to use from many threads."""
+"""The exported model answering: pictures in, classes out, safe to use from many threads."""
 
 from __future__ import annotations
 
 import os
-import queue
-import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import paddle
-from paddle import inference
 from PIL import Image
 
 from paddle_resnet import runtime
 from paddle_resnet.data import decode_image
-from paddle_resnet.deploy.inference_config import InferenceConfig, check_model, find_model
-from paddle_resnet.errors import RunFailure, UsageError
-
-GPU_MEMORY_MB = 256  # what Paddle takes at first; it grows as needed
+from paddle_resnet.deploy import backends
+from paddle_resnet.deploy.inference_config import Backend, InferenceConfig, Precision, find_model
+from paddle_resnet.errors import UsageError
 
 Picture = str | Path | bytes | Image.Image | np.ndarray
 
@@ -45,8 +39,8 @@ class Prediction:
 class Predictor:
     """An exported model, loaded.
 
-    It may be shared by threads: calls that overlap each get a Paddle predictor of their own (one predictor shared by
-    threads silently answers wrongly), and the weights are held once.
+    It may be shared by threads, whose calls may overlap; the weights are held once, and memory is bounded by
+    `batch_size` and the number of cores.
 
         with Predictor("output/quickstart/inference") as predictor:
             for prediction in predictor.predict(["seven.png"]):
@@ -55,28 +49,48 @@ class Predictor:
     Args:
         model_dir: the exported folder, or the folder of a run that holds one.
         device: "auto", "cpu", "gpu" or "gpu:<i>".
+        precision: "fp32"; on a CPU "bf16" or "int8", on a GPU "fp16". None: fp32.
         threads: threads of one call on the CPU; None: OMP_NUM_THREADS, which is the physical cores unless you set it.
-        batch_size: the most images the model is given at once; larger batches are split.
+        batch_size: the most images the model is given at once; larger batches are split. A model exported with a
+            batch of its own is given that many.
+        backend: "paddle", "onnxruntime" or, on a GPU, "tensorrt". None: `backends.choose` says which.
+
+    Attributes:
+        path: the exported folder.
+        config: its `inference.yml`.
+        device, precision, backend: what was chosen.
 
     Raises:
-        UsageError: no model there, a damaged or too new one, or a device that is not there.
-        RunFailure: Paddle cannot load the model.
+        UsageError: no model there, a damaged or too new one, or a device, precision or backend that is not there.
+        RunFailure: the model cannot be loaded.
     """
 
     def __init__(
-        self, model_dir: str | Path, device: str = "auto", threads: int | None = None, batch_size: int = 32
+        self,
+        model_dir: str | Path,
+        device: str = "auto",
+        precision: Precision | None = None,
+        threads: int | None = None,
+        batch_size: int = 32,
+        *,
+        backend: Backend | None = None,
     ) -> None:
         if batch_size < 1 or (threads is not None and threads < 1):
             raise UsageError(f"batch_size and threads must be at least 1, got {batch_size} and {threads}")
         self.path = find_model(model_dir)
         self.config = InferenceConfig.load(self.path)
-        self.batch_size = batch_size
-        check_model(self.path, self.config, paddle.__version__)
+        self.batch_size = self.config.input.batch or batch_size
         self.device = runtime.select_device(device)
-        self._first = _load(self.path, self.config, self.device, threads or _usual_threads())
-        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._idle.put(self._first)
-        self._cloning = threading.Lock()
+        self.backend, self.precision = backends.choose(self.path, self.config, self.device, precision, backend)
+        self._model: backends.Answering | None = backends.load(
+            self.path,
+            self.config,
+            self.device,
+            self.backend,
+            self.precision,
+            threads or _usual_threads(),
+            self.batch_size,
+        )
 
     def __enter__(self) -> Predictor:
         return self
@@ -86,8 +100,13 @@ class Predictor:
 
     def close(self) -> None:
         """Let go of the model's memory; a closed predictor answers no more."""
-        self._first = None
-        self._idle = queue.SimpleQueue()
+        self._model = None
+
+    def warm_up(self) -> None:
+        """Answer one image and one whole batch of nothing: what is only made at first use is made now."""
+        size = self.config.input.image_size
+        for images in {1, self.batch_size}:
+            self.scores(np.zeros((images, size, size, 3), np.uint8))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -110,8 +129,10 @@ class Predictor:
         parts = [batch[start : start + self.batch_size] for start in range(0, len(batch), self.batch_size)]
         if not parts:
             return np.zeros((0, len(self.classes)), np.float32)
-        with self._borrowed() as predictor:
-            return np.concatenate([_run(predictor, part) for part in parts])
+        model = self._model
+        if model is None:
+            raise UsageError(f"{self.path}: this predictor is closed; make a new one")
+        return np.concatenate([self._answer(model, part) for part in parts])
 
     def predict(self, images: Iterable[Picture], top_k: int = 5) -> list[Prediction]:
         """Classify pictures of any size and mode: paths, encoded bytes, PIL images, or uint8 arrays.
@@ -160,49 +181,15 @@ class Predictor:
         if batch.ndim != 4 or batch.shape[1:] != (size, size, 3):
             raise UsageError(f"{expected}, got {list(batch.shape)}; decode() makes such images of any picture")
 
-    @contextmanager
-    def _borrowed(self) -> Iterator[Any]:
-        """Take an idle predictor, or a clone where calls overlap; give it back afterwards."""
-        if self._first is None:
-            raise UsageError(f"{self.path}: this predictor is closed; make a new one")
-        idle = self._idle
-        try:
-            predictor = idle.get_nowait()
-        except queue.Empty:
-            with self._cloning:
-                predictor = self._first.clone()
-        try:
-            yield predictor
-        finally:
-            idle.put(predictor)
+    def _answer(self, model: backends.Answering, part: np.ndarray) -> np.ndarray:
+        """Answer at most a batch; one that is too small for a model of a fixed batch is filled up."""
+        missing = (self.config.input.batch or len(part)) - len(part)
+        if missing:
+            part = np.concatenate([part, np.zeros((missing, *part.shape[1:]), np.uint8)])
+        return model.run(np.ascontiguousarray(part))[: len(part) - missing]
 
 
 def _usual_threads() -> int:
     """OMP_NUM_THREADS, which `prepare_process` sets unless the user did; of a list for nested levels the first."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(first) if first.isdecimal() and int(first) > 0 else runtime.physical_cores()
-
-
-def _load(folder: Path, config: InferenceConfig, device: str, threads: int) -> Any:
-    settings = inference.Config(str(folder / config.program.name), str(folder / config.parameters.name))
-    settings.disable_glog_info()
-    if device == "cpu":
-        settings.set_cpu_math_library_num_threads(threads)  # or Paddle takes one
-    else:
-        settings.enable_use_gpu(GPU_MEMORY_MB, int(device.removeprefix("gpu:")))
-    if not config.program.name.endswith(".json"):
-        # Paddle 3 cannot combine it with a .json program: "Not find predictor_id 0 and pass_name memory_optimize_pass".
-        settings.enable_memory_optim()
-    try:
-        return inference.create_predictor(settings)
-    except Exception as error:
-        raise RunFailure(
-            f"{folder}: Paddle {paddle.__version__} cannot load this model, exported by {config.paddle}: {error}"
-        ) from error
-
-
-def _run(predictor: Any, batch: np.ndarray) -> np.ndarray:
-    """One batch through a Paddle predictor, whose names of inputs and outputs differ by Paddle's version."""
-    predictor.get_input_handle(predictor.get_input_names()[0]).copy_from_cpu(np.ascontiguousarray(batch))
-    predictor.run()
-    return predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()

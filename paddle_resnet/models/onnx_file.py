@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 import paddle
 from paddle import nn
@@ -28,26 +30,44 @@ def write_onnx(network: nn.Layer, path: Path, input_shape: tuple[int, ...]) -> N
         UsageError: paddle2onnx is missing, or does not fit the running Paddle.
         RunFailure: it could not convert the network, or the file cannot be written.
     """
-    try:
-        import paddle2onnx
-    except (ImportError, ValueError) as error:  # a paddle2onnx for another Paddle raises a ValueError
-        raise UsageError(f"ONNX needs paddle2onnx: pip install -r {requirements_file()}") from error
+    require_paddle2onnx()
     network.eval()
     free_batch = paddle.static.InputSpec([None, *input_shape[1:]], "float32")
     with tempfile.TemporaryDirectory() as folder:
         paddle.jit.save(network, f"{folder}/model", input_spec=[free_batch])
         graph = next(file for file in Path(folder).iterdir() if file.suffix in (".json", ".pdmodel"))
-        # Without the optimizer: paddle2onnx 2's would install packages by itself, over the network.
-        options = {} if paddle2onnx.__version__.startswith("1.") else {"optimize_tool": "None"}
+        convert_to_onnx(graph, Path(folder, "model.pdiparams"), path)
 
-        def convert(temporary: Path) -> None:
-            try:
-                paddle2onnx.export(
-                    str(graph), f"{folder}/model.pdiparams", str(temporary), opset_version=OPSET, **options
-                )
-            except Exception as error:  # whatever its compiled part raises
-                raise RunFailure(
-                    f"{path}: paddle2onnx {paddle2onnx.__version__} could not convert the network ({error})"
-                ) from error
 
-        write_aside(path, convert)
+def require_paddle2onnx() -> ModuleType:
+    """Import paddle2onnx.
+
+    Raises:
+        UsageError: it is missing, or does not fit the running Paddle.
+    """
+    try:
+        return importlib.import_module("paddle2onnx")
+    except (ImportError, ValueError) as error:  # a paddle2onnx for another Paddle raises a ValueError
+        raise UsageError(f"ONNX needs paddle2onnx: pip install -r {requirements_file()}") from error
+
+
+def convert_to_onnx(program: Path, parameters: Path, path: Path) -> None:
+    """Convert what `paddle.jit.save` wrote to ONNX of opset 13, at `path`.
+
+    Raises:
+        UsageError: paddle2onnx is missing, or does not fit the running Paddle.
+        RunFailure: it could not convert the network, or the file cannot be written.
+    """
+    paddle2onnx = require_paddle2onnx()
+    # Without the optimizer: paddle2onnx 2's would install packages by itself, over the network.
+    options = {} if paddle2onnx.__version__.startswith("1.") else {"optimize_tool": "None"}
+
+    def convert(temporary: Path) -> None:
+        try:
+            paddle2onnx.export(str(program), str(parameters), str(temporary), opset_version=OPSET, **options)
+        except Exception as error:  # whatever its compiled part raises
+            raise RunFailure(
+                f"{path}: paddle2onnx {paddle2onnx.__version__} could not convert the network ({error})"
+            ) from error
+
+    write_aside(path, convert)

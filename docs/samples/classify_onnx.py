@@ -1,0 +1,20 @@
+"""Classify pictures: python classify_onnx.py model.onnx PICTURE...   (needs numpy, pillow and onnxruntime, no more)."""
+
+import json
+import sys
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+about = session.get_modelmeta().custom_metadata_map
+classes, size, resize = json.loads(about["classes"]), int(about["image_size"]), int(about["resize"])
+for name in sys.argv[2:]:
+    picture = ImageOps.exif_transpose(Image.open(name)).convert("RGB")
+    width, height = (resize * side // min(picture.size) for side in picture.size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    picture = picture.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
+    [probabilities] = session.run(None, {"images": np.asarray(picture)[np.newaxis]})[0]
+    best = int(probabilities.argmax())
+    print(f"{name}: {classes[best]} {probabilities[best]:.4f}")

@@ -1,0 +1,104 @@
+"""Folding: a network with BatchNorm, deviation and shortcuts in its convolutions answers as it did before."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+from tiny_family import FAMILY, tiny_network
+from tiny_run import SIZE
+
+from paddle_resnet.data import Normalize
+from paddle_resnet.deploy.folding import fold
+from paddle_resnet.models import create_model
+from paddle_resnet.models.blocks import ZeroPadShortcut
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def answers_before(network, pixels):
+    """By the definition of normalisation, and the network as it was trained."""
+    normal = ((pixels / 255 - MEAN) / STD).transpose(0, 3, 1, 2).astype(np.float32)
+    network.eval()
+    with paddle.no_grad():
+        return softmax(network(paddle.to_tensor(normal)).numpy().astype(np.float64))
+
+
+def pixels(images=4, size=SIZE):
+    return np.random.default_rng(0).integers(0, 256, (images, size, size, 3), dtype=np.uint8)
+
+
+def answers(layer, batch):
+    with paddle.no_grad():
+        return layer(paddle.to_tensor(batch)).numpy()
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_the_folded_network_answers_as_before(kind):
+    network = tiny_network(kind)
+    expected = answers_before(network, pixels())
+    folded = fold(network, Normalize(MEAN, STD), SIZE, flip=False)
+    np.testing.assert_allclose(answers(folded, pixels()), expected, atol=1e-5)
+    assert not [layer for layer in folded.sublayers() if isinstance(layer, ZeroPadShortcut)]
+
+
+def test_lenet_which_has_no_batch_norm_is_folded_too():
+    paddle.seed(0)
+    network = create_model("lenet", num_classes=3)
+    expected = answers_before(network, pixels(size=32))
+    folded = fold(network, Normalize(MEAN, STD), 32, flip=False)
+    np.testing.assert_allclose(answers(folded, pixels(size=32)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "left"),
+    [
+        ("basic, option A", 0),
+        ("bottleneck", 0),
+        ("resnet-d", 0),
+        # Figure 4e (He et al. 2016): the last BatchNorm, and one before each of three blocks but the first, which the
+        # stem activates. bn2 and the stem's stand behind convolutions.
+        ("preact basic", 3),
+    ],
+)
+def test_batch_norm_is_left_only_before_convolutions(kind, left):
+    folded = fold(tiny_network(kind), Normalize(MEAN, STD), SIZE, flip=False)
+    assert sum(isinstance(layer, nn.BatchNorm2D) for layer in folded.sublayers()) == left
+
+
+def test_a_convolution_folded_by_hand():
+    """Of a 1x1 convolution: weight 2, then mean 3, variance 4, scale 5, shift 6: 5 (2 x - 3) / 2 + 6 = 5 x - 1.5."""
+    network = nn.Sequential(nn.Conv2D(3, 1, 1, bias_attr=False), nn.BatchNorm2D(1, epsilon=0.0), nn.Flatten())
+    network[0].weight.set_value(np.full((1, 3, 1, 1), 2, np.float32))
+    for parameter, value in zip(
+        (network[1]._mean, network[1]._variance, network[1].weight, network[1].bias), (3, 4, 5, 6), strict=True
+    ):
+        parameter.set_value(np.array([value], np.float32))
+    fold(network, Normalize((0, 0, 0), (1 / 255, 1 / 255, 1 / 255)), 1, flip=False)
+    np.testing.assert_allclose(network[0].weight.numpy().ravel(), 3 * [5], rtol=1e-6)
+    np.testing.assert_allclose(network[0].bias.numpy(), [-1.5], rtol=1e-6)
+
+
+def test_mirror_images_are_averaged():
+    network = tiny_network("basic, option A")
+    expected = (answers_before(network, pixels()) + answers_before(network, pixels()[:, :, ::-1])) / 2
+    folded = fold(network, Normalize(MEAN, STD), SIZE, flip=True)
+    np.testing.assert_allclose(answers(folded, pixels()), expected, atol=1e-5)
+
+
+def test_one_level_is_the_channels_mean_and_right_inside_the_border():
+    convolution = nn.Conv2D(3, 2, 3, padding=1)
+    normal = ((pixels(2, 3) / 255 - MEAN) / STD).transpose(0, 3, 1, 2).astype(np.float32)
+    with paddle.no_grad():
+        expected = convolution(paddle.to_tensor(normal)).numpy()
+    folded = fold(nn.Sequential(convolution, nn.Flatten()), Normalize(MEAN, STD), 3, flip=False, one_level=True)
+    assert folded.levels.numpy().ravel().tolist() == [102, 102, 102]  # 255 * 0.4
+    with paddle.no_grad():
+        found = convolution(paddle.to_tensor(pixels(2, 3).transpose(0, 3, 1, 2).astype(np.float32) - 102)).numpy()
+    np.testing.assert_allclose(found[:, :, 1, 1], expected[:, :, 1, 1], atol=1e-4)
