@@ -1,0 +1,96 @@
+"""The application: everything of one process put together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp
+
+from paddle_resnet import __version__
+from paddle_resnet.deploy import Predictor
+from paddle_resnet.service.answering import Answering
+from paddle_resnet.service.body import Buffers
+from paddle_resnet.service.envelope import Envelope
+from paddle_resnet.service.explain import Explainer
+from paddle_resnet.service.lifetime import Lifetime
+from paddle_resnet.service.logs import log
+from paddle_resnet.service.metrics import Metrics
+from paddle_resnet.service.refusal import Refusal
+from paddle_resnet.service.routes import explanation_routes, information_routes, prediction_routes
+from paddle_resnet.service.settings import Settings
+
+UNDOCUMENTED = ("/", "/docs", "/openapi.json")
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """Load the model and make the ASGI application that answers for it; the application closes both when it ends.
+
+    Raises:
+        UsageError, RunFailure: the model cannot be loaded.
+    """
+    predictor = Predictor(
+        settings.model, device=settings.device, threads=settings.threads, batch_size=settings.max_batch
+    )
+    explainer = Explainer.beside(predictor) if settings.explain else None
+    metrics, lifetime = Metrics(), Lifetime(settings.drain_seconds)
+    buffers = Buffers(settings)
+    answering = Answering(predictor, settings, metrics)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        answering.warm_up()
+        lifetime.watch()
+        log("ready", model=predictor.config.model, device=predictor.device, explain=explainer is not None)
+        yield
+        answering.close()
+        predictor.close()
+        log("stopped")
+
+    app = FastAPI(
+        title="paddle_resnet",
+        version=__version__,
+        summary="An exported classifier behind HTTP.",
+        docs_url=None,  # FastAPI's own load scripts from another host: see pages/docs.html
+        redoc_url=None,
+        lifespan=lifespan,
+        exception_handlers={
+            Refusal: _refused,
+            HTTPException: _http_error,
+            RequestValidationError: _invalid,
+        },
+    )
+    app.include_router(prediction_routes(answering, buffers, settings))
+    if explainer is not None:
+        app.include_router(explanation_routes(answering, buffers, explainer))
+    app.include_router(information_routes(answering, settings, metrics, lifetime, explainer is not None))
+    return Envelope(app, metrics, lifetime, frozenset({*app.openapi()["paths"], *UNDOCUMENTED}))
+
+
+def create_app_of_worker() -> ASGIApp:
+    """Make the application in a worker process, of the settings that its parent left in the environment."""
+    return create_app(Settings.from_environment())
+
+
+async def _refused(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Refusal)
+    request.state.noted = {"code": error.code}
+    return error.response()
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
+    answer = Refusal(error.status_code, code, "no such address; / has a page, /docs lists the others").response()
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    place = ".".join(str(part) for part in error.errors()[0]["loc"][:2])
+    return Refusal(422, "invalid_parameter", f"{place}: {error.errors()[0]['msg']}").response()
