@@ -9,8 +9,8 @@ examples:
 
 Addresses: / (the page), /docs, POST /predict, POST /explain (Grad-CAM, where the run's checkpoint lies beside the
 exported model), /model, /healthz, /readyz, /metrics. Pictures of all requests share batches. What waits is bounded:
-beyond --queue pictures a request gets 429 at once. SIGTERM and Ctrl-C end it when all accepted requests are answered. It
-listens on this machine alone unless --host says otherwise; docs/serving.md says what to put in front of it then.
+beyond --queue pictures a request gets 429 at once. SIGTERM and Ctrl-C end it when all accepted requests are answered.
+It listens on this machine alone unless --host says otherwise; docs/serving.md says what to put in front of it then.
 
 Needs: pip install -r requirements/serve.txt
 """

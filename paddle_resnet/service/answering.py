@@ -59,8 +59,8 @@ class Answering:
     ) -> AsyncIterator[tuple[np.ndarray, list[np.ndarray]]]:
         """Answer the pictures of a body, at most `most`.
 
-        Gives the scores ``[N, classes]``, and of each picture the pixels uint8 ``[S, S, 3]`` if they are to be kept. The
-        pictures count as waiting until the block ends.
+        Gives the scores ``[N, classes]``, and of each picture the pixels uint8 ``[S, S, 3]`` if they are to be kept.
+        The pictures count as waiting until the block ends.
 
         Raises:
             Refusal: the body, a picture, or the state of the service is why it is not answered.

@@ -9,13 +9,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp
 
 from paddle_resnet import __version__
 from paddle_resnet.deploy import Predictor
 from paddle_resnet.service.answering import Answering
 from paddle_resnet.service.body import Buffers
-from paddle_resnet.service.envelope import Envelope
+from paddle_resnet.service.envelope import Envelope, internal_error
 from paddle_resnet.service.explain import Explainer
 from paddle_resnet.service.lifetime import Lifetime
 from paddle_resnet.service.logs import log
@@ -27,7 +26,7 @@ from paddle_resnet.service.settings import Settings
 UNDOCUMENTED = ("/", "/docs", "/openapi.json")
 
 
-def create_app(settings: Settings) -> ASGIApp:
+def create_app(settings: Settings) -> Envelope:
     """Load the model and make the ASGI application that answers for it; the application closes both when it ends.
 
     Raises:
@@ -62,6 +61,7 @@ def create_app(settings: Settings) -> ASGIApp:
             Refusal: _refused,
             HTTPException: _http_error,
             RequestValidationError: _invalid,
+            Exception: _fault,
         },
     )
     app.include_router(prediction_routes(answering, buffers, settings))
@@ -71,7 +71,7 @@ def create_app(settings: Settings) -> ASGIApp:
     return Envelope(app, metrics, lifetime, frozenset({*app.openapi()["paths"], *UNDOCUMENTED}))
 
 
-def create_app_of_worker() -> ASGIApp:
+def create_app_of_worker() -> Envelope:
     """Make the application in a worker process, of the settings that its parent left in the environment."""
     return create_app(Settings.from_environment())
 
@@ -88,6 +88,10 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     answer = Refusal(error.status_code, code, "no such address; / has a page, /docs lists the others").response()
     answer.headers.update(error.headers or {})
     return answer
+
+
+async def _fault(request: Request, error: Exception) -> JSONResponse:
+    return internal_error()
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:

@@ -74,7 +74,7 @@ class Batcher:
     """The bounded queue, and the threads that empty it batch by batch.
 
     A batch goes to the network when it is full, or when its first picture has waited `max_wait`. The bound counts a
-    picture from its admission (`admit`, before it is decoded) to its answer (`leave`), so it bounds what waits anywhere.
+    picture from its admission (`admit`, before it is decoded) to its answer (`leave`): it bounds what waits anywhere.
 
     Args:
         scores: uint8 ``[N, S, S, 3]`` to float32 ``[N, classes]``; called by all `streams` threads.

@@ -27,7 +27,7 @@ class Envelope:
     def __init__(self, app: ASGIApp, metrics: Metrics, lifetime: Lifetime, routes: frozenset[str]) -> None:
         self._app = app
         self._metrics = metrics
-        self._lifetime = lifetime
+        self.lifetime = lifetime
         self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,7 +59,7 @@ class Envelope:
         headers = [*headers, (b"x-request-id", request_id), *COMMON_HEADERS]
         if not any(name == NO_CONTENT_POLICY[0] for name, _ in headers):
             headers.append(NO_CONTENT_POLICY)
-        if self._lifetime.draining:
+        if self.lifetime.draining:
             headers.append((b"connection", b"close"))
         return headers
 

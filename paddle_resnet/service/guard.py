@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with bounds that uvicorn leaves to a proxy: a head's bytes and time, an unwanted body's time."""
+"""uvicorn's HTTP protocol, with bounds that uvicorn leaves to a proxy: of a head, and of a body nobody wants."""
 
 from __future__ import annotations
 

@@ -20,9 +20,9 @@ class Lifetime:
     def watch(self) -> None:
         """Take SIGTERM and SIGINT (on the event loop, in the main thread; elsewhere nobody sends them).
 
-        For `drain_seconds` requests are still answered, each connection closed behind its answer, and /readyz is 503, so
-        that who balances loads sends no more. Then the server's own handler, which was there before, ends it; a second
-        signal does so at once.
+        For `drain_seconds` requests are still answered, each connection closed behind its answer, and /readyz is 503,
+        so that who balances loads sends no more. Then the server's own handler, which was there before, ends it; a
+        second signal does so at once.
         """
         if threading.current_thread() is not threading.main_thread():
             return

@@ -13,8 +13,8 @@ from starlette.responses import Response
 def page(name: str) -> Response:
     """The page of the package's file ``pages/<name>.html``, to be sent as it is.
 
-    The Content-Security-Policy names the page's one style and one script by their hashes: script that found its way into
-    the page would not run.
+    The Content-Security-Policy names the page's one style and one script by their hashes: no other script would run,
+    however it found its way into the page.
     """
     html = (resources.files("paddle_resnet.service") / "pages" / f"{name}.html").read_text(encoding="utf-8")
     policy = "; ".join(

@@ -32,11 +32,20 @@ def serve(settings: Settings, log_level: str = "INFO") -> None:
     _check_address(settings)
     lines = configuration(log_level)
     logging.config.dictConfig(lines)
-    options: dict[str, Any] = {
+    options = {**uvicorn_options(settings), "log_config": lines}
+    log("starting", url=address(settings), workers=settings.workers, max_batch=settings.max_batch)
+    if settings.workers == 1:
+        _serve_here(settings, options)
+    else:
+        _serve_in_workers(settings, options)
+
+
+def uvicorn_options(settings: Settings) -> dict[str, Any]:
+    """The address, the bounds and the parts of uvicorn that are used."""
+    return {
         "host": settings.host,
         "port": settings.port,
-        "log_config": lines,
-        "access_log": False,
+        "access_log": False,  # `envelope` writes a line for each request
         "http": GuardedProtocol,
         "ws": "none",
         "lifespan": "on",
@@ -46,11 +55,6 @@ def serve(settings: Settings, log_level: str = "INFO") -> None:
         "timeout_keep_alive": settings.idle_seconds,
         "timeout_graceful_shutdown": int(settings.answer_seconds + settings.body_seconds) + STOPPING_SECONDS,
     }
-    log("starting", url=address(settings), workers=settings.workers, max_batch=settings.max_batch)
-    if settings.workers == 1:
-        _serve_here(settings, options)
-    else:
-        _serve_in_workers(settings, options)
 
 
 def address(settings: Settings) -> str:
