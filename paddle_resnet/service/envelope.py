@@ -49,7 +49,7 @@ class Envelope:
         try:
             await self._app(scope, receive, send_on)
         except Exception:
-            log("fault", logging.ERROR, request_id=request_id, exc_info=True)
+            log("fault", logging.ERROR, request_id=request_id.decode("ascii"), exc_info=True)
             if not status:
                 await internal_error()(scope, receive, send_on)
         finally:
