@@ -9,7 +9,7 @@ import httpx
 from service_fuzz import faults, fuzz, hostile_request
 from service_parts import picture, running
 
-REQUESTS = 300
+REQUESTS = 200
 
 
 def test_hostile_requests_neither_break_nor_stop_the_service(monkeypatch, tmp_path):

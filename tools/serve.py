@@ -48,11 +48,15 @@ def _add_computing(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--streams",
         type=cli.positive,
+        default=1,
         metavar="N",
-        help="batches that a worker computes at the same time; default: its share of the cores",
+        help="batches that a worker computes at the same time; default: 1",
     )
     group.add_argument(
-        "--threads", type=cli.positive, default=1, metavar="N", help="CPU threads of a batch; default: 1"
+        "--threads",
+        type=cli.positive,
+        metavar="N",
+        help="CPU threads of a batch; default: the worker's share of the cores",
     )
     group.add_argument("--max-batch", type=cli.positive, default=32, metavar="N", help="pictures; default: 32")
     group.add_argument(
@@ -87,15 +91,16 @@ def _serve(arguments: argparse.Namespace) -> None:
 
     # Not cli.prepare(): the service's lines are JSON.
     runtime.import_paddle()
+    share = max(1, physical_cores() // arguments.workers)
     settings = Settings(
         model=arguments.model,
         host=arguments.host,
         port=arguments.port,
         workers=arguments.workers,
         device=arguments.device,
-        streams=arguments.streams or max(1, physical_cores() // arguments.workers),
-        threads=arguments.threads,
-        decoders=max(1, physical_cores() // arguments.workers),
+        streams=arguments.streams,
+        threads=arguments.threads or share,
+        decoders=share,
         max_batch=arguments.max_batch,
         max_wait=arguments.max_wait / 1000,
         queue=arguments.queue,

@@ -44,7 +44,7 @@ suite() {
   local paddle=$1 environment
   shift
   environment=$(test_environment "$paddle")
-  part "environment for $paddle" prepare_environment "$environment" "$paddle" requirements/dev.txt || return 0
+  part "environment for $paddle" prepare_environment "$environment" "$paddle" requirements/serve.txt requirements/dev.txt || return 0
   if [ "$checked" = no ]; then
     check "$environment/bin/python"
     checked=yes

@@ -9,13 +9,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import anyio
 import numpy as np
 
 from paddle_resnet.service.batcher import Batcher, Work
 from paddle_resnet.service.metrics import Metrics
 from paddle_resnet.service.pictures import decode, split_body
-from paddle_resnet.service.refusal import Refusal
 from paddle_resnet.service.settings import Settings
 
 if TYPE_CHECKING:
@@ -71,12 +69,12 @@ class Answering:
             self.queue.admit(work, 1)
             self._queue_length.set(self.queue.admitted)
             self._decoders.submit(_guarded, work, task.split)
-            with anyio.fail_after(self._settings.answer_seconds):
+            patience = work.loop.call_later(self._settings.answer_seconds, work.give_up)
+            try:
                 scores = await work.answer
+            finally:
+                patience.cancel()
             yield scores, task.pixels
-        except TimeoutError:
-            message = f"not answered within {self._settings.answer_seconds:g} s; try again later"
-            raise Refusal(504, "timeout", message, retry_after=1) from None
         finally:
             self.queue.leave(work)
             self._queue_length.set(self.queue.admitted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -23,6 +24,9 @@ from paddle_resnet.service.refusal import Refusal
 from paddle_resnet.service.routes import explanation_routes, information_routes, prediction_routes
 from paddle_resnet.service.settings import Settings
 
+SWITCH_SECONDS = 0.0005
+"""How long a thread may keep Python's lock while others wait. With the usual 5 ms a decoder, which gives it up for each
+step of a small picture, would wait for the event loop at each."""
 UNDOCUMENTED = ("/", "/docs", "/openapi.json")
 
 
@@ -42,12 +46,15 @@ def create_app(settings: Settings) -> Envelope:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_SECONDS)
         answering.warm_up()
         lifetime.watch()
         log("ready", model=predictor.config.model, device=predictor.device, explain=explainer is not None)
         yield
         answering.close()
         predictor.close()
+        sys.setswitchinterval(usual)
         log("stopped")
 
     app = FastAPI(
@@ -69,11 +76,6 @@ def create_app(settings: Settings) -> Envelope:
         app.include_router(explanation_routes(answering, buffers, explainer))
     app.include_router(information_routes(answering, settings, metrics, lifetime, explainer is not None))
     return Envelope(app, metrics, lifetime, frozenset({*app.openapi()["paths"], *UNDOCUMENTED}))
-
-
-def create_app_of_worker() -> Envelope:
-    """Make the application in a worker process, of the settings that its parent left in the environment."""
-    return create_app(Settings.from_environment())
 
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:

@@ -47,6 +47,11 @@ class Work:
         self.over = True
         self.loop.call_soon_threadsafe(self._settle, error)
 
+    def give_up(self) -> None:
+        """End without an answer, as it took too long (on the event loop)."""
+        self.over = True
+        self._settle(Refusal(504, "timeout", "not answered in time; try again later", retry_after=1))
+
     def finish(self) -> None:
         """Hand the scores over (on the event loop)."""
         self.over = True

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-import anyio
 from starlette.requests import Request
 
 from paddle_resnet.service.refusal import Refusal
@@ -42,7 +43,7 @@ class Buffers:
         chunks: list[bytes] = []
         size = 0
         try:
-            with anyio.fail_after(self._seconds):
+            async with _deadline(self._seconds):
                 more = True
                 while more:
                     message = await request.receive()
@@ -65,3 +66,20 @@ class Buffers:
 
     def _too_large(self) -> Refusal:
         return Refusal(413, "body_too_large", f"the body is larger than {self._limit:,} bytes")
+
+
+if sys.version_info >= (3, 11):
+
+    def _deadline(seconds: float) -> AbstractAsyncContextManager[object]:
+        """Raise TimeoutError in the block when the time is over."""
+        return asyncio.timeout(seconds)
+
+else:
+
+    @asynccontextmanager
+    async def _deadline(seconds: float) -> AsyncIterator[None]:
+        """Raise TimeoutError in the block when the time is over."""
+        import anyio
+
+        with anyio.fail_after(seconds):
+            yield

@@ -10,7 +10,9 @@ import tempfile
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
+from paddle_resnet import runtime
 from paddle_resnet.errors import UsageError
 from paddle_resnet.service.guard import GuardedProtocol
 from paddle_resnet.service.logs import configuration, log
@@ -80,7 +82,17 @@ def _serve_in_workers(settings: Settings, options: dict[str, Any]) -> None:
     settings.put_into_environment()
     with tempfile.TemporaryDirectory(prefix="paddle-resnet-metrics-") as folder:
         os.environ[SHARED_METRICS] = folder
-        uvicorn.run("paddle_resnet.service.app:create_app_of_worker", factory=True, workers=settings.workers, **options)
+        uvicorn.run(
+            "paddle_resnet.service.serving:create_app_of_worker", factory=True, workers=settings.workers, **options
+        )
+
+
+def create_app_of_worker() -> ASGIApp:
+    """Make the application in a worker process, of the settings that its parent has left in the environment."""
+    runtime.import_paddle()  # its chatter is no JSON
+    from paddle_resnet.service.app import create_app
+
+    return create_app(Settings.from_environment())
 
 
 def _check_address(settings: Settings) -> None:
