@@ -208,8 +208,10 @@ def send(host: str, port: int, seed: int) -> int | str:
 
 
 def resident_megabytes(pid: int) -> float:
-    """What a process holds in memory now."""
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    """What a process and those it has started hold in memory now; what they share counts in each."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20 + sum(resident_megabytes(int(child)) for child in children)
 
 
 def fuzz(host: str, port: int, seeds: range, at_once: int = 8) -> Counter[int | str]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -32,6 +31,7 @@ import numpy as np
 
 from paddle_resnet.benchmark.serve_load import Load, Target, load_service
 from paddle_resnet.benchmark.serve_requests import Judge, drawn_pictures, read_pictures, whole_requests
+from service_fuzz import resident_megabytes
 
 PROJECT = Path(__file__).resolve().parents[1]
 TOLERATED_GROWTH = 0.05
@@ -68,9 +68,8 @@ class ServiceProcess:
             return 0
 
     def resident_megabytes(self) -> float:
-        """What the process holds in memory now."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+        """What the process and its workers hold in memory now."""
+        return resident_megabytes(self.process.pid)
 
     def end(self, timeout: float = 60) -> int:
         """SIGTERM; return the exit status."""
