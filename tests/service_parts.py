@@ -90,7 +90,8 @@ def running(monkeypatch, folder, **settings):
         made.append(ColourPredictor(model_dir, **options))
         return made[-1]
 
-    monkeypatch.setattr(app, "Predictor", make)
+    monkeypatch.setattr(app.predictors, "load", lambda settings: make(settings.model))
+    monkeypatch.setattr(app, "Network", lambda settings, image_size, classes: made[0])
     with serve_in_thread(Settings(model=folder, **{"max_wait": 0.001, **settings})) as (port, application, lines):
         yield Service(port, made[0], lines, application.lifetime)
         made[0].gate.set()

@@ -4,7 +4,7 @@ Not part of the suite, for it takes minutes and its figures are of the machine. 
 or spoilt an answer, failed, or grew by 5% or more after the warm-up; what is fast enough is for its reader to judge.
 
     python tests/service_soak.py output/quickstart
-    python tests/service_soak.py output/quickstart --images 8 --seconds 60 -- --streams 1
+    python tests/service_soak.py output/quickstart --images 8 --seconds 60 -- --workers 2
 """
 
 # ruff: noqa: T201

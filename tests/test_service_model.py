@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import multiprocessing
 import runpy
 import shutil
 import socket
@@ -36,7 +37,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(run):
-    settings = Settings(model=run.path, device="cpu", max_batch=4, streams=2)
+    settings = Settings(model=run.path, device="cpu", max_batch=4)
     with serve_in_thread(settings) as (port, _, _), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
         yield client
 
@@ -56,6 +57,18 @@ def test_answers_are_the_predictors(run, client):
         assert [each["class"] for each in found["top"]] == [each.label for each in prediction.top]
         shares = [each["probability"] for each in found["top"]]
         assert shares == pytest.approx([each.probability for each in prediction.top], abs=1e-5)
+
+
+def test_a_process_that_dies_is_replaced(run, client):
+    """What it was computing fails; what comes later does not."""
+    (process,) = multiprocessing.active_children()
+    process.kill()
+    process.join()
+    send = {"content": encoded(run), "headers": {"Content-Type": "image/png"}, "timeout": 60}
+    assert client.post("/predict", **send).json()["error"]["code"] == "internal"
+    assert client.post("/predict", **send).status_code == 200
+    (other,) = multiprocessing.active_children()
+    assert other.pid != process.pid
 
 
 def pixels_of(url):

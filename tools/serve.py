@@ -48,15 +48,14 @@ def _add_computing(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--streams",
         type=cli.positive,
-        default=1,
         metavar="N",
-        help="batches that a worker computes at the same time; default: 1",
+        help="batches computed at the same time, a process each; default: 2, or 1 on one core",
     )
     group.add_argument(
         "--threads",
         type=cli.positive,
         metavar="N",
-        help="CPU threads of a batch; default: the worker's share of the cores",
+        help="CPU threads of a batch; default: the cores are shared out",
     )
     group.add_argument("--max-batch", type=cli.positive, default=32, metavar="N", help="pictures; default: 32")
     group.add_argument(
@@ -92,14 +91,16 @@ def _serve(arguments: argparse.Namespace) -> None:
     # Not cli.prepare(): the service's lines are JSON.
     runtime.import_paddle()
     share = max(1, physical_cores() // arguments.workers)
+    # Two, so that one computes while the other's batch is on its way.
+    streams = arguments.streams or min(2, share)
     settings = Settings(
         model=arguments.model,
         host=arguments.host,
         port=arguments.port,
         workers=arguments.workers,
         device=arguments.device,
-        streams=arguments.streams,
-        threads=arguments.threads or share,
+        streams=streams,
+        threads=arguments.threads or max(1, share // streams),
         decoders=share,
         max_batch=arguments.max_batch,
         max_wait=arguments.max_wait / 1000,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from paddle_resnet.service.batcher import Batcher, Work
+from paddle_resnet.service.batcher import Batcher, Scores, Work
 from paddle_resnet.service.metrics import Metrics
 from paddle_resnet.service.pictures import decode, split_body
 from paddle_resnet.service.settings import Settings
@@ -24,14 +24,14 @@ DECODED_AT_ONCE = 8
 
 
 class Answering:
-    """The way of a request's pictures; one for a process."""
+    """The way of a request's pictures; one for a process. `predictor` decodes and ranks, `scores` computes."""
 
-    def __init__(self, predictor: Predictor, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, predictor: Predictor, scores: Scores, settings: Settings, metrics: Metrics) -> None:
         self.predictor = predictor
         self._settings = settings
         self._decoders = ThreadPoolExecutor(settings.decoders, thread_name_prefix="decode")
         self.queue = Batcher(
-            predictor.scores,
+            scores,
             max_batch=settings.max_batch,
             max_wait=settings.max_wait,
             capacity=settings.queue,
@@ -39,12 +39,6 @@ class Answering:
             seen=metrics.batch_seen,
         )
         self._queue_length = metrics.queue
-
-    def warm_up(self) -> None:
-        """Run every size of a batch once: oneDNN prepares itself for each shape, which takes time and memory."""
-        size = self.predictor.config.input.image_size
-        for images in range(1, self._settings.max_batch + 1):
-            self.predictor.scores(np.zeros((images, size, size, 3), np.uint8))
 
     def close(self) -> None:
         """Answer what is queued, and end the threads."""

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from paddle_resnet import __version__
-from paddle_resnet.deploy import Predictor
+from paddle_resnet.service import predictors
 from paddle_resnet.service.answering import Answering
 from paddle_resnet.service.body import Buffers
 from paddle_resnet.service.envelope import Envelope, internal_error
@@ -20,6 +20,7 @@ from paddle_resnet.service.explain import Explainer
 from paddle_resnet.service.lifetime import Lifetime
 from paddle_resnet.service.logs import log
 from paddle_resnet.service.metrics import Metrics
+from paddle_resnet.service.network import Network
 from paddle_resnet.service.refusal import Refusal
 from paddle_resnet.service.routes import explanation_routes, information_routes, prediction_routes
 from paddle_resnet.service.settings import Settings
@@ -36,24 +37,23 @@ def create_app(settings: Settings) -> Envelope:
     Raises:
         UsageError, RunFailure: the model cannot be loaded.
     """
-    predictor = Predictor(
-        settings.model, device=settings.device, threads=settings.threads, batch_size=settings.max_batch
-    )
+    predictor = predictors.load(settings)
     explainer = Explainer.beside(predictor) if settings.explain else None
+    predictor.close()  # it still decodes and ranks; other processes compute
+    network = Network(settings, predictor.config.input.image_size, len(predictor.classes))
     metrics, lifetime = Metrics(), Lifetime(settings.drain_seconds)
     buffers = Buffers(settings)
-    answering = Answering(predictor, settings, metrics)
+    answering = Answering(predictor, network.scores, settings, metrics)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         usual = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_SECONDS)
-        answering.warm_up()
         lifetime.watch()
         log("ready", model=predictor.config.model, device=predictor.device, explain=explainer is not None)
         yield
         answering.close()
-        predictor.close()
+        network.close()
         sys.setswitchinterval(usual)
         log("stopped")
 

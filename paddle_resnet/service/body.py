@@ -41,28 +41,32 @@ class Buffers:
         if len(announced) > 18 or (announced.isdecimal() and int(announced) > self._limit):
             raise self._too_large()
         chunks: list[bytes] = []
+        try:
+            await self._read(request, chunks)
+            yield chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        finally:
+            self.held -= sum(map(len, chunks))
+
+    async def _read(self, request: Request, chunks: list[bytes]) -> None:
         size = 0
+        more = True
         try:
             async with _deadline(self._seconds):
-                more = True
                 while more:
                     message = await request.receive()
                     if message["type"] == "http.disconnect":
                         raise Refusal(GONE, "gone", "the client is gone")
                     chunk = message.get("body", b"")
                     more = message.get("more_body", False)
-                    if size + len(chunk) > self._limit:
+                    size += len(chunk)
+                    if size > self._limit:
                         raise self._too_large()
                     if self.held + len(chunk) > self._total_limit:
                         raise Refusal(429, "busy", "too many bytes are waiting; try again later", retry_after=1)
-                    size += len(chunk)
                     self.held += len(chunk)
                     chunks.append(chunk)
-            yield chunks[0] if len(chunks) == 1 else b"".join(chunks)
         except TimeoutError:
             raise Refusal(408, "slow_body", f"the body did not arrive within {self._seconds:g} s") from None
-        finally:
-            self.held -= size
 
     def _too_large(self) -> Refusal:
         return Refusal(413, "body_too_large", f"the body is larger than {self._limit:,} bytes")

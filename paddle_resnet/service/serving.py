@@ -75,10 +75,10 @@ def _serve_here(settings: Settings, options: dict[str, Any]) -> None:
 
 
 def _serve_in_workers(settings: Settings, options: dict[str, Any]) -> None:
-    from paddle_resnet.deploy import Predictor
+    from paddle_resnet.service import predictors
 
     # A worker that cannot load the model would be started again and again.
-    Predictor(settings.model, device=settings.device, threads=1).close()
+    predictors.load(settings).close()
     settings.put_into_environment()
     with tempfile.TemporaryDirectory(prefix="paddle-resnet-metrics-") as folder:
         os.environ[SHARED_METRICS] = folder

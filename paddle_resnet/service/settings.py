@@ -20,7 +20,7 @@ class Settings(BaseModel):
     port: int = Field(8000, ge=1, le=65535)
     workers: int = Field(1, ge=1, description="processes that share the port")
     device: str = "auto"
-    streams: int = Field(1, ge=1, description="batches that are computed at the same time")
+    streams: int = Field(1, ge=1, description="batches that are computed at the same time, a process each")
     threads: int = Field(1, ge=1, description="CPU threads of one batch")
     decoders: int = Field(2, ge=1, description="threads that decode pictures")
 
