@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -49,11 +50,14 @@ def create_app(settings: Settings) -> Envelope:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         usual = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_SECONDS)
+        gc.collect()
+        gc.freeze()  # or each full collection walks through all of Paddle's modules, and everybody waits
         lifetime.watch()
         log("ready", model=predictor.config.model, device=predictor.device, explain=explainer is not None)
         yield
         answering.close()
         network.close()
+        gc.unfreeze()
         sys.setswitchinterval(usual)
         log("stopped")
 
