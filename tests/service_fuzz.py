@@ -192,11 +192,11 @@ def send(host: str, port: int, seed: int) -> int | str:
     pieces, leaves = hostile_request(seed)
     try:
         with socket.create_connection((host, port), timeout=HANG_SECONDS) as connection:
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(OSError):  # refused meanwhile: the answer may have come all the same
                 for piece in pieces:
                     connection.sendall(piece)
-            if leaves:
-                connection.shutdown(socket.SHUT_WR)
+                if leaves:
+                    connection.shutdown(socket.SHUT_WR)
             head = b""
             while b"\r\n" not in head and (data := connection.recv(65536)):
                 head += data
