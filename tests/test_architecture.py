@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "evaluation": GROUND | {"models", "data", "onednn", "training"},
     "deploy": GROUND | {"models", "data", "onednn", "training", "evaluation"},
     "benchmark": GROUND | {"models", "data", "onednn", "training", "evaluation", "deploy"},
+    "service": GROUND | {"models", "data", "onednn", "training", "evaluation", "deploy"},
     "lessons": GROUND | {"models", "data", "onednn", "training", "evaluation", "deploy"},
     # The package itself: it prepares the process, and hands out the networks when they are asked for.
     "__init__": {"runtime", "models"},

@@ -23,6 +23,7 @@ def read_requirements(path: Path) -> list[Requirement]:
         "requirements/gpu.txt",
         "requirements/dev.txt",
         "requirements/bench.txt",
+        "requirements/serve.txt",
         "requirements/onnx.txt",
         "requirements/onnx_paddle2.txt",
     ],

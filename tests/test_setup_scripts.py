@@ -141,7 +141,8 @@ def test_quickstart_makes_the_environment_and_passes_its_options_on(machine: Mac
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == f"ran: {machine.project}/tools/quickstart.py -o train.epochs=1 -o name=a b"
     (call,) = machine.pip_calls()
-    assert call.endswith(f" -r {machine.project}/requirements/common.txt {CPU}")
+    wanted = [f"-r {machine.project}/requirements/{name}.txt" for name in ("common", "serve")]
+    assert call.endswith(f" {' '.join(wanted)} {CPU}")
 
 
 def test_the_second_run_asks_pip_for_nothing(machine: Machine) -> None:

@@ -81,7 +81,19 @@ def test_print_config_prints_and_trains_nothing(tool, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["train", "eval", "export", "predict", "quickstart", "benchmark", "convert_weights", "doctor", "lesson", "models"],
+    [
+        "train",
+        "eval",
+        "export",
+        "predict",
+        "quickstart",
+        "benchmark",
+        "convert_weights",
+        "doctor",
+        "lesson",
+        "models",
+        "serve",
+    ],
 )
 def test_help_teaches(tool, name):
     code, out, _ = tool(name, "--help")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure speed and memory on the CPU: training, loading, single operations, inference.
+"""Measure speed and memory on the CPU: training, loading, single operations, inference, a running service.
 
 examples:
   python tools/benchmark.py train                                    four networks, oneDNN and Paddle's own layers
@@ -9,6 +9,7 @@ examples:
   python tools/benchmark.py infer output/quickstart --batch 1 32 --threads 1 2
   python tools/benchmark.py predict output/quickstart photos/        files to answers, against the network alone
   python tools/benchmark.py infer output/quickstart --precision fp32 int8 --against torch
+  python tools/benchmark.py serve http://127.0.0.1:8000 --clients 32 --images 1 8
 
 Each run is a process of its own, and what is compared takes turns, round by round: medians over the rounds, with the
 smallest and the largest in brackets; ratios are of runs of the same round. Let nothing else run meanwhile. Each command
@@ -20,6 +21,9 @@ its batch; "of GEMM rate" sets the network's products against the fastest large 
 
 infer compares what inference.yml offers on a CPU; "of ONNX fp32" is the throughput in parts of ONNX Runtime's in
 float32; PyTorch (--against torch) answers eagerly.
+
+serve asks a running tools/serve.py from this process: each client keeps its connection and asks again when it is
+answered. Of each request the answers are compared with the first one; "wrong" counts those that differ.
 """
 
 from __future__ import annotations
@@ -46,7 +50,9 @@ PRECISIONS = ["fp32", "bf16", "int8"]
 def main() -> None:
     """Parse the arguments and measure."""
     parser = cli.described(__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="train | data | kernels | infer | predict")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="train | data | kernels | infer | predict | serve"
+    )
 
     train = commands.add_parser("train", help="whole training steps, through paddle.Model.fit")
     train.add_argument(
@@ -92,6 +98,27 @@ def main() -> None:
     predict.add_argument("--threads", type=cli.positive, metavar="N", help="default: all cores")
     _add_common(predict, rounds=3)
     predict.set_defaults(measure=_predict)
+
+    serve = commands.add_parser("serve", help="a running service: throughput, latency, answers")
+    serve.add_argument("url", metavar="URL", help="such as http://127.0.0.1:8000")
+    serve.add_argument("--clients", nargs="+", type=cli.positive, default=[32], metavar="N", help="default: 32")
+    serve.add_argument(
+        "--images",
+        nargs="+",
+        type=cli.positive,
+        default=[1, 8],
+        metavar="N",
+        help="pictures in a request; default: 1 8",
+    )
+    serve.add_argument(
+        "--rate", type=cli.positive, metavar="N", help="requests/s to offer; default: as many as are answered"
+    )
+    serve.add_argument("--pictures", type=Path, metavar="DIR", help="send these; default: drawn, of the model's size")
+    serve.add_argument(
+        "--seconds", type=cli.positive, default=20, metavar="N", help="of a run, after 1 s of warm-up; default: 20"
+    )
+    _add_common(serve, rounds=3)
+    serve.set_defaults(measure=_serve)
     cli.run_tool(parser, _benchmark)
 
 
@@ -169,6 +196,17 @@ def _predict(arguments: argparse.Namespace) -> Report:
     threads = arguments.threads or physical_cores()
     return benchmark_prediction(
         arguments.model, arguments.pictures, arguments.batch, threads, arguments.rounds, _command_line()
+    )
+
+
+def _serve(arguments: argparse.Namespace) -> Report:
+    cli.require("requirements/serve.txt", "httptools", "uvloop")
+    cli.prepare()
+    from paddle_resnet.benchmark.serve_report import LoadCase, benchmark_service
+
+    cases = [LoadCase(clients, images, arguments.rate) for clients in arguments.clients for images in arguments.images]
+    return benchmark_service(
+        arguments.url, cases, arguments.rounds, arguments.seconds, _command_line(), arguments.pictures
     )
 
 

@@ -6,6 +6,7 @@ Import it first: it puts the project on the path and prepares the process before
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 import traceback
@@ -17,7 +18,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 if str(PROJECT) not in sys.path:
     sys.path.insert(0, str(PROJECT))
 
-from paddle_resnet.errors import PaddleResNetError, Stopped  # noqa: E402
+from paddle_resnet.errors import PaddleResNetError, Stopped, UsageError  # noqa: E402
 
 INTERRUPTED = 130
 
@@ -53,6 +54,13 @@ def prepare() -> None:
 
     runtime.import_paddle()
     console.show_lines()
+
+
+def require(requirements: str, *modules: str) -> None:
+    """See that the packages of a requirements file are there, by the names under which they are imported."""
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(f"not installed: {', '.join(missing)}; pip install -r {requirements}")
 
 
 def described(usage: str) -> argparse.ArgumentParser:

@@ -2,7 +2,7 @@
 """Train, measure, export and predict on the 1,797 handwritten digits that ship inside scikit-learn.
 
 Needs no download and no GPU. The result lies in output/quickstart/. The same steps for data of your own:
-tools/train.py, tools/eval.py, tools/export.py, tools/predict.py.
+tools/train.py, tools/eval.py, tools/export.py, tools/predict.py, tools/serve.py.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ def _print_summary(run: RunFolder, top1: float, images: int, predictions: list[P
     print("next:")
     print(f"  visualdl --logdir {run.config.output}                             the curves, in a browser")
     print(f"  python tools/predict.py {run.inference_path} {run.path / 'samples'}   classify pictures")
+    print(f"  python tools/serve.py {run.inference_path}     a page to drop pictures on: http://127.0.0.1:8000/")
     print(f"  python tools/eval.py {run.path}                       per-class figures")
     print("  python tools/train.py -c configs/resnet18_cifar10.yaml    the main job, on CIFAR-10")
 

@@ -10,5 +10,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup_environment.sh"
 
 environment=$(user_environment)
 if [ -n "${PADDLE:-}" ]; then paddle=$(chosen_by_hand "$PADDLE"); else paddle=$(paddle_of "$environment"); fi
-prepare_environment "$environment" "$paddle"
+prepare_environment "$environment" "$paddle" requirements/serve.txt
 exec "$environment/bin/python" "$PROJECT/tools/quickstart.py" "$@"

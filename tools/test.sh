@@ -45,7 +45,7 @@ suite() {
   shift
   if is_paddle2 "$paddle"; then onnx=requirements/onnx_paddle2.txt; fi
   environment=$(test_environment "$paddle")
-  part "environment for $paddle" prepare_environment "$environment" "$paddle" requirements/dev.txt "$onnx" || return 0
+  part "environment for $paddle" prepare_environment "$environment" "$paddle" requirements/serve.txt requirements/dev.txt "$onnx" || return 0
   if [ "$checked" = no ]; then
     check "$environment/bin/python"
     checked=yes

@@ -1,0 +1,106 @@
+"""The application: everything of one process put together."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from paddle_resnet import __version__
+from paddle_resnet.service import predictors
+from paddle_resnet.service.answering import Answering
+from paddle_resnet.service.body import Buffers
+from paddle_resnet.service.envelope import Envelope, internal_error
+from paddle_resnet.service.explain import Explainer
+from paddle_resnet.service.lifetime import Lifetime
+from paddle_resnet.service.logs import log
+from paddle_resnet.service.metrics import Metrics
+from paddle_resnet.service.network import Network
+from paddle_resnet.service.refusal import Refusal
+from paddle_resnet.service.routes import explanation_routes, information_routes, prediction_routes
+from paddle_resnet.service.settings import Settings
+
+SWITCH_SECONDS = 0.0005
+"""How long a thread may keep Python's lock while others wait. With the usual 5 ms a decoder, which gives it up for each
+step of a small picture, would wait for the event loop at each."""
+UNDOCUMENTED = ("/", "/docs", "/openapi.json")
+
+
+def create_app(settings: Settings) -> Envelope:
+    """Load the model and make the ASGI application that answers for it; the application closes both when it ends.
+
+    Raises:
+        UsageError, RunFailure: the model cannot be loaded.
+    """
+    predictor = predictors.load(settings)
+    explainer = Explainer.beside(predictor) if settings.explain else None
+    predictor.close()  # it still decodes and ranks; other processes compute
+    network = Network(settings, predictor.config.input.image_size, len(predictor.classes))
+    metrics, lifetime = Metrics(), Lifetime(settings.drain_seconds)
+    buffers = Buffers(settings)
+    answering = Answering(predictor, network.scores, settings, metrics)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        usual = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_SECONDS)
+        gc.collect()
+        gc.freeze()  # or each full collection walks through all of Paddle's modules, and everybody waits
+        lifetime.watch()
+        log("ready", model=predictor.config.model, device=predictor.device, explain=explainer is not None)
+        yield
+        answering.close()
+        network.close()
+        gc.unfreeze()
+        sys.setswitchinterval(usual)
+        log("stopped")
+
+    app = FastAPI(
+        title="paddle_resnet",
+        version=__version__,
+        summary="An exported classifier behind HTTP.",
+        docs_url=None,  # FastAPI's own load scripts from another host: see pages/docs.html
+        redoc_url=None,
+        lifespan=lifespan,
+        exception_handlers={
+            Refusal: _refused,
+            HTTPException: _http_error,
+            RequestValidationError: _invalid,
+            Exception: _fault,
+        },
+    )
+    app.include_router(prediction_routes(answering, buffers, settings))
+    if explainer is not None:
+        app.include_router(explanation_routes(answering, buffers, explainer))
+    app.include_router(information_routes(answering, settings, metrics, lifetime, explainer is not None))
+    return Envelope(app, metrics, lifetime, frozenset({*app.openapi()["paths"], *UNDOCUMENTED}))
+
+
+async def _refused(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Refusal)
+    request.state.noted = {"code": error.code}
+    return error.response()
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
+    answer = Refusal(error.status_code, code, "no such address; / has a page, /docs lists the others").response()
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _fault(request: Request, error: Exception) -> JSONResponse:
+    return internal_error()
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    place = ".".join(str(part) for part in error.errors()[0]["loc"][:2])
+    return Refusal(422, "invalid_parameter", f"{place}: {error.errors()[0]['msg']}").response()

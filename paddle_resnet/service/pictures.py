@@ -1,0 +1,134 @@
+"""From a request's body to encoded pictures, and from these to pixels: what the decoding threads do.
+
+A body is one picture (``image/...``), a form with a picture in each part (``multipart/form-data``), or JSON with
+base64. Names of parts and files are not looked at.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from paddle_resnet.errors import UsageError
+from paddle_resnet.service.refusal import Refusal
+
+# Of the formats that Pillow knows, those that browsers and cameras make: the others are only ways to attack.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+ACCEPTED = "an image, multipart/form-data with a picture in each part, or application/json with base64"
+
+
+class JsonPictures(BaseModel):
+    """The body of a JSON request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    images: list[str] = Field(min_length=1, description="picture files, each encoded as base64")
+
+
+def split_body(body: bytes, content_type: str, most: int) -> list[bytes]:
+    """Return the encoded pictures of a body, at least one and at most `most`.
+
+    Raises:
+        Refusal: 400 malformed, 413 too many, 415 of another type.
+    """
+    kind, options = parse_options_header(content_type.encode("latin-1"))
+    if kind.startswith(b"image/"):
+        pictures = [body]
+    elif kind == b"multipart/form-data":
+        pictures = _split_form(body, options.get(b"boundary", b""), most)
+    elif kind == b"application/json":
+        pictures = _split_json(body, most)
+    else:
+        raise Refusal(415, "unsupported_type", f"expected {ACCEPTED}")
+    if not pictures:
+        raise Refusal(400, "no_image", "the body holds no picture")
+    return pictures
+
+
+def decode(data: bytes, image: int, max_pixels: int, to_pixels: Callable[[bytes], np.ndarray]) -> np.ndarray:
+    """Turn one encoded picture, the request's number `image`, into pixels, uint8 ``[S, S, 3]``.
+
+    Raises:
+        Refusal: 422, it is no picture of the accepted formats, it is damaged, or it is too large.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as header:
+            pixels = header.width * header.height
+    except Image.DecompressionBombError:
+        raise _too_large(image, max_pixels) from None
+    except Exception:  # Pillow's readers raise almost anything on damaged files
+        raise _unreadable(image) from None
+    if pixels > max_pixels:
+        raise _too_large(image, max_pixels)
+    try:
+        return to_pixels(data)
+    except UsageError:
+        raise _unreadable(image) from None
+
+
+def _split_form(body: bytes, boundary: bytes, most: int) -> list[bytes]:
+    pictures: list[list[bytes]] = []
+    ended = False
+
+    def begin() -> None:
+        if len(pictures) == most:
+            raise _too_many(most)
+        pictures.append([])
+
+    def add(data: bytes, start: int, end: int) -> None:
+        pictures[-1].append(data[start:end])
+
+    def end() -> None:
+        nonlocal ended
+        ended = True
+
+    try:
+        parser = MultipartParser(boundary, {"on_part_begin": begin, "on_part_data": add, "on_end": end})
+        parser.write(body)
+    except (FormParserError, ValueError):
+        raise _malformed("multipart/form-data") from None
+    if not ended or not boundary:
+        raise _malformed("multipart/form-data, cut short or with another boundary")
+    return [b"".join(parts) for parts in pictures]
+
+
+def _split_json(body: bytes, most: int) -> list[bytes]:
+    try:
+        encoded = JsonPictures.model_validate_json(body).images
+    except (ValidationError, ValueError, RecursionError):
+        raise _malformed('JSON; expected {"images": ["<base64>", ...]}') from None
+    if len(encoded) > most:
+        raise _too_many(most)
+    pictures = []
+    for image, text in enumerate(encoded):
+        try:
+            pictures.append(base64.b64decode(text, validate=True))
+        except (binascii.Error, ValueError):
+            raise Refusal(400, "malformed_body", f"picture {image} is not base64", image=image) from None
+    return pictures
+
+
+def _malformed(what: str) -> Refusal:
+    return Refusal(400, "malformed_body", f"the body is not valid {what}")
+
+
+def _too_many(most: int) -> Refusal:
+    return Refusal(413, "too_many_images", f"more than {most} pictures; send fewer at once")
+
+
+def _unreadable(image: int) -> Refusal:
+    message = f"picture {image} cannot be read; expected an undamaged {', '.join(FORMATS)}"
+    return Refusal(422, "unreadable_image", message, image=image)
+
+
+def _too_large(image: int, max_pixels: int) -> Refusal:
+    message = f"picture {image} has more than {max_pixels:,} pixels; make it smaller"
+    return Refusal(422, "image_too_large", message, image=image)

@@ -1,0 +1,15 @@
+"""The predictor that the settings ask for."""
+
+from __future__ import annotations
+
+from paddle_resnet.deploy import Predictor
+from paddle_resnet.service.settings import Settings
+
+
+def load(settings: Settings) -> Predictor:
+    """Load the exported model.
+
+    Raises:
+        UsageError, RunFailure: it cannot be loaded.
+    """
+    return Predictor(settings.model, device=settings.device, threads=settings.threads, batch_size=settings.max_batch)

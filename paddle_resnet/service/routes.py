@@ -1,0 +1,149 @@
+"""The service's addresses."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import anyio.to_thread
+from fastapi import APIRouter, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from paddle_resnet.service.answering import Answering
+from paddle_resnet.service.body import Buffers
+from paddle_resnet.service.explain import Explainer
+from paddle_resnet.service.lifetime import Lifetime
+from paddle_resnet.service.metrics import Metrics
+from paddle_resnet.service.pages import page
+from paddle_resnet.service.pictures import FORMATS
+from paddle_resnet.service.refusal import Refusal
+from paddle_resnet.service.schema import ERRORS, ExplanationAnswer, ModelInfo, Predictions, State, request_body
+from paddle_resnet.service.settings import Settings
+
+EXPLANATIONS_WAITING = 4
+"""Grad-CAM goes forward and backward through the network, and takes the cores from /predict: few wait for it."""
+
+
+def prediction_routes(answering: Answering, buffers: Buffers, settings: Settings) -> APIRouter:
+    """`POST /predict`."""
+    router = APIRouter(tags=["predictions"])
+    predictor = answering.predictor
+    most_classes = len(predictor.classes)
+
+    @router.post(
+        "/predict",
+        summary="Classify pictures",
+        responses={200: {"model": Predictions}, **ERRORS},
+        openapi_extra=request_body(several=True),
+    )
+    async def predict(
+        request: Request, top: Annotated[int, Query(ge=1, description="how many classes to rank")] = 5
+    ) -> Response:
+        answering.queue.check_room()
+        async with (
+            buffers.body(request) as body,
+            answering.scores(body, request.headers.get("content-type", ""), settings.max_images) as (rows, _),
+        ):
+            request.state.noted = {"images": len(rows)}
+            ranked = predictor.rank(rows, map(str, range(len(rows))), min(top, most_classes))
+        return _json(
+            {
+                "model": predictor.config.model,
+                "predictions": [
+                    {
+                        "image": image,
+                        "top": [{"class": label, "probability": round(share, 6)} for label, share in prediction.top],
+                    }
+                    for image, prediction in enumerate(ranked)
+                ],
+            }
+        )
+
+    return router
+
+
+def explanation_routes(answering: Answering, buffers: Buffers, explainer: Explainer) -> APIRouter:
+    """`POST /explain`."""
+    router = APIRouter(tags=["predictions"])
+    classes = frozenset(answering.predictor.classes)
+    limiter = anyio.CapacityLimiter(1)
+
+    @router.post(
+        "/explain",
+        summary="Show which places of a picture speak for a class (Grad-CAM)",
+        responses={200: {"model": ExplanationAnswer}, **ERRORS},
+        openapi_extra=request_body(several=False),
+    )
+    async def explain(
+        request: Request,
+        label: Annotated[str | None, Query(alias="class", description="default: the most probable class")] = None,
+    ) -> Response:
+        if label is not None and label not in classes:
+            raise Refusal(422, "unknown_class", "the model has no such class; GET /model lists them")
+        if limiter.statistics().tasks_waiting >= EXPLANATIONS_WAITING:
+            raise Refusal(429, "busy", "too many explanations are waiting; try again later", retry_after=1)
+        answering.queue.check_room()
+        async with (
+            buffers.body(request) as body,
+            answering.scores(body, request.headers.get("content-type", ""), 1, keep_pixels=True) as (rows, pixels),
+        ):
+            explanation = await anyio.to_thread.run_sync(
+                lambda: explainer.explain(pixels[0], rows[0], label).as_json(), limiter=limiter
+            )
+        return _json(explanation)
+
+    return router
+
+
+def information_routes(
+    answering: Answering, settings: Settings, metrics: Metrics, lifetime: Lifetime, explains: bool
+) -> APIRouter:
+    """The pages, the model's description, and what those who run services ask for."""
+    router = APIRouter()
+    predictor = answering.predictor
+    start, documentation = page("index"), page("docs")
+
+    @router.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return start
+
+    @router.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return documentation
+
+    @router.get("/model", tags=["about"], summary="Describe the model and the limits")
+    async def model() -> ModelInfo:
+        return ModelInfo(
+            model=predictor.config.model,
+            classes=list(predictor.classes),
+            image_size=predictor.config.input.image_size,
+            max_images=settings.max_images,
+            max_body=settings.max_body,
+            max_pixels=settings.max_pixels,
+            formats=list(FORMATS),
+            explain=explains,
+        )
+
+    @router.get("/healthz", tags=["operation"], summary="Whether the process works", responses={503: {"model": State}})
+    async def healthz() -> JSONResponse:
+        return _state("ok", answering.queue.alive)
+
+    @router.get("/readyz", tags=["operation"], summary="Whether to send requests", responses={503: {"model": State}})
+    async def readyz() -> JSONResponse:
+        if lifetime.draining:
+            return _state("draining", False)
+        return _state("ready", answering.queue.alive)
+
+    @router.get("/metrics", tags=["operation"], summary="Metrics for Prometheus", response_class=Response)
+    async def prometheus() -> Response:
+        return Response(metrics.exposition(), media_type=metrics.content_type)
+
+    return router
+
+
+def _state(status: str, good: bool) -> JSONResponse:
+    return JSONResponse({"status": status if good or status == "draining" else "failed"}, 200 if good else 503)
+
+
+def _json(value: dict[str, Any]) -> Response:
+    return Response(json.dumps(value, ensure_ascii=False, separators=(",", ":")), media_type="application/json")

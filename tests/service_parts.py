@@ -1,0 +1,139 @@
+"""A service in this process: the real application and server around a classifier in closed form."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import socket
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import uvicorn
+from PIL import Image
+
+from paddle_resnet.data import decode_image
+from paddle_resnet.deploy import Predictor
+from paddle_resnet.service import Settings, app, serving
+
+CLASSES = ("red", "green", "blue")
+SIZE = 8
+
+
+class ColourPredictor:
+    """Answers with the shares of red, green and blue in a picture. `gate` holds it up; `fault` makes it fail."""
+
+    rank = Predictor.rank
+    classes = CLASSES
+    device = "cpu"
+
+    def __init__(self, model_dir, **options):
+        self.path = model_dir
+        self.config = SimpleNamespace(model="colours", input=SimpleNamespace(image_size=SIZE, resize=SIZE))
+        self.gate = threading.Event()
+        self.gate.set()
+        self.fault = None
+        self.batches = []
+
+    def scores(self, batch):
+        assert self.gate.wait(20)
+        if self.fault is not None:
+            raise self.fault
+        self.batches.append(len(batch))
+        return shares(batch)
+
+    def decode(self, picture, name=None):
+        return decode_image(picture, SIZE, SIZE, name)
+
+    def close(self):
+        pass
+
+
+def shares(batch):
+    """The closed form: of each picture the share of each channel in the sum of all."""
+    sums = batch.astype(np.float64).sum((1, 2)) + 1
+    return (sums / sums.sum(1, keepdims=True)).astype(np.float32)
+
+
+class Service:
+    """A running service: its address, its predictor, and what it logged."""
+
+    def __init__(self, port, predictor, lines, lifetime):
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+        self.predictor = predictor
+        self.lines = lines
+        self.lifetime = lifetime
+
+    def talk(self, *pieces, pause=0.0, timeout=10.0):
+        """Send bytes on a new connection; return what comes until the service closes it or says nothing more."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=timeout) as connection:
+            with contextlib.suppress(ConnectionError):
+                for piece in pieces:
+                    connection.sendall(piece)
+                    time.sleep(pause)
+            received = b""
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                while data := connection.recv(65536):
+                    received += data
+        return received
+
+
+@contextlib.contextmanager
+def running(monkeypatch, folder, **settings):
+    """Run a service around a `ColourPredictor` in a thread."""
+    made = []
+
+    def make(model_dir, **options):
+        made.append(ColourPredictor(model_dir, **options))
+        return made[-1]
+
+    monkeypatch.setattr(app.predictors, "load", lambda settings: make(settings.model))
+    monkeypatch.setattr(app, "Network", lambda settings, image_size, classes: made[0])
+    with serve_in_thread(Settings(model=folder, **{"max_wait": 0.001, **settings})) as (port, application, lines):
+        yield Service(port, made[0], lines, application.lifetime)
+        made[0].gate.set()
+
+
+@contextlib.contextmanager
+def serve_in_thread(settings):
+    """Run the application of `settings` on a free port; give the port, the application and its log records."""
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lines.append
+    logger = logging.getLogger("paddle_resnet.service")
+    logger.addHandler(handler)
+    listener = socket.create_server(("127.0.0.1", 0))
+    options = serving.uvicorn_options(settings)
+    application = app.create_app(settings)
+    server = uvicorn.Server(uvicorn.Config(application, log_config=None, **options))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield listener.getsockname()[1], application, lines
+    finally:
+        server.should_exit = True
+        thread.join()
+        logger.removeHandler(handler)
+
+
+def picture(colour=(200, 40, 10), size=(12, 10), kind="PNG", **options):
+    """An encoded picture of one colour."""
+    file = io.BytesIO()
+    Image.new("RGB", size, colour).save(file, kind, **options)
+    return file.getvalue()
+
+
+def form(pictures, boundary=b"x7", name=b"images", filename=b"a.png"):
+    """A multipart body."""
+    head = b'Content-Disposition: form-data; name="%s"; filename="%s"' % (name, filename)
+    parts = [b"--%s\r\n%s\r\n\r\n%s\r\n" % (boundary, head, each) for each in pictures]
+    return b"".join([*parts, b"--%s--\r\n" % boundary])
+
+
+FORM = {"Content-Type": "multipart/form-data; boundary=x7"}

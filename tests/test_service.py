@@ -1,0 +1,338 @@
+"""The service over real connections, around a classifier in closed form: answers, refusals, bounds, faults."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import struct
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi", reason="FastAPI (requirements/serve.txt) is not installed")
+import httpx
+from service_parts import CLASSES, FORM, SIZE, form, picture, running, shares
+
+from paddle_resnet.service import guard
+from paddle_resnet.service.logs import JsonFormatter
+
+MAX_BODY = 100_000
+
+
+@pytest.fixture(scope="module")
+def patch():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def service(patch, tmp_path_factory):
+    patch.setattr(guard, "UNWANTED_SECONDS", 0.2)
+    limits = {"max_body": MAX_BODY, "max_images": 30, "max_pixels": 10_000, "body_seconds": 0.3, "queue": 64}
+    with running(patch, tmp_path_factory.mktemp("none"), max_batch=8, **limits) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def client(service):
+    with httpx.Client(base_url=service.url, timeout=20) as client:
+        yield client
+
+
+def expected(colour):
+    """The ranked answer to a picture of one colour."""
+    scores = shares(np.full((1, SIZE, SIZE, 3), colour, np.uint8))[0]
+    return sorted(zip(CLASSES, scores.tolist(), strict=True), key=lambda each: -each[1])
+
+
+def assert_is(prediction, colour):
+    found = [(each["class"], each["probability"]) for each in prediction["top"]]
+    for (name, share), (its_name, its_share) in zip(found, expected(colour), strict=True):
+        assert name == its_name and share == pytest.approx(its_share, abs=2e-6)
+
+
+# --- answers
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "WEBP"])
+def test_a_picture_as_the_body(client, kind):
+    body = picture((10, 60, 220), kind=kind, **({"lossless": True} if kind == "WEBP" else {}))
+    answer = client.post("/predict", content=body, headers={"Content-Type": "image/unknown"})
+    assert answer.status_code == 200
+    (prediction,) = answer.json()["predictions"]
+    assert_is(prediction, (10, 60, 220))
+
+
+def test_many_pictures_in_a_form_are_answered_in_their_order(client):
+    colours = [(10 * i, 255 - 8 * i, 100) for i in range(25)]
+    files = [("images", (f"{i}.png", picture(colour))) for i, colour in enumerate(colours)]
+    answer = client.post("/predict", files=files).json()
+    assert answer["model"] == "colours"
+    assert [each["image"] for each in answer["predictions"]] == list(range(25))
+    for prediction, colour in zip(answer["predictions"], colours, strict=True):
+        assert_is(prediction, colour)
+
+
+def test_pictures_as_base64_in_json(client):
+    colours = [(250, 3, 3), (3, 3, 250)]
+    images = [base64.b64encode(picture(colour)).decode() for colour in colours]
+    answer = client.post("/predict", json={"images": images})
+    for prediction, colour in zip(answer.json()["predictions"], colours, strict=True):
+        assert_is(prediction, colour)
+
+
+def test_top_is_how_many_classes_are_ranked(client):
+    for top, ranked in ((1, 1), (2, 2), (9, 3)):
+        answer = client.post(f"/predict?top={top}", content=form([picture()]), headers=FORM)
+        assert len(answer.json()["predictions"][0]["top"]) == ranked
+    answer = client.post("/predict?top=0", content=form([picture()]), headers=FORM)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_parameter")
+
+
+def test_requests_at_the_same_time_share_batches_and_get_their_own_answers(service):
+    service.predictor.gate.clear()
+    del service.predictor.batches[:]
+    colours = [(i, 100, 255 - i) for i in range(0, 240, 10)]
+
+    def ask(colour):
+        return httpx.post(f"{service.url}/predict", content=picture(colour), headers={"Content-Type": "image/png"})
+
+    with ThreadPoolExecutor(len(colours)) as threads:
+        asked = [threads.submit(ask, colour) for colour in colours]
+        wait_until(lambda: b"paddle_resnet_queue_images 24.0" in httpx.get(f"{service.url}/metrics").content)
+        service.predictor.gate.set()
+        for answer, colour in zip(asked, colours, strict=True):
+            assert_is(answer.result().json()["predictions"][0], colour)
+    assert sum(service.predictor.batches) == 24 and max(service.predictor.batches) == 8
+
+
+# --- refusals
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width, height, *extra):
+    """A PNG that says its size, and has no pixels."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+IMAGE = {"Content-Type": "image/png"}
+JSON = {"Content-Type": "application/json"}
+DEEP = b'{"images": ' + 20_000 * b"[" + 20_000 * b"]" + b"}"
+TEXT_BOMB = png(9, 9, chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(20_000_000), 9)))
+
+REFUSED = {
+    "no type": ({}, b"abc", 415, "unsupported_type"),
+    "a form of fields": ({"Content-Type": "application/x-www-form-urlencoded"}, b"a=b", 415, "unsupported_type"),
+    "compressed": ({**IMAGE, "Content-Encoding": "gzip"}, b"\x1f\x8b", 415, "unsupported_type"),
+    "nothing": (IMAGE, b"", 422, "unreadable_image"),
+    "a text": (IMAGE, b"a text", 422, "unreadable_image"),
+    "half a picture": (IMAGE, picture(size=(90, 90))[:90], 422, "unreadable_image"),
+    "a format of no browser": (IMAGE, picture(kind="TIFF"), 422, "unreadable_image"),
+    "PostScript": (IMAGE, b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 422, "unreadable_image"),
+    "too many pixels": (IMAGE, picture(size=(101, 100)), 422, "image_too_large"),
+    "a bomb": (IMAGE, png(60_000, 60_000), 422, "image_too_large"),
+    "a zip bomb in a text": (IMAGE, TEXT_BOMB, 422, "unreadable_image"),
+    "no parts": (FORM, b"--x7--\r\n", 400, "no_image"),
+    "no boundary": ({"Content-Type": "multipart/form-data"}, form([picture()]), 400, "malformed_body"),
+    "another boundary": (FORM, form([picture()], boundary=b"y8"), 400, "malformed_body"),
+    "a form cut short": (FORM, form([picture()])[:-9], 400, "malformed_body"),
+    "too many parts": (FORM, form([b""] * 31), 413, "too_many_images"),
+    "one part is no picture": (FORM, form([picture(), b"text"]), 422, "unreadable_image"),
+    "no JSON": (JSON, b"{", 400, "malformed_body"),
+    "deep JSON": (JSON, DEEP, 400, "malformed_body"),
+    "other JSON": (JSON, b'{"images": [1]}', 400, "malformed_body"),
+    "unknown keys": (JSON, b'{"images": ["YQ=="], "path": "/etc/passwd"}', 400, "malformed_body"),
+    "no base64": (JSON, b'{"images": ["***"]}', 400, "malformed_body"),
+    "too many in JSON": (JSON, json.dumps({"images": ["YQ=="] * 31}).encode(), 413, "too_many_images"),
+    "announced too large": (IMAGE, bytes(MAX_BODY + 1), 413, "body_too_large"),
+}
+
+
+@pytest.mark.parametrize(("headers", "body", "status", "code"), REFUSED.values(), ids=REFUSED)
+def test_a_refusal_says_why(client, headers, body, status, code):
+    answer = client.post("/predict", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert "/" not in answer.json()["error"]["message"].replace("multipart/form-data", "").replace(
+        "application/json", ""
+    )
+    assert client.post("/predict", content=picture(), headers=IMAGE).status_code == 200
+
+
+def test_the_picture_that_is_the_reason_is_numbered(client):
+    error = client.post("/predict", content=form([picture(), picture(), b"text"]), headers=FORM).json()["error"]
+    assert error["image"] == 2
+
+
+def test_names_do_not_come_back(client):
+    hostile = b"../../etc/passwd<script>"
+    answer = client.post("/predict", content=form([b"text"], filename=hostile, name=hostile), headers=FORM)
+    assert answer.status_code == 422
+    assert b"passwd" not in answer.content and b"script" not in answer.content
+
+
+def test_a_chunked_body_is_refused_while_it_comes(service):
+    """The size is announced nowhere: the answer comes before the end of the body, which is never sent."""
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+    piece = b"4000\r\n" + bytes(0x4000) + b"\r\n"
+    answer = service.talk(head, *[piece] * 7, timeout=2)
+    assert answer.startswith(b"HTTP/1.1 413 ") and b"body_too_large" in answer
+
+
+@pytest.mark.parametrize("announced", [b"50", b"-5", b"1" * 400, b"abc"])
+def test_a_content_length_that_lies(service, announced):
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %s\r\n\r\nabc" % announced
+    answer = service.talk(head, timeout=3)
+    assert answer.split(b" ")[1] in (b"400", b"408", b"413")
+
+
+def test_addresses_and_methods_that_are_not_there(client):
+    assert client.get("/nowhere").json()["error"]["code"] == "not_found"
+    answer = client.get("/predict")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
+    assert client.get("/model").json()["explain"] is False
+    assert client.post("/explain", content=picture(), headers=IMAGE).status_code == 404
+
+
+# --- bounds
+
+
+def wait_until(condition):
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it never became true")
+
+
+def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(monkeypatch, tmp_path):
+    with running(monkeypatch, tmp_path, max_batch=2, queue=4) as service, ThreadPoolExecutor(4) as threads:
+        service.predictor.gate.clear()
+
+        def ask(images=1):
+            return httpx.post(f"{service.url}/predict", content=form([picture()] * images), headers=FORM, timeout=20)
+
+        asked = [threads.submit(ask) for _ in range(3)]
+        wait_until(lambda: b"paddle_resnet_queue_images 3.0" in httpx.get(f"{service.url}/metrics").content)
+        assert ask(images=2).status_code == 429  # there is room for one
+        assert ask(images=5).status_code == 413  # there never is room for five
+        asked.append(threads.submit(ask))
+        wait_until(lambda: b"paddle_resnet_queue_images 4.0" in httpx.get(f"{service.url}/metrics").content)
+        refused = ask()
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "busy")
+        assert 1 <= int(refused.headers["Retry-After"]) <= 60
+        assert httpx.get(f"{service.url}/healthz").status_code == 200
+        service.predictor.gate.set()
+        assert [each.result().status_code for each in asked] == [200] * 4
+        assert ask(images=4).status_code == 200
+
+
+def test_bodies_are_bounded_together(monkeypatch, tmp_path):
+    with running(monkeypatch, tmp_path, max_buffered=1000, body_seconds=5) as service:
+        head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 2000\r\n\r\n"
+        answer = service.talk(head + bytes(1500), timeout=1)
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        assert httpx.post(f"{service.url}/predict", content=picture(), headers=IMAGE).status_code == 200
+
+
+def test_an_answer_that_takes_too_long_is_given_up(monkeypatch, tmp_path):
+    with running(monkeypatch, tmp_path, answer_seconds=0.2) as service:
+        service.predictor.gate.clear()
+        answer = httpx.post(f"{service.url}/predict", content=picture(), headers=IMAGE)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+        service.predictor.gate.set()
+        wait_until(lambda: b"paddle_resnet_queue_images 0.0" in httpx.get(f"{service.url}/metrics").content)
+        assert httpx.post(f"{service.url}/predict", content=picture(), headers=IMAGE).status_code == 200
+
+
+def test_a_slow_body_is_given_up(service):
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 50\r\n\r\n"
+    answer = service.talk(head, b"a", b"b", pause=0.05, timeout=5)
+    assert answer.startswith(b"HTTP/1.1 408 ") and b"slow_body" in answer
+
+
+def test_slow_and_large_heads_are_given_up(service, monkeypatch):
+    monkeypatch.setattr(guard, "HEAD_SECONDS", 0.3)
+    assert service.talk(b"GET /healthz HTTP/1.1\r\nX: ", timeout=5) == b""
+    assert service.talk(timeout=5) == b""
+    large = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Large: " + bytes([97]) * 40_000
+    assert service.talk(large, b"a" * 40_000, pause=0.05, timeout=5).startswith(b"HTTP/1.1 431 ")
+    whole = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    assert service.talk(whole, timeout=5).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_body_that_nobody_reads_does_not_hold_a_connection(service, monkeypatch):
+    monkeypatch.setattr(guard, "UNWANTED_SECONDS", 0.3)
+    head = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+    began = time.monotonic()
+    assert service.talk(head, b"a", timeout=9).startswith(b"HTTP/1.1 404 ")
+    assert time.monotonic() - began < 8
+
+
+# --- what surrounds an answer
+
+
+@pytest.mark.parametrize(("sent", "kept"), [("order-7.A_b", True), ("a b", False), ("x" * 65, False), ("é", False)])
+def test_request_ids(client, sent, kept):
+    found = client.get("/healthz", headers={"X-Request-ID": sent.encode("latin-1")}).headers["X-Request-ID"]
+    assert (found == sent) if kept else (len(found) == 32 and found != sent)
+
+
+def test_answers_may_not_be_taken_for_something_else(client):
+    headers = client.post("/predict", content=picture(), headers=IMAGE).headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert "server" not in headers and "access-control-allow-origin" not in headers
+
+
+def test_a_fault_is_logged_and_does_not_leak(monkeypatch, tmp_path):
+    with running(monkeypatch, tmp_path) as service:
+        service.predictor.fault = RuntimeError("secret of /home/somebody")
+        answer = httpx.post(f"{service.url}/predict", content=picture(), headers={**IMAGE, "X-Request-ID": "abc"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal")
+        assert "secret" not in answer.text and "Traceback" not in answer.text
+        service.predictor.fault = None
+        assert httpx.post(f"{service.url}/predict", content=picture(), headers=IMAGE).status_code == 200
+    (line,) = [line for line in service.lines if line.getMessage() == "fault"]
+    written = json.loads(JsonFormatter().format(line))
+    assert written["request_id"] == "abc" and "secret of /home/somebody" in written["traceback"]
+
+
+def test_each_request_is_a_line(service, client):
+    client.post("/predict", content=form([picture()] * 3), headers={**FORM, "X-Request-ID": "three"})
+    client.post("/predict", content=b"text", headers={**IMAGE, "X-Request-ID": "none"})
+    client.get("/healthz", headers={"X-Request-ID": "quiet"})
+    wait_until(lambda: any("none" in str(getattr(line, "fields", "")) for line in service.lines))
+    lines = [json.loads(JsonFormatter().format(line)) for line in service.lines if line.levelno == logging.INFO]
+    by_id = {line.get("request_id"): line for line in lines}
+    common = {"event": "request", "level": "info", "method": "POST", "route": "/predict"}
+    assert {**common, "status": 200, "images": 3}.items() <= by_id["three"].items()
+    assert {**common, "status": 422, "code": "unreadable_image"}.items() <= by_id["none"].items()
+    assert "quiet" not in by_id
+
+
+def test_metrics_count_requests_and_pictures(monkeypatch, tmp_path):
+    with running(monkeypatch, tmp_path, max_batch=4) as service:
+        httpx.post(f"{service.url}/predict", content=form([picture()] * 6), headers=FORM)
+        httpx.get(f"{service.url}/a/path/of/the/client")
+        text = httpx.get(f"{service.url}/metrics").text
+    assert "\npaddle_resnet_images_total 6.0\n" in text
+    assert '\npaddle_resnet_requests_total{route="/predict",status="200"} 1.0\n' in text
+    assert '\npaddle_resnet_requests_total{route="other",status="404"} 1.0\n' in text
+    assert "of/the/client" not in text
+    assert "\npaddle_resnet_batch_images_sum 6.0\n" in text
+
+
+def test_a_draining_service_is_not_ready_and_closes_connections(service, client, monkeypatch):
+    assert client.get("/readyz").status_code == 200
+    monkeypatch.setattr(service.lifetime, "draining", True)
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json(), answer.headers["Connection"]) == (503, {"status": "draining"}, "close")
+    assert client.post("/predict", content=picture(), headers=IMAGE).status_code == 200

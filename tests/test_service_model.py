@@ -1,0 +1,224 @@
+"""The service with a real exported model: its answers are the predictor's, Grad-CAM is the run's, and it ends well."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import multiprocessing
+import runpy
+import shutil
+import socket
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("fastapi", reason="FastAPI (requirements/serve.txt) is not installed")
+import httpx
+from service_parts import serve_in_thread
+from service_soak import ServiceProcess, end_in_mid_load
+from tiny_run import SIZE, make_run
+
+from paddle_resnet.deploy import Predictor, export_run
+from paddle_resnet.evaluation.grad_cam import enlarge, grad_cam
+from paddle_resnet.service import Settings
+from paddle_resnet.service.explain import Explainer
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run = make_run(tmp_path_factory.mktemp("service"))
+    export_run(run)
+    return run
+
+
+@pytest.fixture(scope="module")
+def client(run):
+    settings = Settings(model=run.path, device="cpu", max_batch=4)
+    with serve_in_thread(settings) as (port, _, _), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        yield client
+
+
+def encoded(run, name="red/0.png"):
+    return (run.config.data.root / "test" / name).read_bytes()
+
+
+def test_answers_are_the_predictors(run, client):
+    paths = sorted((run.config.data.root / "test").rglob("*.png"))
+    with Predictor(run.path, device="cpu") as predictor:
+        expected = predictor.predict(paths)
+    files = [("images", path.read_bytes()) for path in paths]
+    answer = client.post("/predict", files=files).json()
+    assert answer["model"] == "resnet8"
+    for found, prediction in zip(answer["predictions"], expected, strict=True):
+        assert [each["class"] for each in found["top"]] == [each.label for each in prediction.top]
+        shares = [each["probability"] for each in found["top"]]
+        assert shares == pytest.approx([each.probability for each in prediction.top], abs=1e-5)
+
+
+def test_a_process_that_dies_is_replaced(run, client):
+    """What it was computing fails; what comes later does not."""
+    (process,) = multiprocessing.active_children()
+    process.kill()
+    process.join()
+    send = {"content": encoded(run), "headers": {"Content-Type": "image/png"}, "timeout": 60}
+    assert client.post("/predict", **send).json()["error"]["code"] == "internal"
+    assert client.post("/predict", **send).status_code == 200
+    (other,) = multiprocessing.active_children()
+    assert other.pid != process.pid
+
+
+def pixels_of(url):
+    head, _, data = url.partition(",")
+    assert head == "data:image/png;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+
+
+def test_an_explanation_is_grad_cam_of_the_run(run, client):
+    import paddle
+
+    answer = client.post("/explain?class=green", content=encoded(run), headers={"Content-Type": "image/png"}).json()
+    network = run.load_network("best")
+    picture = pixels_of(answer["picture"])
+    assert picture.shape == (SIZE, SIZE, 3)
+    index = run.classes().index("green")
+    maps = grad_cam(network, run.normalize()(paddle.to_tensor(picture[np.newaxis])), [index])
+    heat = pixels_of(answer["heat"])
+    (expected,) = enlarge(maps, *heat.shape[:2])
+    np.testing.assert_allclose(heat[..., 3], 255 * expected / max(expected.max(), 1e-12), atol=1)
+    assert answer["class"] == "green"
+
+
+def test_the_most_probable_class_is_explained_unless_one_is_named(run, client):
+    send = {"content": encoded(run), "headers": {"Content-Type": "image/png"}}
+    top = client.post("/predict?top=1", **send).json()["predictions"][0]["top"][0]
+    answer = client.post("/explain", **send).json()
+    assert (answer["class"], answer["probability"]) == (top["class"], pytest.approx(top["probability"], abs=1e-5))
+    refused = client.post("/explain?class=mauve", **send)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "unknown_class")
+    assert client.get("/model").json()["explain"] is True
+
+
+def test_without_the_runs_own_checkpoint_nothing_is_explained(run, tmp_path):
+    import paddle
+
+    shutil.copytree(run.inference_path, tmp_path / "run" / "inference")
+    with Predictor(tmp_path / "run", device="cpu") as alone:
+        assert Explainer.beside(alone) is None
+        shutil.copy(run.config_path, tmp_path / "run")
+        weights = paddle.load(str(run.checkpoint_path("best") / "model.pdparams"))
+        (tmp_path / "run" / "checkpoints" / "best").mkdir(parents=True)
+        file = tmp_path / "run" / "checkpoints" / "best" / "model.pdparams"
+        paddle.save(weights, str(file))
+        assert Explainer.beside(alone) is not None
+        paddle.save({**weights, "fc.bias": weights["fc.bias"] + paddle.to_tensor([9.0, 0.0, 0.0])}, str(file))
+        assert Explainer.beside(alone) is None
+        file.write_bytes(b"damaged")
+        assert Explainer.beside(alone) is None
+
+
+def request_of(data):
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(data)
+    return head + data
+
+
+def test_sigterm_in_mid_load_loses_no_accepted_request(run):
+    service = ServiceProcess(run.path, "--device", "cpu", "--max-batch", "4", "--drain", "0.5")
+    ended = end_in_mid_load(service, request_of(encoded(run)), clients=8, seconds=0.5)
+    assert ended["exit status"] == 0
+    assert ended["accepted"] > 8
+    assert ended["accepted and lost"] == 0
+    assert ended["answered"] == {200: ended["accepted"]}
+    events = [line["event"] for line in service.logged() if line["event"] != "request"]
+    assert events[-2:] == ["draining", "stopped"]
+
+
+def test_workers_share_the_port_and_add_up_their_metrics(run):
+    service = ServiceProcess(run.path, "--device", "cpu", "--max-batch", "2", "--workers", "2", "--drain", "0.1")
+    data = encoded(run)
+    try:
+        for _ in range(12):  # a connection each, so that either worker may get it
+            answer = httpx.post(
+                f"http://127.0.0.1:{service.port}/predict", content=data, headers={"Content-Type": "image/png"}
+            )
+            assert answer.status_code == 200
+        text = httpx.get(f"http://127.0.0.1:{service.port}/metrics").text
+    finally:
+        status = service.end()
+    assert 'paddle_resnet_requests_total{route="/predict",status="200"} 12.0' in text
+    assert status == 0
+    logged = service.logged()
+    assert [line["event"] for line in logged].count("ready") == 2
+    assert [line["event"] for line in logged].count("stopped") == 2
+
+
+def call(project, monkeypatch, capsys, *arguments):
+    monkeypatch.syspath_prepend(str(project / "tools"))
+    monkeypatch.setattr(sys, "argv", ["serve.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(project / "tools" / "serve.py"), run_name="__main__")
+    return ended.value.code, capsys.readouterr().err
+
+
+def test_wrong_use_is_one_line(project, monkeypatch, capsys, run, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, err = call(project, monkeypatch, capsys, run.path, "--port", port)
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert f"127.0.0.1:{port}" in err and "--port" in err
+    monkeypatch.setattr("paddle_resnet.service.serving._check_address", lambda settings: None)
+    code, err = call(project, monkeypatch, capsys, tmp_path / "nowhere")
+    assert code == 2 and err.splitlines()[-1].startswith("error: ") and "nowhere" in err
+    code, err = call(project, monkeypatch, capsys, run.path, "--max-wait", "-1")
+    assert code == 2 and "at least 0" in err
+
+
+def test_missing_packages_are_named(project, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "fastapi" else True)
+    code, err = call(project, monkeypatch, capsys, tmp_path)
+    assert code == 2
+    assert err == "error: not installed: fastapi; pip install -r requirements/serve.txt\n"
+
+
+def test_settings_travel_to_workers(monkeypatch, tmp_path):
+    settings = Settings(model=tmp_path, queue=7, max_wait=0.5)
+    monkeypatch.delenv("PADDLE_RESNET_SERVICE", raising=False)
+    settings.put_into_environment()
+    assert Settings.from_environment() == settings
+
+
+def test_the_benchmark_of_a_service_reports_what_it_answered(run, client, tmp_path):
+    from paddle_resnet.benchmark.serve_report import LoadCase, benchmark_service
+
+    cases = [LoadCase(2, 1), LoadCase(2, 3, rate=50)]
+    began = time.monotonic()
+    report = benchmark_service(str(client.base_url), cases, rounds=1, seconds=0.3, command_line="python x")
+    elapsed = time.monotonic() - began
+    for row in report.rows:
+        assert row["codes"].keys() == {"200"} and row["wrong"] == 0 and row["lost"] == {}
+        assert 0 < row["p50_ms"]["median"] <= row["p99_ms"]["median"] < 1000 * elapsed
+        assert row["images_per_second"]["median"] == pytest.approx(row["images"] * row["requests_per_second"]["median"])
+    assert report.rows[1]["requests_per_second"]["median"] < 70
+    numbers, figure = report.write(tmp_path)
+    assert json.loads(numbers.read_text())["settings"]["url"] == str(client.base_url)
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    assert len(report.table().rows) == 2
+
+
+def test_an_answer_that_differs_is_wrong():
+    from paddle_resnet.benchmark.serve_requests import Judge
+
+    def body(**shares):
+        top = [{"class": name, "probability": share} for name, share in shares.items()]
+        return json.dumps({"predictions": [{"image": 0, "top": top}]}).encode()
+
+    judge = Judge()
+    assert judge.is_right(0, body(a=0.7, b=0.3))
+    assert judge.is_right(0, body(a=0.7005, b=0.2995))
+    assert judge.is_right(0, body(a=0.7, c=0.3))  # as probable as b, and ranked in its place
+    assert not judge.is_right(0, body(b=0.7, a=0.3))
+    assert not judge.is_right(0, body(a=0.69, b=0.31))
+    assert judge.is_right(1, body(a=0.69, b=0.31))

@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+"""Serve an exported model over HTTP: a page to drop pictures on, and an interface for programs.
+
+examples:
+  python tools/serve.py output/quickstart                                        then open http://127.0.0.1:8000/
+  python tools/serve.py output/quickstart --workers 2 --port 9000
+  curl -F image=@seven.png http://127.0.0.1:8000/predict
+  curl -H 'Content-Type: image/png' --data-binary @seven.png http://127.0.0.1:8000/predict?top=1
+
+Addresses: / (the page), /docs, POST /predict, POST /explain (Grad-CAM, where the run's checkpoint lies beside the
+exported model), /model, /healthz, /readyz, /metrics. Pictures of all requests share batches. What waits is bounded:
+beyond --queue pictures a request gets 429 at once. SIGTERM and Ctrl-C end it when all accepted requests are answered.
+It listens on this machine alone unless --host says otherwise; docs/serving.md says what to put in front of it then.
+
+Needs: pip install -r requirements/serve.txt
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cli
+from paddle_resnet.machine import physical_cores
+
+PACKAGES = ("fastapi", "uvicorn", "httptools", "uvloop", "python_multipart", "prometheus_client")
+
+
+def main() -> None:
+    """Parse the arguments and serve."""
+    parser = cli.described(__doc__)
+    parser.add_argument("model", metavar="MODEL_DIR", type=Path, help="an exported model, or the run that holds one")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1")
+    parser.add_argument("--port", type=cli.positive, default=8000, metavar="N", help="default: 8000")
+    _add_computing(parser)
+    _add_limits(parser)
+    parser.add_argument("--no-explain", action="store_true", help="no Grad-CAM, whatever lies beside the model")
+    parser.add_argument(
+        "--log-level", choices=["DEBUG", "INFO", "WARNING"], default="INFO", help="WARNING: no line for each request"
+    )
+    cli.run_tool(parser, _serve)
+
+
+def _add_computing(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("computing")
+    group.add_argument("--workers", type=cli.positive, default=1, metavar="N", help="processes; default: 1")
+    group.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: auto")
+    group.add_argument(
+        "--streams",
+        type=cli.positive,
+        metavar="N",
+        help="batches computed at the same time, a process each; default: 2, or 1 on one core",
+    )
+    group.add_argument(
+        "--threads",
+        type=cli.positive,
+        metavar="N",
+        help="CPU threads of a batch; default: the cores are shared out",
+    )
+    group.add_argument("--max-batch", type=cli.positive, default=32, metavar="N", help="pictures; default: 32")
+    group.add_argument(
+        "--max-wait", type=_not_negative, default=2, metavar="MS", help="that a picture waits for others; default: 2"
+    )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("limits of a worker")
+    group.add_argument(
+        "--queue", type=cli.positive, default=256, metavar="N", help="pictures that may wait; default: 256"
+    )
+    group.add_argument("--max-images", type=cli.positive, default=64, metavar="N", help="in a request; default: 64")
+    group.add_argument("--max-body", type=cli.positive, default=16, metavar="MiB", help="of a request; default: 16")
+    group.add_argument(
+        "--max-pixels", type=cli.positive, default=16, metavar="M", help="millions, of a picture; default: 16"
+    )
+    group.add_argument(
+        "--drain",
+        type=_not_negative,
+        default=1,
+        metavar="S",
+        help="not ready, but answering, before it ends; default: 1",
+    )
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    cli.require("requirements/serve.txt", *PACKAGES)
+    from paddle_resnet import runtime
+    from paddle_resnet.service import Settings
+    from paddle_resnet.service.serving import serve
+
+    # Not cli.prepare(): the service's lines are JSON.
+    runtime.import_paddle()
+    share = max(1, physical_cores() // arguments.workers)
+    # Two, so that one computes while the other's batch is on its way.
+    streams = arguments.streams or min(2, share)
+    settings = Settings(
+        model=arguments.model,
+        host=arguments.host,
+        port=arguments.port,
+        workers=arguments.workers,
+        device=arguments.device,
+        streams=streams,
+        threads=arguments.threads or max(1, share // streams),
+        decoders=share,
+        max_batch=arguments.max_batch,
+        max_wait=arguments.max_wait / 1000,
+        queue=arguments.queue,
+        max_images=arguments.max_images,
+        max_body=arguments.max_body * 2**20,
+        max_pixels=arguments.max_pixels * 1_000_000,
+        drain_seconds=arguments.drain,
+        explain=not arguments.no_explain,
+    )
+    serve(settings, arguments.log_level)
+
+
+def _not_negative(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e6:
+        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
+    return value
+
+
+if __name__ == "__main__":
+    main()
