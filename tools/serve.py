@@ -45,6 +45,10 @@ def _add_computing(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("computing")
     group.add_argument("--workers", type=cli.positive, default=1, metavar="N", help="processes; default: 1")
     group.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: auto")
+    group.add_argument("--precision", choices=["fp32", "fp16", "bf16", "int8"], help="default: fp32")
+    group.add_argument(
+        "--backend", choices=["paddle", "onnxruntime", "tensorrt"], help="default: as docs/deployment.md says"
+    )
     group.add_argument(
         "--streams",
         type=cli.positive,
@@ -99,6 +103,8 @@ def _serve(arguments: argparse.Namespace) -> None:
         port=arguments.port,
         workers=arguments.workers,
         device=arguments.device,
+        precision=arguments.precision,
+        backend=arguments.backend,
         streams=streams,
         threads=arguments.threads or max(1, share // streams),
         decoders=share,

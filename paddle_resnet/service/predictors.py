@@ -12,4 +12,11 @@ def load(settings: Settings) -> Predictor:
     Raises:
         UsageError, RunFailure: it cannot be loaded.
     """
-    return Predictor(settings.model, device=settings.device, threads=settings.threads, batch_size=settings.max_batch)
+    return Predictor(
+        settings.model,
+        device=settings.device,
+        precision=settings.precision,
+        backend=settings.backend,
+        threads=settings.threads,
+        batch_size=settings.max_batch,
+    )

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from paddle_resnet.deploy.inference_config import Backend, Precision
+
 VARIABLE = "PADDLE_RESNET_SERVICE"
 
 
@@ -20,6 +22,8 @@ class Settings(BaseModel):
     port: int = Field(8000, ge=1, le=65535)
     workers: int = Field(1, ge=1, description="processes that share the port")
     device: str = "auto"
+    precision: Precision | None = Field(None, description="of those the export offers")
+    backend: Backend | None = Field(None, description="None: the faster one, as `Predictor`")
     streams: int = Field(1, ge=1, description="batches that are computed at the same time, a process each")
     threads: int = Field(1, ge=1, description="CPU threads of one batch")
     decoders: int = Field(2, ge=1, description="threads that decode pictures")
