@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from paddle_resnet.deploy.inference_config import Backend, Precision
+# Not from `deploy`, whose import brings paddle along: its chatter would stand among the lines of JSON.
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Backend = Literal["paddle", "onnxruntime", "tensorrt"]
 
 VARIABLE = "PADDLE_RESNET_SERVICE"
 
