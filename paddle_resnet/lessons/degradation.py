@@ -34,7 +34,7 @@ QUICK: dict[str, Any] = {
     "data": {"source": "digits", "image_size": 8},
     "train": {"epochs": 10, "batch_size": 64, "learning_rate": 0.1, "weight_decay": 1e-4},
 }
-# The stem's max-pooling quarters the work of every later layer: an hour then holds three seeds and epochs enough to tell.
+# The stem's max-pooling quarters the work of every later layer: an hour then holds three seeds, and enough epochs.
 FULL: dict[str, Any] = {
     "data": {"source": "cifar10", "image_size": 32},
     "augment": {"pad": 4, "flip": True},
@@ -263,8 +263,8 @@ def _say_what_was_reproduced(page: Page, rises: dict[str, np.ndarray]) -> None:
     degrades, gains = bool((rises["plain"] > 0).all()), bool((rises["resnet"] < 0).all())
     page.say(
         f"""Of the paper's figure 6 this {"reproduces" if degrades else "does not reproduce"} that the deeper plain
-        network is worse on its training images, and it {"reproduces" if gains else "does not reproduce"} that the deeper
-        residual network is better on them{"" if gains else ", which takes a longer training"}.""",
+        network is worse on its training images, and it {"reproduces" if gains else "does not reproduce"} that the
+        deeper residual network is better on them{"" if gains else ", which takes a longer training"}.""",
         f"""对照论文图 6：“更深的普通网络在训练集上更差”这一点{"得到了重现" if degrades else "没有重现"}；
         “更深的残差网络在训练集上更好”这一点{"也得到了重现" if gains else "没有重现，那需要更长的训练"}。""",
     )
