@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,3 +48,15 @@ def _why_no_gpu() -> str:
 def project() -> Path:
     """The project's root folder."""
     return PROJECT
+
+
+@pytest.fixture(autouse=True)
+def fresh_loggers() -> Iterator[None]:
+    """What a tool, run within a test, makes of the process's log lines ends with that test."""
+    loggers = [logging.getLogger(name) for name in ("paddle_resnet", "uvicorn", "uvicorn.error")]
+    before = [(logger.handlers[:], logger.level) for logger in loggers]
+    yield
+    for logger, (handlers, level) in zip(loggers, before, strict=True):
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+        logger.propagate = True

@@ -121,7 +121,7 @@ def text_named_jpg(tmp_path: Path) -> list[str]:
         for index in range(10):
             Image.new("RGB", (8, 8), (index, 0, 0)).save(tmp_path / "train" / kind / f"{index}.jpg")
     (tmp_path / "train" / "cat" / "notes.jpg").write_text("a text")
-    return ["data.source=image_folder", f"data.root={tmp_path}"]
+    return ["data.source=image_folder", f"data.root={tmp_path}", "data.strict=true"]
 
 
 def wrong_archive(tmp_path: Path) -> list[str]:
