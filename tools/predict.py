@@ -128,11 +128,11 @@ def _predict(arguments: argparse.Namespace) -> None:
                 _complain(f"what was answered is kept in {part_of(file)}")
             raise
         seconds = time.perf_counter() - ready
-        speed = f"{answered:,} pictures in {seconds:.2f} s, {answered / seconds:,.0f} images/s"
-        _complain(f"{speed}; ready after {ready - started:.1f} s")
         if answered == 0:
             # Each picture's own line has said why.
             sys.exit(UsageError.exit_code)
+        speed = f"{answered:,} pictures in {seconds:.2f} s, {answered / seconds:,.0f} images/s"
+        _complain(f"{speed}; ready after {ready - started:.1f} s")
     if failed:
         raise RunFailure(f"{failed} of {answered + failed} pictures could not be read; the others are answered")
 
