@@ -71,6 +71,15 @@ def described(usage: str) -> argparse.ArgumentParser:
     )
 
 
+def add_answering(parser: argparse._ActionsContainer) -> None:
+    """Add where and how an exported model answers: the arguments of `Predictor` of the same names."""
+    parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: auto")
+    parser.add_argument("--precision", choices=["fp32", "fp16", "bf16", "int8"], help="default: fp32")
+    parser.add_argument(
+        "--backend", choices=["paddle", "onnxruntime", "tensorrt"], help="default: as docs/deployment.md says"
+    )
+
+
 def positive(text: str) -> int:
     """Read a whole number of at least 1: an argument's `type`."""
     if not text.isdecimal() or int(text) < 1:

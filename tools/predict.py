@@ -80,11 +80,7 @@ def main() -> None:
     parser.add_argument("--columns", metavar="TITLE=CONTENT,...", help="of the CSV, e.g. id=stem,label=class")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the answers as JSON too")
     parser.add_argument("--json-lines", type=Path, metavar="FILE", help="write the answers as JSON lines too")
-    parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: auto")
-    parser.add_argument("--precision", choices=["fp32", "fp16", "bf16", "int8"], help="default: fp32")
-    parser.add_argument(
-        "--backend", choices=["paddle", "onnxruntime", "tensorrt"], help="default: as docs/deployment.md says"
-    )
+    cli.add_answering(parser)
     parser.add_argument(
         "--batch-size", type=cli.positive, default=32, metavar="N", help="pictures at once; default: 32"
     )

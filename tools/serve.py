@@ -44,11 +44,7 @@ def main() -> None:
 def _add_computing(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("computing")
     group.add_argument("--workers", type=cli.positive, default=1, metavar="N", help="processes; default: 1")
-    group.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: auto")
-    group.add_argument("--precision", choices=["fp32", "fp16", "bf16", "int8"], help="default: fp32")
-    group.add_argument(
-        "--backend", choices=["paddle", "onnxruntime", "tensorrt"], help="default: as docs/deployment.md says"
-    )
+    cli.add_answering(group)
     group.add_argument(
         "--streams",
         type=cli.positive,
