@@ -268,6 +268,8 @@ def test_other_reports_are_whole(tmp_path, command, monkeypatch):
         pictures = str(run.config.data.root / "test")
         report = benchmark_prediction(run.path, [pictures], batch=5, threads=1, rounds=1, command_line="")
         assert [(row["images"], row["share"]["count"]) for row in report.rows] == [(12, 1)]
+        with pytest.raises(UsageError, match="int8"):  # not exported
+            benchmark_prediction(run.path, [pictures], 5, 1, 1, "", precision="int8")
     else:
         run = make_run(tmp_path)
         export_run(run)

@@ -96,6 +96,8 @@ def main() -> None:
     predict.add_argument("pictures", metavar="PICTURES", nargs="+", help="files, folders, or patterns in quotes")
     predict.add_argument("--batch", type=cli.positive, default=32, metavar="N", help="default: 32")
     predict.add_argument("--threads", type=cli.positive, metavar="N", help="default: all cores")
+    predict.add_argument("--precision", choices=PRECISIONS, help="default: fp32")
+    predict.add_argument("--backend", choices=["paddle", "onnxruntime"], help="default: as docs/deployment.md says")
     _add_common(predict, rounds=3)
     predict.set_defaults(measure=_predict)
 
@@ -195,7 +197,14 @@ def _predict(arguments: argparse.Namespace) -> Report:
 
     threads = arguments.threads or physical_cores()
     return benchmark_prediction(
-        arguments.model, arguments.pictures, arguments.batch, threads, arguments.rounds, _command_line()
+        arguments.model,
+        arguments.pictures,
+        arguments.batch,
+        threads,
+        arguments.rounds,
+        _command_line(),
+        precision=arguments.precision,
+        backend=arguments.backend,
     )
 
 

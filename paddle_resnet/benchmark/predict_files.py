@@ -18,6 +18,7 @@ from paddle_resnet.errors import UsageError
 def measure(job: dict[str, Any]) -> dict[str, Any]:
     """Answer all pictures once: keys `model`, `batch`, `threads` and `pictures`, which is None for the network alone.
 
+    `precision` and `backend` are those of `Predictor`.
     Of the network alone `images` are answered, in batches of one set of random pixels.
     """
     return _network_alone(job) if job["pictures"] is None else _files(job)
@@ -25,7 +26,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
 def _network_alone(job: dict[str, Any]) -> dict[str, Any]:
     batch = job["batch"]
-    with Predictor(job["model"], device="cpu", threads=job["threads"], batch_size=batch) as predictor:
+    with Predictor(job["model"], "cpu", job["precision"], job["threads"], batch, backend=job["backend"]) as predictor:
         side = predictor.config.input.image_size
         pixels = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
         for _ in range(3):
@@ -38,7 +39,14 @@ def _network_alone(job: dict[str, Any]) -> dict[str, Any]:
 def _files(job: dict[str, Any]) -> dict[str, Any]:
     begun = time.perf_counter()
     with answering_processes(
-        Path(job["model"]), job["threads"], job["threads"], top_k=5, device="cpu", batch_size=job["batch"]
+        Path(job["model"]),
+        job["threads"],
+        job["threads"],
+        top_k=5,
+        device="cpu",
+        precision=job["precision"],
+        batch_size=job["batch"],
+        backend=job["backend"],
     ) as answer:
         ready = time.perf_counter()
         answers = [

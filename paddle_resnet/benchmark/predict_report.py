@@ -17,9 +17,19 @@ ALONE, WHOLE = "the network alone", "files to answers"
 
 
 def benchmark_prediction(
-    model: Path, pictures: Sequence[str], batch: int, threads: int, rounds: int, command_line: str
+    model: Path,
+    pictures: Sequence[str],
+    batch: int,
+    threads: int,
+    rounds: int,
+    command_line: str,
+    *,
+    precision: str | None = None,
+    backend: str | None = None,
 ) -> Report:
     """Classify all `pictures` (files, folders, patterns) and run the network alone on as many images, in turns.
+
+    `precision` and `backend` are those of `Predictor`.
 
     Raises:
         UsageError: there is no model, or one of the pictures cannot be read.
@@ -28,12 +38,22 @@ def benchmark_prediction(
     folder = find_model(model).resolve()
     found = [str(Path(path).resolve()) for path in pictures]
     images = sum(1 for _ in find_pictures(found))
-    common = {"kind": "predict", "model": str(folder), "batch": batch, "threads": threads, "images": images}
+    common = {
+        "kind": "predict",
+        "model": str(folder),
+        "batch": batch,
+        "threads": threads,
+        "images": images,
+        "precision": precision,
+        "backend": backend,
+    }
     jobs = {ALONE: {**common, "pictures": None}, WHOLE: {**common, "pictures": found}}
     measured = alternate(jobs, rounds, lambda name, number: logger.info("round %d/%d, %s", number, rounds, name))
     alone, whole = (values_of(measured[name], "images_per_second") for name in (ALONE, WHOLE))
     row: Row = {
         "images": images,
+        "precision": precision or "default",
+        "backend": backend or "default",
         "batch": batch,
         "threads": threads,
         "network_images_per_second": summarise(alone).as_json(),
@@ -54,6 +74,8 @@ def benchmark_prediction(
 
 COLUMNS = (
     Column("pictures", lambda row: f"{row['images']:,}"),
+    Column("precision", lambda row: row["precision"]),
+    Column("backend", lambda row: row["backend"]),
     Column("batch", lambda row: str(row["batch"])),
     Column("threads", lambda row: str(row["threads"])),
     Column("network alone, images/s", lambda row: rate(row["network_images_per_second"])),
