@@ -142,7 +142,9 @@ class TrainConfig(Group):
     """How the network is trained."""
 
     epochs: Positive = 10
-    batch_size: Positive = 128
+    batch_size: Positive = Field(
+        128, description="images a batch; of each process, where several train together (paddle.distributed.launch)"
+    )
     seed: Seed = 0
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = Field(
         None, description="train once with each of these seeds, e.g. [0, 1, 2], and report mean and standard deviation"
@@ -158,6 +160,11 @@ class TrainConfig(Group):
         "learning_rate is then the share of a filter bank's norm that a step moves; lars is for batches of thousands",
     )
     learning_rate: Annotated[float, Field(gt=0)] = Field(0.1, description="the peak, reached after warm-up")
+    scale_learning_rate: Literal["linear", "square_root", "none"] = Field(
+        "linear",
+        description="where k processes train together, and so take batches k times as large: learning_rate times k, "
+        "times the root of k, or as it is",
+    )
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="not applied to BatchNorm and biases")
     schedule: Literal["cosine", "one_cycle", "step", "plateau"] = Field(
@@ -192,6 +199,11 @@ class TrainConfig(Group):
     )
     first_size: Annotated[Integer, Field(ge=8, le=1024)] | None = Field(
         None, description="pixels a side of the first epochs' crops, growing to data.image_size; null: no growth"
+    )
+    sync_batch_norm: bool = Field(
+        False,
+        description="where several processes train together: BatchNorm's statistics are of the images of all of them; "
+        "false: of each process's own",
     )
     cpu_backend: Literal["auto", "onednn", "native"] = Field(
         "auto",

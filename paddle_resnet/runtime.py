@@ -18,7 +18,7 @@ import sys
 import warnings
 from dataclasses import dataclass, replace
 
-from paddle_resnet import machine
+from paddle_resnet import machine, processes
 from paddle_resnet.errors import UsageError
 from paddle_resnet.machine import physical_cores
 
@@ -85,7 +85,13 @@ def prepare_process() -> ProcessSetup:
 
 
 def _thread_setting(by: str) -> Setting:
-    setting = _choose("OMP_NUM_THREADS", str(physical_cores()), "the cores this process may use", by)
+    variable, sharing = "OMP_NUM_THREADS", processes.launched().count_on_host
+    origin = "the cores this process may use"
+    if sharing > 1:
+        origin = f"its share of the cores, of {sharing} processes"
+        if variable in os.environ and not processes.set_by_user(variable):
+            del os.environ[variable]
+    setting = _choose(variable, str(max(1, physical_cores() // sharing)), origin, by)
     if thread_count(setting) is None:
         return replace(setting, origin=f"{by}; not a number of threads, so Paddle takes 1")
     return setting
@@ -130,8 +136,11 @@ def import_paddle() -> None:
 def select_device(name: str = "auto") -> str:
     """Make `name` (auto, cpu, gpu, gpu:<i>) Paddle's current device; return it as Paddle names it ("cpu", "gpu:0").
 
+    Of several processes that were launched together, each has the GPU that the launcher gave it.
+
     Raises:
-        UsageError: no such device, or a GPU was asked for, and this Paddle or this machine has none of that number.
+        UsageError: no such device, or a GPU was asked for, and this Paddle or this machine has none of that number;
+            or a GPU was named, and there are several processes.
     """
     if not re.fullmatch(DEVICE_NAMES, name):
         raise UsageError(f"device {name}: expected auto, cpu, gpu or gpu:<number>")
@@ -140,12 +149,15 @@ def select_device(name: str = "auto") -> str:
     has_gpu_build = paddle.device.is_compiled_with_cuda()
     gpus = paddle.device.cuda.device_count() if has_gpu_build else 0
     reason = "no GPU was found" if has_gpu_build else "the installed Paddle is the CPU build"
+    own = f"gpu:{processes.own_gpu()}"
+    if name.startswith("gpu:") and processes.launched().count > 1:
+        raise UsageError(f"device {name}: each of several processes has its own; use gpu, and the launcher's --gpus")
     if name == "auto":
-        chosen = "gpu:0" if gpus else "cpu"
+        chosen = own if gpus else "cpu"
         if not gpus:
             _say_once(f"device auto: running on the CPU ({reason})")
     else:
-        chosen = "gpu:0" if name == "gpu" else name
+        chosen = own if name == "gpu" else name
     if chosen != "cpu" and int(chosen.removeprefix("gpu:")) >= gpus:
         found = reason if gpus == 0 else f"the last of the {gpus} found is gpu:{gpus - 1}"
         raise UsageError(f"device {name}: {found}; use device cpu, or auto to take what is there")

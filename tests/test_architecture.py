@@ -14,6 +14,7 @@ PACKAGE = "paddle_resnet"
 
 # Each room, from the ground up, and the rooms it may import. A room is a file or a folder of the package.
 GROUND = {"errors", "console", "files", "safe_pickle", "download", "machine", "runtime", "config", "worker_pool"}
+GROUND |= {"processes"}
 MAY_IMPORT = {
     "errors": set(),
     "console": set(),
@@ -22,7 +23,8 @@ MAY_IMPORT = {
     "download": {"errors", "files", "console"},
     "machine": set(),
     "worker_pool": {"errors"},
-    "runtime": {"errors", "files", "console", "machine"},
+    "processes": {"errors"},
+    "runtime": {"errors", "files", "console", "machine", "processes"},
     "config": {"errors", "files", "runtime"},
     "models": GROUND,
     "data": GROUND,

@@ -48,10 +48,16 @@ def run_tool(parser: argparse.ArgumentParser, action: Callable[[argparse.Namespa
     sys.exit(0)
 
 
-def prepare() -> None:
-    """Import paddle, quietly, and let log lines appear: called once the arguments have been found good."""
-    from paddle_resnet import console, runtime
+def prepare(*, together: bool = False) -> None:
+    """Import paddle, quietly, and let log lines appear: called once the arguments have been found good.
 
+    Without `together`, the tool refuses to be one of several processes of `paddle.distributed.launch`.
+    """
+    from paddle_resnet import console, processes, runtime
+
+    launched = processes.launched().count
+    if launched > 1 and not together:
+        raise UsageError(f"one of {launched} processes of paddle.distributed.launch: start this tool alone")
     runtime.import_paddle()
     console.show_lines()
 

@@ -9,6 +9,7 @@ examples:
   python tools/train.py --resume output/run                (go on with a run that was stopped)
   python tools/train.py -c configs/quickstart.yaml --resume auto       (go on with it if it has begun)
   python tools/train.py -c configs/quickstart.yaml -o "train.seeds=[0, 1, 2]"
+  python -m paddle.distributed.launch --nproc_per_node 2 tools/train.py -c configs/quickstart.yaml
 
 -o takes any key of the config (--print-config shows them all). Everything is written to the run's folder,
 <output>/<name>: config.yaml, metrics.json, history.csv, train.log, vdl/, checkpoints/{last,best}/, figures/.
@@ -56,7 +57,7 @@ def _train(arguments: argparse.Namespace) -> None:
         config = config or Config.load(Path(arguments.resume) / "config.yaml", arguments.override)
         print(config.to_yaml(), end="")
         return
-    cli.prepare()
+    cli.prepare(together=True)
     from paddle_resnet.training import RunFolder, report_seeds, train, train_or_resume, train_seeds
 
     if config is None:
@@ -73,13 +74,17 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _test_once(run: RunFolder) -> None:
-    """Measure a trained run on the test split, unless it was."""
+    """Measure a trained run on the test split, unless it was; several processes do so together."""
+    from paddle_resnet import processes
     from paddle_resnet.evaluation import evaluate_run
 
-    if "test" in run.metrics():
+    tested = bool(processes.largest(processes.is_first() and "test" in run.metrics()))
+    evaluation = None if tested else evaluate_run(run, split="test")
+    if not processes.is_first():
+        return
+    if evaluation is None:
         print(f"{run.path} is finished; its figures are in {run.metrics_path}")
         return
-    evaluation = evaluate_run(run, split="test")
     print(f"test: top-1 {evaluation.top1:.2%} on {evaluation.images} images, mean loss {evaluation.loss:.4f}")
     print(f"everything is in {run.path}")
     print(f"next: python tools/export.py {run.path}")

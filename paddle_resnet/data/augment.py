@@ -14,7 +14,7 @@ from paddle_resnet.data.boxes import Booleans, Integers, random_boxes
 from paddle_resnet.data.erasing import Erasure, draw_erasure
 from paddle_resnet.data.mixing import Mixture, draw_mixture
 from paddle_resnet.data.resample import resample, resize_batch, triangle_weights
-from paddle_resnet.data.splits import Pixels
+from paddle_resnet.data.splits import Indices, Pixels
 from paddle_resnet.data.trivial_augment import Distortions, distort, draw_distortions
 
 
@@ -35,6 +35,18 @@ class Changes(NamedTuple):
     """What random erasing takes away; None without it."""
     mixture: Mixture | None
     """How images and classes are mixed in the end, by whoever has the classes; None without mixup and cutmix."""
+
+    def of(self, images: Indices) -> Changes:
+        """What was drawn for some of the batch's images, but for the mixture, which is of the whole batch."""
+        return Changes(
+            size=self.size,
+            mirrored=self.mirrored[images],
+            places=self.places[:, images],
+            distortions=None if self.distortions is None else self.distortions.of(images),
+            hidden=None if self.hidden is None else self.hidden[images],
+            erasure=None if self.erasure is None else self.erasure.of(images),
+            mixture=None,
+        )
 
 
 class Augment:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from paddle_resnet.data.boxes import Booleans, placed, random_sides, stretch
-from paddle_resnet.data.splits import Pixels
+from paddle_resnet.data.splits import Indices, Pixels
 
 AREA = (0.02, 0.4)
 """Least and largest share of the image, as in the paper (section 4.1)."""
@@ -25,6 +25,12 @@ class Erasure(NamedTuple):
     """The erased pixels, ``[n, S, S]``."""
     noise: Pixels
     """What they become, uint8 ``[erased pixels, 3]``: the paper's RE-R, the best of its four."""
+
+    def of(self, images: Indices) -> Erasure:
+        """What was drawn for some of the batch's images."""
+        ends = np.cumsum(np.count_nonzero(self.where, axis=(1, 2)))
+        noise = np.split(self.noise, ends[:-1])
+        return Erasure(self.where[images], np.concatenate([noise[image] for image in images]))
 
 
 def draw_erasure(shape: Sequence[int], probability: float, generator: np.random.Generator) -> Erasure:

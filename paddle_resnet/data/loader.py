@@ -17,6 +17,7 @@ from paddle_resnet.data.mixing import mix_images, mix_labels
 from paddle_resnet.data.normalize import Normalize
 from paddle_resnet.data.sampling import balanced_order
 from paddle_resnet.data.splits import Indices, Pixels, Split
+from paddle_resnet.errors import UsageError
 
 Batch = list[paddle.Tensor]
 Task = TypeVar("Task")
@@ -47,6 +48,7 @@ class TrainLoader:
         augment: AugmentConfig,
         seed: int,
         balanced: bool = False,
+        share: Indices | None = None,
     ) -> None:
         """Prepare the batches of `split`.
 
@@ -59,10 +61,13 @@ class TrainLoader:
             augment: the random changes.
             seed: of the order and the changes.
             balanced: each class equally often, as `sampling.balanced_order` draws them.
+            share: places in each batch, ``0 .. batch_size - 1``: only these images are yielded, as the whole batch
+                would hold them; the others are another process's. None: all.
         """
         self.generator = np.random.default_rng(seed)
         self._split = split
         self._balanced = balanced
+        self._share = share
         self._batch_size = min(batch_size, len(split))
         self._normalize = normalize
         self._augment = Augment(augment, resize, image_size, normalize.mean)
@@ -70,7 +75,7 @@ class TrainLoader:
         self.first_batch = 0
         """Batches of the next epoch that have been seen; all of them: the generator stands behind that epoch."""
         self.indices: Indices = np.zeros(0, dtype=np.int64)
-        """Which images the latest batch is of."""
+        """Which images the latest batch is of, those of other processes included."""
         self._at_epochs_begin: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
@@ -91,7 +96,8 @@ class TrainLoader:
     def __iter__(self) -> Generator[Batch, None, None]:
         """Yield ``[images float32 [n, 3, S, S], labels int64 [n, 1]]`` on the current device.
 
-        With mixup or cutmix, the partners' labels and the shares of the images' own follow, see `mix_labels`.
+        With mixup or cutmix, the partners' labels and the shares of the images' own follow, see `mix_labels`. Of a
+        process with a `share`, n is the number of its images.
         """
         first, self.first_batch = self.first_batch, 0
         if first == len(self):
@@ -103,19 +109,19 @@ class TrainLoader:
             order = self.generator.permutation(len(self._split))
         batches = order[: len(self) * self._batch_size].reshape(len(self), self._batch_size)
         size, stored = self.crop_size, self._split.batch(batches[0, :1]).shape[1:]
-        draws = ((each, self._augment.draw((len(each), *stored), self.generator, size)) for each in batches)
+        draws = (self._needed(each, self._augment.draw((len(each), *stored), self.generator, size)) for each in batches)
         on_host = paddle.get_device() == "cpu" or self._augment.needs_host
 
-        def read(task: tuple[Indices, Changes]) -> Pixels:
-            indices, changes = task
+        def read(task: tuple[Indices, Indices, Changes]) -> Pixels:
+            _, indices, changes = task
             pixels = self._split.batch(indices)
             return self._augment.on_host(pixels, changes) if on_host else pixels
 
         unseen = _prefetched(read, itertools.islice(draws, first, None))
-        for number, ((indices, changes), pixels) in enumerate(unseen, first + 1):
+        for number, ((batch, indices, changes), pixels) in enumerate(unseen, first + 1):
             # Everything of an epoch has been drawn once its last batch is here.
             self._at_epochs_begin = begin if number < len(self) else None
-            self.indices = indices
+            self.indices = batch
             images = paddle.to_tensor(pixels)
             levels = images if on_host else self._augment.on_device(images, changes)
             labels = self._split.labels[indices]
@@ -123,33 +129,82 @@ class TrainLoader:
                 yield [self._normalize(levels), _column(labels)]
             else:
                 mixed = mix_images(self._normalize(levels), changes.mixture)
-                yield [mixed, *mix_labels(labels, changes.mixture)]
+                whole = [mixed, *mix_labels(labels, changes.mixture)]
+                yield whole if self._share is None else [each[: len(self._share)] for each in whole]
+
+    def _needed(self, batch: Indices, changes: Changes) -> tuple[Indices, Indices, Changes]:
+        """The batch, and those of its images that this process needs, with what was drawn for them."""
+        if self._share is None:
+            return batch, batch, changes
+        needed, mixture = self._share, None
+        if changes.mixture is not None:
+            needed, mixture = changes.mixture.of(self._share)
+        return batch, batch[needed], changes.of(needed)._replace(mixture=mixture)
 
 
 class ValidationLoader:
     """Every image once, in order, as evaluation sees it."""
 
-    def __init__(self, split: Split, batch_size: int, image_size: int, resize: int, normalize: Normalize) -> None:
-        """Prepare the batches of `split`; the arguments are those of `TrainLoader`."""
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        image_size: int,
+        resize: int,
+        normalize: Normalize,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
+        """Prepare the batches of `split`; the arguments are those of `TrainLoader`.
+
+        Of several `processes`, each has other images, all of them together every image once, in as many batches as the
+        others, none of which is empty.
+
+        Raises:
+            UsageError: there are fewer images than processes.
+        """
+        if len(split) < processes:
+            raise UsageError(
+                f"{len(split)} validation images are too few for {processes} processes: hold out a larger share "
+                "(data.validation_fraction), or start fewer"
+            )
         self._split = split
-        self._batch_size = batch_size
+        self._batches = shares(len(split), batch_size, process, processes)
         self._image_size = image_size
         self._resize = resize
         self._normalize = normalize
 
     def __len__(self) -> int:
-        return -(-len(self._split) // self._batch_size)
+        return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield ``[images float32 [n, 3, S, S], labels int64 [n, 1]]`` on the current device."""
-        for pixels, labels in uint8_batches(self._split, self._batch_size, self._resize, self._image_size):
+        for pixels, labels in chosen_batches(self._split, self._batches, self._resize, self._image_size):
             yield [self._normalize(paddle.to_tensor(pixels)), _column(labels)]
+
+
+def shares(images: int, batch_size: int, process: int = 0, processes: int = 1) -> list[Indices]:
+    """Divide ``0 .. images - 1`` into batches in order, and take those of one process.
+
+    A single process has full batches and an incomplete last one. Several have batches that differ by one image at most
+    (there are to be no fewer images than processes).
+    """
+    everything = np.arange(images)
+    if processes == 1:
+        return [everything[start : start + batch_size] for start in range(0, images, batch_size)]
+    rounds = min(-(-images // (batch_size * processes)), images // processes)
+    return np.array_split(everything, rounds * processes)[process::processes]
 
 
 def uint8_batches(split: Split, batch_size: int, resize: int, image_size: int) -> Iterator[tuple[Pixels, Indices]]:
     """Yield every image once, in order, as ``(uint8 [n, S, S, 3], labels int64 [n])``: an exported model's input."""
-    everything = np.arange(len(split))
-    batches = [everything[start : start + batch_size] for start in range(0, len(split), batch_size)]
+    return chosen_batches(split, shares(len(split), batch_size), resize, image_size)
+
+
+def chosen_batches(
+    split: Split, batches: list[Indices], resize: int, image_size: int
+) -> Iterator[tuple[Pixels, Indices]]:
+    """Yield the images at each batch's places in the split; otherwise as `uint8_batches`."""
     for indices, pixels in _prefetched(lambda each: centre_view(split.batch(each), resize, image_size), batches):
         yield pixels, split.labels[indices]
 

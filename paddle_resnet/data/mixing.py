@@ -21,6 +21,19 @@ class Mixture(NamedTuple):
     box: tuple[int, int, int, int] | None
     """Cutmix: top, left, bottom and right of what shows the partner. None: mixup, every pixel is blended."""
 
+    def of(self, images: NDArray[np.int64]) -> tuple[NDArray[np.int64], Mixture]:
+        """Tell what some of the batch's images need: themselves and, behind them, partners that are not among them.
+
+        Returns:
+            The places of all those in the batch, and the mixture of these alone, in which the others stay unmixed.
+        """
+        partners = self.partners[images]
+        needed = np.concatenate([images, np.setdiff1d(partners, images)])
+        place_of = {image: place for place, image in enumerate(needed)}
+        own = np.array([place_of[partner] for partner in partners], dtype=np.int64)
+        others = np.arange(len(images), len(needed))
+        return needed, self._replace(partners=np.concatenate([own, others]))
+
 
 def draw_mixture(count: int, size: int, config: AugmentConfig, generator: np.random.Generator) -> Mixture:
     """Draw the mixture of a batch of `count` images of `size` pixels a side.

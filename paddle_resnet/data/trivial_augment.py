@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
-from paddle_resnet.data.splits import Pixels
+from paddle_resnet.data.splits import Indices, Pixels
 
 STRENGTHS = 31
 """Strengths 0 to 30, of which 30 is the range's end."""
@@ -28,6 +28,10 @@ class Distortions(NamedTuple):
     """A place in `OPERATIONS` for each image, ``[n]``."""
     amounts: NDArray[np.float64]
     """Shares of the operation's range, -1 to 1, ``[n]``; the sign is the direction, where there is one."""
+
+    def of(self, images: Indices) -> Distortions:
+        """What was drawn for some of the batch's images."""
+        return Distortions(self.operations[images], self.amounts[images])
 
 
 def draw_distortions(count: int, generator: np.random.Generator) -> Distortions:

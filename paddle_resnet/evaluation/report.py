@@ -6,8 +6,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from paddle_resnet import processes
 from paddle_resnet.errors import UsageError, did_you_mean
-from paddle_resnet.evaluation.measure import Evaluation, NetworkScorer, Scorer, measure
+from paddle_resnet.evaluation.measure import Evaluation, NetworkScorer, Scorer, evaluation_of, measure
 from paddle_resnet.files import write_json
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ def evaluate_run(
 ) -> Evaluation:
     """Measure the run's network on a whole split; write its figures, details and pictures.
 
-    `metrics.json` gets a section, named by `metrics_section`; the details go to `details_path`.
+    Processes that trained the run together measure it together; the first one writes. `metrics.json` gets a section, named by `metrics_section`; the details go to `details_path`.
 
     Args:
         run: the run's folder.
@@ -44,6 +47,8 @@ def evaluate_run(
     _check_split(split)
     scorer = NetworkScorer(run.load_network(checkpoint), run.normalize(), flip=run.config.evaluation.flip)
     evaluation = measure_split(run, scorer, split, progress)
+    if not processes.is_first():
+        return evaluation
     write_json(details_path(run, split), details(evaluation, split, checkpoint))
     draw_figures(run, split, evaluation)
     run.update_metrics(metrics_section(split), evaluation.summary() | {"checkpoint": checkpoint})
@@ -53,10 +58,12 @@ def evaluate_run(
 def measure_split(run: RunFolder, scorer: Scorer, split: str = "test", progress: Progress | None = None) -> Evaluation:
     """Measure `scorer` on a whole split of the run's data; write nothing.
 
+    Of several processes that train together, each scores its part, and all get the whole evaluation.
+
     Raises:
         UsageError: there is no split of that name.
     """
-    from paddle_resnet.data import uint8_batches
+    from paddle_resnet.data.loader import chosen_batches, shares
 
     _check_split(split)
     splits = run.splits()
@@ -64,9 +71,20 @@ def measure_split(run: RunFolder, scorer: Scorer, split: str = "test", progress:
     if len(images) == 0:
         raise UsageError(f"{run.path}: the {split} split is empty; there is nothing to measure")
     size = run.config.data.image_size
-    batches = uint8_batches(images, _batch_size(size), splits.resize, size)
+    place = processes.here()
+    parts = (place.number, place.count) if len(images) >= place.count else (0, 1)
+    chosen = shares(len(images), _batch_size(size), *parts)
     count = None if progress is None else lambda done: progress(done, len(images))
-    return measure(scorer, batches, run.classes(), count)
+    evaluation = measure(scorer, chosen_batches(images, chosen, splits.resize, size), run.classes(), count)
+    return evaluation if parts == (0, 1) else _of_all_processes(evaluation, np.concatenate(chosen), images.labels)
+
+
+def _of_all_processes(own: Evaluation, places: np.ndarray, labels: np.ndarray) -> Evaluation:
+    """Put the scores of the images at `places` and those of the other processes together."""
+    scores = np.zeros((len(labels), len(own.classes)))
+    scores[places] = own.scores
+    processes.wait_for_all()
+    return evaluation_of(processes.total(scores).astype(np.float32), labels, own.classes, own.seconds)
 
 
 def metrics_section(split: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paddle import nn
 
-from paddle_resnet.models import blocks, plain, preact, stems, stochastic_depth, widening
+from paddle_resnet.models import blocks, plain, preact, stems, stochastic_depth, sync_batch_norm, widening
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.onednn import branch_layers, layers
@@ -32,6 +32,7 @@ RELU_AFTER = {"final_bn": "final_relu", "1": "2", "4": "5"}
 REPLACEMENTS: dict[type[nn.Layer], type[nn.Layer]] = {
     nn.Conv2D: layers.Convolution,
     nn.BatchNorm2D: layers.BatchNorm,
+    sync_batch_norm.SyncBatchNorm: layers.SyncBatchNorm,
     nn.ReLU: layers.FusedReLU,
     nn.MaxPool2D: layers.MaxPool,
     nn.AvgPool2D: branch_layers.AveragePool,
@@ -62,7 +63,7 @@ HEAD = ("avgpool", "flatten", "dropout", "fc")
 """The sublayers of a ResNet that `ChannelsLastResNet` gives what they are made for."""
 
 ORIGINALS: dict[type[nn.Layer], type[nn.Layer]] = {new: old for old, new in REPLACEMENTS.items()}
-ORIGINALS[layers.BatchNormReLU] = nn.BatchNorm2D
+ORIGINALS |= {layers.BatchNormReLU: nn.BatchNorm2D, layers.SyncBatchNormReLU: sync_batch_norm.SyncBatchNorm}
 
 
 def accelerate(network: ImageClassifier, precision: layers.Precision = "float32") -> None:
@@ -119,8 +120,10 @@ def _fused(network: ImageClassifier) -> dict[nn.Layer, type[nn.Layer]]:
     fused: dict[nn.Layer, type[nn.Layer]] = {}
     for place, layer in network.named_sublayers(include_self=True):
         for name in NORMALISATIONS_BEFORE_RELU.get(type(layer), ()):
-            if isinstance(getattr(layer, name), nn.BatchNorm2D):
-                fused[getattr(layer, name)] = layers.BatchNormReLU
+            normalisation = getattr(layer, name)
+            if isinstance(normalisation, nn.BatchNorm2D):
+                shared = isinstance(normalisation, sync_batch_norm.SyncBatchNorm)
+                fused[normalisation] = layers.SyncBatchNormReLU if shared else layers.BatchNormReLU
             elif not _is_activated(layer, name):
                 raise TypeError(f"{place}.{name}: no BatchNorm, with which the ReLU behind it would be computed")
     return fused

@@ -124,18 +124,18 @@ def batch_norm(
     else:
         mean, variance = running_mean, running_variance
     # Paddle asks for a gradient of every tensor argument: the statistics, which have none, are passed within an object.
-    statistics = _Statistics(mean, variance)
+    statistics = Statistics(mean, variance)
     if for_backward:
         result = _BatchNorm.apply(x, weight, bias, statistics, geometry)
     else:
-        result, _ = _normalize(tensors.as_contiguous(x), weight, bias, statistics, geometry)
+        result, _ = normalize(tensors.as_contiguous(x), weight, bias, statistics, geometry)
     if training:
-        _update(running_mean, mean, momentum)
-        _update(running_variance, variance, momentum)
+        update_running(running_mean, mean, momentum)
+        update_running(running_variance, variance, momentum)
     return result
 
 
-class _Statistics:
+class Statistics:
     """The mean and variance that a batch is normalised with, each ``[C]``."""
 
     def __init__(self, mean: paddle.Tensor, variance: paddle.Tensor) -> None:
@@ -144,16 +144,17 @@ class _Statistics:
 
 
 @paddle.no_grad()
-def _update(running: paddle.Tensor, batch: paddle.Tensor, momentum: float) -> None:
+def update_running(running: paddle.Tensor, batch: paddle.Tensor, momentum: float) -> None:
+    """``running = momentum * running + (1 - momentum) * batch``, in place."""
     running.scale_(momentum)
     running.add_(batch * (1.0 - momentum))
 
 
-def _normalize(
+def normalize(
     x: paddle.Tensor,
     weight: paddle.Tensor,
     bias: paddle.Tensor,
-    statistics: _Statistics,
+    statistics: Statistics,
     geometry: NormalizationGeometry,
 ) -> tuple[paddle.Tensor, paddle.Tensor | None]:
     """Return the result, and the workspace if there is one."""
@@ -179,31 +180,43 @@ class _BatchNorm(PyLayer):
         x: paddle.Tensor,
         weight: paddle.Tensor,
         bias: paddle.Tensor,
-        statistics: _Statistics,
+        statistics: Statistics,
         geometry: NormalizationGeometry,
     ) -> paddle.Tensor:
         ctx.geometry = geometry
         ctx.wanted = tensors.wanted(x, weight, bias)
         x = tensors.as_contiguous(x)
-        result, workspace = _normalize(x, weight, bias, statistics, geometry)
+        result, workspace = normalize(x, weight, bias, statistics, geometry)
         ctx.kept = tensors.Kept(x, weight, statistics.mean, statistics.variance, workspace)
         return result
 
     @staticmethod
     def backward(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor | None, ...]:
-        x, weight, mean, variance, workspace = tensors.recall(ctx)
-        gradient = tensors.as_contiguous(gradient)
-        x_gradient = tensors.allocate(x.shape, x.dtype)
-        weight_gradient, bias_gradient = (tensors.allocate(weight.shape, "float32") for _ in range(2))
-        context().cached(NormalizationBackward, ctx.geometry).run(
-            x.data_ptr(),
-            weight.data_ptr(),
-            mean.data_ptr(),
-            variance.data_ptr(),
-            gradient.data_ptr(),
-            x_gradient.data_ptr(),
-            weight_gradient.data_ptr(),
-            bias_gradient.data_ptr(),
-            *tensors.address_of(workspace),
-        )
-        return tensors.select(ctx.wanted, x_gradient, weight_gradient, bias_gradient)
+        return tensors.select(ctx.wanted, *gradients(gradient, ctx.geometry, *tensors.recall(ctx)))
+
+
+def gradients(
+    gradient: paddle.Tensor,
+    geometry: NormalizationGeometry,
+    x: paddle.Tensor,
+    weight: paddle.Tensor,
+    mean: paddle.Tensor,
+    variance: paddle.Tensor,
+    workspace: paddle.Tensor | None,
+) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
+    """Return the gradients of `x`, weight and bias; of given statistics, as if they did not depend on `x`."""
+    gradient = tensors.as_contiguous(gradient)
+    x_gradient = tensors.allocate(x.shape, x.dtype)
+    weight_gradient, bias_gradient = (tensors.allocate(weight.shape, "float32") for _ in range(2))
+    context().cached(NormalizationBackward, geometry).run(
+        x.data_ptr(),
+        weight.data_ptr(),
+        mean.data_ptr(),
+        variance.data_ptr(),
+        gradient.data_ptr(),
+        x_gradient.data_ptr(),
+        weight_gradient.data_ptr(),
+        bias_gradient.data_ptr(),
+        *tensors.address_of(workspace),
+    )
+    return x_gradient, weight_gradient, bias_gradient

@@ -16,9 +16,9 @@ import paddle
 from paddle import nn
 from paddle.nn import functional
 
-from paddle_resnet.models import blocks
+from paddle_resnet.models import blocks, sync_batch_norm
 from paddle_resnet.models.resnet import ResNet
-from paddle_resnet.onednn import functions, plain_functions, tensors
+from paddle_resnet.onednn import functions, plain_functions, sync_normalization, tensors
 from paddle_resnet.onednn.geometry import Pair, Window
 
 Precision = Literal["float32", "bfloat16"]
@@ -92,6 +92,31 @@ class BatchNorm(nn.BatchNorm2D):
 
 class BatchNormReLU(BatchNorm):
     """Batch normalisation and the ReLU after it in one pass over memory."""
+
+    relu = True
+
+
+class SyncBatchNorm(BatchNorm, sync_batch_norm.SyncBatchNorm):
+    """Batch normalisation over N, H and W of all processes' images."""
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Normalise ``[N, H, W, C]``; in training, update the running statistics."""
+        if not suits(x) or not self.training or self._use_global_stats:
+            return super().forward(x)
+        return sync_normalization.sync_batch_norm(
+            x,
+            self.weight,
+            self.bias,
+            self._mean,
+            self._variance,
+            momentum=self._momentum,
+            epsilon=self._epsilon,
+            relu=self.relu,
+        )
+
+
+class SyncBatchNormReLU(SyncBatchNorm):
+    """The same and the ReLU after it."""
 
     relu = True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 from paddle.callbacks import Callback
 from rich.progress import TextColumn
@@ -15,7 +15,6 @@ from paddle_resnet.data import TrainLoader
 from paddle_resnet.errors import RunFailure
 from paddle_resnet.training.measures import SampleMeans
 from paddle_resnet.training.run_folder import EpochRecord, RunFolder
-from paddle_resnet.training.visual_dl import VisualDLLog
 
 Logs = dict[str, Any]
 # Between two lines of progress where there is no terminal to draw a bar on.
@@ -72,10 +71,30 @@ class Progress(Callback):
             self._bar.stop()
 
 
+class Curves(Protocol):
+    """Where steps and epochs are drawn: `VisualDLLog`."""
+
+    def step(self, step: int, loss: float, learning_rate: float) -> None:
+        """Log one training step."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Log an epoch's means."""
+
+
+class NoCurves:
+    """Where a process draws them that is not the first."""
+
+    def step(self, step: int, loss: float, learning_rate: float) -> None:
+        """Nothing."""
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Nothing."""
+
+
 class Recorder(Callback):
     """Records each step and, after its validation, each epoch: history, log line, VisualDL."""
 
-    def __init__(self, run: RunFolder, visual_dl: VisualDLLog, means: SampleMeans, loader: TrainLoader) -> None:
+    def __init__(self, run: RunFolder, visual_dl: Curves, means: SampleMeans, loader: TrainLoader) -> None:
         super().__init__()
         self._run = run
         self._visual_dl = visual_dl

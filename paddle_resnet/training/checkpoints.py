@@ -11,6 +11,7 @@ import numpy as np
 import paddle
 from paddle.callbacks import Callback
 
+from paddle_resnet import processes
 from paddle_resnet.errors import RunFailure
 from paddle_resnet.files import md5_of, write_folder, write_json
 from paddle_resnet.training.callbacks import Recorder
@@ -26,7 +27,7 @@ class Checkpoints(Callback):
 
     ``last`` is written after each epoch, and within it every so many minutes or steps. It stands behind all callbacks
     whose states it saves. ``model.pdparams`` is what is evaluated. Where that is a moving average, ``last`` also has
-    ``trained.pdparams``, the weights themselves.
+    ``trained.pdparams``, the weights themselves. Of several processes, which all have the same, the first one writes.
     """
 
     def __init__(
@@ -61,7 +62,8 @@ class Checkpoints(Callback):
         """Save if it is time to."""
         self._position = Position(self._position.epoch, step + 1)
         train = self._run.config.train
-        minutes = (time.monotonic() - self._saved) / 60
+        # The processes' clocks differ, and all have to save together.
+        minutes = processes.largest((time.monotonic() - self._saved) / 60)
         if minutes >= train.checkpoint_minutes or (
             train.checkpoint_steps is not None and (step + 1) % train.checkpoint_steps == 0
         ):
@@ -71,7 +73,7 @@ class Checkpoints(Callback):
         """Save the epoch that has just been validated."""
         self._position = Position(self._position.epoch + 1, 0)
         record = self._recorder.records[-1]
-        if self._recorder.best is record:
+        if self._recorder.best is record and processes.is_first():
             write_folder(self._run.checkpoint_path("best"), lambda folder: self._write_evaluated(folder, record))
         self.save()
 
@@ -84,7 +86,9 @@ class Checkpoints(Callback):
         if self._saved_at == self._position:
             return
         self._require_finite()
-        write_folder(self._run.checkpoint_path("last"), self._write_last)
+        if processes.is_first():
+            write_folder(self._run.checkpoint_path("last"), self._write_last)
+        processes.wait_for_all()
         self._saved_at = self._position
         self._saved = time.monotonic()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from paddle.callbacks import Callback
 
+from paddle_resnet import processes
 from paddle_resnet.errors import Stopped
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -19,13 +20,16 @@ class StopBetweenSteps(Callback):
     """Within its `with` block, a first Ctrl-C or SIGTERM waits for the end of the step; a second one acts at once.
 
     In the middle of a backward pass a KeyboardInterrupt would come out as an error of Paddle's, with a page of stack.
+
+    Of several processes, all end after the same step, whichever was asked. `paddle.distributed.launch` sends each of
+    its own SIGTERM three times within a second, and SIGKILL after 30 s: there, further signals change nothing.
     """
 
     def __init__(self, save: Callable[[], None]) -> None:
         """Call `save` before ending."""
         super().__init__()
         self._save = save
-        self._asked: int | None = None
+        self._asked = 0
 
     def __enter__(self) -> StopBetweenSteps:
         # Python lets only the main thread handle signals; elsewhere they are the caller's affair.
@@ -36,7 +40,8 @@ class StopBetweenSteps(Callback):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._restore()
+        if not (self._asked and processes.count() > 1):
+            self._restore()
 
     def stop_if_asked(self, step: int = 0, logs: dict[str, Any] | None = None) -> None:
         """Save and end if a signal has come.
@@ -44,16 +49,18 @@ class StopBetweenSteps(Callback):
         Raises:
             Stopped: it has.
         """
-        if self._asked is not None:
+        asked = int(processes.largest(self._asked))
+        if asked:
             self._save()
-            raise Stopped(self._asked)
+            raise Stopped(asked)
 
     on_train_batch_end = stop_if_asked
     on_eval_batch_end = stop_if_asked
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._asked = number
-        self._restore()
+        if processes.count() == 1:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._earlier.items():

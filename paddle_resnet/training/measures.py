@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import paddle
 
+from paddle_resnet import processes
 from paddle_resnet.training.loss import mixed_cross_entropy
 
 
 class SampleMeans(paddle.metric.Metric):
     """Mean cross-entropy (without label smoothing) and top-1 over all samples of an epoch.
 
-    `paddle.Model` itself reports the last batch's loss, whatever its size.
+    `paddle.Model` itself reports the last batch's loss, whatever its size. Where several processes train together, the
+    sums are over the images of all of them, the same in each.
     """
 
     def __init__(self) -> None:
@@ -54,10 +56,11 @@ class SampleMeans(paddle.metric.Metric):
             return losses, logits.argmax(axis=1) == labels.flatten()
 
     def update(self, losses: np.ndarray, correct: np.ndarray) -> list[float]:
-        """Count a batch in."""
-        self._loss += float(losses.sum(dtype=np.float64))
-        self._correct += int(correct.sum())
-        self._samples += len(losses)
+        """Count a batch in; of several processes, that of each."""
+        loss, right, samples = processes.total([losses.sum(dtype=np.float64), correct.sum(), len(losses)])
+        self._loss += float(loss)
+        self._correct += int(right)
+        self._samples += int(samples)
         return self.accumulate()
 
     def accumulate(self) -> list[float]:

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import numpy as np
 import paddle
 from paddle.static import InputSpec
 
+from paddle_resnet import processes
 from paddle_resnet.config import Config
 from paddle_resnet.console import download_bar, logger
-from paddle_resnet.data import Normalize, Splits, TrainLoader, open_splits
+from paddle_resnet.data import Normalize, Splits, TrainLoader, ValidationLoader, open_splits
+from paddle_resnet.errors import UsageError
 from paddle_resnet.models import ImageClassifier, count_parameters, create_configured_model, load_pretrained
+from paddle_resnet.models.sync_batch_norm import synchronize_batch_norm
 from paddle_resnet.training.accumulation import AccumulatingModel
 from paddle_resnet.training.cpu_backend import use_cpu_backend
 from paddle_resnet.training.loss import SmoothedCrossEntropy
 from paddle_resnet.training.measures import SampleMeans
 from paddle_resnet.training.optimizer import make_optimizer
+from paddle_resnet.training.synchronous import SynchronousModel, scaled_learning_rate
 
 
 def open_training(config: Config, *, with_weights: bool = True) -> tuple[Splits, ImageClassifier]:
-    """Open the images and build the network, with the weights it starts from unless they come from a checkpoint."""
-    with download_bar("data") as report:
-        splits = open_splits(config.data, report)
-    network = create_configured_model(config.model, len(splits.classes))
-    logger.info("%s: %s trainable parameters", config.model.name, f"{count_parameters(network):,}")
-    if with_weights and config.model.pretrained is not None:
-        with download_bar("weights") as report:
-            loaded = load_pretrained(network, config.model.name, config.model.pretrained, report=report)
-        logger.info("%s", loaded.summary())
+    """Open the images and build the network, with the weights it starts from unless they come from a checkpoint.
+
+    Of several processes on a host, one opens them first: it may have to download them.
+    """
+    with processes.first_goes_ahead(on_host=True):
+        with download_bar("data") as report:
+            splits = open_splits(config.data, report)
+        network = create_configured_model(config.model, len(splits.classes))
+        logger.info("%s: %s trainable parameters", config.model.name, f"{count_parameters(network):,}")
+        if with_weights and config.model.pretrained is not None:
+            with download_bar("weights") as report:
+                loaded = load_pretrained(network, config.model.name, config.model.pretrained, report=report)
+            logger.info("%s", loaded.summary())
     logger.info(
         "%s: %d training, %d validation and %d test images in %d classes",
         config.data.source,
@@ -38,16 +47,46 @@ def open_training(config: Config, *, with_weights: bool = True) -> tuple[Splits,
 
 
 def make_train_loader(config: Config, splits: Splits, normalize: Normalize) -> TrainLoader:
-    """Make the loader of the training images; each batch is one step's, accumulated pieces and all."""
+    """Make the loader of the training images; each batch is one step's, accumulated pieces and all.
+
+    Of several processes, each has its share of each piece: a single process with as large a batch would see the same
+    pieces.
+
+    Raises:
+        UsageError: there are fewer images than all processes take for a step.
+    """
+    place = processes.here()
+    pieces = np.arange(config.train.accumulate * place.count * config.train.batch_size)
+    if place.count > 1 and len(pieces) > len(splits.train):
+        raise UsageError(
+            f"train.batch_size {config.train.batch_size} x train.accumulate {config.train.accumulate} x {place.count} "
+            f"processes are {len(pieces)} images a step, but there are {len(splits.train)}; lower train.batch_size"
+        )
+    share = pieces.reshape(config.train.accumulate, place.count, -1)[:, place.number].ravel()
     return TrainLoader(
         splits.train,
-        batch_size=config.train.batch_size * config.train.accumulate,
+        batch_size=len(pieces),
         image_size=config.data.image_size,
         resize=splits.resize,
         normalize=normalize,
         augment=config.augment,
         seed=config.train.seed,
         balanced=config.data.sampler == "balanced",
+        share=share if place.count > 1 else None,
+    )
+
+
+def make_validation_loader(config: Config, splits: Splits, normalize: Normalize) -> ValidationLoader:
+    """Make the loader of the validation images; of several processes, each has its part of them."""
+    place = processes.here()
+    return ValidationLoader(
+        splits.validation,
+        batch_size=config.train.batch_size,
+        image_size=config.data.image_size,
+        resize=splits.resize,
+        normalize=normalize,
+        process=place.number,
+        processes=place.count,
     )
 
 
@@ -55,17 +94,31 @@ def make_model(
     config: Config, network: ImageClassifier, means: SampleMeans, steps_per_epoch: int, device: str
 ) -> paddle.Model:
     """Make the network ready to train on `device`, and the `paddle.Model` around it: optimizer, loss and measures."""
-    use_cpu_backend(network, config.train.cpu_backend, device, config.train.cpu_precision)
-    model = AccumulatingModel(
+    train, together = config.train, processes.count()
+    if together > 1:
+        rate = scaled_learning_rate(train.learning_rate, train.scale_learning_rate, together)
+        logger.info(
+            "%d processes: %d images each, %d a step; learning rate %g (%s: train.scale_learning_rate)",
+            together,
+            train.batch_size * train.accumulate,
+            train.batch_size * train.accumulate * together,
+            rate,
+            train.scale_learning_rate,
+        )
+        train = train.model_copy(update={"learning_rate": rate})
+        if train.sync_batch_norm:
+            synchronize_batch_norm(network, device)
+    use_cpu_backend(network, train.cpu_backend, device, train.cpu_precision)
+    model = (SynchronousModel if together > 1 else AccumulatingModel)(
         network,
         InputSpec([None, 3, None, None], "float32", "images"),
         InputSpec([None, 1], "int64", "labels"),
-        piece=config.train.batch_size,
+        piece=train.batch_size,
     )
     model.prepare(
-        make_optimizer(network, config.train, steps_per_epoch),
-        SmoothedCrossEntropy(config.train.label_smoothing),
+        make_optimizer(network, train, steps_per_epoch),
+        SmoothedCrossEntropy(train.label_smoothing),
         means,
-        amp_configs="O1" if config.train.amp and device != "cpu" else None,
+        amp_configs="O1" if train.amp and device != "cpu" else None,
     )
     return model

@@ -11,7 +11,7 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from paddle_resnet import runtime, safe_pickle
+from paddle_resnet import processes, runtime, safe_pickle
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.data import Splits
@@ -47,6 +47,8 @@ class Checkpoint:
     """Whether nothing is left to train."""
     states: dict[str, State]
     """Of callbacks, loader and curves, by class."""
+    processes: int
+    """How many trained the run."""
     trained_on: dict[str, Any]
     """What `circumstances` said when it was written."""
     data: dict[str, Any]
@@ -91,6 +93,7 @@ def read_checkpoint(run: RunFolder) -> Checkpoint | None:
             position=Position(state["epoch"], state["step"]),
             finished=state["finished"],
             states=state["states"],
+            processes=state.get("processes", 1),
             trained_on=state["trained_on"],
             data=state["data"],
         )
@@ -128,6 +131,20 @@ def require_same_data(run: RunFolder, checkpoint: Checkpoint) -> None:
                 f"{run.path}: the data changed: {what} {now[what]} now, {value} when the run began; "
                 "put the images back as they were, or start a new run"
             )
+
+
+def require_same_processes(run: RunFolder, checkpoint: Checkpoint) -> None:
+    """Let a run only go on in as many processes as it began in, as they make the batch and the steps of an epoch.
+
+    Raises:
+        UsageError: there are more or fewer.
+    """
+    if checkpoint.processes != processes.count():
+        how = "alone" if checkpoint.processes == 1 else f"in {checkpoint.processes} processes"
+        raise UsageError(
+            f"{run.path}: there are {processes.count()} processes now, but the run was trained {how}, and each step is "
+            f"of all of them; start it {how} again, or start a new run"
+        )
 
 
 def warn_of_other_circumstances(checkpoint: Checkpoint, device: str) -> None:

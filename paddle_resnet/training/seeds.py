@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from paddle_resnet import processes
 from paddle_resnet.console import logger
+from paddle_resnet.errors import UsageError
 from paddle_resnet.training.resuming import require_same_training
 from paddle_resnet.training.run_folder import RunFolder
 from paddle_resnet.training.train import train_or_resume
@@ -52,8 +54,14 @@ def train_seeds(whole: RunFolder, *, go_on: bool = False) -> list[RunFolder]:
         go_on: let what is in the folder go on instead, and train what is missing.
 
     Raises:
-        UsageError, RunFailure, Stopped: as `train.train` and `train.resume`.
+        UsageError: several processes were launched together; otherwise as `train.train` and `train.resume`.
+        RunFailure, Stopped: as these.
     """
+    if processes.launched().count > 1:
+        raise UsageError(
+            f"train.seeds {list(whole.config.train.seeds or ())}: several processes train one run; give each seed a "
+            "launch of its own, by train.seed and name"
+        )
     if go_on and whole.config_path.is_file():
         require_same_training(RunFolder.open(whole.path), whole.config)
     else:

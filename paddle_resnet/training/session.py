@@ -10,7 +10,7 @@ from logging.handlers import MemoryHandler
 
 import paddle
 
-from paddle_resnet import runtime
+from paddle_resnet import processes, runtime
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.training.run_folder import RunFolder
@@ -18,13 +18,30 @@ from paddle_resnet.training.run_folder import RunFolder
 
 @contextlib.contextmanager
 def session(config: Config) -> Iterator[tuple[str, MemoryHandler]]:
-    """What a training needs of the process: give the device, and where log lines wait for the run's folder."""
+    """What a training needs of the process: give the device, and where log lines wait for the run's folder.
+
+    What was launched together has joined within the block, and its first process alone says what it does.
+    """
     # Paddle keys an optimizer's state by names it numbers through the whole process: each run counts from 0.
     with paddle.utils.unique_name.guard(), _logging_to_memory() as lines:
         device = runtime.select_device(config.device)
-        logger.info("paddle %s on %s; %s", paddle.__version__, device, runtime.prepare_process())
-        runtime.seed_everything(config.train.seed)
-        yield device, lines
+        processes.join(device)
+        with _speaking(processes.is_first()):
+            logger.info("paddle %s on %s; %s", paddle.__version__, device, runtime.prepare_process())
+            runtime.seed_everything(config.train.seed)
+            yield device, lines
+
+
+@contextlib.contextmanager
+def _speaking(aloud: bool) -> Iterator[None]:
+    """Let log lines appear, or errors alone."""
+    level = logger.level
+    if not aloud:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager

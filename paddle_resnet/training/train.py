@@ -12,21 +12,22 @@ import numpy as np
 import paddle
 from paddle.callbacks import Callback, LRScheduler
 
-from paddle_resnet import runtime
+from paddle_resnet import processes, runtime
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
-from paddle_resnet.data import Normalize, ValidationLoader
+from paddle_resnet.data import Normalize
 from paddle_resnet.data.folder_report import report_pictures
 from paddle_resnet.errors import Stopped, UsageError
 from paddle_resnet.models import ImageClassifier
 from paddle_resnet.training import resuming
-from paddle_resnet.training.callbacks import Progress, Recorder
+from paddle_resnet.training.callbacks import NoCurves, Progress, Recorder
 from paddle_resnet.training.checkpoints import Checkpoints
 from paddle_resnet.training.course import BEGINNING, Course, put_back
 from paddle_resnet.training.ema import MovingAverage
+from paddle_resnet.training.following import FollowedRun, as_seen_here
 from paddle_resnet.training.interrupt import StopBetweenSteps
 from paddle_resnet.training.measures import SampleMeans
-from paddle_resnet.training.preparation import make_model, make_train_loader, open_training
+from paddle_resnet.training.preparation import make_model, make_train_loader, make_validation_loader, open_training
 from paddle_resnet.training.recipe import recipe_callbacks
 from paddle_resnet.training.resuming import Checkpoint
 from paddle_resnet.training.run_folder import RunFolder
@@ -42,6 +43,7 @@ def train(config: Config) -> RunFolder:
     """Train one network as `config` says, and return the run's folder.
 
     Nothing is written before device, data and weights have been found good. An earlier run of the name is set aside.
+    Processes that were launched together (`processes`) train it together.
 
     Raises:
         UsageError: device, data, model or weights are not what the config says, or it names several seeds
@@ -54,7 +56,12 @@ def train(config: Config) -> RunFolder:
             f"train.seeds {list(config.train.seeds)}: this trains one run, by train.seed; tools/train.py trains several"
         )
     with session(config) as (device, lines):
+        processes.require_alike({"the config": config.to_yaml(), str(config.run_folder): "begins"})
         splits, network = open_training(config)
+        if not processes.is_first():
+            run: RunFolder = FollowedRun(config.run_folder, config, splits)
+            _fit(run, network, device, None)
+            return run
         run, kept = RunFolder.create(config, splits)
         with run.alone():
             lines.setTarget(LogFile(run))
@@ -92,30 +99,44 @@ def train_or_resume(run: RunFolder) -> RunFolder:
 
 def _go_on(run: RunFolder) -> RunFolder:
     resuming.require_same_training(RunFolder.open(run.path), run.config)
-    with run.alone():
-        if run.is_trained:
-            logger.info("%s: finished, nothing is left to train", run.path)
-            return run
-        checkpoint = resuming.read_checkpoint(run)
-        with session(run.config) as (device, lines):
-            lines.setTarget(LogFile(run))
+    with session(run.config) as (device, lines):
+        processes.require_alike({"the config": run.config.to_yaml(), str(run.path): "goes on"})
+        run = as_seen_here(run)
+        with run.alone():
+            with processes.first_goes_ahead():
+                trained = run.is_trained
+                checkpoint = None if trained else resuming.read_checkpoint(run)
+            processes.require_alike({str(run.checkpoint_path("last")): (trained, checkpoint)})
+            if trained:
+                logger.info("%s: finished, nothing is left to train", run.path)
+                return run
+            if checkpoint is not None:
+                resuming.require_same_processes(run, checkpoint)
+            if processes.is_first():
+                lines.setTarget(LogFile(run))
             splits, network = open_training(run.config, with_weights=checkpoint is None)
-            run = RunFolder(run.path, run.config, splits)
+            run = type(run)(run.path, run.config, splits)
             if checkpoint is None:
                 logger.info("%s: no checkpoint yet, it begins again", run.path)
-                shutil.rmtree(run.vdl_path, ignore_errors=True)
             else:
                 resuming.require_same_data(run, checkpoint)
                 resuming.warn_of_other_circumstances(checkpoint, device)
                 epoch, step = checkpoint.position
                 logger.info("%s: goes on after epoch %d and %d steps of the next", run.path, epoch, step)
-            run.config.save(run.config_path)
+            if processes.is_first():
+                if checkpoint is None:
+                    shutil.rmtree(run.vdl_path, ignore_errors=True)
+                run.config.save(run.config_path)
             _fit(run, network, device, checkpoint)
     return run
 
 
 def _fit(run: RunFolder, network: ImageClassifier, device: str, checkpoint: Checkpoint | None) -> None:
     """Train the network through `paddle.Model.fit`, from the beginning or from a checkpoint."""
+    processes.require_alike({"the images": resuming.fingerprint(run.splits())})
+    if not processes.is_first():
+        _train(run, network, None, device, checkpoint)
+        return
     with contextlib.closing(VisualDLLog(run.vdl_path)) as visual_dl:
         if checkpoint is None:
             visual_dl.config(run.config.to_yaml())
@@ -124,20 +145,16 @@ def _fit(run: RunFolder, network: ImageClassifier, device: str, checkpoint: Chec
 
 
 def _train(
-    run: RunFolder, network: ImageClassifier, visual_dl: VisualDLLog, device: str, checkpoint: Checkpoint | None
+    run: RunFolder, network: ImageClassifier, visual_dl: VisualDLLog | None, device: str, checkpoint: Checkpoint | None
 ) -> None:
     config, splits, normalize = run.config, run.splits(), run.normalize()
     train_loader = make_train_loader(config, splits, normalize)
-    validation_loader = ValidationLoader(
-        splits.validation,
-        batch_size=config.train.batch_size,
-        image_size=config.data.image_size,
-        resize=splits.resize,
-        normalize=normalize,
-    )
+    validation_loader = make_validation_loader(config, splits, normalize)
     if config.model.pretrained is None:
         # Of a resumed run too: it also says which weights are not learned.
         whiten_stem(network, splits.train, splits.resize, config.data.image_size, normalize)
+    # Other hosts' processors may have rounded otherwise.
+    processes.take_from_first(list(network.state_dict().values()))
     average = MovingAverage(network, config.train.ema) if config.train.ema is not None else None
     if checkpoint is not None:
         checkpoint.put_into(network, average)
@@ -146,15 +163,20 @@ def _train(
     if checkpoint is not None:
         checkpoint.put_into_optimizer(model)
 
-    recorder, progress = Recorder(run, visual_dl, means, train_loader), Progress()
-    callbacks: list[Callback] = [progress, StepSeeds(config.train.seed), recorder]
+    recorder, progress = Recorder(run, visual_dl or NoCurves(), means, train_loader), Progress()
+    callbacks: list[Callback] = [progress] if processes.is_first() else []
+    callbacks += [StepSeeds(config.train.seed), recorder]
     if average is not None:
         callbacks.append(average)
     callbacks += recipe_callbacks(config, network, model._optimizer, train_loader, lambda: recorder.records)
 
     start = checkpoint.position if checkpoint is not None else BEGINNING
     parts = [*callbacks, train_loader, visual_dl]
-    about = {"trained_on": resuming.circumstances(device), "data": resuming.fingerprint(splits)}
+    about = {
+        "processes": processes.count(),
+        "trained_on": resuming.circumstances(device),
+        "data": resuming.fingerprint(splits),
+    }
     checkpoints = Checkpoints(run, recorder, parts, average, about, start)
     interrupt = StopBetweenSteps(checkpoints.save)
 
@@ -178,12 +200,19 @@ def _train(
                     callbacks=[LRScheduler(), course],
                 )
         except Stopped as stopped:
-            logger.info("%s; python tools/train.py --resume %s goes on from here", stopped, run.path)
+            logger.info("%s; %s tools/train.py --resume %s goes on from here", stopped, _started_by(), run.path)
             raise
         finally:
             progress.stop()
     _write_metrics(run, recorder, device)
     interrupt.stop_if_asked()
+
+
+def _started_by() -> str:
+    """How a run of as many processes is started."""
+    place = processes.here()
+    launcher = f"-m paddle.distributed.launch --nproc_per_node {place.count_on_host} " if place.count > 1 else ""
+    return f"python {launcher}".rstrip()
 
 
 def _write_metrics(run: RunFolder, recorder: Recorder, device: str) -> None:
@@ -196,6 +225,7 @@ def _write_metrics(run: RunFolder, recorder: Recorder, device: str) -> None:
             "paddle": paddle.__version__,
             "python": platform.python_version(),
             "device": device,
+            "processes": processes.count(),
             "process": str(runtime.prepare_process()),
         },
     )
