@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import paddle
 
 SECONDS_BETWEEN_LOOKS = 0.02
+LAUNCHERS_ENVIRONMENT = "/proc/{}/environ"
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ def set_by_user(variable: str) -> bool:
     if launched().count == 1:
         return True
     try:
-        given = Path(f"/proc/{os.getppid()}/environ").read_bytes()
+        given = Path(LAUNCHERS_ENVIRONMENT.format(os.getppid())).read_bytes()
     except OSError:
         return True
     return any(entry.startswith(f"{variable}=".encode()) for entry in given.split(b"\0"))

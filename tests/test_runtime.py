@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_resnet import machine, runtime
+from paddle_resnet import machine, processes, runtime
 from paddle_resnet.errors import UsageError
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -70,6 +70,23 @@ def test_a_variable_of_the_users_stands(anew, monkeypatch, variable):
 def test_threads_that_paddle_does_not_understand(anew, monkeypatch, value):
     monkeypatch.setenv("OMP_NUM_THREADS", value)
     assert f"OMP_NUM_THREADS={value} (set by you; not a number of threads, so Paddle takes 1)" in str(anew())
+
+
+@pytest.mark.parametrize(
+    ("given", "threads", "origin"),
+    [
+        (b"HOME=/", "1", "its share of the cores, of 2 processes"),
+        (b"HOME=/\0OMP_NUM_THREADS=3", "3", "set by you"),
+    ],
+)
+def test_processes_that_were_launched_together_share_the_cores(anew, monkeypatch, tmp_path, given, threads, origin):
+    """The launcher imports paddle, and so hands on OMP_NUM_THREADS, whether its user had set it or not."""
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    monkeypatch.setenv("PADDLE_LOCAL_SIZE", "2")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    (tmp_path / "environ").write_bytes(given)
+    monkeypatch.setattr(processes, "LAUNCHERS_ENVIRONMENT", str(tmp_path / "environ"))
+    assert f"OMP_NUM_THREADS={threads} ({origin})" in str(anew())
 
 
 def in_a_new_process(code: str, **environment: str) -> str:
@@ -149,6 +166,15 @@ def test_device_with_two_gpus(monkeypatch, name, expected):
     chosen = pretend_gpus(monkeypatch, 2)
     assert runtime.select_device(name) == expected
     assert chosen == [expected]
+
+
+def test_each_of_several_processes_has_its_own_gpu(monkeypatch):
+    chosen = pretend_gpus(monkeypatch, 4)
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+    monkeypatch.setenv("FLAGS_selected_gpus", "3")
+    assert [runtime.select_device(name) for name in ("auto", "gpu", "cpu")] == ["gpu:3", "gpu:3", "cpu"] == chosen
+    with pytest.raises(UsageError, match="device gpu:1: each of several processes has its own"):
+        runtime.select_device("gpu:1")
 
 
 def test_gpu_build_without_a_gpu_falls_back(monkeypatch):

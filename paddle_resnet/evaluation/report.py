@@ -31,7 +31,8 @@ def evaluate_run(
 ) -> Evaluation:
     """Measure the run's network on a whole split; write its figures, details and pictures.
 
-    Processes that trained the run together measure it together; the first one writes. `metrics.json` gets a section, named by `metrics_section`; the details go to `details_path`.
+    `metrics.json` gets a section, named by `metrics_section`; the details go to `details_path`. Processes that trained
+    the run together measure it together, and the first one writes.
 
     Args:
         run: the run's folder.
