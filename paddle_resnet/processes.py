@@ -184,11 +184,12 @@ def first_goes_ahead(*, on_host: bool = False) -> Iterator[None]:
 
 
 def require_alike(what: Mapping[str, Any]) -> None:
-    """See that all processes have the same of everything that `what` names.
+    """See that all processes have the same of everything that `what` names, once the last of them is here.
 
     Raises:
         UsageError: in every process, the first name whose value is not the same in all.
     """
+    wait_for_all()
     for name, value in what.items():
         checksum = zlib.crc32(repr(value).encode())
         if largest(checksum) != -largest(-checksum):

@@ -9,7 +9,6 @@ import pytest
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data import MemorySplit, Normalize, TrainLoader, ValidationLoader
 from paddle_resnet.data.loader import shares
-from paddle_resnet.errors import UsageError
 
 NORMALIZE = Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 AUGMENTS = {
@@ -70,8 +69,3 @@ def test_a_share_of_validation_has_its_images():
         for each in range(2)
     ]
     assert sorted(np.concatenate(labels)) == list(range(9))
-
-
-def test_fewer_validation_images_than_processes():
-    with pytest.raises(UsageError, match="2 validation images are too few for 3 processes"):
-        ValidationLoader(pictures(2), 10, 8, 8, NORMALIZE, 0, 3)

@@ -18,10 +18,12 @@ from distributed_checks import EPSILON, SHARES, normalised
 from onednn_reference import batch_norm
 from resumed_runs import differences, read_curves, steps_of_history
 
+from paddle_resnet import processes
 from paddle_resnet.config import Config
 from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import evaluate_run
 from paddle_resnet.training import RunFolder, resume, train, train_seeds
+from paddle_resnet.training.preparation import open_training
 from paddle_resnet.training.synchronous import scaled_learning_rate
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -197,6 +199,19 @@ def test_the_tool_goes_on_and_measures_each_test_image_once(folder, resumed):
     evaluation = evaluate_run(run)
     assert (together["images"], together["top1"]) == (TEST_IMAGES, evaluation.top1)
     assert together["loss"] == pytest.approx(evaluation.loss, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["train.accumulate=5"], "train.batch_size 55 x train.accumulate 5 x 2 processes are 550 images a step, but"),
+        (["data.validation_fraction=0.001"], "1 validation images are too few for 2 processes"),
+    ],
+)
+def test_too_few_images_for_all(tmp_path, monkeypatch, overrides, words):
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    with pytest.raises(UsageError, match=words):
+        open_training(config_for("early", tmp_path, *overrides))
 
 
 def test_the_learning_rate_grows_with_the_batch():

@@ -17,7 +17,6 @@ from paddle_resnet.data.mixing import mix_images, mix_labels
 from paddle_resnet.data.normalize import Normalize
 from paddle_resnet.data.sampling import balanced_order
 from paddle_resnet.data.splits import Indices, Pixels, Split
-from paddle_resnet.errors import UsageError
 
 Batch = list[paddle.Tensor]
 Task = TypeVar("Task")
@@ -158,16 +157,8 @@ class ValidationLoader:
         """Prepare the batches of `split`; the arguments are those of `TrainLoader`.
 
         Of several `processes`, each has other images, all of them together every image once, in as many batches as the
-        others, none of which is empty.
-
-        Raises:
-            UsageError: there are fewer images than processes.
+        others, none of which is empty (there are to be no fewer images than processes).
         """
-        if len(split) < processes:
-            raise UsageError(
-                f"{len(split)} validation images are too few for {processes} processes: hold out a larger share "
-                "(data.validation_fraction), or start fewer"
-            )
         self._split = split
         self._batches = shares(len(split), batch_size, process, processes)
         self._image_size = image_size

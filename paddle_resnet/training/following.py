@@ -27,4 +27,4 @@ class FollowedRun(RunFolder):
 
 def as_seen_here(run: RunFolder) -> RunFolder:
     """Return the run for this process: written by the first, read by the others."""
-    return run if processes.is_first() else FollowedRun(run.path, run.config, run._splits)
+    return run if processes.is_first() else FollowedRun(run.path, run.config)

@@ -25,6 +25,9 @@ def open_training(config: Config, *, with_weights: bool = True) -> tuple[Splits,
     """Open the images and build the network, with the weights it starts from unless they come from a checkpoint.
 
     Of several processes on a host, one opens them first: it may have to download them.
+
+    Raises:
+        UsageError: data, model or weights are not what the config says, or too few images for several processes.
     """
     with processes.first_goes_ahead(on_host=True):
         with download_bar("data") as report:
@@ -43,7 +46,32 @@ def open_training(config: Config, *, with_weights: bool = True) -> tuple[Splits,
         len(splits.test),
         len(splits.classes),
     )
+    _require_enough_images(config, splits)
     return splits, network
+
+
+def _images_a_step(config: Config) -> int:
+    """Of all pieces and all processes."""
+    return config.train.batch_size * config.train.accumulate * processes.count()
+
+
+def _require_enough_images(config: Config, splits: Splits) -> None:
+    """See that each of several processes has images of every batch; a single one takes fewer as they are.
+
+    Raises:
+        UsageError: there are too few.
+    """
+    step, count = _images_a_step(config), processes.count()
+    if count > 1 and step > len(splits.train):
+        raise UsageError(
+            f"train.batch_size {config.train.batch_size} x train.accumulate {config.train.accumulate} x {count} "
+            f"processes are {step} images a step, but there are {len(splits.train)}; lower train.batch_size"
+        )
+    if count > len(splits.validation):
+        raise UsageError(
+            f"{len(splits.validation)} validation images are too few for {count} processes: hold out a larger share "
+            "(data.validation_fraction), or start fewer"
+        )
 
 
 def make_train_loader(config: Config, splits: Splits, normalize: Normalize) -> TrainLoader:
@@ -51,17 +79,9 @@ def make_train_loader(config: Config, splits: Splits, normalize: Normalize) -> T
 
     Of several processes, each has its share of each piece: a single process with as large a batch would see the same
     pieces.
-
-    Raises:
-        UsageError: there are fewer images than all processes take for a step.
     """
     place = processes.here()
-    pieces = np.arange(config.train.accumulate * place.count * config.train.batch_size)
-    if place.count > 1 and len(pieces) > len(splits.train):
-        raise UsageError(
-            f"train.batch_size {config.train.batch_size} x train.accumulate {config.train.accumulate} x {place.count} "
-            f"processes are {len(pieces)} images a step, but there are {len(splits.train)}; lower train.batch_size"
-        )
+    pieces = np.arange(_images_a_step(config))
     share = pieces.reshape(config.train.accumulate, place.count, -1)[:, place.number].ravel()
     return TrainLoader(
         splits.train,
