@@ -21,7 +21,7 @@ from resumed_runs import differences, read_curves, steps_of_history
 from paddle_resnet import processes
 from paddle_resnet.config import Config
 from paddle_resnet.errors import UsageError
-from paddle_resnet.evaluation import evaluate_run
+from paddle_resnet.evaluation import Evaluation, NetworkScorer, measure_split
 from paddle_resnet.training import RunFolder, resume, train, train_seeds
 from paddle_resnet.training.preparation import open_training
 from paddle_resnet.training.synchronous import scaled_learning_rate
@@ -42,6 +42,7 @@ QUICK = [
     "train.scale_learning_rate=none",
 ]
 LENET = ["model.name=lenet", "data.image_size=16", "train.cpu_backend=native"]
+MUON = ["train.optimizer=muon", "train.clip_norm=1"]
 RUNS = {
     "plain": [
         *LENET,
@@ -53,9 +54,9 @@ RUNS = {
         "augment.cutout=4",
         "augment.erase=0.5",
     ],
-    "whole": ["model.name=resnet8", "train.sync_batch_norm=true", "train.optimizer=muon", "train.clip_norm=1"],
+    "whole": ["model.name=resnet8", "train.sync_batch_norm=true", "train.layer_decay=0.8", "train.learning_rate=0.001"],
     "early": [*LENET, "train.epochs=6", "train.patience=1", "train.learning_rate=1e-12"],
-    "through": ["model.name=resnet8", "model.dropout=0.3", "train.ema=0.9", "train.checkpoint_steps=2"],
+    "through": ["model.name=resnet8", "model.dropout=0.3", "train.ema=0.9", "train.checkpoint_steps=2", *MUON],
     "diverging": [*LENET, "train.learning_rate=1e30", "train.warmup=0"],
 }
 
@@ -145,9 +146,13 @@ def test_the_loss_is_that_of_one_process_with_as_large_a_batch(folder, tmp_path,
         np.testing.assert_allclose(list(epoch.values()), list(reference.values()), rtol=1e-5)
 
 
+def measured_alone(run: RunFolder, split: str) -> Evaluation:
+    return measure_split(run, NetworkScorer(run.load_network(), run.normalize()), split)
+
+
 def test_each_validation_image_is_counted_once(folder):
     run = RunFolder.open(folder / "whole")
-    evaluation = evaluate_run(run, split="validation")
+    evaluation = measured_alone(run, "validation")
     assert evaluation.images == VALIDATION_IMAGES
     assert run.metrics()["validation"]["top1"] == evaluation.top1
     assert run.metrics()["validation"]["loss"] == pytest.approx(evaluation.loss, rel=1e-6)
@@ -196,7 +201,7 @@ def test_the_tool_goes_on_and_measures_each_test_image_once(folder, resumed):
     assert differences(folder / "through", folder / "died") == []
     run = RunFolder.open(folder / "died")
     together = run.metrics()["test"]
-    evaluation = evaluate_run(run)
+    evaluation = measured_alone(run, "test")
     assert (together["images"], together["top1"]) == (TEST_IMAGES, evaluation.top1)
     assert together["loss"] == pytest.approx(evaluation.loss, rel=1e-6)
 
