@@ -221,6 +221,6 @@ def _in_one_line() -> Iterator[None]:
         yield
     except (RuntimeError, OSError, ValueError) as error:
         raise RunFailure(
-            f"process {_place.number} of {launched().count}: another one cannot be reached any more; why it ended, "
-            f"its own log says: {os.environ.get('PADDLE_LOG_DIR', 'log')}/workerlog.<number>"
+            f"process {launched().number} of {launched().count}: another one ended, or was not there within gloo's 30 "
+            f"seconds; its own log says why: {os.environ.get('PADDLE_LOG_DIR', 'log')}/workerlog.<number>"
         ) from error

@@ -38,7 +38,7 @@ def normalised():
     return [each.astype(np.float32) for each in (images, weight, bias, gradient)]
 
 
-def normalise(layer, channels_last):
+def normalise(layer, channels_last, dtype="float32"):
     """Let this process's images through the layer, and back; return results channels first."""
     axes = (0, 2, 3, 1) if channels_last else (0, 1, 2, 3)
     back = (0, 3, 1, 2) if channels_last else (0, 1, 2, 3)
@@ -47,7 +47,7 @@ def normalise(layer, channels_last):
     layer.weight.set_value(weight)
     layer.bias.set_value(bias)
     x = paddle.to_tensor(images[own].transpose(axes).copy(), stop_gradient=False)
-    y = layer(x)
+    y = layer(x.astype(dtype)).astype("float32")
     y.backward(paddle.to_tensor(gradient[own].transpose(axes).copy()))
     return {
         "output": y.numpy().transpose(back),
@@ -64,11 +64,13 @@ def normalisations():
     native = nn.Sequential(nn.BatchNorm2D(4, epsilon=EPSILON))
     synchronize_batch_norm(native, "cpu")
     results = {"native": normalise(native[0], False)}
-    if onednn.unavailable_reason("cpu") is None:
-        for name, kind in (("onednn", layers.SyncBatchNorm), ("onednn_relu", layers.SyncBatchNormReLU)):
-            layer = nn.BatchNorm2D(4, epsilon=EPSILON)
-            layer.__class__ = kind
-            results[name] = normalise(layer, True)
+    kinds = [("onednn", layers.SyncBatchNorm, "float32"), ("onednn_relu", layers.SyncBatchNormReLU, "float32")]
+    if onednn.bfloat16_unavailable_reason() is None:
+        kinds.append(("bfloat16", layers.SyncBatchNorm, "bfloat16"))
+    for name, kind, dtype in kinds if onednn.unavailable_reason("cpu") is None else ():
+        layer = nn.BatchNorm2D(4, epsilon=EPSILON)
+        layer.__class__ = kind
+        results[name] = normalise(layer, True, dtype)
     return {f"{name}.{part}": value for name, parts in results.items() for part, value in parts.items()}
 
 

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 from distributed_checks import EPSILON, SHARES, normalised
 from onednn_reference import batch_norm
@@ -24,6 +25,7 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import Evaluation, NetworkScorer, measure_split
 from paddle_resnet.training import RunFolder, resume, train, train_seeds
 from paddle_resnet.training.preparation import open_training
+from paddle_resnet.training.step_seeds import StepSeeds
 from paddle_resnet.training.synchronous import scaled_learning_rate
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -133,6 +135,23 @@ def test_batch_norm_over_all_processes_is_that_of_the_whole_batch(folder, name):
         np.testing.assert_allclose(sum(result[part] for result in results), gradients[place], rtol=1e-4, atol=1e-4)
 
 
+def test_in_bfloat16_it_is_so_to_its_eight_bits(folder):
+    results = normalised_by(folder, "bfloat16")
+    if not results[0]:
+        pytest.skip("this processor has no bfloat16")
+    images, weight, bias, gradient = (each.astype(np.float64) for each in normalised())
+    images, gradient = (
+        paddle.to_tensor(each).astype("bfloat16").astype("float64").numpy() for each in (images, gradient)
+    )
+    images, gradient = images.transpose(0, 2, 3, 1), gradient.transpose(0, 2, 3, 1)
+    output, gradients = batch_norm(images, weight, bias, None, EPSILON, False, lambda shape: gradient)
+    for own, result in zip(SHARES, results, strict=True):
+        np.testing.assert_allclose(result["output"].transpose(0, 2, 3, 1), output[own], atol=0.02, rtol=0.01)
+        largest = np.abs(gradients[0]).max((0, 1, 2))
+        errors = np.abs(result["x_gradient"].transpose(0, 2, 3, 1) - gradients[0][own])
+        assert (errors / largest).max() < 0.02
+
+
 @pytest.mark.parametrize("name", ["plain", "whole"])
 def test_the_loss_is_that_of_one_process_with_as_large_a_batch(folder, tmp_path, name):
     alone = train(config_for(name, tmp_path, "train.batch_size=110"))
@@ -217,6 +236,23 @@ def test_too_few_images_for_all(tmp_path, monkeypatch, overrides, words):
     monkeypatch.setattr(processes, "count", lambda: 2)
     with pytest.raises(UsageError, match=words):
         open_training(config_for("early", tmp_path, *overrides))
+
+
+def test_each_process_drops_other_features(monkeypatch):
+    def drawn():
+        seeds = StepSeeds(3)
+        seeds.set_params({"steps": 4})
+        seeds.on_epoch_begin(1)
+        seeds.on_train_batch_begin(2)
+        return paddle.rand([4]).numpy().tolist()
+
+    alone = drawn()
+    of_each = []
+    for number in range(3):
+        monkeypatch.setattr(processes, "here", lambda number=number: processes.Place(number, 3))
+        of_each.append(drawn())
+    assert of_each[0] == alone
+    assert of_each[0] != of_each[1] != of_each[2] != of_each[0]
 
 
 def test_the_learning_rate_grows_with_the_batch():
