@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -166,10 +167,19 @@ def wait_for_all() -> None:
     name = f"paddle_resnet/meeting/{_meetings}"
     with _in_one_line():
         store = core.create_or_get_global_tcp_store()
-        arrived = store.add(name, 1)
+        arrived = _add(store, name, 1)
         while arrived < _place.count:
             time.sleep(SECONDS_BETWEEN_LOOKS)
-            arrived = store.add(name, 0)
+            arrived = _add(store, name, 0)
+
+
+def _add(store: Any, name: str, number: int) -> int:
+    """Add to a number in the store; signals wait, as one that comes meanwhile would be taken for a lost connection."""
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        return store.add(name, number)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
 
 @contextlib.contextmanager

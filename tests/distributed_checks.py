@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -108,6 +109,20 @@ def ahead(folder):
         return file.exists()
 
 
+def waited_through_signals():
+    """Count the signals that come while the other process is waited for."""
+    caught = []
+    earlier = signal.signal(signal.SIGALRM, lambda number, frame: caught.append(number))
+    if processes.is_first():
+        time.sleep(0.3)
+    else:
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    processes.wait_for_all()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, earlier)
+    return len(caught)
+
+
 def signalled_at(step, signals):
     """Let the second process receive signals at the beginning of a step of the run."""
     original = StepSeeds.on_train_batch_begin
@@ -154,7 +169,7 @@ def main():
     processes.join(runtime.select_device("cpu"))
     number = processes.here().number
     np.savez(folder / f"normalisations.{number}.npz", **normalisations())
-    seen = {"messages": messages(), "ahead": ahead(folder), "ends": runs(folder)}
+    seen = {"messages": messages(), "ahead": ahead(folder), "signals": waited_through_signals(), "ends": runs(folder)}
     seen["messages"]["total"] = seen["messages"]["total"].tolist()
     (folder / f"seen.{number}.json").write_text(json.dumps(seen))
     try:

@@ -111,6 +111,10 @@ def test_sums_maxima_means_and_values_of_the_first(seen):
         assert each["ahead"]
 
 
+def test_signals_do_not_end_the_waiting_for_others(seen):
+    assert seen[1]["signals"] > 0
+
+
 def normalised_by(folder: Path, name: str) -> list[dict[str, np.ndarray]]:
     return [
         {key.partition(".")[2]: value for key, value in np.load(file).items() if key.startswith(f"{name}.")}

@@ -8,7 +8,7 @@ import paddle
 from paddle.autograd import PyLayer
 
 from paddle_resnet.models import sync_batch_norm as shared
-from paddle_resnet.onednn import functions, tensors
+from paddle_resnet.onednn import functions, plain_functions, tensors
 from paddle_resnet.onednn.normalization import NormalizationGeometry
 
 
@@ -77,8 +77,9 @@ class _SyncBatchNorm(PyLayer):
         x, weight, mean, variance, workspace = tensors.recall(ctx)
         of_x, of_weight, of_bias = functions.gradients(gradient, ctx.geometry, x, weight, mean, variance, workspace)
         along_variance, along_mean = shared.gradient_means(of_weight, of_bias, ctx.count)
-        deviation = paddle.sqrt(variance + ctx.geometry.epsilon)
-        slope = -weight * along_variance / (deviation * deviation)
-        offset = -weight * along_mean / deviation - slope * mean
-        whole = of_x.astype("float32") + (x.astype("float32") * slope + offset)
-        return tensors.select(ctx.wanted, whole.astype(of_x.dtype), of_weight, of_bias)
+        # The two terms are themselves a normalisation of x with another scale and shift.
+        factor = -weight / paddle.sqrt(variance + ctx.geometry.epsilon)
+        plain = ctx.geometry._replace(relu=False, for_backward=False)
+        given = functions.Statistics(mean, variance)
+        terms, _ = functions.normalize(x, factor * along_variance, factor * along_mean, given, plain)
+        return tensors.select(ctx.wanted, plain_functions.add(of_x, terms), of_weight, of_bias)
