@@ -134,7 +134,9 @@ class ModelConfig(Group):
         0.0, description="probability of dropping the last residual branch; earlier ones linearly less"
     )
     pretrained: str | None = Field(
-        None, description='null, "imagenet" (official weights), or a .pdparams, .pth, .pt or .safetensors file'
+        None,
+        description='null, "imagenet" (official weights), "cifar10" (weights in the package), or a .pdparams, .pth, '
+        ".pt or .safetensors file",
     )
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import gzip
-import io
 import os
 import pickle
 import socket
@@ -11,6 +10,7 @@ import tarfile
 
 import numpy as np
 import pytest
+from tiny_archives import cifar10_contents, cifar_batch, write_archive, write_cifar10
 
 from paddle_resnet.config import DataConfig
 from paddle_resnet.data import open_splits
@@ -20,42 +20,12 @@ from paddle_resnet.data.fashion_mnist import load_fashion_mnist, read_idx
 from paddle_resnet.errors import UsageError
 
 
-def cifar_batch(count, classes, labels_key, seed):
-    generator = np.random.default_rng(seed)
-    return {
-        b"data": generator.integers(0, 256, (count, 3072), dtype=np.uint8),
-        labels_key: [int(label) for label in np.arange(count) % classes],
-    }
-
-
-def cifar10_contents():
-    contents = {f"data_batch_{k}": cifar_batch(20, 10, b"labels", k) for k in (1, 2, 3, 4, 5)}
-    contents["test_batch"] = cifar_batch(30, 10, b"labels", 9)
-    contents["batches.meta"] = {b"label_names": [f"class{k}".encode() for k in range(10)]}
-    return contents
-
-
 def cifar100_contents():
     return {
         "train": {**cifar_batch(300, 100, b"fine_labels", 1), b"coarse_labels": [0] * 300},
         "test": cifar_batch(100, 100, b"fine_labels", 2),
         "meta": {b"fine_label_names": [f"fine{k}".encode() for k in range(100)]},
     }
-
-
-def write_archive(path, folder, contents):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w:gz", compresslevel=1) as archive:
-        for name, content in sorted(contents.items(), reverse=True):  # not in the order of the batches
-            blob = content if isinstance(content, bytes) else pickle.dumps(content, protocol=2)
-            info = tarfile.TarInfo(f"{folder}/{name}")
-            info.size = len(blob)
-            archive.addfile(info, io.BytesIO(blob))
-    return path
-
-
-def write_cifar10(root, contents=None):
-    return write_archive(root / "cifar-10-python.tar.gz", "cifar-10-batches-py", contents or cifar10_contents())
 
 
 def as_image(row):

@@ -2,11 +2,10 @@
 
 import contextlib
 import hashlib
-import http.server
 import socket
-import threading
 
 import pytest
+from loopback import serving
 
 from paddle_resnet.download import fetch
 from paddle_resnet.errors import RunFailure, UsageError
@@ -15,45 +14,11 @@ CONTENT = bytes(range(256)) * 4000  # 1,024,000 bytes
 MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT; the server object says how."""
-
-    def do_GET(self):
-        wanted = self.headers.get("Range")
-        self.server.ranges.append(wanted)
-        if self.path != "/file.bin":
-            return self.send_error(404)
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and self.server.knows_ranges else 0
-        if start >= len(CONTENT):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
-            self.end_headers()
-            return None
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(CONTENT) - start))
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}")
-        self.end_headers()
-        # A breaking server closes the connection after so many bytes.
-        end = min(len(CONTENT), start + self.server.break_after) if self.server.break_after else len(CONTENT)
-        self.wfile.write(CONTENT[start:end])
-        return None
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.ranges, server.knows_ranges, server.break_after = [], True, 0
-        server.url = f"http://127.0.0.1:{server.server_port}/file.bin"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving(CONTENT) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_a_file_arrives_whole_with_its_progress(server, tmp_path):

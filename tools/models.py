@@ -11,8 +11,9 @@ examples:
 Parameters are the trainable ones; the table has the design's own number of classes (1,000 for ImageNet's, else 10).
 GMACs (MMACs) are billions (millions) of multiply-adds of the convolutions and linear layers for one image of the given
 size, what many papers call FLOPs; biases, BatchNorm and additions are not counted. Layers are the convolutions and
-linear layers from image to logits, without those of the shortcuts (wide ResNets count these in their names). Weights
-are the official ones, "model.pretrained: imagenet" in a config. Shapes are NxCxHxW.
+linear layers from image to logits, without those of the shortcuts (wide ResNets count these in their names). Weights:
+ImageNet's are the official ones, "model.pretrained: imagenet" in a config; CIFAR-10's are in the package,
+"model.pretrained: cifar10", with their top-1 on the whole test split. Shapes are NxCxHxW.
 
 --netron serves until Ctrl-C; it needs: pip install -r requirements/onnx.txt (with Paddle 2.6: onnx_paddle2.txt).
 """
@@ -20,6 +21,7 @@ are the official ones, "model.pretrained: imagenet" in a config. Shapes are NxCx
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,8 +66,6 @@ def _show(arguments: argparse.Namespace) -> None:
 
 
 def _show_all() -> None:
-    from paddle.vision.models.resnet import model_urls
-
     from paddle_resnet.console import console
     from paddle_resnet.models import list_models, model_entry
 
@@ -75,8 +75,20 @@ def _show_all() -> None:
         image = _shape((entry.in_channels, entry.native_size, entry.native_size))
         summary = _summary(name, entry.native_size, entry.num_classes, entry.in_channels)
         figures = f"{summary.parameters:,}", _gmacs(summary.macs), str(summary.depth), image
-        table.add_row(name, *figures, "ImageNet" if name in model_urls else "")
+        table.add_row(name, *figures, ", ".join(_weights(name)))
     console.print(table)
+
+
+def _weights(name: str) -> Iterator[str]:
+    """Yield which weights there are."""
+    from paddle.vision.models.resnet import model_urls
+
+    from paddle_resnet.models import zoo_models, zoo_record
+
+    if name in model_urls:
+        yield "ImageNet"
+    if name in zoo_models():
+        yield f"CIFAR-10: {zoo_record(name).test_top1:.2%}"
 
 
 def _show_one(arguments: argparse.Namespace) -> None:

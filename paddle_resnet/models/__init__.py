@@ -7,11 +7,14 @@ from paddle_resnet.models.registry import ModelEntry, list_models, model_entry
 from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.models.weights import (
     LoadReport,
+    ZooRecord,
     convert_weights,
     load_pretrained,
     load_weights,
     read_state_dict,
     write_state_dict,
+    zoo_models,
+    zoo_record,
 )
 
 __all__ = [
@@ -20,6 +23,7 @@ __all__ = [
     "LoadReport",
     "ModelEntry",
     "ResNet",
+    "ZooRecord",
     "convert_weights",
     "count_parameters",
     "create_configured_model",
@@ -30,4 +34,6 @@ __all__ = [
     "model_entry",
     "read_state_dict",
     "write_state_dict",
+    "zoo_models",
+    "zoo_record",
 ]

@@ -38,8 +38,9 @@ def create_model(
         name: the network's name, for example ``"resnet20"``.
         num_classes: outputs of the head; None: the design's own (1,000 for ImageNet's, 10 for CIFAR's).
         in_channels: channels of the images; None: the design's own (3, but 1 for ``"resnet18_d2l"``).
-        pretrained: None for new weights, ``"imagenet"`` for the official ones, or the path of a weights file.
-            With another number of classes the head stays new; `load_pretrained` reports what was loaded.
+        pretrained: None for new weights, ``"imagenet"`` for the official ones, ``"cifar10"`` for those in the package
+            (`zoo_models` names their networks), or the path of a weights file. With another number of classes the head
+            stays new; `load_pretrained` reports what was loaded.
         stem: ``"imagenet"``, ``"cifar"``, ``"cifar_pool"``, ``"deep"`` or ``"whitening"``, see `ResNet`; None: the
             design's own.
         zero_init_residual: every residual block starts as its shortcut.

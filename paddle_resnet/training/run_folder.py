@@ -17,7 +17,7 @@ from paddle_resnet.config import Config
 from paddle_resnet.data import Normalize, Splits, open_splits
 from paddle_resnet.errors import UsageError
 from paddle_resnet.files import only_process, recover_folder, remove_leftovers, write_json, write_text
-from paddle_resnet.models import create_configured_model, load_weights
+from paddle_resnet.models import create_configured_model, load_weights, zoo_record
 
 Which = Literal["last", "best"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -133,6 +133,9 @@ class RunFolder:
         mean, std = self.splits().mean, self.splits().std
         if pretrained == "imagenet":
             mean, std = IMAGENET_MEAN, IMAGENET_STD
+        elif pretrained == "cifar10":
+            record = zoo_record(self.config.model.name)
+            mean, std = record.mean, record.std
         return Normalize(data.mean or mean, data.std or std)
 
     def load_network(self, which: Which = "best") -> nn.Layer:

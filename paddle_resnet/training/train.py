@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 from paddle.callbacks import Callback, LRScheduler
 
-from paddle_resnet import processes, runtime
+from paddle_resnet import machine, processes, runtime
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize
@@ -226,6 +226,7 @@ def _write_metrics(run: RunFolder, recorder: Recorder, device: str) -> None:
             "python": platform.python_version(),
             "device": device,
             "processes": processes.count(),
+            "processor": machine.processor().model,
             "process": str(runtime.prepare_process()),
         },
     )

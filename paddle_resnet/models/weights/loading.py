@@ -13,6 +13,7 @@ from paddle_resnet.models.weights.names import StoredWeights, in_paddle_names, n
 from paddle_resnet.models.weights.official import official_weights
 from paddle_resnet.models.weights.reading import read_state_dict
 from paddle_resnet.models.weights.report import LoadReport
+from paddle_resnet.models.weights.zoo import zoo_weights
 
 HEAD = ("fc.weight", "fc.bias")
 
@@ -32,23 +33,24 @@ def load_weights(
 
     Args:
         network: the network that takes the weights.
-        source: ``"imagenet"`` (the official weights of the network's model), the path of a ``.pdparams``, ``.pth``,
-            ``.pt`` or ``.safetensors`` file, or arrays by name. Arrays with PyTorch's names for BatchNorm's statistics
-            are taken as PyTorch's, with linear weights ``[out, in]``; all others as Paddle's.
+        source: ``"imagenet"`` (the official weights of the network's model), ``"cifar10"`` (those in the package),
+            the path of a ``.pdparams``, ``.pth``, ``.pt`` or ``.safetensors`` file, or arrays by name. Arrays with
+            PyTorch's names for BatchNorm's statistics are taken as PyTorch's, with linear weights ``[out, in]``; all
+            others as Paddle's.
         strict: everything must fit, except the head; False: what fits is copied, the report tells what does not.
         new_head: let the network keep its new head where the weights have none, or one for another number of classes.
         label: what messages call arrays that come from no file.
         report: called with (bytes so far, bytes in all) while official weights are downloaded.
 
     Raises:
-        UsageError: the file cannot be read, no official weights, or something is missing, unexpected or of another
-            shape.
+        UsageError: the file cannot be read, no official weights, none in the package, or something is missing,
+            unexpected or of another shape.
     """
     if isinstance(source, Mapping):
         arrays = dict(source)
         state = in_paddle_names(StoredWeights(arrays, names_of(arrays) or "paddle"))
     else:
-        path = official_weights(network.model_name, report) if source == "imagenet" else Path(source).expanduser()
+        path = _file(network.model_name, source, report)
         state, label = read_state_dict(path), str(path)
     comparison = _compare(network, state, label, new_head)
     if strict:
@@ -62,15 +64,25 @@ def load_weights(
 def load_pretrained(
     network: ImageClassifier, name: str, source: str | Path, *, report: download.Report | None = None
 ) -> LoadReport:
-    """Load the official ImageNet weights of the model `name` (source ``"imagenet"``), or a weights file (a path).
+    """Load weights of the model `name`, or a weights file.
 
-    Official weights are kept where Paddle keeps them, in ``~/.cache/paddle/hapi/weights/``. `report` is called with
-    (bytes so far, bytes in all) while they are downloaded.
+    Args:
+        network: the network that takes the weights.
+        name: the model's name.
+        source: ``"imagenet"``: the official ones, kept where Paddle keeps them, in ``~/.cache/paddle/hapi/weights/``;
+            ``"cifar10"``: those in the package; or a file's path.
+        report: called with (bytes so far, bytes in all) while official weights are downloaded.
 
     Raises:
-        UsageError: no official weights, no network, a damaged file, or weights that do not fit.
+        UsageError: no such weights for this model, no network, a damaged file, or weights that do not fit.
     """
-    return load_weights(network, official_weights(name, report) if source == "imagenet" else source)
+    return load_weights(network, _file(name, source, report))
+
+
+def _file(name: str, source: str | Path, report: download.Report | None) -> Path:
+    if source == "imagenet":
+        return official_weights(name, report)
+    return zoo_weights(name) if source == "cifar10" else Path(source).expanduser()
 
 
 def _compare(network: ImageClassifier, state: Mapping[str, np.ndarray], source: str, new_head: bool) -> LoadReport:

@@ -1,0 +1,44 @@
+#!/usr/bin/env python3
+# ruff: noqa: E402, T201
+"""Put a finished CIFAR-10 run into the package, for "model.pretrained: cifar10".
+
+python docs/experiments/put_into_zoo.py output/resnet20_cifar10 --data "CIFAR-10 (JPEG copy)"
+
+Writes paddle_resnet/models/weights/cifar10/<network>.safetensors, the weights of checkpoints/best (of a run with
+train.ema, the average), and <network>.json beside it, with what the run's config.yaml and metrics.json say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from paddle_resnet import runtime
+
+runtime.import_paddle()
+
+from paddle_resnet.errors import PaddleResNetError
+from paddle_resnet.models.weights import zoo
+from paddle_resnet.training import RunFolder
+from paddle_resnet.training.publish import publish
+
+
+def main() -> None:
+    """Parse the arguments and publish."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    parser.add_argument("--data", required=True, metavar="TEXT", help="which edition of the images it was trained on")
+    arguments = parser.parse_args()
+    try:
+        record = publish(RunFolder.open(arguments.run), arguments.data)
+    except PaddleResNetError as error:
+        sys.exit(f"error: {error}")
+    print(f"{zoo.weights_path(record.model)}: {zoo.weights_path(record.model).stat().st_size:,} bytes")
+    print(f"{record.model} on {record.data}: test top-1 {record.test_top1:.2%} on {record.test_images} images")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""A finished run's weights into the package, with the record that its own files give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from paddle_resnet import machine
+from paddle_resnet.config import Config
+from paddle_resnet.errors import UsageError
+from paddle_resnet.files import sha256_of, write_text
+from paddle_resnet.models import ZooRecord, create_model, load_weights, write_state_dict
+from paddle_resnet.models.weights import zoo
+from paddle_resnet.training.run_folder import RunFolder
+
+
+def publish(run: RunFolder, data: str) -> ZooRecord:
+    """Put the best checkpoint of a run on CIFAR-10 into `zoo.FOLDER`, in the place of the network's earlier weights.
+
+    Args:
+        run: trained from scratch and measured on the test split, as `tools/train.py` leaves it.
+        data: which edition of the images it saw, in words: its config cannot tell.
+
+    Returns:
+        The record, as it was written beside the weights.
+
+    Raises:
+        UsageError: the run is of other images, began with weights of another, is not finished or not measured, or its
+            network is not as `create_model` makes it by its name alone.
+        RunFailure: the files cannot be written.
+    """
+    config, metrics = run.config, run.metrics()
+    _require_publishable(run, metrics)
+    name = config.model.name
+    network = create_model(name)
+    load_weights(network, run.checkpoint_path("best") / "model.pdparams", new_head=False)
+    # Read before anything is written: the run's images may be missing.
+    classes, normalize = run.classes(), run.normalize()
+    weights = zoo.weights_path(name)
+    write_state_dict(weights, {key: tensor.numpy() for key, tensor in network.state_dict().items()})
+    environment = metrics["environment"]
+    record = ZooRecord(
+        model=name,
+        data=data,
+        classes=classes,
+        mean=normalize.mean,
+        std=normalize.std,
+        test_top1=metrics["test"]["top1"],
+        test_images=metrics["test"]["images"],
+        validation_top1=metrics["validation"]["top1"],
+        seed=config.train.seed,
+        epochs=metrics["train"]["epochs"],
+        seconds=metrics["train"]["seconds"],
+        # Earlier runs do not say: they are published where they were trained.
+        machine=f"{environment.get('processor', machine.processor().model)}, {environment['process']}",
+        paddle=environment["paddle"],
+        sha256=sha256_of(weights),
+        recipe=_without_folders(config),
+    )
+    write_text(zoo.record_path(name), record.model_dump_json(indent=2) + "\n")
+    return record
+
+
+def _require_publishable(run: RunFolder, metrics: dict[str, Any]) -> None:
+    source, model = run.config.data.source, run.config.model
+    if source != "cifar10":
+        raise UsageError(f"{run.path}: data.source is {source}; the package holds weights of cifar10 alone")
+    if model.pretrained is not None:
+        raise UsageError(f"{run.path}: began with {model.pretrained}; what is published was trained from scratch")
+    if model.stem is not None:
+        raise UsageError(f"{run.path}: model.stem is {model.stem}; a name in the package means the design's own")
+    if not run.is_trained:
+        raise UsageError(f"{run.path}: is not finished; go on with tools/train.py --resume {run.path}")
+    if metrics.get("test", {}).get("checkpoint") != "best":
+        raise UsageError(f"{run.path}: its best checkpoint is not measured yet: tools/eval.py {run.path}")
+
+
+def _without_folders(config: Config) -> dict[str, Any]:
+    """Leave out where this machine keeps data and runs."""
+    data = config.data.model_copy(update={"root": None})
+    return config.model_copy(update={"data": data, "output": Path("output")}).model_dump(mode="json")
