@@ -44,7 +44,8 @@ def server(tmp_path, monkeypatch):
 
 @pytest.fixture
 def train(tmp_path, monkeypatch, capsys):
-    """Run tools/train.py in this process; return its exit code and standard error."""
+    """Run tools/train.py in this process, without its figures; return its exit code and standard error."""
+    monkeypatch.setattr("paddle_resnet.evaluation.figures.draw_figures", lambda *arguments: [])
 
     def run() -> tuple[int, str]:
         overrides = [part for override in [*OVERRIDES, f"output={tmp_path}"] for part in ("-o", override)]

@@ -70,7 +70,8 @@ def test_shipped_weights_answer_as_well_as_they_say():
     pixels, labels = images_of_test(zoo_record(SHIPPED[0]).classes, per_class=100)
     for name in SHIPPED:
         record = zoo_record(name)
-        scorer = NetworkScorer(create_model(name, pretrained="cifar10"), Normalize(record.mean, record.std))
+        normalize = Normalize(record.mean, record.std)
+        scorer = NetworkScorer(create_model(name, pretrained="cifar10"), normalize, flip=record.flip)
         top1 = np.mean(np.concatenate([scorer.scores(part).argmax(1) for part in np.split(pixels, 4)]) == labels)
         margin = 4 * (record.test_top1 * (1 - record.test_top1) / len(labels)) ** 0.5
         assert abs(top1 - record.test_top1) < margin
@@ -89,18 +90,16 @@ def images_of_test(classes, per_class):
     return np.stack(pixels), np.array(labels)
 
 
-def test_an_installed_package_has_them(monkeypatch, tmp_path):
-    """By setuptools' own account of what a wheel takes from the package's folder."""
+@pytest.mark.filterwarnings("ignore")  # setuptools' own, about what pyproject.toml may say some day
+def test_a_wheel_takes_them_along():
+    """By the patterns that setuptools reads out of pyproject.toml."""
     setuptools = pytest.importorskip("setuptools", reason="setuptools, which builds the package, is not installed")
-    monkeypatch.chdir(PROJECT)
     distribution = setuptools.Distribution()
-    distribution.parse_config_files(["pyproject.toml"])
-    command = distribution.get_command_obj("build_py")
-    command.build_lib = str(tmp_path)
-    command.finalize_options()
-    found = command.find_data_files("paddle_resnet.models.weights", "paddle_resnet/models/weights")
-    here = {str(path.relative_to(PROJECT)) for path in zoo.FOLDER.glob("*")}
-    assert {str(Path(path)) for path in found} == here
+    distribution.parse_config_files([str(PROJECT / "pyproject.toml")])
+    patterns = distribution.package_data["paddle_resnet.models.weights"]
+    folder = PROJECT / "paddle_resnet" / "models" / "weights"
+    for path in (zoo.weights_path("resnet20"), zoo.record_path("resnet20")):
+        assert any(path.relative_to(folder).match(pattern) for pattern in patterns)
 
 
 # --- how a run comes into it
@@ -118,6 +117,7 @@ def run(tmp_path, monkeypatch):
             "data": {"source": "cifar10", "root": str(tmp_path), "verify": False, "mean": [0.4, 0.5, 0.6]},
             "model": {"name": "resnet8"},
             "train": {"seed": 5, "epochs": 4},
+            "evaluation": {"flip": True},
         }
     )
     run, _ = RunFolder.create(config)
@@ -159,6 +159,7 @@ def test_the_record_says_what_the_runs_files_say(run):
         "std": [0.2470, 0.2435, 0.2616],
         "test_top1": 0.7,
         "test_images": 30,
+        "flip": True,
         "validation_top1": 0.75,
         "seed": 5,
         "epochs": 3,

@@ -47,6 +47,7 @@ def publish(run: RunFolder, data: str) -> ZooRecord:
         std=normalize.std,
         test_top1=metrics["test"]["top1"],
         test_images=metrics["test"]["images"],
+        flip=config.evaluation.flip,
         validation_top1=metrics["validation"]["top1"],
         seed=config.train.seed,
         epochs=metrics["train"]["epochs"],

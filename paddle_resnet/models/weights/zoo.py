@@ -30,6 +30,7 @@ class ZooRecord(BaseModel):
         std: of each channel in 0..1, by which they are divided then.
         test_top1: on the whole test split, measured once; a fraction.
         test_images: how many those are.
+        flip: whether `test_top1` is of answers that are the mean over an image and its mirror image.
         validation_top1: of the epoch that these weights are of, which it was chosen by; a fraction.
         seed: of the run.
         epochs: of training.
@@ -49,6 +50,7 @@ class ZooRecord(BaseModel):
     std: PerChannel
     test_top1: float
     test_images: int
+    flip: bool
     validation_top1: float
     seed: int
     epochs: int
