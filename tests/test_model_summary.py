@@ -1,5 +1,6 @@
 """Multiply-adds, depth and shapes against published figures, sums by hand and the real networks' answers."""
 
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.models import BatchNorm, create_model, model_entry, onnx_file, registry
 from paddle_resnet.models.blocks import Fork
 from paddle_resnet.models.summary import summarize
+from paddle_resnet.models.weights import zoo
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -149,15 +151,24 @@ def rows_of(output):
     return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
 
 
-def test_the_table_has_every_name(tool, monkeypatch):
+RECORD = {
+    **{"model": "resnet20", "data": "CIFAR-10", "classes": [], "mean": [0, 0, 0], "std": [1, 1, 1], "recipe": {}},
+    **{"test_top1": 0.9123, "test_images": 10_000, "flip": False, "validation_top1": 0.9, "seed": 0, "epochs": 1},
+    **{"seconds": 1, "machine": "", "paddle": "3.3.1", "sha256": ""},
+}
+
+
+def test_the_table_has_every_name(tool, monkeypatch, tmp_path):
     few = {name: registry._ENTRIES[name] for name in ("resnet18", "resnet18_d2l", "resnet20")}
     monkeypatch.setattr(registry, "_ENTRIES", few)
+    monkeypatch.setattr(zoo, "FOLDER", tmp_path)
+    zoo.record_path("resnet20").write_text(json.dumps(RECORD))
     code, out, _ = tool()
     rows = rows_of(out)
     assert code == 0
     assert list(rows) == list(few)
     assert rows["resnet18"] == ["11,689,512", "1.81", "18", "3x224x224", "ImageNet"]
-    assert rows["resnet20"] == ["269,722", "0.0406", "20", "3x32x32", ""]
+    assert rows["resnet20"] == ["269,722", "0.0406", "20", "3x32x32", "CIFAR-10: 91.23%"]
     assert rows["resnet18_d2l"][3] == "1x224x224"
 
 
