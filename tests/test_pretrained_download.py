@@ -73,6 +73,12 @@ def assert_begins_with(server: FileServer, tmp_path: Path) -> None:
     assert network.fc.weight.shape == [64, 10]
 
 
+def test_the_main_config_asks_for_official_weights():
+    model = Config.load(PROJECT / "configs" / "resnet18_cifar10.yaml").model
+    assert (model.name, model.pretrained) == ("resnet18", "imagenet")
+    assert model.name in official.model_urls
+
+
 def test_a_connection_that_is_cut_is_resumed_and_the_file_serves_offline(server, train, tmp_path):
     half = len(server.content) // 2
     server.break_after, server.requests_answered = half, 1
