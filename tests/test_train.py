@@ -59,6 +59,7 @@ def test_history_and_metrics_agree(run):
     assert metrics["validation"] == {"epoch": best.epoch, "loss": best.validation_loss, "top1": best.validation_top1}
     assert metrics["train"]["epochs"] == 2
     assert metrics["environment"]["device"] == "cpu"
+    assert metrics["environment"]["processor"] in Path("/proc/cpuinfo").read_text()
 
 
 @pytest.mark.parametrize("which", ["best", "last"])
