@@ -56,20 +56,19 @@ def _fixed(values: Amounts) -> NDArray[np.int32]:
 
 def by_tables(images: Pixels, tables: Pixels) -> Pixels:
     """Replace levels: uint8 ``[n, h, w, 3]`` by each picture's table ``[n, 256]``, or one a channel ``[n, 3, 256]``."""
-    return tables.ravel().take(_table_places(images, tables.size // (256 * len(images))))
+    result = np.empty_like(images)
+    for image, target, table in zip(images, result, tables, strict=True):
+        if table.ndim == 1:
+            target[:] = _by_table(image, table)
+        else:
+            for channel, own in enumerate(table):
+                target[..., channel] = _by_table(image[..., channel], own)
+    return result
 
 
-def histograms(images: Pixels) -> NDArray[np.int64]:
-    """Count each channel's levels, ``[n, 3, 256]``."""
-    count, _, _, channels = images.shape
-    places = _table_places(images, channels).ravel()
-    return np.bincount(places, minlength=count * channels * 256).reshape(count, channels, 256)
-
-
-def _table_places(images: Pixels, tables: int) -> NDArray[np.intp]:
-    """Where each level stands in so many tables a picture, one after another."""
-    begin = np.arange(0, len(images) * tables * 256, 256, dtype=np.intp)
-    return images + begin.reshape(len(images), 1, 1, tables)
+def _by_table(levels: Pixels, table: Pixels) -> Pixels:
+    """``table[levels]``, in half of the time: by bytes, where numpy makes an index of eight bytes for each."""
+    return np.frombuffer(levels.tobytes().translate(table.tobytes()), np.uint8).reshape(levels.shape)
 
 
 def blend(others: NDArray[np.generic], images: NDArray[np.generic], factors: Amounts) -> Pixels:
@@ -109,7 +108,7 @@ def stretching_tables(images: Pixels) -> Pixels:
 
 def equalizing_tables(images: Pixels) -> Pixels:
     """Tables after which each channel's levels are about equally frequent, ``[n, 3, 256]``, in whole numbers."""
-    counts = histograms(images)
+    counts = _histograms(images)
     levels = np.arange(256)
     greatest = 255 - (counts[..., ::-1] > 0).argmax(axis=-1)[..., np.newaxis]
     total = counts.sum(axis=-1, keepdims=True)
@@ -117,3 +116,10 @@ def equalizing_tables(images: Pixels) -> Pixels:
     below = counts.cumsum(axis=-1) - counts
     tables = np.minimum((step // 2 + below) // np.maximum(step, 1), 255)
     return np.where(step > 0, tables, levels).astype(np.uint8)
+
+
+def _histograms(images: Pixels) -> NDArray[np.int64]:
+    """How often each channel has each level, ``[n, 3, 256]``."""
+    count, _, _, channels = images.shape
+    begin = np.arange(0, count * channels * 256, 256).reshape(count, 1, 1, channels)
+    return np.bincount((images + begin).ravel(), minlength=count * channels * 256).reshape(count, channels, 256)

@@ -33,6 +33,10 @@ WIDEST_SHIFT = 32
 """Pixels: a whole image of CIFAR, for which the paper gives it. A smaller image is never shifted further than whole."""
 
 
+PIXELS_TOGETHER = 1 << 13
+"""Pixels of the images that are changed at once: what is computed of them on the way fits a core's cache."""
+
+
 class Distortions(NamedTuple):
     """What was drawn for the images of a batch."""
 
@@ -55,10 +59,12 @@ def draw_distortions(count: int, generator: np.random.Generator) -> Distortions:
 
 def distort(images: Pixels, distortions: Distortions) -> None:
     """Change uint8 images ``[n, S, S, 3]`` in place; what moves in from outside the image is black."""
+    together = max(1, PIXELS_TOGETHER // (images.shape[1] * images.shape[2]))
     for number, change in enumerate(OPERATIONS):
-        of_these = np.flatnonzero(distortions.operations == number)
-        if len(of_these) and change is not _identity:
-            images[of_these] = change(images[of_these], distortions.amounts[of_these])
+        places = np.flatnonzero(distortions.operations == number)
+        for start in range(0, len(places) if change is not _identity else 0, together):
+            some = places[start : start + together]
+            images[some] = change(images[some], distortions.amounts[some])
 
 
 def _identity(images: Pixels, amounts: Amounts) -> Pixels:
