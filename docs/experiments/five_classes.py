@@ -6,9 +6,10 @@
 
 FOLDER holds train/<class>/* and test/<class>/* of CIFAR-10's ten classes. The first five by name are learned once,
 from all of their images. Of the other five, each seed draws 50 images a class, and a new network learns them in three
-ways, with one recipe and as many steps: from scratch, fine-tuned, and its last layer alone. Each way's learning rate is the best of --rates by training images that no reported run can draw. The weights are those of the
-last step: the 5 of 50 images a class that are held out, as in any run, are too few to choose an epoch. Each reported
-run is measured once on the whole test split of its five classes. Given again, the command goes on where it stopped.
+ways, with one recipe and as many steps: from scratch, fine-tuned, and its last layer alone. Each way's learning rate
+is the best of --rates by training images that no reported run can draw. The weights are those of the last step: the 5
+of 50 images a class that are held out, as in any run, are too few to choose an epoch. Each reported run is measured
+once on the whole test split of its five classes. Given again, the command goes on where it stopped.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ WIDEST_SHIFT = 32
 """Pixels: a whole image of CIFAR, for which the paper gives it. A smaller image is never shifted further than whole."""
 
 
-PIXELS_TOGETHER = 1 << 13
+PIXELS_TOGETHER = 1 << 16
 """Pixels of the images that are changed at once: what is computed of them on the way fits a core's cache."""
 
 
