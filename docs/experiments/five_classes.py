@@ -107,7 +107,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=40, metavar="N", help="of each run on the few images")
     parser.add_argument("--images", type=int, default=50, metavar="N", help="a class; a tenth of them is held out")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="two or more")
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.01, 0.03, 0.1, 0.3], metavar="RATE")
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.01, 0.03, 0.1], metavar="RATE")
     arguments = parser.parse_args()
     if len(arguments.seeds) < 2:
         parser.error("--seeds: a spread needs two or more")
