@@ -25,13 +25,13 @@ from paddle_resnet.data.picture_operations import (
 from paddle_resnet.data.splits import Indices, Pixels
 
 LEVELS = np.arange(256, dtype=np.uint8)
+"""A table that changes nothing."""
 
 STRENGTHS = 31
 """Strengths 0 to 30, of which 30 is the range's end."""
 
 WIDEST_SHIFT = 32
 """Pixels: a whole image of CIFAR, for which the paper gives it. A smaller image is never shifted further than whole."""
-
 
 PIXELS_TOGETHER = 1 << 16
 """Pixels of the images that are changed at once: what is computed of them on the way fits a core's cache."""
