@@ -1,10 +1,11 @@
-"""Random erasing and TrivialAugment, against the papers' ranges and by numpy."""
+"""Random erasing and TrivialAugment, against the papers' ranges, by numpy and by Pillow."""
 
 from __future__ import annotations
 
 import numpy as np
 import paddle
 import pytest
+from PIL import Image, ImageEnhance, ImageOps
 from scipy.stats import chisquare, kstest, uniform
 
 from paddle_resnet.config import AugmentConfig
@@ -139,6 +140,49 @@ def test_shear_turn_and_sharpness():
     # Pillow's smoothing gives the middle 5 of 13 parts: 52 levels above the rest become 20.
     assert softened[0, 8, 8, 0] == pytest.approx(110 + 0.01 * 32, abs=1)
     assert sharpened[0, 8, 8, 0] == pytest.approx(142 + 0.99 * 32, abs=1)
+
+
+PILLOWS = {
+    "shear_x": lambda image, amount: moved(image, 1, 0.99 * amount, 0, 0, 1, 0),
+    "shear_y": lambda image, amount: moved(image, 1, 0, 0, 0.99 * amount, 1, 0),
+    "translate_x": lambda image, amount: moved(image, 1, 0, int(image.width * amount), 0, 1, 0),
+    "translate_y": lambda image, amount: moved(image, 1, 0, 0, 0, 1, int(image.height * amount)),
+    "rotate": lambda image, amount: image.rotate(135 * amount),
+    "brightness": lambda image, amount: ImageEnhance.Brightness(image).enhance(1 + 0.99 * amount),
+    "colour": lambda image, amount: ImageEnhance.Color(image).enhance(1 + 0.99 * amount),
+    "contrast": lambda image, amount: ImageEnhance.Contrast(image).enhance(1 + 0.99 * amount),
+    "sharpness": lambda image, amount: ImageEnhance.Sharpness(image).enhance(1 + 0.99 * amount),
+    "posterize": lambda image, amount: ImageOps.posterize(image, 8 - round(6 * abs(amount))),
+    "solarize": lambda image, amount: ImageOps.solarize(image, round(255 * (1 - abs(amount)))),
+    "autocontrast": lambda image, amount: ImageOps.autocontrast(image),
+    "equalize": lambda image, amount: ImageOps.equalize(image),
+}
+
+
+def moved(image, *coefficients):
+    return image.transform(image.size, Image.Transform.AFFINE, coefficients)
+
+
+@pytest.mark.parametrize("side", [16, 27])
+@pytest.mark.parametrize("name", PILLOWS)
+def test_an_operation_on_many_images_is_pillows_on_each(name, side):
+    images = noise(6, side)
+    images[1] = 200  # one colour
+    images[2] = np.arange(side, dtype=np.uint8)[:, None, None] + 90  # few levels, each as often
+    images[3, :, : side // 2] //= 4
+    for strength in range(-30, 31):
+        amount = strength / 30
+        expected = [np.asarray(PILLOWS[name](Image.fromarray(image), amount)) for image in images]
+        np.testing.assert_array_equal(changed(name, amount, images), np.stack(expected))
+
+
+def test_each_image_of_a_batch_has_its_own_operation_and_amount():
+    images, drawn = noise(60, 16), draw_distortions(60, np.random.default_rng(2))
+    together = images.copy()
+    distort(together, drawn)
+    for place, (operation, amount) in enumerate(zip(drawn.operations, drawn.amounts, strict=True)):
+        alone = changed(NAMES[operation], amount, images[place : place + 1])[0]
+        np.testing.assert_array_equal(together[place], alone)
 
 
 def test_operations_strengths_and_directions_are_uniform():

@@ -69,7 +69,7 @@ class Augment:
         self._image_size = image_size
         self._mean_level = [255 * value for value in mean]
         self.needs_host = config.trivial_augment
-        """Whether `on_host` alone can make the changes: Pillow makes some of them."""
+        """Whether `on_host` alone can make the changes."""
 
     def __call__(self, images: paddle.Tensor, generator: np.random.Generator, size: int | None = None) -> paddle.Tensor:
         """Draw changes and make them: ``[n, h, w, 3]`` to float32 levels 0..255 on the device, ``[n, S, S, 3]``.

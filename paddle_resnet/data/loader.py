@@ -33,8 +33,8 @@ class TrainLoader:
     An epoch that was stopped goes on with the generator's state of its beginning, which `state_dict` has, and with
     `first_batch` set: what is drawn for the batches before is drawn again, and no image of theirs is read.
 
-    For a CPU the changes are made on the host, by the prefetching thread; for a GPU they are made there, unless Pillow
-    has to make some of them (TrivialAugment). Mixup and cutmix come last, on the device.
+    For a CPU the changes are made on the host, by the prefetching thread; for a GPU they are made there, unless some of
+    them are made by the host alone (TrivialAugment). Mixup and cutmix come last, on the device.
     """
 
     def __init__(

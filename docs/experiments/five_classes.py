@@ -1,0 +1,225 @@
+#!/usr/bin/env python3
+# ruff: noqa: E402, T201
+"""Learn five classes from 50 images each, from scratch and from weights that learned five other classes.
+
+    python docs/experiments/five_classes.py --data FOLDER --output output/five_classes
+
+FOLDER holds train/<class>/* and test/<class>/* of CIFAR-10's ten classes. The first five by name are learned once,
+from all of their images. Of the other five, each seed draws 50 images a class, and a new network learns them in two
+ways, with one recipe and as many steps: from scratch, and fine-tuned, all of it. Each way's learning rate is the best
+of --rates by training images that no reported run can draw. The weights are those of the last step: the 5 of 50
+images a class that are held out, as in any run, are too few to choose an epoch. Each reported run is measured once on
+the whole test split of its five classes. Given again, the command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import numpy as np
+
+from paddle_resnet import console, runtime
+
+runtime.import_paddle()
+
+from paddle_resnet.config import Config
+from paddle_resnet.evaluation import NetworkScorer, measure_split
+from paddle_resnet.files import write_json
+from paddle_resnet.lessons.spread import Spread
+from paddle_resnet.models import read_state_dict, write_state_dict
+from paddle_resnet.training import RunFolder, train_or_resume
+
+SCRATCH, TUNED = "from scratch", "fine-tuned"
+WAYS = (SCRATCH, TUNED)
+
+FIRST_SEED = 0
+RATES_SEED = 100
+RATES_IMAGES = 1000
+"""The last ones of each class, of which the runs that choose the rates draw what they learn and are measured on."""
+RATES_MEASURED = 200
+"""A class."""
+
+RECIPE = {"weight_decay": 5e-4, "warmup": 0.1, "cpu_precision": "auto"}
+PRETRAINING = {**RECIPE, "batch_size": 128, "learning_rate": 0.2, "seed": FIRST_SEED}
+LEARNING = {**RECIPE, "batch_size": 32}
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is trained; the attributes are the command's arguments."""
+
+    data: Path
+    output: Path
+    model: str
+    pretrain_epochs: int
+    epochs: int
+    images: int
+    seeds: list[int]
+    rates: list[float]
+
+    @property
+    def classes(self) -> tuple[list[str], list[str]]:
+        """The first half of the classes by name, and the second."""
+        names = sorted(entry.name for entry in (self.data / "train").iterdir())
+        return names[: len(names) // 2], names[len(names) // 2 :]
+
+
+def main() -> None:
+    """Train whatever is missing, print the tables, and write every figure to ``results.json``."""
+    study = Study(**vars(_arguments()))
+    console.show_lines()
+    weights, first_top1 = _pretrain(study)
+    by_rate = {way: _top1_by_rate(study, way, weights) for way in WAYS}
+    # The first of equal ones.
+    rates = {way: max(top1, key=lambda rate: top1[rate]) for way, top1 in by_rate.items()}
+    top1: dict[str, list[float]] = {way: [] for way in WAYS}
+    for seed in study.seeds:
+        root = _images_of_seed(study, seed)
+        for way in WAYS:
+            top1[way].append(_learn(study, f"seed_{seed}", root, seed, way, rates[way], weights))
+    results = {
+        "classes": dict(zip(("first", "then"), study.classes, strict=True)),
+        **{name: getattr(study, name) for name in ("model", "pretrain_epochs", "epochs", "images", "seeds")},
+        "first_test_top1": first_top1,
+        "top1_by_rate": {way: {f"{rate:g}": value for rate, value in by_rate[way].items()} for way in WAYS},
+        "rates": rates,
+        "test_top1": top1,
+    }
+    write_json(study.output / "results.json", results)
+    print(f"The first five classes: test top-1 {first_top1:.2%}\n")
+    for line in (*_lines_of_rates(by_rate), "", *_lines_of_results(study, rates, top1)):
+        print(line)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="train/<class>/*, test/<class>/*")
+    parser.add_argument("--output", type=Path, default=Path("output/five_classes"), metavar="FOLDER")
+    parser.add_argument("--model", default="resnet20", metavar="NAME")
+    parser.add_argument("--pretrain-epochs", type=int, default=6, metavar="N")
+    parser.add_argument("--epochs", type=int, default=40, metavar="N", help="of each run on the few images")
+    parser.add_argument("--images", type=int, default=50, metavar="N", help="a class; a tenth of them is held out")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="two or more")
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.01, 0.03, 0.1], metavar="RATE")
+    arguments = parser.parse_args()
+    if len(arguments.seeds) < 2:
+        parser.error("--seeds: a spread needs two or more")
+    return arguments
+
+
+def _pretrain(study: Study) -> tuple[Path, float]:
+    """Learn all images of the first classes; return the file of the weights and the test top-1.
+
+    The file has no last layer: weights of as many classes would bring theirs along, of other classes.
+    """
+    root = study.output / "images" / "pretraining"
+    for name in study.classes[0]:
+        for split in ("train", "test"):
+            _link(study.data / split / name, root / split / name)
+    recipe = {**PRETRAINING, "epochs": study.pretrain_epochs}
+    run, top1 = _trained(study, "pretraining", root, {"train": recipe}, "best")
+    weights = study.output / "pretrained.safetensors"
+    if not weights.is_file():
+        state = read_state_dict(run.checkpoint_path("best") / "model.pdparams")
+        write_state_dict(weights, {name: array for name, array in state.items() if not name.startswith("fc.")})
+    return weights, top1
+
+
+def _top1_by_rate(study: Study, way: str, weights: Path) -> dict[float, float]:
+    """Learn images set apart for this at each rate; return the top-1 on others of them."""
+    root = study.output / "images" / "rates"
+    for name in study.classes[1]:
+        shuffled = _shuffled(_pictures(study, name)[-RATES_IMAGES:], RATES_SEED)
+        _link_all(shuffled[: study.images], root / "train" / name)
+        _link_all(shuffled[study.images :][:RATES_MEASURED], root / "test" / name)
+    return {rate: _learn(study, f"rate_{rate:g}", root, RATES_SEED, way, rate, weights) for rate in study.rates}
+
+
+def _images_of_seed(study: Study, seed: int) -> Path:
+    """Draw so many training images of each new class, none that the choice of rates can see; link the whole test."""
+    root = study.output / "images" / f"seed_{seed}"
+    for name in study.classes[1]:
+        _link_all(_shuffled(_pictures(study, name)[:-RATES_IMAGES], seed)[: study.images], root / "train" / name)
+        _link(study.data / "test" / name, root / "test" / name)
+    return root
+
+
+def _learn(study: Study, prefix: str, root: Path, seed: int, way: str, rate: float, weights: Path) -> float:
+    """Learn the images of `root` in one way; return the top-1 on its whole test split."""
+    recipe = {**LEARNING, "epochs": study.epochs, "seed": seed, "learning_rate": rate}
+    values: dict[str, dict[str, Any]] = {"train": recipe}
+    if way == TUNED:
+        values["model"] = {"pretrained": str(weights)}
+    return _trained(study, f"{prefix}-{way.replace(' ', '_')}", root, values, "last")[1]
+
+
+def _trained(
+    study: Study, name: str, root: Path, values: dict[str, dict[str, Any]], checkpoint: Literal["best", "last"]
+) -> tuple[RunFolder, float]:
+    """Train and test what is not yet; return the run and its test top-1."""
+    config = Config.from_values(
+        {
+            "name": name,
+            "output": str(study.output),
+            "device": "cpu",
+            "data": {"source": "image_folder", "root": str(root), "image_size": 32},
+            "augment": {"pad": 4, "flip": True},
+            "model": {"name": study.model, **values.get("model", {})},
+            "train": values["train"],
+        }
+    )
+    run = train_or_resume(RunFolder(config.run_folder, config))
+    if "test" not in run.metrics():
+        scorer = NetworkScorer(run.load_network(checkpoint), run.normalize())
+        run.update_metrics("test", {**measure_split(run, scorer).summary(), "checkpoint": checkpoint})
+    return run, run.metrics()["test"]["top1"]
+
+
+def _lines_of_rates(by_rate: dict[str, dict[float, float]]) -> Iterator[str]:
+    rates = list(by_rate[SCRATCH])
+    yield f"| top-1 by learning rate | {' | '.join(f'{rate:g}' for rate in rates)} |"
+    yield "|---" * (len(rates) + 1) + "|"
+    for way, top1 in by_rate.items():
+        yield f"| {way} | {' | '.join(f'{100 * top1[rate]:.1f}' for rate in rates)} |"
+
+
+def _lines_of_results(study: Study, rates: dict[str, float], top1: dict[str, list[float]]) -> Iterator[str]:
+    seeds = " | ".join(f"seed {seed}" for seed in study.seeds)
+    yield f"| test top-1 | rate | {seeds} | mean ± standard deviation | minus from scratch (95% interval) |"
+    yield "|---" * (len(study.seeds) + 4) + "|"
+    for way, values in top1.items():
+        gains = [one - other for one, other in zip(values, top1[SCRATCH], strict=True)]
+        gain = "" if way == SCRATCH else Spread.of(gains).points()
+        runs = " | ".join(f"{100 * value:.2f}" for value in values)
+        yield f"| {way} | {rates[way]:g} | {runs} | {Spread.of(values).percent()} | {gain} |"
+
+
+def _pictures(study: Study, name: str) -> list[Path]:
+    return sorted((study.data / "train" / name).iterdir())
+
+
+def _shuffled(pictures: Sequence[Path], seed: int) -> list[Path]:
+    return [pictures[place] for place in np.random.default_rng(seed).permutation(len(pictures))]
+
+
+def _link_all(pictures: Sequence[Path], folder: Path) -> None:
+    for picture in pictures:
+        _link(picture, folder / picture.name)
+
+
+def _link(picture: Path, link: Path) -> None:
+    """Make a symbolic link, unless it is there."""
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if not link.is_symlink():
+        link.symlink_to(picture.resolve())
+
+
+if __name__ == "__main__":
+    main()
