@@ -223,6 +223,9 @@ class TrainConfig(Group):
     checkpoint_steps: Positive | None = Field(
         None, description="write checkpoints/last after each so many steps of an epoch as well; null: by time alone"
     )
+    histogram_steps: Positive | None = Field(
+        None, description="histograms of all weights and gradients in VisualDL at every so many steps; null: none"
+    )
 
     @field_validator("seeds")
     @classmethod
@@ -237,6 +240,9 @@ class EvaluationConfig(Group):
 
     flip: bool = Field(
         False, description="average the probabilities of each image and of its mirror image; takes twice the time"
+    )
+    embeddings: Annotated[Integer, Field(ge=0, le=10_000)] = Field(
+        1000, description="of so many images of a measured split, the features before the last layer in VisualDL"
     )
 
 

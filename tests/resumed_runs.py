@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -17,6 +19,14 @@ from paddle_resnet.training import RunFolder
 
 OF_TIME = {"images_per_second", "seconds"}
 """Columns of ``history.csv`` that differ from one run to the next."""
+
+VALUES: dict[str, Callable[[Any], Any]] = {
+    "scalar": lambda record: record.value,
+    "histogram": lambda record: (list(record.histogram.hist), list(record.histogram.bin_edges)),
+    "image": lambda record: record.image.encoded_image_string,
+    "hyper_parameters": lambda record: (str(record.hparam.hparamInfos), str(record.hparam.metricInfos)),
+}
+"""What a record holds, by VisualDL's kinds."""
 
 
 def differences(reference: Path, resumed: Path) -> list[str]:
@@ -51,9 +61,16 @@ def steps_of_history(run: RunFolder) -> list[dict[str, float]]:
     return rows
 
 
-def read_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Step and value of each point in VisualDL's one file of a folder, by tag, without the speed."""
+def read_curves(folder: Path) -> dict[str, list[tuple[int, Any]]]:
+    """Step and value of each record in VisualDL's one file of a folder, by tag, without times and without texts.
+
+    Values are numbers for curves, the two lists of a histogram, an image's file and a run's hyper-parameters.
+    """
     (file,) = folder.iterdir()
     reader = LogReader(file_path=str(file))
-    tags = [tag for tag in reader.get_tags()["scalar"] if tag != "epoch/images per second"]
-    return {tag: [(point.id, point.value) for point in reader.get_data("scalar", tag)] for tag in tags}
+    curves: dict[str, list[tuple[int, Any]]] = {}
+    for kind, value in VALUES.items():
+        for tag in reader.get_tags().get(kind, []):
+            curves[tag] = [(record.id, value(record)) for record in reader.get_data(kind, tag)]
+    curves.pop("epoch/images per second", None)
+    return curves

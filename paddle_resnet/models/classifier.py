@@ -115,8 +115,12 @@ class ImageClassifier(nn.Layer):
 
         Together they are all that `count_parameters` counts.
         """
-        groups = [list(_learned(layers)) for layers in self._sections().values()]
-        return [group for group in groups if group]
+        return list(self.named_layer_groups().values())
+
+    def named_layer_groups(self) -> dict[str, list[paddle.Tensor]]:
+        """The `layer_groups` by name: ``"stem"``, the stages' names, ``"head"``."""
+        groups = {name: list(_learned(layers)) for name, layers in self._sections().items()}
+        return {name: group for name, group in groups.items() if group}
 
     def _sections(self) -> dict[str, list[nn.Layer]]:
         """The layers by the part they belong to, from the images to the head."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from rich.progress import TextColumn
 from paddle_resnet.console import console, logger, progress_bar
 from paddle_resnet.data import TrainLoader
 from paddle_resnet.errors import RunFailure
+from paddle_resnet.training.hyper_parameters import hyper_parameters
 from paddle_resnet.training.measures import SampleMeans
 from paddle_resnet.training.run_folder import EpochRecord, RunFolder
 
@@ -80,6 +82,12 @@ class Curves(Protocol):
     def epoch(self, record: EpochRecord) -> None:
         """Log an epoch's means."""
 
+    def hyper_parameters(self, values: Mapping[str, float | str]) -> None:
+        """Give the run its line among the runs."""
+
+    def best(self, epoch: int, record: EpochRecord) -> None:
+        """Log which record is the best by validation after `epoch` epochs."""
+
 
 class NoCurves:
     """Where a process draws them that is not the first."""
@@ -88,6 +96,12 @@ class NoCurves:
         """Nothing."""
 
     def epoch(self, record: EpochRecord) -> None:
+        """Nothing."""
+
+    def hyper_parameters(self, values: Mapping[str, float | str]) -> None:
+        """Nothing."""
+
+    def best(self, epoch: int, record: EpochRecord) -> None:
         """Nothing."""
 
 
@@ -189,6 +203,10 @@ class Recorder(Callback):
         self.records.append(record)
         self._run.write_history(self.records)
         self._visual_dl.epoch(record)
+        if record.epoch == 1:
+            # Not earlier: VisualDL complains of figures that it does not find.
+            self._visual_dl.hyper_parameters(hyper_parameters(self._run.config))
+        self._visual_dl.best(record.epoch, self.best)
         logger.info(
             "epoch %d/%d  train: loss %.4f, top-1 %.2f%%  validation: loss %.4f, top-1 %.2f%%  %.0f images/s, %.1f s%s",
             record.epoch,

@@ -1,9 +1,11 @@
-"""A VisualDL file that a resumed run goes on with."""
+"""VisualDL's files: one that a resumed run goes on with, and one that is written anew, whole or not at all."""
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +14,22 @@ from visualdl import LogWriter
 from paddle_resnet.errors import RunFailure
 
 SECONDS_BETWEEN_FLUSHES = 10.0
+STAGED = "staged"
+"""The name of a file in the making, which VisualDL passes over."""
 
 
 class RecordFile:
     """Appends records to a file in VisualDL's format: each a length (uint64, little-endian) and a protocol buffer.
 
     VisualDL's own writer appends from a thread, which a full disk ends; the training then waits for it for ever.
+    Whole records are written: a server that has read a part of one misunderstands all that follows.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)
+        self._waiting = bytearray()
         self._flushed = time.monotonic()
 
     def get_filename(self) -> str:
@@ -37,10 +43,7 @@ class RecordFile:
             RunFailure: the file cannot be written.
         """
         data = record.SerializeToString()
-        try:
-            self._file.write(struct.pack("<Q", len(data)) + data)
-        except OSError as error:
-            raise self._failure(error) from error
+        self._waiting += struct.pack("<Q", len(data)) + data
         if time.monotonic() - self._flushed > SECONDS_BETWEEN_FLUSHES:
             self.flush()
 
@@ -52,9 +55,10 @@ class RecordFile:
         """
         self._flushed = time.monotonic()
         try:
-            self._file.flush()
+            while self._waiting:
+                del self._waiting[: self._file.write(self._waiting)]
         except OSError as error:
-            raise self._failure(error) from error
+            raise RunFailure(f"{self._path}: cannot be written ({error.strerror or error})") from error
 
     def size(self) -> int:
         """Bytes of the file, everything added so far included."""
@@ -75,25 +79,61 @@ class RecordFile:
             RunFailure: the file cannot be written.
         """
         try:
+            self.flush()
+        finally:
             self._file.close()
-        except OSError as error:
-            raise self._failure(error) from error
-
-    def _failure(self, error: OSError) -> RunFailure:
-        return RunFailure(f"{self._path}: cannot be written ({error.strerror or error})")
 
 
-class ResumableWriter(LogWriter):
-    """VisualDL's `LogWriter` on a `RecordFile`: the one that is in the folder already, or a new one."""
+class RecordWriter(LogWriter):
+    """VisualDL's `LogWriter` on a `RecordFile`."""
 
-    def __init__(self, folder: Path) -> None:
-        """Open the folder's file."""
-        # VisualDL shows the last file of a folder, by name.
-        earlier = sorted(folder.glob("vdlrecords.*.log"))
-        self.file = RecordFile(earlier[-1] if earlier else folder / f"vdlrecords.{int(time.time()):010d}.log")
-        super().__init__(str(folder))
+    def __init__(self, path: Path) -> None:
+        """Append to the file at `path`."""
+        self.file = RecordFile(path)
+        super().__init__(str(path.parent))
 
     def _get_file_writer(self) -> RecordFile:
         """Where `LogWriter`'s methods put their records."""
         self._file_writer = self._all_writers[self._logdir] = self.file
         return self.file
+
+
+def open_records(folder: Path) -> RecordWriter:
+    """Go on with the file that is in the folder already, or begin one."""
+    earlier = _files_of(folder)
+    return RecordWriter(earlier[-1] if earlier else folder / _name(0))
+
+
+def replace_records(folder: Path, write: Callable[[LogWriter], None]) -> None:
+    """Let `write` fill a new file that VisualDL shows in the place of the folder's earlier one, whole or not at all.
+
+    The earlier one is emptied and not removed: a running server has it open, and answers nothing any more once a file
+    is gone.
+
+    Raises:
+        RunFailure: it cannot be written; the earlier one is left as it was.
+    """
+    staged, earlier = folder / STAGED, _files_of(folder)
+    staged.unlink(missing_ok=True)
+    try:
+        with contextlib.closing(RecordWriter(staged)) as writer:
+            write(writer)
+        staged.rename(folder / _name(1 + max(map(_number, earlier), default=0)))
+    finally:
+        staged.unlink(missing_ok=True)
+    for path in earlier:
+        path.write_bytes(b"")
+
+
+def _files_of(folder: Path) -> list[Path]:
+    """VisualDL's files of a folder; it shows the last one, by name."""
+    return sorted(folder.glob("vdlrecords.*.log"))
+
+
+def _name(least: int) -> str:
+    """Name a file as VisualDL does, by the time, but by `least` at least."""
+    return f"vdlrecords.{max(least, int(time.time())):010d}.log"
+
+
+def _number(path: Path) -> int:
+    return int(path.name.split(".")[1])

@@ -32,9 +32,11 @@ MAY_CHANGE = {
     "data.memory_mb",
     "train.checkpoint_minutes",
     "train.checkpoint_steps",
+    "train.histogram_steps",
     "evaluation.flip",
+    "evaluation.embeddings",
 }
-"""Keys that say where a run lies and how it is read, saved and evaluated, but not what it learns."""
+"""Keys that say where a run lies and how it is read, saved, watched and evaluated, but not what it learns."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from paddle_resnet.training.run_folder import RunFolder
 from paddle_resnet.training.session import LogFile, session, without_paddles_warnings
 from paddle_resnet.training.step_seeds import StepSeeds
 from paddle_resnet.training.visual_dl import VisualDLLog, image_grid
+from paddle_resnet.training.watching import watching_callbacks
 from paddle_resnet.training.whitening import whiten_stem
 
 GRID_IMAGES = 32
@@ -169,6 +170,8 @@ def _train(
     if average is not None:
         callbacks.append(average)
     callbacks += recipe_callbacks(config, network, model._optimizer, train_loader, lambda: recorder.records)
+    if visual_dl is not None:
+        callbacks += watching_callbacks(config.train, network, visual_dl)
 
     start = checkpoint.position if checkpoint is not None else BEGINNING
     parts = [*callbacks, train_loader, visual_dl]

@@ -1,4 +1,4 @@
-"""A run's curves, pictures and config in VisualDL.
+"""What a training writes for VisualDL: curves, histograms, pictures, config and hyper-parameters.
 
 Training and validation are two runs (``vdl/train``, ``vdl/validation``) with the same tags: VisualDL draws them in one
 chart.
@@ -6,21 +6,29 @@ chart.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from paddle_resnet.console import logger
-from paddle_resnet.training.record_file import ResumableWriter
+from paddle_resnet.training.record_file import open_records
 from paddle_resnet.training.run_folder import EpochRecord
+
+BUCKETS = 30
+"""Of a histogram; VisualDL's own 10 hide the shape of what is near 0."""
+
+BEST = ["selected/top-1", "selected/loss", "selected/epoch"]
+"""What the page of hyper-parameters shows beside them, of the best epoch by validation. The test split is not there:
+what is chosen by it is no longer measured by it."""
 
 
 class VisualDLLog:
     """Writes one run's VisualDL files; values by epoch count from 1, values by step from 0."""
 
     def __init__(self, folder: Path) -> None:
-        self._train = ResumableWriter(folder / "train")
-        self._validation = ResumableWriter(folder / "validation")
+        self._train = open_records(folder / "train")
+        self._validation = open_records(folder / "validation")
 
     def state_dict(self) -> dict[str, int]:
         """The sizes of the files, which only grow."""
@@ -44,6 +52,30 @@ class VisualDLLog:
         """Log one training step: the loss that is minimised (label smoothing included) and the learning rate."""
         self._train.add_scalar("step/loss", loss, step)
         self._train.add_scalar("step/learning rate", learning_rate, step)
+
+    def rates(self, step: int, rates: Mapping[str, float]) -> None:
+        """Log the learning rate of each part of the network at one training step."""
+        for part, rate in rates.items():
+            self._train.add_scalar(f"learning rate/{part}", rate, step)
+
+    def histogram(self, tag: str, values: np.ndarray, step: int) -> None:
+        """Log how `values`, of any shape, are distributed; those that are NaN or infinite are left out."""
+        finite = values[np.isfinite(values)]
+        if finite.size:
+            # In float32, numpy finds no bins between values that differ in their last digits.
+            self._train.add_histogram(tag, finite.astype(np.float64), step, buckets=BUCKETS)
+
+    def hyper_parameters(self, values: Mapping[str, float | str]) -> None:
+        """Give the run its line on VisualDL's page of hyper-parameters; `best` gives the figures beside them.
+
+        They stand in the file of those figures: VisualDL looks for them nowhere else.
+        """
+        self._validation.add_hparams(dict(values), BEST)
+
+    def best(self, epoch: int, record: EpochRecord) -> None:
+        """Log which record is the best by validation after `epoch` epochs."""
+        for tag, value in zip(BEST, (record.validation_top1, record.validation_loss, record.epoch), strict=True):
+            self._validation.add_scalar(tag, value, epoch)
 
     def epoch(self, record: EpochRecord) -> None:
         """Log an epoch's means."""
