@@ -173,6 +173,7 @@ def test_evaluate_run_measures_the_whole_test_split(run):
         "samples_test.png",
         "confusion_matrix_test.png",
         "mistakes_test.png",
+        "precision_recall_test.png",
     }
 
 

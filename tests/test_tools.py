@@ -58,6 +58,7 @@ def test_quickstart_measures_the_whole_test_split_and_exports(quick_run):
     assert len(list((quick_run / "samples").glob("*.png"))) == 10
     assert {path.name for path in (quick_run / "figures").iterdir()} == {
         "learning_curves.png", "samples_test.png", "confusion_matrix_test.png", "mistakes_test.png",
+        "precision_recall_test.png",
     }  # fmt: skip
 
 
@@ -239,7 +240,8 @@ def test_predict_of_a_text_named_jpg_is_one_line(tool, quick_run, tmp_path):
 @pytest.fixture
 def without_figures(monkeypatch):
     """Figures take longer than all the rest."""
-    monkeypatch.setattr("paddle_resnet.evaluation.figures.draw_figures", lambda *arguments: [])
+    for draw in ("draw_figures", "draw_history"):
+        monkeypatch.setattr(f"paddle_resnet.evaluation.figures.{draw}", lambda *arguments: [])
 
 
 def test_train_stops_goes_on_and_ends(tool, tmp_path, monkeypatch, without_figures):

@@ -74,12 +74,18 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _test_once(run: RunFolder) -> None:
-    """Measure a trained run on the test split, unless it was; several processes do so together."""
+    """Measure a trained run on the test split, unless it was, and show its mistakes on the validation split.
+
+    Several processes do so together.
+    """
     from paddle_resnet import processes
-    from paddle_resnet.evaluation import evaluate_run
+    from paddle_resnet.evaluation import evaluate_run, show_validation_mistakes
 
     tested = bool(processes.largest(processes.is_first() and "test" in run.metrics()))
-    evaluation = None if tested else evaluate_run(run, split="test")
+    evaluation = None
+    if not tested:
+        show_validation_mistakes(run)
+        evaluation = evaluate_run(run, split="test")
     if not processes.is_first():
         return
     if evaluation is None:

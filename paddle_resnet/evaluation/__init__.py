@@ -1,7 +1,7 @@
 """Evaluation: a whole split measured, its report and its figures."""
 
 from paddle_resnet.evaluation.measure import ClassResult, Evaluation, NetworkScorer, Scorer, measure
-from paddle_resnet.evaluation.report import evaluate_run, measure_split, metrics_section
+from paddle_resnet.evaluation.report import evaluate_run, measure_split, metrics_section, show_validation_mistakes
 
 __all__ = [
     "ClassResult",
@@ -12,4 +12,5 @@ __all__ = [
     "measure",
     "measure_split",
     "metrics_section",
+    "show_validation_mistakes",
 ]

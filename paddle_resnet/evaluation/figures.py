@@ -2,52 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from paddle_resnet.evaluation.confusion_matrix import draw_confusion_matrix
 from paddle_resnet.evaluation.drawing import save_figure
 from paddle_resnet.evaluation.learning_curves import draw_learning_curves
 from paddle_resnet.evaluation.measure import Evaluation
 from paddle_resnet.evaluation.pictures import choose_mistakes, choose_samples, draw_mistakes, draw_samples
+from paddle_resnet.evaluation.precision_recall import draw_precision_recall
 
 if TYPE_CHECKING:
     from paddle_resnet.data import Split
     from paddle_resnet.training.run_folder import RunFolder
+OF_A_SPLIT = ("samples", "confusion_matrix", "mistakes", "precision_recall")
 
 
-def draw_figures(run: RunFolder, split_name: str, evaluation: Evaluation) -> list[Path]:
-    """Draw the run's figures into its `figures/`: samples, learning curves, confusion matrix, confident mistakes.
+def draw_figures(
+    run: RunFolder, split_name: str, evaluation: Evaluation, figures: Sequence[str] = OF_A_SPLIT
+) -> list[Path]:
+    """Draw figures of a measured split into the run's `figures/`: ``<figure>_<split>.png``.
+
+    Args:
+        run: the run's folder.
+        split_name: "train", "validation" or "test".
+        evaluation: of that split.
+        figures: names out of `OF_A_SPLIT`.
 
     Returns:
-        The files written. A run without a history (not a single epoch done) has no learning curves.
+        The files written.
     """
     split: Split = getattr(run.splits(), split_name)
-    name = run.config.name
-    drawn = {
-        f"samples_{split_name}.png": _samples(split, evaluation, f"{name}: {split_name} images"),
-        f"confusion_matrix_{split_name}.png": partial(
-            draw_confusion_matrix, evaluation.confusion, evaluation.classes, f"{name}: {split_name} images"
-        ),
-        f"mistakes_{split_name}.png": _mistakes(split, evaluation, f"{name}: most confident mistakes, {split_name}"),
+    title = f"{run.config.name}: {split_name} images"
+    draws = {
+        "samples": partial(_samples, split, evaluation, title),
+        "confusion_matrix": partial(draw_confusion_matrix, evaluation.confusion, evaluation.classes, title),
+        "mistakes": partial(_mistakes, split, evaluation, f"{run.config.name}: most confident mistakes, {split_name}"),
+        "precision_recall": partial(draw_precision_recall, evaluation, title),
     }
-    history = run.history()
-    if history:
-        drawn["learning_curves.png"] = partial(draw_learning_curves, history, f"{name}: learning curves")
-    for file, draw in drawn.items():
-        save_figure(run.figures_path / file, draw)
-    return [run.figures_path / file for file in drawn]
+    files = [run.figures_path / f"{figure}_{split_name}.png" for figure in figures]
+    for figure, file in zip(figures, files, strict=True):
+        save_figure(file, draws[figure])
+    return files
 
 
-def _samples(split: Split, evaluation: Evaluation, title: str) -> partial:
+def draw_history(run: RunFolder) -> list[Path]:
+    """Draw the run's learning curves into its `figures/`; a run without a history (not one epoch done) has none."""
+    history, file = run.history(), run.figures_path / "learning_curves.png"
+    if not history:
+        return []
+    save_figure(file, partial(draw_learning_curves, history, f"{run.config.name}: learning curves"))
+    return [file]
+
+
+def _samples(split: Split, evaluation: Evaluation, title: str) -> Figure:
     chosen = choose_samples(np.asarray(split.labels), len(evaluation.classes))
-    return partial(draw_samples, split.batch(chosen), evaluation.labels[chosen], evaluation.classes, title)
+    return draw_samples(split.batch(chosen), evaluation.labels[chosen], evaluation.classes, title)
 
 
-def _mistakes(split: Split, evaluation: Evaluation, title: str) -> partial:
+def _mistakes(split: Split, evaluation: Evaluation, title: str) -> Figure:
     chosen = choose_mistakes(evaluation)
     images = split.batch(chosen) if len(chosen) else np.zeros((0, 1, 1, 3), np.uint8)
-    return partial(draw_mistakes, images, chosen, evaluation, title)
+    return draw_mistakes(images, chosen, evaluation, title)

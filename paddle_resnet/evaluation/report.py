@@ -16,6 +16,8 @@ from paddle_resnet.files import write_json
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from paddle import nn
+
     from paddle_resnet.training.run_folder import RunFolder, Which
 
 SPLITS = ("train", "validation", "test")
@@ -29,7 +31,7 @@ Progress = Callable[[int, int], None]
 def evaluate_run(
     run: RunFolder, split: str = "test", checkpoint: Which = "best", progress: Progress | None = None
 ) -> Evaluation:
-    """Measure the run's network on a whole split; write its figures, details and pictures.
+    """Measure the run's network on a whole split; write its figures, details and pictures, these for VisualDL too.
 
     `metrics.json` gets a section, named by `metrics_section`; the details go to `details_path`. Processes that trained
     the run together measure it together, and the first one writes.
@@ -43,17 +45,44 @@ def evaluate_run(
     Raises:
         UsageError: the run has no such split or checkpoint.
     """
-    from paddle_resnet.evaluation.figures import draw_figures
+    from paddle_resnet.evaluation.figures import draw_figures, draw_history
+    from paddle_resnet.evaluation.visual_dl import write_visual_dl
 
     _check_split(split)
-    scorer = NetworkScorer(run.load_network(checkpoint), run.normalize(), flip=run.config.evaluation.flip)
-    evaluation = measure_split(run, scorer, split, progress)
+    network = run.load_network(checkpoint)
+    evaluation = measure_split(run, _scorer(run, network), split, progress)
     if not processes.is_first():
         return evaluation
     write_json(details_path(run, split), details(evaluation, split, checkpoint))
-    draw_figures(run, split, evaluation)
+    draw_history(run)
+    figures = draw_figures(run, split, evaluation)
+    write_visual_dl(visual_dl_path(run, split), run, split, evaluation, figures, network)
     run.update_metrics(metrics_section(split), evaluation.summary() | {"checkpoint": checkpoint})
     return evaluation
+
+
+def show_validation_mistakes(run: RunFolder) -> None:
+    """Draw the most confident mistakes of the best checkpoint on the validation split, for VisualDL too.
+
+    They are what a recipe may be changed by; the test split's, once looked at, make its figure too good. Several
+    processes measure together, and the first one draws.
+
+    Raises:
+        UsageError: the run has no such checkpoint.
+    """
+    from paddle_resnet.evaluation.figures import draw_figures
+    from paddle_resnet.evaluation.visual_dl import write_visual_dl
+
+    split = "validation"
+    evaluation = measure_split(run, _scorer(run, run.load_network("best")), split)
+    if not processes.is_first():
+        return
+    figures = draw_figures(run, split, evaluation, ["mistakes"])
+    write_visual_dl(visual_dl_path(run, split), run, split, evaluation, figures)
+
+
+def _scorer(run: RunFolder, network: nn.Layer) -> NetworkScorer:
+    return NetworkScorer(network, run.normalize(), flip=run.config.evaluation.flip)
 
 
 def measure_split(run: RunFolder, scorer: Scorer, split: str = "test", progress: Progress | None = None) -> Evaluation:
@@ -96,6 +125,11 @@ def metrics_section(split: str) -> str:
 def details_path(run: RunFolder, split: str) -> Path:
     """Where the details of a split are written: `evaluation_<split>.json` in the run's folder."""
     return run.path / f"evaluation_{split}.json"
+
+
+def visual_dl_path(run: RunFolder, split: str) -> Path:
+    """Where VisualDL finds a measured split: beside ``vdl/train`` and ``vdl/validation``, which are the training's."""
+    return run.vdl_path / metrics_section(split)
 
 
 def details(evaluation: Evaluation, split: str, checkpoint: str) -> dict[str, object]:

@@ -1,0 +1,90 @@
+"""What measuring a split leaves for VisualDL, read back with VisualDL's own reader."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import paddle
+import pytest
+from PIL import Image
+from tiny_run import COLOURS, SIZE, make_run
+from visualdl import LogReader
+
+from paddle_resnet.data import decode_image
+from paddle_resnet.evaluation import evaluate_run, figures, show_validation_mistakes
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run = make_run(tmp_path_factory.mktemp("measured"))
+    evaluate_run(run)
+    return run
+
+
+def read(folder) -> LogReader:
+    return LogReader(file_path=str(max(folder.iterdir())))
+
+
+def test_figures_are_images(run):
+    reader = read(run.vdl_path / "test")
+    tags = {"samples", "confusion matrix", "mistakes", "precision recall"}
+    assert set(reader.get_tags()["image"]) == tags
+    for tag in tags:
+        (record,) = reader.get_data("image", tag)
+        shown = np.asarray(Image.open(io.BytesIO(record.image.encoded_image_string)))
+        drawn = np.asarray(Image.open(run.figures_path / f"{tag.replace(' ', '_')}_test.png").convert("RGB"))
+        np.testing.assert_array_equal(shown, drawn)
+
+
+def by_hand(run):
+    """Features of the test pictures, from the files, by the network without its last layer; labels and answers."""
+    paths = sorted((run.config.data.root / "test").glob("*/*.png"))
+    pixels = np.stack([decode_image(path, run.splits().resize, SIZE) for path in paths])
+    inputs, network = run.normalize()(paddle.to_tensor(pixels)), run.load_network("best")
+    with paddle.no_grad():
+        answers = network(inputs).numpy().argmax(axis=1)
+        network.remove_classifier()
+        features = network.forward_head(network.forward_features(inputs)).numpy()
+    names = list(COLOURS)
+    return features, [path.parent.name for path in paths], [names[answer] for answer in answers]
+
+
+def test_features_are_embeddings_with_class_and_answer(run):
+    (record,) = read(run.vdl_path / "test").get_data("embeddings", "features")
+    assert list(record.embeddings.label_meta) == ["class", "predicted"]
+    features, truths, answers = by_hand(run)
+    # Spread over the classes: the first image of each, then the second, ...
+    order = [label * 4 + turn for turn in range(4) for label in range(3)]
+    points = record.embeddings.embeddings
+    assert [list(point.label) for point in points] == [[truths[index], answers[index]] for index in order]
+    np.testing.assert_allclose([list(point.vectors) for point in points], features[order], atol=1e-5)
+
+
+def with_embeddings(run, number):
+    config = run.config
+    evaluation = config.evaluation.model_copy(update={"embeddings": number})
+    run.config = config.model_copy(update={"evaluation": evaluation})
+    return run
+
+
+def test_another_evaluation_takes_the_place_of_the_last_one(run, monkeypatch):
+    draw = figures.draw_figures
+    monkeypatch.setattr(figures, "draw_figures", lambda *arguments: draw(*arguments, ["mistakes"]))
+    for number in (5, 0):
+        evaluate_run(with_embeddings(run, number))
+        reader = read(run.vdl_path / "test")
+        (_,) = reader.get_data("image", "mistakes")
+        found = [len(record.embeddings.embeddings) for record in reader.get_data("embeddings", "features")]
+        assert found == ([5] if number else [])
+
+
+def test_mistakes_of_the_validation_split_are_shown_and_nothing_else_changes(run):
+    before = run.metrics()
+    show_validation_mistakes(run)
+    reader = read(run.vdl_path / "evaluation_validation")
+    assert set(reader.get_tags()) == {"meta_data", "image"}
+    assert list(reader.get_tags()["image"]) == ["mistakes"]
+    assert run.metrics() == before
+    assert (run.figures_path / "mistakes_validation.png").is_file()
+    assert not (run.path / "evaluation_validation.json").exists()
