@@ -5,6 +5,7 @@ examples:
   python tools/export.py output/quickstart
   python tools/export.py output/quickstart --onnx                       for ONNX Runtime too, faster on a CPU
   python tools/export.py output/quickstart --precision bf16 int8        what they cost in accuracy is measured
+  python tools/export.py output/quickstart --graph                      for VisualDL's page of graphs too
   python tools/export.py output/quickstart --batch 1                    a graph for single images only
   python tools/export.py output/quickstart --images 1000                measured on a part of the test split
 
@@ -41,6 +42,7 @@ def main() -> None:
         "--precision", nargs="+", choices=["fp32", "fp16", "bf16", "int8"], default=["fp32"], help="default: fp32"
     )
     parser.add_argument("--onnx", action="store_true", help="write an ONNX file too")
+    parser.add_argument("--graph", action="store_true", help="write the graph for VisualDL too, to RUN/vdl/graph")
     parser.add_argument(
         "--batch", type=_batch, metavar="dynamic|N", help="images at once; default: dynamic, any number"
     )
@@ -54,6 +56,7 @@ def _export(arguments: argparse.Namespace) -> None:
     from paddle_resnet import runtime
     from paddle_resnet.console import progress_bar
     from paddle_resnet.deploy import export_run
+    from paddle_resnet.deploy.visual_dl_graph import write_graph
     from paddle_resnet.training.run_folder import RunFolder
 
     run = RunFolder.open(arguments.run)
@@ -77,6 +80,9 @@ def _export(arguments: argparse.Namespace) -> None:
         f"{report.max_difference:.1g}"
     )
     _print_figures(report)
+    if arguments.graph:
+        write_graph(run, arguments.checkpoint)
+        print(f"graph: visualdl --logdir {run.config.output}")
     print(f"next: python tools/predict.py {report.path} FILE_OR_FOLDER")
 
 
