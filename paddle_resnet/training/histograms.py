@@ -32,7 +32,7 @@ class Histograms(Callback):
 
         def log_and_minimize(*arguments: Any, **options: Any) -> Any:
             if (self._step + 1) % self._every == 0:
-                self._log()
+                self.log()
             return minimize(*arguments, **options)
 
         optimizer.minimize = log_and_minimize
@@ -45,7 +45,8 @@ class Histograms(Callback):
         """Note the step's number."""
         self._step = self._steps_before + step
 
-    def _log(self) -> None:
+    def log(self) -> None:
+        """Log the weights and gradients as they are."""
         for name, parameter in self._network.named_parameters():
             if parameter.stop_gradient:
                 continue
