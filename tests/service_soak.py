@@ -17,7 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 import urllib.request
 from collections import Counter
@@ -45,17 +45,17 @@ class ServiceProcess:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         command = [python, str(PROJECT / "tools" / "serve.py"), str(model), "--port", str(self.port), *options]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=PROJECT)
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        # A file, for to read a pipe would take of the cores, and to leave one unread would stop the service.
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as this object)
+        self.process = subprocess.Popen(command, stderr=self._log, cwd=PROJECT)
         while self.status("/readyz") != 200:
             if self.process.poll() is not None:
-                raise RuntimeError("the service did not start: " + "".join(self.lines))
+                raise RuntimeError("the service did not start: " + "".join(self._lines()))
             time.sleep(0.1)
 
-    def _read(self) -> None:
-        self.lines.extend(self.process.stderr)
+    def _lines(self) -> list[str]:
+        self._log.seek(0)
+        return self._log.readlines()
 
     def status(self, path: str) -> int:
         """The status of an answer to GET; 0 where there is none."""
@@ -74,13 +74,11 @@ class ServiceProcess:
     def end(self, timeout: float = 60) -> int:
         """SIGTERM; return the exit status."""
         self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(timeout)
-        self._reader.join()
-        return status
+        return self.process.wait(timeout)
 
     def logged(self) -> list[dict]:
         """The lines of the log, after the end."""
-        return [json.loads(line) for line in self.lines]
+        return [json.loads(line) for line in self._lines()]
 
 
 def ask_until_it_ends(port: int, number: int, request: bytes, answered: dict[str, int], cut: dict[str, str]) -> None:
@@ -166,7 +164,7 @@ def describe(load: Load, images: int) -> str:
     speed = images * load.codes.get(200, 0) / load.seconds
     return (
         f"{speed:.0f} images/s, p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms, "
-        f"answers {load.codes}, wrong {load.wrong}, lost {dict(load.lost)}"
+        f"the clients took {load.cores:.2f} cores, answers {load.codes}, wrong {load.wrong}, lost {dict(load.lost)}"
     )
 
 
