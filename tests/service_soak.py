@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -71,6 +72,12 @@ class ServiceProcess:
         """What the process and its workers hold in memory now."""
         return resident_megabytes(self.process.pid)
 
+    def processor_seconds(self) -> np.ndarray:
+        """What the service itself has taken so far, and what the processes of its network have (of one worker)."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return np.array([_processor_seconds(pid), sum(map(_processor_seconds, children))])
+
     def end(self, timeout: float = 60) -> int:
         """SIGTERM; return the exit status."""
         self.process.send_signal(signal.SIGTERM)
@@ -79,6 +86,11 @@ class ServiceProcess:
     def logged(self) -> list[dict]:
         """The lines of the log, after the end."""
         return [json.loads(line) for line in self._lines()]
+
+
+def _processor_seconds(pid: int | str) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def ask_until_it_ends(port: int, number: int, request: bytes, answered: dict[str, int], cut: dict[str, str]) -> None:
@@ -161,7 +173,7 @@ def describe(load: Load, images: int) -> str:
     """A load in a line."""
     times = np.sort(load.latencies.get(200, [0.0])) * 1000
     p50, p95, p99 = (times[int(share * (len(times) - 1))] for share in (0.5, 0.95, 0.99))
-    speed = images * load.codes.get(200, 0) / load.seconds
+    speed = images * load.answered / load.seconds
     return (
         f"{speed:.0f} images/s, p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms, "
         f"the clients took {load.cores:.2f} cores, answers {load.codes}, wrong {load.wrong}, lost {dict(load.lost)}"
@@ -194,15 +206,23 @@ def main() -> int:
         requests, judge = whole_requests("127.0.0.1", pictures, images), Judge()
 
         def load(seconds: float, clients: int, rate: float | None = None, requests=requests, judge=judge) -> Load:
-            return load_service(target, requests, judge.is_right, clients=clients, seconds=seconds, rate=rate)
+            return load_service(
+                target, requests, judge.is_right, clients=clients, seconds=seconds, warm_up=0.0, rate=rate
+            )
 
         load(options.warm_up, options.clients)
-        before = service.resident_megabytes()
+        before, taken = service.resident_megabytes(), service.processor_seconds()
         seen = load(options.seconds, options.clients)
+        taken = (service.processor_seconds() - taken) / max(1, seen.answered)
         growth = service.resident_megabytes() / before - 1
-        speed = images * seen.codes.get(200, 0) / seen.seconds
+        speed = images * seen.answered / seen.seconds
         print(f"{options.clients} clients, {images} a request, {seen.seconds:.0f} s: {describe(seen, images)}")
         print(f"  {speed / own:.1%} of the predictor alone; {before:.0f} MB, growth {growth:+.1%}", flush=True)
+        shares = (*taken, seen.cores * seen.seconds / max(1, seen.answered))
+        service_us, network_us, clients_us = (round(1e6 * share) for share in shares)
+        print(
+            f"  a request takes {service_us} us of the service, {network_us} of its network, {clients_us} of the clients"
+        )
         good &= not seen.wrong and not seen.lost and seen.codes.keys() <= {200, 429} and growth < TOLERATED_GROWTH
         if options.overload:
             rate = options.overload * speed / images

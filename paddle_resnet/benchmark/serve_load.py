@@ -41,6 +41,11 @@ class Load:
         """How many answers of each status."""
         return {status: len(times) for status, times in sorted(self.latencies.items())}
 
+    @property
+    def answered(self) -> int:
+        """How many answers were 200."""
+        return len(self.latencies.get(200, []))
+
 
 def load_service(
     target: Target,
