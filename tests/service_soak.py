@@ -219,10 +219,8 @@ def main() -> int:
         print(f"{options.clients} clients, {images} a request, {seen.seconds:.0f} s: {describe(seen, images)}")
         print(f"  {speed / own:.1%} of the predictor alone; {before:.0f} MB, growth {growth:+.1%}", flush=True)
         shares = (*taken, seen.cores * seen.seconds / max(1, seen.answered))
-        service_us, network_us, clients_us = (round(1e6 * share) for share in shares)
-        print(
-            f"  a request takes {service_us} us of the service, {network_us} of its network, {clients_us} of the clients"
-        )
+        own_us, network_us, clients_us = (round(1e6 * share) for share in shares)
+        print(f"  a request takes {own_us} us of the service, {network_us} of its network, {clients_us} of the clients")
         good &= not seen.wrong and not seen.lost and seen.codes.keys() <= {200, 429} and growth < TOLERATED_GROWTH
         if options.overload:
             rate = options.overload * speed / images
