@@ -65,6 +65,9 @@ class ColourNetwork:
     def wait_until_ready(self):
         pass
 
+    async def open(self):
+        pass
+
     async def answer(self, encoded):
         return await asyncio.to_thread(self._answer, encoded)
 

@@ -4,7 +4,7 @@ Not part of the suite, for it takes minutes and its figures are of the machine. 
 or spoilt an answer, failed, or grew by 5% or more after the warm-up; what is fast enough is for its reader to judge.
 
     python tests/service_soak.py output/quickstart
-    python tests/service_soak.py output/quickstart --images 8 --seconds 60 -- --workers 2
+    python tests/service_soak.py output/quickstart --images 8 --seconds 60 -- --workers 2   (options of tools/serve.py)
 """
 
 # ruff: noqa: T201
@@ -153,11 +153,11 @@ def end_in_mid_load(service: ServiceProcess, request: bytes, clients: int, secon
     }
 
 
-def own_throughput(model: Path, threads: int, batch: int) -> float:
+def own_throughput(model: Path, threads: int, batch: int, **choice: str) -> float:
     """Images/s of the predictor alone, one caller with whole batches."""
     from paddle_resnet.deploy import Predictor
 
-    with Predictor(model, device="cpu", threads=threads, batch_size=batch) as predictor:
+    with Predictor(model, device="cpu", threads=threads, batch_size=batch, **choice) as predictor:
         size = predictor.config.input.image_size
         pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
         for _ in range(5):
@@ -184,7 +184,8 @@ def main() -> int:
     """Load and measure; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("options", nargs="*", help="of tools/serve.py, behind --")
+    parser.add_argument("--backend", help="of the service and of the predictor alone; default: the faster one")
+    parser.add_argument("--precision", help="of both; default: fp32")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--images", type=int, nargs="+", default=[1, 8], help="pictures in a request")
     parser.add_argument("--seconds", type=float, default=60)
@@ -193,11 +194,15 @@ def main() -> int:
     parser.add_argument("--overload-seconds", type=float, default=10)
     parser.add_argument("--pictures", type=Path, help="a folder of them; default: drawn, of the model's size")
     parser.add_argument("--threads", type=int, default=2, help="of the predictor alone")
-    options = parser.parse_args()
+    # argparse would give what stands behind -- to the first of the arguments above.
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    options, of_service = parser.parse_args(sys.argv[1:end]), sys.argv[end + 1 :]
+    choice = {name: value for name in ("backend", "precision") if (value := getattr(options, name))}
+    chosen = [part for name, value in choice.items() for part in (f"--{name}", value)]
 
-    own = own_throughput(options.model, options.threads, 32)
+    own = own_throughput(options.model, options.threads, 32, **choice)
     print(f"the predictor alone, batch 32, {options.threads} threads: {own:.0f} images/s", flush=True)
-    service = ServiceProcess(options.model, *options.options)
+    service = ServiceProcess(options.model, *chosen, *of_service)
     with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/model") as answer:
         size = json.load(answer)["image_size"]
     pictures = read_pictures(options.pictures) if options.pictures else drawn_pictures(size)
@@ -211,6 +216,7 @@ def main() -> int:
             )
 
         load(options.warm_up, options.clients)
+        time.sleep(1)  # what its clients have left behind is still being answered
         before, taken = service.resident_megabytes(), service.processor_seconds()
         seen = load(options.seconds, options.clients)
         taken = (service.processor_seconds() - taken) / max(1, seen.answered)

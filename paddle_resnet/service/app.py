@@ -55,6 +55,7 @@ def create_app(settings: Settings) -> Envelope:
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.collect()
         gc.freeze()  # or each full collection walks through all of Paddle's modules, and everybody waits
+        await network.open()
         lifetime.watch()
         log("ready", model=predictor.config.model, device=predictor.device, explain=explainer is not None)
         yield

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from paddle_resnet.service.refusal import Refusal, busy
 
 Answer = Callable[[Sequence[bytes]], Awaitable[Sequence["np.ndarray | Verdict"]]]
 """Encoded pictures to the scores of each, float32 ``[classes]``, or why it has none."""
+AT_ONCE = 2
+"""Batches that a stream is given: while it computes one, the next is there."""
 USUAL_SPEED = 100.0
 """Images/s that are assumed before any was measured."""
 
@@ -73,15 +75,15 @@ class Item(NamedTuple):
 class Batcher:
     """The bounded queue, and the batches on their way.
 
-    A batch goes to the network when it is full, or when its first picture has waited `max_wait`, as soon as one of the
-    streams is free. The bound counts a picture from its admission (`admit`) to its answer (`leave`).
+    A batch goes to the network when it is full, or when its first picture has waited `max_wait`, and a stream has less
+    than `AT_ONCE` of them. The bound counts a picture from its admission (`admit`) to its answer (`leave`).
 
     Args:
-        answer: called for as many batches at the same time as there are streams.
+        answer: called for up to `AT_ONCE` batches for each stream at the same time.
         max_batch: most pictures of a call.
         max_wait: seconds.
         capacity: most pictures admitted.
-        streams: how many calls may run at the same time.
+        streams: how many calls are computed at the same time.
         seen: told the size and the seconds of each batch.
     """
 
@@ -105,7 +107,7 @@ class Batcher:
         self._alarm: asyncio.TimerHandle | None = None
         self._admitted = 0
         self._speed = USUAL_SPEED
-        self._streams = self._free = streams
+        self._streams = streams
 
     @property
     def admitted(self) -> int:
@@ -160,12 +162,9 @@ class Batcher:
 
     def _start_batches(self) -> None:
         """Start what is due, as far as streams are free."""
-        while self._items and self._free and self._is_due():
+        while self._items and len(self._running) < AT_ONCE * self._streams and self._is_due():
             if batch := self._take():
-                self._free -= 1
-                task = asyncio.get_running_loop().create_task(self._compute(batch))
-                self._running.add(task)
-                task.add_done_callback(self._running.discard)
+                self._running.add(asyncio.get_running_loop().create_task(self._compute(batch)))
 
     def _is_due(self) -> bool:
         """Whether a batch is full or has waited; if not, it will be looked at again."""
@@ -183,8 +182,11 @@ class Batcher:
         self._start_batches()
 
     def _take(self) -> list[Item]:
+        """The next batch; what waits is shared out over the idle streams, or one would do it all."""
+        idle = max(1, self._streams - len(self._running))
+        size = min(self._max_batch, -(-len(self._items) // idle))
         batch: list[Item] = []
-        while self._items and len(batch) < self._max_batch:
+        while self._items and len(batch) < size:
             item = self._items.popleft()
             if not item.work.over:
                 batch.append(item)
@@ -200,7 +202,7 @@ class Batcher:
             return
         finally:
             # The next batch goes to the network first, then the answers to this one to their senders.
-            self._free += 1
+            self._running.discard(cast("asyncio.Task[None]", asyncio.current_task()))
             self._start_batches()
         seconds = time.monotonic() - started
         for item, result in zip(batch, results, strict=True):

@@ -36,16 +36,17 @@ ANSWER_HEAD = struct.Struct("<?I")
 class Network:
     """`settings.streams` processes, each with the model loaded and every size of a batch tried.
 
-    They start with this object; `wait_until_ready` waits for them.
+    They start with this object; `wait_until_ready` waits for them, `open` is called on the event loop.
     """
 
     def __init__(self, settings: Settings, image_size: int, classes: int) -> None:
-        self._settings = settings
-        self._image_size = image_size
         self._classes = classes
-        self._idle = [_Computer(settings, image_size) for _ in range(settings.streams)]
-        self.alive = True
+        self._computers = [_Computer(settings, image_size) for _ in range(settings.streams)]
+
+    @property
+    def alive(self) -> bool:
         """False where a process has died and no other could take its place."""
+        return not any(computer.broken for computer in self._computers)
 
     def wait_until_ready(self) -> None:
         """Wait until all processes answer.
@@ -53,42 +54,69 @@ class Network:
         Raises:
             RunFailure: one did not start.
         """
-        for computer in self._idle:
-            computer.wait_until_ready()
+        for computer in self._computers:
+            computer.process.wait_until_ready()
+
+    async def open(self) -> None:
+        """Connect this event loop to the processes."""
+        for computer in self._computers:
+            await computer.process.open()
 
     async def answer(self, pictures: Sequence[bytes]) -> list[np.ndarray | Verdict]:
-        """Give the scores of each picture, float32 ``[classes]``, or why it has none; at most `streams` calls at once.
+        """Give the scores of each picture, float32 ``[classes]``, or why it has none.
+
+        The process with the least to do gets them; it does what it gets one after the other.
 
         Raises:
             RunFailure: the call failed, or its process died; another takes its place.
         """
-        computer = self._idle.pop()
-        try:
-            return _results(await computer.ask(pictures), len(pictures), self._classes)
-        except (EOFError, OSError):
-            log("a network process died, and is replaced", logging.ERROR)
-            await computer.end()
-            computer = await asyncio.to_thread(self._replacement)
-            raise RunFailure("a process that computes died") from None
-        finally:
-            self._idle.append(computer)
+        computer = min(self._computers, key=lambda each: each.calls)
+        return _results(await computer.ask(pictures), len(pictures), self._classes)
 
     async def close(self) -> None:
         """End the processes; none computes any more."""
-        for computer in self._idle:
-            await computer.end()
-
-    def _replacement(self) -> _Computer:
-        computer = _Computer(self._settings, self._image_size)
-        try:
-            computer.wait_until_ready()
-        except RunFailure:
-            self.alive = False
-            raise
-        return computer
+        for computer in self._computers:
+            await computer.process.end()
 
 
 class _Computer:
+    """A process, and others after it if it dies."""
+
+    def __init__(self, settings: Settings, image_size: int) -> None:
+        self._make = partial(_Process, settings, image_size)
+        self.process = self._make()
+        self.calls = 0
+        self.broken = False
+        self._replacing = asyncio.Lock()
+
+    async def ask(self, pictures: Sequence[bytes]) -> bytes:
+        process = self.process
+        self.calls += 1
+        try:
+            return await process.ask(pictures)
+        except (EOFError, OSError):
+            await self._replace(process)
+            raise RunFailure("a process that computes died") from None
+        finally:
+            self.calls -= 1
+
+    async def _replace(self, dead: _Process) -> None:
+        async with self._replacing:
+            if self.process is not dead:  # another call that it was to answer has seen to it
+                return
+            log("a network process died, and is replaced", logging.ERROR)
+            await dead.end()
+            process = self._make()
+            try:
+                await asyncio.to_thread(process.wait_until_ready)
+            except RunFailure:
+                self.broken = True
+                raise
+            await process.open()
+            self.process, self.broken = process, False
+
+
+class _Process:
     """One process, and the socket to it."""
 
     def __init__(self, settings: Settings, image_size: int) -> None:
@@ -107,14 +135,20 @@ class _Computer:
         if not ready:
             raise RunFailure("a process that computes could not start; its message stands above")
 
+    async def open(self) -> None:
+        self._socket.setblocking(False)
+        self._streams = await asyncio.open_unix_connection(sock=self._socket)
+        self._reading = asyncio.Lock()  # fair: calls read in the order in which they have written
+
     async def ask(self, pictures: Sequence[bytes]) -> bytes:
-        if self._streams is None:
-            self._socket.setblocking(False)
-            self._streams = await asyncio.open_unix_connection(sock=self._socket)
+        assert self._streams is not None
         reader, writer = self._streams
+        if writer.is_closing():
+            raise EOFError
         writer.writelines([_pack_lengths(pictures), *pictures])
-        right, length = ANSWER_HEAD.unpack(await reader.readexactly(ANSWER_HEAD.size))
-        answer = await reader.readexactly(length)
+        async with self._reading:
+            right, length = ANSWER_HEAD.unpack(await reader.readexactly(ANSWER_HEAD.size))
+            answer = await reader.readexactly(length)
         if not right:
             raise RunFailure(answer.decode("utf-8"))
         return answer
