@@ -182,9 +182,15 @@ class Batcher:
         self._start_batches()
 
     def _take(self) -> list[Item]:
-        """The next batch; what waits is shared out over the idle streams, or one would do it all."""
-        idle = max(1, self._streams - len(self._running))
-        size = min(self._max_batch, -(-len(self._items) // idle))
+        """The next batch: its share of what waits.
+
+        Of idle streams each gets as much as the others. What is left is enough for another batch of a quarter of the
+        largest for each, or they would all wait for the next requests when they have answered these.
+        """
+        waiting, streams = len(self._items), self._streams
+        idle = max(1, streams - len(self._running))
+        free = AT_ONCE * streams - len(self._running)
+        size = min(self._max_batch, _share(waiting, idle), max(self._max_batch // 4, _share(waiting, free)))
         batch: list[Item] = []
         while self._items and len(batch) < size:
             item = self._items.popleft()
@@ -209,3 +215,7 @@ class Batcher:
             item.work.take(item.place, result)
         self._speed += 0.1 * (self._streams * len(batch) / max(seconds, 1e-6) - self._speed)
         self._seen(len(batch), seconds)
+
+
+def _share(number: int, among: int) -> int:
+    return -(-number // among)
