@@ -6,6 +6,7 @@ import gc
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,7 +18,6 @@ from paddle_resnet.service import predictors
 from paddle_resnet.service.answering import Answering
 from paddle_resnet.service.body import Buffers
 from paddle_resnet.service.envelope import Envelope, internal_error
-from paddle_resnet.service.explain import Explainer
 from paddle_resnet.service.lifetime import Lifetime
 from paddle_resnet.service.logs import log
 from paddle_resnet.service.metrics import Metrics
@@ -26,6 +26,10 @@ from paddle_resnet.service.predicting import ShortWay, prediction
 from paddle_resnet.service.refusal import Refusal, refused
 from paddle_resnet.service.routes import explanation_routes, information_routes, prediction_routes
 from paddle_resnet.service.settings import Settings
+
+if TYPE_CHECKING:
+    from paddle_resnet.deploy import Predictor
+    from paddle_resnet.service.explain import Explainer
 
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep Python's lock while others wait: the event loop must not wait 5 ms, as is usual, for a
@@ -41,7 +45,7 @@ def create_app(settings: Settings) -> Envelope:
     """
     predictor = predictors.load(settings)
     network = Network(settings, predictor.config.input.image_size, len(predictor.classes))
-    explainer = Explainer.beside(predictor) if settings.explain else None  # meanwhile the network's processes start
+    explainer = _explainer(predictor) if settings.explain else None  # meanwhile the network's processes start
     predictor.close()  # it still ranks; other processes decode and compute
     network.wait_until_ready()
     metrics, lifetime = Metrics(), Lifetime(settings.drain_seconds)
@@ -84,6 +88,12 @@ def create_app(settings: Settings) -> Envelope:
         app.include_router(explanation_routes(answering, buffers, explainer))
     app.include_router(information_routes(predictor, network, settings, metrics, lifetime, explainer is not None))
     return Envelope(ShortWay(app, predict), metrics, lifetime, frozenset({*app.openapi()["paths"], *UNDOCUMENTED}))
+
+
+def _explainer(predictor: Predictor) -> Explainer | None:
+    from paddle_resnet.service.explain import Explainer  # brings what trains and measures along
+
+    return Explainer.beside(predictor)
 
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:

@@ -10,7 +10,6 @@ from starlette.responses import JSONResponse, Response
 
 from paddle_resnet.service.answering import Answering
 from paddle_resnet.service.body import Buffers
-from paddle_resnet.service.explain import Explainer
 from paddle_resnet.service.lifetime import Lifetime
 from paddle_resnet.service.metrics import Metrics
 from paddle_resnet.service.network import Network
@@ -23,6 +22,7 @@ from paddle_resnet.service.settings import Settings
 
 if TYPE_CHECKING:
     from paddle_resnet.deploy import Predictor
+    from paddle_resnet.service.explain import Explainer
 
 EXPLANATIONS_WAITING = 4
 """Grad-CAM goes forward and backward through the network, and takes the cores from /predict: few wait for it."""
