@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 import io
 import logging
 import socket
@@ -15,8 +17,9 @@ import uvicorn
 from PIL import Image
 
 from paddle_resnet.data import decode_image
+from paddle_resnet.data.decode import decode_opened
 from paddle_resnet.deploy import Predictor
-from paddle_resnet.service import Settings, app, serving
+from paddle_resnet.service import Settings, app, pictures, serving
 
 CLASSES = ("red", "green", "blue")
 SIZE = 8
@@ -49,6 +52,37 @@ class ColourPredictor:
 
     def close(self):
         pass
+
+
+class ColourNetwork:
+    """Stands for the network's processes: decodes as they do, and asks the predictor, in a thread."""
+
+    def __init__(self, predictor, max_pixels):
+        self.alive = True
+        self._predictor = predictor
+        self._max_pixels = max_pixels
+
+    def wait_until_ready(self):
+        pass
+
+    async def open(self):
+        pass
+
+    async def answer(self, encoded):
+        return await asyncio.to_thread(self._answer, encoded)
+
+    async def close(self):
+        pass
+
+    def _answer(self, encoded):
+        to_pixels = functools.partial(decode_opened, resize=SIZE, image_size=SIZE, name="a picture")
+        results = [pictures.decode(data, self._max_pixels, to_pixels) for data in encoded]
+        readable = [place for place, result in enumerate(results) if not isinstance(result, pictures.Verdict)]
+        if readable:
+            scores = self._predictor.scores(np.stack([results[place] for place in readable]))
+            for place, row in zip(readable, scores, strict=True):
+                results[place] = row
+        return results
 
 
 def shares(batch):
@@ -91,7 +125,7 @@ def running(monkeypatch, folder, **settings):
         return made[-1]
 
     monkeypatch.setattr(app.predictors, "load", lambda settings: make(settings.model))
-    monkeypatch.setattr(app, "Network", lambda settings, image_size, classes: made[0])
+    monkeypatch.setattr(app, "Network", lambda settings, *sizes: ColourNetwork(made[0], settings.max_pixels))
     with serve_in_thread(Settings(model=folder, **{"max_wait": 0.001, **settings})) as (port, application, lines):
         yield Service(port, made[0], lines, application.lifetime)
         made[0].gate.set()

@@ -4,7 +4,7 @@ Not part of the suite, for it takes minutes and its figures are of the machine. 
 or spoilt an answer, failed, or grew by 5% or more after the warm-up; what is fast enough is for its reader to judge.
 
     python tests/service_soak.py output/quickstart
-    python tests/service_soak.py output/quickstart --images 8 --seconds 60 -- --workers 2
+    python tests/service_soak.py output/quickstart --images 8 --seconds 60 -- --workers 2   (options of tools/serve.py)
 """
 
 # ruff: noqa: T201
@@ -13,11 +13,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
+import tempfile
 import time
 import urllib.request
 from collections import Counter
@@ -45,17 +46,17 @@ class ServiceProcess:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         command = [python, str(PROJECT / "tools" / "serve.py"), str(model), "--port", str(self.port), *options]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=PROJECT)
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        # A file, for to read a pipe would take of the cores, and to leave one unread would stop the service.
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as this object)
+        self.process = subprocess.Popen(command, stderr=self._log, cwd=PROJECT)
         while self.status("/readyz") != 200:
             if self.process.poll() is not None:
-                raise RuntimeError("the service did not start: " + "".join(self.lines))
+                raise RuntimeError("the service did not start: " + "".join(self._lines()))
             time.sleep(0.1)
 
-    def _read(self) -> None:
-        self.lines.extend(self.process.stderr)
+    def _lines(self) -> list[str]:
+        self._log.seek(0)
+        return self._log.readlines()
 
     def status(self, path: str) -> int:
         """The status of an answer to GET; 0 where there is none."""
@@ -71,16 +72,25 @@ class ServiceProcess:
         """What the process and its workers hold in memory now."""
         return resident_megabytes(self.process.pid)
 
+    def processor_seconds(self) -> np.ndarray:
+        """What the service itself has taken so far, and what the processes of its network have (of one worker)."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return np.array([_processor_seconds(pid), sum(map(_processor_seconds, children))])
+
     def end(self, timeout: float = 60) -> int:
         """SIGTERM; return the exit status."""
         self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(timeout)
-        self._reader.join()
-        return status
+        return self.process.wait(timeout)
 
     def logged(self) -> list[dict]:
         """The lines of the log, after the end."""
-        return [json.loads(line) for line in self.lines]
+        return [json.loads(line) for line in self._lines()]
+
+
+def _processor_seconds(pid: int | str) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def ask_until_it_ends(port: int, number: int, request: bytes, answered: dict[str, int], cut: dict[str, str]) -> None:
@@ -143,11 +153,11 @@ def end_in_mid_load(service: ServiceProcess, request: bytes, clients: int, secon
     }
 
 
-def own_throughput(model: Path, threads: int, batch: int) -> float:
+def own_throughput(model: Path, threads: int, batch: int, **choice: str) -> float:
     """Images/s of the predictor alone, one caller with whole batches."""
     from paddle_resnet.deploy import Predictor
 
-    with Predictor(model, device="cpu", threads=threads, batch_size=batch) as predictor:
+    with Predictor(model, device="cpu", threads=threads, batch_size=batch, **choice) as predictor:
         size = predictor.config.input.image_size
         pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
         for _ in range(5):
@@ -163,10 +173,10 @@ def describe(load: Load, images: int) -> str:
     """A load in a line."""
     times = np.sort(load.latencies.get(200, [0.0])) * 1000
     p50, p95, p99 = (times[int(share * (len(times) - 1))] for share in (0.5, 0.95, 0.99))
-    speed = images * load.codes.get(200, 0) / load.seconds
+    speed = images * load.answered / load.seconds
     return (
         f"{speed:.0f} images/s, p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms, "
-        f"answers {load.codes}, wrong {load.wrong}, lost {dict(load.lost)}"
+        f"the clients took {load.cores:.2f} cores, answers {load.codes}, wrong {load.wrong}, lost {dict(load.lost)}"
     )
 
 
@@ -174,7 +184,8 @@ def main() -> int:
     """Load and measure; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("options", nargs="*", help="of tools/serve.py, behind --")
+    parser.add_argument("--backend", help="of the service and of the predictor alone; default: the faster one")
+    parser.add_argument("--precision", help="of both; default: fp32")
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--images", type=int, nargs="+", default=[1, 8], help="pictures in a request")
     parser.add_argument("--seconds", type=float, default=60)
@@ -183,11 +194,15 @@ def main() -> int:
     parser.add_argument("--overload-seconds", type=float, default=10)
     parser.add_argument("--pictures", type=Path, help="a folder of them; default: drawn, of the model's size")
     parser.add_argument("--threads", type=int, default=2, help="of the predictor alone")
-    options = parser.parse_args()
+    # argparse would give what stands behind -- to the first of the arguments above.
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    options, of_service = parser.parse_args(sys.argv[1:end]), sys.argv[end + 1 :]
+    choice = {name: value for name in ("backend", "precision") if (value := getattr(options, name))}
+    chosen = [part for name, value in choice.items() for part in (f"--{name}", value)]
 
-    own = own_throughput(options.model, options.threads, 32)
+    own = own_throughput(options.model, options.threads, 32, **choice)
     print(f"the predictor alone, batch 32, {options.threads} threads: {own:.0f} images/s", flush=True)
-    service = ServiceProcess(options.model, *options.options)
+    service = ServiceProcess(options.model, *chosen, *of_service)
     with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/model") as answer:
         size = json.load(answer)["image_size"]
     pictures = read_pictures(options.pictures) if options.pictures else drawn_pictures(size)
@@ -196,15 +211,22 @@ def main() -> int:
         requests, judge = whole_requests("127.0.0.1", pictures, images), Judge()
 
         def load(seconds: float, clients: int, rate: float | None = None, requests=requests, judge=judge) -> Load:
-            return load_service(target, requests, judge.is_right, clients=clients, seconds=seconds, rate=rate)
+            return load_service(
+                target, requests, judge.is_right, clients=clients, seconds=seconds, warm_up=0.0, rate=rate
+            )
 
         load(options.warm_up, options.clients)
-        before = service.resident_megabytes()
+        time.sleep(1)  # what its clients have left behind is still being answered
+        before, taken = service.resident_megabytes(), service.processor_seconds()
         seen = load(options.seconds, options.clients)
+        taken = (service.processor_seconds() - taken) / max(1, seen.answered)
         growth = service.resident_megabytes() / before - 1
-        speed = images * seen.codes.get(200, 0) / seen.seconds
+        speed = images * seen.answered / seen.seconds
         print(f"{options.clients} clients, {images} a request, {seen.seconds:.0f} s: {describe(seen, images)}")
         print(f"  {speed / own:.1%} of the predictor alone; {before:.0f} MB, growth {growth:+.1%}", flush=True)
+        shares = (*taken, seen.cores * seen.seconds / max(1, seen.answered))
+        own_us, network_us, clients_us = (round(1e6 * share) for share in shares)
+        print(f"  a request takes {own_us} us of the service, {network_us} of its network, {clients_us} of the clients")
         good &= not seen.wrong and not seen.lost and seen.codes.keys() <= {200, 429} and growth < TOLERATED_GROWTH
         if options.overload:
             rate = options.overload * speed / images

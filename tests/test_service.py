@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import io
 import json
 import logging
 import struct
@@ -17,7 +19,7 @@ pytest.importorskip("fastapi", reason="FastAPI (requirements/serve.txt) is not i
 import httpx
 from service_parts import CLASSES, FORM, SIZE, form, picture, running, shares
 
-from paddle_resnet.service import guard
+from paddle_resnet.service import guard, logs
 from paddle_resnet.service.logs import JsonFormatter
 
 MAX_BODY = 100_000
@@ -54,6 +56,8 @@ def assert_is(prediction, colour):
     for (name, share), (its_name, its_share) in zip(found, expected(colour), strict=True):
         assert name == its_name and share == pytest.approx(its_share, abs=2e-6)
 
+
+IMAGE = {"Content-Type": "image/png"}
 
 # --- answers
 
@@ -93,6 +97,17 @@ def test_top_is_how_many_classes_are_ranked(client):
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_parameter")
 
 
+@pytest.mark.parametrize("query", ["top=2", "top=2&other=1", "other=1&top=2", "top=%32", "top=02"])
+def test_the_way_through_the_service_does_not_show(client, query):
+    """Most requests are answered without FastAPI, those with unusual addresses through it."""
+    answer = client.post(f"/predict?{query}", content=picture((10, 60, 220)), headers=IMAGE)
+    usual = client.post("/predict", content=picture((10, 60, 220)), headers=IMAGE)
+    assert answer.json()["predictions"][0]["top"] == usual.json()["predictions"][0]["top"][:2]
+    assert answer.headers.keys() == usual.headers.keys()
+    bad = client.post(f"/predict?{query}", content=b"text", headers=IMAGE)
+    assert (bad.status_code, bad.json()) == (422, client.post("/predict", content=b"text", headers=IMAGE).json())
+
+
 def test_requests_at_the_same_time_share_batches_and_get_their_own_answers(service):
     service.predictor.gate.clear()
     del service.predictor.batches[:]
@@ -123,7 +138,6 @@ def png(width, height, *extra):
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-IMAGE = {"Content-Type": "image/png"}
 JSON = {"Content-Type": "application/json"}
 DEEP = b'{"images": ' + 20_000 * b"[" + 20_000 * b"]" + b"}"
 TEXT_BOMB = png(9, 9, chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(20_000_000), 9)))
@@ -316,6 +330,36 @@ def test_each_request_is_a_line(service, client):
     assert {**common, "status": 200, "images": 3}.items() <= by_id["three"].items()
     assert {**common, "status": 422, "code": "unreadable_image"}.items() <= by_id["none"].items()
     assert "quiet" not in by_id
+
+
+def test_lines_of_requests_are_written_together_and_others_at_once(monkeypatch):
+    monkeypatch.setattr(logs, "PATIENCE", 0.05)
+    handler = logs.PatientHandler()
+    handler.setStream(io.StringIO())
+    handler.setFormatter(JsonFormatter())
+
+    def written():
+        return [json.loads(line).get("request_id", "other") for line in handler.stream.getvalue().splitlines()]
+
+    async def write():
+        monkeypatch.setattr(logs.logger, "handle", handler.handle)
+        logs.log_request(request_id="a")
+        logs.log_request(request_id="b")
+        assert written() == []
+        for _ in range(200):
+            await asyncio.sleep(0.01)
+            if written():
+                break
+        assert written() == ["a", "b"]
+        logs.log_request(request_id="c")
+        logs.log("other")
+        assert written() == ["a", "b", "c", "other"]
+        logs.log_request(request_id="d")
+
+    asyncio.run(write())
+    assert len(written()) == 4
+    handler.flush()  # as `logging` does at the end
+    assert written()[4:] == ["d"]
 
 
 def test_metrics_count_requests_and_pictures(monkeypatch, tmp_path):

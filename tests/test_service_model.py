@@ -11,6 +11,7 @@ import shutil
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -27,6 +28,9 @@ from paddle_resnet.evaluation.grad_cam import enlarge, grad_cam
 from paddle_resnet.service import Settings
 from paddle_resnet.service.explain import Explainer
 
+SMALL = ("--device", "cpu", "--max-batch", "2", "--streams", "1", "--no-explain")
+"""Options of a service that is soon ready."""
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
@@ -37,7 +41,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(run):
-    settings = Settings(model=run.path, device="cpu", max_batch=4)
+    settings = Settings(model=run.path, device="cpu", max_batch=4, decoders=2)
     with serve_in_thread(settings) as (port, _, _), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
         yield client
 
@@ -57,6 +61,22 @@ def test_answers_are_the_predictors(run, client):
         assert [each["class"] for each in found["top"]] == [each.label for each in prediction.top]
         shares = [each["probability"] for each in found["top"]]
         assert shares == pytest.approx([each.probability for each in prediction.top], abs=1e-5)
+
+
+def test_a_picture_that_cannot_be_read_spoils_no_other_request(run, client):
+    """Pictures of all requests share batches, and the processes that compute decode them."""
+    good, bad = encoded(run), encoded(run)[:60]
+    send = {"headers": {"Content-Type": "image/png"}, "timeout": 60}
+    (expected,) = client.post("/predict", content=good, **send).json()["predictions"]
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda data: client.post("/predict", content=data, **send), [good, bad] * 8))
+    assert [answer.status_code for answer in answers] == [200, 422] * 8
+    for answer in answers[::2]:
+        for found, wanted in zip(answer.json()["predictions"][0]["top"], expected["top"], strict=True):
+            assert found["class"] == wanted["class"]
+            assert found["probability"] == pytest.approx(wanted["probability"], abs=1e-5)
+    answer = client.post("/predict", files=[("images", data) for data in (good, good, bad)])
+    assert (answer.status_code, answer.json()["error"]["image"]) == (422, 2)
 
 
 def test_a_process_that_dies_is_replaced(run, client):
@@ -126,7 +146,7 @@ def request_of(data):
 
 
 def test_sigterm_in_mid_load_loses_no_accepted_request(run):
-    service = ServiceProcess(run.path, "--device", "cpu", "--max-batch", "4", "--drain", "0.5")
+    service = ServiceProcess(run.path, *SMALL, "--drain", "0.5")
     ended = end_in_mid_load(service, request_of(encoded(run)), clients=8, seconds=0.5)
     assert ended["exit status"] == 0
     assert ended["accepted"] > 8
@@ -137,7 +157,7 @@ def test_sigterm_in_mid_load_loses_no_accepted_request(run):
 
 
 def test_workers_share_the_port_and_add_up_their_metrics(run):
-    service = ServiceProcess(run.path, "--device", "cpu", "--max-batch", "2", "--workers", "2", "--drain", "0.1")
+    service = ServiceProcess(run.path, *SMALL, "--workers", "2", "--drain", "0.1")
     data = encoded(run)
     try:
         for _ in range(12):  # a connection each, so that either worker may get it

@@ -103,7 +103,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         backend=arguments.backend,
         streams=streams,
         threads=arguments.threads or max(1, share // streams),
-        decoders=share,
+        decoders=max(1, share // streams),
         max_batch=arguments.max_batch,
         max_wait=arguments.max_wait / 1000,
         queue=arguments.queue,

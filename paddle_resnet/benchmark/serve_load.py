@@ -31,6 +31,8 @@ class Load:
     latencies: dict[int, list[float]] = field(default_factory=dict)
     """Seconds from sending a request to the end of its answer, by the answer's status."""
     wrong: int = 0
+    cores: float = 0.0
+    """How many cores the clients themselves kept busy: those are not the service's."""
     lost: Counter[str] = field(default_factory=Counter)
     """Requests that got no whole answer, by the reason."""
 
@@ -38,6 +40,11 @@ class Load:
     def codes(self) -> dict[int, int]:
         """How many answers of each status."""
         return {status: len(times) for status, times in sorted(self.latencies.items())}
+
+    @property
+    def answered(self) -> int:
+        """How many answers were 200."""
+        return len(self.latencies.get(200, []))
 
 
 def load_service(
@@ -82,10 +89,11 @@ async def _load(
     await asyncio.gather(*(client.connect() for client in connections))
     await asyncio.sleep(warm_up)
     run.load = Load()
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     await asyncio.sleep(seconds)
     run.going = False
     run.load.seconds = time.perf_counter() - started
+    run.load.cores = (time.process_time() - worked) / run.load.seconds
     load, run.load = run.load, Load()
     for client in connections:
         client.leave()

@@ -122,6 +122,7 @@ def _row(case: LoadCase, loads: Sequence[Load]) -> Row:
             f"p{share}_ms": summarise([1000 * percentile(times or [0.0], share) for times in answered]).as_json()
             for share in PERCENTILES
         },
+        "clients_cores": summarise([load.cores for load in loads]).as_json(),
         "codes": {str(code): number for code, number in sorted(codes.items())},
         "wrong": sum(load.wrong for load in loads),
         "lost": dict(lost),
@@ -145,6 +146,7 @@ COLUMNS = (
     Column("p50, ms", lambda row: spread(row["p50_ms"], 1)),
     Column("p95, ms", lambda row: spread(row["p95_ms"], 1)),
     Column("p99, ms", lambda row: spread(row["p99_ms"], 1)),
+    Column("cores of clients", lambda row: spread(row["clients_cores"], 2)),
     Column("answers", _codes),
     Column("wrong", lambda row: str(row["wrong"])),
 )

@@ -50,13 +50,23 @@ def decode_image(source: Source, resize: int, image_size: int, name: str | None 
     try:
         with _open(source, name) as image:
             _check_size(image, name)
-            image.draft(None, (DRAFT_MARGIN * resize, DRAFT_MARGIN * resize))
-            ImageOps.exif_transpose(image, in_place=True)
-            return np.asarray(resized_centre(_to_rgb(image, name), resize, image_size))
+            return decode_opened(image, resize, image_size, name)
     except UsageError:
         raise
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise _unreadable(name, error) from error
+
+
+def decode_opened(image: Image.Image, resize: int, image_size: int, name: str) -> Pixels:
+    """What `decode_image` makes of a picture, of one that is open; it is changed.
+
+    Raises:
+        Exception: almost any of Pillow's own, for damaged files.
+        UsageError: pixels whose range is not known.
+    """
+    image.draft(None, (DRAFT_MARGIN * resize, DRAFT_MARGIN * resize))
+    ImageOps.exif_transpose(image, in_place=True)
+    return np.asarray(resized_centre(_to_rgb(image, name), resize, image_size))
 
 
 def check_picture(path: Path) -> None:

@@ -1,37 +1,36 @@
-"""From a request's body to its answers: decoding threads before the queue, ranking behind it."""
+"""From a request's body to its scores: its pictures found, admitted, and queued for the network."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from paddle_resnet.service.batcher import Batcher, Scores, Work
+from paddle_resnet.service.batcher import Answer, Batcher, Work
 from paddle_resnet.service.metrics import Metrics
-from paddle_resnet.service.pictures import decode, split_body
+from paddle_resnet.service.pictures import is_one_picture, split_body
 from paddle_resnet.service.settings import Settings
 
 if TYPE_CHECKING:
     from paddle_resnet.deploy import Predictor
 
-DECODED_AT_ONCE = 8
-"""Pictures of one request that a thread decodes before it queues them: a request of many is spread over the threads."""
+SPLITTERS = 2
+"""Threads that take forms and JSON apart: a large or hostile one may take them long."""
 
 
 class Answering:
-    """The way of a request's pictures; one for a process. `predictor` decodes and ranks, `scores` computes."""
+    """The way of a request's pictures; one for a process. `answer` decodes and computes, `predictor` ranks."""
 
-    def __init__(self, predictor: Predictor, scores: Scores, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, predictor: Predictor, answer: Answer, settings: Settings, metrics: Metrics) -> None:
         self.predictor = predictor
         self._settings = settings
-        self._decoders = ThreadPoolExecutor(settings.decoders, thread_name_prefix="decode")
+        self._splitters = ThreadPoolExecutor(SPLITTERS, thread_name_prefix="split")
         self.queue = Batcher(
-            scores,
+            answer,
             max_batch=settings.max_batch,
             max_wait=settings.max_wait,
             capacity=settings.queue,
@@ -40,88 +39,38 @@ class Answering:
         )
         self._queue_length = metrics.queue
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Answer what is queued, and end the threads."""
-        self._decoders.shutdown()
-        self.queue.close()
+        await self.queue.close()
+        self._splitters.shutdown()
 
     @asynccontextmanager
-    async def scores(
-        self, body: bytes, content_type: str, most: int, *, keep_pixels: bool = False
-    ) -> AsyncIterator[tuple[np.ndarray, list[np.ndarray]]]:
-        """Answer the pictures of a body, at most `most`.
+    async def scores(self, body: bytes, content_type: str, most: int) -> AsyncIterator[tuple[np.ndarray, list[bytes]]]:
+        """Answer the pictures of a body, at most `most`: the scores ``[N, classes]``, and the encoded pictures.
 
-        Gives the scores ``[N, classes]``, and of each picture the pixels uint8 ``[S, S, 3]`` if they are to be kept.
         The pictures count as waiting until the block ends.
 
         Raises:
             Refusal: the body, a picture, or the state of the service is why it is not answered.
         """
-        work = Work(asyncio.get_running_loop())
-        task = _Task(self, body, content_type, most, work, keep_pixels)
+        work = Work()
+        patience = asyncio.get_running_loop().call_later(self._settings.answer_seconds, work.give_up)
         try:
-            self.queue.admit(work, 1)
-            self._queue_length.set(self.queue.admitted)
-            self._decoders.submit(_guarded, work, task.split)
-            patience = work.loop.call_later(self._settings.answer_seconds, work.give_up)
-            try:
-                scores = await work.answer
-            finally:
-                patience.cancel()
-            yield scores, task.pixels
+            self._admit(work, 1)
+            pictures = [body] if is_one_picture(content_type) else await self._split(body, content_type, most)
+            self._admit(work, len(pictures) - 1)
+            self.queue.put(work, pictures)
+            yield await work.answer, pictures
         finally:
+            patience.cancel()
             self.queue.leave(work)
             self._queue_length.set(self.queue.admitted)
 
-    def decode(self, data: bytes, image: int) -> np.ndarray:
-        """Decode the picture of the number `image`."""
-        return decode(data, image, self._settings.max_pixels, self.predictor.decode)
+    def _admit(self, work: Work, images: int) -> None:
+        if images:
+            self.queue.admit(work, images)
+            self._queue_length.set(self.queue.admitted)
 
-    def later(self, work: Work, do: Callable[[], None]) -> None:
-        """Let a decoding thread do something for a request."""
-        self._decoders.submit(_guarded, work, do)
-
-
-@dataclass
-class _Task:
-    """What decoding threads do for one request."""
-
-    answering: Answering
-    body: bytes
-    content_type: str
-    most: int
-    work: Work
-    keep_pixels: bool
-    pixels: list[np.ndarray] = field(default_factory=list)
-
-    def split(self) -> None:
-        """Find the pictures, admit all, and decode them: the first few here, the others wherever a thread is free."""
-        encoded = split_body(self.body, self.content_type, self.most)
-        self.body = b""
-        self.answering.queue.admit(self.work, len(encoded) - 1)
-        self.work.expect(len(encoded))
-        for first in range(DECODED_AT_ONCE, len(encoded), DECODED_AT_ONCE):
-            part = encoded[first : first + DECODED_AT_ONCE]
-            self.answering.later(self.work, lambda part=part, first=first: self.decode(part, first))  # type: ignore[misc]
-        self.decode(encoded[:DECODED_AT_ONCE], 0)
-
-    def decode(self, encoded: list[bytes], first: int) -> None:
-        """Decode some pictures and queue them."""
-        pictures = []
-        for index, data in enumerate(encoded, first):
-            if self.work.over:
-                return
-            pictures.append(self.answering.decode(data, index))
-        if self.keep_pixels:
-            self.pixels += pictures
-        self.answering.queue.put(self.work, first, pictures)
-
-
-def _guarded(work: Work, do: Callable[[], None]) -> None:
-    """Do something in a decoding thread; what it raises is the request's answer."""
-    if work.over:
-        return
-    try:
-        do()
-    except BaseException as error:
-        work.fail(error)
+    async def _split(self, body: bytes, content_type: str, most: int) -> list[bytes]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._splitters, split_body, body, content_type, most)

@@ -6,6 +6,7 @@ import gc
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -17,18 +18,22 @@ from paddle_resnet.service import predictors
 from paddle_resnet.service.answering import Answering
 from paddle_resnet.service.body import Buffers
 from paddle_resnet.service.envelope import Envelope, internal_error
-from paddle_resnet.service.explain import Explainer
 from paddle_resnet.service.lifetime import Lifetime
 from paddle_resnet.service.logs import log
 from paddle_resnet.service.metrics import Metrics
 from paddle_resnet.service.network import Network
-from paddle_resnet.service.refusal import Refusal
+from paddle_resnet.service.predicting import ShortWay, prediction
+from paddle_resnet.service.refusal import Refusal, refused
 from paddle_resnet.service.routes import explanation_routes, information_routes, prediction_routes
 from paddle_resnet.service.settings import Settings
 
+if TYPE_CHECKING:
+    from paddle_resnet.deploy import Predictor
+    from paddle_resnet.service.explain import Explainer
+
 SWITCH_SECONDS = 0.0005
-"""How long a thread may keep Python's lock while others wait. With the usual 5 ms a decoder, which gives it up for each
-step of a small picture, would wait for the event loop at each."""
+"""How long a thread may keep Python's lock while others wait: the event loop must not wait 5 ms, as is usual, for a
+thread that takes a large form apart or explains a picture."""
 UNDOCUMENTED = ("/", "/docs", "/openapi.json")
 
 
@@ -39,12 +44,14 @@ def create_app(settings: Settings) -> Envelope:
         UsageError, RunFailure: the model cannot be loaded.
     """
     predictor = predictors.load(settings)
-    explainer = Explainer.beside(predictor) if settings.explain else None
-    predictor.close()  # it still decodes and ranks; other processes compute
     network = Network(settings, predictor.config.input.image_size, len(predictor.classes))
+    explainer = _explainer(predictor) if settings.explain else None  # meanwhile the network's processes start
+    predictor.close()  # it still ranks; other processes decode and compute
+    network.wait_until_ready()
     metrics, lifetime = Metrics(), Lifetime(settings.drain_seconds)
     buffers = Buffers(settings)
-    answering = Answering(predictor, network.scores, settings, metrics)
+    answering = Answering(predictor, network.answer, settings, metrics)
+    predict = prediction(answering, buffers, settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -52,11 +59,12 @@ def create_app(settings: Settings) -> Envelope:
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.collect()
         gc.freeze()  # or each full collection walks through all of Paddle's modules, and everybody waits
+        await network.open()
         lifetime.watch()
         log("ready", model=predictor.config.model, device=predictor.device, explain=explainer is not None)
         yield
-        answering.close()
-        network.close()
+        await answering.close()
+        await network.close()
         gc.unfreeze()
         sys.setswitchinterval(usual)
         log("stopped")
@@ -75,17 +83,22 @@ def create_app(settings: Settings) -> Envelope:
             Exception: _fault,
         },
     )
-    app.include_router(prediction_routes(answering, buffers, settings))
+    app.include_router(prediction_routes(predict))
     if explainer is not None:
         app.include_router(explanation_routes(answering, buffers, explainer))
-    app.include_router(information_routes(answering, settings, metrics, lifetime, explainer is not None))
-    return Envelope(app, metrics, lifetime, frozenset({*app.openapi()["paths"], *UNDOCUMENTED}))
+    app.include_router(information_routes(predictor, network, settings, metrics, lifetime, explainer is not None))
+    return Envelope(ShortWay(app, predict), metrics, lifetime, frozenset({*app.openapi()["paths"], *UNDOCUMENTED}))
+
+
+def _explainer(predictor: Predictor) -> Explainer | None:
+    from paddle_resnet.service.explain import Explainer  # brings what trains and measures along
+
+    return Explainer.beside(predictor)
 
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, Refusal)
-    request.state.noted = {"code": error.code}
-    return error.response()
+    return refused(request, error)
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

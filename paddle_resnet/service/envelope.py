@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from paddle_resnet.service.lifetime import Lifetime
-from paddle_resnet.service.logs import log
+from paddle_resnet.service.logs import log, log_request
 from paddle_resnet.service.metrics import Metrics
 
 SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -69,8 +69,7 @@ class Envelope:
         self._metrics.request_seen(route, status, seconds)
         if status == 200 and route in QUIET_ROUTES:
             return
-        log(
-            "request",
+        log_request(
             request_id=request_id.decode("ascii"),
             method=scope["method"],
             route=route,

@@ -1,4 +1,4 @@
-"""From a request's body to encoded pictures, and from these to pixels: what the decoding threads do.
+"""From a request's body to encoded pictures, and from these to pixels.
 
 A body is one picture (``image/...``), a form with a picture in each part (``multipart/form-data``), or JSON with
 base64. Names of parts and files are not looked at.
@@ -10,6 +10,7 @@ import base64
 import binascii
 import io
 from collections.abc import Callable
+from enum import IntEnum
 
 import numpy as np
 from PIL import Image
@@ -17,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from paddle_resnet.errors import UsageError
 from paddle_resnet.service.refusal import Refusal
 
 # Of the formats that Pillow knows, those that browsers and cameras make: the others are only ways to attack.
@@ -33,16 +33,19 @@ class JsonPictures(BaseModel):
     images: list[str] = Field(min_length=1, description="picture files, each encoded as base64")
 
 
+def is_one_picture(content_type: str) -> bool:
+    """Whether a body of this type is a picture itself."""
+    return content_type[:6].lower() == "image/"
+
+
 def split_body(body: bytes, content_type: str, most: int) -> list[bytes]:
-    """Return the encoded pictures of a body, at least one and at most `most`.
+    """Return the encoded pictures of a body that is no picture itself, at least one and at most `most`.
 
     Raises:
         Refusal: 400 malformed, 413 too many, 415 of another type.
     """
     kind, options = parse_options_header(content_type.encode("latin-1"))
-    if kind.startswith(b"image/"):
-        pictures = [body]
-    elif kind == b"multipart/form-data":
+    if kind == b"multipart/form-data":
         pictures = _split_form(body, options.get(b"boundary", b""), most)
     elif kind == b"application/json":
         pictures = _split_json(body, most)
@@ -53,25 +56,38 @@ def split_body(body: bytes, content_type: str, most: int) -> list[bytes]:
     return pictures
 
 
-def decode(data: bytes, image: int, max_pixels: int, to_pixels: Callable[[bytes], np.ndarray]) -> np.ndarray:
-    """Turn one encoded picture, the request's number `image`, into pixels, uint8 ``[S, S, 3]``.
+class Verdict(IntEnum):
+    """What came of decoding a picture."""
 
-    Raises:
-        Refusal: 422, it is no picture of the accepted formats, it is damaged, or it is too large.
+    READ = 0
+    UNREADABLE = 1
+    TOO_LARGE = 2
+
+
+def decode(data: bytes, max_pixels: int, to_pixels: Callable[[Image.Image], np.ndarray]) -> np.ndarray | Verdict:
+    """Turn one encoded picture into pixels, uint8 ``[S, S, 3]``.
+
+    `Verdict.UNREADABLE`: it is no picture of the accepted formats, or it is damaged; `TOO_LARGE`: more pixels.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as header:
-            pixels = header.width * header.height
+        # The size is said before the first pixel: a bomb does not go off.
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            if picture.width * picture.height > max_pixels:
+                return Verdict.TOO_LARGE
+            return to_pixels(picture)
     except Image.DecompressionBombError:
-        raise _too_large(image, max_pixels) from None
+        return Verdict.TOO_LARGE
     except Exception:  # Pillow's readers raise almost anything on damaged files
-        raise _unreadable(image) from None
-    if pixels > max_pixels:
-        raise _too_large(image, max_pixels)
-    try:
-        return to_pixels(data)
-    except UsageError:
-        raise _unreadable(image) from None
+        return Verdict.UNREADABLE
+
+
+def refuse(verdict: Verdict, image: int) -> Refusal:
+    """Say that the request's picture number `image` cannot be classified."""
+    if verdict is Verdict.TOO_LARGE:
+        message = f"picture {image} has more pixels than this service takes; make it smaller"
+        return Refusal(422, "image_too_large", message, image=image)
+    message = f"picture {image} cannot be read; expected an undamaged {', '.join(FORMATS)}"
+    return Refusal(422, "unreadable_image", message, image=image)
 
 
 def _split_form(body: bytes, boundary: bytes, most: int) -> list[bytes]:
@@ -122,13 +138,3 @@ def _malformed(what: str) -> Refusal:
 
 def _too_many(most: int) -> Refusal:
     return Refusal(413, "too_many_images", f"more than {most} pictures; send fewer at once")
-
-
-def _unreadable(image: int) -> Refusal:
-    message = f"picture {image} cannot be read; expected an undamaged {', '.join(FORMATS)}"
-    return Refusal(422, "unreadable_image", message, image=image)
-
-
-def _too_large(image: int, max_pixels: int) -> Refusal:
-    message = f"picture {image} has more than {max_pixels:,} pixels; make it smaller"
-    return Refusal(422, "image_too_large", message, image=image)

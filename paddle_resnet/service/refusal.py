@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 
@@ -39,6 +40,12 @@ class Refusal(Exception):  # noqa: N818 (an answer, not a fault of ours)
             error["image"] = self.image
         headers = None if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         return JSONResponse({"error": error}, self.status, headers)
+
+
+def refused(request: Request, refusal: Refusal) -> JSONResponse:
+    """Answer with a refusal, and note its code for the log."""
+    request.state.noted = {"code": refusal.code}
+    return refusal.response()
 
 
 def busy(seconds: float) -> Refusal:

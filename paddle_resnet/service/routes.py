@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import anyio.to_thread
 from fastapi import APIRouter, Query, Request
@@ -11,53 +10,38 @@ from starlette.responses import JSONResponse, Response
 
 from paddle_resnet.service.answering import Answering
 from paddle_resnet.service.body import Buffers
-from paddle_resnet.service.explain import Explainer
 from paddle_resnet.service.lifetime import Lifetime
 from paddle_resnet.service.metrics import Metrics
+from paddle_resnet.service.network import Network
 from paddle_resnet.service.pages import page
 from paddle_resnet.service.pictures import FORMATS
+from paddle_resnet.service.predicting import PREDICT, TOP, Predict, json_response
 from paddle_resnet.service.refusal import Refusal
 from paddle_resnet.service.schema import ERRORS, ExplanationAnswer, ModelInfo, Predictions, State, request_body
 from paddle_resnet.service.settings import Settings
+
+if TYPE_CHECKING:
+    from paddle_resnet.deploy import Predictor
+    from paddle_resnet.service.explain import Explainer
 
 EXPLANATIONS_WAITING = 4
 """Grad-CAM goes forward and backward through the network, and takes the cores from /predict: few wait for it."""
 
 
-def prediction_routes(answering: Answering, buffers: Buffers, settings: Settings) -> APIRouter:
+def prediction_routes(predict: Predict) -> APIRouter:
     """`POST /predict`."""
     router = APIRouter(tags=["predictions"])
-    predictor = answering.predictor
-    most_classes = len(predictor.classes)
 
     @router.post(
-        "/predict",
+        PREDICT,
         summary="Classify pictures",
         responses={200: {"model": Predictions}, **ERRORS},
         openapi_extra=request_body(several=True),
     )
-    async def predict(
-        request: Request, top: Annotated[int, Query(ge=1, description="how many classes to rank")] = 5
+    async def predict_route(
+        request: Request, top: Annotated[int, Query(ge=1, description="how many classes to rank")] = TOP
     ) -> Response:
-        answering.queue.check_room()
-        async with (
-            buffers.body(request) as body,
-            answering.scores(body, request.headers.get("content-type", ""), settings.max_images) as (rows, _),
-        ):
-            request.state.noted = {"images": len(rows)}
-            ranked = predictor.rank(rows, map(str, range(len(rows))), min(top, most_classes))
-        return _json(
-            {
-                "model": predictor.config.model,
-                "predictions": [
-                    {
-                        "image": image,
-                        "top": [{"class": label, "probability": round(share, 6)} for label, share in prediction.top],
-                    }
-                    for image, prediction in enumerate(ranked)
-                ],
-            }
-        )
+        return await predict(request, top)
 
     return router
 
@@ -85,22 +69,22 @@ def explanation_routes(answering: Answering, buffers: Buffers, explainer: Explai
         answering.queue.check_room()
         async with (
             buffers.body(request) as body,
-            answering.scores(body, request.headers.get("content-type", ""), 1, keep_pixels=True) as (rows, pixels),
+            answering.scores(body, request.headers.get("content-type", ""), 1) as (rows, pictures),
         ):
             explanation = await anyio.to_thread.run_sync(
-                lambda: explainer.explain(pixels[0], rows[0], label).as_json(), limiter=limiter
+                lambda: explainer.explain(answering.predictor.decode(pictures[0]), rows[0], label).as_json(),
+                limiter=limiter,
             )
-        return _json(explanation)
+        return json_response(explanation)
 
     return router
 
 
 def information_routes(
-    answering: Answering, settings: Settings, metrics: Metrics, lifetime: Lifetime, explains: bool
+    predictor: Predictor, network: Network, settings: Settings, metrics: Metrics, lifetime: Lifetime, explains: bool
 ) -> APIRouter:
     """The pages, the model's description, and what those who run services ask for."""
     router = APIRouter()
-    predictor = answering.predictor
     start, documentation = page("index"), page("docs")
 
     @router.get("/", include_in_schema=False)
@@ -126,13 +110,13 @@ def information_routes(
 
     @router.get("/healthz", tags=["operation"], summary="Whether the process works", responses={503: {"model": State}})
     async def healthz() -> JSONResponse:
-        return _state("ok", answering.queue.alive)
+        return _state("ok", network.alive)
 
     @router.get("/readyz", tags=["operation"], summary="Whether to send requests", responses={503: {"model": State}})
     async def readyz() -> JSONResponse:
         if lifetime.draining:
             return _state("draining", False)
-        return _state("ready", answering.queue.alive)
+        return _state("ready", network.alive)
 
     @router.get("/metrics", tags=["operation"], summary="Metrics for Prometheus", response_class=Response)
     async def prometheus() -> Response:
@@ -143,7 +127,3 @@ def information_routes(
 
 def _state(status: str, good: bool) -> JSONResponse:
     return JSONResponse({"status": status if good or status == "draining" else "failed"}, 200 if good else 503)
-
-
-def _json(value: dict[str, Any]) -> Response:
-    return Response(json.dumps(value, ensure_ascii=False, separators=(",", ":")), media_type="application/json")

@@ -29,7 +29,7 @@ class Settings(BaseModel):
     backend: Backend | None = Field(None, description="None: the faster one, as `Predictor`")
     streams: int = Field(1, ge=1, description="batches that are computed at the same time, a process each")
     threads: int = Field(1, ge=1, description="CPU threads of one batch")
-    decoders: int = Field(2, ge=1, description="threads that decode pictures")
+    decoders: int = Field(1, ge=1, description="threads that decode the pictures of one batch")
 
     max_batch: int = Field(32, ge=1, description="most images the network is given at once")
     max_wait: float = Field(0.002, ge=0, description="seconds that an image waits for others to share its batch")
