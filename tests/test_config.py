@@ -134,3 +134,9 @@ def test_binary_file(tmp_path):
 def test_config_is_frozen(config_file):
     with pytest.raises(Exception, match="frozen"):
         Config.load(config_file).train.epochs = 9
+
+
+def test_every_key_has_its_words_in_the_documentation():
+    pages = [PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")]
+    words = "".join(page.read_text(encoding="utf-8") for page in pages)
+    assert [key for key in known_keys() if f"`{key}" not in words and f" {key}=" not in words] == []
