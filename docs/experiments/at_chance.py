@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 import numpy as np
 
+import cli
 from paddle_resnet import runtime
 
 runtime.import_paddle()
@@ -72,10 +73,13 @@ FAULTS = (
 
 def main() -> None:
     """Train with each fault and each seed, and print a row a fault."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.described(__doc__)
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="default: the digits")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED")
-    arguments = parser.parse_args()
+    cli.run_tool(parser, _measure)
+
+
+def _measure(arguments: argparse.Namespace) -> None:
     paddle.set_device("cpu")
     splits = open_splits(DataConfig.model_validate(_digits_or(arguments.data)))
     if arguments.data is None:

@@ -19,10 +19,11 @@ from collections.abc import Iterator
 from itertools import chain, islice, repeat
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 import numpy as np
 
+import cli
 from paddle_resnet import runtime
 
 runtime.import_paddle()
@@ -42,10 +43,13 @@ PLAIN = ["augment.pad=4", "augment.flip=true"]
 
 def main() -> None:
     """Time the turns and print both medians and their difference."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.described(__doc__)
     parser.add_argument("augment", nargs="+", metavar="KEY=VALUE", help="of the config's augment group")
     parser.add_argument("--turns", type=int, default=9, metavar="N", help="that count, of each")
-    arguments = parser.parse_args()
+    cli.run_tool(parser, _measure)
+
+
+def _measure(arguments: argparse.Namespace) -> None:
     paddle.set_device("cpu")
     print(f"paddle {paddle.__version__}; {runtime.prepare_process()}")
     plain = Config.from_values({}, PLAIN)

@@ -17,19 +17,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
 import numpy as np
 
+import cli
 from paddle_resnet import console, runtime
 
 runtime.import_paddle()
 
 from paddle_resnet.config import Config
+from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import NetworkScorer, measure_split
 from paddle_resnet.files import write_json
 from paddle_resnet.lessons.spread import Spread
@@ -72,8 +74,24 @@ class Study:
 
 
 def main() -> None:
+    """Parse the arguments, then train and compare."""
+    parser = cli.described(__doc__)
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="train/<class>/*, test/<class>/*")
+    parser.add_argument("--output", type=Path, default=Path("output/five_classes"), metavar="FOLDER")
+    parser.add_argument("--model", default="resnet20", metavar="NAME")
+    parser.add_argument("--pretrain-epochs", type=int, default=6, metavar="N")
+    parser.add_argument("--epochs", type=int, default=40, metavar="N", help="of each run on the few images")
+    parser.add_argument("--images", type=int, default=50, metavar="N", help="a class; a tenth of them is held out")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="two or more")
+    parser.add_argument("--rates", type=float, nargs="+", default=[0.01, 0.03, 0.1], metavar="RATE")
+    cli.run_tool(parser, _compare)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
     """Train whatever is missing, print the tables, and write every figure to ``results.json``."""
-    study = Study(**vars(_arguments()))
+    if len(arguments.seeds) < 2:
+        raise UsageError("--seeds: a spread needs two or more")
+    study = Study(**{field.name: getattr(arguments, field.name) for field in fields(Study)})
     console.show_lines()
     weights, first_top1 = _pretrain(study)
     by_rate = {way: _top1_by_rate(study, way, weights) for way in WAYS}
@@ -96,22 +114,6 @@ def main() -> None:
     print(f"The first five classes: test top-1 {first_top1:.2%}\n")
     for line in (*_lines_of_rates(by_rate), "", *_lines_of_results(study, rates, top1)):
         print(line)
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="train/<class>/*, test/<class>/*")
-    parser.add_argument("--output", type=Path, default=Path("output/five_classes"), metavar="FOLDER")
-    parser.add_argument("--model", default="resnet20", metavar="NAME")
-    parser.add_argument("--pretrain-epochs", type=int, default=6, metavar="N")
-    parser.add_argument("--epochs", type=int, default=40, metavar="N", help="of each run on the few images")
-    parser.add_argument("--images", type=int, default=50, metavar="N", help="a class; a tenth of them is held out")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="two or more")
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.01, 0.03, 0.1], metavar="RATE")
-    arguments = parser.parse_args()
-    if len(arguments.seeds) < 2:
-        parser.error("--seeds: a spread needs two or more")
-    return arguments
 
 
 def _pretrain(study: Study) -> tuple[Path, float]:

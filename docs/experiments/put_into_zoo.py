@@ -14,13 +14,13 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
 
+import cli
 from paddle_resnet import runtime
 
 runtime.import_paddle()
 
-from paddle_resnet.errors import PaddleResNetError
 from paddle_resnet.models.weights import zoo
 from paddle_resnet.training import RunFolder
 from paddle_resnet.training.publish import publish
@@ -28,14 +28,14 @@ from paddle_resnet.training.publish import publish
 
 def main() -> None:
     """Parse the arguments and publish."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.described(__doc__)
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.add_argument("--data", required=True, metavar="TEXT", help="which edition of the images it was trained on")
-    arguments = parser.parse_args()
-    try:
-        record = publish(RunFolder.open(arguments.run), arguments.data)
-    except PaddleResNetError as error:
-        sys.exit(f"error: {error}")
+    cli.run_tool(parser, _publish)
+
+
+def _publish(arguments: argparse.Namespace) -> None:
+    record = publish(RunFolder.open(arguments.run), arguments.data)
     print(f"{zoo.weights_path(record.model)}: {zoo.weights_path(record.model).stat().st_size:,} bytes")
     print(f"{record.model} on {record.data}: test top-1 {record.test_top1:.2%} on {record.test_images} images")
 

@@ -2,8 +2,8 @@
 # ruff: noqa: E402, T201
 """The recipe of configs/resnet20_cifar10.yaml once more, in PyTorch alone: does it come to the same accuracy?
 
-python tools/train.py -c configs/resnet20_cifar10.yaml -o name=resnet20_8 -o train.epochs=8 -o "train.seeds=[0, 1, 2]"
-python docs/experiments/resnet20_in_pytorch.py --epochs 8 --seeds 0 1 2 --against output/resnet20_8
+python tools/train.py -c configs/resnet20_cifar10.yaml -o name=resnet20_4 -o train.epochs=4 -o "train.seeds=[0, 1, 2]"
+python docs/experiments/resnet20_in_pytorch.py --epochs 4 --seeds 0 1 2 --against output/resnet20_4
 
 Of this project the second command takes the config, the images as its readers divide them, and the network of the
 benchmark; augmentation, loss, schedule, optimizer and the choice of the best epoch are written here against PyTorch and
@@ -26,13 +26,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(PROJECT))
+sys.path.insert(0, str(PROJECT / "tools"))
 
 import numpy as np
 import torch
 from scipy.stats import ttest_ind
 from torch import Tensor, nn
 
+import cli
 from paddle_resnet.benchmark import twins
 from paddle_resnet.benchmark.torch_networks import make_twin
 from paddle_resnet.config import AugmentConfig, Config, EvaluationConfig, ModelConfig, TrainConfig
@@ -45,29 +46,33 @@ CONFIG = PROJECT / "configs" / "resnet20_cifar10.yaml"
 
 def main() -> None:
     """Train with each seed, then compare."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=8, help="default: 8")
+    parser = cli.described(__doc__)
+    parser.add_argument("--epochs", type=int, default=4, help="default: 4")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
     parser.add_argument("--data", metavar="FOLDER", help="holds cifar-10-python.tar.gz; default: Paddle's cache")
     parser.add_argument("--threads", type=int, default=1, help="default: 1")
     parser.add_argument("--output", type=Path, default=Path("resnet20_in_pytorch.json"), metavar="FILE")
     parser.add_argument("--against", type=Path, metavar="RUN", help="our run of the same epochs, with train.seeds")
-    arguments = parser.parse_args()
+    cli.run_tool(parser, _train_and_compare)
+
+
+def _train_and_compare(arguments: argparse.Namespace) -> None:
     # A copy of the images is of another MD5, and fits as well.
     data = [f"data.root={arguments.data}", "data.verify=false"] if arguments.data else []
     config = Config.load(CONFIG, [f"train.epochs={arguments.epochs}", *data])
     require_nothing_else(config)
     torch.set_num_threads(arguments.threads)
     found = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {}
-    missing = [seed for seed in arguments.seeds if str(seed) not in found]
+    keys = {seed: f"{arguments.epochs} epochs, seed {seed}" for seed in arguments.seeds}
+    missing = [seed for seed in arguments.seeds if keys[seed] not in found]
     splits = open_splits(config.data) if missing else None
     for seed in missing:
         assert splits is not None
-        found[str(seed)] = train(config, splits, seed)
+        found[keys[seed]] = train(config, splits, seed)
         write_json(arguments.output, found)
     if arguments.against:
         ours = json.loads((arguments.against / "metrics.json").read_text())["seeds"]["test_top1"]["values"]
-        compare(ours, [found[str(seed)] for seed in arguments.seeds])
+        compare(ours, [found[keys[seed]] for seed in arguments.seeds])
 
 
 def require_nothing_else(config: Config) -> None:
