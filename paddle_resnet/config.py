@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Mapping
+from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -75,7 +76,7 @@ class DataConfig(Group):
 
 
 class AugmentConfig(Group):
-    """Random changes to the training images, for a whole batch at once on the device."""
+    """Random changes to the training images, for a whole batch at once."""
 
     pad: Annotated[Integer, Field(ge=0, le=64)] = Field(
         0, description="zero-pad by so many pixels, then crop back at random"
@@ -361,6 +362,8 @@ def _apply_override(values: dict[str, Any], override: str) -> str:
         value = yaml.safe_load(text) if text else None
     except yaml.YAMLError:
         value = text
+    if isinstance(value, int | float | date) and _is_text(key):
+        value = text
     *groups, last = key.split(".")
     for group in groups:
         inner = values.setdefault(group, {})
@@ -371,6 +374,21 @@ def _apply_override(values: dict[str, Any], override: str) -> str:
         values = inner
     values[last] = value
     return key
+
+
+def _is_text(key: str) -> bool:
+    """Whether the key takes a name or a path, which stands as it was typed: 2024_01 is no number there."""
+    annotation: Any = Config
+    for part in key.split("."):
+        fields = annotation.model_fields if isinstance(annotation, type) and issubclass(annotation, BaseModel) else {}
+        if part not in fields:
+            return False
+        annotation = fields[part].annotation
+    return _takes_text(annotation)
+
+
+def _takes_text(annotation: Any) -> bool:
+    return annotation in (str, Path) or any(_takes_text(part) for part in get_args(annotation))
 
 
 def _explain(error: ValidationError, schema: type[BaseModel], origin: Mapping[str, str], source: str) -> str:

@@ -43,6 +43,18 @@ def show_lines() -> None:
     logger.propagate = False
 
 
+@contextlib.contextmanager
+def speaking(aloud: bool) -> Iterator[None]:
+    """Let `logger`'s lines appear, or errors alone."""
+    level = logger.level
+    if not aloud:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def progress_bar(*columns: ProgressColumn, on: Console | None = None) -> Progress:
     """Make a bar with `columns` behind the count; it shows only on a terminal and vanishes when done."""
     on = on or console

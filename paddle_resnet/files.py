@@ -18,7 +18,7 @@ from paddle_resnet.errors import RunFailure, UsageError
 
 
 def write_aside(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it to `path`.
+    """Let `write` fill a temporary file beside `path`, then rename it to `path`, whole even after a power cut.
 
     Raises:
         RunFailure: the file cannot be written; an earlier file at `path` is left whole.
@@ -33,7 +33,9 @@ def write_aside(path: Path, write: Callable[[Path], None]) -> None:
     try:
         write(temporary)
         temporary.chmod(0o666 & ~_umask())
+        _bring_to_disk(temporary)
         temporary.replace(path)
+        _bring_to_disk(path.parent)
     except OSError as error:
         raise RunFailure(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
@@ -71,6 +73,19 @@ def _digest(path: Path, digest: hashlib._Hash) -> str:
     return digest.hexdigest()
 
 
+def _bring_to_disk(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, would outlast a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        # Some file systems cannot do that for folders; where a file cannot be written, its renaming must not hide it.
+        if not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
+
+
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)
@@ -94,10 +109,14 @@ def write_folder(path: Path, write: Callable[[Path], None]) -> None:
     try:
         write(temporary)
         temporary.chmod(0o777 & ~_umask())
+        for written in (*temporary.rglob("*"), temporary):
+            _bring_to_disk(written)
         recover_folder(path)
         if path.exists():
+            shutil.rmtree(_earlier(path), ignore_errors=True)
             path.rename(_earlier(path))
         temporary.rename(path)
+        _bring_to_disk(path.parent)
     except OSError as error:
         recover_folder(path)
         raise RunFailure(f"{path}: cannot be written ({error.strerror or error})") from error

@@ -140,3 +140,14 @@ def test_every_key_has_its_words_in_the_documentation():
     pages = [PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")]
     words = "".join(page.read_text(encoding="utf-8") for page in pages)
     assert [key for key in known_keys() if f"`{key}" not in words and f" {key}=" not in words] == []
+
+
+@pytest.mark.parametrize("text", ["1_2", "0x10", "12e3", "2024-05-01", "yes", "007"])
+def test_a_name_on_the_command_line_stands_as_it_was_typed(text):
+    """YAML would read numbers, a date and true."""
+    config = Config.from_values({}, [f"name={text}", f"output={text}", f"data.root={text}"])
+    assert (config.name, config.output, config.data.root) == (text, Path(text), Path(text))
+
+
+def test_null_on_the_command_line_is_no_name():
+    assert Config.from_values({}, ["data.root=null", "model.pretrained=null"]).data.root is None

@@ -58,7 +58,14 @@ RUNS = {
     ],
     "whole": ["model.name=resnet8", "train.sync_batch_norm=true", "train.layer_decay=0.8", "train.learning_rate=0.001"],
     "early": [*LENET, "train.epochs=6", "train.patience=1", "train.learning_rate=1e-12"],
-    "through": ["model.name=resnet8", "model.dropout=0.3", "train.ema=0.9", "train.checkpoint_steps=2", *MUON],
+    "through": [
+        "model.name=resnet8",
+        "model.dropout=0.3",
+        "train.ema=0.9",
+        "train.checkpoint_steps=2",
+        "train.histogram_steps=3",
+        *MUON,
+    ],
     "diverging": [*LENET, "train.learning_rate=1e30", "train.warmup=0"],
 }
 
@@ -184,6 +191,11 @@ def test_each_validation_image_is_counted_once(folder):
 def test_all_stop_after_the_step_in_which_one_was_asked_to_and_go_on_bit_for_bit(folder, seen):
     assert [each["ends"]["stopped"] for each in seen] == [["terminated", 143]] * 2
     assert differences(folder / "through", folder / "stopped") == []
+
+
+def test_histograms_are_of_the_step_of_all(folder):
+    curves = read_curves(folder / "through" / "vdl" / "train")
+    assert [step for step, _ in curves["gradients/conv1.weight"]] == [2, 5]
 
 
 def test_all_stop_early_together(folder):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -121,3 +123,34 @@ def test_a_folder_has_one_process_at_a_time(tmp_path):
         assert list(tmp_path.iterdir()) == []
     with only_process(tmp_path):
         pass
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    """Renamed first, it could be empty after a power cut, and the earlier one gone."""
+    events = []
+    fsync, replace, rename = os.fsync, Path.replace, Path.rename
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (events.append(opened(descriptor)), fsync(descriptor)))
+    monkeypatch.setattr(Path, "replace", lambda path, to: (events.append(f"to {to.name}"), replace(path, to)))
+    monkeypatch.setattr(Path, "rename", lambda path, to: (events.append(f"to {to.name}"), rename(path, to)))
+    write_text(tmp_path / "a.txt", "12345")
+    assert events == ["5 bytes", "to a.txt", tmp_path.name]
+    events.clear()
+    write_folder(tmp_path / "last", fill("1234567"))
+    assert events[0] == "7 bytes"
+    assert events[1].startswith(".last.")
+    assert events[2:] == ["to last", tmp_path.name]
+
+
+def opened(descriptor):
+    """A file by its size, as it has no name yet; a folder by its name."""
+    path = Path(f"/proc/self/fd/{descriptor}").readlink()
+    return path.name if path.is_dir() else f"{path.stat().st_size} bytes"
+
+
+def test_an_earlier_folder_that_a_killed_process_left_is_in_nobodys_way(tmp_path):
+    path = tmp_path / "last"
+    write_folder(path, fill("first"))
+    write_folder(tmp_path / ".last.old", fill("left"))
+    write_folder(path, fill("second"))
+    assert (path / "a.txt").read_text() == "second"
+    assert list(tmp_path.iterdir()) == [path]

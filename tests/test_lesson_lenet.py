@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation.measure import evaluation_of
 from paddle_resnet.lessons import Effort, run_lesson
 from paddle_resnet.lessons.contenders import Contender
@@ -101,3 +102,10 @@ def test_the_verdict_follows_the_interval(values, words):
     english, chinese = _verdict(Spread.of(values))
     assert words in english
     assert f"{100 * np.mean(values):+.1f}" in chinese
+
+
+@pytest.mark.parametrize("override", ["train.seed=5", "train.learning_rate=0.1"])
+def test_what_the_comparison_rests_on_cannot_be_overridden(tmp_path, override):
+    """With one seed thrice, the seeds' spread would be zero, and any lead larger."""
+    with pytest.raises(UsageError, match=f"-o {override}: the lesson lenet compares by its own"):
+        run_lesson("lenet", tmp_path, Effort(overrides=(override,)))

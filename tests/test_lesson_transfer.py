@@ -7,15 +7,17 @@ import math
 import numpy as np
 import paddle
 import pytest
+from paddle import nn
 from PIL import Image
 
-from paddle_resnet.config import Config
+from paddle_resnet.config import Config, TrainConfig
 from paddle_resnet.data import open_splits
 from paddle_resnet.lessons import Effort, run_lesson
 from paddle_resnet.lessons import few_images as few_images_module
 from paddle_resnet.lessons.few_images import Learner, few_of_each, images_of, linear_top1, pixels_of, task_of
 from paddle_resnet.lessons.page import Picture
 from paddle_resnet.lessons.spread import STUDENT_95, Spread
+from paddle_resnet.lessons.training_loop import use_fast_layers
 from paddle_resnet.lessons.transfer import QUICK, Plan, _verdict
 from paddle_resnet.lessons.transfer_results import TUNED
 from paddle_resnet.models import create_model
@@ -171,3 +173,12 @@ def test_the_verdict_names_each_number_of_images_once():
         "not to be told from scratch by these seeds at 2 images a class."
     )
     assert "每类 5 张时差于从头训练" in chinese
+
+
+def test_the_config_says_who_computes_the_layers():
+    network = create_model("resnet8", 10)
+    use_fast_layers(network, TrainConfig(cpu_backend="native"))
+    assert type(network.conv1) is nn.Conv2D
+    lenet = create_model("lenet", 10)
+    use_fast_layers(lenet)  # oneDNN has no counterpart of its layers
+    assert all(type(layer).__module__.startswith("paddle.nn") for layer in lenet.sublayers())

@@ -112,3 +112,13 @@ def test_its_state_continues_in_another_network_of_the_same_names():
     whole, _ = steps([0, 1, 2])
     halves, _ = steps([2], *steps([0, 1]))
     assert halves["conv.weight"].numpy().tolist() == whole["conv.weight"].numpy().tolist()
+
+
+def test_filters_without_a_gradient_stay_and_the_others_move():
+    """As behind a BatchNorm whose scale begins at zero (`model.zero_init_residual`)."""
+    network = OneConvolution()
+    filters, bias = network.conv.weight.numpy(), network.conv.bias.numpy()
+    optimizer = Muon(0.1, 0.6, network.parameters(), [network.conv.weight])
+    network.step(optimizer, np.zeros((4, 2, 3, 3), np.float32), np.ones(4, np.float32))
+    np.testing.assert_allclose(network.conv.weight.numpy(), filters, rtol=1e-6)
+    assert (network.conv.bias.numpy() < bias).all()

@@ -250,3 +250,21 @@ def test_a_window_that_misses_the_image_is_left_to_paddle(calls):
     assert calls == {}
     layer(paddle.randn([2, 4, 4, 3]))
     assert calls == {"convolution": 1}
+
+
+def test_batch_norm_of_a_single_value_a_channel_hands_it_on_as_paddles_does():
+    """It has no variance: a batch of one image of 1x1 pixel changes neither the values nor the running statistics."""
+    x = paddle.to_tensor(np.array([3.0, -5.0], np.float32).reshape(1, 2, 1, 1))
+    answers, statistics = [], []
+    for fast in (False, True):
+        layer = nn.BatchNorm2D(2)
+        layer.bias.set_value(np.array([7.0, 8.0], np.float32))
+        if fast:
+            layer.__class__ = layers.BatchNorm
+        layer.train()
+        inputs = x.transpose([0, 2, 3, 1]) if fast else x
+        answers.append(layer(inputs).numpy().ravel())
+        statistics.append(np.concatenate([layer._mean.numpy(), layer._variance.numpy()]))
+    np.testing.assert_array_equal(answers[1], answers[0])
+    np.testing.assert_array_equal(statistics[1], statistics[0])
+    np.testing.assert_array_equal(statistics[1], [0, 0, 1, 1])

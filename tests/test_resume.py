@@ -20,6 +20,7 @@ from tiny_run import make_run
 
 from paddle_resnet import onednn
 from paddle_resnet.config import Config
+from paddle_resnet.data import MemorySplit
 from paddle_resnet.errors import RunFailure, Stopped, UsageError
 from paddle_resnet.models import read_state_dict
 from paddle_resnet.training import RunFolder, resume, train, train_or_resume
@@ -239,6 +240,42 @@ def test_killed_after_the_last_epoch_only_the_figures_are_missing(tmp_path, thro
     assert differences(through.path, path) == []
 
 
+def test_figures_of_an_earlier_epochs_weights_do_not_outlive_the_training(tmp_path, through):
+    """As of `tools/eval.py` on a stopped run: the finished one would be taken for measured."""
+    path = unfinished_copy(through, tmp_path)
+    RunFolder.open(path).update_metrics("test", {"top1": 0.25, "checkpoint": "best"})
+    assert set(resume(path).metrics()) == {"validation", "environment", "train"}
+
+
+def test_the_log_is_written_line_by_line(tmp_path, monkeypatch):
+    """`kill -9` leaves no time for what is held back."""
+    seen = []
+    original = StepSeeds.on_train_batch_begin
+
+    def begin(seeds, step, logs=None):
+        original(seeds, step, logs)
+        seen.append((tmp_path / "quickstart" / "train.log").read_text())
+
+    monkeypatch.setattr(StepSeeds, "on_train_batch_begin", begin)
+    train(config_for(tmp_path))
+    assert "449 training" in seen[0]
+    assert "epoch 1/2" in seen[STEPS]
+    assert "epoch 2/2" not in seen[-1]
+
+
+def test_weights_are_read_while_the_run_is_trained_without_touching_it(tmp_path, through):
+    """Between its two renames `best` is away for a moment; who brings it back then ends the training."""
+    path = unfinished_copy(through, tmp_path)
+    run, best, earlier = RunFolder.open(path), path / "checkpoints" / "best", path / "checkpoints" / ".best.old"
+    with run.alone():
+        best.rename(earlier)
+        with pytest.raises(UsageError, match="no checkpoint 'best'"):
+            run.load_network("best")
+        assert earlier.is_dir()
+    run.load_network("best")
+    assert best.is_dir()
+
+
 def test_what_a_run_learns_may_not_change_but_where_it_lies_may(tmp_path, through):
     path = unfinished_copy(through, tmp_path)
     with pytest.raises(UsageError, match=r"train\.learning_rate is 0\.2 now, but the run began with 0\.05"):
@@ -280,6 +317,14 @@ def test_other_images_and_other_versions(tmp_path, through, caplog):
     state["data"]["training images"] = 1000
     file.write_text(json.dumps(state))
     with pytest.raises(UsageError, match="training images 449 now, 1000 when the run began"):
+        resume(path)
+
+
+def test_as_many_other_images_of_the_same_classes_are_other_images(tmp_path, through, monkeypatch):
+    path = unfinished_copy(through, tmp_path)
+    batch = MemorySplit.batch
+    monkeypatch.setattr(MemorySplit, "batch", lambda split, indices: batch(split, indices) // 2)
+    with pytest.raises(UsageError, match="images' checksum"):
         resume(path)
 
 

@@ -107,6 +107,14 @@ def test_a_square_linear_weight_is_transposed_for_its_origin_not_its_shape(tmp_p
     np.testing.assert_array_equal(read_state_dict(tmp_path / "a.pth")["fc.weight"], weight.T)
 
 
+def test_a_training_programs_checkpoint_with_a_tensor_beside_the_weights(tmp_path):
+    """PyTorch's own ImageNet example keeps the best accuracy so."""
+    tensor = pickle_of()[1:-2].split(b"\n", 1)[1]  # what stands between the name and the end
+    content = b"}(Vepoch\nI90\nVbest_acc1\n" + tensor + b"Vstate_dict\n}Va\n" + tensor + b"su."
+    write_archive(tmp_path / "model_best.pth.tar", content)
+    assert read_state_dict(tmp_path / "model_best.pth.tar")["a"].tolist() == [1.0, 2.0, 3.0]
+
+
 # Files made by hand: one tensor "a" of three float32 numbers, unless told otherwise.
 
 

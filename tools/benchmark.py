@@ -11,9 +11,9 @@ examples:
   python tools/benchmark.py infer output/quickstart --precision fp32 int8 --against torch
   python tools/benchmark.py serve http://127.0.0.1:8000 --clients 32 --images 1 8
 
-Each run is a process of its own, and what is compared takes turns, round by round: medians over the rounds, with the
-smallest and the largest in brackets; ratios are of runs of the same round. Let nothing else run meanwhile. Each command
-prints a table, and writes <command>.json and <command>.png to output/benchmarks/<command>/.
+Each run but serve's is a process of its own, and what is compared takes turns, round by round: medians over the
+rounds, with the smallest and the largest in brackets; ratios are of runs of the same round. Let nothing else run
+meanwhile. Each command prints a table, and writes <command>.json and <command>.png to output/benchmarks/<command>/.
 
 train goes through paddle.Model.fit with the real loader on random pictures; PyTorch (--against torch) trains the
 same network, channels last, on tensors that lie in memory. "waiting" is the share of the time in which a step waits for

@@ -9,10 +9,10 @@ examples:
   python tools/eval.py output/quickstart --exported --precision int8
 
 Prints top-1, top-5, the mean cross-entropy (nats) and each class's precision, recall and F1. Writes metrics.json
-(section "test"; "evaluation_<split>" for the other splits), evaluation_<split>.json with the confusion matrix, and
-pictures in figures/ and, for VisualDL, in vdl/. With --exported nothing is drawn, and the section is
-"exported_<split>", with --precision "exported_<split>_<precision>". The same code measures both. No split is augmented
-here.
+(section "test"; "evaluation_<split>" for the other splits; "last_<split>" for the last checkpoint),
+evaluation_<split>.json with the confusion matrix, and pictures in figures/ and, for VisualDL, in vdl/. With --exported
+nothing is drawn, and the section is "exported_<split>", with --precision "exported_<split>_<precision>". The same code
+measures both. No split is augmented here.
 """
 
 from __future__ import annotations

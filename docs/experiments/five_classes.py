@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -67,6 +68,12 @@ class Study:
     rates: list[float]
 
     @property
+    def folder(self) -> Path:
+        """Where this study's images and runs lie: apart from those of other pictures, or of so many more."""
+        data = zlib.crc32(str(self.data.resolve()).encode())
+        return self.output / f"{self.images}_images_of_{data:08x}"
+
+    @property
     def classes(self) -> tuple[list[str], list[str]]:
         """The first half of the classes by name, and the second."""
         names = sorted(entry.name for entry in (self.data / "train").iterdir())
@@ -110,7 +117,7 @@ def _compare(arguments: argparse.Namespace) -> None:
         "rates": rates,
         "test_top1": top1,
     }
-    write_json(study.output / "results.json", results)
+    write_json(study.folder / "results.json", results)
     print(f"The first five classes: test top-1 {first_top1:.2%}\n")
     for line in (*_lines_of_rates(by_rate), "", *_lines_of_results(study, rates, top1)):
         print(line)
@@ -121,13 +128,13 @@ def _pretrain(study: Study) -> tuple[Path, float]:
 
     The file has no last layer: weights of as many classes would bring theirs along, of other classes.
     """
-    root = study.output / "images" / "pretraining"
+    root = study.folder / "images" / "pretraining"
     for name in study.classes[0]:
         for split in ("train", "test"):
             _link(study.data / split / name, root / split / name)
     recipe = {**PRETRAINING, "epochs": study.pretrain_epochs}
     run, top1 = _trained(study, "pretraining", root, {"train": recipe}, "best")
-    weights = study.output / "pretrained.safetensors"
+    weights = study.folder / "pretrained.safetensors"
     if not weights.is_file():
         state = read_state_dict(run.checkpoint_path("best") / "model.pdparams")
         write_state_dict(weights, {name: array for name, array in state.items() if not name.startswith("fc.")})
@@ -136,7 +143,7 @@ def _pretrain(study: Study) -> tuple[Path, float]:
 
 def _top1_by_rate(study: Study, way: str, weights: Path) -> dict[float, float]:
     """Learn images set apart for this at each rate; return the top-1 on others of them."""
-    root = study.output / "images" / "rates"
+    root = study.folder / "images" / "rates"
     for name in study.classes[1]:
         shuffled = _shuffled(_pictures(study, name)[-RATES_IMAGES:], RATES_SEED)
         _link_all(shuffled[: study.images], root / "train" / name)
@@ -146,7 +153,7 @@ def _top1_by_rate(study: Study, way: str, weights: Path) -> dict[float, float]:
 
 def _images_of_seed(study: Study, seed: int) -> Path:
     """Draw so many training images of each new class, none that the choice of rates can see; link the whole test."""
-    root = study.output / "images" / f"seed_{seed}"
+    root = study.folder / "images" / f"seed_{seed}"
     for name in study.classes[1]:
         _link_all(_shuffled(_pictures(study, name)[:-RATES_IMAGES], seed)[: study.images], root / "train" / name)
         _link(study.data / "test" / name, root / "test" / name)
@@ -169,7 +176,7 @@ def _trained(
     config = Config.from_values(
         {
             "name": name,
-            "output": str(study.output),
+            "output": str(study.folder),
             "device": "cpu",
             "data": {"source": "image_folder", "root": str(root), "image_size": 32},
             "augment": {"pad": 4, "flip": True},

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import paddle
 from paddle import nn
+
+from paddle_resnet.models.summary import summarize
 
 TRAINING_PASSES = 3
 """The forward product, and in the backward pass one for the images' gradient and one for the weights'."""
@@ -11,27 +12,7 @@ TRAINING_PASSES = 3
 
 def multiply_accumulates(network: nn.Layer, size: int) -> int:
     """Count those of the convolutions and the linear layers for one image ``[3, size, size]``, forward."""
-    counts: list[int] = []
-
-    def count(layer: nn.Layer, _: object, result: paddle.Tensor) -> None:
-        # Every output value is a product of one row of the weight, whatever the kernel's shape.
-        outputs = result.shape[-1] if isinstance(layer, nn.Linear) else result.shape[1]
-        counts.append(result.size // outputs * layer.weight.size)
-
-    hooks = [
-        layer.register_forward_post_hook(count)
-        for layer in network.sublayers()
-        if isinstance(layer, nn.Conv2D | nn.Linear)
-    ]
-    training = network.training
-    network.eval()
-    with paddle.no_grad():
-        network(paddle.zeros([1, 3, size, size]))
-    if training:
-        network.train()
-    for hook in hooks:
-        hook.remove()
-    return sum(counts)
+    return summarize(network, (1, 3, size, size)).macs
 
 
 def training_operations(network: nn.Layer, size: int) -> int:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from paddle_resnet import runtime
+from paddle_resnet.benchmark.drawn_picture import QUALITY, draw_picture
 from paddle_resnet.benchmark.steps import StepTimes
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data import MemorySplit, Normalize, Split, TrainLoader
@@ -68,8 +68,5 @@ def _source(job: dict[str, Any]) -> Iterator[Split]:
 
 
 def _write_picture(path: Path, generator: np.random.Generator) -> Path:
-    """A JPEG that costs about as much to decode as a photograph: coarse colours, and a little noise."""
-    coarse = Image.fromarray(generator.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize(PICTURE)
-    noise = generator.normal(0, 8, (PICTURE[1], PICTURE[0], 3))
-    Image.fromarray(np.clip(np.asarray(coarse) + noise, 0, 255).astype(np.uint8)).save(path, quality=90)
+    draw_picture(generator, PICTURE).save(path, quality=QUALITY)
     return path

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from paddle_resnet.benchmark.drawn_picture import QUALITY, draw_picture
 from paddle_resnet.data import EXTENSIONS
 from paddle_resnet.errors import UsageError
 
@@ -21,14 +21,12 @@ REMEMBERED = 32
 
 
 def drawn_pictures(size: int, number: int = PICTURES) -> list[bytes]:
-    """JPEGs of so many pixels a side, each of coarse random colours with a little noise, the same in every run."""
+    """JPEGs of so many pixels a side, the same in every run."""
     generator = np.random.default_rng(0)
     pictures = []
     for _ in range(number):
-        coarse = Image.fromarray(generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)).resize((size, size))
-        noise = generator.normal(0, 8, (size, size, 3))
         file = io.BytesIO()
-        Image.fromarray(np.clip(np.asarray(coarse) + noise, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+        draw_picture(generator, (size, size)).save(file, "JPEG", quality=QUALITY)
         pictures.append(file.getvalue())
     return pictures
 

@@ -57,7 +57,7 @@ def evaluate_run(
     draw_history(run)
     figures = draw_figures(run, split, evaluation)
     write_visual_dl(visual_dl_path(run, split), run, split, evaluation, figures, network)
-    run.update_metrics(metrics_section(split), evaluation.summary() | {"checkpoint": checkpoint})
+    run.update_metrics(metrics_section(split, checkpoint), evaluation.summary() | {"checkpoint": checkpoint})
     return evaluation
 
 
@@ -117,8 +117,13 @@ def _of_all_processes(own: Evaluation, places: np.ndarray, labels: np.ndarray) -
     return evaluation_of(processes.total(scores).astype(np.float32), labels, own.classes, own.seconds)
 
 
-def metrics_section(split: str) -> str:
-    """The section of `metrics.json`: "test", or "evaluation_<split>", as training has sections of those names."""
+def metrics_section(split: str, checkpoint: Which = "best") -> str:
+    """The section of `metrics.json`: "test", or "evaluation_<split>", as training has sections of those names.
+
+    The last checkpoint has "last_<split>": a run's test figure is that of the epoch chosen by validation.
+    """
+    if checkpoint == "last":
+        return f"last_{split}"
     return split if split == "test" else f"evaluation_{split}"
 
 

@@ -118,7 +118,7 @@ def _train(config: Config, splits: Splits, curves: Path) -> Outcome:
     runtime.select_device(config.device)
     runtime.seed_everything(config.train.seed)
     network = create_model(NETWORK, len(splits.classes))
-    use_fast_layers(network)
+    use_fast_layers(network, config.train)
     normalize = Normalize(splits.mean, splits.std)
     size, batch_size = config.data.image_size, config.train.batch_size
     loader = TrainLoader(

@@ -102,7 +102,7 @@ class Learner:
         if weights is not None:
             load_weights(network, weights)
             network.reset_classifier(classes)
-        use_fast_layers(network)
+        use_fast_layers(network, self.config.train)
         return network
 
     def _loader(self, images: MemorySplit, seed: int) -> TrainLoader:

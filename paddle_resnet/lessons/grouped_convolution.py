@@ -103,7 +103,7 @@ def _blocks(page: Page) -> None:
         convolution's, here {", ".join(f"{count:,}" for count in counts.values())}. What is given up is the exchange
         between the groups.""",
         f"""g 个方块，高和宽都是原来的 1/g：权重数和乘加次数都是普通卷积的 1/g，这里依次
-        为{"、".join(f"{count:,}" for count in counts.values())}。放弃的是组与组之间的交流。""",
+        为 {"、".join(f"{count:,}" for count in counts.values())}。放弃的是组与组之间的交流。""",
     )
     page.record(block_weights=list(counts.values()))
 

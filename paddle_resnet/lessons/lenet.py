@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from paddle_resnet.data import Split
-from paddle_resnet.errors import RunFailure
+from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.evaluation import NetworkScorer, measure_split
 from paddle_resnet.evaluation.drawing import BLUE, ORANGE
 from paddle_resnet.lessons.catalogue import Effort
@@ -23,18 +23,31 @@ from paddle_resnet.training import RunFolder
 SIZE = 32  # LeNet's own
 SEEDS = (0, 1, 2)
 RATES = {"lenet": 0.02, "resnet8": 0.1}
+OWN_SETTINGS = ("train.seed", "train.learning_rate")
 COLOURS = {"lenet": ORANGE, "resnet8": BLUE}
 TITLES = {"lenet": "LeNet-5", "resnet8": "resnet8"}
 
 
 def teach(page: Page, effort: Effort) -> None:
     """Take LeNet apart, train it and a ResNet with several seeds, and look at what each gets wrong."""
+    _require_own_settings(effort)
     _show_layers(page)
     contenders = {name: _contender(page, effort, name) for name in RATES}
     _compare(page, contenders)
     _show_curves(page, contenders)
     _show_mistakes(page, contenders, _first_run(page).splits().test)
     _show_learning_rate(page, effort, contenders["lenet"])
+
+
+def _require_own_settings(effort: Effort) -> None:
+    """See that no override takes from the networks what the comparison rests on.
+
+    Raises:
+        UsageError: one does.
+    """
+    for override in effort.overrides:
+        if override.partition("=")[0] in OWN_SETTINGS:
+            raise UsageError(f"-o {override}: the lesson lenet compares by its own {' and '.join(OWN_SETTINGS)}")
 
 
 def _show_layers(page: Page) -> None:

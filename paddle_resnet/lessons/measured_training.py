@@ -83,5 +83,5 @@ def percent_over_seeds(fractions: Sequence[float]) -> str:
 
 def _measured_error(run: RunFolder, scorer: NetworkScorer, split: str) -> float:
     evaluation = measure_split(run, scorer, split)
-    run.update_metrics(metrics_section(split), evaluation.summary() | {"checkpoint": "last"})
+    run.update_metrics(metrics_section(split, "last"), evaluation.summary() | {"checkpoint": "last"})
     return 1 - evaluation.top1

@@ -7,18 +7,27 @@ from collections.abc import Iterable
 import paddle
 from paddle.nn import functional
 
-from paddle_resnet import onednn
+from paddle_resnet.config import TrainConfig
+from paddle_resnet.console import speaking
 from paddle_resnet.models import ImageClassifier
+from paddle_resnet.training.cpu_backend import use_cpu_backend
 from paddle_resnet.training.measures import SampleMeans
 
 Batches = Iterable[list[paddle.Tensor]]
 """Pairs of images float32 ``[n, C, S, S]`` and labels int64 ``[n, 1]``."""
 
 
-def use_fast_layers(network: ImageClassifier) -> None:
-    """Give a ResNet's layers to oneDNN where that can be; elsewhere leave it as it is."""
-    if onednn.unavailable_reason() is None:
-        onednn.accelerate(network)
+def use_fast_layers(network: ImageClassifier, train: TrainConfig | None = None) -> None:
+    """Give the layers to oneDNN where the config's `train` (None: the defaults) and the machine allow it.
+
+    A lesson trains many networks, so none is logged.
+
+    Raises:
+        UsageError: what the config asks for by name cannot be.
+    """
+    train = train or TrainConfig()
+    with speaking(aloud=False):
+        use_cpu_backend(network, train.cpu_backend, paddle.device.get_device(), train.cpu_precision)
 
 
 def train_on(network: ImageClassifier, optimizer: paddle.optimizer.Optimizer, batches: Batches) -> tuple[float, float]:

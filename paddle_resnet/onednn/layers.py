@@ -73,8 +73,12 @@ class BatchNorm(nn.BatchNorm2D):
     relu = False
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Normalise ``[N, H, W, C]``; in training, update the running statistics."""
-        if not suits(x):
+        """Normalise ``[N, H, W, C]``; in training, update the running statistics.
+
+        In training, a single value in each channel has no variance: Paddle hands it on as it is, and so is it here.
+        """
+        single = self.training and x.size == self._mean.size
+        if single or not suits(x):
             x = natively(super().forward, x)
             return functional.relu(x) if self.relu else x
         return functions.batch_norm(

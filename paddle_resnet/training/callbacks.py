@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from paddle.callbacks import Callback
 from rich.progress import TextColumn
 
-from paddle_resnet.console import console, logger, progress_bar
+from paddle_resnet.console import SECONDS_BETWEEN_LINES, console, logger, progress_bar
 from paddle_resnet.data import TrainLoader
 from paddle_resnet.errors import RunFailure
 from paddle_resnet.training.hyper_parameters import hyper_parameters
@@ -19,8 +19,6 @@ from paddle_resnet.training.measures import SampleMeans
 from paddle_resnet.training.run_folder import EpochRecord, RunFolder
 
 Logs = dict[str, Any]
-# Between two lines of progress where there is no terminal to draw a bar on.
-SECONDS_BETWEEN_LINES = 30.0
 NAMES_SHOWN = 3
 
 
@@ -67,7 +65,7 @@ class Progress(Callback):
         """Take the bar away; the epoch's line follows after validation."""
         self._bar.stop()
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """Give the terminal back when training ends in the middle of an epoch."""
         if hasattr(self, "_bar"):
             self._bar.stop()

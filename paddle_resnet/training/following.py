@@ -21,7 +21,7 @@ class FollowedRun(RunFolder):
     def write_history(self, records: list[EpochRecord]) -> None:
         """The first process writes it."""
 
-    def update_metrics(self, section: str, values: dict[str, Any]) -> None:
+    def write_metrics(self, sections: dict[str, dict[str, Any]]) -> None:
         """The first process writes them."""
 
 

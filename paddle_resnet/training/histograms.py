@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from paddle import nn
@@ -26,16 +27,21 @@ class Histograms(Callback):
         self._steps_before = self._step = 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Stand before each step of the optimizer: when `paddle.Model` calls back, it has cleared the gradients."""
-        optimizer = self.model._optimizer
-        minimize = optimizer.minimize
+        """Stand before each step of the optimizer: when `paddle.Model` calls back, it has cleared the gradients.
 
-        def log_and_minimize(*arguments: Any, **options: Any) -> Any:
+        A single process takes it by `minimize`, several by `step`.
+        """
+        optimizer = self.model._optimizer
+        optimizer.minimize = self._logging_before(optimizer.minimize)
+        optimizer.step = self._logging_before(optimizer.step)
+
+    def _logging_before(self, take_step: Callable[..., Any]) -> Callable[..., Any]:
+        def log_and_take_step(*arguments: Any, **options: Any) -> Any:
             if (self._step + 1) % self._every == 0:
                 self.log()
-            return minimize(*arguments, **options)
+            return take_step(*arguments, **options)
 
-        optimizer.minimize = log_and_minimize
+        return log_and_take_step
 
     def on_epoch_begin(self, epoch: int | None = None, logs: dict[str, Any] | None = None) -> None:
         """Count the steps of the epochs before."""

@@ -80,6 +80,6 @@ class Muon(paddle.optimizer.Momentum):
             step = orthogonalise((gradient + self._momentum * velocity).reshape([parameter.shape[0], -1]))
             norm = parameter.norm()
             rate = self.get_lr() * parameter.optimize_attr["learning_rate"]
-            moved = parameter - (rate * norm / step.norm()) * step.reshape(parameter.shape)
+            moved = parameter - (rate * norm / (step.norm() + SMALLEST_NORM)) * step.reshape(parameter.shape)
             parameter.set_value(moved * (norm / moved.norm()))
         return None

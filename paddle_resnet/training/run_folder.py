@@ -145,7 +145,9 @@ class RunFolder:
             UsageError: there is no such checkpoint.
         """
         folder = self.checkpoint_path(which)
-        recover_folder(folder)
+        # Who trains the run meanwhile may be just between the two renames.
+        with contextlib.suppress(UsageError), only_process(self.path):
+            recover_folder(folder)
         weights = folder / "model.pdparams"
         if self.config.train.seeds is not None:
             raise UsageError(f"{self.path}: holds a run for each of its seeds; name one: {self.path}/seed_<number>")
@@ -181,7 +183,11 @@ class RunFolder:
 
     def update_metrics(self, section: str, values: dict[str, Any]) -> None:
         """Replace one section of ``metrics.json``."""
-        write_json(self.metrics_path, {**self.metrics(), section: values})
+        self.write_metrics({**self.metrics(), section: values})
+
+    def write_metrics(self, sections: dict[str, dict[str, Any]]) -> None:
+        """Replace all sections of ``metrics.json``."""
+        write_json(self.metrics_path, sections)
 
     def history(self) -> list[EpochRecord]:
         """The rows of ``history.csv``."""

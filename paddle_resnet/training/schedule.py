@@ -65,7 +65,7 @@ class Milestones(WarmUp):
 
 
 class Plateau(WarmUp):
-    """A tenth, and a tenth of that, whenever validation is at a standstill; see `plateau.ReduceOnPlateau`."""
+    """A tenth, and a tenth of that, whenever validation is at a standstill; see `standstill`."""
 
     reductions = 0
     """How often the rate was reduced so far."""

@@ -9,9 +9,11 @@ from typing import Any
 
 from paddle_resnet import processes
 from paddle_resnet.console import logger
-from paddle_resnet.errors import UsageError
+from paddle_resnet.errors import Stopped, UsageError
+from paddle_resnet.training.preparation import open_training
 from paddle_resnet.training.resuming import require_same_training
 from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.session import session
 from paddle_resnet.training.train import train_or_resume
 
 
@@ -49,6 +51,8 @@ class SeedReport:
 def train_seeds(whole: RunFolder, *, go_on: bool = False) -> list[RunFolder]:
     """Train one run for each of ``train.seeds``, in the folder ``seed_<seed>``; return them in that order.
 
+    As with a single run, nothing is written before device, data and weights have been found good.
+
     Args:
         whole: the folder of them all, with the config; an earlier one of the name is set aside.
         go_on: let what is in the folder go on instead, and train what is missing.
@@ -65,6 +69,8 @@ def train_seeds(whole: RunFolder, *, go_on: bool = False) -> list[RunFolder]:
     if go_on and whole.config_path.is_file():
         require_same_training(RunFolder.open(whole.path), whole.config)
     else:
+        with session(whole.config, aloud=False):
+            open_training(whole.config)
         whole, kept = RunFolder.create(whole.config)
         if kept is not None:
             logger.info("the earlier run %s was kept as %s", whole.path, kept)
@@ -72,7 +78,11 @@ def train_seeds(whole: RunFolder, *, go_on: bool = False) -> list[RunFolder]:
     with whole.alone():
         for seed in whole.config.train.seeds or ():
             logger.info("seed %d", seed)
-            runs.append(train_or_resume(_of_seed(whole, seed)))
+            try:
+                runs.append(train_or_resume(_of_seed(whole, seed)))
+            except Stopped:
+                logger.info("python tools/train.py --resume %s goes on with all seeds", whole.path)
+                raise
     return runs
 
 

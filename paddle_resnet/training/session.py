@@ -12,42 +12,31 @@ import paddle
 
 from paddle_resnet import processes, runtime
 from paddle_resnet.config import Config
-from paddle_resnet.console import logger
+from paddle_resnet.console import logger, speaking
 from paddle_resnet.training.run_folder import RunFolder
 
 
 @contextlib.contextmanager
-def session(config: Config) -> Iterator[tuple[str, MemoryHandler]]:
+def session(config: Config, *, aloud: bool = True) -> Iterator[tuple[str, HeldLines]]:
     """What a training needs of the process: give the device, and where log lines wait for the run's folder.
 
-    What was launched together has joined within the block, and its first process alone says what it does.
+    What was launched together has joined within the block, and its first process alone says what it does; none does
+    unless `aloud`.
     """
     # Paddle keys an optimizer's state by names it numbers through the whole process: each run counts from 0.
     with paddle.utils.unique_name.guard(), _logging_to_memory() as lines:
         device = runtime.select_device(config.device)
         processes.join(device)
-        with _speaking(processes.is_first()):
+        with speaking(aloud and processes.is_first()):
             logger.info("paddle %s on %s; %s", paddle.__version__, device, runtime.prepare_process())
             runtime.seed_everything(config.train.seed)
             yield device, lines
 
 
 @contextlib.contextmanager
-def _speaking(aloud: bool) -> Iterator[None]:
-    """Let log lines appear, or errors alone."""
-    level = logger.level
-    if not aloud:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-@contextlib.contextmanager
-def _logging_to_memory() -> Iterator[MemoryHandler]:
+def _logging_to_memory() -> Iterator[HeldLines]:
     """Hold log lines back until the run has a folder to write them to."""
-    lines = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL)
+    lines = HeldLines()
     logger.addHandler(lines)
     try:
         yield lines
@@ -57,6 +46,19 @@ def _logging_to_memory() -> Iterator[MemoryHandler]:
         if lines.target is not None:
             with contextlib.suppress(OSError):
                 lines.target.close()
+
+
+class HeldLines(MemoryHandler):
+    """Keeps log lines until there is a file for them."""
+
+    def __init__(self) -> None:
+        super().__init__(capacity=10_000, flushLevel=logging.CRITICAL)
+
+    def go_to(self, file: LogFile) -> None:
+        """Write what was kept to `file`, and each further line at once: a process can be killed at any time."""
+        self.setTarget(file)
+        self.flush()
+        self.capacity = 1
 
 
 @contextlib.contextmanager

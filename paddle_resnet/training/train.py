@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +65,7 @@ def train(config: Config) -> RunFolder:
             return run
         run, kept = RunFolder.create(config, splits)
         with run.alone():
-            lines.setTarget(LogFile(run))
+            lines.go_to(LogFile(run))
             if kept is not None:
                 logger.info("the earlier run %s was kept as %s", run.path, kept)
             report_pictures(splits, run.path)
@@ -114,7 +114,7 @@ def _go_on(run: RunFolder) -> RunFolder:
             if checkpoint is not None:
                 resuming.require_same_processes(run, checkpoint)
             if processes.is_first():
-                lines.setTarget(LogFile(run))
+                lines.go_to(LogFile(run))
             splits, network = open_training(run.config, with_weights=checkpoint is None)
             run = type(run)(run.path, run.config, splits)
             if checkpoint is None:
@@ -151,14 +151,7 @@ def _train(
     config, splits, normalize = run.config, run.splits(), run.normalize()
     train_loader = make_train_loader(config, splits, normalize)
     validation_loader = make_validation_loader(config, splits, normalize)
-    if config.model.pretrained is None:
-        # Of a resumed run too: it also says which weights are not learned.
-        whiten_stem(network, splits.train, splits.resize, config.data.image_size, normalize)
-    # Other hosts' processors may have rounded otherwise.
-    processes.take_from_first(list(network.state_dict().values()))
-    average = MovingAverage(network, config.train.ema) if config.train.ema is not None else None
-    if checkpoint is not None:
-        checkpoint.put_into(network, average)
+    average = _start_network(run, network, checkpoint)
     means = SampleMeans()
     model = make_model(config, network, means, len(train_loader), device)
     if checkpoint is not None:
@@ -188,27 +181,42 @@ def _train(
             put_back(parts, checkpoint.states)
             train_loader.first_batch = start.step
 
-    course = Course([*callbacks, checkpoints, interrupt], config.train.epochs, len(train_loader), start, restore)
     if checkpoint is not None and checkpoint.finished:
         restore()
     else:
-        try:
-            with without_paddles_warnings(), interrupt:
-                model.fit(
-                    train_loader,
-                    validation_loader,
-                    epochs=config.train.epochs - start.epoch,
-                    verbose=0,
-                    # `Model` would put its own scheduler's callback behind ours, which save the schedule too.
-                    callbacks=[LRScheduler(), course],
-                )
-        except Stopped as stopped:
-            logger.info("%s; %s tools/train.py --resume %s goes on from here", stopped, _started_by(), run.path)
-            raise
-        finally:
-            progress.stop()
+        course = Course([*callbacks, checkpoints, interrupt], config.train.epochs, len(train_loader), start, restore)
+        # `Model` would put its own scheduler's callback behind ours, which save the schedule too.
+        hooks = [LRScheduler(), course]
+        with contextlib.closing(progress), _saying_how_to_go_on(run), without_paddles_warnings(), interrupt:
+            model.fit(
+                train_loader, validation_loader, epochs=config.train.epochs - start.epoch, verbose=0, callbacks=hooks
+            )
     _write_metrics(run, recorder, device)
     interrupt.stop_if_asked()
+
+
+def _start_network(run: RunFolder, network: ImageClassifier, checkpoint: Checkpoint | None) -> MovingAverage | None:
+    """Give the network the weights that training starts from, the same in all processes; return its average."""
+    config, splits = run.config, run.splits()
+    if config.model.pretrained is None:
+        # Of a resumed run too: it also says which weights are not learned.
+        whiten_stem(network, splits.train, splits.resize, config.data.image_size, run.normalize())
+    # Other hosts' processors may have rounded otherwise.
+    processes.take_from_first(list(network.state_dict().values()))
+    average = MovingAverage(network, config.train.ema) if config.train.ema is not None else None
+    if checkpoint is not None:
+        checkpoint.put_into(network, average)
+    return average
+
+
+@contextlib.contextmanager
+def _saying_how_to_go_on(run: RunFolder) -> Iterator[None]:
+    """Where training is stopped within the block, say what resumes it."""
+    try:
+        yield
+    except Stopped as stopped:
+        logger.info("%s; %s tools/train.py --resume %s goes on from here", stopped, _started_by(), run.path)
+        raise
 
 
 def _started_by() -> str:
@@ -219,29 +227,27 @@ def _started_by() -> str:
 
 
 def _write_metrics(run: RunFolder, recorder: Recorder, device: str) -> None:
-    """Write what was measured in training, and on what; ``train`` comes last, as it says that the run is trained."""
+    """Write what was measured in training, and on what; what was measured of an earlier epoch's weights goes."""
     records, best = recorder.records, recorder.best
-    run.update_metrics("validation", {"epoch": best.epoch, "loss": best.validation_loss, "top1": best.validation_top1})
-    run.update_metrics(
-        "environment",
+    run.write_metrics(
         {
-            "paddle": paddle.__version__,
-            "python": platform.python_version(),
-            "device": device,
-            "processes": processes.count(),
-            "processor": machine.processor().model,
-            "process": str(runtime.prepare_process()),
-        },
-    )
-    run.update_metrics(
-        "train",
-        {
-            "epochs": len(records),
-            "seconds": round(recorder.seconds, 1),
-            "seconds_training_only": round(sum(record.seconds for record in records), 1),
-            "loss": records[-1].train_loss,
-            "top1": records[-1].train_top1,
-        },
+            "validation": {"epoch": best.epoch, "loss": best.validation_loss, "top1": best.validation_top1},
+            "environment": {
+                "paddle": paddle.__version__,
+                "python": platform.python_version(),
+                "device": device,
+                "processes": processes.count(),
+                "processor": machine.processor().model,
+                "process": str(runtime.prepare_process()),
+            },
+            "train": {
+                "epochs": len(records),
+                "seconds": round(recorder.seconds, 1),
+                "seconds_training_only": round(sum(record.seconds for record in records), 1),
+                "loss": records[-1].train_loss,
+                "top1": records[-1].train_top1,
+            },
+        }
     )
 
 

@@ -44,7 +44,8 @@ def read_torch(path: Path) -> StoredWeights:
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     """Find the names and tensors in what the pickle holds."""
-    if isinstance(content, dict) and not any(isinstance(value, Tensor) for value in content.values()):
+    if isinstance(content, dict):
+        # A checkpoint may hold tensors beside it, such as the best accuracy in PyTorch's own ImageNet example.
         nested = [content[key] for key in _KEYS_OF_STATE_DICT if isinstance(content.get(key), dict)]
         content = nested[0] if nested else content
     if not isinstance(content, dict) or not content:
