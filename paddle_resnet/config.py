@@ -342,7 +342,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: no such config file; the project's own are in configs/")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2026-13-45; ten thousand brackets
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
         raise UsageError(f"{path}{line}: not valid YAML; expected lines like 'train:' and '  epochs: 10'") from None

@@ -10,7 +10,7 @@ import _codecs
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -69,8 +69,16 @@ def load(
         ) from error
 
 
-class _RestrictedUnpickler(pickle.Unpickler):
-    """The unpickler of Python's documentation, "Restricting Globals"."""
+class _RestrictedUnpickler(pickle._Unpickler):
+    """The unpickler of Python's documentation, "Restricting Globals", whose memory is in proportion to the file.
+
+    The one written in Python, as that in C makes a list as long as the largest index a file names; and without byte
+    arrays, which are made as long as the file says before they are read.
+    """
+
+    dispatch: ClassVar = {
+        code: read for code, read in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]
+    }
 
     def __init__(
         self,

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import cycle
 from multiprocessing.connection import Connection
+from queue import SimpleQueue
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from paddle_resnet.errors import PaddleResNetError, RunFailure
@@ -19,6 +21,7 @@ from paddle_resnet.errors import PaddleResNetError, RunFailure
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+END = object()
 TASKS_AHEAD = 2
 """Of each process: one that it does, and one that lies ready for when it has done."""
 
@@ -130,12 +133,22 @@ def _work(connection: Connection, prepare: Callable[[], object] | None) -> None:
         make, arguments = connection.recv()
         do = make(*arguments)
         connection.send(None)
-        while True:
-            connection.send(do(connection.recv()))
+        tasks: SimpleQueue[Any] = SimpleQueue()
+        threading.Thread(target=_receive, args=(connection, tasks), daemon=True).start()
+        while (task := tasks.get()) is not END:
+            connection.send(do(task))
     except PaddleResNetError as error:
         connection.send(error)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
+
+
+def _receive(connection: Connection, tasks: SimpleQueue[Any]) -> None:
+    """Take tasks at once: whoever sends a large one waits, and would never take the result that waits here."""
+    with suppress(EOFError, OSError):
+        while True:
+            tasks.put(connection.recv())
+    tasks.put(END)
 
 
 @contextmanager

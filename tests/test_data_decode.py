@@ -261,3 +261,11 @@ def test_a_missing_file(tmp_path):
 def test_pixels_of_another_kind_are_refused(pixels):
     with pytest.raises(UsageError, match="expected uint8 pixels"):
         decode_image(pixels, 8, 8)
+
+
+def test_a_format_that_runs_programs_is_refused_whatever_its_name_is(tmp_path):
+    """Pillow hands EPS to Ghostscript."""
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    with pytest.raises(UsageError, match=r"a\.jpg: cannot be read as a picture \(none of JPEG,"):
+        decode_image(path, 8, 8)

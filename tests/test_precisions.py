@@ -230,6 +230,26 @@ def test_the_sample_for_onnx_runtime_answers_as_the_predictor_does(run, project,
     assert float(probability) == pytest.approx(expected.probability, abs=tolerance)
 
 
+@needs_onnx
+@pytest.mark.parametrize("mode", ["RGBA", "I;16"])
+def test_the_sample_sees_transparency_and_16_bits_as_training_does(run, project, tmp_path, mode):
+    levels = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 4), dtype=np.uint8)
+    picture = Image.fromarray(levels if mode == "RGBA" else levels[..., 0].astype(np.uint16) * 200)
+    assert picture.mode == mode
+    picture.save(tmp_path / "a.png")
+    command = [sys.executable, str(project / "docs" / "samples" / "classify_onnx.py")]
+    said = subprocess.run(
+        [*command, str(run.inference_path / "model.onnx"), str(tmp_path / "a.png")],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    with Predictor(run.path, "cpu", backend="onnxruntime") as predictor:
+        expected = predictor.predict([tmp_path / "a.png"])[0].top[0]
+    assert said.split()[1] == expected.label
+    assert float(said.split()[2]) == pytest.approx(expected.probability, abs=1e-3)
+
+
 def test_the_sample_is_short_and_needs_three_packages(project):
     source = (project / "docs" / "samples" / "classify_onnx.py").read_text()
     tree = ast.parse(source)

@@ -9,12 +9,13 @@ import os
 import runpy
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from tiny_run import COLOURS, make_run
-from worker_tasks import exit_at, refuse, slow_square
+from worker_tasks import as_long, exit_at, refuse, slow_square
 
 from paddle_resnet import console as console_module
 from paddle_resnet.deploy import Prediction, Predictor, export_run
@@ -107,6 +108,21 @@ def test_results_come_in_order_from_several_processes_that_run_little_ahead():
         together = [first, *results]
     assert [value for _, value in together] == [number * number + 1 for number in range(12)]
     assert len({process for process, _ in together}) == 2
+
+
+def test_tasks_and_results_larger_than_a_pipe_holds():
+    """Whoever sends a task waits for it to be taken, and so does who sends a result: each would wait for the other."""
+    found = []
+
+    def work():
+        with WorkerPool(1, as_long, 4 << 20) as pool:
+            pool.wait_until_ready()
+            found.extend(len(result) for result in pool.results([bytes(4 << 20)] * 4))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(120)
+    assert found == [4 << 20] * 4
 
 
 def test_a_process_that_dies_is_one_line_and_one_thatrefuses_says_why():

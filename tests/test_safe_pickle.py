@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import struct
+import tracemalloc
 from collections import OrderedDict
 
 import numpy as np
@@ -107,3 +108,18 @@ def test_garbage_is_one_line(content):
     with pytest.raises(UsageError, match=r"^some\.file: ") as caught:
         load(content)
     assert "\n" not in str(caught.value)
+
+
+def test_memory_is_in_proportion_to_the_file():
+    """C's unpickler makes a list up to the largest index that a file names: here 128 MB for 9 bytes."""
+    content = b"\x80\x02]r" + (1 << 24).to_bytes(4, "little") + b"."
+    tracemalloc.start()
+    assert load(content) == []
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1e6
+
+
+def test_byte_arrays_as_long_as_a_file_says_are_refused():
+    with pytest.raises(UsageError, match="cannot be read as a pickle"):
+        load(b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b".")

@@ -11,16 +11,20 @@ import struct
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("fastapi", reason="FastAPI (requirements/serve.txt) is not installed")
 import httpx
 from service_parts import CLASSES, FORM, SIZE, form, picture, running, shares
 
+from paddle_resnet.data.decode import decode_opened
 from paddle_resnet.service import guard, logs
 from paddle_resnet.service.logs import JsonFormatter
+from paddle_resnet.service.pictures import Verdict, decode
 
 MAX_BODY = 100_000
 
@@ -183,6 +187,18 @@ def test_a_refusal_says_why(client, headers, body, status, code):
 def test_the_picture_that_is_the_reason_is_numbered(client):
     error = client.post("/predict", content=form([picture(), picture(), b"text"]), headers=FORM).json()["error"]
     assert error["image"] == 2
+
+
+def test_a_jpeg_that_would_be_decoded_for_minutes_is_refused():
+    """Each scan of a progressive one goes over all pixels, and an empty one takes 31 bytes."""
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    scan = data[data.rindex(b"\xff\xda") : data.rindex(b"\xff\xd9")]
+    repeated = data[: data.rindex(b"\xff\xd9")] + 100 * scan + b"\xff\xd9"
+    to_pixels = partial(decode_opened, resize=8, image_size=8, name="a picture")
+    assert isinstance(decode(data, 10_000, to_pixels), np.ndarray)
+    assert decode(repeated, 10_000, to_pixels) is Verdict.UNREADABLE
 
 
 def test_names_do_not_come_back(client):

@@ -25,7 +25,7 @@ from tiny_run import SIZE, make_run
 
 from paddle_resnet.deploy import Predictor, export_run
 from paddle_resnet.evaluation.grad_cam import enlarge, grad_cam
-from paddle_resnet.service import Settings
+from paddle_resnet.service import Settings, routes
 from paddle_resnet.service.explain import Explainer
 
 SMALL = ("--device", "cpu", "--max-batch", "2", "--streams", "1", "--no-explain")
@@ -80,12 +80,11 @@ def test_a_picture_that_cannot_be_read_spoils_no_other_request(run, client):
 
 
 def test_a_process_that_dies_is_replaced(run, client):
-    """What it was computing fails; what comes later does not."""
+    """It had nothing to do: nobody notices."""
     (process,) = multiprocessing.active_children()
     process.kill()
     process.join()
     send = {"content": encoded(run), "headers": {"Content-Type": "image/png"}, "timeout": 60}
-    assert client.post("/predict", **send).json()["error"]["code"] == "internal"
     assert client.post("/predict", **send).status_code == 200
     (other,) = multiprocessing.active_children()
     assert other.pid != process.pid
@@ -110,6 +109,19 @@ def test_an_explanation_is_grad_cam_of_the_run(run, client):
     (expected,) = enlarge(maps, *heat.shape[:2])
     np.testing.assert_allclose(heat[..., 3], 255 * expected / max(expected.max(), 1e-12), atol=1)
     assert answer["class"] == "green"
+
+
+def test_few_explanations_are_under_way_whatever_they_wait_for(run, client, monkeypatch):
+    """Those whose body is still on its way count too: all of a burst would pass, and take the places of /predict."""
+    monkeypatch.setattr(routes, "EXPLANATIONS_WAITING", 0)
+    send = {"content": encoded(run), "headers": {"Content-Type": "image/png"}}
+    with socket.create_connection(("127.0.0.1", client.base_url.port)) as slow:
+        slow.sendall(b"POST /explain HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 9999\r\n\r\n")
+        deadline = time.monotonic() + 30
+        while (answer := client.post("/explain", **send)).status_code == 200 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (429, "busy")
+        assert client.post("/predict", **send).status_code == 200
 
 
 def test_the_most_probable_class_is_explained_unless_one_is_named(run, client):

@@ -37,8 +37,7 @@ def run_tool(parser: argparse.ArgumentParser, action: Callable[[argparse.Namespa
     except KeyboardInterrupt:
         _fail("interrupted", INTERRUPTED, arguments.debug)
     except BrokenPipeError:
-        # The reader (head, less) has closed: point stdout elsewhere so that the interpreter's last flush is silent.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print_no_more()
         sys.exit(0)
     except OSError as error:  # a full disk, a folder that may not be written
         place = f"{error.filename}: " if error.filename else ""
@@ -46,6 +45,11 @@ def run_tool(parser: argparse.ArgumentParser, action: Callable[[argparse.Namespa
     except Exception as error:  # a fault of ours: still one line, with the way to the traceback
         _fail(f"{type(error).__name__}: {error} (a fault of the program: --debug shows where)", 1, arguments.debug)
     sys.exit(0)
+
+
+def print_no_more() -> None:
+    """Point stdout elsewhere: its reader (head, less) has closed it, and the interpreter will flush it at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def prepare(*, together: bool = False) -> None:

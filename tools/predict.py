@@ -124,7 +124,9 @@ def _predict(arguments: argparse.Namespace) -> None:
                 _complain(f"what was answered is kept in {part_of(file)}")
             raise
         seconds = time.perf_counter() - ready
-        if answered == 0:
+        if not answered and not failed:
+            raise UsageError("the list on standard input names no pictures")
+        if not answered:
             # Each picture's own line has said why.
             sys.exit(UsageError.exit_code)
         speed = f"{answered:,} pictures in {seconds:.2f} s, {answered / seconds:,.0f} images/s"
@@ -197,7 +199,7 @@ def _takers(arguments: argparse.Namespace, classes: tuple[str, ...], opened: Exi
             for prediction in predictions:
                 file.add(prediction)
 
-    return [write, *([] if arguments.quiet else [_table(classes, top_k)])], ranked
+    return [write, *([] if arguments.quiet else [_table(classes, top_k, goes_on=bool(files))])], ranked
 
 
 def _classify(
@@ -232,8 +234,11 @@ def _complain(line: str) -> None:
     error_console.print(line, markup=False, soft_wrap=True)
 
 
-def _table(classes: tuple[str, ...], top_k: int) -> Taker:
-    """Make what prints a row for each prediction as it comes; the columns are as wide as the class names."""
+def _table(classes: tuple[str, ...], top_k: int, *, goes_on: bool) -> Taker:
+    """Make what prints a row for each prediction as it comes; the columns are as wide as the class names.
+
+    With `goes_on`, a reader that has seen enough (head) does not end what else is done with the answers.
+    """
     width = min(LONGEST_CLASS, max(map(len, classes)))
     labels = {label: f"{_printable(label)[:width]:{width}}" for label in classes}
     ranks = [f"{'top-' + str(rank):{width + 7}}" for rank in range(1, top_k + 1)]
@@ -244,8 +249,13 @@ def _table(classes: tuple[str, ...], top_k: int) -> Taker:
         for prediction in predictions:
             cells = [f"{labels[label]} {probability:6.1%}" for label, probability in prediction.top[:top_k]]
             rows.append("  ".join([*cells, _printable(prediction.name)]))
-        if rows:
-            print("\n".join(rows), flush=True)
+        try:
+            if rows:
+                print("\n".join(rows), flush=True)
+        except BrokenPipeError:
+            if not goes_on:
+                raise
+            cli.print_no_more()
 
     return print_rows
 

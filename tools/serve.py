@@ -31,7 +31,7 @@ def main() -> None:
     parser = cli.described(__doc__)
     parser.add_argument("model", metavar="MODEL_DIR", type=Path, help="an exported model, or the run that holds one")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1")
-    parser.add_argument("--port", type=cli.positive, default=8000, metavar="N", help="default: 8000")
+    parser.add_argument("--port", type=_port, default=8000, metavar="N", help="default: 8000")
     _add_computing(parser)
     _add_limits(parser)
     parser.add_argument("--no-explain", action="store_true", help="no Grad-CAM, whatever lies beside the model")
@@ -114,6 +114,12 @@ def _serve(arguments: argparse.Namespace) -> None:
         explain=not arguments.no_explain,
     )
     serve(settings, arguments.log_level)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65_535:
+        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
+    return int(text)
 
 
 def _not_negative(text: str) -> float:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from paddle_resnet.data.augment import Augment
     from paddle_resnet.data.decode import decode_image
-    from paddle_resnet.data.image_folder import EXTENSIONS
     from paddle_resnet.data.loader import TrainLoader, ValidationLoader, uint8_batches
     from paddle_resnet.data.normalize import Normalize
     from paddle_resnet.data.sources import open_splits
     from paddle_resnet.data.splits import MemorySplit, Split, Splits
+    from paddle_resnet.data.walk import EXTENSIONS
 
 __all__ = [
     "EXTENSIONS",
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 MODULES = {
-    "EXTENSIONS": "image_folder",
+    "EXTENSIONS": "walk",
     "Augment": "augment",
     "MemorySplit": "splits",
     "Normalize": "normalize",

@@ -14,6 +14,8 @@ from paddle_resnet.errors import UsageError
 
 Source = str | Path | bytes | Image.Image | np.ndarray
 
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+"""By a file's content, whatever its name is: of the others that Pillow knows, EPS runs programs."""
 MAX_PIXELS = 64_000_000
 DRAFT_MARGIN = 3
 """How many times `resize` a JPEG's shorter side keeps when it is shrunk while it is decoded."""
@@ -93,7 +95,7 @@ def _open(source: Source, name: str) -> Image.Image:
                 f"found {source.dtype} of shape {list(source.shape)}"
             )
         return Image.fromarray(source)
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
 
 
 def _check_size(image: Image.Image, name: str) -> None:
@@ -151,7 +153,7 @@ def _unreadable(name: str, error: Exception) -> UsageError:
     if isinstance(error, FileNotFoundError):
         return UsageError(f"{name}: no such file")
     if isinstance(error, Image.UnidentifiedImageError):
-        reason = "not a picture in a format that Pillow knows"
+        reason = f"none of {', '.join(FORMATS)}"
     elif isinstance(error, Image.DecompressionBombError):
         reason = f"more than {MAX_PIXELS // 1_000_000} million pixels"
     else:

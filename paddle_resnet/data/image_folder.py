@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,9 @@ import numpy as np
 from paddle_resnet.config import DataConfig
 from paddle_resnet.data.folder_split import FolderSplit
 from paddle_resnet.data.splits import Indices, hold_out
+from paddle_resnet.data.walk import EXTENSIONS, pictures_below
 from paddle_resnet.errors import UsageError, did_you_mean
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 LAYOUT = "<root>/train/<class>/*.jpg with <root>/test/<class>/*.jpg (or val), or <root>/<class>/*.jpg"
 
 Labelled = tuple[list[Path], Indices]
@@ -89,7 +88,7 @@ def _labelled(folder: Path, classes: tuple[str, ...]) -> Labelled:
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(_pictures(folder / name))
+        found = sorted(pictures_below(folder / name))
         files += found
         labels += [label] * len(found)
     if not files:
@@ -115,15 +114,6 @@ def _divide(part: Labelled, fraction: float, seed: int) -> tuple[Labelled, Label
 def natural_order(name: str) -> list[tuple[int, int, str]]:
     """Sort key under which ``class10`` follows ``class9``."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
-
-
-def _pictures(folder: Path) -> Iterator[Path]:
-    """Files with a known extension below `folder`, at any depth; hidden files and folders are passed over."""
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if not name.startswith(".") and name.lower().endswith(EXTENSIONS):
-                yield Path(parent, name)
 
 
 def _has_folders(folder: Path) -> bool:

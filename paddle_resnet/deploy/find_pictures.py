@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from paddle_resnet.data import EXTENSIONS
+from paddle_resnet.data.walk import EXTENSIONS, is_picture, pictures_below
 
 BLOCK = 1 << 16
 
@@ -31,7 +31,7 @@ def find_pictures(paths: Iterable[str | Path]) -> Iterator[Path | Unreadable]:
     """
     for path in map(Path, paths):
         if path.is_dir():
-            yield from _or_none(path, _walk(path), "no pictures in this folder")
+            yield from _or_none(path, pictures_below(path), "no pictures in this folder")
         elif glob.has_magic(str(path)) and not os.path.lexists(path):
             yield from _or_none(path, _expand(path), "no picture matches this pattern")
         else:
@@ -61,27 +61,15 @@ def _or_none(path: Path, pictures: Iterator[Path], complaint: str) -> Iterator[P
         yield Unreadable(path, f"{path}: {complaint}; expected {', '.join(EXTENSIONS)}")
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and _is_picture(name):
-                yield Path(parent, name)
-
-
 def _expand(pattern: Path) -> Iterator[Path]:
     any_suffix = bool(pattern.suffix)
     # Not Path.glob, which enters hidden folders.
     for path in map(Path, sorted(glob.iglob(str(pattern), recursive=True))):  # noqa: PTH207
         if path.is_file():
-            if any_suffix or _is_picture(path.name):
+            if any_suffix or is_picture(path.name):
                 yield path
         elif "**" not in pattern.parts:  # which reaches the files in this folder by itself
-            yield from _walk(path)
-
-
-def _is_picture(name: str) -> bool:
-    return name.lower().endswith(EXTENSIONS)
+            yield from pictures_below(path)
 
 
 def _split(lines: BinaryIO, separator: bytes) -> Iterator[bytes]:

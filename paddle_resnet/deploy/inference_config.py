@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.files import sha256_of, write_text
@@ -66,6 +66,12 @@ class InputConfig(Group):
     layout: Literal["NHWC"] = "NHWC"
     dtype: Literal["uint8"] = "uint8"
     batch: Positive | None = None
+
+    @model_validator(mode="after")
+    def _crop_lies_inside(self) -> InputConfig:
+        if self.image_size > self.resize:
+            raise ValueError(f"image_size ({self.image_size}) must be at most resize ({self.resize})")
+        return self
 
 
 class NormalizationConfig(Group):
@@ -190,7 +196,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: no such file; export a trained run with {EXPORT_COMMAND}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (yaml.YAMLError, ValueError, RecursionError):  # a date such as 2026-13-45; ten thousand brackets
         raise UsageError(f"{path}: not valid YAML; export again with {EXPORT_COMMAND}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path}: expected keys and values; export again with {EXPORT_COMMAND}")

@@ -15,7 +15,7 @@ from PIL import Image
 from paddle_resnet import runtime
 from paddle_resnet.data import decode_image
 from paddle_resnet.deploy import backends
-from paddle_resnet.deploy.inference_config import Backend, InferenceConfig, Precision, find_model
+from paddle_resnet.deploy.inference_config import FILE_NAME, REPAIR, Backend, InferenceConfig, Precision, find_model
 from paddle_resnet.errors import UsageError
 
 Picture = str | Path | bytes | Image.Image | np.ndarray
@@ -123,7 +123,7 @@ class Predictor:
             float32 `[N, classes]`.
 
         Raises:
-            UsageError: another type or shape.
+            UsageError: another type or shape, or a model of other classes than its `inference.yml` names.
         """
         self._check(batch)
         parts = [batch[start : start + self.batch_size] for start in range(0, len(batch), self.batch_size)]
@@ -186,7 +186,13 @@ class Predictor:
         missing = (self.config.input.batch or len(part)) - len(part)
         if missing:
             part = np.concatenate([part, np.zeros((missing, *part.shape[1:]), np.uint8)])
-        return model.run(np.ascontiguousarray(part))[: len(part) - missing]
+        scores = model.run(np.ascontiguousarray(part))[: len(part) - missing]
+        if scores.shape[1] != len(self.classes):
+            raise UsageError(
+                f"{self.path / FILE_NAME}: names {len(self.classes)} classes, but the model answers for "
+                f"{scores.shape[1]}; {REPAIR}"
+            )
+        return scores
 
 
 def _usual_threads() -> int:

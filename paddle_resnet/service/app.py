@@ -85,7 +85,7 @@ def create_app(settings: Settings) -> Envelope:
     )
     app.include_router(prediction_routes(predict))
     if explainer is not None:
-        app.include_router(explanation_routes(answering, buffers, explainer))
+        app.include_router(explanation_routes(answering, buffers, explainer, settings.max_pixels))
     app.include_router(information_routes(predictor, network, settings, metrics, lifetime, explainer is not None))
     return Envelope(ShortWay(app, predict), metrics, lifetime, frozenset({*app.openapi()["paths"], *UNDOCUMENTED}))
 

@@ -60,7 +60,7 @@ class Network:
     async def open(self) -> None:
         """Connect this event loop to the processes."""
         for computer in self._computers:
-            await computer.process.open()
+            await computer.open()
 
     async def answer(self, pictures: Sequence[bytes]) -> list[np.ndarray | Verdict]:
         """Give the scores of each picture, float32 ``[classes]``, or why it has none.
@@ -68,7 +68,7 @@ class Network:
         The process with the least to do gets them; it does what it gets one after the other.
 
         Raises:
-            RunFailure: the call failed, or its process died; another takes its place.
+            RunFailure: the call failed, or its process died of it; another takes its place.
         """
         computer = min(self._computers, key=lambda each: each.calls)
         return _results(await computer.ask(pictures), len(pictures), self._classes)
@@ -76,7 +76,7 @@ class Network:
     async def close(self) -> None:
         """End the processes; none computes any more."""
         for computer in self._computers:
-            await computer.process.end()
+            await computer.close()
 
 
 class _Computer:
@@ -88,21 +88,42 @@ class _Computer:
         self.calls = 0
         self.broken = False
         self._replacing = asyncio.Lock()
+        self._replacement: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        await self.process.open(self._process_ended)
 
     async def ask(self, pictures: Sequence[bytes]) -> bytes:
-        process = self.process
+        """Answer by this process or, if it dies before it comes to these pictures, by the next one."""
         self.calls += 1
         try:
-            return await process.ask(pictures)
-        except (EOFError, OSError):
-            await self._replace(process)
-            raise RunFailure("a process that computes died") from None
+            while True:
+                process = self.process
+                try:
+                    return await process.ask(pictures)
+                except _Died as died:
+                    if died.computing:
+                        raise RunFailure("a process that computes died") from None
+                    await self._replace(process)
         finally:
             self.calls -= 1
 
+    async def close(self) -> None:
+        if self._replacement is not None:
+            await asyncio.wait([self._replacement])
+        await self.process.end()
+
+    def _process_ended(self) -> None:
+        """Replace it at once, whether or not somebody waits for it."""
+        self._replacement = asyncio.get_running_loop().create_task(self._replace_in_time(self.process))
+
+    async def _replace_in_time(self, dead: _Process) -> None:
+        with contextlib.suppress(RunFailure):  # `broken` says so
+            await self._replace(dead)
+
     async def _replace(self, dead: _Process) -> None:
         async with self._replacing:
-            if self.process is not dead:  # another call that it was to answer has seen to it
+            if self.process is not dead:  # somebody else has seen to it
                 return
             log("a network process died, and is replaced", logging.ERROR)
             await dead.end()
@@ -112,8 +133,16 @@ class _Computer:
             except RunFailure:
                 self.broken = True
                 raise
-            await process.open()
+            await process.open(self._process_ended)
             self.process, self.broken = process, False
+
+
+class _Died(Exception):  # noqa: N818
+    """The process is gone; `computing` says whether it was at work on the call."""
+
+    def __init__(self, computing: bool) -> None:
+        super().__init__()
+        self.computing = computing
 
 
 class _Process:
@@ -126,6 +155,8 @@ class _Process:
         self._process.start()
         theirs.close()  # so that its end is seen here
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._patience = settings.answer_seconds
+        self._dead = False
 
     def wait_until_ready(self) -> None:
         try:
@@ -135,33 +166,65 @@ class _Process:
         if not ready:
             raise RunFailure("a process that computes could not start; its message stands above")
 
-    async def open(self) -> None:
+    async def open(self, ended: Callable[[], None]) -> None:
+        """Connect the event loop, and call `ended` when the process ends by itself."""
         self._socket.setblocking(False)
         self._streams = await asyncio.open_unix_connection(sock=self._socket)
         self._reading = asyncio.Lock()  # fair: calls read in the order in which they have written
+        loop = asyncio.get_running_loop()
+
+        def notice() -> None:
+            loop.remove_reader(self._process.sentinel)
+            self._dead = True
+            ended()
+
+        loop.add_reader(self._process.sentinel, notice)
 
     async def ask(self, pictures: Sequence[bytes]) -> bytes:
+        """Let the process answer; it is killed if it computes longer than anybody waits for an answer.
+
+        Raises:
+            RunFailure: the call failed.
+            _Died: the process did.
+        """
         assert self._streams is not None
         reader, writer = self._streams
-        if writer.is_closing():
-            raise EOFError
+        if self._dead or writer.is_closing():
+            raise _Died(computing=False)
         writer.writelines([_pack_lengths(pictures), *pictures])
         async with self._reading:
-            right, length = ANSWER_HEAD.unpack(await reader.readexactly(ANSWER_HEAD.size))
-            answer = await reader.readexactly(length)
+            if self._dead:
+                raise _Died(computing=False)
+            alarm = asyncio.get_running_loop().call_later(self._patience, self._process.kill)
+            try:
+                right, length = ANSWER_HEAD.unpack(await reader.readexactly(ANSWER_HEAD.size))
+                answer = await reader.readexactly(length)
+            except (EOFError, OSError):
+                self._dead = True
+                raise _Died(computing=True) from None
+            finally:
+                alarm.cancel()
         if not right:
             raise RunFailure(answer.decode("utf-8"))
         return answer
 
     async def end(self) -> None:
+        """Let the process finish what it does, for as long as anybody would wait for that."""
+        self._dead = True
         if self._streams is None:
             self._socket.close()
         else:
+            asyncio.get_running_loop().remove_reader(self._process.sentinel)
             writer = self._streams[1]
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
-        await asyncio.to_thread(self._process.join)
+        await asyncio.to_thread(self._join)
+
+    def _join(self) -> None:
+        self._process.join(self._patience)
+        self._process.kill()
+        self._process.join()
 
 
 def _pack_lengths(pictures: Sequence[bytes]) -> bytes:

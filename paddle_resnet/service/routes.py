@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import anyio.to_thread
+import numpy as np
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
+from paddle_resnet.data.decode import decode_opened
 from paddle_resnet.service.answering import Answering
 from paddle_resnet.service.body import Buffers
 from paddle_resnet.service.lifetime import Lifetime
 from paddle_resnet.service.metrics import Metrics
 from paddle_resnet.service.network import Network
 from paddle_resnet.service.pages import page
-from paddle_resnet.service.pictures import FORMATS
+from paddle_resnet.service.pictures import FORMATS, Verdict, decode
 from paddle_resnet.service.predicting import PREDICT, TOP, Predict, json_response
 from paddle_resnet.service.refusal import Refusal
 from paddle_resnet.service.schema import ERRORS, ExplanationAnswer, ModelInfo, Predictions, State, request_body
@@ -46,11 +49,19 @@ def prediction_routes(predict: Predict) -> APIRouter:
     return router
 
 
-def explanation_routes(answering: Answering, buffers: Buffers, explainer: Explainer) -> APIRouter:
+def explanation_routes(answering: Answering, buffers: Buffers, explainer: Explainer, max_pixels: int) -> APIRouter:
     """`POST /explain`."""
     router = APIRouter(tags=["predictions"])
     classes = frozenset(answering.predictor.classes)
     limiter = anyio.CapacityLimiter(1)
+    size = answering.predictor.config.input
+    to_pixels = partial(decode_opened, resize=size.resize, image_size=size.image_size, name="a picture")
+    under_way = 0
+
+    def explanation(picture: bytes, scores: np.ndarray, label: str | None) -> dict[str, object]:
+        pixels = decode(picture, max_pixels, to_pixels)
+        assert not isinstance(pixels, Verdict)  # it has been decoded before, for its scores
+        return explainer.explain(pixels, scores, label).as_json()
 
     @router.post(
         "/explain",
@@ -58,24 +69,26 @@ def explanation_routes(answering: Answering, buffers: Buffers, explainer: Explai
         responses={200: {"model": ExplanationAnswer}, **ERRORS},
         openapi_extra=request_body(several=False),
     )
-    async def explain(
+    async def explain_route(
         request: Request,
         label: Annotated[str | None, Query(alias="class", description="default: the most probable class")] = None,
     ) -> Response:
         if label is not None and label not in classes:
             raise Refusal(422, "unknown_class", "the model has no such class; GET /model lists them")
-        if limiter.statistics().tasks_waiting >= EXPLANATIONS_WAITING:
+        nonlocal under_way
+        if under_way > EXPLANATIONS_WAITING:
             raise Refusal(429, "busy", "too many explanations are waiting; try again later", retry_after=1)
         answering.queue.check_room()
-        async with (
-            buffers.body(request) as body,
-            answering.scores(body, request.headers.get("content-type", ""), 1) as (rows, pictures),
-        ):
-            explanation = await anyio.to_thread.run_sync(
-                lambda: explainer.explain(answering.predictor.decode(pictures[0]), rows[0], label).as_json(),
-                limiter=limiter,
-            )
-        return json_response(explanation)
+        under_way += 1
+        try:
+            async with (
+                buffers.body(request) as body,
+                answering.scores(body, request.headers.get("content-type", ""), 1) as (rows, pictures),
+            ):
+                explain = partial(explanation, pictures[0], rows[0], label)
+                return json_response(await anyio.to_thread.run_sync(explain, limiter=limiter))
+        finally:
+            under_way -= 1
 
     return router
 
