@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import runpy
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,49 @@ def _why_no_gpu() -> str:
 def project() -> Path:
     """The project's root folder."""
     return PROJECT
+
+
+@dataclass(frozen=True)
+class CompletedTool:
+    """How a tool ended, and everything it printed."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="session")
+def tool() -> Callable[..., CompletedTool]:
+    """Run a tool of `tools/` in this process, where a test can replace what the tool uses.
+
+    ``tool("train", "-c", path, "--debug")`` is ``python tools/train.py -c path --debug`` on a command line; arguments
+    that are no text, as paths and numbers, become text. Fixtures of any scope may run tools. A tool that does not end
+    by SystemExit, as each does through `cli.run_tool`, fails the test.
+    """
+    return _run_tool
+
+
+def _run_tool(name: str, *arguments: object) -> CompletedTool:
+    script = PROJECT / "tools" / f"{name}.py"
+    # Not capsys, which fixtures of a module cannot have.
+    stdout, stderr = _text_stream(), _text_stream()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.setattr(sys, "argv", [f"tools/{script.name}", *map(str, arguments)])
+        patch.setattr(sys, "stdout", stdout)
+        patch.setattr(sys, "stderr", stderr)
+        patch.syspath_prepend(str(script.parent))
+        runpy.run_path(str(script), run_name="__main__")
+    return CompletedTool(int(ended.value.code or 0), _written(stdout), _written(stderr))
+
+
+def _text_stream() -> io.TextIOWrapper:
+    """A stream in memory that refuses what UTF-8 cannot encode, as a terminal does and io.StringIO does not."""
+    return io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="")
+
+
+def _written(stream: io.TextIOWrapper) -> str:
+    stream.seek(0)
+    return stream.read()
 
 
 @pytest.fixture(autouse=True)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import runpy
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,24 +28,8 @@ from paddle_resnet.benchmark.statistics import paired_ratios, percentile, summar
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.models import count_parameters, create_model
 
-PROJECT = Path(__file__).resolve().parents[1]
 TINY = cases.TrainCase("resnet8", 8, 4)
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch (requirements/bench.txt) is not installed")
-
-
-@pytest.fixture
-def benchmark(monkeypatch, capsys):
-    """Run the tool in this process; return its exit code, standard output and standard error."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["tools/benchmark.py", *map(str, arguments)])
-        monkeypatch.syspath_prepend(str(PROJECT / "tools"))
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(PROJECT / "tools" / "benchmark.py"), run_name="__main__")
-        shown = capsys.readouterr()
-        return int(ended.value.code or 0), shown.out, shown.err
-
-    return run
 
 
 @pytest.mark.parametrize(
@@ -63,18 +44,18 @@ def benchmark(monkeypatch, capsys):
         (["predict", "nowhere", "x.png"], ["nowhere"]),
     ],
 )
-def test_wrong_use_is_one_line(benchmark, arguments, words):
-    code, _, err = benchmark(*arguments)
-    assert code == 2
+def test_wrong_use_is_one_line(tool, arguments, words):
+    done = tool("benchmark", *arguments)
+    assert done.exit_code == 2
     for word in words:
-        assert word in err.strip().splitlines()[-1]
+        assert word in done.stderr.strip().splitlines()[-1]
 
 
-def test_without_torch_the_comparison_says_how_to_install_it(benchmark, monkeypatch):
+def test_without_torch_the_comparison_says_how_to_install_it(tool, monkeypatch):
     monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None)
-    code, _, err = benchmark("train", "--against", "torch")
-    assert code == 2
-    (line,) = err.strip().splitlines()
+    done = tool("benchmark", "train", "--against", "torch")
+    assert done.exit_code == 2
+    (line,) = done.stderr.strip().splitlines()
     assert "pip install -r requirements/bench.txt" in line
 
 

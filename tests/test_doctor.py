@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -29,21 +28,6 @@ def short_check(monkeypatch):
     monkeypatch.setattr(speed, "SECONDS", 0)
 
 
-@pytest.fixture
-def tool(monkeypatch, capsys):
-    """Run the tool in this process; return its exit code, standard output and standard error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [str(DOCTOR), *arguments])
-        monkeypatch.syspath_prepend(str(DOCTOR.parent))
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(DOCTOR), run_name="__main__")
-        shown = capsys.readouterr()
-        return int(ended.value.code or 0), shown.out, shown.err
-
-    return run
-
-
 def in_a_new_process(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if name not in (*VARIABLES, *library.ISA_LIMITS)}
     return subprocess.run([sys.executable, *command], cwd=PROJECT, env=kept | variables, capture_output=True, text=True)
@@ -58,20 +42,21 @@ def report_of(done: subprocess.CompletedProcess[str]) -> dict:
 
 
 def test_the_report_fits_80_columns_and_names_every_subject(tool):
-    code, out, err = tool()
-    assert (code, err) == (0, "")
-    assert max(map(len, out.splitlines())) <= 80
-    titles = re.findall(r"^\S.*$", out, re.MULTILINE)
+    done = tool("doctor")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    titles = re.findall(r"^\S.*$", done.stdout, re.MULTILINE)
     assert titles[:5] == ["software", "machine", "process", "Paddle", "speed"]
     assert titles[5] in ("what to change", "nothing to change")
-    assert f"Paddle          paddlepaddle {paddle.__version__}" in out.replace("paddlepaddle-gpu", "paddlepaddle")
+    product = f"Paddle          paddlepaddle {paddle.__version__}"
+    assert product in done.stdout.replace("paddlepaddle-gpu", "paddlepaddle")
 
 
 @needs_library
 def test_json_is_for_programs(tool):
-    code, out, _ = tool("--json")
-    report = json.loads(out)
-    assert code == 0 and report["usable"] is True
+    done = tool("doctor", "--json")
+    report = json.loads(done.stdout)
+    assert done.exit_code == 0 and report["usable"] is True
     assert report["software"]["Python"] == ".".join(map(str, sys.version_info[:3]))
     assert report["Paddle"]["oneDNN"] == {"version": str(library.version()), "isa": library.instruction_set_name()}
     assert report["Paddle"]["oneDNN layers"] == {"usable": True, "reason": None}
@@ -124,11 +109,11 @@ def test_a_paddle_that_cannot_be_imported(tool, monkeypatch, error, words):
 
     monkeypatch.setattr(runtime, "import_paddle", fail)
     monkeypatch.setattr(software, "_version", {"paddlepaddle": "3.0"}.get)
-    code, out, err = tool()
-    assert code == 1
+    done = tool("doctor")
+    assert done.exit_code == 1
     remedy = r"python -m pip install --force-reinstall paddlepaddle==3\.0"
-    assert re.fullmatch(rf"error: Paddle cannot be imported,? {words}: {remedy}\n", err)
-    assert "\nspeed\n" not in out
+    assert re.fullmatch(rf"error: Paddle cannot be imported,? {words}: {remedy}\n", done.stderr)
+    assert "\nspeed\n" not in done.stdout
 
 
 def test_a_paddle_that_does_not_compute(monkeypatch):

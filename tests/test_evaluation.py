@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import warnings
 
 import numpy as np
@@ -195,21 +194,14 @@ def test_a_run_without_that_checkpoint_is_a_usage_error(run):
         evaluate_run(run, checkpoint="last")
 
 
-def test_the_tool_prints_every_class(run, project, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(project / "tools"))
-    monkeypatch.setattr("sys.argv", ["eval.py", str(run.path), "--device", "cpu"])
-    with pytest.raises(SystemExit) as exit_:
-        runpy.run_path(str(project / "tools" / "eval.py"), run_name="__main__")
-    printed = capsys.readouterr().out
-    assert exit_.value.code == 0
-    assert all(name in printed for name in COLOURS)
-    assert f"top-1 {run.metrics()['test']['top1']:.2%}" in printed
+def test_the_tool_prints_every_class(run, tool):
+    done = tool("eval", run.path, "--device", "cpu")
+    assert done.exit_code == 0
+    assert all(name in done.stdout for name in COLOURS)
+    assert f"top-1 {run.metrics()['test']['top1']:.2%}" in done.stdout
 
 
-def test_the_tool_refuses_what_is_no_run(project, tmp_path, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(project / "tools"))
-    monkeypatch.setattr("sys.argv", ["eval.py", str(tmp_path)])
-    with pytest.raises(SystemExit) as exit_:
-        runpy.run_path(str(project / "tools" / "eval.py"), run_name="__main__")
-    assert exit_.value.code == 2
-    assert "config.yaml" in capsys.readouterr().err
+def test_the_tool_refuses_what_is_no_run(tool, tmp_path):
+    done = tool("eval", tmp_path)
+    assert done.exit_code == 2
+    assert "config.yaml" in done.stderr

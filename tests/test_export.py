@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import runpy
 import shutil
 
 import numpy as np
@@ -117,24 +116,18 @@ def test_a_network_without_finite_weights_is_not_exported(run, monkeypatch):
         export_run(run)
 
 
-def test_a_run_without_a_checkpoint_exits_2(tmp_path, project, monkeypatch, capsys):
+def test_a_run_without_a_checkpoint_exits_2(tool, tmp_path):
     run = make_run(tmp_path, checkpoint=False)
-    monkeypatch.syspath_prepend(str(project / "tools"))
-    monkeypatch.setattr("sys.argv", ["export.py", str(run.path)])
-    with pytest.raises(SystemExit) as exit_:
-        runpy.run_path(str(project / "tools" / "export.py"), run_name="__main__")
-    assert exit_.value.code == 2
-    assert "no checkpoint" in capsys.readouterr().err
+    done = tool("export", run.path)
+    assert done.exit_code == 2
+    assert "no checkpoint" in done.stderr
     assert not run.inference_path.exists()
 
 
-def test_the_tool_names_the_next_command(run, report, project, monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(project / "tools"))
-    monkeypatch.setattr("sys.argv", ["export.py", str(run.path)])
-    with pytest.raises(SystemExit) as exit_:
-        runpy.run_path(str(project / "tools" / "export.py"), run_name="__main__")
-    assert exit_.value.code == 0
-    assert f"tools/predict.py {run.inference_path}" in capsys.readouterr().out
+def test_the_tool_names_the_next_command(run, report, tool):
+    done = tool("export", run.path)
+    assert done.exit_code == 0
+    assert f"tools/predict.py {run.inference_path}" in done.stdout
 
 
 def test_the_model_is_found_in_the_runs_folder_too(run, report):
@@ -271,34 +264,29 @@ def test_two_exports_have_the_same_names_and_weights(run, tmp_path):
     assert first_program == second_program
 
 
-def run_tool(project, monkeypatch, name, *arguments):
-    monkeypatch.syspath_prepend(str(project / "tools"))
-    monkeypatch.setattr("sys.argv", [f"{name}.py", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_:
-        runpy.run_path(str(project / "tools" / f"{name}.py"), run_name="__main__")
-    return exit_.value.code
-
-
-def test_the_tools_options_reach_the_export(run, project, monkeypatch, capsys):
-    assert run_tool(project, monkeypatch, "export", run.path, "--batch", 2, "--images", 3) == 0
-    said = capsys.readouterr().out
-    assert "fp32 by paddle" in said
-    assert "of 3 images" in said
+def test_the_tools_options_reach_the_export(run, tool):
+    done = tool("export", run.path, "--batch", 2, "--images", 3)
+    assert done.exit_code == 0
+    assert "fp32 by paddle" in done.stdout
+    assert "of 3 images" in done.stdout
     assert InferenceConfig.load(run.inference_path).input.batch == 2
-    assert run_tool(project, monkeypatch, "export", run.path, "--batch", "dynamic", "--images", 0) == 0
-    assert "top-1" not in capsys.readouterr().out
+    done = tool("export", run.path, "--batch", "dynamic", "--images", 0)
+    assert done.exit_code == 0
+    assert "top-1" not in done.stdout
     assert InferenceConfig.load(run.inference_path).input.batch is None
-    assert run_tool(project, monkeypatch, "export", run.path, "--batch", "many") == 2
-    assert run_tool(project, monkeypatch, "export", run.path, "--precision", "fp8") == 2
+    assert tool("export", run.path, "--batch", "many").exit_code == 2
+    assert tool("export", run.path, "--precision", "fp8").exit_code == 2
 
 
-def test_an_exported_precision_is_evaluated_into_a_section_of_its_own(run, project, monkeypatch, capsys):
+def test_an_exported_precision_is_evaluated_into_a_section_of_its_own(run, tool):
     export_run(run, images=0)
-    assert run_tool(project, monkeypatch, "eval", run.path, "--exported", "--precision", "fp32") == 0
-    assert "test split, exported model, fp32 by paddle: 12 images" in capsys.readouterr().out
+    done = tool("eval", run.path, "--exported", "--precision", "fp32")
+    assert done.exit_code == 0
+    assert "test split, exported model, fp32 by paddle: 12 images" in done.stdout
     assert run.metrics()["exported_test_fp32"]["images"] == 12
-    assert run_tool(project, monkeypatch, "eval", run.path, "--precision", "fp32") == 2
-    assert "give --exported too" in capsys.readouterr().err
+    done = tool("eval", run.path, "--precision", "fp32")
+    assert done.exit_code == 2
+    assert "give --exported too" in done.stderr
 
 
 def test_calibration_sees_every_class_of_the_validation_split_and_no_other_image(run):

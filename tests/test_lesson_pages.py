@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import runpy
 import socket
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,21 +24,6 @@ from paddle_resnet.lessons.pages import write_pages
 PROJECT = Path(__file__).resolve().parents[1]
 DOCS = PROJECT / "docs"
 WRITTEN = sorted(path.name for path in (DOCS / "lessons").glob("*.md"))
-
-
-@pytest.fixture
-def tool(monkeypatch, capsys):
-    """Run tools/lesson.py in this process; return its exit code, standard output and standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["tools/lesson.py", *map(str, arguments)])
-        monkeypatch.syspath_prepend(str(PROJECT / "tools"))
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(PROJECT / "tools" / "lesson.py"), run_name="__main__")
-        shown = capsys.readouterr()
-        return int(ended.value.code or 0), shown.out, shown.err
-
-    return run
 
 
 def test_the_pages_are_lessons_in_both_languages():
@@ -83,9 +66,9 @@ def test_a_page_says_the_same_in_both_languages(tmp_path):
 
 
 def test_without_a_name_all_lessons_are_listed(tool):
-    code, out, _ = tool()
-    assert code == 0
-    assert all(name in out for name in LESSONS)
+    done = tool("lesson")
+    assert done.exit_code == 0
+    assert all(name in done.stdout for name in LESSONS)
 
 
 @pytest.mark.parametrize(
@@ -97,10 +80,10 @@ def test_without_a_name_all_lessons_are_listed(tool):
     ],
 )
 def test_a_wrong_request_is_one_line_before_any_work(tool, tmp_path, arguments, words):
-    code, _, err = tool(*arguments, "--output", tmp_path / "out")
-    assert code == 2
-    assert len(err.splitlines()) == 1
-    assert all(word in err for word in words)
+    done = tool("lesson", *arguments, "--output", tmp_path / "out")
+    assert done.exit_code == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert all(word in done.stderr for word in words)
     assert not (tmp_path / "out").exists()
 
 

@@ -1,8 +1,8 @@
 """Multiply-adds, depth and shapes against published figures, sums by hand and the real networks' answers."""
 
 import json
-import runpy
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -130,19 +130,10 @@ def test_a_layer_that_cannot_take_the_size_is_named():
 
 
 @pytest.fixture
-def tool(monkeypatch, capsys):
-    """Run tools/models.py in this process; return its exit code, standard output and standard error."""
-
-    def run(*arguments):
-        monkeypatch.setenv("COLUMNS", "160")
-        monkeypatch.setattr(sys, "argv", ["tools/models.py", *map(str, arguments)])
-        monkeypatch.syspath_prepend(str(PROJECT / "tools"))
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(PROJECT / "tools" / "models.py"), run_name="__main__")
-        shown = capsys.readouterr()
-        return int(ended.value.code or 0), shown.out, shown.err
-
-    return run
+def models(tool, monkeypatch):
+    """Run tools/models.py on a terminal that its tables fit."""
+    monkeypatch.setenv("COLUMNS", "160")
+    return partial(tool, "models")
 
 
 def rows_of(output):
@@ -158,14 +149,14 @@ RECORD = {
 }  # fmt: skip
 
 
-def test_the_table_has_every_name(tool, monkeypatch, tmp_path):
+def test_the_table_has_every_name(models, monkeypatch, tmp_path):
     few = {name: registry._ENTRIES[name] for name in ("resnet18", "resnet18_d2l", "resnet20")}
     monkeypatch.setattr(registry, "_ENTRIES", few)
     monkeypatch.setattr(zoo, "FOLDER", tmp_path)
     zoo.record_path("resnet20").write_text(json.dumps(RECORD))
-    code, out, _ = tool()
-    rows = rows_of(out)
-    assert code == 0
+    done = models()
+    rows = rows_of(done.stdout)
+    assert done.exit_code == 0
     assert list(rows) == list(few)
     assert rows["resnet18"] == ["11,689,512", "1.81", "18", "3x224x224", "ImageNet"]
     assert rows["resnet20"] == ["269,722", "0.0406", "20", "3x32x32", "CIFAR-10: 91.23%"]
@@ -173,10 +164,10 @@ def test_the_table_has_every_name(tool, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "channels"), [("resnet18", 3), ("resnet18_d2l", 1)])
-def test_a_network_is_walked_through_as_the_papers_table_1(tool, name, channels):
-    code, out, _ = tool(name, "--classes", "10")
-    rows = rows_of(out)
-    assert code == 0
+def test_a_network_is_walked_through_as_the_papers_table_1(models, name, channels):
+    done = models(name, "--classes", "10")
+    rows = rows_of(done.stdout)
+    assert done.exit_code == 0
     assert rows["image"][1] == f"1x{channels}x224x224"
     stages = {"conv1": (64, 112), "maxpool": (64, 56), "layer1.1": (64, 56), "layer2.1": (128, 28)}
     stages |= {"layer3.1": (256, 14), "layer4.1": (512, 7), "avgpool": (512, 1)}
@@ -186,10 +177,10 @@ def test_a_network_is_walked_through_as_the_papers_table_1(tool, name, channels)
     assert "layer1.0.conv1" not in rows
 
 
-def test_every_layer_size_and_channels_can_be_asked_for(tool):
-    code, out, _ = tool("resnet18", "--layers", "--size", "64", "--channels", "1")
-    rows = rows_of(out)
-    assert code == 0
+def test_every_layer_size_and_channels_can_be_asked_for(models):
+    done = models("resnet18", "--layers", "--size", "64", "--channels", "1")
+    rows = rows_of(done.stdout)
+    assert done.exit_code == 0
     assert rows["image"][1] == "1x1x64x64"
     assert rows["layer2.0.downsample.0"] == ["Conv2D 1x1, stride 2", "1x128x8x8", "8,192", "0.52"]
 
@@ -204,19 +195,19 @@ def test_every_layer_size_and_channels_can_be_asked_for(tool):
         (["--netron"], ["--netron", "NAME"]),
     ],
 )
-def test_wrong_use_is_one_line_and_exit_code_2(tool, arguments, words):
-    code, _, err = tool(*arguments)
-    (line,) = err.strip().splitlines()
-    assert code == 2
+def test_wrong_use_is_one_line_and_exit_code_2(models, arguments, words):
+    done = models(*arguments)
+    (line,) = done.stderr.strip().splitlines()
+    assert done.exit_code == 2
     for word in words:
         assert word in line
 
 
-def test_missing_packages_for_netron_are_one_line(tool, monkeypatch, tmp_path):
+def test_missing_packages_for_netron_are_one_line(models, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "netron", None)
-    code, _, err = tool("resnet8", "--netron", "--onnx", tmp_path / "x.onnx")
-    assert code == 2
-    assert f"pip install -r {onnx_file.requirements_file()}" in err
+    done = models("resnet8", "--netron", "--onnx", tmp_path / "x.onnx")
+    assert done.exit_code == 2
+    assert f"pip install -r {onnx_file.requirements_file()}" in done.stderr
     assert (PROJECT / onnx_file.requirements_file()).is_file()
     monkeypatch.setitem(sys.modules, "paddle2onnx", None)
     with pytest.raises(UsageError, match="needs paddle2onnx: pip install -r requirements/onnx"):

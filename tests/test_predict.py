@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import runpy
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,8 @@ from tiny_run import COLOURS, SIZE, make_run
 from paddle_resnet.deploy import Prediction, Predictor, export_run
 from paddle_resnet.deploy.classify import Unreadable, classify_files, find_pictures
 from paddle_resnet.errors import UsageError
+
+ON_CPU = ("--device", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -149,23 +150,16 @@ def test_unreadable_files_stand_in_their_place(predictor, pictures):
     assert answers[4] == direct
 
 
-def call(project, monkeypatch, *arguments):
-    monkeypatch.syspath_prepend(str(project / "tools"))
-    monkeypatch.setattr("sys.argv", ["predict.py", *map(str, arguments), "--device", "cpu"])
-    with pytest.raises(SystemExit) as exit_:
-        runpy.run_path(str(project / "tools" / "predict.py"), run_name="__main__")
-    return exit_.value.code
-
-
-def test_the_tool_prints_and_writes_the_same_answers(run, predictor, project, pictures, tmp_path, monkeypatch, capsys):
+def test_the_tool_prints_and_writes_the_same_answers(run, predictor, tool, pictures, tmp_path):
     table, listing = tmp_path / "a.csv", tmp_path / "a.json"
-    options = ("--top-k", 2, "--csv", table, "--json", listing, "--batch-size", 3)
-    assert call(project, monkeypatch, run.path, pictures, *options) == 0
+    options = ("--top-k", 2, "--csv", table, "--json", listing, "--batch-size", 3, *ON_CPU)
+    done = tool("predict", run.path, pictures, *options)
+    assert done.exit_code == 0
     expected = predictor.predict([path for path in find_pictures([pictures]) if not isinstance(path, Unreadable)], 2)
     rows = list(csv.reader(io.StringIO(table.read_text())))
     assert rows[0] == ["file", "class", "probability", "class_2", "probability_2"]
     objects = json.loads(listing.read_text())
-    lines = capsys.readouterr().out.splitlines()
+    lines = done.stdout.splitlines()
     assert len(rows) - 1 == len(objects) == len(lines) - 1 == len(expected) == 4
     for row, entry, line, prediction in zip(rows[1:], objects, lines[1:], expected, strict=True):
         best, second = prediction.top
@@ -177,48 +171,47 @@ def test_the_tool_prints_and_writes_the_same_answers(run, predictor, project, pi
         assert line.endswith(prediction.name)
 
 
-def test_some_unreadable_files_exit_1_and_the_others_are_answered(run, project, pictures, monkeypatch, capsys):
+def test_some_unreadable_files_exit_1_and_the_others_are_answered(run, tool, pictures):
     (pictures / "bad.jpg").write_text("not a picture")
-    assert call(project, monkeypatch, run.inference_path, pictures) == 1
-    printed = capsys.readouterr()
-    assert len(printed.out.splitlines()) == 5
-    assert "bad.jpg" in printed.err
-    assert "1 of 5" in printed.err
+    done = tool("predict", run.inference_path, pictures, *ON_CPU)
+    assert done.exit_code == 1
+    assert len(done.stdout.splitlines()) == 5
+    assert "bad.jpg" in done.stderr
+    assert "1 of 5" in done.stderr
 
 
-def test_no_readable_file_exits_2_and_leaves_earlier_answers(run, project, tmp_path, monkeypatch, capsys):
+def test_no_readable_file_exits_2_and_leaves_earlier_answers(run, tool, tmp_path):
     (tmp_path / "bad.jpg").write_text("not a picture")
     (tmp_path / "answers.csv").write_text("earlier")
-    options = ("--csv", tmp_path / "answers.csv")
-    assert call(project, monkeypatch, run.inference_path, tmp_path / "bad.jpg", *options) == 2
+    done = tool("predict", run.inference_path, tmp_path / "bad.jpg", "--csv", tmp_path / "answers.csv", *ON_CPU)
+    assert done.exit_code == 2
     assert (tmp_path / "answers.csv").read_text() == "earlier"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.csv", "bad.jpg"]
-    assert "bad.jpg" in capsys.readouterr().err
+    assert "bad.jpg" in done.stderr
 
 
-def test_answers_that_cannot_be_written_fail_before_the_work(run, project, pictures, monkeypatch, capsys):
-    assert call(project, monkeypatch, run.inference_path, pictures, "--json", pictures) == 1
-    printed = capsys.readouterr()
-    assert "cannot be written" in printed.err
-    assert printed.out == ""
+def test_answers_that_cannot_be_written_fail_before_the_work(run, tool, pictures):
+    done = tool("predict", run.inference_path, pictures, "--json", pictures, *ON_CPU)
+    assert done.exit_code == 1
+    assert "cannot be written" in done.stderr
+    assert done.stdout == ""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8 exist on Linux only")
-def test_names_of_any_bytes_are_answered_and_printed_safely(run, project, pictures, tmp_path, monkeypatch, capsys):
+def test_names_of_any_bytes_are_answered_and_printed_safely(run, tool, pictures, tmp_path):
     name = os.fsdecode(b"odd\xff\x1b[31m.png")
     (pictures / name).write_bytes((pictures / "b.png").read_bytes())
-    code = call(project, monkeypatch, run.inference_path, pictures / name, "--csv", tmp_path / "a.csv")
-    assert code == 0
-    printed = capsys.readouterr().out
-    assert "\x1b" not in printed
+    done = tool("predict", run.inference_path, pictures / name, "--csv", tmp_path / "a.csv", *ON_CPU)
+    assert done.exit_code == 0
+    assert "\x1b" not in done.stdout
     assert os.fsencode(name) in (tmp_path / "a.csv").read_bytes()
 
 
-@pytest.mark.parametrize("tool", ["predict", "export", "eval"])
-def test_help_teaches_without_paddle(project, tool):
-    program = f"import sys, runpy; sys.argv = ['{tool}.py', '--help']; sys.path.insert(0, 'tools')\n"
-    program += f"try: runpy.run_path('tools/{tool}.py', run_name='__main__')\nexcept SystemExit as e: code = e.code\n"
+@pytest.mark.parametrize("name", ["predict", "export", "eval"])
+def test_help_teaches_without_paddle(project, name):
+    program = f"import sys, runpy; sys.argv = ['{name}.py', '--help']; sys.path.insert(0, 'tools')\n"
+    program += f"try: runpy.run_path('tools/{name}.py', run_name='__main__')\nexcept SystemExit as e: code = e.code\n"
     program += "assert 'paddle' not in sys.modules, 'paddle was imported'; sys.exit(code)"
     done = subprocess.run([sys.executable, "-c", program], cwd=project, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert f"python tools/{tool}.py output/quickstart" in done.stdout
+    assert f"python tools/{name}.py output/quickstart" in done.stdout

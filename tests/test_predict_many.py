@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import runpy
 import subprocess
 import sys
 import threading
@@ -33,6 +32,7 @@ from paddle_resnet.deploy.predictor import Answer
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.worker_pool import WorkerPool
 
+ON_CPU = ("--device", "cpu")
 DOG = Prediction("test/7.jpg", (Answer("dog", 0.75), Answer("cat", 0.2), Answer("eel", 0.05)))
 
 
@@ -261,37 +261,16 @@ def test_counting_on_a_terminal_and_in_a_log(monkeypatch):
         assert len(text.getvalue().splitlines()) == 2
 
 
-def call(project, monkeypatch, *arguments):
-    monkeypatch.syspath_prepend(str(project / "tools"))
-    monkeypatch.setattr("sys.argv", ["predict.py", *map(str, arguments), "--device", "cpu"])
-    with pytest.raises(SystemExit) as exit_:
-        runpy.run_path(str(project / "tools" / "predict.py"), run_name="__main__")
-    return exit_.value.code
-
-
-def test_the_tool_shares_many_pictures_out_and_keeps_their_order(run, project, tmp_path, monkeypatch, capsys):
+def test_the_tool_shares_many_pictures_out_and_keeps_their_order(run, tool, tmp_path):
     pattern = str(run.config.data.root / "t*" / "**" / "*.png")
     written = tmp_path / "submission.csv"
-    columns = ("--columns", "id=stem,label=class,red=probability:red,file=path")
-    code = call(
-        project,
-        monkeypatch,
-        run.path,
-        pattern,
-        "--batch-size",
-        2,
-        "--workers",
-        2,
-        "--quiet",
-        "--csv",
-        written,
-        *columns,
-    )
-    shown = capsys.readouterr()
-    assert code == 0
-    assert shown.out == ""
-    assert "36 pictures in " in shown.err
-    assert "images/s" in shown.err
+    columns = "id=stem,label=class,red=probability:red,file=path"
+    options = ("--batch-size", 2, "--workers", 2, "--quiet", "--csv", written, "--columns", columns, *ON_CPU)
+    done = tool("predict", run.path, pattern, *options)
+    assert done.exit_code == 0
+    assert done.stdout == ""
+    assert "36 pictures in " in done.stderr
+    assert "images/s" in done.stderr
     rows = list(csv.DictReader(written.open(encoding="utf-8")))
     files = [str(file) for file in find_pictures([pattern])]
     assert [row["file"] for row in rows] == files
@@ -304,18 +283,19 @@ def test_the_tool_shares_many_pictures_out_and_keeps_their_order(run, project, t
         assert float(row["red"]) == pytest.approx(dict(prediction.top)["red"], abs=1e-5)
 
 
-def test_the_tool_takes_a_list_and_writes_json_lines(run, project, pictures, tmp_path, monkeypatch, capsys):
+def test_the_tool_takes_a_list_and_writes_json_lines(run, tool, pictures, tmp_path, monkeypatch):
     written = tmp_path / "answers.jsonl"
     listing = b"\0".join(os.fsencode(file) for file in pictures[:3])
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(listing)))
-    assert call(project, monkeypatch, run.path, "-0", "-", "--top-k", 1, "--json-lines", written) == 1
-    shown = capsys.readouterr()
-    assert "bad.jpg: cannot be read" in shown.err
+    done = tool("predict", run.path, "-0", "-", "--top-k", 1, "--json-lines", written, *ON_CPU)
+    assert done.exit_code == 1
+    assert "bad.jpg: cannot be read" in done.stderr
     entries = [json.loads(line) for line in written.read_text().splitlines()]
     assert [entry["file"] for entry in entries] == [str(file) for file in pictures[:2]]
-    assert [line.split()[0] for line in shown.out.splitlines()[1:]] == [entry["top"][0]["class"] for entry in entries]
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == [entry["top"][0]["class"] for entry in entries]
 
 
-def test_columns_without_a_csv_are_wrong_use(run, project, monkeypatch, capsys):
-    assert call(project, monkeypatch, run.path, "x.png", "--columns", "id=stem") == 2
-    assert "--csv FILE" in capsys.readouterr().err
+def test_columns_without_a_csv_are_wrong_use(run, tool):
+    done = tool("predict", run.path, "x.png", "--columns", "id=stem", *ON_CPU)
+    assert done.exit_code == 2
+    assert "--csv FILE" in done.stderr

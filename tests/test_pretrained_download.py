@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import runpy
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,19 +42,11 @@ def server(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def train(tmp_path, monkeypatch, capsys):
-    """Run tools/train.py in this process, without its figures; return its exit code and standard error."""
+def train(tool, tmp_path, monkeypatch):
+    """Train as the quickstart does but on those weights, without figures."""
     monkeypatch.setattr("paddle_resnet.evaluation.figures.draw_figures", lambda *arguments: [])
-
-    def run() -> tuple[int, str]:
-        overrides = [part for override in [*OVERRIDES, f"output={tmp_path}"] for part in ("-o", override)]
-        monkeypatch.setattr(sys, "argv", ["tools/train.py", "-c", str(QUICKSTART), *overrides])
-        monkeypatch.syspath_prepend(str(PROJECT / "tools"))
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(PROJECT / "tools" / "train.py"), run_name="__main__")
-        return int(ended.value.code or 0), capsys.readouterr().err
-
-    return run
+    overrides = [part for override in [*OVERRIDES, f"output={tmp_path}"] for part in ("-o", override)]
+    return partial(tool, "train", "-c", QUICKSTART, *overrides)
 
 
 def cache(tmp_path: Path) -> list[str]:
@@ -82,11 +73,11 @@ def test_the_main_config_asks_for_official_weights():
 def test_a_connection_that_is_cut_is_resumed_and_the_file_serves_offline(server, train, tmp_path):
     half = len(server.content) // 2
     server.break_after, server.requests_answered = half, 1
-    code, said = train()
-    assert code == 2
-    assert server.url in said
-    assert str(tmp_path / "home/.cache/paddle/hapi/weights" / FILE) in said  # where to put it by hand
-    assert said.strip().splitlines()[-1].startswith("error: ")
+    done = train()
+    assert done.exit_code == 2
+    assert server.url in done.stderr
+    assert str(tmp_path / "home/.cache/paddle/hapi/weights" / FILE) in done.stderr  # where to put it by hand
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
     assert cache(tmp_path) == [f"{FILE}.part"]
     assert not (tmp_path / "quickstart").exists()  # nothing was begun
 
@@ -98,8 +89,7 @@ def test_a_connection_that_is_cut_is_resumed_and_the_file_serves_offline(server,
     server.requests_answered = 0
     asked = len(server.ranges)
     assert_begins_with(server, tmp_path)
-    code, _ = train()
-    assert code == 0
+    assert train().exit_code == 0
     assert len(server.ranges) == asked
     run = RunFolder.open(tmp_path / "quickstart")
     assert run.normalize().mean == (0.485, 0.456, 0.406)  # ImageNet's, not the digits'
@@ -110,8 +100,8 @@ def test_another_file_than_the_official_one_is_refused_and_not_kept(server, trai
     expected = hashlib.md5(server.content).hexdigest()
     server.content = server.content[:-1] + bytes([server.content[-1] ^ 1])
     found = hashlib.md5(server.content).hexdigest()
-    code, said = train()
-    assert code == 2
-    assert f"MD5 is {found}, expected {expected}" in said
+    done = train()
+    assert done.exit_code == 2
+    assert f"MD5 is {found}, expected {expected}" in done.stderr
     assert cache(tmp_path) == []
     assert not (tmp_path / "quickstart").exists()

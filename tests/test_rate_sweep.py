@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import math
 import random
-import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -98,21 +96,6 @@ def test_the_same_sweep_again_and_random_states_as_they_were(tmp_path):
     assert find_learning_rate(config, steps=6).losses == first.losses
 
 
-@pytest.fixture
-def tool(monkeypatch, capsys):
-    """Run tools/lr_find.py in this process; return its exit code, standard output and standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["tools/lr_find.py", *map(str, arguments)])
-        monkeypatch.syspath_prepend(str(PROJECT / "tools"))
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(PROJECT / "tools" / "lr_find.py"), run_name="__main__")
-        shown = capsys.readouterr()
-        return int(ended.value.code or 0), shown.out, shown.err
-
-    return run
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -125,9 +108,9 @@ def tool(monkeypatch, capsys):
 )
 def test_wrong_use_of_the_tool_is_one_line(tool, tmp_path, arguments, words):
     config = PROJECT / "configs" / "quickstart.yaml"
-    code, _, complaint = tool("-c", config, "-o", f"output={tmp_path}", *arguments)
-    assert code == 2
-    assert words in complaint
+    done = tool("lr_find", "-c", config, "-o", f"output={tmp_path}", *arguments)
+    assert done.exit_code == 2
+    assert words in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -136,8 +119,9 @@ def test_the_tool_writes_figure_table_and_curve_beside_the_run(tool, tmp_path):
     run.mkdir()
     (run / "config.yaml").write_text("untouched")
     overrides = [argument for override in (*TINY, f"output={tmp_path}") for argument in ("-o", override)]
-    code, shown, _ = tool("-c", PROJECT / "configs" / "quickstart.yaml", *overrides, "--steps", 20, "--to", 1)
-    assert code == 0
+    config = PROJECT / "configs" / "quickstart.yaml"
+    done = tool("lr_find", "-c", config, *overrides, "--steps", 20, "--to", 1)
+    assert done.exit_code == 0
     folder = tmp_path / "quickstart_lr_find"
     assert {each.name for each in folder.iterdir()} == {"config.yaml", "sweep.csv", "sweep.png", "vdl"}
     assert {each.name for each in tmp_path.iterdir()} == {"quickstart", "quickstart_lr_find"}
@@ -146,7 +130,7 @@ def test_the_tool_writes_figure_table_and_curve_beside_the_run(tool, tmp_path):
         rows = list(csv.DictReader(file))
     smoothed = [float(row["smoothed_loss"]) for row in rows]
     proposed = float(rows[int(np.argmin(smoothed))]["learning_rate"]) / 10
-    assert f"proposed learning rate: {proposed:.2g} " in shown
+    assert f"proposed learning rate: {proposed:.2g} " in done.stdout
     (log,) = (folder / "vdl").iterdir()
     points = LogReader(file_path=str(log)).get_data("scalar", "sweep/learning rate")
     np.testing.assert_allclose(

@@ -6,10 +6,8 @@ import base64
 import io
 import json
 import multiprocessing
-import runpy
 import shutil
 import socket
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -187,32 +185,24 @@ def test_workers_share_the_port_and_add_up_their_metrics(run):
     assert [line["event"] for line in logged].count("stopped") == 2
 
 
-def call(project, monkeypatch, capsys, *arguments):
-    monkeypatch.syspath_prepend(str(project / "tools"))
-    monkeypatch.setattr(sys, "argv", ["serve.py", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(project / "tools" / "serve.py"), run_name="__main__")
-    return ended.value.code, capsys.readouterr().err
-
-
-def test_wrong_use_is_one_line(project, monkeypatch, capsys, run, tmp_path):
+def test_wrong_use_is_one_line(tool, monkeypatch, run, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, err = call(project, monkeypatch, capsys, run.path, "--port", port)
-        assert (code, len(err.splitlines())) == (2, 1)
-        assert f"127.0.0.1:{port}" in err and "--port" in err
+        done = tool("serve", run.path, "--port", port)
+        assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
+        assert f"127.0.0.1:{port}" in done.stderr and "--port" in done.stderr
     monkeypatch.setattr("paddle_resnet.service.serving._check_address", lambda settings: None)
-    code, err = call(project, monkeypatch, capsys, tmp_path / "nowhere")
-    assert code == 2 and err.splitlines()[-1].startswith("error: ") and "nowhere" in err
-    code, err = call(project, monkeypatch, capsys, run.path, "--max-wait", "-1")
-    assert code == 2 and "at least 0" in err
+    done = tool("serve", tmp_path / "nowhere")
+    assert done.exit_code == 2 and done.stderr.splitlines()[-1].startswith("error: ") and "nowhere" in done.stderr
+    done = tool("serve", run.path, "--max-wait", "-1")
+    assert done.exit_code == 2 and "at least 0" in done.stderr
 
 
-def test_missing_packages_are_named(project, monkeypatch, capsys, tmp_path):
+def test_missing_packages_are_named(tool, monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "fastapi" else True)
-    code, err = call(project, monkeypatch, capsys, tmp_path)
-    assert code == 2
-    assert err == "error: not installed: fastapi; pip install -r requirements/serve.txt\n"
+    done = tool("serve", tmp_path)
+    assert done.exit_code == 2
+    assert done.stderr == "error: not installed: fastapi; pip install -r requirements/serve.txt\n"
 
 
 def test_settings_travel_to_workers(monkeypatch, tmp_path):

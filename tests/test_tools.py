@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,32 +19,11 @@ PROJECT = Path(__file__).resolve().parents[1]
 TINY = ["-o", "train.epochs=1", "-o", "data.image_size=8", "-o", "train.batch_size=200", "-o", "model.name=resnet8"]
 
 
-@pytest.fixture
-def tool(monkeypatch, capsys):
-    """Run a tool in this process; return its exit code, standard output and standard error."""
-
-    def run(name: str, *arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [f"tools/{name}.py", *map(str, arguments)])
-        monkeypatch.syspath_prepend(str(PROJECT / "tools"))
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(PROJECT / "tools" / f"{name}.py"), run_name="__main__")
-        shown = capsys.readouterr()
-        return int(ended.value.code or 0), shown.out, shown.err
-
-    return run
-
-
 @pytest.fixture(scope="module")
-def quick_run(tmp_path_factory) -> Path:
+def quick_run(tool, tmp_path_factory) -> Path:
     """A finished quickstart, on the smallest network."""
     output = tmp_path_factory.mktemp("quickstart")
-    arguments = ["tools/quickstart.py", *TINY, "-o", f"output={output}", "-o", "device=cpu"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", arguments)
-        patch.syspath_prepend(str(PROJECT / "tools"))
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(PROJECT / "tools" / "quickstart.py"), run_name="__main__")
-    assert ended.value.code == 0
+    assert tool("quickstart", *TINY, "-o", f"output={output}", "-o", "device=cpu").exit_code == 0
     return output / "quickstart"
 
 
@@ -64,19 +41,16 @@ def test_quickstart_measures_the_whole_test_split_and_exports(quick_run):
 
 def test_exported_model_measures_as_the_trained_one(tool, quick_run):
     trained = json.loads((quick_run / "metrics.json").read_text())["test"]["top1"]
-    code, _, _ = tool("eval", quick_run, "--exported", "--device", "cpu")
-    assert code == 0
+    assert tool("eval", quick_run, "--exported", "--device", "cpu").exit_code == 0
     assert json.loads((quick_run / "metrics.json").read_text())["exported_test"]["top1"] == pytest.approx(
         trained, abs=1e-3
     )
 
 
 def test_print_config_prints_and_trains_nothing(tool, tmp_path):
-    code, out, _ = tool(
-        "train", "-c", PROJECT / "configs/quickstart.yaml", "-o", f"output={tmp_path}", "--print-config"
-    )
-    assert code == 0
-    assert "label_smoothing: 0.1" in out and "momentum: 0.9" in out
+    done = tool("train", "-c", PROJECT / "configs/quickstart.yaml", "-o", f"output={tmp_path}", "--print-config")
+    assert done.exit_code == 0
+    assert "label_smoothing: 0.1" in done.stdout and "momentum: 0.9" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
@@ -97,9 +71,9 @@ def test_print_config_prints_and_trains_nothing(tool, tmp_path):
     ],
 )
 def test_help_teaches(tool, name):
-    code, out, _ = tool(name, "--help")
-    assert code == 0
-    assert "--debug" in out and len(out.splitlines()) > 10
+    done = tool(name, "--help")
+    assert done.exit_code == 0
+    assert "--debug" in done.stdout and len(done.stdout.splitlines()) > 10
 
 
 def test_a_full_disk_is_named(tool, monkeypatch, tmp_path):
@@ -107,8 +81,8 @@ def test_a_full_disk_is_named(tool, monkeypatch, tmp_path):
         raise OSError(28, "No space left on device", str(tmp_path))
 
     monkeypatch.setattr("paddle_resnet.config.Config.load", write_to_a_full_disk)
-    code, _, err = tool("train", "-c", PROJECT / "configs/quickstart.yaml")
-    assert (code, err) == (1, f"error: {tmp_path}: No space left on device\n")
+    done = tool("train", "-c", PROJECT / "configs/quickstart.yaml")
+    assert (done.exit_code, done.stderr) == (1, f"error: {tmp_path}: No space left on device\n")
 
 
 def folder_without_images(tmp_path: Path) -> list[str]:
@@ -150,9 +124,9 @@ def test_wrong_use_of_train_is_one_line_and_exit_code_2(tool, tmp_path, prepare,
     data.mkdir()
     overrides = [part for override in prepare(data) for part in ("-o", override)]
     output = tmp_path / "output"
-    code, _, err = tool("train", "-c", PROJECT / "configs/quickstart.yaml", *overrides, "-o", f"output={output}")
-    assert code == 2
-    (line,) = err.strip().splitlines()
+    done = tool("train", "-c", PROJECT / "configs/quickstart.yaml", *overrides, "-o", f"output={output}")
+    assert done.exit_code == 2
+    (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ")
     for word in words:
         assert word in line
@@ -161,17 +135,10 @@ def test_wrong_use_of_train_is_one_line_and_exit_code_2(tool, tmp_path, prepare,
 
 def test_missing_data_without_network_says_where_to_put_the_file(tool, tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "fetch", refuse_connection)
-    code, _, err = tool(
-        "train",
-        "-c",
-        PROJECT / "configs/resnet20_cifar10.yaml",
-        "-o",
-        f"data.root={tmp_path}",
-        "-o",
-        f"output={tmp_path}/o",
-    )
-    assert code == 2
-    (line,) = err.strip().splitlines()
+    config = PROJECT / "configs/resnet20_cifar10.yaml"
+    done = tool("train", "-c", config, "-o", f"data.root={tmp_path}", "-o", f"output={tmp_path}/o")
+    assert done.exit_code == 2
+    (line,) = done.stderr.strip().splitlines()
     assert f"{tmp_path}/cifar-10-python.tar.gz" in line and "dataset.bj.bcebos.com" in line
 
 
@@ -196,24 +163,24 @@ def refuse_connection(url, destination, md5=None, report=None):
     ],
 )
 def test_missing_path_is_one_line(tool, name, arguments, words):
-    code, _, err = tool(name, *arguments)
-    assert code == 2
-    (line,) = err.strip().splitlines()
+    done = tool(name, *arguments)
+    assert done.exit_code == 2
+    (line,) = done.stderr.strip().splitlines()
     for word in words:
         assert word in line
 
 
 def test_a_run_without_a_checkpoint_cannot_be_exported(tool, quick_run, tmp_path):
     (tmp_path / "config.yaml").write_text((quick_run / "config.yaml").read_text())
-    code, _, err = tool("export", tmp_path)
-    assert code == 2
-    assert "no checkpoint" in err
+    done = tool("export", tmp_path)
+    assert done.exit_code == 2
+    assert "no checkpoint" in done.stderr
 
 
 def test_predict_reads_digits_back(tool, quick_run, tmp_path):
     answers = tmp_path / "answers.json"
-    code, _, err = tool("predict", quick_run, quick_run / "samples", "--json", answers)
-    assert code == 0, err
+    done = tool("predict", quick_run, quick_run / "samples", "--json", answers)
+    assert done.exit_code == 0, done.stderr
     rows = json.loads(answers.read_text())
     assert [Path(row["file"]).name for row in rows] == [f"{digit}.png" for digit in range(10)]
     probabilities = [[answer["probability"] for answer in row["top"]] for row in rows]
@@ -221,20 +188,20 @@ def test_predict_reads_digits_back(tool, quick_run, tmp_path):
 
 
 def test_debug_shows_where(tool):
-    code, _, err = tool("train", "-c", "nowhere.yaml", "--debug")
-    assert code == 2
-    assert "Traceback" in err and "nowhere.yaml" in err.splitlines()[-1]
+    done = tool("train", "-c", "nowhere.yaml", "--debug")
+    assert done.exit_code == 2
+    assert "Traceback" in done.stderr and "nowhere.yaml" in done.stderr.splitlines()[-1]
 
 
 def test_predict_of_a_text_named_jpg_is_one_line(tool, quick_run, tmp_path):
     (tmp_path / "notes.jpg").write_text("a text")
-    code, out, err = tool("predict", quick_run, tmp_path / "notes.jpg")
-    assert (code, out) == (2, "")
-    (line,) = err.strip().splitlines()
+    done = tool("predict", quick_run, tmp_path / "notes.jpg")
+    assert (done.exit_code, done.stdout) == (2, "")
+    (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ") and "notes.jpg" in line
-    code, out, err = tool("predict", quick_run, tmp_path / "notes.jpg", quick_run / "samples" / "3.png")
-    assert code == 1
-    assert "3.png" in out and "1 of 2 pictures" in err
+    done = tool("predict", quick_run, tmp_path / "notes.jpg", quick_run / "samples" / "3.png")
+    assert done.exit_code == 1
+    assert "3.png" in done.stdout and "1 of 2 pictures" in done.stderr
 
 
 @pytest.fixture
@@ -252,20 +219,20 @@ def test_train_stops_goes_on_and_ends(tool, tmp_path, monkeypatch, without_figur
     for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         with monkeypatch.context() as patch:
             patch.setattr(StepSeeds, "on_train_batch_begin", lambda *_, number=number: os.kill(os.getpid(), number))
-            code, _, err = tool("train", *config, "--resume", "auto")
-        assert code == status
-        assert len(err.splitlines()) == 1
+            done = tool("train", *config, "--resume", "auto")
+        assert done.exit_code == status
+        assert len(done.stderr.splitlines()) == 1
     state = json.loads((run / "checkpoints" / "last" / "state.json").read_text())
     assert state["step"] == 2
     assert f"tools/train.py --resume {run}" in (run / "train.log").read_text()
-    code, out, _ = tool("train", "--resume", run)
-    assert code == 0
-    assert "test: top-1" in out
+    done = tool("train", "--resume", run)
+    assert done.exit_code == 0
+    assert "test: top-1" in done.stdout
     figures = (run / "metrics.json").read_bytes()
     for arguments in (["--resume", run], [*config, "--resume", "auto"]):
-        code, out, _ = tool("train", *arguments)
-        assert code == 0
-        assert "is finished" in out
+        done = tool("train", *arguments)
+        assert done.exit_code == 0
+        assert "is finished" in done.stdout
     assert (run / "metrics.json").read_bytes() == figures
     assert not (tmp_path / "quickstart.1").exists()
 
@@ -280,16 +247,16 @@ def test_train_stops_goes_on_and_ends(tool, tmp_path, monkeypatch, without_figur
     ],
 )
 def test_what_train_may_be_asked_for(tool, arguments, words):
-    code, _, err = tool("train", *arguments)
-    assert code == 2
-    assert words in err
-    assert len(err.splitlines()) == 1
+    done = tool("train", *arguments)
+    assert done.exit_code == 2
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_several_seeds_come_to_a_mean_and_a_deviation(tool, tmp_path, without_figures):
     config = ["-c", PROJECT / "configs/quickstart.yaml", *TINY, "-o", f"output={tmp_path}", "-o", "device=cpu"]
-    code, out, _ = tool("train", *config, "-o", "train.seeds=[3, 5]")
-    assert code == 0
+    done = tool("train", *config, "-o", "train.seeds=[3, 5]")
+    assert done.exit_code == 0
     whole = tmp_path / "quickstart"
     runs = [json.loads((whole / f"seed_{seed}" / "metrics.json").read_text()) for seed in (3, 5)]
     found = json.loads((whole / "metrics.json").read_text())["seeds"]
@@ -300,7 +267,7 @@ def test_several_seeds_come_to_a_mean_and_a_deviation(tool, tmp_path, without_fi
         assert found[column]["mean"] == pytest.approx(np.mean(values))
         assert found[column]["std"] == pytest.approx(np.std(values, ddof=1))
         assert found[column]["n"] == 2
-        assert f"{np.mean(values):.2%}" in out
+        assert f"{np.mean(values):.2%}" in done.stdout
     seeds = [yaml.safe_load((whole / f"seed_{seed}" / "config.yaml").read_text())["train"]["seed"] for seed in (3, 5)]
     assert seeds == [3, 5]
 
@@ -308,10 +275,9 @@ def test_several_seeds_come_to_a_mean_and_a_deviation(tool, tmp_path, without_fi
     shutil.rmtree(whole / "seed_5")
     (whole / "metrics.json").unlink()
     first = (whole / "seed_3" / "metrics.json").read_bytes()
-    code, out, _ = tool("train", "--resume", whole)
-    assert code == 0
+    assert tool("train", "--resume", whole).exit_code == 0
     assert json.loads((whole / "metrics.json").read_text())["seeds"] == found
     assert (whole / "seed_3" / "metrics.json").read_bytes() == first
-    code, _, err = tool("eval", whole)
-    assert code == 2
-    assert "seed_<number>" in err
+    done = tool("eval", whole)
+    assert done.exit_code == 2
+    assert "seed_<number>" in done.stderr

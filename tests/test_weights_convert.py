@@ -1,9 +1,7 @@
 """Writing weights: both formats, both ways to name tensors, and never over another file."""
 
 import json
-import runpy
 import struct
-import sys
 
 import numpy as np
 import paddle
@@ -166,18 +164,11 @@ def test_weights_that_fit_in_part_are_loaded_where_asked(state):
         np.testing.assert_array_equal(array, before[name] if name in report.missing else state[name])
 
 
-def test_the_tool_says_what_it_wrote(tmp_path, project, monkeypatch, capsys, state):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["tools/convert_weights.py", *map(str, arguments)])
-        monkeypatch.syspath_prepend(str(project / "tools"))
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(project / "tools" / "convert_weights.py"), run_name="__main__")
-        return ended.value.code, capsys.readouterr()
-
+def test_the_tool_says_what_it_wrote(tool, tmp_path, state):
     write_state_dict(tmp_path / "a.pdparams", state)
-    code, shown = run(tmp_path / "a.pdparams", tmp_path / "a.safetensors", "--names", "torch")
     written = tmp_path / "a.safetensors"
-    assert code == 0
-    assert shown.out == f"wrote {written}: 44 tensors under PyTorch's names, {written.stat().st_size:,} bytes\n"
-    code, shown = run(tmp_path / "a.pdparams", tmp_path / "a.safetensors")
-    assert code == 2 and shown.err.count("\n") == 1 and "exists already" in shown.err
+    done = tool("convert_weights", tmp_path / "a.pdparams", written, "--names", "torch")
+    assert done.exit_code == 0
+    assert done.stdout == f"wrote {written}: 44 tensors under PyTorch's names, {written.stat().st_size:,} bytes\n"
+    done = tool("convert_weights", tmp_path / "a.pdparams", written)
+    assert done.exit_code == 2 and done.stderr.count("\n") == 1 and "exists already" in done.stderr
