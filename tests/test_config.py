@@ -118,7 +118,7 @@ def test_missing_file(tmp_path):
     assert "nowhere.yaml" in refused(tmp_path / "nowhere.yaml")
 
 
-@pytest.mark.parametrize("text", ["train: [1, 2", "- a\n- b\n", "just words"])
+@pytest.mark.parametrize("text", ["train: [1, 2", "- a\n- b\n", "just words", "name: 2026-13-45\n", "[" * 3000])
 def test_malformed_file(tmp_path, text):
     path = tmp_path / "bad.yaml"
     path.write_text(text)

@@ -143,6 +143,7 @@ def test_the_model_is_found_in_the_runs_folder_too(run, report):
         ({"colour": "red"}, "colour"),
         ({"classes": []}, "classes"),
         ({"input": {"image_size": -1, "resize": 16}}, "image_size"),
+        ({"input": {"image_size": 17, "resize": 16}}, r"image_size \(17\) must be at most resize \(16\)"),
         ({"files": {"program": {"name": "../model.json", "sha256": "0" * 64}}}, "program.name"),
         ({"files": {"program": {"name": "/etc/passwd", "sha256": "0" * 64}}}, "program.name"),
         ({"precisions": {"fp4": {}}}, "precisions"),
@@ -154,11 +155,18 @@ def test_a_wrong_inference_yml_names_the_key(copy, keys, complaint):
         InferenceConfig.load(copy)
 
 
-@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "", "\x00"])
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "", "\x00", "exported_at: 2026-13-45\n", "[" * 3000])
 def test_a_malformed_inference_yml_is_a_usage_error(copy, text):
     (copy / "inference.yml").write_text(text)
     with pytest.raises(UsageError, match=r"inference\.yml"):
         Predictor(copy, device="cpu")
+
+
+def test_a_class_too_few_is_said_before_an_answer_is_ranked(copy):
+    classes = yaml.safe_load((copy / "inference.yml").read_text())["classes"]
+    change(copy, classes=classes[:-1])
+    with Predictor(copy, device="cpu") as predictor, pytest.raises(UsageError, match=r"names 2 classes, .* for 3"):
+        predictor.scores(np.zeros((1, SIZE, SIZE, 3), np.uint8))
 
 
 @pytest.mark.parametrize("name", [PROGRAM, "model.pdiparams"])

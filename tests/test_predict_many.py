@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -293,6 +294,23 @@ def test_the_tool_takes_a_list_and_writes_json_lines(run, tool, pictures, tmp_pa
     entries = [json.loads(line) for line in written.read_text().splitlines()]
     assert [entry["file"] for entry in entries] == [str(file) for file in pictures[:2]]
     assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == [entry["top"][0]["class"] for entry in entries]
+
+
+def test_a_list_without_names_is_said(run, tool, monkeypatch):
+    """As from `find -newer`, when nothing is new."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
+    done = tool("predict", run.path, "-", *ON_CPU)
+    assert (done.exit_code, done.stderr) == (2, "error: the list on standard input names no pictures\n")
+
+
+def test_answers_are_written_to_their_end_when_nobody_reads_the_table(run, project, pictures, tmp_path):
+    written = tmp_path / "answers.csv"
+    command = shlex.join(
+        [sys.executable, str(project / "tools" / "predict.py"), str(run.path), *map(str, pictures[:2]), *ON_CPU]
+    )
+    line = f"{command} --csv {shlex.quote(str(written))} | true"
+    subprocess.run(["bash", "-o", "pipefail", "-c", line], check=True, capture_output=True)
+    assert len(written.read_text().splitlines()) == 3
 
 
 def test_columns_without_a_csv_are_wrong_use(run, tool):

@@ -194,6 +194,8 @@ def test_wrong_use_is_one_line(tool, monkeypatch, run, tmp_path):
     monkeypatch.setattr("paddle_resnet.service.serving._check_address", lambda settings: None)
     done = tool("serve", tmp_path / "nowhere")
     assert done.exit_code == 2 and done.stderr.splitlines()[-1].startswith("error: ") and "nowhere" in done.stderr
+    done = tool("serve", run.path, "--port", "70000")
+    assert done.exit_code == 2 and "from 1 to 65535" in done.stderr
     done = tool("serve", run.path, "--max-wait", "-1")
     assert done.exit_code == 2 and "at least 0" in done.stderr
 
