@@ -33,7 +33,7 @@ import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import cli
 from paddle_resnet.benchmark.backends import OURS, TORCH, check_backends, require_torch
@@ -42,6 +42,8 @@ from paddle_resnet.machine import physical_cores
 
 if TYPE_CHECKING:
     from paddle_resnet.benchmark.report import Report
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 TABLE_WIDTH = 200
 PRECISIONS = ["fp32", "bf16", "int8"]
@@ -53,58 +55,75 @@ def main() -> None:
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="train | data | kernels | infer | predict | serve"
     )
+    for add in (_add_train, _add_data, _add_kernels, _add_infer, _add_predict, _add_serve):
+        add(commands)
+    cli.run_tool(parser, _benchmark)
 
-    train = commands.add_parser("train", help="whole training steps, through paddle.Model.fit")
-    train.add_argument(
+
+def _add_train(commands: Commands) -> None:
+    parser = commands.add_parser("train", help="whole training steps, through paddle.Model.fit")
+    parser.add_argument(
         "--case", nargs="+", metavar="CASE", help=f"network@sizexbatch; default: {_in_words(TRAIN_CASES)}"
     )
-    train.add_argument("--backends", nargs="+", default=["onednn", "native"], help=f"of {_in_words(OURS)}")
-    train.add_argument("--against", nargs="+", choices=list(TORCH), default=[], help="compare with PyTorch")
-    _add_common(train, rounds=5)
-    train.add_argument(
+    parser.add_argument("--backends", nargs="+", default=["onednn", "native"], help=f"of {_in_words(OURS)}")
+    parser.add_argument("--against", nargs="+", choices=list(TORCH), default=[], help="compare with PyTorch")
+    _add_common(parser, rounds=5)
+    parser.add_argument(
         "--steps", type=cli.positive, default=20, metavar="N", help="counted steps of a run; default: 20"
     )
-    train.add_argument("--warm-up", type=cli.positive, default=5, metavar="N", help="steps before them; default: 5")
-    train.set_defaults(measure=_train)
+    parser.add_argument("--warm-up", type=cli.positive, default=5, metavar="N", help="steps before them; default: 5")
+    parser.set_defaults(measure=_train)
 
-    data = commands.add_parser("data", help="the loader alone, and its share of a training step")
-    _add_common(data, rounds=3)
-    data.add_argument("--steps", type=cli.positive, default=20, metavar="N", help="counted batches; default: 20")
-    data.set_defaults(measure=_data)
 
-    kernels = commands.add_parser("kernels", help="single operations, forward and backward")
-    kernels.add_argument("--against", nargs="+", choices=["torch"], default=[], help="compare with PyTorch")
-    _add_common(kernels, rounds=3)
-    kernels.add_argument("--repeats", type=cli.positive, default=20, metavar="N", help="of each pass; default: 20")
-    kernels.set_defaults(measure=_kernels)
+def _add_data(commands: Commands) -> None:
+    parser = commands.add_parser("data", help="the loader alone, and its share of a training step")
+    _add_common(parser, rounds=3)
+    parser.add_argument("--steps", type=cli.positive, default=20, metavar="N", help="counted batches; default: 20")
+    parser.set_defaults(measure=_data)
 
-    infer = commands.add_parser("infer", help="latency and throughput of an exported model")
-    infer.add_argument("model", metavar="MODEL_DIR", type=Path, help="an exported model, or the run that holds one")
-    infer.add_argument("--batch", nargs="+", type=cli.positive, default=[1, 8, 32], metavar="N", help="default: 1 8 32")
-    infer.add_argument("--threads", nargs="+", type=cli.positive, metavar="N", help="default: 1, and all cores")
-    infer.add_argument("--precision", nargs="+", choices=PRECISIONS, help="default: all that were exported")
-    infer.add_argument("--backend", nargs="+", choices=["paddle", "onnxruntime"], help="default: both, where exported")
-    infer.add_argument("--against", nargs="+", choices=list(TORCH), default=[], help="compare with PyTorch")
-    _add_common(infer, rounds=3)
-    infer.add_argument(
+
+def _add_kernels(commands: Commands) -> None:
+    parser = commands.add_parser("kernels", help="single operations, forward and backward")
+    parser.add_argument("--against", nargs="+", choices=["torch"], default=[], help="compare with PyTorch")
+    _add_common(parser, rounds=3)
+    parser.add_argument("--repeats", type=cli.positive, default=20, metavar="N", help="of each pass; default: 20")
+    parser.set_defaults(measure=_kernels)
+
+
+def _add_infer(commands: Commands) -> None:
+    parser = commands.add_parser("infer", help="latency and throughput of an exported model")
+    parser.add_argument("model", metavar="MODEL_DIR", type=Path, help="an exported model, or the run that holds one")
+    parser.add_argument(
+        "--batch", nargs="+", type=cli.positive, default=[1, 8, 32], metavar="N", help="default: 1 8 32"
+    )
+    parser.add_argument("--threads", nargs="+", type=cli.positive, metavar="N", help="default: 1, and all cores")
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, help="default: all that were exported")
+    parser.add_argument("--backend", nargs="+", choices=["paddle", "onnxruntime"], help="default: both, where exported")
+    parser.add_argument("--against", nargs="+", choices=list(TORCH), default=[], help="compare with PyTorch")
+    _add_common(parser, rounds=3)
+    parser.add_argument(
         "--calls", type=cli.positive, default=50, metavar="N", help="timed calls of a run, at least; default: 50"
     )
-    infer.set_defaults(measure=_infer)
+    parser.set_defaults(measure=_infer)
 
-    predict = commands.add_parser("predict", help="picture files to answers, against the network alone")
-    predict.add_argument("model", metavar="MODEL_DIR", type=Path, help="an exported model, or the run that holds one")
-    predict.add_argument("pictures", metavar="PICTURES", nargs="+", help="files, folders, or patterns in quotes")
-    predict.add_argument("--batch", type=cli.positive, default=32, metavar="N", help="default: 32")
-    predict.add_argument("--threads", type=cli.positive, metavar="N", help="default: all cores")
-    predict.add_argument("--precision", choices=PRECISIONS, help="default: fp32")
-    predict.add_argument("--backend", choices=["paddle", "onnxruntime"], help="default: as docs/deployment.md says")
-    _add_common(predict, rounds=3)
-    predict.set_defaults(measure=_predict)
 
-    serve = commands.add_parser("serve", help="a running service: throughput, latency, answers")
-    serve.add_argument("url", metavar="URL", help="such as http://127.0.0.1:8000")
-    serve.add_argument("--clients", nargs="+", type=cli.positive, default=[32], metavar="N", help="default: 32")
-    serve.add_argument(
+def _add_predict(commands: Commands) -> None:
+    parser = commands.add_parser("predict", help="picture files to answers, against the network alone")
+    parser.add_argument("model", metavar="MODEL_DIR", type=Path, help="an exported model, or the run that holds one")
+    parser.add_argument("pictures", metavar="PICTURES", nargs="+", help="files, folders, or patterns in quotes")
+    parser.add_argument("--batch", type=cli.positive, default=32, metavar="N", help="default: 32")
+    parser.add_argument("--threads", type=cli.positive, metavar="N", help="default: all cores")
+    parser.add_argument("--precision", choices=PRECISIONS, help="default: fp32")
+    parser.add_argument("--backend", choices=["paddle", "onnxruntime"], help="default: as docs/deployment.md says")
+    _add_common(parser, rounds=3)
+    parser.set_defaults(measure=_predict)
+
+
+def _add_serve(commands: Commands) -> None:
+    parser = commands.add_parser("serve", help="a running service: throughput, latency, answers")
+    parser.add_argument("url", metavar="URL", help="such as http://127.0.0.1:8000")
+    parser.add_argument("--clients", nargs="+", type=cli.positive, default=[32], metavar="N", help="default: 32")
+    parser.add_argument(
         "--images",
         nargs="+",
         type=cli.positive,
@@ -112,16 +131,15 @@ def main() -> None:
         metavar="N",
         help="pictures in a request; default: 1 8",
     )
-    serve.add_argument(
+    parser.add_argument(
         "--rate", type=cli.positive, metavar="N", help="requests/s to offer; default: as many as are answered"
     )
-    serve.add_argument("--pictures", type=Path, metavar="DIR", help="send these; default: drawn, of the model's size")
-    serve.add_argument(
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="send these; default: drawn, of the model's size")
+    parser.add_argument(
         "--seconds", type=cli.positive, default=20, metavar="N", help="of a run, after 1 s of warm-up; default: 20"
     )
-    _add_common(serve, rounds=3)
-    serve.set_defaults(measure=_serve)
-    cli.run_tool(parser, _benchmark)
+    _add_common(parser, rounds=3)
+    parser.set_defaults(measure=_serve)
 
 
 def _add_common(parser: argparse.ArgumentParser, rounds: int) -> None:
