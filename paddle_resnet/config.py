@@ -329,6 +329,8 @@ class Config(Group):
         write_text(path, self.to_yaml())
 
 
+NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""What PyYAML raises; ValueError is of a date such as 2026-13-45, RecursionError of thousands of brackets."""
 IN_PLAIN_WORDS = {
     "missing": "expected more values",
     "model_type": "expected a group of keys",
@@ -342,7 +344,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: no such config file; the project's own are in configs/")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2026-13-45; ten thousand brackets
+    except NOT_YAML as error:
         where = getattr(error, "problem_mark", None)
         line = f", line {where.line + 1}" if where else ""
         raise UsageError(f"{path}{line}: not valid YAML; expected lines like 'train:' and '  epochs: 10'") from None
@@ -360,7 +362,7 @@ def _apply_override(values: dict[str, Any], override: str) -> str:
         raise UsageError(f"-o {override}: expected key=value, for example -o train.epochs=3")
     try:
         value = yaml.safe_load(text) if text else None
-    except yaml.YAMLError:
+    except NOT_YAML:
         value = text
     if isinstance(value, int | float | date) and _is_text(key):
         value = text

@@ -110,7 +110,8 @@ def write_folder(path: Path, write: Callable[[Path], None]) -> None:
         write(temporary)
         temporary.chmod(0o777 & ~_umask())
         for written in (*temporary.rglob("*"), temporary):
-            _bring_to_disk(written)
+            if not written.is_symlink():
+                _bring_to_disk(written)
         recover_folder(path)
         if path.exists():
             shutil.rmtree(_earlier(path), ignore_errors=True)

@@ -145,10 +145,12 @@ def _work(connection: Connection, prepare: Callable[[], object] | None) -> None:
 
 def _receive(connection: Connection, tasks: SimpleQueue[Any]) -> None:
     """Take tasks at once: whoever sends a large one waits, and would never take the result that waits here."""
-    with suppress(EOFError, OSError):
-        while True:
-            tasks.put(connection.recv())
-    tasks.put(END)
+    try:
+        with suppress(EOFError, OSError):
+            while True:
+                tasks.put(connection.recv())
+    finally:
+        tasks.put(END)
 
 
 @contextmanager

@@ -142,7 +142,7 @@ def test_every_key_has_its_words_in_the_documentation():
     assert [key for key in known_keys() if f"`{key}" not in words and f" {key}=" not in words] == []
 
 
-@pytest.mark.parametrize("text", ["1_2", "0x10", "12e3", "2024-05-01", "yes", "007"])
+@pytest.mark.parametrize("text", ["1_2", "0x10", "12e3", "2024-05-01", "2024-02-30", "yes", "007"])
 def test_a_name_on_the_command_line_stands_as_it_was_typed(text):
     """YAML would read numbers, a date and true."""
     config = Config.from_values({}, [f"name={text}", f"output={text}", f"data.root={text}"])

@@ -154,3 +154,8 @@ def test_an_earlier_folder_that_a_killed_process_left_is_in_nobodys_way(tmp_path
     write_folder(path, fill("second"))
     assert (path / "a.txt").read_text() == "second"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_may_hold_a_link_that_leads_nowhere(tmp_path):
+    write_folder(tmp_path / "last", lambda folder: (folder / "link").symlink_to(tmp_path / "nowhere"))
+    assert (tmp_path / "last" / "link").is_symlink()

@@ -82,8 +82,8 @@ def test_the_training_error_is_of_all_training_images_as_they_are(page, name):
         (error,) = page.numbers[f"{name}_{recorded}_errors"]
         # Within an image or two: oneDNN's sums are in another order.
         assert error == pytest.approx(np.mean(answers != images.labels), abs=2.5 / len(images))
-    assert run.metrics()["evaluation_train"]["checkpoint"] == "last"
-    assert run.metrics()["evaluation_train"]["images"] == len(splits.train)
+    assert run.metrics()["last_train"]["checkpoint"] == "last"
+    assert run.metrics()["last_train"]["images"] == len(splits.train)
 
 
 def test_curves_are_those_of_the_history(page):

@@ -54,9 +54,9 @@ def test_errors_are_those_of_the_runs(page):
     for depth in (20, 32, 44):
         run = RunFolder.open(page.folder / "runs" / f"resnet{depth}-seed{SEED}")
         metrics = run.metrics()
-        assert page.numbers[f"resnet{depth}_test_errors"] == [1 - metrics["test"]["top1"]]
-        assert page.numbers[f"resnet{depth}_training_errors"] == [1 - metrics["evaluation_train"]["top1"]]
-        assert metrics["test"]["images"] == len(run.splits().test)
+        assert page.numbers[f"resnet{depth}_test_errors"] == [1 - metrics["last_test"]["top1"]]
+        assert page.numbers[f"resnet{depth}_training_errors"] == [1 - metrics["last_train"]["top1"]]
+        assert metrics["last_test"]["images"] == len(run.splits().test)
         assert run.config.model.name == f"resnet{depth}"
         assert run.config.train.epochs == 1
     gain = page.numbers["resnet20_test_errors"][0] - page.numbers["resnet44_test_errors"][0]

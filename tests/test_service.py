@@ -199,6 +199,8 @@ def test_a_jpeg_that_would_be_decoded_for_minutes_is_refused():
     to_pixels = partial(decode_opened, resize=8, image_size=8, name="a picture")
     assert isinstance(decode(data, 10_000, to_pixels), np.ndarray)
     assert decode(repeated, 10_000, to_pixels) is Verdict.UNREADABLE
+    with_a_film = data + 150 * b"\xff\xda\x00\x00"  # behind the picture, as a telephone's
+    assert isinstance(decode(with_a_film, 10_000, to_pixels), np.ndarray)
 
 
 def test_names_do_not_come_back(client):

@@ -76,6 +76,22 @@ def test_a_process_that_dies_idle_is_replaced_before_anybody_asks(tmp_path):
     asyncio.run(scenario())
 
 
+def test_a_service_whose_process_cannot_be_replaced_says_so(tmp_path, monkeypatch):
+    def no_memory(*_):
+        raise OSError(12, "Cannot allocate memory")
+
+    async def scenario():
+        async with running(tmp_path) as found:
+            monkeypatch.setattr(found._computers[0], "_make", no_memory)
+            with pytest.raises(RunFailure, match="died"):
+                await found.answer([b"die"])
+            with pytest.raises(RunFailure, match="Cannot allocate memory"):
+                await found.answer([PICTURE])
+            assert not found.alive
+
+    asyncio.run(scenario())
+
+
 def test_closing_does_not_wait_for_a_process_that_never_ends(tmp_path):
     async def scenario():
         async with running(tmp_path, answer_seconds=1) as found:

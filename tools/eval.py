@@ -9,10 +9,10 @@ examples:
   python tools/eval.py output/quickstart --exported --precision int8
 
 Prints top-1, top-5, the mean cross-entropy (nats) and each class's precision, recall and F1. Writes metrics.json
-(section "test"; "evaluation_<split>" for the other splits; "last_<split>" for the last checkpoint),
-evaluation_<split>.json with the confusion matrix, and pictures in figures/ and, for VisualDL, in vdl/. With --exported
-nothing is drawn, and the section is "exported_<split>", with --precision "exported_<split>_<precision>". The same code
-measures both. No split is augmented here.
+(section "test"; "evaluation_<split>" for the other splits), evaluation_<split>.json with the confusion matrix, and
+pictures in figures/ and, for VisualDL, in vdl/. With --checkpoint last nothing is drawn, the section is "last_<split>"
+and the file last_<split>.json. With --exported nothing is drawn either, and the section is "exported_<split>", with
+--precision "exported_<split>_<precision>". The same code measures both. No split is augmented here.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         raise UsageError("--precision and --backend are for an exported model: give --exported too")
     cli.prepare()
     from paddle_resnet import runtime
-    from paddle_resnet.evaluation import evaluate_run
+    from paddle_resnet.evaluation import details_path, evaluate_run
     from paddle_resnet.training.run_folder import RunFolder
 
     run = RunFolder.open(arguments.run)
@@ -62,8 +62,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     evaluation = _with_progress(lambda progress: evaluate_run(run, arguments.split, arguments.checkpoint, progress))
     _print_classes(evaluation)
     _print_figures(f"{arguments.split} split, checkpoint {arguments.checkpoint}", evaluation)
-    print(f"numbers in {run.metrics_path}, details in {run.path / f'evaluation_{arguments.split}.json'}")
-    print(f"pictures in {run.figures_path}")
+    print(f"numbers in {run.metrics_path}, details in {details_path(run, arguments.split, arguments.checkpoint)}")
+    if arguments.checkpoint == "best":
+        print(f"pictures in {run.figures_path}")
 
 
 def _evaluate_exported(run: RunFolder, arguments: argparse.Namespace, device: str) -> None:

@@ -14,7 +14,9 @@ from paddle_resnet.errors import UsageError
 
 Source = str | Path | bytes | Image.Image | np.ndarray
 
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+Image.init()
+_WANTED = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "JPEG2000", "ICO", "AVIF")
+FORMATS = tuple(kind for kind in _WANTED if kind in Image.OPEN)
 """By a file's content, whatever its name is: of the others that Pillow knows, EPS runs programs."""
 MAX_PIXELS = 64_000_000
 DRAFT_MARGIN = 3

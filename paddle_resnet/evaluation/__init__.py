@@ -1,13 +1,20 @@
 """Evaluation: a whole split measured, its report and its figures."""
 
 from paddle_resnet.evaluation.measure import ClassResult, Evaluation, NetworkScorer, Scorer, measure
-from paddle_resnet.evaluation.report import evaluate_run, measure_split, metrics_section, show_validation_mistakes
+from paddle_resnet.evaluation.report import (
+    details_path,
+    evaluate_run,
+    measure_split,
+    metrics_section,
+    show_validation_mistakes,
+)
 
 __all__ = [
     "ClassResult",
     "Evaluation",
     "NetworkScorer",
     "Scorer",
+    "details_path",
     "evaluate_run",
     "measure",
     "measure_split",

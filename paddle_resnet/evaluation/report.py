@@ -33,6 +33,8 @@ def evaluate_run(
 ) -> Evaluation:
     """Measure the run's network on a whole split; write its figures, details and pictures, these for VisualDL too.
 
+    Pictures are of the best checkpoint alone.
+
     `metrics.json` gets a section, named by `metrics_section`; the details go to `details_path`. Processes that trained
     the run together measure it together, and the first one writes.
 
@@ -53,10 +55,11 @@ def evaluate_run(
     evaluation = measure_split(run, _scorer(run, network), split, progress)
     if not processes.is_first():
         return evaluation
-    write_json(details_path(run, split), details(evaluation, split, checkpoint))
-    draw_history(run)
-    figures = draw_figures(run, split, evaluation)
-    write_visual_dl(visual_dl_path(run, split), run, split, evaluation, figures, network)
+    write_json(details_path(run, split, checkpoint), details(evaluation, split, checkpoint))
+    if checkpoint == "best":
+        draw_history(run)
+        figures = draw_figures(run, split, evaluation)
+        write_visual_dl(visual_dl_path(run, split), run, split, evaluation, figures, network)
     run.update_metrics(metrics_section(split, checkpoint), evaluation.summary() | {"checkpoint": checkpoint})
     return evaluation
 
@@ -127,9 +130,9 @@ def metrics_section(split: str, checkpoint: Which = "best") -> str:
     return split if split == "test" else f"evaluation_{split}"
 
 
-def details_path(run: RunFolder, split: str) -> Path:
-    """Where the details of a split are written: `evaluation_<split>.json` in the run's folder."""
-    return run.path / f"evaluation_{split}.json"
+def details_path(run: RunFolder, split: str, checkpoint: Which = "best") -> Path:
+    """Where the details are written: `evaluation_<split>.json` in the run's folder, or `last_<split>.json`."""
+    return run.path / f"{'last' if checkpoint == 'last' else 'evaluation'}_{split}.json"
 
 
 def visual_dl_path(run: RunFolder, split: str) -> Path:

@@ -127,13 +127,13 @@ class _Computer:
                 return
             log("a network process died, and is replaced", logging.ERROR)
             await dead.end()
-            process = self._make()
             try:
+                process = self._make()
                 await asyncio.to_thread(process.wait_until_ready)
-            except RunFailure:
+                await process.open(self._process_ended)
+            except (RunFailure, OSError) as error:  # OSError: no memory, or too many files
                 self.broken = True
-                raise
-            await process.open(self._process_ended)
+                raise RunFailure(f"a process that computes could not be replaced: {error}") from None
             self.process, self.broken = process, False
 
 
