@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import http.client
+import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from paddle_resnet.errors import RunFailure, UsageError
@@ -34,6 +37,30 @@ def fetch(url: str, destination: Path, md5: str | None = None, report: Report | 
         UsageError: no connection, no such file, or another MD5; the line says what to download and where to put it.
         RunFailure: the file cannot be written.
     """
+    absent = not destination.exists()
+    with _one_at_a_time(destination.parent):
+        if absent and destination.exists():  # another process has just fetched it
+            return
+        _fetch(url, destination, md5, report)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait until no other process downloads to `folder`: two would write one part."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise RunFailure(f"{folder}: cannot be written ({error.strerror or error})") from error
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _fetch(url: str, destination: Path, md5: str | None, report: Report | None) -> None:
     part = destination.with_name(destination.name + ".part")
     resumed = _size(part) > 0
     _transfer_whole(url, destination, part, report)
@@ -41,7 +68,7 @@ def fetch(url: str, destination: Path, md5: str | None = None, report: Report | 
         part.unlink()
         if resumed:
             # The earlier part may have been of another edition of the file: once more, from its start.
-            return fetch(url, destination, md5, report)
+            return _fetch(url, destination, md5, report)
         raise UsageError(
             f"{url}: the download's MD5 is {found}, expected {md5}: damaged on its way or replaced at its source; "
             f"try again, or put the right file at {destination}"
@@ -50,6 +77,7 @@ def fetch(url: str, destination: Path, md5: str | None = None, report: Report | 
         part.replace(destination)
     except OSError as error:
         raise RunFailure(f"{destination}: cannot be written ({error.strerror or error})") from error
+    return None
 
 
 def _transfer_whole(url: str, destination: Path, part: Path, report: Report | None) -> None:

@@ -17,6 +17,18 @@ from typing import Any
 from paddle_resnet.errors import RunFailure, UsageError
 
 
+def home_folder() -> Path:
+    """The folder in which downloads are kept.
+
+    Raises:
+        UsageError: there is none, as of a user whom the system does not know.
+    """
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise UsageError("this user has no home folder, where downloads are kept: set HOME to a folder") from None
+
+
 def write_aside(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it to `path`, whole even after a power cut.
 

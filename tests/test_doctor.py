@@ -294,3 +294,22 @@ def test_a_busy_machine(monkeypatch):
     monkeypatch.setattr(os, "getloadavg", lambda: (3.0, 0.0, 0.0))
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     assert "the load was 3.0 on 4 processors" in speed.examine_speed().advice[0]
+
+
+def test_a_processor_that_no_installation_helps_gets_no_advice(monkeypatch, tmp_path):
+    monkeypatch.setattr(library, "library_folder", lambda: tmp_path)
+    monkeypatch.setattr(library, "load", library.load.__wrapped__)
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    sections = {section.title: section for section in doctor.examine(PROJECT / "requirements")}
+    assert "x86-64" in sections["Paddle"].values()["oneDNN layers"]["reason"]
+    assert not [line for section in sections.values() for line in section.advice if "oneDNN" in line]
+
+
+def test_a_user_without_a_home(monkeypatch):
+    def unknown(*_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", unknown)
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    sections = {section.title: section for section in doctor.examine(PROJECT / "requirements")}
+    assert any("set HOME" in line for section in sections.values() for line in section.advice)

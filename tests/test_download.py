@@ -3,10 +3,13 @@
 import contextlib
 import hashlib
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from loopback import serving
 
+from paddle_resnet import download
 from paddle_resnet.download import fetch
 from paddle_resnet.errors import RunFailure, UsageError
 
@@ -110,3 +113,20 @@ def test_a_folder_that_cannot_be_made_is_a_failure(server, tmp_path):
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(RunFailure, match="cannot be written"):
         fetch(server.url, tmp_path / "taken" / "file.bin", MD5)
+
+
+def test_two_processes_that_want_one_file_get_it_once(tmp_path, monkeypatch):
+    """They would write one part, and the slower one would not find it."""
+    fetched = []
+
+    def slowly(url, destination, part, report):
+        fetched.append(url)
+        time.sleep(0.3)
+        part.write_bytes(b"content")
+
+    monkeypatch.setattr(download, "_transfer_whole", slowly)
+    with ThreadPoolExecutor(2) as threads:
+        for _ in threads.map(lambda _: download.fetch("http://x/a", tmp_path / "a"), range(2)):
+            pass
+    assert fetched == ["http://x/a"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -268,3 +268,37 @@ def test_batch_norm_of_a_single_value_a_channel_hands_it_on_as_paddles_does():
     np.testing.assert_array_equal(answers[1], answers[0])
     np.testing.assert_array_equal(statistics[1], statistics[0])
     np.testing.assert_array_equal(statistics[1], [0, 0, 1, 1])
+
+
+def test_pooling_of_an_image_smaller_than_the_window_is_paddles():
+    """As in fast_resnet8 on 8x8 pixels, whose last map is of 1x1."""
+    x = paddle.to_tensor(np.random.default_rng(0).normal(size=(2, 1, 1, 3)).astype(np.float32))
+    pool = nn.MaxPool2D(2, 2)
+    expected = pool(x.transpose([0, 3, 1, 2])).transpose([0, 2, 3, 1])
+    pool.__class__ = layers.MaxPool
+    np.testing.assert_array_equal(pool(x).numpy(), expected.numpy())
+
+
+def test_a_relu_that_was_taken_away_stays_away():
+    native = small_network("basic, zero-padded shortcuts")
+    for block in native.layer1:
+        block.relu = nn.Identity()
+    native.eval()
+    images, _ = batch()
+    expected = native(images)
+    accelerate(native)
+    assert_near(native(images), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+def test_parameters_of_another_type_are_refused(dtype):
+    """Their memory would be read as float32's."""
+    _, accelerated = twins("basic, imagenet stem")
+    accelerated.to(dtype=dtype)
+    with pytest.raises(TypeError, match="take float32 parameters"):
+        accelerated(batch()[0])
+
+
+def test_a_sum_of_different_shapes_is_refused():
+    with pytest.raises(ValueError, match="expected them alike"):
+        plain_functions.add_relu(paddle.ones([2, 4, 4, 8]), paddle.ones([2, 1, 1, 8]))

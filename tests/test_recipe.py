@@ -145,3 +145,12 @@ def test_measured_and_exported_scores_are_the_mean_over_both_mirror_images(flipp
     with Predictor(folder, device="cpu") as predictor:
         np.testing.assert_allclose(predictor.scores(pixels), (as_is + mirrored) / 2, atol=1e-4)
         np.testing.assert_allclose(predictor.scores(pixels[:1]), (as_is + mirrored)[:1] / 2, atol=1e-4)
+
+
+def test_whitening_filters_stay_frozen_when_all_else_is_let_go():
+    network = create_model("fast_resnet8")
+    network.conv1.whiten(paddle.randn([4, 3, 32, 32]))
+    network.freeze("layer1")
+    network.freeze(None)
+    assert network.conv1[0].weight.stop_gradient
+    assert not network.conv1[3].weight.stop_gradient

@@ -293,3 +293,22 @@ def test_the_official_addresses_are_paddles():
     url, md5 = official_files.model_urls["resnet50"]
     assert url == "https://paddle-hapi.bj.bcebos.com/models/resnet50.pdparams"
     assert md5 == "ca6f485ee1ab0492d38f323885b0ad80"
+
+
+def test_a_file_of_other_classes_is_refused_unless_their_number_is_said(tmp_path):
+    """The last layer would answer at random, without a word."""
+    path = tmp_path / "three.pdparams"
+    paddle.save(create_model("resnet8", num_classes=3).state_dict(), str(path))
+    with pytest.raises(UsageError, match=r"new head for 10 classes .*say num_classes"):
+        create_model("resnet8", pretrained=str(path))
+    assert create_model("resnet8", num_classes=10, pretrained=str(path)).fc.weight.shape == [64, 10]
+    assert create_model("resnet8", pretrained=str(path), include_top=False) is not None
+
+
+def test_a_bfloat16_network_takes_the_weights_rounded(tmp_path):
+    source = create_model("resnet8")
+    network = create_model("resnet8")
+    network.to(dtype="bfloat16")
+    load_weights(network, {name: tensor.numpy() for name, tensor in source.state_dict().items()})
+    expected = source.conv1.weight.numpy()
+    np.testing.assert_allclose(network.conv1.weight.astype("float32").numpy(), expected, rtol=2**-8)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from paddle_resnet.download import Report, fetch
 from paddle_resnet.errors import UsageError
-from paddle_resnet.files import md5_of
+from paddle_resnet.files import home_folder, md5_of
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class OfficialFile:
 
 def cache_folder(name: str) -> Path:
     """Paddle's own cache of the data set `name`, so that what paddle.vision has downloaded is not fetched again."""
-    return Path.home() / ".cache" / "paddle" / "dataset" / name
+    return home_folder() / ".cache" / "paddle" / "dataset" / name
 
 
 def obtain(file: OfficialFile, folder: Path, verify: bool, report: Report | None = None) -> Path:

@@ -97,7 +97,7 @@ def _onednn(section: Section) -> None:
     except (OSError, AttributeError):
         section.add("oneDNN", "not found", {"version": None, "isa": None})
         carried = False
-    if not carried:
+    if not carried and onednn.platform_reason() is None:
         section.advice.append(
             f"this Paddle does not carry oneDNN {library.MAJOR_VERSION}, which makes training on the CPU fast; that of "
             "requirements.txt does, on Linux and x86-64: install it anew"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from paddle_resnet import machine
 from paddle_resnet.doctor.report import Section
+from paddle_resnet.errors import UsageError
+from paddle_resnet.files import home_folder
 
 GIGABYTE = 10**9
 LITTLE_MEMORY = 2 * GIGABYTE
@@ -66,7 +68,12 @@ def _disk(section: Section) -> None:
 
 
 def _home(section: Section) -> None:
-    home = Path("~").expanduser()
+    try:
+        home = home_folder()
+    except UsageError as error:
+        section.add("home", "unknown", {"writable": False})
+        section.advice.append(str(error))
+        return
     writable = _is_writable(home)
     section.add("home", f"{home} ({'writable' if writable else 'not writable'})", {"writable": writable})
     if not writable:

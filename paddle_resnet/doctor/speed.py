@@ -65,7 +65,7 @@ def _measure(section: Section, trains_on_cpu: bool) -> None:
         fast = _convolution_rate(Convolution, [BATCH, SIDE, SIDE, CHANNELS])
         text = f"{fast:.0f} GFLOP/s by the training layers, {fast / native:.1f} times as fast"
         section.add("with oneDNN", text, round(fast, 1))
-    elif trains_on_cpu:
+    elif trains_on_cpu and onednn.platform_reason() is None:
         section.advice.append(
             f"training takes Paddle's own layers, as {reason}; their convolution reaches {share} of the speed of a "
             "matrix product here, and oneDNN's come near to it"

@@ -93,10 +93,12 @@ class ImageClassifier(nn.Layer):
         names = [name for name in sections if name != "head"]
         if until is not None and until not in names:
             raise UsageError(f'freeze: {self.model_name or "the network"} has no "{until}"; its parts are {names}')
+        # Frozen or not, filters that whiten stay as they are.
+        fixed = {id(layer[0].weight) for layer in self.sublayers() if getattr(layer, "whitened", False)}
         self._frozen_sections = tuple(names[: names.index(until) + 1]) if until is not None else ()
         for name, layers in sections.items():
             for parameter in _learned(layers):
-                parameter.stop_gradient = name in self._frozen_sections
+                parameter.stop_gradient = name in self._frozen_sections or id(parameter) in fixed
             for layer in _with_sublayers(layers):
                 layer.training = self.training and name not in self._frozen_sections
 

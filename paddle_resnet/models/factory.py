@@ -39,8 +39,8 @@ def create_model(
         num_classes: outputs of the head; None: the design's own (1,000 for ImageNet's, 10 for CIFAR's).
         in_channels: channels of the images; None: the design's own (3, but 1 for ``"resnet18_d2l"``).
         pretrained: None for new weights, ``"imagenet"`` for the official ones, ``"cifar10"`` for those in the package
-            (`zoo_models` names their networks), or the path of a weights file. With another number of classes the head
-            stays new; `load_pretrained` reports what was loaded.
+            (`zoo_models` names their networks), or the path of a weights file. With another `num_classes` than theirs
+            the head stays new.
         stem: ``"imagenet"``, ``"cifar"``, ``"cifar_pool"``, ``"deep"`` or ``"whitening"``, see `ResNet`; None: the
             design's own.
         zero_init_residual: every residual block starts as its shortcut.
@@ -52,9 +52,10 @@ def create_model(
 
     Raises:
         UsageError: an unknown name, a value that cannot be, an option that the network lacks, or weights that are
-            missing, damaged or of another architecture.
+            missing, damaged, of another architecture or, unless `num_classes` says so, of another number of classes.
     """
     entry = model_entry(name)
+    classes_said = num_classes is not None
     num_classes = entry.num_classes if num_classes is None else num_classes
     in_channels = entry.in_channels if in_channels is None else in_channels
     for argument, number in (("num_classes", num_classes), ("in_channels", in_channels)):
@@ -70,7 +71,9 @@ def create_model(
         network = entry.make(num_classes=num_classes, in_channels=in_channels, dropout=dropout, **chosen)
     network.model_name = name
     if pretrained is not None:
-        load_pretrained(network, name, pretrained)
+        report = load_pretrained(network, name, pretrained)
+        if report.skipped_head and include_top and not classes_said:
+            raise UsageError(f"{report.summary()}: say num_classes, if the last layer is to be learned anew")
     if not include_top:
         network.remove_classifier()
     return network

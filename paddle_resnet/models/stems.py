@@ -50,6 +50,7 @@ class WhiteningStem(nn.Sequential):
             nn.ReLU(),
             convolution(filters, channels, 3, bias=bias),
         )
+        self.whitened = False
 
     def whiten(self, images: paddle.Tensor) -> None:
         """Take filters that whiten the patches of `images`, float32 ``[N, in, H, W]``, and learn them no further.
@@ -65,6 +66,7 @@ class WhiteningStem(nn.Sequential):
             moments += patches.T @ patches / (len(patches) * len(images))
         eigenvalues, eigenvectors = np.linalg.eigh(moments)
         filters = (eigenvectors / np.sqrt(eigenvalues + LEAST_VARIANCE)).T
+        self.whitened = True
         weight.set_value(np.concatenate([filters, -filters]).reshape(weight.shape).astype(np.float32))
         weight.stop_gradient = True
 

@@ -85,7 +85,8 @@ def summarize(network: nn.Layer, input_shape: Shape) -> ModelSummary:
     the papers and in torchvision's table (which calls them GFLOPS).
 
     Layers with weights only tell the shape of their answer, so the network may be one made under `paddle.LazyGuard`,
-    whose weights do not exist yet; the others run. It is left as it was.
+    whose weights do not exist yet; the others run. It is left as it was. A network that oneDNN computes has other
+    shapes within: `onednn.restore` it first.
 
     Raises:
         UsageError: a layer cannot take what reaches it at this size.

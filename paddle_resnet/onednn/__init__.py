@@ -5,7 +5,7 @@ network's layers to that library, called through ctypes: no compiler, no new dep
 """
 
 from paddle_resnet.onednn.accelerate import accelerate, is_accelerated, restore
-from paddle_resnet.onednn.availability import bfloat16_unavailable_reason, unavailable_reason
+from paddle_resnet.onednn.availability import bfloat16_unavailable_reason, platform_reason, unavailable_reason
 from paddle_resnet.onednn.layers import Precision
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "accelerate",
     "bfloat16_unavailable_reason",
     "is_accelerated",
+    "platform_reason",
     "restore",
     "unavailable_reason",
 ]

@@ -121,6 +121,8 @@ def _fused(network: ImageClassifier) -> dict[nn.Layer, type[nn.Layer]]:
     for place, layer in network.named_sublayers(include_self=True):
         for name in NORMALISATIONS_BEFORE_RELU.get(type(layer), ()):
             normalisation = getattr(layer, name)
+            if isinstance(normalisation, nn.BatchNorm2D) and not _is_rectified(layer, name):
+                continue
             if isinstance(normalisation, nn.BatchNorm2D):
                 shared = isinstance(normalisation, sync_batch_norm.SyncBatchNorm)
                 fused[normalisation] = layers.SyncBatchNormReLU if shared else layers.BatchNormReLU
@@ -133,7 +135,12 @@ def _is_activated(layer: nn.Layer, name: str) -> bool:
     """Whether nothing is left to rectify where a BatchNorm is missing."""
     if isinstance(layer, preact.PreActBasicBlock | preact.PreActBottleneck) and name == "bn1":
         return True
-    return not isinstance(getattr(layer, RELU_AFTER.get(name, "relu")), nn.ReLU)
+    return not _is_rectified(layer, name)
+
+
+def _is_rectified(layer: nn.Layer, name: str) -> bool:
+    """Whether a ReLU stands behind the BatchNorm of that name: it may have been taken away."""
+    return isinstance(getattr(layer, RELU_AFTER.get(name, "relu")), nn.ReLU)
 
 
 def _with_sublayers(network: nn.Layer) -> list[nn.Layer]:

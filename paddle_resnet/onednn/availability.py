@@ -20,10 +20,15 @@ def unavailable_reason(device: str | None = None) -> str | None:
     device = paddle.get_device() if device is None else device
     if device != "cpu":
         return f"the device is {device}, and these layers are for the CPU"
+    return platform_reason() or _missing_library() or _unfit_library()
+
+
+def platform_reason() -> str | None:
+    """Why no installation on this machine could use the layers, in one line; None if one could."""
     machine = platform.machine()
-    if not sys.platform.startswith("linux") or machine not in ("x86_64", "AMD64"):
-        return f"these layers need Linux on an x86-64 processor; this is {sys.platform} on {machine}"
-    return _missing_library() or _unfit_library()
+    if sys.platform.startswith("linux") and machine in ("x86_64", "AMD64"):
+        return None
+    return f"these layers need Linux on an x86-64 processor; this is {sys.platform} on {machine}"
 
 
 def bfloat16_unavailable_reason() -> str | None:

@@ -41,7 +41,11 @@ def convolution(
 
     Returns:
         ``[N, H', W', out]``.
+
+    Raises:
+        TypeError: weight or bias are not float32.
     """
+    tensors.require_float32(weight, bias)
     if overruns_its_scratch(window, weight.shape[1]):
         (down, across), unit = window.stride, (1, 1)
         x, window = x[:, ::down, ::across, :], Window(unit, unit, (0, 0), (0, 0))
@@ -113,7 +117,11 @@ def batch_norm(
     In training, the batch's statistics are used and the running ones are updated in place:
     ``running = momentum * running + (1 - momentum) * batch``, with the biased variance. Otherwise the running ones are
     used. `x` is ``[N, H, W, C]``, the others ``[C]``.
+
+    Raises:
+        TypeError: one of the others is not float32.
     """
+    tensors.require_float32(weight, bias, running_mean, running_variance)
     for_backward = tensors.wants_gradient(x, weight, bias)
     geometry = NormalizationGeometry(tensors.image_of(x), epsilon, relu, not training, for_backward)
     if training:

@@ -171,7 +171,10 @@ class MaxPool(nn.MaxPool2D):
             return natively(super().forward, x)
         size = _pair(self.ksize)
         stride = size if self.stride is None else _pair(self.stride)
-        return plain_functions.max_pool(x, Window(size, stride, *padding))
+        window = Window(size, stride, *padding)
+        if min(window.positions(*x.shape[1:3])) < 1:  # larger than the image: Paddle takes what there is
+            return natively(super().forward, x)
+        return plain_functions.max_pool(x, window)
 
 
 class ChannelsLastResNet(ResNet):

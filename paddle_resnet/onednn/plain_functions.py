@@ -44,6 +44,8 @@ def _rows(x: paddle.Tensor) -> Rows:
 
 
 def _sum(build: Callable[[Context, Rows], Primitive], first: paddle.Tensor, second: paddle.Tensor) -> paddle.Tensor:
+    if first.shape != second.shape or first.dtype != second.dtype:
+        raise ValueError(f"{first.dtype} {first.shape} and {second.dtype} {second.shape}: expected them alike")
     first, second = tensors.as_contiguous(first), tensors.as_contiguous(second)
     result = tensors.allocate(first.shape, first.dtype)
     context().cached(build, _rows(first))(first.data_ptr(), second.data_ptr(), result.data_ptr())

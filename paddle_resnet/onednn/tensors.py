@@ -16,6 +16,17 @@ allocate = paddle.empty
 """Makes the tensors that oneDNN writes; tests replace it to prove that every element is written."""
 
 
+def require_float32(*parameters: paddle.Tensor | None) -> None:
+    """See that oneDNN, which reads memory as it is told to, is not told a lie.
+
+    Raises:
+        TypeError: a parameter is of another type.
+    """
+    for parameter in parameters:
+        if parameter is not None and parameter.dtype != paddle.float32:
+            raise TypeError(f"these oneDNN layers take float32 parameters, and {parameter.name} is {parameter.dtype}")
+
+
 class Kept:
     """Tensors kept from the forward pass for the backward pass, apart from the graph that made them."""
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import paddle
 
 from paddle_resnet import download
 from paddle_resnet.models.classifier import ImageClassifier
@@ -57,7 +58,8 @@ def load_weights(
         comparison.require_fit()
     own = network.state_dict()
     for name in comparison.loaded:
-        own[name].set_value(state[name].astype(own[name].numpy().dtype, order="C"))
+        # By way of a tensor: numpy knows no bfloat16.
+        own[name].set_value(paddle.to_tensor(np.ascontiguousarray(state[name])).astype(own[name].dtype))
     return comparison
 
 

@@ -9,7 +9,7 @@ from paddle.vision.models.resnet import model_urls
 from paddle_resnet import download
 from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError
-from paddle_resnet.files import md5_of
+from paddle_resnet.files import home_folder, md5_of
 from paddle_resnet.models.registry import list_models
 
 
@@ -30,7 +30,7 @@ def official_weights(name: str | None, report: download.Report | None = None) ->
             f'no official "imagenet" weights for {name or "a network without a name"}; there are some for {official}'
         )
     url, md5 = model_urls[name]
-    path = Path("~/.cache/paddle/hapi/weights").expanduser() / url.rsplit("/", 1)[-1]
+    path = home_folder() / ".cache" / "paddle" / "hapi" / "weights" / url.rsplit("/", 1)[-1]
     if not path.exists():
         logger.info("downloading %s to %s", url, path)
         download.fetch(url, path, md5, report)
