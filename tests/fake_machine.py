@@ -35,7 +35,7 @@ class Machine:
     """A machine of stand-ins: a PATH with only what is put on it, and a copy of the scripts and requirements."""
 
     def __init__(self, folder: Path, project: Path) -> None:
-        self.project = folder / "project"
+        self.project = folder / "my project"
         self.bin = folder / "bin"
         self.bin.mkdir()
         for command in (

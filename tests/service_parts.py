@@ -127,8 +127,10 @@ def running(monkeypatch, folder, **settings):
     monkeypatch.setattr(app.predictors, "load", lambda settings: make(settings.model))
     monkeypatch.setattr(app, "Network", lambda settings, *sizes: ColourNetwork(made[0], settings.max_pixels))
     with serve_in_thread(Settings(model=folder, **{"max_wait": 0.001, **settings})) as (port, application, lines):
-        yield Service(port, made[0], lines, application.lifetime)
-        made[0].gate.set()
+        try:
+            yield Service(port, made[0], lines, application.lifetime)
+        finally:
+            made[0].gate.set()
 
 
 @contextlib.contextmanager

@@ -39,6 +39,9 @@ TOLERATED_GROWTH = 0.05
 OWN_SECONDS = 5.0
 
 
+SECONDS_TO_START = 300
+
+
 class ServiceProcess:
     """tools/serve.py in a process of its own, on a free port."""
 
@@ -49,8 +52,10 @@ class ServiceProcess:
         # A file, for to read a pipe would take of the cores, and to leave one unread would stop the service.
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as this object)
         self.process = subprocess.Popen(command, stderr=self._log, cwd=PROJECT)
+        deadline = time.monotonic() + SECONDS_TO_START
         while self.status("/readyz") != 200:
-            if self.process.poll() is not None:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.process.kill()
                 raise RuntimeError("the service did not start: " + "".join(self._lines()))
             time.sleep(0.1)
 
@@ -81,7 +86,11 @@ class ServiceProcess:
     def end(self, timeout: float = 60) -> int:
         """SIGTERM; return the exit status."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout)
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
 
     def logged(self) -> list[dict]:
         """The lines of the log, after the end."""

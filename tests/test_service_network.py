@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import signal
 import time
 from contextlib import asynccontextmanager
 
@@ -95,8 +96,10 @@ def test_a_service_whose_process_cannot_be_replaced_says_so(tmp_path, monkeypatc
 def test_closing_does_not_wait_for_a_process_that_never_ends(tmp_path):
     async def scenario():
         async with running(tmp_path, answer_seconds=1) as found:
+            process = found._computers[0].process._process
             asking = asyncio.create_task(found.answer([b"slow"]))
             await asyncio.sleep(0.2)
+        assert process.exitcode == -signal.SIGKILL
         with pytest.raises(RunFailure):
             await asking
 

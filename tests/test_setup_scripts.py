@@ -176,6 +176,16 @@ def test_a_paddle_that_is_installed_is_kept(machine: Machine) -> None:
     assert [call.split()[-1] for call in machine.pip_calls()] == ["paddlepaddle==3.2.0"]
 
 
+def test_a_paddle_that_is_too_old_is_not_kept_but_said(machine: Machine) -> None:
+    machine.add_python("python3", 311)
+    machine.quickstart()
+    (machine.project / ".venv" / "bin" / "installed").write_text("paddlepaddle==2.4.2\n")
+    result = machine.quickstart()
+    assert result.returncode != 0
+    assert "holds paddlepaddle==2.4.2, and the project needs 2.6 or newer" in result.stderr
+    assert len(machine.pip_calls()) == 1
+
+
 def test_the_other_build_is_removed_before_one_is_installed(machine: Machine) -> None:
     machine.add_python("python3", 311)
     machine.quickstart()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -256,3 +258,14 @@ class _Record:
 
     def SerializeToString(self) -> bytes:  # noqa: N802
         return b"record"
+
+
+def test_a_home_that_cannot_be_written_keeps_nobody_from_training(tmp_path):
+    """VisualDL makes a folder there when it is imported. Below a file nobody can, not even root."""
+    (tmp_path / "file").write_text("")
+    program = "import os, paddle_resnet.log_writer as found; found.LogWriter; print(os.environ['HOME'])"
+    home = str(tmp_path / "file" / "home")
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROJECT, env=os.environ | {"HOME": home}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, home), done.stderr

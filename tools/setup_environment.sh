@@ -4,6 +4,9 @@
 
 PROJECT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
+# Packages of another Python's folder would count as installed.
+unset PYTHONPATH PYTHONHOME
+
 say() { printf '==> %s\n' "$*" >&2; }
 
 # stop CODE MESSAGE: 2 where the caller has to change something, 1 where a step failed.
@@ -25,12 +28,14 @@ pinned_paddle() {
 # is_paddle2 PADDLE: whether it belongs to the 2.x series, which knows neither numpy 2 nor Python 3.13.
 is_paddle2() { [[ $1 == *==2.* ]]; }
 
+is_too_old() { [[ $1 =~ ==([01]\.|2\.[0-5](\.|$)) ]]; }
+
 # chosen_by_hand SPECIFICATION: it, checked.
 chosen_by_hand() {
   if [[ ! $1 =~ ^paddlepaddle(-gpu)?==[0-9]+(\.[0-9A-Za-z+]+)+$ ]]; then
     stop 2 "PADDLE=$1: expected paddlepaddle==<version> or paddlepaddle-gpu==<version>, such as PADDLE=paddlepaddle==2.6.2"
   fi
-  if [[ $1 =~ ==([01]\.|2\.[0-5](\.|$)) ]]; then
+  if is_too_old "$1"; then
     stop 2 "PADDLE=$1: expected version 2.6 or newer, such as PADDLE=paddlepaddle==2.6.2"
   fi
   echo "$1"
@@ -85,6 +90,9 @@ PYTHON
 paddle_of() {
   local installed
   installed=$(installed_paddle "$1")
+  if is_too_old "$installed"; then
+    stop 1 "$1 holds $installed, and the project needs 2.6 or newer: deactivate it, so that an environment is made here, or install paddlepaddle==3.3.1 there"
+  fi
   if [ -n "$installed" ]; then printf '%s\n' "$installed"; else paddle_for_this_machine; fi
 }
 

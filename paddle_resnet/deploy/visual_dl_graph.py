@@ -28,6 +28,8 @@ def write_graph(run: RunFolder, checkpoint: Which = "best") -> Path:
     """
     from visualdl.component.graph import translate_graph
 
+    import paddle_resnet.log_writer  # noqa: F401 (imports the package where the home folder cannot be written)
+
     size = run.config.data.image_size
     layer = fold(run.load_network(checkpoint), run.normalize(), size, flip=run.config.evaluation.flip)
     spec = InputSpec([None, size, size, 3], dtype="uint8", name="images")

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from visualdl import LogWriter
 
 from paddle_resnet.data.host_pixels import centre_view
 from paddle_resnet.evaluation.features import features_of
 from paddle_resnet.evaluation.measure import Evaluation
 from paddle_resnet.evaluation.pictures import choose_samples
+from paddle_resnet.log_writer import LogWriter
 from paddle_resnet.models import ImageClassifier
 from paddle_resnet.training.record_file import replace_records
 

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from visualdl import LogWriter
-
 from paddle_resnet.errors import RunFailure
+from paddle_resnet.log_writer import LogWriter
 
 SECONDS_BETWEEN_FLUSHES = 10.0
 STAGED = "staged"
