@@ -207,11 +207,11 @@ def test_names_of_any_bytes_are_answered_and_printed_safely(run, tool, pictures,
     assert os.fsencode(name) in (tmp_path / "a.csv").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["predict", "export", "eval", "train", "lr_find", "serve", "lesson"])
+@pytest.mark.parametrize("name", ["predict", "export", "eval", "train", "lr_find", "serve", "lesson", "doctor"])
 def test_help_teaches_without_paddle(project, name):
     program = f"import sys, runpy; sys.argv = ['{name}.py', '--help']; sys.path.insert(0, 'tools')\n"
     program += f"try: runpy.run_path('tools/{name}.py', run_name='__main__')\nexcept SystemExit as e: code = e.code\n"
     program += "assert 'paddle' not in sys.modules, 'paddle was imported'; sys.exit(code)"
     done = subprocess.run([sys.executable, "-c", program], cwd=project, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert f"python tools/{name}.py output/quickstart" in done.stdout
+    assert f"python tools/{name}.py " in done.stdout
