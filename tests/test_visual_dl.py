@@ -263,7 +263,7 @@ class _Record:
 def test_a_home_that_cannot_be_written_keeps_nobody_from_training(tmp_path):
     """VisualDL makes a folder there when it is imported. Below a file nobody can, not even root."""
     (tmp_path / "file").write_text("")
-    program = "import os, paddle_resnet.log_writer as found; found.LogWriter; print(os.environ['HOME'])"
+    program = "import os, paddle_resnet.training.log_writer as found; found.LogWriter; print(os.environ['HOME'])"
     home = str(tmp_path / "file" / "home")
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=PROJECT, env=os.environ | {"HOME": home}, capture_output=True, text=True

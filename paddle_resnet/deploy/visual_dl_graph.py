@@ -28,7 +28,7 @@ def write_graph(run: RunFolder, checkpoint: Which = "best") -> Path:
     """
     from visualdl.component.graph import translate_graph
 
-    import paddle_resnet.log_writer  # noqa: F401 (imports the package where the home folder cannot be written)
+    import paddle_resnet.training.log_writer  # noqa: F401 (imports the package where the home folder cannot be written)
 
     size = run.config.data.image_size
     layer = fold(run.load_network(checkpoint), run.normalize(), size, flip=run.config.evaluation.flip)

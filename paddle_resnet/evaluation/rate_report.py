@@ -14,7 +14,7 @@ from paddle_resnet.config import Config
 from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation.drawing import BLUE, GREY, ORANGE, save_figure
 from paddle_resnet.files import write_folder
-from paddle_resnet.log_writer import LogWriter
+from paddle_resnet.training.log_writer import LogWriter
 from paddle_resnet.training.rate_sweep import Sweep
 
 TABLE, FIGURE = "sweep.csv", "sweep.png"

@@ -13,8 +13,8 @@ from paddle_resnet.data.host_pixels import centre_view
 from paddle_resnet.evaluation.features import features_of
 from paddle_resnet.evaluation.measure import Evaluation
 from paddle_resnet.evaluation.pictures import choose_samples
-from paddle_resnet.log_writer import LogWriter
 from paddle_resnet.models import ImageClassifier
+from paddle_resnet.training.log_writer import LogWriter
 from paddle_resnet.training.record_file import replace_records
 
 if TYPE_CHECKING:

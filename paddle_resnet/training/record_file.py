@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from paddle_resnet.errors import RunFailure
-from paddle_resnet.log_writer import LogWriter
+from paddle_resnet.training.log_writer import LogWriter
 
 SECONDS_BETWEEN_FLUSHES = 10.0
 STAGED = "staged"
