@@ -46,7 +46,8 @@ def fetch(url: str, destination: Path, md5: str | None = None, report: Report | 
 
 @contextlib.contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Wait until no other process downloads to `folder`: two would write one part."""
+    """Wait until no other process downloads to `folder`: two would write one part. A folder that stays empty goes."""
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder, os.O_RDONLY)
@@ -58,6 +59,9 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+        if is_new:
+            with contextlib.suppress(OSError):  # it holds something
+                folder.rmdir()
 
 
 def _fetch(url: str, destination: Path, md5: str | None, report: Report | None) -> None:

@@ -130,3 +130,12 @@ def test_two_processes_that_want_one_file_get_it_once(tmp_path, monkeypatch):
             pass
     assert fetched == ["http://x/a"]
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_download_that_fails_makes_no_folder(tmp_path):
+    """Of a mistyped data.root nothing stays."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(UsageError, match="cannot be downloaded"):
+        download.fetch(f"http://127.0.0.1:{port}/a", tmp_path / "mistyped" / "a")
+    assert list(tmp_path.iterdir()) == []

@@ -121,21 +121,19 @@ def _fused(network: ImageClassifier) -> dict[nn.Layer, type[nn.Layer]]:
     for place, layer in network.named_sublayers(include_self=True):
         for name in NORMALISATIONS_BEFORE_RELU.get(type(layer), ()):
             normalisation = getattr(layer, name)
-            if isinstance(normalisation, nn.BatchNorm2D) and not _is_rectified(layer, name):
+            if not _is_rectified(layer, name):
                 continue
             if isinstance(normalisation, nn.BatchNorm2D):
                 shared = isinstance(normalisation, sync_batch_norm.SyncBatchNorm)
                 fused[normalisation] = layers.SyncBatchNormReLU if shared else layers.BatchNormReLU
-            elif not _is_activated(layer, name):
+            elif not _is_activated_before(layer, name):
                 raise TypeError(f"{place}.{name}: no BatchNorm, with which the ReLU behind it would be computed")
     return fused
 
 
-def _is_activated(layer: nn.Layer, name: str) -> bool:
-    """Whether nothing is left to rectify where a BatchNorm is missing."""
-    if isinstance(layer, preact.PreActBasicBlock | preact.PreActBottleneck) and name == "bn1":
-        return True
-    return not _is_rectified(layer, name)
+def _is_activated_before(layer: nn.Layer, name: str) -> bool:
+    """Whether the block's input comes activated, so that the BatchNorm of that name has no work there."""
+    return isinstance(layer, preact.PreActBasicBlock | preact.PreActBottleneck) and name == "bn1"
 
 
 def _is_rectified(layer: nn.Layer, name: str) -> bool:
