@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 import signal
 from collections.abc import Iterable
 
@@ -38,3 +39,37 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``' (did you mean "x"?)'`` for the known word nearest to `word`, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f' (did you mean "{near[0]}"?)' if near else ""
+
+
+def shown(value: object, limit: int = 80) -> str:
+    r"""Return what a file or a user gave as text for an error: of bounded length, without characters that act.
+
+    Args:
+        value: text and bytes come without quotes; anything else as its `repr`, of which only the beginning is made.
+        limit: characters at most; of longer text the middle is left out.
+
+    Returns:
+        One line in which a terminal finds no command: escape bytes, line ends, characters that turn the direction of
+        writing and bytes that are no text stand as ``\x1b``, ``\n``, ``\u202e``, ``\udc80``.
+    """
+    if isinstance(value, bytes | bytearray):
+        value = bytes(value[:limit]).decode("utf-8", "surrogateescape") + "..." * (len(value) > limit)
+    text = value if isinstance(value, str) else _bounded_repr(value)
+    if len(text) > limit:
+        text = _cut(text, limit)
+    text = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    return _cut(text, limit) if len(text) > limit else text
+
+
+def _bounded_repr(value: object) -> str:
+    brief = reprlib.Repr()
+    brief.maxlevel = 2
+    try:
+        return brief.repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return f"a very large {type(value).__name__}"
+
+
+def _cut(text: str, limit: int) -> str:
+    head = (limit - 3) * 2 // 3
+    return f"{text[:head]}...{text[len(text) - (limit - 3 - head) :]}"
