@@ -6,10 +6,12 @@ import contextlib
 import fcntl
 import http.client
 import os
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.files import md5_of
@@ -18,10 +20,49 @@ Report = Callable[[int, int], None]
 
 TIMEOUT_SECONDS = 10.0
 BLOCK_BYTES = 1 << 18
+LARGEST_BYTES = 4 << 30
+"""The largest official file has 0.3 GB; a body that goes on for ever must not fill the disk."""
+MOST_CONNECTIONS = 100
+SLOW_SECONDS, SLOW_BYTES = 120.0, 1 << 17
+"""A download ends that gets fewer bytes in so many seconds; what came is kept, and the next one continues it."""
 
 
 class _TransferError(Exception):
     """The transfer could not start or broke off; the text says why."""
+
+
+class _GaveUpError(_TransferError):
+    """Another connection would not help."""
+
+
+class _Pace:
+    """Raises where a download is too slow, over all of its connections."""
+
+    def __init__(self) -> None:
+        self._since, self._bytes = time.monotonic(), 0
+
+    def advance(self, count: int) -> None:
+        """Count bytes that came."""
+        self._bytes += count
+        if (now := time.monotonic()) - self._since < SLOW_SECONDS:
+            return
+        if self._bytes < SLOW_BYTES:
+            raise _GaveUpError(f"only {self._bytes:,} bytes came in {now - self._since:.0f} s; what came is kept")
+        self._since, self._bytes = now, 0
+
+
+class _WebRedirects(urllib.request.HTTPRedirectHandler):
+    """Follow redirects to http(s) only: urllib would go to ftp too."""
+
+    max_redirections = 5
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        """Refuse other schemes; all else is urllib's."""
+        if not newurl.startswith(("http://", "https://")):
+            raise _GaveUpError(f"it redirects to {newurl[:200]!r}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def fetch(url: str, destination: Path, md5: str | None = None, report: Report | None = None) -> None:
@@ -86,46 +127,68 @@ def _fetch(url: str, destination: Path, md5: str | None, report: Report | None) 
 
 def _transfer_whole(url: str, destination: Path, part: Path, report: Report | None) -> None:
     """Transfer until the part is whole; a connection that breaks is taken up again while it makes progress."""
-    while True:
+    pace = _Pace()
+    for connection in range(1, MOST_CONNECTIONS + 1):
         before = _size(part)
         try:
-            return _transfer(url, part, report)
+            return _transfer(url, part, report, pace)
         except _TransferError as broken:
-            if _size(part) > before:
+            goes_on = _size(part) > before and connection < MOST_CONNECTIONS
+            if goes_on and not isinstance(broken, _GaveUpError):
                 continue
+            reason = " ".join(str(broken).split())[:300]
             raise UsageError(
-                f"{destination.name}: cannot be downloaded from {url} ({broken}); "
+                f"{destination.name}: cannot be downloaded from {url} ({reason}); "
                 f"download that file on another machine or later, and put it at {destination}"
             ) from broken
+    return None
 
 
-def _transfer(url: str, part: Path, report: Report | None) -> None:
+def _transfer(url: str, part: Path, report: Report | None, pace: _Pace) -> None:
     """One connection: append to `part` what is missing; raise `_TransferError` unless it is whole afterwards."""
     start = _size(part)
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+        request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+        with urllib.request.build_opener(_WebRedirects).open(request, timeout=TIMEOUT_SECONDS) as response:
             if response.status != http.client.PARTIAL_CONTENT:
                 start = 0  # the server sends the whole file again
-            length = response.headers.get("Content-Length")
-            total = start + int(length) if length else 0
-            done = _append(response, part, start, total, report)
+            elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+                raise _GaveUpError("it sends another range than was asked for")
+            total = start + _length(response)
+            done = _append(response, part, start, total, report, pace)
     except urllib.error.HTTPError as error:
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and start:
-            return _end_at(part, error.headers.get("Content-Range", ""), url, report)
+            return _end_at(part, error.headers.get("Content-Range", ""), url, report, pace)
         raise _TransferError(f"HTTP {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
         raise _TransferError(str(error.reason)) from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: malformed addresses and numbers
         raise _TransferError(str(error) or type(error).__name__) from error
     if done < total:
         raise _TransferError(f"the connection closed after {done:,} of {total:,} bytes")
     return None
 
 
-def _append(response: http.client.HTTPResponse, part: Path, start: int, total: int, report: Report | None) -> int:
+def _length(response: http.client.HTTPResponse) -> int:
+    """How many bytes the server says it sends; 0 where it does not say."""
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        raise _GaveUpError(f"it sends {encoding[:40]!r}-encoded content, which was not asked for")
+    text = response.headers.get("Content-Length")
+    if text is None or response.chunked:
+        return 0
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise _GaveUpError(f"its Content-Length is {text[:40]!r}")
+    return int(text)
+
+
+def _append(
+    response: http.client.HTTPResponse, part: Path, start: int, total: int, report: Report | None, pace: _Pace
+) -> int:
     """Write the response's body behind the first `start` bytes of `part`; return the size then."""
     done = start
+    if total > LARGEST_BYTES:
+        raise _GaveUpError(f"it has {total:,} bytes, expected at most {LARGEST_BYTES:,}")
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
         file = part.open("r+b" if start else "wb")
@@ -133,23 +196,27 @@ def _append(response: http.client.HTTPResponse, part: Path, start: int, total: i
         raise RunFailure(f"{part}: cannot be written ({error.strerror or error})") from error
     with file:
         file.seek(start)
-        while block := response.read(BLOCK_BYTES):
+        while block := response.read1(BLOCK_BYTES):  # not read, which waits for a whole block
             try:
                 file.write(block)
                 file.flush()
             except OSError as error:
                 raise RunFailure(f"{part}: cannot be written ({error.strerror or error})") from error
             done += len(block)
+            if done > LARGEST_BYTES:
+                file.truncate(0)
+                raise _GaveUpError(f"it sends more than {LARGEST_BYTES:,} bytes")
+            pace.advance(len(block))
             if report is not None:
                 report(done, total)
     return done
 
 
-def _end_at(part: Path, content_range: str, url: str, report: Report | None) -> None:
+def _end_at(part: Path, content_range: str, url: str, report: Report | None, pace: _Pace) -> None:
     """The server has nothing beyond `part`: it is whole already, or it is of another file and starts anew."""
     if content_range != f"bytes */{_size(part)}":
         part.unlink()
-        _transfer(url, part, report)
+        _transfer(url, part, report, pace)
 
 
 def _size(path: Path) -> int:

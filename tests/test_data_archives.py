@@ -7,6 +7,7 @@ import pickle
 import socket
 import struct
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -231,3 +232,50 @@ def test_fashion_mnist_labels_are_checked(fashion):
     path.write_bytes(idx(np.zeros(19, np.uint8)))
     with pytest.raises(UsageError, match="expected 20 labels"):
         load_fashion_mnist(root, verify=False)
+
+
+@pytest.mark.parametrize("rank", [0, 4, 65, 255])
+def test_an_idx_file_of_another_rank_is_refused(tmp_path, rank):
+    """numpy knows no more than 64 dimensions."""
+    (tmp_path / "a.gz").write_bytes(gzip.compress(bytes((0, 0, 8, rank)) + b"\0\0\0\1" * rank + b"x"))
+    with pytest.raises(UsageError, match="not an IDX file"):
+        read_idx(tmp_path / "a.gz")
+
+
+def test_an_idx_file_that_unpacks_to_more_than_the_data_set_is_refused(tmp_path):
+    (tmp_path / "a.gz").write_bytes(gzip.compress(bytes((0, 0, 8, 1)) + b"\4\0\0\0" + bytes(1 << 26), 1))
+    with pytest.raises(UsageError, match="more than 67,108,864 bytes"):
+        read_idx(tmp_path / "a.gz")
+
+
+def header(size, kind, name=b"x"):
+    """A member's header with the size as base 256, which any number fits."""
+    info = tarfile.TarInfo(name.decode())
+    info.type = kind
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = b"\x80" + size.to_bytes(11, "big")
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(header(1 << 20, kind) + b"9" * (1 << 20) for kind in (b"x", b"g", b"L", b"K")),
+        *(header(size, b"0") for size in (1 << 30, 1 << 62, 1 << 80)),
+        b"".join(header(0, b"0", b"m%d" % number) for number in range(200)),
+    ],
+    ids=["pax", "global-pax", "long-name", "long-link", "large", "huge", "larger-than-a-number", "many"],
+)
+def test_a_bomb_of_an_archive_is_one_line_and_little_memory(tmp_path, content):
+    path = tmp_path / "cifar-10-python.tar.gz"
+    path.write_bytes(gzip.compress(content + bytes(1024), 1))
+    tracemalloc.start()
+    try:
+        with pytest.raises(UsageError, match=r"cifar-10-python\.tar\.gz: truncated or damaged") as caught:
+            load_cifar(CIFAR10, tmp_path, verify=False)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+    assert len(str(caught.value)) < 600

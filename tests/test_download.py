@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -139,3 +140,97 @@ def test_a_download_that_fails_makes_no_folder(tmp_path):
     with pytest.raises(UsageError, match="cannot be downloaded"):
         download.fetch(f"http://127.0.0.1:{port}/a", tmp_path / "mistyped" / "a")
     assert list(tmp_path.iterdir()) == []
+
+
+def answering(*answers):
+    """Serve these raw answers, one a connection, the last for ever; return the listening socket and its address."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        with contextlib.suppress(OSError):
+            for number in range(1000):
+                connection, _ = listening.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.recv(65536)
+                    connection.sendall(answers[min(number, len(answers) - 1)])
+
+    threading.Thread(target=serve, daemon=True).start()
+    return listening, f"http://127.0.0.1:{listening.getsockname()[1]}/file.bin"
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        OK + b"Content-Length: many\r\n\r\nabc",
+        OK + b"Content-Length: -5\r\n\r\nabc",
+        OK + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\nabc",
+        OK + b"Content-Length: \xc2\xb2\r\n\r\nabc",
+        OK + b"Content-Length: 99999999999\r\n\r\nabc",
+        OK + b"Content-Encoding: gzip\r\n\r\nabc",
+        CHUNKED + b"-5\r\nabc\r\n",
+        CHUNKED + b"zz\r\nabc\r\n",
+        CHUNKED + b"5\r\nab",
+        b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 7-9/10\r\n\r\nabc",
+        b"HTTP/1.1 416 No\r\n\r\n",
+        *(
+            b"HTTP/1.1 302 Found\r\nLocation: " + place + b"\r\n\r\n"
+            for place in (
+                b"file:///etc/passwd",
+                b"ftp://127.0.0.1/x",
+                b"http://[::1",
+                b"http://a:b/",
+                b"/file.bin",
+                b"\xff",
+            )
+        ),
+        b"HTTP/1.1 abc\r\n\r\n",
+        b"SSH-2.0\r\n",
+        b"",
+    ],
+)
+def test_an_answer_that_is_wrong_is_one_line(tmp_path, monkeypatch, answer):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    listening, address = answering(answer)
+    with listening, pytest.raises(UsageError, match="cannot be downloaded") as caught:
+        fetch(address, tmp_path / "file.bin")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 800
+    assert not (tmp_path / "file.bin").exists()
+
+
+@pytest.mark.parametrize("address", ["http://[::1/x", "http://a:b/x", "x", "http://a b/\n"])
+def test_a_malformed_address_is_one_line(tmp_path, address):
+    with pytest.raises(UsageError, match="cannot be downloaded"):
+        fetch(address, tmp_path / "file.bin")
+
+
+def test_one_byte_a_connection_ends(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    ranges = [
+        b"HTTP/1.1 206 P\r\nContent-Range: bytes %d-999/1000\r\nContent-Length: %d\r\n\r\nx" % (at, 1000 - at)
+        for at in range(1, 300)
+    ]
+    listening, address = answering(OK + b"Content-Length: 1000\r\n\r\nx", *ranges)
+    with listening, pytest.raises(UsageError, match="cannot be downloaded"):
+        fetch(address, tmp_path / "file.bin")
+    assert (tmp_path / "file.bin.part").stat().st_size == download.MOST_CONNECTIONS
+
+
+def test_an_endless_body_ends(tmp_path, monkeypatch, server):
+    monkeypatch.setattr(download, "LARGEST_BYTES", 100_000)
+    listening, address = answering(OK + b"\r\n" + bytes(300_000))
+    with listening, pytest.raises(UsageError, match="more than 100,000 bytes"):
+        fetch(address, tmp_path / "file.bin")
+    assert (tmp_path / "file.bin.part").stat().st_size == 0
+
+
+def test_a_slow_download_ends_and_keeps_what_came(tmp_path, monkeypatch, server):
+    hours = iter(range(0, 10**9, 3600))
+    monkeypatch.setattr(download.time, "monotonic", lambda: next(hours))
+    monkeypatch.setattr(download, "BLOCK_BYTES", 1000)
+    with pytest.raises(UsageError, match="what came is kept"):
+        fetch(server.url, tmp_path / "file.bin", MD5)
+    assert (tmp_path / "file.bin.part").read_bytes() == CONTENT[:1000]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -18,7 +19,12 @@ from paddle_resnet.data.splits import Indices, OfficialSplits, Pixels
 from paddle_resnet.download import Report
 from paddle_resnet.errors import UsageError
 
-LARGEST_MEMBER_BYTES = 1 << 28
+LARGEST_MEMBER_BYTES = 160 << 20
+"""CIFAR-100's training images take 155 MB."""
+LARGEST_ARCHIVE_BYTES = 256 << 20
+"""Unpacked, either takes 186 MB. A bomb is longer, whether in a member, a header or in millions of members."""
+LARGEST_HEADER_BYTES = 1 << 16
+MOST_MEMBERS = 100
 
 
 @dataclass(frozen=True)
@@ -146,20 +152,55 @@ def _unpacked_folder(edition: CifarEdition, root: Path) -> Path | None:
 def _read_archive(path: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
     """Yield (name, content) of the wanted members in the archive's order."""
     try:
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
+        with (
+            gzip.open(path) as unpacked,
+            tarfile.open(fileobj=cast(BinaryIO, _Bounded(unpacked)), mode="r:", tarinfo=_Member) as archive,
+        ):
+            for count, member in enumerate(archive):
+                if count >= MOST_MEMBERS:
+                    raise tarfile.ReadError(f"more than {MOST_MEMBERS} members")
                 name = PurePosixPath(member.name).name
-                if name not in wanted or not member.isfile() or member.size > LARGEST_MEMBER_BYTES:
+                if name not in wanted or not member.isreg() or member.issparse() or member.size > LARGEST_MEMBER_BYTES:
                     continue
                 file = archive.extractfile(member)
                 content = file.read() if file else b""
                 if len(content) < member.size:
                     raise EOFError(f"{name} is cut short")
                 yield name, content
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:  # ValueError: numbers in headers
+        reason = " ".join(str(error).split())[:200]
         raise UsageError(
-            f"{path}: truncated or damaged archive ({error}); delete it to download it again, or put a whole copy there"
+            f"{path}: truncated or damaged ({reason}); delete it to download it again, or put a whole copy there"
         ) from error
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose own headers (long names, PAX) are short: tarfile reads them whole into memory."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if not self.isreg() and not 0 <= self.size <= LARGEST_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+
+class _Bounded:
+    """An unpacked archive that ends with an error where it is longer than the data set."""
+
+    def __init__(self, file: gzip.GzipFile) -> None:
+        self._file = file
+        self.tell = file.tell
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        """Seek as the file does, within the bound: gzip unpacks what it skips."""
+        if not 0 <= place <= LARGEST_ARCHIVE_BYTES:
+            raise tarfile.ReadError(f"it is longer than {LARGEST_ARCHIVE_BYTES:,} bytes")
+        return self._file.seek(place, whence)
+
+    def read(self, size: int) -> bytes:
+        """Read as the file does, within the bound."""
+        if not 0 <= self._file.tell() + size <= LARGEST_ARCHIVE_BYTES:
+            raise tarfile.ReadError(f"it is longer than {LARGEST_ARCHIVE_BYTES:,} bytes")
+        return self._file.read(size)
 
 
 def _read_dictionary(file: io.BytesIO, where: str) -> dict[bytes, Any]:

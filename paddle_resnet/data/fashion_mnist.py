@@ -36,7 +36,8 @@ TEST_IMAGES = OfficialFile(_ADDRESS + "t10k-images-idx3-ubyte.gz", "bef4ecab320f
 TEST_LABELS = OfficialFile(_ADDRESS + "t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310")
 
 UNSIGNED_BYTE = 0x08
-LARGEST_BYTES = 1 << 28
+LARGEST_BYTES = 1 << 26
+"""The largest of the four has 47 MB; what is longer is not the data set."""
 
 
 def load_fashion_mnist(root: Path | None, verify: bool = True, report: Report | None = None) -> OfficialSplits:
@@ -81,13 +82,22 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     """
     try:
         with gzip.open(path) as file:
-            content = file.read(LARGEST_BYTES)
+            content = file.read(LARGEST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(
             f"{path}: truncated or damaged ({error}); delete it to download it again, or put a whole copy there"
         ) from error
-    if len(content) < 4 or content[:3] != bytes((0, 0, UNSIGNED_BYTE)) or len(content) < 4 + 4 * content[3]:
-        raise UsageError(f"{path}: not an IDX file of unsigned bytes, as MNIST's authors wrote them")
+    if len(content) > LARGEST_BYTES:
+        raise UsageError(f"{path}: holds more than {LARGEST_BYTES:,} bytes, which is not Fashion-MNIST")
+    if (
+        len(content) < 4
+        or content[:3] != bytes((0, 0, UNSIGNED_BYTE))
+        or not 1 <= content[3] <= 3
+        or (len(content) < 4 + 4 * content[3])
+    ):
+        raise UsageError(
+            f"{path}: not an IDX file of unsigned bytes and one to three dimensions, as MNIST's authors wrote them"
+        )
     sizes = struct.unpack_from(f">{content[3]}I", content, 4)
     values = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * content[3])
     if values.size != math.prod(sizes):
