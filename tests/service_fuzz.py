@@ -177,7 +177,7 @@ def hostile_request(seed: int) -> tuple[list[bytes], bool]:
     path = random_.choice(
         [b"/predict"] * 8 + [b"/predict?top=-1", b"/predict?top=" + b"9" * 5000, b"/explain", b"/%00/../etc"]
     )
-    headers = [b"Host: x", b"Content-Type: " + type_, b"Connection: close"]
+    headers = [b"Host: localhost", b"Content-Type: " + type_, b"Connection: close"]
     headers += random_.choice(
         [[]] * 6 + [[b"X-Large: " + b"a" * 50_000], [b"X: y"] * 3000, [b"X-Request-ID: " + b"\xff" * 99]]
     )
@@ -263,7 +263,7 @@ def main() -> int:
         )
     watching.set()
     with socket.create_connection((host, port), timeout=HANG_SECONDS) as connection:
-        connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         ready = connection.recv(100).startswith(b"HTTP/1.1 200 ")
     # The first tenths warm up: allocators keep what the largest picture took.
     growth = held[-1] / held[len(held) // 2] - 1 if options.pid else 0.0

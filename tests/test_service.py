@@ -214,7 +214,7 @@ def test_names_do_not_come_back(client):
 
 def test_a_chunked_body_is_refused_while_it_comes(service):
     """The size is announced nowhere: the answer comes before the end of the body, which is never sent."""
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
     piece = b"4000\r\n" + bytes(0x4000) + b"\r\n"
     answer = service.talk(head, *[piece] * 7, timeout=2)
     assert answer.startswith(b"HTTP/1.1 413 ") and b"body_too_large" in answer
@@ -222,7 +222,10 @@ def test_a_chunked_body_is_refused_while_it_comes(service):
 
 @pytest.mark.parametrize("announced", [b"50", b"-5", b"1" * 400, b"abc"])
 def test_a_content_length_that_lies(monkeypatch, tmp_path, announced):
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %s\r\n\r\nabc" % announced
+    head = (
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: %s\r\n\r\nabc"
+        % announced
+    )
     with running(monkeypatch, tmp_path, max_body=MAX_BODY, body_seconds=0.3) as service:
         answer = service.talk(head, timeout=30)
     assert answer.split(b" ")[1] in (b"400", b"408", b"413")
@@ -271,7 +274,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(monkeypatch, tm
 
 def test_bodies_are_bounded_together(monkeypatch, tmp_path):
     with running(monkeypatch, tmp_path, max_buffered=1000, body_seconds=5) as service:
-        head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 2000\r\n\r\n"
+        head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 2000\r\n\r\n"
         answer = service.talk(head + bytes(1500), timeout=4)
         assert answer.startswith(b"HTTP/1.1 429 ")
         assert httpx.post(f"{service.url}/predict", content=picture(), headers=IMAGE).status_code == 200
@@ -289,7 +292,7 @@ def test_an_answer_that_takes_too_long_is_given_up(monkeypatch, tmp_path):
 
 
 def test_a_slow_body_is_given_up(monkeypatch, tmp_path):
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 50\r\n\r\n"
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 50\r\n\r\n"
     with running(monkeypatch, tmp_path, body_seconds=0.3) as service:
         answer = service.talk(head, b"a", b"b", pause=0.05, timeout=30)
     assert answer.startswith(b"HTTP/1.1 408 ") and b"slow_body" in answer
@@ -299,15 +302,15 @@ def test_slow_and_large_heads_are_given_up(service, monkeypatch):
     monkeypatch.setattr(guard, "HEAD_SECONDS", 0.3)
     assert service.talk(b"GET /healthz HTTP/1.1\r\nX: ", timeout=5) == b""
     assert service.talk(timeout=5) == b""
-    large = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Large: " + bytes([97]) * 40_000
+    large = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Large: " + bytes([97]) * 40_000
     assert service.talk(large, b"a" * 40_000, pause=0.05, timeout=5).startswith(b"HTTP/1.1 431 ")
-    whole = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    whole = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     assert service.talk(whole, timeout=5).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_body_that_nobody_reads_does_not_hold_a_connection(service, monkeypatch):
     monkeypatch.setattr(guard, "UNWANTED_SECONDS", 0.3)
-    head = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+    head = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
     began = time.monotonic()
     assert service.talk(head, b"a", timeout=9).startswith(b"HTTP/1.1 404 ")
     assert time.monotonic() - began < 8

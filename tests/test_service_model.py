@@ -113,7 +113,7 @@ def test_few_explanations_are_under_way_whatever_they_wait_for(run, client, monk
     """Those whose body is still on its way count too: all of a burst would pass, and take the places of /predict."""
     monkeypatch.setattr(routes, "EXPLANATIONS_WAITING", 0)
     send = {"content": encoded(run), "headers": {"Content-Type": "image/png"}}
-    head = b"POST /explain HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 9999\r\n\r\n"
+    head = b"POST /explain HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 9999\r\n\r\n"
     deadline = time.monotonic() + 60
     answer = None
     while answer is None or (answer.status_code == 200 and time.monotonic() < deadline):
@@ -156,7 +156,9 @@ def test_without_the_runs_own_checkpoint_nothing_is_explained(run, tmp_path):
 
 
 def request_of(data):
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(data)
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(
+        data
+    )
     return head + data
 
 

@@ -18,6 +18,7 @@ Needs: pip install -r requirements/serve.txt
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 import cli
@@ -32,6 +33,14 @@ def main() -> None:
     parser.add_argument("model", metavar="MODEL_DIR", type=Path, help="an exported model, or the run that holds one")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1")
     parser.add_argument("--port", type=_port, default=8000, metavar="N", help="default: 8000")
+    parser.add_argument(
+        "--allow-host", action="append", default=[], type=_name, metavar="NAME",
+        help="a name of this service, beside localhost, IP addresses and --host; *.NAME: all below it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-origin", action="append", default=[], type=_origin, metavar="URL",
+        help="a site whose pages may use this service, such as https://example.org; default: its own page's",
+    )  # fmt: skip
     _add_computing(parser)
     _add_limits(parser)
     parser.add_argument("--no-explain", action="store_true", help="no Grad-CAM, whatever lies beside the model")
@@ -98,6 +107,8 @@ def _serve(arguments: argparse.Namespace) -> None:
         host=arguments.host,
         port=arguments.port,
         workers=arguments.workers,
+        allow_hosts=tuple(arguments.allow_host),
+        allow_origins=tuple(arguments.allow_origin),
         device=arguments.device,
         precision=arguments.precision,
         backend=arguments.backend,
@@ -120,6 +131,18 @@ def _port(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 65_535:
         raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
     return int(text)
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"\*|(\*\.)?[\w.-]+", text):
+        raise argparse.ArgumentTypeError(f"expected a name without a port, such as example.org, got {text!r}")
+    return text
+
+
+def _origin(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+/?|null", text, re.IGNORECASE):
+        raise argparse.ArgumentTypeError(f"expected a site such as https://example.org, got {text!r}")
+    return text
 
 
 def _not_negative(text: str) -> float:

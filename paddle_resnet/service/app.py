@@ -18,6 +18,7 @@ from paddle_resnet.service import predictors
 from paddle_resnet.service.answering import Answering
 from paddle_resnet.service.body import Buffers
 from paddle_resnet.service.envelope import Envelope, internal_error
+from paddle_resnet.service.hosts import Hosts
 from paddle_resnet.service.lifetime import Lifetime
 from paddle_resnet.service.logs import log
 from paddle_resnet.service.metrics import Metrics
@@ -75,6 +76,7 @@ def create_app(settings: Settings) -> Envelope:
         summary="An exported classifier behind HTTP.",
         docs_url=None,  # FastAPI's own load scripts from another host: see pages/docs.html
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would repeat the Host header
         lifespan=lifespan,
         exception_handlers={
             Refusal: _refused,
@@ -87,7 +89,9 @@ def create_app(settings: Settings) -> Envelope:
     if explainer is not None:
         app.include_router(explanation_routes(answering, buffers, explainer, settings.max_pixels))
     app.include_router(information_routes(predictor, network, settings, metrics, lifetime, explainer is not None))
-    return Envelope(ShortWay(app, predict), metrics, lifetime, frozenset({*app.openapi()["paths"], *UNDOCUMENTED}))
+    known = frozenset({*app.openapi()["paths"], *UNDOCUMENTED})
+    hosts = Hosts(settings.allow_hosts, settings.allow_origins, settings.host)
+    return Envelope(ShortWay(app, predict), metrics, lifetime, known, hosts)
 
 
 def _explainer(predictor: Predictor) -> Explainer | None:
@@ -104,8 +108,13 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
-    answer = Refusal(error.status_code, code, "no such address; / has a page, /docs lists the others").response()
-    answer.headers.update(error.headers or {})
+    headers = dict(error.headers or {})
+    message = "no such address; / has a page, /docs lists the others"
+    if error.status_code == 405:
+        headers["Allow"] = "GET, HEAD" if headers.get("Allow") == "GET" else headers.get("Allow", "")
+        message = f"this address takes {headers['Allow']} only"
+    answer = Refusal(error.status_code, code, message).response()
+    answer.headers.update(headers)
     return answer
 
 

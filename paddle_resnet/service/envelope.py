@@ -7,12 +7,15 @@ import random
 import re
 import time
 
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from paddle_resnet.service.hosts import Hosts
 from paddle_resnet.service.lifetime import Lifetime
 from paddle_resnet.service.logs import log, log_request
 from paddle_resnet.service.metrics import Metrics
+from paddle_resnet.service.refusal import Refusal, refused
 
 SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 COMMON_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
@@ -24,11 +27,14 @@ QUIET_ROUTES = {"/healthz", "/readyz", "/metrics"}
 class Envelope:
     """ASGI middleware, outermost."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, lifetime: Lifetime, routes: frozenset[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, lifetime: Lifetime, routes: frozenset[str], hosts: Hosts
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self.lifetime = lifetime
         self._routes = routes
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -47,7 +53,11 @@ class Envelope:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_on)
+            self._hosts.check(scope)
+            # The server leaves out the body of an answer to HEAD.
+            await self._app({**scope, "method": "GET"} if scope["method"] == "HEAD" else scope, receive, send_on)
+        except Refusal as refusal:
+            await refused(Request(scope), refusal)(scope, receive, send_on)
         except Exception:
             log("fault", logging.ERROR, request_id=request_id.decode("ascii"), exc_info=True)
             if not status:

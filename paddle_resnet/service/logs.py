@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
+import threading
 from contextlib import nullcontext
 from datetime import datetime, timezone
 from typing import Any, TextIO
@@ -79,6 +81,18 @@ def log_request(**fields: Any) -> None:
         logger.handle(record)
 
 
+def capture() -> None:
+    """Make lines of JSON of warnings, and of exceptions in threads and finalizers, in this process."""
+    logging.captureWarnings(True)
+
+    def unhandled(arguments: Any) -> None:
+        kinds = (arguments.exc_type, arguments.exc_value, arguments.exc_traceback)
+        logger.error("fault", exc_info=kinds)
+
+    threading.excepthook = unhandled
+    sys.unraisablehook = unhandled
+
+
 def configuration(level: str) -> dict[str, Any]:
     """For `logging.config.dictConfig`, in this process and by uvicorn in its workers."""
     handled = {"handlers": ["stderr"], "level": level, "propagate": False}
@@ -87,6 +101,7 @@ def configuration(level: str) -> dict[str, Any]:
         "disable_existing_loggers": False,
         "formatters": {"json": {"()": "paddle_resnet.service.logs.JsonFormatter"}},
         "handlers": {"stderr": {"class": "paddle_resnet.service.logs.PatientHandler", "formatter": "json"}},
+        "root": {"handlers": ["stderr"], "level": "WARNING"},  # other libraries, and Python's warnings
         "loggers": {
             "paddle_resnet": handled,
             "uvicorn": {**handled, "level": "WARNING"},

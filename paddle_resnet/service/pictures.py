@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import json
 import re
 from collections.abc import Callable
 from enum import IntEnum
@@ -29,6 +30,11 @@ START_OF_SCAN = re.compile(rb"\xff\xda\x00[\x06\x08\x0a\x0c][\x01-\x04]")
 # Of the formats that Pillow knows, those that browsers and cameras make: the others are only ways to attack.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 ACCEPTED = "an image, multipart/form-data with a picture in each part, or application/json with base64"
+
+
+JSON_SHAPE = '{"images": ["<base64>", ...]}'
+DATA_URL = re.compile(r"\s*data:[^,]{0,200};base64,", re.IGNORECASE)
+FILE_NAME = re.compile(rb";\s*filename\*?\s*=", re.IGNORECASE)
 
 
 class JsonPictures(BaseModel):
@@ -101,12 +107,23 @@ def refuse(verdict: Verdict, image: int) -> Refusal:
 
 def _split_form(body: bytes, boundary: bytes, most: int) -> list[bytes]:
     pictures: list[list[bytes]] = []
+    headers: list[bytes] = []
     ended = False
 
     def begin() -> None:
         if len(pictures) == most:
             raise _too_many(most)
         pictures.append([])
+        headers.clear()
+
+    def add_header(data: bytes, start: int, end: int) -> None:
+        headers.append(data[start:end])
+
+    def check_headers() -> None:
+        described = b"; ".join(headers)
+        if not FILE_NAME.search(described) and b"image/" not in described.lower():
+            message = f"part {len(pictures) - 1} of the form is a text field; each part is a picture file"
+            raise Refusal(400, "text_field", f"{message} (curl -F image=@FILE), and top stands in the address (?top=1)")
 
     def add(data: bytes, start: int, end: int) -> None:
         pictures[-1].append(data[start:end])
@@ -115,8 +132,15 @@ def _split_form(body: bytes, boundary: bytes, most: int) -> list[bytes]:
         nonlocal ended
         ended = True
 
+    callbacks: dict[str, Callable[..., None]] = {
+        "on_part_begin": begin,
+        "on_header_value": add_header,
+        "on_headers_finished": check_headers,
+        "on_part_data": add,
+        "on_end": end,
+    }
     try:
-        parser = MultipartParser(boundary, {"on_part_begin": begin, "on_part_data": add, "on_end": end})
+        parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]
         parser.write(body)
     except (FormParserError, ValueError):
         raise _malformed("multipart/form-data") from None
@@ -126,19 +150,45 @@ def _split_form(body: bytes, boundary: bytes, most: int) -> list[bytes]:
 
 
 def _split_json(body: bytes, most: int) -> list[bytes]:
+    # Each value costs many times its bytes: a body of pictures has few, and is not parsed if it has more.
+    if body.count(b",") > 2 * most + 100:
+        raise _too_many(most)
     try:
-        encoded = JsonPictures.model_validate_json(body).images
-    except (ValidationError, ValueError, RecursionError):
-        raise _malformed('JSON; expected {"images": ["<base64>", ...]}') from None
+        if body.count(b"[") + body.count(b"{") > 100:
+            raise ValueError("deep")
+        value = json.loads(body, object_pairs_hook=_no_key_twice, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise _malformed(f"JSON; expected {JSON_SHAPE}") from None
+    try:
+        encoded = JsonPictures.model_validate(value).images
+    except ValidationError as error:
+        place = error.errors()[0]["loc"]
+        what = {"missing": "images is missing", "extra_forbidden": "it has other keys"}.get(
+            error.errors()[0]["type"], "images" + "".join(f"[{part}]" for part in place[1:] if isinstance(part, int))
+        )
+        message = f"the JSON has another shape ({what}); expected {JSON_SHAPE}"
+        raise Refusal(400, "malformed_body", message) from None
     if len(encoded) > most:
         raise _too_many(most)
     pictures = []
     for image, text in enumerate(encoded):
         try:
-            pictures.append(base64.b64decode(text, validate=True))
+            encoded_bytes = DATA_URL.sub("", text, count=1).encode("ascii").translate(None, b" \t\r\n")
+            pictures.append(base64.b64decode(encoded_bytes, validate=True))
         except (binascii.Error, ValueError):
             raise Refusal(400, "malformed_body", f"picture {image} is not base64", image=image) from None
     return pictures
+
+
+def _no_key_twice(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _malformed(what: str) -> Refusal:

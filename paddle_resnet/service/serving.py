@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from paddle_resnet import runtime
 from paddle_resnet.errors import UsageError
 from paddle_resnet.service.guard import GuardedProtocol
-from paddle_resnet.service.logs import configuration, log
+from paddle_resnet.service.logs import capture, configuration, log
 from paddle_resnet.service.settings import Settings
 
 SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"
@@ -34,6 +34,7 @@ def serve(settings: Settings, log_level: str = "INFO") -> None:
     _check_address(settings)
     lines = configuration(log_level)
     logging.config.dictConfig(lines)
+    capture()
     options = {**uvicorn_options(settings), "log_config": lines}
     log("starting", url=address(settings), workers=settings.workers, max_batch=settings.max_batch)
     if settings.workers == 1:
@@ -48,12 +49,11 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
         "host": settings.host,
         "port": settings.port,
         "access_log": False,  # `envelope` writes a line for each request
-        "http": GuardedProtocol,
+        "http": type("Protocol", (GuardedProtocol,), {"max_connections": settings.max_connections, "waiting": {}}),
         "ws": "none",
         "lifespan": "on",
         "proxy_headers": False,
         "server_header": False,
-        "limit_concurrency": settings.max_connections,
         "timeout_keep_alive": settings.idle_seconds,
         "timeout_graceful_shutdown": int(settings.answer_seconds + settings.body_seconds) + STOPPING_SECONDS,
     }
@@ -89,6 +89,7 @@ def _serve_in_workers(settings: Settings, options: dict[str, Any]) -> None:
 
 def create_app_of_worker() -> ASGIApp:
     """Make the application in a worker process, of the settings that its parent has left in the environment."""
+    capture()
     runtime.import_paddle()  # its chatter is no JSON
     from paddle_resnet.service.app import create_app
 

@@ -24,6 +24,8 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="address to listen on; the default is this machine alone")
     port: int = Field(8000, ge=1, le=65535)
     workers: int = Field(1, ge=1, description="processes that share the port")
+    allow_hosts: tuple[str, ...] = Field((), description="names of this service beside localhost and IP addresses")
+    allow_origins: tuple[str, ...] = Field((), description="sites whose pages may use it, beside its own")
     device: str = "auto"
     precision: Precision | None = Field(None, description="of those the export offers")
     backend: Backend | None = Field(None, description="None: the faster one, as `Predictor`")
@@ -39,7 +41,9 @@ class Settings(BaseModel):
     max_buffered: int = Field(256 * 2**20, ge=1, description="bytes of all bodies held at once")
     max_images: int = Field(64, ge=1, description="pictures in a request")
     max_pixels: int = Field(16_000_000, ge=1, description="pixels of one picture")
-    max_connections: int = Field(1000, ge=1, description="open connections; beyond it requests get 503")
+    max_connections: int = Field(
+        1000, ge=1, description="open connections; beyond it one that waits for its client is closed"
+    )
 
     body_seconds: float = Field(30, gt=0, description="until its body is there")
     answer_seconds: float = Field(30, gt=0, description="until its pictures are answered")

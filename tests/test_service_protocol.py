@@ -1,0 +1,297 @@
+"""The service's HTTP protocol over raw connections: bounds outside bodies, hosts and origins, half-closed clients."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import socket
+import time
+
+import pytest
+
+pytest.importorskip("fastapi", reason="FastAPI (requirements/serve.txt) is not installed")
+import httpx
+from service_parts import FORM, form, picture, running
+
+from paddle_resnet.service import guard
+from paddle_resnet.service.hosts import Hosts
+from paddle_resnet.service.pictures import split_body
+from paddle_resnet.service.refusal import Refusal
+
+HOST = b"Host: localhost\r\n"
+CHUNKED = b"POST /predict HTTP/1.1\r\n" + HOST + b"Content-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+END = b"Connection: close\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guard, "UNWANTED_SECONDS", 0.2)
+        with running(patch, tmp_path_factory.mktemp("none")) as service:
+            yield service
+
+
+def status(answer):
+    return int(answer.split(b" ", 2)[1])
+
+
+def in_json(answer):
+    return json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"]
+
+
+def head_of(size):
+    start = b"GET /healthz HTTP/1.1\r\n" + HOST + b"Connection: close\r\nX: "
+    return start + b"a" * (size - len(start) - 4) + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize(("size", "expected"), [(32 * 2**10, 200), (32 * 2**10 + 1, 431), (108 * 2**10, 431)])
+def test_a_head_in_one_packet_is_counted_before_it_is_parsed(service, size, expected):
+    answer = service.talk(head_of(size))
+    assert status(answer) == expected
+    assert expected == 200 or in_json(answer) == "head_too_large"
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"1\r\na\r\n0\r\nX: y\r\n\r\n",  # a trailer
+        b"1\r\na\r\n0\r\nX" + b"y" * 40_000,  # the name of one that does not end
+        b"1\r\na\r\n0\r\nX: " + b"y" * 40_000,
+        b"1;" + b"x" * 40_000,  # an extension of a chunk
+        b"1\r\na\r\n" * 20_000,  # more framing than body
+        b"0" * 40_000,
+        b"zzz\r\n",
+    ],
+)
+def test_what_is_no_body_is_bounded_behind_the_head_too(service, rest):
+    answer = service.talk(CHUNKED, rest)
+    assert (status(answer), in_json(answer)) in {(400, "trailers"), (400, "malformed_request")}
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+def test_long_bodies_may_have_many_chunks(service):
+    body = picture(size=(300, 300), kind="BMP")
+    pieces = [body[start : start + 100] for start in range(0, len(body), 100)]
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    assert len(chunks) - len(body) > 15_000
+    assert status(service.talk(CHUNKED.replace(b"\r\n\r\n", b"\r\n" + END), chunks)) == 200
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"CONNECT localhost:443 HTTP/1.1\r\n" + HOST + b"\r\n",
+        b"GET ftp://localhost/ HTTP/1.1\r\n" + HOST + b"\r\n",
+        b"GET /\xff HTTP/1.1\r\n" + HOST + b"\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost:\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a@localhost\r\n\r\n",
+    ],
+)
+def test_malformed_requests_are_refused_in_json(service, request_):
+    answer = service.talk(request_, timeout=1)
+    assert (status(answer), in_json(answer)) == (400, "malformed_request")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET http://localhost/healthz?a=b HTTP/1.1\r\n" + HOST + END,
+        b"GET /healthz HTTP/1.0\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n" + HOST + b"Upgrade: h2c\r\nConnection: Upgrade, close\r\n\r\n",
+    ],
+)
+def test_unusual_requests_are_answered(service, request_):
+    assert status(service.talk(request_, timeout=2)) == 200
+
+
+def test_an_absolute_target_is_checked_as_a_host(service):
+    answer = service.talk(b"GET http://evil.example/healthz HTTP/1.1\r\n" + HOST + END)
+    assert (status(answer), in_json(answer)) == (403, "host_not_allowed")
+
+
+def test_a_refusal_never_takes_the_place_of_an_answer_before_it(service):
+    service.predictor.gate.clear()
+    body = picture()
+    whole = b"POST /predict HTTP/1.1\r\n" + HOST + b"Content-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        connection.sendall(whole + body + b"nonsense\r\n\r\n")
+        time.sleep(0.1)
+        service.predictor.gate.set()
+        received = b""
+        while data := connection.recv(65536):
+            received += data
+    assert received.startswith(b"HTTP/1.1 200 ") and received.count(b"HTTP/1.1 ") == 1
+
+
+def test_pipelined_requests_are_answered_in_order_and_bounded(service):
+    one = b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n"
+    received = service.talk(one * 10 + one.replace(b"\r\n\r\n", b"\r\n" + END))
+    assert received.count(b"HTTP/1.1 200 ") == 11
+    received = service.talk(one * 5000, timeout=5)
+    assert 1 <= received.count(b"HTTP/1.1 ") == received.count(b"HTTP/1.1 200 ") <= guard.MAX_PIPELINED + 2
+
+
+def test_a_half_closed_client_gets_its_answer(service):
+    body = picture()
+    head = b"POST /predict HTTP/1.1\r\n" + HOST + b"Content-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(body)
+    service.predictor.gate.clear()
+    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+        connection.sendall(head + body)
+        connection.shutdown(socket.SHUT_WR)
+        time.sleep(0.1)
+        service.predictor.gate.set()
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_too_many_connections_close_one_that_waits_of_the_client_with_most(monkeypatch, tmp_path):
+    with running(monkeypatch, tmp_path, max_connections=10) as service, contextlib.ExitStack() as open_:
+        first = open_.enter_context(socket.create_connection(("127.0.0.1", service.port)))
+        for _ in range(30):
+            flooding = socket.create_connection(("127.0.0.1", service.port), source_address=("127.0.0.2", 0))
+            open_.enter_context(flooding)
+            flooding.sendall(b"POST /predict HTTP/1.1\r\n")
+        first.settimeout(10)
+        first.sendall(b"GET /healthz HTTP/1.1\r\n" + HOST + END)
+        assert first.recv(100).startswith(b"HTTP/1.1 200 ")
+        assert httpx.get(f"{service.url}/healthz").status_code == 200
+
+
+# --- hosts and origins
+
+
+def refused(headers, names=(), origins=(), bound="0.0.0.0", method="POST", version="1.1"):
+    raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]
+    scope = {"headers": raw, "method": method, "http_version": version}
+    try:
+        Hosts(names, origins, bound).check(scope)
+    except Refusal as refusal:
+        return refusal.status
+    return None
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST.:80", "a.localhost", "127.0.0.1:8000", "[::1]:8000", "10.0.0.5"]
+)
+def test_loopback_names_and_addresses_are_the_services(host):
+    assert refused([("Host", host)]) is None
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "notlocalhost", "127.0.0.1.evil.example", "app", "a.com"]
+)
+def test_other_names_need_an_option(host):
+    assert refused([("Host", host)]) == 403
+    assert refused([("Host", host.upper() + ".:81")], names=[host]) is None
+    assert refused([("Host", host)], names=["*"]) is None
+    assert refused([("Host", host)], bound=host) is None
+
+
+def test_names_below_a_domain():
+    assert refused([("Host", "a.b.org")], names=["*.b.org"]) is None
+    assert refused([("Host", "ab.org")], names=["*.b.org"]) == 403
+
+
+OURS = ("Host", "10.0.0.5:8000")
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ([], None),
+        ([("Origin", "http://10.0.0.5:8000")], None),
+        ([("Origin", "HTTP://LOCALHOST:3000")], None),
+        ([("Origin", "http://[::1]:3000")], None),
+        ([("Origin", "http://10.0.0.5:8001")], 403),
+        ([("Origin", "http://10.0.0.5")], 403),
+        ([("Origin", "https://evil.example")], 403),
+        ([("Origin", "http://localhost.evil.example")], 403),
+        ([("Origin", "http://localhost@evil.example")], 403),
+        ([("Origin", "null")], 403),
+        ([("Origin", "")], 403),
+        ([("Origin", "file://")], 403),
+        ([("Origin", "http://10.0.0.5:8000"), ("Origin", "https://evil.example")], 400),
+        ([("Sec-Fetch-Site", "cross-site")], 403),
+        ([("Sec-Fetch-Site", "same-origin")], None),
+        ([("Sec-Fetch-Site", "none")], None),
+        ([("Origin", "null"), ("Sec-Fetch-Site", "same-origin")], None),
+        ([("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "navigate")], 403),
+    ],
+)
+def test_pages_of_other_sites_are_refused(headers, expected):
+    assert refused([OURS, *headers]) == expected
+
+
+def test_a_link_to_the_page_may_be_followed_and_sites_may_be_allowed():
+    link = [OURS, ("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "navigate")]
+    assert refused(link, method="GET") is None
+    page = [OURS, ("Origin", "https://Good.example"), ("Sec-Fetch-Site", "cross-site")]
+    assert refused(page) == 403
+    assert refused(page, origins=["https://good.example/"]) is None
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict?other=1", "/healthz", "/nowhere"])
+def test_hosts_are_checked_on_every_way(service, path):
+    answer = httpx.post(service.url + path, content=picture(), headers={"Host": "evil.example"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "host_not_allowed")
+
+
+# --- methods, addresses, bodies
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/model", "/healthz", "/readyz", "/metrics", "/openapi.json"])
+def test_head_is_get_without_a_body(service, path):
+    answer = httpx.head(service.url + path)
+    assert (answer.status_code, answer.content) == (200, b"") and int(answer.headers["Content-Length"]) > 0
+
+
+@pytest.mark.parametrize(("method", "path", "allow"), [("PUT", "/predict", "POST"), ("POST", "/model", "GET, HEAD")])
+def test_405_says_what_is_allowed(service, method, path, allow):
+    answer = httpx.request(method, service.url + path)
+    assert (answer.status_code, answer.headers["Allow"]) == (405, allow)
+    assert allow in answer.json()["error"]["message"]
+
+
+def test_no_redirect_repeats_the_host(service):
+    answer = httpx.post(f"{service.url}/predict/", content=picture())
+    assert answer.status_code == 404 and "location" not in answer.headers
+
+
+@pytest.mark.parametrize("prefix", ["", "data:image/png;base64,", " DATA:;base64,"])
+def test_base64_may_be_wrapped_and_a_data_url(prefix):
+    text = prefix + base64.encodebytes(picture()).decode().replace("\n", "\r\n")
+    assert split_body(json.dumps({"images": [text]}).encode(), "application/json", 4) == [picture()]
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b'{"image": "YQ=="}', "another shape (images is missing)"),
+        (b'{"images": ["YQ==", 7]}', "another shape (images[1])"),
+        (b'["YQ=="]', "another shape"),
+        (b'{"images": ["YQ=="], "top": 1}', "it has other keys"),
+        (b'{"images": ["YQ=="], "images": ["Yg=="]}', "not valid JSON"),
+        (b'{"images": NaN}', "not valid JSON"),
+        (b'{"images": ' + b"1" * 9999 + b"}", "not valid JSON"),
+        (b'{"images": [' + b"[]," * 99_999 + b"[]]}", "more than 4 pictures"),
+        (b'{"images": {}}', "another shape (images)"),
+    ],
+)
+def test_json_of_another_shape_is_told_which_is_expected(body, says):
+    with pytest.raises(Refusal) as refusal:
+        split_body(body, "application/json", 4)
+    assert says in refusal.value.message
+    assert "pictures" in refusal.value.message or '{"images": ["<base64>", ...]}' in refusal.value.message
+
+
+def test_a_text_field_in_a_form_is_told_apart(service):
+    body = form([picture()])[: -len(b"--x7--\r\n")]
+    body += b'--x7\r\nContent-Disposition: form-data; name="top"\r\n\r\n1\r\n--x7--\r\n'
+    answer = httpx.post(f"{service.url}/predict", content=body, headers=FORM)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "text_field")
+    assert "?top=1" in answer.json()["error"]["message"]
