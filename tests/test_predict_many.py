@@ -89,6 +89,13 @@ def test_a_list_names_files_and_folders(tree, content, separator):
     assert list(listed_pictures(listing, separator)) == expected
 
 
+def test_a_name_that_no_file_can_have_does_not_end_a_list():
+    """Python's own Path.is_dir raises for one: the picture is reported as unreadable, and the list goes on."""
+    long = "x" * 5000
+    assert list(listed_pictures(io.BytesIO(f"{long}\na.jpg\n".encode()))) == [Path(long), Path("a.jpg")]
+    assert list(find_pictures([long])) == [Path(long)]
+
+
 def test_names_with_line_ends_pass_a_list_of_zero_bytes():
     assert list(listed_pictures(io.BytesIO(b"odd\nname.jpg\0"), b"\0")) == [Path("odd\nname.jpg")]
 

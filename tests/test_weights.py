@@ -2,8 +2,10 @@
 
 import collections
 import hashlib
+import json
 import os
 import pickle
+import struct
 
 import numpy as np
 import paddle
@@ -313,3 +315,11 @@ def test_a_bfloat16_network_takes_the_weights_rounded(tmp_path):
     expected = source.conv1.weight.numpy()
     # 2**-8 rounded; Paddle 2.6.2 cuts the other bits off.
     np.testing.assert_allclose(network.conv1.weight.astype("float32").numpy(), expected, rtol=2**-7)
+
+
+def test_a_safetensors_file_of_long_names_is_one_short_line(tmp_path):
+    head = json.dumps({"x" * 50_000: {"dtype": "F32", "shape": [1], "data_offsets": [4, 2]}}).encode()
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(head)) + head)
+    with pytest.raises(UsageError, match="cannot be read as safetensors") as caught:
+        read_state_dict(tmp_path / "a.safetensors")
+    assert len(str(caught.value)) < 1000

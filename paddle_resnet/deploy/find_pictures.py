@@ -30,7 +30,7 @@ def find_pictures(paths: Iterable[str | Path]) -> Iterator[Path | Unreadable]:
     are passed over. All in the order of names. A folder without any picture, or a pattern without, is `Unreadable`.
     """
     for path in map(Path, paths):
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 (Path's raises where a name is too long)
             yield from _or_none(path, pictures_below(path), "no pictures in this folder")
         elif glob.has_magic(str(path)) and not os.path.lexists(path):
             yield from _or_none(path, _expand(path), "no picture matches this pattern")
@@ -49,7 +49,7 @@ def listed_pictures(lines: BinaryIO, separator: bytes = b"\n") -> Iterator[Path 
         name = line.removesuffix(b"\r") if separator == b"\n" else line
         if name:
             path = Path(os.fsdecode(name))
-            yield from find_pictures([path]) if path.is_dir() else [path]
+            yield from find_pictures([path]) if os.path.isdir(path) else [path]  # noqa: PTH112
 
 
 def _or_none(path: Path, pictures: Iterator[Path], complaint: str) -> Iterator[Path | Unreadable]:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 from safetensors import SafetensorError, deserialize, safe_open
 
-from paddle_resnet.errors import UsageError
+from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.models.weights.element_types import widened_bfloat16
 from paddle_resnet.models.weights.names import Names, StoredWeights, names_of
 
@@ -34,8 +34,8 @@ def read_safetensors(path: Path) -> StoredWeights:
         tensors = deserialize(path.read_bytes())
     except SafetensorError as error:
         raise UsageError(
-            f"{path}: cannot be read as safetensors ({error}): the file is damaged, cut short or of another kind; "
-            "get it again"
+            f"{path}: cannot be read as safetensors ({shown(str(error), 200)}): the file is damaged, cut short "
+            "or of another kind; get it again"
         ) from error
     if not tensors:
         raise UsageError(f"{path}: expected names and tensors, found none")
@@ -48,7 +48,7 @@ def _array(tensor: dict[str, Any], name: str, path: Path) -> np.ndarray:
     element_type = tensor["dtype"]
     if element_type not in _NUMPY_TYPES:
         raise UsageError(
-            f"{path}: {name} is of type {element_type}, expected one of {', '.join(_NUMPY_TYPES)}; "
+            f"{path}: {shown(name)} is of type {element_type}, expected one of {', '.join(_NUMPY_TYPES)}; "
             "save the tensors as float32"
         )
     array = np.frombuffer(tensor["data"], _NUMPY_TYPES[element_type]).reshape(tensor["shape"])
