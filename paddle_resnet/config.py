@@ -5,25 +5,42 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterable, Mapping
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from paddle_resnet.errors import UsageError, did_you_mean
-from paddle_resnet.files import write_text
+from paddle_resnet.console import logger
+from paddle_resnet.errors import UsageError, did_you_mean, shown
+from paddle_resnet.files import expand_home, write_text
+from paddle_resnet.plain_yaml import NotPlainYamlError, parse_yaml, read_yaml
 from paddle_resnet.runtime import DEVICE_NAMES
 
-# Strict, as pydantic would otherwise take `true` for 1.
+# Strict, as pydantic would otherwise take `true` for 1 and 1.0.
 Integer = Annotated[int, Field(strict=True)]
+Real = Annotated[float, Field(strict=True)]
 Positive = Annotated[Integer, Field(gt=0)]
 Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
-Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
-# A folder's name may look like a number.
-Folder = Annotated[Path, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
-PerChannel = tuple[float, float, float]
+Fraction = Annotated[Real, Field(gt=0.0, lt=1.0)]
+
+
+def _name(value: Any) -> Any:
+    """A folder's name may look like a number."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Folder = Annotated[Path, BeforeValidator(_name), AfterValidator(expand_home)]
+PerChannel = tuple[Real, Real, Real]
 
 
 class Group(BaseModel):
@@ -82,25 +99,25 @@ class AugmentConfig(Group):
         0, description="zero-pad by so many pixels, then crop back at random"
     )
     flip: bool = Field(False, description="mirror left and right with probability 1/2")
-    scale: tuple[float, float] | None = Field(
+    scale: tuple[Real, Real] | None = Field(
         None, description="random-resized crop: the crop's area as a share of the image, e.g. [0.35, 1.0]"
     )
     cutout: Annotated[Integer, Field(ge=0, le=1024)] = Field(
         0, description="hide a square of so many pixels a side, anywhere, under the mean colour; 0: none"
     )
-    erase: Annotated[float, Field(ge=0, le=1)] = Field(
+    erase: Annotated[Real, Field(ge=0, le=1)] = Field(
         0.0, description="random erasing: the share of the images of which a rectangle becomes noise; 0: none"
     )
     trivial_augment: bool = Field(
         False, description="one random operation an image: shear, shift, turn, or change of colours"
     )
-    mixup: Annotated[float, Field(ge=0)] = Field(
+    mixup: Annotated[Real, Field(ge=0)] = Field(
         0.0, description="blend pairs of images and of classes by a share from Beta(mixup, mixup), e.g. 0.2; 0: none"
     )
-    cutmix: Annotated[float, Field(ge=0)] = Field(
+    cutmix: Annotated[Real, Field(ge=0)] = Field(
         0.0, description="a box of each image shows another; its area is by Beta(cutmix, cutmix), e.g. 1.0; 0: none"
     )
-    mix_probability: Annotated[float, Field(gt=0, le=1)] = Field(
+    mix_probability: Annotated[Real, Field(gt=0, le=1)] = Field(
         1.0, description="the share of the batches that mixup and cutmix change"
     )
 
@@ -128,10 +145,10 @@ class ModelConfig(Group):
         "design's",
     )
     zero_init_residual: bool = Field(False, description="each residual block starts as its shortcut")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+    dropout: Annotated[Real, Field(ge=0, lt=1)] = Field(
         0.0, description="before the last layer; in the blocks of a wide ResNet"
     )
-    stochastic_depth: Annotated[float, Field(ge=0, lt=1)] = Field(
+    stochastic_depth: Annotated[Real, Field(ge=0, lt=1)] = Field(
         0.0, description="probability of dropping the last residual branch; earlier ones linearly less"
     )
     pretrained: str | None = Field(
@@ -139,6 +156,11 @@ class ModelConfig(Group):
         description='null, "imagenet" (official weights), "cifar10" (weights in the package), or a .pdparams, .pth, '
         ".pt or .safetensors file",
     )
+
+    @field_validator("pretrained")
+    @classmethod
+    def _pretrained_in_the_home(cls, pretrained: str | None) -> str | None:
+        return str(expand_home(pretrained)) if pretrained and pretrained[0] in "~\0" else pretrained
 
 
 class TrainConfig(Group):
@@ -162,20 +184,20 @@ class TrainConfig(Group):
         description="sgd is with Nesterov momentum; muon too, with an orthogonal step for convolutions, of which "
         "learning_rate is then the share of a filter bank's norm that a step moves; lars is for batches of thousands",
     )
-    learning_rate: Annotated[float, Field(gt=0)] = Field(0.1, description="the peak, reached after warm-up")
+    learning_rate: Annotated[Real, Field(gt=0)] = Field(0.1, description="the peak, reached after warm-up")
     scale_learning_rate: Literal["linear", "square_root", "none"] = Field(
         "linear",
         description="where k processes train together, and so take batches k times as large: learning_rate times k, "
         "times the root of k, or as it is",
     )
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="not applied to BatchNorm and biases")
+    momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[Real, Field(ge=0)] = Field(5e-4, description="not applied to BatchNorm and biases")
     schedule: Literal["cosine", "one_cycle", "step", "plateau"] = Field(
         "cosine",
         description="how the rate falls after warm-up: cosine or one_cycle (a line) to zero, step (at milestones), or "
         "plateau (whenever the validation loss no longer falls)",
     )
-    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(
+    warmup: Annotated[Real, Field(ge=0, lt=1)] = Field(
         0.1, description="share of the steps in which the rate rises in a line to its peak"
     )
     milestones: tuple[Fraction, ...] = Field(
@@ -187,14 +209,14 @@ class TrainConfig(Group):
     patience: Positive | None = Field(
         None, description="early stopping: end after so many epochs without a new best by validation; null: never"
     )
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+    layer_decay: Annotated[Real, Field(gt=0, le=1)] = Field(
         1.0, description="each part of the network learns at this share of the rate of the part behind it; 1: alike"
     )
     freeze_epochs: Annotated[Integer, Field(ge=0)] = Field(
         0, description="so many epochs train the head alone, before all the network learns"
     )
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    clip_norm: Annotated[float, Field(gt=0)] | None = Field(None, description="clip the gradient's global norm to this")
+    label_smoothing: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    clip_norm: Annotated[Real, Field(gt=0)] | None = Field(None, description="clip the gradient's global norm to this")
     ema: Fraction | None = Field(
         None,
         description="validate, keep and export an exponential moving average of the weights, which keeps this share of "
@@ -218,7 +240,7 @@ class TrainConfig(Group):
         "has it (AVX512-BF16 or AMX)",
     )
     amp: bool = Field(False, description="automatic mixed precision O1 (float16); on a GPU only")
-    checkpoint_minutes: Annotated[float, Field(gt=0)] = Field(
+    checkpoint_minutes: Annotated[Real, Field(gt=0)] = Field(
         10.0, description="write checkpoints/last, from which a stopped run goes on, so often within an epoch too"
     )
     checkpoint_steps: Positive | None = Field(
@@ -302,7 +324,8 @@ class Config(Group):
             UsageError: a missing or malformed file, an unknown key, a wrong type or value; the message names it.
         """
         path = Path(path)
-        return cls.from_values(_read_yaml(path), overrides, source=str(path))
+        values = read_yaml(path, _is_text, "expected lines like 'train:' and '  epochs: 10', as in configs/")
+        return cls.from_values(values, overrides, source=str(path))
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any], overrides: Iterable[str] = (), *, source: str = "config") -> Config:
@@ -314,7 +337,11 @@ class Config(Group):
         nested = copy.deepcopy(dict(values))
         origin = dict.fromkeys(nested, source)
         for override in overrides:
-            origin[_apply_override(nested, override)] = f"-o {override}"
+            key = _apply_override(nested, override)
+            for earlier in [each for each in origin if f"{each}.".startswith(f"{key}.")]:
+                if origin.pop(earlier) not in (source, f"-o {override}"):
+                    logger.warning(f"-o {shown(override)} takes the place of an earlier -o {shown(earlier)}=...")
+            origin[key] = f"-o {override}"
         try:
             return cls.model_validate(nested)
         except ValidationError as error:
@@ -329,8 +356,6 @@ class Config(Group):
         write_text(path, self.to_yaml())
 
 
-NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
-"""What PyYAML raises; ValueError is of a date such as 2026-13-45, RecursionError of thousands of brackets."""
 IN_PLAIN_WORDS = {
     "missing": "expected more values",
     "model_type": "expected a group of keys",
@@ -339,32 +364,14 @@ IN_PLAIN_WORDS = {
 """What a person understands better than pydantic's own words, by pydantic's type of error."""
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UsageError(f"{path}: no such config file; the project's own are in configs/")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except NOT_YAML as error:
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
-        raise UsageError(f"{path}{line}: not valid YAML; expected lines like 'train:' and '  epochs: 10'") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise UsageError(f"{path}: expected keys and values at the top level, found a {type(values).__name__}")
-    return values
-
-
 def _apply_override(values: dict[str, Any], override: str) -> str:
     """Set one ``a.b=value`` in nested `values`; return the dotted key."""
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise UsageError(f"-o {override}: expected key=value, for example -o train.epochs=3")
+        raise UsageError(f"-o {shown(override)}: expected key=value, for example -o train.epochs=3")
     try:
-        value = yaml.safe_load(text) if text else None
-    except NOT_YAML:
-        value = text
-    if isinstance(value, int | float | date) and _is_text(key):
+        value = parse_yaml(text, _is_text, key)
+    except NotPlainYamlError:
         value = text
     *groups, last = key.split(".")
     for group in groups:
@@ -372,7 +379,7 @@ def _apply_override(values: dict[str, Any], override: str) -> str:
         if inner is None:
             inner = values[group] = {}
         if not isinstance(inner, dict):
-            raise UsageError(f"-o {override}: {group} is a single value, not a group of keys")
+            raise UsageError(f"-o {shown(override)}: {group} is a single value, not a group of keys")
         values = inner
     values[last] = value
     return key
@@ -398,14 +405,14 @@ def _explain(error: ValidationError, schema: type[BaseModel], origin: Mapping[st
     complaint = error.errors()[0]
     key = ".".join(str(part) for part in complaint["loc"] if isinstance(part, str))
     key = key.removesuffix(".function-after") or "config"
-    source = origin.get(key, source)
+    source = shown(origin.get(key, source), 240)
     if complaint["type"] == "extra_forbidden":
-        return f'{source}: unknown key "{key}"{_suggest_key(key, schema)}'
+        return f'{source}: unknown key "{shown(key)}"{_suggest_key(key, schema)}'
     message = complaint["msg"].removeprefix("Value error, ")
     if complaint["type"] == "value_error":
-        return f"{source}: {key}: {message}"
+        return f"{source}: {key}: {shown(message, 300)}"
     message = IN_PLAIN_WORDS.get(complaint["type"], message)
-    return f"{source}: {key}: {message}, got {complaint['input']!r}"
+    return f"{source}: {key}: {message}, got {shown(repr(complaint['input']))}"
 
 
 def known_keys(schema: type[BaseModel] = Config, prefix: str = "") -> list[str]:

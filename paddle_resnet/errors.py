@@ -37,8 +37,18 @@ class Stopped(KeyboardInterrupt):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``' (did you mean "x"?)'`` for the known word nearest to `word`, or an empty string."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word[:100], list(known), n=1, cutoff=0.5)
     return f' (did you mean "{near[0]}"?)' if near else ""
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Return `text` with everything escaped that a terminal would obey or cannot show, as ``\x1b``, but for `keep`."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() or letter in keep else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def shown(value: object, limit: int = 80) -> str:
@@ -57,7 +67,7 @@ def shown(value: object, limit: int = 80) -> str:
     text = value if isinstance(value, str) else _bounded_repr(value)
     if len(text) > limit:
         text = _cut(text, limit)
-    text = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    text = printable(text)
     return _cut(text, limit) if len(text) > limit else text
 
 

@@ -29,6 +29,20 @@ def home_folder() -> Path:
         raise UsageError("this user has no home folder, where downloads are kept: set HOME to a folder") from None
 
 
+def expand_home(path: str | Path) -> Path:
+    """Return a path with its ``~`` or ``~user`` as the home folder.
+
+    Raises:
+        ValueError: no such home folder is known, or the path holds a zero byte.
+    """
+    if "\0" in str(path):
+        raise ValueError(f"{str(path)!r} is no path, as it holds a zero byte")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError(f"the home folder of {path} is not known; write the path in full") from None
+
+
 def write_aside(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it to `path`, whole even after a power cut.
 

@@ -14,18 +14,19 @@ PACKAGE = "paddle_resnet"
 
 # Each room, from the ground up, and the rooms it may import. A room is a file or a folder of the package.
 GROUND = {"errors", "console", "files", "safe_pickle", "download", "machine", "runtime", "config", "worker_pool"}
-GROUND |= {"processes"}
+GROUND |= {"processes", "plain_yaml"}
 MAY_IMPORT = {
     "errors": set(),
-    "console": set(),
+    "console": {"errors"},
     "files": {"errors"},
+    "plain_yaml": {"errors"},
     "safe_pickle": {"errors", "files"},
     "download": {"errors", "files", "console"},
     "machine": set(),
     "worker_pool": {"errors"},
     "processes": {"errors"},
     "runtime": {"errors", "files", "console", "machine", "processes"},
-    "config": {"errors", "files", "runtime"},
+    "config": {"errors", "console", "files", "plain_yaml", "runtime"},
     "models": GROUND,
     "data": GROUND,
     "onednn": GROUND | {"models"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -49,8 +51,19 @@ def test_names_may_look_like_numbers(config_file):
     assert (config.name, config.data.root, config.output) == ("2024", Path("7"), Path("1.5"))
 
 
-def test_later_override_wins(config_file):
-    assert Config.load(config_file, ["train.epochs=3", "train.epochs=4"]).train.epochs == 4
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["train.epochs=3", "train.epochs=4"], True),
+        (["train.seed=3", "train={epochs: 4}"], True),
+        (["train.epochs=4", "train.epochs=4"], False),
+        (["train={epochs: 3}", "train.epochs=4"], False),
+    ],
+)
+def test_later_override_wins_and_a_value_that_is_lost_is_said(config_file, caplog, monkeypatch, overrides, said):
+    monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
+    assert Config.load(config_file, overrides).train.epochs == 4
+    assert ("takes the place of an earlier -o" in caplog.text) is said
 
 
 def test_resolved_config_reproduces_itself(config_file, tmp_path):
@@ -118,7 +131,9 @@ def test_missing_file(tmp_path):
     assert "nowhere.yaml" in refused(tmp_path / "nowhere.yaml")
 
 
-@pytest.mark.parametrize("text", ["train: [1, 2", "- a\n- b\n", "just words", "name: 2026-13-45\n", "[" * 3000])
+@pytest.mark.parametrize(
+    "text", ["train: [1, 2", "- a\n- b\n", "just words", "[" * 3000, "a: 1\n---\nb: 2", "name: *b"]
+)
 def test_malformed_file(tmp_path, text):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
@@ -142,12 +157,126 @@ def test_every_key_has_its_words_in_the_documentation():
     assert [key for key in known_keys() if f"`{key}" not in words and f" {key}=" not in words] == []
 
 
-@pytest.mark.parametrize("text", ["1_2", "0x10", "12e3", "2024-05-01", "2024-02-30", "yes", "007"])
+@pytest.mark.parametrize(
+    "text", ["1_2", "2026-13-45", "1:30", "1.50", "0x10", "12e3", "2024-05-01", "2024-02-30", "yes", "007"]
+)
 def test_a_name_on_the_command_line_stands_as_it_was_typed(text):
     """YAML would read numbers, a date and true."""
-    config = Config.from_values({}, [f"name={text}", f"output={text}", f"data.root={text}"])
-    assert (config.name, config.output, config.data.root) == (text, Path(text), Path(text))
+    config = Config.from_values({}, [f"output={text}", f"data.root={text}", f"model.pretrained={text}"])
+    assert (config.output, config.data.root, config.model.pretrained) == (Path(text), Path(text), text)
+
+
+def test_a_name_in_a_file_stands_as_it_was_typed(config_file):
+    config_file.write_text("name: 007\noutput: 2024_01\ndata: {root: no}\nmodel: {pretrained: 1e3}\n")
+    config = Config.load(config_file)
+    assert (config.name, config.output, config.data.root) == ("007", Path("2024_01"), Path("no"))
+    assert config.model.pretrained == "1e3"
 
 
 def test_null_on_the_command_line_is_no_name():
     assert Config.from_values({}, ["data.root=null", "model.pretrained=null"]).data.root is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train: {epochs: 1}\nname: a\ntrain: {seed: 2}\n", ["line 3", '"train"', "twice", "line 1"]),
+        ("train:\n  epochs: 1\n  seed: 2\n  'epochs': 3\n", ["line 4", '"train.epochs"', "line 2"]),
+        ('name: a\n"na\\x6de": b\n', ["line 2", '"name"', "twice"]),
+        ("train: {epochs: 1, epochs: 1}\n", ["line 1", "train.epochs"]),
+        ("train: &t {seed: 1}\ndata:\n  <<: *t\n", ["line 3", "merge key"]),
+        ("train: {epochs: !!int ''}\n", ["line 1", "tag"]),
+        ("data: {verify: !!bool maybe}\n", ["line 1", "tag"]),
+        ("name: !!timestamp x\n", ["line 1", "tag"]),
+        ("!!python/object/apply:os.system [true]\n", ["line 1", "tag"]),
+        ("? [a, b]\n: 1\n", ["line 1", "key"]),
+        ("1: 2\n", ["unknown key", '"1"']),
+        ("a: &a [*a]\n", ["line 1", "*a"]),
+        ("[" * 30 + "]" * 30, ["levels"]),
+        ("train: {epochs: 0x" + "f" * 5000 + "}", ["train.epochs", "integer"]),
+        ("train: {epochs: " + "9" * 5000 + "}", ["train.epochs", "integer"]),
+        ("train: {epochs: 010}", ["train.epochs", "'010'"]),
+        ("train: {epochs: 1:30}", ["train.epochs", "'1:30'"]),
+        ("train: {learning_rate: 1:30}", ["train.learning_rate", "'1:30'"]),
+        ("train: {learning_rate: 010}", ["train.learning_rate", "'010'"]),
+        ("train: {learning_rate: 1e400}", ["train.learning_rate", "finite"]),
+        ("train: {learning_rate: 2024-01-01}", ["train.learning_rate", "number"]),
+        ("name: 1" + ":10" * 100_000, ["name"]),
+        ("k" * 300_000 + ":\n  - 1\n", ["bad.yaml"]),
+        ("? " + "k" * 300_000 + "\n: 1\n", ["unknown key"]),
+        ("name: [" + "x," * 100_000 + "]", ["name"]),
+        ("#" * (1 << 20) + "\n", ["1 MiB"]),
+    ],
+    ids=range(26),
+)
+def test_what_is_no_plain_yaml_is_one_short_line(tmp_path, text, words):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    message = refused(path)
+    assert len(message) < 700
+    for word in words:
+        assert word in message
+
+
+def test_aliases_are_read_but_do_not_multiply(tmp_path):
+    path = tmp_path / "aliases.yaml"
+    path.write_text("data:\n  mean: &grey [0.5, 0.5, 0.5]\n  std: *grey\n")
+    assert Config.load(path).data.std == (0.5, 0.5, 0.5)
+    levels = "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10))
+    path.write_text("a0: &a0 [x]\n" + levels + "name: *a9\n")
+    assert "aliases" in refused(path)
+
+
+@pytest.mark.parametrize("value", ["true", "yes", "no", "True", "'0.1'"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.learning_rate={}",
+        "augment.mixup={}",
+        "train.weight_decay={}",
+        "train.clip_norm={}",
+        "train.ema={}",
+        "train.epochs={}",
+        "train.seeds=[1, {}]",
+        "data.mean=[0.5, {}, 0.5]",
+        "augment.scale=[{}, 1]",
+        "train.milestones=[{}]",
+        "train={{learning_rate: {}}}",
+    ],
+)
+def test_true_and_texts_are_no_numbers(config_file, override, value):
+    assert "valid" in refused(config_file, override.format(value))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-3", 0.001), ("5.0e-4", 0.0005), (".5", 0.5), ("1", 1.0), ("+0.1", 0.1), ("1_0.5", 10.5)]
+)
+def test_numbers_in_any_notation(config_file, text, value):
+    config_file.write_text(f"train: {{learning_rate: {text}, epochs: 1_000, seed: 0x10}}\n")
+    train = Config.load(config_file).train
+    assert (train.learning_rate, train.epochs, train.seed) == (value, 1000, 16)
+
+
+@pytest.mark.parametrize("word", ["yes", "on", "True", "true"])
+def test_yes_and_on_are_still_true_for_a_switch(config_file, word):
+    assert Config.load(config_file, [f"augment.flip={word}"]).augment.flip is True
+
+
+def test_paths_begin_in_the_home_folder(config_file, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config_file.write_text("output: ~/runs\ndata: {root: ~/data}\nmodel: {pretrained: ~/w.pth}\n")
+    config = Config.load(config_file)
+    assert (config.output, config.data.root) == (tmp_path / "runs", tmp_path / "data")
+    assert config.model.pretrained == str(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("key", ["output", "data.root", "model.pretrained"])
+def test_a_home_folder_that_is_not_known(config_file, key):
+    assert "home folder" in refused(config_file, f"{key}=~no-such-user/x")
+
+
+def test_only_a_regular_file_is_read(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    assert "no regular file" in refused(tmp_path / "fifo")
+    assert "no regular file" in refused(Path("/dev/zero"))
+    assert "folder" in refused(tmp_path)

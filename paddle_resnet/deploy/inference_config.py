@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from paddle_resnet.errors import UsageError
+from paddle_resnet.config import Integer, PerChannel, Real
+from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import sha256_of, write_text
+from paddle_resnet.plain_yaml import read_yaml
 
 FILE_NAME = "inference.yml"
 FORMAT: Literal[2] = 2
 """1 had one model of Paddle's and MD5 sums; what has it is to be exported again."""
 EXPORT_COMMAND = "python tools/export.py RUN"
 REPAIR = f"copy the whole folder again, or export again with {EXPORT_COMMAND}"
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-PerChannel = tuple[float, float, float]
+Positive = Annotated[Integer, Field(gt=0)]
+Fraction = Annotated[Real, Field(ge=0, le=1)]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Backend = Literal["paddle", "onnxruntime", "tensorrt"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -133,18 +134,22 @@ class InferenceConfig(Group):
             UsageError: the file is missing, malformed, or of a newer or older format.
         """
         path = folder / FILE_NAME
-        values = _read_yaml(path)
+        remedy = f"export a trained run with {EXPORT_COMMAND}"
+        # Classes, versions and the model's name are texts, whatever they look like.
+        values = read_yaml(path, lambda key: key.partition(".")[0] in ("model", "classes", "versions"), remedy)
         version = values.get("format")
         if isinstance(version, int) and version > FORMAT:
-            raise UsageError(f"{path}: format {version} is newer than this program's ({FORMAT}); update paddle_resnet")
+            raise UsageError(
+                f"{path}: format {shown(version, 40)} is newer than this program's ({FORMAT}); update paddle_resnet"
+            )
         if version != FORMAT:
-            raise UsageError(f"{path}: format {version}, expected {FORMAT}; export again with {EXPORT_COMMAND}")
+            raise UsageError(f"{path}: format {shown(version)}, expected {FORMAT}; export again with {EXPORT_COMMAND}")
         try:
             return cls.model_validate(values)
         except ValidationError as error:
             complaint = error.errors()[0]
-            key = ".".join(map(str, complaint["loc"]))
-            raise UsageError(f"{path}: {key}: {complaint['msg']}; export again with {EXPORT_COMMAND}") from None
+            key = shown(".".join(map(str, complaint["loc"])))
+            raise UsageError(f"{path}: {key}: {shown(complaint['msg'])}; export again with {EXPORT_COMMAND}") from None
 
 
 def find_model(folder: str | Path) -> Path:
@@ -189,18 +194,6 @@ def check_program(folder: Path, config: InferenceConfig, running_paddle: str) ->
             f"{folder}: exported by Paddle {config.versions.get('paddle')}, and a .json program needs Paddle 3; this "
             f"is Paddle {running_paddle}: install paddlepaddle>=3, or export the run again under this version"
         )
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file; export a trained run with {EXPORT_COMMAND}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError):  # a date such as 2026-13-45; ten thousand brackets
-        raise UsageError(f"{path}: not valid YAML; export again with {EXPORT_COMMAND}") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"{path}: expected keys and values; export again with {EXPORT_COMMAND}")
-    return values
 
 
 def _major(version: str) -> int:

@@ -1,0 +1,211 @@
+"""YAML read as plain data: mappings, lists and scalars, in time and memory bounded by the file's length.
+
+The parser's events are turned into values here, by YAML 1.2's core schema, and not by PyYAML's constructors: those
+take ``no`` for false, ``1:30`` for 90 and ``010`` for 8, keep the last of two equal keys, and may hang, take all memory
+or raise anything on a hostile file. Tags, merge keys and more than one document are refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.events import (
+    AliasEvent,
+    Event,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+    StreamEndEvent,
+)
+
+from paddle_resnet.errors import UsageError, shown
+
+MOST_BYTES = 1 << 20
+"""Of a file, and of what it stands for when its aliases are written out."""
+DEEPEST = 20
+LONGEST_NUMBER = 40
+LONGEST_PATH = 240
+NUMBER = re.compile(
+    r"[-+]?(0x[0-9a-f_]+|0o[0-7_]+|(\.[0-9]+|(0|[1-9][0-9_]*)(\.[0-9]*)?)(e[-+]?[0-9]+)?)", re.IGNORECASE
+)
+NULLS = ("", "~", "null")
+WORDS = {"true": True, "false": False, ".nan": math.nan, ".inf": math.inf, "+.inf": math.inf, "-.inf": -math.inf}
+
+IsText = Callable[[str], bool]
+
+
+class NotPlainYamlError(UsageError):
+    """The text is not YAML, or more than plain data: what is wrong, and in which `line` (from 1; None: not known)."""
+
+    def __init__(self, message: str, line: int | None = None) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def read_yaml(path: Path, is_text: IsText = lambda key: False, remedy: str = "correct it") -> dict[str, Any]:
+    """Read a file that holds keys and values; an empty one holds none.
+
+    Args:
+        path: the file, UTF-8, of at most 1 MiB.
+        is_text: whether the value of a dotted key is a text, so that 007 and true stay as they are typed.
+        remedy: what the user can do about a file that is wrong.
+
+    Raises:
+        UsageError: no file, one that cannot be read, or other than plain keys and values.
+    """
+    name = shown(str(path), LONGEST_PATH)
+    try:
+        if not path.is_file():
+            what = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
+            raise UsageError(f"{name}: {what}; {remedy}")
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise UsageError(f"{name}: more than {MOST_BYTES >> 20} MiB, too large for such a file; {remedy}")
+        values = parse_yaml(data.decode("utf-8"), is_text)
+    except NotPlainYamlError as error:
+        line = f", line {error.line}" if error.line else ""
+        raise UsageError(f"{name}{line}: {error}; {remedy}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{name}: not UTF-8 text; {remedy}") from None
+    except OSError as error:
+        raise UsageError(f"{name}: cannot be read ({error.strerror or error})") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        found = "a list" if isinstance(values, list) else "a single value"
+        raise UsageError(f"{name}: expected keys and values at the top level, found {found}; {remedy}")
+    return values
+
+
+def parse_yaml(text: str, is_text: IsText = lambda key: False, key: str = "") -> Any:
+    """Return the one value that `text` stands for; `key` is the dotted key it belongs to.
+
+    Raises:
+        NotPlainYamlError: not YAML, or more than plain data.
+    """
+    events = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    try:
+        return _Values(events, is_text).document(key)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise NotPlainYamlError("not valid YAML", mark.line + 1 if mark else None) from None
+    except (ValueError, RecursionError):  # no UTF-8; a loader without libyaml on a line of brackets
+        raise NotPlainYamlError("not valid YAML") from None
+
+
+class _Values:
+    """Builds a document's value from the parser's events."""
+
+    def __init__(self, events: Iterator[Event], is_text: IsText) -> None:
+        self._events = events
+        self._is_text = is_text
+        self._anchors: dict[str, tuple[Any, int]] = {}
+        self._size = 0
+
+    def document(self, key: str) -> Any:
+        next(self._events)
+        event = next(self._events)  # the document, or the stream's end
+        if isinstance(event, StreamEndEvent):
+            return None
+        value = self._value(next(self._events), key, 0)
+        next(self._events)
+        event = next(self._events)
+        if not isinstance(event, StreamEndEvent):
+            raise _refused(event, "a second document (---) begins; expected one")
+        return value
+
+    def _value(self, event: Any, key: str, depth: int) -> Any:
+        if isinstance(event, AliasEvent):
+            if event.anchor not in self._anchors:
+                raise _refused(event, f"the alias *{shown(event.anchor)} has no whole value before it")
+            value, size = self._anchors[event.anchor]
+            self._count(event, size)
+            return copy.deepcopy(value)
+        before = self._size
+        self._count(event, 1 + len(getattr(event, "value", "")))
+        if depth > DEEPEST:
+            raise _refused(event, f"more than {DEEPEST} levels of values within values")
+        self._check_tag(event)
+        if isinstance(event, MappingStartEvent):
+            value = self._mapping(key, depth)
+        elif isinstance(event, SequenceStartEvent):
+            value = self._list(key, depth)
+        else:
+            value = plain_scalar(event.value, self._is_text(key)) if event.implicit[0] else event.value
+        if event.anchor is not None:
+            self._anchors[event.anchor] = value, self._size - before
+        return value
+
+    def _list(self, key: str, depth: int) -> list[Any]:
+        values = []
+        while not isinstance(event := next(self._events), SequenceEndEvent):
+            values.append(self._value(event, key, depth + 1))
+        return values
+
+    def _mapping(self, key: str, depth: int) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        lines: dict[str, int] = {}
+        while not isinstance(event := next(self._events), MappingEndEvent):
+            if not isinstance(event, ScalarEvent):
+                raise _refused(event, "a key is a list, a mapping or an alias; expected a name")
+            self._check_tag(event)
+            self._count(event, len(event.value))
+            name = event.value
+            if name == "<<" and event.implicit[0]:
+                raise _refused(event, "a merge key (<<) is not read; write its keys out")
+            inner = f"{key}.{name}" if key else name
+            if name in values:
+                raise _refused(
+                    event, f'"{shown(inner)}" stands there twice, first in line {lines[name]}; keep one of them'
+                )
+            lines[name] = _line(event)
+            values[name] = self._value(next(self._events), inner, depth + 1)
+        return values
+
+    def _count(self, event: Event, size: int) -> None:
+        self._size += size
+        if self._size > MOST_BYTES:
+            raise _refused(event, f"stands for more than {MOST_BYTES >> 20} MiB with its aliases written out")
+
+    def _check_tag(self, event: Any) -> None:
+        if event.tag is not None:
+            raise _refused(
+                event, f"the tag {shown(event.tag, 60)} is not read; write the value alone, a text in quotes"
+            )
+
+
+def plain_scalar(text: str, as_text: bool = False) -> Any:
+    """Return what a scalar without quotes stands for: None, a bool, a number or a text; with `as_text` None or a text.
+
+    A number is decimal (``1_000``, ``1e-3``), ``0x`` or ``0o``; ``010`` and one of more than 40 characters are texts.
+    """
+    if text.lower() in NULLS:
+        return None
+    if as_text:
+        return text
+    if text.lower() in WORDS:
+        return WORDS[text.lower()]
+    if len(text) <= LONGEST_NUMBER and NUMBER.fullmatch(text):
+        with contextlib.suppress(ValueError):
+            return int(text, 0)
+        with contextlib.suppress(ValueError):
+            return float(text)
+    return text
+
+
+def _line(event: Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 0
+
+
+def _refused(event: Event, message: str) -> NotPlainYamlError:
+    return NotPlainYamlError(message, _line(event))
