@@ -162,7 +162,7 @@ def _follow(process: subprocess.Popen[bytes], row: Row, first: int) -> int:
         ) or time.monotonic() - began > limit:
             process.kill()
             process.wait()
-            _count(row, max(running, first), "hang")
+            _count(row, max(running, first), "hang" if running >= 0 else "crash: no case was begun")
             return max(running, first) + 1
     code = process.wait()
     if done:

@@ -262,11 +262,19 @@ def header(size, kind, name=b"x"):
 @pytest.mark.parametrize(
     "content",
     [
-        *(header(1 << 20, kind) + b"9" * (1 << 20) for kind in (b"x", b"g", b"L", b"K")),
+        *(header(size, kind) + b"9" * size for size in (1 << 13, 1 << 20) for kind in (b"x", b"g", b"L", b"K")),
         *(header(size, b"0") for size in (1 << 30, 1 << 62, 1 << 80)),
         b"".join(header(0, b"0", b"m%d" % number) for number in range(200)),
+        (header(512, b"x") + b"9" * 512) * 2000,
     ],
-    ids=["pax", "global-pax", "long-name", "long-link", "large", "huge", "larger-than-a-number", "many"],
+    ids=[
+        *(f"{kind}-{size}" for size in (8, 1024) for kind in ("pax", "global-pax", "long-name", "long-link")),
+        "large",
+        "huge",
+        "larger-than-a-number",
+        "many",
+        "row-of-headers",
+    ],
 )
 def test_a_bomb_of_an_archive_is_one_line_and_little_memory(tmp_path, content):
     path = tmp_path / "cifar-10-python.tar.gz"

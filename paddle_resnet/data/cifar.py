@@ -23,8 +23,11 @@ LARGEST_MEMBER_BYTES = 160 << 20
 """CIFAR-100's training images take 155 MB."""
 LARGEST_ARCHIVE_BYTES = 256 << 20
 """Unpacked, either takes 186 MB. A bomb is longer, whether in a member, a header or in millions of members."""
-LARGEST_HEADER_BYTES = 1 << 16
+LARGEST_HEADER_BYTES = 1 << 12
+"""Of a long name or a PAX header, in which tarfile searches in quadratic time."""
 MOST_MEMBERS = 100
+MOST_HEADERS = 50
+"""Long names and PAX headers; tarfile follows a row of them by recursion."""
 
 
 @dataclass(frozen=True)
@@ -178,8 +181,11 @@ class _Member(tarfile.TarInfo):
     """A member whose own headers (long names, PAX) are short: tarfile reads them whole into memory."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        if not self.isreg() and not 0 <= self.size <= LARGEST_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
+        if not self.isreg() and not self.isdir():
+            file = cast(_Bounded, archive.fileobj)
+            file.headers += 1
+            if file.headers > MOST_HEADERS or not 0 <= self.size <= LARGEST_HEADER_BYTES:
+                raise tarfile.ReadError(f"header {file.headers} of a name or attributes, of {self.size:,} bytes")
         return super()._proc_member(archive)  # type: ignore[misc]
 
 
@@ -188,6 +194,7 @@ class _Bounded:
 
     def __init__(self, file: gzip.GzipFile) -> None:
         self._file = file
+        self.headers = 0
         self.tell = file.tell
 
     def seek(self, place: int, whence: int = 0) -> int:
