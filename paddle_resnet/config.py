@@ -369,6 +369,8 @@ def _apply_override(values: dict[str, Any], override: str) -> str:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UsageError(f"-o {shown(override)}: expected key=value, for example -o train.epochs=3")
+    if not override.isascii() and override.encode(errors="ignore").decode() != override:
+        raise UsageError(f"-o {shown(override)}: is not UTF-8 text, which a run's config.yaml is written in")
     try:
         value = parse_yaml(text, _is_text, key)
     except NotPlainYamlError:

@@ -280,3 +280,8 @@ def test_only_a_regular_file_is_read(tmp_path):
     assert "no regular file" in refused(tmp_path / "fifo")
     assert "no regular file" in refused(Path("/dev/zero"))
     assert "folder" in refused(tmp_path)
+
+
+def test_an_override_that_is_not_utf8_is_one_line():
+    with pytest.raises(UsageError, match="not UTF-8 text"):
+        Config.from_values({}, ["data.root=~/\udcff"])

@@ -2,13 +2,14 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_resnet.data import decode_image
+from paddle_resnet.data import decode, decode_image
 from paddle_resnet.errors import UsageError
 
 
@@ -269,3 +270,32 @@ def test_a_format_that_runs_programs_is_refused_whatever_its_name_is(tmp_path):
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
     with pytest.raises(UsageError, match=r"a\.jpg: cannot be read as a picture \(none of JPEG,"):
         decode_image(path, 8, 8)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "RGBA", "LA", "P"])
+def test_large_pictures_are_converted_band_by_band_to_the_same_pixels(monkeypatch, mode):
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 20, 4), np.uint8)
+    if mode in ("I;16", "I"):
+        levels = np.random.default_rng(0).integers(0, 65_536, (37, 20))
+        image = Image.fromarray(levels.astype(np.uint16 if mode == "I;16" else np.int32))
+    else:
+        image = Image.fromarray(pixels).convert(mode)
+    file = io.BytesIO()
+    image.save(file, "TIFF" if mode == "I" else "PNG", **({"transparency": 3} if mode == "P" else {}))
+    whole = decode_image(file.getvalue(), 20, 20)
+    for band in (20, 119, 1):
+        monkeypatch.setattr(decode, "BAND_PIXELS", band)
+        np.testing.assert_array_equal(decode_image(file.getvalue(), 20, 20), whole)
+
+
+def test_a_picture_of_16_bits_takes_no_more_than_its_pixels_twice():
+    """A case of the fuzzer: 58 million such pixels took 900 MB."""
+    image = Image.new("I;16", (2000, 2000))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    tracemalloc.start()
+    try:
+        decode_image(file.getvalue(), 20, 20)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000  # numpy's arrays; 32 MB for one of float64
+    finally:
+        tracemalloc.stop()

@@ -19,6 +19,7 @@ _WANTED = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "JPEG2000", "ICO"
 FORMATS = tuple(kind for kind in _WANTED if kind in Image.OPEN)
 """By a file's content, whatever its name is: of the others that Pillow knows, EPS runs programs."""
 MAX_PIXELS = 64_000_000
+BAND_PIXELS = 1 << 20
 DRAFT_MARGIN = 3
 """How many times `resize` a JPEG's shorter side keeps when it is shrunk while it is decoded."""
 SIXTEEN_BITS = 65_535
@@ -113,19 +114,30 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "RGB" and not image.has_transparency_data:
         image.load()
         return image
-    if image.mode in SIXTEEN_BIT_MODES:
+    if image.mode == "F":
+        raise _unknown_range(name, "floating-point")
+    if image.mode not in SIXTEEN_BIT_MODES and not image.has_transparency_data:
+        return image.convert("RGB")
+    # Band by band: copies of the largest pictures would take a gigabyte.
+    picture = Image.new("RGB", image.size)
+    rows = max(1, BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(image.height, top + rows)))
+        picture.paste(_band_to_rgb(band, name), (0, top))
+    return picture
+
+
+def _band_to_rgb(band: Image.Image, name: str) -> Image.Image:
+    """Convert pixels of 16 bits, or with transparency."""
+    if band.mode in SIXTEEN_BIT_MODES:
         # Pillow's own conversion cuts everything above 255 off: nearly all of a 16-bit picture would be white.
-        levels = np.asarray(image)
+        levels = np.asarray(band)
         if levels.min() < 0 or levels.max() > SIXTEEN_BITS:
             raise _unknown_range(name, "32-bit")
         return Image.fromarray(np.rint(levels / (SIXTEEN_BITS / 255)).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        raise _unknown_range(name, "floating-point")
-    if image.has_transparency_data:
-        picture = image.convert("RGBA")
-        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, picture).convert("RGB")
-    return image.convert("RGB")
+    picture = band.convert("RGBA")
+    white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, picture).convert("RGB")
 
 
 def resized_centre(image: Image.Image, resize: int, image_size: int) -> Image.Image:

@@ -36,7 +36,7 @@ class Group(BaseModel):
 class ModelFile(Group):
     """A file beside `inference.yml`: its plain name, and its SHA-256 to tell damaged copies."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
     @classmethod
