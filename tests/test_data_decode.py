@@ -1,7 +1,11 @@
 """From a picture file to pixels, against Pillow and paddle.vision's transforms."""
 
 import io
+import os
+import socket
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
 
@@ -9,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_resnet.data import decode, decode_image
+from paddle_resnet.data import decode, decode_image, picture_file
+from paddle_resnet.data.picture_file import scan_count, without_metadata
 from paddle_resnet.errors import UsageError
 
 
@@ -299,3 +304,205 @@ def test_a_picture_of_16_bits_takes_no_more_than_its_pixels_twice():
         assert tracemalloc.get_traced_memory()[1] < 20_000_000  # numpy's arrays; 32 MB for one of float64
     finally:
         tracemalloc.stop()
+
+
+def segment(marker, body):
+    return bytes((0xFF, marker)) + struct.pack(">H", len(body) + 2) + body
+
+
+def chunk(kind, body, damage=0):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body) ^ damage)
+
+
+TIFF = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+"""Orientation 6, and nothing else."""
+DAMAGED_EXIF = [
+    b"",
+    b"garbagegarbage",
+    TIFF[:12],
+    b"Exif\0\0Exif\0\0Exif\0\0" + TIFF,
+    b"MM\0*\xff\xff\xff\xff",
+    TIFF[:8] + b"\xff" * 60,
+]
+LONG_TEXT = zlib.compress(bytes(2 << 20))
+
+
+def behind_header(content, file_format, parts):
+    """A JPEG (behind JFIF's segment) or a PNG (behind IHDR) with more in it."""
+    place = 20 if file_format == "JPEG" else 33
+    return content[:place] + parts + content[place:]
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("exif", DAMAGED_EXIF, ids=range(len(DAMAGED_EXIF)))
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("density", [{}, {"dpi": (72, 72)}])
+def test_a_picture_with_a_damaged_exif_block_is_taken_as_it_lies(exif, file_format, density):
+    content = encoded(Image.fromarray(smooth(24, 32)), format=file_format, **({} if file_format == "WEBP" else density))
+    if file_format == "WEBP":
+        damaged = encoded(Image.fromarray(smooth(24, 32)), format=file_format, exif=b"Exif\0\0" + exif)
+    else:
+        part = segment(0xE1, b"Exif\0\0" + exif) if file_format == "JPEG" else chunk(b"eXIf", exif)
+        damaged = behind_header(content, file_format, part)
+    np.testing.assert_array_equal(decode_image(damaged, 24, 24), decode_image(content, 24, 24))
+
+
+JPEG_METADATA = {
+    "comments": segment(0xFE, b"c" * 65_000) * 20,
+    "a colour profile without its number": segment(0xE2, b"ICC_PROFILE\0"),
+    "half a Photoshop block": segment(0xED, b"Photoshop 3.0\0" + b"8BIM\x04\x04"),
+    "a damaged index of pictures": segment(0xE2, b"MPF\0II*\0\xff\xff\0\0"),
+    "short headers": segment(0xE0, b"JFIF") + segment(0xEE, b"Adobe"),
+    "many EXIF blocks": segment(0xE1, b"Exif\0\0" + bytes(65_000)) * 20,
+}
+PNG_METADATA = {
+    "a long zTXt": chunk(b"zTXt", b"key\0\0" + LONG_TEXT),
+    "a long iTXt": chunk(b"iTXt", b"XML:com.adobe.xmp\0\x01\0\0\0" + LONG_TEXT),
+    "a long profile in text": chunk(b"zTXt", b"Raw profile type exif\0\0" + LONG_TEXT),
+    "many texts": chunk(b"tEXt", b"key\0" + b"t" * 1_000_000) * 66,
+    "a long colour profile": chunk(b"iCCP", b"name\0\0" + LONG_TEXT),
+    "a wrong checksum": chunk(b"eXIf", TIFF, damage=1) + chunk(b"tIME", bytes(7), damage=1),
+    "short chunks": b"".join(chunk(kind, b"") for kind in (b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"acTL", b"fcTL")),
+    "a text called transparency": chunk(b"tEXt", b"transparency\0yes"),
+}
+
+
+@pytest.mark.parametrize(
+    ("file_format", "parts"),
+    [("JPEG", parts) for parts in JPEG_METADATA.values()] + [("PNG", parts) for parts in PNG_METADATA.values()],
+    ids=[*JPEG_METADATA, *PNG_METADATA],
+)
+def test_what_is_no_part_of_the_picture_does_not_make_it_unreadable(file_format, parts):
+    content = encoded(Image.fromarray(smooth(24, 24)), format=file_format)
+    damaged = behind_header(content, file_format, parts)
+    np.testing.assert_array_equal(decode_image(damaged, 24, 24), decode_image(content, 24, 24))
+
+
+@pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_what_is_left_of_a_jpeg_has_the_same_pixels(mode, subsampling):
+    """Adobe's segment and JFIF's tell which colours they are."""
+    picture = Image.fromarray(smooth(40, 40)).convert(mode)
+    content = encoded(
+        picture, format="JPEG", subsampling=subsampling, progressive=True, comment=b"x", icc_profile=b"p" * 99
+    )
+    plain = without_metadata(content)
+    assert len(plain) < len(content)
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(io.BytesIO(plain))), np.asarray(Image.open(io.BytesIO(content)))
+    )
+
+
+@pytest.mark.parametrize(
+    ("file_format", "part"),
+    [
+        ("JPEG", segment(0xE1, b"Exif\0\0" + TIFF)),
+        ("JPEG", segment(0xE1, b'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="6"/>')),
+        ("PNG", chunk(b"eXIf", TIFF)),
+        ("PNG", chunk(b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="6"/>')),
+        (
+            "PNG",
+            chunk(
+                b"zTXt",
+                b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n%8d\n" % len(TIFF) + TIFF.hex().encode()),
+            ),
+        ),
+    ],
+)
+def test_what_turns_a_picture_stays(file_format, part):
+    content = encoded(Image.fromarray(smooth(24, 24)), format=file_format)
+    found = decode_image(behind_header(content, file_format, part), 24, 24)
+    np.testing.assert_array_equal(found, np.rot90(decode_image(content, 24, 24), -1))
+
+
+@pytest.mark.skipif("AVIF" not in Image.OPEN, reason="this Pillow cannot read AVIF")
+def test_an_avif_with_a_damaged_exif_block():
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    content = encoded(Image.fromarray(smooth(24, 24)), format="AVIF", exif=exif)
+    place = content.index(exif.tobytes()[6:])
+    damaged = content[:place] + b"garbage!" + content[place + 8 :]
+    np.testing.assert_array_equal(decode_image(damaged, 24, 24), decode_image(content, 24, 24))
+
+
+def test_pillows_warnings_are_not_shown():
+    """In an interpreter of its own: here pytest rules over warnings."""
+    content = encoded(Image.fromarray(smooth(8, 8)), format="WEBP", exif=b"Exif\0\0" + TIFF[:12])
+    program = f"from paddle_resnet.data.decode import decode_image; decode_image({content!r}, 8, 8)"
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert shown.stderr == ""
+
+
+def with_scans(content, count):
+    """A progressive JPEG whose last scan stands there `count` times more."""
+    place = content.rindex(b"\xff\xda")
+    return content[:-2] + content[place:-2] * count + content[-2:]
+
+
+def test_the_scans_of_a_jpeg_are_counted_as_the_decoder_finds_them():
+    content = encoded(Image.fromarray(smooth(32, 32)), format="JPEG", progressive=True)
+    assert scan_count(content) == content.count(b"\xff\xda") == 10
+    assert scan_count(with_scans(content, 7)) == 17
+    assert scan_count(content + content) == 10  # what lies behind the end, as with phones' moving pictures
+    assert scan_count(behind_header(content, "JPEG", segment(0xFE, b"\xff\xd9" + content[-400:-2]))) == 10
+    place = content.rindex(b"\xff\xda")
+    hidden = content[:place] + segment(0xFE, b"\xff\xd9") + content[place:]
+    assert scan_count(hidden) == 10
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_decoding():
+    content = with_scans(encoded(Image.new("L", (4000, 4000)), format="JPEG", progressive=True), 60)
+    with pytest.raises(UsageError, match=r"slow\.jpg: .*4000 x 4000 pixels in 66 scans, which would take very long"):
+        decode_image(content, 8, 8, name="slow.jpg")
+    many = encoded(Image.new("L", (8, 8)), format="JPEG", comment=b"x")
+    with pytest.raises(UsageError, match="more than 100,000 segments"):
+        decode_image(many[:2] + segment(0xFE, b"") * 100_001 + many[2:], 8, 8)
+
+
+def make_pipe(path):
+    os.mkfifo(path)
+
+
+def make_socket(path):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+def make_endless_link(path):
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [(make_pipe, "a named pipe"), (make_socket, "a socket"), (make_endless_link, "a device"), (os.mkdir, "a folder")],
+)
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path, monkeypatch, make, kind):
+    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    path = tmp_path / "x.jpg"
+    make(path.relative_to(tmp_path))
+    with pytest.raises(UsageError, match=rf"x\.jpg: is {kind}, not a regular file; remove or replace it"):
+        decode_image(path, 8, 8)
+
+
+def test_a_pipe_that_takes_the_place_of_a_checked_file_is_refused_too(tmp_path, monkeypatch):
+    sound, pipe = tmp_path / "sound.png", tmp_path / "x.png"
+    Image.new("L", (8, 8)).save(sound)
+    os.mkfifo(pipe)
+    status = sound.stat()
+    monkeypatch.setattr(picture_file.Path, "stat", lambda path: status)
+    with pytest.raises(UsageError, match="a named pipe"):
+        decode_image(pipe, 8, 8)
+
+
+def test_a_huge_file_is_not_read(tmp_path):
+    path = tmp_path / "huge.jpg"
+    path.write_bytes(b"\xff\xd8\xff")
+    os.truncate(path, 10_000_000_000)
+    with pytest.raises(UsageError, match=r"huge\.jpg: 10,000 MB, more than the 512 MB"):
+        decode_image(path, 8, 8)
+
+
+def test_an_empty_file_is_called_so(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(UsageError, match="an empty file"):
+        decode_image(tmp_path / "a.jpg", 8, 8)

@@ -7,8 +7,9 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
+from paddle_resnet.data.picture_file import read_file, scan_count, without_metadata
 from paddle_resnet.data.splits import Pixels
 from paddle_resnet.errors import UsageError
 
@@ -20,21 +21,34 @@ FORMATS = tuple(kind for kind in _WANTED if kind in Image.OPEN)
 """By a file's content, whatever its name is: of the others that Pillow knows, EPS runs programs."""
 MAX_PIXELS = 64_000_000
 BAND_PIXELS = 1 << 20
+MOST_PASSES = 16
+"""Over the largest picture, or as many pixels in all: a JPEG's scans. Progressive encoders make about 10."""
 DRAFT_MARGIN = 3
 """How many times `resize` a JPEG's shorter side keeps when it is shrunk while it is decoded."""
 SIXTEEN_BITS = 65_535
 SIXTEEN_BIT_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 
-# Ours is the stricter limit, and an error; Pillow's warning would be a second line about the same.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes EXIF's orientation."""
+
+# What matters becomes an error here: Pillow's warnings would stand among a program's lines, without the file's name.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def decode_image(source: Source, resize: int, image_size: int, name: str | None = None) -> Pixels:
     """Decode a picture, bring its shorter side to `resize`, and cut out the square centre of `image_size`.
 
-    Rotated as its EXIF data say; transparency becomes white; 16 bits are scaled to 8; of an animation the first
-    frame. Resized with Pillow's bilinear filter, which averages when shrinking (antialias) and interpolates when
-    enlarging. Only the pixels that the centre needs are resized, so a very long picture costs no more
+    Rotated as its EXIF data say, where they can be understood; transparency becomes white; 16 bits are scaled to 8; of
+    an animation the first frame. Resized with Pillow's bilinear filter, which averages when shrinking (antialias) and
+    interpolates when enlarging. Only the pixels that the centre needs are resized, so a very long picture costs no more
     than a square one. A JPEG of at least six times `resize` is shrunk to a half, a quarter or an eighth while it is
     decoded, but never below three times `resize`: half the work or less, and about one level of 255 from the same
     picture decoded whole (mean over a photograph's pixels).
@@ -49,12 +63,12 @@ def decode_image(source: Source, resize: int, image_size: int, name: str | None 
         uint8 RGB, ``[image_size, image_size, 3]``.
 
     Raises:
-        UsageError: not a readable picture, more than 64 million pixels, or pixels whose range is not known.
+        UsageError: not a readable picture, no regular file, more than 64 million pixels, a JPEG of very many scans, or
+            pixels whose range is not known.
     """
     name = name or (str(source) if isinstance(source, (str, Path)) else "the picture given as bytes or pixels")
     try:
         with _open(source, name) as image:
-            _check_size(image, name)
             return decode_opened(image, resize, image_size, name)
     except UsageError:
         raise
@@ -70,7 +84,10 @@ def decode_opened(image: Image.Image, resize: int, image_size: int, name: str) -
         UsageError: pixels whose range is not known.
     """
     image.draft(None, (DRAFT_MARGIN * resize, DRAFT_MARGIN * resize))
-    ImageOps.exif_transpose(image, in_place=True)
+    image.load()
+    turn = TURNS.get(_orientation(image))
+    if turn is not None:
+        image = image.transpose(turn)
     return np.asarray(resized_centre(_to_rgb(image, name), resize, image_size))
 
 
@@ -90,7 +107,9 @@ def centre_offset(size: int, crop: int) -> int:
 
 def _open(source: Source, name: str) -> Image.Image:
     if isinstance(source, Image.Image):
-        return source.copy()
+        image = source.copy()
+        _check_size(image, name)
+        return image
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or not (source.ndim == 2 or (source.ndim == 3 and source.shape[2] in (3, 4))):
             raise UsageError(
@@ -98,7 +117,23 @@ def _open(source: Source, name: str) -> Image.Image:
                 f"found {source.dtype} of shape {list(source.shape)}"
             )
         return Image.fromarray(source)
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=FORMATS)
+    data = source if isinstance(source, bytes) else read_file(Path(source))
+    if not data:
+        raise ValueError("an empty file")
+    image = Image.open(io.BytesIO(without_metadata(data)), formats=FORMATS)
+    _check_size(image, name)
+    scans = scan_count(data)
+    if image.width * image.height * scans > MOST_PASSES * MAX_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} pixels in {scans} scans, which would take very long")
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's number from 1 to 8; 1, as it lies, where the data cannot be understood."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # Pillow raises almost anything on damaged data
+        return 1
 
 
 def _check_size(image: Image.Image, name: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from paddle_resnet.data.decode import check_picture, decode_image
+from paddle_resnet.data.picture_file import read_file
 from paddle_resnet.data.splits import Indices, Pixels, Split
 from paddle_resnet.errors import UsageError
 
@@ -91,7 +92,7 @@ class FolderSplit(Split):
 
     def checksum(self, indices: Sequence[int] | Indices) -> int:
         """Of the files themselves: decoders differ by a level here and there."""
-        return functools.reduce(lambda crc, path: zlib.crc32(path.read_bytes(), crc), self.files(indices), 0)
+        return functools.reduce(lambda crc, path: zlib.crc32(read_file(path), crc), self.files(indices), 0)
 
     def names(self, indices: Sequence[int] | Indices) -> list[str]:
         """The files, relative to the root: ``train/cat/0001.jpg``."""

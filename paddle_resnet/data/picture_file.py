@@ -1,0 +1,160 @@
+"""A picture's file before it is decoded: read within bounds, and without what is no part of the picture."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import PngImagePlugin
+
+from paddle_resnet.errors import UsageError
+
+MAX_BYTES = 512_000_000
+"""Of a file: 64 million pixels of four 16-bit channels, without compression."""
+MOST_PARTS = 100_000
+"""Segments of a JPEG, chunks of a PNG: more are only made to keep the reader busy."""
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_WITH_METADATA = re.compile(rb"\xff[\xe0-\xef\xfe]")
+_AVIF_EXIF = re.compile(rb"(infe\x02.{7})Exif", re.DOTALL)
+_ORIENTATION_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
+
+
+def read_file(path: Path) -> bytes:
+    """Read a regular file; what else bears a picture's name is never waited for.
+
+    Raises:
+        UsageError: it is a folder, a pipe, a socket or a device, or larger than any picture that is decoded.
+        OSError: it cannot be read.
+    """
+    _check_file(path, path.stat())  # before it is opened, which may act on a device or on who writes a pipe
+    # Another file may lie there by now: opening does not wait for a pipe's other end either.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        _check_file(path, status)
+        return file.read(status.st_size) or b""
+
+
+def without_metadata(data: bytes) -> bytes:
+    """Leave out of a picture's file what its pixels do not need: texts, colour profiles, thumbnails, private parts.
+
+    A decoder refuses the whole file where one of them is damaged or long. What turns a picture upright (EXIF, XMP)
+    stays, once. Of formats other than JPEG, PNG and AVIF, and of files that are no pictures, `data` itself.
+    """
+    if data.startswith(JPEG):
+        return _plain_jpeg(data) if _WITH_METADATA.search(data) else data
+    if data.startswith(PNG):
+        return _plain_png(data)
+    if data[4:8] == b"ftyp":  # AVIF has properties of its own for the orientation
+        return _AVIF_EXIF.sub(rb"\1none", data)
+    return data
+
+
+def scan_count(data: bytes) -> int:
+    """How many times the decoder goes over the pixels of a JPEG; 1 for other files.
+
+    Raises:
+        ValueError: it has very many segments.
+    """
+    if not data.startswith(JPEG) or data.count(b"\xff\xda") < 2:
+        return 1
+    return sum(marker == START_OF_SCAN for marker, _, _ in _segments(data))
+
+
+def _check_file(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        raise UsageError(f"{path}: is {kind}, not a regular file; remove or replace it")
+    if status.st_size > MAX_BYTES:
+        raise UsageError(
+            f"{path}: {status.st_size / 1e6:,.0f} MB, more than the {MAX_BYTES // 1_000_000} MB of the largest picture "
+            "that is decoded; remove or replace it"
+        )
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of a JPEG's segments, up to its end; pixels and stray bytes between them are passed over.
+
+    libjpeg's rules: a segment inside another one (a thumbnail) does not count, nor what lies behind the end.
+    """
+    position = len(JPEG) - 1
+    for _ in range(MOST_PARTS):
+        found = _MARKER.search(data, position)
+        if found is None or data[found.start() + 1] == END_OF_IMAGE:
+            return
+        marker, position = data[found.start() + 1], found.end()
+        if marker >= 0xC0 and marker != JPEG[1]:  # the others have no length
+            position += max(2, int.from_bytes(data[position : position + 2], "big"))
+        yield marker, found.start(), position
+    raise ValueError(f"more than {MOST_PARTS:,} segments")
+
+
+def _plain_jpeg(data: bytes) -> bytes:
+    kept = [data[:2]]
+    seen: set[bytes] = set()
+    for marker, start, end in _segments(data):
+        if marker == START_OF_SCAN:
+            return b"".join([*kept, data[start:]])
+        if marker == 0xFE or 0xE0 <= marker <= 0xEF:
+            purpose = _purpose(marker, data[start + 4 : min(end, start + 64)])
+            if purpose is None or purpose in seen:
+                continue
+            seen.add(purpose)
+        kept.append(data[start:end])
+    return data  # without a scan it is no picture
+
+
+def _purpose(marker: int, body: bytes) -> bytes | None:
+    """What an application's segment tells of the pixels: their colours or their orientation."""
+    if marker == 0xE1:
+        return next((key for key in (b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0") if body.startswith(key)), None)
+    if (marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 14) or (
+        marker == 0xEE and body.startswith(b"Adobe") and len(body) >= 12
+    ):
+        return body[:5]
+    return None
+
+
+def _plain_png(data: bytes) -> bytes:
+    kept = [PNG]
+    seen: set[bytes] = set()
+    position = len(PNG)
+    for _ in range(MOST_PARTS):
+        length = int.from_bytes(data[position : position + 4], "big")
+        kind, start, end = data[position + 4 : position + 8], position, position + 12 + length
+        if len(kind) < 4 or end > len(data):  # cut short
+            return b"".join([*kept, data[start:]])
+        position = end
+        critical = not kind[0] & 0x20 or kind == b"tRNS"
+        if critical or (kind not in seen and _turns(kind, data[start + 8 : end - 4], data[end - 4 : end])):
+            kept.append(data[start:end])
+            if not critical:
+                seen.add(kind)
+        if kind == b"IEND":
+            return b"".join(kept)
+    raise ValueError(f"more than {MOST_PARTS:,} chunks")
+
+
+def _turns(kind: bytes, body: bytes, checksum: bytes) -> bool:
+    """Whether an undamaged chunk may say how a picture is turned."""
+    if kind != b"eXIf" and not (kind in (b"tEXt", b"zTXt", b"iTXt") and body.startswith(_ORIENTATION_TEXTS)):
+        return False
+    try:
+        PngImagePlugin.PngStream(io.BytesIO(body)).call(kind, 0, len(body))
+    except Exception:  # a long text, for one
+        return False
+    return zlib.crc32(kind + body) == int.from_bytes(checksum, "big")
