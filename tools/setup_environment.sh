@@ -174,6 +174,7 @@ prepare_environment() {
     stamp_file=$stamp_file-$(basename "$file" .txt)
   done
   if is_paddle2 "$paddle"; then files+=("$PROJECT/requirements/paddle2.txt"); fi
+  if [ -n "${LOCKED:-}" ]; then files=("$(lock_file "$paddle")"); fi
   stamp="$paddle, Python $(python_version "$folder/bin/python"), $(cat "${files[@]}")"
   if [ -f "$stamp_file" ] && [ "$(cat "$stamp_file")" = "$stamp" ] && [ "$(installed_paddle "$folder")" = "$paddle" ]; then
     say "$folder is ready: $paddle"
@@ -183,6 +184,9 @@ prepare_environment() {
   install_with_pip "$folder" "$paddle" "${files[@]}"
   printf '%s\n' "$stamp" >"$stamp_file" || stop 1 "$stamp_file: could not be written"
 }
+
+# lock_file PADDLE: every package of the tests, with version and hashes; LOCKED=1 asks for it.
+lock_file() { if is_paddle2 "$1"; then echo "$PROJECT/requirements/locked-paddle2.txt"; else echo "$PROJECT/requirements/locked-paddle3.txt"; fi; }
 
 # install_with_pip FOLDER PADDLE FILE...
 install_with_pip() {
@@ -201,7 +205,8 @@ install_with_pip() {
     "$folder/bin/python" -m pip uninstall -y "${installed%%==*}" >&2 || stop 1 "pip could not remove $installed from $folder"
   fi
   say "installing $paddle and what else is missing into $folder (minutes the first time)"
-  "$folder/bin/python" -m pip install "${options[@]}" "$paddle" >&2 || stop 1 "$(why_pip_failed "$log" "$paddle")"
+  if [ -n "${LOCKED:-}" ]; then options+=(--require-hashes); else options+=("$paddle"); fi
+  "$folder/bin/python" -m pip install "${options[@]}" >&2 || stop 1 "$(why_pip_failed "$log" "$paddle")"
   rm -f "$log"
 }
 
