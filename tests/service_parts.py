@@ -19,7 +19,7 @@ from PIL import Image
 from paddle_resnet.data import decode_image
 from paddle_resnet.data.decode import decode_opened
 from paddle_resnet.deploy import Predictor
-from paddle_resnet.service import Settings, app, pictures, serving
+from paddle_resnet.service import Settings, app, network, pictures, serving
 
 CLASSES = ("red", "green", "blue")
 SIZE = 8
@@ -58,31 +58,27 @@ class ColourNetwork:
     """Stands for the network's processes: decodes as they do, and asks the predictor, in a thread."""
 
     def __init__(self, predictor, max_pixels):
-        self.alive = True
+        self.alive = self.whole = True
+        self.live = 1
         self._predictor = predictor
         self._max_pixels = max_pixels
 
     def wait_until_ready(self):
         pass
 
-    async def open(self):
+    async def open(self, changed, restarted):
         pass
 
-    async def answer(self, encoded):
-        return await asyncio.to_thread(self._answer, encoded)
+    async def answer(self, encoded, costly=False):
+        return await asyncio.to_thread(self._answer, encoded, costly)
 
     async def close(self):
         pass
 
-    def _answer(self, encoded):
+    def _answer(self, encoded, costly):
         to_pixels = functools.partial(decode_opened, resize=SIZE, image_size=SIZE, name="a picture")
-        results = [pictures.decode(data, self._max_pixels, to_pixels) for data in encoded]
-        readable = [place for place, result in enumerate(results) if not isinstance(result, pictures.Verdict)]
-        if readable:
-            scores = self._predictor.scores(np.stack([results[place] for place in readable]))
-            for place, row in zip(readable, scores, strict=True):
-                results[place] = row
-        return results
+        options = {"max_pixels": self._max_pixels, "to_pixels": to_pixels, "seconds": 60, "light": not costly}
+        return network.compute(encoded, functools.partial(pictures.decode, **options), self._predictor.scores)
 
 
 def shares(batch):
@@ -125,6 +121,7 @@ def running(monkeypatch, folder, **settings):
         return made[-1]
 
     monkeypatch.setattr(app.predictors, "load", lambda settings: make(settings.model))
+    monkeypatch.setattr(app.predictors, "pin", lambda settings, predictor: settings)
     monkeypatch.setattr(app, "Network", lambda settings, *sizes: ColourNetwork(made[0], settings.max_pixels))
     with serve_in_thread(Settings(model=folder, **{"max_wait": 0.001, **settings})) as (port, application, lines):
         try:

@@ -83,9 +83,9 @@ class ServiceProcess:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return np.array([_processor_seconds(pid), sum(map(_processor_seconds, children))])
 
-    def end(self, timeout: float = 60) -> int:
-        """SIGTERM; return the exit status."""
-        self.process.send_signal(signal.SIGTERM)
+    def end(self, timeout: float = 60, number: int = signal.SIGTERM) -> int:
+        """Send a signal; return the exit status."""
+        self.process.send_signal(number)
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:

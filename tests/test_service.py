@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import logging
+import socket
 import struct
 import time
 import zlib
@@ -23,9 +24,9 @@ import httpx
 from service_parts import CLASSES, FORM, SIZE, form, picture, running, shares
 
 from paddle_resnet.data.decode import decode_opened
-from paddle_resnet.service import guard, logs
+from paddle_resnet.service import answering, guard, logs
 from paddle_resnet.service.logs import JsonFormatter
-from paddle_resnet.service.pictures import Verdict, decode
+from paddle_resnet.service.pictures import START_OF_SCAN, Result, Verdict, decode
 
 MAX_BODY = 100_000
 
@@ -199,10 +200,40 @@ def test_a_jpeg_that_would_be_decoded_for_minutes_is_refused():
     scan = data[data.rindex(b"\xff\xda") : data.rindex(b"\xff\xd9")]
     repeated = data[: data.rindex(b"\xff\xd9")] + 100 * scan + b"\xff\xd9"
     to_pixels = partial(decode_opened, resize=8, image_size=8, name="a picture")
-    assert isinstance(decode(data, 10_000, to_pixels), np.ndarray)
-    assert decode(repeated, 10_000, to_pixels) is Verdict.UNREADABLE
+    limits = {"max_pixels": 10_000, "to_pixels": to_pixels, "seconds": 1e-3}
+    assert decode(data, **limits).pixels.shape == (8, 8, 3)
+    assert decode(repeated, **limits).verdict is Verdict.TOO_SLOW
     with_a_film = data + 150 * b"\xff\xda\x00\x00"  # behind the picture, as a telephone's
-    assert isinstance(decode(with_a_film, 10_000, to_pixels), np.ndarray)
+    assert decode(with_a_film, **limits).pixels.shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("components", [1, 3, 4])
+def test_scans_of_any_number_of_components_are_counted(components):
+    scan = b"\xff\xda\x00" + bytes([6 + 2 * components, components])
+    assert len(START_OF_SCAN.findall(b"\xff\xd8" + 7 * scan)) == 7
+
+
+def test_decoding_ends_when_its_time_is_over(monkeypatch):
+    """Each look at the clock takes 10 ms: a file of thousands of little blocks has many."""
+    ticks = iter(range(1_000_000))
+    monkeypatch.setattr("paddle_resnet.service.pictures.time.thread_time", lambda: 0.01 * next(ticks))
+    data = picture(kind="GIF")
+    comments = data[:13] + data[13 : data.index(b",")] + 5000 * b"!\xfe\x01a\0" + data[data.index(b",") :]
+    to_pixels = partial(decode_opened, resize=8, image_size=8, name="a picture")
+    limits = {"max_pixels": 10_000, "to_pixels": to_pixels, "seconds": 1.5}
+    assert decode(data, **limits).verdict is Verdict.READ
+    assert decode(comments, **limits).verdict is Verdict.TOO_SLOW
+    assert decode(comments, **limits, light=True) == Result(Verdict.COSTLY, seconds=1.5)
+
+
+def test_a_picture_that_takes_long_is_left_for_its_own_turn():
+    to_pixels = partial(decode_opened, resize=8, image_size=8, name="a picture")
+    limits = {"max_pixels": 10_000_000, "to_pixels": to_pixels, "seconds": 1.5}
+    large = picture(size=(2000, 2000))
+    result = decode(large, **limits, light=True)
+    assert (result.verdict, result.seconds) == (Verdict.COSTLY, pytest.approx(0.2))
+    assert decode(large, **limits).pixels.shape == (8, 8, 3)
+    assert decode(picture(size=(2000, 2000), kind="JPEG"), **limits, light=True).verdict is Verdict.READ
 
 
 def test_names_do_not_come_back(client):
@@ -289,6 +320,24 @@ def test_an_answer_that_takes_too_long_is_given_up(monkeypatch, tmp_path):
         wait_until(lambda: b"paddle_resnet_queue_images 0.0" in httpx.get(f"{service.url}/metrics").content)
         ask = partial(httpx.post, f"{service.url}/predict", content=picture(), headers=IMAGE)
         wait_until(lambda: ask().status_code == 200)
+
+
+def test_what_a_client_that_has_left_waited_for_is_dropped(monkeypatch, tmp_path):
+    monkeypatch.setattr(answering, "PRESENCE_SECONDS", 0.02)
+    with running(monkeypatch, tmp_path, max_batch=2) as service:
+        service.predictor.gate.clear()
+        body = form([picture()] * 20)
+        head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", service.port)) as connection:
+            connection.sendall(head % (FORM["Content-Type"].encode(), len(body)) + body)
+            wait_until(lambda: b"paddle_resnet_queue_images 20.0" in httpx.get(f"{service.url}/metrics").content)
+            # Reset: a connection that ends in order is perhaps only half closed, by a client that waits for its answer.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        wait_until(lambda: b"paddle_resnet_queue_images 0.0" in httpx.get(f"{service.url}/metrics").content)
+        service.predictor.gate.set()
+        assert httpx.post(f"{service.url}/predict", content=picture(), headers=IMAGE).status_code == 200
+        assert sum(service.predictor.batches) <= 5  # the two batches that were under way, and its own
+        assert b'paddle_resnet_refusals_total{code="gone"} 1.0' in httpx.get(f"{service.url}/metrics").content
 
 
 def test_a_slow_body_is_given_up(monkeypatch, tmp_path):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
 import multiprocessing
 import shutil
+import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +23,12 @@ from service_parts import serve_in_thread
 from service_soak import ServiceProcess, end_in_mid_load
 from tiny_run import SIZE, make_run
 
-from paddle_resnet.deploy import Predictor, export_run
+from paddle_resnet.deploy import Predictor, export_run, paddle_backend
+from paddle_resnet.deploy.classify import answering_processes
+from paddle_resnet.deploy.inference_config import InferenceConfig, ModelFile, read_checked
+from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.evaluation.grad_cam import enlarge, grad_cam
-from paddle_resnet.service import Settings, routes
+from paddle_resnet.service import Settings, network, predictors, routes
 from paddle_resnet.service.explain import Explainer
 
 SMALL = ("--device", "cpu", "--max-batch", "2", "--streams", "1", "--no-explain")
@@ -86,6 +91,53 @@ def test_a_process_that_dies_is_replaced(run, client):
     assert client.post("/predict", **send).status_code == 200
     (other,) = multiprocessing.active_children()
     assert other.pid != process.pid
+
+
+def test_a_replaced_model_is_loaded_by_no_process(run, tmp_path):
+    """Its classes are others: with the new files and the old list all answers would be wrong."""
+    folder = tmp_path / "inference"
+    shutil.copytree(run.inference_path, folder)
+    settings = Settings(model=folder, device="cpu", max_batch=2)
+    with predictors.load(settings) as predictor:
+        pinned = predictors.pin(settings, predictor)
+    predictors.load(pinned).close()
+    text = (folder / "inference.yml").read_text()
+    (folder / "inference.yml").write_text(text.replace("- blue", "- zebra"))
+    with pytest.raises(UsageError, match=r"inference\.yml: another model .* start again"):
+        predictors.load(pinned)
+    replacement = network.Network(pinned, SIZE, 3)
+    with pytest.raises(RunFailure, match="another model"):
+        replacement.wait_until_ready()
+    asyncio.run(replacement.close())
+    processes = answering_processes(folder, 1, 1, 1, device="cpu", digest=pinned.digest)
+    with pytest.raises(UsageError, match="another model"), processes:
+        pass
+
+
+@pytest.mark.parametrize("backend", ["paddle", "onnxruntime"])
+def test_files_that_change_while_they_are_loaded_are_refused(run, tmp_path, monkeypatch, backend):
+    folder = tmp_path / "inference"
+    shutil.copytree(run.inference_path, folder)
+    config = InferenceConfig.load(folder)
+    if backend == "onnxruntime":
+        # What is checked is what is loaded: the file is read once.
+        (folder / "model.onnx").write_bytes(b"a model")
+        file = ModelFile.of(folder / "model.onnx")
+        assert read_checked(folder, file) == b"a model"
+        (folder / "model.onnx").write_bytes(b"another")
+        with pytest.raises(UsageError, match="damaged"):
+            read_checked(folder, file)
+        return
+    load = paddle_backend._load
+
+    def load_meanwhile(*arguments):
+        loaded = load(*arguments)
+        (folder / config.files.parameters.name).write_bytes(b"another")
+        return loaded
+
+    monkeypatch.setattr(paddle_backend, "_load", load_meanwhile)
+    with pytest.raises(UsageError, match="damaged"):
+        Predictor(folder, device="cpu", backend="paddle")
 
 
 def pixels_of(url):
@@ -184,7 +236,7 @@ def test_workers_share_the_port_and_add_up_their_metrics(run):
             assert answer.status_code == 200
         text = httpx.get(f"http://127.0.0.1:{service.port}/metrics").text
     finally:
-        status = service.end()
+        status = service.end(number=signal.SIGHUP)
     assert 'paddle_resnet_requests_total{route="/predict",status="200"} 12.0' in text
     assert status == 0
     logged = service.logged()

@@ -109,11 +109,12 @@ def _predict(arguments: argparse.Namespace) -> None:
     from paddle_resnet.deploy.inference_config import InferenceConfig, find_model
 
     model = find_model(arguments.model)
-    classes = InferenceConfig.load(model).classes
+    config = InferenceConfig.load(model)
+    classes = config.classes
     pictures = _find(arguments)
     with ExitStack() as opened:
         takers, top_k = _takers(arguments, classes, opened)
-        answer = _start(arguments, model, pictures.many, top_k, opened)
+        answer = _start(arguments, model, config.digest(), pictures.many, top_k, opened)
         # On one terminal the table itself is the progress, and a bar would tear it.
         bar_hidden = not arguments.quiet and sys.stdout.isatty()
         ready = time.perf_counter()
@@ -156,8 +157,10 @@ def _find(arguments: argparse.Namespace) -> Pictures:
     return Pictures(chain(first, files), many, total)
 
 
-def _start(arguments: argparse.Namespace, model: Path, many: bool, top_k: int, opened: ExitStack) -> Answer:
-    """Load the model: into processes where there are many pictures, else into this one."""
+def _start(
+    arguments: argparse.Namespace, model: Path, digest: str, many: bool, top_k: int, opened: ExitStack
+) -> Answer:
+    """Load the model, the same in all processes: into processes where there are many pictures, else into this one."""
     from paddle_resnet.deploy import Predictor
     from paddle_resnet.deploy.classify import answering_decoded, answering_here, answering_processes
 
@@ -167,6 +170,7 @@ def _start(arguments: argparse.Namespace, model: Path, many: bool, top_k: int, o
         "precision": arguments.precision,
         "backend": arguments.backend,
         "batch_size": arguments.batch_size,
+        "digest": digest,
     }
     processes = arguments.workers or min(threads, MOST_PROCESSES)
     if many and options["device"] == "cpu":

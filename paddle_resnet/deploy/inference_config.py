@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -120,6 +121,10 @@ class InferenceConfig(Group):
     precisions: dict[Precision, dict[Backend, PrecisionFigures | None]]
     exported_at: str
 
+    def digest(self) -> str:
+        """SHA-256 over all that it says, the digests of the model's files among it: it stands for the whole model."""
+        return hashlib.sha256(self.model_dump_json().encode("utf-8")).hexdigest()
+
     def save(self, folder: Path) -> None:
         """Write `inference.yml` into `folder`."""
         write_text(
@@ -180,7 +185,27 @@ def check_files(folder: Path, *files: ModelFile) -> None:
         if not path.is_file():
             raise UsageError(f"{path}: the file is missing; {REPAIR}")
         if sha256_of(path) != file.sha256:
-            raise UsageError(f"{path}: damaged, as its SHA-256 is not the one in {FILE_NAME}; {REPAIR}")
+            raise _damaged(path)
+
+
+def read_checked(folder: Path, file: ModelFile) -> bytes:
+    """Read a whole file, of which nothing is loaded that is not checked.
+
+    Raises:
+        UsageError: it is missing or damaged.
+    """
+    path = folder / file.name
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error}); {REPAIR}") from None
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise _damaged(path)
+    return data
+
+
+def _damaged(path: Path) -> UsageError:
+    return UsageError(f"{path}: damaged, as its SHA-256 is not the one in {FILE_NAME}; {REPAIR}")
 
 
 def check_program(folder: Path, config: InferenceConfig, running_paddle: str) -> None:

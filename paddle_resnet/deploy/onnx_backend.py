@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_resnet.deploy.inference_config import InferenceConfig, ModelFile, Precision, check_files
+from paddle_resnet.deploy.inference_config import InferenceConfig, ModelFile, Precision, read_checked
 from paddle_resnet.errors import RunFailure, UsageError
 
 ERRORS_ONLY = 3
@@ -45,16 +45,14 @@ class OnnxBackend:
             raise UsageError(f"{folder}: holds no ONNX model of {precision}; export the run again with {option}")
         if not is_installed():
             raise UsageError(f"{folder / file.name}: ONNX Runtime is not installed: {INSTALL}")
-        check_files(folder, file)
+        model = read_checked(folder, file)
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = ERRORS_ONLY
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(folder / file.name), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its own types, all of them Exceptions only
             raise RunFailure(
                 f"{folder / file.name}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}"

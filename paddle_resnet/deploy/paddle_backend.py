@@ -50,7 +50,8 @@ class PaddleBackend:
         threads: int,
         tensorrt_batch: int | None = None,
     ) -> None:
-        check_files(folder, config.files.program, config.files.parameters)
+        files = config.files.program, config.files.parameters
+        check_files(folder, *files)
         check_program(folder, config, paddle.__version__)
         if precision == "bf16" and not config.files.program.name.endswith(program_suffix()):
             # Paddle 3 leaves the answer of a .pdmodel in bfloat16, which cannot be read.
@@ -62,6 +63,8 @@ class PaddleBackend:
         if tensorrt_batch is not None:
             _use_tensorrt(settings, config, precision, tensorrt_batch)
         self._first = _load(folder, config, settings)
+        # Again, as they may have been replaced meanwhile: Paddle 3 crashes on a .json program that is given as bytes.
+        check_files(folder, *files)
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._idle.put(self._first)
         self._cloning = threading.Lock()

@@ -54,6 +54,7 @@ class Predictor:
         batch_size: the most images the model is given at once; larger batches are split. A model exported with a
             batch of its own is given that many.
         backend: "paddle", "onnxruntime" or, on a GPU, "tensorrt". None: `backends.choose` says which.
+        digest: `InferenceConfig.digest` of the model that is meant, where other processes have loaded it already.
 
     Attributes:
         path: the exported folder.
@@ -61,7 +62,8 @@ class Predictor:
         device, precision, backend: what was chosen.
 
     Raises:
-        UsageError: no model there, a damaged or too new one, or a device, precision or backend that is not there.
+        UsageError: no model there, a damaged or too new one, another than `digest`'s, or a device, precision or backend
+            that is not there.
         RunFailure: the model cannot be loaded.
     """
 
@@ -74,11 +76,17 @@ class Predictor:
         batch_size: int = 32,
         *,
         backend: Backend | None = None,
+        digest: str | None = None,
     ) -> None:
         if batch_size < 1 or (threads is not None and threads < 1):
             raise UsageError(f"batch_size and threads must be at least 1, got {batch_size} and {threads}")
         self.path = find_model(model_dir)
         self.config = InferenceConfig.load(self.path)
+        if digest not in (None, self.config.digest()):
+            raise UsageError(
+                f"{self.path / FILE_NAME}: another model than the one that was loaded at the start; start again to use "
+                "it, or put the earlier one back"
+            )
         self.batch_size = self.config.input.batch or batch_size
         self.device = runtime.select_device(device)
         self.backend, self.precision = backends.choose(self.path, self.config, self.device, precision, backend)

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from starlette.requests import Request
 
-from paddle_resnet.service.batcher import Answer, Batcher, Work
+from paddle_resnet.service.batcher import CLIENTS_SHARE, Batcher, Work
+from paddle_resnet.service.body import GONE
+from paddle_resnet.service.fair_queue import ClientBudgets
 from paddle_resnet.service.metrics import Metrics
+from paddle_resnet.service.network import Network
 from paddle_resnet.service.pictures import is_one_picture, split_body
+from paddle_resnet.service.refusal import Refusal
 from paddle_resnet.service.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,24 +27,29 @@ if TYPE_CHECKING:
 
 SPLITTERS = 2
 """Threads that take forms and JSON apart: a large or hostile one may take them long."""
+PRESENCE_SECONDS = 0.5
+"""After which it is watched whether a client is still there: to watch each would cost more than most requests do."""
 
 
 class Answering:
-    """The way of a request's pictures; one for a process. `answer` decodes and computes, `predictor` ranks."""
+    """The way of a request's pictures; one for a process. `network` decodes and computes, `predictor` ranks."""
 
-    def __init__(self, predictor: Predictor, answer: Answer, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, predictor: Predictor, network: Network, settings: Settings, metrics: Metrics) -> None:
         self.predictor = predictor
         self._settings = settings
         self._splitters = ThreadPoolExecutor(SPLITTERS, thread_name_prefix="split")
         self.queue = Batcher(
-            answer,
+            network.answer,
             max_batch=settings.max_batch,
             max_wait=settings.max_wait,
             capacity=settings.queue,
-            streams=settings.streams,
+            streams=lambda: network.live,
+            request_seconds=settings.request_seconds,
+            budgets=ClientBudgets(settings.client_seconds, CLIENTS_SHARE),
             seen=metrics.batch_seen,
         )
         self._queue_length = metrics.queue
+        self._refusals = metrics.refusals
 
     async def close(self) -> None:
         """Answer what is queued, and end the threads."""
@@ -45,24 +57,48 @@ class Answering:
         self._splitters.shutdown()
 
     @asynccontextmanager
-    async def scores(self, body: bytes, content_type: str, most: int) -> AsyncIterator[tuple[np.ndarray, list[bytes]]]:
-        """Answer the pictures of a body, at most `most`: the scores ``[N, classes]``, and the encoded pictures.
+    async def scores(
+        self, request: Request, body: bytes, most: int, *, alone: bool = False
+    ) -> AsyncIterator[tuple[np.ndarray, list[np.ndarray | None]]]:
+        """Answer the pictures of a request, at most `most`: the scores ``[N, classes]``, and pixels.
 
         The pictures count as waiting until the block ends.
+
+        Args:
+            request: says of which type the body is, and whose it is.
+            body: the whole of it.
+            most: pictures.
+            alone: each is computed by itself, and its pixels are given, uint8 ``[S, S, 3]``.
 
         Raises:
             Refusal: the body, a picture, or the state of the service is why it is not answered.
         """
-        work = Work()
-        patience = asyncio.get_running_loop().call_later(self._settings.answer_seconds, work.give_up)
+        work = Work(client_of(request), alone=alone)
+        loop = asyncio.get_running_loop()
+        watching: list[asyncio.Task[None]] = []
+
+        def watch() -> None:
+            watching.append(loop.create_task(_watch(request, work)))
+
+        timers = [
+            loop.call_later(self._settings.answer_seconds, work.give_up),
+            loop.call_later(PRESENCE_SECONDS, watch),
+        ]
+        content_type = request.headers.get("content-type", "")
         try:
             self._admit(work, 1)
             pictures = [body] if is_one_picture(content_type) else await self._split(body, content_type, most)
             self._admit(work, len(pictures) - 1)
             self.queue.put(work, pictures)
-            yield await work.answer, pictures
+            yield await work.answer, work.pixels
+        except Refusal as refusal:
+            self._refusals.labels(refusal.code).inc()
+            raise
         finally:
-            patience.cancel()
+            for timer in timers:
+                timer.cancel()
+            for task in watching:
+                task.cancel()
             self.queue.leave(work)
             self._queue_length.set(self.queue.admitted)
 
@@ -74,3 +110,25 @@ class Answering:
     async def _split(self, body: bytes, content_type: str, most: int) -> list[bytes]:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._splitters, split_body, body, content_type, most)
+
+
+def client_of(request: Request) -> str:
+    """Whose request it is: the sender's address."""
+    return "" if request.client is None else _network_of(request.client.host)
+
+
+@lru_cache(1024)
+def _network_of(address: str) -> str:
+    """The address itself, or of IPv6 the 64 bits of its network, whose owner has all addresses in it."""
+    with suppress(ValueError):
+        parsed = ipaddress.ip_address(address)
+        if isinstance(parsed, ipaddress.IPv6Address):
+            return str(parsed.ipv4_mapped or parsed.packed[:8].hex())
+    return address
+
+
+async def _watch(request: Request, work: Work) -> None:
+    """End a request whose client leaves."""
+    while not work.over:
+        if (await request.receive())["type"] == "http.disconnect":
+            work.fail(Refusal(GONE, "gone", "the client is gone"))

@@ -45,13 +45,14 @@ def create_app(settings: Settings) -> Envelope:
         UsageError, RunFailure: the model cannot be loaded.
     """
     predictor = predictors.load(settings)
+    settings = predictors.pin(settings, predictor)
     network = Network(settings, predictor.config.input.image_size, len(predictor.classes))
     explainer = _explainer(predictor) if settings.explain else None  # meanwhile the network's processes start
     predictor.close()  # it still ranks; other processes decode and compute
     network.wait_until_ready()
-    metrics, lifetime = Metrics(), Lifetime(settings.drain_seconds)
+    metrics, lifetime = Metrics(), Lifetime(settings.drain_seconds, worker=settings.workers > 1)
     buffers = Buffers(settings)
-    answering = Answering(predictor, network.answer, settings, metrics)
+    answering = Answering(predictor, network, settings, metrics)
     predict = prediction(answering, buffers, settings)
 
     @asynccontextmanager
@@ -60,7 +61,7 @@ def create_app(settings: Settings) -> Envelope:
         sys.setswitchinterval(SWITCH_SECONDS)
         gc.collect()
         gc.freeze()  # or each full collection walks through all of Paddle's modules, and everybody waits
-        await network.open()
+        await network.open(answering.queue.start_batches, metrics.restarts.inc)
         lifetime.watch()
         log("ready", model=predictor.config.model, device=predictor.device, explain=explainer is not None)
         yield
@@ -87,7 +88,7 @@ def create_app(settings: Settings) -> Envelope:
     )
     app.include_router(prediction_routes(predict))
     if explainer is not None:
-        app.include_router(explanation_routes(answering, buffers, explainer, settings.max_pixels))
+        app.include_router(explanation_routes(answering, buffers, explainer))
     app.include_router(information_routes(predictor, network, settings, metrics, lifetime, explainer is not None))
     known = frozenset({*app.openapi()["paths"], *UNDOCUMENTED})
     hosts = Hosts(settings.allow_hosts, settings.allow_origins, settings.host)

@@ -42,6 +42,10 @@ class Metrics:
         self.batch_seconds = Histogram(
             "paddle_resnet_batch_seconds", "The network's time for a batch.", buckets=SECONDS, registry=registry
         )
+        self.refusals = Counter(
+            "paddle_resnet_refusals", "Requests whose pictures were refused, by why.", ["code"], registry=registry
+        )
+        self.restarts = Counter("paddle_resnet_restarts", "Network processes that were replaced.", registry=registry)
         self.queue = Gauge(
             "paddle_resnet_queue_images",
             "Pictures admitted and not yet answered.",

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import logging
 import multiprocessing
 import signal
 import socket
 import struct
+import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,14 +25,21 @@ from io import BufferedRWPair
 import numpy as np
 
 from paddle_resnet.data.decode import decode_opened
-from paddle_resnet.errors import RunFailure
+from paddle_resnet.errors import PaddleResNetError, RunFailure
+from paddle_resnet.service.batcher import AT_ONCE, WorkerDied
 from paddle_resnet.service.logs import log
-from paddle_resnet.service.pictures import Verdict, decode
+from paddle_resnet.service.pictures import Result, Verdict, decode
 from paddle_resnet.service.settings import Settings
 
-READY = b"ready"
 ANSWER_HEAD = struct.Struct("<?I")
-"""Whether scores follow, or the traceback of a call that failed; and of how many bytes."""
+"""Whether an answer follows (at the start: an empty one), or why there is none; and of how many bytes."""
+QUESTION_HEAD = struct.Struct("<?I")
+"""Whether it is a costly picture, and how many pictures there are."""
+START_SECONDS = 300.0
+LONGEST_DELAY = 60.0
+"""Seconds between two tries to start a process."""
+BATCH_SECONDS = 0.3
+"""Of decoding, after which a batch is computed without the pictures that have not been begun."""
 
 
 class Network:
@@ -40,13 +49,23 @@ class Network:
     """
 
     def __init__(self, settings: Settings, image_size: int, classes: int) -> None:
-        self._classes = classes
+        self._sizes = image_size, classes
         self._computers = [_Computer(settings, image_size) for _ in range(settings.streams)]
 
     @property
+    def live(self) -> int:
+        """How many processes can be asked."""
+        return sum(computer.ready for computer in self._computers)
+
+    @property
+    def whole(self) -> bool:
+        """False where a process has died and no other could take its place so far."""
+        return not any(computer.problem for computer in self._computers)
+
+    @property
     def alive(self) -> bool:
-        """False where a process has died and no other could take its place."""
-        return not any(computer.broken for computer in self._computers)
+        """False where none can be asked, and none could be started."""
+        return self.live > 0 or self.whole
 
     def wait_until_ready(self) -> None:
         """Wait until all processes answer.
@@ -55,23 +74,37 @@ class Network:
             RunFailure: one did not start.
         """
         for computer in self._computers:
-            computer.process.wait_until_ready()
+            if computer.process is not None:
+                computer.process.wait_until_ready()
 
-    async def open(self) -> None:
-        """Connect this event loop to the processes."""
+    async def open(self, changed: Callable[[], object], restarted: Callable[[], object]) -> None:
+        """Connect this event loop to the processes.
+
+        Args:
+            changed: is called when `live` has changed.
+            restarted: is called when a process has taken another's place.
+        """
         for computer in self._computers:
-            await computer.open()
+            await computer.open(changed, restarted)
 
-    async def answer(self, pictures: Sequence[bytes]) -> list[np.ndarray | Verdict]:
-        """Give the scores of each picture, float32 ``[classes]``, or why it has none.
+    async def answer(self, pictures: Sequence[bytes], costly: bool = False) -> list[Result]:
+        """Give what comes of each picture.
 
         The process with the least to do gets them; it does what it gets one after the other.
 
+        Args:
+            pictures: the files.
+            costly: decode it (it is one) however long it takes within the limits, and give its pixels too.
+
         Raises:
-            RunFailure: the call failed, or its process died of it; another takes its place.
+            RunFailure: the call failed.
+            WorkerDied: its process did, and another takes its place.
         """
-        computer = min(self._computers, key=lambda each: each.calls)
-        return _results(await computer.ask(pictures), len(pictures), self._classes)
+        live = [computer for computer in self._computers if computer.ready]
+        if not live:
+            raise WorkerDied(computing=False)
+        answer = await min(live, key=lambda each: each.load).ask(pictures, costly)
+        return unpack_results(answer, len(pictures), *self._sizes, costly)
 
     async def close(self) -> None:
         """End the processes; none computes any more."""
@@ -84,65 +117,87 @@ class _Computer:
 
     def __init__(self, settings: Settings, image_size: int) -> None:
         self._make = partial(_Process, settings, image_size)
-        self.process = self._make()
-        self.calls = 0
-        self.broken = False
-        self._replacing = asyncio.Lock()
+        self._sleep = asyncio.sleep
+        self.process: _Process | None = self._make()
+        """None while another is on its way."""
+        self.load = 0
+        """Batches that it has; a costly picture counts as many as it is given at once."""
+        self.problem = ""
+        """Why there is no process, if there was one that could not be replaced."""
+        self._tries = 0
+        self._starting: _Process | None = None
         self._replacement: asyncio.Task[None] | None = None
+        self._changed: Callable[[], object] = lambda: None
+        self._restarted: Callable[[], object] = lambda: None
 
-    async def open(self) -> None:
-        await self.process.open(self._process_ended)
+    @property
+    def ready(self) -> bool:
+        return self.process is not None and not self.process.dead
 
-    async def ask(self, pictures: Sequence[bytes]) -> bytes:
-        """Answer by this process or, if it dies before it comes to these pictures, by the next one."""
-        self.calls += 1
+    async def open(self, changed: Callable[[], object], restarted: Callable[[], object]) -> None:
+        self._changed, self._restarted = changed, restarted
+        if self.process is not None:
+            await self.process.open(self._process_ended)
+
+    async def ask(self, pictures: Sequence[bytes], costly: bool) -> bytes:
+        assert self.process is not None
+        weight = AT_ONCE if costly else 1
+        self.load += weight
         try:
-            while True:
-                process = self.process
-                try:
-                    return await process.ask(pictures)
-                except _Died as died:
-                    if died.computing:
-                        raise RunFailure("a process that computes died") from None
-                    await self._replace(process)
+            answer = await self.process.ask(pictures, costly)
         finally:
-            self.calls -= 1
+            self.load -= weight
+        self._tries = 0
+        return answer
 
     async def close(self) -> None:
-        if self._replacement is not None:
+        if self._replacement is not None and not self._replacement.done():
+            if self._starting is not None:
+                self._starting.kill()
+            self._replacement.cancel()
             await asyncio.wait([self._replacement])
-        await self.process.end()
+        for process in (self._starting, self.process):
+            if process is not None:
+                await process.end()
 
     def _process_ended(self) -> None:
         """Replace it at once, whether or not somebody waits for it."""
-        self._replacement = asyncio.get_running_loop().create_task(self._replace_in_time(self.process))
+        dead, self.process = self.process, None
+        log("a network process died, and is replaced", logging.ERROR)
+        self._replacement = asyncio.get_running_loop().create_task(self._replace(dead))
 
-    async def _replace_in_time(self, dead: _Process) -> None:
-        with contextlib.suppress(RunFailure):  # `broken` says so
-            await self._replace(dead)
-
-    async def _replace(self, dead: _Process) -> None:
-        async with self._replacing:
-            if self.process is not dead:  # somebody else has seen to it
-                return
-            log("a network process died, and is replaced", logging.ERROR)
+    async def _replace(self, dead: _Process | None) -> None:
+        """Start processes until one is ready, at once and then less and less often while none has answered."""
+        if dead is not None:
             await dead.end()
-            try:
-                process = self._make()
-                await asyncio.to_thread(process.wait_until_ready)
-                await process.open(self._process_ended)
-            except (RunFailure, OSError) as error:  # OSError: no memory, or too many files
-                self.broken = True
-                raise RunFailure(f"a process that computes could not be replaced: {error}") from None
-            self.process, self.broken = process, False
+        while True:
+            await self._sleep(min(LONGEST_DELAY, 2.0 ** (self._tries - 1)) if self._tries else 0.0)
+            self._tries += 1
+            if not (problem := await self._start()):
+                break
+            if problem != self.problem:
+                log("a network process cannot be replaced; it is tried again", logging.ERROR, reason=problem)
+            self.problem = problem
+        if self.problem:
+            log("a network process is replaced at last")
+        self.problem = ""
+        self._restarted()
+        self._changed()
 
-
-class _Died(Exception):  # noqa: N818
-    """The process is gone; `computing` says whether it was at work on the call."""
-
-    def __init__(self, computing: bool) -> None:
-        super().__init__()
-        self.computing = computing
+    async def _start(self) -> str:
+        """Start a process; return why that failed, or nothing."""
+        try:
+            self._starting = self._make()
+            await asyncio.to_thread(self._starting.wait_until_ready)
+            await self._starting.open(self._process_ended)
+        except (RunFailure, OSError) as error:  # OSError: no memory, or too many files
+            failed, self._starting = self._starting, None
+            if failed is not None:
+                failed.kill()
+                await failed.end()
+            return str(error)
+        self.process, self._starting = self._starting, None
+        return ""
 
 
 class _Process:
@@ -152,19 +207,31 @@ class _Process:
         context = multiprocessing.get_context("spawn")  # a copy of a process with threads would be broken
         self._socket, theirs = socket.socketpair()
         self._process = context.Process(target=_compute, args=(settings, image_size, theirs), daemon=True)
-        self._process.start()
-        theirs.close()  # so that its end is seen here
+        try:
+            self._process.start()
+        except OSError:
+            self._socket.close()
+            raise
+        finally:
+            theirs.close()  # so that its end is seen here
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._patience = settings.answer_seconds
-        self._dead = False
+        self.dead = False
 
     def wait_until_ready(self) -> None:
+        self._socket.settimeout(START_SECONDS)
         try:
-            ready = self._socket.recv(len(READY)) == READY
-        except OSError:
-            ready = False
-        if not ready:
-            raise RunFailure("a process that computes could not start; its message stands above")
+            right, length = ANSWER_HEAD.unpack(self._receive(ANSWER_HEAD.size))
+            reason = self._receive(length).decode("utf-8", "replace")
+        except TimeoutError:
+            right, reason = False, f"a process that computes was not ready within {START_SECONDS:g} s"
+        except (OSError, struct.error):
+            right, reason = False, "a process that computes ended while it started; its message stands above"
+        if not right:
+            raise RunFailure(reason)
+
+    def _receive(self, length: int) -> bytes:
+        return self._socket.recv(length, socket.MSG_WAITALL) if length else b""
 
     async def open(self, ended: Callable[[], None]) -> None:
         """Connect the event loop, and call `ended` when the process ends by itself."""
@@ -175,42 +242,46 @@ class _Process:
 
         def notice() -> None:
             loop.remove_reader(self._process.sentinel)
-            self._dead = True
+            self.dead = True
             ended()
 
         loop.add_reader(self._process.sentinel, notice)
 
-    async def ask(self, pictures: Sequence[bytes]) -> bytes:
+    async def ask(self, pictures: Sequence[bytes], costly: bool) -> bytes:
         """Let the process answer; it is killed if it computes longer than anybody waits for an answer.
 
         Raises:
             RunFailure: the call failed.
-            _Died: the process did.
+            WorkerDied: the process did.
         """
         assert self._streams is not None
         reader, writer = self._streams
-        if self._dead or writer.is_closing():
-            raise _Died(computing=False)
-        writer.writelines([_pack_lengths(pictures), *pictures])
+        if self.dead or writer.is_closing():
+            raise WorkerDied(computing=False)
+        writer.writelines([pack_lengths(pictures, costly), *pictures])
         async with self._reading:
-            if self._dead:
-                raise _Died(computing=False)
+            if self.dead:
+                raise WorkerDied(computing=False)
             alarm = asyncio.get_running_loop().call_later(self._patience, self._process.kill)
             try:
                 right, length = ANSWER_HEAD.unpack(await reader.readexactly(ANSWER_HEAD.size))
                 answer = await reader.readexactly(length)
             except (EOFError, OSError):
-                self._dead = True
-                raise _Died(computing=True) from None
+                self.dead = True
+                self._process.kill()  # where it has closed its connection alone: another is to take its place
+                raise WorkerDied(computing=True) from None
             finally:
                 alarm.cancel()
         if not right:
             raise RunFailure(answer.decode("utf-8"))
         return answer
 
+    def kill(self) -> None:
+        self._process.kill()
+
     async def end(self) -> None:
         """Let the process finish what it does, for as long as anybody would wait for that."""
-        self._dead = True
+        self.dead = True
         if self._streams is None:
             self._socket.close()
         else:
@@ -227,58 +298,114 @@ class _Process:
         self._process.join()
 
 
-def _pack_lengths(pictures: Sequence[bytes]) -> bytes:
-    return struct.pack(f"<{1 + len(pictures)}I", len(pictures), *map(len, pictures))
+def pack_lengths(pictures: Sequence[bytes], costly: bool) -> bytes:
+    """What is sent to a process ahead of the pictures."""
+    return QUESTION_HEAD.pack(costly, len(pictures)) + struct.pack(f"<{len(pictures)}I", *map(len, pictures))
 
 
-def _read_pictures(stream: BufferedRWPair) -> list[bytes]:
-    """What `_pack_lengths` announces; nothing at the end of the stream."""
-    count = stream.read(4)
-    if len(count) < 4:
-        return []
-    (images,) = struct.unpack("<I", count)
-    return [stream.read(length) for length in struct.unpack(f"<{images}I", stream.read(4 * images))]
+def read_pictures(stream: BufferedRWPair) -> tuple[list[bytes], bool]:
+    """What `pack_lengths` announces, and whether it is costly; no pictures at the end of the stream."""
+    head = stream.read(QUESTION_HEAD.size)
+    if len(head) < QUESTION_HEAD.size:
+        return [], False
+    costly, images = QUESTION_HEAD.unpack(head)
+    return [stream.read(length) for length in struct.unpack(f"<{images}I", stream.read(4 * images))], costly
 
 
-def _results(answer: bytes, images: int, classes: int) -> list[np.ndarray | Verdict]:
-    """A verdict of each picture, a byte, and the scores of those that could be read."""
+def pack_results(results: Sequence[Result], costly: bool) -> bytes:
+    """Verdicts (a byte each), seconds (float32), the scores of what was read, and of a costly picture its pixels."""
+    read = [each for each in results if each.scores is not None]
+    arrays = [np.array([each.seconds for each in results], np.float32)]
+    arrays += [np.asarray(each.scores, np.float32) for each in read]
+    arrays += [each.pixels for each in read if costly and each.pixels is not None]
+    return bytes(each.verdict for each in results) + b"".join(array.tobytes() for array in arrays)
+
+
+def unpack_results(answer: bytes, images: int, image_size: int, classes: int, costly: bool) -> list[Result]:
+    """Read what `pack_results` wrote."""
     verdicts = [Verdict(byte) for byte in answer[:images]]
-    rows = iter(np.frombuffer(answer, np.float32, offset=images).reshape(-1, classes))
-    return [next(rows) if verdict is Verdict.READ else verdict for verdict in verdicts]
+    read = verdicts.count(Verdict.READ)
+    seconds = np.frombuffer(answer, np.float32, images, offset=images).tolist()
+    rows = iter(np.frombuffer(answer, np.float32, read * classes, offset=5 * images).reshape(read, classes))
+    shape = (read, image_size, image_size, 3)
+    shown = np.frombuffer(answer, np.uint8, offset=5 * images + 4 * read * classes) if costly else None
+    pixels = iter(() if shown is None else shown.reshape(shape))
+    return [
+        Result(verdict, next(rows), next(pixels, None)) if verdict is Verdict.READ else Result(verdict, seconds=cost)
+        for verdict, cost in zip(verdicts, seconds, strict=True)
+    ]
+
+
+def compute(
+    pictures: Sequence[bytes],
+    decode_one: Callable[[bytes], Result],
+    scores: Callable[[np.ndarray], np.ndarray],
+    each: Callable[..., Iterable[Result]] = map,
+    clock: Callable[[], float] = time.monotonic,
+) -> list[Result]:
+    """Decode the pictures of a batch, and compute those that were read.
+
+    What has not been begun after `BATCH_SECONDS` is left for `Verdict.LATER`: the batches behind this one wait too.
+    """
+    end = clock() + BATCH_SECONDS
+
+    def decode_in_time(numbered: tuple[int, bytes]) -> Result:
+        number, data = numbered
+        return decode_one(data) if number == 0 or clock() < end else Result(Verdict.LATER)
+
+    results = list(each(decode_in_time, enumerate(pictures)))
+    read = [place for place, result in enumerate(results) if result.pixels is not None]
+    if read:
+        rows = scores(np.stack([results[place].pixels for place in read]))  # type: ignore[misc]
+        for place, row in zip(read, rows, strict=True):
+            results[place] = results[place]._replace(scores=row)
+    return results
 
 
 def _compute(settings: Settings, image_size: int, connection: socket.socket) -> None:
     """What a process does until the other end of the connection is closed."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # they may be meant for all processes: accepted work is done first
+    # They may be meant for all processes: accepted work is done first.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     from paddle_resnet import runtime
 
     runtime.import_paddle()
     from paddle_resnet.service.predictors import load
 
-    with load(settings) as predictor, ThreadPoolExecutor(settings.decoders) as threads, connection:
+    try:
+        predictor = load(settings)
+    except PaddleResNetError as error:
+        reason = str(error).encode("utf-8", "replace")
+        connection.sendall(ANSWER_HEAD.pack(False, len(reason)) + reason)
+        return
+    with predictor, ThreadPoolExecutor(settings.decoders) as threads, connection:
         for images in range(1, settings.max_batch + 1):  # oneDNN prepares itself for each shape: time and memory
             predictor.scores(np.zeros((images, image_size, image_size, 3), np.uint8))
-        connection.sendall(READY)
+        connection.sendall(ANSWER_HEAD.pack(True, 0))
         # A thread more is of no use to one core, and costs as much as decoding a small picture does.
-        each: Callable[..., Iterable[np.ndarray | Verdict]] = map if settings.decoders == 1 else threads.map
+        each: Callable[..., Iterable[Result]] = map if settings.decoders == 1 else threads.map
 
         size = predictor.config.input
         to_pixels = partial(decode_opened, resize=size.resize, image_size=size.image_size, name="a picture")
-
-        def answer(pictures: list[bytes]) -> bytes:
-            decoded = list(each(lambda data: decode(data, settings.max_pixels, to_pixels), pictures))
-            verdicts = bytes(each if isinstance(each, Verdict) else Verdict.READ for each in decoded)
-            readable = [each for each in decoded if not isinstance(each, Verdict)]
-            if not readable:
-                return verdicts
-            return verdicts + predictor.scores(np.stack(readable)).astype(np.float32, copy=False).tobytes()
-
+        decode_one = partial(
+            decode, max_pixels=settings.max_pixels, to_pixels=to_pixels, seconds=settings.picture_seconds
+        )
         with connection.makefile("rwb") as stream, contextlib.suppress(ConnectionError):
-            while pictures := _read_pictures(stream):
+            while (question := read_pictures(stream))[0]:
+                pictures, costly = question
                 try:
-                    right, data = True, answer(pictures)
+                    results = compute(pictures, partial(decode_one, light=not costly), predictor.scores, each)
+                    right, data = True, pack_results(results, costly)
                 except Exception:
                     right, data = False, traceback.format_exc().encode("utf-8")
                 stream.write(ANSWER_HEAD.pack(right, len(data)) + data)
                 stream.flush()
+                if costly:
+                    _give_memory_back()
+
+
+def _give_memory_back() -> None:
+    """Return to the system what a large picture took: glibc keeps tens of megabytes of it for the next."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

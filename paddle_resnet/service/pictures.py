@@ -11,8 +11,10 @@ import binascii
 import io
 import json
 import re
+import time
 from collections.abc import Callable
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -22,11 +24,14 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from paddle_resnet.service.refusal import Refusal
 
-MOST_SCANS = 100
-"""Of a JPEG, which is decoded once more for each: cameras make 1, progressive encoders about 10."""
 JPEG = b"\xff\xd8"
-START_OF_SCAN = re.compile(rb"\xff\xda\x00[\x06\x08\x0a\x0c][\x01-\x04]")
+START_OF_SCAN = re.compile(rb"\xff\xda\x00[\x06\x08\x0a\x0c\x0e][\x00-\x04]")
 """With its length and how many components it has, which random bytes behind a picture hardly ever look like."""
+JPEG_SPEED, OTHER_SPEED = 3e8, 2e7
+"""Pixels that a slow core decodes in a second, those of a JPEG once for each scan: what decoding will take is known
+before it begins."""
+LIGHT_SECONDS = 0.15
+"""Of decoding, up to which a picture shares a batch with others."""
 # Of the formats that Pillow knows, those that browsers and cameras make: the others are only ways to attack.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 ACCEPTED = "an image, multipart/form-data with a picture in each part, or application/json with base64"
@@ -74,26 +79,77 @@ class Verdict(IntEnum):
     READ = 0
     UNREADABLE = 1
     TOO_LARGE = 2
+    TOO_SLOW = 3
+    COSTLY = 4
+    """Not decoded, as it takes longer than a picture may that shares a batch."""
+    LATER = 5
+    """Not begun, as others of the batch have taken long."""
 
 
-def decode(data: bytes, max_pixels: int, to_pixels: Callable[[Image.Image], np.ndarray]) -> np.ndarray | Verdict:
+class Result(NamedTuple):
+    """What came of a picture: of one that was read its scores, float32 ``[classes]``, and where asked for its pixels.
+
+    `seconds` is what decoding a costly one is expected to take.
+    """
+
+    verdict: Verdict
+    scores: np.ndarray | None = None
+    pixels: np.ndarray | None = None
+    seconds: float = 0.0
+
+
+class _TooSlow(Exception):  # noqa: N818 (not a fault of ours)
+    """Decoding has taken the time it may take."""
+
+
+class _TimedBytes(io.BytesIO):
+    """A file that ends the decoding which reads it, bit by bit, after `seconds` of this thread's processor time."""
+
+    def __init__(self, data: bytes, seconds: float) -> None:
+        super().__init__(data)
+        self._end = time.thread_time() + seconds
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if time.thread_time() > self._end:
+            raise _TooSlow
+        return super().read(size)
+
+
+def decode(
+    data: bytes, max_pixels: int, to_pixels: Callable[[Image.Image], np.ndarray], *, seconds: float, light: bool = False
+) -> Result:
     """Turn one encoded picture into pixels, uint8 ``[S, S, 3]``.
 
-    `Verdict.UNREADABLE`: it is no picture of the accepted formats, or it is damaged or made to take minutes;
-    `TOO_LARGE`: more pixels.
+    The time is bounded twice: by what the header and the number of scans promise, before the first pixel, and by what
+    is taken.
+
+    Args:
+        data: the file.
+        max_pixels: of a larger one nothing but the header is read.
+        to_pixels: decodes the opened picture.
+        seconds: of processor time that it may take.
+        light: give up with `Verdict.COSTLY` what takes more than `LIGHT_SECONDS`.
     """
-    if data.startswith(JPEG) and len(START_OF_SCAN.findall(data)) > MOST_SCANS:
-        return Verdict.UNREADABLE
+    expected = 0.0
     try:
         # The size is said before the first pixel: a bomb does not go off.
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            if picture.width * picture.height > max_pixels:
-                return Verdict.TOO_LARGE
-            return to_pixels(picture)
+        with Image.open(_TimedBytes(data, LIGHT_SECONDS if light else seconds), formats=FORMATS) as picture:
+            pixels = picture.width * picture.height
+            if pixels > max_pixels:
+                return Result(Verdict.TOO_LARGE)
+            scans = len(START_OF_SCAN.findall(data)) if data.startswith(JPEG) else 0
+            expected = pixels * scans / JPEG_SPEED if scans else pixels / OTHER_SPEED
+            if expected > seconds:
+                return Result(Verdict.TOO_SLOW)
+            if light and expected > LIGHT_SECONDS:
+                return Result(Verdict.COSTLY, seconds=expected)
+            return Result(Verdict.READ, pixels=to_pixels(picture))
+    except _TooSlow:
+        return Result(Verdict.COSTLY, seconds=seconds) if light else Result(Verdict.TOO_SLOW)
     except Image.DecompressionBombError:
-        return Verdict.TOO_LARGE
+        return Result(Verdict.TOO_LARGE)
     except Exception:  # Pillow's readers raise almost anything on damaged files
-        return Verdict.UNREADABLE
+        return Result(Verdict.UNREADABLE)
 
 
 def refuse(verdict: Verdict, image: int) -> Refusal:
@@ -101,6 +157,9 @@ def refuse(verdict: Verdict, image: int) -> Refusal:
     if verdict is Verdict.TOO_LARGE:
         message = f"picture {image} has more pixels than this service takes; make it smaller"
         return Refusal(422, "image_too_large", message, image=image)
+    if verdict is Verdict.TOO_SLOW:
+        message = f"picture {image} takes too long to decode; save it as a usual JPEG (not progressive), or smaller"
+        return Refusal(422, "slow_image", message, image=image)
     message = f"picture {image} cannot be read; expected an undamaged {', '.join(FORMATS)}"
     return Refusal(422, "unreadable_image", message, image=image)
 

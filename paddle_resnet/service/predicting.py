@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from paddle_resnet.service.answering import Answering
+from paddle_resnet.service.answering import Answering, client_of
 from paddle_resnet.service.body import Buffers
 from paddle_resnet.service.refusal import Refusal, refused
 from paddle_resnet.service.settings import Settings
@@ -30,10 +30,10 @@ def prediction(answering: Answering, buffers: Buffers, settings: Settings) -> Pr
     most_classes = len(predictor.classes)
 
     async def predict(request: Request, top: int) -> Response:
-        answering.queue.check_room()
+        answering.queue.check_room(client_of(request))
         async with (
             buffers.body(request) as body,
-            answering.scores(body, request.headers.get("content-type", ""), settings.max_images) as (rows, _),
+            answering.scores(request, body, settings.max_images) as (rows, _),
         ):
             request.state.noted = {"images": len(rows)}
             ranked = predictor.rank(rows, map(str, range(len(rows))), min(top, most_classes))

@@ -19,4 +19,10 @@ def load(settings: Settings) -> Predictor:
         backend=settings.backend,
         threads=settings.threads,
         batch_size=settings.max_batch,
+        digest=settings.digest,
     )
+
+
+def pin(settings: Settings, predictor: Predictor) -> Settings:
+    """Have all other processes load the model that this one has loaded, or none."""
+    return settings.model_copy(update={"digest": predictor.config.digest()})

@@ -10,14 +10,13 @@ import numpy as np
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from paddle_resnet.data.decode import decode_opened
-from paddle_resnet.service.answering import Answering
+from paddle_resnet.service.answering import Answering, client_of
 from paddle_resnet.service.body import Buffers
 from paddle_resnet.service.lifetime import Lifetime
 from paddle_resnet.service.metrics import Metrics
 from paddle_resnet.service.network import Network
 from paddle_resnet.service.pages import page
-from paddle_resnet.service.pictures import FORMATS, Verdict, decode
+from paddle_resnet.service.pictures import FORMATS
 from paddle_resnet.service.predicting import PREDICT, TOP, Predict, json_response
 from paddle_resnet.service.refusal import Refusal
 from paddle_resnet.service.schema import ERRORS, ExplanationAnswer, ModelInfo, Predictions, State, request_body
@@ -49,18 +48,15 @@ def prediction_routes(predict: Predict) -> APIRouter:
     return router
 
 
-def explanation_routes(answering: Answering, buffers: Buffers, explainer: Explainer, max_pixels: int) -> APIRouter:
+def explanation_routes(answering: Answering, buffers: Buffers, explainer: Explainer) -> APIRouter:
     """`POST /explain`."""
     router = APIRouter(tags=["predictions"])
     classes = frozenset(answering.predictor.classes)
     limiter = anyio.CapacityLimiter(1)
-    size = answering.predictor.config.input
-    to_pixels = partial(decode_opened, resize=size.resize, image_size=size.image_size, name="a picture")
     under_way = 0
 
-    def explanation(picture: bytes, scores: np.ndarray, label: str | None) -> dict[str, object]:
-        pixels = decode(picture, max_pixels, to_pixels)
-        assert not isinstance(pixels, Verdict)  # it has been decoded before, for its scores
+    def explanation(pixels: np.ndarray | None, scores: np.ndarray, label: str | None) -> dict[str, object]:
+        assert pixels is not None  # of pictures that are computed alone they come with the scores
         return explainer.explain(pixels, scores, label).as_json()
 
     @router.post(
@@ -78,14 +74,14 @@ def explanation_routes(answering: Answering, buffers: Buffers, explainer: Explai
         nonlocal under_way
         if under_way > EXPLANATIONS_WAITING:
             raise Refusal(429, "busy", "too many explanations are waiting; try again later", retry_after=1)
-        answering.queue.check_room()
+        answering.queue.check_room(client_of(request))
         under_way += 1
         try:
             async with (
                 buffers.body(request) as body,
-                answering.scores(body, request.headers.get("content-type", ""), 1) as (rows, pictures),
+                answering.scores(request, body, 1, alone=True) as (rows, pixels),
             ):
-                explain = partial(explanation, pictures[0], rows[0], label)
+                explain = partial(explanation, pixels[0], rows[0], label)
                 return json_response(await anyio.to_thread.run_sync(explain, limiter=limiter))
         finally:
             under_way -= 1
@@ -129,7 +125,7 @@ def information_routes(
     async def readyz() -> JSONResponse:
         if lifetime.draining:
             return _state("draining", False)
-        return _state("ready", network.alive)
+        return _state("ready", network.whole)
 
     @router.get("/metrics", tags=["operation"], summary="Metrics for Prometheus", response_class=Response)
     async def prometheus() -> Response:

@@ -7,14 +7,17 @@ import os
 import signal
 import socket
 import tempfile
+import time
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.supervisors import Multiprocess
 
 from paddle_resnet import runtime
-from paddle_resnet.errors import UsageError
+from paddle_resnet.errors import PaddleResNetError, UsageError
 from paddle_resnet.service.guard import GuardedProtocol
+from paddle_resnet.service.lifetime import TOGETHER_SECONDS, end_at_once, end_with_parent
 from paddle_resnet.service.logs import capture, configuration, log
 from paddle_resnet.service.settings import Settings
 
@@ -22,6 +25,8 @@ SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"
 """Read by prometheus_client when it is imported: the folder in which processes add up."""
 STOPPING_SECONDS = 5
 """Beyond the time that an answer may take: then a stopping process gives up what is left."""
+RESTART_SECONDS = 10
+"""Between two tries to start a worker that cannot load its model."""
 
 
 def serve(settings: Settings, log_level: str = "INFO") -> None:
@@ -77,23 +82,48 @@ def _serve_here(settings: Settings, options: dict[str, Any]) -> None:
 def _serve_in_workers(settings: Settings, options: dict[str, Any]) -> None:
     from paddle_resnet.service import predictors
 
-    # A worker that cannot load the model would be started again and again.
-    predictors.load(settings).close()
-    settings.put_into_environment()
+    predictor = predictors.load(settings)
+    predictor.close()
+    predictors.pin(settings, predictor).put_into_environment()
+    # To uvicorn SIGHUP means that all workers are replaced; a closed terminal sends it, and here it ends the service.
+    setattr(Multiprocess, "handle_hup", Multiprocess.handle_term)  # noqa: B010 (not a type's method to a checker)
+    setattr(Multiprocess, "join_all", _join_all)  # noqa: B010
     with tempfile.TemporaryDirectory(prefix="paddle-resnet-metrics-") as folder:
         os.environ[SHARED_METRICS] = folder
+        options["http"] = GuardedProtocol  # a class made for the occasion cannot be sent to a worker
         uvicorn.run(
             "paddle_resnet.service.serving:create_app_of_worker", factory=True, workers=settings.workers, **options
         )
 
 
+def _join_all(supervisor: Multiprocess) -> None:
+    """Wait for the workers, which have got their SIGTERM; a second signal ends them and all at once."""
+    time.sleep(TOGETHER_SECONDS)
+    supervisor.signal_queue.clear()
+    while any(worker.process.is_alive() for worker in supervisor.processes):
+        if supervisor.signal_queue:
+            for worker in supervisor.processes:
+                worker.process.kill()
+            end_at_once(supervisor.signal_queue[0])
+        time.sleep(0.05)
+
+
 def create_app_of_worker() -> ASGIApp:
     """Make the application in a worker process, of the settings that its parent has left in the environment."""
     capture()
+    end_with_parent()
     runtime.import_paddle()  # its chatter is no JSON
     from paddle_resnet.service.app import create_app
 
-    return create_app(Settings.from_environment())
+    try:
+        settings = Settings.from_environment()
+        GuardedProtocol.max_connections = settings.max_connections
+        return create_app(settings)
+    except PaddleResNetError as error:
+        log("a worker cannot start; it is tried again", logging.ERROR, reason=str(error))
+        time.sleep(RESTART_SECONDS)  # its parent starts another as soon as it ends
+        end_at_once(signal.SIGTERM)
+        raise
 
 
 def _check_address(settings: Settings) -> None:

@@ -41,6 +41,8 @@ class Settings(BaseModel):
     max_buffered: int = Field(256 * 2**20, ge=1, description="bytes of all bodies held at once")
     max_images: int = Field(64, ge=1, description="pictures in a request")
     max_pixels: int = Field(16_000_000, ge=1, description="pixels of one picture")
+    request_seconds: float = Field(10, gt=0, description="of decoding the costly pictures of a request")
+    client_seconds: float = Field(20, gt=0, description="of decoding a client's costly pictures, at once")
     max_connections: int = Field(
         1000, ge=1, description="open connections; beyond it one that waits for its client is closed"
     )
@@ -51,6 +53,13 @@ class Settings(BaseModel):
     drain_seconds: float = Field(1, ge=0, description="that a stopping service still takes requests, no longer ready")
 
     explain: bool = Field(True, description="offer Grad-CAM where the run's checkpoint lies beside the exported model")
+
+    digest: str | None = Field(None, description="of `inference.yml`, as the first process has read it")
+
+    @property
+    def picture_seconds(self) -> float:
+        """Processor time that decoding one picture may take: 1.5 s for one of 16 million pixels."""
+        return 1.5 * max(1.0, self.max_pixels / 16e6)
 
     @classmethod
     def from_environment(cls) -> Settings:
