@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from paddle_resnet import safe_pickle
-from paddle_resnet.errors import UsageError
+from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.models.weights.element_types import widened_bfloat16
 from paddle_resnet.models.weights.names import StoredWeights, names_of
 
@@ -48,8 +48,9 @@ def _array(value: Any, name: Any, path: Path) -> np.ndarray:
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
         value = value[1]
     if not isinstance(name, str) or not isinstance(value, np.ndarray):
+        what = f"'{shown(name)}'" if isinstance(name, str) else shown(name)
         raise UsageError(
-            f"{path}: expected names and tensors, but {name!r} holds {safe_pickle.kind_of(value)}; "
+            f"{path}: expected names and tensors, but {what} holds {safe_pickle.kind_of(value)}; "
             "a network's weights are a .pdparams file (an optimizer's state is .pdopt)"
         )
     # paddle.save writes bfloat16 as uint16, a type that no tensor of a network has.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from paddle_resnet.errors import UsageError
+from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.models.weights import torch_pickle
 from paddle_resnet.models.weights.element_types import widened_bfloat16
 from paddle_resnet.models.weights.names import StoredWeights
@@ -53,7 +53,7 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise UsageError(
-                f"{path}: expected names and tensors, but {name!r} holds {kind_of(value)}; "
+                f"{path}: expected names and tensors, but '{shown(name)}' holds {kind_of(value)}; "
                 "save model.state_dict() with torch.save"
             )
     return dict(content)
@@ -87,7 +87,9 @@ def _window(numbers: np.ndarray, tensor: Tensor, name: str, path: Path) -> np.nd
             tensor.shape, numbers.dtype, numbers, tensor.offset * size, [stride * size for stride in tensor.strides]
         )
     except (TypeError, ValueError, OverflowError):
-        raise UsageError(f"{path}: {name} does not lie inside its storage; the file is damaged: get it again") from None
+        raise UsageError(
+            f"{path}: {shown(name)} does not lie inside its storage; the file is damaged: get it again"
+        ) from None
     return widened_bfloat16(array) if tensor.storage.element_type == "bfloat16" else array
 
 

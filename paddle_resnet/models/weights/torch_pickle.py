@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from paddle_resnet import safe_pickle
+from paddle_resnet.errors import shown
 
 # The storage classes that a pickle names, as numpy names their elements.
 _ELEMENT_TYPES = {
@@ -65,51 +67,45 @@ def load(content: bytes, name: str) -> Any:
     return safe_pickle.load(
         io.BytesIO(content),
         name,
-        allowed=_GLOBALS,
+        rules=_RULES,
         persistent_load=_storage,
         remedy="where you trust the file, load it in PyTorch and save only model.state_dict()",
     )
 
 
-class _Setting:
-    """What a checkpoint tells of its run (options, devices): its place is kept, its content is not."""
-
-    def __init__(self, *_content: Any) -> None:
-        pass
-
-    def __setstate__(self, _state: Any) -> None:
-        pass
-
-
 def _storage(persistent_id: Any) -> Storage:
     """Read ``("storage", class, key, location, length)``, by which the pickle refers to a record."""
+    if type(persistent_id) is not tuple or len(persistent_id) != 5:
+        raise safe_pickle.Damaged("a record's reference is no tuple of five")
     kind, element_type, key, _location, length = persistent_id
-    if kind != "storage" or element_type not in _ELEMENT_TYPES.values():
-        raise ValueError(f"an unknown kind of record, {kind!r}")
-    if not isinstance(key, str) or not isinstance(length, int):
-        raise ValueError("a record without a name or a length")
-    return Storage(key, element_type, length)
+    if kind != "storage" or type(element_type) is not safe_pickle.Named or element_type.name not in _ELEMENT_TYPES:
+        raise safe_pickle.Damaged(f"an unknown kind of record, {shown(kind)}")
+    if type(key) is not str or type(length) is not int or abs(length) >= 1 << 63:
+        raise safe_pickle.Damaged("a record without a name or a length")
+    return Storage(key, _ELEMENT_TYPES[element_type.name], length)
 
 
-def _rebuild_tensor(storage: Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any) -> Tensor:
+def _rebuild_tensor(_spend: Any, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Tensor:
     """Stand in for `torch._utils._rebuild_tensor_v2`; gradients and hooks do not matter here."""
-    if not isinstance(storage, Storage):
-        raise ValueError("a tensor without a storage")
-    return Tensor(storage, offset, tuple(shape), tuple(strides))
+    if type(storage) is not Storage or type(offset) is not int or abs(offset) >= 1 << 63:
+        raise safe_pickle.Damaged("a tensor without a storage or an offset")
+    return Tensor(storage, offset, safe_pickle.checked_shape(shape), safe_pickle.checked_shape(strides))
 
 
-def _rebuild_parameter(tensor: Tensor, *_: Any) -> Tensor:
+def _rebuild_parameter(_spend: Any, tensor: Any, *_: Any) -> Tensor:
     """Stand in for `torch._utils._rebuild_parameter`."""
+    if type(tensor) is not Tensor:
+        raise safe_pickle.Damaged("a parameter without a tensor")
     return tensor
 
 
-_GLOBALS = {
-    **safe_pickle.NUMPY_GLOBALS,
-    **{("torch", storage): element_type for storage, element_type in _ELEMENT_TYPES.items()},
+_RULES: Mapping[tuple[str, str], safe_pickle.Rule | None] = {
+    **safe_pickle.RULES,
+    **{("torch", storage): None for storage in _ELEMENT_TYPES},
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("torch", "Size"): tuple,
-    ("torch", "device"): _Setting,
-    ("argparse", "Namespace"): _Setting,
+    ("torch", "Size"): safe_pickle.as_tuple,
+    ("torch", "device"): safe_pickle.as_setting,
+    ("argparse", "Namespace"): safe_pickle.as_setting,
 }
