@@ -298,9 +298,10 @@ class Config(Group):
     @field_validator("name")
     @classmethod
     def _name_is_a_folders(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
             raise ValueError(
-                f"expected letters, digits, dots, dashes and underscores, as it names a folder, got {name!r}"
+                "expected letters, digits, dots, dashes and underscores, at most 200, as it names a folder, "
+                f"got {shown(repr(name))}"
             )
         return name
 
@@ -324,7 +325,7 @@ class Config(Group):
             UsageError: a missing or malformed file, an unknown key, a wrong type or value; the message names it.
         """
         path = Path(path)
-        values = read_yaml(path, _is_text, "expected lines like 'train:' and '  epochs: 10', as in configs/")
+        values = read_yaml(path, _is_text, "a config has lines as 'train:' and '  epochs: 10'; see configs/")
         return cls.from_values(values, overrides, source=str(path))
 
     @classmethod

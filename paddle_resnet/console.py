@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -18,11 +19,52 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.segment import Segment
+from rich.text import Text
+
+from paddle_resnet.errors import printable
+
+
+class PlainConsole(Console):
+    """A console that shows names as they are: no markup in them, and nothing that a terminal would obey."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, stderr=stderr)
+
+    @property
+    def file(self) -> IO[str]:
+        """The stream itself, where a tool has put a filter before it: rich's own escape bytes are meant."""
+        file = super().file
+        return getattr(file, "rich_proxied_file", file)
+
+    @file.setter
+    def file(self, new_file: IO[str]) -> None:
+        self._file = new_file
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Make text of a string, escaped before a table is laid out by it."""
+        return super().render_str(printable(text, keep="\n"), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render, with all text escaped."""
+        for segment in super().render(renderable, options):
+            plain = segment.control or segment.text.isprintable()
+            yield segment if plain else Segment(printable(segment.text, keep="\n"), segment.style)
+
+
+def _escape(record: logging.LogRecord) -> bool:
+    """Escape what names of files and classes bring into a line, for every handler."""
+    message = record.getMessage()
+    if not message.isprintable():
+        record.msg, record.args = printable(message), None
+    return True
+
 
 logger = logging.getLogger("paddle_resnet")
 logger.setLevel(logging.INFO)
-console = Console(highlight=False)
-error_console = Console(highlight=False, stderr=True)
+logger.addFilter(_escape)
+console = PlainConsole()
+error_console = PlainConsole(stderr=True)
 """For a program whose standard output is read by another: progress and complaints go here."""
 SECONDS_BETWEEN_LINES = 30.0
 """Between two lines of progress where there is no terminal to draw a bar on."""
@@ -59,7 +101,7 @@ def progress_bar(*columns: ProgressColumn, on: Console | None = None) -> Progres
     """Make a bar with `columns` behind the count; it shows only on a terminal and vanishes when done."""
     on = on or console
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         *columns,
@@ -108,7 +150,7 @@ def counting(what: str, total: int | None, hidden: bool = False) -> Iterator[Cal
 def download_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar of megabytes while something downloads; give what is called with (bytes so far, bytes in all)."""
     bar = Progress(
-        TextColumn("downloading {task.description}"),
+        TextColumn("downloading {task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),

@@ -45,6 +45,7 @@ def printable(text: str, keep: str = "") -> str:
     r"""Return `text` with everything escaped that a terminal would obey or cannot show, as ``\x1b``, but for `keep`."""
     if text.isprintable():
         return text
+    keep += "\xa0\u202f\u3000"  # spaces that names and Chinese text have
     return "".join(
         letter if letter.isprintable() or letter in keep else letter.encode("unicode_escape").decode()
         for letter in text

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import fcntl
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from paddle_resnet.errors import RunFailure, UsageError
+
+FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+"""How a cell begins that a spreadsheet computes, or that `csv_line` made harmless."""
+PLAIN_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
 
 
 def home_folder() -> Path:
@@ -46,9 +52,15 @@ def expand_home(path: str | Path) -> Path:
 def write_aside(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it to `path`, whole even after a power cut.
 
+    Of a link, the file that it leads to is written.
+
     Raises:
         RunFailure: the file cannot be written; an earlier file at `path` is left whole.
     """
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise RunFailure(f"{path}: cannot be written (a pipe or a device cannot be replaced; name a file)")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
@@ -80,6 +92,23 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON, whole or not at all; NaN and infinity are refused."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def csv_line(cells: Iterable[object]) -> str:
+    """Return a row of CSV in which no text is a formula for a spreadsheet.
+
+    A text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line end, and is no number, gets a ``'`` before it.
+    So does one that begins with ``'`` and then such a character: to take one ``'`` away there gives each text back.
+    """
+    row = [
+        f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) and not PLAIN_NUMBER.fullmatch(cell) else cell
+        for cell in cells
+    ]
+    # Python's minimal quoting leaves a carriage return bare, and some spreadsheets split at semicolons and tabs.
+    apart = any(mark in str(cell) for cell in row for mark in "\r;\t")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if apart else csv.QUOTE_MINIMAL).writerow(row)
+    return text.getvalue()
 
 
 def md5_of(path: Path) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from paddle_resnet import console as console_module
 from paddle_resnet.training import callbacks
@@ -53,3 +55,39 @@ def test_plain_lines_in_a_log(screen, monkeypatch, caplog):
     assert [record.getMessage().split("  ")[:4] for record in caplog.records] == [
         ["epoch 2/3", f"step {step}/4", "loss 1.2500", "top-1 50.00%"] for step in (1, 2, 3, 4)
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a\x1b[31mb", r"a\x1b[31mb"),
+        ("[red]c[/red]", "[red]c[/red]"),
+        (":smile:", ":smile:"),
+        ("\u202etxt.exe", r"\u202etxt.exe"),
+        ("\udcff", r"\udcff"),
+        ("a\u202fb \u4e2d", "a\u202fb \u4e2d"),
+    ],
+)
+def test_names_are_shown_as_they_are_and_obeyed_by_no_terminal(name, shown, capsys):
+    console_module.console.print(name)
+    table = Table("class")
+    table.add_row(name)
+    console_module.console.print(table)
+    assert capsys.readouterr().out.count(shown) == 2
+
+
+def test_a_log_line_stays_one_line_in_every_handler(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
+    console_module.logger.warning("%s is a copy", "a\nerror: \x1b[2J.png")
+    assert caplog.messages == [r"a\nerror: \x1b[2J.png is a copy"]
+
+
+def test_a_tools_streams_let_through_richs_colours_alone(project, monkeypatch):
+    monkeypatch.syspath_prepend(str(project / "tools"))
+    import cli
+
+    written = io.StringIO()
+    monkeypatch.setattr("sys.stdout", cli.PlainStream(written))
+    sys.stdout.write("a\x1b]0;title\x07\tb\n")
+    assert written.getvalue() == "a\\x1b]0;title\\x07\tb\n"
+    assert console_module.console.file is written

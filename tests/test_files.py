@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.files import (
+    csv_line,
     md5_of,
     only_process,
     recover_folder,
@@ -159,3 +163,35 @@ def test_an_earlier_folder_that_a_killed_process_left_is_in_nobodys_way(tmp_path
 def test_a_folder_may_hold_a_link_that_leads_nowhere(tmp_path):
     write_folder(tmp_path / "last", lambda folder: (folder / "link").symlink_to(tmp_path / "nowhere"))
     assert (tmp_path / "last" / "link").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("cells", "line"),
+    [
+        (["a.png", "dog", "0.5"], "a.png,dog,0.5\n"),
+        (["=1+1", "+a", "-2+3", "@x"], "'=1+1,'+a,'-2+3,'@x\n"),
+        (["-5", "+.5e3", "-1.5"], "-5,+.5e3,-1.5\n"),
+        (["'=x", "'x"], "''=x,'x\n"),
+        (["\uff1d1", -5, 0.25], "'\uff1d1,-5,0.25\n"),
+        (["a\rb", "c"], '"a\rb","c"\n'),
+        (["\t=1", "\n=1", "\r=1"], '"\'\t=1","\'\n=1","\'\r=1"\n'),
+        (["a;=1+1"], '"a;=1+1"\n'),
+    ],
+)
+def test_no_cell_is_a_formula_and_each_text_comes_back(cells, line):
+    assert csv_line(cells) == line
+    read = next(csv.reader(io.StringIO(line, newline="")))
+    back = [re.sub(r"^'('*[=+\-@\t\r\n\uff1d])", r"\1", cell) for cell in read]
+    assert back == [str(cell) for cell in cells]
+
+
+def test_write_aside_follows_links_and_refuses_pipes(tmp_path):
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    write_text(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "new"
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(RunFailure, match="fifo"):
+        write_text(tmp_path / "fifo", "lost")
+    assert (tmp_path / "fifo").is_fifo()

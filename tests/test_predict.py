@@ -122,6 +122,38 @@ def test_paths_bytes_images_and_arrays_are_the_same_picture(run, predictor):
         assert prediction.top[0].probability == pytest.approx(predictions[0].top[0].probability, abs=1e-6)
 
 
+def test_one_picture_given_alone_is_a_list_of_one(run, predictor):
+    path = run.config.data.root / "test" / "red" / "0.png"
+    with Image.open(path) as image:
+        alone = [path, str(path), path.read_bytes(), bytearray(path.read_bytes()), image.copy(), np.asarray(image)]
+    best = predictor.predict([path])[0].top[0]
+    for picture in alone:
+        predictions = predictor.predict(picture)
+        assert len(predictions) == 1
+        assert predictions[0].top[0].label == best.label
+    assert predictor.predict(str(path))[0].name == str(path)
+    assert len(predictor.predict(np.stack([alone[-1]] * 3))) == 3
+    assert len(predictor.predict(np.array([str(path)] * 2))) == 2
+    assert len(predictor.predict(np.zeros((20, 30), np.uint8))) == 1
+    assert predictor.predict(iter([])) == predictor.predict([]) == []
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (np.zeros((5, 20, 30), np.uint8), r"\[5, 20, 30\]"),
+        (np.zeros((1, 1, 20, 30, 3), np.uint8), r"\[1, 1, 20, 30, 3\]"),
+        (np.zeros((20, 30, 3), np.float32), "float32"),
+        (np.zeros(7, np.uint8), r"\[7\]"),
+        (3, "got 3"),
+        (None, "got None"),
+    ],
+)
+def test_what_is_no_picture_is_refused_with_its_shape(predictor, images, words):
+    with pytest.raises(UsageError, match=words):
+        predictor.predict(images)
+
+
 def test_classes_are_ranked_by_probability(predictor):
     scores = np.array([[0.2, 0.5, 0.3], [0.4, 0.2, 0.4]], np.float32)
     first, second = predictor.rank(scores, ["x", "y"], top_k=9)
@@ -195,6 +227,31 @@ def test_answers_that_cannot_be_written_fail_before_the_work(run, tool, pictures
     assert done.exit_code == 1
     assert "cannot be written" in done.stderr
     assert done.stdout == ""
+
+
+def test_standard_output_takes_the_answers_alone(run, tool, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = tool("predict", run.path, pictures, "--csv", "-", *ON_CPU)
+    assert done.exit_code == 0
+    rows = list(csv.reader(io.StringIO(done.stdout)))
+    assert rows[0][0] == "file"
+    assert len(rows) == 5
+    assert not (tmp_path / "-").exists()
+
+
+def test_outputs_that_would_take_each_others_place_or_a_picture_are_refused(run, tool, pictures, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "a")
+    pairs = [("-", "-"), (tmp_path / "a", tmp_path / "a"), (tmp_path / "a", link), (link, tmp_path / "a.part")]
+    for first, second in pairs:
+        done = tool("predict", run.path, pictures, "--csv", first, "--json", second, *ON_CPU)
+        assert done.exit_code == 2
+        assert "two outputs" in done.stderr
+    before = (pictures / "b.png").read_bytes()
+    done = tool("predict", run.path, pictures, "--csv", pictures / "b.png", *ON_CPU)
+    assert done.exit_code == 2
+    assert "both a picture and an output" in done.stderr
+    assert (pictures / "b.png").read_bytes() == before
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8 exist on Linux only")

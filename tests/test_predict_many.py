@@ -245,6 +245,66 @@ def test_what_was_answered_before_ctrl_c_is_kept_and_after_a_fault_nothing_is(tm
     assert sorted(tmp_path.iterdir()) == [path]
 
 
+def test_a_pipe_takes_the_answers_as_they_come_and_stays_a_pipe(tmp_path):
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with csv_answers(path, ranked_columns(1)) as answers:
+        answers.add(DOG)
+        assert os.read(reader, 1000) == b"file,class,probability\ntest/7.jpg,dog,0.750000\n"
+    os.close(reader)
+    assert path.is_fifo()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_reader_that_goes_away_is_said_by_name(tmp_path):
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(RunFailure, match="fifo: its reader has gone"), json_lines_answers(path, 1) as answers:
+        os.close(reader)
+        answers.add(DOG)
+
+
+def test_a_descriptor_and_a_full_device_are_written_to():
+    reader, writer = os.pipe()
+    with json_lines_answers(Path(f"/dev/fd/{writer}"), 1) as answers:
+        answers.add(DOG)
+    os.close(writer)
+    assert json.loads(os.read(reader, 1000))["file"] == "test/7.jpg"
+    os.close(reader)
+    if Path("/dev/full").exists():
+        with pytest.raises(RunFailure, match="/dev/full"), json_lines_answers(Path("/dev/full"), 1) as answers:
+            answers.add(DOG)
+
+
+@pytest.mark.parametrize("target", ["store/there.csv", "store/new.csv"])
+def test_a_link_stays_and_its_file_is_written(tmp_path, target):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "there.csv").write_text("old")
+    link = tmp_path / "link.csv"
+    link.symlink_to(target)
+    with csv_answers(link, ranked_columns(1)) as answers:
+        answers.add(DOG)
+    assert link.is_symlink()
+    assert (tmp_path / target).read_text() == "file,class,probability\ntest/7.jpg,dog,0.750000\n"
+    assert {path.name for path in (tmp_path / "store").iterdir()} == {"there.csv", Path(target).name}
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo"])
+def test_what_stands_at_the_unfinished_files_name_is_left_alone(tmp_path, kind):
+    (tmp_path / "precious").write_text("mine")
+    part = tmp_path / "a.csv.part"
+    if kind == "link":
+        part.symlink_to("precious")
+    else:
+        os.mkfifo(part)
+    with pytest.raises(RunFailure, match="cannot be written"), csv_answers(tmp_path / "a.csv", ranked_columns(1)):
+        pass
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert part.is_symlink() or part.is_fifo()
+
+
 def test_counting_on_a_terminal_and_in_a_log(monkeypatch):
     from rich.console import Console
 

@@ -12,19 +12,35 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
 
 PROJECT = Path(__file__).resolve().parents[1]
 if str(PROJECT) not in sys.path:
     sys.path.insert(0, str(PROJECT))
 
-from paddle_resnet.errors import PaddleResNetError, Stopped, UsageError  # noqa: E402
+from paddle_resnet.errors import PaddleResNetError, Stopped, UsageError, printable, shown  # noqa: E402
 
 INTERRUPTED = 130
+LONGEST_LINE = 800
+
+
+class PlainStream:
+    """A stream to which nothing is written that a terminal would obey, whatever names stand in a line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.rich_proxied_file = stream  # by this name rich finds where its own colours and bars go
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+    def write(self, text: str) -> int:
+        """Write the text, escaped."""
+        return self.rich_proxied_file.write(printable(text, keep="\n\t"))
 
 
 def run_tool(parser: argparse.ArgumentParser, action: Callable[[argparse.Namespace], None]) -> NoReturn:
     """Parse the command line, call `action`, and exit: 0, 1 (failure), 2 (wrong use), 130 (Ctrl-C) or 143 (SIGTERM)."""
+    sys.stdout, sys.stderr = (stream and PlainStream(stream) for stream in (sys.stdout, sys.stderr))
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     arguments = parser.parse_args()
     try:
@@ -100,5 +116,5 @@ def positive(text: str) -> int:
 def _fail(message: str, code: int, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exc()
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    print("error: " + shown(" ".join(message.split()), LONGEST_LINE), file=sys.stderr)
     sys.exit(code)

@@ -96,7 +96,6 @@ def _with_progress(evaluate: Callable[[Callable[[int, int], None]], Evaluation])
 
 def _print_classes(evaluation: Evaluation) -> None:
     from rich.table import Table
-    from rich.text import Text
 
     from paddle_resnet.console import console
 
@@ -105,7 +104,7 @@ def _print_classes(evaluation: Evaluation) -> None:
         column.justify = "right"
     for result in evaluation.per_class:
         figures = (f"{value:.1%}" for value in (result.precision, result.recall, result.f1))
-        table.add_row(Text(result.name), *figures, str(result.support))
+        table.add_row(result.name, *figures, str(result.support))
     console.print(table)
 
 

@@ -20,6 +20,9 @@ the pictures' order.
                    title=content with path, name, stem (the name without .jpg), class, probability, probability:CLASS
   --json           a list of {"file": ..., "top": [{"class": ..., "probability": ...}, ...]}
   --json-lines     one such object a line
+                   Each goes to a file that is there when it is complete, straight to a pipe or a device, or for - to
+                   standard output, where no table is printed then. Of a text in the CSV that a spreadsheet would
+                   compute (=1+1) the first character is a ', which JSON does not need.
 
 exit code: 0 all pictures answered; 1 some could not be read; 2 none could, or the command was wrong.
 """
@@ -37,7 +40,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import cli
 from paddle_resnet import runtime
-from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.errors import RunFailure, UsageError, printable, shown
 
 if TYPE_CHECKING:
     from paddle_resnet.deploy import Prediction
@@ -102,16 +105,19 @@ def main() -> None:
 def _predict(arguments: argparse.Namespace) -> None:
     if arguments.columns and not arguments.csv:
         raise UsageError("--columns: are of a CSV; name its file with --csv FILE")
+    outputs = [file for file in (arguments.csv, arguments.json, arguments.json_lines) if file]
     started = time.perf_counter()
     # Not cli.prepare(): its log lines would stand in the table, which is read by programs too.
     runtime.import_paddle()
-    from paddle_resnet.deploy.answer_files import part_of
+    from paddle_resnet.deploy.answer_files import check_outputs, own_stream, part_of
     from paddle_resnet.deploy.inference_config import InferenceConfig, find_model
 
     model = find_model(arguments.model)
     config = InferenceConfig.load(model)
     classes = config.classes
-    pictures = _find(arguments)
+    written = check_outputs(outputs)
+    arguments.quiet = arguments.quiet or any(own_stream(file) == 1 for file in outputs)
+    pictures = _find(arguments, written)
     with ExitStack() as opened:
         takers, top_k = _takers(arguments, classes, opened)
         answer = _start(arguments, model, config.digest(), pictures.many, top_k, opened)
@@ -121,8 +127,9 @@ def _predict(arguments: argparse.Namespace) -> None:
         try:
             answered, failed = _classify(answer, pictures, arguments.batch_size, takers, bar_hidden)
         except KeyboardInterrupt:
-            for file in filter(None, (arguments.csv, arguments.json, arguments.json_lines)):
-                _complain(f"what was answered is kept in {part_of(file)}")
+            for file in outputs:
+                if own_stream(file) is None and part_of(file).is_file():
+                    _complain(f"what was answered is kept in {part_of(file)}")
             raise
         seconds = time.perf_counter() - ready
         if not answered and not failed:
@@ -136,7 +143,9 @@ def _predict(arguments: argparse.Namespace) -> None:
         raise RunFailure(f"{failed} of {answered + failed} pictures could not be read; the others are answered")
 
 
-def _find(arguments: argparse.Namespace) -> Pictures:
+def _find(arguments: argparse.Namespace, written: set[tuple[int, int]]) -> Pictures:
+    """Find the pictures, of which none may be a file to be `written` (their devices and inodes)."""
+    from paddle_resnet.deploy.answer_files import identity
     from paddle_resnet.deploy.find_pictures import find_pictures, listed_pictures
 
     def named() -> Iterator[Path | Unreadable]:
@@ -146,7 +155,13 @@ def _find(arguments: argparse.Namespace) -> Pictures:
             else:
                 yield from find_pictures([name])
 
-    files = named()
+    def checked() -> Iterator[Path | Unreadable]:
+        for file in named():
+            if written and isinstance(file, Path) and file.exists() and identity(file) in written:
+                raise UsageError(f"{shown(str(file), 240)}: is both a picture and an output; name another output")
+            yield file
+
+    files = checked()
     few = FEW_BATCHES * arguments.batch_size
     first = list(islice(files, few + 1))
     many = len(first) > few
@@ -220,7 +235,7 @@ def _classify(
             predictions: list[Prediction] = []
             for each in answers:
                 if isinstance(each, Unreadable):
-                    _complain(f"error: {_printable(each.reason)}")
+                    _complain(f"error: {each.reason}")
                 else:
                     predictions.append(each)
             for take in takers:
@@ -244,7 +259,7 @@ def _table(classes: tuple[str, ...], top_k: int, *, goes_on: bool) -> Taker:
     With `goes_on`, a reader that has seen enough (head) does not end what else is done with the answers.
     """
     width = min(LONGEST_CLASS, max(map(len, classes)))
-    labels = {label: f"{_printable(label)[:width]:{width}}" for label in classes}
+    labels = {label: f"{printable(label)[:width]:{width}}" for label in classes}
     ranks = [f"{'top-' + str(rank):{width + 7}}" for rank in range(1, top_k + 1)]
     header = ["  ".join([*ranks, "file"])]
 
@@ -252,7 +267,7 @@ def _table(classes: tuple[str, ...], top_k: int, *, goes_on: bool) -> Taker:
         rows = [header.pop()] if header and predictions else []
         for prediction in predictions:
             cells = [f"{labels[label]} {probability:6.1%}" for label, probability in prediction.top[:top_k]]
-            rows.append("  ".join([*cells, _printable(prediction.name)]))
+            rows.append("  ".join([*cells, printable(prediction.name)]))
         try:
             if rows:
                 print("\n".join(rows), flush=True)
@@ -262,13 +277,6 @@ def _table(classes: tuple[str, ...], top_k: int, *, goes_on: bool) -> Taker:
             cli.print_no_more()
 
     return print_rows
-
-
-def _printable(text: str) -> str:
-    """Escape what a terminal would obey or cannot show (a file's name is any bytes)."""
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 if __name__ == "__main__":

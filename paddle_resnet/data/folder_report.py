@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ import numpy as np
 from paddle_resnet.console import logger
 from paddle_resnet.data.folder_split import FolderSplit
 from paddle_resnet.data.splits import Splits
-from paddle_resnet.files import md5_of, write_text
+from paddle_resnet.files import csv_line, md5_of, write_text
 
 FILE_NAME = "pictures.csv"
 
@@ -112,11 +110,9 @@ def _say(readable: int, unreadable: dict[str, str], copies: list[Copy]) -> None:
 
 
 def _as_csv(unreadable: dict[str, str], copies: list[Copy]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "finding", "detail"])
-    writer.writerows([name, "unreadable", reason] for name, reason in unreadable.items())
+    rows = [["file", "finding", "detail"]]
+    rows += [[name, "unreadable", reason] for name, reason in unreadable.items()]
     for copy in copies:
         kinds = ["copy", *["leakage"] * copy.leaks, *["two classes"] * copy.contradicts]
-        writer.writerow([copy.name, ", ".join(kinds), f"the same as {copy.original}"])
-    return text.getvalue().encode("utf-8", "replace").decode()
+        rows.append([copy.name, ", ".join(kinds), f"the same as {copy.original}"])
+    return "".join(map(csv_line, rows)).encode("utf-8", "replace").decode()

@@ -16,7 +16,7 @@ from paddle_resnet import runtime
 from paddle_resnet.data import decode_image
 from paddle_resnet.deploy import backends
 from paddle_resnet.deploy.inference_config import FILE_NAME, REPAIR, Backend, InferenceConfig, Precision, find_model
-from paddle_resnet.errors import UsageError
+from paddle_resnet.errors import UsageError, shown
 
 Picture = str | Path | bytes | Image.Image | np.ndarray
 
@@ -142,17 +142,18 @@ class Predictor:
             raise UsageError(f"{self.path}: this predictor is closed; make a new one")
         return np.concatenate([self._answer(model, part) for part in parts])
 
-    def predict(self, images: Iterable[Picture], top_k: int = 5) -> list[Prediction]:
+    def predict(self, images: Picture | Iterable[Picture], top_k: int = 5) -> list[Prediction]:
         """Classify pictures of any size and mode: paths, encoded bytes, PIL images, or uint8 arrays.
 
         Args:
             images: the pictures; they are decoded batch by batch, so an iterator of any length takes little memory.
+                One alone is a list of one: an array `[H, W]`, `[H, W, 3]` or `[H, W, 4]`; `[N, H, W, 3 or 4]` are N.
             top_k: how many classes to rank for each; cut to the number of classes.
 
         Raises:
-            UsageError: a picture cannot be read.
+            UsageError: a picture cannot be read, or `images` are none.
         """
-        pictures = enumerate(images)
+        pictures = enumerate(_several(images))
         predictions: list[Prediction] = []
         while batch := list(islice(pictures, self.batch_size)):
             names = [str(picture) if isinstance(picture, str | Path) else f"image {i}" for i, picture in batch]
@@ -201,6 +202,25 @@ class Predictor:
                 f"{scores.shape[1]}; {REPAIR}"
             )
         return scores
+
+
+def _several(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
+    """One picture that is given alone as a list of one."""
+    if isinstance(images, bytearray | memoryview):
+        return [bytes(images)]
+    if isinstance(images, str | Path | bytes | Image.Image):
+        return [images]
+    if isinstance(images, np.ndarray) and images.dtype.kind not in "OU":  # those hold paths or pictures
+        colours = images.ndim == 2 or (images.ndim in (3, 4) and images.shape[-1] in (3, 4))
+        if images.dtype != np.uint8 or not colours:
+            raise UsageError(
+                "expected uint8 pixels of one picture, [H, W], [H, W, 3] or [H, W, 4], or of several, [N, H, W, 3], "
+                f"got {images.dtype} of shape {list(images.shape)}"
+            )
+        return images if images.ndim == 4 else [images]
+    if not isinstance(images, Iterable):
+        raise UsageError(f"expected a picture or several (path, bytes, PIL image, array), got {shown(images)}")
+    return images
 
 
 def _usual_threads() -> int:
