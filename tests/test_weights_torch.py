@@ -239,3 +239,15 @@ def test_a_network_without_a_head_leaves_the_files_out(tmp_path):
     headless = create_model("resnet8", include_top=False)
     report = load_weights(headless, {name: tensor.numpy() for name, tensor in whole.state_dict().items()})
     assert report.summary() == "weights: 35 of 35 tensors loaded; its head left out (fc.weight, fc.bias)"
+
+
+@pytest.mark.parametrize("letter", ["n", "\x1b", "\n"])
+def test_a_zip_archive_of_other_names_in_its_headers_is_one_short_line(tmp_path, letter):
+    path = tmp_path / "a.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", pickle.dumps({}))
+        archive.writestr(f"a/{letter * 3000}", b"")
+    path.write_bytes(path.read_bytes().replace(b"a/data.pkl", b"a/" + letter.encode() * 8, 1))
+    with pytest.raises(UsageError, match="cannot be read as a zip archive") as caught:
+        read_state_dict(path)
+    assert len(str(caught.value)) < 700 and str(caught.value).isprintable()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from paddle_resnet.errors import UsageError
+from paddle_resnet.errors import UsageError, shown
 
 _PICKLE = "data.pkl"
 _PICKLE_LIMIT = 64 << 20  # bytes; a thousand layers take less than one megabyte
@@ -61,17 +61,19 @@ class TorchArchive:
         try:
             record = self._archive.getinfo(self._folder + name)
         except KeyError:
-            raise UsageError(f"{self._path}: has no record {name}; the file is damaged: get it again") from None
+            raise UsageError(f"{self._path}: has no record {shown(name)}; the file is damaged: get it again") from None
         if record.compress_type != zipfile.ZIP_STORED:
-            raise UsageError(f"{self._path}: record {name} is compressed, which torch.save does not do; save it again")
+            raise UsageError(
+                f"{self._path}: record {shown(name)} is compressed, which torch.save does not do; save it again"
+            )
         if size is not None and record.file_size != size:
             raise UsageError(
-                f"{self._path}: record {name} has {record.file_size:,} bytes where its tensor needs {size:,}; "
+                f"{self._path}: record {shown(name)} has {record.file_size:,} bytes where its tensor needs {size:,}; "
                 "the file is damaged: get it again"
             )
         if size is None and record.file_size > _PICKLE_LIMIT:
             raise UsageError(
-                f"{self._path}: record {name} has {record.file_size:,} bytes, expected at most {_PICKLE_LIMIT:,}"
+                f"{self._path}: record {shown(name)} has {record.file_size:,} bytes, expected at most {_PICKLE_LIMIT:,}"
             )
         try:
             return self._archive.read(record)
@@ -105,5 +107,5 @@ def open_archive(path: Path) -> Iterator[TorchArchive]:
 
 
 def _damaged(path: Path, error: Exception) -> UsageError:
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = shown(str(error), 200) or type(error).__name__
     return UsageError(f"{path}: cannot be read as a zip archive ({reason}): damaged or cut short; get it again")
