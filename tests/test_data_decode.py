@@ -506,3 +506,8 @@ def test_an_empty_file_is_called_so(tmp_path):
     (tmp_path / "a.jpg").touch()
     with pytest.raises(UsageError, match="an empty file"):
         decode_image(tmp_path / "a.jpg", 8, 8)
+
+
+def test_heic_is_told_what_to_do():
+    with pytest.raises(UsageError, match="HEIC, which is not read; convert it, e"):
+        decode_image(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(64), 8, 8)

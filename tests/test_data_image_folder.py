@@ -1,8 +1,11 @@
 """A folder of pictures: its layouts, its classes, and what is wrong with it."""
 
 import csv
+import hashlib
 import logging
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -248,4 +251,93 @@ def test_an_empty_class_is_named(tmp_path):
     fill(tmp_path, {"cat": 5, "dog": 5})
     (tmp_path / "eel").mkdir()
     with pytest.raises(UsageError, match="eel: no pictures found"):
+        open_splits(config(tmp_path))
+
+
+@pytest.mark.parametrize("split_seed", range(4))
+@pytest.mark.parametrize("memory_mb", [0, 100])
+def test_a_bad_file_is_left_out_whichever_split_it_would_fall_into(tmp_path, split_seed, memory_mb):
+    fill(tmp_path, {"cat": 10, "dog": 2, "eel": 10})
+    for name in ("cat", "dog", "eel"):
+        (tmp_path / name / "bad.png").write_text("not a picture")
+    (tmp_path / "dog" / "0001.png").write_bytes(b"")  # a single picture is left: it is trained on
+    splits = open_splits(config(tmp_path, split_seed=split_seed, memory_mb=memory_mb))
+    found = [name for part in (splits.train, splits.validation, splits.test) for name in names(part)]
+    assert sorted(found) == sorted([*(f"{c}/{k:04d}.png" for c in ("cat", "eel") for k in range(10)), "dog/0000.png"])
+    assert "dog/0000.png" in names(splits.train)
+    for part in (splits.train, splits.validation, splits.test):
+        np.testing.assert_array_equal(part.batch([0]), [decode_image(tmp_path / names(part)[0], 16, 16)])
+
+
+def test_the_division_of_a_sound_folder_stays_as_it_was(tmp_path):
+    """A fixed value: runs that began earlier go on with the same pictures."""
+    fill(tmp_path, {"cat": 20, "dog": 31}, size=(2, 2))
+    splits = open_splits(config(tmp_path, split_seed=3, test_fraction=0.2, validation_fraction=0.1))
+    parts = "|".join(" ".join(names(part)) for part in (splits.train, splits.validation, splits.test))
+    assert hashlib.sha256(parts.encode()).hexdigest()[:16] == "412e7a59f48968c3"
+
+
+def lines_of(caplog, monkeypatch, splits, folder):
+    monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
+    with caplog.at_level(logging.INFO, logger="paddle_resnet"):
+        report_pictures(splits, folder)
+    with (folder / "pictures.csv").open(encoding="utf-8") as file:
+        return [record.getMessage() for record in caplog.records], list(csv.DictReader(file))
+
+
+@pytest.fixture
+def with_more(tmp_path, monkeypatch):
+    """A folder with a pipe, a subfolder that cannot be read, a picture of no class, HEIC, and an odd name."""
+    fill(tmp_path / "data", {"cat": 10, "dog": 10, "dog/sub": 5})
+    os.mkfifo(tmp_path / "data/cat/pipe.png")
+    os.mkfifo(os.fsencode(tmp_path) + b"/data/cat/\xff\x1b.png")
+    (tmp_path / "data/cat/a.HEIC").touch()
+    (tmp_path / "data/stray.png").touch()
+
+    def scandir(path, scan=os.scandir):
+        if Path(path).name == "sub":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    return tmp_path / "data"
+
+
+def test_what_lies_beside_the_pictures_is_reported(with_more, tmp_path, caplog, monkeypatch):
+    lines, rows = lines_of(caplog, monkeypatch, open_splits(config(with_more)), tmp_path)
+    assert lines[0] == "1 file is left out by suffix: 1 .heic (convert them, e.g. to JPEG)"
+    assert lines[1].startswith("2 folders that cannot be read, or pictures outside of them, are left out")
+    assert "2 of 22 files cannot be read" in lines[2]
+    assert {row["file"]: row["finding"] for row in rows} == {
+        "cat/pipe.png": "unreadable",
+        "cat/\\udcff\\x1b.png": "unreadable",
+        "cat/a.HEIC": "passed over",
+        "dog/sub": "unreadable",
+        "stray.png": "unreadable",
+    }
+    assert "cat/pipe.png: is a named pipe, not a regular file" in rows[0]["detail"] + rows[1]["detail"]
+
+
+def test_strict_names_what_is_lost(with_more):
+    with pytest.raises(UsageError, match=r"stray\.png: lies in no class folder; move it \(and 2 more\)"):
+        open_splits(config(with_more, strict=True))
+
+
+def test_a_class_folder_whose_name_is_no_text_is_refused_at_once(tmp_path):
+    fill(tmp_path, {"cat": 2, "dog": 2})
+    (tmp_path / os.fsdecode(b"caf\xe9")).mkdir()
+    with pytest.raises(UsageError, match=r"the class folder caf\\udce9 has a name that is no text in UTF-8; rename it"):
+        open_splits(config(tmp_path))
+
+
+def test_a_class_folder_that_cannot_be_read_says_why_it_is_empty(tmp_path, monkeypatch):
+    fill(tmp_path, {"cat": 2, "sub": 2})
+
+    def scandir(path, scan=os.scandir):
+        if Path(path).name == "sub":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UsageError, match=r"sub: no pictures found .*this folder cannot be read \(Permission denied\)"):
         open_splits(config(tmp_path))

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+import os
+from collections import Counter
+from pathlib import Path
 
-from paddle_resnet.data.walk import pictures_below
-from paddle_resnet.deploy.find_pictures import find_pictures
+import pytest
+from PIL import Image
+
+from paddle_resnet.data.decode import FORMATS
+from paddle_resnet.data.walk import EXTENSIONS, PassedOver, passed_over_by_suffix, pictures_below
+from paddle_resnet.deploy.find_pictures import Unreadable, find_pictures
 
 
 @pytest.fixture
@@ -35,3 +41,58 @@ def test_linked_folders_count_and_a_link_into_itself_does_not_repeat_them(folder
     expected = ["a.jpg", "b.PNG", "linked/f.gif", "sub/c.webp"]
     assert names(folder, pictures_below(folder)) == expected
     assert names(folder, find_pictures([folder])) == expected
+
+
+def test_every_suffix_of_a_format_that_is_read_is_known():
+    """Pillow's own list, less PFM, whose floating-point pixels are of no known range, and films of AVIF."""
+    readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
+    assert readable - {".pfm", ".avifs"} <= set(EXTENSIONS)
+
+
+@pytest.fixture
+def unreadable_folder(monkeypatch):
+    """Make folders of this name unreadable, also for root."""
+
+    def scandir(path, scan=os.scandir):
+        if Path(path).name == "sub":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+
+def test_a_folder_that_cannot_be_read_is_named_in_its_place(folder, unreadable_folder):
+    *pictures, lost = find_pictures([folder])
+    assert names(folder, pictures) == ["a.jpg", "b.PNG"]
+    assert isinstance(lost, Unreadable)
+    assert lost.reason == f"{folder}/sub: this folder cannot be read (Permission denied)"
+
+
+def test_a_folder_that_vanishes_is_named(folder):
+    found = pictures_below(folder)
+    assert next(found).name == "a.jpg"
+    (folder / "sub" / "c.webp").unlink()
+    (folder / "sub" / ".e.jpg").unlink()
+    (folder / "sub").rmdir()
+    assert [str(each.path.relative_to(folder)) for each in found if isinstance(each, PassedOver)] == ["sub"]
+
+
+def test_a_link_to_itself_is_a_file_that_decoding_refuses(tmp_path):
+    (tmp_path / "self.jpg").symlink_to(tmp_path / "self.jpg")
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "gone")
+    assert names(tmp_path, pictures_below(tmp_path)) == ["gone.jpg", "self.jpg"]
+
+
+def test_what_is_passed_over_is_counted_by_suffix(folder):
+    for name in ("a.HEIC", "b.heic", "sub/x.cr2", "README", "Thumbs.db", "labels.CSV", "c.xml", ".DS_Store"):
+        (folder / name).touch()
+    counts = Counter()
+    assert all(isinstance(found, Path) for found in find_pictures([folder], counts))
+    assert counts == {".heic": 2, ".cr2": 1, "": 1}
+    assert passed_over_by_suffix(counts) == (
+        "4 files are left out by suffix: 2 .heic (convert them, e.g. to JPEG), 1 without one, 1 .cr2"
+    )
+    heic = next(each for each in pictures_below(folder) if isinstance(each, PassedOver) and each.suffix == ".heic")
+    assert heic.reason.endswith(
+        'a.HEIC: passed over, the suffix ".heic" is none of a picture that can be read; convert it, e.g. to JPEG'
+    )

@@ -32,6 +32,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import chain, islice
@@ -58,11 +59,12 @@ MOST_PROCESSES = 8
 
 
 class Pictures(NamedTuple):
-    """The files to classify as they come, whether they are many, and how many where that can be known."""
+    """The files to classify as they come, whether they are many, how many where known, and others by suffix."""
 
     files: Iterator[Path | Unreadable]
     many: bool
     total: int | None
+    passed_over: Counter[str]
 
 
 def main() -> None:
@@ -109,6 +111,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     started = time.perf_counter()
     # Not cli.prepare(): its log lines would stand in the table, which is read by programs too.
     runtime.import_paddle()
+    from paddle_resnet.data.walk import passed_over_by_suffix
     from paddle_resnet.deploy.answer_files import check_outputs, own_stream, part_of
     from paddle_resnet.deploy.inference_config import InferenceConfig, find_model
 
@@ -132,6 +135,8 @@ def _predict(arguments: argparse.Namespace) -> None:
                     _complain(f"what was answered is kept in {part_of(file)}")
             raise
         seconds = time.perf_counter() - ready
+        if pictures.passed_over:
+            _complain(passed_over_by_suffix(pictures.passed_over))
         if not answered and not failed:
             raise UsageError("the list on standard input names no pictures")
         if not answered:
@@ -148,12 +153,14 @@ def _find(arguments: argparse.Namespace, written: set[tuple[int, int]]) -> Pictu
     from paddle_resnet.deploy.answer_files import identity
     from paddle_resnet.deploy.find_pictures import find_pictures, listed_pictures
 
+    passed_over: Counter[str] = Counter()
+
     def named() -> Iterator[Path | Unreadable]:
         for name in arguments.pictures:
             if name == LIST:
-                yield from listed_pictures(sys.stdin.buffer, b"\0" if arguments.null else b"\n")
+                yield from listed_pictures(sys.stdin.buffer, b"\0" if arguments.null else b"\n", passed_over)
             else:
-                yield from find_pictures([name])
+                yield from find_pictures([name], passed_over)
 
     def checked() -> Iterator[Path | Unreadable]:
         for file in named():
@@ -169,7 +176,7 @@ def _find(arguments: argparse.Namespace, written: set[tuple[int, int]]) -> Pictu
         total: int | None = len(first)
     else:
         total = None if LIST in arguments.pictures else sum(1 for _ in find_pictures(arguments.pictures))
-    return Pictures(chain(first, files), many, total)
+    return Pictures(chain(first, files), many, total, passed_over)
 
 
 def _start(

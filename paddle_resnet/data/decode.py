@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import ExifTags, Image
 
 from paddle_resnet.data.picture_file import read_file, scan_count, without_metadata
 from paddle_resnet.data.splits import Pixels
-from paddle_resnet.errors import UsageError
+from paddle_resnet.errors import UsageError, printable, shown
 
 Source = str | Path | bytes | Image.Image | np.ndarray
 
@@ -67,6 +68,7 @@ def decode_image(source: Source, resize: int, image_size: int, name: str | None 
             pixels whose range is not known.
     """
     name = name or (str(source) if isinstance(source, (str, Path)) else "the picture given as bytes or pixels")
+    name = printable(name)
     try:
         with _open(source, name) as image:
             return decode_opened(image, resize, image_size, name)
@@ -120,7 +122,12 @@ def _open(source: Source, name: str) -> Image.Image:
     data = source if isinstance(source, bytes) else read_file(Path(source))
     if not data:
         raise ValueError("an empty file")
-    image = Image.open(io.BytesIO(without_metadata(data)), formats=FORMATS)
+    try:
+        image = Image.open(io.BytesIO(without_metadata(data)), formats=FORMATS)
+    except Image.UnidentifiedImageError as error:
+        if data[4:8] == b"ftyp" and re.search(rb"hei[cxms]|hev[cx]", data[8:40]):
+            raise ValueError("HEIC, which is not read; convert it, e.g. to JPEG") from error
+        raise
     _check_size(image, name)
     scans = scan_count(data)
     if image.width * image.height * scans > MOST_PASSES * MAX_PIXELS:
@@ -206,5 +213,5 @@ def _unreadable(name: str, error: Exception) -> UsageError:
     elif isinstance(error, Image.DecompressionBombError):
         reason = f"more than {MAX_PIXELS // 1_000_000} million pixels"
     else:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = shown(" ".join(str(error).split()), 300) or type(error).__name__
     return UsageError(f"{name}: cannot be read as a picture ({reason}); remove or replace it")

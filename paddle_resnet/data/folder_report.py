@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from paddle_resnet.console import logger
-from paddle_resnet.data.folder_split import FolderSplit
+from paddle_resnet.data.folder_split import FolderPart, FolderSplit
 from paddle_resnet.data.splits import Splits
+from paddle_resnet.data.walk import PassedOver, passed_over_by_suffix
+from paddle_resnet.errors import printable
 from paddle_resnet.files import csv_line, md5_of, write_text
 
 FILE_NAME = "pictures.csv"
@@ -48,10 +50,13 @@ def report_pictures(splits: Splits, folder: Path) -> None:
         UsageError: a file cannot be read and the config is strict, or none of a class can.
         RunFailure: the list cannot be written.
     """
-    parts = [part for part in (splits.train, splits.validation, splits.test) if isinstance(part, FolderSplit)]
+    parts = [
+        part for part in (splits.train, splits.validation, splits.test) if isinstance(part, FolderSplit | FolderPart)
+    ]
     if not parts:
         return
     unreadable = {name: reason for part in parts for name, reason in part.unreadable.items()}
+    passed_over = {name: each for part in parts for name, each in part.passed_over.items()}
     entries = [
         _Entry(file, name, number, int(label))
         for number, part in enumerate(parts)
@@ -60,9 +65,10 @@ def report_pictures(splits: Splits, folder: Path) -> None:
         )
     ]
     copies = find_copies(entries)
+    _say_passed_over(list(passed_over.values()))
     _say(len(entries), unreadable, copies)
-    if unreadable or copies:
-        write_text(folder / FILE_NAME, _as_csv(unreadable, copies))
+    if unreadable or copies or passed_over:
+        write_text(folder / FILE_NAME, _as_csv(unreadable, passed_over, copies))
         logger.info("each of them stands in %s", folder / FILE_NAME)
 
 
@@ -81,6 +87,18 @@ def find_copies(entries: Iterable[_Entry]) -> list[Copy]:
     return sorted(copies, key=lambda copy: copy.name)
 
 
+def _say_passed_over(passed_over: list[PassedOver]) -> None:
+    if counts := Counter(each.suffix for each in passed_over if each.suffix is not None):
+        logger.info("%s", passed_over_by_suffix(counts))
+    if others := [each.reason for each in passed_over if each.suffix is None]:
+        logger.info(
+            "%d folders that cannot be read, or pictures outside of them, are left out (data.strict makes that an "
+            "error), the first: %s",
+            len(others),
+            others[0],
+        )
+
+
 def _say(readable: int, unreadable: dict[str, str], copies: list[Copy]) -> None:
     if unreadable:
         logger.info(
@@ -97,22 +115,24 @@ def _say(readable: int, unreadable: dict[str, str], copies: list[Copy]) -> None:
         logger.info(
             "LEAKAGE: %d of them stand in two of training, validation and test, which makes figures too good: %s is %s",
             len(leaks),
-            leaks[0].name,
-            leaks[0].original,
+            printable(leaks[0].name),
+            printable(leaks[0].original),
         )
     if contradictions := [copy for copy in copies if copy.contradicts]:
         logger.info(
             "%d of them stand in two classes, of which one must be wrong: %s is %s",
             len(contradictions),
-            contradictions[0].name,
-            contradictions[0].original,
+            printable(contradictions[0].name),
+            printable(contradictions[0].original),
         )
 
 
-def _as_csv(unreadable: dict[str, str], copies: list[Copy]) -> str:
+def _as_csv(unreadable: dict[str, str], passed_over: dict[str, PassedOver], copies: list[Copy]) -> str:
     rows = [["file", "finding", "detail"]]
-    rows += [[name, "unreadable", reason] for name, reason in unreadable.items()]
+    rows += [[printable(name), "unreadable", reason] for name, reason in unreadable.items()]
+    for name, each in passed_over.items():
+        rows.append([printable(name), "unreadable" if each.suffix is None else "passed over", each.reason])
     for copy in copies:
         kinds = ["copy", *["leakage"] * copy.leaks, *["two classes"] * copy.contradicts]
-        rows.append([copy.name, ", ".join(kinds), f"the same as {copy.original}"])
-    return "".join(map(csv_line, rows)).encode("utf-8", "replace").decode()
+        rows.append([printable(copy.name), ", ".join(kinds), f"the same as {printable(copy.original)}"])
+    return "".join(map(csv_line, rows))

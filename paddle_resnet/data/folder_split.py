@@ -14,6 +14,7 @@ import numpy as np
 from paddle_resnet.data.decode import check_picture, decode_image
 from paddle_resnet.data.picture_file import read_file
 from paddle_resnet.data.splits import Indices, Pixels, Split
+from paddle_resnet.data.walk import PassedOver
 from paddle_resnet.errors import UsageError
 
 MOST_FILES_A_TASK = 32
@@ -35,6 +36,7 @@ class FolderSplit(Split):
         workers: int,
         in_memory: bool,
         strict: bool = False,
+        passed_over: Sequence[PassedOver] = (),
     ) -> None:
         """Take `files` with their `labels` ``[N]``.
 
@@ -46,8 +48,10 @@ class FolderSplit(Split):
             workers: threads that decode.
             in_memory: keep what was decoded.
             strict: a file that cannot be read is an error.
+            passed_over: what else was found with the pictures.
         """
         self._root = root
+        self.passed_over = {self._name(each.path): each for each in passed_over}
         self._all_files = files
         self._all_labels = labels.astype(np.int64)
         self._size = size
@@ -134,6 +138,49 @@ class FolderSplit(Split):
             pictures[position] = decode_image(self._all_files[places[position]], self._size, self._size)
 
         return failures_of(decode, len(places), self._workers)
+
+
+class FolderPart(Split):
+    """Some of the readable pictures of a folder that is divided."""
+
+    def __init__(self, whole: FolderSplit, choose: Callable[[Indices], Indices]) -> None:
+        """Take what `choose` chooses by the labels ``[N]`` of the readable pictures: their positions."""
+        self._whole = whole
+        self.passed_over = whole.passed_over
+        self._choose = choose
+
+    @functools.cached_property
+    def _positions(self) -> Indices:
+        return self._choose(self._whole.labels)
+
+    @property
+    def labels(self) -> Indices:  # type: ignore[override]
+        """The class of each picture, int64 ``[n]``; errors as `FolderSplit.labels`."""
+        return self._whole.labels[self._positions]
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Of the whole folder."""
+        return self._whole.unreadable
+
+    def batch(self, indices: Sequence[int] | Indices) -> Pixels:
+        """The pictures, as `FolderSplit.batch`."""
+        return self._whole.batch(self._in_whole(indices))
+
+    def checksum(self, indices: Sequence[int] | Indices) -> int:
+        """Of the files themselves."""
+        return self._whole.checksum(self._in_whole(indices))
+
+    def names(self, indices: Sequence[int] | Indices) -> list[str]:
+        """The files, relative to the root."""
+        return self._whole.names(self._in_whole(indices))
+
+    def files(self, indices: Sequence[int] | Indices) -> list[Path]:
+        """The files themselves."""
+        return self._whole.files(self._in_whole(indices))
+
+    def _in_whole(self, indices: Sequence[int] | Indices) -> Indices:
+        return self._positions[np.asarray(indices, dtype=np.int64)]
 
 
 def raise_first(failures: dict[int, UsageError], count: int) -> None:

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from paddle_resnet.config import DataConfig
-from paddle_resnet.data.folder_split import FolderSplit
-from paddle_resnet.data.splits import Indices, hold_out
-from paddle_resnet.data.walk import EXTENSIONS, pictures_below
-from paddle_resnet.errors import UsageError, did_you_mean
+from paddle_resnet.data.folder_split import FolderPart, FolderSplit
+from paddle_resnet.data.splits import Indices, Split, hold_out
+from paddle_resnet.data.walk import EXTENSIONS, PassedOver, is_folder, is_picture, pictures_below
+from paddle_resnet.errors import UsageError, did_you_mean, shown
 
 LAYOUT = "<root>/train/<class>/*.jpg with <root>/test/<class>/*.jpg (or val), or <root>/<class>/*.jpg"
 
-Labelled = tuple[list[Path], Indices]
+
+@dataclass(frozen=True)
+class _Labelled:
+    """Picture files, the class of each, int64 ``[N]``, and what else lies there."""
+
+    files: list[Path]
+    labels: Indices
+    passed_over: list[PassedOver]
 
 
-def open_image_folder(
-    root: Path, config: DataConfig, resize: int
-) -> tuple[FolderSplit, FolderSplit, FolderSplit, tuple[str, ...]]:
+def open_image_folder(root: Path, config: DataConfig, resize: int) -> tuple[Split, Split, Split, tuple[str, ...]]:
     """Find the pictures of ``root``; nothing is read yet.
 
     ``train/<class>/`` with ``test/<class>/`` or ``val/<class>/`` (a single one is the test split; of both,
@@ -32,7 +39,8 @@ def open_image_folder(
         The training, validation and test splits, and the names of the classes.
 
     Raises:
-        UsageError: no pictures, or a folder of no class; the line names it and the layout.
+        UsageError: no pictures, a folder of no class or whose name is not UTF-8, or, where strict, a folder that cannot
+            be read; the line names it.
     """
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder; data.root is expected to hold {LAYOUT}")
@@ -42,22 +50,33 @@ def open_image_folder(
     train = _labelled(train_root, classes)
     _check_every_class_has_pictures(train, train_root, classes)
     test_root, validation_root = _held_out_folders(root) if divided else (None, None)
-    if test_root is not None:
-        test = _labelled(test_root, classes)
-    else:
-        train, test = _divide(train, config.test_fraction, config.split_seed)
-    if validation_root is not None:
-        validation = _labelled(validation_root, classes)
-    else:
-        train, validation = _divide(train, config.validation_fraction, config.split_seed)
-
-    parts = (train, validation, test)
-    decoded_bytes = sum(len(files) for files, _ in parts) * resize * resize * 3
+    parts = [train, *(_labelled(folder, classes) for folder in (test_root, validation_root) if folder is not None)]
+    decoded_bytes = sum(len(part.files) for part in parts) * resize * resize * 3
     in_memory = decoded_bytes <= config.memory_mb * 1_000_000
-    first, second, third = (
-        FolderSplit(root, files, labels, resize, config.workers, in_memory, config.strict) for files, labels in parts
+
+    def make(part: _Labelled) -> FolderSplit:
+        lost = [each for each in part.passed_over if each.is_lost]
+        if lost and config.strict:
+            raise UsageError(f"{lost[0].reason}{f' (and {len(lost) - 1} more)' * (len(lost) > 1)}")
+        return FolderSplit(
+            root, part.files, part.labels, resize, config.workers, in_memory, config.strict, part.passed_over
+        )
+
+    whole, *apart = [make(part) for part in parts]
+    # Drawn from the pictures that can be read, which is known once something is asked of any part.
+    fractions = (
+        config.test_fraction if test_root is None else None,
+        config.validation_fraction if validation_root is None else None,
     )
-    return first, second, third, classes
+    divide = partial(_divide, fractions=fractions, seed=config.split_seed)
+    divide(train.labels)
+    first, test, validation = (FolderPart(whole, partial(_part, divide, number)) for number in range(3))
+    return (
+        first,
+        validation if validation_root is None else apart.pop(),
+        test if test_root is None else apart.pop(),
+        classes,
+    )
 
 
 def _held_out_folders(root: Path) -> tuple[Path | None, Path | None]:
@@ -69,7 +88,10 @@ def _held_out_folders(root: Path) -> tuple[Path | None, Path | None]:
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
-    names = sorted((entry.name for entry in _visible(folder) if entry.is_dir()), key=natural_order)
+    names = sorted((entry.name for entry in _visible(folder) if is_folder(entry)), key=natural_order)
+    for name in names:
+        if not name.isprintable():  # other bytes than UTF-8 could not be written to a checkpoint
+            raise UsageError(f"{folder}: the class folder {shown(name)} has a name that is no text in UTF-8; rename it")
     if not names:
         raise UsageError(f"{folder}: holds no class folders; expected {LAYOUT}")
     if len(names) == 1:
@@ -77,38 +99,60 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _labelled(folder: Path, classes: tuple[str, ...]) -> Labelled:
+def _labelled(folder: Path, classes: tuple[str, ...]) -> _Labelled:
     """All pictures below the class folders of `folder`, in order of class and path."""
+    passed_over: list[PassedOver] = []
     for entry in _visible(folder):
-        if entry.is_dir() and entry.name not in classes:
+        if is_folder(entry) and entry.name not in classes:
             raise UsageError(
                 f'{entry.path}: "{entry.name}" is no class of the training folder{did_you_mean(entry.name, classes)}; '
                 "rename or remove it, or add pictures of that class to train"
             )
+        if not is_folder(entry) and is_picture(entry.name):
+            passed_over.append(PassedOver(Path(entry), f"{shown(entry.path, 300)}: lies in no class folder; move it"))
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        found = sorted(pictures_below(folder / name))
+        below = list(pictures_below(folder / name))
+        found = sorted(each for each in below if isinstance(each, Path))
+        passed_over += [each for each in below if isinstance(each, PassedOver)]
         files += found
         labels += [label] * len(found)
     if not files:
-        raise UsageError(f"{folder}: no pictures found ({' '.join(EXTENSIONS)}); expected {LAYOUT}")
-    return files, np.array(labels, dtype=np.int64)
+        raise _no_pictures(folder, passed_over, f"expected {LAYOUT}")
+    return _Labelled(files, np.array(labels, dtype=np.int64), passed_over)
 
 
-def _check_every_class_has_pictures(train: Labelled, folder: Path, classes: tuple[str, ...]) -> None:
-    counts = np.bincount(train[1], minlength=len(classes))
+def _check_every_class_has_pictures(train: _Labelled, folder: Path, classes: tuple[str, ...]) -> None:
+    counts = np.bincount(train.labels, minlength=len(classes))
     for name, count in zip(classes, counts, strict=True):
         if count == 0:
-            raise UsageError(
-                f"{folder / name}: no pictures found ({' '.join(EXTENSIONS)}); add some, or remove the folder"
-            )
+            below = [each for each in train.passed_over if each.path.is_relative_to(folder / name)]
+            raise _no_pictures(folder / name, below, "add some, or remove the folder")
 
 
-def _divide(part: Labelled, fraction: float, seed: int) -> tuple[Labelled, Labelled]:
-    files, labels = part
-    kept, held = hold_out(labels, fraction, seed)
-    return ([files[index] for index in kept], labels[kept]), ([files[index] for index in held], labels[held])
+def _no_pictures(folder: Path, passed_over: list[PassedOver], advice: str) -> UsageError:
+    why = f"; {passed_over[0].reason}" if passed_over else ""
+    return UsageError(f"{folder}: no pictures found ({' '.join(EXTENSIONS)}); {advice}{why}")
+
+
+def _divide(
+    labels: Indices, fractions: tuple[float | None, float | None], seed: int
+) -> tuple[Indices, Indices, Indices]:
+    """Positions for training, test and validation; of these two none where the fraction is None."""
+    kept, parts = np.arange(len(labels)), []
+    for fraction in fractions:
+        if fraction is None:
+            parts.append(kept[:0])
+            continue
+        rest, held = hold_out(labels[kept], fraction, seed)
+        parts.append(kept[held])
+        kept = kept[rest]
+    return kept, *parts  # type: ignore[return-value]
+
+
+def _part(divide: partial[tuple[Indices, Indices, Indices]], number: int, labels: Indices) -> Indices:
+    return divide(labels)[number]
 
 
 def natural_order(name: str) -> list[tuple[int, int, str]]:
@@ -117,7 +161,7 @@ def natural_order(name: str) -> list[tuple[int, int, str]]:
 
 
 def _has_folders(folder: Path) -> bool:
-    return folder.is_dir() and any(entry.is_dir() for entry in _visible(folder))
+    return folder.is_dir() and any(is_folder(entry) for entry in _visible(folder))
 
 
 def _visible(folder: Path) -> list[os.DirEntry[str]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import PngImagePlugin
 
-from paddle_resnet.errors import UsageError
+from paddle_resnet.errors import UsageError, printable
 
 MAX_BYTES = 512_000_000
 """Of a file: 64 million pixels of four 16-bit channels, without compression."""
@@ -78,11 +78,11 @@ def scan_count(data: bytes) -> int:
 def _check_file(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = KINDS.get(stat.S_IFMT(status.st_mode), "something else")
-        raise UsageError(f"{path}: is {kind}, not a regular file; remove or replace it")
+        raise UsageError(f"{printable(str(path))}: is {kind}, not a regular file; remove or replace it")
     if status.st_size > MAX_BYTES:
+        size, most = f"{status.st_size / 1e6:,.0f} MB", f"{MAX_BYTES // 1_000_000} MB"
         raise UsageError(
-            f"{path}: {status.st_size / 1e6:,.0f} MB, more than the {MAX_BYTES // 1_000_000} MB of the largest picture "
-            "that is decoded; remove or replace it"
+            f"{printable(str(path))}: {size}, more than the {most} of the largest picture; remove or replace it"
         )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from paddle_resnet.data.walk import EXTENSIONS, is_picture, pictures_below
+from paddle_resnet.data.walk import EXTENSIONS, PassedOver, is_picture, pictures_below
 
 BLOCK = 1 << 16
 
@@ -22,46 +23,63 @@ class Unreadable:
     reason: str
 
 
-def find_pictures(paths: Iterable[str | Path]) -> Iterator[Path | Unreadable]:
+def find_pictures(paths: Iterable[str | Path], passed_over: Counter[str] | None = None) -> Iterator[Path | Unreadable]:
     """Name the picture files: files as they are given, folders walked to their depth, patterns expanded.
 
     A pattern is a path that does not exist and has ``*``, ``?`` or ``[`` in it; ``**`` stands for folders of any depth.
     In a folder what counts is the file's suffix; so it does with a pattern whose last part names none. Hidden files
-    are passed over. All in the order of names. A folder without any picture, or a pattern without, is `Unreadable`.
+    are passed over. All in the order of names. A folder without any picture, or a pattern without, is `Unreadable`, and
+    so is a folder that cannot be read, at any depth.
+
+    Args:
+        paths: files, folders and patterns.
+        passed_over: counts, by suffix, the files whose name is no picture's (`walk.passed_over_by_suffix` says them).
     """
     for path in map(Path, paths):
         if os.path.isdir(path):  # noqa: PTH112 (Path's raises where a name is too long)
-            yield from _or_none(path, pictures_below(path), "no pictures in this folder")
+            yield from _or_none(path, pictures_below(path), passed_over, "no pictures in this folder")
         elif glob.has_magic(str(path)) and not os.path.lexists(path):
-            yield from _or_none(path, _expand(path), "no picture matches this pattern")
+            yield from _or_none(path, _expand(path), passed_over, "no picture matches this pattern")
         else:
             yield path
 
 
-def listed_pictures(lines: BinaryIO, separator: bytes = b"\n") -> Iterator[Path | Unreadable]:
+def listed_pictures(
+    lines: BinaryIO, separator: bytes = b"\n", passed_over: Counter[str] | None = None
+) -> Iterator[Path | Unreadable]:
     r"""Name the pictures of a list, as its lines come: files and folders, taken literally; empty lines mean nothing.
 
     Args:
         lines: the list, as bytes, which is what names of files are.
         separator: ``b"\n"``, or ``b"\0"`` for names of any characters (``find -print0``).
+        passed_over: as `find_pictures`.
     """
     for line in _split(lines, separator):
         name = line.removesuffix(b"\r") if separator == b"\n" else line
         if name:
             path = Path(os.fsdecode(name))
-            yield from find_pictures([path]) if os.path.isdir(path) else [path]  # noqa: PTH112
+            yield from find_pictures([path], passed_over) if os.path.isdir(path) else [path]  # noqa: PTH112
 
 
-def _or_none(path: Path, pictures: Iterator[Path], complaint: str) -> Iterator[Path | Unreadable]:
+def _or_none(
+    path: Path, found: Iterator[Path | PassedOver], passed_over: Counter[str] | None, complaint: str
+) -> Iterator[Path | Unreadable]:
     empty = True
-    for picture in pictures:
+    for each in found:
+        if isinstance(each, Path):
+            yield each
+        elif each.suffix is None:
+            yield Unreadable(each.path, each.reason)
+        else:
+            if passed_over is not None:
+                passed_over[each.suffix] += 1
+            continue
         empty = False
-        yield picture
     if empty:
         yield Unreadable(path, f"{path}: {complaint}; expected {', '.join(EXTENSIONS)}")
 
 
-def _expand(pattern: Path) -> Iterator[Path]:
+def _expand(pattern: Path) -> Iterator[Path | PassedOver]:
     any_suffix = bool(pattern.suffix)
     # Not Path.glob, which enters hidden folders.
     for path in map(Path, sorted(glob.iglob(str(pattern), recursive=True))):  # noqa: PTH207
