@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import fcntl
 import hashlib
 import io
 import json
+import math
 import os
 import re
 import shutil
+import stat
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.errors import RunFailure, UsageError, shown
+
+LARGEST_JSON = 1 << 28
 
 FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 """How a cell begins that a spreadsheet computes, or that `csv_line` made harmless."""
@@ -91,7 +97,61 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON, whole or not at all; NaN and infinity are refused."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # A byte of a file's name that is no UTF-8 becomes JSON's own escape, which `read_json` turns back.
+    write_text(path, text.encode("utf-8", "backslashreplace").decode())
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON that the program wrote.
+
+    Raises:
+        UsageError: there is no regular file of at most `LARGEST_JSON` bytes, or it is no JSON in UTF-8; what JSON
+            allows but the program never writes is refused too: a key twice, a number that is not finite.
+    """
+    try:
+        with open_regular(path) as file:
+            content = file.read(LARGEST_JSON + 1)
+        if len(content) > LARGEST_JSON:
+            raise ValueError(f"more than {LARGEST_JSON:,} bytes")
+        return json.loads(
+            content.decode("utf-8-sig"), object_pairs_hook=_each_key_once, parse_constant=_finite, parse_float=_finite
+        )
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: damaged: byte {error.start} is no UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path}: damaged: no JSON at line {error.lineno} ({error.msg})") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: damaged: {shown(str(error))}") from None
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        key = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f'the key "{shown(key)}" stands there twice')
+    return values
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"{shown(text)} is no finite number")
+    return float(text)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file to read; a FIFO or a device, which may never end, is an OSError.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
 
 
 def csv_line(cells: Iterable[object]) -> str:
@@ -122,7 +182,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _digest(path: Path, digest: hashlib._Hash) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

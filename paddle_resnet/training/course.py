@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from paddle.callbacks import Callback
 
+from paddle_resnet.errors import UsageError
+
 Logs = dict[str, Any]
 State = dict[str, Any]
 
@@ -45,10 +47,17 @@ def states_of(parts: Iterable[object]) -> dict[str, State]:
 
 
 def put_back(parts: Iterable[object], states: Mapping[str, State]) -> None:
-    """Give each of `parts` that has a state the one of its class's name."""
+    """Give each of `parts` that has a state the one of its class's name.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
     for part in parts:
         if isinstance(part, Stateful):
-            part.set_state_dict(states[type(part).__name__])
+            name = type(part).__name__
+            if name not in states:
+                raise UsageError(f"checkpoints/last/state.json: states.{name} is missing; start a new run")
+            part.set_state_dict(states[name])
 
 
 class Course(Callback):

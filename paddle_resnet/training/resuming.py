@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,19 @@ from typing import Any
 import numpy as np
 import paddle
 from paddle import nn
+from pydantic import ValidationError
 
 from paddle_resnet import processes, runtime, safe_pickle
-from paddle_resnet.config import Config
+from paddle_resnet.config import Config, TrainConfig
 from paddle_resnet.console import logger
 from paddle_resnet.data import Splits
-from paddle_resnet.errors import UsageError
-from paddle_resnet.files import md5_of, recover_folder
+from paddle_resnet.errors import UsageError, shown
+from paddle_resnet.files import md5_of, read_json, recover_folder
 from paddle_resnet.models import load_weights, read_state_dict
 from paddle_resnet.training.course import Position, State
 from paddle_resnet.training.ema import MovingAverage
 from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.saved_state import CheckpointState, explain
 
 MAY_CHANGE = {
     "name",
@@ -39,6 +41,8 @@ MAY_CHANGE = {
 }
 """Keys that say where a run lies and how it is read, saved, watched and evaluated, but not what it learns."""
 IMAGES_COMPARED = 32
+NAMES = "StructuredToParameterName@@"
+"""Where `paddle.save` keeps the names of the arrays."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,20 @@ class Checkpoint:
     data: dict[str, Any]
     """What `fingerprint` said when it was written."""
 
+    def require_within(self, steps: int) -> None:
+        """See that the run can stand where it says, of epochs of so many steps.
+
+        Raises:
+            UsageError: it cannot.
+        """
+        done = self.position.epoch * steps + self.position.step
+        if self.position.step > steps:
+            raise _damaged(self.folder, f"state.json: step is {self.position.step}, and an epoch has {steps}")
+        for name, key in (("Recorder", "step"), ("MovingAverage", "steps")):
+            found = self.states.get(name, {}).get(key, done)
+            if found != done:
+                raise _damaged(self.folder, f"state.json: states.{name}.{key} is {found}, and {done} steps are done")
+
     def put_into(self, network: nn.Layer, average: MovingAverage | None) -> None:
         """Give the weights of training to the network, and the average its values."""
         if average is not None:
@@ -67,7 +85,13 @@ class Checkpoint:
 
     def put_into_optimizer(self, model: paddle.Model) -> None:
         """Give their state to the optimizer, its schedule, and to what scales the loss of mixed precision."""
-        model._optimizer.set_state_dict(_read_arrays(self.folder / "optimizer.pdopt"))
+        path = self.folder / "optimizer.pdopt"
+        arrays = _read_arrays(path)
+        _require_fitting(path, arrays, {each.name: each.shape for each in model.network.parameters()})
+        try:
+            model._optimizer.set_state_dict(arrays)
+        except Exception as error:  # Paddle's own are of any kind
+            raise _damaged(self.folder, f"{path.name} does not fit the optimizer: {shown(str(error))}") from error
         scaler = self.folder / "scaler.pdscaler"
         if scaler.is_file():
             # `Model` makes its own in the first step, unless there is one.
@@ -79,32 +103,69 @@ def read_checkpoint(run: RunFolder) -> Checkpoint | None:
     """Read a run's ``last`` checkpoint; None where it has none yet.
 
     Raises:
-        UsageError: it is damaged, or was written by a version that could not resume.
+        UsageError: it is damaged, or was written by a version that could not resume; the line names file and field.
     """
     folder = run.checkpoint_path("last")
     recover_folder(folder)
     if not folder.is_dir():
         return None
+    path = folder / "state.json"
     try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        if "states" not in state:
-            raise UsageError(f"{folder}: written by a version that could not resume; train the run again")
-        for name, digest in state["md5"].items():
+        values = read_json(path)
+    except UsageError as error:
+        raise _damaged(folder, f"state.json cannot be understood: {str(error).removeprefix(f'{path}: ')}") from None
+    if isinstance(values, dict) and "states" not in values:
+        raise UsageError(f"{folder}: written by a version that could not resume; train the run again")
+    try:
+        state = CheckpointState.model_validate(values)
+    except ValidationError as error:
+        raise _damaged(folder, f"state.json: {explain(error)}") from None
+    _require_plausible(folder, state, run.config.train)
+    for name, digest in state.md5.items():
+        try:
             if md5_of(folder / name) != digest:
                 raise _damaged(folder, f"{name} is not as it was written")
-        return Checkpoint(
-            folder=folder,
-            position=Position(state["epoch"], state["step"]),
-            finished=state["finished"],
-            states=state["states"],
-            processes=state.get("processes", 1),
-            trained_on=state["trained_on"],
-            data=state["data"],
-        )
-    except OSError as error:
-        raise _damaged(folder, f"{error.filename}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(folder, "state.json cannot be understood") from error
+        except OSError as error:
+            raise _damaged(folder, f"{name}: {error.strerror or error}") from error
+    return Checkpoint(
+        folder=folder,
+        position=Position(state.epoch, state.step),
+        finished=state.finished,
+        states=state.states_by_class(),
+        processes=state.processes,
+        trained_on=state.trained_on,
+        data=state.data,
+    )
+
+
+def _require_plausible(folder: Path, state: CheckpointState, train: TrainConfig) -> None:
+    """See that the fields of a checkpoint agree with each other and with the run's config.
+
+    Raises:
+        UsageError: they do not; the line names the field.
+    """
+    records = [record.epoch for record in state.states.Recorder.records]
+    early = train.patience is not None and state.epoch > 0
+    files = {"model.pdparams", "optimizer.pdopt"} | ({"trained.pdparams"} if train.ema is not None else set())
+    for field, value, holds in (
+        ("epoch", state.epoch, state.epoch <= train.epochs),
+        ("step", state.step, state.step == 0 or state.epoch < train.epochs),
+        ("finished", state.finished, state.step == 0 or not state.finished),
+        ("finished", state.finished, state.finished == (state.epoch == train.epochs) or (early and state.finished)),
+        ("states.Recorder.records", f"the epochs {shown(records)}", _are_first(records, state.epoch)),
+        ("md5", sorted(state.md5), files <= set(state.md5)),
+    ):
+        if not holds:
+            raise _damaged(
+                folder,
+                f"state.json: {field} is {shown(value)}, which fits neither its other fields nor train.epochs "
+                f"{train.epochs} of config.yaml",
+            )
+
+
+def _are_first(epochs: list[int], count: int) -> bool:
+    """Whether these are the first `count` epochs, which may be said to be any number."""
+    return len(epochs) == count and epochs == list(range(1, len(epochs) + 1))
 
 
 def require_same_training(run: RunFolder, config: Config) -> None:
@@ -130,9 +191,9 @@ def require_same_data(run: RunFolder, checkpoint: Checkpoint) -> None:
     """
     now = fingerprint(run.splits())
     for what, value in checkpoint.data.items():
-        if now[what] != value:
+        if now.get(what, value) != value:
             raise UsageError(
-                f"{run.path}: the data changed: {what} {now[what]} now, {value} when the run began; "
+                f"{run.path}: the data changed: {what} {shown(now[what])} now, {shown(value)} when the run began; "
                 "put the images back as they were, or start a new run"
             )
 
@@ -155,11 +216,11 @@ def warn_of_other_circumstances(checkpoint: Checkpoint, device: str) -> None:
     """Say what keeps a run from going on bit for bit."""
     now = circumstances(device)
     for what, value in checkpoint.trained_on.items():
-        if now[what] != value:
+        if now.get(what, value) != value:
             logger.warning(
                 "warning: the run began with %s %s and goes on with %s: not bit for bit as if it had not been stopped",
                 what,
-                value,
+                shown(value),
                 now[what],
             )
 
@@ -197,6 +258,25 @@ def _read_arrays(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise _damaged(path.parent, f"{path.name} holds {safe_pickle.kind_of(content)}")
     return _without_names(content)
+
+
+def _require_fitting(path: Path, arrays: dict[str, Any], shapes: Mapping[str, Sequence[int]]) -> None:
+    """See that what an optimizer keeps is finite, and has the shape of its parameter or is a single number.
+
+    Paddle finds a wrong shape in the first step only, or writes beyond the end of an array.
+    """
+    for key, value in arrays.items():
+        if key == NAMES and isinstance(value, dict):
+            continue
+        if isinstance(value, dict):
+            _require_fitting(path, value, shapes)
+            continue
+        array = np.asarray(value)
+        owner = max((name for name in shapes if key.startswith(f"{name}_")), key=len, default=None)
+        if array.dtype.kind not in "fiub" or not np.isfinite(array.astype(np.float64)).all():
+            raise _damaged(path.parent, f"{path.name}: {shown(key)} holds what is no finite number")
+        if array.size != 1 and (owner is None or list(array.shape) != list(shapes[owner])):
+            raise _damaged(path.parent, f"{path.name}: {shown(key)} has the shape {shown(array.shape)}")
 
 
 def _without_names(content: dict[str, Any]) -> dict[str, Any]:

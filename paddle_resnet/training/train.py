@@ -150,6 +150,8 @@ def _train(
 ) -> None:
     config, splits, normalize = run.config, run.splits(), run.normalize()
     train_loader = make_train_loader(config, splits, normalize)
+    if checkpoint is not None:
+        checkpoint.require_within(len(train_loader))
     validation_loader = make_validation_loader(config, splits, normalize)
     average = _start_network(run, network, checkpoint)
     means = SampleMeans()
