@@ -428,9 +428,20 @@ def test_an_avif_with_a_damaged_exif_block():
 def test_pillows_warnings_are_not_shown():
     """In an interpreter of its own: here pytest rules over warnings."""
     content = encoded(Image.fromarray(smooth(8, 8)), format="WEBP", exif=b"Exif\0\0" + TIFF[:12])
-    program = f"from paddle_resnet.data.decode import decode_image; decode_image({content!r}, 8, 8)"
+    tiff = encoded(Image.new("RGB", (8, 8)), format="TIFF")
+    tiff = tiff.replace(struct.pack("<HHI", 277, 3, 1), struct.pack("<HHI", 277, 4, 1))  # samples a pixel, as a long
+    place = tiff.index(struct.pack("<HHI", 277, 4, 1)) + 8
+    damaged = tiff[:place] + struct.pack("<I", 70_000) + tiff[place + 4 :]
+    program = f"""from paddle_resnet.data.decode import decode_image
+decode_image({content!r}, 8, 8)
+try:
+    decode_image({damaged!r}, 8, 8)
+except Exception as error:
+    print(error)
+"""
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert shown.stderr == ""
+    assert "cannot be read as a picture" in shown.stdout
 
 
 def with_scans(content, count):
@@ -511,3 +522,14 @@ def test_an_empty_file_is_called_so(tmp_path):
 def test_heic_is_told_what_to_do():
     with pytest.raises(UsageError, match="HEIC, which is not read; convert it, e"):
         decode_image(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(64), 8, 8)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP"])
+def test_an_icon_with_a_huge_picture_is_refused_before_it_is_opened(kind):
+    """Pillow decodes it as it opens the file, whose own list says 1 x 1."""
+    body = png_header(8_001, 8_000) if kind == "PNG" else struct.pack("<IiiHHIIiiII", 40, 8_001, 16_000, 1, 8, *[0] * 6)
+    icon = b"\0\0\1\0\1\0" + struct.pack("<BBBBHHII", 1, 1, 0, 0, 1, 8, len(body), 22) + body
+    with pytest.raises(UsageError, match="an icon of more than 64 million pixels"):
+        decode_image(icon, 8, 8)
+    small = encoded(Image.fromarray(smooth(16, 16)), format="ICO")
+    np.testing.assert_array_equal(decode_image(small, 16, 16), smooth(16, 16))

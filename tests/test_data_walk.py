@@ -96,3 +96,14 @@ def test_what_is_passed_over_is_counted_by_suffix(folder):
     assert heic.reason.endswith(
         'a.HEIC: passed over, the suffix ".heic" is none of a picture that can be read; convert it, e.g. to JPEG'
     )
+
+
+@pytest.mark.parametrize("pattern", ["**/*", "**/*.webp", "*"])
+def test_a_pattern_names_pipes_other_suffixes_and_folders_that_cannot_be_read(folder, unreadable_folder, pattern):
+    os.mkfifo(folder / "pipe.webp")
+    (folder / "x.cr2").touch()
+    counts = Counter()
+    found = list(find_pictures([folder / pattern], counts))
+    assert folder / "pipe.webp" in found  # which decoding names
+    assert [each.path for each in found if isinstance(each, Unreadable)] == [folder / "sub"]
+    assert counts == ({} if pattern.endswith(".webp") else {".cr2": 1})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import warnings
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from paddle_resnet.data.picture_file import read_file, scan_count, without_metadata
+from paddle_resnet.data.picture_file import icon_pixels, read_file, scan_count, without_metadata
 from paddle_resnet.data.splits import Pixels
 from paddle_resnet.errors import UsageError, printable, shown
 
@@ -42,6 +43,7 @@ TURNS = {
 
 # What matters becomes an error here: Pillow's warnings would stand among a program's lines, without the file's name.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def decode_image(source: Source, resize: int, image_size: int, name: str | None = None) -> Pixels:
@@ -122,6 +124,8 @@ def _open(source: Source, name: str) -> Image.Image:
     data = source if isinstance(source, bytes) else read_file(Path(source))
     if not data:
         raise ValueError("an empty file")
+    if icon_pixels(data) > MAX_PIXELS:
+        raise ValueError(f"an icon of more than {MAX_PIXELS // 1_000_000} million pixels")
     try:
         image = Image.open(io.BytesIO(without_metadata(data)), formats=FORMATS)
     except Image.UnidentifiedImageError as error:

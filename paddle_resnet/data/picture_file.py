@@ -6,6 +6,7 @@ import io
 import os
 import re
 import stat
+import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,23 @@ def scan_count(data: bytes) -> int:
     if not data.startswith(JPEG) or data.count(b"\xff\xda") < 2:
         return 1
     return sum(marker == START_OF_SCAN for marker, _, _ in _segments(data))
+
+
+def icon_pixels(data: bytes) -> int:
+    """How many pixels the largest picture in an icon has, whatever the icon's own list says; 0 for other files.
+
+    Pillow decodes one of them as it opens the file.
+    """
+    if not data.startswith(b"\0\0\1\0"):
+        return 0
+    largest = 0
+    for entry in range(6, min(len(data), 6 + 16 * int.from_bytes(data[4:6], "little")), 16):
+        start = int.from_bytes(data[entry + 12 : entry + 16], "little")
+        is_png = data.startswith(PNG, start)
+        if start + 24 <= len(data):
+            width, height = struct.unpack_from(">2i" if is_png else "<2i", data, start + (16 if is_png else 4))
+            largest = max(largest, abs(width * height) // (1 if is_png else 2))  # a bitmap's mask lies below it
+    return largest
 
 
 def _check_file(path: Path, status: os.stat_result) -> None:

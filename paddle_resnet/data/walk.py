@@ -67,10 +67,8 @@ def pictures_below(folder: Path) -> Iterator[Path | PassedOver]:
             )
             continue
         for path in (parent / name for name, folds in found if not folds):
-            if is_picture(path.name):
-                yield path
-            elif path.suffix.lower() not in NOT_MEANT:
-                yield _by_suffix(path)
+            if (each := by_name(path)) is not None:
+                yield each
         waiting += [parent / name for name, folds in reversed(found) if folds]
 
 
@@ -87,6 +85,18 @@ def is_picture(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS)
 
 
+def by_name(path: Path) -> Path | PassedOver | None:
+    """Return a file that is a picture by its suffix as it is, of others why not, and None for labels and the like."""
+    suffix = path.suffix.lower()
+    if is_picture(path.name):
+        return path
+    if suffix in NOT_MEANT:
+        return None
+    why = f'the suffix "{shown(suffix, 20)}" is none of a picture that can be read' if suffix else "it has no suffix"
+    advice = "convert it, e.g. to JPEG" if suffix in TO_CONVERT else "rename it if it is a picture"
+    return PassedOver(path, f"{printable(str(path))}: passed over, {why}; {advice}", suffix)
+
+
 def passed_over_by_suffix(counts: Counter[str]) -> str:
     """Say how many files of each suffix are passed over, the most frequent ones first."""
     kinds = [
@@ -97,10 +107,3 @@ def passed_over_by_suffix(counts: Counter[str]) -> str:
         kinds.append(f"{others} others")
     files = "1 file is" if counts.total() == 1 else f"{counts.total():,} files are"
     return f"{files} left out by suffix: {', '.join(kinds)}"
-
-
-def _by_suffix(path: Path) -> PassedOver:
-    suffix = path.suffix.lower()
-    why = f'the suffix "{shown(suffix, 20)}" is none of a picture that can be read' if suffix else "it has no suffix"
-    advice = "convert it, e.g. to JPEG" if suffix in TO_CONVERT else "rename it if it is a picture"
-    return PassedOver(path, f"{printable(str(path))}: passed over, {why}; {advice}", suffix)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from paddle_resnet.data.walk import EXTENSIONS, PassedOver, is_picture, pictures_below
+from paddle_resnet.data.walk import EXTENSIONS, PassedOver, by_name, pictures_below
 
 BLOCK = 1 << 16
 
@@ -81,13 +81,20 @@ def _or_none(
 
 def _expand(pattern: Path) -> Iterator[Path | PassedOver]:
     any_suffix = bool(pattern.suffix)
+    deep = (
+        "**" in pattern.parts
+    )  # which reaches the files in a folder by itself, and says nothing of what it cannot read
     # Not Path.glob, which enters hidden folders.
     for path in map(Path, sorted(glob.iglob(str(pattern), recursive=True))):  # noqa: PTH207
-        if path.is_file():
-            if any_suffix or is_picture(path.name):
-                yield path
-        elif "**" not in pattern.parts:  # which reaches the files in this folder by itself
-            yield from pictures_below(path)
+        if path.is_dir():
+            yield from () if deep else pictures_below(path)
+        elif any_suffix:
+            yield path
+        elif (each := by_name(path)) is not None:
+            yield each
+    if deep:
+        below = Path(*pattern.parts[: next(n for n, part in enumerate(pattern.parts) if glob.has_magic(part))])
+        yield from (each for each in pictures_below(below) if isinstance(each, PassedOver) and each.suffix is None)
 
 
 def _split(lines: BinaryIO, separator: bytes) -> Iterator[bytes]:
