@@ -39,7 +39,14 @@ def _name(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-Folder = Annotated[Path, BeforeValidator(_name), AfterValidator(expand_home)]
+def _in_home(path: str | Path) -> Path:
+    try:
+        return expand_home(path)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
+Folder = Annotated[Path, BeforeValidator(_name), AfterValidator(_in_home)]
 PerChannel = tuple[Real, Real, Real]
 
 
@@ -160,7 +167,7 @@ class ModelConfig(Group):
     @field_validator("pretrained")
     @classmethod
     def _pretrained_in_the_home(cls, pretrained: str | None) -> str | None:
-        return str(expand_home(pretrained)) if pretrained and pretrained[0] in "~\0" else pretrained
+        return str(_in_home(pretrained)) if pretrained and pretrained[0] in "~\0" else pretrained
 
 
 class TrainConfig(Group):

@@ -45,14 +45,26 @@ def expand_home(path: str | Path) -> Path:
     """Return a path with its ``~`` or ``~user`` as the home folder.
 
     Raises:
-        ValueError: no such home folder is known, or the path holds a zero byte.
+        UsageError: no such home folder is known, or the path holds a zero byte.
     """
     if "\0" in str(path):
-        raise ValueError(f"{str(path)!r} is no path, as it holds a zero byte")
+        raise UsageError(f"{shown(repr(str(path)))} is no path, as it holds a zero byte")
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise ValueError(f"the home folder of {path} is not known; write the path in full") from None
+        raise UsageError(f"the home folder of {shown(str(path))} is not known; write the path in full") from None
+
+
+def link_target(path: Path) -> Path:
+    """Return where the file `path` really lies.
+
+    Raises:
+        RunFailure: it is a link that leads to itself.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_symlink():
+        raise RunFailure(f"{path}: cannot be written (the link leads to itself; remove it)")
+    return target
 
 
 def write_aside(path: Path, write: Callable[[Path], None]) -> None:
@@ -64,7 +76,7 @@ def write_aside(path: Path, write: Callable[[Path], None]) -> None:
         RunFailure: the file cannot be written; an earlier file at `path` is left whole.
     """
     if path.is_symlink():
-        path = Path(os.path.realpath(path))
+        path = link_target(path)
     if path.exists() and not path.is_file() and not path.is_dir():
         raise RunFailure(f"{path}: cannot be written (a pipe or a device cannot be replaced; name a file)")
     try:

@@ -291,6 +291,13 @@ def test_a_link_stays_and_its_file_is_written(tmp_path, target):
     assert {path.name for path in (tmp_path / "store").iterdir()} == {"there.csv", Path(target).name}
 
 
+def test_a_link_to_itself_is_no_file(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(RunFailure, match="leads to itself"), csv_answers(tmp_path / "loop", ranked_columns(1)):
+        pass
+    assert (tmp_path / "loop").is_symlink()
+
+
 @pytest.mark.parametrize("kind", ["link", "fifo"])
 def test_what_stands_at_the_unfinished_files_name_is_left_alone(tmp_path, kind):
     (tmp_path / "precious").write_text("mine")

@@ -40,6 +40,11 @@ def header_of(path):
     return json.loads(content[8 : 8 + length])
 
 
+def test_a_home_folder_that_is_not_known_is_wrong_use(tmp_path):
+    with pytest.raises(UsageError, match="home folder"):
+        convert_weights("~no-such-user/a.pth", tmp_path / "b.pdparams")
+
+
 def test_pdparams_are_for_paddle_load(tmp_path, state):
     write_state_dict(tmp_path / "a.pdparams", state)
     network = create_model("resnet8")

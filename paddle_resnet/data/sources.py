@@ -49,7 +49,7 @@ def shorter_side(config: DataConfig) -> int:
 
 
 def _open(config: DataConfig, report: Report | None) -> tuple[Split, Split, Split, tuple[str, ...]]:
-    root = config.root.expanduser() if config.root is not None else None
+    root = config.root
     if config.source == "image_folder":
         assert root is not None  # checked by DataConfig
         return open_image_folder(root, config, shorter_side(config))

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TextIO
 from paddle_resnet.deploy.answer_columns import Column
 from paddle_resnet.deploy.predictor import Prediction
 from paddle_resnet.errors import RunFailure, UsageError, shown
-from paddle_resnet.files import csv_line
+from paddle_resnet.files import csv_line, link_target
 
 STANDARD_OUTPUT = Path("-")
 
@@ -70,7 +70,7 @@ def json_lines_answers(path: Path, top_k: int) -> Iterator[AnswerFile]:
 
 def part_of(path: Path) -> Path:
     """Where the answers for the file `path`, or the file to which it links, stand until they are complete."""
-    path = Path(os.path.realpath(path))
+    path = link_target(path)
     return path.with_name(f"{path.name}.part")
 
 
@@ -179,7 +179,7 @@ def _aside(path: Path) -> Iterator[_Output]:
                 os.fsync(file.fileno())
             file.close()
             if part is not None:
-                part.replace(os.path.realpath(path))
+                part.replace(link_target(path))
     except KeyboardInterrupt:
         with contextlib.suppress(OSError):
             file.close()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paddle_resnet.errors import UsageError
+from paddle_resnet.files import expand_home
 from paddle_resnet.models.weights.names import Names
 from paddle_resnet.models.weights.reading import read_state_dict
 from paddle_resnet.models.weights.writing import require_writable_format, write_state_dict
@@ -33,7 +34,7 @@ def convert_weights(source: str | Path, destination: str | Path, names: Names = 
         UsageError: `source` cannot be read, or `destination` exists or has a suffix that is not written.
         RunFailure: `destination` cannot be written.
     """
-    source, destination = Path(source).expanduser(), Path(destination).expanduser()
+    source, destination = expand_home(source), expand_home(destination)
     require_writable_format(destination)
     if destination.exists():
         same = source.exists() and source.samefile(destination)

@@ -9,6 +9,7 @@ import numpy as np
 import paddle
 
 from paddle_resnet import download
+from paddle_resnet.files import expand_home
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.weights.names import StoredWeights, in_paddle_names, names_of
 from paddle_resnet.models.weights.official import official_weights
@@ -84,7 +85,7 @@ def load_pretrained(
 def _file(name: str, source: str | Path, report: download.Report | None) -> Path:
     if source == "imagenet":
         return official_weights(name, report)
-    return zoo_weights(name) if source == "cifar10" else Path(source).expanduser()
+    return zoo_weights(name) if source == "cifar10" else expand_home(source)
 
 
 def _compare(network: ImageClassifier, state: Mapping[str, np.ndarray], source: str, new_head: bool) -> LoadReport:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from paddle_resnet.errors import UsageError
+from paddle_resnet.files import expand_home
 from paddle_resnet.models.weights.names import StoredWeights, in_paddle_names
 from paddle_resnet.models.weights.paddle_file import read_paddle
 from paddle_resnet.models.weights.safetensors_file import read_safetensors
@@ -37,7 +38,7 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         UsageError: the file is missing, empty, damaged, of another format, asks for code, or holds no state dict.
     """
-    path = Path(path).expanduser()
+    path = expand_home(path)
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; {_EXPECTED}")
     if not path.is_file():

@@ -10,7 +10,7 @@ import paddle
 from safetensors.numpy import save
 
 from paddle_resnet.errors import UsageError
-from paddle_resnet.files import write_aside
+from paddle_resnet.files import expand_home, write_aside
 from paddle_resnet.models.weights.names import Names, in_torch_names
 
 
@@ -29,7 +29,7 @@ def write_state_dict(path: str | Path, state: Mapping[str, np.ndarray], names: N
         UsageError: another suffix.
         RunFailure: the file cannot be written.
     """
-    path = Path(path).expanduser()
+    path = expand_home(path)
     require_writable_format(path)
     arrays = in_torch_names(state) if names == "torch" else state
     if path.suffix == ".pdparams":
