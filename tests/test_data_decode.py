@@ -533,3 +533,13 @@ def test_an_icon_with_a_huge_picture_is_refused_before_it_is_opened(kind):
         decode_image(icon, 8, 8)
     small = encoded(Image.fromarray(smooth(16, 16)), format="ICO")
     np.testing.assert_array_equal(decode_image(small, 16, 16), smooth(16, 16))
+
+
+def test_of_many_texts_that_may_turn_a_picture_one_is_looked_into(monkeypatch):
+    """Each may take a millisecond, and a file of 20 MB holds thousands."""
+    looks = []
+    monkeypatch.setattr(picture_file, "_is_sound", lambda *chunk: bool(looks.append(chunk)))
+    content = encoded(Image.fromarray(smooth(8, 8)))
+    texts = chunk(b"zTXt", b"Raw profile type exif\0\0" + LONG_TEXT) * 50
+    assert without_metadata(behind_header(content, "PNG", texts)) == without_metadata(content)
+    assert len(looks) == 1

@@ -157,20 +157,19 @@ def _plain_png(data: bytes) -> bytes:
         if len(kind) < 4 or end > len(data):  # cut short
             return b"".join([*kept, data[start:]])
         position = end
-        critical = not kind[0] & 0x20 or kind == b"tRNS"
-        if critical or (kind not in seen and _turns(kind, data[start + 8 : end - 4], data[end - 4 : end])):
+        body = memoryview(data)[start + 8 : end - 4]
+        if not kind[0] & 0x20 or kind == b"tRNS":
             kept.append(data[start:end])
-            if not critical:
-                seen.add(kind)
+        elif kind not in seen and (kind == b"eXIf" or bytes(body[:22]).startswith(_ORIENTATION_TEXTS)):
+            seen.add(kind)  # sound or not: to look into each of thousands would take long
+            if _is_sound(kind, bytes(body), data[end - 4 : end]):
+                kept.append(data[start:end])
         if kind == b"IEND":
             return b"".join(kept)
     raise ValueError(f"more than {MOST_PARTS:,} chunks")
 
 
-def _turns(kind: bytes, body: bytes, checksum: bytes) -> bool:
-    """Whether an undamaged chunk may say how a picture is turned."""
-    if kind != b"eXIf" and not (kind in (b"tEXt", b"zTXt", b"iTXt") and body.startswith(_ORIENTATION_TEXTS)):
-        return False
+def _is_sound(kind: bytes, body: bytes, checksum: bytes) -> bool:
     try:
         PngImagePlugin.PngStream(io.BytesIO(body)).call(kind, 0, len(body))
     except Exception:  # a long text, for one
