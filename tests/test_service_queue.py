@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="FastAPI (requirements/serve.txt) is not installed")
-from paddle_resnet.service import network
+from paddle_resnet.service import batcher, network
 from paddle_resnet.service.answering import client_of
 from paddle_resnet.service.batcher import Batcher, Work, WorkerDied
 from paddle_resnet.service.fair_queue import ClientBudgets, FairQueue
@@ -90,9 +90,12 @@ class Network:
             if fate is not None:
                 answer.set_exception(fate)
             else:
-                answer.set_result([self.result(picture, costly) for picture in pictures])
+                answer.set_result([self.result_of(place, picture, costly) for place, picture in enumerate(pictures)])
         for _ in range(5):
             await asyncio.sleep(0)
+
+    def result_of(self, place, picture, costly):
+        return self.result(picture, costly)
 
     def result(self, picture, costly):
         if picture.startswith(b"costly") and not costly:
@@ -199,6 +202,29 @@ def test_what_was_not_begun_is_next():
     asyncio.run(scenario())
 
 
+def test_what_was_not_begun_keeps_its_order(monkeypatch):
+    """Or who stands in the middle would wait for ever."""
+    monkeypatch.setattr(batcher, "AT_ONCE", 1)
+    begun = []
+
+    def result_of(place, picture, costly):
+        if place > 1:
+            return Result(Verdict.LATER)
+        begun.append(picture.decode())
+        return READ
+
+    async def scenario():
+        net = Network(max_batch=16)
+        net.result_of = result_of
+        works = [net.ask(client, client + "0", client + "1") for client in "zabcde"]
+        await settled()
+        await net.finish()
+        assert all(work.over for work in works)
+        assert begun == ["z0", "z1", "a0", "b0", "c0", "d0", "e0", "a1", "b1", "c1", "d1", "e1"]
+
+    asyncio.run(scenario())
+
+
 def test_a_picture_that_two_processes_die_of_is_refused_and_its_neighbours_are_answered():
     async def scenario():
         net = Network()
@@ -234,15 +260,19 @@ def test_in_a_full_queue_the_client_with_most_makes_room():
     async def scenario():
         net = Network(capacity=8, streams=lambda: 0)
         first, last = net.ask("a", *"1234"), net.ask("a", *"5678")
-        with pytest.raises(Refusal, match="too many"):
-            net.queue.check_room("a")
+        net.queue.check_room("a")  # a small request would have its place
         net.queue.check_room("b")
+        with pytest.raises(Refusal, match="too many"):
+            net.ask("a", *"9999")  # as large as the others of its client
         honest = net.ask("b", "9")
         assert last.answer.exception().status == 429 and not first.over and not honest.over
         assert net.queue.admitted == 5
         with pytest.raises(Refusal):
             net.ask("b", *"12345")  # would have more than the others
-        for work in (first, last, honest):
+        small, full = net.ask("a", "s"), net.ask("a", "ss", "t")
+        one = net.ask("a", "one")
+        assert first.answer.exception().status == 429 and not (small.over or full.over or one.over)
+        for work in (first, last, honest, small, full, one):
             net.queue.leave(work)
         assert net.queue.admitted == 0
 

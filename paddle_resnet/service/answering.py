@@ -17,7 +17,7 @@ from paddle_resnet.service.batcher import CLIENTS_SHARE, Batcher, Work
 from paddle_resnet.service.body import GONE
 from paddle_resnet.service.fair_queue import ClientBudgets
 from paddle_resnet.service.metrics import Metrics
-from paddle_resnet.service.network import Network
+from paddle_resnet.service.network import Network, give_memory_back
 from paddle_resnet.service.pictures import is_one_picture, split_body
 from paddle_resnet.service.refusal import Refusal
 from paddle_resnet.service.settings import Settings
@@ -29,6 +29,9 @@ SPLITTERS = 2
 """Threads that take forms and JSON apart: a large or hostile one may take them long."""
 PRESENCE_SECONDS = 0.5
 """After which it is watched whether a client is still there: to watch each would cost more than most requests do."""
+LARGE_BODY = 1 << 20
+TRIM_SECONDS = 2.0
+"""After a body larger than that the memory is given back, once for all that came meanwhile."""
 
 
 class Answering:
@@ -50,6 +53,7 @@ class Answering:
         )
         self._queue_length = metrics.queue
         self._refusals = metrics.refusals
+        self._trimming: asyncio.TimerHandle | None = None
 
     async def close(self) -> None:
         """Answer what is queued, and end the threads."""
@@ -76,13 +80,9 @@ class Answering:
         work = Work(client_of(request), alone=alone)
         loop = asyncio.get_running_loop()
         watching: list[asyncio.Task[None]] = []
-
-        def watch() -> None:
-            watching.append(loop.create_task(_watch(request, work)))
-
         timers = [
             loop.call_later(self._settings.answer_seconds, work.give_up),
-            loop.call_later(PRESENCE_SECONDS, watch),
+            loop.call_later(PRESENCE_SECONDS, _watch, request, work, watching),
         ]
         content_type = request.headers.get("content-type", "")
         try:
@@ -101,6 +101,14 @@ class Answering:
                 task.cancel()
             self.queue.leave(work)
             self._queue_length.set(self.queue.admitted)
+            if len(body) > LARGE_BODY and self._trimming is None:
+                self._trimming = loop.call_later(TRIM_SECONDS, self._trim)
+            # Its error knows this frame, and the frame the error: both would wait for the collector, with the body.
+            del work
+
+    def _trim(self) -> None:
+        self._trimming = None
+        give_memory_back()
 
     def _admit(self, work: Work, images: int) -> None:
         if images:
@@ -127,7 +135,11 @@ def _network_of(address: str) -> str:
     return address
 
 
-async def _watch(request: Request, work: Work) -> None:
+def _watch(request: Request, work: Work, watching: list[asyncio.Task[None]]) -> None:
+    watching.append(asyncio.get_running_loop().create_task(_end_when_gone(request, work)))
+
+
+async def _end_when_gone(request: Request, work: Work) -> None:
     """End a request whose client leaves."""
     while not work.over:
         if (await request.receive())["type"] == "http.disconnect":

@@ -151,7 +151,7 @@ class Batcher:
         return self._admitted
 
     def check_room(self, client: str = "") -> None:
-        """Refuse a request early, before its body is read, while the queue is full and no client has more in it.
+        """Refuse a request early, before its body is read, while the queue is full and none would make room for it.
 
         Raises:
             Refusal: 429.
@@ -162,7 +162,8 @@ class Batcher:
     def admit(self, work: Work, images: int) -> None:
         """Admit so many more pictures of a request.
 
-        In a full queue the client with the most pictures makes room: its last request is refused.
+        In a full queue the client with the most pictures makes room: its last request is refused. Where that is this
+        client, its largest request is, if that is larger than this one.
 
         Raises:
             Refusal: 429, there is no room for all of them; 413, there never will be.
@@ -172,7 +173,7 @@ class Batcher:
         if work.seats + images > self._capacity:
             raise Refusal(413, "too_many_images", f"at most {self._capacity} pictures can wait; send fewer at once")
         while self._admitted + images > self._capacity:
-            largest = self._largest(work.client, images)
+            largest = self._largest(work.client, work.seats + images)
             if largest is None:
                 raise self._busy()
             largest.fail(self._busy())
@@ -207,11 +208,15 @@ class Batcher:
             await asyncio.wait(self._running)
 
     def _largest(self, client: str, images: int) -> Work | None:
-        """The last request of the client with the most pictures, if `client` has fewer even with so many more."""
+        """The request that makes room for so many more pictures of `client`; None where none has more."""
         largest, seats = max(self._seats.items(), key=lambda each: each[1], default=(client, 0))
-        if largest == client or seats <= self._seats[client] + images:
-            return None
-        return next(work for work in reversed(self._works) if work.client == largest)
+        newest_first = [work for work in reversed(self._works) if work.client == largest]
+        if largest != client and seats > self._seats[client] + images:
+            return newest_first[0]
+        if largest == client and newest_first:
+            work = max(newest_first, key=lambda each: each.seats)
+            return work if work.seats > images else None
+        return None
 
     def _release(self, work: Work) -> None:
         self._light.drop(work)
@@ -287,7 +292,9 @@ class Batcher:
             self._running.pop(cast("asyncio.Task[None]", asyncio.current_task()), None)
             self.start_batches()
         seconds = time.monotonic() - started
-        answered = [self._hand_on(item, result) for item, result in zip(batch, results, strict=True)].count(True)
+        # The last first, so that what was not begun is queued in its order.
+        ended = [*zip(batch, results, strict=True)][::-1]
+        answered = [self._hand_on(item, result) for item, result in ended].count(True)
         if answered < len(batch):
             self.start_batches()
         if answered:

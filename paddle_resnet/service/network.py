@@ -401,11 +401,11 @@ def _compute(settings: Settings, image_size: int, connection: socket.socket) -> 
                 stream.write(ANSWER_HEAD.pack(right, len(data)) + data)
                 stream.flush()
                 if costly:
-                    _give_memory_back()
+                    give_memory_back()
 
 
-def _give_memory_back() -> None:
-    """Return to the system what a large picture took: glibc keeps tens of megabytes of it for the next."""
+def give_memory_back() -> None:
+    """Return to the system what large pictures and bodies took: glibc keeps tens of megabytes of it for the next."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

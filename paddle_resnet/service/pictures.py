@@ -32,6 +32,8 @@ JPEG_SPEED, OTHER_SPEED = 3e8, 2e7
 before it begins."""
 LIGHT_SECONDS = 0.15
 """Of decoding, up to which a picture shares a batch with others."""
+HEADER_SECONDS = 0.02
+"""Until a header is read, which says what the pixels will take; and what they may take more than it says."""
 # Of the formats that Pillow knows, those that browsers and cameras make: the others are only ways to attack.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 ACCEPTED = "an image, multipart/form-data with a picture in each part, or application/json with base64"
@@ -103,10 +105,14 @@ class _TooSlow(Exception):  # noqa: N818 (not a fault of ours)
 
 
 class _TimedBytes(io.BytesIO):
-    """A file that ends the decoding which reads it, bit by bit, after `seconds` of this thread's processor time."""
+    """A file that ends the decoding which reads it, bit by bit, after some seconds of this thread's processor time."""
 
     def __init__(self, data: bytes, seconds: float) -> None:
         super().__init__(data)
+        self.allow(seconds)
+
+    def allow(self, seconds: float) -> None:
+        """Let it go on for so many seconds from now."""
         self._end = time.thread_time() + seconds
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -130,10 +136,10 @@ def decode(
         seconds: of processor time that it may take.
         light: give up with `Verdict.COSTLY` what takes more than `LIGHT_SECONDS`.
     """
-    expected = 0.0
+    file = _TimedBytes(data, HEADER_SECONDS if light else seconds)
     try:
         # The size is said before the first pixel: a bomb does not go off.
-        with Image.open(_TimedBytes(data, LIGHT_SECONDS if light else seconds), formats=FORMATS) as picture:
+        with Image.open(file, formats=FORMATS) as picture:
             pixels = picture.width * picture.height
             if pixels > max_pixels:
                 return Result(Verdict.TOO_LARGE)
@@ -143,6 +149,8 @@ def decode(
                 return Result(Verdict.TOO_SLOW)
             if light and expected > LIGHT_SECONDS:
                 return Result(Verdict.COSTLY, seconds=expected)
+            if light:
+                file.allow(HEADER_SECONDS + 3 * expected)
             return Result(Verdict.READ, pixels=to_pixels(picture))
     except _TooSlow:
         return Result(Verdict.COSTLY, seconds=seconds) if light else Result(Verdict.TOO_SLOW)

@@ -41,8 +41,8 @@ class Settings(BaseModel):
     max_buffered: int = Field(256 * 2**20, ge=1, description="bytes of all bodies held at once")
     max_images: int = Field(64, ge=1, description="pictures in a request")
     max_pixels: int = Field(16_000_000, ge=1, description="pixels of one picture")
-    request_seconds: float = Field(10, gt=0, description="of decoding the costly pictures of a request")
-    client_seconds: float = Field(20, gt=0, description="of decoding a client's costly pictures, at once")
+    request_seconds: float = Field(5, gt=0, description="of decoding the costly pictures of a request")
+    client_seconds: float = Field(10, gt=0, description="of decoding a client's costly pictures, at once")
     max_connections: int = Field(
         1000, ge=1, description="open connections; beyond it one that waits for its client is closed"
     )
