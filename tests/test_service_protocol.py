@@ -5,8 +5,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import logging
+import multiprocessing
+import os
 import socket
+import threading
 import time
+import warnings
 
 import pytest
 
@@ -14,7 +19,7 @@ pytest.importorskip("fastapi", reason="FastAPI (requirements/serve.txt) is not i
 import httpx
 from service_parts import FORM, form, picture, running
 
-from paddle_resnet.service import guard
+from paddle_resnet.service import guard, logs
 from paddle_resnet.service.hosts import Hosts
 from paddle_resnet.service.pictures import split_body
 from paddle_resnet.service.refusal import Refusal
@@ -295,3 +300,33 @@ def test_a_text_field_in_a_form_is_told_apart(service):
     answer = httpx.post(f"{service.url}/predict", content=body, headers=FORM)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "text_field")
     assert "?top=1" in answer.json()["error"]["message"]
+
+
+# --- the log
+
+
+def write_in_all_ways():
+    logging.captureWarnings(False)  # as another test may have left it, but pytest has put `warnings` back
+    with logs.json_output():
+        warnings.warn("of Python", stacklevel=1)
+        logging.getLogger("PIL.any").warning("of a library")
+        thread = threading.Thread(target=lambda: 1 // 0)
+        thread.start()
+        thread.join()
+        os.write(2, b"of C++ in\ntwo lines\n")
+        os.write(1, b"printed\n")
+        raise RuntimeError("the end")
+
+
+def test_all_that_a_child_writes_is_json(capfd):
+    child = multiprocessing.get_context("fork").Process(target=write_in_all_ways)
+    child.start()
+    child.join()
+    out, err = capfd.readouterr()
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert (out, child.exitcode) == ("", 1)
+    assert [line["text"] for line in lines if line["event"] == "output"] == ["of C++ in", "two lines", "printed"]
+    events = " ".join(line["event"] for line in lines)
+    assert "of Python" in events and "of a library" in events
+    found = [line["traceback"].splitlines()[-1] for line in lines if line["event"] == "fault"]
+    assert found == ["ZeroDivisionError: integer division or modulo by zero", "RuntimeError: the end"]

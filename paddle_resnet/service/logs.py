@@ -5,13 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import logging.config
+import os
 import sys
 import threading
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
 from typing import Any, TextIO
 
 logger = logging.getLogger("paddle_resnet.service")
+MAX_LINE = 4096
+"""Characters of another library's output in one line of the log."""
 PATIENCE = 0.1
 """Seconds that a line of a request may wait for others: to write each by itself costs more than to make it."""
 
@@ -91,6 +96,40 @@ def capture() -> None:
 
     threading.excepthook = unhandled
     sys.unraisablehook = unhandled
+
+
+@contextmanager
+def json_output() -> Iterator[None]:
+    """Make lines of JSON of all that a child process writes, its libraries' raw output and its end by a fault too."""
+    logging.config.dictConfig(configuration("WARNING"))
+    capture()
+    real = os.fdopen(os.dup(2), "w", encoding="utf-8")
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(real)
+    reading, writing = os.pipe()
+    for output in (1, 2):
+        os.dup2(writing, output)
+    os.close(writing)
+
+    def read() -> None:
+        with os.fdopen(reading, encoding="utf-8", errors="replace") as lines:
+            while line := lines.readline(MAX_LINE):
+                if line.strip():
+                    log("output", logging.WARNING, text=line.rstrip())
+
+    reader = threading.Thread(target=read, daemon=True, name="output")
+    reader.start()
+    try:
+        yield
+    except Exception:
+        log("fault", logging.ERROR, exc_info=True)
+        raise SystemExit(1) from None
+    finally:
+        for stream, output in ((sys.stdout, 1), (sys.stderr, 2)):
+            stream.flush()
+            os.dup2(real.fileno(), output)
+        reader.join(1)  # it ends with the last writer, which a process of a library's own may be
 
 
 def configuration(level: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ import numpy as np
 from paddle_resnet.data.decode import decode_opened
 from paddle_resnet.errors import PaddleResNetError, RunFailure
 from paddle_resnet.service.batcher import AT_ONCE, WorkerDied
-from paddle_resnet.service.logs import log
+from paddle_resnet.service.logs import json_output, log
 from paddle_resnet.service.pictures import Result, Verdict, decode
 from paddle_resnet.service.settings import Settings
 
@@ -362,6 +362,7 @@ def compute(
     return results
 
 
+@json_output()
 def _compute(settings: Settings, image_size: int, connection: socket.socket) -> None:
     """What a process does until the other end of the connection is closed."""
     # They may be meant for all processes: accepted work is done first.
