@@ -391,3 +391,11 @@ def test_columns_without_a_csv_are_wrong_use(run, tool):
     done = tool("predict", run.path, "x.png", "--columns", "id=stem", *ON_CPU)
     assert done.exit_code == 2
     assert "--csv FILE" in done.stderr
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", "caf\u00e9.png".encode()])
+def test_a_name_of_any_bytes_is_json_and_leads_back_to_the_file(tmp_path, name):
+    with json_lines_answers(tmp_path / "a.jsonl", 1) as file:
+        file.add(Prediction(os.fsdecode(name), (Answer("cat", 1.0),)))
+    (line,) = (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()
+    assert os.fsencode(json.loads(line)["file"]) == name

@@ -155,7 +155,9 @@ def _as_json(prediction: Prediction, top_k: int) -> str:
     best: list[dict[str, Any]] = [
         {"class": label, "probability": round(probability, 6)} for label, probability in prediction.top[:top_k]
     ]
-    return json.dumps({"file": prediction.name, "top": best}, ensure_ascii=False)
+    # A name that is no text in UTF-8 is escaped, as other bytes are no JSON.
+    escaped = any("\ud800" <= letter <= "\udfff" for letter in prediction.name)
+    return json.dumps({"file": prediction.name, "top": best}, ensure_ascii=escaped)
 
 
 @contextmanager
