@@ -28,7 +28,7 @@ from paddle_resnet.data.decode import decode_opened
 from paddle_resnet.service import answering, guard, logs
 from paddle_resnet.service.batcher import Work
 from paddle_resnet.service.logs import JsonFormatter
-from paddle_resnet.service.pictures import START_OF_SCAN, Result, Verdict, decode
+from paddle_resnet.service.pictures import Result, Verdict, decode
 
 MAX_BODY = 100_000
 
@@ -209,10 +209,14 @@ def test_a_jpeg_that_would_be_decoded_for_minutes_is_refused():
     assert decode(with_a_film, **limits).pixels.shape == (8, 8, 3)
 
 
-@pytest.mark.parametrize("components", [1, 3, 4])
-def test_scans_of_any_number_of_components_are_counted(components):
-    scan = b"\xff\xda\x00" + bytes([6 + 2 * components, components])
-    assert len(START_OF_SCAN.findall(b"\xff\xd8" + 7 * scan)) == 7
+def test_a_sound_picture_with_damaged_metadata_is_read(client):
+    """EXIF that is none, and a text beyond Pillow's limits."""
+    exif = b"\xff\xe1\x00\x10Exif\0\0nonsense"
+    text = b"key\0\0" + zlib.compress(bytes(2 << 20))
+    text = struct.pack(">I", len(text)) + b"zTXt" + text + struct.pack(">I", zlib.crc32(b"zTXt" + text))
+    jpeg, png = picture(kind="JPEG"), picture(kind="PNG")
+    damaged = [jpeg[:20] + exif + jpeg[20:], png[:33] + text + png[33:]]
+    assert client.post("/predict", content=form(damaged), headers=FORM).status_code == 200
 
 
 def test_decoding_ends_when_its_time_is_over(monkeypatch):

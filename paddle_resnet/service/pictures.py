@@ -22,11 +22,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from paddle_resnet.data.picture_file import JPEG, scan_count, without_metadata
 from paddle_resnet.service.refusal import Refusal
 
-JPEG = b"\xff\xd8"
-START_OF_SCAN = re.compile(rb"\xff\xda\x00[\x06\x08\x0a\x0c\x0e][\x00-\x04]")
-"""With its length and how many components it has, which random bytes behind a picture hardly ever look like."""
 JPEG_SPEED, OTHER_SPEED = 3e8, 2e7
 """Pixels that a slow core decodes in a second, those of a JPEG once for each scan: what decoding will take is known
 before it begins."""
@@ -136,14 +134,14 @@ def decode(
         seconds: of processor time that it may take.
         light: give up with `Verdict.COSTLY` what takes more than `LIGHT_SECONDS`.
     """
-    file = _TimedBytes(data, HEADER_SECONDS if light else seconds)
     try:
+        file = _TimedBytes(without_metadata(data), HEADER_SECONDS if light else seconds)
         # The size is said before the first pixel: a bomb does not go off.
         with Image.open(file, formats=FORMATS) as picture:
             pixels = picture.width * picture.height
             if pixels > max_pixels:
                 return Result(Verdict.TOO_LARGE)
-            scans = len(START_OF_SCAN.findall(data)) if data.startswith(JPEG) else 0
+            scans = scan_count(data) if data.startswith(JPEG) else 0
             expected = pixels * scans / JPEG_SPEED if scans else pixels / OTHER_SPEED
             if expected > seconds:
                 return Result(Verdict.TOO_SLOW)
