@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from tiny_run import make_run
 
+from paddle_resnet.config import Config
 from paddle_resnet.errors import UsageError
 from paddle_resnet.files import md5_of, read_json, write_json
 from paddle_resnet.training.resuming import _require_fitting, read_checkpoint
+from paddle_resnet.training.run_folder import RunFolder
 
 STEPS = 3
 EPOCH = {
@@ -220,3 +222,62 @@ def test_a_state_of_an_optimizer_fits_its_parameters(tmp_path, arrays, words):
     )
     with pytest.raises(UsageError, match=words):
         _require_fitting(path, arrays, {"conv_0.w_0": [2, 3], "conv_0.w": [3, 3]})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"test": 1}',
+        b'{"test": {"top1": "x", "images": 3}}',
+        b'{"test": {}}',
+        b'{"train": {"epochs": -1, "seconds": 1}}',
+        b'{"train": {"epochs": 1, "seconds": NaN}}',
+        b'{"validation": []}',
+    ],
+)
+def test_damaged_metrics_are_one_line(tmp_path, content):
+    run = RunFolder(tmp_path, Config())
+    run.metrics_path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"metrics\.json: damaged") as caught:
+        run.metrics()
+    assert len(str(caught.value)) < 600 and str(caught.value).isprintable()
+
+
+HEAD = "epoch,train_loss,train_top1,validation_loss,validation_top1,learning_rate,images_per_second,seconds\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "x",
+        HEAD + "1,2",
+        HEAD + "1,2,3,4,5,6,7,x",
+        HEAD + "1,2,3,4,5,6,7,nan",
+        HEAD + "x,2,3,4,5,6,7,8",
+        HEAD[1:],
+        HEAD + "1,2,3,4,5,6,7,8,9",
+        HEAD + "9" * 5000 + ",2,3,4,5,6,7,8",
+        HEAD + '"',
+        HEAD + "a" * 200_000,
+        HEAD + "\n",
+    ],
+)
+def test_a_damaged_history_is_one_line(tmp_path, content):
+    run = RunFolder(tmp_path, Config())
+    run.history_path.write_text(content)
+    with pytest.raises(UsageError, match=r"history\.csv: damaged") as caught:
+        run.history()
+    assert len(str(caught.value)) < 600 and str(caught.value).isprintable()
+
+
+def test_a_history_that_is_no_file_is_not_waited_for(tmp_path):
+    run = RunFolder(tmp_path, Config())
+    os.mkfifo(run.history_path)
+    with pytest.raises(UsageError, match=r"history\.csv"):
+        run.history()

@@ -251,3 +251,17 @@ def test_a_zip_archive_of_other_names_in_its_headers_is_one_short_line(tmp_path,
     with pytest.raises(UsageError, match="cannot be read as a zip archive") as caught:
         read_state_dict(path)
     assert len(str(caught.value)) < 700 and str(caught.value).isprintable()
+
+
+def test_a_record_that_says_to_be_4_gb_compressed_is_refused_unread(tmp_path, monkeypatch):
+    """zipfile would ask for as many bytes at once."""
+    path = tmp_path / "a.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", pickle.dumps({}))
+    content = bytearray(path.read_bytes())
+    place = content.index(b"PK\1\2") + 20
+    content[place : place + 4] = b"\xfe\xff\xff\xff"
+    path.write_bytes(content)
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("it is read"))
+    with pytest.raises(UsageError, match=r"record data\.pkl is compressed"):
+        read_state_dict(path)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import json
+import math
+import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +16,19 @@ from paddle import nn
 
 from paddle_resnet.config import Config
 from paddle_resnet.data import Normalize, Splits, open_splits
-from paddle_resnet.errors import UsageError
-from paddle_resnet.files import only_process, recover_folder, remove_leftovers, write_json, write_text
+from paddle_resnet.errors import UsageError, shown
+from paddle_resnet.files import (
+    LARGEST_JSON,
+    only_process,
+    open_regular,
+    read_json,
+    recover_folder,
+    remove_leftovers,
+    write_json,
+    write_text,
+)
 from paddle_resnet.models import create_configured_model, load_weights, zoo_record
+from paddle_resnet.training.saved_state import MetricsFile
 
 Which = Literal["last", "best"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -178,8 +189,15 @@ class RunFolder:
             yield
 
     def metrics(self) -> dict[str, Any]:
-        """The figures measured so far, by section."""
-        return json.loads(self.metrics_path.read_text(encoding="utf-8")) if self.metrics_path.is_file() else {}
+        """The figures measured so far, by section.
+
+        Raises:
+            UsageError: the file was edited or damaged.
+        """
+        if not os.path.lexists(self.metrics_path):
+            return {}
+        MetricsFile.read(self.metrics_path)
+        return read_json(self.metrics_path)
 
     def update_metrics(self, section: str, values: dict[str, Any]) -> None:
         """Replace one section of ``metrics.json``."""
@@ -190,12 +208,27 @@ class RunFolder:
         write_json(self.metrics_path, sections)
 
     def history(self) -> list[EpochRecord]:
-        """The rows of ``history.csv``."""
-        if not self.history_path.is_file():
+        """The rows of ``history.csv``.
+
+        Raises:
+            UsageError: the file was edited or damaged.
+        """
+        if not os.path.lexists(self.history_path):
             return []
-        with self.history_path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        return [EpochRecord(int(row.pop("epoch")), **{name: float(text) for name, text in row.items()}) for row in rows]
+        names = [field.name for field in fields(EpochRecord)]
+        try:
+            with open_regular(self.history_path) as file:
+                rows = list(csv.reader(io.StringIO(file.read(LARGEST_JSON).decode("utf-8"), newline="")))
+            if rows[:1] != [names] or not all(len(row) == len(names) for row in rows):
+                raise ValueError(f"expected the columns {', '.join(names)}")
+            records = [EpochRecord(int(epoch), *map(float, values)) for epoch, *values in rows[1:]]
+            if not all(math.isfinite(value) for record in records for value in astuple(record)):
+                raise ValueError("a value is not finite")
+        except (OSError, ValueError, OverflowError, csv.Error) as error:
+            raise UsageError(
+                f"{self.history_path}: damaged: {shown(str(error), 200)}; put the run's own back, or remove it"
+            ) from error
+        return records
 
     def write_history(self, records: list[EpochRecord]) -> None:
         """Write all rows of ``history.csv``."""

@@ -166,3 +166,33 @@ class CheckpointState(Saved):
     def states_by_class(self) -> dict[str, State]:
         """The states of those parts that have one."""
         return self.states.model_dump(exclude_none=True)
+
+
+class TrainMetrics(Saved):
+    """How long a run trained."""
+
+    epochs: Count = 0
+    seconds: NotNegative = 0.0
+
+
+class Validated(Saved):
+    """What validation gave in training."""
+
+    top1: Fraction | None = None
+
+
+class Tested(Saved):
+    """What the test split gave."""
+
+    top1: Fraction
+    images: Annotated[int, Field(ge=1)]
+
+
+class MetricsFile(Saved):
+    """Those sections of ``metrics.json`` that are read again."""
+
+    train: TrainMetrics | None = None
+    validation: Validated | None = None
+    test: Tested | None = None
+    seeds: dict[str, Any] | None = None
+    environment: dict[str, Any] | None = None

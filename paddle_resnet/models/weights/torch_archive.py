@@ -62,7 +62,8 @@ class TorchArchive:
             record = self._archive.getinfo(self._folder + name)
         except KeyError:
             raise UsageError(f"{self._path}: has no record {shown(name)}; the file is damaged: get it again") from None
-        if record.compress_type != zipfile.ZIP_STORED:
+        # Of stored records zipfile reads as many bytes as they say to have compressed: two sizes must be one.
+        if record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size:
             raise UsageError(
                 f"{self._path}: record {shown(name)} is compressed, which torch.save does not do; save it again"
             )
