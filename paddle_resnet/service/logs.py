@@ -123,8 +123,7 @@ def json_output() -> Iterator[None]:
     try:
         yield
     except Exception:
-        log("fault", logging.ERROR, exc_info=True)
-        raise SystemExit(1) from None
+        log("fault", logging.ERROR, exc_info=True)  # raised again, multiprocessing would print it
     finally:
         for stream, output in ((sys.stdout, 1), (sys.stderr, 2)):
             stream.flush()

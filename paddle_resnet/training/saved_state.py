@@ -185,7 +185,7 @@ class Tested(Saved):
     """What the test split gave."""
 
     top1: Fraction
-    images: Annotated[int, Field(ge=1)]
+    images: Annotated[int, Field(ge=1)] | None = None
 
 
 class MetricsFile(Saved):
