@@ -3,6 +3,7 @@
 import collections
 import hashlib
 import json
+import logging
 import os
 import pickle
 import struct
@@ -14,7 +15,8 @@ from paddle.vision import models as vision
 
 from paddle_resnet import download
 from paddle_resnet.errors import UsageError
-from paddle_resnet.models import create_model, load_pretrained, load_weights, read_state_dict
+from paddle_resnet.models import create_model, load_pretrained, load_weights, read_state_dict, write_state_dict
+from paddle_resnet.models.blocks import ZeroPadShortcut
 from paddle_resnet.models.weights import official as official_files
 
 
@@ -323,3 +325,42 @@ def test_a_safetensors_file_of_long_names_is_one_short_line(tmp_path):
     with pytest.raises(UsageError, match="cannot be read as safetensors") as caught:
         read_state_dict(tmp_path / "a.safetensors")
     assert len(str(caught.value)) < 1000
+
+
+def torch_state(network):
+    named = {key.replace("_mean", "running_mean").replace("_variance", "running_var"): key for key in arrays(network)}
+    values = arrays(network)
+    return {name: values[key].T if key == "fc.weight" else values[key] for name, key in named.items()}
+
+
+@pytest.mark.parametrize(("name", "warnings"), [("resnet8", 1), ("resnet20_b", 0)])
+def test_weights_of_another_project_under_shortcuts_without_parameters_are_warned_of_once(
+    tmp_path, caplog, monkeypatch, name, warnings
+):
+    from safetensors.numpy import save_file
+
+    monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
+    state = torch_state(create_model(name))
+    path = tmp_path / "theirs.safetensors"
+    save_file({key: np.ascontiguousarray(value) for key, value in state.items()}, path)
+    for source in (path, state):
+        caplog.clear()
+        network = create_model(name)
+        load_weights(network, source)
+        lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert len(lines) == warnings
+        assert all("both sides" in line and "check the accuracy" in line for line in lines)
+    caplog.clear()
+    create_model(name, pretrained=path)
+    assert len(caplog.records) == warnings
+
+
+def test_own_weights_under_shortcuts_without_parameters_need_no_warning(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
+    network = create_model("resnet8")
+    assert any(isinstance(layer, ZeroPadShortcut) for layer in network.sublayers())
+    for file, names in (("a.pdparams", "paddle"), ("a.safetensors", "paddle"), ("b.safetensors", "torch")):
+        write_state_dict(tmp_path / file, arrays(network), names)
+        load_weights(network, tmp_path / file)
+    load_weights(network, arrays(network))
+    assert not caplog.records

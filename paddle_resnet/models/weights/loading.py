@@ -9,11 +9,13 @@ import numpy as np
 import paddle
 
 from paddle_resnet import download
+from paddle_resnet.console import logger
 from paddle_resnet.files import expand_home
+from paddle_resnet.models.blocks import ZeroPadShortcut
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.weights.names import StoredWeights, in_paddle_names, names_of
 from paddle_resnet.models.weights.official import official_weights
-from paddle_resnet.models.weights.reading import read_state_dict
+from paddle_resnet.models.weights.reading import read_weights
 from paddle_resnet.models.weights.report import LoadReport
 from paddle_resnet.models.weights.zoo import zoo_weights
 
@@ -50,10 +52,11 @@ def load_weights(
     """
     if isinstance(source, Mapping):
         arrays = dict(source)
-        state = in_paddle_names(StoredWeights(arrays, names_of(arrays) or "paddle"))
+        stored = StoredWeights(arrays, names_of(arrays) or "paddle")
     else:
         path = _file(network.model_name, source, report)
-        state, label = read_state_dict(path), str(path)
+        stored, label = read_weights(path), str(path)
+    state = in_paddle_names(stored)
     comparison = _compare(network, state, label, new_head)
     if strict:
         comparison.require_fit()
@@ -61,6 +64,8 @@ def load_weights(
     for name in comparison.loaded:
         # By way of a tensor: numpy knows no bfloat16.
         own[name].set_value(paddle.to_tensor(np.ascontiguousarray(state[name])).astype(own[name].dtype))
+    if stored.names == "torch" and not stored.ours and comparison.loaded:
+        _warn_of_shortcuts(network, label)
     return comparison
 
 
@@ -86,6 +91,18 @@ def _file(name: str, source: str | Path, report: download.Report | None) -> Path
     if source == "imagenet":
         return official_weights(name, report)
     return zoo_weights(name) if source == "cifar10" else expand_home(source)
+
+
+def _warn_of_shortcuts(network: ImageClassifier, source: str) -> None:
+    """Say that weights which fit may belong to another network: a shortcut without parameters leaves no trace."""
+    if any(isinstance(layer, ZeroPadShortcut) and layer.new_channels for layer in network.sublayers()):
+        logger.warning(
+            "warning: %s has PyTorch's names, and the shortcuts of %s have no parameters: here they add channels of "
+            "zeros at the end, other projects may add them on both sides, and then the answers are wrong; check the "
+            "accuracy before you rely on these weights",
+            source,
+            network.model_name or "this network",
+        )
 
 
 def _compare(network: ImageClassifier, state: Mapping[str, np.ndarray], source: str, new_head: bool) -> LoadReport:

@@ -23,10 +23,17 @@ _WRAPPERS = ("module.", "_orig_mod.", "model.")
 
 
 class StoredWeights(NamedTuple):
-    """The tensors of a file, as it names and lays them out."""
+    """The tensors of a file, as it names and lays them out.
+
+    Attributes:
+        arrays: by name.
+        names: whose names they are.
+        ours: whether the file says that `write_state_dict` made it.
+    """
 
     arrays: dict[str, np.ndarray]
     names: Names
+    ours: bool = False
 
 
 def names_of(state: Mapping[str, np.ndarray]) -> Names | None:

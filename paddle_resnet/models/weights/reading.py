@@ -25,6 +25,19 @@ _EXPECTED = "expected a .pdparams, .pth, .pt or .safetensors file"
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
+    """Read a weights file as `read_weights` does.
+
+    Returns:
+        The arrays by Paddle's structured names, ``layer1.0.conv1.weight``, linear weights as ``[in, out]``. bfloat16
+        comes as float32, other types as they are.
+
+    Raises:
+        UsageError: as `read_weights`.
+    """
+    return in_paddle_names(read_weights(path))
+
+
+def read_weights(path: str | Path) -> StoredWeights:
     """Read a weights file as data: no code of the file is run. Its suffix tells the format.
 
     Args:
@@ -32,8 +45,7 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
             ``.safetensors``.
 
     Returns:
-        The arrays by Paddle's structured names, ``layer1.0.conv1.weight``, linear weights as ``[in, out]``. bfloat16
-        comes as float32, other types as they are.
+        The arrays as the file names and lays them out.
 
     Raises:
         UsageError: the file is missing, empty, damaged, of another format, asks for code, or holds no state dict.
@@ -49,6 +61,6 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     try:
         if path.stat().st_size == 0:
             raise UsageError(f"{path}: is empty; {_EXPECTED}")
-        return in_paddle_names(read(path))
+        return read(path)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from None

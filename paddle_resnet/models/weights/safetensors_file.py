@@ -41,7 +41,9 @@ def read_safetensors(path: Path) -> StoredWeights:
         raise UsageError(f"{path}: expected names and tensors, found none")
     arrays = {name: _array(tensor, name, path) for name, tensor in tensors}
     names = metadata.get("names")
-    return StoredWeights(arrays, cast(Names, names) if names in ("paddle", "torch") else names_of(arrays) or "torch")
+    if names in ("paddle", "torch"):
+        return StoredWeights(arrays, cast(Names, names), ours=True)
+    return StoredWeights(arrays, names_of(arrays) or "torch")
 
 
 def _array(tensor: dict[str, Any], name: str, path: Path) -> np.ndarray:
