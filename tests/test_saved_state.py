@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 from tiny_run import make_run
 
 from paddle_resnet.config import Config
 from paddle_resnet.errors import UsageError
 from paddle_resnet.files import md5_of, read_json, write_json
-from paddle_resnet.training.resuming import _require_fitting, read_checkpoint
+from paddle_resnet.training.course import Position
+from paddle_resnet.training.resuming import Checkpoint, _require_fitting, read_checkpoint
 from paddle_resnet.training.run_folder import RunFolder
 
 STEPS = 3
@@ -281,3 +284,97 @@ def test_a_history_that_is_no_file_is_not_waited_for(tmp_path):
     os.mkfifo(run.history_path)
     with pytest.raises(UsageError, match=r"history\.csv"):
         run.history()
+
+
+def make_model():
+    network = paddle.nn.Linear(3, 2)
+    schedule = paddle.optimizer.lr.CosineAnnealingDecay(0.1, 10)
+    optimizer = paddle.optimizer.Momentum(schedule, momentum=0.9, parameters=network.parameters())
+    model = paddle.Model(network)
+    model.prepare(optimizer, paddle.nn.CrossEntropyLoss())
+    return model
+
+
+@pytest.fixture(scope="module")
+def optimizer_state():
+    with paddle.utils.unique_name.guard():
+        model = make_model()
+        model.train_batch([paddle.ones([4, 3])], [paddle.to_tensor([0, 1, 0, 1])])
+        model._optimizer._learning_rate.step()
+        state = model._optimizer.state_dict()
+    return {key: value.numpy() if isinstance(value, paddle.Tensor) else value for key, value in state.items()}
+
+
+def load_state(folder, content, scaler=None):
+    (folder / "optimizer.pdopt").write_bytes(pickle.dumps(content, 2))
+    if scaler is not None:
+        (folder / "scaler.pdscaler").write_bytes(pickle.dumps(scaler, 2))
+    checkpoint = Checkpoint(folder, Position(0, 1), False, {}, 1, {}, {})
+    with paddle.utils.unique_name.guard():
+        model = make_model()
+        checkpoint.put_into_optimizer(model)
+        model.train_batch([paddle.ones([4, 3])], [paddle.to_tensor([0, 1, 0, 1])])
+    return model
+
+
+VELOCITY = "linear_0.w_0_velocity_0"
+ABSENT = object()
+
+
+def test_a_whole_state_of_an_optimizer_is_taken(tmp_path, optimizer_state):
+    momentum = {key: ("its name", value) if key == VELOCITY else value for key, value in optimizer_state.items()}
+    model = load_state(tmp_path, {**momentum, "StructuredToParameterName@@": {"weight": "linear_0.w_0"}})
+    assert model._optimizer._learning_rate.last_epoch == 1
+    found = model._optimizer.state_dict()[VELOCITY].numpy()
+    fresh = load_state(tmp_path, {**optimizer_state, VELOCITY: np.zeros((3, 2), np.float32)})
+    difference = found - fresh._optimizer.state_dict()[VELOCITY].numpy()
+    np.testing.assert_allclose(difference, 0.9 * optimizer_state[VELOCITY], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((VELOCITY, value) for value in (ABSENT, None, (), ("a",), ("a", ("b", ())), {}, {"a": {"b": ()}}, "x", 1.5)),
+        (VELOCITY, [[1], [1, 2]]),
+        (VELOCITY, 10**40),
+        (VELOCITY, np.ones(1, np.float32)),
+        (VELOCITY, np.ones((3, 2), np.int8)),
+        ("LR_Scheduler", ABSENT),
+        ("LR_Scheduler", ()),
+        ("LR_Scheduler", {}),
+        ("LR_Scheduler", {"last_epoch": 1}),
+        ("LR_Scheduler", {"last_epoch": 1, "last_lr": {}}),
+        ("LR_Scheduler", {"last_epoch": (), "last_lr": 0.1}),
+        (7, np.ones(2, np.float32)),
+        (b"bytes", 1),
+    ],
+)
+def test_a_state_of_other_contents_is_one_line_that_names_the_file(tmp_path, optimizer_state, key, value):
+    content = {**optimizer_state, key: value}
+    if value is ABSENT:
+        del content[key]
+    with pytest.raises(
+        UsageError, match=rf"^{tmp_path}: damaged: optimizer\.pdopt.*a new run can start from"
+    ) as caught:
+        load_state(tmp_path, content)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_a_state_without_arrays_does_not_go_on_without_momentum(tmp_path, optimizer_state):
+    with pytest.raises(UsageError, match=r"optimizer\.pdopt does not fit the run: .*velocity"):
+        load_state(tmp_path, {"LR_Scheduler": optimizer_state["LR_Scheduler"]})
+
+
+class _Scaler:
+    """What Paddle's does on a GPU."""
+
+    def load_state_dict(self, state):
+        self.scale = state["scale"][0]
+
+
+@pytest.mark.parametrize("scaler", [{}, {"scale": 3}, {"scale": ()}, {"scale": "x"}, {3: np.ones(1)}, [], ()])
+def test_a_scalers_state_of_other_contents_is_one_line(tmp_path, monkeypatch, optimizer_state, scaler):
+    monkeypatch.setattr(paddle.amp, "GradScaler", _Scaler)
+    load_state(tmp_path, optimizer_state, {"scale": np.ones(1, np.float32)})
+    with pytest.raises(UsageError, match=rf"^{tmp_path}: damaged: scaler\.pdscaler.*a new run can start from"):
+        load_state(tmp_path, optimizer_state, scaler)

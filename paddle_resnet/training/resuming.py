@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from paddle_resnet.files import md5_of, read_json, recover_folder
 from paddle_resnet.models import load_weights, read_state_dict
 from paddle_resnet.training.course import Position, State
 from paddle_resnet.training.ema import MovingAverage
+from paddle_resnet.training.fine_tuning import make_state
 from paddle_resnet.training.run_folder import RunFolder
 from paddle_resnet.training.saved_state import CheckpointState, explain
 
@@ -88,15 +89,22 @@ class Checkpoint:
         path = self.folder / "optimizer.pdopt"
         arrays = _read_arrays(path)
         _require_fitting(path, arrays, {each.name: each.shape for each in model.network.parameters()})
-        try:
-            model._optimizer.set_state_dict(arrays)
-        except Exception as error:  # Paddle's own are of any kind
-            raise _damaged(self.folder, f"{path.name} does not fit the optimizer: {shown(str(error))}") from error
+        schedule = model._optimizer._learning_rate
+        expected = (
+            {"LR_Scheduler": schedule.state_dict()} if isinstance(schedule, paddle.optimizer.lr.LRScheduler) else {}
+        )
+        if not _has_numbers_of(arrays, expected):
+            raise _damaged(self.folder, f"{path.name}: LR_Scheduler is not the state of the learning rate's schedule")
+        # Paddle compares a state with what is there, and believes one that comes before.
+        make_state(model._optimizer, [each for each in model.network.parameters() if not each.stop_gradient])
+        _give(arrays, model._optimizer.set_state_dict, path)
         scaler = self.folder / "scaler.pdscaler"
         if scaler.is_file():
             # `Model` makes its own in the first step, unless there is one.
             model._scaler = paddle.amp.GradScaler()
-            model._scaler.load_state_dict(_read_arrays(scaler))
+            arrays = _read_arrays(scaler)
+            _require_fitting(scaler, arrays, {})
+            _give(arrays, model._scaler.load_state_dict, scaler)
 
 
 def read_checkpoint(run: RunFolder) -> Checkpoint | None:
@@ -257,7 +265,24 @@ def _read_arrays(path: Path) -> dict[str, Any]:
         content = safe_pickle.load(file, str(path), encoding="latin1")
     if not isinstance(content, dict):
         raise _damaged(path.parent, f"{path.name} holds {safe_pickle.kind_of(content)}")
-    return _without_names(content)
+    content.pop(NAMES, None)
+    return _without_names(path, content)
+
+
+def _give(arrays: dict[str, Any], load: Callable[[dict[str, Any]], object], path: Path) -> None:
+    """Let Paddle load a state."""
+    try:
+        load(arrays)
+    except Exception as error:  # Paddle's own are of any kind
+        reason = shown(" ".join(str(error).split()) or type(error).__name__)
+        raise _damaged(path.parent, f"{path.name} does not fit the run: {reason}") from error
+
+
+def _has_numbers_of(found: Any, expected: Any) -> bool:
+    """Whether a number is found wherever one is expected, in dictionaries of dictionaries."""
+    if isinstance(expected, dict):
+        return isinstance(found, dict) and all(_has_numbers_of(found.get(key), each) for key, each in expected.items())
+    return isinstance(found, int | float) or not isinstance(expected, int | float)
 
 
 def _require_fitting(path: Path, arrays: dict[str, Any], shapes: Mapping[str, Sequence[int]]) -> None:
@@ -266,12 +291,10 @@ def _require_fitting(path: Path, arrays: dict[str, Any], shapes: Mapping[str, Se
     Paddle finds a wrong shape in the first step only, or writes beyond the end of an array.
     """
     for key, value in arrays.items():
-        if key == NAMES and isinstance(value, dict):
-            continue
         if isinstance(value, dict):
             _require_fitting(path, value, shapes)
             continue
-        array = np.asarray(value)
+        array = np.asarray(value if isinstance(value, np.ndarray | int | float) else None)
         owner = max((name for name in shapes if key.startswith(f"{name}_")), key=len, default=None)
         if array.dtype.kind not in "fiub" or not np.isfinite(array.astype(np.float64)).all():
             raise _damaged(path.parent, f"{path.name}: {shown(key)} holds what is no finite number")
@@ -279,12 +302,14 @@ def _require_fitting(path: Path, arrays: dict[str, Any], shapes: Mapping[str, Se
             raise _damaged(path.parent, f"{path.name}: {shown(key)} has the shape {shown(array.shape)}")
 
 
-def _without_names(content: dict[str, Any]) -> dict[str, Any]:
+def _without_names(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     """Paddle saves a tensor as its name and its array: leave the array."""
     plain: dict[str, Any] = {}
     for name, value in content.items():
+        if not isinstance(name, str) or (isinstance(value, tuple) and len(value) != 2):
+            raise _damaged(path.parent, f"{path.name}: {shown(name)} holds {safe_pickle.kind_of(value)}")
         if isinstance(value, dict):
-            plain[name] = _without_names(value)
+            plain[name] = _without_names(path, value)
         else:
             plain[name] = value[1] if isinstance(value, tuple) else value
     return plain
