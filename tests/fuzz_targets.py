@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import fuzz_mutators as mutators
 import numpy as np
@@ -240,7 +241,9 @@ def _file_list(folder: Path) -> Target:
     from paddle_resnet.deploy.find_pictures import listed_pictures
 
     def read(data: bytes) -> object:
-        return [list(listed_pictures(io.BytesIO(data), separator)) for separator in (b"\n", b"\0")]
+        # A list may name "/", which would be walked as asked.
+        with mock.patch("os.path.isdir", lambda _: False):
+            return [list(listed_pictures(io.BytesIO(data), separator)) for separator in (b"\n", b"\0")]
 
     return Target(read, [b"a.png\nb/c.jpg\r\n\n", b"a.png\0b\nc.png\0"], mutators.BYTES)
 
