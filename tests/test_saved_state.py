@@ -287,6 +287,7 @@ def test_a_history_that_is_no_file_is_not_waited_for(tmp_path):
 
 
 def make_model():
+    paddle.seed(1)
     network = paddle.nn.Linear(3, 2)
     schedule = paddle.optimizer.lr.CosineAnnealingDecay(0.1, 10)
     optimizer = paddle.optimizer.Momentum(schedule, momentum=0.9, parameters=network.parameters())
