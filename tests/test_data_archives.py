@@ -136,6 +136,8 @@ def without(contents, name):
             "3 images but 1 labels",
         ),
         ({**cifar10_contents(), "batches.meta": {b"label_names": [b"cat"]}}, "expected 10 class names"),
+        ({**cifar10_contents(), "batches.meta": {b"label_names": [b"x" * 101] * 10}}, "expected 10 class names"),
+        ({**cifar10_contents(), "batches.meta": {b"label_names": [[b"cat"]] * 10}}, "expected 10 class names"),
     ],
 )
 def test_contents_that_are_not_cifars(tmp_path, contents, complaint):

@@ -364,3 +364,66 @@ def test_own_weights_under_shortcuts_without_parameters_need_no_warning(tmp_path
         load_weights(network, tmp_path / file)
     load_weights(network, arrays(network))
     assert not caplog.records
+
+
+PIECE = np.zeros(1000, np.uint16)
+MANY = [f"p{number}" for number in range(500)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"p": PIECE, "UnpackBigParamInfor@@": {"w": {"OriginShape": (2000,), "slices": ["p", "p"]}}},
+        {**dict.fromkeys(MANY, PIECE), "UnpackBigParamInfor@@": {"w": {"OriginShape": (500_000,), "slices": MANY}}},
+        {"p": PIECE, "q": PIECE.astype("f8"), "UnpackBigParamInfor@@": {"w": {"OriginShape": [2000], "slices": "pq"}}},
+        {"p": [PIECE, [1]], "UnpackBigParamInfor@@": {"w": {"OriginShape": (2,), "slices": ["p"]}}},
+        {"p": PIECE, "UnpackBigParamInfor@@": {"w": {"OriginShape": (1 << 62, 1 << 62), "slices": ["p"]}}},
+        {"p": PIECE, "UnpackBigParamInfor@@": {"w": {"OriginShape": (10**30,), "slices": ["p"]}}},
+        {"p": PIECE, "UnpackBigParamInfor@@": {"w": {"OriginShape": (0,), "slices": []}}},
+        {"p": PIECE, "UnpackBigParamInfor@@": {"w": None}},
+        {"p": PIECE, "UnpackBigParamInfor@@": [1]},
+    ],
+)
+def test_a_table_of_cut_up_tensors_asks_for_no_more_than_the_file_has(tmp_path, content):
+    path = tmp_path / "cut.pdparams"
+    path.write_bytes(pickle.dumps(content, 2))
+    with pytest.raises(UsageError, match=r"cut\.pdparams: its table of cut-up tensors is damaged"):
+        read_state_dict(path)
+
+
+def test_one_array_under_many_names_is_not_widened_for_each(tmp_path):
+    path = tmp_path / "shared.pdparams"
+    path.write_bytes(pickle.dumps(dict.fromkeys(MANY, PIECE), 2))
+    with pytest.raises(UsageError, match=r"its tensors need 1,000,000 bytes, but the file has"):
+        read_state_dict(path)
+    path.write_bytes(pickle.dumps(dict.fromkeys(MANY[:3], PIECE), 2))
+    assert list(read_state_dict(path)) == MANY[:3]
+
+
+TENSOR = '{"dtype": "F32", "shape": %s, "data_offsets": [0, %d]}'
+
+
+@pytest.mark.parametrize(
+    ("head", "complaint"),
+    [
+        (f'{{"a": {TENSOR % ([1], 4)}, "a": {TENSOR % ([1, 1], 4)}}}', "the key a stands there twice"),
+        (f'{{"a": {TENSOR % ([1] * 100, 4)}}}', "a has the shape .* which no array can have"),
+        (f'{{"a": {TENSOR % ([0, 1 << 63], 0)}}}', "a has the shape .* which no array can have"),
+        (f'{{"a": {TENSOR % ([1], 4)}}}' + " " * (5 << 20), "a header of 5,242,9.. bytes, expected at most 4,194,304"),
+        ("[" * 100_000, "cannot be read as safetensors"),
+    ],
+)
+def test_a_header_of_safetensors_is_bounded(tmp_path, head, complaint):
+    path = tmp_path / "a.safetensors"
+    numbers = b"" if str(1 << 63) in head else b"1234"
+    path.write_bytes(struct.pack("<Q", len(head)) + head.encode() + numbers)
+    with pytest.raises(UsageError, match=rf"^{path}: .*{complaint}") as caught:
+        read_state_dict(path)
+    assert len(str(caught.value)) < 500
+
+
+def test_names_in_a_report_are_short_and_printable(network):
+    state = arrays(network) | {"\x1b[31m" + "x" * 10_000: np.zeros(1, "float32")}
+    with pytest.raises(UsageError, match="1 unexpected") as caught:
+        load_weights(network, state)
+    assert len(str(caught.value)) < 400 and str(caught.value).isprintable()

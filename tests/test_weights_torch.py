@@ -4,6 +4,7 @@ tests/fixtures/write_torch_fixtures.py wrote the files and logits.
 """
 
 import pickle
+import tarfile
 import zipfile
 
 import numpy as np
@@ -264,4 +265,51 @@ def test_a_record_that_says_to_be_4_gb_compressed_is_refused_unread(tmp_path, mo
     path.write_bytes(content)
     monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("it is read"))
     with pytest.raises(UsageError, match=r"record data\.pkl is compressed"):
+        read_state_dict(path)
+
+
+def test_a_negative_size_makes_up_for_no_endless_one(tmp_path):
+    """One of 2**34 bfloat16 numbers at a stride of 0 would take 64 GiB once it is widened."""
+    kind = {"storage": b"ctorch\nBFloat16Storage\n", "length": 6}
+    endless = pickle_of(shape=(1 << 34,), strides=(0,), **kind)[1:-2]
+    negative = pickle_of(name="b", shape=(-(1 << 34),), **kind)[1:-2]
+    write_archive(tmp_path / "a.pth", b"}(" + endless + negative + b"u.")
+    with pytest.raises(UsageError, match=r"its tensors need 68,719,476,736 bytes, but the file has"):
+        read_state_dict(tmp_path / "a.pth")
+    write_archive(tmp_path / "a.pth", pickle_of(shape=(1 << 62,) * 30, strides=(0,) * 30))
+    with pytest.raises(UsageError, match=r"its tensors need [0-9,.]{80} bytes, but the file has"):
+        read_state_dict(tmp_path / "a.pth")
+
+
+def test_a_list_of_records_is_bounded_before_it_is_read(tmp_path):
+    path = tmp_path / "a.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", pickle_of())
+        for number in range(34):
+            record = zipfile.ZipInfo(f"a/{number}")
+            record.extra = b"\xfe\xff\0\0" * 16_000  # zipfile copies the rest for each of its fields
+            archive.writestr(record, b"")
+    with pytest.raises(UsageError, match=r"a list of records of 2,17.,... bytes, expected at most 2,097,152"):
+        read_state_dict(path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_records_of_one_name_are_refused(tmp_path):
+    write_archive(tmp_path / "a.pth", pickle_of())
+    with zipfile.ZipFile(tmp_path / "a.pth", "a") as archive:
+        archive.writestr("a/data/0", np.zeros(3, "<f4").tobytes())
+    with pytest.raises(UsageError, match=r"a\.pth: holds two records of one name"):
+        read_state_dict(tmp_path / "a.pth")
+
+
+def test_what_begins_as_a_tar_archive_is_not_unpacked(tmp_path):
+    """tarfile would unpack a header of any length to see whether it is one."""
+    path = tmp_path / "a.pth"
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("storages"))
+    with pytest.raises(UsageError, match="saved by an old PyTorch"):
+        read_state_dict(path)
+    with tarfile.open(path, "w:gz") as archive:
+        archive.addfile(tarfile.TarInfo("storages"))
+    with pytest.raises(UsageError, match="is no zip archive"):
         read_state_dict(path)

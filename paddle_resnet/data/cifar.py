@@ -17,7 +17,7 @@ from paddle_resnet import safe_pickle
 from paddle_resnet.data.archives import OfficialFile, cache_folder, check_md5, obtain
 from paddle_resnet.data.splits import Indices, OfficialSplits, Pixels
 from paddle_resnet.download import Report
-from paddle_resnet.errors import UsageError
+from paddle_resnet.errors import UsageError, shown
 
 LARGEST_MEMBER_BYTES = 160 << 20
 """CIFAR-100's training images take 155 MB."""
@@ -171,7 +171,7 @@ def _read_archive(path: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
                     raise EOFError(f"{name} is cut short")
                 yield name, content
     except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:  # ValueError: numbers in headers
-        reason = " ".join(str(error).split())[:200]
+        reason = shown(" ".join(str(error).split()), 200)
         raise UsageError(
             f"{path}: truncated or damaged ({reason}); delete it to download it again, or put a whole copy there"
         ) from error
@@ -236,6 +236,8 @@ def _read_images(content: dict[bytes, Any], edition: CifarEdition, where: str) -
 
 def _read_class_names(content: dict[bytes, Any], edition: CifarEdition, where: str) -> tuple[str, ...]:
     names = content.get(edition.names_key)
-    if not isinstance(names, list) or len(names) != edition.classes:
+    names = names if isinstance(names, list) else []
+    short = all(isinstance(name, bytes | str) and len(name) <= 100 for name in names)
+    if len(names) != edition.classes or not short:
         raise UsageError(f"{where}: expected {edition.classes} class names under {edition.names_key!r}")
-    return tuple(name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in names)
+    return tuple(name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in names)

@@ -10,6 +10,7 @@ import paddle
 
 from paddle_resnet import download
 from paddle_resnet.console import logger
+from paddle_resnet.errors import shown
 from paddle_resnet.files import expand_home
 from paddle_resnet.models.blocks import ZeroPadShortcut
 from paddle_resnet.models.classifier import ImageClassifier
@@ -141,7 +142,7 @@ def _needs_new_head(shapes: Mapping[str, list[int]], state: Mapping[str, np.ndar
 def _mismatch(name: str, array: np.ndarray, shape: list[int]) -> str | None:
     """Say why `array` cannot be the tensor `name`, or None if it can."""
     if list(array.shape) != shape:
-        return f"{name} is {list(array.shape)}, expected {shape}"
+        return f"{name} is {shown(list(array.shape), 60)}, expected {shape}"
     if array.dtype.kind != "f":
         return f"{name} is of type {array.dtype}, expected floating-point numbers"
     return None

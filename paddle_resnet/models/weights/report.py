@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from paddle_resnet.errors import UsageError
+from paddle_resnet.errors import UsageError, shown
 
 _SHOWN = 3  # names in one line
 
@@ -60,7 +60,7 @@ class LoadReport:
         if self.unexpected:
             problems.append(f"{len(self.unexpected)} unexpected ({_first(self.unexpected)})")
         if self.mismatched:
-            problems.append(f"{len(self.mismatched)} that do not match ({_first(tuple(self.mismatched.values()))})")
+            problems.append(f"{len(self.mismatched)} that do not match ({_first([*self.mismatched.values()], 200)})")
         return problems
 
     def _likely_cause(self) -> str:
@@ -69,5 +69,5 @@ class LoadReport:
         return "probably the weights of another architecture: check the model's name"
 
 
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+def _first(names: Sequence[str], limit: int = 80) -> str:
+    return ", ".join(shown(name, limit) for name in names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from safetensors import SafetensorError, deserialize, safe_open
+from safetensors import SafetensorError, deserialize
 
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.models.weights.element_types import widened_bfloat16
 from paddle_resnet.models.weights.names import Names, StoredWeights, names_of
 
+_HEADER_LIMIT = 4 << 20  # bytes; a thousand layers take less than one megabyte
 _NUMPY_TYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2",
     "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?",
@@ -27,12 +29,16 @@ def read_safetensors(path: Path) -> StoredWeights:
         UsageError: the file is damaged or cut short, holds no tensors, or a type that weights do not have.
         OSError: the file cannot be read.
     """
+    content = path.read_bytes()
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
+        # Of any other file, these bytes are a length of its own.
+        length = int.from_bytes(content[:8], "little")
+        if _HEADER_LIMIT < length <= len(content):
+            raise ValueError(f"a header of {length:,} bytes, expected at most {_HEADER_LIMIT:,}")
         # Not the library's numpy functions: they know no bfloat16.
-        tensors = deserialize(path.read_bytes())
-    except SafetensorError as error:
+        tensors = deserialize(content)
+        header = json.loads(content[8 : 8 + length], object_pairs_hook=_once)
+    except (SafetensorError, ValueError) as error:
         raise UsageError(
             f"{path}: cannot be read as safetensors ({shown(str(error), 200)}): the file is damaged, cut short "
             "or of another kind; get it again"
@@ -40,10 +46,20 @@ def read_safetensors(path: Path) -> StoredWeights:
     if not tensors:
         raise UsageError(f"{path}: expected names and tensors, found none")
     arrays = {name: _array(tensor, name, path) for name, tensor in tensors}
-    names = metadata.get("names")
+    names = (header.get("__metadata__") or {}).get("names")
     if names in ("paddle", "torch"):
         return StoredWeights(arrays, cast(Names, names), ours=True)
     return StoredWeights(arrays, names_of(arrays) or "torch")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of JSON in which no key stands twice: the library drops the first."""
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"the key {shown(key)} stands there twice")
+        values[key] = value
+    return values
 
 
 def _array(tensor: dict[str, Any], name: str, path: Path) -> np.ndarray:
@@ -53,5 +69,10 @@ def _array(tensor: dict[str, Any], name: str, path: Path) -> np.ndarray:
             f"{path}: {shown(name)} is of type {element_type}, expected one of {', '.join(_NUMPY_TYPES)}; "
             "save the tensors as float32"
         )
-    array = np.frombuffer(tensor["data"], _NUMPY_TYPES[element_type]).reshape(tensor["shape"])
+    try:
+        array = np.frombuffer(tensor["data"], _NUMPY_TYPES[element_type]).reshape(tensor["shape"])
+    except (ValueError, OverflowError):  # an empty one of sizes without bounds, or of too many axes
+        raise UsageError(
+            f"{path}: {shown(name)} has the shape {shown(tensor['shape'])}, which no array can have; get the file again"
+        ) from None
     return widened_bfloat16(array) if element_type == "BF16" else array

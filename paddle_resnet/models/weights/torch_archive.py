@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import struct
-import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +13,26 @@ from typing import Literal
 from paddle_resnet.errors import UsageError, shown
 
 _PICKLE = "data.pkl"
-_PICKLE_LIMIT = 64 << 20  # bytes; a thousand layers take less than one megabyte
+# Bytes; a thousand layers take less than one megabyte of either.
+_PICKLE_LIMIT = 16 << 20
+_LIST_LIMIT = 2 << 20  # zipfile takes a kilobyte for each record, and quadratic time for its extra fields
 # What PyTorch began its files with before they were zip archives: a pickle of its magic number.
 _OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _ZIP_MAGIC = b"PK\x03\x04"
-_ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, struct.error)
+_TAR_MAGIC, _TAR_PLACE = b"ustar", 257
+_ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OverflowError, struct.error)
+
+
+class _File(io.BufferedReader):
+    """A file of which zipfile reads no long list of records, which it does in one call."""
+
+    listed = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read as the file does, and no more than such a list until one is read."""
+        if not self.listed and (size or 0) > _LIST_LIMIT:
+            raise zipfile.BadZipFile(f"a list of records of {size:,} bytes, expected at most {_LIST_LIMIT:,}")
+        return super().read(size)
 
 
 class TorchArchive:
@@ -35,8 +50,9 @@ class TorchArchive:
         if len(pickles) != 1:
             raise UsageError(f"{path}: a zip archive, but not of torch.save: it has no {_PICKLE}")
         self._folder = pickles[0].removesuffix(_PICKLE)
-        self.size = path.stat().st_size
-        if sum(record.file_size for record in archive.infolist()) > self.size:
+        if len(archive.NameToInfo) != len(archive.filelist):
+            raise UsageError(f"{path}: holds two records of one name; the file is damaged: get it again")
+        if sum(record.file_size for record in archive.infolist()) > path.stat().st_size:
             raise UsageError(f"{path}: its records claim more bytes than the file has; it is damaged or made to harm")
 
     @property
@@ -90,9 +106,10 @@ def open_archive(path: Path) -> Iterator[TorchArchive]:
         UsageError: the file is of PyTorch before 1.6, no zip archive, damaged or cut short.
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
-        start = file.read(max(len(_OLD_MAGIC), len(_ZIP_MAGIC)))
-        if start == _OLD_MAGIC or tarfile.is_tarfile(path):
+    with _File(io.FileIO(path)) as file:
+        start = file.read(_TAR_PLACE + len(_TAR_MAGIC))
+        # Not by tarfile, which unpacks what a compressed archive holds.
+        if start.startswith(_OLD_MAGIC) or start[_TAR_PLACE:] == _TAR_MAGIC:
             raise UsageError(
                 f"{path}: saved by an old PyTorch (before 1.6, or in its old format); "
                 "load it in PyTorch and re-save it with torch.save"
@@ -103,6 +120,7 @@ def open_archive(path: Path) -> Iterator[TorchArchive]:
             archive = zipfile.ZipFile(file)
         except _ZIP_ERRORS as error:
             raise _damaged(path, error) from error
+        file.listed = True
         with archive:
             yield TorchArchive(archive, path)
 

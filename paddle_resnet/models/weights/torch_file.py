@@ -10,7 +10,7 @@ import numpy as np
 
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.models.weights import torch_pickle
-from paddle_resnet.models.weights.element_types import widened_bfloat16
+from paddle_resnet.models.weights.element_types import limit_sharing, widened_bfloat16
 from paddle_resnet.models.weights.names import StoredWeights
 from paddle_resnet.models.weights.torch_archive import TorchArchive, open_archive
 from paddle_resnet.models.weights.torch_pickle import Storage, Tensor
@@ -18,9 +18,6 @@ from paddle_resnet.safe_pickle import kind_of
 
 # Where checkpoints keep the state dict, beside the optimizer's and the epoch.
 _KEYS_OF_STATE_DICT = ("state_dict", "model_state_dict", "model_state", "model", "network", "net")
-
-# Tensors may share a storage (tied weights), so together they may need more bytes than the file has, within reason.
-_SHARING_LIMIT = 4
 
 
 def read_torch(path: Path) -> StoredWeights:
@@ -32,7 +29,8 @@ def read_torch(path: Path) -> StoredWeights:
     """
     with open_archive(path) as archive:
         tensors = _state_dict(torch_pickle.load(archive.pickle(), str(path)), path)
-        _limit_sharing(tensors, archive, path)
+        # Without the sign, lest a negative size makes up for an endless one.
+        limit_sharing(sum(abs(math.prod(each.shape)) * _item_size(each.storage) for each in tensors.values()), path)
         storages: dict[Storage, np.ndarray] = {}
         arrays = {}
         for name, tensor in tensors.items():
@@ -57,19 +55,6 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
                 "save model.state_dict() with torch.save"
             )
     return dict(content)
-
-
-def _limit_sharing(tensors: dict[str, Tensor], archive: TorchArchive, path: Path) -> None:
-    """Refuse tensors that repeat a small storage endlessly (strides of 0), before any is read."""
-    try:
-        needed = sum(math.prod(tensor.shape) * _item_size(tensor.storage) for tensor in tensors.values())
-    except TypeError:
-        raise UsageError(f"{path}: a tensor's shape is not of numbers; the file is damaged: get it again") from None
-    if needed > _SHARING_LIMIT * archive.size:
-        raise UsageError(
-            f"{path}: its tensors need {needed:,} bytes, but the file has {archive.size:,}; "
-            "it is damaged or made to harm"
-        )
 
 
 def _numbers(storage: Storage, archive: TorchArchive) -> np.ndarray:
