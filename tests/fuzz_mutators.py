@@ -141,7 +141,8 @@ def pickle_instructions(data: bytes, other: bytes, random_: Random) -> bytes:
         elif kind == 2:
             ours[place] = random_.choice((*_GLOBALS, *_SMALL))
         elif kind == 3:
-            ours[place : place + 1] = [ours[place]] * random_.choice((2, 3, 100, 5000))
+            times = min(random_.choice((2, 3, 100, 5000)), MOST_BYTES // max(1, len(ours[place])))
+            ours[place : place + 1] = [ours[place]] * max(2, times)
         elif kind == 4:
             there = random_.randrange(len(ours))
             ours[place], ours[there] = ours[there], ours[place]
