@@ -43,7 +43,7 @@ def test_the_folder_holds_the_run(run):
     assert Config.load(run.config_path) == run.config
     assert RunFolder.open(run.path).config == run.config
     assert {each.name for each in run.path.iterdir()} == {
-        "config.yaml", "metrics.json", "history.csv", "train.log", "vdl", "checkpoints",
+        "config.yaml", "data.json", "metrics.json", "history.csv", "train.log", "vdl", "checkpoints",
     }  # fmt: skip
     assert {each.name for each in (run.path / "checkpoints").iterdir()} == {"last", "best"}
     assert "threads" in run.log_path.read_text()

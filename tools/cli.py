@@ -97,6 +97,13 @@ def described(usage: str) -> argparse.ArgumentParser:
     )
 
 
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add where a run's data are now: the overrides of `RunFolder.open_trained`."""
+    parser.add_argument(
+        "-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="data.root=FOLDER: moved data"
+    )
+
+
 def add_answering(parser: argparse._ActionsContainer) -> None:
     """Add where and how an exported model answers: the arguments of `Predictor` of the same names."""
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: auto")

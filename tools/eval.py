@@ -13,6 +13,9 @@ Prints top-1, top-5, the mean cross-entropy (nats) and each class's precision, r
 pictures in figures/ and, for VisualDL, in vdl/. With --checkpoint last nothing is drawn, the section is "last_<split>"
 and the file last_<split>.json. With --exported nothing is drawn either, and the section is "exported_<split>", with
 --precision "exported_<split>_<precision>". The same code measures both. No split is augmented here.
+
+Measured are the images of the run's own division: pictures that came into a folder later are not used, and a folder
+that is not as it was is refused. -o data.root=FOLDER says where the images are now.
 """
 
 from __future__ import annotations
@@ -42,6 +45,7 @@ def main() -> None:
     parser.add_argument(
         "--backend", choices=["paddle", "onnxruntime", "tensorrt"], help="for the exported model; default: the faster"
     )
+    cli.add_data(parser)
     parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: the config's")
     cli.run_tool(parser, _evaluate)
 
@@ -54,7 +58,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from paddle_resnet.evaluation import details_path, evaluate_run
     from paddle_resnet.training.run_folder import RunFolder
 
-    run = RunFolder.open(arguments.run)
+    run = RunFolder.open_trained(arguments.run, arguments.override)
     device = runtime.select_device(arguments.device or run.config.device)
     if arguments.exported:
         _evaluate_exported(run, arguments, device)

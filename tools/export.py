@@ -16,10 +16,12 @@ replaced only when the new one has passed the check.
 
   --precision  fp32 is always there; bf16 (CPU) and fp16 (GPU) are properties of the predictor, here to be measured;
                int8 is quantised with images of the validation split, for ONNX Runtime, and brings --onnx along
-  --images     on how many test images top-1 and agreement (the same class as the trained network's) are measured
+  --images     on how many test images top-1 and agreement (the same class as the trained network's) are measured;
+               with 0 the run's data are not needed (int8 needs them): the check is made with random pictures
 
-docs/deployment.md says which precision fits where. --onnx needs: pip install -r requirements/onnx.txt (with Paddle 2.6:
-onnx_paddle2.txt).
+The classes are those that the run was trained on, and so must the images be; -o data.root=FOLDER says where they are
+now. docs/deployment.md says which precision fits where. --onnx needs: pip install -r requirements/onnx.txt (with
+Paddle 2.6: onnx_paddle2.txt).
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ def main() -> None:
         "--batch", type=_batch, metavar="dynamic|N", help="images at once; default: dynamic, any number"
     )
     parser.add_argument("--images", type=_count, metavar="N", help="test images to measure; 0: none; default: all")
+    cli.add_data(parser)
     parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: the config's")
     cli.run_tool(parser, _export)
 
@@ -59,7 +62,7 @@ def _export(arguments: argparse.Namespace) -> None:
     from paddle_resnet.deploy.visual_dl_graph import write_graph
     from paddle_resnet.training.run_folder import RunFolder
 
-    run = RunFolder.open(arguments.run)
+    run = RunFolder.open_trained(arguments.run, arguments.override)
     runtime.select_device(arguments.device or run.config.device)
     with progress_bar() as bar:
         task = bar.add_task("measure", total=None)
@@ -76,8 +79,8 @@ def _export(arguments: argparse.Namespace) -> None:
     for file in report.files:
         print(f"  {file.name:20} {file.stat().st_size:>12,} bytes")
     print(
-        f"checked on {report.images} real images: its probabilities differ from the network's by at most "
-        f"{report.max_difference:.1g}"
+        f"checked on {report.images} {'random' if report.drawn else 'real'} images: its probabilities differ from the "
+        f"network's by at most {report.max_difference:.1g}"
     )
     _print_figures(report)
     if arguments.graph:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -77,6 +78,37 @@ def open_image_folder(root: Path, config: DataConfig, resize: int) -> tuple[Spli
         test if test_root is None else apart.pop(),
         classes,
     )
+
+
+def reopen_image_folder(
+    root: Path, config: DataConfig, resize: int, parts: Sequence[tuple[Sequence[str], Sequence[int]]]
+) -> list[FolderSplit]:
+    """Open splits by the names of their files relative to ``root`` and their labels; none may be unreadable."""
+    in_memory = sum(len(names) for names, _ in parts) * resize * resize * 3 <= config.memory_mb * 1_000_000
+    return [
+        FolderSplit(
+            root,
+            [root / name for name in names],
+            np.array(labels, dtype=np.int64),
+            resize,
+            config.workers,
+            in_memory,
+            strict=True,
+        )
+        for names, labels in parts
+    ]
+
+
+def picture_names(root: Path) -> set[str]:
+    """The pictures in class folders of ``root`` now, relative to it, whether they can be read or not."""
+    divided = [root / part for part in ("train", "test", "val")] if _has_folders(root / "train") else [root]
+    folders = [Path(each) for top in divided if top.is_dir() for each in _visible(top) if is_folder(each)]
+    return {
+        path.relative_to(root).as_posix()
+        for folder in folders
+        for path in pictures_below(folder)
+        if isinstance(path, Path)
+    }
 
 
 def _held_out_folders(root: Path) -> tuple[Path | None, Path | None]:

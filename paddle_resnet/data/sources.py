@@ -35,8 +35,13 @@ def open_splits(config: DataConfig, report: Report | None = None) -> Splits:
         RunFailure: a download cannot be written.
     """
     train, validation, test, classes = _open(config, report)
+    return Splits(train, validation, test, classes, *mean_and_std(config), shorter_side(config))
+
+
+def mean_and_std(config: DataConfig) -> tuple[Triple, Triple]:
+    """Per-channel mean and standard deviation in 0..1: the config's own, or the source's."""
     mean, std = MEAN_AND_STD[config.source]
-    return Splits(train, validation, test, classes, config.mean or mean, config.std or std, resize=shorter_side(config))
+    return config.mean or mean, config.std or std
 
 
 def shorter_side(config: DataConfig) -> int:

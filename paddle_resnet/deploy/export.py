@@ -17,6 +17,7 @@ import paddle
 
 from paddle_resnet import onednn, runtime
 from paddle_resnet.console import logger
+from paddle_resnet.data.sources import shorter_side
 from paddle_resnet.deploy.images import calibration_batches, measured_batches, measured_images
 from paddle_resnet.deploy.inference_config import (
     FILE_NAME,
@@ -57,11 +58,15 @@ Offered = dict[Precision, dict[Backend, PrecisionFigures | None]]
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was exported, and how it compared: the largest difference of a probability over `images` real images."""
+    """What was exported, and how it compared: the largest difference of a probability over `images` images.
+
+    They are of the test split, or where no data were asked for, drawn at random: `drawn`.
+    """
 
     path: Path
     max_difference: float
     images: int
+    drawn: bool
     precisions: Offered
 
     @property
@@ -91,17 +96,21 @@ def export_run(
             of the validation split; the others are properties of the predictor, here to be measured.
         onnx: write an ONNX file too; int8 does so in any case.
         batch: a fixed number of images at once; None: any number.
-        images: measure top-1 and agreement on this many images of the test split; None: on all, 0: on none.
+        images: measure top-1 and agreement on this many images of the test split; None: on all, 0: on none, and the
+            run's data are not needed, but for int8: the check is made with random pictures.
         progress: called with images measured and all images.
 
     Raises:
-        UsageError: the run has no such checkpoint, or a package that ONNX needs is missing.
+        UsageError: the run has no such checkpoint, its data are not what it was trained on, or a package that ONNX
+            needs is missing.
         RunFailure: the exported model answers differently from the network, or cannot be written.
     """
     onnx = onnx or "int8" in precisions
     if onnx:
         require_onnx()
     scorer = NetworkScorer(run.load_network(checkpoint), run.normalize(), flip=run.config.evaluation.flip)
+    if images != 0 or "int8" in precisions:
+        run.splits()  # before anything is written
     offered = _offered(precisions, onnx)
     destination = run.inference_path.resolve()
     reports: list[ExportReport] = []
@@ -110,11 +119,12 @@ def export_run(
         files = _write_models(run, checkpoint, folder, batch, onnx, "int8" in precisions)
         config = _describe(run, checkpoint, files, batch, offered)
         config.save(folder)
-        difference, checked = _difference(run, scorer, folder, offered["fp32"])
+        pixels = _drawn(run) if images == 0 else next(measured_batches(run, CHECKED_IMAGES))[0]
+        difference = _difference(run, scorer, folder, offered["fp32"], pixels)
         figures = _measure(run, scorer, folder, offered, images, progress)
         config.model_copy(update={"precisions": figures}).save(folder)
         _keep_other_files(destination, folder)
-        reports.append(ExportReport(run.inference_path, difference, checked, figures))
+        reports.append(ExportReport(run.inference_path, difference, len(pixels), images == 0, figures))
 
     write_folder(destination, write)
     return reports[0]
@@ -153,19 +163,19 @@ def _about(run: RunFolder) -> dict[str, str]:
     return {
         "classes": json.dumps(run.classes(), ensure_ascii=False),
         "image_size": str(run.config.data.image_size),
-        "resize": str(run.splits().resize),
+        "resize": str(shorter_side(run.config.data)),
     }
 
 
 def _describe(
     run: RunFolder, checkpoint: Which, files: ModelFiles, batch: int | None, offered: Offered
 ) -> InferenceConfig:
-    splits, normalize = run.splits(), run.normalize()
+    normalize, resize = run.normalize(), shorter_side(run.config.data)
     test = run.metrics().get("test", {})
     return InferenceConfig(
         model=run.config.model.name,
         classes=tuple(run.classes()),
-        input=InputConfig(image_size=run.config.data.image_size, resize=splits.resize, batch=batch),
+        input=InputConfig(image_size=run.config.data.image_size, resize=resize, batch=batch),
         flip=run.config.evaluation.flip,
         normalization=NormalizationConfig.model_validate({"mean": normalize.mean, "std": normalize.std}),
         versions=versions(onnx=files.onnx is not None),
@@ -177,14 +187,17 @@ def _describe(
 
 
 def _difference(
-    run: RunFolder, scorer: NetworkScorer, folder: Path, backends: dict[Backend, PrecisionFigures | None]
-) -> tuple[float, int]:
-    """Return the largest difference of a probability, of any backend from the network, and on how many real images.
+    run: RunFolder,
+    scorer: NetworkScorer,
+    folder: Path,
+    backends: dict[Backend, PrecisionFigures | None],
+    pixels: np.ndarray,
+) -> float:
+    """Return the largest difference of a probability, of any backend from the network, on uint8 `[n, S, S, 3]`.
 
     A difference of at most `TOLERANCE` also means the same class for every image whose two best probabilities
     are further apart than twice that.
     """
-    pixels, _ = next(measured_batches(run, CHECKED_IMAGES))
     expected = scorer.scores(pixels)
     largest = 0.0
     for backend in backends:
@@ -196,16 +209,24 @@ def _difference(
                 f"network's by {difference:.2g} (at most {TOLERANCE:g} allowed); an earlier export is left as it was"
             )
         largest = max(largest, difference)
-    return largest, len(pixels)
+    return largest
+
+
+def _drawn(run: RunFolder) -> np.ndarray:
+    """Pictures to compare answers on where there are no data: noise around colours, uint8 `[n, S, S, 3]`."""
+    generator, size = np.random.default_rng(0), run.config.data.image_size
+    colours = generator.integers(0, 256, (CHECKED_IMAGES, 1, 1, 3))
+    noise = generator.normal(0, 64, (CHECKED_IMAGES, size, size, 3))
+    return np.clip(colours + noise, 0, 255).astype(np.uint8)
 
 
 def _measure(
     run: RunFolder, scorer: NetworkScorer, folder: Path, offered: Offered, images: int | None, progress: Progress | None
 ) -> Offered:
     """Give what is offered its figures, where it can be used on this machine."""
-    count = measured_images(run, images)
-    if count == 0:
+    if images == 0:
         return offered
+    count = measured_images(run, images)
     if onednn.unavailable_reason() is None:
         with suppress(TypeError):  # a layer that has no counterpart there
             onednn.accelerate(scorer.classifier.network)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import paddle
 from paddle.static import InputSpec
@@ -10,6 +12,7 @@ from paddle_resnet import processes
 from paddle_resnet.config import Config
 from paddle_resnet.console import download_bar, logger
 from paddle_resnet.data import Normalize, Splits, TrainLoader, ValidationLoader, open_splits
+from paddle_resnet.download import Report
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import ImageClassifier, count_parameters, create_configured_model, load_pretrained
 from paddle_resnet.models.sync_batch_norm import synchronize_batch_norm
@@ -21,17 +24,20 @@ from paddle_resnet.training.optimizer import make_optimizer
 from paddle_resnet.training.synchronous import SynchronousModel, scaled_learning_rate
 
 
-def open_training(config: Config, *, with_weights: bool = True) -> tuple[Splits, ImageClassifier]:
+def open_training(
+    config: Config, *, with_weights: bool = True, open_data: Callable[[Report], Splits] | None = None
+) -> tuple[Splits, ImageClassifier]:
     """Open the images and build the network, with the weights it starts from unless they come from a checkpoint.
 
-    Of several processes on a host, one opens them first: it may have to download them.
+    Of several processes on a host, one opens them first: it may have to download them. Images that a run was trained on
+    are opened by `open_data`; None: as the config says.
 
     Raises:
         UsageError: data, model or weights are not what the config says, or too few images for several processes.
     """
     with processes.first_goes_ahead(on_host=True):
         with download_bar("data") as report:
-            splits = open_splits(config.data, report)
+            splits = open_splits(config.data, report) if open_data is None else open_data(report)
         network = create_configured_model(config.model, len(splits.classes))
         logger.info("%s: %s trainable parameters", config.model.name, f"{count_parameters(network):,}")
         if with_weights and config.model.pretrained is not None:

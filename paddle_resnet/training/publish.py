@@ -34,7 +34,7 @@ def publish(run: RunFolder, data: str) -> ZooRecord:
     name = config.model.name
     network = create_model(name)
     load_weights(network, run.checkpoint_path("best") / "model.pdparams", new_head=False)
-    # Read before anything is written: the run's images may be missing.
+    # Read before anything is written: an early run does not say its classes, and its images may be missing.
     classes, normalize = run.classes(), run.normalize()
     weights = zoo.weights_path(name)
     write_state_dict(weights, {key: tensor.numpy() for key, tensor in network.state_dict().items()})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,11 @@ from pydantic import ValidationError
 from paddle_resnet import processes, runtime, safe_pickle
 from paddle_resnet.config import Config, TrainConfig
 from paddle_resnet.console import logger
-from paddle_resnet.data import Splits
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import md5_of, read_json, recover_folder
 from paddle_resnet.models import load_weights, read_state_dict
 from paddle_resnet.training.course import Position, State
+from paddle_resnet.training.data_record import fingerprint, require_same
 from paddle_resnet.training.ema import MovingAverage
 from paddle_resnet.training.fine_tuning import make_state
 from paddle_resnet.training.run_folder import RunFolder
@@ -41,7 +40,6 @@ MAY_CHANGE = {
     "evaluation.embeddings",
 }
 """Keys that say where a run lies and how it is read, saved, watched and evaluated, but not what it learns."""
-IMAGES_COMPARED = 32
 NAMES = "StructuredToParameterName@@"
 """Where `paddle.save` keeps the names of the arrays."""
 
@@ -197,13 +195,7 @@ def require_same_data(run: RunFolder, checkpoint: Checkpoint) -> None:
     Raises:
         UsageError: there are other images, or other classes, than when it began.
     """
-    now = fingerprint(run.splits())
-    for what, value in checkpoint.data.items():
-        if now.get(what, value) != value:
-            raise UsageError(
-                f"{run.path}: the data changed: {what} {shown(now[what])} now, {shown(value)} when the run began; "
-                "put the images back as they were, or start a new run"
-            )
+    require_same(run.path, checkpoint.data, fingerprint(run.splits()))
 
 
 def require_same_processes(run: RunFolder, checkpoint: Checkpoint) -> None:
@@ -236,19 +228,6 @@ def warn_of_other_circumstances(checkpoint: Checkpoint, device: str) -> None:
 def circumstances(device: str) -> dict[str, Any]:
     """What else than config and data the bits of a result depend on."""
     return {"paddle": paddle.__version__, "device": device, "threads": runtime.prepare_process().threads.value}
-
-
-def fingerprint(splits: Splits) -> dict[str, Any]:
-    """What tells other data: how many images, which classes, and checksums of all labels and of a few images."""
-    few = np.linspace(0, len(splits.train) - 1, IMAGES_COMPARED).astype(np.int64)
-    return {
-        "training images": len(splits.train),
-        "validation images": len(splits.validation),
-        "test images": len(splits.test),
-        "classes": list(splits.classes),
-        "labels' checksum": zlib.crc32(splits.train.labels.tobytes()),
-        "images' checksum": splits.train.checksum(few),
-    }
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 import math
 import os
@@ -15,7 +16,10 @@ from typing import Any, Literal
 from paddle import nn
 
 from paddle_resnet.config import Config
+from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize, Splits, open_splits
+from paddle_resnet.data.sources import mean_and_std
+from paddle_resnet.download import Report
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import (
     LARGEST_JSON,
@@ -28,9 +32,12 @@ from paddle_resnet.files import (
     write_text,
 )
 from paddle_resnet.models import create_configured_model, load_weights, zoo_record
+from paddle_resnet.training.data_record import DataRecord
 from paddle_resnet.training.saved_state import MetricsFile
 
 Which = Literal["last", "best"]
+OF_THE_PLACE = {"data.root", "data.verify", "data.workers", "data.memory_mb", "device"}
+"""Keys of a config that say where data lie and how they are read, and nothing of what is learned or measured."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -58,9 +65,11 @@ class RunFolder:
     """The files of one run, read and written whole."""
 
     def __init__(self, path: Path, config: Config, splits: Splits | None = None) -> None:
+        """Take the folder, its config, and where the run is being trained its images; None: those that it records."""
         self.path = path
         self.config = config
         self._splits = splits
+        self._begins = splits is not None
 
     @classmethod
     def open(cls, path: str | Path, overrides: Iterable[str] = ()) -> RunFolder:
@@ -77,6 +86,21 @@ class RunFolder:
         return cls(path, Config.load(path / "config.yaml", overrides))
 
     @classmethod
+    def open_trained(cls, path: str | Path, overrides: Iterable[str] = ()) -> RunFolder:
+        """Open an existing run to measure or export it; `overrides` may say where its data are and how they are read.
+
+        Raises:
+            UsageError: as `open`, or another key is to be changed.
+        """
+        for override in overrides:
+            if override.partition("=")[0] not in OF_THE_PLACE:
+                raise UsageError(
+                    f"-o {override}: a run is measured and exported as it was trained; expected one of "
+                    f"{', '.join(sorted(OF_THE_PLACE))}"
+                )
+        return cls.open(path, overrides)
+
+    @classmethod
     def create(cls, config: Config, splits: Splits | None = None) -> tuple[RunFolder, Path | None]:
         """Make the run's folder; an earlier run of that name is kept under ``<name>.<i>``, which is returned too.
 
@@ -84,15 +108,23 @@ class RunFolder:
             UsageError: the earlier run is being trained.
         """
         path = config.run_folder
-        kept = _set_aside(path) if path.is_dir() else None
         run = cls(path, config, splits)
+        record = None if splits is None else DataRecord.of(config, splits, run.normalize())
+        kept = _set_aside(path) if path.is_dir() else None
         config.save(run.config_path)
+        if record is not None:
+            record.save(run.data_path)
         return run, kept
 
     @property
     def config_path(self) -> Path:
         """The resolved config, which alone reproduces the run."""
         return self.path / "config.yaml"
+
+    @property
+    def data_path(self) -> Path:
+        """What the run was trained on."""
+        return self.path / "data.json"
 
     @property
     def metrics_path(self) -> Path:
@@ -128,20 +160,51 @@ class RunFolder:
         """The folder of a checkpoint: "last" or "best" (by validation)."""
         return self.path / "checkpoints" / which
 
-    def splits(self) -> Splits:
-        """Open the run's images (once), split as they were for its training."""
+    @functools.cached_property
+    def recorded(self) -> DataRecord | None:
+        """What the run was trained on; None: it does not say, or its training is about to begin.
+
+        Raises:
+            UsageError: ``data.json`` or, of an earlier version's run, ``state.json`` is damaged, or ``config.yaml``
+                was edited and does not agree with it.
+        """
+        if self._begins:
+            return None
+        if os.path.lexists(self.data_path):
+            record = DataRecord.read(self.data_path)
+            record.require_config(self.config_path, self.config, self.normalize())
+            return record
+        state = self.checkpoint_path("last") / "state.json"
+        return DataRecord.of_checkpoint(state) if os.path.lexists(state) else None
+
+    def record_data(self) -> None:
+        """Write down what the run is trained on."""
+        DataRecord.of(self.config, self.splits(), self.normalize()).save(self.data_path)
+
+    def splits(self, report: Report | None = None) -> Splits:
+        """Open the run's images (once), split as they were for its training.
+
+        Raises:
+            UsageError: they are not what the run was trained on.
+        """
         if self._splits is None:
-            self._splits = open_splits(self.config.data)
+            if self.recorded is None:
+                logger.warning(
+                    "warning: %s does not say what it was trained on: its data are taken as they are", self.path
+                )
+                self._splits = open_splits(self.config.data, report)
+            else:
+                self._splits = self.recorded.open(self.path, self.config, report)
         return self._splits
 
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the scores."""
-        return self.splits().classes
+        """Names of the classes, in the order of the scores; the images are not needed where the run records them."""
+        return self.splits().classes if self.recorded is None else tuple(self.recorded.classes)
 
     def normalize(self) -> Normalize:
         """The layer that stands before the network: the config's mean and deviation, or those that fit its weights."""
         data, pretrained = self.config.data, self.config.model.pretrained
-        mean, std = self.splits().mean, self.splits().std
+        mean, std = mean_and_std(data)
         if pretrained == "imagenet":
             mean, std = IMAGENET_MEAN, IMAGENET_STD
         elif pretrained == "cifar10":

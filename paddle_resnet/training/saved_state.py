@@ -54,6 +54,8 @@ def explain(error: ValidationError) -> str:
     complaint = error.errors(include_url=False)[0]
     field = shown(".".join(map(str, complaint["loc"]))) or "the whole"
     message = shown(complaint["msg"].removeprefix("Value error, "), 120)
+    if complaint["type"] == "value_error" and not complaint["loc"]:
+        return message
     if complaint["type"] == "missing":
         return f"{field} is missing"
     return f"{field}: {message}, got {shown(complaint['input'])}"

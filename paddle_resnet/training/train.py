@@ -23,6 +23,7 @@ from paddle_resnet.training import resuming
 from paddle_resnet.training.callbacks import NoCurves, Progress, Recorder
 from paddle_resnet.training.checkpoints import Checkpoints
 from paddle_resnet.training.course import BEGINNING, Course, put_back
+from paddle_resnet.training.data_record import fingerprint
 from paddle_resnet.training.ema import MovingAverage
 from paddle_resnet.training.following import FollowedRun, as_seen_here
 from paddle_resnet.training.interrupt import StopBetweenSteps
@@ -115,7 +116,10 @@ def _go_on(run: RunFolder) -> RunFolder:
                 resuming.require_same_processes(run, checkpoint)
             if processes.is_first():
                 lines.go_to(LogFile(run))
-            splits, network = open_training(run.config, with_weights=checkpoint is None)
+            # What has no checkpoint has learned nothing yet: it begins with the images as they are now.
+            splits, network = open_training(
+                run.config, with_weights=checkpoint is None, open_data=None if checkpoint is None else run.splits
+            )
             run = type(run)(run.path, run.config, splits)
             if checkpoint is None:
                 logger.info("%s: no checkpoint yet, it begins again", run.path)
@@ -128,13 +132,15 @@ def _go_on(run: RunFolder) -> RunFolder:
                 if checkpoint is None:
                     shutil.rmtree(run.vdl_path, ignore_errors=True)
                 run.config.save(run.config_path)
+                if checkpoint is None or not run.data_path.exists():
+                    run.record_data()
             _fit(run, network, device, checkpoint)
     return run
 
 
 def _fit(run: RunFolder, network: ImageClassifier, device: str, checkpoint: Checkpoint | None) -> None:
     """Train the network through `paddle.Model.fit`, from the beginning or from a checkpoint."""
-    processes.require_alike({"the images": resuming.fingerprint(run.splits())})
+    processes.require_alike({"the images": fingerprint(run.splits())})
     if not processes.is_first():
         _train(run, network, None, device, checkpoint)
         return
@@ -173,7 +179,7 @@ def _train(
     about = {
         "processes": processes.count(),
         "trained_on": resuming.circumstances(device),
-        "data": resuming.fingerprint(splits),
+        "data": fingerprint(splits),
     }
     checkpoints = Checkpoints(run, recorder, parts, average, about, start)
     interrupt = StopBetweenSteps(checkpoints.save)

@@ -1,0 +1,197 @@
+"""What a run was trained on: measured and exported alike, whatever has happened to its folder of pictures since."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from tiny_run import COLOURS, make_run
+
+from paddle_resnet.config import Config
+from paddle_resnet.data import open_splits
+from paddle_resnet.deploy import InferenceConfig, export_run
+from paddle_resnet.errors import UsageError
+from paddle_resnet.evaluation import evaluate_run
+from paddle_resnet.training.run_folder import RunFolder
+
+PARTS = ("train", "validation", "test")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("record"))
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    """The run opened again, with pictures of its own to be changed."""
+    shutil.copytree(made.path, tmp_path / "run")
+    root = shutil.copytree(made.config.data.root, tmp_path / "pictures")
+    return RunFolder.open_trained(tmp_path / "run", [f"data.root={root}"])
+
+
+def again(run):
+    return RunFolder.open_trained(run.path, [f"data.root={run.config.data.root}"])
+
+
+def names(run):
+    return {part: (split := getattr(run.splits(), part)).names(np.arange(len(split))) for part in PARTS}
+
+
+def test_the_record_holds_classes_division_and_preprocessing(made):
+    record = json.loads(made.data_path.read_text())
+    assert record["classes"] == list(COLOURS)
+    assert {part: record["files"][part]["names"] for part in PARTS} == names(made)
+    assert record["files"]["test"]["labels"] == [0] * 4 + [1] * 4 + [2] * 4
+    assert (record["image_size"], record["resize"], record["source"]) == (16, 16, "image_folder")
+    assert (record["mean"], record["std"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+
+def test_pictures_and_classes_that_came_later_are_not_used(run, caplog):
+    root, before = run.config.data.root, names(run)
+    for number in range(5):
+        shutil.copy(root / "train/red/0.png", root / f"train/red/new{number}.png")
+    shutil.copytree(root / "train/red", root / "train/amber")
+    evaluation = evaluate_run(run, "test")
+    assert not caplog.records
+    run = again(run)
+    assert names(run) == before and run.classes() == tuple(COLOURS)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"warning: {root}: new since {run.path} was divided for training, and not used: train/amber/0.png (and 17 more)"
+    ]
+    np.testing.assert_array_equal(evaluate_run(run, "test").scores, evaluation.scores)
+    assert InferenceConfig.load(export_run(run).path).classes == tuple(COLOURS)
+
+
+def _remove(root):
+    (root / "test/red/0.png").unlink()
+
+
+def _rename_class(root):
+    for part in ("train", "test"):
+        (root / part / "blue").rename(root / part / "violet")
+
+
+def _swap(root):
+    (root / "test/red/0.png").write_bytes((root / "test/blue/0.png").read_bytes())
+
+
+def _fifo(root):
+    _remove(root)
+    os.mkfifo(root / "test/red/0.png")
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (_remove, r"test/red/0\.png is missing"),
+        (_rename_class, r"train/blue/\d\.png is missing \(and 11 more of 36 files\)"),
+        (_swap, r"test/red/0\.png has another content"),
+        (_fifo, r"test/red/0\.png cannot be read \(not a regular file\)"),
+        (shutil.rmtree, "no such folder"),
+    ],
+)
+def test_other_data_are_measured_and_exported_nowhere(run, change, what):
+    run.update_metrics("test", {"top1": 0.75, "images": 12, "checkpoint": "best"})
+    change(run.config.data.root)
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    for action in (evaluate_run, export_run):
+        with pytest.raises(UsageError, match=f"{what}.*-o data.root=FOLDER") as caught:
+            action(again(run))
+        assert str(caught.value).isprintable()
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_an_export_that_measures_nothing_needs_no_data(run):
+    shutil.rmtree(run.config.data.root)
+    report = export_run(again(run), images=0)
+    assert report.drawn and report.images == 64 and report.max_difference <= 1e-4
+    assert InferenceConfig.load(report.path).classes == tuple(COLOURS)
+    with pytest.raises(UsageError, match="no such folder"):
+        export_run(again(run), precisions=["int8"], images=0)
+
+
+def test_a_run_is_measured_as_it_was_trained(run):
+    with pytest.raises(UsageError, match=r"-o data\.image_size=32: .*as it was trained; expected one of data\.memory"):
+        RunFolder.open_trained(run.path, ["data.image_size=32"])
+    Config.load(run.config_path, ["data.image_size=32"]).save(run.config_path)
+    with pytest.raises(UsageError, match=r"data\.image_size is 32 now, but the run was trained with 16.*put it back"):
+        RunFolder.open(run.path).classes()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("classes", []),
+        ("classes", None),
+        ("fingerprint", 1),
+        ("mean", ["x"]),
+        ("files.test.names", ["/etc/passwd"] * 12),
+        ("files.test.names", ["../secret"] * 12),
+        ("files.test.names", ["a"]),
+        ("files.test.labels", [3] * 12),
+        ("files.test.labels", [-1] * 12),
+        ("files.test.crc32", [1 << 40] * 12),
+        ("files.test.sizes", [True] * 12),
+        ("files.test", None),
+    ],
+)
+def test_a_damaged_record_is_one_line(run, field, value):
+    record = json.loads(run.data_path.read_text())
+    *groups, key = field.split(".")
+    group = record
+    for each in groups:
+        group = group[each]
+    group[key] = value
+    run.data_path.write_text(json.dumps(record))
+    with pytest.raises(UsageError, match=rf"data\.json: damaged: {field.partition('.')[0]}") as caught:
+        again(run).classes()
+    assert len(str(caught.value)) < 400 and str(caught.value).isprintable()
+
+
+def _began(run):
+    """Make it a run of before there were records."""
+    record = json.loads(run.data_path.read_text())
+    run.data_path.unlink()
+    run.checkpoint_path("last").mkdir()
+    (run.checkpoint_path("last") / "state.json").write_text(json.dumps({"data": record["fingerprint"]}))
+    return again(run)
+
+
+def test_an_early_runs_fingerprint_is_compared(run):
+    assert names(_began(run))["test"][0] == "test/blue/0.png"
+    _swap(run.config.data.root)
+    with pytest.raises(UsageError, match=r"the data changed: held-out images' checksums .*start a new run"):
+        evaluate_run(again(run))
+    _rename_class(run.config.data.root)
+    assert again(run).classes() == tuple(COLOURS)
+
+
+def test_a_damaged_fingerprint_is_not_taken_for_none(run):
+    run = _began(run)
+    (run.checkpoint_path("last") / "state.json").write_text('{"data": {"classes": [1]}}')
+    with pytest.raises(UsageError, match=r"state\.json: damaged: data\.classes\.0: expected a text"):
+        evaluate_run(again(run))
+
+
+def test_a_run_that_says_nothing_is_measured_with_a_warning(run, caplog):
+    run.data_path.unlink()
+    assert len(evaluate_run(again(run)).scores) == 12
+    assert [each.getMessage() for each in caplog.records] == [
+        f"warning: {run.path} does not say what it was trained on: its data are taken as they are"
+    ]
+
+
+def test_images_that_are_no_files_are_compared_by_their_fingerprint(tmp_path, monkeypatch):
+    config = Config.model_validate({"name": "digits", "output": str(tmp_path), "data": {"source": "digits"}})
+    run, _ = RunFolder.create(config, open_splits(config.data))
+    assert json.loads(run.data_path.read_text())["files"] is None
+    assert RunFolder.open(run.path).splits().classes == run.classes()
+    other = open_splits(config.data.model_copy(update={"split_seed": 7}))
+    monkeypatch.setattr("paddle_resnet.training.data_record.open_splits", lambda *_: other)
+    with pytest.raises(UsageError, match=r"the data changed: .*put the images back"):
+        RunFolder.open(run.path).splits()
+    assert RunFolder.open(run.path).classes() == run.classes()
