@@ -5,6 +5,7 @@ import os
 import pickle
 import struct
 import tracemalloc
+import types
 from collections import OrderedDict
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from paddle_resnet import safe_pickle
 from paddle_resnet.errors import UsageError
+from paddle_resnet.models.weights import torch_pickle
 
 
 def load(content, **options):
@@ -144,10 +146,29 @@ ATTACKS = {
     "copies": b"c_codecs\nencode\nq\x00X"
     + (100_000).to_bytes(4, "little")
     + b"a" * 100_000
-    + b"q\x01h\x00h\x01\x85R" * 9
+    + b"q\x01"
+    + b"h\x00h\x01\x85R" * 9
     + b".",
     "pairs": b"]q\x01(" + b"NN\x86" * 9000 + b"e" + b"ccollections\nOrderedDict\nh\x01\x85R" * 900 + b".",
     "extension": b"\x82\x01.",
+    "object dtype of protocol 2": b"\x80\x02cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nX\x02\0\0\0O8K\0K\1\x87R"
+    + b"(K\3X\1\0\0\0|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tbC\x08AAAAAAAA\x86R.",
+    "flags of an honest dtype": b"cnumpy._core.multiarray\nscalar\n(cnumpy\ndtype\n(Vf8\nI00\nI01\ntR"
+    + b"(I3\nV<\nNNNI-1\nI-1\nI63\ntbC\x08AAAAAAAAtR.",
+    "dtype built twice": b"cnumpy\ndtype\n(Vf8\nI00\nI01\ntR" + b"(I3\nV<\nNNNI-1\nI-1\nI0\ntb" * 2 + b".",
+    "dtype of a dtype": b"cnumpy\ndtype\n(" * 2 + b"Vf4\ntRtR.",
+    "array built twice": b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntC\1btR"
+    + b"(I1\n(I1\ntcnumpy\ndtype\n(Vu1\nI00\nI01\ntRI00\nC\1atb" * 2
+    + b".",
+    "more bytes than content": b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntC\1btR"
+    + b"(I1\n(I17179869184\ntcnumpy\ndtype\n(Vf4\nI00\nI01\ntRI00\nC\4aaaatb.",
+    "uninitialised scalar": b"cnumpy._core.multiarray\nscalar\n(cnumpy\ndtype\n(Vf8\nI00\nI01\ntRtR.",
+    "hex in hex": b"c_codecs\nencode\n(" * 40 + b"Va\n" + b"Vhex\ntR" * 40 + b".",
+    "hex in punycode in latin1": b"c_codecs\nencode\n(" * 3 + b"Va\nVlatin1\ntRVhex\ntRVpunycode\ntR.",
+    "tuples as a key": b"}(" + b"(" * 50_000 + b"N" + b"t" * 50_000 + b"Nu.",
+    "a dtype inside each of 50,000": b"cnumpy\ndtype\nq\0Vf4\n\x85R" + b"q\1h\0h\1\x85R" * 50_000 + b".",
+    "a dtype of 50,000 fields": b"cnumpy\ndtype\n](" + b"Va\nVf4\n\x86" * 50_000 + b"e\x85R.",
+    "state of a function": b"cnumpy.core.multiarray\nscalar\n}V__defaults__\n(I1\ntsb.",
 }
 
 
@@ -185,3 +206,22 @@ def test_mutations_of_honest_files_give_data_or_one_line():
             load(bytes(content))
         except UsageError as error:
             assert len(str(error)) < 400
+
+
+@pytest.mark.parametrize("function", ["_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"])
+def test_a_file_of_torch_changes_no_function(function):
+    """The next file of the process would have been read with other defaults."""
+    before = dict(vars(torch_pickle))
+    functions = [each for each in before.values() if isinstance(each, types.FunctionType)]
+    defaults = [each.__defaults__ for each in functions]
+    for state in (b"}V__defaults__\n(I1\ntsb", b"N}V__defaults__\n(I1\nts\x86b"):
+        with pytest.raises(UsageError, match="it sets the state of what has none"):
+            torch_pickle.load(b"ctorch._utils\n" + function.encode() + b"\n" + state + b".", "some.pth")
+    assert vars(torch_pickle) == before
+    assert defaults == [each.__defaults__ for each in functions]
+
+
+def test_arrays_of_a_file_are_not_written_into():
+    array = load(pickle.dumps({"a": np.zeros(3)}))["a"]
+    with pytest.raises(ValueError, match="read-only"):
+        array[0] = 1
