@@ -15,7 +15,9 @@ from tiny_run import make_run
 from paddle_resnet.config import Config
 from paddle_resnet.errors import UsageError
 from paddle_resnet.files import md5_of, read_json, write_json
+from paddle_resnet.models import create_model
 from paddle_resnet.training.course import Position
+from paddle_resnet.training.ema import MovingAverage
 from paddle_resnet.training.resuming import Checkpoint, _require_fitting, read_checkpoint
 from paddle_resnet.training.run_folder import RunFolder
 
@@ -379,3 +381,22 @@ def test_a_scalers_state_of_other_contents_is_one_line(tmp_path, monkeypatch, op
     load_state(tmp_path, optimizer_state, {"scale": np.ones(1, np.float32)})
     with pytest.raises(UsageError, match=rf"^{tmp_path}: damaged: scaler\.pdscaler.*a new run can start from"):
         load_state(tmp_path, optimizer_state, scaler)
+
+
+@pytest.mark.parametrize("change", [{"fc.bias": ABSENT}, {"fc.bias": np.zeros(3, np.float32)}, {"x": np.zeros(1)}])
+def test_an_average_of_other_contents_is_one_line(tmp_path, change):
+    network = create_model("resnet8")
+    whole = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    average = MovingAverage(network, 0.9)
+    checkpoint = Checkpoint(tmp_path, Position(0, 1), False, {}, 1, {}, {})
+    (tmp_path / "trained.pdparams").write_bytes(pickle.dumps(whole))
+    shifted = {name: value + 1 for name, value in whole.items()}
+    (tmp_path / "model.pdparams").write_bytes(pickle.dumps(shifted))
+    checkpoint.put_into(network, average)
+    np.testing.assert_array_equal(average.average["fc.bias"].numpy(), shifted["fc.bias"])
+    np.testing.assert_array_equal(network.fc.bias.numpy(), whole["fc.bias"])
+
+    damaged = {name: value for name, value in (shifted | change).items() if value is not ABSENT}
+    (tmp_path / "model.pdparams").write_bytes(pickle.dumps(damaged))
+    with pytest.raises(UsageError, match=r"model\.pdparams: does not fit the network"):
+        checkpoint.put_into(network, average)

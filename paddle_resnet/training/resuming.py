@@ -17,7 +17,7 @@ from paddle_resnet.config import Config, TrainConfig
 from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import md5_of, read_json, recover_folder
-from paddle_resnet.models import load_weights, read_state_dict
+from paddle_resnet.models import load_weights
 from paddle_resnet.training.course import Position, State
 from paddle_resnet.training.data_record import fingerprint, require_same
 from paddle_resnet.training.ema import MovingAverage
@@ -78,7 +78,9 @@ class Checkpoint:
     def put_into(self, network: nn.Layer, average: MovingAverage | None) -> None:
         """Give the weights of training to the network, and the average its values."""
         if average is not None:
-            average.set_average(read_state_dict(self.folder / "model.pdparams"))
+            # By way of the network, which takes what fits alone.
+            load_weights(network, self.folder / "model.pdparams", new_head=False)
+            average.set_average({name: tensor.numpy() for name, tensor in network.state_dict().items()})
         trained = "model.pdparams" if average is None else "trained.pdparams"
         load_weights(network, self.folder / trained, new_head=False)
 
