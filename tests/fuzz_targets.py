@@ -6,6 +6,7 @@ import gzip
 import io
 import pickle
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -189,16 +190,26 @@ def _run_file(name: str) -> Callable[[Path], Target]:
         files = {"optimizer.pdopt": model._optimizer, "scaler.pdscaler": paddle.amp.GradScaler()}
         for each, part in files.items():
             paddle.save(part.state_dict(), str(last / each))
+        paddle.save(model.network.state_dict(), str(last / "model.pdparams"))
+        recorder = {
+            "records": [asdict(epoch) for epoch in run.history()], "step": 0, "learning_rate": 0.1,
+            "means": {"loss": 0.0, "correct": 0.0, "samples": 0.0}, "train": {"cross_entropy": 1.5, "top1": 0.5},
+            "images": 3, "seconds": 1.5, "seconds_of_run": 1.5,
+        }  # fmt: skip
+        loader = {"generator": np.random.default_rng(0).bit_generator.state}
         state = {
             "model": "resnet8", "validation_loss": 1.5, "validation_top1": 0.5, "paddle": "3.3.1",
             "averaged_steps": None,
-            "epoch": 1, "step": 0, "finished": False, "processes": 1, "trained_on": {"paddle": "3.3.1", "threads": "1"},
+            "epoch": 2, "step": 0, "finished": False, "processes": 1, "trained_on": {"paddle": "3.3.1", "threads": "1"},
             "data": {"training images": 3, "classes": ["a", "b"], "labels' checksum": 7},
-            "states": {"Recorder": {"records": [[1, 1.5, 0.5]]}, "VisualDLLog": {"train": 10, "validation": 10}},
+            "states": {"Recorder": recorder, "TrainLoader": loader, "VisualDLLog": {"train": 10, "validation": 10}},
         }  # fmt: skip
 
         def write_state() -> None:
-            write_json(last / "state.json", {**state, "md5": {each: md5_of(last / each) for each in files}})
+            write_json(
+                last / "state.json",
+                {**state, "md5": {each: md5_of(last / each) for each in (*files, "model.pdparams")}},
+            )
 
         def read(path: Path) -> object:
             if path.name in files:
