@@ -328,14 +328,15 @@ def test_an_answer_that_takes_too_long_is_given_up(monkeypatch, tmp_path):
         wait_until(lambda: ask().status_code == 200)
 
 
-def test_what_a_client_that_has_left_waited_for_is_dropped(monkeypatch, tmp_path):
+@pytest.mark.parametrize("requests", [1, 3])
+def test_what_a_client_that_has_left_waited_for_is_dropped(monkeypatch, tmp_path, requests):
     monkeypatch.setattr(answering, "PRESENCE_SECONDS", 0.02)
     with running(monkeypatch, tmp_path, max_batch=2) as service:
         service.predictor.gate.clear()
         body = form([picture()] * 20)
         head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
         with socket.create_connection(("127.0.0.1", service.port)) as connection:
-            connection.sendall(head % (FORM["Content-Type"].encode(), len(body)) + body)
+            connection.sendall(requests * (head % (FORM["Content-Type"].encode(), len(body)) + body))
             wait_until(lambda: b"paddle_resnet_queue_images 20.0" in httpx.get(f"{service.url}/metrics").content)
             # Reset: a connection that ends in order is perhaps only half closed, by a client that waits for its answer.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -344,6 +345,7 @@ def test_what_a_client_that_has_left_waited_for_is_dropped(monkeypatch, tmp_path
         assert httpx.post(f"{service.url}/predict", content=picture(), headers=IMAGE).status_code == 200
         assert sum(service.predictor.batches) <= 5  # the two batches that were under way, and its own
         assert b'paddle_resnet_refusals_total{code="gone"} 1.0' in httpx.get(f"{service.url}/metrics").content
+    assert [line.getMessage() for line in service.lines if line.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize("body", [b"text", picture()])

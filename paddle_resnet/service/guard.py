@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from paddle_resnet.service.logs import log_request
 
@@ -56,6 +56,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._whole_since = 0.0
         self._refusal: tuple[int, str, str] | None = None
+        self._answering: RequestResponseCycle | None = None
+        """The request that is answered; uvicorn's `cycle` is the one that came last."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first head; where there are too many connections, one that only waits makes place."""
@@ -75,6 +77,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._leave_waiting()
         self._be_calm()
         self.resume_writing()
+        if self._answering is not None and not self._answering.response_complete:
+            self._answering.disconnected = True  # uvicorn tells the last of a pipeline alone
+            self._answering.message_event.set()
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
 
@@ -129,6 +134,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._split_absolute_target()
         self._in_head, self._in_body = False, True
         super().on_headers_complete()
+        if not self.pipeline:
+            self._answering = self.cycle
 
     def on_body(self, body: bytes) -> None:
         """Count the bytes of the body in this slice."""
@@ -146,6 +153,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Do not wait long for a body that nobody reads."""
+        if self.pipeline:
+            self._answering = self.pipeline[-1][0]
         super().on_response_complete()
         if self.transport.is_closing():
             self._close_after(UNWANTED_SECONDS)  # if its client does not read
