@@ -41,6 +41,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f' (did you mean "{near[0]}"?)' if near else ""
 
 
+def counted(number: int, noun: str) -> str:
+    """Return `number` with its noun: ``1 image``, ``2 images``."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def printable(text: str, keep: str = "") -> str:
     r"""Return `text` with everything escaped that a terminal would obey or cannot show, as ``\x1b``, but for `keep`."""
     if text.isprintable():

@@ -281,7 +281,7 @@ def tar_members(data: bytes, other: bytes, random_: Random) -> bytes:
 
 def _compressed(data: bytes, random_: Random) -> bytes:
     """Gzip, some damaged afterwards."""
-    packed = gzip.compress(data, 1)
+    packed = gzip.compress(data, 1, mtime=0)
     return random_.choice(BYTES)(packed, packed, random_) if random_.random() < 0.3 else packed
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -92,7 +93,10 @@ def _cifar(folder: Path) -> Target:
 
     path = write_cifar10(folder)
     contents = {name: _few(value) for name, value in cifar10_contents().items()}
-    seeds = [gzip.compress(gzip.decompress(path.read_bytes()), 1), write_cifar10(folder, contents).read_bytes()]
+    seeds = [
+        gzip.compress(gzip.decompress(path.read_bytes()), 1, mtime=0),
+        write_cifar10(folder, contents).read_bytes(),
+    ]
     return Target(_through(path, lambda root: load_cifar(CIFAR10, root, verify=False)), seeds[1:], mutators.TAR_GZ)
 
 
@@ -114,7 +118,9 @@ def _idx(folder: Path) -> Target:
     from paddle_resnet.data.fashion_mnist import read_idx
 
     seeds = [
-        gzip.compress(bytes((0, 0, 8, len(shape))) + np.array(shape, ">u4").tobytes() + bytes(int(np.prod(shape))))
+        gzip.compress(
+            bytes((0, 0, 8, len(shape))) + np.array(shape, ">u4").tobytes() + bytes(int(np.prod(shape))), mtime=0
+        )
         for shape in ((2, 28, 28), (20,))
     ]
     return Target(_through(folder / "x.gz", read_idx), seeds, mutators.IDX_GZ)
@@ -178,6 +184,7 @@ def _run_file(name: str) -> Callable[[Path], Target]:
         from paddle_resnet.config import Config
         from paddle_resnet.files import md5_of, write_json
         from paddle_resnet.training import resuming
+        from paddle_resnet.training.data_record import DataRecord
         from paddle_resnet.training.run_folder import EpochRecord, RunFolder
 
         run = RunFolder(folder, Config())
@@ -191,6 +198,10 @@ def _run_file(name: str) -> Callable[[Path], Target]:
         for each, part in files.items():
             paddle.save(part.state_dict(), str(last / each))
         paddle.save(model.network.state_dict(), str(last / "model.pdparams"))
+        shutil.copytree(last, run.checkpoint_path("best"))
+        part = {"names": ["a/1.png", "b/2.png"], "labels": [0, 1], "sizes": [70, 71], "crc32": [7, None]}
+        record = {"classes": ["a", "b"], "fingerprint": {"training images": 3}, "mean": [0.5, 0.5, 0.5]}
+        write_json(run.data_path, {**record, "files": dict.fromkeys(("train", "validation", "test"), part)})
         recorder = {
             "records": [asdict(epoch) for epoch in run.history()], "step": 0, "learning_rate": 0.1,
             "means": {"loss": 0.0, "correct": 0.0, "samples": 0.0}, "train": {"cross_entropy": 1.5, "top1": 0.5},
@@ -214,7 +225,7 @@ def _run_file(name: str) -> Callable[[Path], Target]:
         def read(path: Path) -> object:
             if path.name in files:
                 write_state()
-            run.metrics(), run.history()
+            run.metrics(), run.history(), DataRecord.read(run.data_path)
             checkpoint = resuming.read_checkpoint(run)
             if checkpoint is not None and path.name in files:
                 checkpoint.put_into_optimizer(model)
@@ -292,7 +303,7 @@ _MAKERS: dict[str, Callable[[Path], Target]] = {
     **{name: _weights(name) for name in ("pdparams", "pth", "safetensors")},
     **{
         name: _run_file(name)
-        for name in ("optimizer.pdopt", "scaler.pdscaler", "state.json", "metrics.json", "history.csv")
+        for name in ("optimizer.pdopt", "scaler.pdscaler", "state.json", "data.json", "metrics.json", "history.csv")
     },
     "cifar": _cifar,
     "cifar_member": _cifar_member,

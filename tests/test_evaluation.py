@@ -11,7 +11,8 @@ from sklearn import metrics
 from tiny_run import COLOURS, SIZE, make_run
 
 from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.evaluation import NetworkScorer, evaluate_run, measure, measure_split
+from paddle_resnet.evaluation import NetworkScorer, evaluate_run, measure, measure_split, warn_of_few_images
+from paddle_resnet.evaluation.measure import evaluation_of
 
 
 class TableScorer:
@@ -205,3 +206,21 @@ def test_the_tool_refuses_what_is_no_run(tool, tmp_path):
     done = tool("eval", tmp_path)
     assert done.exit_code == 2
     assert "config.yaml" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("right", "images", "words"),
+    [  # Wilson's interval, by R's prop.test(correct = FALSE)
+        (1, 1, "1 image: its top-1, 100.00%, tells of one between 21% and 100%"),
+        (0, 1, "1 image: its top-1, 0.00%, tells of one between 0% and 79%"),
+        (13, 20, "20 images: its top-1, 65.00%, tells of one between 43% and 82%"),
+        (49, 49, "49 images: its top-1, 100.00%, tells of one between 93% and 100%"),
+        (50, 50, None),
+    ],
+)
+def test_a_small_split_is_warned_of(caplog, right, images, words):
+    labels = np.array([0] * right + [1] * (images - right))
+    scores = np.tile(np.array([[0.75, 0.25]], np.float32), (images, 1))
+    warn_of_few_images("test", evaluation_of(scores, labels, ("a", "b"), 1.0))
+    found = [each.getMessage() for each in caplog.records]
+    assert found == ([f"warning: the test split holds {words} (95% interval)"] if words else [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ from tiny_run import make_run
 
 from paddle_resnet.config import Config
 from paddle_resnet.errors import UsageError
+from paddle_resnet.evaluation import evaluate_run
 from paddle_resnet.files import md5_of, read_json, write_json
 from paddle_resnet.models import create_model
 from paddle_resnet.training.course import Position
 from paddle_resnet.training.ema import MovingAverage
 from paddle_resnet.training.resuming import Checkpoint, _require_fitting, read_checkpoint
-from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.run_folder import EpochRecord, RunFolder
 
 STEPS = 3
 EPOCH = {
@@ -400,3 +402,58 @@ def test_an_average_of_other_contents_is_one_line(tmp_path, change):
     (tmp_path / "model.pdparams").write_bytes(pickle.dumps(damaged))
     with pytest.raises(UsageError, match=r"model\.pdparams: does not fit the network"):
         checkpoint.put_into(network, average)
+
+
+@pytest.mark.parametrize("damaged", ["metrics.json", "history.csv"])
+def test_nothing_is_measured_beside_damaged_figures(tmp_path, damaged):
+    run = make_run(tmp_path)
+    (run.path / damaged).write_text("{")
+    before = {path.name for path in run.path.iterdir()}
+    with pytest.raises(UsageError, match=rf"{damaged}: damaged"):
+        evaluate_run(run)
+    assert {path.name for path in run.path.iterdir()} == before
+    assert (run.path / damaged).read_text() == "{"
+
+
+def test_a_run_copied_without_its_best_checkpoint_is_no_fault(run, tmp_path):
+    part = RunFolder(shutil.copytree(run.path, tmp_path / "part"), run.config)
+    put(part)
+    assert read_checkpoint(part) is not None
+    shutil.rmtree(part.checkpoint_path("best"))
+    with pytest.raises(UsageError, match=r"best/model\.pdparams: missing, so the run was copied in part: copy"):
+        read_checkpoint(part)
+    with pytest.raises(UsageError, match=r"no checkpoint 'best' here; train it first"):
+        part.load_network()
+    part.update_metrics("train", {"epochs": 1, "seconds": 1.0})
+    with pytest.raises(UsageError, match=r"no checkpoint 'best' here; the run is trained, .*copy .*/best too"):
+        part.load_network()
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 2])
+def test_a_run_copied_without_its_last_checkpoint_does_not_begin_again(run, tmp_path, epochs):
+    part = RunFolder(shutil.copytree(run.path, tmp_path / "part"), run.config)
+    shutil.rmtree(part.checkpoint_path("last"))
+    part.write_history([EpochRecord(**{**EPOCH, "epoch": 1 + epoch}) for epoch in range(epochs)])
+    if epochs < 2:  # killed before its first checkpoint
+        assert read_checkpoint(part) is None
+    else:
+        with pytest.raises(UsageError, match=r"checkpoints/last: missing, so the run was copied in part"):
+            read_checkpoint(part)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"data: {", b"\xff", b"\0", b"train: {epochs: x}", b"a: 1", b"data:\n  source: image_folder"],
+)
+def test_a_damaged_config_is_one_line(tmp_path, content):
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(UsageError, match=r"config\.yaml") as caught:
+        RunFolder.open(tmp_path)
+    assert len(str(caught.value)) < 600 and str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_a_config_that_is_no_file_is_not_waited_for(tmp_path, make):
+    make(tmp_path / "config.yaml")
+    with pytest.raises(UsageError, match=r"config\.yaml"):
+        RunFolder.open(tmp_path)

@@ -17,6 +17,7 @@ from paddle_resnet.config import Config
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.models import read_state_dict
 from paddle_resnet.training import RunFolder, callbacks, train
+from paddle_resnet.training.preparation import open_training
 from paddle_resnet.training.visual_dl import image_grid
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -191,6 +192,25 @@ def test_a_folder_that_is_no_run(tmp_path, run):
     run.config.save(tmp_path / "config.yaml")
     with pytest.raises(UsageError, match="no checkpoint"):
         RunFolder.open(tmp_path).load_network()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "warned"),
+    [
+        (["train.batch_size=1"], True),
+        (["train.batch_size=1293"], False),
+        (["train.batch_size=1293", "train.accumulate=2"], True),  # of 1,294 images one is left for the last piece
+        (["train.batch_size=2"], False),
+        (["train.batch_size=1", "model.name=lenet", "data.image_size=28"], False),  # no BatchNorm
+    ],
+)
+def test_a_batch_of_one_under_batch_norm_is_warned_of(tmp_path, caplog, overrides, warned):
+    config = config_for(tmp_path, *overrides)
+    caplog.clear()
+    open_training(config)
+    found = [each.getMessage().partition(":")[::2] for each in caplog.records if each.levelno == logging.WARNING]
+    words = f" {overrides[0].replace('=', ' ')} with 1294 training images"
+    assert [(kind, line.partition(":")[0]) for kind, line in found] == [("warning", words)] * warned
 
 
 def test_image_grid_keeps_each_picture():

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import cli
-from paddle_resnet.errors import UsageError
+from paddle_resnet.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from paddle_resnet.evaluation import Evaluation
@@ -74,14 +74,15 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 def _evaluate_exported(run: RunFolder, arguments: argparse.Namespace, device: str) -> None:
     """Measure the exported model, and compare it with the trained network where that has been measured."""
     from paddle_resnet.deploy import Predictor
-    from paddle_resnet.evaluation import measure_split, metrics_section
+    from paddle_resnet.evaluation import measure_split, metrics_section, warn_of_few_images
 
     split, precision = arguments.split, arguments.precision
+    trained = run.metrics().get(metrics_section(split))
     with Predictor(run.inference_path, device, precision, backend=arguments.backend) as predictor:
         what = f"{predictor.precision} by {predictor.backend}"
         evaluation = _with_progress(lambda progress: measure_split(run, predictor, split, progress))
-    trained = run.metrics().get(metrics_section(split))
     run.update_metrics(f"exported_{split}" + (f"_{precision}" if precision else ""), evaluation.summary())
+    warn_of_few_images(split, evaluation)
     _print_classes(evaluation)
     _print_figures(f"{split} split, exported model, {what}", evaluation)
     if trained:
@@ -113,7 +114,7 @@ def _print_classes(evaluation: Evaluation) -> None:
 
 
 def _print_figures(what: str, evaluation: Evaluation) -> None:
-    print(f"{what}: {evaluation.images} images in {evaluation.seconds:.1f} s")
+    print(f"{what}: {counted(evaluation.images, 'image')} in {evaluation.seconds:.1f} s")
     print(f"top-1 {evaluation.top1:.2%}   top-5 {evaluation.top5:.2%}   mean loss {evaluation.loss:.4f} nats")
 
 

@@ -30,6 +30,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 import cli
+from paddle_resnet.errors import counted
 
 if TYPE_CHECKING:
     from paddle_resnet.deploy import ExportReport
@@ -78,10 +79,8 @@ def _export(arguments: argparse.Namespace) -> None:
     print(f"exported to {report.path}")
     for file in report.files:
         print(f"  {file.name:20} {file.stat().st_size:>12,} bytes")
-    print(
-        f"checked on {report.images} {'random' if report.drawn else 'real'} images: its probabilities differ from the "
-        f"network's by at most {report.max_difference:.1g}"
-    )
+    images = counted(report.images, "random image" if report.drawn else "real image")
+    print(f"checked on {images}: its probabilities differ from the network's by at most {report.max_difference:.1g}")
     _print_figures(report)
     if arguments.graph:
         write_graph(run, arguments.checkpoint)
@@ -95,7 +94,7 @@ def _print_figures(report: ExportReport) -> None:
             if figures is not None:
                 print(
                     f"  {precision} by {backend:11}  top-1 {figures.top1:.2%}, {figures.agreement:.2%} as the trained "
-                    f"network says, of {figures.images} images"
+                    f"network says, of {counted(figures.images, 'image')}"
                 )
 
 

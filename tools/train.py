@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import cli
 from paddle_resnet.config import Config
-from paddle_resnet.errors import UsageError
+from paddle_resnet.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from paddle_resnet.training import RunFolder, SeedReport
@@ -91,7 +91,9 @@ def _test_once(run: RunFolder) -> None:
     if evaluation is None:
         print(f"{run.path} is finished; its figures are in {run.metrics_path}")
         return
-    print(f"test: top-1 {evaluation.top1:.2%} on {evaluation.images} images, mean loss {evaluation.loss:.4f}")
+    print(
+        f"test: top-1 {evaluation.top1:.2%} on {counted(evaluation.images, 'image')}, mean loss {evaluation.loss:.4f}"
+    )
     print(f"everything is in {run.path}")
     print(f"next: python tools/export.py {run.path}")
 

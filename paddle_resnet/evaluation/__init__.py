@@ -7,6 +7,7 @@ from paddle_resnet.evaluation.report import (
     measure_split,
     metrics_section,
     show_validation_mistakes,
+    warn_of_few_images,
 )
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "measure_split",
     "metrics_section",
     "show_validation_mistakes",
+    "warn_of_few_images",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paddle_resnet import processes
-from paddle_resnet.errors import UsageError, did_you_mean
+from paddle_resnet.console import logger
+from paddle_resnet.errors import UsageError, counted, did_you_mean
 from paddle_resnet.evaluation.measure import Evaluation, NetworkScorer, Scorer, evaluation_of, measure
 from paddle_resnet.files import write_json
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 LARGEST_BATCH = 256
+FEW_IMAGES = 50
 PIXELS_A_BATCH = LARGEST_BATCH * 64 * 64
 
 Progress = Callable[[int, int], None]
@@ -51,10 +54,13 @@ def evaluate_run(
     from paddle_resnet.evaluation.visual_dl import write_visual_dl
 
     _check_split(split)
+    run.metrics()  # a damaged one, as a damaged history, is an error before anything is written
+    run.history()
     network = run.load_network(checkpoint)
     evaluation = measure_split(run, _scorer(run, network), split, progress)
     if not processes.is_first():
         return evaluation
+    warn_of_few_images(split, evaluation)
     write_json(details_path(run, split, checkpoint), details(evaluation, split, checkpoint))
     if checkpoint == "best":
         draw_history(run)
@@ -118,6 +124,23 @@ def _of_all_processes(own: Evaluation, places: np.ndarray, labels: np.ndarray) -
     scores[places] = own.scores
     processes.wait_for_all()
     return evaluation_of(processes.total(scores).astype(np.float32), labels, own.classes, own.seconds)
+
+
+def warn_of_few_images(split: str, evaluation: Evaluation) -> None:
+    """Say how uncertain top-1 on a small split is, by Wilson's interval (1927)."""
+    n, top1, z = evaluation.images, evaluation.top1, 1.96
+    if n >= FEW_IMAGES:
+        return
+    centre, half = top1 + z**2 / (2 * n), z * math.sqrt(top1 * (1 - top1) / n + z**2 / (4 * n**2))
+    low, high = (max(0.0, centre - half) / (1 + z**2 / n), min(1.0, (centre + half) / (1 + z**2 / n)))
+    logger.warning(
+        "warning: the %s split holds %s: its top-1, %.2f%%, tells of one between %.0f%% and %.0f%% (95%% interval)",
+        split,
+        counted(n, "image"),
+        100 * top1,
+        100 * low,
+        100 * high,
+    )
 
 
 def metrics_section(split: str, checkpoint: Which = "best") -> str:

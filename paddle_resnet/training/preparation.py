@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import paddle
+from paddle import nn
 from paddle.static import InputSpec
 
 from paddle_resnet import processes
@@ -13,7 +14,7 @@ from paddle_resnet.config import Config
 from paddle_resnet.console import download_bar, logger
 from paddle_resnet.data import Normalize, Splits, TrainLoader, ValidationLoader, open_splits
 from paddle_resnet.download import Report
-from paddle_resnet.errors import UsageError
+from paddle_resnet.errors import UsageError, counted
 from paddle_resnet.models import ImageClassifier, count_parameters, create_configured_model, load_pretrained
 from paddle_resnet.models.sync_batch_norm import synchronize_batch_norm
 from paddle_resnet.training.accumulation import AccumulatingModel
@@ -53,6 +54,7 @@ def open_training(
         len(splits.classes),
     )
     _require_enough_images(config, splits)
+    _warn_of_single_images(config, splits, network)
     return splits, network
 
 
@@ -77,6 +79,20 @@ def _require_enough_images(config: Config, splits: Splits) -> None:
         raise UsageError(
             f"{len(splits.validation)} validation images are too few for {count} processes: hold out a larger share "
             "(data.validation_fraction), or start fewer"
+        )
+
+
+def _warn_of_single_images(config: Config, splits: Splits, network: ImageClassifier) -> None:
+    """Say where BatchNorm's statistics are of one image: what is learned by them may be worth nothing in evaluation."""
+    train, images = config.train, min(_images_a_step(config), len(splits.train))
+    together = processes.count() > 1 and train.sync_batch_norm
+    piece = images % train.batch_size or train.batch_size
+    if piece == 1 and not together and any(isinstance(each, nn.BatchNorm2D) for each in network.sublayers()):
+        logger.warning(
+            "warning: train.batch_size %d with %s: BatchNorm then normalises an image by its own statistics alone, and "
+            "the network may be at chance when it is evaluated; batches of 8 or more are usual",
+            train.batch_size,
+            counted(len(splits.train), "training image"),
         )
 
 

@@ -40,6 +40,7 @@ MAY_CHANGE = {
     "evaluation.embeddings",
 }
 """Keys that say where a run lies and how it is read, saved, watched and evaluated, but not what it learns."""
+COPIED_IN_PART = "so the run was copied in part: copy the whole folder, or train a new run under another name"
 NAMES = "StructuredToParameterName@@"
 """Where `paddle.save` keeps the names of the arrays."""
 
@@ -111,11 +112,14 @@ def read_checkpoint(run: RunFolder) -> Checkpoint | None:
     """Read a run's ``last`` checkpoint; None where it has none yet.
 
     Raises:
-        UsageError: it is damaged, or was written by a version that could not resume; the line names file and field.
+        UsageError: it is damaged, or was written by a version that could not resume, or the folder was copied in part;
+            the line names file and field.
     """
     folder = run.checkpoint_path("last")
     recover_folder(folder)
     if not folder.is_dir():
+        if len(run.history()) > 1:  # after the first epoch there may be none: `best` and the history are written before
+            raise UsageError(f"{folder}: missing, {COPIED_IN_PART}")
         return None
     path = folder / "state.json"
     try:
@@ -135,6 +139,9 @@ def read_checkpoint(run: RunFolder) -> Checkpoint | None:
                 raise _damaged(folder, f"{name} is not as it was written")
         except OSError as error:
             raise _damaged(folder, f"{name}: {error.strerror or error}") from error
+    recover_folder(run.checkpoint_path("best"))
+    if state.epoch > 0 and not (best := run.checkpoint_path("best") / "model.pdparams").is_file():
+        raise UsageError(f"{best}: missing, {COPIED_IN_PART}")
     return Checkpoint(
         folder=folder,
         position=Position(state.epoch, state.step),

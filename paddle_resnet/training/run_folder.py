@@ -32,6 +32,7 @@ from paddle_resnet.files import (
     write_text,
 )
 from paddle_resnet.models import create_configured_model, load_weights, zoo_record
+from paddle_resnet.plain_yaml import read_yaml
 from paddle_resnet.training.data_record import DataRecord
 from paddle_resnet.training.saved_state import MetricsFile
 
@@ -76,14 +77,17 @@ class RunFolder:
         """Open an existing run; `overrides` change keys of its config, here but not in its file.
 
         Raises:
-            UsageError: the folder is missing or holds no run.
+            UsageError: the folder is missing or holds no run, or its config is damaged (an empty one is all defaults).
         """
         path = Path(path)
         if not path.is_dir():
             raise UsageError(f"{path}: no such run folder; runs lie in output/, made by tools/train.py")
         if not (path / "config.yaml").is_file():
             raise UsageError(f"{path}: not a run's folder, as it holds no config.yaml; runs are made by tools/train.py")
-        return cls(path, Config.load(path / "config.yaml", overrides))
+        config = Config.load(path / "config.yaml", overrides)
+        if missing := [key for key in ("name", "data", "model", "train") if key not in read_yaml(path / "config.yaml")]:
+            raise UsageError(f"{path}/config.yaml: damaged: {missing[0]} is missing; put the run's own file back")
+        return cls(path, config)
 
     @classmethod
     def open_trained(cls, path: str | Path, overrides: Iterable[str] = ()) -> RunFolder:
@@ -227,7 +231,12 @@ class RunFolder:
             raise UsageError(f"{self.path}: holds a run for each of its seeds; name one: {self.path}/seed_<number>")
         if not weights.is_file():
             raise UsageError(
-                f"{self.path}: no checkpoint {which!r} here; train it first: tools/train.py --resume {self.path}"
+                f"{self.path}: no checkpoint {which!r} here; "
+                + (
+                    f"the run is trained, so its folder was copied in part: copy {folder} too"
+                    if self.is_trained
+                    else f"train it first: tools/train.py --resume {self.path}"
+                )
             )
         network = create_configured_model(self.config.model, len(self.classes()))
         load_weights(network, weights, new_head=False)
