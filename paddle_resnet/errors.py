@@ -26,12 +26,15 @@ class RunFailure(PaddleResNetError):  # noqa: N818 (a failure of the run, no err
     exit_code = 1
 
 
+WORDS_OF_SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
+
+
 class Stopped(KeyboardInterrupt):
-    """A signal ended a run between two steps; what it had done is saved. `exit_code` is what shells expect then."""
+    """A signal ended the work; what could be saved is saved. `exit_code` is what shells expect then."""
 
     def __init__(self, number: int) -> None:
         """Tell of the signal of that number."""
-        super().__init__("interrupted" if number == signal.SIGINT else "terminated")
+        super().__init__(WORDS_OF_SIGNALS[signal.Signals(number)])
         self.exit_code = 128 + number
 
 

@@ -18,7 +18,7 @@ import sys
 import warnings
 from dataclasses import dataclass, replace
 
-from paddle_resnet import machine, processes
+from paddle_resnet import machine, processes, signals
 from paddle_resnet.errors import UsageError
 from paddle_resnet.machine import physical_cores
 
@@ -127,10 +127,15 @@ def mkl_path(processor: machine.Processor) -> str | None:
 
 
 def import_paddle() -> None:
-    """Import paddle without its chatter about OMP_NUM_THREADS (a warning meant for OpenBLAS builds) and ccache."""
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+    """Import paddle without its chatter about OMP_NUM_THREADS (a warning meant for OpenBLAS builds) and ccache.
+
+    Signals wait for the end: paddle puts a handler of its own into C, which prints pages.
+    """
+    with signals.blocked(), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         import paddle  # noqa: F401
+
+        signals.take_back()
 
 
 def select_device(name: str = "auto") -> str:

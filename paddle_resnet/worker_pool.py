@@ -6,16 +6,16 @@ Threads would not do for networks and pictures: Paddle Inference holds Python's 
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import cycle
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from paddle_resnet import signals
 from paddle_resnet.errors import PaddleResNetError, RunFailure
 
 Task = TypeVar("Task")
@@ -49,7 +49,7 @@ class WorkerPool(Generic[Task, Result]):
         # A new Python, not a fork: a copy of a process with threads (Paddle's) may hang.
         context = multiprocessing.get_context("spawn")
         self._workers = []
-        with _without_interrupts():
+        with signals.blocked():
             for _ in range(processes):
                 here, there = context.Pipe()
                 process = context.Process(target=_work, args=(there, prepare), daemon=True)
@@ -151,16 +151,3 @@ def _receive(connection: Connection, tasks: SimpleQueue[Any]) -> None:
                 tasks.put(connection.recv())
     finally:
         tasks.put(END)
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Start processes that never see Ctrl-C, which a terminal sends to all: this one tells them when to end."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

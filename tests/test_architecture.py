@@ -14,7 +14,7 @@ PACKAGE = "paddle_resnet"
 
 # Each room, from the ground up, and the rooms it may import. A room is a file or a folder of the package.
 GROUND = {"errors", "console", "files", "safe_pickle", "download", "machine", "runtime", "config", "worker_pool"}
-GROUND |= {"processes", "plain_yaml"}
+GROUND |= {"processes", "plain_yaml", "signals", "streams"}
 MAY_IMPORT = {
     "errors": set(),
     "console": {"errors"},
@@ -23,9 +23,11 @@ MAY_IMPORT = {
     "safe_pickle": {"errors", "files"},
     "download": {"errors", "files", "console"},
     "machine": set(),
-    "worker_pool": {"errors"},
     "processes": {"errors"},
-    "runtime": {"errors", "files", "console", "machine", "processes"},
+    "signals": {"errors", "processes"},
+    "streams": set(),
+    "worker_pool": {"errors", "signals"},
+    "runtime": {"errors", "files", "console", "machine", "processes", "signals"},
     "config": {"errors", "console", "files", "plain_yaml", "runtime"},
     "models": GROUND,
     "data": GROUND,

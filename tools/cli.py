@@ -1,26 +1,60 @@
-"""What every tool shares: finding the package, `--debug`, one-line errors, exit codes.
+"""What every tool shares: finding the package, `--debug`, one-line errors, signals, standard streams, exit codes.
 
 Import it first: it puts the project on the path and prepares the process before paddle is imported.
 """
 
+# ruff: noqa: E402
 from __future__ import annotations
 
-import argparse
-import importlib.util
+import contextlib
 import os
+import signal
 import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn, TextIO
+
+IS_PROGRAM = any(Path(word).absolute().parent == Path(__file__).parent for word in sys.orig_argv[1:])
+"""Whether a tool is this process's program: a test runs several in its own, and worker processes import them."""
+
+
+def end_at_once(number: int, frame: FrameType | None = None) -> NoReturn:
+    """End the process on a signal, where there is nothing to save or no time to."""
+    if not _stopping():
+        words = {signal.SIGINT: b"interrupted", signal.SIGTERM: b"terminated"}.get(signal.Signals(number), b"hung up")
+        with contextlib.suppress(OSError):
+            os.write(2, b"error: " + words + b"\n")
+    os._exit(128 + number)
+
+
+def _stopping() -> bool:
+    """Whether a first signal has been told already."""
+    known = sys.modules.get("paddle_resnet.signals")
+    return known is not None and bool(known.asked())
+
+
+if IS_PROGRAM:  # the imports below take their time, and do nothing that could be lost
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(each) is not signal.SIG_IGN:
+            signal.signal(each, end_at_once)
+
+import argparse
+import errno
+import importlib.util
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
 
 PROJECT = Path(__file__).resolve().parents[1]
 if str(PROJECT) not in sys.path:
     sys.path.insert(0, str(PROJECT))
 
-from paddle_resnet.errors import PaddleResNetError, Stopped, UsageError, printable, shown  # noqa: E402
+from paddle_resnet import processes, signals, streams
+from paddle_resnet.errors import PaddleResNetError, Stopped, UsageError, printable, shown
 
-INTERRUPTED = 130
+SECONDS_TO_A_SECOND_SIGNAL = 0.5
+"""What comes sooner is the first one again: `timeout` sends SIGTERM twice, a closed terminal SIGHUP."""
 LONGEST_LINE = 800
 
 
@@ -38,34 +72,97 @@ class PlainStream:
         return self.rich_proxied_file.write(printable(text, keep="\n\t"))
 
 
-def run_tool(parser: argparse.ArgumentParser, action: Callable[[argparse.Namespace], None]) -> NoReturn:
-    """Parse the command line, call `action`, and exit: 0, 1 (failure), 2 (wrong use), 130 (Ctrl-C) or 143 (SIGTERM)."""
-    sys.stdout, sys.stderr = (stream and PlainStream(stream) for stream in (sys.stdout, sys.stderr))
+def run_tool(
+    parser: argparse.ArgumentParser,
+    action: Callable[[argparse.Namespace], None],
+    *,
+    goes_on: bool = True,
+    in_files: bool = False,
+) -> NoReturn:
+    """Parse the command line, call `action`, and exit: 0, 1 (failure), 2 (wrong use), or 128 and a signal's number.
+
+    The first SIGINT, SIGTERM or SIGHUP raises `Stopped` in `action`, or what becomes of that in compiled code; a second
+    SIGINT or SIGTERM ends the process at once, whatever it is at.
+
+    Args:
+        parser: of the tool's own arguments.
+        action: the tool.
+        goes_on: when standard output is lost, the work goes on; otherwise it ends, as it only prints.
+        in_files: what is printed is in files too, so that its loss is no failure.
+    """
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    arguments = parser.parse_args()
-    try:
-        action(arguments)
-        sys.stdout.flush()
-    except PaddleResNetError as error:
-        _fail(str(error), error.exit_code, arguments.debug)
-    except Stopped as stopped:
-        _fail(str(stopped), stopped.exit_code, arguments.debug)
-    except KeyboardInterrupt:
-        _fail("interrupted", INTERRUPTED, arguments.debug)
-    except BrokenPipeError:
-        print_no_more()
-        sys.exit(0)
-    except OSError as error:  # a full disk, a folder that may not be written
-        place = f"{error.filename}: " if error.filename else ""
-        _fail(f"{place}{error.strerror or error}", 1, arguments.debug)
-    except Exception as error:  # a fault of ours: still one line, with the way to the traceback
-        _fail(f"{type(error).__name__}: {error} (a fault of the program: --debug shows where)", 1, arguments.debug)
-    sys.exit(0)
+    streams.prepare(goes_on=goes_on)
+    sys.stdout, sys.stderr = PlainStream(sys.stdout), PlainStream(sys.stderr)
+    with _ended_by_signals():
+        try:
+            try:
+                action(parser.parse_args())
+            finally:
+                sys.stdout.flush()
+            if signals.asked():
+                raise Stopped(signals.asked())
+            code = 0
+        except BaseException as error:
+            with signals.deferred():
+                code = _end(error)
+        if code == 0 and (lost := streams.output_loss()) is not None and lost.errno != errno.EPIPE:
+            code = _say("warning" if in_files else "error", _in_words(lost), 0 if in_files else 1)
+    sys.exit(code)
 
 
-def print_no_more() -> None:
-    """Point stdout elsewhere: its reader (head, less) has closed it, and the interpreter will flush it at the end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    with signals.stoppable():
+        if IS_PROGRAM and processes.launched().count == 1:
+            reading, writing = os.pipe()
+            os.set_blocking(writing, False)
+            signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+            with signals.blocked():  # they are the main thread's, which alone can block and handle them
+                threading.Thread(target=_end_on_second, args=(reading,), daemon=True).start()
+        yield
+
+
+def _end_on_second(reading: int) -> None:
+    """End the process on a second signal, also while the main thread is in a step that hangs in compiled code."""
+    first = None
+    while number := os.read(reading, 1):
+        now = time.monotonic()
+        if number[0] not in signals.SIGNALS:
+            continue
+        if first is None:
+            first = now
+        elif number[0] != signal.SIGHUP and now - first > SECONDS_TO_A_SECOND_SIGNAL:
+            end_at_once(number[0])
+
+
+def _end(error: BaseException) -> int:
+    """Tell in one line what ended the tool; return its exit code."""
+    if "--debug" in sys.argv and not isinstance(error, SystemExit):
+        traceback.print_exception(error)
+    if signals.asked() and not isinstance(error, Stopped):
+        error = Stopped(signals.asked())
+    if isinstance(error, PaddleResNetError | Stopped):
+        return _say("error", str(error), error.exit_code)
+    if isinstance(error, KeyboardInterrupt):
+        return _say("error", "interrupted", 128 + signal.SIGINT)
+    lost = streams.output_loss()
+    if isinstance(error, OSError | SystemExit) and lost is not None:  # rich makes a SystemExit of it
+        return 0 if lost.errno == errno.EPIPE else _say("error", _in_words(lost), 1)
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error, OSError):  # a full disk, a folder that may not be written
+        return _say("error", _in_words(error), 1)
+    # A fault of ours: still one line, with the way to the traceback.
+    return _say("error", f"{type(error).__name__}: {error} (a fault of the program: --debug shows where)", 1)
+
+
+def _in_words(error: OSError) -> str:
+    return (f"{error.filename}: " if error.filename else "") + str(error.strerror or error)
+
+
+def _say(kind: str, message: str, code: int) -> int:
+    print(f"{kind}: " + shown(" ".join(message.split()), LONGEST_LINE), file=sys.stderr)
+    return code
 
 
 def prepare(*, together: bool = False) -> None:
@@ -118,10 +215,3 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return int(text)
-
-
-def _fail(message: str, code: int, debug: bool) -> NoReturn:
-    if debug:
-        traceback.print_exc()
-    print("error: " + shown(" ".join(message.split()), LONGEST_LINE), file=sys.stderr)
-    sys.exit(code)

@@ -30,7 +30,7 @@ def main() -> None:
     """Parse the arguments and examine."""
     parser = cli.described(__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object: usable, advice, and each section")
-    cli.run_tool(parser, _examine)
+    cli.run_tool(parser, _examine, goes_on=False)
 
 
 def _examine(arguments: argparse.Namespace) -> None:

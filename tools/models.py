@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--layers", action="store_true", help="every layer, not a line for each block")
     parser.add_argument("--netron", action="store_true", help="write the graph as ONNX and show it with Netron")
     parser.add_argument("--onnx", metavar="FILE", help="where --netron writes; default: output/onnx/NAME.onnx")
-    cli.run_tool(parser, _show)
+    cli.run_tool(parser, _show, goes_on=False)
 
 
 def _show(arguments: argparse.Namespace) -> None:

@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import cli
-from paddle_resnet import runtime
+from paddle_resnet import runtime, streams
 from paddle_resnet.errors import RunFailure, UsageError, printable, shown
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def main() -> None:
         metavar="N",
         help=f"processes that share the threads and the pictures; default: a thread each, at most {MOST_PROCESSES}",
     )
-    cli.run_tool(parser, _predict)
+    cli.run_tool(parser, _predict, goes_on=False)
 
 
 def _predict(arguments: argparse.Namespace) -> None:
@@ -220,12 +220,16 @@ def _takers(arguments: argparse.Namespace, classes: tuple[str, ...], opened: Exi
     if arguments.json_lines:
         files.append(opened.enter_context(json_lines_answers(arguments.json_lines, top_k)))
 
+    if files:
+        # A reader of the table that has seen enough (head) does not end what else is done with the answers.
+        streams.go_on_without_output()
+
     def write(predictions: list[Prediction]) -> None:
         for file in files:
             for prediction in predictions:
                 file.add(prediction)
 
-    return [write, *([] if arguments.quiet else [_table(classes, top_k, goes_on=bool(files))])], ranked
+    return [write, *([] if arguments.quiet else [_table(classes, top_k)])], ranked
 
 
 def _classify(
@@ -260,11 +264,8 @@ def _complain(line: str) -> None:
     error_console.print(line, markup=False, soft_wrap=True)
 
 
-def _table(classes: tuple[str, ...], top_k: int, *, goes_on: bool) -> Taker:
-    """Make what prints a row for each prediction as it comes; the columns are as wide as the class names.
-
-    With `goes_on`, a reader that has seen enough (head) does not end what else is done with the answers.
-    """
+def _table(classes: tuple[str, ...], top_k: int) -> Taker:
+    """Make what prints a row for each prediction as it comes; the columns are as wide as the class names."""
     width = min(LONGEST_CLASS, max(map(len, classes)))
     labels = {label: f"{printable(label)[:width]:{width}}" for label in classes}
     ranks = [f"{'top-' + str(rank):{width + 7}}" for rank in range(1, top_k + 1)]
@@ -275,13 +276,8 @@ def _table(classes: tuple[str, ...], top_k: int, *, goes_on: bool) -> Taker:
         for prediction in predictions:
             cells = [f"{labels[label]} {probability:6.1%}" for label, probability in prediction.top[:top_k]]
             rows.append("  ".join([*cells, printable(prediction.name)]))
-        try:
-            if rows:
-                print("\n".join(rows), flush=True)
-        except BrokenPipeError:
-            if not goes_on:
-                raise
-            cli.print_no_more()
+        if rows:
+            print("\n".join(rows), flush=True)
 
     return print_rows
 

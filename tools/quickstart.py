@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument(
         "-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="change one key of the config"
     )
-    cli.run_tool(parser, _quickstart)
+    cli.run_tool(parser, _quickstart, in_files=True)
 
 
 def _quickstart(arguments: argparse.Namespace) -> None:

@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument(
         "--log-level", choices=["DEBUG", "INFO", "WARNING"], default="INFO", help="WARNING: no line for each request"
     )
-    cli.run_tool(parser, _serve)
+    cli.run_tool(parser, _serve, in_files=True)
 
 
 def _add_computing(parser: argparse.ArgumentParser) -> None:

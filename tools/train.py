@@ -14,7 +14,7 @@ examples:
 -o takes any key of the config (--print-config shows them all). Everything is written to the run's folder,
 <output>/<name>: config.yaml, metrics.json, history.csv, train.log, vdl/, checkpoints/{last,best}/, figures/.
 An earlier run of that name is kept beside it. Watch the curves with: visualdl --logdir output
-Ctrl-C or SIGTERM ends the step, saves, and exits with 130 or 143; a second one acts at once.
+Ctrl-C, SIGTERM or SIGHUP ends the step, saves, and exits with 130, 143 or 129; a second one ends it at once.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
         help="go on with the run in this folder; auto: with the one that the config names, if it has begun",
     )
     parser.add_argument("--print-config", action="store_true", help="print the resolved config and stop")
-    cli.run_tool(parser, _train)
+    cli.run_tool(parser, _train, in_files=True)
 
 
 def _train(arguments: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from paddle_resnet import signals
 from paddle_resnet.doctor.report import Section
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ def _convolution_rate(kind: type[nn.Conv2D], shape: list[int]) -> float:
     images.stop_gradient = False
 
     def step() -> None:
-        layer(images).sum().backward()
+        with signals.undisturbed():
+            layer(images).sum().backward()
         images.clear_gradient()
         layer.clear_gradients()
 

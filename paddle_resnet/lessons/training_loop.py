@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import paddle
 from paddle.nn import functional
 
+from paddle_resnet import signals
 from paddle_resnet.config import TrainConfig
 from paddle_resnet.console import speaking
 from paddle_resnet.models import ImageClassifier
@@ -40,7 +41,8 @@ def train_on(network: ImageClassifier, optimizer: paddle.optimizer.Optimizer, ba
     means = SampleMeans()
     for images, labels in batches:
         logits = network(images)
-        functional.cross_entropy(logits, labels).backward()
+        with signals.undisturbed():
+            functional.cross_entropy(logits, labels).backward()
         optimizer.step()
         optimizer.clear_grad()
         if isinstance(optimizer._learning_rate, paddle.optimizer.lr.LRScheduler):

@@ -15,6 +15,7 @@ import numpy as np
 import paddle
 from rich.progress import TextColumn
 
+from paddle_resnet import signals
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger, progress_bar
 from paddle_resnet.data import TrainLoader
@@ -115,7 +116,8 @@ def sweep_rates(model: paddle.Model, loader: TrainLoader, rates: list[float]) ->
     with bar, contextlib.closing(_endless(loader)) as batches:
         task = bar.add_task("sweep", total=len(rates), rate=rates[0], loss=math.nan)
         for rate, (images, *labels) in zip(rates, batches, strict=False):
-            (loss,), _ = model.train_batch([images], labels)
+            with signals.undisturbed():
+                (loss,), _ = model.train_batch([images], labels)
             sweep.add(rate, float(loss))
             if sweep.diverged:
                 break
