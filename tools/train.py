@@ -12,7 +12,7 @@ examples:
   python -m paddle.distributed.launch --nproc_per_node 2 tools/train.py -c configs/quickstart.yaml
 
 -o takes any key of the config (--print-config shows them all). Everything is written to the run's folder,
-<output>/<name>: config.yaml, metrics.json, history.csv, train.log, vdl/, checkpoints/{last,best}/, figures/.
+<output>/<name>: config.yaml, data.json, metrics.json, history.csv, train.log, vdl/, checkpoints/{last,best}/, figures/.
 An earlier run of that name is kept beside it. Watch the curves with: visualdl --logdir output
 Ctrl-C, SIGTERM or SIGHUP ends the step, saves, and exits with 130, 143 or 129; a second one ends it at once.
 """
