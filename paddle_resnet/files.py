@@ -20,9 +20,11 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from paddle_resnet.errors import RunFailure, UsageError, shown
+from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError, shown
 
 LARGEST_JSON = 1 << 28
+LEAST_FREE = 1 << 16
+"""Bytes that a disk has left where it is not full."""
 
 FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 """How a cell begins that a spreadsheet computes, or that `csv_line` made harmless."""
@@ -79,23 +81,115 @@ def write_aside(path: Path, write: Callable[[Path], None]) -> None:
         path = link_target(path)
     if path.exists() and not path.is_file() and not path.is_dir():
         raise RunFailure(f"{path}: cannot be written (a pipe or a device cannot be replaced; name a file)")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise RunFailure(f"{path}: cannot be written ({error.strerror or error})") from error
-    temporary = Path(name)
-    try:
+    with _unwritable(path), _temporary_beside(path, folder=False) as temporary, _unwritable(path):
         write(temporary)
         temporary.chmod(0o666 & ~_umask())
         _bring_to_disk(temporary)
         temporary.replace(path)
         _bring_to_disk(path.parent)
+
+
+@contextlib.contextmanager
+def _unwritable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise RunFailure(f"{path}: cannot be written ({error.strerror or error})") from error
+    except (PaddleResNetError, MemoryError):
+        raise
+    except Exception as error:
+        # Libraries in C++ say it in words of their own, or not at all.
+        if shutil.disk_usage(path.parent).free >= LEAST_FREE:
+            raise
+        raise RunFailure(f"{path}: cannot be written ({os.strerror(errno.ENOSPC)})") from error
+
+
+@contextlib.contextmanager
+def _temporary_beside(path: Path, *, folder: bool) -> Iterator[Path]:
+    """Make a hidden file or folder beside `path`, removed at the end; and remove those that killed processes left.
+
+    Its lock ends with this process, by which the next one that writes `path` knows it from one in use.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path.parent, rf"\.{re.escape(path.name)}\.{_RANDOM}({re.escape(path.suffix)})?")
+
+    def make() -> tuple[int, str]:
+        if not folder:
+            return tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        name = tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
+        return os.open(name, os.O_RDONLY), name
+
+    with _locked_until_removed(make) as temporary:
+        yield temporary
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Make a folder for work in progress where the system keeps such; remove it at the end, and abandoned ones now."""
+    _remove_abandoned(Path(tempfile.gettempdir()), rf"{_SCRATCH}{_RANDOM}")
+
+    def make() -> tuple[int, str]:
+        name = tempfile.mkdtemp(prefix=_SCRATCH)
+        return os.open(name, os.O_RDONLY), name
+
+    with _locked_until_removed(make) as folder, _unwritable(folder):
+        yield folder
+
+
+_SCRATCH = "paddle_resnet-"
+_RANDOM = "[a-z0-9_]{8}"
+"""What `tempfile` puts into names."""
+
+
+@contextlib.contextmanager
+def _locked_until_removed(make: Callable[[], tuple[int, str]]) -> Iterator[Path]:
+    while True:
+        descriptor, name = make()
+        # Before it is locked another process may take it for abandoned.
+        if _lock(descriptor) is not False and os.path.lexists(name):
+            break
+        os.close(descriptor)
+    try:
+        yield Path(name)
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(Path(name))
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Lock an open file or folder until it is closed or this process ends.
+
+    Returns:
+        False: another process has it locked; None: this file system knows no locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _remove_abandoned(folder: Path, pattern: str) -> None:
+    """Remove this user's own files and folders of these names in `folder` that no process has locked."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in [each for each in entries if re.fullmatch(pattern, each.name)]:
+            if entry.stat(follow_symlinks=False).st_uid != os.getuid():
+                continue
+            descriptor = os.open(entry.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+            try:
+                if _lock(descriptor):
+                    _remove(Path(entry.path))
+            finally:
+                os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -228,12 +322,7 @@ def write_folder(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         RunFailure: the folder cannot be written; an earlier folder at `path` is left whole.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise RunFailure(f"{path}: cannot be written ({error.strerror or error})") from error
-    try:
+    with _unwritable(path), _temporary_beside(path, folder=True) as temporary, _recovered(path), _unwritable(path):
         write(temporary)
         temporary.chmod(0o777 & ~_umask())
         for written in (*temporary.rglob("*"), temporary):
@@ -245,11 +334,15 @@ def write_folder(path: Path, write: Callable[[Path], None]) -> None:
             path.rename(_earlier(path))
         temporary.rename(path)
         _bring_to_disk(path.parent)
-    except OSError as error:
-        recover_folder(path)
-        raise RunFailure(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+@contextlib.contextmanager
+def _recovered(path: Path) -> Iterator[None]:
+    """At the end of the block one folder stands at `path`: the new one, or the earlier one."""
+    try:
+        yield
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        recover_folder(path)
         if path.exists():
             shutil.rmtree(_earlier(path), ignore_errors=True)
 
@@ -273,8 +366,8 @@ def remove_leftovers(folder: Path) -> None:
         if earlier := re.fullmatch(r"\.(.+)\.old", path.name):
             recover_folder(folder / earlier[1])
             shutil.rmtree(path, ignore_errors=True)
-        elif re.fullmatch(r"\..+\.[a-z0-9_]{8}(\.\w+)?", path.name):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        elif re.fullmatch(rf"\..+\.{_RANDOM}(\.\w+)?", path.name):
+            _remove(path)
 
 
 @contextlib.contextmanager
@@ -286,12 +379,8 @@ def only_process(folder: Path) -> Iterator[None]:
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{folder}: another process is at work there; wait for it, or end it") from None
-        except OSError:
-            pass  # a file system without locks
+        if _lock(descriptor) is False:
+            raise UsageError(f"{folder}: another process is at work there; wait for it, or end it")
         yield
     finally:
         os.close(descriptor)

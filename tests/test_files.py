@@ -8,10 +8,15 @@ import io
 import json
 import os
 import re
+import shutil
+import signal
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from paddle_resnet import files
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.files import (
     csv_line,
@@ -118,6 +123,58 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
     # What stood in the middle of its two renames is there again; what was whole is as it was.
     assert (tmp_path / "best" / "state").read_text() == ".best.old"
     assert (tmp_path / "last" / "state").read_text() == "last"
+
+
+def killed_within(make):
+    """Let a process make a temporary and die of SIGKILL before it has removed it."""
+    child = os.fork()
+    if child == 0:
+        with make():
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
+    killed_within(lambda: files._temporary_beside(tmp_path / "a.json", folder=False))
+    killed_within(lambda: files._temporary_beside(tmp_path / "a.json", folder=True))
+    killed_within(lambda: files._temporary_beside(tmp_path / "b.json", folder=False))
+    assert len(list(tmp_path.iterdir())) == 2  # the second one of a.json removed the first
+    write_text(tmp_path / "a.json", "x")
+    (other,) = [path.name for path in tmp_path.iterdir() if path.name != "a.json"]
+    assert other.startswith(".b.json.")
+
+
+def test_a_living_writers_temporary_is_left_alone(tmp_path):
+    def write(temporary):
+        temporary.write_text("outer")
+        write_text(tmp_path / "a.json", "inner")
+
+    write_aside(tmp_path / "a.json", write)
+    assert (tmp_path / "a.json").read_text() == "outer"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_scratch_folders_of_killed_processes_are_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed_within(files.scratch_folder)
+    (tmp_path / "paddle_resnet-of-mine").mkdir()
+    assert len(list(tmp_path.iterdir())) == 2
+    with files.scratch_folder() as first, files.scratch_folder() as second:
+        assert {path.name for path in tmp_path.iterdir()} == {"paddle_resnet-of-mine", first.name, second.name}
+    assert [path.name for path in tmp_path.iterdir()] == ["paddle_resnet-of-mine"]
+
+
+@pytest.mark.parametrize("write", [write_aside, write_folder])
+def test_a_full_disk_is_named_whatever_a_library_says(tmp_path, monkeypatch, write):
+    def fail(temporary):
+        raise RuntimeError("(Unavailable) Failed to save tensor")
+
+    with pytest.raises(RuntimeError, match="Unavailable"):
+        write(tmp_path / "a", fail)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(RunFailure, match=r"a: cannot be written \(No space left on device\)"):
+        write(tmp_path / "a", fail)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_has_one_process_at_a_time(tmp_path):

@@ -6,12 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.files import scratch_folder
 
 PROJECT = Path(__file__).resolve().parents[2]
 ENTRY = "from paddle_resnet.benchmark.worker import work; work()"
@@ -48,8 +48,8 @@ def alternate(
 def run_apart(job: Job, name: str) -> Measurement:
     """Do one job in a new Python process; the errors are those of `alternate`."""
     search_path = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
-        answer = Path(folder) / "answer.json"
+    with scratch_folder() as folder:
+        answer = folder / "answer.json"
         process = subprocess.run(
             [sys.executable, "-c", ENTRY],
             input=json.dumps({**job, "answer": str(answer)}),

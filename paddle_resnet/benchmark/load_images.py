@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from paddle_resnet.benchmark.steps import StepTimes
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data import MemorySplit, Normalize, Split, TrainLoader
 from paddle_resnet.data.folder_split import FolderSplit
+from paddle_resnet.files import scratch_folder
 
 PICTURE = (500, 375)
 """Pixels of the pictures in a folder, as most of ImageNet's."""
@@ -62,9 +62,9 @@ def _source(job: dict[str, Any]) -> Iterator[Split]:
     if job["source"] == "memory":
         yield MemorySplit(generator.integers(0, 256, (count, side, side, 3), dtype=np.uint8), labels, "random")
         return
-    with tempfile.TemporaryDirectory(prefix="pictures-") as folder:
-        files = [_write_picture(Path(folder) / f"{number}.jpg", generator) for number in range(count)]
-        yield FolderSplit(Path(folder), files, labels, side, DECODING_THREADS, in_memory=False)
+    with scratch_folder() as folder:
+        files = [_write_picture(folder / f"{number}.jpg", generator) for number in range(count)]
+        yield FolderSplit(folder, files, labels, side, DECODING_THREADS, in_memory=False)
 
 
 def _write_picture(path: Path, generator: np.random.Generator) -> Path:

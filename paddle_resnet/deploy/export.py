@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -39,7 +38,7 @@ from paddle_resnet.deploy.quantization import quantize
 from paddle_resnet.deploy.versions import versions
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.evaluation import NetworkScorer
-from paddle_resnet.files import write_folder
+from paddle_resnet.files import scratch_folder, write_folder
 
 if TYPE_CHECKING:
     from paddle_resnet.evaluation.report import Progress
@@ -145,9 +144,9 @@ def _write_models(
     if onnx:
         write_onnx_program(program, parameters, folder / ONNX, _about(run))
     if int8:
-        with tempfile.TemporaryDirectory() as temporary:
-            whole = Path(temporary, ONNX)
-            saved = save_program(run, checkpoint, Path(temporary, STEM), batch, one_level=True)
+        with scratch_folder() as temporary:
+            whole = temporary / ONNX
+            saved = save_program(run, checkpoint, temporary / STEM, batch, one_level=True)
             write_onnx_program(*saved, whole, _about(run))
             quantize(whole, folder / ONNX_INT8, calibration_batches(run, batch or BATCH))
     return ModelFiles(

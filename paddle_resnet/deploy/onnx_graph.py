@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddle_resnet.deploy.quiet import quiet
 from paddle_resnet.errors import UsageError
-from paddle_resnet.files import write_aside
+from paddle_resnet.files import scratch_folder, write_aside
 from paddle_resnet.models.onnx_file import convert_to_onnx, require_paddle2onnx, requirements_file
 
 if TYPE_CHECKING:
@@ -48,8 +47,8 @@ def write_onnx_program(program: Path, parameters: Path, path: Path, about: Mappi
         RunFailure: the program could not be converted, or the file cannot be written.
     """
     onnx, onnxruntime = require_onnx()
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        converted, simple = Path(folder, "converted.onnx"), Path(folder, "simple.onnx")
+    with scratch_folder() as folder, quiet():
+        converted, simple = folder / "converted.onnx", folder / "simple.onnx"
         convert_to_onnx(program, parameters, converted)
         options = onnxruntime.SessionOptions()
         # What is "basic" is the same on every machine; more would choose operations for this one.

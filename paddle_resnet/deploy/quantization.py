@@ -7,7 +7,6 @@ in float32: it takes no time, and there an error would be an error of the answer
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 from paddle_resnet.deploy.onnx_graph import INPUT, require_onnx
 from paddle_resnet.deploy.quiet import quiet
 from paddle_resnet.errors import UsageError
-from paddle_resnet.files import write_aside
+from paddle_resnet.files import scratch_folder, write_aside
 from paddle_resnet.models.onnx_file import requirements_file
 
 QUANTIZED = ["Conv", "Relu", "Add", "MaxPool", "AveragePool", "Concat"]
@@ -45,8 +44,8 @@ def quantize(model: Path, destination: Path, batches: Iterable[np.ndarray]) -> N
     centred = next(node for node in graph.node if node.op_type == "Sub")
     # A pixel is its own quantised value: one step is one level, and zero is the level that was subtracted.
     levels = {"scale": np.ones((), np.float32), "zero_point": _constant(onnx, graph, centred.input[1]).astype(np.uint8)}
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        quantized = Path(folder, "quantized.onnx")
+    with scratch_folder() as folder, quiet():
+        quantized = folder / "quantized.onnx"
         library.quantize_static(
             str(model),
             str(quantized),

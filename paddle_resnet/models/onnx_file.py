@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import tempfile
 from pathlib import Path
 from types import ModuleType
 
 import paddle
 from paddle import nn
 
-from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.files import write_aside
+from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError
+from paddle_resnet.files import scratch_folder, write_aside
 
 OPSET = 13
 
@@ -33,10 +32,10 @@ def write_onnx(network: nn.Layer, path: Path, input_shape: tuple[int, ...]) -> N
     require_paddle2onnx()
     network.eval()
     free_batch = paddle.static.InputSpec([None, *input_shape[1:]], "float32")
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         paddle.jit.save(network, f"{folder}/model", input_spec=[free_batch])
-        graph = next(file for file in Path(folder).iterdir() if file.suffix in (".json", ".pdmodel"))
-        convert_to_onnx(graph, Path(folder, "model.pdiparams"), path)
+        graph = next(file for file in folder.iterdir() if file.suffix in (".json", ".pdmodel"))
+        convert_to_onnx(graph, folder / "model.pdiparams", path)
 
 
 def require_paddle2onnx() -> ModuleType:
@@ -63,11 +62,13 @@ def convert_to_onnx(program: Path, parameters: Path, path: Path) -> None:
     options = {} if paddle2onnx.__version__.startswith("1.") else {"optimize_tool": "None"}
 
     def convert(temporary: Path) -> None:
-        try:
-            paddle2onnx.export(str(program), str(parameters), str(temporary), opset_version=OPSET, **options)
-        except Exception as error:  # whatever its compiled part raises
-            raise RunFailure(
-                f"{path}: paddle2onnx {paddle2onnx.__version__} could not convert the network ({error})"
-            ) from error
+        paddle2onnx.export(str(program), str(parameters), str(temporary), opset_version=OPSET, **options)
 
-    write_aside(path, convert)
+    try:
+        write_aside(path, convert)
+    except PaddleResNetError:
+        raise
+    except Exception as error:  # whatever its compiled part raises
+        raise RunFailure(
+            f"{path}: paddle2onnx {paddle2onnx.__version__} could not convert the network ({error})"
+        ) from error

@@ -6,7 +6,6 @@ import logging.config
 import os
 import signal
 import socket
-import tempfile
 import time
 from typing import Any
 
@@ -16,6 +15,7 @@ from uvicorn.supervisors import Multiprocess
 
 from paddle_resnet import runtime
 from paddle_resnet.errors import PaddleResNetError, UsageError
+from paddle_resnet.files import scratch_folder
 from paddle_resnet.service.guard import GuardedProtocol
 from paddle_resnet.service.lifetime import TOGETHER_SECONDS, end_at_once, end_with_parent
 from paddle_resnet.service.logs import capture, configuration, log
@@ -88,8 +88,8 @@ def _serve_in_workers(settings: Settings, options: dict[str, Any]) -> None:
     # To uvicorn SIGHUP means that all workers are replaced; a closed terminal sends it, and here it ends the service.
     setattr(Multiprocess, "handle_hup", Multiprocess.handle_term)  # noqa: B010 (not a type's method to a checker)
     setattr(Multiprocess, "join_all", _join_all)  # noqa: B010
-    with tempfile.TemporaryDirectory(prefix="paddle-resnet-metrics-") as folder:
-        os.environ[SHARED_METRICS] = folder
+    with scratch_folder() as folder:
+        os.environ[SHARED_METRICS] = str(folder)
         options["http"] = GuardedProtocol  # a class made for the occasion cannot be sent to a worker
         uvicorn.run(
             "paddle_resnet.service.serving:create_app_of_worker", factory=True, workers=settings.workers, **options
