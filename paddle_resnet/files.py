@@ -98,10 +98,20 @@ def _unwritable(path: Path) -> Iterator[None]:
     except (PaddleResNetError, MemoryError):
         raise
     except Exception as error:
-        # Libraries in C++ say it in words of their own, or not at all.
+        # Libraries in C++ say it in words of their own.
         if shutil.disk_usage(path.parent).free >= LEAST_FREE:
             raise
         raise RunFailure(f"{path}: cannot be written ({os.strerror(errno.ENOSPC)})") from error
+
+
+def require_space(path: Path) -> None:
+    """See that the disk was not full when a library wrote `path` that cuts it short there and says nothing.
+
+    Raises:
+        RunFailure: the disk is full.
+    """
+    if shutil.disk_usage(path.parent).free < LEAST_FREE:
+        raise RunFailure(f"{path}: cannot be written ({os.strerror(errno.ENOSPC)})")
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -106,6 +107,15 @@ def test_an_export_that_fails_its_check_replaces_nothing(run, report, monkeypatc
         export_run(run)
     assert {path.name: path.read_bytes() for path in report.path.iterdir()} == before
     assert not [path.name for path in run.path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_program_that_paddle_cut_short_on_a_full_disk_is_not_converted(run, report, monkeypatch):
+    """paddle2onnx would end the process, with status 255 and no word of the disk."""
+    before = {path.name: path.read_bytes() for path in report.path.iterdir()}
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(RunFailure, match=r"model: cannot be written \(No space left on device\)"):
+        export_run(run)
+    assert {path.name: path.read_bytes() for path in report.path.iterdir()} == before
 
 
 def test_a_network_without_finite_weights_is_not_exported(run, monkeypatch):

@@ -10,6 +10,7 @@ from paddle.static import InputSpec
 
 from paddle_resnet.deploy.folding import fold
 from paddle_resnet.deploy.quiet import quiet
+from paddle_resnet.files import require_space
 
 if TYPE_CHECKING:
     from paddle_resnet.training.run_folder import RunFolder, Which
@@ -32,6 +33,7 @@ def save_program(
 
     Raises:
         UsageError: the run has no such checkpoint.
+        RunFailure: the disk is full.
     """
     size = run.config.data.image_size
     network = run.load_network(checkpoint)
@@ -39,5 +41,6 @@ def save_program(
     # Paddle numbers the tensors of a program through the whole process: here they begin at 0 again.
     with paddle.utils.unique_name.guard("exported_"), quiet():
         paddle.jit.save(layer, str(stem), input_spec=[InputSpec([batch, size, size, 3], dtype="uint8", name="images")])
+    require_space(stem)
     program = next(stem.with_suffix(suffix) for suffix in PROGRAM_SUFFIXES if stem.with_suffix(suffix).is_file())
     return program, stem.with_suffix(".pdiparams")

@@ -10,7 +10,7 @@ import paddle
 from paddle import nn
 
 from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError
-from paddle_resnet.files import scratch_folder, write_aside
+from paddle_resnet.files import require_space, scratch_folder, write_aside
 
 OPSET = 13
 
@@ -34,6 +34,7 @@ def write_onnx(network: nn.Layer, path: Path, input_shape: tuple[int, ...]) -> N
     free_batch = paddle.static.InputSpec([None, *input_shape[1:]], "float32")
     with scratch_folder() as folder:
         paddle.jit.save(network, f"{folder}/model", input_spec=[free_batch])
+        require_space(folder / "model")
         graph = next(file for file in folder.iterdir() if file.suffix in (".json", ".pdmodel"))
         convert_to_onnx(graph, folder / "model.pdiparams", path)
 
