@@ -18,7 +18,7 @@ import sys
 import warnings
 from dataclasses import dataclass, replace
 
-from paddle_resnet import machine, processes, signals
+from paddle_resnet import distributed, machine, signals
 from paddle_resnet.errors import UsageError
 from paddle_resnet.machine import physical_cores
 
@@ -85,11 +85,11 @@ def prepare_process() -> ProcessSetup:
 
 
 def _thread_setting(by: str) -> Setting:
-    variable, sharing = "OMP_NUM_THREADS", processes.launched().count_on_host
+    variable, sharing = "OMP_NUM_THREADS", distributed.launched().count_on_host
     origin = "the cores this process may use"
     if sharing > 1:
         origin = f"its share of the cores, of {sharing} processes"
-        if variable in os.environ and not processes.set_by_user(variable):
+        if variable in os.environ and not distributed.set_by_user(variable):
             del os.environ[variable]
     setting = _choose(variable, str(max(1, physical_cores() // sharing)), origin, by)
     if thread_count(setting) is None:
@@ -154,8 +154,8 @@ def select_device(name: str = "auto") -> str:
     has_gpu_build = paddle.device.is_compiled_with_cuda()
     gpus = paddle.device.cuda.device_count() if has_gpu_build else 0
     reason = "no GPU was found" if has_gpu_build else "the installed Paddle is the CPU build"
-    own = f"gpu:{processes.own_gpu()}"
-    if name.startswith("gpu:") and processes.launched().count > 1:
+    own = f"gpu:{distributed.own_gpu()}"
+    if name.startswith("gpu:") and distributed.launched().count > 1:
         raise UsageError(f"device {name}: each of several processes has its own; use gpu, and the launcher's --gpus")
     if name == "auto":
         chosen = own if gpus else "cpu"

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from paddle_resnet import processes
+from paddle_resnet import distributed
 from paddle_resnet.errors import Stopped
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -61,7 +61,7 @@ def deferred() -> Iterator[None]:
             yield
         finally:
             _deferrals -= 1
-            if _asked and processes.launched().count > 1:
+            if _asked and distributed.launched().count > 1:
                 handlers.pop_all()
 
 
@@ -120,5 +120,5 @@ def _note(number: int, frame: FrameType | None) -> None:
         _asked = number
         if not _deferrals:
             raise Stopped(number)
-    elif not _has_tool and processes.launched().count == 1:
+    elif not _has_tool and distributed.launched().count == 1:
         raise Stopped(number)

@@ -16,14 +16,14 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from paddle_resnet import onednn, processes, runtime
+from paddle_resnet import onednn, distributed, runtime
 from paddle_resnet.config import Config
 from paddle_resnet.errors import RunFailure, Stopped, UsageError
 from paddle_resnet.models.sync_batch_norm import synchronize_batch_norm
 from paddle_resnet.onednn import layers
 from paddle_resnet.training import resume, train
-from paddle_resnet.training.measures import SampleMeans
-from paddle_resnet.training.step_seeds import StepSeeds
+from paddle_resnet.training.metrics import SampleMeans
+from paddle_resnet.training.callbacks.step_seeds import StepSeeds
 
 EPSILON = 1e-5
 SHARES = (slice(0, 3), slice(3, 5))
@@ -44,7 +44,7 @@ def normalise(layer, channels_last, dtype="float32"):
     axes = (0, 2, 3, 1) if channels_last else (0, 1, 2, 3)
     back = (0, 3, 1, 2) if channels_last else (0, 1, 2, 3)
     images, weight, bias, gradient = normalised()
-    own = SHARES[processes.here().number]
+    own = SHARES[distributed.here().number]
     layer.weight.set_value(weight)
     layer.bias.set_value(bias)
     x = paddle.to_tensor(images[own].transpose(axes).copy(), stop_gradient=False)
@@ -77,22 +77,22 @@ def normalisations():
 
 def messages():
     """What the processes tell each other."""
-    number = processes.here().number
+    number = distributed.here().number
     tensors = [paddle.full([2, 3], 1.0 + 2 * number), paddle.full([4], 10.0 * number)]
-    processes.average(tensors)
+    distributed.average(tensors)
     first = paddle.full([3], 7.0 + number)
-    processes.take_from_first([first])
+    distributed.take_from_first([first])
     means = SampleMeans()
     losses, right = (np.array([1.0, 2, 3]), np.array([1, 1, 0])) if number == 0 else (np.array([10.0]), np.array([1]))
     means.update(losses, right)
     try:
-        processes.require_alike({"a": 1, "b": number})
+        distributed.require_alike({"a": 1, "b": number})
         different = ""
     except UsageError as error:
         different = str(error)
     return {
-        "total": processes.total([1.5, number]),
-        "largest": processes.largest(number - 3),
+        "total": distributed.total([1.5, number]),
+        "largest": distributed.largest(number - 3),
         "average": [tensor.numpy().ravel().tolist() for tensor in tensors],
         "first": first.numpy().tolist(),
         "means": means.accumulate(),
@@ -103,8 +103,8 @@ def messages():
 def ahead(folder):
     """Whether the first process's file is there when the other one comes."""
     file = folder / "ahead"
-    with processes.first_goes_ahead():
-        if processes.is_first():
+    with distributed.first_goes_ahead():
+        if distributed.is_first():
             file.touch()
         return file.exists()
 
@@ -113,11 +113,11 @@ def waited_through_signals():
     """Count the signals that come while the other process is waited for."""
     caught = []
     earlier = signal.signal(signal.SIGALRM, lambda number, frame: caught.append(number))
-    if processes.is_first():
+    if distributed.is_first():
         time.sleep(0.3)
     else:
         signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
-    processes.wait_for_all()
+    distributed.wait_for_all()
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, earlier)
     return len(caught)
@@ -129,7 +129,7 @@ def signalled_at(step, signals):
 
     def begin(seeds, number, logs=None):
         original(seeds, number, logs)
-        if processes.here().number == 1 and seeds._epoch * seeds.params["steps"] + number == step:
+        if distributed.here().number == 1 and seeds._epoch * seeds.params["steps"] + number == step:
             for which in signals:
                 os.kill(os.getpid(), which)
 
@@ -166,8 +166,8 @@ def die(folder):
 
 def main():
     folder = Path(sys.argv[1])
-    processes.join(runtime.select_device("cpu"))
-    number = processes.here().number
+    distributed.join(runtime.select_device("cpu"))
+    number = distributed.here().number
     np.savez(folder / f"normalisations.{number}.npz", **normalisations())
     seen = {"messages": messages(), "ahead": ahead(folder), "signals": waited_through_signals(), "ends": runs(folder)}
     seen["messages"]["total"] = seen["messages"]["total"].tolist()

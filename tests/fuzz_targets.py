@@ -89,7 +89,7 @@ def _weights(name: str) -> Callable[[Path], Target]:
 
 
 def _cifar(folder: Path) -> Target:
-    from paddle_resnet.data.cifar import CIFAR10, load_cifar
+    from paddle_resnet.data.datasets.cifar import CIFAR10, load_cifar
 
     path = write_cifar10(folder)
     contents = {name: _few(value) for name, value in cifar10_contents().items()}
@@ -105,7 +105,7 @@ def _few(values: dict) -> dict:
 
 
 def _cifar_member(folder: Path) -> Target:
-    from paddle_resnet.data.cifar import CIFAR10, load_cifar
+    from paddle_resnet.data.datasets.cifar import CIFAR10, load_cifar
 
     for name, value in cifar10_contents().items():
         (folder / name).write_bytes(pickle.dumps(_few(value), 2))
@@ -115,7 +115,7 @@ def _cifar_member(folder: Path) -> Target:
 
 
 def _idx(folder: Path) -> Target:
-    from paddle_resnet.data.fashion_mnist import read_idx
+    from paddle_resnet.data.datasets.fashion_mnist import read_idx
 
     seeds = [
         gzip.compress(
@@ -144,7 +144,7 @@ def _override(folder: Path) -> Target:
 
 
 def _inference(folder: Path) -> Target:
-    from paddle_resnet.deploy.inference_config import FILE_NAME, InferenceConfig, ModelFile, check_files, find_model
+    from paddle_resnet.inference.inference_config import FILE_NAME, InferenceConfig, ModelFile, check_files, find_model
 
     (folder / "model.json").write_text("{}")
     (folder / "model.pdiparams").write_text("x")
@@ -183,9 +183,10 @@ def _run_file(name: str) -> Callable[[Path], Target]:
 
         from paddle_resnet.config import Config
         from paddle_resnet.files import md5_of, write_json
-        from paddle_resnet.training import resuming
+        from paddle_resnet.results import EpochRecord
+        from paddle_resnet.training import resume as resuming
         from paddle_resnet.training.data_record import DataRecord
-        from paddle_resnet.training.run_folder import EpochRecord, RunFolder
+        from paddle_resnet.training.run_folder import RunFolder
 
         run = RunFolder(folder, Config())
         run.config.save(run.config_path)
@@ -260,7 +261,7 @@ def _zoo_record(folder: Path) -> Target:
 
 
 def _file_list(folder: Path) -> Target:
-    from paddle_resnet.deploy.find_pictures import listed_pictures
+    from paddle_resnet.inference.find_pictures import listed_pictures
 
     def read(data: bytes) -> object:
         # A list may name "/", which would be walked as asked.
@@ -271,7 +272,7 @@ def _file_list(folder: Path) -> Target:
 
 
 def _picture(name: str) -> Target:
-    from paddle_resnet.data.decode import decode_image
+    from paddle_resnet.images.decode import decode_image
 
     kind, damage = PICTURES[name]
     seeds = []

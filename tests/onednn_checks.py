@@ -7,7 +7,8 @@ import ctypes
 import numpy as np
 import paddle
 
-from paddle_resnet.onednn import primitives, tensors
+from paddle_resnet.onednn.functional import tensors
+from paddle_resnet.onednn.ops import primitives
 
 TOLERANCE = 2e-6
 """Largest error allowed, as a fraction of the largest value."""

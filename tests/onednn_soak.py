@@ -24,7 +24,8 @@ from paddle.nn import functional
 
 from paddle_resnet.models.blocks import BasicBlock, ZeroPadShortcut
 from paddle_resnet.models.resnet import ResNet
-from paddle_resnet.onednn import accelerate, primitives, unavailable_reason
+from paddle_resnet.onednn import accelerate, unavailable_reason
+from paddle_resnet.onednn.ops import primitives
 
 IMAGE_SIZE = 16
 TOLERATED_GROWTH = 0.02

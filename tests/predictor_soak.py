@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import paddle_resnet  # noqa: F401, I001  (prepares the process before paddle is imported)
 import numpy as np
 
-from paddle_resnet.deploy import Predictor
-from paddle_resnet.deploy.inference_config import InferenceConfig, find_model
+from paddle_resnet.inference import Predictor
+from paddle_resnet.inference.inference_config import InferenceConfig, find_model
 from paddle_resnet.errors import UsageError
 
 BATCHES = 24

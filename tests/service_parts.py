@@ -16,10 +16,9 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
-from paddle_resnet.data import decode_image
-from paddle_resnet.data.decode import decode_opened
-from paddle_resnet.deploy import Predictor
-from paddle_resnet.service import Settings, app, network, pictures, serving
+from paddle_resnet.images.decode import decode_image, decode_opened
+from paddle_resnet.inference import Predictor
+from paddle_resnet.service import Settings, app, inference_workers, pictures, serving
 
 CLASSES = ("red", "green", "blue")
 SIZE = 8
@@ -78,7 +77,7 @@ class ColourNetwork:
     def _answer(self, encoded, costly):
         to_pixels = functools.partial(decode_opened, resize=SIZE, image_size=SIZE, name="a picture")
         options = {"max_pixels": self._max_pixels, "to_pixels": to_pixels, "seconds": 60, "light": not costly}
-        return network.compute(encoded, functools.partial(pictures.decode, **options), self._predictor.scores)
+        return inference_workers.compute(encoded, functools.partial(pictures.decode, **options), self._predictor.scores)
 
 
 def shares(batch):

@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import paddle_resnet  # noqa: F401, I001  (prepares the process before paddle is imported)
 import numpy as np
 
-from paddle_resnet.benchmark.serve_load import Load, Target, load_service
-from paddle_resnet.benchmark.serve_requests import Judge, drawn_pictures, read_pictures, whole_requests
+from paddle_resnet.benchmark.serve.load import Load, Target, load_service
+from paddle_resnet.benchmark.serve.requests import Judge, drawn_pictures, read_pictures, whole_requests
 from service_fuzz import resident_megabytes
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -164,7 +164,7 @@ def end_in_mid_load(service: ServiceProcess, request: bytes, clients: int, secon
 
 def own_throughput(model: Path, threads: int, batch: int, **choice: str) -> float:
     """Images/s of the predictor alone, one caller with whole batches."""
-    from paddle_resnet.deploy import Predictor
+    from paddle_resnet.inference import Predictor
 
     with Predictor(model, device="cpu", threads=threads, batch_size=batch, **choice) as predictor:
         size = predictor.config.input.image_size

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from paddle_resnet.service.network import ANSWER_HEAD, pack_results, read_pictures
+from paddle_resnet.service.inference_workers import ANSWER_HEAD, pack_results, read_pictures
 from paddle_resnet.service.pictures import Result, Verdict
 
 

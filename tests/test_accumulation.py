@@ -7,9 +7,9 @@ import paddle
 import pytest
 from paddle import nn
 
-from paddle_resnet.training.accumulation import AccumulatingModel
-from paddle_resnet.training.loss import SmoothedCrossEntropy
-from paddle_resnet.training.measures import SampleMeans
+from paddle_resnet.training.metrics import SampleMeans
+from paddle_resnet.training.optim.loss import SmoothedCrossEntropy
+from paddle_resnet.training.step_models import AccumulatingModel
 
 CLASSES, INPUTS = 4, 6
 

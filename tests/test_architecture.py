@@ -12,36 +12,41 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = "paddle_resnet"
 
-# Each room, from the ground up, and the rooms it may import. A room is a file or a folder of the package.
-GROUND = {"errors", "console", "files", "safe_pickle", "download", "machine", "runtime", "config", "worker_pool"}
-GROUND |= {"processes", "plain_yaml", "signals", "streams"}
-MAY_IMPORT = {
+# Each layer, from the bottom up. A layer is a file or a folder of the package. It may import those below it, of which
+# the ones without layers of their own are listed.
+ROOT = {
     "errors": set(),
     "console": {"errors"},
     "files": {"errors"},
-    "plain_yaml": {"errors"},
     "safe_pickle": {"errors", "files"},
     "download": {"errors", "files", "console"},
     "machine": set(),
-    "processes": {"errors"},
-    "signals": {"errors", "processes"},
+    "distributed": {"errors"},
+    "signals": {"errors", "distributed"},
     "streams": set(),
     "worker_pool": {"errors", "signals"},
-    "runtime": {"errors", "files", "console", "machine", "processes", "signals"},
-    "config": {"errors", "console", "files", "plain_yaml", "runtime"},
-    "models": GROUND,
-    "data": GROUND,
-    "onednn": GROUND | {"models"},
-    "doctor": GROUND | {"models", "onednn"},
-    "training": GROUND | {"models", "data", "onednn"},
-    "evaluation": GROUND | {"models", "data", "onednn", "training"},
-    "deploy": GROUND | {"models", "data", "onednn", "training", "evaluation"},
-    "benchmark": GROUND | {"models", "data", "onednn", "training", "evaluation", "deploy"},
-    "service": GROUND | {"models", "data", "onednn", "training", "evaluation", "deploy"},
-    "lessons": GROUND | {"models", "data", "onednn", "training", "evaluation", "deploy"},
-    # The package itself: it prepares the process, and hands out the networks when they are asked for.
-    "__init__": {"runtime", "models"},
+    "results": set(),
+    "runtime": {"errors", "files", "console", "machine", "distributed", "signals"},
 }
+LAYERS = {
+    "config": set(),
+    "images": set(),
+    "data": {"config", "images"},
+    "models": {"config"},
+    "onednn": {"models"},
+    "doctor": {"models", "onednn"},
+    "plots": set(),
+    "tracking": {"config"},
+    "training": {"config", "data", "images", "models", "onednn", "plots", "tracking"},
+    "evaluation": {"config", "data", "images", "models", "onednn", "plots", "tracking", "training"},
+    "inference": {"config", "images", "data"},
+    "export": {"config", "data", "images", "models", "onednn", "tracking", "training", "evaluation", "inference"},
+}
+ALL = {*LAYERS}
+LAYERS |= {"service": ALL, "benchmark": ALL, "lessons": ALL}
+MAY_IMPORT = {**ROOT, **{name: {*ROOT} | allowed for name, allowed in LAYERS.items()}}
+# The package itself: it prepares the process, and hands out the networks when they are asked for.
+MAY_IMPORT["__init__"] = {"runtime", "models"}
 
 # What only tools may do: parse arguments, print, exit.
 FORBIDDEN_MODULES = {"argparse", "optparse", "getopt", "click", "fire", "tools", "cli"}

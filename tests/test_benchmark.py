@@ -8,23 +8,19 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from paddle_resnet.benchmark import (
-    alternation,
-    backends,
-    cases,
-    infer_report,
-    kernel_cases,
-    rates,
-    steps,
-    train_report,
-    twins,
-)
-from paddle_resnet.benchmark.arithmetic import multiply_accumulates
-from paddle_resnet.benchmark.data_report import Source, benchmark_loading
-from paddle_resnet.benchmark.infer_report import benchmark_inference
-from paddle_resnet.benchmark.kernel_report import benchmark_kernels
-from paddle_resnet.benchmark.predict_report import benchmark_prediction
-from paddle_resnet.benchmark.statistics import paired_ratios, percentile, summarise
+from paddle_resnet.benchmark import networks, runner
+from paddle_resnet.benchmark import timing as rates
+from paddle_resnet.benchmark import timing as steps
+from paddle_resnet.benchmark.data.report import Source, benchmark_loading
+from paddle_resnet.benchmark.infer import report as infer_report
+from paddle_resnet.benchmark.infer.report import benchmark_inference
+from paddle_resnet.benchmark.kernels import cases as kernel_cases
+from paddle_resnet.benchmark.kernels.report import benchmark_kernels
+from paddle_resnet.benchmark.predict.report import benchmark_prediction
+from paddle_resnet.benchmark.timing import paired_ratios, percentile, summarise
+from paddle_resnet.benchmark.train import backends, cases
+from paddle_resnet.benchmark.train import report as train_report
+from paddle_resnet.benchmark.train.cases import multiply_accumulates
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.models import count_parameters, create_model
 
@@ -144,10 +140,10 @@ def test_calls_are_timed_until_there_are_enough(monkeypatch):
 
 @needs_torch
 def test_pytorch_answers_batches_of_pixels(monkeypatch):
-    from paddle_resnet.benchmark import infer_torch
+    from paddle_resnet.benchmark.infer import torch as infer_torch
 
     monkeypatch.setattr(rates, "LEAST_SECONDS", 0.0)
-    job = {"network": twins.describe("resnet8"), "size": 16, "batch": 2, "threads": 1, "calls": 2, "warm_up": 1}
+    job = {"network": networks.describe("resnet8"), "size": 16, "batch": 2, "threads": 1, "calls": 2, "warm_up": 1}
     for precision in ("float32", "bfloat16"):
         assert infer_torch.measure({**job, "precision": precision})["images_per_second"] > 0
 
@@ -157,9 +153,9 @@ def test_pytorch_answers_batches_of_pixels(monkeypatch):
 def test_the_twin_is_the_same_network(name):
     import torch
 
-    from paddle_resnet.benchmark.torch_networks import make_twin
+    from paddle_resnet.benchmark.torch_models import make_twin
 
-    ours, twin = create_model(name), make_twin(twins.describe(name))
+    ours, twin = create_model(name), make_twin(networks.describe(name))
     assert sum(parameter.numel() for parameter in twin.parameters()) == count_parameters(ours)
     shapes = sorted(tuple(p.shape) for p in twin.parameters() if p.ndim == 4)
     assert shapes == sorted(tuple(p.shape) for p in ours.parameters() if p.ndim == 4)
@@ -177,21 +173,21 @@ def test_the_twin_is_the_same_network(name):
 
 def test_a_network_without_a_twin_is_refused():
     with pytest.raises(UsageError, match="no twin in PyTorch"):
-        twins.describe("lenet")
+        networks.describe("lenet")
 
 
 def test_jobs_take_turns(monkeypatch):
     done = []
-    monkeypatch.setattr(alternation, "run_apart", lambda job, name: done.append(job["key"]) or {"n": len(done)})
-    measured = alternation.alternate({"a": {"key": "A"}, "b": {"key": "B"}}, rounds=2)
+    monkeypatch.setattr(runner, "run_apart", lambda job, name: done.append(job["key"]) or {"n": len(done)})
+    measured = runner.alternate({"a": {"key": "A"}, "b": {"key": "B"}}, rounds=2)
     assert done == ["A", "B", "A", "B"]
-    assert alternation.values_of(measured["b"], "n") == [2, 4]
+    assert runner.values_of(measured["b"], "n") == [2, 4]
 
 
 def test_a_process_that_dies_is_a_failure_of_one_line(monkeypatch):
-    monkeypatch.setattr(alternation, "ENTRY", "import sys; sys.exit('out of memory')")
+    monkeypatch.setattr(runner, "ENTRY", "import sys; sys.exit('out of memory')")
     with pytest.raises(RunFailure, match="b: the process ended with code 1: out of memory"):
-        alternation.run_apart({}, "b")
+        runner.run_apart({}, "b")
 
 
 def train_once(names, folder):
@@ -218,7 +214,7 @@ def test_wrong_use_found_in_a_job_is_wrong_use_here():
     job = {"kind": "infer", "model": "nowhere", "batch": 1, "threads": 1, "calls": 1, "warm_up": 1}
     job |= {"precision": "fp32", "backend": "paddle"}
     with pytest.raises(UsageError, match="infer: nowhere"):
-        alternation.run_apart(job, "infer")
+        runner.run_apart(job, "infer")
 
 
 @pytest.mark.parametrize("command", ["data", "kernels", "infer", "predict"])
@@ -226,13 +222,17 @@ def test_other_reports_are_whole(tmp_path, command, monkeypatch):
     """In this process: a job's own process is proven above."""
     from tiny_run import make_run
 
-    from paddle_resnet.benchmark import infer_exported, kernels_paddle, load_images, predict_files, train_paddle
-    from paddle_resnet.deploy import export_run
+    from paddle_resnet.benchmark.data import loader as load_images
+    from paddle_resnet.benchmark.infer import exported as infer_exported
+    from paddle_resnet.benchmark.kernels import paddle as kernels_paddle
+    from paddle_resnet.benchmark.predict import files as predict_files
+    from paddle_resnet.benchmark.train import paddle as train_paddle
+    from paddle_resnet.export import export_run
 
     monkeypatch.setattr(rates, "LEAST_SECONDS", 0.0)
     modules = {"load": load_images, "train": train_paddle, "kernels": kernels_paddle, "infer": infer_exported}
     modules["predict"] = predict_files
-    monkeypatch.setattr(alternation, "run_apart", lambda job, name: modules[job["kind"]].measure(job))
+    monkeypatch.setattr(runner, "run_apart", lambda job, name: modules[job["kind"]].measure(job))
     if command == "data":
         sources = [Source(kind, kind, 12, {"flip": True}, TINY) for kind in ("memory", "files")]
         report = benchmark_loading(1, 2, 1, "", sources, backend="native")

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 from paddle_resnet.config import AugmentConfig
-from paddle_resnet.data.augment import Augment, crop, random_boxes, resized_crop
-from paddle_resnet.data.decode import decode_image
-from paddle_resnet.data.host_pixels import centre_view
-from paddle_resnet.data.resample import resize_batch
+from paddle_resnet.data.augment.batch import Augment, crop, random_boxes, resized_crop
+from paddle_resnet.data.augment.resample import resize_batch
+from paddle_resnet.images.decode import decode_image
+from paddle_resnet.images.resize import centre_view
 
 
 def noise(count, side, seed=0):

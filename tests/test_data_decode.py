@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_resnet.data import decode, decode_image, picture_file
-from paddle_resnet.data.picture_file import scan_count, without_metadata
 from paddle_resnet.errors import UsageError
+from paddle_resnet.images import decode, picture_file
+from paddle_resnet.images.decode import decode_image
+from paddle_resnet.images.picture_file import scan_count, without_metadata
 
 
 def smooth(height, width, seed=0):
@@ -432,7 +433,7 @@ def test_pillows_warnings_are_not_shown():
     tiff = tiff.replace(struct.pack("<HHI", 277, 3, 1), struct.pack("<HHI", 277, 4, 1))  # samples a pixel, as a long
     place = tiff.index(struct.pack("<HHI", 277, 4, 1)) + 8
     damaged = tiff[:place] + struct.pack("<I", 70_000) + tiff[place + 4 :]
-    program = f"""from paddle_resnet.data.decode import decode_image
+    program = f"""from paddle_resnet.images.decode import decode_image
 decode_image({content!r}, 8, 8)
 try:
     decode_image({damaged!r}, 8, 8)

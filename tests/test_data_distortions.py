@@ -9,9 +9,9 @@ from PIL import Image, ImageEnhance, ImageOps
 from scipy.stats import chisquare, kstest, uniform
 
 from paddle_resnet.config import AugmentConfig
-from paddle_resnet.data.augment import Augment
-from paddle_resnet.data.erasing import draw_erasure
-from paddle_resnet.data.trivial_augment import OPERATIONS, Distortions, distort, draw_distortions
+from paddle_resnet.data.augment.batch import Augment
+from paddle_resnet.data.augment.erasing import draw_erasure
+from paddle_resnet.data.augment.trivial_augment import OPERATIONS, Distortions, distort, draw_distortions
 
 NAMES = [operation.__name__.strip("_") for operation in OPERATIONS]
 

@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from paddle_resnet.config import AugmentConfig
-from paddle_resnet.data import MemorySplit, Normalize, TrainLoader, host_pixels
-from paddle_resnet.data.augment import Augment, random_boxes
+from paddle_resnet.data import MemorySplit, Normalize, TrainLoader
+from paddle_resnet.data.augment.batch import Augment, random_boxes
+from paddle_resnet.images import resize
 
 SIDE = 20
 
@@ -24,7 +25,7 @@ def test_crop_is_pillows_crop_also_where_nothing_of_the_image_is_left():
     pixels = noise(6)
     top, left = np.array([-4, 0, 9, -30, 3, 25]), np.array([-4, 0, 9, 2, 30, -3])
     mirrored = np.array([False, True, False, True, False, True])
-    found = host_pixels.crop(pixels, top, left, 15, mirrored)
+    found = resize.crop(pixels, top, left, 15, mirrored)
     for image, row, column, flip, square in zip(pixels, top, left, mirrored, found, strict=True):
         window = np.asarray(Image.fromarray(image).crop((column, row, column + 15, row + 15)))
         np.testing.assert_array_equal(square, window[:, ::-1] if flip else window)
@@ -35,11 +36,11 @@ def test_resizing_sees_the_box_alone(size):
     pixels = noise(8)
     boxes = random_boxes(pixels.shape, (0.2, 0.6), np.random.default_rng(1))
     mirrored = np.arange(8) % 2 == 1
-    found = host_pixels.resized_crop(pixels, boxes, size, mirrored)
+    found = resize.resized_crop(pixels, boxes, size, mirrored)
     for image, (top, left, height, width), flip, result in zip(pixels, boxes.T, mirrored, found, strict=True):
         alone = pillow(np.ascontiguousarray(image[top : top + height, left : left + width]), size)
         np.testing.assert_array_equal(result, alone[:, ::-1] if flip else alone)
-    np.testing.assert_array_equal(host_pixels.resize(pixels, size)[3], pillow(pixels[3], size))
+    np.testing.assert_array_equal(resize.resize(pixels, size)[3], pillow(pixels[3], size))
 
 
 @pytest.mark.parametrize(

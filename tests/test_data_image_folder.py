@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from paddle_resnet.config import DataConfig
-from paddle_resnet.data import decode_image, open_splits
-from paddle_resnet.data.folder_report import report_pictures
+from paddle_resnet.data import open_splits
+from paddle_resnet.data.datasets.folder_report import report_pictures
 from paddle_resnet.errors import UsageError
+from paddle_resnet.images.decode import decode_image
 
 
 def fill(folder, counts, size=(20, 30)):

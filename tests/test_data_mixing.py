@@ -9,9 +9,9 @@ from scipy.stats import beta, kstest
 
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data import MemorySplit, Normalize, TrainLoader
-from paddle_resnet.data.mixing import draw_mixture
-from paddle_resnet.training.loss import SmoothedCrossEntropy
-from paddle_resnet.training.measures import SampleMeans
+from paddle_resnet.data.augment.mixing import draw_mixture
+from paddle_resnet.training.metrics import SampleMeans
+from paddle_resnet.training.optim.loss import SmoothedCrossEntropy
 
 NORMALIZE = Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 SIZE = 12

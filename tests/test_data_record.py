@@ -12,9 +12,10 @@ from tiny_run import COLOURS, make_run
 
 from paddle_resnet.config import Config
 from paddle_resnet.data import open_splits
-from paddle_resnet.deploy import InferenceConfig, export_run
 from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import evaluate_run
+from paddle_resnet.export import export_run
+from paddle_resnet.inference import InferenceConfig
 from paddle_resnet.training.run_folder import RunFolder
 
 PARTS = ("train", "validation", "test")

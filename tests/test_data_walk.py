@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from paddle_resnet.data.decode import FORMATS
-from paddle_resnet.data.walk import EXTENSIONS, PassedOver, passed_over_by_suffix, pictures_below
-from paddle_resnet.deploy.find_pictures import Unreadable, find_pictures
+from paddle_resnet.images.decode import FORMATS
+from paddle_resnet.images.find import EXTENSIONS, PassedOver, passed_over_by_suffix, pictures_below
+from paddle_resnet.inference.find_pictures import Unreadable, find_pictures
 
 
 @pytest.fixture

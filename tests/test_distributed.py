@@ -19,14 +19,14 @@ from distributed_checks import EPSILON, SHARES, normalised
 from onednn_reference import batch_norm
 from resumed_runs import differences, read_curves, steps_of_history
 
-from paddle_resnet import onednn, processes
+from paddle_resnet import distributed, onednn
 from paddle_resnet.config import Config
 from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import Evaluation, NetworkScorer, measure_split
 from paddle_resnet.training import RunFolder, resume, train, train_seeds
-from paddle_resnet.training.preparation import open_training
-from paddle_resnet.training.step_seeds import StepSeeds
-from paddle_resnet.training.synchronous import scaled_learning_rate
+from paddle_resnet.training.callbacks.step_seeds import StepSeeds
+from paddle_resnet.training.setup import open_training
+from paddle_resnet.training.step_models import scaled_learning_rate
 
 PROJECT = Path(__file__).resolve().parents[1]
 TEST_IMAGES, VALIDATION_IMAGES = 899, 449
@@ -249,7 +249,7 @@ def test_the_tool_goes_on_and_measures_each_test_image_once(folder, resumed):
     ],
 )
 def test_too_few_images_for_all(tmp_path, monkeypatch, overrides, words):
-    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(distributed, "count", lambda: 2)
     with pytest.raises(UsageError, match=words):
         open_training(config_for("early", tmp_path, *overrides))
 
@@ -265,7 +265,7 @@ def test_each_process_drops_other_features(monkeypatch):
     alone = drawn()
     of_each = []
     for number in range(3):
-        monkeypatch.setattr(processes, "here", lambda number=number: processes.Place(number, 3))
+        monkeypatch.setattr(distributed, "here", lambda number=number: distributed.Place(number, 3))
         of_each.append(drawn())
     assert of_each[0] == alone
     assert of_each[0] != of_each[1] != of_each[2] != of_each[0]

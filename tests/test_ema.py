@@ -13,7 +13,7 @@ from paddle import nn
 from paddle_resnet.config import Config
 from paddle_resnet.models import read_state_dict
 from paddle_resnet.training import train
-from paddle_resnet.training.ema import MovingAverage
+from paddle_resnet.training.optim.ema import MovingAverage
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -90,8 +90,9 @@ def test_what_was_validated_is_what_is_loaded(runs, which):
 def test_the_average_is_evaluated_and_exported(runs):
     """The probabilities of the kept weights, computed here, against the report and the exported model."""
     from paddle_resnet.data import uint8_batches
-    from paddle_resnet.deploy import Predictor, export_run
     from paddle_resnet.evaluation import evaluate_run
+    from paddle_resnet.export import export_run
+    from paddle_resnet.inference import Predictor
     from paddle_resnet.models import create_model
 
     run = runs[0]

@@ -13,7 +13,7 @@ from paddle.vision import models as vision
 from paddle_resnet.config import TrainConfig
 from paddle_resnet.models import count_parameters, create_model
 from paddle_resnet.models.blocks import BasicBlock, Bottleneck, projection_shortcut
-from paddle_resnet.training.optimizer import make_optimizer
+from paddle_resnet.training.optim.optimizer import make_optimizer
 
 
 def numbers(*shape, seed=0):

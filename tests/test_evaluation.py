@@ -11,8 +11,9 @@ from sklearn import metrics
 from tiny_run import COLOURS, SIZE, make_run
 
 from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.evaluation import NetworkScorer, evaluate_run, measure, measure_split, warn_of_few_images
-from paddle_resnet.evaluation.measure import evaluation_of
+from paddle_resnet.evaluation import NetworkScorer, evaluate_run, measure_split, warn_of_few_images
+from paddle_resnet.evaluation import metrics as measure
+from paddle_resnet.evaluation.metrics import evaluation_of
 
 
 class TableScorer:
@@ -123,7 +124,7 @@ def by_hand(run, split):
     """Probabilities of the run's network from the pictures, normalised and softmaxed in numpy."""
     import paddle
 
-    from paddle_resnet.data import decode_image
+    from paddle_resnet.images.decode import decode_image
 
     paths = sorted((run.config.data.root / split).glob("*/*.png"))
     pixels = np.stack([decode_image(path, run.splits().resize, SIZE) for path in paths])

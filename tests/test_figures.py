@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_resnet.evaluation.confusion_matrix import draw_confusion_matrix
-from paddle_resnet.evaluation.drawing import percent, save_figure, shortened
-from paddle_resnet.evaluation.learning_curves import draw_learning_curves
-from paddle_resnet.evaluation.measure import evaluation_of
-from paddle_resnet.evaluation.pictures import choose_mistakes, choose_samples, draw_mistakes, draw_samples
-from paddle_resnet.training.run_folder import EpochRecord
+from paddle_resnet.evaluation.metrics import evaluation_of
+from paddle_resnet.plots.confusion_matrix import draw_confusion_matrix
+from paddle_resnet.plots.image_grids import choose_mistakes, choose_samples, draw_mistakes, draw_samples
+from paddle_resnet.plots.learning_curves import draw_learning_curves
+from paddle_resnet.plots.style import percent, save_figure, shortened
+from paddle_resnet.results import EpochRecord
 
 
 def texts(figure):

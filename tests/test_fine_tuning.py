@@ -13,8 +13,8 @@ from paddle_resnet.config import Config, TrainConfig
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model, read_state_dict
 from paddle_resnet.training import resume, train
-from paddle_resnet.training.fine_tuning import FrozenBody, decay_layer_rates
-from paddle_resnet.training.optimizer import make_optimizer
+from paddle_resnet.training.callbacks.fine_tuning import FrozenBody, decay_layer_rates
+from paddle_resnet.training.optim.optimizer import make_optimizer
 
 PROJECT = Path(__file__).resolve().parents[1]
 RECIPE = ["train.momentum=0.9", "train.weight_decay=0.1", "train.warmup=0", "train.clip_norm=1", "train.accumulate=2"]

@@ -10,11 +10,12 @@ import pytest
 from tiny_run import SIZE, make_run
 
 from paddle_resnet.config import Config
-from paddle_resnet.deploy import Predictor, export_run
+from paddle_resnet.export import export_run
+from paddle_resnet.inference import Predictor
 from paddle_resnet.models import create_model
 from paddle_resnet.training import train
-from paddle_resnet.training.measures import SampleMeans
-from paddle_resnet.training.preparation import make_model
+from paddle_resnet.training.metrics import SampleMeans
+from paddle_resnet.training.setup import make_model
 
 QUICKSTART = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"
 QUICK = ["model.name=resnet8", "train.epochs=3", "train.batch_size=64"]

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons import batch_norm_training as training
-from paddle_resnet.lessons.batch_norm_samples import FEATURES, IMAGES
-from paddle_resnet.lessons.page import Picture, Prose
+from paddle_resnet.lessons.batch_norm import training as training
+from paddle_resnet.lessons.batch_norm.running import FEATURES, IMAGES
+from paddle_resnet.lessons.framework.page import Picture, Prose
 
 RATES = (0.01, 0.1, 1.0)
 

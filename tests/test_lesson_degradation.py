@@ -9,9 +9,9 @@ import paddle
 import pytest
 
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons.commands import lesson_command
-from paddle_resnet.lessons.identity_layers import deepened, identity_kernel
-from paddle_resnet.lessons.measured_training import percent_over_seeds, seeds_of
+from paddle_resnet.lessons.common.runs import percent_over_seeds, seeds_of
+from paddle_resnet.lessons.degradation.identity_layers import deepened, identity_kernel
+from paddle_resnet.lessons.framework.commands import lesson_command
 from paddle_resnet.models import create_model
 from paddle_resnet.training.run_folder import RunFolder
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons.depth import PAPER, _significance, closed_form_parameters
+from paddle_resnet.lessons.depth.lesson import PAPER, _significance, closed_form_parameters
 from paddle_resnet.models import count_parameters, create_model
 from paddle_resnet.training.run_folder import RunFolder
 

@@ -12,14 +12,14 @@ import paddle
 import pytest
 
 from paddle_resnet.config import TrainConfig
-from paddle_resnet.data.archives import OfficialFile
+from paddle_resnet.data.datasets.archives import OfficialFile
 from paddle_resnet.errors import UsageError
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons.fashion_mnist import RECIPE
-from paddle_resnet.lessons.page import Picture, Prose
-from paddle_resnet.lessons.training_loop import measure_on, train_on
+from paddle_resnet.lessons.common.training_loop import measure_on, train_on
+from paddle_resnet.lessons.fashion_mnist.lesson import RECIPE
+from paddle_resnet.lessons.framework.page import Picture, Prose
 from paddle_resnet.models import create_model
-from paddle_resnet.training.optimizer import make_optimizer
+from paddle_resnet.training.optim.optimizer import make_optimizer
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_without_a_network_the_full_form_says_in_one_line_what_it_needs(tmp_path
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # connections are refused
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/train-images-idx3-ubyte.gz"
-        monkeypatch.setattr("paddle_resnet.data.fashion_mnist.TRAIN_IMAGES", OfficialFile(url, "0" * 32))
+        monkeypatch.setattr("paddle_resnet.data.datasets.fashion_mnist.TRAIN_IMAGES", OfficialFile(url, "0" * 32))
         with pytest.raises(UsageError) as failure:
             run_lesson("fashion-mnist", tmp_path / "lesson", Effort(full=True, overrides=[f"data.root={tmp_path}"]))
     (line,) = str(failure.value).splitlines()

@@ -8,9 +8,10 @@ import pytest
 from paddle import nn
 from paddle.nn import functional
 
-from paddle_resnet.lessons import Effort, gradient_training, run_lesson
-from paddle_resnet.lessons.gradient_norms import LayerGradients, measure_gradients
-from paddle_resnet.lessons.gradient_subjects import image_batches, make_network, recordable
+from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons.gradients import training as gradient_training
+from paddle_resnet.lessons.gradients.norms import LayerGradients, measure_gradients
+from paddle_resnet.lessons.gradients.subjects import image_batches, make_network, recordable
 from paddle_resnet.models import create_model
 
 

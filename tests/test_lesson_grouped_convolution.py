@@ -6,8 +6,8 @@ import pytest
 from paddle import nn
 
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons.grouped_convolution import _outcome_en, _outcome_zh
-from paddle_resnet.lessons.grouped_costs import as_dense, block_cost, by_slices, dependencies, resnext50
+from paddle_resnet.lessons.grouped_convolution.costs import as_dense, block_cost, by_slices, dependencies, resnext50
+from paddle_resnet.lessons.grouped_convolution.lesson import _outcome_en, _outcome_zh
 from paddle_resnet.models import count_parameters, create_model
 
 

@@ -12,10 +12,10 @@ from paddle import nn
 from paddle_resnet import runtime
 from paddle_resnet.data import uint8_batches
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons.call_times import in_turns, seconds_of
-from paddle_resnet.lessons.inference import folded
-from paddle_resnet.lessons.inference_times import BATCHES, DYNAMIC, EXPORTED, ONE_THREAD, _verdict
-from paddle_resnet.lessons.page import Picture
+from paddle_resnet.lessons.common.timing import in_turns, seconds_of
+from paddle_resnet.lessons.framework.page import Picture
+from paddle_resnet.lessons.inference.lesson import folded
+from paddle_resnet.lessons.inference.times import BATCHES, DYNAMIC, EXPORTED, ONE_THREAD, _verdict
 from paddle_resnet.models.blocks import convolution
 from paddle_resnet.training import RunFolder
 

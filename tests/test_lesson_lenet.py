@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from paddle_resnet.errors import UsageError
-from paddle_resnet.evaluation.measure import evaluation_of
+from paddle_resnet.evaluation.metrics import evaluation_of
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons.contenders import Contender
-from paddle_resnet.lessons.lenet import RATES, SEEDS, _verdict
-from paddle_resnet.lessons.page import Picture
-from paddle_resnet.lessons.spread import Spread
+from paddle_resnet.lessons.common.statistics import Spread
+from paddle_resnet.lessons.framework.page import Picture
+from paddle_resnet.lessons.lenet.lesson import RATES, SEEDS, _verdict
+from paddle_resnet.lessons.lenet.seed_comparison import Contender
 
 
 @pytest.fixture(scope="module")

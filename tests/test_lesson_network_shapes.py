@@ -5,8 +5,8 @@ import paddle
 import pytest
 
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons.network_costs import costs_by_part, follow
-from paddle_resnet.lessons.network_drawings import short_count
+from paddle_resnet.lessons.common.network_costs import costs_by_part, follow
+from paddle_resnet.lessons.network_shapes.plots import short_count
 from paddle_resnet.models import create_model
 
 

@@ -5,9 +5,9 @@ import paddle
 import pytest
 
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons import normalization_training as training
-from paddle_resnet.lessons.normalization import GROUPS, KINDS, SHAPE, shared_with_one
-from paddle_resnet.lessons.page import Picture
+from paddle_resnet.lessons.framework.page import Picture
+from paddle_resnet.lessons.normalization import training as training
+from paddle_resnet.lessons.normalization.lesson import GROUPS, KINDS, SHAPE, shared_with_one
 
 NAMES = ["batch", "layer", "instance", "group"]
 

@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from paddle_resnet import machine
-from paddle_resnet.data import sources
-from paddle_resnet.data.archives import OfficialFile
+from paddle_resnet.data.datasets import factory
+from paddle_resnet.data.datasets.archives import OfficialFile
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.lessons import LESSONS, Effort, run_lesson
-from paddle_resnet.lessons.markdown import to_markdown
-from paddle_resnet.lessons.measured_where import measured_where
-from paddle_resnet.lessons.page import Page, Text
-from paddle_resnet.lessons.pages import write_pages
+from paddle_resnet.lessons.common.timing import measured_where
+from paddle_resnet.lessons.framework.markdown import to_markdown
+from paddle_resnet.lessons.framework.page import Page, Text
+from paddle_resnet.lessons.framework.pages import write_pages
 
 PROJECT = Path(__file__).resolve().parents[1]
 DOCS = PROJECT / "docs"
@@ -100,7 +100,7 @@ def test_cifar_10_where_it_is_missing_is_named_with_its_place(tmp_path, monkeypa
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # connections are refused
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/cifar-10-python.tar.gz"
-        monkeypatch.setattr(sources, "CIFAR10", replace(sources.CIFAR10, archive=OfficialFile(url, "0" * 32)))
+        monkeypatch.setattr(factory, "CIFAR10", replace(factory.CIFAR10, archive=OfficialFile(url, "0" * 32)))
         with pytest.raises(UsageError) as failure:
             run_lesson("gradients", tmp_path / "lesson", Effort(full=True, overrides=[f"data.root={tmp_path}"]))
     (line,) = str(failure.value).splitlines()

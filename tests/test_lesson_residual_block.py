@@ -3,7 +3,7 @@
 import pytest
 
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons.page import Picture
+from paddle_resnet.lessons.framework.page import Picture
 
 
 @pytest.fixture(scope="module")

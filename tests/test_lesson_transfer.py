@@ -13,13 +13,13 @@ from PIL import Image
 from paddle_resnet.config import Config, TrainConfig
 from paddle_resnet.data import open_splits
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons import few_images as few_images_module
-from paddle_resnet.lessons.few_images import Learner, few_of_each, images_of, linear_top1, pixels_of, task_of
-from paddle_resnet.lessons.page import Picture
-from paddle_resnet.lessons.spread import STUDENT_95, Spread
-from paddle_resnet.lessons.training_loop import use_fast_layers
-from paddle_resnet.lessons.transfer import QUICK, Plan, _verdict
-from paddle_resnet.lessons.transfer_results import TUNED
+from paddle_resnet.lessons.common.statistics import STUDENT_95, Spread
+from paddle_resnet.lessons.common.training_loop import use_fast_layers
+from paddle_resnet.lessons.framework.page import Picture
+from paddle_resnet.lessons.transfer import few_images as few_images_module
+from paddle_resnet.lessons.transfer.few_images import Learner, few_of_each, images_of, linear_top1, pixels_of, task_of
+from paddle_resnet.lessons.transfer.lesson import QUICK, Plan, _verdict
+from paddle_resnet.lessons.transfer.results import TUNED
 from paddle_resnet.models import create_model
 
 NUMBERS = [1, 2, 5, 10, 20]

@@ -7,8 +7,15 @@ import pytest
 from paddle_resnet.data import uint8_batches
 from paddle_resnet.evaluation.grad_cam import grad_cam
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons.page import Picture
-from paddle_resnet.lessons.seen_measures import Pictures, as_points, flatten, hide, mean_correlation, nearest_neighbours
+from paddle_resnet.lessons.framework.page import Picture
+from paddle_resnet.lessons.what_it_sees.measures import (
+    Pictures,
+    as_points,
+    flatten,
+    hide,
+    mean_correlation,
+    nearest_neighbours,
+)
 from paddle_resnet.training.run_folder import RunFolder
 
 

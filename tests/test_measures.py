@@ -6,8 +6,8 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_resnet.training.loss import SmoothedCrossEntropy
-from paddle_resnet.training.measures import SampleMeans
+from paddle_resnet.training.metrics import SampleMeans
+from paddle_resnet.training.optim.loss import SmoothedCrossEntropy
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -10,7 +10,8 @@ from tiny_run import COLOURS, SIZE, make_pictures
 
 from paddle_resnet.config import Config
 from paddle_resnet.data import open_splits
-from paddle_resnet.deploy import Predictor, export_run
+from paddle_resnet.export import export_run
+from paddle_resnet.inference import Predictor
 from paddle_resnet.models import create_configured_model, registry
 from paddle_resnet.training.run_folder import RunFolder
 

@@ -14,8 +14,7 @@ from paddle.vision.models.resnet import model_urls
 from tiny_family import FAMILY, images, tiny_network
 
 from paddle_resnet.models import ImageClassifier, count_parameters, create_model, list_models, model_entry
-from paddle_resnet.models.blocks import pointwise_shortcut, projection_shortcut
-from paddle_resnet.models.plain import PlainBlock
+from paddle_resnet.models.blocks import PlainBlock, pointwise_shortcut, projection_shortcut
 from paddle_resnet.models.preact import PreActBasicBlock, PreActBottleneck
 
 # torchvision's documentation of each model's weights ("num_params").

@@ -9,8 +9,8 @@ from paddle import nn
 
 from paddle_resnet.config import TrainConfig
 from paddle_resnet.models import create_model
-from paddle_resnet.training.muon import Muon, orthogonalise
-from paddle_resnet.training.optimizer import make_optimizer
+from paddle_resnet.training.optim.muon import Muon, orthogonalise
+from paddle_resnet.training.optim.optimizer import make_optimizer
 
 
 def iterated(matrix: np.ndarray, iterations: int) -> np.ndarray:

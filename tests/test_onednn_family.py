@@ -13,7 +13,7 @@ from tiny_family import FAMILY, images, tiny_network
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model, list_models
 from paddle_resnet.models.stochastic_depth import StochasticDepth
-from paddle_resnet.onednn import accelerate, branch_layers, is_accelerated, layers, restore, unavailable_reason
+from paddle_resnet.onednn import accelerate, is_accelerated, layers, restore, unavailable_reason
 from paddle_resnet.training.cpu_backend import use_cpu_backend
 
 pytestmark = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
@@ -79,7 +79,7 @@ def test_no_native_layer_is_left_between_images_and_head(kind):
     assert relus
     restore(accelerated)
     assert not is_accelerated(accelerated)
-    assert not [layer for layer in accelerated.sublayers() if type(layer).__module__ == branch_layers.__name__]
+    assert not [layer for layer in accelerated.sublayers() if type(layer).__module__ == layers.__name__]
 
 
 def test_dropped_branches_leave_their_shortcuts():

@@ -12,15 +12,8 @@ from paddle.nn import functional
 
 from paddle_resnet.models.blocks import BasicBlock, Bottleneck, ZeroPadShortcut, projection_shortcut
 from paddle_resnet.models.resnet import ResNet
-from paddle_resnet.onednn import (
-    accelerate,
-    functions,
-    is_accelerated,
-    layers,
-    plain_functions,
-    restore,
-    unavailable_reason,
-)
+from paddle_resnet.onednn import accelerate, is_accelerated, layers, restore, unavailable_reason
+from paddle_resnet.onednn.functional import elementwise_pooling, parametric
 
 pytestmark = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
 
@@ -72,8 +65,8 @@ def calls(monkeypatch):
         return call
 
     for module, names in (
-        (functions, ("convolution", "batch_norm")),
-        (plain_functions, ("add_relu", "max_pool", "global_average_pool", "zero_pad_shortcut")),
+        (parametric, ("convolution", "batch_norm")),
+        (elementwise_pooling, ("add_relu", "max_pool", "global_average_pool", "zero_pad_shortcut")),
     ):
         for name in names:
             monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
@@ -301,4 +294,4 @@ def test_parameters_of_another_type_are_refused(dtype):
 
 def test_a_sum_of_different_shapes_is_refused():
     with pytest.raises(ValueError, match="expected them alike"):
-        plain_functions.add_relu(paddle.ones([2, 4, 4, 8]), paddle.ones([2, 1, 1, 8]))
+        elementwise_pooling.add_relu(paddle.ones([2, 4, 4, 8]), paddle.ones([2, 1, 1, 8]))

@@ -17,16 +17,10 @@ import pytest
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model
-from paddle_resnet.onednn import (
-    functions,
-    is_accelerated,
-    library,
-    plain_functions,
-    platform_reason,
-    primitives,
-    unavailable_reason,
-)
-from paddle_resnet.onednn.geometry import Window
+from paddle_resnet.onednn import is_accelerated, library, platform_reason, unavailable_reason
+from paddle_resnet.onednn.functional import elementwise_pooling, parametric
+from paddle_resnet.onednn.ops import primitives
+from paddle_resnet.onednn.ops.geometry import Window
 from paddle_resnet.training.cpu_backend import use_cpu_backend
 
 needs_library = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
@@ -38,7 +32,7 @@ def convolution_is_right(seed, height=6):
     rng = np.random.default_rng(seed)
     x, weight = (rng.normal(size=shape).astype(np.float32) for shape in ((2, height, 5, 4), (16, 4, 3, 3)))
     inputs = [paddle.to_tensor(array, stop_gradient=False) for array in (x, weight)]
-    result = functions.convolution(*inputs, None, WINDOW)
+    result = parametric.convolution(*inputs, None, WINDOW)
     result.sum().backward()  # paddle.grad is not made for threads
     found = [result, *(tensor.grad for tensor in inputs)]
     expected, gradients = reference.convolution(x, weight, None, WINDOW, 1, np.ones)
@@ -115,7 +109,7 @@ def test_many_steps_take_no_more_memory():
         weight = paddle.ones([16, 16, 3, 3])
         x.stop_gradient = weight.stop_gradient = False
         for _ in range(steps):
-            plain_functions.add_relu(functions.convolution(x, weight, None, WINDOW), x).sum().backward()
+            elementwise_pooling.add_relu(parametric.convolution(x, weight, None, WINDOW), x).sum().backward()
             x.clear_gradient(), weight.clear_gradient()
 
     run(50)

@@ -11,8 +11,8 @@ from paddle import nn
 
 from paddle_resnet.config import TrainConfig
 from paddle_resnet.models import create_model
-from paddle_resnet.training.optimizer import make_optimizer
-from paddle_resnet.training.schedule import Milestones, OneCycle, WarmupCosine
+from paddle_resnet.training.optim.optimizer import make_optimizer
+from paddle_resnet.training.optim.schedule import Milestones, OneCycle, WarmupCosine
 
 
 def test_warmup_rises_linearly_then_cosine_falls_to_zero():

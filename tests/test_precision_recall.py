@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paddle_resnet.evaluation.measure import evaluation_of
-from paddle_resnet.evaluation.precision_recall import draw_precision_recall, precision_recall_curves
+from paddle_resnet.evaluation.metrics import evaluation_of
+from paddle_resnet.plots.precision_recall import draw_precision_recall, precision_recall_curves
 
 
 def evaluation(images=60, classes=3, seed=0):

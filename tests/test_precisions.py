@@ -17,9 +17,10 @@ from tiny_run import SIZE, make_run
 
 from paddle_resnet import machine
 from paddle_resnet.data import uint8_batches
-from paddle_resnet.deploy import Predictor, backends, export_run, onnx_backend, onnx_graph, quantization
-from paddle_resnet.deploy.inference_config import InferenceConfig
 from paddle_resnet.errors import UsageError
+from paddle_resnet.export import export_run, onnx, quantization
+from paddle_resnet.inference import Predictor, backends, onnx_backend
+from paddle_resnet.inference.inference_config import InferenceConfig
 
 HAS_ONNX = all(map(find_spec, ("onnxruntime", "paddle2onnx", "onnx", "ml_dtypes")))
 HAS_BFLOAT16 = bool(backends.BFLOAT16_FEATURES & machine.processor().features)
@@ -266,5 +267,5 @@ def test_a_conversion_starts_no_program(run, tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
     files = InferenceConfig.load(run.inference_path).files
     paths = (run.inference_path / file.name for file in (files.program, files.parameters))
-    onnx_graph.write_onnx_program(*paths, tmp_path / "again.onnx", {})
+    onnx.write_onnx_program(*paths, tmp_path / "again.onnx", {})
     assert (tmp_path / "again.onnx").is_file()

@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 from tiny_run import COLOURS, SIZE, make_run
 
-from paddle_resnet.deploy import Prediction, Predictor, export_run
-from paddle_resnet.deploy.classify import Unreadable, classify_files, find_pictures
 from paddle_resnet.errors import UsageError
+from paddle_resnet.export import export_run
+from paddle_resnet.inference import Prediction, Predictor
+from paddle_resnet.inference.classify import Unreadable, classify_files, find_pictures
 
 ON_CPU = ("--device", "cpu")
 

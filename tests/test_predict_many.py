@@ -18,19 +18,20 @@ from tiny_run import COLOURS, make_run
 from worker_tasks import as_long, exit_at, refuse, slow_square
 
 from paddle_resnet import console as console_module
-from paddle_resnet.deploy import Prediction, Predictor, export_run
-from paddle_resnet.deploy.answer_columns import parse_columns, ranked_columns
-from paddle_resnet.deploy.answer_files import csv_answers, json_lines_answers, part_of
-from paddle_resnet.deploy.classify import (
+from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.export import export_run
+from paddle_resnet.inference import Prediction, Predictor
+from paddle_resnet.inference.classify import (
     answering_decoded,
     answering_here,
     answering_processes,
     classify_batches,
     classify_files,
 )
-from paddle_resnet.deploy.find_pictures import Unreadable, find_pictures, listed_pictures
-from paddle_resnet.deploy.predictor import Answer
-from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.inference.find_pictures import Unreadable, find_pictures, listed_pictures
+from paddle_resnet.inference.prediction_columns import parse_columns, ranked_columns
+from paddle_resnet.inference.prediction_files import csv_answers, json_lines_answers, part_of
+from paddle_resnet.inference.predictor import Answer
 from paddle_resnet.worker_pool import WorkerPool
 
 ON_CPU = ("--device", "cpu")

@@ -15,7 +15,7 @@ from paddle_resnet.config import Config
 from paddle_resnet.models import create_model, read_state_dict
 from paddle_resnet.models.weights import official
 from paddle_resnet.training import RunFolder
-from paddle_resnet.training.preparation import open_training
+from paddle_resnet.training.setup import open_training
 
 PROJECT = Path(__file__).resolve().parents[1]
 QUICKSTART = PROJECT / "configs" / "quickstart.yaml"
@@ -44,7 +44,7 @@ def server(tmp_path, monkeypatch):
 @pytest.fixture
 def train(tool, tmp_path, monkeypatch):
     """Train as the quickstart does but on those weights, without figures."""
-    monkeypatch.setattr("paddle_resnet.evaluation.figures.draw_figures", lambda *arguments: [])
+    monkeypatch.setattr("paddle_resnet.evaluation.run_plots.draw_figures", lambda *arguments: [])
     overrides = [part for override in [*OVERRIDES, f"output={tmp_path}"] for part in ("-o", override)]
     return partial(tool, "train", "-c", QUICKSTART, *overrides)
 

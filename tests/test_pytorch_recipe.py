@@ -14,8 +14,8 @@ torch = pytest.importorskip("torch", reason="PyTorch (requirements/bench.txt) is
 from paddle_resnet.config import Config  # noqa: E402
 from paddle_resnet.data import MemorySplit, Normalize, Splits  # noqa: E402
 from paddle_resnet.models import create_model  # noqa: E402
-from paddle_resnet.training.loss import SmoothedCrossEntropy  # noqa: E402
-from paddle_resnet.training.optimizer import make_optimizer  # noqa: E402
+from paddle_resnet.training.optim.loss import SmoothedCrossEntropy  # noqa: E402
+from paddle_resnet.training.optim.optimizer import make_optimizer  # noqa: E402
 
 SCRIPT = Path(__file__).resolve().parents[1] / "docs" / "experiments" / "resnet20_in_pytorch.py"
 

@@ -14,8 +14,8 @@ from visualdl import LogReader
 
 from paddle_resnet.config import Config
 from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.evaluation.rate_report import report_folder, write_report
-from paddle_resnet.training.rate_sweep import Sweep, exponential_rates, find_learning_rate
+from paddle_resnet.evaluation.lr_sweep_report import report_folder, write_report
+from paddle_resnet.training.lr_finder import Sweep, exponential_rates, find_learning_rate
 
 PROJECT = Path(__file__).resolve().parents[1]
 TINY = ["model.name=resnet8", "data.image_size=8", "train.batch_size=100", "device=cpu"]

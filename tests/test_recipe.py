@@ -12,16 +12,17 @@ from tiny_run import SIZE, make_run
 
 from paddle_resnet.config import AugmentConfig, Config
 from paddle_resnet.data import Normalize, ValidationLoader, open_splits
-from paddle_resnet.data.augment import Augment
-from paddle_resnet.data.cutout import random_square
-from paddle_resnet.deploy import Predictor, export_run
+from paddle_resnet.data.augment.batch import Augment
+from paddle_resnet.data.augment.erasing import random_square
 from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import evaluate_run
+from paddle_resnet.export import export_run
+from paddle_resnet.inference import Predictor
 from paddle_resnet.models import count_parameters, create_model
 from paddle_resnet.training import train
-from paddle_resnet.training.progressive import crop_sizes
+from paddle_resnet.training.callbacks.progressive import crop_sizes
 from paddle_resnet.training.run_folder import RunFolder
-from paddle_resnet.training.whitening import whiten_stem
+from paddle_resnet.training.setup import whiten_stem
 
 PROJECT = Path(__file__).resolve().parents[1]
 

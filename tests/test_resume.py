@@ -24,7 +24,7 @@ from paddle_resnet.data import MemorySplit
 from paddle_resnet.errors import RunFailure, Stopped, UsageError
 from paddle_resnet.models import read_state_dict
 from paddle_resnet.training import RunFolder, resume, train, train_or_resume
-from paddle_resnet.training.step_seeds import StepSeeds
+from paddle_resnet.training.callbacks.step_seeds import StepSeeds
 
 PROJECT = Path(__file__).resolve().parents[1]
 QUICK = [
@@ -173,9 +173,9 @@ def test_killed_while_a_checkpoint_is_written(tmp_path, through):
 
 def test_curves_logged_after_the_checkpoint_are_not_doubled(tmp_path, through, monkeypatch):
     """As if killed three steps into the second epoch, with these in the curves' file, and a checkpoint two steps in."""
-    from paddle_resnet.training import callbacks
+    from paddle_resnet.training.callbacks import recording
 
-    original = callbacks.Recorder.on_train_batch_end
+    original = recording.Recorder.on_train_batch_end
 
     def die(recorder, step, logs=None):
         original(recorder, step, logs)
@@ -183,7 +183,7 @@ def test_curves_logged_after_the_checkpoint_are_not_doubled(tmp_path, through, m
             recorder._visual_dl.close()
             raise MemoryError
 
-    monkeypatch.setattr(callbacks.Recorder, "on_train_batch_end", die)
+    monkeypatch.setattr(recording.Recorder, "on_train_batch_end", die)
     with pytest.raises(MemoryError):
         train(config_for(tmp_path, "train.checkpoint_steps=2"))
     monkeypatch.undo()

@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_resnet import machine, processes, runtime
+from paddle_resnet import distributed, machine, runtime
 from paddle_resnet.errors import UsageError
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -85,7 +85,7 @@ def test_processes_that_were_launched_together_share_the_cores(anew, monkeypatch
     monkeypatch.setenv("PADDLE_LOCAL_SIZE", "2")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     (tmp_path / "environ").write_bytes(given)
-    monkeypatch.setattr(processes, "LAUNCHERS_ENVIRONMENT", str(tmp_path / "environ"))
+    monkeypatch.setattr(distributed, "LAUNCHERS_ENVIRONMENT", str(tmp_path / "environ"))
     assert f"OMP_NUM_THREADS={threads} ({origin})" in str(anew())
 
 

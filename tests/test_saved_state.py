@@ -18,10 +18,11 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import evaluate_run
 from paddle_resnet.files import md5_of, read_json, write_json
 from paddle_resnet.models import create_model
-from paddle_resnet.training.course import Position
-from paddle_resnet.training.ema import MovingAverage
-from paddle_resnet.training.resuming import Checkpoint, _require_fitting, read_checkpoint
-from paddle_resnet.training.run_folder import EpochRecord, RunFolder
+from paddle_resnet.results import EpochRecord
+from paddle_resnet.training.callback_runner import Position
+from paddle_resnet.training.optim.ema import MovingAverage
+from paddle_resnet.training.resume import Checkpoint, _require_fitting, read_checkpoint
+from paddle_resnet.training.run_folder import RunFolder
 
 STEPS = 3
 EPOCH = {

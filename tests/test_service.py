@@ -24,8 +24,8 @@ pytest.importorskip("fastapi", reason="FastAPI (requirements/serve.txt) is not i
 import httpx
 from service_parts import CLASSES, FORM, SIZE, form, picture, running, shares
 
-from paddle_resnet.data.decode import decode_opened
-from paddle_resnet.service import answering, guard, logs
+from paddle_resnet.images.decode import decode_opened
+from paddle_resnet.service import logs, predict, protocol
 from paddle_resnet.service.batcher import Work
 from paddle_resnet.service.logs import JsonFormatter
 from paddle_resnet.service.pictures import Result, Verdict, decode
@@ -41,7 +41,7 @@ def patch():
 
 @pytest.fixture(scope="module")
 def service(patch, tmp_path_factory):
-    patch.setattr(guard, "UNWANTED_SECONDS", 0.2)
+    patch.setattr(protocol, "UNWANTED_SECONDS", 0.2)
     limits = {"max_body": MAX_BODY, "max_images": 30, "max_pixels": 10_000, "queue": 64}
     with running(patch, tmp_path_factory.mktemp("none"), max_batch=8, **limits) as service:
         yield service
@@ -330,7 +330,7 @@ def test_an_answer_that_takes_too_long_is_given_up(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("requests", [1, 3])
 def test_what_a_client_that_has_left_waited_for_is_dropped(monkeypatch, tmp_path, requests):
-    monkeypatch.setattr(answering, "PRESENCE_SECONDS", 0.02)
+    monkeypatch.setattr(predict, "PRESENCE_SECONDS", 0.02)
     with running(monkeypatch, tmp_path, max_batch=2) as service:
         service.predictor.gate.clear()
         body = form([picture()] * 20)
@@ -369,7 +369,7 @@ def test_a_slow_body_is_given_up(monkeypatch, tmp_path):
 
 
 def test_slow_and_large_heads_are_given_up(service, monkeypatch):
-    monkeypatch.setattr(guard, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.3)
     assert service.talk(b"GET /healthz HTTP/1.1\r\nX: ", timeout=5) == b""
     assert service.talk(timeout=5) == b""
     large = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Large: " + bytes([97]) * 40_000
@@ -379,7 +379,7 @@ def test_slow_and_large_heads_are_given_up(service, monkeypatch):
 
 
 def test_a_body_that_nobody_reads_does_not_hold_a_connection(service, monkeypatch):
-    monkeypatch.setattr(guard, "UNWANTED_SECONDS", 0.3)
+    monkeypatch.setattr(protocol, "UNWANTED_SECONDS", 0.3)
     head = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
     began = time.monotonic()
     assert service.talk(head, b"a", timeout=9).startswith(b"HTTP/1.1 404 ")

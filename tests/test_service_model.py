@@ -23,13 +23,15 @@ from service_parts import serve_in_thread
 from service_soak import ServiceProcess, end_in_mid_load
 from tiny_run import SIZE, make_run
 
-from paddle_resnet.deploy import Predictor, export_run, paddle_backend
-from paddle_resnet.deploy.classify import answering_processes
-from paddle_resnet.deploy.inference_config import InferenceConfig, ModelFile, read_checked
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.evaluation.grad_cam import enlarge, grad_cam
-from paddle_resnet.service import Settings, network, predictors, routes
+from paddle_resnet.export import export_run
+from paddle_resnet.inference import Predictor, paddle_backend
+from paddle_resnet.inference.classify import answering_processes
+from paddle_resnet.inference.inference_config import InferenceConfig, ModelFile, read_checked
+from paddle_resnet.service import Settings, inference_workers, routes
 from paddle_resnet.service.explain import Explainer
+from paddle_resnet.service.settings import load_predictor, pin_model
 
 SMALL = ("--device", "cpu", "--max-batch", "2", "--streams", "1", "--no-explain")
 """Options of a service that is soon ready."""
@@ -98,14 +100,14 @@ def test_a_replaced_model_is_loaded_by_no_process(run, tmp_path):
     folder = tmp_path / "inference"
     shutil.copytree(run.inference_path, folder)
     settings = Settings(model=folder, device="cpu", max_batch=2)
-    with predictors.load(settings) as predictor:
-        pinned = predictors.pin(settings, predictor)
-    predictors.load(pinned).close()
+    with load_predictor(settings) as predictor:
+        pinned = pin_model(settings, predictor)
+    load_predictor(pinned).close()
     text = (folder / "inference.yml").read_text()
     (folder / "inference.yml").write_text(text.replace("- blue", "- zebra"))
     with pytest.raises(UsageError, match=r"inference\.yml: another model .* start again"):
-        predictors.load(pinned)
-    replacement = network.Network(pinned, SIZE, 3)
+        load_predictor(pinned)
+    replacement = inference_workers.Network(pinned, SIZE, 3)
     with pytest.raises(RunFailure, match="another model"):
         replacement.wait_until_ready()
     asyncio.run(replacement.close())
@@ -150,11 +152,11 @@ def test_an_explanation_is_grad_cam_of_the_run(run, client):
     import paddle
 
     answer = client.post("/explain?class=green", content=encoded(run), headers={"Content-Type": "image/png"}).json()
-    network = run.load_network("best")
+    inference_workers = run.load_network("best")
     picture = pixels_of(answer["picture"])
     assert picture.shape == (SIZE, SIZE, 3)
     index = run.classes().index("green")
-    maps = grad_cam(network, run.normalize()(paddle.to_tensor(picture[np.newaxis])), [index])
+    maps = grad_cam(inference_workers, run.normalize()(paddle.to_tensor(picture[np.newaxis])), [index])
     heat = pixels_of(answer["heat"])
     (expected,) = enlarge(maps, *heat.shape[:2])
     np.testing.assert_allclose(heat[..., 3], 255 * expected / max(expected.max(), 1e-12), atol=1)
@@ -274,7 +276,7 @@ def test_settings_travel_to_workers(monkeypatch, tmp_path):
 
 
 def test_the_benchmark_of_a_service_reports_what_it_answered(run, client, tmp_path):
-    from paddle_resnet.benchmark.serve_report import LoadCase, benchmark_service
+    from paddle_resnet.benchmark.serve.report import LoadCase, benchmark_service
 
     cases = [LoadCase(2, 1), LoadCase(2, 3, rate=50)]
     began = time.monotonic()
@@ -292,7 +294,7 @@ def test_the_benchmark_of_a_service_reports_what_it_answered(run, client, tmp_pa
 
 
 def test_an_answer_that_differs_is_wrong():
-    from paddle_resnet.benchmark.serve_requests import Judge
+    from paddle_resnet.benchmark.serve.requests import Judge
 
     def body(**shares):
         top = [{"class": name, "probability": share} for name, share in shares.items()]

@@ -15,7 +15,7 @@ import pytest
 pytest.importorskip("fastapi", reason="FastAPI (requirements/serve.txt) is not installed")
 import service_tasks
 
-from paddle_resnet.service import Settings, lifetime, network
+from paddle_resnet.service import Settings, inference_workers, shutdown
 from paddle_resnet.service.batcher import Batcher, Work, WorkerDied
 
 PICTURE = b"a picture"
@@ -23,12 +23,12 @@ PICTURE = b"a picture"
 
 @pytest.fixture(autouse=True)
 def told_what_to_do(monkeypatch):
-    monkeypatch.setattr(network, "_compute", service_tasks.answering_process)
+    monkeypatch.setattr(inference_workers, "_compute", service_tasks.answering_process)
 
 
 @asynccontextmanager
 async def running(tmp_path, **options):
-    found = network.Network(Settings(model=tmp_path, streams=1, **options), image_size=8, classes=2)
+    found = inference_workers.Network(Settings(model=tmp_path, streams=1, **options), image_size=8, classes=2)
     await asyncio.to_thread(found.wait_until_ready)
     found.changes, found.restarts = [], []
     await found.open(lambda: found.changes.append(found.live), lambda: found.restarts.append(1))
@@ -140,7 +140,7 @@ def test_the_delay_is_bounded_and_begins_anew_when_a_process_has_answered(tmp_pa
             monkeypatch.setattr(computer, "_sleep", sleep)
             multiprocessing.active_children()[0].kill()
             await until(lambda: found.restarts)
-            assert delays == [network.LONGEST_DELAY]
+            assert delays == [inference_workers.LONGEST_DELAY]
             assert await answers(found)
             assert computer._tries == 0
 
@@ -174,17 +174,17 @@ def handlers():
 
 def test_each_signal_drains_and_a_second_ends_at_once(handlers, monkeypatch):
     ended = []
-    monkeypatch.setattr(lifetime, "end_at_once", ended.append)
+    monkeypatch.setattr(shutdown, "end_at_once", ended.append)
 
     async def scenario(first, second):
-        found = lifetime.Lifetime(0.01)
+        found = shutdown.Lifetime(0.01)
         found.watch()
         signal.raise_signal(first)
         assert found.draining
         signal.raise_signal(second)  # together with the first: a service manager sends several
         await asyncio.sleep(0.05)
         assert ended == []
-        monkeypatch.setattr(lifetime, "TOGETHER_SECONDS", -1.0)
+        monkeypatch.setattr(shutdown, "TOGETHER_SECONDS", -1.0)
         signal.raise_signal(second)
         await asyncio.sleep(0.01)
         assert ended == [second]
@@ -195,7 +195,7 @@ def test_each_signal_drains_and_a_second_ends_at_once(handlers, monkeypatch):
 
 def test_a_worker_leaves_what_a_terminal_sends_to_its_parent(handlers):
     async def scenario():
-        found = lifetime.Lifetime(0, worker=True)
+        found = shutdown.Lifetime(0, worker=True)
         found.watch()
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGHUP)
@@ -212,7 +212,7 @@ def test_nohup_stays(handlers):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     async def scenario():
-        found = lifetime.Lifetime(0)
+        found = shutdown.Lifetime(0)
         found.watch()
         signal.raise_signal(signal.SIGHUP)
         assert not found.draining

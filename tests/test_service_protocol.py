@@ -19,10 +19,10 @@ pytest.importorskip("fastapi", reason="FastAPI (requirements/serve.txt) is not i
 import httpx
 from service_parts import FORM, form, picture, running
 
-from paddle_resnet.service import guard, logs
+from paddle_resnet.service import logs, protocol
+from paddle_resnet.service.errors import Refusal
 from paddle_resnet.service.hosts import Hosts
 from paddle_resnet.service.pictures import split_body
-from paddle_resnet.service.refusal import Refusal
 
 HOST = b"Host: localhost\r\n"
 CHUNKED = b"POST /predict HTTP/1.1\r\n" + HOST + b"Content-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -32,7 +32,7 @@ END = b"Connection: close\r\n\r\n"
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(guard, "UNWANTED_SECONDS", 0.2)
+        patch.setattr(protocol, "UNWANTED_SECONDS", 0.2)
         with running(patch, tmp_path_factory.mktemp("none")) as service:
             yield service
 
@@ -139,7 +139,7 @@ def test_pipelined_requests_are_answered_in_order_and_bounded(service):
     received = service.talk(one * 10 + one.replace(b"\r\n\r\n", b"\r\n" + END))
     assert received.count(b"HTTP/1.1 200 ") == 11
     received = service.talk(one * 5000, timeout=5)
-    assert 1 <= received.count(b"HTTP/1.1 ") == received.count(b"HTTP/1.1 200 ") <= guard.MAX_PIPELINED + 2
+    assert 1 <= received.count(b"HTTP/1.1 ") == received.count(b"HTTP/1.1 200 ") <= protocol.MAX_PIPELINED + 2
 
 
 def test_a_half_closed_client_gets_its_answer(service):

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="FastAPI (requirements/serve.txt) is not installed")
-from paddle_resnet.service import batcher, network
-from paddle_resnet.service.answering import client_of
+from paddle_resnet.service import batcher, inference_workers
 from paddle_resnet.service.batcher import Batcher, Work, WorkerDied
+from paddle_resnet.service.errors import Refusal
 from paddle_resnet.service.fair_queue import ClientBudgets, FairQueue
 from paddle_resnet.service.pictures import Result, Verdict
-from paddle_resnet.service.refusal import Refusal
+from paddle_resnet.service.predict import client_of
 
 READ = Result(Verdict.READ, np.zeros(2, np.float32))
 
@@ -287,7 +287,9 @@ def test_a_batch_is_computed_without_what_it_has_no_time_for():
         decoded.append(data)
         return Result(Verdict.READ, pixels=np.zeros((1, 1, 3), np.uint8))
 
-    results = network.compute([b"a", b"b", b"c", b"d"], decode_one, lambda batch: batch[:, 0, 0, :2], map, now.__next__)
+    results = inference_workers.compute(
+        [b"a", b"b", b"c", b"d"], decode_one, lambda batch: batch[:, 0, 0, :2], map, now.__next__
+    )
     assert decoded == [b"a", b"b", b"c"]
     assert [each.verdict for each in results] == [Verdict.READ] * 3 + [Verdict.LATER]
     assert results[3].scores is None and results[0].scores.shape == (2,)
@@ -297,7 +299,7 @@ def test_a_batch_is_computed_without_what_it_has_no_time_for():
 def test_results_pass_through_a_socket(costly):
     pixels = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     sent = [Result(Verdict.COSTLY, seconds=0.5), Result(Verdict.READ, np.float32([1, 2, 3]), pixels)]
-    first, second = network.unpack_results(network.pack_results(sent, costly), 2, 2, 3, costly)
+    first, second = inference_workers.unpack_results(inference_workers.pack_results(sent, costly), 2, 2, 3, costly)
     assert (first.verdict, first.seconds, first.scores) == (Verdict.COSTLY, 0.5, None)
     assert second.scores.tolist() == [1, 2, 3]
     assert np.array_equal(second.pixels, pixels) if costly else second.pixels is None

@@ -8,10 +8,15 @@ from pathlib import Path
 import pytest
 
 from paddle_resnet.config import Config, TrainConfig
+from paddle_resnet.results import EpochRecord
 from paddle_resnet.training import train
-from paddle_resnet.training.run_folder import EpochRecord
-from paddle_resnet.training.schedule import make_schedule
-from paddle_resnet.training.standstill import EarlyStopping, ReduceOnPlateau, epochs_since_best, reductions
+from paddle_resnet.training.callbacks.early_stopping import (
+    EarlyStopping,
+    ReduceOnPlateau,
+    epochs_since_best,
+    reductions,
+)
+from paddle_resnet.training.optim.schedule import make_schedule
 
 PROJECT = Path(__file__).resolve().parents[1]
 TINY = ["model.name=resnet8", "data.image_size=8", "train.batch_size=640", "device=cpu"]

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from paddle_resnet.data import archives
+from paddle_resnet.data.datasets import archives
 
 PROJECT = Path(__file__).resolve().parents[1]
 TINY = ["-o", "train.epochs=1", "-o", "data.image_size=8", "-o", "train.batch_size=200", "-o", "model.name=resnet8"]
@@ -80,7 +80,7 @@ def test_a_full_disk_is_named(tool, monkeypatch, tmp_path):
     def write_to_a_full_disk(*_):
         raise OSError(28, "No space left on device", str(tmp_path))
 
-    monkeypatch.setattr("paddle_resnet.config.Config.load", write_to_a_full_disk)
+    monkeypatch.setattr("paddle_resnet.config.schema.Config.load", write_to_a_full_disk)
     done = tool("train", "-c", PROJECT / "configs/quickstart.yaml")
     assert (done.exit_code, done.stderr) == (1, f"error: {tmp_path}: No space left on device\n")
 
@@ -208,11 +208,11 @@ def test_predict_of_a_text_named_jpg_is_one_line(tool, quick_run, tmp_path):
 def without_figures(monkeypatch):
     """Figures take longer than all the rest."""
     for draw in ("draw_figures", "draw_history"):
-        monkeypatch.setattr(f"paddle_resnet.evaluation.figures.{draw}", lambda *arguments: [])
+        monkeypatch.setattr(f"paddle_resnet.evaluation.run_plots.{draw}", lambda *arguments: [])
 
 
 def test_train_stops_goes_on_and_ends(tool, tmp_path, monkeypatch, without_figures):
-    from paddle_resnet.training.step_seeds import StepSeeds
+    from paddle_resnet.training.callbacks.step_seeds import StepSeeds
 
     config = ["-c", PROJECT / "configs/quickstart.yaml", *TINY, "-o", f"output={tmp_path}", "-o", "device=cpu"]
     run = tmp_path / "quickstart"

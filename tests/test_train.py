@@ -16,9 +16,10 @@ from visualdl import LogReader
 from paddle_resnet.config import Config
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.models import read_state_dict
-from paddle_resnet.training import RunFolder, callbacks, train
-from paddle_resnet.training.preparation import open_training
-from paddle_resnet.training.visual_dl import image_grid
+from paddle_resnet.tracking.training_log import image_grid
+from paddle_resnet.training import RunFolder, train
+from paddle_resnet.training.callbacks import recording
+from paddle_resnet.training.setup import open_training
 
 PROJECT = Path(__file__).resolve().parents[1]
 QUICK = [
@@ -155,15 +156,15 @@ def test_ctrl_c_ends_between_two_steps_and_keeps_finished_epochs(tmp_path, monke
         if (recorder._epoch, step) == (2, 3):
             os.kill(os.getpid(), signal.SIGINT)
 
-    original = callbacks.Recorder.on_train_batch_end
+    original = recording.Recorder.on_train_batch_end
 
     def note_the_end(recorder, step, logs=None):
         original(recorder, step, logs)
         steps.append((recorder._epoch, step, "ended"))
 
-    monkeypatch.setattr(callbacks.Recorder, "_learning_rate", 0.0, raising=False)
-    monkeypatch.setattr(callbacks.Recorder, "on_train_batch_begin", press_in_the_second_epoch)
-    monkeypatch.setattr(callbacks.Recorder, "on_train_batch_end", note_the_end)
+    monkeypatch.setattr(recording.Recorder, "_learning_rate", 0.0, raising=False)
+    monkeypatch.setattr(recording.Recorder, "on_train_batch_begin", press_in_the_second_epoch)
+    monkeypatch.setattr(recording.Recorder, "on_train_batch_end", note_the_end)
     with pytest.raises(KeyboardInterrupt):
         train(config_for(tmp_path))
     assert steps[-2:] == [(2, 3, "begun"), (2, 3, "ended")]

@@ -20,15 +20,15 @@ from visualdl.server import lib
 from paddle_resnet.config import Config
 from paddle_resnet.errors import RunFailure, Stopped
 from paddle_resnet.models import count_parameters, create_model
+from paddle_resnet.tracking.hyper_parameters import hyper_parameters
+from paddle_resnet.tracking.records import RecordFile, replace_records
+from paddle_resnet.tracking.training_log import VisualDLLog
 from paddle_resnet.training import RunFolder, resume, train
-from paddle_resnet.training.accumulation import AccumulatingModel
-from paddle_resnet.training.histograms import Histograms
-from paddle_resnet.training.hyper_parameters import hyper_parameters
-from paddle_resnet.training.measures import SampleMeans
-from paddle_resnet.training.part_rates import parts_of_a_rate
-from paddle_resnet.training.record_file import RecordFile, replace_records
-from paddle_resnet.training.step_seeds import StepSeeds
-from paddle_resnet.training.visual_dl import VisualDLLog
+from paddle_resnet.training.callbacks.histograms import Histograms
+from paddle_resnet.training.callbacks.part_rates import parts_of_a_rate
+from paddle_resnet.training.callbacks.step_seeds import StepSeeds
+from paddle_resnet.training.metrics import SampleMeans
+from paddle_resnet.training.step_models import AccumulatingModel
 
 PROJECT = Path(__file__).resolve().parents[1]
 PEAK, DECAY, STEPS, EPOCHS = 0.05, 0.5, 4, 2
@@ -88,7 +88,7 @@ def test_each_part_has_its_rate(output):
     ],
 )
 def test_parts_of_one_rate_share_a_curve(tmp_path, overrides, parts):
-    from paddle_resnet.training.optimizer import make_optimizer
+    from paddle_resnet.training.optim.optimizer import make_optimizer
 
     config, network = config_for(tmp_path, *overrides).train, create_model("resnet8", num_classes=10)
     make_optimizer(network, config, 4)
@@ -263,7 +263,7 @@ class _Record:
 def test_a_home_that_cannot_be_written_keeps_nobody_from_training(tmp_path):
     """VisualDL makes a folder there when it is imported. Below a file nobody can, not even root."""
     (tmp_path / "file").write_text("")
-    program = "import os, paddle_resnet.training.log_writer as found; found.LogWriter; print(os.environ['HOME'])"
+    program = "import os, paddle_resnet.tracking.records as found; found.LogWriter; print(os.environ['HOME'])"
     home = str(tmp_path / "file" / "home")
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=PROJECT, env=os.environ | {"HOME": home}, capture_output=True, text=True

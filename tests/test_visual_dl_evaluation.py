@@ -11,8 +11,8 @@ from PIL import Image
 from tiny_run import COLOURS, SIZE, make_run
 from visualdl import LogReader
 
-from paddle_resnet.data import decode_image
-from paddle_resnet.evaluation import evaluate_run, figures, show_validation_mistakes
+from paddle_resnet.evaluation import evaluate_run, run_plots, show_validation_mistakes
+from paddle_resnet.images.decode import decode_image
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +69,8 @@ def with_embeddings(run, number):
 
 
 def test_another_evaluation_takes_the_place_of_the_last_one(run, monkeypatch):
-    draw = figures.draw_figures
-    monkeypatch.setattr(figures, "draw_figures", lambda *arguments: draw(*arguments, ["mistakes"]))
+    draw = run_plots.draw_figures
+    monkeypatch.setattr(run_plots, "draw_figures", lambda *arguments: draw(*arguments, ["mistakes"]))
     for number in (5, 0):
         evaluate_run(with_embeddings(run, number))
         reader = read(run.vdl_path / "test")

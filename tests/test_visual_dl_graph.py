@@ -6,8 +6,8 @@ import pytest
 from tiny_run import make_run
 from visualdl.reader.graph_reader import GraphReader
 
-from paddle_resnet.deploy.paddle_program import save_program
-from paddle_resnet.deploy.visual_dl_graph import write_graph
+from paddle_resnet.export.graph_log import write_graph
+from paddle_resnet.export.program import save_program
 
 
 @pytest.fixture(scope="module")

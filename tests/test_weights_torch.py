@@ -13,13 +13,7 @@ import pytest
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import ResNet, convert_weights, create_model, load_weights, read_state_dict
-from paddle_resnet.models.blocks import (
-    BasicBlock,
-    BlockOptions,
-    Bottleneck,
-    average_pool_shortcut,
-    projection_shortcut,
-)
+from paddle_resnet.models.blocks import BasicBlock, BlockOptions, Bottleneck, average_pool_shortcut, projection_shortcut
 
 
 def narrow(block, depths, **options):

@@ -24,8 +24,8 @@ from paddle_resnet.files import write_json
 from paddle_resnet.models import count_parameters, create_model, load_weights, zoo_models, zoo_record
 from paddle_resnet.models.weights import zoo
 from paddle_resnet.training import RunFolder
-from paddle_resnet.training.preparation import open_training
 from paddle_resnet.training.publish import publish
+from paddle_resnet.training.setup import open_training
 
 PROJECT = Path(__file__).resolve().parents[1]
 SHIPPED = zoo_models()

@@ -11,12 +11,12 @@ from paddle_resnet.models.blocks import (
     BasicBlock,
     BlockOptions,
     Bottleneck,
+    PlainBlock,
     ZeroPadShortcut,
     average_pool_shortcut,
     pointwise_shortcut,
     projection_shortcut,
 )
-from paddle_resnet.models.plain import PlainBlock
 from paddle_resnet.models.preact import PreActBasicBlock, PreActBottleneck
 from paddle_resnet.models.registry import ResNetEntry
 from paddle_resnet.models.widening import WideningBlock

@@ -36,8 +36,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 import cli
-from paddle_resnet.benchmark.backends import OURS, TORCH, check_backends, require_torch
-from paddle_resnet.benchmark.cases import TRAIN_CASES, TrainCase
+from paddle_resnet.benchmark.train.backends import OURS, TORCH, check_backends, require_torch
+from paddle_resnet.benchmark.train.cases import TRAIN_CASES, TrainCase
 from paddle_resnet.machine import physical_cores
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _train(arguments: argparse.Namespace) -> Report:
     cases = [TrainCase.parse(text) for text in arguments.case] if arguments.case else list(TRAIN_CASES)
     check_backends(arguments.backends)
     cli.prepare()
-    from paddle_resnet.benchmark.train_report import benchmark_training
+    from paddle_resnet.benchmark.train.report import benchmark_training
 
     backends = [*arguments.backends, *arguments.against]
     return benchmark_training(cases, backends, arguments.rounds, arguments.steps, arguments.warm_up, _command_line())
@@ -179,14 +179,14 @@ def _train(arguments: argparse.Namespace) -> Report:
 
 def _data(arguments: argparse.Namespace) -> Report:
     cli.prepare()
-    from paddle_resnet.benchmark.data_report import benchmark_loading
+    from paddle_resnet.benchmark.data.report import benchmark_loading
 
     return benchmark_loading(arguments.rounds, arguments.steps, warm_up=4, command_line=_command_line())
 
 
 def _kernels(arguments: argparse.Namespace) -> Report:
     cli.prepare()
-    from paddle_resnet.benchmark.kernel_report import benchmark_kernels
+    from paddle_resnet.benchmark.kernels.report import benchmark_kernels
 
     backends = ["onednn", "native", *arguments.against]
     return benchmark_kernels(backends, arguments.rounds, arguments.repeats, _command_line())
@@ -194,7 +194,7 @@ def _kernels(arguments: argparse.Namespace) -> Report:
 
 def _infer(arguments: argparse.Namespace) -> Report:
     cli.prepare()
-    from paddle_resnet.benchmark.infer_report import benchmark_inference
+    from paddle_resnet.benchmark.infer.report import benchmark_inference
 
     return benchmark_inference(
         arguments.model,
@@ -211,7 +211,7 @@ def _infer(arguments: argparse.Namespace) -> Report:
 
 def _predict(arguments: argparse.Namespace) -> Report:
     cli.prepare()
-    from paddle_resnet.benchmark.predict_report import benchmark_prediction
+    from paddle_resnet.benchmark.predict.report import benchmark_prediction
 
     threads = arguments.threads or physical_cores()
     return benchmark_prediction(
@@ -229,7 +229,7 @@ def _predict(arguments: argparse.Namespace) -> Report:
 def _serve(arguments: argparse.Namespace) -> Report:
     cli.require("requirements/serve.txt", "httptools", "uvloop")
     cli.prepare()
-    from paddle_resnet.benchmark.serve_report import LoadCase, benchmark_service
+    from paddle_resnet.benchmark.serve.report import LoadCase, benchmark_service
 
     cases = [LoadCase(clients, images, arguments.rate) for clients in arguments.clients for images in arguments.images]
     return benchmark_service(

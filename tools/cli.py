@@ -50,7 +50,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 if str(PROJECT) not in sys.path:
     sys.path.insert(0, str(PROJECT))
 
-from paddle_resnet import processes, signals, streams
+from paddle_resnet import distributed, signals, streams
 from paddle_resnet.errors import PaddleResNetError, Stopped, UsageError, printable, shown
 
 SECONDS_TO_A_SECOND_SIGNAL = 0.5
@@ -113,7 +113,7 @@ def run_tool(
 @contextlib.contextmanager
 def _ended_by_signals() -> Iterator[None]:
     with signals.stoppable():
-        if IS_PROGRAM and processes.launched().count == 1:
+        if IS_PROGRAM and distributed.launched().count == 1:
             reading, writing = os.pipe()
             os.set_blocking(writing, False)
             signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -170,9 +170,9 @@ def prepare(*, together: bool = False) -> None:
 
     Without `together`, the tool refuses to be one of several processes of `paddle.distributed.launch`.
     """
-    from paddle_resnet import console, processes, runtime
+    from paddle_resnet import console, distributed, runtime
 
-    launched = processes.launched().count
+    launched = distributed.launched().count
     if launched > 1 and not together:
         raise UsageError(f"one of {launched} processes of paddle.distributed.launch: start this tool alone")
     runtime.import_paddle()

@@ -73,8 +73,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def _evaluate_exported(run: RunFolder, arguments: argparse.Namespace, device: str) -> None:
     """Measure the exported model, and compare it with the trained network where that has been measured."""
-    from paddle_resnet.deploy import Predictor
     from paddle_resnet.evaluation import measure_split, metrics_section, warn_of_few_images
+    from paddle_resnet.inference import Predictor
 
     split, precision = arguments.split, arguments.precision
     trained = run.metrics().get(metrics_section(split))

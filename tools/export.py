@@ -33,7 +33,7 @@ import cli
 from paddle_resnet.errors import counted
 
 if TYPE_CHECKING:
-    from paddle_resnet.deploy import ExportReport
+    from paddle_resnet.export import ExportReport
 
 
 def main() -> None:
@@ -59,8 +59,8 @@ def _export(arguments: argparse.Namespace) -> None:
     cli.prepare()
     from paddle_resnet import runtime
     from paddle_resnet.console import progress_bar
-    from paddle_resnet.deploy import export_run
-    from paddle_resnet.deploy.visual_dl_graph import write_graph
+    from paddle_resnet.export import export_run
+    from paddle_resnet.export.graph_log import write_graph
     from paddle_resnet.training.run_folder import RunFolder
 
     run = RunFolder.open_trained(arguments.run, arguments.override)

@@ -22,7 +22,7 @@ import cli
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from paddle_resnet.lessons.page import Block, Language, Show
+    from paddle_resnet.lessons.framework.page import Block, Language, Show
 
 
 def main() -> None:
@@ -50,8 +50,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
     cli.prepare()
     from paddle_resnet.lessons import LESSONS, Effort, lesson_entry, run_lesson
-    from paddle_resnet.lessons.page import RUNS
-    from paddle_resnet.lessons.pages import write_index, write_pages
+    from paddle_resnet.lessons.framework.page import RUNS
+    from paddle_resnet.lessons.framework.pages import write_index, write_pages
 
     console = Console()
     if arguments.name is None:
@@ -83,8 +83,8 @@ def _run(arguments: argparse.Namespace) -> None:
 def _shown_on(console: Console, language: Language) -> Show:
     from rich.markdown import Markdown
 
-    from paddle_resnet.lessons.markdown import render
-    from paddle_resnet.lessons.page import Picture, Values
+    from paddle_resnet.lessons.framework.markdown import render
+    from paddle_resnet.lessons.framework.page import Picture, Values
 
     def show(block: Block) -> None:
         console.print()

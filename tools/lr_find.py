@@ -37,8 +37,8 @@ def _find(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--from {arguments.lowest:g} must be below --to {arguments.highest:g}")
     config = Config.load(arguments.config, arguments.override)
     cli.prepare()
-    from paddle_resnet.evaluation.rate_report import report_folder, write_report
-    from paddle_resnet.training.rate_sweep import find_learning_rate
+    from paddle_resnet.evaluation.lr_sweep_report import report_folder, write_report
+    from paddle_resnet.training.lr_finder import find_learning_rate
 
     report_folder(config)
     sweep = find_learning_rate(config, lowest=arguments.lowest, highest=arguments.highest, steps=arguments.steps)

@@ -44,9 +44,9 @@ from paddle_resnet import runtime, streams
 from paddle_resnet.errors import RunFailure, UsageError, printable, shown
 
 if TYPE_CHECKING:
-    from paddle_resnet.deploy import Prediction
-    from paddle_resnet.deploy.classify import Answer
-    from paddle_resnet.deploy.find_pictures import Unreadable
+    from paddle_resnet.inference import Prediction
+    from paddle_resnet.inference.classify import Answer
+    from paddle_resnet.inference.find_pictures import Unreadable
 
     Taker = Callable[[list[Prediction]], None]
 
@@ -111,9 +111,9 @@ def _predict(arguments: argparse.Namespace) -> None:
     started = time.perf_counter()
     # Not cli.prepare(): its log lines would stand in the table, which is read by programs too.
     runtime.import_paddle()
-    from paddle_resnet.data.walk import passed_over_by_suffix
-    from paddle_resnet.deploy.answer_files import check_outputs, own_stream, part_of
-    from paddle_resnet.deploy.inference_config import InferenceConfig, find_model
+    from paddle_resnet.images.find import passed_over_by_suffix
+    from paddle_resnet.inference.inference_config import InferenceConfig, find_model
+    from paddle_resnet.inference.prediction_files import check_outputs, own_stream, part_of
 
     model = find_model(arguments.model)
     config = InferenceConfig.load(model)
@@ -150,8 +150,8 @@ def _predict(arguments: argparse.Namespace) -> None:
 
 def _find(arguments: argparse.Namespace, written: set[tuple[int, int]]) -> Pictures:
     """Find the pictures, of which none may be a file to be `written` (their devices and inodes)."""
-    from paddle_resnet.deploy.answer_files import identity
-    from paddle_resnet.deploy.find_pictures import find_pictures, listed_pictures
+    from paddle_resnet.inference.find_pictures import find_pictures, listed_pictures
+    from paddle_resnet.inference.prediction_files import identity
 
     passed_over: Counter[str] = Counter()
 
@@ -183,8 +183,8 @@ def _start(
     arguments: argparse.Namespace, model: Path, digest: str, many: bool, top_k: int, opened: ExitStack
 ) -> Answer:
     """Load the model, the same in all processes: into processes where there are many pictures, else into this one."""
-    from paddle_resnet.deploy import Predictor
-    from paddle_resnet.deploy.classify import answering_decoded, answering_here, answering_processes
+    from paddle_resnet.inference import Predictor
+    from paddle_resnet.inference.classify import answering_decoded, answering_here, answering_processes
 
     threads = arguments.threads or runtime.thread_count(runtime.prepare_process().threads) or runtime.physical_cores()
     options = {
@@ -205,8 +205,8 @@ def _start(
 
 def _takers(arguments: argparse.Namespace, classes: tuple[str, ...], opened: ExitStack) -> tuple[list[Taker], int]:
     """What each answer is given to, and how many classes an answer must rank for all of them."""
-    from paddle_resnet.deploy.answer_columns import parse_columns, ranked_columns
-    from paddle_resnet.deploy.answer_files import AnswerFile, csv_answers, json_answers, json_lines_answers
+    from paddle_resnet.inference.prediction_columns import parse_columns, ranked_columns
+    from paddle_resnet.inference.prediction_files import AnswerFile, csv_answers, json_answers, json_lines_answers
 
     top_k = ranked = min(arguments.top_k, len(classes))
     files: list[AnswerFile] = []
@@ -237,8 +237,8 @@ def _classify(
 ) -> tuple[int, int]:
     """Give each answer to all takers and report what cannot be read; return how many were answered and how many not."""
     from paddle_resnet.console import counting
-    from paddle_resnet.deploy.classify import classify_batches
-    from paddle_resnet.deploy.find_pictures import Unreadable
+    from paddle_resnet.inference.classify import classify_batches
+    from paddle_resnet.inference.find_pictures import Unreadable
 
     answered = failed = 0
     with counting("pictures", pictures.total, hidden=bar_hidden) as advance:

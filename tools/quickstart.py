@@ -16,7 +16,7 @@ import cli
 from paddle_resnet.config import Config
 
 if TYPE_CHECKING:
-    from paddle_resnet.deploy import Prediction
+    from paddle_resnet.inference import Prediction
     from paddle_resnet.training import RunFolder
 
 SAMPLES = 10
@@ -35,8 +35,9 @@ def _quickstart(arguments: argparse.Namespace) -> None:
     started = time.monotonic()
     config = Config.load(cli.PROJECT / "configs" / "quickstart.yaml", arguments.override)
     cli.prepare()
-    from paddle_resnet.deploy import Predictor, export_run
     from paddle_resnet.evaluation import evaluate_run
+    from paddle_resnet.export import export_run
+    from paddle_resnet.inference import Predictor
     from paddle_resnet.training import train
 
     print("1/4 train")

@@ -78,15 +78,15 @@ def _test_once(run: RunFolder) -> None:
 
     Several processes do so together.
     """
-    from paddle_resnet import processes
+    from paddle_resnet import distributed
     from paddle_resnet.evaluation import evaluate_run, show_validation_mistakes
 
-    tested = bool(processes.largest(processes.is_first() and "test" in run.metrics()))
+    tested = bool(distributed.largest(distributed.is_first() and "test" in run.metrics()))
     evaluation = None
     if not tested:
         show_validation_mistakes(run)
         evaluation = evaluate_run(run, split="test")
-    if not processes.is_first():
+    if not distributed.is_first():
         return
     if evaluation is None:
         print(f"{run.path} is finished; its figures are in {run.metrics_path}")

@@ -32,10 +32,10 @@ import paddle
 
 from paddle_resnet.config import Config
 from paddle_resnet.data import MemorySplit, Normalize, TrainLoader
-from paddle_resnet.data.augment import Augment
-from paddle_resnet.lessons.training_loop import train_on, use_fast_layers
+from paddle_resnet.data.augment.batch import Augment
+from paddle_resnet.lessons.common.training_loop import train_on, use_fast_layers
 from paddle_resnet.models import create_model
-from paddle_resnet.training.optimizer import make_optimizer
+from paddle_resnet.training.optim.optimizer import make_optimizer
 
 BATCH, SIZE, STEPS = 128, 32, 15
 PLAIN = ["augment.pad=4", "augment.flip=true"]

@@ -22,8 +22,8 @@ runtime.import_paddle()
 import paddle
 
 from paddle_resnet.models import create_model
-from paddle_resnet.training.histograms import Histograms
-from paddle_resnet.training.visual_dl import VisualDLLog
+from paddle_resnet.tracking.training_log import VisualDLLog
+from paddle_resnet.training.callbacks.histograms import Histograms
 
 REPEATS = 6
 

@@ -34,8 +34,8 @@ from scipy.stats import ttest_ind
 from torch import Tensor, nn
 
 import cli
-from paddle_resnet.benchmark import twins
-from paddle_resnet.benchmark.torch_networks import make_twin
+from paddle_resnet.benchmark import torch_models
+from paddle_resnet.benchmark.torch_models import make_twin
 from paddle_resnet.config import AugmentConfig, Config, EvaluationConfig, ModelConfig, TrainConfig
 from paddle_resnet.data import Split, Splits, open_splits
 from paddle_resnet.errors import UsageError
@@ -133,7 +133,7 @@ def make_network(name: str) -> nn.Sequential:
     Convolutions have Kaiming's by fan-out and BatchNorm begins with 1 and 0 in both. PyTorch's momentum of 0.1 in the
     running statistics is Paddle's 0.9, and both add 1e-5 to the variance.
     """
-    network = make_twin(twins.describe(name))
+    network = make_twin(torch_models.describe(name))
     nn.init.xavier_uniform_(network[-1].weight)
     nn.init.zeros_(network[-1].bias)
     return network.to(memory_format=torch.channels_last)

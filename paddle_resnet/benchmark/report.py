@@ -10,10 +10,10 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from paddle_resnet.benchmark.charts import Panel, draw_panels
-from paddle_resnet.benchmark.surroundings import in_one_line, surroundings
-from paddle_resnet.evaluation.drawing import save_figure
+from paddle_resnet.benchmark.environment import in_one_line, surroundings
 from paddle_resnet.files import write_json
+from paddle_resnet.plots.bar_chart import Panel, draw_panels
+from paddle_resnet.plots.style import save_figure
 
 Row = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""The other end of `alternation`: reads a job from standard input, does it, writes what it measured."""
+"""The other end of `runner`: reads a job from standard input, does it, writes what it measured."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from paddle_resnet import runtime
 from paddle_resnet.errors import PaddleResNetError
 
 JOBS = {
-    "train": "train_paddle",
-    "train_torch": "train_torch",
-    "load": "load_images",
-    "kernels": "kernels_paddle",
-    "kernels_torch": "kernels_torch",
-    "predict": "predict_files",
-    "infer": "infer_exported",
-    "infer_torch": "infer_torch",
+    "train": "train.paddle",
+    "train_torch": "train.torch",
+    "load": "data.loader",
+    "kernels": "kernels.paddle",
+    "kernels_torch": "kernels.torch",
+    "predict": "predict.files",
+    "infer": "infer.exported",
+    "infer_torch": "infer.torch",
 }
 """Kinds of job, and the modules whose `measure` does them: each process loads one, and paddle or torch with it."""
 
@@ -27,7 +27,7 @@ def work() -> None:
     """Do the job on standard input; a failure that is one line is an answer too."""
     job = json.load(sys.stdin)
     module = JOBS[job["kind"]]
-    if not module.endswith("_torch"):
+    if not module.endswith(".torch"):
         runtime.import_paddle()
     try:
         answer = importlib.import_module(f"paddle_resnet.benchmark.{module}").measure(job)

@@ -11,12 +11,13 @@ import numpy as np
 import paddle
 
 from paddle_resnet.config import AugmentConfig
-from paddle_resnet.data.augment import Augment, Changes
-from paddle_resnet.data.host_pixels import centre_view
-from paddle_resnet.data.mixing import mix_images, mix_labels
+from paddle_resnet.data.augment.batch import Augment, Changes
+from paddle_resnet.data.augment.mixing import mix_images, mix_labels
 from paddle_resnet.data.normalize import Normalize
 from paddle_resnet.data.sampling import balanced_order
-from paddle_resnet.data.splits import Indices, Pixels, Split
+from paddle_resnet.data.splits import Split
+from paddle_resnet.images import Indices, Pixels
+from paddle_resnet.images.resize import centre_view
 
 Batch = list[paddle.Tensor]
 Task = TypeVar("Task")
@@ -36,6 +37,8 @@ class TrainLoader:
     For a CPU the changes are made on the host, by the prefetching thread; for a GPU they are made there, unless some of
     them are made by the host alone (TrivialAugment). Mixup and cutmix come last, on the device.
     """
+
+    state_name = "TrainLoader"
 
     def __init__(
         self,

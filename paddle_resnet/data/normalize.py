@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from paddle_resnet.data.splits import Pixels
+from paddle_resnet.images import Pixels
 
 
 class Normalize(nn.Layer):

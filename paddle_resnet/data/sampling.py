@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from paddle_resnet.data.splits import Indices
+from paddle_resnet.images import Indices
 
 
 def balanced_order(labels: Indices, generator: np.random.Generator) -> Indices:

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from paddle_resnet.errors import UsageError
+from paddle_resnet.images import Indices, Pixels
 
-Pixels = NDArray[np.uint8]
-Indices = NDArray[np.int64]
 Triple = tuple[float, float, float]
 
 

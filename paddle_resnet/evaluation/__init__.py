@@ -1,6 +1,6 @@
 """Evaluation: a whole split measured, its report and its figures."""
 
-from paddle_resnet.evaluation.measure import ClassResult, Evaluation, NetworkScorer, Scorer, measure
+from paddle_resnet.evaluation.metrics import measure
 from paddle_resnet.evaluation.report import (
     details_path,
     evaluate_run,
@@ -9,6 +9,8 @@ from paddle_resnet.evaluation.report import (
     show_validation_mistakes,
     warn_of_few_images,
 )
+from paddle_resnet.evaluation.scorer import NetworkScorer, Scorer
+from paddle_resnet.results import ClassResult, Evaluation
 
 __all__ = [
     "ClassResult",

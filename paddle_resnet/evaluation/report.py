@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from paddle_resnet import processes
+from paddle_resnet import distributed
 from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError, counted, did_you_mean
-from paddle_resnet.evaluation.measure import Evaluation, NetworkScorer, Scorer, evaluation_of, measure
+from paddle_resnet.evaluation.metrics import evaluation_of, measure
+from paddle_resnet.evaluation.scorer import NetworkScorer, Scorer
 from paddle_resnet.files import write_json
+from paddle_resnet.results import Evaluation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,15 +52,15 @@ def evaluate_run(
     Raises:
         UsageError: the run has no such split or checkpoint.
     """
-    from paddle_resnet.evaluation.figures import draw_figures, draw_history
-    from paddle_resnet.evaluation.visual_dl import write_visual_dl
+    from paddle_resnet.evaluation.run_plots import draw_figures, draw_history
+    from paddle_resnet.evaluation.tracking import write_visual_dl
 
     _check_split(split)
     run.metrics()  # a damaged one, as a damaged history, is an error before anything is written
     run.history()
     network = run.load_network(checkpoint)
     evaluation = measure_split(run, _scorer(run, network), split, progress)
-    if not processes.is_first():
+    if not distributed.is_first():
         return evaluation
     warn_of_few_images(split, evaluation)
     write_json(details_path(run, split, checkpoint), details(evaluation, split, checkpoint))
@@ -79,12 +81,12 @@ def show_validation_mistakes(run: RunFolder) -> None:
     Raises:
         UsageError: the run has no such checkpoint.
     """
-    from paddle_resnet.evaluation.figures import draw_figures
-    from paddle_resnet.evaluation.visual_dl import write_visual_dl
+    from paddle_resnet.evaluation.run_plots import draw_figures
+    from paddle_resnet.evaluation.tracking import write_visual_dl
 
     split = "validation"
     evaluation = measure_split(run, _scorer(run, run.load_network("best")), split)
-    if not processes.is_first():
+    if not distributed.is_first():
         return
     figures = draw_figures(run, split, evaluation, ["mistakes"])
     write_visual_dl(visual_dl_path(run, split), run, split, evaluation, figures)
@@ -110,7 +112,7 @@ def measure_split(run: RunFolder, scorer: Scorer, split: str = "test", progress:
     if len(images) == 0:
         raise UsageError(f"{run.path}: the {split} split is empty; there is nothing to measure")
     size = run.config.data.image_size
-    place = processes.here()
+    place = distributed.here()
     parts = (place.number, place.count) if len(images) >= place.count else (0, 1)
     chosen = shares(len(images), _batch_size(size), *parts)
     count = None if progress is None else lambda done: progress(done, len(images))
@@ -122,8 +124,8 @@ def _of_all_processes(own: Evaluation, places: np.ndarray, labels: np.ndarray) -
     """Put the scores of the images at `places` and those of the other processes together."""
     scores = np.zeros((len(labels), len(own.classes)))
     scores[places] = own.scores
-    processes.wait_for_all()
-    return evaluation_of(processes.total(scores).astype(np.float32), labels, own.classes, own.seconds)
+    distributed.wait_for_all()
+    return evaluation_of(distributed.total(scores).astype(np.float32), labels, own.classes, own.seconds)
 
 
 def warn_of_few_images(split: str, evaluation: Evaluation) -> None:

@@ -17,6 +17,7 @@ from paddle_resnet.models.blocks import (
     Block,
     BlockOptions,
     Bottleneck,
+    PlainBlock,
     Shortcut,
     ZeroPadShortcut,
     average_pool_shortcut,
@@ -25,7 +26,6 @@ from paddle_resnet.models.blocks import (
 )
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.lenet import LeNet
-from paddle_resnet.models.plain import PlainBlock
 from paddle_resnet.models.preact import PreActBasicBlock, PreActBottleneck
 from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.models.stems import Stem

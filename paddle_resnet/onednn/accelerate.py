@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from paddle import nn
 
-from paddle_resnet.models import blocks, plain, preact, stems, stochastic_depth, sync_batch_norm, widening
+from paddle_resnet.models import blocks, preact, stems, stochastic_depth, sync_batch_norm, widening
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.resnet import ResNet
-from paddle_resnet.onednn import branch_layers, layers
+from paddle_resnet.onednn import layers
 
 NORMALISATIONS_BEFORE_RELU: dict[type[nn.Layer], tuple[str, ...]] = {
     ResNet: ("bn1", "final_bn"),
@@ -17,7 +17,7 @@ NORMALISATIONS_BEFORE_RELU: dict[type[nn.Layer], tuple[str, ...]] = {
     blocks.Bottleneck: ("bn1", "bn2"),
     preact.PreActBasicBlock: ("bn1", "bn2"),
     preact.PreActBottleneck: ("bn1", "bn2", "bn3"),
-    plain.PlainBlock: ("bn1", "bn2"),
+    blocks.PlainBlock: ("bn1", "bn2"),
     widening.WideningBlock: ("bn1",),
 }
 """The BatchNorm layers that are followed by a ReLU, in the layers whose `forward` is known.
@@ -35,13 +35,13 @@ REPLACEMENTS: dict[type[nn.Layer], type[nn.Layer]] = {
     sync_batch_norm.SyncBatchNorm: layers.SyncBatchNorm,
     nn.ReLU: layers.FusedReLU,
     nn.MaxPool2D: layers.MaxPool,
-    nn.AvgPool2D: branch_layers.AveragePool,
+    nn.AvgPool2D: layers.AveragePool,
     blocks.Fork: layers.Fork,
     blocks.AddReLU: layers.AddReLU,
     blocks.ZeroPadShortcut: layers.ZeroPadShortcut,
-    preact.Add: branch_layers.Add,
-    stochastic_depth.StochasticDepth: branch_layers.StochasticDepth,
-    nn.Dropout: branch_layers.Dropout,
+    preact.Add: layers.Add,
+    stochastic_depth.StochasticDepth: layers.StochasticDepth,
+    nn.Dropout: layers.Dropout,
     ResNet: layers.ChannelsLastResNet,
 }
 
@@ -52,7 +52,7 @@ UNCHANGED = (
     blocks.Bottleneck,
     preact.PreActBasicBlock,
     preact.PreActBottleneck,
-    plain.PlainBlock,
+    blocks.PlainBlock,
     widening.WideningBlock,
     nn.Sequential,
     nn.Identity,

@@ -1,11 +1,4 @@
-"""Layers of a residual network that take ``[N, H, W, C]`` and compute with oneDNN.
-
-Each is a subclass of the native layer with another `forward` only: it has the same parameters, buffers and settings, so
-a layer of a network becomes one by taking its class (`accelerate`). Tensors that these layers are not made for (another
-dtype, another device, no images, a graph being traced) go to the native layer.
-
-Between the network's input and its head, images are float32 or bfloat16: each layer goes on with what it is given.
-"""
+"""Layers that only some networks have, on ``[N, H, W, C]``, float32 or bfloat16."""
 
 from __future__ import annotations
 
@@ -16,10 +9,45 @@ import paddle
 from paddle import nn
 from paddle.nn import functional
 
-from paddle_resnet.models import blocks, sync_batch_norm
+from paddle_resnet.models import blocks, preact, stochastic_depth, sync_batch_norm
 from paddle_resnet.models.resnet import ResNet
-from paddle_resnet.onednn import functions, plain_functions, sync_normalization, tensors
-from paddle_resnet.onednn.geometry import Pair, Window
+from paddle_resnet.onednn.functional import elementwise_pooling, parametric, sync_normalization, tensors
+from paddle_resnet.onednn.ops.geometry import Pair, Window
+
+
+class Add(preact.Add):
+    """``x + shortcut`` at the end of a block that activates first."""
+
+    def forward(self, x: paddle.Tensor, shortcut: paddle.Tensor) -> paddle.Tensor:
+        """Add two tensors of one shape."""
+        if not suits(x):
+            return super().forward(x, shortcut)
+        return elementwise_pooling.add(x, shortcut, share_gradient=True)
+
+
+class StochasticDepth(stochastic_depth.StochasticDepth):
+    """A residual branch that is dropped for some images."""
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """``[N, H, W, C]`` to the same shape."""
+        return in_float32(super().forward, x)
+
+
+class Dropout(nn.Dropout):
+    """Dropout between convolutions."""
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Any shape to the same shape."""
+        return in_float32(super().forward, x)
+
+
+class AveragePool(nn.AvgPool2D):
+    """Average-pooling."""
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Take each window's mean: ``[N, H, W, C]`` to ``[N, H', W', C]``."""
+        return natively(super().forward, x)
+
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -64,7 +92,7 @@ class Convolution(nn.Conv2D):
         window = Window(tuple(self.weight.shape[2:]), _pair(self._stride), *padding, _pair(self._dilation))
         if not window.sees_pixels(*x.shape[1:3]):
             return natively(super().forward, x)
-        return functions.convolution(x, self.weight, self.bias, window, self._groups)
+        return parametric.convolution(x, self.weight, self.bias, window, self._groups)
 
 
 class BatchNorm(nn.BatchNorm2D):
@@ -81,7 +109,7 @@ class BatchNorm(nn.BatchNorm2D):
         if single or not suits(x):
             x = natively(super().forward, x)
             return functional.relu(x) if self.relu else x
-        return functions.batch_norm(
+        return parametric.batch_norm(
             x,
             self.weight,
             self.bias,
@@ -138,7 +166,7 @@ class Fork(blocks.Fork):
 
     def forward(self, x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Give `x` to both."""
-        return plain_functions.fork(x) if suits(x) else super().forward(x)
+        return elementwise_pooling.fork(x) if suits(x) else super().forward(x)
 
 
 class AddReLU(blocks.AddReLU):
@@ -148,7 +176,7 @@ class AddReLU(blocks.AddReLU):
         """Add two tensors of one shape, then rectify."""
         if not suits(x):
             return super().forward(x, shortcut)
-        return plain_functions.add_relu(x, shortcut, share_gradient=True)
+        return elementwise_pooling.add_relu(x, shortcut, share_gradient=True)
 
 
 class ZeroPadShortcut(blocks.ZeroPadShortcut):
@@ -158,7 +186,7 @@ class ZeroPadShortcut(blocks.ZeroPadShortcut):
         """Subsample and pad ``[N, H, W, in]`` to ``[N, ceil(H / stride), ceil(W / stride), out]``."""
         if not suits(x):
             return natively(super().forward, x)
-        return plain_functions.zero_pad_shortcut(x, self.stride, self.new_channels)
+        return elementwise_pooling.zero_pad_shortcut(x, self.stride, self.new_channels)
 
 
 class MaxPool(nn.MaxPool2D):
@@ -174,7 +202,7 @@ class MaxPool(nn.MaxPool2D):
         window = Window(size, stride, *padding)
         if min(window.positions(*x.shape[1:3])) < 1:  # larger than the image: Paddle takes what there is
             return natively(super().forward, x)
-        return plain_functions.max_pool(x, window)
+        return elementwise_pooling.max_pool(x, window)
 
 
 class ChannelsLastResNet(ResNet):
@@ -194,7 +222,7 @@ class ChannelsLastResNet(ResNet):
         features = self._channels_last_features(x)
         if not suits(features):
             return self.forward_head(channels_first(features))
-        return self.forward_pooled(plain_functions.global_average_pool(features).cast(x.dtype))
+        return self.forward_pooled(elementwise_pooling.global_average_pool(features).cast(x.dtype))
 
     def forward_stages(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         """Images float32 ``[N, in_channels, H, W]`` to each stage's output ``[N, channels, H', W']``."""

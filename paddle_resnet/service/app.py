@@ -14,22 +14,21 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from paddle_resnet import __version__
-from paddle_resnet.service import predictors
-from paddle_resnet.service.answering import Answering
-from paddle_resnet.service.body import Buffers
-from paddle_resnet.service.envelope import Envelope, internal_error
+from paddle_resnet.service.body_limiter import Buffers
+from paddle_resnet.service.errors import Refusal, refused
 from paddle_resnet.service.hosts import Hosts
-from paddle_resnet.service.lifetime import Lifetime
+from paddle_resnet.service.inference_workers import Network
 from paddle_resnet.service.logs import log
 from paddle_resnet.service.metrics import Metrics
-from paddle_resnet.service.network import Network
-from paddle_resnet.service.predicting import ShortWay, prediction
-from paddle_resnet.service.refusal import Refusal, refused
+from paddle_resnet.service.middleware import Envelope, internal_error
+from paddle_resnet.service.predict import Answering
+from paddle_resnet.service.predict_fast_path import ShortWay, prediction
 from paddle_resnet.service.routes import explanation_routes, information_routes, prediction_routes
-from paddle_resnet.service.settings import Settings
+from paddle_resnet.service.settings import Settings, load_predictor, pin_model
+from paddle_resnet.service.shutdown import Lifetime
 
 if TYPE_CHECKING:
-    from paddle_resnet.deploy import Predictor
+    from paddle_resnet.inference import Predictor
     from paddle_resnet.service.explain import Explainer
 
 SWITCH_SECONDS = 0.0005
@@ -44,8 +43,8 @@ def create_app(settings: Settings) -> Envelope:
     Raises:
         UsageError, RunFailure: the model cannot be loaded.
     """
-    predictor = predictors.load(settings)
-    settings = predictors.pin(settings, predictor)
+    predictor = load_predictor(settings)
+    settings = pin_model(settings, predictor)
     network = Network(settings, predictor.config.input.image_size, len(predictor.classes))
     explainer = _explainer(predictor) if settings.explain else None  # meanwhile the network's processes start
     predictor.close()  # it still ranks; other processes decode and compute

@@ -11,9 +11,9 @@ from typing import cast
 
 import numpy as np
 
+from paddle_resnet.service.errors import Refusal, busy
 from paddle_resnet.service.fair_queue import ClientBudgets, FairQueue
 from paddle_resnet.service.pictures import Result, Verdict, refuse
-from paddle_resnet.service.refusal import Refusal, busy
 
 Answer = Callable[[Sequence[bytes], bool], Awaitable[Sequence[Result]]]
 """Encoded pictures to what comes of each. True: it is one that may take long, and its pixels are wanted too."""

@@ -22,7 +22,7 @@ from paddle_resnet.models import create_configured_model, load_weights
 from paddle_resnet.service.logs import log
 
 if TYPE_CHECKING:
-    from paddle_resnet.deploy import Predictor
+    from paddle_resnet.inference import Predictor
     from paddle_resnet.models import ImageClassifier
 
 HEAT = (213, 94, 0)

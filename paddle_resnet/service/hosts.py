@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from starlette.types import Scope
 
-from paddle_resnet.service.refusal import Refusal
+from paddle_resnet.service.errors import Refusal
 
 AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:@/\[\]?#,\\]+)(?::([0-9]{0,5}))?")
 DEFAULT_PORTS = {"http": "80", "https": "443"}

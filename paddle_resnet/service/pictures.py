@@ -22,8 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from paddle_resnet.data.picture_file import JPEG, scan_count, without_metadata
-from paddle_resnet.service.refusal import Refusal
+from paddle_resnet.images.picture_file import JPEG, scan_count, without_metadata
+from paddle_resnet.service.errors import Refusal
 
 JPEG_SPEED, OTHER_SPEED = 3e8, 2e7
 """Pixels that a slow core decodes in a second, those of a JPEG once for each scan: what decoding will take is known

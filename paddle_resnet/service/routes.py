@@ -10,20 +10,20 @@ import numpy as np
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
-from paddle_resnet.service.answering import Answering, client_of
-from paddle_resnet.service.body import Buffers
-from paddle_resnet.service.lifetime import Lifetime
+from paddle_resnet.service.body_limiter import Buffers
+from paddle_resnet.service.errors import Refusal
+from paddle_resnet.service.inference_workers import Network
 from paddle_resnet.service.metrics import Metrics
-from paddle_resnet.service.network import Network
 from paddle_resnet.service.pages import page
 from paddle_resnet.service.pictures import FORMATS
-from paddle_resnet.service.predicting import PREDICT, TOP, Predict, json_response
-from paddle_resnet.service.refusal import Refusal
+from paddle_resnet.service.predict import Answering, client_of
+from paddle_resnet.service.predict_fast_path import PREDICT, TOP, Predict, json_response
 from paddle_resnet.service.schema import ERRORS, ExplanationAnswer, ModelInfo, Predictions, State, request_body
 from paddle_resnet.service.settings import Settings
+from paddle_resnet.service.shutdown import Lifetime
 
 if TYPE_CHECKING:
-    from paddle_resnet.deploy import Predictor
+    from paddle_resnet.inference import Predictor
     from paddle_resnet.service.explain import Explainer
 
 EXPLANATIONS_WAITING = 4

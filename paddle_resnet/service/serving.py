@@ -16,10 +16,10 @@ from uvicorn.supervisors import Multiprocess
 from paddle_resnet import runtime
 from paddle_resnet.errors import PaddleResNetError, UsageError
 from paddle_resnet.files import scratch_folder
-from paddle_resnet.service.guard import GuardedProtocol
-from paddle_resnet.service.lifetime import TOGETHER_SECONDS, end_at_once, end_with_parent
 from paddle_resnet.service.logs import capture, configuration, log
+from paddle_resnet.service.protocol import GuardedProtocol
 from paddle_resnet.service.settings import Settings
+from paddle_resnet.service.shutdown import TOGETHER_SECONDS, end_at_once, end_with_parent
 
 SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"
 """Read by prometheus_client when it is imported: the folder in which processes add up."""
@@ -80,11 +80,11 @@ def _serve_here(settings: Settings, options: dict[str, Any]) -> None:
 
 
 def _serve_in_workers(settings: Settings, options: dict[str, Any]) -> None:
-    from paddle_resnet.service import predictors
+    from paddle_resnet.service.settings import load_predictor, pin_model
 
-    predictor = predictors.load(settings)
+    predictor = load_predictor(settings)
     predictor.close()
-    predictors.pin(settings, predictor).put_into_environment()
+    pin_model(settings, predictor).put_into_environment()
     # To uvicorn SIGHUP means that all workers are replaced; a closed terminal sends it, and here it ends the service.
     setattr(Multiprocess, "handle_hup", Multiprocess.handle_term)  # noqa: B010 (not a type's method to a checker)
     setattr(Multiprocess, "join_all", _join_all)  # noqa: B010

@@ -1,12 +1,16 @@
-"""What a service is told when it starts. It travels to worker processes as JSON."""
+"""What a service is told when it starts, and the predictor that it asks for. It travels to workers as JSON."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from paddle_resnet.inference import Predictor
+
 
 # Not from `deploy`, whose import brings paddle along: its chatter would stand among the lines of JSON.
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -69,3 +73,27 @@ class Settings(BaseModel):
     def put_into_environment(self) -> None:
         """Leave the settings to processes that this one starts."""
         os.environ[VARIABLE] = self.model_dump_json()
+
+
+def load_predictor(settings: Settings) -> Predictor:
+    """Load the exported model.
+
+    Raises:
+        UsageError, RunFailure: it cannot be loaded.
+    """
+    from paddle_resnet.inference import Predictor
+
+    return Predictor(
+        settings.model,
+        device=settings.device,
+        precision=settings.precision,
+        backend=settings.backend,
+        threads=settings.threads,
+        batch_size=settings.max_batch,
+        digest=settings.digest,
+    )
+
+
+def pin_model(settings: Settings, predictor: Predictor) -> Settings:
+    """Have all other processes load the model that this one has loaded, or none."""
+    return settings.model_copy(update={"digest": predictor.config.digest()})

@@ -1,8 +1,9 @@
 """A run: a config becomes a trained network in a folder."""
 
-from paddle_resnet.training.run_folder import EpochRecord, RunFolder
-from paddle_resnet.training.seeds import SeedReport, report_seeds, train_seeds
-from paddle_resnet.training.train import resume, train, train_or_resume
+from paddle_resnet.results import EpochRecord
+from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.seed_runs import SeedReport, report_seeds, train_seeds
+from paddle_resnet.training.trainer import resume, train, train_or_resume
 
 __all__ = [
     "EpochRecord",

@@ -11,13 +11,14 @@ import numpy as np
 import paddle
 from paddle.callbacks import Callback
 
-from paddle_resnet import processes
+from paddle_resnet import distributed
 from paddle_resnet.errors import RunFailure
 from paddle_resnet.files import md5_of, write_folder, write_json
-from paddle_resnet.training.callbacks import Recorder
-from paddle_resnet.training.course import BEGINNING, Position, states_of
-from paddle_resnet.training.ema import MovingAverage
-from paddle_resnet.training.run_folder import EpochRecord, RunFolder
+from paddle_resnet.results import EpochRecord
+from paddle_resnet.training.callback_runner import BEGINNING, Position, collect_states
+from paddle_resnet.training.callbacks.recording import Recorder
+from paddle_resnet.training.optim.ema import MovingAverage
+from paddle_resnet.training.run_folder import RunFolder
 
 Values = dict[str, Any]
 
@@ -63,7 +64,7 @@ class Checkpoints(Callback):
         self._position = Position(self._position.epoch, step + 1)
         train = self._run.config.train
         # The processes' clocks differ, and all have to save together.
-        minutes = processes.largest((time.monotonic() - self._saved) / 60)
+        minutes = distributed.largest((time.monotonic() - self._saved) / 60)
         if minutes >= train.checkpoint_minutes or (
             train.checkpoint_steps is not None and (step + 1) % train.checkpoint_steps == 0
         ):
@@ -73,7 +74,7 @@ class Checkpoints(Callback):
         """Save the epoch that has just been validated."""
         self._position = Position(self._position.epoch + 1, 0)
         record = self._recorder.records[-1]
-        if self._recorder.best is record and processes.is_first():
+        if self._recorder.best is record and distributed.is_first():
             write_folder(self._run.checkpoint_path("best"), lambda folder: self._write_evaluated(folder, record))
         self.save()
 
@@ -86,9 +87,9 @@ class Checkpoints(Callback):
         if self._saved_at == self._position:
             return
         self._require_finite()
-        if processes.is_first():
+        if distributed.is_first():
             write_folder(self._run.checkpoint_path("last"), self._write_last)
-        processes.wait_for_all()
+        distributed.wait_for_all()
         self._saved_at = self._position
         self._saved = time.monotonic()
 
@@ -108,7 +109,7 @@ class Checkpoints(Callback):
             "step": step,
             "finished": finished,
             **self._about,
-            "states": states_of(self._parts),
+            "states": collect_states(self._parts),
             "md5": {path.name: md5_of(path) for path in sorted(folder.iterdir())},
         }
         write_json(folder / "state.json", state)

@@ -13,9 +13,9 @@ from pydantic import Field, ValidationError, model_validator
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize, Split, Splits, open_splits
-from paddle_resnet.data.folder_split import FolderPart, FolderSplit
-from paddle_resnet.data.image_folder import picture_names, reopen_image_folder
-from paddle_resnet.data.sources import mean_and_std, shorter_side
+from paddle_resnet.data.datasets.factory import mean_and_std, shorter_side
+from paddle_resnet.data.datasets.folder_split import FolderPart, FolderSplit
+from paddle_resnet.data.datasets.image_folder import picture_names, reopen_image_folder
 from paddle_resnet.download import Report
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import open_regular, write_json

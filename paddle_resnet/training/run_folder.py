@@ -9,16 +9,18 @@ import io
 import math
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from paddle import nn
 
+from paddle_resnet import distributed
 from paddle_resnet.config import Config
+from paddle_resnet.config.yaml_reader import read_yaml
 from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize, Splits, open_splits
-from paddle_resnet.data.sources import mean_and_std
+from paddle_resnet.data.datasets.factory import mean_and_std
 from paddle_resnet.download import Report
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import (
@@ -32,7 +34,7 @@ from paddle_resnet.files import (
     write_text,
 )
 from paddle_resnet.models import create_configured_model, load_weights, zoo_record
-from paddle_resnet.plain_yaml import read_yaml
+from paddle_resnet.results import EpochRecord
 from paddle_resnet.training.data_record import DataRecord
 from paddle_resnet.training.saved_state import MetricsFile
 
@@ -41,25 +43,6 @@ OF_THE_PLACE = {"data.root", "data.verify", "data.workers", "data.memory_mb", "d
 """Keys of a config that say where data lie and how they are read, and nothing of what is learned or measured."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """One row of ``history.csv``. Losses are cross-entropy in nats, top-1 a fraction; each a mean over samples."""
-
-    epoch: int
-    train_loss: float
-    train_top1: float
-    validation_loss: float
-    validation_top1: float
-    learning_rate: float
-    images_per_second: float
-    seconds: float
-
-    @property
-    def rank(self) -> tuple[float, float]:
-        """The epoch of the highest rank is the best: by validation top-1, a tie by the lower loss."""
-        return self.validation_top1, -self.validation_loss
 
 
 class RunFolder:
@@ -322,3 +305,23 @@ def _set_aside(path: Path) -> Path | None:
             number += 1
         path.rename(kept)
         return kept
+
+
+class FollowedRun(RunFolder):
+    """A run's folder that is read here, and written by the first process."""
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nothing to lock: the first process has the folder."""
+        yield
+
+    def write_history(self, records: list[EpochRecord]) -> None:
+        """The first process writes it."""
+
+    def write_metrics(self, sections: dict[str, dict[str, Any]]) -> None:
+        """The first process writes them."""
+
+
+def as_seen_here(run: RunFolder) -> RunFolder:
+    """Return the run for this process: written by the first, read by the others."""
+    return run if distributed.is_first() else FollowedRun(run.path, run.config)

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import read_json
-from paddle_resnet.training.course import State
+from paddle_resnet.training.callback_runner import State
 
 Schema = TypeVar("Schema", bound="Saved")
 
@@ -165,7 +165,7 @@ class CheckpointState(Saved):
     states: States
     md5: dict[CheckpointFile, Digest]
 
-    def states_by_class(self) -> dict[str, State]:
+    def states_by_name(self) -> dict[str, State]:
         """The states of those parts that have one."""
         return self.states.model_dump(exclude_none=True)
 

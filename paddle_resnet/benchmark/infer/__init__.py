@@ -1,0 +1,1 @@
+"""An exported model on batches of pixels."""

@@ -1,0 +1,1 @@
+"""Sources of images: each opens as training, validation and test split."""

@@ -1,0 +1,244 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009), read from the official archive without unpacking it."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+
+from paddle_resnet import safe_pickle
+from paddle_resnet.data.datasets.archives import OfficialFile, cache_folder, check_md5, obtain
+from paddle_resnet.data.splits import OfficialSplits
+from paddle_resnet.download import Report
+from paddle_resnet.errors import UsageError, shown
+from paddle_resnet.images import Indices, Pixels
+
+LARGEST_MEMBER_BYTES = 160 << 20
+"""CIFAR-100's training images take 155 MB."""
+LARGEST_ARCHIVE_BYTES = 256 << 20
+"""Unpacked, either takes 186 MB. A bomb is longer, whether in a member, a header or in millions of members."""
+LARGEST_HEADER_BYTES = 1 << 12
+"""Of a long name or a PAX header, in which tarfile searches in quadratic time."""
+MOST_MEMBERS = 100
+MOST_HEADERS = 50
+"""Long names and PAX headers; tarfile follows a row of them by recursion."""
+
+
+@dataclass(frozen=True)
+class CifarEdition:
+    """What distinguishes CIFAR-10 from CIFAR-100 on disk."""
+
+    archive: OfficialFile
+    folder: str
+    train: tuple[str, ...]
+    test: str
+    meta: str
+    labels_key: bytes
+    names_key: bytes
+    classes: int
+    md5_of_members: Mapping[str, str]
+
+
+CIFAR10 = CifarEdition(
+    archive=OfficialFile(
+        "https://dataset.bj.bcebos.com/cifar/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"
+    ),
+    folder="cifar-10-batches-py",
+    train=("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"),
+    test="test_batch",
+    meta="batches.meta",
+    labels_key=b"labels",
+    names_key=b"label_names",
+    classes=10,
+    md5_of_members={
+        "data_batch_1": "c99cafc152244af753f735de768cd75f",
+        "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+        "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+        "data_batch_4": "634d18415352ddfa80567beed471001a",
+        "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+        "test_batch": "40351d587109b95175f43aff81a1287e",
+        "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
+    },
+)
+
+CIFAR100 = CifarEdition(
+    archive=OfficialFile(
+        "https://dataset.bj.bcebos.com/cifar/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"
+    ),
+    folder="cifar-100-python",
+    train=("train",),
+    test="test",
+    meta="meta",
+    labels_key=b"fine_labels",
+    names_key=b"fine_label_names",
+    classes=100,
+    md5_of_members={
+        "train": "16019d7e3df5f24257cddd939b257f8d",
+        "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+        "meta": "7973b15100ade9c7d40fb424638fde48",
+    },
+)
+
+
+def load_cifar(
+    edition: CifarEdition, root: Path | None, verify: bool = True, report: Report | None = None
+) -> OfficialSplits:
+    """Read all images and labels.
+
+    Args:
+        edition: `CIFAR10` or `CIFAR100`.
+        root: the archive, the folder that holds it (or takes the download), or the unpacked folder or its parent;
+            None is Paddle's own cache.
+        verify: refuse files whose MD5 is not the official one.
+        report: called with (bytes so far, bytes in all) while downloading.
+
+    Raises:
+        UsageError: no network, another MD5, a truncated or damaged file, contents that are not CIFAR's.
+    """
+    parts: dict[str, tuple[Pixels, Indices]] = {}
+    classes: tuple[str, ...] = ()
+    where = ""
+    for name, where, content in _members(edition, root, verify, report):
+        if name == edition.meta:
+            classes = _read_class_names(content, edition, where)
+        else:
+            parts[name] = _read_images(content, edition, where)
+    missing = [name for name in (*edition.train, edition.test) if name not in parts]
+    if missing or not classes:
+        raise UsageError(
+            f"{where or root}: holds no {(missing or [edition.meta])[0]}: not the complete "
+            f"{edition.archive.name}; get {edition.archive.url} again"
+        )
+    return OfficialSplits(
+        np.concatenate([parts[name][0] for name in edition.train]),
+        np.concatenate([parts[name][1] for name in edition.train]),
+        *parts[edition.test],
+        classes,
+    )
+
+
+def _members(
+    edition: CifarEdition, root: Path | None, verify: bool, report: Report | None
+) -> Iterator[tuple[str, str, dict[bytes, Any]]]:
+    """Yield (member, where it lies for an error to name, its dictionary), one in memory at a time."""
+    root = root or cache_folder("cifar")
+    unpacked = _unpacked_folder(edition, root)
+    if unpacked is not None:
+        for name, md5 in edition.md5_of_members.items():
+            check_md5(unpacked / name, md5, verify)
+            with (unpacked / name).open("rb") as file:
+                yield name, str(unpacked / name), _read_dictionary(io.BytesIO(file.read()), str(unpacked / name))
+        return
+    if root.is_file():
+        check_md5(root, edition.archive.md5, verify)
+        archive = root
+    else:
+        archive = obtain(edition.archive, root, verify, report)
+    for name, content in _read_archive(archive, set(edition.md5_of_members)):
+        yield name, str(archive), _read_dictionary(io.BytesIO(content), f"{archive}: {name}")
+
+
+def _unpacked_folder(edition: CifarEdition, root: Path) -> Path | None:
+    """The complete unpacked folder at or in `root`, if there is one."""
+    for folder in (root, root / edition.folder):
+        if all((folder / name).is_file() for name in edition.md5_of_members):
+            return folder
+    return None
+
+
+def _read_archive(path: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, content) of the wanted members in the archive's order."""
+    try:
+        with (
+            gzip.open(path) as unpacked,
+            tarfile.open(fileobj=cast(BinaryIO, _Bounded(unpacked)), mode="r:", tarinfo=_Member) as archive,
+        ):
+            for count, member in enumerate(archive):
+                if count >= MOST_MEMBERS:
+                    raise tarfile.ReadError(f"more than {MOST_MEMBERS} members")
+                name = PurePosixPath(member.name).name
+                if name not in wanted or not member.isreg() or member.issparse() or member.size > LARGEST_MEMBER_BYTES:
+                    continue
+                file = archive.extractfile(member)
+                content = file.read() if file else b""
+                if len(content) < member.size:
+                    raise EOFError(f"{name} is cut short")
+                yield name, content
+    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:  # ValueError: numbers in headers
+        reason = shown(" ".join(str(error).split()), 200)
+        raise UsageError(
+            f"{path}: truncated or damaged ({reason}); delete it to download it again, or put a whole copy there"
+        ) from error
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose own headers (long names, PAX) are short: tarfile reads them whole into memory."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if not self.isreg() and not self.isdir():
+            file = cast(_Bounded, archive.fileobj)
+            file.headers += 1
+            if file.headers > MOST_HEADERS or not 0 <= self.size <= LARGEST_HEADER_BYTES:
+                raise tarfile.ReadError(f"header {file.headers} of a name or attributes, of {self.size:,} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+
+class _Bounded:
+    """An unpacked archive that ends with an error where it is longer than the data set."""
+
+    def __init__(self, file: gzip.GzipFile) -> None:
+        self._file = file
+        self.headers = 0
+        self.tell = file.tell
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        """Seek as the file does, within the bound: gzip unpacks what it skips."""
+        if not 0 <= place <= LARGEST_ARCHIVE_BYTES:
+            raise tarfile.ReadError(f"it is longer than {LARGEST_ARCHIVE_BYTES:,} bytes")
+        return self._file.seek(place, whence)
+
+    def read(self, size: int) -> bytes:
+        """Read as the file does, within the bound."""
+        if not 0 <= self._file.tell() + size <= LARGEST_ARCHIVE_BYTES:
+            raise tarfile.ReadError(f"it is longer than {LARGEST_ARCHIVE_BYTES:,} bytes")
+        return self._file.read(size)
+
+
+def _read_dictionary(file: io.BytesIO, where: str) -> dict[bytes, Any]:
+    content = safe_pickle.load(file, where, encoding="bytes")
+    if not isinstance(content, dict):
+        raise UsageError(f"{where}: expected a dictionary as CIFAR's authors wrote it, found {type(content).__name__}")
+    return content
+
+
+def _read_images(content: dict[bytes, Any], edition: CifarEdition, where: str) -> tuple[Pixels, Indices]:
+    """Rows of 1024 red, 1024 green and 1024 blue values become ``[n, 32, 32, 3]``."""
+    rows = content.get(b"data")
+    if not isinstance(rows, np.ndarray) or rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != 3 * 32 * 32:
+        raise UsageError(f"{where}: expected b'data' as uint8 of shape [n, 3072]; this is not a CIFAR file")
+    labels = content.get(edition.labels_key)
+    if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < edition.classes for label in labels):
+        raise UsageError(
+            f"{where}: expected {edition.labels_key!r} as a list of classes 0..{edition.classes - 1}; "
+            "this is not the CIFAR asked for"
+        )
+    if len(labels) != len(rows):
+        raise UsageError(f"{where}: {len(rows)} images but {len(labels)} labels; the file is damaged")
+    images = np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    return images, np.array(labels, dtype=np.int64)
+
+
+def _read_class_names(content: dict[bytes, Any], edition: CifarEdition, where: str) -> tuple[str, ...]:
+    names = content.get(edition.names_key)
+    names = names if isinstance(names, list) else []
+    short = all(isinstance(name, bytes | str) and len(name) <= 100 for name in names)
+    if len(names) != edition.classes or not short:
+        raise UsageError(f"{where}: expected {edition.classes} class names under {edition.names_key!r}")
+    return tuple(name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in names)

@@ -1,0 +1,85 @@
+"""From a config to three splits: ``open_splits(config.data)``."""
+
+from __future__ import annotations
+
+from paddle_resnet.config import DataConfig
+from paddle_resnet.data.datasets.cifar import CIFAR10, CIFAR100, load_cifar
+from paddle_resnet.data.datasets.digits import CLASSES as DIGITS
+from paddle_resnet.data.datasets.digits import load_digits
+from paddle_resnet.data.datasets.fashion_mnist import load_fashion_mnist
+from paddle_resnet.data.datasets.image_folder import open_image_folder
+from paddle_resnet.data.splits import MemorySplit, OfficialSplits, Split, Splits, Triple, hold_out
+from paddle_resnet.download import Report
+
+MEAN_AND_STD: dict[str, tuple[Triple, Triple]] = {
+    # Over scikit-learn's 1,797 images.
+    "digits": ((0.3053, 0.3053, 0.3053), (0.3760, 0.3760, 0.3760)),
+    # Over the training images, as published everywhere.
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "fashion_mnist": ((0.2860, 0.2860, 0.2860), (0.3530, 0.3530, 0.3530)),
+    # ImageNet's, which official weights were trained with.
+    "image_folder": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+
+def open_splits(config: DataConfig, report: Report | None = None) -> Splits:
+    """Open a source and divide it in three; the same config always gives the same division.
+
+    Args:
+        config: the `data` group of a run's config.
+        report: called with (bytes so far, bytes in all) while an archive downloads.
+
+    Raises:
+        UsageError: data that are missing, damaged or not what was asked for; the line says what to do.
+        RunFailure: a download cannot be written.
+    """
+    train, validation, test, classes = _open(config, report)
+    return Splits(train, validation, test, classes, *mean_and_std(config), shorter_side(config))
+
+
+def mean_and_std(config: DataConfig) -> tuple[Triple, Triple]:
+    """Per-channel mean and standard deviation in 0..1: the config's own, or the source's."""
+    mean, std = MEAN_AND_STD[config.source]
+    return config.mean or mean, config.std or std
+
+
+def shorter_side(config: DataConfig) -> int:
+    """Pixels of the shorter side before the crop: for photographs ImageNet's 256 to 224, else no crop."""
+    if config.resize is not None:
+        return config.resize
+    if config.source == "image_folder" and config.image_size >= 96:
+        return round(config.image_size * 256 / 224)
+    return config.image_size
+
+
+def _open(config: DataConfig, report: Report | None) -> tuple[Split, Split, Split, tuple[str, ...]]:
+    root = config.root
+    if config.source == "image_folder":
+        assert root is not None  # checked by DataConfig
+        return open_image_folder(root, config, shorter_side(config))
+    if config.source == "digits":
+        return _open_digits(config)
+    if config.source == "fashion_mnist":
+        return _hold_out_validation(load_fashion_mnist(root, config.verify, report), config)
+    edition = CIFAR10 if config.source == "cifar10" else CIFAR100
+    return _hold_out_validation(load_cifar(edition, root, config.verify, report), config)
+
+
+def _open_digits(config: DataConfig) -> tuple[Split, Split, Split, tuple[str, ...]]:
+    images, labels = load_digits()
+    rest, test = hold_out(labels, config.test_fraction, config.split_seed)
+    kept, held = hold_out(labels[rest], config.validation_fraction, config.split_seed)
+    train, validation, test_split = (
+        MemorySplit(images, labels, "digit", positions) for positions in (rest[kept], rest[held], test)
+    )
+    return train, validation, test_split, DIGITS
+
+
+def _hold_out_validation(official: OfficialSplits, config: DataConfig) -> tuple[Split, Split, Split, tuple[str, ...]]:
+    kept, held = hold_out(official.train_labels, config.validation_fraction, config.split_seed)
+    train, validation = (
+        MemorySplit(official.train_images, official.train_labels, "train", positions) for positions in (kept, held)
+    )
+    test = MemorySplit(official.test_images, official.test_labels, "test")
+    return train, validation, test, official.classes

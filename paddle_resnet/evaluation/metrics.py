@@ -1,0 +1,115 @@
+"""A split measured whole: top-1, top-5, cross-entropy, precision and recall by class."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sklearn.metrics import precision_recall_fscore_support
+
+from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.evaluation.scorer import Scorer
+from paddle_resnet.results import ClassResult, Evaluation
+
+if TYPE_CHECKING:
+    pass
+
+
+TOP_K = 5
+
+
+def measure(
+    scorer: Scorer,
+    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    classes: Sequence[str],
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Score every image of `batches` and count.
+
+    Args:
+        scorer: what answers.
+        batches: pairs of uint8 images `[n, S, S, 3]` and int64 labels `[n]`.
+        classes: the class names, in the order of the scores.
+        progress: called after each batch with the number of images measured so far.
+
+    Raises:
+        UsageError: there is no image to measure.
+        RunFailure: a score is not finite, or the scores are not one for each class.
+    """
+    all_scores, all_labels = [], []
+    images, seconds = 0, 0.0
+    for batch, labels in batches:
+        start = time.perf_counter()
+        scores = scorer.scores(batch)
+        seconds += time.perf_counter() - start
+        _check_scores(scores, len(batch), len(classes), images)
+        all_scores.append(scores)
+        all_labels.append(np.asarray(labels, np.int64).reshape(-1))
+        images += len(batch)
+        if progress is not None:
+            progress(images)
+    if images == 0:
+        raise UsageError("there are no images to measure: the split is empty")
+    return evaluation_of(np.concatenate(all_scores), np.concatenate(all_labels), classes, seconds)
+
+
+def evaluation_of(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str], seconds: float) -> Evaluation:
+    """Count what scores `[N, classes]` say about labels `[N]`."""
+    predicted = scores.argmax(axis=1)
+    ranks = rank_of_truth(scores, labels)
+    return Evaluation(
+        classes=tuple(classes),
+        top1=float(np.mean(ranks < 1)),
+        top5=float(np.mean(ranks < min(TOP_K, len(classes)))),
+        loss=cross_entropy(scores, labels),
+        confusion=confusion_counts(labels, predicted, len(classes)),
+        per_class=_class_results(labels, predicted, classes),
+        labels=labels,
+        scores=scores,
+        seconds=seconds,
+    )
+
+
+def rank_of_truth(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How many classes stand before the true one, int64 `[N]`; of equal scores the first class stands first."""
+    truth = scores[np.arange(len(labels)), labels][:, None]
+    comes_first = np.arange(scores.shape[1])[None, :] < labels[:, None]
+    return np.sum((scores > truth) | ((scores == truth) & comes_first), axis=1)
+
+
+def cross_entropy(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of -ln(probability of the true class) over the images, in nats.
+
+    A probability that float32 rounds to zero counts as the smallest normal number (87.3 nats), so the mean is finite.
+    """
+    truth = scores[np.arange(len(labels)), labels].astype(np.float64)
+    return float(-np.log(np.maximum(truth, np.finfo(np.float32).tiny)).mean())
+
+
+def confusion_counts(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Count images by true class (rows) and predicted class (columns), int64 `[classes, classes]`."""
+    return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+
+
+def _class_results(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> tuple[ClassResult, ...]:
+    columns = precision_recall_fscore_support(labels, predicted, labels=np.arange(len(classes)), zero_division=0)
+    return tuple(
+        ClassResult(name, float(precision), float(recall), float(f1), int(support))
+        for name, precision, recall, f1, support in zip(classes, *columns, strict=True)
+    )
+
+
+def _check_scores(scores: np.ndarray, images: int, classes: int, first: int) -> None:
+    if scores.shape != (images, classes):
+        raise RunFailure(
+            f"the model answered scores of shape {list(scores.shape)} where [{images}, {classes}] was expected: "
+            f"was it made for these {classes} classes?"
+        )
+    broken = ~np.isfinite(scores).all(axis=1)
+    if broken.any():
+        raise RunFailure(
+            f"the scores of image {first + int(broken.argmax())} are not finite: the network's weights have diverged; "
+            "train again with a lower train.learning_rate"
+        )

@@ -1,0 +1,8 @@
+"""Picture files: finding them below folders, and decoding them. Needs no paddle."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+"""Images ``[N, H, W, 3]`` or one image ``[H, W, 3]``, RGB."""
+Indices = NDArray[np.int64]

@@ -1,0 +1,227 @@
+"""`inference.yml`: what a deployer must know of an exported model, checked before Paddle sees a file."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from paddle_resnet.config import Integer, PerChannel, Real
+from paddle_resnet.config.yaml_reader import read_yaml
+from paddle_resnet.errors import UsageError, shown
+from paddle_resnet.files import sha256_of, write_text
+
+FILE_NAME = "inference.yml"
+FORMAT: Literal[2] = 2
+"""1 had one model of Paddle's and MD5 sums; what has it is to be exported again."""
+EXPORT_COMMAND = "python tools/export.py RUN"
+REPAIR = f"copy the whole folder again, or export again with {EXPORT_COMMAND}"
+Positive = Annotated[Integer, Field(gt=0)]
+Fraction = Annotated[Real, Field(ge=0, le=1)]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Backend = Literal["paddle", "onnxruntime", "tensorrt"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+
+
+class Group(BaseModel):
+    """A group of keys: frozen, typed, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ModelFile(Group):
+    """A file beside `inference.yml`: its plain name, and its SHA-256 to tell damaged copies."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+    @classmethod
+    def of(cls, path: Path) -> ModelFile:
+        """Describe a file that is there."""
+        return cls(name=path.name, sha256=sha256_of(path))
+
+
+class ModelFiles(Group):
+    """What the backends read: Paddle's program and parameters, and where it was asked for ONNX, whole and quantised."""
+
+    program: ModelFile
+    parameters: ModelFile
+    onnx: ModelFile | None = None
+    onnx_int8: ModelFile | None = None
+
+
+class InputConfig(Group):
+    """What the model takes: raw RGB pixels of pictures whose shorter side was scaled to `resize`, then cropped.
+
+    `batch` is how many at once: null for any number.
+    """
+
+    image_size: Positive
+    resize: Positive
+    crop: Literal["center"] = "center"
+    channels: Literal[3] = 3
+    layout: Literal["NHWC"] = "NHWC"
+    dtype: Literal["uint8"] = "uint8"
+    batch: Positive | None = None
+
+    @model_validator(mode="after")
+    def _crop_lies_inside(self) -> InputConfig:
+        if self.image_size > self.resize:
+            raise ValueError(f"image_size ({self.image_size}) must be at most resize ({self.resize})")
+        return self
+
+
+class NormalizationConfig(Group):
+    """For information, as it is in the graph: (pixel / 255 - mean) / std."""
+
+    mean: PerChannel
+    std: PerChannel
+
+
+class TestFigures(Group):
+    """What the trained network reached on the test split: top-1 as a fraction, and on how many images."""
+
+    __test__ = False  # not a test case of pytest
+
+    top1: Fraction
+    images: Positive
+
+
+class PrecisionFigures(TestFigures):
+    """What an exported precision reached on the test split, and for which share the trained network says the same."""
+
+    agreement: Fraction
+
+
+class InferenceConfig(Group):
+    """The whole of `inference.yml`.
+
+    Attributes:
+        flip: for information, as it is in the graph: the output is the mean over a picture and its mirror image.
+        versions: of what made the files, by package.
+        test: the trained network's own figures.
+        precisions: what was offered at export, by precision and backend, with its figures where they were measured.
+    """
+
+    format: Literal[2] = FORMAT
+    model: str
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
+    input: InputConfig
+    output: Literal["probabilities"] = "probabilities"
+    flip: bool = False
+    normalization: NormalizationConfig
+    versions: dict[str, str]
+    files: ModelFiles
+    test: TestFigures | None = None
+    precisions: dict[Precision, dict[Backend, PrecisionFigures | None]]
+    exported_at: str
+
+    def digest(self) -> str:
+        """SHA-256 over all that it says, the digests of the model's files among it: it stands for the whole model."""
+        return hashlib.sha256(self.model_dump_json().encode("utf-8")).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write `inference.yml` into `folder`."""
+        write_text(
+            folder / FILE_NAME, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> InferenceConfig:
+        """Read `inference.yml` of a folder.
+
+        Raises:
+            UsageError: the file is missing, malformed, or of a newer or older format.
+        """
+        path = folder / FILE_NAME
+        remedy = f"export a trained run with {EXPORT_COMMAND}"
+        # Classes, versions and the model's name are texts, whatever they look like.
+        values = read_yaml(path, lambda key: key.partition(".")[0] in ("model", "classes", "versions"), remedy)
+        version = values.get("format")
+        if isinstance(version, int) and version > FORMAT:
+            raise UsageError(
+                f"{path}: format {shown(version, 40)} is newer than this program's ({FORMAT}); update paddle_resnet"
+            )
+        if version != FORMAT:
+            raise UsageError(f"{path}: format {shown(version)}, expected {FORMAT}; export again with {EXPORT_COMMAND}")
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            complaint = error.errors()[0]
+            key = shown(".".join(map(str, complaint["loc"])))
+            raise UsageError(f"{path}: {key}: {shown(complaint['msg'])}; export again with {EXPORT_COMMAND}") from None
+
+
+def find_model(folder: str | Path) -> Path:
+    """The folder that holds `inference.yml`: `folder` itself, or the `inference/` of a run's folder.
+
+    Raises:
+        UsageError: there is none.
+    """
+    folder = Path(folder)
+    for candidate in (folder, folder / "inference"):
+        if (candidate / FILE_NAME).is_file():
+            return candidate
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder; expected an exported model or a run's folder")
+    raise UsageError(
+        f"{folder}: neither it nor its inference/ holds {FILE_NAME}; export a trained run with {EXPORT_COMMAND}"
+    )
+
+
+def check_files(folder: Path, *files: ModelFile) -> None:
+    """Check what a library would answer with a crash: missing or damaged files.
+
+    Raises:
+        UsageError: the first of those found.
+    """
+    for file in files:
+        path = folder / file.name
+        if not path.is_file():
+            raise UsageError(f"{path}: the file is missing; {REPAIR}")
+        if sha256_of(path) != file.sha256:
+            raise _damaged(path)
+
+
+def read_checked(folder: Path, file: ModelFile) -> bytes:
+    """Read a whole file, of which nothing is loaded that is not checked.
+
+    Raises:
+        UsageError: it is missing or damaged.
+    """
+    path = folder / file.name
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error}); {REPAIR}") from None
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise _damaged(path)
+    return data
+
+
+def _damaged(path: Path) -> UsageError:
+    return UsageError(f"{path}: damaged, as its SHA-256 is not the one in {FILE_NAME}; {REPAIR}")
+
+
+def check_program(folder: Path, config: InferenceConfig, running_paddle: str) -> None:
+    """Check that the running Paddle knows the program's format: 3.x reads the .pdmodel of 2.x, but not the reverse.
+
+    Raises:
+        UsageError: it does not; Paddle itself would die of a segmentation fault.
+    """
+    if config.files.program.name.endswith(".json") and _major(running_paddle) < 3:
+        raise UsageError(
+            f"{folder}: exported by Paddle {config.versions.get('paddle')}, and a .json program needs Paddle 3; this "
+            f"is Paddle {running_paddle}: install paddlepaddle>=3, or export the run again under this version"
+        )
+
+
+def _major(version: str) -> int:
+    """The major version; development builds ("0.0.0") count as the newest."""
+    number = re.match(r"\d+", version)
+    return int(number.group()) if number and int(number.group()) > 0 else 3

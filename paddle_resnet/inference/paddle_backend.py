@@ -1,0 +1,136 @@
+"""Paddle Inference answering: on the CPU through oneDNN, on a GPU, or there through TensorRT."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import inference
+
+from paddle_resnet import machine
+from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.inference.inference_config import InferenceConfig, Precision, check_files, check_program
+
+GPU_MEMORY_MB = 256  # what Paddle takes at first; it grows as needed
+TENSORRT_WORKSPACE = 1 << 28  # bytes
+LEAST_SUBGRAPH = 3  # operations that are worth a TensorRT engine
+
+
+class PaddleBackend:
+    """A model in Paddle Inference, for any number of threads.
+
+    One Paddle predictor shared by threads silently answers wrongly, so calls that overlap each get a clone: as many
+    as the machine has cores, beyond which another only takes memory. The weights are held once.
+
+    Args:
+        folder: where the files of `config` lie.
+        config: what was exported.
+        device: "cpu" or "gpu:<i>".
+        precision: "fp32"; on a CPU "bf16", on a GPU "fp16".
+        threads: of one call on the CPU.
+        tensorrt_batch: the largest batch for TensorRT to make itself ready for; None: without TensorRT.
+
+    Raises:
+        UsageError: missing or damaged files, a program too new for this Paddle, or no TensorRT in it.
+        RunFailure: Paddle cannot load the model.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: InferenceConfig,
+        device: str,
+        precision: Precision,
+        threads: int,
+        tensorrt_batch: int | None = None,
+    ) -> None:
+        files = config.files.program, config.files.parameters
+        check_files(folder, *files)
+        check_program(folder, config, paddle.__version__)
+        if precision == "bf16" and not config.files.program.name.endswith(program_suffix()):
+            # Paddle 3 leaves the answer of a .pdmodel in bfloat16, which cannot be read.
+            raise UsageError(
+                f"{folder}: bf16 needs a program of this Paddle, {paddle.__version__}, not of "
+                f"{config.versions.get('paddle')}; export the run again under this version"
+            )
+        settings = _settings(folder, config, device, precision, threads)
+        if tensorrt_batch is not None:
+            _use_tensorrt(settings, config, precision, tensorrt_batch)
+        self._first = _load(folder, config, settings)
+        # Again, as they may have been replaced meanwhile: Paddle 3 crashes on a .json program that is given as bytes.
+        check_files(folder, *files)
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._idle.put(self._first)
+        self._cloning = threading.Lock()
+        self._turns = threading.Semaphore(max(2, machine.physical_cores()))
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Answer uint8 `[n, S, S, 3]` with float32 `[n, classes]`."""
+        with self._borrowed() as predictor:
+            # The names of inputs and outputs differ by Paddle's version.
+            predictor.get_input_handle(predictor.get_input_names()[0]).copy_from_cpu(np.ascontiguousarray(batch))
+            predictor.run()
+            return predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[Any]:
+        """Take an idle predictor, or a clone where calls overlap; give it back afterwards."""
+        with self._turns:
+            try:
+                predictor = self._idle.get_nowait()
+            except queue.Empty:
+                with self._cloning:
+                    predictor = self._first.clone()
+            try:
+                yield predictor
+            finally:
+                self._idle.put(predictor)
+
+
+def program_suffix() -> str:
+    """What the running Paddle writes: .json from 3 on."""
+    return ".pdmodel" if paddle.__version__.startswith("2.") else ".json"
+
+
+def _settings(folder: Path, config: InferenceConfig, device: str, precision: Precision, threads: int) -> Any:
+    program, parameters = folder / config.files.program.name, folder / config.files.parameters.name
+    settings = inference.Config(str(program), str(parameters))
+    settings.disable_glog_info()
+    if device == "cpu":
+        settings.set_cpu_math_library_num_threads(threads)  # or Paddle takes one
+        if precision == "bf16":
+            settings.enable_mkldnn()
+            settings.enable_mkldnn_bfloat16()
+    else:
+        kind = inference.PrecisionType.Half if precision == "fp16" else inference.PrecisionType.Float32
+        settings.enable_use_gpu(GPU_MEMORY_MB, int(device.removeprefix("gpu:")), kind)
+    if program.suffix != ".json":
+        # Paddle 3 cannot combine it with a .json program: "Not find predictor_id 0 and pass_name memory_optimize_pass".
+        settings.enable_memory_optim()
+    return settings
+
+
+def _use_tensorrt(settings: Any, config: InferenceConfig, precision: Precision, batch: int) -> None:
+    if tuple(inference.get_trt_compile_version()) == (0, 0, 0):
+        raise UsageError(f"backend tensorrt: Paddle {paddle.__version__} here was built without TensorRT; take paddle")
+    kind = inference.PrecisionType.Half if precision == "fp16" else inference.PrecisionType.Float32
+    settings.enable_tensorrt_engine(TENSORRT_WORKSPACE, batch, LEAST_SUBGRAPH, kind, False, False)
+    shape = [config.input.image_size, config.input.image_size, config.input.channels]
+    smallest, largest = {"images": [1, *shape]}, {"images": [batch, *shape]}
+    settings.set_trt_dynamic_shape_info(smallest, largest, largest)
+
+
+def _load(folder: Path, config: InferenceConfig, settings: Any) -> Any:
+    try:
+        return inference.create_predictor(settings)
+    except Exception as error:
+        raise RunFailure(
+            f"{folder}: Paddle {paddle.__version__} cannot load this model, exported by "
+            f"{config.versions.get('paddle')}: {error}"
+        ) from error

@@ -1,0 +1,205 @@
+"""Batch normalisation: what it computes, what it remembers, and what it does to training."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from paddle_resnet.lessons.batch_norm import running
+from paddle_resnet.lessons.batch_norm import training as batch_norm_training
+from paddle_resnet.lessons.batch_norm.plots import draw_features
+from paddle_resnet.lessons.batch_norm.running import EPSILON, FEATURES, IMAGES, largest
+from paddle_resnet.lessons.common.small_network import quiet_batch_norm
+from paddle_resnet.lessons.framework.catalogue import Effort
+from paddle_resnet.lessons.framework.page import Page
+from paddle_resnet.models.batch_norm import BatchNorm, batch_norm_gradients
+
+
+@quiet_batch_norm()
+def teach(page: Page, effort: Effort) -> None:
+    """Compute it by hand and by Paddle, follow its running statistics, and train with it and without."""
+    _features(page)
+    _images(page)
+    _scale_and_shift(page)
+    running.teach(page)
+    _beside_paddles(page)
+    batch_norm_training.teach(page, effort)
+
+
+def _features(page: Page) -> None:
+    page.heading("Five features, three samples", "五个特征，三个样本")
+    page.say(
+        """A layer's inputs arrive with whatever centre and spread the layers before gave them. Batch normalisation
+        (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167, algorithm 1) takes both away: each feature is
+        measured over the batch, and its mean is subtracted and its deviation divided out.""",
+        """每层输入的中心与尺度取决于前面各层。批归一化（Ioffe 与 Szegedy 2015，https://arxiv.org/abs/1502.03167 ，算
+        法 1）把两者的影响都去掉：对每个特征，在整个批次上求均值和标准差，减去均值，再除以标准差。""",
+    )
+    page.values(
+        "mean     = x.mean(0)",
+        "variance = ((x - mean) ** 2).mean(0)    # biased: divided by m, not by m - 1",
+        "y        = gamma * (x - mean) / sqrt(variance + epsilon) + beta",
+    )
+    output = BatchNorm(FEATURES.shape[1])(paddle.to_tensor(FEATURES)).numpy()
+    page.array("x, (3, 5)", FEATURES)
+    page.array("BatchNorm(5)(x)", output)
+    variance = _record_statistics(page, "features", FEATURES, output, axes=(0,))
+    page.array("y.mean(0)", output.mean(0))
+    page.values("y.var(0):", np.array2string(output.var(0, dtype=np.float64), precision=7, floatmode="fixed"))
+    page.say(
+        f"""Read down a column: its mean is 0 and its variance is 1. Along a row it is neither, as a sample's features
+        are not measured together. The variance is 1 only nearly: epsilon keeps a constant feature from being divided
+        by zero, and what comes out has the variance v / (v + epsilon). The fourth feature, whose v is only
+        {variance.min():.4f}, shows it best. With epsilon = 1e-12 all are 1 within 1e-6.""",
+        f"""竖着看每一列：均值为 0，方差为 1。横着看每一行则不然，因为统计量并不是在同一个样本的各特征之间求的。方差也
+        只是近似等于 1：epsilon 避免常数特征出现除以零，代价是输出方差等于 v / (v + epsilon)。第四个特征的 v 只
+        有 {variance.min():.4f}，所以最明显。把 epsilon 换成 1e-12，各列方差与 1 的差都小于 1e-6。""",
+    )
+    page.figure(
+        "features",
+        partial(draw_features, FEATURES, output),
+        "Each column of marks is a feature, each shape a sample. Before, five scales; after, one. Their order stays.",
+        "每一列是一个特征，每种形状是一个样本。归一化之前五个尺度各不相同，之后只有一个；次序不变。",
+    )
+
+
+def _images(page: Page) -> None:
+    page.heading("Images: one mean a channel", "图像：每个通道一个均值")
+    page.say(
+        """In a convolutional network a feature is a channel, and it is the same feature at every pixel. So a channel's
+        mean and variance are over the batch and over all pixels (section 3.2): here 3 images x 1 x 2 pixels, 6
+        values.""",
+        """在卷积网络里，一个特征就是一个通道，它在每个像素上都是同一个特征。所以每个通道的均值和方差在批次和全部像素上
+        一起求（论文 3.2 节）：这里是 3 张图像 × 1 × 2 个像素，共 6 个值。""",
+    )
+    output = BatchNorm(IMAGES.shape[1])(paddle.to_tensor(IMAGES)).numpy()
+    page.array("x, (3, 3, 1, 2), first image", IMAGES[0])
+    page.array("BatchNorm(3)(x), first image", output[0])
+    _record_statistics(page, "images", IMAGES, output, axes=(0, 2, 3))
+    page.table(
+        [
+            ("channel", "通道"),
+            ("mean of x", "x 的均值"),
+            ("variance of x", "x 的方差"),
+            ("mean of y", "y 的均值"),
+            ("variance of y", "y 的方差"),
+        ],
+        [
+            [channel, *(f"{abs(value) if abs(value) < 5e-7 else value:.6f}" for value in values)]
+            for channel, values in enumerate(
+                zip(*(f(a, (0, 2, 3), np.float64) for a in (IMAGES, output) for f in (np.mean, np.var)), strict=True)
+            )
+        ],
+    )
+
+
+def _record_statistics(page: Page, name: str, x: np.ndarray, output: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """Record how far the output's mean and variance are from what they should be; return x's variance."""
+    variance = x.var(axes, dtype=np.float64)
+    nearly_without_epsilon = BatchNorm(x.shape[1], epsilon=1e-12)(paddle.to_tensor(x)).numpy()
+    found = output.var(axes, dtype=np.float64)
+    page.record(
+        **{
+            f"{name}_mean_error": largest(output.mean(axes, dtype=np.float64)),
+            f"{name}_variance_below_1": largest(1 - found),
+            f"{name}_variance_error": largest(found - variance / (variance + EPSILON)),
+            f"{name}_variance_error_tiny_epsilon": largest(nearly_without_epsilon.var(axes, dtype=np.float64) - 1),
+        }
+    )
+    return variance
+
+
+def _scale_and_shift(page: Page) -> None:
+    page.heading("Gamma and beta: what was taken can be given back", "gamma 与 beta：去掉的可以还回来")
+    layer = BatchNorm(FEATURES.shape[1])
+    layer.weight.set_value(np.full(5, 2.0, np.float32))
+    layer.bias.set_value(np.full(5, 3.0, np.float32))
+    scaled = layer(paddle.to_tensor(FEATURES)).numpy()
+    mean, variance = FEATURES.mean(0), FEATURES.var(0)
+    layer.weight.set_value(np.sqrt(variance + EPSILON))
+    layer.bias.set_value(mean)
+    restored = layer(paddle.to_tensor(FEATURES)).numpy()
+    page.record(
+        scaled_mean=[float(value) for value in scaled.mean(0)],
+        scaled_deviation=[float(value) for value in scaled.std(0)],
+        restored_error=largest((restored - FEATURES) / np.sqrt(variance)),
+    )
+    page.values(
+        f"gamma = 2, beta = 3:  y.mean(0) = {_short(scaled.mean(0))},  y.std(0) = {_short(scaled.std(0))}",
+        f"gamma = sqrt(variance + epsilon), beta = mean:  y[0] = {_short(restored[0])},  x[0] = {_short(FEATURES[0])}",
+    )
+    page.say(
+        """The network learns a scale and a shift for each feature, so nothing that it could say before is lost: with
+        the deviation for gamma and the mean for beta, the layer is the identity. What changes is who decides: the
+        centre and the spread of a feature are now two parameters, and no longer the outcome of all the layers
+        below.""",
+        """网络为每个特征学习一个缩放和一个平移，因此表达能力没有丢失：取 gamma 为标准差、beta 为均值，这一层就是恒等映
+        射。变的是由谁来决定：特征的中心和尺度现在只是两个参数，不再是下面所有层共同作用的结果。""",
+    )
+
+
+def _beside_paddles(page: Page) -> None:
+    page.heading("Forward and backward, beside Paddle's", "前向与反向：与 Paddle 对照")
+    random = np.random.default_rng(1)
+    x, slope = (random.normal(1.0, 2.0, (8, 5, 4, 6)).astype(np.float32) for _ in range(2))
+    state = {name: random.uniform(0.5, 2.0, 5).astype(np.float32) for name in ("weight", "bias", "_mean", "_variance")}
+    paddles, ours = nn.BatchNorm2D(5), BatchNorm(5)
+    for layer in (paddles, ours):
+        layer.set_state_dict(state)
+    expected, found = _forward_and_backward(paddles, x, slope), _forward_and_backward(ours, x, slope)
+    closed = batch_norm_gradients(paddle.to_tensor(slope), paddle.to_tensor(x), paddles.weight)
+    names = ["y", "dL/dx", "dL/dgamma", "dL/dbeta"]
+    ours_errors = [_relative(a, b) for a, b in zip(found, expected, strict=True)]
+    closed_errors = [_relative(a.numpy(), b) for a, b in zip(closed, expected[1:], strict=True)]
+    page.values(
+        "g     = dL/dy",
+        "dL/dx = gamma / sqrt(variance + epsilon) * (g - mean(g) - z * mean(g * z))      # z = the normalised x",
+    )
+    page.table(
+        [
+            ("", ""),
+            ("largest value", "最大值"),
+            ("ours by autograd - Paddle's", "我们的实现（自动微分）与 Paddle 之差"),
+            ("closed form - Paddle's", "闭式与 Paddle 之差"),
+        ],
+        [
+            [name, f"{largest(value):.4f}", f"{ours_error:.1e}", closed_error]
+            for name, value, ours_error, closed_error in zip(
+                names, expected, ours_errors, ["", *(f"{error:.1e}" for error in closed_errors)], strict=True
+            )
+        ],
+    )
+    x_gradient = expected[1].astype(np.float64)
+    page.record(
+        ours_relative_errors=[*ours_errors],
+        closed_form_relative_errors=[*closed_errors],
+        x_gradient_sum=largest(x_gradient.sum((0, 2, 3))) / largest(x_gradient),
+    )
+    page.say(
+        """Differences are shares of the largest value in the row: float32's rounding. Two terms in the gradient are
+        the heart of it. As x also moves the batch's mean and variance, the layer takes both directions out of the
+        gradient: over a channel, dL/dx sums to 0, for no shift of the whole channel can change the output.
+        `models/batch_norm.py` has the derivation's equations.""",
+        """表中的差是与该行最大值之比，即 float32 的舍入误差。梯度里的两项是关键：x 也会改变批次的均值和方差，因此这一
+        层把这两个方向从梯度中去掉；在每个通道上 dL/dx 之和为 0，因为整个通道平移不会改变输出。公式
+        见 `models/batch_norm.py`。""",
+    )
+
+
+def _forward_and_backward(layer: nn.Layer, x: np.ndarray, slope: np.ndarray) -> list[np.ndarray]:
+    """The output, and the gradients of ``(output * slope).sum()`` by x, gamma and beta."""
+    argument = paddle.to_tensor(x, stop_gradient=False)
+    output = layer(argument)
+    (output * paddle.to_tensor(slope)).sum().backward()
+    return [each.numpy().copy() for each in (output, argument.grad, layer.weight.grad, layer.bias.grad)]
+
+
+def _relative(found: np.ndarray, expected: np.ndarray) -> float:
+    return largest(found - expected) / largest(expected)
+
+
+def _short(values: np.ndarray) -> str:
+    return np.array2string(values, precision=3, floatmode="fixed", suppress_small=True)

@@ -1,0 +1,1 @@
+"""The lesson on the book's ResNet-18."""

@@ -1,0 +1,129 @@
+"""What a lesson leaves: prose in two languages, tables, values and figures in order, and its numbers by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from paddle_resnet.plots.style import save_figure
+
+RUNS = "runs"
+"""The folder of a lesson's training runs within its own: ``visualdl --logdir`` of it shows their curves."""
+
+Language: TypeAlias = Literal["en", "zh"]
+Number: TypeAlias = float | int | str | bool | Sequence["Number"]
+
+
+@dataclass(frozen=True)
+class Text:
+    """The same words in English and in Chinese, as Markdown."""
+
+    en: str
+    zh: str
+
+    def in_language(self, language: Language) -> str:
+        """The words in one language."""
+        return self.en if language == "en" else self.zh
+
+
+@dataclass(frozen=True)
+class Heading:
+    """The title of a section."""
+
+    text: Text
+
+
+@dataclass(frozen=True)
+class Prose:
+    """A paragraph."""
+
+    text: Text
+
+
+@dataclass(frozen=True)
+class Values:
+    """Lines as the program has them: an expression and its value, shapes, code."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under headers."""
+
+    headers: tuple[Text, ...]
+    rows: tuple[tuple[str | Text, ...], ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure's file in the lesson's folder, and what it shows."""
+
+    path: Path
+    caption: Text
+
+
+Block: TypeAlias = Heading | Prose | Values | Table | Picture
+Show: TypeAlias = Callable[[Block], None]
+
+
+class Page:
+    """What a lesson writes on while it runs; each block is shown as soon as it is there.
+
+    Attributes:
+        folder: where the figures, the numbers and the lesson's training runs lie.
+        blocks: what has been written so far.
+        numbers: the figures of the lesson by name, for ``numbers.json`` and for tests.
+    """
+
+    def __init__(self, folder: Path, show: Show = lambda block: None) -> None:
+        self.folder = folder
+        self.blocks: list[Block] = []
+        self.numbers: dict[str, Number] = {}
+        self._show = show
+
+    def heading(self, en: str, zh: str) -> None:
+        """Begin a section."""
+        self._add(Heading(Text(en, zh)))
+
+    def say(self, en: str, zh: str) -> None:
+        """Write a paragraph."""
+        self._add(Prose(Text(_one_line(en), _one_line(zh, between=""))))
+
+    def values(self, *lines: str) -> None:
+        """Show lines as they are."""
+        self._add(Values(tuple(line for lines_ in lines for line in lines_.splitlines())))
+
+    def array(self, label: str, array: np.ndarray) -> None:
+        """Show an array's values under a label, with 4 decimals."""
+        text = np.array2string(np.asarray(array), precision=4, suppress_small=True, floatmode="fixed")
+        self.values(f"{label}:", text)
+
+    def table(self, headers: Sequence[tuple[str, str]], rows: Sequence[Sequence[object]]) -> None:
+        """Show a table; each header is (English, Chinese), each cell a `Text` or shown as ``str`` gives it."""
+        cells = (tuple(cell if isinstance(cell, Text) else str(cell) for cell in row) for row in rows)
+        self._add(Table(tuple(Text(*header) for header in headers), tuple(cells)))
+
+    def figure(self, name: str, draw: Callable[[], Figure], en: str, zh: str) -> None:
+        """Draw ``<name>.png`` in the common style, with English labels, and give it a caption."""
+        path = self.folder / f"{name}.png"
+        save_figure(path, draw)
+        self._add(Picture(path, Text(_one_line(en), _one_line(zh, between=""))))
+
+    def record(self, **numbers: Number) -> None:
+        """Keep numbers by name."""
+        self.numbers.update(numbers)
+
+    def _add(self, block: Block) -> None:
+        self.blocks.append(block)
+        self._show(block)
+
+
+def _one_line(text: str, between: str = " ") -> str:
+    """Join the lines of an indented text; Chinese has no spaces between words."""
+    return between.join(line.strip() for line in text.strip().splitlines())

@@ -1,0 +1,219 @@
+"""The exported network's speed beside the dynamic graph's, as a user would measure it, and what can go wrong there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from paddle_resnet import runtime
+from paddle_resnet.evaluation import NetworkScorer
+from paddle_resnet.inference import Predictor
+from paddle_resnet.lessons.common.timing import in_turns, measured_where, seconds_of
+from paddle_resnet.lessons.framework.page import Number, Page
+from paddle_resnet.plots.logarithmic_axis import plain_numbers
+from paddle_resnet.plots.style import BLUE, GREEN, ORANGE
+from paddle_resnet.training import RunFolder
+
+DYNAMIC, EXPORTED, ONE_THREAD = "dynamic graph", "exported", "exported, 1 thread"
+CHINESE = {DYNAMIC: "动态图", EXPORTED: "导出的模型", ONE_THREAD: "导出的模型，单线程"}
+COLOURS = {DYNAMIC: ORANGE, EXPORTED: BLUE, ONE_THREAD: GREEN}
+MARKS = {DYNAMIC: "o", EXPORTED: "s", ONE_THREAD: "^"}
+BATCHES = (1, 8, 32, 128)
+FIRST_CALLS = 60
+SMALL: dict[str, Any] = {"markersize": 3, "linewidth": 1}
+
+
+def show_times(page: Page, run: RunFolder, images: np.ndarray, rounds: int) -> None:
+    """Time both forms in turns on uint8 images ``[N, S, S, 3]``: the first calls, then `rounds` of each batch size."""
+    page.heading("How fast is it, and how is that measured?", "有多快，又该怎么测？")
+    threads = runtime.prepare_process().threads
+    network = NetworkScorer(run.load_network(), run.normalize())
+    with (
+        Predictor(run.inference_path, batch_size=max(BATCHES)) as usual,
+        Predictor(run.inference_path, threads=1, batch_size=max(BATCHES)) as single,
+    ):
+        calls = {DYNAMIC: network.scores, EXPORTED: usual.scores}
+        if runtime.thread_count(threads) != 1:
+            calls[ONE_THREAD] = single.scores
+        first = in_turns(calls, images[:1], FIRST_CALLS)
+        _say_first_calls(page, first, f"{threads.variable}={threads.value}")
+        steady = {}
+        for size in BATCHES:
+            batch = np.resize(images, (size, *images.shape[1:]))
+            for call in calls.values():
+                seconds_of(call, batch)  # a new shape may be prepared anew
+            steady[size] = in_turns(calls, batch, rounds)
+    _say_steady(page, steady, rounds)
+
+
+def _say_first_calls(page: Page, first: Mapping[str, np.ndarray], threads: str) -> None:
+    opening = {name: 1000 * float(seconds[0]) for name, seconds in first.items()}
+    later = {name: 1000 * float(np.median(seconds[FIRST_CALLS // 2 :])) for name, seconds in first.items()}
+    hasty = 1000 * float(np.mean(first[EXPORTED][:10]))
+    page.say(
+        f"""{FIRST_CALLS} calls of each with a single image, in turns, the exported model freshly loaded (threads:
+        {threads}). Its first call took {opening[EXPORTED]:.1f} ms; the median of the second half is
+        {later[EXPORTED]:.2f} ms. A mean over the first ten calls would say {hasty:.2f} ms.""",
+        f"""每种方式轮流调用 {FIRST_CALLS} 次，每次一张图像，导出的模型刚刚加载（线程：{threads}）。它的第一次调用用
+        了 {opening[EXPORTED]:.1f} 毫秒，后一半的中位数是 {later[EXPORTED]:.2f} 毫秒；如果取前十次的平均，得到的会
+        是 {hasty:.2f} 毫秒。""",
+    )
+    if opening[EXPORTED] > 2 * later[EXPORTED]:
+        page.say(
+            """The first call also prepares kernels and memory for this shape of input. Leave the first calls out, and
+            report the median, which one interruption cannot move.""",
+            """第一次调用还要为这种输入形状准备计算核与内存。最初几次不要计入，并且报告中位数：偶然的一次打断动不了
+            它。""",
+        )
+    else:
+        page.say(
+            """This time the first call does not stand out; it prepares kernels and memory, and often does. Leave the
+            first calls out anyway, and report the median, which one interruption cannot move.""",
+            """这一次，第一次调用并不突出；但它要准备计算核与内存，常常会明显更慢。所以仍然不要计入最初几次，并且报告中
+            位数：偶然的一次打断动不了它。""",
+        )
+    page.figure(
+        "first_calls",
+        lambda: _draw_first_calls(first),
+        "Milliseconds of each call with one image, in order.",
+        "每次调用（一张图像）的毫秒数，按先后次序。",
+    )
+    page.record(
+        ways=list(first),
+        first_call_ms=list(opening.values()),
+        later_median_ms=list(later.values()),
+        mean_of_first_ten_ms=hasty,
+    )
+
+
+def _draw_first_calls(first: Mapping[str, np.ndarray]) -> Figure:
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for name, seconds in first.items():
+        axes.plot(
+            np.arange(1, len(seconds) + 1), 1000 * seconds, f"{MARKS[name]}-", color=COLOURS[name], **SMALL, label=name
+        )
+    axes.set_yscale("log")
+    plain_numbers(axes.yaxis)
+    axes.set_xlabel("call")
+    axes.set_ylabel("time (ms)")
+    axes.grid(True, axis="y")
+    axes.legend(loc="upper right")
+    return figure
+
+
+def _say_steady(page: Page, steady: Mapping[int, Mapping[str, np.ndarray]], rounds: int) -> None:
+    names = list(steady[BATCHES[0]])
+    medians = {size: {name: float(np.median(each)) for name, each in taken.items()} for size, taken in steady.items()}
+    page.say(
+        f"""Once warm, {rounds} rounds in turns for each batch size; milliseconds a call, medians, from raw pixels to
+        probabilities in numpy. {measured_where().en}""",
+        f"""预热之后，每种批大小轮流测 {rounds} 轮；从原始像素到 numpy 里的概率，每次调用的毫秒数（中位
+        数）。{measured_where().zh}""",
+    )
+    page.table(
+        [("batch", "批大小"), *[(f"{name} (ms)", f"{CHINESE[name]}（毫秒）") for name in names]],
+        [[size, *[f"{1000 * medians[size][name]:.2f}" for name in names]] for size in steady],
+    )
+    for size in (BATCHES[0], BATCHES[-1]):
+        page.say(*_verdict(size, steady[size]))
+    page.figure(
+        "throughput",
+        lambda: _draw_throughput(steady),
+        "Images a second by batch size: medians, and lines from the first to the third quartile.",
+        "不同批大小下每秒处理的图像数：中位数，以及第一到第三四分位数的范围。",
+    )
+    for size in steady:
+        milliseconds: list[Number] = [1000 * each for each in medians[size].values()]
+        page.record(**{f"median_ms_batch_{size}": milliseconds})
+
+
+def _verdict(size: int, taken: Mapping[str, np.ndarray]) -> tuple[str, str]:
+    """Say which of the two is faster at a batch size, or that their times overlap."""
+    dynamic, exported = taken[DYNAMIC], taken[EXPORTED]
+    ratio = float(np.median(dynamic) / np.median(exported))
+    english, chinese = f"Batch {size}: the exported model", f"批大小 {size}：导出的模型"
+    if np.percentile(exported, 75) < np.percentile(dynamic, 25):
+        return (
+            f"{english} took {1 / ratio:.2f} of the dynamic graph's time.",
+            f"{chinese}用时是动态图的 {1 / ratio:.2f}。",
+        )
+    if np.percentile(dynamic, 75) < np.percentile(exported, 25):
+        return (
+            f"{english} took {1 / ratio:.2f} times the dynamic graph's time: here the export did not pay.",
+            f"{chinese}用时是动态图的 {1 / ratio:.2f} 倍：在这里导出并不划算。",
+        )
+    return (
+        f"""{english} and the dynamic graph cannot be told apart: their middle halves overlap (ratio of medians
+        {1 / ratio:.2f}).""",
+        f"{chinese}与动态图分不出快慢：两者居中的一半互相重叠（中位数之比 {1 / ratio:.2f}）。",
+    )
+
+
+def _draw_throughput(steady: Mapping[int, Mapping[str, np.ndarray]]) -> Figure:
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.subplots()
+    for name in steady[BATCHES[0]]:
+        quartiles = np.array([size / np.percentile(taken[name], (75, 50, 25)) for size, taken in steady.items()]).T
+        slow, middle, fast = quartiles
+        axes.errorbar(
+            list(steady),
+            middle,
+            yerr=[middle - slow, fast - middle],
+            color=COLOURS[name],
+            marker=MARKS[name],
+            capsize=3,
+            label=name,
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    plain_numbers(axes.yaxis)
+    axes.set_xticks(list(steady), [str(size) for size in steady])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("images a call")
+    axes.set_ylabel("images / s")
+    axes.grid(True, axis="y")
+    axes.legend(loc="upper left")
+    return figure
+
+
+def show_pitfalls(page: Page) -> None:
+    """Say what a measurement of speed must look out for."""
+    page.heading("Before believing a time", "相信一个时间之前")
+    for english, chinese in PITFALLS:
+        page.say(english, chinese)
+
+
+PITFALLS: Sequence[tuple[str, str]] = (
+    (
+        """**Threads.** A Paddle predictor on the CPU takes one thread unless told otherwise
+        (`set_cpu_math_library_num_threads`); `Predictor` takes those of the process. Compare like with like, and say
+        how many.""",
+        """**线程。** Paddle 的 CPU 推理默认只用一个线程，除非另行设置
+        （`set_cpu_math_library_num_threads`）；`Predictor` 用进程的线程数。比较时线程数要相同，并且写明是多少。""",
+    ),
+    (
+        """**Turns.** A shared machine slows down for seconds at a time. All calls of one, then all of the other, would
+        charge that to whichever ran then; in turns, both pay.""",
+        """**轮流。** 与人共用的机器会一阵一阵地变慢。如果先测完一个再测另一个，这笔账就算到了当时在跑的那个头上；轮流
+        测，则两边分摊。""",
+    ),
+    (
+        """**What is inside.** Decoding a picture file, resizing, copying to the device and back: say what the time
+        includes. Here it is pixels in, numpy probabilities out; decoding is not in it.""",
+        """**包含什么。** 解码图像文件、缩放、拷到设备再拷回来：要写明时间里包含哪些。这里是从像素到 numpy 概率，不含解
+        码。""",
+    ),
+    (
+        """**A GPU answers later.** Its kernels are only queued when a call returns. Timing `network(x)` alone times the
+        queueing; call `paddle.device.synchronize()`, or take the answer to numpy, as here, before the clock stops. This
+        lesson's run says nothing of a GPU's speed unless it ran on one.""",
+        """**GPU 是异步的。** 调用返回时，计算核只是排进了队列。只给 `network(x)` 计时，测到的是排队；停表之前要调
+        用 `paddle.device.synchronize()`，或像这里一样把结果取到 numpy。除非本课就在 GPU 上运行，否则它不能说明 GPU 的速
+        度。""",
+    ),
+)

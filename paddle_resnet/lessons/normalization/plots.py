@@ -1,0 +1,118 @@
+"""The figures of the lesson on normalisations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Polygon
+
+from paddle_resnet.lessons.common.small_network import SmallRun
+from paddle_resnet.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, without_axes
+
+COLOURS = {"Batch": BLUE, "Layer": GREEN, "Instance": RED, "Group": ORANGE}
+MARKERS = {"Batch": "o", "Layer": "^", "Instance": "v", "Group": "s"}
+MARKER_SIZES = {"Batch": 7, "Layer": 14, "Instance": 10, "Group": 5}
+"""Three of the lines lie on each other: each mark is seen behind the next."""
+
+DEPTH = np.array([0.5, 0.38])
+"""Where one step along the batch leads in the drawing: backwards, right and up."""
+
+SHADES = {"front": 1.0, "top": 1.25, "side": 0.8}
+UNMARKED = {"front": "#F4F4F4", "top": "#FFFFFF", "side": "#E6E6E6"}
+
+
+def draw_cubes(masks: Mapping[str, np.ndarray]) -> Figure:
+    """Draw a block of N x C x HW cells for each mask ``[N, C, HW]``: the batch backwards, channels to the right."""
+    figure = Figure(figsize=(10, 3.1), layout="constrained")
+    for axes, (name, mask) in zip(figure.subplots(1, len(masks)), masks.items(), strict=True):
+        _draw_block(axes, mask)
+        axes.set_title(f"{name} norm", fontsize=12)
+    return figure
+
+
+def _draw_block(axes: Axes, mask: np.ndarray) -> None:
+    """Draw the three faces that are seen: first image (front), last channel (side), first pixel (top)."""
+    images, channels, pixels = mask.shape
+    right, up = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+
+    def cell(corner: np.ndarray, one: np.ndarray, other: np.ndarray, marked: bool, face: str) -> None:
+        colour = _shaded(BLUE, SHADES[face]) if marked else UNMARKED[face]
+        corners = [corner, corner + one, corner + one + other, corner + other]
+        axes.add_patch(Polygon(corners, facecolor=colour, edgecolor=INK, linewidth=0.8, joinstyle="round"))
+
+    for channel in range(channels):
+        for pixel in range(pixels):
+            cell(channel * right + (pixels - 1 - pixel) * up, right, up, mask[0, channel, pixel], "front")
+        for image in range(images):
+            cell(channel * right + pixels * up + image * DEPTH, right, DEPTH, mask[image, channel, 0], "top")
+    for image in range(images):
+        for pixel in range(pixels):
+            corner = channels * right + (pixels - 1 - pixel) * up + image * DEPTH
+            cell(corner, DEPTH, up, mask[image, -1, pixel], "side")
+
+    axes.text(channels / 2, -0.25, "C", ha="center", va="top")
+    axes.text(-0.25, pixels / 2, "H, W", ha="center", va="center", rotation=90)
+    middle = channels * right + images / 2 * DEPTH
+    axes.text(middle[0] + 0.25, middle[1] - 0.2, "N", ha="left", va="top")
+    axes.set_xlim(-0.7, channels + images * DEPTH[0] + 0.2)
+    axes.set_ylim(-0.9, pixels + images * DEPTH[1] + 0.2)
+    axes.set_aspect("equal")
+    without_axes(axes)
+
+
+def _shaded(colour: str, factor: float) -> tuple[float, ...]:
+    """Darken a colour by a factor below 1, or go towards white by one above."""
+    channels = np.array([int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)])
+    shaded = channels * factor if factor <= 1 else 1 - (1 - channels) * (2 - factor)
+    return tuple(float(value) for value in shaded)
+
+
+def draw_company(batch_sizes: Sequence[int], spreads: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw the scatter of an image's output over the batch size, a line a normalisation."""
+    figure = Figure(figsize=(9.5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for name, values in spreads.items():
+        size = MARKER_SIZES[name]
+        axes.plot(batch_sizes, values, color=COLOURS[name], marker=MARKERS[name], markersize=size, label=f"{name} norm")
+    first = spreads["Batch"][0]
+    guide = [first * (batch_sizes[0] / size) ** 0.5 for size in batch_sizes]
+    axes.plot(batch_sizes, guide, color=GREY, linestyle=":", linewidth=1.5, label="1 / sqrt(N)")
+    _batch_axis(axes, batch_sizes)
+    axes.set_ylabel("scatter of the output")
+    axes.set_ylim(bottom=-0.02)
+    axes.legend(loc="upper right")
+    return figure
+
+
+def draw_trainings(batch_sizes: Sequence[int], runs: Mapping[str, Sequence[Sequence[SmallRun]]]) -> Figure:
+    """Draw training loss, test loss and test error over the batch size: a dot a run, a line through the means."""
+    figure = Figure(figsize=(9.5, 3.7), layout="constrained")
+    panels = figure.subplots(1, 3)
+    measures = (
+        ("training loss, last epoch (nats)", lambda run: run.last_epoch_loss),
+        ("test loss (nats)", lambda run: run.loss),
+        ("test error (%)", lambda run: 100 * (1 - run.top1)),
+    )
+    for axes, (title, value) in zip(panels, measures, strict=True):
+        for name, by_size in runs.items():
+            dots = [[value(run) for run in seeds] for seeds in by_size]
+            for size, values in zip(batch_sizes, dots, strict=True):
+                axes.plot([size] * len(values), values, MARKERS[name], color=COLOURS[name], markersize=5, alpha=0.5)
+            means = [np.mean(values) for values in dots]
+            axes.plot(batch_sizes, means, color=COLOURS[name], marker=MARKERS[name], label=f"{name} norm")
+        axes.set_title(title, loc="left", fontsize=11)
+        axes.set_ylim(bottom=0)
+        _batch_axis(axes, batch_sizes)
+    panels[0].legend(loc="upper right")
+    return figure
+
+
+def _batch_axis(axes: Axes, batch_sizes: Sequence[int]) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(batch_sizes, [str(size) for size in batch_sizes])
+    axes.minorticks_off()
+    axes.set_xlabel("batch size, N (images)")
+    axes.grid(True, axis="y")

@@ -1,0 +1,147 @@
+"""Diagrams of residual blocks, drawn from the layers that ran."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
+from matplotlib.path import Path
+
+from paddle_resnet.models.summary import LayerSummary, ModelSummary
+from paddle_resnet.plots.style import BLUE, GREEN, GREY, INK, ORANGE, without_axes
+
+ADDITIONS = {"AddReLU": ("ReLU",), "Add": ()}
+"""What a block's last layer does after it has added the two paths."""
+
+FILLS = {"conv": BLUE, "BatchNorm": ORANGE, "ReLU": GREEN}
+BOX_WIDTH, BOX_HEIGHT, STEP = 2.6, 0.62, 1.0
+PLUS_RADIUS = 0.24
+
+
+@dataclass(frozen=True)
+class Diagram:
+    """A block whose shortcut is the identity.
+
+    Attributes:
+        title: its name.
+        branch: what the layers of the residual branch are, in order.
+        after: what follows the addition.
+        caption: lines below.
+    """
+
+    title: str
+    branch: tuple[str, ...]
+    after: tuple[str, ...]
+    caption: tuple[str, ...]
+
+
+def diagram_of(title: str, summary: ModelSummary) -> Diagram:
+    """Read a block's summary: the layers between its input and its addition, and what the addition does last."""
+    layers = [row for row in summary.leaves() if row.kind != "Identity"]
+    *branch, addition = layers
+    channels = summary.output_shape[1]
+    return Diagram(
+        title=title,
+        branch=tuple(map(_label, branch)),
+        after=ADDITIONS[addition.kind],
+        caption=(
+            f"{channels} channels in and out",
+            f"{summary.parameters:,} parameters",
+            f"{summary.macs / 1e6:.0f} million multiply-adds",
+        ),
+    )
+
+
+def _label(row: LayerSummary) -> str:
+    if row.kind.startswith("Conv2D"):
+        kernel = row.kind.removeprefix("Conv2D ").split(",")[0]
+        return f"conv {kernel}, {row.input_shape[1]} -> {row.output_shape[1]}"
+    return "BatchNorm" if row.kind.startswith("BatchNorm") else row.kind
+
+
+def draw_diagrams(diagrams: Sequence[Diagram]) -> Figure:
+    """Draw the blocks side by side, their inputs at one height."""
+    rows = max(len(diagram.branch) + len(diagram.after) for diagram in diagrams) + 2
+    figure = Figure(figsize=(9.5, 0.52 * rows + 1.6), layout="constrained")
+    for axes, diagram in zip(figure.subplots(1, len(diagrams)), diagrams, strict=True):
+        _draw(axes, diagram)
+        axes.set_xlim(-2.0, 2.7)
+        axes.set_ylim(-STEP * rows - 1.6, 0.7)
+        without_axes(axes)
+    return figure
+
+
+def _draw(axes: Axes, diagram: Diagram) -> None:
+    """Draw downwards: x, the branch's boxes, the plus, what follows it; the shortcut goes round on the right."""
+    axes.set_title(diagram.title, fontsize=12, fontweight="bold")
+    axes.text(0, 0.12, "x", ha="center", va="bottom", fontsize=13, style="italic")
+    y = -STEP
+    previous = 0.05
+    for label in diagram.branch:
+        _box(axes, y, label)
+        _arrow(axes, previous, y + BOX_HEIGHT / 2)
+        previous = y - BOX_HEIGHT / 2
+        y -= STEP
+    plus = y
+    _arrow(axes, previous, plus + PLUS_RADIUS)
+    axes.add_patch(Circle((0, plus), PLUS_RADIUS, facecolor="white", edgecolor=INK, linewidth=1.5, zorder=3))
+    axes.text(0, plus - 0.02, "+", ha="center", va="center", fontsize=14, zorder=4)
+    axes.add_patch(
+        FancyArrowPatch(
+            path=_shortcut(plus), arrowstyle="-|>", mutation_scale=13, color=INK, linewidth=2.2, shrinkA=0, shrinkB=0
+        )
+    )
+    axes.text(1.85, plus / 2, "identity", rotation=270, ha="left", va="center", color=GREY)
+    previous, y = plus - PLUS_RADIUS, plus - STEP
+    for label in diagram.after:
+        _box(axes, y, label)
+        _arrow(axes, previous, y + BOX_HEIGHT / 2)
+        previous, y = y - BOX_HEIGHT / 2, y - STEP
+    _arrow(axes, previous, previous - 0.5)
+    axes.text(0, previous - 0.85, "\n".join(diagram.caption), ha="center", va="top", fontsize=10)
+
+
+def _shortcut(plus: float) -> Path:
+    """Make the path from below x, round the boxes, into the plus from the right."""
+    right, top = 1.7, -0.2
+    corner = 0.45
+    points = [
+        (0, top),
+        (right - corner, top),
+        (right, top),
+        (right, top - corner),
+        (right, plus + corner),
+        (right, plus),
+        (right - corner, plus),
+        (PLUS_RADIUS, plus),
+    ]
+    codes = [Path.MOVETO, Path.LINETO, Path.CURVE3, Path.CURVE3, Path.LINETO, Path.CURVE3, Path.CURVE3, Path.LINETO]
+    return Path(points, codes)
+
+
+def _box(axes: Axes, y: float, label: str) -> None:
+    fill = next((colour for word, colour in FILLS.items() if label.startswith(word)), GREY)
+    axes.add_patch(
+        FancyBboxPatch(
+            (-BOX_WIDTH / 2, y - BOX_HEIGHT / 2),
+            BOX_WIDTH,
+            BOX_HEIGHT,
+            boxstyle="round,pad=0,rounding_size=0.12",
+            facecolor=(*to_rgb(fill), 0.22),
+            edgecolor=fill,
+            linewidth=1.5,
+        )
+    )
+    axes.text(0, y - 0.02, label, ha="center", va="center", fontsize=10)
+
+
+def _arrow(axes: Axes, start: float, end: float) -> None:
+    axes.add_patch(
+        FancyArrowPatch(
+            (0, start), (0, end), arrowstyle="-|>", mutation_scale=11, color=INK, linewidth=1.3, shrinkA=0, shrinkB=0
+        )
+    )

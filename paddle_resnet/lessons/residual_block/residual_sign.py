@@ -1,0 +1,169 @@
+"""The residual takes both signs: a target below the input, learnt by a block and by one whose branch rectifies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import paddle
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from paddle import nn
+
+from paddle_resnet.lessons.framework.catalogue import Effort
+from paddle_resnet.lessons.framework.page import Page
+from paddle_resnet.models.blocks import BasicBlock, projection_shortcut
+from paddle_resnet.plots.style import BLUE, GREY, INK, RED
+
+CHANNELS, SIZE, BATCH = 3, 6, 64
+STEPS = 600
+RATE = 0.01
+TARGET = 0.5
+"""H(x) = TARGET * x: the residual H(x) - x is -x / 2."""
+
+USUAL, RECTIFIED = "F ends in BatchNorm", "F ends in ReLU"
+COLOURS = {USUAL: BLUE, RECTIFIED: RED}
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What a block made of H(x) = x / 2.
+
+    Attributes:
+        errors: the mean squared error of each step's batch.
+        error: on images not trained on, in evaluation mode.
+        floor: the least error that a branch without negative values can have on them.
+        x: these images' values; residuals: the branch's, at the same places.
+    """
+
+    errors: tuple[float, ...]
+    error: float
+    floor: float
+    x: np.ndarray
+    residuals: np.ndarray
+
+
+def teach(page: Page, effort: Effort) -> None:
+    """Train both, and look at the signs of what the branch answers."""
+    steps = effort.epochs(STEPS)
+    page.heading("The residual takes both signs", "残差可正可负")
+    page.say(
+        f"""Since features are rectified, some texts take F(x) >= 0 for granted, and a block for something that can
+        only add. But F(x) = H(x) - x must be negative wherever the block should make a value smaller. Let a block of
+        {CHANNELS} channels learn H(x) = x / 2 from random x >= 0: the residual it needs is -x / 2. Twice: as it is,
+        with BatchNorm as its branch's last layer, and with one more ReLU at the branch's end.""",
+        f"""因为特征都经过 ReLU，有的文章就想当然地认为 F(x) >= 0，以为残差块只能做加法。但凡需要把某个值变小的地方，
+        F(x) = H(x) - x 就必须为负。让一个 {CHANNELS} 通道的块从随机的 x >= 0 学习 H(x) = x / 2：所需的残差是 -x / 2。
+        做两次：一次用原样的块，分支以 BatchNorm 结尾；一次在分支末尾多加一个 ReLU。""",
+    )
+    page.values(
+        "target = 0.5 * x                          # x = |normal|, so x >= 0 as inside a ResNet",
+        "block.bn2 = Sequential(block.bn2, ReLU())   # the second block only",
+        f"{steps} steps of Adam, learning rate {RATE:g}, {BATCH} new images a step",
+    )
+    results = {USUAL: learn(steps, rectified=False), RECTIFIED: learn(steps, rectified=True)}
+    page.table(
+        [
+            ("branch ends in", "分支末尾"),
+            ("mean squared error", "均方误差"),
+            ("least possible if F >= 0", "F >= 0 时的下限"),
+            ("share of F below 0", "F 为负的比例"),
+        ],
+        [
+            [
+                name.removeprefix("F ends in "),
+                f"{one.error:.5f}",
+                f"{one.floor:.5f}",
+                f"{np.mean(one.residuals < 0):.0%}",
+            ]
+            for name, one in results.items()
+        ],
+    )
+    usual, rectified = results[USUAL], results[RECTIFIED]
+    page.record(
+        sign_steps=steps,
+        error_usual=usual.error,
+        error_rectified=rectified.error,
+        floor=usual.floor,
+        negative_share_usual=float(np.mean(usual.residuals < 0)),
+        negative_share_rectified=float(np.mean(rectified.residuals < 0)),
+        least_residual_usual=float(usual.residuals.min()),
+        least_residual_rectified=float(rectified.residuals.min()),
+    )
+    page.figure(
+        "residual_sign",
+        partial(_draw, results),
+        """Left: the error while learning; the dotted line is the least that is possible with F >= 0. Right: what the
+        branch answers to each value of x after training; the dashed line is what it should.""",
+        """左：学习过程中的误差，点线是 F >= 0 时的下限。右：训练之后分支对每个 x 值的回答，虚线是应有的值。""",
+    )
+    page.say(
+        f"""With F >= 0 the output is at least x, so the squared error is at least (x / 2)^2 at every value:
+        {usual.floor:.4f} on average here. The rectified branch came to {rectified.error:.4f}: the best it can do is
+        nothing. The usual one came to {usual.error:.5f}, with {np.mean(usual.residuals < 0):.0%} of its residuals
+        below 0. So the ReLU belongs after the addition, or before the branch; at the branch's end it makes a worse
+        network (He et al. 2016, section 4.1).""",
+        f"""若 F >= 0，输出就不小于 x，于是每个值上的平方误差至少是 (x / 2)^2，这里平均为 {usual.floor:.4f}。带 ReLU 的
+        分支得到 {rectified.error:.4f}：它最好的选择就是什么都不做。原样的块得到 {usual.error:.5f}，残差中
+        有 {np.mean(usual.residuals < 0):.0%} 为负。所以 ReLU 应放在相加之后，或放在分支之前；放在分支末尾会使网络变差
+        （何恺明等人 2016，4.1 节）。""",
+    )
+
+
+def learn(steps: int, *, rectified: bool) -> Learnt:
+    """Let a block learn H(x) = x / 2, and measure it on new images."""
+    paddle.seed(0)
+    random = np.random.default_rng(0)
+    block = BasicBlock(CHANNELS, CHANNELS, 1, projection_shortcut)
+    if rectified:
+        block.bn2 = nn.Sequential(block.bn2, nn.ReLU())
+    optimizer = paddle.optimizer.Adam(RATE, parameters=block.parameters())
+    errors = []
+    for _ in range(steps):
+        x = _images(random)
+        loss = (block(x) - TARGET * x).square().mean()
+        errors.append(loss.item())
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+    block.eval()
+    residuals: list[paddle.Tensor] = []
+    hook = block.bn2.register_forward_post_hook(lambda _layer, _inputs, output: residuals.append(output))
+    x = _images(random)
+    with paddle.no_grad():
+        error = (block(x) - TARGET * x).square().mean().item()
+    hook.remove()
+    floor = float(np.mean(((1 - TARGET) * x.numpy().astype(np.float64)) ** 2))
+    return Learnt(tuple(errors), error, floor, x.numpy().ravel(), residuals[0].numpy().ravel())
+
+
+def _images(random: np.random.Generator) -> paddle.Tensor:
+    return paddle.to_tensor(np.abs(random.normal(size=(BATCH, CHANNELS, SIZE, SIZE))).astype(np.float32))
+
+
+def _draw(results: dict[str, Learnt]) -> Figure:
+    figure = Figure(figsize=(9.5, 3.8), layout="constrained")
+    course, answers = figure.subplots(1, 2)
+    for name, one in results.items():
+        course.plot(range(1, len(one.errors) + 1), one.errors, color=COLOURS[name], label=name)
+        shown = slice(0, 1500)
+        answers.plot(one.x[shown], one.residuals[shown], ".", color=COLOURS[name], markersize=4, alpha=0.5, label=name)
+    floor = next(iter(results.values())).floor
+    course.axhline(floor, color=GREY, linestyle=":", label="least with F >= 0")
+    course.set_yscale("log")
+    # Mathematical text is off in the common style, so the usual labels of powers of ten would be their source.
+    course.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    course.yaxis.set_minor_formatter(NullFormatter())
+    course.set_xlabel("training step")
+    course.set_ylabel("mean squared error")
+    course.legend(loc="lower left")
+    course.grid(True, axis="y")
+    ends = np.array([0.0, max(one.x[:1500].max() for one in results.values())])
+    answers.plot(ends, (TARGET - 1) * ends, color=INK, linestyle="--", linewidth=1.3, label="H(x) - x = -x / 2")
+    answers.axhline(0, color=GREY, linewidth=1)
+    answers.set_xlabel("x")
+    answers.set_ylabel("F(x)")
+    answers.legend(loc="lower left")
+    answers.grid(True, axis="y")
+    return figure

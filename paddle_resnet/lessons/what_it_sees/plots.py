@@ -1,0 +1,138 @@
+"""Drawings of what a network sees: filters and their answers, maps by stage, points by class, heat over images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from paddle_resnet.plots.style import GREY, shortened, without_axes
+
+# Okabe and Ito's eight, and two more; each class is named on the page too.
+CLASS_COLOURS = (
+    *("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7"),
+    *("#56B4E9", "#222222", "#B8A800", "#909090", "#8C510A"),
+)
+HEAT = "inferno"
+
+
+def draw_filters(filters: np.ndarray, answers: np.ndarray, title: str) -> Figure:
+    """Draw filters, and below each what it responds with to one image ``[n, H, W]``; two bands of n / 2.
+
+    Args:
+        filters: ``[n, k, k]``, of either sign; or ``[n, k, k, 3]`` in 0..1, as colours.
+        answers: ``[n, H, W]``, of either sign.
+        title: of the figure.
+    """
+    columns = (len(filters) + 1) // 2
+    figure = Figure(figsize=(9.6, 5.2), layout="constrained")
+    cells = figure.subplots(4, columns, squeeze=False)
+    for axes in cells.flat:
+        without_axes(axes)
+    largest = np.abs(filters).max()
+    for index, (kernel, answer) in enumerate(zip(filters, answers, strict=True)):
+        row, column = 2 * (index // columns), index % columns
+        signed = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest} if kernel.ndim == 2 else {}
+        drawn = cells[row, column].imshow(kernel, interpolation="nearest", **signed)
+        reach = np.abs(answer).max() or 1.0
+        cells[row + 1, column].imshow(answer, cmap="RdBu_r", vmin=-reach, vmax=reach, interpolation="nearest")
+    if filters.ndim == 3:
+        figure.colorbar(drawn, ax=cells[:, -1].tolist(), shrink=0.7, label="weight")
+    for row, name in enumerate(("filter", "response", "filter", "response")):
+        _name_row(cells[row, 0], name)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    return figure
+
+
+def draw_maps(image: np.ndarray, maps: Mapping[str, np.ndarray], columns: int, title: str) -> Figure:
+    """Draw an image, and a row of maps for each place: the channels ``[channels, H, W]`` of the largest mean.
+
+    Each map has a scale of its own, from black (0) to its largest value.
+    """
+    figure = Figure(figsize=(9.6, 1.12 * len(maps) + 0.5), layout="constrained")
+    cells = figure.subplots(len(maps), columns + 1, squeeze=False, width_ratios=[1.25, *columns * [1.0]])
+    for axes in cells.flat:
+        without_axes(axes)
+    cells[0, 0].imshow(image, interpolation="nearest")
+    for row, (name, channels) in enumerate(maps.items()):
+        first = cells[row, 1]
+        _name_row(first, f"{name}\n{len(channels)} x {channels.shape[1]}x{channels.shape[2]}")
+        strongest = np.argsort(-channels.mean(axis=(1, 2)), kind="stable")[:columns]
+        for axes, channel in zip(cells[row, 1:], strongest, strict=False):
+            axes.imshow(channels[channel], cmap=HEAT, vmin=0, interpolation="nearest")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    return figure
+
+
+def draw_points(panels: Mapping[str, np.ndarray], labels: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+    """Draw points ``[N, 2]`` in the colour of their class, its name in the middle of them."""
+    figure = Figure(figsize=(9.4, 8.6), layout="constrained")
+    for axes, (name, points) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
+        for label in range(len(classes)):
+            own = points[labels == label]
+            colour = CLASS_COLOURS[label % len(CLASS_COLOURS)]
+            axes.scatter(*own.T, s=9, color=colour, alpha=0.75, linewidths=0)
+        for label, class_name in enumerate(classes):
+            axes.text(
+                *np.median(points[labels == label], axis=0),
+                shortened(class_name, 12),
+                ha="center",
+                va="center",
+                fontsize=11,
+                fontweight="bold",
+                color=CLASS_COLOURS[label % len(CLASS_COLOURS)],
+                bbox={
+                    "facecolor": "white",
+                    "edgecolor": GREY,
+                    "linewidth": 0.5,
+                    "alpha": 0.85,
+                    "boxstyle": "round,pad=0.15",
+                },
+            )
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_title(name, loc="left")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    return figure
+
+
+def draw_heat(
+    images: np.ndarray,
+    captions: Sequence[str],
+    rows: Mapping[str, np.ndarray],
+    title: str,
+    *,
+    labels: Mapping[str, Sequence[str]],
+) -> Figure:
+    """Draw images in a row under their captions, and below each the maps of `rows` as heat over it.
+
+    Args:
+        images: uint8 ``[n, S, S, 3]``.
+        captions: ``n``.
+        rows: maps ``[n, S, S]`` by the name of their row; each is scaled by its own largest value.
+        title: of the figure.
+        labels: by the name of a row, what each of its maps is for, ``n`` each.
+    """
+    columns = len(images)
+    figure = Figure(figsize=(9.6, 1.45 * (1 + len(rows)) + 0.9), layout="constrained")
+    cells = figure.subplots(1 + len(rows), columns, squeeze=False)
+    for axes in cells.flat:
+        without_axes(axes)
+    for axes, image, caption in zip(cells[0], images, captions, strict=True):
+        axes.imshow(image, interpolation="nearest")
+        axes.set_title(caption, fontsize=10)
+    _name_row(cells[0, 0], "image")
+    for row, (name, maps) in zip(cells[1:], rows.items(), strict=True):
+        _name_row(row[0], name)
+        for axes, image, heat, label in zip(row, images, maps, labels[name], strict=True):
+            axes.imshow(image.mean(axis=-1), cmap="gray", interpolation="nearest")
+            axes.imshow(heat, cmap=HEAT, alpha=0.65, vmin=0, vmax=heat.max() or 1.0, interpolation="bilinear")
+            axes.set_title(label, fontsize=10, pad=3)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    return figure
+
+
+def _name_row(axes: Axes, name: str) -> None:
+    axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10, labelpad=6)

@@ -1,0 +1,1 @@
+"""Differentiable operations of tensors, images ``[N, H, W, C]``, computed by oneDNN."""

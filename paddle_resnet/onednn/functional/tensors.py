@@ -1,0 +1,97 @@
+"""What the layers' `PyLayer`s share: which gradients are wanted, what is kept for them, tensors as oneDNN sees them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import paddle
+
+from paddle_resnet.onednn.bindings import DataType
+from paddle_resnet.onednn.ops.geometry import Image
+
+DATA_TYPES = {paddle.float32: DataType.FLOAT32, paddle.bfloat16: DataType.BFLOAT16}
+"""The types of numbers that these layers work on."""
+
+allocate = paddle.empty
+"""Makes the tensors that oneDNN writes; tests replace it to prove that every element is written."""
+
+
+def require_float32(*parameters: paddle.Tensor | None) -> None:
+    """See that oneDNN, which reads memory as it is told to, is not told a lie.
+
+    Raises:
+        TypeError: a parameter is of another type.
+    """
+    for parameter in parameters:
+        if parameter is not None and parameter.dtype != paddle.float32:
+            raise TypeError(f"these oneDNN layers take float32 parameters, and {parameter.name} is {parameter.dtype}")
+
+
+class Kept:
+    """Tensors kept from the forward pass for the backward pass, apart from the graph that made them."""
+
+    def __init__(self, *tensors: paddle.Tensor | None) -> None:
+        self._tensors = tuple(None if tensor is None else tensor.detach() for tensor in tensors)
+        self._versions = self._count_changes()
+
+    def _count_changes(self) -> list[int]:
+        return [tensor.inplace_version for tensor in self._tensors if tensor is not None]
+
+    def unchanged(self) -> tuple[Any, ...]:
+        """Return the tensors; refuse if one was changed in place, for the gradient would be wrong."""
+        if self._versions != self._count_changes():
+            raise RuntimeError("a tensor that the backward pass needs was changed in place after the forward pass")
+        return self._tensors
+
+
+def recall(ctx: Any) -> tuple[Any, ...]:
+    """Return the tensors that the forward pass left in ``ctx.kept``; refuse to be differentiated once more."""
+    if paddle.is_grad_enabled():
+        raise RuntimeError(
+            "these oneDNN layers have no second derivative (create_graph=True): use the native layers for it"
+        )
+    kept: Kept = ctx.kept
+    return kept.unchanged()
+
+
+def as_contiguous(x: paddle.Tensor) -> paddle.Tensor:
+    """Return `x` with its elements in order in memory. No gradient passes through, so call it within a `PyLayer`."""
+    return x if x.is_contiguous() else x.contiguous()
+
+
+def wanted(*tensors: paddle.Tensor | None) -> tuple[bool, ...]:
+    """For each tensor (None left out), whether its gradient is wanted."""
+    return tuple(not tensor.stop_gradient for tensor in tensors if tensor is not None)
+
+
+def wants_gradient(*tensors: paddle.Tensor | None) -> bool:
+    """Whether a backward pass may follow for any of the tensors."""
+    return paddle.is_grad_enabled() and any(wanted(*tensors))
+
+
+def select(wanted: tuple[bool, ...], *gradients: paddle.Tensor | None) -> tuple[paddle.Tensor | None, ...]:
+    """Keep the gradients that are wanted, one for each tensor argument, as `PyLayer` expects them."""
+    return tuple(gradient if want else None for want, gradient in zip(wanted, gradients, strict=False))
+
+
+def image_of(x: paddle.Tensor) -> Image:
+    """The shape and type of an ``[N, H, W, C]`` tensor."""
+    batch, height, width, channels = x.shape
+    return Image(batch, channels, height, width, data_type_of(x))
+
+
+def data_type_of(x: paddle.Tensor) -> DataType:
+    """The type of the tensor's numbers; refuse those whose memory would be read as something else."""
+    if x.dtype not in DATA_TYPES:
+        raise TypeError(f"oneDNN layers work on float32 and bfloat16, not {x.dtype}")
+    return DATA_TYPES[x.dtype]
+
+
+def address_of(tensor: paddle.Tensor | None) -> tuple[int, ...]:
+    """The address as a primitive's last argument, or no argument."""
+    return () if tensor is None else (tensor.data_ptr(),)
+
+
+def workspace(size: int) -> paddle.Tensor | None:
+    """Memory in which a forward primitive leaves notes for its backward primitive; None if it needs none."""
+    return allocate([size], "uint8") if size else None

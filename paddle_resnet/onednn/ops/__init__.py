@@ -1,0 +1,1 @@
+"""oneDNN primitives on buffers, which are addresses here."""

@@ -1,0 +1,160 @@
+"""How a convolution primitive sees images and weights."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from paddle_resnet.onednn.bindings import DataType, dimensions
+from paddle_resnet.onednn.ops.geometry import Image, Window
+from paddle_resnet.onednn.ops.primitives import Handle, any_layout, channels_last, contiguous, strided
+
+
+class ConvolutionGeometry(NamedTuple):
+    """A convolution; weights are ``[out, in / groups, kernel height, kernel width]`` as Paddle keeps them.
+
+    Weights, bias and their gradients are float32 always; products of bfloat16 images are summed in float32.
+    """
+
+    source: Image
+    out_channels: int
+    window: Window
+    groups: int
+    bias: bool
+
+    @property
+    def destination(self) -> Image:
+        """The result's shape."""
+        positions = self.window.positions(self.source.height, self.source.width)
+        return Image(self.source.batch, self.out_channels, *positions, self.source.data_type)
+
+    @property
+    def is_sound_as_volume(self) -> bool:
+        """Whether oneDNN finds the weights' whole gradient in three dimensions.
+
+        Where the window is larger than the image, 3.6.2 leaves parts of it unwritten; in float32 only a large one.
+        """
+        rows, columns = self.window.extent
+        covered = self.source.height >= rows and self.source.width >= columns
+        return covered or (self.source.data_type == DataType.FLOAT32 and max(rows, columns) <= 3)
+
+    @property
+    def overruns_in_bfloat16(self) -> bool:
+        """Whether oneDNN would write outside its memory in finding the weights' gradient.
+
+        In bfloat16, as the window strides over images narrower than itself: seen in 3.6.2 with AVX512-BF16.
+        """
+        bfloat16 = self.source.data_type == DataType.BFLOAT16
+        return bfloat16 and self.source.width < self.window.extent[1] and self.window.stride[1] > 1
+
+    @property
+    def in_float32(self) -> ConvolutionGeometry:
+        """The same convolution of float32 images."""
+        return self._replace(source=self.source._replace(data_type=DataType.FLOAT32))
+
+    @property
+    def weights_shape(self) -> tuple[int, ...]:
+        """The weights' shape for oneDNN: with groups, they are its first dimension."""
+        inputs = self.source.channels // self.groups
+        if self.groups == 1:
+            return (self.out_channels, inputs, *self.window.size)
+        return (self.groups, self.out_channels // self.groups, inputs, *self.window.size)
+
+
+class View:
+    """Images as they are: ``[N, H, W, C]``."""
+
+    def __init__(self, geometry: ConvolutionGeometry) -> None:
+        self._geometry = geometry
+
+    def given(self, image: Image) -> Handle:
+        """An image tensor's memory."""
+        return channels_last(image)
+
+    def wanted(self, image: Image) -> Handle:
+        """The layout in which the primitive works."""
+        return channels_last(image)
+
+    def given_weights(self) -> Handle:
+        """The weights' memory."""
+        return contiguous(*self._weights_shape())
+
+    def wanted_weights(self) -> Handle:
+        """Weights of the images' type, in the layout that suits the primitive."""
+        return any_layout(*self._weights_shape(), data_type=self._geometry.source.data_type)
+
+    def wanted_weight_gradient(self) -> Handle:
+        """The gradient of the weights, float32 as they are kept, in the layout that suits the primitive."""
+        return any_layout(*self._weights_shape())
+
+    def window_arguments(self) -> list[Any]:
+        """Strides, dilations and paddings."""
+        return self._geometry.window.as_arguments(with_size=False)
+
+    def _weights_shape(self) -> tuple[int, ...]:
+        return self._geometry.weights_shape
+
+
+class Pixels(View):
+    """The batch as one image with a row for each image, to which a 1x1 convolution comes down."""
+
+    def given(self, image: Image) -> Handle:
+        """An image tensor's memory."""
+        return channels_last(Image(1, image.channels, image.batch, image.height * image.width, image.data_type))
+
+    wanted = given
+
+
+class BatchAsWidth(View):
+    """Small images as one volume ``[H, W, N, C]``, over which the kernel, one element wide in N, moves in H and W.
+
+    A convolution multiplies a row of pixels by a matrix at a time. A row of an image 2 pixels wide leaves most of the
+    processor idle, and the whole matrix is read again for every row; here a row is as long as the batch.
+    """
+
+    def given(self, image: Image) -> Handle:
+        """An image tensor's memory, the batch as the last of three spatial dimensions."""
+        batch, channels, height, width, data_type = image
+        line, pixels = width * channels, height * width * channels
+        return strided((1, channels, height, width, batch), (batch * pixels, 1, line, channels, pixels), data_type)
+
+    def wanted(self, image: Image) -> Handle:
+        """The same, the batch next to the channels in memory."""
+        batch, channels, height, width, data_type = image
+        pixel = batch * channels
+        strides = (height * width * pixel, 1, width * pixel, pixel, channels)
+        return strided((1, channels, height, width, batch), strides, data_type)
+
+    def window_arguments(self) -> list[Any]:
+        """Strides, dilations and paddings, with those of the third dimension."""
+        window = self._geometry.window
+        return [
+            dimensions((*window.stride, 1)),
+            dimensions((window.dilation[0] - 1, window.dilation[1] - 1, 0)),
+            dimensions((*window.padding_before, 0)),
+            dimensions((*window.padding_after, 0)),
+        ]
+
+    def _weights_shape(self) -> tuple[int, ...]:
+        return (*self._geometry.weights_shape, 1)
+
+
+WORTHWHILE_POSITIONS = {DataType.FLOAT32: 16, DataType.BFLOAT16: 16}
+"""Places of the kernel on an image up to which `BatchAsWidth` is faster, forward and for the gradient of the source."""
+
+WORTHWHILE_POSITIONS_FOR_WEIGHTS = {DataType.FLOAT32: 4, DataType.BFLOAT16: 64}
+"""The same for the gradient of the weights."""
+
+
+def best_view(geometry: ConvolutionGeometry, *, for_weights: bool = False) -> View:
+    """The view in which a convolution is fastest, by measurements of AVX2, AVX-512 and AMX processors."""
+    if geometry.groups > 1:
+        # oneDNN's fast convolutions with groups are of two dimensions, and of one image each.
+        return View(geometry)
+    if geometry.window == Window((1, 1), (1, 1), (0, 0), (0, 0)):
+        return Pixels(geometry)
+    limits = WORTHWHILE_POSITIONS_FOR_WEIGHTS if for_weights else WORTHWHILE_POSITIONS
+    if for_weights and not geometry.is_sound_as_volume:
+        return View(geometry)
+    destination = geometry.destination
+    small = destination.height * destination.width <= limits[destination.data_type]
+    return BatchAsWidth(geometry) if small else View(geometry)

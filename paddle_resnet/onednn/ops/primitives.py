@@ -1,0 +1,244 @@
+"""oneDNN objects owned by Python: memory descriptors, primitives, and what a thread keeps of them.
+
+A primitive's memory objects hold the addresses of its next execution, so no two threads may share one. Each thread has
+its own `Context`: engine, stream, primitives and scratch memory. There is nothing to lock.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from ctypes import byref, c_void_p
+from typing import Any, TypeVar
+
+import paddle
+
+from paddle_resnet.onednn.bindings import (
+    CPU_ENGINE,
+    IN_ORDER_STREAM,
+    SUCCESS,
+    TAG_ANY,
+    USER_SCRATCHPAD,
+    Algorithm,
+    Argument,
+    DataType,
+    ExecutionArgument,
+    Query,
+    check,
+    dimensions,
+    functions,
+)
+from paddle_resnet.onednn.ops.geometry import Image
+
+CACHE_CAPACITY = 512
+"""Primitives a thread keeps. A training step of ResNet-152 uses about 120 different ones."""
+
+Built = TypeVar("Built")
+
+
+class Handle:
+    """A C object that lives as long as its Python owner. It can be passed where C takes the object."""
+
+    __slots__ = ("_as_parameter_", "_destroy")
+
+    def __init__(self, kind: str, create: Callable[..., Any], *arguments: Any) -> None:
+        """Let ``create(&pointer, *arguments)`` make an object that ``dnnl_<kind>_destroy`` destroys."""
+        pointer = c_void_p()
+        create(byref(pointer), *arguments)
+        self._as_parameter_ = pointer
+        self._destroy = getattr(functions(), f"{kind}_destroy")
+
+    @property
+    def address(self) -> int:
+        """The object's address."""
+        return self._as_parameter_.value or 0
+
+    def __del__(self) -> None:
+        if hasattr(self, "_destroy"):
+            self._destroy(self._as_parameter_)
+
+
+def describe(create: Callable[..., Any], *arguments: Any) -> Handle:
+    """Make a primitive descriptor."""
+    return Handle("primitive_desc", create, *arguments)
+
+
+def strided(shape: tuple[int, ...], strides: tuple[int, ...], data_type: DataType) -> Handle:
+    """Describe memory of `shape` whose strides are counted in elements."""
+    create = functions().memory_desc_create_with_strides
+    return Handle("memory_desc", create, len(shape), dimensions(shape), data_type, dimensions(strides))
+
+
+def contiguous(*shape: int, data_type: DataType = DataType.FLOAT32) -> Handle:
+    """Describe memory in the order of its dimensions."""
+    strides = [1]
+    for size in reversed(shape[1:]):
+        strides.insert(0, strides[0] * size)
+    return strided(shape, tuple(strides), data_type)
+
+
+def channels_last(image: Image) -> Handle:
+    """Describe an ``[N, H, W, C]`` tensor; oneDNN names dimensions in the order N, C, H, W whatever the layout."""
+    batch, channels, height, width, data_type = image
+    strides = (height * width * channels, 1, width * channels, channels)
+    return strided((batch, channels, height, width), strides, data_type)
+
+
+def any_layout(*shape: int, data_type: DataType = DataType.FLOAT32) -> Handle:
+    """Describe memory whose layout the primitive chooses."""
+    create = functions().memory_desc_create_with_tag
+    return Handle("memory_desc", create, len(shape), dimensions(shape), data_type, TAG_ANY)
+
+
+def layout_of(description: Handle, which: Query) -> Any:
+    """A memory descriptor of a primitive descriptor, which stays the owner."""
+    return c_void_p(functions().primitive_desc_query_md(description, which, 0))
+
+
+def size_of(layout: Any) -> int:
+    """Bytes that a memory descriptor takes; 0 for memory that is not needed."""
+    return int(functions().memory_desc_get_size(layout))
+
+
+class Scratch:
+    """One thread's working memory: a buffer for each use, which grows to the largest size asked for."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, tuple[paddle.Tensor, int, int]] = {}
+
+    def address(self, use: str, size: int) -> int:
+        """The address of at least `size` bytes; what stands there lasts until the next call with the same use."""
+        _, address, held = self._buffers.get(use, (None, 0, 0))
+        if held < size:
+            # The old buffer goes first, so that the two are never held at once.
+            self._buffers.pop(use, None)
+            tensor = paddle.empty([size], "uint8")
+            address = tensor.data_ptr()
+            self._buffers[use] = (tensor, address, size)
+        return address
+
+
+class Context:
+    """What one thread keeps: engine, stream, scratch memory, and the primitives it used last."""
+
+    def __init__(self, capacity: int = CACHE_CAPACITY) -> None:
+        self.engine = Handle("engine", functions().engine_create, CPU_ENGINE, 0)
+        self.stream = Handle("stream", functions().stream_create, self.engine, IN_ORDER_STREAM)
+        self.scratch = Scratch()
+        self.attributes = _attributes()
+        self.attributes_with_relu = _attributes(relu=True)
+        self._capacity = capacity
+        self._primitives: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def cached(self, build: Callable[[Context, Any], Built], geometry: Hashable) -> Built:
+        """Return ``build(self, geometry)``, built anew only if it is not among the last used."""
+        key = (build, geometry)
+        built = self._primitives.get(key)
+        if built is None:
+            built = self._primitives[key] = _build_apart(build, self, geometry)
+            if len(self._primitives) > self._capacity:
+                self._primitives.popitem(last=False)
+        else:
+            self._primitives.move_to_end(key)
+        return built
+
+
+class Primitive:
+    """A compiled operation with fixed shapes; calling it with one address per argument executes it."""
+
+    def __init__(self, context: Context, description: Handle, arguments: Sequence[tuple[Argument, Any]]) -> None:
+        """Compile `description`; `arguments` give each buffer's role and layout in the order of a call."""
+        scratchpad = layout_of(description, Query.SCRATCHPAD)
+        self._scratch = context.scratch
+        self._scratch_size = size_of(scratchpad)
+        if self._scratch_size:
+            arguments = [*arguments, (Argument.SCRATCHPAD, scratchpad)]
+        library = functions()
+        self._primitive = Handle("primitive", library.primitive_create, description)
+        self._memories = [
+            Handle("memory", library.memory_create, layout, context.engine, None) for _, layout in arguments
+        ]
+        self._arguments = (ExecutionArgument * len(arguments))()
+        for slot, (argument, _), memory in zip(self._arguments, arguments, self._memories, strict=True):
+            slot.argument = argument
+            slot.memory = memory.address
+        self._addresses = [memory.address for memory in self._memories]
+        self._stream = context.stream
+        self._set_address = library.memory_set_data_handle
+        self._execute = library.primitive_execute
+
+    def __call__(self, *buffers: int) -> None:
+        """Execute on the buffers at these addresses, which the caller keeps alive."""
+        if self._scratch_size:
+            buffers = (*buffers, self._scratch.address("scratchpad", self._scratch_size))
+        for memory, buffer in zip(self._addresses, buffers, strict=True):
+            self._set_address(memory, buffer)
+        status = self._execute(self._primitive, self._stream, len(buffers), self._arguments)
+        if status != SUCCESS:
+            check(status, "primitive_execute")
+
+
+def reorder(context: Context, source: Any, destination: Any) -> Primitive | None:
+    """A copy from one layout to another; None if they are the same."""
+    return None if functions().memory_desc_equal(source, destination) else copy(context, source, destination)
+
+
+def copy(context: Context, source: Any, destination: Any) -> Primitive:
+    """A copy from one layout to another (arguments: source, destination)."""
+    create = functions().reorder_primitive_desc_create
+    description = describe(create, source, context.engine, destination, context.engine, context.attributes)
+    return Primitive(context, description, [(Argument.SOURCE, source), (Argument.DESTINATION, destination)])
+
+
+def _attributes(relu: bool = False) -> Handle:
+    """Primitive attributes: scratch memory is given by the caller, and a ReLU may follow.
+
+    The library's own scratch memory would belong to the thread that created a primitive, and never shrink.
+    """
+    library = functions()
+    attributes = Handle("primitive_attr", library.primitive_attr_create)
+    library.primitive_attr_set_scratchpad_mode(attributes, USER_SCRATCHPAD)
+    if relu:
+        post_operations = Handle("post_ops", library.post_ops_create)
+        library.post_ops_append_eltwise(post_operations, Algorithm.RELU, 0.0, 0.0)
+        library.primitive_attr_set_post_ops(attributes, post_operations)
+    return attributes
+
+
+_local = threading.local()
+_builder: ThreadPoolExecutor | None = ThreadPoolExecutor(1, "onednn-builder")
+_inherited: list[Any] = []
+
+
+def _build_apart(build: Callable[[Context, Any], Built], context: Context, geometry: Hashable) -> Built:
+    """Build in a thread of its own, to which glibc gives its own part of the heap.
+
+    Built in the midst of a training step, a primitive's small pieces of memory would stay between that step's feature
+    maps when those are freed, and later steps could not use the gaps as a whole.
+    """
+    return build(context, geometry) if _builder is None else _builder.submit(build, context, geometry).result()
+
+
+def context() -> Context:
+    """The calling thread's context."""
+    found: Context | None = getattr(_local, "context", None)
+    if found is None:
+        found = _local.context = Context()
+    return found
+
+
+def _start_anew_after_fork() -> None:
+    """Leave the parent's objects in a forked child untouched: another thread may have been using them at the fork.
+
+    The builder's thread does not live on in the child, which builds where it computes.
+    """
+    global _builder, _local
+    _inherited.extend((_local, _builder))
+    _local = threading.local()
+    _builder = None
+
+
+os.register_at_fork(after_in_child=_start_anew_after_fork)

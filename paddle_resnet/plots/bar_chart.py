@@ -1,0 +1,74 @@
+"""The figure of a benchmark: panels of horizontal bars, each with the range of its measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from paddle_resnet.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED
+
+COLOURS = {"onednn": BLUE, "onednn-bf16": GREEN, "native": GREY, "torch": ORANGE, "torch-bf16": RED}
+COLOURS |= {"paddle fp32": BLUE, "paddle bf16": GREEN, "onnxruntime fp32": GREY, "onnxruntime int8": RED}
+PANELS_A_ROW = 2
+WIDTH = 6.5
+"""Inches of a panel."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar: what it says, and the range of its measurements."""
+
+    label: str
+    """Empty where the bar belongs to the one above; a legend then names the series."""
+    series: str
+    summary: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Bars of one unit."""
+
+    title: str
+    unit: str
+    bars: Sequence[Bar]
+
+
+def draw_panels(panels: Sequence[Panel], title: str, small_print: str) -> Figure:
+    """Draw each panel's bars, medians with a line from the smallest to the largest measurement."""
+    across = min(PANELS_A_ROW, len(panels))
+    down = -(-len(panels) // across)
+    bars = max(len(panel.bars) for panel in panels)
+    figure = Figure(figsize=(WIDTH * across, down * (1.1 + 0.3 * bars) + 0.8), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False).flat
+    for panel, place in zip(panels, axes, strict=False):
+        _draw(place, panel)
+    for place in list(axes)[len(panels) :]:
+        place.set_visible(False)
+    if not all(bar.label for panel in panels for bar in panel.bars):
+        series = list(dict.fromkeys(bar.series for panel in panels for bar in panel.bars))
+        handles = [Patch(color=COLOURS.get(name, BLUE)) for name in series]
+        figure.legend(handles, series, loc="outside upper right", ncols=len(series))
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    figure.supxlabel(small_print, x=0.01, ha="left", fontsize=8, color=GREY)
+    return figure
+
+
+def _draw(axes: Axes, panel: Panel) -> None:
+    end = max(bar.summary["largest"] for bar in panel.bars) or 1.0
+    for number, bar in enumerate(panel.bars):
+        median, smallest, largest = (bar.summary[key] for key in ("median", "smallest", "largest"))
+        axes.barh(number, median, height=0.65, color=COLOURS.get(bar.series, BLUE))
+        axes.plot([smallest, largest], [number, number], color=INK, linewidth=1.2)
+        axes.text(largest + 0.02 * end, number, f"{median:.3g}" if median < 100 else f"{median:.0f}", va="center")
+    axes.set_yticks(range(len(panel.bars)), [bar.label for bar in panel.bars])
+    axes.tick_params(axis="y", length=0, labelsize=9)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.18 * end)
+    axes.set_xlabel(panel.unit)
+    axes.set_title(panel.title, loc="left")
+    axes.grid(True, axis="x")
+    axes.set_axisbelow(True)

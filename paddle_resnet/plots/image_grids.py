@@ -1,0 +1,101 @@
+"""Figures made of the images themselves: a sample of a split, and the most confident mistakes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from paddle_resnet.plots.style import RED, percent, shortened, without_axes
+from paddle_resnet.results import Evaluation
+
+SAMPLES = 40
+MISTAKES = 24
+COLUMNS = 8
+LONGEST_NAME = 15
+CELL = 1.45  # inches a picture
+
+
+def choose_samples(labels: np.ndarray, classes: int, number: int = SAMPLES) -> np.ndarray:
+    """Choose images spread evenly over the classes: the first of each class, then the second ..., int64 `[<= number]`.
+
+    With more classes than `number` the classes are taken at even distances.
+    """
+    by_class = [np.flatnonzero(labels == label) for label in range(classes)]
+    by_class = [indices for indices in by_class if len(indices)]
+    if len(by_class) > number:
+        by_class = [by_class[place] for place in np.linspace(0, len(by_class) - 1, number).astype(int)]
+    rounds = max((len(indices) for indices in by_class), default=0)
+    chosen: list[int] = []
+    for turn in range(rounds):
+        chosen += [int(indices[turn]) for indices in by_class if turn < len(indices)]
+        if len(chosen) >= number:
+            break
+    return np.array(chosen[:number], np.int64)
+
+
+def draw_samples(images: np.ndarray, labels: np.ndarray, classes: Sequence[str], title: str) -> Figure:
+    """Draw uint8 images `[n, H, W, 3]`, each under the name of its class."""
+    figure, cells = _grid(len(images), title, caption_lines=1)
+    for axes, image, label in zip(cells, images, labels, strict=False):
+        _show(axes, image)
+        axes.set_title(shortened(classes[label], LONGEST_NAME), fontsize=10, loc="center", pad=3)
+    return figure
+
+
+def choose_mistakes(evaluation: Evaluation, number: int = MISTAKES) -> np.ndarray:
+    """Choose the wrongly classified images of the highest predicted probability, highest first, int64 `[<= number]`."""
+    wrong = np.flatnonzero(evaluation.predicted != evaluation.labels)
+    confidence = evaluation.scores[wrong].max(axis=1, initial=0.0)
+    return wrong[np.argsort(-confidence, kind="stable")][:number]
+
+
+def draw_mistakes(images: np.ndarray, chosen: np.ndarray, evaluation: Evaluation, title: str) -> Figure:
+    """Draw the images of `choose_mistakes`: what was predicted with which probability, and the truth."""
+    if len(chosen) == 0:
+        return _no_mistakes(evaluation.images, title)
+    figure, cells = _grid(len(images), title, caption_lines=2)
+    predicted = evaluation.predicted
+    for axes, image, index in zip(cells, images, chosen, strict=False):
+        _show(axes, image)
+        wrong, truth = evaluation.classes[predicted[index]], evaluation.classes[evaluation.labels[index]]
+        probability = percent(float(evaluation.scores[index, predicted[index]]))
+        centre: dict[str, Any] = {"ha": "center", "transform": axes.transAxes, "fontsize": 9}
+        axes.text(0.5, 1.17, f"{shortened(wrong, 11)} {probability}", color=RED, fontweight="bold", **centre)
+        axes.text(0.5, 1.03, f"is {shortened(truth, LONGEST_NAME)}", **centre)
+    return figure
+
+
+def _no_mistakes(images: int, title: str) -> Figure:
+    figure = Figure(figsize=(6, 2), layout="constrained")
+    axes = figure.subplots()
+    without_axes(axes)
+    axes.set_title(title, loc="left", fontweight="bold")
+    axes.text(0.5, 0.5, f"No mistakes: all {images:,} images right.", ha="center", va="center", fontsize=12)
+    return figure
+
+
+def _grid(number: int, title: str, caption_lines: int) -> tuple[Figure, list[Axes]]:
+    """Make a grid of cells for `number` pictures; cells left over stay blank."""
+    columns = min(COLUMNS, max(number, 1))
+    rows = max(1, math.ceil(number / columns))
+    width, height = max(4.0, columns * CELL), rows * (CELL + 0.2 * caption_lines) + 0.55
+    figure = Figure(figsize=(width, height))
+    figure.suptitle(title, x=0.015, y=1 - 0.12 / height, ha="left", va="top", fontsize=13, fontweight="bold")
+    figure.subplots_adjust(
+        left=0.01, right=0.99, bottom=0.08 / height, top=1 - (0.42 + 0.21 * caption_lines) / height, wspace=0.08
+    )
+    figure.subplots_adjust(hspace=(0.14 + 0.19 * caption_lines) / CELL)
+    cells = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in cells:
+        without_axes(axes)
+    return figure, cells
+
+
+def _show(axes: Axes, image: np.ndarray) -> None:
+    """Show pixels as they are: small pictures with hard edges, large ones smoothed."""
+    axes.imshow(image, interpolation="nearest" if max(image.shape[:2]) <= 64 else "antialiased")

@@ -1,0 +1,1 @@
+"""Callbacks of `paddle.Model.fit` that make up a run."""

@@ -1,0 +1,143 @@
+"""The learning-rate range test: a short training at a rate that grows from nothing to far too much.
+
+Smith 2017 (arXiv:1506.01186, section 3.3); the growth is exponential, as in fast.ai's finder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import paddle
+from rich.progress import TextColumn
+
+from paddle_resnet import signals
+from paddle_resnet.config import Config
+from paddle_resnet.console import logger, progress_bar
+from paddle_resnet.data import TrainLoader
+from paddle_resnet.errors import RunFailure
+from paddle_resnet.training.metrics import SampleMeans
+from paddle_resnet.training.process_setup import session, without_paddles_warnings
+from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.setup import make_model, make_train_loader, open_training, whiten_stem
+
+LOWEST, HIGHEST = 1e-5, 10.0
+LEAST_STEPS = 100
+"""Where an epoch has fewer, the sweep goes on into further ones."""
+
+MEMORY = 0.9
+"""Of the smoothed loss: a mean over about the last 10 steps."""
+
+DIVERGED = 3.0
+"""The sweep ends where the smoothed loss is so many times its least."""
+
+CAUTION = 10.0
+"""The proposed rate is that of the least loss, divided by this: beyond the least, training is about to diverge."""
+
+
+@dataclass
+class Sweep:
+    """A sweep's losses, step by step; the last one may be NaN or infinite."""
+
+    rates: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    smoothed: list[float] = field(default_factory=list)
+    """Exponential moving averages of the losses, corrected for their beginning as Adam's are (Kingma and Ba 2015)."""
+    _average: float = 0.0
+
+    def add(self, rate: float, loss: float) -> None:
+        """Count a step in."""
+        self._average = MEMORY * self._average + (1 - MEMORY) * loss
+        self.rates.append(rate)
+        self.losses.append(loss)
+        self.smoothed.append(self._average / (1 - MEMORY ** len(self.rates)))
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the loss has become far larger than it was, or is no longer finite."""
+        return not self.smoothed[-1] <= DIVERGED * min(self.smoothed) < math.inf
+
+    @property
+    def proposed(self) -> float:
+        """A tenth of the rate at which the smoothed loss is least (fast.ai's ``minimum``).
+
+        Raises:
+            RunFailure: not one loss was finite.
+        """
+        finite = [each for each in zip(self.smoothed, self.rates, strict=True) if math.isfinite(each[0])]
+        if not finite:
+            raise RunFailure(
+                f"the loss is {self.losses[0]} already at learning rate {self.rates[0]:g}; look at the data and the "
+                "weights (model.pretrained), or begin lower (--from)"
+            )
+        return min(finite)[1] / CAUTION
+
+
+def find_learning_rate(
+    config: Config, *, lowest: float = LOWEST, highest: float = HIGHEST, steps: int | None = None
+) -> Sweep:
+    """Train a network of its own as `config` says, but for the learning rate, until it diverges.
+
+    Nothing is written, and the process's random states are put back. The rates grow from `lowest` to `highest` in
+    `steps`: by default an epoch's, at least 100.
+
+    Raises:
+        UsageError: device, data, model or weights are not what the config says.
+    """
+    with _random_states_kept(), session(config) as (device, _):
+        splits, network = open_training(config)
+        normalize = RunFolder(config.run_folder, config, splits).normalize()
+        if config.model.pretrained is None:
+            whiten_stem(network, splits.train, splits.resize, config.data.image_size, normalize)
+        loader = make_train_loader(config, splits, normalize)
+        model = make_model(config, network, SampleMeans(), len(loader), device)
+        steps = steps or max(len(loader), LEAST_STEPS)
+        logger.info("%d steps at learning rates from %g to %g", steps, lowest, highest)
+        with without_paddles_warnings():
+            return sweep_rates(model, loader, exponential_rates(lowest, highest, steps))
+
+
+def exponential_rates(lowest: float, highest: float, steps: int) -> list[float]:
+    """Rates from `lowest` to `highest`, each the same multiple of the one before."""
+    return [lowest * (highest / lowest) ** (step / max(1, steps - 1)) for step in range(steps)]
+
+
+def sweep_rates(model: paddle.Model, loader: TrainLoader, rates: list[float]) -> Sweep:
+    """Train a prepared model one step at each of the rates, until it diverges."""
+    schedule = paddle.optimizer.lr.LambdaDecay(1.0, lambda step: rates[min(step, len(rates) - 1)])
+    model._optimizer.set_lr_scheduler(schedule)
+    sweep = Sweep()
+    bar = progress_bar(TextColumn("rate {task.fields[rate]:.1e}  loss {task.fields[loss]:.4f}"))
+    with bar, contextlib.closing(_endless(loader)) as batches:
+        task = bar.add_task("sweep", total=len(rates), rate=rates[0], loss=math.nan)
+        for rate, (images, *labels) in zip(rates, batches, strict=False):
+            with signals.undisturbed():
+                (loss,), _ = model.train_batch([images], labels)
+            sweep.add(rate, float(loss))
+            if sweep.diverged:
+                break
+            bar.update(task, advance=1, rate=rate, loss=sweep.smoothed[-1])
+            schedule.step()
+    return sweep
+
+
+def _endless(loader: TrainLoader) -> Generator[list[paddle.Tensor], None, None]:
+    """Yield the batches of epoch after epoch."""
+    while True:
+        yield from loader
+
+
+@contextlib.contextmanager
+def _random_states_kept() -> Iterator[None]:
+    """Put the random states of Python, numpy and Paddle back in the end."""
+    of_python, of_numpy, of_paddle = random.getstate(), np.random.get_state(), paddle.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
+        paddle.set_rng_state(of_paddle)

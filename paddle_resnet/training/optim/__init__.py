@@ -1,0 +1,1 @@
+"""Optimizers, schedules, losses and the moving average of weights."""
