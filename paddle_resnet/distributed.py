@@ -1,8 +1,8 @@
 """The processes that train one network together, as ``python -m paddle.distributed.launch`` starts them.
 
-Each has a number, and the first one, 0, alone writes and speaks. Until a process has joined the others (`join`), and
-where there are none, it is the first and only one, and nothing here has an effect. What one process passes to another
-goes through gloo between CPUs and NCCL between GPUs.
+Rank 0 is the main process, which alone writes files and log lines. Until a process has joined the others (`join`), and
+where there are none, it is rank 0 of 1, and the collective calls here do nothing. They use gloo between CPUs and NCCL
+between GPUs. Every rank has to make them, in the same order.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ LAUNCHERS_ENVIRONMENT = "/proc/{}/environ"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Which of how many processes this is."""
+class Ranks:
+    """Rank and world size of this process, over all hosts and on its own."""
 
-    number: int = 0
-    count: int = 1
-    number_on_host: int = 0
-    count_on_host: int = 1
-
-
-_place = Place()
-_meetings = 0
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
 
 
-def launched() -> Place:
-    """The place that the launcher gave this process, joined or not."""
-    return Place(
-        number=int(os.environ.get("PADDLE_TRAINER_ID", "0")),
-        count=int(os.environ.get("PADDLE_TRAINERS_NUM", "1")),
-        number_on_host=int(os.environ.get("PADDLE_LOCAL_RANK", "0")),
-        count_on_host=int(os.environ.get("PADDLE_LOCAL_SIZE", "1")),
+_joined = Ranks()
+_barriers = 0
+
+
+def launched() -> Ranks:
+    """Return the ranks that the launcher gave this process, joined or not."""
+    return Ranks(
+        rank=int(os.environ.get("PADDLE_TRAINER_ID", "0")),
+        world_size=int(os.environ.get("PADDLE_TRAINERS_NUM", "1")),
+        local_rank=int(os.environ.get("PADDLE_LOCAL_RANK", "0")),
+        local_world_size=int(os.environ.get("PADDLE_LOCAL_SIZE", "1")),
     )
 
 
@@ -56,26 +56,31 @@ def own_gpu() -> int:
     return int(os.environ.get("FLAGS_selected_gpus", "0").split(",")[0])  # noqa: SIM112 (Paddle's name)
 
 
-def here() -> Place:
-    """The place of this process among those it has joined."""
-    return _place
+def rank() -> int:
+    """Return the number of this process, 0 for the main process."""
+    return _joined.rank
 
 
-def count() -> int:
-    """How many processes train together."""
-    return _place.count
+def joined() -> Ranks:
+    """Return the ranks of this process among those that it has joined."""
+    return _joined
 
 
-def is_first() -> bool:
-    """Whether this process writes and speaks."""
-    return _place.number == 0
+def world_size() -> int:
+    """Return how many processes train together."""
+    return _joined.world_size
+
+
+def is_main_process() -> bool:
+    """Return whether this is rank 0, which writes files and log lines."""
+    return _joined.rank == 0
 
 
 def join(device: str) -> None:
-    """Join the processes that were launched with this one; each has to. On `device` they will compute."""
-    global _place
-    place = launched()
-    if place.count == 1 or _place.count > 1:
+    """Join the processes that were launched with this one, to compute on `device`; each has to."""
+    global _joined
+    ranks = launched()
+    if ranks.world_size == 1 or _joined.world_size > 1:
         return
     from paddle import distributed
 
@@ -84,11 +89,11 @@ def join(device: str) -> None:
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
     with _in_one_line():
         distributed.init_parallel_env()
-    _place = place
+    _joined = ranks
 
 
 @contextlib.contextmanager
-def unseen() -> Iterator[None]:
+def hide_world_size() -> Iterator[None]:
     """Within the block, Paddle sees one process: `paddle.Model` would wrap its network in `DataParallel`."""
     seen = os.environ.pop("PADDLE_TRAINERS_NUM", None)
     try:
@@ -98,12 +103,12 @@ def unseen() -> Iterator[None]:
             os.environ["PADDLE_TRAINERS_NUM"] = seen
 
 
-def total(values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Sum the float64 ``[n]`` of every process; each gets the sums, the same bits."""
+def all_reduce_sum(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Return the sum of float64 ``[n]`` over the ranks, the same bits in each."""
     import numpy as np
 
     values = np.asarray(values, np.float64)
-    if _place.count == 1:
+    if _joined.world_size == 1:
         return values
     import paddle
 
@@ -113,9 +118,9 @@ def total(values: Sequence[float] | np.ndarray) -> np.ndarray:
     return tensor.numpy()
 
 
-def largest(value: float) -> float:
-    """The largest of the processes' values."""
-    if _place.count == 1:
+def all_reduce_max(value: float) -> float:
+    """Return the largest of the ranks' values."""
+    if _joined.world_size == 1:
         return value
     import paddle
 
@@ -125,22 +130,22 @@ def largest(value: float) -> float:
     return float(tensor.item())
 
 
-def average(tensors: Sequence[paddle.Tensor]) -> None:
-    """Give float32 tensors, in place, their mean over the processes; each has to give as many, in the same order."""
-    if _place.count == 1 or not tensors:
+def all_reduce_mean(tensors: Sequence[paddle.Tensor]) -> None:
+    """Replace float32 tensors, in place, by their mean over the ranks; each rank gives as many, in the same order."""
+    if _joined.world_size == 1 or not tensors:
         return
     import paddle
 
     with paddle.no_grad(), _in_one_line():
-        # As one: a message costs more than what it says.
+        # Joined: the cost of a message is mostly independent of its size.
         joined = paddle.concat([tensor.flatten() for tensor in tensors])
         paddle.distributed.all_reduce(joined)
-        _put_back(joined / _place.count, tensors)
+        _put_back(joined / _joined.world_size, tensors)
 
 
-def take_from_first(tensors: Sequence[paddle.Tensor]) -> None:
-    """Give float32 tensors, in place, the values that they have in the first process."""
-    if _place.count == 1 or not tensors:
+def broadcast(tensors: Sequence[paddle.Tensor]) -> None:
+    """Replace float32 tensors, in place, by those of rank 0."""
+    if _joined.world_size == 1 or not tensors:
         return
     import paddle
 
@@ -156,19 +161,19 @@ def _put_back(joined: paddle.Tensor, tensors: Sequence[paddle.Tensor]) -> None:
         tensor.set_value(part.reshape(tensor.shape))
 
 
-def wait_for_all() -> None:
-    """Wait until every process is here, however long that takes: gloo itself gives up after a while."""
-    global _meetings
-    if _place.count == 1:
+def barrier() -> None:
+    """Wait for all ranks without a time limit; gloo's own barrier gives up after 30 s."""
+    global _barriers
+    if _joined.world_size == 1:
         return
     from paddle.base import core
 
-    _meetings += 1
-    name = f"paddle_resnet/meeting/{_meetings}"
+    _barriers += 1
+    name = f"paddle_resnet/barrier/{_barriers}"
     with _in_one_line():
         store = core.create_or_get_global_tcp_store()
         arrived = _add(store, name, 1)
-        while arrived < _place.count:
+        while arrived < _joined.world_size:
             time.sleep(SECONDS_BETWEEN_LOOKS)
             arrived = _add(store, name, 0)
 
@@ -183,29 +188,29 @@ def _add(store: Any, name: str, number: int) -> int:
 
 
 @contextlib.contextmanager
-def first_goes_ahead(*, on_host: bool = False) -> Iterator[None]:
-    """Let the first process (or the first of each host) through the block before the others."""
-    ahead = (_place.number_on_host if on_host else _place.number) == 0
+def main_process_first(*, on_host: bool = False) -> Iterator[None]:
+    """Run the block in rank 0 (or in the first rank of each host) before the other ranks run it."""
+    ahead = (_joined.local_rank if on_host else _joined.rank) == 0
     if not ahead:
-        wait_for_all()
+        barrier()
     yield
     if ahead:
-        wait_for_all()
+        barrier()
 
 
-def require_alike(what: Mapping[str, Any]) -> None:
-    """See that all processes have the same of everything that `what` names, once the last of them is here.
+def check_equal_across_ranks(what: Mapping[str, Any]) -> None:
+    """Check that every value of `what` is the same in all ranks.
 
     Raises:
-        UsageError: in every process, the first name whose value is not the same in all.
+        UsageError: in every rank, for the first name whose values differ.
     """
-    wait_for_all()
+    barrier()
     for name, value in what.items():
         checksum = zlib.crc32(repr(value).encode())
-        if largest(checksum) != -largest(-checksum):
+        if all_reduce_max(checksum) != -all_reduce_max(-checksum):
             raise UsageError(
-                f"{name}: not the same in all {_place.count} processes; each has to find the same files at the same "
-                "place, on every host"
+                f"{name}: not the same in all {_joined.world_size} processes; each has to find the same files at the "
+                "same place, on every host"
             )
 
 
@@ -215,7 +220,7 @@ def set_by_user(variable: str) -> bool:
     The launcher imports Paddle, which sets some itself, and hands them on to the processes it starts. What the
     launcher was started with tells, where the kernel does.
     """
-    if launched().count == 1:
+    if launched().world_size == 1:
         return True
     try:
         given = Path(LAUNCHERS_ENVIRONMENT.format(os.getppid())).read_bytes()
@@ -231,6 +236,6 @@ def _in_one_line() -> Iterator[None]:
         yield
     except (RuntimeError, OSError, ValueError) as error:
         raise RunFailure(
-            f"process {launched().number} of {launched().count}: another one ended, or was not there within gloo's 30 "
-            f"seconds; its own log says why: {os.environ.get('PADDLE_LOG_DIR', 'log')}/workerlog.<number>"
+            f"process {launched().rank} of {launched().world_size}: another one ended, or was not there within gloo's "
+            f"30 seconds; its own log says why: {os.environ.get('PADDLE_LOG_DIR', 'log')}/workerlog.<number>"
         ) from error

@@ -85,7 +85,7 @@ def prepare_process() -> ProcessSetup:
 
 
 def _thread_setting(by: str) -> Setting:
-    variable, sharing = "OMP_NUM_THREADS", distributed.launched().count_on_host
+    variable, sharing = "OMP_NUM_THREADS", distributed.launched().local_world_size
     origin = "the cores this process may use"
     if sharing > 1:
         origin = f"its share of the cores, of {sharing} processes"
@@ -155,7 +155,7 @@ def select_device(name: str = "auto") -> str:
     gpus = paddle.device.cuda.device_count() if has_gpu_build else 0
     reason = "no GPU was found" if has_gpu_build else "the installed Paddle is the CPU build"
     own = f"gpu:{distributed.own_gpu()}"
-    if name.startswith("gpu:") and distributed.launched().count > 1:
+    if name.startswith("gpu:") and distributed.launched().world_size > 1:
         raise UsageError(f"device {name}: each of several processes has its own; use gpu, and the launcher's --gpus")
     if name == "auto":
         chosen = own if gpus else "cpu"

@@ -61,7 +61,7 @@ def deferred() -> Iterator[None]:
             yield
         finally:
             _deferrals -= 1
-            if _asked and distributed.launched().count > 1:
+            if _asked and distributed.launched().world_size > 1:
                 handlers.pop_all()
 
 
@@ -120,5 +120,5 @@ def _note(number: int, frame: FrameType | None) -> None:
         _asked = number
         if not _deferrals:
             raise Stopped(number)
-    elif not _has_tool and distributed.launched().count == 1:
+    elif not _has_tool and distributed.launched().world_size == 1:
         raise Stopped(number)

@@ -44,7 +44,7 @@ def normalise(layer, channels_last, dtype="float32"):
     axes = (0, 2, 3, 1) if channels_last else (0, 1, 2, 3)
     back = (0, 3, 1, 2) if channels_last else (0, 1, 2, 3)
     images, weight, bias, gradient = normalised()
-    own = SHARES[distributed.here().number]
+    own = SHARES[distributed.rank()]
     layer.weight.set_value(weight)
     layer.bias.set_value(bias)
     x = paddle.to_tensor(images[own].transpose(axes).copy(), stop_gradient=False)
@@ -77,22 +77,22 @@ def normalisations():
 
 def messages():
     """What the processes tell each other."""
-    number = distributed.here().number
+    number = distributed.rank()
     tensors = [paddle.full([2, 3], 1.0 + 2 * number), paddle.full([4], 10.0 * number)]
-    distributed.average(tensors)
+    distributed.all_reduce_mean(tensors)
     first = paddle.full([3], 7.0 + number)
-    distributed.take_from_first([first])
+    distributed.broadcast([first])
     means = SampleMeans()
     losses, right = (np.array([1.0, 2, 3]), np.array([1, 1, 0])) if number == 0 else (np.array([10.0]), np.array([1]))
     means.update(losses, right)
     try:
-        distributed.require_alike({"a": 1, "b": number})
+        distributed.check_equal_across_ranks({"a": 1, "b": number})
         different = ""
     except UsageError as error:
         different = str(error)
     return {
-        "total": distributed.total([1.5, number]),
-        "largest": distributed.largest(number - 3),
+        "total": distributed.all_reduce_sum([1.5, number]),
+        "largest": distributed.all_reduce_max(number - 3),
         "average": [tensor.numpy().ravel().tolist() for tensor in tensors],
         "first": first.numpy().tolist(),
         "means": means.accumulate(),
@@ -103,8 +103,8 @@ def messages():
 def ahead(folder):
     """Whether the first process's file is there when the other one comes."""
     file = folder / "ahead"
-    with distributed.first_goes_ahead():
-        if distributed.is_first():
+    with distributed.main_process_first():
+        if distributed.is_main_process():
             file.touch()
         return file.exists()
 
@@ -113,11 +113,11 @@ def waited_through_signals():
     """Count the signals that come while the other process is waited for."""
     caught = []
     earlier = signal.signal(signal.SIGALRM, lambda number, frame: caught.append(number))
-    if distributed.is_first():
+    if distributed.is_main_process():
         time.sleep(0.3)
     else:
         signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
-    distributed.wait_for_all()
+    distributed.barrier()
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, earlier)
     return len(caught)
@@ -129,7 +129,7 @@ def signalled_at(step, signals):
 
     def begin(seeds, number, logs=None):
         original(seeds, number, logs)
-        if distributed.here().number == 1 and seeds._epoch * seeds.params["steps"] + number == step:
+        if distributed.rank() == 1 and seeds._epoch * seeds.params["steps"] + number == step:
             for which in signals:
                 os.kill(os.getpid(), which)
 
@@ -167,7 +167,7 @@ def die(folder):
 def main():
     folder = Path(sys.argv[1])
     distributed.join(runtime.select_device("cpu"))
-    number = distributed.here().number
+    number = distributed.rank()
     np.savez(folder / f"normalisations.{number}.npz", **normalisations())
     seen = {"messages": messages(), "ahead": ahead(folder), "signals": waited_through_signals(), "ends": runs(folder)}
     seen["messages"]["total"] = seen["messages"]["total"].tolist()

@@ -249,7 +249,7 @@ def test_the_tool_goes_on_and_measures_each_test_image_once(folder, resumed):
     ],
 )
 def test_too_few_images_for_all(tmp_path, monkeypatch, overrides, words):
-    monkeypatch.setattr(distributed, "count", lambda: 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
     with pytest.raises(UsageError, match=words):
         open_training(config_for("early", tmp_path, *overrides))
 
@@ -265,7 +265,7 @@ def test_each_process_drops_other_features(monkeypatch):
     alone = drawn()
     of_each = []
     for number in range(3):
-        monkeypatch.setattr(distributed, "here", lambda number=number: distributed.Place(number, 3))
+        monkeypatch.setattr(distributed, "rank", lambda number=number: number)
         of_each.append(drawn())
     assert of_each[0] == alone
     assert of_each[0] != of_each[1] != of_each[2] != of_each[0]

@@ -113,7 +113,7 @@ def run_tool(
 @contextlib.contextmanager
 def _ended_by_signals() -> Iterator[None]:
     with signals.stoppable():
-        if IS_PROGRAM and distributed.launched().count == 1:
+        if IS_PROGRAM and distributed.launched().world_size == 1:
             reading, writing = os.pipe()
             os.set_blocking(writing, False)
             signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -172,7 +172,7 @@ def prepare(*, together: bool = False) -> None:
     """
     from paddle_resnet import console, distributed, runtime
 
-    launched = distributed.launched().count
+    launched = distributed.launched().world_size
     if launched > 1 and not together:
         raise UsageError(f"one of {launched} processes of paddle.distributed.launch: start this tool alone")
     runtime.import_paddle()

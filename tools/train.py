@@ -81,12 +81,12 @@ def _test_once(run: RunFolder) -> None:
     from paddle_resnet import distributed
     from paddle_resnet.evaluation import evaluate_run, show_validation_mistakes
 
-    tested = bool(distributed.largest(distributed.is_first() and "test" in run.metrics()))
+    tested = bool(distributed.all_reduce_max(distributed.is_main_process() and "test" in run.metrics()))
     evaluation = None
     if not tested:
         show_validation_mistakes(run)
         evaluation = evaluate_run(run, split="test")
-    if not distributed.is_first():
+    if not distributed.is_main_process():
         return
     if evaluation is None:
         print(f"{run.path} is finished; its figures are in {run.metrics_path}")

@@ -60,7 +60,7 @@ def evaluate_run(
     run.history()
     network = run.load_network(checkpoint)
     evaluation = measure_split(run, _scorer(run, network), split, progress)
-    if not distributed.is_first():
+    if not distributed.is_main_process():
         return evaluation
     warn_of_few_images(split, evaluation)
     write_json(details_path(run, split, checkpoint), details(evaluation, split, checkpoint))
@@ -86,7 +86,7 @@ def show_validation_mistakes(run: RunFolder) -> None:
 
     split = "validation"
     evaluation = measure_split(run, _scorer(run, run.load_network("best")), split)
-    if not distributed.is_first():
+    if not distributed.is_main_process():
         return
     figures = draw_figures(run, split, evaluation, ["mistakes"])
     write_visual_dl(visual_dl_path(run, split), run, split, evaluation, figures)
@@ -112,8 +112,8 @@ def measure_split(run: RunFolder, scorer: Scorer, split: str = "test", progress:
     if len(images) == 0:
         raise UsageError(f"{run.path}: the {split} split is empty; there is nothing to measure")
     size = run.config.data.image_size
-    place = distributed.here()
-    parts = (place.number, place.count) if len(images) >= place.count else (0, 1)
+    ranks = distributed.joined()
+    parts = (ranks.rank, ranks.world_size) if len(images) >= ranks.world_size else (0, 1)
     chosen = shares(len(images), _batch_size(size), *parts)
     count = None if progress is None else lambda done: progress(done, len(images))
     evaluation = measure(scorer, chosen_batches(images, chosen, splits.resize, size), run.classes(), count)
@@ -124,8 +124,8 @@ def _of_all_processes(own: Evaluation, places: np.ndarray, labels: np.ndarray) -
     """Put the scores of the images at `places` and those of the other processes together."""
     scores = np.zeros((len(labels), len(own.classes)))
     scores[places] = own.scores
-    distributed.wait_for_all()
-    return evaluation_of(distributed.total(scores).astype(np.float32), labels, own.classes, own.seconds)
+    distributed.barrier()
+    return evaluation_of(distributed.all_reduce_sum(scores).astype(np.float32), labels, own.classes, own.seconds)
 
 
 def warn_of_few_images(split: str, evaluation: Evaluation) -> None:

@@ -48,7 +48,7 @@ def shared_statistics(mean: paddle.Tensor, variance: paddle.Tensor, count: int) 
     ``E[x^2] - E[x]^2`` in float64, in which the difference of what float32 holds loses nothing.
     """
     own_mean, own_variance = (each.numpy().astype(np.float64) for each in (mean, variance))
-    sums = distributed.total(np.concatenate([count * own_mean, count * (own_variance + own_mean**2), [count]]))
+    sums = distributed.all_reduce_sum(np.concatenate([count * own_mean, count * (own_variance + own_mean**2), [count]]))
     channels, everything = len(own_mean), sums[-1]
     whole_mean = sums[:channels] / everything
     whole_variance = np.maximum(sums[channels:-1] / everything - whole_mean**2, 0)
@@ -59,7 +59,7 @@ def gradient_means(
     weight_gradient: paddle.Tensor, bias_gradient: paddle.Tensor, count: int
 ) -> tuple[paddle.Tensor, paddle.Tensor]:
     """Return the means over all processes' `count` values of ``g * normalized`` and of g, from this one's sums."""
-    sums = distributed.total(np.concatenate([weight_gradient.numpy(), bias_gradient.numpy()])) / count
+    sums = distributed.all_reduce_sum(np.concatenate([weight_gradient.numpy(), bias_gradient.numpy()])) / count
     return _float32(sums[: weight_gradient.size]), _float32(sums[weight_gradient.size :])
 
 

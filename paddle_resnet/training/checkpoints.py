@@ -64,7 +64,7 @@ class Checkpoints(Callback):
         self._position = Position(self._position.epoch, step + 1)
         train = self._run.config.train
         # The processes' clocks differ, and all have to save together.
-        minutes = distributed.largest((time.monotonic() - self._saved) / 60)
+        minutes = distributed.all_reduce_max((time.monotonic() - self._saved) / 60)
         if minutes >= train.checkpoint_minutes or (
             train.checkpoint_steps is not None and (step + 1) % train.checkpoint_steps == 0
         ):
@@ -74,7 +74,7 @@ class Checkpoints(Callback):
         """Save the epoch that has just been validated."""
         self._position = Position(self._position.epoch + 1, 0)
         record = self._recorder.records[-1]
-        if self._recorder.best is record and distributed.is_first():
+        if self._recorder.best is record and distributed.is_main_process():
             write_folder(self._run.checkpoint_path("best"), lambda folder: self._write_evaluated(folder, record))
         self.save()
 
@@ -87,9 +87,9 @@ class Checkpoints(Callback):
         if self._saved_at == self._position:
             return
         self._require_finite()
-        if distributed.is_first():
+        if distributed.is_main_process():
             write_folder(self._run.checkpoint_path("last"), self._write_last)
-        distributed.wait_for_all()
+        distributed.barrier()
         self._saved_at = self._position
         self._saved = time.monotonic()
 

@@ -59,7 +59,7 @@ class SampleMeans(paddle.metric.Metric):
 
     def update(self, losses: np.ndarray, correct: np.ndarray) -> list[float]:
         """Count a batch in; of several processes, that of each."""
-        loss, right, samples = distributed.total([losses.sum(dtype=np.float64), correct.sum(), len(losses)])
+        loss, right, samples = distributed.all_reduce_sum([losses.sum(dtype=np.float64), correct.sum(), len(losses)])
         self._loss += float(loss)
         self._correct += int(right)
         self._samples += int(samples)

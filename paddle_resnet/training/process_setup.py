@@ -27,7 +27,7 @@ def session(config: Config, *, aloud: bool = True) -> Iterator[tuple[str, HeldLi
     with paddle.utils.unique_name.guard(), _logging_to_memory() as lines:
         device = runtime.select_device(config.device)
         distributed.join(device)
-        with speaking(aloud and distributed.is_first()):
+        with speaking(aloud and distributed.is_main_process()):
             logger.info("paddle %s on %s; %s", paddle.__version__, device, runtime.prepare_process())
             runtime.seed_everything(config.train.seed)
             yield device, lines

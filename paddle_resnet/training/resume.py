@@ -213,11 +213,11 @@ def require_same_processes(run: RunFolder, checkpoint: Checkpoint) -> None:
     Raises:
         UsageError: there are more or fewer.
     """
-    if checkpoint.processes != distributed.count():
+    if checkpoint.processes != distributed.world_size():
         how = "alone" if checkpoint.processes == 1 else f"in {checkpoint.processes} processes"
         raise UsageError(
-            f"{run.path}: there are {distributed.count()} processes now, but the run was trained {how}, and each step "
-            f"is of all of them; start it {how} again, or start a new run"
+            f"{run.path}: there are {distributed.world_size()} processes now, but the run was trained {how}, and each "
+            f"step is of all of them; start it {how} again, or start a new run"
         )
 
 

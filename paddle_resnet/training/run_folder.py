@@ -324,4 +324,4 @@ class FollowedRun(RunFolder):
 
 def as_seen_here(run: RunFolder) -> RunFolder:
     """Return the run for this process: written by the first, read by the others."""
-    return run if distributed.is_first() else FollowedRun(run.path, run.config)
+    return run if distributed.is_main_process() else FollowedRun(run.path, run.config)

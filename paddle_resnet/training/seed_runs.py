@@ -61,7 +61,7 @@ def train_seeds(whole: RunFolder, *, go_on: bool = False) -> list[RunFolder]:
         UsageError: several processes were launched together; otherwise as `train.train` and `train.resume`.
         RunFailure, Stopped: as these.
     """
-    if distributed.launched().count > 1:
+    if distributed.launched().world_size > 1:
         raise UsageError(
             f"train.seeds {list(whole.config.train.seeds or ())}: several processes train one run; give each seed a "
             "launch of its own, by train.seed and name"

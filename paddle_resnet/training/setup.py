@@ -37,7 +37,7 @@ def open_training(
     Raises:
         UsageError: data, model or weights are not what the config says, or too few images for several processes.
     """
-    with distributed.first_goes_ahead(on_host=True):
+    with distributed.main_process_first(on_host=True):
         with download_bar("data") as report:
             splits = open_splits(config.data, report) if open_data is None else open_data(report)
         network = create_configured_model(config.model, len(splits.classes))
@@ -61,7 +61,7 @@ def open_training(
 
 def _images_a_step(config: Config) -> int:
     """Of all pieces and all processes."""
-    return config.train.batch_size * config.train.accumulate * distributed.count()
+    return config.train.batch_size * config.train.accumulate * distributed.world_size()
 
 
 def _require_enough_images(config: Config, splits: Splits) -> None:
@@ -70,7 +70,7 @@ def _require_enough_images(config: Config, splits: Splits) -> None:
     Raises:
         UsageError: there are too few.
     """
-    step, count = _images_a_step(config), distributed.count()
+    step, count = _images_a_step(config), distributed.world_size()
     if count > 1 and step > len(splits.train):
         raise UsageError(
             f"train.batch_size {config.train.batch_size} x train.accumulate {config.train.accumulate} x {count} "
@@ -86,7 +86,7 @@ def _require_enough_images(config: Config, splits: Splits) -> None:
 def _warn_of_single_images(config: Config, splits: Splits, network: ImageClassifier) -> None:
     """Say where BatchNorm's statistics are of one image: what is learned by them may be worth nothing in evaluation."""
     train, images = config.train, min(_images_a_step(config), len(splits.train))
-    together = distributed.count() > 1 and train.sync_batch_norm
+    together = distributed.world_size() > 1 and train.sync_batch_norm
     piece = images % train.batch_size or train.batch_size
     if piece == 1 and not together and any(isinstance(each, nn.BatchNorm2D) for each in network.sublayers()):
         logger.warning(
@@ -103,9 +103,9 @@ def make_train_loader(config: Config, splits: Splits, normalize: Normalize) -> T
     Of several processes, each has its share of each piece: a single process with as large a batch would see the same
     pieces.
     """
-    place = distributed.here()
+    ranks = distributed.joined()
     pieces = np.arange(_images_a_step(config))
-    share = pieces.reshape(config.train.accumulate, place.count, -1)[:, place.number].ravel()
+    share = pieces.reshape(config.train.accumulate, ranks.world_size, -1)[:, ranks.rank].ravel()
     return TrainLoader(
         splits.train,
         batch_size=len(pieces),
@@ -115,21 +115,21 @@ def make_train_loader(config: Config, splits: Splits, normalize: Normalize) -> T
         augment=config.augment,
         seed=config.train.seed,
         balanced=config.data.sampler == "balanced",
-        share=share if place.count > 1 else None,
+        share=share if ranks.world_size > 1 else None,
     )
 
 
 def make_validation_loader(config: Config, splits: Splits, normalize: Normalize) -> ValidationLoader:
     """Make the loader of the validation images; of several processes, each has its part of them."""
-    place = distributed.here()
+    ranks = distributed.joined()
     return ValidationLoader(
         splits.validation,
         batch_size=config.train.batch_size,
         image_size=config.data.image_size,
         resize=splits.resize,
         normalize=normalize,
-        process=place.number,
-        processes=place.count,
+        process=ranks.rank,
+        processes=ranks.world_size,
     )
 
 
@@ -137,7 +137,7 @@ def make_model(
     config: Config, network: ImageClassifier, means: SampleMeans, steps_per_epoch: int, device: str
 ) -> paddle.Model:
     """Make the network ready to train on `device`, and the `paddle.Model` around it: optimizer, loss and measures."""
-    train, together = config.train, distributed.count()
+    train, together = config.train, distributed.world_size()
     if together > 1:
         rate = scaled_learning_rate(train.learning_rate, train.scale_learning_rate, together)
         logger.info(

@@ -75,20 +75,20 @@ class SynchronousModel(AccumulatingModel):
 
     def __init__(self, network: nn.Layer, inputs: Any, labels: Any, piece: int) -> None:
         """Take what `AccumulatingModel` takes; `piece` is of this process's images."""
-        with distributed.unseen():
+        with distributed.hide_world_size():
             super().__init__(network, inputs, labels, piece)
 
     def prepare(self, optimizer: Any = None, loss: Any = None, metrics: Any = None, amp_configs: Any = None) -> None:
         """Prepare as for a single process."""
-        with distributed.unseen():
+        with distributed.hide_world_size():
             super().prepare(optimizer, loss, metrics, amp_configs)
 
     def train_batch(self, inputs: Any, labels: Any = None, update: bool = True) -> Any:
         """Compute this process's images, then take the step of all; the loss is the mean over all."""
         (loss,), metrics = super().train_batch(inputs, labels, update=False)
-        distributed.average([*self._gradients(), *_own_statistics(self.network)])
+        distributed.all_reduce_mean([*self._gradients(), *_own_statistics(self.network)])
         self._take_step()
-        whole = distributed.total([float(loss)]).item() / distributed.count()
+        whole = distributed.all_reduce_sum([float(loss)]).item() / distributed.world_size()
         return [np.array(whole)], metrics
 
     def _gradients(self) -> Iterator[paddle.Tensor]:

@@ -61,9 +61,9 @@ def train(config: Config) -> RunFolder:
             f"train.seeds {list(config.train.seeds)}: this trains one run, by train.seed; tools/train.py trains several"
         )
     with session(config) as (device, lines):
-        distributed.require_alike({"the config": config.to_yaml(), str(config.run_folder): "begins"})
+        distributed.check_equal_across_ranks({"the config": config.to_yaml(), str(config.run_folder): "begins"})
         splits, network = open_training(config)
-        if not distributed.is_first():
+        if not distributed.is_main_process():
             run: RunFolder = FollowedRun(config.run_folder, config, splits)
             _fit(run, network, device, None)
             return run
@@ -105,19 +105,19 @@ def train_or_resume(run: RunFolder) -> RunFolder:
 def _go_on(run: RunFolder) -> RunFolder:
     resuming.require_same_training(RunFolder.open(run.path), run.config)
     with session(run.config) as (device, lines):
-        distributed.require_alike({"the config": run.config.to_yaml(), str(run.path): "goes on"})
+        distributed.check_equal_across_ranks({"the config": run.config.to_yaml(), str(run.path): "goes on"})
         run = as_seen_here(run)
         with run.alone():
-            with distributed.first_goes_ahead():
+            with distributed.main_process_first():
                 trained = run.is_trained
                 checkpoint = None if trained else resuming.read_checkpoint(run)
-            distributed.require_alike({str(run.checkpoint_path("last")): (trained, checkpoint)})
+            distributed.check_equal_across_ranks({str(run.checkpoint_path("last")): (trained, checkpoint)})
             if trained:
                 logger.info("%s: finished, nothing is left to train", run.path)
                 return run
             if checkpoint is not None:
                 resuming.require_same_processes(run, checkpoint)
-            if distributed.is_first():
+            if distributed.is_main_process():
                 lines.go_to(LogFile(run))
             # What has no checkpoint has learned nothing yet: it begins with the images as they are now.
             splits, network = open_training(
@@ -131,7 +131,7 @@ def _go_on(run: RunFolder) -> RunFolder:
                 resuming.warn_of_other_circumstances(checkpoint, device)
                 epoch, step = checkpoint.position
                 logger.info("%s: goes on after epoch %d and %d steps of the next", run.path, epoch, step)
-            if distributed.is_first():
+            if distributed.is_main_process():
                 if checkpoint is None:
                     shutil.rmtree(run.vdl_path, ignore_errors=True)
                 run.config.save(run.config_path)
@@ -143,8 +143,8 @@ def _go_on(run: RunFolder) -> RunFolder:
 
 def _fit(run: RunFolder, network: ImageClassifier, device: str, checkpoint: Checkpoint | None) -> None:
     """Train the network through `paddle.Model.fit`, from the beginning or from a checkpoint."""
-    distributed.require_alike({"the images": fingerprint(run.splits())})
-    if not distributed.is_first():
+    distributed.check_equal_across_ranks({"the images": fingerprint(run.splits())})
+    if not distributed.is_main_process():
         _train(run, network, None, device, checkpoint)
         return
     with contextlib.closing(VisualDLLog(run.vdl_path)) as visual_dl:
@@ -169,7 +169,7 @@ def _train(
         checkpoint.put_into_optimizer(model)
 
     recorder, progress = Recorder(run, visual_dl or NoCurves(), means, train_loader), Progress()
-    callbacks: list[Callback] = [progress] if distributed.is_first() else []
+    callbacks: list[Callback] = [progress] if distributed.is_main_process() else []
     callbacks += [StepSeeds(config.train.seed), recorder]
     if average is not None:
         callbacks.append(average)
@@ -180,7 +180,7 @@ def _train(
     start = checkpoint.position if checkpoint is not None else BEGINNING
     parts = [*callbacks, train_loader, visual_dl]
     about = {
-        "processes": distributed.count(),
+        "processes": distributed.world_size(),
         "trained_on": resuming.circumstances(device),
         "data": fingerprint(splits),
     }
@@ -213,7 +213,7 @@ def _start_network(run: RunFolder, network: ImageClassifier, checkpoint: Checkpo
         # Of a resumed run too: it also says which weights are not learned.
         whiten_stem(network, splits.train, splits.resize, config.data.image_size, run.normalize())
     # Other hosts' processors may have rounded otherwise.
-    distributed.take_from_first(list(network.state_dict().values()))
+    distributed.broadcast(list(network.state_dict().values()))
     average = MovingAverage(network, config.train.ema) if config.train.ema is not None else None
     if checkpoint is not None:
         checkpoint.put_into(network, average)
@@ -232,8 +232,10 @@ def _saying_how_to_go_on(run: RunFolder) -> Iterator[None]:
 
 def _started_by() -> str:
     """How a run of as many processes is started."""
-    place = distributed.here()
-    launcher = f"-m paddle.distributed.launch --nproc_per_node {place.count_on_host} " if place.count > 1 else ""
+    ranks = distributed.joined()
+    launcher = (
+        f"-m paddle.distributed.launch --nproc_per_node {ranks.local_world_size} " if ranks.world_size > 1 else ""
+    )
     return f"python {launcher}".rstrip()
 
 
@@ -247,7 +249,7 @@ def _write_metrics(run: RunFolder, recorder: Recorder, device: str) -> None:
                 "paddle": paddle.__version__,
                 "python": platform.python_version(),
                 "device": device,
-                "processes": distributed.count(),
+                "processes": distributed.world_size(),
                 "processor": machine.processor().model,
                 "process": str(runtime.prepare_process()),
             },

@@ -29,6 +29,6 @@ class StepSeeds(Callback):
     def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
         """Seed the step."""
         number = self._epoch * self.params["steps"] + step
-        process = distributed.here().number
+        process = distributed.rank()
         entropy = [self._seed, number, process] if process else [self._seed, number]
         runtime.seed_everything(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
