@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import reprlib
 import signal
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class PaddleResNetError(Exception):
@@ -42,6 +44,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ``' (did you mean "x"?)'`` for the known word nearest to `word`, or an empty string."""
     near = difflib.get_close_matches(word[:100], list(known), n=1, cutoff=0.5)
     return f' (did you mean "{near[0]}"?)' if near else ""
+
+
+def command(name: str) -> str:
+    """Return how a user starts the command `name`, as this process was started: from a checkout or as installed."""
+    started = Path(sys.argv[0] or "-")
+    if started.parent.name == "tools" and started.suffix == ".py":
+        return f"python tools/{name.replace('-', '_')}.py"
+    if started.name == "__main__.py" and started.parent.name == "paddle_resnet":
+        return f"python -m paddle_resnet {name}"
+    return f"paddle-resnet {name}"
 
 
 def counted(number: int, noun: str) -> str:

@@ -68,7 +68,7 @@ def tool() -> Callable[..., CompletedTool]:
 
     ``tool("train", "-c", path, "--debug")`` is ``python tools/train.py -c path --debug`` on a command line; arguments
     that are no text, as paths and numbers, become text. Fixtures of any scope may run tools. A tool that does not end
-    by SystemExit, as each does through `cli.run_tool`, fails the test.
+    by SystemExit, as each does through `cli.program.run`, fails the test.
     """
     return _run_tool
 

@@ -84,10 +84,10 @@ def test_a_log_line_stays_one_line_in_every_handler(caplog, monkeypatch):
 
 def test_a_tools_streams_let_through_richs_colours_alone(project, monkeypatch):
     monkeypatch.syspath_prepend(str(project / "tools"))
-    import cli
+    from paddle_resnet.cli import program
 
     written = io.StringIO()
-    monkeypatch.setattr("sys.stdout", cli.PlainStream(written))
+    monkeypatch.setattr("sys.stdout", program.PlainStream(written))
     sys.stdout.write("a\x1b]0;title\x07\tb\n")
     assert written.getvalue() == "a\\x1b]0;title\\x07\tb\n"
     assert console_module.console.file is written

@@ -209,10 +209,10 @@ def test_paddle_imported_first():
 
 
 def run_doctor() -> str:
-    tools = str(DOCTOR.parent)
+    project = str(DOCTOR.parents[1])
     return (
-        f"sys.path.insert(0, {tools!r}); sys.argv = ['doctor.py', '--json']; "
-        f"import cli; from paddle_resnet.doctor import speed; speed.SECONDS = 0; "
+        f"sys.path.insert(0, {project!r}); sys.argv = ['doctor.py', '--json']; "
+        f"from paddle_resnet.doctor import speed; speed.SECONDS = 0; "
         f"runpy.run_path({str(DOCTOR)!r}, run_name='__main__')"
     )
 

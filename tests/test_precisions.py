@@ -216,7 +216,7 @@ def test_the_sample_for_onnx_runtime_answers_as_the_predictor_does(run, project,
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)).save(
         tmp_path / "a.png"
     )
-    command = [sys.executable, str(project / "docs" / "samples" / "classify_onnx.py")]
+    command = [sys.executable, str(project / "examples" / "classify_onnx.py")]
     said = subprocess.run(
         [*command, str(run.inference_path / "model.onnx"), "a.png"],
         cwd=tmp_path,
@@ -238,7 +238,7 @@ def test_the_sample_sees_transparency_and_16_bits_as_training_does(run, project,
     picture = Image.fromarray(levels if mode == "RGBA" else levels[..., 0].astype(np.uint16) * 200)
     assert picture.mode == mode
     picture.save(tmp_path / "a.png")
-    command = [sys.executable, str(project / "docs" / "samples" / "classify_onnx.py")]
+    command = [sys.executable, str(project / "examples" / "classify_onnx.py")]
     said = subprocess.run(
         [*command, str(run.inference_path / "model.onnx"), str(tmp_path / "a.png")],
         capture_output=True,
@@ -252,7 +252,7 @@ def test_the_sample_sees_transparency_and_16_bits_as_training_does(run, project,
 
 
 def test_the_sample_is_short_and_needs_three_packages(project):
-    source = (project / "docs" / "samples" / "classify_onnx.py").read_text()
+    source = (project / "examples" / "classify_onnx.py").read_text()
     tree = ast.parse(source)
     imported = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
     imported |= {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}

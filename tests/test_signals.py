@@ -97,12 +97,12 @@ def test_blocked_signals_wait():
 TOOL = """
 import os, signal, sys, time
 sys.orig_argv = ["python", os.path.join({tools!r}, "made_up.py")]  # what a tool's own process is told by
-sys.path.insert(0, {tools!r})
-import cli
-cli.SECONDS_TO_A_SECOND_SIGNAL = 0.0
+sys.path.insert(0, os.path.dirname({tools!r}))
+from paddle_resnet.cli import program
+program.SECONDS_TO_A_SECOND_SIGNAL = 0.0
 def act(arguments):
     {body}
-cli.run_tool(cli.described("A tool\\n\\nthat is made up."), act)
+program.run(program.described("A tool\\n\\nthat is made up."), act)
 """
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from paddle_resnet.streams import StandardStream
 
-TOOLS = str(Path(__file__).resolve().parents[1] / "tools")
+PROJECT = str(Path(__file__).resolve().parents[1])
 TOOL = """
 import sys
-sys.path.insert(0, {tools!r})
-import cli
+sys.path.insert(0, {project!r})
+from paddle_resnet.cli import program
 def act(arguments):
     from paddle_resnet.console import console, logger, show_lines
     show_lines()
@@ -25,7 +25,7 @@ def act(arguments):
         print("ä 猫", flush=True)
         sys.stdin.read()
     open({done!r}, "w").close()
-cli.run_tool(cli.described("A tool\\n\\nthat is made up."), act, {options})
+program.run(program.described("A tool\\n\\nthat is made up."), act, {options})
 """
 
 
@@ -44,7 +44,7 @@ cli.run_tool(cli.described("A tool\\n\\nthat is made up."), act, {options})
 def test_a_tool_goes_on_or_ends_in_one_line(tmp_path, redirection, options, code, line, is_done):
     done = tmp_path / "done"
     script = tmp_path / "tool.py"
-    script.write_text(TOOL.format(tools=TOOLS, done=str(done), options=options))
+    script.write_text(TOOL.format(project=PROJECT, done=str(done), options=options))
     # The reader, where there is one, has gone before the tool begins.
     command = f"set -o pipefail; ({{ sleep 0.2; exec {sys.executable} {script}; }} {redirection})"
     ended = subprocess.run(

@@ -1,50 +1,12 @@
 #!/usr/bin/env python3
-"""Convert the weights of a ResNet between Paddle, PyTorch and safetensors files. PyTorch is not needed.
+"""`paddle-resnet convert-weights` from a checkout; --help shows its options."""
 
-examples:
-  python tools/convert_weights.py resnet18.pth resnet18.pdparams                     for paddle.load
-  python tools/convert_weights.py resnet18.pdparams resnet18.safetensors             Paddle's names
-  python tools/convert_weights.py best.pdparams best.safetensors --names torch       for PyTorch
-
-IN is a .pdparams, .pth, .pt, .pth.tar or .safetensors file, OUT a .pdparams or .safetensors file that is not there yet.
-To train from such a file no conversion is needed: model.pretrained takes any of them.
-
-  --names paddle  linear weights [in, out], statistics _mean and _variance
-  --names torch   linear weights [out, in], running_mean, running_var, num_batches_tracked, as torchvision names them:
-                  model.load_state_dict(safetensors.torch.load_file("best.safetensors"))
-
-The files are read as data: no code in them is run, and a file that asks for it is refused.
-"""
-
-from __future__ import annotations
-
-import argparse
+import sys
 from pathlib import Path
 
-import cli
-
-OWNERS = {"paddle": "Paddle's", "torch": "PyTorch's"}
-
-
-def main() -> None:
-    """Parse the arguments and convert."""
-    parser = cli.described(__doc__)
-    parser.add_argument("source", metavar="IN", type=Path, help="the weights to read")
-    parser.add_argument("destination", metavar="OUT", type=Path, help="the file to write")
-    parser.add_argument("--names", choices=list(OWNERS), default="paddle", help="default: paddle")
-    cli.run_tool(parser, _convert)
-
-
-def _convert(arguments: argparse.Namespace) -> None:
-    cli.prepare()
-    from paddle_resnet.models import convert_weights
-
-    written = convert_weights(arguments.source, arguments.destination, arguments.names)
-    print(
-        f"wrote {written.path}: {written.tensors} tensors under {OWNERS[written.names]} names, "
-        f"{written.path.stat().st_size:,} bytes"
-    )
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 if __name__ == "__main__":
-    main()
+    from paddle_resnet.cli import main
+
+    main("convert-weights")

@@ -1,72 +1,12 @@
 #!/usr/bin/env python3
-"""Is this machine set up well for training? Prints what is there, how fast it is, and what to change.
+"""`paddle-resnet doctor` from a checkout; --help shows its options."""
 
-examples:
-  python tools/doctor.py
-  python tools/doctor.py --json        for programs: sizes in bytes, rates in GFLOP/s
+import sys
+from pathlib import Path
 
-Looks at the versions, the processor and the cores that this process may use, threads, BLAS path, Paddle, its device
-and its oneDNN, and measures a matrix product and a convolution (about two seconds; other programs disturb it).
-Changes nothing.
-
-exit code: 0 Paddle can be used, with or without advice; 1 it cannot.
-"""
-
-from __future__ import annotations
-
-import argparse
-import json
-import textwrap
-
-import cli
-from paddle_resnet.doctor import Section, examine
-from paddle_resnet.errors import RunFailure
-
-WIDTH = 80
-NAME_WIDTH = 15
-
-
-def main() -> None:
-    """Parse the arguments and examine."""
-    parser = cli.described(__doc__)
-    parser.add_argument("--json", action="store_true", help="print one JSON object: usable, advice, and each section")
-    cli.run_tool(parser, _examine, goes_on=False)
-
-
-def _examine(arguments: argparse.Namespace) -> None:
-    sections = []
-    for section in examine(cli.PROJECT / "requirements"):
-        sections.append(section)
-        if not arguments.json:
-            _print_section(section)
-    broken = [section for section in sections if not section.usable]
-    advice = [line for section in sections for line in section.advice]
-    if arguments.json:
-        findings = {section.title: section.values() for section in sections}
-        print(json.dumps({"usable": not broken, "advice": advice, **findings}, indent=2))
-    else:
-        _print_advice(advice)
-    if broken:
-        raise RunFailure(broken[0].advice[-1])
-
-
-def _print_section(section: Section) -> None:
-    print(section.title)
-    for finding in section.findings:
-        _print_wrapped(finding.text, f"  {finding.name:{NAME_WIDTH}} ")
-
-
-def _print_advice(advice: list[str]) -> None:
-    print("what to change" if advice else "nothing to change")
-    for line in advice:
-        _print_wrapped(line, "  - ")
-
-
-def _print_wrapped(text: str, before: str) -> None:
-    indent = " " * len(before)
-    lines = textwrap.wrap(text, WIDTH - len(before), break_long_words=False, break_on_hyphens=False)
-    print(before + f"\n{indent}".join(lines), flush=True)
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 if __name__ == "__main__":
-    main()
+    from paddle_resnet.cli import main
+
+    main("doctor")

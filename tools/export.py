@@ -1,110 +1,12 @@
 #!/usr/bin/env python3
-"""Export a trained run for deployment, check that it answers as the network does, and measure each precision.
+"""`paddle-resnet export` from a checkout; --help shows its options."""
 
-examples:
-  python tools/export.py output/quickstart
-  python tools/export.py output/quickstart --onnx                       for ONNX Runtime too, faster on a CPU
-  python tools/export.py output/quickstart --precision bf16 int8        what they cost in accuracy is measured
-  python tools/export.py output/quickstart --graph                      for VisualDL's page of graphs too
-  python tools/export.py output/quickstart --batch 1                    a graph for single images only
-  python tools/export.py output/quickstart --images 1000                measured on a part of the test split
+import sys
+from pathlib import Path
 
-Writes RUN/inference/: the model in the format of the running Paddle (.json on 3.x, .pdmodel on 2.6), its weights, and
-inference.yml with the classes, input size, resize and crop. The model takes raw pixels, uint8 [N, H, W, 3], and
-answers with class probabilities: normalisation is in the graph, and BatchNorm in its convolutions. An earlier export is
-replaced only when the new one has passed the check.
-
-  --precision  fp32 is always there; bf16 (CPU) and fp16 (GPU) are properties of the predictor, here to be measured;
-               int8 is quantised with images of the validation split, for ONNX Runtime, and brings --onnx along
-  --images     on how many test images top-1 and agreement (the same class as the trained network's) are measured;
-               with 0 the run's data are not needed (int8 needs them): the check is made with random pictures
-
-The classes are those that the run was trained on, and so must the images be; -o data.root=FOLDER says where they are
-now. docs/deployment.md says which precision fits where. --onnx needs: pip install -r requirements/onnx.txt (with
-Paddle 2.6: onnx_paddle2.txt).
-"""
-
-from __future__ import annotations
-
-import argparse
-from typing import TYPE_CHECKING
-
-import cli
-from paddle_resnet.errors import counted
-
-if TYPE_CHECKING:
-    from paddle_resnet.export import ExportReport
-
-
-def main() -> None:
-    """Parse the arguments and export."""
-    parser = cli.described(__doc__)
-    parser.add_argument("run", metavar="RUN", help="a run's folder, as tools/train.py makes it")
-    parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="default: best, by validation")
-    parser.add_argument(
-        "--precision", nargs="+", choices=["fp32", "fp16", "bf16", "int8"], default=["fp32"], help="default: fp32"
-    )
-    parser.add_argument("--onnx", action="store_true", help="write an ONNX file too")
-    parser.add_argument("--graph", action="store_true", help="write the graph for VisualDL too, to RUN/vdl/graph")
-    parser.add_argument(
-        "--batch", type=_batch, metavar="dynamic|N", help="images at once; default: dynamic, any number"
-    )
-    parser.add_argument("--images", type=_count, metavar="N", help="test images to measure; 0: none; default: all")
-    cli.add_data(parser)
-    parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: the config's")
-    cli.run_tool(parser, _export)
-
-
-def _export(arguments: argparse.Namespace) -> None:
-    cli.prepare()
-    from paddle_resnet import runtime
-    from paddle_resnet.console import progress_bar
-    from paddle_resnet.export import export_run
-    from paddle_resnet.export.graph_log import write_graph
-    from paddle_resnet.training.run_folder import RunFolder
-
-    run = RunFolder.open_trained(arguments.run, arguments.override)
-    runtime.select_device(arguments.device or run.config.device)
-    with progress_bar() as bar:
-        task = bar.add_task("measure", total=None)
-        report = export_run(
-            run,
-            arguments.checkpoint,
-            precisions=arguments.precision,
-            onnx=arguments.onnx,
-            batch=arguments.batch,
-            images=arguments.images,
-            progress=lambda done, images: bar.update(task, completed=done, total=images),
-        )
-    print(f"exported to {report.path}")
-    for file in report.files:
-        print(f"  {file.name:20} {file.stat().st_size:>12,} bytes")
-    images = counted(report.images, "random image" if report.drawn else "real image")
-    print(f"checked on {images}: its probabilities differ from the network's by at most {report.max_difference:.1g}")
-    _print_figures(report)
-    if arguments.graph:
-        write_graph(run, arguments.checkpoint)
-        print(f"graph: visualdl --logdir {run.config.output}")
-    print(f"next: python tools/predict.py {report.path} FILE_OR_FOLDER")
-
-
-def _print_figures(report: ExportReport) -> None:
-    for precision, backends in report.precisions.items():
-        for backend, figures in backends.items():
-            if figures is not None:
-                print(
-                    f"  {precision} by {backend:11}  top-1 {figures.top1:.2%}, {figures.agreement:.2%} as the trained "
-                    f"network says, of {counted(figures.images, 'image')}"
-                )
-
-
-def _batch(text: str) -> int | None:
-    return None if text == "dynamic" else cli.positive(text)
-
-
-def _count(text: str) -> int:
-    return 0 if text == "0" else cli.positive(text)
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 if __name__ == "__main__":
-    main()
+    from paddle_resnet.cli import main
+
+    main("export")

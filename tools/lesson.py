@@ -1,103 +1,12 @@
 #!/usr/bin/env python3
-"""Run a lesson: prose and values in the terminal, figures in a folder, and a JSON of its numbers.
+"""`paddle-resnet lesson` from a checkout; --help shows its options."""
 
-examples:
-  python tools/lesson.py                             the list of lessons
-  python tools/lesson.py batch-norm                  on the embedded data, in minutes
-  python tools/lesson.py batch-norm --language zh
-  python tools/lesson.py degradation --full          on CIFAR-10, which is downloaded where it is missing
-  python tools/lesson.py degradation --full -o data.root=FOLDER
-
-The figures and numbers.json go to output/lessons/<name>/. The same lessons as pages: docs/lessons/, docs/zh/lessons/.
-"""
-
-from __future__ import annotations
-
-import argparse
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import cli
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from paddle_resnet.lessons.framework.page import Block, Language, Show
-
-
-def main() -> None:
-    """Parse the arguments, and run the lesson or list them all."""
-    parser = cli.described(__doc__)
-    parser.add_argument("name", metavar="NAME", nargs="?", help="a lesson; without it, all are listed")
-    parser.add_argument("--full", action="store_true", help="on the real data set instead of the embedded one")
-    parser.add_argument("--language", choices=["en", "zh"], default="en", help="of the prose; default: en")
-    parser.add_argument("--output", metavar="DIR", type=Path, help="default: output/lessons/NAME")
-    parser.add_argument(
-        "-o",
-        dest="overrides",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="set a config key of its trainings",
-    )
-    parser.add_argument("--pages", action="store_true", help="write its pages in docs/ anew, in both languages")
-    cli.run_tool(parser, _run)
-
-
-def _run(arguments: argparse.Namespace) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    cli.prepare()
-    from paddle_resnet.lessons import LESSONS, Effort, lesson_entry, run_lesson
-    from paddle_resnet.lessons.framework.page import RUNS
-    from paddle_resnet.lessons.framework.pages import write_index, write_pages
-
-    console = Console()
-    if arguments.name is None:
-        lines = Table.grid(padding=(0, 2))
-        lines.add_column(no_wrap=True)
-        lines.add_column(overflow="fold")  # Chinese has no spaces to break a line at
-        for name, entry in LESSONS.items():
-            title, about = (text.in_language(arguments.language) for text in (entry.title, entry.about))
-            full = f" (--full: {entry.full_data})" if entry.full_data else ""
-            lines.add_row(name, f"{title}\n[dim]{about}{full}[/dim]")
-        console.print(lines, highlight=False)
-        return
-    entry = lesson_entry(arguments.name)
-    folder = arguments.output or Path("output/lessons") / arguments.name
-    console.rule(entry.title.in_language(arguments.language))
-    if arguments.full and not entry.full_data:
-        console.print("(this lesson uses no data set: --full changes nothing)", highlight=False)
-    effort = Effort(full=arguments.full, overrides=tuple(arguments.overrides))
-    page = run_lesson(arguments.name, folder, effort, _shown_on(console, arguments.language))
-    console.print(f"\nfigures and numbers.json are in {folder}", highlight=False, soft_wrap=True)
-    if (folder / RUNS).is_dir():
-        console.print(f"curves: visualdl --logdir {folder / RUNS}", highlight=False, soft_wrap=True)
-    if arguments.pages:
-        for path in write_pages(arguments.name, page, cli.PROJECT / "docs"):
-            console.print(f"written: {path}", highlight=False)
-        write_index(cli.PROJECT / "docs")
-
-
-def _shown_on(console: Console, language: Language) -> Show:
-    from rich.markdown import Markdown
-
-    from paddle_resnet.lessons.framework.markdown import render
-    from paddle_resnet.lessons.framework.page import Picture, Values
-
-    def show(block: Block) -> None:
-        console.print()
-        match block:
-            case Values(lines):
-                console.print("\n".join(f"    {line}" for line in lines), highlight=False, markup=False)
-            case Picture(path, caption):
-                console.print(f"[figure: {path}] {caption.in_language(language)}", highlight=False, markup=False)
-            case _:
-                console.print(Markdown(render(block, language, figures="")))
-
-    return show
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 if __name__ == "__main__":
-    main()
+    from paddle_resnet.cli import main
+
+    main("lesson")

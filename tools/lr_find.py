@@ -1,64 +1,12 @@
 #!/usr/bin/env python3
-"""Find a learning rate: train for a moment at rates from tiny to far too large, and see where the loss falls and rises.
+"""`paddle-resnet lr-find` from a checkout; --help shows its options."""
 
-examples:
-  python tools/lr_find.py -c configs/quickstart.yaml
-  python tools/lr_find.py -c configs/resnet20_cifar10.yaml -o train.optimizer=adamw --to 1
+import sys
+from pathlib import Path
 
-The proposed rate is a tenth of that at which the smoothed loss is least. It is meant for train.learning_rate, the peak
-of a schedule. The sweep takes an epoch's steps, at least 100, and ends when the loss diverges. Figure, table and
-VisualDL curve go to <output>/<name>_lr_find; no run is touched.
-"""
-
-from __future__ import annotations
-
-import argparse
-
-import cli
-from paddle_resnet.config import Config
-from paddle_resnet.errors import UsageError
-
-
-def main() -> None:
-    """Parse the arguments, sweep and say what was found."""
-    parser = cli.described(__doc__)
-    parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the config, a YAML file of configs/")
-    parser.add_argument(
-        "-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="change one key; may be repeated"
-    )
-    parser.add_argument("--from", dest="lowest", type=_rate, default=1e-5, help="the first rate (default: 1e-5)")
-    parser.add_argument("--to", dest="highest", type=_rate, default=10.0, help="the last rate (default: 10)")
-    parser.add_argument("--steps", type=cli.positive, help="steps of the sweep (default: an epoch's, at least 100)")
-    cli.run_tool(parser, _find)
-
-
-def _find(arguments: argparse.Namespace) -> None:
-    if arguments.lowest >= arguments.highest:
-        raise UsageError(f"--from {arguments.lowest:g} must be below --to {arguments.highest:g}")
-    config = Config.load(arguments.config, arguments.override)
-    cli.prepare()
-    from paddle_resnet.evaluation.lr_sweep_report import report_folder, write_report
-    from paddle_resnet.training.lr_finder import find_learning_rate
-
-    report_folder(config)
-    sweep = find_learning_rate(config, lowest=arguments.lowest, highest=arguments.highest, steps=arguments.steps)
-    proposed = sweep.proposed
-    folder = write_report(sweep, config)
-    print(f"proposed learning rate: {proposed:.2g} (a tenth of that with the least smoothed loss)")
-    print(f"figure: {folder / 'sweep.png'}; VisualDL: visualdl --logdir {folder}")
-    print(f"next: python tools/train.py -c {arguments.config} -o train.learning_rate={proposed:.2g}")
-
-
-def _rate(text: str) -> float:
-    """Read a learning rate."""
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = 0.0
-    if not 0 < rate < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
-    return rate
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 if __name__ == "__main__":
-    main()
+    from paddle_resnet.cli import main
+
+    main("lr-find")

@@ -1,100 +1,12 @@
 #!/usr/bin/env python3
-"""Train, measure, export and predict on the 1,797 handwritten digits that ship inside scikit-learn.
+"""`paddle-resnet quickstart` from a checkout; --help shows its options."""
 
-Needs no download and no GPU. The result lies in output/quickstart/. The same steps for data of your own:
-tools/train.py, tools/eval.py, tools/export.py, tools/predict.py, tools/serve.py.
-"""
-
-from __future__ import annotations
-
-import argparse
-import time
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import cli
-from paddle_resnet.config import Config
-
-if TYPE_CHECKING:
-    from paddle_resnet.inference import Prediction
-    from paddle_resnet.training import RunFolder
-
-SAMPLES = 10
-
-
-def main() -> None:
-    """Parse the arguments and run the four steps."""
-    parser = cli.described(__doc__)
-    parser.add_argument(
-        "-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="change one key of the config"
-    )
-    cli.run_tool(parser, _quickstart, in_files=True)
-
-
-def _quickstart(arguments: argparse.Namespace) -> None:
-    started = time.monotonic()
-    config = Config.load(cli.PROJECT / "configs" / "quickstart.yaml", arguments.override)
-    cli.prepare()
-    from paddle_resnet.evaluation import evaluate_run
-    from paddle_resnet.export import export_run
-    from paddle_resnet.inference import Predictor
-    from paddle_resnet.training import train
-
-    print("1/4 train")
-    run = train(config)
-    print("2/4 evaluate on the whole test split")
-    evaluation = evaluate_run(run, split="test")
-    print("3/4 export for Paddle Inference, and check the exported model against the network")
-    export_run(run)
-    print("4/4 predict test images with the exported model")
-    with Predictor(run.inference_path, device=config.device) as predictor:
-        predictions = list(predictor.predict(_write_samples(run)))
-    _print_summary(run, evaluation.top1, evaluation.images, predictions, time.monotonic() - started)
-
-
-def _write_samples(run: RunFolder) -> list[Path]:
-    """Write the first test image of each class as a PNG named by its class."""
-    from PIL import Image
-
-    test = run.splits().test
-    folder = run.path / "samples"
-    folder.mkdir(exist_ok=True)
-    paths = []
-    for index, name in enumerate(run.classes()[:SAMPLES]):
-        first = (test.labels == index).nonzero()[0][:1]
-        path = folder / f"{name}.png"
-        Image.fromarray(test.batch(first)[0]).save(path)
-        paths.append(path)
-    return paths
-
-
-def _print_summary(run: RunFolder, top1: float, images: int, predictions: list[Prediction], seconds: float) -> None:
-    from rich.table import Table
-
-    from paddle_resnet.console import console
-
-    answers = ", ".join(f"{Path(each.name).name} is {each.top[0].label}" for each in predictions[:3])
-    table = Table(show_header=False, title="quickstart")
-    for what, value in (
-        ("test top-1", f"{top1:.2%}"),
-        ("test images", str(images)),
-        ("training", f"{run.metrics()['train']['seconds']:.0f} s"),
-        ("in all", f"{seconds:.0f} s"),
-        ("exported model says", f"{answers}, ..."),
-        ("figures", str(run.figures_path)),
-        ("curves", str(run.vdl_path)),
-        ("checkpoints", str(run.path / "checkpoints")),
-        ("exported model", str(run.inference_path)),
-    ):
-        table.add_row(what, value)
-    console.print(table)
-    print("next:")
-    print(f"  visualdl --logdir {run.config.output}                             the curves, in a browser")
-    print(f"  python tools/predict.py {run.inference_path} {run.path / 'samples'}   classify pictures")
-    print(f"  python tools/serve.py {run.inference_path}     a page to drop pictures on: http://127.0.0.1:8000/")
-    print(f"  python tools/eval.py {run.path}                       per-class figures")
-    print("  python tools/train.py -c configs/resnet18_cifar10.yaml    the main job, on CIFAR-10")
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 if __name__ == "__main__":
-    main()
+    from paddle_resnet.cli import main
+
+    main("quickstart")

@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
-import cli
 from paddle_resnet import runtime
+from paddle_resnet.cli import program
 
 runtime.import_paddle()
 
@@ -73,10 +73,10 @@ FAULTS = (
 
 def main() -> None:
     """Train with each fault and each seed, and print a row a fault."""
-    parser = cli.described(__doc__)
+    parser = program.described(__doc__)
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="default: the digits")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED")
-    cli.run_tool(parser, _measure)
+    program.run(parser, _measure)
 
 
 def _measure(arguments: argparse.Namespace) -> None:

@@ -19,12 +19,12 @@ from collections.abc import Iterator
 from itertools import chain, islice, repeat
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
-import cli
 from paddle_resnet import runtime
+from paddle_resnet.cli import program
 
 runtime.import_paddle()
 
@@ -43,10 +43,10 @@ PLAIN = ["augment.pad=4", "augment.flip=true"]
 
 def main() -> None:
     """Time the turns and print both medians and their difference."""
-    parser = cli.described(__doc__)
+    parser = program.described(__doc__)
     parser.add_argument("augment", nargs="+", metavar="KEY=VALUE", help="of the config's augment group")
     parser.add_argument("--turns", type=int, default=9, metavar="N", help="that count, of each")
-    cli.run_tool(parser, _measure)
+    program.run(parser, _measure)
 
 
 def _measure(arguments: argparse.Namespace) -> None:

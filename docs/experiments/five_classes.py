@@ -22,12 +22,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
-import cli
 from paddle_resnet import console, runtime
+from paddle_resnet.cli import program
 
 runtime.import_paddle()
 
@@ -82,7 +82,7 @@ class Study:
 
 def main() -> None:
     """Parse the arguments, then train and compare."""
-    parser = cli.described(__doc__)
+    parser = program.described(__doc__)
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="train/<class>/*, test/<class>/*")
     parser.add_argument("--output", type=Path, default=Path("output/five_classes"), metavar="FOLDER")
     parser.add_argument("--model", default="resnet20", metavar="NAME")
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=50, metavar="N", help="a class; a tenth of them is held out")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="two or more")
     parser.add_argument("--rates", type=float, nargs="+", default=[0.01, 0.03, 0.1], metavar="RATE")
-    cli.run_tool(parser, _compare)
+    program.run(parser, _compare)
 
 
 def _compare(arguments: argparse.Namespace) -> None:

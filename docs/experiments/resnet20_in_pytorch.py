@@ -26,16 +26,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(PROJECT / "tools"))
+sys.path.insert(0, str(PROJECT))
 
 import numpy as np
 import torch
 from scipy.stats import ttest_ind
 from torch import Tensor, nn
 
-import cli
 from paddle_resnet.benchmark import torch_models
 from paddle_resnet.benchmark.torch_models import make_twin
+from paddle_resnet.cli import program
 from paddle_resnet.config import AugmentConfig, Config, EvaluationConfig, ModelConfig, TrainConfig
 from paddle_resnet.data import Split, Splits, open_splits
 from paddle_resnet.errors import UsageError
@@ -46,14 +46,14 @@ CONFIG = PROJECT / "configs" / "resnet20_cifar10.yaml"
 
 def main() -> None:
     """Train with each seed, then compare."""
-    parser = cli.described(__doc__)
+    parser = program.described(__doc__)
     parser.add_argument("--epochs", type=int, default=4, help="default: 4")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
     parser.add_argument("--data", metavar="FOLDER", help="holds cifar-10-python.tar.gz; default: Paddle's cache")
     parser.add_argument("--threads", type=int, default=1, help="default: 1")
     parser.add_argument("--output", type=Path, default=Path("resnet20_in_pytorch.json"), metavar="FILE")
     parser.add_argument("--against", type=Path, metavar="RUN", help="our run of the same epochs, with train.seeds")
-    cli.run_tool(parser, _train_and_compare)
+    program.run(parser, _train_and_compare)
 
 
 def _train_and_compare(arguments: argparse.Namespace) -> None:

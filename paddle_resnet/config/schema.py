@@ -25,6 +25,7 @@ from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError, did_you_mean, shown
 from paddle_resnet.files import expand_home, write_text
 from paddle_resnet.runtime import DEVICE_NAMES
+from paddle_resnet.shipped import config_path
 
 # Strict, as pydantic would otherwise take `true` for 1 and 1.0.
 Integer = Annotated[int, Field(strict=True)]
@@ -331,7 +332,7 @@ class Config(Group):
         Raises:
             UsageError: a missing or malformed file, an unknown key, a wrong type or value; the message names it.
         """
-        path = Path(path)
+        path = config_path(path)
         values = read_yaml(path, _is_text, "a config has lines as 'train:' and '  epochs: 10'; see configs/")
         return cls.from_values(values, overrides, source=str(path))
 

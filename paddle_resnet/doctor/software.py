@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from paddle_resnet.doctor.report import Section
+from paddle_resnet.shipped import requirements_file
 
 BUILDS = ("paddlepaddle", "paddlepaddle-gpu")
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 12)
@@ -55,7 +56,7 @@ def _compare(section: Section, file: Path, versions: dict[str, str | None]) -> N
         elif not _fits(version, bounds):
             wrong.append(f"{name} {version} is not {bounds}")
     if wrong:
-        section.advice.append(f"{', '.join(wrong)}: python -m pip install -r requirements/{file.name}")
+        section.advice.append(f"{', '.join(wrong)}: python -m pip install -r {requirements_file(file.name)}")
 
 
 def _required(file: Path) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from paddle_resnet.errors import UsageError
 from paddle_resnet.export.native_output import quiet
 from paddle_resnet.files import scratch_folder, write_aside
-from paddle_resnet.models.onnx_file import convert_to_onnx, require_paddle2onnx, requirements_file
+from paddle_resnet.models.onnx_file import convert_to_onnx, onnx_requirements, require_paddle2onnx
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -28,7 +28,7 @@ def require_onnx() -> tuple[ModuleType, ModuleType]:
     try:
         return import_module("onnx"), import_module("onnxruntime")
     except ImportError as error:
-        raise UsageError(f"ONNX needs {error.name}: pip install -r {requirements_file()}") from error
+        raise UsageError(f"ONNX needs {error.name}: pip install -r {onnx_requirements()}") from error
 
 
 def write_onnx_program(program: Path, parameters: Path, path: Path, about: Mapping[str, str]) -> None:

@@ -18,7 +18,7 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.export.native_output import quiet
 from paddle_resnet.export.onnx import INPUT, require_onnx
 from paddle_resnet.files import scratch_folder, write_aside
-from paddle_resnet.models.onnx_file import requirements_file
+from paddle_resnet.models.onnx_file import onnx_requirements
 
 QUANTIZED = ["Conv", "Relu", "Add", "MaxPool", "AveragePool", "Concat"]
 HEAD = {"GlobalAveragePool", "Flatten", "Reshape", "MatMul", "Gemm"}
@@ -122,7 +122,7 @@ def _quantization_library() -> Any:
     try:
         return import_module("onnxruntime.quantization")
     except ImportError as error:
-        raise UsageError(f"int8 needs {error.name}: pip install -r {requirements_file()}") from error
+        raise UsageError(f"int8 needs {error.name}: pip install -r {onnx_requirements()}") from error
 
 
 def _constant(onnx: Any, graph: Any, name: str) -> np.ndarray:

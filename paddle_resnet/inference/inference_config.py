@@ -12,14 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from paddle_resnet.config import Integer, PerChannel, Real
 from paddle_resnet.config.yaml_reader import read_yaml
-from paddle_resnet.errors import UsageError, shown
+from paddle_resnet.errors import UsageError, command, shown
 from paddle_resnet.files import sha256_of, write_text
 
 FILE_NAME = "inference.yml"
 FORMAT: Literal[2] = 2
 """1 had one model of Paddle's and MD5 sums; what has it is to be exported again."""
-EXPORT_COMMAND = "python tools/export.py RUN"
-REPAIR = f"copy the whole folder again, or export again with {EXPORT_COMMAND}"
 Positive = Annotated[Integer, Field(gt=0)]
 Fraction = Annotated[Real, Field(ge=0, le=1)]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -139,7 +137,7 @@ class InferenceConfig(Group):
             UsageError: the file is missing, malformed, or of a newer or older format.
         """
         path = folder / FILE_NAME
-        remedy = f"export a trained run with {EXPORT_COMMAND}"
+        remedy = f"export a trained run with {command('export')} RUN"
         # Classes, versions and the model's name are texts, whatever they look like.
         values = read_yaml(path, lambda key: key.partition(".")[0] in ("model", "classes", "versions"), remedy)
         version = values.get("format")
@@ -148,13 +146,18 @@ class InferenceConfig(Group):
                 f"{path}: format {shown(version, 40)} is newer than this program's ({FORMAT}); update paddle_resnet"
             )
         if version != FORMAT:
-            raise UsageError(f"{path}: format {shown(version)}, expected {FORMAT}; export again with {EXPORT_COMMAND}")
+            raise UsageError(f"{path}: format {shown(version)}, expected {FORMAT}; {remedy}")
         try:
             return cls.model_validate(values)
         except ValidationError as error:
             complaint = error.errors()[0]
             key = shown(".".join(map(str, complaint["loc"])))
-            raise UsageError(f"{path}: {key}: {shown(complaint['msg'])}; export again with {EXPORT_COMMAND}") from None
+            raise UsageError(f"{path}: {key}: {shown(complaint['msg'])}; {remedy}") from None
+
+
+def repair() -> str:
+    """Return what to do about a damaged export."""
+    return f"copy the whole folder again, or export again with {command('export')} RUN"
 
 
 def find_model(folder: str | Path) -> Path:
@@ -170,7 +173,7 @@ def find_model(folder: str | Path) -> Path:
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; expected an exported model or a run's folder")
     raise UsageError(
-        f"{folder}: neither it nor its inference/ holds {FILE_NAME}; export a trained run with {EXPORT_COMMAND}"
+        f"{folder}: neither it nor its inference/ holds {FILE_NAME}; export a trained run with {command('export')} RUN"
     )
 
 
@@ -183,7 +186,7 @@ def check_files(folder: Path, *files: ModelFile) -> None:
     for file in files:
         path = folder / file.name
         if not path.is_file():
-            raise UsageError(f"{path}: the file is missing; {REPAIR}")
+            raise UsageError(f"{path}: the file is missing; {repair()}")
         if sha256_of(path) != file.sha256:
             raise _damaged(path)
 
@@ -198,14 +201,14 @@ def read_checked(folder: Path, file: ModelFile) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror or error}); {REPAIR}") from None
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error}); {repair()}") from None
     if hashlib.sha256(data).hexdigest() != file.sha256:
         raise _damaged(path)
     return data
 
 
 def _damaged(path: Path) -> UsageError:
-    return UsageError(f"{path}: damaged, as its SHA-256 is not the one in {FILE_NAME}; {REPAIR}")
+    return UsageError(f"{path}: damaged, as its SHA-256 is not the one in {FILE_NAME}; {repair()}")
 
 
 def check_program(folder: Path, config: InferenceConfig, running_paddle: str) -> None:

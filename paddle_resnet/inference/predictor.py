@@ -16,7 +16,7 @@ from paddle_resnet import runtime
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.images.decode import decode_image
 from paddle_resnet.inference import backends
-from paddle_resnet.inference.inference_config import FILE_NAME, REPAIR, Backend, InferenceConfig, Precision, find_model
+from paddle_resnet.inference.inference_config import FILE_NAME, Backend, InferenceConfig, Precision, find_model, repair
 
 Picture = str | Path | bytes | Image.Image | np.ndarray
 
@@ -199,7 +199,7 @@ class Predictor:
         if scores.shape[1] != len(self.classes):
             raise UsageError(
                 f"{self.path / FILE_NAME}: names {len(self.classes)} classes, but the model answers for "
-                f"{scores.shape[1]}; {REPAIR}"
+                f"{scores.shape[1]}; {repair()}"
             )
         return scores
 

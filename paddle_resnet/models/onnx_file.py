@@ -11,13 +11,14 @@ from paddle import nn
 
 from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError
 from paddle_resnet.files import require_space, scratch_folder, write_aside
+from paddle_resnet.shipped import requirements_file
 
 OPSET = 13
 
 
-def requirements_file() -> str:
-    """The file of the packages needed here: each line of Paddle has its own line of paddle2onnx."""
-    return "requirements/onnx_paddle2.txt" if paddle.__version__.startswith("2.") else "requirements/onnx.txt"
+def onnx_requirements() -> str:
+    """Return the file of the packages needed here: each Paddle series has its own series of paddle2onnx."""
+    return requirements_file("onnx_paddle2.txt" if paddle.__version__.startswith("2.") else "onnx.txt")
 
 
 def write_onnx(network: nn.Layer, path: Path, input_shape: tuple[int, ...]) -> None:
@@ -48,7 +49,7 @@ def require_paddle2onnx() -> ModuleType:
     try:
         return importlib.import_module("paddle2onnx")
     except (ImportError, ValueError) as error:  # a paddle2onnx for another Paddle raises a ValueError
-        raise UsageError(f"ONNX needs paddle2onnx: pip install -r {requirements_file()}") from error
+        raise UsageError(f"ONNX needs paddle2onnx: pip install -r {onnx_requirements()}") from error
 
 
 def convert_to_onnx(program: Path, parameters: Path, path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from paddle_resnet import machine
 from paddle_resnet.config import Config
-from paddle_resnet.errors import UsageError
+from paddle_resnet.errors import UsageError, command
 from paddle_resnet.files import sha256_of, write_text
 from paddle_resnet.models import ZooRecord, create_model, load_weights, write_state_dict
 from paddle_resnet.models.weights import zoo
@@ -18,7 +18,7 @@ def publish(run: RunFolder, data: str) -> ZooRecord:
     """Put the best checkpoint of a run on CIFAR-10 into `zoo.FOLDER`, in the place of the network's earlier weights.
 
     Args:
-        run: trained from scratch and measured on the test split, as `tools/train.py` leaves it.
+        run: trained from scratch and measured on the test split, as `train` leaves it.
         data: which edition of the images it saw, in words: its config cannot tell.
 
     Returns:
@@ -71,9 +71,9 @@ def _require_publishable(run: RunFolder, metrics: dict[str, Any]) -> None:
     if model.stem is not None:
         raise UsageError(f"{run.path}: model.stem is {model.stem}; a name in the package means the design's own")
     if not run.is_trained:
-        raise UsageError(f"{run.path}: is not finished; go on with tools/train.py --resume {run.path}")
+        raise UsageError(f"{run.path}: is not finished; go on with {command('train')} --resume {run.path}")
     if metrics.get("test", {}).get("checkpoint") != "best":
-        raise UsageError(f"{run.path}: its best checkpoint is not measured yet: tools/eval.py {run.path}")
+        raise UsageError(f"{run.path}: its best checkpoint is not measured yet: {command('eval')} {run.path}")
 
 
 def _without_folders(config: Config) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize, Splits, open_splits
 from paddle_resnet.data.datasets.factory import mean_and_std
 from paddle_resnet.download import Report
-from paddle_resnet.errors import UsageError, shown
+from paddle_resnet.errors import UsageError, command, shown
 from paddle_resnet.files import (
     LARGEST_JSON,
     only_process,
@@ -64,9 +64,11 @@ class RunFolder:
         """
         path = Path(path)
         if not path.is_dir():
-            raise UsageError(f"{path}: no such run folder; runs lie in output/, made by tools/train.py")
+            raise UsageError(f"{path}: no such run folder; runs lie in output/, made by {command('train')}")
         if not (path / "config.yaml").is_file():
-            raise UsageError(f"{path}: not a run's folder, as it holds no config.yaml; runs are made by tools/train.py")
+            raise UsageError(
+                f"{path}: not a run's folder, as it holds no config.yaml; runs are made by {command('train')}"
+            )
         config = Config.load(path / "config.yaml", overrides)
         if missing := [key for key in ("name", "data", "model", "train") if key not in read_yaml(path / "config.yaml")]:
             raise UsageError(f"{path}/config.yaml: damaged: {missing[0]} is missing; put the run's own file back")
@@ -218,7 +220,7 @@ class RunFolder:
                 + (
                     f"the run is trained, so its folder was copied in part: copy {folder} too"
                     if self.is_trained
-                    else f"train it first: tools/train.py --resume {self.path}"
+                    else f"train it first: {command('train')} --resume {self.path}"
                 )
             )
         network = create_configured_model(self.config.model, len(self.classes()))

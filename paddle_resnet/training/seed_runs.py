@@ -9,7 +9,7 @@ from typing import Any
 
 from paddle_resnet import distributed
 from paddle_resnet.console import logger
-from paddle_resnet.errors import Stopped, UsageError
+from paddle_resnet.errors import Stopped, UsageError, command
 from paddle_resnet.training.process_setup import session
 from paddle_resnet.training.resume import require_same_training
 from paddle_resnet.training.run_folder import RunFolder
@@ -81,7 +81,7 @@ def train_seeds(whole: RunFolder, *, go_on: bool = False) -> list[RunFolder]:
             try:
                 runs.append(train_or_resume(_of_seed(whole, seed)))
             except Stopped:
-                logger.info("python tools/train.py --resume %s goes on with all seeds", whole.path)
+                logger.info("%s --resume %s goes on with all seeds", command("train"), whole.path)
                 raise
     return runs
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import shutil
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize
 from paddle_resnet.data.datasets.folder_report import report_pictures
-from paddle_resnet.errors import Stopped, UsageError
+from paddle_resnet.errors import Stopped, UsageError, command
 from paddle_resnet.models import ImageClassifier
 from paddle_resnet.tracking.training_log import VisualDLLog, image_grid
 from paddle_resnet.training import resume as resuming
@@ -58,7 +59,7 @@ def train(config: Config) -> RunFolder:
     """
     if config.train.seeds is not None:
         raise UsageError(
-            f"train.seeds {list(config.train.seeds)}: this trains one run, by train.seed; tools/train.py trains several"
+            f"train.seeds {list(config.train.seeds)}: this trains one run, by train.seed; {command('train')} trains all"
         )
     with session(config) as (device, lines):
         distributed.check_equal_across_ranks({"the config": config.to_yaml(), str(config.run_folder): "begins"})
@@ -226,17 +227,17 @@ def _saying_how_to_go_on(run: RunFolder) -> Iterator[None]:
     try:
         yield
     except Stopped as stopped:
-        logger.info("%s; %s tools/train.py --resume %s goes on from here", stopped, _started_by(), run.path)
+        logger.info("%s; %s --resume %s goes on from here", stopped, _train_command(), run.path)
         raise
 
 
-def _started_by() -> str:
-    """How a run of as many processes is started."""
+def _train_command() -> str:
+    """Return how a run of as many processes is started."""
     ranks = distributed.joined()
-    launcher = (
-        f"-m paddle.distributed.launch --nproc_per_node {ranks.local_world_size} " if ranks.world_size > 1 else ""
-    )
-    return f"python {launcher}".rstrip()
+    if ranks.world_size == 1:
+        return command("train")
+    script = "tools/train.py" if command("train").startswith("python tools") else f"{sys.argv[0]} train"
+    return f"python -m paddle.distributed.launch --nproc_per_node {ranks.local_world_size} {script}"
 
 
 def _write_metrics(run: RunFolder, recorder: Recorder, device: str) -> None:

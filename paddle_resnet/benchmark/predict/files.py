@@ -1,4 +1,4 @@
-"""A job: picture files classified as tools/predict.py does it, or the network alone on pixels that lie ready."""
+"""A job: picture files classified as `predict` does it, or the network alone on pixels that lie ready."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from paddle_resnet.benchmark.serve.load import Load, Target, load_service
 from paddle_resnet.benchmark.serve.requests import Judge, drawn_pictures, read_pictures, whole_requests
 from paddle_resnet.benchmark.timing import percentile, summarise
 from paddle_resnet.console import logger
-from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.errors import RunFailure, UsageError, command
 from paddle_resnet.plots.bar_chart import Bar, Panel
 
 PERCENTILES = (50, 95, 99)
@@ -101,7 +101,7 @@ def _find(url: str) -> tuple[Target, dict[str, Any]]:
         return Target(parts.hostname, parts.port or 80), {key: model[key] for key in ("model", "image_size")}
     except (OSError, urllib.error.URLError, ValueError, KeyError) as error:
         reason = getattr(error, "reason", error)
-        raise UsageError(f"{url}: no service answers there ({reason}); start one: python tools/serve.py RUN") from None
+        raise UsageError(f"{url}: no service answers there ({reason}); start one: {command('serve')} RUN") from None
 
 
 def _row(case: LoadCase, loads: Sequence[Load]) -> Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 from paddle_resnet.errors import UsageError, did_you_mean
+from paddle_resnet.shipped import requirements_file
 
 OURS: dict[str, dict[str, str]] = {
     "onednn": {"cpu_backend": "onednn", "cpu_precision": "float32"},
@@ -35,4 +36,4 @@ def require_torch() -> None:
         UsageError: says how to install it.
     """
     if importlib.util.find_spec("torch") is None:
-        raise UsageError("--against torch: PyTorch is not installed: python -m pip install -r requirements/bench.txt")
+        raise UsageError(f"--against torch: PyTorch is not installed: pip install -r {requirements_file('bench.txt')}")

@@ -1,8 +1,7 @@
-#!/usr/bin/env python3
-# ruff: noqa: E402, T201
-"""Put a finished CIFAR-10 run into the package, for "model.pretrained: cifar10".
+"""Put a finished CIFAR-10 run's weights into the package, for "model.pretrained: cifar10".
 
-python docs/experiments/put_into_zoo.py output/resnet20_cifar10 --data "CIFAR-10 (JPEG copy)"
+examples:
+  paddle-resnet publish output/resnet20_cifar10 --data "CIFAR-10 (JPEG copy)"
 
 Writes paddle_resnet/models/weights/cifar10/<network>.safetensors, the weights of checkpoints/best (of a run with
 train.ema, the average), and <network>.json beside it, with what the run's config.yaml and metrics.json say.
@@ -11,34 +10,24 @@ train.ema, the average), and <network>.json beside it, with what the run's confi
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
-
-import cli
-from paddle_resnet import runtime
-
-runtime.import_paddle()
-
-from paddle_resnet.models.weights import zoo
-from paddle_resnet.training import RunFolder
-from paddle_resnet.training.publish import publish
+from paddle_resnet.cli import program
 
 
 def main() -> None:
     """Parse the arguments and publish."""
-    parser = cli.described(__doc__)
+    parser = program.described(__doc__)
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.add_argument("--data", required=True, metavar="TEXT", help="which edition of the images it was trained on")
-    cli.run_tool(parser, _publish)
+    program.run(parser, _publish)
 
 
 def _publish(arguments: argparse.Namespace) -> None:
+    program.prepare()
+    from paddle_resnet.models.weights import zoo
+    from paddle_resnet.training import RunFolder
+    from paddle_resnet.training.publish import publish
+
     record = publish(RunFolder.open(arguments.run), arguments.data)
     print(f"{zoo.weights_path(record.model)}: {zoo.weights_path(record.model).stat().st_size:,} bytes")
     print(f"{record.model} on {record.data}: test top-1 {record.test_top1:.2%} on {record.test_images} images")
-
-
-if __name__ == "__main__":
-    main()

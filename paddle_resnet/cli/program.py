@@ -1,7 +1,4 @@
-"""What every tool shares: finding the package, `--debug`, one-line errors, signals, standard streams, exit codes.
-
-Import it first: it puts the project on the path and prepares the process before paddle is imported.
-"""
+"""What every command shares: `--debug`, one-line errors, signals, standard streams, exit codes."""
 
 # ruff: noqa: E402
 from __future__ import annotations
@@ -14,8 +11,30 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-IS_PROGRAM = any(Path(word).absolute().parent == Path(__file__).parent for word in sys.orig_argv[1:])
-"""Whether a tool is this process's program: a test runs several in its own, and worker processes import them."""
+from paddle_resnet.shipped import requirements_file
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def _is_program() -> bool:
+    """Whether a command is this process's program: a test runs several in its own, and worker processes import them."""
+    words = iter(sys.orig_argv[1:])
+    for word in words:
+        if word == "-m":
+            return next(words, "") == "paddle_resnet"
+        if word in ("-X", "-W"):
+            next(words, None)
+        elif word.startswith("-c"):
+            return False
+        elif not word.startswith("-"):
+            script = Path(word).absolute()
+            return script.parent == PROJECT / "tools" or script.stem == "paddle-resnet"
+    return False
+
+
+IS_PROGRAM = _is_program()
+NAME = ""
+"""The command's; set when it is started."""
 
 
 def end_at_once(number: int, frame: FrameType | None = None) -> NoReturn:
@@ -41,17 +60,14 @@ if IS_PROGRAM:  # the imports below take their time, and do nothing that could b
 import argparse
 import errno
 import importlib.util
+import re
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
-PROJECT = Path(__file__).resolve().parents[1]
-if str(PROJECT) not in sys.path:
-    sys.path.insert(0, str(PROJECT))
-
-from paddle_resnet import distributed, signals, streams
-from paddle_resnet.errors import PaddleResNetError, Stopped, UsageError, printable, shown
+from paddle_resnet import __version__, distributed, signals, streams
+from paddle_resnet.errors import PaddleResNetError, Stopped, UsageError, command, did_you_mean, printable, shown
 
 SECONDS_TO_A_SECOND_SIGNAL = 0.5
 """What comes sooner is the first one again: `timeout` sends SIGTERM twice, a closed terminal SIGHUP."""
@@ -72,7 +88,7 @@ class PlainStream:
         return self.rich_proxied_file.write(printable(text, keep="\n\t"))
 
 
-def run_tool(
+def run(
     parser: argparse.ArgumentParser,
     action: Callable[[argparse.Namespace], None],
     *,
@@ -183,14 +199,31 @@ def require(requirements: str, *modules: str) -> None:
     """See that the packages of a requirements file are there, by the names under which they are imported."""
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        raise UsageError(f"not installed: {', '.join(missing)}; pip install -r {requirements}")
+        raise UsageError(f"not installed: {', '.join(missing)}; pip install -r {requirements_file(requirements)}")
+
+
+def chosen(commands: Mapping[str, str]) -> str:
+    """Return the command that the command line names; without one, show them all and exit."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in commands:
+        return name
+    if name in ("-h", "--help", "--version"):
+        lines = [f"usage: {Path(sys.argv[0]).stem} COMMAND [options]", ""]
+        lines += [f"  {each:<16}{about}" for each, about in commands.items()]
+        print(__version__ if name == "--version" else "\n".join([*lines, "", "COMMAND --help shows its options."]))
+        sys.exit(0)
+    sys.exit(_say("error", f"{shown(name)!r} is no command{did_you_mean(name, commands)}; --help lists them", 2))
 
 
 def described(usage: str) -> argparse.ArgumentParser:
-    """Make a parser whose `--help` shows the tool's docstring as it is written."""
-    description, _, epilog = usage.strip().partition("\n\n")
+    """Make a parser whose `--help` shows a command's docstring, with the commands as this process was started."""
+    usage = re.sub(r"\bpaddle-resnet ([a-z]+(-[a-z]+)*)", lambda found: command(found[1]), usage.strip())
+    description, _, epilog = usage.partition("\n\n")
     return argparse.ArgumentParser(
-        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=command(NAME),
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 

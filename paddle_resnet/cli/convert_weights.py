@@ -1,0 +1,45 @@
+"""Convert the weights of a ResNet between Paddle, PyTorch and safetensors files. PyTorch is not needed.
+
+examples:
+  paddle-resnet convert-weights resnet18.pth resnet18.pdparams                     for paddle.load
+  paddle-resnet convert-weights resnet18.pdparams resnet18.safetensors             Paddle's names
+  paddle-resnet convert-weights best.pdparams best.safetensors --names torch       for PyTorch
+
+IN is a .pdparams, .pth, .pt, .pth.tar or .safetensors file, OUT a .pdparams or .safetensors file that is not there yet.
+To train from such a file no conversion is needed: model.pretrained takes any of them.
+
+  --names paddle  linear weights [in, out], statistics _mean and _variance
+  --names torch   linear weights [out, in], running_mean, running_var, num_batches_tracked, as torchvision names them:
+                  model.load_state_dict(safetensors.torch.load_file("best.safetensors"))
+
+The files are read as data: no code in them is run, and a file that asks for it is refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from paddle_resnet.cli import program
+
+OWNERS = {"paddle": "Paddle's", "torch": "PyTorch's"}
+
+
+def main() -> None:
+    """Parse the arguments and convert."""
+    parser = program.described(__doc__)
+    parser.add_argument("source", metavar="IN", type=Path, help="the weights to read")
+    parser.add_argument("destination", metavar="OUT", type=Path, help="the file to write")
+    parser.add_argument("--names", choices=list(OWNERS), default="paddle", help="default: paddle")
+    program.run(parser, _convert)
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    program.prepare()
+    from paddle_resnet.models import convert_weights
+
+    written = convert_weights(arguments.source, arguments.destination, arguments.names)
+    print(
+        f"wrote {written.path}: {written.tensors} tensors under {OWNERS[written.names]} names, "
+        f"{written.path.stat().st_size:,} bytes"
+    )

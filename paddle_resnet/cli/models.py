@@ -1,0 +1,174 @@
+"""Show the networks: a table of all, or one network's shapes from the image to the logits.
+
+examples:
+  paddle-resnet models                                   the table
+  paddle-resnet models resnet18 --classes 10             each stage and block, with the shape it answers
+  paddle-resnet models resnet18_d2l --size 96            for images of 96 x 96
+  paddle-resnet models resnet50 --layers                 every single layer
+  paddle-resnet models resnet18 --netron                 write the graph as ONNX and show it in the browser
+
+Parameters are the trainable ones; the table has the design's own number of classes (1,000 for ImageNet's, else 10).
+GMACs (MMACs) are billions (millions) of multiply-adds of the convolutions and linear layers for one image of the given
+size, what many papers call FLOPs; biases, BatchNorm and additions are not counted. Layers are the convolutions and
+linear layers from image to logits, without those of the shortcuts (wide ResNets count these in their names). Weights:
+ImageNet's are the official ones, "model.pretrained: imagenet" in a config; CIFAR-10's are in the package,
+"model.pretrained: cifar10", with their top-1 on the whole test split. Shapes are NxCxHxW.
+
+--netron serves until Ctrl-C; it needs: pip install -r requirements/onnx.txt (with Paddle 2.6: onnx_paddle2.txt).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from paddle_resnet.cli import program
+from paddle_resnet.errors import command
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from paddle_resnet.models.summary import ModelSummary
+
+
+def main() -> None:
+    """Parse the arguments and show."""
+    parser = program.described(__doc__)
+    parser.add_argument("name", metavar="NAME", nargs="?", help="a network of the table; default: the table")
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="a side of the images; default: the design's")
+    parser.add_argument("--classes", type=int, metavar="N", help="outputs of the head; default: the design's")
+    parser.add_argument("--channels", type=int, metavar="N", help="channels of the images; default: the design's")
+    parser.add_argument("--layers", action="store_true", help="every layer, not a line for each block")
+    parser.add_argument("--netron", action="store_true", help="write the graph as ONNX and show it with Netron")
+    parser.add_argument("--onnx", metavar="FILE", help="where --netron writes; default: output/onnx/NAME.onnx")
+    program.run(parser, _show, goes_on=False)
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    from paddle_resnet.errors import UsageError
+
+    if arguments.size is not None and arguments.size < 1:
+        raise UsageError(f"--size: expected a number of at least 1, got {arguments.size}")
+    if arguments.onnx and not arguments.netron:
+        raise UsageError("--onnx FILE is where --netron writes: give both")
+    for option in ("size", "classes", "channels", "layers", "netron"):
+        if not arguments.name and getattr(arguments, option):
+            raise UsageError(f"--{option} needs the NAME of a network: {command('models')} resnet18 --{option} ...")
+    program.prepare()
+    if not arguments.name:
+        _show_all()
+        return
+    _show_one(arguments)
+    if arguments.netron:
+        _show_graph(arguments)
+
+
+def _show_all() -> None:
+    from paddle_resnet.console import console
+    from paddle_resnet.models import list_models, model_entry
+
+    table = _table("name", "parameters", "GMACs", "layers", "input", "weights")
+    for name in list_models():
+        entry = model_entry(name)
+        image = _shape((entry.in_channels, entry.native_size, entry.native_size))
+        summary = _summary(name, entry.native_size, entry.num_classes, entry.in_channels)
+        figures = f"{summary.parameters:,}", _gmacs(summary.macs), str(summary.depth), image
+        table.add_row(name, *figures, ", ".join(_weights(name)))
+    console.print(table)
+
+
+def _weights(name: str) -> Iterator[str]:
+    """Yield which weights there are."""
+    from paddle.vision.models.resnet import model_urls
+
+    from paddle_resnet.models import zoo_models, zoo_record
+
+    if name in model_urls:
+        yield "ImageNet"
+    if name in zoo_models():
+        yield f"CIFAR-10: {zoo_record(name).test_top1:.2%}"
+
+
+def _show_one(arguments: argparse.Namespace) -> None:
+    from rich.text import Text
+
+    from paddle_resnet.console import console
+
+    name, size, classes, channels = _chosen(arguments)
+    summary = _summary(name, size, classes, channels)
+    table = _table("layer", "kind", "output", "parameters", "MMACs", left=2)
+    table.add_row("image", "", _shape(summary.input_shape), "", "")
+    last_stage = None
+    for row in summary.leaves() if arguments.layers else summary.walk():
+        if row.kind == "Identity":
+            continue
+        stage = row.name.split(".")[0] if "." in row.name else None
+        if stage != last_stage:
+            table.add_section()
+        last_stage = stage
+        figures = f"{row.parameters:,}" if row.parameters else "", f"{row.macs / 1e6:,.2f}" if row.macs else ""
+        table.add_row(Text(row.name), row.kind, _shape(row.output_shape), *figures)
+    console.print(table)
+    print(
+        f"{name}: {summary.parameters:,} trainable parameters, {_gmacs(summary.macs)} GMACs an image, "
+        f"{summary.depth} layers, {classes} classes"
+    )
+
+
+def _show_graph(arguments: argparse.Namespace) -> None:
+    from paddle_resnet.errors import UsageError
+    from paddle_resnet.models import create_model
+    from paddle_resnet.models.onnx_file import onnx_requirements, write_onnx
+
+    try:
+        import netron
+    except ImportError as error:
+        raise UsageError(f"--netron needs Netron: pip install -r {onnx_requirements()}") from error
+    name, size, classes, channels = _chosen(arguments)
+    path = Path(arguments.onnx or f"output/onnx/{name}.onnx")
+    write_onnx(create_model(name, classes, in_channels=channels), path, (1, channels, size, size))
+    host, port = netron.start(str(path))
+    print(f"wrote {path}, with new weights; Netron shows it at http://{host}:{port} until Ctrl-C", flush=True)
+    netron.wait()
+
+
+def _chosen(arguments: argparse.Namespace) -> tuple[str, int, int, int]:
+    """Name, side of the images in pixels, classes, channels: what was asked for, else the design's own."""
+    from paddle_resnet.models import model_entry
+
+    entry = model_entry(arguments.name)
+    classes = entry.num_classes if arguments.classes is None else arguments.classes
+    channels = entry.in_channels if arguments.channels is None else arguments.channels
+    return arguments.name, arguments.size or entry.native_size, classes, channels
+
+
+def _summary(name: str, size: int, classes: int, channels: int) -> ModelSummary:
+    import paddle
+
+    from paddle_resnet.models import create_model
+    from paddle_resnet.models.summary import summarize
+
+    with paddle.LazyGuard():  # shapes without numbers: quick
+        network = create_model(name, classes, in_channels=channels)
+    return summarize(network, (1, channels, size, size))
+
+
+def _table(*columns: str, left: int = 1) -> Table:
+    """A table whose first columns are text, and the others figures."""
+    from rich.table import Table
+
+    table = Table(*columns)
+    for column in table.columns[left:]:
+        column.justify = "right"
+    return table
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _gmacs(macs: int) -> str:
+    """Two decimals for large networks, three digits for small ones."""
+    return f"{macs / 1e9:.2f}" if macs >= 1e9 else f"{macs / 1e9:.3g}"

@@ -1,0 +1,281 @@
+"""Classify picture files with an exported model: the most probable classes of each, in a table.
+
+examples:
+  paddle-resnet predict output/quickstart/inference seven.png
+  paddle-resnet predict output/quickstart photos/                      the folder and all folders in it
+  paddle-resnet predict output/quickstart 'photos/**/*.jpg' --quiet --csv answers.csv
+  find photos -newer last_time -print0 | paddle-resnet predict output/quickstart -0 - --json-lines answers.jsonl
+  paddle-resnet predict output/dogs test/ --quiet --csv submission.csv --columns id=stem,label=probability:dog
+
+Pictures may have any size, mode and rotation: they are scaled and cropped as inference.yml says. A file that is no
+picture is reported, and the others are still answered. A pattern in quotes is expanded here (** is any folders), so
+that it may stand for any number of files; - is a list of files on standard input. Many pictures are shared out to
+processes, which on a CPU each hold the model, and on a GPU decode ahead of it; memory is bounded, and the answers keep
+the pictures' order.
+
+  standard output  the table, and nothing else; --quiet: nothing
+  standard error   progress, files that cannot be read, and images/s at the end
+  --csv            columns file, class, probability, class_2, probability_2 ... up to --top-k, or those of --columns:
+                   title=content with path, name, stem (the name without .jpg), class, probability, probability:CLASS
+  --json           a list of {"file": ..., "top": [{"class": ..., "probability": ...}, ...]}
+  --json-lines     one such object a line
+                   Each goes to a file that is there when it is complete, straight to a pipe or a device, or for - to
+                   standard output, where no table is printed then. Of a text in the CSV that a spreadsheet would
+                   compute (=1+1) the first character is a ', which JSON does not need.
+
+exit code: 0 all pictures answered; 1 some could not be read; 2 none could, or the command was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from paddle_resnet import runtime, streams
+from paddle_resnet.cli import program
+from paddle_resnet.errors import RunFailure, UsageError, printable, shown
+
+if TYPE_CHECKING:
+    from paddle_resnet.inference import Prediction
+    from paddle_resnet.inference.classify import Answer
+    from paddle_resnet.inference.find_pictures import Unreadable
+
+    Taker = Callable[[list[Prediction]], None]
+
+LIST = "-"
+LONGEST_CLASS = 24
+FEW_BATCHES = 8
+"""So many batches this process answers by itself: to start others would take longer."""
+MOST_PROCESSES = 8
+"""Each holds the model; more cores than that are their threads."""
+
+
+class Pictures(NamedTuple):
+    """The files to classify as they come, whether they are many, how many where known, and others by suffix."""
+
+    files: Iterator[Path | Unreadable]
+    many: bool
+    total: int | None
+    passed_over: Counter[str]
+
+
+def main() -> None:
+    """Parse the arguments and classify."""
+    parser = program.described(__doc__)
+    parser.add_argument("model", metavar="MODEL_DIR", help="an exported model, or the run's folder that holds one")
+    parser.add_argument(
+        "pictures", metavar="PICTURES", nargs="+", help="files, folders, patterns in quotes, or - for a list of files"
+    )
+    parser.add_argument(
+        "-0", "--null", action="store_true", help="the list's names end with a zero byte (find -print0)"
+    )
+    parser.add_argument(
+        "--top-k", type=program.positive, default=5, metavar="K", help="classes for each picture; default: 5"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print no table")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the answers as CSV too")
+    parser.add_argument("--columns", metavar="TITLE=CONTENT,...", help="of the CSV, e.g. id=stem,label=class")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the answers as JSON too")
+    parser.add_argument("--json-lines", type=Path, metavar="FILE", help="write the answers as JSON lines too")
+    program.add_answering(parser)
+    parser.add_argument(
+        "--batch-size", type=program.positive, default=32, metavar="N", help="pictures at once; default: 32"
+    )
+    parser.add_argument(
+        "--threads",
+        type=program.positive,
+        metavar="N",
+        help="CPU threads; default: OMP_NUM_THREADS, else the physical cores",
+    )
+    parser.add_argument(
+        "--workers",
+        type=program.positive,
+        metavar="N",
+        help=f"processes that share the threads and the pictures; default: a thread each, at most {MOST_PROCESSES}",
+    )
+    program.run(parser, _predict, goes_on=False)
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    if arguments.columns and not arguments.csv:
+        raise UsageError("--columns: are of a CSV; name its file with --csv FILE")
+    outputs = [file for file in (arguments.csv, arguments.json, arguments.json_lines) if file]
+    started = time.perf_counter()
+    # Not program.prepare(): its log lines would stand in the table, which is read by programs too.
+    runtime.import_paddle()
+    from paddle_resnet.images.find import passed_over_by_suffix
+    from paddle_resnet.inference.inference_config import InferenceConfig, find_model
+    from paddle_resnet.inference.prediction_files import check_outputs, own_stream, part_of
+
+    model = find_model(arguments.model)
+    config = InferenceConfig.load(model)
+    classes = config.classes
+    written = check_outputs(outputs)
+    arguments.quiet = arguments.quiet or any(own_stream(file) == 1 for file in outputs)
+    pictures = _find(arguments, written)
+    with ExitStack() as opened:
+        takers, top_k = _takers(arguments, classes, opened)
+        answer = _start(arguments, model, config.digest(), pictures.many, top_k, opened)
+        # On one terminal the table itself is the progress, and a bar would tear it.
+        bar_hidden = not arguments.quiet and sys.stdout.isatty()
+        ready = time.perf_counter()
+        try:
+            answered, failed = _classify(answer, pictures, arguments.batch_size, takers, bar_hidden)
+        except KeyboardInterrupt:
+            for file in outputs:
+                if own_stream(file) is None and part_of(file).is_file():
+                    _complain(f"what was answered is kept in {part_of(file)}")
+            raise
+        seconds = time.perf_counter() - ready
+        if pictures.passed_over:
+            _complain(passed_over_by_suffix(pictures.passed_over))
+        if not answered and not failed:
+            raise UsageError("the list on standard input names no pictures")
+        if not answered:
+            # Each picture's own line has said why.
+            sys.exit(UsageError.exit_code)
+        speed = f"{answered:,} pictures in {seconds:.2f} s, {answered / seconds:,.0f} images/s"
+        _complain(f"{speed}; ready after {ready - started:.1f} s")
+    if failed:
+        raise RunFailure(f"{failed} of {answered + failed} pictures could not be read; the others are answered")
+
+
+def _find(arguments: argparse.Namespace, written: set[tuple[int, int]]) -> Pictures:
+    """Find the pictures, of which none may be a file to be `written` (their devices and inodes)."""
+    from paddle_resnet.inference.find_pictures import find_pictures, listed_pictures
+    from paddle_resnet.inference.prediction_files import identity
+
+    passed_over: Counter[str] = Counter()
+
+    def named() -> Iterator[Path | Unreadable]:
+        for name in arguments.pictures:
+            if name == LIST:
+                yield from listed_pictures(sys.stdin.buffer, b"\0" if arguments.null else b"\n", passed_over)
+            else:
+                yield from find_pictures([name], passed_over)
+
+    def checked() -> Iterator[Path | Unreadable]:
+        for file in named():
+            if written and isinstance(file, Path) and file.exists() and identity(file) in written:
+                raise UsageError(f"{shown(str(file), 240)}: is both a picture and an output; name another output")
+            yield file
+
+    files = checked()
+    few = FEW_BATCHES * arguments.batch_size
+    first = list(islice(files, few + 1))
+    many = len(first) > few
+    if not many:
+        total: int | None = len(first)
+    else:
+        total = None if LIST in arguments.pictures else sum(1 for _ in find_pictures(arguments.pictures))
+    return Pictures(chain(first, files), many, total, passed_over)
+
+
+def _start(
+    arguments: argparse.Namespace, model: Path, digest: str, many: bool, top_k: int, opened: ExitStack
+) -> Answer:
+    """Load the model, the same in all processes: into processes where there are many pictures, else into this one."""
+    from paddle_resnet.inference import Predictor
+    from paddle_resnet.inference.classify import answering_decoded, answering_here, answering_processes
+
+    threads = arguments.threads or runtime.thread_count(runtime.prepare_process().threads) or runtime.physical_cores()
+    options = {
+        "device": runtime.select_device(arguments.device),
+        "precision": arguments.precision,
+        "backend": arguments.backend,
+        "batch_size": arguments.batch_size,
+        "digest": digest,
+    }
+    processes = arguments.workers or min(threads, MOST_PROCESSES)
+    if many and options["device"] == "cpu":
+        return opened.enter_context(answering_processes(model, processes, threads, top_k, **options))
+    predictor = opened.enter_context(Predictor(model, threads=threads, **options))
+    if many:
+        return opened.enter_context(answering_decoded(predictor, processes, top_k))
+    return answering_here(predictor, top_k)
+
+
+def _takers(arguments: argparse.Namespace, classes: tuple[str, ...], opened: ExitStack) -> tuple[list[Taker], int]:
+    """What each answer is given to, and how many classes an answer must rank for all of them."""
+    from paddle_resnet.inference.prediction_columns import parse_columns, ranked_columns
+    from paddle_resnet.inference.prediction_files import AnswerFile, csv_answers, json_answers, json_lines_answers
+
+    top_k = ranked = min(arguments.top_k, len(classes))
+    files: list[AnswerFile] = []
+    if arguments.csv:
+        columns = parse_columns(arguments.columns, classes) if arguments.columns else ranked_columns(top_k)
+        if any(column.needs_every_class for column in columns):
+            ranked = len(classes)
+        files.append(opened.enter_context(csv_answers(arguments.csv, columns)))
+    if arguments.json:
+        files.append(opened.enter_context(json_answers(arguments.json, top_k)))
+    if arguments.json_lines:
+        files.append(opened.enter_context(json_lines_answers(arguments.json_lines, top_k)))
+
+    if files:
+        # A reader of the table that has seen enough (head) does not end what else is done with the answers.
+        streams.go_on_without_output()
+
+    def write(predictions: list[Prediction]) -> None:
+        for file in files:
+            for prediction in predictions:
+                file.add(prediction)
+
+    return [write, *([] if arguments.quiet else [_table(classes, top_k)])], ranked
+
+
+def _classify(
+    answer: Answer, pictures: Pictures, batch_size: int, takers: list[Taker], bar_hidden: bool
+) -> tuple[int, int]:
+    """Give each answer to all takers and report what cannot be read; return how many were answered and how many not."""
+    from paddle_resnet.console import counting
+    from paddle_resnet.inference.classify import classify_batches
+    from paddle_resnet.inference.find_pictures import Unreadable
+
+    answered = failed = 0
+    with counting("pictures", pictures.total, hidden=bar_hidden) as advance:
+        for answers in classify_batches(answer, pictures.files, batch_size):
+            predictions: list[Prediction] = []
+            for each in answers:
+                if isinstance(each, Unreadable):
+                    _complain(f"error: {each.reason}")
+                else:
+                    predictions.append(each)
+            for take in takers:
+                take(predictions)
+            answered += len(predictions)
+            failed += len(answers) - len(predictions)
+            advance(len(answers))
+    return answered, failed
+
+
+def _complain(line: str) -> None:
+    """Say something on standard error, above a bar that may be showing."""
+    from paddle_resnet.console import error_console
+
+    error_console.print(line, markup=False, soft_wrap=True)
+
+
+def _table(classes: tuple[str, ...], top_k: int) -> Taker:
+    """Make what prints a row for each prediction as it comes; the columns are as wide as the class names."""
+    width = min(LONGEST_CLASS, max(map(len, classes)))
+    labels = {label: f"{printable(label)[:width]:{width}}" for label in classes}
+    ranks = [f"{'top-' + str(rank):{width + 7}}" for rank in range(1, top_k + 1)]
+    header = ["  ".join([*ranks, "file"])]
+
+    def print_rows(predictions: list[Prediction]) -> None:
+        rows = [header.pop()] if header and predictions else []
+        for prediction in predictions:
+            cells = [f"{labels[label]} {probability:6.1%}" for label, probability in prediction.top[:top_k]]
+            rows.append("  ".join([*cells, printable(prediction.name)]))
+        if rows:
+            print("\n".join(rows), flush=True)
+
+    return print_rows

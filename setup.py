@@ -1,0 +1,28 @@
+"""Packs ``configs/`` and ``requirements/`` into the package, where `paddle_resnet.shipped` finds them."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+FOLDERS = ("configs", "requirements")
+
+
+def required(*names: str) -> list[str]:
+    """Read requirements files."""
+    lines = [line.partition("#")[0].strip() for name in names for line in Path(name).read_text("utf-8").splitlines()]
+    return [line for line in lines if line and not line.startswith("-")]
+
+
+setup(
+    packages=find_packages(include=["paddle_resnet*"]) + [f"paddle_resnet.{folder}" for folder in FOLDERS],
+    package_dir={f"paddle_resnet.{folder}": folder for folder in FOLDERS},
+    package_data={
+        "paddle_resnet": ["py.typed"],
+        "paddle_resnet.models.weights": ["cifar10/*.json", "cifar10/*.safetensors"],
+        "paddle_resnet.service": ["pages/*.html"],
+        "paddle_resnet.configs": ["*.yaml"],
+        "paddle_resnet.requirements": ["*.txt"],
+    },
+    install_requires=required("requirements.txt", "requirements/common.txt", "requirements/serve.txt"),
+    extras_require={"onnx": required("requirements/onnx.txt")},
+)
