@@ -132,12 +132,12 @@ def _conventions(page: Page, batch: np.ndarray) -> None:
         {swapped._mean.item():.4f} instead of {0.1 * batch.mean():.4f}. And Paddle remembers the biased variance, the
         one it divides by in training; the last column of the table of steps is what PyTorch would remember, taken from
         variances 8/7 as large. (PyTorch is not installed for this lesson; its column is what its documentation says,
-        and `tests/test_batch_norm.py` holds numbers that it printed.)""",
+        and `tests/models/test_batch_norm.py` holds numbers that it printed.)""",
         f"""有两处约定与 PyTorch 不同，弄混了也不会报错。把 PyTorch 的 `momentum=0.1` 照抄进 Paddle，就成了保留十分之
         一、取用十分之九：第一个批次之后滑动均值是 {swapped._mean.item():.4f}，而不是 {0.1 * batch.mean():.4f}。另外，
         Paddle 记住的是有偏方差，也就是训练时用来归一化的那个；上面逐步表格的最后一列是 PyTorch 会记住的值，它所取的批
-        次方差是这里的 8/7。（本课不需要安装 PyTorch；它那一列依据其文档，`tests/test_batch_norm.py` 里有它实际输出的数
-        值。）""",
+        次方差是这里的 8/7。（本课不需要安装 PyTorch；它那一列依据其文档，
+        `tests/models/test_batch_norm.py` 里有它实际输出的数值。）""",
     )
 
 

@@ -1,0 +1,283 @@
+"""The tools as a person meets them: what they print, their exit codes, and one line for every wrong use."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from paddle_resnet.data.datasets import archives
+
+PROJECT = Path(__file__).resolve().parents[2]
+TINY = ["-o", "train.epochs=1", "-o", "data.image_size=8", "-o", "train.batch_size=200", "-o", "model.name=resnet8"]
+
+
+@pytest.fixture(scope="module")
+def quick_run(tool, tmp_path_factory) -> Path:
+    """A finished quickstart, on the smallest network."""
+    output = tmp_path_factory.mktemp("quickstart")
+    assert tool("quickstart", *TINY, "-o", f"output={output}", "-o", "device=cpu").exit_code == 0
+    return output / "quickstart"
+
+
+def test_quickstart_measures_the_whole_test_split_and_exports(quick_run):
+    metrics = json.loads((quick_run / "metrics.json").read_text())
+    assert metrics["test"]["images"] == 359  # a fifth of the 1,797 digits
+    assert 0 < metrics["test"]["top1"] <= 1
+    assert (quick_run / "inference" / "inference.yml").is_file()
+    assert len(list((quick_run / "samples").glob("*.png"))) == 10
+    assert {path.name for path in (quick_run / "figures").iterdir()} == {
+        "learning_curves.png", "samples_test.png", "confusion_matrix_test.png", "mistakes_test.png",
+        "precision_recall_test.png",
+    }  # fmt: skip
+
+
+def test_exported_model_measures_as_the_trained_one(tool, quick_run):
+    trained = json.loads((quick_run / "metrics.json").read_text())["test"]["top1"]
+    assert tool("eval", quick_run, "--exported", "--device", "cpu").exit_code == 0
+    assert json.loads((quick_run / "metrics.json").read_text())["exported_test"]["top1"] == pytest.approx(
+        trained, abs=1e-3
+    )
+
+
+def test_print_config_prints_and_trains_nothing(tool, tmp_path):
+    done = tool("train", "-c", PROJECT / "configs/quickstart.yaml", "-o", f"output={tmp_path}", "--print-config")
+    assert done.exit_code == 0
+    assert "label_smoothing: 0.1" in done.stdout and "momentum: 0.9" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train",
+        "eval",
+        "export",
+        "predict",
+        "quickstart",
+        "benchmark",
+        "convert_weights",
+        "doctor",
+        "lesson",
+        "models",
+        "serve",
+    ],
+)
+def test_help_teaches(tool, name):
+    done = tool(name, "--help")
+    assert done.exit_code == 0
+    assert "--debug" in done.stdout and len(done.stdout.splitlines()) > 10
+
+
+def test_a_full_disk_is_named(tool, monkeypatch, tmp_path):
+    def write_to_a_full_disk(*_):
+        raise OSError(28, "No space left on device", str(tmp_path))
+
+    monkeypatch.setattr("paddle_resnet.config.schema.Config.load", write_to_a_full_disk)
+    done = tool("train", "-c", PROJECT / "configs/quickstart.yaml")
+    assert (done.exit_code, done.stderr) == (1, f"error: {tmp_path}: No space left on device\n")
+
+
+def folder_without_images(tmp_path: Path) -> list[str]:
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    return ["data.source=image_folder", f"data.root={tmp_path}"]
+
+
+def text_named_jpg(tmp_path: Path) -> list[str]:
+    for kind in ("cat", "dog"):
+        (tmp_path / "train" / kind).mkdir(parents=True)
+        for index in range(10):
+            Image.new("RGB", (8, 8), (index, 0, 0)).save(tmp_path / "train" / kind / f"{index}.jpg")
+    (tmp_path / "train" / "cat" / "notes.jpg").write_text("a text")
+    return ["data.source=image_folder", f"data.root={tmp_path}", "data.strict=true"]
+
+
+def wrong_archive(tmp_path: Path) -> list[str]:
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"\x1f\x8b" + bytes(1000))
+    return ["data.source=cifar10", f"data.root={tmp_path}"]
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (lambda _: ["train.epoch=3"], ["train.epoch", 'did you mean "train.epochs"']),
+        (lambda _: ["train.epochs=three"], ["train.epochs", "integer", "'three'"]),
+        (lambda _: ["train.epochs"], ["-o train.epochs", "key=value"]),
+        (lambda _: ["model.name=resnet19"], ["resnet19", "did you mean"]),
+        (lambda _: ["model.pretrained=nowhere.pdparams"], ["nowhere.pdparams"]),
+        (lambda _: ["device=gpu:99"], ["gpu:99"]),
+        (wrong_archive, ["cifar-10-python.tar.gz", "MD5", "data.verify=false"]),
+        (lambda path: [*wrong_archive(path), "data.verify=false"], ["cifar-10-python.tar.gz"]),
+        (folder_without_images, ["train"]),
+        (text_named_jpg, ["notes.jpg"]),
+    ],
+)
+def test_wrong_use_of_train_is_one_line_and_exit_code_2(tool, tmp_path, prepare, words):
+    data = tmp_path / "data"
+    data.mkdir()
+    overrides = [part for override in prepare(data) for part in ("-o", override)]
+    output = tmp_path / "output"
+    done = tool("train", "-c", PROJECT / "configs/quickstart.yaml", *overrides, "-o", f"output={output}")
+    assert done.exit_code == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    for word in words:
+        assert word in line
+    assert not output.exists()
+
+
+def test_missing_data_without_network_says_where_to_put_the_file(tool, tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "fetch", refuse_connection)
+    config = PROJECT / "configs/resnet20_cifar10.yaml"
+    done = tool("train", "-c", config, "-o", f"data.root={tmp_path}", "-o", f"output={tmp_path}/o")
+    assert done.exit_code == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert f"{tmp_path}/cifar-10-python.tar.gz" in line and "dataset.bj.bcebos.com" in line
+
+
+def refuse_connection(url, destination, md5=None, report=None):
+    """Stand in for a machine without a network: the same call, to a port of this machine where nobody listens."""
+    from paddle_resnet import download
+    from paddle_resnet.errors import UsageError
+
+    try:
+        download.fetch("http://127.0.0.1:9/" + destination.name, destination, md5, report)
+    except UsageError as error:
+        raise UsageError(str(error).replace("http://127.0.0.1:9/" + destination.name, url)) from None
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("train", ["-c", "nowhere.yaml"], ["nowhere.yaml", "configs/"]),
+        ("eval", ["nowhere"], ["nowhere", "no such run"]),
+        ("export", ["nowhere"], ["nowhere", "no such run"]),
+        ("predict", ["nowhere", "picture.png"], ["nowhere"]),
+    ],
+)
+def test_missing_path_is_one_line(tool, name, arguments, words):
+    done = tool(name, *arguments)
+    assert done.exit_code == 2
+    (line,) = done.stderr.strip().splitlines()
+    for word in words:
+        assert word in line
+
+
+def test_a_run_without_a_checkpoint_cannot_be_exported(tool, quick_run, tmp_path):
+    (tmp_path / "config.yaml").write_text((quick_run / "config.yaml").read_text())
+    done = tool("export", tmp_path)
+    assert done.exit_code == 2
+    assert "no checkpoint" in done.stderr
+
+
+def test_predict_reads_digits_back(tool, quick_run, tmp_path):
+    answers = tmp_path / "answers.json"
+    done = tool("predict", quick_run, quick_run / "samples", "--json", answers)
+    assert done.exit_code == 0, done.stderr
+    rows = json.loads(answers.read_text())
+    assert [Path(row["file"]).name for row in rows] == [f"{digit}.png" for digit in range(10)]
+    probabilities = [[answer["probability"] for answer in row["top"]] for row in rows]
+    assert np.all(np.diff(probabilities, axis=1) <= 0)
+
+
+def test_debug_shows_where(tool):
+    done = tool("train", "-c", "nowhere.yaml", "--debug")
+    assert done.exit_code == 2
+    assert "Traceback" in done.stderr and "nowhere.yaml" in done.stderr.splitlines()[-1]
+
+
+def test_predict_of_a_text_named_jpg_is_one_line(tool, quick_run, tmp_path):
+    (tmp_path / "notes.jpg").write_text("a text")
+    done = tool("predict", quick_run, tmp_path / "notes.jpg")
+    assert (done.exit_code, done.stdout) == (2, "")
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ") and "notes.jpg" in line
+    done = tool("predict", quick_run, tmp_path / "notes.jpg", quick_run / "samples" / "3.png")
+    assert done.exit_code == 1
+    assert "3.png" in done.stdout and "1 of 2 pictures" in done.stderr
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Figures take longer than all the rest."""
+    for draw in ("draw_figures", "draw_history"):
+        monkeypatch.setattr(f"paddle_resnet.evaluation.run_plots.{draw}", lambda *arguments: [])
+
+
+def test_train_stops_goes_on_and_ends(tool, tmp_path, monkeypatch, without_figures):
+    from paddle_resnet.training.callbacks.step_seeds import StepSeeds
+
+    config = ["-c", PROJECT / "configs/quickstart.yaml", *TINY, "-o", f"output={tmp_path}", "-o", "device=cpu"]
+    run = tmp_path / "quickstart"
+    for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        with monkeypatch.context() as patch:
+            patch.setattr(StepSeeds, "on_train_batch_begin", lambda *_, number=number: os.kill(os.getpid(), number))
+            done = tool("train", *config, "--resume", "auto")
+        assert done.exit_code == status
+        assert len(done.stderr.splitlines()) == 1
+    state = json.loads((run / "checkpoints" / "last" / "state.json").read_text())
+    assert state["step"] == 2
+    assert f"tools/train.py --resume {run}" in (run / "train.log").read_text()
+    done = tool("train", "--resume", run)
+    assert done.exit_code == 0
+    assert "test: top-1" in done.stdout
+    figures = (run / "metrics.json").read_bytes()
+    for arguments in (["--resume", run], [*config, "--resume", "auto"]):
+        done = tool("train", *arguments)
+        assert done.exit_code == 0
+        assert "is finished" in done.stdout
+    assert (run / "metrics.json").read_bytes() == figures
+    assert not (tmp_path / "quickstart.1").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--resume", "nowhere"], "nowhere: no such run folder"),
+        (["--resume", "auto"], "--resume RUN"),
+        (["-c", "configs/quickstart.yaml", "--resume", "output/run"], "--resume RUN"),
+        ([], "expected -c FILE"),
+    ],
+)
+def test_what_train_may_be_asked_for(tool, arguments, words):
+    done = tool("train", *arguments)
+    assert done.exit_code == 2
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_several_seeds_come_to_a_mean_and_a_deviation(tool, tmp_path, without_figures):
+    config = ["-c", PROJECT / "configs/quickstart.yaml", *TINY, "-o", f"output={tmp_path}", "-o", "device=cpu"]
+    done = tool("train", *config, "-o", "train.seeds=[3, 5]")
+    assert done.exit_code == 0
+    whole = tmp_path / "quickstart"
+    runs = [json.loads((whole / f"seed_{seed}" / "metrics.json").read_text()) for seed in (3, 5)]
+    found = json.loads((whole / "metrics.json").read_text())["seeds"]
+    assert found["seeds"] == [3, 5]
+    for section, column in (("validation", "validation_top1"), ("test", "test_top1")):
+        values = [run[section]["top1"] for run in runs]
+        assert found[column]["values"] == values
+        assert found[column]["mean"] == pytest.approx(np.mean(values))
+        assert found[column]["std"] == pytest.approx(np.std(values, ddof=1))
+        assert found[column]["n"] == 2
+        assert f"{np.mean(values):.2%}" in done.stdout
+    seeds = [yaml.safe_load((whole / f"seed_{seed}" / "config.yaml").read_text())["train"]["seed"] for seed in (3, 5)]
+    assert seeds == [3, 5]
+
+    # As if stopped in the second: what is there stays, what is missing is done again and comes to the same.
+    shutil.rmtree(whole / "seed_5")
+    (whole / "metrics.json").unlink()
+    first = (whole / "seed_3" / "metrics.json").read_bytes()
+    assert tool("train", "--resume", whole).exit_code == 0
+    assert json.loads((whole / "metrics.json").read_text())["seeds"] == found
+    assert (whole / "seed_3" / "metrics.json").read_bytes() == first
+    done = tool("eval", whole)
+    assert done.exit_code == 2
+    assert "seed_<number>" in done.stderr

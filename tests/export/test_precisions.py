@@ -1,0 +1,271 @@
+"""Precisions and backends: each is exported, loaded and answers; what is not there says so."""
+
+from __future__ import annotations
+
+import ast
+import logging
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_run import SIZE, make_run
+
+from paddle_resnet import machine
+from paddle_resnet.data import uint8_batches
+from paddle_resnet.errors import UsageError
+from paddle_resnet.export import export_run, onnx, quantization
+from paddle_resnet.inference import Predictor, backends, onnx_backend
+from paddle_resnet.inference.inference_config import InferenceConfig
+
+HAS_ONNX = all(map(find_spec, ("onnxruntime", "paddle2onnx", "onnx", "ml_dtypes")))
+HAS_BFLOAT16 = bool(backends.BFLOAT16_FEATURES & machine.processor().features)
+needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="the packages of requirements/onnx.txt are not installed")
+needs_bfloat16 = pytest.mark.skipif(not HAS_BFLOAT16, reason="this processor has neither AVX512-BF16 nor AMX-BF16")
+ANSWERING = [
+    ("paddle", "fp32"),
+    pytest.param("paddle", "bf16", marks=needs_bfloat16),
+    pytest.param("onnxruntime", "fp32", marks=needs_onnx),
+    pytest.param("onnxruntime", "int8", marks=needs_onnx),
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run = make_run(tmp_path_factory.mktemp("precisions"))
+    export_run(run, precisions=["bf16", *(["int8"] if HAS_ONNX else [])])
+    return run
+
+
+@pytest.fixture(scope="module")
+def real(run):
+    """All 12 test images."""
+    return next(iter(uint8_batches(run.splits().test, 12, SIZE, SIZE)))[0]
+
+
+@pytest.fixture(scope="module")
+def plain(run, real):
+    """What Paddle answers in float32; tests/export/test_export.py compares it with the network."""
+    with Predictor(run.path, "cpu", "fp32", 1, backend="paddle") as predictor:
+        return predictor.scores(real)
+
+
+def noise(images, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (images, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("backend", "precision"), ANSWERING)
+def test_each_precision_answers_nearly_as_float32_does(run, real, plain, backend, precision):
+    # bfloat16 has 8 bits of mantissa, int8 7 bits of the largest; the network has 8 layers.
+    tolerance = {"fp32": 1e-4, "bf16": 0.05, "int8": 0.05}[precision]
+    with Predictor(run.path, "cpu", precision, 1, backend=backend) as predictor:
+        assert (predictor.backend, predictor.precision) == (backend, precision)
+        scores = predictor.scores(real)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, plain, atol=tolerance)
+    if precision != "fp32":
+        assert np.abs(scores - plain).max() > 1e-6, "nothing was rounded: this is float32"
+
+
+@pytest.mark.parametrize(("backend", "precision"), ANSWERING)
+def test_threads_get_the_answers_of_a_single_one(run, backend, precision):
+    batches = [noise(1 + seed % 5, seed) for seed in range(24)]
+    with Predictor(run.path, "cpu", precision, 1, batch_size=4, backend=backend) as predictor:
+        predictor.warm_up()
+        expected = [predictor.scores(batch) for batch in batches]
+        with ThreadPoolExecutor(8) as threads:
+            found = list(threads.map(predictor.scores, batches))
+    for mine, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+@needs_onnx
+def test_the_onnx_file_is_plain_and_its_names_are_known(run):
+    import onnx
+
+    model = onnx.load(run.inference_path / "model.onnx")
+    assert [domain.domain for domain in model.opset_import] == [""]
+    assert [value.name for value in (*model.graph.input, *model.graph.output)] == ["images", "probabilities"]
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    kinds = {node.op_type for node in model.graph.node}
+    assert "BatchNormalization" not in kinds
+    assert "Identity" not in kinds
+
+
+@needs_onnx
+def test_int8_takes_pixels_as_they_are_and_keeps_the_head_whole(run):
+    import onnx
+
+    nodes = onnx.load(run.inference_path / "model_int8.onnx").graph.node
+    first = next(node for node in nodes if "images" in node.input)
+    assert first.op_type == "Transpose"
+    assert not [node for node in nodes if node.op_type in ("Cast", "Sub")]
+    maker = {output: node.op_type for node in nodes for output in node.output}
+    product = next(node for node in nodes if node.op_type in ("MatMul", "Gemm"))
+    assert maker.get(product.input[0]) != "DequantizeLinear"
+    # resnet8's 7 convolutions, and two shortcuts' (option A) that became convolutions: weights of 8 bits each.
+    convolutions = [node for node in nodes if node.op_type == "Conv"]
+    assert len(convolutions) == 9
+    assert {maker.get(node.input[1]) for node in convolutions} == {"DequantizeLinear"}
+
+
+@needs_onnx
+def test_a_mirrored_network_is_quantised_too(tmp_path):
+    run = make_run(tmp_path)
+    run.config = run.config.model_copy(update={"evaluation": run.config.evaluation.model_copy(update={"flip": True})})
+    export_run(run, precisions=["int8"])
+    with Predictor(run.path, "cpu", "fp32", 1) as whole, Predictor(run.path, "cpu", "int8", 1) as quantised:
+        np.testing.assert_allclose(quantised.scores(noise(3)), whole.scores(noise(3)), atol=0.05)
+        mirrored = quantised.scores(noise(3)[:, :, ::-1])
+        np.testing.assert_allclose(mirrored, quantised.scores(noise(3)), atol=0.02)
+
+
+@needs_onnx
+def test_float32_on_a_cpu_goes_to_onnx_runtime_where_it_is_there(run, monkeypatch, caplog):
+    with Predictor(run.path, "cpu") as predictor:
+        assert (predictor.backend, predictor.precision) == ("onnxruntime", "fp32")
+    monkeypatch.setattr(onnx_backend, "is_installed", lambda: False)
+    monkeypatch.setattr("paddle_resnet.console.logger.propagate", True)
+    with caplog.at_level(logging.INFO, "paddle_resnet"), Predictor(run.path, "cpu") as predictor:
+        assert predictor.backend == "paddle"
+    [line] = [message for message in caplog.messages if "ONNX" in message]
+    assert "Paddle answers, as ONNX Runtime is not installed: pip install onnxruntime" in line
+    with pytest.raises(UsageError, match="ONNX Runtime is not installed: pip install"):
+        Predictor(run.path, "cpu", "int8")
+
+
+def test_without_an_onnx_file_paddle_answers(tmp_path):
+    run = make_run(tmp_path)
+    export_run(run, images=0)
+    with Predictor(run.path, "cpu") as predictor:
+        assert predictor.backend == "paddle"
+    for precision, option in (("int8", "--precision int8"), ("fp32", "--onnx")):
+        with pytest.raises(UsageError, match=f"no ONNX model of {precision}; export the run again with {option}"):
+            Predictor(run.path, "cpu", precision, backend="onnxruntime")
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "backend", "words"),
+    [
+        ("cpu", "fp16", None, "fp16 is not there on device cpu; expected one of onnxruntime fp32"),
+        ("cpu", "bf16", "onnxruntime", "onnxruntime bf16 is not there"),
+        ("cpu", None, "tensorrt", "tensorrt fp32 is not there on device cpu"),
+        ("gpu:0", "int8", None, "int8 is not there on device gpu:0; expected one of paddle fp32, paddle fp16"),
+        ("cpu", "int9", None, 'precision int9: .*did you mean "int8"'),
+        ("cpu", None, "padle", 'backend padle: .*did you mean "paddle"'),
+    ],
+)
+def test_what_cannot_be_is_a_usage_error(run, device, precision, backend, words):
+    with pytest.raises(UsageError, match=words):
+        backends.choose(run.inference_path, InferenceConfig.load(run.inference_path), device, precision, backend)
+
+
+@pytest.mark.parametrize(("backend", "precision"), [("paddle", "fp16"), ("tensorrt", "fp32")])
+def test_a_gpu_can_be_asked_for_other_precisions(run, backend, precision):
+    config = InferenceConfig.load(run.inference_path)
+    asked = None if backend == "paddle" else backend
+    assert backends.choose(run.inference_path, config, "gpu:0", precision, asked) == (backend, precision)
+
+
+@pytest.mark.parametrize("features", [frozenset({"avx2"}), frozenset({"avx512_bf16"}), frozenset({"amx_bf16"})])
+def test_bfloat16_needs_a_processor_that_has_it(run, monkeypatch, features):
+    monkeypatch.setattr(machine, "processor", lambda: machine.Processor("x", "Old 86", features))
+    config = InferenceConfig.load(run.inference_path)
+    if "avx2" not in features:
+        assert backends.choose(run.inference_path, config, "cpu", "bf16", None) == ("paddle", "bf16")
+        return
+    with pytest.raises(UsageError, match=r"bf16: this processor \(Old 86\) has neither AVX512-BF16 nor AMX-BF16"):
+        backends.choose(run.inference_path, config, "cpu", "bf16", None)
+
+
+@needs_onnx
+@pytest.mark.parametrize(("name", "precision"), [("model.onnx", "fp32"), ("model_int8.onnx", "int8")])
+def test_a_damaged_onnx_file_is_found_before_it_is_read(run, tmp_path, name, precision):
+    folder = shutil.copytree(run.inference_path, tmp_path / "inference")
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(UsageError, match=f"{name}: damaged, as its SHA-256"):
+        Predictor(folder, "cpu", precision)
+
+
+@pytest.mark.parametrize("missing", ["paddle2onnx", "onnxruntime"])
+def test_onnx_without_its_packages_says_what_to_install_and_writes_nothing(tmp_path, monkeypatch, missing):
+    run = make_run(tmp_path)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(UsageError, match="pip install -r requirements/onnx"):
+        export_run(run, onnx=True)
+    assert not run.inference_path.exists()
+
+
+@needs_onnx
+def test_a_quantisation_without_its_package_says_so(monkeypatch, run, tmp_path):
+    monkeypatch.setitem(sys.modules, "onnxruntime.quantization", None)
+    with pytest.raises(UsageError, match=r"int8 needs .*pip install -r requirements/onnx"):
+        quantization.quantize(run.inference_path / "model.onnx", tmp_path / "x.onnx", [])
+
+
+@needs_onnx
+@pytest.mark.parametrize(("shape", "tolerance"), [((SIZE, SIZE), 1e-3), ((SIZE, 2 * SIZE), 1e-3), ((20, 24), 0.03)])
+def test_the_sample_for_onnx_runtime_answers_as_the_predictor_does(run, project, tmp_path, shape, tolerance):
+    """Where the picture is scaled, the sample scales the whole of it, and the project only what is seen."""
+    height, width = shape
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)).save(
+        tmp_path / "a.png"
+    )
+    command = [sys.executable, str(project / "examples" / "classify_onnx.py")]
+    said = subprocess.run(
+        [*command, str(run.inference_path / "model.onnx"), "a.png"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    name, label, probability = said.split()
+    with Predictor(run.path, "cpu", backend="onnxruntime") as predictor:
+        expected = predictor.predict([tmp_path / "a.png"])[0].top[0]
+    assert (name, label) == ("a.png:", expected.label)
+    assert float(probability) == pytest.approx(expected.probability, abs=tolerance)
+
+
+@needs_onnx
+@pytest.mark.parametrize("mode", ["RGBA", "I;16"])
+def test_the_sample_sees_transparency_and_16_bits_as_training_does(run, project, tmp_path, mode):
+    levels = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 4), dtype=np.uint8)
+    picture = Image.fromarray(levels if mode == "RGBA" else levels[..., 0].astype(np.uint16) * 200)
+    assert picture.mode == mode
+    picture.save(tmp_path / "a.png")
+    command = [sys.executable, str(project / "examples" / "classify_onnx.py")]
+    said = subprocess.run(
+        [*command, str(run.inference_path / "model.onnx"), str(tmp_path / "a.png")],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    with Predictor(run.path, "cpu", backend="onnxruntime") as predictor:
+        expected = predictor.predict([tmp_path / "a.png"])[0].top[0]
+    assert said.split()[1] == expected.label
+    assert float(said.split()[2]) == pytest.approx(expected.probability, abs=1e-3)
+
+
+def test_the_sample_is_short_and_needs_three_packages(project):
+    source = (project / "examples" / "classify_onnx.py").read_text()
+    tree = ast.parse(source)
+    imported = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
+    assert imported <= {*sys.stdlib_module_names, "numpy", "onnxruntime", "PIL"}
+    assert len([line for line in source.splitlines()[1:] if line]) <= 20
+
+
+@needs_onnx
+def test_a_conversion_starts_no_program(run, tmp_path, monkeypatch):
+    """paddle2onnx 2's optimizer would install packages by itself."""
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("a program was started"))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
+    files = InferenceConfig.load(run.inference_path).files
+    paths = (run.inference_path / file.name for file in (files.program, files.parameters))
+    onnx.write_onnx_program(*paths, tmp_path / "again.onnx", {})
+    assert (tmp_path / "again.onnx").is_file()

@@ -1,0 +1,402 @@
+"""Many pictures: which are meant, processes that answer in order, and what is written while they do."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from tiny_run import COLOURS, make_run
+from worker_tasks import as_long, exit_at, refuse, slow_square
+
+from paddle_resnet import console as console_module
+from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.export import export_run
+from paddle_resnet.inference import Prediction, Predictor
+from paddle_resnet.inference.classify import (
+    answering_decoded,
+    answering_here,
+    answering_processes,
+    classify_batches,
+    classify_files,
+)
+from paddle_resnet.inference.find_pictures import Unreadable, find_pictures, listed_pictures
+from paddle_resnet.inference.prediction_columns import parse_columns, ranked_columns
+from paddle_resnet.inference.prediction_files import csv_answers, json_lines_answers, part_of
+from paddle_resnet.inference.predictor import Answer
+from paddle_resnet.worker_pool import WorkerPool
+
+ON_CPU = ("--device", "cpu")
+DOG = Prediction("test/7.jpg", (Answer("dog", 0.75), Answer("cat", 0.2), Answer("eel", 0.05)))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    run = make_run(tmp_path_factory.mktemp("many"))
+    export_run(run)
+    return run
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for name in ("b.png", "a.jpg", "notes.txt", "deep/c.PNG", "deep/er/d.jpg", "deep/.hidden.jpg", ".secret/e.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*.jpg", ["a.jpg"]),
+        ("**/*.jpg", ["a.jpg", "deep/er/d.jpg"]),
+        ("**/*", ["a.jpg", "b.png", "deep/c.PNG", "deep/er/d.jpg"]),
+        ("[ab].*", ["a.jpg", "b.png"]),
+        ("*", ["a.jpg", "b.png", "deep/c.PNG", "deep/er/d.jpg"]),
+        ("de?p", ["deep/c.PNG", "deep/er/d.jpg"]),
+        ("*.txt", ["notes.txt"]),
+    ],
+)
+def test_patterns_name_pictures(tree, pattern, expected):
+    assert [Path(found).relative_to(tree).as_posix() for found in find_pictures([tree / pattern])] == expected
+
+
+def test_a_pattern_without_a_match_is_told(tree):
+    (found,) = find_pictures([tree / "*.gif"])
+    assert isinstance(found, Unreadable)
+    assert "*.gif: no picture matches" in found.reason
+
+
+def test_a_file_whose_name_is_a_pattern_is_that_file(tree):
+    odd = tree / "a[1].jpg"
+    odd.touch()
+    assert list(find_pictures([odd])) == [odd]
+
+
+@pytest.mark.parametrize(
+    ("content", "separator"), [(b"x.jpg\n\r\n%s\r\nlast [1].png", b"\n"), (b"x.jpg\0%s\0last [1].png\0", b"\0")]
+)
+def test_a_list_names_files_and_folders(tree, content, separator):
+    listing = io.BytesIO(content % os.fsencode(tree / "deep"))
+    expected = [Path("x.jpg"), tree / "deep/c.PNG", tree / "deep/er/d.jpg", Path("last [1].png")]
+    assert list(listed_pictures(listing, separator)) == expected
+
+
+def test_a_name_that_no_file_can_have_does_not_end_a_list():
+    """Python's own Path.is_dir raises for one: the picture is reported as unreadable, and the list goes on."""
+    long = "x" * 5000
+    assert list(listed_pictures(io.BytesIO(f"{long}\na.jpg\n".encode()))) == [Path(long), Path("a.jpg")]
+    assert list(find_pictures([long])) == [Path(long)]
+
+
+def test_names_with_line_ends_pass_a_list_of_zero_bytes():
+    assert list(listed_pictures(io.BytesIO(b"odd\nname.jpg\0"), b"\0")) == [Path("odd\nname.jpg")]
+
+
+def test_results_come_in_order_from_several_processes_that_run_little_ahead():
+    taken = []
+
+    def tasks():
+        for number in range(12):
+            taken.append(number)
+            yield number
+
+    with WorkerPool(2, slow_square, 1) as pool:
+        pool.wait_until_ready()
+        results = pool.results(tasks())
+        first = next(results)
+        assert len(taken) <= 5
+        together = [first, *results]
+    assert [value for _, value in together] == [number * number + 1 for number in range(12)]
+    assert len({process for process, _ in together}) == 2
+
+
+def test_tasks_and_results_larger_than_a_pipe_holds():
+    """Whoever sends a task waits for it to be taken, and so does who sends a result: each would wait for the other."""
+    found = []
+
+    def work():
+        with WorkerPool(1, as_long, 4 << 20) as pool:
+            pool.wait_until_ready()
+            found.extend(len(result) for result in pool.results([bytes(4 << 20)] * 4))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(120)
+    assert found == [4 << 20] * 4
+
+
+def test_a_process_that_dies_is_one_line_and_one_thatrefuses_says_why():
+    with WorkerPool(1, exit_at, 2) as pool, pytest.raises(RunFailure, match="code 7"):
+        pool.wait_until_ready()
+        list(pool.results(range(5)))
+    with WorkerPool(1, refuse) as pool, pytest.raises(UsageError, match="not this model"):
+        pool.wait_until_ready()
+
+
+def test_processes_end_when_their_parent_is_killed(project):
+    program = (
+        "import os, signal, sys; sys.path[:0] = ['.', 'tests/helpers']\n"
+        "from functools import partial\nfrom paddle_resnet.worker_pool import WorkerPool\n"
+        "if __name__ == '__main__':\n"
+        "    pool = WorkerPool(1, partial, os.getpid)\n    pool.wait_until_ready()\n"
+        "    print(pool._workers[0].process.pid, flush=True)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=project, capture_output=True, text=True, timeout=60)
+    child = int(done.stdout)
+    for _ in range(100):
+        state = Path(f"/proc/{child}/stat")
+        if not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "Z":
+            return
+        time.sleep(0.05)
+    pytest.fail("the worker process outlived its parent")
+
+
+@pytest.fixture
+def pictures(run, tmp_path):
+    """Seven pictures of three classes, one that is damaged, and a pattern without a match."""
+    found = [file for name in COLOURS for file in sorted((run.config.data.root / "test" / name).iterdir())[:3]][:7]
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("no picture")
+    return [*found[:2], bad, *found[2:], tmp_path / "*.gif"]
+
+
+def test_processes_answer_as_this_one_does(run, pictures):
+    with Predictor(run.path, device="cpu", threads=1, batch_size=3) as predictor:
+        expected = list(classify_files(predictor, pictures, top_k=2))
+        with answering_decoded(predictor, 1, top_k=2) as answer:
+            decoded = [each for batch in classify_batches(answer, find_pictures(pictures), 3) for each in batch]
+    with answering_processes(run.path, 2, 2, 2, device="cpu", batch_size=3) as answer:
+        batches = list(classify_batches(answer, find_pictures(pictures), 3))
+    assert [len(batch) for batch in batches] == [3, 3, 2, 1]
+    apart = [each for batch in batches for each in batch]
+    assert [type(each) for each in expected] == [*[Prediction] * 2, Unreadable, *[Prediction] * 5, Unreadable]
+    for mine, there, sent in zip(expected, apart, decoded, strict=True):
+        if isinstance(mine, Unreadable):
+            assert mine == there == sent
+        else:
+            assert mine.name == there.name == sent.name
+            for reference, answer in zip(mine.top, there.top, strict=True):
+                assert answer.label == reference.label
+                assert answer.probability == pytest.approx(reference.probability, abs=1e-5)
+
+
+def test_what_is_no_picture_keeps_its_place_at_both_ends(run, pictures):
+    first, last = Unreadable(Path("first"), "1"), Unreadable(Path("last"), "2")
+    with Predictor(run.path, device="cpu", threads=1, batch_size=2) as predictor:
+        answer = answering_here(predictor, 1)
+        mixed = [each for batch in classify_batches(answer, [first, pictures[0], last, last], 2) for each in batch]
+        assert list(classify_batches(answer, [first, last], 2)) == [[first, last]]
+        assert list(classify_batches(answer, [], 2)) == []
+    assert [mixed[0], *mixed[2:]] == [first, last, last]
+    assert mixed[1].name == str(pictures[0])
+
+
+def test_columns_of_a_competition():
+    columns = parse_columns('id=stem,label=probability:dog,"a,b=name",best=class,p=probability,f=path', ["cat", "dog"])
+    assert [column.title for column in columns] == ["id", "label", "a,b", "best", "p", "f"]
+    assert [column.cell(DOG) for column in columns] == ["7", "0.750000", "7.jpg", "dog", "0.750000", "test/7.jpg"]
+    (cat,) = parse_columns("p=probability:cat", ["cat", "dog"])
+    assert cat.cell(DOG) == "0.200000"
+    assert [column.needs_every_class for column in columns] == [False, True, False, False, False, False]
+
+
+def test_columns_by_rank():
+    columns = ranked_columns(2)
+    assert [column.title for column in columns] == ["file", "class", "probability", "class_2", "probability_2"]
+    assert [column.cell(DOG) for column in columns] == ["test/7.jpg", "dog", "0.750000", "cat", "0.200000"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("id", ['"id" is no column', "id=stem"]),
+        ("id=stam", ['"stam"', 'did you mean "stem"', "probability:CLASS"]),
+        ("p=probability:dgo", ['"dgo"', 'did you mean "dog"']),
+        ("", ["expected title=content"]),
+    ],
+)
+def test_wrong_columns_are_one_line(text, words):
+    with pytest.raises(UsageError) as caught:
+        parse_columns(text, ["cat", "dog"])
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_what_was_answered_before_ctrl_c_is_kept_and_after_a_fault_nothing_is(tmp_path):
+    path = tmp_path / "answers.jsonl"
+    path.write_text("earlier")
+    with pytest.raises(KeyboardInterrupt), json_lines_answers(path, 1) as answers:
+        answers.add(DOG)
+        raise KeyboardInterrupt
+    assert path.read_text() == "earlier"
+    expected = {"file": "test/7.jpg", "top": [{"class": "dog", "probability": 0.75}]}
+    assert json.loads(part_of(path).read_text()) == expected
+    with pytest.raises(OSError), csv_answers(path, ranked_columns(1)) as answers:
+        answers.add(DOG)
+        raise OSError(28, "No space left on device")
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_a_pipe_takes_the_answers_as_they_come_and_stays_a_pipe(tmp_path):
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with csv_answers(path, ranked_columns(1)) as answers:
+        answers.add(DOG)
+        assert os.read(reader, 1000) == b"file,class,probability\ntest/7.jpg,dog,0.750000\n"
+    os.close(reader)
+    assert path.is_fifo()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_reader_that_goes_away_is_said_by_name(tmp_path):
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(RunFailure, match="fifo: its reader has gone"), json_lines_answers(path, 1) as answers:
+        os.close(reader)
+        answers.add(DOG)
+
+
+def test_a_descriptor_and_a_full_device_are_written_to():
+    reader, writer = os.pipe()
+    with json_lines_answers(Path(f"/dev/fd/{writer}"), 1) as answers:
+        answers.add(DOG)
+    os.close(writer)
+    assert json.loads(os.read(reader, 1000))["file"] == "test/7.jpg"
+    os.close(reader)
+    if Path("/dev/full").exists():
+        with pytest.raises(RunFailure, match="/dev/full"), json_lines_answers(Path("/dev/full"), 1) as answers:
+            answers.add(DOG)
+
+
+@pytest.mark.parametrize("target", ["store/there.csv", "store/new.csv"])
+def test_a_link_stays_and_its_file_is_written(tmp_path, target):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "there.csv").write_text("old")
+    link = tmp_path / "link.csv"
+    link.symlink_to(target)
+    with csv_answers(link, ranked_columns(1)) as answers:
+        answers.add(DOG)
+    assert link.is_symlink()
+    assert (tmp_path / target).read_text() == "file,class,probability\ntest/7.jpg,dog,0.750000\n"
+    assert {path.name for path in (tmp_path / "store").iterdir()} == {"there.csv", Path(target).name}
+
+
+def test_a_link_to_itself_is_no_file(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(RunFailure, match="leads to itself"), csv_answers(tmp_path / "loop", ranked_columns(1)):
+        pass
+    assert (tmp_path / "loop").is_symlink()
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo"])
+def test_what_stands_at_the_unfinished_files_name_is_left_alone(tmp_path, kind):
+    (tmp_path / "precious").write_text("mine")
+    part = tmp_path / "a.csv.part"
+    if kind == "link":
+        part.symlink_to("precious")
+    else:
+        os.mkfifo(part)
+    with pytest.raises(RunFailure, match="cannot be written"), csv_answers(tmp_path / "a.csv", ranked_columns(1)):
+        pass
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert part.is_symlink() or part.is_fifo()
+
+
+def test_counting_on_a_terminal_and_in_a_log(monkeypatch):
+    from rich.console import Console
+
+    for terminal in (True, False):
+        text = io.StringIO()
+        monkeypatch.setattr(
+            console_module, "error_console", Console(file=text, force_terminal=terminal, width=100, highlight=False)
+        )
+        monkeypatch.setattr(console_module, "SECONDS_BETWEEN_LINES", -1.0)
+        with console_module.counting("pictures", 4000) as advance:
+            advance(1000)
+            advance(3000)
+        if terminal:
+            assert "4000/4000" in text.getvalue()
+            continue
+        first, last = text.getvalue().splitlines()
+        assert first.startswith("1,000 of 4,000 pictures, ")
+        assert last.startswith("4,000 of 4,000 pictures, ")
+        assert last.endswith("0 s left")
+        with console_module.counting("pictures", None, hidden=True) as advance:
+            advance(1)
+        assert len(text.getvalue().splitlines()) == 2
+
+
+def test_the_tool_shares_many_pictures_out_and_keeps_their_order(run, tool, tmp_path):
+    pattern = str(run.config.data.root / "t*" / "**" / "*.png")
+    written = tmp_path / "submission.csv"
+    columns = "id=stem,label=class,red=probability:red,file=path"
+    options = ("--batch-size", 2, "--workers", 2, "--quiet", "--csv", written, "--columns", columns, *ON_CPU)
+    done = tool("predict", run.path, pattern, *options)
+    assert done.exit_code == 0
+    assert done.stdout == ""
+    assert "36 pictures in " in done.stderr
+    assert "images/s" in done.stderr
+    rows = list(csv.DictReader(written.open(encoding="utf-8")))
+    files = [str(file) for file in find_pictures([pattern])]
+    assert [row["file"] for row in rows] == files
+    assert len(files) == 36
+    with Predictor(run.path, device="cpu", threads=1) as predictor:
+        expected = predictor.predict(files, top_k=3)
+    for row, prediction in zip(rows, expected, strict=True):
+        assert row["id"] == Path(prediction.name).stem
+        assert row["label"] == prediction.top[0].label
+        assert float(row["red"]) == pytest.approx(dict(prediction.top)["red"], abs=1e-5)
+
+
+def test_the_tool_takes_a_list_and_writes_json_lines(run, tool, pictures, tmp_path, monkeypatch):
+    written = tmp_path / "answers.jsonl"
+    listing = b"\0".join(os.fsencode(file) for file in pictures[:3])
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(listing)))
+    done = tool("predict", run.path, "-0", "-", "--top-k", 1, "--json-lines", written, *ON_CPU)
+    assert done.exit_code == 1
+    assert "bad.jpg: cannot be read" in done.stderr
+    entries = [json.loads(line) for line in written.read_text().splitlines()]
+    assert [entry["file"] for entry in entries] == [str(file) for file in pictures[:2]]
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == [entry["top"][0]["class"] for entry in entries]
+
+
+def test_a_list_without_names_is_said(run, tool, monkeypatch):
+    """As from `find -newer`, when nothing is new."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
+    done = tool("predict", run.path, "-", *ON_CPU)
+    assert (done.exit_code, done.stderr) == (2, "error: the list on standard input names no pictures\n")
+
+
+def test_answers_are_written_to_their_end_when_nobody_reads_the_table(run, project, pictures, tmp_path):
+    written = tmp_path / "answers.csv"
+    command = shlex.join(
+        [sys.executable, str(project / "tools" / "predict.py"), str(run.path), *map(str, pictures[:2]), *ON_CPU]
+    )
+    line = f"{command} --csv {shlex.quote(str(written))} | true"
+    subprocess.run(["bash", "-o", "pipefail", "-c", line], check=True, capture_output=True)
+    assert len(written.read_text().splitlines()) == 3
+
+
+def test_columns_without_a_csv_are_wrong_use(run, tool):
+    done = tool("predict", run.path, "x.png", "--columns", "id=stem", *ON_CPU)
+    assert done.exit_code == 2
+    assert "--csv FILE" in done.stderr
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", "caf\u00e9.png".encode()])
+def test_a_name_of_any_bytes_is_json_and_leads_back_to_the_file(tmp_path, name):
+    with json_lines_answers(tmp_path / "a.jsonl", 1) as file:
+        file.add(Prediction(os.fsdecode(name), (Answer("cat", 1.0),)))
+    (line,) = (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()
+    assert os.fsencode(json.loads(line)["file"]) == name

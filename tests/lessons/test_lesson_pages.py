@@ -1,0 +1,119 @@
+"""Lessons as a reader meets them: the tool, wrong requests, and pages that are the same in both languages."""
+
+from __future__ import annotations
+
+import re
+import socket
+from dataclasses import replace
+from pathlib import Path
+
+import paddle
+import pytest
+from PIL import Image
+
+from paddle_resnet import machine
+from paddle_resnet.data.datasets import factory
+from paddle_resnet.data.datasets.archives import OfficialFile
+from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.lessons import LESSONS, Effort, run_lesson
+from paddle_resnet.lessons.common.timing import measured_where
+from paddle_resnet.lessons.framework.markdown import to_markdown
+from paddle_resnet.lessons.framework.page import Page, Text
+from paddle_resnet.lessons.framework.pages import write_pages
+
+PROJECT = Path(__file__).resolve().parents[2]
+DOCS = PROJECT / "docs"
+WRITTEN = sorted(path.name for path in (DOCS / "lessons").glob("*.md"))
+
+
+def test_the_pages_are_lessons_in_both_languages():
+    assert sorted(path.name for path in (DOCS / "zh/lessons").glob("*.md")) == WRITTEN
+    assert {name.removesuffix(".md") for name in WRITTEN} - {"README"} <= set(LESSONS)
+
+
+@pytest.mark.parametrize("name", [name for name in WRITTEN if name != "README.md"])
+def test_both_languages_have_the_same_figures_values_and_sections(name):
+    """The figures exist and are pictures of a readable size; nothing Chinese is left in English, or untranslated."""
+    english, chinese = ((DOCS / folder / name).read_text(encoding="utf-8") for folder in ("lessons", "zh/lessons"))
+    figures = [re.findall(r"^!\[.+\]\((.+)\)$", text, re.MULTILINE) for text in (english, chinese)]
+    assert [f"../{path}" for path in figures[0]] == figures[1]
+    for path in figures[0]:
+        with Image.open(DOCS / "lessons" / path) as picture:
+            assert min(picture.size) > 200
+    blocks = [re.findall(r"^```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL) for text in (english, chinese)]
+    assert blocks[0] == blocks[1]
+    lines = [[line for line in text.splitlines() if line.startswith(("## ", "| "))] for text in (english, chinese)]
+    assert len(lines[0]) == len(lines[1])
+    assert not re.search("[\u4e00-\u9fff]", english)
+    assert all(re.search("[\u4e00-\u9fffA-Za-z]", line) for line in lines[1] if line.startswith("## "))
+
+
+def test_a_page_says_the_same_in_both_languages(tmp_path):
+    page = Page(tmp_path)
+    page.heading("Shapes", "形状")
+    page.say("Two words\n    in two lines.", "两行\n    文字。")
+    page.table([("layer", "层"), ("n", "n")], [[Text("pixels", "像素"), 3], ["a|b", 0.5]])
+    expected = (
+        "# T\n\n## Shapes\n\nTwo words in two lines.\n\n| layer | n |\n| --- | --- |\n| pixels | 3 |\n| a\\|b | 0.5 |\n"
+    )
+    assert to_markdown("T", page.blocks, "en", "figures") == expected
+    assert "两行文字。" in to_markdown("T", page.blocks, "zh", "figures")
+    assert "| 像素 | 3 |" in to_markdown("T", page.blocks, "zh", "figures")
+    assert [path.relative_to(tmp_path).parts[:-1] for path in write_pages("lenet", page, tmp_path)] == [
+        ("lessons",),
+        ("zh", "lessons"),
+    ]
+
+
+def test_without_a_name_all_lessons_are_listed(tool):
+    done = tool("lesson")
+    assert done.exit_code == 0
+    assert all(name in done.stdout for name in LESSONS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["batchnorm"], ['no lesson "batchnorm"', 'did you mean "batch-norm"']),
+        (["gradients", "-o", "data.rot=x"], ["data.rot", 'did you mean "data.root"']),
+        (["network-shapes", "-o", "train.epochs"], ["train.epochs", "key=value"]),
+    ],
+)
+def test_a_wrong_request_is_one_line_before_any_work(tool, tmp_path, arguments, words):
+    done = tool("lesson", *arguments, "--output", tmp_path / "out")
+    assert done.exit_code == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert all(word in done.stderr for word in words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named_before_any_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    shown = []
+    with pytest.raises(RunFailure, match=str(tmp_path / "file")):
+        run_lesson("network-shapes", tmp_path / "file" / "lesson", Effort(), shown.append)
+    assert shown == []
+
+
+def test_cifar_10_where_it_is_missing_is_named_with_its_place(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # connections are refused
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/cifar-10-python.tar.gz"
+        monkeypatch.setattr(factory, "CIFAR10", replace(factory.CIFAR10, archive=OfficialFile(url, "0" * 32)))
+        with pytest.raises(UsageError) as failure:
+            run_lesson("gradients", tmp_path / "lesson", Effort(full=True, overrides=[f"data.root={tmp_path}"]))
+    (line,) = str(failure.value).splitlines()
+    assert str(tmp_path / "cifar-10-python.tar.gz") in line
+
+
+def test_a_time_names_the_machine_it_is_of(monkeypatch):
+    processor = machine.Processor("GenuineIntel", "Some CPU @ 2 GHz", frozenset())
+    monkeypatch.setattr(machine, "processor", lambda: processor)
+    monkeypatch.setattr(machine, "physical_cores", lambda: 7)
+    where = measured_where()
+    for words in (where.en, where.zh):
+        assert "Some CPU @ 2 GHz" in words
+        assert paddle.__version__ in words
+    assert "7 cores" in where.en
+    assert "7 核" in where.zh

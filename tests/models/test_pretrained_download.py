@@ -1,0 +1,107 @@
+"""`model.pretrained: imagenet` from its first download to training offline, against a server on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from loopback import FileServer, serving
+
+from paddle_resnet.config import Config
+from paddle_resnet.models import create_model, read_state_dict
+from paddle_resnet.models.weights import official
+from paddle_resnet.training import RunFolder
+from paddle_resnet.training.setup import open_training
+
+PROJECT = Path(__file__).resolve().parents[2]
+QUICKSTART = PROJECT / "configs" / "quickstart.yaml"
+OVERRIDES = [
+    *("model.name=resnet8", "model.pretrained=imagenet", "device=cpu", "data.image_size=8", "augment.pad=1"),
+    *("train.epochs=1", "train.batch_size=200"),
+]
+FILE = "resnet8.pdparams"
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Serve "official" weights of resnet8 for 1,000 classes, to a home of the test's own."""
+    paddle.seed(7)
+    path = tmp_path / "served" / FILE
+    path.parent.mkdir()
+    paddle.save(create_model("resnet8", 1000).state_dict(), str(path))
+    content = path.read_bytes()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serving(content, FILE) as server:
+        monkeypatch.setitem(official.model_urls, "resnet8", (server.url, hashlib.md5(content).hexdigest()))
+        yield server
+
+
+@pytest.fixture
+def train(tool, tmp_path, monkeypatch):
+    """Train as the quickstart does but on those weights, without figures."""
+    monkeypatch.setattr("paddle_resnet.evaluation.run_plots.draw_figures", lambda *arguments: [])
+    overrides = [part for override in [*OVERRIDES, f"output={tmp_path}"] for part in ("-o", override)]
+    return partial(tool, "train", "-c", QUICKSTART, *overrides)
+
+
+def cache(tmp_path: Path) -> list[str]:
+    folder = tmp_path / "home/.cache/paddle/hapi/weights"
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def assert_begins_with(server: FileServer, tmp_path: Path) -> None:
+    """A run of the config begins with the served weights, and with a head of its own for the ten digits."""
+    _, network = open_training(Config.load(QUICKSTART, OVERRIDES))
+    served = read_state_dict(tmp_path / "served" / FILE)
+    for name, tensor in network.state_dict().items():
+        if not name.startswith("fc."):
+            np.testing.assert_array_equal(tensor.numpy(), served[name])
+    assert network.fc.weight.shape == [64, 10]
+
+
+def test_the_main_config_asks_for_official_weights():
+    model = Config.load(PROJECT / "configs" / "resnet18_cifar10.yaml").model
+    assert (model.name, model.pretrained) == ("resnet18", "imagenet")
+    assert model.name in official.model_urls
+
+
+def test_a_connection_that_is_cut_is_resumed_and_the_file_serves_offline(server, train, tmp_path):
+    half = len(server.content) // 2
+    server.break_after, server.requests_answered = half, 1
+    done = train()
+    assert done.exit_code == 2
+    assert server.url in done.stderr
+    assert str(tmp_path / "home/.cache/paddle/hapi/weights" / FILE) in done.stderr  # where to put it by hand
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert cache(tmp_path) == [f"{FILE}.part"]
+    assert not (tmp_path / "quickstart").exists()  # nothing was begun
+
+    server.break_after, server.requests_answered = 0, 1000
+    assert_begins_with(server, tmp_path)
+    assert server.ranges == [None, f"bytes={half}-", f"bytes={half}-"]
+    assert cache(tmp_path) == [FILE]
+
+    server.requests_answered = 0
+    asked = len(server.ranges)
+    assert_begins_with(server, tmp_path)
+    assert train().exit_code == 0
+    assert len(server.ranges) == asked
+    run = RunFolder.open(tmp_path / "quickstart")
+    assert run.normalize().mean == (0.485, 0.456, 0.406)  # ImageNet's, not the digits'
+    assert 0 < run.metrics()["test"]["top1"] <= 1
+
+
+def test_another_file_than_the_official_one_is_refused_and_not_kept(server, train, tmp_path):
+    expected = hashlib.md5(server.content).hexdigest()
+    server.content = server.content[:-1] + bytes([server.content[-1] ^ 1])
+    found = hashlib.md5(server.content).hexdigest()
+    done = train()
+    assert done.exit_code == 2
+    assert f"MD5 is {found}, expected {expected}" in done.stderr
+    assert cache(tmp_path) == []
+    assert not (tmp_path / "quickstart").exists()

@@ -1,0 +1,238 @@
+"""The import contract of docs/architecture.md, read from the source: nothing is imported to check it."""
+
+import ast
+import graphlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+PACKAGE = "paddle_resnet"
+
+# Each layer, from the bottom up. A layer is a file or a folder of the package. It may import those below it, of which
+# the ones without layers of their own are listed.
+ROOT = {
+    "errors": set(),
+    "console": {"errors"},
+    "files": {"errors"},
+    "safe_pickle": {"errors", "files"},
+    "download": {"errors", "files", "console"},
+    "machine": set(),
+    "distributed": {"errors"},
+    "signals": {"errors", "distributed"},
+    "streams": set(),
+    "worker_pool": {"errors", "signals"},
+    "results": set(),
+    "shipped": {"errors"},
+    "runtime": {"errors", "files", "console", "machine", "distributed", "signals"},
+}
+LAYERS = {
+    "config": set(),
+    "images": set(),
+    "data": {"config", "images"},
+    "models": {"config"},
+    "onednn": {"models"},
+    "doctor": {"models", "onednn"},
+    "plots": set(),
+    "tracking": {"config"},
+    "training": {"config", "data", "images", "models", "onednn", "plots", "tracking"},
+    "evaluation": {"config", "data", "images", "models", "onednn", "plots", "tracking", "training"},
+    "inference": {"config", "images", "data"},
+    "export": {"config", "data", "images", "models", "onednn", "tracking", "training", "evaluation", "inference"},
+}
+ALL = {*LAYERS}
+LAYERS |= {"service": ALL, "benchmark": ALL, "lessons": ALL}
+LAYERS |= {"cli": {*LAYERS}, "__main__": {"cli"}}
+MAY_IMPORT = {**ROOT, **{name: {*ROOT} | allowed for name, allowed in LAYERS.items()}}
+# The package itself: it prepares the process, and hands out the networks when they are asked for.
+MAY_IMPORT["__init__"] = {"runtime", "models"}
+
+# What only tools may do: parse arguments, print, exit.
+FORBIDDEN_MODULES = {"argparse", "optparse", "getopt", "click", "fire", "tools", "cli"}
+FORBIDDEN_NAMES = {"print", "exit", "quit", "SystemExit"}
+FORBIDDEN_ATTRIBUTES = {("sys", "exit"), ("os", "_exit"), ("sys", "argv")}
+
+
+def python_files(folder):
+    return sorted(path for path in (PROJECT / folder).rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def module_name(path):
+    """``paddle_resnet/models/blocks.py`` is ``paddle_resnet.models.blocks``; a package is its folder's name."""
+    parts = path.relative_to(PROJECT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path.read_text(encoding="utf-8") for path in python_files(PACKAGE)}
+
+
+def imports(module, source, modules):
+    """Modules that `source` imports anywhere: at its top, inside functions, and for type checking."""
+    is_package = any(name.startswith(module + ".") for name in modules)
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                up = module.split(".")[: None if is_package and node.level == 1 else -node.level + is_package]
+                base = ".".join([*up, base]) if base else ".".join(up)
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                found.add(inner if inner in modules or alias.name == "__version__" else base)
+    return found
+
+
+def room(module):
+    """The part of the package that a module belongs to."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def misplaced_imports(module, source, modules):
+    """Imports that the table does not allow, each as one line."""
+    allowed = MAY_IMPORT[room(module)] | {"__version__"}  # the version is there before any room is
+    return [
+        f"{module} imports {name}: {room(module)} may not import {room(name)}"
+        for name in sorted(imports(module, source, modules))
+        if name.split(".")[0] == PACKAGE and room(name) != room(module) and room(name) not in allowed
+    ]
+
+
+def breaches_of_silence(module, source):
+    """Uses of what only tools may use, each as one line."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        names = set()
+        if isinstance(node, ast.Import):
+            names = {alias.name.split(".")[0] for alias in node.names} & FORBIDDEN_MODULES
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names = {node.module.split(".")[0]} & FORBIDDEN_MODULES
+            names |= {alias.name for alias in node.names if (node.module, alias.name) in FORBIDDEN_ATTRIBUTES}
+        elif isinstance(node, ast.Name):
+            names = {node.id} & FORBIDDEN_NAMES
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            names = {node.attr} if (node.value.id, node.attr) in FORBIDDEN_ATTRIBUTES else set()
+        found += [f"{module}, line {node.lineno}: {name}" for name in sorted(names)]
+    return found
+
+
+def circle(modules):
+    """A circle among the modules' imports, or an empty list."""
+    graph = {name: (imports(name, source, modules) & set(modules)) - {name} for name, source in modules.items()}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_every_room_stands_in_the_table():
+    assert {room(module) for module in MODULES} <= set(MAY_IMPORT)
+
+
+def test_the_table_itself_goes_from_the_ground_up():
+    below = set()
+    for name, allowed in MAY_IMPORT.items():
+        assert allowed <= below, f"{name} may import what stands above it"
+        below.add(name)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_from_rooms_below_its_own(module):
+    assert misplaced_imports(module, MODULES[module], MODULES) == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_does_not_parse_arguments_print_or_exit(module):
+    assert breaches_of_silence(module, MODULES[module]) == []
+
+
+def test_no_module_imports_itself_through_others():
+    assert circle(MODULES) == []
+
+
+@pytest.mark.parametrize("path", python_files("tools"), ids=lambda path: path.name)
+def test_a_script_of_tools_starts_a_command(path):
+    """It starts a command of the package and does nothing itself."""
+    assert imports(f"tools.{path.stem}", path.read_text(encoding="utf-8"), {}) == {
+        "sys",
+        "pathlib",
+        "paddle_resnet.cli",
+    }
+
+
+def test_importing_the_package_does_not_import_paddle():
+    code = "import sys, paddle_resnet; sys.exit('paddle' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
+
+
+# The checks themselves, on made-up modules.
+
+HOUSE = {
+    "paddle_resnet": "",
+    "paddle_resnet.errors": "",
+    "paddle_resnet.data": "",
+    "paddle_resnet.data.loader": "",
+    "paddle_resnet.models": "",
+    "paddle_resnet.models.blocks": "",
+    "paddle_resnet.training": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "room_named"),
+    [
+        ("paddle_resnet.models.blocks", "import paddle_resnet.data.loader", "data"),
+        ("paddle_resnet.models.blocks", "from paddle_resnet import data", "data"),
+        ("paddle_resnet.models.blocks", "def f():\n    from paddle_resnet.training import train", "training"),
+        ("paddle_resnet.models.blocks", "if TYPE_CHECKING:\n    from paddle_resnet.training import train", "training"),
+        ("paddle_resnet.models.blocks", "from ..data import loader", "data"),
+        ("paddle_resnet.models", "from ..data.loader import x", "data"),
+        ("paddle_resnet.models.blocks", "from .. import data", "data"),
+        ("paddle_resnet.errors", "from . import data", "data"),
+        ("paddle_resnet.models.blocks", "from paddle_resnet import create_model", "__init__"),
+    ],
+)
+def test_a_misplaced_import_is_seen(module, source, room_named):
+    [complaint] = misplaced_imports(module, source, HOUSE)
+    assert complaint.endswith(f"may not import {room_named}")
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("paddle_resnet.models.blocks", "from paddle_resnet.errors import UsageError"),
+        ("paddle_resnet.models", "from .blocks import x\nfrom ..errors import UsageError"),
+        ("paddle_resnet.training", "from paddle_resnet import __version__, data"),
+        ("paddle_resnet.training", "import paddle, numpy"),
+    ],
+)
+def test_a_right_import_is_let_pass(module, source):
+    assert misplaced_imports(module, source, HOUSE) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import argparse",
+        "from argparse import ArgumentParser",
+        "import paddle_resnet.cli",
+        "print(1)",
+        "import sys\nsys.exit(1)",
+        "from sys import exit as leave",
+        "raise SystemExit(2)",
+    ],
+)
+def test_what_only_tools_may_do_is_seen(source):
+    assert len(breaches_of_silence("paddle_resnet.models", source)) == 1
+
+
+def test_a_circle_is_seen():
+    assert circle({"a": "import b", "b": "def f():\n    import c", "c": "from a import x"})
+    assert not circle({"a": "import b\nimport c", "b": "import c", "c": ""})

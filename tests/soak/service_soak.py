@@ -1,0 +1,254 @@
+"""A service under load: throughput against the predictor's own, wrong answers, memory, overload, and SIGTERM.
+
+Not part of the suite, for it takes minutes and its figures are of the machine. Ends with status 1 if the service lost
+or spoilt an answer, failed, or grew by 5% or more after the warm-up; what is fast enough is for its reader to judge.
+
+    python tests/soak/service_soak.py output/quickstart
+    python tests/soak/service_soak.py output/quickstart --images 8 --seconds 60 -- --workers 2   (options of serve)
+"""
+
+# ruff: noqa: T201
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
+
+import paddle_resnet  # noqa: F401, I001  (prepares the process before paddle is imported)
+import numpy as np
+
+from paddle_resnet.benchmark.serve.load import Load, Target, load_service
+from paddle_resnet.benchmark.serve.requests import Judge, drawn_pictures, read_pictures, whole_requests
+from service_fuzz import resident_megabytes
+
+PROJECT = Path(__file__).resolve().parents[2]
+TOLERATED_GROWTH = 0.05
+OWN_SECONDS = 5.0
+
+
+SECONDS_TO_START = 300
+
+
+class ServiceProcess:
+    """tools/serve.py in a process of its own, on a free port."""
+
+    def __init__(self, model: Path, *options: str, python: str = sys.executable) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        command = [python, str(PROJECT / "tools" / "serve.py"), str(model), "--port", str(self.port), *options]
+        # A file, for to read a pipe would take of the cores, and to leave one unread would stop the service.
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as this object)
+        self.process = subprocess.Popen(command, stderr=self._log, cwd=PROJECT)
+        deadline = time.monotonic() + SECONDS_TO_START
+        while self.status("/readyz") != 200:
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.process.kill()
+                raise RuntimeError("the service did not start: " + "".join(self._lines()))
+            time.sleep(0.1)
+
+    def _lines(self) -> list[str]:
+        self._log.seek(0)
+        return self._log.readlines()
+
+    def status(self, path: str) -> int:
+        """The status of an answer to GET; 0 where there is none."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return 0
+
+    def resident_megabytes(self) -> float:
+        """What the process and its workers hold in memory now."""
+        return resident_megabytes(self.process.pid)
+
+    def processor_seconds(self) -> np.ndarray:
+        """What the service itself has taken so far, and what the processes of its network have (of one worker)."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return np.array([_processor_seconds(pid), sum(map(_processor_seconds, children))])
+
+    def end(self, timeout: float = 60, number: int = signal.SIGTERM) -> int:
+        """Send a signal; return the exit status."""
+        self.process.send_signal(number)
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+    def logged(self) -> list[dict]:
+        """The lines of the log, after the end."""
+        return [json.loads(line) for line in self._lines()]
+
+
+def _processor_seconds(pid: int | str) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def ask_until_it_ends(port: int, number: int, request: bytes, answered: dict[str, int], cut: dict[str, str]) -> None:
+    """One client with a request at a time until nobody listens any more; note how each ended, by its id.
+
+    A request whose first byte of an answer never came was perhaps not accepted: the service's log says whether it was.
+    """
+    count = 0
+    while True:
+        try:
+            connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+        except OSError:
+            return
+        with connection, contextlib.suppress(OSError):
+            while True:
+                name = f"client{number}-{count}"
+                count += 1
+                cut[name] = "no answer"
+                connection.sendall(request.replace(b"\r\n\r\n", b"\r\nX-Request-ID: %s\r\n\r\n" % name.encode(), 1))
+                received = b""
+                while not _whole(received):
+                    data = connection.recv(65536)
+                    if not data:
+                        break
+                    received += data
+                    cut[name] = "half an answer"
+                if not _whole(received):
+                    break
+                answered[name] = int(received.split(b" ", 2)[1])
+                del cut[name]
+                if b"connection: close" in received:
+                    break
+
+
+def _whole(received: bytes) -> bool:
+    head, end, body = received.partition(b"\r\n\r\n")
+    if not end:
+        return False
+    (length,) = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    return len(body) >= int(length.split(b":")[1])
+
+
+def end_in_mid_load(service: ServiceProcess, request: bytes, clients: int, seconds: float) -> dict[str, object]:
+    """Stop a service while clients ask; return what became of the requests that it accepted."""
+    answered: dict[str, int] = {}
+    cut: dict[str, str] = {}
+    with ThreadPoolExecutor(clients) as threads:
+        for number in range(clients):
+            threads.submit(ask_until_it_ends, service.port, number, request, answered, cut)
+        time.sleep(seconds)
+        status = service.end()
+    accepted = {line["request_id"] for line in service.logged() if line["event"] == "request"}
+    ours = {name for name in accepted if name.startswith("client")}
+    return {
+        "exit status": status,
+        "accepted": len(ours),
+        "answered": dict(Counter(answered.values())),
+        "accepted and lost": len(ours - answered.keys()),
+        "never accepted": sum(name not in accepted for name in cut),
+    }
+
+
+def own_throughput(model: Path, threads: int, batch: int, **choice: str) -> float:
+    """Images/s of the predictor alone, one caller with whole batches."""
+    from paddle_resnet.inference import Predictor
+
+    with Predictor(model, device="cpu", threads=threads, batch_size=batch, **choice) as predictor:
+        size = predictor.config.input.image_size
+        pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
+        for _ in range(5):
+            predictor.scores(pixels)
+        started, images = time.perf_counter(), 0
+        while (seconds := time.perf_counter() - started) < OWN_SECONDS:
+            predictor.scores(pixels)
+            images += batch
+        return images / seconds
+
+
+def describe(load: Load, images: int) -> str:
+    """A load in a line."""
+    times = np.sort(load.latencies.get(200, [0.0])) * 1000
+    p50, p95, p99 = (times[int(share * (len(times) - 1))] for share in (0.5, 0.95, 0.99))
+    speed = images * load.answered / load.seconds
+    return (
+        f"{speed:.0f} images/s, p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms, "
+        f"the clients took {load.cores:.2f} cores, answers {load.codes}, wrong {load.wrong}, lost {dict(load.lost)}"
+    )
+
+
+def main() -> int:
+    """Load and measure; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--backend", help="of the service and of the predictor alone; default: the faster one")
+    parser.add_argument("--precision", help="of both; default: fp32")
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--images", type=int, nargs="+", default=[1, 8], help="pictures in a request")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--warm-up", type=float, default=5)
+    parser.add_argument("--overload", type=float, default=4, help="times what it answers, in requests offered; 0: none")
+    parser.add_argument("--overload-seconds", type=float, default=10)
+    parser.add_argument("--pictures", type=Path, help="a folder of them; default: drawn, of the model's size")
+    parser.add_argument("--threads", type=int, default=2, help="of the predictor alone")
+    # argparse would give what stands behind -- to the first of the arguments above.
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    options, of_service = parser.parse_args(sys.argv[1:end]), sys.argv[end + 1 :]
+    choice = {name: value for name in ("backend", "precision") if (value := getattr(options, name))}
+    chosen = [part for name, value in choice.items() for part in (f"--{name}", value)]
+
+    own = own_throughput(options.model, options.threads, 32, **choice)
+    print(f"the predictor alone, batch 32, {options.threads} threads: {own:.0f} images/s", flush=True)
+    service = ServiceProcess(options.model, *chosen, *of_service)
+    with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/model") as answer:
+        size = json.load(answer)["image_size"]
+    pictures = read_pictures(options.pictures) if options.pictures else drawn_pictures(size)
+    target, good = Target("127.0.0.1", service.port), True
+    for images in options.images:
+        requests, judge = whole_requests("127.0.0.1", pictures, images), Judge()
+
+        def load(seconds: float, clients: int, rate: float | None = None, requests=requests, judge=judge) -> Load:
+            return load_service(
+                target, requests, judge.is_right, clients=clients, seconds=seconds, warm_up=0.0, rate=rate
+            )
+
+        load(options.warm_up, options.clients)
+        time.sleep(1)  # what its clients have left behind is still being answered
+        before, taken = service.resident_megabytes(), service.processor_seconds()
+        seen = load(options.seconds, options.clients)
+        taken = (service.processor_seconds() - taken) / max(1, seen.answered)
+        growth = service.resident_megabytes() / before - 1
+        speed = images * seen.answered / seen.seconds
+        print(f"{options.clients} clients, {images} a request, {seen.seconds:.0f} s: {describe(seen, images)}")
+        print(f"  {speed / own:.1%} of the predictor alone; {before:.0f} MB, growth {growth:+.1%}", flush=True)
+        shares = (*taken, seen.cores * seen.seconds / max(1, seen.answered))
+        own_us, network_us, clients_us = (round(1e6 * share) for share in shares)
+        print(f"  a request takes {own_us} us of the service, {network_us} of its network, {clients_us} of the clients")
+        good &= not seen.wrong and not seen.lost and seen.codes.keys() <= {200, 429} and growth < TOLERATED_GROWTH
+        if options.overload:
+            rate = options.overload * speed / images
+            seen = load(options.overload_seconds, 16 * options.clients, rate)
+            offered = f"{rate:.0f} requests/s offered by {16 * options.clients} clients"
+            print(f"  overload, {offered}: {describe(seen, images)}", flush=True)
+            good &= not seen.wrong and seen.codes.keys() <= {200, 429}
+    ended = end_in_mid_load(service, requests[0], options.clients, 2)
+    print("SIGTERM in mid-load:", ended)
+    good &= ended["exit status"] == 0 and not ended["accepted and lost"] and ended["answered"].keys() <= {200, 429}
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

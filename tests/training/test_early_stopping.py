@@ -1,0 +1,114 @@
+"""A lower learning rate, and the end, when validation no longer improves."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from paddle_resnet.config import Config, TrainConfig
+from paddle_resnet.results import EpochRecord
+from paddle_resnet.training import train
+from paddle_resnet.training.callbacks.early_stopping import (
+    EarlyStopping,
+    ReduceOnPlateau,
+    epochs_since_best,
+    reductions,
+)
+from paddle_resnet.training.optim.schedule import make_schedule
+
+PROJECT = Path(__file__).resolve().parents[2]
+TINY = ["model.name=resnet8", "data.image_size=8", "train.batch_size=640", "device=cpu"]
+
+
+def record(epoch, top1, loss):
+    return EpochRecord(epoch, 1.0, 0.5, loss, top1, 0.1, 100.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("patience", "expected"),
+    [
+        (1, [0, 0, 1, 2, 3, 3, 4, 5, 6, 7, 8, 9, 9, 10, 11, 12, 13, 13]),
+        (2, [0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 4, 5, 5, 6, 6]),
+        (3, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4]),
+        (5, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1]),
+    ],
+)
+def test_reductions_are_those_of_pytorchs_scheduler(patience, expected):
+    """Its ReduceLROnPlateau(patience=patience - 1, eps=0) in version 2.13: it reduces behind its patience's end."""
+    losses = [3, 2.5, 2.6, 2.5, 2.49999, 2.4, 2.45, math.nan, 2.5, 2.6, 2.7, 2.8, 1.0, 1.0, math.inf, 1.0, 1.0, 0.9]
+    assert [reductions(losses[:epoch], patience) for epoch in range(1, 19)] == expected
+
+
+def test_reductions_by_hand():
+    assert reductions([], 1) == 0
+    assert reductions([3, 2, 1], 1) == 0
+    assert reductions([1, 1, 1, 1, 1], 2) == 2
+    assert reductions([1, math.nan, 0.5, math.nan, math.nan], 2) == 1
+    assert reductions([math.nan, math.nan], 2) == 1
+    assert reductions([1, 0.99995, 0.9999], 2) == 1  # falls by less than a ten-thousandth
+
+
+def test_the_rate_warms_up_and_falls_to_a_tenth_from_the_next_step_on():
+    config = TrainConfig(schedule="plateau", learning_rate=0.4, warmup=0.2, epochs=10)
+    schedule = make_schedule(config, steps=10)
+    records: list[EpochRecord] = []
+    callback = ReduceOnPlateau(schedule, 2, lambda: records)
+    rates = []
+    for epoch, loss in enumerate([2.0, 1.0, 1.0, 1.1, 1.2, 0.5, 0.5]):
+        rates.append(schedule())
+        schedule.step()
+        records.append(record(epoch, 0.5, loss))
+        callback.on_eval_end()
+    assert rates == pytest.approx([0.2, 0.4, 0.4, 0.4, 0.04, 0.04, 0.04])
+
+    resumed = make_schedule(config, steps=10)
+    resumed.set_state_dict(schedule.state_dict())
+    twin = ReduceOnPlateau(resumed, 2, lambda: records)
+    twin.set_state_dict(callback.state_dict())
+    assert resumed() == schedule() == pytest.approx(0.04)
+    for each in (schedule, resumed):
+        each.step()
+        assert each() == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize(
+    ("validations", "waited"),
+    [
+        ([(0.5, 1.0)], 0),
+        ([(0.5, 1.0), (0.5, 1.0)], 1),  # a tie is no improvement
+        ([(0.5, 1.0), (0.5, 0.9)], 0),  # but by the lower loss it is
+        ([(0.5, 1.0), (0.6, 1.2), (0.5, 0.1), (0.59, 0.1)], 2),
+        ([(math.nan, math.nan), (0.1, 9.0)], 0),
+        ([(0.5, 1.0), (math.nan, 0.1), (0.9, math.nan), (0.9, -math.inf)], 3),
+        ([(math.nan, math.nan)] * 3, 3),
+    ],
+)
+def test_epochs_since_the_best_count_ties_and_nan(validations, waited):
+    assert epochs_since_best([record(epoch, *each) for epoch, each in enumerate(validations)]) == waited
+
+
+def test_training_ends_after_the_patience_and_not_before(tmp_path):
+    """A rate of almost nothing moves no weight; BatchNorm's statistics are validated, and settle."""
+    overrides = [*TINY, "train.epochs=12", "train.learning_rate=1e-12", "train.patience=3", f"output={tmp_path}"]
+    run = train(Config.load(PROJECT / "configs" / "quickstart.yaml", overrides))
+    history = run.history()
+    best = max(history, key=lambda each: (each.validation_top1, -each.validation_loss))
+    assert len(history) == min(12, best.epoch + 3)
+    assert "stopped early" in run.log_path.read_text() or len(history) == 12
+
+
+def test_early_stopping_asks_the_model_to_stop():
+    class Model:
+        stop_training = False
+
+    records = [record(1, 0.5, 1.0)]
+    callback = EarlyStopping(2, lambda: records)
+    callback.set_model(Model)
+    stops = []
+    for top1 in (0.4, 0.6, 0.6, 0.5):
+        records.append(record(len(records) + 1, top1, 1.0))
+        callback.on_eval_end()
+        stops.append(Model.stop_training)
+    assert stops == [False, False, False, True]

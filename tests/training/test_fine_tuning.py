@@ -1,0 +1,108 @@
+"""Frozen first epochs: the head alone moves, on either backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+
+from paddle_resnet import onednn
+from paddle_resnet.config import Config, TrainConfig
+from paddle_resnet.errors import UsageError
+from paddle_resnet.models import create_model, read_state_dict
+from paddle_resnet.training import resume, train
+from paddle_resnet.training.callbacks.fine_tuning import FrozenBody, decay_layer_rates
+from paddle_resnet.training.optim.optimizer import make_optimizer
+
+PROJECT = Path(__file__).resolve().parents[2]
+RECIPE = ["train.momentum=0.9", "train.weight_decay=0.1", "train.warmup=0", "train.clip_norm=1", "train.accumulate=2"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Weights to start from, with running statistics that no batch would give."""
+    paddle.seed(3)
+    network = create_model("resnet8", num_classes=10)
+    for name, tensor in network.state_dict().items():
+        if name.endswith("_mean"):
+            tensor.set_value(tensor.numpy() + 0.25)
+    path = tmp_path_factory.mktemp("weights") / "start.pdparams"
+    paddle.save(network.state_dict(), str(path))
+    return path
+
+
+def trained(weights, output, backend, epochs, **options):
+    quick = ["model.name=resnet8", "data.image_size=8", "train.batch_size=320", "device=cpu", f"output={output}"]
+    keys = [f"train.{key}={value}" for key, value in options.items()]
+    config = [*quick, *RECIPE, *keys, f"model.pretrained={weights}", f"train.epochs={epochs}"]
+    run = train(
+        Config.load(PROJECT / "configs" / "quickstart.yaml", [*config, f"train.cpu_backend={backend}", "augment.pad=1"])
+    )
+    return read_state_dict(run.checkpoint_path("last") / "model.pdparams")
+
+
+BACKENDS = ["native"] if onednn.unavailable_reason("cpu") else ["native", "onednn"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
+def test_only_the_head_moves_while_the_rest_is_frozen(weights, tmp_path, backend, optimizer):
+    """Neither decay nor momentum moves what is frozen, and its running statistics stay."""
+    found = trained(weights, tmp_path, backend, 1, freeze_epochs=1, optimizer=optimizer)
+    for name, before in read_state_dict(weights).items():
+        if name.startswith("fc."):
+            assert (found[name] != before).any(), name
+        else:
+            np.testing.assert_array_equal(found[name], before, err_msg=name)
+
+
+def test_backends_agree_on_a_frozen_epoch_and_all_moves_after_it(weights, tmp_path):
+    results = [trained(weights, tmp_path / backend, backend, 2, freeze_epochs=1) for backend in BACKENDS]
+    before = read_state_dict(weights)
+    for name, first in results[0].items():
+        assert (first != before[name]).any(), name
+        for other in results[1:]:
+            np.testing.assert_allclose(other[name], first, atol=2e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lars", "muon"])
+def test_a_run_stopped_behind_its_frozen_epoch_goes_on_exactly(weights, tmp_path, monkeypatch, optimizer):
+    options = {"freeze_epochs": 1, "optimizer": optimizer, "schedule": "plateau", "plateau_patience": 1, "patience": 2}
+    whole = trained(weights, tmp_path / "whole", "native", 2, **options)
+    begin = FrozenBody.on_epoch_begin
+
+    def stop_before_the_second(callback, epoch=None, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        begin(callback, epoch, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FrozenBody, "on_epoch_begin", stop_before_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            trained(weights, tmp_path / "stopped", "native", 2, **options)
+    run = resume(tmp_path / "stopped" / "quickstart")
+    for name, found in read_state_dict(run.checkpoint_path("last") / "model.pdparams").items():
+        np.testing.assert_array_equal(found, whole[name], err_msg=name)
+
+
+def test_the_body_is_frozen_for_so_many_epochs():
+    network = create_model("resnet8", num_classes=3)
+    callback = FrozenBody(network, 2, make_optimizer(network, TrainConfig(), steps_per_epoch=1))
+    for epoch, frozen in ((0, True), (1, True), (2, False), (3, False)):
+        callback.on_epoch_begin(epoch)
+        network.train()
+        assert network.layer1[0].conv1.weight.stop_gradient == frozen
+        assert network.layer3[0].bn1.training != frozen
+        assert not network.fc.weight.stop_gradient
+
+
+def test_frozen_epochs_are_some_of_the_runs():
+    with pytest.raises(UsageError, match=r"train\.freeze_epochs \(5\) must be at most train\.epochs \(4\)"):
+        Config.load(PROJECT / "configs" / "quickstart.yaml", ["train.epochs=4", "train.freeze_epochs=5"])
+
+
+def test_a_network_without_parts_has_no_layer_wise_rates():
+    with pytest.raises(UsageError, match=r"layer_decay .*Linear"):
+        decay_layer_rates(paddle.nn.Linear(2, 2), 0.5)

@@ -1,0 +1,148 @@
+"""The learning-rate finder: what it proposes, what it writes, and that it leaves everything else as it was."""
+
+from __future__ import annotations
+
+import csv
+import math
+import random
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from visualdl import LogReader
+
+from paddle_resnet.config import Config
+from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.evaluation.lr_sweep_report import report_folder, write_report
+from paddle_resnet.training.lr_finder import Sweep, exponential_rates, find_learning_rate
+
+PROJECT = Path(__file__).resolve().parents[2]
+TINY = ["model.name=resnet8", "data.image_size=8", "train.batch_size=100", "device=cpu"]
+
+
+def config_for(output, *overrides):
+    return Config.load(PROJECT / "configs" / "quickstart.yaml", [*TINY, f"output={output}", *overrides])
+
+
+def swept(losses, rates):
+    sweep = Sweep()
+    for rate, loss in zip(rates, losses, strict=True):
+        sweep.add(rate, loss)
+        if sweep.diverged:
+            break
+    return sweep
+
+
+def test_rates_grow_by_the_same_factor():
+    rates = exponential_rates(1e-4, 10.0, 6)
+    assert rates == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0])
+    assert exponential_rates(0.1, 10.0, 1) == [0.1]
+
+
+def test_the_smoothed_loss_is_the_weighted_mean_of_all_so_far():
+    losses = [3.0, 1.0, 2.0, 5.0]
+    sweep = swept(losses, [1, 2, 3, 4])
+    for step in range(1, 5):
+        weights = 0.9 ** np.arange(step)[::-1]
+        assert sweep.smoothed[step - 1] == pytest.approx(np.average(losses[:step], weights=weights))
+
+
+def test_a_tenth_of_the_rate_of_the_least_loss_is_proposed():
+    """A parabola over the rate's logarithm with its least at 0.1; the mean of the last 10 steps comes 9 steps later."""
+    rates = exponential_rates(1e-5, 10.0, 601)
+    losses = [1 + math.log10(rate / 0.1) ** 2 / 4 for rate in rates]
+    sweep = swept(losses, rates)
+    assert not sweep.diverged
+    assert sweep.proposed == pytest.approx(0.01 * 10 ** (9 / 100), rel=0.02)
+
+
+@pytest.mark.parametrize("end", [math.nan, math.inf, 1e6])
+def test_a_sweep_ends_where_it_diverges_and_still_proposes(end):
+    losses = [*np.linspace(3, 1, 50), end, 0.0, 0.0]
+    sweep = swept(losses, exponential_rates(1e-5, 10.0, 53))
+    assert len(sweep.losses) == 51
+    assert sweep.proposed == pytest.approx(exponential_rates(1e-5, 10.0, 53)[49] / 10)
+
+
+def test_without_one_finite_loss_there_is_nothing_to_propose():
+    sweep = swept([math.nan, 1.0], [1e-5, 1e-4])
+    assert len(sweep.losses) == 1
+    with pytest.raises(RunFailure, match=r"nan already at learning rate 1e-05"):
+        _ = sweep.proposed
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lars"])
+def test_a_sweep_starts_from_the_untrained_loss_and_learns(tmp_path, optimizer):
+    sweep = find_learning_rate(config_for(tmp_path, f"train.optimizer={optimizer}"), steps=40, highest=1.0)
+    assert len(sweep.rates) == len(sweep.losses) == len(sweep.smoothed) <= 40
+    if len(sweep.rates) == 40:
+        assert sweep.rates[-1] == pytest.approx(1.0)
+    assert min(sweep.smoothed) < sweep.smoothed[0] - (0.2 if optimizer != "lars" else 0.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_sweep_again_and_random_states_as_they_were(tmp_path):
+    config = config_for(tmp_path, "train.accumulate=2", "augment.mixup=0.2", "train.freeze_epochs=1")
+
+    def draws():
+        return random.random(), np.random.random(), paddle.rand([1]).item()
+
+    random.seed(1), np.random.seed(1), paddle.seed(1)
+    expected = draws()
+    random.seed(1), np.random.seed(1), paddle.seed(1)
+    first = find_learning_rate(config, steps=6)
+    assert draws() == expected
+    assert find_learning_rate(config, steps=6).losses == first.losses
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--from", "0"], "--from: expected a number above 0, got '0'"),
+        (["--to", "nan"], "--to: expected a number above 0, got 'nan'"),
+        (["--from", "1", "--to", "0.1"], "--from 1 must be below --to 0.1"),
+        (["--steps", "1.5"], "--steps: expected a whole number"),
+        (["-o", "train.patience=0"], "train.patience"),
+    ],
+)
+def test_wrong_use_of_the_tool_is_one_line(tool, tmp_path, arguments, words):
+    config = PROJECT / "configs" / "quickstart.yaml"
+    done = tool("lr_find", "-c", config, "-o", f"output={tmp_path}", *arguments)
+    assert done.exit_code == 2
+    assert words in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_tool_writes_figure_table_and_curve_beside_the_run(tool, tmp_path):
+    run = tmp_path / "quickstart"
+    run.mkdir()
+    (run / "config.yaml").write_text("untouched")
+    overrides = [argument for override in (*TINY, f"output={tmp_path}") for argument in ("-o", override)]
+    config = PROJECT / "configs" / "quickstart.yaml"
+    done = tool("lr_find", "-c", config, *overrides, "--steps", 20, "--to", 1)
+    assert done.exit_code == 0
+    folder = tmp_path / "quickstart_lr_find"
+    assert {each.name for each in folder.iterdir()} == {"config.yaml", "sweep.csv", "sweep.png", "vdl"}
+    assert {each.name for each in tmp_path.iterdir()} == {"quickstart", "quickstart_lr_find"}
+    assert [each.read_text() for each in run.iterdir()] == ["untouched"]
+    with (folder / "sweep.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    smoothed = [float(row["smoothed_loss"]) for row in rows]
+    proposed = float(rows[int(np.argmin(smoothed))]["learning_rate"]) / 10
+    assert f"proposed learning rate: {proposed:.2g} " in done.stdout
+    (log,) = (folder / "vdl").iterdir()
+    points = LogReader(file_path=str(log)).get_data("scalar", "sweep/learning rate")
+    np.testing.assert_allclose(
+        [point.value for point in points], [float(row["learning_rate"]) for row in rows], rtol=1e-5
+    )
+
+
+def test_an_earlier_sweep_is_replaced_and_nothing_else(tmp_path):
+    config = config_for(tmp_path)
+    for least in (1.0, 0.5):
+        write_report(swept([2.0, least, math.nan], [0.1, 0.2, 0.3]), config)
+    assert ",0.5," in (tmp_path / "quickstart_lr_find" / "sweep.csv").read_text()
+    (tmp_path / "mine_lr_find").mkdir()
+    with pytest.raises(UsageError, match=r"mine_lr_find: exists and is no earlier sweep"):
+        report_folder(config_for(tmp_path, "name=mine"))

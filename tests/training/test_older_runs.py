@@ -1,0 +1,36 @@
+"""A run that an earlier version began (2026-11, before the package had this layout) goes on, is measured and exported.
+
+Its weights are rounded to three bits of the mantissa, so that the file is small; the figures here are that version's.
+"""
+
+import tarfile
+
+import pytest
+
+from paddle_resnet.evaluation import evaluate_run
+from paddle_resnet.export import export_run
+from paddle_resnet.training import RunFolder, resume
+
+EARLIER_TOP1 = 251 / 359
+RESUMED_TOP1, RESUMED_LOSS = 353 / 359, 0.1770
+
+
+@pytest.fixture
+def run_path(project, tmp_path):
+    with tarfile.open(project / "tests" / "fixtures" / "stopped_run_2026_11.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    return tmp_path / "stopped_run"
+
+
+def test_it_is_measured_and_exported(run_path):
+    run = RunFolder.open(run_path)
+    assert evaluate_run(run, split="test").top1 == pytest.approx(EARLIER_TOP1, abs=1.5 / 359)
+    assert export_run(run, images=0).max_difference < 1e-4
+
+
+def test_it_resumes_to_the_same_end(run_path):
+    run = resume(run_path)
+    assert [record.epoch for record in run.history()] == list(range(1, 9))
+    evaluation = evaluate_run(run, split="test")
+    assert evaluation.top1 == pytest.approx(RESUMED_TOP1, abs=1.5 / 359)
+    assert evaluation.loss == pytest.approx(RESUMED_LOSS, abs=0.01)

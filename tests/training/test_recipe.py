@@ -1,0 +1,157 @@
+"""Recipe parts that meet data and deployment: cutout, growing crops, and the mirror image at test time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+import yaml
+from tiny_run import SIZE, make_run
+
+from paddle_resnet.config import AugmentConfig, Config
+from paddle_resnet.data import Normalize, ValidationLoader, open_splits
+from paddle_resnet.data.augment.batch import Augment
+from paddle_resnet.data.augment.erasing import random_square
+from paddle_resnet.errors import UsageError
+from paddle_resnet.evaluation import evaluate_run
+from paddle_resnet.export import export_run
+from paddle_resnet.inference import Predictor
+from paddle_resnet.models import count_parameters, create_model
+from paddle_resnet.training import train
+from paddle_resnet.training.callbacks.progressive import crop_sizes
+from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.setup import whiten_stem
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("side", [4, 5])
+def test_a_square_is_cut_by_the_images_edge_alone_and_lies_anywhere(side):
+    size, count = 9, 4000
+    hidden = random_square((count, size, size, 3), side, np.random.default_rng(0))
+    # A pixel is hidden where the centre is one of so many of the image's rows, and so for columns.
+    before, after = side // 2, (side - 1) // 2
+    rows = np.array([sum(-before <= pixel - centre <= after for centre in range(size)) for pixel in range(size)])
+    expected = np.outer(rows, rows) / size**2
+    assert np.abs(hidden.mean(axis=0) - expected).max() < 4 * (0.25 / count) ** 0.5
+    for square in hidden[:100]:
+        tall, wide = square.any(axis=1), square.any(axis=0)
+        np.testing.assert_array_equal(square, np.outer(tall, wide))
+        for line in (tall, wide):
+            (changes,) = np.nonzero(np.diff(line))
+            assert len(changes) <= 2
+            assert line.sum() == side or (line.sum() < side and (line[0] or line[-1]))
+
+
+def test_cutout_shows_the_mean_colour_and_leaves_the_rest():
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 12, 12, 3), dtype=np.uint8)
+    augment = Augment(AugmentConfig(cutout=6), 12, 12, mean=(0.2, 0.4, 1.0))
+    found = augment(paddle.to_tensor(pixels), np.random.default_rng(1)).numpy()
+    changed = (found != pixels).any(axis=-1)
+    areas = changed.sum(axis=(1, 2))
+    assert areas.min() >= 9
+    assert areas.max() <= 36
+    np.testing.assert_allclose(found[changed], np.broadcast_to([51, 102, 255], found[changed].shape), rtol=1e-6)
+
+
+def test_crops_grow_in_a_line_for_three_quarters_of_the_epochs():
+    assert crop_sizes(24, 32, 8) == [24, 24, 24, 28, 28, 28, 32, 32]
+    assert crop_sizes(16, 32, 16) == [16] * 3 + [20] * 3 + [24] * 3 + [28] * 3 + [32] * 4
+    assert crop_sizes(32, 32, 3) == [32, 32, 32]
+    assert crop_sizes(20, 33, 2)[-1] == 33
+    assert crop_sizes(24, 32, 1) == [32]
+
+
+def test_the_network_sees_the_crops_grow(tmp_path, monkeypatch):
+    seen: list[int] = []
+    original = paddle.Model.train_batch
+
+    def note(model, inputs, *arguments, **options):
+        seen.append(inputs[0].shape[-1])
+        return original(model, inputs, *arguments, **options)
+
+    monkeypatch.setattr(paddle.Model, "train_batch", note)
+    sizes = ["data.image_size=16", "train.first_size=8"]
+    quick = ["model.name=resnet8", "train.epochs=4", "train.batch_size=640", "device=cpu", f"output={tmp_path}"]
+    train(Config.load(PROJECT / "configs" / "quickstart.yaml", [*sizes, *quick]))
+    assert seen == [8, 8, 8, 8, 12, 12, 16, 16]
+
+
+def test_crops_do_not_shrink():
+    with pytest.raises(UsageError, match=r"train\.first_size \(40\) must be at most data\.image_size \(16\)"):
+        Config.load(PROJECT / "configs" / "quickstart.yaml", ["train.first_size=40"])
+
+
+def test_the_fast_network_is_of_wide_convolutions_on_few_pixels():
+    network = create_model("fast_resnet8")
+    # By hand: 3x3 convolutions, 2x2 ones, BatchNorms (scale and shift), head.
+    convolutions = 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256) + 24 * 12
+    assert count_parameters(network) == convolutions + 2 * (24 + 2 * 64 + 4 * 256) + 2570
+    network.eval()
+    with paddle.no_grad():
+        stages = network.forward_stages(paddle.rand([1, 3, 32, 32]))
+    assert [stage.shape for stage in stages] == [[1, 64, 15, 15], [1, 256, 7, 7], [1, 256, 3, 3]]
+
+
+def test_a_new_networks_stem_starts_from_the_training_images():
+    config = Config.load(PROJECT / "configs" / "quickstart.yaml")
+    splits = open_splits(config.data)
+    network = create_model("fast_resnet8")
+    before = {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
+    normalize = Normalize(splits.mean, splits.std)
+    whiten_stem(network, splits.train, splits.resize, 16, normalize)
+    changed = [name for name, tensor in network.state_dict().items() if (tensor.numpy() != before[name]).any()]
+    assert changed == ["conv1.0.weight"]
+    assert [name for name, weight in network.named_parameters() if weight.stop_gradient and "_" not in name] == changed
+    images = next(iter(ValidationLoader(splits.train, 500, 16, splits.resize, normalize)))[0]
+    filtered = network.conv1[0](images).numpy().transpose(1, 0, 2, 3).reshape(24, -1)
+    moments = filtered @ filtered.T / filtered.shape[1]
+    # The digits are grey: of a patch's 12 numbers 4 differ, and the largest eigenvalues belong to those.
+    # Theirs come to 1, but for what is added to the smallest of them.
+    np.testing.assert_allclose(np.diag(moments)[9:12], 1, atol=0.1)
+    np.testing.assert_allclose(moments[8:12, 8:12], np.diag(np.diag(moments)[8:12]), atol=0.05)
+
+
+@pytest.fixture(scope="module")
+def flipping_run(tmp_path_factory):
+    """The run of random weights, with `evaluation.flip`."""
+    run = make_run(tmp_path_factory.mktemp("flip"))
+    config = run.config.model_copy(update={"evaluation": run.config.evaluation.model_copy(update={"flip": True})})
+    config.save(run.config_path)
+    return RunFolder.open(run.path)
+
+
+def by_hand(run, pixels):
+    """The network's probabilities of pixels, softmaxed in float64."""
+    normal = (pixels / 255 - np.array(run.splits().mean)) / np.array(run.splits().std)
+    inputs = np.ascontiguousarray(normal.transpose(0, 3, 1, 2).astype(np.float32))
+    with paddle.no_grad():
+        logits = run.load_network("best")(paddle.to_tensor(inputs)).numpy().astype(np.float64)
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def test_measured_and_exported_scores_are_the_mean_over_both_mirror_images(flipping_run):
+    from paddle_resnet.data import uint8_batches
+
+    splits = flipping_run.splits()
+    pixels = np.concatenate([images for images, _ in uint8_batches(splits.test, 12, splits.resize, SIZE)])
+    as_is, mirrored = by_hand(flipping_run, pixels), by_hand(flipping_run, pixels[:, :, ::-1])
+    assert np.abs(as_is - mirrored).max() > 1e-3
+    np.testing.assert_allclose(evaluate_run(flipping_run).scores, (as_is + mirrored) / 2, atol=1e-5)
+    folder = export_run(flipping_run).path
+    assert yaml.safe_load((folder / "inference.yml").read_text())["flip"] is True
+    with Predictor(folder, device="cpu") as predictor:
+        np.testing.assert_allclose(predictor.scores(pixels), (as_is + mirrored) / 2, atol=1e-4)
+        np.testing.assert_allclose(predictor.scores(pixels[:1]), (as_is + mirrored)[:1] / 2, atol=1e-4)
+
+
+def test_whitening_filters_stay_frozen_when_all_else_is_let_go():
+    network = create_model("fast_resnet8")
+    network.conv1.whiten(paddle.randn([4, 3, 32, 32]))
+    network.freeze("layer1")
+    network.freeze(None)
+    assert network.conv1[0].weight.stop_gradient
+    assert not network.conv1[3].weight.stop_gradient

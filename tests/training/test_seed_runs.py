@@ -1,0 +1,52 @@
+"""Several seeds in one folder: what happens to an earlier one, and what is said when they are stopped."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from paddle_resnet.config import Config
+from paddle_resnet.errors import Stopped, UsageError
+from paddle_resnet.training import RunFolder, train_seeds
+from paddle_resnet.training.callbacks.step_seeds import StepSeeds
+
+PROJECT = Path(__file__).resolve().parents[2]
+QUICK = [
+    "model.name=resnet8",
+    "data.image_size=8",
+    "augment.pad=1",
+    "train.epochs=1",
+    "data.validation_fraction=0.5",
+    "data.test_fraction=0.5",
+    "device=cpu",
+    "train.seeds=[0, 1]",
+]
+
+
+def whole(output: Path, *overrides: str) -> RunFolder:
+    config = Config.load(PROJECT / "configs" / "quickstart.yaml", [*QUICK, f"output={output}", *overrides])
+    return RunFolder(config.run_folder, config)
+
+
+@pytest.mark.parametrize("wrong", ["model.name=resnet21", "data.source=image_folder", "device=gpu:99"])
+def test_a_wrong_value_does_not_set_an_earlier_run_aside(tmp_path, wrong):
+    earlier = tmp_path / "quickstart" / "config.yaml"
+    earlier.parent.mkdir()
+    earlier.write_text("kept")
+    with pytest.raises(UsageError):
+        train_seeds(whole(tmp_path, wrong))
+    assert earlier.read_text() == "kept"
+    assert list(tmp_path.iterdir()) == [earlier.parent]
+
+
+def test_the_last_line_says_how_all_seeds_go_on(tmp_path, monkeypatch, caplog):
+    """Resuming the stopped seed's own folder would leave the others untrained."""
+    monkeypatch.setattr(StepSeeds, "on_train_batch_begin", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    logging.getLogger("paddle_resnet").propagate = True
+    with pytest.raises(Stopped), caplog.at_level(logging.INFO, logger="paddle_resnet"):
+        train_seeds(whole(tmp_path))
+    assert f"--resume {tmp_path / 'quickstart'} goes on with all seeds" in caplog.messages[-1]
