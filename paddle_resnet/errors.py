@@ -5,9 +5,7 @@ from __future__ import annotations
 import difflib
 import reprlib
 import signal
-import sys
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
 
 class PaddleResNetError(Exception):
@@ -46,14 +44,17 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f' (did you mean "{near[0]}"?)' if near else ""
 
 
+_command_form: list[Callable[[str], str]] = ["paddle-resnet {}".format]
+
+
 def command(name: str) -> str:
-    """Return how a user starts the command `name`, as this process was started: from a checkout or as installed."""
-    started = Path(sys.argv[0] or "-")
-    if started.parent.name == "tools" and started.suffix == ".py":
-        return f"python tools/{name.replace('-', '_')}.py"
-    if started.name == "__main__.py" and started.parent.name == "paddle_resnet":
-        return f"python -m paddle_resnet {name}"
-    return f"paddle-resnet {name}"
+    """Return how a user starts the command `name`: as this process was started, from a checkout or as installed."""
+    return _command_form[0](name)
+
+
+def set_command_form(form: Callable[[str], str]) -> None:
+    """Let `command` write a command's name in this form."""
+    _command_form[0] = form
 
 
 def counted(number: int, noun: str) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 import sys
 
+from paddle_resnet.errors import set_command_form
+
 COMMANDS = {
     "quickstart": "train, measure, export and predict on the embedded digits, in a minute",
     "doctor": "examine this machine and this environment",
@@ -30,6 +32,7 @@ def main(name: str | None = None) -> None:
     """Run the command `name`, or the one that the command line names."""
     from paddle_resnet.cli import program  # first: it handles signals from here on
 
+    set_command_form(program.command_form())
     if name is None:
         name = program.chosen(COMMANDS)
         del sys.argv[1]

@@ -202,13 +202,23 @@ def require(requirements: str, *modules: str) -> None:
         raise UsageError(f"not installed: {', '.join(missing)}; pip install -r {requirements_file(requirements)}")
 
 
+def command_form() -> Callable[[str], str]:
+    """Return how this process writes a command: as it was started itself."""
+    started = Path(sys.argv[0] or "-")
+    if started.parent.name == "tools" and started.suffix == ".py":
+        return lambda name: f"python tools/{name.replace('-', '_')}.py"
+    if started.name == "__main__.py":
+        return "python -m paddle_resnet {}".format
+    return "paddle-resnet {}".format
+
+
 def chosen(commands: Mapping[str, str]) -> str:
     """Return the command that the command line names; without one, show them all and exit."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in commands:
         return name
     if name in ("-h", "--help", "--version"):
-        lines = [f"usage: {Path(sys.argv[0]).stem} COMMAND [options]", ""]
+        lines = [f"usage: {command('COMMAND')} [options]", ""]
         lines += [f"  {each:<16}{about}" for each, about in commands.items()]
         print(__version__ if name == "--version" else "\n".join([*lines, "", "COMMAND --help shows its options."]))
         sys.exit(0)

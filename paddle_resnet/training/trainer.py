@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import platform
 import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -236,7 +235,7 @@ def _train_command() -> str:
     ranks = distributed.joined()
     if ranks.world_size == 1:
         return command("train")
-    script = "tools/train.py" if command("train").startswith("python tools") else f"{sys.argv[0]} train"
+    script = command("train").removeprefix("python ").replace("paddle-resnet", "$(which paddle-resnet)")
     return f"python -m paddle.distributed.launch --nproc_per_node {ranks.local_world_size} {script}"
 
 

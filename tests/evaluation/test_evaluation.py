@@ -11,8 +11,7 @@ from sklearn import metrics
 from tiny_run import COLOURS, SIZE, make_run
 
 from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.evaluation import NetworkScorer, evaluate_run, measure_split, warn_of_few_images
-from paddle_resnet.evaluation import metrics as measure
+from paddle_resnet.evaluation import NetworkScorer, evaluate_run, measure, measure_split, warn_of_few_images
 from paddle_resnet.evaluation.metrics import evaluation_of
 
 
