@@ -119,8 +119,8 @@ def running(monkeypatch, folder, **settings):
         made.append(ColourPredictor(model_dir, **options))
         return made[-1]
 
-    monkeypatch.setattr(app.predictors, "load", lambda settings: make(settings.model))
-    monkeypatch.setattr(app.predictors, "pin", lambda settings, predictor: settings)
+    monkeypatch.setattr(app, "load_predictor", lambda settings: make(settings.model))
+    monkeypatch.setattr(app, "pin_model", lambda settings, predictor: settings)
     monkeypatch.setattr(app, "Network", lambda settings, *sizes: ColourNetwork(made[0], settings.max_pixels))
     with serve_in_thread(Settings(model=folder, **{"max_wait": 0.001, **settings})) as (port, application, lines):
         try:
