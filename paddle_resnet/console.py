@@ -86,15 +86,14 @@ def show_lines() -> None:
 
 
 @contextlib.contextmanager
-def speaking(aloud: bool) -> Iterator[None]:
-    """Let `logger`'s lines appear, or errors alone."""
-    level = logger.level
-    if not aloud:
-        logger.setLevel(logging.ERROR)
+def least_log_level(level: int) -> Iterator[None]:
+    """Within the block, drop the lines of `logger` below this level, as well as those dropped already."""
+    earlier = logger.level
+    logger.setLevel(max(earlier, level))
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.setLevel(earlier)
 
 
 def progress_bar(*columns: ProgressColumn, on: Console | None = None) -> Progress:

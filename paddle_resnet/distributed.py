@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paddle_resnet import paddle_compat
 from paddle_resnet.errors import RunFailure, UsageError
 
 if TYPE_CHECKING:
@@ -166,12 +167,10 @@ def barrier() -> None:
     global _barriers
     if _joined.world_size == 1:
         return
-    from paddle.base import core
-
     _barriers += 1
     name = f"paddle_resnet/barrier/{_barriers}"
     with _in_one_line():
-        store = core.create_or_get_global_tcp_store()
+        store = paddle_compat.global_store()
         arrived = _add(store, name, 1)
         while arrived < _joined.world_size:
             time.sleep(SECONDS_BETWEEN_LOOKS)

@@ -10,12 +10,25 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from paddle_resnet.benchmark.environment import in_one_line, surroundings
+from paddle_resnet import environment
 from paddle_resnet.files import write_json
 from paddle_resnet.plots.bar_chart import Panel, draw_panels
 from paddle_resnet.plots.style import save_figure
 
 Row = dict[str, Any]
+PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "numpy", "pillow", "onnxruntime", "torch")
+
+
+def _environment() -> dict[str, Any]:
+    facts = environment.describe("date", "processor", "cores", "cores_in_machine", "platform", "process")
+    versions = environment.describe("paddle_resnet", "python") | environment.package_versions(*PACKAGES)
+    return {**facts, "versions": versions}
+
+
+def _in_one_line(found: dict[str, Any]) -> str:
+    """The environment as a figure's small print."""
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items() if name != "paddle_resnet")
+    return f"{found['processor']}, {found['cores']} cores; {versions}; {found['date'][:10]}"
 
 
 @dataclass(frozen=True)
@@ -45,15 +58,15 @@ class Report:
     rows: Sequence[Row]
     columns: Sequence[Column]
     panels: Sequence[Panel]
-    found: dict[str, Any] = field(default_factory=surroundings)
+    found: dict[str, Any] = field(default_factory=_environment)
 
     def as_json(self) -> dict[str, Any]:
-        """As a JSON object: surroundings, settings, rows."""
+        """As a JSON object: environment, settings, rows."""
         return {"command": self.command, **self.found, "settings": dict(self.settings), "rows": list(self.rows)}
 
     def table(self) -> Table:
-        """As a table for the terminal, with the surroundings below."""
-        table = Table(title=self.title, caption=in_one_line(self.found), box=box.SIMPLE)
+        """As a table for the terminal, with the environment below."""
+        table = Table(title=self.title, caption=_in_one_line(self.found), box=box.SIMPLE)
         for number, column in enumerate(self.columns):
             table.add_column(column.title, justify="left" if number == 0 else "right", no_wrap=True)
         for row in self.rows:
@@ -68,7 +81,7 @@ class Report:
         """
         numbers, figure = folder / f"{self.command}.json", folder / f"{self.command}.png"
         write_json(numbers, self.as_json())
-        save_figure(figure, lambda: draw_panels(self.panels, self.title, in_one_line(self.found)))
+        save_figure(figure, lambda: draw_panels(self.panels, self.title, _in_one_line(self.found)))
         return [numbers, figure]
 
 

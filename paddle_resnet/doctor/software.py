@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
 import sys
-from importlib import metadata
 from pathlib import Path
 
 from paddle_resnet.doctor.report import Section
+from paddle_resnet.environment import package_version
 from paddle_resnet.shipped import requirements_file
 
 BUILDS = ("paddlepaddle", "paddlepaddle-gpu")
@@ -43,14 +42,14 @@ def examine_software(requirements: Path) -> Section:
 
 def installed_builds() -> dict[str, str]:
     """Versions of the builds of Paddle that are installed, by the names of their packages."""
-    return {build: version for build in BUILDS if (version := _version(build))}
+    return {build: version for build in BUILDS if (version := package_version(build))}
 
 
 def _compare(section: Section, file: Path, versions: dict[str, str | None]) -> None:
     """Note the version of each package that the file requires, and advise where one is missing or does not fit."""
     wrong = []
     for name, bounds in _required(file):
-        version = versions[name] = _version(name)
+        version = versions[name] = package_version(name)
         if version is None:
             wrong.append(f"{name} is missing")
         elif not _fits(version, bounds):
@@ -64,12 +63,6 @@ def _required(file: Path) -> list[tuple[str, str]]:
     lines = (line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
     names_and_bounds = (line.partition(">=") for line in lines if line and not line.startswith("-"))
     return [(name, operator + bounds) for name, operator, bounds in names_and_bounds]
-
-
-def _version(package: str) -> str | None:
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        return metadata.version(package)
-    return None
 
 
 def _fits(version: str, bounds: str) -> bool:

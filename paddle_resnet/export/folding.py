@@ -17,6 +17,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from paddle_resnet import paddle_compat
 from paddle_resnet.data import Normalize
 from paddle_resnet.models.blocks import ZeroPadShortcut
 
@@ -144,7 +145,7 @@ def _fold_batch_norm(convolution: nn.Conv2D, batch_norm: nn.BatchNorm2D) -> None
         tensor.numpy().astype(np.float64)
         for tensor in (batch_norm._mean, batch_norm._variance, batch_norm.weight, batch_norm.bias)
     )
-    scale = weight / np.sqrt(variance + batch_norm._epsilon)
+    scale = weight / np.sqrt(variance + paddle_compat.batch_norm_settings(batch_norm).epsilon)
     _set(convolution, _weight(convolution) * scale[:, None, None, None], (_bias(convolution) - mean) * scale + bias)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from paddle.static import InputSpec
 from paddle_resnet.export.folding import fold
 from paddle_resnet.export.native_output import quiet
 from paddle_resnet.files import write_text
+from paddle_resnet.paddle_compat import paddle_2_programs
 
 if TYPE_CHECKING:
     from paddle_resnet.training.run_folder import RunFolder, Which
@@ -33,14 +33,9 @@ def write_graph(run: RunFolder, checkpoint: Which = "best") -> Path:
     size = run.config.data.image_size
     layer = fold(run.load_network(checkpoint), run.normalize(), size, flip=run.config.evaluation.flip)
     spec = InputSpec([None, size, size, 3], dtype="uint8", name="images")
-    with paddle.utils.unique_name.guard("graph_"), quiet(), _programs_of_paddle_2():
+    with paddle.utils.unique_name.guard("graph_"), quiet(), paddle_2_programs():
         graph = translate_graph(layer, [spec], verbose=False)
     # VisualDL names a graph by its folder alone.
     path = run.vdl_path / "graph" / run.config.name / "vdlgraph.log"
     write_text(path, graph)
     return path
-
-
-def _programs_of_paddle_2() -> AbstractContextManager[None]:
-    guard = getattr(paddle.pir_utils, "DygraphOldIrGuard", nullcontext)  # 2.6 makes no others
-    return guard()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import paddle
 
-from paddle_resnet import onednn, runtime
+from paddle_resnet import environment, onednn, runtime
 from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.factory import shorter_side
 from paddle_resnet.errors import RunFailure, UsageError
@@ -24,7 +24,6 @@ from paddle_resnet.export.onnx import require_onnx, write_onnx_program
 from paddle_resnet.export.program import PROGRAM_SUFFIXES, save_program
 from paddle_resnet.export.quality import compare
 from paddle_resnet.export.quantization import quantize
-from paddle_resnet.export.versions import versions
 from paddle_resnet.files import scratch_folder, write_folder
 from paddle_resnet.inference.inference_config import (
     FILE_NAME,
@@ -51,6 +50,7 @@ OWN_FILES |= {f"{STEM}.pdiparams.info"}
 CHECKED_IMAGES = 64
 TOLERANCE = 1e-4  # of a probability; oneDNN's float32 differs from the dynamic graph's by about 3e-5
 BATCH = 32
+ONNX_PACKAGES = ("paddle2onnx", "onnx", "onnxruntime")
 
 Offered = dict[Precision, dict[Backend, PrecisionFigures | None]]
 
@@ -177,7 +177,8 @@ def _describe(
         input=InputConfig(image_size=run.config.data.image_size, resize=resize, batch=batch),
         flip=run.config.evaluation.flip,
         normalization=NormalizationConfig.model_validate({"mean": normalize.mean, "std": normalize.std}),
-        versions=versions(onnx=files.onnx is not None),
+        versions=environment.describe("paddle_resnet", "paddle")
+        | environment.package_versions(*(ONNX_PACKAGES if files.onnx else ())),
         files=files,
         test=TestFigures(top1=test["top1"], images=test["images"]) if test.get("checkpoint") == checkpoint else None,
         precisions=offered,

@@ -16,6 +16,7 @@ from paddle import inference
 from paddle_resnet import machine
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.inference.inference_config import InferenceConfig, Precision, check_files, check_program
+from paddle_resnet.paddle_compat import is_paddle_2
 
 GPU_MEMORY_MB = 256  # what Paddle takes at first; it grows as needed
 TENSORRT_WORKSPACE = 1 << 28  # bytes
@@ -95,7 +96,7 @@ class PaddleBackend:
 
 def program_suffix() -> str:
     """What the running Paddle writes: .json from 3 on."""
-    return ".pdmodel" if paddle.__version__.startswith("2.") else ".json"
+    return ".pdmodel" if is_paddle_2() else ".json"
 
 
 def _settings(folder: Path, config: InferenceConfig, device: str, precision: Precision, threads: int) -> Any:

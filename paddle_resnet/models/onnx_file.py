@@ -11,6 +11,7 @@ from paddle import nn
 
 from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError
 from paddle_resnet.files import require_space, scratch_folder, write_aside
+from paddle_resnet.paddle_compat import is_paddle_2
 from paddle_resnet.shipped import requirements_file
 
 OPSET = 13
@@ -18,7 +19,7 @@ OPSET = 13
 
 def onnx_requirements() -> str:
     """Return the file of the packages needed here: each Paddle series has its own series of paddle2onnx."""
-    return requirements_file("onnx_paddle2.txt" if paddle.__version__.startswith("2.") else "onnx.txt")
+    return requirements_file("onnx_paddle2.txt" if is_paddle_2() else "onnx.txt")
 
 
 def write_onnx(network: nn.Layer, path: Path, input_shape: tuple[int, ...]) -> None:

@@ -14,6 +14,7 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.models.batch_norm import BatchNorm
 from paddle_resnet.models.blocks import Fork
 from paddle_resnet.models.classifier import count_parameters
+from paddle_resnet.paddle_compat import Sizes, convolution_settings
 
 Shape = tuple[int, ...]
 
@@ -157,12 +158,13 @@ def _convolved(layer: nn.Conv2D, shape: Shape) -> Shape | None:
     """The shape of the output (Dumoulin and Visin 2016, https://arxiv.org/abs/1603.07285, relationship 15)."""
     batch, channels, *sizes = shape
     out_channels, group_channels, *kernel = layer.weight.shape
-    if channels != group_channels * layer._groups:
+    settings = convolution_settings(layer)
+    if channels != group_channels * settings.groups:
         return None
     positions = (
         (size + 2 * padding - dilation * (length - 1) - 1) // stride + 1
         for size, length, stride, padding, dilation in zip(
-            sizes, kernel, _pair(layer._stride), _pair(layer._padding), _pair(layer._dilation), strict=True
+            sizes, kernel, _pair(settings.stride), _pair(settings.padding), _pair(settings.dilation), strict=True
         )
     )
     return (batch, out_channels, *positions)
@@ -173,7 +175,7 @@ def _multiplied(layer: nn.Linear, shape: Shape) -> Shape | None:
     return (*shape[:-1], out_features) if shape[-1] == in_features else None
 
 
-def _pair(value: int | list[int]) -> list[int]:
+def _pair(value: Sizes) -> list[int]:
     return [value, value] if isinstance(value, int) else list(value)
 
 
@@ -225,10 +227,11 @@ def _kind(layer: nn.Layer) -> str:
     if not isinstance(layer, nn.Conv2D):
         return kind
     _, _, height, width = layer.weight.shape
-    strides = _pair(layer._stride)
+    settings = convolution_settings(layer)
+    strides = _pair(settings.stride)
     parts = [f"{kind} {height}x{width}"]
     if strides != [1, 1]:
         parts.append(f"stride {strides[0]}" if strides[0] == strides[1] else f"stride {strides[0]}x{strides[1]}")
-    if layer._groups > 1:
-        parts.append(f"{layer._groups} groups")
+    if settings.groups > 1:
+        parts.append(f"{settings.groups} groups")
     return ", ".join(parts)

@@ -15,6 +15,7 @@ from paddle.autograd import PyLayer
 
 from paddle_resnet import distributed
 from paddle_resnet.models.batch_norm import batch_statistics
+from paddle_resnet.paddle_compat import batch_norm_settings
 
 
 def synchronize_batch_norm(network: nn.Layer, device: str) -> None:
@@ -72,13 +73,14 @@ class SyncBatchNorm(nn.BatchNorm2D):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Normalise ``[N, C, H, W]``; in training, update the running statistics."""
-        if not self.training or self._use_global_stats:
+        momentum, epsilon, use_global_stats = batch_norm_settings(self)
+        if not self.training or use_global_stats:
             return super().forward(x)
         with paddle.no_grad():
             statistics = shared_statistics(*batch_statistics(x), x.size // x.shape[1])
-            self._mean.set_value(self._momentum * self._mean + (1 - self._momentum) * statistics.mean)
-            self._variance.set_value(self._momentum * self._variance + (1 - self._momentum) * statistics.variance)
-        return _Normalization.apply(x, self.weight, self.bias, statistics, self._epsilon)
+            self._mean.set_value(momentum * self._mean + (1 - momentum) * statistics.mean)
+            self._variance.set_value(momentum * self._variance + (1 - momentum) * statistics.variance)
+        return _Normalization.apply(x, self.weight, self.bias, statistics, epsilon)
 
 
 class _Normalization(PyLayer):

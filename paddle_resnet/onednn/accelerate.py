@@ -8,6 +8,7 @@ from paddle_resnet.models import blocks, preact, stems, stochastic_depth, sync_b
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.onednn import layers
+from paddle_resnet.paddle_compat import batch_norm_settings, data_format
 
 NORMALISATIONS_BEFORE_RELU: dict[type[nn.Layer], tuple[str, ...]] = {
     ResNet: ("bn1", "final_bn"),
@@ -102,12 +103,12 @@ def _replacement(name: str, layer: nn.Layer) -> type[nn.Layer]:
 def _is_usual(layer: nn.Layer) -> bool:
     """Whether it expects NCHW and, if it is a BatchNorm, has scale and shift and tells training from evaluation."""
     if isinstance(layer, nn.BatchNorm2D) and (
-        layer.weight is None or layer.bias is None or layer._use_global_stats is False
+        layer.weight is None or layer.bias is None or batch_norm_settings(layer).use_global_stats is False
     ):
         return False
     if isinstance(layer, nn.MaxPool2D) and layer.return_mask:
         return False
-    return all(getattr(layer, name, "NCHW") == "NCHW" for name in ("_data_format", "data_format"))
+    return data_format(layer) == "NCHW"
 
 
 def _image_layers(network: ImageClassifier) -> list[tuple[str, nn.Layer]]:

@@ -13,6 +13,7 @@ from paddle_resnet.models import blocks, preact, stochastic_depth, sync_batch_no
 from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.onednn.functional import elementwise_pooling, parametric, sync_normalization, tensors
 from paddle_resnet.onednn.ops.geometry import Pair, Window
+from paddle_resnet.paddle_compat import batch_norm_settings, convolution_settings
 
 
 class Add(preact.Add):
@@ -85,14 +86,14 @@ class Convolution(nn.Conv2D):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Convolve ``[N, H, W, in]`` to ``[N, H', W', out]``."""
-        padding = _padding(self._updated_padding)
-        unusual = self._padding_algorithm != "EXPLICIT" or self._padding_mode != "zeros"
-        if padding is None or unusual or not suits(x):
+        settings = convolution_settings(self)
+        padding = _padding(settings.padding)
+        if padding is None or not settings.zero_padded or not suits(x):
             return natively(super().forward, x)
-        window = Window(tuple(self.weight.shape[2:]), _pair(self._stride), *padding, _pair(self._dilation))
+        window = Window(tuple(self.weight.shape[2:]), _pair(settings.stride), *padding, _pair(settings.dilation))
         if not window.sees_pixels(*x.shape[1:3]):
             return natively(super().forward, x)
-        return parametric.convolution(x, self.weight, self.bias, window, self._groups)
+        return parametric.convolution(x, self.weight, self.bias, window, settings.groups)
 
 
 class BatchNorm(nn.BatchNorm2D):
@@ -109,15 +110,16 @@ class BatchNorm(nn.BatchNorm2D):
         if single or not suits(x):
             x = natively(super().forward, x)
             return functional.relu(x) if self.relu else x
+        momentum, epsilon, use_global_stats = batch_norm_settings(self)
         return parametric.batch_norm(
             x,
             self.weight,
             self.bias,
             self._mean,
             self._variance,
-            training=self.training and not self._use_global_stats,
-            momentum=self._momentum,
-            epsilon=self._epsilon,
+            training=self.training and not use_global_stats,
+            momentum=momentum,
+            epsilon=epsilon,
             relu=self.relu,
         )
 
@@ -133,7 +135,8 @@ class SyncBatchNorm(BatchNorm, sync_batch_norm.SyncBatchNorm):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Normalise ``[N, H, W, C]``; in training, update the running statistics."""
-        if not suits(x) or not self.training or self._use_global_stats:
+        momentum, epsilon, use_global_stats = batch_norm_settings(self)
+        if not suits(x) or not self.training or use_global_stats:
             return super().forward(x)
         return sync_normalization.sync_batch_norm(
             x,
@@ -141,8 +144,8 @@ class SyncBatchNorm(BatchNorm, sync_batch_norm.SyncBatchNorm):
             self.bias,
             self._mean,
             self._variance,
-            momentum=self._momentum,
-            epsilon=self._epsilon,
+            momentum=momentum,
+            epsilon=epsilon,
             relu=self.relu,
         )
 

@@ -11,7 +11,7 @@ import numpy as np
 import paddle
 from paddle.callbacks import Callback
 
-from paddle_resnet import distributed
+from paddle_resnet import distributed, paddle_compat
 from paddle_resnet.errors import RunFailure
 from paddle_resnet.files import md5_of, write_folder, write_json
 from paddle_resnet.results import EpochRecord
@@ -98,8 +98,8 @@ class Checkpoints(Callback):
         self._write_weights(folder)
         if self._average is not None:
             paddle.save(self._average.trained(), str(folder / "trained.pdparams"))
-        paddle.save(self.model._optimizer.state_dict(), str(folder / "optimizer.pdopt"))
-        scaler = getattr(self.model, "_scaler", None)  # there is one with mixed precision alone
+        paddle.save(paddle_compat.optimizer_of(self.model).state_dict(), str(folder / "optimizer.pdopt"))
+        scaler = paddle_compat.grad_scaler_of(self.model)
         if scaler is not None:
             paddle.save(scaler.state_dict(), str(folder / "scaler.pdscaler"))
         finished = step == 0 and (epoch == self.params["epochs"] or self.model.stop_training)

@@ -15,7 +15,7 @@ import numpy as np
 import paddle
 from rich.progress import TextColumn
 
-from paddle_resnet import signals
+from paddle_resnet import paddle_compat, signals
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger, progress_bar
 from paddle_resnet.data import TrainLoader
@@ -109,7 +109,7 @@ def exponential_rates(lowest: float, highest: float, steps: int) -> list[float]:
 def sweep_rates(model: paddle.Model, loader: TrainLoader, rates: list[float]) -> Sweep:
     """Train a prepared model one step at each of the rates, until it diverges."""
     schedule = paddle.optimizer.lr.LambdaDecay(1.0, lambda step: rates[min(step, len(rates) - 1)])
-    model._optimizer.set_lr_scheduler(schedule)
+    paddle_compat.optimizer_of(model).set_lr_scheduler(schedule)
     sweep = Sweep()
     bar = progress_bar(TextColumn("rate {task.fields[rate]:.1e}  loss {task.fields[loss]:.4f}"))
     with bar, contextlib.closing(_endless(loader)) as batches:

@@ -12,7 +12,7 @@ import paddle
 
 from paddle_resnet import distributed, runtime
 from paddle_resnet.config import Config
-from paddle_resnet.console import logger, speaking
+from paddle_resnet.console import least_log_level, logger
 from paddle_resnet.training.run_folder import RunFolder
 
 
@@ -27,7 +27,7 @@ def session(config: Config, *, aloud: bool = True) -> Iterator[tuple[str, HeldLi
     with paddle.utils.unique_name.guard(), _logging_to_memory() as lines:
         device = runtime.select_device(config.device)
         distributed.join(device)
-        with speaking(aloud and distributed.is_main_process()):
+        with least_log_level(logging.NOTSET if aloud and distributed.is_main_process() else logging.ERROR):
             logger.info("paddle %s on %s; %s", paddle.__version__, device, runtime.prepare_process())
             runtime.seed_everything(config.train.seed)
             yield device, lines

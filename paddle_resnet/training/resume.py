@@ -12,14 +12,13 @@ import paddle
 from paddle import nn
 from pydantic import ValidationError
 
-from paddle_resnet import distributed, runtime, safe_pickle
+from paddle_resnet import distributed, environment, paddle_compat, safe_pickle
 from paddle_resnet.config import Config, TrainConfig
 from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import md5_of, read_json, recover_folder
 from paddle_resnet.models import load_weights
 from paddle_resnet.training.callback_runner import Position, State
-from paddle_resnet.training.callbacks.fine_tuning import make_state
 from paddle_resnet.training.data_record import fingerprint, require_same
 from paddle_resnet.training.optim.ema import MovingAverage
 from paddle_resnet.training.run_folder import RunFolder
@@ -90,22 +89,26 @@ class Checkpoint:
         path = self.folder / "optimizer.pdopt"
         arrays = _read_arrays(path)
         _require_fitting(path, arrays, {each.name: each.shape for each in model.network.parameters()})
-        schedule = model._optimizer._learning_rate
+        optimizer = paddle_compat.optimizer_of(model)
+        schedule = paddle_compat.learning_rate_of(optimizer)
         expected = (
             {"LR_Scheduler": schedule.state_dict()} if isinstance(schedule, paddle.optimizer.lr.LRScheduler) else {}
         )
         if not _has_numbers_of(arrays, expected):
             raise _damaged(self.folder, f"{path.name}: LR_Scheduler is not the state of the learning rate's schedule")
         # Paddle compares a state with what is there, and believes one that comes before.
-        make_state(model._optimizer, [each for each in model.network.parameters() if not each.stop_gradient])
-        _give(arrays, model._optimizer.set_state_dict, path)
+        paddle_compat.create_optimizer_state(
+            optimizer, [each for each in model.network.parameters() if not each.stop_gradient]
+        )
+        _give(arrays, optimizer.set_state_dict, path)
         scaler = self.folder / "scaler.pdscaler"
         if scaler.is_file():
             # `Model` makes its own in the first step, unless there is one.
-            model._scaler = paddle.amp.GradScaler()
+            loss_scaler = paddle.amp.GradScaler()
+            paddle_compat.set_grad_scaler(model, loss_scaler)
             arrays = _read_arrays(scaler)
             _require_fitting(scaler, arrays, {})
-            _give(arrays, model._scaler.load_state_dict, scaler)
+            _give(arrays, loss_scaler.load_state_dict, scaler)
 
 
 def read_checkpoint(run: RunFolder) -> Checkpoint | None:
@@ -236,7 +239,7 @@ def warn_of_other_circumstances(checkpoint: Checkpoint, device: str) -> None:
 
 def circumstances(device: str) -> dict[str, Any]:
     """What else than config and data the bits of a result depend on."""
-    return {"paddle": paddle.__version__, "device": device, "threads": runtime.prepare_process().threads.value}
+    return environment.describe("paddle", "threads") | {"device": device}
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from paddle_resnet import distributed
+from paddle_resnet import distributed, paddle_compat
 from paddle_resnet.models.sync_batch_norm import SyncBatchNorm
 
 
@@ -97,7 +97,7 @@ class SynchronousModel(AccumulatingModel):
                 yield parameter.grad
 
     def _take_step(self) -> None:
-        scaler = getattr(self, "_scaler", None)  # there is one with mixed precision alone
+        scaler = paddle_compat.grad_scaler_of(self)
         if scaler is None:
             self._optimizer.step()
         else:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import platform
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import paddle
 from paddle.callbacks import Callback, LRScheduler
 
-from paddle_resnet import distributed, machine, runtime
+from paddle_resnet import distributed, environment, paddle_compat
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize
@@ -173,7 +171,9 @@ def _train(
     callbacks += [StepSeeds(config.train.seed), recorder]
     if average is not None:
         callbacks.append(average)
-    callbacks += recipe_callbacks(config, network, model._optimizer, train_loader, lambda: recorder.records)
+    callbacks += recipe_callbacks(
+        config, network, paddle_compat.optimizer_of(model), train_loader, lambda: recorder.records
+    )
     if visual_dl is not None:
         callbacks += watching_callbacks(config.train, network, visual_dl)
 
@@ -245,14 +245,8 @@ def _write_metrics(run: RunFolder, recorder: Recorder, device: str) -> None:
     run.write_metrics(
         {
             "validation": {"epoch": best.epoch, "loss": best.validation_loss, "top1": best.validation_top1},
-            "environment": {
-                "paddle": paddle.__version__,
-                "python": platform.python_version(),
-                "device": device,
-                "processes": distributed.world_size(),
-                "processor": machine.processor().model,
-                "process": str(runtime.prepare_process()),
-            },
+            "environment": environment.describe("paddle", "python", "processes", "processor", "process")
+            | {"device": device},
             "train": {
                 "epochs": len(records),
                 "seconds": round(recorder.seconds, 1),

@@ -108,7 +108,7 @@ def test_a_paddle_that_cannot_be_imported(tool, monkeypatch, error, words):
         raise error
 
     monkeypatch.setattr(runtime, "import_paddle", fail)
-    monkeypatch.setattr(software, "_version", {"paddlepaddle": "3.0"}.get)
+    monkeypatch.setattr(software, "package_version", {"paddlepaddle": "3.0"}.get)
     done = tool("doctor")
     assert done.exit_code == 1
     remedy = r"python -m pip install --force-reinstall paddlepaddle==3\.0"
@@ -140,7 +140,7 @@ def test_packages_against_the_requirements(monkeypatch, versions, words):
     fitting = {"numpy": "1.26.4", "matplotlib": "3.9.0", "pillow": "11.0.0", "pydantic": "2.8.0", "pyyaml": "6.0.2"}
     fitting |= {"rich": "13.9.0", "scikit-learn": "1.5.0", "visualdl": "2.5.3", "paddlepaddle": "3.3.1"}
     fitting |= {"pandas": "2.2.0", "setuptools": "70.0", "safetensors": "0.5.0"}
-    monkeypatch.setattr(software, "_version", (fitting | versions).get)
+    monkeypatch.setattr(software, "package_version", (fitting | versions).get)
     advice = [
         line for line in software.examine_software(PROJECT / "requirements").advice if not line.startswith("Python")
     ]

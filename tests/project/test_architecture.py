@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,13 +22,15 @@ ROOT = {
     "safe_pickle": {"errors", "files"},
     "download": {"errors", "files", "console"},
     "machine": set(),
-    "distributed": {"errors"},
+    "paddle_compat": set(),
+    "distributed": {"errors", "paddle_compat"},
     "signals": {"errors", "distributed"},
     "streams": set(),
     "worker_pool": {"errors", "signals"},
     "results": set(),
     "shipped": {"errors"},
     "runtime": {"errors", "files", "console", "machine", "distributed", "signals"},
+    "environment": {"machine", "distributed", "runtime"},
 }
 LAYERS = {
     "config": set(),
@@ -150,6 +153,27 @@ def test_a_module_imports_only_from_layers_below(module):
 @pytest.mark.parametrize("module", [name for name in MODULES if layer(name) not in ("cli", "__main__")])
 def test_a_module_does_not_parse_arguments_print_or_exit(module):
     assert forbidden_uses(module, MODULES[module]) == []
+
+
+def private_attributes(source):
+    """Private attributes that a module takes of other objects than `self`, with their lines."""
+    return {
+        node.attr: node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Attribute) and re.match("_[a-z]", node.attr) and ast.unparse(node.value) != "self"
+    }
+
+
+PADDLE_COMPAT = f"{PACKAGE}.paddle_compat"
+STATE_DICT_NAMES = {"_mean", "_variance"}
+PADDLE_PRIVATE = {*private_attributes(MODULES[PADDLE_COMPAT])} - STATE_DICT_NAMES
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != PADDLE_COMPAT])
+def test_paddle_compat_alone_uses_private_attributes_of_paddle(module):
+    used = private_attributes(MODULES[module])
+    assert {name: used[name] for name in used.keys() & PADDLE_PRIVATE} == {}
+    assert not [name for name in imports(module, MODULES[module], {}) if name.startswith("paddle.base")]
 
 
 def test_there_is_no_import_cycle():

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 import paddle
 from paddle.nn import functional
 
-from paddle_resnet import signals
+from paddle_resnet import paddle_compat, signals
 from paddle_resnet.config import TrainConfig
-from paddle_resnet.console import speaking
+from paddle_resnet.console import least_log_level
 from paddle_resnet.models import ImageClassifier
 from paddle_resnet.training.cpu_backend import use_cpu_backend
 from paddle_resnet.training.metrics import SampleMeans
@@ -27,7 +28,7 @@ def use_fast_layers(network: ImageClassifier, train: TrainConfig | None = None) 
         UsageError: what the config asks for by name cannot be.
     """
     train = train or TrainConfig()
-    with speaking(aloud=False):
+    with least_log_level(logging.ERROR):
         use_cpu_backend(network, train.cpu_backend, paddle.device.get_device(), train.cpu_precision)
 
 
@@ -45,8 +46,9 @@ def train_on(network: ImageClassifier, optimizer: paddle.optimizer.Optimizer, ba
             functional.cross_entropy(logits, labels).backward()
         optimizer.step()
         optimizer.clear_grad()
-        if isinstance(optimizer._learning_rate, paddle.optimizer.lr.LRScheduler):
-            optimizer._learning_rate.step()
+        schedule = paddle_compat.learning_rate_of(optimizer)
+        if isinstance(schedule, paddle.optimizer.lr.LRScheduler):
+            schedule.step()
         _count(means, logits, labels)
     return _loss_and_top1(means)
 

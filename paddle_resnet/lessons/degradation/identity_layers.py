@@ -6,6 +6,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from paddle_resnet import paddle_compat
 from paddle_resnet.models import create_model
 from paddle_resnet.models.blocks import PlainBlock
 from paddle_resnet.models.resnet import ResNet
@@ -47,4 +48,5 @@ def _become_identity(block: PlainBlock) -> None:
 
 def _pass_through(norm: nn.BatchNorm2D) -> None:
     """Let the running statistics be those that change nothing: BatchNorm divides by sqrt(variance + epsilon)."""
-    norm._variance.set_value(paddle.full_like(norm._variance, 1.0 - norm._epsilon))
+    epsilon = paddle_compat.batch_norm_settings(norm).epsilon
+    norm._variance.set_value(paddle.full_like(norm._variance, 1.0 - epsilon))

@@ -10,6 +10,7 @@ import paddle
 from matplotlib.figure import Figure
 from paddle import nn
 
+from paddle_resnet import paddle_compat
 from paddle_resnet.data import Normalize, uint8_batches
 from paddle_resnet.evaluation import NetworkScorer
 from paddle_resnet.export import ExportReport, export_run
@@ -212,7 +213,8 @@ def _show_folding(page: Page, run: RunFolder, answers: Answers) -> None:
     weight, shift = folded(network.conv1, network.bn1)
     with paddle.no_grad():
         two_layers = network.bn1(network.conv1(x))
-        one_layer = nn.functional.conv2d(x, weight, shift, stride=network.conv1._stride, padding=network.conv1._padding)
+        settings = paddle_compat.convolution_settings(network.conv1)
+        one_layer = nn.functional.conv2d(x, weight, shift, stride=settings.stride, padding=settings.padding)
     difference = float((two_layers - one_layer).abs().max().item())
     largest = float(two_layers.abs().max().item())
     page.say(
@@ -243,7 +245,10 @@ def _show_folding(page: Page, run: RunFolder, answers: Answers) -> None:
 
 def folded(convolution: nn.Conv2D, normalization: nn.BatchNorm2D) -> tuple[paddle.Tensor, paddle.Tensor]:
     """Weight and bias of the one convolution that is both in evaluation; the convolution has no bias of its own."""
-    factor = normalization.weight / (normalization._variance + normalization._epsilon).sqrt()
+    factor = (
+        normalization.weight
+        / (normalization._variance + paddle_compat.batch_norm_settings(normalization).epsilon).sqrt()
+    )
     return convolution.weight * factor.reshape([-1, 1, 1, 1]), normalization.bias - normalization._mean * factor
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import paddle
 from paddle.callbacks import Callback
 
+from paddle_resnet import paddle_compat
 from paddle_resnet.config import Config, TrainConfig
 from paddle_resnet.data import TrainLoader
 from paddle_resnet.models import ImageClassifier
@@ -31,7 +32,7 @@ def recipe_callbacks(
     if train.freeze_epochs > 0:
         callbacks.append(FrozenBody(network, train.freeze_epochs, optimizer))
     if train.schedule == "plateau":
-        callbacks.append(ReduceOnPlateau(optimizer._learning_rate, train.plateau_patience, records))
+        callbacks.append(ReduceOnPlateau(paddle_compat.learning_rate_of(optimizer), train.plateau_patience, records))
     if train.patience is not None:
         callbacks.append(EarlyStopping(train.patience, records))
     return callbacks

@@ -5,16 +5,15 @@ Howard and Ruder 2018 (arXiv:1801.06146): discriminative learning rates and grad
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import paddle
 from paddle import nn
-from paddle.base.layer_helper import LayerHelper
 from paddle.callbacks import Callback
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import ImageClassifier
+from paddle_resnet.paddle_compat import create_optimizer_state, parameters_of
 
 
 def decay_layer_rates(network: nn.Layer, decay: float) -> None:
@@ -33,15 +32,6 @@ def decay_layer_rates(network: nn.Layer, decay: float) -> None:
             parameter.optimize_attr = {**parameter.optimize_attr, "learning_rate": decay**distance}
 
 
-def make_state(optimizer: paddle.optimizer.Optimizer, parameters: Iterable[paddle.Tensor]) -> None:
-    """Make what the optimizer keeps of these parameters, unless it is there.
-
-    Paddle makes a parameter's in its own first step, and refuses it there if a loaded state has others' alone.
-    """
-    optimizer.helper = LayerHelper(type(optimizer).__name__)
-    optimizer._create_accumulators(paddle.static.default_main_program().global_block(), list(parameters))
-
-
 class FrozenBody(Callback):
     """Trains the head alone for the first epochs, everything afterwards.
 
@@ -58,7 +48,7 @@ class FrozenBody(Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Let the optimizer's state be that of all parameters from the first checkpoint on."""
-        make_state(self._optimizer, self._optimizer._parameter_list)
+        create_optimizer_state(self._optimizer, parameters_of(self._optimizer))
 
     def on_epoch_begin(self, epoch: int | None = None, logs: dict[str, Any] | None = None) -> None:
         """Freeze or unfreeze as `epoch`, counted from 0, asks for."""

@@ -8,6 +8,7 @@ from typing import Any
 from paddle import nn
 from paddle.callbacks import Callback
 
+from paddle_resnet import paddle_compat
 from paddle_resnet.tracking.training_log import VisualDLLog
 
 
@@ -31,7 +32,7 @@ class Histograms(Callback):
 
         A single process takes it by `minimize`, several by `step`.
         """
-        optimizer = self.model._optimizer
+        optimizer = paddle_compat.optimizer_of(self.model)
         optimizer.minimize = self._logging_before(optimizer.minimize)
         optimizer.step = self._logging_before(optimizer.step)
 

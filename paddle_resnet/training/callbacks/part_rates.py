@@ -8,6 +8,7 @@ from typing import Any
 import paddle
 from paddle.callbacks import Callback
 
+from paddle_resnet import paddle_compat
 from paddle_resnet.config import TrainConfig
 from paddle_resnet.models import ImageClassifier
 from paddle_resnet.tracking.training_log import VisualDLLog
@@ -48,7 +49,7 @@ class PartRates(Callback):
 
     def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
         """Note the step's rates, which the schedule changes at the step's end."""
-        rate = float(self.model._optimizer.get_lr())
+        rate = float(paddle_compat.optimizer_of(self.model).get_lr())
         self._rates = {name: rate * _factor(parameters) for name, parameters in self._parts.items()}
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:

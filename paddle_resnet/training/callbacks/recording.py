@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from paddle.callbacks import Callback
 from rich.progress import TextColumn
 
+from paddle_resnet import paddle_compat
 from paddle_resnet.console import SECONDS_BETWEEN_LINES, console, logger, progress_bar
 from paddle_resnet.data import TrainLoader
 from paddle_resnet.errors import RunFailure
@@ -163,7 +164,7 @@ class Recorder(Callback):
 
     def on_train_batch_begin(self, step: int, logs: Logs | None = None) -> None:
         """Note the step's learning rate, which the schedule changes at the step's end."""
-        self._learning_rate = float(self.model._optimizer.get_lr())
+        self._learning_rate = float(paddle_compat.optimizer_of(self.model).get_lr())
 
     def on_train_batch_end(self, step: int, logs: Logs | None = None) -> None:
         """Log the step; stop at once if its loss is not finite.

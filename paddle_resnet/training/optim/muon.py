@@ -11,6 +11,8 @@ from typing import Any
 
 import paddle
 
+from paddle_resnet.paddle_compat import momentum_velocity
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic polynomial that `orthogonalise` iterates: steep at 0, so that small singular values grow fast."""
 
@@ -74,7 +76,7 @@ class Muon(paddle.optimizer.Momentum):
         parameter, gradient = param_and_grad
         if parameter.name not in self._filters:
             return super()._append_optimize_op(block, param_and_grad)
-        velocity = self._get_accumulator(self._velocity_acc_str, parameter)
+        velocity = momentum_velocity(self, parameter)
         with paddle.no_grad():
             velocity.scale_(self._momentum).add_(gradient)
             step = orthogonalise((gradient + self._momentum * velocity).reshape([parameter.shape[0], -1]))
