@@ -1,4 +1,4 @@
-"""docs/errata.md: every claim in it has a test here that shows it by numbers."""
+"""docs/errata.md: a test for each of its claims."""
 
 import math
 import re
@@ -20,11 +20,9 @@ def numbers(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype("float32")
 
 
-def test_the_page_names_every_test_here_and_no_other(project):
+def test_the_page_names_exactly_these_tests(project):
     named = re.findall(r"`(test_\w+)`", (project / "docs" / "errata.md").read_text(encoding="utf-8"))
-    here = {name for name in globals() if name.startswith("test_")} - {
-        "test_the_page_names_every_test_here_and_no_other"
-    }
+    here = {name for name in globals() if name.startswith("test_")} - {"test_the_page_names_exactly_these_tests"}
     assert set(named) == here
     assert len(named) == len(here)
 
@@ -32,7 +30,7 @@ def test_the_page_names_every_test_here_and_no_other(project):
 # Networks.
 
 
-def test_depths_3_4_6_3_of_basic_blocks_are_resnet34():
+def test_basic_blocks_of_depths_3_4_6_3_are_resnet34():
     with paddle.LazyGuard():
         of_basic_blocks, resnet50 = vision.ResNet(vision.resnet.BasicBlock, 34), create_model("resnet50")
     assert [len(getattr(of_basic_blocks, f"layer{stage}")) for stage in (1, 2, 3, 4)] == [3, 4, 6, 3]
@@ -40,7 +38,7 @@ def test_depths_3_4_6_3_of_basic_blocks_are_resnet34():
     assert count_parameters(resnet50) == 25_557_032
 
 
-def test_a_bottleneck_made_for_64_channels_cannot_follow_one_that_answers_256():
+def test_a_second_bottleneck_needs_256_input_channels():
     first = Bottleneck(64, 64, 1, projection_shortcut)
     wrong, right = Bottleneck(64, 64, 1, projection_shortcut), Bottleneck(256, 64, 1, projection_shortcut)
     features = first(paddle.to_tensor(numbers(1, 64, 4, 4)))
@@ -64,7 +62,7 @@ def test_the_residual_takes_both_signs():
 # BatchNorm.
 
 
-def test_batch_norm_in_evaluation_is_its_input_only_while_new_and_then_not_quite():
+def test_only_a_new_batch_norm_passes_its_input_through():
     layer = nn.BatchNorm1D(3)
     x = 5 * numbers(64, 3) + 2
     layer.eval()
@@ -78,14 +76,14 @@ def test_batch_norm_in_evaluation_is_its_input_only_while_new_and_then_not_quite
     )  # nothing like x: mean 0 and variance 1
 
 
-def test_batch_norm_gives_mean_0_to_each_feature_and_not_to_each_sample():
+def test_batch_norm_centres_features_and_not_samples():
     output = nn.BatchNorm1D(4)(paddle.to_tensor(numbers(32, 4) * [1, 2, 3, 4] + [5, 6, 7, 8], "float32")).numpy()
     np.testing.assert_allclose(output.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(output.std(axis=0), 1, atol=1e-3)
     assert np.abs(output.mean(axis=1)).max() > 0.3
 
 
-def test_running_statistics_start_at_0_and_1_and_move_by_a_tenth_each_step():
+def test_running_statistics_move_by_a_tenth_each_step():
     layer = nn.BatchNorm1D(3)
     np.testing.assert_array_equal(layer._mean.numpy(), 0)
     np.testing.assert_array_equal(layer._variance.numpy(), 1)
@@ -95,7 +93,7 @@ def test_running_statistics_start_at_0_and_1_and_move_by_a_tenth_each_step():
     np.testing.assert_allclose(layer._variance.numpy(), 0.9 + 0.1 * x.var(0), rtol=1e-5)
 
 
-def test_one_value_a_channel_goes_through_batch_norm_unchanged():
+def test_batch_norm_leaves_one_value_per_channel_unchanged():
     layer = nn.BatchNorm2D(3)
     layer.bias.set_value(np.array([7, 8, 9], "float32"))
     x = numbers(1, 3, 1, 1)
@@ -103,7 +101,7 @@ def test_one_value_a_channel_goes_through_batch_norm_unchanged():
     np.testing.assert_array_equal(layer._mean.numpy(), 0)
 
 
-def test_a_tensor_that_is_a_plain_attribute_is_not_saved():
+def test_a_tensor_attribute_is_not_saved():
     class Book(nn.Layer):
         def __init__(self):
             super().__init__()
@@ -113,7 +111,7 @@ def test_a_tensor_that_is_a_plain_attribute_is_not_saved():
     assert "_mean" in nn.BatchNorm1D(3).state_dict()
 
 
-def test_parameters_holds_the_running_statistics_too():
+def test_parameters_includes_running_statistics():
     network = vision.resnet18()
     assert sum(parameter.size for parameter in network.parameters()) == 11_699_112
     assert count_parameters(network) == 11_689_512
@@ -121,7 +119,7 @@ def test_parameters_holds_the_running_statistics_too():
     assert {name.split(".")[-1] for name in statistics} == {"_mean", "_variance"}
 
 
-def test_weight_decay_moves_batch_norm_unless_told_otherwise():
+def test_weight_decay_shrinks_batch_norm_unless_excluded():
     def scale_after_a_step(make):
         layer = nn.BatchNorm1D(2)
         optimizer = make(layer)
@@ -140,7 +138,7 @@ def test_weight_decay_moves_batch_norm_unless_told_otherwise():
 
 
 @pytest.mark.parametrize(("accuracy", "points"), [(0.5, 6.25), (0.75, 5.41), (0.9, 3.75)])
-def test_accuracy_on_64_images_is_uncertain_by_several_points(accuracy, points):
+def test_accuracy_on_64_images_is_uncertain_by_points(accuracy, points):
     measured = np.random.default_rng(0).binomial(64, accuracy, size=100_000) / 64
     assert 100 * math.sqrt(accuracy * (1 - accuracy) / 64) == pytest.approx(points, abs=0.005)
     assert 100 * measured.std() == pytest.approx(points, rel=0.02)
@@ -148,7 +146,7 @@ def test_accuracy_on_64_images_is_uncertain_by_several_points(accuracy, points):
     assert ten_thousand <= 0.5
 
 
-def test_half_right_on_two_classes_is_what_a_constant_answer_gets():
+def test_a_constant_prediction_reaches_half_on_two_classes():
     labels = np.arange(400) % 2
     logits = paddle.zeros([400, 2])  # no image changes the answer
     loss = nn.functional.cross_entropy(logits, paddle.to_tensor(labels)).item()
@@ -199,7 +197,7 @@ def test_evaluate_reports_the_last_batchs_loss():
     assert prepared().evaluate(Targets([0, 0, 0, 2]), batch_size=2, verbose=0)["loss"] == [2.0]
 
 
-def test_early_stopping_as_it_comes_stops_after_one_evaluation():
+def test_default_early_stopping_stops_after_one_evaluation():
     evaluations = []
 
     class Note(paddle.callbacks.Callback):
@@ -222,7 +220,7 @@ def test_accumulated_gradients_are_summed():
     assert slope(batch_size=2, accumulate_grad_batches=2) == pytest.approx(2 * 0.2)
 
 
-def test_a_head_of_another_size_is_left_new_with_only_a_warning():
+def test_a_head_of_another_size_stays_random():
     ours, theirs = nn.Linear(3, 2), nn.Linear(3, 4)
     before = ours.weight.numpy().copy()
     with warnings.catch_warnings(record=True) as caught:

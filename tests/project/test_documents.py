@@ -1,0 +1,91 @@
+"""The documents: links lead somewhere; commands, configs and source files exist; both READMEs have the same content."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from paddle_resnet.cli import COMMANDS
+
+PROJECT = Path(__file__).resolve().parents[2]
+PAGES = [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")]
+READMES = [PROJECT / "README.md", PROJECT / "docs/zh/README.md"]
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def read(page):
+    return page.read_text(encoding="utf-8")
+
+
+def each(pages):
+    return pytest.mark.parametrize("page", pages, ids=lambda page: str(page.relative_to(PROJECT)))
+
+
+def anchors(page):
+    """GitHub's anchors of a page's headings, without the numbers that it gives to repeated ones."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", read(page)), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@each(PAGES)
+def test_links_lead_to_files_and_headings(page):
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", read(page))):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if "://" not in link and not (target.exists() and (not anchor or anchor in anchors(target))):
+            broken.append(link)
+    assert broken == []
+
+
+@each(PAGES)
+def test_commands_scripts_and_configs_exist(page):
+    text = read(page)
+    assert {*re.findall(r"\bpaddle-resnet ([a-z][a-z-]*)", text)} <= {*COMMANDS}
+    paths = re.findall(r"\b(?:tools|tests/soak|docs/experiments)/[a-z]\w*\.(?:py|sh)|\bconfigs/\w+\.yaml", text)
+    paths += [f"configs/{name}.yaml" for name in re.findall(r" -c (\w+)(?=[ `\n])", text)]
+    assert [path for path in paths if not (PROJECT / path).is_file()] == []
+
+
+@each([*PROJECT.glob("*.md"), PROJECT / "docs/architecture.md"])
+def test_source_files_that_are_named_exist(page):
+    named = re.findall(r"`((?:[a-z]\w*/)+[a-z_]\w*\.(?:py|sh|txt))`", read(page))
+    places = (PROJECT, PROJECT / "paddle_resnet")
+    assert [path for path in named if not any((place / path).exists() for place in places)] == []
+
+
+def test_the_architecture_names_every_part_of_the_package():
+    package = [path for path in (PROJECT / "paddle_resnet").iterdir() if path.name.strip("_") == path.name]
+    parts = {path.stem for path in package if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert {part for part in parts if not re.search(rf"`{part}[`/]", read(PROJECT / "docs/architecture.md"))} == set()
+
+
+@each([PROJECT / "docs/architecture.md", PROJECT / "CONTRIBUTING.md"])
+def test_names_in_code_font_are_those_of_the_source(page):
+    files = [path for folder in ("paddle_resnet", "tests", "tools") for path in (PROJECT / folder).rglob("*.[ps][yh]")]
+    words = set(re.findall(r"\w+", " ".join([*map(read, files), *map(str, files), read(PROJECT / "pyproject.toml")])))
+    named = re.findall(r"`([^`\n]+)`", FENCE.sub("", read(page)))
+    assert {word for code in named for word in re.findall(r"[a-zA-Z_]\w{3,}", code) if word not in words} == set()
+
+
+@each([*READMES, PROJECT / "CONTRIBUTING.md"])
+def test_code_blocks_are_fenced_with_their_language(page):
+    assert {language for language, _ in FENCE.findall(read(page))} <= {"bash", "python", "text"}
+    assert re.findall(r"\n\n {4}\S.*", FENCE.sub("", read(page))) == []
+
+
+@each(READMES)
+def test_a_readme_has_at_most_190_lines(page):
+    assert len(read(page).splitlines()) <= 190
+
+
+def test_both_readmes_have_the_same_code_links_and_sections():
+    def outline(page):
+        text = read(page)
+        links = {(page.parent / link).resolve() for link in re.findall(r"\]\(([^)#:]+)\)", text)} - {*READMES}
+        code = [re.sub("#.*", "", block).split() for language, block in FENCE.findall(text) if language != "text"]
+        return code, sorted(path.name for path in links), len(re.findall("^##", text, re.MULTILINE))
+
+    assert outline(READMES[0]) == outline(READMES[1])
