@@ -73,7 +73,7 @@ FAULTS = (
 
 def main() -> None:
     """Train with each fault and each seed, and print a row a fault."""
-    parser = program.described(__doc__)
+    parser = program.command_parser(__doc__)
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="default: the digits")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED")
     program.run(parser, _measure)

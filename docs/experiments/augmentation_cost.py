@@ -43,7 +43,7 @@ PLAIN = ["augment.pad=4", "augment.flip=true"]
 
 def main() -> None:
     """Time the turns and print both medians and their difference."""
-    parser = program.described(__doc__)
+    parser = program.command_parser(__doc__)
     parser.add_argument("augment", nargs="+", metavar="KEY=VALUE", help="of the config's augment group")
     parser.add_argument("--turns", type=int, default=9, metavar="N", help="that count, of each")
     program.run(parser, _measure)

@@ -82,7 +82,7 @@ class Study:
 
 def main() -> None:
     """Parse the arguments, then train and compare."""
-    parser = program.described(__doc__)
+    parser = program.command_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="train/<class>/*, test/<class>/*")
     parser.add_argument("--output", type=Path, default=Path("output/five_classes"), metavar="FOLDER")
     parser.add_argument("--model", default="resnet20", metavar="NAME")

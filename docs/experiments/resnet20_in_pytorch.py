@@ -46,7 +46,7 @@ CONFIG = PROJECT / "configs" / "resnet20_cifar10.yaml"
 
 def main() -> None:
     """Train with each seed, then compare."""
-    parser = program.described(__doc__)
+    parser = program.command_parser(__doc__)
     parser.add_argument("--epochs", type=int, default=4, help="default: 4")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
     parser.add_argument("--data", metavar="FOLDER", help="holds cifar-10-python.tar.gz; default: Paddle's cache")

@@ -34,7 +34,7 @@ def main(name: str | None = None) -> None:
 
     set_command_form(program.command_form())
     if name is None:
-        name = program.chosen(COMMANDS)
+        name = program.chosen_command(COMMANDS)
         del sys.argv[1]
     program.NAME = name
     importlib.import_module(f"{__name__}.{name.replace('-', '_')}").main()

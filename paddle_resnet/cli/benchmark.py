@@ -38,6 +38,7 @@ from paddle_resnet.benchmark.train.backends import OURS, TORCH, check_backends, 
 from paddle_resnet.benchmark.train.cases import TRAIN_CASES, TrainCase
 from paddle_resnet.cli import program
 from paddle_resnet.errors import command
+from paddle_resnet.inference.options import CPU_PRECISIONS, CPU_SUPPORT
 from paddle_resnet.machine import physical_cores
 
 if TYPE_CHECKING:
@@ -46,12 +47,11 @@ if TYPE_CHECKING:
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 TABLE_WIDTH = 200
-PRECISIONS = ["fp32", "bf16", "int8"]
 
 
 def main() -> None:
     """Parse the arguments and measure."""
-    parser = program.described(__doc__)
+    parser = program.command_parser(__doc__)
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="train | data | kernels | infer | predict | serve"
     )
@@ -69,10 +69,10 @@ def _add_train(commands: Commands) -> None:
     parser.add_argument("--against", nargs="+", choices=list(TORCH), default=[], help="compare with PyTorch")
     _add_common(parser, rounds=5)
     parser.add_argument(
-        "--steps", type=program.positive, default=20, metavar="N", help="counted steps of a run; default: 20"
+        "--steps", type=program.positive_int, default=20, metavar="N", help="counted steps of a run; default: 20"
     )
     parser.add_argument(
-        "--warm-up", type=program.positive, default=5, metavar="N", help="steps before them; default: 5"
+        "--warm-up", type=program.positive_int, default=5, metavar="N", help="steps before them; default: 5"
     )
     parser.set_defaults(measure=_train)
 
@@ -80,7 +80,9 @@ def _add_train(commands: Commands) -> None:
 def _add_data(commands: Commands) -> None:
     parser = commands.add_parser("data", help="the loader alone, and its share of a training step")
     _add_common(parser, rounds=3)
-    parser.add_argument("--steps", type=program.positive, default=20, metavar="N", help="counted batches; default: 20")
+    parser.add_argument(
+        "--steps", type=program.positive_int, default=20, metavar="N", help="counted batches; default: 20"
+    )
     parser.set_defaults(measure=_data)
 
 
@@ -88,7 +90,9 @@ def _add_kernels(commands: Commands) -> None:
     parser = commands.add_parser("kernels", help="single operations, forward and backward")
     parser.add_argument("--against", nargs="+", choices=["torch"], default=[], help="compare with PyTorch")
     _add_common(parser, rounds=3)
-    parser.add_argument("--repeats", type=program.positive, default=20, metavar="N", help="of each pass; default: 20")
+    parser.add_argument(
+        "--repeats", type=program.positive_int, default=20, metavar="N", help="of each pass; default: 20"
+    )
     parser.set_defaults(measure=_kernels)
 
 
@@ -96,15 +100,21 @@ def _add_infer(commands: Commands) -> None:
     parser = commands.add_parser("infer", help="latency and throughput of an exported model")
     parser.add_argument("model", metavar="MODEL_DIR", type=Path, help="an exported model, or the run that holds one")
     parser.add_argument(
-        "--batch", nargs="+", type=program.positive, default=[1, 8, 32], metavar="N", help="default: 1 8 32"
+        "--batch", nargs="+", type=program.positive_int, default=[1, 8, 32], metavar="N", help="default: 1 8 32"
     )
-    parser.add_argument("--threads", nargs="+", type=program.positive, metavar="N", help="default: 1, and all cores")
-    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, help="default: all that were exported")
-    parser.add_argument("--backend", nargs="+", choices=["paddle", "onnxruntime"], help="default: both, where exported")
+    parser.add_argument(
+        "--threads", nargs="+", type=program.positive_int, metavar="N", help="default: 1, and all cores"
+    )
+    parser.add_argument("--precision", nargs="+", choices=CPU_PRECISIONS, help="default: all that were exported")
+    parser.add_argument("--backend", nargs="+", choices=list(CPU_SUPPORT), help="default: both, where exported")
     parser.add_argument("--against", nargs="+", choices=list(TORCH), default=[], help="compare with PyTorch")
     _add_common(parser, rounds=3)
     parser.add_argument(
-        "--calls", type=program.positive, default=50, metavar="N", help="timed calls of a run, at least; default: 50"
+        "--calls",
+        type=program.positive_int,
+        default=50,
+        metavar="N",
+        help="timed calls of a run, at least; default: 50",
     )
     parser.set_defaults(measure=_infer)
 
@@ -113,10 +123,10 @@ def _add_predict(commands: Commands) -> None:
     parser = commands.add_parser("predict", help="picture files to answers, against the network alone")
     parser.add_argument("model", metavar="MODEL_DIR", type=Path, help="an exported model, or the run that holds one")
     parser.add_argument("pictures", metavar="PICTURES", nargs="+", help="files, folders, or patterns in quotes")
-    parser.add_argument("--batch", type=program.positive, default=32, metavar="N", help="default: 32")
-    parser.add_argument("--threads", type=program.positive, metavar="N", help="default: all cores")
-    parser.add_argument("--precision", choices=PRECISIONS, help="default: fp32")
-    parser.add_argument("--backend", choices=["paddle", "onnxruntime"], help="default: as docs/deployment.md says")
+    parser.add_argument("--batch", type=program.positive_int, default=32, metavar="N", help="default: 32")
+    parser.add_argument("--threads", type=program.positive_int, metavar="N", help="default: all cores")
+    parser.add_argument("--precision", choices=CPU_PRECISIONS, help="default: fp32")
+    parser.add_argument("--backend", choices=list(CPU_SUPPORT), help="default: as docs/deployment.md says")
     _add_common(parser, rounds=3)
     parser.set_defaults(measure=_predict)
 
@@ -124,28 +134,34 @@ def _add_predict(commands: Commands) -> None:
 def _add_serve(commands: Commands) -> None:
     parser = commands.add_parser("serve", help="a running service: throughput, latency, answers")
     parser.add_argument("url", metavar="URL", help="such as http://127.0.0.1:8000")
-    parser.add_argument("--clients", nargs="+", type=program.positive, default=[32], metavar="N", help="default: 32")
+    parser.add_argument(
+        "--clients", nargs="+", type=program.positive_int, default=[32], metavar="N", help="default: 32"
+    )
     parser.add_argument(
         "--images",
         nargs="+",
-        type=program.positive,
+        type=program.positive_int,
         default=[1, 8],
         metavar="N",
         help="pictures in a request; default: 1 8",
     )
     parser.add_argument(
-        "--rate", type=program.positive, metavar="N", help="requests/s to offer; default: as many as are answered"
+        "--rate", type=program.positive_int, metavar="N", help="requests/s to offer; default: as many as are answered"
     )
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="send these; default: drawn, of the model's size")
     parser.add_argument(
-        "--seconds", type=program.positive, default=20, metavar="N", help="of a run, after 1 s of warm-up; default: 20"
+        "--seconds",
+        type=program.positive_int,
+        default=20,
+        metavar="N",
+        help="of a run, after 1 s of warm-up; default: 20",
     )
     _add_common(parser, rounds=3)
     parser.set_defaults(measure=_serve)
 
 
 def _add_common(parser: argparse.ArgumentParser, rounds: int) -> None:
-    parser.add_argument("--rounds", type=program.positive, default=rounds, metavar="N", help=f"default: {rounds}")
+    parser.add_argument("--rounds", type=program.positive_int, default=rounds, metavar="N", help=f"default: {rounds}")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help=f"default: output/benchmarks/{parser.prog.split()[-1]}"
     )

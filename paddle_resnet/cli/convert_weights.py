@@ -27,7 +27,7 @@ OWNERS = {"paddle": "Paddle's", "torch": "PyTorch's"}
 
 def main() -> None:
     """Parse the arguments and convert."""
-    parser = program.described(__doc__)
+    parser = program.command_parser(__doc__)
     parser.add_argument("source", metavar="IN", type=Path, help="the weights to read")
     parser.add_argument("destination", metavar="OUT", type=Path, help="the file to write")
     parser.add_argument("--names", choices=list(OWNERS), default="paddle", help="default: paddle")

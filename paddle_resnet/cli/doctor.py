@@ -28,7 +28,7 @@ NAME_WIDTH = 15
 
 def main() -> None:
     """Parse the arguments and examine."""
-    parser = program.described(__doc__)
+    parser = program.command_parser(__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object: usable, advice, and each section")
     program.run(parser, _examine, goes_on=False)
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from paddle_resnet.cli import program
 from paddle_resnet.errors import UsageError, counted
+from paddle_resnet.inference.options import BACKENDS, PRECISIONS
 
 if TYPE_CHECKING:
     from paddle_resnet.evaluation import Evaluation
@@ -33,18 +34,14 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Parse the arguments and measure."""
-    parser = program.described(__doc__)
+    parser = program.command_parser(__doc__)
     parser.add_argument("run", metavar="RUN", help="a run's folder, as `paddle-resnet train` makes it")
     parser.add_argument("--split", choices=["train", "validation", "test"], default="test", help="default: test")
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="default: best, by validation")
     parser.add_argument("--exported", action="store_true", help="measure the exported model in the run's inference/")
-    parser.add_argument(
-        "--precision", choices=["fp32", "fp16", "bf16", "int8"], help="of the exported model; default: fp32"
-    )
-    parser.add_argument(
-        "--backend", choices=["paddle", "onnxruntime", "tensorrt"], help="for the exported model; default: the faster"
-    )
-    program.add_data(parser)
+    parser.add_argument("--precision", choices=PRECISIONS, help="of the exported model; default: fp32")
+    parser.add_argument("--backend", choices=BACKENDS, help="for the exported model; default: the faster")
+    program.add_data_override(parser)
     parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: the config's")
     program.run(parser, _evaluate)
 

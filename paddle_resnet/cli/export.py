@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 
 from paddle_resnet.cli import program
 from paddle_resnet.errors import command, counted
+from paddle_resnet.inference.options import PRECISIONS
 
 if TYPE_CHECKING:
     from paddle_resnet.export import ExportReport
@@ -37,19 +38,17 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Parse the arguments and export."""
-    parser = program.described(__doc__)
+    parser = program.command_parser(__doc__)
     parser.add_argument("run", metavar="RUN", help="a run's folder, as `paddle-resnet train` makes it")
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="default: best, by validation")
-    parser.add_argument(
-        "--precision", nargs="+", choices=["fp32", "fp16", "bf16", "int8"], default=["fp32"], help="default: fp32"
-    )
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["fp32"], help="default: fp32")
     parser.add_argument("--onnx", action="store_true", help="write an ONNX file too")
     parser.add_argument("--graph", action="store_true", help="write the graph for VisualDL too, to RUN/vdl/graph")
     parser.add_argument(
         "--batch", type=_batch, metavar="dynamic|N", help="images at once; default: dynamic, any number"
     )
     parser.add_argument("--images", type=_count, metavar="N", help="test images to measure; 0: none; default: all")
-    program.add_data(parser)
+    program.add_data_override(parser)
     parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: the config's")
     program.run(parser, _export)
 
@@ -59,7 +58,7 @@ def _export(arguments: argparse.Namespace) -> None:
     from paddle_resnet import runtime
     from paddle_resnet.console import progress_bar
     from paddle_resnet.export import export_run
-    from paddle_resnet.export.graph_log import write_graph
+    from paddle_resnet.export.program import write_graph
     from paddle_resnet.training.run_folder import RunFolder
 
     run = RunFolder.open_trained(arguments.run, arguments.override)
@@ -98,8 +97,8 @@ def _print_figures(report: ExportReport) -> None:
 
 
 def _batch(text: str) -> int | None:
-    return None if text == "dynamic" else program.positive(text)
+    return None if text == "dynamic" else program.positive_int(text)
 
 
 def _count(text: str) -> int:
-    return 0 if text == "0" else program.positive(text)
+    return 0 if text == "0" else program.positive_int(text)

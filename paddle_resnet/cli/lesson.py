@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Parse the arguments, and run the lesson or list them all."""
-    parser = program.described(__doc__)
+    parser = program.command_parser(__doc__)
     parser.add_argument("name", metavar="NAME", nargs="?", help="a lesson; without it, all are listed")
     parser.add_argument("--full", action="store_true", help="on the real data set instead of the embedded one")
     parser.add_argument("--language", choices=["en", "zh"], default="en", help="of the prose; default: en")

@@ -20,14 +20,16 @@ from paddle_resnet.errors import UsageError, command
 
 def main() -> None:
     """Parse the arguments, sweep and say what was found."""
-    parser = program.described(__doc__)
+    parser = program.command_parser(__doc__)
     parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the config, a YAML file of configs/")
     parser.add_argument(
         "-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="change one key; may be repeated"
     )
     parser.add_argument("--from", dest="lowest", type=_rate, default=1e-5, help="the first rate (default: 1e-5)")
     parser.add_argument("--to", dest="highest", type=_rate, default=10.0, help="the last rate (default: 10)")
-    parser.add_argument("--steps", type=program.positive, help="steps of the sweep (default: an epoch's, at least 100)")
+    parser.add_argument(
+        "--steps", type=program.positive_int, help="steps of the sweep (default: an epoch's, at least 100)"
+    )
     program.run(parser, _find)
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Parse the arguments and show."""
-    parser = program.described(__doc__)
+    parser = program.command_parser(__doc__)
     parser.add_argument("name", metavar="NAME", nargs="?", help="a network of the table; default: the table")
     parser.add_argument("--size", type=int, metavar="PIXELS", help="a side of the images; default: the design's")
     parser.add_argument("--classes", type=int, metavar="N", help="outputs of the head; default: the design's")

@@ -44,8 +44,8 @@ from paddle_resnet.errors import RunFailure, UsageError, printable, shown
 
 if TYPE_CHECKING:
     from paddle_resnet.inference import Prediction
-    from paddle_resnet.inference.classify import Answer
     from paddle_resnet.inference.find_pictures import Unreadable
+    from paddle_resnet.inference.predict_many import PredictFn
 
     Taker = Callable[[list[Prediction]], None]
 
@@ -68,7 +68,7 @@ class Pictures(NamedTuple):
 
 def main() -> None:
     """Parse the arguments and classify."""
-    parser = program.described(__doc__)
+    parser = program.command_parser(__doc__)
     parser.add_argument("model", metavar="MODEL_DIR", help="an exported model, or the run's folder that holds one")
     parser.add_argument(
         "pictures", metavar="PICTURES", nargs="+", help="files, folders, patterns in quotes, or - for a list of files"
@@ -77,26 +77,26 @@ def main() -> None:
         "-0", "--null", action="store_true", help="the list's names end with a zero byte (find -print0)"
     )
     parser.add_argument(
-        "--top-k", type=program.positive, default=5, metavar="K", help="classes for each picture; default: 5"
+        "--top-k", type=program.positive_int, default=5, metavar="K", help="classes for each picture; default: 5"
     )
     parser.add_argument("--quiet", action="store_true", help="print no table")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the answers as CSV too")
     parser.add_argument("--columns", metavar="TITLE=CONTENT,...", help="of the CSV, e.g. id=stem,label=class")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the answers as JSON too")
     parser.add_argument("--json-lines", type=Path, metavar="FILE", help="write the answers as JSON lines too")
-    program.add_answering(parser)
+    program.add_inference_options(parser)
     parser.add_argument(
-        "--batch-size", type=program.positive, default=32, metavar="N", help="pictures at once; default: 32"
+        "--batch-size", type=program.positive_int, default=32, metavar="N", help="pictures at once; default: 32"
     )
     parser.add_argument(
         "--threads",
-        type=program.positive,
+        type=program.positive_int,
         metavar="N",
         help="CPU threads; default: OMP_NUM_THREADS, else the physical cores",
     )
     parser.add_argument(
         "--workers",
-        type=program.positive,
+        type=program.positive_int,
         metavar="N",
         help=f"processes that share the threads and the pictures; default: a thread each, at most {MOST_PROCESSES}",
     )
@@ -112,12 +112,12 @@ def _predict(arguments: argparse.Namespace) -> None:
     runtime.import_paddle()
     from paddle_resnet.images.find import passed_over_by_suffix
     from paddle_resnet.inference.inference_config import InferenceConfig, find_model
-    from paddle_resnet.inference.prediction_files import check_outputs, own_stream, part_of
+    from paddle_resnet.inference.prediction_files import check_distinct, own_stream, partial_path
 
     model = find_model(arguments.model)
     config = InferenceConfig.load(model)
     classes = config.classes
-    written = check_outputs(outputs)
+    written = check_distinct(outputs)
     arguments.quiet = arguments.quiet or any(own_stream(file) == 1 for file in outputs)
     pictures = _find(arguments, written)
     with ExitStack() as opened:
@@ -130,8 +130,8 @@ def _predict(arguments: argparse.Namespace) -> None:
             answered, failed = _classify(answer, pictures, arguments.batch_size, takers, bar_hidden)
         except KeyboardInterrupt:
             for file in outputs:
-                if own_stream(file) is None and part_of(file).is_file():
-                    _complain(f"what was answered is kept in {part_of(file)}")
+                if own_stream(file) is None and partial_path(file).is_file():
+                    _complain(f"what was answered is kept in {partial_path(file)}")
             raise
         seconds = time.perf_counter() - ready
         if pictures.passed_over:
@@ -150,7 +150,7 @@ def _predict(arguments: argparse.Namespace) -> None:
 def _find(arguments: argparse.Namespace, written: set[tuple[int, int]]) -> Pictures:
     """Find the pictures, of which none may be a file to be `written` (their devices and inodes)."""
     from paddle_resnet.inference.find_pictures import find_pictures, listed_pictures
-    from paddle_resnet.inference.prediction_files import identity
+    from paddle_resnet.inference.prediction_files import file_id
 
     passed_over: Counter[str] = Counter()
 
@@ -163,7 +163,7 @@ def _find(arguments: argparse.Namespace, written: set[tuple[int, int]]) -> Pictu
 
     def checked() -> Iterator[Path | Unreadable]:
         for file in named():
-            if written and isinstance(file, Path) and file.exists() and identity(file) in written:
+            if written and isinstance(file, Path) and file.exists() and file_id(file) in written:
                 raise UsageError(f"{shown(str(file), 240)}: is both a picture and an output; name another output")
             yield file
 
@@ -180,10 +180,10 @@ def _find(arguments: argparse.Namespace, written: set[tuple[int, int]]) -> Pictu
 
 def _start(
     arguments: argparse.Namespace, model: Path, digest: str, many: bool, top_k: int, opened: ExitStack
-) -> Answer:
+) -> PredictFn:
     """Load the model, the same in all processes: into processes where there are many pictures, else into this one."""
     from paddle_resnet.inference import Predictor
-    from paddle_resnet.inference.classify import answering_decoded, answering_here, answering_processes
+    from paddle_resnet.inference.predict_many import decoding_workers, predict_here, prediction_workers
 
     threads = arguments.threads or runtime.thread_count(runtime.prepare_process().threads) or runtime.physical_cores()
     options = {
@@ -195,29 +195,29 @@ def _start(
     }
     processes = arguments.workers or min(threads, MOST_PROCESSES)
     if many and options["device"] == "cpu":
-        return opened.enter_context(answering_processes(model, processes, threads, top_k, **options))
+        return opened.enter_context(prediction_workers(model, processes, threads, top_k, **options))
     predictor = opened.enter_context(Predictor(model, threads=threads, **options))
     if many:
-        return opened.enter_context(answering_decoded(predictor, processes, top_k))
-    return answering_here(predictor, top_k)
+        return opened.enter_context(decoding_workers(predictor, processes, top_k))
+    return predict_here(predictor, top_k)
 
 
 def _takers(arguments: argparse.Namespace, classes: tuple[str, ...], opened: ExitStack) -> tuple[list[Taker], int]:
     """What each answer is given to, and how many classes an answer must rank for all of them."""
     from paddle_resnet.inference.prediction_columns import parse_columns, ranked_columns
-    from paddle_resnet.inference.prediction_files import AnswerFile, csv_answers, json_answers, json_lines_answers
+    from paddle_resnet.inference.prediction_files import PredictionFile, open_csv, open_json, open_json_lines
 
     top_k = ranked = min(arguments.top_k, len(classes))
-    files: list[AnswerFile] = []
+    files: list[PredictionFile] = []
     if arguments.csv:
         columns = parse_columns(arguments.columns, classes) if arguments.columns else ranked_columns(top_k)
         if any(column.needs_every_class for column in columns):
             ranked = len(classes)
-        files.append(opened.enter_context(csv_answers(arguments.csv, columns)))
+        files.append(opened.enter_context(open_csv(arguments.csv, columns)))
     if arguments.json:
-        files.append(opened.enter_context(json_answers(arguments.json, top_k)))
+        files.append(opened.enter_context(open_json(arguments.json, top_k)))
     if arguments.json_lines:
-        files.append(opened.enter_context(json_lines_answers(arguments.json_lines, top_k)))
+        files.append(opened.enter_context(open_json_lines(arguments.json_lines, top_k)))
 
     if files:
         # A reader of the table that has seen enough (head) does not end what else is done with the answers.
@@ -232,16 +232,16 @@ def _takers(arguments: argparse.Namespace, classes: tuple[str, ...], opened: Exi
 
 
 def _classify(
-    answer: Answer, pictures: Pictures, batch_size: int, takers: list[Taker], bar_hidden: bool
+    answer: PredictFn, pictures: Pictures, batch_size: int, takers: list[Taker], bar_hidden: bool
 ) -> tuple[int, int]:
     """Give each answer to all takers and report what cannot be read; return how many were answered and how many not."""
     from paddle_resnet.console import counting
-    from paddle_resnet.inference.classify import classify_batches
     from paddle_resnet.inference.find_pictures import Unreadable
+    from paddle_resnet.inference.predict_many import predict_pictures
 
     answered = failed = 0
     with counting("pictures", pictures.total, hidden=bar_hidden) as advance:
-        for answers in classify_batches(answer, pictures.files, batch_size):
+        for answers in predict_pictures(answer, pictures.files, batch_size):
             predictions: list[Prediction] = []
             for each in answers:
                 if isinstance(each, Unreadable):

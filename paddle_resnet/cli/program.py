@@ -37,7 +37,7 @@ NAME = ""
 """The command's; set when it is started."""
 
 
-def end_at_once(number: int, frame: FrameType | None = None) -> NoReturn:
+def exit_on_signal(number: int, frame: FrameType | None = None) -> NoReturn:
     """End the process on a signal, where there is nothing to save or no time to."""
     if not _stopping():
         words = {signal.SIGINT: b"interrupted", signal.SIGTERM: b"terminated"}.get(signal.Signals(number), b"hung up")
@@ -55,7 +55,7 @@ def _stopping() -> bool:
 if IS_PROGRAM:  # the imports below take their time, and do nothing that could be lost
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(each) is not signal.SIG_IGN:
-            signal.signal(each, end_at_once)
+            signal.signal(each, exit_on_signal)
 
 import argparse
 import errno
@@ -68,6 +68,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from paddle_resnet import __version__, distributed, signals, streams
 from paddle_resnet.errors import PaddleResNetError, Stopped, UsageError, command, did_you_mean, printable, shown
+from paddle_resnet.inference.options import BACKENDS, PRECISIONS
 
 SECONDS_TO_A_SECOND_SIGNAL = 0.5
 """What comes sooner is the first one again: `timeout` sends SIGTERM twice, a closed terminal SIGHUP."""
@@ -148,7 +149,7 @@ def _end_on_second(reading: int) -> None:
         if first is None:
             first = now
         elif number[0] != signal.SIGHUP and now - first > SECONDS_TO_A_SECOND_SIGNAL:
-            end_at_once(number[0])
+            exit_on_signal(number[0])
 
 
 def _end(error: BaseException) -> int:
@@ -212,7 +213,7 @@ def command_form() -> Callable[[str], str]:
     return "paddle-resnet {}".format
 
 
-def chosen(commands: Mapping[str, str]) -> str:
+def chosen_command(commands: Mapping[str, str]) -> str:
     """Return the command that the command line names; without one, show them all and exit."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in commands:
@@ -225,7 +226,7 @@ def chosen(commands: Mapping[str, str]) -> str:
     sys.exit(_say("error", f"{shown(name)!r} is no command{did_you_mean(name, commands)}; --help lists them", 2))
 
 
-def described(usage: str) -> argparse.ArgumentParser:
+def command_parser(usage: str) -> argparse.ArgumentParser:
     """Make a parser whose `--help` shows a command's docstring, with the commands as this process was started."""
     usage = re.sub(r"\bpaddle-resnet ([a-z]+(-[a-z]+)*)", lambda found: command(found[1]), usage.strip())
     description, _, epilog = usage.partition("\n\n")
@@ -237,23 +238,21 @@ def described(usage: str) -> argparse.ArgumentParser:
     )
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
+def add_data_override(parser: argparse.ArgumentParser) -> None:
     """Add where a run's data are now: the overrides of `RunFolder.open_trained`."""
     parser.add_argument(
         "-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="data.root=FOLDER: moved data"
     )
 
 
-def add_answering(parser: argparse._ActionsContainer) -> None:
+def add_inference_options(parser: argparse._ActionsContainer) -> None:
     """Add where and how an exported model answers: the arguments of `Predictor` of the same names."""
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: auto")
-    parser.add_argument("--precision", choices=["fp32", "fp16", "bf16", "int8"], help="default: fp32")
-    parser.add_argument(
-        "--backend", choices=["paddle", "onnxruntime", "tensorrt"], help="default: as docs/deployment.md says"
-    )
+    parser.add_argument("--precision", choices=PRECISIONS, help="default: fp32")
+    parser.add_argument("--backend", choices=BACKENDS, help="default: as docs/deployment.md says")
 
 
-def positive(text: str) -> int:
+def positive_int(text: str) -> int:
     """Read a whole number of at least 1: an argument's `type`."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")

@@ -16,7 +16,7 @@ from paddle_resnet.cli import program
 
 def main() -> None:
     """Parse the arguments and publish."""
-    parser = program.described(__doc__)
+    parser = program.command_parser(__doc__)
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.add_argument("--data", required=True, metavar="TEXT", help="which edition of the images it was trained on")
     program.run(parser, _publish)

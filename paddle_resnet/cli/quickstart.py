@@ -24,7 +24,7 @@ SAMPLES = 10
 
 def main() -> None:
     """Parse the arguments and run the four steps."""
-    parser = program.described(__doc__)
+    parser = program.command_parser(__doc__)
     parser.add_argument(
         "-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="change one key of the config"
     )

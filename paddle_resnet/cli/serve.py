@@ -28,7 +28,7 @@ PACKAGES = ("fastapi", "uvicorn", "httptools", "uvloop", "python_multipart", "pr
 
 def main() -> None:
     """Parse the arguments and serve."""
-    parser = program.described(__doc__)
+    parser = program.command_parser(__doc__)
     parser.add_argument("model", metavar="MODEL_DIR", type=Path, help="an exported model, or the run that holds one")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1")
     parser.add_argument("--port", type=_port, default=8000, metavar="N", help="default: 8000")
@@ -51,21 +51,21 @@ def main() -> None:
 
 def _add_computing(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("computing")
-    group.add_argument("--workers", type=program.positive, default=1, metavar="N", help="processes; default: 1")
-    program.add_answering(group)
+    group.add_argument("--workers", type=program.positive_int, default=1, metavar="N", help="processes; default: 1")
+    program.add_inference_options(group)
     group.add_argument(
         "--streams",
-        type=program.positive,
+        type=program.positive_int,
         metavar="N",
         help="batches computed at the same time, a process each; default: 2, or 1 on one core",
     )
     group.add_argument(
         "--threads",
-        type=program.positive,
+        type=program.positive_int,
         metavar="N",
         help="CPU threads of a batch; default: the cores are shared out",
     )
-    group.add_argument("--max-batch", type=program.positive, default=32, metavar="N", help="pictures; default: 32")
+    group.add_argument("--max-batch", type=program.positive_int, default=32, metavar="N", help="pictures; default: 32")
     group.add_argument(
         "--max-wait", type=_not_negative, default=2, metavar="MS", help="that a picture waits for others; default: 2"
     )
@@ -74,12 +74,16 @@ def _add_computing(parser: argparse.ArgumentParser) -> None:
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("limits of a worker")
     group.add_argument(
-        "--queue", type=program.positive, default=256, metavar="N", help="pictures that may wait; default: 256"
+        "--queue", type=program.positive_int, default=256, metavar="N", help="pictures that may wait; default: 256"
     )
-    group.add_argument("--max-images", type=program.positive, default=64, metavar="N", help="in a request; default: 64")
-    group.add_argument("--max-body", type=program.positive, default=16, metavar="MiB", help="of a request; default: 16")
     group.add_argument(
-        "--max-pixels", type=program.positive, default=16, metavar="M", help="millions, of a picture; default: 16"
+        "--max-images", type=program.positive_int, default=64, metavar="N", help="in a request; default: 64"
+    )
+    group.add_argument(
+        "--max-body", type=program.positive_int, default=16, metavar="MiB", help="of a request; default: 16"
+    )
+    group.add_argument(
+        "--max-pixels", type=program.positive_int, default=16, metavar="M", help="millions, of a picture; default: 16"
     )
     group.add_argument(
         "--drain",

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Parse the arguments and train."""
-    parser = program.described(__doc__)
+    parser = program.command_parser(__doc__)
     parser.add_argument("-c", "--config", metavar="FILE", help="the config, a YAML file of configs/")
     parser.add_argument(
         "-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="change one key; may be repeated"

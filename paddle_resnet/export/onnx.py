@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddle_resnet.errors import UsageError
-from paddle_resnet.export.native_output import quiet
+from paddle_resnet.export.program import output_hidden
 from paddle_resnet.files import scratch_folder, write_aside
 from paddle_resnet.models.onnx_file import convert_to_onnx, onnx_requirements, require_paddle2onnx
 
@@ -47,7 +47,7 @@ def write_onnx_program(program: Path, parameters: Path, path: Path, about: Mappi
         RunFailure: the program could not be converted, or the file cannot be written.
     """
     onnx, onnxruntime = require_onnx()
-    with scratch_folder() as folder, quiet():
+    with scratch_folder() as folder, output_hidden():
         converted, simple = folder / "converted.onnx", folder / "simple.onnx"
         convert_to_onnx(program, parameters, converted)
         options = onnxruntime.SessionOptions()

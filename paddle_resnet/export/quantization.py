@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from paddle_resnet.errors import UsageError
-from paddle_resnet.export.native_output import quiet
 from paddle_resnet.export.onnx import INPUT, require_onnx
+from paddle_resnet.export.program import output_hidden
 from paddle_resnet.files import scratch_folder, write_aside
 from paddle_resnet.models.onnx_file import onnx_requirements
 
@@ -44,7 +44,7 @@ def quantize(model: Path, destination: Path, batches: Iterable[np.ndarray]) -> N
     centred = next(node for node in graph.node if node.op_type == "Sub")
     # A pixel is its own quantised value: one step is one level, and zero is the level that was subtracted.
     levels = {"scale": np.ones((), np.float32), "zero_point": _constant(onnx, graph, centred.input[1]).astype(np.uint8)}
-    with scratch_folder() as folder, quiet():
+    with scratch_folder() as folder, output_hidden():
         quantized = folder / "quantized.onnx"
         library.quantize_static(
             str(model),

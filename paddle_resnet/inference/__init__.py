@@ -1,13 +1,20 @@
-"""An exported model used: Paddle Inference or ONNX Runtime, from pictures to predictions."""
+"""Exported models in use: Paddle Inference or ONNX Runtime, from pictures to predictions."""
 
-from paddle_resnet.inference.inference_config import Backend, InferenceConfig, Precision
-from paddle_resnet.inference.predictor import Answer, Prediction, Predictor
+from __future__ import annotations
 
-__all__ = [
-    "Answer",
-    "Backend",
-    "InferenceConfig",
-    "Precision",
-    "Prediction",
-    "Predictor",
-]
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from paddle_resnet.inference.inference_config import InferenceConfig
+    from paddle_resnet.inference.predictor import ClassProbability, Prediction, Predictor
+
+__all__ = ["ClassProbability", "InferenceConfig", "Prediction", "Predictor"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the predictor, and with it paddle, at first use: a command's `--help` needs `options` alone."""
+    if name in __all__:
+        from paddle_resnet.inference import predictor
+
+        return getattr(predictor, name)
+    raise AttributeError(f"module 'paddle_resnet.inference' has no attribute {name!r}")

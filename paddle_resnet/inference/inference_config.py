@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -14,16 +14,13 @@ from paddle_resnet.config import Integer, PerChannel, Real
 from paddle_resnet.config.yaml_reader import read_yaml
 from paddle_resnet.errors import UsageError, command, shown
 from paddle_resnet.files import sha256_of, write_text
+from paddle_resnet.inference.options import BackendName, Precision
 
 FILE_NAME = "inference.yml"
 FORMAT: Literal[2] = 2
 """1 had one model of Paddle's and MD5 sums; what has it is to be exported again."""
 Positive = Annotated[Integer, Field(gt=0)]
 Fraction = Annotated[Real, Field(ge=0, le=1)]
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
-Backend = Literal["paddle", "onnxruntime", "tensorrt"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-BACKENDS: tuple[Backend, ...] = get_args(Backend)
 
 
 class Group(BaseModel):
@@ -81,7 +78,7 @@ class NormalizationConfig(Group):
     std: PerChannel
 
 
-class TestFigures(Group):
+class TestMetrics(Group):
     """What the trained network reached on the test split: top-1 as a fraction, and on how many images."""
 
     __test__ = False  # not a test case of pytest
@@ -90,7 +87,7 @@ class TestFigures(Group):
     images: Positive
 
 
-class PrecisionFigures(TestFigures):
+class PrecisionMetrics(TestMetrics):
     """What an exported precision reached on the test split, and for which share the trained network says the same."""
 
     agreement: Fraction
@@ -115,8 +112,8 @@ class InferenceConfig(Group):
     normalization: NormalizationConfig
     versions: dict[str, str]
     files: ModelFiles
-    test: TestFigures | None = None
-    precisions: dict[Precision, dict[Backend, PrecisionFigures | None]]
+    test: TestMetrics | None = None
+    precisions: dict[Precision, dict[BackendName, PrecisionMetrics | None]]
     exported_at: str
 
     def digest(self) -> str:
@@ -155,7 +152,7 @@ class InferenceConfig(Group):
             raise UsageError(f"{path}: {key}: {shown(complaint['msg'])}; {remedy}") from None
 
 
-def repair() -> str:
+def repair_advice() -> str:
     """Return what to do about a damaged export."""
     return f"copy the whole folder again, or export again with {command('export')} RUN"
 
@@ -186,7 +183,7 @@ def check_files(folder: Path, *files: ModelFile) -> None:
     for file in files:
         path = folder / file.name
         if not path.is_file():
-            raise UsageError(f"{path}: the file is missing; {repair()}")
+            raise UsageError(f"{path}: the file is missing; {repair_advice()}")
         if sha256_of(path) != file.sha256:
             raise _damaged(path)
 
@@ -201,14 +198,14 @@ def read_checked(folder: Path, file: ModelFile) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror or error}); {repair()}") from None
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error}); {repair_advice()}") from None
     if hashlib.sha256(data).hexdigest() != file.sha256:
         raise _damaged(path)
     return data
 
 
 def _damaged(path: Path) -> UsageError:
-    return UsageError(f"{path}: damaged, as its SHA-256 is not the one in {FILE_NAME}; {repair()}")
+    return UsageError(f"{path}: damaged, as its SHA-256 is not the one in {FILE_NAME}; {repair_advice()}")
 
 
 def check_program(folder: Path, config: InferenceConfig, running_paddle: str) -> None:

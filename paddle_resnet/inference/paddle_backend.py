@@ -15,7 +15,8 @@ from paddle import inference
 
 from paddle_resnet import machine
 from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.inference.inference_config import InferenceConfig, Precision, check_files, check_program
+from paddle_resnet.inference.inference_config import InferenceConfig, check_files, check_program
+from paddle_resnet.inference.options import Precision
 from paddle_resnet.paddle_compat import is_paddle_2
 
 GPU_MEMORY_MB = 256  # what Paddle takes at first; it grows as needed

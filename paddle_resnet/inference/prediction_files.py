@@ -25,7 +25,7 @@ from paddle_resnet.inference.predictor import Prediction
 STANDARD_OUTPUT = Path("-")
 
 
-class AnswerFile(Protocol):
+class PredictionFile(Protocol):
     """A file that takes predictions one by one."""
 
     def add(self, prediction: Prediction) -> None:
@@ -34,7 +34,7 @@ class AnswerFile(Protocol):
 
 
 @contextmanager
-def csv_answers(path: Path, columns: Sequence[Column]) -> Iterator[AnswerFile]:
+def open_csv(path: Path, columns: Sequence[Column]) -> Iterator[PredictionFile]:
     """Open a CSV with a header and a row for each prediction.
 
     Raises:
@@ -45,7 +45,7 @@ def csv_answers(path: Path, columns: Sequence[Column]) -> Iterator[AnswerFile]:
 
 
 @contextmanager
-def json_answers(path: Path, top_k: int) -> Iterator[AnswerFile]:
+def open_json(path: Path, top_k: int) -> Iterator[PredictionFile]:
     """Open a JSON list of ``{"file": ..., "top": [{"class": ..., "probability": ...}, ...]}``, the best `top_k`.
 
     Raises:
@@ -58,7 +58,7 @@ def json_answers(path: Path, top_k: int) -> Iterator[AnswerFile]:
 
 
 @contextmanager
-def json_lines_answers(path: Path, top_k: int) -> Iterator[AnswerFile]:
+def open_json_lines(path: Path, top_k: int) -> Iterator[PredictionFile]:
     """Open a file of such objects, one on each line, which a program can read without holding all of them.
 
     Raises:
@@ -68,7 +68,7 @@ def json_lines_answers(path: Path, top_k: int) -> Iterator[AnswerFile]:
         yield _JsonLines(file, top_k)
 
 
-def part_of(path: Path) -> Path:
+def partial_path(path: Path) -> Path:
     """Where the answers for the file `path`, or the file to which it links, stand until they are complete."""
     path = link_target(path)
     return path.with_name(f"{path.name}.part")
@@ -88,7 +88,7 @@ def own_stream(path: Path) -> int | None:
     return None
 
 
-def check_outputs(paths: Sequence[Path]) -> set[tuple[int, int]]:
+def check_distinct(paths: Sequence[Path]) -> set[tuple[int, int]]:
     """Check that no two answer files are the same; return device and inode of those that are files already.
 
     Raises:
@@ -98,12 +98,12 @@ def check_outputs(paths: Sequence[Path]) -> set[tuple[int, int]]:
     files = set()
     for path in paths:
         stream = own_stream(path)
-        places: set[object] = {stream} if stream else {os.path.realpath(path), str(part_of(path))}
+        places: set[object] = {stream} if stream else {os.path.realpath(path), str(partial_path(path))}
         with contextlib.suppress(OSError, ValueError):
             if not stream:
-                places.add(identity(path))
+                places.add(file_id(path))
                 if path.is_file():
-                    files.add(identity(path))
+                    files.add(file_id(path))
         if places & taken:
             raise UsageError(
                 f"{shown(str(path), 240)}: two outputs would be written there; give each a file of its own"
@@ -112,7 +112,7 @@ def check_outputs(paths: Sequence[Path]) -> set[tuple[int, int]]:
     return files
 
 
-def identity(path: Path) -> tuple[int, int]:
+def file_id(path: Path) -> tuple[int, int]:
     """Device and inode of a file, which all its names share."""
     status = path.stat()
     return status.st_dev, status.st_ino
@@ -170,7 +170,7 @@ def _aside(path: Path) -> Iterator[_Output]:
     with _failures(name):
         stream = own_stream(path)
         straight = stream is not None or (path.exists() and not path.is_file() and not path.is_dir())
-        part = None if straight else part_of(path)
+        part = None if straight else partial_path(path)
         file = _open_straight(path, stream) if part is None else _open_part(path, part)
     output = _Output(file, name)
     try:

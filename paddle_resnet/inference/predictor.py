@@ -16,12 +16,13 @@ from paddle_resnet import runtime
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.images.decode import decode_image
 from paddle_resnet.inference import backends
-from paddle_resnet.inference.inference_config import FILE_NAME, Backend, InferenceConfig, Precision, find_model, repair
+from paddle_resnet.inference.inference_config import FILE_NAME, InferenceConfig, find_model, repair_advice
+from paddle_resnet.inference.options import BackendName, Precision
 
 Picture = str | Path | bytes | Image.Image | np.ndarray
 
 
-class Answer(NamedTuple):
+class ClassProbability(NamedTuple):
     """A class and its probability."""
 
     label: str
@@ -33,7 +34,7 @@ class Prediction:
     """What the model says of one picture: the most probable classes, the best first."""
 
     name: str
-    top: tuple[Answer, ...]
+    top: tuple[ClassProbability, ...]
 
 
 class Predictor:
@@ -75,7 +76,7 @@ class Predictor:
         threads: int | None = None,
         batch_size: int = 32,
         *,
-        backend: Backend | None = None,
+        backend: BackendName | None = None,
         digest: str | None = None,
     ) -> None:
         if batch_size < 1 or (threads is not None and threads < 1):
@@ -90,7 +91,7 @@ class Predictor:
         self.batch_size = self.config.input.batch or batch_size
         self.device = runtime.select_device(device)
         self.backend, self.precision = backends.choose(self.path, self.config, self.device, precision, backend)
-        self._model: backends.Answering | None = backends.load(
+        self._model: backends.Backend | None = backends.load(
             self.path,
             self.config,
             self.device,
@@ -175,7 +176,7 @@ class Predictor:
             raise UsageError(f"top_k must be at least 1, got {top_k}")
         order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
         return [
-            Prediction(name, tuple(Answer(self.classes[index], float(row[index])) for index in best))
+            Prediction(name, tuple(ClassProbability(self.classes[index], float(row[index])) for index in best))
             for name, row, best in zip(names, scores, order, strict=True)
         ]
 
@@ -190,7 +191,7 @@ class Predictor:
         if batch.ndim != 4 or batch.shape[1:] != (size, size, 3):
             raise UsageError(f"{expected}, got {list(batch.shape)}; decode() makes such images of any picture")
 
-    def _answer(self, model: backends.Answering, part: np.ndarray) -> np.ndarray:
+    def _answer(self, model: backends.Backend, part: np.ndarray) -> np.ndarray:
         """Answer at most a batch; one that is too small for a model of a fixed batch is filled up."""
         missing = (self.config.input.batch or len(part)) - len(part)
         if missing:
@@ -199,7 +200,7 @@ class Predictor:
         if scores.shape[1] != len(self.classes):
             raise UsageError(
                 f"{self.path / FILE_NAME}: names {len(self.classes)} classes, but the model answers for "
-                f"{scores.shape[1]}; {repair()}"
+                f"{scores.shape[1]}; {repair_advice()}"
             )
         return scores
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from paddle_resnet.inference.options import BackendName, Precision
 
 if TYPE_CHECKING:
     from paddle_resnet.inference import Predictor
 
-
-# Not from `deploy`, whose import brings paddle along: its chatter would stand among the lines of JSON.
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
-Backend = Literal["paddle", "onnxruntime", "tensorrt"]
 
 VARIABLE = "PADDLE_RESNET_SERVICE"
 
@@ -32,7 +30,7 @@ class Settings(BaseModel):
     allow_origins: tuple[str, ...] = Field((), description="sites whose pages may use it, beside its own")
     device: str = "auto"
     precision: Precision | None = Field(None, description="of those the export offers")
-    backend: Backend | None = Field(None, description="None: the faster one, as `Predictor`")
+    backend: BackendName | None = Field(None, description="None: the faster one, as `Predictor`")
     streams: int = Field(1, ge=1, description="batches that are computed at the same time, a process each")
     threads: int = Field(1, ge=1, description="CPU threads of one batch")
     decoders: int = Field(1, ge=1, description="threads that decode the pictures of one batch")

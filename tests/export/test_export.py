@@ -14,10 +14,9 @@ import yaml
 from tiny_run import COLOURS, SIZE, make_run
 
 from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.export import export_run, run_export
-from paddle_resnet.export.measured_images import calibration_batches
+from paddle_resnet.export import export_run, exporter
+from paddle_resnet.export.accuracy import calibration_batches, compare
 from paddle_resnet.export.program import save_program
-from paddle_resnet.export.quality import compare
 from paddle_resnet.inference import InferenceConfig, Predictor, paddle_backend
 from paddle_resnet.inference.inference_config import check_program, find_model
 from paddle_resnet.training.run_folder import RunFolder
@@ -103,9 +102,7 @@ def test_figures_of_the_same_checkpoint_are_passed_on(tmp_path):
 
 def test_an_export_that_fails_its_check_replaces_nothing(run, report, monkeypatch):
     before = {path.name: path.read_bytes() for path in report.path.iterdir()}
-    monkeypatch.setattr(
-        run_export.NetworkScorer, "scores", lambda self, batch: np.full((len(batch), 3), 0.5, np.float32)
-    )
+    monkeypatch.setattr(exporter.NetworkScorer, "scores", lambda self, batch: np.full((len(batch), 3), 0.5, np.float32))
     with pytest.raises(RunFailure, match="in paddle the exported model's probabilities differ"):
         export_run(run)
     assert {path.name: path.read_bytes() for path in report.path.iterdir()} == before
@@ -123,7 +120,7 @@ def test_a_program_that_paddle_cut_short_on_a_full_disk_is_not_converted(run, re
 
 def test_a_network_without_finite_weights_is_not_exported(run, monkeypatch):
     monkeypatch.setattr(
-        run_export.NetworkScorer, "scores", lambda self, batch: np.full((len(batch), 3), np.nan, np.float32)
+        exporter.NetworkScorer, "scores", lambda self, batch: np.full((len(batch), 3), np.nan, np.float32)
     )
     with pytest.raises(RunFailure, match="not exported"):
         export_run(run)
@@ -151,7 +148,7 @@ def test_the_model_is_found_in_the_runs_folder_too(run, report):
     ("keys", "complaint"),
     [
         ({"format": 3}, "format 3 is newer"),
-        ({"format": 1}, "format 1, expected 2; export again"),
+        ({"format": 1}, "format 1, expected 2; export a trained run"),
         ({"format": None}, "format None"),
         ({"colour": "red"}, "colour"),
         ({"classes": []}, "classes"),

@@ -19,7 +19,7 @@ from paddle_resnet import machine
 from paddle_resnet.data import uint8_batches
 from paddle_resnet.errors import UsageError
 from paddle_resnet.export import export_run, onnx, quantization
-from paddle_resnet.inference import Predictor, backends, onnx_backend
+from paddle_resnet.inference import Predictor, backends
 from paddle_resnet.inference.inference_config import InferenceConfig
 
 HAS_ONNX = all(map(find_spec, ("onnxruntime", "paddle2onnx", "onnx", "ml_dtypes")))
@@ -128,7 +128,7 @@ def test_a_mirrored_network_is_quantised_too(tmp_path):
 def test_float32_on_a_cpu_goes_to_onnx_runtime_where_it_is_there(run, monkeypatch, caplog):
     with Predictor(run.path, "cpu") as predictor:
         assert (predictor.backend, predictor.precision) == ("onnxruntime", "fp32")
-    monkeypatch.setattr(onnx_backend, "is_installed", lambda: False)
+    monkeypatch.setattr(backends, "is_installed", lambda: False)
     monkeypatch.setattr("paddle_resnet.console.logger.propagate", True)
     with caplog.at_level(logging.INFO, "paddle_resnet"), Predictor(run.path, "cpu") as predictor:
         assert predictor.backend == "paddle"

@@ -18,7 +18,7 @@ from tiny_run import COLOURS, SIZE, make_run
 from paddle_resnet.errors import UsageError
 from paddle_resnet.export import export_run
 from paddle_resnet.inference import Prediction, Predictor
-from paddle_resnet.inference.classify import Unreadable, classify_files, find_pictures
+from paddle_resnet.inference.predict_many import Unreadable, classify_files, find_pictures
 
 ON_CPU = ("--device", "cpu")
 

@@ -21,21 +21,21 @@ from paddle_resnet import console as console_module
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.export import export_run
 from paddle_resnet.inference import Prediction, Predictor
-from paddle_resnet.inference.classify import (
-    answering_decoded,
-    answering_here,
-    answering_processes,
-    classify_batches,
-    classify_files,
-)
 from paddle_resnet.inference.find_pictures import Unreadable, find_pictures, listed_pictures
+from paddle_resnet.inference.predict_many import (
+    classify_files,
+    decoding_workers,
+    predict_here,
+    predict_pictures,
+    prediction_workers,
+)
 from paddle_resnet.inference.prediction_columns import parse_columns, ranked_columns
-from paddle_resnet.inference.prediction_files import csv_answers, json_lines_answers, part_of
-from paddle_resnet.inference.predictor import Answer
+from paddle_resnet.inference.prediction_files import open_csv, open_json_lines, partial_path
+from paddle_resnet.inference.predictor import ClassProbability
 from paddle_resnet.worker_pool import WorkerPool
 
 ON_CPU = ("--device", "cpu")
-DOG = Prediction("test/7.jpg", (Answer("dog", 0.75), Answer("cat", 0.2), Answer("eel", 0.05)))
+DOG = Prediction("test/7.jpg", tuple(map(ClassProbability, ("dog", "cat", "eel"), (0.75, 0.2, 0.05))))
 
 
 @pytest.fixture(scope="module")
@@ -172,10 +172,10 @@ def pictures(run, tmp_path):
 def test_processes_answer_as_this_one_does(run, pictures):
     with Predictor(run.path, device="cpu", threads=1, batch_size=3) as predictor:
         expected = list(classify_files(predictor, pictures, top_k=2))
-        with answering_decoded(predictor, 1, top_k=2) as answer:
-            decoded = [each for batch in classify_batches(answer, find_pictures(pictures), 3) for each in batch]
-    with answering_processes(run.path, 2, 2, 2, device="cpu", batch_size=3) as answer:
-        batches = list(classify_batches(answer, find_pictures(pictures), 3))
+        with decoding_workers(predictor, 1, top_k=2) as answer:
+            decoded = [each for batch in predict_pictures(answer, find_pictures(pictures), 3) for each in batch]
+    with prediction_workers(run.path, 2, 2, 2, device="cpu", batch_size=3) as answer:
+        batches = list(predict_pictures(answer, find_pictures(pictures), 3))
     assert [len(batch) for batch in batches] == [3, 3, 2, 1]
     apart = [each for batch in batches for each in batch]
     assert [type(each) for each in expected] == [*[Prediction] * 2, Unreadable, *[Prediction] * 5, Unreadable]
@@ -192,10 +192,10 @@ def test_processes_answer_as_this_one_does(run, pictures):
 def test_what_is_no_picture_keeps_its_place_at_both_ends(run, pictures):
     first, last = Unreadable(Path("first"), "1"), Unreadable(Path("last"), "2")
     with Predictor(run.path, device="cpu", threads=1, batch_size=2) as predictor:
-        answer = answering_here(predictor, 1)
-        mixed = [each for batch in classify_batches(answer, [first, pictures[0], last, last], 2) for each in batch]
-        assert list(classify_batches(answer, [first, last], 2)) == [[first, last]]
-        assert list(classify_batches(answer, [], 2)) == []
+        answer = predict_here(predictor, 1)
+        mixed = [each for batch in predict_pictures(answer, [first, pictures[0], last, last], 2) for each in batch]
+        assert list(predict_pictures(answer, [first, last], 2)) == [[first, last]]
+        assert list(predict_pictures(answer, [], 2)) == []
     assert [mixed[0], *mixed[2:]] == [first, last, last]
     assert mixed[1].name == str(pictures[0])
 
@@ -234,13 +234,13 @@ def test_wrong_columns_are_one_line(text, words):
 def test_what_was_answered_before_ctrl_c_is_kept_and_after_a_fault_nothing_is(tmp_path):
     path = tmp_path / "answers.jsonl"
     path.write_text("earlier")
-    with pytest.raises(KeyboardInterrupt), json_lines_answers(path, 1) as answers:
+    with pytest.raises(KeyboardInterrupt), open_json_lines(path, 1) as answers:
         answers.add(DOG)
         raise KeyboardInterrupt
     assert path.read_text() == "earlier"
     expected = {"file": "test/7.jpg", "top": [{"class": "dog", "probability": 0.75}]}
-    assert json.loads(part_of(path).read_text()) == expected
-    with pytest.raises(OSError), csv_answers(path, ranked_columns(1)) as answers:
+    assert json.loads(partial_path(path).read_text()) == expected
+    with pytest.raises(OSError), open_csv(path, ranked_columns(1)) as answers:
         answers.add(DOG)
         raise OSError(28, "No space left on device")
     assert sorted(tmp_path.iterdir()) == [path]
@@ -250,7 +250,7 @@ def test_a_pipe_takes_the_answers_as_they_come_and_stays_a_pipe(tmp_path):
     path = tmp_path / "fifo"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with csv_answers(path, ranked_columns(1)) as answers:
+    with open_csv(path, ranked_columns(1)) as answers:
         answers.add(DOG)
         assert os.read(reader, 1000) == b"file,class,probability\ntest/7.jpg,dog,0.750000\n"
     os.close(reader)
@@ -262,20 +262,20 @@ def test_a_reader_that_goes_away_is_said_by_name(tmp_path):
     path = tmp_path / "fifo"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with pytest.raises(RunFailure, match="fifo: its reader has gone"), json_lines_answers(path, 1) as answers:
+    with pytest.raises(RunFailure, match="fifo: its reader has gone"), open_json_lines(path, 1) as answers:
         os.close(reader)
         answers.add(DOG)
 
 
 def test_a_descriptor_and_a_full_device_are_written_to():
     reader, writer = os.pipe()
-    with json_lines_answers(Path(f"/dev/fd/{writer}"), 1) as answers:
+    with open_json_lines(Path(f"/dev/fd/{writer}"), 1) as answers:
         answers.add(DOG)
     os.close(writer)
     assert json.loads(os.read(reader, 1000))["file"] == "test/7.jpg"
     os.close(reader)
     if Path("/dev/full").exists():
-        with pytest.raises(RunFailure, match="/dev/full"), json_lines_answers(Path("/dev/full"), 1) as answers:
+        with pytest.raises(RunFailure, match="/dev/full"), open_json_lines(Path("/dev/full"), 1) as answers:
             answers.add(DOG)
 
 
@@ -285,7 +285,7 @@ def test_a_link_stays_and_its_file_is_written(tmp_path, target):
     (tmp_path / "store" / "there.csv").write_text("old")
     link = tmp_path / "link.csv"
     link.symlink_to(target)
-    with csv_answers(link, ranked_columns(1)) as answers:
+    with open_csv(link, ranked_columns(1)) as answers:
         answers.add(DOG)
     assert link.is_symlink()
     assert (tmp_path / target).read_text() == "file,class,probability\ntest/7.jpg,dog,0.750000\n"
@@ -294,7 +294,7 @@ def test_a_link_stays_and_its_file_is_written(tmp_path, target):
 
 def test_a_link_to_itself_is_no_file(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
-    with pytest.raises(RunFailure, match="leads to itself"), csv_answers(tmp_path / "loop", ranked_columns(1)):
+    with pytest.raises(RunFailure, match="leads to itself"), open_csv(tmp_path / "loop", ranked_columns(1)):
         pass
     assert (tmp_path / "loop").is_symlink()
 
@@ -307,7 +307,7 @@ def test_what_stands_at_the_unfinished_files_name_is_left_alone(tmp_path, kind):
         part.symlink_to("precious")
     else:
         os.mkfifo(part)
-    with pytest.raises(RunFailure, match="cannot be written"), csv_answers(tmp_path / "a.csv", ranked_columns(1)):
+    with pytest.raises(RunFailure, match="cannot be written"), open_csv(tmp_path / "a.csv", ranked_columns(1)):
         pass
     assert (tmp_path / "precious").read_text() == "mine"
     assert part.is_symlink() or part.is_fifo()
@@ -396,7 +396,7 @@ def test_columns_without_a_csv_are_wrong_use(run, tool):
 
 @pytest.mark.parametrize("name", [b"caf\xe9.png", "caf\u00e9.png".encode()])
 def test_a_name_of_any_bytes_is_json_and_leads_back_to_the_file(tmp_path, name):
-    with json_lines_answers(tmp_path / "a.jsonl", 1) as file:
-        file.add(Prediction(os.fsdecode(name), (Answer("cat", 1.0),)))
+    with open_json_lines(tmp_path / "a.jsonl", 1) as file:
+        file.add(Prediction(os.fsdecode(name), (ClassProbability("cat", 1.0),)))
     (line,) = (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()
     assert os.fsencode(json.loads(line)["file"]) == name

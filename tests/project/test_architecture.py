@@ -43,7 +43,7 @@ LAYERS = {
     "tracking": {"config"},
     "training": {"config", "data", "images", "models", "onednn", "plots", "tracking"},
     "evaluation": {"config", "data", "images", "models", "onednn", "plots", "tracking", "training"},
-    "inference": {"config", "images", "data"},
+    "inference": {"config", "images"},
     "export": {"config", "data", "images", "models", "onednn", "tracking", "training", "evaluation", "inference"},
 }
 ALL = {*LAYERS}

@@ -27,8 +27,8 @@ from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.evaluation.grad_cam import enlarge, grad_cam
 from paddle_resnet.export import export_run
 from paddle_resnet.inference import Predictor, paddle_backend
-from paddle_resnet.inference.classify import answering_processes
 from paddle_resnet.inference.inference_config import InferenceConfig, ModelFile, read_checked
+from paddle_resnet.inference.predict_many import prediction_workers
 from paddle_resnet.service import Settings, inference_workers, routes
 from paddle_resnet.service.explain import Explainer
 from paddle_resnet.service.settings import load_predictor, pin_model
@@ -111,7 +111,7 @@ def test_a_replaced_model_is_loaded_by_no_process(run, tmp_path):
     with pytest.raises(RunFailure, match="another model"):
         replacement.wait_until_ready()
     asyncio.run(replacement.close())
-    processes = answering_processes(folder, 1, 1, 1, device="cpu", digest=pinned.digest)
+    processes = prediction_workers(folder, 1, 1, 1, device="cpu", digest=pinned.digest)
     with pytest.raises(UsageError, match="another model"), processes:
         pass
 

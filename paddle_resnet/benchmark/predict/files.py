@@ -11,8 +11,8 @@ import numpy as np
 from paddle_resnet.benchmark.timing import seconds
 from paddle_resnet.errors import UsageError
 from paddle_resnet.inference import Predictor
-from paddle_resnet.inference.classify import answering_processes, classify_batches
 from paddle_resnet.inference.find_pictures import Unreadable, find_pictures
+from paddle_resnet.inference.predict_many import predict_pictures, prediction_workers
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def _network_alone(job: dict[str, Any]) -> dict[str, Any]:
 
 def _files(job: dict[str, Any]) -> dict[str, Any]:
     begun = time.perf_counter()
-    with answering_processes(
+    with prediction_workers(
         Path(job["model"]),
         job["threads"],
         job["threads"],
@@ -50,7 +50,7 @@ def _files(job: dict[str, Any]) -> dict[str, Any]:
     ) as answer:
         ready = time.perf_counter()
         answers = [
-            each for batch in classify_batches(answer, find_pictures(job["pictures"]), job["batch"]) for each in batch
+            each for batch in predict_pictures(answer, find_pictures(job["pictures"]), job["batch"]) for each in batch
         ]
         ended = time.perf_counter()
     if failed := [each.reason for each in answers if isinstance(each, Unreadable)]:

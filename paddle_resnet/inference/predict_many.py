@@ -1,13 +1,10 @@
-"""Many picture files classified, in order, by processes that keep the network busy.
-
-On a CPU each process decodes and answers whole batches, with its share of the threads: every core always has work,
-and none waits for another in the middle of a layer. On a GPU processes decode, and this one feeds the network.
-"""
+"""Some picture files decoded into one array."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -16,25 +13,60 @@ from typing import Any
 import numpy as np
 
 from paddle_resnet import runtime
-from paddle_resnet.inference.decode_batch import DecodedBatch, decode_batch, make_decoder
+from paddle_resnet.errors import UsageError
+from paddle_resnet.images import Pixels
+from paddle_resnet.images.decode import decode_image
 from paddle_resnet.inference.find_pictures import Unreadable, find_pictures
 from paddle_resnet.inference.predictor import Prediction, Predictor
 from paddle_resnet.worker_pool import WorkerPool
 
-Answered = Prediction | Unreadable
-Answer = Callable[[Iterable[list[Path]]], Iterator[list[Answered]]]
+
+@dataclass(frozen=True)
+class DecodedBatch:
+    """Some files, what they hold, and why others hold nothing.
+
+    Attributes:
+        files: as they were given.
+        pixels: of the readable files, in order: uint8 ``[n, S, S, 3]``.
+        failures: the reason, a line that names the file, by position in `files`.
+    """
+
+    files: Sequence[Path]
+    pixels: Pixels
+    failures: dict[int, str]
+
+
+def decode_batch(files: Sequence[Path], resize: int, image_size: int) -> DecodedBatch:
+    """Decode files as `decode_image` does; those that cannot be read are told, with the reason."""
+    pixels = np.empty((len(files), image_size, image_size, 3), np.uint8)
+    failures: dict[int, str] = {}
+    for position, file in enumerate(files):
+        try:
+            pixels[position - len(failures)] = decode_image(file, resize, image_size)
+        except UsageError as error:
+            failures[position] = str(error)
+    return DecodedBatch(files, pixels[: len(files) - len(failures)], failures)
+
+
+def make_decoder(resize: int, image_size: int) -> Callable[[Sequence[Path]], DecodedBatch]:
+    """What a worker process makes of its arguments."""
+    return partial(decode_batch, resize=resize, image_size=image_size)
+
+
+PredictionOrError = Prediction | Unreadable
+PredictFn = Callable[[Iterable[list[Path]]], Iterator[list[PredictionOrError]]]
 """Takes batches of files and answers each, in order."""
 
 
-def classify_files(predictor: Predictor, paths: Iterable[str | Path], top_k: int = 5) -> Iterator[Answered]:
+def classify_files(predictor: Predictor, paths: Iterable[str | Path], top_k: int = 5) -> Iterator[PredictionOrError]:
     """Answer for each picture of `paths` (files, folders, patterns), in order, in this process alone."""
     pictures = find_pictures(paths)
-    return chain.from_iterable(classify_batches(answering_here(predictor, top_k), pictures, predictor.batch_size))
+    return chain.from_iterable(predict_pictures(predict_here(predictor, top_k), pictures, predictor.batch_size))
 
 
-def classify_batches(
-    answer: Answer, pictures: Iterable[Path | Unreadable], batch_size: int
-) -> Iterator[list[Answered]]:
+def predict_pictures(
+    answer: PredictFn, pictures: Iterable[Path | Unreadable], batch_size: int
+) -> Iterator[list[PredictionOrError]]:
     """Answer for pictures, in order; an `Unreadable` among them is handed on in its place.
 
     Memory is bounded by the batches that `answer` takes ahead.
@@ -42,7 +74,7 @@ def classify_batches(
     passed_over: dict[int, list[Unreadable]] = {}
     number = 0
     for answers in answer(_batches(_files(pictures, passed_over), batch_size)):
-        merged: list[Answered] = []
+        merged: list[PredictionOrError] = []
         for answered in answers:
             merged += passed_over.pop(number, ())
             merged.append(answered)
@@ -52,13 +84,15 @@ def classify_batches(
         yield list(chain.from_iterable(passed_over.values()))
 
 
-def answering_here(predictor: Predictor, top_k: int) -> Answer:
+def predict_here(predictor: Predictor, top_k: int) -> PredictFn:
     """Answer one batch after the other, in this process alone."""
     return partial(map, make_answerer(predictor, top_k))
 
 
 @contextmanager
-def answering_processes(model_dir: Path, processes: int, threads: int, top_k: int, **options: Any) -> Iterator[Answer]:
+def prediction_workers(
+    model_dir: Path, processes: int, threads: int, top_k: int, **options: Any
+) -> Iterator[PredictFn]:
     """Answer in processes that each decode and load the model for themselves, on the CPU.
 
     Args:
@@ -78,11 +112,11 @@ def answering_processes(model_dir: Path, processes: int, threads: int, top_k: in
 
 
 @contextmanager
-def answering_decoded(predictor: Predictor, processes: int, top_k: int) -> Iterator[Answer]:
+def decoding_workers(predictor: Predictor, processes: int, top_k: int) -> Iterator[PredictFn]:
     """Answer what processes have decoded ahead, for a network that runs elsewhere than on their cores."""
     pixels = predictor.config.input
 
-    def answer(batches: Iterable[list[Path]]) -> Iterator[list[Answered]]:
+    def answer(batches: Iterable[list[Path]]) -> Iterator[list[PredictionOrError]]:
         return (_answers(predictor, decoded, top_k) for decoded in pool.results(batches))
 
     with WorkerPool(processes, make_decoder, pixels.resize, pixels.image_size) as pool:
@@ -90,13 +124,15 @@ def answering_decoded(predictor: Predictor, processes: int, top_k: int) -> Itera
         yield answer
 
 
-def make_answerer(predictor: Predictor, top_k: int) -> Callable[[Sequence[Path]], list[Answered]]:
+def make_answerer(predictor: Predictor, top_k: int) -> Callable[[Sequence[Path]], list[PredictionOrError]]:
     """What decodes one batch of files and answers it."""
     pixels = predictor.config.input
     return lambda files: _answers(predictor, decode_batch(files, pixels.resize, pixels.image_size), top_k)
 
 
-def _load_answerer(model_dir: Path, top_k: int, options: dict[str, Any]) -> Callable[[Sequence[Path]], list[Answered]]:
+def _load_answerer(
+    model_dir: Path, top_k: int, options: dict[str, Any]
+) -> Callable[[Sequence[Path]], list[PredictionOrError]]:
     predictor = Predictor(model_dir, **options)
     size = predictor.config.input.image_size
     # Once as in earnest: what Paddle prepares at its first batches is part of getting ready.
@@ -105,7 +141,7 @@ def _load_answerer(model_dir: Path, top_k: int, options: dict[str, Any]) -> Call
     return make_answerer(predictor, top_k)
 
 
-def _answers(predictor: Predictor, batch: DecodedBatch, top_k: int) -> list[Answered]:
+def _answers(predictor: Predictor, batch: DecodedBatch, top_k: int) -> list[PredictionOrError]:
     names = [str(file) for position, file in enumerate(batch.files) if position not in batch.failures]
     predictions = iter(predictor.rank(predictor.scores(batch.pixels), names, top_k) if names else ())
     return [

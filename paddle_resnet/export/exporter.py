@@ -19,29 +19,28 @@ from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.factory import shorter_side
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.evaluation import NetworkScorer
-from paddle_resnet.export.measured_images import calibration_batches, measured_batches, measured_images
+from paddle_resnet.export.accuracy import calibration_batches, compare, measured_batches, measured_images
 from paddle_resnet.export.onnx import require_onnx, write_onnx_program
 from paddle_resnet.export.program import PROGRAM_SUFFIXES, save_program
-from paddle_resnet.export.quality import compare
 from paddle_resnet.export.quantization import quantize
 from paddle_resnet.files import scratch_folder, write_folder
 from paddle_resnet.inference.inference_config import (
     FILE_NAME,
-    Backend,
     InferenceConfig,
     InputConfig,
     ModelFile,
     ModelFiles,
     NormalizationConfig,
-    Precision,
-    PrecisionFigures,
-    TestFigures,
+    PrecisionMetrics,
+    TestMetrics,
 )
+from paddle_resnet.inference.options import BackendName, Precision
 from paddle_resnet.inference.predictor import Predictor
 
 if TYPE_CHECKING:
     from paddle_resnet.evaluation.report import Progress
     from paddle_resnet.training.run_folder import RunFolder, Which
+
 
 STEM = "model"
 ONNX, ONNX_INT8 = "model.onnx", "model_int8.onnx"
@@ -52,7 +51,7 @@ TOLERANCE = 1e-4  # of a probability; oneDNN's float32 differs from the dynamic 
 BATCH = 32
 ONNX_PACKAGES = ("paddle2onnx", "onnx", "onnxruntime")
 
-Offered = dict[Precision, dict[Backend, PrecisionFigures | None]]
+PrecisionTable = dict[Precision, dict[BackendName, PrecisionMetrics | None]]
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class ExportReport:
     max_difference: float
     images: int
     drawn: bool
-    precisions: Offered
+    precisions: PrecisionTable
 
     @property
     def files(self) -> list[Path]:
@@ -129,8 +128,8 @@ def export_run(
     return reports[0]
 
 
-def _offered(precisions: Sequence[Precision], onnx: bool) -> Offered:
-    offered: Offered = {"fp32": {"paddle": None, "onnxruntime": None} if onnx else {"paddle": None}}
+def _offered(precisions: Sequence[Precision], onnx: bool) -> PrecisionTable:
+    offered: PrecisionTable = {"fp32": {"paddle": None, "onnxruntime": None} if onnx else {"paddle": None}}
     for precision in precisions:
         if precision != "fp32":
             offered[precision] = {"onnxruntime" if precision == "int8" else "paddle": None}
@@ -167,7 +166,7 @@ def _about(run: RunFolder) -> dict[str, str]:
 
 
 def _describe(
-    run: RunFolder, checkpoint: Which, files: ModelFiles, batch: int | None, offered: Offered
+    run: RunFolder, checkpoint: Which, files: ModelFiles, batch: int | None, offered: PrecisionTable
 ) -> InferenceConfig:
     normalize, resize = run.normalize(), shorter_side(run.config.data)
     test = run.metrics().get("test", {})
@@ -180,7 +179,7 @@ def _describe(
         versions=environment.describe("paddle_resnet", "paddle")
         | environment.package_versions(*(ONNX_PACKAGES if files.onnx else ())),
         files=files,
-        test=TestFigures(top1=test["top1"], images=test["images"]) if test.get("checkpoint") == checkpoint else None,
+        test=TestMetrics(top1=test["top1"], images=test["images"]) if test.get("checkpoint") == checkpoint else None,
         precisions=offered,
         exported_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
@@ -190,7 +189,7 @@ def _difference(
     run: RunFolder,
     scorer: NetworkScorer,
     folder: Path,
-    backends: dict[Backend, PrecisionFigures | None],
+    backends: dict[BackendName, PrecisionMetrics | None],
     pixels: np.ndarray,
 ) -> float:
     """Return the largest difference of a probability, of any backend from the network, on uint8 `[n, S, S, 3]`.
@@ -221,8 +220,13 @@ def _drawn(run: RunFolder) -> np.ndarray:
 
 
 def _measure(
-    run: RunFolder, scorer: NetworkScorer, folder: Path, offered: Offered, images: int | None, progress: Progress | None
-) -> Offered:
+    run: RunFolder,
+    scorer: NetworkScorer,
+    folder: Path,
+    offered: PrecisionTable,
+    images: int | None,
+    progress: Progress | None,
+) -> PrecisionTable:
     """Give what is offered its figures, where it can be used on this machine."""
     if images == 0:
         return offered
@@ -246,7 +250,7 @@ def _measure(
     }
 
 
-def _predictor(folder: Path, precision: Precision, backend: Backend) -> Predictor:
+def _predictor(folder: Path, precision: Precision, backend: BackendName) -> Predictor:
     device = str(paddle.device.get_device())
     try:
         return Predictor(folder, "cpu" if backend == "onnxruntime" else device, precision, backend=backend)
