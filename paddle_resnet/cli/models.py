@@ -72,8 +72,8 @@ def _show_all() -> None:
     table = _table("name", "parameters", "GMACs", "layers", "input", "weights")
     for name in list_models():
         entry = model_entry(name)
-        image = _shape((entry.in_channels, entry.native_size, entry.native_size))
-        summary = _summary(name, entry.native_size, entry.num_classes, entry.in_channels)
+        image = _shape((entry.in_channels, entry.input_size, entry.input_size))
+        summary = _summary(name, entry.input_size, entry.num_classes, entry.in_channels)
         figures = f"{summary.parameters:,}", _gmacs(summary.macs), str(summary.depth), image
         table.add_row(name, *figures, ", ".join(_weights(name)))
     console.print(table)
@@ -141,7 +141,7 @@ def _chosen(arguments: argparse.Namespace) -> tuple[str, int, int, int]:
     entry = model_entry(arguments.name)
     classes = entry.num_classes if arguments.classes is None else arguments.classes
     channels = entry.in_channels if arguments.channels is None else arguments.channels
-    return arguments.name, arguments.size or entry.native_size, classes, channels
+    return arguments.name, arguments.size or entry.input_size, classes, channels
 
 
 def _summary(name: str, size: int, classes: int, channels: int) -> ModelSummary:

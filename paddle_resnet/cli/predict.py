@@ -110,7 +110,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     started = time.perf_counter()
     # Not program.prepare(): its log lines would stand in the table, which is read by programs too.
     runtime.import_paddle()
-    from paddle_resnet.images.find import passed_over_by_suffix
+    from paddle_resnet.images.find import summarize_skipped
     from paddle_resnet.inference.inference_config import InferenceConfig, find_model
     from paddle_resnet.inference.prediction_files import check_distinct, own_stream, partial_path
 
@@ -135,7 +135,7 @@ def _predict(arguments: argparse.Namespace) -> None:
             raise
         seconds = time.perf_counter() - ready
         if pictures.passed_over:
-            _complain(passed_over_by_suffix(pictures.passed_over))
+            _complain(summarize_skipped(pictures.passed_over))
         if not answered and not failed:
             raise UsageError("the list on standard input names no pictures")
         if not answered:

@@ -24,10 +24,10 @@ def main() -> None:
 
 def _publish(arguments: argparse.Namespace) -> None:
     program.prepare()
-    from paddle_resnet.models.weights import zoo
+    from paddle_resnet.models.weights import pretrained
     from paddle_resnet.training import RunFolder
     from paddle_resnet.training.publish import publish
 
     record = publish(RunFolder.open(arguments.run), arguments.data)
-    print(f"{zoo.weights_path(record.model)}: {zoo.weights_path(record.model).stat().st_size:,} bytes")
+    print(f"{pretrained.weights_path(record.model)}: {pretrained.weights_path(record.model).stat().st_size:,} bytes")
     print(f"{record.model} on {record.data}: test top-1 {record.test_top1:.2%} on {record.test_images} images")

@@ -1,5 +1,6 @@
-"""The config of a run: its schema, and reading it from YAML and overrides."""
+"""The config of a run: its schema, and loading it from YAML and overrides."""
 
+from paddle_resnet.config.loading import known_keys
 from paddle_resnet.config.schema import (
     AugmentConfig,
     Config,
@@ -10,7 +11,6 @@ from paddle_resnet.config.schema import (
     PerChannel,
     Real,
     TrainConfig,
-    known_keys,
 )
 
 __all__ = [

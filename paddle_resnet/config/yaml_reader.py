@@ -1,6 +1,6 @@
-"""YAML read as plain data: mappings, lists and scalars, in time and memory bounded by the file's length.
+"""Read YAML as plain data: mappings, lists and scalars, in time and memory bounded by the file's length.
 
-The parser's events are turned into values here, by YAML 1.2's core schema, and not by PyYAML's constructors: those
+This module turns the parser's events into values itself, by YAML 1.2's core schema. PyYAML's constructors
 take ``no`` for false, ``1:30`` for 90 and ``010`` for 8, keep the last of two equal keys, and may hang, take all memory
 or raise anything on a hostile file. Tags, merge keys and more than one document are refused.
 """
@@ -29,10 +29,10 @@ from yaml.events import (
 
 from paddle_resnet.errors import UsageError, shown
 
-MOST_BYTES = 1 << 20
-"""Of a file, and of what it stands for when its aliases are written out."""
-DEEPEST = 20
-LONGEST_NUMBER = 40
+MAX_BYTES = 1 << 20
+"""Of a file, and of its values with all aliases expanded."""
+MAX_DEPTH = 20
+MAX_NUMBER_LENGTH = 40
 LONGEST_PATH = 240
 NUMBER = re.compile(
     r"[-+]?(0x[0-9a-f_]+|0o[0-7_]+|(\.[0-9]+|(0|[1-9][0-9_]*)(\.[0-9]*)?)(e[-+]?[0-9]+)?)", re.IGNORECASE
@@ -44,7 +44,7 @@ IsText = Callable[[str], bool]
 
 
 class NotPlainYamlError(UsageError):
-    """The text is not YAML, or more than plain data: what is wrong, and in which `line` (from 1; None: not known)."""
+    """The text is not YAML, or more than plain data, in `line` (from 1; None: unknown)."""
 
     def __init__(self, message: str, line: int | None = None) -> None:
         super().__init__(message)
@@ -52,11 +52,11 @@ class NotPlainYamlError(UsageError):
 
 
 def read_yaml(path: Path, is_text: IsText = lambda key: False, remedy: str = "correct it") -> dict[str, Any]:
-    """Read a file that holds keys and values; an empty one holds none.
+    """Read a file of keys and values; an empty file gives an empty dictionary.
 
     Args:
         path: the file, UTF-8, of at most 1 MiB.
-        is_text: whether the value of a dotted key is a text, so that 007 and true stay as they are typed.
+        is_text: whether the value of a dotted key is a text, so that 007 and true stay as typed.
         remedy: what the user can do about a file that is wrong.
 
     Raises:
@@ -65,12 +65,12 @@ def read_yaml(path: Path, is_text: IsText = lambda key: False, remedy: str = "co
     name = shown(str(path), LONGEST_PATH)
     try:
         if not path.is_file():
-            what = "a folder" if path.is_dir() else "no regular file" if path.exists() else "no such file"
+            what = "a folder" if path.is_dir() else "not a regular file" if path.exists() else "no such file"
             raise UsageError(f"{name}: {what}; {remedy}")
         with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-        if len(data) > MOST_BYTES:
-            raise UsageError(f"{name}: more than {MOST_BYTES >> 20} MiB, too large for such a file; {remedy}")
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise UsageError(f"{name}: more than {MAX_BYTES >> 20} MiB, too large for such a file; {remedy}")
         values = parse_yaml(data.decode("utf-8"), is_text)
     except NotPlainYamlError as error:
         line = f", line {error.line}" if error.line else ""
@@ -88,7 +88,7 @@ def read_yaml(path: Path, is_text: IsText = lambda key: False, remedy: str = "co
 
 
 def parse_yaml(text: str, is_text: IsText = lambda key: False, key: str = "") -> Any:
-    """Return the one value that `text` stands for; `key` is the dotted key it belongs to.
+    """Return the one value in `text`; `key` is the dotted key it belongs to.
 
     Raises:
         NotPlainYamlError: not YAML, or more than plain data.
@@ -104,7 +104,7 @@ def parse_yaml(text: str, is_text: IsText = lambda key: False, key: str = "") ->
 
 
 class _Values:
-    """Builds a document's value from the parser's events."""
+    """Build a document's value from the parser's events."""
 
     def __init__(self, events: Iterator[Event], is_text: IsText) -> None:
         self._events = events
@@ -127,14 +127,14 @@ class _Values:
     def _value(self, event: Any, key: str, depth: int) -> Any:
         if isinstance(event, AliasEvent):
             if event.anchor not in self._anchors:
-                raise _refused(event, f"the alias *{shown(event.anchor)} has no whole value before it")
+                raise _refused(event, f"the alias *{shown(event.anchor)} has no complete value before it")
             value, size = self._anchors[event.anchor]
             self._count(event, size)
             return copy.deepcopy(value)
         before = self._size
         self._count(event, 1 + len(getattr(event, "value", "")))
-        if depth > DEEPEST:
-            raise _refused(event, f"more than {DEEPEST} levels of values within values")
+        if depth > MAX_DEPTH:
+            raise _refused(event, f"more than {MAX_DEPTH} levels of values within values")
         self._check_tag(event)
         if isinstance(event, MappingStartEvent):
             value = self._mapping(key, depth)
@@ -165,17 +165,15 @@ class _Values:
                 raise _refused(event, "a merge key (<<) is not read; write its keys out")
             inner = f"{key}.{name}" if key else name
             if name in values:
-                raise _refused(
-                    event, f'"{shown(inner)}" stands there twice, first in line {lines[name]}; keep one of them'
-                )
+                raise _refused(event, f'"{shown(inner)}" is set twice, first in line {lines[name]}; keep one of them')
             lines[name] = _line(event)
             values[name] = self._value(next(self._events), inner, depth + 1)
         return values
 
     def _count(self, event: Event, size: int) -> None:
         self._size += size
-        if self._size > MOST_BYTES:
-            raise _refused(event, f"stands for more than {MOST_BYTES >> 20} MiB with its aliases written out")
+        if self._size > MAX_BYTES:
+            raise _refused(event, f"holds more than {MAX_BYTES >> 20} MiB with its aliases expanded")
 
     def _check_tag(self, event: Any) -> None:
         if event.tag is not None:
@@ -185,7 +183,7 @@ class _Values:
 
 
 def plain_scalar(text: str, as_text: bool = False) -> Any:
-    """Return what a scalar without quotes stands for: None, a bool, a number or a text; with `as_text` None or a text.
+    """Return the value of a scalar without quotes: None, a bool, a number or a text; with `as_text` None or a text.
 
     A number is decimal (``1_000``, ``1e-3``), ``0x`` or ``0o``; ``010`` and one of more than 40 characters are texts.
     """
@@ -195,7 +193,7 @@ def plain_scalar(text: str, as_text: bool = False) -> Any:
         return text
     if text.lower() in WORDS:
         return WORDS[text.lower()]
-    if len(text) <= LONGEST_NUMBER and NUMBER.fullmatch(text):
+    if len(text) <= MAX_NUMBER_LENGTH and NUMBER.fullmatch(text):
         with contextlib.suppress(ValueError):
             return int(text, 0)
         with contextlib.suppress(ValueError):

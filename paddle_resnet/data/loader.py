@@ -1,4 +1,4 @@
-"""From a split to batches: for `paddle.Model.fit`, for validation, and for whatever answers scores."""
+"""From a split to batches: in random order for training, in order for evaluation."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import numpy as np
 import paddle
 
 from paddle_resnet.config import AugmentConfig
-from paddle_resnet.data.augment.batch import Augment, Changes
+from paddle_resnet.data.augment.batch import Augment, AugmentParams
 from paddle_resnet.data.augment.mixing import mix_images, mix_labels
 from paddle_resnet.data.normalize import Normalize
-from paddle_resnet.data.sampling import balanced_order
 from paddle_resnet.data.splits import Split
 from paddle_resnet.images import Indices, Pixels
-from paddle_resnet.images.resize import centre_view
+from paddle_resnet.images.decode import resize_and_crop_batch
 
 Batch = list[paddle.Tensor]
 Task = TypeVar("Task")
@@ -27,15 +26,32 @@ Result = TypeVar("Result")
 class TrainLoader:
     """Augmented batches in a new random order every epoch.
 
-    Its order and its augmentation come from `generator` alone, which is drawn from by whoever iterates (never by the
-    prefetching thread): with its ``bit_generator.state`` put back, the next epoch is the same again. `crop_size` is the
-    batches' pixels a side, S; it is `image_size` unless set to less before an epoch (progressive resizing).
+    Order and augmentation come from `generator` alone, and only the iterating thread draws from it, never the
+    prefetching thread: with its ``bit_generator.state`` restored, the next epoch is the same again.
 
-    An epoch that was stopped goes on with the generator's state of its beginning, which `state_dict` has, and with
-    `first_batch` set: what is drawn for the batches before is drawn again, and no image of theirs is read.
+    An interrupted epoch continues from the generator's state at its beginning, which `state_dict` has, and with
+    `first_batch` set: the batches before it are drawn again, and none of their images is read.
 
-    For a CPU the changes are made on the host, by the prefetching thread; for a GPU they are made there, unless some of
-    them are made by the host alone (TrivialAugment). Mixup and cutmix come last, on the device.
+    On a CPU the prefetching thread augments; on a GPU the GPU does, unless an augmentation exists on the host alone
+    (TrivialAugment). Mixup and cutmix come last, on the device.
+
+    Args:
+        split: the training images.
+        batch_size: images a batch; an incomplete last batch is dropped, unless it would be the only one.
+        image_size: pixels a side of the batches, S.
+        resize: pixels a side of an image before the crop.
+        normalize: turns pixels into the network's input.
+        augment: the augmentations.
+        seed: of order and augmentation.
+        balanced: draw each class equally often, see `balanced_order`.
+        rank_positions: positions in each batch, ``0 .. batch_size - 1``: only these images are yielded, with the same
+            values as in the whole batch; the others belong to other ranks. None: all.
+
+    Attributes:
+        crop_size: the batches' pixels a side; less than `image_size` for progressive resizing.
+        first_batch: batches of the next epoch to leave out; with all of them left out, the generator's state is already
+            the one after that epoch.
+        indices: the images of the latest batch, those of other ranks included.
     """
 
     state_name = "TrainLoader"
@@ -50,56 +66,40 @@ class TrainLoader:
         augment: AugmentConfig,
         seed: int,
         balanced: bool = False,
-        share: Indices | None = None,
+        rank_positions: Indices | None = None,
     ) -> None:
-        """Prepare the batches of `split`.
-
-        Args:
-            split: the training images.
-            batch_size: images a batch; an incomplete last batch is dropped, unless it would be the only one.
-            image_size: pixels a side of the batches, S.
-            resize: pixels a side that a picture is brought to before the crop.
-            normalize: what turns pixels into the network's input.
-            augment: the random changes.
-            seed: of the order and the changes.
-            balanced: each class equally often, as `sampling.balanced_order` draws them.
-            share: places in each batch, ``0 .. batch_size - 1``: only these images are yielded, as the whole batch
-                would hold them; the others are another process's. None: all.
-        """
         self.generator = np.random.default_rng(seed)
         self._split = split
         self._balanced = balanced
-        self._share = share
+        self._rank_positions = rank_positions
         self._batch_size = min(batch_size, len(split))
         self._normalize = normalize
         self._augment = Augment(augment, resize, image_size, normalize.mean)
         self.crop_size = image_size
         self.first_batch = 0
-        """Batches of the next epoch that have been seen; all of them: the generator stands behind that epoch."""
         self.indices: Indices = np.zeros(0, dtype=np.int64)
-        """Which images the latest batch is of, those of other processes included."""
-        self._at_epochs_begin: Mapping[str, Any] | None = None
+        self._epoch_start: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self._split) // self._batch_size
 
     def state_dict(self) -> dict[str, Any]:
-        """The generator's state at the beginning of the epoch in progress; after its last batch, that of the next."""
-        return {"generator": self._at_epochs_begin or self.generator.bit_generator.state}
+        """Return the generator's state at the start of the epoch in progress; after its last batch, of the next."""
+        return {"generator": self._epoch_start or self.generator.bit_generator.state}
 
     def set_state_dict(self, state: dict[str, Any]) -> None:
-        """Begin the next epoch as `state` says; `first_batch` is set apart."""
+        """Restore the generator's state; set `first_batch` separately."""
         self.generator.bit_generator.state = state["generator"]
 
     def names(self) -> list[str]:
-        """Names of the images of the latest batch."""
+        """Return the names of the images of the latest batch."""
         return self._split.names(self.indices)
 
     def __iter__(self) -> Generator[Batch, None, None]:
         """Yield ``[images float32 [n, 3, S, S], labels int64 [n, 1]]`` on the current device.
 
-        With mixup or cutmix, the partners' labels and the shares of the images' own follow, see `mix_labels`. Of a
-        process with a `share`, n is the number of its images.
+        With mixup or cutmix, the partners' labels and lam follow, see `mix_labels`. With `rank_positions`, n is their
+        number.
         """
         first, self.first_batch = self.first_batch, 0
         if first == len(self):
@@ -111,41 +111,45 @@ class TrainLoader:
             order = self.generator.permutation(len(self._split))
         batches = order[: len(self) * self._batch_size].reshape(len(self), self._batch_size)
         size, stored = self.crop_size, self._split.batch(batches[0, :1]).shape[1:]
-        draws = (self._needed(each, self._augment.draw((len(each), *stored), self.generator, size)) for each in batches)
+        tasks = (self._needed(each, self._augment.draw((len(each), *stored), self.generator, size)) for each in batches)
         on_host = paddle.get_device() == "cpu" or self._augment.needs_host
 
-        def read(task: tuple[Indices, Indices, Changes]) -> Pixels:
-            _, indices, changes = task
+        def read(task: tuple[Indices, Indices, AugmentParams]) -> Pixels:
+            _, indices, params = task
             pixels = self._split.batch(indices)
-            return self._augment.on_host(pixels, changes) if on_host else pixels
+            return self._augment.apply_on_host(pixels, params) if on_host else pixels
 
-        unseen = _prefetched(read, itertools.islice(draws, first, None))
-        for number, ((batch, indices, changes), pixels) in enumerate(unseen, first + 1):
-            # Everything of an epoch has been drawn once its last batch is here.
-            self._at_epochs_begin = begin if number < len(self) else None
+        remaining = _prefetched(read, itertools.islice(tasks, first, None))
+        for number, ((batch, indices, params), pixels) in enumerate(remaining, first + 1):
+            # With the last batch, everything of this epoch has been drawn.
+            self._epoch_start = begin if number < len(self) else None
             self.indices = batch
             images = paddle.to_tensor(pixels)
-            levels = images if on_host else self._augment.on_device(images, changes)
+            levels = images if on_host else self._augment.apply_on_device(images, params)
             labels = self._split.labels[indices]
-            if changes.mixture is None:
+            if params.mix is None:
                 yield [self._normalize(levels), _column(labels)]
             else:
-                mixed = mix_images(self._normalize(levels), changes.mixture)
-                whole = [mixed, *mix_labels(labels, changes.mixture)]
-                yield whole if self._share is None else [each[: len(self._share)] for each in whole]
+                mixed = [mix_images(self._normalize(levels), params.mix), *mix_labels(labels, params.mix)]
+                own = self._rank_positions
+                yield mixed if own is None else [each[: len(own)] for each in mixed]
 
-    def _needed(self, batch: Indices, changes: Changes) -> tuple[Indices, Indices, Changes]:
-        """The batch, and those of its images that this process needs, with what was drawn for them."""
-        if self._share is None:
-            return batch, batch, changes
-        needed, mixture = self._share, None
-        if changes.mixture is not None:
-            needed, mixture = changes.mixture.of(self._share)
-        return batch, batch[needed], changes.of(needed)._replace(mixture=mixture)
+    def _needed(self, batch: Indices, params: AugmentParams) -> tuple[Indices, Indices, AugmentParams]:
+        """Return the batch, and those of its images that this rank needs, with their parameters."""
+        if self._rank_positions is None:
+            return batch, batch, params
+        needed, mix = self._rank_positions, None
+        if params.mix is not None:
+            needed, mix = params.mix.select(self._rank_positions)
+        return batch, batch[needed], params.select(needed)._replace(mix=mix)
 
 
 class ValidationLoader:
-    """Every image once, in order, as evaluation sees it."""
+    """Every image once, in order, with evaluation's resize and crop.
+
+    Of several ranks, each yields other images, together every image once, in equally many batches, none of which is
+    empty. There must be at least as many images as ranks. The other arguments are those of `TrainLoader`.
+    """
 
     def __init__(
         self,
@@ -154,16 +158,11 @@ class ValidationLoader:
         image_size: int,
         resize: int,
         normalize: Normalize,
-        process: int = 0,
-        processes: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        """Prepare the batches of `split`; the arguments are those of `TrainLoader`.
-
-        Of several `processes`, each has other images, all of them together every image once, in as many batches as the
-        others, none of which is empty (there are to be no fewer images than processes).
-        """
         self._split = split
-        self._batches = shares(len(split), batch_size, process, processes)
+        self._batches = rank_batches(len(split), batch_size, rank, world_size)
         self._image_size = image_size
         self._resize = resize
         self._normalize = normalize
@@ -173,34 +172,60 @@ class ValidationLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield ``[images float32 [n, 3, S, S], labels int64 [n, 1]]`` on the current device."""
-        for pixels, labels in chosen_batches(self._split, self._batches, self._resize, self._image_size):
+        for pixels, labels in read_batches(self._split, self._batches, self._resize, self._image_size):
             yield [self._normalize(paddle.to_tensor(pixels)), _column(labels)]
 
 
-def shares(images: int, batch_size: int, process: int = 0, processes: int = 1) -> list[Indices]:
-    """Divide ``0 .. images - 1`` into batches in order, and take those of one process.
+def rank_batches(images: int, batch_size: int, rank: int = 0, world_size: int = 1) -> list[Indices]:
+    """Divide ``0 .. images - 1`` into batches in order, and return those of one rank.
 
-    A single process has full batches and an incomplete last one. Several have batches that differ by one image at most
-    (there are to be no fewer images than processes).
+    A single process gets full batches and an incomplete last one. Several ranks get batches that differ by one image at
+    most; there must be at least as many images as ranks.
     """
-    everything = np.arange(images)
-    if processes == 1:
-        return [everything[start : start + batch_size] for start in range(0, images, batch_size)]
-    rounds = min(-(-images // (batch_size * processes)), images // processes)
-    return np.array_split(everything, rounds * processes)[process::processes]
+    indices = np.arange(images)
+    if world_size == 1:
+        return [indices[start : start + batch_size] for start in range(0, images, batch_size)]
+    batches_per_rank = min(-(-images // (batch_size * world_size)), images // world_size)
+    return np.array_split(indices, batches_per_rank * world_size)[rank::world_size]
 
 
 def uint8_batches(split: Split, batch_size: int, resize: int, image_size: int) -> Iterator[tuple[Pixels, Indices]]:
     """Yield every image once, in order, as ``(uint8 [n, S, S, 3], labels int64 [n])``: an exported model's input."""
-    return chosen_batches(split, shares(len(split), batch_size), resize, image_size)
+    return read_batches(split, rank_batches(len(split), batch_size), resize, image_size)
 
 
-def chosen_batches(
+def read_batches(
     split: Split, batches: list[Indices], resize: int, image_size: int
 ) -> Iterator[tuple[Pixels, Indices]]:
-    """Yield the images at each batch's places in the split; otherwise as `uint8_batches`."""
-    for indices, pixels in _prefetched(lambda each: centre_view(split.batch(each), resize, image_size), batches):
+    """Yield the images at each batch's indices, as `uint8_batches` does."""
+    tasks = _prefetched(lambda indices: resize_and_crop_batch(split.batch(indices), resize, image_size), batches)
+    for indices, pixels in tasks:
         yield pixels, split.labels[indices]
+
+
+def balanced_order(labels: Indices, generator: np.random.Generator) -> Indices:
+    """Draw an epoch's order in which each of the K classes comes equally often: ``N // K`` times, or once more.
+
+    A class's images come in turns, without replacement: none comes twice before each of them came once. So images of a
+    rare class with n images come about ``N / (K n)`` times each, and each epoch has other images of a frequent class.
+    Which classes get the remainder of N changes from epoch to epoch.
+
+    Args:
+        labels: int64 ``[N]``; a class without images does not count.
+        generator: the source of random numbers.
+
+    Returns:
+        Positions in `labels`, int64 ``[N]``, in random order.
+    """
+    classes = np.unique(labels)
+    quotas = np.full(len(classes), len(labels) // len(classes))
+    quotas[generator.permutation(len(classes))[: len(labels) % len(classes)]] += 1
+    drawn = []
+    for label, quota in zip(classes, quotas, strict=True):
+        members = np.flatnonzero(labels == label)
+        turns = -(-quota // len(members))
+        drawn.append(np.concatenate([generator.permutation(members) for _ in range(turns)])[:quota])
+    return generator.permutation(np.concatenate(drawn))
 
 
 def _column(labels: Indices) -> paddle.Tensor:
@@ -210,7 +235,7 @@ def _column(labels: Indices) -> paddle.Tensor:
 def _prefetched(read: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[Task, Result]]:
     """Read one batch ahead in a thread, which ends with the iterator; its errors are raised here.
 
-    The tasks are taken from their iterator in the thread of whoever iterates.
+    The iterating thread takes the tasks from their iterator.
     """
     remaining = iter(tasks)
     task = next(remaining, None)

@@ -1,4 +1,4 @@
-"""From pixels to what a network sees, inside the graph."""
+"""Normalisation of pixels, as a layer of the network."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ from paddle import nn
 
 from paddle_resnet.images import Pixels
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
 
 class Normalize(nn.Layer):
     """``(pixel / 255 - mean) / std``: levels 0..255 ``[N, H, W, 3]`` to float32 ``[N, 3, H, W]``.
 
-    The exported graph starts with it, so that a deployer gives raw pixels. It adds nothing to a state dict.
+    The exported graph starts with it, so that its input is raw pixels. It adds nothing to a state dict.
+
+    Args:
+        mean: of the three channels, in 0..1.
+        std: of the three channels, in 0..1.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Take the three channels' means and standard deviations, in 0..1."""
         super().__init__()
         self.mean = tuple(float(value) for value in mean)
         self.std = tuple(float(value) for value in std)
@@ -28,12 +34,11 @@ class Normalize(nn.Layer):
         self.register_buffer("shift", paddle.to_tensor(shift.astype(np.float32)), persistable=False)
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
-        """Normalise levels of any dtype, ``[N, H, W, 3]``, to float32 ``[N, 3, H, W]``."""
-        # Scaled before it is transposed: in Paddle, broadcasting along the last axis is several times faster on a CPU.
+        # Scale before the transpose: in Paddle, broadcasting along the last axis is several times faster on a CPU.
         return (images.astype("float32") * self.scale + self.shift).transpose([0, 3, 1, 2])
 
     def denormalize(self, images: paddle.Tensor | np.ndarray) -> Pixels:
-        """The way back, for pictures of what a network saw: ``[N, 3, H, W]`` to uint8 ``[N, H, W, 3]``."""
+        """Turn the network's input ``[N, 3, H, W]`` back into pixels, uint8 ``[N, H, W, 3]``."""
         values = np.asarray(images.numpy() if isinstance(images, paddle.Tensor) else images, dtype=np.float64)
         levels = (values.transpose(0, 2, 3, 1) * self.std + self.mean) * 255
         return np.clip(np.rint(levels), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Training, validation and test: what a split is, and how a share of it is held out."""
+"""Training, validation and test splits, and holding out a share of a split."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from paddle_resnet.config import PerChannel
 from paddle_resnet.errors import UsageError
 from paddle_resnet.images import Indices, Pixels
-
-Triple = tuple[float, float, float]
 
 
 class Split(ABC):
@@ -26,56 +25,60 @@ class Split(ABC):
 
     @abstractmethod
     def batch(self, indices: Sequence[int] | Indices) -> Pixels:
-        """The stored pictures at `indices`, uint8 ``[n, H, W, 3]``.
+        """Return the stored images at `indices`, uint8 ``[n, H, W, 3]``.
 
         Raises:
-            UsageError: a picture's file cannot be read.
+            UsageError: an image file cannot be read.
         """
 
     def checksum(self, indices: Sequence[int] | Indices) -> int:
-        """A number that tells other pictures at `indices`, alike on all machines."""
+        """Return a checksum of the images at `indices`, the same on all machines."""
         return zlib.crc32(self.batch(indices).tobytes())
 
     @abstractmethod
     def names(self, indices: Sequence[int] | Indices) -> list[str]:
-        """What the images at `indices` are called: their files, or like ``train 123``."""
+        """Return the names of the images at `indices`: their files, or such as ``train 123``."""
 
 
 class MemorySplit(Split):
-    """Images that lie in memory at their own size; several splits may share one array."""
+    """Images in memory at their own size; several splits may share one array.
+
+    Args:
+        images: ``[N, H, W, 3]``.
+        labels: ``[N]``.
+        origin: the official split; names are ``<origin> <position>``.
+        positions: the images of this split; None: all.
+    """
 
     def __init__(self, images: Pixels, labels: Indices, origin: str, positions: Indices | None = None) -> None:
-        """Take the images at `positions` (all where None) of ``images [N, H, W, 3]`` and ``labels [N]``."""
         self._images = images
         self._origin = origin
         self._positions = np.arange(len(images)) if positions is None else positions
         self.labels = labels[self._positions].astype(np.int64)
 
     def batch(self, indices: Sequence[int] | Indices) -> Pixels:
-        """The pictures, uint8 ``[n, H, W, 3]``."""
         return self._images[self._positions[np.asarray(indices, dtype=np.int64)]]
 
     def names(self, indices: Sequence[int] | Indices) -> list[str]:
-        """The official split and the position in it, ``train 123``."""
         return [f"{self._origin} {position}" for position in self._positions[np.asarray(indices, dtype=np.int64)]]
 
 
 @dataclass(frozen=True)
 class Splits:
-    """A source's three splits, and how its images become a network's input."""
+    """The three splits of a source, and the preprocessing of its images."""
 
     train: Split
     validation: Split
     test: Split
     classes: tuple[str, ...]
-    mean: Triple
-    std: Triple
+    mean: PerChannel
+    std: PerChannel
     resize: int
 
 
 @dataclass(frozen=True)
 class OfficialSplits:
-    """A data set as published: images uint8 ``[N, H, W, 3]``, labels int64 ``[N]``, class names."""
+    """A dataset as published: images uint8 ``[N, H, W, 3]``, labels int64 ``[N]``, class names."""
 
     train_images: Pixels
     train_labels: Indices
@@ -87,8 +90,8 @@ class OfficialSplits:
 def hold_out(labels: Indices, fraction: float, seed: int) -> tuple[Indices, Indices]:
     """Divide positions ``0..N-1`` into (kept, held out), each sorted, every class in the same proportion.
 
-    ``round(fraction * N)`` images are held out; what a class's share leaves over goes to the largest remainders.
-    A class always keeps one image. The same seed gives the same division, whatever else has drawn random numbers.
+    ``round(fraction * N)`` images are held out; the classes with the largest remainders get what rounding leaves over.
+    A class always keeps one image. The same seed gives the same division.
 
     Raises:
         UsageError: there are too few images to hold any out.
@@ -109,7 +112,7 @@ def hold_out(labels: Indices, fraction: float, seed: int) -> tuple[Indices, Indi
 
 
 def _largest_remainder(counts: Indices, fraction: float) -> Indices:
-    """Hamilton's method: whole shares of `counts` that sum to the rounded share of the whole."""
+    """Round ``counts * fraction`` to integers whose sum is the rounded total (Hamilton's method)."""
     shares = counts * fraction
     held = np.floor(shares).astype(np.int64)
     missing = max(1, round(float(shares.sum()))) - held.sum()

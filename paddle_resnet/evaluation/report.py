@@ -104,7 +104,7 @@ def measure_split(run: RunFolder, scorer: Scorer, split: str = "test", progress:
     Raises:
         UsageError: there is no split of that name.
     """
-    from paddle_resnet.data.loader import chosen_batches, shares
+    from paddle_resnet.data.loader import rank_batches, read_batches
 
     _check_split(split)
     splits = run.splits()
@@ -114,9 +114,9 @@ def measure_split(run: RunFolder, scorer: Scorer, split: str = "test", progress:
     size = run.config.data.image_size
     ranks = distributed.joined()
     parts = (ranks.rank, ranks.world_size) if len(images) >= ranks.world_size else (0, 1)
-    chosen = shares(len(images), _batch_size(size), *parts)
+    chosen = rank_batches(len(images), _batch_size(size), *parts)
     count = None if progress is None else lambda done: progress(done, len(images))
-    evaluation = measure(scorer, chosen_batches(images, chosen, splits.resize, size), run.classes(), count)
+    evaluation = measure(scorer, read_batches(images, chosen, splits.resize, size), run.classes(), count)
     return evaluation if parts == (0, 1) else _of_all_processes(evaluation, np.concatenate(chosen), images.labels)
 
 

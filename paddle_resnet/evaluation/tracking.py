@@ -11,7 +11,7 @@ import paddle
 from paddle import nn
 from PIL import Image
 
-from paddle_resnet.images.resize import centre_view
+from paddle_resnet.images.decode import resize_and_crop_batch
 from paddle_resnet.models import ImageClassifier
 from paddle_resnet.plots.image_grids import choose_samples
 from paddle_resnet.results import Evaluation
@@ -77,7 +77,7 @@ def _embed(
     classes, normalize = evaluation.classes, run.normalize()
     chosen = choose_samples(evaluation.labels, len(classes), run.config.evaluation.embeddings)
     features = [
-        features_of(network, normalize, centre_view(split.batch(indices), resize, size))
+        features_of(network, normalize, resize_and_crop_batch(split.batch(indices), resize, size))
         for indices in np.split(chosen, range(BATCH, len(chosen), BATCH))
     ]
     columns = [[classes[label] for label in labels[chosen]] for labels in (evaluation.labels, evaluation.predicted)]

@@ -9,7 +9,7 @@ import numpy as np
 
 from paddle_resnet.data import Split, uint8_batches
 from paddle_resnet.evaluation import Scorer
-from paddle_resnet.images.resize import centre_view
+from paddle_resnet.images.decode import resize_and_crop_batch
 from paddle_resnet.inference.inference_config import PrecisionMetrics
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def calibration_batches(run: RunFolder, batch: int) -> Iterator[np.ndarray]:
     number = max(1, CALIBRATION_IMAGES // batch)
     spread = np.linspace(0, len(splits.validation) - 1, number * batch).astype(np.int64)
     for indices in spread.reshape(number, batch):
-        yield centre_view(splits.validation.batch(indices), splits.resize, size)
+        yield resize_and_crop_batch(splits.validation.batch(indices), splits.resize, size)
 
 
 def _test_split(run: RunFolder) -> Split:

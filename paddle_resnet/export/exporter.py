@@ -16,7 +16,7 @@ import paddle
 
 from paddle_resnet import environment, onednn, runtime
 from paddle_resnet.console import logger
-from paddle_resnet.data.datasets.factory import shorter_side
+from paddle_resnet.data.datasets.open_splits import resize_size
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.evaluation import NetworkScorer
 from paddle_resnet.export.accuracy import calibration_batches, compare, measured_batches, measured_images
@@ -161,14 +161,14 @@ def _about(run: RunFolder) -> dict[str, str]:
     return {
         "classes": json.dumps(run.classes(), ensure_ascii=False),
         "image_size": str(run.config.data.image_size),
-        "resize": str(shorter_side(run.config.data)),
+        "resize": str(resize_size(run.config.data)),
     }
 
 
 def _describe(
     run: RunFolder, checkpoint: Which, files: ModelFiles, batch: int | None, offered: PrecisionTable
 ) -> InferenceConfig:
-    normalize, resize = run.normalize(), shorter_side(run.config.data)
+    normalize, resize = run.normalize(), resize_size(run.config.data)
     test = run.metrics().get("test", {})
     return InferenceConfig(
         model=run.config.model.name,

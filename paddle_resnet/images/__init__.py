@@ -1,4 +1,4 @@
-"""Picture files: finding them below folders, and decoding them. Needs no paddle."""
+"""Image files: find them in folders and decode them. Needs no paddle."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,3 +6,4 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 """Images ``[N, H, W, 3]`` or one image ``[H, W, 3]``, RGB."""
 Indices = NDArray[np.int64]
+Mask = NDArray[np.bool_]

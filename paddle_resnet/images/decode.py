@@ -1,4 +1,4 @@
-"""The one way a picture file becomes pixels: for training, for measuring and for prediction alike."""
+"""Decode an image, in the one way that training, evaluation and prediction share."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from PIL import ExifTags, Image
 
 from paddle_resnet.errors import UsageError, printable, shown
 from paddle_resnet.images import Pixels
-from paddle_resnet.images.picture_file import icon_pixels, read_file, scan_count, without_metadata
+from paddle_resnet.images.image_file import jpeg_scan_count, largest_icon_pixels, read_file, strip_metadata
 
 Source = str | Path | bytes | Image.Image | np.ndarray
 
 Image.init()
 _WANTED = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "JPEG2000", "ICO", "AVIF")
 FORMATS = tuple(kind for kind in _WANTED if kind in Image.OPEN)
-"""By a file's content, whatever its name is: of the others that Pillow knows, EPS runs programs."""
+"""Told by a file's content, not its name. Other formats of Pillow stay out; EPS, for one, runs programs."""
 MAX_PIXELS = 64_000_000
 BAND_PIXELS = 1 << 20
-MOST_PASSES = 16
-"""Over the largest picture, or as many pixels in all: a JPEG's scans. Progressive encoders make about 10."""
+MAX_SCANS = 16
+"""Scans of a JPEG of `MAX_PIXELS`, more of a smaller one. Progressive encoders make about 10."""
 DRAFT_MARGIN = 3
-"""How many times `resize` a JPEG's shorter side keeps when it is shrunk while it is decoded."""
+"""Shrinking a JPEG while decoding keeps its shorter side at this many times `resize` or more."""
 SIXTEEN_BITS = 65_535
 SIXTEEN_BIT_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 
-TURNS = {
+TRANSPOSE_BY_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -39,64 +39,63 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes EXIF's orientation."""
+"""The operation that undoes EXIF's orientation."""
 
-# What matters becomes an error here: Pillow's warnings would stand among a program's lines, without the file's name.
+# Pillow's warnings do not name the file. What matters becomes an error in this module.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 def decode_image(source: Source, resize: int, image_size: int, name: str | None = None) -> Pixels:
-    """Decode a picture, bring its shorter side to `resize`, and cut out the square centre of `image_size`.
+    """Decode an image, resize its shorter side to `resize`, and crop the square centre of `image_size`.
 
-    Rotated as its EXIF data say, where they can be understood; transparency becomes white; 16 bits are scaled to 8; of
-    an animation the first frame. Resized with Pillow's bilinear filter, which averages when shrinking (antialias) and
-    interpolates when enlarging. Only the pixels that the centre needs are resized, so a very long picture costs no more
-    than a square one. A JPEG of at least six times `resize` is shrunk to a half, a quarter or an eighth while it is
-    decoded, but never below three times `resize`: half the work or less, and about one level of 255 from the same
-    picture decoded whole (mean over a photograph's pixels).
+    EXIF's orientation is applied where it is valid; transparency becomes white; 16 bits are scaled to 8; an animation
+    gives its first frame. Pillow's bilinear filter averages when shrinking (antialias) and interpolates when enlarging.
+    Only the pixels that the crop needs are resized, so a very long image costs no more than a square one. A JPEG of at
+    least six times `resize` is shrunk to 1/2, 1/4 or 1/8 while it is decoded, but never below three times `resize`.
+    This halves the work or better, and changes a photograph by about one level of 255 in the mean.
 
     Args:
         source: a path, the bytes of a file, a Pillow image, or uint8 pixels ``[H, W]``, ``[H, W, 3]`` or ``[H, W, 4]``.
         resize: pixels of the shorter side.
         image_size: pixels a side of the result, at most `resize`.
-        name: what an error calls the picture; its path where None.
+        name: the image's name in errors; None: its path.
 
     Returns:
         uint8 RGB, ``[image_size, image_size, 3]``.
 
     Raises:
-        UsageError: not a readable picture, no regular file, more than 64 million pixels, a JPEG of very many scans, or
-            pixels whose range is not known.
+        UsageError: not a readable image, not a regular file, more than 64 million pixels, a JPEG of very many scans, or
+            pixels of unknown range.
     """
-    name = name or (str(source) if isinstance(source, (str, Path)) else "the picture given as bytes or pixels")
+    name = name or (str(source) if isinstance(source, (str, Path)) else "the image given as bytes or pixels")
     name = printable(name)
     try:
         with _open(source, name) as image:
-            return decode_opened(image, resize, image_size, name)
+            return decode_pil_image(image, resize, image_size, name)
     except UsageError:
         raise
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise _unreadable(name, error) from error
 
 
-def decode_opened(image: Image.Image, resize: int, image_size: int, name: str) -> Pixels:
-    """What `decode_image` makes of a picture, of one that is open; it is changed.
+def decode_pil_image(image: Image.Image, resize: int, image_size: int, name: str) -> Pixels:
+    """Decode an open Pillow image as `decode_image` does; this changes `image`.
 
     Raises:
         Exception: almost any of Pillow's own, for damaged files.
-        UsageError: pixels whose range is not known.
+        UsageError: pixels of unknown range.
     """
     image.draft(None, (DRAFT_MARGIN * resize, DRAFT_MARGIN * resize))
     image.load()
-    turn = TURNS.get(_orientation(image))
-    if turn is not None:
-        image = image.transpose(turn)
-    return np.asarray(resized_centre(_to_rgb(image, name), resize, image_size))
+    transpose = TRANSPOSE_BY_ORIENTATION.get(_orientation(image))
+    if transpose is not None:
+        image = image.transpose(transpose)
+    return np.asarray(resize_and_crop(_to_rgb(image, name), resize, image_size))
 
 
-def check_picture(path: Path) -> None:
-    """Refuse what `decode_image` would: a JPEG is decoded to an eighth of its size for that, anything else whole.
+def check_readable(path: Path) -> None:
+    """Refuse what `decode_image` would refuse; a JPEG is decoded at 1/8 of its size for this, others whole.
 
     Raises:
         UsageError: as `decode_image`.
@@ -104,9 +103,34 @@ def check_picture(path: Path) -> None:
     decode_image(path, resize=1, image_size=1)
 
 
-def centre_offset(size: int, crop: int) -> int:
-    """Where a centred crop starts, rounded as paddle.vision.transforms.CenterCrop rounds it."""
+def centre_crop_offset(size: int, crop: int) -> int:
+    """Return where a centred crop starts, rounded as in paddle.vision.transforms.CenterCrop."""
     return round((size - crop) / 2)
+
+
+def resize_and_crop(image: Image.Image, resize: int, image_size: int) -> Image.Image:
+    """Return the centre crop of the resized image, computed from the part of the original that it needs."""
+    width, height = image.size
+    if width == height == resize == image_size:
+        return image
+    shorter = min(width, height)
+    boxes = []
+    for length in (width, height):
+        resized = resize * length // shorter
+        # In two steps, as a folder's images are stored as the square of side `resize`.
+        start = centre_crop_offset(resized, resize) + centre_crop_offset(resize, image_size)
+        boxes.append((start * length / resized, (start + image_size) * length / resized))
+    (left, right), (top, bottom) = boxes
+    box = (left, top, min(right, width), min(bottom, height))
+    return image.resize((image_size, image_size), Image.Resampling.BILINEAR, box=box)
+
+
+def resize_and_crop_batch(images: Pixels, resize: int, image_size: int) -> Pixels:
+    """Resize and crop ``[n, h, h, 3]`` for evaluation as `decode_image` does: ``[n, image_size, image_size, 3]``."""
+    if images.shape[1:3] != (resize, resize):
+        return np.stack([np.asarray(resize_and_crop(Image.fromarray(each), resize, image_size)) for each in images])
+    start = centre_crop_offset(resize, image_size)
+    return images[:, start : start + image_size, start : start + image_size]
 
 
 def _open(source: Source, name: str) -> Image.Image:
@@ -124,23 +148,23 @@ def _open(source: Source, name: str) -> Image.Image:
     data = source if isinstance(source, bytes) else read_file(Path(source))
     if not data:
         raise ValueError("an empty file")
-    if icon_pixels(data) > MAX_PIXELS:
+    if largest_icon_pixels(data) > MAX_PIXELS:
         raise ValueError(f"an icon of more than {MAX_PIXELS // 1_000_000} million pixels")
     try:
-        image = Image.open(io.BytesIO(without_metadata(data)), formats=FORMATS)
+        image = Image.open(io.BytesIO(strip_metadata(data)), formats=FORMATS)
     except Image.UnidentifiedImageError as error:
         if data[4:8] == b"ftyp" and re.search(rb"hei[cxms]|hev[cx]", data[8:40]):
-            raise ValueError("HEIC, which is not read; convert it, e.g. to JPEG") from error
+            raise ValueError("HEIC is not supported; convert it, e.g. to JPEG") from error
         raise
     _check_size(image, name)
-    scans = scan_count(data)
-    if image.width * image.height * scans > MOST_PASSES * MAX_PIXELS:
+    scans = jpeg_scan_count(data)
+    if image.width * image.height * scans > MAX_SCANS * MAX_PIXELS:
         raise ValueError(f"{image.width} x {image.height} pixels in {scans} scans, which would take very long")
     return image
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's number from 1 to 8; 1, as it lies, where the data cannot be understood."""
+    """Return EXIF's orientation, 1 to 8; 1 (upright) if the data are invalid."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # Pillow raises almost anything on damaged data
@@ -156,7 +180,7 @@ def _check_size(image: Image.Image, name: str) -> None:
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    """Convert any mode; 16-bit colours have been scaled by Pillow itself as they were decoded."""
+    """Convert any mode. Pillow itself has scaled 16-bit colours while decoding."""
     if image.mode == "RGB" and not image.has_transparency_data:
         image.load()
         return image
@@ -164,7 +188,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         raise _unknown_range(name, "floating-point")
     if image.mode not in SIXTEEN_BIT_MODES and not image.has_transparency_data:
         return image.convert("RGB")
-    # Band by band: copies of the largest pictures would take a gigabyte.
+    # Band by band: copies of the largest images would take a gigabyte.
     picture = Image.new("RGB", image.size)
     rows = max(1, BAND_PIXELS // image.width)
     for top in range(0, image.height, rows):
@@ -176,7 +200,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 def _band_to_rgb(band: Image.Image, name: str) -> Image.Image:
     """Convert pixels of 16 bits, or with transparency."""
     if band.mode in SIXTEEN_BIT_MODES:
-        # Pillow's own conversion cuts everything above 255 off: nearly all of a 16-bit picture would be white.
+        # Pillow's own conversion clips at 255: nearly all of a 16-bit image would be white.
         levels = np.asarray(band)
         if levels.min() < 0 or levels.max() > SIXTEEN_BITS:
             raise _unknown_range(name, "32-bit")
@@ -186,27 +210,8 @@ def _band_to_rgb(band: Image.Image, name: str) -> Image.Image:
     return Image.alpha_composite(white, picture).convert("RGB")
 
 
-def resized_centre(image: Image.Image, resize: int, image_size: int) -> Image.Image:
-    """The centre of the resized picture, computed from its share of the original alone."""
-    width, height = image.size
-    if width == height == resize == image_size:
-        return image
-    shorter = min(width, height)
-    boxes = []
-    for length in (width, height):
-        resized = resize * length // shorter
-        # In two steps, by way of the square of side `resize`, which is what a folder's pictures are stored as.
-        start = centre_offset(resized, resize) + centre_offset(resize, image_size)
-        boxes.append((start * length / resized, (start + image_size) * length / resized))
-    (left, right), (top, bottom) = boxes
-    box = (left, top, min(right, width), min(bottom, height))
-    return image.resize((image_size, image_size), Image.Resampling.BILINEAR, box=box)
-
-
 def _unknown_range(name: str, pixels: str) -> UsageError:
-    return UsageError(
-        f"{name}: holds {pixels} pixels, whose black and white are not known; save it with 8 or 16 bits a channel"
-    )
+    return UsageError(f"{name}: holds {pixels} pixels of unknown range; save it with 8 or 16 bits a channel")
 
 
 def _unreadable(name: str, error: Exception) -> UsageError:
@@ -218,4 +223,4 @@ def _unreadable(name: str, error: Exception) -> UsageError:
         reason = f"more than {MAX_PIXELS // 1_000_000} million pixels"
     else:
         reason = shown(" ".join(str(error).split()), 300) or type(error).__name__
-    return UsageError(f"{name}: cannot be read as a picture ({reason}); remove or replace it")
+    return UsageError(f"{name}: cannot be read as an image ({reason}); remove or replace it")

@@ -1,4 +1,4 @@
-"""The picture files below a folder: what training and prediction alike find there."""
+"""Find the image files below a folder, the same ones for training and for prediction."""
 
 from __future__ import annotations
 
@@ -14,25 +14,24 @@ EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".avif"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ico"),
 )
-"""Of the formats that can be read."""
-TO_CONVERT = (".heic", ".heif", ".hif")
-"""Of pictures that cannot be read."""
-NOT_MEANT = {
+CONVERTIBLE_SUFFIXES = (".heic", ".heif", ".hif")
+"""Images that cannot be read here; other programs can convert them."""
+IGNORED_SUFFIXES = {
     *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".md", ".rst", ".yaml", ".yml", ".ini", ".log", ".html"),
     *(".db", ".ds_store", ".pbtxt", ".names"),
 }
-"""Of labels, annotations and what file managers leave: nothing is said about them."""
+"""Labels, annotations and what file managers leave: skipped without a word."""
 KINDS_SHOWN = 6
 
 
 @dataclass(frozen=True)
-class PassedOver:
-    """A folder that cannot be read, or a file whose name is no picture's.
+class SkippedFile:
+    """A folder that cannot be read, or a file without a known suffix.
 
     Attributes:
-        path: of it.
-        reason: a line that names it.
-        suffix: why a file is passed over: its own in lower case, empty where it has none; None for a folder.
+        path: the file or folder.
+        reason: one line that names it.
+        suffix: the file's suffix in lower case, empty where it has none; None for a folder.
     """
 
     path: Path
@@ -40,15 +39,14 @@ class PassedOver:
     suffix: str | None = None
 
     @property
-    def is_lost(self) -> bool:
-        """Whether it holds or may hold pictures."""
-        return self.suffix is None or self.suffix in TO_CONVERT
+    def may_hold_images(self) -> bool:
+        return self.suffix is None or self.suffix in CONVERTIBLE_SUFFIXES
 
 
-def pictures_below(folder: Path) -> Iterator[Path | PassedOver]:
-    """Name the files with a known suffix at any depth, folder by folder in the order of names, without hidden ones.
+def find_image_files(folder: Path) -> Iterator[Path | SkippedFile]:
+    """Yield the files with a known suffix at any depth, folder by folder in the order of names, without hidden ones.
 
-    Links to folders are followed, and each folder is entered once: a link may lead to a folder that it is in.
+    Links to folders are followed. Each folder is entered once, as a link may lead to one of its parents.
     """
     entered = set()
     waiting = [folder]
@@ -62,48 +60,48 @@ def pictures_below(folder: Path) -> Iterator[Path | PassedOver]:
             with os.scandir(parent) as entries:
                 found = sorted((each.name, is_folder(each)) for each in entries if not each.name.startswith("."))
         except OSError as error:
-            yield PassedOver(
-                parent, f"{printable(str(parent))}: this folder cannot be read ({error.strerror or error})"
-            )
+            reason = f"{printable(str(parent))}: this folder cannot be read ({error.strerror or error})"
+            yield SkippedFile(parent, reason)
             continue
         for path in (parent / name for name, folds in found if not folds):
-            if (each := by_name(path)) is not None:
+            if (each := check_suffix(path)) is not None:
                 yield each
         waiting += [parent / name for name, folds in reversed(found) if folds]
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or leads to one; a link to itself leads nowhere."""
+    """Return whether an entry is a folder or a link to one; False for a link to itself."""
     try:
         return entry.is_dir()
     except OSError:
         return False
 
 
-def is_picture(name: str) -> bool:
-    """Whether a file's name has a known suffix."""
+def has_image_suffix(name: str) -> bool:
+    """Return whether a file's name has a known suffix."""
     return name.lower().endswith(EXTENSIONS)
 
 
-def by_name(path: Path) -> Path | PassedOver | None:
-    """Return a file that is a picture by its suffix as it is, of others why not, and None for labels and the like."""
+def check_suffix(path: Path) -> Path | SkippedFile | None:
+    """Return `path` if its suffix is an image's, None for labels and the like, else why it is skipped."""
     suffix = path.suffix.lower()
-    if is_picture(path.name):
+    if has_image_suffix(path.name):
         return path
-    if suffix in NOT_MEANT:
+    if suffix in IGNORED_SUFFIXES:
         return None
-    why = f'the suffix "{shown(suffix, 20)}" is none of a picture that can be read' if suffix else "it has no suffix"
-    advice = "convert it, e.g. to JPEG" if suffix in TO_CONVERT else "rename it if it is a picture"
-    return PassedOver(path, f"{printable(str(path))}: passed over, {why}; {advice}", suffix)
+    why = f'the suffix "{shown(suffix, 20)}" is not one of an image that can be read' if suffix else "it has no suffix"
+    advice = "convert it, e.g. to JPEG" if suffix in CONVERTIBLE_SUFFIXES else "rename it if it is an image"
+    return SkippedFile(path, f"{printable(str(path))}: skipped, {why}; {advice}", suffix)
 
 
-def passed_over_by_suffix(counts: Counter[str]) -> str:
-    """Say how many files of each suffix are passed over, the most frequent ones first."""
-    kinds = [
-        f"{count} {shown(suffix, 20) or 'without one'}{' (convert them, e.g. to JPEG)' * (suffix in TO_CONVERT)}"
-        for suffix, count in counts.most_common(KINDS_SHOWN)
-    ]
-    if others := counts.total() - sum(count for _, count in counts.most_common(KINDS_SHOWN)):
+def summarize_skipped(counts: Counter[str]) -> str:
+    """Say how many files of each suffix are skipped, the most frequent ones first."""
+    most_common = counts.most_common(KINDS_SHOWN)
+    kinds = []
+    for suffix, count in most_common:
+        advice = " (convert them, e.g. to JPEG)" if suffix in CONVERTIBLE_SUFFIXES else ""
+        kinds.append(f"{count} {shown(suffix, 20) or 'without one'}{advice}")
+    if others := counts.total() - sum(count for _, count in most_common):
         kinds.append(f"{others} others")
     files = "1 file is" if counts.total() == 1 else f"{counts.total():,} files are"
     return f"{files} left out by suffix: {', '.join(kinds)}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from paddle_resnet.images.find import EXTENSIONS, PassedOver, by_name, pictures_below
+from paddle_resnet.images.find import EXTENSIONS, SkippedFile, check_suffix, find_image_files
 
 BLOCK = 1 << 16
 
@@ -33,11 +33,11 @@ def find_pictures(paths: Iterable[str | Path], passed_over: Counter[str] | None 
 
     Args:
         paths: files, folders and patterns.
-        passed_over: counts, by suffix, the files whose name is no picture's (`walk.passed_over_by_suffix` says them).
+        passed_over: counts, by suffix, the files whose name is no picture's (see `find.summarize_skipped`).
     """
     for path in map(Path, paths):
         if os.path.isdir(path):  # noqa: PTH112 (Path's raises where a name is too long)
-            yield from _or_none(path, pictures_below(path), passed_over, "no pictures in this folder")
+            yield from _or_none(path, find_image_files(path), passed_over, "no pictures in this folder")
         elif glob.has_magic(str(path)) and not os.path.lexists(path):
             yield from _or_none(path, _expand(path), passed_over, "no picture matches this pattern")
         else:
@@ -62,7 +62,7 @@ def listed_pictures(
 
 
 def _or_none(
-    path: Path, found: Iterator[Path | PassedOver], passed_over: Counter[str] | None, complaint: str
+    path: Path, found: Iterator[Path | SkippedFile], passed_over: Counter[str] | None, complaint: str
 ) -> Iterator[Path | Unreadable]:
     empty = True
     for each in found:
@@ -79,7 +79,7 @@ def _or_none(
         yield Unreadable(path, f"{path}: {complaint}; expected {', '.join(EXTENSIONS)}")
 
 
-def _expand(pattern: Path) -> Iterator[Path | PassedOver]:
+def _expand(pattern: Path) -> Iterator[Path | SkippedFile]:
     any_suffix = bool(pattern.suffix)
     deep = (
         "**" in pattern.parts
@@ -87,14 +87,14 @@ def _expand(pattern: Path) -> Iterator[Path | PassedOver]:
     # Not Path.glob, which enters hidden folders.
     for path in map(Path, sorted(glob.iglob(str(pattern), recursive=True))):  # noqa: PTH207
         if path.is_dir():
-            yield from () if deep else pictures_below(path)
+            yield from () if deep else find_image_files(path)
         elif any_suffix:
             yield path
-        elif (each := by_name(path)) is not None:
+        elif (each := check_suffix(path)) is not None:
             yield each
     if deep:
         below = Path(*pattern.parts[: next(n for n, part in enumerate(pattern.parts) if glob.has_magic(part))])
-        yield from (each for each in pictures_below(below) if isinstance(each, PassedOver) and each.suffix is None)
+        yield from (each for each in find_image_files(below) if isinstance(each, SkippedFile) and each.suffix is None)
 
 
 def _split(lines: BinaryIO, separator: bytes) -> Iterator[bytes]:

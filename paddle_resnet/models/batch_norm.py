@@ -1,7 +1,7 @@
-"""Batch normalisation written as its paper's equations (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167).
+"""Batch normalisation as the equations of its paper (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167).
 
-It computes what `paddle.nn.BatchNorm1D` and `BatchNorm2D` compute, in steps that can be read; the networks use
-Paddle's, which is one fused operation and faster.
+This is for reading. It computes the same as `paddle.nn.BatchNorm1D` and `BatchNorm2D`, which the networks use, as they
+are one fused, faster operation.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ from paddle import nn
 class BatchNorm(nn.Layer):
     """Normalise each channel over the batch, then scale and shift it (algorithm 1).
 
-    ``[N, C]``, ``[N, C, L]`` or ``[N, C, H, W]`` in and out: each of the C channels has one mean and one variance, over
-    all other axes. The names in its state dict are Paddle's: `weight` (gamma), `bias` (beta), `_mean` and `_variance`.
+    Input and output are ``[N, C]``, ``[N, C, L]`` or ``[N, C, H, W]``; each of the C channels has one mean and one
+    variance, over all other axes. Names in the state dict are Paddle's: `weight` (gamma), `bias` (beta), `_mean` and
+    `_variance`.
 
-    In training the batch's own statistics normalise it, and the running ones move towards them::
+    In training, the batch's own statistics normalise it and update the running ones::
 
         running = momentum * running + (1 - momentum) * batch
 
-    PyTorch differs twice: its `momentum` is the weight of the batch (its 0.1 is Paddle's 0.9), and its running variance
-    takes the unbiased variance of the batch (divided by m - 1), where this one, as Paddle's, takes the biased (by m).
+    PyTorch differs in two points: its `momentum` is the weight of the batch (its 0.1 is Paddle's 0.9), and its running
+    variance uses the unbiased variance of the batch (divided by m - 1), here and in Paddle the biased one (by m).
 
     Args:
         num_features: the channels, C.
-        momentum: the weight that the running statistics keep at each step of training.
+        momentum: the weight of the old running statistics at each step.
         epsilon: added to the variance, so that a constant channel is not divided by zero.
     """
 
@@ -43,8 +44,8 @@ class BatchNorm(nn.Layer):
         if not self.training:
             return self._normalize(x, self._mean, self._variance)
         if x.size == self.weight.size:
-            # One value a channel: its variance is 0, and the equations would answer with the bias, whatever x is.
-            # Paddle answers with x and leaves the running statistics as they are (PyTorch refuses).
+            # One value a channel: its variance is 0, and the equations give the bias for any x. Paddle returns x and
+            # leaves the running statistics unchanged (PyTorch refuses).
             return x
         mean, variance = batch_statistics(x)
         self._update_running(mean, variance)
@@ -71,16 +72,16 @@ def batch_statistics(x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
 def batch_norm_gradients(
     output_gradient: paddle.Tensor, x: paddle.Tensor, weight: paddle.Tensor, epsilon: float = 1e-5
 ) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
-    """Return the loss's gradients by `x`, weight and bias in training, in closed form.
+    """Return the loss's gradients with respect to `x`, weight and bias in training.
 
-    Section 3's six equations, put together. With g the output's gradient, means and sums over a channel::
+    Section 3's six equations in closed form, with g the output's gradient and means and sums over a channel::
 
         dx = weight / sqrt(variance + epsilon) * (g - mean(g) - normalized * mean(g * normalized))
         dweight = sum(g * normalized)
         dbias = sum(g)
 
-    The two means are there because x also moves the batch's mean and variance: no step along x can change those of the
-    output, so what g asks for in these two directions is taken away.
+    The output's mean and variance are fixed, whatever x is. So the two means remove from g its components along these
+    two directions.
     """
     axes = [axis for axis in range(x.ndim) if axis != 1]
     mean, variance = batch_statistics(x)

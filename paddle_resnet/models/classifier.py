@@ -1,4 +1,4 @@
-"""What every network of the family can do beyond answering: freeze, change its head, name its groups of parameters."""
+"""Base class of all networks: freezing, a new head, parameter groups."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from paddle import nn
 from paddle_resnet.errors import UsageError
 
 RUNNING_STATISTICS = ("_mean", "_variance")
-"""BatchNorm's, which Paddle keeps as parameters; no optimizer moves them."""
+"""BatchNorm's, which Paddle keeps as parameters."""
 
 
 class ImageClassifier(nn.Layer):
     """A stem, stages ``layer1``, ``layer2``, ..., and a head that ends in the linear layer `fc`.
 
     Attributes:
-        model_name: the name that `create_model` made it by; empty for a network made otherwise.
-        num_classes: outputs of the head; 0 for a network without one, see `remove_classifier`.
+        model_name: the name given to `create_model`; empty for a network made otherwise.
+        num_classes: outputs of the head; 0: no head, see `remove_classifier`.
         in_channels: channels of the images.
         num_features: inputs of `fc`.
-        stage_names: the stages' names, from the images on.
+        stage_names: the stages' names in order.
         stem_names: names of the layers before the first stage.
     """
 
@@ -39,7 +39,7 @@ class ImageClassifier(nn.Layer):
 
     @property
     def include_top(self) -> bool:
-        """Whether there is a head: the network answers with logits; without one, with features."""
+        """Whether the network has a head and returns logits; without one, it returns features."""
         return self.num_classes > 0
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
@@ -60,84 +60,78 @@ class ImageClassifier(nn.Layer):
         raise NotImplementedError
 
     def reset_classifier(self, num_classes: int) -> None:
-        """Put a new linear layer with new weights in the place of `fc`; make the optimizer after it, not before.
+        """Replace `fc` with a new linear layer; create the optimizer after this call.
 
         Raises:
             UsageError: `num_classes` is below 1.
         """
         if num_classes < 1:
             raise UsageError(f"num_classes: expected a number of at least 1, got {num_classes}")
-        # Names of its own: an optimizer keys its state by a parameter's name, and Paddle would count from 0 again.
+        # Own names: an optimizer keys its state by parameter name, and Paddle would count from 0 again.
         with paddle.utils.unique_name.guard("classifier_"):
             self.fc = nn.Linear(self.num_features, num_classes)
         self.num_classes = num_classes
 
     def remove_classifier(self) -> None:
-        """Leave `fc` out: the network answers with its features from now on."""
+        """Remove `fc`: the network returns features from now on."""
         self.fc = nn.Identity()
         self.num_classes = 0
 
     def freeze(self, until: str | None) -> None:
-        """Keep the stem and the stages up to and including `until` as they are; let all others train.
+        """Freeze the stem and the stages up to and including `until`; let all others train.
 
-        Frozen parameters take no gradient, and frozen layers stay in eval mode (BatchNorm's statistics too), also after
-        `train()` of this network. A larger layer that holds the network must call it itself.
+        Frozen parameters take no gradient, and frozen layers, BatchNorm's statistics included, stay in eval mode, also
+        after `train()` of this network. A larger layer that contains the network must call `train()` of the network.
 
         Args:
-            until: ``"stem"`` or a stage's name, such as ``"layer2"``; None: everything trains again.
+            until: ``"stem"`` or a stage's name, such as ``"layer2"``; None: unfreeze everything.
 
         Raises:
-            UsageError: there is no such part.
+            UsageError: there is no such section.
         """
         sections = self._sections()
         names = [name for name in sections if name != "head"]
         if until is not None and until not in names:
             raise UsageError(f'freeze: {self.model_name or "the network"} has no "{until}"; its parts are {names}')
-        # Frozen or not, filters that whiten stay as they are.
+        # Whitening filters never train.
         fixed = {id(layer[0].weight) for layer in self.sublayers() if getattr(layer, "whitened", False)}
         self._frozen_sections = tuple(names[: names.index(until) + 1]) if until is not None else ()
         for name, layers in sections.items():
             for parameter in _learned(layers):
                 parameter.stop_gradient = name in self._frozen_sections or id(parameter) in fixed
-            for layer in _with_sublayers(layers):
+            for layer in _all_layers(layers):
                 layer.training = self.training and name not in self._frozen_sections
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Set training mode, but for what is frozen."""
+        """Set training mode, except for frozen layers."""
         result = super().train(*args, **kwargs)
         sections = self._sections()
         for name in self._frozen_sections:
-            # Not `eval()`: it would set Paddle's tracer, and with it the whole process, to evaluation.
-            for layer in _with_sublayers(sections[name]):
+            # Not `eval()`: it sets Paddle's tracer, and so the whole process, to evaluation.
+            for layer in _all_layers(sections[name]):
                 layer.training = False
         return result
 
     def layer_groups(self) -> list[list[paddle.Tensor]]:
-        """Group the parameters for layer-wise learning rates: stem, each stage, head; frozen ones included.
-
-        Together they are all that `count_parameters` counts.
-        """
+        """Group the learned parameters for layer-wise learning rates: stem, each stage, head; frozen ones included."""
         return list(self.named_layer_groups().values())
 
     def named_layer_groups(self) -> dict[str, list[paddle.Tensor]]:
-        """The `layer_groups` by name: ``"stem"``, the stages' names, ``"head"``."""
+        """Return the `layer_groups` by name: ``"stem"``, the stages' names, ``"head"``."""
         groups = {name: list(_learned(layers)) for name, layers in self._sections().items()}
         return {name: group for name, group in groups.items() if group}
 
     def _sections(self) -> dict[str, list[nn.Layer]]:
-        """The layers by the part they belong to, from the images to the head."""
+        """Return the layers of stem, stages and head in order."""
         sections: dict[str, list[nn.Layer]] = {name: [] for name in ("stem", *self.stage_names, "head")}
         for name, layer in self.named_children():
-            part = "stem" if name in self.stem_names else name if name in self.stage_names else "head"
-            sections[part].append(layer)
+            section = "stem" if name in self.stem_names else name if name in self.stage_names else "head"
+            sections[section].append(layer)
         return {name: layers for name, layers in sections.items() if layers}
 
 
 def count_parameters(network: nn.Layer) -> int:
-    """Count the parameters that are learned, as papers do; frozen ones too, as the network's size stays what it is.
-
-    `parameters()` of Paddle also holds BatchNorm's running statistics, which are not learned.
-    """
+    """Count the learned parameters, frozen ones included. Paddle's `parameters()` also has BatchNorm's statistics."""
     return sum(parameter.size for parameter in _learned([network]))
 
 
@@ -148,6 +142,6 @@ def _learned(layers: Iterable[nn.Layer]) -> Iterator[paddle.Tensor]:
                 yield parameter
 
 
-def _with_sublayers(layers: Iterable[nn.Layer]) -> Iterator[nn.Layer]:
+def _all_layers(layers: Iterable[nn.Layer]) -> Iterator[nn.Layer]:
     for layer in layers:
         yield from layer.sublayers(include_self=True)

@@ -1,4 +1,4 @@
-"""`create_model`: a network by its name."""
+"""`create_model`: make a network by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paddle_resnet.models.registry import ModelEntry, model_entry
 from paddle_resnet.models.stems import Stem
 from paddle_resnet.models.weights import load_pretrained
 
-IMAGE_CHANNELS = 3  # of every data source: grey images are replicated
+IMAGE_CHANNELS = 3  # of every data source; grey images are replicated
 
 
 def create_model(
@@ -31,31 +31,29 @@ def create_model(
 ) -> ImageClassifier:
     """Make a network of `list_models()`.
 
-    Two networks of one name have the same parameter names, so that an optimizer's saved state fits any of them; do not
-    give two of them to one optimizer.
+    Two networks of one name have the same parameter names, so that an optimizer's saved state fits both. Do not give
+    two of them to one optimizer.
 
     Args:
         name: the network's name, for example ``"resnet20"``.
-        num_classes: outputs of the head; None: the design's own (1,000 for ImageNet's, 10 for CIFAR's).
-        in_channels: channels of the images; None: the design's own (3, but 1 for ``"resnet18_d2l"``).
+        num_classes: outputs of the head; None: the model's default (1,000 for ImageNet's, 10 for CIFAR's).
+        in_channels: channels of the images; None: the model's default (3, but 1 for ``"resnet18_d2l"``).
         pretrained: None for new weights, ``"imagenet"`` for the official ones, ``"cifar10"`` for those in the package
-            (`zoo_models` names their networks), or the path of a weights file. With another `num_classes` than theirs
-            the head stays new.
+            (see `zoo_models`), or the path of a weights file. If `num_classes` differs from theirs, the head stays new.
         stem: ``"imagenet"``, ``"cifar"``, ``"cifar_pool"``, ``"deep"`` or ``"whitening"``, see `ResNet`; None: the
-            design's own.
+            model's default.
         zero_init_residual: every residual block starts as its shortcut.
-        dropout: probability that a feature is dropped in training: before the last layer, but in the blocks of a wide
-            ResNet (``"wrn_..."``).
+        dropout: dropout probability before the last layer, or in the blocks of a wide ResNet (``"wrn_..."``).
         stochastic_depth: probability that the last block's residual branch is dropped in training, growing linearly
             from the first block; see `StochasticDepth`.
-        include_top: False: no head; the network answers with the features ``[N, channels, H', W']``.
+        include_top: False: no head; the network returns features ``[N, channels, H', W']``.
 
     Raises:
-        UsageError: an unknown name, a value that cannot be, an option that the network lacks, or weights that are
-            missing, damaged, of another architecture or, unless `num_classes` says so, of another number of classes.
+        UsageError: an unknown name, an impossible value, an option that the network does not have, or weights that are
+            missing, damaged, of another architecture or, without `num_classes`, of another number of classes.
     """
     entry = model_entry(name)
-    classes_said = num_classes is not None
+    keep_head = num_classes is None
     num_classes = entry.num_classes if num_classes is None else num_classes
     in_channels = entry.in_channels if in_channels is None else in_channels
     for argument, number in (("num_classes", num_classes), ("in_channels", in_channels)):
@@ -66,21 +64,21 @@ def create_model(
             raise UsageError(f"{argument}: expected a probability of at least 0 and below 1, got {probability}")
     options = {"stem": stem, "zero_init_residual": zero_init_residual, "stochastic_depth": stochastic_depth}
     chosen = _known_to(entry, name, {option: value for option, value in options.items() if value})
-    # Paddle numbers parameters through the whole process and keys an optimizer's state by these names.
+    # Paddle numbers parameters across the process and keys an optimizer's state by these names.
     with paddle.utils.unique_name.guard():
         network = entry.make(num_classes=num_classes, in_channels=in_channels, dropout=dropout, **chosen)
     network.model_name = name
     if pretrained is not None:
         report = load_pretrained(network, name, pretrained)
-        if report.skipped_head and include_top and not classes_said:
-            raise UsageError(f"{report.summary()}: say num_classes, if the last layer is to be learned anew")
+        if report.skipped_head and include_top and keep_head:
+            raise UsageError(f"{report.summary()}: give num_classes to train a new last layer")
     if not include_top:
         network.remove_classifier()
     return network
 
 
 def create_configured_model(config: ModelConfig, num_classes: int) -> ImageClassifier:
-    """Make the network that a run's config describes, for its data's RGB images, with new weights.
+    """Make the network of a run's config for RGB images, with new weights.
 
     Raises:
         UsageError: as `create_model`.
@@ -103,6 +101,6 @@ def _known_to(entry: ModelEntry, name: str, options: dict[str, Any]) -> dict[str
         suggestion = did_you_mean(str(options["stem"]), stems)
         raise UsageError(f"stem: expected one of {', '.join(stems)}, got {options['stem']!r}{suggestion}")
     for option in options:
-        if option in entry.lacks:
+        if option in entry.unsupported_options:
             raise UsageError(f"{option}: {name} has no such option; leave it out, or take another network")
     return options

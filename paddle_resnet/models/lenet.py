@@ -8,16 +8,16 @@ from paddle import nn
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models.classifier import ImageClassifier
 
-SMALLEST = 16
+MIN_SIZE = 16
 
 
 class LeNet(ImageClassifier):
     """Two stages of 5x5 convolution, ReLU and 2x2 max-pooling, then three linear layers: ``[N, C, 32, 32]`` to logits.
 
-    The shapes are LeNet-5's ("Gradient-based learning applied to document recognition", figure 2). As in tutorials of
-    today (PyTorch's for CIFAR-10 has the same 62,006 parameters for 3 channels and 10 classes), ReLU and max-pooling
-    take the place of tanh and trained subsampling, the second convolution sees all 6 maps, and the last layer is
-    linear. Where the images are not 32x32, the last maps are averaged to 5x5; at 32x32 that changes nothing.
+    The shapes are LeNet-5's ("Gradient-based learning applied to document recognition", figure 2). As in today's
+    tutorials (PyTorch's for CIFAR-10 has the same 62,006 parameters for 3 channels and 10 classes), ReLU and pooling
+    replace tanh and trained subsampling, the second convolution sees all 6 maps, and the last layer is linear. The last
+    maps are averaged to 5x5, which changes nothing for images of 32x32.
     """
 
     def __init__(self, *, num_classes: int, in_channels: int, dropout: float = 0.0) -> None:
@@ -38,8 +38,8 @@ class LeNet(ImageClassifier):
         Raises:
             UsageError: the images have fewer than 16 pixels a side.
         """
-        if 0 <= min(x.shape[2:]) < SMALLEST:
-            raise UsageError(f"LeNet needs images of at least {SMALLEST} pixels a side, got {x.shape[2]}x{x.shape[3]}")
+        if 0 <= min(x.shape[2:]) < MIN_SIZE:
+            raise UsageError(f"LeNet needs images of at least {MIN_SIZE} pixels a side, got {x.shape[2]}x{x.shape[3]}")
         first = self.layer1(x)
         return [first, self.layer2(first)]
 

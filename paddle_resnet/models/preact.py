@@ -18,23 +18,27 @@ from paddle_resnet.models.blocks import (
     ResidualBlock,
     Shortcut,
     convolution,
-    shortcut_where_shape_changes,
+    make_shortcut,
+    make_stochastic_depth,
 )
-from paddle_resnet.models.stochastic_depth import stochastic_depth
 
 
 class Add(nn.Layer):
-    """``x + shortcut``: where the two paths of a block meet."""
+    """``x + shortcut``, the end of a block."""
 
     def forward(self, x: paddle.Tensor, shortcut: paddle.Tensor) -> paddle.Tensor:
-        """Add two tensors of one shape."""
         return x + shortcut
 
 
 class PreActBlock(ResidualBlock):
-    """What the two blocks share: how they begin."""
+    """Base of the two blocks: the first activation.
+
+    `zero_init_last` zeroes the last convolution, as timm does. With a zero BatchNorm, the ReLU after it would pass no
+    gradient, and the branch would never start to learn.
+    """
 
     pre_activation = True
+    last_layer = "conv2"
 
     def __init__(
         self, in_channels: int, width: int, stride: int, shortcut: Shortcut, options: BlockOptions = DEFAULT_OPTIONS
@@ -42,12 +46,12 @@ class PreActBlock(ResidualBlock):
         super().__init__(in_channels, width, stride, shortcut, options)
         self.fork = Fork()
         self.changes_shape = stride != 1 or in_channels != width * self.expansion
-        # The ReLU after it changes nothing of an activated input.
+        # The ReLU after it leaves an activated input unchanged.
         self.bn1 = nn.Identity() if options.activated else nn.BatchNorm2D(in_channels)
         self.relu = nn.ReLU()
 
     def _activate(self, x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Return both paths' inputs: ``a(x)``, and ``x`` or, if the shape changes, ``a(x)``."""
+        """Return the inputs of branch, ``a(x)``, and shortcut, ``x`` or, if the shape changes, ``a(x)``."""
         if self.changes_shape:
             return self.fork(self.relu(self.bn1(x)))
         x, shortcut = self.fork(x)
@@ -57,7 +61,7 @@ class PreActBlock(ResidualBlock):
 class PreActBasicBlock(PreActBlock):
     """Two 3x3 convolutions: ``[N, in, H, W]`` to ``[N, width, H / stride, W / stride]``.
 
-    With `dropout` it is the wide ResNet's block (Zagoruyko and Komodakis 2016, figure 1d). Of the options it knows
+    With `dropout` it is the wide ResNet's block (Zagoruyko and Komodakis 2016, figure 1d). Uses the options
     `activated`, `dropout` and `stochastic_depth`.
     """
 
@@ -69,32 +73,26 @@ class PreActBasicBlock(PreActBlock):
         self.bn2 = nn.BatchNorm2D(width)
         self.dropout = nn.Dropout(options.dropout) if options.dropout else nn.Identity()
         self.conv2 = convolution(width, width, 3)
-        self.stochastic_depth = stochastic_depth(options.stochastic_depth)
-        self.downsample = shortcut_where_shape_changes(in_channels, width, stride, shortcut)
+        self.stochastic_depth = make_stochastic_depth(options.stochastic_depth)
+        self.downsample = make_shortcut(in_channels, width, stride, shortcut)
         self.add = Add()
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Return ``F(a(x)) + shortcut``, where the shortcut is of ``x``, or of ``a(x)`` if the shape changes."""
+        """Return ``F(a(x)) + shortcut``; the shortcut's input is ``x``, or ``a(x)`` if the shape changes."""
         activated, shortcut = self._activate(x)
         out = self.dropout(self.relu(self.bn2(self.conv1(activated))))
         out = self.stochastic_depth(self.conv2(out))
         return self.add(out, self.downsample(shortcut))
 
-    def silence_branch(self) -> None:
-        """Set the last convolution to zero, as timm does.
-
-        With a BatchNorm at zero, the ReLU after it would pass no gradient, and the branch would never wake.
-        """
-        self.conv2.weight.set_value(paddle.zeros_like(self.conv2.weight))
-
 
 class PreActBottleneck(PreActBlock):
     """1x1, 3x3, 1x1: ``[N, in, H, W]`` to ``[N, 4 width, H / stride, W / stride]``.
 
-    Of the options it knows `activated` and `stochastic_depth`.
+    Uses the options `activated` and `stochastic_depth`.
     """
 
     expansion = 4
+    last_layer = "conv3"
 
     def __init__(
         self, in_channels: int, width: int, stride: int, shortcut: Shortcut, options: BlockOptions = DEFAULT_OPTIONS
@@ -106,18 +104,14 @@ class PreActBottleneck(PreActBlock):
         self.conv2 = convolution(width, width, 3, stride)
         self.bn3 = nn.BatchNorm2D(width)
         self.conv3 = convolution(width, out_channels, 1)
-        self.stochastic_depth = stochastic_depth(options.stochastic_depth)
-        self.downsample = shortcut_where_shape_changes(in_channels, out_channels, stride, shortcut)
+        self.stochastic_depth = make_stochastic_depth(options.stochastic_depth)
+        self.downsample = make_shortcut(in_channels, out_channels, stride, shortcut)
         self.add = Add()
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Return ``F(a(x)) + shortcut``, where the shortcut is of ``x``, or of ``a(x)`` if the shape changes."""
+        """Return ``F(a(x)) + shortcut``; the shortcut's input is ``x``, or ``a(x)`` if the shape changes."""
         activated, shortcut = self._activate(x)
         out = self.relu(self.bn2(self.conv1(activated)))
         out = self.relu(self.bn3(self.conv2(out)))
         out = self.stochastic_depth(self.conv3(out))
         return self.add(out, self.downsample(shortcut))
-
-    def silence_branch(self) -> None:
-        """Set the last convolution to zero, as `PreActBasicBlock` does."""
-        self.conv3.weight.set_value(paddle.zeros_like(self.conv3.weight))

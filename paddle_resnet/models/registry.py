@@ -17,6 +17,7 @@ from paddle_resnet.models.blocks import (
     Block,
     BlockOptions,
     Bottleneck,
+    ConvPoolBlock,
     PlainBlock,
     Shortcut,
     ZeroPadShortcut,
@@ -29,33 +30,32 @@ from paddle_resnet.models.lenet import LeNet
 from paddle_resnet.models.preact import PreActBasicBlock, PreActBottleneck
 from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.models.stems import Stem
-from paddle_resnet.models.widening import WideningBlock
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
-    """One member of the family: how it is made, and what it was designed for.
+    """How to make a network, and its defaults.
 
     Attributes:
-        num_classes: the classes it has unless others are asked for.
-        native_size: pixels a side of the images it was designed for; it takes other sizes too.
-        in_channels: channels of the images it was designed for.
-        lacks: the options of `create_model` that mean nothing to it.
+        num_classes: default number of classes.
+        input_size: pixels a side of the images it was designed for; it takes other sizes too.
+        in_channels: default number of the images' channels.
+        unsupported_options: options of `create_model` that it does not have.
     """
 
     num_classes: int
-    native_size: int
+    input_size: int
     in_channels: int = 3
-    lacks: tuple[str, ...] = ()
+    unsupported_options: tuple[str, ...] = ()
 
     def make(self, **options: Any) -> ImageClassifier:
-        """Make the network; `options` are the checked arguments of `create_model` that it does not lack."""
+        """Make the network; `options` are the checked arguments of `create_model` that it supports."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetEntry(ModelEntry):
-    """`ResNet`'s arguments, of the same names."""
+    """The arguments of `ResNet`, by the same names."""
 
     block: Block
     depths: tuple[int, ...]
@@ -82,20 +82,19 @@ class ResNetEntry(ModelEntry):
 
 @dataclass(frozen=True, kw_only=True)
 class LeNetEntry(ModelEntry):
-    """The one network of the table that is not a `ResNet`."""
+    """The only network of the table that is not a `ResNet`."""
 
     def make(self, **options: Any) -> LeNet:
-        """Make the network."""
         return LeNet(**options)
 
 
 def list_models() -> list[str]:
-    """The names that `create_model` knows."""
+    """Return the names that `create_model` knows."""
     return list(_ENTRIES)
 
 
 def model_entry(name: str) -> ModelEntry:
-    """Look a network up.
+    """Return the entry of a network.
 
     Raises:
         UsageError: there is none of this name.
@@ -107,7 +106,7 @@ def model_entry(name: str) -> ModelEntry:
     return _ENTRIES[name]
 
 
-_NO_BRANCHES = ("zero_init_residual", "stochastic_depth")
+_BRANCH_OPTIONS = ("zero_init_residual", "stochastic_depth")
 _DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
@@ -129,8 +128,8 @@ def _imagenet(
         shortcut=shortcut,
         block_options=BlockOptions(groups=groups, group_width=group_width),
         num_classes=1000,
-        native_size=224,
-        lacks=_NO_BRANCHES if block is PlainBlock else (),
+        input_size=224,
+        unsupported_options=_BRANCH_OPTIONS if block is PlainBlock else (),
     )
 
 
@@ -153,8 +152,8 @@ def _cifar(n: int, block: Block = BasicBlock, shortcut: Shortcut = ZeroPadShortc
         stem="cifar",
         shortcut=shortcut,
         num_classes=10,
-        native_size=32,
-        lacks=_NO_BRANCHES if block is PlainBlock else (),
+        input_size=32,
+        unsupported_options=_BRANCH_OPTIONS if block is PlainBlock else (),
     )
 
 
@@ -169,19 +168,19 @@ def _wide(layers: int, widening: int) -> ResNetEntry:
 
 
 def _fast(widths: tuple[int, int, int]) -> ResNetEntry:
-    """Make an entry for minutes of training on a CPU: 8 layers, wide ones on few pixels, and whitened patches.
+    """Make an entry for minutes of training on a CPU: 8 layers, wide on few pixels, with a whitening stem.
 
-    Wide layers on few pixels learn most for their time (Page 2018); the widths are Jordan's (2024, section 3.1).
+    Wide layers on few pixels learn most for their time (Page 2018). The widths follow Jordan (2024, section 3.1).
     """
     return ResNetEntry(
-        block=WideningBlock,
+        block=ConvPoolBlock,
         depths=(1, 1, 1),
         widths=widths,
         stem="whitening",
         shortcut=projection_shortcut,
         num_classes=10,
-        native_size=32,
-        lacks=("stochastic_depth",),
+        input_size=32,
+        unsupported_options=("stochastic_depth",),
     )
 
 
@@ -237,5 +236,5 @@ _ENTRIES: dict[str, ModelEntry] = {
     "plain44": _cifar(7, PlainBlock),
     "plain56": _cifar(9, PlainBlock),
     "plain110": _cifar(18, PlainBlock),
-    "lenet": LeNetEntry(num_classes=10, native_size=32, lacks=("stem", *_NO_BRANCHES)),
+    "lenet": LeNetEntry(num_classes=10, input_size=32, unsupported_options=("stem", *_BRANCH_OPTIONS)),
 }

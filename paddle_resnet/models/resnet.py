@@ -1,4 +1,4 @@
-"""The residual network: one class makes every member of the family."""
+"""`ResNet`, the one class of all residual networks here."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ from dataclasses import replace
 import paddle
 from paddle import nn
 
-from paddle_resnet.models.blocks import DEFAULT_OPTIONS, Block, BlockOptions, Shortcut, projection_shortcut
+from paddle_resnet.models.blocks import (
+    DEFAULT_OPTIONS,
+    Block,
+    BlockOptions,
+    Shortcut,
+    linear_decay,
+    projection_shortcut,
+)
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.stems import Stem, stem_convolution, stem_pool
-from paddle_resnet.models.stochastic_depth import linear_decay
 
 
 class ResNet(ImageClassifier):
     """A stem, stages of residual blocks, global average pooling and a linear head (He et al. 2015, table 1).
 
-    The names and shapes in its state dict are those of `paddle.vision.models.ResNet`. With blocks that activate first
-    (He et al. 2016), the stem's BatchNorm and ReLU activate the first block's input, before the max-pooling as in
+    Names and shapes in its state dict equal those of `paddle.vision.models.ResNet`. With pre-activation blocks (He et
+    al. 2016), the stem's BatchNorm and ReLU activate the first block's input, before the max-pooling as in
     fb.resnet.torch, and one more pair (`final_bn`, `final_relu`) follows the last stage.
 
     Args:
@@ -27,17 +33,17 @@ class ResNet(ImageClassifier):
         widths: the blocks' width in each stage; a stage has ``width * block.expansion`` channels.
         num_classes: outputs of the head.
         in_channels: channels of the images.
-        stem: ``"imagenet"`` is a 7x7 convolution and max-pooling, a quarter of H and W; ``"deep"`` has three 3x3
-            convolutions in its place (ResNet-C); ``"cifar"`` is a 3x3 convolution that keeps H and W (section 4.2),
-            ``"cifar_pool"`` the same before max-pooling, which halves them; ``"whitening"`` too, see `WhiteningStem`.
+        stem: ``"imagenet"`` is a 7x7 convolution and max-pooling, to 1/4 of H and W; ``"deep"`` has three 3x3
+            convolutions instead of the 7x7 (ResNet-C); ``"cifar"`` is a 3x3 convolution that keeps H and W (section
+            4.2), ``"cifar_pool"`` the same before max-pooling, to 1/2, as is ``"whitening"``, see `WhiteningStem`.
         shortcut: makes the shortcuts of the blocks that change shape.
         stem_channels: of the stem's output; None: the first stage's width.
-        block_options: what all blocks have beyond their shape.
+        block_options: options of all blocks.
         dropout: probability that a feature is dropped, before `fc`, or in the blocks if `dropout_in_blocks`.
-        dropout_in_blocks: the wide ResNet's place for it (Zagoruyko and Komodakis 2016, section 2.4).
+        dropout_in_blocks: as in wide ResNets (Zagoruyko and Komodakis 2016, section 2.4).
         stochastic_depth: probability that the last block's residual branch is dropped in training, growing linearly
             from the first block (Huang et al. 2016); see `StochasticDepth`.
-        zero_init_residual: residual branches start at zero, so that a block starts as its shortcut.
+        zero_init_residual: residual branches start at zero, see `ResidualBlock.zero_init_last`.
     """
 
     stem_names = ("conv1", "bn1", "relu", "maxpool")
@@ -94,12 +100,12 @@ class ResNet(ImageClassifier):
         if zero_init_residual:
             for stage_name in self.stage_names:
                 for residual_block in getattr(self, stage_name):
-                    residual_block.silence_branch()
+                    residual_block.zero_init_last()
 
     def forward_stages(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         """Images float32 ``[N, in_channels, H, W]`` to each stage's output ``[N, channels, H', W']``.
 
-        With blocks that activate first they are the sums, not activated.
+        With pre-activation blocks the outputs are not activated.
         """
         return list(self._stage_outputs(x))
 

@@ -1,4 +1,4 @@
-"""The layers before the first stage: a convolution, and maybe max-pooling."""
+"""Stems: the layers before the first stage."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Stem: TypeAlias = Literal["imagenet", "cifar", "cifar_pool", "deep", "whitening"
 
 
 class DeepStem(nn.Sequential):
-    """ResNet-C's three 3x3 convolutions for the one of 7x7: ``[N, in, H, W]`` to ``[N, channels, H / 2, W / 2]``.
+    """ResNet-C's three 3x3 convolutions instead of one 7x7: ``[N, in, H, W]`` to ``[N, channels, H / 2, W / 2]``.
 
-    The first two have half the channels (He T. et al. 2018, https://arxiv.org/abs/1812.01187, figure 2b; the names are
-    timm's). The last one's BatchNorm and ReLU are the network's `bn1` and `relu`.
+    The first two have half the channels (He T. et al. 2018, https://arxiv.org/abs/1812.01187, figure 2b; names as in
+    timm). BatchNorm and ReLU after the last one are the network's `bn1` and `relu`.
     """
 
     def __init__(self, in_channels: int, channels: int, bias: bool) -> None:
@@ -35,10 +35,10 @@ class DeepStem(nn.Sequential):
 
 
 class WhiteningStem(nn.Sequential):
-    """2x2 patches of uncorrelated numbers, then 3x3 convolution: ``[N, in, H, W]`` to ``[N, channels, H - 1, W - 1]``.
+    """A whitening 2x2 convolution, then 3x3: ``[N, in, H, W]`` to ``[N, channels, H - 1, W - 1]``.
 
-    Neighbouring pixels say nearly the same, and so do their colours; a network spends its first steps on finding that
-    out, unless `whiten` has told it (Page 2018, "How to train your ResNet", part 8; Jordan 2024,
+    Neighbouring pixels and their colours are strongly correlated. `whiten` removes the correlation before training, so
+    that the network need not learn to (Page 2018, "How to train your ResNet", part 8; Jordan 2024,
     https://arxiv.org/abs/2404.00498, section 3.2).
     """
 
@@ -53,10 +53,10 @@ class WhiteningStem(nn.Sequential):
         self.whitened = False
 
     def whiten(self, images: paddle.Tensor) -> None:
-        """Take filters that whiten the patches of `images`, float32 ``[N, in, H, W]``, and learn them no further.
+        """Set and freeze filters that whiten the patches of `images`, float32 ``[N, in, H, W]``.
 
-        They are the eigenvectors of the patches' second moments, each divided by the root of its eigenvalue; each is
-        there with both signs, as a ReLU follows that would lose one.
+        They are the eigenvectors of the patches' second moments, each divided by the root of its eigenvalue. Each comes
+        with both signs, as the ReLU after them drops one.
         """
         weight = self[0].weight
         size = int(np.prod(weight.shape[1:]))
@@ -65,15 +65,15 @@ class WhiteningStem(nn.Sequential):
             patches = sliding_window_view(image, (PATCH, PATCH), axis=(1, 2)).transpose(1, 2, 0, 3, 4).reshape(-1, size)
             moments += patches.T @ patches / (len(patches) * len(images))
         eigenvalues, eigenvectors = np.linalg.eigh(moments)
-        filters = (eigenvectors / np.sqrt(eigenvalues + LEAST_VARIANCE)).T
+        filters = (eigenvectors / np.sqrt(eigenvalues + EIGENVALUE_EPSILON)).T
         self.whitened = True
         weight.set_value(np.concatenate([filters, -filters]).reshape(weight.shape).astype(np.float32))
         weight.stop_gradient = True
 
 
 PATCH = 2
-LEAST_VARIANCE = 0.01
-"""Added to each eigenvalue, of normalised pixels: what is nearly constant, such as the noise of JPEG, stays small."""
+EIGENVALUE_EPSILON = 0.01
+"""Added to each eigenvalue, so that nearly constant directions, such as JPEG noise, are not amplified."""
 
 
 def stem_convolution(stem: Stem, in_channels: int, channels: int, bias: bool) -> nn.Layer:
@@ -88,7 +88,7 @@ def stem_convolution(stem: Stem, in_channels: int, channels: int, bias: bool) ->
 
 
 def stem_pool(stem: Stem) -> nn.Layer:
-    """Make the stem's max-pooling, which halves H and W; there is none in ``"cifar"``."""
+    """Make the stem's max-pooling, which halves H and W; ``"cifar"`` has none."""
     if stem == "cifar":
         return nn.Identity()
     return nn.MaxPool2D(2, 2) if stem == "whitening" else nn.MaxPool2D(kernel_size=3, stride=2, padding=1)

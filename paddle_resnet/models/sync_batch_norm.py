@@ -1,7 +1,4 @@
-"""Batch normalisation over the images of all processes that train together.
-
-Paddle's own `SyncBatchNorm` has kernels for GPUs alone.
-"""
+"""Batch normalisation over the images of all ranks, on CPUs. Paddle's own `SyncBatchNorm` has kernels for GPUs only."""
 
 from __future__ import annotations
 
@@ -19,9 +16,9 @@ from paddle_resnet.paddle_compat import batch_norm_settings
 
 
 def synchronize_batch_norm(network: nn.Layer, device: str) -> None:
-    """Let every `BatchNorm2D` of the network, in place, normalise over the images of all processes.
+    """Make every `BatchNorm2D` of the network, in place, normalise over the images of all ranks.
 
-    Parameters, buffers and their names stay; make the optimizer afterwards.
+    Parameters, buffers and their names stay the same. Create the optimizer afterwards.
     """
     if device != "cpu":
         nn.SyncBatchNorm.convert_sync_batchnorm(network)
@@ -33,9 +30,9 @@ def synchronize_batch_norm(network: nn.Layer, device: str) -> None:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What all processes together normalise with: ``[C]`` each, and how many values a channel has.
+    """Mean and variance over all ranks, ``[C]`` each, and the number of values a channel.
 
-    No tuple: of a tuple's tensors, a `PyLayer` would have to give gradients.
+    Not a tuple, as a `PyLayer` must return gradients for a tuple's tensors.
     """
 
     mean: paddle.Tensor
@@ -43,23 +40,23 @@ class Statistics:
     count: int
 
 
-def shared_statistics(mean: paddle.Tensor, variance: paddle.Tensor, count: int) -> Statistics:
-    """Put this process's mean and biased variance ``[C]`` of `count` values together with the others'.
+def all_reduce_statistics(mean: paddle.Tensor, variance: paddle.Tensor, count: int) -> Statistics:
+    """Combine this rank's mean and biased variance ``[C]`` of `count` values with those of the others.
 
-    ``E[x^2] - E[x]^2`` in float64, in which the difference of what float32 holds loses nothing.
+    Uses ``E[x^2] - E[x]^2`` in float64, where the subtraction of float32 values loses no precision.
     """
     own_mean, own_variance = (each.numpy().astype(np.float64) for each in (mean, variance))
     sums = distributed.all_reduce_sum(np.concatenate([count * own_mean, count * (own_variance + own_mean**2), [count]]))
-    channels, everything = len(own_mean), sums[-1]
-    whole_mean = sums[:channels] / everything
-    whole_variance = np.maximum(sums[channels:-1] / everything - whole_mean**2, 0)
-    return Statistics(_float32(whole_mean), _float32(whole_variance), int(everything))
+    channels, total = len(own_mean), sums[-1]
+    whole_mean = sums[:channels] / total
+    whole_variance = np.maximum(sums[channels:-1] / total - whole_mean**2, 0)
+    return Statistics(_float32(whole_mean), _float32(whole_variance), int(total))
 
 
-def gradient_means(
+def all_reduce_gradient_means(
     weight_gradient: paddle.Tensor, bias_gradient: paddle.Tensor, count: int
 ) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """Return the means over all processes' `count` values of ``g * normalized`` and of g, from this one's sums."""
+    """Return the means over all ranks' `count` values of ``g * normalized`` and of g, from this rank's sums."""
     sums = distributed.all_reduce_sum(np.concatenate([weight_gradient.numpy(), bias_gradient.numpy()])) / count
     return _float32(sums[: weight_gradient.size]), _float32(sums[weight_gradient.size :])
 
@@ -69,7 +66,7 @@ def _float32(values: np.ndarray) -> paddle.Tensor:
 
 
 class SyncBatchNorm(nn.BatchNorm2D):
-    """`BatchNorm2D` on a CPU, of which the batch is that of all processes; in evaluation there is no difference."""
+    """`BatchNorm2D` on a CPU with the statistics of all ranks' images in training."""
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Normalise ``[N, C, H, W]``; in training, update the running statistics."""
@@ -77,16 +74,16 @@ class SyncBatchNorm(nn.BatchNorm2D):
         if not self.training or use_global_stats:
             return super().forward(x)
         with paddle.no_grad():
-            statistics = shared_statistics(*batch_statistics(x), x.size // x.shape[1])
+            statistics = all_reduce_statistics(*batch_statistics(x), x.size // x.shape[1])
             self._mean.set_value(momentum * self._mean + (1 - momentum) * statistics.mean)
             self._variance.set_value(momentum * self._variance + (1 - momentum) * statistics.variance)
         return _Normalization.apply(x, self.weight, self.bias, statistics, epsilon)
 
 
 class _Normalization(PyLayer):
-    """The gradients are `batch_norm_gradients`, of which the means are over all processes.
+    """The gradients are those of `batch_norm_gradients`, with means over all ranks.
 
-    Those of weight and bias are this process's part: like any parameter's, they are averaged later.
+    Those of weight and bias are this rank's alone; like any parameter's, they are averaged later.
     """
 
     @staticmethod
@@ -104,7 +101,7 @@ class _Normalization(PyLayer):
         normalized, scale, count = ctx.kept
         weight_gradient, bias_gradient = (gradient * normalized).sum([0, 2, 3]), gradient.sum([0, 2, 3])
         along_variance, along_mean = (
-            _by_channel(each) for each in gradient_means(weight_gradient, bias_gradient, count)
+            _by_channel(each) for each in all_reduce_gradient_means(weight_gradient, bias_gradient, count)
         )
         x_gradient = _by_channel(scale) * (gradient - along_mean - normalized * along_variance)
         gradients = (x_gradient, weight_gradient, bias_gradient)

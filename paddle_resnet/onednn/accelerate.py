@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from paddle import nn
 
-from paddle_resnet.models import blocks, preact, stems, stochastic_depth, sync_batch_norm, widening
+from paddle_resnet.models import blocks, preact, stems, sync_batch_norm
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.onednn import layers
@@ -19,7 +19,7 @@ NORMALISATIONS_BEFORE_RELU: dict[type[nn.Layer], tuple[str, ...]] = {
     preact.PreActBasicBlock: ("bn1", "bn2"),
     preact.PreActBottleneck: ("bn1", "bn2", "bn3"),
     blocks.PlainBlock: ("bn1", "bn2"),
-    widening.WideningBlock: ("bn1",),
+    blocks.ConvPoolBlock: ("bn1",),
 }
 """The BatchNorm layers that are followed by a ReLU, in the layers whose `forward` is known.
 
@@ -41,7 +41,7 @@ REPLACEMENTS: dict[type[nn.Layer], type[nn.Layer]] = {
     blocks.AddReLU: layers.AddReLU,
     blocks.ZeroPadShortcut: layers.ZeroPadShortcut,
     preact.Add: layers.Add,
-    stochastic_depth.StochasticDepth: layers.StochasticDepth,
+    blocks.StochasticDepth: layers.StochasticDepth,
     nn.Dropout: layers.Dropout,
     ResNet: layers.ChannelsLastResNet,
 }
@@ -54,7 +54,7 @@ UNCHANGED = (
     preact.PreActBasicBlock,
     preact.PreActBottleneck,
     blocks.PlainBlock,
-    widening.WideningBlock,
+    blocks.ConvPoolBlock,
     nn.Sequential,
     nn.Identity,
 )

@@ -9,7 +9,7 @@ import paddle
 from paddle import nn
 from paddle.nn import functional
 
-from paddle_resnet.models import blocks, preact, stochastic_depth, sync_batch_norm
+from paddle_resnet.models import blocks, preact, sync_batch_norm
 from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.onednn.functional import elementwise_pooling, parametric, sync_normalization, tensors
 from paddle_resnet.onednn.ops.geometry import Pair, Window
@@ -26,7 +26,7 @@ class Add(preact.Add):
         return elementwise_pooling.add(x, shortcut, share_gradient=True)
 
 
-class StochasticDepth(stochastic_depth.StochasticDepth):
+class StochasticDepth(blocks.StochasticDepth):
     """A residual branch that is dropped for some images."""
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:

@@ -25,7 +25,7 @@ from io import BufferedRWPair
 import numpy as np
 
 from paddle_resnet.errors import PaddleResNetError, RunFailure
-from paddle_resnet.images.decode import decode_opened
+from paddle_resnet.images.decode import decode_pil_image
 from paddle_resnet.service.batcher import AT_ONCE, WorkerDied
 from paddle_resnet.service.logs import json_output, log
 from paddle_resnet.service.pictures import Result, Verdict, decode
@@ -387,7 +387,7 @@ def _compute(settings: Settings, image_size: int, connection: socket.socket) -> 
         each: Callable[..., Iterable[Result]] = map if settings.decoders == 1 else threads.map
 
         size = predictor.config.input
-        to_pixels = partial(decode_opened, resize=size.resize, image_size=size.image_size, name="a picture")
+        to_pixels = partial(decode_pil_image, resize=size.resize, image_size=size.image_size, name="a picture")
         decode_one = partial(
             decode, max_pixels=settings.max_pixels, to_pixels=to_pixels, seconds=settings.picture_seconds
         )

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from paddle_resnet.images.picture_file import JPEG, scan_count, without_metadata
+from paddle_resnet.images.image_file import JPEG, jpeg_scan_count, strip_metadata
 from paddle_resnet.service.errors import Refusal
 
 JPEG_SPEED, OTHER_SPEED = 3e8, 2e7
@@ -135,13 +135,13 @@ def decode(
         light: give up with `Verdict.COSTLY` what takes more than `LIGHT_SECONDS`.
     """
     try:
-        file = _TimedBytes(without_metadata(data), HEADER_SECONDS if light else seconds)
+        file = _TimedBytes(strip_metadata(data), HEADER_SECONDS if light else seconds)
         # The size is said before the first pixel: a bomb does not go off.
         with Image.open(file, formats=FORMATS) as picture:
             pixels = picture.width * picture.height
             if pixels > max_pixels:
                 return Result(Verdict.TOO_LARGE)
-            scans = scan_count(data) if data.startswith(JPEG) else 0
+            scans = jpeg_scan_count(data) if data.startswith(JPEG) else 0
             expected = pixels * scans / JPEG_SPEED if scans else pixels / OTHER_SPEED
             if expected > seconds:
                 return Result(Verdict.TOO_SLOW)

@@ -13,9 +13,9 @@ from pydantic import Field, ValidationError, model_validator
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize, Split, Splits, open_splits
-from paddle_resnet.data.datasets.factory import mean_and_std, shorter_side
-from paddle_resnet.data.datasets.folder_split import FolderPart, FolderSplit
-from paddle_resnet.data.datasets.image_folder import picture_names, reopen_image_folder
+from paddle_resnet.data.datasets.folder_split import FolderSplit
+from paddle_resnet.data.datasets.image_folder import image_names, reopen_image_folder
+from paddle_resnet.data.datasets.open_splits import mean_and_std, resize_size
 from paddle_resnet.download import Report
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import open_regular, write_json
@@ -46,7 +46,7 @@ class FileList(Saved):
         return self
 
     @classmethod
-    def of(cls, split: FolderSplit | FolderPart, read_whole: bool) -> FileList:
+    def of(cls, split: FolderSplit, read_whole: bool) -> FileList:
         """Describe the readable files of a split."""
         everything = np.arange(len(split))
         files = split.files(everything)
@@ -109,7 +109,7 @@ class DataRecord(Saved):
     def of(cls, config: Config, splits: Splits, normalize: Normalize) -> DataRecord:
         """Describe what a run is about to be trained on."""
         parts = {name: getattr(splits, name) for name in PARTS}
-        folder = {name: part for name, part in parts.items() if isinstance(part, FolderSplit | FolderPart)}
+        folder = {name: part for name, part in parts.items() if isinstance(part, FolderSplit)}
         size = sum(file.stat().st_size for part in folder.values() for file in part.files(np.arange(len(part))))
         return cls.model_validate(
             {
@@ -173,7 +173,7 @@ class DataRecord(Saved):
         if changes:
             others = f" (and {len(changes) - 1} more of {len(known)} files)" if len(changes) > 1 else ""
             raise UsageError(f"{root}: not the pictures that {run} was trained on: {changes[0]}{others}; {WHAT_TO_DO}")
-        if came := sorted(picture_names(root) - known - set(self.left_out)):
+        if came := sorted(image_names(root) - known - set(self.left_out)):
             logger.warning(
                 "warning: %s: new since %s was divided for training, and not used: %s%s",
                 root,
@@ -181,7 +181,7 @@ class DataRecord(Saved):
                 shown(came[0]),
                 f" (and {len(came) - 1} more)" if len(came) > 1 else "",
             )
-        resize = shorter_side(config.data)
+        resize = resize_size(config.data)
         train, validation, test = reopen_image_folder(
             root, config.data, resize, [(part.names, part.labels) for part in parts]
         )
@@ -193,7 +193,7 @@ def preprocessing(config: Config, normalize: Normalize) -> dict[str, Any]:
     return {
         "source": config.data.source,
         "image_size": config.data.image_size,
-        "resize": shorter_side(config.data),
+        "resize": resize_size(config.data),
         "mean": list(normalize.mean),
         "std": list(normalize.std),
     }

@@ -10,7 +10,7 @@ from paddle_resnet.config import Config
 from paddle_resnet.errors import UsageError, command
 from paddle_resnet.files import sha256_of, write_text
 from paddle_resnet.models import ZooRecord, create_model, load_weights, write_state_dict
-from paddle_resnet.models.weights import zoo
+from paddle_resnet.models.weights import pretrained
 from paddle_resnet.training.run_folder import RunFolder
 
 
@@ -36,7 +36,7 @@ def publish(run: RunFolder, data: str) -> ZooRecord:
     load_weights(network, run.checkpoint_path("best") / "model.pdparams", new_head=False)
     # Read before anything is written: an early run does not say its classes, and its images may be missing.
     classes, normalize = run.classes(), run.normalize()
-    weights = zoo.weights_path(name)
+    weights = pretrained.weights_path(name)
     write_state_dict(weights, {key: tensor.numpy() for key, tensor in network.state_dict().items()})
     environment = metrics["environment"]
     record = ZooRecord(
@@ -58,7 +58,7 @@ def publish(run: RunFolder, data: str) -> ZooRecord:
         sha256=sha256_of(weights),
         recipe=_without_folders(config),
     )
-    write_text(zoo.record_path(name), record.model_dump_json(indent=2) + "\n")
+    write_text(pretrained.record_path(name), record.model_dump_json(indent=2) + "\n")
     return record
 
 

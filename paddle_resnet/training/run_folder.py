@@ -20,7 +20,8 @@ from paddle_resnet.config import Config
 from paddle_resnet.config.yaml_reader import read_yaml
 from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize, Splits, open_splits
-from paddle_resnet.data.datasets.factory import mean_and_std
+from paddle_resnet.data.datasets.open_splits import mean_and_std
+from paddle_resnet.data.normalize import IMAGENET_MEAN, IMAGENET_STD
 from paddle_resnet.download import Report
 from paddle_resnet.errors import UsageError, command, shown
 from paddle_resnet.files import (
@@ -41,8 +42,6 @@ from paddle_resnet.training.saved_state import MetricsFile
 Which = Literal["last", "best"]
 OF_THE_PLACE = {"data.root", "data.verify", "data.workers", "data.memory_mb", "device"}
 """Keys of a config that say where data lie and how they are read, and nothing of what is learned or measured."""
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class RunFolder:

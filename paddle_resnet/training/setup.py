@@ -15,7 +15,7 @@ from paddle_resnet.console import download_bar, logger
 from paddle_resnet.data import Normalize, Split, Splits, TrainLoader, ValidationLoader, open_splits
 from paddle_resnet.download import Report
 from paddle_resnet.errors import UsageError, counted
-from paddle_resnet.images.resize import centre_view
+from paddle_resnet.images.decode import resize_and_crop_batch
 from paddle_resnet.models import ImageClassifier, count_parameters, create_configured_model, load_pretrained
 from paddle_resnet.models.stems import WhiteningStem
 from paddle_resnet.models.sync_batch_norm import synchronize_batch_norm
@@ -105,7 +105,7 @@ def make_train_loader(config: Config, splits: Splits, normalize: Normalize) -> T
     """
     ranks = distributed.joined()
     pieces = np.arange(_images_a_step(config))
-    share = pieces.reshape(config.train.accumulate, ranks.world_size, -1)[:, ranks.rank].ravel()
+    rank_positions = pieces.reshape(config.train.accumulate, ranks.world_size, -1)[:, ranks.rank].ravel()
     return TrainLoader(
         splits.train,
         batch_size=len(pieces),
@@ -115,7 +115,7 @@ def make_train_loader(config: Config, splits: Splits, normalize: Normalize) -> T
         augment=config.augment,
         seed=config.train.seed,
         balanced=config.data.sampler == "balanced",
-        share=share if ranks.world_size > 1 else None,
+        rank_positions=rank_positions if ranks.world_size > 1 else None,
     )
 
 
@@ -128,8 +128,8 @@ def make_validation_loader(config: Config, splits: Splits, normalize: Normalize)
         image_size=config.data.image_size,
         resize=splits.resize,
         normalize=normalize,
-        process=ranks.rank,
-        processes=ranks.world_size,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
     )
 
 
@@ -178,4 +178,4 @@ def whiten_stem(network: ImageClassifier, split: Split, resize: int, image_size:
         return
     # Spread, as a folder's images stand class by class.
     chosen = np.linspace(0, len(split) - 1, min(IMAGES, len(split)), dtype=np.int64)
-    stem.whiten(normalize(paddle.to_tensor(centre_view(split.batch(chosen), resize, image_size))))
+    stem.whiten(normalize(paddle.to_tensor(resize_and_crop_batch(split.batch(chosen), resize, image_size))))

@@ -14,7 +14,7 @@ from paddle_resnet import distributed, environment, paddle_compat
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize
-from paddle_resnet.data.datasets.folder_report import report_pictures
+from paddle_resnet.data.datasets.folder_report import report_folder
 from paddle_resnet.errors import Stopped, UsageError, command
 from paddle_resnet.models import ImageClassifier
 from paddle_resnet.tracking.training_log import VisualDLLog, image_grid
@@ -70,7 +70,7 @@ def train(config: Config) -> RunFolder:
             lines.go_to(LogFile(run))
             if kept is not None:
                 logger.info("the earlier run %s was kept as %s", run.path, kept)
-            report_pictures(splits, run.path)
+            report_folder(splits, run.path)
             _fit(run, network, device, None)
     return run
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from paddle_resnet.data.datasets import archives
+from paddle_resnet.data.datasets import official_files
 
 PROJECT = Path(__file__).resolve().parents[2]
 TINY = ["-o", "train.epochs=1", "-o", "data.image_size=8", "-o", "train.batch_size=200", "-o", "model.name=resnet8"]
@@ -134,7 +134,7 @@ def test_wrong_use_of_train_is_one_line_and_exit_code_2(tool, tmp_path, prepare,
 
 
 def test_missing_data_without_network_says_where_to_put_the_file(tool, tmp_path, monkeypatch):
-    monkeypatch.setattr(archives, "fetch", refuse_connection)
+    monkeypatch.setattr(official_files, "fetch", refuse_connection)
     config = PROJECT / "configs/resnet20_cifar10.yaml"
     done = tool("train", "-c", config, "-o", f"data.root={tmp_path}", "-o", f"output={tmp_path}/o")
     assert done.exit_code == 2

@@ -76,7 +76,7 @@ def test_resolved_config_names_every_key(config_file):
     import yaml
 
     resolved = yaml.safe_load(Config.load(config_file).to_yaml())
-    for key in known_keys():
+    for key in known_keys(Config):
         value = resolved
         for part in key.split("."):
             value = value[part]
@@ -154,7 +154,7 @@ def test_config_is_frozen(config_file):
 def test_every_key_has_its_words_in_the_documentation():
     pages = [PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")]
     words = "".join(page.read_text(encoding="utf-8") for page in pages)
-    assert [key for key in known_keys() if f"`{key}" not in words and f" {key}=" not in words] == []
+    assert [key for key in known_keys(Config) if f"`{key}" not in words and f" {key}=" not in words] == []
 
 
 @pytest.mark.parametrize(
@@ -277,8 +277,8 @@ def test_a_home_folder_that_is_not_known(config_file, key):
 
 def test_only_a_regular_file_is_read(tmp_path):
     os.mkfifo(tmp_path / "fifo")
-    assert "no regular file" in refused(tmp_path / "fifo")
-    assert "no regular file" in refused(Path("/dev/zero"))
+    assert "not a regular file" in refused(tmp_path / "fifo")
+    assert "not a regular file" in refused(Path("/dev/zero"))
     assert "folder" in refused(tmp_path)
 
 

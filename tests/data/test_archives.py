@@ -15,9 +15,9 @@ from tiny_archives import cifar10_contents, cifar_batch, write_archive, write_ci
 
 from paddle_resnet.config import DataConfig
 from paddle_resnet.data import open_splits
-from paddle_resnet.data.datasets.archives import OfficialFile
 from paddle_resnet.data.datasets.cifar import CIFAR10, load_cifar
 from paddle_resnet.data.datasets.fashion_mnist import load_fashion_mnist, read_idx
+from paddle_resnet.data.datasets.official_files import OfficialFile
 from paddle_resnet.errors import UsageError
 
 
@@ -153,7 +153,7 @@ def test_missing_data_without_network_say_what_to_put_where(tmp_path, monkeypatc
         unused.bind(("127.0.0.1", 0))  # connections are refused
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/cifar-10-python.tar.gz"
         edition = dataclasses.replace(CIFAR10, archive=OfficialFile(url, CIFAR10.archive.md5))
-        monkeypatch.setattr("paddle_resnet.data.datasets.factory.CIFAR10", edition)
+        monkeypatch.setattr("paddle_resnet.data.datasets.open_splits.CIFAR10", edition)
         with pytest.raises(UsageError) as in_cache:
             open_splits(DataConfig(source="cifar10"))
         with pytest.raises(UsageError) as in_root:

@@ -6,10 +6,9 @@ import pytest
 from PIL import Image
 
 from paddle_resnet.config import AugmentConfig
-from paddle_resnet.data.augment.batch import Augment, crop, random_boxes, resized_crop
-from paddle_resnet.data.augment.resample import resize_batch
-from paddle_resnet.images.decode import decode_image
-from paddle_resnet.images.resize import centre_view
+from paddle_resnet.data.augment.batch import Augment, random_boxes
+from paddle_resnet.data.augment.device import crop, resize_batch, resized_crop
+from paddle_resnet.images.decode import decode_image, resize_and_crop_batch
 
 
 def noise(count, side, seed=0):
@@ -33,16 +32,16 @@ def test_resize_is_pillows_antialiased_bilinear(side, size):
 @pytest.mark.parametrize(("side", "resize", "size"), [(8, 32, 32), (60, 37, 32), (32, 32, 32), (32, 40, 33)])
 def test_the_batch_sees_what_a_decoded_picture_shows(side, resize, size):
     pixels = noise(4, side)
-    found = centre_view(pixels, resize, size)
+    found = resize_and_crop_batch(pixels, resize, size)
     np.testing.assert_array_equal(found, [decode_image(image, resize, size) for image in pixels])
 
 
 def test_crop_is_pad_slice_and_mirror():
     pixels = noise(6, 10)
     top, left = np.array([-4, 0, 4, -1, 3, 2]), np.array([-4, 0, 4, 2, -3, 1])
-    mirrored = np.array([False, True, False, True, True, False])
-    found = crop(paddle.to_tensor(pixels).astype("float32"), top, left, 10, mirrored).numpy()
-    for image, row, column, flip, result in zip(pixels, top, left, mirrored, found, strict=True):
+    flipped = np.array([False, True, False, True, True, False])
+    found = crop(paddle.to_tensor(pixels).astype("float32"), top, left, 10, flipped).numpy()
+    for image, row, column, flip, result in zip(pixels, top, left, flipped, found, strict=True):
         padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
         window = padded[row + 4 : row + 14, column + 4 : column + 14]
         np.testing.assert_array_equal(result, window[:, ::-1] if flip else window)
@@ -94,9 +93,9 @@ def test_a_larger_picture_is_cropped_at_random_inside():
 def test_resized_crop_is_pillows_crop_and_resize(side, size):
     pixels = noise(16, side)
     boxes = random_boxes([16, side, side, 3], (0.2, 1.0), np.random.default_rng(3))
-    mirrored = np.arange(16) % 2 == 1
-    found = resized_crop(paddle.to_tensor(pixels), boxes, size, mirrored).numpy()
-    for image, (top, left, height, width), flip, result in zip(pixels, boxes.T, mirrored, found, strict=True):
+    flipped = np.arange(16) % 2 == 1
+    found = resized_crop(paddle.to_tensor(pixels), boxes, size, flipped).numpy()
+    for image, (top, left, height, width), flip, result in zip(pixels, boxes.T, flipped, found, strict=True):
         window = Image.fromarray(image[top : top + height, left : left + width])
         reference = np.asarray(window.resize((size, size), Image.Resampling.BILINEAR))
         assert largest_difference(result, reference[:, ::-1] if flip else reference) <= 1

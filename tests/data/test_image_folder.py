@@ -13,7 +13,7 @@ from PIL import Image
 
 from paddle_resnet.config import DataConfig
 from paddle_resnet.data import open_splits
-from paddle_resnet.data.datasets.folder_report import report_pictures
+from paddle_resnet.data.datasets.folder_report import report_folder
 from paddle_resnet.errors import UsageError
 from paddle_resnet.images.decode import decode_image
 
@@ -150,7 +150,7 @@ def damaged(tmp_path):
 def test_files_that_cannot_be_read_are_left_out(damaged, memory_mb):
     splits = open_splits(config(damaged, memory_mb=memory_mb))
     assert set(splits.train.unreadable) == {"train/cat/aaa.jpg", "train/dog/zzz.jpg"}
-    assert "aaa.jpg: cannot be read as a picture" in splits.train.unreadable["train/cat/aaa.jpg"]
+    assert "aaa.jpg: cannot be read as an image" in splits.train.unreadable["train/cat/aaa.jpg"]
     assert set(splits.test.unreadable) == {"test/dog/cut.png"}
     assert names(splits.test) == [f"test/{name}/000{k}.png" for name in ("cat", "dog") for k in (0, 1)]
     assert splits.test.labels.tolist() == [0, 0, 1, 1]
@@ -167,7 +167,7 @@ def test_strict_names_the_first_file_that_cannot_be_read(damaged, memory_mb):
     splits = open_splits(config(damaged, memory_mb=memory_mb, strict=True))
     with pytest.raises(UsageError) as caught:
         len(splits.train)
-    assert "aaa.jpg: cannot be read as a picture" in str(caught.value)
+    assert "aaa.jpg: cannot be read as an image" in str(caught.value)
     assert "remove or replace it" in str(caught.value)
     assert "(and 1 more of 16 files)" in str(caught.value)
     with pytest.raises(UsageError, match=r"test/dog/cut\.png: cannot be read"):
@@ -187,16 +187,14 @@ def test_unreadable_files_and_copies_are_reported_once(damaged, tmp_path_factory
     folder = tmp_path_factory.mktemp("run")
     monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
     with caplog.at_level(logging.INFO, logger="paddle_resnet"):
-        report_pictures(open_splits(config(damaged)), folder)
+        report_folder(open_splits(config(damaged)), folder)
     log = caplog.text
     assert len(caplog.records) == 5
     assert "3 of 24 files cannot be read and are left out" in log
-    assert "3 of 21 pictures are copies" in log
+    assert "3 of 21 images are byte-for-byte duplicates" in log
     assert "LEAKAGE: 1 of them" in log
     assert "val/cat/seen.png is train/cat/0004.png" in log
-    assert (
-        "1 of them stand in two classes, of which one must be wrong: train/dog/other.png is train/cat/0003.png" in log
-    )
+    assert "1 of them are in two classes, one of which must be wrong: train/dog/other.png is train/cat/0003.png" in log
     rows = list(csv.DictReader((folder / "pictures.csv").open(encoding="utf-8")))
     assert {row["file"]: row["finding"] for row in rows} == {
         "train/cat/aaa.jpg": "unreadable",
@@ -213,9 +211,9 @@ def test_a_sound_folder_and_other_sources_leave_no_list(tmp_path, caplog, monkey
     monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
     fill(tmp_path / "pictures", {"cat": 10, "dog": 10})
     with caplog.at_level(logging.INFO, logger="paddle_resnet"):
-        report_pictures(open_splits(config(tmp_path / "pictures")), tmp_path)
-        report_pictures(open_splits(DataConfig(source="digits", image_size=8)), tmp_path)
-    assert [record.getMessage() for record in caplog.records] == ["20 pictures, no two files of the same content"]
+        report_folder(open_splits(config(tmp_path / "pictures")), tmp_path)
+        report_folder(open_splits(DataConfig(source="digits", image_size=8)), tmp_path)
+    assert [record.getMessage() for record in caplog.records] == ["20 images, no duplicate files"]
     assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
 
 
@@ -237,7 +235,7 @@ def test_wrong_folders_are_named_with_the_layout(tmp_path):
         (tmp_path / "absent", "no such folder"),
         (tmp_path / "empty", "holds no class folders"),
         (fill(tmp_path / "single", {"cat": 3}), "one class folder only"),
-        (tmp_path / "hollow", "no pictures found"),
+        (tmp_path / "hollow", "no images found"),
     ):
         (tmp_path / "empty").mkdir(exist_ok=True)
         for name in ("cat", "dog"):
@@ -251,7 +249,7 @@ def test_wrong_folders_are_named_with_the_layout(tmp_path):
 def test_an_empty_class_is_named(tmp_path):
     fill(tmp_path, {"cat": 5, "dog": 5})
     (tmp_path / "eel").mkdir()
-    with pytest.raises(UsageError, match="eel: no pictures found"):
+    with pytest.raises(UsageError, match="eel: no images found"):
         open_splits(config(tmp_path))
 
 
@@ -281,7 +279,7 @@ def test_the_division_of_a_sound_folder_stays_as_it_was(tmp_path):
 def lines_of(caplog, monkeypatch, splits, folder):
     monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
     with caplog.at_level(logging.INFO, logger="paddle_resnet"):
-        report_pictures(splits, folder)
+        report_folder(splits, folder)
     with (folder / "pictures.csv").open(encoding="utf-8") as file:
         return [record.getMessage() for record in caplog.records], list(csv.DictReader(file))
 
@@ -307,12 +305,12 @@ def with_more(tmp_path, monkeypatch):
 def test_what_lies_beside_the_pictures_is_reported(with_more, tmp_path, caplog, monkeypatch):
     lines, rows = lines_of(caplog, monkeypatch, open_splits(config(with_more)), tmp_path)
     assert lines[0] == "1 file is left out by suffix: 1 .heic (convert them, e.g. to JPEG)"
-    assert lines[1].startswith("2 folders that cannot be read, or pictures outside of them, are left out")
+    assert lines[1].startswith("2 unreadable folders or images outside the class folders are left out")
     assert "2 of 22 files cannot be read" in lines[2]
     assert {row["file"]: row["finding"] for row in rows} == {
         "cat/pipe.png": "unreadable",
         "cat/\\udcff\\x1b.png": "unreadable",
-        "cat/a.HEIC": "passed over",
+        "cat/a.HEIC": "skipped",
         "dog/sub": "unreadable",
         "stray.png": "unreadable",
     }
@@ -320,14 +318,14 @@ def test_what_lies_beside_the_pictures_is_reported(with_more, tmp_path, caplog, 
 
 
 def test_strict_names_what_is_lost(with_more):
-    with pytest.raises(UsageError, match=r"stray\.png: lies in no class folder; move it \(and 2 more\)"):
+    with pytest.raises(UsageError, match=r"stray\.png: is in no class folder; move it \(and 2 more\)"):
         open_splits(config(with_more, strict=True))
 
 
 def test_a_class_folder_whose_name_is_no_text_is_refused_at_once(tmp_path):
     fill(tmp_path, {"cat": 2, "dog": 2})
     (tmp_path / os.fsdecode(b"caf\xe9")).mkdir()
-    with pytest.raises(UsageError, match=r"the class folder caf\\udce9 has a name that is no text in UTF-8; rename it"):
+    with pytest.raises(UsageError, match=r"the class folder caf\\udce9 has a name that is not UTF-8 text; rename it"):
         open_splits(config(tmp_path))
 
 
@@ -340,5 +338,5 @@ def test_a_class_folder_that_cannot_be_read_says_why_it_is_empty(tmp_path, monke
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.raises(UsageError, match=r"sub: no pictures found .*this folder cannot be read \(Permission denied\)"):
+    with pytest.raises(UsageError, match=r"sub: no images found .*this folder cannot be read \(Permission denied\)"):
         open_splits(config(tmp_path))

@@ -9,7 +9,7 @@ from scipy.stats import beta, kstest
 
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data import MemorySplit, Normalize, TrainLoader
-from paddle_resnet.data.augment.mixing import draw_mixture
+from paddle_resnet.data.augment.mixing import draw_mix_params
 from paddle_resnet.training.metrics import SampleMeans
 from paddle_resnet.training.optim.loss import SmoothedCrossEntropy
 
@@ -32,47 +32,47 @@ def normal(levels):
 def test_mixup_blends_pairs_and_names_both_classes():
     batches = numbered_batches(mixup=1.0)
     assert sorted(np.concatenate([own for _, own, _, _ in batches]).ravel()) == list(range(60))
-    for images, own, partners, shares in batches:
-        assert (own.shape, partners.shape, shares.shape) == ((20, 1), (20, 1), (20, 1))
+    for images, own, partners, lams in batches:
+        assert (own.shape, partners.shape, lams.shape) == ((20, 1), (20, 1), (20, 1))
         assert sorted(own) == sorted(partners)
-        assert len(np.unique(shares)) == 1
-        expected = normal(shares * own + (1 - shares) * partners)
+        assert len(np.unique(lams)) == 1
+        expected = normal(lams * own + (1 - lams) * partners)
         for row, column in ((0, 0), (5, 11)):
             np.testing.assert_allclose(images[:, :, row, column], expected, atol=1e-5)
     assert len({batch[3][0, 0] for batch in batches}) == len(batches)
 
 
-def test_cutmix_shows_a_box_of_the_partner_and_the_share_is_the_rests():
-    for images, own, partners, shares in numbered_batches(cutmix=1.0):
+def test_cutmix_shows_a_box_of_the_partner_and_the_lam_is_the_rests():
+    for images, own, partners, lams in numbered_batches(cutmix=1.0):
         own_pixels = normal(own)[:, :, None, None].astype(np.float32)
         box = np.abs(images - own_pixels)[own.ravel() != partners.ravel()].max(axis=(0, 1)) > 1e-6
         shown = np.where(box, normal(partners)[:, :, None, None], own_pixels)
         np.testing.assert_allclose(images, shown, atol=1e-5)
         np.testing.assert_array_equal(box, np.outer(box.any(axis=1), box.any(axis=0)))
-        assert shares[0, 0] == pytest.approx(1 - box.mean())
+        assert lams[0, 0] == pytest.approx(1 - box.mean())
 
 
 def test_the_shares_are_of_the_beta_distribution():
     generator = np.random.default_rng(0)
     config = AugmentConfig(mixup=0.4)
-    shares = [draw_mixture(4, SIZE, config, generator).share for _ in range(2000)]
-    assert kstest(shares, beta(0.4, 0.4).cdf).pvalue > 0.01
+    lams = [draw_mix_params(4, SIZE, config, generator).lam for _ in range(2000)]
+    assert kstest(lams, beta(0.4, 0.4).cdf).pvalue > 0.01
     # Of cutmix by hand: a side u has the density 2u, and with its centre anywhere covers u - u^2/4 of the unit line.
-    shares = [draw_mixture(4, 1000, AugmentConfig(cutmix=1.0), generator).share for _ in range(2000)]
+    lams = [draw_mix_params(4, 1000, AugmentConfig(cutmix=1.0), generator).lam for _ in range(2000)]
     covered = 2 * (1 / 4 - 1 / 10 + 1 / 96)
-    assert abs(np.mean(shares) - (1 - covered)) < 4 * np.std(shares) / 2000**0.5
+    assert abs(np.mean(lams) - (1 - covered)) < 4 * np.std(lams) / 2000**0.5
 
 
-def test_a_share_of_the_batches_is_mixed_each_way():
+def test_a_lam_of_the_batches_is_mixed_each_way():
     generator = np.random.default_rng(0)
     config = AugmentConfig(mixup=1.0, cutmix=1.0, mix_probability=0.6)
-    drawn = [draw_mixture(4, 1000, config, generator) for _ in range(1000)]
-    whole = sum(mixture.share == 1 for mixture in drawn)
-    cut = sum(mixture.box is not None for mixture in drawn)
+    drawn = [draw_mix_params(4, 1000, config, generator) for _ in range(1000)]
+    whole = sum(params.lam == 1 for params in drawn)
+    cut = sum(params.box is not None for params in drawn)
     assert abs(whole - 400) < 4 * (1000 * 0.24) ** 0.5
     assert abs(cut - 300) < 4 * (1000 * 0.21) ** 0.5
-    for mixture in drawn:
-        assert mixture.share < 1 or list(mixture.partners) == [0, 1, 2, 3]
+    for params in drawn:
+        assert params.lam < 1 or list(params.permutation) == [0, 1, 2, 3]
 
 
 def test_the_seed_alone_decides():
@@ -91,14 +91,14 @@ def test_loss_and_gradient_are_those_of_the_mixed_target(smoothing):
     images, classes = 7, 5
     logits = generator.normal(size=(images, classes))
     own, partners = generator.integers(0, classes, (2, images, 1))
-    shares = np.full((images, 1), 0.3)
+    lams = np.full((images, 1), 0.3)
     hot = np.eye(classes)
-    target = shares * hot[own.ravel()] + (1 - shares) * hot[partners.ravel()]
+    target = lams * hot[own.ravel()] + (1 - lams) * hot[partners.ravel()]
     target = (1 - smoothing) * target + smoothing / classes
     logarithms = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
     tensor = paddle.to_tensor(logits.astype("float32"), stop_gradient=False)
-    rest = [paddle.to_tensor(own), paddle.to_tensor(partners), paddle.to_tensor(shares.astype("float32"))]
+    rest = [paddle.to_tensor(own), paddle.to_tensor(partners), paddle.to_tensor(lams.astype("float32"))]
     loss = SmoothedCrossEntropy(smoothing)(tensor, *rest)
     loss.backward()
     assert float(loss) == pytest.approx(-(target * logarithms).sum(axis=1).mean(), rel=1e-6)
@@ -108,11 +108,11 @@ def test_loss_and_gradient_are_those_of_the_mixed_target(smoothing):
 def test_a_mixed_image_is_right_by_the_class_of_the_larger_share():
     logits = np.log(np.array([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.1, 0.2, 0.7]], "float32"))
     own, partners = np.array([[0], [0], [1]]), np.array([[1], [1], [2]])
-    shares = np.array([[0.6], [0.4], [0.25]], "float32")
+    lams = np.array([[0.6], [0.4], [0.25]], "float32")
     measure = SampleMeans()
-    losses, correct = measure.compute(*(paddle.to_tensor(each) for each in (logits, own, partners, shares)))
+    losses, correct = measure.compute(*(paddle.to_tensor(each) for each in (logits, own, partners, lams)))
     assert correct.numpy().tolist() == [True, False, True]
     likelihoods = [[0.7, 0.2], [0.7, 0.2], [0.2, 0.7]]
-    expected = [-s * np.log(a) - (1 - s) * np.log(b) for s, (a, b) in zip(shares.ravel(), likelihoods, strict=True)]
+    expected = [-s * np.log(a) - (1 - s) * np.log(b) for s, (a, b) in zip(lams.ravel(), likelihoods, strict=True)]
     np.testing.assert_allclose(losses.numpy(), expected, rtol=1e-5)
     assert measure.update(losses.numpy(), correct.numpy()) == pytest.approx([np.mean(expected), 2 / 3])

@@ -8,7 +8,7 @@ from tiny_run import make_pictures
 
 from paddle_resnet.config import AugmentConfig, Config
 from paddle_resnet.data import MemorySplit, Normalize, TrainLoader, loader
-from paddle_resnet.data.sampling import balanced_order
+from paddle_resnet.data.loader import balanced_order
 
 
 @pytest.mark.parametrize("counts", [(90, 10), (7, 7, 7), (50, 3, 1), (1, 1), (11, 0, 4)])

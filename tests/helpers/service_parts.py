@@ -16,7 +16,7 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
-from paddle_resnet.images.decode import decode_image, decode_opened
+from paddle_resnet.images.decode import decode_image, decode_pil_image
 from paddle_resnet.inference import Predictor
 from paddle_resnet.service import Settings, app, inference_workers, pictures, serving
 
@@ -75,7 +75,7 @@ class ColourNetwork:
         pass
 
     def _answer(self, encoded, costly):
-        to_pixels = functools.partial(decode_opened, resize=SIZE, image_size=SIZE, name="a picture")
+        to_pixels = functools.partial(decode_pil_image, resize=SIZE, image_size=SIZE, name="a picture")
         options = {"max_pixels": self._max_pixels, "to_pixels": to_pixels, "seconds": 60, "light": not costly}
         return inference_workers.compute(encoded, functools.partial(pictures.decode, **options), self._predictor.scores)
 

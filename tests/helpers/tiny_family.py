@@ -11,6 +11,7 @@ from paddle_resnet.models.blocks import (
     BasicBlock,
     BlockOptions,
     Bottleneck,
+    ConvPoolBlock,
     PlainBlock,
     ZeroPadShortcut,
     average_pool_shortcut,
@@ -19,7 +20,6 @@ from paddle_resnet.models.blocks import (
 )
 from paddle_resnet.models.preact import PreActBasicBlock, PreActBottleneck
 from paddle_resnet.models.registry import ResNetEntry
-from paddle_resnet.models.widening import WideningBlock
 
 
 def _entry(block, shortcut, stem="cifar", stem_channels=None, **options):
@@ -32,7 +32,7 @@ def _entry(block, shortcut, stem="cifar", stem_channels=None, **options):
         shortcut=shortcut,
         block_options=BlockOptions(**options),
         num_classes=3,
-        native_size=16,
+        input_size=16,
     )
 
 
@@ -47,7 +47,7 @@ FAMILY = {
     "preact bottleneck": _entry(PreActBottleneck, pointwise_shortcut, "imagenet"),
     "wide": _entry(PreActBasicBlock, pointwise_shortcut, stem_channels=2),
     "plain": _entry(PlainBlock, projection_shortcut),
-    "widening": _entry(WideningBlock, projection_shortcut, "whitening"),
+    "widening": _entry(ConvPoolBlock, projection_shortcut, "whitening"),
     "d2l": _entry(BasicBlock, partial(pointwise_shortcut, bias=True), "imagenet", bias=True),
 }
 

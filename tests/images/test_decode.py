@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from paddle_resnet.errors import UsageError
-from paddle_resnet.images import decode, picture_file
+from paddle_resnet.images import decode, image_file
 from paddle_resnet.images.decode import decode_image
-from paddle_resnet.images.picture_file import scan_count, without_metadata
+from paddle_resnet.images.image_file import jpeg_scan_count, strip_metadata
 
 
 def smooth(height, width, seed=0):
@@ -243,7 +243,7 @@ def test_too_many_pixels_are_refused_before_decoding(side):
 def test_a_text_file_named_jpg(tmp_path):
     path = tmp_path / "cat.jpg"
     path.write_text("not a picture")
-    with pytest.raises(UsageError, match=r"cat\.jpg: cannot be read as a picture .*remove or replace"):
+    with pytest.raises(UsageError, match=r"cat\.jpg: cannot be read as an image .*remove or replace"):
         decode_image(path, 32, 32)
 
 
@@ -274,7 +274,7 @@ def test_a_format_that_runs_programs_is_refused_whatever_its_name_is(tmp_path):
     """Pillow hands EPS to Ghostscript."""
     path = tmp_path / "a.jpg"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
-    with pytest.raises(UsageError, match=r"a\.jpg: cannot be read as a picture \(none of JPEG,"):
+    with pytest.raises(UsageError, match=r"a\.jpg: cannot be read as an image \(none of JPEG,"):
         decode_image(path, 8, 8)
 
 
@@ -387,7 +387,7 @@ def test_what_is_left_of_a_jpeg_has_the_same_pixels(mode, subsampling):
     content = encoded(
         picture, format="JPEG", subsampling=subsampling, progressive=True, comment=b"x", icc_profile=b"p" * 99
     )
-    plain = without_metadata(content)
+    plain = strip_metadata(content)
     assert len(plain) < len(content)
     np.testing.assert_array_equal(
         np.asarray(Image.open(io.BytesIO(plain))), np.asarray(Image.open(io.BytesIO(content)))
@@ -442,7 +442,7 @@ except Exception as error:
 """
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert shown.stderr == ""
-    assert "cannot be read as a picture" in shown.stdout
+    assert "cannot be read as an image" in shown.stdout
 
 
 def with_scans(content, count):
@@ -453,13 +453,13 @@ def with_scans(content, count):
 
 def test_the_scans_of_a_jpeg_are_counted_as_the_decoder_finds_them():
     content = encoded(Image.fromarray(smooth(32, 32)), format="JPEG", progressive=True)
-    assert scan_count(content) == content.count(b"\xff\xda") == 10
-    assert scan_count(with_scans(content, 7)) == 17
-    assert scan_count(content + content) == 10  # what lies behind the end, as with phones' moving pictures
-    assert scan_count(behind_header(content, "JPEG", segment(0xFE, b"\xff\xd9" + content[-400:-2]))) == 10
+    assert jpeg_scan_count(content) == content.count(b"\xff\xda") == 10
+    assert jpeg_scan_count(with_scans(content, 7)) == 17
+    assert jpeg_scan_count(content + content) == 10  # what lies behind the end, as with phones' moving pictures
+    assert jpeg_scan_count(behind_header(content, "JPEG", segment(0xFE, b"\xff\xd9" + content[-400:-2]))) == 10
     place = content.rindex(b"\xff\xda")
     hidden = content[:place] + segment(0xFE, b"\xff\xd9") + content[place:]
-    assert scan_count(hidden) == 10
+    assert jpeg_scan_count(hidden) == 10
 
 
 def test_a_jpeg_of_very_many_scans_is_refused_before_decoding():
@@ -501,7 +501,7 @@ def test_a_pipe_that_takes_the_place_of_a_checked_file_is_refused_too(tmp_path, 
     Image.new("L", (8, 8)).save(sound)
     os.mkfifo(pipe)
     status = sound.stat()
-    monkeypatch.setattr(picture_file.Path, "stat", lambda path: status)
+    monkeypatch.setattr(image_file.Path, "stat", lambda path: status)
     with pytest.raises(UsageError, match="a named pipe"):
         decode_image(pipe, 8, 8)
 
@@ -521,7 +521,7 @@ def test_an_empty_file_is_called_so(tmp_path):
 
 
 def test_heic_is_told_what_to_do():
-    with pytest.raises(UsageError, match="HEIC, which is not read; convert it, e"):
+    with pytest.raises(UsageError, match="HEIC is not supported; convert it, e"):
         decode_image(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(64), 8, 8)
 
 
@@ -539,8 +539,8 @@ def test_an_icon_with_a_huge_picture_is_refused_before_it_is_opened(kind):
 def test_of_many_texts_that_may_turn_a_picture_one_is_looked_into(monkeypatch):
     """Each may take a millisecond, and a file of 20 MB holds thousands."""
     looks = []
-    monkeypatch.setattr(picture_file, "_is_sound", lambda *chunk: bool(looks.append(chunk)))
+    monkeypatch.setattr(image_file, "_is_sound", lambda *chunk: bool(looks.append(chunk)))
     content = encoded(Image.fromarray(smooth(8, 8)))
     texts = chunk(b"zTXt", b"Raw profile type exif\0\0" + LONG_TEXT) * 50
-    assert without_metadata(behind_header(content, "PNG", texts)) == without_metadata(content)
+    assert strip_metadata(behind_header(content, "PNG", texts)) == strip_metadata(content)
     assert len(looks) == 1

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from paddle_resnet.images.decode import FORMATS
-from paddle_resnet.images.find import EXTENSIONS, PassedOver, passed_over_by_suffix, pictures_below
+from paddle_resnet.images.find import EXTENSIONS, SkippedFile, find_image_files, summarize_skipped
 from paddle_resnet.inference.find_pictures import Unreadable, find_pictures
 
 
@@ -29,7 +29,7 @@ def names(folder, found):
 
 
 def test_known_suffixes_in_the_order_of_names_without_hidden_ones(folder):
-    assert names(folder, pictures_below(folder)) == ["a.jpg", "b.PNG", "sub/c.webp"]
+    assert names(folder, find_image_files(folder)) == ["a.jpg", "b.PNG", "sub/c.webp"]
 
 
 def test_linked_folders_count_and_a_link_into_itself_does_not_repeat_them(folder, tmp_path):
@@ -39,7 +39,7 @@ def test_linked_folders_count_and_a_link_into_itself_does_not_repeat_them(folder
     (folder / "linked").symlink_to(elsewhere)
     (folder / "sub" / "up").symlink_to(folder)
     expected = ["a.jpg", "b.PNG", "linked/f.gif", "sub/c.webp"]
-    assert names(folder, pictures_below(folder)) == expected
+    assert names(folder, find_image_files(folder)) == expected
     assert names(folder, find_pictures([folder])) == expected
 
 
@@ -69,32 +69,32 @@ def test_a_folder_that_cannot_be_read_is_named_in_its_place(folder, unreadable_f
 
 
 def test_a_folder_that_vanishes_is_named(folder):
-    found = pictures_below(folder)
+    found = find_image_files(folder)
     assert next(found).name == "a.jpg"
     (folder / "sub" / "c.webp").unlink()
     (folder / "sub" / ".e.jpg").unlink()
     (folder / "sub").rmdir()
-    assert [str(each.path.relative_to(folder)) for each in found if isinstance(each, PassedOver)] == ["sub"]
+    assert [str(each.path.relative_to(folder)) for each in found if isinstance(each, SkippedFile)] == ["sub"]
 
 
 def test_a_link_to_itself_is_a_file_that_decoding_refuses(tmp_path):
     (tmp_path / "self.jpg").symlink_to(tmp_path / "self.jpg")
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "gone")
-    assert names(tmp_path, pictures_below(tmp_path)) == ["gone.jpg", "self.jpg"]
+    assert names(tmp_path, find_image_files(tmp_path)) == ["gone.jpg", "self.jpg"]
 
 
-def test_what_is_passed_over_is_counted_by_suffix(folder):
+def test_skipped_files_are_counted_by_suffix(folder):
     for name in ("a.HEIC", "b.heic", "sub/x.cr2", "README", "Thumbs.db", "labels.CSV", "c.xml", ".DS_Store"):
         (folder / name).touch()
     counts = Counter()
     assert all(isinstance(found, Path) for found in find_pictures([folder], counts))
     assert counts == {".heic": 2, ".cr2": 1, "": 1}
-    assert passed_over_by_suffix(counts) == (
+    assert summarize_skipped(counts) == (
         "4 files are left out by suffix: 2 .heic (convert them, e.g. to JPEG), 1 without one, 1 .cr2"
     )
-    heic = next(each for each in pictures_below(folder) if isinstance(each, PassedOver) and each.suffix == ".heic")
+    heic = next(each for each in find_image_files(folder) if isinstance(each, SkippedFile) and each.suffix == ".heic")
     assert heic.reason.endswith(
-        'a.HEIC: passed over, the suffix ".heic" is none of a picture that can be read; convert it, e.g. to JPEG'
+        'a.HEIC: skipped, the suffix ".heic" is not one of an image that can be read; convert it, e.g. to JPEG'
     )
 
 

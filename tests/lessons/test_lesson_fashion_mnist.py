@@ -12,7 +12,7 @@ import paddle
 import pytest
 
 from paddle_resnet.config import TrainConfig
-from paddle_resnet.data.datasets.archives import OfficialFile
+from paddle_resnet.data.datasets.official_files import OfficialFile
 from paddle_resnet.errors import UsageError
 from paddle_resnet.lessons import Effort, run_lesson
 from paddle_resnet.lessons.common.training_loop import measure_on, train_on

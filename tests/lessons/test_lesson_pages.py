@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from paddle_resnet import machine
-from paddle_resnet.data.datasets import factory
-from paddle_resnet.data.datasets.archives import OfficialFile
+from paddle_resnet.data.datasets import open_splits
+from paddle_resnet.data.datasets.official_files import OfficialFile
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.lessons import LESSONS, Effort, run_lesson
 from paddle_resnet.lessons.common.timing import measured_where
@@ -100,7 +100,7 @@ def test_cifar_10_where_it_is_missing_is_named_with_its_place(tmp_path, monkeypa
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # connections are refused
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/cifar-10-python.tar.gz"
-        monkeypatch.setattr(factory, "CIFAR10", replace(factory.CIFAR10, archive=OfficialFile(url, "0" * 32)))
+        monkeypatch.setattr(open_splits, "CIFAR10", replace(open_splits.CIFAR10, archive=OfficialFile(url, "0" * 32)))
         with pytest.raises(UsageError) as failure:
             run_lesson("gradients", tmp_path / "lesson", Effort(full=True, overrides=[f"data.root={tmp_path}"]))
     (line,) = str(failure.value).splitlines()

@@ -14,7 +14,7 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.models import BatchNorm, create_model, model_entry, onnx_file, registry
 from paddle_resnet.models.blocks import Fork
 from paddle_resnet.models.summary import summarize
-from paddle_resnet.models.weights import zoo
+from paddle_resnet.models.weights import pretrained
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -34,7 +34,7 @@ PUBLISHED_GMACS = {
 
 def summary_of(name, size=None):
     entry = model_entry(name)
-    size = size or entry.native_size
+    size = size or entry.input_size
     with paddle.LazyGuard():
         network = create_model(name)
     return summarize(network, (1, entry.in_channels, size, size))
@@ -152,8 +152,8 @@ RECORD = {
 def test_the_table_has_every_name(models, monkeypatch, tmp_path):
     few = {name: registry._ENTRIES[name] for name in ("resnet18", "resnet18_d2l", "resnet20")}
     monkeypatch.setattr(registry, "_ENTRIES", few)
-    monkeypatch.setattr(zoo, "FOLDER", tmp_path)
-    zoo.record_path("resnet20").write_text(json.dumps(RECORD))
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    pretrained.record_path("resnet20").write_text(json.dumps(RECORD))
     done = models()
     rows = rows_of(done.stdout)
     assert done.exit_code == 0

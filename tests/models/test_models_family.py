@@ -143,7 +143,7 @@ def test_option_b_adds_two_projections_to_option_a(n):
 def test_every_network_takes_a_training_step(name):
     network = create_model(name, 3)
     assert network.model_name == name
-    size = {"lenet": 32}.get(name, 32 if model_entry(name).native_size == 224 else 8)
+    size = {"lenet": 32}.get(name, 32 if model_entry(name).input_size == 224 else 8)
     generator = np.random.default_rng(0)
     x = paddle.to_tensor(generator.normal(size=(2, network.in_channels, size, size)).astype(np.float32))
     logits = network(x)
@@ -198,7 +198,7 @@ def test_gradients_are_the_slopes(kind):
 @pytest.mark.parametrize(("block", "width"), [(PreActBasicBlock, 8), (PreActBottleneck, 2)])
 def test_a_silent_block_that_activates_first_is_the_identity(block, width):
     layer = block(8, width, 1, pointwise_shortcut)
-    layer.silence_branch()
+    layer.zero_init_last()
     x = images()[:, :1].tile([1, 8, 1, 1])
     np.testing.assert_array_equal(layer(x).numpy(), x.numpy())
     assert x.numpy().min() < 0, "no ReLU after the addition"
@@ -207,7 +207,7 @@ def test_a_silent_block_that_activates_first_is_the_identity(block, width):
 @pytest.mark.parametrize(("block", "width"), [(PreActBasicBlock, 8), (PreActBottleneck, 2)])
 def test_a_block_that_changes_shape_projects_its_activated_input(block, width):
     layer = block(3, width, 2, pointwise_shortcut)
-    layer.silence_branch()
+    layer.zero_init_last()
     layer.eval()
     layer.bn1._mean.set_value(np.array([0.1, -0.2, 0.3], "float32"))
     x = images()

@@ -11,10 +11,8 @@ from tiny_family import FAMILY, images, tiny_network
 from paddle_resnet.config import ModelConfig
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import count_parameters, create_configured_model, create_model, stems
-from paddle_resnet.models.blocks import ResidualBlock, projection_shortcut
+from paddle_resnet.models.blocks import ConvPoolBlock, ResidualBlock, StochasticDepth, projection_shortcut
 from paddle_resnet.models.classifier import RUNNING_STATISTICS
-from paddle_resnet.models.stochastic_depth import StochasticDepth
-from paddle_resnet.models.widening import WideningBlock
 
 
 def blocks(network):
@@ -97,11 +95,11 @@ def test_a_zero_initialised_branch_is_silent_and_wakes(kind):
 
 def test_a_silenced_widening_block_hands_on_what_it_was_widened_to():
     x = paddle.randn([2, 4, 7, 7])
-    block = WideningBlock(4, 4, 1, projection_shortcut)
-    block.silence_branch()
+    block = ConvPoolBlock(4, 4, 1, projection_shortcut)
+    block.zero_init_last()
     np.testing.assert_array_equal(block(x).numpy(), nn.functional.relu(x).numpy())
-    block = WideningBlock(4, 6, 2, projection_shortcut)
-    block.silence_branch()
+    block = ConvPoolBlock(4, 6, 2, projection_shortcut)
+    block.zero_init_last()
     block.eval()
     # New running statistics are 0 and 1.
     expected = nn.functional.max_pool2d(block.conv1(x), 2, 2) / np.sqrt(1 + 1e-5)

@@ -13,7 +13,7 @@ from loopback import FileServer, serving
 
 from paddle_resnet.config import Config
 from paddle_resnet.models import create_model, read_state_dict
-from paddle_resnet.models.weights import official
+from paddle_resnet.models.weights import pretrained
 from paddle_resnet.training import RunFolder
 from paddle_resnet.training.setup import open_training
 
@@ -37,7 +37,7 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with serving(content, FILE) as server:
-        monkeypatch.setitem(official.model_urls, "resnet8", (server.url, hashlib.md5(content).hexdigest()))
+        monkeypatch.setitem(pretrained.model_urls, "resnet8", (server.url, hashlib.md5(content).hexdigest()))
         yield server
 
 
@@ -67,7 +67,7 @@ def assert_begins_with(server: FileServer, tmp_path: Path) -> None:
 def test_the_main_config_asks_for_official_weights():
     model = Config.load(PROJECT / "configs" / "resnet18_cifar10.yaml").model
     assert (model.name, model.pretrained) == ("resnet18", "imagenet")
-    assert model.name in official.model_urls
+    assert model.name in pretrained.model_urls
 
 
 def test_a_connection_that_is_cut_is_resumed_and_the_file_serves_offline(server, train, tmp_path):

@@ -152,8 +152,8 @@ def test_classes_and_channels_can_be_chosen():
 
 
 def test_an_entry_knows_what_the_network_was_designed_for():
-    assert (model_entry("resnet50").num_classes, model_entry("resnet50").native_size) == (1000, 224)
-    assert (model_entry("resnet20").num_classes, model_entry("resnet20").native_size) == (10, 32)
+    assert (model_entry("resnet50").num_classes, model_entry("resnet50").input_size) == (1000, 224)
+    assert (model_entry("resnet20").num_classes, model_entry("resnet20").input_size) == (10, 32)
     assert set(IMAGENET) | set(CIFAR) <= set(list_models())
 
 

@@ -17,7 +17,7 @@ from paddle_resnet import download
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model, load_pretrained, load_weights, read_state_dict, write_state_dict
 from paddle_resnet.models.blocks import ZeroPadShortcut
-from paddle_resnet.models.weights import official as official_files
+from paddle_resnet.models.weights import pretrained as official_files
 
 
 def arrays(network):
@@ -78,7 +78,7 @@ def test_tensors_that_paddle_cut_up_are_joined(tmp_path):
     assert_same(read_state_dict(path), {"fc.weight": whole})
 
     path.write_bytes(pickle.dumps({"UnpackBigParamInfor@@": table}, protocol=2))
-    with pytest.raises(UsageError, match=r"large\.pdparams: its table of cut-up tensors is damaged"):
+    with pytest.raises(UsageError, match=r"large\.pdparams: its table of split tensors is damaged"):
         read_state_dict(path)
 
 
@@ -303,7 +303,7 @@ def test_a_file_of_other_classes_is_refused_unless_their_number_is_said(tmp_path
     """The last layer would answer at random, without a word."""
     path = tmp_path / "three.pdparams"
     paddle.save(create_model("resnet8", num_classes=3).state_dict(), str(path))
-    with pytest.raises(UsageError, match=r"new head for 10 classes .*say num_classes"):
+    with pytest.raises(UsageError, match=r"new head for 10 classes .*give num_classes"):
         create_model("resnet8", pretrained=str(path))
     assert create_model("resnet8", num_classes=10, pretrained=str(path)).fc.weight.shape == [64, 10]
     assert create_model("resnet8", pretrained=str(path), include_top=False) is not None
@@ -387,7 +387,7 @@ MANY = [f"p{number}" for number in range(500)]
 def test_a_table_of_cut_up_tensors_asks_for_no_more_than_the_file_has(tmp_path, content):
     path = tmp_path / "cut.pdparams"
     path.write_bytes(pickle.dumps(content, 2))
-    with pytest.raises(UsageError, match=r"cut\.pdparams: its table of cut-up tensors is damaged"):
+    with pytest.raises(UsageError, match=r"cut\.pdparams: its table of split tensors is damaged"):
         read_state_dict(path)
 
 
@@ -406,7 +406,7 @@ TENSOR = '{"dtype": "F32", "shape": %s, "data_offsets": [0, %d]}'
 @pytest.mark.parametrize(
     ("head", "complaint"),
     [
-        (f'{{"a": {TENSOR % ([1], 4)}, "a": {TENSOR % ([1, 1], 4)}}}', "the key a stands there twice"),
+        (f'{{"a": {TENSOR % ([1], 4)}, "a": {TENSOR % ([1, 1], 4)}}}', "the key a occurs twice"),
         (f'{{"a": {TENSOR % ([1] * 100, 4)}}}', "a has the shape .* which no array can have"),
         (f'{{"a": {TENSOR % ([0, 1 << 63], 0)}}}', "a has the shape .* which no array can have"),
         (f'{{"a": {TENSOR % ([1], 4)}}}' + " " * (5 << 20), "a header of 5,242,9.. bytes, expected at most 4,194,304"),

@@ -305,5 +305,5 @@ def test_what_begins_as_a_tar_archive_is_not_unpacked(tmp_path):
         read_state_dict(path)
     with tarfile.open(path, "w:gz") as archive:
         archive.addfile(tarfile.TarInfo("storages"))
-    with pytest.raises(UsageError, match="is no zip archive"):
+    with pytest.raises(UsageError, match="is not a zip archive"):
         read_state_dict(path)

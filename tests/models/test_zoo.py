@@ -22,7 +22,7 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import NetworkScorer
 from paddle_resnet.files import write_json
 from paddle_resnet.models import count_parameters, create_model, load_weights, zoo_models, zoo_record
-from paddle_resnet.models.weights import zoo
+from paddle_resnet.models.weights import pretrained
 from paddle_resnet.training import RunFolder
 from paddle_resnet.training.publish import publish
 from paddle_resnet.training.setup import open_training
@@ -54,7 +54,7 @@ def test_what_is_promised_is_there():
 def test_shipped_weights_are_those_of_their_record(name):
     record = zoo_record(name)
     network = create_model(name, pretrained="cifar10")
-    assert hashlib.sha256(zoo.weights_path(name).read_bytes()).hexdigest() == record.sha256
+    assert hashlib.sha256(pretrained.weights_path(name).read_bytes()).hexdigest() == record.sha256
     assert count_parameters(network) == PARAMETERS[name]
     recipe = Config.from_values(record.recipe)
     assert (record.model, record.seed) == (recipe.model.name, recipe.train.seed) == (name, recipe.train.seed)
@@ -64,7 +64,7 @@ def test_shipped_weights_are_those_of_their_record(name):
 
 
 def test_all_shipped_weights_stay_small():
-    assert sum(path.stat().st_size for path in zoo.FOLDER.glob("*")) <= 5_000_000
+    assert sum(path.stat().st_size for path in pretrained.FOLDER.glob("*")) <= 5_000_000
 
 
 @pytest.mark.skipif(not JPEG_COPY, reason="CIFAR10_JPEG_COPY names no archive of images")
@@ -101,7 +101,7 @@ def test_a_wheel_takes_them_along():
     distribution.parse_config_files([str(PROJECT / "pyproject.toml")])
     patterns = distribution.package_data["paddle_resnet.models.weights"]
     folder = PROJECT / "paddle_resnet" / "models" / "weights"
-    for path in (zoo.weights_path("resnet20"), zoo.record_path("resnet20")):
+    for path in (pretrained.weights_path("resnet20"), pretrained.record_path("resnet20")):
         assert any(path.relative_to(folder).match(pattern) for pattern in patterns)
 
 
@@ -111,7 +111,7 @@ def test_a_wheel_takes_them_along():
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """A finished run of resnet8 on an archive of random images, and a zoo that is empty."""
-    monkeypatch.setattr(zoo, "FOLDER", tmp_path / "zoo")
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "zoo")
     write_cifar10(tmp_path)
     config = Config.from_values(
         {
@@ -146,13 +146,13 @@ def test_a_run_becomes_weights_that_create_model_loads(run):
     assert list(loaded) == list(expected)
     for name, array in expected.items():
         np.testing.assert_array_equal(loaded[name], array)
-    assert set(load_file(zoo.weights_path("resnet8"))) == set(expected)
+    assert set(load_file(pretrained.weights_path("resnet8"))) == set(expected)
     assert zoo_record("resnet8") == record
 
 
 def test_the_record_says_what_the_runs_files_say(run):
     publish(run, "random pixels")
-    record = json.loads(zoo.record_path("resnet8").read_text())
+    record = json.loads(pretrained.record_path("resnet8").read_text())
     recipe = record.pop("recipe")
     assert record == {
         "model": "resnet8",
@@ -169,7 +169,7 @@ def test_the_record_says_what_the_runs_files_say(run):
         "seconds": 12.5,
         "machine": "AMD EPYC, threads OMP_NUM_THREADS=1",
         "paddle": "3.3.1",
-        "sha256": hashlib.sha256(zoo.weights_path("resnet8").read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256(pretrained.weights_path("resnet8").read_bytes()).hexdigest(),
     }
     # The config whole, but for this machine's folders.
     again = Config.from_values(recipe)
@@ -199,7 +199,7 @@ def test_what_is_not_fit_to_be_published_is_refused_and_nothing_written(run, con
     with pytest.raises(UsageError, match=complaint):
         publish(RunFolder(run.path, Config.from_values(values)), "random pixels")
     assert zoo_models() == []
-    assert not zoo.FOLDER.exists()
+    assert not pretrained.FOLDER.exists()
 
 
 # --- how a network and a run begin with it
@@ -248,10 +248,14 @@ def cut(path):
 @pytest.mark.parametrize(
     ("path", "harm", "complaint"),
     [
-        (zoo.weights_path, cut, r"resnet8\.safetensors: damaged \(SHA-256 is [0-9a-f]{64}, expected [0-9a-f]{64}\)"),
-        (zoo.weights_path, Path.unlink, r"resnet8\.safetensors: damaged \(No such file"),
-        (zoo.record_path, lambda path: path.write_text("{}"), r"resnet8\.json: damaged \("),
-        (zoo.record_path, lambda path: path.write_text('{"mod'), r"resnet8\.json: damaged \("),
+        (
+            pretrained.weights_path,
+            cut,
+            r"resnet8\.safetensors: damaged \(SHA-256 is [0-9a-f]{64}, expected [0-9a-f]{64}\)",
+        ),
+        (pretrained.weights_path, Path.unlink, r"resnet8\.safetensors: damaged \(No such file"),
+        (pretrained.record_path, lambda path: path.write_text("{}"), r"resnet8\.json: damaged \("),
+        (pretrained.record_path, lambda path: path.write_text('{"mod'), r"resnet8\.json: damaged \("),
     ],
 )
 def test_a_damaged_copy_is_one_line(run, path, harm, complaint):

@@ -12,7 +12,7 @@ from tiny_family import FAMILY, images, tiny_network
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model, list_models
-from paddle_resnet.models.stochastic_depth import StochasticDepth
+from paddle_resnet.models.blocks import StochasticDepth
 from paddle_resnet.onednn import accelerate, is_accelerated, layers, restore, unavailable_reason
 from paddle_resnet.training.cpu_backend import use_cpu_backend
 

@@ -13,7 +13,7 @@ import pytest
 
 from paddle_resnet import safe_pickle
 from paddle_resnet.errors import UsageError
-from paddle_resnet.models.weights import torch_pickle
+from paddle_resnet.models.weights import torch_file
 
 
 def load(content, **options):
@@ -211,13 +211,13 @@ def test_mutations_of_honest_files_give_data_or_one_line():
 @pytest.mark.parametrize("function", ["_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"])
 def test_a_file_of_torch_changes_no_function(function):
     """The next file of the process would have been read with other defaults."""
-    before = dict(vars(torch_pickle))
+    before = dict(vars(torch_file))
     functions = [each for each in before.values() if isinstance(each, types.FunctionType)]
     defaults = [each.__defaults__ for each in functions]
     for state in (b"}V__defaults__\n(I1\ntsb", b"N}V__defaults__\n(I1\nts\x86b"):
         with pytest.raises(UsageError, match="it sets the state of what has none"):
-            torch_pickle.load(b"ctorch._utils\n" + function.encode() + b"\n" + state + b".", "some.pth")
-    assert vars(torch_pickle) == before
+            torch_file.load_pickle(b"ctorch._utils\n" + function.encode() + b"\n" + state + b".", "some.pth")
+    assert vars(torch_file) == before
     assert defaults == [each.__defaults__ for each in functions]
 
 

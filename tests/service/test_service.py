@@ -24,7 +24,7 @@ pytest.importorskip("fastapi", reason="FastAPI (requirements/serve.txt) is not i
 import httpx
 from service_parts import CLASSES, FORM, SIZE, form, picture, running, shares
 
-from paddle_resnet.images.decode import decode_opened
+from paddle_resnet.images.decode import decode_pil_image
 from paddle_resnet.service import logs, predict, protocol
 from paddle_resnet.service.batcher import Work
 from paddle_resnet.service.logs import JsonFormatter
@@ -201,7 +201,7 @@ def test_a_jpeg_that_would_be_decoded_for_minutes_is_refused():
     data = file.getvalue()
     scan = data[data.rindex(b"\xff\xda") : data.rindex(b"\xff\xd9")]
     repeated = data[: data.rindex(b"\xff\xd9")] + 100 * scan + b"\xff\xd9"
-    to_pixels = partial(decode_opened, resize=8, image_size=8, name="a picture")
+    to_pixels = partial(decode_pil_image, resize=8, image_size=8, name="a picture")
     limits = {"max_pixels": 10_000, "to_pixels": to_pixels, "seconds": 1e-3}
     assert decode(data, **limits).pixels.shape == (8, 8, 3)
     assert decode(repeated, **limits).verdict is Verdict.TOO_SLOW
@@ -225,7 +225,7 @@ def test_decoding_ends_when_its_time_is_over(monkeypatch):
     monkeypatch.setattr("paddle_resnet.service.pictures.time.thread_time", lambda: 0.01 * next(ticks))
     data = picture(kind="GIF")
     comments = data[:13] + data[13 : data.index(b",")] + 5000 * b"!\xfe\x01a\0" + data[data.index(b",") :]
-    to_pixels = partial(decode_opened, resize=8, image_size=8, name="a picture")
+    to_pixels = partial(decode_pil_image, resize=8, image_size=8, name="a picture")
     limits = {"max_pixels": 10_000, "to_pixels": to_pixels, "seconds": 1.5}
     assert decode(data, **limits).verdict is Verdict.READ
     assert decode(comments, **limits).verdict is Verdict.TOO_SLOW
@@ -233,7 +233,7 @@ def test_decoding_ends_when_its_time_is_over(monkeypatch):
 
 
 def test_a_picture_that_takes_long_is_left_for_its_own_turn():
-    to_pixels = partial(decode_opened, resize=8, image_size=8, name="a picture")
+    to_pixels = partial(decode_pil_image, resize=8, image_size=8, name="a picture")
     limits = {"max_pixels": 10_000_000, "to_pixels": to_pixels, "seconds": 1.5}
     large = picture(size=(2000, 2000))
     result = decode(large, **limits, light=True)

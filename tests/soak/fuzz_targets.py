@@ -66,7 +66,7 @@ def _state() -> dict[str, np.ndarray]:
 def _weights(name: str) -> Callable[[Path], Target]:
     def make_target(folder: Path) -> Target:
         from paddle_resnet.models import read_state_dict
-        from paddle_resnet.models.weights.writing import write_state_dict
+        from paddle_resnet.models.weights.state_dict import write_state_dict
 
         path = folder / f"x.{name}"
         if name == "pth":
@@ -253,11 +253,13 @@ def _model():
 
 
 def _zoo_record(folder: Path) -> Target:
-    from paddle_resnet.models.weights import zoo
+    from paddle_resnet.models.weights import pretrained
 
-    seeds = [zoo.record_path(name).read_bytes() for name in zoo.zoo_models()]
-    zoo.FOLDER = folder
-    return Target(_through(zoo.record_path("resnet20"), lambda _: zoo.zoo_record("resnet20")), seeds, mutators.JSON)
+    seeds = [pretrained.record_path(name).read_bytes() for name in pretrained.zoo_models()]
+    pretrained.FOLDER = folder
+    return Target(
+        _through(pretrained.record_path("resnet20"), lambda _: pretrained.zoo_record("resnet20")), seeds, mutators.JSON
+    )
 
 
 def _file_list(folder: Path) -> Target:

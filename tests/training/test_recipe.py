@@ -13,7 +13,7 @@ from tiny_run import SIZE, make_run
 from paddle_resnet.config import AugmentConfig, Config
 from paddle_resnet.data import Normalize, ValidationLoader, open_splits
 from paddle_resnet.data.augment.batch import Augment
-from paddle_resnet.data.augment.erasing import random_square
+from paddle_resnet.data.augment.erasing import draw_cutout_mask
 from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import evaluate_run
 from paddle_resnet.export import export_run
@@ -30,7 +30,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("side", [4, 5])
 def test_a_square_is_cut_by_the_images_edge_alone_and_lies_anywhere(side):
     size, count = 9, 4000
-    hidden = random_square((count, size, size, 3), side, np.random.default_rng(0))
+    hidden = draw_cutout_mask((count, size, size, 3), side, np.random.default_rng(0))
     # A pixel is hidden where the centre is one of so many of the image's rows, and so for columns.
     before, after = side // 2, (side - 1) // 2
     rows = np.array([sum(-before <= pixel - centre <= after for centre in range(size)) for pixel in range(size)])

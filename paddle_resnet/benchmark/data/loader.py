@@ -15,7 +15,7 @@ from paddle_resnet.benchmark.synthetic_image import QUALITY, draw_picture
 from paddle_resnet.benchmark.timing import StepTimes
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data import MemorySplit, Normalize, Split, TrainLoader
-from paddle_resnet.data.datasets.folder_split import FolderSplit
+from paddle_resnet.data.datasets.folder_split import FolderSplit, ImageFiles
 from paddle_resnet.files import scratch_folder
 
 PICTURE = (500, 375)
@@ -64,7 +64,7 @@ def _source(job: dict[str, Any]) -> Iterator[Split]:
         return
     with scratch_folder() as folder:
         files = [_write_picture(folder / f"{number}.jpg", generator) for number in range(count)]
-        yield FolderSplit(folder, files, labels, side, DECODING_THREADS, in_memory=False)
+        yield FolderSplit(ImageFiles(folder, files, labels, side, DECODING_THREADS, in_memory=False))
 
 
 def _write_picture(path: Path, generator: np.random.Generator) -> Path:

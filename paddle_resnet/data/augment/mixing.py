@@ -1,4 +1,4 @@
-"""Mixup and cutmix: each training image becomes a mixture of two, and so does its class."""
+"""Mixup and cutmix: each training image becomes a mixture of two, and so does its label."""
 
 from __future__ import annotations
 
@@ -6,73 +6,73 @@ from typing import NamedTuple
 
 import numpy as np
 import paddle
-from numpy.typing import NDArray
 
 from paddle_resnet.config import AugmentConfig
+from paddle_resnet.images import Indices
 
 
-class Mixture(NamedTuple):
-    """What was drawn for a batch of n images."""
+class MixParams(NamedTuple):
+    """Mixup or cutmix of a batch of n images."""
 
-    partners: NDArray[np.int64]
-    """Each image's partner, a place in the batch, ``[n]``."""
-    share: float
-    """The share of each image's own class; the rest is its partner's."""
+    permutation: Indices
+    """The position in the batch of each image's partner, ``[n]``."""
+    lam: float
+    """The weight of each image's own label; the partner's has ``1 - lam``."""
     box: tuple[int, int, int, int] | None
-    """Cutmix: top, left, bottom and right of what shows the partner. None: mixup, every pixel is blended."""
+    """Cutmix: top, left, bottom and right of the partner's part. None: mixup, every pixel is blended."""
 
-    def of(self, images: NDArray[np.int64]) -> tuple[NDArray[np.int64], Mixture]:
-        """Tell what some of the batch's images need: themselves and, behind them, partners that are not among them.
+    def select(self, images: Indices) -> tuple[Indices, MixParams]:
+        """Return what some of the batch's images need: themselves, then partners that are not among them.
 
         Returns:
-            The places of all those in the batch, and the mixture of these alone, in which the others stay unmixed.
+            The positions of all these in the batch, and the parameters for them alone; the added partners stay unmixed.
         """
-        partners = self.partners[images]
+        partners = self.permutation[images]
         needed = np.concatenate([images, np.setdiff1d(partners, images)])
-        place_of = {image: place for place, image in enumerate(needed)}
-        own = np.array([place_of[partner] for partner in partners], dtype=np.int64)
+        position = {image: index for index, image in enumerate(needed)}
+        own = np.array([position[partner] for partner in partners], dtype=np.int64)
         others = np.arange(len(images), len(needed))
-        return needed, self._replace(partners=np.concatenate([own, others]))
+        return needed, self._replace(permutation=np.concatenate([own, others]))
 
 
-def draw_mixture(count: int, size: int, config: AugmentConfig, generator: np.random.Generator) -> Mixture:
-    """Draw the mixture of a batch of `count` images of `size` pixels a side.
+def draw_mix_params(count: int, size: int, config: AugmentConfig, generator: np.random.Generator) -> MixParams:
+    """Draw mixup or cutmix for a batch of `count` images of `size` pixels a side.
 
-    The share is one number a batch, as in both papers' code: Beta(alpha, alpha) of mixup (Zhang et al. 2018,
-    arXiv:1710.09412) or cutmix (Yun et al. 2019, arXiv:1905.04899, algorithm 1). With both asked for, a batch gets
-    either by the toss of a coin.
+    `lam` is one number a batch, as in both papers' code: from Beta(alpha, alpha) of mixup (Zhang et al. 2018,
+    arXiv:1710.09412) or cutmix (Yun et al. 2019, arXiv:1905.04899, algorithm 1). With both configured, a batch gets
+    either with probability 1/2.
     """
-    partners = generator.permutation(count)
+    permutation = generator.permutation(count)
     if generator.random() >= config.mix_probability:
-        return Mixture(np.arange(count), 1.0, None)
+        return MixParams(np.arange(count), 1.0, None)
     cut = config.cutmix > 0 and (config.mixup == 0 or generator.random() < 0.5)
     if not cut:
-        return Mixture(partners, generator.beta(config.mixup, config.mixup), None)
+        return MixParams(permutation, generator.beta(config.mixup, config.mixup), None)
     side = size * np.sqrt(1 - generator.beta(config.cutmix, config.cutmix))
     row, column = generator.integers(0, size, 2)
     top, left, bottom, right = (
         int(np.clip(round(edge), 0, size))
         for edge in (row - side / 2, column - side / 2, row + side / 2, column + side / 2)
     )
-    # The share is that of the pixels that are left: the box may lie partly outside.
-    return Mixture(partners, 1 - (bottom - top) * (right - left) / size**2, (top, left, bottom, right))
+    # Of the pixels that are left, not of the box drawn: it may lie partly outside.
+    return MixParams(permutation, 1 - (bottom - top) * (right - left) / size**2, (top, left, bottom, right))
 
 
-def mix_images(images: paddle.Tensor, mixture: Mixture) -> paddle.Tensor:
-    """Mix float32 images ``[n, 3, S, S]``, normalised or not: the mixture is linear."""
-    if mixture.share == 1:
+def mix_images(images: paddle.Tensor, params: MixParams) -> paddle.Tensor:
+    """Mix float32 images ``[n, 3, S, S]``, normalised or not: mixing is linear."""
+    if params.lam == 1:
         return images
-    partners = paddle.gather(images, paddle.to_tensor(mixture.partners))
-    if mixture.box is None:
-        return images * mixture.share + partners * (1 - mixture.share)
-    top, left, bottom, right = mixture.box
+    partners = paddle.gather(images, paddle.to_tensor(params.permutation))
+    if params.box is None:
+        return images * params.lam + partners * (1 - params.lam)
+    top, left, bottom, right = params.box
     inside = np.zeros((1, 1, *images.shape[2:]), dtype=bool)
     inside[:, :, top:bottom, left:right] = True
     return paddle.where(paddle.to_tensor(inside), partners, images)
 
 
-def mix_labels(labels: NDArray[np.int64], mixture: Mixture) -> list[paddle.Tensor]:
-    """Return what the loss takes: labels and partners' labels, int64 ``[n, 1]``, and shares, float32 ``[n, 1]``."""
+def mix_labels(labels: Indices, params: MixParams) -> list[paddle.Tensor]:
+    """Return what the loss takes: labels and partners' labels, int64 ``[n, 1]``, and lam, float32 ``[n, 1]``."""
     column = labels[:, np.newaxis]
-    shares = np.full(column.shape, mixture.share, np.float32)
-    return [paddle.to_tensor(each) for each in (column, column[mixture.partners], shares)]
+    lam = np.full(column.shape, params.lam, np.float32)
+    return [paddle.to_tensor(each) for each in (column, column[params.permutation], lam)]

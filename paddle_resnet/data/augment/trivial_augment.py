@@ -12,15 +12,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_resnet.data.augment.image_ops import (
-    Amounts,
+from paddle_resnet.data.augment.pillow_ops import (
+    Magnitudes,
     affine,
+    apply_lookup_tables,
+    autocontrast_tables,
     blend,
-    by_tables,
-    equalizing_tables,
-    grey,
+    equalize_tables,
     smooth,
-    stretching_tables,
+    to_grey,
 )
 from paddle_resnet.images import Indices, Pixels
 
@@ -37,65 +37,65 @@ PIXELS_TOGETHER = 1 << 16
 """Pixels of the images that are changed at once: what is computed of them on the way fits a core's cache."""
 
 
-class Distortions(NamedTuple):
+class TrivialAugmentParams(NamedTuple):
     """What was drawn for the images of a batch."""
 
     operations: NDArray[np.int64]
     """A place in `OPERATIONS` for each image, ``[n]``."""
-    amounts: Amounts
+    magnitudes: Magnitudes
     """Shares of the operation's range, -1 to 1, ``[n]``; the sign is the direction, where there is one."""
 
-    def of(self, images: Indices) -> Distortions:
+    def select(self, images: Indices) -> TrivialAugmentParams:
         """What was drawn for some of the batch's images."""
-        return Distortions(self.operations[images], self.amounts[images])
+        return TrivialAugmentParams(self.operations[images], self.magnitudes[images])
 
 
-def draw_distortions(count: int, generator: np.random.Generator) -> Distortions:
+def draw_trivial_augment(count: int, generator: np.random.Generator) -> TrivialAugmentParams:
     """Draw an operation, a strength and a direction for each of `count` images."""
     operations = generator.integers(0, len(OPERATIONS), count)
     strengths = generator.integers(0, STRENGTHS, count) / (STRENGTHS - 1)
-    return Distortions(operations, np.where(generator.random(count) < 0.5, -strengths, strengths))
+    return TrivialAugmentParams(operations, np.where(generator.random(count) < 0.5, -strengths, strengths))
 
 
-def distort(images: Pixels, distortions: Distortions) -> None:
+def apply_trivial_augment(images: Pixels, params: TrivialAugmentParams) -> None:
     """Change uint8 images ``[n, S, S, 3]`` in place; what moves in from outside the image is black."""
     together = max(1, PIXELS_TOGETHER // (images.shape[1] * images.shape[2]))
     for number, change in enumerate(OPERATIONS):
-        places = np.flatnonzero(distortions.operations == number)
+        places = np.flatnonzero(params.operations == number)
         for start in range(0, len(places) if change is not _identity else 0, together):
             some = places[start : start + together]
-            images[some] = change(images[some], distortions.amounts[some])
+            images[some] = change(images[some], params.magnitudes[some])
 
 
-def _identity(images: Pixels, amounts: Amounts) -> Pixels:
+def _identity(images: Pixels, magnitudes: Magnitudes) -> Pixels:
     return images
 
 
-def _shear_x(images: Pixels, amounts: Amounts) -> Pixels:
-    none, one = _none_and_one(amounts)
-    return affine(images, (one, 0.99 * amounts, none), (none, one, none))
+def _shear_x(images: Pixels, magnitudes: Magnitudes) -> Pixels:
+    zero, one = _zero_and_one(magnitudes)
+    return affine(images, (one, 0.99 * magnitudes, zero), (zero, one, zero))
 
 
-def _shear_y(images: Pixels, amounts: Amounts) -> Pixels:
-    none, one = _none_and_one(amounts)
-    return affine(images, (one, none, none), (0.99 * amounts, one, none))
+def _shear_y(images: Pixels, magnitudes: Magnitudes) -> Pixels:
+    zero, one = _zero_and_one(magnitudes)
+    return affine(images, (one, zero, zero), (0.99 * magnitudes, one, zero))
 
 
-def _translate_x(images: Pixels, amounts: Amounts) -> Pixels:
-    none, one = _none_and_one(amounts)
-    shift = np.trunc(min(WIDEST_SHIFT, images.shape[2]) * amounts)
-    return affine(images, (one, none, shift), (none, one, none))
+def _translate_x(images: Pixels, magnitudes: Magnitudes) -> Pixels:
+    zero, one = _zero_and_one(magnitudes)
+    shift = np.trunc(min(WIDEST_SHIFT, images.shape[2]) * magnitudes)
+    return affine(images, (one, zero, shift), (zero, one, zero))
 
 
-def _translate_y(images: Pixels, amounts: Amounts) -> Pixels:
-    none, one = _none_and_one(amounts)
-    shift = np.trunc(min(WIDEST_SHIFT, images.shape[1]) * amounts)
-    return affine(images, (one, none, none), (none, one, shift))
+def _translate_y(images: Pixels, magnitudes: Magnitudes) -> Pixels:
+    zero, one = _zero_and_one(magnitudes)
+    shift = np.trunc(min(WIDEST_SHIFT, images.shape[1]) * magnitudes)
+    return affine(images, (one, zero, zero), (zero, one, shift))
 
 
-def _rotate(images: Pixels, amounts: Amounts) -> Pixels:
+def _rotate(images: Pixels, magnitudes: Magnitudes) -> Pixels:
     """Turn counterclockwise about the middle."""
-    angles = np.radians(135 * amounts)
+    angles = np.radians(135 * magnitudes)
     cos, sin = np.cos(angles), np.sin(angles)
     middle_y, middle_x = images.shape[1] / 2, images.shape[2] / 2
     x = (cos, -sin, middle_x - cos * middle_x + sin * middle_y)
@@ -103,52 +103,52 @@ def _rotate(images: Pixels, amounts: Amounts) -> Pixels:
     return affine(images, x, y)
 
 
-def _none_and_one(amounts: Amounts) -> tuple[Amounts, Amounts]:
-    return np.zeros_like(amounts), np.ones_like(amounts)
+def _zero_and_one(magnitudes: Magnitudes) -> tuple[Magnitudes, Magnitudes]:
+    return np.zeros_like(magnitudes), np.ones_like(magnitudes)
 
 
-def _brightness(images: Pixels, amounts: Amounts) -> Pixels:
-    return by_tables(images, _blended_levels(np.zeros_like(amounts), amounts))
+def _brightness(images: Pixels, magnitudes: Magnitudes) -> Pixels:
+    return apply_lookup_tables(images, _blended_levels(np.zeros_like(magnitudes), magnitudes))
 
 
-def _colour(images: Pixels, amounts: Amounts) -> Pixels:
-    return blend(grey(images)[..., np.newaxis], images, 1 + 0.99 * amounts)
+def _colour(images: Pixels, magnitudes: Magnitudes) -> Pixels:
+    return blend(to_grey(images)[..., np.newaxis], images, 1 + 0.99 * magnitudes)
 
 
-def _contrast(images: Pixels, amounts: Amounts) -> Pixels:
-    means = np.floor(grey(images).mean(axis=(1, 2)) + 0.5)
-    return by_tables(images, _blended_levels(means, amounts))
+def _contrast(images: Pixels, magnitudes: Magnitudes) -> Pixels:
+    means = np.floor(to_grey(images).mean(axis=(1, 2)) + 0.5)
+    return apply_lookup_tables(images, _blended_levels(means, magnitudes))
 
 
-def _blended_levels(start: Amounts, amounts: Amounts) -> Pixels:
+def _blended_levels(start: Magnitudes, magnitudes: Magnitudes) -> Pixels:
     """Each image's table of levels ``[n, 256]``, blended with one level."""
-    levels = np.broadcast_to(LEVELS, (len(amounts), len(LEVELS)))
-    return blend(start[:, np.newaxis], levels, 1 + 0.99 * amounts)
+    levels = np.broadcast_to(LEVELS, (len(magnitudes), len(LEVELS)))
+    return blend(start[:, np.newaxis], levels, 1 + 0.99 * magnitudes)
 
 
-def _sharpness(images: Pixels, amounts: Amounts) -> Pixels:
-    return blend(smooth(images), images, 1 + 0.99 * amounts)
+def _sharpness(images: Pixels, magnitudes: Magnitudes) -> Pixels:
+    return blend(smooth(images), images, 1 + 0.99 * magnitudes)
 
 
-def _posterize(images: Pixels, amounts: Amounts) -> Pixels:
-    lost = np.rint(6 * np.abs(amounts)).astype(np.uint8)[:, np.newaxis]
-    return by_tables(images, LEVELS >> lost << lost)
+def _posterize(images: Pixels, magnitudes: Magnitudes) -> Pixels:
+    lost = np.rint(6 * np.abs(magnitudes)).astype(np.uint8)[:, np.newaxis]
+    return apply_lookup_tables(images, LEVELS >> lost << lost)
 
 
-def _solarize(images: Pixels, amounts: Amounts) -> Pixels:
-    threshold = np.rint(255 * (1 - np.abs(amounts)))[:, np.newaxis]
-    return by_tables(images, np.where(threshold > LEVELS, LEVELS, 255 - LEVELS))
+def _solarize(images: Pixels, magnitudes: Magnitudes) -> Pixels:
+    threshold = np.rint(255 * (1 - np.abs(magnitudes)))[:, np.newaxis]
+    return apply_lookup_tables(images, np.where(threshold > LEVELS, LEVELS, 255 - LEVELS))
 
 
-def _autocontrast(images: Pixels, amounts: Amounts) -> Pixels:
-    return by_tables(images, stretching_tables(images))
+def _autocontrast(images: Pixels, magnitudes: Magnitudes) -> Pixels:
+    return apply_lookup_tables(images, autocontrast_tables(images))
 
 
-def _equalize(images: Pixels, amounts: Amounts) -> Pixels:
-    return by_tables(images, equalizing_tables(images))
+def _equalize(images: Pixels, magnitudes: Magnitudes) -> Pixels:
+    return apply_lookup_tables(images, equalize_tables(images))
 
 
-OPERATIONS: tuple[Callable[[Pixels, Amounts], Pixels], ...] = (
+OPERATIONS: tuple[Callable[[Pixels, Magnitudes], Pixels], ...] = (
     _identity,
     _shear_x,
     _shear_y,

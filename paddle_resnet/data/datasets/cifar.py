@@ -14,26 +14,26 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from paddle_resnet import safe_pickle
-from paddle_resnet.data.datasets.archives import OfficialFile, cache_folder, check_md5, obtain
+from paddle_resnet.data.datasets.official_files import OfficialFile, cache_folder, check_md5, fetch_if_missing
 from paddle_resnet.data.splits import OfficialSplits
 from paddle_resnet.download import Report
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.images import Indices, Pixels
 
-LARGEST_MEMBER_BYTES = 160 << 20
+MAX_MEMBER_BYTES = 160 << 20
 """CIFAR-100's training images take 155 MB."""
-LARGEST_ARCHIVE_BYTES = 256 << 20
-"""Unpacked, either takes 186 MB. A bomb is longer, whether in a member, a header or in millions of members."""
-LARGEST_HEADER_BYTES = 1 << 12
-"""Of a long name or a PAX header, in which tarfile searches in quadratic time."""
-MOST_MEMBERS = 100
-MOST_HEADERS = 50
-"""Long names and PAX headers; tarfile follows a row of them by recursion."""
+MAX_ARCHIVE_BYTES = 256 << 20
+"""Unpacked, either takes 186 MB. A zip bomb is longer, in one member, one header or millions of members."""
+MAX_HEADER_BYTES = 1 << 12
+"""Of a long name or a PAX header; tarfile parses them in quadratic time."""
+MAX_MEMBERS = 100
+MAX_HEADERS = 50
+"""Long names and PAX headers; tarfile recurses into each of a series."""
 
 
 @dataclass(frozen=True)
 class CifarEdition:
-    """What distinguishes CIFAR-10 from CIFAR-100 on disk."""
+    """The files and keys of CIFAR-10 or CIFAR-100."""
 
     archive: OfficialFile
     folder: str
@@ -94,10 +94,10 @@ def load_cifar(
 
     Args:
         edition: `CIFAR10` or `CIFAR100`.
-        root: the archive, the folder that holds it (or takes the download), or the unpacked folder or its parent;
-            None is Paddle's own cache.
-        verify: refuse files whose MD5 is not the official one.
-        report: called with (bytes so far, bytes in all) while downloading.
+        root: the archive, its folder (into which it is downloaded), the unpacked folder, or the parent of that;
+            None: Paddle's own cache.
+        verify: refuse files with another MD5 than the official one.
+        report: called with (bytes so far, bytes in all) during the download.
 
     Raises:
         UsageError: no network, another MD5, a truncated or damaged file, contents that are not CIFAR's.
@@ -127,7 +127,7 @@ def load_cifar(
 def _members(
     edition: CifarEdition, root: Path | None, verify: bool, report: Report | None
 ) -> Iterator[tuple[str, str, dict[bytes, Any]]]:
-    """Yield (member, where it lies for an error to name, its dictionary), one in memory at a time."""
+    """Yield (member, its place for errors, its dictionary), one in memory at a time."""
     root = root or cache_folder("cifar")
     unpacked = _unpacked_folder(edition, root)
     if unpacked is not None:
@@ -140,13 +140,13 @@ def _members(
         check_md5(root, edition.archive.md5, verify)
         archive = root
     else:
-        archive = obtain(edition.archive, root, verify, report)
+        archive = fetch_if_missing(edition.archive, root, verify, report)
     for name, content in _read_archive(archive, set(edition.md5_of_members)):
         yield name, str(archive), _read_dictionary(io.BytesIO(content), f"{archive}: {name}")
 
 
 def _unpacked_folder(edition: CifarEdition, root: Path) -> Path | None:
-    """The complete unpacked folder at or in `root`, if there is one."""
+    """Return the complete unpacked folder at or in `root`, if any."""
     for folder in (root, root / edition.folder):
         if all((folder / name).is_file() for name in edition.md5_of_members):
             return folder
@@ -161,10 +161,10 @@ def _read_archive(path: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
             tarfile.open(fileobj=cast(BinaryIO, _Bounded(unpacked)), mode="r:", tarinfo=_Member) as archive,
         ):
             for count, member in enumerate(archive):
-                if count >= MOST_MEMBERS:
-                    raise tarfile.ReadError(f"more than {MOST_MEMBERS} members")
+                if count >= MAX_MEMBERS:
+                    raise tarfile.ReadError(f"more than {MAX_MEMBERS} members")
                 name = PurePosixPath(member.name).name
-                if name not in wanted or not member.isreg() or member.issparse() or member.size > LARGEST_MEMBER_BYTES:
+                if name not in wanted or not member.isreg() or member.issparse() or member.size > MAX_MEMBER_BYTES:
                     continue
                 file = archive.extractfile(member)
                 content = file.read() if file else b""
@@ -179,19 +179,19 @@ def _read_archive(path: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose own headers (long names, PAX) are short: tarfile reads them whole into memory."""
+    """A member with bounded headers (long names, PAX), as tarfile reads them whole into memory."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if not self.isreg() and not self.isdir():
             file = cast(_Bounded, archive.fileobj)
             file.headers += 1
-            if file.headers > MOST_HEADERS or not 0 <= self.size <= LARGEST_HEADER_BYTES:
+            if file.headers > MAX_HEADERS or not 0 <= self.size <= MAX_HEADER_BYTES:
                 raise tarfile.ReadError(f"header {file.headers} of a name or attributes, of {self.size:,} bytes")
         return super()._proc_member(archive)  # type: ignore[misc]
 
 
 class _Bounded:
-    """An unpacked archive that ends with an error where it is longer than the data set."""
+    """An unpacked archive that raises an error beyond the dataset's length."""
 
     def __init__(self, file: gzip.GzipFile) -> None:
         self._file = file
@@ -199,15 +199,14 @@ class _Bounded:
         self.tell = file.tell
 
     def seek(self, place: int, whence: int = 0) -> int:
-        """Seek as the file does, within the bound: gzip unpacks what it skips."""
-        if not 0 <= place <= LARGEST_ARCHIVE_BYTES:
-            raise tarfile.ReadError(f"it is longer than {LARGEST_ARCHIVE_BYTES:,} bytes")
+        """Seek within the bound: gzip unpacks what it skips."""
+        if not 0 <= place <= MAX_ARCHIVE_BYTES:
+            raise tarfile.ReadError(f"it is longer than {MAX_ARCHIVE_BYTES:,} bytes")
         return self._file.seek(place, whence)
 
     def read(self, size: int) -> bytes:
-        """Read as the file does, within the bound."""
-        if not 0 <= self._file.tell() + size <= LARGEST_ARCHIVE_BYTES:
-            raise tarfile.ReadError(f"it is longer than {LARGEST_ARCHIVE_BYTES:,} bytes")
+        if not 0 <= self._file.tell() + size <= MAX_ARCHIVE_BYTES:
+            raise tarfile.ReadError(f"it is longer than {MAX_ARCHIVE_BYTES:,} bytes")
         return self._file.read(size)
 
 
@@ -219,7 +218,7 @@ def _read_dictionary(file: io.BytesIO, where: str) -> dict[bytes, Any]:
 
 
 def _read_images(content: dict[bytes, Any], edition: CifarEdition, where: str) -> tuple[Pixels, Indices]:
-    """Rows of 1024 red, 1024 green and 1024 blue values become ``[n, 32, 32, 3]``."""
+    """Turn rows of 1024 red, 1024 green and 1024 blue values into ``[n, 32, 32, 3]``."""
     rows = content.get(b"data")
     if not isinstance(rows, np.ndarray) or rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != 3 * 32 * 32:
         raise UsageError(f"{where}: expected b'data' as uint8 of shape [n, 3072]; this is not a CIFAR file")

@@ -11,23 +11,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_resnet.data.datasets.archives import OfficialFile, cache_folder, obtain
+from paddle_resnet.data.datasets.official_files import OfficialFile, cache_folder, fetch_if_missing
 from paddle_resnet.data.splits import OfficialSplits
 from paddle_resnet.download import Report
 from paddle_resnet.errors import UsageError
 from paddle_resnet.images import Indices, Pixels
 
 CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 
 _ADDRESS = "https://dataset.bj.bcebos.com/fashion_mnist/"
@@ -37,17 +29,17 @@ TEST_IMAGES = OfficialFile(_ADDRESS + "t10k-images-idx3-ubyte.gz", "bef4ecab320f
 TEST_LABELS = OfficialFile(_ADDRESS + "t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310")
 
 UNSIGNED_BYTE = 0x08
-LARGEST_BYTES = 1 << 26
-"""The largest of the four has 47 MB; what is longer is not the data set."""
+MAX_BYTES = 1 << 26
+"""The largest of the four has 47 MB."""
 
 
 def load_fashion_mnist(root: Path | None, verify: bool = True, report: Report | None = None) -> OfficialSplits:
     """Read all images, 28 x 28 grey in three equal channels, and labels.
 
     Args:
-        root: the folder that holds the four files, or takes their download; None is Paddle's own cache.
-        verify: refuse files whose MD5 is not the official one.
-        report: called with (bytes so far, bytes in all) of each file while downloading.
+        root: the folder of the four files, into which they are downloaded; None: Paddle's own cache.
+        verify: refuse files with another MD5 than the official one.
+        report: called with (bytes so far, bytes in all) of each file during the download.
 
     Raises:
         UsageError: no network, another MD5, a truncated or damaged file.
@@ -63,8 +55,8 @@ def load_fashion_mnist(root: Path | None, verify: bool = True, report: Report | 
 def _read_pair(
     images_file: OfficialFile, labels_file: OfficialFile, folder: Path, verify: bool, report: Report | None
 ) -> tuple[Pixels, Indices]:
-    images_path = obtain(images_file, folder, verify, report)
-    labels_path = obtain(labels_file, folder, verify, report)
+    images_path = fetch_if_missing(images_file, folder, verify, report)
+    labels_path = fetch_if_missing(labels_file, folder, verify, report)
     images, labels = read_idx(images_path), read_idx(labels_path)
     if images.ndim != 3 or images.shape[1:] != (28, 28):
         raise UsageError(f"{images_path}: expected images of shape [n, 28, 28], found {list(images.shape)}")
@@ -79,17 +71,17 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     """Read a gzipped IDX file of unsigned bytes: two zeros, a type, the rank, big-endian sizes, the values.
 
     Raises:
-        UsageError: the file is no such thing, or is cut short.
+        UsageError: the file is of another kind, or cut short.
     """
     try:
         with gzip.open(path) as file:
-            content = file.read(LARGEST_BYTES + 1)
+            content = file.read(MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(
             f"{path}: truncated or damaged ({error}); delete it to download it again, or put a whole copy there"
         ) from error
-    if len(content) > LARGEST_BYTES:
-        raise UsageError(f"{path}: holds more than {LARGEST_BYTES:,} bytes, which is not Fashion-MNIST")
+    if len(content) > MAX_BYTES:
+        raise UsageError(f"{path}: holds more than {MAX_BYTES:,} bytes, which is not Fashion-MNIST")
     if (
         len(content) < 4
         or content[:3] != bytes((0, 0, UNSIGNED_BYTE))

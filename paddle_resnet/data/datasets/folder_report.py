@@ -1,4 +1,4 @@
-"""What a person should know of a folder of pictures before training on it: unreadable files, and copies."""
+"""Report the faults of an image folder before training: unreadable and skipped files, and duplicates."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from pathlib import Path
 import numpy as np
 
 from paddle_resnet.console import logger
-from paddle_resnet.data.datasets.folder_split import FolderPart, FolderSplit
+from paddle_resnet.data.datasets.folder_split import FolderSplit
 from paddle_resnet.data.splits import Splits
 from paddle_resnet.errors import printable
 from paddle_resnet.files import csv_line, md5_of, write_text
-from paddle_resnet.images.find import PassedOver, passed_over_by_suffix
+from paddle_resnet.images.find import SkippedFile, summarize_skipped
 
 FILE_NAME = "pictures.csv"
 
 
 @dataclass(frozen=True)
-class Copy:
+class Duplicate:
     """A file with the same bytes as another one before it.
 
-    `leaks`: the two are in different splits, so that what is measured there was seen, or chosen by, before.
-    `contradicts`: the two are of different classes.
+    Attributes:
+        name: of the file.
+        original: name of the other one.
+        leaks: they are in different splits, so the accuracy measured there is too high.
+        contradicts: they are of different classes.
     """
 
     name: str
@@ -41,22 +44,20 @@ class _Entry:
     label: int
 
 
-def report_pictures(splits: Splits, folder: Path) -> None:
-    """Log in a few lines what is wrong with the files of a folder, and list it in ``folder/pictures.csv``.
+def report_folder(splits: Splits, folder: Path) -> None:
+    """Log in a few lines the faults of an image folder's files, and list them in ``folder/pictures.csv``.
 
-    Of a source that is no folder of pictures nothing is said. Every file is read for it.
+    Reads every file. Does nothing for other sources.
 
     Raises:
-        UsageError: a file cannot be read and the config is strict, or none of a class can.
+        UsageError: a file cannot be read and the config is strict, or no file of a class can be read.
         RunFailure: the list cannot be written.
     """
-    parts = [
-        part for part in (splits.train, splits.validation, splits.test) if isinstance(part, FolderSplit | FolderPart)
-    ]
+    parts = [part for part in (splits.train, splits.validation, splits.test) if isinstance(part, FolderSplit)]
     if not parts:
         return
     unreadable = {name: reason for part in parts for name, reason in part.unreadable.items()}
-    passed_over = {name: each for part in parts for name, each in part.passed_over.items()}
+    skipped = {name: each for part in parts for name, each in part.skipped.items()}
     entries = [
         _Entry(file, name, number, int(label))
         for number, part in enumerate(parts)
@@ -64,75 +65,76 @@ def report_pictures(splits: Splits, folder: Path) -> None:
             part.files(np.arange(len(part))), part.names(np.arange(len(part))), part.labels, strict=True
         )
     ]
-    copies = find_copies(entries)
-    _say_passed_over(list(passed_over.values()))
-    _say(len(entries), unreadable, copies)
-    if unreadable or copies or passed_over:
-        write_text(folder / FILE_NAME, _as_csv(unreadable, passed_over, copies))
-        logger.info("each of them stands in %s", folder / FILE_NAME)
+    duplicates = find_duplicates(entries)
+    _log_skipped(list(skipped.values()))
+    _log_unreadable(len(entries), unreadable)
+    _log_duplicates(len(entries), duplicates)
+    if unreadable or duplicates or skipped:
+        write_text(folder / FILE_NAME, _as_csv(unreadable, skipped, duplicates))
+        logger.info("all of them are listed in %s", folder / FILE_NAME)
 
 
-def find_copies(entries: Iterable[_Entry]) -> list[Copy]:
-    """Find files with the same bytes; those that differ in size are not read."""
+def find_duplicates(entries: Iterable[_Entry]) -> list[Duplicate]:
+    """Find files with the same bytes; only files of equal size are read."""
     by_size: dict[int, list[_Entry]] = defaultdict(list)
     for entry in entries:
         by_size[entry.file.stat().st_size].append(entry)
     originals: dict[tuple[int, str], _Entry] = {}
-    copies = []
-    for size, alike in by_size.items():
-        for entry in alike if len(alike) > 1 else ():
+    duplicates = []
+    for size, candidates in by_size.items():
+        for entry in candidates if len(candidates) > 1 else ():
             first = originals.setdefault((size, md5_of(entry.file)), entry)
             if first is not entry:
-                copies.append(Copy(entry.name, first.name, first.part != entry.part, first.label != entry.label))
-    return sorted(copies, key=lambda copy: copy.name)
+                leaks, contradicts = first.part != entry.part, first.label != entry.label
+                duplicates.append(Duplicate(entry.name, first.name, leaks, contradicts))
+    return sorted(duplicates, key=lambda duplicate: duplicate.name)
 
 
-def _say_passed_over(passed_over: list[PassedOver]) -> None:
-    if counts := Counter(each.suffix for each in passed_over if each.suffix is not None):
-        logger.info("%s", passed_over_by_suffix(counts))
-    if others := [each.reason for each in passed_over if each.suffix is None]:
+def _log_skipped(skipped: list[SkippedFile]) -> None:
+    if counts := Counter(each.suffix for each in skipped if each.suffix is not None):
+        logger.info("%s", summarize_skipped(counts))
+    if others := [each.reason for each in skipped if each.suffix is None]:
         logger.info(
-            "%d folders that cannot be read, or pictures outside of them, are left out (data.strict makes that an "
+            "%d unreadable folders or images outside the class folders are left out (data.strict makes this an "
             "error), the first: %s",
             len(others),
             others[0],
         )
 
 
-def _say(readable: int, unreadable: dict[str, str], copies: list[Copy]) -> None:
+def _log_unreadable(readable: int, unreadable: dict[str, str]) -> None:
     if unreadable:
         logger.info(
-            "%d of %d files cannot be read and are left out (data.strict makes that an error), the first: %s",
+            "%d of %d files cannot be read and are left out (data.strict makes this an error), the first: %s",
             len(unreadable),
             readable + len(unreadable),
             next(iter(unreadable.values())),
         )
-    if not copies:
-        logger.info("%d pictures, no two files of the same content", readable)
+
+
+def _log_duplicates(readable: int, duplicates: list[Duplicate]) -> None:
+    if not duplicates:
+        logger.info("%d images, no duplicate files", readable)
         return
-    logger.info("%d of %d pictures are copies of others, byte for byte", len(copies), readable)
-    if leaks := [copy for copy in copies if copy.leaks]:
-        logger.info(
-            "LEAKAGE: %d of them stand in two of training, validation and test, which makes figures too good: %s is %s",
-            len(leaks),
-            printable(leaks[0].name),
-            printable(leaks[0].original),
-        )
-    if contradictions := [copy for copy in copies if copy.contradicts]:
-        logger.info(
-            "%d of them stand in two classes, of which one must be wrong: %s is %s",
-            len(contradictions),
-            printable(contradictions[0].name),
-            printable(contradictions[0].original),
-        )
+    logger.info("%d of %d images are byte-for-byte duplicates", len(duplicates), readable)
+    leaks = (
+        "LEAKAGE: %d of them are in two of training, validation and test, so measured accuracy is too high: %s is %s"
+    )
+    contradicts = "%d of them are in two classes, one of which must be wrong: %s is %s"
+    for message, found in (
+        (leaks, [each for each in duplicates if each.leaks]),
+        (contradicts, [each for each in duplicates if each.contradicts]),
+    ):
+        if found:
+            logger.info(message, len(found), printable(found[0].name), printable(found[0].original))
 
 
-def _as_csv(unreadable: dict[str, str], passed_over: dict[str, PassedOver], copies: list[Copy]) -> str:
+def _as_csv(unreadable: dict[str, str], skipped: dict[str, SkippedFile], duplicates: list[Duplicate]) -> str:
     rows = [["file", "finding", "detail"]]
     rows += [[printable(name), "unreadable", reason] for name, reason in unreadable.items()]
-    for name, each in passed_over.items():
-        rows.append([printable(name), "unreadable" if each.suffix is None else "passed over", each.reason])
-    for copy in copies:
+    for name, each in skipped.items():
+        rows.append([printable(name), "unreadable" if each.suffix is None else "skipped", each.reason])
+    for copy in duplicates:
         kinds = ["copy", *["leakage"] * copy.leaks, *["two classes"] * copy.contradicts]
         rows.append([printable(copy.name), ", ".join(kinds), f"the same as {printable(copy.original)}"])
     return "".join(map(csv_line, rows))

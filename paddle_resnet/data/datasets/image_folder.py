@@ -1,47 +1,48 @@
-"""A folder of one's own pictures: a folder a class, already divided or to be divided by ratio."""
+"""A folder of the user's own images with one folder for each class, already divided into splits or not."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from paddle_resnet.config import DataConfig
-from paddle_resnet.data.datasets.folder_split import FolderPart, FolderSplit
-from paddle_resnet.data.splits import Split, hold_out
+from paddle_resnet.data.datasets.folder_split import FolderSplit, ImageFiles
+from paddle_resnet.data.splits import hold_out
 from paddle_resnet.errors import UsageError, did_you_mean, shown
 from paddle_resnet.images import Indices
-from paddle_resnet.images.find import EXTENSIONS, PassedOver, is_folder, is_picture, pictures_below
+from paddle_resnet.images.find import EXTENSIONS, SkippedFile, find_image_files, has_image_suffix, is_folder
 
 LAYOUT = "<root>/train/<class>/*.jpg with <root>/test/<class>/*.jpg (or val), or <root>/<class>/*.jpg"
 
 
 @dataclass(frozen=True)
-class _Labelled:
-    """Picture files, the class of each, int64 ``[N]``, and what else lies there."""
+class _Found:
+    """Image files, their classes, int64 ``[N]``, and skipped files beside them."""
 
     files: list[Path]
     labels: Indices
-    passed_over: list[PassedOver]
+    skipped: list[SkippedFile]
 
 
-def open_image_folder(root: Path, config: DataConfig, resize: int) -> tuple[Split, Split, Split, tuple[str, ...]]:
-    """Find the pictures of ``root``; nothing is read yet.
+def open_image_folder(
+    root: Path, config: DataConfig, resize: int
+) -> tuple[FolderSplit, FolderSplit, FolderSplit, tuple[str, ...]]:
+    """Find the images of `root`; nothing is read yet.
 
-    ``train/<class>/`` with ``test/<class>/`` or ``val/<class>/`` (a single one is the test split; of both,
-    val is the validation split), or class folders alone, which are divided by ratio. Classes are train's folders in
-    natural order.
+    `root` holds ``train/<class>/`` with ``test/<class>/`` or ``val/<class>/`` (one of them alone is the test split; of
+    both, val is the validation split), or class folders alone. What is missing is held out of the training images.
+    Classes are the training folders in natural order.
 
     Returns:
         The training, validation and test splits, and the names of the classes.
 
     Raises:
-        UsageError: no pictures, a folder of no class or whose name is not UTF-8, or, where strict, a folder that cannot
+        UsageError: no images, a folder of no class or whose name is not UTF-8, or, where strict, a folder that cannot
             be read; the line names it.
     """
     if not root.is_dir():
@@ -49,82 +50,85 @@ def open_image_folder(root: Path, config: DataConfig, resize: int) -> tuple[Spli
     divided = _has_folders(root / "train")
     train_root = root / "train" if divided else root
     classes = _class_names(train_root)
-    train = _labelled(train_root, classes)
-    _check_every_class_has_pictures(train, train_root, classes)
-    test_root, validation_root = _held_out_folders(root) if divided else (None, None)
-    parts = [train, *(_labelled(folder, classes) for folder in (test_root, validation_root) if folder is not None)]
-    decoded_bytes = sum(len(part.files) for part in parts) * resize * resize * 3
-    in_memory = decoded_bytes <= config.memory_mb * 1_000_000
+    train = _find_labelled(train_root, classes)
+    _check_every_class_has_images(train, train_root, classes)
+    folders = _held_out_folders(root) if divided else {}
+    held_out = {name: _find_labelled(folder, classes) for name, folder in folders.items()}
+    in_memory = _fits_in_memory(sum(len(part.files) for part in (train, *held_out.values())), resize, config)
 
-    def make(part: _Labelled) -> FolderSplit:
-        lost = [each for each in part.passed_over if each.is_lost]
+    def open_files(found: _Found) -> ImageFiles:
+        lost = [each for each in found.skipped if each.may_hold_images]
         if lost and config.strict:
             raise UsageError(f"{lost[0].reason}{f' (and {len(lost) - 1} more)' * (len(lost) > 1)}")
-        return FolderSplit(
-            root, part.files, part.labels, resize, config.workers, in_memory, config.strict, part.passed_over
+        return ImageFiles(
+            root, found.files, found.labels, resize, config.workers, in_memory, config.strict, found.skipped
         )
 
-    whole, *apart = [make(part) for part in parts]
-    # Drawn from the pictures that can be read, which is known once something is asked of any part.
-    fractions = (
-        config.test_fraction if test_root is None else None,
-        config.validation_fraction if validation_root is None else None,
-    )
-    divide = partial(_divide, fractions=fractions, seed=config.split_seed)
-    divide(train.labels)
-    first, test, validation = (FolderPart(whole, partial(_part, divide, number)) for number in range(3))
-    return (
-        first,
-        validation if validation_root is None else apart.pop(),
-        test if test_root is None else apart.pop(),
-        classes,
-    )
+    whole = open_files(train)
+    splits = {name: FolderSplit(open_files(found)) for name, found in held_out.items()}
+    shares = {"test": config.test_fraction, "validation": config.validation_fraction}
+    shares = {name: fraction for name, fraction in shares.items() if name not in splits}
+    _divide(train.labels, shares, config.split_seed)  # the same errors at once
+
+    def held_out_of_train(name: str) -> FolderSplit:
+        # Divide the readable images, which are known at the first access.
+        return FolderSplit(whole, lambda labels: _divide(labels, shares, config.split_seed)[name])
+
+    for name in ("train", *shares):
+        splits[name] = held_out_of_train(name)
+    return splits["train"], splits["validation"], splits["test"], classes
 
 
 def reopen_image_folder(
     root: Path, config: DataConfig, resize: int, parts: Sequence[tuple[Sequence[str], Sequence[int]]]
 ) -> list[FolderSplit]:
-    """Open splits by the names of their files relative to ``root`` and their labels; none may be unreadable."""
-    in_memory = sum(len(names) for names, _ in parts) * resize * resize * 3 <= config.memory_mb * 1_000_000
+    """Open splits from the names of their files relative to `root` and their labels; none may be unreadable."""
+    in_memory = _fits_in_memory(sum(len(names) for names, _ in parts), resize, config)
     return [
         FolderSplit(
-            root,
-            [root / name for name in names],
-            np.array(labels, dtype=np.int64),
-            resize,
-            config.workers,
-            in_memory,
-            strict=True,
+            ImageFiles(
+                root,
+                [root / name for name in names],
+                np.array(labels, dtype=np.int64),
+                resize,
+                config.workers,
+                in_memory,
+                strict=True,
+            )
         )
         for names, labels in parts
     ]
 
 
-def picture_names(root: Path) -> set[str]:
-    """The pictures in class folders of ``root`` now, relative to it, whether they can be read or not."""
-    divided = [root / part for part in ("train", "test", "val")] if _has_folders(root / "train") else [root]
-    folders = [Path(each) for top in divided if top.is_dir() for each in _visible(top) if is_folder(each)]
+def image_names(root: Path) -> set[str]:
+    """Return the names of all files in the class folders of `root`, relative to it, readable or not."""
+    parts = [root / part for part in ("train", "test", "val")] if _has_folders(root / "train") else [root]
+    folders = [Path(each) for top in parts if top.is_dir() for each in _visible(top) if is_folder(each)]
     return {
         path.relative_to(root).as_posix()
         for folder in folders
-        for path in pictures_below(folder)
+        for path in find_image_files(folder)
         if isinstance(path, Path)
     }
 
 
-def _held_out_folders(root: Path) -> tuple[Path | None, Path | None]:
-    """The folders of (test, validation) beside ``train``; each None where pictures must be held out of train."""
+def _fits_in_memory(count: int, side: int, config: DataConfig) -> bool:
+    return count * side * side * 3 <= config.memory_mb * 1_000_000
+
+
+def _held_out_folders(root: Path) -> dict[str, Path]:
+    """Return the folders beside ``train`` by split."""
     test, validation = root / "test", root / "val"
-    if _has_folders(test):
-        return test, validation if _has_folders(validation) else None
-    return (validation if _has_folders(validation) else None), None
+    if not _has_folders(test):
+        return {"test": validation} if _has_folders(validation) else {}
+    return {"test": test, "validation": validation} if _has_folders(validation) else {"test": test}
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
-    names = sorted((entry.name for entry in _visible(folder) if is_folder(entry)), key=natural_order)
+    names = sorted((entry.name for entry in _visible(folder) if is_folder(entry)), key=natural_sort_key)
     for name in names:
-        if not name.isprintable():  # other bytes than UTF-8 could not be written to a checkpoint
-            raise UsageError(f"{folder}: the class folder {shown(name)} has a name that is no text in UTF-8; rename it")
+        if not name.isprintable():  # a checkpoint cannot hold bytes that are not UTF-8
+            raise UsageError(f"{folder}: the class folder {shown(name)} has a name that is not UTF-8 text; rename it")
     if not names:
         raise UsageError(f"{folder}: holds no class folders; expected {LAYOUT}")
     if len(names) == 1:
@@ -132,64 +136,55 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _labelled(folder: Path, classes: tuple[str, ...]) -> _Labelled:
-    """All pictures below the class folders of `folder`, in order of class and path."""
-    passed_over: list[PassedOver] = []
+def _find_labelled(folder: Path, classes: tuple[str, ...]) -> _Found:
+    """Return all images below the class folders of `folder`, in order of class and path."""
+    skipped: list[SkippedFile] = []
     for entry in _visible(folder):
         if is_folder(entry) and entry.name not in classes:
             raise UsageError(
                 f'{entry.path}: "{entry.name}" is no class of the training folder{did_you_mean(entry.name, classes)}; '
-                "rename or remove it, or add pictures of that class to train"
+                "rename or remove it, or add images of that class to train"
             )
-        if not is_folder(entry) and is_picture(entry.name):
-            passed_over.append(PassedOver(Path(entry), f"{shown(entry.path, 300)}: lies in no class folder; move it"))
+        if not is_folder(entry) and has_image_suffix(entry.name):
+            skipped.append(SkippedFile(Path(entry), f"{shown(entry.path, 300)}: is in no class folder; move it"))
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        below = list(pictures_below(folder / name))
+        below = list(find_image_files(folder / name))
         found = sorted(each for each in below if isinstance(each, Path))
-        passed_over += [each for each in below if isinstance(each, PassedOver)]
+        skipped += [each for each in below if isinstance(each, SkippedFile)]
         files += found
         labels += [label] * len(found)
     if not files:
-        raise _no_pictures(folder, passed_over, f"expected {LAYOUT}")
-    return _Labelled(files, np.array(labels, dtype=np.int64), passed_over)
+        raise _no_images(folder, skipped, f"expected {LAYOUT}")
+    return _Found(files, np.array(labels, dtype=np.int64), skipped)
 
 
-def _check_every_class_has_pictures(train: _Labelled, folder: Path, classes: tuple[str, ...]) -> None:
+def _check_every_class_has_images(train: _Found, folder: Path, classes: tuple[str, ...]) -> None:
     counts = np.bincount(train.labels, minlength=len(classes))
     for name, count in zip(classes, counts, strict=True):
         if count == 0:
-            below = [each for each in train.passed_over if each.path.is_relative_to(folder / name)]
-            raise _no_pictures(folder / name, below, "add some, or remove the folder")
+            below = [each for each in train.skipped if each.path.is_relative_to(folder / name)]
+            raise _no_images(folder / name, below, "add some, or remove the folder")
 
 
-def _no_pictures(folder: Path, passed_over: list[PassedOver], advice: str) -> UsageError:
-    why = f"; {passed_over[0].reason}" if passed_over else ""
-    return UsageError(f"{folder}: no pictures found ({' '.join(EXTENSIONS)}); {advice}{why}")
+def _no_images(folder: Path, skipped: list[SkippedFile], advice: str) -> UsageError:
+    why = f"; {skipped[0].reason}" if skipped else ""
+    return UsageError(f"{folder}: no images found ({' '.join(EXTENSIONS)}); {advice}{why}")
 
 
-def _divide(
-    labels: Indices, fractions: tuple[float | None, float | None], seed: int
-) -> tuple[Indices, Indices, Indices]:
-    """Positions for training, test and validation; of these two none where the fraction is None."""
-    kept, parts = np.arange(len(labels)), []
-    for fraction in fractions:
-        if fraction is None:
-            parts.append(kept[:0])
-            continue
+def _divide(labels: Indices, shares: Mapping[str, float], seed: int) -> dict[str, Indices]:
+    """Hold out each share in turn of what is left; return the positions of ``"train"`` and of each share."""
+    kept, parts = np.arange(len(labels)), {}
+    for name, fraction in shares.items():
         rest, held = hold_out(labels[kept], fraction, seed)
-        parts.append(kept[held])
+        parts[name] = kept[held]
         kept = kept[rest]
-    return kept, *parts  # type: ignore[return-value]
+    return {"train": kept, **parts}
 
 
-def _part(divide: partial[tuple[Indices, Indices, Indices]], number: int, labels: Indices) -> Indices:
-    return divide(labels)[number]
-
-
-def natural_order(name: str) -> list[tuple[int, int, str]]:
-    """Sort key under which ``class10`` follows ``class9``."""
+def natural_sort_key(name: str) -> list[tuple[int, int, str]]:
+    """Return the sort key under which ``class10`` follows ``class9``."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
 
 

@@ -28,7 +28,7 @@ def deepened(shallow: ResNet, name: str) -> ResNet:
             if isinstance(block, PlainBlock):
                 _become_identity(block)
             else:
-                block.silence_branch()
+                block.zero_init_last()
     deep.eval()
     return deep
 

@@ -93,10 +93,10 @@ def _construct(page: Page) -> None:
         f"""So a solution is there for both kinds; the question is whether training finds it. The plain network must
         bring {DEEP - SHALLOW} further convolutions to kernels that together change nothing. In the residual network a
         block computes `relu(F(x) + x)`: the added blocks only need F = 0, and scales of zero in each one's last
-        BatchNorm do it (`silence_branch`).""",
+        BatchNorm do it (`zero_init_last`).""",
         f"""可见两种网络都存在这样的解，问题在于训练能不能找到它。普通网络必须把另外 {DEEP - SHALLOW} 个卷积调成合起来
         恰好什么也不改变的卷积核；而残差块计算的是 `relu(F(x) + x)`，新增的块只要 F = 0 就够了——这里只需把每个块最后一
-        个批归一化的缩放系数置为 0（`silence_branch`）。""",
+        个批归一化的缩放系数置为 0（`zero_init_last`）。""",
     )
 
 

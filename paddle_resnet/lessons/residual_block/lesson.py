@@ -137,7 +137,7 @@ def _identity(page: Page) -> None:
         silenced_plain=differences["PlainBlock, relu(N(0, 1))"],
         largest_input=float(rectified.max().item()),
     )
-    page.values("block.silence_branch()      # zero_init_residual=True does it to every block: gamma of bn2 = 0")
+    page.values("block.zero_init_last()      # zero_init_residual=True does it to every block: gamma of bn2 = 0")
     page.table(
         [("block", "块"), ("input", "输入"), ("max |out - x|, new", "max |out - x|，新建"), ("silenced", "分支置零后")],
         rows,
@@ -161,7 +161,7 @@ def _silence(block: ResidualBlock) -> None:
     if isinstance(block, PlainBlock):
         block.bn2.weight.set_value(paddle.zeros_like(block.bn2.weight))
     else:
-        block.silence_branch()
+        block.zero_init_last()
 
 
 def _distance(output: paddle.Tensor, x: paddle.Tensor) -> float:

@@ -1,8 +1,9 @@
-"""Weights into a network: checking that they fit, giving a new head where the classes differ."""
+"""Load weights into a network: check that they fit, and keep a new head if the classes differ."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,76 @@ import paddle
 
 from paddle_resnet import download
 from paddle_resnet.console import logger
-from paddle_resnet.errors import shown
+from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import expand_home
 from paddle_resnet.models.blocks import ZeroPadShortcut
 from paddle_resnet.models.classifier import ImageClassifier
-from paddle_resnet.models.weights.names import StoredWeights, in_paddle_names, names_of
-from paddle_resnet.models.weights.official import official_weights
-from paddle_resnet.models.weights.reading import read_weights
-from paddle_resnet.models.weights.report import LoadReport
-from paddle_resnet.models.weights.zoo import zoo_weights
+from paddle_resnet.models.weights.layout import StoredWeights, detect_names, to_paddle_names
+from paddle_resnet.models.weights.pretrained import official_weights, zoo_weights
+from paddle_resnet.models.weights.state_dict import read_weights
 
 HEAD = ("fc.weight", "fc.bias")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """The tensors of a network's state dict by what became of them.
+
+    Attributes:
+        source: the file's name in messages.
+        classes: outputs of the network's head; 0: it has none.
+        loaded: taken from the file.
+        skipped_head: the head's: kept new, as the file has no head or one for another number of classes; or left out,
+            as the network has none.
+        missing: in the network but not in the file.
+        unexpected: in the file but not in the network.
+        mismatched: in both, but of another shape or not floating-point; each with an explanation.
+    """
+
+    source: str
+    classes: int
+    loaded: tuple[str, ...]
+    skipped_head: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: Mapping[str, str]
+
+    def summary(self) -> str:
+        """Return a line as ``x.pdparams: 100 of 102 tensors loaded; new head for 10 classes (fc.weight, fc.bias)``."""
+        total = len(self.loaded) + len(self.missing) + len(self.mismatched)
+        if self.classes:
+            total += len(self.skipped_head)
+        parts = [f"{self.source}: {len(self.loaded)} of {total} tensors loaded"]
+        if self.skipped_head:
+            head = f"new head for {self.classes} classes" if self.classes else "its head left out"
+            parts.append(f"{head} ({', '.join(self.skipped_head)})")
+        return "; ".join([*parts, *self._problems()])
+
+    def require_fit(self) -> None:
+        """Raise a `UsageError` with the first tensors that do not fit, and the likely cause."""
+        if problems := self._problems():
+            raise UsageError(f"{self.source}: does not fit the network: {'; '.join(problems)}; {self._likely_cause()}")
+
+    def _problems(self) -> list[str]:
+        problems = []
+        if self.missing:
+            problems.append(f"{len(self.missing)} missing ({_first(self.missing)})")
+        if self.unexpected:
+            problems.append(f"{len(self.unexpected)} unexpected ({_first(self.unexpected)})")
+        if self.mismatched:
+            problems.append(f"{len(self.mismatched)} that do not match ({_first([*self.mismatched.values()], 200)})")
+        return problems
+
+    def _likely_cause(self) -> str:
+        if list(self.mismatched) == ["conv1.weight"] and not self.missing and not self.unexpected:
+            return "only the first convolution differs: probably the number of input channels"
+        return "probably the weights of another architecture: check the model's name"
+
+
+def _first(names: Sequence[str], limit: int = 80) -> str:
+    return ", ".join(shown(name, limit) for name in names[:_NAMES_SHOWN]) + (
+        ", ..." if len(names) > _NAMES_SHOWN else ""
+    )
 
 
 def load_weights(
@@ -34,7 +94,7 @@ def load_weights(
 ) -> LoadReport:
     """Copy weights, BatchNorm's running statistics included, into `network`.
 
-    Paddle's `set_state_dict` only warns of what does not fit; here everything must, and nothing is copied otherwise.
+    Paddle's `set_state_dict` only warns of tensors that do not fit; here all must fit, or nothing is copied.
 
     Args:
         network: the network that takes the weights.
@@ -42,30 +102,30 @@ def load_weights(
             the path of a ``.pdparams``, ``.pth``, ``.pt`` or ``.safetensors`` file, or arrays by name. Arrays with
             PyTorch's names for BatchNorm's statistics are taken as PyTorch's, with linear weights ``[out, in]``; all
             others as Paddle's.
-        strict: everything must fit, except the head; False: what fits is copied, the report tells what does not.
-        new_head: let the network keep its new head where the weights have none, or one for another number of classes.
-        label: what messages call arrays that come from no file.
-        report: called with (bytes so far, bytes in all) while official weights are downloaded.
+        strict: all must fit, except the head; False: copy what fits, and list the rest in the report.
+        new_head: keep the network's new head if the weights have none, or one for another number of classes.
+        label: name of the arrays in messages, if they come from no file.
+        report: called with (bytes so far, bytes in all) during the download of official weights.
 
     Raises:
-        UsageError: the file cannot be read, no official weights, none in the package, or something is missing,
-            unexpected or of another shape.
+        UsageError: the file cannot be read, there are no such weights for the model, or a tensor is missing, unexpected
+            or of another shape.
     """
     if isinstance(source, Mapping):
         arrays = dict(source)
-        stored = StoredWeights(arrays, names_of(arrays) or "paddle")
+        stored = StoredWeights(arrays, detect_names(arrays) or "paddle")
     else:
         path = _file(network.model_name, source, report)
         stored, label = read_weights(path), str(path)
-    state = in_paddle_names(stored)
+    state = to_paddle_names(stored)
     comparison = _compare(network, state, label, new_head)
     if strict:
         comparison.require_fit()
     own = network.state_dict()
     for name in comparison.loaded:
-        # By way of a tensor: numpy knows no bfloat16.
+        # Through a tensor, as numpy has no bfloat16.
         own[name].set_value(paddle.to_tensor(np.ascontiguousarray(state[name])).astype(own[name].dtype))
-    if stored.names == "torch" and not stored.ours and comparison.loaded:
+    if stored.names == "torch" and not stored.written_here and comparison.loaded:
         _warn_of_shortcuts(network, label)
     return comparison
 
@@ -78,12 +138,12 @@ def load_pretrained(
     Args:
         network: the network that takes the weights.
         name: the model's name.
-        source: ``"imagenet"``: the official ones, kept where Paddle keeps them, in ``~/.cache/paddle/hapi/weights/``;
-            ``"cifar10"``: those in the package; or a file's path.
-        report: called with (bytes so far, bytes in all) while official weights are downloaded.
+        source: ``"imagenet"``: the official ones, in Paddle's cache ``~/.cache/paddle/hapi/weights/``; ``"cifar10"``:
+            those in the package; or a file's path.
+        report: called with (bytes so far, bytes in all) during the download of official weights.
 
     Raises:
-        UsageError: no such weights for this model, no network, a damaged file, or weights that do not fit.
+        UsageError: no such weights for this model, no connection, a damaged file, or weights that do not fit.
     """
     return load_weights(network, _file(name, source, report))
 
@@ -95,12 +155,12 @@ def _file(name: str, source: str | Path, report: download.Report | None) -> Path
 
 
 def _warn_of_shortcuts(network: ImageClassifier, source: str) -> None:
-    """Say that weights which fit may belong to another network: a shortcut without parameters leaves no trace."""
+    """Warn that fitting weights may belong to another network: shortcuts without parameters cannot be checked."""
     if any(isinstance(layer, ZeroPadShortcut) and layer.new_channels for layer in network.sublayers()):
         logger.warning(
-            "warning: %s has PyTorch's names, and the shortcuts of %s have no parameters: here they add channels of "
-            "zeros at the end, other projects may add them on both sides, and then the answers are wrong; check the "
-            "accuracy before you rely on these weights",
+            "warning: %s has PyTorch's names, and the shortcuts of %s have no parameters: here they append channels of "
+            "zeros, other projects may add them on both sides, and then the predictions are wrong; check the accuracy "
+            "before you rely on these weights",
             source,
             network.model_name or "this network",
         )
@@ -129,7 +189,7 @@ def _compare(network: ImageClassifier, state: Mapping[str, np.ndarray], source: 
 
 
 def _needs_new_head(shapes: Mapping[str, list[int]], state: Mapping[str, np.ndarray]) -> bool:
-    """Tell whether `state` has no head, or one on the same features for another number of classes."""
+    """Return whether `state` has no head, or one on the same features for another number of classes."""
     if not any(name in state for name in HEAD):
         return True
     if not all(name in state for name in HEAD):
@@ -140,9 +200,12 @@ def _needs_new_head(shapes: Mapping[str, list[int]], state: Mapping[str, np.ndar
 
 
 def _mismatch(name: str, array: np.ndarray, shape: list[int]) -> str | None:
-    """Say why `array` cannot be the tensor `name`, or None if it can."""
+    """Return why `array` cannot be the tensor `name`; None: it can."""
     if list(array.shape) != shape:
         return f"{name} is {shown(list(array.shape), 60)}, expected {shape}"
     if array.dtype.kind != "f":
         return f"{name} is of type {array.dtype}, expected floating-point numbers"
     return None
+
+
+_NAMES_SHOWN = 3

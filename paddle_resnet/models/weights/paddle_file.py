@@ -1,4 +1,4 @@
-"""Paddle's weight files (``.pdparams``), read as data."""
+"""Read Paddle's weight files (``.pdparams``) as data."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ import numpy as np
 
 from paddle_resnet import safe_pickle
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.models.weights.element_types import limit_sharing, widened_bfloat16
-from paddle_resnet.models.weights.names import StoredWeights, names_of
+from paddle_resnet.models.weights.layout import StoredWeights, bfloat16_to_float32, check_claimed_size, detect_names
 
 
 def read_paddle(path: Path) -> StoredWeights:
-    """Read a file of `paddle.save` (Paddle 2 or 3). Paddle's own names, unless BatchNorm's are PyTorch's.
+    """Read a file of `paddle.save` (Paddle 2 or 3). Names are taken as Paddle's unless BatchNorm's are PyTorch's.
 
     Raises:
-        UsageError: the file is damaged, no pickle, asks for code, or holds something else than tensors.
+        UsageError: the file is damaged, not a pickle, asks for code, or holds anything but tensors.
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
-        # As paddle.load: latin1 reads the arrays of a file written under Python 2.
+        # As in paddle.load: latin1 reads arrays written under Python 2.
         content = safe_pickle.load(file, str(path), encoding="latin1")
     if not isinstance(content, dict) or not content:
         raise UsageError(f"{path}: expected a state dict (names and tensors), found {safe_pickle.kind_of(content)}")
     content = dict(content)
     content.pop("StructuredToParameterName@@", None)  # paddle.save's table of parameter names; the keys are structured
-    found = {name: _plain(value, name, path) for name, value in _joined(content, path).items()}
-    limit_sharing(sum(array.nbytes for array in found.values()), path)
-    arrays = {name: _widened(array) for name, array in found.items()}
-    return StoredWeights(arrays, names_of(arrays) or "paddle")
+    found = {name: _tensor_array(value, name, path) for name, value in _joined(content, path).items()}
+    check_claimed_size(sum(array.nbytes for array in found.values()), path)
+    # paddle.save writes bfloat16 as uint16, a type that no tensor of a network has.
+    arrays = {name: bfloat16_to_float32(array) if array.dtype == np.uint16 else array for name, array in found.items()}
+    return StoredWeights(arrays, detect_names(arrays) or "paddle")
 
 
 def _joined(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Join the tensors that paddle.save cut up because pickle protocols 2 and 3 hold no more than 4 GB.
+    """Join the tensors that paddle.save splits, as pickle protocols 2 and 3 hold no more than 4 GB.
 
-    A piece is of one tensor, but several may be the same array: a file names it often at the cost of few bytes.
+    A hostile file may list one array as many slices at the cost of few bytes, so their sum is checked.
     """
     cut = content.pop("UnpackBigParamInfor@@", {})  # spelled so in Paddle
     joined, left = {}, path.stat().st_size
@@ -48,12 +48,12 @@ def _joined(content: dict[str, Any], path: Path) -> dict[str, Any]:
                 raise ValueError
             joined[name] = np.concatenate(pieces).reshape(safe_pickle.checked_shape(entry["OriginShape"]))
     except (AttributeError, LookupError, TypeError, ValueError, safe_pickle.Damaged):
-        raise UsageError(f"{path}: its table of cut-up tensors is damaged; copy or download the file again") from None
+        raise UsageError(f"{path}: its table of split tensors is damaged; copy or download the file again") from None
     return content | joined
 
 
-def _plain(value: Any, name: Any, path: Path) -> np.ndarray:
-    """Return a saved tensor's array; Paddle saves it as it is, or as (parameter name, array)."""
+def _tensor_array(value: Any, name: Any, path: Path) -> np.ndarray:
+    """Return a saved tensor's array; Paddle saves the array alone, or (parameter name, array)."""
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
         value = value[1]
     if not isinstance(name, str) or not isinstance(value, np.ndarray):
@@ -63,8 +63,3 @@ def _plain(value: Any, name: Any, path: Path) -> np.ndarray:
             "a network's weights are a .pdparams file (an optimizer's state is .pdopt)"
         )
     return value
-
-
-def _widened(array: np.ndarray) -> np.ndarray:
-    """Widen bfloat16, which paddle.save writes as uint16, a type that no tensor of a network has."""
-    return widened_bfloat16(array) if array.dtype == np.uint16 else array

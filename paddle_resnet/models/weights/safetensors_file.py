@@ -1,4 +1,4 @@
-"""Files of the safetensors library: a table of names, types and shapes, then the numbers; no code can be in them."""
+"""Read files of the safetensors library: a table of names, types and shapes, then the numbers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.models.weights.element_types import widened_bfloat16
-from paddle_resnet.models.weights.names import Names, StoredWeights, names_of
+from paddle_resnet.models.weights.layout import Names, StoredWeights, bfloat16_to_float32, detect_names
 
 _HEADER_LIMIT = 4 << 20  # bytes; a thousand layers take less than one megabyte
 _NUMPY_TYPES = {
@@ -21,9 +20,9 @@ _NUMPY_TYPES = {
 
 
 def read_safetensors(path: Path) -> StoredWeights:
-    """Read a ``.safetensors`` file. Whose names it has, its metadata says (``names``), or else BatchNorm's statistics.
+    """Read a ``.safetensors`` file. Its metadata (``names``) or BatchNorm's statistics tell whose names it has.
 
-    Where neither does, they are taken as PyTorch's, whose files most are.
+    Without both, the names are taken as PyTorch's, as in most such files.
 
     Raises:
         UsageError: the file is damaged or cut short, holds no tensors, or a type that weights do not have.
@@ -31,13 +30,13 @@ def read_safetensors(path: Path) -> StoredWeights:
     """
     content = path.read_bytes()
     try:
-        # Of any other file, these bytes are a length of its own.
+        # The header's length; in a file of another kind, an arbitrary number.
         length = int.from_bytes(content[:8], "little")
         if _HEADER_LIMIT < length <= len(content):
             raise ValueError(f"a header of {length:,} bytes, expected at most {_HEADER_LIMIT:,}")
-        # Not the library's numpy functions: they know no bfloat16.
+        # Not the library's numpy functions, which do not support bfloat16.
         tensors = deserialize(content)
-        header = json.loads(content[8 : 8 + length], object_pairs_hook=_once)
+        header = json.loads(content[8 : 8 + length], object_pairs_hook=_unique_keys)
     except (SafetensorError, ValueError) as error:
         raise UsageError(
             f"{path}: cannot be read as safetensors ({shown(str(error), 200)}): the file is damaged, cut short "
@@ -48,16 +47,16 @@ def read_safetensors(path: Path) -> StoredWeights:
     arrays = {name: _array(tensor, name, path) for name, tensor in tensors}
     names = (header.get("__metadata__") or {}).get("names")
     if names in ("paddle", "torch"):
-        return StoredWeights(arrays, cast(Names, names), ours=True)
-    return StoredWeights(arrays, names_of(arrays) or "torch")
+        return StoredWeights(arrays, cast(Names, names), written_here=True)
+    return StoredWeights(arrays, detect_names(arrays) or "torch")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of JSON in which no key stands twice: the library drops the first."""
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dictionary, and refuse a repeated key, of which the library drops the first."""
     values: dict[str, Any] = {}
     for key, value in pairs:
         if key in values:
-            raise ValueError(f"the key {shown(key)} stands there twice")
+            raise ValueError(f"the key {shown(key)} occurs twice")
         values[key] = value
     return values
 
@@ -71,8 +70,8 @@ def _array(tensor: dict[str, Any], name: str, path: Path) -> np.ndarray:
         )
     try:
         array = np.frombuffer(tensor["data"], _NUMPY_TYPES[element_type]).reshape(tensor["shape"])
-    except (ValueError, OverflowError):  # an empty one of sizes without bounds, or of too many axes
+    except (ValueError, OverflowError):  # huge sizes of an empty tensor, or too many axes
         raise UsageError(
             f"{path}: {shown(name)} has the shape {shown(tensor['shape'])}, which no array can have; get the file again"
         ) from None
-    return widened_bfloat16(array) if element_type == "BF16" else array
+    return bfloat16_to_float32(array) if element_type == "BF16" else array

@@ -1,4 +1,4 @@
-"""The zip archive that `torch.save` has written since PyTorch 1.6: one pickle, and a record for each storage."""
+"""The zip archive of `torch.save` since PyTorch 1.6: one pickle, and a record for each storage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PICKLE = "data.pkl"
 # Bytes; a thousand layers take less than one megabyte of either.
 _PICKLE_LIMIT = 16 << 20
 _LIST_LIMIT = 2 << 20  # zipfile takes a kilobyte for each record, and quadratic time for its extra fields
-# What PyTorch began its files with before they were zip archives: a pickle of its magic number.
+# The start of PyTorch's files before they were zip archives: a pickle of its magic number.
 _OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _ZIP_MAGIC = b"PK\x03\x04"
 _TAR_MAGIC, _TAR_PLACE = b"ustar", 257
@@ -24,22 +24,22 @@ _ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OverflowE
 
 
 class _File(io.BufferedReader):
-    """A file of which zipfile reads no long list of records, which it does in one call."""
+    """A file that refuses to read a long list of records, which zipfile reads in one call."""
 
     listed = False
+    """Whether zipfile has read the list of records."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read as the file does, and no more than such a list until one is read."""
         if not self.listed and (size or 0) > _LIST_LIMIT:
             raise zipfile.BadZipFile(f"a list of records of {size:,} bytes, expected at most {_LIST_LIMIT:,}")
         return super().read(size)
 
 
 class TorchArchive:
-    """The records of one file. All are stored as they are, so that none can be larger than the file."""
+    """The records of one file. They must be stored uncompressed, so that none can be larger than the file."""
 
     def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
-        """Find the records.
+        """Check the records.
 
         Raises:
             UsageError: there is no pickle, or the records claim more bytes than the file has.
@@ -53,20 +53,19 @@ class TorchArchive:
         if len(archive.NameToInfo) != len(archive.filelist):
             raise UsageError(f"{path}: holds two records of one name; the file is damaged: get it again")
         if sum(record.file_size for record in archive.infolist()) > path.stat().st_size:
-            raise UsageError(f"{path}: its records claim more bytes than the file has; it is damaged or made to harm")
+            raise UsageError(f"{path}: its records claim more bytes than the file has; it is damaged or malicious")
 
     @property
     def byte_order(self) -> Literal["<", ">"]:
-        """How records are written: ``"<"`` (little-endian; all files before PyTorch 2.1) or ``">"``."""
+        """The records' byte order: ``"<"`` (little-endian; all files before PyTorch 2.1) or ``">"``."""
         has_record = f"{self._folder}byteorder" in self._archive.NameToInfo
         return ">" if has_record and self._read("byteorder") == b"big" else "<"
 
     def pickle(self) -> bytes:
-        """The bytes of ``data.pkl``."""
         return self._read(_PICKLE)
 
     def storage(self, key: str, size: int) -> bytes:
-        """The bytes of a storage, which the pickle says are `size`.
+        """Return the bytes of a storage; `size` is their number according to the pickle.
 
         Raises:
             UsageError: there is no such record, it has another size, or it is damaged.
@@ -78,7 +77,7 @@ class TorchArchive:
             record = self._archive.getinfo(self._folder + name)
         except KeyError:
             raise UsageError(f"{self._path}: has no record {shown(name)}; the file is damaged: get it again") from None
-        # Of stored records zipfile reads as many bytes as they say to have compressed: two sizes must be one.
+        # zipfile reads the compressed size of a stored record, so both sizes must be equal.
         if record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size:
             raise UsageError(
                 f"{self._path}: record {shown(name)} is compressed, which torch.save does not do; save it again"
@@ -108,14 +107,14 @@ def open_archive(path: Path) -> Iterator[TorchArchive]:
     """
     with _File(io.FileIO(path)) as file:
         start = file.read(_TAR_PLACE + len(_TAR_MAGIC))
-        # Not by tarfile, which unpacks what a compressed archive holds.
+        # Not with tarfile, which decompresses archives.
         if start.startswith(_OLD_MAGIC) or start[_TAR_PLACE:] == _TAR_MAGIC:
             raise UsageError(
                 f"{path}: saved by an old PyTorch (before 1.6, or in its old format); "
                 "load it in PyTorch and re-save it with torch.save"
             )
         if not start.startswith(_ZIP_MAGIC):
-            raise UsageError(f"{path}: is no zip archive, as torch.save writes one: damaged or of another kind")
+            raise UsageError(f"{path}: is not a zip archive as of torch.save; it is damaged or of another kind")
         try:
             archive = zipfile.ZipFile(file)
         except _ZIP_ERRORS as error:

@@ -45,7 +45,7 @@ def _of_all_processes(
     own = parametric.Statistics(*(tensors.allocate([x.shape[-1]], "float32") for _ in range(2)))
     geometry = NormalizationGeometry(tensors.image_of(x), epsilon, False, False, False)
     parametric.normalize(tensors.as_contiguous(x), weight, bias, own, geometry)
-    return shared.shared_statistics(own.mean, own.variance, x.size // x.shape[-1])
+    return shared.all_reduce_statistics(own.mean, own.variance, x.size // x.shape[-1])
 
 
 class _SyncBatchNorm(PyLayer):
@@ -76,7 +76,7 @@ class _SyncBatchNorm(PyLayer):
     def backward(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor | None, ...]:
         x, weight, mean, variance, workspace = tensors.recall(ctx)
         of_x, of_weight, of_bias = parametric.gradients(gradient, ctx.geometry, x, weight, mean, variance, workspace)
-        along_variance, along_mean = shared.gradient_means(of_weight, of_bias, ctx.count)
+        along_variance, along_mean = shared.all_reduce_gradient_means(of_weight, of_bias, ctx.count)
         # The two terms are themselves a normalisation of x with another scale and shift.
         factor = -weight / paddle.sqrt(variance + ctx.geometry.epsilon)
         plain = ctx.geometry._replace(relu=False, for_backward=False)

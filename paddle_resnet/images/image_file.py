@@ -1,4 +1,4 @@
-"""A picture's file before it is decoded: read within bounds, and without what is no part of the picture."""
+"""Read an image file within bounds, and strip what its pixels do not need, before it is decoded."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from PIL import PngImagePlugin
 from paddle_resnet.errors import UsageError, printable
 
 MAX_BYTES = 512_000_000
-"""Of a file: 64 million pixels of four 16-bit channels, without compression."""
-MOST_PARTS = 100_000
-"""Segments of a JPEG, chunks of a PNG: more are only made to keep the reader busy."""
-KINDS = {
+"""64 million pixels of four 16-bit channels, uncompressed."""
+MAX_SEGMENTS = 100_000
+"""Segments of a JPEG, chunks of a PNG. Only an attack on the reader has more."""
+FILE_KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -35,14 +35,14 @@ _ORIENTATION_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
 
 
 def read_file(path: Path) -> bytes:
-    """Read a regular file; what else bears a picture's name is never waited for.
+    """Read a regular file; never wait for a pipe or a device with an image's name.
 
     Raises:
-        UsageError: it is a folder, a pipe, a socket or a device, or larger than any picture that is decoded.
+        UsageError: it is a folder, a pipe, a socket or a device, or larger than any image that is decoded.
         OSError: it cannot be read.
     """
-    _check_file(path, path.stat())  # before it is opened, which may act on a device or on who writes a pipe
-    # Another file may lie there by now: opening does not wait for a pipe's other end either.
+    _check_file(path, path.stat())  # before opening, which may act on a device or on a pipe's writer
+    # The path may have become another file by now, so opening must not wait for a pipe's other end either.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
@@ -50,11 +50,11 @@ def read_file(path: Path) -> bytes:
         return file.read(status.st_size) or b""
 
 
-def without_metadata(data: bytes) -> bytes:
-    """Leave out of a picture's file what its pixels do not need: texts, colour profiles, thumbnails, private parts.
+def strip_metadata(data: bytes) -> bytes:
+    """Remove texts, colour profiles, thumbnails and private parts from a JPEG, PNG or AVIF file.
 
-    A decoder refuses the whole file where one of them is damaged or long. What turns a picture upright (EXIF, XMP)
-    stays, once. Of formats other than JPEG, PNG and AVIF, and of files that are no pictures, `data` itself.
+    A decoder refuses the whole file if one of them is damaged or long. The orientation (EXIF, XMP) stays, once. Other
+    files are returned unchanged.
     """
     if data.startswith(JPEG):
         return _plain_jpeg(data) if _WITH_METADATA.search(data) else data
@@ -65,21 +65,21 @@ def without_metadata(data: bytes) -> bytes:
     return data
 
 
-def scan_count(data: bytes) -> int:
-    """How many times the decoder goes over the pixels of a JPEG; 1 for other files.
+def jpeg_scan_count(data: bytes) -> int:
+    """Return how many times the decoder passes over the pixels of a JPEG; 1 for other files.
 
     Raises:
-        ValueError: it has very many segments.
+        ValueError: the file has too many segments.
     """
     if not data.startswith(JPEG) or data.count(b"\xff\xda") < 2:
         return 1
     return sum(marker == START_OF_SCAN for marker, _, _ in _segments(data))
 
 
-def icon_pixels(data: bytes) -> int:
-    """How many pixels the largest picture in an icon has, whatever the icon's own list says; 0 for other files.
+def largest_icon_pixels(data: bytes) -> int:
+    """Return the pixels of the largest image in an icon, whatever the icon's own list says; 0 for other files.
 
-    Pillow decodes one of them as it opens the file.
+    Pillow decodes one of them when it opens the file.
     """
     if not data.startswith(b"\0\0\1\0"):
         return 0
@@ -95,22 +95,22 @@ def icon_pixels(data: bytes) -> int:
 
 def _check_file(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
-        kind = KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        kind = FILE_KINDS.get(stat.S_IFMT(status.st_mode), "something else")
         raise UsageError(f"{printable(str(path))}: is {kind}, not a regular file; remove or replace it")
     if status.st_size > MAX_BYTES:
         size, most = f"{status.st_size / 1e6:,.0f} MB", f"{MAX_BYTES // 1_000_000} MB"
         raise UsageError(
-            f"{printable(str(path))}: {size}, more than the {most} of the largest picture; remove or replace it"
+            f"{printable(str(path))}: {size}, more than the {most} of the largest image; remove or replace it"
         )
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Marker, start and end of a JPEG's segments, up to its end; pixels and stray bytes between them are passed over.
+    """Yield marker, start and end of a JPEG's segments, up to its end; skip pixels and stray bytes between them.
 
-    libjpeg's rules: a segment inside another one (a thumbnail) does not count, nor what lies behind the end.
+    As in libjpeg, a segment inside another one (a thumbnail) does not count, nor does anything after the end.
     """
     position = len(JPEG) - 1
-    for _ in range(MOST_PARTS):
+    for _ in range(MAX_SEGMENTS):
         found = _MARKER.search(data, position)
         if found is None or data[found.start() + 1] == END_OF_IMAGE:
             return
@@ -118,7 +118,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if marker >= 0xC0 and marker != JPEG[1]:  # the others have no length
             position += max(2, int.from_bytes(data[position : position + 2], "big"))
         yield marker, found.start(), position
-    raise ValueError(f"more than {MOST_PARTS:,} segments")
+    raise ValueError(f"more than {MAX_SEGMENTS:,} segments")
 
 
 def _plain_jpeg(data: bytes) -> bytes:
@@ -133,11 +133,11 @@ def _plain_jpeg(data: bytes) -> bytes:
                 continue
             seen.add(purpose)
         kept.append(data[start:end])
-    return data  # without a scan it is no picture
+    return data  # without a scan it is no image
 
 
 def _purpose(marker: int, body: bytes) -> bytes | None:
-    """What an application's segment tells of the pixels: their colours or their orientation."""
+    """Return what an application segment says about the pixels, their colours or their orientation; None: nothing."""
     if marker == 0xE1:
         return next((key for key in (b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0") if body.startswith(key)), None)
     if (marker == 0xE0 and body.startswith(b"JFIF\0") and len(body) >= 14) or (
@@ -151,7 +151,7 @@ def _plain_png(data: bytes) -> bytes:
     kept = [PNG]
     seen: set[bytes] = set()
     position = len(PNG)
-    for _ in range(MOST_PARTS):
+    for _ in range(MAX_SEGMENTS):
         length = int.from_bytes(data[position : position + 4], "big")
         kind, start, end = data[position + 4 : position + 8], position, position + 12 + length
         if len(kind) < 4 or end > len(data):  # cut short
@@ -161,15 +161,15 @@ def _plain_png(data: bytes) -> bytes:
         if not kind[0] & 0x20 or kind == b"tRNS":
             kept.append(data[start:end])
         elif kind not in seen and (kind == b"eXIf" or bytes(body[:22]).startswith(_ORIENTATION_TEXTS)):
-            seen.add(kind)  # sound or not: to look into each of thousands would take long
-            if _is_sound(kind, bytes(body), data[end - 4 : end]):
+            seen.add(kind)  # valid or not: checking each of thousands would take long
+            if _is_valid(kind, bytes(body), data[end - 4 : end]):
                 kept.append(data[start:end])
         if kind == b"IEND":
             return b"".join(kept)
-    raise ValueError(f"more than {MOST_PARTS:,} chunks")
+    raise ValueError(f"more than {MAX_SEGMENTS:,} chunks")
 
 
-def _is_sound(kind: bytes, body: bytes, checksum: bytes) -> bool:
+def _is_valid(kind: bytes, body: bytes, checksum: bytes) -> bool:
     try:
         PngImagePlugin.PngStream(io.BytesIO(body)).call(kind, 0, len(body))
     except Exception:  # a long text, for one

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from paddle_resnet.images import Pixels
 
-Amounts = NDArray[np.float64]
+Magnitudes = NDArray[np.float64]
 
 FIXED = 1 << 16
 """Places in a picture are whole multiples of 1 / 65536 of a pixel, as Pillow's are."""
 
 
-def affine(images: Pixels, x: tuple[Amounts, Amounts, Amounts], y: tuple[Amounts, Amounts, Amounts]) -> Pixels:
+def affine(
+    images: Pixels, x: tuple[Magnitudes, Magnitudes, Magnitudes], y: tuple[Magnitudes, Magnitudes, Magnitudes]
+) -> Pixels:
     """Move each picture's pixels; what comes in from outside is black.
 
     Args:
@@ -41,7 +43,7 @@ def affine(images: Pixels, x: tuple[Amounts, Amounts, Amounts], y: tuple[Amounts
     return pixels.take(rows, axis=0)
 
 
-def _nearest(line: tuple[Amounts, Amounts, Amounts], height: int, width: int) -> NDArray[np.int32]:
+def _nearest(line: tuple[Magnitudes, Magnitudes, Magnitudes], height: int, width: int) -> NDArray[np.int32]:
     """Which column (or row) each pixel comes from, ``[n, h, w]``."""
     by_column, by_row, shift = line
     start = _fixed(shift + 0.5 * by_column + 0.5 * by_row)
@@ -50,11 +52,11 @@ def _nearest(line: tuple[Amounts, Amounts, Amounts], height: int, width: int) ->
     return np.right_shift(along[:, np.newaxis, :] + down[:, :, np.newaxis], 16)
 
 
-def _fixed(values: Amounts) -> NDArray[np.int32]:
+def _fixed(values: Magnitudes) -> NDArray[np.int32]:
     return np.floor(values * FIXED + 0.5).astype(np.int32)
 
 
-def by_tables(images: Pixels, tables: Pixels) -> Pixels:
+def apply_lookup_tables(images: Pixels, tables: Pixels) -> Pixels:
     """Replace levels: uint8 ``[n, h, w, 3]`` by each picture's table ``[n, 256]``, or one a channel ``[n, 3, 256]``."""
     result = np.empty_like(images)
     for image, target, table in zip(images, result, tables, strict=True):
@@ -71,7 +73,7 @@ def _by_table(levels: Pixels, table: Pixels) -> Pixels:
     return np.frombuffer(levels.tobytes().translate(table.tobytes()), np.uint8).reshape(levels.shape)
 
 
-def blend(others: NDArray[np.generic], images: NDArray[np.generic], factors: Amounts) -> Pixels:
+def blend(others: NDArray[np.generic], images: NDArray[np.generic], factors: Magnitudes) -> Pixels:
     """Go from `others` (factor 0) to `images` (1) and beyond; of any shape that begins with ``n``, as `factors` has."""
     start = others.astype(np.float32)
     by = factors.astype(np.float32).reshape(-1, *[1] * (images.ndim - 1))
@@ -82,7 +84,7 @@ def blend(others: NDArray[np.generic], images: NDArray[np.generic], factors: Amo
     return np.clip(levels, 0, 255, out=levels).astype(np.uint8)
 
 
-def grey(images: Pixels) -> Pixels:
+def to_grey(images: Pixels) -> Pixels:
     """Luma of ITU-R 601, uint8 ``[n, h, w]``."""
     red, green, blue = (images[..., channel].astype(np.int32) for channel in range(3))
     return ((red * 19595 + green * 38470 + blue * 7471 + FIXED // 2) >> 16).astype(np.uint8)
@@ -98,7 +100,7 @@ def smooth(images: Pixels) -> Pixels:
     return result
 
 
-def stretching_tables(images: Pixels) -> Pixels:
+def autocontrast_tables(images: Pixels) -> Pixels:
     """Tables after which each channel's least level is 0 and its greatest 255, ``[n, 3, 256]``; one level stays."""
     # Row by row first, which is ten times as fast as both axes at once.
     least, most = (bound.astype(np.float64)[..., np.newaxis] for bound in (images.min(1).min(1), images.max(1).max(1)))
@@ -107,7 +109,7 @@ def stretching_tables(images: Pixels) -> Pixels:
     return np.where(most > least, np.clip(levels * scale - least * scale, 0, 255), levels).astype(np.uint8)
 
 
-def equalizing_tables(images: Pixels) -> Pixels:
+def equalize_tables(images: Pixels) -> Pixels:
     """Tables after which each channel's levels are about equally frequent, ``[n, 3, 256]``, in whole numbers."""
     counts = _histograms(images)
     levels = np.arange(256)

@@ -7,8 +7,8 @@ from PIL import Image
 
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data import MemorySplit, Normalize, TrainLoader
+from paddle_resnet.data.augment import host
 from paddle_resnet.data.augment.batch import Augment, random_boxes
-from paddle_resnet.images import resize
 
 SIDE = 20
 
@@ -24,9 +24,9 @@ def pillow(image, size):
 def test_crop_is_pillows_crop_also_where_nothing_of_the_image_is_left():
     pixels = noise(6)
     top, left = np.array([-4, 0, 9, -30, 3, 25]), np.array([-4, 0, 9, 2, 30, -3])
-    mirrored = np.array([False, True, False, True, False, True])
-    found = resize.crop(pixels, top, left, 15, mirrored)
-    for image, row, column, flip, square in zip(pixels, top, left, mirrored, found, strict=True):
+    flipped = np.array([False, True, False, True, False, True])
+    found = host.crop(pixels, top, left, 15, flipped)
+    for image, row, column, flip, square in zip(pixels, top, left, flipped, found, strict=True):
         window = np.asarray(Image.fromarray(image).crop((column, row, column + 15, row + 15)))
         np.testing.assert_array_equal(square, window[:, ::-1] if flip else window)
 
@@ -35,12 +35,12 @@ def test_crop_is_pillows_crop_also_where_nothing_of_the_image_is_left():
 def test_resizing_sees_the_box_alone(size):
     pixels = noise(8)
     boxes = random_boxes(pixels.shape, (0.2, 0.6), np.random.default_rng(1))
-    mirrored = np.arange(8) % 2 == 1
-    found = resize.resized_crop(pixels, boxes, size, mirrored)
-    for image, (top, left, height, width), flip, result in zip(pixels, boxes.T, mirrored, found, strict=True):
+    flipped = np.arange(8) % 2 == 1
+    found = host.resized_crop(pixels, boxes, size, flipped)
+    for image, (top, left, height, width), flip, result in zip(pixels, boxes.T, flipped, found, strict=True):
         alone = pillow(np.ascontiguousarray(image[top : top + height, left : left + width]), size)
         np.testing.assert_array_equal(result, alone[:, ::-1] if flip else alone)
-    np.testing.assert_array_equal(resize.resize(pixels, size)[3], pillow(pixels[3], size))
+    np.testing.assert_array_equal(host.resize_batch(pixels, size)[3], pillow(pixels[3], size))
 
 
 @pytest.mark.parametrize(
@@ -52,15 +52,15 @@ def test_resizing_sees_the_box_alone(size):
 def test_host_and_device_make_the_same_pictures(options, size):
     augment = Augment(AugmentConfig(**options), 18, 16, (0.5, 0.25, 0.125))
     pixels = noise(32)
-    changes = augment.draw(pixels.shape, np.random.default_rng(2), size)
-    on_host = augment.on_host(pixels, changes)
-    on_device = augment.on_device(paddle.to_tensor(pixels), changes).numpy()
+    params = augment.draw(pixels.shape, np.random.default_rng(2), size)
+    on_host = augment.apply_on_host(pixels, params)
+    on_device = augment.apply_on_device(paddle.to_tensor(pixels), params).numpy()
     assert on_host.shape == on_device.shape == (32, size, size, 3)
     assert np.abs(on_host.astype(float) - on_device).max() <= 1
 
 
 def test_the_loaders_batches_are_those_drawn_in_order():
-    """The order, then each batch's changes, come from one generator; reading ahead changes nothing of it."""
+    """The order, then each batch's params, come from one generator; reading ahead params nothing of it."""
     pixels, labels = noise(30), np.arange(30)
     config = AugmentConfig(scale=(0.3, 1.0), flip=True)
     normalize = Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
@@ -70,6 +70,6 @@ def test_the_loaders_batches_are_those_drawn_in_order():
         order = generator.permutation(30)
         for number, (images, found) in enumerate(loader):
             chosen = order[10 * number : 10 * number + 10]
-            expected = augment.on_host(pixels[chosen], augment.draw(pixels[chosen].shape, generator))
+            expected = augment.apply_on_host(pixels[chosen], augment.draw(pixels[chosen].shape, generator))
             np.testing.assert_array_equal(found.numpy().ravel(), chosen)
             np.testing.assert_allclose(images.numpy(), normalize(paddle.to_tensor(expected)).numpy(), atol=1e-6)

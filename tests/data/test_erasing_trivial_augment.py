@@ -10,8 +10,13 @@ from scipy.stats import chisquare, kstest, uniform
 
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data.augment.batch import Augment
-from paddle_resnet.data.augment.erasing import draw_erasure
-from paddle_resnet.data.augment.trivial_augment import OPERATIONS, Distortions, distort, draw_distortions
+from paddle_resnet.data.augment.erasing import draw_erasing
+from paddle_resnet.data.augment.trivial_augment import (
+    OPERATIONS,
+    TrivialAugmentParams,
+    apply_trivial_augment,
+    draw_trivial_augment,
+)
 
 NAMES = [operation.__name__.strip("_") for operation in OPERATIONS]
 
@@ -22,7 +27,7 @@ def noise(count, side, seed=0):
 
 def test_an_erased_rectangle_is_of_the_papers_area_and_aspect_and_lies_inside():
     count, side = 2000, 100
-    where = draw_erasure((count, side, side, 3), 0.5, np.random.default_rng(0)).where
+    where = draw_erasing((count, side, side, 3), 0.5, np.random.default_rng(0)).mask
     erased = where.any(axis=(1, 2))
     assert abs(erased.sum() - count / 2) < 4 * (count / 4) ** 0.5
     tall, wide = where[erased].any(axis=2), where[erased].any(axis=1)
@@ -40,21 +45,21 @@ def test_an_erased_rectangle_is_of_the_papers_area_and_aspect_and_lies_inside():
 def test_what_is_erased_is_noise_and_the_rest_stays_on_host_and_device():
     pixels = np.full((50, 16, 16, 3), 100, np.uint8)
     augment = Augment(AugmentConfig(erase=1.0), 16, 16)
-    changes = augment.draw(pixels.shape, np.random.default_rng(1))
-    on_host = augment.on_host(pixels, changes)
-    np.testing.assert_array_equal(augment.on_device(paddle.to_tensor(pixels), changes).numpy(), on_host)
-    where = changes.erasure.where
+    params = augment.draw(pixels.shape, np.random.default_rng(1))
+    on_host = augment.apply_on_host(pixels, params)
+    np.testing.assert_array_equal(augment.apply_on_device(paddle.to_tensor(pixels), params).numpy(), on_host)
+    where = params.erasure.mask
     assert where.any(axis=(1, 2)).all()
     assert (on_host[~where] == 100).all()
     _, frequency = np.unique(on_host[where] // 32, return_counts=True)
     assert chisquare(frequency).pvalue > 0.01
 
 
-def changed(name, amount, images):
+def changed(name, magnitude, images):
     """The images after one operation of TrivialAugment."""
     images = images.copy()
     places = np.full(len(images), NAMES.index(name))
-    distort(images, Distortions(places, np.full(len(images), amount)))
+    apply_trivial_augment(images, TrivialAugmentParams(places, np.full(len(images), magnitude)))
     return images
 
 
@@ -64,15 +69,15 @@ def grey(images):
     return (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16
 
 
-def blended(images, others, amount):
+def blended(images, others, magnitude):
     """From `others` at factor 0 to the images at 1 and on."""
-    factor = 1 + 0.99 * amount
+    factor = 1 + 0.99 * magnitude
     return np.clip(others + factor * (images.astype(float) - others), 0, 255)
 
 
-def shifted(images, amount):
-    """The pixel at column x is that at x + amount * 32; black from outside."""
-    result, by = np.zeros_like(images), int(32 * amount)
+def shifted(images, magnitude):
+    """The pixel at column x is that at x + magnitude * 32; black from outside."""
+    result, by = np.zeros_like(images), int(32 * magnitude)
     if by >= 0:
         result[:, :, : 32 - by] = images[:, :, by:]
     else:
@@ -98,27 +103,27 @@ def stretched(images):
 
 
 REFERENCES = {
-    "identity": lambda images, amount: images,
+    "identity": lambda images, magnitude: images,
     "translate_x": shifted,
-    "translate_y": lambda images, amount: shifted(images.swapaxes(1, 2), amount).swapaxes(1, 2),
-    "brightness": lambda images, amount: blended(images, 0, amount),
-    "colour": lambda images, amount: blended(images, grey(images)[..., None], amount),
-    "contrast": lambda images, amount: blended(
-        images, np.floor(grey(images).mean(axis=(1, 2)) + 0.5)[:, None, None, None], amount
+    "translate_y": lambda images, magnitude: shifted(images.swapaxes(1, 2), magnitude).swapaxes(1, 2),
+    "brightness": lambda images, magnitude: blended(images, 0, magnitude),
+    "colour": lambda images, magnitude: blended(images, grey(images)[..., None], magnitude),
+    "contrast": lambda images, magnitude: blended(
+        images, np.floor(grey(images).mean(axis=(1, 2)) + 0.5)[:, None, None, None], magnitude
     ),
-    "posterize": lambda images, amount: images & (0xFF << round(6 * abs(amount)) & 0xFF),
-    "solarize": lambda images, amount: np.where(images < round(255 * (1 - abs(amount))), images, 255 - images),
-    "autocontrast": lambda images, amount: stretched(images),
-    "equalize": lambda images, amount: equalized(images),
+    "posterize": lambda images, magnitude: images & (0xFF << round(6 * abs(magnitude)) & 0xFF),
+    "solarize": lambda images, magnitude: np.where(images < round(255 * (1 - abs(magnitude))), images, 255 - images),
+    "autocontrast": lambda images, magnitude: stretched(images),
+    "equalize": lambda images, magnitude: equalized(images),
 }
 
 
-@pytest.mark.parametrize("amount", [-1.0, -0.3, 0.0, 0.5, 1.0])
+@pytest.mark.parametrize("magnitude", [-1.0, -0.3, 0.0, 0.5, 1.0])
 @pytest.mark.parametrize("name", REFERENCES)
-def test_an_operation_is_what_numpy_makes_of_it(name, amount):
+def test_an_operation_is_what_numpy_makes_of_it(name, magnitude):
     images = (noise(4, 32) // 2 + 30).astype(np.uint8)
-    found = changed(name, amount, images).astype(float)
-    assert np.abs(found - REFERENCES[name](images, amount)).max() <= 1
+    found = changed(name, magnitude, images).astype(float)
+    assert np.abs(found - REFERENCES[name](images, magnitude)).max() <= 1
 
 
 def test_shear_turn_and_sharpness():
@@ -143,19 +148,19 @@ def test_shear_turn_and_sharpness():
 
 
 PILLOWS = {
-    "shear_x": lambda image, amount: moved(image, 1, 0.99 * amount, 0, 0, 1, 0),
-    "shear_y": lambda image, amount: moved(image, 1, 0, 0, 0.99 * amount, 1, 0),
-    "translate_x": lambda image, amount: moved(image, 1, 0, int(image.width * amount), 0, 1, 0),
-    "translate_y": lambda image, amount: moved(image, 1, 0, 0, 0, 1, int(image.height * amount)),
-    "rotate": lambda image, amount: image.rotate(135 * amount),
-    "brightness": lambda image, amount: ImageEnhance.Brightness(image).enhance(1 + 0.99 * amount),
-    "colour": lambda image, amount: ImageEnhance.Color(image).enhance(1 + 0.99 * amount),
-    "contrast": lambda image, amount: ImageEnhance.Contrast(image).enhance(1 + 0.99 * amount),
-    "sharpness": lambda image, amount: ImageEnhance.Sharpness(image).enhance(1 + 0.99 * amount),
-    "posterize": lambda image, amount: ImageOps.posterize(image, 8 - round(6 * abs(amount))),
-    "solarize": lambda image, amount: ImageOps.solarize(image, round(255 * (1 - abs(amount)))),
-    "autocontrast": lambda image, amount: ImageOps.autocontrast(image),
-    "equalize": lambda image, amount: ImageOps.equalize(image),
+    "shear_x": lambda image, magnitude: moved(image, 1, 0.99 * magnitude, 0, 0, 1, 0),
+    "shear_y": lambda image, magnitude: moved(image, 1, 0, 0, 0.99 * magnitude, 1, 0),
+    "translate_x": lambda image, magnitude: moved(image, 1, 0, int(image.width * magnitude), 0, 1, 0),
+    "translate_y": lambda image, magnitude: moved(image, 1, 0, 0, 0, 1, int(image.height * magnitude)),
+    "rotate": lambda image, magnitude: image.rotate(135 * magnitude),
+    "brightness": lambda image, magnitude: ImageEnhance.Brightness(image).enhance(1 + 0.99 * magnitude),
+    "colour": lambda image, magnitude: ImageEnhance.Color(image).enhance(1 + 0.99 * magnitude),
+    "contrast": lambda image, magnitude: ImageEnhance.Contrast(image).enhance(1 + 0.99 * magnitude),
+    "sharpness": lambda image, magnitude: ImageEnhance.Sharpness(image).enhance(1 + 0.99 * magnitude),
+    "posterize": lambda image, magnitude: ImageOps.posterize(image, 8 - round(6 * abs(magnitude))),
+    "solarize": lambda image, magnitude: ImageOps.solarize(image, round(255 * (1 - abs(magnitude)))),
+    "autocontrast": lambda image, magnitude: ImageOps.autocontrast(image),
+    "equalize": lambda image, magnitude: ImageOps.equalize(image),
 }
 
 
@@ -171,38 +176,38 @@ def test_an_operation_on_many_images_is_pillows_on_each(name, side):
     images[2] = np.arange(side, dtype=np.uint8)[:, None, None] + 90  # few levels, each as often
     images[3, :, : side // 2] //= 4
     for strength in range(-30, 31):
-        amount = strength / 30
-        expected = [np.asarray(PILLOWS[name](Image.fromarray(image), amount)) for image in images]
-        np.testing.assert_array_equal(changed(name, amount, images), np.stack(expected))
+        magnitude = strength / 30
+        expected = [np.asarray(PILLOWS[name](Image.fromarray(image), magnitude)) for image in images]
+        np.testing.assert_array_equal(changed(name, magnitude, images), np.stack(expected))
 
 
 def test_each_image_of_a_batch_has_its_own_operation_and_amount():
-    images, drawn = noise(60, 16), draw_distortions(60, np.random.default_rng(2))
+    images, drawn = noise(60, 16), draw_trivial_augment(60, np.random.default_rng(2))
     together = images.copy()
-    distort(together, drawn)
-    for place, (operation, amount) in enumerate(zip(drawn.operations, drawn.amounts, strict=True)):
-        alone = changed(NAMES[operation], amount, images[place : place + 1])[0]
+    apply_trivial_augment(together, drawn)
+    for place, (operation, magnitude) in enumerate(zip(drawn.operations, drawn.magnitudes, strict=True)):
+        alone = changed(NAMES[operation], magnitude, images[place : place + 1])[0]
         np.testing.assert_array_equal(together[place], alone)
 
 
 def test_operations_strengths_and_directions_are_uniform():
-    distortions = draw_distortions(20_000, np.random.default_rng(0))
+    params = draw_trivial_augment(20_000, np.random.default_rng(0))
     assert len(NAMES) == 14
-    assert chisquare(np.bincount(distortions.operations, minlength=14)).pvalue > 0.01
-    strengths = np.rint(30 * np.abs(distortions.amounts))
+    assert chisquare(np.bincount(params.operations, minlength=14)).pvalue > 0.01
+    strengths = np.rint(30 * np.abs(params.magnitudes))
     assert np.array_equal(np.unique(strengths), np.arange(31))
     assert chisquare(np.bincount(strengths.astype(int))).pvalue > 0.01
-    assert abs(np.mean(distortions.amounts[strengths > 0] > 0) - 0.5) < 4 * 0.5 / 20_000**0.5
+    assert abs(np.mean(params.magnitudes[strengths > 0] > 0) - 0.5) < 4 * 0.5 / 20_000**0.5
 
 
 def test_the_host_distorts_after_the_crop():
     pixels = noise(40, 16)
     plain, distorting = Augment(AugmentConfig(), 16, 16), Augment(AugmentConfig(trivial_augment=True), 16, 16)
     assert (plain.needs_host, distorting.needs_host) == (False, True)
-    changes = distorting.draw(pixels.shape, np.random.default_rng(0))
+    params = distorting.draw(pixels.shape, np.random.default_rng(0))
     expected = pixels.copy()
-    distort(expected, changes.distortions)
-    np.testing.assert_array_equal(distorting.on_host(pixels, changes), expected)
+    apply_trivial_augment(expected, params.trivial_augment)
+    np.testing.assert_array_equal(distorting.apply_on_host(pixels, params), expected)
     called = distorting(paddle.to_tensor(pixels), np.random.default_rng(0))
     np.testing.assert_array_equal(called.numpy(), expected)
     assert (expected != pixels).any(axis=(1, 2, 3)).sum() > 20

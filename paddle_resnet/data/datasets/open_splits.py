@@ -2,50 +2,51 @@
 
 from __future__ import annotations
 
-from paddle_resnet.config import DataConfig
+import numpy as np
+
+from paddle_resnet.config import DataConfig, PerChannel
 from paddle_resnet.data.datasets.cifar import CIFAR10, CIFAR100, load_cifar
-from paddle_resnet.data.datasets.digits import CLASSES as DIGITS
-from paddle_resnet.data.datasets.digits import load_digits
 from paddle_resnet.data.datasets.fashion_mnist import load_fashion_mnist
 from paddle_resnet.data.datasets.image_folder import open_image_folder
-from paddle_resnet.data.splits import MemorySplit, OfficialSplits, Split, Splits, Triple, hold_out
+from paddle_resnet.data.normalize import IMAGENET_MEAN, IMAGENET_STD
+from paddle_resnet.data.splits import MemorySplit, OfficialSplits, Split, Splits, hold_out
 from paddle_resnet.download import Report
+from paddle_resnet.images import Indices, Pixels
 
-MEAN_AND_STD: dict[str, tuple[Triple, Triple]] = {
+MEAN_AND_STD: dict[str, tuple[PerChannel, PerChannel]] = {
     # Over scikit-learn's 1,797 images.
     "digits": ((0.3053, 0.3053, 0.3053), (0.3760, 0.3760, 0.3760)),
     # Over the training images, as published everywhere.
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "fashion_mnist": ((0.2860, 0.2860, 0.2860), (0.3530, 0.3530, 0.3530)),
-    # ImageNet's, which official weights were trained with.
-    "image_folder": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "image_folder": (IMAGENET_MEAN, IMAGENET_STD),
 }
 
 
 def open_splits(config: DataConfig, report: Report | None = None) -> Splits:
-    """Open a source and divide it in three; the same config always gives the same division.
+    """Open a source and divide it into three splits; the same config always gives the same division.
 
     Args:
         config: the `data` group of a run's config.
-        report: called with (bytes so far, bytes in all) while an archive downloads.
+        report: called with (bytes so far, bytes in all) during a download.
 
     Raises:
-        UsageError: data that are missing, damaged or not what was asked for; the line says what to do.
+        UsageError: data that are missing, damaged or not of the kind asked for; the line says what to do.
         RunFailure: a download cannot be written.
     """
     train, validation, test, classes = _open(config, report)
-    return Splits(train, validation, test, classes, *mean_and_std(config), shorter_side(config))
+    return Splits(train, validation, test, classes, *mean_and_std(config), resize_size(config))
 
 
-def mean_and_std(config: DataConfig) -> tuple[Triple, Triple]:
-    """Per-channel mean and standard deviation in 0..1: the config's own, or the source's."""
+def mean_and_std(config: DataConfig) -> tuple[PerChannel, PerChannel]:
+    """Return the mean and standard deviation in 0..1: the config's own, or the source's."""
     mean, std = MEAN_AND_STD[config.source]
     return config.mean or mean, config.std or std
 
 
-def shorter_side(config: DataConfig) -> int:
-    """Pixels of the shorter side before the crop: for photographs ImageNet's 256 to 224, else no crop."""
+def resize_size(config: DataConfig) -> int:
+    """Return the pixels of the shorter side before the crop: for photographs ImageNet's 256 to 224, else no crop."""
     if config.resize is not None:
         return config.resize
     if config.source == "image_folder" and config.image_size >= 96:
@@ -53,11 +54,24 @@ def shorter_side(config: DataConfig) -> int:
     return config.image_size
 
 
+def load_digits() -> tuple[Pixels, Indices]:
+    """Load the 1,797 handwritten digits inside scikit-learn (UCI, Alpaydin and Kaynak 1998).
+
+    Returns:
+        Images uint8 ``[1797, 8, 8, 3]``, the 17 grey levels spread over 0..255, and labels int64 ``[1797]``.
+    """
+    from sklearn import datasets  # takes a second to import
+
+    digits = datasets.load_digits()
+    grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    return np.repeat(grey[..., np.newaxis], 3, axis=-1), digits.target.astype(np.int64)
+
+
 def _open(config: DataConfig, report: Report | None) -> tuple[Split, Split, Split, tuple[str, ...]]:
     root = config.root
     if config.source == "image_folder":
         assert root is not None  # checked by DataConfig
-        return open_image_folder(root, config, shorter_side(config))
+        return open_image_folder(root, config, resize_size(config))
     if config.source == "digits":
         return _open_digits(config)
     if config.source == "fashion_mnist":
@@ -73,7 +87,7 @@ def _open_digits(config: DataConfig) -> tuple[Split, Split, Split, tuple[str, ..
     train, validation, test_split = (
         MemorySplit(images, labels, "digit", positions) for positions in (rest[kept], rest[held], test)
     )
-    return train, validation, test_split, DIGITS
+    return train, validation, test_split, tuple(str(digit) for digit in range(10))
 
 
 def _hold_out_validation(official: OfficialSplits, config: DataConfig) -> tuple[Split, Split, Split, tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""What each of several processes is given: together the batches that a single one would have."""
+"""What each of several world_size is given: together the batches that a single one would have."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pytest
 
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data import MemorySplit, Normalize, TrainLoader, ValidationLoader
-from paddle_resnet.data.loader import shares
+from paddle_resnet.data.loader import rank_batches
 
 NORMALIZE = Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 AUGMENTS = {
     "plain": {},
-    "all but mixtures": {"pad": 2, "flip": True, "cutout": 3, "erase": 0.7, "trivial_augment": True},
+    "all but mixing": {"pad": 2, "flip": True, "cutout": 3, "erase": 0.7, "trivial_augment": True},
     "boxes, mixup": {"scale": (0.3, 1.0), "mixup": 0.5},
     "cutmix, not always": {"pad": 1, "cutmix": 1.0, "mix_probability": 0.6, "erase": 0.4},
 }
@@ -24,42 +24,42 @@ def pictures(count):
     return MemorySplit(images, np.arange(count), "train")
 
 
-def epoch(split, batch_size, share=None, **augment):
-    loader = TrainLoader(split, batch_size, 8, 8, NORMALIZE, AugmentConfig(**augment), seed=3, share=share)
+def epoch(split, batch_size, positions=None, **augment):
+    loader = TrainLoader(split, batch_size, 8, 8, NORMALIZE, AugmentConfig(**augment), seed=3, rank_positions=positions)
     return [[np.array(each) for each in batch] for batch in loader]
 
 
 @pytest.mark.parametrize("augment", AUGMENTS)
 def test_the_shares_of_a_batch_are_the_batch(augment):
-    split, places = pictures(50), [np.array([0, 1, 4, 9]), np.array([2, 3, 5]), np.array([8, 7, 6])]
+    split, per_rank = pictures(50), [np.array([0, 1, 4, 9]), np.array([2, 3, 5]), np.array([8, 7, 6])]
     whole = epoch(split, 10, **AUGMENTS[augment])
-    parts = [epoch(split, 10, share, **AUGMENTS[augment]) for share in places]
+    parts = [epoch(split, 10, positions, **AUGMENTS[augment]) for positions in per_rank]
     assert [len(part) for part in parts] == [5, 5, 5]
     for batch, *own in zip(whole, *parts, strict=True):
-        for share, part in zip(places, own, strict=True):
+        for positions, part in zip(per_rank, own, strict=True):
             for expected, got in zip(batch, part, strict=True):
-                np.testing.assert_array_equal(got, expected[share])
+                np.testing.assert_array_equal(got, expected[positions])
 
 
 def test_on_a_device_too(monkeypatch):
     monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
-    split, share = pictures(20), np.array([1, 5, 6])
+    split, positions = pictures(20), np.array([1, 5, 6])
     options = {"pad": 1, "flip": True, "cutout": 3, "erase": 0.5, "mixup": 0.5}
-    for batch, part in zip(epoch(split, 10, **options), epoch(split, 10, share, **options), strict=True):
+    for batch, part in zip(epoch(split, 10, **options), epoch(split, 10, positions, **options), strict=True):
         for expected, got in zip(batch, part, strict=True):
-            np.testing.assert_allclose(got, expected[share], atol=1e-6)
+            np.testing.assert_allclose(got, expected[positions], atol=1e-6)
 
 
-@pytest.mark.parametrize(("images", "batch_size", "processes"), [(449, 55, 2), (10, 4, 3), (3, 1, 2), (7, 100, 7)])
-def test_each_validation_image_is_in_one_share(images, batch_size, processes):
-    parts = [shares(images, batch_size, process, processes) for process in range(processes)]
+@pytest.mark.parametrize(("images", "batch_size", "world_size"), [(449, 55, 2), (10, 4, 3), (3, 1, 2), (7, 100, 7)])
+def test_each_validation_image_is_in_one_share(images, batch_size, world_size):
+    parts = [rank_batches(images, batch_size, rank, world_size) for rank in range(world_size)]
     assert len({len(part) for part in parts}) == 1
     assert all(len(batch) > 0 for part in parts for batch in part)
     assert sorted(np.concatenate([batch for part in parts for batch in part])) == list(range(images))
 
 
 def test_validation_batches_are_not_larger_than_asked():
-    assert {len(batch) for process in range(2) for batch in shares(449, 55, process, 2)} == {44, 45}
+    assert {len(batch) for rank in range(2) for batch in rank_batches(449, 55, rank, 2)} == {44, 45}
 
 
 def test_a_share_of_validation_has_its_images():

@@ -1,4 +1,4 @@
-"""Official data files: where they lie on this machine, whether they are the official ones, and fetching them."""
+"""Find, check and download the files of published datasets."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ class OfficialFile:
 
     @property
     def name(self) -> str:
-        """The file's name, the last part of its address."""
         return self.url.rsplit("/", 1)[-1]
 
 
 def cache_folder(name: str) -> Path:
-    """Paddle's own cache of the data set `name`, so that what paddle.vision has downloaded is not fetched again."""
+    """Return Paddle's own cache of the dataset `name`, which paddle.vision shares."""
     return home_folder() / ".cache" / "paddle" / "dataset" / name
 
 
-def obtain(file: OfficialFile, folder: Path, verify: bool, report: Report | None = None) -> Path:
-    """Return the path of `file` in `folder`, downloading it there if it is absent.
+def fetch_if_missing(file: OfficialFile, folder: Path, verify: bool, report: Report | None = None) -> Path:
+    """Return the path of `file` in `folder`; download it there if it is missing.
 
     Raises:
         UsageError: no network, or `verify` and the MD5 is not the official one.
@@ -44,7 +43,7 @@ def obtain(file: OfficialFile, folder: Path, verify: bool, report: Report | None
 
 
 def check_md5(path: Path, official: str, verify: bool) -> None:
-    """Refuse a file whose MD5 is not the official one, unless `verify` is off.
+    """Refuse a file with another MD5 than the official one, if `verify` is set.
 
     Raises:
         UsageError: another MD5, or the file cannot be read.
@@ -57,6 +56,6 @@ def check_md5(path: Path, official: str, verify: bool) -> None:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
     if found != official:
         raise UsageError(
-            f"{path}: its MD5 is {found}, the official file's is {official}: cut short, damaged or another edition; "
-            "delete it to download it again, or accept it as it is with -o data.verify=false"
+            f"{path}: MD5 is {found}, expected {official}: cut short, damaged or another edition; "
+            "delete it to download it again, or accept it with -o data.verify=false"
         )

@@ -1,0 +1,134 @@
+"""Turn YAML values and ``a.b=value`` overrides into a checked config, and its errors into one line each."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from paddle_resnet.config.yaml_reader import IsText, NotPlainYamlError, parse_yaml, read_yaml
+from paddle_resnet.console import logger
+from paddle_resnet.errors import UsageError, did_you_mean, shown
+from paddle_resnet.shipped import config_path
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+PLAIN_MESSAGES = {
+    "missing": "expected more values",
+    "model_type": "expected a group of keys",
+    "tuple_type": "expected a list of numbers, such as [0.5, 1.0]",
+}
+"""Messages that are clearer than pydantic's own, by pydantic's type of error."""
+
+
+def load_config(schema: type[Schema], path: str | Path, overrides: Iterable[str]) -> Schema:
+    """Read a YAML file, apply ``a.b=value`` overrides, and check everything.
+
+    Raises:
+        UsageError: a missing or malformed file, an unknown key, a wrong type or value; the message names it.
+    """
+    path = config_path(path)
+    values = read_yaml(path, _is_text(schema), "a config has lines as 'train:' and '  epochs: 10'; see configs/")
+    return check_config(schema, values, overrides, str(path))
+
+
+def check_config(schema: type[Schema], values: Mapping[str, Any], overrides: Iterable[str], source: str) -> Schema:
+    """Check nested values, with ``a.b=value`` overrides applied; messages call the values `source`.
+
+    Raises:
+        UsageError: an unknown key, a wrong type or value; the message names it.
+    """
+    nested = copy.deepcopy(dict(values))
+    origin = dict.fromkeys(nested, source)
+    for override in overrides:
+        key = _apply_override(nested, override, _is_text(schema))
+        for earlier in [each for each in origin if f"{each}.".startswith(f"{key}.")]:
+            if origin.pop(earlier) not in (source, f"-o {override}"):
+                logger.warning(f"-o {shown(override)} takes the place of an earlier -o {shown(earlier)}=...")
+        origin[key] = f"-o {override}"
+    try:
+        return schema.model_validate(nested)
+    except ValidationError as error:
+        raise UsageError(_explain(error, schema, origin, source)) from None
+
+
+def _apply_override(values: dict[str, Any], override: str, is_text: IsText) -> str:
+    """Set one ``a.b=value`` in nested `values`; return the dotted key."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UsageError(f"-o {shown(override)}: expected key=value, for example -o train.epochs=3")
+    if not override.isascii() and override.encode(errors="ignore").decode() != override:
+        raise UsageError(f"-o {shown(override)}: is not UTF-8 text, which a run's config.yaml is written in")
+    try:
+        value = parse_yaml(text, is_text, key)
+    except NotPlainYamlError:
+        value = text
+    *groups, last = key.split(".")
+    for group in groups:
+        inner = values.setdefault(group, {})
+        if inner is None:
+            inner = values[group] = {}
+        if not isinstance(inner, dict):
+            raise UsageError(f"-o {shown(override)}: {group} is a single value, not a group of keys")
+        values = inner
+    values[last] = value
+    return key
+
+
+def _is_text(schema: type[BaseModel]) -> IsText:
+    """Return the test for keys that take a name or a path, whose value stays as typed: 2024_01 is no number there."""
+
+    def is_text(key: str) -> bool:
+        annotation: Any = schema
+        for part in key.split("."):
+            fields = annotation.model_fields if _is_group(annotation) else {}
+            if part not in fields:
+                return False
+            annotation = fields[part].annotation
+        return _takes_text(annotation)
+
+    return is_text
+
+
+def _takes_text(annotation: Any) -> bool:
+    return annotation in (str, Path) or any(_takes_text(part) for part in get_args(annotation))
+
+
+def _is_group(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _explain(error: ValidationError, schema: type[BaseModel], origin: Mapping[str, str], source: str) -> str:
+    """Turn pydantic's first error into one line that names key, value and expectation."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
+    key = key.removesuffix(".function-after") or "config"
+    source = shown(origin.get(key, source), 240)
+    if first["type"] == "extra_forbidden":
+        return f'{source}: unknown key "{shown(key)}"{_suggest_key(key, schema)}'
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return f"{source}: {key}: {shown(message, 300)}"
+    message = PLAIN_MESSAGES.get(first["type"], message)
+    return f"{source}: {key}: {message}, got {shown(repr(first['input']))}"
+
+
+def known_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
+    """Return every dotted key of the schema, groups included."""
+    keys = []
+    for name, field in schema.model_fields.items():
+        keys.append(prefix + name)
+        if _is_group(field.annotation):
+            keys += known_keys(field.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
+    return keys
+
+
+def _suggest_key(key: str, schema: type[BaseModel]) -> str:
+    """Suggest the nearest known key, or one of the same last name in another group."""
+    known = known_keys(schema)
+    last = key.rsplit(".", 1)[-1]
+    elsewhere = [name for name in known if name.rsplit(".", 1)[-1] == last]
+    return f' (did you mean "{elsewhere[0]}"?)' if elsewhere else did_you_mean(key, known)

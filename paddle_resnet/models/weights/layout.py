@@ -1,0 +1,113 @@
+"""Convert between the state dicts of Paddle and PyTorch, and between number types.
+
+PyTorch's (torchvision's and timm's) differ in three points: a linear weight is ``[out, in]``, in Paddle ``[in, out]``;
+BatchNorm's statistics are called ``running_mean`` and ``running_var``; and BatchNorm has a counter
+``num_batches_tracked``, which Paddle has not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from paddle_resnet.errors import UsageError, shown
+
+Names = Literal["paddle", "torch"]
+
+_PADDLE_STATISTICS = {"running_mean": "_mean", "running_var": "_variance"}
+_TORCH_STATISTICS = {paddle: torch for torch, paddle in _PADDLE_STATISTICS.items()}
+_COUNTER = "num_batches_tracked"
+
+# Prefixes of every name from DataParallel, torch.compile and modules that wrap a network.
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
+
+
+class StoredWeights(NamedTuple):
+    """The tensors of a file, with its names and layout.
+
+    Attributes:
+        arrays: by name.
+        names: whose names and layout they have.
+        written_here: whether the file says that `write_state_dict` wrote it.
+    """
+
+    arrays: dict[str, np.ndarray]
+    names: Names
+    written_here: bool = False
+
+
+def detect_names(state: Mapping[str, np.ndarray]) -> Names | None:
+    """Tell from BatchNorm's statistics whose names these are; None: there are no statistics."""
+    last_parts = {name.rpartition(".")[2] for name in state}
+    if last_parts & {*_PADDLE_STATISTICS, _COUNTER}:
+        return "torch"
+    return "paddle" if last_parts & set(_TORCH_STATISTICS) else None
+
+
+def to_paddle_names(weights: StoredWeights) -> dict[str, np.ndarray]:
+    """Convert to Paddle's names and layout; the arrays are shared, not copied."""
+    if weights.names == "paddle":
+        return weights.arrays
+    return {
+        _renamed(name, _PADDLE_STATISTICS): _transposed_if_linear(name, array)
+        for name, array in _unwrapped(weights.arrays).items()
+        if not name.endswith(_COUNTER)
+    }
+
+
+def to_torch_names(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Convert to PyTorch's names and layout, for ``load_state_dict(strict=True)``.
+
+    BatchNorm's counters are 0: PyTorch uses them only where momentum is None.
+    """
+    torch_state = {}
+    for name, array in state.items():
+        torch_state[_renamed(name, _TORCH_STATISTICS)] = _transposed_if_linear(name, array)
+        layer, _, last_part = name.rpartition(".")
+        if last_part == "_variance":
+            torch_state[f"{layer}.{_COUNTER}"] = np.zeros((), np.int64)
+    return torch_state
+
+
+def _unwrapped(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Remove the prefixes of wrappers."""
+    for wrapper in _WRAPPERS:
+        if state and all(name.startswith(wrapper) for name in state):
+            return _unwrapped({name.removeprefix(wrapper): array for name, array in state.items()})
+    return state
+
+
+def _renamed(name: str, statistics: Mapping[str, str]) -> str:
+    layer, dot, last_part = name.rpartition(".")
+    return layer + dot + statistics.get(last_part, last_part)
+
+
+def _transposed_if_linear(name: str, array: np.ndarray) -> np.ndarray:
+    """Swap in and out of a linear weight, the only tensor of two dimensions in these networks."""
+    return array.T if array.ndim == 2 and name.endswith("weight") else array
+
+
+# Tensors may share storage (tied weights), so together they may need more bytes than the file has.
+_SHARING_LIMIT = 4
+
+
+def check_claimed_size(needed: int, path: Path) -> None:
+    """Refuse tensors that claim many times the file's size, before any of them is copied.
+
+    Raises:
+        UsageError: they need several times the file's size.
+    """
+    size = path.stat().st_size
+    if needed > _SHARING_LIMIT * size:
+        raise UsageError(
+            f"{path}: its tensors need {shown(f'{needed:,}')} bytes, but the file has {size:,}; "
+            "it is damaged or malicious"
+        )
+
+
+def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
+    """Convert bfloat16, given as uint16, to float32 exactly: they are the upper halves of float32 numbers."""
+    return np.asarray(np.left_shift(bits, 16, dtype=np.uint32)).view(np.float32)

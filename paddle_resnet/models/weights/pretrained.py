@@ -1,0 +1,147 @@
+"""Pretrained weights: the official ImageNet ones, downloaded once, and the CIFAR-10 ones inside the package.
+
+The folder ``cifar10`` has two files for each network: ``<name>.safetensors``, and ``<name>.json`` with the `ZooRecord`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from paddle.vision.models.resnet import model_urls
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from paddle_resnet import download
+from paddle_resnet.config import PerChannel
+from paddle_resnet.console import logger
+from paddle_resnet.errors import UsageError
+from paddle_resnet.files import home_folder, md5_of, sha256_of
+from paddle_resnet.models.registry import list_models
+
+
+def official_weights(name: str | None, report: download.Report | None = None) -> Path:
+    """Return the file of the model's official weights in ``~/.cache/paddle/hapi/weights/``; download it if missing.
+
+    Args:
+        name: the model's name; None: a network not made by `create_model`.
+        report: called with (bytes so far, bytes in all) during the download.
+
+    Raises:
+        UsageError: there are none for this model, they cannot be downloaded, or the file there is not the official one.
+        RunFailure: the file cannot be written.
+    """
+    if name not in model_urls:
+        official = ", ".join(known for known in list_models() if known in model_urls)
+        raise UsageError(
+            f'no official "imagenet" weights for {name or "a network without a name"}; there are some for {official}'
+        )
+    url, md5 = model_urls[name]
+    path = home_folder() / ".cache" / "paddle" / "hapi" / "weights" / url.rsplit("/", 1)[-1]
+    if not path.exists():
+        logger.info("downloading %s to %s", url, path)
+        download.fetch(url, path, md5, report)
+    elif (found := md5_of(path)) != md5:
+        raise UsageError(
+            f"{path}: MD5 is {found}, that of the official file is {md5}; "
+            "delete it to download it again, or give its path to load it as your own"
+        )
+    return path
+
+
+FOLDER = Path(__file__).with_name("cifar10")
+
+
+class ZooRecord(BaseModel):
+    """The origin and the accuracy of weights, from the run that trained them.
+
+    Attributes:
+        model: the network's name in `create_model`.
+        data: the training images, in words.
+        classes: names of the ten outputs.
+        mean: of each channel in 0..1, for `Normalize`.
+        std: of each channel in 0..1, for `Normalize`.
+        test_top1: on the whole test split, measured once; a fraction.
+        test_images: their number.
+        flip: `test_top1` is of probabilities averaged over each image and its flip.
+        validation_top1: of the epoch whose weights these are, the best one; a fraction.
+        seed: of the run.
+        epochs: of training.
+        seconds: of training, validations included.
+        machine: processor and threads.
+        paddle: the version of Paddle.
+        sha256: of the weights' file.
+        recipe: the whole config without folders, for `Config.from_values`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    data: str
+    classes: tuple[str, ...]
+    mean: PerChannel
+    std: PerChannel
+    test_top1: float
+    test_images: int
+    flip: bool
+    validation_top1: float
+    seed: int
+    epochs: int
+    seconds: float
+    machine: str
+    paddle: str
+    sha256: str
+    recipe: dict[str, Any]
+
+
+def weights_path(name: str) -> Path:
+    """Return the path of a network's weights in the package, whether they exist or not."""
+    return FOLDER / f"{name}.safetensors"
+
+
+def record_path(name: str) -> Path:
+    """Return the path of their record, whether it exists or not."""
+    return FOLDER / f"{name}.json"
+
+
+def zoo_models() -> list[str]:
+    """Return the networks that have CIFAR-10 weights in the package."""
+    return [name for name in list_models() if record_path(name).is_file()]
+
+
+def zoo_record(name: str) -> ZooRecord:
+    """Return the record of a network's CIFAR-10 weights.
+
+    Raises:
+        UsageError: there are none for this network, or the record is damaged.
+    """
+    known = zoo_models()
+    if name not in known:
+        raise UsageError(
+            f'no "cifar10" weights for {name or "a network without a name"}; '
+            f"there are some for {', '.join(known) or 'no network'}"
+        )
+    path = record_path(name)
+    try:
+        return ZooRecord.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise _damaged_package_file(path, str(error).splitlines()[0]) from error
+
+
+def zoo_weights(name: str) -> Path:
+    """Return the file of a network's CIFAR-10 weights, after checking its SHA-256.
+
+    Raises:
+        UsageError: there are none for this network, or the file is not the measured one.
+    """
+    expected, path = zoo_record(name).sha256, weights_path(name)
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise _damaged_package_file(path, error.strerror or str(error)) from error
+    if found != expected:
+        raise _damaged_package_file(path, f"SHA-256 is {found}, expected {expected}")
+    return path
+
+
+def _damaged_package_file(path: Path, what: str) -> UsageError:
+    return UsageError(f"{path}: damaged ({what}); install paddle_resnet again, or put the project's own file there")

@@ -1,0 +1,134 @@
+"""Read, write and convert weights files of all formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import paddle
+from safetensors.numpy import save
+
+from paddle_resnet.errors import UsageError
+from paddle_resnet.files import expand_home, write_aside
+from paddle_resnet.models.weights.layout import Names, StoredWeights, to_paddle_names, to_torch_names
+from paddle_resnet.models.weights.paddle_file import read_paddle
+from paddle_resnet.models.weights.safetensors_file import read_safetensors
+from paddle_resnet.models.weights.torch_file import read_torch
+
+_READERS: Mapping[str, Callable[[Path], StoredWeights]] = {
+    ".pdparams": read_paddle,
+    ".pth": read_torch,
+    ".pt": read_torch,
+    ".tar": read_torch,  # .pth.tar of PyTorch's examples, not a tar archive
+    ".safetensors": read_safetensors,
+}
+_EXPECTED = "expected a .pdparams, .pth, .pt or .safetensors file"
+
+
+def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
+    """Read a weights file as `read_weights` does, and convert it to Paddle's names and layout.
+
+    Returns:
+        The arrays by Paddle's structured names, ``layer1.0.conv1.weight``, linear weights as ``[in, out]``. bfloat16
+        becomes float32, other types stay.
+
+    Raises:
+        UsageError: as `read_weights`.
+    """
+    return to_paddle_names(read_weights(path))
+
+
+def read_weights(path: str | Path) -> StoredWeights:
+    """Read a weights file as data: no code in the file runs. Its suffix tells the format.
+
+    Args:
+        path: a ``.pdparams`` of `paddle.save`, a ``.pth``, ``.pt`` or ``.pth.tar`` of `torch.save`, or a
+            ``.safetensors``.
+
+    Returns:
+        The arrays with the file's names and layout.
+
+    Raises:
+        UsageError: the file is missing, empty, damaged, of another format, asks for code, or holds no state dict.
+    """
+    path = expand_home(path)
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; {_EXPECTED}")
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file; {_EXPECTED}")
+    read = _READERS.get(path.suffix.lower())
+    if read is None:
+        raise UsageError(f"{path}: unknown suffix; {_EXPECTED}")
+    try:
+        if path.stat().st_size == 0:
+            raise UsageError(f"{path}: is empty; {_EXPECTED}")
+        return read(path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def write_state_dict(path: str | Path, state: Mapping[str, np.ndarray], names: Names = "paddle") -> int:
+    """Write a state dict; the suffix tells the format: ``.pdparams`` (for `paddle.load`) or ``.safetensors``.
+
+    Args:
+        path: the file; an existing one is replaced when the new one is complete.
+        state: arrays by Paddle's names, as of `read_state_dict`.
+        names: ``"torch"``: use PyTorch's names and layout, for ``load_state_dict(strict=True)``.
+
+    Returns:
+        The number of tensors written.
+
+    Raises:
+        UsageError: another suffix.
+        RunFailure: the file cannot be written.
+    """
+    path = expand_home(path)
+    require_writable_format(path)
+    arrays = to_torch_names(state) if names == "torch" else state
+    if path.suffix == ".pdparams":
+        tensors = {name: paddle.to_tensor(array, place=paddle.CPUPlace()) for name, array in arrays.items()}
+        write_aside(path, lambda temporary: paddle.save(tensors, str(temporary)))
+    else:
+        # np.array with order C: safetensors writes the memory's order, and 0-d arrays must stay 0-d.
+        content = save({name: np.array(array, order="C") for name, array in arrays.items()}, {"names": names})
+        write_aside(path, lambda temporary: _write_bytes(temporary, content))
+    return len(arrays)
+
+
+def require_writable_format(path: Path) -> None:
+    """Raise a `UsageError` unless the suffix is one of the two formats that can be written."""
+    if path.suffix not in (".pdparams", ".safetensors"):
+        raise UsageError(
+            f"{path}: expected a .pdparams or .safetensors file to write; "
+            "PyTorch reads the latter by safetensors.torch.load_file"
+        )
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """The written file, its number of tensors, and whose names and layout they have."""
+
+    path: Path
+    tensors: int
+    names: Names
+
+
+def convert_weights(source: str | Path, destination: str | Path, names: Names = "paddle") -> Conversion:
+    """Convert weights from any format of `read_state_dict` to one of `write_state_dict`.
+
+    Raises:
+        UsageError: `source` cannot be read, or `destination` exists or has another suffix.
+        RunFailure: `destination` cannot be written.
+    """
+    source, destination = expand_home(source), expand_home(destination)
+    require_writable_format(destination)
+    if destination.exists():
+        same = source.exists() and source.samefile(destination)
+        raise UsageError(f"{destination}: {'is the file to convert' if same else 'exists already'}; give another name")
+    return Conversion(destination, write_state_dict(destination, read_state_dict(source), names), names)
