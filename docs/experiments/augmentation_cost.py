@@ -33,7 +33,7 @@ import paddle
 from paddle_resnet.config import Config
 from paddle_resnet.data import MemorySplit, Normalize, TrainLoader
 from paddle_resnet.data.augment.batch import Augment
-from paddle_resnet.lessons.common.training_loop import train_on, use_fast_layers
+from paddle_resnet.lessons.common.training_loop import apply_cpu_backend, train_batches
 from paddle_resnet.models import create_model
 from paddle_resnet.training.optim.optimizer import make_optimizer
 
@@ -55,14 +55,14 @@ def _measure(arguments: argparse.Namespace) -> None:
     plain = Config.from_values({}, PLAIN)
     changed = Config.from_values({}, [*PLAIN, *(f"augment.{each}" for each in arguments.augment)])
     network = create_model("resnet20", 10)
-    use_fast_layers(network)
+    apply_cpu_backend(network)
     optimizer = make_optimizer(network, plain.train, 1000)
     loaders = [_batches(config) for config in (plain, changed)]
     seconds: list[list[float]] = [[], []]
     for _ in range(1 + arguments.turns):
         for batches, measured in zip(loaders, seconds, strict=True):
             started = time.perf_counter()
-            train_on(network, optimizer, islice(batches, STEPS))
+            train_batches(network, optimizer, islice(batches, STEPS))
             measured.append((time.perf_counter() - started) / STEPS)
     without, with_it = ([1000 * value for value in measured[1:]] for measured in seconds)
     for name, config in (("without", plain), ("with", changed)):

@@ -35,7 +35,7 @@ from paddle_resnet.config import Config
 from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import NetworkScorer, measure_split
 from paddle_resnet.files import write_json
-from paddle_resnet.lessons.common.statistics import Spread
+from paddle_resnet.lessons.common.statistics import SeedStatistics
 from paddle_resnet.models import read_state_dict, write_state_dict
 from paddle_resnet.training import RunFolder, train_or_resume
 
@@ -205,9 +205,9 @@ def _lines_of_results(study: Study, rates: dict[str, float], top1: dict[str, lis
     yield "|---" * (len(study.seeds) + 4) + "|"
     for way, values in top1.items():
         gains = [one - other for one, other in zip(values, top1[SCRATCH], strict=True)]
-        gain = "" if way == SCRATCH else Spread.of(gains).points()
+        gain = "" if way == SCRATCH else SeedStatistics.of(gains).points()
         runs = " | ".join(f"{100 * value:.2f}" for value in values)
-        yield f"| {way} | {rates[way]:g} | {runs} | {Spread.of(values).percent()} | {gain} |"
+        yield f"| {way} | {rates[way]:g} | {runs} | {SeedStatistics.of(values).percent()} | {gain} |"
 
 
 def _pictures(study: Study, name: str) -> list[Path]:

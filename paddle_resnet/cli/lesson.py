@@ -49,8 +49,8 @@ def _run(arguments: argparse.Namespace) -> None:
 
     program.prepare()
     from paddle_resnet.lessons import LESSONS, Effort, lesson_entry, run_lesson
+    from paddle_resnet.lessons.framework.markdown import write_index, write_pages
     from paddle_resnet.lessons.framework.page import RUNS
-    from paddle_resnet.lessons.framework.pages import write_index, write_pages
 
     console = Console()
     if arguments.name is None:

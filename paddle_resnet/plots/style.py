@@ -9,7 +9,9 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from paddle_resnet.files import write_aside
 
@@ -79,3 +81,10 @@ def shortened(text: str, longest: int) -> str:
 def percent(fraction: float) -> str:
     """A fraction as a percentage with one decimal, never rounded up to 100% ("99.9%")."""
     return "100%" if fraction == 1 else f"{min(100 * fraction, 99.9):.1f}%"
+
+
+def plain_log_labels(axis: Axis) -> None:
+    """Label a logarithmic axis at 1, 2 and 5 in each decade, as 0.5 or 200."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())

@@ -5,7 +5,7 @@ import pytest
 
 from paddle_resnet.lessons import Effort, run_lesson
 from paddle_resnet.lessons.batch_norm import training as training
-from paddle_resnet.lessons.batch_norm.running import FEATURES, IMAGES
+from paddle_resnet.lessons.batch_norm.running_statistics import FEATURES, IMAGES
 from paddle_resnet.lessons.framework.page import Picture, Prose
 
 RATES = (0.01, 0.1, 1.0)

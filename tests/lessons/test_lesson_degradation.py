@@ -9,9 +9,9 @@ import paddle
 import pytest
 
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons.common.runs import percent_over_seeds, seeds_of
-from paddle_resnet.lessons.degradation.identity_layers import deepened, identity_kernel
-from paddle_resnet.lessons.framework.commands import lesson_command
+from paddle_resnet.lessons.common.runs import choose_seeds, format_percent
+from paddle_resnet.lessons.degradation.identity_layers import deepen, identity_kernel
+from paddle_resnet.lessons.framework.effort import lesson_command
 from paddle_resnet.models import create_model
 from paddle_resnet.training.run_folder import RunFolder
 
@@ -52,7 +52,7 @@ def test_added_layers_hand_on_what_they_are_given(kind):
         for _ in range(5):
             shallow(2 + paddle.randn([8, 3, 12, 12]))
     shallow.eval()
-    deep = deepened(shallow, f"{kind}32")
+    deep = deepen(shallow, f"{kind}32")
     images = paddle.randn([3, 3, 12, 12])
     with paddle.no_grad():
         expected, answered = shallow(images).numpy(), deep(images).numpy()
@@ -106,10 +106,10 @@ def test_the_command_repeats_the_run_without_naming_a_folder():
 
 
 def test_an_overridden_seed_is_the_only_one():
-    assert seeds_of(Effort(), (0, 1)) == (0, 1)
-    assert seeds_of(Effort(overrides=["train.epochs=2", "train.seed=5"]), (0, 1)) == (5,)
+    assert choose_seeds(Effort(), (0, 1)) == (0, 1)
+    assert choose_seeds(Effort(overrides=["train.epochs=2", "train.seed=5"]), (0, 1)) == (5,)
 
 
 def test_a_single_run_has_no_spread():
-    assert percent_over_seeds([0.25]) == "25.00"
-    assert percent_over_seeds([0.1, 0.2, 0.3]) == "20.00 ± 10.00"
+    assert format_percent([0.25]) == "25.00"
+    assert format_percent([0.1, 0.2, 0.3]) == "20.00 ± 10.00"

@@ -15,7 +15,7 @@ from paddle_resnet.config import TrainConfig
 from paddle_resnet.data.datasets.official_files import OfficialFile
 from paddle_resnet.errors import UsageError
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons.common.training_loop import measure_on, train_on
+from paddle_resnet.lessons.common.training_loop import evaluate_batches, train_batches
 from paddle_resnet.lessons.fashion_mnist.lesson import RECIPE
 from paddle_resnet.lessons.framework.page import Picture, Prose
 from paddle_resnet.models import create_model
@@ -82,7 +82,7 @@ def test_the_recipe_is_plain_gradient_descent():
     paddle.nn.functional.cross_entropy(network(images), labels).backward()
     gradients = {name: each.grad.numpy().copy() for name, each in network.named_parameters() if name in before}
     network.clear_gradients()
-    train_on(network, make_optimizer(network, TrainConfig(**RECIPE), 10), [[images, labels]])
+    train_batches(network, make_optimizer(network, TrainConfig(**RECIPE), 10), [[images, labels]])
     for name, parameter in network.named_parameters():
         if name in before:
             expected = before[name] - 0.05 * gradients[name]
@@ -93,7 +93,7 @@ def test_means_are_over_samples_and_not_over_batches():
     network = paddle.nn.Flatten()  # answers with what it is given: logits
     logits = paddle.to_tensor(np.array([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0]], np.float32))
     labels = paddle.to_tensor(np.array([[0], [0], [1]]))
-    loss, top1 = measure_on(network, [[logits[:2], labels[:2]], [logits[2:], labels[2:]]])
+    loss, top1 = evaluate_batches(network, [[logits[:2], labels[:2]], [logits[2:], labels[2:]]])
     right, wrong = math.log(1 + math.exp(-4)), math.log(1 + math.exp(4))
     assert top1 == pytest.approx(2 / 3)
     assert loss == pytest.approx((2 * right + wrong) / 3, rel=1e-6)

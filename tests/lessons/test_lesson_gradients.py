@@ -10,8 +10,13 @@ from paddle.nn import functional
 
 from paddle_resnet.lessons import Effort, run_lesson
 from paddle_resnet.lessons.gradients import training as gradient_training
-from paddle_resnet.lessons.gradients.norms import LayerGradients, measure_gradients
-from paddle_resnet.lessons.gradients.subjects import image_batches, make_network, recordable
+from paddle_resnet.lessons.gradients.layer_gradients import (
+    LayerGradients,
+    image_loader,
+    jsonable,
+    make_network,
+    measure_gradients,
+)
 from paddle_resnet.models import create_model
 
 
@@ -62,14 +67,14 @@ def test_the_first_steps_lengthen_the_weights_of_the_deep_plain_network(page):
 
 def test_before_batch_norm_longer_weights_leave_the_scale_free_gradient():
     """The closed form: the gradient of weights a times as long is 1/a of what it was."""
-    images, labels = next(iter(image_batches(Effort())))
+    images, labels = next(iter(image_loader(Effort())))
     network = make_network(("plain", 20))
     before = measure_gradients(network, images[:8], labels[:8])
     weight = network.layer2[1].conv1.weight
     weight.set_value(weight * 64)
     after = measure_gradients(network, images[:8], labels[:8])
     index = before.names.index("layer2.1.conv1")
-    assert after.lengths[index] == pytest.approx(64 * before.lengths[index], rel=1e-6)
+    assert after.weight_norms[index] == pytest.approx(64 * before.weight_norms[index], rel=1e-6)
     assert after.scale_free[index] == pytest.approx(before.scale_free[index], rel=0.02)
     assert after.relative[index] == pytest.approx(before.relative[index] / 64**2, rel=0.02)
 
@@ -77,8 +82,8 @@ def test_before_batch_norm_longer_weights_leave_the_scale_free_gradient():
 def test_what_is_no_number_has_no_growth_and_can_be_recorded():
     gradients = LayerGradients(("a", "b"), np.array([np.nan, 0.0]), np.ones(2), loss=float("inf"))
     assert np.isnan(gradients.growth)
-    assert recordable(gradients.norms) == ["not finite", 0.0]
-    assert recordable(gradients.loss) == "not finite"
+    assert jsonable(gradients.norms) == ["not finite", 0.0]
+    assert jsonable(gradients.loss) == "not finite"
 
 
 def test_a_gradient_is_the_slope_of_the_loss():
@@ -106,9 +111,9 @@ def test_a_gradient_is_the_slope_of_the_loss():
 
 
 def test_growth_is_the_factor_of_a_geometric_series():
-    lengths = np.array([1.0, 4.0, 2.0, 3.0])
-    norms = lengths * 5.0 * 1.25 ** np.array([3.0, 2.0, 1.0, 0.0])
-    gradients = LayerGradients(("a", "b", "c", "d"), norms, lengths, loss=1.0)
+    weight_norms = np.array([1.0, 4.0, 2.0, 3.0])
+    norms = weight_norms * 5.0 * 1.25 ** np.array([3.0, 2.0, 1.0, 0.0])
+    gradients = LayerGradients(("a", "b", "c", "d"), norms, weight_norms, loss=1.0)
     assert gradients.growth == pytest.approx(1.25)
     assert gradients.first_to_last == pytest.approx(1.25**3)
 
@@ -118,7 +123,7 @@ def test_measuring_leaves_the_network_as_it_was():
     # Paddle counts BatchNorm's running statistics among the parameters; those move in training mode.
     learned = [parameter for parameter in network.parameters() if not parameter.stop_gradient]
     weights = [value.numpy().copy() for value in learned]
-    images, labels = next(iter(image_batches(Effort())))
+    images, labels = next(iter(image_loader(Effort())))
     measure_gradients(network, images[:4], labels[:4])
     for value, weight in zip(learned, weights, strict=True):
         np.testing.assert_array_equal(value.numpy(), weight)
@@ -140,7 +145,7 @@ def test_without_batch_norm_the_weights_are_the_same_and_no_normalisation_is_lef
 
 def test_every_convolution_is_measured_in_its_order():
     network = make_network(("resnet", 20))
-    images, labels = next(iter(image_batches(Effort())))
+    images, labels = next(iter(image_loader(Effort())))
     names = measure_gradients(network, images[:4], labels[:4]).names
     assert len(names) == 19  # and one linear layer
     assert names[:3] == ("conv1", "layer1.0.conv1", "layer1.0.conv2")

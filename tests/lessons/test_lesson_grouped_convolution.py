@@ -6,7 +6,13 @@ import pytest
 from paddle import nn
 
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons.grouped_convolution.costs import as_dense, block_cost, by_slices, dependencies, resnext50
+from paddle_resnet.lessons.grouped_convolution.costs import (
+    block_cost,
+    channel_dependencies,
+    conv_by_slices,
+    resnext50,
+    to_dense,
+)
 from paddle_resnet.lessons.grouped_convolution.lesson import _outcome_en, _outcome_zh
 from paddle_resnet.models import count_parameters, create_model
 
@@ -40,9 +46,9 @@ def test_slices_and_blocks_are_the_grouped_convolution(channels, out_channels, g
     x = generator.normal(size=(1, channels, 5, 4)).astype("float32")
     weight = generator.normal(size=(out_channels, channels // groups, 3, 3)).astype("float32")
     expected = by_loops(x[0], weight, groups)
-    sliced = by_slices(paddle.to_tensor(x), paddle.to_tensor(weight), groups).numpy()[0]
+    sliced = conv_by_slices(paddle.to_tensor(x), paddle.to_tensor(weight), groups).numpy()[0]
     np.testing.assert_allclose(sliced, expected, atol=1e-4)
-    dense = as_dense(weight, groups)
+    dense = to_dense(weight, groups)
     assert dense.shape == (out_channels, channels, 3, 3)
     np.testing.assert_allclose(by_loops(x[0], dense, 1), expected, atol=1e-4)
 
@@ -79,12 +85,12 @@ def test_groups_do_not_hear_each_other_without_a_1x1_convolution(numbers):
 
 
 def test_dependencies_are_the_blocks():
-    found = dependencies(nn.Conv2D(6, 6, 3, padding=1, groups=3), 6)
+    found = channel_dependencies(nn.Conv2D(6, 6, 3, padding=1, groups=3), 6)
     np.testing.assert_array_equal(found, np.kron(np.eye(3), np.ones((2, 2))).astype(bool))
     asymmetric = nn.Conv2D(3, 3, 1)
     weight = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1]], "float32")
     asymmetric.weight.set_value(weight.reshape(3, 3, 1, 1))
-    np.testing.assert_array_equal(dependencies(asymmetric, 3), weight.astype(bool))
+    np.testing.assert_array_equal(channel_dependencies(asymmetric, 3), weight.astype(bool))
 
 
 def test_the_timed_layers_work_falls_with_the_groups(numbers):

@@ -10,10 +10,10 @@ import pytest
 from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation.metrics import evaluation_of
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons.common.statistics import Spread
+from paddle_resnet.lessons.common.statistics import SeedStatistics
 from paddle_resnet.lessons.framework.page import Picture
 from paddle_resnet.lessons.lenet.lesson import RATES, SEEDS, _verdict
-from paddle_resnet.lessons.lenet.seed_comparison import Contender
+from paddle_resnet.lessons.lenet.seed_comparison import NetworkRuns
 
 
 @pytest.fixture(scope="module")
@@ -72,22 +72,22 @@ def test_failures_are_counted_image_by_image():
     labels = np.array([0, 1, 1])
     answers = [[0, 1, 0], [0, 0, 0]]
     evaluations = [evaluation_of(np.eye(2, dtype=np.float32)[each], labels, ("a", "b"), 0.0) for each in answers]
-    contender = Contender("x", "x", "black", None, [], evaluations)
-    assert list(contender.failures) == [0, 1, 2]
-    assert list(contender.hard) == [False, False, True]
-    assert contender.top1.mean == pytest.approx(0.5)
+    runs = NetworkRuns("x", "x", "black", None, [], evaluations)
+    assert list(runs.failures) == [0, 1, 2]
+    assert list(runs.hard) == [False, False, True]
+    assert runs.top1.mean == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
     ("truth", "answers", "shown"),
     [(1, (1, 1, 0), "b"), (0, (1, 1, 0), "b"), (0, (0, 2, 1), "b"), (0, (2, 2, 2), "c")],
 )
-def test_an_image_shows_the_usual_answer_and_a_hard_one_the_usual_wrong_one(truth, answers, shown):
+def test_a_hard_image_shows_the_usual_wrong_prediction(truth, answers, shown):
     classes = ("a", "b", "c")
     evaluations = [
         evaluation_of(np.eye(3, dtype=np.float32)[[answer]], np.array([truth]), classes, 0.0) for answer in answers
     ]
-    assert Contender("x", "x", "black", None, [], evaluations).usual_answer(0) == shown
+    assert NetworkRuns("x", "x", "black", None, [], evaluations).usual_prediction(0) == shown
 
 
 @pytest.mark.parametrize(
@@ -99,13 +99,13 @@ def test_an_image_shows_the_usual_answer_and_a_hard_one_the_usual_wrong_one(trut
     ],
 )
 def test_the_verdict_follows_the_interval(values, words):
-    english, chinese = _verdict(Spread.of(values))
+    english, chinese = _verdict(SeedStatistics.of(values))
     assert words in english
     assert f"{100 * np.mean(values):+.1f}" in chinese
 
 
 @pytest.mark.parametrize("override", ["train.seed=5", "train.learning_rate=0.1"])
-def test_what_the_comparison_rests_on_cannot_be_overridden(tmp_path, override):
+def test_seeds_and_learning_rates_cannot_be_overridden(tmp_path, override):
     """With one seed thrice, the seeds' spread would be zero, and any lead larger."""
     with pytest.raises(UsageError, match=f"-o {override}: the lesson lenet compares by its own"):
         run_lesson("lenet", tmp_path, Effort(overrides=(override,)))

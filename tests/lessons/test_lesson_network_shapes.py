@@ -5,8 +5,8 @@ import paddle
 import pytest
 
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons.common.network_costs import costs_by_part, follow
-from paddle_resnet.lessons.network_shapes.plots import short_count
+from paddle_resnet.lessons.common.network_costs import costs_by_part, model_summary
+from paddle_resnet.lessons.network_shapes.plots import format_count
 from paddle_resnet.models import create_model
 
 
@@ -51,7 +51,7 @@ def test_activations_are_the_outputs_of_all_convolutions_and_the_linear_layer(nu
 
 
 def test_the_parts_add_up_to_the_network():
-    summary = follow("resnet18", 64)
+    summary = model_summary("resnet18", 64)
     costs = costs_by_part(summary)
     assert sum(cost.parameters for cost in costs) == summary.parameters
     assert sum(cost.macs for cost in costs) == summary.macs
@@ -102,7 +102,12 @@ def test_biases_before_batch_norm_do_nothing_and_those_on_shortcuts_do(numbers):
 
 
 def test_counts_in_three_digits():
-    assert [short_count(number) for number in (10, 5130, 8_393_728, 1_813_561_344)] == ["10", "5.13k", "8.39M", "1.81G"]
+    assert [format_count(number) for number in (10, 5130, 8_393_728, 1_813_561_344)] == [
+        "10",
+        "5.13k",
+        "8.39M",
+        "1.81G",
+    ]
 
 
 def test_its_figures_are_there(page):

@@ -7,7 +7,7 @@ import pytest
 from paddle_resnet.lessons import Effort, run_lesson
 from paddle_resnet.lessons.framework.page import Picture
 from paddle_resnet.lessons.normalization import training as training
-from paddle_resnet.lessons.normalization.lesson import GROUPS, KINDS, SHAPE, shared_with_one
+from paddle_resnet.lessons.normalization.lesson import GROUPS, NORMS, SHAPE, shared_statistics_mask
 
 NAMES = ["batch", "layer", "instance", "group"]
 
@@ -35,7 +35,7 @@ def test_the_sets_have_the_sizes_of_their_axes(numbers):
     ]
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=NAMES)
+@pytest.mark.parametrize("kind", NORMS, ids=NAMES)
 def test_the_sets_lie_where_the_paper_draws_them(kind):
     expected = np.zeros(SHAPE, bool)
     where = {
@@ -45,16 +45,16 @@ def test_the_sets_lie_where_the_paper_draws_them(kind):
         "Group": np.s_[0, -SHAPE[1] // GROUPS :],
     }
     expected[where[kind.name]] = True
-    np.testing.assert_array_equal(shared_with_one(kind.layer(SHAPE), SHAPE), expected)
+    np.testing.assert_array_equal(shared_statistics_mask(kind.layer(SHAPE), SHAPE), expected)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=NAMES)
+@pytest.mark.parametrize("kind", NORMS, ids=NAMES)
 def test_each_layer_gives_its_set_mean_0_and_variance_1(kind):
     x = np.random.default_rng(5).normal(3, 2, SHAPE).astype("float32")
     layer = kind.layer(SHAPE)
     layer.train()
     output = layer(paddle.to_tensor(x)).numpy().astype("float64")
-    shared = output[shared_with_one(kind.layer(SHAPE), SHAPE)]
+    shared = output[shared_statistics_mask(kind.layer(SHAPE), SHAPE)]
     assert shared.mean() == pytest.approx(0, abs=1e-5)
     assert shared.var() == pytest.approx(1, abs=1e-3)
 

@@ -16,10 +16,9 @@ from paddle_resnet.data.datasets import open_splits
 from paddle_resnet.data.datasets.official_files import OfficialFile
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.lessons import LESSONS, Effort, run_lesson
-from paddle_resnet.lessons.common.timing import measured_where
-from paddle_resnet.lessons.framework.markdown import to_markdown
+from paddle_resnet.lessons.common.timing import describe_machine
+from paddle_resnet.lessons.framework.markdown import to_markdown, write_pages
 from paddle_resnet.lessons.framework.page import Page, Text
-from paddle_resnet.lessons.framework.pages import write_pages
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCS = PROJECT / "docs"
@@ -52,7 +51,7 @@ def test_a_page_says_the_same_in_both_languages(tmp_path):
     page = Page(tmp_path)
     page.heading("Shapes", "形状")
     page.say("Two words\n    in two lines.", "两行\n    文字。")
-    page.table([("layer", "层"), ("n", "n")], [[Text("pixels", "像素"), 3], ["a|b", 0.5]])
+    page.table("layer | n", "层 | n", [[Text("pixels", "像素"), 3], ["a|b", 0.5]])
     expected = (
         "# T\n\n## Shapes\n\nTwo words in two lines.\n\n| layer | n |\n| --- | --- |\n| pixels | 3 |\n| a\\|b | 0.5 |\n"
     )
@@ -111,7 +110,7 @@ def test_a_time_names_the_machine_it_is_of(monkeypatch):
     processor = machine.Processor("GenuineIntel", "Some CPU @ 2 GHz", frozenset())
     monkeypatch.setattr(machine, "processor", lambda: processor)
     monkeypatch.setattr(machine, "physical_cores", lambda: 7)
-    where = measured_where()
+    where = describe_machine()
     for words in (where.en, where.zh):
         assert "Some CPU @ 2 GHz" in words
         assert paddle.__version__ in words

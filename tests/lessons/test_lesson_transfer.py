@@ -13,11 +13,18 @@ from PIL import Image
 from paddle_resnet.config import Config, TrainConfig
 from paddle_resnet.data import open_splits
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons.common.statistics import STUDENT_95, Spread
-from paddle_resnet.lessons.common.training_loop import use_fast_layers
+from paddle_resnet.lessons.common.statistics import T_95, SeedStatistics
+from paddle_resnet.lessons.common.training_loop import apply_cpu_backend
 from paddle_resnet.lessons.framework.page import Picture
-from paddle_resnet.lessons.transfer import few_images as few_images_module
-from paddle_resnet.lessons.transfer.few_images import Learner, few_of_each, images_of, linear_top1, pixels_of, task_of
+from paddle_resnet.lessons.transfer import few_shot
+from paddle_resnet.lessons.transfer.few_shot import (
+    FewShotTrainer,
+    linear_probe_top1,
+    make_task,
+    pixel_features,
+    sample_per_class,
+    select_classes,
+)
 from paddle_resnet.lessons.transfer.lesson import QUICK, Plan, _verdict
 from paddle_resnet.lessons.transfer.results import TUNED
 from paddle_resnet.models import create_model
@@ -41,7 +48,7 @@ def page(tmp_path_factory):
 
 
 def test_the_tasks_share_no_class_and_together_hold_every_image(splits):
-    old, new = task_of(splits, range(5)), task_of(splits, range(5, 10))
+    old, new = make_task(splits, range(5)), make_task(splits, range(5, 10))
     assert old.classes + new.classes == splits.classes
     assert len(old.train) + len(new.train) == len(splits.train) + len(splits.validation)
     assert len(old.test) + len(new.test) == len(splits.test)
@@ -49,19 +56,19 @@ def test_the_tasks_share_no_class_and_together_hold_every_image(splits):
 
 
 def test_images_keep_their_labels_in_the_order_asked_for(splits):
-    chosen = images_of([splits.test], [7, 2])
+    chosen = select_classes([splits.test], [7, 2])
     sevens = splits.test.batch(np.flatnonzero(splits.test.labels == 7))
     np.testing.assert_array_equal(chosen.batch(np.flatnonzero(chosen.labels == 0)), sevens)
     assert len(chosen) == np.isin(splits.test.labels, [2, 7]).sum()
 
 
 def test_more_images_hold_all_of_fewer_and_seeds_differ(splits):
-    train = task_of(splits, range(5, 10)).train
+    train = make_task(splits, range(5, 10)).train
 
     def pixels(number, seed):
-        return {each.tobytes() for each in few_of_each(train, number, seed).batch(np.arange(5 * number))}
+        return {each.tobytes() for each in sample_per_class(train, number, seed).batch(np.arange(5 * number))}
 
-    assert list(np.bincount(few_of_each(train, 4, 0).labels)) == [4] * 5
+    assert list(np.bincount(sample_per_class(train, 4, 0).labels)) == [4] * 5
     assert pixels(2, 0) < pixels(10, 0)
     assert pixels(10, 0) != pixels(10, 1)
 
@@ -74,15 +81,15 @@ def weights(config):
 
 
 def test_fine_tuning_goes_on_from_the_weights_and_scratch_does_not(config, splits, weights, monkeypatch):
-    learner, target = Learner(config, splits), task_of(splits, range(5, 10))
-    images = few_of_each(target.train, 2, 0)
+    learner, target = FewShotTrainer(config, splits), make_task(splits, range(5, 10))
+    images = sample_per_class(target.train, 2, 0)
     ends = []
 
     def keep(network, batches):
         ends.append({name: each.numpy().copy() for name, each in network.state_dict().items()})
         return 0.0, 0.0
 
-    monkeypatch.setattr(few_images_module, "measure_on", keep)
+    monkeypatch.setattr(few_shot, "evaluate_batches", keep)
     learner.learn(target, images, 1, 0, weights)
     learner.learn(target, images, 1, 0, None)
     tuned, scratch = (np.abs(end["layer1.0.conv1.weight"] - weights["layer1.0.conv1.weight"]).max() for end in ends)
@@ -91,7 +98,7 @@ def test_fine_tuning_goes_on_from_the_weights_and_scratch_does_not(config, split
 
 
 def test_features_are_what_the_last_layer_is_given(config, splits, weights):
-    features = Learner(config, splits).features(task_of(splits, range(5, 10)).test, weights)
+    features = FewShotTrainer(config, splits).features(make_task(splits, range(5, 10)).test, weights)
     images = splits.test.batch(np.flatnonzero(splits.test.labels >= 5))
     resized = np.stack([np.asarray(Image.fromarray(each).resize((16, 16), Image.BILINEAR)) for each in images])
     pixels = ((resized / 255 - np.array(splits.mean)) / np.array(splits.std)).transpose(0, 3, 1, 2)
@@ -105,17 +112,19 @@ def test_features_are_what_the_last_layer_is_given(config, splits, weights):
 
 def test_pretraining_learns_the_old_task(config, splits):
     shorter = Config.from_values({**QUICK, "train": {**QUICK["train"], "epochs": 3}}, ["device=cpu"])
-    weights, top1 = Learner(shorter, splits).pretrain(task_of(splits, range(5)), seed=0)
+    weights, top1 = FewShotTrainer(shorter, splits).pretrain(make_task(splits, range(5)), seed=0)
     assert top1 > 0.6  # chance is 0.2
     assert not np.array_equal(weights["bn1._mean"], np.zeros(16))
 
 
 def test_bare_pixels_nearly_solve_the_digits(splits):
-    target = task_of(splits, range(5, 10))
+    target = make_task(splits, range(5, 10))
     top1 = {}
     for number in (1, 50):
-        images = few_of_each(target.train, number, 0)
-        top1[number] = linear_top1(pixels_of(images), images.labels, pixels_of(target.test), target.test.labels)
+        images = sample_per_class(target.train, number, 0)
+        top1[number] = linear_probe_top1(
+            pixel_features(images), images.labels, pixel_features(target.test), target.test.labels
+        )
     assert top1[1] < 0.9 < top1[50]
 
 
@@ -146,10 +155,10 @@ def test_the_full_form_is_cifar_10():
     assert len(plan.seeds) == 3
 
 
-@pytest.mark.parametrize("runs", STUDENT_95)
+@pytest.mark.parametrize("runs", T_95)
 def test_students_t_leaves_a_twentieth_outside(runs):
     freedom = runs - 1
-    x = np.linspace(0, STUDENT_95[runs], 200_001)
+    x = np.linspace(0, T_95[runs], 200_001)
     scale = math.gamma(runs / 2) / (math.sqrt(freedom * math.pi) * math.gamma(freedom / 2))
     density = scale * (1 + x**2 / freedom) ** (-runs / 2)
     inside = 2 * float(np.sum((density[1:] + density[:-1]) / 2) * (x[1] - x[0]))
@@ -157,16 +166,16 @@ def test_students_t_leaves_a_twentieth_outside(runs):
 
 
 def test_a_spread_tells_a_sign_only_outside_its_interval():
-    assert Spread.of([1.0, 1.1, 0.9]).sign == 1
-    assert Spread.of([-1.0, -1.1, -0.9]).sign == -1
-    assert Spread.of([1.0, -1.0, 0.5]).sign == 0
-    assert Spread.of([0.0, 0.0]).sign == 0
-    assert Spread.of([0.01, 0.03]).points() == "+2.0 ± 12.7"
-    assert Spread.of([0.5, 0.6]).percent() == "55.00 ± 7.07"
+    assert SeedStatistics.of([1.0, 1.1, 0.9]).sign == 1
+    assert SeedStatistics.of([-1.0, -1.1, -0.9]).sign == -1
+    assert SeedStatistics.of([1.0, -1.0, 0.5]).sign == 0
+    assert SeedStatistics.of([0.0, 0.0]).sign == 0
+    assert SeedStatistics.of([0.01, 0.03]).points() == "+2.0 ± 12.7"
+    assert SeedStatistics.of([0.5, 0.6]).percent() == "55.00 ± 7.07"
 
 
 def test_the_verdict_names_each_number_of_images_once():
-    gains = {1: Spread.of([0.1, 0.11]), 2: Spread.of([0.1, -0.1]), 5: Spread.of([-0.1, -0.101])}
+    gains = {1: SeedStatistics.of([0.1, 0.11]), 2: SeedStatistics.of([0.1, -0.1]), 5: SeedStatistics.of([-0.1, -0.101])}
     english, chinese = _verdict(TUNED, gains)
     assert english == (
         "**Fine-tuned**: better than from scratch at 1 images a class; worse than from scratch at 5 images a class; "
@@ -177,8 +186,8 @@ def test_the_verdict_names_each_number_of_images_once():
 
 def test_the_config_says_who_computes_the_layers():
     network = create_model("resnet8", 10)
-    use_fast_layers(network, TrainConfig(cpu_backend="native"))
+    apply_cpu_backend(network, TrainConfig(cpu_backend="native"))
     assert type(network.conv1) is nn.Conv2D
     lenet = create_model("lenet", 10)
-    use_fast_layers(lenet)  # oneDNN has no counterpart of its layers
+    apply_cpu_backend(lenet)  # oneDNN has no counterpart of its layers
     assert all(type(layer).__module__.startswith("paddle.nn") for layer in lenet.sublayers())

@@ -8,13 +8,13 @@ from paddle_resnet.data import uint8_batches
 from paddle_resnet.evaluation.grad_cam import grad_cam
 from paddle_resnet.lessons import Effort, run_lesson
 from paddle_resnet.lessons.framework.page import Picture
-from paddle_resnet.lessons.what_it_sees.measures import (
-    Pictures,
-    as_points,
-    flatten,
-    hide,
+from paddle_resnet.lessons.what_it_sees.trained_network import (
+    ImageSet,
+    flatten_pixels,
+    knn_accuracy,
+    mask_pixels,
     mean_correlation,
-    nearest_neighbours,
+    project_2d,
 )
 from paddle_resnet.training.run_folder import RunFolder
 
@@ -93,16 +93,18 @@ def test_another_class_has_another_map(run):
 def test_hiding_paints_the_most_important_pixels():
     pixels = np.arange(2 * 2 * 2 * 3).astype(np.uint8).reshape(2, 2, 2, 3)
     importance = np.array([[[4.0, 3.0], [2.0, 1.0]], [[0.0, 0.0], [0.0, 9.0]]])
-    hidden = hide(pixels, importance, 0.5, np.array([200, 201, 202], np.uint8))
+    hidden = mask_pixels(pixels, importance, 0.5, np.array([200, 201, 202], np.uint8))
     painted = (hidden == [200, 201, 202]).all(axis=-1)
     np.testing.assert_array_equal(painted[0], [[True, True], [False, False]])
     assert painted[1].sum() == 2 and painted[1, 1, 1]
     np.testing.assert_array_equal(hidden[~painted], pixels[~painted])
-    np.testing.assert_array_equal(hide(pixels, importance, 0.0, np.zeros(3, np.uint8)), pixels)
+    np.testing.assert_array_equal(mask_pixels(pixels, importance, 0.0, np.zeros(3, np.uint8)), pixels)
 
 
 def test_pixels_of_equal_importance_are_hidden_all_over_the_image():
-    painted = hide(np.ones((50, 8, 8, 3), np.uint8), np.zeros((50, 8, 8)), 0.5, np.zeros(3, np.uint8))[..., 0] == 0
+    painted = (
+        mask_pixels(np.ones((50, 8, 8, 3), np.uint8), np.zeros((50, 8, 8)), 0.5, np.zeros(3, np.uint8))[..., 0] == 0
+    )
     np.testing.assert_array_equal(painted.sum(axis=(1, 2)), 32)
     often = painted.mean(axis=0)
     assert often.min() > 0.2 and often.max() < 0.8
@@ -122,7 +124,7 @@ def test_points_on_the_page():
     generator = np.random.default_rng(0)
     labels = np.repeat([0, 1], 40)
     points = generator.normal(size=(80, 5)) + 6 * labels[:, None] * np.eye(5)[0]
-    flat = flatten(points, labels)
+    flat = project_2d(points, labels)
     values = np.linalg.svd(points - points.mean(axis=0), compute_uv=False) ** 2
     assert flat.explained == pytest.approx(values[:2].sum() / values.sum(), rel=1e-5)
     distances = np.linalg.norm(points[:, None] - points[None], axis=-1)
@@ -130,18 +132,18 @@ def test_points_on_the_page():
     inside = (distances * own).sum(axis=1) / (own.sum(axis=1) - 1)
     outside = (distances * other).sum(axis=1) / other.sum(axis=1)
     assert flat.silhouette == pytest.approx(np.mean((outside - inside) / np.maximum(outside, inside)), rel=1e-5)
-    assert flat.neighbours.shape == flat.principal.shape == (80, 2)
+    assert flat.tsne.shape == flat.pca.shape == (80, 2)
 
 
 def test_nearest_neighbours_by_distance():
     known = np.array([[0.0], [0.1], [0.2], [10.0], [10.1], [10.2]])
-    assert nearest_neighbours(known, np.array([0, 0, 0, 1, 1, 1]), np.array([[1.0], [9.0]]), np.array([0, 0])) == 0.5
+    assert knn_accuracy(known, np.array([0, 0, 0, 1, 1, 1]), np.array([[1.0], [9.0]]), np.array([0, 0])) == 0.5
 
 
 def test_some_pictures_are_always_the_same_ones():
-    pictures = Pictures(np.arange(10 * 12).astype(np.uint8).reshape(10, 2, 2, 3), np.arange(10))
-    assert len(pictures.some(99)) == 10
-    few = pictures.some(4)
-    assert few.labels.tolist() == sorted(few.labels.tolist()) == pictures.some(4).labels.tolist()
+    pictures = ImageSet(np.arange(10 * 12).astype(np.uint8).reshape(10, 2, 2, 3), np.arange(10))
+    assert len(pictures.sample(99)) == 10
+    few = pictures.sample(4)
+    assert few.labels.tolist() == sorted(few.labels.tolist()) == pictures.sample(4).labels.tolist()
     np.testing.assert_array_equal(few.pixels, pictures.pixels[few.labels])
-    np.testing.assert_allclose(as_points(few)[:, 0] * 255, few.pixels[:, 0, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(flatten_pixels(few)[:, 0] * 255, few.pixels[:, 0, 0, 0], rtol=1e-6)

@@ -8,23 +8,23 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from paddle_resnet.lessons.batch_norm import running
+from paddle_resnet.lessons.batch_norm import running_statistics
 from paddle_resnet.lessons.batch_norm import training as batch_norm_training
 from paddle_resnet.lessons.batch_norm.plots import draw_features
-from paddle_resnet.lessons.batch_norm.running import EPSILON, FEATURES, IMAGES, largest
-from paddle_resnet.lessons.common.small_network import quiet_batch_norm
-from paddle_resnet.lessons.framework.catalogue import Effort
+from paddle_resnet.lessons.batch_norm.running_statistics import EPSILON, FEATURES, IMAGES, largest
+from paddle_resnet.lessons.common.small_cnn import ignore_batch_norm_warning
+from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.models.batch_norm import BatchNorm, batch_norm_gradients
 
 
-@quiet_batch_norm()
+@ignore_batch_norm_warning()
 def teach(page: Page, effort: Effort) -> None:
     """Compute it by hand and by Paddle, follow its running statistics, and train with it and without."""
     _features(page)
     _images(page)
     _scale_and_shift(page)
-    running.teach(page)
+    running_statistics.teach(page)
     _beside_paddles(page)
     batch_norm_training.teach(page, effort)
 
@@ -51,11 +51,11 @@ def _features(page: Page) -> None:
     page.values("y.var(0):", np.array2string(output.var(0, dtype=np.float64), precision=7, floatmode="fixed"))
     page.say(
         f"""Read down a column: its mean is 0 and its variance is 1. Along a row it is neither, as a sample's features
-        are not measured together. The variance is 1 only nearly: epsilon keeps a constant feature from being divided
-        by zero, and what comes out has the variance v / (v + epsilon). The fourth feature, whose v is only
+        are not measured together. The variance is 1 only nearly: epsilon keeps a constant feature from being divided by
+        zero, and what comes out has the variance v / (v + epsilon). The fourth feature, whose v is only
         {variance.min():.4f}, shows it best. With epsilon = 1e-12 all are 1 within 1e-6.""",
-        f"""竖着看每一列：均值为 0，方差为 1。横着看每一行则不然，因为统计量并不是在同一个样本的各特征之间求的。方差也
-        只是近似等于 1：epsilon 避免常数特征出现除以零，代价是输出方差等于 v / (v + epsilon)。第四个特征的 v 只
+        f"""竖着看每一列：均值为 0，方差为 1。横着看每一行则不然，因为统计量并不是在同一个样本的各特征之间求的。方差也只
+        是近似等于 1：epsilon 避免常数特征出现除以零，代价是输出方差等于 v / (v + epsilon)。第四个特征的 v 只
         有 {variance.min():.4f}，所以最明显。把 epsilon 换成 1e-12，各列方差与 1 的差都小于 1e-6。""",
     )
     page.figure(
@@ -80,13 +80,8 @@ def _images(page: Page) -> None:
     page.array("BatchNorm(3)(x), first image", output[0])
     _record_statistics(page, "images", IMAGES, output, axes=(0, 2, 3))
     page.table(
-        [
-            ("channel", "通道"),
-            ("mean of x", "x 的均值"),
-            ("variance of x", "x 的方差"),
-            ("mean of y", "y 的均值"),
-            ("variance of y", "y 的方差"),
-        ],
+        "channel | mean of x | variance of x | mean of y | variance of y",
+        "通道 | x 的均值 | x 的方差 | y 的均值 | y 的方差",
         [
             [channel, *(f"{abs(value) if abs(value) < 5e-7 else value:.6f}" for value in values)]
             for channel, values in enumerate(
@@ -159,12 +154,8 @@ def _beside_paddles(page: Page) -> None:
         "dL/dx = gamma / sqrt(variance + epsilon) * (g - mean(g) - z * mean(g * z))      # z = the normalised x",
     )
     page.table(
-        [
-            ("", ""),
-            ("largest value", "最大值"),
-            ("ours by autograd - Paddle's", "我们的实现（自动微分）与 Paddle 之差"),
-            ("closed form - Paddle's", "闭式与 Paddle 之差"),
-        ],
+        " | largest value | ours by autograd - Paddle's | closed form - Paddle's",
+        " | 最大值 | 我们的实现（自动微分）与 Paddle 之差 | 闭式与 Paddle 之差",
         [
             [name, f"{largest(value):.4f}", f"{ours_error:.1e}", closed_error]
             for name, value, ours_error, closed_error in zip(
@@ -179,12 +170,12 @@ def _beside_paddles(page: Page) -> None:
         x_gradient_sum=largest(x_gradient.sum((0, 2, 3))) / largest(x_gradient),
     )
     page.say(
-        """Differences are shares of the largest value in the row: float32's rounding. Two terms in the gradient are
-        the heart of it. As x also moves the batch's mean and variance, the layer takes both directions out of the
-        gradient: over a channel, dL/dx sums to 0, for no shift of the whole channel can change the output.
-        `models/batch_norm.py` has the derivation's equations.""",
-        """表中的差是与该行最大值之比，即 float32 的舍入误差。梯度里的两项是关键：x 也会改变批次的均值和方差，因此这一
-        层把这两个方向从梯度中去掉；在每个通道上 dL/dx 之和为 0，因为整个通道平移不会改变输出。公式
+        """Differences are shares of the largest value in the row: float32's rounding. Two terms in the gradient are the
+        heart of it. As x also moves the batch's mean and variance, the layer takes both directions out of the gradient:
+        over a channel, dL/dx sums to 0, for no shift of the whole channel can change the output. `models/batch_norm.py`
+        has the derivation's equations.""",
+        """表中的差是与该行最大值之比，即 float32 的舍入误差。梯度里的两项是关键：x 也会改变批次的均值和方差，因此这一层
+        把这两个方向从梯度中去掉；在每个通道上 dL/dx 之和为 0，因为整个通道平移不会改变输出。公式
         见 `models/batch_norm.py`。""",
     )
 

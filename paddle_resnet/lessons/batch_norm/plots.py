@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, StrMethodFormatter
 
-from paddle_resnet.lessons.common.small_network import SmallRun
+from paddle_resnet.lessons.common.small_cnn import SmallCnnResult
 from paddle_resnet.plots.style import BLUE, GREEN, GREY, ORANGE, RED
 
 SAMPLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"))
@@ -60,7 +60,7 @@ def draw_running_statistics(batches: Sequence[np.ndarray], running: np.ndarray) 
 
 
 def draw_trainings(
-    rates: Sequence[float], runs: Mapping[str, Sequence[Sequence[SmallRun]]], shown: Sequence[float]
+    rates: Sequence[float], runs: Mapping[str, Sequence[Sequence[SmallCnnResult]]], shown: Sequence[float]
 ) -> Figure:
     """Draw loss curves at the rates `shown`, and below the last epoch's loss over all rates.
 
@@ -85,7 +85,7 @@ def draw_trainings(
     return figure
 
 
-def _curve(axes: Axes, by_seed: Sequence[SmallRun], name: str) -> None:
+def _curve(axes: Axes, by_seed: Sequence[SmallCnnResult], name: str) -> None:
     """Draw each seed's loss, a running mean of 10 steps."""
     for seed, run in enumerate(by_seed):
         losses = np.array(run.losses)
@@ -103,7 +103,7 @@ def _curve(axes: Axes, by_seed: Sequence[SmallRun], name: str) -> None:
         )
 
 
-def _over_rates(axes: Axes, rates: Sequence[float], runs: Mapping[str, Sequence[Sequence[SmallRun]]]) -> None:
+def _over_rates(axes: Axes, rates: Sequence[float], runs: Mapping[str, Sequence[Sequence[SmallCnnResult]]]) -> None:
     """Draw the last epoch's loss over the learning rate; a run that diverged stands at the top, as a cross."""
     finite = [
         run.last_epoch_loss for by_rate in runs.values() for seeds in by_rate for run in seeds if not run.diverged

@@ -11,8 +11,8 @@ import paddle
 from paddle import nn
 
 from paddle_resnet.lessons.batch_norm.plots import WITH, WITHOUT, draw_trainings
-from paddle_resnet.lessons.common.small_network import Normalization, Pictures, SmallRun, train_small
-from paddle_resnet.lessons.framework.catalogue import Effort
+from paddle_resnet.lessons.common.small_cnn import LessonData, NormFactory, SmallCnnResult, train_grid
+from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.models import BatchNorm
 from paddle_resnet.models.blocks import convolution
@@ -24,41 +24,29 @@ BATCH_SIZE = 64
 EPOCHS, FULL_EPOCHS = 4, 1
 SCALED_BY = 10.0
 LEARNT = 1.0
-"""Nats: the last epoch's loss below which a training counts as having learnt; guessing among ten is ln 10 = 2.30."""
+"""Loss of the last epoch (nats) below which a training has learnt; guessing among ten classes gives ln 10 = 2.30."""
 
-NORMALIZATIONS: dict[str, Normalization | None] = {WITH: nn.BatchNorm2D, WITHOUT: None}
+NORMALIZATIONS: dict[str, NormFactory | None] = {WITH: nn.BatchNorm2D, WITHOUT: None}
 
 
 def teach(page: Page, effort: Effort) -> None:
-    """Train at each rate, draw the losses, and say what was measured."""
-    pictures = Pictures.open(effort)
+    """Train with and without BatchNorm at each learning rate."""
+    data = LessonData.open(effort)
     epochs = effort.epochs(FULL_EPOCHS if effort.full else EPOCHS)
     page.heading("What it does to training", "它对训练的作用")
     page.say(
         f"""Six 3x3 convolutions, each with ReLU, and a linear layer; once with BatchNorm after each convolution, once
         with biases in its place. First weights, order of the images and everything else are the same: plain stochastic
-        gradient descent on {pictures.source}, batches of {BATCH_SIZE}, {epochs} epochs, {len(SEEDS)} seeds, no
-        schedule. Only the learning rate varies.""",
+        gradient descent on {data.source}, batches of {BATCH_SIZE}, {epochs} epochs, {len(SEEDS)} seeds, no schedule.
+        Only the learning rate varies.""",
         f"""六个 3×3 卷积，每个后接 ReLU，最后一个线性层；一种在每个卷积后加 BatchNorm，另一种改为给卷积加偏置。初始权
-        重、图像顺序和其他一切都相同：在 {pictures.source} 上做普通随机梯度下降，批大
-        小 {BATCH_SIZE}，{epochs} 轮，{len(SEEDS)} 个随机种子，学习率不衰减。只有学习率不同。""",
+        重、图像顺序和其他一切都相同：在 {data.source} 上做普通随机梯度下降，批大小 {BATCH_SIZE}，{epochs} 轮，
+        {len(SEEDS)} 个随机种子，学习率不衰减。只有学习率不同。""",
     )
-    runs = {
-        name: [
-            [
-                train_small(
-                    pictures, normalization, batch_size=BATCH_SIZE, learning_rate=rate, epochs=epochs, seed=seed
-                )
-                for seed in SEEDS
-            ]
-            for rate in RATES
-        ]
-        for name, normalization in NORMALIZATIONS.items()
-    }
+    runs = train_grid(data, NORMALIZATIONS, [(BATCH_SIZE, rate) for rate in RATES], epochs, SEEDS)
     page.table(
-        [("learning rate", "学习率")]
-        + [(f"loss, {name}", f"损失，{zh}") for name, zh in ((WITH, "有 BatchNorm"), (WITHOUT, "没有"))]
-        + [(f"test top-1, {name}", f"测试准确率，{zh}") for name, zh in ((WITH, "有 BatchNorm"), (WITHOUT, "没有"))],
+        f"learning rate | loss, {WITH} | loss, {WITHOUT} | test top-1, {WITH} | test top-1, {WITHOUT}",
+        "学习率 | 损失，有 BatchNorm | 损失，没有 | 测试准确率，有 BatchNorm | 测试准确率，没有",
         [
             [f"{rate:g}", *(_loss(by_rate[i]) for by_rate in runs.values())]
             + [_top1(by_rate[i]) for by_rate in runs.values()]
@@ -70,15 +58,14 @@ def teach(page: Page, effort: Effort) -> None:
         partial(draw_trainings, RATES, runs, SHOWN),
         f"""Above: training loss at three rates, a line a seed, means of 10 steps. Below: mean loss of the last epoch's
         steps over the learning rate, mean of {len(SEEDS)} seeds.""",
-        f"""上：三种学习率下的训练损失，每条线一个种子，取 10 步平均。下：最后一轮的平均训练损失随学习率的变
-        化，{len(SEEDS)} 个种子的均值。""",
+        f"""上：三种学习率下的训练损失，每条线一个种子，取 10 步平均。下：最后一轮的平均训练损失随学习率的变化，
+        {len(SEEDS)} 个种子的均值。""",
     )
     _conclude(page, runs)
     _scale_invariance(page)
 
 
-def _conclude(page: Page, runs: dict[str, list[list[SmallRun]]]) -> None:
-    """Record the outcome, and say it as it came out."""
+def _conclude(page: Page, runs: dict[str, list[list[SmallCnnResult]]]) -> None:
     losses = {name: [_mean_loss(seeds) for seeds in by_rate] for name, by_rate in runs.items()}
     learnt = {
         name: [rate for rate, loss in zip(RATES, by_rate, strict=True) if loss < LEARNT]
@@ -100,18 +87,18 @@ def _conclude(page: Page, runs: dict[str, list[list[SmallRun]]]) -> None:
         nats came the network with BatchNorm at {_listed(learnt[WITH])}, and the one without at
         {_listed(learnt[WITHOUT])} (mean of the seeds; guessing is 2.30).""",
         f"""在 {len(RATES)} 种学习率中，有 {len(lower)} 种是有 BatchNorm 的网络最后一轮的平均损失更低。损失降
-        到 {LEARNT:g} 以下的学习率，有 BatchNorm 时是：{_listed(learnt[WITH], zh=True)}；没有时
-        是：{_listed(learnt[WITHOUT], zh=True)}（取各种子的均值；随机猜测是 2.30）。""",
+        到 {LEARNT:g} 以下的学习率，有 BatchNorm 时是：{_listed(learnt[WITH], zh=True)}；没有时是：
+        {_listed(learnt[WITHOUT], zh=True)}（取各种子的均值；随机猜测是 2.30）。""",
     )
 
 
 def _scale_invariance(page: Page) -> None:
-    """Make a convolution's weights ten times as large, and see what BatchNorm lets through."""
+    """Scale a convolution's weights and compare output and gradient behind BatchNorm."""
     page.heading("One reason that can be computed", "一个算得出来的原因")
     random = np.random.default_rng(0)
     x, slope = (paddle.to_tensor(random.normal(size=(8, 4, 6, 6)).astype(np.float32)) for _ in range(2))
     paddle.seed(0)
-    # Without epsilon the output would stay exactly; ours takes one small enough.
+    # An epsilon this small leaves the output unchanged up to rounding.
     layers = nn.Sequential(convolution(4, 4, 3), BatchNorm(4, epsilon=1e-12))
     weight = layers[0].weight
     outputs, gradients = [], []
@@ -132,23 +119,23 @@ def _scale_invariance(page: Page) -> None:
     )
     page.say(
         """Scale a convolution's weights by a, and BatchNorm divides a out again: the output stays, and the gradient by
-        the weights becomes 1/a of what it was (section 3.3). So a step that was too long leaves larger weights, and
-        for those the next steps are smaller. Whether that is why it helps is another question, and disputed: the
-        paper's own reason, "internal covariate shift", is not what Santurkar et al. found (2018,
+        the weights becomes 1/a of what it was (section 3.3). So a step that was too long leaves larger weights, and for
+        those the next steps are smaller. Whether that is why it helps is another question, and disputed: the paper's
+        own reason, "internal covariate shift", is not what Santurkar et al. found (2018,
         https://arxiv.org/abs/1805.11604); they point to a smoother loss. This lesson measures what it does here, and
         does not settle why.""",
-        """把卷积的权重乘以 a，BatchNorm 又会把 a 除掉：输出不变，而对权重的梯度变成原来的 1/a（论文 3.3 节）。所以步
-        长过大会使权重变大，而权重越大，后面的步长就越小。这是不是它有效的真正原因则是另一回事，至今仍有争议：论文自己
-        的解释是“内部协变量偏移”，但 Santurkar 等人的实验并不支持（2018，https://arxiv.org/abs/1805.11604 ），他们认为
-        关键在于损失曲面更平滑。本课只测量它在这里起了什么作用，并不裁定为什么。""",
+        """把卷积的权重乘以 a，BatchNorm 又会把 a 除掉：输出不变，而对权重的梯度变成原来的 1/a（论文 3.3 节）。所以步长
+        过大会使权重变大，而权重越大，后面的步长就越小。这是不是它有效的真正原因则是另一回事，至今仍有争议：论文自己的解
+        释是“内部协变量偏移”，但 Santurkar 等人的实验并不支持（2018，https://arxiv.org/abs/1805.11604 ），他们认为关键在
+        于损失曲面更平滑。本课只测量它在这里起了什么作用，并不裁定为什么。""",
     )
 
 
-def _mean_loss(seeds: Sequence[SmallRun]) -> float:
+def _mean_loss(seeds: Sequence[SmallCnnResult]) -> float:
     return float(np.mean([run.last_epoch_loss for run in seeds]))
 
 
-def _loss(seeds: Sequence[SmallRun]) -> str:
+def _loss(seeds: Sequence[SmallCnnResult]) -> str:
     """The mean over the seeds, and the smallest and the largest."""
     losses = [run.last_epoch_loss for run in seeds]
     broken = sum(run.diverged for run in seeds)
@@ -157,7 +144,7 @@ def _loss(seeds: Sequence[SmallRun]) -> str:
     return f"{np.mean(losses):.3f} ({min(losses):.3f} – {max(losses):.3f})"
 
 
-def _top1(seeds: Sequence[SmallRun]) -> str:
+def _top1(seeds: Sequence[SmallCnnResult]) -> str:
     measured = [run.top1 for run in seeds if not run.diverged]
     return f"{100 * np.mean(measured):.1f}%" if len(measured) == len(seeds) else "-"
 

@@ -1,4 +1,4 @@
-"""Training within a lesson: an ordinary run of the toolkit, whose folder lies in the lesson's."""
+"""Training runs of the toolkit within a lesson; their folders lie in the lesson's."""
 
 from __future__ import annotations
 
@@ -11,28 +11,40 @@ import numpy as np
 from paddle_resnet import runtime
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
+from paddle_resnet.data import Split, uint8_batches
 from paddle_resnet.evaluation.report import measure_split, metrics_section
 from paddle_resnet.evaluation.scorer import NetworkScorer
-from paddle_resnet.lessons.common.statistics import Spread
-from paddle_resnet.lessons.framework.catalogue import Effort
-from paddle_resnet.lessons.framework.page import RUNS, Page, Text
+from paddle_resnet.lessons.framework.effort import Effort
+from paddle_resnet.lessons.framework.page import RUNS, Number, Page, Text
 from paddle_resnet.training import train
 from paddle_resnet.training.cpu_backend import use_cpu_backend
 from paddle_resnet.training.run_folder import RunFolder
 
+Settings = Mapping[str, Any]
+"""Nested keys of a config."""
 
-def train_within(page: Page, effort: Effort, name: str, settings: Mapping[str, Any]) -> RunFolder:
-    """Train one network as `settings` (a config's nested keys) and the lesson's overrides say; return its folder.
 
-    Its curves are in VisualDL's format beside those of the lesson's other runs:
-    ``visualdl --logdir <lesson's folder>/runs``.
-    """
+def train_run(page: Page, effort: Effort, name: str, settings: Settings) -> RunFolder:
+    """Train one network by `settings` and the lesson's overrides into ``runs/<name>`` of the lesson's folder."""
     config = Config.from_values({**settings, "name": name, "output": page.folder / RUNS}, effort.overrides)
     return train(config)
 
 
-def images_of(config: Config) -> Text:
-    """Name the training images."""
+def update_settings(settings: Settings, effort: Effort, *, name: str | None = None, **train: object) -> dict[str, Any]:
+    """Scale the epochs of `settings` by `effort`; set the model's name and other keys of ``train``."""
+    model = {**settings.get("model", {}), **({"name": name} if name else {})}
+    epochs = effort.epochs(settings["train"]["epochs"])
+    return {**settings, "model": model, "train": {**settings["train"], "epochs": epochs, **train}}
+
+
+def read_images(run: RunFolder, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Read a split as the run's network gets it: uint8 ``[N, S, S, 3]`` before normalisation, and labels ``[N]``."""
+    batches = list(uint8_batches(split, 256, run.splits().resize, run.config.data.image_size))
+    return np.concatenate([pixels for pixels, _ in batches]), np.concatenate([labels for _, labels in batches])
+
+
+def describe_images(config: Config) -> Text:
+    """Name the training images of a config."""
     size = config.data.image_size
     if config.data.source == "digits":
         return Text(
@@ -41,8 +53,8 @@ def images_of(config: Config) -> Text:
     return Text("CIFAR-10 (augmented by random crops and mirroring)", "CIFAR-10（用随机裁剪与水平翻转做数据增强）")
 
 
-def say_what_differs(page: Page, config: Config) -> None:
-    """Say how networks and numbers differ from those of He et al. 2015, where they do."""
+def note_differences_from_paper(page: Page, config: Config) -> None:
+    """Write how networks and numbers differ from those of He et al. 2015, if they do."""
     if config.model.stem == "cifar_pool":
         page.say(
             """The networks differ from the paper's in one thing: max-pooling after the first convolution halves the
@@ -54,31 +66,28 @@ def say_what_differs(page: Page, config: Config) -> None:
         page.say(
             """While a CPU trains, what flows between the layers is in bfloat16 where the processor has it
             (`train.cpu_precision=auto`); the errors are measured in float32.""",
-            """在 CPU 上训练时，若处理器支持，层与层之间的数据用 bfloat16（`train.cpu_precision=auto`）；
-            误差用 float32 测量。""",
+            """在 CPU 上训练时，若处理器支持，层与层之间的数据用 bfloat16（`train.cpu_precision=auto`）；误差
+            用 float32 测量。""",
         )
     if config.data.source != "digits" and not config.data.verify:
         page.say(
             """The archive's MD5 was not compared with the official one (`data.verify=false`): the pixels may differ
             from the published ones.""",
-            """本次运行没有核对数据包的官方 MD5（`data.verify=false`），像素可能与官方发布的数据不同。""",
+            "本次运行没有核对数据包的官方 MD5（`data.verify=false`），像素可能与官方发布的数据不同。",
         )
 
 
-SEED_KEY = "train.seed"
-
-
 @dataclass(frozen=True)
-class MeasuredTraining:
-    """One training, and what its last weights get wrong. Errors are fractions: 1 - top-1.
+class TrainingResult:
+    """One training and the errors of its last weights. Errors are fractions, 1 - top-1.
 
     Attributes:
         config: of the run.
         training_error: over all training images, without augmentation, in evaluation mode.
-        test_error: over the whole test split, likewise.
-        training_curve: by epoch, as training goes: of augmented images, each by the weights of its moment.
+        test_error: over the whole test split, in evaluation mode.
+        training_curve: by epoch, the mean over the augmented batches of the epoch.
         validation_curve: by epoch, at its end.
-        steps: of training.
+        steps: number of optimizer steps.
         seconds: of training, without validation.
     """
 
@@ -91,26 +100,54 @@ class MeasuredTraining:
     seconds: float
 
 
-def seeds_of(effort: Effort, usual: Sequence[int]) -> tuple[int, ...]:
-    """The seeds to train with: the usual ones, or the one that an override names."""
-    if any(override.partition("=")[0] == SEED_KEY for override in effort.overrides):
+def choose_seeds(effort: Effort, usual: Sequence[int]) -> tuple[int, ...]:
+    """Return the usual seeds, or the one that an override of ``train.seed`` names."""
+    if any(override.partition("=")[0] == "train.seed" for override in effort.overrides):
         return (Config.from_values({}, effort.overrides).train.seed,)
     return tuple(usual)
 
 
-def train_and_measure(page: Page, effort: Effort, name: str, settings: Mapping[str, Any]) -> MeasuredTraining:
-    """Train as `train_within`, then measure the last weights; the figures are also in the run's ``metrics.json``.
+def train_seeds(
+    page: Page, effort: Effort, settings: Settings, names: Sequence[str], seeds: Sequence[int]
+) -> dict[str, list[TrainingResult]]:
+    """Train each network with each seed, and record the results under names that begin with the network's.
 
-    The last weights, not the best by validation: what is asked is how far training came.
+    Seed by seed, so that an interrupted lesson leaves complete comparisons.
     """
-    run = train_within(page, effort, name, settings)
+    results: dict[str, list[TrainingResult]] = {name: [] for name in names}
+    for seed in seeds:
+        for name, trainings in results.items():
+            run_settings = update_settings(settings, effort, name=name, seed=seed)
+            trainings.append(train_and_measure(page, effort, f"{name}-seed{seed}", run_settings))
+            numbers: dict[str, Number] = {
+                f"{name}_seeds": [each.config.train.seed for each in trainings],
+                f"{name}_training_errors": [each.training_error for each in trainings],
+                f"{name}_test_errors": [each.test_error for each in trainings],
+                f"{name}_training_curves": [each.training_curve.tolist() for each in trainings],
+                f"{name}_validation_curves": [each.validation_curve.tolist() for each in trainings],
+                f"{name}_seconds": [each.seconds for each in trainings],
+            }
+            page.record(**numbers)
+    return results
+
+
+def train_and_measure(page: Page, effort: Effort, name: str, settings: Settings) -> TrainingResult:
+    """Train as `train_run`, then measure the last weights and write the result to the run's ``metrics.json``.
+
+    The last weights instead of the best ones, because the lessons ask how far a training came.
+    """
+    run = train_run(page, effort, name, settings)
     network = run.load_network("last")
     use_cpu_backend(network, run.config.train.cpu_backend, runtime.select_device(run.config.device))
     scorer = NetworkScorer(network, run.normalize())
-    errors = {split: _measured_error(run, scorer, split) for split in ("train", "test")}
+    errors = {}
+    for split in ("train", "test"):
+        evaluation = measure_split(run, scorer, split)
+        run.update_metrics(metrics_section(split, "last"), evaluation.summary() | {"checkpoint": "last"})
+        errors[split] = 1 - evaluation.top1
     logger.info("%s: training error %.2f%%, test error %.2f%%", name, *(100 * error for error in errors.values()))
     history = run.history()
-    return MeasuredTraining(
+    return TrainingResult(
         config=run.config,
         training_error=errors["train"],
         test_error=errors["test"],
@@ -119,14 +156,3 @@ def train_and_measure(page: Page, effort: Effort, name: str, settings: Mapping[s
         steps=len(history) * (len(run.splits().train) // run.config.train.batch_size),
         seconds=sum(record.seconds for record in history),
     )
-
-
-def percent_over_seeds(fractions: Sequence[float]) -> str:
-    """Mean and standard deviation in percent, ``97.21 ± 0.43``; of a single run its value."""
-    return Spread.of(fractions).percent() if len(fractions) > 1 else f"{100 * fractions[0]:.2f}"
-
-
-def _measured_error(run: RunFolder, scorer: NetworkScorer, split: str) -> float:
-    evaluation = measure_split(run, scorer, split)
-    run.update_metrics(metrics_section(split, "last"), evaluation.summary() | {"checkpoint": "last"})
-    return 1 - evaluation.top1

@@ -1,9 +1,10 @@
-"""The machine that a lesson's times are of."""
+"""Timing within a lesson."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
 
 import numpy as np
 import paddle
@@ -11,9 +12,11 @@ import paddle
 from paddle_resnet import machine, runtime
 from paddle_resnet.lessons.framework.page import Text
 
+Name = TypeVar("Name", bound=Hashable)
 
-def measured_where() -> Text:
-    """Name processor, cores, threads and Paddle's version, as a sentence."""
+
+def describe_machine() -> Text:
+    """Name processor, cores, threads and Paddle's version in a sentence."""
     processor = machine.processor().model or "an unknown processor"
     cores = machine.physical_cores()
     threads = runtime.thread_count(runtime.prepare_process().threads) or cores
@@ -24,23 +27,15 @@ def measured_where() -> Text:
     )
 
 
-Call = Callable[[np.ndarray], np.ndarray]
+def time_interleaved(calls: Mapping[Name, Callable[[], object]], rounds: int) -> dict[Name, np.ndarray]:
+    """Run A, B, ..., A, B, ... and return the seconds of each call, ``[rounds]``.
 
-
-def seconds_of(call: Call, batch: np.ndarray) -> float:
-    """Time one call; its answer is a numpy array, so that nothing is still being computed when it returns."""
-    started = time.perf_counter()
-    call(batch)
-    return time.perf_counter() - started
-
-
-def in_turns(calls: Mapping[str, Call], batch: np.ndarray, rounds: int) -> dict[str, np.ndarray]:
-    """Call A, B, A, B, ... and return the seconds of each, ``[rounds]``, in order.
-
-    What slows the machine for a while then slows all of them.
+    A slow moment of the machine then affects all of them. On a GPU a call must end with its result in host memory.
     """
-    taken: dict[str, list[float]] = {name: [] for name in calls}
+    seconds: dict[Name, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            taken[name].append(seconds_of(call, batch))
-    return {name: np.array(seconds) for name, seconds in taken.items()}
+            started = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - started)
+    return {name: np.array(each) for name, each in seconds.items()}

@@ -1,16 +1,18 @@
-"""Training in a lesson's own loop, where a run of the toolkit does not fit: another input, a fixed number of steps."""
+"""A training loop for what a run of the toolkit does not do: other inputs, or a fixed number of steps."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice, repeat
 
 import paddle
 from paddle.nn import functional
 
 from paddle_resnet import paddle_compat, signals
-from paddle_resnet.config import TrainConfig
+from paddle_resnet.config import AugmentConfig, TrainConfig
 from paddle_resnet.console import least_log_level
+from paddle_resnet.data import Normalize, Split, Splits, TrainLoader
 from paddle_resnet.models import ImageClassifier
 from paddle_resnet.training.cpu_backend import use_cpu_backend
 from paddle_resnet.training.metrics import SampleMeans
@@ -19,24 +21,47 @@ Batches = Iterable[list[paddle.Tensor]]
 """Pairs of images float32 ``[n, C, S, S]`` and labels int64 ``[n, 1]``."""
 
 
-def use_fast_layers(network: ImageClassifier, train: TrainConfig | None = None) -> None:
-    """Give the layers to oneDNN where the config's `train` (None: the defaults) and the machine allow it.
+def make_train_loader(
+    splits: Splits,
+    batch_size: int,
+    image_size: int,
+    seed: int,
+    *,
+    split: Split | None = None,
+    augment: AugmentConfig | None = None,
+) -> TrainLoader:
+    """Make a loader of `split` (default: the training split), by default without augmentation."""
+    normalize = Normalize(splits.mean, splits.std)
+    return TrainLoader(
+        split or splits.train, batch_size, image_size, splits.resize, normalize, augment or AugmentConfig(), seed=seed
+    )
 
-    A lesson trains many networks, so none is logged.
+
+def take_batches(loader: TrainLoader, steps: int) -> Iterator[list[paddle.Tensor]]:
+    """Yield `steps` batches, epoch after epoch."""
+    return islice(chain.from_iterable(repeat(loader)), steps)
+
+
+def apply_cpu_backend(network: ImageClassifier, train: TrainConfig | None = None) -> None:
+    """Use the CPU backend of the config section `train` (default: `TrainConfig()`) for the layers of `network`.
+
+    It logs nothing, because a lesson trains many networks.
 
     Raises:
-        UsageError: what the config asks for by name cannot be.
+        UsageError: the backend or precision that the config names is not available.
     """
     train = train or TrainConfig()
     with least_log_level(logging.ERROR):
         use_cpu_backend(network, train.cpu_backend, paddle.device.get_device(), train.cpu_precision)
 
 
-def train_on(network: ImageClassifier, optimizer: paddle.optimizer.Optimizer, batches: Batches) -> tuple[float, float]:
-    """Take one step for each batch, with the rate that the schedule has for it.
+def train_batches(
+    network: ImageClassifier, optimizer: paddle.optimizer.Optimizer, batches: Batches
+) -> tuple[float, float]:
+    """Take an optimizer and a scheduler step for each batch.
 
     Returns:
-        Mean cross-entropy (nats) and top-1 (a fraction) over the samples, each as they were before its step.
+        Mean cross-entropy (nats) and top-1 (a fraction) over the samples, each measured before its step.
     """
     network.train()
     means = SampleMeans()
@@ -49,21 +74,21 @@ def train_on(network: ImageClassifier, optimizer: paddle.optimizer.Optimizer, ba
         schedule = paddle_compat.learning_rate_of(optimizer)
         if isinstance(schedule, paddle.optimizer.lr.LRScheduler):
             schedule.step()
-        _count(means, logits, labels)
+        _update(means, logits, labels)
     return _loss_and_top1(means)
 
 
-def measure_on(network: ImageClassifier, batches: Batches) -> tuple[float, float]:
-    """Mean cross-entropy (nats) and top-1 (a fraction) over the samples, in evaluation mode."""
+def evaluate_batches(network: ImageClassifier, batches: Batches) -> tuple[float, float]:
+    """Return mean cross-entropy (nats) and top-1 (a fraction) over the samples, in evaluation mode."""
     network.eval()
     means = SampleMeans()
     with paddle.no_grad():
         for images, labels in batches:
-            _count(means, network(images), labels)
+            _update(means, network(images), labels)
     return _loss_and_top1(means)
 
 
-def _count(means: SampleMeans, logits: paddle.Tensor, labels: paddle.Tensor) -> None:
+def _update(means: SampleMeans, logits: paddle.Tensor, labels: paddle.Tensor) -> None:
     losses, correct = means.compute(logits.detach(), labels)
     means.update(losses.numpy(), correct.numpy())
 

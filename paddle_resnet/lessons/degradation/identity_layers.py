@@ -12,7 +12,7 @@ from paddle_resnet.models.blocks import PlainBlock
 from paddle_resnet.models.resnet import ResNet
 
 
-def deepened(shallow: ResNet, name: str) -> ResNet:
+def deepen(shallow: ResNet, name: str) -> ResNet:
     """Make the network `name`, deeper than `shallow` and of the same kind, which answers as it does in eval mode.
 
     Its first blocks in each stage are copies. The others give what they are given, as the activated output of a block

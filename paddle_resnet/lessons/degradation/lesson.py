@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,23 +10,23 @@ import paddle
 
 from paddle_resnet.config import Config
 from paddle_resnet.lessons.common.runs import (
-    MeasuredTraining,
-    images_of,
-    percent_over_seeds,
-    say_what_differs,
-    seeds_of,
-    train_and_measure,
+    TrainingResult,
+    choose_seeds,
+    describe_images,
+    note_differences_from_paper,
+    train_seeds,
+    update_settings,
 )
-from paddle_resnet.lessons.degradation.identity_layers import deepened, identity_kernel
+from paddle_resnet.lessons.common.statistics import format_percent
+from paddle_resnet.lessons.degradation.identity_layers import deepen, identity_kernel
 from paddle_resnet.lessons.degradation.plots import draw_curves, draw_final_errors
-from paddle_resnet.lessons.framework.catalogue import Effort
-from paddle_resnet.lessons.framework.commands import lesson_command
-from paddle_resnet.lessons.framework.page import Number, Page
+from paddle_resnet.lessons.framework.effort import Effort, lesson_command
+from paddle_resnet.lessons.framework.page import Page, Text
 from paddle_resnet.models import count_parameters, create_model
 
 SHALLOW, DEEP = 20, 56
 KINDS = {"plain": "-", "resnet": "A"}
-"""The two kinds of network by the first part of their names, and the option of section 3.3 for their shortcuts."""
+"""Prefix of the networks' names, and the option of section 3.3 for their shortcuts."""
 
 SEEDS = (0, 1, 2)
 
@@ -35,7 +34,7 @@ QUICK: dict[str, Any] = {
     "data": {"source": "digits", "image_size": 8},
     "train": {"epochs": 10, "batch_size": 64, "learning_rate": 0.1, "weight_decay": 1e-4},
 }
-# The stem's max-pooling quarters the work of every later layer: an hour then holds three seeds, and enough epochs.
+# Max-pooling in the stem quarters the work of later layers, so that three seeds take an hour.
 FULL: dict[str, Any] = {
     "data": {"source": "cifar10", "image_size": 32},
     "augment": {"pad": 4, "flip": True},
@@ -43,15 +42,18 @@ FULL: dict[str, Any] = {
     "train": {"epochs": 4, "batch_size": 128, "learning_rate": 0.1, "weight_decay": 1e-4, "cpu_precision": "auto"},
 }
 
-Results = dict[str, list[MeasuredTraining]]
-"""The trainings of each network by its name, one for each seed."""
-
 
 def teach(page: Page, effort: Effort) -> None:
-    """Run the lesson, and write what it shows on the page."""
+    """Construct a deep network that equals a shallow one, then train both kinds at both depths."""
     _ask(page)
     _construct(page)
-    results = _train_all(page, effort)
+    settings = FULL if effort.full else QUICK
+    seeds = choose_seeds(effort, SEEDS)
+    config = Config.from_values(update_settings(settings, effort), effort.overrides)
+    _describe_training(page, config, len(seeds))
+    results = train_seeds(
+        page, effort, settings, [f"{kind}{depth}" for kind in KINDS for depth in (SHALLOW, DEEP)], seeds
+    )
     _show_errors(page, effort, results)
     _show_curves(page, effort, results)
     _conclude(page, effort, results)
@@ -61,16 +63,15 @@ def _ask(page: Page) -> None:
     page.heading("A deeper network should never be worse on its training images", "更深的网络在训练集上本不该更差")
     page.say(
         """Take a network that works, and add layers. Whatever the shallow network computes, the deep one can compute
-        too: let the added layers be the identity, which hands on what it is given. So the best deep network has at
-        most the training error of the shallow one. (On the test images it may well be worse: that is overfitting, and
+        too: let the added layers be the identity, which hands on what it is given. So the best deep network has at most
+        the training error of the shallow one. (On the test images it may well be worse: that is overfitting, and
         another matter.) He et al. (2015, https://arxiv.org/abs/1512.03385, section 1) found that training does not get
         there: with plain stacks of layers, 56 of them ended with a *higher training error* than 20. They called it
         degradation, and built the residual network against it.""",
-        """取一个表现正常的网络，再往里加层。浅层网络能算的，深层网络一样能算：让新增的层都做恒等映射，
-        把输入原样传下去即可。因此，最优的深层网络在训练集上的误差不会高于浅层网络。（测试集上可能更差，但那是过拟合，
-        是另一回事。）何恺明等人（2015，https://arxiv.org/abs/1512.03385 第 1 节）却发现训练达不到这一点：
-        同样是普通的逐层堆叠，56 层网络的*训练误差*反而高于 20 层。他们把这个现象称为“退化”，残差网络正是为解决它而提
-        出的。""",
+        """取一个表现正常的网络，再往里加层。浅层网络能算的，深层网络一样能算：让新增的层都做恒等映射，把输入原样传下去
+        即可。因此，最优的深层网络在训练集上的误差不会高于浅层网络。（测试集上可能更差，但那是过拟合，是另一回事。）何恺
+        明等人（2015，https://arxiv.org/abs/1512.03385 第 1 节）却发现训练达不到这一点：同样是普通的逐层堆叠，56 层网络
+        的*训练误差*反而高于 20 层。他们把这个现象称为“退化”，残差网络正是为解决它而提出的。""",
     )
 
 
@@ -81,9 +82,9 @@ def _construct(page: Page) -> None:
         convolution be the one that changes nothing: a 1 in the middle of each channel's own kernel, zeros elsewhere.
         ReLU changes nothing either, as its input here is nowhere negative. Here is such a kernel for 2 channels, and
         how far apart the two networks' answers are (largest absolute difference of the logits, evaluation mode).""",
-        f"""这个论证可以直接运行。把 plain{SHALLOW} 的各层复制进 plain{DEEP}，其余的 3x3 卷积全部设为“什么也不改变”的
-        卷积：每个通道自己的卷积核中心为 1，其余全为 0。这里 ReLU 的输入处处非负，所以它也不改变任何值。
-        下面是 2 个通道时的卷积核，以及两个网络输出的差距（评估模式下 logits 的最大绝对差）。""",
+        f"""这个论证可以直接运行。把 plain{SHALLOW} 的各层复制进 plain{DEEP}，其余的 3x3 卷积全部设为“什么也不改变”的卷
+        积：每个通道自己的卷积核中心为 1，其余全为 0。这里 ReLU 的输入处处非负，所以它也不改变任何值。下面是 2 个通道时
+        的卷积核，以及两个网络输出的差距（评估模式下 logits 的最大绝对差）。""",
     )
     page.array("identity_kernel(2)", identity_kernel(2))
     differences = {kind: _difference_of_deepened(kind) for kind in KINDS}
@@ -94,9 +95,9 @@ def _construct(page: Page) -> None:
         bring {DEEP - SHALLOW} further convolutions to kernels that together change nothing. In the residual network a
         block computes `relu(F(x) + x)`: the added blocks only need F = 0, and scales of zero in each one's last
         BatchNorm do it (`zero_init_last`).""",
-        f"""可见两种网络都存在这样的解，问题在于训练能不能找到它。普通网络必须把另外 {DEEP - SHALLOW} 个卷积调成合起来
-        恰好什么也不改变的卷积核；而残差块计算的是 `relu(F(x) + x)`，新增的块只要 F = 0 就够了——这里只需把每个块最后一
-        个批归一化的缩放系数置为 0（`zero_init_last`）。""",
+        f"""可见两种网络都存在这样的解，问题在于训练能不能找到它。普通网络必须把另外 {DEEP - SHALLOW} 个卷积调成合起来恰
+        好什么也不改变的卷积核；而残差块计算的是 `relu(F(x) + x)`，新增的块只要 F = 0 就够了——这里只需把每个块最后一个批
+        归一化的缩放系数置为 0（`zero_init_last`）。""",
     )
 
 
@@ -106,87 +107,56 @@ def _difference_of_deepened(kind: str) -> float:
     shallow.eval()
     images = paddle.randn([4, 3, 16, 16])
     with paddle.no_grad():
-        difference = deepened(shallow, f"{kind}{DEEP}")(images) - shallow(images)
+        difference = deepen(shallow, f"{kind}{DEEP}")(images) - shallow(images)
     return float(difference.abs().max().item())
 
 
-def _train_all(page: Page, effort: Effort) -> Results:
-    settings = FULL if effort.full else QUICK
-    seeds = seeds_of(effort, SEEDS)
-    _say_what_is_trained(page, effort, settings, seeds)
-    results: Results = {}
-    # Seed by seed, so that a run that is stopped early leaves whole comparisons.
-    for seed in seeds:
-        for name in _names():
-            model = {**settings.get("model", {}), "name": name}
-            train = {**settings["train"], "epochs": effort.epochs(settings["train"]["epochs"]), "seed": seed}
-            result = train_and_measure(page, effort, f"{name}-seed{seed}", {**settings, "model": model, "train": train})
-            results.setdefault(name, []).append(result)
-            _record(page, name, results[name])
-    return results
-
-
-def _names() -> list[str]:
-    return [f"{kind}{depth}" for kind in KINDS for depth in (SHALLOW, DEEP)]
-
-
-def _record(page: Page, name: str, trainings: Sequence[MeasuredTraining]) -> None:
-    numbers: dict[str, Number] = {
-        f"{name}_seeds": [training.config.train.seed for training in trainings],
-        f"{name}_training_errors": [training.training_error for training in trainings],
-        f"{name}_test_errors": [training.test_error for training in trainings],
-        f"{name}_training_curves": [training.training_curve.tolist() for training in trainings],
-        f"{name}_validation_curves": [training.validation_curve.tolist() for training in trainings],
-        f"{name}_seconds": [training.seconds for training in trainings],
-    }
-    page.record(**numbers)
-
-
-def _say_what_is_trained(page: Page, effort: Effort, settings: dict[str, Any], seeds: Sequence[int]) -> None:
-    train = {**settings["train"], "epochs": effort.epochs(settings["train"]["epochs"])}
-    config = Config.from_values({**settings, "train": train}, effort.overrides)
+def _describe_training(page: Page, config: Config, seeds: int) -> None:
     page.heading("Four networks, one recipe", "四个网络，同一套训练方法")
     page.say(
         f"""Plain and residual, {SHALLOW} and {DEEP} layers, as section 4.2 of the paper has them. The residual ones use
         option A, whose shortcuts have no parameters: the two networks of one depth have the same layers, and as many
         parameters ({_parameters(SHALLOW):,} and {_parameters(DEEP):,}). All are trained alike on
-        {images_of(config).en}, with {len(seeds)} seed{"s" * (len(seeds) > 1)} each: SGD with momentum, batches of
+        {describe_images(config).en}, with {seeds} seed{"s" * (seeds > 1)} each: SGD with momentum, batches of
         {config.train.batch_size}, learning rate up to {config.train.learning_rate:g} and back to 0 as a cosine,
         {config.train.epochs} epoch{"s" * (config.train.epochs > 1)}.""",
-        f"""普通网络与残差网络，各取 {SHALLOW} 层和 {DEEP} 层，结构同论文 4.2 节。残差网络采用选项 A，
-        捷径连接不带参数，因此同样深度的两个网络层数相同、参数量也相同（分别
-        为 {_parameters(SHALLOW):,} 和 {_parameters(DEEP):,}）。四个网络用同样的方法在 {images_of(config).zh}上训练，
-        各用 {len(seeds)} 个随机种子：带动量的 SGD，批大小 {config.train.batch_size}，学习率先升
-        到 {config.train.learning_rate:g} 再按余弦降到 0，共 {config.train.epochs} 轮。""",
+        f"""普通网络与残差网络，各取 {SHALLOW} 层和 {DEEP} 层，结构同论文 4.2 节。残差网络采用选项 A，捷径连接不带参数，
+        因此同样深度的两个网络层数相同、参数量也相同（分别为 {_parameters(SHALLOW):,} 和 {_parameters(DEEP):,}）。四个网
+        络用同样的方法在 {describe_images(config).zh}上训练，各用 {seeds} 个随机种子：带动量的 SGD，批大
+        小 {config.train.batch_size}，学习率先升到 {config.train.learning_rate:g} 再按余弦降到 0，
+        共 {config.train.epochs} 轮。""",
     )
-    say_what_differs(page, config)
+    note_differences_from_paper(page, config)
 
 
 def _parameters(depth: int) -> int:
-    plain, residual = (count_parameters(create_model(f"{kind}{depth}")) for kind in KINDS)
-    assert plain == residual, "option A has no parameters"
-    return plain
+    return count_parameters(create_model(f"plain{depth}"))
 
 
-def _show_errors(page: Page, effort: Effort, results: Results) -> None:
+def _show_errors(page: Page, effort: Effort, results: dict[str, list[TrainingResult]]) -> None:
     page.heading("What they get wrong when training has ended", "训练结束后的误差")
     page.say(
         """Both errors are measured after training, with the last weights, in evaluation mode and without augmentation:
         the training error over all images that were trained on, the test error over the whole test split. Mean and
         standard deviation over the seeds.""",
-        """两种误差都在训练结束之后测量：用最后的权重，在评估模式下，不做数据增强。训练误差统计全部训练图像，
-        测试误差统计整个测试集。表中为各随机种子的均值与标准差。""",
+        """两种误差都在训练结束之后测量：用最后的权重，在评估模式下，不做数据增强。训练误差统计全部训练图像，测试误差统
+        计整个测试集。表中为各随机种子的均值与标准差。""",
     )
     page.table(
+        "network | layers | shortcut (option) | training error (%) | test error (%) | seeds",
+        "网络 | 层数 | 捷径连接（选项） | 训练误差（%） | 测试误差（%） | 随机种子",
         [
-            ("network", "网络"),
-            ("layers", "层数"),
-            ("shortcut (option)", "捷径连接（选项）"),
-            ("training error (%)", "训练误差（%）"),
-            ("test error (%)", "测试误差（%）"),
-            ("seeds", "随机种子"),
+            [
+                f"{kind}{depth}",
+                depth,
+                KINDS[kind],
+                format_percent([each.training_error for each in results[f"{kind}{depth}"]]),
+                format_percent([each.test_error for each in results[f"{kind}{depth}"]]),
+                ", ".join(str(each.config.train.seed) for each in results[f"{kind}{depth}"]),
+            ]
+            for kind in KINDS
+            for depth in (SHALLOW, DEEP)
         ],
-        [_row(kind, depth, results[f"{kind}{depth}"]) for kind in KINDS for depth in (SHALLOW, DEEP)],
     )
     minutes = sum(training.seconds for trainings in results.values() for training in trainings) / 60
     page.say(
@@ -202,18 +172,7 @@ def _show_errors(page: Page, effort: Effort, results: Results) -> None:
     )
 
 
-def _row(kind: str, depth: int, trainings: Sequence[MeasuredTraining]) -> list[object]:
-    return [
-        f"{kind}{depth}",
-        depth,
-        KINDS[kind],
-        percent_over_seeds([training.training_error for training in trainings]),
-        percent_over_seeds([training.test_error for training in trainings]),
-        ", ".join(str(training.config.train.seed) for training in trainings),
-    ]
-
-
-def _show_curves(page: Page, effort: Effort, results: Results) -> None:
+def _show_curves(page: Page, effort: Effort, results: dict[str, list[TrainingResult]]) -> None:
     page.heading("On the way there", "训练过程")
     augmented = ", of augmented images" if effort.full else ""
     augmented_zh = "，图像经过数据增强" if effort.full else ""
@@ -222,9 +181,8 @@ def _show_curves(page: Page, effort: Effort, results: Results) -> None:
         means{augmented}: each image counts as the network of that moment answered it, so their last point is not the
         table's figure. The dashed curves are the validation images', which are neither trained on nor part of the test
         split.""",
-        f"""下图按轮次展示同样的训练过程，形式同论文图 6。训练曲线是一轮之内的累计均值{augmented_zh}：
-        每张图像按当时的网络计入，因此曲线的终点与表中的数字并不相同。虚线是验证集误差，验证图像既不参与训练，
-        也不属于测试集。""",
+        f"""下图按轮次展示同样的训练过程，形式同论文图 6。训练曲线是一轮之内的累计均值{augmented_zh}：每张图像按当时的网
+        络计入，因此曲线的终点与表中的数字并不相同。虚线是验证集误差，验证图像既不参与训练，也不属于测试集。""",
     )
     page.figure(
         "curves",
@@ -234,15 +192,15 @@ def _show_curves(page: Page, effort: Effort, results: Results) -> None:
     )
 
 
-def _conclude(page: Page, effort: Effort, results: Results) -> None:
+def _conclude(page: Page, effort: Effort, results: dict[str, list[TrainingResult]]) -> None:
     page.heading("What this shows", "结论")
     rises = {kind: _rises(results, kind) for kind in KINDS}
     page.record(
         **{f"{kind}_training_error_rise": values.tolist() for kind, values in rises.items()},
         plain_degrades_with_every_seed=bool((rises["plain"] > 0).all()),
     )
-    for kind, (en, zh) in {"plain": ("plain", "普通"), "resnet": ("residual", "残差")}.items():
-        page.say(_sentence(en, rises[kind]), _chinese_sentence(zh, rises[kind]))
+    for kind, text in (("plain", Text("plain", "普通")), ("resnet", Text("residual", "残差"))):
+        page.say(*_describe_change(text, rises[kind]))
     if (rises["plain"] > 0).all() and rises["resnet"].mean() < rises["plain"].mean():
         page.say(
             """The plain network loses on the very images it was trained on, so this is no overfitting: the deeper
@@ -250,72 +208,54 @@ def _conclude(page: Page, effort: Effort, results: Results) -> None:
             parameters does not pay that price, or pays less. The paper does not blame vanishing gradients: BatchNorm
             keeps the signals from dying out (section 4.1; the lesson `gradients` measures them). It supposes that deep
             plain networks converge very slowly.""",
-            """普通网络在训练过的图像上就变差了，所以不是过拟合：更深的网络本可以同样好，只是训练没能到达。
-            层与参数量都相同的残差网络则没有付出这个代价，或者代价更小。论文并不认为这是梯度消失造成的：
-            批归一化使信号不至于衰减殆尽（4.1 节；`gradients` 一课对梯度做了测量）。论文推测，深的普通网络收敛得极
-            慢。""",
+            """普通网络在训练过的图像上就变差了，所以不是过拟合：更深的网络本可以同样好，只是训练没能到达。层与参数量都
+            相同的残差网络则没有付出这个代价，或者代价更小。论文并不认为这是梯度消失造成的：批归一化使信号不至于衰减殆尽
+            （4.1 节；`gradients` 一课对梯度做了测量）。论文推测，深的普通网络收敛得极慢。""",
         )
-    if effort.full:
-        _say_what_was_reproduced(page, rises)
-    _say_limits(page, effort, results[f"plain{DEEP}"][0].steps)
+    _state_limits(page, effort, rises, results[f"plain{DEEP}"][0].steps)
 
 
-def _say_what_was_reproduced(page: Page, rises: dict[str, np.ndarray]) -> None:
-    degrades, gains = bool((rises["plain"] > 0).all()), bool((rises["resnet"] < 0).all())
-    page.say(
-        f"""Of the paper's figure 6 this {"reproduces" if degrades else "does not reproduce"} that the deeper plain
-        network is worse on its training images, and it {"reproduces" if gains else "does not reproduce"} that the
-        deeper residual network is better on them{"" if gains else ", which takes a longer training"}.""",
-        f"""对照论文图 6：“更深的普通网络在训练集上更差”这一点{"得到了重现" if degrades else "没有重现"}；
-        “更深的残差网络在训练集上更好”这一点{"也得到了重现" if gains else "没有重现，那需要更长的训练"}。""",
-    )
-
-
-def _rises(results: Results, kind: str) -> np.ndarray:
-    """By how much the deeper network's training error is higher, seed by seed, as fractions."""
+def _rises(results: dict[str, list[TrainingResult]], kind: str) -> np.ndarray:
+    """Return the deeper network's training error minus the shallower one's, by seed."""
     shallow, deep = (
         np.array([training.training_error for training in results[f"{kind}{depth}"]]) for depth in (SHALLOW, DEEP)
     )
     return deep - shallow
 
 
-def _sentence(kind: str, rises: np.ndarray) -> str:
+def _describe_change(kind: Text, rises: np.ndarray) -> tuple[str, str]:
+    mean, by_seed = f"{100 * rises.mean():+.2f}", ", ".join(f"{100 * rise:+.2f}" for rise in rises)
     higher, lower = int((rises > 0).sum()), int((rises < 0).sum())
     return (
-        f"From {SHALLOW} to {DEEP} layers, the {kind} network's training error changed by "
-        f"{100 * rises.mean():+.2f} percentage points on average ({_listed(rises)} by seed): "
-        f"higher with {higher} of {len(rises)} seeds, lower with {lower}."
+        f"""From {SHALLOW} to {DEEP} layers, the {kind.en} network's training error changed by {mean} percentage points
+        on average ({by_seed} by seed): higher with {higher} of {len(rises)} seeds, lower with {lower}.""",
+        f"""从 {SHALLOW} 层到 {DEEP} 层，{kind.zh}网络的训练误差平均变化 {mean} 个百分点（各随机种子分别为 {by_seed}）：
+        {len(rises)} 个种子中有 {higher} 个升高、{lower} 个降低。""",
     )
 
 
-def _chinese_sentence(kind: str, rises: np.ndarray) -> str:
-    higher, lower = int((rises > 0).sum()), int((rises < 0).sum())
-    return (
-        f"从 {SHALLOW} 层到 {DEEP} 层，{kind}网络的训练误差平均变化 {100 * rises.mean():+.2f} 个百分点"
-        f"（各随机种子分别为 {_listed(rises)}）：{len(rises)} 个种子中有 {higher} 个升高、{lower} 个降低。"
-    )
-
-
-def _listed(rises: np.ndarray) -> str:
-    return ", ".join(f"{100 * rise:+.2f}" for rise in rises)
-
-
-def _say_limits(page: Page, effort: Effort, steps: int) -> None:
+def _state_limits(page: Page, effort: Effort, rises: dict[str, np.ndarray], steps: int) -> None:
     if effort.full:
+        degrades, gains = bool((rises["plain"] > 0).all()), bool((rises["resnet"] < 0).all())
         page.say(
-            f"""Each training took {steps:,} steps; the paper's took 64,000, and there residual networks went on to
-            gain from depth up to 110 layers: 8.75% test error with 20 layers, 6.97% with 56 (table 6). What a
-            training of this length shows is how readily each network trains, not where it would end.""",
-            f"""这里每次训练为 {steps:,} 步；论文训练了 64,000 步，残差网络的收益一直延续到 110 层：
-            20 层的测试误差为 8.75%，56 层为 6.97%（表 6）。这样长度的训练说明的是哪种网络更容易训练，
-            而不是它们最终的水平。""",
+            f"""Of the paper's figure 6 this {"reproduces" if degrades else "does not reproduce"} that the deeper plain
+            network is worse on its training images, and it {"reproduces" if gains else "does not reproduce"} that the
+            deeper residual network is better on them{"" if gains else ", which takes a longer training"}.""",
+            f"""对照论文图 6：“更深的普通网络在训练集上更差”这一点{"得到了重现" if degrades else "没有重现"}；“更深的残
+            差网络在训练集上更好”这一点{"也得到了重现" if gains else "没有重现，那需要更长的训练"}。""",
+        )
+        page.say(
+            f"""Each training took {steps:,} steps; the paper's took 64,000, and there residual networks went on to gain
+            from depth up to 110 layers: 8.75% test error with 20 layers, 6.97% with 56 (table 6). What a training of
+            this length shows is how readily each network trains, not where it would end.""",
+            f"""这里每次训练为 {steps:,} 步；论文训练了 64,000 步，残差网络的收益一直延续到 110 层：20 层的测试误差
+            为 8.75%，56 层为 6.97%（表 6）。这样长度的训练说明的是哪种网络更容易训练，而不是它们最终的水平。""",
         )
     else:
         page.say(
             f"""This was the quick form: small images, an easy task, {steps:,} steps. It shows how readily each network
             trains. It cannot show that a residual network gains from depth, as the task is too easy for that, nor what
             becomes of the plain ones in a long training. `--full` trains on CIFAR-10.""",
-            f"""以上是快速版：图像小、任务简单，只训练 {steps:,} 步。它能说明哪种网络更容易训练，
-            但不能说明残差网络从深度中获益（任务太简单），也不能说明普通网络经过长时间训练会怎样。
-            `--full` 在 CIFAR-10 上训练。""",
+            f"""以上是快速版：图像小、任务简单，只训练 {steps:,} 步。它能说明哪种网络更容易训练，但不能说明残差网络从深
+            度中获益（任务太简单），也不能说明普通网络经过长时间训练会怎样。`--full` 在 CIFAR-10 上训练。""",
         )

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from paddle_resnet.lessons.common.runs import MeasuredTraining
+from paddle_resnet.lessons.common.runs import TrainingResult
 from paddle_resnet.plots.style import BLUE, RED
 
 KINDS = {"plain": "plain", "resnet": "residual"}
@@ -17,7 +17,7 @@ DEPTHS = {20: BLUE, 56: RED}
 """The two depths, and their colours."""
 
 
-def draw_curves(results: Mapping[str, Sequence[MeasuredTraining]]) -> Figure:
+def draw_curves(results: Mapping[str, Sequence[TrainingResult]]) -> Figure:
     """Draw error by epoch, plain and residual side by side, both depths in each panel."""
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
@@ -38,7 +38,7 @@ def draw_curves(results: Mapping[str, Sequence[MeasuredTraining]]) -> Figure:
     return figure
 
 
-def draw_final_errors(results: Mapping[str, Sequence[MeasuredTraining]]) -> Figure:
+def draw_final_errors(results: Mapping[str, Sequence[TrainingResult]]) -> Figure:
     """Draw every seed's training and test error after training, network by network."""
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     axes = figure.subplots()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,35 +9,28 @@ import numpy as np
 import paddle
 
 from paddle_resnet.config import Config
-from paddle_resnet.lessons.common.network_costs import follow
+from paddle_resnet.lessons.common.network_costs import model_summary
 from paddle_resnet.lessons.common.runs import (
-    MeasuredTraining,
-    images_of,
-    percent_over_seeds,
-    say_what_differs,
-    seeds_of,
-    train_and_measure,
+    TrainingResult,
+    choose_seeds,
+    describe_images,
+    note_differences_from_paper,
+    train_seeds,
+    update_settings,
 )
-from paddle_resnet.lessons.common.statistics import Spread
-from paddle_resnet.lessons.common.timing import in_turns, measured_where
+from paddle_resnet.lessons.common.statistics import SeedStatistics, format_percent
+from paddle_resnet.lessons.common.timing import describe_machine, time_interleaved
 from paddle_resnet.lessons.depth.plots import draw_costs, draw_errors
-from paddle_resnet.lessons.framework.catalogue import Effort
-from paddle_resnet.lessons.framework.commands import lesson_command
-from paddle_resnet.lessons.framework.page import Number, Page
+from paddle_resnet.lessons.framework.effort import Effort, lesson_command
+from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.models import create_model
 
-PAPER = {
-    20: (0.27, 8.75),
-    32: (0.46, 7.51),
-    44: (0.66, 7.17),
-    56: (0.85, 6.97),
-    110: (1.7, 6.43),
-}
+PAPER = {20: (0.27, 8.75), 32: (0.46, 7.51), 44: (0.66, 7.17), 56: (0.85, 6.97), 110: (1.7, 6.43)}
 """Table 6 of He et al. 2015: millions of parameters, and test error in percent on CIFAR-10, by depth."""
 
 DEPTHS = tuple(PAPER)
-TRAINED_DEPTHS = {"quick": (20, 32, 44), "full": (20, 32, 44, 56)}
-SEEDS = {"quick": (0, 1), "full": (0, 1)}
+QUICK_DEPTHS, FULL_DEPTHS = (20, 32, 44), (20, 32, 44, 56)
+SEEDS = (0, 1)
 WIDTHS = (16, 32, 64)
 
 TIMED_BATCH = 32
@@ -55,21 +47,24 @@ FULL: dict[str, Any] = {
     "train": {"epochs": 12, "batch_size": 128, "learning_rate": 0.1, "weight_decay": 1e-4, "cpu_precision": "auto"},
 }
 
-Results = dict[int, list[MeasuredTraining]]
-"""The trainings of each depth, one for each seed."""
-
 
 def teach(page: Page, effort: Effort) -> None:
-    """Run the lesson, and write what it shows on the page."""
+    """Count and time the networks, then train them."""
     _count(page)
     _time(page, effort)
-    results = _train_all(page, effort)
+    settings, depths = (FULL, FULL_DEPTHS) if effort.full else (QUICK, QUICK_DEPTHS)
+    seeds = choose_seeds(effort, SEEDS)
+    config = Config.from_values(update_settings(settings, effort), effort.overrides)
+    names = {f"resnet{depth}": depth for depth in depths}
+    _describe_training(page, config, list(names), len(seeds))
+    trained = train_seeds(page, effort, settings, list(names), seeds)
+    results = {names[name]: trainings for name, trainings in trained.items()}
     _show_errors(page, effort, results)
     _conclude(page, effort, results)
 
 
 def closed_form_parameters(n: int) -> int:
-    """Count the parameters of the network with 6n + 2 layers, option A and 10 classes, by hand."""
+    """Return the number of parameters of the network with 6n + 2 layers, option A and 10 classes."""
     stem, head = 3 * WIDTHS[0] * 9 + 2 * WIDTHS[0], WIDTHS[-1] * 10 + 10
     # A stage has 2n convolutions with BatchNorm; the first one of the second and third stage has half the inputs.
     stages = sum(2 * n * (9 * width * width + 2 * width) for width in WIDTHS)
@@ -83,19 +78,14 @@ def _count(page: Page) -> None:
         depth: a 3x3 convolution, three stages of n blocks with 16, 32 and 64 channels, average pooling and a linear
         layer. A block has two convolutions, so there are 6n + 2 layers. Here is what each depth takes, from the
         program, beside the paper's table 6. Multiply-adds are for one image of 32x32 pixels.""",
-        """何恺明等人（2015，https://arxiv.org/abs/1512.03385 第 4.2 节）的 CIFAR 网络是同一种设计，深度可任意取：
-        一个 3x3 卷积，三个阶段各 n 个残差块，通道数为 16、32、64，最后是平均池化和线性层。每个块有两个卷积，
-        所以共 6n + 2 层。下表是程序数出的各深度的规模，并与论文表 6 对照。乘加次数按一张 32x32 的图像计算。""",
+        """何恺明等人（2015，https://arxiv.org/abs/1512.03385 第 4.2 节）的 CIFAR 网络是同一种设计，深度可任意取：一
+        个 3x3 卷积，三个阶段各 n 个残差块，通道数为 16、32、64，最后是平均池化和线性层。每个块有两个卷积，所以
+        共 6n + 2 层。下表是程序数出的各深度的规模，并与论文表 6 对照。乘加次数按一张 32x32 的图像计算。""",
     )
-    summaries = {depth: follow(f"resnet{depth}", 32) for depth in DEPTHS}
+    summaries = {depth: model_summary(f"resnet{depth}", 32) for depth in DEPTHS}
     page.table(
-        [
-            ("network", "网络"),
-            ("n", "n"),
-            ("parameters", "参数量"),
-            ("paper (millions)", "论文（百万）"),
-            ("multiply-adds (millions)", "乘加次数（百万）"),
-        ],
+        "network | n | parameters | paper (millions) | multiply-adds (millions)",
+        "网络 | n | 参数量 | 论文（百万） | 乘加次数（百万）",
         [
             [
                 f"resnet{depth}",
@@ -111,27 +101,31 @@ def _count(page: Page) -> None:
     page.record(depths=list(DEPTHS), parameters=parameters, macs=[summary.macs for summary in summaries.values()])
     step = closed_form_parameters(2) - closed_form_parameters(1)
     page.say(
-        f"""Both grow in a straight line: one block more in each stage is {step:,} parameters, whatever the depth,
-        as `2 (9 c c + 2 c)` summed over c = 16, 32, 64; {2 * (9 * 64 * 64 + 2 * 64) / step:.0%} of them are the last
+        f"""Both grow in a straight line: one block more in each stage is {step:,} parameters, whatever the depth, as
+        `2 (9 c c + 2 c)` summed over c = 16, 32, 64; {2 * (9 * 64 * 64 + 2 * 64) / step:.0%} of them are the last
         stage's. Of multiply-adds an added block takes as many in every stage: twice the channels, a quarter of the
         pixels.""",
-        f"""两者都随深度线性增长：每个阶段各加一个块，参数就多 {step:,} 个，与深度无关，
-        即 `2 (9 c c + 2 c)` 对 c = 16、32、64 求和；其中 {2 * (9 * 64 * 64 + 2 * 64) / step:.0%} 在最后一个阶段。
-        而新增的块在每个阶段的乘加次数都相同，因为通道加倍时像素减为四分之一。""",
+        f"""两者都随深度线性增长：每个阶段各加一个块，参数就多 {step:,} 个，与深度无关，即 `2 (9 c c + 2 c)` 对 c = 16、
+        32、64 求和；其中 {2 * (9 * 64 * 64 + 2 * 64) / step:.0%} 在最后一个阶段。而新增的块在每个阶段的乘加次数都相同，
+        因为通道加倍时像素减为四分之一。""",
     )
 
 
 def _time(page: Page, effort: Effort) -> None:
     page.heading("Time", "时间")
     rounds = effort.epochs(TIMED_ROUNDS)
-    networks = {f"resnet{depth}": create_model(f"resnet{depth}") for depth in DEPTHS}
-    for network in networks.values():
-        network.eval()
+    networks = {depth: create_model(f"resnet{depth}") for depth in DEPTHS}
     images = np.random.default_rng(0).normal(size=(TIMED_BATCH, 3, 32, 32)).astype(np.float32)
-    calls = {name: partial(_answers, network) for name, network in networks.items()}
-    in_turns(calls, images, rounds=1)  # the first calls also set things up
-    seconds = {name: float(np.median(times)) for name, times in in_turns(calls, images, rounds).items()}
-    milliseconds = {depth: 1000 * seconds[f"resnet{depth}"] / TIMED_BATCH for depth in DEPTHS}
+
+    def predict(network: paddle.nn.Layer) -> np.ndarray:
+        network.eval()
+        with paddle.no_grad():
+            return network(paddle.to_tensor(images)).numpy()
+
+    calls = {depth: partial(predict, network) for depth, network in networks.items()}
+    time_interleaved(calls, rounds=1)  # warm-up
+    seconds = time_interleaved(calls, rounds)
+    milliseconds = {depth: 1000 * float(np.median(seconds[depth])) / TIMED_BATCH for depth in DEPTHS}
     page.record(milliseconds_an_image=list(milliseconds.values()))
     page.figure(
         "costs",
@@ -145,81 +139,39 @@ def _time(page: Page, effort: Effort) -> None:
         f"""Layers come one after the other, so more of them cannot be computed side by side: time follows depth as
         well. resnet{DEPTHS[-1]} took {ratio:.1f} times as long as resnet{DEPTHS[0]} here; it has
         {(DEPTHS[-1] - 2) / (DEPTHS[0] - 2):.1f} times the layers in its stages. (Medians of {rounds}
-        round{"s" * (rounds > 1)} in turns. {measured_where().en})""",
+        round{"s" * (rounds > 1)} in turns. {describe_machine().en})""",
         f"""各层只能依次计算，多出来的层无法并行，所以时间也随深度增长。这里，resnet{DEPTHS[-1]} 用时
-        是 resnet{DEPTHS[0]} 的 {ratio:.1f} 倍，而各阶段的层数是后者的 {(DEPTHS[-1] - 2) / (DEPTHS[0] - 2):.1f} 倍。
-        （轮流测 {rounds} 次取中位数。{measured_where().zh}）""",
+        是 resnet{DEPTHS[0]} 的 {ratio:.1f} 倍，而各阶段的层数是后者的 {(DEPTHS[-1] - 2) / (DEPTHS[0] - 2):.1f} 倍。（轮
+        流测 {rounds} 次取中位数。{describe_machine().zh}）""",
     )
 
 
-def _answers(network: paddle.nn.Layer, images: np.ndarray) -> np.ndarray:
-    with paddle.no_grad():
-        return network(paddle.to_tensor(images)).numpy()
-
-
-def _train_all(page: Page, effort: Effort) -> Results:
-    form, settings = ("full", FULL) if effort.full else ("quick", QUICK)
-    seeds = seeds_of(effort, SEEDS[form])
-    train = {**settings["train"], "epochs": effort.epochs(settings["train"]["epochs"])}
-    config = Config.from_values({**settings, "train": train}, effort.overrides)
-    _say_what_is_trained(page, config, TRAINED_DEPTHS[form], seeds)
-    results: Results = {}
-    for seed in seeds:
-        for depth in TRAINED_DEPTHS[form]:
-            name = f"resnet{depth}"
-            run_settings = {
-                **settings,
-                "model": {**settings.get("model", {}), "name": name},
-                "train": {**train, "seed": seed},
-            }
-            results.setdefault(depth, []).append(train_and_measure(page, effort, f"{name}-seed{seed}", run_settings))
-            _record(page, name, results[depth])
-    return results
-
-
-def _record(page: Page, name: str, trainings: Sequence[MeasuredTraining]) -> None:
-    numbers: dict[str, Number] = {
-        f"{name}_seeds": [training.config.train.seed for training in trainings],
-        f"{name}_training_errors": [training.training_error for training in trainings],
-        f"{name}_test_errors": [training.test_error for training in trainings],
-        f"{name}_training_seconds": [training.seconds for training in trainings],
-    }
-    page.record(**numbers)
-
-
-def _say_what_is_trained(page: Page, config: Config, depths: Sequence[int], seeds: Sequence[int]) -> None:
+def _describe_training(page: Page, config: Config, names: list[str], seeds: int) -> None:
     page.heading("What it buys", "换来了什么")
-    names = ", ".join(f"resnet{depth}" for depth in depths)
-    names_zh = "、".join(f"resnet{depth}" for depth in depths)
     epochs = config.train.epochs
     page.say(
-        f"""Now {names} are trained alike on {images_of(config).en}: {epochs} epoch{"s" * (epochs > 1)}, batches of
-        {config.train.batch_size}, learning rate up to {config.train.learning_rate:g} and back to 0 as a cosine,
-        {len(seeds)} seed{"s" * (len(seeds) > 1)}. Errors are measured after training with the last weights, on the
-        training images without augmentation and on the whole test split.""",
-        f"""现在用同样的方法在 {images_of(config).zh}上训练 {names_zh}：{epochs} 轮，批大
-        小 {config.train.batch_size}，学习率先升到 {config.train.learning_rate:g} 再按余弦降到 0，
-        {len(seeds)} 个随机种子。误差在训练结束后用最后的权重测量，训练误差不做数据增强，测试误差统计整个测试集。""",
+        f"""Now {", ".join(names)} are trained alike on {describe_images(config).en}: {epochs}
+        epoch{"s" * (epochs > 1)}, batches of {config.train.batch_size}, learning rate up to
+        {config.train.learning_rate:g} and back to 0 as a cosine, {seeds} seed{"s" * (seeds > 1)}. Errors are measured
+        after training with the last weights, on the training images without augmentation and on the whole test
+        split.""",
+        f"""现在用同样的方法在 {describe_images(config).zh}上训练 {"、".join(names)}：{epochs} 轮，批大
+        小 {config.train.batch_size}，学习率先升到 {config.train.learning_rate:g} 再按余弦降到 0，{seeds} 个随机种子。误
+        差在训练结束后用最后的权重测量，训练误差不做数据增强，测试误差统计整个测试集。""",
     )
-    say_what_differs(page, config)
+    note_differences_from_paper(page, config)
 
 
-def _show_errors(page: Page, effort: Effort, results: Results) -> None:
+def _show_errors(page: Page, effort: Effort, results: dict[int, list[TrainingResult]]) -> None:
     page.table(
-        [
-            ("network", "网络"),
-            ("parameters", "参数量"),
-            ("training error (%)", "训练误差（%）"),
-            ("test error (%)", "测试误差（%）"),
-            ("training time (s)", "训练时间（秒）"),
-            ("paper's test error (%)", "论文的测试误差（%）"),
-        ],
+        "network | parameters | training error (%) | test error (%) | training time (s) | paper's test error (%)",
+        "网络 | 参数量 | 训练误差（%） | 测试误差（%） | 训练时间（秒） | 论文的测试误差（%）",
         [
             [
                 f"resnet{depth}",
                 f"{closed_form_parameters((depth - 2) // 6):,}",
-                percent_over_seeds([training.training_error for training in trainings]),
-                percent_over_seeds([training.test_error for training in trainings]),
+                format_percent([training.training_error for training in trainings]),
+                format_percent([training.test_error for training in trainings]),
                 f"{np.mean([training.seconds for training in trainings]):.0f}",
                 PAPER[depth][1],
             ]
@@ -239,7 +191,7 @@ def _show_errors(page: Page, effort: Effort, results: Results) -> None:
     )
 
 
-def _conclude(page: Page, effort: Effort, results: Results) -> None:
+def _conclude(page: Page, effort: Effort, results: dict[int, list[TrainingResult]]) -> None:
     page.heading("Is it worth it?", "值得吗？")
     shallow, deep = min(results), max(results)
     gains = np.array(
@@ -252,16 +204,16 @@ def _conclude(page: Page, effort: Effort, results: Results) -> None:
     page.say(
         f"""From {shallow} to {deep} layers the test error changed by {-100 * gains.mean():+.2f} percentage points on
         average, for {slower:.1f} times the training time. {_significance(gains)[0]}""",
-        f"""从 {shallow} 层到 {deep} 层，测试误差平均变化 {-100 * gains.mean():+.2f} 个百分点，
-        训练时间为 {slower:.1f} 倍。{_significance(gains)[1]}""",
+        f"""从 {shallow} 层到 {deep} 层，测试误差平均变化 {-100 * gains.mean():+.2f} 个百分点，训练时间
+        为 {slower:.1f} 倍。{_significance(gains)[1]}""",
     )
     page.say(
         """In the paper the first layers bring most: 1.24 points for the 12 from 20 to 32, then 0.34 and 0.20 for the
         next twelve each, and 0.54 for the 54 from 56 to 110. 1,202 layers with 19.4 million parameters were worse than
         110 (7.93%), at a training error as low: the authors put it down to overfitting.""",
         """在论文里，最先增加的层收益最大：从 20 层到 32 层这 12 层降低 1.24 个百分点，接下来的两个 12 层分别降
-        低 0.34 和 0.20，从 56 层到 110 层的 54 层降低 0.54。1,202 层的网络（1,940 万参数）反而不如 110 层（7.93%），
-        而两者训练误差同样低，作者归因于过拟合。""",
+        低 0.34 和 0.20，从 56 层到 110 层的 54 层降低 0.54。1,202 层的网络（1,940 万参数）反而不如 110 层（7.93%），而
+        两者训练误差同样低，作者归因于过拟合。""",
     )
     if not effort.full:
         page.say(
@@ -273,15 +225,15 @@ def _conclude(page: Page, effort: Effort, results: Results) -> None:
 
 
 def _significance(gains: np.ndarray) -> tuple[str, str]:
-    """Whether the seeds can tell the gain from nothing, in English and in Chinese."""
+    """Say in English and Chinese whether the gain differs from zero by more than the seeds' variation."""
     if len(gains) < 2:
         return "One seed cannot tell that from chance.", "只有一个随机种子，无法排除偶然。"
-    spread = Spread.of(gains.tolist())
-    interval = f"{-100 * spread.mean:+.2f} ± {100 * spread.margin:.2f}"
-    if spread.sign == 0:
+    gain = SeedStatistics.of(gains.tolist())
+    interval = f"{-100 * gain.mean:+.2f} ± {100 * gain.ci95:.2f}"
+    if gain.sign == 0:
         return (
-            f"By {spread.runs} seeds it cannot be told from nothing (95% interval {interval}).",
-            f"仅凭 {spread.runs} 个随机种子，不能断定它不为零（95% 区间 {interval}）。",
+            f"By {gain.runs} seeds it cannot be told from nothing (95% interval {interval}).",
+            f"仅凭 {gain.runs} 个随机种子，不能断定它不为零（95% 区间 {interval}）。",
         )
     return (
         f"That is more than the seeds differ (95% interval {interval}).",

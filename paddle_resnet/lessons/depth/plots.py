@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from paddle_resnet.lessons.common.runs import MeasuredTraining
+from paddle_resnet.lessons.common.runs import TrainingResult
 from paddle_resnet.plots.style import BLUE, ORANGE
 
 
@@ -21,7 +21,7 @@ def draw_costs(parameters: Mapping[int, int], milliseconds: Mapping[int, float])
     return figure
 
 
-def draw_errors(results: Mapping[int, Sequence[MeasuredTraining]]) -> Figure:
+def draw_errors(results: Mapping[int, Sequence[TrainingResult]]) -> Figure:
     """Draw training and test error over the layers, a point for each seed."""
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""The ResNet-18 of the book "Dive into Deep Learning": its shapes, its grey input, and how its weights start."""
+"""The ResNet-18 of the book "Dive into Deep Learning": its shapes, its grey input and its initialisation."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from paddle_resnet.models import ImageClassifier, create_model
 from paddle_resnet.models.summary import ModelSummary, summarize
 
 NETWORK = "resnet18_d2l"
-BOOKS_SIZE = 96
+BOOK_SIZE = 96
 
 
 def show_network(page: Page, size: int) -> None:
-    """Show the network's shapes and its work at the book's sizes and at `size`."""
+    """Show the network's shapes and multiply-adds at the book's sizes and at `size`."""
     page.heading("The network", "网络")
     page.say(
         """*Dive into Deep Learning* (Zhang et al., d2l.ai, section "Residual Networks (ResNet)") builds its own
@@ -26,7 +26,7 @@ def show_network(page: Page, size: int) -> None:
         """《动手学深度学习》（Zhang 等，d2l.ai，“残差网络（ResNet）”一节）为灰度图像搭了自己的 ResNet-18：输入只有一个
         通道，每个卷积都带偏置，形状改变处的捷径是不带批归一化的 1x1 卷积。在本项目里它有一个名字：""",
     )
-    sizes = sorted({224, BOOKS_SIZE, size}, reverse=True)
+    sizes = sorted({224, BOOK_SIZE, size}, reverse=True)
     summaries = {each: book_summary(each) for each in sizes}
     page.values(
         f'network = create_model("{NETWORK}")',
@@ -34,34 +34,34 @@ def show_network(page: Page, size: int) -> None:
         f"parameters                   {summaries[sizes[0]].parameters:,}",
     )
     page.say(
-        f"""The book prints the shape after each part for a 224x224 image, and trains at {BOOKS_SIZE}x{BOOKS_SIZE} to
-        save time: the convolutions' work shrinks with the area, as the last row says in multiply-adds.""",
-        f"""书中先用 224x224 的图像打印每一部分之后的形状，训练时则为了省时改用 {BOOKS_SIZE}x{BOOKS_SIZE}：卷积的计算量
-        随面积缩小，见最后一行的乘加次数。""",
+        f"""The book prints the shape after each part for a 224x224 image, and trains at {BOOK_SIZE}x{BOOK_SIZE} to save
+        time: the convolutions' work shrinks with the area, as the last row says in multiply-adds.""",
+        f"""书中先用 224x224 的图像打印每一部分之后的形状，训练时则为了省时改用 {BOOK_SIZE}x{BOOK_SIZE}：卷积的计算量随
+        面积缩小，见最后一行的乘加次数。""",
     )
     page.table(
-        [("after", "位置"), *[(f"{each}x{each}", f"{each}x{each}") for each in sizes]],
+        " | ".join(["after", *(f"{each}x{each}" for each in sizes)]),
+        " | ".join(["位置", *(f"{each}x{each}" for each in sizes)]),
         [
             *[[part, *[_shape_after(summaries[each], part) for each in sizes]] for part in _parts(summaries[sizes[0]])],
             ["GMACs", *[f"{summaries[each].macs / 1e9:.3f}" for each in sizes]],
         ],
     )
-    page.record(parameters=summaries[sizes[0]].parameters, gmacs_at_96=summaries[BOOKS_SIZE].macs / 1e9, size=size)
+    page.record(parameters=summaries[sizes[0]].parameters, gmacs_at_96=summaries[BOOK_SIZE].macs / 1e9, size=size)
 
 
 def _outline() -> ImageClassifier:
-    """The network without numbers, for its shapes."""
     with paddle.LazyGuard():
         return create_model(NETWORK)
 
 
 def book_summary(size: int) -> ModelSummary:
-    """Its layers, for one image of so many pixels a side."""
+    """Summarise the network for one image of `size` pixels a side."""
     return summarize(_outline(), (1, 1, size, size))
 
 
 def _parts(summary: ModelSummary) -> list[str]:
-    """The book's parts: the stem, each stage's last block, pooling, the head."""
+    """Return the names of the stem, each stage's last block, pooling and the head."""
     return [row.name for row in summary.walk() if row.name in ("maxpool", "avgpool", "fc") or row.name.endswith(".1")]
 
 
@@ -70,7 +70,7 @@ def _shape_after(summary: ModelSummary, name: str) -> str:
 
 
 def show_grey_stem(page: Page) -> None:
-    """Show that a stem for RGB, given three equal channels, computes what one for grey does."""
+    """Show that an RGB stem on three equal channels equals a one-channel stem."""
     page.heading("One channel or three", "一个通道还是三个")
     paddle.seed(0)
     grey = paddle.to_tensor(np.random.default_rng(0).random((2, 1, 32, 32), dtype=np.float32))
@@ -94,7 +94,7 @@ def show_grey_stem(page: Page) -> None:
 
 
 def show_initializer(page: Page) -> None:
-    """Run the line by which the book's Paddle edition means to initialise a layer, and the one that does."""
+    """Run the initialiser line of the book's Paddle edition, which has no effect, and the correct one."""
     page.heading("A line that does nothing", "一行不起作用的代码")
     paddle.seed(0)
     layer = nn.Conv2D(1, 64, 7, stride=2, padding=3)
@@ -125,9 +125,9 @@ def show_initializer(page: Page) -> None:
         """So that edition trains from Paddle's default start, and the PyTorch edition from Xavier's. Nothing complains:
         BatchNorm after the 3x3 convolutions takes their scale out of the forward pass. This project draws convolutions
         by He's rule for the backward pass (He et al. 2015b, https://arxiv.org/abs/1502.01852, equation 14).""",
-        """所以 Paddle 版实际从 Paddle 的默认初始值开始训练，PyTorch 版才是 Xavier。没有任何报错：3x3 卷积之后的批归一
-        化消去了它们在前向中的尺度。本项目的卷积按何恺明等人针对反向传播的规则初始化（何恺明等
-        人 2015b，https://arxiv.org/abs/1502.01852 ，公式 14）。""",
+        """所以 Paddle 版实际从 Paddle 的默认初始值开始训练，PyTorch 版才是 Xavier。没有任何报错：3x3 卷积之后的批归一化
+        消去了它们在前向中的尺度。本项目的卷积按何恺明等人针对反向传播的规则初始化（何恺明等人 2015b，
+        https://arxiv.org/abs/1502.01852 ，公式 14）。""",
     )
     page.record(
         initializer_moved=moved,

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,24 @@ import paddle
 from paddle_resnet import runtime
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
-from paddle_resnet.data import Normalize, Splits, TrainLoader, ValidationLoader, open_splits
-from paddle_resnet.lessons.common.timing import measured_where
-from paddle_resnet.lessons.common.training_loop import Batches, measure_on, train_on, use_fast_layers
+from paddle_resnet.data import Normalize, Split, Splits, ValidationLoader, open_splits
+from paddle_resnet.lessons.common.timing import describe_machine
+from paddle_resnet.lessons.common.training_loop import (
+    Batches,
+    apply_cpu_backend,
+    evaluate_batches,
+    make_train_loader,
+    train_batches,
+)
 from paddle_resnet.lessons.fashion_mnist.book_network import (
-    BOOKS_SIZE,
+    BOOK_SIZE,
     NETWORK,
     book_summary,
     show_grey_stem,
     show_initializer,
     show_network,
 )
-from paddle_resnet.lessons.framework.catalogue import Effort
+from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import RUNS, Page
 from paddle_resnet.models import create_model
 from paddle_resnet.plots.learning_curves import draw_learning_curves
@@ -34,8 +39,8 @@ from paddle_resnet.tracking.training_log import VisualDLLog
 from paddle_resnet.training import EpochRecord
 from paddle_resnet.training.optim.optimizer import make_optimizer
 
-BOOKS_TEST_TOP1 = 0.893
-BOOKS_TEST_IMAGES = 10_000
+BOOK_TEST_TOP1 = 0.893
+BOOK_TEST_IMAGES = 10_000
 FASHION_MNIST_IMAGES = 60_000
 
 RECIPE: dict[str, Any] = {
@@ -49,14 +54,14 @@ RECIPE: dict[str, Any] = {
     "milestones": [],
     "warmup": 0.0,
 }
-"""The book's training as a config has it: plain SGD whose rate never changes."""
+"""The book's training: plain SGD with a constant learning rate."""
 
 SMALL_BATCH = 64
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a training gave: a row an epoch, then the test split, measured once."""
+class TrainingOutcome:
+    """The history of a training, and the test accuracy after its last epoch."""
 
     history: list[EpochRecord]
     test_top1: float
@@ -64,7 +69,7 @@ class Outcome:
 
 
 def teach(page: Page, effort: Effort) -> None:
-    """Build the book's network, show what its code does and what differs here, train it and compare."""
+    """Build the book's network, show where this project differs, train it and compare."""
     config = _config(effort)
     show_network(page, config.data.image_size)
     show_grey_stem(page)
@@ -76,16 +81,16 @@ def teach(page: Page, effort: Effort) -> None:
     if config.data.source == "fashion_mnist":
         _compare_with_book(page, config, outcome)
     else:
-        _say_what_is_open(page, config, splits, outcome)
+        _state_limits(page, config, splits, outcome)
 
 
 def _config(effort: Effort) -> Config:
-    """The book's recipe on its data, or with smaller batches on small images of the digits."""
-    source, size = ("fashion_mnist", BOOKS_SIZE) if effort.full else ("digits", 32)
+    """Make the config: the book's recipe on its data, or with smaller batches on the digits."""
+    source, size = ("fashion_mnist", BOOK_SIZE) if effort.full else ("digits", 32)
     recipe = {**RECIPE, "epochs": effort.epochs(RECIPE["epochs"])}
     if not effort.full:
         recipe["batch_size"] = SMALL_BATCH
-    # The book gives the network pixels from 0 to 1, and nothing more.
+    # The book's only preprocessing is scaling pixels to 0..1.
     data = {"source": source, "image_size": size, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}
     return Config.from_values({"data": data, "train": recipe, "model": {"name": NETWORK}}, effort.overrides)
 
@@ -113,28 +118,27 @@ def _show_recipe(page: Page, config: Config) -> None:
     )
 
 
-def _train(config: Config, splits: Splits, curves: Path) -> Outcome:
-    """Train as the book does: every epoch the same, and the last one counts. VisualDL's files go to `curves`."""
+def _train(config: Config, splits: Splits, curves: Path) -> TrainingOutcome:
+    """Train as the book does and measure the last epoch. VisualDL's files go to `curves`."""
     runtime.select_device(config.device)
     runtime.seed_everything(config.train.seed)
     network = create_model(NETWORK, len(splits.classes))
-    use_fast_layers(network, config.train)
+    apply_cpu_backend(network, config.train)
     normalize = Normalize(splits.mean, splits.std)
     size, batch_size = config.data.image_size, config.train.batch_size
-    loader = TrainLoader(
-        splits.train, batch_size, size, splits.resize, normalize, config.augment, seed=config.train.seed
-    )
-    unseen = partial(
-        ValidationLoader, batch_size=batch_size, image_size=size, resize=splits.resize, normalize=normalize
-    )
+    loader = make_train_loader(splits, batch_size, size, config.train.seed, augment=config.augment)
+
+    def evaluate(split: Split) -> tuple[float, float]:
+        return evaluate_batches(network, _grey(ValidationLoader(split, batch_size, size, splits.resize, normalize)))
+
     optimizer = make_optimizer(network, config.train, len(loader))
     history = []
     log = VisualDLLog(curves)
     for epoch in range(1, config.train.epochs + 1):
         rate, started = optimizer.get_lr(), time.monotonic()
-        train_means = train_on(network, optimizer, _grey(loader))
+        train_means = train_batches(network, optimizer, _grey(loader))
         seconds = time.monotonic() - started
-        validation_means = measure_on(network, _grey(unseen(splits.validation)))
+        validation_means = evaluate(splits.validation)
         images = len(loader) * batch_size
         history.append(EpochRecord(epoch, *train_means, *validation_means, rate, images / seconds, seconds))
         log.epoch(history[-1])
@@ -143,17 +147,17 @@ def _train(config: Config, splits: Splits, curves: Path) -> Outcome:
             *(epoch, config.train.epochs, train_means[0], 100 * validation_means[1], seconds),
         )
     log.close()
-    _, test_top1 = measure_on(network, _grey(unseen(splits.test)))
-    return Outcome(history, test_top1, len(splits.test))
+    _, test_top1 = evaluate(splits.test)
+    return TrainingOutcome(history, test_top1, len(splits.test))
 
 
 def _grey(batches: Batches) -> Iterator[list[paddle.Tensor]]:
-    """Leave one of the three equal channels."""
+    """Keep one of the three equal channels."""
     for images, labels in batches:
         yield [images[:, :1], labels]
 
 
-def _show_curves(page: Page, config: Config, outcome: Outcome) -> None:
+def _show_curves(page: Page, config: Config, outcome: TrainingOutcome) -> None:
     page.heading("The curves", "训练曲线")
     history = outcome.history
     last = history[-1]
@@ -170,11 +174,10 @@ def _show_curves(page: Page, config: Config, outcome: Outcome) -> None:
         f"""After epoch {last.epoch}: training loss {last.train_loss:.3f}, training top-1 {last.train_top1:.1%},
         held-out top-1 {last.validation_top1:.1%}. On the test split, {outcome.test_images:,} images, the network is
         right on {outcome.test_top1:.2%}. Training ran at {last.images_per_second:,.0f} images/s in the last epoch.
-        {measured_where().en}""",
+        {describe_machine().en}""",
         f"""第 {last.epoch} 轮之后：训练损失 {last.train_loss:.3f}，训练 top-1 {last.train_top1:.1%}，留出图像
         的 top-1 {last.validation_top1:.1%}。测试集共 {outcome.test_images:,} 张，答对 {outcome.test_top1:.2%}。最后一轮
-        的训练速度为每秒 {last.images_per_second:,.0f} 张。
-        {measured_where().zh}""",
+        的训练速度为每秒 {last.images_per_second:,.0f} 张。{describe_machine().zh}""",
     )
     page.say(
         f"""Nothing brings the weights to rest where the rate never falls: over the last {len(late)} epochs the held-out
@@ -197,43 +200,41 @@ def _show_curves(page: Page, config: Config, outcome: Outcome) -> None:
 
 
 def _standard_error(top1: float, images: int) -> float:
-    """Of an accuracy measured on so many images, by the binomial distribution."""
+    """Return the binomial standard error of an accuracy."""
     return math.sqrt(top1 * (1 - top1) / images)
 
 
-def _compare_with_book(page: Page, config: Config, outcome: Outcome) -> None:
-    """Set the run's figure beside the book's; only for a run on Fashion-MNIST."""
+def _compare_with_book(page: Page, config: Config, outcome: TrainingOutcome) -> None:
     page.heading("Beside the book's figure", "与书中的数字对照")
-    difference = outcome.test_top1 - BOOKS_TEST_TOP1
-    as_book = config.data.image_size == BOOKS_SIZE and config.train.epochs == RECIPE["epochs"]
+    difference = outcome.test_top1 - BOOK_TEST_TOP1
+    as_book = config.data.image_size == BOOK_SIZE and config.train.epochs == RECIPE["epochs"]
     error = math.hypot(
-        _standard_error(outcome.test_top1, outcome.test_images), _standard_error(BOOKS_TEST_TOP1, BOOKS_TEST_IMAGES)
+        _standard_error(outcome.test_top1, outcome.test_images), _standard_error(BOOK_TEST_TOP1, BOOK_TEST_IMAGES)
     )
     page.say(
-        f"""The book's page shows test accuracy {BOOKS_TEST_TOP1} (PyTorch edition, one run). This run gave
+        f"""The book's page shows test accuracy {BOOK_TEST_TOP1} (PyTorch edition, one run). This run gave
         {outcome.test_top1:.3f}, a difference of {100 * difference:+.1f} points; the test splits' size alone makes
         {100 * error:.1f} points of that uncertain (standard error), and the swing from epoch to epoch comes on top.
         {"" if as_book else "It is not the book's recipe: the values above say what was changed."}""",
-        f"""书中显示的测试准确率是 {BOOKS_TEST_TOP1}（PyTorch 版，一次运行）。本次得到 {outcome.test_top1:.3f}，相
-        差 {100 * difference:+.1f} 个百分点；仅测试集大小就带来 {100 * error:.1f} 个百分点的标准误差，轮与轮之间的摆动
-        还要另算。{"" if as_book else "注意，这不是书中的训练方法：改了什么见上面列出的值。"}""",
+        f"""书中显示的测试准确率是 {BOOK_TEST_TOP1}（PyTorch 版，一次运行）。本次得到 {outcome.test_top1:.3f}，相
+        差 {100 * difference:+.1f} 个百分点；仅测试集大小就带来 {100 * error:.1f} 个百分点的标准误差，轮与轮之间的摆动还
+        要另算。{"" if as_book else "注意，这不是书中的训练方法：改了什么见上面列出的值。"}""",
     )
     page.record(difference_from_book=difference)
 
 
-def _say_what_is_open(page: Page, config: Config, splits: Splits, outcome: Outcome) -> None:
-    """Say what a run on other data does not show, and how much work the book's own would be."""
+def _state_limits(page: Page, config: Config, splits: Splits, outcome: TrainingOutcome) -> None:
     page.heading("What this run cannot show", "这次运行说明不了什么")
     error = _standard_error(outcome.test_top1, outcome.test_images)
     rate = outcome.history[-1].images_per_second * book_summary(config.data.image_size).macs
     trained = RECIPE["epochs"] * FASHION_MNIST_IMAGES * (1 - config.data.validation_fraction)
-    hours = trained * book_summary(BOOKS_SIZE).macs / rate / 3600
+    hours = trained * book_summary(BOOK_SIZE).macs / rate / 3600
     page.say(
-        f"""The book's page shows test accuracy {BOOKS_TEST_TOP1} on Fashion-MNIST (PyTorch edition, one run). The
-        figure above is for {config.data.source}, {len(splits.train):,} training images, and says nothing about that
-        one: it shows the network and the recipe at work, on {outcome.test_images} test images with a standard error of
+        f"""The book's page shows test accuracy {BOOK_TEST_TOP1} on Fashion-MNIST (PyTorch edition, one run). The figure
+        above is for {config.data.source}, {len(splits.train):,} training images, and says nothing about that one: it
+        shows the network and the recipe at work, on {outcome.test_images} test images with a standard error of
         {100 * error:.1f} points. For the book's own data and size, run""",
-        f"""书中给出的是 Fashion-MNIST 上的测试准确率 {BOOKS_TEST_TOP1}（PyTorch 版，一次运行）。上面的数字来
+        f"""书中给出的是 Fashion-MNIST 上的测试准确率 {BOOK_TEST_TOP1}（PyTorch 版，一次运行）。上面的数字来
         自 {config.data.source}，只有 {len(splits.train):,} 张训练图像，与书中的数字无从比较：它只说明网络与训练方法能工
         作，而且测试图像只有 {outcome.test_images} 张，标准误差为 {100 * error:.1f} 个百分点。要用书中的数据与尺寸，请运
         行""",
@@ -244,9 +245,9 @@ def _say_what_is_open(page: Page, config: Config, splits: Splits, outcome: Outco
     )
     page.say(
         f"""Both download 30 MB, or take the four files from `-o data.root=FOLDER`. By multiply-adds alone, at the speed
-        of this run, {RECIPE["epochs"]} epochs at {BOOKS_SIZE}x{BOOKS_SIZE} would take some {hours:.1f} hours on this
+        of this run, {RECIPE["epochs"]} epochs at {BOOK_SIZE}x{BOOK_SIZE} would take some {hours:.1f} hours on this
         machine. No result of the full form is given on this page.""",
         f"""两者都会下载 30 MB，或用 `-o data.root=FOLDER` 指明放有那四个文件的文件夹。仅按乘加次数、以本次运行的速度估
-        算，在这台机器上以 {BOOKS_SIZE}x{BOOKS_SIZE} 训练 {RECIPE["epochs"]} 轮约需 {hours:.1f} 小时。本页没有给出完整形
-        式的任何结果。""",
+        算，在这台机器上以 {BOOK_SIZE}x{BOOK_SIZE} 训练 {RECIPE["epochs"]} 轮约需 {hours:.1f} 小时。本页没有给出完整形式
+        的任何结果。""",
     )

@@ -1,4 +1,4 @@
-"""What a lesson leaves: prose in two languages, tables, values and figures in order, and its numbers by name."""
+"""A lesson's page: blocks of prose in two languages, tables, values and figures, and its numbers by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from paddle_resnet.plots.style import save_figure
 
 RUNS = "runs"
-"""The folder of a lesson's training runs within its own: ``visualdl --logdir`` of it shows their curves."""
+"""Subfolder of a lesson's folder that holds its training runs, for ``visualdl --logdir``."""
 
 Language: TypeAlias = Literal["en", "zh"]
 Number: TypeAlias = float | int | str | bool | Sequence["Number"]
@@ -21,13 +21,12 @@ Number: TypeAlias = float | int | str | bool | Sequence["Number"]
 
 @dataclass(frozen=True)
 class Text:
-    """The same words in English and in Chinese, as Markdown."""
+    """A text in English and in Chinese, as Markdown."""
 
     en: str
     zh: str
 
     def in_language(self, language: Language) -> str:
-        """The words in one language."""
         return self.en if language == "en" else self.zh
 
 
@@ -47,14 +46,14 @@ class Prose:
 
 @dataclass(frozen=True)
 class Values:
-    """Lines as the program has them: an expression and its value, shapes, code."""
+    """Preformatted lines: an expression and its value, shapes, code."""
 
     lines: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows under headers."""
+    """A table; cells without a translation are plain strings."""
 
     headers: tuple[Text, ...]
     rows: tuple[tuple[str | Text, ...], ...]
@@ -73,12 +72,12 @@ Show: TypeAlias = Callable[[Block], None]
 
 
 class Page:
-    """What a lesson writes on while it runs; each block is shown as soon as it is there.
+    """Collects what a lesson writes; passes each block to `show` at once.
 
     Attributes:
-        folder: where the figures, the numbers and the lesson's training runs lie.
-        blocks: what has been written so far.
-        numbers: the figures of the lesson by name, for ``numbers.json`` and for tests.
+        folder: of the figures, ``numbers.json`` and the training runs.
+        blocks: written so far.
+        numbers: the lesson's measured values by name, for ``numbers.json`` and for tests.
     """
 
     def __init__(self, folder: Path, show: Show = lambda block: None) -> None:
@@ -88,35 +87,31 @@ class Page:
         self._show = show
 
     def heading(self, en: str, zh: str) -> None:
-        """Begin a section."""
         self._add(Heading(Text(en, zh)))
 
     def say(self, en: str, zh: str) -> None:
-        """Write a paragraph."""
         self._add(Prose(Text(_one_line(en), _one_line(zh, between=""))))
 
     def values(self, *lines: str) -> None:
-        """Show lines as they are."""
         self._add(Values(tuple(line for lines_ in lines for line in lines_.splitlines())))
 
     def array(self, label: str, array: np.ndarray) -> None:
-        """Show an array's values under a label, with 4 decimals."""
         text = np.array2string(np.asarray(array), precision=4, suppress_small=True, floatmode="fixed")
         self.values(f"{label}:", text)
 
-    def table(self, headers: Sequence[tuple[str, str]], rows: Sequence[Sequence[object]]) -> None:
-        """Show a table; each header is (English, Chinese), each cell a `Text` or shown as ``str`` gives it."""
+    def table(self, en: str, zh: str, rows: Sequence[Sequence[object]]) -> None:
+        """Add a table; `en` and `zh` are its headers, separated by `` | ``; cells other than `Text` become strings."""
+        headers = tuple(Text(*pair) for pair in zip(en.split(" | "), zh.split(" | "), strict=True))
         cells = (tuple(cell if isinstance(cell, Text) else str(cell) for cell in row) for row in rows)
-        self._add(Table(tuple(Text(*header) for header in headers), tuple(cells)))
+        self._add(Table(headers, tuple(cells)))
 
     def figure(self, name: str, draw: Callable[[], Figure], en: str, zh: str) -> None:
-        """Draw ``<name>.png`` in the common style, with English labels, and give it a caption."""
+        """Draw ``<name>.png`` in the common style and add it with a caption."""
         path = self.folder / f"{name}.png"
         save_figure(path, draw)
         self._add(Picture(path, Text(_one_line(en), _one_line(zh, between=""))))
 
     def record(self, **numbers: Number) -> None:
-        """Keep numbers by name."""
         self.numbers.update(numbers)
 
     def _add(self, block: Block) -> None:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from paddle_resnet.lessons.gradients.norms import LayerGradients
+from paddle_resnet.lessons.gradients.layer_gradients import LayerGradients
 from paddle_resnet.plots.style import BLUE, GREEN, RED
 
 KINDS = {"plain": "plain", "resnet": "residual"}

@@ -1,8 +1,7 @@
-"""The lesson on gradients, continued: what the first steps of training make of them."""
+"""How the first training steps change the gradients."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,22 +10,22 @@ from functools import partial
 import paddle
 
 from paddle_resnet.data import TrainLoader
-from paddle_resnet.lessons.common.training_loop import train_on, use_fast_layers
-from paddle_resnet.lessons.framework.catalogue import Effort
+from paddle_resnet.lessons.common.training_loop import apply_cpu_backend, take_batches, train_batches
+from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page, Text
-from paddle_resnet.lessons.gradients.norms import LayerGradients, measure_gradients
-from paddle_resnet.lessons.gradients.plots import draw_before_and_after
-from paddle_resnet.lessons.gradients.subjects import (
+from paddle_resnet.lessons.gradients.layer_gradients import (
     BATCH_SIZE,
     KINDS,
-    Key,
-    listed,
+    LayerGradients,
+    NetworkKey,
+    format_factor,
+    join_names,
+    jsonable,
     make_network,
-    multiple,
+    measure_gradients,
     record_gradients,
-    recordable,
-    scientific,
 )
+from paddle_resnet.lessons.gradients.plots import draw_before_and_after
 
 TRAINED_DEPTHS = {True: (20, 56, 110), False: (20, 56)}
 """With BatchNorm and without."""
@@ -34,15 +33,15 @@ TRAINED_DEPTHS = {True: (20, 56, 110), False: (20, 56)}
 STEPS, FULL_STEPS = 20, 200
 LEARNING_RATE = 0.1
 MOMENTUM = 0.9
-SMALL = 0.1
-"""Of the last convolution's gradient: below that, the first one's counts as vanished."""
+VANISHED = 0.1
+"""Share of the last convolution's gradient below which the first one's has vanished."""
 
-WORDS = {True: Text("with", "有"), False: Text("without", "无")}
+WITH_WITHOUT = {True: Text("with", "有"), False: Text("without", "无")}
 
 
 @dataclass(frozen=True)
-class Trained:
-    """One network before and after a few steps; `stopped` is the step whose loss was no number, if there was one."""
+class BeforeAfter:
+    """One network before and after a few steps; `stopped` is the step whose loss was not finite, if any."""
 
     before: LayerGradients
     after: LayerGradients
@@ -50,16 +49,16 @@ class Trained:
 
     @property
     def lengthened(self) -> float:
-        """How many times as long the first convolution's weights are as they were."""
-        return float(self.after.lengths[0] / self.before.lengths[0])
+        """Factor by which the norm of the first convolution's weights has grown."""
+        return float(self.after.weight_norms[0] / self.before.weight_norms[0])
 
     @property
     def scale_free(self) -> float:
-        """After training, the first convolution's scale-free gradient over the last one's."""
+        """The first convolution's scale-free gradient over the last one's, after training."""
         return float(self.after.scale_free[0] / self.after.scale_free[-1])
 
 
-Outcomes = Mapping[Key, Trained]
+Outcomes = Mapping[NetworkKey, BeforeAfter]
 """By kind and depth."""
 
 
@@ -68,16 +67,11 @@ def show_training(
     effort: Effort,
     loader: TrainLoader,
     first_batch: tuple[paddle.Tensor, paddle.Tensor],
-    initial: Mapping[bool, Mapping[Key, LayerGradients]],
+    initial: Mapping[bool, Mapping[NetworkKey, LayerGradients]],
 ) -> None:
-    """Train the networks a little, and show the gradients before and after.
+    """Train the networks for a few steps, and show the gradients of `first_batch` before and after.
 
-    Args:
-        page: to write on.
-        effort: how many steps.
-        loader: of the batches.
-        first_batch: images and labels that the gradients are of.
-        initial: what was measured before the first step, with BatchNorm and without.
+    `initial` holds the gradients before the first step, with BatchNorm (True) and without.
     """
     steps = effort.epochs(FULL_STEPS if effort.full else STEPS)
     page.heading(f"After {steps} step{'s' * (steps > 1)}", f"训练 {steps} 步之后")
@@ -88,7 +82,7 @@ def show_training(
         f"""现在让这些网络在同样的批次上训练 {steps} 步（批大小 {BATCH_SIZE}，动量 {MOMENTUM} 的 SGD，学习
         率 {LEARNING_RATE}），然后用第一批图像再求一次梯度。""",
     )
-    batches = _batches(loader, steps)
+    batches = list(take_batches(loader, steps))  # a list, so that every network sees the same
     outcomes = {
         batch_norm: {
             (kind, depth): _train((kind, depth), batch_norm, initial[batch_norm][kind, depth], batches, first_batch)
@@ -99,14 +93,10 @@ def show_training(
     }
     for batch_norm, networks in outcomes.items():
         for (kind, depth), trained in networks.items():
-            name = f"{kind}{depth}_{WORDS[batch_norm].en}_batch_norm_trained"
+            name = f"{kind}{depth}_{WITH_WITHOUT[batch_norm].en}_batch_norm_trained"
             record_gradients(page, name, trained.after)
-            page.record(
-                **{
-                    f"{name}_lengthened": recordable(trained.lengthened),
-                    f"{name}_scale_free": recordable(trained.scale_free),
-                }
-            )
+            for attribute in ("lengthened", "scale_free"):
+                page.record(**{f"{name}_{attribute}": jsonable(getattr(trained, attribute))})
     normalized = outcomes[True]
     page.figure(
         "trained",
@@ -124,112 +114,97 @@ def show_training(
 
 
 def _train(
-    key: Key,
+    key: NetworkKey,
     batch_norm: bool,
     before: LayerGradients,
     batches: Sequence[list[paddle.Tensor]],
     first_batch: tuple[paddle.Tensor, paddle.Tensor],
-) -> Trained:
-    """Train on the batches, or until the loss stops being a number."""
+) -> BeforeAfter:
+    """Train on the batches, or until the loss is not finite."""
     network = make_network(key, batch_norm=batch_norm)
     if batch_norm:
-        use_fast_layers(network)
+        apply_cpu_backend(network)
     optimizer = paddle.optimizer.Momentum(LEARNING_RATE, MOMENTUM, parameters=network.parameters())
     stopped = None
     for step, batch in enumerate(batches, start=1):
-        loss, _ = train_on(network, optimizer, [batch])
+        loss, _ = train_batches(network, optimizer, [batch])
         if not math.isfinite(loss):
             stopped = step
             break
-    return Trained(before, measure_gradients(network, *first_batch), stopped)
-
-
-def _batches(loader: TrainLoader, steps: int) -> list[list[paddle.Tensor]]:
-    """So many batches, from as many epochs as it takes: kept, so that every network sees the same."""
-    endless = itertools.chain.from_iterable(itertools.repeat(loader))
-    return list(itertools.islice(endless, steps))
+    return BeforeAfter(before, measure_gradients(network, *first_batch), stopped)
 
 
 def _show_table(page: Page, outcomes: Mapping[bool, Outcomes]) -> None:
     page.table(
+        "BatchNorm | network | loss before | loss after | first / last before | first / last after "
+        "| first weights, times as long | first / last after, without the length",
+        "批归一化 | 网络 | 训练前损失 | 训练后损失 | 训练前 第一个 / 最后一个 | 训练后 第一个 / 最后一个 "
+        "| 第一个卷积的权重变长的倍数 | 训练后 第一个 / 最后一个，除去长度的影响",
         [
-            ("BatchNorm", "批归一化"),
-            ("network", "网络"),
-            ("loss before", "训练前损失"),
-            ("loss after", "训练后损失"),
-            ("first / last before", "训练前 第一个 / 最后一个"),
-            ("first / last after", "训练后 第一个 / 最后一个"),
-            ("first weights, times as long", "第一个卷积的权重变长的倍数"),
-            ("first / last after, without the length", "训练后 第一个 / 最后一个，除去长度的影响"),
-        ],
-        [
-            [WORDS[batch_norm], f"{kind}{depth}", *_row(trained)]
+            [WITH_WITHOUT[batch_norm], f"{kind}{depth}", *_row(trained)]
             for batch_norm, networks in outcomes.items()
             for (kind, depth), trained in networks.items()
         ],
     )
 
 
-def _row(trained: Trained) -> list[str | Text]:
+def _row(trained: BeforeAfter) -> list[str | Text]:
     before = [f"{trained.before.loss:.3g}"]
     if trained.stopped is not None:
         stopped = Text(f"no number at step {trained.stopped}", f"第 {trained.stopped} 步不再是有限值")
-        return [*before, stopped, scientific(trained.before.first_to_last), "", "", ""]
+        return [*before, stopped, f"{trained.before.first_to_last:.1e}", "", "", ""]
     return [
         *before,
         f"{trained.after.loss:.3g}",
-        scientific(trained.before.first_to_last),
-        scientific(trained.after.first_to_last),
-        multiple(trained.lengthened),
-        scientific(trained.scale_free),
+        f"{trained.before.first_to_last:.1e}",
+        f"{trained.after.first_to_last:.1e}",
+        format_factor(trained.lengthened),
+        f"{trained.scale_free:.1e}",
     ]
 
 
 def _interpret_normalized(page: Page, outcomes: Outcomes) -> None:
-    """Say which gradients have become small, and what their weights' length has to do with it."""
-    small = _named(outcomes, lambda trained: trained.after.first_to_last < SMALL)
-    lost = _named(outcomes, lambda trained: trained.scale_free < SMALL)
+    small = _named(outcomes, lambda trained: trained.after.first_to_last < VANISHED)
+    lost = _named(outcomes, lambda trained: trained.scale_free < VANISHED)
     page.record(small_after_training=[*small], small_without_length=[*lost])
     depth = TRAINED_DEPTHS[True][-1]
-    plain, residual = (multiple(outcomes[kind, depth].lengthened) for kind in KINDS)
+    plain, residual = (format_factor(outcomes[kind, depth].lengthened) for kind in KINDS)
     page.say(
-        f"""With BatchNorm, the relative gradient of the first convolution is now less than a tenth of the last one's
-        in {listed(small)}. Long weights are one reason. A convolution before BatchNorm may be scaled without
-        changing the answer, so its gradient is at right angles to its weights, and a step lengthens them; where the
-        gradient explodes, the step is enormous. The first convolution's weights are {plain} times as long as they were
-        in plain{depth}, and {residual} times in resnet{depth}. Weights a times as long have 1/a of the gradient, and
-        1/a^2 of it relative to their length: such a layer hardly moves any more, and what its weights had to say at
-        first is lost.""",
-        f"""有批归一化时，第一个卷积的相对梯度现在小于最后一个的十分之一的有：{listed(small, zh=True)}。
-        原因之一是权重变长：批归一化之前的卷积整体缩放不影响输出，所以梯度与权重垂直，每走一步都会使权重变长；
-        梯度爆炸之处，这一步极大。第一个卷积的权重长度，在 plain{depth} 中变为原来的 {plain} 倍，
-        在 resnet{depth} 中变为 {residual} 倍。权重长到 a 倍，梯度就变成 1/a，相对于权重长度则是 1/a^2：
-        这样的层几乎不再变化，权重最初的内容也丢失了。""",
+        f"""With BatchNorm, the relative gradient of the first convolution is now less than a tenth of the last one's in
+        {join_names(small)}. Long weights are one reason. A convolution before BatchNorm may be scaled without changing
+        the answer, so its gradient is at right angles to its weights, and a step lengthens them; where the gradient
+        explodes, the step is enormous. The first convolution's weights are {plain} times as long as they were in
+        plain{depth}, and {residual} times in resnet{depth}. Weights a times as long have 1/a of the gradient, and 1/a^2
+        of it relative to their length: such a layer hardly moves any more, and what its weights had to say at first is
+        lost.""",
+        f"""有批归一化时，第一个卷积的相对梯度现在小于最后一个的十分之一的有：{join_names(small, zh=True)}。原因之一是权
+        重变长：批归一化之前的卷积整体缩放不影响输出，所以梯度与权重垂直，每走一步都会使权重变长；梯度爆炸之处，这一步极
+        大。第一个卷积的权重长度，在 plain{depth} 中变为原来的 {plain} 倍，在 resnet{depth} 中变为 {residual} 倍。权重长
+        到 a 倍，梯度就变成 1/a，相对于权重长度则是 1/a^2：这样的层几乎不再变化，权重最初的内容也丢失了。""",
     )
     page.say(
         f"""Was the gradient lost on its way back, or is it only small beside such weights? `norm(dL/dW) norm(W)` leaves
         the length out: it stays the same when weights before BatchNorm are scaled. By that measure, the table's last
-        column, the first convolution has less than a tenth of the last one's in {listed(lost)}.""",
-        f"""梯度是在回传途中消失了，还是只是与这么长的权重相比才显得小？`norm(dL/dW) norm(W)` 除去了长度的影响：
-        批归一化之前的权重整体缩放时它不变。按这个量（表的最后一列），第一个卷积小于最后一个的十分之一的
-        有：{listed(lost, zh=True)}。""",
+        column, the first convolution has less than a tenth of the last one's in {join_names(lost)}.""",
+        f"""梯度是在回传途中消失了，还是只是与这么长的权重相比才显得小？`norm(dL/dW) norm(W)` 除去了长度的影响：批归一化
+        之前的权重整体缩放时它不变。按这个量（表的最后一列），第一个卷积小于最后一个的十分之一的有：
+        {join_names(lost, zh=True)}。""",
     )
 
 
 def _interpret_bare(page: Page, outcomes: Outcomes) -> None:
-    """Say whose loss stopped being a number."""
     stopped = _named(outcomes, lambda trained: trained.stopped is not None)
     page.record(stopped_without_batch_norm=[*stopped])
     if stopped:
         largest = {f"{kind}{depth}": outcomes[kind, depth].before.relative.max() for kind, depth in outcomes}
-        steps = [multiple(LEARNING_RATE * largest[name]) for name in stopped]
+        steps = [format_factor(LEARNING_RATE * largest[name]) for name in stopped]
         page.say(
-            f"""Without BatchNorm, the loss stopped being a number in {listed(stopped)}. There the first step was up to
-            {listed(steps)} times as long as the weights that it changed.""",
-            f"""没有批归一化时，损失不再是有限值的有：{listed(stopped, zh=True)}。它们的第一步，最大处分别是所改变权重
-            长度的 {listed(steps, zh=True)} 倍。""",
+            f"""Without BatchNorm, the loss stopped being a number in {join_names(stopped)}. There the first step was up
+            to {join_names(steps)} times as long as the weights that it changed.""",
+            f"""没有批归一化时，损失不再是有限值的有：{join_names(stopped, zh=True)}。它们的第一步，最大处分别是所改变权
+            重长度的 {join_names(steps, zh=True)} 倍。""",
         )
 
 
-def _named(outcomes: Outcomes, chosen: Callable[[Trained], bool]) -> list[str]:
+def _named(outcomes: Outcomes, chosen: Callable[[BeforeAfter], bool]) -> list[str]:
     return [f"{kind}{depth}" for (kind, depth), trained in outcomes.items() if chosen(trained)]

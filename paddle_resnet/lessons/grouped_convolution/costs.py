@@ -1,18 +1,17 @@
-"""What grouped convolutions compute, cost and connect."""
+"""Grouped convolutions: equivalent dense weights, costs, dependencies between channels, and times."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from statistics import median
 
 import numpy as np
 import paddle
 from paddle import nn
 from paddle.nn import functional
 
+from paddle_resnet.lessons.common.timing import time_interleaved
 from paddle_resnet.models import model_entry
 from paddle_resnet.models.blocks import BlockOptions, Bottleneck, convolution, projection_shortcut
 from paddle_resnet.models.registry import ResNetEntry
@@ -21,21 +20,21 @@ from paddle_resnet.onednn import layers as onednn_layers
 from paddle_resnet.onednn.availability import unavailable_reason
 
 
-def by_slices(x: paddle.Tensor, weight: paddle.Tensor, groups: int) -> paddle.Tensor:
-    """Convolve each group of channels by itself, and put the results one behind the other.
+def conv_by_slices(x: paddle.Tensor, weight: paddle.Tensor, groups: int) -> paddle.Tensor:
+    """Convolve each group of channels separately and concatenate the results.
 
     Args:
         x: ``[N, in, H, W]``.
-        weight: ``[out, in / groups, k, k]`` as a grouped convolution has it, k odd.
-        groups: into how many equal parts both kinds of channels are cut.
+        weight: of the grouped convolution, ``[out, in / groups, k, k]``, k odd.
+        groups: number of groups.
     """
     pairs = zip(x.chunk(groups, axis=1), weight.chunk(groups, axis=0), strict=True)
     padding = weight.shape[-1] // 2
     return paddle.concat([functional.conv2d(part, kernel, padding=padding) for part, kernel in pairs], axis=1)
 
 
-def as_dense(weight: np.ndarray, groups: int) -> np.ndarray:
-    """Write a grouped weight ``[out, in / groups, k, k]`` as a full one ``[out, in, k, k]``: blocks on the diagonal."""
+def to_dense(weight: np.ndarray, groups: int) -> np.ndarray:
+    """Convert a grouped weight ``[out, in / groups, k, k]`` to a block-diagonal dense one ``[out, in, k, k]``."""
     out_channels, group_in, *kernel = weight.shape
     dense = np.zeros((out_channels, group_in * groups, *kernel), weight.dtype)
     group_out = out_channels // groups
@@ -47,7 +46,7 @@ def as_dense(weight: np.ndarray, groups: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class BlockCost:
-    """A bottleneck on 256 channels: its groups (cardinality), channels a group, and weights of each convolution."""
+    """A bottleneck on 256 channels: groups (cardinality), channels per group, and weights of each convolution."""
 
     groups: int
     group_width: int
@@ -57,12 +56,11 @@ class BlockCost:
 
     @property
     def width(self) -> int:
-        """Channels of the 3x3 convolution."""
         return self.groups * self.group_width
 
     @property
     def weights(self) -> int:
-        """Of the three convolutions; equation 4 of the paper."""
+        """Number of weights of the three convolutions, equation 4 of the paper."""
         return self.reduce + self.grouped + self.expand
 
     @property
@@ -72,14 +70,14 @@ class BlockCost:
 
 
 def block_cost(groups: int, group_width: int) -> BlockCost:
-    """Make the bottleneck of a ResNeXt's first stage, and count its weights."""
+    """Count the weights of the bottleneck in a ResNeXt's first stage."""
     block = Bottleneck(256, 64, 1, projection_shortcut, BlockOptions(groups=groups, group_width=group_width))
     sizes = [layer.weight.size for layer in (block.conv1, block.conv2, block.conv3)]
     return BlockCost(groups, group_width, *sizes)
 
 
 def resnext50(groups: int, group_width: int) -> ResNet:
-    """Make a network of 50 layers with these groups, without its numbers: for counting."""
+    """Make a network of 50 layers with these groups, without creating its weights."""
     entry = model_entry("resnet50")
     assert isinstance(entry, ResNetEntry)
     grouped = replace(entry, block_options=BlockOptions(groups=groups, group_width=group_width))
@@ -88,8 +86,8 @@ def resnext50(groups: int, group_width: int) -> ResNet:
 
 
 @paddle.no_grad()
-def dependencies(layer: nn.Layer, channels: int, seed: int = 0) -> np.ndarray:
-    """Which output channels move with which input channels: bool ``[out, in]``, by changing one input at a time."""
+def channel_dependencies(layer: nn.Layer, channels: int, seed: int = 0) -> np.ndarray:
+    """Find which output channels change with which input channel: bool ``[out, in]``."""
     generator = np.random.default_rng(seed)
     image = generator.normal(size=(1, channels, 9, 9))
     changes = np.zeros((channels, channels, 9, 9))
@@ -100,8 +98,8 @@ def dependencies(layer: nn.Layer, channels: int, seed: int = 0) -> np.ndarray:
     return moved > rounding
 
 
-def chain(channels: int, groups: int, *, pointwise: bool) -> nn.Sequential:
-    """Make two grouped 3x3 convolutions, with a 1x1 convolution between them or with a third grouped one."""
+def conv_chain(channels: int, groups: int, *, pointwise: bool) -> nn.Sequential:
+    """Make two grouped 3x3 convolutions with a 1x1 convolution or a third grouped one between them."""
     middle = convolution(channels, channels, 1) if pointwise else convolution(channels, channels, 3, groups=groups)
     return nn.Sequential(
         convolution(channels, channels, 3, groups=groups), middle, convolution(channels, channels, 3, groups=groups)
@@ -109,27 +107,24 @@ def chain(channels: int, groups: int, *, pointwise: bool) -> nn.Sequential:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A 3x3 convolution that keeps its channels: what is varied is the number of groups."""
+class ConvShape:
+    """A 3x3 convolution with as many output as input channels, for a varying number of groups."""
 
     channels: int
     side: int
     batch: int
 
     def macs(self, groups: int) -> int:
-        """Multiply-adds for the batch."""
+        """Return the multiply-adds for the batch."""
         return self.batch * self.side**2 * self.channels * (self.channels // groups) * 9
 
     def numbers_moved(self, groups: int) -> int:
-        """Numbers of input, output and weight: each must be read or written at least once."""
+        """Return the number of values in input, output and weight, each of which is read or written at least once."""
         return 2 * self.batch * self.channels * self.side**2 + self.channels * (self.channels // groups) * 9
 
 
-def forward_times(layer: Layer, groups: Sequence[int], repeats: int) -> dict[str, list[float]]:
-    """Median seconds of a forward pass for each number of groups, by backend: Paddle's own layer, and oneDNN's.
-
-    The backends and the numbers of groups take turns, so that a slow moment of the machine does not fall on one alone.
-    """
+def forward_times(layer: ConvShape, groups: Sequence[int], repeats: int) -> dict[str, list[float]]:
+    """Return the median seconds of a forward pass for each number of groups, by backend: Paddle's layer, oneDNN's."""
     image = np.random.default_rng(0).normal(size=(layer.batch, layer.channels, layer.side, layer.side))
     channels_first = paddle.to_tensor(image.astype(np.float32))
     settings = {"kernel_size": 3, "padding": 1, "bias_attr": False}
@@ -141,12 +136,7 @@ def forward_times(layer: Layer, groups: Sequence[int], repeats: int) -> dict[str
             channels_last = channels_first.transpose([0, 2, 3, 1])
             fast: nn.Layer = onednn_layers.Convolution(layer.channels, layer.channels, groups=number, **settings)
             passes["oneDNN's layer", number] = partial(fast, channels_last)
-    seconds: dict[tuple[str, int], list[float]] = {key: [] for key in passes}
     with paddle.no_grad():
-        for _ in range(1 + repeats):
-            for key, run in passes.items():
-                started = time.perf_counter()
-                run()
-                seconds[key].append(time.perf_counter() - started)
+        seconds = time_interleaved(passes, 1 + repeats)  # the first call of each is a warm-up
     backends = dict.fromkeys(backend for backend, _ in passes)
-    return {backend: [median(seconds[backend, number][1:]) for number in groups] for backend in backends}
+    return {backend: [float(np.median(seconds[backend, number][1:])) for number in groups] for backend in backends}

@@ -9,17 +9,17 @@ import numpy as np
 from paddle_resnet.data import Split
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.evaluation import NetworkScorer, measure_split
-from paddle_resnet.lessons.common.runs import train_within
-from paddle_resnet.lessons.common.statistics import Spread
-from paddle_resnet.lessons.common.timing import measured_where
-from paddle_resnet.lessons.framework.catalogue import Effort
+from paddle_resnet.lessons.common.runs import train_run, update_settings
+from paddle_resnet.lessons.common.statistics import SeedStatistics
+from paddle_resnet.lessons.common.timing import describe_machine
+from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import RUNS, Page
 from paddle_resnet.lessons.lenet.seed_comparison import (
-    PICTURES,
-    Contender,
+    IMAGES_PER_ROW,
+    NetworkRuns,
     draw_curves,
     draw_errors_by_class,
-    draw_hard,
+    draw_hard_images,
 )
 from paddle_resnet.models import create_model
 from paddle_resnet.models.summary import ModelSummary, summarize
@@ -29,28 +29,34 @@ from paddle_resnet.training import RunFolder
 SIZE = 32  # LeNet's own
 SEEDS = (0, 1, 2)
 RATES = {"lenet": 0.02, "resnet8": 0.1}
+QUICK: dict[str, Any] = {
+    "data": {"source": "digits", "image_size": SIZE},
+    "augment": {"pad": 4},
+    "train": {"epochs": 12, "batch_size": 64},
+}
+FULL: dict[str, Any] = {
+    "data": {"source": "fashion_mnist", "image_size": SIZE},
+    "augment": {"pad": 2},
+    "train": {"epochs": 10, "batch_size": 128},
+}
 OWN_SETTINGS = ("train.seed", "train.learning_rate")
 COLOURS = {"lenet": ORANGE, "resnet8": BLUE}
 TITLES = {"lenet": "LeNet-5", "resnet8": "resnet8"}
 
 
 def teach(page: Page, effort: Effort) -> None:
-    """Take LeNet apart, train it and a ResNet with several seeds, and look at what each gets wrong."""
-    _require_own_settings(effort)
+    """Count LeNet's layers, train it and a ResNet with several seeds, and compare their errors."""
+    _check_overrides(effort)
     _show_layers(page)
-    contenders = {name: _contender(page, effort, name) for name in RATES}
-    _compare(page, contenders)
-    _show_curves(page, contenders)
-    _show_mistakes(page, contenders, _first_run(page).splits().test)
-    _show_learning_rate(page, effort, contenders["lenet"])
+    networks = {name: _train(page, effort, name) for name in RATES}
+    _compare(page, networks)
+    _show_curves(page, networks)
+    _show_mistakes(page, networks, _first_run(page).splits().test)
+    _show_learning_rate(page, effort, networks["lenet"])
 
 
-def _require_own_settings(effort: Effort) -> None:
-    """See that no override takes from the networks what the comparison rests on.
-
-    Raises:
-        UsageError: one does.
-    """
+def _check_overrides(effort: Effort) -> None:
+    """Raise `UsageError` if an override changes the seeds or learning rates that the comparison needs."""
     for override in effort.overrides:
         if override.partition("=")[0] in OWN_SETTINGS:
             raise UsageError(f"-o {override}: the lesson lenet compares by its own {' and '.join(OWN_SETTINGS)}")
@@ -68,7 +74,8 @@ def _show_layers(page: Page) -> None:
         的径向基函数。""",
     )
     page.table(
-        [("layer", "层"), ("output", "输出"), ("parameters", "参数"), ("multiply-adds", "乘加次数")],
+        "layer | output | parameters | multiply-adds",
+        "层 | 输出 | 参数 | 乘加次数",
         [
             (
                 f"{row.name} ({row.kind})",
@@ -88,9 +95,9 @@ def _show_layers(page: Page) -> None:
         layer with {shares["resnet8"][0]:.1%} of them. Its convolutions use each weight at many more positions, and so
         it computes {resnet.macs / lenet.macs:.0f} times as much for an image.""",
         f"""它的 {lenet.parameters:,} 个参数中，{shares["lenet"][0]:.0%} 在线性层里，而线性层只占乘加次数
-        的 {shares["lenet"][1]:.0%}。同族中最小的 ResNet，即 resnet8，参数量与它相近，为 {resnet.parameters:,} 个，用
-        法却相反：全局平均池化之后只剩一个线性层，占参数的 {shares["resnet8"][0]:.1%}。它的卷积在多得多的位置上使用每
-        个权重，所以处理一张图像的计算量是 LeNet 的 {resnet.macs / lenet.macs:.0f} 倍。""",
+        的 {shares["lenet"][1]:.0%}。同族中最小的 ResNet，即 resnet8，参数量与它相近，为 {resnet.parameters:,} 个，用法
+        却相反：全局平均池化之后只剩一个线性层，占参数的 {shares["resnet8"][0]:.1%}。它的卷积在多得多的位置上使用每个权
+        重，所以处理一张图像的计算量是 LeNet 的 {resnet.macs / lenet.macs:.0f} 倍。""",
     )
     page.record(
         lenet_parameters=lenet.parameters,
@@ -106,7 +113,7 @@ def _summary(name: str) -> ModelSummary:
 
 
 def _linear_share(summary: ModelSummary) -> tuple[float, float]:
-    """The linear layers' share of the parameters, and of the multiply-adds."""
+    """Return the linear layers' share of the parameters and of the multiply-adds."""
     linear = [row for row in summary.leaves() if row.kind == "Linear"]
     parameters, macs = sum(row.parameters for row in linear), sum(row.macs for row in linear)
     return parameters / summary.parameters, macs / summary.macs
@@ -121,46 +128,33 @@ def _first_run(page: Page) -> RunFolder:
 
 
 def _settings(effort: Effort, name: str, seed: int) -> dict[str, Any]:
-    """A run's config: the same for both networks but for the learning rate, which suits each."""
-    full = {"epochs": effort.epochs(10), "batch_size": 128}
-    quick = {"epochs": effort.epochs(12), "batch_size": 64}
-    return {
-        "data": {"source": "fashion_mnist" if effort.full else "digits", "image_size": SIZE},
-        "augment": {"pad": 2 if effort.full else 4},
-        "model": {"name": name},
-        "train": {**(full if effort.full else quick), "seed": seed, "learning_rate": RATES[name]},
-    }
+    """Return a run's config: the same for both networks except for the learning rate."""
+    return update_settings(FULL if effort.full else QUICK, effort, name=name, seed=seed, learning_rate=RATES[name])
 
 
-def _contender(page: Page, effort: Effort, name: str) -> Contender:
-    """Train with every seed, and measure each run's best checkpoint on the test split."""
-    runs = [train_within(page, effort, _run_name(name, seed), _settings(effort, name, seed)) for seed in SEEDS]
+def _train(page: Page, effort: Effort, name: str) -> NetworkRuns:
+    """Train with every seed and measure each run's best checkpoint on the test split."""
+    runs = [train_run(page, effort, _run_name(name, seed), _settings(effort, name, seed)) for seed in SEEDS]
     evaluations = [measure_split(run, NetworkScorer(run.load_network(), run.normalize())) for run in runs]
-    return Contender(name, TITLES[name], COLOURS[name], _summary(name), [run.history() for run in runs], evaluations)
+    return NetworkRuns(name, TITLES[name], COLOURS[name], _summary(name), [run.history() for run in runs], evaluations)
 
 
-def _compare(page: Page, contenders: dict[str, Contender]) -> None:
+def _compare(page: Page, networks: dict[str, NetworkRuns]) -> None:
     page.heading("The same images, three seeds", "同样的图像，三个随机种子")
-    lenet, resnet = contenders["lenet"], contenders["resnet8"]
+    lenet, resnet = networks["lenet"], networks["resnet8"]
     config = _first_run(page).config
     images = lenet.evaluations[0].images
     page.say(
         f"""Both train on {config.data.source} at {SIZE}x{SIZE} for {config.train.epochs} epochs with the same recipe;
         only the learning rate differs, {RATES["lenet"]} for LeNet and {RATES["resnet8"]} for resnet8 (the last section
         says why). The test split has {images:,} images. Seeds change the first weights and the order of the images.""",
-        f"""两者都在 {config.data.source} 上以 {SIZE}x{SIZE} 训练 {config.train.epochs} 轮，方法相同，只有学习率不
-        同：LeNet 为 {RATES["lenet"]}，resnet8 为 {RATES["resnet8"]}（原因见最后一节）。测试集有 {images:,} 张图像。种子
-        决定初始权重与图像的次序。""",
+        f"""两者都在 {config.data.source} 上以 {SIZE}x{SIZE} 训练 {config.train.epochs} 轮，方法相同，只有学习率不同：
+        LeNet 为 {RATES["lenet"]}，resnet8 为 {RATES["resnet8"]}（原因见最后一节）。测试集有 {images:,} 张图像。种子决定
+        初始权重与图像的次序。""",
     )
     page.table(
-        [
-            ("network", "网络"),
-            ("test top-1 by seed (%)", "各种子的测试 top-1（%）"),
-            ("mean ± deviation", "均值 ± 标准差"),
-            ("parameters", "参数"),
-            ("multiply-adds", "乘加次数"),
-            ("training, images/s", "训练速度（张/秒）"),
-        ],
+        "network | test top-1 by seed (%) | mean ± deviation | parameters | multiply-adds | training, images/s",
+        "网络 | 各种子的测试 top-1（%） | 均值 ± 标准差 | 参数 | 乘加次数 | 训练速度（张/秒）",
         [
             (
                 each.title,
@@ -170,22 +164,22 @@ def _compare(page: Page, contenders: dict[str, Contender]) -> None:
                 f"{each.summary.macs:,}",
                 f"{each.images_per_second:,.0f}",
             )
-            for each in contenders.values()
+            for each in networks.values()
         ],
     )
-    gain = Spread.of(
+    gain = SeedStatistics.of(
         [ours.top1 - theirs.top1 for ours, theirs in zip(resnet.evaluations, lenet.evaluations, strict=True)]
     )
     page.say(*_verdict(gain))
     work = resnet.summary.macs / lenet.summary.macs
     page.say(
         f"""resnet8 does {work:.0f} times LeNet's multiply-adds; in training it went through
-        {resnet.images_per_second:,.0f} images/s, LeNet through {lenet.images_per_second:,.0f}. ({measured_where().en})
-        Work is not time: every step also pays for what does not grow with the multiply-adds (loading, a call for each
-        layer, the optimizer), and where oneDNN takes a ResNet's layers it does not take LeNet's, so that the two do
-        not even run the same kernels.""",
+        {resnet.images_per_second:,.0f} images/s, LeNet through {lenet.images_per_second:,.0f}.
+        ({describe_machine().en}) Work is not time: every step also pays for what does not grow with the multiply-adds
+        (loading, a call for each layer, the optimizer), and where oneDNN takes a ResNet's layers it does not take
+        LeNet's, so that the two do not even run the same kernels.""",
         f"""resnet8 的乘加次数是 LeNet 的 {work:.0f} 倍；训练时它每秒处理 {resnet.images_per_second:,.0f} 张，LeNet 每
-        秒 {lenet.images_per_second:,.0f} 张。（{measured_where().zh}）计算量不等于时间：每一步还有不随乘加次数增长的
+        秒 {lenet.images_per_second:,.0f} 张。（{describe_machine().zh}）计算量不等于时间：每一步还有不随乘加次数增长的
         开销（读数据、逐层调用、优化器）；而且 oneDNN 能接管 ResNet 的各层，却不接管 LeNet 的，两者用的计算核都不相
         同。""",
     )
@@ -193,7 +187,7 @@ def _compare(page: Page, contenders: dict[str, Contender]) -> None:
         lenet_top1=[each.top1 for each in lenet.evaluations],
         resnet_top1=[each.top1 for each in resnet.evaluations],
         gain=gain.mean,
-        gain_margin=gain.margin,
+        gain_margin=gain.ci95,
         gain_sign=gain.sign,
         lenet_images_per_second=lenet.images_per_second,
         resnet_images_per_second=resnet.images_per_second,
@@ -201,8 +195,8 @@ def _compare(page: Page, contenders: dict[str, Contender]) -> None:
     )
 
 
-def _verdict(gain: Spread) -> tuple[str, str]:
-    """What the seeds say of resnet8's lead, in both languages."""
+def _verdict(gain: SeedStatistics) -> tuple[str, str]:
+    """Compare resnet8's lead with the seeds' variation, in both languages."""
     english = f"resnet8 minus LeNet, seed by seed: {gain.points()} points (95% interval, {gain.runs} seeds)."
     chinese = f"逐个种子相减，resnet8 减 LeNet 为 {gain.points()} 个百分点（95% 区间，{gain.runs} 个种子）。"
     if gain.sign > 0:
@@ -218,27 +212,27 @@ def _verdict(gain: Spread) -> tuple[str, str]:
     )
 
 
-def _show_curves(page: Page, contenders: dict[str, Contender]) -> None:
+def _show_curves(page: Page, networks: dict[str, NetworkRuns]) -> None:
     page.heading("How they learn", "它们怎样学习")
     page.figure(
         "curves",
-        lambda: draw_curves(list(contenders.values())),
+        lambda: draw_curves(list(networks.values())),
         "Training loss (dashed) and validation loss (solid), and top-1 on the validation images, of every seed.",
         "每个种子的训练损失（虚线）与验证损失（实线），以及验证图像上的 top-1。",
     )
-    losses = {name: _median_losses(each) for name, each in contenders.items()}
-    (lenet_seen, lenet_unseen), (resnet_seen, resnet_unseen) = losses["lenet"][0], losses["resnet8"][0]
+    losses = {name: _median_losses(each) for name, each in networks.items()}
+    (lenet_train, lenet_validation), (resnet_train, resnet_validation) = losses["lenet"][0], losses["resnet8"][0]
     page.say(
-        f"""Medians over the seeds, in nats: after the first epoch the training loss was {lenet_seen:.2f} for LeNet and
-        {resnet_seen:.2f} for resnet8, the validation loss {lenet_unseen:.2f} and {resnet_unseen:.2f}; after the last
-        epoch the training loss was {losses["lenet"][-1][0]:.3f} and {losses["resnet8"][-1][0]:.3f}, the validation loss
-        {losses["lenet"][-1][1]:.3f} and {losses["resnet8"][-1][1]:.3f}.""",
-        f"""各种子的中位数（纳特）：第一轮之后，训练损失是 LeNet {lenet_seen:.2f}、resnet8 {resnet_seen:.2f}，验证损失分
-        别是 {lenet_unseen:.2f} 与 {resnet_unseen:.2f}；最后一轮之后，训练损失
+        f"""Medians over the seeds, in nats: after the first epoch the training loss was {lenet_train:.2f} for LeNet and
+        {resnet_train:.2f} for resnet8, the validation loss {lenet_validation:.2f} and {resnet_validation:.2f}; after
+        the last epoch the training loss was {losses["lenet"][-1][0]:.3f} and {losses["resnet8"][-1][0]:.3f}, the
+        validation loss {losses["lenet"][-1][1]:.3f} and {losses["resnet8"][-1][1]:.3f}.""",
+        f"""各种子的中位数（纳特）：第一轮之后，训练损失是 LeNet {lenet_train:.2f}、resnet8 {resnet_train:.2f}，验证损失
+        分别是 {lenet_validation:.2f} 与 {resnet_validation:.2f}；最后一轮之后，训练损失
         是 {losses["lenet"][-1][0]:.3f} 与 {losses["resnet8"][-1][0]:.3f}，验证损失
         是 {losses["lenet"][-1][1]:.3f} 与 {losses["resnet8"][-1][1]:.3f}。""",
     )
-    if resnet_unseen > 1.5 * resnet_seen:
+    if resnet_validation > 1.5 * resnet_train:
         page.say(
             """resnet8's first epochs look worse in validation than in training. A likely reason is BatchNorm: in
             training it uses each batch's own statistics, in validation running averages, which lag while the weights
@@ -248,24 +242,21 @@ def _show_curves(page: Page, contenders: dict[str, Contender]) -> None:
         )
 
 
-def _median_losses(contender: Contender) -> list[tuple[float, float]]:
-    """Training and validation loss by epoch, medians over the seeds."""
+def _median_losses(runs: NetworkRuns) -> list[tuple[float, float]]:
+    """Return training and validation loss by epoch, medians over the seeds."""
     return [
-        (
-            float(np.median([row.train_loss for row in rows])),
-            float(np.median([row.validation_loss for row in rows])),
-        )
-        for rows in zip(*contender.histories, strict=True)
+        (float(np.median([row.train_loss for row in rows])), float(np.median([row.validation_loss for row in rows])))
+        for rows in zip(*runs.histories, strict=True)
     ]
 
 
-def _show_mistakes(page: Page, contenders: dict[str, Contender], test: Split) -> None:
+def _show_mistakes(page: Page, networks: dict[str, NetworkRuns], test: Split) -> None:
     page.heading("Where each fails", "各自错在哪里")
-    lenet, resnet = contenders["lenet"], contenders["resnet8"]
+    lenet, resnet = networks["lenet"], networks["resnet8"]
     classes = lenet.evaluations[0].classes
     page.figure(
         "errors_by_class",
-        lambda: draw_errors_by_class(list(contenders.values()), classes),
+        lambda: draw_errors_by_class(list(networks.values()), classes),
         "Wrong answers on the test split by true class, means over the seeds; the lines span the seeds.",
         "测试集上各类别答错的张数，取各种子的均值；竖线是种子之间的范围。",
     )
@@ -277,22 +268,22 @@ def _show_mistakes(page: Page, contenders: dict[str, Contender], test: Split) ->
         alone: {len(only_lenet)}; for resnet8 alone: {len(only_resnet)}, of {len(lenet.failures):,}. What both get wrong
         is more likely the image's fault than the network's.""",
         f"""如果一个网络的多数种子都答错某张图像，就称它为该网络的难例。在 {len(lenet.failures):,} 张中，两者共有的难
-        例 {len(both)} 张，只是 LeNet 难例的 {len(only_lenet)} 张，只是 resnet8 难例的 {len(only_resnet)} 张。两者都错
-        的图像，多半是图像本身的问题。""",
+        例 {len(both)} 张，只是 LeNet 难例的 {len(only_lenet)} 张，只是 resnet8 难例的 {len(only_resnet)} 张。两者都错的
+        图像，多半是图像本身的问题。""",
     )
     groups = {"hard for both": both, "for LeNet alone": only_lenet, "for resnet8 alone": only_resnet}
     page.figure(
         "hard_images",
-        lambda: draw_hard(groups, test, list(contenders.values())),
-        f"""Up to {PICTURES} of the hard images in each group: their class, and the most frequent answer of each
+        lambda: draw_hard_images(groups, test, list(networks.values())),
+        f"""Up to {IMAGES_PER_ROW} of the hard images in each group: their class, and the most frequent answer of each
         network's seeds (of its wrong ones, where most are wrong).""",
-        f"""难例，每组至多 {PICTURES} 张：真实类别，以及两个网络各种子最常见的回答（多数种子答错时，取最常见的错误回
-        答）。""",
+        f"""难例，每组至多 {IMAGES_PER_ROW} 张：真实类别，以及两个网络各种子最常见的回答（多数种子答错时，取最常见的错误
+        回答）。""",
     )
     page.record(hard_for_both=len(both), hard_for_lenet=len(only_lenet), hard_for_resnet=len(only_resnet))
 
 
-def _show_learning_rate(page: Page, effort: Effort, lenet: Contender) -> None:
+def _show_learning_rate(page: Page, effort: Effort, lenet: NetworkRuns) -> None:
     """Train LeNet once at the rate that suits a network with BatchNorm."""
     page.heading("A learning rate for a network without BatchNorm", "没有批归一化的网络要用怎样的学习率")
     settings = _settings(effort, "lenet", SEEDS[0])
@@ -306,7 +297,7 @@ def _show_learning_rate(page: Page, effort: Effort, lenet: Contender) -> None:
     )
     chance = float(np.bincount(lenet.evaluations[0].labels).max() / lenet.evaluations[0].images)
     try:
-        run = train_within(page, effort, "lenet_large_rate", settings)
+        run = train_run(page, effort, "lenet_large_rate", settings)
         top1 = measure_split(run, NetworkScorer(run.load_network(), run.normalize())).top1
         loss = f"{run.history()[-1].train_loss:.3f}"
     except RunFailure:

@@ -1,4 +1,4 @@
-"""The figures of networks that compete with several seeds: their curves, their errors, and the images they fail on."""
+"""Networks trained with several seeds: their curves, their errors by class, and the images they get wrong."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from matplotlib.ticker import MaxNLocator
 
 from paddle_resnet.data import Split
 from paddle_resnet.evaluation import Evaluation
-from paddle_resnet.lessons.common.statistics import Spread
+from paddle_resnet.lessons.common.statistics import SeedStatistics
 from paddle_resnet.models.summary import ModelSummary
-from paddle_resnet.plots.logarithmic_axis import plain_numbers
-from paddle_resnet.plots.style import INK, shortened, without_axes
+from paddle_resnet.plots.style import INK, plain_log_labels, shortened, without_axes
 from paddle_resnet.training import EpochRecord
 
-PICTURES = 8  # of a row at most
+IMAGES_PER_ROW = 8  # of a row at most
 
 
 @dataclass(frozen=True)
-class Contender:
-    """One network's runs, a seed each: their curves, and their answers on the test split."""
+class NetworkRuns:
+    """One network's runs, one for each seed: their histories, and their evaluations on the test split."""
 
     name: str
     title: str
@@ -34,38 +33,38 @@ class Contender:
     evaluations: list[Evaluation]
 
     @property
-    def top1(self) -> Spread:
-        """On the test split."""
-        return Spread.of([each.top1 for each in self.evaluations])
+    def top1(self) -> SeedStatistics:
+        """On the test split, over the seeds."""
+        return SeedStatistics.of([each.top1 for each in self.evaluations])
 
     @property
     def images_per_second(self) -> float:
-        """Of training: the median of all epochs of all runs."""
+        """Training speed, the median of all epochs of all runs."""
         return float(np.median([row.images_per_second for history in self.histories for row in history]))
 
     @property
     def failures(self) -> np.ndarray:
-        """How many of the runs get each test image wrong, int ``[N]``."""
+        """Number of runs that misclassify each test image, int ``[N]``."""
         return np.sum([each.predicted != each.labels for each in self.evaluations], axis=0)
 
     @property
     def hard(self) -> np.ndarray:
-        """Which test images most of the runs get wrong, bool ``[N]``."""
+        """Mask of the test images that most runs misclassify, bool ``[N]``."""
         return self.failures > len(self.evaluations) / 2
 
-    def usual_answer(self, index: int) -> str:
-        """What the runs mostly say of a test image; where it is hard, their most frequent wrong answer."""
-        answers = [each.predicted[index] for each in self.evaluations]
+    def usual_prediction(self, index: int) -> str:
+        """Return the most frequent prediction for a test image; for a hard one, the most frequent wrong one."""
+        predicted = [each.predicted[index] for each in self.evaluations]
         if self.hard[index]:
-            answers = [answer for answer in answers if answer != self.evaluations[0].labels[index]]
-        return self.evaluations[0].classes[np.bincount(answers).argmax()]
+            predicted = [label for label in predicted if label != self.evaluations[0].labels[index]]
+        return self.evaluations[0].classes[np.bincount(predicted).argmax()]
 
 
-def draw_curves(contenders: Sequence[Contender]) -> Figure:
+def draw_curves(networks: Sequence[NetworkRuns]) -> Figure:
     """Draw every seed's losses and validation top-1 over the epochs."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     loss, top1 = figure.subplots(1, 2)
-    for each in contenders:
+    for each in networks:
         for index, history in enumerate(each.histories):
             epochs = [row.epoch for row in history]
             style: dict[str, Any] = {"color": each.colour, "linewidth": 1.6}
@@ -74,7 +73,7 @@ def draw_curves(contenders: Sequence[Contender]) -> Figure:
             loss.plot(epochs, [row.validation_loss for row in history], label=label, **style)
             top1.plot(epochs, [100 * row.validation_top1 for row in history], label=label, **style)
     loss.set_yscale("log")
-    plain_numbers(loss.yaxis)
+    plain_log_labels(loss.yaxis)
     loss.set_ylabel("loss (nats)")
     top1.set_ylabel("validation top-1 (%)")
     for axes in (loss, top1):
@@ -85,12 +84,12 @@ def draw_curves(contenders: Sequence[Contender]) -> Figure:
     return figure
 
 
-def draw_errors_by_class(contenders: Sequence[Contender], classes: Sequence[str]) -> Figure:
-    """Draw how many images of each class were wrong: means over the seeds, and their range."""
+def draw_errors_by_class(networks: Sequence[NetworkRuns], classes: Sequence[str]) -> Figure:
+    """Draw the number of errors in each class: mean and range over the seeds."""
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     axes = figure.subplots()
     width = 0.38
-    for index, each in enumerate(contenders):
+    for index, each in enumerate(networks):
         wrong = np.array(
             [evaluation.confusion.sum(axis=1) - np.diag(evaluation.confusion) for evaluation in each.evaluations]
         )
@@ -110,13 +109,13 @@ def draw_errors_by_class(contenders: Sequence[Contender], classes: Sequence[str]
     axes.grid(True, axis="y")
     axes.set_axisbelow(True)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(contenders))
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(networks))
     return figure
 
 
-def draw_hard(groups: Mapping[str, np.ndarray], test: Split, contenders: Sequence[Contender]) -> Figure:
-    """Draw a row of images for each group, with what each network mostly answers; a group may have none."""
-    columns = min(PICTURES, max(1, *map(len, groups.values())))
+def draw_hard_images(groups: Mapping[str, np.ndarray], test: Split, networks: Sequence[NetworkRuns]) -> Figure:
+    """Draw a row of images for each group, with each network's most frequent prediction."""
+    columns = min(IMAGES_PER_ROW, max(1, *map(len, groups.values())))
     figure = Figure(figsize=(0.6 + 1.3 * columns, 0.2 + 1.75 * len(groups)), layout="constrained")
     rows = figure.subplots(len(groups), columns, squeeze=False)
     for cells, (title, chosen) in zip(rows, groups.items(), strict=True):
@@ -126,13 +125,13 @@ def draw_hard(groups: Mapping[str, np.ndarray], test: Split, contenders: Sequenc
         if len(chosen) == 0:
             cells[0].text(0.5, 0.5, "none", ha="center", va="center", transform=cells[0].transAxes)
         for axes, index in zip(cells, chosen[:columns], strict=False):
-            _draw_answers(axes, test.batch([index])[0], contenders, int(index))
+            _draw_predictions(axes, test.batch([index])[0], networks, int(index))
     return figure
 
 
-def _draw_answers(axes: Axes, image: np.ndarray, contenders: Sequence[Contender], index: int) -> None:
-    evaluation = contenders[0].evaluations[0]
+def _draw_predictions(axes: Axes, image: np.ndarray, networks: Sequence[NetworkRuns], index: int) -> None:
+    evaluation = networks[0].evaluations[0]
     lines = [f"is {evaluation.classes[evaluation.labels[index]]}"]
-    lines += [f"{each.title}: {shortened(each.usual_answer(index), 9)}" for each in contenders]
+    lines += [f"{each.title}: {shortened(each.usual_prediction(index), 9)}" for each in networks]
     axes.imshow(image, interpolation="nearest")
     axes.set_title("\n".join(lines), fontsize=9, loc="center")

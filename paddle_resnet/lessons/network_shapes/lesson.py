@@ -6,10 +6,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paddle_resnet.lessons.common.network_costs import IN_WORDS, by_shape, convolutions, costs_by_part, follow, part_of
-from paddle_resnet.lessons.framework.catalogue import Effort
+from paddle_resnet.lessons.common.network_costs import (
+    PART_LABELS,
+    convolutions,
+    costs_by_part,
+    format_shape,
+    model_summary,
+    part_of,
+)
+from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page, Text
-from paddle_resnet.lessons.network_shapes.biases import bias_effects, convolution_biases, on_shortcut
+from paddle_resnet.lessons.network_shapes.conv_biases import bias_effects, conv_biases, is_on_shortcut
 from paddle_resnet.lessons.network_shapes.plots import draw_costs, draw_route, draw_sides
 from paddle_resnet.models import create_model
 from paddle_resnet.models.stems import Stem
@@ -24,7 +31,7 @@ BOOK_SIZE = 96
 
 def teach(page: Page, effort: Effort) -> None:
     """Count ResNet-18 by its layers and by hand, at several sizes, and the book's variant of it."""
-    summary = follow("resnet18", 224)
+    summary = model_summary("resnet18", 224)
     _walk(page, summary)
     _by_hand(page, summary)
     _costs(page, summary)
@@ -38,19 +45,20 @@ def _walk(page: Page, summary: ModelSummary) -> None:
     """The route of one image."""
     page.heading("The route of an image", "一张图像的路线")
     page.say(
-        """What happens to one RGB image of 224x224 pixels on its way to ten classes? Each row is one layer of stem
-        or head, or one whole residual block, in the order of the computation. A shape is channels x height x width;
-        a MAC is one multiplication and one addition.""",
-        """一张 224x224 的 RGB 图像，怎样一步步变成十个类别的得分？下表按计算顺序排列，每行是输入部分（stem）或分类头
-        的一层，或一个完整的残差块。形状写作“通道 x 高 x 宽”；MAC 指一次乘法加一次加法（乘加）。""",
+        """What happens to one RGB image of 224x224 pixels on its way to ten classes? Each row is one layer of stem or
+        head, or one whole residual block, in the order of the computation. A shape is channels x height x width; a MAC
+        is one multiplication and one addition.""",
+        """一张 224x224 的 RGB 图像，怎样一步步变成十个类别的得分？下表按计算顺序排列，每行是输入部分（stem）或分类头的
+        一层，或一个完整的残差块。形状写作“通道 x 高 x 宽”；MAC 指一次乘法加一次加法（乘加）。""",
     )
     rows = [
-        (row.name, row.kind, by_shape(row.output_shape[1:]), f"{row.parameters:,}", f"{row.macs / 1e6:,.1f}")
+        (row.name, row.kind, format_shape(row.output_shape[1:]), f"{row.parameters:,}", f"{row.macs / 1e6:,.1f}")
         for row in summary.walk()
         if row.kind not in ("Identity", "ReLU", "Flatten")
     ]
     page.table(
-        [("layer", "层"), ("kind", "类型"), ("output", "输出"), ("parameters", "参数"), ("million MACs", "百万 MAC")],
+        "layer | kind | output | parameters | million MACs",
+        "层 | 类型 | 输出 | 参数 | 百万 MAC",
         rows,
     )
     places = {row.name: row.output_shape for row in summary.walk()}
@@ -65,10 +73,10 @@ def _walk(page: Page, summary: ModelSummary) -> None:
     page.figure(
         "route",
         lambda: draw_route(slabs, "ResNet-18, from 224x224 pixels to 512 features"),
-        """The maps shrink and the channels grow: bold is the number of channels, blue the side in pixels (both
-        drawn as square roots). A linear layer makes ten scores of the last 512 numbers.""",
-        """特征图越来越小，通道越来越多：粗体为通道数，蓝色为边长（像素），图中均按平方根绘制。最后的 512 个数经一个
-        线性层得到十个得分。""",
+        """The maps shrink and the channels grow: bold is the number of channels, blue the side in pixels (both drawn as
+        square roots). A linear layer makes ten scores of the last 512 numbers.""",
+        """特征图越来越小，通道越来越多：粗体为通道数，蓝色为边长（像素），图中均按平方根绘制。最后的 512 个数经一个线性
+        层得到十个得分。""",
     )
     page.record(
         parameters=summary.parameters,
@@ -85,9 +93,9 @@ def _by_hand(page: Page, summary: ModelSummary) -> None:
         """A convolution has out x in x k x k weights (no bias here, see the last section), BatchNorm two numbers a
         channel, the linear layer in x out + out. Two blocks of two 3x3 convolutions make a stage; where the width
         changes, the shortcut is a 1x1 convolution with BatchNorm. That is all there is to count:""",
-        """一个卷积有 输出 x 输入 x k x k 个权重（这里没有偏置，原因见最后一节），批归一化每个通道两个数，线性层
-        为 输入 x 输出 + 输出。每个阶段由两个残差块组成，每块两个 3x3 卷积；宽度改变处，捷径连接是一个 1x1 卷积加批
-        归一化。要数的就只有这些：""",
+        """一个卷积有 输出 x 输入 x k x k 个权重（这里没有偏置，原因见最后一节），批归一化每个通道两个数，线性层为 输
+        入 x 输出 + 输出。每个阶段由两个残差块组成，每块两个 3x3 卷积；宽度改变处，捷径连接是一个 1x1 卷积加批归一化。要
+        数的就只有这些：""",
     )
     lines, total = ["stem    7*7*3*64 + 2*64" + f" = {stem_parameters():,}"], stem_parameters()
     in_width = STAGE_WIDTHS[0]
@@ -126,18 +134,18 @@ def _costs(page: Page, summary: ModelSummary) -> None:
     costs = costs_by_part(summary)
     inner = {part_of(row.name): row.macs for row in convolutions(summary) if row.name.endswith(".1.conv2")}
     page.say(
-        """Each stage after the first halves height and width and doubles the channels. Then a 3x3 convolution has
-        four times the weights and a quarter of the places to apply them to: its work stays the same. That is the
-        rule by which the paper builds its networks (He et al. 2015, https://arxiv.org/abs/1512.03385, section 3.3).
-        The last convolution of each stage:""",
-        """从第二个阶段起，每个阶段把高和宽减半、通道加倍。于是一个 3x3 卷积的权重变成四倍，而要计算的位置只剩四分之
-        一，计算量不变。论文正是按这条规则搭网络的（何恺明等人 2015，https://arxiv.org/abs/1512.03385 ，3.3 节）。各阶
-        段的最后一个卷积：""",
+        """Each stage after the first halves height and width and doubles the channels. Then a 3x3 convolution has four
+        times the weights and a quarter of the places to apply them to: its work stays the same. That is the rule by
+        which the paper builds its networks (He et al. 2015, https://arxiv.org/abs/1512.03385, section 3.3). The last
+        convolution of each stage:""",
+        """从第二个阶段起，每个阶段把高和宽减半、通道加倍。于是一个 3x3 卷积的权重变成四倍，而要计算的位置只剩四分之一，
+        计算量不变。论文正是按这条规则搭网络的（何恺明等人 2015，https://arxiv.org/abs/1512.03385 ，3.3 节）。各阶段的最
+        后一个卷积：""",
     )
     sides = {cost.name: cost.shape[1] for cost in costs if cost.name.startswith("layer")}
     page.values(
         *(
-            f"{IN_WORDS[part]}: {side}*{side} places * 9*{width}*{width} weights = {inner[part]:,} MACs"
+            f"{PART_LABELS[part]}: {side}*{side} places * 9*{width}*{width} weights = {inner[part]:,} MACs"
             for (part, side), width in zip(sides.items(), STAGE_WIDTHS, strict=True)
         )
     )
@@ -151,13 +159,13 @@ def _costs(page: Page, summary: ModelSummary) -> None:
     last, first = costs[4], costs[0]
     early = sum(cost.activations for cost in costs[:2]) / sum(cost.activations for cost in costs)
     page.say(
-        f"""So the three questions one asks of a network have three answers. The size of the weights' file is
-        decided by the last stage ({last.parameters / summary.parameters:.0%} of the parameters), the work by all
-        stages alike, and the memory of training, which keeps every layer's output for the way back, by stem and
-        first stage ({early:.0%} of those numbers).""",
+        f"""So the three questions one asks of a network have three answers. The size of the weights' file is decided by
+        the last stage ({last.parameters / summary.parameters:.0%} of the parameters), the work by all stages alike, and
+        the memory of training, which keeps every layer's output for the way back, by stem and first stage ({early:.0%}
+        of those numbers).""",
         f"""因此，对网络的三个常见问题有三个不同的答案：权重文件的大小由最后一个阶段决定（占参数
-        的 {last.parameters / summary.parameters:.0%}）；计算量由各阶段分担；而训练的内存要为反向传播保留每一层的输
-        出，主要由 stem 和第一阶段决定（占这些数的 {early:.0%}）。""",
+        的 {last.parameters / summary.parameters:.0%}）；计算量由各阶段分担；而训练的内存要为反向传播保留每一层的输出，
+        主要由 stem 和第一阶段决定（占这些数的 {early:.0%}）。""",
     )
     page.record(
         last_convolution_macs=[inner[part] for part in sides],
@@ -172,32 +180,31 @@ def _costs(page: Page, summary: ModelSummary) -> None:
 def _published(page: Page) -> None:
     """Against the published counts."""
     page.heading("Is it the published network?", "与公布的数字一致吗？")
-    summary = follow("resnet18", 224, classes=1000)
+    summary = model_summary("resnet18", 224, classes=1000)
     with_statistics = sum(int(np.prod(tensor.shape)) for tensor in create_model("resnet18").parameters())
     page.say(
-        """Published counts are for ImageNet's 1,000 classes. Against torchvision's:""",
-        """公布的数字是针对 ImageNet 的 1,000 类的。与 torchvision 对照：""",
+        "Published counts are for ImageNet's 1,000 classes. Against torchvision's:",
+        "公布的数字是针对 ImageNet 的 1,000 类的。与 torchvision 对照：",
     )
     page.table(
-        [("", ""), ("counted here", "这里数得"), ("published", "公布")],
+        " | counted here | published",
+        " | 这里数得 | 公布",
         [
             (Text("parameters", "参数量"), f"{summary.parameters:,}", f"{PUBLISHED_PARAMETERS:,}"),
             ("GMACs", f"{summary.macs / 1e9:.3f}", f"{PUBLISHED_GMACS:.3f}"),
         ],
     )
     page.say(
-        f"""The paper's table 1 has 1.8 x 10^9 and calls a MAC one FLOP. Two traps: who counts a MAC as two
-        operations gets twice the number for the same network; and Paddle's `parameters()` also lists BatchNorm's
-        running means and variances, {with_statistics:,} numbers in all, though
-        {with_statistics - summary.parameters:,} of them are not trained.""",
-        f"""论文表 1 写的是 1.8 x 10^9，并把一次 MAC 记作一次 FLOP。这里有两个陷阱：若把一次 MAC 算作两次运算，同一
-        个网络的数字就会翻倍；另外 Paddle 的 `parameters()` 还包含批归一化的滑动均值和方差，
-        共 {with_statistics:,} 个数，其中 {with_statistics - summary.parameters:,} 个并不参与训练。""",
+        f"""The paper's table 1 has 1.8 x 10^9 and calls a MAC one FLOP. Two traps: who counts a MAC as two operations
+        gets twice the number for the same network; and Paddle's `parameters()` also lists BatchNorm's running means and
+        variances, {with_statistics:,} numbers in all, though {with_statistics - summary.parameters:,} of them are not
+        trained.""",
+        f"""论文表 1 写的是 1.8 x 10^9，并把一次 MAC 记作一次 FLOP。这里有两个陷阱：若把一次 MAC 算作两次运算，同一个网
+        络的数字就会翻倍；另外 Paddle 的 `parameters()` 还包含批归一化的滑动均值和方差，共 {with_statistics:,} 个数，其
+        中 {with_statistics - summary.parameters:,} 个并不参与训练。""",
     )
     page.record(
-        imagenet_parameters=summary.parameters,
-        imagenet_macs=summary.macs,
-        parameters_with_statistics=with_statistics,
+        imagenet_parameters=summary.parameters, imagenet_macs=summary.macs, parameters_with_statistics=with_statistics
     )
 
 
@@ -207,17 +214,17 @@ def _eighteen(page: Page, summary: ModelSummary) -> None:
     on_the_way = [row for row in convolutions(summary) if "downsample" not in row.name]
     shortcuts = len(convolutions(summary)) - len(on_the_way)
     page.say(
-        f"""The number in the name counts layers with weights along the longest way: {len(on_the_way)} convolutions
-        and one linear layer make {summary.depth}. The {shortcuts} convolutions on shortcuts are left out, as they
-        lie beside the way, and so are BatchNorm, ReLU and pooling.""",
-        f"""名字里的数字是最长路径上带权重的层数：{len(on_the_way)} 个卷积加 1 个线性层，共 {summary.depth} 层。捷径
-        连接上的 {shortcuts} 个卷积在旁路上，不计入；批归一化、ReLU 和池化也不计。""",
+        f"""The number in the name counts layers with weights along the longest way: {len(on_the_way)} convolutions and
+        one linear layer make {summary.depth}. The {shortcuts} convolutions on shortcuts are left out, as they lie
+        beside the way, and so are BatchNorm, ReLU and pooling.""",
+        f"""名字里的数字是最长路径上带权重的层数：{len(on_the_way)} 个卷积加 1 个线性层，共 {summary.depth} 层。捷径连接
+        上的 {shortcuts} 个卷积在旁路上，不计入；批归一化、ReLU 和池化也不计。""",
     )
     page.record(depth=summary.depth, convolutions_on_the_way=len(on_the_way), shortcut_convolutions=shortcuts)
 
 
 @dataclass(frozen=True)
-class Setting:
+class InputSetting:
     """A size of image, and the stem that takes it."""
 
     size: int
@@ -229,28 +236,29 @@ class Setting:
         return f"{self.size}x{self.size}, {self.stem} stem"
 
 
-SETTINGS = (Setting(224, "imagenet"), Setting(BOOK_SIZE, "imagenet"), Setting(32, "imagenet"), Setting(32, "cifar"))
+SETTINGS = (
+    InputSetting(224, "imagenet"),
+    InputSetting(BOOK_SIZE, "imagenet"),
+    InputSetting(32, "imagenet"),
+    InputSetting(32, "cifar"),
+)
 
 
 def _sizes(page: Page) -> None:
     """Other sizes of image."""
     page.heading("Other images, same weights", "换个尺寸，权重不变")
     page.say(
-        """No weight depends on the size of the image: convolutions slide over any map, and the head takes the mean
-        over whatever is left. So the parameters stay, and the work follows the area. But the stem, made for
-        photographs, keeps one pixel of sixteen before the first block, and a small image runs out of pixels:""",
-        """没有哪个权重依赖图像尺寸：卷积可以滑过任意大小的特征图，分类头对剩下的位置取平均。所以参数不变，计算量随面
-        积变化。不过为照片设计的 stem 在第一个残差块之前就只留下十六分之一的像素，小图很快就没有像素可用了：""",
+        """No weight depends on the size of the image: convolutions slide over any map, and the head takes the mean over
+        whatever is left. So the parameters stay, and the work follows the area. But the stem, made for photographs,
+        keeps one pixel of sixteen before the first block, and a small image runs out of pixels:""",
+        """没有哪个权重依赖图像尺寸：卷积可以滑过任意大小的特征图，分类头对剩下的位置取平均。所以参数不变，计算量随面积
+        变化。不过为照片设计的 stem 在第一个残差块之前就只留下十六分之一的像素，小图很快就没有像素可用了：""",
     )
-    summaries = {setting: follow("resnet18", setting.size, stem=setting.stem) for setting in SETTINGS}
+    summaries = {setting: model_summary("resnet18", setting.size, stem=setting.stem) for setting in SETTINGS}
     sides = {setting.label: _sides(summary) for setting, summary in summaries.items()}
     page.table(
-        [
-            ("image and stem", "图像与 stem"),
-            ("last maps", "最后的特征图"),
-            ("parameters", "参数"),
-            ("million MACs", "百万 MAC"),
-        ],
+        "image and stem | last maps | parameters | million MACs",
+        "图像与 stem | 最后的特征图 | 参数 | 百万 MAC",
         [
             (
                 setting.label,
@@ -275,12 +283,12 @@ def _sizes(page: Page) -> None:
     page.say(
         f"""At 32x32 with the photograph's stem, {len(single)} of the 3x3 convolutions see a single pixel: eight of
         their nine weights only ever meet the zero padding. That is {unused:,} parameters,
-        {unused / small.parameters:.0%} of the network, that move no score and get no gradient. The cifar stem (a
-        3x3 convolution, no pooling; section 4.2) keeps 4x4 pixels to the end, for
+        {unused / small.parameters:.0%} of the network, that move no score and get no gradient. The cifar stem (a 3x3
+        convolution, no pooling; section 4.2) keeps 4x4 pixels to the end, for
         {summaries[SETTINGS[3]].macs / small.macs:.0f} times the work.""",
         f"""在 32x32 图像上使用照片的 stem 时，有 {len(single)} 个 3x3 卷积只看到一个像素：九个权重中的八个永远只碰到填
-        充的零。这样的参数有 {unused:,} 个，占网络的 {unused / small.parameters:.0%}，既不影响得分，也得不到梯
-        度。cifar stem（一个 3x3 卷积，没有池化；4.2 节）直到最后都保有 4x4 像素，代价
+        充的零。这样的参数有 {unused:,} 个，占网络的 {unused / small.parameters:.0%}，既不影响得分，也得不到梯度。
+        cifar stem（一个 3x3 卷积，没有池化；4.2 节）直到最后都保有 4x4 像素，代价
         是 {summaries[SETTINGS[3]].macs / small.macs:.0f} 倍的计算量。""",
     )
     page.record(
@@ -302,17 +310,17 @@ def _book(page: Page) -> None:
     """The book's network."""
     page.heading("The book's network, one channel at 96x96", "书中的网络：单通道 96x96")
     network = create_model("resnet18_d2l")
-    book, ours = follow("resnet18_d2l", BOOK_SIZE), follow("resnet18", BOOK_SIZE, in_channels=1)
+    book, ours = model_summary("resnet18_d2l", BOOK_SIZE), model_summary("resnet18", BOOK_SIZE, in_channels=1)
     page.say(
-        f"""The book "Dive into Deep Learning" (https://d2l.ai, section on ResNet) trains a ResNet-18 on the grey
-        images of Fashion-MNIST, enlarged to 96x96: `create_model("resnet18_d2l")`. Its shapes are those of
-        ResNet-18, {_route_of(book)}. Its count is not: {book.parameters:,} parameters against {ours.parameters:,}
-        for resnet18 with one channel and ten classes.""",
-        f"""《动手学深度学习》（https://d2l.ai ，ResNet 一节）用 ResNet-18 训练放大到 96x96 的 Fashion-MNIST 灰度
-        图，即 `create_model("resnet18_d2l")`。它的形状与 ResNet-18 相同：{_route_of(book)}。参数量却不同：
+        f"""The book "Dive into Deep Learning" (https://d2l.ai, section on ResNet) trains a ResNet-18 on the grey images
+        of Fashion-MNIST, enlarged to 96x96: `create_model("resnet18_d2l")`. Its shapes are those of ResNet-18,
+        {_route_of(book)}. Its count is not: {book.parameters:,} parameters against {ours.parameters:,} for resnet18
+        with one channel and ten classes.""",
+        f"""《动手学深度学习》（https://d2l.ai ，ResNet 一节）用 ResNet-18 训练放大到 96x96 的 Fashion-MNIST 灰度图，
+        即 `create_model("resnet18_d2l")`。它的形状与 ResNet-18 相同：{_route_of(book)}。参数量却不同：
         {book.parameters:,}，而单通道、十类的 resnet18 是 {ours.parameters:,}。""",
     )
-    biases = convolution_biases(network)
+    biases = conv_biases(network)
     shortcut_norms = sum(2 * width for width in STAGE_WIDTHS[1:])
     page.values(
         f"resnet18, one channel:                      {ours.parameters:>12,}",
@@ -321,19 +329,19 @@ def _book(page: Page) -> None:
         f"resnet18_d2l:                               {book.parameters:>12,}",
     )
     effect = bias_effects(network, BOOK_SIZE)
-    before_norm = sum(size for name, size in biases.items() if not on_shortcut(name))
+    before_norm = sum(size for name, size in biases.items() if not is_on_shortcut(name))
     page.say(
         f"""Most of these biases do nothing. BatchNorm subtracts each channel's mean over the batch, and with it
-        whatever constant a bias has added (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167, section 3.2).
-        Set the {before_norm:,} biases that stand before a BatchNorm to random numbers of deviation 1, and in
-        training mode the scores change by {effect.before_norm:.0e} of their spread: rounding. The same for the
-        biases on the shortcuts, which no BatchNorm follows: {effect.on_shortcuts:.2f} of the spread. That is why
-        ResNets have no bias in their convolutions; the book's are there because the layer has them by default.""",
+        whatever constant a bias has added (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167, section 3.2). Set
+        the {before_norm:,} biases that stand before a BatchNorm to random numbers of deviation 1, and in training mode
+        the scores change by {effect.before_norm:.0e} of their spread: rounding. The same for the biases on the
+        shortcuts, which no BatchNorm follows: {effect.on_shortcuts:.2f} of the spread. That is why ResNets have no bias
+        in their convolutions; the book's are there because the layer has them by default.""",
         f"""这些偏置大多不起作用。批归一化会减去每个通道在批内的均值，偏置加上去的常数也就一并被减掉了
-        （Ioffe 与 Szegedy 2015，https://arxiv.org/abs/1502.03167 ，3.2 节）。把批归一化之前的 {before_norm:,} 个偏置
-        换成标准差为 1 的随机数，训练模式下得分的变化只有其离散程度的 {effect.before_norm:.0e}，即舍入误差；对捷径连接
-        上（其后没有批归一化）的偏置做同样的事，变化是 {effect.on_shortcuts:.2f} 倍。所以 ResNet 的卷积不带偏置；书中
-        的偏置只是层的默认设置。""",
+        （Ioffe 与 Szegedy 2015，https://arxiv.org/abs/1502.03167 ，3.2 节）。把批归一化之前的 {before_norm:,} 个偏置换
+        成标准差为 1 的随机数，训练模式下得分的变化只有其离散程度的 {effect.before_norm:.0e}，即舍入误差；对捷径连接上
+        （其后没有批归一化）的偏置做同样的事，变化是 {effect.on_shortcuts:.2f} 倍。所以 ResNet 的卷积不带偏置；书中的偏
+        置只是层的默认设置。""",
     )
     page.record(
         book_parameters=book.parameters,
@@ -348,7 +356,7 @@ def _book(page: Page) -> None:
 
 def _route_of(summary: ModelSummary) -> str:
     places = {row.name: row.output_shape for row in summary.walk()}
-    stages = [by_shape(places[f"layer{number}.{BLOCKS - 1}"][1:]) for number in range(1, 5)]
+    stages = [format_shape(places[f"layer{number}.{BLOCKS - 1}"][1:]) for number in range(1, 5)]
     return ", ".join(
-        [by_shape(summary.input_shape[1:]), by_shape(places["maxpool"][1:]), *stages, str(places["fc"][1])]
+        [format_shape(summary.input_shape[1:]), format_shape(places["maxpool"][1:]), *stages, str(places["fc"][1])]
     )

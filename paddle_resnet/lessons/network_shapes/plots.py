@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
-from paddle_resnet.lessons.common.network_costs import IN_WORDS, PartCost
+from paddle_resnet.lessons.common.network_costs import PART_LABELS, PartCost
 from paddle_resnet.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, without_axes
 
 SLANT = 0.3  # of a slab's side, along both axes of the page
@@ -74,10 +74,10 @@ def draw_costs(costs: Sequence[PartCost], title: str) -> Figure:
     )
     for axes, (name, amounts, colour) in zip(figure.subplots(1, 3, sharey=True), panels, strict=True):
         shares = [100 * amount / sum(amounts) for amount in amounts]
-        axes.bar([IN_WORDS[cost.name] for cost in costs], shares, color=colour, width=0.7)
+        axes.bar([PART_LABELS[cost.name] for cost in costs], shares, color=colour, width=0.7)
         for place, (share, amount) in enumerate(zip(shares, amounts, strict=True)):
-            axes.text(place, share + 1.0, short_count(amount), ha="center", fontsize=9, color=INK)
-        axes.set_title(f"{name}: {short_count(sum(amounts))}", loc="left", fontsize=11)
+            axes.text(place, share + 1.0, format_count(amount), ha="center", fontsize=9, color=INK)
+        axes.set_title(f"{name}: {format_count(sum(amounts))}", loc="left", fontsize=11)
         axes.tick_params(axis="x", labelrotation=40, labelsize=10)
         axes.grid(True, axis="y")
         axes.set_axisbelow(True)
@@ -118,7 +118,7 @@ def draw_sides(sides: Mapping[str, Sequence[int]], places: Sequence[str], title:
     return figure
 
 
-def short_count(number: int) -> str:
+def format_count(number: int) -> str:
     """A count in three digits: ``11.2M``."""
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
         if number >= size:

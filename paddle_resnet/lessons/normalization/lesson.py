@@ -10,11 +10,11 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from paddle_resnet.lessons.common.small_network import quiet_batch_norm
-from paddle_resnet.lessons.framework.catalogue import Effort
+from paddle_resnet.lessons.common.small_cnn import ignore_batch_norm_warning
+from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Number, Page
 from paddle_resnet.lessons.normalization import training as normalization_training
-from paddle_resnet.lessons.normalization.plots import draw_company, draw_cubes
+from paddle_resnet.lessons.normalization.plots import draw_batch_sensitivity, draw_blocks
 
 SHAPE = (4, 6, 2, 2)
 """N, C, H, W of the tensors that are looked into."""
@@ -22,12 +22,12 @@ SHAPE = (4, 6, 2, 2)
 GROUPS = 2
 EPSILON = 1e-5
 BATCH_SIZES = (2, 4, 8, 16, 32, 64)
-COMPANIES = 40
+BATCHES = 40
 """How many different batches one image is put into, for each batch size."""
 
 
 @dataclass(frozen=True)
-class Kind:
+class Norm:
     """One normalisation: its layer for C channels of H x W, and the same in numpy."""
 
     name: str
@@ -62,15 +62,15 @@ class Kind:
                 return _standardized(grouped, (2, 3, 4)).reshape(x.shape)
 
 
-KINDS = (
-    Kind("Batch", "N, H, W", "(0, 2, 3)"),
-    Kind("Layer", "C, H, W", "(1, 2, 3)"),
-    Kind("Instance", "H, W", "(2, 3)"),
-    Kind("Group", "C / groups, H, W", "(2, 3, 4) of [N, groups, C / groups, H, W]"),
+NORMS = (
+    Norm("Batch", "N, H, W", "(0, 2, 3)"),
+    Norm("Layer", "C, H, W", "(1, 2, 3)"),
+    Norm("Instance", "H, W", "(2, 3)"),
+    Norm("Group", "C / groups, H, W", "(2, 3, 4) of [N, groups, C / groups, H, W]"),
 )
 
 
-@quiet_batch_norm()
+@ignore_batch_norm_warning()
 def teach(page: Page, effort: Effort) -> None:
     """Draw the four sets, check each layer by numpy, and see what the batch has to do with it."""
     _four_sets(page)
@@ -85,49 +85,44 @@ def _four_sets(page: Page) -> None:
     page.values("y = gamma * (x - mean(S)) / sqrt(variance(S) + epsilon) + beta")
     page.say(
         f"""All four compute this; they differ in S, the set of values that share one mean and one variance. Which
-        values belong to S can be asked of the layer itself: the gradient of one output by all inputs is nonzero
-        exactly where an input takes part. For a tensor of {SHAPE[0]} images and {SHAPE[1]} channels, here is that set
-        for one value of the first image's last channel.""",
-        f"""四种归一化算的都是这个式子，区别只在 S：共用同一个均值和方差的是哪些值。哪些值属于 S，可以直接问这一层：取
-        某一个输出对全部输入的梯度，参与了计算的输入处梯度不为零。对一个 {SHAPE[0]} 张图像、{SHAPE[1]} 个通道的张量，下
-        图画出第一张图像最后一个通道里某个值所对应的 S。""",
+        values belong to S can be asked of the layer itself: the gradient of one output by all inputs is nonzero exactly
+        where an input takes part. For a tensor of {SHAPE[0]} images and {SHAPE[1]} channels, here is that set for one
+        value of the first image's last channel.""",
+        f"""四种归一化算的都是这个式子，区别只在 S：共用同一个均值和方差的是哪些值。哪些值属于 S，可以直接问这一层：取某
+        一个输出对全部输入的梯度，参与了计算的输入处梯度不为零。对一个 {SHAPE[0]} 张图像、{SHAPE[1]} 个通道的张量，下图
+        画出第一张图像最后一个通道里某个值所对应的 S。""",
     )
-    masks = {kind.name: shared_with_one(kind.layer(SHAPE), SHAPE) for kind in KINDS}
+    masks = {kind.name: shared_statistics_mask(kind.layer(SHAPE), SHAPE) for kind in NORMS}
     page.record(**{f"shared_{name.lower()}": int(mask.sum()) for name, mask in masks.items()})
     page.table(
-        [
-            ("normalisation", "归一化"),
-            ("S goes over", "S 的范围"),
-            ("axes in numpy", "numpy 的轴"),
-            ("values in S", "S 中值的个数"),
-            ("how many S", "S 的个数"),
-        ],
+        "normalisation | S goes over | axes in numpy | values in S | how many S",
+        "归一化 | S 的范围 | numpy 的轴 | S 中值的个数 | S 的个数",
         [
             [kind.name, kind.shares, kind.axes, count, math.prod(SHAPE) // count]
-            for kind, count in zip(KINDS, (int(mask.sum()) for mask in masks.values()), strict=True)
+            for kind, count in zip(NORMS, (int(mask.sum()) for mask in masks.values()), strict=True)
         ],
     )
     page.figure(
         "four_sets",
-        partial(draw_cubes, {name: mask.reshape(*SHAPE[:2], -1) for name, mask in masks.items()}),
-        f"""The picture of Wu and He (2018, figure 2), drawn from the layers' gradients. Blue: the values that share
-        one mean and variance. N is the batch, C the channels, and height and width are one axis. Group: {GROUPS}
+        partial(draw_blocks, {name: mask.reshape(*SHAPE[:2], -1) for name, mask in masks.items()}),
+        f"""The picture of Wu and He (2018, figure 2), drawn from the layers' gradients. Blue: the values that share one
+        mean and variance. N is the batch, C the channels, and height and width are one axis. Group: {GROUPS}
         groups.""",
-        f"""Wu 与 He（2018，图 2）的示意图，由各层的梯度画出。蓝色：共用一个均值和方差的值。N 是批次，C 是通道，高和宽
-        合成一个轴。Group：{GROUPS} 组。""",
+        f"""Wu 与 He（2018，图 2）的示意图，由各层的梯度画出。蓝色：共用一个均值和方差的值。N 是批次，C 是通道，高和宽合
+        成一个轴。Group：{GROUPS} 组。""",
     )
     page.say(
-        """Only batch normalisation reaches across images; the other three look at each image alone. Layer
-        normalisation (Ba et al. 2016, https://arxiv.org/abs/1607.06450) takes the whole image, instance normalisation
-        (Ulyanov et al. 2016, https://arxiv.org/abs/1607.08022) each channel of it, group normalisation (Wu and He
-        2018, https://arxiv.org/abs/1803.08494) some channels together.""",
-        """只有批归一化跨越不同图像，其余三种都只看单张图像。层归一化（Ba 等 2016，https://arxiv.org/abs/1607.06450 ）
-        取整张图像，实例归一化（Ulyanov 等 2016，https://arxiv.org/abs/1607.08022 ）取其中每个通道，组归一化
+        """Only batch normalisation reaches across images; the other three look at each image alone. Layer normalisation
+        (Ba et al. 2016, https://arxiv.org/abs/1607.06450) takes the whole image, instance normalisation (Ulyanov et al.
+        2016, https://arxiv.org/abs/1607.08022) each channel of it, group normalisation (Wu and He 2018,
+        https://arxiv.org/abs/1803.08494) some channels together.""",
+        """只有批归一化跨越不同图像，其余三种都只看单张图像。层归一化（Ba 等 2016，https://arxiv.org/abs/1607.06450 ）取
+        整张图像，实例归一化（Ulyanov 等 2016，https://arxiv.org/abs/1607.08022 ）取其中每个通道，组归一化
         （Wu 与 He 2018，https://arxiv.org/abs/1803.08494 ）把若干通道放在一起。""",
     )
 
 
-def shared_with_one(layer: nn.Layer, shape: tuple[int, ...]) -> np.ndarray:
+def shared_statistics_mask(layer: nn.Layer, shape: tuple[int, ...]) -> np.ndarray:
     """Which inputs reach the output at the first image, last channel, first pixel: a mask of `shape`."""
     layer.train()
     x = paddle.to_tensor(_numbers(shape), stop_gradient=False)
@@ -144,7 +139,7 @@ def _by_numpy(page: Page) -> None:
     )
     x = _numbers(SHAPE)
     rows = []
-    for kind in KINDS:
+    for kind in NORMS:
         layer = kind.layer(SHAPE)
         layer.train()
         in_training = layer(paddle.to_tensor(x)).numpy()
@@ -156,20 +151,14 @@ def _by_numpy(page: Page) -> None:
         rows.append([kind.name, type(layer).__name__, f"{error:.1e}", f"{change:.4f}", *learned])
         page.record(**{f"error_{kind.name.lower()}": error, f"eval_change_{kind.name.lower()}": change})
     page.table(
-        [
-            ("normalisation", "归一化"),
-            ("in paddle.nn", "paddle.nn 中"),
-            ("difference from numpy", "与 numpy 之差"),
-            ("train against eval", "训练与评估之差"),
-            ("gamma", "gamma"),
-            ("beta", "beta"),
-        ],
+        "normalisation | in paddle.nn | difference from numpy | train against eval | gamma | beta",
+        "归一化 | paddle.nn 中 | 与 numpy 之差 | 训练与评估之差 | gamma | beta",
         rows,
     )
     page.say(
         """Batch normalisation alone answers otherwise in evaluation than in training, since it alone has running
-        statistics to answer with. Note the shape of layer normalisation's gamma: Paddle's learns one for every
-        position of every channel, so it fits one size of image only; the others learn one a channel.""",
+        statistics to answer with. Note the shape of layer normalisation's gamma: Paddle's learns one for every position
+        of every channel, so it fits one size of image only; the others learn one a channel.""",
         """只有批归一化在评估时和训练时的答案不同，因为只有它要用滑动统计量来作答。注意层归一化的 gamma 的形状：
         Paddle 的实现对每个通道的每个位置都学一个值，因此只适用于一种图像尺寸；其余三种每个通道学一个。""",
     )
@@ -183,7 +172,7 @@ def _relatives(page: Page) -> None:
         nn.GroupNorm(1, channels, epsilon=EPSILON),
         nn.GroupNorm(channels, channels, epsilon=EPSILON),
     )
-    layer_norm, instance_norm = KINDS[1].layer(SHAPE), KINDS[2].layer(SHAPE)
+    layer_norm, instance_norm = NORMS[1].layer(SHAPE), NORMS[2].layer(SHAPE)
     one = float((one_group(x) - layer_norm(x)).abs().max().item())
     many = float((all_groups(x) - instance_norm(x)).abs().max().item())
     page.record(one_group_minus_layer=one, all_groups_minus_instance=many)
@@ -194,13 +183,13 @@ def _relatives(page: Page) -> None:
     page.say(
         """With one group it is layer normalisation, with as many groups as channels instance normalisation (gamma and
         beta at their first values, 1 and 0). The paper takes 32 groups.""",
-        """只有一组时就是层归一化，组数等于通道数时就是实例归一化（gamma 和 beta 取初值 1 和 0 时）。论文取 32 组。""",
+        "只有一组时就是层归一化，组数等于通道数时就是实例归一化（gamma 和 beta 取初值 1 和 0 时）。论文取 32 组。",
     )
 
 
 def _company(page: Page) -> None:
     page.heading("What an image owes its company", "同批的图像有多大影响")
-    spreads = {kind.name: [company_spread(kind, size) for size in BATCH_SIZES] for kind in KINDS}
+    spreads = {kind.name: [batch_sensitivity(kind, size) for size in BATCH_SIZES] for kind in NORMS}
     for name, values in spreads.items():
         spread: dict[str, Number] = {f"spread_{name.lower()}": [*values]}
         page.record(**spread)
@@ -213,19 +202,19 @@ def _company(page: Page) -> None:
         ("exactly 0", "恰好为 0") if others == 0 else (f"at most {others:.1e}", f"至多为 {others:.1e}")
     )
     page.say(
-        f"""Put one and the same image into {COMPANIES} random batches, in training mode, and see how far its output is
+        f"""Put one and the same image into {BATCHES} random batches, in training mode, and see how far its output is
         scattered. For batch normalisation the scatter is {by_batch[0]:.3f} in batches of {BATCH_SIZES[0]} and
         {by_batch[-1]:.3f} in batches of {BATCH_SIZES[-1]}, where the output's own deviation is about 1. Over these
         sizes it goes as N to the power {slope:.2f}; the error of a mean over N images goes as N to the power -0.5. For
         the other three it is {others_en}: they never see the company.""",
-        f"""把同一张图像放进 {COMPANIES} 个随机批次（训练模式），看它的输出波动多大。对批归一化，批大小
-        为 {BATCH_SIZES[0]} 时波动为 {by_batch[0]:.3f}，为 {BATCH_SIZES[-1]} 时为 {by_batch[-1]:.3f}，而输出自身的标准
-        差约为 1。在这些批大小上，它按 N 的 {slope:.2f} 次方变化；N 张图像的均值，其误差按 N 的 -0.5 次方变化。其余三
-        种的波动：{others_zh}，因为它们根本不看同批的其他图像。""",
+        f"""把同一张图像放进 {BATCHES} 个随机批次（训练模式），看它的输出波动多大。对批归一化，批大小
+        为 {BATCH_SIZES[0]} 时波动为 {by_batch[0]:.3f}，为 {BATCH_SIZES[-1]} 时为 {by_batch[-1]:.3f}，而输出自身的标准差
+        约为 1。在这些批大小上，它按 N 的 {slope:.2f} 次方变化；N 张图像的均值，其误差按 N 的 -0.5 次方变化。其余三种的
+        波动：{others_zh}，因为它们根本不看同批的其他图像。""",
     )
     page.figure(
         "company",
-        partial(draw_company, BATCH_SIZES, spreads),
+        partial(draw_batch_sensitivity, BATCH_SIZES, spreads),
         """How far the output for one image is scattered by the rest of its batch: the standard deviation over batches,
         root mean square over the output. The dotted line falls as 1 / sqrt(N) from the first point.""",
         """同一张图像的输出因同批其他图像不同而产生的波动：对不同批次求标准差，再对各输出值取均方根。虚线从第一点起
@@ -233,7 +222,7 @@ def _company(page: Page) -> None:
     )
 
 
-def company_spread(kind: Kind, batch_size: int) -> float:
+def batch_sensitivity(kind: Norm, batch_size: int) -> float:
     """Standard deviation of one image's output over random companions, root mean square over the output's values.
 
     Images are drawn with a level of their own for each channel, as real images differ from each other more than
@@ -245,7 +234,7 @@ def company_spread(kind: Kind, batch_size: int) -> float:
     layer.train()
     first = _images(random, (1, *SHAPE[1:]))
     outputs = []
-    for _ in range(COMPANIES):
+    for _ in range(BATCHES):
         batch = np.concatenate([first, _images(random, (batch_size - 1, *SHAPE[1:]))])
         outputs.append(layer(paddle.to_tensor(batch)).numpy()[0])
     return float(np.sqrt(np.var(outputs, axis=0, dtype=np.float64).mean()))

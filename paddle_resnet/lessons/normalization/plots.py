@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
-from paddle_resnet.lessons.common.small_network import SmallRun
+from paddle_resnet.lessons.common.small_cnn import SmallCnnResult
 from paddle_resnet.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, without_axes
 
 COLOURS = {"Batch": BLUE, "Layer": GREEN, "Instance": RED, "Group": ORANGE}
@@ -24,7 +24,7 @@ SHADES = {"front": 1.0, "top": 1.25, "side": 0.8}
 UNMARKED = {"front": "#F4F4F4", "top": "#FFFFFF", "side": "#E6E6E6"}
 
 
-def draw_cubes(masks: Mapping[str, np.ndarray]) -> Figure:
+def draw_blocks(masks: Mapping[str, np.ndarray]) -> Figure:
     """Draw a block of N x C x HW cells for each mask ``[N, C, HW]``: the batch backwards, channels to the right."""
     figure = Figure(figsize=(10, 3.1), layout="constrained")
     for axes, (name, mask) in zip(figure.subplots(1, len(masks)), masks.items(), strict=True):
@@ -70,7 +70,7 @@ def _shaded(colour: str, factor: float) -> tuple[float, ...]:
     return tuple(float(value) for value in shaded)
 
 
-def draw_company(batch_sizes: Sequence[int], spreads: Mapping[str, Sequence[float]]) -> Figure:
+def draw_batch_sensitivity(batch_sizes: Sequence[int], spreads: Mapping[str, Sequence[float]]) -> Figure:
     """Draw the scatter of an image's output over the batch size, a line a normalisation."""
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -87,7 +87,7 @@ def draw_company(batch_sizes: Sequence[int], spreads: Mapping[str, Sequence[floa
     return figure
 
 
-def draw_trainings(batch_sizes: Sequence[int], runs: Mapping[str, Sequence[Sequence[SmallRun]]]) -> Figure:
+def draw_trainings(batch_sizes: Sequence[int], runs: Mapping[str, Sequence[Sequence[SmallCnnResult]]]) -> Figure:
     """Draw training loss, test loss and test error over the batch size: a dot a run, a line through the means."""
     figure = Figure(figsize=(9.5, 3.7), layout="constrained")
     panels = figure.subplots(1, 3)

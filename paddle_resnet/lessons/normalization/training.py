@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 from paddle import nn
 
-from paddle_resnet.lessons.common.small_network import Normalization, Pictures, SmallRun, train_small
-from paddle_resnet.lessons.framework.catalogue import Effort
+from paddle_resnet.lessons.common.small_cnn import LessonData, NormFactory, SmallCnnResult, train_grid
+from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.normalization.plots import draw_trainings
 
@@ -20,53 +20,32 @@ CHANNELS_A_GROUP = 8
 
 
 def group_norm(channels: int) -> nn.Layer:
-    """Make a group normalisation of 8 channels a group: the network's layers have 16 to 64."""
+    """Make a group normalisation with 8 channels per group."""
     return nn.GroupNorm(channels // CHANNELS_A_GROUP, channels)
 
 
-NORMALIZATIONS: dict[str, Normalization] = {"Batch": nn.BatchNorm2D, "Group": group_norm}
+NORMALIZATIONS: dict[str, NormFactory] = {"Batch": nn.BatchNorm2D, "Group": group_norm}
 
 
 def teach(page: Page, effort: Effort) -> None:
-    """Train both at each batch size, and say what was measured."""
-    pictures = Pictures.open(effort)
+    """Train with batch and with group normalisation at each batch size."""
+    data = LessonData.open(effort)
     epochs = effort.epochs(FULL_EPOCHS if effort.full else EPOCHS)
     page.heading("Training with small batches", "小批次训练")
     page.say(
-        f"""The same small network (six convolutions) on {pictures.source}, {epochs} epochs, {len(SEEDS)} seeds, with
-        batch and with group normalisation of {CHANNELS_A_GROUP} channels a group. The learning rate goes with the
-        batch size, {RATE_FOR_64:g} N / 64, as in the paper's section 4.1: a batch of 2 takes steps a 32nd as long, and
-        32 times as many.""",
-        f"""同一个小网络（六个卷积），在 {pictures.source} 上训练 {epochs} 轮，{len(SEEDS)} 个种子，分别用批归一化和每
+        f"""The same small network (six convolutions) on {data.source}, {epochs} epochs, {len(SEEDS)} seeds, with batch
+        and with group normalisation of {CHANNELS_A_GROUP} channels a group. The learning rate goes with the batch size,
+        {RATE_FOR_64:g} N / 64, as in the paper's section 4.1: a batch of 2 takes steps a 32nd as long, and 32 times as
+        many.""",
+        f"""同一个小网络（六个卷积），在 {data.source} 上训练 {epochs} 轮，{len(SEEDS)} 个种子，分别用批归一化和每
         组 {CHANNELS_A_GROUP} 个通道的组归一化。学习率与批大小成正比，为 {RATE_FOR_64:g} N / 64，同论文 4.1 节：批大小
         为 2 时步长是三十二分之一，步数是 32 倍。""",
     )
-    runs = {
-        name: [
-            [
-                train_small(
-                    pictures,
-                    normalization,
-                    batch_size=size,
-                    learning_rate=RATE_FOR_64 * size / 64,
-                    epochs=epochs,
-                    seed=seed,
-                )
-                for seed in SEEDS
-            ]
-            for size in BATCH_SIZES
-        ]
-        for name, normalization in NORMALIZATIONS.items()
-    }
+    settings = [(size, RATE_FOR_64 * size / 64) for size in BATCH_SIZES]
+    runs = train_grid(data, NORMALIZATIONS, settings, epochs, SEEDS)
     page.table(
-        [
-            ("batch size", "批大小"),
-            ("normalisation", "归一化"),
-            ("training loss, last epoch", "训练损失，最后一轮"),
-            ("test loss", "测试损失"),
-            ("test error", "测试错误率"),
-            ("its range", "各种子的范围"),
-        ],
+        "batch size | normalisation | training loss, last epoch | test loss | test error | its range",
+        "批大小 | 归一化 | 训练损失，最后一轮 | 测试损失 | 测试错误率 | 各种子的范围",
         [
             [
                 size,
@@ -85,13 +64,12 @@ def teach(page: Page, effort: Effort) -> None:
         partial(draw_trainings, BATCH_SIZES, runs),
         """A pale mark is a training, the line goes through the means. Training loss is of the batches as trained; the
         test split is measured in evaluation mode.""",
-        """每个浅色点是一次训练，折线连接均值。训练损失是训练时各批次上的损失；测试集在评估模式下测量。""",
+        "每个浅色点是一次训练，折线连接均值。训练损失是训练时各批次上的损失；测试集在评估模式下测量。",
     )
-    _conclude(page, runs, len(pictures.splits.test))
+    _conclude(page, runs, len(data.splits.test))
 
 
-def _conclude(page: Page, runs: dict[str, list[list[SmallRun]]], images: int) -> None:
-    """Record the outcome, and say it as it came out."""
+def _conclude(page: Page, runs: dict[str, list[list[SmallCnnResult]]], images: int) -> None:
     errors = {name: [_mean_error(seeds) for seeds in by_size] for name, by_size in runs.items()}
     losses = {name: [_mean_training_loss(seeds) for seeds in by_size] for name, by_size in runs.items()}
     page.record(
@@ -110,8 +88,8 @@ def _conclude(page: Page, runs: dict[str, list[list[SmallRun]]], images: int) ->
         {100 * error_change["Batch"]:+.1f} and by {100 * error_change["Group"]:+.1f} points. One image is
         {100 / images:.2f} points, and the seeds' ranges are in the table: trust no difference that is smaller.""",
         f"""批大小从 {large} 减到 {small}，最后一轮的训练损失，批归一化从 {losses["Batch"][-1]:.3f} 变
-        为 {losses["Batch"][0]:.3f}，组归一化从 {losses["Group"][-1]:.3f} 变为 {losses["Group"][0]:.3f}；测试错误率分
-        别变化 {100 * error_change["Batch"]:+.1f} 和 {100 * error_change["Group"]:+.1f} 个百分点。一张图像相当
+        为 {losses["Batch"][0]:.3f}，组归一化从 {losses["Group"][-1]:.3f} 变为 {losses["Group"][0]:.3f}；测试错误率分别
+        变化 {100 * error_change["Batch"]:+.1f} 和 {100 * error_change["Group"]:+.1f} 个百分点。一张图像相当
         于 {100 / images:.2f} 个百分点，各种子的范围见表：比这更小的差别不可信。""",
     )
     small_loss = float(np.mean([run.loss for run in runs["Batch"][0]]))
@@ -129,20 +107,20 @@ def _conclude(page: Page, runs: dict[str, list[list[SmallRun]]], images: int) ->
         size, and not one line along its length. On ImageNet, Wu and He (table 2) found a ResNet-50's error with 2
         images a worker to be 34.7% with batch and 24.1% with group normalisation, and with 32 images 23.6% and 24.1%.
         Their network is deep and this one is not, and few epochs on few small images are no verdict on either.""",
-        """横轴上有两件事同时在变：批次统计量的噪声，只有批归一化才有；步数和步长，两者都有。所以应当在同一批大小上比
-        较两条线，而不是沿着一条线比较。Wu 与 He 在 ImageNet 上（表 2）测得 ResNet-50 的错误率：每卡 2 张图像时，批归
-        一化为 34.7%，组归一化为 24.1%；每卡 32 张时分别为 23.6% 和 24.1%。他们的网络很深，这里的不深；少量小图像上的
-        几轮，也不足以评判二者优劣。""",
+        """横轴上有两件事同时在变：批次统计量的噪声，只有批归一化才有；步数和步长，两者都有。所以应当在同一批大小上比较
+        两条线，而不是沿着一条线比较。Wu 与 He 在 ImageNet 上（表 2）测得 ResNet-50 的错误率：每卡 2 张图像时，批归一化
+        为 34.7%，组归一化为 24.1%；每卡 32 张时分别为 23.6% 和 24.1%。他们的网络很深，这里的不深；少量小图像上的几轮，
+        也不足以评判二者优劣。""",
     )
 
 
-def _mean_training_loss(seeds: list[SmallRun]) -> float:
+def _mean_training_loss(seeds: list[SmallCnnResult]) -> float:
     return float(np.mean([run.last_epoch_loss for run in seeds]))
 
 
-def _errors(seeds: list[SmallRun]) -> list[float]:
+def _errors(seeds: list[SmallCnnResult]) -> list[float]:
     return [1 - run.top1 for run in seeds]
 
 
-def _mean_error(seeds: list[SmallRun]) -> float:
+def _mean_error(seeds: list[SmallCnnResult]) -> float:
     return float(np.mean(_errors(seeds)))

@@ -9,10 +9,10 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from paddle_resnet.lessons.common.small_network import quiet_batch_norm
-from paddle_resnet.lessons.framework.catalogue import Effort
+from paddle_resnet.lessons.common.small_cnn import ignore_batch_norm_warning
+from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Number, Page, Text
-from paddle_resnet.lessons.residual_block import residual_sign
+from paddle_resnet.lessons.residual_block import negative_residuals
 from paddle_resnet.lessons.residual_block.diagrams import Diagram, diagram_of, draw_diagrams
 from paddle_resnet.models.blocks import BasicBlock, Bottleneck, PlainBlock, ResidualBlock, projection_shortcut
 from paddle_resnet.models.preact import PreActBasicBlock, PreActBottleneck
@@ -31,13 +31,13 @@ FORMS_ZH = {
 }
 
 
-@quiet_batch_norm()
+@ignore_batch_norm_warning()
 def teach(page: Page, effort: Effort) -> None:
     """Walk through a block, silence its branch, let the branch learn a negative residual, and compare the forms."""
     _same_shape(page)
     _other_shape(page)
     _identity(page)
-    residual_sign.teach(page, effort)
+    negative_residuals.teach(page, effort)
     _forms(page)
 
 
@@ -85,8 +85,8 @@ def _other_shape(page: Page) -> None:
         convolution {seen_by_branch:.0%}.""",
         f"""阶段之间通道数加倍、高和宽减半：3 × 6 × 6 变成 6 × 3 × 3，x 就无法直接相加了。于是捷径上放一个步幅
         为 2 的 1×1 卷积和 BatchNorm（公式 2，论文的方案 B）。它的权重是 {list(projection.shape)}：六个输出，每个都是三
-        个通道的混合，两个方向上都隔一个像素取一次。由梯度可知，它只看到输入中 {seen_by_shortcut:.0%} 的值，而分支的第
-        一个卷积看到 {seen_by_branch:.0%}。""",
+        个通道的混合，两个方向上都隔一个像素取一次。由梯度可知，它只看到输入中 {seen_by_shortcut:.0%} 的值，而分支的第一
+        个卷积看到 {seen_by_branch:.0%}。""",
     )
 
 
@@ -139,7 +139,8 @@ def _identity(page: Page) -> None:
     )
     page.values("block.zero_init_last()      # zero_init_residual=True does it to every block: gamma of bn2 = 0")
     page.table(
-        [("block", "块"), ("input", "输入"), ("max |out - x|, new", "max |out - x|，新建"), ("silenced", "分支置零后")],
+        "block | input | max |out - x|, new | silenced",
+        "块 | 输入 | max |out - x|，新建 | 分支置零后",
         rows,
     )
     page.say(
@@ -184,12 +185,13 @@ def _forms(page: Page) -> None:
         partial(draw_diagrams, diagrams),
         f"""Drawn from the layers in the order in which they ran, at {STAGE} x {STAGE} pixels. The curve is the
         shortcut, + the addition. Convolutions say kernel and channels in -> out.""",
-        f"""按各层实际运行的次序画出，分辨率为 {STAGE} × {STAGE}。曲线是捷径连接，+ 是相加。卷积标有核大小和输入 -> 输
-        出通道数。""",
+        f"""按各层实际运行的次序画出，分辨率为 {STAGE} × {STAGE}。曲线是捷径连接，+ 是相加。卷积标有核大小和输入 -> 输出
+        通道数。""",
     )
     _record_forms(page, summaries, diagrams)
     page.table(
-        [("block", "块"), ("in and out", "输入与输出"), ("parameters", "参数量"), ("multiply-adds", "乘加次数")],
+        "block | in and out | parameters | multiply-adds",
+        "块 | 输入与输出 | 参数量 | 乘加次数",
         [
             [Text(name, FORMS_ZH[name]), list(summary.output_shape[1:]), f"{summary.parameters:,}", f"{summary.macs:,}"]
             for name, summary in summaries.items()
@@ -212,11 +214,11 @@ def _forms(page: Page) -> None:
         的 {wide.parameters / bottleneck.parameters:.1f} 倍。""",
     )
     page.say(
-        """The pre-activation block (He et al. 2016, https://arxiv.org/abs/1603.05027, figure 4e) has the same layers
-        in another order: BatchNorm and ReLU stand before their convolution, and nothing follows the addition. From
-        block to block, x then goes through additions only.""",
-        """预激活块（何恺明等人 2016，https://arxiv.org/abs/1603.05027 ，图 4e）用的是同样的层，只是换了次
-        序：BatchNorm 和 ReLU 放在卷积之前，相加之后什么也没有。这样从一个块到下一个块，x 经过的只有加法。""",
+        """The pre-activation block (He et al. 2016, https://arxiv.org/abs/1603.05027, figure 4e) has the same layers in
+        another order: BatchNorm and ReLU stand before their convolution, and nothing follows the addition. From block
+        to block, x then goes through additions only.""",
+        """预激活块（何恺明等人 2016，https://arxiv.org/abs/1603.05027 ，图 4e）用的是同样的层，只是换了次序：
+        BatchNorm 和 ReLU 放在卷积之前，相加之后什么也没有。这样从一个块到下一个块，x 经过的只有加法。""",
     )
 
 

@@ -1,4 +1,4 @@
-"""What a pretrained start is worth, by the number of images a class that the new task has."""
+"""What pretraining is worth, by the number of images per class of the new task."""
 
 from __future__ import annotations
 
@@ -13,10 +13,18 @@ from paddle_resnet import runtime
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.data import MemorySplit, open_splits
-from paddle_resnet.lessons.common.statistics import Spread
-from paddle_resnet.lessons.framework.catalogue import Effort
+from paddle_resnet.lessons.common.runs import update_settings
+from paddle_resnet.lessons.common.statistics import SeedStatistics
+from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Number, Page
-from paddle_resnet.lessons.transfer.few_images import Learner, Task, few_of_each, linear_top1, pixels_of, task_of
+from paddle_resnet.lessons.transfer.few_shot import (
+    FewShotTrainer,
+    Task,
+    linear_probe_top1,
+    make_task,
+    pixel_features,
+    sample_per_class,
+)
 from paddle_resnet.lessons.transfer.results import (
     CHINESE,
     COLOURS,
@@ -47,13 +55,13 @@ FULL: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained, and how often.
+    """The trainings of the lesson.
 
     Attributes:
         config: network, data and recipe of every training.
-        numbers: of images a class, from few to many.
+        numbers: images per class, from few to many.
         steps: of each training on the few images.
-        seeds: each gives its own pretraining, its own choice of images and its own new weights.
+        seeds: each has its own pretraining, sample of images and new weights.
     """
 
     config: Config
@@ -63,24 +71,21 @@ class Plan:
 
     @classmethod
     def of(cls, effort: Effort) -> Plan:
-        """Plan the quick form or the full one."""
-        values = FULL if effort.full else QUICK
-        values = {**values, "train": {**values["train"], "epochs": effort.epochs(values["train"]["epochs"])}}
-        config = Config.from_values(values, effort.overrides)
+        config = Config.from_values(update_settings(FULL if effort.full else QUICK, effort), effort.overrides)
         if effort.full:
             return cls(config, (5, 20, 50, 200), effort.epochs(300), (0, 1, 2))
         return cls(config, (1, 2, 5, 10, 20), effort.epochs(60), tuple(range(max(2, effort.epochs(5)))))
 
 
 def teach(page: Page, effort: Effort) -> None:
-    """Pretrain on five classes, learn the other five from few images, and see what the start was worth."""
+    """Pretrain on five classes, then learn the other five from few images with and without the pretrained weights."""
     plan = Plan.of(effort)
     runtime.select_device(plan.config.device)
     splits = open_splits(plan.config.data)
-    source, target = task_of(splits, SOURCE_CLASSES), task_of(splits, TARGET_CLASSES)
+    source, target = make_task(splits, SOURCE_CLASSES), make_task(splits, TARGET_CLASSES)
     _show_question(page, plan, source, target)
     _show_what_is_taken(page, plan)
-    results = _measure(plan, Learner(plan.config, splits), source, target)
+    results = _measure(plan, FewShotTrainer(plan.config, splits), source, target)
     _show_results(page, plan, results, target)
     _show_gain(page, plan, results)
     _explain(page, plan, results, target)
@@ -94,8 +99,8 @@ def _show_question(page: Page, plan: Plan, source: Task, target: Task) -> None:
         images is that worth? To ask without downloading any weights, five classes are the old task, and the other five
         the new.""",
         """常说学过一个任务的网络，用更少的图像就能学会下一个，因为它的前几层看到的是任何任务都需要的边缘与笔画
-        （Yosinski 等 2014，https://arxiv.org/abs/1411.1792 ）。这究竟值多少张图像？为了不下载任何权重，这里把五个类别
-        当作旧任务，另外五个当作新任务。""",
+        （Yosinski 等 2014，https://arxiv.org/abs/1411.1792 ）。这究竟值多少张图像？为了不下载任何权重，这里把五个类别当
+        作旧任务，另外五个当作新任务。""",
     )
     page.values(
         f"old task   {', '.join(source.classes)}: {len(source.train):,} training images, all of them used",
@@ -111,11 +116,11 @@ def _show_question(page: Page, plan: Plan, source: Task, target: Task) -> None:
         a logistic regression on the old network's features, and is fitted to its end. The same regression on **pixels
         alone** says how hard the task is. Each of {len(plan.seeds)} seeds pretrains anew and draws its own images,
         which all ways share.""",
-        f"""网络是 {config.model.name}，输入 {config.data.image_size}x{config.data.image_size}。它用两种方式学习新任
-        务：**从头训练**；以及**微调**，即从旧任务的权重出发，换上新的最后一层。两者都是 {plan.steps} 步，训练方法相同
-        （学习率 {config.train.learning_rate:g}，按余弦下降，数据增强也相同），没有专门为哪一种调过。第三种**只训练最后
-        一层**，其余全部冻结；这就是在旧网络的特征上做逻辑回归，一直拟合到收敛。同样的回归**只用像素**，用来看任务本身有
-        多难。{len(plan.seeds)} 个种子各自重新预训练、各自抽取图像，几种方式共用这些图像。""",
+        f"""网络是 {config.model.name}，输入 {config.data.image_size}x{config.data.image_size}。它用两种方式学习新任务：
+        **从头训练**；以及**微调**，即从旧任务的权重出发，换上新的最后一层。两者都是 {plan.steps} 步，训练方法相同（学习
+        率 {config.train.learning_rate:g}，按余弦下降，数据增强也相同），没有专门为哪一种调过。第三种**只训练最后一层
+        **，其余全部冻结；这就是在旧网络的特征上做逻辑回归，一直拟合到收敛。同样的回归**只用像素**，用来看任务本身有多
+        难。{len(plan.seeds)} 个种子各自重新预训练、各自抽取图像，几种方式共用这些图像。""",
     )
 
 
@@ -139,8 +144,8 @@ def _show_what_is_taken(page: Page, plan: Plan) -> None:
     page.record(arrays_loaded=len(report.loaded), arrays_skipped=len(report.skipped_head))
 
 
-def _measure(plan: Plan, learner: Learner, source: Task, target: Task) -> Results:
-    """Train everything: for each seed the old task, then the new one in every way from every number of images."""
+def _measure(plan: Plan, learner: FewShotTrainer, source: Task, target: Task) -> Results:
+    """Train, for each seed, the old task, then the new one from every initialisation and number of images."""
     top1: dict[str, dict[int, list[float]]] = {start: {each: [] for each in plan.numbers} for start in COLOURS}
     pretrained = []
     for seed in plan.seeds:
@@ -149,15 +154,15 @@ def _measure(plan: Plan, learner: Learner, source: Task, target: Task) -> Result
         logger.info("seed %d: the old task is learnt, test top-1 %.2f%%", seed, 100 * source_top1)
         inputs: dict[str, Callable[[MemorySplit], np.ndarray]] = {
             LAST: partial(learner.features, weights=weights),
-            PIXELS: pixels_of,
+            PIXELS: pixel_features,
         }
         test = {start: of(target.test) for start, of in inputs.items()}
         for number in plan.numbers:
-            images = few_of_each(target.train, number, seed)
+            images = sample_per_class(target.train, number, seed)
             for start, begin in ((SCRATCH, None), (TUNED, weights)):
                 top1[start][number].append(learner.learn(target, images, plan.steps, seed, begin))
             for start, of in inputs.items():
-                right = linear_top1(of(images), images.labels, test[start], target.test.labels)
+                right = linear_probe_top1(of(images), images.labels, test[start], target.test.labels)
                 top1[start][number].append(right)
         logger.info("seed %d: the new task is learnt from each number of images", seed)
     return Results(top1, pretrained)
@@ -165,7 +170,7 @@ def _measure(plan: Plan, learner: Learner, source: Task, target: Task) -> Result
 
 def _show_results(page: Page, plan: Plan, results: Results, target: Task) -> None:
     page.heading("Measured", "测量结果")
-    pretrained = Spread.of(results.pretrained_top1)
+    pretrained = SeedStatistics.of(results.pretrained_top1)
     page.say(
         f"""The old task was learnt to {pretrained.percent()}% (test top-1, mean and standard deviation over
         {len(plan.seeds)} seeds). The new one, test top-1 in percent on {len(target.test):,} images:""",
@@ -173,8 +178,9 @@ def _show_results(page: Page, plan: Plan, results: Results, target: Task) -> Non
         试 top-1（百分数，{len(target.test):,} 张图像）：""",
     )
     page.table(
-        [("images a class", "每类图像数"), *[(start, CHINESE[start]) for start in COLOURS]],
-        [[number, *[results.spread(start, number).percent() for start in COLOURS]] for number in plan.numbers],
+        " | ".join(["images a class", *COLOURS]),
+        " | ".join(["每类图像数", *(CHINESE[start] for start in COLOURS)]),
+        [[number, *[results.statistics(start, number).percent() for start in COLOURS]] for number in plan.numbers],
     )
     page.figure(
         "by_images",
@@ -204,11 +210,8 @@ def _show_gain(page: Page, plan: Plan, results: Results) -> None:
     page.heading("What the start was worth", "预训练值多少")
     by_chance = 1 - 0.95 ** len(plan.numbers)
     page.table(
-        [
-            ("images a class", "每类图像数"),
-            ("fine-tuned minus scratch (points)", "微调减从头训练（百分点）"),
-            ("last layer alone minus scratch (points)", "只训练最后一层减从头训练（百分点）"),
-        ],
+        "images a class | fine-tuned minus scratch (points) | last layer alone minus scratch (points)",
+        "每类图像数 | 微调减从头训练（百分点） | 只训练最后一层减从头训练（百分点）",
         [
             [number, results.gain(TUNED, number).points(), results.gain(LAST, number).points()]
             for number in plan.numbers
@@ -226,16 +229,12 @@ def _show_gain(page: Page, plan: Plan, results: Results) -> None:
     for start in (TUNED, LAST):
         gains = {number: results.gain(start, number) for number in plan.numbers}
         page.say(*_verdict(start, gains))
-        numbers: dict[str, Number] = {
-            f"{_key(start)}_gain": [each.mean for each in gains.values()],
-            f"{_key(start)}_margin": [each.margin for each in gains.values()],
-            f"{_key(start)}_sign": [each.sign for each in gains.values()],
-        }
-        page.record(**numbers)
+        for name, attribute in (("gain", "mean"), ("margin", "ci95"), ("sign", "sign")):
+            page.record(**{f"{_key(start)}_{name}": [getattr(each, attribute) for each in gains.values()]})
 
 
-def _verdict(start: str, gains: dict[int, Spread]) -> tuple[str, str]:
-    """Say at which numbers of images a start gained, lost, or cannot be told from scratch."""
+def _verdict(start: str, gains: dict[int, SeedStatistics]) -> tuple[str, str]:
+    """Say at which numbers of images an initialisation gained, lost, or did not differ significantly."""
     english, chinese = [], []
     words = {1: ("better than from scratch", "好于从头训练"), -1: ("worse than from scratch", "差于从头训练")}
     words[0] = ("not to be told from scratch by these seeds", "这些种子分不出与从头训练的差别")
@@ -250,7 +249,7 @@ def _verdict(start: str, gains: dict[int, Spread]) -> tuple[str, str]:
 def _explain(page: Page, plan: Plan, results: Results, target: Task) -> None:
     page.heading("Why, and how far it reaches", "原因与适用范围")
     fewest, most = plan.numbers[0], plan.numbers[-1]
-    scratch, pixels = results.spread(SCRATCH, most), results.spread(PIXELS, most)
+    scratch, pixels = results.statistics(SCRATCH, most), results.statistics(PIXELS, most)
     old = float(np.mean(results.pretrained_top1))
     height, width = target.test.batch([0]).shape[1:3]
     page.say(
@@ -270,15 +269,16 @@ def _explain(page: Page, plan: Plan, results: Results, target: Task) -> None:
         page.say(
             f"""With {most} images a class there is little left for features to add: a task that bare pixels nearly
             solve has no need of edges learnt elsewhere. With {fewest}, training from scratch was right on
-            {results.spread(SCRATCH, fewest).mean:.1%} and fine-tuning on {results.spread(TUNED, fewest).mean:.1%}. Five
-            classes of tiny images, learnt to {old:.1%}, are a narrow school: nothing in them asks a feature to tell the
-            other five apart. That is what this form of the lesson shows; it says nothing of ImageNet's million
-            photographs as the old task, which is what is usually meant by "pretrained".""",
+            {results.statistics(SCRATCH, fewest).mean:.1%} and fine-tuning on
+            {results.statistics(TUNED, fewest).mean:.1%}. Five classes of tiny images, learnt to {old:.1%}, are a narrow
+            school: nothing in them asks a feature to tell the other five apart. That is what this form of the lesson
+            shows; it says nothing of ImageNet's million photographs as the old task, which is what is usually meant by
+            "pretrained".""",
             f"""每类 {most} 张时，留给特征去改进的余地很小：单凭像素就几乎解决的任务，用不着别处学来的边缘。每
-            类 {fewest} 张时，从头训练答对 {results.spread(SCRATCH, fewest).mean:.1%}，微调答
-            对 {results.spread(TUNED, fewest).mean:.1%}。五类极小的图像（学到了 {old:.1%}）所能教的很窄：其中没有什么要
-            求特征去区分另外五类。本课的这种形式只说明这一点；通常所说的“预训练”，旧任务是 ImageNet 的上百万张照片，对此
-            它什么也说明不了。""",
+            类 {fewest} 张时，从头训练答对 {results.statistics(SCRATCH, fewest).mean:.1%}，微调答
+            对 {results.statistics(TUNED, fewest).mean:.1%}。五类极小的图像（学到了 {old:.1%}）所能教的很窄：其中没有什
+            么要求特征去区分另外五类。本课的这种形式只说明这一点；通常所说的“预训练”，旧任务是 ImageNet 的上百万张照片，
+            对此它什么也说明不了。""",
         )
     else:
         page.say(
@@ -292,8 +292,8 @@ def _explain(page: Page, plan: Plan, results: Results, target: Task) -> None:
         """The lesson in it: before crediting a pretrained start, train from scratch with the same budget and several
         seeds, and pair the differences. Given enough images and steps, training from scratch caught up with ImageNet's
         weights on COCO's object detection (He, Girshick and Dollár 2018, https://arxiv.org/abs/1811.08883).""",
-        """由此得到的经验：在把功劳归于预训练之前，先用同样的预算、若干个种子从头训练一遍，再逐对相减。在 COCO 目标检
-        测上，只要图像与步数足够，从头训练就追上了 ImageNet 权重
-        （He、Girshick 与 Dollár 2018，https://arxiv.org/abs/1811.08883 ）。""",
+        """由此得到的经验：在把功劳归于预训练之前，先用同样的预算、若干个种子从头训练一遍，再逐对相减。在 COCO 目标检测
+        上，只要图像与步数足够，从头训练就追上了 ImageNet 权重（He、Girshick 与 Dollár 2018，
+        https://arxiv.org/abs/1811.08883 ）。""",
     )
     page.record(scratch_at_most=scratch.mean, pixels_at_most=pixels.mean)

@@ -1,4 +1,4 @@
-"""What networks and a linear classifier reached from different starts, by the number of images a class."""
+"""Accuracy by initialisation and by number of images per class, and its figure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from paddle_resnet.lessons.common.statistics import Spread
+from paddle_resnet.lessons.common.statistics import SeedStatistics
 from paddle_resnet.plots.style import BLUE, GREEN, GREY, ORANGE
 
 SCRATCH, TUNED, LAST, PIXELS = "from scratch", "fine-tuned", "last layer alone", "pixels alone"
@@ -21,40 +21,38 @@ COLOURS = {SCRATCH: ORANGE, TUNED: BLUE, LAST: GREEN, PIXELS: GREY}
 
 @dataclass(frozen=True)
 class Results:
-    """Top-1 on the new task's test images, by start and number of images a class, one value a seed."""
+    """Top-1 on the new task's test images by initialisation and images per class, one value per seed."""
 
     top1: dict[str, dict[int, list[float]]]
     pretrained_top1: list[float]
 
-    def spread(self, start: str, number: int) -> Spread:
-        """Over the seeds."""
-        return Spread.of(self.top1[start][number])
+    def statistics(self, start: str, number: int) -> SeedStatistics:
+        return SeedStatistics.of(self.top1[start][number])
 
-    def gain(self, start: str, number: int) -> Spread:
-        """Over training from scratch, seed by seed on the same images."""
+    def gain(self, start: str, number: int) -> SeedStatistics:
+        """Gain over training from scratch, paired by seed."""
         pairs = zip(self.top1[start][number], self.top1[SCRATCH][number], strict=True)
-        return Spread.of([value - scratch for value, scratch in pairs])
+        return SeedStatistics.of([value - scratch for value, scratch in pairs])
 
     def best(self, number: int) -> str:
-        """The start of the highest mean."""
-        return max(COLOURS, key=lambda start: self.spread(start, number).mean)
+        return max(COLOURS, key=lambda start: self.statistics(start, number).mean)
 
 
 def draw_by_number(results: Results) -> Figure:
-    """Draw the top-1 of every start, and what two of them gained, over the number of images a class."""
+    """Draw the top-1 of every initialisation, and the gain of two of them, over the images per class."""
     numbers = list(results.top1[SCRATCH])
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     top1, gain = figure.subplots(1, 2)
     for place, (start, colour) in enumerate(COLOURS.items()):
-        # Side by side, so that the bars do not hide each other.
+        # Shifted, so that the error bars do not overlap.
         shifted = [number * 1.05 ** (place - 1.5) for number in numbers]
         style: dict[str, Any] = {"color": colour, "marker": MARKS[start], "markersize": 5, "capsize": 3, "label": start}
-        spreads = [results.spread(start, number) for number in numbers]
+        spreads = [results.statistics(start, number) for number in numbers]
         dashed = "--" if start == PIXELS else "-"
-        _with_bars(top1, shifted, spreads, [each.deviation for each in spreads], linestyle=dashed, **style)
+        _with_bars(top1, shifted, spreads, [each.std for each in spreads], linestyle=dashed, **style)
         if start in (TUNED, LAST):
             gains = [results.gain(start, number) for number in numbers]
-            _with_bars(gain, shifted, gains, [each.margin for each in gains], **style)
+            _with_bars(gain, shifted, gains, [each.ci95 for each in gains], **style)
     gain.axhline(0, color=GREY, linewidth=1)
     top1.set_ylabel("test top-1 (%)")
     gain.set_ylabel("gain over training from scratch (points)")
@@ -68,5 +66,7 @@ def draw_by_number(results: Results) -> Figure:
     return figure
 
 
-def _with_bars(axes: Axes, x: Sequence[float], spreads: Sequence[Spread], bars: Sequence[float], **style: Any) -> None:
+def _with_bars(
+    axes: Axes, x: Sequence[float], spreads: Sequence[SeedStatistics], bars: Sequence[float], **style: Any
+) -> None:
     axes.errorbar(x, [100 * each.mean for each in spreads], yerr=[100 * bar for bar in bars], **style)

@@ -1,4 +1,4 @@
-"""Grad-CAM in the lesson on what a network sees: its closed form, its pictures, whether it is true, and mistakes."""
+"""Grad-CAM: its closed form, its heatmaps, occlusion tests, and the most confident mistakes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import numpy as np
 
 from paddle_resnet import runtime
 from paddle_resnet.evaluation.grad_cam import grad_cam
-from paddle_resnet.lessons.what_it_sees.measures import POINTS, Trained, hide, mean_correlation
-from paddle_resnet.lessons.what_it_sees.plots import draw_heat
-from paddle_resnet.lessons.what_it_sees.subject import Subject
+from paddle_resnet.lessons.what_it_sees.plots import draw_heatmaps
+from paddle_resnet.lessons.what_it_sees.trained_network import (
+    MAX_POINTS,
+    LessonContext,
+    TrainedNetwork,
+    mask_pixels,
+    mean_correlation,
+)
 from paddle_resnet.models import ImageClassifier, create_configured_model
 from paddle_resnet.plots.image_grids import choose_mistakes
 from paddle_resnet.plots.style import percent
@@ -18,11 +23,11 @@ COLUMNS = 7  # images drawn with their heat
 HIDDEN = (0.1, 0.25, 0.5)  # shares of the pixels
 
 
-def equals_cam(subject: Subject) -> None:
-    """Grad-CAM, and what it is at the last stage."""
-    page, trained = subject.page, subject.trained
+def show_cam_equivalence(context: LessonContext) -> None:
+    """Show that Grad-CAM at the last stage equals CAM."""
+    page, trained = context.page, context.trained
     page.heading("Grad-CAM: where it looked", "Grad-CAM：它看了哪里")
-    pictures = subject.test.take(subject.one_of_each_class())
+    pictures = context.test.take(context.one_of_each_class())
     predicted = trained.scores(pictures.pixels).argmax(axis=1)
     images = trained.tensor(pictures.pixels)
     maps = grad_cam(trained.network, images, predicted)
@@ -32,12 +37,11 @@ def equals_cam(subject: Subject) -> None:
     places = maps.shape[1] * maps.shape[2]
     difference = float(np.abs(maps * places - cam).max())
     page.say(
-        """Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391) asks of each place of a stage's maps
-        how much it speaks for a class. A channel's weight is the mean gradient of the class's score by that
-        channel; the map is the weighted sum of the channels, and what speaks against the class is cut off
-        (equations 1 and 2):""",
-        """Grad-CAM（Selvaraju 等 2017，https://arxiv.org/abs/1610.02391 ）问的是：某个阶段的特征图上，每个位置在多大
-        程度上支持某一类。通道的权重是该类得分对这个通道的平均梯度；图是各通道的加权和，反对该类的部分被截掉（式 1 和
+        """Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391) asks of each place of a stage's maps how
+        much it speaks for a class. A channel's weight is the mean gradient of the class's score by that channel; the
+        map is the weighted sum of the channels, and what speaks against the class is cut off (equations 1 and 2):""",
+        """Grad-CAM（Selvaraju 等 2017，https://arxiv.org/abs/1610.02391 ）问的是：某个阶段的特征图上，每个位置在多大程
+        度上支持某一类。通道的权重是该类得分对这个通道的平均梯度；图是各通道的加权和，反对该类的部分被截掉（式 1 和
         式 2）：""",
     )
     page.values(
@@ -49,64 +53,67 @@ def equals_cam(subject: Subject) -> None:
     )
     page.say(
         f"""At the last stage of a ResNet there is a closed form. The head is a mean over
-        {maps.shape[1]}x{maps.shape[2]} places and a linear layer, so the gradient at each place is the class's
-        weight divided by {places}, and Grad-CAM is CAM (Zhou et al. 2016, https://arxiv.org/abs/1512.04150),
-        ReLU(sum_k fc_k A_k), divided by {places}. Both were computed: times {places}, they differ by at most
-        {difference:.0e}, where the largest value is {cam.max():.2f}. At the earlier stages there is no such form,
-        and only the gradient will do.""",
+        {maps.shape[1]}x{maps.shape[2]} places and a linear layer, so the gradient at each place is the class's weight
+        divided by {places}, and Grad-CAM is CAM (Zhou et al. 2016, https://arxiv.org/abs/1512.04150), ReLU(sum_k fc_k
+        A_k), divided by {places}. Both were computed: times {places}, they differ by at most {difference:.0e}, where
+        the largest value is {cam.max():.2f}. At the earlier stages there is no such form, and only the gradient will
+        do.""",
         f"""在 ResNet 的最后一个阶段它有闭式解。分类头是对 {maps.shape[1]}x{maps.shape[2]} 个位置取平均再接线性层，所以
-        每个位置的梯度就是该类的权重除以 {places}，Grad-CAM 就
-        是 CAM（Zhou 等 2016，https://arxiv.org/abs/1512.04150 ），即 ReLU(sum_k fc_k A_k)，除以 {places}。两者都算
-        了：乘以 {places} 之后，最多相差 {difference:.0e}，而最大的值是 {cam.max():.2f}。更早的阶段没有这样的公式，只
-        能靠梯度。""",
+        每个位置的梯度就是该类的权重除以 {places}，Grad-CAM 就是 CAM（Zhou 等 2016，
+        https://arxiv.org/abs/1512.04150 ），即 ReLU(sum_k fc_k A_k)，除以 {places}。两者都算了：乘以 {places} 之后，最
+        多相差 {difference:.0e}，而最大的值是 {cam.max():.2f}。更早的阶段没有这样的公式，只能靠梯度。""",
     )
     page.record(cam_difference=difference, cam_largest=float(cam.max()), places=places)
 
 
-def heat(subject: Subject) -> None:
-    """Maps over images."""
-    page, trained = subject.page, subject.trained
-    pictures = subject.test.take(subject.one_of_each_class()[:COLUMNS])
+def show_heatmaps(context: LessonContext) -> None:
+    """Draw Grad-CAM maps over images."""
+    page, trained = context.page, context.trained
+    pictures = context.test.take(context.one_of_each_class()[:COLUMNS])
     scores = trained.scores(pictures.pixels)
     ranked = np.argsort(-scores, axis=1, kind="stable")
     stages = trained.network.stage_names
-    answers = [subject.answer(label, score) for label, score in zip(ranked[:, 0], scores.max(axis=1), strict=True)]
+    answers = [
+        context.format_prediction(label, score) for label, score in zip(ranked[:, 0], scores.max(axis=1), strict=True)
+    ]
     rows = {
         f"answer,\n{stages[-1]}": trained.grad_cam(pictures.pixels, ranked[:, 0]),
         f"answer,\n{stages[-2]}": trained.grad_cam(pictures.pixels, ranked[:, 0], stages[-2]),
         f"second,\n{stages[-1]}": trained.grad_cam(pictures.pixels, ranked[:, 1]),
     }
-    seconds = [subject.answer(label, scores[row, label]) for row, label in enumerate(ranked[:, 1])]
+    seconds = [context.format_prediction(label, scores[row, label]) for row, label in enumerate(ranked[:, 1])]
     labels = dict(zip(rows, (answers, answers, seconds), strict=True))
     page.figure(
         "grad_cam",
-        lambda: draw_heat(
+        lambda: draw_heatmaps(
             pictures.pixels,
-            [f"is {subject.class_name(label)}" for label in pictures.labels],
+            [f"is {context.class_name(label)}" for label in pictures.labels],
             rows,
             "Grad-CAM: what speaks for the answer, and for the second answer",
             labels=labels,
         ),
         """Test images, and heat where they speak for a class: the network's answer, at the last stage and the one
         before it, and the class it held second most probable. Each map has its own scale.""",
-        """测试图像，以及支持某一类的热力图：网络的答案（最后一个阶段和前一个阶段），以及它认为第二可能的类别。每幅图
-        各有自己的色标。""",
+        """测试图像，以及支持某一类的热力图：网络的答案（最后一个阶段和前一个阶段），以及它认为第二可能的类别。每幅图各
+        有自己的色标。""",
     )
 
 
-def hiding(subject: Subject) -> None:
-    """Are the maps true?"""
-    page, trained = subject.page, subject.trained
+def show_occlusion(context: LessonContext) -> None:
+    """Test the maps by occlusion and against random weights."""
+    page, trained = context.page, context.trained
     page.heading("Is the map true?", "这张图可信吗？")
-    pictures = subject.test.some(POINTS)
+    pictures = context.test.sample(MAX_POINTS)
     predicted = trained.scores(pictures.pixels).argmax(axis=1)
     maps = trained.grad_cam(pictures.pixels, predicted)
-    colour = np.rint(255 * np.array(subject.run.normalize().mean)).astype(np.uint8)
+    colour = np.rint(255 * np.array(context.run.normalize().mean)).astype(np.uint8)
     orders = {"highest": maps, "random": np.zeros_like(maps), "lowest": -maps}
     right = {
         name: [
             float(
-                (trained.scores(hide(pictures.pixels, order, share, colour)).argmax(axis=1) == pictures.labels).mean()
+                (
+                    trained.scores(mask_pixels(pictures.pixels, order, share, colour)).argmax(axis=1) == pictures.labels
+                ).mean()
             )
             for share in HIDDEN
         ]
@@ -115,32 +122,32 @@ def hiding(subject: Subject) -> None:
     before = float((predicted == pictures.labels).mean())
     page.say(
         f"""Heat on a picture convinces too easily. A test: paint the pixels under the highest values in the mean
-        colour, and see how many images are still answered right; then do the same to as many pixels at random, and
-        to those of the lowest values. If the maps are true, the first must hurt most. Nothing hidden:
-        {percent(before)} of {len(pictures):,} images right.""",
-        f"""热力图太容易让人信服。做一个检验：把值最高处的像素涂成平均颜色，看还有多少图像答对；再随机涂掉同样多的像
-        素，以及涂掉值最低处的像素。如果图可信，第一种的损害应当最大。什么都不遮时，{len(pictures):,} 张图像的准确率
+        colour, and see how many images are still answered right; then do the same to as many pixels at random, and to
+        those of the lowest values. If the maps are true, the first must hurt most. Nothing hidden: {percent(before)} of
+        {len(pictures):,} images right.""",
+        f"""热力图太容易让人信服。做一个检验：把值最高处的像素涂成平均颜色，看还有多少图像答对；再随机涂掉同样多的像素，
+        以及涂掉值最低处的像素。如果图可信，第一种的损害应当最大。什么都不遮时，{len(pictures):,} 张图像的准确率
         为 {percent(before)}。""",
     )
     page.table(
-        [("hidden", "遮住"), ("highest values", "值最高处"), ("at random", "随机"), ("lowest values", "值最低处")],
+        "hidden | highest values | at random | lowest values",
+        "遮住 | 值最高处 | 随机 | 值最低处",
         [
             (f"{share:.0%}", *(percent(right[name][index]) for name in ("highest", "random", "lowest")))
             for index, share in enumerate(HIDDEN)
         ],
     )
     holds = sum(top < chance for top, chance in zip(right["highest"], right["random"], strict=True))
-    untrained = Trained(_untrained(subject.run), trained.normalize)
+    untrained = TrainedNetwork(_untrained(context.run), trained.normalize)
     likeness = mean_correlation(maps, untrained.grad_cam(pictures.pixels, predicted))
     page.say(
-        f"""Hiding what the maps mark did more harm than hiding at random in {holds} of {len(HIDDEN)} rows. (A
-        painted image is like none in the training set, so part of every loss is the paint's.) A second test, after
-        Adebayo et al. 2018 (https://arxiv.org/abs/1810.03292): the same maps from a network with random weights. A
-        map that came from the picture alone, as an edge detector's, would stay; the mean correlation with it is
-        {likeness:.2f}.""",
+        f"""Hiding what the maps mark did more harm than hiding at random in {holds} of {len(HIDDEN)} rows. (A painted
+        image is like none in the training set, so part of every loss is the paint's.) A second test, after Adebayo et
+        al. 2018 (https://arxiv.org/abs/1810.03292): the same maps from a network with random weights. A map that came
+        from the picture alone, as an edge detector's, would stay; the mean correlation with it is {likeness:.2f}.""",
         f"""{len(HIDDEN)} 行中有 {holds} 行，遮住图上标出的地方比随机遮住损害更大。（涂过的图像与训练集里的都不像，所以
-        每种损失里都有一部分是涂色造成的。）第二个检验来自 Adebayo 等 2018（https://arxiv.org/abs/1810.03292 ）：用权
-        重随机的网络画同样的图。若图只来自图像本身（像边缘检测那样），它就不会变，相关系数为 1；实测二者的平均相关系数
+        每种损失里都有一部分是涂色造成的。）第二个检验来自 Adebayo 等 2018（https://arxiv.org/abs/1810.03292 ）：用权重
+        随机的网络画同样的图。若图只来自图像本身（像边缘检测那样），它就不会变，相关系数为 1；实测二者的平均相关系数
         为 {likeness:.2f}。""",
     )
     page.record(
@@ -152,9 +159,9 @@ def hiding(subject: Subject) -> None:
     )
 
 
-def mistakes(subject: Subject) -> None:
-    """The wrong answers it was surest of."""
-    page, trained, evaluation = subject.page, subject.trained, subject.evaluation
+def show_mistakes(context: LessonContext) -> None:
+    """Show the most confident mistakes with their maps."""
+    page, trained, evaluation = context.page, context.trained, context.evaluation
     page.heading("The most confident mistakes", "置信度最高的错误")
     chosen = choose_mistakes(evaluation, COLUMNS)
     if len(chosen) == 0:
@@ -162,32 +169,33 @@ def mistakes(subject: Subject) -> None:
         return
     surest = float(evaluation.scores[chosen[0]].max())
     page.say(
-        f"""A mistake made with high probability tells more than one made in doubt: there the network, the image or
-        its label is at fault. Of {evaluation.images:,} test images
-        {len(choose_mistakes(evaluation, evaluation.images)):,} were answered wrong, the surest at
-        {percent(surest)}. Grad-CAM shows what spoke for the wrong answer, and what for the right one.""",
+        f"""A mistake made with high probability tells more than one made in doubt: there the network, the image or its
+        label is at fault. Of {evaluation.images:,} test images {len(choose_mistakes(evaluation, evaluation.images)):,}
+        were answered wrong, the surest at {percent(surest)}. Grad-CAM shows what spoke for the wrong answer, and what
+        for the right one.""",
         f"""高概率下犯的错比犹豫时犯的错更有信息：问题出在网络、图像或标签上。{evaluation.images:,} 张测试图像中答
-        错 {len(choose_mistakes(evaluation, evaluation.images)):,} 张，其中置信度最高的
-        为 {percent(surest)}。Grad-CAM 画出什么支持错误的答案，什么支持正确的答案。""",
+        错 {len(choose_mistakes(evaluation, evaluation.images)):,} 张，其中置信度最高的为 {percent(surest)}。Grad-CAM 画
+        出什么支持错误的答案，什么支持正确的答案。""",
     )
-    pictures = subject.test.take(chosen)
+    pictures = context.test.take(chosen)
     predicted = evaluation.predicted[chosen]
     rows = {
         "for the\nanswer": trained.grad_cam(pictures.pixels, predicted),
         "for the\ntruth": trained.grad_cam(pictures.pixels, pictures.labels),
     }
     given = [
-        subject.answer(label, evaluation.scores[index, label]) for index, label in zip(chosen, predicted, strict=True)
+        context.format_prediction(label, evaluation.scores[index, label])
+        for index, label in zip(chosen, predicted, strict=True)
     ]
     truth = [
-        subject.answer(label, evaluation.scores[index, label])
+        context.format_prediction(label, evaluation.scores[index, label])
         for index, label in zip(chosen, pictures.labels, strict=True)
     ]
     labels = dict(zip(rows, (given, truth), strict=True))
-    captions = [f"is {subject.class_name(label)}" for label in pictures.labels]
+    captions = [f"is {context.class_name(label)}" for label in pictures.labels]
     page.figure(
-        "mistakes",
-        lambda: draw_heat(pictures.pixels, captions, rows, "The most confident mistakes", labels=labels),
+        "show_mistakes",
+        lambda: draw_heatmaps(pictures.pixels, captions, rows, "The most confident mistakes", labels=labels),
         "Wrong answers on the test set, the surest first, with the probability of what was answered and of the truth.",
         "测试集上的错误答案，按置信度从高到低，并标出所给答案和正确答案的概率。",
     )
@@ -195,7 +203,7 @@ def mistakes(subject: Subject) -> None:
 
 
 def _untrained(run: RunFolder) -> ImageClassifier:
-    """The same network with random weights."""
+    """Return the same network with random weights."""
     runtime.seed_everything(run.config.train.seed + 1)
     network = create_configured_model(run.config.model, len(run.classes()))
     network.eval()

@@ -1,4 +1,4 @@
-"""Drawings of what a network sees: filters and their answers, maps by stage, points by class, heat over images."""
+"""Figures of filters and their responses, feature maps, embeddings, and heatmaps over images."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ CLASS_COLOURS = (
 HEAT = "inferno"
 
 
-def draw_filters(filters: np.ndarray, answers: np.ndarray, title: str) -> Figure:
-    """Draw filters, and below each what it responds with to one image ``[n, H, W]``; two bands of n / 2.
+def draw_filters(filters: np.ndarray, responses: np.ndarray, title: str) -> Figure:
+    """Draw filters with their responses to one image below, in two bands.
 
     Args:
-        filters: ``[n, k, k]``, of either sign; or ``[n, k, k, 3]`` in 0..1, as colours.
-        answers: ``[n, H, W]``, of either sign.
+        filters: signed ``[n, k, k]``, or colours ``[n, k, k, 3]`` in 0..1.
+        responses: signed ``[n, H, W]``.
         title: of the figure.
     """
     columns = (len(filters) + 1) // 2
@@ -32,12 +32,12 @@ def draw_filters(filters: np.ndarray, answers: np.ndarray, title: str) -> Figure
     for axes in cells.flat:
         without_axes(axes)
     largest = np.abs(filters).max()
-    for index, (kernel, answer) in enumerate(zip(filters, answers, strict=True)):
+    for index, (kernel, response) in enumerate(zip(filters, responses, strict=True)):
         row, column = 2 * (index // columns), index % columns
         signed = {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest} if kernel.ndim == 2 else {}
         drawn = cells[row, column].imshow(kernel, interpolation="nearest", **signed)
-        reach = np.abs(answer).max() or 1.0
-        cells[row + 1, column].imshow(answer, cmap="RdBu_r", vmin=-reach, vmax=reach, interpolation="nearest")
+        reach = np.abs(response).max() or 1.0
+        cells[row + 1, column].imshow(response, cmap="RdBu_r", vmin=-reach, vmax=reach, interpolation="nearest")
     if filters.ndim == 3:
         figure.colorbar(drawn, ax=cells[:, -1].tolist(), shrink=0.7, label="weight")
     for row, name in enumerate(("filter", "response", "filter", "response")):
@@ -47,9 +47,9 @@ def draw_filters(filters: np.ndarray, answers: np.ndarray, title: str) -> Figure
 
 
 def draw_maps(image: np.ndarray, maps: Mapping[str, np.ndarray], columns: int, title: str) -> Figure:
-    """Draw an image, and a row of maps for each place: the channels ``[channels, H, W]`` of the largest mean.
+    """Draw an image, and for each entry of `maps` the channels of the largest mean, of ``[channels, H, W]``.
 
-    Each map has a scale of its own, from black (0) to its largest value.
+    Each map has its own scale, from black (0) to its largest value.
     """
     figure = Figure(figsize=(9.6, 1.12 * len(maps) + 0.5), layout="constrained")
     cells = figure.subplots(len(maps), columns + 1, squeeze=False, width_ratios=[1.25, *columns * [1.0]])
@@ -67,7 +67,7 @@ def draw_maps(image: np.ndarray, maps: Mapping[str, np.ndarray], columns: int, t
 
 
 def draw_points(panels: Mapping[str, np.ndarray], labels: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Draw points ``[N, 2]`` in the colour of their class, its name in the middle of them."""
+    """Draw points ``[N, 2]`` in the colours of their classes, with the class names at the medians."""
     figure = Figure(figsize=(9.4, 8.6), layout="constrained")
     for axes, (name, points) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
         for label in range(len(classes)):
@@ -98,7 +98,7 @@ def draw_points(panels: Mapping[str, np.ndarray], labels: np.ndarray, classes: S
     return figure
 
 
-def draw_heat(
+def draw_heatmaps(
     images: np.ndarray,
     captions: Sequence[str],
     rows: Mapping[str, np.ndarray],
@@ -106,14 +106,14 @@ def draw_heat(
     *,
     labels: Mapping[str, Sequence[str]],
 ) -> Figure:
-    """Draw images in a row under their captions, and below each the maps of `rows` as heat over it.
+    """Draw images under their captions, and below each the maps of `rows` as heat over it.
 
     Args:
         images: uint8 ``[n, S, S, 3]``.
-        captions: ``n``.
-        rows: maps ``[n, S, S]`` by the name of their row; each is scaled by its own largest value.
+        captions: n strings.
+        rows: maps ``[n, S, S]`` by name; each map is scaled by its own largest value.
         title: of the figure.
-        labels: by the name of a row, what each of its maps is for, ``n`` each.
+        labels: n strings for each row.
     """
     columns = len(images)
     figure = Figure(figsize=(9.6, 1.45 * (1 + len(rows)) + 0.9), layout="constrained")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from paddle import nn
 
-from paddle_resnet.lessons.framework.catalogue import Effort
+from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.models.blocks import BasicBlock, projection_shortcut
 from paddle_resnet.plots.style import BLUE, GREY, INK, RED
@@ -27,7 +27,7 @@ COLOURS = {USUAL: BLUE, RECTIFIED: RED}
 
 
 @dataclass(frozen=True)
-class Learnt:
+class FitResult:
     """What a block made of H(x) = x / 2.
 
     Attributes:
@@ -49,27 +49,23 @@ def teach(page: Page, effort: Effort) -> None:
     steps = effort.epochs(STEPS)
     page.heading("The residual takes both signs", "残差可正可负")
     page.say(
-        f"""Since features are rectified, some texts take F(x) >= 0 for granted, and a block for something that can
-        only add. But F(x) = H(x) - x must be negative wherever the block should make a value smaller. Let a block of
+        f"""Since features are rectified, some texts take F(x) >= 0 for granted, and a block for something that can only
+        add. But F(x) = H(x) - x must be negative wherever the block should make a value smaller. Let a block of
         {CHANNELS} channels learn H(x) = x / 2 from random x >= 0: the residual it needs is -x / 2. Twice: as it is,
         with BatchNorm as its branch's last layer, and with one more ReLU at the branch's end.""",
         f"""因为特征都经过 ReLU，有的文章就想当然地认为 F(x) >= 0，以为残差块只能做加法。但凡需要把某个值变小的地方，
-        F(x) = H(x) - x 就必须为负。让一个 {CHANNELS} 通道的块从随机的 x >= 0 学习 H(x) = x / 2：所需的残差是 -x / 2。
-        做两次：一次用原样的块，分支以 BatchNorm 结尾；一次在分支末尾多加一个 ReLU。""",
+        F(x) = H(x) - x 就必须为负。让一个 {CHANNELS} 通道的块从随机的 x >= 0 学习 H(x) = x / 2：所需的残差是 -x / 2。做
+        两次：一次用原样的块，分支以 BatchNorm 结尾；一次在分支末尾多加一个 ReLU。""",
     )
     page.values(
         "target = 0.5 * x                          # x = |normal|, so x >= 0 as inside a ResNet",
         "block.bn2 = Sequential(block.bn2, ReLU())   # the second block only",
         f"{steps} steps of Adam, learning rate {RATE:g}, {BATCH} new images a step",
     )
-    results = {USUAL: learn(steps, rectified=False), RECTIFIED: learn(steps, rectified=True)}
+    results = {USUAL: fit_block(steps, rectified=False), RECTIFIED: fit_block(steps, rectified=True)}
     page.table(
-        [
-            ("branch ends in", "分支末尾"),
-            ("mean squared error", "均方误差"),
-            ("least possible if F >= 0", "F >= 0 时的下限"),
-            ("share of F below 0", "F 为负的比例"),
-        ],
+        "branch ends in | mean squared error | least possible if F >= 0 | share of F below 0",
+        "分支末尾 | 均方误差 | F >= 0 时的下限 | F 为负的比例",
         [
             [
                 name.removeprefix("F ends in "),
@@ -96,14 +92,14 @@ def teach(page: Page, effort: Effort) -> None:
         partial(_draw, results),
         """Left: the error while learning; the dotted line is the least that is possible with F >= 0. Right: what the
         branch answers to each value of x after training; the dashed line is what it should.""",
-        """左：学习过程中的误差，点线是 F >= 0 时的下限。右：训练之后分支对每个 x 值的回答，虚线是应有的值。""",
+        "左：学习过程中的误差，点线是 F >= 0 时的下限。右：训练之后分支对每个 x 值的回答，虚线是应有的值。",
     )
     page.say(
         f"""With F >= 0 the output is at least x, so the squared error is at least (x / 2)^2 at every value:
         {usual.floor:.4f} on average here. The rectified branch came to {rectified.error:.4f}: the best it can do is
-        nothing. The usual one came to {usual.error:.5f}, with {np.mean(usual.residuals < 0):.0%} of its residuals
-        below 0. So the ReLU belongs after the addition, or before the branch; at the branch's end it makes a worse
-        network (He et al. 2016, section 4.1).""",
+        nothing. The usual one came to {usual.error:.5f}, with {np.mean(usual.residuals < 0):.0%} of its residuals below
+        0. So the ReLU belongs after the addition, or before the branch; at the branch's end it makes a worse network
+        (He et al. 2016, section 4.1).""",
         f"""若 F >= 0，输出就不小于 x，于是每个值上的平方误差至少是 (x / 2)^2，这里平均为 {usual.floor:.4f}。带 ReLU 的
         分支得到 {rectified.error:.4f}：它最好的选择就是什么都不做。原样的块得到 {usual.error:.5f}，残差中
         有 {np.mean(usual.residuals < 0):.0%} 为负。所以 ReLU 应放在相加之后，或放在分支之前；放在分支末尾会使网络变差
@@ -111,7 +107,7 @@ def teach(page: Page, effort: Effort) -> None:
     )
 
 
-def learn(steps: int, *, rectified: bool) -> Learnt:
+def fit_block(steps: int, *, rectified: bool) -> FitResult:
     """Let a block learn H(x) = x / 2, and measure it on new images."""
     paddle.seed(0)
     random = np.random.default_rng(0)
@@ -135,14 +131,14 @@ def learn(steps: int, *, rectified: bool) -> Learnt:
         error = (block(x) - TARGET * x).square().mean().item()
     hook.remove()
     floor = float(np.mean(((1 - TARGET) * x.numpy().astype(np.float64)) ** 2))
-    return Learnt(tuple(errors), error, floor, x.numpy().ravel(), residuals[0].numpy().ravel())
+    return FitResult(tuple(errors), error, floor, x.numpy().ravel(), residuals[0].numpy().ravel())
 
 
 def _images(random: np.random.Generator) -> paddle.Tensor:
     return paddle.to_tensor(np.abs(random.normal(size=(BATCH, CHANNELS, SIZE, SIZE))).astype(np.float32))
 
 
-def _draw(results: dict[str, Learnt]) -> Figure:
+def _draw(results: dict[str, FitResult]) -> Figure:
     figure = Figure(figsize=(9.5, 3.8), layout="constrained")
     course, answers = figure.subplots(1, 2)
     for name, one in results.items():

@@ -1,4 +1,4 @@
-"""The numbers that the lesson on batch normalisation computes with."""
+"""The running statistics of batch normalisation: in training, in evaluation, and for a batch of one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from paddle_resnet.lessons.batch_norm.plots import draw_running_statistics
 from paddle_resnet.lessons.framework.page import Page, Text
 from paddle_resnet.models.batch_norm import BatchNorm, batch_statistics
 
-# Three samples of five features, each feature with a centre and a spread of its own.
+# Three samples of five features with different means and scales.
 FEATURES = np.array(
     [[1.0, 10.0, -3.0, 0.2, 50.0], [2.0, 14.0, -1.0, 0.8, 20.0], [6.0, 12.0, -8.0, 0.5, 80.0]], np.float32
 )
@@ -26,21 +26,21 @@ IMAGES = np.array(
     np.float32,
 )
 EPSILON = 1e-5
-"""Paddle's, unless asked for another."""
+"""Paddle's default."""
 
 
 def largest(values: np.ndarray | paddle.Tensor) -> float:
-    """The largest absolute value."""
+    """Return the largest absolute value."""
     return float(np.abs(np.asarray(values)).max())
 
 
 MOMENTUM = 0.9
 NEW = (0.0, 1.0)
-"""Mean and variance that a new layer remembers."""
+"""Running mean and variance of a new layer."""
 
 
 def teach(page: Page) -> None:
-    """Follow the running statistics, evaluate by them, and meet a batch of one."""
+    """Follow the running statistics, evaluate with them, and pass a batch of one."""
     _running_statistics(page)
     _evaluation(page)
     _one_value(page)
@@ -50,8 +50,8 @@ def _running_statistics(page: Page) -> None:
     page.heading("What it remembers", "它记住了什么")
     page.say(
         """An answer must not depend on who else is in the batch. So while it trains, the layer also keeps running
-        statistics, and in evaluation it uses them in place of the batch's. They start at mean 0 and variance 1 and
-        move in the forward pass, not by the optimizer.""",
+        statistics, and in evaluation it uses them in place of the batch's. They start at mean 0 and variance 1 and move
+        in the forward pass, not by the optimizer.""",
         """对一个样本的预测不应取决于同一批里还有哪些样本。因此训练时这一层同时维护滑动统计量，评估时用它代替批次统计
         量。初值是均值 0、方差 1；它们在前向计算中更新，与优化器无关。""",
     )
@@ -68,31 +68,15 @@ def _running_statistics(page: Page) -> None:
             history.append(MOMENTUM * history[-1] + (1 - MOMENTUM) * new)
     steps = np.array(seen)
     page.table(
-        [
-            ("step", "步"),
-            ("batch mean", "批次均值"),
-            ("running mean, Paddle", "滑动均值，Paddle"),
-            ("formula", "公式"),
-            ("batch variance", "批次方差"),
-            ("running variance, Paddle", "滑动方差，Paddle"),
-            ("formula", "公式"),
-            ("with m - 1", "若除以 m - 1"),
-        ],
+        "step | batch mean | running mean, Paddle | formula "
+        "| batch variance | running variance, Paddle | formula | with m - 1",
+        "步 | 批次均值 | 滑动均值，Paddle | 公式 | 批次方差 | 滑动方差，Paddle | 公式 | 若除以 m - 1",
         [
             [
-                str(step),
-                *(
-                    f"{value:.4f}"
-                    for value in (
-                        batches[step - 1].mean(),
-                        steps[step - 1, 0],
-                        biased[step][0],
-                        batches[step - 1].var(),
-                        steps[step - 1, 1],
-                        biased[step][1],
-                        unbiased[step][1],
-                    )
-                ),
+                step,
+                *(f"{mean:.4f}" for mean in (batches[step - 1].mean(), steps[step - 1, 0], biased[step][0])),
+                *(f"{variance:.4f}" for variance in (batches[step - 1].var(), steps[step - 1, 1], biased[step][1])),
+                f"{unbiased[step][1]:.4f}",
             ]
             for step in range(1, 5)
         ],
@@ -114,12 +98,13 @@ def _running_statistics(page: Page) -> None:
 
 
 def _conventions(page: Page, batch: np.ndarray) -> None:
-    """Say where PyTorch differs, and show the number that a swapped momentum gives."""
+    """Compare the conventions with PyTorch's."""
     swapped = nn.BatchNorm1D(1, momentum=0.1)
     swapped(paddle.to_tensor(batch))
     page.record(swapped_first_mean=swapped._mean.item())
     page.table(
-        [("", ""), ("Paddle", "Paddle"), ("PyTorch", "PyTorch")],
+        " | Paddle | PyTorch",
+        " | Paddle | PyTorch",
         [
             ["running =", "momentum * running + (1 - momentum) * batch", "(1 - momentum) * running + momentum * batch"],
             ["momentum", "0.9", "0.1"],
@@ -135,9 +120,9 @@ def _conventions(page: Page, batch: np.ndarray) -> None:
         and `tests/models/test_batch_norm.py` holds numbers that it printed.)""",
         f"""有两处约定与 PyTorch 不同，弄混了也不会报错。把 PyTorch 的 `momentum=0.1` 照抄进 Paddle，就成了保留十分之
         一、取用十分之九：第一个批次之后滑动均值是 {swapped._mean.item():.4f}，而不是 {0.1 * batch.mean():.4f}。另外，
-        Paddle 记住的是有偏方差，也就是训练时用来归一化的那个；上面逐步表格的最后一列是 PyTorch 会记住的值，它所取的批
-        次方差是这里的 8/7。（本课不需要安装 PyTorch；它那一列依据其文档，
-        `tests/models/test_batch_norm.py` 里有它实际输出的数值。）""",
+        Paddle 记住的是有偏方差，也就是训练时用来归一化的那个；上面逐步表格的最后一列是 PyTorch 会记住的值，它所取的批次
+        方差是这里的 8/7。（本课不需要安装 PyTorch；它那一列依据其文档，`tests/models/test_batch_norm.py` 里有它实际输出
+        的数值。）""",
     )
 
 
@@ -171,10 +156,9 @@ def _evaluation(page: Page) -> None:
         training mode it does not: the running statistics have moved. And as they have moved only a tenth of the way,
         the output is not what training gave either; after many steps it comes near. No batch is needed: the first
         sample alone gets the answer that it got among the three.""",
-        """新建的层记着均值 0、方差 1，因此除了系数 1 / sqrt(1 + epsilon) 之外原样返回输入。有的教程到此为止，就说评估
-        模式会让输入原样通过。其实只要在训练模式下走过一步就不是了：滑动统计量已经变了。又因为只走了十分之一，输出也还
-        不是训练时的结果；走过许多步之后才会接近。这里不需要批次：第一个样本单独输入，得到的答案与三个样本一起时相
-        同。""",
+        """新建的层记着均值 0、方差 1，因此除了系数 1 / sqrt(1 + epsilon) 之外原样返回输入。有的教程到此为止，就说评估模
+        式会让输入原样通过。其实只要在训练模式下走过一步就不是了：滑动统计量已经变了。又因为只走了十分之一，输出也还不是
+        训练时的结果；走过许多步之后才会接近。这里不需要批次：第一个样本单独输入，得到的答案与三个样本一起时相同。""",
     )
 
 
@@ -185,22 +169,22 @@ def _one_value(page: Page) -> None:
     x = paddle.to_tensor(sample)
     mean, variance = batch_statistics(x)
     by_equations = ((x - mean) / paddle.sqrt(variance + EPSILON) + paddle.to_tensor(beta)).numpy()
-    answers = {}
+    outputs = {}
     for name, layer in (("paddle.nn.BatchNorm1D", nn.BatchNorm1D(5)), ("our BatchNorm", BatchNorm(5))):
         layer.bias.set_value(beta)
         layer.train()
-        answers[name] = layer(x).numpy()
+        outputs[name] = layer(x).numpy()
         page.record(**{f"one_value_running_mean_{'paddle' if 'paddle' in name else 'ours'}": largest(layer._mean)})
     pair = nn.BatchNorm2D(3)(paddle.to_tensor(IMAGES[:1])).numpy()
     page.array("x, (1, 5)", sample)
     page.array("the equations, beta = 1, 2, 3, 4, 5", by_equations)
-    for name, answer in answers.items():
-        page.array(f"{name}, train", answer)
+    for name, output in outputs.items():
+        page.array(f"{name}, train", output)
     page.array("paddle.nn.BatchNorm2D(3), train, on the first image alone (two pixels a channel)", pair[0])
     page.record(
         one_value_equations_minus_beta=largest(by_equations - beta),
-        one_value_paddle_minus_input=largest(answers["paddle.nn.BatchNorm1D"] - sample),
-        one_value_ours_minus_input=largest(answers["our BatchNorm"] - sample),
+        one_value_paddle_minus_input=largest(outputs["paddle.nn.BatchNorm1D"] - sample),
+        one_value_ours_minus_input=largest(outputs["our BatchNorm"] - sample),
         two_values=[float(value) for value in np.abs(pair).ravel()],
     )
     page.say(
@@ -213,9 +197,9 @@ def _one_value(page: Page) -> None:
         样（PyTorch 会报错）。评估模式不受影响，因为它不需要批次。""",
     )
     page.say(
-        """One image has more than one value where a channel has more than one pixel, and then the equations hold
-        again. With two pixels they answer -1 and 1 for every channel, whatever the pixels were: small batches make
-        poor measurements. The lesson `normalization` follows this up.""",
+        """One image has more than one value where a channel has more than one pixel, and then the equations hold again.
+        With two pixels they answer -1 and 1 for every channel, whatever the pixels were: small batches make poor
+        measurements. The lesson `normalization` follows this up.""",
         """只要通道里不止一个像素，单张图像就不止一个值，公式又成立了。只有两个像素时，每个通道得到的都是 -1 和 1，与像
         素值无关：批次太小，统计量就没有意义。`normalization` 一课会继续讨论。""",
     )

@@ -1,8 +1,9 @@
-"""The exported network's speed beside the dynamic graph's, as a user would measure it, and what can go wrong there."""
+"""Latency of the exported network and of the dynamic graph, and pitfalls of measuring it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,9 @@ from matplotlib.ticker import NullLocator
 from paddle_resnet import runtime
 from paddle_resnet.evaluation import NetworkScorer
 from paddle_resnet.inference import Predictor
-from paddle_resnet.lessons.common.timing import in_turns, measured_where, seconds_of
+from paddle_resnet.lessons.common.timing import describe_machine, time_interleaved
 from paddle_resnet.lessons.framework.page import Number, Page
-from paddle_resnet.plots.logarithmic_axis import plain_numbers
-from paddle_resnet.plots.style import BLUE, GREEN, ORANGE
+from paddle_resnet.plots.style import BLUE, GREEN, ORANGE, plain_log_labels
 from paddle_resnet.training import RunFolder
 
 DYNAMIC, EXPORTED, ONE_THREAD = "dynamic graph", "exported", "exported, 1 thread"
@@ -24,11 +24,11 @@ COLOURS = {DYNAMIC: ORANGE, EXPORTED: BLUE, ONE_THREAD: GREEN}
 MARKS = {DYNAMIC: "o", EXPORTED: "s", ONE_THREAD: "^"}
 BATCHES = (1, 8, 32, 128)
 FIRST_CALLS = 60
-SMALL: dict[str, Any] = {"markersize": 3, "linewidth": 1}
+MARKER_STYLE: dict[str, Any] = {"markersize": 3, "linewidth": 1}
 
 
 def show_times(page: Page, run: RunFolder, images: np.ndarray, rounds: int) -> None:
-    """Time both forms in turns on uint8 images ``[N, S, S, 3]``: the first calls, then `rounds` of each batch size."""
+    """Time both forms on uint8 images ``[N, S, S, 3]``: the first calls, then `rounds` for each batch size."""
     page.heading("How fast is it, and how is that measured?", "有多快，又该怎么测？")
     threads = runtime.prepare_process().threads
     network = NetworkScorer(run.load_network(), run.normalize())
@@ -36,17 +36,20 @@ def show_times(page: Page, run: RunFolder, images: np.ndarray, rounds: int) -> N
         Predictor(run.inference_path, batch_size=max(BATCHES)) as usual,
         Predictor(run.inference_path, threads=1, batch_size=max(BATCHES)) as single,
     ):
-        calls = {DYNAMIC: network.scores, EXPORTED: usual.scores}
+        forms = {DYNAMIC: network.scores, EXPORTED: usual.scores}
         if runtime.thread_count(threads) != 1:
-            calls[ONE_THREAD] = single.scores
-        first = in_turns(calls, images[:1], FIRST_CALLS)
+            forms[ONE_THREAD] = single.scores
+
+        def measure(batch: np.ndarray, rounds: int) -> dict[str, np.ndarray]:
+            return time_interleaved({name: partial(scores, batch) for name, scores in forms.items()}, rounds)
+
+        first = measure(images[:1], FIRST_CALLS)
         _say_first_calls(page, first, f"{threads.variable}={threads.value}")
         steady = {}
         for size in BATCHES:
             batch = np.resize(images, (size, *images.shape[1:]))
-            for call in calls.values():
-                seconds_of(call, batch)  # a new shape may be prepared anew
-            steady[size] = in_turns(calls, batch, rounds)
+            measure(batch, 1)  # warm-up for the new shape
+            steady[size] = measure(batch, rounds)
     _say_steady(page, steady, rounds)
 
 
@@ -95,10 +98,15 @@ def _draw_first_calls(first: Mapping[str, np.ndarray]) -> Figure:
     axes = figure.subplots()
     for name, seconds in first.items():
         axes.plot(
-            np.arange(1, len(seconds) + 1), 1000 * seconds, f"{MARKS[name]}-", color=COLOURS[name], **SMALL, label=name
+            np.arange(1, len(seconds) + 1),
+            1000 * seconds,
+            f"{MARKS[name]}-",
+            color=COLOURS[name],
+            **MARKER_STYLE,
+            label=name,
         )
     axes.set_yscale("log")
-    plain_numbers(axes.yaxis)
+    plain_log_labels(axes.yaxis)
     axes.set_xlabel("call")
     axes.set_ylabel("time (ms)")
     axes.grid(True, axis="y")
@@ -111,12 +119,13 @@ def _say_steady(page: Page, steady: Mapping[int, Mapping[str, np.ndarray]], roun
     medians = {size: {name: float(np.median(each)) for name, each in taken.items()} for size, taken in steady.items()}
     page.say(
         f"""Once warm, {rounds} rounds in turns for each batch size; milliseconds a call, medians, from raw pixels to
-        probabilities in numpy. {measured_where().en}""",
-        f"""预热之后，每种批大小轮流测 {rounds} 轮；从原始像素到 numpy 里的概率，每次调用的毫秒数（中位
-        数）。{measured_where().zh}""",
+        probabilities in numpy. {describe_machine().en}""",
+        f"""预热之后，每种批大小轮流测 {rounds} 轮；从原始像素到 numpy 里的概率，每次调用的毫秒数（中位数）。
+        {describe_machine().zh}""",
     )
     page.table(
-        [("batch", "批大小"), *[(f"{name} (ms)", f"{CHINESE[name]}（毫秒）") for name in names]],
+        " | ".join(["batch", *(f"{name} (ms)" for name in names)]),
+        " | ".join(["批大小", *(f"{CHINESE[name]}（毫秒）" for name in names)]),
         [[size, *[f"{1000 * medians[size][name]:.2f}" for name in names]] for size in steady],
     )
     for size in (BATCHES[0], BATCHES[-1]):
@@ -133,7 +142,7 @@ def _say_steady(page: Page, steady: Mapping[int, Mapping[str, np.ndarray]], roun
 
 
 def _verdict(size: int, taken: Mapping[str, np.ndarray]) -> tuple[str, str]:
-    """Say which of the two is faster at a batch size, or that their times overlap."""
+    """Say which form is faster at a batch size, or that the middle halves of their times overlap."""
     dynamic, exported = taken[DYNAMIC], taken[EXPORTED]
     ratio = float(np.median(dynamic) / np.median(exported))
     english, chinese = f"Batch {size}: the exported model", f"批大小 {size}：导出的模型"
@@ -171,7 +180,7 @@ def _draw_throughput(steady: Mapping[int, Mapping[str, np.ndarray]]) -> Figure:
         )
     axes.set_xscale("log")
     axes.set_yscale("log")
-    plain_numbers(axes.yaxis)
+    plain_log_labels(axes.yaxis)
     axes.set_xticks(list(steady), [str(size) for size in steady])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("images a call")
@@ -182,7 +191,7 @@ def _draw_throughput(steady: Mapping[int, Mapping[str, np.ndarray]]) -> Figure:
 
 
 def show_pitfalls(page: Page) -> None:
-    """Say what a measurement of speed must look out for."""
+    """Write the pitfalls of a latency measurement."""
     page.heading("Before believing a time", "相信一个时间之前")
     for english, chinese in PITFALLS:
         page.say(english, chinese)
@@ -193,8 +202,8 @@ PITFALLS: Sequence[tuple[str, str]] = (
         """**Threads.** A Paddle predictor on the CPU takes one thread unless told otherwise
         (`set_cpu_math_library_num_threads`); `Predictor` takes those of the process. Compare like with like, and say
         how many.""",
-        """**线程。** Paddle 的 CPU 推理默认只用一个线程，除非另行设置
-        （`set_cpu_math_library_num_threads`）；`Predictor` 用进程的线程数。比较时线程数要相同，并且写明是多少。""",
+        """**线程。** Paddle 的 CPU 推理默认只用一个线程，除非另行设置（`set_cpu_math_library_num_threads`）；
+        `Predictor` 用进程的线程数。比较时线程数要相同，并且写明是多少。""",
     ),
     (
         """**Turns.** A shared machine slows down for seconds at a time. All calls of one, then all of the other, would

@@ -23,7 +23,7 @@ class BiasEffects:
     on_shortcuts: float
 
 
-def convolution_biases(network: ImageClassifier) -> dict[str, int]:
+def conv_biases(network: ImageClassifier) -> dict[str, int]:
     """The biases of convolutions by name, with their size."""
     return {
         f"{name}.bias": layer.bias.size
@@ -32,7 +32,7 @@ def convolution_biases(network: ImageClassifier) -> dict[str, int]:
     }
 
 
-def on_shortcut(name: str) -> bool:
+def is_on_shortcut(name: str) -> bool:
     """Whether a parameter belongs to a shortcut, by its name."""
     return "downsample" in name
 
@@ -45,7 +45,7 @@ def bias_effects(network: ImageClassifier, size: int, seed: int = 0) -> BiasEffe
     generator = np.random.default_rng(seed)
     network.train()
     images = generator.normal(size=(IMAGES, network.in_channels, size, size)).astype(np.float32)
-    names = list(convolution_biases(network))
+    names = list(conv_biases(network))
 
     def effect(chosen: Iterable[str]) -> float:
         before = _scores(network, images)
@@ -54,8 +54,8 @@ def bias_effects(network: ImageClassifier, size: int, seed: int = 0) -> BiasEffe
             state[name].set_value(generator.normal(size=state[name].shape).astype(np.float32))
         return float(np.sqrt(np.mean((_scores(network, images) - before) ** 2)) / before.std())
 
-    before_norm = effect(name for name in names if not on_shortcut(name))
-    return BiasEffects(before_norm, on_shortcuts=effect(name for name in names if on_shortcut(name)))
+    before_norm = effect(name for name in names if not is_on_shortcut(name))
+    return BiasEffects(before_norm, on_shortcuts=effect(name for name in names if is_on_shortcut(name)))
 
 
 @paddle.no_grad()
