@@ -1,14 +1,11 @@
-"""What training and evaluation leave, as data: an epoch's record, and a split measured whole."""
+"""Results of training and evaluation as data: an epoch's record, and the metrics of a whole split."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -23,13 +20,30 @@ class ClassResult:
 
 
 @dataclass(frozen=True, eq=False)
+class PrecisionRecallCurve:
+    """Precision and recall of one class against all others, by threshold on its probability.
+
+    Attributes:
+        name: of the class.
+        precision: float64 `[n]`.
+        recall: float64 `[n]`, falling from 1 to 0.
+        average_precision: mean of the precision over the recall, in steps, not interpolated.
+    """
+
+    name: str
+    precision: np.ndarray
+    recall: np.ndarray
+    average_precision: float
+
+
+@dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A split measured whole.
+    """Metrics of a whole split.
 
     Attributes:
         classes: the class names, in the order of the scores.
-        top1: share of the images whose true class has the highest score; of equal scores the first class counts.
-        top5: share whose true class is among the min(5, classes) highest.
+        top1: fraction of the images whose true class has the highest score; among equal scores the first class wins.
+        top5: fraction whose true class is among the min(5, classes) highest scores.
         loss: mean cross-entropy over the images, in nats.
         confusion: int64 `[true, predicted]`, counts.
         per_class: precision, recall, F1 and support, in the order of `classes`.
@@ -49,16 +63,15 @@ class Evaluation:
 
     @property
     def images(self) -> int:
-        """How many images were measured."""
         return len(self.labels)
 
     @property
     def predicted(self) -> np.ndarray:
-        """The class of the highest score, int64 `[N]`; of equal scores the first."""
+        """Return the class of the highest score, int64 `[N]`; among equal scores the first."""
         return self.scores.argmax(axis=1)
 
     def summary(self) -> dict[str, Any]:
-        """The figures of the whole split, as `metrics.json` holds them."""
+        """Return the metrics of the whole split, as in `metrics.json`."""
         return {
             "top1": self.top1,
             "top5": self.top5,
@@ -70,7 +83,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One row of ``history.csv``. Losses are cross-entropy in nats, top-1 a fraction; each a mean over samples."""
+    """A row of ``history.csv``: means over samples; losses are cross-entropy in nats, top-1 is a fraction."""
 
     epoch: int
     train_loss: float
@@ -83,5 +96,5 @@ class EpochRecord:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """The epoch of the highest rank is the best: by validation top-1, a tie by the lower loss."""
+        """Return the sort key of epochs, highest is best: validation top-1, then the lower validation loss."""
         return self.validation_top1, -self.validation_loss

@@ -38,13 +38,12 @@ def _find(arguments: argparse.Namespace) -> None:
         raise UsageError(f"--from {arguments.lowest:g} must be below --to {arguments.highest:g}")
     config = Config.load(arguments.config, arguments.override)
     program.prepare()
-    from paddle_resnet.evaluation.lr_sweep_report import report_folder, write_report
-    from paddle_resnet.training.lr_finder import find_learning_rate
+    from paddle_resnet.training.lr_finder import find_learning_rate, sweep_folder, write_sweep
 
-    report_folder(config)
+    sweep_folder(config)
     sweep = find_learning_rate(config, lowest=arguments.lowest, highest=arguments.highest, steps=arguments.steps)
     proposed = sweep.proposed
-    folder = write_report(sweep, config)
+    folder = write_sweep(sweep, config)
     print(f"proposed learning rate: {proposed:.2g} (a tenth of that with the least smoothed loss)")
     print(f"figure: {folder / 'sweep.png'}; VisualDL: visualdl --logdir {folder}")
     print(f"next: {command('train')} -c {arguments.config} -o train.learning_rate={proposed:.2g}")

@@ -1,4 +1,4 @@
-"""Evaluation: a whole split measured, its report and its figures."""
+"""Evaluation of a whole split: metrics, report, plots."""
 
 from paddle_resnet.evaluation.metrics import measure
 from paddle_resnet.evaluation.report import (

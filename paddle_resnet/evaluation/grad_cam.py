@@ -1,4 +1,4 @@
-"""Grad-CAM: which places of an image speak for a class (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391)."""
+"""Grad-CAM: which positions of an image raise the score of a class (Selvaraju et al. 2017, arXiv:1610.02391)."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from paddle_resnet.models import ImageClassifier
 def grad_cam(
     network: ImageClassifier, images: paddle.Tensor, classes: Sequence[int] | np.ndarray, layer: str | None = None
 ) -> np.ndarray:
-    """Map each image by how much each place of a layer's output raises the score of a class.
+    """Compute a map for each image: how much each position of a layer's output raises the score of a class.
 
-    With the layer's output A (K maps of H' x W' places) and the class's logit y, equations 1 and 2::
+    With the layer's output A (K channels of H' x W' positions) and the class's logit y, equations 1 and 2::
 
-        w_k = mean over the places of dy / dA_k
+        w_k = mean over the positions of dy / dA_k
         map = ReLU(sum over k of w_k A_k)
 
-    The logit is taken, not its softmax. The maps are as large as the layer's output: `enlarge` brings them to the
-    images' size. Their scale depends on the network, so compare places within a map, not values between layers.
+    The logit is used, not its softmax. The maps are as large as the layer's output; `enlarge` resizes them to the
+    images. Their scale depends on the network: compare positions within a map, not values between layers.
 
     Args:
-        network: a native one (oneDNN's layers have another layout inside); it is left as it was, mode included.
-        images: normalised, ``[N, C, H, W]``, as the network takes them.
-        classes: the class that each map is for, ``N`` numbers.
-        layer: a layer by its name in the state dict, such as ``"layer2"`` or ``"layer3.0.conv1"``; None: what the head
-            takes, the last stage's activated output.
+        network: one of Paddle's own layers (oneDNN's have another layout). Its parameters and its mode stay the same.
+        images: normalised input of the network, ``[N, C, H, W]``.
+        classes: a class for each image.
+        layer: a layer by its name in the state dict, such as ``"layer2"`` or ``"layer3.0.conv1"``; None for the
+            input of the head, the activated output of the last stage.
 
     Returns:
         The maps ``[N, H', W']``, not negative.
 
     Raises:
-        UsageError: a class or a layer that the network lacks, or a layer whose output is not made of maps.
+        UsageError: the network lacks a class or the layer, or the layer's output is not ``[N, channels, H, W]``.
     """
     wanted = np.asarray(classes, np.int64)
     if wanted.shape != (len(images),):
@@ -58,7 +58,7 @@ def grad_cam(
 
 
 def enlarge(maps: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Interpolate maps ``[N, H', W']`` bilinearly to ``[N, height, width]``."""
+    """Resize maps ``[N, H', W']`` bilinearly to ``[N, height, width]``."""
     larger = functional.interpolate(paddle.to_tensor(maps[:, np.newaxis]), size=[height, width], mode="bilinear")
     return larger.numpy()[:, 0]
 
@@ -66,9 +66,9 @@ def enlarge(maps: np.ndarray, height: int, width: int) -> np.ndarray:
 def _output_and_logits(
     network: ImageClassifier, images: paddle.Tensor, layer: str | None
 ) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """A layer's output and the logits that were computed from it, both within one graph."""
+    """Return a layer's output and the logits computed from it, in one autograd graph."""
     images = images.detach()
-    images.stop_gradient = False  # a gradient flows also where all layers before are frozen
+    images.stop_gradient = False  # so that gradients flow even if all earlier layers are frozen
     if layer is None:
         features = network.forward_features(images)
         return features, network.forward_head(features)
@@ -83,7 +83,7 @@ def _output_and_logits(
     finally:
         hook.remove()
     if len(outputs) != 1 or not isinstance(outputs[0], paddle.Tensor) or outputs[0].ndim != 4:
-        raise UsageError(f"layer {layer}: expected one output of shape [N, channels, H, W], so a map can be made of it")
+        raise UsageError(f"layer {layer}: expected one output of shape [N, channels, H, W]")
     return outputs[0], logits
 
 

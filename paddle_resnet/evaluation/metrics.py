@@ -1,21 +1,16 @@
-"""A split measured whole: top-1, top-5, cross-entropy, precision and recall by class."""
+"""Metrics of a whole split: top-1, top-5, cross-entropy, confusion, precision and recall by class."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.metrics import precision_recall_fscore_support
+from sklearn.metrics import average_precision_score, precision_recall_curve, precision_recall_fscore_support
 
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.evaluation.scorer import Scorer
-from paddle_resnet.results import ClassResult, Evaluation
-
-if TYPE_CHECKING:
-    pass
-
+from paddle_resnet.results import ClassResult, Evaluation, PrecisionRecallCurve
 
 TOP_K = 5
 
@@ -26,17 +21,17 @@ def measure(
     classes: Sequence[str],
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Score every image of `batches` and count.
+    """Score every image of `batches` and compute the metrics.
 
     Args:
-        scorer: what answers.
+        scorer: the model to measure.
         batches: pairs of uint8 images `[n, S, S, 3]` and int64 labels `[n]`.
         classes: the class names, in the order of the scores.
-        progress: called after each batch with the number of images measured so far.
+        progress: called after each batch with the number of images scored so far.
 
     Raises:
         UsageError: there is no image to measure.
-        RunFailure: a score is not finite, or the scores are not one for each class.
+        RunFailure: a score is not finite, or an image has another number of scores than there are classes.
     """
     all_scores, all_labels = [], []
     images, seconds = 0, 0.0
@@ -56,7 +51,7 @@ def measure(
 
 
 def evaluation_of(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str], seconds: float) -> Evaluation:
-    """Count what scores `[N, classes]` say about labels `[N]`."""
+    """Compute the metrics of scores `[N, classes]` against labels `[N]`."""
     predicted = scores.argmax(axis=1)
     ranks = rank_of_truth(scores, labels)
     return Evaluation(
@@ -73,16 +68,16 @@ def evaluation_of(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str]
 
 
 def rank_of_truth(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """How many classes stand before the true one, int64 `[N]`; of equal scores the first class stands first."""
+    """Return how many classes rank above the true one, int64 `[N]`; among equal scores the first class ranks first."""
     truth = scores[np.arange(len(labels)), labels][:, None]
     comes_first = np.arange(scores.shape[1])[None, :] < labels[:, None]
     return np.sum((scores > truth) | ((scores == truth) & comes_first), axis=1)
 
 
 def cross_entropy(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Mean of -ln(probability of the true class) over the images, in nats.
+    """Return the mean of -ln(probability of the true class) over the images, in nats.
 
-    A probability that float32 rounds to zero counts as the smallest normal number (87.3 nats), so the mean is finite.
+    A probability of zero counts as the smallest normal float32 (87.3 nats), so the mean is finite.
     """
     truth = scores[np.arange(len(labels)), labels].astype(np.float64)
     return float(-np.log(np.maximum(truth, np.finfo(np.float32).tiny)).mean())
@@ -91,6 +86,18 @@ def cross_entropy(scores: np.ndarray, labels: np.ndarray) -> float:
 def confusion_counts(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
     """Count images by true class (rows) and predicted class (columns), int64 `[classes, classes]`."""
     return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+
+
+def precision_recall_curves(evaluation: Evaluation) -> list[PrecisionRecallCurve]:
+    """Compute the curve of each class that has images, in the order of the classes."""
+    curves = []
+    for label, name in enumerate(evaluation.classes):
+        truth, scores = evaluation.labels == label, evaluation.scores[:, label]
+        if truth.any():
+            precision, recall, _ = precision_recall_curve(truth, scores)
+            average = float(average_precision_score(truth, scores))
+            curves.append(PrecisionRecallCurve(name, precision, recall, average))
+    return curves
 
 
 def _class_results(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> tuple[ClassResult, ...]:
@@ -104,7 +111,7 @@ def _class_results(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[
 def _check_scores(scores: np.ndarray, images: int, classes: int, first: int) -> None:
     if scores.shape != (images, classes):
         raise RunFailure(
-            f"the model answered scores of shape {list(scores.shape)} where [{images}, {classes}] was expected: "
+            f"the model returned scores of shape {list(scores.shape)}, expected [{images}, {classes}]: "
             f"was it made for these {classes} classes?"
         )
     broken = ~np.isfinite(scores).all(axis=1)

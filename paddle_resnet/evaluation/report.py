@@ -1,9 +1,9 @@
-"""A run measured on a split: into `metrics.json`, `evaluation_<split>.json` and pictures."""
+"""Measure a run on a split: `metrics.json`, `evaluation_<split>.json`, plots, VisualDL."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -20,86 +20,95 @@ from paddle_resnet.results import Evaluation
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from paddle import nn
-
+    from paddle_resnet.models import ImageClassifier
     from paddle_resnet.training.run_folder import RunFolder, Which
 
 SPLITS = ("train", "validation", "test")
-LARGEST_BATCH = 256
 FEW_IMAGES = 50
-PIXELS_A_BATCH = LARGEST_BATCH * 64 * 64
+MAX_BATCH = 256
+MAX_PIXELS = MAX_BATCH * 64 * 64  # of a batch, to limit the memory
 
-Progress = Callable[[int, int], None]
-"""Called with the number of images done and the number of all."""
+ProgressFn = Callable[[int, int], None]
+"""Called with the number of images done and of all images."""
 
 
 def evaluate_run(
-    run: RunFolder, split: str = "test", checkpoint: Which = "best", progress: Progress | None = None
+    run: RunFolder, split: str = "test", checkpoint: Which = "best", progress: ProgressFn | None = None
 ) -> Evaluation:
-    """Measure the run's network on a whole split; write its figures, details and pictures, these for VisualDL too.
+    """Measure the run's network on a whole split and write the metrics; for the best checkpoint, the plots too.
 
-    Pictures are of the best checkpoint alone.
-
-    `metrics.json` gets a section, named by `metrics_section`; the details go to `details_path`. Processes that trained
-    the run together measure it together, and the first one writes.
+    The metrics go to a section of `metrics.json` (see `metrics_section`), the details to `details_path`, the plots to
+    ``figures/`` and to VisualDL. Ranks that trained the run together measure it together; the main process writes.
 
     Args:
-        run: the run's folder.
+        run: the run.
         split: "train", "validation" or "test"; no split is augmented here.
         checkpoint: "best" (by validation) or "last".
-        progress: called with images done and all images.
+        progress: called with the number of images done and of all images.
 
     Raises:
         UsageError: the run has no such split or checkpoint.
     """
-    from paddle_resnet.evaluation.run_plots import draw_figures, draw_history
-    from paddle_resnet.evaluation.tracking import write_visual_dl
+    from paddle_resnet.evaluation import run_plots
 
     _check_split(split)
-    run.metrics()  # a damaged one, as a damaged history, is an error before anything is written
+    run.metrics()  # a damaged file, as a damaged history, is an error before anything is written
     run.history()
     network = run.load_network(checkpoint)
     evaluation = measure_split(run, _scorer(run, network), split, progress)
     if not distributed.is_main_process():
         return evaluation
     warn_of_few_images(split, evaluation)
-    write_json(details_path(run, split, checkpoint), details(evaluation, split, checkpoint))
+    write_json(details_path(run, split, checkpoint), _details(evaluation, split, checkpoint))
     if checkpoint == "best":
-        draw_history(run)
-        figures = draw_figures(run, split, evaluation)
-        write_visual_dl(visual_dl_path(run, split), run, split, evaluation, figures, network)
+        run_plots.draw_history_plot(run)
+        _show(run, split, evaluation, run_plots.SPLIT_PLOTS, network)
     run.update_metrics(metrics_section(split, checkpoint), evaluation.summary() | {"checkpoint": checkpoint})
     return evaluation
 
 
 def show_validation_mistakes(run: RunFolder) -> None:
-    """Draw the most confident mistakes of the best checkpoint on the validation split, for VisualDL too.
+    """Plot the most confident mistakes of the best checkpoint on the validation split, also for VisualDL.
 
-    They are what a recipe may be changed by; the test split's, once looked at, make its figure too good. Several
-    processes measure together, and the first one draws.
+    A recipe may be changed by these. A recipe changed by mistakes of the test split gets too good a test accuracy.
 
     Raises:
         UsageError: the run has no such checkpoint.
     """
-    from paddle_resnet.evaluation.run_plots import draw_figures
-    from paddle_resnet.evaluation.tracking import write_visual_dl
-
     split = "validation"
     evaluation = measure_split(run, _scorer(run, run.load_network("best")), split)
-    if not distributed.is_main_process():
-        return
-    figures = draw_figures(run, split, evaluation, ["mistakes"])
-    write_visual_dl(visual_dl_path(run, split), run, split, evaluation, figures)
+    if distributed.is_main_process():
+        _show(run, split, evaluation, ["mistakes"])
 
 
-def _scorer(run: RunFolder, network: nn.Layer) -> NetworkScorer:
+def _show(
+    run: RunFolder, split: str, evaluation: Evaluation, plots: Sequence[str], network: ImageClassifier | None = None
+) -> None:
+    """Draw the plots into the run's folder and for VisualDL, there with the embeddings of a given `network`."""
+    from PIL import Image
+
+    from paddle_resnet.evaluation import run_plots
+    from paddle_resnet.evaluation.examples import embeddings_of
+    from paddle_resnet.tracking.evaluation_log import log_evaluation
+
+    images = {}
+    for plot, path in run_plots.draw_split_plots(run, split, evaluation, plots).items():
+        with Image.open(path) as picture:
+            images[plot.replace("_", " ")] = np.array(picture.convert("RGB"))
+    embeddings = None if network is None else embeddings_of(network, run, split, evaluation)
+    log_evaluation(run.vdl_path / metrics_section(split), images, embeddings)
+
+
+def _scorer(run: RunFolder, network: ImageClassifier) -> NetworkScorer:
     return NetworkScorer(network, run.normalize(), flip=run.config.evaluation.flip)
 
 
-def measure_split(run: RunFolder, scorer: Scorer, split: str = "test", progress: Progress | None = None) -> Evaluation:
-    """Measure `scorer` on a whole split of the run's data; write nothing.
+def measure_split(
+    run: RunFolder, scorer: Scorer, split: str = "test", progress: ProgressFn | None = None
+) -> Evaluation:
+    """Measure `scorer` on a whole split of the run's data, and write nothing.
 
-    Of several processes that train together, each scores its part, and all get the whole evaluation.
+    Each rank of a distributed run scores its share of the images; all ranks return the whole evaluation.
 
     Raises:
         UsageError: there is no split of that name.
@@ -114,14 +123,15 @@ def measure_split(run: RunFolder, scorer: Scorer, split: str = "test", progress:
     size = run.config.data.image_size
     ranks = distributed.joined()
     parts = (ranks.rank, ranks.world_size) if len(images) >= ranks.world_size else (0, 1)
-    chosen = rank_batches(len(images), _batch_size(size), *parts)
+    batch_size = max(8, min(MAX_BATCH, MAX_PIXELS // size**2))
+    chosen = rank_batches(len(images), batch_size, *parts)
     count = None if progress is None else lambda done: progress(done, len(images))
     evaluation = measure(scorer, read_batches(images, chosen, splits.resize, size), run.classes(), count)
-    return evaluation if parts == (0, 1) else _of_all_processes(evaluation, np.concatenate(chosen), images.labels)
+    return evaluation if parts == (0, 1) else _gathered(evaluation, np.concatenate(chosen), images.labels)
 
 
-def _of_all_processes(own: Evaluation, places: np.ndarray, labels: np.ndarray) -> Evaluation:
-    """Put the scores of the images at `places` and those of the other processes together."""
+def _gathered(own: Evaluation, places: np.ndarray, labels: np.ndarray) -> Evaluation:
+    """Combine this rank's scores, of the images at `places`, with those of the other ranks."""
     scores = np.zeros((len(labels), len(own.classes)))
     scores[places] = own.scores
     distributed.barrier()
@@ -129,26 +139,22 @@ def _of_all_processes(own: Evaluation, places: np.ndarray, labels: np.ndarray) -
 
 
 def warn_of_few_images(split: str, evaluation: Evaluation) -> None:
-    """Say how uncertain top-1 on a small split is, by Wilson's interval (1927)."""
+    """Warn how uncertain top-1 on a small split is, by Wilson's interval (1927)."""
     n, top1, z = evaluation.images, evaluation.top1, 1.96
     if n >= FEW_IMAGES:
         return
     centre, half = top1 + z**2 / (2 * n), z * math.sqrt(top1 * (1 - top1) / n + z**2 / (4 * n**2))
     low, high = (max(0.0, centre - half) / (1 + z**2 / n), min(1.0, (centre + half) / (1 + z**2 / n)))
+    interval = f"{low:.0%} to {high:.0%}"
     logger.warning(
-        "warning: the %s split holds %s: its top-1, %.2f%%, tells of one between %.0f%% and %.0f%% (95%% interval)",
-        split,
-        counted(n, "image"),
-        100 * top1,
-        100 * low,
-        100 * high,
+        "warning: the %s split has %s: top-1 %.2f%%, 95%% interval %s", split, counted(n, "image"), 100 * top1, interval
     )
 
 
 def metrics_section(split: str, checkpoint: Which = "best") -> str:
-    """The section of `metrics.json`: "test", or "evaluation_<split>", as training has sections of those names.
+    """Return the section of `metrics.json`: "test", "evaluation_<split>", or "last_<split>" for the last checkpoint.
 
-    The last checkpoint has "last_<split>": a run's test figure is that of the epoch chosen by validation.
+    Training itself writes "train" and "validation". "test" is always of the epoch chosen by validation.
     """
     if checkpoint == "last":
         return f"last_{split}"
@@ -156,17 +162,12 @@ def metrics_section(split: str, checkpoint: Which = "best") -> str:
 
 
 def details_path(run: RunFolder, split: str, checkpoint: Which = "best") -> Path:
-    """Where the details are written: `evaluation_<split>.json` in the run's folder, or `last_<split>.json`."""
+    """Return the file of the details: `evaluation_<split>.json` in the run's folder, or `last_<split>.json`."""
     return run.path / f"{'last' if checkpoint == 'last' else 'evaluation'}_{split}.json"
 
 
-def visual_dl_path(run: RunFolder, split: str) -> Path:
-    """Where VisualDL finds a measured split: beside ``vdl/train`` and ``vdl/validation``, which are the training's."""
-    return run.vdl_path / metrics_section(split)
-
-
-def details(evaluation: Evaluation, split: str, checkpoint: str) -> dict[str, object]:
-    """Everything counted, for a program to read: the figures, each class, the confusion matrix [true][predicted]."""
+def _details(evaluation: Evaluation, split: str, checkpoint: str) -> dict[str, object]:
+    """Return all metrics for JSON: of the split, of each class, and the confusion matrix ``[true][predicted]``."""
     return {
         "split": split,
         "checkpoint": checkpoint,
@@ -180,8 +181,3 @@ def details(evaluation: Evaluation, split: str, checkpoint: str) -> dict[str, ob
 def _check_split(split: str) -> None:
     if split not in SPLITS:
         raise UsageError(f'split "{split}": expected one of {", ".join(SPLITS)}{did_you_mean(split, SPLITS)}')
-
-
-def _batch_size(image_size: int) -> int:
-    """As many images as keep a batch's memory near that of 256 images of 64 x 64."""
-    return max(8, min(LARGEST_BATCH, PIXELS_A_BATCH // image_size**2))

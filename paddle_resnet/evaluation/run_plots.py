@@ -1,8 +1,8 @@
-"""The figures of a run: which there are, what they are drawn from, where they go."""
+"""The plots of a run: what each is drawn from, and its file in the run's ``figures/``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from paddle_resnet.evaluation.examples import choose_mistakes, choose_samples
+from paddle_resnet.evaluation.metrics import precision_recall_curves
 from paddle_resnet.plots.confusion_matrix import draw_confusion_matrix
-from paddle_resnet.plots.image_grids import choose_mistakes, choose_samples, draw_mistakes, draw_samples
+from paddle_resnet.plots.image_grids import draw_mistakes, draw_samples
 from paddle_resnet.plots.learning_curves import draw_learning_curves
 from paddle_resnet.plots.precision_recall import draw_precision_recall
 from paddle_resnet.plots.style import save_figure
@@ -20,44 +22,43 @@ from paddle_resnet.results import Evaluation
 if TYPE_CHECKING:
     from paddle_resnet.data import Split
     from paddle_resnet.training.run_folder import RunFolder
-OF_A_SPLIT = ("samples", "confusion_matrix", "mistakes", "precision_recall")
+
+SPLIT_PLOTS = ("samples", "confusion_matrix", "mistakes", "precision_recall")
 
 
-def draw_figures(
-    run: RunFolder, split_name: str, evaluation: Evaluation, figures: Sequence[str] = OF_A_SPLIT
-) -> list[Path]:
-    """Draw figures of a measured split into the run's `figures/`: ``<figure>_<split>.png``.
+def draw_split_plots(
+    run: RunFolder, split_name: str, evaluation: Evaluation, plots: Sequence[str] = SPLIT_PLOTS
+) -> dict[str, Path]:
+    """Draw plots of a measured split into the run's ``figures/``.
 
     Args:
-        run: the run's folder.
+        run: the run.
         split_name: "train", "validation" or "test".
         evaluation: of that split.
-        figures: names out of `OF_A_SPLIT`.
+        plots: names out of `SPLIT_PLOTS`.
 
     Returns:
-        The files written.
+        The files by plot: ``figures/<plot>_<split>.png``.
     """
     split: Split = getattr(run.splits(), split_name)
     title = f"{run.config.name}: {split_name} images"
-    draws = {
+    draw: dict[str, Callable[[], Figure]] = {
         "samples": partial(_samples, split, evaluation, title),
         "confusion_matrix": partial(draw_confusion_matrix, evaluation.confusion, evaluation.classes, title),
         "mistakes": partial(_mistakes, split, evaluation, f"{run.config.name}: most confident mistakes, {split_name}"),
-        "precision_recall": partial(draw_precision_recall, evaluation, title),
+        "precision_recall": lambda: draw_precision_recall(precision_recall_curves(evaluation), title),
     }
-    files = [run.figures_path / f"{figure}_{split_name}.png" for figure in figures]
-    for figure, file in zip(figures, files, strict=True):
-        save_figure(file, draws[figure])
+    files = {plot: run.figures_path / f"{plot}_{split_name}.png" for plot in plots}
+    for plot, file in files.items():
+        save_figure(file, draw[plot])
     return files
 
 
-def draw_history(run: RunFolder) -> list[Path]:
-    """Draw the run's learning curves into its `figures/`; a run without a history (not one epoch done) has none."""
-    history, file = run.history(), run.figures_path / "learning_curves.png"
-    if not history:
-        return []
-    save_figure(file, partial(draw_learning_curves, history, f"{run.config.name}: learning curves"))
-    return [file]
+def draw_history_plot(run: RunFolder) -> None:
+    """Draw ``figures/learning_curves.png``, unless the run has not finished an epoch."""
+    if history := run.history():
+        title = f"{run.config.name}: learning curves"
+        save_figure(run.figures_path / "learning_curves.png", lambda: draw_learning_curves(history, title))
 
 
 def _samples(split: Split, evaluation: Evaluation, title: str) -> Figure:

@@ -1,4 +1,4 @@
-"""Whatever answers raw pixels with class probabilities, to be measured and exported."""
+"""Models from raw pixels to class probabilities, for evaluation and export."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from paddle import nn
 
 
 class Classifier(nn.Layer):
-    """Uint8 `[N, S, S, 3]` to probabilities `[N, classes]`: normalise, forward, softmax.
+    """Normalisation, network and softmax: uint8 `[N, S, S, 3]` to probabilities `[N, classes]`.
 
-    With `flip`, the mean of an image's probabilities and of its mirror image's (Krizhevsky 2012, section 4.1); both
+    With `flip`, the probabilities are means over the image and its mirror image (Krizhevsky 2012, section 4.1); both
     pass through the network in one batch of 2N.
     """
 
@@ -23,31 +23,29 @@ class Classifier(nn.Layer):
         self.flip = flip
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
-        """Return the class probabilities of raw pixels."""
         inputs = self.normalize(images)
         if not self.flip:
             return nn.functional.softmax(self.network(inputs), axis=-1)
         both = paddle.concat([inputs, inputs.flip(axis=[3])])
-        as_is, mirrored = nn.functional.softmax(self.network(both), axis=-1).chunk(2)
-        return (as_is + mirrored) / 2
+        plain, flipped = nn.functional.softmax(self.network(both), axis=-1).chunk(2)
+        return (plain + flipped) / 2
 
 
 class Scorer(Protocol):
-    """What can be measured: a network with its normalisation, or an exported model."""
+    """What `measure` takes: a network with its normalisation, or an exported model."""
 
     def scores(self, batch: np.ndarray) -> np.ndarray:
-        """Answer uint8 images `[N, S, S, 3]` with class probabilities, float32 `[N, classes]`."""
+        """Map uint8 images `[N, S, S, 3]` to class probabilities, float32 `[N, classes]`."""
         ...
 
 
 class NetworkScorer:
-    """A network of the dynamic graph as a `Scorer`; `Classifier` says what it computes."""
+    """A `Scorer` of a network in the dynamic graph, see `Classifier`. It runs in evaluation mode."""
 
     def __init__(self, network: nn.Layer, normalize: nn.Layer, *, flip: bool = False) -> None:
         self.classifier = Classifier(normalize, network, flip=flip)
 
     def scores(self, batch: np.ndarray) -> np.ndarray:
-        """Answer uint8 images `[N, S, S, 3]` with class probabilities, float32 `[N, classes]`."""
         network = self.classifier.network
         was_training = network.training
         network.eval()

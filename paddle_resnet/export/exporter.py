@@ -38,7 +38,7 @@ from paddle_resnet.inference.options import BackendName, Precision
 from paddle_resnet.inference.predictor import Predictor
 
 if TYPE_CHECKING:
-    from paddle_resnet.evaluation.report import Progress
+    from paddle_resnet.evaluation.report import ProgressFn
     from paddle_resnet.training.run_folder import RunFolder, Which
 
 
@@ -81,7 +81,7 @@ def export_run(
     onnx: bool = False,
     batch: int | None = None,
     images: int | None = None,
-    progress: Progress | None = None,
+    progress: ProgressFn | None = None,
 ) -> ExportReport:
     """Export a run's network to its `inference/`, in the format of the running Paddle, and check it on real images.
 
@@ -225,7 +225,7 @@ def _measure(
     folder: Path,
     offered: PrecisionTable,
     images: int | None,
-    progress: Progress | None,
+    progress: ProgressFn | None,
 ) -> PrecisionTable:
     """Give what is offered its figures, where it can be used on this machine."""
     if images == 0:

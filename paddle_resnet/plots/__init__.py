@@ -1,1 +1,1 @@
-"""Pictures drawn from results, in one style."""
+"""Plots of results, in one style. Nothing here computes results."""

@@ -1,4 +1,4 @@
-"""The figure of a benchmark: panels of horizontal bars, each with the range of its measurements."""
+"""The plot of a benchmark: panels of horizontal bars, each with the range of its measurements."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from paddle_resnet.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED
 
 COLOURS = {"onednn": BLUE, "onednn-bf16": GREEN, "native": GREY, "torch": ORANGE, "torch-bf16": RED}
 COLOURS |= {"paddle fp32": BLUE, "paddle bf16": GREEN, "onnxruntime fp32": GREY, "onnxruntime int8": RED}
-PANELS_A_ROW = 2
+PANELS_PER_ROW = 2
 WIDTH = 6.5
 """Inches of a panel."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar: what it says, and the range of its measurements."""
+    """One bar of a `Panel`; `summary` has ``median``, ``smallest`` and ``largest``."""
 
     label: str
-    """Empty where the bar belongs to the one above; a legend then names the series."""
+    """Empty if the bar belongs to the one above; the plot then has a legend of the series."""
     series: str
     summary: Mapping[str, float]
 
@@ -37,9 +37,9 @@ class Panel:
     bars: Sequence[Bar]
 
 
-def draw_panels(panels: Sequence[Panel], title: str, small_print: str) -> Figure:
-    """Draw each panel's bars, medians with a line from the smallest to the largest measurement."""
-    across = min(PANELS_A_ROW, len(panels))
+def draw_panels(panels: Sequence[Panel], title: str, caption: str) -> Figure:
+    """Draw medians as bars, each with a line from the smallest to the largest measurement."""
+    across = min(PANELS_PER_ROW, len(panels))
     down = -(-len(panels) // across)
     bars = max(len(panel.bars) for panel in panels)
     figure = Figure(figsize=(WIDTH * across, down * (1.1 + 0.3 * bars) + 0.8), layout="constrained")
@@ -53,7 +53,7 @@ def draw_panels(panels: Sequence[Panel], title: str, small_print: str) -> Figure
         handles = [Patch(color=COLOURS.get(name, BLUE)) for name in series]
         figure.legend(handles, series, loc="outside upper right", ncols=len(series))
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
-    figure.supxlabel(small_print, x=0.01, ha="left", fontsize=8, color=GREY)
+    figure.supxlabel(caption, x=0.01, ha="left", fontsize=8, color=GREY)
     return figure
 
 

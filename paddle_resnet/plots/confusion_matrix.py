@@ -1,4 +1,4 @@
-"""The confusion matrix as a picture: which classes are taken for which."""
+"""The plot of a confusion matrix."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from matplotlib.ticker import PercentFormatter
 
 from paddle_resnet.plots.style import percent, shortened
 
-COUNTS_UP_TO = 20  # classes: beyond, the counts would not be readable
-NAMES_UP_TO = 120  # classes: beyond, neither would the names
+COUNTS_UP_TO = 20  # classes; with more, counts are not readable
+NAMES_UP_TO = 120  # classes; with more, names are not readable
 LONGEST_NAME = 18
 LIGHT, DARK = "#FFFFFF", "#222222"
 
 
 def draw_confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Draw counts `[true, predicted]`; the colour is the share of the true class's images, the text the count."""
+    """Draw counts `[true, predicted]` as text, and as colour the fraction of the true class's images."""
     number = len(classes)
     totals = confusion.sum(axis=1, keepdims=True)
     shares = np.divide(confusion, totals, out=np.zeros(confusion.shape), where=totals > 0)
@@ -27,7 +27,7 @@ def draw_confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: 
     side = max(5.5, 2.4 + (0.58 if with_counts else 0.125) * min(number, NAMES_UP_TO))
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.subplots()
-    # By the square root: a class that takes 1% of another's images is to be seen.
+    # The colour follows the square root, so that 1% is visible.
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1), interpolation="nearest")
     figure.colorbar(
         image,

@@ -1,4 +1,4 @@
-"""Figures made of the images themselves: a sample of a split, and the most confident mistakes."""
+"""Grids of images: samples of a split, and the most confident mistakes."""
 
 from __future__ import annotations
 
@@ -13,33 +13,13 @@ from matplotlib.figure import Figure
 from paddle_resnet.plots.style import RED, percent, shortened, without_axes
 from paddle_resnet.results import Evaluation
 
-SAMPLES = 40
-MISTAKES = 24
 COLUMNS = 8
 LONGEST_NAME = 15
-CELL = 1.45  # inches a picture
-
-
-def choose_samples(labels: np.ndarray, classes: int, number: int = SAMPLES) -> np.ndarray:
-    """Choose images spread evenly over the classes: the first of each class, then the second ..., int64 `[<= number]`.
-
-    With more classes than `number` the classes are taken at even distances.
-    """
-    by_class = [np.flatnonzero(labels == label) for label in range(classes)]
-    by_class = [indices for indices in by_class if len(indices)]
-    if len(by_class) > number:
-        by_class = [by_class[place] for place in np.linspace(0, len(by_class) - 1, number).astype(int)]
-    rounds = max((len(indices) for indices in by_class), default=0)
-    chosen: list[int] = []
-    for turn in range(rounds):
-        chosen += [int(indices[turn]) for indices in by_class if turn < len(indices)]
-        if len(chosen) >= number:
-            break
-    return np.array(chosen[:number], np.int64)
+CELL = 1.45  # inches an image
 
 
 def draw_samples(images: np.ndarray, labels: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Draw uint8 images `[n, H, W, 3]`, each under the name of its class."""
+    """Draw uint8 images `[n, H, W, 3]`, each below the name of its class."""
     figure, cells = _grid(len(images), title, caption_lines=1)
     for axes, image, label in zip(cells, images, labels, strict=False):
         _show(axes, image)
@@ -47,15 +27,15 @@ def draw_samples(images: np.ndarray, labels: np.ndarray, classes: Sequence[str],
     return figure
 
 
-def choose_mistakes(evaluation: Evaluation, number: int = MISTAKES) -> np.ndarray:
-    """Choose the wrongly classified images of the highest predicted probability, highest first, int64 `[<= number]`."""
-    wrong = np.flatnonzero(evaluation.predicted != evaluation.labels)
-    confidence = evaluation.scores[wrong].max(axis=1, initial=0.0)
-    return wrong[np.argsort(-confidence, kind="stable")][:number]
-
-
 def draw_mistakes(images: np.ndarray, chosen: np.ndarray, evaluation: Evaluation, title: str) -> Figure:
-    """Draw the images of `choose_mistakes`: what was predicted with which probability, and the truth."""
+    """Draw wrongly classified images, each below its prediction with the probability, and its true class.
+
+    Args:
+        images: uint8 `[n, H, W, 3]`.
+        chosen: their positions in `evaluation`, int64 `[n]`.
+        evaluation: of the split.
+        title: of the plot.
+    """
     if len(chosen) == 0:
         return _no_mistakes(evaluation.images, title)
     figure, cells = _grid(len(images), title, caption_lines=2)
@@ -80,7 +60,7 @@ def _no_mistakes(images: int, title: str) -> Figure:
 
 
 def _grid(number: int, title: str, caption_lines: int) -> tuple[Figure, list[Axes]]:
-    """Make a grid of cells for `number` pictures; cells left over stay blank."""
+    """Make a grid of cells for `number` images; extra cells stay blank."""
     columns = min(COLUMNS, max(number, 1))
     rows = max(1, math.ceil(number / columns))
     width, height = max(4.0, columns * CELL), rows * (CELL + 0.2 * caption_lines) + 0.55
@@ -97,5 +77,5 @@ def _grid(number: int, title: str, caption_lines: int) -> tuple[Figure, list[Axe
 
 
 def _show(axes: Axes, image: np.ndarray) -> None:
-    """Show pixels as they are: small pictures with hard edges, large ones smoothed."""
+    """Show pixels: those of small images with hard edges, those of large ones smoothed."""
     axes.imshow(image, interpolation="nearest" if max(image.shape[:2]) <= 64 else "antialiased")

@@ -1,51 +1,22 @@
-"""Precision against recall, a curve for each class: what a threshold on its probability finds, and gets wrong."""
+"""Precision over recall, one curve a class."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from paddle_resnet.plots.style import GREY, percent, shortened
-from paddle_resnet.results import Evaluation
+from paddle_resnet.results import PrecisionRecallCurve
 
 CURVES = 10
 LONGEST_NAME = 15
 
 
-@dataclass(frozen=True, eq=False)
-class ClassCurve:
-    """One class against all others.
-
-    Attributes:
-        name: the class's.
-        precision: by threshold, float64 `[n]`; recall: the same, falling from 1 to 0.
-        average_precision: the mean of the precision over the recall, in steps, not interpolated.
-    """
-
-    name: str
-    precision: np.ndarray
-    recall: np.ndarray
-    average_precision: float
-
-
-def precision_recall_curves(evaluation: Evaluation) -> list[ClassCurve]:
-    """Compute the curve of each class that has images, in the order of the classes."""
-    curves = []
-    for label, name in enumerate(evaluation.classes):
-        truth, scores = evaluation.labels == label, evaluation.scores[:, label]
-        if truth.any():
-            precision, recall, _ = precision_recall_curve(truth, scores)
-            curves.append(ClassCurve(name, precision, recall, float(average_precision_score(truth, scores))))
-    return curves
-
-
-def draw_precision_recall(evaluation: Evaluation, title: str) -> Figure:
-    """Draw the curves; of more than 10 classes those of the lowest average precision, lowest first."""
-    curves = precision_recall_curves(evaluation)
+def draw_precision_recall(curves: Sequence[PrecisionRecallCurve], title: str) -> Figure:
+    """Draw the curves; with more than 10 classes, only those of the lowest average precision, lowest first."""
     mean = float(np.mean([curve.average_precision for curve in curves]))
     shown = curves
     if len(curves) > CURVES:

@@ -1,4 +1,4 @@
-"""The look all figures share, and how one is written: whole or not at all, without global state of pyplot."""
+"""The style that all plots share, and writing one atomically, without the global state of pyplot."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from paddle_resnet.files import write_aside
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 INK, GREY = "#222222", "#707070"
 
-# What the usual font lacks is taken from these, where the machine has them: class names may be Chinese.
-OTHER_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Micro Hei", "PingFang SC", "Microsoft YaHei")
+# Installed ones draw the characters that the default font lacks: class names may be Chinese.
+FALLBACK_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Micro Hei", "PingFang SC", "Microsoft YaHei")
 
 STYLE = {
     "figure.dpi": 100,
@@ -54,7 +54,7 @@ def save_figure(path: Path, draw: Callable[[], Figure]) -> None:
         figure.savefig(temporary, format="png")
 
     with mpl.rc_context({**STYLE, "font.family": _fonts()}), warnings.catch_warnings():
-        # A class named in a script that the font lacks is drawn as boxes; that is no reason to fill the terminal.
+        # Characters that no font has are drawn as boxes; one warning for each would fill the terminal.
         warnings.filterwarnings("ignore", message=".*[Gg]lyph.*")
         figure = draw()
         write_aside(path, write)
@@ -62,29 +62,29 @@ def save_figure(path: Path, draw: Callable[[], Figure]) -> None:
 
 def _fonts() -> list[str]:
     installed = set(font_manager.get_font_names())
-    return ["DejaVu Sans", *(font for font in OTHER_FONTS if font in installed)]
+    return ["DejaVu Sans", *(font for font in FALLBACK_FONTS if font in installed)]
 
 
 def without_axes(axes: Axes) -> None:
-    """Leave only what is drawn: no ticks, no frame."""
+    """Remove ticks and frame."""
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_visible(False)
 
 
+def plain_log_labels(axis: Axis) -> None:
+    """Label a logarithmic axis at 1, 2 and 5 in each decade, as 0.5 or 200; `STYLE` does not typeset powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def shortened(text: str, longest: int) -> str:
-    """Cut `text` to at most `longest` characters, an ellipsis in the place of the rest."""
+    """Cut `text` to at most `longest` characters, ending in an ellipsis."""
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
 def percent(fraction: float) -> str:
-    """A fraction as a percentage with one decimal, never rounded up to 100% ("99.9%")."""
+    """Format a fraction as a percentage with one decimal, never rounded up to 100% ("99.9%")."""
     return "100%" if fraction == 1 else f"{min(100 * fraction, 99.9):.1f}%"
-
-
-def plain_log_labels(axis: Axis) -> None:
-    """Label a logarithmic axis at 1, 2 and 5 in each decade, as 0.5 or 200."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_formatter(NullFormatter())

@@ -6,10 +6,12 @@ Smith 2017 (arXiv:1506.01186, section 3.3); the growth is exponential, as in fas
 from __future__ import annotations
 
 import contextlib
+import csv
 import math
 import random
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -19,12 +21,17 @@ from paddle_resnet import paddle_compat, signals
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger, progress_bar
 from paddle_resnet.data import TrainLoader
-from paddle_resnet.errors import RunFailure
+from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.files import write_folder
+from paddle_resnet.plots.learning_curves import draw_lr_sweep
+from paddle_resnet.plots.style import save_figure
+from paddle_resnet.tracking.evaluation_log import log_lr_sweep
 from paddle_resnet.training.metrics import SampleMeans
 from paddle_resnet.training.process_setup import session, without_paddles_warnings
 from paddle_resnet.training.run_folder import RunFolder
 from paddle_resnet.training.setup import make_model, make_train_loader, open_training, whiten_stem
 
+SWEEP_TABLE, SWEEP_PLOT = "sweep.csv", "sweep.png"
 LOWEST, HIGHEST = 1e-5, 10.0
 LEAST_STEPS = 100
 """Where an epoch has fewer, the sweep goes on into further ones."""
@@ -141,3 +148,36 @@ def _random_states_kept() -> Iterator[None]:
         random.setstate(of_python)
         np.random.set_state(of_numpy)
         paddle.set_rng_state(of_paddle)
+
+
+def sweep_folder(config: Config) -> Path:
+    """Name the folder of a config's sweep, beside its run's: ``output/<name>_lr_find``.
+
+    Raises:
+        UsageError: it exists and holds no earlier sweep.
+    """
+    folder = config.run_folder.with_name(f"{config.name}_lr_find")
+    if folder.exists() and not (folder / SWEEP_TABLE).is_file():
+        raise UsageError(
+            f"{folder}: exists and is no earlier sweep (it has no {SWEEP_TABLE}); choose another -o name=..."
+        )
+    return folder
+
+
+def write_sweep(sweep: Sweep, config: Config) -> Path:
+    """Write ``config.yaml``, ``sweep.csv``, ``sweep.png`` and ``vdl/`` to `sweep_folder`; replace an earlier sweep."""
+
+    def write(folder: Path) -> None:
+        config.save(folder / "config.yaml")
+        with (folder / SWEEP_TABLE).open("w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(["step", "learning_rate", "loss", "smoothed_loss"])
+            rows.writerows(zip(range(len(sweep.rates)), *curves, strict=True))
+        title = f"{config.name}: {config.model.name}, learning rates tried"
+        save_figure(folder / SWEEP_PLOT, lambda: draw_lr_sweep(*curves, sweep.proposed, title))
+        log_lr_sweep(folder / "vdl", *curves)
+
+    curves = (sweep.rates, sweep.losses, sweep.smoothed)
+    folder = sweep_folder(config)
+    write_folder(folder, write)
+    return folder

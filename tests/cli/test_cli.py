@@ -205,13 +205,13 @@ def test_predict_of_a_text_named_jpg_is_one_line(tool, quick_run, tmp_path):
 
 
 @pytest.fixture
-def without_figures(monkeypatch):
-    """Figures take longer than all the rest."""
-    for draw in ("draw_figures", "draw_history"):
-        monkeypatch.setattr(f"paddle_resnet.evaluation.run_plots.{draw}", lambda *arguments: [])
+def without_plots(monkeypatch):
+    """Drawing takes longer than all the rest."""
+    for draw in ("draw_split_plots", "draw_history_plot"):
+        monkeypatch.setattr(f"paddle_resnet.evaluation.run_plots.{draw}", lambda *arguments: {})
 
 
-def test_train_stops_goes_on_and_ends(tool, tmp_path, monkeypatch, without_figures):
+def test_train_stops_goes_on_and_ends(tool, tmp_path, monkeypatch, without_plots):
     from paddle_resnet.training.callbacks.step_seeds import StepSeeds
 
     config = ["-c", PROJECT / "configs/quickstart.yaml", *TINY, "-o", f"output={tmp_path}", "-o", "device=cpu"]
@@ -253,7 +253,7 @@ def test_what_train_may_be_asked_for(tool, arguments, words):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_several_seeds_come_to_a_mean_and_a_deviation(tool, tmp_path, without_figures):
+def test_several_seeds_come_to_a_mean_and_a_deviation(tool, tmp_path, without_plots):
     config = ["-c", PROJECT / "configs/quickstart.yaml", *TINY, "-o", f"output={tmp_path}", "-o", "device=cpu"]
     done = tool("train", *config, "-o", "train.seeds=[3, 5]")
     assert done.exit_code == 0

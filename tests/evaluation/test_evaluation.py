@@ -1,4 +1,4 @@
-"""Whole splits measured: against scikit-learn, closed forms and a network run by hand."""
+"""Evaluation of whole splits: against scikit-learn, closed forms and a network run by hand."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from paddle_resnet.evaluation.metrics import evaluation_of
 
 
 class TableScorer:
-    """Answers image i, whose first pixel's value is i, with row i of a table."""
+    """Returns row i of a table for image i, whose first pixel's value is i."""
 
     def __init__(self, table):
         self.table = np.asarray(table, np.float32)
@@ -41,7 +41,7 @@ def random_case(images=200, classes=7, seed=0):
     return table, labels, [f"class {i}" for i in range(classes)]
 
 
-def test_figures_equal_scikit_learns():
+def test_metrics_equal_scikit_learns():
     table, labels, classes = random_case()
     found = measure(TableScorer(table), numbered_batches(labels, 32), classes)
     every = np.arange(len(classes))
@@ -61,7 +61,7 @@ def test_figures_equal_scikit_learns():
         )
 
 
-def test_a_smaller_last_batch_weighs_what_it_holds():
+def test_a_smaller_last_batch_counts_by_its_images():
     # Two images right in the first batch of two, one wrong in the last batch of one: 2/3, not (1 + 0) / 2.
     table = [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]
     found = measure(TableScorer(table), numbered_batches([0, 1, 1], 2), ["a", "b"])
@@ -69,7 +69,7 @@ def test_a_smaller_last_batch_weighs_what_it_holds():
     assert found.loss == pytest.approx(-(np.log(0.9) + np.log(0.8) + np.log(0.4)) / 3)
 
 
-def test_equal_scores_go_to_the_first_class():
+def test_equal_scores_rank_the_first_class_first():
     table = np.full((3, 8), 1 / 8)
     found = measure(TableScorer(table), numbered_batches([0, 4, 5], 2), list("abcdefgh"))
     assert found.top1 == pytest.approx(1 / 3)  # only the image of class a
@@ -78,7 +78,7 @@ def test_equal_scores_go_to_the_first_class():
 
 
 @pytest.mark.parametrize("classes", [1, 2])
-def test_few_classes_and_classes_never_predicted_do_not_warn(classes):
+def test_few_classes_give_finite_metrics_without_warnings(classes):
     table = np.zeros((4, classes))
     table[:, 0] = 1
     with warnings.catch_warnings():
@@ -102,14 +102,14 @@ def test_no_images_is_a_usage_error():
         measure(TableScorer([[1.0]]), [], ["a"])
 
 
-def test_scores_that_are_not_finite_name_the_image():
+def test_scores_that_are_not_finite_are_refused():
     table = np.full((5, 2), 0.5)
     table[3, 1] = np.nan
     with pytest.raises(RunFailure, match="image 3"):
         measure(TableScorer(table), numbered_batches([0] * 5, 2), ["a", "b"])
 
 
-def test_scores_for_other_classes_are_refused():
+def test_scores_of_another_shape_are_refused():
     with pytest.raises(RunFailure, match="expected"):
         measure(TableScorer(np.full((2, 3), 1 / 3)), numbered_batches([0, 1], 2), ["a", "b"])
 
@@ -120,7 +120,7 @@ def run(tmp_path_factory):
 
 
 def by_hand(run, split):
-    """Probabilities of the run's network from the pictures, normalised and softmaxed in numpy."""
+    """Compute the probabilities from the picture files, with normalisation and softmax in numpy."""
     import paddle
 
     from paddle_resnet.images.decode import decode_image
@@ -135,7 +135,7 @@ def by_hand(run, split):
     return powers / powers.sum(1, keepdims=True), labels
 
 
-def test_network_scorer_measures_in_evaluation_mode_and_restores_training(run):
+def test_network_scorer_evaluates_and_restores_training_mode(run):
     network = run.load_network("best")
     network.train()
     statistics = {name: value.numpy().copy() for name, value in network.state_dict().items() if "_mean" in name}
@@ -177,7 +177,7 @@ def test_evaluate_run_measures_the_whole_test_split(run):
     }
 
 
-def test_other_splits_leave_the_sections_of_training_alone(run):
+def test_validation_metrics_have_a_section_of_their_own(run):
     run.update_metrics("validation", {"epoch": 2})
     found = evaluate_run(run, split="validation")
     assert found.images == len(run.splits().validation) == 6
@@ -195,14 +195,14 @@ def test_a_run_without_that_checkpoint_is_a_usage_error(run):
         evaluate_run(run, checkpoint="last")
 
 
-def test_the_tool_prints_every_class(run, tool):
+def test_the_command_prints_every_class(run, tool):
     done = tool("eval", run.path, "--device", "cpu")
     assert done.exit_code == 0
     assert all(name in done.stdout for name in COLOURS)
     assert f"top-1 {run.metrics()['test']['top1']:.2%}" in done.stdout
 
 
-def test_the_tool_refuses_what_is_no_run(tool, tmp_path):
+def test_the_command_refuses_another_folder(tool, tmp_path):
     done = tool("eval", tmp_path)
     assert done.exit_code == 2
     assert "config.yaml" in done.stderr
@@ -211,16 +211,16 @@ def test_the_tool_refuses_what_is_no_run(tool, tmp_path):
 @pytest.mark.parametrize(
     ("right", "images", "words"),
     [  # Wilson's interval, by R's prop.test(correct = FALSE)
-        (1, 1, "1 image: its top-1, 100.00%, tells of one between 21% and 100%"),
-        (0, 1, "1 image: its top-1, 0.00%, tells of one between 0% and 79%"),
-        (13, 20, "20 images: its top-1, 65.00%, tells of one between 43% and 82%"),
-        (49, 49, "49 images: its top-1, 100.00%, tells of one between 93% and 100%"),
+        (1, 1, "1 image: top-1 100.00%, 95% interval 21% to 100%"),
+        (0, 1, "1 image: top-1 0.00%, 95% interval 0% to 79%"),
+        (13, 20, "20 images: top-1 65.00%, 95% interval 43% to 82%"),
+        (49, 49, "49 images: top-1 100.00%, 95% interval 93% to 100%"),
         (50, 50, None),
     ],
 )
-def test_a_small_split_is_warned_of(caplog, right, images, words):
+def test_a_small_split_gives_a_warning(caplog, right, images, words):
     labels = np.array([0] * right + [1] * (images - right))
     scores = np.tile(np.array([[0.75, 0.25]], np.float32), (images, 1))
     warn_of_few_images("test", evaluation_of(scores, labels, ("a", "b"), 1.0))
     found = [each.getMessage() for each in caplog.records]
-    assert found == ([f"warning: the test split holds {words} (95% interval)"] if words else [])
+    assert found == ([f"warning: the test split has {words}"] if words else [])

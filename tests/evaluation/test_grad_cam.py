@@ -1,4 +1,4 @@
-"""Grad-CAM against its closed form, against differences of scores, and what it leaves as it was."""
+"""Grad-CAM against its closed form and against finite differences; it does not change the network."""
 
 import numpy as np
 import paddle
@@ -30,7 +30,7 @@ def images(number=4, size=32, dtype="float32"):
 
 
 @pytest.mark.parametrize(("name", "size"), [("resnet8", 32), ("resnet18", 48), ("preact_resnet20", 32)])
-def test_at_the_last_stage_it_is_cam_divided_by_the_number_of_places(name, size):
+def test_the_last_stages_map_is_cam_per_position(name, size):
     network, batch = random_network(name), images(size=size)
     with paddle.no_grad():
         features = network.forward_features(batch).numpy().astype(np.float64)
@@ -38,20 +38,20 @@ def test_at_the_last_stage_it_is_cam_divided_by_the_number_of_places(name, size)
     cam = np.stack([np.einsum("k,khw->hw", weight[:, c], f) for c, f in zip(CLASSES, features, strict=True)])
     height, width = features.shape[2:]
     expected = np.maximum(cam, 0) / (height * width)
-    assert (expected > 0).any() and (expected == 0).any(), "both sides of the ReLU are seen"
+    assert (expected > 0).any() and (expected == 0).any(), "both sides of the ReLU are tested"
     maps = grad_cam(network, batch, CLASSES)
     assert maps.shape == (4, height, width)
     np.testing.assert_allclose(maps, expected, atol=2e-5 * expected.max())
 
 
-def test_a_stage_by_its_name_is_what_the_head_takes():
+def test_the_last_stage_is_the_default_layer():
     network, batch = random_network(), images()
     np.testing.assert_allclose(
         grad_cam(network, batch, CLASSES, "layer3"), grad_cam(network, batch, CLASSES), rtol=1e-5, atol=1e-6
     )
 
 
-def test_an_earlier_layers_weights_are_what_a_change_of_its_channels_does_to_the_score():
+def test_weights_of_earlier_layers_equal_finite_differences():
     network, batch = random_network().to(dtype="float64"), images(1, dtype="float64")
     layer, step = network.layer1, 1e-5
     with paddle.no_grad():
@@ -65,7 +65,7 @@ def test_an_earlier_layers_weights_are_what_a_change_of_its_channels_does_to_the
             hook.remove()
             return logit
 
-        # A whole channel is raised: the sum of its places' derivatives, of which the mean is wanted.
+        # Raising a whole channel gives the sum of the derivatives; the weight is their mean.
         slopes = [(score(channel, step) - score(channel, -step)) / (2 * step) for channel in range(16)]
     weights = np.array(slopes) / (32 * 32)
     expected = np.maximum(np.einsum("k,khw->hw", weights, output), 0)
@@ -73,7 +73,7 @@ def test_an_earlier_layers_weights_are_what_a_change_of_its_channels_does_to_the
     np.testing.assert_allclose(found, expected, atol=1e-4 * expected.max())
 
 
-def test_a_map_is_of_its_own_image_and_its_own_class():
+def test_maps_depend_on_their_image_and_class():
     network, batch = random_network(), images()
     together = grad_cam(network, batch, CLASSES, "layer2")
     for index, label in enumerate(CLASSES):
@@ -84,7 +84,7 @@ def test_a_map_is_of_its_own_image_and_its_own_class():
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_network_is_left_as_it_was(training):
+def test_the_network_does_not_change(training):
     network = random_network()
     network.train() if training else network.eval()
     state = {key: tensor.numpy().copy() for key, tensor in network.state_dict().items()}
@@ -117,15 +117,15 @@ def test_a_frozen_network_has_the_same_maps():
         (CLASSES, "layer1.0.fork", ["layer1.0.fork", r"\[N, channels, H, W\]"]),
     ],
 )
-def test_what_cannot_be_mapped_is_said_in_one_line(classes, layer, words):
+def test_wrong_classes_and_layers_are_refused(classes, layer, words):
     network = random_network()
     for word in words:
         with pytest.raises(UsageError, match=word):
             grad_cam(network, images(), classes, layer)
-    assert grad_cam(network, images(), CLASSES, "layer1").shape == (4, 32, 32), "no hook was left behind"
+    assert grad_cam(network, images(), CLASSES, "layer1").shape == (4, 32, 32), "no hook remains"
 
 
-def test_enlarging_keeps_a_ramp_and_a_constant():
+def test_enlarging_interpolates_bilinearly():
     constant = np.full((1, 2, 2), 3, np.float32)
     np.testing.assert_allclose(enlarge(constant, 8, 6), np.full((1, 8, 6), 3))
     ramp = np.array([[[0.0, 1.0]]], np.float32)

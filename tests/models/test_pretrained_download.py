@@ -44,7 +44,7 @@ def server(tmp_path, monkeypatch):
 @pytest.fixture
 def train(tool, tmp_path, monkeypatch):
     """Train as the quickstart does but on those weights, without figures."""
-    monkeypatch.setattr("paddle_resnet.evaluation.run_plots.draw_figures", lambda *arguments: [])
+    monkeypatch.setattr("paddle_resnet.evaluation.run_plots.draw_split_plots", lambda *arguments: {})
     overrides = [part for override in [*OVERRIDES, f"output={tmp_path}"] for part in ("-o", override)]
     return partial(tool, "train", "-c", QUICKSTART, *overrides)
 

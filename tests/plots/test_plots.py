@@ -1,4 +1,4 @@
-"""The figures: what is chosen for them, what stands in them, and that they are written whole."""
+"""Plots: their contents, and that they are written atomically."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from paddle_resnet.evaluation.examples import choose_mistakes
 from paddle_resnet.evaluation.metrics import evaluation_of
 from paddle_resnet.plots.confusion_matrix import draw_confusion_matrix
-from paddle_resnet.plots.image_grids import choose_mistakes, choose_samples, draw_mistakes, draw_samples
+from paddle_resnet.plots.image_grids import draw_mistakes, draw_samples
 from paddle_resnet.plots.learning_curves import draw_learning_curves
 from paddle_resnet.plots.style import percent, save_figure, shortened
 from paddle_resnet.results import EpochRecord
@@ -25,19 +26,7 @@ def titles(figure):
     return [axes.get_title("center") for axes in figure.axes]
 
 
-def test_samples_are_spread_over_the_classes():
-    labels = np.array([0, 0, 0, 0, 1, 2, 2])
-    assert choose_samples(labels, 3, number=5).tolist() == [0, 4, 5, 1, 6]
-    assert sorted(choose_samples(labels, 3, number=40).tolist()) == list(range(7))
-
-
-def test_samples_of_many_classes_are_of_different_classes():
-    labels = np.repeat(np.arange(100), 3)
-    chosen = choose_samples(labels, 100, number=40)
-    assert len(set(labels[chosen])) == 40
-
-
-def test_samples_stand_under_their_class():
+def test_samples_are_titled_with_their_class():
     images = np.zeros((3, 8, 8, 3), np.uint8)
     images[1] = 200
     figure = draw_samples(images, np.array([2, 0, 1]), ["a", "b", "c"], "title")
@@ -52,18 +41,13 @@ def evaluation():
     return evaluation_of(scores, labels, ["cat", "dog"], seconds=1.0)
 
 
-def test_mistakes_are_the_wrong_ones_by_confidence(evaluation):
-    assert choose_mistakes(evaluation).tolist() == [1, 3, 2]
-    assert choose_mistakes(evaluation, number=2).tolist() == [1, 3]
-
-
 def test_mistakes_name_prediction_probability_and_truth(evaluation):
     chosen = choose_mistakes(evaluation)
     figure = draw_mistakes(np.zeros((3, 8, 8, 3), np.uint8), chosen, evaluation, "title")
     assert texts(figure)[:4] == ["dog 80.0%", "is cat", "cat 70.0%", "is dog"]
 
 
-def test_no_mistakes_is_said(evaluation):
+def test_no_mistakes_are_reported(evaluation):
     right = evaluation_of(evaluation.scores, evaluation.predicted, ["cat", "dog"], 1.0)
     assert len(choose_mistakes(right)) == 0
     figure = draw_mistakes(np.zeros((0, 1, 1, 3), np.uint8), choose_mistakes(right), right, "title")
@@ -125,7 +109,7 @@ def test_learning_curves_of_any_length_are_written(tmp_path, epochs):
         assert picture.width > 800
 
 
-def test_names_are_drawn_as_they_are(tmp_path):
+def test_names_are_not_typeset_as_math(tmp_path):
     names = ["$5", "a_b$x^", "数字"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -133,7 +117,7 @@ def test_names_are_drawn_as_they_are(tmp_path):
     assert (tmp_path / "x.png").stat().st_size > 0
 
 
-def test_a_failed_drawing_leaves_the_earlier_file(tmp_path):
+def test_a_failed_drawing_keeps_the_earlier_file(tmp_path):
     path = tmp_path / "figure.png"
     save_figure(path, lambda: draw_learning_curves(history(2), "run"))
     before = path.read_bytes()
@@ -147,7 +131,7 @@ def test_a_failed_drawing_leaves_the_earlier_file(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["figure.png"]
 
 
-def test_drawing_leaves_matplotlibs_settings_alone(tmp_path):
+def test_drawing_keeps_matplotlibs_settings(tmp_path):
     import matplotlib as mpl
 
     before = dict(mpl.rcParams)
@@ -158,7 +142,7 @@ def test_drawing_leaves_matplotlibs_settings_alone(tmp_path):
 
 
 @pytest.mark.parametrize(("fraction", "text"), [(1, "100%"), (0.99999, "99.9%"), (0.5, "50.0%"), (0, "0.0%")])
-def test_percentages_do_not_promise_more_than_there_is(fraction, text):
+def test_only_a_whole_is_100_percent(fraction, text):
     assert percent(fraction) == text
 
 

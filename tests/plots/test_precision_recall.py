@@ -1,12 +1,12 @@
-"""Precision and recall by threshold: counted one by one, and as they are drawn."""
+"""Curves of precision and recall: counted threshold by threshold, and as drawn."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from paddle_resnet.evaluation.metrics import evaluation_of
-from paddle_resnet.plots.precision_recall import draw_precision_recall, precision_recall_curves
+from paddle_resnet.evaluation.metrics import evaluation_of, precision_recall_curves
+from paddle_resnet.plots.precision_recall import draw_precision_recall
 
 
 def evaluation(images=60, classes=3, seed=0):
@@ -26,7 +26,7 @@ def counted(truth, scores):
     return np.array(points).T
 
 
-def test_curves_are_as_counted():
+def test_curves_equal_counts_by_threshold():
     measured = evaluation()
     curves = precision_recall_curves(measured)
     assert [curve.name for curve in curves] == ["class 0", "class 1", "class 2"]
@@ -40,10 +40,10 @@ def test_curves_are_as_counted():
         assert curve.average_precision == pytest.approx(expected)
 
 
-def test_the_figure_shows_the_curves():
+def test_the_plot_shows_the_curves():
     measured = evaluation()
-    axes = draw_precision_recall(measured, "run").axes[0]
     curves = precision_recall_curves(measured)
+    axes = draw_precision_recall(curves, "run").axes[0]
     for line, curve in zip(axes.get_lines(), curves, strict=True):
         np.testing.assert_array_equal(line.get_xdata(), curve.recall)
         np.testing.assert_array_equal(line.get_ydata(), curve.precision)
@@ -52,12 +52,13 @@ def test_the_figure_shows_the_curves():
     assert axes.get_title("left") == f"mean average precision {100 * mean:.1f}% over 3 classes"
 
 
-def test_of_many_classes_the_worst_are_drawn_and_a_class_without_images_is_not_counted():
+def test_the_worst_of_many_classes_are_drawn():
     measured = evaluation(images=200, classes=14)
     scores = np.c_[measured.scores, np.zeros(200, np.float32)]
     measured = evaluation_of(scores, measured.labels, [*measured.classes, "empty"], seconds=1.0)
-    axes = draw_precision_recall(measured, "run").axes[0]
-    precisions = sorted(curve.average_precision for curve in precision_recall_curves(measured))
+    curves = precision_recall_curves(measured)
+    axes = draw_precision_recall(curves, "run").axes[0]
+    precisions = sorted(curve.average_precision for curve in curves)
     assert len(precisions) == 14
     shown = [float(line.get_label().split()[-1].removesuffix("%")) for line in axes.get_lines()]
     np.testing.assert_allclose(shown, [100 * precision for precision in precisions[:10]], atol=0.051)

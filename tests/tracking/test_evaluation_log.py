@@ -1,4 +1,4 @@
-"""What measuring a split leaves for VisualDL, read back with VisualDL's own reader."""
+"""An evaluated split in VisualDL, read with VisualDL's own reader."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read(folder) -> LogReader:
     return LogReader(file_path=str(max(folder.iterdir())))
 
 
-def test_figures_are_images(run):
+def test_plots_are_images(run):
     reader = read(run.vdl_path / "test")
     tags = {"samples", "confusion matrix", "mistakes", "precision recall"}
     assert set(reader.get_tags()["image"]) == tags
@@ -38,26 +38,26 @@ def test_figures_are_images(run):
 
 
 def by_hand(run):
-    """Features of the test pictures, from the files, by the network without its last layer; labels and answers."""
+    """Features of the test pictures from the network without its last layer; true and predicted classes."""
     paths = sorted((run.config.data.root / "test").glob("*/*.png"))
     pixels = np.stack([decode_image(path, run.splits().resize, SIZE) for path in paths])
     inputs, network = run.normalize()(paddle.to_tensor(pixels)), run.load_network("best")
     with paddle.no_grad():
-        answers = network(inputs).numpy().argmax(axis=1)
+        predictions = network(inputs).numpy().argmax(axis=1)
         network.remove_classifier()
         features = network.forward_head(network.forward_features(inputs)).numpy()
     names = list(COLOURS)
-    return features, [path.parent.name for path in paths], [names[answer] for answer in answers]
+    return features, [path.parent.name for path in paths], [names[prediction] for prediction in predictions]
 
 
-def test_features_are_embeddings_with_class_and_answer(run):
+def test_embeddings_are_features_with_class_and_prediction(run):
     (record,) = read(run.vdl_path / "test").get_data("embeddings", "features")
     assert list(record.embeddings.label_meta) == ["class", "predicted"]
-    features, truths, answers = by_hand(run)
-    # Spread over the classes: the first image of each, then the second, ...
+    features, truths, predictions = by_hand(run)
+    # The first image of each class, then the second, ...
     order = [label * 4 + turn for turn in range(4) for label in range(3)]
     points = record.embeddings.embeddings
-    assert [list(point.label) for point in points] == [[truths[index], answers[index]] for index in order]
+    assert [list(point.label) for point in points] == [[truths[index], predictions[index]] for index in order]
     np.testing.assert_allclose([list(point.vectors) for point in points], features[order], atol=1e-5)
 
 
@@ -68,9 +68,11 @@ def with_embeddings(run, number):
     return run
 
 
-def test_another_evaluation_takes_the_place_of_the_last_one(run, monkeypatch):
-    draw = run_plots.draw_figures
-    monkeypatch.setattr(run_plots, "draw_figures", lambda *arguments: draw(*arguments, ["mistakes"]))
+def test_another_evaluation_replaces_the_last_one(run, monkeypatch):
+    draw = run_plots.draw_split_plots
+    monkeypatch.setattr(
+        run_plots, "draw_split_plots", lambda run, split, found, plots: draw(run, split, found, ["mistakes"])
+    )
     for number in (5, 0):
         evaluate_run(with_embeddings(run, number))
         reader = read(run.vdl_path / "test")
@@ -79,7 +81,7 @@ def test_another_evaluation_takes_the_place_of_the_last_one(run, monkeypatch):
         assert found == ([5] if number else [])
 
 
-def test_mistakes_of_the_validation_split_are_shown_and_nothing_else_changes(run):
+def test_validation_mistakes_are_shown_without_metrics(run):
     before = run.metrics()
     show_validation_mistakes(run)
     reader = read(run.vdl_path / "evaluation_validation")

@@ -14,8 +14,13 @@ from visualdl import LogReader
 
 from paddle_resnet.config import Config
 from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.evaluation.lr_sweep_report import report_folder, write_report
-from paddle_resnet.training.lr_finder import Sweep, exponential_rates, find_learning_rate
+from paddle_resnet.training.lr_finder import (
+    Sweep,
+    exponential_rates,
+    find_learning_rate,
+    sweep_folder,
+    write_sweep,
+)
 
 PROJECT = Path(__file__).resolve().parents[2]
 TINY = ["model.name=resnet8", "data.image_size=8", "train.batch_size=100", "device=cpu"]
@@ -141,8 +146,8 @@ def test_the_tool_writes_figure_table_and_curve_beside_the_run(tool, tmp_path):
 def test_an_earlier_sweep_is_replaced_and_nothing_else(tmp_path):
     config = config_for(tmp_path)
     for least in (1.0, 0.5):
-        write_report(swept([2.0, least, math.nan], [0.1, 0.2, 0.3]), config)
+        write_sweep(swept([2.0, least, math.nan], [0.1, 0.2, 0.3]), config)
     assert ",0.5," in (tmp_path / "quickstart_lr_find" / "sweep.csv").read_text()
     (tmp_path / "mine_lr_find").mkdir()
     with pytest.raises(UsageError, match=r"mine_lr_find: exists and is no earlier sweep"):
-        report_folder(config_for(tmp_path, "name=mine"))
+        sweep_folder(config_for(tmp_path, "name=mine"))

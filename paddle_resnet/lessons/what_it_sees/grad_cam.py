@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from paddle_resnet import runtime
+from paddle_resnet.evaluation.examples import choose_mistakes
 from paddle_resnet.evaluation.grad_cam import grad_cam
 from paddle_resnet.lessons.what_it_sees.plots import draw_heatmaps
 from paddle_resnet.lessons.what_it_sees.trained_network import (
@@ -15,7 +16,6 @@ from paddle_resnet.lessons.what_it_sees.trained_network import (
     mean_correlation,
 )
 from paddle_resnet.models import ImageClassifier, create_configured_model
-from paddle_resnet.plots.image_grids import choose_mistakes
 from paddle_resnet.plots.style import percent
 from paddle_resnet.training.run_folder import RunFolder
 
