@@ -1,4 +1,4 @@
-"""A network as an ONNX file, to look at its graph."""
+"""Write a network as an ONNX file with paddle2onnx."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ OPSET = 13
 
 
 def onnx_requirements() -> str:
-    """Return the file of the packages needed here: each Paddle series has its own series of paddle2onnx."""
+    """Return the requirements file for ONNX; each Paddle series needs its own series of paddle2onnx."""
     return requirements_file("onnx_paddle2.txt" if is_paddle_2() else "onnx.txt")
 
 
 def write_onnx(network: nn.Layer, path: Path, input_shape: tuple[int, ...]) -> None:
-    """Write `network`, in evaluation mode and with a free batch size, as ONNX of opset 13 to `path`.
+    """Write `network`, in evaluation mode and with a dynamic batch size, as ONNX of opset 13 to `path`.
 
     `input_shape` is ``[N, C, H, W]``.
 
@@ -33,9 +33,9 @@ def write_onnx(network: nn.Layer, path: Path, input_shape: tuple[int, ...]) -> N
     """
     require_paddle2onnx()
     network.eval()
-    free_batch = paddle.static.InputSpec([None, *input_shape[1:]], "float32")
+    dynamic_batch = paddle.static.InputSpec([None, *input_shape[1:]], "float32")
     with scratch_folder() as folder:
-        paddle.jit.save(network, f"{folder}/model", input_spec=[free_batch])
+        paddle.jit.save(network, f"{folder}/model", input_spec=[dynamic_batch])
         require_space(folder / "model")
         graph = next(file for file in folder.iterdir() if file.suffix in (".json", ".pdmodel"))
         convert_to_onnx(graph, folder / "model.pdiparams", path)
@@ -54,14 +54,14 @@ def require_paddle2onnx() -> ModuleType:
 
 
 def convert_to_onnx(program: Path, parameters: Path, path: Path) -> None:
-    """Convert what `paddle.jit.save` wrote to ONNX of opset 13, at `path`.
+    """Convert files of `paddle.jit.save` to ONNX of opset 13, at `path`.
 
     Raises:
         UsageError: paddle2onnx is missing, or does not fit the running Paddle.
         RunFailure: it could not convert the network, or the file cannot be written.
     """
     paddle2onnx = require_paddle2onnx()
-    # Without the optimizer: paddle2onnx 2's would install packages by itself, over the network.
+    # Without its optimizer, which in paddle2onnx 2 installs packages over the network.
     options = {} if paddle2onnx.__version__.startswith("1.") else {"optimize_tool": "None"}
 
     def convert(temporary: Path) -> None:
@@ -71,7 +71,7 @@ def convert_to_onnx(program: Path, parameters: Path, path: Path) -> None:
         write_aside(path, convert)
     except PaddleResNetError:
         raise
-    except Exception as error:  # whatever its compiled part raises
+    except Exception as error:  # its compiled part raises anything
         raise RunFailure(
             f"{path}: paddle2onnx {paddle2onnx.__version__} could not convert the network ({error})"
         ) from error

@@ -48,7 +48,7 @@ def test_what_is_erased_is_noise_and_the_rest_stays_on_host_and_device():
     params = augment.draw(pixels.shape, np.random.default_rng(1))
     on_host = augment.apply_on_host(pixels, params)
     np.testing.assert_array_equal(augment.apply_on_device(paddle.to_tensor(pixels), params).numpy(), on_host)
-    where = params.erasure.mask
+    where = params.erasing.mask
     assert where.any(axis=(1, 2)).all()
     assert (on_host[~where] == 100).all()
     _, frequency = np.unique(on_host[where] // 32, return_counts=True)

@@ -539,7 +539,7 @@ def test_an_icon_with_a_huge_picture_is_refused_before_it_is_opened(kind):
 def test_of_many_texts_that_may_turn_a_picture_one_is_looked_into(monkeypatch):
     """Each may take a millisecond, and a file of 20 MB holds thousands."""
     looks = []
-    monkeypatch.setattr(image_file, "_is_sound", lambda *chunk: bool(looks.append(chunk)))
+    monkeypatch.setattr(image_file, "_is_valid", lambda *chunk: bool(looks.append(chunk)))
     content = encoded(Image.fromarray(smooth(8, 8)))
     texts = chunk(b"zTXt", b"Raw profile type exif\0\0" + LONG_TEXT) * 50
     assert strip_metadata(behind_header(content, "PNG", texts)) == strip_metadata(content)

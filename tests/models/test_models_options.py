@@ -57,7 +57,7 @@ def test_the_whitening_stem_starts_from_uncorrelated_patches():
     patches = patches.transpose(1, 2, 0, 3, 4).reshape(12, -1)
     variances = np.linalg.eigvalsh(patches @ patches.T / patches.shape[1])
     assert variances[-1] > 10 * variances[0]
-    expected = np.diag(variances / (variances + stems.LEAST_VARIANCE))
+    expected = np.diag(variances / (variances + stems.EIGENVALUE_EPSILON))
     np.testing.assert_allclose(found[:12] @ found[:12].T / found.shape[1], expected, atol=1e-4)
 
 

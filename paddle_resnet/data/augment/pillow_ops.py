@@ -1,7 +1,7 @@
-"""Moving and recolouring pictures, each by its own amount: numpy on a group of them, to the bit what Pillow makes.
+"""Pillow's geometric and colour operations in numpy, bit-exact, for groups of images with a magnitude each.
 
-Pillow takes as long to begin an operation on a small picture as to do it, and its tables of levels are made by loops
-of Python.
+On small images, Pillow spends as long on starting an operation as on the operation, and makes lookup tables in Python
+loops.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from paddle_resnet.images import Pixels
 Magnitudes = NDArray[np.float64]
 
 FIXED = 1 << 16
-"""Places in a picture are whole multiples of 1 / 65536 of a pixel, as Pillow's are."""
+"""Coordinates are multiples of 1 / 65536 of a pixel, as in Pillow."""
 
 
 def affine(
     images: Pixels, x: tuple[Magnitudes, Magnitudes, Magnitudes], y: tuple[Magnitudes, Magnitudes, Magnitudes]
 ) -> Pixels:
-    """Move each picture's pixels; what comes in from outside is black.
+    """Transform each image affinely with nearest-neighbour sampling; pixels from outside are black.
 
     Args:
         images: uint8 ``[n, h, w, 3]``.
-        x: three numbers for each picture, ``[n]``: the pixel at (column, row) becomes the nearest one to the column
-            ``x[0] * column + x[1] * row + x[2]``, all counted at the pixels' centres.
+        x: three coefficients for each image, ``[n]``: the pixel at (column, row) is taken from the column nearest to
+            ``x[0] * column + x[1] * row + x[2]``, with coordinates at the pixels' centres.
         y: the same for the row.
 
     Returns:
@@ -33,7 +33,7 @@ def affine(
     """
     count, height, width, channels = images.shape
     columns, rows = _nearest(x, height, width), _nearest(y, height, width)
-    # As unsigned numbers, places left of the picture and above it are beyond its other side.
+    # As unsigned numbers, negative coordinates are beyond the other side.
     outside = (columns.view(np.uint32) >= width) | (rows.view(np.uint32) >= height)
     rows += np.arange(0, count * height, height, dtype=np.int32)[:, np.newaxis, np.newaxis]
     rows *= width
@@ -44,7 +44,7 @@ def affine(
 
 
 def _nearest(line: tuple[Magnitudes, Magnitudes, Magnitudes], height: int, width: int) -> NDArray[np.int32]:
-    """Which column (or row) each pixel comes from, ``[n, h, w]``."""
+    """Return the source column (or row) of each pixel, ``[n, h, w]``."""
     by_column, by_row, shift = line
     start = _fixed(shift + 0.5 * by_column + 0.5 * by_row)
     along = _fixed(by_column)[:, np.newaxis] * np.arange(width, dtype=np.int32)
@@ -57,24 +57,24 @@ def _fixed(values: Magnitudes) -> NDArray[np.int32]:
 
 
 def apply_lookup_tables(images: Pixels, tables: Pixels) -> Pixels:
-    """Replace levels: uint8 ``[n, h, w, 3]`` by each picture's table ``[n, 256]``, or one a channel ``[n, 3, 256]``."""
+    """Map uint8 ``[n, h, w, 3]`` through each image's lookup table ``[n, 256]``, or one a channel ``[n, 3, 256]``."""
     result = np.empty_like(images)
     for image, target, table in zip(images, result, tables, strict=True):
         if table.ndim == 1:
-            target[:] = _by_table(image, table)
+            target[:] = _lookup(image, table)
         else:
             for channel, own in enumerate(table):
-                target[..., channel] = _by_table(image[..., channel], own)
+                target[..., channel] = _lookup(image[..., channel], own)
     return result
 
 
-def _by_table(levels: Pixels, table: Pixels) -> Pixels:
-    """``table[levels]``, in half of the time: by bytes, where numpy makes an index of eight bytes for each."""
+def _lookup(levels: Pixels, table: Pixels) -> Pixels:
+    """Return ``table[levels]`` in half the time: numpy would index with eight bytes for each level."""
     return np.frombuffer(levels.tobytes().translate(table.tobytes()), np.uint8).reshape(levels.shape)
 
 
 def blend(others: NDArray[np.generic], images: NDArray[np.generic], factors: Magnitudes) -> Pixels:
-    """Go from `others` (factor 0) to `images` (1) and beyond; of any shape that begins with ``n``, as `factors` has."""
+    """Interpolate from `others` (factor 0) to `images` (1) and beyond; shapes ``[n, ...]``, factors ``[n]``."""
     start = others.astype(np.float32)
     by = factors.astype(np.float32).reshape(-1, *[1] * (images.ndim - 1))
     levels = images.astype(np.float32)
@@ -85,13 +85,13 @@ def blend(others: NDArray[np.generic], images: NDArray[np.generic], factors: Mag
 
 
 def to_grey(images: Pixels) -> Pixels:
-    """Luma of ITU-R 601, uint8 ``[n, h, w]``."""
+    """Return the luma of ITU-R 601, uint8 ``[n, h, w]``."""
     red, green, blue = (images[..., channel].astype(np.int32) for channel in range(3))
     return ((red * 19595 + green * 38470 + blue * 7471 + FIXED // 2) >> 16).astype(np.uint8)
 
 
 def smooth(images: Pixels) -> Pixels:
-    """The mean of each pixel, 5 parts of 13, and its eight neighbours; the outermost pixels stay as they are."""
+    """Average each pixel (weight 5/13) with its eight neighbours; the outermost pixels stay unchanged."""
     levels = images.astype(np.uint16)
     columns = levels[:, :-2] + levels[:, 1:-1] + levels[:, 2:]
     sums = columns[:, :, :-2] + columns[:, :, 1:-1] + columns[:, :, 2:] + 4 * levels[:, 1:-1, 1:-1]
@@ -101,7 +101,7 @@ def smooth(images: Pixels) -> Pixels:
 
 
 def autocontrast_tables(images: Pixels) -> Pixels:
-    """Tables after which each channel's least level is 0 and its greatest 255, ``[n, 3, 256]``; one level stays."""
+    """Return tables that stretch each channel to 0..255, ``[n, 3, 256]``; a channel of one level stays."""
     # Row by row first, which is ten times as fast as both axes at once.
     least, most = (bound.astype(np.float64)[..., np.newaxis] for bound in (images.min(1).min(1), images.max(1).max(1)))
     levels = np.arange(256)
@@ -110,7 +110,7 @@ def autocontrast_tables(images: Pixels) -> Pixels:
 
 
 def equalize_tables(images: Pixels) -> Pixels:
-    """Tables after which each channel's levels are about equally frequent, ``[n, 3, 256]``, in whole numbers."""
+    """Return tables that make each channel's levels about equally frequent, ``[n, 3, 256]``."""
     counts = _histograms(images)
     levels = np.arange(256)
     greatest = 255 - (counts[..., ::-1] > 0).argmax(axis=-1)[..., np.newaxis]
@@ -122,7 +122,7 @@ def equalize_tables(images: Pixels) -> Pixels:
 
 
 def _histograms(images: Pixels) -> NDArray[np.int64]:
-    """How often each channel has each level, ``[n, 3, 256]``."""
+    """Count the levels of each channel, ``[n, 3, 256]``."""
     count, _, _, channels = images.shape
     begin = np.arange(0, count * channels * 256, 256).reshape(count, 1, 1, channels)
     return np.bincount((images + begin).ravel(), minlength=count * channels * 256).reshape(count, channels, 256)

@@ -1,7 +1,7 @@
 """TrivialAugment: one operation an image, at a random strength (Müller and Hutter 2021, arXiv:2103.10158).
 
-The operations and their "wide" ranges are the paper's table 1, as torchvision's ``TrivialAugmentWide`` has them. The
-images of a batch that share an operation are changed together.
+Operations and "wide" ranges are those of the paper's table 1 and of torchvision's ``TrivialAugmentWide``. The images of
+a batch that share an operation are changed together.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from paddle_resnet.data.augment.pillow_ops import (
 from paddle_resnet.images import Indices, Pixels
 
 LEVELS = np.arange(256, dtype=np.uint8)
-"""A table that changes nothing."""
+"""The identity lookup table."""
 
 STRENGTHS = 31
-"""Strengths 0 to 30, of which 30 is the range's end."""
+"""Strengths 0 to 30; 30 is the end of the range."""
 
-WIDEST_SHIFT = 32
-"""Pixels: a whole image of CIFAR, for which the paper gives it. A smaller image is never shifted further than whole."""
+MAX_SHIFT = 32
+"""Pixels, as in the paper for CIFAR: a whole image. Smaller images are shifted by their own size at most."""
 
-PIXELS_TOGETHER = 1 << 16
-"""Pixels of the images that are changed at once: what is computed of them on the way fits a core's cache."""
+CHUNK_PIXELS = 1 << 16
+"""Pixels of the images that are changed at once, so that intermediate arrays fit a core's cache."""
 
 
 class TrivialAugmentParams(NamedTuple):
-    """What was drawn for the images of a batch."""
+    """TrivialAugment of a batch."""
 
     operations: NDArray[np.int64]
-    """A place in `OPERATIONS` for each image, ``[n]``."""
+    """An index of `OPERATIONS` for each image, ``[n]``."""
     magnitudes: Magnitudes
-    """Shares of the operation's range, -1 to 1, ``[n]``; the sign is the direction, where there is one."""
+    """Shares of the operation's range, -1 to 1, ``[n]``; the sign is the direction, if the operation has one."""
 
     def select(self, images: Indices) -> TrivialAugmentParams:
-        """What was drawn for some of the batch's images."""
+        """Return the parameters of some of the batch's images."""
         return TrivialAugmentParams(self.operations[images], self.magnitudes[images])
 
 
@@ -58,13 +58,13 @@ def draw_trivial_augment(count: int, generator: np.random.Generator) -> TrivialA
 
 
 def apply_trivial_augment(images: Pixels, params: TrivialAugmentParams) -> None:
-    """Change uint8 images ``[n, S, S, 3]`` in place; what moves in from outside the image is black."""
-    together = max(1, PIXELS_TOGETHER // (images.shape[1] * images.shape[2]))
-    for number, change in enumerate(OPERATIONS):
-        places = np.flatnonzero(params.operations == number)
-        for start in range(0, len(places) if change is not _identity else 0, together):
-            some = places[start : start + together]
-            images[some] = change(images[some], params.magnitudes[some])
+    """Change uint8 images ``[n, S, S, 3]`` in place; pixels from outside the image are black."""
+    chunk = max(1, CHUNK_PIXELS // (images.shape[1] * images.shape[2]))
+    for number, operation in enumerate(OPERATIONS):
+        indices = np.flatnonzero(params.operations == number)
+        for start in range(0, len(indices) if operation is not _identity else 0, chunk):
+            some = indices[start : start + chunk]
+            images[some] = operation(images[some], params.magnitudes[some])
 
 
 def _identity(images: Pixels, magnitudes: Magnitudes) -> Pixels:
@@ -83,18 +83,18 @@ def _shear_y(images: Pixels, magnitudes: Magnitudes) -> Pixels:
 
 def _translate_x(images: Pixels, magnitudes: Magnitudes) -> Pixels:
     zero, one = _zero_and_one(magnitudes)
-    shift = np.trunc(min(WIDEST_SHIFT, images.shape[2]) * magnitudes)
+    shift = np.trunc(min(MAX_SHIFT, images.shape[2]) * magnitudes)
     return affine(images, (one, zero, shift), (zero, one, zero))
 
 
 def _translate_y(images: Pixels, magnitudes: Magnitudes) -> Pixels:
     zero, one = _zero_and_one(magnitudes)
-    shift = np.trunc(min(WIDEST_SHIFT, images.shape[1]) * magnitudes)
+    shift = np.trunc(min(MAX_SHIFT, images.shape[1]) * magnitudes)
     return affine(images, (one, zero, zero), (zero, one, shift))
 
 
 def _rotate(images: Pixels, magnitudes: Magnitudes) -> Pixels:
-    """Turn counterclockwise about the middle."""
+    """Rotate counterclockwise about the centre."""
     angles = np.radians(135 * magnitudes)
     cos, sin = np.cos(angles), np.sin(angles)
     middle_y, middle_x = images.shape[1] / 2, images.shape[2] / 2
@@ -121,7 +121,7 @@ def _contrast(images: Pixels, magnitudes: Magnitudes) -> Pixels:
 
 
 def _blended_levels(start: Magnitudes, magnitudes: Magnitudes) -> Pixels:
-    """Each image's table of levels ``[n, 256]``, blended with one level."""
+    """Return each image's lookup table ``[n, 256]``: the levels blended with one level."""
     levels = np.broadcast_to(LEVELS, (len(magnitudes), len(LEVELS)))
     return blend(start[:, np.newaxis], levels, 1 + 0.99 * magnitudes)
 
