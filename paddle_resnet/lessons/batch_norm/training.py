@@ -33,12 +33,12 @@ def teach(page: Page, effort: Effort) -> None:
     """Train with and without BatchNorm at each learning rate."""
     data = LessonData.open(effort)
     epochs = effort.epochs(FULL_EPOCHS if effort.full else EPOCHS)
-    page.heading("What it does to training", "它对训练的作用")
+    page.heading("Its effect on training", "它对训练的作用")
     page.say(
-        f"""Six 3x3 convolutions, each with ReLU, and a linear layer; once with BatchNorm after each convolution, once
-        with biases in its place. First weights, order of the images and everything else are the same: plain stochastic
-        gradient descent on {data.source}, batches of {BATCH_SIZE}, {epochs} epochs, {len(SEEDS)} seeds, no schedule.
-        Only the learning rate varies.""",
+        f"""Six 3x3 convolutions, each with ReLU, and a linear layer: once with BatchNorm after each convolution, once
+        with biases instead. Initial weights, order of the images and everything else are the same. Training is plain
+        SGD on {data.source}, batches of {BATCH_SIZE}, {epochs} epochs, {len(SEEDS)} seeds, no schedule. Only the
+        learning rate varies.""",
         f"""六个 3×3 卷积，每个后接 ReLU，最后一个线性层；一种在每个卷积后加 BatchNorm，另一种改为给卷积加偏置。初始权
         重、图像顺序和其他一切都相同：在 {data.source} 上做普通随机梯度下降，批大小 {BATCH_SIZE}，{epochs} 轮，
         {len(SEEDS)} 个随机种子，学习率不衰减。只有学习率不同。""",
@@ -56,8 +56,8 @@ def teach(page: Page, effort: Effort) -> None:
     page.figure(
         "learning_rates",
         partial(draw_trainings, RATES, runs, SHOWN),
-        f"""Above: training loss at three rates, a line a seed, means of 10 steps. Below: mean loss of the last epoch's
-        steps over the learning rate, mean of {len(SEEDS)} seeds.""",
+        f"""Above: training loss at three learning rates, one line per seed, means of 10 steps. Below: mean loss of the
+        last epoch's steps by learning rate, mean of {len(SEEDS)} seeds.""",
         f"""上：三种学习率下的训练损失，每条线一个种子，取 10 步平均。下：最后一轮的平均训练损失随学习率的变化，
         {len(SEEDS)} 个种子的均值。""",
     )
@@ -83,9 +83,9 @@ def _conclude(page: Page, runs: dict[str, list[list[SmallCnnResult]]]) -> None:
         rates_lower_with=[*lower],
     )
     page.say(
-        f"""The last epoch's mean loss was lower with BatchNorm at {len(lower)} of {len(RATES)} rates. Below {LEARNT:g}
-        nats came the network with BatchNorm at {_listed(learnt[WITH])}, and the one without at
-        {_listed(learnt[WITHOUT])} (mean of the seeds; guessing is 2.30).""",
+        f"""The last epoch's mean loss was lower with BatchNorm at {len(lower)} of {len(RATES)} rates. The loss fell
+        below {LEARNT:g} nats with BatchNorm at {_listed(learnt[WITH])}, and without it at {_listed(learnt[WITHOUT])}
+        (mean of the seeds; guessing is 2.30).""",
         f"""在 {len(RATES)} 种学习率中，有 {len(lower)} 种是有 BatchNorm 的网络最后一轮的平均损失更低。损失降
         到 {LEARNT:g} 以下的学习率，有 BatchNorm 时是：{_listed(learnt[WITH], zh=True)}；没有时是：
         {_listed(learnt[WITHOUT], zh=True)}（取各种子的均值；随机猜测是 2.30）。""",
@@ -118,12 +118,11 @@ def _scale_invariance(page: Page) -> None:
         f"  gradient: its norm is {ratio:.4f} of what it was",
     )
     page.say(
-        """Scale a convolution's weights by a, and BatchNorm divides a out again: the output stays, and the gradient by
-        the weights becomes 1/a of what it was (section 3.3). So a step that was too long leaves larger weights, and for
-        those the next steps are smaller. Whether that is why it helps is another question, and disputed: the paper's
-        own reason, "internal covariate shift", is not what Santurkar et al. found (2018,
-        https://arxiv.org/abs/1805.11604); they point to a smoother loss. This lesson measures what it does here, and
-        does not settle why.""",
+        """If a convolution's weights are scaled by a, BatchNorm divides by a again: the output stays, and the gradient
+        by the weights becomes 1/a of what it was (section 3.3). So a step that is too long leaves larger weights, and
+        later steps are smaller in relation to them. Whether this explains the benefit is disputed. The paper's own
+        explanation is "internal covariate shift". Santurkar et al. (2018, https://arxiv.org/abs/1805.11604) did not
+        find it, and point to a smoother loss. This lesson measures the effect here, and does not settle its cause.""",
         """把卷积的权重乘以 a，BatchNorm 又会把 a 除掉：输出不变，而对权重的梯度变成原来的 1/a（论文 3.3 节）。所以步长
         过大会使权重变大，而权重越大，后面的步长就越小。这是不是它有效的真正原因则是另一回事，至今仍有争议：论文自己的解
         释是“内部协变量偏移”，但 Santurkar 等人的实验并不支持（2018，https://arxiv.org/abs/1805.11604 ），他们认为关键在

@@ -57,15 +57,16 @@ def note_differences_from_paper(page: Page, config: Config) -> None:
     """Write how networks and numbers differ from those of He et al. 2015, if they do."""
     if config.model.stem == "cifar_pool":
         page.say(
-            """The networks differ from the paper's in one thing: max-pooling after the first convolution halves the
-            images, which quarters the work of all later layers. `-o model.stem=cifar` trains the paper's networks.""",
+            """The networks differ from the paper's in one point. Max-pooling after the first convolution halves the
+            sides of the images, which quarters the work of all later layers. `-o model.stem=cifar` trains the paper's
+            networks.""",
             """网络结构有一处与论文不同：第一个卷积之后用最大池化把图像边长减半，其后各层的计算量降为四分之一。
             `-o model.stem=cifar` 可训练与论文相同的网络。""",
         )
     if config.train.cpu_precision == "auto":
         page.say(
-            """While a CPU trains, what flows between the layers is in bfloat16 where the processor has it
-            (`train.cpu_precision=auto`); the errors are measured in float32.""",
+            """On a CPU that supports it, training uses bfloat16 between the layers (`train.cpu_precision=auto`); the
+            errors are measured in float32.""",
             """在 CPU 上训练时，若处理器支持，层与层之间的数据用 bfloat16（`train.cpu_precision=auto`）；误差
             用 float32 测量。""",
         )

@@ -62,12 +62,12 @@ def teach(page: Page, effort: Effort) -> None:
 def _ask(page: Page) -> None:
     page.heading("A deeper network should never be worse on its training images", "更深的网络在训练集上本不该更差")
     page.say(
-        """Take a network that works, and add layers. Whatever the shallow network computes, the deep one can compute
-        too: let the added layers be the identity, which hands on what it is given. So the best deep network has at most
-        the training error of the shallow one. (On the test images it may well be worse: that is overfitting, and
-        another matter.) He et al. (2015, https://arxiv.org/abs/1512.03385, section 1) found that training does not get
-        there: with plain stacks of layers, 56 of them ended with a *higher training error* than 20. They called it
-        degradation, and built the residual network against it.""",
+        """Take a network that works, and add layers. The deep network can compute whatever the shallow one computes, if
+        the added layers are the identity. So the best deep network has at most the training error of the shallow one.
+        (Its test error may be higher: that is overfitting, and a different question.) He et al. (2015,
+        https://arxiv.org/abs/1512.03385, section 1) found that training does not reach this solution. Plain stacks of
+        56 layers ended with a *higher training error* than 20. The authors called this degradation, and designed the
+        residual network against it.""",
         """取一个表现正常的网络，再往里加层。浅层网络能算的，深层网络一样能算：让新增的层都做恒等映射，把输入原样传下去
         即可。因此，最优的深层网络在训练集上的误差不会高于浅层网络。（测试集上可能更差，但那是过拟合，是另一回事。）何恺
         明等人（2015，https://arxiv.org/abs/1512.03385 第 1 节）却发现训练达不到这一点：同样是普通的逐层堆叠，56 层网络
@@ -78,10 +78,10 @@ def _ask(page: Page) -> None:
 def _construct(page: Page) -> None:
     page.heading("The good deep network exists", "好的深层网络是存在的")
     page.say(
-        f"""The argument can be run. In a plain{DEEP}, copy the layers of a plain{SHALLOW}, and let every other 3x3
-        convolution be the one that changes nothing: a 1 in the middle of each channel's own kernel, zeros elsewhere.
-        ReLU changes nothing either, as its input here is nowhere negative. Here is such a kernel for 2 channels, and
-        how far apart the two networks' answers are (largest absolute difference of the logits, evaluation mode).""",
+        f"""The argument can be run. In a plain{DEEP}, copy the layers of a plain{SHALLOW}, and make every other 3x3
+        convolution the identity. Its kernel has a 1 in the middle of each channel's own kernel, and zeros elsewhere.
+        ReLU changes nothing either, as its input here is nowhere negative. Below are such a kernel for 2 channels, and
+        the largest absolute difference of the two networks' logits in evaluation mode.""",
         f"""这个论证可以直接运行。把 plain{SHALLOW} 的各层复制进 plain{DEEP}，其余的 3x3 卷积全部设为“什么也不改变”的卷
         积：每个通道自己的卷积核中心为 1，其余全为 0。这里 ReLU 的输入处处非负，所以它也不改变任何值。下面是 2 个通道时
         的卷积核，以及两个网络输出的差距（评估模式下 logits 的最大绝对差）。""",
@@ -91,10 +91,10 @@ def _construct(page: Page) -> None:
     page.values(*(f"|{kind}{DEEP} - {kind}{SHALLOW}| = {value:.1e}" for kind, value in differences.items()))
     page.record(**{f"{kind}_identity_difference": value for kind, value in differences.items()})
     page.say(
-        f"""So a solution is there for both kinds; the question is whether training finds it. The plain network must
-        bring {DEEP - SHALLOW} further convolutions to kernels that together change nothing. In the residual network a
-        block computes `relu(F(x) + x)`: the added blocks only need F = 0, and scales of zero in each one's last
-        BatchNorm do it (`zero_init_last`).""",
+        f"""So both kinds have such a solution; the question is whether training finds it. The plain network must bring
+        {DEEP - SHALLOW} more convolutions to kernels that together change nothing. In the residual network a block
+        computes `relu(F(x) + x)`, so the added blocks only need F = 0. A scale of zero in each block's last BatchNorm
+        does this (`zero_init_last`).""",
         f"""可见两种网络都存在这样的解，问题在于训练能不能找到它。普通网络必须把另外 {DEEP - SHALLOW} 个卷积调成合起来恰
         好什么也不改变的卷积核；而残差块计算的是 `relu(F(x) + x)`，新增的块只要 F = 0 就够了——这里只需把每个块最后一个批
         归一化的缩放系数置为 0（`zero_init_last`）。""",
@@ -114,11 +114,11 @@ def _difference_of_deepened(kind: str) -> float:
 def _describe_training(page: Page, config: Config, seeds: int) -> None:
     page.heading("Four networks, one recipe", "四个网络，同一套训练方法")
     page.say(
-        f"""Plain and residual, {SHALLOW} and {DEEP} layers, as section 4.2 of the paper has them. The residual ones use
-        option A, whose shortcuts have no parameters: the two networks of one depth have the same layers, and as many
-        parameters ({_parameters(SHALLOW):,} and {_parameters(DEEP):,}). All are trained alike on
-        {describe_images(config).en}, with {seeds} seed{"s" * (seeds > 1)} each: SGD with momentum, batches of
-        {config.train.batch_size}, learning rate up to {config.train.learning_rate:g} and back to 0 as a cosine,
+        f"""Plain and residual networks of {SHALLOW} and {DEEP} layers, as in section 4.2 of the paper. The residual
+        ones use option A, whose shortcuts have no parameters. So both networks of one depth have the same layers and
+        the same number of parameters ({_parameters(SHALLOW):,} and {_parameters(DEEP):,}). All are trained alike on
+        {describe_images(config).en}, with {seeds} seed{"s" * (seeds > 1)} each. The recipe: SGD with momentum, batches
+        of {config.train.batch_size}, learning rate up to {config.train.learning_rate:g} and back to 0 as a cosine,
         {config.train.epochs} epoch{"s" * (config.train.epochs > 1)}.""",
         f"""普通网络与残差网络，各取 {SHALLOW} 层和 {DEEP} 层，结构同论文 4.2 节。残差网络采用选项 A，捷径连接不带参数，
         因此同样深度的两个网络层数相同、参数量也相同（分别为 {_parameters(SHALLOW):,} 和 {_parameters(DEEP):,}）。四个网
@@ -134,11 +134,11 @@ def _parameters(depth: int) -> int:
 
 
 def _show_errors(page: Page, effort: Effort, results: dict[str, list[TrainingResult]]) -> None:
-    page.heading("What they get wrong when training has ended", "训练结束后的误差")
+    page.heading("Errors after training", "训练结束后的误差")
     page.say(
-        """Both errors are measured after training, with the last weights, in evaluation mode and without augmentation:
-        the training error over all images that were trained on, the test error over the whole test split. Mean and
-        standard deviation over the seeds.""",
+        """Both errors are measured after training, with the last weights, in evaluation mode and without augmentation.
+        The training error is over all training images, the test error over the whole test split. Mean and standard
+        deviation over the seeds.""",
         """两种误差都在训练结束之后测量：用最后的权重，在评估模式下，不做数据增强。训练误差统计全部训练图像，测试误差统
         计整个测试集。表中为各随机种子的均值与标准差。""",
     )
@@ -173,21 +173,20 @@ def _show_errors(page: Page, effort: Effort, results: dict[str, list[TrainingRes
 
 
 def _show_curves(page: Page, effort: Effort, results: dict[str, list[TrainingResult]]) -> None:
-    page.heading("On the way there", "训练过程")
+    page.heading("Errors during training", "训练过程")
     augmented = ", of augmented images" if effort.full else ""
     augmented_zh = "，图像经过数据增强" if effort.full else ""
     page.say(
-        f"""The same trainings epoch by epoch, as figure 6 of the paper shows them. The training curves are running
-        means{augmented}: each image counts as the network of that moment answered it, so their last point is not the
-        table's figure. The dashed curves are the validation images', which are neither trained on nor part of the test
-        split.""",
+        f"""The same trainings by epoch, as in figure 6 of the paper. The training curves are running means{augmented}:
+        each image counts with the weights of its step, so the last point differs from the table. The dashed curves are
+        of the validation images, which are neither trained on nor part of the test split.""",
         f"""下图按轮次展示同样的训练过程，形式同论文图 6。训练曲线是一轮之内的累计均值{augmented_zh}：每张图像按当时的网
         络计入，因此曲线的终点与表中的数字并不相同。虚线是验证集误差，验证图像既不参与训练，也不属于测试集。""",
     )
     page.figure(
         "curves",
         partial(draw_curves, results),
-        "Error by epoch; lines are means over the seeds, bands reach from the lowest seed to the highest.",
+        "Error by epoch; lines are means over the seeds, bands span the lowest to the highest seed.",
         "各轮次的误差；曲线为各随机种子的均值，色带为最低到最高的范围。",
     )
 
@@ -203,11 +202,11 @@ def _conclude(page: Page, effort: Effort, results: dict[str, list[TrainingResult
         page.say(*_describe_change(text, rises[kind]))
     if (rises["plain"] > 0).all() and rises["resnet"].mean() < rises["plain"].mean():
         page.say(
-            """The plain network loses on the very images it was trained on, so this is no overfitting: the deeper
-            network could be as good, and training did not bring it there. The residual network of the same layers and
-            parameters does not pay that price, or pays less. The paper does not blame vanishing gradients: BatchNorm
-            keeps the signals from dying out (section 4.1; the lesson `gradients` measures them). It supposes that deep
-            plain networks converge very slowly.""",
+            """The deeper plain network is worse on its own training images, so this is not overfitting. It could be as
+            good, but training did not get there. The residual network of the same layers and parameters is not worse,
+            or less so. The paper does not blame vanishing gradients, because BatchNorm keeps the signals from dying out
+            (section 4.1; the lesson `gradients` measures them). It conjectures that deep plain networks converge very
+            slowly.""",
             """普通网络在训练过的图像上就变差了，所以不是过拟合：更深的网络本可以同样好，只是训练没能到达。层与参数量都
             相同的残差网络则没有付出这个代价，或者代价更小。论文并不认为这是梯度消失造成的：批归一化使信号不至于衰减殆尽
             （4.1 节；`gradients` 一课对梯度做了测量）。论文推测，深的普通网络收敛得极慢。""",
@@ -228,7 +227,7 @@ def _describe_change(kind: Text, rises: np.ndarray) -> tuple[str, str]:
     higher, lower = int((rises > 0).sum()), int((rises < 0).sum())
     return (
         f"""From {SHALLOW} to {DEEP} layers, the {kind.en} network's training error changed by {mean} percentage points
-        on average ({by_seed} by seed): higher with {higher} of {len(rises)} seeds, lower with {lower}.""",
+        on average ({by_seed} by seed). It is higher with {higher} of {len(rises)} seeds, lower with {lower}.""",
         f"""从 {SHALLOW} 层到 {DEEP} 层，{kind.zh}网络的训练误差平均变化 {mean} 个百分点（各随机种子分别为 {by_seed}）：
         {len(rises)} 个种子中有 {higher} 个升高、{lower} 个降低。""",
     )
@@ -238,24 +237,25 @@ def _state_limits(page: Page, effort: Effort, rises: dict[str, np.ndarray], step
     if effort.full:
         degrades, gains = bool((rises["plain"] > 0).all()), bool((rises["resnet"] < 0).all())
         page.say(
-            f"""Of the paper's figure 6 this {"reproduces" if degrades else "does not reproduce"} that the deeper plain
-            network is worse on its training images, and it {"reproduces" if gains else "does not reproduce"} that the
-            deeper residual network is better on them{"" if gains else ", which takes a longer training"}.""",
+            f"""This {"reproduces" if degrades else "does not reproduce"} one result of the paper's figure 6: the deeper
+            plain network is worse on its training images. It {"reproduces" if gains else "does not reproduce"} the
+            other: the deeper residual network is better on
+            them{"" if gains else ", which takes a longer training"}.""",
             f"""对照论文图 6：“更深的普通网络在训练集上更差”这一点{"得到了重现" if degrades else "没有重现"}；“更深的残
             差网络在训练集上更好”这一点{"也得到了重现" if gains else "没有重现，那需要更长的训练"}。""",
         )
         page.say(
-            f"""Each training took {steps:,} steps; the paper's took 64,000, and there residual networks went on to gain
-            from depth up to 110 layers: 8.75% test error with 20 layers, 6.97% with 56 (table 6). What a training of
-            this length shows is how readily each network trains, not where it would end.""",
+            f"""Each training took {steps:,} steps, the paper's 64,000. There residual networks continued to gain from
+            depth up to 110 layers: 8.75% test error with 20 layers, 6.97% with 56 (table 6). A training of this length
+            shows how easily each network trains, not its final error.""",
             f"""这里每次训练为 {steps:,} 步；论文训练了 64,000 步，残差网络的收益一直延续到 110 层：20 层的测试误差
             为 8.75%，56 层为 6.97%（表 6）。这样长度的训练说明的是哪种网络更容易训练，而不是它们最终的水平。""",
         )
     else:
         page.say(
-            f"""This was the quick form: small images, an easy task, {steps:,} steps. It shows how readily each network
-            trains. It cannot show that a residual network gains from depth, as the task is too easy for that, nor what
-            becomes of the plain ones in a long training. `--full` trains on CIFAR-10.""",
+            f"""This was the quick form: small images, an easy task, {steps:,} steps. It shows how easily each network
+            trains. The task is too easy to show that a residual network gains from depth, and the training too short to
+            show the final error of the plain ones. `--full` trains on CIFAR-10.""",
             f"""以上是快速版：图像小、任务简单，只训练 {steps:,} 步。它能说明哪种网络更容易训练，但不能说明残差网络从深
             度中获益（任务太简单），也不能说明普通网络经过长时间训练会怎样。`--full` 在 CIFAR-10 上训练。""",
         )

@@ -75,9 +75,9 @@ def _count(page: Page) -> None:
     page.heading("6n + 2 layers", "6n + 2 层")
     page.say(
         """The CIFAR networks of He et al. (2015, https://arxiv.org/abs/1512.03385, section 4.2) are one design of any
-        depth: a 3x3 convolution, three stages of n blocks with 16, 32 and 64 channels, average pooling and a linear
-        layer. A block has two convolutions, so there are 6n + 2 layers. Here is what each depth takes, from the
-        program, beside the paper's table 6. Multiply-adds are for one image of 32x32 pixels.""",
+        depth. They have a 3x3 convolution, three stages of n blocks with 16, 32 and 64 channels, average pooling and a
+        linear layer. A block has two convolutions, so there are 6n + 2 layers. The table shows the size of each depth
+        as this program counts it, and the paper's table 6. Multiply-adds are for one image of 32x32 pixels.""",
         """何恺明等人（2015，https://arxiv.org/abs/1512.03385 第 4.2 节）的 CIFAR 网络是同一种设计，深度可任意取：一
         个 3x3 卷积，三个阶段各 n 个残差块，通道数为 16、32、64，最后是平均池化和线性层。每个块有两个卷积，所以
         共 6n + 2 层。下表是程序数出的各深度的规模，并与论文表 6 对照。乘加次数按一张 32x32 的图像计算。""",
@@ -101,10 +101,10 @@ def _count(page: Page) -> None:
     page.record(depths=list(DEPTHS), parameters=parameters, macs=[summary.macs for summary in summaries.values()])
     step = closed_form_parameters(2) - closed_form_parameters(1)
     page.say(
-        f"""Both grow in a straight line: one block more in each stage is {step:,} parameters, whatever the depth, as
-        `2 (9 c c + 2 c)` summed over c = 16, 32, 64; {2 * (9 * 64 * 64 + 2 * 64) / step:.0%} of them are the last
-        stage's. Of multiply-adds an added block takes as many in every stage: twice the channels, a quarter of the
-        pixels.""",
+        f"""Both grow linearly: one more block in each stage has {step:,} parameters at every depth. This is
+        `2 (9 c c + 2 c)` summed over c = 16, 32, 64; {2 * (9 * 64 * 64 + 2 * 64) / step:.0%} of them are in the last
+        stage. An added block takes the same number of multiply-adds in every stage, with twice the channels and a
+        quarter of the pixels.""",
         f"""两者都随深度线性增长：每个阶段各加一个块，参数就多 {step:,} 个，与深度无关，即 `2 (9 c c + 2 c)` 对 c = 16、
         32、64 求和；其中 {2 * (9 * 64 * 64 + 2 * 64) / step:.0%} 在最后一个阶段。而新增的块在每个阶段的乘加次数都相同，
         因为通道加倍时像素减为四分之一。""",
@@ -130,16 +130,17 @@ def _time(page: Page, effort: Effort) -> None:
     page.figure(
         "costs",
         partial(draw_costs, {depth: closed_form_parameters((depth - 2) // 6) for depth in DEPTHS}, milliseconds),
-        f"Parameters, and the time an image of 32x32 pixels takes (in batches of {TIMED_BATCH}, Paddle's own layers).",
+        f"""Parameters, and the time per image of 32x32 pixels (in batches of {TIMED_BATCH}, with Paddle's own
+        layers).""",
         f"参数量，以及处理一张 32x32 图像所需的时间（每批 {TIMED_BATCH} 张，使用 Paddle 自带的层）。",
     )
     ratio = milliseconds[DEPTHS[-1]] / milliseconds[DEPTHS[0]]
     page.record(time_ratio=ratio)
     page.say(
-        f"""Layers come one after the other, so more of them cannot be computed side by side: time follows depth as
-        well. resnet{DEPTHS[-1]} took {ratio:.1f} times as long as resnet{DEPTHS[0]} here; it has
-        {(DEPTHS[-1] - 2) / (DEPTHS[0] - 2):.1f} times the layers in its stages. (Medians of {rounds}
-        round{"s" * (rounds > 1)} in turns. {describe_machine().en})""",
+        f"""Layers run one after the other, so additional layers cannot run in parallel, and time grows with depth as
+        well. Here, resnet{DEPTHS[-1]} took {ratio:.1f} times as long as resnet{DEPTHS[0]}. It has
+        {(DEPTHS[-1] - 2) / (DEPTHS[0] - 2):.1f} times the layers in its stages. (Medians of {rounds} interleaved
+        round{"s" * (rounds > 1)}. {describe_machine().en})""",
         f"""各层只能依次计算，多出来的层无法并行，所以时间也随深度增长。这里，resnet{DEPTHS[-1]} 用时
         是 resnet{DEPTHS[0]} 的 {ratio:.1f} 倍，而各阶段的层数是后者的 {(DEPTHS[-1] - 2) / (DEPTHS[0] - 2):.1f} 倍。（轮
         流测 {rounds} 次取中位数。{describe_machine().zh}）""",
@@ -150,7 +151,7 @@ def _describe_training(page: Page, config: Config, names: list[str], seeds: int)
     page.heading("What it buys", "换来了什么")
     epochs = config.train.epochs
     page.say(
-        f"""Now {", ".join(names)} are trained alike on {describe_images(config).en}: {epochs}
+        f"""Now {", ".join(names)} are trained alike on {describe_images(config).en}. The recipe: {epochs}
         epoch{"s" * (epochs > 1)}, batches of {config.train.batch_size}, learning rate up to
         {config.train.learning_rate:g} and back to 0 as a cosine, {seeds} seed{"s" * (seeds > 1)}. Errors are measured
         after training with the last weights, on the training images without augmentation and on the whole test
@@ -208,16 +209,16 @@ def _conclude(page: Page, effort: Effort, results: dict[int, list[TrainingResult
         为 {slower:.1f} 倍。{_significance(gains)[1]}""",
     )
     page.say(
-        """In the paper the first layers bring most: 1.24 points for the 12 from 20 to 32, then 0.34 and 0.20 for the
-        next twelve each, and 0.54 for the 54 from 56 to 110. 1,202 layers with 19.4 million parameters were worse than
-        110 (7.93%), at a training error as low: the authors put it down to overfitting.""",
+        """In the paper the first added layers help most: the 12 from 20 to 32 bring 1.24 points. The next two times 12
+        bring 0.34 and 0.20, and the 54 from 56 to 110 bring 0.54. A network of 1,202 layers and 19.4 million parameters
+        was worse than 110 layers (7.93%), at a training error as low. The authors attribute this to overfitting.""",
         """在论文里，最先增加的层收益最大：从 20 层到 32 层这 12 层降低 1.24 个百分点，接下来的两个 12 层分别降
         低 0.34 和 0.20，从 56 层到 110 层的 54 层降低 0.54。1,202 层的网络（1,940 万参数）反而不如 110 层（7.93%），而
         两者训练误差同样低，作者归因于过拟合。""",
     )
     if not effort.full:
         page.say(
-            """The quick form cannot show a gain from depth: the digits are too easy and the training too short, so that
+            """The quick form cannot show a gain from depth. The digits are too easy and the training is too short, so
             the deeper network is at best as good. `--full` trains on CIFAR-10.""",
             """快速版无法显示深度的收益：手写数字太简单，训练又太短，更深的网络至多同样好。`--full` 在 CIFAR-10 上训
             练。""",

@@ -21,8 +21,8 @@ def show_network(page: Page, size: int) -> None:
     page.heading("The network", "网络")
     page.say(
         """*Dive into Deep Learning* (Zhang et al., d2l.ai, section "Residual Networks (ResNet)") builds its own
-        ResNet-18 for grey images: one input channel, a bias in every convolution, and 1x1 convolutions without
-        BatchNorm where a shortcut changes shape. Here that network has a name:""",
+        ResNet-18 for grey images. It has one input channel, a bias in every convolution, and 1x1 convolutions without
+        BatchNorm where a shortcut changes shape. In this project its name is:""",
         """《动手学深度学习》（Zhang 等，d2l.ai，“残差网络（ResNet）”一节）为灰度图像搭了自己的 ResNet-18：输入只有一个
         通道，每个卷积都带偏置，形状改变处的捷径是不带批归一化的 1x1 卷积。在本项目里它有一个名字：""",
     )
@@ -35,7 +35,7 @@ def show_network(page: Page, size: int) -> None:
     )
     page.say(
         f"""The book prints the shape after each part for a 224x224 image, and trains at {BOOK_SIZE}x{BOOK_SIZE} to save
-        time: the convolutions' work shrinks with the area, as the last row says in multiply-adds.""",
+        time. The multiply-adds of the convolutions shrink with the area, as the last row shows.""",
         f"""书中先用 224x224 的图像打印每一部分之后的形状，训练时则为了省时改用 {BOOK_SIZE}x{BOOK_SIZE}：卷积的计算量随
         面积缩小，见最后一行的乘加次数。""",
     )
@@ -82,10 +82,10 @@ def show_grey_stem(page: Page) -> None:
         difference = float((three(grey.expand([-1, 3, -1, -1])) - one(grey)).abs().max().item())
     more = three.weight.size - one.weight.size
     page.say(
-        f"""Runs of this toolkit take RGB, and grey images three times over. That costs {more:,} weights in the first
-        convolution and buys nothing: on three equal channels, a convolution is the one-channel convolution with the sum
-        of its weights. The largest difference between the two on random pixels was {difference:.1e}, which is rounding.
-        To stay with the book, this lesson trains the one-channel network, in a loop of its own.""",
+        f"""Runs of this toolkit use RGB input and repeat grey images three times. That costs {more:,} weights in the
+        first convolution and has no benefit: on three equal channels, a convolution equals the one-channel convolution
+        with the sum of its weights. The largest difference between the two on random pixels was {difference:.1e}, a
+        rounding error. To match the book, this lesson trains the one-channel network, in a loop of its own.""",
         f"""本工具箱的训练输入一律是 RGB，灰度图像重复三份。这让第一个卷积多出 {more:,} 个权重，却没有任何好处：三个通道
         相同时，卷积等于把权重沿通道求和之后的单通道卷积。随机像素上两者的最大差别是 {difference:.1e}，只是舍入误差。为
         了与书一致，本课用自己的循环训练单通道网络。""",
@@ -95,7 +95,7 @@ def show_grey_stem(page: Page) -> None:
 
 def show_initializer(page: Page) -> None:
     """Run the initialiser line of the book's Paddle edition, which has no effect, and the correct one."""
-    page.heading("A line that does nothing", "一行不起作用的代码")
+    page.heading("A line without effect", "一行不起作用的代码")
     paddle.seed(0)
     layer = nn.Conv2D(1, 64, 7, stride=2, padding=3)
     as_made = layer.weight.numpy().copy()
@@ -106,10 +106,10 @@ def show_initializer(page: Page) -> None:
     network = create_model(NETWORK)
     moved = float(np.abs(after_book - as_made).max())
     page.say(
-        """The book's `train_ch6` first sets the weights by Xavier's rule (Glorot and Bengio 2010, equation 16). In its
-        Paddle edition that is `nn.initializer.XavierUniform(m.weight)`. In Paddle an initializer is an object that is
-        *called* with a tensor; this line only makes one, whose argument `fan_in` happens to be a weight. Run on a first
-        convolution, 7x7, 1 to 64 channels:""",
+        """The book's `train_ch6` first initialises the weights by Xavier's rule (Glorot and Bengio 2010, equation 16).
+        In its Paddle edition that is `nn.initializer.XavierUniform(m.weight)`. In Paddle an initializer is an object
+        that is *called* with a tensor. This line only creates one, with a weight as its argument `fan_in`. Here it runs
+        on a first convolution, 7x7, 1 to 64 channels:""",
         """书中的 `train_ch6` 先按 Xavier 规则（Glorot 与 Bengio 2010，公式 16）初始化权重。Paddle 版写的
         是 `nn.initializer.XavierUniform(m.weight)`。但在 Paddle 里，初始化器是一个要以张量为参数去“调用”的对象；这一行
         只是造出一个初始化器，权重被当成了参数 `fan_in`。用第一个卷积（7x7，1 到 64 通道）试一试：""",
@@ -122,9 +122,10 @@ def show_initializer(page: Page) -> None:
         f"{'here':31}std {network.conv1.weight.numpy().std():.4f}   sqrt(2 / fan_out) = {_std(2, 64 * 49):.4f}",
     )
     page.say(
-        """So that edition trains from Paddle's default start, and the PyTorch edition from Xavier's. Nothing complains:
-        BatchNorm after the 3x3 convolutions takes their scale out of the forward pass. This project draws convolutions
-        by He's rule for the backward pass (He et al. 2015b, https://arxiv.org/abs/1502.01852, equation 14).""",
+        """So the Paddle edition starts from Paddle's default initialisation, and the PyTorch edition from Xavier's. No
+        error is raised: the BatchNorm after the 3x3 convolutions removes their scale from the forward pass. This
+        project initialises convolutions by He's rule for the backward pass (He et al. 2015b,
+        https://arxiv.org/abs/1502.01852, equation 14).""",
         """所以 Paddle 版实际从 Paddle 的默认初始值开始训练，PyTorch 版才是 Xavier。没有任何报错：3x3 卷积之后的批归一化
         消去了它们在前向中的尺度。本项目的卷积按何恺明等人针对反向传播的规则初始化（何恺明等人 2015b，
         https://arxiv.org/abs/1502.01852 ，公式 14）。""",

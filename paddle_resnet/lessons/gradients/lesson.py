@@ -49,9 +49,9 @@ def teach(page: Page, effort: Effort) -> None:
 def _explain_chain(page: Page) -> None:
     page.heading("Products, and sums of products", "连乘，与连乘之和")
     page.say(
-        f"""A gradient comes back through the layers by the chain rule: one factor a layer. In a chain x(l+1) = w x(l)
-        the factor is w, with a shortcut, x(l+1) = x(l) + w x(l), it is 1 + w. Here is autograd's answer after
-        {CHAIN_LENGTH} layers, the derivative of the last x by the first:""",
+        f"""A gradient is propagated back through the layers by the chain rule, with one factor per layer. In a chain
+        x(l+1) = w x(l) the factor is w; with a shortcut, x(l+1) = x(l) + w x(l), it is 1 + w. Below is autograd's
+        result after {CHAIN_LENGTH} layers, the derivative of the last x by the first:""",
         f"""梯度按链式法则逐层传回，每层乘上一个因子。在 x(l+1) = w x(l) 这样的链上，因子是 w；加上捷径连接，
         即 x(l+1) = x(l) + w x(l)，因子就是 1 + w。下面是自动微分在 {CHAIN_LENGTH} 层之后给出的结果，即最后的 x 对最初
         的 x 的导数：""",
@@ -75,10 +75,11 @@ def _explain_chain(page: Page) -> None:
         chain_plain=[plain for plain, _ in chains.values()], chain_shortcut=[short for _, short in chains.values()]
     )
     page.say(
-        """With shortcuts the gradient cannot vanish for want of large weights: of the terms of the product, one is 1,
-        the way through all shortcuts (He et al. 2016, https://arxiv.org/abs/1603.05027, equation 5, for blocks with
-        nothing after the addition). But the table shows the other side too: nothing keeps the sum of all terms from
-        growing. What real networks do depends on their weights, on ReLU and on BatchNorm, so it has to be measured.""",
+        """With shortcuts the gradient cannot vanish because of small weights. One term of the expanded product is 1,
+        the path through all shortcuts (He et al. 2016, https://arxiv.org/abs/1603.05027, equation 5, for blocks without
+        an operation after the addition). The table also shows the opposite risk: nothing keeps the sum of all terms
+        from growing. The behaviour of real networks depends on their weights, on ReLU and on BatchNorm, so it has to be
+        measured.""",
         """有了捷径连接，梯度不会因为权重小而消失：连乘展开的各项中总有一项是 1，即一路走捷径的那条路径（何恺明等
         人 2016，https://arxiv.org/abs/1603.05027 公式 5，针对相加之后没有其他运算的块）。但表格也显示了另一面：没有什么
         能阻止各项之和变大。真实网络的表现取决于权重、ReLU 和批归一化，所以必须测量。""",
@@ -99,10 +100,10 @@ def _explain_measurement(page: Page, effort: Effort) -> None:
     page.heading("What is measured", "测量的是什么")
     page.say(
         f"""Plain and residual networks of 20, 56 and 110 layers (He et al. 2015, https://arxiv.org/abs/1512.03385,
-        section 4.2), with the paper's initial weights (each layer keeps the size of what ReLU lets through). One batch
-        of {BATCH_SIZE} {pictures.en} at {IMAGE_SIZE}x{IMAGE_SIZE} pixels gives a loss and its gradient. For every
-        convolution we take `norm(dL/dW) / norm(W)`: by what share the weights would change at a learning rate of 1. The
-        same networks are then measured with the identity in place of every BatchNorm.""",
+        section 4.2) with the paper's initialisation, which preserves the scale of the signal through ReLU. One batch of
+        {BATCH_SIZE} {pictures.en} at {IMAGE_SIZE}x{IMAGE_SIZE} pixels gives a loss and its gradient. For every
+        convolution we take `norm(dL/dW) / norm(W)`, the relative change of the weights by a step of learning rate 1.
+        Then the same networks are measured with the identity in place of every BatchNorm.""",
         f"""取 20、56、110 层的普通网络和残差网络（何恺明等人 2015，https://arxiv.org/abs/1512.03385 第 4.2 节），初始权
         重与论文相同（使信号经过每层的 ReLU 后大小大致不变）。用一批 {BATCH_SIZE} 张{pictures.zh}
         （{IMAGE_SIZE}x{IMAGE_SIZE} 像素）算出损失及其梯度。对每个卷积计算 `norm(dL/dW) / norm(W)`，也就是学习率为 1 时
@@ -113,11 +114,11 @@ def _explain_measurement(page: Page, effort: Effort) -> None:
 def _show_initial(
     page: Page, bare: dict[NetworkKey, LayerGradients], normalized: dict[NetworkKey, LayerGradients]
 ) -> None:
-    page.heading("Before the first step", "训练开始之前")
+    page.heading("At initialisation", "训练开始之前")
     page.figure(
         "initial",
         partial(draw_by_layer, bare, normalized),
-        "Gradient in each convolution relative to its weights, at initialisation; the images are on the left.",
+        "Gradient of each convolution relative to its weights, at initialisation; the input is on the left.",
         "初始化时各卷积的梯度（相对于权重的大小）；左边靠近输入图像。",
     )
     measured = {False: bare, True: normalized}
@@ -142,8 +143,8 @@ def _show_initial(
         for (kind, depth), gradients in networks.items():
             record_gradients(page, f"{kind}{depth}_{WITH_WITHOUT[batch_norm].en}_batch_norm", gradients)
     page.say(
-        """The last column is the factor by which the gradient changes with each layer nearer to the images (from a
-        straight line through the logarithms): below 1 it vanishes on its way back, above 1 it explodes.""",
+        """The last column is the factor by which the gradient changes with each layer towards the input, from a
+        straight line through the logarithms. Below 1 it vanishes on its way back, above 1 it explodes.""",
         """最后一列是每向输入靠近一层，梯度改变的倍数（由对数值的拟合直线得出）：小于 1 表示梯度在回传途中消失，大
         于 1 表示爆炸。""",
     )
@@ -155,11 +156,11 @@ def _interpret_bare(page: Page, bare: dict[NetworkKey, LayerGradients]) -> None:
     deepest = DEPTHS[-1]
     plain, residual = bare["plain", deepest], bare["resnet", deepest]
     page.say(
-        f"""Without BatchNorm, the factor a layer is {plain.growth:.3f} in plain{deepest} and {residual.growth:.3f} in
-        resnet{deepest}: from the last convolution to the first, the gradient {_changes(plain)[0]} in the plain network,
-        and {_changes(residual)[0]} in the residual one. The losses show the way forward: {plain.loss:.3g} and
-        {residual.loss:.3g}, where guessing has ln 10 = 2.30. In the residual network every block adds its branch to
-        what has come so far, and the sum grows from block to block; the chain above did the same.""",
+        f"""Without BatchNorm, the factor per layer is {plain.growth:.3f} in plain{deepest} and {residual.growth:.3f} in
+        resnet{deepest}. From the last convolution to the first, the gradient {_changes(plain)[0]} in the plain network,
+        and {_changes(residual)[0]} in the residual one. The losses show the forward pass: {plain.loss:.3g} and
+        {residual.loss:.3g}, where guessing has ln 10 = 2.30. In the residual network every block adds its branch to the
+        previous sum, and the sum grows from block to block, as in the chain above.""",
         f"""没有批归一化时，plain{deepest} 每层的倍数是 {plain.growth:.3f}，resnet{deepest} 是 {residual.growth:.3f}：从
         最后一个卷积到第一个卷积，普通网络的梯度{_changes(plain)[1]}，残差网络的梯度{_changes(residual)[1]}。损失反映前
         向的情况：分别为 {plain.loss:.3g} 和 {residual.loss:.3g}，而随机猜测是 ln 10 = 2.30。残差网络的每个块都把自己的
@@ -175,13 +176,13 @@ def _interpret_normalized(page: Page, normalized: dict[NetworkKey, LayerGradient
     en = f"In {', '.join(vanishing)} it does" if vanishing else "In none of the six networks does it"
     zh = f"在 {'、'.join(vanishing)} 中会" if vanishing else "六个网络中都没有"
     page.say(
-        f"""With BatchNorm, does the gradient vanish on its way back, to less than a tenth of what it is in the last
-        convolution? {en}. On the way to the images it {_changes(plain)[0]} in plain{deepest}, {plain.growth:.3f} a
-        layer, and {_changes(residual)[0]} in resnet{deepest}, {residual.growth:.3f} a layer. Theory says that plain
-        networks with BatchNorm start with gradients that *explode* (Yang et al. 2019,
-        https://arxiv.org/abs/1902.08129): ReLU lets half of the squared gradient through, and BatchNorm divides it by
-        the variance of what ReLU gave, (pi - 1) / (2 pi) for normally distributed input. Together that is pi / (pi - 1)
-        a layer, for the norm a factor of {BATCH_NORM_GROWTH:.3f}, if layers are wide, batches large.""",
+        f"""With BatchNorm, does the gradient vanish on its way back, to less than a tenth of its value in the last
+        convolution? {en}. Towards the input it {_changes(plain)[0]} in plain{deepest}, {plain.growth:.3f} per layer,
+        and {_changes(residual)[0]} in resnet{deepest}, {residual.growth:.3f} per layer. In theory, plain networks with
+        BatchNorm start with gradients that *explode* (Yang et al. 2019, https://arxiv.org/abs/1902.08129). ReLU passes
+        half of the squared gradient. BatchNorm divides it by the variance of ReLU's output, (pi - 1) / (2 pi) for
+        normally distributed input. Together that is pi / (pi - 1) per layer, for the norm a factor of
+        {BATCH_NORM_GROWTH:.3f}, if layers are wide and batches large.""",
         f"""有批归一化时，梯度在回传途中会消失吗（小于最后一个卷积的十分之一）？{zh}。传向输入的途中，plain{deepest} 的
         梯度{_changes(plain)[1]}（每层 {plain.growth:.3f} 倍），resnet{deepest} 的梯度{_changes(residual)[1]}（每
         层 {residual.growth:.3f} 倍）。理论指出，带批归一化的普通网络在初始化时梯度是*爆炸*的（Yang 等 2019，
@@ -205,12 +206,12 @@ def _conclude(page: Page, normalized: dict[NetworkKey, LayerGradients]) -> None:
     if not vanishing:
         page.say(
             """The lesson `degradation` trains networks with BatchNorm. Before the first step no gradient vanishes in
-            such networks, plain or residual: so it is not from there that the deeper plain network is worse, and He et
-            al. say the same (section 4.1). What was measured at the start is a plain network whose layers disagree the
-            more about the size of a step the deeper it is, and a residual network in which they nearly agree; and the
-            first steps then leave the first layers of the deep plain network with weights so long that they hardly
-            learn. That is an observation about first steps at one learning rate, without warm-up, not an explanation of
-            where a long training ends.""",
+            such networks, plain or residual. So vanishing gradients at initialisation are not the reason why the deeper
+            plain network is worse; He et al. say the same (section 4.1). At initialisation, the relative gradients
+            differ between the layers of a plain network, the more the deeper it is; those of a residual network are
+            almost equal. The first steps then leave the first layers of the deep plain network with such large weights
+            that they hardly learn. This describes the first steps at one learning rate, without warm-up. It does not
+            explain the result of a long training.""",
             """`degradation` 一课训练的是带批归一化的网络。训练开始之前，这样的网络无论普通还是残差都没有梯度消失，所以
             更深的普通网络变差并非由此而来，何恺明等人也这样说（4.1 节）。初始化时测到的是：普通网络越深，各层对“一步该
             走多大”的分歧越大，残差网络各层则比较一致；随后的最初几步又使很深的普通网络前几层的权重变得很长，几乎学不动
@@ -218,8 +219,8 @@ def _conclude(page: Page, normalized: dict[NetworkKey, LayerGradients]) -> None:
         )
     else:
         page.say(
-            """At the start of this run some networks with BatchNorm had gradients that shrink towards the images, so
-            what was measured does not rule them out as a cause. He et al. (section 4.1) argue that they are none.""",
+            """In this run some networks with BatchNorm had gradients that shrink towards the input at initialisation.
+            So this measurement does not exclude them as a cause. He et al. (section 4.1) argue that they are none.""",
             """在本次运行的初始状态下，部分带批归一化的网络梯度向输入方向缩小，因此仅凭这里的测量不能排除这一原因。何恺
             明等人（4.1 节）认为它不是原因。""",
         )

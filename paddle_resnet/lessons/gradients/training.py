@@ -76,9 +76,9 @@ def show_training(
     steps = effort.epochs(FULL_STEPS if effort.full else STEPS)
     page.heading(f"After {steps} step{'s' * (steps > 1)}", f"训练 {steps} 步之后")
     page.say(
-        f"""The networks now train for {steps} step{"s" * (steps > 1)} (batches of {BATCH_SIZE}, SGD with momentum
-        {MOMENTUM}, learning rate {LEARNING_RATE}), all on the same batches; then the gradient of the first batch is
-        taken again.""",
+        f"""The networks now train for {steps} step{"s" * (steps > 1)} on the same batches (batches of {BATCH_SIZE}, SGD
+        with momentum {MOMENTUM}, learning rate {LEARNING_RATE}). Then the gradient of the first batch is computed
+        again.""",
         f"""现在让这些网络在同样的批次上训练 {steps} 步（批大小 {BATCH_SIZE}，动量 {MOMENTUM} 的 SGD，学习
         率 {LEARNING_RATE}），然后用第一批图像再求一次梯度。""",
     )
@@ -171,11 +171,11 @@ def _interpret_normalized(page: Page, outcomes: Outcomes) -> None:
     plain, residual = (format_factor(outcomes[kind, depth].lengthened) for kind in KINDS)
     page.say(
         f"""With BatchNorm, the relative gradient of the first convolution is now less than a tenth of the last one's in
-        {join_names(small)}. Long weights are one reason. A convolution before BatchNorm may be scaled without changing
-        the answer, so its gradient is at right angles to its weights, and a step lengthens them; where the gradient
-        explodes, the step is enormous. The first convolution's weights are {plain} times as long as they were in
-        plain{depth}, and {residual} times in resnet{depth}. Weights a times as long have 1/a of the gradient, and 1/a^2
-        of it relative to their length: such a layer hardly moves any more, and what its weights had to say at first is
+        {join_names(small)}. Large weights are one reason. Scaling a convolution before BatchNorm does not change the
+        output, so its gradient is orthogonal to its weights, and each step increases their norm. Where the gradient
+        explodes, the step is very large. The norm of the first convolution's weights grew to {plain} times its value in
+        plain{depth}, and to {residual} times in resnet{depth}. Weights of a times the norm have 1/a of the gradient,
+        and 1/a^2 of it in relation to their norm. Such a layer hardly changes any more, and its initial weights are
         lost.""",
         f"""有批归一化时，第一个卷积的相对梯度现在小于最后一个的十分之一的有：{join_names(small, zh=True)}。原因之一是权
         重变长：批归一化之前的卷积整体缩放不影响输出，所以梯度与权重垂直，每走一步都会使权重变长；梯度爆炸之处，这一步极
@@ -183,9 +183,9 @@ def _interpret_normalized(page: Page, outcomes: Outcomes) -> None:
         到 a 倍，梯度就变成 1/a，相对于权重长度则是 1/a^2：这样的层几乎不再变化，权重最初的内容也丢失了。""",
     )
     page.say(
-        f"""Was the gradient lost on its way back, or is it only small beside such weights? `norm(dL/dW) norm(W)` leaves
-        the length out: it stays the same when weights before BatchNorm are scaled. By that measure, the table's last
-        column, the first convolution has less than a tenth of the last one's in {join_names(lost)}.""",
+        f"""Did the gradient vanish on its way back, or is it only small in relation to such weights?
+        `norm(dL/dW) norm(W)` does not depend on the scale of weights before BatchNorm. By this measure, the table's
+        last column, the first convolution has less than a tenth of the last one's in {join_names(lost)}.""",
         f"""梯度是在回传途中消失了，还是只是与这么长的权重相比才显得小？`norm(dL/dW) norm(W)` 除去了长度的影响：批归一化
         之前的权重整体缩放时它不变。按这个量（表的最后一列），第一个卷积小于最后一个的十分之一的有：
         {join_names(lost, zh=True)}。""",
@@ -199,8 +199,8 @@ def _interpret_bare(page: Page, outcomes: Outcomes) -> None:
         largest = {f"{kind}{depth}": outcomes[kind, depth].before.relative.max() for kind, depth in outcomes}
         steps = [format_factor(LEARNING_RATE * largest[name]) for name in stopped]
         page.say(
-            f"""Without BatchNorm, the loss stopped being a number in {join_names(stopped)}. There the first step was up
-            to {join_names(steps)} times as long as the weights that it changed.""",
+            f"""Without BatchNorm, the loss became non-finite in {join_names(stopped)}. There the first step was up to
+            {join_names(steps)} times the norm of the weights that it changed.""",
             f"""没有批归一化时，损失不再是有限值的有：{join_names(stopped, zh=True)}。它们的第一步，最大处分别是所改变权
             重长度的 {join_names(steps, zh=True)} 倍。""",
         )

@@ -57,10 +57,10 @@ def _slices(page: Page) -> None:
         full = paddle.to_tensor(to_dense(layer.weight.numpy(), 2))
         dense = nn.functional.conv2d(x, full, padding=1).numpy()
     page.say(
-        """In an ordinary convolution every output channel looks at every input channel. With g groups, both kinds of
-        channels are cut into g equal parts, and each part of the output looks at its own part of the input only. Here
-        are 8 channels in 2 groups: the weight has 4 input channels for each output, not 8. `conv_by_slices` cuts the
-        input and the weight in two, convolves twice, and puts the answers one behind the other:""",
+        """In an ordinary convolution every output channel depends on every input channel. With g groups, input and
+        output channels are cut into g equal parts, and each part of the output depends on one part of the input only.
+        Here are 8 channels in 2 groups: the weight has 4 input channels for each output, not 8. `conv_by_slices` cuts
+        the input and the weight in two, convolves twice, and concatenates the results:""",
         """普通卷积的每个输出通道都看所有输入通道。分成 g 组后，输入通道和输出通道各切成 g 等份，每份输出只看自己那一份
         输入。下例是 8 个通道分 2 组：每个输出通道的权重只有 4 个输入通道，而不是 8 个。`conv_by_slices` 把输入和权重各
         切成两半，分别做卷积，再把结果首尾拼接：""",
@@ -75,8 +75,8 @@ def _slices(page: Page) -> None:
         f"largest |Conv2D(x) - conv2d(x, to_dense(...))|  {block_difference:.1e}",
     )
     page.say(
-        """The last line is a third way to see it: an ordinary convolution most of whose weights are zero for good. That
-        is the subject of the next picture.""",
+        """The last line is a third view: an ordinary convolution most of whose weights are fixed at zero. The next
+        picture shows it.""",
         "最后一行是第三种看法：它是一个普通卷积，只是大部分权重恒为零。下面的图画的就是这一点。",
     )
     page.record(
@@ -97,16 +97,16 @@ def _blocks(page: Page) -> None:
     page.figure(
         "blocks",
         lambda: draw_weights(weights, f"A 3x3 convolution of {CHANNELS} channels, written as an ordinary one"),
-        """Each square is a 3x3 kernel from one input channel to one output channel; white ones are zero for good. With
+        """Each square is a 3x3 kernel from one input channel to one output channel; white ones are fixed at zero. With
         as many groups as channels only the diagonal is left: the depthwise convolution.""",
         """每个小方格是一个输入通道到一个输出通道的 3x3 卷积核，白色的恒为零。组数等于通道数时只剩对角线，即逐通道
         （depthwise）卷积。""",
     )
     counts = {groups: int(np.count_nonzero(weight)) for groups, weight in weights.items()}
     page.say(
-        f"""g blocks of 1/g of the height and 1/g of the width: weights and multiply-adds are 1/g of the ordinary
-        convolution's, here {", ".join(f"{count:,}" for count in counts.values())}. What is given up is the exchange
-        between the groups.""",
+        f"""There are g blocks of 1/g of the height and 1/g of the width. So weights and multiply-adds are 1/g of the
+        ordinary convolution's, here {", ".join(f"{count:,}" for count in counts.values())}. The price is that the
+        groups exchange no information.""",
         f"""g 个方块，高和宽都是原来的 1/g：权重数和乘加次数都是普通卷积的 1/g，这里依次
         为 {"、".join(f"{count:,}" for count in counts.values())}。放弃的是组与组之间的交流。""",
     )
@@ -119,10 +119,10 @@ def _cardinality(page: Page) -> None:
     blocks = [block_cost(groups, width) for groups, width in CARDINALITIES]
     depthwise = block_cost(_depthwise_width(blocks[0].weights), 1)
     page.say(
-        """What to do with the weights that are saved? ResNeXt (Xie et al. 2017, https://arxiv.org/abs/1611.05431)
-        spends them on width. Its block is the bottleneck (1x1, 3x3, 1x1 on 256 channels) whose 3x3 convolution has C
-        groups of d channels; C is called cardinality. By equation 4 it has C * (256 * d + 3 * 3 * d * d + d * 256)
-        weights, and table 2 chooses d so that this stays near 70,000. Counted from this package's `Bottleneck`:""",
+        """ResNeXt (Xie et al. 2017, https://arxiv.org/abs/1611.05431) spends the saved weights on width. Its block is
+        the bottleneck (1x1, 3x3, 1x1 on 256 channels) with a 3x3 convolution of C groups of d channels; C is called
+        cardinality. By equation 4 it has C * (256 * d + 3 * 3 * d * d + d * 256) weights. Table 2 chooses d so that
+        this number stays near 70,000. Counted from this package's `Bottleneck`:""",
         """省下来的权重拿来做什么？ResNeXt（Xie 等 2017，https://arxiv.org/abs/1611.05431 ）把它们用在宽度上。它的残差块
         就是瓶颈块（在 256 个通道上做 1x1、3x3、1x1 卷积），其中 3x3 卷积分成 C 组、每组 d 个通道；C 称为基数
         （cardinality）。由式 4，权重数为 C * (256 * d + 3 * 3 * d * d + d * 256)；表 2 选取 d 使它保持在 70,000 左右。
@@ -151,11 +151,11 @@ def _cardinality(page: Page) -> None:
         f"从左到右组数增加，代价不变。最后一个 {depthwise.label} 每个通道自成一组，不是论文里的。",
     )
     page.say(
-        f"""The paper reports that accuracy grows along this row: on ImageNet the network of 50 layers errs on 23.9% of
-        the validation images as 1x64d and on 22.2% as 32x4d (table 3; nothing is trained here). The figure also shows
-        where it must end. At 32x4d only {blocks[-1].grouped / blocks[-1].weights:.1%} of the weights are left in the
-        3x3 convolution, so more groups have next to nothing to save: all the way to one channel a group, the width
-        grows from {blocks[-1].width} to {depthwise.width}.""",
+        f"""The paper reports that accuracy grows along this row. On ImageNet the error of the network of 50 layers is
+        23.9% as 1x64d and 22.2% as 32x4d (validation images, table 3; nothing is trained here). The figure also shows
+        the limit. At 32x4d only {blocks[-1].grouped / blocks[-1].weights:.1%} of the weights are in the 3x3
+        convolution, so more groups save almost nothing. Down to one channel per group, the width grows from
+        {blocks[-1].width} to {depthwise.width}.""",
         f"""论文报告，沿着这一行准确率逐步提高：在 ImageNet 验证集上，50 层网络的错误率 1x64d 为 23.9%，32x4d 为 22.2%
         （表 3；本课不做训练）。图中也看得出这条路的尽头：到 32x4d，3x3 卷积里只
         剩 {blocks[-1].grouped / blocks[-1].weights:.1%} 的权重，再分更多组也几乎省不出什么；一直分到每组一个通道，宽度
@@ -180,7 +180,8 @@ def _networks(page: Page) -> None:
     """Whole networks of 50 layers."""
     page.heading("The whole network", "整个网络")
     page.say(
-        "The same for whole networks of 50 layers at 224x224; d doubles with the width of each stage, C stays.",
+        """The same for whole networks of 50 layers at 224x224; d doubles with the width of each stage, C is
+        constant.""",
         "50 层的整个网络在 224x224 下也是如此；d 随各阶段的宽度加倍，C 不变。",
     )
     rows, parameters, macs = [], [], []
@@ -201,7 +202,7 @@ def _networks(page: Page) -> None:
 
 def _mixing(page: Page) -> None:
     """Groups never meet without a 1x1 convolution."""
-    page.heading("Who hears whom", "哪些通道相通")
+    page.heading("Which channels are connected", "哪些通道相通")
     groups = 4
     matrices = {
         "one grouped 3x3": channel_dependencies(nn.Conv2D(CHANNELS, CHANNELS, 3, padding=1, groups=groups), CHANNELS),
@@ -209,12 +210,12 @@ def _mixing(page: Page) -> None:
         "grouped, 1x1, grouped": channel_dependencies(conv_chain(CHANNELS, groups, pointwise=True), CHANNELS),
     }
     page.say(
-        f"""Change one input channel of {CHANNELS}, and see which output channels move. After a convolution of {groups}
-        groups it is those of its own group; after three of them still, as a product of block-diagonal matrices is
-        block-diagonal. Depth does not help: these are {groups} separate networks. One 1x1 convolution between them, and
-        everyone hears everyone. In ResNeXt's block the two 1x1 convolutions do that, which is why they may not be
-        grouped as well (networks that do, shuffle the channels: ShuffleNet, Zhang et al. 2017,
-        https://arxiv.org/abs/1707.01083).""",
+        f"""Change one input channel of {CHANNELS}, and see which output channels change. After a convolution of
+        {groups} groups these are the channels of its own group. After three such convolutions they are the same,
+        because a product of block-diagonal matrices is block-diagonal. Depth does not help: these are {groups} separate
+        networks. With one 1x1 convolution between them, every output depends on every input. In ResNeXt's block the two
+        1x1 convolutions do this, so they must not be grouped as well. Networks that group them shuffle the channels
+        (ShuffleNet, Zhang et al. 2017, https://arxiv.org/abs/1707.01083).""",
         f"""改变 {CHANNELS} 个输入通道中的一个，看哪些输出通道随之变化。经过一个分 {groups} 组的卷积，只有同组的会变；经
         过三个仍是如此，因为分块对角矩阵的乘积还是分块对角的。加深没有用：这其实是 {groups} 个互不相干的网络。中间放一
         个 1x1 卷积，所有通道就都相通了。在 ResNeXt 的残差块里，这由两个 1x1 卷积完成，所以它们不能也分组（也分组的网络
@@ -225,7 +226,7 @@ def _mixing(page: Page) -> None:
         lambda: draw_dependencies(
             matrices, f"{CHANNELS} channels, {groups} groups: which output depends on which input"
         ),
-        "Blue: the output channel moved when the input channel was changed.",
+        "Blue: the output channel changed when the input channel was changed.",
         "蓝色：改变该输入通道时，该输出通道随之变化。",
     )
     page.record(connected=[float(matrix.mean()) for matrix in matrices.values()])
@@ -239,13 +240,13 @@ def _depthwise(page: Page, repeats: int) -> None:
     times = forward_times(TIMED, groups, repeats)
     pair = 1 / TIMED.channels + 1 / 9
     page.say(
-        f"""As far as counting goes, one should: a depthwise 3x3 convolution and the 1x1 convolution that it then needs
-        take 1/{TIMED.channels} + 1/9 = {pair:.3f} of an ordinary one's multiply-adds at {TIMED.channels} channels.
-        MobileNet is built on that (Howard et al. 2017, https://arxiv.org/abs/1704.04861, section 3.1). But a processor
-        does not only multiply. Input and output must move through memory whatever the groups, and the fewer
-        multiplications there are for each number moved, the less the arithmetic decides the time. Here is a 3x3
-        convolution of {TIMED.channels} channels at {TIMED.side}x{TIMED.side}, a batch of {TIMED.batch}, the forward
-        pass only; times are medians of {repeats}. {describe_machine().en}""",
+        f"""By the counts alone, one should. At {TIMED.channels} channels, a depthwise 3x3 convolution and the 1x1
+        convolution that it needs take 1/{TIMED.channels} + 1/9 = {pair:.3f} of an ordinary one's multiply-adds.
+        MobileNet is built on this (Howard et al. 2017, https://arxiv.org/abs/1704.04861, section 3.1). But a processor
+        does not only multiply. With any number of groups it moves input and output through memory. The fewer
+        multiplications there are per value moved, the less the arithmetic determines the time. The table is for a 3x3
+        convolution of {TIMED.channels} channels at {TIMED.side}x{TIMED.side}, a batch of {TIMED.batch}, forward pass
+        only; times are medians of {repeats}. {describe_machine().en}""",
         f"""若只看计数，应当如此：通道数为 {TIMED.channels} 时，一个逐通道 3x3 卷积加上它所需要的 1x1 卷积，乘加次数只有
         普通卷积的 1/{TIMED.channels} + 1/9 = {pair:.3f}。MobileNet 就建立在这上面（Howard 等 2017，
         https://arxiv.org/abs/1704.04861 ，3.1 节）。但处理器不只是做乘法。不论分多少组，输入和输出都要经过内存搬运；每
@@ -268,13 +269,14 @@ def _depthwise(page: Page, repeats: int) -> None:
     page.figure(
         "times",
         lambda: draw_times(groups, work, times, f"3x3 convolution, {TIMED.channels} channels: work and time"),
-        "If time followed work, the lines would lie on the dashed one.",
+        "If time were proportional to the multiply-adds, the lines would lie on the dashed one.",
         "若时间与计算量成正比，各条线都会落在虚线上。",
     )
     saved = work[0] / work[-1]
     page.say(
-        f"""From 1 group to {groups[-1]} the multiply-adds fell to 1/{saved:.0f}. {_outcome_en(times)} Speed measured on
-        one machine is no law for another; count the work, but time it where it is to run.""",
+        f"""From 1 group to {groups[-1]} the multiply-adds fell to 1/{saved:.0f}. {_outcome_en(times)} A speed measured
+        on one machine does not hold on another: multiply-adds can be counted, but time has to be measured on the target
+        machine.""",
         f"""从 1 组到 {groups[-1]} 组，乘加次数降到 1/{saved:.0f}。{_outcome_zh(times)}在一台机器上测得的速度不是另一台
         的规律：计算量可以数，时间则要在实际运行的地方测。""",
     )

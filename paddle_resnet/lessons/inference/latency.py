@@ -58,24 +58,24 @@ def _say_first_calls(page: Page, first: Mapping[str, np.ndarray], threads: str) 
     later = {name: 1000 * float(np.median(seconds[FIRST_CALLS // 2 :])) for name, seconds in first.items()}
     hasty = 1000 * float(np.mean(first[EXPORTED][:10]))
     page.say(
-        f"""{FIRST_CALLS} calls of each with a single image, in turns, the exported model freshly loaded (threads:
-        {threads}). Its first call took {opening[EXPORTED]:.1f} ms; the median of the second half is
-        {later[EXPORTED]:.2f} ms. A mean over the first ten calls would say {hasty:.2f} ms.""",
+        f"""{FIRST_CALLS} interleaved calls of each form with a single image; the exported model has just been loaded
+        (threads: {threads}). Its first call took {opening[EXPORTED]:.1f} ms; the median of the second half is
+        {later[EXPORTED]:.2f} ms. A mean over the first ten calls would give {hasty:.2f} ms.""",
         f"""每种方式轮流调用 {FIRST_CALLS} 次，每次一张图像，导出的模型刚刚加载（线程：{threads}）。它的第一次调用用
         了 {opening[EXPORTED]:.1f} 毫秒，后一半的中位数是 {later[EXPORTED]:.2f} 毫秒；如果取前十次的平均，得到的会
         是 {hasty:.2f} 毫秒。""",
     )
     if opening[EXPORTED] > 2 * later[EXPORTED]:
         page.say(
-            """The first call also prepares kernels and memory for this shape of input. Leave the first calls out, and
-            report the median, which one interruption cannot move.""",
+            """The first call also prepares kernels and memory for this input shape. Exclude the first calls, and report
+            the median, because a single interruption does not change it.""",
             """第一次调用还要为这种输入形状准备计算核与内存。最初几次不要计入，并且报告中位数：偶然的一次打断动不了
             它。""",
         )
     else:
         page.say(
-            """This time the first call does not stand out; it prepares kernels and memory, and often does. Leave the
-            first calls out anyway, and report the median, which one interruption cannot move.""",
+            """In this run the first call is not slower. It also prepares kernels and memory, and is often slower.
+            Exclude the first calls anyway, and report the median, because a single interruption does not change it.""",
             """这一次，第一次调用并不突出；但它要准备计算核与内存，常常会明显更慢。所以仍然不要计入最初几次，并且报告中
             位数：偶然的一次打断动不了它。""",
         )
@@ -118,8 +118,8 @@ def _say_steady(page: Page, steady: Mapping[int, Mapping[str, np.ndarray]], roun
     names = list(steady[BATCHES[0]])
     medians = {size: {name: float(np.median(each)) for name, each in taken.items()} for size, taken in steady.items()}
     page.say(
-        f"""Once warm, {rounds} rounds in turns for each batch size; milliseconds a call, medians, from raw pixels to
-        probabilities in numpy. {describe_machine().en}""",
+        f"""After the warm-up, {rounds} interleaved rounds for each batch size. The table shows the median milliseconds
+        per call, from raw pixels to probabilities in numpy. {describe_machine().en}""",
         f"""预热之后，每种批大小轮流测 {rounds} 轮；从原始像素到 numpy 里的概率，每次调用的毫秒数（中位数）。
         {describe_machine().zh}""",
     )
@@ -192,35 +192,34 @@ def _draw_throughput(steady: Mapping[int, Mapping[str, np.ndarray]]) -> Figure:
 
 def show_pitfalls(page: Page) -> None:
     """Write the pitfalls of a latency measurement."""
-    page.heading("Before believing a time", "相信一个时间之前")
+    page.heading("Pitfalls", "相信一个时间之前")
     for english, chinese in PITFALLS:
         page.say(english, chinese)
 
 
 PITFALLS: Sequence[tuple[str, str]] = (
     (
-        """**Threads.** A Paddle predictor on the CPU takes one thread unless told otherwise
-        (`set_cpu_math_library_num_threads`); `Predictor` takes those of the process. Compare like with like, and say
-        how many.""",
+        """**Threads.** A Paddle predictor on the CPU uses one thread by default (`set_cpu_math_library_num_threads`
+        changes it); `Predictor` uses the process's number. Compare equal numbers of threads, and state the number.""",
         """**线程。** Paddle 的 CPU 推理默认只用一个线程，除非另行设置（`set_cpu_math_library_num_threads`）；
         `Predictor` 用进程的线程数。比较时线程数要相同，并且写明是多少。""",
     ),
     (
-        """**Turns.** A shared machine slows down for seconds at a time. All calls of one, then all of the other, would
-        charge that to whichever ran then; in turns, both pay.""",
+        """**Interleaving.** A shared machine slows down for seconds at a time. If all calls of one form ran before all
+        calls of the other, the slowdown would affect only one of them. With interleaved calls it affects both.""",
         """**轮流。** 与人共用的机器会一阵一阵地变慢。如果先测完一个再测另一个，这笔账就算到了当时在跑的那个头上；轮流
         测，则两边分摊。""",
     ),
     (
-        """**What is inside.** Decoding a picture file, resizing, copying to the device and back: say what the time
-        includes. Here it is pixels in, numpy probabilities out; decoding is not in it.""",
+        """**Scope.** State what the time includes: decoding an image file, resizing, copies to the device and back.
+        Here it is from pixels to numpy probabilities, without decoding.""",
         """**包含什么。** 解码图像文件、缩放、拷到设备再拷回来：要写明时间里包含哪些。这里是从像素到 numpy 概率，不含解
         码。""",
     ),
     (
-        """**A GPU answers later.** Its kernels are only queued when a call returns. Timing `network(x)` alone times the
-        queueing; call `paddle.device.synchronize()`, or take the answer to numpy, as here, before the clock stops. This
-        lesson's run says nothing of a GPU's speed unless it ran on one.""",
+        """**A GPU is asynchronous.** A call returns when its kernels are only queued. Timing `network(x)` alone
+        measures the queueing. Call `paddle.device.synchronize()`, or copy the result to numpy as here, before stopping
+        the clock. This lesson says nothing about a GPU's speed unless it ran on one.""",
         """**GPU 是异步的。** 调用返回时，计算核只是排进了队列。只给 `network(x)` 计时，测到的是排队；停表之前要调
         用 `paddle.device.synchronize()`，或像这里一样把结果取到 numpy。除非本课就在 GPU 上运行，否则它不能说明 GPU 的速
         度。""",

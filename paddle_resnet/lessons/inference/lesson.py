@@ -74,10 +74,10 @@ def teach(page: Page, effort: Effort) -> None:
 def _show_export(page: Page, run: RunFolder, report: ExportReport) -> None:
     page.heading("What is exported", "导出了什么")
     page.say(
-        f"""A trained network in Python is a program: layers that call operators one by one, in whatever mode they were
-        left. An export traces it once, in evaluation mode, into a graph in a file, which Paddle Inference can rearrange
-        and run without the code that made it. Here {run.config.model.name}, trained for {run.config.train.epochs}
-        epochs on {run.config.data.source}:""",
+        f"""A trained network in Python is a program whose layers call operators one by one, in the mode last set. An
+        export traces it once in evaluation mode into a graph in a file. Paddle Inference can optimise this graph and
+        run it without the model's code. Here {run.config.model.name}, trained for {run.config.train.epochs} epochs on
+        {run.config.data.source}:""",
         f"""Python 里训练好的网络是一段程序：各层逐个调用算子，处于训练还是评估模式要看当时的设置。导出则在评估模式下把
         它追踪一遍，写成文件里的计算图；Paddle Inference 可以重新安排这张图，不需要原来的代码就能运行。这里是
         在 {run.config.data.source} 上训练了 {run.config.train.epochs} 轮的 {run.config.model.name}：""",
@@ -92,8 +92,8 @@ def _show_export(page: Page, run: RunFolder, report: ExportReport) -> None:
         f"output   {config.output} [N, {len(config.classes)}]",
     )
     page.say(
-        """The graph begins with the normalisation and ends with the softmax, so the one who deploys it gives pixels and
-        gets probabilities.""",
+        """The graph begins with the normalisation and ends with the softmax: a deployed model takes pixels and returns
+        probabilities.""",
         "图的开头是归一化，结尾是 softmax：部署时只需给出像素，就得到概率。",
     )
 
@@ -110,7 +110,7 @@ def _scores(scorer: NetworkScorer | Predictor, images: np.ndarray) -> np.ndarray
 
 
 def _compare_predictions(page: Page, predictions: Predictions) -> None:
-    page.heading("Are the answers the same?", "答案一样吗？")
+    page.heading("Are the predictions the same?", "答案一样吗？")
     agreement = float(np.mean(predictions.dynamic.argmax(axis=1) == predictions.exported.argmax(axis=1)))
     dynamic_top1, exported_top1 = (
         float(np.mean(scores.argmax(axis=1) == predictions.labels))
@@ -136,9 +136,10 @@ def _compare_predictions(page: Page, predictions: Predictions) -> None:
         ],
     )
     page.say(
-        f"""Float32 keeps 24 bits: next to 1, numbers are {np.finfo(np.float32).eps:.1e} apart. Sums taken in another
-        order round otherwise, and layer after layer passes that on. What matters is whether a class can change: it
-        cannot where the best probability leads by more than twice the largest difference.""",
+        f"""Float32 has 24 significant bits: near 1, adjacent numbers differ by {np.finfo(np.float32).eps:.1e}. Sums in
+        a different order are rounded differently, and the differences propagate through the layers. What matters is
+        whether a class can change. It cannot if the best probability leads by more than twice the largest
+        difference.""",
         f"""float32 有 24 位有效位：1 附近相邻两个数相差 {np.finfo(np.float32).eps:.1e}。求和的次序不同，舍入就不同，再
         一层层传下去。要紧的是类别会不会变：只要最高概率领先第二名超过最大差别的两倍，类别就不可能变。""",
     )
@@ -152,14 +153,14 @@ def _compare_predictions(page: Page, predictions: Predictions) -> None:
     else:
         close = int(np.sum(predictions.margins <= 2 * predictions.difference))
         page.say(
-            f"Here it does not hold for {close} of the images, whose class rounding may decide.",
+            f"Here it does not hold for {close} of the images, whose class may depend on rounding.",
             f"这里有 {close} 张图像不满足，它们的类别可能由舍入决定。",
         )
     page.figure(
         "differences",
         lambda: _draw_differences(predictions),
-        """The test images by how far their probabilities differ between the two. Dashed: half of the smallest lead; no
-        class can change to the left of it.""",
+        """Number of test images by the largest difference between the two forms' probabilities. Dashed: half of the
+        smallest lead; to the left of it no class can change.""",
         "按两者概率的最大差别统计的测试图像数。虚线是最小领先的一半，在它左边，任何类别都不会改变。",
     )
     page.record(
@@ -194,7 +195,7 @@ def _draw_differences(predictions: Predictions) -> Figure:
 
 def _show_folding(page: Page, run: RunFolder, predictions: Predictions) -> None:
     """Fold the first BatchNorm into the convolution before it."""
-    page.heading("One of the rearrangements: BatchNorm folded away", "重排之一：把批归一化折叠进卷积")
+    page.heading("One of the optimisations: BatchNorm folded away", "重排之一：把批归一化折叠进卷积")
     network = run.load_network()
     x = run.normalize()(paddle.to_tensor(predictions.images[:64]))
     weight, shift = fold_batch_norm(network.conv1, network.bn1)
@@ -206,8 +207,8 @@ def _show_folding(page: Page, run: RunFolder, predictions: Predictions) -> None:
     largest = float(two_layers.abs().max().item())
     page.say(
         """In evaluation, BatchNorm is the same multiplication and addition for every image (Ioffe and Szegedy 2015,
-        https://arxiv.org/abs/1502.03167, algorithm 2, line 11), and a convolution is linear; so the two are one
-        convolution with other weights:""",
+        https://arxiv.org/abs/1502.03167, algorithm 2, line 11). A convolution is linear, so the two are one convolution
+        with other weights:""",
         """评估时，批归一化对每张图像都是同样的乘与加（Ioffe 与 Szegedy 2015，https://arxiv.org/abs/1502.03167 ，算
         法 2 第 11 行），而卷积是线性的；所以两者合起来就是一个换了权重的卷积：""",
     )
@@ -221,9 +222,9 @@ def _show_folding(page: Page, run: RunFolder, predictions: Predictions) -> None:
         f"largest value {largest:.3f}, largest difference {difference:.1e}",
     )
     page.say(
-        f"""Equal on paper, {difference / largest:.0e} of the largest value apart in float32. An inference library may
-        do this to every BatchNorm that follows a convolution; training cannot, as there the statistics are each batch's
-        own.""",
+        f"""Equal mathematically, they differ in float32 by {difference / largest:.0e} of the largest value. An
+        inference library can do this to every BatchNorm that follows a convolution. Training cannot, because there the
+        statistics are each batch's own.""",
         f"""纸面上完全相等，float32 里相差最大值的 {difference / largest:.0e}。推理库可以对卷积之后的每个批归一化都这样
         做；训练时不行，因为那时用的是每一批自己的统计量。""",
     )
@@ -253,8 +254,8 @@ def _show_preprocessing(page: Page, run: RunFolder, predictions: Predictions) ->
     scores = [_scores(NetworkScorer(network, normalize), predictions.images) for normalize in slips.values()]
     top1 = [float(np.mean(each.argmax(axis=1) == predictions.labels)) for each in scores]
     page.say(
-        """Were it left to whoever calls the model, this is what a slip would cost. None of these is an error to any
-        program: shapes and types are right.""",
+        """If the caller had to normalise the images, mistakes would cost this much. No program reports them as errors,
+        because shapes and types are right.""",
         "如果把它留给调用模型的人，下面就是一处疏忽的代价。对任何程序来说这都不是错误：形状与类型全都正确。",
     )
     page.table(
@@ -271,9 +272,9 @@ def _show_preprocessing(page: Page, run: RunFolder, predictions: Predictions) ->
     page.record(top1_by_preprocessing=[*top1])
     raw, ready = predictions.images[:1].nbytes, predictions.images[:1].size * 4
     page.say(
-        f"""The second row is the mean of each image's best probability: how sure the network was. Raw pixels are also
-        less to send: {raw:,} bytes an image instead of {ready:,} in float32. The exported input is of type uint8, and
-        `Predictor` refuses anything else in one line.""",
+        f"""The second row is the mean of each image's best probability, the network's confidence. Raw pixels are also
+        less data to send: {raw:,} bytes per image instead of {ready:,} in float32. The exported input has type uint8,
+        and `Predictor` rejects any other type with a one-line error.""",
         f"""第二行是每张图像最高概率的均值，即网络有多自信。原始像素要传的数据也更少：每张 {raw:,} 字节，float32 则
         要 {ready:,} 字节。导出的输入类型是 uint8，给别的类型，`Predictor` 会用一行话拒绝。""",
     )

@@ -67,8 +67,8 @@ def _show_layers(page: Page) -> None:
     lenet, resnet = _summary("lenet"), _summary("resnet8")
     page.say(
         """LeNet-5 (LeCun et al. 1998, "Gradient-based learning applied to document recognition", figure 2) read bank
-        cheques in the 1990s. Its shapes are kept here; as in tutorials of today, ReLU and max-pooling stand in the
-        place of tanh and trained subsampling, and a linear layer in that of the radial basis functions at its end.""",
+        cheques in the 1990s. Its shapes are kept here. As in current tutorials, ReLU and max-pooling replace tanh and
+        trained subsampling, and a linear layer replaces the radial basis functions at its end.""",
         """LeNet-5（LeCun 等 1998，“Gradient-based learning applied to document recognition”，图 2）在上世纪九十年代用来
         识别银行支票。这里保留它的形状；像今天的教程那样，用 ReLU 与最大池化代替 tanh 与可训练的下采样，用线性层代替末尾
         的径向基函数。""",
@@ -91,9 +91,9 @@ def _show_layers(page: Page) -> None:
     page.say(
         f"""Of its {lenet.parameters:,} parameters, {shares["lenet"][0]:.0%} are in the linear layers, which do
         {shares["lenet"][1]:.0%} of the multiply-adds. The smallest ResNet of the family, resnet8, has about as many
-        parameters, {resnet.parameters:,}, and spends them the other way round: global average pooling leaves one linear
-        layer with {shares["resnet8"][0]:.1%} of them. Its convolutions use each weight at many more positions, and so
-        it computes {resnet.macs / lenet.macs:.0f} times as much for an image.""",
+        parameters, {resnet.parameters:,}. It distributes them the other way round: after global average pooling there
+        is only one linear layer, with {shares["resnet8"][0]:.1%} of them. Its convolutions use each weight at many more
+        positions, so it computes {resnet.macs / lenet.macs:.0f} times as much for an image.""",
         f"""它的 {lenet.parameters:,} 个参数中，{shares["lenet"][0]:.0%} 在线性层里，而线性层只占乘加次数
         的 {shares["lenet"][1]:.0%}。同族中最小的 ResNet，即 resnet8，参数量与它相近，为 {resnet.parameters:,} 个，用法
         却相反：全局平均池化之后只剩一个线性层，占参数的 {shares["resnet8"][0]:.1%}。它的卷积在多得多的位置上使用每个权
@@ -173,11 +173,11 @@ def _compare(page: Page, networks: dict[str, NetworkRuns]) -> None:
     page.say(*_verdict(gain))
     work = resnet.summary.macs / lenet.summary.macs
     page.say(
-        f"""resnet8 does {work:.0f} times LeNet's multiply-adds; in training it went through
-        {resnet.images_per_second:,.0f} images/s, LeNet through {lenet.images_per_second:,.0f}.
-        ({describe_machine().en}) Work is not time: every step also pays for what does not grow with the multiply-adds
-        (loading, a call for each layer, the optimizer), and where oneDNN takes a ResNet's layers it does not take
-        LeNet's, so that the two do not even run the same kernels.""",
+        f"""resnet8 does {work:.0f} times LeNet's multiply-adds. In training it processed
+        {resnet.images_per_second:,.0f} images/s, LeNet {lenet.images_per_second:,.0f}. ({describe_machine().en}) Time
+        is not proportional to the multiply-adds: every step also has a fixed overhead (loading, a call for each layer,
+        the optimizer). Where oneDNN computes a ResNet's layers it does not compute LeNet's, so the two do not even run
+        the same kernels.""",
         f"""resnet8 的乘加次数是 LeNet 的 {work:.0f} 倍；训练时它每秒处理 {resnet.images_per_second:,.0f} 张，LeNet 每
         秒 {lenet.images_per_second:,.0f} 张。（{describe_machine().zh}）计算量不等于时间：每一步还有不随乘加次数增长的
         开销（读数据、逐层调用、优化器）；而且 oneDNN 能接管 ResNet 的各层，却不接管 LeNet 的，两者用的计算核都不相
@@ -223,8 +223,8 @@ def _show_curves(page: Page, networks: dict[str, NetworkRuns]) -> None:
     losses = {name: _median_losses(each) for name, each in networks.items()}
     (lenet_train, lenet_validation), (resnet_train, resnet_validation) = losses["lenet"][0], losses["resnet8"][0]
     page.say(
-        f"""Medians over the seeds, in nats: after the first epoch the training loss was {lenet_train:.2f} for LeNet and
-        {resnet_train:.2f} for resnet8, the validation loss {lenet_validation:.2f} and {resnet_validation:.2f}; after
+        f"""Medians over the seeds, in nats. After the first epoch the training loss was {lenet_train:.2f} for LeNet and
+        {resnet_train:.2f} for resnet8, the validation loss {lenet_validation:.2f} and {resnet_validation:.2f}. After
         the last epoch the training loss was {losses["lenet"][-1][0]:.3f} and {losses["resnet8"][-1][0]:.3f}, the
         validation loss {losses["lenet"][-1][1]:.3f} and {losses["resnet8"][-1][1]:.3f}.""",
         f"""各种子的中位数（纳特）：第一轮之后，训练损失是 LeNet {lenet_train:.2f}、resnet8 {resnet_train:.2f}，验证损失
@@ -234,9 +234,9 @@ def _show_curves(page: Page, networks: dict[str, NetworkRuns]) -> None:
     )
     if resnet_validation > 1.5 * resnet_train:
         page.say(
-            """resnet8's first epochs look worse in validation than in training. A likely reason is BatchNorm: in
-            training it uses each batch's own statistics, in validation running averages, which lag while the weights
-            still move fast.""",
+            """resnet8's first epochs look worse in validation than in training. A likely reason is BatchNorm. In
+            training it uses each batch's own statistics, in validation running averages, which lag behind while the
+            weights change quickly.""",
             """resnet8 最初几轮在验证中看起来比训练中差得多。原因很可能在批归一化：训练时用每一批自己的统计量，验证时用
             滑动平均，而权重还在快速变化时，滑动平均跟不上。""",
         )
@@ -257,16 +257,16 @@ def _show_mistakes(page: Page, networks: dict[str, NetworkRuns], test: Split) ->
     page.figure(
         "errors_by_class",
         lambda: draw_errors_by_class(list(networks.values()), classes),
-        "Wrong answers on the test split by true class, means over the seeds; the lines span the seeds.",
+        "Errors on the test split by true class, means over the seeds; the lines span the seeds.",
         "测试集上各类别答错的张数，取各种子的均值；竖线是种子之间的范围。",
     )
     both = np.flatnonzero(lenet.hard & resnet.hard)
     only_lenet = np.flatnonzero(lenet.hard & ~resnet.hard)
     only_resnet = np.flatnonzero(resnet.hard & ~lenet.hard)
     page.say(
-        f"""Call an image hard for a network if most of its seeds get it wrong. Hard for both: {len(both)}; for LeNet
-        alone: {len(only_lenet)}; for resnet8 alone: {len(only_resnet)}, of {len(lenet.failures):,}. What both get wrong
-        is more likely the image's fault than the network's.""",
+        f"""An image is hard for a network if most of its seeds misclassify it. Of {len(lenet.failures):,} images,
+        {len(both)} are hard for both, {len(only_lenet)} for LeNet alone, {len(only_resnet)} for resnet8 alone. If both
+        misclassify an image, the image is a more likely cause than the network.""",
         f"""如果一个网络的多数种子都答错某张图像，就称它为该网络的难例。在 {len(lenet.failures):,} 张中，两者共有的难
         例 {len(both)} 张，只是 LeNet 难例的 {len(only_lenet)} 张，只是 resnet8 难例的 {len(only_resnet)} 张。两者都错的
         图像，多半是图像本身的问题。""",
@@ -275,8 +275,8 @@ def _show_mistakes(page: Page, networks: dict[str, NetworkRuns], test: Split) ->
     page.figure(
         "hard_images",
         lambda: draw_hard_images(groups, test, list(networks.values())),
-        f"""Up to {IMAGES_PER_ROW} of the hard images in each group: their class, and the most frequent answer of each
-        network's seeds (of its wrong ones, where most are wrong).""",
+        f"""Up to {IMAGES_PER_ROW} of the hard images in each group: their class, and the most frequent prediction of
+        each network's seeds (for a hard image, the most frequent wrong one).""",
         f"""难例，每组至多 {IMAGES_PER_ROW} 张：真实类别，以及两个网络各种子最常见的回答（多数种子答错时，取最常见的错误
         回答）。""",
     )
@@ -289,9 +289,9 @@ def _show_learning_rate(page: Page, effort: Effort, lenet: NetworkRuns) -> None:
     settings = _settings(effort, "lenet", SEEDS[0])
     settings["train"]["learning_rate"] = RATES["resnet8"]
     page.say(
-        f"""With BatchNorm, the scale of a convolution's weights does not matter behind it, and a large step is
-        forgiven. LeNet has nothing of the kind. The same run as its seed {SEEDS[0]}, at resnet8's rate of
-        {RATES["resnet8"]}:""",
+        f"""With BatchNorm, the scale of a convolution's weights does not affect its output, and a large step does
+        little harm. LeNet has no such protection. This is the same run as its seed {SEEDS[0]}, at resnet8's learning
+        rate of {RATES["resnet8"]}:""",
         f"""有批归一化时，卷积权重的尺度不影响归一化之后的输出，步长大一些也无妨。LeNet 没有这样的保护。下面是与其种
         子 {SEEDS[0]} 相同的一次运行，但用 resnet8 的学习率 {RATES["resnet8"]}：""",
     )
@@ -311,14 +311,15 @@ def _show_learning_rate(page: Page, effort: Effort, lenet: NetworkRuns) -> None:
     )
     if top1 < (usual + chance) / 2:
         page.say(
-            "It did not learn to tell the classes apart. A comparison at one rate for both would have measured that.",
+            """It did not learn to distinguish the classes. A comparison at one learning rate for both would have
+            measured only this.""",
             "它没有学会区分类别。如果两者用同一个学习率比较，测到的就只是这一点。",
         )
     else:
         page.say(
             f"""It learnt, and ended {100 * (top1 - usual):+.1f} points from the run at {RATES["lenet"]}: one run, on
-            {lenet.evaluations[0].images:,} test images. Give each network the rate that suits it before comparing
-            them.""",
+            {lenet.evaluations[0].images:,} test images. Choose a suitable learning rate for each network before
+            comparing them.""",
             f"""它学会了，与学习率 {RATES["lenet"]} 的那次相差 {100 * (top1 - usual):+.1f} 个百分点：这只是一次运行，测
             试图像 {lenet.evaluations[0].images:,} 张。比较网络之前，先给每个网络合适的学习率。""",
         )

@@ -43,11 +43,11 @@ def teach(page: Page, effort: Effort) -> None:
 
 def _walk(page: Page, summary: ModelSummary) -> None:
     """The route of one image."""
-    page.heading("The route of an image", "一张图像的路线")
+    page.heading("The shapes of an image through the network", "一张图像的路线")
     page.say(
-        """What happens to one RGB image of 224x224 pixels on its way to ten classes? Each row is one layer of stem or
-        head, or one whole residual block, in the order of the computation. A shape is channels x height x width; a MAC
-        is one multiplication and one addition.""",
+        """The table follows one RGB image of 224x224 pixels to ten classes. Each row is one layer of stem or head, or
+        one whole residual block, in the order of the computation. A shape is channels x height x width; a MAC is one
+        multiplication and one addition.""",
         """一张 224x224 的 RGB 图像，怎样一步步变成十个类别的得分？下表按计算顺序排列，每行是输入部分（stem）或分类头的
         一层，或一个完整的残差块。形状写作“通道 x 高 x 宽”；MAC 指一次乘法加一次加法（乘加）。""",
     )
@@ -73,8 +73,8 @@ def _walk(page: Page, summary: ModelSummary) -> None:
     page.figure(
         "route",
         lambda: draw_route(slabs, "ResNet-18, from 224x224 pixels to 512 features"),
-        """The maps shrink and the channels grow: bold is the number of channels, blue the side in pixels (both drawn as
-        square roots). A linear layer makes ten scores of the last 512 numbers.""",
+        """The maps shrink and the channels grow. Bold is the number of channels, blue the side in pixels (both drawn as
+        square roots). A linear layer computes ten scores from the last 512 values.""",
         """特征图越来越小，通道越来越多：粗体为通道数，蓝色为边长（像素），图中均按平方根绘制。最后的 512 个数经一个线性
         层得到十个得分。""",
     )
@@ -90,9 +90,9 @@ def _by_hand(page: Page, summary: ModelSummary) -> None:
     """The same counts, by multiplication."""
     page.heading("The same, by hand", "手工再算一遍")
     page.say(
-        """A convolution has out x in x k x k weights (no bias here, see the last section), BatchNorm two numbers a
-        channel, the linear layer in x out + out. Two blocks of two 3x3 convolutions make a stage; where the width
-        changes, the shortcut is a 1x1 convolution with BatchNorm. That is all there is to count:""",
+        """A convolution has out x in x k x k weights (no bias here, see the last section). BatchNorm has two numbers
+        per channel, the linear layer in x out + out. A stage consists of two blocks of two 3x3 convolutions. Where the
+        width changes, the shortcut is a 1x1 convolution with BatchNorm. The sum of these:""",
         """一个卷积有 输出 x 输入 x k x k 个权重（这里没有偏置，原因见最后一节），批归一化每个通道两个数，线性层为 输
         入 x 输出 + 输出。每个阶段由两个残差块组成，每块两个 3x3 卷积；宽度改变处，捷径连接是一个 1x1 卷积加批归一化。要
         数的就只有这些：""",
@@ -135,9 +135,9 @@ def _costs(page: Page, summary: ModelSummary) -> None:
     inner = {part_of(row.name): row.macs for row in convolutions(summary) if row.name.endswith(".1.conv2")}
     page.say(
         """Each stage after the first halves height and width and doubles the channels. Then a 3x3 convolution has four
-        times the weights and a quarter of the places to apply them to: its work stays the same. That is the rule by
-        which the paper builds its networks (He et al. 2015, https://arxiv.org/abs/1512.03385, section 3.3). The last
-        convolution of each stage:""",
+        times the weights and a quarter of the positions, so its multiply-adds stay the same. The paper builds its
+        networks by this rule (He et al. 2015, https://arxiv.org/abs/1512.03385, section 3.3). The last convolution of
+        each stage:""",
         """从第二个阶段起，每个阶段把高和宽减半、通道加倍。于是一个 3x3 卷积的权重变成四倍，而要计算的位置只剩四分之一，
         计算量不变。论文正是按这条规则搭网络的（何恺明等人 2015，https://arxiv.org/abs/1512.03385 ，3.3 节）。各阶段的最
         后一个卷积：""",
@@ -152,17 +152,17 @@ def _costs(page: Page, summary: ModelSummary) -> None:
     page.figure(
         "costs",
         lambda: draw_costs(costs, "ResNet-18 at 224x224, one image, ten classes"),
-        """The same network counted in three ways. Work is spread evenly; parameters lie at the end, outputs at the
-        beginning.""",
+        """The same network counted in three ways. Multiply-adds are spread evenly; most parameters are at the end, most
+        outputs at the beginning.""",
         "同一个网络的三种数法：计算量分布均匀，参数集中在末尾，输出的数集中在开头。",
     )
     last, first = costs[4], costs[0]
     early = sum(cost.activations for cost in costs[:2]) / sum(cost.activations for cost in costs)
     page.say(
-        f"""So the three questions one asks of a network have three answers. The size of the weights' file is decided by
-        the last stage ({last.parameters / summary.parameters:.0%} of the parameters), the work by all stages alike, and
-        the memory of training, which keeps every layer's output for the way back, by stem and first stage ({early:.0%}
-        of those numbers).""",
+        f"""So three common questions have different answers. The last stage determines the size of the weights' file
+        ({last.parameters / summary.parameters:.0%} of the parameters). All stages contribute equally to the
+        multiply-adds. Stem and first stage determine the memory of training, which keeps every layer's output for the
+        backward pass ({early:.0%} of these values).""",
         f"""因此，对网络的三个常见问题有三个不同的答案：权重文件的大小由最后一个阶段决定（占参数
         的 {last.parameters / summary.parameters:.0%}）；计算量由各阶段分担；而训练的内存要为反向传播保留每一层的输出，
         主要由 stem 和第一阶段决定（占这些数的 {early:.0%}）。""",
@@ -195,10 +195,10 @@ def _published(page: Page) -> None:
         ],
     )
     page.say(
-        f"""The paper's table 1 has 1.8 x 10^9 and calls a MAC one FLOP. Two traps: who counts a MAC as two operations
-        gets twice the number for the same network; and Paddle's `parameters()` also lists BatchNorm's running means and
-        variances, {with_statistics:,} numbers in all, though {with_statistics - summary.parameters:,} of them are not
-        trained.""",
+        f"""The paper's table 1 has 1.8 x 10^9 and calls a MAC one FLOP. There are two traps. Counting a MAC as two
+        operations gives twice the number for the same network. Paddle's `parameters()` also lists BatchNorm's running
+        means and variances: {with_statistics:,} numbers in all, of which {with_statistics - summary.parameters:,} are
+        not trained.""",
         f"""论文表 1 写的是 1.8 x 10^9，并把一次 MAC 记作一次 FLOP。这里有两个陷阱：若把一次 MAC 算作两次运算，同一个网
         络的数字就会翻倍；另外 Paddle 的 `parameters()` 还包含批归一化的滑动均值和方差，共 {with_statistics:,} 个数，其
         中 {with_statistics - summary.parameters:,} 个并不参与训练。""",
@@ -214,9 +214,9 @@ def _eighteen(page: Page, summary: ModelSummary) -> None:
     on_the_way = [row for row in convolutions(summary) if "downsample" not in row.name]
     shortcuts = len(convolutions(summary)) - len(on_the_way)
     page.say(
-        f"""The number in the name counts layers with weights along the longest way: {len(on_the_way)} convolutions and
-        one linear layer make {summary.depth}. The {shortcuts} convolutions on shortcuts are left out, as they lie
-        beside the way, and so are BatchNorm, ReLU and pooling.""",
+        f"""The number in the name counts layers with weights along the longest path: {len(on_the_way)} convolutions and
+        one linear layer give {summary.depth}. It excludes the {shortcuts} convolutions on shortcuts, which are beside
+        this path, and BatchNorm, ReLU and pooling.""",
         f"""名字里的数字是最长路径上带权重的层数：{len(on_the_way)} 个卷积加 1 个线性层，共 {summary.depth} 层。捷径连接
         上的 {shortcuts} 个卷积在旁路上，不计入；批归一化、ReLU 和池化也不计。""",
     )
@@ -248,9 +248,10 @@ def _sizes(page: Page) -> None:
     """Other sizes of image."""
     page.heading("Other images, same weights", "换个尺寸，权重不变")
     page.say(
-        """No weight depends on the size of the image: convolutions slide over any map, and the head takes the mean over
-        whatever is left. So the parameters stay, and the work follows the area. But the stem, made for photographs,
-        keeps one pixel of sixteen before the first block, and a small image runs out of pixels:""",
+        """No weight depends on the size of the image: convolutions slide over any map, and the head averages the
+        remaining positions. So the parameters stay the same, and the multiply-adds are proportional to the area. But
+        the stem, made for photographs, keeps one pixel of sixteen before the first block, and a small image runs out of
+        pixels:""",
         """没有哪个权重依赖图像尺寸：卷积可以滑过任意大小的特征图，分类头对剩下的位置取平均。所以参数不变，计算量随面积
         变化。不过为照片设计的 stem 在第一个残差块之前就只留下十六分之一的像素，小图很快就没有像素可用了：""",
     )
@@ -281,11 +282,11 @@ def _sizes(page: Page) -> None:
     single = [row for row in convolutions(small) if "3x3" in row.kind and row.input_shape[2:] == (1, 1)]
     unused = sum(row.parameters * 8 // 9 for row in single)
     page.say(
-        f"""At 32x32 with the photograph's stem, {len(single)} of the 3x3 convolutions see a single pixel: eight of
-        their nine weights only ever meet the zero padding. That is {unused:,} parameters,
-        {unused / small.parameters:.0%} of the network, that move no score and get no gradient. The cifar stem (a 3x3
-        convolution, no pooling; section 4.2) keeps 4x4 pixels to the end, for
-        {summaries[SETTINGS[3]].macs / small.macs:.0f} times the work.""",
+        f"""At 32x32 with the stem for photographs, {len(single)} of the 3x3 convolutions see a single pixel: eight of
+        their nine weights only meet the zero padding. These are {unused:,} parameters, {unused / small.parameters:.0%}
+        of the network, that do not affect the scores and get no gradient. The cifar stem (a 3x3 convolution, no
+        pooling; section 4.2) keeps 4x4 pixels to the end, for {summaries[SETTINGS[3]].macs / small.macs:.0f} times the
+        multiply-adds.""",
         f"""在 32x32 图像上使用照片的 stem 时，有 {len(single)} 个 3x3 卷积只看到一个像素：九个权重中的八个永远只碰到填
         充的零。这样的参数有 {unused:,} 个，占网络的 {unused / small.parameters:.0%}，既不影响得分，也得不到梯度。
         cifar stem（一个 3x3 卷积，没有池化；4.2 节）直到最后都保有 4x4 像素，代价
@@ -313,9 +314,9 @@ def _book(page: Page) -> None:
     book, ours = model_summary("resnet18_d2l", BOOK_SIZE), model_summary("resnet18", BOOK_SIZE, in_channels=1)
     page.say(
         f"""The book "Dive into Deep Learning" (https://d2l.ai, section on ResNet) trains a ResNet-18 on the grey images
-        of Fashion-MNIST, enlarged to 96x96: `create_model("resnet18_d2l")`. Its shapes are those of ResNet-18,
-        {_route_of(book)}. Its count is not: {book.parameters:,} parameters against {ours.parameters:,} for resnet18
-        with one channel and ten classes.""",
+        of Fashion-MNIST, enlarged to 96x96: `create_model("resnet18_d2l")`. Its shapes are those of ResNet-18:
+        {_route_of(book)}. Its number of parameters differs: {book.parameters:,} instead of {ours.parameters:,} for
+        resnet18 with one channel and ten classes.""",
         f"""《动手学深度学习》（https://d2l.ai ，ResNet 一节）用 ResNet-18 训练放大到 96x96 的 Fashion-MNIST 灰度图，
         即 `create_model("resnet18_d2l")`。它的形状与 ResNet-18 相同：{_route_of(book)}。参数量却不同：
         {book.parameters:,}，而单通道、十类的 resnet18 是 {ours.parameters:,}。""",
@@ -331,12 +332,12 @@ def _book(page: Page) -> None:
     effect = bias_effects(network, BOOK_SIZE)
     before_norm = sum(size for name, size in biases.items() if not is_on_shortcut(name))
     page.say(
-        f"""Most of these biases do nothing. BatchNorm subtracts each channel's mean over the batch, and with it
-        whatever constant a bias has added (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167, section 3.2). Set
-        the {before_norm:,} biases that stand before a BatchNorm to random numbers of deviation 1, and in training mode
-        the scores change by {effect.before_norm:.0e} of their spread: rounding. The same for the biases on the
-        shortcuts, which no BatchNorm follows: {effect.on_shortcuts:.2f} of the spread. That is why ResNets have no bias
-        in their convolutions; the book's are there because the layer has them by default.""",
+        f"""Most of these biases have no effect. BatchNorm subtracts each channel's mean over the batch, and with it the
+        constant that a bias has added (Ioffe and Szegedy 2015, https://arxiv.org/abs/1502.03167, section 3.2). Set the
+        {before_norm:,} biases before a BatchNorm to random numbers of deviation 1, and in training mode the scores
+        change by {effect.before_norm:.0e} of their spread, a rounding error. The same for the biases on the shortcuts,
+        which no BatchNorm follows, changes them by {effect.on_shortcuts:.2f} of the spread. So ResNets have no bias in
+        their convolutions. The book's biases are only the default of the layer.""",
         f"""这些偏置大多不起作用。批归一化会减去每个通道在批内的均值，偏置加上去的常数也就一并被减掉了
         （Ioffe 与 Szegedy 2015，https://arxiv.org/abs/1502.03167 ，3.2 节）。把批归一化之前的 {before_norm:,} 个偏置换
         成标准差为 1 的随机数，训练模式下得分的变化只有其离散程度的 {effect.before_norm:.0e}，即舍入误差；对捷径连接上

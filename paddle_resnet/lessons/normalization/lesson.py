@@ -84,9 +84,9 @@ def _four_sets(page: Page) -> None:
     page.heading("One formula, four sets", "一个公式，四种范围")
     page.values("y = gamma * (x - mean(S)) / sqrt(variance(S) + epsilon) + beta")
     page.say(
-        f"""All four compute this; they differ in S, the set of values that share one mean and one variance. Which
-        values belong to S can be asked of the layer itself: the gradient of one output by all inputs is nonzero exactly
-        where an input takes part. For a tensor of {SHAPE[0]} images and {SHAPE[1]} channels, here is that set for one
+        f"""All four compute this formula. They differ in S, the set of values that share one mean and one variance. The
+        layer itself shows which values belong to S: the gradient of one output by an input is nonzero exactly if the
+        input belongs to S. For a tensor of {SHAPE[0]} images and {SHAPE[1]} channels, the figure shows this set for one
         value of the first image's last channel.""",
         f"""四种归一化算的都是这个式子，区别只在 S：共用同一个均值和方差的是哪些值。哪些值属于 S，可以直接问这一层：取某
         一个输出对全部输入的梯度，参与了计算的输入处梯度不为零。对一个 {SHAPE[0]} 张图像、{SHAPE[1]} 个通道的张量，下图
@@ -105,17 +105,16 @@ def _four_sets(page: Page) -> None:
     page.figure(
         "four_sets",
         partial(draw_blocks, {name: mask.reshape(*SHAPE[:2], -1) for name, mask in masks.items()}),
-        f"""The picture of Wu and He (2018, figure 2), drawn from the layers' gradients. Blue: the values that share one
-        mean and variance. N is the batch, C the channels, and height and width are one axis. Group: {GROUPS}
-        groups.""",
+        f"""The figure of Wu and He (2018, figure 2), drawn from the layers' gradients. Blue: the values that share one
+        mean and variance. N is the batch, C the channels; height and width are one axis. Group: {GROUPS} groups.""",
         f"""Wu 与 He（2018，图 2）的示意图，由各层的梯度画出。蓝色：共用一个均值和方差的值。N 是批次，C 是通道，高和宽合
         成一个轴。Group：{GROUPS} 组。""",
     )
     page.say(
-        """Only batch normalisation reaches across images; the other three look at each image alone. Layer normalisation
-        (Ba et al. 2016, https://arxiv.org/abs/1607.06450) takes the whole image, instance normalisation (Ulyanov et al.
-        2016, https://arxiv.org/abs/1607.08022) each channel of it, group normalisation (Wu and He 2018,
-        https://arxiv.org/abs/1803.08494) some channels together.""",
+        """Only batch normalisation combines images; the other three treat each image separately. Layer normalisation
+        (Ba et al. 2016, https://arxiv.org/abs/1607.06450) uses the whole image. Instance normalisation (Ulyanov et al.
+        2016, https://arxiv.org/abs/1607.08022) uses each channel of it. Group normalisation (Wu and He 2018,
+        https://arxiv.org/abs/1803.08494) combines some channels.""",
         """只有批归一化跨越不同图像，其余三种都只看单张图像。层归一化（Ba 等 2016，https://arxiv.org/abs/1607.06450 ）取
         整张图像，实例归一化（Ulyanov 等 2016，https://arxiv.org/abs/1607.08022 ）取其中每个通道，组归一化
         （Wu 与 He 2018，https://arxiv.org/abs/1803.08494 ）把若干通道放在一起。""",
@@ -156,16 +155,16 @@ def _by_numpy(page: Page) -> None:
         rows,
     )
     page.say(
-        """Batch normalisation alone answers otherwise in evaluation than in training, since it alone has running
-        statistics to answer with. Note the shape of layer normalisation's gamma: Paddle's learns one for every position
-        of every channel, so it fits one size of image only; the others learn one a channel.""",
+        """Only batch normalisation has a different output in evaluation than in training, because only it uses running
+        statistics. Note the shape of layer normalisation's gamma. Paddle's layer learns one value for every position of
+        every channel, so it accepts one image size only; the others learn one value per channel.""",
         """只有批归一化在评估时和训练时的答案不同，因为只有它要用滑动统计量来作答。注意层归一化的 gamma 的形状：
         Paddle 的实现对每个通道的每个位置都学一个值，因此只适用于一种图像尺寸；其余三种每个通道学一个。""",
     )
 
 
 def _relatives(page: Page) -> None:
-    page.heading("Two of them are ends of the third", "其中两种是组归一化的两个极端")
+    page.heading("Two of them are special cases of group normalisation", "其中两种是组归一化的两个极端")
     x = paddle.to_tensor(_numbers(SHAPE))
     channels = SHAPE[1]
     one_group, all_groups = (
@@ -181,14 +180,14 @@ def _relatives(page: Page) -> None:
         f"GroupNorm({channels}, {channels})(x) - InstanceNorm2D({channels})(x):      at most {many:.1e}",
     )
     page.say(
-        """With one group it is layer normalisation, with as many groups as channels instance normalisation (gamma and
-        beta at their first values, 1 and 0). The paper takes 32 groups.""",
+        """With one group it is layer normalisation, with as many groups as channels it is instance normalisation (gamma
+        and beta at their initial values, 1 and 0). The paper uses 32 groups.""",
         "只有一组时就是层归一化，组数等于通道数时就是实例归一化（gamma 和 beta 取初值 1 和 0 时）。论文取 32 组。",
     )
 
 
 def _company(page: Page) -> None:
-    page.heading("What an image owes its company", "同批的图像有多大影响")
+    page.heading("How much the output depends on the other images", "同批的图像有多大影响")
     spreads = {kind.name: [batch_sensitivity(kind, size) for size in BATCH_SIZES] for kind in NORMS}
     for name, values in spreads.items():
         spread: dict[str, Number] = {f"spread_{name.lower()}": [*values]}
@@ -202,11 +201,11 @@ def _company(page: Page) -> None:
         ("exactly 0", "恰好为 0") if others == 0 else (f"at most {others:.1e}", f"至多为 {others:.1e}")
     )
     page.say(
-        f"""Put one and the same image into {BATCHES} random batches, in training mode, and see how far its output is
-        scattered. For batch normalisation the scatter is {by_batch[0]:.3f} in batches of {BATCH_SIZES[0]} and
+        f"""Put the same image into {BATCHES} random batches in training mode, and measure how much its output varies.
+        For batch normalisation its standard deviation is {by_batch[0]:.3f} in batches of {BATCH_SIZES[0]} and
         {by_batch[-1]:.3f} in batches of {BATCH_SIZES[-1]}, where the output's own deviation is about 1. Over these
-        sizes it goes as N to the power {slope:.2f}; the error of a mean over N images goes as N to the power -0.5. For
-        the other three it is {others_en}: they never see the company.""",
+        sizes it is proportional to N to the power {slope:.2f}; the error of a mean over N images is proportional to N
+        to the power -0.5. For the other three it is {others_en}, because they do not use the other images.""",
         f"""把同一张图像放进 {BATCHES} 个随机批次（训练模式），看它的输出波动多大。对批归一化，批大小
         为 {BATCH_SIZES[0]} 时波动为 {by_batch[0]:.3f}，为 {BATCH_SIZES[-1]} 时为 {by_batch[-1]:.3f}，而输出自身的标准差
         约为 1。在这些批大小上，它按 N 的 {slope:.2f} 次方变化；N 张图像的均值，其误差按 N 的 -0.5 次方变化。其余三种的
@@ -215,7 +214,7 @@ def _company(page: Page) -> None:
     page.figure(
         "company",
         partial(draw_batch_sensitivity, BATCH_SIZES, spreads),
-        """How far the output for one image is scattered by the rest of its batch: the standard deviation over batches,
+        """How much the output for one image varies with the rest of its batch: the standard deviation over batches,
         root mean square over the output. The dotted line falls as 1 / sqrt(N) from the first point.""",
         """同一张图像的输出因同批其他图像不同而产生的波动：对不同批次求标准差，再对各输出值取均方根。虚线从第一点起
         按 1 / sqrt(N) 下降。""",

@@ -34,9 +34,9 @@ def teach(page: Page, effort: Effort) -> None:
     page.heading("Training with small batches", "小批次训练")
     page.say(
         f"""The same small network (six convolutions) on {data.source}, {epochs} epochs, {len(SEEDS)} seeds, with batch
-        and with group normalisation of {CHANNELS_A_GROUP} channels a group. The learning rate goes with the batch size,
-        {RATE_FOR_64:g} N / 64, as in the paper's section 4.1: a batch of 2 takes steps a 32nd as long, and 32 times as
-        many.""",
+        and with group normalisation of {CHANNELS_A_GROUP} channels per group. The learning rate is proportional to the
+        batch size, {RATE_FOR_64:g} N / 64, as in the paper's section 4.1. So a batch of 2 takes 32 times as many steps
+        of a 32nd of the length.""",
         f"""同一个小网络（六个卷积），在 {data.source} 上训练 {epochs} 轮，{len(SEEDS)} 个种子，分别用批归一化和每
         组 {CHANNELS_A_GROUP} 个通道的组归一化。学习率与批大小成正比，为 {RATE_FOR_64:g} N / 64，同论文 4.1 节：批大小
         为 2 时步长是三十二分之一，步数是 32 倍。""",
@@ -62,8 +62,8 @@ def teach(page: Page, effort: Effort) -> None:
     page.figure(
         "batch_sizes",
         partial(draw_trainings, BATCH_SIZES, runs),
-        """A pale mark is a training, the line goes through the means. Training loss is of the batches as trained; the
-        test split is measured in evaluation mode.""",
+        """A pale marker is a training, the line connects the means. The training loss is that of the training batches;
+        the test split is measured in evaluation mode.""",
         "每个浅色点是一次训练，折线连接均值。训练损失是训练时各批次上的损失；测试集在评估模式下测量。",
     )
     _conclude(page, runs, len(data.splits.test))
@@ -84,9 +84,9 @@ def _conclude(page: Page, runs: dict[str, list[list[SmallCnnResult]]], images: i
     page.say(
         f"""From batches of {large} to batches of {small}, the last epoch's training loss went from
         {losses["Batch"][-1]:.3f} to {losses["Batch"][0]:.3f} with batch normalisation, and from
-        {losses["Group"][-1]:.3f} to {losses["Group"][0]:.3f} with group normalisation; the test error changed by
+        {losses["Group"][-1]:.3f} to {losses["Group"][0]:.3f} with group normalisation. The test error changed by
         {100 * error_change["Batch"]:+.1f} and by {100 * error_change["Group"]:+.1f} points. One image is
-        {100 / images:.2f} points, and the seeds' ranges are in the table: trust no difference that is smaller.""",
+        {100 / images:.2f} points, and the table shows the seeds' ranges: smaller differences are not reliable.""",
         f"""批大小从 {large} 减到 {small}，最后一轮的训练损失，批归一化从 {losses["Batch"][-1]:.3f} 变
         为 {losses["Batch"][0]:.3f}，组归一化从 {losses["Group"][-1]:.3f} 变为 {losses["Group"][0]:.3f}；测试错误率分别
         变化 {100 * error_change["Batch"]:+.1f} 和 {100 * error_change["Group"]:+.1f} 个百分点。一张图像相当
@@ -94,19 +94,19 @@ def _conclude(page: Page, runs: dict[str, list[list[SmallCnnResult]]], images: i
     )
     small_loss = float(np.mean([run.loss for run in runs["Batch"][0]]))
     page.say(
-        f"""For batch normalisation at {small}, mind the difference between {losses["Batch"][0]:.3f} in training and
-        {small_loss:.3f} on the test split. They are not one function: in training two images are measured by each
-        other, in evaluation each by the running statistics of many.""",
+        f"""For batch normalisation at {small}, note the difference between {losses["Batch"][0]:.3f} in training and
+        {small_loss:.3f} on the test split. They are two different functions. In training, two images are normalised by
+        their common statistics; in evaluation, each image by the running statistics of many.""",
         f"""批归一化在批大小为 {small} 时，训练中的损失是 {losses["Batch"][0]:.3f}，测试集上是 {small_loss:.3f}，应注意
         两者的区别：它们不是同一个函数。训练时两张图像互相作为统计的依据，评估时每张图像用的是许多图像累积的滑动统计
         量。""",
     )
     page.say(
-        """Two things move together along the horizontal axis: the noise in the batch's statistics, which only batch
+        """Two things change along the horizontal axis: the noise of the batch statistics, which only batch
         normalisation has, and the number and length of the steps, which both have. So compare the two lines at one
-        size, and not one line along its length. On ImageNet, Wu and He (table 2) found a ResNet-50's error with 2
-        images a worker to be 34.7% with batch and 24.1% with group normalisation, and with 32 images 23.6% and 24.1%.
-        Their network is deep and this one is not, and few epochs on few small images are no verdict on either.""",
+        size, not one line along the axis. On ImageNet, Wu and He (table 2) measured a ResNet-50's error. With 2 images
+        per worker it was 34.7% with batch and 24.1% with group normalisation, with 32 images 23.6% and 24.1%. Their
+        network is deep and this one is not, and a few epochs on few small images do not decide between the two.""",
         """横轴上有两件事同时在变：批次统计量的噪声，只有批归一化才有；步数和步长，两者都有。所以应当在同一批大小上比较
         两条线，而不是沿着一条线比较。Wu 与 He 在 ImageNet 上（表 2）测得 ResNet-50 的错误率：每卡 2 张图像时，批归一化
         为 34.7%，组归一化为 24.1%；每卡 32 张时分别为 23.6% 和 24.1%。他们的网络很深，这里的不深；少量小图像上的几轮，

@@ -44,9 +44,9 @@ def teach(page: Page, effort: Effort) -> None:
 def _same_shape(page: Page) -> None:
     page.heading("Two paths, one addition", "两条路径，一次相加")
     page.say(
-        """A block of layers is asked for some mapping H(x). He et al. (2015, https://arxiv.org/abs/1512.03385, section
-        3.1) let the layers compute F(x) = H(x) - x instead, and add x by a second path that has no layers: the
-        shortcut. The sum is rectified.""",
+        """A block of layers shall fit some mapping H(x). He et al. (2015, https://arxiv.org/abs/1512.03385, section
+        3.1) let the layers compute F(x) = H(x) - x instead, and add x by a second path without layers: the shortcut. A
+        ReLU follows the sum.""",
         """一组层要拟合某个映射 H(x)。何恺明等人（2015，https://arxiv.org/abs/1512.03385 ，3.1 节）让这些层改为计
         算 F(x) = H(x) - x，再由另一条不含任何层的路径把 x 加回来，这就是捷径连接。相加之后再过 ReLU。""",
     )
@@ -56,8 +56,8 @@ def _same_shape(page: Page) -> None:
     _show_layers(page, summary)
     page.record(same_shape_input=list(INPUT), same_shape_output=list(summary.output_shape))
     page.say(
-        """Batch 4, 3 channels, 6 x 6 pixels, in and out: only then can the two be added element by element. The
-        shortcut, `downsample`, is the identity and has no parameters.""",
+        """Input and output have batch 4, 3 channels, 6 x 6 pixels; only equal shapes can be added element by element.
+        The shortcut, `downsample`, is the identity and has no parameters.""",
         """批大小 4、3 个通道、6 × 6 像素，输入和输出完全一样：这样两者才能逐元素相加。捷径连接 `downsample` 是恒等映
         射，没有参数。""",
     )
@@ -78,10 +78,10 @@ def _other_shape(page: Page) -> None:
     seen_by_shortcut, seen_by_branch = _share_seen(block.downsample), _share_seen(block.conv1)
     page.record(seen_by_shortcut=seen_by_shortcut, seen_by_branch=seen_by_branch)
     page.say(
-        f"""Between stages the channels double and height and width are halved: 3 x 6 x 6 becomes 6 x 3 x 3, and x can
-        no longer be added. So the shortcut gets a 1x1 convolution of stride 2, with BatchNorm (equation 2; option B of
-        the paper). Its weight is {list(projection.shape)}: six outputs, each a mixture of three channels at every
-        second pixel. It sees {seen_by_shortcut:.0%} of the input's values (asked of its gradient), the branch's first
+        f"""Between stages the channels double and height and width are halved: 3 x 6 x 6 becomes 6 x 3 x 3, and x
+        cannot be added any more. So the shortcut gets a 1x1 convolution of stride 2, with BatchNorm (equation 2; option
+        B of the paper). Its weight is {list(projection.shape)}: six outputs, each a mixture of three channels at every
+        second pixel. By its gradient it uses {seen_by_shortcut:.0%} of the input's values, the branch's first
         convolution {seen_by_branch:.0%}.""",
         f"""阶段之间通道数加倍、高和宽减半：3 × 6 × 6 变成 6 × 3 × 3，x 就无法直接相加了。于是捷径上放一个步幅
         为 2 的 1×1 卷积和 BatchNorm（公式 2，论文的方案 B）。它的权重是 {list(projection.shape)}：六个输出，每个都是三
@@ -144,12 +144,12 @@ def _identity(page: Page) -> None:
         rows,
     )
     page.say(
-        """A layer without a shortcut must learn the identity; a block has it as soon as its branch is zero, and
-        exactly. That is the paper's argument why more blocks need not make a network worse: the added ones can stay
-        near zero. Inside a ResNet, inputs have been rectified, and `relu(0 + x)` is x; for an input of both signs only
-        the pre-activation block, with no ReLU after the addition, is the identity. The plain block, silenced, forgets
-        its input altogether. Goyal et al. (2017, https://arxiv.org/abs/1706.02677, section 5.1) start their ResNets
-        so.""",
+        """A layer without a shortcut must learn the identity; a block is exactly the identity if its branch is zero.
+        This is the paper's argument why more blocks need not make a network worse: the added ones can stay near zero.
+        Inside a ResNet, the inputs come from a ReLU, and `relu(0 + x)` is x. For an input of both signs only the
+        pre-activation block is the identity, because it has no ReLU after the addition. The plain block with a zero
+        branch loses its input. Goyal et al. (2017, https://arxiv.org/abs/1706.02677, section 5.1) initialise their
+        ResNets in this way.""",
         """没有捷径的层必须学出恒等映射；而残差块只要分支为零就恰好是恒等映射。所以多加几个块按理不该让网络变差：新加的
         块可以停留在零附近，这正是论文的论证。在 ResNet 内部，输入都经过了 ReLU，`relu(0 + x)` 就是 x；输入有正有负时，
         只有相加之后没有 ReLU 的预激活块才是恒等映射。普通块（没有捷径）置零后则完全丢掉了输入。Goyal 等人（2017，
@@ -183,8 +183,8 @@ def _forms(page: Page) -> None:
     page.figure(
         "forms",
         partial(draw_diagrams, diagrams),
-        f"""Drawn from the layers in the order in which they ran, at {STAGE} x {STAGE} pixels. The curve is the
-        shortcut, + the addition. Convolutions say kernel and channels in -> out.""",
+        f"""Drawn from the layers in the order of execution, at {STAGE} x {STAGE} pixels. The curve is the shortcut, +
+        the addition. Convolutions show kernel and channels in -> out.""",
         f"""按各层实际运行的次序画出，分辨率为 {STAGE} × {STAGE}。曲线是捷径连接，+ 是相加。卷积标有核大小和输入 -> 输出
         通道数。""",
     )
@@ -203,10 +203,10 @@ def _forms(page: Page) -> None:
         f"bottleneck: 256*64 + 64*64*9 + 64*256 + 2 * (64 + 64 + 256)  = {bottleneck.parameters:,}",
     )
     page.say(
-        f"""The bottleneck (figure 5, right) narrows 256 channels to 64 by a 1x1 convolution, computes its 3x3 there,
-        and widens again. It carries four times the channels of the basic block at
+        f"""The bottleneck (figure 5, right) reduces 256 channels to 64 by a 1x1 convolution, computes its 3x3 there,
+        and expands again. It has four times the channels of the basic block with
         {bottleneck.parameters / basic.parameters:.0%} of its parameters and {bottleneck.macs / basic.macs:.0%} of its
-        multiply-adds; two 3x3 convolutions of 256 channels would take {wide.parameters / bottleneck.parameters:.1f}
+        multiply-adds. Two 3x3 convolutions of 256 channels would take {wide.parameters / bottleneck.parameters:.1f}
         times as many parameters.""",
         f"""瓶颈块（论文图 5 右）先用 1×1 卷积把 256 个通道压到 64，在那里做 3×3 卷积，再扩回去。它承载的通道数是基本块
         的四倍，参数量却是后者的 {bottleneck.parameters / basic.parameters:.0%}，乘加次数
@@ -215,8 +215,8 @@ def _forms(page: Page) -> None:
     )
     page.say(
         """The pre-activation block (He et al. 2016, https://arxiv.org/abs/1603.05027, figure 4e) has the same layers in
-        another order: BatchNorm and ReLU stand before their convolution, and nothing follows the addition. From block
-        to block, x then goes through additions only.""",
+        a different order: BatchNorm and ReLU precede their convolution, and nothing follows the addition. From block to
+        block, x then passes through additions only.""",
         """预激活块（何恺明等人 2016，https://arxiv.org/abs/1603.05027 ，图 4e）用的是同样的层，只是换了次序：
         BatchNorm 和 ReLU 放在卷积之前，相加之后什么也没有。这样从一个块到下一个块，x 经过的只有加法。""",
     )

@@ -49,10 +49,10 @@ def teach(page: Page, effort: Effort) -> None:
     steps = effort.epochs(STEPS)
     page.heading("The residual takes both signs", "残差可正可负")
     page.say(
-        f"""Since features are rectified, some texts take F(x) >= 0 for granted, and a block for something that can only
-        add. But F(x) = H(x) - x must be negative wherever the block should make a value smaller. Let a block of
-        {CHANNELS} channels learn H(x) = x / 2 from random x >= 0: the residual it needs is -x / 2. Twice: as it is,
-        with BatchNorm as its branch's last layer, and with one more ReLU at the branch's end.""",
+        f"""Because features come from a ReLU, some texts assume that F(x) >= 0, and that a block can only add. But F(x)
+        = H(x) - x must be negative wherever the block should make a value smaller. Here a block of {CHANNELS} channels
+        learns H(x) = x / 2 from random x >= 0, so the residual it needs is -x / 2. It does so twice: as it is, with
+        BatchNorm as the branch's last layer, and with an additional ReLU at the branch's end.""",
         f"""因为特征都经过 ReLU，有的文章就想当然地认为 F(x) >= 0，以为残差块只能做加法。但凡需要把某个值变小的地方，
         F(x) = H(x) - x 就必须为负。让一个 {CHANNELS} 通道的块从随机的 x >= 0 学习 H(x) = x / 2：所需的残差是 -x / 2。做
         两次：一次用原样的块，分支以 BatchNorm 结尾；一次在分支末尾多加一个 ReLU。""",
@@ -90,16 +90,16 @@ def teach(page: Page, effort: Effort) -> None:
     page.figure(
         "residual_sign",
         partial(_draw, results),
-        """Left: the error while learning; the dotted line is the least that is possible with F >= 0. Right: what the
-        branch answers to each value of x after training; the dashed line is what it should.""",
+        """Left: the error during training; the dotted line is the lower bound with F >= 0. Right: the output of the
+        branch for each value of x after training; the dashed line is the target.""",
         "左：学习过程中的误差，点线是 F >= 0 时的下限。右：训练之后分支对每个 x 值的回答，虚线是应有的值。",
     )
     page.say(
         f"""With F >= 0 the output is at least x, so the squared error is at least (x / 2)^2 at every value:
-        {usual.floor:.4f} on average here. The rectified branch came to {rectified.error:.4f}: the best it can do is
-        nothing. The usual one came to {usual.error:.5f}, with {np.mean(usual.residuals < 0):.0%} of its residuals below
-        0. So the ReLU belongs after the addition, or before the branch; at the branch's end it makes a worse network
-        (He et al. 2016, section 4.1).""",
+        {usual.floor:.4f} on average here. The branch with a ReLU reached {rectified.error:.4f}: the best it can do is
+        to add nothing. The usual one reached {usual.error:.5f}, with {np.mean(usual.residuals < 0):.0%} of its
+        residuals below 0. So the ReLU belongs after the addition, or before the branch; at the branch's end it makes
+        the network worse (He et al. 2016, section 4.1).""",
         f"""若 F >= 0，输出就不小于 x，于是每个值上的平方误差至少是 (x / 2)^2，这里平均为 {usual.floor:.4f}。带 ReLU 的
         分支得到 {rectified.error:.4f}：它最好的选择就是什么都不做。原样的块得到 {usual.error:.5f}，残差中
         有 {np.mean(usual.residuals < 0):.0%} 为负。所以 ReLU 应放在相加之后，或放在分支之前；放在分支末尾会使网络变差

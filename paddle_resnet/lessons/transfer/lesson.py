@@ -94,10 +94,10 @@ def teach(page: Page, effort: Effort) -> None:
 def _show_question(page: Page, plan: Plan, source: Task, target: Task) -> None:
     page.heading("Two tasks from one data set", "一个数据集里的两个任务")
     page.say(
-        """A network that has learnt one task is said to learn the next one from fewer images, because its first layers
-        see edges and strokes that any task needs (Yosinski et al. 2014, https://arxiv.org/abs/1411.1792). How many
-        images is that worth? To ask without downloading any weights, five classes are the old task, and the other five
-        the new.""",
+        """A network that has learnt one task is said to learn the next one from fewer images. Its first layers detect
+        edges and strokes that any task needs (Yosinski et al. 2014, https://arxiv.org/abs/1411.1792). How many images
+        is this worth? To measure it without downloading weights, five classes are the old task, and the other five the
+        new one.""",
         """常说学过一个任务的网络，用更少的图像就能学会下一个，因为它的前几层看到的是任何任务都需要的边缘与笔画
         （Yosinski 等 2014，https://arxiv.org/abs/1411.1792 ）。这究竟值多少张图像？为了不下载任何权重，这里把五个类别当
         作旧任务，另外五个当作新任务。""",
@@ -110,12 +110,12 @@ def _show_question(page: Page, plan: Plan, source: Task, target: Task) -> None:
     config = plan.config
     page.say(
         f"""The network is {config.model.name} at {config.data.image_size}x{config.data.image_size}. It learns the new
-        task **from scratch**, and **fine-tuned** from the old task's weights with a new last layer: each in
-        {plan.steps} steps with the same recipe (learning rate {config.train.learning_rate:g}, falling by a cosine, and
-        the same augmentation), which was tuned for neither. Third, that **last layer alone**, all else frozen; that is
-        a logistic regression on the old network's features, and is fitted to its end. The same regression on **pixels
-        alone** says how hard the task is. Each of {len(plan.seeds)} seeds pretrains anew and draws its own images,
-        which all ways share.""",
+        task in two ways: **from scratch**, and **fine-tuned** from the old task's weights with a new last layer. Both
+        take {plan.steps} steps with the same recipe, which is tuned for neither (learning rate
+        {config.train.learning_rate:g}, falling by a cosine, and the same augmentation). The third way trains the **last
+        layer alone** and freezes the rest. This is a logistic regression on the old network's features, fitted to
+        convergence. The same regression on **pixels alone** shows how hard the task is. Each of {len(plan.seeds)} seeds
+        has its own pretraining and its own sample of images, which all ways share.""",
         f"""网络是 {config.model.name}，输入 {config.data.image_size}x{config.data.image_size}。它用两种方式学习新任务：
         **从头训练**；以及**微调**，即从旧任务的权重出发，换上新的最后一层。两者都是 {plan.steps} 步，训练方法相同（学习
         率 {config.train.learning_rate:g}，按余弦下降，数据增强也相同），没有专门为哪一种调过。第三种**只训练最后一层
@@ -125,7 +125,7 @@ def _show_question(page: Page, plan: Plan, source: Task, target: Task) -> None:
 
 
 def _show_what_is_taken(page: Page, plan: Plan) -> None:
-    page.heading("What a start takes over", "从旧任务带来了什么")
+    page.heading("What is loaded from the old task", "从旧任务带来了什么")
     old, new = (create_model(plan.config.model.name, classes) for classes in (10, 5))
     report = load_weights(new, {name: tensor.numpy() for name, tensor in old.state_dict().items()})
     learnt = sum(new.state_dict()[name].size for name in report.loaded)
@@ -135,9 +135,9 @@ def _show_what_is_taken(page: Page, plan: Plan) -> None:
         f"report.skipped_head   {', '.join(report.skipped_head)}",
     )
     page.say(
-        """Every convolution comes along, and BatchNorm's running statistics with its scales: a network whose weights
-        are the old task's and whose statistics are new would not be the network that was trained. Only the last layer,
-        which names the classes, is new.""",
+        """Every convolution is loaded, and BatchNorm's scales together with its running statistics. A network with the
+        old task's weights and new statistics would not be the network that was trained. Only the last layer, which
+        outputs the classes, is new.""",
         """每个卷积都带了过来，批归一化的缩放参数连同滑动统计量也一样：如果权重是旧任务的而统计量是新的，那就不是训练好
         的那个网络了。只有给类别命名的最后一层是新的。""",
     )
@@ -172,8 +172,8 @@ def _show_results(page: Page, plan: Plan, results: Results, target: Task) -> Non
     page.heading("Measured", "测量结果")
     pretrained = SeedStatistics.of(results.pretrained_top1)
     page.say(
-        f"""The old task was learnt to {pretrained.percent()}% (test top-1, mean and standard deviation over
-        {len(plan.seeds)} seeds). The new one, test top-1 in percent on {len(target.test):,} images:""",
+        f"""The network reaches {pretrained.percent()}% on the old task (test top-1, mean and standard deviation over
+        {len(plan.seeds)} seeds). The new task, test top-1 in percent on {len(target.test):,} images:""",
         f"""旧任务学到了 {pretrained.percent()}%（测试 top-1，{len(plan.seeds)} 个种子的均值与标准差）。新任务的测
         试 top-1（百分数，{len(target.test):,} 张图像）：""",
     )
@@ -185,9 +185,9 @@ def _show_results(page: Page, plan: Plan, results: Results, target: Task) -> Non
     page.figure(
         "by_images",
         lambda: draw_by_number(results),
-        """Left: test top-1 of the new task, mean and standard deviation over the seeds. Right: what each start gained
-        over training from scratch, seed by seed, with the mean's 95% interval; where it crosses zero, the seeds cannot
-        tell.""",
+        """Left: test top-1 of the new task, mean and standard deviation over the seeds. Right: gain of each
+        initialisation over training from scratch, paired by seed, with the mean's 95% interval. Where the interval
+        includes zero, the gain is not significant.""",
         """左：新任务的测试 top-1，种子间的均值与标准差。右：各起点逐个种子减去从头训练的差，连同均值的 95% 区间；区间跨
         过零，就是这些种子分不出来。""",
     )
@@ -207,7 +207,7 @@ def _key(start: str) -> str:
 
 
 def _show_gain(page: Page, plan: Plan, results: Results) -> None:
-    page.heading("What the start was worth", "预训练值多少")
+    page.heading("What pretraining was worth", "预训练值多少")
     by_chance = 1 - 0.95 ** len(plan.numbers)
     page.table(
         "images a class | fine-tuned minus scratch (points) | last layer alone minus scratch (points)",
@@ -219,9 +219,9 @@ def _show_gain(page: Page, plan: Plan, results: Results) -> None:
     )
     page.say(
         f"""Mean and 95% interval over {len(plan.seeds)} seeds (Student's t on the paired differences). Each row is a
-        comparison of its own: were a start worth nothing at all, at least one of {len(plan.numbers)} such intervals
-        would still miss zero with probability {by_chance:.0%} (if they were independent). One that just misses it is a
-        reason to measure again, no finding.""",
+        separate comparison. Even if pretraining had no effect at all, at least one of {len(plan.numbers)} such
+        intervals would exclude zero with probability {by_chance:.0%} (if they were independent). An interval that just
+        excludes zero is a reason to measure again, not a finding.""",
         f"""{len(plan.seeds)} 个种子的均值与 95% 区间（对配对差用 Student t）。每一行都是一次单独的比较：即使某个起点毫
         无价值，{len(plan.numbers)} 个这样的区间中至少有一个不含零的概率仍有 {by_chance:.0%}（假设彼此独立）。刚刚不含零
         的区间只说明值得再测一次，还算不上结论。""",
@@ -247,32 +247,32 @@ def _verdict(start: str, gains: dict[int, SeedStatistics]) -> tuple[str, str]:
 
 
 def _explain(page: Page, plan: Plan, results: Results, target: Task) -> None:
-    page.heading("Why, and how far it reaches", "原因与适用范围")
+    page.heading("Why, and how general it is", "原因与适用范围")
     fewest, most = plan.numbers[0], plan.numbers[-1]
     scratch, pixels = results.statistics(SCRATCH, most), results.statistics(PIXELS, most)
     old = float(np.mean(results.pretrained_top1))
     height, width = target.test.batch([0]).shape[1:3]
     page.say(
-        f"""A start can only be worth what is missing without it. The stored images are {height}x{width}; from {most} of
-        them a class, training from scratch was right on {scratch.mean:.1%} of the test images, and a linear classifier
-        on bare pixels on {pixels.mean:.1%}.""",
+        f"""Pretraining can gain at most what is missing without it. The stored images are {height}x{width}. With {most}
+        of them per class, training from scratch classified {scratch.mean:.1%} of the test images correctly, and a
+        linear classifier on bare pixels {pixels.mean:.1%}.""",
         f"""起点的价值，最多也就是没有它时所缺的那一部分。存储的图像是 {height}x{width}；每类 {most} 张时，从头训练答对
         了 {scratch.mean:.1%} 的测试图像，而直接在像素上做的线性分类器答对了 {pixels.mean:.1%}。""",
     )
     ahead = [str(number) for number in plan.numbers if results.best(number) == PIXELS]
     if ahead:
         page.say(
-            f"""At {", ".join(ahead)} images a class those pixels gave the best mean of all, without any network.""",
+            f"""At {", ".join(ahead)} images a class the pixels gave the best mean of all, without any network.""",
             f"""每类 {"、".join(ahead)} 张时，均值最高的竟是只用像素，根本没有网络。""",
         )
     if pixels.mean > 0.9:
         page.say(
-            f"""With {most} images a class there is little left for features to add: a task that bare pixels nearly
-            solve has no need of edges learnt elsewhere. With {fewest}, training from scratch was right on
-            {results.statistics(SCRATCH, fewest).mean:.1%} and fine-tuning on
-            {results.statistics(TUNED, fewest).mean:.1%}. Five classes of tiny images, learnt to {old:.1%}, are a narrow
-            school: nothing in them asks a feature to tell the other five apart. That is what this form of the lesson
-            shows; it says nothing of ImageNet's million photographs as the old task, which is what is usually meant by
+            f"""With {most} images a class features can hardly improve the result: a task that bare pixels nearly solve
+            does not need edges learnt elsewhere. With {fewest}, training from scratch classified
+            {results.statistics(SCRATCH, fewest).mean:.1%} correctly and fine-tuning
+            {results.statistics(TUNED, fewest).mean:.1%}. Five classes of tiny images, learnt to {old:.1%}, teach
+            little: none of them requires features that distinguish the other five. This form of the lesson shows no
+            more. It says nothing about ImageNet's million photographs as the old task, which is the usual meaning of
             "pretrained".""",
             f"""每类 {most} 张时，留给特征去改进的余地很小：单凭像素就几乎解决的任务，用不着别处学来的边缘。每
             类 {fewest} 张时，从头训练答对 {results.statistics(SCRATCH, fewest).mean:.1%}，微调答
@@ -282,14 +282,14 @@ def _explain(page: Page, plan: Plan, results: Results, target: Task) -> None:
         )
     else:
         page.say(
-            """Bare pixels leave much of this task unsolved: here is room for features, and the table above says how
-            much of it the old task's features filled. The old task is five classes of the same data set, which is
-            nearer to the new one than ImageNet usually is to a task of one's own, and far smaller.""",
+            """Bare pixels leave much of this task unsolved, so features can help; the table above shows how much the
+            old task's features do. The old task is five classes of the same data set. It is closer to the new task than
+            ImageNet usually is to one's own task, and far smaller.""",
             """单凭像素还解决不了这个任务，特征有用武之地；旧任务的特征填补了多少，见上面的表。这里的旧任务是同一数据集
             的五个类别，比起 ImageNet 与自己的任务之间，通常更接近新任务，规模却小得多。""",
         )
     page.say(
-        """The lesson in it: before crediting a pretrained start, train from scratch with the same budget and several
+        """In practice: before attributing a result to pretraining, train from scratch with the same budget and several
         seeds, and pair the differences. Given enough images and steps, training from scratch caught up with ImageNet's
         weights on COCO's object detection (He, Girshick and Dollár 2018, https://arxiv.org/abs/1811.08883).""",
         """由此得到的经验：在把功劳归于预训练之前，先用同样的预算、若干个种子从头训练一遍，再逐对相减。在 COCO 目标检测

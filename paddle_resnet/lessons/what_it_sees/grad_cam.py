@@ -37,9 +37,10 @@ def show_cam_equivalence(context: LessonContext) -> None:
     places = maps.shape[1] * maps.shape[2]
     difference = float(np.abs(maps * places - cam).max())
     page.say(
-        """Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391) asks of each place of a stage's maps how
-        much it speaks for a class. A channel's weight is the mean gradient of the class's score by that channel; the
-        map is the weighted sum of the channels, and what speaks against the class is cut off (equations 1 and 2):""",
+        """Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391) computes how much each position of a
+        stage's maps supports a class. A channel's weight is the mean gradient of the class's score by that channel. The
+        map is the weighted sum of the channels without its negative part, which opposes the class (equations 1 and
+        2):""",
         """Grad-CAM（Selvaraju 等 2017，https://arxiv.org/abs/1610.02391 ）问的是：某个阶段的特征图上，每个位置在多大程
         度上支持某一类。通道的权重是该类得分对这个通道的平均梯度；图是各通道的加权和，反对该类的部分被截掉（式 1 和
         式 2）：""",
@@ -53,11 +54,11 @@ def show_cam_equivalence(context: LessonContext) -> None:
     )
     page.say(
         f"""At the last stage of a ResNet there is a closed form. The head is a mean over
-        {maps.shape[1]}x{maps.shape[2]} places and a linear layer, so the gradient at each place is the class's weight
-        divided by {places}, and Grad-CAM is CAM (Zhou et al. 2016, https://arxiv.org/abs/1512.04150), ReLU(sum_k fc_k
-        A_k), divided by {places}. Both were computed: times {places}, they differ by at most {difference:.0e}, where
-        the largest value is {cam.max():.2f}. At the earlier stages there is no such form, and only the gradient will
-        do.""",
+        {maps.shape[1]}x{maps.shape[2]} positions and a linear layer, so the gradient at each position is the class's
+        weight divided by {places}. So Grad-CAM is CAM (Zhou et al. 2016, https://arxiv.org/abs/1512.04150), ReLU(sum_k
+        fc_k A_k), divided by {places}. Computed both ways and multiplied by {places}, they differ by at most
+        {difference:.0e}, where the largest value is {cam.max():.2f}. The earlier stages have no such form and need the
+        gradient.""",
         f"""在 ResNet 的最后一个阶段它有闭式解。分类头是对 {maps.shape[1]}x{maps.shape[2]} 个位置取平均再接线性层，所以
         每个位置的梯度就是该类的权重除以 {places}，Grad-CAM 就是 CAM（Zhou 等 2016，
         https://arxiv.org/abs/1512.04150 ），即 ReLU(sum_k fc_k A_k)，除以 {places}。两者都算了：乘以 {places} 之后，最
@@ -92,8 +93,8 @@ def show_heatmaps(context: LessonContext) -> None:
             "Grad-CAM: what speaks for the answer, and for the second answer",
             labels=labels,
         ),
-        """Test images, and heat where they speak for a class: the network's answer, at the last stage and the one
-        before it, and the class it held second most probable. Each map has its own scale.""",
+        """Test images, and heat where they support a class: the network's prediction, at the last stage and the one
+        before it, and the second most probable class. Each map has its own scale.""",
         """测试图像，以及支持某一类的热力图：网络的答案（最后一个阶段和前一个阶段），以及它认为第二可能的类别。每幅图各
         有自己的色标。""",
     )
@@ -121,10 +122,10 @@ def show_occlusion(context: LessonContext) -> None:
     }
     before = float((predicted == pictures.labels).mean())
     page.say(
-        f"""Heat on a picture convinces too easily. A test: paint the pixels under the highest values in the mean
-        colour, and see how many images are still answered right; then do the same to as many pixels at random, and to
-        those of the lowest values. If the maps are true, the first must hurt most. Nothing hidden: {percent(before)} of
-        {len(pictures):,} images right.""",
+        f"""Heat on an image convinces too easily, so test it. Paint the pixels of the highest values in the mean
+        colour, and count how many images are still classified correctly. Then do the same to as many pixels at random,
+        and to those of the lowest values. If the maps are right, the first must hurt most. Nothing hidden:
+        {percent(before)} of {len(pictures):,} images right.""",
         f"""热力图太容易让人信服。做一个检验：把值最高处的像素涂成平均颜色，看还有多少图像答对；再随机涂掉同样多的像素，
         以及涂掉值最低处的像素。如果图可信，第一种的损害应当最大。什么都不遮时，{len(pictures):,} 张图像的准确率
         为 {percent(before)}。""",
@@ -142,9 +143,10 @@ def show_occlusion(context: LessonContext) -> None:
     likeness = mean_correlation(maps, untrained.grad_cam(pictures.pixels, predicted))
     page.say(
         f"""Hiding what the maps mark did more harm than hiding at random in {holds} of {len(HIDDEN)} rows. (A painted
-        image is like none in the training set, so part of every loss is the paint's.) A second test, after Adebayo et
-        al. 2018 (https://arxiv.org/abs/1810.03292): the same maps from a network with random weights. A map that came
-        from the picture alone, as an edge detector's, would stay; the mean correlation with it is {likeness:.2f}.""",
+        image is unlike the training images, so the paint itself causes part of each loss.) A second test, after Adebayo
+        et al. 2018 (https://arxiv.org/abs/1810.03292), computes the same maps with a network of random weights. A map
+        that depended on the image alone, like an edge detector's, would not change; the mean correlation with it is
+        {likeness:.2f}.""",
         f"""{len(HIDDEN)} 行中有 {holds} 行，遮住图上标出的地方比随机遮住损害更大。（涂过的图像与训练集里的都不像，所以
         每种损失里都有一部分是涂色造成的。）第二个检验来自 Adebayo 等 2018（https://arxiv.org/abs/1810.03292 ）：用权重
         随机的网络画同样的图。若图只来自图像本身（像边缘检测那样），它就不会变，相关系数为 1；实测二者的平均相关系数
@@ -165,14 +167,14 @@ def show_mistakes(context: LessonContext) -> None:
     page.heading("The most confident mistakes", "置信度最高的错误")
     chosen = choose_mistakes(evaluation, COLUMNS)
     if len(chosen) == 0:
-        page.say("There are none: every test image was answered right.", "没有：每张测试图像都答对了。")
+        page.say("There are none: every test image was classified correctly.", "没有：每张测试图像都答对了。")
         return
     surest = float(evaluation.scores[chosen[0]].max())
     page.say(
-        f"""A mistake made with high probability tells more than one made in doubt: there the network, the image or its
-        label is at fault. Of {evaluation.images:,} test images {len(choose_mistakes(evaluation, evaluation.images)):,}
-        were answered wrong, the surest at {percent(surest)}. Grad-CAM shows what spoke for the wrong answer, and what
-        for the right one.""",
+        f"""A mistake with high probability is more informative than one in doubt: the network, the image or its label
+        is wrong. Of {evaluation.images:,} test images {len(choose_mistakes(evaluation, evaluation.images)):,} were
+        misclassified, the most confident at {percent(surest)}. Grad-CAM shows what supported the wrong class, and what
+        the right one.""",
         f"""高概率下犯的错比犹豫时犯的错更有信息：问题出在网络、图像或标签上。{evaluation.images:,} 张测试图像中答
         错 {len(choose_mistakes(evaluation, evaluation.images)):,} 张，其中置信度最高的为 {percent(surest)}。Grad-CAM 画
         出什么支持错误的答案，什么支持正确的答案。""",
@@ -194,9 +196,10 @@ def show_mistakes(context: LessonContext) -> None:
     labels = dict(zip(rows, (given, truth), strict=True))
     captions = [f"is {context.class_name(label)}" for label in pictures.labels]
     page.figure(
-        "show_mistakes",
+        "mistakes",
         lambda: draw_heatmaps(pictures.pixels, captions, rows, "The most confident mistakes", labels=labels),
-        "Wrong answers on the test set, the surest first, with the probability of what was answered and of the truth.",
+        """Mistakes on the test set, most confident first, with the probabilities of the predicted and of the true
+        class.""",
         "测试集上的错误答案，按置信度从高到低，并标出所给答案和正确答案的概率。",
     )
     page.record(surest_mistake=surest)

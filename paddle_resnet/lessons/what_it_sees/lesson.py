@@ -62,20 +62,21 @@ def teach(page: Page, effort: Effort) -> None:
 
 def _network(context: LessonContext) -> None:
     page, config, evaluation = context.page, context.run.config, context.evaluation
-    page.heading("The network under the microscope", "显微镜下的网络")
+    page.heading("The network", "所用的网络")
     page.say(
         f"""A {config.model.name}, trained from scratch for {config.train.epochs} epochs on {config.data.source} at
-        32x32, gets {percent(evaluation.top1)} of {evaluation.images:,} test images right. That number says how often it
-        is right, not why. This lesson looks inside, from the first filter to the last mistake.""",
+        32x32, classifies {percent(evaluation.top1)} of {evaluation.images:,} test images correctly. This number says
+        how often it is right, not why. This lesson looks inside, from the first filters to the most confident
+        mistakes.""",
         f"""一个 {config.model.name}，在 32x32 的 {config.data.source} 上从头训练 {config.train.epochs} 轮，
         {evaluation.images:,} 张测试图像的准确率为 {percent(evaluation.top1)}。这个数字说明它答对多少，却不说明为什么。
         本课看它的内部，从第一个卷积核一直看到最后一个错误。""",
     )
     if not context.full:
         page.say(
-            """A word on what digits can show. Each image is nothing but its object, on black: there is no background
-            for the network to be misled by, and so half of what Grad-CAM is for cannot be seen here. `--full` trains on
-            CIFAR-10's photographs.""",
+            """Digits have a limitation. Each image is only its object on black, so there is no background that could
+            mislead the network. Half of what Grad-CAM is used for cannot be shown here. `--full` trains on CIFAR-10's
+            photographs.""",
             """先说明手写数字能展示什么：每张图除了黑底上的数字什么也没有，没有背景可以误导网络，所以 Grad-CAM 的一半用
             处在这里看不到。`--full` 在 CIFAR-10 的照片上训练。""",
         )
@@ -100,10 +101,11 @@ def _filters(context: LessonContext) -> None:
         drawn = weight.sum(axis=1)
         alone = _convolve(images.numpy()[0, 0], drawn)
         page.say(
-            f"""The first layer has {size}, and they are the only ones that can be looked at directly, as their input is
-            the image. These images are grey, so the three channels of the input are the same, and what a filter answers
-            depends only on the sum of its three kernels: drawn here. (Computed from the sums alone, the answers differ
-            by at most {np.abs(alone - answers).max():.0e}, where the largest is {np.abs(answers).max():.1f}.)""",
+            f"""The first layer has {size}. Only these filters can be interpreted directly, because their input is the
+            image. These images are grey, so the three input channels are equal, and the response of a filter depends
+            only on the sum of its three kernels. The figure shows this sum. (Computed from the sums alone, the
+            responses differ by at most {np.abs(alone - answers).max():.0e}, where the largest is
+            {np.abs(answers).max():.1f}.)""",
             f"""第一层有 {size.replace(" filters of ", " 个 ")} 的卷积核，只有它们能直接看，因为它们的输入就是图像。这里
             的图像是灰度的，输入的三个通道相同，卷积核的响应只取决于它在三个通道上的权重之和，图中画的就是这个和。（只用
             这个和来计算，响应最多相差 {np.abs(alone - answers).max():.0e}，而最大的响应
@@ -114,8 +116,8 @@ def _filters(context: LessonContext) -> None:
         spread = weight - weight.min(axis=(1, 2, 3), keepdims=True)
         drawn = (spread / spread.max(axis=(1, 2, 3), keepdims=True)).transpose(0, 2, 3, 1)
         page.say(
-            f"""The first layer has {size}, and they are the only ones that can be looked at directly, as their input is
-            the image. Each is drawn as a colour picture, its smallest weight as 0 and its largest as 1.""",
+            f"""The first layer has {size}. Only these filters can be interpreted directly, because their input is the
+            image. Each is drawn as a colour image, its smallest weight as 0 and its largest as 1.""",
             f"""第一层有 {size.replace(" filters of ", " 个 ")} 的卷积核，只有它们能直接看，因为它们的输入就是图像。每个
             卷积核画成一张彩色小图，最小的权重为 0，最大的为 1。""",
         )
@@ -125,8 +127,8 @@ def _filters(context: LessonContext) -> None:
             drawn, answers, f"First layer: filters, and their responses to a {context.true_name(chosen)}"
         ),
         """Below each filter, its response to one image: red where positive, blue where negative, before BatchNorm and
-        ReLU. A filter with red on one side and blue on the other answers to edges of that direction; one of a single
-        colour answers to brightness.""",
+        ReLU. A filter with red on one side and blue on the other responds to edges of that direction; one of a single
+        colour responds to brightness.""",
         """每个卷积核下面是它对同一张图像的响应（批归一化和 ReLU 之前），红为正，蓝为负。一侧红一侧蓝的卷积核对该方向的
         边缘有响应；只有一种颜色的对亮度有响应。""",
     )
@@ -144,9 +146,9 @@ def _maps(context: LessonContext) -> None:
     chosen = context.one_of_each_class()[min(3, len(context.classes) - 1)]
     maps = trained.maps(context.test.pixels[chosen : chosen + 1])
     page.say(
-        """After the first layer a filter's input is other maps, and its weights say little to the eye. Its output still
-        is a picture. Stage by stage the pictures get coarser and there are more of them: less of where, more of
-        what.""",
+        """After the first layer a filter's input is other feature maps, and its weights are hard to interpret. Its
+        output is still an image. From stage to stage the maps get coarser and more numerous: they show less of where,
+        more of what.""",
         """第一层之后，卷积核的输入是别的特征图，权重本身很难看出什么，但输出仍是一幅图。逐个阶段看下去，图越来越粗，数
         量越来越多：“在哪里”越来越少，“是什么”越来越多。""",
     )
@@ -168,10 +170,10 @@ def _maps(context: LessonContext) -> None:
     right = {name: knn_accuracy(known_means[name], known.labels, means[name], asked.labels) for name in known_means}
     pixels = knn_accuracy(flatten_pixels(known), known.labels, flatten_pixels(asked), asked.labels)
     page.say(
-        f"""Can "more of what" be measured? Forget the places: keep of each map its mean only, and ask of which class
-        most of an image's {NEIGHBOURS} nearest training images are, by these means. The classifier knows nothing but
-        distances, so it is right where the stage has brought images of a class together. For comparison, the same with
-        all pixels of the image, places included.""",
+        f"""Can "more of what" be measured? Ignore the positions: keep only the mean of each map, and find the class of
+        most of an image's {NEIGHBOURS} nearest training images by these means. The classifier only knows distances, so
+        it is right where a stage has brought images of a class together. For comparison, the same with all pixels of
+        the image, positions included.""",
         f"""“是什么越来越多”能测量吗？忘掉位置，每幅图只保留均值，再看按这些均值算，离一张图像最近的 {NEIGHBOURS} 张训练
         图像多数属于哪一类。这个分类器只知道距离，所以哪个阶段把同类图像聚到了一起，它在那里就答得对。作为比较，也用图像
         的全部像素（含位置）做一次。""",
@@ -192,16 +194,15 @@ def _maps(context: LessonContext) -> None:
 
 def _points(context: LessonContext) -> None:
     page = context.page
-    page.heading("The test set as a map", "把测试集画成点图")
+    page.heading("The test set in two dimensions", "把测试集画成点图")
     pictures = context.test.sample(MAX_POINTS)
     features = context.trained.means(pictures.pixels)[context.trained.network.stage_names[-1]]
     pixels, seen = project_2d(flatten_pixels(pictures), pictures.labels), project_2d(features, pictures.labels)
     page.say(
-        f"""The last stage's means are the {features.shape[1]} numbers that the head sees, a point for each image. Two
-        ways to lay such points on paper: PCA takes the plane in which they vary most, and everything outside it is
-        lost; t-SNE (van der Maaten and Hinton 2008) keeps neighbours together, and gives up distances: in its pictures
-        neither the size of a heap nor the gap between two heaps means anything. Above the raw pixels, below the
-        features.""",
+        f"""The last stage's means are the {features.shape[1]} numbers that the head gets, one point per image. There
+        are two ways to project such points. PCA keeps the plane in which they vary most, and loses everything outside
+        it. t-SNE (van der Maaten and Hinton 2008) keeps neighbours together and gives up distances: neither the size of
+        a cluster nor the gap between two clusters means anything. Above the raw pixels, below the features.""",
         f"""最后一个阶段的均值就是分类头看到的 {features.shape[1]} 个数，每张图像一个点。把这样的点画到纸上有两种办法：
         PCA 取它们变化最大的平面，平面之外的全部丢掉；t-SNE（van der Maaten 与 Hinton 2008）让邻居待在一起，而放弃距离：
         在它的图里，一簇点的大小、两簇之间的间隔都没有意义。上排是原始像素，下排是特征。""",
@@ -219,13 +220,14 @@ def _points(context: LessonContext) -> None:
             context.classes,
             f"{len(pictures):,} test images, as pixels and as the network's features",
         ),
-        "Each point is a test image in the colour of its true class, whose name stands at the median.",
+        "Each point is a test image in the colour of its true class, whose name is at the median.",
         "每个点是一张测试图像，颜色为其真实类别，类别名写在中位数处。",
     )
     page.say(
-        f"""A number that no projection can flatter: the silhouette compares, for each point and in all dimensions, the
-        mean distance to its own class with that to the next class (Rousseeuw 1987): 1 for classes far apart, 0 where
-        they touch, negative where they are mixed. Pixels: {pixels.silhouette:.2f}; features: {seen.silhouette:.2f}.""",
+        f"""The silhouette does not depend on a projection (Rousseeuw 1987). It compares, for each point and in all
+        dimensions, the mean distance to its own class with that to the next class. It is 1 for classes far apart, 0
+        where they touch, negative where they are mixed. Pixels: {pixels.silhouette:.2f}; features:
+        {seen.silhouette:.2f}.""",
         f"""有一个数不会被投影美化：轮廓系数（silhouette，Rousseeuw 1987）在全部维度里比较每个点到本类的平均距离和到最近
         的另一类的平均距离，类别相距很远时为 1，相接时为 0，混在一起时为负。像素：{pixels.silhouette:.2f}；特征：
         {seen.silhouette:.2f}。""",
