@@ -102,7 +102,7 @@ def test_means_are_over_samples_and_not_over_batches():
 def test_the_quick_form_claims_nothing_for_fashion_mnist(page):
     assert "difference_from_book" not in page.numbers
     prose = [block.text for block in page.blocks if isinstance(block, Prose)]
-    assert "No result of the full form is given on this page." in prose[-1].en
+    assert "This page contains no result of the full form." in prose[-1].en
     assert "本页没有给出完整形式的任何结果" in prose[-1].zh
     assert [block.path.name for block in page.blocks if isinstance(block, Picture)] == ["curves.png"]
 
