@@ -1,6 +1,6 @@
 """The commands: ``paddle-resnet NAME``, ``python -m paddle_resnet NAME``, or ``python tools/NAME.py`` in a checkout.
 
-A command is a module with `main()`. Paddle is imported when a command needs it, never to show what there is.
+A command is a module with `main()`. It imports paddle when it runs, and not for its `--help`.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ COMMANDS = {
     "doctor": "examine this machine and this environment",
     "models": "list the networks, or show one of them",
     "lr-find": "find a learning rate to begin with",
-    "train": "train a network as a config says, then test it",
+    "train": "train a network from a config, then test it",
     "eval": "measure a trained run, or its exported model",
     "export": "export a run for Paddle Inference and ONNX Runtime",
     "predict": "classify picture files with an exported model",
-    "serve": "answer over HTTP with an exported model",
+    "serve": "serve an exported model over HTTP",
     "convert-weights": "convert weights between Paddle, PyTorch and safetensors",
     "publish": "put a run's weights into the package",
     "lesson": "run a lesson of the tutorial",
     "benchmark": "measure training, loading, inference and the service",
 }
-"""In the order of a user's work."""
+"""In the order in which a user needs them."""
 
 
 def main(name: str | None = None) -> None:
     """Run the command `name`, or the one that the command line names."""
-    from paddle_resnet.cli import program  # first: it handles signals from here on
+    from paddle_resnet.cli import program  # first, as it handles signals from its import on
 
     set_command_form(program.command_form())
     if name is None:

@@ -5,14 +5,14 @@ examples:
   paddle-resnet convert-weights resnet18.pdparams resnet18.safetensors             Paddle's names
   paddle-resnet convert-weights best.pdparams best.safetensors --names torch       for PyTorch
 
-IN is a .pdparams, .pth, .pt, .pth.tar or .safetensors file, OUT a .pdparams or .safetensors file that is not there yet.
-To train from such a file no conversion is needed: model.pretrained takes any of them.
+IN is a .pdparams, .pth, .pt, .pth.tar or .safetensors file, OUT a new .pdparams or .safetensors file. Training needs no
+conversion: model.pretrained takes any of them.
 
   --names paddle  linear weights [in, out], statistics _mean and _variance
   --names torch   linear weights [out, in], running_mean, running_var, num_batches_tracked, as torchvision names them:
                   model.load_state_dict(safetensors.torch.load_file("best.safetensors"))
 
-The files are read as data: no code in them is run, and a file that asks for it is refused.
+Files are read as data: a file that asks for code to be run is an error.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def main() -> None:
     """Parse the arguments and examine."""
     parser = program.command_parser(__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object: usable, advice, and each section")
-    program.run(parser, _examine, goes_on=False)
+    program.run(parser, _examine, only_prints=True)
 
 
 def _examine(arguments: argparse.Namespace) -> None:

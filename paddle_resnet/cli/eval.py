@@ -9,18 +9,17 @@ examples:
 
 Prints top-1, top-5, the mean cross-entropy (nats) and each class's precision, recall and F1. Writes metrics.json
 (section "test"; "evaluation_<split>" for the other splits), evaluation_<split>.json with the confusion matrix, and
-pictures in figures/ and, for VisualDL, in vdl/. With --checkpoint last nothing is drawn, the section is "last_<split>"
-and the file last_<split>.json. With --exported nothing is drawn either, and the section is "exported_<split>", with
---precision "exported_<split>_<precision>". The same code measures both. No split is augmented here.
+plots in figures/ and, for VisualDL, in vdl/. With --checkpoint last it draws no plots; the section is "last_<split>"
+and the file last_<split>.json. With --exported it draws none either; the section is "exported_<split>", or with
+--precision "exported_<split>_<precision>". The same code measures both. No split is augmented.
 
-Measured are the images of the run's own division: pictures that came into a folder later are not used, and a folder
-that is not as it was is refused. -o data.root=FOLDER says where the images are now.
+The images are those of the run's own splits: pictures that were added to a folder later are not used, and missing or
+changed ones are an error. -o data.root=FOLDER says where the images are now.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from paddle_resnet.cli import program
@@ -35,14 +34,11 @@ if TYPE_CHECKING:
 def main() -> None:
     """Parse the arguments and measure."""
     parser = program.command_parser(__doc__)
-    parser.add_argument("run", metavar="RUN", help="a run's folder, as `paddle-resnet train` makes it")
+    program.add_run_options(parser)
     parser.add_argument("--split", choices=["train", "validation", "test"], default="test", help="default: test")
-    parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="default: best, by validation")
     parser.add_argument("--exported", action="store_true", help="measure the exported model in the run's inference/")
     parser.add_argument("--precision", choices=PRECISIONS, help="of the exported model; default: fp32")
     parser.add_argument("--backend", choices=BACKENDS, help="for the exported model; default: the faster")
-    program.add_data_override(parser)
-    parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: the config's")
     program.run(parser, _evaluate)
 
 
@@ -59,12 +55,13 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.exported:
         _evaluate_exported(run, arguments, device)
         return
-    evaluation = _with_progress(lambda progress: evaluate_run(run, arguments.split, arguments.checkpoint, progress))
-    _print_classes(evaluation)
-    _print_figures(f"{arguments.split} split, checkpoint {arguments.checkpoint}", evaluation)
+    with program.progress("evaluate") as progress:
+        evaluation = evaluate_run(run, arguments.split, arguments.checkpoint, progress)
+    _print_class_metrics(evaluation)
+    _print_metrics(f"{arguments.split} split, checkpoint {arguments.checkpoint}", evaluation)
     print(f"numbers in {run.metrics_path}, details in {details_path(run, arguments.split, arguments.checkpoint)}")
     if arguments.checkpoint == "best":
-        print(f"pictures in {run.figures_path}")
+        print(f"plots in {run.figures_path}")
 
 
 def _evaluate_exported(run: RunFolder, arguments: argparse.Namespace, device: str) -> None:
@@ -74,28 +71,23 @@ def _evaluate_exported(run: RunFolder, arguments: argparse.Namespace, device: st
 
     split, precision = arguments.split, arguments.precision
     trained = run.metrics().get(metrics_section(split))
-    with Predictor(run.inference_path, device, precision, backend=arguments.backend) as predictor:
+    with (
+        Predictor(run.inference_path, device, precision, backend=arguments.backend) as predictor,
+        program.progress("evaluate") as progress,
+    ):
         what = f"{predictor.precision} by {predictor.backend}"
-        evaluation = _with_progress(lambda progress: measure_split(run, predictor, split, progress))
+        evaluation = measure_split(run, predictor, split, progress)
     run.update_metrics(f"exported_{split}" + (f"_{precision}" if precision else ""), evaluation.summary())
     warn_of_few_images(split, evaluation)
-    _print_classes(evaluation)
-    _print_figures(f"{split} split, exported model, {what}", evaluation)
+    _print_class_metrics(evaluation)
+    _print_metrics(f"{split} split, exported model, {what}", evaluation)
     if trained:
         points = 100 * (evaluation.top1 - trained["top1"])
         print(f"the trained network's top-1 was {trained['top1']:.2%}: a difference of {points:+.2f} points")
     print(f"numbers in {run.metrics_path}")
 
 
-def _with_progress(evaluate: Callable[[Callable[[int, int], None]], Evaluation]) -> Evaluation:
-    from paddle_resnet.console import progress_bar
-
-    with progress_bar() as bar:
-        task = bar.add_task("evaluate", total=None)
-        return evaluate(lambda done, images: bar.update(task, completed=done, total=images))
-
-
-def _print_classes(evaluation: Evaluation) -> None:
+def _print_class_metrics(evaluation: Evaluation) -> None:
     from rich.table import Table
 
     from paddle_resnet.console import console
@@ -104,11 +96,11 @@ def _print_classes(evaluation: Evaluation) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
     for result in evaluation.per_class:
-        figures = (f"{value:.1%}" for value in (result.precision, result.recall, result.f1))
-        table.add_row(result.name, *figures, str(result.support))
+        metrics = (f"{value:.1%}" for value in (result.precision, result.recall, result.f1))
+        table.add_row(result.name, *metrics, str(result.support))
     console.print(table)
 
 
-def _print_figures(what: str, evaluation: Evaluation) -> None:
+def _print_metrics(what: str, evaluation: Evaluation) -> None:
     print(f"{what}: {counted(evaluation.images, 'image')} in {evaluation.seconds:.1f} s")
     print(f"top-1 {evaluation.top1:.2%}   top-5 {evaluation.top5:.2%}   mean loss {evaluation.loss:.4f} nats")

@@ -1,26 +1,26 @@
-"""Export a trained run for deployment, check that it answers as the network does, and measure each precision.
+"""Export a trained run for deployment, check its probabilities against the network's, and measure each precision.
 
 examples:
   paddle-resnet export output/quickstart
   paddle-resnet export output/quickstart --onnx                       for ONNX Runtime too, faster on a CPU
-  paddle-resnet export output/quickstart --precision bf16 int8        what they cost in accuracy is measured
-  paddle-resnet export output/quickstart --graph                      for VisualDL's page of graphs too
+  paddle-resnet export output/quickstart --precision bf16 int8        measures what they cost in accuracy
+  paddle-resnet export output/quickstart --graph                      also writes the graph for VisualDL
   paddle-resnet export output/quickstart --batch 1                    a graph for single images only
-  paddle-resnet export output/quickstart --images 1000                measured on a part of the test split
+  paddle-resnet export output/quickstart --images 1000                measures a part of the test split
 
 Writes RUN/inference/: the model in the format of the running Paddle (.json on 3.x, .pdmodel on 2.6), its weights, and
-inference.yml with the classes, input size, resize and crop. The model takes raw pixels, uint8 [N, H, W, 3], and
-answers with class probabilities: normalisation is in the graph, and BatchNorm in its convolutions. An earlier export is
+inference.yml with the classes, input size, resize and crop. The model takes raw pixels, uint8 [N, H, W, 3], and returns
+class probabilities: the graph contains the normalisation, and its convolutions contain BatchNorm. An earlier export is
 replaced only when the new one has passed the check.
 
-  --precision  fp32 is always there; bf16 (CPU) and fp16 (GPU) are properties of the predictor, here to be measured;
-               int8 is quantised with images of the validation split, for ONNX Runtime, and brings --onnx along
-  --images     on how many test images top-1 and agreement (the same class as the trained network's) are measured;
-               with 0 the run's data are not needed (int8 needs them): the check is made with random pictures
+  --precision  fp32 is always exported. bf16 (CPU) and fp16 (GPU) use its files, and are only measured here. int8 is
+               quantised with images of the validation split, for ONNX Runtime, and includes --onnx
+  --images     the number of test images for top-1 and agreement (the same class as the trained network's). With 0 the
+               check uses random images, and only int8 needs the run's data
 
-The classes are those that the run was trained on, and so must the images be; -o data.root=FOLDER says where they are
-now. docs/deployment.md says which precision fits where. --onnx needs: pip install -r requirements/onnx.txt (with
-Paddle 2.6: onnx_paddle2.txt).
+Classes and images must be those that the run was trained on; -o data.root=FOLDER says where the images are now.
+docs/deployment.md says which precision fits where. --onnx needs: pip install -r requirements/onnx.txt (with Paddle 2.6:
+onnx_paddle2.txt).
 """
 
 from __future__ import annotations
@@ -39,32 +39,25 @@ if TYPE_CHECKING:
 def main() -> None:
     """Parse the arguments and export."""
     parser = program.command_parser(__doc__)
-    parser.add_argument("run", metavar="RUN", help="a run's folder, as `paddle-resnet train` makes it")
-    parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="default: best, by validation")
+    program.add_run_options(parser)
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["fp32"], help="default: fp32")
     parser.add_argument("--onnx", action="store_true", help="write an ONNX file too")
-    parser.add_argument("--graph", action="store_true", help="write the graph for VisualDL too, to RUN/vdl/graph")
-    parser.add_argument(
-        "--batch", type=_batch, metavar="dynamic|N", help="images at once; default: dynamic, any number"
-    )
+    parser.add_argument("--graph", action="store_true", help="write the graph for VisualDL to RUN/vdl/graph too")
+    parser.add_argument("--batch", type=_batch, metavar="dynamic|N", help="batch size; default: dynamic, any")
     parser.add_argument("--images", type=_count, metavar="N", help="test images to measure; 0: none; default: all")
-    program.add_data_override(parser)
-    parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: the config's")
     program.run(parser, _export)
 
 
 def _export(arguments: argparse.Namespace) -> None:
     program.prepare()
     from paddle_resnet import runtime
-    from paddle_resnet.console import progress_bar
     from paddle_resnet.export import export_run
     from paddle_resnet.export.program import write_graph
     from paddle_resnet.training.run_folder import RunFolder
 
     run = RunFolder.open_trained(arguments.run, arguments.override)
     runtime.select_device(arguments.device or run.config.device)
-    with progress_bar() as bar:
-        task = bar.add_task("measure", total=None)
+    with program.progress("measure") as progress:
         report = export_run(
             run,
             arguments.checkpoint,
@@ -72,27 +65,27 @@ def _export(arguments: argparse.Namespace) -> None:
             onnx=arguments.onnx,
             batch=arguments.batch,
             images=arguments.images,
-            progress=lambda done, images: bar.update(task, completed=done, total=images),
+            progress=progress,
         )
     print(f"exported to {report.path}")
     for file in report.files:
         print(f"  {file.name:20} {file.stat().st_size:>12,} bytes")
-    images = counted(report.images, "random image" if report.drawn else "real image")
+    images = counted(report.images, "random image" if report.random else "real image")
     print(f"checked on {images}: its probabilities differ from the network's by at most {report.max_difference:.1g}")
-    _print_figures(report)
+    _print_metrics(report)
     if arguments.graph:
         write_graph(run, arguments.checkpoint)
         print(f"graph: visualdl --logdir {run.config.output}")
     print(f"next: {command('predict')} {report.path} FILE_OR_FOLDER")
 
 
-def _print_figures(report: ExportReport) -> None:
+def _print_metrics(report: ExportReport) -> None:
     for precision, backends in report.precisions.items():
-        for backend, figures in backends.items():
-            if figures is not None:
+        for backend, metrics in backends.items():
+            if metrics is not None:
                 print(
-                    f"  {precision} by {backend:11}  top-1 {figures.top1:.2%}, {figures.agreement:.2%} as the trained "
-                    f"network says, of {counted(figures.images, 'image')}"
+                    f"  {precision} by {backend:11}  top-1 {metrics.top1:.2%}, agreement with the trained "
+                    f"network {metrics.agreement:.2%}, of {counted(metrics.images, 'image')}"
                 )
 
 

@@ -2,15 +2,15 @@
 
 examples:
   paddle-resnet models                                   the table
-  paddle-resnet models resnet18 --classes 10             each stage and block, with the shape it answers
+  paddle-resnet models resnet18 --classes 10             each stage and block, with the shape of its output
   paddle-resnet models resnet18_d2l --size 96            for images of 96 x 96
   paddle-resnet models resnet50 --layers                 every single layer
   paddle-resnet models resnet18 --netron                 write the graph as ONNX and show it in the browser
 
-Parameters are the trainable ones; the table has the design's own number of classes (1,000 for ImageNet's, else 10).
-GMACs (MMACs) are billions (millions) of multiply-adds of the convolutions and linear layers for one image of the given
-size, what many papers call FLOPs; biases, BatchNorm and additions are not counted. Layers are the convolutions and
-linear layers from image to logits, without those of the shortcuts (wide ResNets count these in their names). Weights:
+Parameters are the trainable ones, for the network's default number of classes (ImageNet networks 1,000, others 10).
+GMACs (MMACs) are billions (millions) of multiply-adds of convolutions and linear layers for one image of the given
+size, which many papers call FLOPs; biases, BatchNorm and additions are not counted. Layers are the convolutions and
+linear layers from image to logits, without those of shortcuts (the names of wide ResNets count them). Weights:
 ImageNet's are the official ones, "model.pretrained: imagenet" in a config; CIFAR-10's are in the package,
 "model.pretrained: cifar10", with their top-1 on the whole test split. Shapes are NxCxHxW.
 
@@ -37,13 +37,13 @@ def main() -> None:
     """Parse the arguments and show."""
     parser = program.command_parser(__doc__)
     parser.add_argument("name", metavar="NAME", nargs="?", help="a network of the table; default: the table")
-    parser.add_argument("--size", type=int, metavar="PIXELS", help="a side of the images; default: the design's")
-    parser.add_argument("--classes", type=int, metavar="N", help="outputs of the head; default: the design's")
-    parser.add_argument("--channels", type=int, metavar="N", help="channels of the images; default: the design's")
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="a side of the images; default: the network's own")
+    parser.add_argument("--classes", type=int, metavar="N", help="outputs of the head; default: the network's own")
+    parser.add_argument("--channels", type=int, metavar="N", help="channels of the images; default: the network's own")
     parser.add_argument("--layers", action="store_true", help="every layer, not a line for each block")
     parser.add_argument("--netron", action="store_true", help="write the graph as ONNX and show it with Netron")
     parser.add_argument("--onnx", metavar="FILE", help="where --netron writes; default: output/onnx/NAME.onnx")
-    program.run(parser, _show, goes_on=False)
+    program.run(parser, _show, only_prints=True)
 
 
 def _show(arguments: argparse.Namespace) -> None:
@@ -74,13 +74,13 @@ def _show_all() -> None:
         entry = model_entry(name)
         image = _shape((entry.in_channels, entry.input_size, entry.input_size))
         summary = _summary(name, entry.input_size, entry.num_classes, entry.in_channels)
-        figures = f"{summary.parameters:,}", _gmacs(summary.macs), str(summary.depth), image
-        table.add_row(name, *figures, ", ".join(_weights(name)))
+        numbers = f"{summary.parameters:,}", _gmacs(summary.macs), str(summary.depth), image
+        table.add_row(name, *numbers, ", ".join(_weights(name)))
     console.print(table)
 
 
 def _weights(name: str) -> Iterator[str]:
-    """Yield which weights there are."""
+    """Yield the pretrained weights of a network, in words."""
     from paddle.vision.models.resnet import model_urls
 
     from paddle_resnet.models import zoo_models, zoo_record
@@ -108,8 +108,8 @@ def _show_one(arguments: argparse.Namespace) -> None:
         if stage != last_stage:
             table.add_section()
         last_stage = stage
-        figures = f"{row.parameters:,}" if row.parameters else "", f"{row.macs / 1e6:,.2f}" if row.macs else ""
-        table.add_row(Text(row.name), row.kind, _shape(row.output_shape), *figures)
+        numbers = f"{row.parameters:,}" if row.parameters else "", f"{row.macs / 1e6:,.2f}" if row.macs else ""
+        table.add_row(Text(row.name), row.kind, _shape(row.output_shape), *numbers)
     console.print(table)
     print(
         f"{name}: {summary.parameters:,} trainable parameters, {_gmacs(summary.macs)} GMACs an image, "
@@ -135,7 +135,7 @@ def _show_graph(arguments: argparse.Namespace) -> None:
 
 
 def _chosen(arguments: argparse.Namespace) -> tuple[str, int, int, int]:
-    """Name, side of the images in pixels, classes, channels: what was asked for, else the design's own."""
+    """Return name, image size in pixels, classes and channels, with the network's defaults."""
     from paddle_resnet.models import model_entry
 
     entry = model_entry(arguments.name)
@@ -150,13 +150,13 @@ def _summary(name: str, size: int, classes: int, channels: int) -> ModelSummary:
     from paddle_resnet.models import create_model
     from paddle_resnet.models.summary import summarize
 
-    with paddle.LazyGuard():  # shapes without numbers: quick
+    with paddle.LazyGuard():  # without values, which is fast
         network = create_model(name, classes, in_channels=channels)
     return summarize(network, (1, channels, size, size))
 
 
 def _table(*columns: str, left: int = 1) -> Table:
-    """A table whose first columns are text, and the others figures."""
+    """Return a table whose first `left` columns are text and the others numbers."""
     from rich.table import Table
 
     table = Table(*columns)

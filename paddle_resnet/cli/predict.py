@@ -3,15 +3,15 @@
 examples:
   paddle-resnet predict output/quickstart/inference seven.png
   paddle-resnet predict output/quickstart photos/                      the folder and all folders in it
-  paddle-resnet predict output/quickstart 'photos/**/*.jpg' --quiet --csv answers.csv
-  find photos -newer last_time -print0 | paddle-resnet predict output/quickstart -0 - --json-lines answers.jsonl
+  paddle-resnet predict output/quickstart 'photos/**/*.jpg' --quiet --csv predictions.csv
+  find photos -newer last_time -print0 | paddle-resnet predict output/quickstart -0 - --json-lines new.jsonl
   paddle-resnet predict output/dogs test/ --quiet --csv submission.csv --columns id=stem,label=probability:dog
 
 Pictures may have any size, mode and rotation: they are scaled and cropped as inference.yml says. A file that is no
-picture is reported, and the others are still answered. A pattern in quotes is expanded here (** is any folders), so
-that it may stand for any number of files; - is a list of files on standard input. Many pictures are shared out to
-processes, which on a CPU each hold the model, and on a GPU decode ahead of it; memory is bounded, and the answers keep
-the pictures' order.
+picture is reported, and the others are still classified. A pattern in quotes is expanded here (** is any folders), so
+that it may match any number of files; - is a list of files on standard input. Many pictures are shared out to
+processes, which on a CPU each hold the model, and on a GPU decode ahead of it. Memory is bounded, and the order of the
+pictures is kept.
 
   standard output  the table, and nothing else; --quiet: nothing
   standard error   progress, files that cannot be read, and images/s at the end
@@ -19,11 +19,11 @@ the pictures' order.
                    title=content with path, name, stem (the name without .jpg), class, probability, probability:CLASS
   --json           a list of {"file": ..., "top": [{"class": ..., "probability": ...}, ...]}
   --json-lines     one such object a line
-                   Each goes to a file that is there when it is complete, straight to a pipe or a device, or for - to
-                   standard output, where no table is printed then. Of a text in the CSV that a spreadsheet would
-                   compute (=1+1) the first character is a ', which JSON does not need.
+                   A file gets its name when it is complete. A pipe, a device or - (standard output, which then has no
+                   table) is written to at once. In a CSV, a text that a spreadsheet would compute (=1+1) gets a '
+                   before it; JSON needs none.
 
-exit code: 0 all pictures answered; 1 some could not be read; 2 none could, or the command was wrong.
+exit code: 0 all pictures classified; 1 some could not be read; 2 none could, or the command was wrong.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
@@ -43,27 +43,28 @@ from paddle_resnet.cli import program
 from paddle_resnet.errors import RunFailure, UsageError, printable, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from paddle_resnet.inference import Prediction
     from paddle_resnet.inference.find_pictures import Unreadable
     from paddle_resnet.inference.predict_many import PredictFn
-
-    Taker = Callable[[list[Prediction]], None]
+    from paddle_resnet.inference.prediction_files import PredictionWriter
 
 LIST = "-"
 LONGEST_CLASS = 24
 FEW_BATCHES = 8
-"""So many batches this process answers by itself: to start others would take longer."""
+"""Up to so many batches this process predicts alone, as starting others would take longer."""
 MOST_PROCESSES = 8
-"""Each holds the model; more cores than that are their threads."""
+"""Each holds the model; more cores than that are used as threads."""
 
 
 class Pictures(NamedTuple):
-    """The files to classify as they come, whether they are many, how many where known, and others by suffix."""
+    """The files to classify, whether they are many, their number where known, and the other files by suffix."""
 
     files: Iterator[Path | Unreadable]
     many: bool
     total: int | None
-    passed_over: Counter[str]
+    skipped: Counter[str]
 
 
 def main() -> None:
@@ -80,10 +81,10 @@ def main() -> None:
         "--top-k", type=program.positive_int, default=5, metavar="K", help="classes for each picture; default: 5"
     )
     parser.add_argument("--quiet", action="store_true", help="print no table")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the answers as CSV too")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the predictions as CSV too")
     parser.add_argument("--columns", metavar="TITLE=CONTENT,...", help="of the CSV, e.g. id=stem,label=class")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the answers as JSON too")
-    parser.add_argument("--json-lines", type=Path, metavar="FILE", help="write the answers as JSON lines too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the predictions as JSON too")
+    parser.add_argument("--json-lines", type=Path, metavar="FILE", help="write the predictions as JSON lines too")
     program.add_inference_options(parser)
     parser.add_argument(
         "--batch-size", type=program.positive_int, default=32, metavar="N", help="pictures at once; default: 32"
@@ -100,7 +101,7 @@ def main() -> None:
         metavar="N",
         help=f"processes that share the threads and the pictures; default: a thread each, at most {MOST_PROCESSES}",
     )
-    program.run(parser, _predict, goes_on=False)
+    program.run(parser, _predict, only_prints=True)
 
 
 def _predict(arguments: argparse.Namespace) -> None:
@@ -108,7 +109,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         raise UsageError("--columns: are of a CSV; name its file with --csv FILE")
     outputs = [file for file in (arguments.csv, arguments.json, arguments.json_lines) if file]
     started = time.perf_counter()
-    # Not program.prepare(): its log lines would stand in the table, which is read by programs too.
+    # Not program.prepare(): its log lines would be among those of the table, which programs read too.
     runtime.import_paddle()
     from paddle_resnet.images.find import summarize_skipped
     from paddle_resnet.inference.inference_config import InferenceConfig, find_model
@@ -116,72 +117,68 @@ def _predict(arguments: argparse.Namespace) -> None:
 
     model = find_model(arguments.model)
     config = InferenceConfig.load(model)
-    classes = config.classes
-    written = check_distinct(outputs)
+    pictures = _find_pictures(arguments, check_distinct(outputs))
     arguments.quiet = arguments.quiet or any(own_stream(file) == 1 for file in outputs)
-    pictures = _find(arguments, written)
     with ExitStack() as opened:
-        takers, top_k = _takers(arguments, classes, opened)
-        answer = _start(arguments, model, config.digest(), pictures.many, top_k, opened)
+        writers, top_k = _open_writers(arguments, config.classes, opened)
+        predict = _load_model(arguments, model, config.digest(), pictures.many, top_k, opened)
         # On one terminal the table itself is the progress, and a bar would tear it.
         bar_hidden = not arguments.quiet and sys.stdout.isatty()
         ready = time.perf_counter()
         try:
-            answered, failed = _classify(answer, pictures, arguments.batch_size, takers, bar_hidden)
+            predicted, failed = _write_predictions(predict, pictures, arguments.batch_size, writers, bar_hidden)
         except KeyboardInterrupt:
             for file in outputs:
                 if own_stream(file) is None and partial_path(file).is_file():
-                    _complain(f"what was answered is kept in {partial_path(file)}")
+                    _print_error(f"the predictions so far are kept in {partial_path(file)}")
             raise
         seconds = time.perf_counter() - ready
-        if pictures.passed_over:
-            _complain(summarize_skipped(pictures.passed_over))
-        if not answered and not failed:
+        if pictures.skipped:
+            _print_error(summarize_skipped(pictures.skipped))
+        if not predicted and not failed:
             raise UsageError("the list on standard input names no pictures")
-        if not answered:
-            # Each picture's own line has said why.
-            sys.exit(UsageError.exit_code)
-        speed = f"{answered:,} pictures in {seconds:.2f} s, {answered / seconds:,.0f} images/s"
-        _complain(f"{speed}; ready after {ready - started:.1f} s")
+        if not predicted:
+            sys.exit(UsageError.exit_code)  # each picture's own line has said why
+        speed = f"{predicted:,} pictures in {seconds:.2f} s, {predicted / seconds:,.0f} images/s"
+        _print_error(f"{speed}; ready after {ready - started:.1f} s")
     if failed:
-        raise RunFailure(f"{failed} of {answered + failed} pictures could not be read; the others are answered")
+        raise RunFailure(f"{failed} of {predicted + failed} pictures could not be read; the others are classified")
 
 
-def _find(arguments: argparse.Namespace, written: set[tuple[int, int]]) -> Pictures:
-    """Find the pictures, of which none may be a file to be `written` (their devices and inodes)."""
+def _find_pictures(arguments: argparse.Namespace, outputs: set[tuple[int, int]]) -> Pictures:
+    """Find the pictures; one that is among the `outputs` (their devices and inodes) is a UsageError."""
     from paddle_resnet.inference.find_pictures import find_pictures, listed_pictures
     from paddle_resnet.inference.prediction_files import file_id
 
-    passed_over: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
 
-    def named() -> Iterator[Path | Unreadable]:
+    def find() -> Iterator[Path | Unreadable]:
         for name in arguments.pictures:
             if name == LIST:
-                yield from listed_pictures(sys.stdin.buffer, b"\0" if arguments.null else b"\n", passed_over)
+                yield from listed_pictures(sys.stdin.buffer, b"\0" if arguments.null else b"\n", skipped)
             else:
-                yield from find_pictures([name], passed_over)
+                yield from find_pictures([name], skipped)
 
-    def checked() -> Iterator[Path | Unreadable]:
-        for file in named():
-            if written and isinstance(file, Path) and file.exists() and file_id(file) in written:
+    def check() -> Iterator[Path | Unreadable]:
+        for file in find():
+            if outputs and isinstance(file, Path) and file.exists() and file_id(file) in outputs:
                 raise UsageError(f"{shown(str(file), 240)}: is both a picture and an output; name another output")
             yield file
 
-    files = checked()
+    files = check()
     few = FEW_BATCHES * arguments.batch_size
     first = list(islice(files, few + 1))
     many = len(first) > few
-    if not many:
-        total: int | None = len(first)
-    else:
+    total: int | None = len(first)
+    if many:
         total = None if LIST in arguments.pictures else sum(1 for _ in find_pictures(arguments.pictures))
-    return Pictures(chain(first, files), many, total, passed_over)
+    return Pictures(chain(first, files), many, total, skipped)
 
 
-def _start(
+def _load_model(
     arguments: argparse.Namespace, model: Path, digest: str, many: bool, top_k: int, opened: ExitStack
 ) -> PredictFn:
-    """Load the model, the same in all processes: into processes where there are many pictures, else into this one."""
+    """Load the model, into several processes where there are many pictures."""
     from paddle_resnet.inference import Predictor
     from paddle_resnet.inference.predict_many import decoding_workers, predict_here, prediction_workers
 
@@ -202,80 +199,81 @@ def _start(
     return predict_here(predictor, top_k)
 
 
-def _takers(arguments: argparse.Namespace, classes: tuple[str, ...], opened: ExitStack) -> tuple[list[Taker], int]:
-    """What each answer is given to, and how many classes an answer must rank for all of them."""
-    from paddle_resnet.inference.prediction_columns import parse_columns, ranked_columns
-    from paddle_resnet.inference.prediction_files import PredictionFile, open_csv, open_json, open_json_lines
+def _open_writers(
+    arguments: argparse.Namespace, classes: tuple[str, ...], opened: ExitStack
+) -> tuple[list[PredictionWriter], int]:
+    """Open the outputs; return them, and how many classes a prediction must rank for all of them."""
+    from paddle_resnet.inference.prediction_files import (
+        open_csv,
+        open_json,
+        open_json_lines,
+        parse_columns,
+        ranked_columns,
+    )
 
     top_k = ranked = min(arguments.top_k, len(classes))
-    files: list[PredictionFile] = []
+    writers: list[PredictionWriter] = []
     if arguments.csv:
         columns = parse_columns(arguments.columns, classes) if arguments.columns else ranked_columns(top_k)
         if any(column.needs_every_class for column in columns):
             ranked = len(classes)
-        files.append(opened.enter_context(open_csv(arguments.csv, columns)))
+        writers.append(opened.enter_context(open_csv(arguments.csv, columns)))
     if arguments.json:
-        files.append(opened.enter_context(open_json(arguments.json, top_k)))
+        writers.append(opened.enter_context(open_json(arguments.json, top_k)))
     if arguments.json_lines:
-        files.append(opened.enter_context(open_json_lines(arguments.json_lines, top_k)))
-
-    if files:
-        # A reader of the table that has seen enough (head) does not end what else is done with the answers.
+        writers.append(opened.enter_context(open_json_lines(arguments.json_lines, top_k)))
+    if writers:
+        # The files are completed even if the table's reader (`head`) ends early.
         streams.go_on_without_output()
-
-    def write(predictions: list[Prediction]) -> None:
-        for file in files:
-            for prediction in predictions:
-                file.add(prediction)
-
-    return [write, *([] if arguments.quiet else [_table(classes, top_k)])], ranked
+    if not arguments.quiet:
+        writers.append(_table_writer(classes, top_k))
+    return writers, ranked
 
 
-def _classify(
-    answer: PredictFn, pictures: Pictures, batch_size: int, takers: list[Taker], bar_hidden: bool
+def _write_predictions(
+    predict: PredictFn, pictures: Pictures, batch_size: int, writers: list[PredictionWriter], bar_hidden: bool
 ) -> tuple[int, int]:
-    """Give each answer to all takers and report what cannot be read; return how many were answered and how many not."""
+    """Write all predictions, and report files that cannot be read; return the numbers of both."""
     from paddle_resnet.console import counting
     from paddle_resnet.inference.find_pictures import Unreadable
-    from paddle_resnet.inference.predict_many import predict_pictures
+    from paddle_resnet.inference.predict_many import batched
 
-    answered = failed = 0
+    predicted = failed = 0
     with counting("pictures", pictures.total, hidden=bar_hidden) as advance:
-        for answers in predict_pictures(answer, pictures.files, batch_size):
-            predictions: list[Prediction] = []
-            for each in answers:
-                if isinstance(each, Unreadable):
-                    _complain(f"error: {each.reason}")
-                else:
-                    predictions.append(each)
-            for take in takers:
-                take(predictions)
-            answered += len(predictions)
-            failed += len(answers) - len(predictions)
-            advance(len(answers))
-    return answered, failed
+        for results in predict(batched(pictures.files, batch_size)):
+            predictions = [result for result in results if not isinstance(result, Unreadable)]
+            for result in results:
+                if isinstance(result, Unreadable):
+                    _print_error(f"error: {result.reason}")
+            for write in writers:
+                write(predictions)
+            predicted += len(predictions)
+            failed += len(results) - len(predictions)
+            advance(len(results))
+    return predicted, failed
 
 
-def _complain(line: str) -> None:
-    """Say something on standard error, above a bar that may be showing."""
+def _print_error(line: str) -> None:
+    """Print a line on standard error, above a progress bar."""
     from paddle_resnet.console import error_console
 
     error_console.print(line, markup=False, soft_wrap=True)
 
 
-def _table(classes: tuple[str, ...], top_k: int) -> Taker:
-    """Make what prints a row for each prediction as it comes; the columns are as wide as the class names."""
+def _table_writer(classes: tuple[str, ...], top_k: int) -> PredictionWriter:
+    """Return what prints a row for each prediction; the columns are as wide as the class names."""
     width = min(LONGEST_CLASS, max(map(len, classes)))
     labels = {label: f"{printable(label)[:width]:{width}}" for label in classes}
     ranks = [f"{'top-' + str(rank):{width + 7}}" for rank in range(1, top_k + 1)]
     header = ["  ".join([*ranks, "file"])]
 
-    def print_rows(predictions: list[Prediction]) -> None:
-        rows = [header.pop()] if header and predictions else []
+    def print_rows(predictions: Iterable[Prediction]) -> None:
+        rows = []
         for prediction in predictions:
             cells = [f"{labels[label]} {probability:6.1%}" for label, probability in prediction.top[:top_k]]
             rows.append("  ".join([*cells, printable(prediction.name)]))
         if rows:
-            print("\n".join(rows), flush=True)
+            print("\n".join([*header, *rows]), flush=True)
+            header.clear()
 
     return print_rows

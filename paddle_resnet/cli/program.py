@@ -1,4 +1,4 @@
-"""What every command shares: `--debug`, one-line errors, signals, standard streams, exit codes."""
+"""What all commands share: shared options, `--debug`, one-line errors, signals, standard streams, exit codes."""
 
 # ruff: noqa: E402
 from __future__ import annotations
@@ -17,7 +17,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def _is_program() -> bool:
-    """Whether a command is this process's program: a test runs several in its own, and worker processes import them."""
+    """Return whether a command is this process's program. Tests run commands inside theirs, and workers import them."""
     words = iter(sys.orig_argv[1:])
     for word in words:
         if word == "-m":
@@ -34,25 +34,20 @@ def _is_program() -> bool:
 
 IS_PROGRAM = _is_program()
 NAME = ""
-"""The command's; set when it is started."""
+"""Of the command that runs."""
 
 
 def exit_on_signal(number: int, frame: FrameType | None = None) -> NoReturn:
-    """End the process on a signal, where there is nothing to save or no time to."""
-    if not _stopping():
+    """End the process on a signal at once, without saving anything."""
+    known = sys.modules.get("paddle_resnet.signals")
+    if known is None or not known.asked():  # else the first signal has been reported
         words = {signal.SIGINT: b"interrupted", signal.SIGTERM: b"terminated"}.get(signal.Signals(number), b"hung up")
         with contextlib.suppress(OSError):
             os.write(2, b"error: " + words + b"\n")
     os._exit(128 + number)
 
 
-def _stopping() -> bool:
-    """Whether a first signal has been told already."""
-    known = sys.modules.get("paddle_resnet.signals")
-    return known is not None and bool(known.asked())
-
-
-if IS_PROGRAM:  # the imports below take their time, and do nothing that could be lost
+if IS_PROGRAM:  # before the imports below, which take long and have nothing to save
     for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(each) is not signal.SIG_IGN:
             signal.signal(each, exit_on_signal)
@@ -71,21 +66,20 @@ from paddle_resnet.errors import PaddleResNetError, Stopped, UsageError, command
 from paddle_resnet.inference.options import BACKENDS, PRECISIONS
 
 SECONDS_TO_A_SECOND_SIGNAL = 0.5
-"""What comes sooner is the first one again: `timeout` sends SIGTERM twice, a closed terminal SIGHUP."""
+"""One that comes sooner repeats the first: `timeout` sends SIGTERM twice, a closed terminal also SIGHUP."""
 LONGEST_LINE = 800
 
 
 class PlainStream:
-    """A stream to which nothing is written that a terminal would obey, whatever names stand in a line."""
+    """A stream that escapes control characters, which names of files and classes may hold."""
 
     def __init__(self, stream: TextIO) -> None:
-        self.rich_proxied_file = stream  # by this name rich finds where its own colours and bars go
+        self.rich_proxied_file = stream  # rich writes its own colours and bars to it, by this name
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.rich_proxied_file, name)
 
     def write(self, text: str) -> int:
-        """Write the text, escaped."""
         return self.rich_proxied_file.write(printable(text, keep="\n\t"))
 
 
@@ -93,24 +87,23 @@ def run(
     parser: argparse.ArgumentParser,
     action: Callable[[argparse.Namespace], None],
     *,
-    goes_on: bool = True,
-    in_files: bool = False,
+    only_prints: bool = False,
+    results_in_files: bool = False,
 ) -> NoReturn:
-    """Parse the command line, call `action`, and exit: 0, 1 (failure), 2 (wrong use), or 128 and a signal's number.
+    """Parse the command line, call `action`, and exit with 0, 1 (failure), 2 (wrong use), or 128 + a signal's number.
 
-    The first SIGINT, SIGTERM or SIGHUP raises `Stopped` in `action`, or what becomes of that in compiled code; a second
-    SIGINT or SIGTERM ends the process at once, whatever it is at.
+    The first SIGINT, SIGTERM or SIGHUP raises `Stopped` in `action`; a second SIGINT or SIGTERM ends the process.
 
     Args:
-        parser: of the tool's own arguments.
-        action: the tool.
-        goes_on: when standard output is lost, the work goes on; otherwise it ends, as it only prints.
-        in_files: what is printed is in files too, so that its loss is no failure.
+        parser: of the command's own arguments.
+        action: the command.
+        only_prints: it ends when standard output is lost; other commands continue.
+        results_in_files: what it prints is in files too, so that a lost standard output is no failure.
     """
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    streams.prepare(goes_on=goes_on)
+    streams.prepare(goes_on=not only_prints)
     sys.stdout, sys.stderr = PlainStream(sys.stdout), PlainStream(sys.stderr)
-    with _ended_by_signals():
+    with _signals_handled():
         try:
             try:
                 action(parser.parse_args())
@@ -121,26 +114,28 @@ def run(
             code = 0
         except BaseException as error:
             with signals.deferred():
-                code = _end(error)
+                code = _report(error)
         if code == 0 and (lost := streams.output_loss()) is not None and lost.errno != errno.EPIPE:
-            code = _say("warning" if in_files else "error", _in_words(lost), 0 if in_files else 1)
+            code = _print_line(
+                "warning" if results_in_files else "error", _describe(lost), 0 if results_in_files else 1
+            )
     sys.exit(code)
 
 
 @contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def _signals_handled() -> Iterator[None]:
     with signals.stoppable():
         if IS_PROGRAM and distributed.launched().world_size == 1:
             reading, writing = os.pipe()
             os.set_blocking(writing, False)
             signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-            with signals.blocked():  # they are the main thread's, which alone can block and handle them
-                threading.Thread(target=_end_on_second, args=(reading,), daemon=True).start()
+            with signals.blocked():  # only the main thread can block and handle them
+                threading.Thread(target=_exit_on_second_signal, args=(reading,), daemon=True).start()
         yield
 
 
-def _end_on_second(reading: int) -> None:
-    """End the process on a second signal, also while the main thread is in a step that hangs in compiled code."""
+def _exit_on_second_signal(reading: int) -> None:
+    """End the process on a second signal, also while the main thread hangs in compiled code."""
     first = None
     while number := os.read(reading, 1):
         now = time.monotonic()
@@ -152,59 +147,63 @@ def _end_on_second(reading: int) -> None:
             exit_on_signal(number[0])
 
 
-def _end(error: BaseException) -> int:
-    """Tell in one line what ended the tool; return its exit code."""
+def _report(error: BaseException) -> int:
+    """Print what ended the command in one line; return the exit code."""
     if "--debug" in sys.argv and not isinstance(error, SystemExit):
         traceback.print_exception(error)
     if signals.asked() and not isinstance(error, Stopped):
         error = Stopped(signals.asked())
     if isinstance(error, PaddleResNetError | Stopped):
-        return _say("error", str(error), error.exit_code)
+        return _print_line("error", str(error), error.exit_code)
     if isinstance(error, KeyboardInterrupt):
-        return _say("error", "interrupted", 128 + signal.SIGINT)
+        return _print_line("error", "interrupted", 128 + signal.SIGINT)
     lost = streams.output_loss()
     if isinstance(error, OSError | SystemExit) and lost is not None:  # rich makes a SystemExit of it
-        return 0 if lost.errno == errno.EPIPE else _say("error", _in_words(lost), 1)
+        return 0 if lost.errno == errno.EPIPE else _print_line("error", _describe(lost), 1)
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     if isinstance(error, OSError):  # a full disk, a folder that may not be written
-        return _say("error", _in_words(error), 1)
-    # A fault of ours: still one line, with the way to the traceback.
-    return _say("error", f"{type(error).__name__}: {error} (a fault of the program: --debug shows where)", 1)
+        return _print_line("error", _describe(error), 1)
+    return _print_line("error", f"{type(error).__name__}: {error} (a fault of the program: --debug shows where)", 1)
 
 
-def _in_words(error: OSError) -> str:
+def _describe(error: OSError) -> str:
     return (f"{error.filename}: " if error.filename else "") + str(error.strerror or error)
 
 
-def _say(kind: str, message: str, code: int) -> int:
+def _print_line(kind: str, message: str, code: int) -> int:
     print(f"{kind}: " + shown(" ".join(message.split()), LONGEST_LINE), file=sys.stderr)
     return code
 
 
-def prepare(*, together: bool = False) -> None:
-    """Import paddle, quietly, and let log lines appear: called once the arguments have been found good.
+def prepare(*, multi_process: bool = False) -> None:
+    """Import paddle without its warnings, and show log lines; to be called after the arguments are checked.
 
-    Without `together`, the tool refuses to be one of several processes of `paddle.distributed.launch`.
+    Raises:
+        UsageError: not `multi_process`, but this is one of several processes of `paddle.distributed.launch`.
     """
     from paddle_resnet import console, distributed, runtime
 
     launched = distributed.launched().world_size
-    if launched > 1 and not together:
-        raise UsageError(f"one of {launched} processes of paddle.distributed.launch: start this tool alone")
+    if launched > 1 and not multi_process:
+        raise UsageError(f"one of {launched} processes of paddle.distributed.launch: start this command alone")
     runtime.import_paddle()
     console.show_lines()
 
 
 def require(requirements: str, *modules: str) -> None:
-    """See that the packages of a requirements file are there, by the names under which they are imported."""
+    """Check that the packages of a requirements file are installed; `modules` are their import names.
+
+    Raises:
+        UsageError: some are not.
+    """
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"not installed: {', '.join(missing)}; pip install -r {requirements_file(requirements)}")
 
 
 def command_form() -> Callable[[str], str]:
-    """Return how this process writes a command: as it was started itself."""
+    """Return how messages write a command: in the form that started this process."""
     started = Path(sys.argv[0] or "-")
     if started.parent.name == "tools" and started.suffix == ".py":
         return lambda name: f"python tools/{name.replace('-', '_')}.py"
@@ -214,7 +213,7 @@ def command_form() -> Callable[[str], str]:
 
 
 def chosen_command(commands: Mapping[str, str]) -> str:
-    """Return the command that the command line names; without one, show them all and exit."""
+    """Return the command that the command line names; without one, list them all and exit."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in commands:
         return name
@@ -223,11 +222,11 @@ def chosen_command(commands: Mapping[str, str]) -> str:
         lines += [f"  {each:<16}{about}" for each, about in commands.items()]
         print(__version__ if name == "--version" else "\n".join([*lines, "", "COMMAND --help shows its options."]))
         sys.exit(0)
-    sys.exit(_say("error", f"{shown(name)!r} is no command{did_you_mean(name, commands)}; --help lists them", 2))
+    sys.exit(_print_line("error", f"{shown(name)!r} is no command{did_you_mean(name, commands)}; --help lists them", 2))
 
 
 def command_parser(usage: str) -> argparse.ArgumentParser:
-    """Make a parser whose `--help` shows a command's docstring, with the commands as this process was started."""
+    """Return a parser whose `--help` shows a command's docstring, with commands in the form of `command_form`."""
     usage = re.sub(r"\bpaddle-resnet ([a-z]+(-[a-z]+)*)", lambda found: command(found[1]), usage.strip())
     description, _, epilog = usage.partition("\n\n")
     return argparse.ArgumentParser(
@@ -238,22 +237,35 @@ def command_parser(usage: str) -> argparse.ArgumentParser:
     )
 
 
-def add_data_override(parser: argparse.ArgumentParser) -> None:
-    """Add where a run's data are now: the overrides of `RunFolder.open_trained`."""
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of commands on a trained run: its folder, the checkpoint, moved data and the device."""
+    parser.add_argument("run", metavar="RUN", help="a run's folder, as `paddle-resnet train` makes it")
+    parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="default: best, by validation")
     parser.add_argument(
         "-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="data.root=FOLDER: moved data"
     )
+    parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: the config's")
 
 
 def add_inference_options(parser: argparse._ActionsContainer) -> None:
-    """Add where and how an exported model answers: the arguments of `Predictor` of the same names."""
+    """Add the arguments of `Predictor` of the same names."""
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: auto")
     parser.add_argument("--precision", choices=PRECISIONS, help="default: fp32")
     parser.add_argument("--backend", choices=BACKENDS, help="default: as docs/deployment.md says")
 
 
 def positive_int(text: str) -> int:
-    """Read a whole number of at least 1: an argument's `type`."""
+    """Parse a whole number of at least 1: an argument's `type`."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return int(text)
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar; yield what it is updated with: the number of images done, and of all."""
+    from paddle_resnet.console import progress_bar
+
+    with progress_bar() as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, images: bar.update(task, completed=done, total=images)

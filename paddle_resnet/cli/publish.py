@@ -3,8 +3,8 @@
 examples:
   paddle-resnet publish output/resnet20_cifar10 --data "CIFAR-10 (JPEG copy)"
 
-Writes paddle_resnet/models/weights/cifar10/<network>.safetensors, the weights of checkpoints/best (of a run with
-train.ema, the average), and <network>.json beside it, with what the run's config.yaml and metrics.json say.
+Writes paddle_resnet/models/weights/cifar10/<network>.safetensors with the weights of checkpoints/best (with train.ema,
+the average), and <network>.json beside it, from the run's config.yaml and metrics.json.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Train, measure, export and predict on the 1,797 handwritten digits that ship inside scikit-learn.
 
-Needs no download and no GPU. The result lies in output/quickstart/. The same steps for data of your own:
+Needs no download and no GPU. The result is in output/quickstart/. The same steps for your own data:
 `paddle-resnet train`, `paddle-resnet eval`, `paddle-resnet export`, `paddle-resnet predict`, `paddle-resnet serve`.
 """
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument(
         "-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="change one key of the config"
     )
-    program.run(parser, _quickstart, in_files=True)
+    program.run(parser, _quickstart, results_in_files=True)
 
 
 def _quickstart(arguments: argparse.Namespace) -> None:
@@ -73,14 +73,14 @@ def _print_summary(run: RunFolder, top1: float, images: int, predictions: list[P
 
     from paddle_resnet.console import console
 
-    answers = ", ".join(f"{Path(each.name).name} is {each.top[0].label}" for each in predictions[:3])
+    first = ", ".join(f"{Path(each.name).name} is {each.top[0].label}" for each in predictions[:3])
     table = Table(show_header=False, title="quickstart")
     for what, value in (
         ("test top-1", f"{top1:.2%}"),
         ("test images", str(images)),
         ("training", f"{run.metrics()['train']['seconds']:.0f} s"),
         ("in all", f"{seconds:.0f} s"),
-        ("exported model says", f"{answers}, ..."),
+        ("exported model says", f"{first}, ..."),
         ("figures", str(run.figures_path)),
         ("curves", str(run.vdl_path)),
         ("checkpoints", str(run.path / "checkpoints")),
@@ -92,5 +92,5 @@ def _print_summary(run: RunFolder, top1: float, images: int, predictions: list[P
     print(f"  visualdl --logdir {run.config.output}                             the curves, in a browser")
     print(f"  {command('predict')} {run.inference_path} {run.path / 'samples'}   classify pictures")
     print(f"  {command('serve')} {run.inference_path}     a page to drop pictures on: http://127.0.0.1:8000/")
-    print(f"  {command('eval')} {run.path}                       per-class figures")
+    print(f"  {command('eval')} {run.path}                       per-class metrics")
     print(f"  {command('train')} -c configs/resnet18_cifar10.yaml    the main job, on CIFAR-10")

@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument(
         "--log-level", choices=["DEBUG", "INFO", "WARNING"], default="INFO", help="WARNING: no line for each request"
     )
-    program.run(parser, _serve, in_files=True)
+    program.run(parser, _serve, results_in_files=True)
 
 
 def _add_computing(parser: argparse.ArgumentParser) -> None:

@@ -43,7 +43,7 @@ def main() -> None:
         help="go on with the run in this folder; auto: with the one that the config names, if it has begun",
     )
     parser.add_argument("--print-config", action="store_true", help="print the resolved config and stop")
-    program.run(parser, _train, in_files=True)
+    program.run(parser, _train, results_in_files=True)
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -56,7 +56,7 @@ def _train(arguments: argparse.Namespace) -> None:
         config = config or Config.load(Path(arguments.resume) / "config.yaml", arguments.override)
         print(config.to_yaml(), end="")
         return
-    program.prepare(together=True)
+    program.prepare(multi_process=True)
     from paddle_resnet.training import RunFolder, report_seeds, train, train_or_resume, train_seeds
 
     if config is None:

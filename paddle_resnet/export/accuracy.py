@@ -1,31 +1,119 @@
-"""How good an exported precision is: its top-1, and how often it says what the trained network says."""
+"""The exported model compared with the trained network: difference of probabilities, top-1 and agreement."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import paddle
 
+from paddle_resnet import onednn, runtime
+from paddle_resnet.console import logger
 from paddle_resnet.data import Split, uint8_batches
-from paddle_resnet.evaluation import Scorer
-from paddle_resnet.images.decode import resize_and_crop_batch
+from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.evaluation import NetworkScorer, Scorer
+from paddle_resnet.images import Indices, Pixels
 from paddle_resnet.inference.inference_config import PrecisionMetrics
+from paddle_resnet.inference.options import BackendName, Precision
+from paddle_resnet.inference.predictor import Predictor
 
 if TYPE_CHECKING:
+    from paddle_resnet.evaluation.report import ProgressFn
     from paddle_resnet.training.run_folder import RunFolder
 
+CHECKED_IMAGES = 64
+BATCH = 32
+TOLERANCE = 1e-4
+"""Of a probability: oneDNN's float32 differs from the dynamic graph's by about 3e-5."""
 
 Key = TypeVar("Key")
+PrecisionTable = dict[Precision, dict[BackendName, PrecisionMetrics | None]]
+"""The exported precisions and their backends; None where nothing was measured."""
+
+
+def check_probabilities(
+    run: RunFolder, scorer: NetworkScorer, folder: Path, backends: Iterable[BackendName], pixels: Pixels
+) -> float:
+    """Return the largest difference of a float32 probability between any backend and the network.
+
+    A difference of at most `TOLERANCE` also means the same class for every image whose two best probabilities are
+    further apart than twice that.
+
+    Args:
+        run: the run that is exported.
+        scorer: its network.
+        folder: the exported folder.
+        backends: the backends to check.
+        pixels: uint8 `[n, S, S, 3]`.
+
+    Raises:
+        RunFailure: the difference is larger than `TOLERANCE`.
+    """
+    expected = scorer.scores(pixels)
+    largest = 0.0
+    for backend in backends:
+        with _load(folder, "fp32", backend) as predictor:
+            difference = float(np.abs(predictor.scores(pixels) - expected).max())
+        if not difference <= TOLERANCE:
+            raise RunFailure(
+                f"{run.inference_path}: not exported: in {backend} the exported model's probabilities differ from the "
+                f"network's by {difference:.2g} (at most {TOLERANCE:g} allowed); an earlier export is left as it was"
+            )
+        largest = max(largest, difference)
+    return largest
+
+
+def measure_precisions(
+    run: RunFolder,
+    scorer: NetworkScorer,
+    folder: Path,
+    precisions: PrecisionTable,
+    images: int | None,
+    progress: ProgressFn | None,
+) -> PrecisionTable:
+    """Return `precisions` with their metrics on the test split, where this machine can run them.
+
+    Args:
+        run: the run that is exported.
+        scorer: its network; it is of no other use afterwards.
+        folder: the exported folder.
+        precisions: what to measure.
+        images: the number of images; None: all, 0: none.
+        progress: called with images measured and all images.
+    """
+    if images == 0:
+        return precisions
+    test = _test_split(run)
+    count = len(test) if images is None else min(images, len(test))
+    if onednn.unavailable_reason() is None:
+        with suppress(TypeError):  # a layer without a oneDNN counterpart
+            onednn.accelerate(scorer.classifier.network)
+    with ExitStack() as loaded:
+        predictors = {}
+        for precision, backends in precisions.items():
+            for backend in backends:
+                try:
+                    predictors[precision, backend] = loaded.enter_context(_load(folder, precision, backend))
+                except UsageError as error:
+                    logger.info("%s is not measured here: %s", precision, error)
+        report = None if progress is None else lambda done: progress(done, count)
+        metrics = compare(scorer, predictors, measured_batches(run, BATCH, count), report)
+    return {
+        precision: {backend: metrics.get((precision, backend)) for backend in backends}
+        for precision, backends in precisions.items()
+    }
 
 
 def compare(
     trained: Scorer,
     exported: Mapping[Key, Scorer],
-    batches: Iterable[tuple[np.ndarray, np.ndarray]],
+    batches: Iterable[tuple[Pixels, Indices]],
     progress: Callable[[int], None] | None = None,
 ) -> dict[Key, PrecisionMetrics]:
-    """Score the images of `batches` by all; each batch is read once.
+    """Return top-1 and agreement with the trained network; each batch is read once for all.
 
     Args:
         trained: the trained network.
@@ -33,55 +121,49 @@ def compare(
         batches: pairs of uint8 images `[n, S, S, 3]` and labels `[n]`; at least one image.
         progress: called after each batch with the number of images so far.
     """
-    right = dict.fromkeys(exported, 0)
+    correct = dict.fromkeys(exported, 0)
     agreeing = dict.fromkeys(exported, 0)
     images = 0
     for pixels, labels in batches:
         expected = trained.scores(pixels).argmax(axis=1)
         for key, scorer in exported.items():
-            answers = scorer.scores(pixels).argmax(axis=1)
-            right[key] += int((answers == labels).sum())
-            agreeing[key] += int((answers == expected).sum())
+            predicted = scorer.scores(pixels).argmax(axis=1)
+            correct[key] += int((predicted == labels).sum())
+            agreeing[key] += int((predicted == expected).sum())
         images += len(pixels)
         if progress is not None:
             progress(images)
     return {
-        key: PrecisionMetrics(top1=right[key] / images, agreement=agreeing[key] / images, images=images)
+        key: PrecisionMetrics(top1=correct[key] / images, agreement=agreeing[key] / images, images=images)
         for key in exported
     }
 
 
-CALIBRATION_IMAGES = 256
-
-
-def measured_images(run: RunFolder, images: int | None = None) -> int:
-    """How many images of the test split are measured if `images` are wanted; None: all."""
-    available = len(_test_split(run))
-    return available if images is None else min(images, available)
-
-
-def measured_batches(run: RunFolder, batch: int, images: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The first `images` of the test split, or all, as pixels uint8 `[n, S, S, 3]` and labels int64 `[n]`."""
-    remaining = measured_images(run, images)
+def measured_batches(run: RunFolder, batch: int, images: int) -> Iterator[tuple[Pixels, Indices]]:
+    """Yield the first `images` of the test split as pixels, uint8 `[n, S, S, 3]`, and labels, int64 `[n]`."""
     for pixels, labels in uint8_batches(_test_split(run), batch, run.splits().resize, run.config.data.image_size):
-        yield pixels[:remaining], labels[:remaining]
-        remaining -= len(pixels)
-        if remaining <= 0:
+        yield pixels[:images], labels[:images]
+        images -= len(pixels)
+        if images <= 0:
             return
 
 
-def calibration_batches(run: RunFolder, batch: int) -> Iterator[np.ndarray]:
-    """About 256 images of the validation split, uint8 `[batch, S, S, 3]` each: the test split is for measuring only.
-
-    They are spread evenly over the split, as it may be in the order of its classes.
-    """
-    splits, size = run.splits(), run.config.data.image_size
-    number = max(1, CALIBRATION_IMAGES // batch)
-    spread = np.linspace(0, len(splits.validation) - 1, number * batch).astype(np.int64)
-    for indices in spread.reshape(number, batch):
-        yield resize_and_crop_batch(splits.validation.batch(indices), splits.resize, size)
+def random_images(image_size: int) -> Pixels:
+    """Return noise around random colours, uint8 `[n, S, S, 3]`, for a check without the run's data."""
+    generator = np.random.default_rng(0)
+    colours = generator.integers(0, 256, (CHECKED_IMAGES, 1, 1, 3))
+    noise = generator.normal(0, 64, (CHECKED_IMAGES, image_size, image_size, 3))
+    return np.clip(colours + noise, 0, 255).astype(np.uint8)
 
 
 def _test_split(run: RunFolder) -> Split:
     splits = run.splits()
     return splits.test if len(splits.test) else splits.validation
+
+
+def _load(folder: Path, precision: Precision, backend: BackendName) -> Predictor:
+    device = str(paddle.device.get_device())
+    try:
+        return Predictor(folder, "cpu" if backend == "onnxruntime" else device, precision, backend=backend)
+    finally:
+        runtime.select_device(device)

@@ -1,4 +1,4 @@
-"""The exported program as ONNX, made simple, with names that stay."""
+"""The exported program as ONNX: simplified, with the same names from every Paddle."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INPUT, OUTPUT, BATCH = "images", "probabilities", "batch"
 
 
 def require_onnx() -> tuple[ModuleType, ModuleType]:
-    """Import onnx and ONNX Runtime, and see that paddle2onnx is there.
+    """Import onnx and ONNX Runtime, and check that paddle2onnx is installed.
 
     Raises:
         UsageError: one of them is missing.
@@ -31,16 +31,16 @@ def require_onnx() -> tuple[ModuleType, ModuleType]:
         raise UsageError(f"ONNX needs {error.name}: pip install -r {onnx_requirements()}") from error
 
 
-def write_onnx_program(program: Path, parameters: Path, path: Path, about: Mapping[str, str]) -> None:
-    """Convert what `paddle.jit.save` wrote; constants are folded, and biases are in their convolutions.
+def write_onnx_program(program: Path, parameters: Path, path: Path, metadata: Mapping[str, str]) -> None:
+    """Convert what `paddle.jit.save` wrote, with constants folded and biases inside their convolutions.
 
-    The file holds nothing but standard operations of opset 13. It takes `images` and gives `probabilities`.
+    The file holds only standard operations of opset 13. Its input is `images`, its output `probabilities`.
 
     Args:
         program: the .json or .pdmodel.
         parameters: the .pdiparams.
         path: the file to write.
-        about: its metadata: what one needs to know who has this file alone.
+        metadata: key and value pairs to store in it.
 
     Raises:
         UsageError: a package is missing.
@@ -51,23 +51,23 @@ def write_onnx_program(program: Path, parameters: Path, path: Path, about: Mappi
         converted, simple = folder / "converted.onnx", folder / "simple.onnx"
         convert_to_onnx(program, parameters, converted)
         options = onnxruntime.SessionOptions()
-        # What is "basic" is the same on every machine; more would choose operations for this one.
+        # "Basic" is the same on every machine; higher levels choose operations for this one.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(simple)
         options.log_severity_level = 3
         onnxruntime.InferenceSession(str(converted), options, providers=["CPUExecutionProvider"])
         model = onnx.load(simple)
-    _name(model.graph)
+    _rename(model.graph)
     standard = [domain for domain in model.opset_import if domain.domain in ("", "ai.onnx")]
     del model.opset_import[:]
     model.opset_import.extend(standard)
-    onnx.helper.set_model_props(model, dict(about))
+    onnx.helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model)
     write_aside(path, lambda temporary: onnx.save(model, str(temporary)))
 
 
-def _name(graph: Any) -> None:
-    """Give input, output and a free batch size names of their own; paddle2onnx's differ by Paddle's version."""
+def _rename(graph: Any) -> None:
+    """Give input, output and a free batch size fixed names; paddle2onnx's depend on Paddle's version."""
     names = {graph.input[0].name: INPUT, graph.output[0].name: OUTPUT}
     for number, node in enumerate(graph.node):
         node.name = f"{node.op_type}.{number}"
@@ -78,4 +78,4 @@ def _name(graph: Any) -> None:
         batch = value.type.tensor_type.shape.dim[0]
         if not batch.dim_value:
             batch.dim_param = BATCH
-    del graph.value_info[:]  # shapes in between, by the old names
+    del graph.value_info[:]  # intermediate shapes, under the old names

@@ -1,4 +1,4 @@
-"""A run's network saved as a program of the running Paddle."""
+"""A run's network as a program of the running Paddle: saved for inference, and as a graph for VisualDL."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import paddle
+from paddle import nn
 from paddle.static import InputSpec
 
 from paddle_resnet.export.folding import fold
@@ -20,13 +21,13 @@ from paddle_resnet.paddle_compat import paddle_2_programs
 if TYPE_CHECKING:
     from paddle_resnet.training.run_folder import RunFolder, Which
 
-
 PROGRAM_SUFFIXES = (".json", ".pdmodel")
-"""Of 3.x and of 2.6."""
+"""Of Paddle 3 and of 2.6."""
+STANDARD_STREAMS = (1, 2)
 
 
 def save_program(
-    run: RunFolder, checkpoint: Which, stem: Path, batch: int | None = None, *, one_level: bool = False
+    run: RunFolder, checkpoint: Which, stem: Path, batch: int | None = None, *, shared_mean: bool = False
 ) -> tuple[Path, Path]:
     """Fold a checkpoint's network and save it; return the paths of the program and of its parameters.
 
@@ -34,28 +35,26 @@ def save_program(
         run: the run's folder.
         checkpoint: "best" or "last".
         stem: the path without a suffix.
-        batch: images at once; None: any number.
-        one_level: see `folding.fold`.
+        batch: a fixed batch size; None: any.
+        shared_mean: see `folding.fold`.
 
     Raises:
         UsageError: the run has no such checkpoint.
         RunFailure: the disk is full.
     """
-    size = run.config.data.image_size
-    network = run.load_network(checkpoint)
-    layer = fold(network, run.normalize(), size, flip=run.config.evaluation.flip, one_level=one_level)
-    # Paddle numbers the tensors of a program through the whole process: here they begin at 0 again.
+    network, spec = _folded(run, checkpoint, batch, shared_mean)
+    # Paddle numbers the tensors of a program through the whole process; here the numbers begin at 0 again.
     with paddle.utils.unique_name.guard("exported_"), output_hidden():
-        paddle.jit.save(layer, str(stem), input_spec=[InputSpec([batch, size, size, 3], dtype="uint8", name="images")])
+        paddle.jit.save(network, str(stem), input_spec=[spec])
     require_space(stem)
     program = next(stem.with_suffix(suffix) for suffix in PROGRAM_SUFFIXES if stem.with_suffix(suffix).is_file())
     return program, stem.with_suffix(".pdiparams")
 
 
 def write_graph(run: RunFolder, checkpoint: Which = "best") -> Path:
-    """Write the graph of what `export_run` exports to the run's ``vdl/graph/<name>``, in the place of an earlier one.
+    """Write the graph of the exported network to the run's ``vdl/graph/<name>``, in place of an earlier one.
 
-    VisualDL 2.5.3 knows the programs of Paddle 2 alone, so one of those is made for it, on Paddle 3 too.
+    VisualDL 2.5.3 reads only the programs of Paddle 2, so this writes one of those on Paddle 3 too.
 
     Raises:
         UsageError: the run has no such checkpoint.
@@ -63,40 +62,45 @@ def write_graph(run: RunFolder, checkpoint: Which = "best") -> Path:
     """
     from visualdl.component.graph import translate_graph
 
-    import paddle_resnet.tracking.records  # noqa: F401 (imports the package where the home folder cannot be written)
+    import paddle_resnet.tracking.records  # noqa: F401 (imports visualdl where the home folder cannot be written)
 
-    size = run.config.data.image_size
-    layer = fold(run.load_network(checkpoint), run.normalize(), size, flip=run.config.evaluation.flip)
-    spec = InputSpec([None, size, size, 3], dtype="uint8", name="images")
+    network, spec = _folded(run, checkpoint)
     with paddle.utils.unique_name.guard("graph_"), output_hidden(), paddle_2_programs():
-        graph = translate_graph(layer, [spec], verbose=False)
-    # VisualDL names a graph by its folder alone.
+        graph = translate_graph(network, [spec], verbose=False)
+    # VisualDL names a graph by its folder.
     path = run.vdl_path / "graph" / run.config.name / "vdlgraph.log"
     write_text(path, graph)
     return path
 
 
-STANDARD_STREAMS = (1, 2)
-
-
 @contextlib.contextmanager
 def output_hidden() -> Iterator[None]:
-    """Keep what is written to standard output and error, by compiled code too, to itself; show it on failure."""
+    """Hide what Python and compiled code write to standard output and error in the block; show it on failure."""
     sys.stdout.flush()
     sys.stderr.flush()
-    terminals = [os.dup(stream) for stream in STANDARD_STREAMS]
-    with tempfile.TemporaryFile() as said:
+    originals = [os.dup(stream) for stream in STANDARD_STREAMS]
+    with tempfile.TemporaryFile() as captured:
         for stream in STANDARD_STREAMS:
-            os.dup2(said.fileno(), stream)
+            os.dup2(captured.fileno(), stream)
         try:
             yield
         except BaseException:
-            said.seek(0)
-            os.write(terminals[-1], said.read())
+            captured.seek(0)
+            os.write(originals[-1], captured.read())
             raise
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-            for stream, terminal in zip(STANDARD_STREAMS, terminals, strict=True):
-                os.dup2(terminal, stream)
-                os.close(terminal)
+            for stream, original in zip(STANDARD_STREAMS, originals, strict=True):
+                os.dup2(original, stream)
+                os.close(original)
+
+
+def _folded(
+    run: RunFolder, checkpoint: Which, batch: int | None = None, shared_mean: bool = False
+) -> tuple[nn.Layer, InputSpec]:
+    """Return a checkpoint's folded network and the specification of its input."""
+    size = run.config.data.image_size
+    network = run.load_network(checkpoint)
+    folded = fold(network, run.normalize(), size, flip=run.config.evaluation.flip, shared_mean=shared_mean)
+    return folded, InputSpec([batch, size, size, 3], dtype="uint8", name="images")

@@ -1,16 +1,16 @@
 """An ONNX model in 8-bit integers: post-training quantisation by ONNX Runtime, calibrated with real images.
 
-Weights are quantised channel by channel, activations by the range that they took on the calibration images (Jacob et
-al. 2017, https://arxiv.org/abs/1712.05877). What follows the last feature maps, the head and its probabilities, stays
-in float32: it takes no time, and there an error would be an error of the answer.
+Weights are quantised for each channel, activations by their range on the calibration images (Jacob et al. 2017,
+https://arxiv.org/abs/1712.05877). The head after the last feature maps stays in float32: it takes hardly any time, and
+its errors would go into the probabilities directly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,18 +18,23 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.export.onnx import INPUT, require_onnx
 from paddle_resnet.export.program import output_hidden
 from paddle_resnet.files import scratch_folder, write_aside
+from paddle_resnet.images.decode import resize_and_crop_batch
 from paddle_resnet.models.onnx_file import onnx_requirements
+
+if TYPE_CHECKING:
+    from paddle_resnet.training.run_folder import RunFolder
 
 QUANTIZED = ["Conv", "Relu", "Add", "MaxPool", "AveragePool", "Concat"]
 HEAD = {"GlobalAveragePool", "Flatten", "Reshape", "MatMul", "Gemm"}
-"""With the first of these the head begins."""
+"""The head begins with the first of these."""
+CALIBRATION_IMAGES = 256
 
 
 def quantize(model: Path, destination: Path, batches: Iterable[np.ndarray]) -> None:
-    """Write `model` in 8-bit integers to `destination`; its metadata stay.
+    """Write `model` in 8-bit integers to `destination`, with the same metadata.
 
     Args:
-        model: an ONNX file that subtracts one whole level from its pixels (`folding.fold` with `one_level`).
+        model: an ONNX file of a network folded with `shared_mean` (see `folding.fold`).
         destination: the file to write.
         batches: calibration images, uint8 `[n, S, S, 3]` each.
 
@@ -39,63 +44,76 @@ def quantize(model: Path, destination: Path, batches: Iterable[np.ndarray]) -> N
     """
     onnx, _ = require_onnx()
     library = _quantization_library()
-    whole = onnx.load(model)
-    graph = whole.graph
+    float32 = onnx.load(model)
+    graph = float32.graph
     centred = next(node for node in graph.node if node.op_type == "Sub")
-    # A pixel is its own quantised value: one step is one level, and zero is the level that was subtracted.
-    levels = {"scale": np.ones((), np.float32), "zero_point": _constant(onnx, graph, centred.input[1]).astype(np.uint8)}
+    # A pixel is its own quantised value: the step is 1, and the zero point is the number that was subtracted.
+    as_pixels = {
+        "scale": np.ones((), np.float32),
+        "zero_point": _constant(onnx, graph, centred.input[1]).astype(np.uint8),
+    }
     with scratch_folder() as folder, output_hidden():
         quantized = folder / "quantized.onnx"
         library.quantize_static(
             str(model),
             str(quantized),
-            _Images(batches),
+            _CalibrationReader(batches),
             quant_format=library.QuantFormat.QDQ,
             op_types_to_quantize=QUANTIZED,
             nodes_to_exclude=_head(graph),
             per_channel=True,
             activation_type=library.QuantType.QUInt8,
             weight_type=library.QuantType.QInt8,
-            extra_options={"TensorQuantOverrides": {centred.output[0]: [levels]}},
+            extra_options={"TensorQuantOverrides": {centred.output[0]: [as_pixels]}},
         )
         result = onnx.load(quantized)
-    _take_pixels(result.graph)
+    _skip_first_quantization(result.graph)
     del result.metadata_props[:]
-    result.metadata_props.extend(whole.metadata_props)
+    result.metadata_props.extend(float32.metadata_props)
     onnx.checker.check_model(result)
     write_aside(destination, lambda temporary: onnx.save(result, str(temporary)))
 
 
-class _Images:
-    """The calibration images as ONNX Runtime asks for them (its `CalibrationDataReader`)."""
+def calibration_batches(run: RunFolder, batch: int) -> Iterator[np.ndarray]:
+    """Yield about 256 images of the validation split, uint8 `[batch, S, S, 3]`; the test split is only for measuring.
+
+    They are spread evenly over the split, which may be sorted by class.
+    """
+    splits, size = run.splits(), run.config.data.image_size
+    number = max(1, CALIBRATION_IMAGES // batch)
+    spread = np.linspace(0, len(splits.validation) - 1, number * batch).astype(np.int64)
+    for indices in spread.reshape(number, batch):
+        yield resize_and_crop_batch(splits.validation.batch(indices), splits.resize, size)
+
+
+class _CalibrationReader:
+    """ONNX Runtime's `CalibrationDataReader`."""
 
     def __init__(self, batches: Iterable[np.ndarray]) -> None:
         self._batches = iter(batches)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        """Give the next batch; None after the last."""
         batch = next(self._batches, None)
         return None if batch is None else {INPUT: batch}
 
 
 def _head(graph: Any) -> list[str]:
-    """Names of the nodes from the head's first to the last."""
-    behind: set[str] = set()
+    """Return the names of the head's nodes."""
+    in_head: set[str] = set()
     names = []
     for node in graph.node:  # in the order of computation
-        if node.op_type in HEAD or behind & set(node.input):
-            behind |= set(node.output)
+        if node.op_type in HEAD or in_head & set(node.input):
+            in_head |= set(node.output)
             names.append(node.name)
     return names
 
 
-def _take_pixels(graph: Any) -> None:
-    """Leave out what makes numbers of pixels only to quantise them again to the same pixels.
+def _skip_first_quantization(graph: Any) -> None:
+    """Remove the operations that convert pixels to float32 and quantise them to the same pixels again.
 
-    Cast, transpose, subtract and quantise become: transpose the pixels as they are. Where something stands between,
-    as the mirror image does, all stays.
+    Of cast, transpose, subtract and quantise only the transpose remains. Another chain, as with mirror images, stays.
     """
-    chain = _from_pixels(graph)
+    chain = _first_nodes(graph)
     if [node.op_type for node in chain] != ["Cast", "Transpose", "Sub", "QuantizeLinear"]:
         return
     cast, transpose, subtract, to_int8 = chain
@@ -105,16 +123,16 @@ def _take_pixels(graph: Any) -> None:
         graph.node.remove(node)
 
 
-def _from_pixels(graph: Any) -> list[Any]:
-    """The first four nodes behind the input, as long as each has one successor."""
+def _first_nodes(graph: Any) -> list[Any]:
+    """Return the first four nodes after the input, as long as each has one successor."""
     chain: list[Any] = []
     tensor = INPUT
     while len(chain) < 4:
-        takers = [node for node in graph.node if tensor in node.input]
-        if len(takers) != 1:
+        successors = [node for node in graph.node if tensor in node.input]
+        if len(successors) != 1:
             break
-        chain += takers
-        tensor = takers[0].output[0]
+        chain += successors
+        tensor = successors[0].output[0]
     return chain
 
 

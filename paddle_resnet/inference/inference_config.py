@@ -1,4 +1,4 @@
-"""`inference.yml`: what a deployer must know of an exported model, checked before Paddle sees a file."""
+"""`inference.yml`: the description of an exported model. It is checked before Paddle loads a file."""
 
 from __future__ import annotations
 
@@ -18,31 +18,30 @@ from paddle_resnet.inference.options import BackendName, Precision
 
 FILE_NAME = "inference.yml"
 FORMAT: Literal[2] = 2
-"""1 had one model of Paddle's and MD5 sums; what has it is to be exported again."""
+"""Format 1 had a single model and MD5 sums."""
 Positive = Annotated[Integer, Field(gt=0)]
 Fraction = Annotated[Real, Field(ge=0, le=1)]
 
 
 class Group(BaseModel):
-    """A group of keys: frozen, typed, and closed to unknown keys."""
+    """A group of keys: frozen and typed; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelFile(Group):
-    """A file beside `inference.yml`: its plain name, and its SHA-256 to tell damaged copies."""
+    """A file beside `inference.yml`: its name without a folder, and its SHA-256 to detect damaged copies."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
     @classmethod
     def of(cls, path: Path) -> ModelFile:
-        """Describe a file that is there."""
         return cls(name=path.name, sha256=sha256_of(path))
 
 
 class ModelFiles(Group):
-    """What the backends read: Paddle's program and parameters, and where it was asked for ONNX, whole and quantised."""
+    """The files that the backends load: Paddle's program and parameters, and ONNX in fp32 and int8 where exported."""
 
     program: ModelFile
     parameters: ModelFile
@@ -51,9 +50,9 @@ class ModelFiles(Group):
 
 
 class InputConfig(Group):
-    """What the model takes: raw RGB pixels of pictures whose shorter side was scaled to `resize`, then cropped.
+    """The model's input: raw RGB pixels of pictures whose shorter side was scaled to `resize`, then cropped.
 
-    `batch` is how many at once: null for any number.
+    `batch` is a fixed batch size; null: any.
     """
 
     image_size: Positive
@@ -72,14 +71,14 @@ class InputConfig(Group):
 
 
 class NormalizationConfig(Group):
-    """For information, as it is in the graph: (pixel / 255 - mean) / std."""
+    """For information, as the graph contains it: (pixel / 255 - mean) / std."""
 
     mean: PerChannel
     std: PerChannel
 
 
 class TestMetrics(Group):
-    """What the trained network reached on the test split: top-1 as a fraction, and on how many images."""
+    """Top-1 as a fraction on the test split, and the number of images."""
 
     __test__ = False  # not a test case of pytest
 
@@ -88,7 +87,7 @@ class TestMetrics(Group):
 
 
 class PrecisionMetrics(TestMetrics):
-    """What an exported precision reached on the test split, and for which share the trained network says the same."""
+    """Also the share of images for which the exported model and the trained network predict the same class."""
 
     agreement: Fraction
 
@@ -97,10 +96,10 @@ class InferenceConfig(Group):
     """The whole of `inference.yml`.
 
     Attributes:
-        flip: for information, as it is in the graph: the output is the mean over a picture and its mirror image.
-        versions: of what made the files, by package.
-        test: the trained network's own figures.
-        precisions: what was offered at export, by precision and backend, with its figures where they were measured.
+        flip: for information, as the graph contains it: the output is the mean over a picture and its mirror image.
+        versions: of the packages that made the files.
+        test: the trained network's metrics.
+        precisions: the exported precisions and their backends, with metrics where they were measured.
     """
 
     format: Literal[2] = FORMAT
@@ -117,11 +116,10 @@ class InferenceConfig(Group):
     exported_at: str
 
     def digest(self) -> str:
-        """SHA-256 over all that it says, the digests of the model's files among it: it stands for the whole model."""
+        """Return a SHA-256 over all keys. The files' digests are among them, so it identifies the whole model."""
         return hashlib.sha256(self.model_dump_json().encode("utf-8")).hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Write `inference.yml` into `folder`."""
         write_text(
             folder / FILE_NAME, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         )
@@ -135,7 +133,7 @@ class InferenceConfig(Group):
         """
         path = folder / FILE_NAME
         remedy = f"export a trained run with {command('export')} RUN"
-        # Classes, versions and the model's name are texts, whatever they look like.
+        # These values are texts even where they look like numbers.
         values = read_yaml(path, lambda key: key.partition(".")[0] in ("model", "classes", "versions"), remedy)
         version = values.get("format")
         if isinstance(version, int) and version > FORMAT:
@@ -153,12 +151,12 @@ class InferenceConfig(Group):
 
 
 def repair_advice() -> str:
-    """Return what to do about a damaged export."""
+    """Return what an error says about a damaged export."""
     return f"copy the whole folder again, or export again with {command('export')} RUN"
 
 
 def find_model(folder: str | Path) -> Path:
-    """The folder that holds `inference.yml`: `folder` itself, or the `inference/` of a run's folder.
+    """Return the folder that holds `inference.yml`: `folder` itself, or the `inference/` of a run's folder.
 
     Raises:
         UsageError: there is none.
@@ -175,10 +173,10 @@ def find_model(folder: str | Path) -> Path:
 
 
 def check_files(folder: Path, *files: ModelFile) -> None:
-    """Check what a library would answer with a crash: missing or damaged files.
+    """Check files that would crash Paddle.
 
     Raises:
-        UsageError: the first of those found.
+        UsageError: one is missing or damaged.
     """
     for file in files:
         path = folder / file.name
@@ -189,7 +187,7 @@ def check_files(folder: Path, *files: ModelFile) -> None:
 
 
 def read_checked(folder: Path, file: ModelFile) -> bytes:
-    """Read a whole file, of which nothing is loaded that is not checked.
+    """Read and check a whole file, so that only checked bytes are loaded.
 
     Raises:
         UsageError: it is missing or damaged.
@@ -209,10 +207,10 @@ def _damaged(path: Path) -> UsageError:
 
 
 def check_program(folder: Path, config: InferenceConfig, running_paddle: str) -> None:
-    """Check that the running Paddle knows the program's format: 3.x reads the .pdmodel of 2.x, but not the reverse.
+    """Check that the running Paddle can read the program: 3.x reads the .pdmodel of 2.x, but 2.x no .json.
 
     Raises:
-        UsageError: it does not; Paddle itself would die of a segmentation fault.
+        UsageError: it cannot; Paddle itself would crash with a segmentation fault.
     """
     if config.files.program.name.endswith(".json") and _major(running_paddle) < 3:
         raise UsageError(
@@ -222,6 +220,6 @@ def check_program(folder: Path, config: InferenceConfig, running_paddle: str) ->
 
 
 def _major(version: str) -> int:
-    """The major version; development builds ("0.0.0") count as the newest."""
+    """Return the major version; development builds ("0.0.0") count as the newest."""
     number = re.match(r"\d+", version)
     return int(number.group()) if number and int(number.group()) > 0 else 3

@@ -1,4 +1,4 @@
-"""Paddle Inference answering: on the CPU through oneDNN, on a GPU, or there through TensorRT."""
+"""Paddle Inference: on the CPU with oneDNN, on a GPU with or without TensorRT."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from paddle_resnet.inference.inference_config import InferenceConfig, check_file
 from paddle_resnet.inference.options import Precision
 from paddle_resnet.paddle_compat import is_paddle_2
 
-GPU_MEMORY_MB = 256  # what Paddle takes at first; it grows as needed
+GPU_MEMORY_MB = 256  # at the start; it grows as needed
 TENSORRT_WORKSPACE = 1 << 28  # bytes
-LEAST_SUBGRAPH = 3  # operations that are worth a TensorRT engine
+LEAST_SUBGRAPH = 3  # fewest operations for a TensorRT engine
 
 
 class PaddleBackend:
     """A model in Paddle Inference, for any number of threads.
 
-    One Paddle predictor shared by threads silently answers wrongly, so calls that overlap each get a clone: as many
-    as the machine has cores, beyond which another only takes memory. The weights are held once.
+    One Paddle predictor used by several threads gives wrong scores without an error. Calls that overlap therefore get a
+    clone each, at most as many as the machine has cores. The weights are held once.
 
     Args:
-        folder: where the files of `config` lie.
+        folder: the folder of the files in `config`.
         config: what was exported.
         device: "cpu" or "gpu:<i>".
         precision: "fp32"; on a CPU "bf16", on a GPU "fp16".
         threads: of one call on the CPU.
-        tensorrt_batch: the largest batch for TensorRT to make itself ready for; None: without TensorRT.
+        tensorrt_batch: the largest batch that TensorRT has to support; None: without TensorRT.
 
     Raises:
-        UsageError: missing or damaged files, a program too new for this Paddle, or no TensorRT in it.
+        UsageError: missing or damaged files, a program too new for this Paddle, or a Paddle without TensorRT.
         RunFailure: Paddle cannot load the model.
     """
 
@@ -55,8 +55,8 @@ class PaddleBackend:
         files = config.files.program, config.files.parameters
         check_files(folder, *files)
         check_program(folder, config, paddle.__version__)
-        if precision == "bf16" and not config.files.program.name.endswith(program_suffix()):
-            # Paddle 3 leaves the answer of a .pdmodel in bfloat16, which cannot be read.
+        if precision == "bf16" and not config.files.program.name.endswith(".pdmodel" if is_paddle_2() else ".json"):
+            # Paddle 3 leaves the output of a .pdmodel in bfloat16, which cannot be read.
             raise UsageError(
                 f"{folder}: bf16 needs a program of this Paddle, {paddle.__version__}, not of "
                 f"{config.versions.get('paddle')}; export the run again under this version"
@@ -73,16 +73,15 @@ class PaddleBackend:
         self._turns = threading.Semaphore(max(2, machine.physical_cores()))
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """Answer uint8 `[n, S, S, 3]` with float32 `[n, classes]`."""
         with self._borrowed() as predictor:
             # The names of inputs and outputs differ by Paddle's version.
-            predictor.get_input_handle(predictor.get_input_names()[0]).copy_from_cpu(np.ascontiguousarray(batch))
+            predictor.get_input_handle(predictor.get_input_names()[0]).copy_from_cpu(batch)
             predictor.run()
             return predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()
 
     @contextmanager
     def _borrowed(self) -> Iterator[Any]:
-        """Take an idle predictor, or a clone where calls overlap; give it back afterwards."""
+        """Take an idle predictor, or a new clone where calls overlap; return it afterwards."""
         with self._turns:
             try:
                 predictor = self._idle.get_nowait()
@@ -95,17 +94,12 @@ class PaddleBackend:
                 self._idle.put(predictor)
 
 
-def program_suffix() -> str:
-    """What the running Paddle writes: .json from 3 on."""
-    return ".pdmodel" if is_paddle_2() else ".json"
-
-
 def _settings(folder: Path, config: InferenceConfig, device: str, precision: Precision, threads: int) -> Any:
     program, parameters = folder / config.files.program.name, folder / config.files.parameters.name
     settings = inference.Config(str(program), str(parameters))
     settings.disable_glog_info()
     if device == "cpu":
-        settings.set_cpu_math_library_num_threads(threads)  # or Paddle takes one
+        settings.set_cpu_math_library_num_threads(threads)  # one by default
         if precision == "bf16":
             settings.enable_mkldnn()
             settings.enable_mkldnn_bfloat16()

@@ -1,81 +1,169 @@
-"""Predictions written as CSV, JSON and JSON lines while they come, so that a folder of any size takes little memory.
+"""Predictions written as CSV, JSON or JSON lines batch by batch, so that any number of them takes little memory.
 
-A file appears under its name when its block has ended well; until then an earlier one is left as it was. What was
-answered before Ctrl-C is kept beside it, as ``<name>.part``. Of a link, the file that it leads to is written so. A pipe
-or a device is written to as the predictions come, and so is standard output, which ``-`` stands for.
+A file gets its name when it is complete; until then an earlier file stays as it was, and the predictions are in
+``<name>.part``, which Ctrl-C leaves there. Where the name is a link, this applies to the file that it leads to. Pipes,
+devices and standard output (``-``) are written to directly.
 """
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Protocol, TextIO
+from functools import partial
+from pathlib import Path, PurePath
+from typing import NamedTuple, TextIO
 
-from paddle_resnet.errors import RunFailure, UsageError, shown
+from paddle_resnet.errors import RunFailure, UsageError, did_you_mean, shown
 from paddle_resnet.files import csv_line, link_target
-from paddle_resnet.inference.prediction_columns import Column
 from paddle_resnet.inference.predictor import Prediction
 
 STANDARD_OUTPUT = Path("-")
+LONGEST_NAME = 240
+PROBABILITY_OF = "probability:"
+
+PredictionWriter = Callable[[Iterable[Prediction]], None]
 
 
-class PredictionFile(Protocol):
-    """A file that takes predictions one by one."""
+class Column(NamedTuple):
+    """A column of a CSV: its title, and the text that it holds for a prediction."""
 
-    def add(self, prediction: Prediction) -> None:
-        """Write one."""
-        ...
+    title: str
+    cell: Callable[[Prediction], str]
+    needs_every_class: bool = False
+    """Whether the prediction must rank all classes, not only the best."""
+
+
+def _label(rank: int, prediction: Prediction) -> str:
+    return prediction.top[rank].label
+
+
+def _probability(rank: int, prediction: Prediction) -> str:
+    return f"{prediction.top[rank].probability:.6f}"
+
+
+def _probability_of(label: str, prediction: Prediction) -> str:
+    return f"{dict(prediction.top)[label]:.6f}"
+
+
+CONTENTS: dict[str, Callable[[Prediction], str]] = {
+    "path": lambda prediction: prediction.name,
+    "name": lambda prediction: PurePath(prediction.name).name,
+    "stem": lambda prediction: PurePath(prediction.name).stem,
+    "class": partial(_label, 0),
+    "probability": partial(_probability, 0),
+}
+"""What a column can hold, besides the probability of a given class."""
+
+
+def ranked_columns(top_k: int) -> list[Column]:
+    """Return the columns file, class, probability, class_2, probability_2 ... up to `top_k`."""
+    columns = [Column("file", CONTENTS["path"])]
+    for rank in range(top_k):
+        suffix = f"_{rank + 1}" if rank else ""
+        columns.append(Column(f"class{suffix}", partial(_label, rank)))
+        columns.append(Column(f"probability{suffix}", partial(_probability, rank)))
+    return columns
+
+
+def parse_columns(text: str, classes: Sequence[str]) -> list[Column]:
+    """Parse ``title=content,title=content``, such as ``id=stem,label=probability:dog``.
+
+    Contents are path (as the picture was found), name, stem (the name without its suffix), class and probability (of
+    the best class), and ``probability:CLASS``.
+
+    Raises:
+        UsageError: an unknown content or class.
+    """
+    columns = []
+    for part in next(csv.reader([text]), []):
+        title, equals, content = part.partition("=")
+        if not equals or not title:
+            raise UsageError(f'--columns: "{part}" is no column; expected title=content, such as id=stem')
+        if content.startswith(PROBABILITY_OF):
+            label = content.removeprefix(PROBABILITY_OF)
+            if label not in classes:
+                raise UsageError(
+                    f'--columns: the model knows no class "{label}"{did_you_mean(label, classes)}; '
+                    f"its classes are {', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}"
+                )
+            columns.append(Column(title, partial(_probability_of, label), needs_every_class=True))
+        elif content in CONTENTS:
+            columns.append(Column(title, CONTENTS[content]))
+        else:
+            expected = f"expected {', '.join(CONTENTS)} or {PROBABILITY_OF}CLASS"
+            raise UsageError(f'--columns: "{content}" is no content{did_you_mean(content, CONTENTS)}; {expected}')
+    if not columns:
+        raise UsageError("--columns: expected title=content, title=content ..., such as id=stem,label=class")
+    return columns
 
 
 @contextmanager
-def open_csv(path: Path, columns: Sequence[Column]) -> Iterator[PredictionFile]:
+def open_csv(path: Path, columns: Sequence[Column]) -> Iterator[PredictionWriter]:
     """Open a CSV with a header and a row for each prediction.
 
     Raises:
         RunFailure: it cannot be written.
     """
-    with _aside(path) as file:
-        yield _CsvAnswers(file, columns)
+    with _open_output(path) as write_text:
+
+        def write(predictions: Iterable[Prediction]) -> None:
+            for prediction in predictions:
+                write_text(csv_line(column.cell(prediction) for column in columns))
+
+        write_text(csv_line(column.title for column in columns))
+        yield write
 
 
 @contextmanager
-def open_json(path: Path, top_k: int) -> Iterator[PredictionFile]:
+def open_json(path: Path, top_k: int) -> Iterator[PredictionWriter]:
     """Open a JSON list of ``{"file": ..., "top": [{"class": ..., "probability": ...}, ...]}``, the best `top_k`.
 
     Raises:
         RunFailure: it cannot be written.
     """
-    with _aside(path) as file:
-        answers = _JsonAnswers(file, top_k)
-        yield answers
-        answers.end()
+    with _open_output(path) as write_text:
+        separator = "[\n"
+
+        def write(predictions: Iterable[Prediction]) -> None:
+            nonlocal separator
+            for prediction in predictions:
+                write_text(separator + _to_json(prediction, top_k))
+                separator = ",\n"
+
+        yield write
+        write_text("[]\n" if separator == "[\n" else "\n]\n")
 
 
 @contextmanager
-def open_json_lines(path: Path, top_k: int) -> Iterator[PredictionFile]:
-    """Open a file of such objects, one on each line, which a program can read without holding all of them.
+def open_json_lines(path: Path, top_k: int) -> Iterator[PredictionWriter]:
+    """Open a file with one such object on each line.
 
     Raises:
         RunFailure: it cannot be written.
     """
-    with _aside(path) as file:
-        yield _JsonLines(file, top_k)
+    with _open_output(path) as write_text:
+
+        def write(predictions: Iterable[Prediction]) -> None:
+            for prediction in predictions:
+                write_text(_to_json(prediction, top_k) + "\n")
+
+        yield write
 
 
 def partial_path(path: Path) -> Path:
-    """Where the answers for the file `path`, or the file to which it links, stand until they are complete."""
+    """Return the file that holds the predictions for `path` until they are complete."""
     path = link_target(path)
     return path.with_name(f"{path.name}.part")
 
 
 def own_stream(path: Path) -> int | None:
-    """Return which open descriptor of this process `path` is, as ``-`` and ``/dev/stdout`` are 1; None: none."""
+    """Return the open descriptor of this process that `path` names, as ``-`` and ``/dev/stdout`` name 1, or None."""
     if path == STANDARD_OUTPUT:
         return 1
     numbers = [1, 2]
@@ -89,10 +177,10 @@ def own_stream(path: Path) -> int | None:
 
 
 def check_distinct(paths: Sequence[Path]) -> set[tuple[int, int]]:
-    """Check that no two answer files are the same; return device and inode of those that are files already.
+    """Check that no two outputs are the same file; return the `file_id` of those that exist as files.
 
     Raises:
-        UsageError: two are, also by way of links or as standard output.
+        UsageError: two are the same, also through links or as standard output.
     """
     taken: set[object] = set()
     files = set()
@@ -106,125 +194,67 @@ def check_distinct(paths: Sequence[Path]) -> set[tuple[int, int]]:
                     files.add(file_id(path))
         if places & taken:
             raise UsageError(
-                f"{shown(str(path), 240)}: two outputs would be written there; give each a file of its own"
+                f"{shown(str(path), LONGEST_NAME)}: two outputs would be written there; give each a file of its own"
             )
         taken |= places
     return files
 
 
 def file_id(path: Path) -> tuple[int, int]:
-    """Device and inode of a file, which all its names share."""
+    """Return a file's device and inode, the same for all its names."""
     status = path.stat()
     return status.st_dev, status.st_ino
 
 
-class _CsvAnswers:
-    def __init__(self, file: _Output, columns: Sequence[Column]) -> None:
-        self._file = file
-        self._columns = columns
-        self._file.write(csv_line(column.title for column in columns))
-
-    def add(self, prediction: Prediction) -> None:
-        self._file.write(csv_line(column.cell(prediction) for column in self._columns))
-
-
-class _JsonAnswers:
-    def __init__(self, file: _Output, top_k: int) -> None:
-        self._file = file
-        self._top_k = top_k
-        self._before = "[\n"
-
-    def add(self, prediction: Prediction) -> None:
-        self._file.write(self._before + _as_json(prediction, self._top_k))
-        self._before = ",\n"
-
-    def end(self) -> None:
-        self._file.write("[]\n" if self._before == "[\n" else "\n]\n")
-
-
-class _JsonLines:
-    def __init__(self, file: _Output, top_k: int) -> None:
-        self._file = file
-        self._top_k = top_k
-
-    def add(self, prediction: Prediction) -> None:
-        self._file.write(_as_json(prediction, self._top_k) + "\n")
-
-
-def _as_json(prediction: Prediction, top_k: int) -> str:
-    best: list[dict[str, Any]] = [
-        {"class": label, "probability": round(probability, 6)} for label, probability in prediction.top[:top_k]
-    ]
-    # A name that is no text in UTF-8 is escaped, as other bytes are no JSON.
-    escaped = any("\ud800" <= letter <= "\udfff" for letter in prediction.name)
-    return json.dumps({"file": prediction.name, "top": best}, ensure_ascii=escaped)
+def _to_json(prediction: Prediction, top_k: int) -> str:
+    best = [{"class": label, "probability": round(probability, 6)} for label, probability in prediction.top[:top_k]]
+    # A name that is not UTF-8 is escaped, as JSON cannot hold its bytes.
+    escape = any("\ud800" <= letter <= "\udfff" for letter in prediction.name)
+    return json.dumps({"file": prediction.name, "top": best}, ensure_ascii=escape)
 
 
 @contextmanager
-def _aside(path: Path) -> Iterator[_Output]:
-    """Open where the answers for `path` go: a pipe, a device or a stream, else a file that is renamed at the end.
-
-    A failure leaves an earlier file alone.
-    """
-    name = "standard output" if path == STANDARD_OUTPUT else shown(str(path), 240)
-    with _failures(name):
+def _open_output(path: Path) -> Iterator[Callable[[str], None]]:
+    """Open what `path` names, and yield a function that writes text to it; after a failure an earlier file remains."""
+    name = "standard output" if path == STANDARD_OUTPUT else shown(str(path), LONGEST_NAME)
+    with _failures_named(name):
         stream = own_stream(path)
-        straight = stream is not None or (path.exists() and not path.is_file() and not path.is_dir())
-        part = None if straight else partial_path(path)
-        file = _open_straight(path, stream) if part is None else _open_part(path, part)
-    output = _Output(file, name)
+        direct = stream is not None or (path.exists() and not path.is_file() and not path.is_dir())
+        part = None if direct else partial_path(path)
+        file = _open_direct(path, stream) if part is None else _open_part(path, part)
+
+    def write(text: str) -> None:
+        with _failures_named(name):
+            file.write(text)
+
     try:
-        yield output
-        with _failures(name):
+        yield write
+        with _failures_named(name):
             file.flush()
             if part is not None:
                 os.fsync(file.fileno())
             file.close()
             if part is not None:
                 part.replace(link_target(path))
-    except KeyboardInterrupt:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             file.close()
-        raise
-    except BaseException:
-        with contextlib.suppress(OSError):
-            file.close()
-        if part is not None:
+        if part is not None and not isinstance(error, KeyboardInterrupt):
             part.unlink(missing_ok=True)
         raise
 
 
-class _Output:
-    """A file whose failures name it."""
-
-    def __init__(self, file: TextIO, name: str) -> None:
-        self._file = file
-        self._name = name
-
-    def write(self, text: str) -> None:
-        with _failures(self._name):
-            self._file.write(text)
-
-
-class _Unclosed(io.TextIOWrapper):
-    """Text for bytes that stay open."""
-
-    def close(self) -> None:
-        with contextlib.suppress(ValueError):
-            self.detach()
-
-
 @contextmanager
-def _failures(name: str) -> Iterator[None]:
+def _failures_named(name: str) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        raise RunFailure(f"{name}: its reader has gone before the last answer; the rest is lost") from None
+        raise RunFailure(f"{name}: its reader has gone before the last prediction; the rest is lost") from None
     except (OSError, ValueError) as error:
         raise RunFailure(f"{name}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
 
 
-# Names of files are bytes: those that are not UTF-8 are written back as they were.
+# File names are bytes: "surrogateescape" writes those that are not UTF-8 as they were.
 def _open_part(path: Path, part: Path) -> TextIO:
     if path.is_dir():
         raise IsADirectoryError(0, "it is a folder")
@@ -234,8 +264,8 @@ def _open_part(path: Path, part: Path) -> TextIO:
     return os.fdopen(os.open(part, flags, 0o666), "w", encoding="utf-8", errors="surrogateescape", newline="")
 
 
-def _open_straight(path: Path, stream: int | None) -> TextIO:
-    """Open a pipe or a device, or the stream again, so that each row is there at once and nothing else is closed."""
+def _open_direct(path: Path, stream: int | None) -> TextIO:
+    """Open a pipe or a device, or a stream of this process a second time, with every row written at once."""
     if stream is None:
         target = os.open(path, os.O_WRONLY)
     elif stream == 1:
@@ -249,3 +279,11 @@ def _open_straight(path: Path, stream: int | None) -> TextIO:
     else:
         target = os.dup(stream)
     return os.fdopen(target, "w", buffering=1, encoding="utf-8", errors="surrogateescape", newline="")
+
+
+class _Unclosed(io.TextIOWrapper):
+    """Text on a stream of bytes that stays open."""
+
+    def close(self) -> None:
+        with contextlib.suppress(ValueError):
+            self.detach()

@@ -1,25 +1,27 @@
-"""The exported model answering: pictures in, classes out, safe to use from many threads."""
+"""An exported model in use: pictures in, predictions out, safe to use from many threads."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from paddle_resnet import runtime
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.images.decode import decode_image
+from paddle_resnet.images import Pixels
+from paddle_resnet.images.decode import Source, decode_image
 from paddle_resnet.inference import backends
+from paddle_resnet.inference.find_pictures import Unreadable
 from paddle_resnet.inference.inference_config import FILE_NAME, InferenceConfig, find_model, repair_advice
 from paddle_resnet.inference.options import BackendName, Precision
 
-Picture = str | Path | bytes | Image.Image | np.ndarray
+Item = TypeVar("Item")
 
 
 class ClassProbability(NamedTuple):
@@ -31,17 +33,39 @@ class ClassProbability(NamedTuple):
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one picture: the most probable classes, the best first."""
+    """A picture's name and its most probable classes, the best first."""
 
     name: str
     top: tuple[ClassProbability, ...]
 
 
-class Predictor:
-    """An exported model, loaded.
+def predict_batch(
+    pictures: Iterable[Item],
+    decode: Callable[[Item], Any],
+    predict: Callable[[Pixels], Iterable[Any]],
+    map_pictures: Callable[..., Iterable[Any]] = map,
+) -> list[Any]:
+    """Decode pictures, predict those that could be decoded, and return one result for each picture, in order.
 
-    It may be shared by threads, whose calls may overlap; the weights are held once, and memory is bounded by
-    `batch_size` and the number of cores.
+    Every prediction goes through here: of `Predictor.predict`, of the command and of the service's workers.
+
+    Args:
+        pictures: whatever `decode` takes.
+        decode: returns pixels, uint8 `[S, S, 3]`; anything else is the picture's result, such as why it has no pixels.
+        predict: returns a result for each image of a batch, uint8 `[n, S, S, 3]`.
+        map_pictures: `map`, or that of a pool of threads.
+    """
+    decoded = list(map_pictures(decode, pictures))
+    images = [each for each in decoded if isinstance(each, np.ndarray)]
+    results = iter(predict(np.stack(images)) if images else ())
+    return [next(results) if isinstance(each, np.ndarray) else each for each in decoded]
+
+
+class Predictor:
+    """A loaded exported model.
+
+    Threads may share it, and their calls may overlap. The weights are held once, and memory is bounded by `batch_size`
+    and the number of cores.
 
         with Predictor("output/quickstart/inference") as predictor:
             for prediction in predictor.predict(["seven.png"]):
@@ -52,19 +76,19 @@ class Predictor:
         device: "auto", "cpu", "gpu" or "gpu:<i>".
         precision: "fp32"; on a CPU "bf16" or "int8", on a GPU "fp16". None: fp32.
         threads: threads of one call on the CPU; None: OMP_NUM_THREADS, which is the physical cores unless you set it.
-        batch_size: the most images the model is given at once; larger batches are split. A model exported with a
-            batch of its own is given that many.
-        backend: "paddle", "onnxruntime" or, on a GPU, "tensorrt". None: `backends.choose` says which.
-        digest: `InferenceConfig.digest` of the model that is meant, where other processes have loaded it already.
+        batch_size: the most images in one run of the model; larger batches are split. A model exported with a fixed
+            batch size keeps that size.
+        backend: "paddle", "onnxruntime" or, on a GPU, "tensorrt". None: see `backends.choose`.
+        digest: the expected `InferenceConfig.digest`, where other processes have loaded the model already.
 
     Attributes:
         path: the exported folder.
         config: its `inference.yml`.
-        device, precision, backend: what was chosen.
+        device, precision, backend: those in use.
 
     Raises:
-        UsageError: no model there, a damaged or too new one, another than `digest`'s, or a device, precision or backend
-            that is not there.
+        UsageError: there is no model, it is damaged, too new or not the one of `digest`, or the device, precision or
+            backend is not available.
         RunFailure: the model cannot be loaded.
     """
 
@@ -97,7 +121,7 @@ class Predictor:
             self.device,
             self.backend,
             self.precision,
-            threads or _usual_threads(),
+            threads or _default_threads(),
             self.batch_size,
         )
 
@@ -108,11 +132,11 @@ class Predictor:
         self.close()
 
     def close(self) -> None:
-        """Let go of the model's memory; a closed predictor answers no more."""
+        """Release the model's memory; `scores` raises a UsageError from then on."""
         self._model = None
 
     def warm_up(self) -> None:
-        """Answer one image and one whole batch of nothing: what is only made at first use is made now."""
+        """Run one image and one whole batch of zeros: a backend allocates and compiles at its first runs."""
         size = self.config.input.image_size
         for images in {1, self.batch_size}:
             self.scores(np.zeros((images, size, size, 3), np.uint8))
@@ -122,62 +146,100 @@ class Predictor:
         """The class names, in the order of the scores."""
         return self.config.classes
 
-    def scores(self, batch: np.ndarray) -> np.ndarray:
-        """Answer pixels with probabilities.
-
-        Args:
-            batch: uint8 RGB images `[N, S, S, 3]` of any N; S is `config.input.image_size`.
-
-        Returns:
-            float32 `[N, classes]`.
-
-        Raises:
-            UsageError: another type or shape, or a model of other classes than its `inference.yml` names.
-        """
-        self._check(batch)
-        parts = [batch[start : start + self.batch_size] for start in range(0, len(batch), self.batch_size)]
-        if not parts:
-            return np.zeros((0, len(self.classes)), np.float32)
-        model = self._model
-        if model is None:
-            raise UsageError(f"{self.path}: this predictor is closed; make a new one")
-        return np.concatenate([self._answer(model, part) for part in parts])
-
-    def predict(self, images: Picture | Iterable[Picture], top_k: int = 5) -> list[Prediction]:
+    def predict(self, images: Source | Iterable[Source], top_k: int = 5) -> list[Prediction]:
         """Classify pictures of any size and mode: paths, encoded bytes, PIL images, or uint8 arrays.
 
         Args:
             images: the pictures; they are decoded batch by batch, so an iterator of any length takes little memory.
-                One alone is a list of one: an array `[H, W]`, `[H, W, 3]` or `[H, W, 4]`; `[N, H, W, 3 or 4]` are N.
+                A single one gives a list of one: an array `[H, W]`, `[H, W, 3]` or `[H, W, 4]`. An array
+                `[N, H, W, 3 or 4]` holds N.
             top_k: how many classes to rank for each; cut to the number of classes.
 
         Raises:
-            UsageError: a picture cannot be read, or `images` are none.
+            UsageError: a picture cannot be read, or `images` holds no pictures.
         """
-        pictures = enumerate(_several(images))
+        pictures = enumerate(_as_iterable(images))
         predictions: list[Prediction] = []
         while batch := list(islice(pictures, self.batch_size)):
             names = [str(picture) if isinstance(picture, str | Path) else f"image {i}" for i, picture in batch]
-            decoded = [self.decode(picture, name) for (_, picture), name in zip(batch, names, strict=True)]
-            predictions += self.rank(self.scores(np.stack(decoded)), names, top_k)
+            tops = predict_batch(
+                zip((picture for _, picture in batch), names, strict=True),
+                lambda named: self.decode(*named),
+                lambda pixels: self.rank(self.scores(pixels), top_k),
+            )
+            predictions += map(Prediction, names, tops)
         return predictions
 
-    def decode(self, picture: Picture, name: str | None = None) -> np.ndarray:
-        """Turn one picture, which an error calls `name`, into the pixels the model takes, uint8 `[S, S, 3]`.
+    def predict_files(
+        self, files: Sequence[Path | Unreadable], top_k: int = 5, decoded: Sequence[Pixels | Unreadable] | None = None
+    ) -> list[Prediction | Unreadable]:
+        """Classify a batch of picture files.
+
+        Args:
+            files: the files; an `Unreadable` among them is its own result.
+            top_k: how many classes to rank for each.
+            decoded: what `decode_file` has returned for each file; None: decode them here.
+
+        Returns:
+            A result for each file; an `Unreadable` for one that cannot be read.
+        """
+        size = self.config.input
+        results = predict_batch(
+            files if decoded is None else decoded,
+            lambda file: decode_file(file, size.resize, size.image_size),
+            lambda pixels: self.rank(self.scores(pixels), top_k),
+        )
+        return [
+            result if isinstance(result, Unreadable) else Prediction(str(file), result)
+            for file, result in zip(files, results, strict=True)
+        ]
+
+    def decode(self, picture: Source, name: str | None = None) -> Pixels:
+        """Decode one picture, which an error calls `name`, into what the model takes, uint8 `[S, S, 3]`.
 
         Raises:
             UsageError: it cannot be read.
         """
         return decode_image(picture, self.config.input.resize, self.config.input.image_size, name)
 
-    def rank(self, scores: np.ndarray, names: Iterable[str], top_k: int = 5) -> list[Prediction]:
-        """Name the `top_k` classes of the highest scores for each row of `scores`, `[N, classes]`."""
+    def scores(self, batch: np.ndarray) -> np.ndarray:
+        """Return the probabilities of the classes for uint8 RGB images.
+
+        Args:
+            batch: `[N, S, S, 3]` of any N; S is `config.input.image_size`.
+
+        Returns:
+            float32 `[N, classes]`.
+
+        Raises:
+            UsageError: `batch` has another type or shape, or the model has other classes than its `inference.yml`.
+        """
+        self._check(batch)
+        model = self._model
+        if model is None:
+            raise UsageError(f"{self.path}: this predictor is closed; make a new one")
+        scores = [np.zeros((0, len(self.classes)), np.float32)]
+        for start in range(0, len(batch), self.batch_size):
+            part = batch[start : start + self.batch_size]
+            padding = (self.config.input.batch or len(part)) - len(part)
+            if padding:
+                part = np.concatenate([part, np.zeros((padding, *part.shape[1:]), np.uint8)])
+            scores.append(model.run(np.ascontiguousarray(part))[: len(part) - padding])
+            if scores[-1].shape[1] != len(self.classes):
+                raise UsageError(
+                    f"{self.path / FILE_NAME}: names {len(self.classes)} classes, but the model has "
+                    f"{scores[-1].shape[1]}; {repair_advice()}"
+                )
+        return np.concatenate(scores)
+
+    def rank(self, scores: np.ndarray, top_k: int = 5) -> list[tuple[ClassProbability, ...]]:
+        """Return the `top_k` most probable classes for each row of `scores`, `[N, classes]`, the best first."""
         if top_k < 1:
             raise UsageError(f"top_k must be at least 1, got {top_k}")
         order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
         return [
-            Prediction(name, tuple(ClassProbability(self.classes[index], float(row[index])) for index in best))
-            for name, row, best in zip(names, scores, order, strict=True)
+            tuple(ClassProbability(self.classes[index], float(row[index])) for index in best)
+            for row, best in zip(scores, order, strict=True)
         ]
 
     def _check(self, batch: np.ndarray) -> None:
@@ -191,29 +253,26 @@ class Predictor:
         if batch.ndim != 4 or batch.shape[1:] != (size, size, 3):
             raise UsageError(f"{expected}, got {list(batch.shape)}; decode() makes such images of any picture")
 
-    def _answer(self, model: backends.Backend, part: np.ndarray) -> np.ndarray:
-        """Answer at most a batch; one that is too small for a model of a fixed batch is filled up."""
-        missing = (self.config.input.batch or len(part)) - len(part)
-        if missing:
-            part = np.concatenate([part, np.zeros((missing, *part.shape[1:]), np.uint8)])
-        scores = model.run(np.ascontiguousarray(part))[: len(part) - missing]
-        if scores.shape[1] != len(self.classes):
-            raise UsageError(
-                f"{self.path / FILE_NAME}: names {len(self.classes)} classes, but the model answers for "
-                f"{scores.shape[1]}; {repair_advice()}"
-            )
-        return scores
+
+def decode_file(file: Path | Unreadable | Pixels, resize: int, image_size: int) -> Pixels | Unreadable:
+    """Decode a picture file as `decode_image` does; return the reason where it cannot be read."""
+    if isinstance(file, Unreadable | np.ndarray):
+        return file
+    try:
+        return decode_image(file, resize, image_size)
+    except UsageError as error:
+        return Unreadable(file, str(error))
 
 
-def _several(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
-    """One picture that is given alone as a list of one."""
+def _as_iterable(images: Source | Iterable[Source]) -> Iterable[Source]:
+    """Return several pictures as they are, and a single one in a list."""
     if isinstance(images, bytearray | memoryview):
         return [bytes(images)]
     if isinstance(images, str | Path | bytes | Image.Image):
         return [images]
     if isinstance(images, np.ndarray) and images.dtype.kind not in "OU":  # those hold paths or pictures
-        colours = images.ndim == 2 or (images.ndim in (3, 4) and images.shape[-1] in (3, 4))
-        if images.dtype != np.uint8 or not colours:
+        has_channels = images.ndim == 2 or (images.ndim in (3, 4) and images.shape[-1] in (3, 4))
+        if images.dtype != np.uint8 or not has_channels:
             raise UsageError(
                 "expected uint8 pixels of one picture, [H, W], [H, W, 3] or [H, W, 4], or of several, [N, H, W, 3], "
                 f"got {images.dtype} of shape {list(images.shape)}"
@@ -224,7 +283,7 @@ def _several(images: Picture | Iterable[Picture]) -> Iterable[Picture]:
     return images
 
 
-def _usual_threads() -> int:
-    """OMP_NUM_THREADS, which `prepare_process` sets unless the user did; of a list for nested levels the first."""
+def _default_threads() -> int:
+    """Return OMP_NUM_THREADS, which `prepare_process` sets unless the user did; the first of a list."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(first) if first.isdecimal() and int(first) > 0 else runtime.physical_cores()

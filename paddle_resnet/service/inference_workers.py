@@ -21,11 +21,13 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from io import BufferedRWPair
+from itertools import repeat
 
 import numpy as np
 
 from paddle_resnet.errors import PaddleResNetError, RunFailure
 from paddle_resnet.images.decode import decode_pil_image
+from paddle_resnet.inference.predictor import predict_batch
 from paddle_resnet.service.batcher import AT_ONCE, WorkerDied
 from paddle_resnet.service.logs import json_output, log
 from paddle_resnet.service.pictures import Result, Verdict, decode
@@ -349,17 +351,15 @@ def compute(
     """
     end = clock() + BATCH_SECONDS
 
-    def decode_in_time(numbered: tuple[int, bytes]) -> Result:
+    def decode_in_time(numbered: tuple[int, bytes]) -> Result | np.ndarray:
         number, data = numbered
-        return decode_one(data) if number == 0 or clock() < end else Result(Verdict.LATER)
+        result = decode_one(data) if number == 0 or clock() < end else Result(Verdict.LATER)
+        return result if result.pixels is None else result.pixels
 
-    results = list(each(decode_in_time, enumerate(pictures)))
-    read = [place for place, result in enumerate(results) if result.pixels is not None]
-    if read:
-        rows = scores(np.stack([results[place].pixels for place in read]))  # type: ignore[misc]
-        for place, row in zip(read, rows, strict=True):
-            results[place] = results[place]._replace(scores=row)
-    return results
+    def to_results(images: np.ndarray) -> Iterable[Result]:
+        return map(Result, repeat(Verdict.READ), scores(images), images)
+
+    return predict_batch(enumerate(pictures), decode_in_time, to_results, each)
 
 
 @json_output()

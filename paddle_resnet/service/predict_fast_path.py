@@ -36,16 +36,16 @@ def prediction(answering: Answering, buffers: Buffers, settings: Settings) -> Pr
             answering.scores(request, body, settings.max_images) as (rows, _),
         ):
             request.state.noted = {"images": len(rows)}
-            ranked = predictor.rank(rows, map(str, range(len(rows))), min(top, most_classes))
+            ranked = predictor.rank(rows, min(top, most_classes))
         return json_response(
             {
                 "model": predictor.config.model,
                 "predictions": [
                     {
                         "image": image,
-                        "top": [{"class": label, "probability": round(share, 6)} for label, share in prediction.top],
+                        "top": [{"class": label, "probability": round(share, 6)} for label, share in best],
                     }
-                    for image, prediction in enumerate(ranked)
+                    for image, best in enumerate(ranked)
                 ],
             }
         )

@@ -92,12 +92,12 @@ def test_mirror_images_are_averaged():
     np.testing.assert_allclose(answers(folded, pixels()), expected, atol=1e-5)
 
 
-def test_one_level_is_the_channels_mean_and_right_inside_the_border():
+def test_shared_mean_is_exact_inside_the_border():
     convolution = nn.Conv2D(3, 2, 3, padding=1)
     normal = ((pixels(2, 3) / 255 - MEAN) / STD).transpose(0, 3, 1, 2).astype(np.float32)
     with paddle.no_grad():
         expected = convolution(paddle.to_tensor(normal)).numpy()
-    folded = fold(nn.Sequential(convolution, nn.Flatten()), Normalize(MEAN, STD), 3, flip=False, one_level=True)
+    folded = fold(nn.Sequential(convolution, nn.Flatten()), Normalize(MEAN, STD), 3, flip=False, shared_mean=True)
     assert folded.levels.numpy().ravel().tolist() == [102, 102, 102]  # 255 * 0.4
     with paddle.no_grad():
         found = convolution(paddle.to_tensor(pixels(2, 3).transpose(0, 3, 1, 2).astype(np.float32) - 102)).numpy()

@@ -133,7 +133,7 @@ def test_float32_on_a_cpu_goes_to_onnx_runtime_where_it_is_there(run, monkeypatc
     with caplog.at_level(logging.INFO, "paddle_resnet"), Predictor(run.path, "cpu") as predictor:
         assert predictor.backend == "paddle"
     [line] = [message for message in caplog.messages if "ONNX" in message]
-    assert "Paddle answers, as ONNX Runtime is not installed: pip install onnxruntime" in line
+    assert "Paddle runs the model, as ONNX Runtime is not installed: pip install onnxruntime" in line
     with pytest.raises(UsageError, match="ONNX Runtime is not installed: pip install"):
         Predictor(run.path, "cpu", "int8")
 
@@ -151,10 +151,10 @@ def test_without_an_onnx_file_paddle_answers(tmp_path):
 @pytest.mark.parametrize(
     ("device", "precision", "backend", "words"),
     [
-        ("cpu", "fp16", None, "fp16 is not there on device cpu; expected one of onnxruntime fp32"),
-        ("cpu", "bf16", "onnxruntime", "onnxruntime bf16 is not there"),
-        ("cpu", None, "tensorrt", "tensorrt fp32 is not there on device cpu"),
-        ("gpu:0", "int8", None, "int8 is not there on device gpu:0; expected one of paddle fp32, paddle fp16"),
+        ("cpu", "fp16", None, "fp16 is not available on device cpu; expected one of onnxruntime fp32"),
+        ("cpu", "bf16", "onnxruntime", "onnxruntime bf16 is not available"),
+        ("cpu", None, "tensorrt", "tensorrt fp32 is not available on device cpu"),
+        ("gpu:0", "int8", None, "int8 is not available on device gpu:0; expected one of paddle fp32, paddle fp16"),
         ("cpu", "int9", None, 'precision int9: .*did you mean "int8"'),
         ("cpu", None, "padle", 'backend padle: .*did you mean "paddle"'),
     ],

@@ -1,4 +1,4 @@
-"""The predictor and tools/predict.py: any picture, many threads, bad files, and what is written."""
+"""The predictor and `predict`: any picture, many threads, bad files, and the written predictions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tiny_run import COLOURS, SIZE, make_run
 from paddle_resnet.errors import UsageError
 from paddle_resnet.export import export_run
 from paddle_resnet.inference import Prediction, Predictor
-from paddle_resnet.inference.predict_many import Unreadable, classify_files, find_pictures
+from paddle_resnet.inference.find_pictures import Unreadable, find_pictures
 
 ON_CPU = ("--device", "cpu")
 
@@ -38,7 +38,7 @@ def predictor(run):
 
 @pytest.fixture
 def pictures(run, tmp_path):
-    """A folder of pictures and of what is none."""
+    """A folder of pictures and other files."""
     folder = tmp_path / "pictures"
     (folder / "deep" / "er").mkdir(parents=True)
     (folder / ".hidden").mkdir()
@@ -60,7 +60,7 @@ def pixels(images, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (images, SIZE, SIZE, 3), dtype=np.uint8)
 
 
-def test_batches_of_any_size_are_answered_alike(predictor):
+def test_the_batch_size_does_not_change_scores(predictor):
     batch = pixels(11)
     together = predictor.scores(batch)
     assert together.shape == (11, len(COLOURS))
@@ -70,7 +70,7 @@ def test_batches_of_any_size_are_answered_alike(predictor):
     assert predictor.scores(batch[:0]).shape == (0, len(COLOURS))
 
 
-def test_arrays_that_are_not_contiguous_are_answered_right(predictor):
+def test_arrays_need_not_be_contiguous(predictor):
     batch = pixels(6)
     np.testing.assert_allclose(predictor.scores(batch[::-2]), predictor.scores(batch[::-2].copy()), atol=1e-6)
 
@@ -86,12 +86,12 @@ def test_arrays_that_are_not_contiguous_are_answered_right(predictor):
         ([[0]], "list"),
     ],
 )
-def test_other_arrays_are_refused_before_paddle_sees_them(predictor, batch, complaint):
+def test_wrong_arrays_are_usage_errors(predictor, batch, complaint):
     with pytest.raises(UsageError, match=complaint):
         predictor.scores(batch)
 
 
-def test_threads_share_one_predictor(predictor):
+def test_threads_can_share_a_predictor(predictor):
     batches = [pixels(1 + seed % 5, seed) for seed in range(24)]
     expected = [predictor.scores(batch) for batch in batches]
     with ThreadPoolExecutor(4) as threads:
@@ -100,30 +100,30 @@ def test_threads_share_one_predictor(predictor):
         np.testing.assert_allclose(mine, theirs, atol=1e-6)
 
 
-def test_a_closed_predictor_says_so(run):
+def test_a_closed_predictor_is_a_usage_error(run):
     with Predictor(run.inference_path, device="cpu", threads=1) as predictor:
         pass
     with pytest.raises(UsageError, match="closed"):
         predictor.scores(pixels(1))
 
 
-def test_a_gpu_where_there_is_none_is_a_usage_error(run):
+def test_a_missing_gpu_is_a_usage_error(run):
     with pytest.raises(UsageError, match="gpu:99"):
         Predictor(run.inference_path, device="gpu:99")
 
 
-def test_paths_bytes_images_and_arrays_are_the_same_picture(run, predictor):
+def test_paths_bytes_images_and_arrays_give_equal_predictions(run, predictor):
     path = run.config.data.root / "test" / "red" / "0.png"
     with Image.open(path) as image:
         forms = [path, str(path), path.read_bytes(), image.copy(), np.asarray(image)]
     predictions = predictor.predict(iter(forms), top_k=2)
     assert [each.name for each in predictions] == [str(path), str(path), "image 2", "image 3", "image 4"]
     for prediction in predictions[1:]:
-        assert [answer.label for answer in prediction.top] == [answer.label for answer in predictions[0].top]
+        assert [each.label for each in prediction.top] == [each.label for each in predictions[0].top]
         assert prediction.top[0].probability == pytest.approx(predictions[0].top[0].probability, abs=1e-6)
 
 
-def test_one_picture_given_alone_is_a_list_of_one(run, predictor):
+def test_a_single_picture_gives_a_list_of_one(run, predictor):
     path = run.config.data.root / "test" / "red" / "0.png"
     with Image.open(path) as image:
         alone = [path, str(path), path.read_bytes(), bytearray(path.read_bytes()), image.copy(), np.asarray(image)]
@@ -150,40 +150,41 @@ def test_one_picture_given_alone_is_a_list_of_one(run, predictor):
         (None, "got None"),
     ],
 )
-def test_what_is_no_picture_is_refused_with_its_shape(predictor, images, words):
+def test_a_wrong_picture_is_named_with_its_shape(predictor, images, words):
     with pytest.raises(UsageError, match=words):
         predictor.predict(images)
 
 
 def test_classes_are_ranked_by_probability(predictor):
     scores = np.array([[0.2, 0.5, 0.3], [0.4, 0.2, 0.4]], np.float32)
-    first, second = predictor.rank(scores, ["x", "y"], top_k=9)
-    assert [answer.label for answer in first.top] == ["green", "red", "blue"]
-    assert [answer.probability for answer in first.top] == pytest.approx([0.5, 0.3, 0.2])
-    assert [answer.label for answer in second.top] == ["blue", "red", "green"]
+    first, second = predictor.rank(scores, top_k=9)
+    assert [each.label for each in first] == ["green", "red", "blue"]
+    assert [each.probability for each in first] == pytest.approx([0.5, 0.3, 0.2])
+    assert [each.label for each in second] == ["blue", "red", "green"]
     with pytest.raises(UsageError, match="top_k"):
-        predictor.rank(scores, ["x", "y"], top_k=0)
+        predictor.rank(scores, top_k=0)
 
 
-def test_folders_are_walked_in_order_without_hidden_and_other_files(pictures):
+def test_folders_are_walked_in_order_without_hidden_files(pictures):
     found = [path.relative_to(pictures).as_posix() for path in find_pictures([pictures])]
     assert found == ["a.PNG", "b.png", "deep/d.png", "deep/er/c.png"]
 
 
-def test_unreadable_files_stand_in_their_place(predictor, pictures):
+def test_unreadable_files_keep_their_place(predictor, pictures):
     (pictures / "aa.jpg").write_text("not a picture")
     (pictures / "empty").mkdir()
-    answers = list(classify_files(predictor, [pictures, pictures / "nothere.png", pictures / "empty"], top_k=1))
-    assert [type(answer) for answer in answers] == [Prediction, Unreadable, *[Prediction] * 3, Unreadable, Unreadable]
-    reasons = [answer.reason for answer in answers if isinstance(answer, Unreadable)]
+    files = list(find_pictures([pictures, pictures / "nothere.png", pictures / "empty"]))
+    results = predictor.predict_files(files, top_k=1)
+    assert [type(each) for each in results] == [Prediction, Unreadable, *[Prediction] * 3, Unreadable, Unreadable]
+    reasons = [each.reason for each in results if isinstance(each, Unreadable)]
     assert "aa.jpg" in reasons[0]
     assert "nothere.png: no such file" in reasons[1]
     assert "no pictures in this folder" in reasons[2]
     direct = predictor.predict([pictures / "deep" / "er" / "c.png"], top_k=1)[0]
-    assert answers[4] == direct
+    assert results[4] == direct
 
 
-def test_the_tool_prints_and_writes_the_same_answers(run, predictor, tool, pictures, tmp_path):
+def test_table_csv_and_json_hold_the_same_predictions(run, predictor, tool, pictures, tmp_path):
     table, listing = tmp_path / "a.csv", tmp_path / "a.json"
     options = ("--top-k", 2, "--csv", table, "--json", listing, "--batch-size", 3, *ON_CPU)
     done = tool("predict", run.path, pictures, *options)
@@ -204,7 +205,7 @@ def test_the_tool_prints_and_writes_the_same_answers(run, predictor, tool, pictu
         assert line.endswith(prediction.name)
 
 
-def test_some_unreadable_files_exit_1_and_the_others_are_answered(run, tool, pictures):
+def test_some_unreadable_files_exit_1(run, tool, pictures):
     (pictures / "bad.jpg").write_text("not a picture")
     done = tool("predict", run.inference_path, pictures, *ON_CPU)
     assert done.exit_code == 1
@@ -213,24 +214,24 @@ def test_some_unreadable_files_exit_1_and_the_others_are_answered(run, tool, pic
     assert "1 of 5" in done.stderr
 
 
-def test_no_readable_file_exits_2_and_leaves_earlier_answers(run, tool, tmp_path):
+def test_no_readable_file_exits_2_and_writes_nothing(run, tool, tmp_path):
     (tmp_path / "bad.jpg").write_text("not a picture")
-    (tmp_path / "answers.csv").write_text("earlier")
-    done = tool("predict", run.inference_path, tmp_path / "bad.jpg", "--csv", tmp_path / "answers.csv", *ON_CPU)
+    (tmp_path / "predictions.csv").write_text("earlier")
+    done = tool("predict", run.inference_path, tmp_path / "bad.jpg", "--csv", tmp_path / "predictions.csv", *ON_CPU)
     assert done.exit_code == 2
-    assert (tmp_path / "answers.csv").read_text() == "earlier"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.csv", "bad.jpg"]
+    assert (tmp_path / "predictions.csv").read_text() == "earlier"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.csv", "bad.jpg"]
     assert "bad.jpg" in done.stderr
 
 
-def test_answers_that_cannot_be_written_fail_before_the_work(run, tool, pictures):
+def test_an_unwritable_output_fails_before_the_work(run, tool, pictures):
     done = tool("predict", run.inference_path, pictures, "--json", pictures, *ON_CPU)
     assert done.exit_code == 1
     assert "cannot be written" in done.stderr
     assert done.stdout == ""
 
 
-def test_standard_output_takes_the_answers_alone(run, tool, pictures, tmp_path, monkeypatch):
+def test_csv_on_standard_output_replaces_the_table(run, tool, pictures, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = tool("predict", run.path, pictures, "--csv", "-", *ON_CPU)
     assert done.exit_code == 0
@@ -240,7 +241,7 @@ def test_standard_output_takes_the_answers_alone(run, tool, pictures, tmp_path, 
     assert not (tmp_path / "-").exists()
 
 
-def test_outputs_that_would_take_each_others_place_or_a_picture_are_refused(run, tool, pictures, tmp_path):
+def test_outputs_must_differ_from_each_other_and_pictures(run, tool, pictures, tmp_path):
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "a")
     pairs = [("-", "-"), (tmp_path / "a", tmp_path / "a"), (tmp_path / "a", link), (link, tmp_path / "a.part")]
@@ -256,7 +257,7 @@ def test_outputs_that_would_take_each_others_place_or_a_picture_are_refused(run,
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8 exist on Linux only")
-def test_names_of_any_bytes_are_answered_and_printed_safely(run, tool, pictures, tmp_path):
+def test_names_of_any_bytes_are_printed_safely(run, tool, pictures, tmp_path):
     name = os.fsdecode(b"odd\xff\x1b[31m.png")
     (pictures / name).write_bytes((pictures / "b.png").read_bytes())
     done = tool("predict", run.inference_path, pictures / name, "--csv", tmp_path / "a.csv", *ON_CPU)
@@ -266,7 +267,7 @@ def test_names_of_any_bytes_are_answered_and_printed_safely(run, tool, pictures,
 
 
 @pytest.mark.parametrize("name", ["predict", "export", "eval", "train", "lr_find", "serve", "lesson", "doctor"])
-def test_help_teaches_without_paddle(project, name):
+def test_help_does_not_import_paddle(project, name):
     program = f"import sys, runpy; sys.argv = ['{name}.py', '--help']; sys.path.insert(0, 'tools')\n"
     program += f"try: runpy.run_path('tools/{name}.py', run_name='__main__')\nexcept SystemExit as e: code = e.code\n"
     program += "assert 'paddle' not in sys.modules, 'paddle was imported'; sys.exit(code)"

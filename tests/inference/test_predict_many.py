@@ -1,4 +1,4 @@
-"""Many pictures: which are meant, processes that answer in order, and what is written while they do."""
+"""Many pictures: how they are found, predicted in order by processes, and written."""
 
 from __future__ import annotations
 
@@ -22,15 +22,14 @@ from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.export import export_run
 from paddle_resnet.inference import Prediction, Predictor
 from paddle_resnet.inference.find_pictures import Unreadable, find_pictures, listed_pictures
-from paddle_resnet.inference.predict_many import (
-    classify_files,
-    decoding_workers,
-    predict_here,
-    predict_pictures,
-    prediction_workers,
+from paddle_resnet.inference.predict_many import batched, decoding_workers, predict_here, prediction_workers
+from paddle_resnet.inference.prediction_files import (
+    open_csv,
+    open_json_lines,
+    parse_columns,
+    partial_path,
+    ranked_columns,
 )
-from paddle_resnet.inference.prediction_columns import parse_columns, ranked_columns
-from paddle_resnet.inference.prediction_files import open_csv, open_json_lines, partial_path
 from paddle_resnet.inference.predictor import ClassProbability
 from paddle_resnet.worker_pool import WorkerPool
 
@@ -65,11 +64,11 @@ def tree(tmp_path):
         ("*.txt", ["notes.txt"]),
     ],
 )
-def test_patterns_name_pictures(tree, pattern, expected):
+def test_patterns_match_pictures(tree, pattern, expected):
     assert [Path(found).relative_to(tree).as_posix() for found in find_pictures([tree / pattern])] == expected
 
 
-def test_a_pattern_without_a_match_is_told(tree):
+def test_a_pattern_without_a_match_is_unreadable(tree):
     (found,) = find_pictures([tree / "*.gif"])
     assert isinstance(found, Unreadable)
     assert "*.gif: no picture matches" in found.reason
@@ -90,18 +89,18 @@ def test_a_list_names_files_and_folders(tree, content, separator):
     assert list(listed_pictures(listing, separator)) == expected
 
 
-def test_a_name_that_no_file_can_have_does_not_end_a_list():
+def test_an_impossible_name_does_not_end_a_list():
     """Python's own Path.is_dir raises for one: the picture is reported as unreadable, and the list goes on."""
     long = "x" * 5000
     assert list(listed_pictures(io.BytesIO(f"{long}\na.jpg\n".encode()))) == [Path(long), Path("a.jpg")]
     assert list(find_pictures([long])) == [Path(long)]
 
 
-def test_names_with_line_ends_pass_a_list_of_zero_bytes():
+def test_zero_separated_lists_hold_names_with_line_ends():
     assert list(listed_pictures(io.BytesIO(b"odd\nname.jpg\0"), b"\0")) == [Path("odd\nname.jpg")]
 
 
-def test_results_come_in_order_from_several_processes_that_run_little_ahead():
+def test_pool_results_are_in_order_and_bounded():
     taken = []
 
     def tasks():
@@ -119,7 +118,7 @@ def test_results_come_in_order_from_several_processes_that_run_little_ahead():
     assert len({process for process, _ in together}) == 2
 
 
-def test_tasks_and_results_larger_than_a_pipe_holds():
+def test_pool_tasks_may_exceed_a_pipes_buffer():
     """Whoever sends a task waits for it to be taken, and so does who sends a result: each would wait for the other."""
     found = []
 
@@ -134,7 +133,7 @@ def test_tasks_and_results_larger_than_a_pipe_holds():
     assert found == [4 << 20] * 4
 
 
-def test_a_process_that_dies_is_one_line_and_one_thatrefuses_says_why():
+def test_a_failing_pool_process_is_named():
     with WorkerPool(1, exit_at, 2) as pool, pytest.raises(RunFailure, match="code 7"):
         pool.wait_until_ready()
         list(pool.results(range(5)))
@@ -142,7 +141,7 @@ def test_a_process_that_dies_is_one_line_and_one_thatrefuses_says_why():
         pool.wait_until_ready()
 
 
-def test_processes_end_when_their_parent_is_killed(project):
+def test_pool_processes_end_with_a_killed_parent(project):
     program = (
         "import os, signal, sys; sys.path[:0] = ['.', 'tests/helpers']\n"
         "from functools import partial\nfrom paddle_resnet.worker_pool import WorkerPool\n"
@@ -169,38 +168,41 @@ def pictures(run, tmp_path):
     return [*found[:2], bad, *found[2:], tmp_path / "*.gif"]
 
 
-def test_processes_answer_as_this_one_does(run, pictures):
+def test_processes_predict_as_this_one_does(run, pictures):
+    files = list(find_pictures(pictures))
     with Predictor(run.path, device="cpu", threads=1, batch_size=3) as predictor:
-        expected = list(classify_files(predictor, pictures, top_k=2))
-        with decoding_workers(predictor, 1, top_k=2) as answer:
-            decoded = [each for batch in predict_pictures(answer, find_pictures(pictures), 3) for each in batch]
-    with prediction_workers(run.path, 2, 2, 2, device="cpu", batch_size=3) as answer:
-        batches = list(predict_pictures(answer, find_pictures(pictures), 3))
-    assert [len(batch) for batch in batches] == [3, 3, 2, 1]
-    apart = [each for batch in batches for each in batch]
+        expected = predictor.predict_files(files, top_k=2)
+        with decoding_workers(predictor, 1, top_k=2) as predict:
+            decoded_apart = [each for batch in predict(batched(files, 3)) for each in batch]
+    with prediction_workers(run.path, 2, 2, 2, device="cpu", batch_size=3) as predict:
+        batches = list(predict(batched(files, 3)))
+    assert [len(batch) for batch in batches] == [3, 3, 3]
+    predicted_apart = [each for batch in batches for each in batch]
     assert [type(each) for each in expected] == [*[Prediction] * 2, Unreadable, *[Prediction] * 5, Unreadable]
-    for mine, there, sent in zip(expected, apart, decoded, strict=True):
-        if isinstance(mine, Unreadable):
-            assert mine == there == sent
-        else:
-            assert mine.name == there.name == sent.name
-            for reference, answer in zip(mine.top, there.top, strict=True):
-                assert answer.label == reference.label
-                assert answer.probability == pytest.approx(reference.probability, abs=1e-5)
+    for here, predicted, decoded in zip(expected, predicted_apart, decoded_apart, strict=True):
+        if isinstance(here, Unreadable):
+            assert here == predicted == decoded
+            continue
+        assert here.name == predicted.name == decoded.name
+        for other in (predicted, decoded):
+            assert [each.label for each in other.top] == [each.label for each in here.top]
+            assert [each.probability for each in other.top] == pytest.approx(
+                [each.probability for each in here.top], abs=1e-5
+            )
 
 
-def test_what_is_no_picture_keeps_its_place_at_both_ends(run, pictures):
+def test_unreadable_files_keep_their_place_at_both_ends(run, pictures):
     first, last = Unreadable(Path("first"), "1"), Unreadable(Path("last"), "2")
     with Predictor(run.path, device="cpu", threads=1, batch_size=2) as predictor:
-        answer = predict_here(predictor, 1)
-        mixed = [each for batch in predict_pictures(answer, [first, pictures[0], last, last], 2) for each in batch]
-        assert list(predict_pictures(answer, [first, last], 2)) == [[first, last]]
-        assert list(predict_pictures(answer, [], 2)) == []
+        predict = predict_here(predictor, 1)
+        mixed = [each for batch in predict(batched([first, pictures[0], last, last], 2)) for each in batch]
+        assert list(predict(batched([first, last], 2))) == [[first, last]]
+        assert list(predict(batched([], 2))) == []
     assert [mixed[0], *mixed[2:]] == [first, last, last]
     assert mixed[1].name == str(pictures[0])
 
 
-def test_columns_of_a_competition():
+def test_columns_for_a_competition():
     columns = parse_columns('id=stem,label=probability:dog,"a,b=name",best=class,p=probability,f=path', ["cat", "dog"])
     assert [column.title for column in columns] == ["id", "label", "a,b", "best", "p", "f"]
     assert [column.cell(DOG) for column in columns] == ["7", "0.750000", "7.jpg", "dog", "0.750000", "test/7.jpg"]
@@ -224,75 +226,75 @@ def test_columns_by_rank():
         ("", ["expected title=content"]),
     ],
 )
-def test_wrong_columns_are_one_line(text, words):
+def test_wrong_columns_are_usage_errors(text, words):
     with pytest.raises(UsageError) as caught:
         parse_columns(text, ["cat", "dog"])
     for word in words:
         assert word in str(caught.value)
 
 
-def test_what_was_answered_before_ctrl_c_is_kept_and_after_a_fault_nothing_is(tmp_path):
-    path = tmp_path / "answers.jsonl"
+def test_ctrl_c_keeps_the_predictions_and_an_error_none(tmp_path):
+    path = tmp_path / "predictions.jsonl"
     path.write_text("earlier")
-    with pytest.raises(KeyboardInterrupt), open_json_lines(path, 1) as answers:
-        answers.add(DOG)
+    with pytest.raises(KeyboardInterrupt), open_json_lines(path, 1) as write:
+        write([DOG])
         raise KeyboardInterrupt
     assert path.read_text() == "earlier"
     expected = {"file": "test/7.jpg", "top": [{"class": "dog", "probability": 0.75}]}
     assert json.loads(partial_path(path).read_text()) == expected
-    with pytest.raises(OSError), open_csv(path, ranked_columns(1)) as answers:
-        answers.add(DOG)
+    with pytest.raises(OSError), open_csv(path, ranked_columns(1)) as write:
+        write([DOG])
         raise OSError(28, "No space left on device")
     assert sorted(tmp_path.iterdir()) == [path]
 
 
-def test_a_pipe_takes_the_answers_as_they_come_and_stays_a_pipe(tmp_path):
+def test_a_pipe_gets_rows_at_once_and_stays(tmp_path):
     path = tmp_path / "fifo"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with open_csv(path, ranked_columns(1)) as answers:
-        answers.add(DOG)
+    with open_csv(path, ranked_columns(1)) as write:
+        write([DOG])
         assert os.read(reader, 1000) == b"file,class,probability\ntest/7.jpg,dog,0.750000\n"
     os.close(reader)
     assert path.is_fifo()
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_reader_that_goes_away_is_said_by_name(tmp_path):
+def test_a_lost_reader_is_named(tmp_path):
     path = tmp_path / "fifo"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with pytest.raises(RunFailure, match="fifo: its reader has gone"), open_json_lines(path, 1) as answers:
+    with pytest.raises(RunFailure, match="fifo: its reader has gone"), open_json_lines(path, 1) as write:
         os.close(reader)
-        answers.add(DOG)
+        write([DOG])
 
 
-def test_a_descriptor_and_a_full_device_are_written_to():
+def test_descriptors_and_devices_are_written_directly():
     reader, writer = os.pipe()
-    with open_json_lines(Path(f"/dev/fd/{writer}"), 1) as answers:
-        answers.add(DOG)
+    with open_json_lines(Path(f"/dev/fd/{writer}"), 1) as write:
+        write([DOG])
     os.close(writer)
     assert json.loads(os.read(reader, 1000))["file"] == "test/7.jpg"
     os.close(reader)
     if Path("/dev/full").exists():
-        with pytest.raises(RunFailure, match="/dev/full"), open_json_lines(Path("/dev/full"), 1) as answers:
-            answers.add(DOG)
+        with pytest.raises(RunFailure, match="/dev/full"), open_json_lines(Path("/dev/full"), 1) as write:
+            write([DOG])
 
 
 @pytest.mark.parametrize("target", ["store/there.csv", "store/new.csv"])
-def test_a_link_stays_and_its_file_is_written(tmp_path, target):
+def test_a_links_target_is_written(tmp_path, target):
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / "there.csv").write_text("old")
     link = tmp_path / "link.csv"
     link.symlink_to(target)
-    with open_csv(link, ranked_columns(1)) as answers:
-        answers.add(DOG)
+    with open_csv(link, ranked_columns(1)) as write:
+        write([DOG])
     assert link.is_symlink()
     assert (tmp_path / target).read_text() == "file,class,probability\ntest/7.jpg,dog,0.750000\n"
     assert {path.name for path in (tmp_path / "store").iterdir()} == {"there.csv", Path(target).name}
 
 
-def test_a_link_to_itself_is_no_file(tmp_path):
+def test_a_link_to_itself_is_an_error(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(RunFailure, match="leads to itself"), open_csv(tmp_path / "loop", ranked_columns(1)):
         pass
@@ -300,7 +302,7 @@ def test_a_link_to_itself_is_no_file(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo"])
-def test_what_stands_at_the_unfinished_files_name_is_left_alone(tmp_path, kind):
+def test_a_link_or_pipe_named_part_stays(tmp_path, kind):
     (tmp_path / "precious").write_text("mine")
     part = tmp_path / "a.csv.part"
     if kind == "link":
@@ -337,7 +339,7 @@ def test_counting_on_a_terminal_and_in_a_log(monkeypatch):
         assert len(text.getvalue().splitlines()) == 2
 
 
-def test_the_tool_shares_many_pictures_out_and_keeps_their_order(run, tool, tmp_path):
+def test_many_pictures_keep_their_order(run, tool, tmp_path):
     pattern = str(run.config.data.root / "t*" / "**" / "*.png")
     written = tmp_path / "submission.csv"
     columns = "id=stem,label=class,red=probability:red,file=path"
@@ -359,8 +361,8 @@ def test_the_tool_shares_many_pictures_out_and_keeps_their_order(run, tool, tmp_
         assert float(row["red"]) == pytest.approx(dict(prediction.top)["red"], abs=1e-5)
 
 
-def test_the_tool_takes_a_list_and_writes_json_lines(run, tool, pictures, tmp_path, monkeypatch):
-    written = tmp_path / "answers.jsonl"
+def test_a_list_of_files_gives_json_lines(run, tool, pictures, tmp_path, monkeypatch):
+    written = tmp_path / "predictions.jsonl"
     listing = b"\0".join(os.fsencode(file) for file in pictures[:3])
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(listing)))
     done = tool("predict", run.path, "-0", "-", "--top-k", 1, "--json-lines", written, *ON_CPU)
@@ -371,15 +373,15 @@ def test_the_tool_takes_a_list_and_writes_json_lines(run, tool, pictures, tmp_pa
     assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == [entry["top"][0]["class"] for entry in entries]
 
 
-def test_a_list_without_names_is_said(run, tool, monkeypatch):
+def test_an_empty_list_is_a_usage_error(run, tool, monkeypatch):
     """As from `find -newer`, when nothing is new."""
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO()))
     done = tool("predict", run.path, "-", *ON_CPU)
     assert (done.exit_code, done.stderr) == (2, "error: the list on standard input names no pictures\n")
 
 
-def test_answers_are_written_to_their_end_when_nobody_reads_the_table(run, project, pictures, tmp_path):
-    written = tmp_path / "answers.csv"
+def test_files_are_completed_without_a_table_reader(run, project, pictures, tmp_path):
+    written = tmp_path / "predictions.csv"
     command = shlex.join(
         [sys.executable, str(project / "tools" / "predict.py"), str(run.path), *map(str, pictures[:2]), *ON_CPU]
     )
@@ -388,15 +390,15 @@ def test_answers_are_written_to_their_end_when_nobody_reads_the_table(run, proje
     assert len(written.read_text().splitlines()) == 3
 
 
-def test_columns_without_a_csv_are_wrong_use(run, tool):
+def test_columns_without_a_csv_are_usage_errors(run, tool):
     done = tool("predict", run.path, "x.png", "--columns", "id=stem", *ON_CPU)
     assert done.exit_code == 2
     assert "--csv FILE" in done.stderr
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9.png", "caf\u00e9.png".encode()])
-def test_a_name_of_any_bytes_is_json_and_leads_back_to_the_file(tmp_path, name):
-    with open_json_lines(tmp_path / "a.jsonl", 1) as file:
-        file.add(Prediction(os.fsdecode(name), (ClassProbability("cat", 1.0),)))
+def test_json_holds_names_of_any_bytes(tmp_path, name):
+    with open_json_lines(tmp_path / "a.jsonl", 1) as write:
+        write([Prediction(os.fsdecode(name), (ClassProbability("cat", 1.0),))])
     (line,) = (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()
     assert os.fsencode(json.loads(line)["file"]) == name

@@ -293,4 +293,4 @@ def test_other_tools_are_started_alone(one_of_two):
         [sys.executable, "tools/eval.py", "output/none"], cwd=PROJECT, env=os.environ, capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert "one of 2 processes of paddle.distributed.launch: start this tool alone" in done.stderr
+    assert "one of 2 processes of paddle.distributed.launch: start this command alone" in done.stderr

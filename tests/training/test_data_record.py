@@ -109,7 +109,7 @@ def test_other_data_are_measured_and_exported_nowhere(run, change, what):
 def test_an_export_that_measures_nothing_needs_no_data(run):
     shutil.rmtree(run.config.data.root)
     report = export_run(again(run), images=0)
-    assert report.drawn and report.images == 64 and report.max_difference <= 1e-4
+    assert report.random and report.images == 64 and report.max_difference <= 1e-4
     assert InferenceConfig.load(report.path).classes == tuple(COLOURS)
     with pytest.raises(UsageError, match="no such folder"):
         export_run(again(run), precisions=["int8"], images=0)

@@ -12,7 +12,7 @@ from paddle_resnet.benchmark.timing import seconds
 from paddle_resnet.errors import UsageError
 from paddle_resnet.inference import Predictor
 from paddle_resnet.inference.find_pictures import Unreadable, find_pictures
-from paddle_resnet.inference.predict_many import predict_pictures, prediction_workers
+from paddle_resnet.inference.predict_many import batched, prediction_workers
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
@@ -47,11 +47,9 @@ def _files(job: dict[str, Any]) -> dict[str, Any]:
         precision=job["precision"],
         batch_size=job["batch"],
         backend=job["backend"],
-    ) as answer:
+    ) as predict:
         ready = time.perf_counter()
-        answers = [
-            each for batch in predict_pictures(answer, find_pictures(job["pictures"]), job["batch"]) for each in batch
-        ]
+        answers = [each for batch in predict(batched(find_pictures(job["pictures"]), job["batch"])) for each in batch]
         ended = time.perf_counter()
     if failed := [each.reason for each in answers if isinstance(each, Unreadable)]:
         raise UsageError(failed[0])
