@@ -1,4 +1,4 @@
-"""Export: what is written, that it answers as the network does, and that nothing is replaced by something worse."""
+"""Export: the written files, the network's probabilities, and an earlier export that stays after a failure."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def report(run):
 
 @pytest.fixture
 def copy(report, tmp_path):
-    """The exported folder, to be damaged."""
+    """A copy of the exported folder that a test may damage."""
     return shutil.copytree(report.path, tmp_path / "inference")
 
 
@@ -46,7 +46,7 @@ def change(folder, **keys):
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **keys}))
 
 
-def test_the_folder_holds_what_a_deployer_needs(run, report):
+def test_inference_yml_describes_the_exported_files(run, report):
     assert report.path == run.inference_path
     assert {PROGRAM, "model.pdiparams", "inference.yml"} <= {path.name for path in report.files}
     written = yaml.safe_load((report.path / "inference.yml").read_text())
@@ -72,7 +72,7 @@ def test_the_folder_holds_what_a_deployer_needs(run, report):
 
 
 @pytest.mark.parametrize("images", [1, 2, 7])
-def test_raw_pixels_give_the_networks_probabilities_for_any_batch(run, report, images):
+def test_raw_pixels_give_the_networks_probabilities(run, report, images):
     pixels = np.random.default_rng(images).integers(0, 256, (images, SIZE, SIZE, 3), dtype=np.uint8)
     normal = (pixels / 255 - np.array(run.splits().mean)) / np.array(run.splits().std)
     with paddle.no_grad():
@@ -89,7 +89,7 @@ def test_the_check_used_real_images(report):
     assert 0 <= report.max_difference <= 1e-4
 
 
-def test_figures_of_the_same_checkpoint_are_passed_on(tmp_path):
+def test_metrics_of_the_same_checkpoint_are_copied(tmp_path):
     run = make_run(tmp_path)
     run.update_metrics("test", {"top1": 0.75, "images": 12, "checkpoint": "last"})
     assert InferenceConfig.load(export_run(run).path).test is None
@@ -101,7 +101,7 @@ def test_figures_of_the_same_checkpoint_are_passed_on(tmp_path):
     assert (run.inference_path / "notes.txt").read_text() == "mine"
 
 
-def test_an_export_that_fails_its_check_replaces_nothing(run, report, monkeypatch):
+def test_a_failed_check_replaces_nothing(run, report, monkeypatch):
     before = {path.name: path.read_bytes() for path in report.path.iterdir()}
     monkeypatch.setattr(exporter.NetworkScorer, "scores", lambda self, batch: np.full((len(batch), 3), 0.5, np.float32))
     with pytest.raises(RunFailure, match="in paddle the exported model's probabilities differ"):
@@ -110,8 +110,8 @@ def test_an_export_that_fails_its_check_replaces_nothing(run, report, monkeypatc
     assert not [path.name for path in run.path.iterdir() if path.name.startswith(".")]
 
 
-def test_a_program_that_paddle_cut_short_on_a_full_disk_is_not_converted(run, report, monkeypatch):
-    """paddle2onnx would end the process, with status 255 and no word of the disk."""
+def test_a_full_disk_replaces_nothing(run, report, monkeypatch):
+    """Paddle truncates the program without an error; paddle2onnx would exit with status 255."""
     before = {path.name: path.read_bytes() for path in report.path.iterdir()}
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
     with pytest.raises(RunFailure, match=r"model: cannot be written \(No space left on device\)"):
@@ -119,7 +119,7 @@ def test_a_program_that_paddle_cut_short_on_a_full_disk_is_not_converted(run, re
     assert {path.name: path.read_bytes() for path in report.path.iterdir()} == before
 
 
-def test_a_network_without_finite_weights_is_not_exported(run, monkeypatch):
+def test_nan_scores_fail_the_check(run, monkeypatch):
     monkeypatch.setattr(
         exporter.NetworkScorer, "scores", lambda self, batch: np.full((len(batch), 3), np.nan, np.float32)
     )
@@ -135,13 +135,13 @@ def test_a_run_without_a_checkpoint_exits_2(tool, tmp_path):
     assert not run.inference_path.exists()
 
 
-def test_the_tool_names_the_next_command(run, report, tool):
+def test_export_prints_the_next_command(run, report, tool):
     done = tool("export", run.path)
     assert done.exit_code == 0
     assert f"tools/predict.py {run.inference_path}" in done.stdout
 
 
-def test_the_model_is_found_in_the_runs_folder_too(run, report):
+def test_a_model_is_found_in_its_runs_folder(run, report):
     assert find_model(run.path) == find_model(report.path) == report.path
 
 
@@ -173,7 +173,7 @@ def test_a_malformed_inference_yml_is_a_usage_error(copy, text):
         Predictor(copy, device="cpu")
 
 
-def test_a_class_too_few_is_said_before_an_answer_is_ranked(copy):
+def test_a_missing_class_is_a_usage_error(copy):
     classes = yaml.safe_load((copy / "inference.yml").read_text())["classes"]
     change(copy, classes=classes[:-1])
     with (
@@ -184,7 +184,7 @@ def test_a_class_too_few_is_said_before_an_answer_is_ranked(copy):
 
 
 @pytest.mark.parametrize("name", [PROGRAM, "model.pdiparams"])
-def test_missing_and_damaged_files_are_found_before_paddle_reads_them(copy, name):
+def test_missing_and_damaged_files_are_usage_errors(copy, name):
     whole = (copy / name).read_bytes()
     (copy / name).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UsageError, match="damaged"):
@@ -194,7 +194,7 @@ def test_missing_and_damaged_files_are_found_before_paddle_reads_them(copy, name
         Predictor(copy, device="cpu")
 
 
-def test_no_export_is_a_usage_error(tmp_path):
+def test_a_missing_export_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match=r"tools/export\.py"):
         Predictor(tmp_path, device="cpu")
     with pytest.raises(UsageError, match="no such folder"):
@@ -202,8 +202,8 @@ def test_no_export_is_a_usage_error(tmp_path):
 
 
 @pytest.mark.parametrize(("running", "refused"), [("2.6.2", True), ("3.3.1", False), ("0.0.0", False)])
-def test_a_program_of_paddle_3_is_refused_by_paddle_2(copy, running, refused):
-    # Paddle 2.6 would die of a segmentation fault.
+def test_paddle_2_cannot_read_a_json_program(copy, running, refused):
+    # Paddle 2.6 would crash with a segmentation fault.
     config = InferenceConfig.load(copy)
     program = config.files.program.model_copy(update={"name": "model.json"})
     config = config.model_copy(
@@ -216,7 +216,7 @@ def test_a_program_of_paddle_3_is_refused_by_paddle_2(copy, running, refused):
         check_program(copy, config, running)
 
 
-def test_a_model_of_paddle_3_on_paddle_2_never_reaches_paddle(copy, monkeypatch):
+def test_paddle_2_never_loads_a_json_program(copy, monkeypatch):
     if PROGRAM != "model.json":
         (copy / PROGRAM).rename(copy / "model.json")
         files = yaml.safe_load((copy / "inference.yml").read_text())["files"]
@@ -228,8 +228,8 @@ def test_a_model_of_paddle_3_on_paddle_2_never_reaches_paddle(copy, monkeypatch)
         Predictor(copy, device="cpu")
 
 
-def test_figures_are_counted_over_the_whole_test_split(run, report):
-    """Against the network itself, on each image by hand."""
+def test_metrics_cover_the_whole_test_split(run, report):
+    """Compared with the network's own predictions."""
     network, splits = run.load_network("best"), run.splits()
     network.eval()
     with paddle.no_grad():
@@ -241,7 +241,7 @@ def test_figures_are_counted_over_the_whole_test_split(run, report):
     assert InferenceConfig.load(report.path).precisions == report.precisions
 
 
-def test_a_part_of_the_split_is_measured_or_none(tmp_path):
+def test_images_limits_the_measurement(tmp_path):
     run = make_run(tmp_path)
     assert export_run(run, images=5).precisions["fp32"]["paddle"].images == 5
     seen = []
@@ -251,21 +251,21 @@ def test_a_part_of_the_split_is_measured_or_none(tmp_path):
     assert seen == []
 
 
-def test_agreement_is_with_the_network_and_top1_with_the_labels():
-    class Says:
+def test_agreement_and_top1():
+    class FixedScorer:
         def __init__(self, *classes):
-            self.answers = np.eye(3, dtype=np.float32)[list(classes)]
+            self.rows = np.eye(3, dtype=np.float32)[list(classes)]
 
         def scores(self, batch):
-            return self.answers[batch]
+            return self.rows[batch]
 
     batches = [(np.array([0, 1, 2]), np.array([0, 0, 0])), (np.array([3]), np.array([2]))]
-    found = compare(Says(0, 1, 2, 2), {"a": Says(0, 1, 0, 2), "b": Says(1, 1, 1, 1)}, batches)
+    found = compare(FixedScorer(0, 1, 2, 2), {"a": FixedScorer(0, 1, 0, 2), "b": FixedScorer(1, 1, 1, 1)}, batches)
     assert (found["a"].top1, found["a"].agreement, found["a"].images) == (0.75, 0.75, 4)
     assert (found["b"].top1, found["b"].agreement) == (0, 0.25)
 
 
-def test_a_fixed_batch_is_filled_up(run, report, tmp_path):
+def test_a_fixed_batch_is_padded(run, report, tmp_path):
     copied = RunFolder(tmp_path, run.config)
     shutil.copytree(run.checkpoint_path("best"), copied.checkpoint_path("best"))
     fixed = export_run(copied, batch=4)
@@ -276,7 +276,7 @@ def test_a_fixed_batch_is_filled_up(run, report, tmp_path):
         np.testing.assert_allclose(predictor.scores(pixels[:1]), free.scores(pixels[:1]), atol=1e-5)
 
 
-def test_two_exports_have_the_same_names_and_weights(run, tmp_path):
+def test_exports_are_reproducible(run, tmp_path):
     first, second = (save_program(run, "best", tmp_path / name / "model") for name in "ab")
     assert first[1].read_bytes() == second[1].read_bytes()
     # For its own debugging, Paddle 3 notes that this is the process's second program: "/ResNet_1/Conv2D/".
@@ -286,7 +286,7 @@ def test_two_exports_have_the_same_names_and_weights(run, tmp_path):
     assert first_program == second_program
 
 
-def test_the_tools_options_reach_the_export(run, tool):
+def test_options_of_the_command_reach_the_export(run, tool):
     done = tool("export", run.path, "--batch", 2, "--images", 3)
     assert done.exit_code == 0
     assert "fp32 by paddle" in done.stdout
@@ -300,7 +300,7 @@ def test_the_tools_options_reach_the_export(run, tool):
     assert tool("export", run.path, "--precision", "fp8").exit_code == 2
 
 
-def test_an_exported_precision_is_evaluated_into_a_section_of_its_own(run, tool):
+def test_eval_exported_writes_a_section_per_precision(run, tool):
     export_run(run, images=0)
     done = tool("eval", run.path, "--exported", "--precision", "fp32")
     assert done.exit_code == 0
@@ -311,8 +311,8 @@ def test_an_exported_precision_is_evaluated_into_a_section_of_its_own(run, tool)
     assert "give --exported too" in done.stderr
 
 
-def test_calibration_sees_every_class_of_the_validation_split_and_no_other_image(run):
-    """A folder's images are in the order of their classes."""
+def test_calibration_covers_exactly_the_validation_split(run):
+    """A folder's images are sorted by class, so the first ones would be of one class."""
     validation = {image.tobytes() for image in run.splits().validation.batch(np.arange(6))}
     batches = list(calibration_batches(run, 4))
     assert len(batches) == 64

@@ -1,4 +1,4 @@
-"""Folding: a network with BatchNorm, deviation and shortcuts in its convolutions answers as it did before."""
+"""Folding BatchNorm, the standard deviation and shortcuts into convolutions keeps the probabilities."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def softmax(logits):
     return powers / powers.sum(1, keepdims=True)
 
 
-def answers_before(network, pixels):
-    """By the definition of normalisation, and the network as it was trained."""
+def expected_probabilities(network, pixels):
+    """By the definition of normalisation, with the unfolded network."""
     normal = ((pixels / 255 - MEAN) / STD).transpose(0, 3, 1, 2).astype(np.float32)
     network.eval()
     with paddle.no_grad():
@@ -34,26 +34,26 @@ def pixels(images=4, size=SIZE):
     return np.random.default_rng(0).integers(0, 256, (images, size, size, 3), dtype=np.uint8)
 
 
-def answers(layer, batch):
+def probabilities(layer, batch):
     with paddle.no_grad():
         return layer(paddle.to_tensor(batch)).numpy()
 
 
 @pytest.mark.parametrize("kind", FAMILY)
-def test_the_folded_network_answers_as_before(kind):
+def test_folding_keeps_the_probabilities(kind):
     network = tiny_network(kind)
-    expected = answers_before(network, pixels())
+    expected = expected_probabilities(network, pixels())
     folded = fold(network, Normalize(MEAN, STD), SIZE, flip=False)
-    np.testing.assert_allclose(answers(folded, pixels()), expected, atol=1e-5)
+    np.testing.assert_allclose(probabilities(folded, pixels()), expected, atol=1e-5)
     assert not [layer for layer in folded.sublayers() if isinstance(layer, ZeroPadShortcut)]
 
 
-def test_lenet_which_has_no_batch_norm_is_folded_too():
+def test_lenet_without_batch_norm_is_folded():
     paddle.seed(0)
     network = create_model("lenet", num_classes=3)
-    expected = answers_before(network, pixels(size=32))
+    expected = expected_probabilities(network, pixels(size=32))
     folded = fold(network, Normalize(MEAN, STD), 32, flip=False)
-    np.testing.assert_allclose(answers(folded, pixels(size=32)), expected, atol=1e-5)
+    np.testing.assert_allclose(probabilities(folded, pixels(size=32)), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,12 @@ def test_lenet_which_has_no_batch_norm_is_folded_too():
         ("preact basic", 3),
     ],
 )
-def test_batch_norm_is_left_only_before_convolutions(kind, left):
+def test_batch_norm_remains_only_in_preactivation_blocks(kind, left):
     folded = fold(tiny_network(kind), Normalize(MEAN, STD), SIZE, flip=False)
     assert sum(isinstance(layer, nn.BatchNorm2D) for layer in folded.sublayers()) == left
 
 
-def test_a_convolution_folded_by_hand():
+def test_a_folded_convolution_by_hand():
     """Of a 1x1 convolution: weight 2, then mean 3, variance 4, scale 5, shift 6: 5 (2 x - 3) / 2 + 6 = 5 x - 1.5."""
     network = nn.Sequential(nn.Conv2D(3, 1, 1, bias_attr=False), nn.BatchNorm2D(1, epsilon=0.0), nn.Flatten())
     network[0].weight.set_value(np.full((1, 3, 1, 1), 2, np.float32))
@@ -87,9 +87,9 @@ def test_a_convolution_folded_by_hand():
 
 def test_mirror_images_are_averaged():
     network = tiny_network("basic, option A")
-    expected = (answers_before(network, pixels()) + answers_before(network, pixels()[:, :, ::-1])) / 2
+    expected = (expected_probabilities(network, pixels()) + expected_probabilities(network, pixels()[:, :, ::-1])) / 2
     folded = fold(network, Normalize(MEAN, STD), SIZE, flip=True)
-    np.testing.assert_allclose(answers(folded, pixels()), expected, atol=1e-5)
+    np.testing.assert_allclose(probabilities(folded, pixels()), expected, atol=1e-5)
 
 
 def test_shared_mean_is_exact_inside_the_border():

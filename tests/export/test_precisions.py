@@ -1,4 +1,4 @@
-"""Precisions and backends: each is exported, loaded and answers; what is not there says so."""
+"""Precisions and backends: each is exported, loaded and run; missing ones are usage errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HAS_ONNX = all(map(find_spec, ("onnxruntime", "paddle2onnx", "onnx", "ml_dtypes"
 HAS_BFLOAT16 = bool(backends.BFLOAT16_FEATURES & machine.processor().features)
 needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="the packages of requirements/onnx.txt are not installed")
 needs_bfloat16 = pytest.mark.skipif(not HAS_BFLOAT16, reason="this processor has neither AVX512-BF16 nor AMX-BF16")
-ANSWERING = [
+AVAILABLE = [
     ("paddle", "fp32"),
     pytest.param("paddle", "bf16", marks=needs_bfloat16),
     pytest.param("onnxruntime", "fp32", marks=needs_onnx),
@@ -48,8 +48,8 @@ def real(run):
 
 
 @pytest.fixture(scope="module")
-def plain(run, real):
-    """What Paddle answers in float32; tests/export/test_export.py compares it with the network."""
+def float32_scores(run, real):
+    """Paddle's scores in float32, which tests/export/test_export.py compares with the network's."""
     with Predictor(run.path, "cpu", "fp32", 1, backend="paddle") as predictor:
         return predictor.scores(real)
 
@@ -58,21 +58,21 @@ def noise(images, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (images, SIZE, SIZE, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize(("backend", "precision"), ANSWERING)
-def test_each_precision_answers_nearly_as_float32_does(run, real, plain, backend, precision):
+@pytest.mark.parametrize(("backend", "precision"), AVAILABLE)
+def test_each_precision_is_close_to_float32(run, real, float32_scores, backend, precision):
     # bfloat16 has 8 bits of mantissa, int8 7 bits of the largest; the network has 8 layers.
     tolerance = {"fp32": 1e-4, "bf16": 0.05, "int8": 0.05}[precision]
     with Predictor(run.path, "cpu", precision, 1, backend=backend) as predictor:
         assert (predictor.backend, predictor.precision) == (backend, precision)
         scores = predictor.scores(real)
     assert scores.dtype == np.float32
-    np.testing.assert_allclose(scores, plain, atol=tolerance)
+    np.testing.assert_allclose(scores, float32_scores, atol=tolerance)
     if precision != "fp32":
-        assert np.abs(scores - plain).max() > 1e-6, "nothing was rounded: this is float32"
+        assert np.abs(scores - float32_scores).max() > 1e-6, "nothing was rounded: this is float32"
 
 
-@pytest.mark.parametrize(("backend", "precision"), ANSWERING)
-def test_threads_get_the_answers_of_a_single_one(run, backend, precision):
+@pytest.mark.parametrize(("backend", "precision"), AVAILABLE)
+def test_threads_do_not_change_scores(run, backend, precision):
     batches = [noise(1 + seed % 5, seed) for seed in range(24)]
     with Predictor(run.path, "cpu", precision, 1, batch_size=4, backend=backend) as predictor:
         predictor.warm_up()
@@ -84,7 +84,7 @@ def test_threads_get_the_answers_of_a_single_one(run, backend, precision):
 
 
 @needs_onnx
-def test_the_onnx_file_is_plain_and_its_names_are_known(run):
+def test_the_onnx_file_has_standard_operations_and_fixed_names(run):
     import onnx
 
     model = onnx.load(run.inference_path / "model.onnx")
@@ -97,7 +97,7 @@ def test_the_onnx_file_is_plain_and_its_names_are_known(run):
 
 
 @needs_onnx
-def test_int8_takes_pixels_as_they_are_and_keeps_the_head_whole(run):
+def test_int8_takes_raw_pixels_and_keeps_a_float_head(run):
     import onnx
 
     nodes = onnx.load(run.inference_path / "model_int8.onnx").graph.node
@@ -114,7 +114,7 @@ def test_int8_takes_pixels_as_they_are_and_keeps_the_head_whole(run):
 
 
 @needs_onnx
-def test_a_mirrored_network_is_quantised_too(tmp_path):
+def test_a_network_with_flip_is_quantised(tmp_path):
     run = make_run(tmp_path)
     run.config = run.config.model_copy(update={"evaluation": run.config.evaluation.model_copy(update={"flip": True})})
     export_run(run, precisions=["int8"])
@@ -125,7 +125,7 @@ def test_a_mirrored_network_is_quantised_too(tmp_path):
 
 
 @needs_onnx
-def test_float32_on_a_cpu_goes_to_onnx_runtime_where_it_is_there(run, monkeypatch, caplog):
+def test_onnx_runtime_is_the_default_on_a_cpu(run, monkeypatch, caplog):
     with Predictor(run.path, "cpu") as predictor:
         assert (predictor.backend, predictor.precision) == ("onnxruntime", "fp32")
     monkeypatch.setattr(backends, "is_installed", lambda: False)
@@ -138,7 +138,7 @@ def test_float32_on_a_cpu_goes_to_onnx_runtime_where_it_is_there(run, monkeypatc
         Predictor(run.path, "cpu", "int8")
 
 
-def test_without_an_onnx_file_paddle_answers(tmp_path):
+def test_paddle_is_the_default_without_an_onnx_file(tmp_path):
     run = make_run(tmp_path)
     export_run(run, images=0)
     with Predictor(run.path, "cpu") as predictor:
@@ -159,20 +159,20 @@ def test_without_an_onnx_file_paddle_answers(tmp_path):
         ("cpu", None, "padle", 'backend padle: .*did you mean "paddle"'),
     ],
 )
-def test_what_cannot_be_is_a_usage_error(run, device, precision, backend, words):
+def test_unsupported_combinations_are_usage_errors(run, device, precision, backend, words):
     with pytest.raises(UsageError, match=words):
         backends.choose(run.inference_path, InferenceConfig.load(run.inference_path), device, precision, backend)
 
 
 @pytest.mark.parametrize(("backend", "precision"), [("paddle", "fp16"), ("tensorrt", "fp32")])
-def test_a_gpu_can_be_asked_for_other_precisions(run, backend, precision):
+def test_precisions_and_backends_of_a_gpu(run, backend, precision):
     config = InferenceConfig.load(run.inference_path)
     asked = None if backend == "paddle" else backend
     assert backends.choose(run.inference_path, config, "gpu:0", precision, asked) == (backend, precision)
 
 
 @pytest.mark.parametrize("features", [frozenset({"avx2"}), frozenset({"avx512_bf16"}), frozenset({"amx_bf16"})])
-def test_bfloat16_needs_a_processor_that_has_it(run, monkeypatch, features):
+def test_bfloat16_needs_its_processor_feature(run, monkeypatch, features):
     monkeypatch.setattr(machine, "processor", lambda: machine.Processor("x", "Old 86", features))
     config = InferenceConfig.load(run.inference_path)
     if "avx2" not in features:
@@ -184,7 +184,7 @@ def test_bfloat16_needs_a_processor_that_has_it(run, monkeypatch, features):
 
 @needs_onnx
 @pytest.mark.parametrize(("name", "precision"), [("model.onnx", "fp32"), ("model_int8.onnx", "int8")])
-def test_a_damaged_onnx_file_is_found_before_it_is_read(run, tmp_path, name, precision):
+def test_a_damaged_onnx_file_is_a_usage_error(run, tmp_path, name, precision):
     folder = shutil.copytree(run.inference_path, tmp_path / "inference")
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
@@ -193,7 +193,7 @@ def test_a_damaged_onnx_file_is_found_before_it_is_read(run, tmp_path, name, pre
 
 
 @pytest.mark.parametrize("missing", ["paddle2onnx", "onnxruntime"])
-def test_onnx_without_its_packages_says_what_to_install_and_writes_nothing(tmp_path, monkeypatch, missing):
+def test_missing_onnx_packages_are_named_before_writing(tmp_path, monkeypatch, missing):
     run = make_run(tmp_path)
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(UsageError, match="pip install -r requirements/onnx"):
@@ -202,7 +202,7 @@ def test_onnx_without_its_packages_says_what_to_install_and_writes_nothing(tmp_p
 
 
 @needs_onnx
-def test_a_quantisation_without_its_package_says_so(monkeypatch, run, tmp_path):
+def test_a_missing_quantisation_package_is_named(monkeypatch, run, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxruntime.quantization", None)
     with pytest.raises(UsageError, match=r"int8 needs .*pip install -r requirements/onnx"):
         quantization.quantize(run.inference_path / "model.onnx", tmp_path / "x.onnx", [])
@@ -210,8 +210,8 @@ def test_a_quantisation_without_its_package_says_so(monkeypatch, run, tmp_path):
 
 @needs_onnx
 @pytest.mark.parametrize(("shape", "tolerance"), [((SIZE, SIZE), 1e-3), ((SIZE, 2 * SIZE), 1e-3), ((20, 24), 0.03)])
-def test_the_sample_for_onnx_runtime_answers_as_the_predictor_does(run, project, tmp_path, shape, tolerance):
-    """Where the picture is scaled, the sample scales the whole of it, and the project only what is seen."""
+def test_the_onnx_example_predicts_as_the_predictor(run, project, tmp_path, shape, tolerance):
+    """The example scales the whole picture, the project only the part inside the crop; hence the last tolerance."""
     height, width = shape
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)).save(
         tmp_path / "a.png"
@@ -233,7 +233,7 @@ def test_the_sample_for_onnx_runtime_answers_as_the_predictor_does(run, project,
 
 @needs_onnx
 @pytest.mark.parametrize("mode", ["RGBA", "I;16"])
-def test_the_sample_sees_transparency_and_16_bits_as_training_does(run, project, tmp_path, mode):
+def test_the_onnx_example_decodes_transparency_and_16_bits(run, project, tmp_path, mode):
     levels = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 4), dtype=np.uint8)
     picture = Image.fromarray(levels if mode == "RGBA" else levels[..., 0].astype(np.uint16) * 200)
     assert picture.mode == mode
@@ -251,7 +251,7 @@ def test_the_sample_sees_transparency_and_16_bits_as_training_does(run, project,
     assert float(said.split()[2]) == pytest.approx(expected.probability, abs=1e-3)
 
 
-def test_the_sample_is_short_and_needs_three_packages(project):
+def test_the_onnx_example_is_short_and_needs_three_packages(project):
     source = (project / "examples" / "classify_onnx.py").read_text()
     tree = ast.parse(source)
     imported = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
