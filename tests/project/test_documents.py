@@ -10,7 +10,7 @@ import pytest
 from paddle_resnet.cli import COMMANDS
 
 PROJECT = Path(__file__).resolve().parents[2]
-PAGES = [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")]
+PAGES = [*PROJECT.glob("*.md"), PROJECT / "examples/README.md", *(PROJECT / "docs").rglob("*.md")]
 READMES = [PROJECT / "README.md", PROJECT / "docs/zh/README.md"]
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -66,8 +66,13 @@ def test_the_architecture_names_every_part_of_the_package():
 def test_names_in_code_font_are_those_of_the_source(page):
     files = [path for folder in ("paddle_resnet", "tests", "tools") for path in (PROJECT / folder).rglob("*.[ps][yh]")]
     words = set(re.findall(r"\w+", " ".join([*map(read, files), *map(str, files), read(PROJECT / "pyproject.toml")])))
-    named = re.findall(r"`([^`\n]+)`", FENCE.sub("", read(page)))
-    assert {word for code in named for word in re.findall(r"[a-zA-Z_]\w{3,}", code) if word not in words} == set()
+    code = re.findall(r"`([^`\n]+)`", FENCE.sub("", read(page)))
+    unknown = {word for each in code for word in re.findall(r"[a-zA-Z_]\w{3,}", each) if word not in words}
+    for module, name in re.findall(r"\b(\w+)\.(\w+)", " ".join(code)):
+        source = PROJECT / "paddle_resnet" / f"{module}.py"
+        if source.is_file() and name != "py" and not re.search(rf"\b{name}\b", read(source)):
+            unknown.add(f"{module}.{name}")
+    assert unknown == set()
 
 
 @each([*READMES, PROJECT / "CONTRIBUTING.md"])
