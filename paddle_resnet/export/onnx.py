@@ -1,21 +1,43 @@
-"""The exported program as ONNX: simplified, with the same names from every Paddle."""
+"""Programs of Paddle converted to ONNX by paddle2onnx; those of exported runs are simplified, with fixed names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import Any
 
-from paddle_resnet.errors import UsageError
-from paddle_resnet.export.program import output_hidden
-from paddle_resnet.files import scratch_folder, write_aside
-from paddle_resnet.models.onnx_file import convert_to_onnx, onnx_requirements, require_paddle2onnx
+import paddle
+from paddle import nn
 
-if TYPE_CHECKING:
-    from types import ModuleType
+from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError
+from paddle_resnet.export.program import PROGRAM_SUFFIXES, output_hidden
+from paddle_resnet.files import require_space, scratch_folder, write_aside
+from paddle_resnet.paddle_compat import is_paddle_2
+from paddle_resnet.shipped import requirements_file
 
+OPSET = 13
 INPUT, OUTPUT, BATCH = "images", "probabilities", "batch"
+ERRORS_ONLY = 3
+
+
+def onnx_requirements() -> str:
+    """Return the requirements file for ONNX; each Paddle series needs its own series of paddle2onnx."""
+    return requirements_file("onnx_paddle2.txt" if is_paddle_2() else "onnx.txt")
+
+
+def require_package(name: str, feature: str = "ONNX") -> ModuleType:
+    """Import a package of `onnx_requirements`.
+
+    Raises:
+        UsageError: it is missing, or does not fit the running Paddle.
+    """
+    try:
+        return import_module(name)
+    except (ImportError, ValueError) as error:  # a paddle2onnx for another Paddle raises a ValueError
+        missing = getattr(error, "name", None) or name
+        raise UsageError(f"{feature} needs {missing}: pip install -r {onnx_requirements()}") from error
 
 
 def require_onnx() -> tuple[ModuleType, ModuleType]:
@@ -24,15 +46,31 @@ def require_onnx() -> tuple[ModuleType, ModuleType]:
     Raises:
         UsageError: one of them is missing.
     """
-    require_paddle2onnx()
-    try:
-        return import_module("onnx"), import_module("onnxruntime")
-    except ImportError as error:
-        raise UsageError(f"ONNX needs {error.name}: pip install -r {onnx_requirements()}") from error
+    require_package("paddle2onnx")
+    return require_package("onnx"), require_package("onnxruntime")
+
+
+def write_onnx(network: nn.Layer, path: Path, input_shape: tuple[int, ...]) -> None:
+    """Write `network`, in evaluation mode and with a dynamic batch size, as ONNX of opset 13 to `path`.
+
+    `input_shape` is ``[N, C, H, W]``.
+
+    Raises:
+        UsageError: paddle2onnx is missing, or does not fit the running Paddle.
+        RunFailure: it could not convert the network, or the file cannot be written.
+    """
+    require_package("paddle2onnx")
+    network.eval()
+    dynamic_batch = paddle.static.InputSpec([None, *input_shape[1:]], "float32")
+    with scratch_folder() as folder:
+        paddle.jit.save(network, f"{folder}/model", input_spec=[dynamic_batch])
+        require_space(folder / "model")
+        program = next(file for file in folder.iterdir() if file.suffix in PROGRAM_SUFFIXES)
+        _convert(program, folder / "model.pdiparams", path)
 
 
 def write_onnx_program(program: Path, parameters: Path, path: Path, metadata: Mapping[str, str]) -> None:
-    """Convert what `paddle.jit.save` wrote, with constants folded and biases inside their convolutions.
+    """Convert a saved program, with constants folded and biases inside their convolutions.
 
     The file holds only standard operations of opset 13. Its input is `images`, its output `probabilities`.
 
@@ -48,15 +86,15 @@ def write_onnx_program(program: Path, parameters: Path, path: Path, metadata: Ma
     """
     onnx, onnxruntime = require_onnx()
     with scratch_folder() as folder, output_hidden():
-        converted, simple = folder / "converted.onnx", folder / "simple.onnx"
-        convert_to_onnx(program, parameters, converted)
+        converted, simplified = folder / "converted.onnx", folder / "simplified.onnx"
+        _convert(program, parameters, converted)
         options = onnxruntime.SessionOptions()
         # "Basic" is the same on every machine; higher levels choose operations for this one.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        options.optimized_model_filepath = str(simple)
-        options.log_severity_level = 3
+        options.optimized_model_filepath = str(simplified)
+        options.log_severity_level = ERRORS_ONLY
         onnxruntime.InferenceSession(str(converted), options, providers=["CPUExecutionProvider"])
-        model = onnx.load(simple)
+        model = onnx.load(simplified)
     _rename(model.graph)
     standard = [domain for domain in model.opset_import if domain.domain in ("", "ai.onnx")]
     del model.opset_import[:]
@@ -64,6 +102,24 @@ def write_onnx_program(program: Path, parameters: Path, path: Path, metadata: Ma
     onnx.helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model)
     write_aside(path, lambda temporary: onnx.save(model, str(temporary)))
+
+
+def _convert(program: Path, parameters: Path, path: Path) -> None:
+    paddle2onnx = require_package("paddle2onnx")
+    # Without its optimizer, which in paddle2onnx 2 installs packages over the network.
+    options = {} if paddle2onnx.__version__.startswith("1.") else {"optimize_tool": "None"}
+
+    def convert(temporary: Path) -> None:
+        paddle2onnx.export(str(program), str(parameters), str(temporary), opset_version=OPSET, **options)
+
+    try:
+        write_aside(path, convert)
+    except PaddleResNetError:
+        raise
+    except Exception as error:  # its compiled part raises anything
+        raise RunFailure(
+            f"{path}: paddle2onnx {paddle2onnx.__version__} could not convert the network ({error})"
+        ) from error
 
 
 def _rename(graph: Any) -> None:

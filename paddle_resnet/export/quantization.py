@@ -8,18 +8,15 @@ its errors would go into the probabilities directly.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddle_resnet.errors import UsageError
-from paddle_resnet.export.onnx import INPUT, require_onnx
+from paddle_resnet.export.onnx import INPUT, require_onnx, require_package
 from paddle_resnet.export.program import output_hidden
 from paddle_resnet.files import scratch_folder, write_aside
 from paddle_resnet.images.decode import resize_and_crop_batch
-from paddle_resnet.models.onnx_file import onnx_requirements
 
 if TYPE_CHECKING:
     from paddle_resnet.training.run_folder import RunFolder
@@ -43,7 +40,7 @@ def quantize(model: Path, destination: Path, batches: Iterable[np.ndarray]) -> N
         RunFailure: the file cannot be written.
     """
     onnx, _ = require_onnx()
-    library = _quantization_library()
+    library = require_package("onnxruntime.quantization", "int8")
     float32 = onnx.load(model)
     graph = float32.graph
     centred = next(node for node in graph.node if node.op_type == "Sub")
@@ -134,13 +131,6 @@ def _first_nodes(graph: Any) -> list[Any]:
         chain += successors
         tensor = successors[0].output[0]
     return chain
-
-
-def _quantization_library() -> Any:
-    try:
-        return import_module("onnxruntime.quantization")
-    except ImportError as error:
-        raise UsageError(f"int8 needs {error.name}: pip install -r {onnx_requirements()}") from error
 
 
 def _constant(onnx: Any, graph: Any, name: str) -> np.ndarray:

@@ -13,8 +13,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from paddle_resnet import runtime
 from paddle_resnet.images import Pixels
 from paddle_resnet.inference.find_pictures import Unreadable
@@ -77,9 +75,7 @@ def _load_model(
     model_dir: Path, top_k: int, options: dict[str, Any]
 ) -> Callable[[Files], list[Prediction | Unreadable]]:
     predictor = Predictor(model_dir, **options)
-    size = predictor.config.input.image_size
-    for _ in range(2):  # Paddle prepares itself in its first two runs: the time counts as loading
-        predictor.scores(np.zeros((predictor.batch_size, size, size, 3), np.uint8))
+    predictor.warm_up()  # a part of getting ready
     return partial(predictor.predict_files, top_k=top_k)
 
 

@@ -136,9 +136,9 @@ class Predictor:
         self._model = None
 
     def warm_up(self) -> None:
-        """Run one image and one whole batch of zeros: a backend allocates and compiles at its first runs."""
+        """Run zeros, a single image and whole batches: a backend allocates and compiles in its first two runs."""
         size = self.config.input.image_size
-        for images in {1, self.batch_size}:
+        for images in (1, self.batch_size, self.batch_size):
             self.scores(np.zeros((images, size, size, 3), np.uint8))
 
     @property

@@ -11,7 +11,8 @@ import pytest
 from paddle import nn
 
 from paddle_resnet.errors import UsageError
-from paddle_resnet.models import BatchNorm, create_model, model_entry, onnx_file, registry
+from paddle_resnet.export.onnx import onnx_requirements, write_onnx
+from paddle_resnet.models import BatchNorm, create_model, model_entry, registry
 from paddle_resnet.models.blocks import Fork
 from paddle_resnet.models.summary import summarize
 from paddle_resnet.models.weights import pretrained
@@ -207,11 +208,11 @@ def test_missing_packages_for_netron_are_one_line(models, monkeypatch, tmp_path)
     monkeypatch.setitem(sys.modules, "netron", None)
     done = models("resnet8", "--netron", "--onnx", tmp_path / "x.onnx")
     assert done.exit_code == 2
-    assert f"pip install -r {onnx_file.requirements_file()}" in done.stderr
-    assert (PROJECT / onnx_file.requirements_file()).is_file()
+    assert f"pip install -r {onnx_requirements()}" in done.stderr
+    assert (PROJECT / onnx_requirements()).is_file()
     monkeypatch.setitem(sys.modules, "paddle2onnx", None)
     with pytest.raises(UsageError, match="needs paddle2onnx: pip install -r requirements/onnx"):
-        onnx_file.write_onnx(create_model("resnet8"), tmp_path / "x.onnx", (1, 3, 32, 32))
+        write_onnx(create_model("resnet8"), tmp_path / "x.onnx", (1, 3, 32, 32))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -219,7 +220,7 @@ def test_the_onnx_file_has_the_networks_graph(tmp_path):
     pytest.importorskip("paddle2onnx", reason="requirements/onnx.txt is not installed")
     onnx = pytest.importorskip("onnx", reason="requirements/onnx.txt is not installed")
     network = create_model("resnet8", 5)
-    onnx_file.write_onnx(network, tmp_path / "model.onnx", (1, 3, 32, 32))
+    write_onnx(network, tmp_path / "model.onnx", (1, 3, 32, 32))
     graph = onnx.load(tmp_path / "model.onnx").graph
     convolutions = sum(isinstance(layer, nn.Conv2D) for layer in network.sublayers())
     assert sum(node.op_type == "Conv" for node in graph.node) == convolutions == 7
