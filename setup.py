@@ -1,4 +1,4 @@
-"""Packs ``configs/`` and ``requirements/`` into the package, where `paddle_resnet.shipped` finds them."""
+"""Packs ``configs/`` and ``requirements/`` into the package, where `paddle_resnet.project_files` finds them."""
 
 from pathlib import Path
 

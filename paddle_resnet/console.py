@@ -1,4 +1,4 @@
-"""What a person sees while something runs: lines through `logger`, and a progress bar where there is a terminal."""
+"""Log lines through `logger`, and progress bars where there is a terminal."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from paddle_resnet.errors import printable
 
 
 class PlainConsole(Console):
-    """A console that shows names as they are: no markup in them, and nothing that a terminal would obey."""
+    """A console that shows names as they are: without markup, and with control characters escaped."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(highlight=False, markup=False, emoji=False, stderr=stderr)
 
     @property
     def file(self) -> IO[str]:
-        """The stream itself, where a tool has put a filter before it: rich's own escape bytes are meant."""
+        """The stream behind the filter of `cli.program`, which would escape rich's own control sequences too."""
         file = super().file
         return getattr(file, "rich_proxied_file", file)
 
@@ -42,18 +42,17 @@ class PlainConsole(Console):
         self._file = new_file
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Make text of a string, escaped before a table is laid out by it."""
+        """Escape before the width of the text is measured."""
         return super().render_str(printable(text, keep="\n"), **options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Render, with all text escaped."""
         for segment in super().render(renderable, options):
             plain = segment.control or segment.text.isprintable()
             yield segment if plain else Segment(printable(segment.text, keep="\n"), segment.style)
 
 
 def _escape(record: logging.LogRecord) -> bool:
-    """Escape what names of files and classes bring into a line, for every handler."""
+    """Escape the names of files and classes in a line, for every handler."""
     message = record.getMessage()
     if not message.isprintable():
         record.msg, record.args = printable(message), None
@@ -65,21 +64,20 @@ logger.setLevel(logging.INFO)
 logger.addFilter(_escape)
 console = PlainConsole()
 error_console = PlainConsole(stderr=True)
-"""For a program whose standard output is read by another: progress and complaints go here."""
+"""For progress and warnings of commands whose standard output may be read by a program."""
 SECONDS_BETWEEN_LINES = 30.0
-"""Between two lines of progress where there is no terminal to draw a bar on."""
+"""Between two lines of progress where there is no terminal."""
 
 
 class ConsoleHandler(logging.Handler):
     """Print log lines above a progress bar that may be showing."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print the record's message as it is."""
         console.print(self.format(record), markup=False, soft_wrap=True)
 
 
-def show_lines() -> None:
-    """Let `logger`'s lines appear on the console (the tools call this; a library user may not want it)."""
+def show_log_lines() -> None:
+    """Show the lines of `logger` on the console; commands call this, a library's user chooses handlers."""
     if not any(isinstance(handler, ConsoleHandler) for handler in logger.handlers):
         logger.addHandler(ConsoleHandler())
     logger.propagate = False
@@ -96,13 +94,13 @@ def least_log_level(level: int) -> Iterator[None]:
         logger.setLevel(earlier)
 
 
-def progress_bar(*columns: ProgressColumn, on: Console | None = None) -> Progress:
-    """Make a bar with `columns` behind the count; it shows only on a terminal and vanishes when done."""
+def progress_bar(*columns: ProgressColumn, on: Console | None = None, count: ProgressColumn | None = None) -> Progress:
+    """Make a bar with `columns` after the count; it shows only on a terminal and disappears at the end."""
     on = on or console
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
+        count or MofNCompleteColumn(),
         *columns,
         TextColumn("ETA"),
         TimeRemainingColumn(),
@@ -113,16 +111,16 @@ def progress_bar(*columns: ProgressColumn, on: Console | None = None) -> Progres
 
 
 @contextlib.contextmanager
-def counting(what: str, total: int | None, hidden: bool = False) -> Iterator[Callable[[int], None]]:
-    """Show on standard error how many of `total` are done: a bar on a terminal, elsewhere a line now and then.
+def count_progress(what: str, total: int | None, hidden: bool = False) -> Iterator[Callable[[int], None]]:
+    """Show on standard error how many of `total` are done: a bar on a terminal, elsewhere a line every 30 s.
 
     Args:
-        what: is counted, as ``"pictures"``.
-        total: how many there will be; None: not known.
+        what: the plural of what is counted, as ``"pictures"``.
+        total: how many there will be, or None.
         hidden: show nothing, as where the terminal shows the results themselves.
 
     Yields:
-        What is called with the number of those done since the last call.
+        A function to call with the number done since the last call.
     """
     bar = progress_bar(TextColumn("{task.fields[speed]:.0f}/s"), on=error_console)
     bar.disable = bar.disable or hidden
@@ -147,28 +145,18 @@ def counting(what: str, total: int | None, hidden: bool = False) -> Iterator[Cal
 
 @contextlib.contextmanager
 def download_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar of megabytes while something downloads; give what is called with (bytes so far, bytes in all)."""
-    bar = Progress(
-        TextColumn("downloading {task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )
+    """Show a bar of megabytes during a download; yield a `download.ProgressFn`."""
+    bar = progress_bar(TransferSpeedColumn(), count=DownloadColumn())
     task = None
 
-    def report(done: int, total: int) -> None:
+    def progress(done: int, total: int) -> None:
         nonlocal task
         if task is None:
             bar.start()
-            task = bar.add_task(what)
+            task = bar.add_task(f"downloading {what}")
         bar.update(task, completed=done, total=total or None)
 
     try:
-        yield report
+        yield progress
     finally:
         bar.stop()

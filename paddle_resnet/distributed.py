@@ -1,8 +1,8 @@
-"""The processes that train one network together, as ``python -m paddle.distributed.launch`` starts them.
+"""The processes that train one network together, started by ``python -m paddle.distributed.launch``.
 
-Rank 0 is the main process, which alone writes files and log lines. Until a process has joined the others (`join`), and
-where there are none, it is rank 0 of 1, and the collective calls here do nothing. They use gloo between CPUs and NCCL
-between GPUs. Every rank has to make them, in the same order.
+Rank 0 is the main process, which alone writes files and log lines. Before `join`, and in a single process, this is rank
+0 of 1, and collective calls do nothing. They use gloo between CPUs and NCCL between GPUs. Every rank has to make the
+same calls in the same order.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     import paddle
 
-SECONDS_BETWEEN_LOOKS = 0.02
+POLL_SECONDS = 0.02
 LAUNCHERS_ENVIRONMENT = "/proc/{}/environ"
 
 
@@ -43,7 +43,7 @@ _barriers = 0
 
 
 def launched() -> Ranks:
-    """Return the ranks that the launcher gave this process, joined or not."""
+    """Return the ranks that the launcher gave this process, whether it has joined or not."""
     return Ranks(
         rank=int(os.environ.get("PADDLE_TRAINER_ID", "0")),
         world_size=int(os.environ.get("PADDLE_TRAINERS_NUM", "1")),
@@ -52,8 +52,8 @@ def launched() -> Ranks:
     )
 
 
-def own_gpu() -> int:
-    """The number of the GPU that the launcher gave this process; 0 without a launcher."""
+def local_gpu() -> int:
+    """Return the number of the GPU that the launcher gave this process; 0 without a launcher."""
     return int(os.environ.get("FLAGS_selected_gpus", "0").split(",")[0])  # noqa: SIM112 (Paddle's name)
 
 
@@ -63,7 +63,7 @@ def rank() -> int:
 
 
 def joined() -> Ranks:
-    """Return the ranks of this process among those that it has joined."""
+    """Return the ranks of this process among the processes that it has joined."""
     return _joined
 
 
@@ -78,7 +78,7 @@ def is_main_process() -> bool:
 
 
 def join(device: str) -> None:
-    """Join the processes that were launched with this one, to compute on `device`; each has to."""
+    """Join the processes that were launched with this one, to compute on `device`; every process has to."""
     global _joined
     ranks = launched()
     if ranks.world_size == 1 or _joined.world_size > 1:
@@ -88,7 +88,7 @@ def join(device: str) -> None:
     if device == "cpu":
         # Paddle decides by its build, which may be one for GPUs.
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
-    with _in_one_line():
+    with _lost_peer_in_one_line():
         distributed.init_parallel_env()
     _joined = ranks
 
@@ -114,7 +114,7 @@ def all_reduce_sum(values: Sequence[float] | np.ndarray) -> np.ndarray:
     import paddle
 
     tensor = paddle.to_tensor(values)
-    with _in_one_line():
+    with _lost_peer_in_one_line():
         paddle.distributed.all_reduce(tensor)
     return tensor.numpy()
 
@@ -126,22 +126,22 @@ def all_reduce_max(value: float) -> float:
     import paddle
 
     tensor = paddle.to_tensor([value], "float64")
-    with _in_one_line():
+    with _lost_peer_in_one_line():
         paddle.distributed.all_reduce(tensor, op=paddle.distributed.ReduceOp.MAX)
     return float(tensor.item())
 
 
 def all_reduce_mean(tensors: Sequence[paddle.Tensor]) -> None:
-    """Replace float32 tensors, in place, by their mean over the ranks; each rank gives as many, in the same order."""
+    """Replace float32 tensors, in place, by their mean over the ranks; all ranks give the same number and shapes."""
     if _joined.world_size == 1 or not tensors:
         return
     import paddle
 
-    with paddle.no_grad(), _in_one_line():
-        # Joined: the cost of a message is mostly independent of its size.
+    with paddle.no_grad(), _lost_peer_in_one_line():
+        # One message, as its cost hardly depends on its size.
         joined = paddle.concat([tensor.flatten() for tensor in tensors])
         paddle.distributed.all_reduce(joined)
-        _put_back(joined / _joined.world_size, tensors)
+        _copy_parts(joined / _joined.world_size, tensors)
 
 
 def broadcast(tensors: Sequence[paddle.Tensor]) -> None:
@@ -150,13 +150,13 @@ def broadcast(tensors: Sequence[paddle.Tensor]) -> None:
         return
     import paddle
 
-    with paddle.no_grad(), _in_one_line():
+    with paddle.no_grad(), _lost_peer_in_one_line():
         joined = paddle.concat([tensor.flatten() for tensor in tensors])
         paddle.distributed.broadcast(joined, 0)
-        _put_back(joined, tensors)
+        _copy_parts(joined, tensors)
 
 
-def _put_back(joined: paddle.Tensor, tensors: Sequence[paddle.Tensor]) -> None:
+def _copy_parts(joined: paddle.Tensor, tensors: Sequence[paddle.Tensor]) -> None:
     parts = joined.split([tensor.size for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
         tensor.set_value(part.reshape(tensor.shape))
@@ -169,16 +169,16 @@ def barrier() -> None:
         return
     _barriers += 1
     name = f"paddle_resnet/barrier/{_barriers}"
-    with _in_one_line():
+    with _lost_peer_in_one_line():
         store = paddle_compat.global_store()
         arrived = _add(store, name, 1)
         while arrived < _joined.world_size:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            time.sleep(POLL_SECONDS)
             arrived = _add(store, name, 0)
 
 
 def _add(store: Any, name: str, number: int) -> int:
-    """Add to a number in the store; signals wait, as one that comes meanwhile would be taken for a lost connection."""
+    """Add to a number in the store; signals are blocked, as Paddle would take one for a lost connection."""
     earlier = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         return store.add(name, number)
@@ -209,15 +209,15 @@ def check_equal_across_ranks(what: Mapping[str, Any]) -> None:
         if all_reduce_max(checksum) != -all_reduce_max(-checksum):
             raise UsageError(
                 f"{name}: not the same in all {_joined.world_size} processes; each has to find the same files at the "
-                "same place, on every host"
+                "same path, on every host"
             )
 
 
 def set_by_user(variable: str) -> bool:
-    """Whether the environment variable, which is set, was the user's choice.
+    """Return whether the user set the environment variable, which is set in this process.
 
-    The launcher imports Paddle, which sets some itself, and hands them on to the processes it starts. What the
-    launcher was started with tells, where the kernel does.
+    The launcher imports Paddle, which sets some variables itself and passes them to the processes it starts. So the
+    launcher's own environment is read, where the kernel shows it.
     """
     if launched().world_size == 1:
         return True
@@ -229,8 +229,8 @@ def set_by_user(variable: str) -> bool:
 
 
 @contextlib.contextmanager
-def _in_one_line() -> Iterator[None]:
-    """Say in one line that another process is gone, which Paddle says with a page of stack."""
+def _lost_peer_in_one_line() -> Iterator[None]:
+    """Raise a RunFailure where another process is gone, instead of Paddle's page of stack."""
     try:
         yield
     except (RuntimeError, OSError, ValueError) as error:

@@ -1,11 +1,9 @@
-"""Fetching one official file: resumed where it broke off, checked, and in place only when it is whole."""
+"""Download one official file: resumed where it broke off, checked, and renamed to its place when it is whole."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import http.client
-import os
 import time
 import urllib.error
 import urllib.request
@@ -13,18 +11,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.files import md5_of
+from paddle_resnet.errors import UsageError
+from paddle_resnet.files import folder_lock, md5_of, move_into_place, write_errors
 
-Report = Callable[[int, int], None]
+ProgressFn = Callable[[int, int], None]
+"""Called with (bytes so far, bytes in all; 0 where the server does not say)."""
 
 TIMEOUT_SECONDS = 10.0
 BLOCK_BYTES = 1 << 18
 LARGEST_BYTES = 4 << 30
-"""The largest official file has 0.3 GB; a body that goes on for ever must not fill the disk."""
+"""The largest official file has 0.3 GB; an endless body must not fill the disk."""
 MOST_CONNECTIONS = 100
 SLOW_SECONDS, SLOW_BYTES = 120.0, 1 << 17
-"""A download ends that gets fewer bytes in so many seconds; what came is kept, and the next one continues it."""
+"""A download that gets fewer bytes in so many seconds ends; its part is kept, and the next download continues it."""
 
 
 class _TransferError(Exception):
@@ -36,7 +35,7 @@ class _GaveUpError(_TransferError):
 
 
 class _Pace:
-    """Raises where a download is too slow, over all of its connections."""
+    """Raises `_GaveUpError` when a download is too slow, over all of its connections."""
 
     def __init__(self) -> None:
         self._since, self._bytes = time.monotonic(), 0
@@ -65,14 +64,14 @@ class _WebRedirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def fetch(url: str, destination: Path, md5: str | None = None, report: Report | None = None) -> None:
-    """Download `url` to `destination`, by way of ``<destination>.part``; an earlier part is continued.
+def fetch(url: str, destination: Path, md5: str | None = None, progress: ProgressFn | None = None) -> None:
+    """Download `url` to ``<destination>.part``, then rename that; an earlier part is continued.
 
     Args:
         url: the http(s) address.
         destination: the file to make; its folder is created.
-        md5: the file's MD5 as 32 hex digits, or None to take it as it comes.
-        report: called with (bytes so far, bytes in all; 0 where the server does not say).
+        md5: the file's MD5 as 32 hex digits, or None to take it unchecked.
+        progress: reports how far it is.
 
     Raises:
         UsageError: no connection, no such file, or another MD5; the line says what to download and where to put it.
@@ -82,56 +81,50 @@ def fetch(url: str, destination: Path, md5: str | None = None, report: Report | 
     with _one_at_a_time(destination.parent):
         if absent and destination.exists():  # another process has just fetched it
             return
-        _fetch(url, destination, md5, report)
+        _fetch(url, destination, md5, progress)
 
 
 @contextlib.contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Wait until no other process downloads to `folder`: two would write one part. A folder that stays empty goes."""
+    """Wait until no other process downloads to `folder`: two would write one part. Remove a new folder left empty."""
     is_new = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise RunFailure(f"{folder}: cannot be written ({error.strerror or error})") from error
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-        if is_new:
-            with contextlib.suppress(OSError):  # it holds something
-                folder.rmdir()
+    with contextlib.ExitStack() as lock:
+        with write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.enter_context(folder_lock(folder, wait=True))
+        try:
+            yield
+        finally:
+            if is_new:
+                with contextlib.suppress(OSError):  # it holds something
+                    folder.rmdir()
 
 
-def _fetch(url: str, destination: Path, md5: str | None, report: Report | None) -> None:
+def _fetch(url: str, destination: Path, md5: str | None, progress: ProgressFn | None) -> None:
     part = destination.with_name(destination.name + ".part")
     resumed = _size(part) > 0
-    _transfer_whole(url, destination, part, report)
+    _transfer_whole(url, destination, part, progress)
     if md5 is not None and (found := md5_of(part)) != md5:
         part.unlink()
         if resumed:
             # The earlier part may have been of another edition of the file: once more, from its start.
-            return _fetch(url, destination, md5, report)
+            return _fetch(url, destination, md5, progress)
         raise UsageError(
             f"{url}: the download's MD5 is {found}, expected {md5}: damaged on its way or replaced at its source; "
             f"try again, or put the right file at {destination}"
         )
-    try:
-        part.replace(destination)
-    except OSError as error:
-        raise RunFailure(f"{destination}: cannot be written ({error.strerror or error})") from error
+    with write_errors(destination):
+        move_into_place(part, destination)
     return None
 
 
-def _transfer_whole(url: str, destination: Path, part: Path, report: Report | None) -> None:
-    """Transfer until the part is whole; a connection that breaks is taken up again while it makes progress."""
+def _transfer_whole(url: str, destination: Path, part: Path, progress: ProgressFn | None) -> None:
+    """Transfer until the part is whole; reconnect after a broken connection that made progress."""
     pace = _Pace()
     for connection in range(1, MOST_CONNECTIONS + 1):
         before = _size(part)
         try:
-            return _transfer(url, part, report, pace)
+            return _transfer(url, part, progress, pace)
         except _TransferError as broken:
             goes_on = _size(part) > before and connection < MOST_CONNECTIONS
             if goes_on and not isinstance(broken, _GaveUpError):
@@ -144,8 +137,8 @@ def _transfer_whole(url: str, destination: Path, part: Path, report: Report | No
     return None
 
 
-def _transfer(url: str, part: Path, report: Report | None, pace: _Pace) -> None:
-    """One connection: append to `part` what is missing; raise `_TransferError` unless it is whole afterwards."""
+def _transfer(url: str, part: Path, progress: ProgressFn | None, pace: _Pace) -> None:
+    """Append to `part` what is missing, by one connection; raise `_TransferError` unless it is whole afterwards."""
     start = _size(part)
     try:
         request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
@@ -155,10 +148,10 @@ def _transfer(url: str, part: Path, report: Report | None, pace: _Pace) -> None:
             elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
                 raise _GaveUpError("it sends another range than was asked for")
             total = start + _length(response)
-            done = _append(response, part, start, total, report, pace)
+            done = _append(response, part, start, total, progress, pace)
     except urllib.error.HTTPError as error:
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and start:
-            return _end_at(part, error.headers.get("Content-Range", ""), url, report, pace)
+            return _restart_unless_whole(part, error.headers.get("Content-Range", ""), url, progress, pace)
         raise _TransferError(f"HTTP {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
         raise _TransferError(str(error.reason)) from error
@@ -170,7 +163,7 @@ def _transfer(url: str, part: Path, report: Report | None, pace: _Pace) -> None:
 
 
 def _length(response: http.client.HTTPResponse) -> int:
-    """How many bytes the server says it sends; 0 where it does not say."""
+    """Return how many bytes the server says it sends; 0 where it does not say."""
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
         raise _GaveUpError(f"it sends {encoding[:40]!r}-encoded content, which was not asked for")
@@ -183,40 +176,36 @@ def _length(response: http.client.HTTPResponse) -> int:
 
 
 def _append(
-    response: http.client.HTTPResponse, part: Path, start: int, total: int, report: Report | None, pace: _Pace
+    response: http.client.HTTPResponse, part: Path, start: int, total: int, progress: ProgressFn | None, pace: _Pace
 ) -> int:
     """Write the response's body behind the first `start` bytes of `part`; return the size then."""
     done = start
     if total > LARGEST_BYTES:
         raise _GaveUpError(f"it has {total:,} bytes, expected at most {LARGEST_BYTES:,}")
-    try:
+    with write_errors(part):
         part.parent.mkdir(parents=True, exist_ok=True)
         file = part.open("r+b" if start else "wb")
-    except OSError as error:
-        raise RunFailure(f"{part}: cannot be written ({error.strerror or error})") from error
     with file:
         file.seek(start)
         while block := response.read1(BLOCK_BYTES):  # not read, which waits for a whole block
-            try:
+            with write_errors(part):
                 file.write(block)
                 file.flush()
-            except OSError as error:
-                raise RunFailure(f"{part}: cannot be written ({error.strerror or error})") from error
             done += len(block)
             if done > LARGEST_BYTES:
                 file.truncate(0)
                 raise _GaveUpError(f"it sends more than {LARGEST_BYTES:,} bytes")
             pace.advance(len(block))
-            if report is not None:
-                report(done, total)
+            if progress is not None:
+                progress(done, total)
     return done
 
 
-def _end_at(part: Path, content_range: str, url: str, report: Report | None, pace: _Pace) -> None:
-    """The server has nothing beyond `part`: it is whole already, or it is of another file and starts anew."""
+def _restart_unless_whole(part: Path, content_range: str, url: str, progress: ProgressFn | None, pace: _Pace) -> None:
+    """Handle a server that has nothing beyond `part`: the part is whole, or of another file and starts again."""
     if content_range != f"bytes */{_size(part)}":
         part.unlink()
-        _transfer(url, part, report, pace)
+        _transfer(url, part, progress, pace)
 
 
 def _size(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""The two kinds of failure a person sees: one line each, no traceback."""
+"""Errors that a user sees as one line, without a traceback, and the words that such lines are made of."""
 
 from __future__ import annotations
 
@@ -9,32 +9,31 @@ from collections.abc import Callable, Iterable
 
 
 class PaddleResNetError(Exception):
-    """A failure that is explained in one line. `exit_code` is what a command-line tool exits with."""
+    """A failure explained in one line. `exit_code` is that of the command that it ends."""
 
     exit_code = 1
 
 
 class UsageError(PaddleResNetError):
-    """Something asked for is wrong (a key, a value, a path): the line says what was expected and what to do."""
+    """The user asked for something wrong (a key, a value, a path): the line says what was expected and what to do."""
 
     exit_code = 2
 
 
-class RunFailure(PaddleResNetError):  # noqa: N818 (a failure of the run, no error of the user's)
-    """The request was right, but it could not be carried out (a full disk, a loss that is not finite)."""
+class RunFailure(PaddleResNetError):  # noqa: N818 (not an error of the user's)
+    """The request was right but could not be carried out (a full disk, a loss that is not finite)."""
 
     exit_code = 1
 
 
-WORDS_OF_SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
+SIGNAL_WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal ended the work; what could be saved is saved. `exit_code` is what shells expect then."""
+    """A signal ended the work, and what could be saved is saved. `exit_code` is what shells expect for it."""
 
     def __init__(self, number: int) -> None:
-        """Tell of the signal of that number."""
-        super().__init__(WORDS_OF_SIGNALS[signal.Signals(number)])
+        super().__init__(SIGNAL_WORDS[signal.Signals(number)])
         self.exit_code = 128 + number
 
 
@@ -48,12 +47,12 @@ _command_form: list[Callable[[str], str]] = ["paddle-resnet {}".format]
 
 
 def command(name: str) -> str:
-    """Return how a user starts the command `name`: as this process was started, from a checkout or as installed."""
+    """Return how a user starts the command `name`, in the way this process was started (checkout or installed)."""
     return _command_form[0](name)
 
 
 def set_command_form(form: Callable[[str], str]) -> None:
-    """Let `command` write a command's name in this form."""
+    """Set how `command` writes a command's name."""
     _command_form[0] = form
 
 
@@ -63,7 +62,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""Return `text` with everything escaped that a terminal would obey or cannot show, as ``\x1b``, but for `keep`."""
+    r"""Return `text` with control and unprintable characters escaped, as ``\x1b``, except those in `keep`."""
     if text.isprintable():
         return text
     keep += "\xa0\u202f\u3000"  # spaces that names and Chinese text have
@@ -74,15 +73,15 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def shown(value: object, limit: int = 80) -> str:
-    r"""Return what a file or a user gave as text for an error: of bounded length, without characters that act.
+    r"""Return a value of a file or a user as text for an error line: of bounded length, without control characters.
 
     Args:
-        value: text and bytes come without quotes; anything else as its `repr`, of which only the beginning is made.
+        value: text and bytes are shown without quotes, anything else as the beginning of its `repr`.
         limit: characters at most; of longer text the middle is left out.
 
     Returns:
-        One line in which a terminal finds no command: escape bytes, line ends, characters that turn the direction of
-        writing and bytes that are no text stand as ``\x1b``, ``\n``, ``\u202e``, ``\udc80``.
+        One line. Escape bytes, line ends, characters that change the direction of writing and bytes that are not text
+        appear as ``\x1b``, ``\n``, ``\u202e``, ``\udc80``.
     """
     if isinstance(value, bytes | bytearray):
         value = bytes(value[:limit]).decode("utf-8", "surrogateescape") + "..." * (len(value) > limit)

@@ -1,4 +1,8 @@
-"""Files that are never half written: write aside, then rename."""
+"""Files and folders that are written whole or not at all, and locks on folders.
+
+A file is written beside its place, brought to the disk, and then renamed. What a killed process leaves behind is not
+locked any more: the next process that writes there removes it.
+"""
 
 from __future__ import annotations
 
@@ -24,18 +28,18 @@ from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError, show
 
 LARGEST_JSON = 1 << 28
 LEAST_FREE = 1 << 16
-"""Bytes that a disk has left where it is not full."""
+"""A disk with fewer free bytes counts as full."""
 
 FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
-"""How a cell begins that a spreadsheet computes, or that `csv_line` made harmless."""
+"""The beginning of a cell that a spreadsheet computes, or that `csv_line` has escaped."""
 PLAIN_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
 
 
 def home_folder() -> Path:
-    """The folder in which downloads are kept.
+    """Return the home folder, in which downloads are kept.
 
     Raises:
-        UsageError: there is none, as of a user whom the system does not know.
+        UsageError: the system knows none for this user.
     """
     try:
         return Path.home()
@@ -58,7 +62,7 @@ def expand_home(path: str | Path) -> Path:
 
 
 def link_target(path: Path) -> Path:
-    """Return where the file `path` really lies.
+    """Return the file that `path` leads to, through all links.
 
     Raises:
         RunFailure: it is a link that leads to itself.
@@ -69,43 +73,55 @@ def link_target(path: Path) -> Path:
     return target
 
 
-def write_aside(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it to `path`, whole even after a power cut.
-
-    Of a link, the file that it leads to is written.
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it to `path`. Links are followed.
 
     Raises:
-        RunFailure: the file cannot be written; an earlier file at `path` is left whole.
+        RunFailure: the file cannot be written; an earlier file at `path` is unchanged.
     """
     if path.is_symlink():
         path = link_target(path)
     if path.exists() and not path.is_file() and not path.is_dir():
         raise RunFailure(f"{path}: cannot be written (a pipe or a device cannot be replaced; name a file)")
-    with _unwritable(path), _temporary_beside(path, folder=False) as temporary, _unwritable(path):
+    with _writing(path), _temporary_beside(path, folder=False) as temporary, _writing(path):
         write(temporary)
         temporary.chmod(0o666 & ~_umask())
-        _bring_to_disk(temporary)
-        temporary.replace(path)
-        _bring_to_disk(path.parent)
+        move_into_place(temporary, path)
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Rename a complete file to `path`, in the same folder, so that a power cut leaves this file or the earlier one."""
+    _sync(temporary)
+    temporary.replace(path)
+    _sync(path.parent)
 
 
 @contextlib.contextmanager
-def _unwritable(path: Path) -> Iterator[None]:
+def write_errors(name: Path | str) -> Iterator[None]:
+    """Turn an OSError of the block into a RunFailure: ``<name>: cannot be written (No space left on device)``."""
     try:
         yield
     except OSError as error:
-        raise RunFailure(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise RunFailure(f"{name}: cannot be written ({error.strerror or error})") from error
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """`write_errors`, where a library in C++ may report a full disk by an exception of its own."""
+    try:
+        with write_errors(path):
+            yield
     except (PaddleResNetError, MemoryError):
         raise
     except Exception as error:
-        # Libraries in C++ say it in words of their own.
-        if shutil.disk_usage(path.parent).free >= LEAST_FREE:
-            raise
-        raise RunFailure(f"{path}: cannot be written ({os.strerror(errno.ENOSPC)})") from error
+        with write_errors(path):
+            if shutil.disk_usage(path.parent).free < LEAST_FREE:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise
 
 
 def require_space(path: Path) -> None:
-    """See that the disk was not full when a library wrote `path` that cuts it short there and says nothing.
+    """Check that the disk is not full, after a library wrote `path` that says nothing of a file cut short.
 
     Raises:
         RunFailure: the disk is full.
@@ -116,9 +132,9 @@ def require_space(path: Path) -> None:
 
 @contextlib.contextmanager
 def _temporary_beside(path: Path, *, folder: bool) -> Iterator[Path]:
-    """Make a hidden file or folder beside `path`, removed at the end; and remove those that killed processes left.
+    """Make a hidden file or folder beside `path`, removed at the end; remove those that killed processes left.
 
-    Its lock ends with this process, by which the next one that writes `path` knows it from one in use.
+    It is locked as long as this process lives, which tells it from what a killed process left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path.parent, rf"\.{re.escape(path.name)}\.{_RANDOM}({re.escape(path.suffix)})?")
@@ -135,14 +151,14 @@ def _temporary_beside(path: Path, *, folder: bool) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Make a folder for work in progress where the system keeps such; remove it at the end, and abandoned ones now."""
+    """Make a temporary folder, removed at the end; remove those that killed processes left."""
     _remove_abandoned(Path(tempfile.gettempdir()), rf"{_SCRATCH}{_RANDOM}")
 
     def make() -> tuple[int, str]:
         name = tempfile.mkdtemp(prefix=_SCRATCH)
         return os.open(name, os.O_RDONLY), name
 
-    with _locked_until_removed(make) as folder, _unwritable(folder):
+    with _locked_until_removed(make) as folder, _writing(folder):
         yield folder
 
 
@@ -155,7 +171,7 @@ _RANDOM = "[a-z0-9_]{8}"
 def _locked_until_removed(make: Callable[[], tuple[int, str]]) -> Iterator[Path]:
     while True:
         descriptor, name = make()
-        # Before it is locked another process may take it for abandoned.
+        # Until it is locked, another process may take it for abandoned and remove it.
         if _lock(descriptor) is not False and os.path.lexists(name):
             break
         os.close(descriptor)
@@ -166,14 +182,14 @@ def _locked_until_removed(make: Callable[[], tuple[int, str]]) -> Iterator[Path]
         os.close(descriptor)
 
 
-def _lock(descriptor: int) -> bool | None:
+def _lock(descriptor: int, *, wait: bool = False) -> bool | None:
     """Lock an open file or folder until it is closed or this process ends.
 
     Returns:
-        False: another process has it locked; None: this file system knows no locks.
+        True; False: another process has locked it (unless `wait`); None: this file system has no locks.
     """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
@@ -208,7 +224,7 @@ def write_text(path: Path, text: str) -> None:
     def write(temporary: Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
-    write_aside(path, write)
+    write_atomically(path, write)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -222,8 +238,8 @@ def read_json(path: Path) -> Any:
     """Read JSON that the program wrote.
 
     Raises:
-        UsageError: there is no regular file of at most `LARGEST_JSON` bytes, or it is no JSON in UTF-8; what JSON
-            allows but the program never writes is refused too: a key twice, a number that is not finite.
+        UsageError: it is not a regular file of at most `LARGEST_JSON` bytes, or not JSON in UTF-8, or it holds what
+            the program never writes: a key twice, a number that is not finite.
     """
     try:
         with open_regular(path) as file:
@@ -231,7 +247,7 @@ def read_json(path: Path) -> Any:
         if len(content) > LARGEST_JSON:
             raise ValueError(f"more than {LARGEST_JSON:,} bytes")
         return json.loads(
-            content.decode("utf-8-sig"), object_pairs_hook=_each_key_once, parse_constant=_finite, parse_float=_finite
+            content.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_constant=_finite, parse_float=_finite
         )
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
@@ -243,7 +259,7 @@ def read_json(path: Path) -> Any:
         raise UsageError(f"{path}: damaged: {shown(str(error))}") from None
 
 
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         key = Counter(key for key, _ in pairs).most_common(1)[0][0]
@@ -258,10 +274,10 @@ def _finite(text: str) -> float:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file to read; a FIFO or a device, which may never end, is an OSError.
+    """Open a regular file for reading.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: it cannot be opened, or is a FIFO or a device, which may never end.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -273,8 +289,8 @@ def open_regular(path: Path) -> BinaryIO:
 def csv_line(cells: Iterable[object]) -> str:
     """Return a row of CSV in which no text is a formula for a spreadsheet.
 
-    A text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line end, and is no number, gets a ``'`` before it.
-    So does one that begins with ``'`` and then such a character: to take one ``'`` away there gives each text back.
+    A text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line end, and is not a number, gets a ``'`` before
+    it. So does a text that begins with ``'`` and then such a character. Removing one ``'`` there restores each text.
     """
     row = [
         f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) and not PLAIN_NUMBER.fullmatch(cell) else cell
@@ -304,13 +320,13 @@ def _digest(path: Path, digest: hashlib._Hash) -> str:
     return digest.hexdigest()
 
 
-def _bring_to_disk(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, would outlast a power cut."""
+def _sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError:
-        # Some file systems cannot do that for folders; where a file cannot be written, its renaming must not hide it.
+        # Some file systems cannot do that for folders. Of a file it means that the file is not written.
         if not path.is_dir():
             raise
     finally:
@@ -324,31 +340,36 @@ def _umask() -> int:
 
 
 def write_folder(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary folder beside `path`, then put it in the place of `path`.
+    """Let `write` fill a temporary folder beside `path`, then rename it to `path`.
 
-    A folder cannot be renamed over another, so the earlier one is first renamed to ``.<name>.old``;
-    `recover_folder` brings it back if the process dies between the two.
+    A folder cannot be renamed over another one, so the earlier one is first renamed to ``.<name>.old``.
+    `recover_folder` renames it back if the process dies between the two.
 
     Raises:
-        RunFailure: the folder cannot be written; an earlier folder at `path` is left whole.
+        RunFailure: the folder cannot be written; an earlier folder at `path` is unchanged.
     """
-    with _unwritable(path), _temporary_beside(path, folder=True) as temporary, _recovered(path), _unwritable(path):
+    with (
+        _writing(path),
+        _temporary_beside(path, folder=True) as temporary,
+        _recovered(path),
+        _writing(path),
+    ):
         write(temporary)
         temporary.chmod(0o777 & ~_umask())
         for written in (*temporary.rglob("*"), temporary):
             if not written.is_symlink():
-                _bring_to_disk(written)
+                _sync(written)
         recover_folder(path)
         if path.exists():
             shutil.rmtree(_earlier(path), ignore_errors=True)
             path.rename(_earlier(path))
         temporary.rename(path)
-        _bring_to_disk(path.parent)
+        _sync(path.parent)
 
 
 @contextlib.contextmanager
 def _recovered(path: Path) -> Iterator[None]:
-    """At the end of the block one folder stands at `path`: the new one, or the earlier one."""
+    """Leave one folder at the end of the block: the new one at `path`, or the earlier one."""
     try:
         yield
     finally:
@@ -358,7 +379,7 @@ def _recovered(path: Path) -> Iterator[None]:
 
 
 def recover_folder(path: Path) -> None:
-    """Bring back the earlier folder if `write_folder` was interrupted between its two renames."""
+    """Rename the earlier folder back if `write_folder` was interrupted between its two renames."""
     if not path.exists() and _earlier(path).exists():
         _earlier(path).rename(path)
 
@@ -368,9 +389,9 @@ def _earlier(path: Path) -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what `write_aside` and `write_folder` left in `folder` when their process was killed.
+    """Remove what `write_atomically` and `write_folder` left in `folder` when their process was killed.
 
-    Only for who alone writes there (`only_process`). What `recover_folder` would bring back is brought back first.
+    The caller has locked the folder (`folder_lock`). Folders are recovered first (`recover_folder`).
     """
     for path in list(folder.glob(".*")):
         if earlier := re.fullmatch(r"\.(.+)\.old", path.name):
@@ -381,15 +402,15 @@ def remove_leftovers(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def only_process(folder: Path) -> Iterator[None]:
-    """Within the block, no other process that asks may have `folder`; the lock ends with the process at the latest.
+def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Within the block, no other process may lock `folder`; the lock ends with the process at the latest.
 
     Raises:
-        UsageError: another process has it.
+        UsageError: another process has locked it, and this one does not `wait`.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        if _lock(descriptor) is False:
+        if _lock(descriptor, wait=wait) is False:
             raise UsageError(f"{folder}: another process is at work there; wait for it, or end it")
         yield
     finally:

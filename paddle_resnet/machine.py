@@ -1,6 +1,6 @@
-"""The machine as this process sees it: its processor, the cores and the memory it may use.
+"""The machine as this process sees it: its processor, and the cores and memory it may use.
 
-Read from the files of Linux's kernel; elsewhere little is known, and nothing fails.
+Read from files of the Linux kernel. On other systems most values are unknown, and nothing fails.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CGROUPS_OF_PROCESS = Path("/proc/self/cgroup")
 
 
 class Processor(NamedTuple):
-    """A processor: ``"AuthenticAMD"``, its model's name, and its features by the kernel's names (``"avx2"``)."""
+    """The vendor (``"AuthenticAMD"``), the model's name, and features by the kernel's names (``"avx2"``)."""
 
     vendor: str
     model: str
@@ -28,7 +28,7 @@ class Processor(NamedTuple):
 
 
 def processor() -> Processor:
-    """Describe this machine's processor; what is not known is empty."""
+    """Return this machine's processor; unknown values are empty."""
     text = _read(CPU_INFO)
 
     def first(key: str) -> str:
@@ -39,17 +39,17 @@ def processor() -> Processor:
 
 
 class Cores(NamedTuple):
-    """Physical cores: hyper-threads of one core count once."""
+    """Numbers of physical cores: the hyper-threads of one core count once."""
 
     machine: int
     affinity: int
-    """Those this process may run on (taskset, a batch system)."""
+    """Cores this process may run on (taskset, a batch system)."""
     quota: float | None
-    """How many processors' time its control groups grant (a container's limit); None without a limit."""
+    """Processors' worth of time that its control groups grant (a container's limit); None without a limit."""
 
     @property
     def usable(self) -> int:
-        """How many threads find a core of their own; at least 1."""
+        """How many threads can have a core of their own; at least 1."""
         return self.affinity if self.quota is None else max(1, min(self.affinity, int(self.quota)))
 
 
@@ -69,9 +69,9 @@ def physical_cores() -> int:
 
 
 def free_memory() -> int | None:
-    """Bytes of memory that this process may still take, or None where that is not known.
+    """Return the bytes of memory that this process may still allocate, or None if unknown.
 
-    Of a control group's limit all is counted as free: what it has in use is mostly the cache of files.
+    The whole limit of a control group counts as free: what it uses is mostly the cache of files.
     """
     available = re.search(r"^MemAvailable:\s*(\d+) kB$", _read(MEMORY_INFO), re.MULTILINE)
     bounds = [1024 * int(available.group(1))] if available else []
@@ -82,7 +82,7 @@ def free_memory() -> int | None:
 
 
 def _siblings(cpu: int) -> str:
-    """The hyper-threads of a processor's core, a name for that core."""
+    """Return the hyper-threads of a processor's core, which identify that core."""
     return _read(CPU_TOPOLOGY / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu)
 
 
@@ -98,9 +98,9 @@ def _cpu_quota() -> float | None:
 
 
 def _control_groups(controller: str) -> Iterator[Path]:
-    """Folders of the control groups that bind this process: its own and all around it, of version 2 and 1.
+    """Yield the folders of this process's control group and of all groups around it, of version 2 and 1.
 
-    A container may see its own group as the root, whatever path the kernel tells: the roots are always among them.
+    A container may see its own group as the root, whatever path the kernel gives: the roots are always included.
     """
     for line in ("0::/", f"0:{controller}:/", *_read(CGROUPS_OF_PROCESS).splitlines()):
         _, controllers, group = line.split(":", 2)

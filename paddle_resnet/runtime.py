@@ -1,7 +1,7 @@
 """The process before paddle is imported (threads, BLAS path), and after: device and seeds.
 
-Paddle as it comes runs on one thread, and the MKL inside it takes a slow path on AMD processors. Both are set by
-environment variables that are read once, so they must stand before paddle is imported. What the user set is never
+By default, Paddle runs on one thread, and the MKL inside it takes a slow path on AMD processors. Environment variables
+change both. They are read once, so they must be set before paddle is imported. A variable that the user set is never
 changed.
 """
 
@@ -31,11 +31,11 @@ class Setting:
 
     variable: str
     value: str | None
-    """What it holds; None where it is not set."""
+    """None: it is not set."""
     origin: str
-    """Where the value comes from, in words."""
+    """Where the value comes from, in words for the log."""
     preset: bool = False
-    """Whether it was there already, and so was left as it is."""
+    """The variable was set already, and is unchanged."""
 
     def __str__(self) -> str:
         return self.origin if self.value is None else f"{self.variable}={self.value} ({self.origin})"
@@ -43,7 +43,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class ProcessSetup:
-    """What `prepare_process` found and chose."""
+    """The settings that `prepare_process` found or chose."""
 
     threads: Setting
     blas_threads: Setting
@@ -56,9 +56,7 @@ class ProcessSetup:
             line += f", for BLAS {self.blas_threads}"
         line += f"; BLAS path {self.blas_path}"
         if self.paddle_was_imported:
-            line += (
-                "; paddle was imported first, and what is set now comes too late: import paddle_resnet before paddle"
-            )
+            line += "; paddle was imported first, so these settings come too late: import paddle_resnet before paddle"
         return line
 
 
@@ -66,17 +64,17 @@ _setup: ProcessSetup | None = None
 
 
 def prepare_process() -> ProcessSetup:
-    """Choose the number of threads and the BLAS path, once; what the user set stands."""
+    """Set the number of threads and the BLAS path, once; variables that the user set stay."""
     global _setup
     if _setup is None:
-        # Before paddle: 2.6 exports zlib's symbols, and Python's zlib, loaded after it, takes those and crashes.
+        # Before paddle: 2.6 exports zlib's symbols, and Python's zlib would use those and crash.
         importlib.import_module("zlib")
-        # Asked before anything is set: paddle sets OMP_NUM_THREADS itself when it is imported.
+        # Paddle sets OMP_NUM_THREADS itself when it is imported.
         already_imported = "paddle" in sys.modules
         by = "set by you, or by paddle as it was imported" if already_imported else "set by you"
         _setup = ProcessSetup(
             threads=_thread_setting(by),
-            # MKL asks its own variable first; oneDNN and Paddle's operators never do.
+            # MKL reads its own variable first; oneDNN and Paddle's operators do not read it.
             blas_threads=_choose("MKL_NUM_THREADS", None, "as many as elsewhere", by),
             blas_path=_choose("MKL_DEBUG_CPU_TYPE", *_blas_choice(machine.processor()), by),
             paddle_was_imported=already_imported,
@@ -98,7 +96,7 @@ def _thread_setting(by: str) -> Setting:
 
 
 def thread_count(setting: Setting) -> int | None:
-    """The number of threads that a setting names; None if it names none."""
+    """Return the number of threads of a setting; None if its value is not one."""
     digits = (setting.value or "").strip()
     return int(digits) if digits.isdecimal() and int(digits) > 0 else None
 
@@ -109,7 +107,7 @@ def _blas_choice(processor: machine.Processor) -> tuple[str | None, str]:
 
 
 def _choose(variable: str, value: str | None, origin: str, by: str) -> Setting:
-    """Set an environment variable unless somebody did; tell what holds and by whose choice."""
+    """Set an environment variable unless it is set; return its value and origin."""
     if variable in os.environ:
         return Setting(variable, os.environ[variable], by, preset=True)
     if value is not None:
@@ -118,7 +116,7 @@ def _choose(variable: str, value: str | None, origin: str, by: str) -> Setting:
 
 
 def mkl_path(processor: machine.Processor) -> str | None:
-    """Return the MKL_DEBUG_CPU_TYPE that helps: AMD with AVX-512 "7", AMD with AVX2 "5", otherwise None."""
+    """Return the fastest MKL_DEBUG_CPU_TYPE: "7" for AMD with AVX-512, "5" for AMD with AVX2, otherwise None."""
     if processor.vendor != "AuthenticAMD":
         return None
     if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= processor.features:
@@ -127,25 +125,25 @@ def mkl_path(processor: machine.Processor) -> str | None:
 
 
 def import_paddle() -> None:
-    """Import paddle without its chatter about OMP_NUM_THREADS (a warning meant for OpenBLAS builds) and ccache.
+    """Import paddle without its warnings about OMP_NUM_THREADS (meant for OpenBLAS builds) and ccache.
 
-    Signals wait for the end: paddle puts a handler of its own into C, which prints pages.
+    Signals are blocked meanwhile: paddle sets a handler of its own in C, which prints pages of text.
     """
     with signals.blocked(), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         import paddle  # noqa: F401
 
-        signals.take_back()
+        signals.restore_handlers()
 
 
 def select_device(name: str = "auto") -> str:
     """Make `name` (auto, cpu, gpu, gpu:<i>) Paddle's current device; return it as Paddle names it ("cpu", "gpu:0").
 
-    Of several processes that were launched together, each has the GPU that the launcher gave it.
+    Each of several launched processes gets the GPU that the launcher gave it.
 
     Raises:
-        UsageError: no such device, or a GPU was asked for, and this Paddle or this machine has none of that number;
-            or a GPU was named, and there are several processes.
+        UsageError: the name is unknown; or this Paddle or this machine has no such GPU; or a GPU was named, and there
+            are several processes.
     """
     if not re.fullmatch(DEVICE_NAMES, name):
         raise UsageError(f"device {name}: expected auto, cpu, gpu or gpu:<number>")
@@ -154,31 +152,31 @@ def select_device(name: str = "auto") -> str:
     has_gpu_build = paddle.device.is_compiled_with_cuda()
     gpus = paddle.device.cuda.device_count() if has_gpu_build else 0
     reason = "no GPU was found" if has_gpu_build else "the installed Paddle is the CPU build"
-    own = f"gpu:{distributed.own_gpu()}"
+    own = f"gpu:{distributed.local_gpu()}"
     if name.startswith("gpu:") and distributed.launched().world_size > 1:
         raise UsageError(f"device {name}: each of several processes has its own; use gpu, and the launcher's --gpus")
     if name == "auto":
         chosen = own if gpus else "cpu"
         if not gpus:
-            _say_once(f"device auto: running on the CPU ({reason})")
+            _log_once(f"device auto: running on the CPU ({reason})")
     else:
         chosen = own if name == "gpu" else name
     if chosen != "cpu" and int(chosen.removeprefix("gpu:")) >= gpus:
         found = reason if gpus == 0 else f"the last of the {gpus} found is gpu:{gpus - 1}"
-        raise UsageError(f"device {name}: {found}; use device cpu, or auto to take what is there")
+        raise UsageError(f"device {name}: {found}; use device cpu, or auto")
     paddle.device.set_device(chosen)
     return chosen
 
 
 @functools.cache
-def _say_once(line: str) -> None:
-    from paddle_resnet.console import logger  # loads rich: a process without it can still be prepared and examined
+def _log_once(line: str) -> None:
+    from paddle_resnet.console import logger  # needs rich, without which a process can still be prepared and examined
 
     logger.info(line)
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, numpy and paddle: what random state of theirs is used, is used from here."""
+    """Seed the global random generators of Python, numpy and paddle."""
     import numpy as np
     import paddle
 

@@ -1,15 +1,15 @@
-"""Reading a pickle as data: nothing in the file can run code.
+"""Read a pickle as data: nothing in the file can run code.
 
 A pickle is a program for a small stack machine whose opcodes may call any importable function. The machine here has no
 opcode that calls, imports or changes an object of Python, numpy or torch, so no order of opcodes can:
 
-- A global is a `Named` token, a pair of words. It is not looked up; no module, class or function is on the stack.
-- REDUCE and NEWOBJ choose one of this project's own rules by the token; a rule checks the type of each argument and
-  returns plain data or a stand-in (element type, shape, order, bytes). BUILD fills a stand-in once, or is dropped.
-- numpy sees none of it before the program has ended. Each array is then made of bytes of the file by `np.frombuffer`,
-  of an element type from a short list without object types, of exactly as many bytes as its shape needs.
-- Memory and time follow the file's length: each opcode uses up bytes of the file, what it copies is counted against a
-  budget, dictionary keys are flat, integers short, and the result is copied as a tree of bounded depth and size.
+- A global is a `Named` token: two strings. It is not looked up; no module, class or function is on the stack.
+- REDUCE and NEWOBJ select one of this project's own rules by the token. A rule checks the type of each argument and
+  returns plain data or a placeholder (type, shape, order, bytes). BUILD fills a placeholder once, or is ignored.
+- numpy is not called before the program has ended. Then `np.frombuffer` makes each array from bytes of the file, with
+  an element type from a short list without object types, and exactly as many bytes as its shape needs.
+- Memory and time are bounded by the file's length: each opcode consumes bytes of the file, copies are counted against a
+  budget, dictionary keys are flat, integers are short, and the result is copied as a tree of bounded depth and size.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 from paddle_resnet.errors import UsageError, shown
 
 _ELEMENT_TYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
-_COPIES = 4  # times the file's length that may be copied
+_COPIES = 4  # bytes that may be copied, as a multiple of the file's length
 _DEPTH = 64
 _AXES = 32
 _ARGUMENTS = 16
@@ -36,23 +36,23 @@ _TEXT_ENCODINGS = {"latin1": "latin1", "latin-1": "latin1", "ascii": "ascii", "u
 
 Spend = Callable[[int], None]
 Rule = Callable[..., Any]
-"""Called with (spend, *arguments); `spend(n)` counts n bytes or items that the rule copies."""
+"""Called with (spend, *arguments); the rule calls `spend(n)` for n bytes or items that it copies."""
 
 
-class Damaged(Exception):  # noqa: N818 (what the file is)
-    """The pickle is no program that a writer of data makes."""
+class Damaged(Exception):  # noqa: N818 (a state of the file)
+    """The pickle holds something that programs do not write for data."""
 
 
 class Named(NamedTuple):
-    """A global as the file names it, and what stands for calling it; None: it cannot be called."""
+    """A global as the file names it, and the rule for calling it; None: it cannot be called."""
 
     module: str
     name: str
     rule: Rule | None
 
 
-class Setting:
-    """What a file tells of its run (options, devices): its place is kept, its content is not."""
+class Ignored:
+    """A placeholder for what is not needed (options, devices); its content is dropped."""
 
 
 @dataclass(eq=False)
@@ -67,7 +67,7 @@ class _ElementType:
 
 @dataclass(eq=False)
 class _Array:
-    """An array to be; `number`: the one element of it is meant."""
+    """A placeholder for an array, or with `number` for its only element."""
 
     element_type: _ElementType | None = None
     shape: tuple[int, ...] = ()
@@ -82,27 +82,27 @@ def _require(condition: bool, what: str) -> None:
 
 
 def _word(value: Any) -> str:
-    """A short word, which Python 2 wrote as bytes."""
+    """Check a short word, which Python 2 wrote as bytes."""
     _require(type(value) in (str, bytes) and len(value) <= _ARGUMENTS, "a word was expected")
     return value.decode("ascii") if isinstance(value, bytes) else value
 
 
 def _bytes(spend: Spend, value: Any) -> bytes:
-    """Bytes, which Python 2's text holds as latin1."""
+    """Check bytes, which Python 2's text holds as latin1."""
     if type(value) is str:
         spend(len(value))
         return value.encode("latin1")
-    _require(type(value) is bytes, "an array's content is no bytes")
+    _require(type(value) is bytes, "an array's content is not bytes")
     return bytes(value)
 
 
-def checked_shape(value: Any) -> tuple[int, ...]:
+def check_shape(value: Any) -> tuple[int, ...]:
     """Return a shape, strides or the like, checked to be a few integers of 63 bits.
 
     Raises:
         Damaged: it is something else.
     """
-    _require(type(value) in (tuple, list) and len(value) <= _AXES, "a shape is no short tuple")
+    _require(type(value) in (tuple, list) and len(value) <= _AXES, "a shape is not a short tuple")
     _require(all(type(size) is int and abs(size) < 1 << 63 for size in value), "a shape is not of numbers")
     return tuple(value)
 
@@ -115,7 +115,7 @@ def _reconstruct(_spend: Spend, kind: Any, _shape: Any, _code: Any) -> _Array:
 def _filled(spend: Spend, array: _Array, shape: Any, element_type: Any, order: str, content: Any) -> _Array:
     _require(array.content is None, "it fills an array twice")
     _require(type(element_type) is _ElementType, "an array has no element type")
-    array.element_type, array.shape, array.order = element_type, checked_shape(shape), order
+    array.element_type, array.shape, array.order = element_type, check_shape(shape), order
     array.content = _bytes(spend, content)
     return array
 
@@ -132,12 +132,12 @@ def _scalar(spend: Spend, element_type: Any, content: Any) -> _Array:
 
 def _dtype(_spend: Spend, code: Any, *_flags: Any) -> _ElementType:
     code = _word(code)
-    _require(code in _ELEMENT_TYPES, f"arrays of type {shown(code)} are no weights or pixels")
+    _require(code in _ELEMENT_TYPES, f"arrays of type {shown(code)} are not weights or pixels")
     return _ElementType(code)
 
 
 def _encode(spend: Spend, text: Any, encoding: Any = "utf-8") -> bytes:
-    """Stand in for `_codecs.encode`, by which protocols 0 to 2 write bytes."""
+    """Rule for `_codecs.encode`, by which protocols 0 to 2 write bytes."""
     encoding = _TEXT_ENCODINGS.get(_word(encoding).lower().replace("_", "-"))
     _require(type(text) is str and encoding is not None, "it encodes by another encoding than latin1, ascii, utf-8")
     spend(len(text))
@@ -152,20 +152,20 @@ def _ordered_dict(spend: Spend, pairs: Any = ()) -> dict[Any, Any]:
 
 
 def _no_bytes(_spend: Spend) -> bytes:
-    """Stand in for `bytes()`, by which protocols 0 to 2 write an empty array's content."""
+    """Rule for `bytes()`, by which protocols 0 to 2 write an empty array's content."""
     return b""
 
 
 def as_tuple(spend: Spend, items: Any = ()) -> tuple[Any, ...]:
-    """Stand in for `tuple`."""
+    """Rule for `tuple`."""
     _require(type(items) in (list, tuple), "a tuple is of no list")
     spend(len(items))
     return tuple(items)
 
 
-def as_setting(_spend: Spend, *_content: Any) -> Setting:
-    """Stand in for a class whose objects are of no use here."""
-    return Setting()
+def as_ignored(_spend: Spend, *_content: Any) -> Ignored:
+    """Rule for a class whose objects are not needed."""
+    return Ignored()
 
 
 _NUMPY_RULES: Mapping[tuple[str, str], Rule | None] = {
@@ -189,7 +189,7 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
     ("builtins", "bytes"): _no_bytes,
     ("__builtin__", "bytes"): _no_bytes,
 }
-"""What files of Paddle and numpy may name."""
+"""The globals that files of Paddle and numpy may name."""
 
 
 def load(
@@ -205,11 +205,11 @@ def load(
 
     Args:
         file: the open binary file.
-        name: what an error calls the file.
-        rules: (module, name) of each global that the file may name, to what stands for calling it.
+        name: the file's name in errors.
+        rules: for each global that the file may name, (module, name), the rule for calling it.
         encoding: how the byte strings of Python 2 are read, as in `pickle.load`: ASCII, latin1 or bytes.
-        persistent_load: gives what a persistent id stands for; None: the pickle may have none.
-        remedy: what a user can do about a refused global, said at the error's end.
+        persistent_load: returns the object of a persistent id; None: the pickle may have none.
+        remedy: what a user can do about a refused global, for the end of the error line.
 
     Raises:
         UsageError: the file asks for another global, or is damaged, cut short or no pickle at all.
@@ -236,14 +236,14 @@ class _Refused(Exception):  # noqa: N818
 
 
 def _key(value: Any) -> Any:
-    """A key whose hash takes no recursion and cannot be chosen to collide."""
+    """Check a key: its hash needs no recursion and cannot be made to collide."""
     flat = value is None or type(value) in (str, bytes, bool) or (type(value) is int and abs(value) < 1 << 31)
     _require(flat, "a dictionary's key is neither text nor a small number")
     return value
 
 
 class _Machine:
-    """The stack machine: the opcodes that writers of data use, each of which leaves data or stand-ins on the stack."""
+    """The stack machine, with the opcodes that are written for data; its stack holds data and placeholders only."""
 
     def __init__(
         self,
@@ -295,7 +295,7 @@ class _Machine:
 
     def _decimal(self) -> int:
         line = self._line().removesuffix(b"L")
-        _require(len(line) <= 100 and line.removeprefix(b"-").isdigit(), "a number is none")
+        _require(len(line) <= 100 and line.removeprefix(b"-").isdigit(), "a number is malformed")
         return int(line)
 
     def _pop(self) -> Any:
@@ -334,7 +334,7 @@ class _Machine:
 
     def _float(self) -> None:
         line = self._line()
-        _require(len(line) <= 100, "a number is none")
+        _require(len(line) <= 100, "a number is malformed")
         self._push(float(line))
 
     def _global(self, module: Any, name: Any) -> None:
@@ -349,22 +349,22 @@ class _Machine:
 
     def _call(self) -> None:
         arguments, called = self._pop(), self._pop()
-        _require(type(called) is Named and called.rule is not None, "it calls what is no function")
-        _require(type(arguments) is tuple and len(arguments) <= _ARGUMENTS, "its arguments are no short tuple")
+        _require(type(called) is Named and called.rule is not None, "it calls what is not a function")
+        _require(type(arguments) is tuple and len(arguments) <= _ARGUMENTS, "its arguments are not a short tuple")
         self._push(called.rule(self._spend, *arguments))
 
     def _build(self) -> None:
         state = self._pop()
         target = self._pop()
         self._push(target)
-        if type(target) in (dict, Setting):
+        if type(target) in (dict, Ignored):
             return  # attributes of an OrderedDict or of a setting
         _require(type(target) in (_Array, _ElementType), "it sets the state of what has none")
-        _require(type(state) is tuple and len(state) <= _ARGUMENTS, "a state is no short tuple")
+        _require(type(state) is tuple and len(state) <= _ARGUMENTS, "a state is not a short tuple")
         if type(target) is _Array:
             _require(len(state) == 5 and not target.number, "an array's state is not of five parts")
             _, shape, element_type, fortran, content = state
-            _require(type(fortran) in (bool, int), "an array's order is no truth value")
+            _require(type(fortran) in (bool, int), "an array's order is not a truth value")
             _filled(self._spend, target, shape, element_type, "F" if fortran else "C", content)
         else:
             _require(len(state) >= 8 and not target.built, "an element type's state is not of eight parts")
@@ -405,10 +405,10 @@ class _Machine:
         _require(self._number("<B") <= 5, "its protocol is unknown")
 
     def _finished(self, value: Any, depth: int) -> Any:
-        """Copy the result as a tree, in which arrays take the place of stand-ins; shared parts count each time."""
+        """Copy the result as a tree, with arrays for their placeholders; shared parts count each time."""
         kind = type(value)
         if kind is _Array:
-            if id(value) not in self._arrays:  # the stack's owner keeps `value`, so that its id is its own
+            if id(value) not in self._arrays:  # `value` is kept too, so that its id stays unique
                 self._arrays[id(value)] = (self._array(value), value)
             return self._arrays[id(value)][0]
         if kind not in (list, tuple, dict):
@@ -485,10 +485,10 @@ _OPERATIONS: Mapping[bytes, Callable[[_Machine], Any]] = {
     b"j": lambda m: m._push(m._memo[m._number("<I")]),
     b"Q": _Machine._persistent,
 }
-"""What is not here is refused: extensions, classic instances, sets, objects by keyword, buffers outside the file."""
+"""All others are refused: extensions, classic instances, sets, objects by keyword, buffers outside the file."""
 
 
 def kind_of(value: Any) -> str:
-    """What an error calls a value of the wrong kind: ``an empty dict``, ``a list``."""
+    """Return the words for a value of the wrong type in an error: ``an empty dict``, ``a list``."""
     empty = isinstance(value, dict | list | tuple) and not value
     return f"{'an empty' if empty else 'a'} {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP: the first one ends the work by `errors.Stopped`, at once or where the work allows it.
+"""SIGINT, SIGTERM and SIGHUP: the first one ends the work by `errors.Stopped`, at once or where the work can end.
 
 A signal that the process was started to ignore (SIGHUP under nohup) stays ignored.
 """
@@ -17,70 +17,70 @@ from paddle_resnet.errors import Stopped
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Handler = Callable[[int, FrameType | None], None]
 
-_asked = 0
+_received = 0
 _deferrals = 0
-_has_tool = False
+_in_command = False
 
 
-def asked() -> int:
-    """The number of the first signal that came within `stoppable` or `deferred`; 0 before that."""
-    return _asked
+def received() -> int:
+    """Return the number of the first signal that came within `stoppable` or `deferred`; 0 if none came."""
+    return _received
 
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """For a whole tool: within the block the first signal raises `Stopped` in the main thread, later ones nothing.
+    """Within the block, a command, the first signal raises `Stopped` in the main thread; later ones are ignored.
 
-    Code in C may turn that into another exception, or swallow it: ask `asked` at the end.
+    Code in C may turn `Stopped` into another exception or swallow it: check `received` at the end.
     """
-    global _asked, _has_tool
-    _asked = 0
-    with handled(_note):
-        _has_tool = True
+    global _received, _in_command
+    _received = 0
+    with handled(_record):
+        _in_command = True
         try:
             yield
         finally:
-            _has_tool = False
+            _in_command = False
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Within the block the first signal is only noted, as `asked` tells; the caller ends its work by `Stopped`.
+    """Within the block, only record the first signal: the caller checks `received` and raises `Stopped`.
 
-    In a program without `stoppable`, a second one acts as it did before the block. `paddle.distributed.launch` sends
-    SIGTERM three times within a second: in its processes further ones change nothing.
+    Outside of `stoppable`, a second signal acts as it did before the block. `paddle.distributed.launch` sends SIGTERM
+    three times within a second: in its processes further signals are ignored.
     """
-    global _asked, _deferrals
-    if not _has_tool and not _deferrals:
-        _asked = 0
+    global _received, _deferrals
+    if not _in_command and not _deferrals:
+        _received = 0
     with contextlib.ExitStack() as handlers:
-        if not _has_tool:
-            handlers.enter_context(handled(_note))
+        if not _in_command:
+            handlers.enter_context(handled(_record))
         _deferrals += 1
         try:
             yield
         finally:
             _deferrals -= 1
-            if _asked and distributed.launched().world_size > 1:
+            if _received and distributed.launched().world_size > 1:
                 handlers.pop_all()
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """For a backward pass, in which an exception comes out as an error of Paddle's: a signal raises at the end.
+def uninterrupted() -> Iterator[None]:
+    """Delay a signal to the end of the block, a backward pass: Paddle would turn the exception into its own.
 
     Raises:
         Stopped: a signal came within the block.
     """
     with deferred():
         yield
-    if _asked and not _deferrals:
-        raise Stopped(_asked)
+    if _received and not _deferrals:
+        raise Stopped(_received)
 
 
 @contextlib.contextmanager
 def handled(handler: Handler) -> Iterator[None]:
-    """Within the block, `handler` takes the signals; in a thread other than the main one they are the caller's."""
+    """Within the block, `handler` handles the signals; in threads other than the main one, nothing changes."""
     earlier = {}
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
@@ -95,9 +95,9 @@ def handled(handler: Handler) -> Iterator[None]:
 
 @contextlib.contextmanager
 def blocked() -> Iterator[None]:
-    """Let signals wait for the end of the block; processes that are started within it never see any.
+    """Block signals until the end of the block, and for ever in processes that are started within it.
 
-    A terminal sends its signals to all processes of a program, of which one tells the others when to end.
+    A terminal sends its signals to all processes of a program, but the main process alone ends the others.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -106,19 +106,19 @@ def blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def take_back() -> None:
-    """Handle signals as Python knows it again: paddle's import puts its own handler, which prints pages, into C."""
+def restore_handlers() -> None:
+    """Restore Python's handlers after the import of paddle, whose own handler in C prints pages of text."""
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             if (handler := signal.getsignal(number)) is not None:
                 signal.signal(number, handler)
 
 
-def _note(number: int, frame: FrameType | None) -> None:
-    global _asked
-    if not _asked:
-        _asked = number
+def _record(number: int, frame: FrameType | None) -> None:
+    global _received
+    if not _received:
+        _received = number
         if not _deferrals:
             raise Stopped(number)
-    elif not _has_tool and distributed.launched().world_size == 1:
+    elif not _in_command and distributed.launched().world_size == 1:
         raise Stopped(number)

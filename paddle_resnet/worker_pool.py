@@ -1,6 +1,6 @@
-"""Processes that do tasks ahead of whoever takes the results: in order, and in bounded memory.
+"""Worker processes that do tasks ahead of the caller: results in order, in bounded memory.
 
-Threads would not do for networks and pictures: Paddle Inference holds Python's interpreter lock while a network runs.
+Threads are not enough for networks and images: Paddle Inference holds Python's interpreter lock while a network runs.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ Result = TypeVar("Result")
 
 END = object()
 TASKS_AHEAD = 2
-"""Of each process: one that it does, and one that lies ready for when it has done."""
+"""Tasks sent to each process: one that it works on, and the next one."""
 
 
 class WorkerPool(Generic[Task, Result]):
-    """Processes that each call ``make(*arguments)`` once, and what that returns for their share of the tasks.
+    """Processes that each call ``make(*arguments)`` once, and then the function it returns for each of their tasks.
 
-    They start at once and get ready while the caller goes on. They end with the block, and by themselves when this
-    process dies. What they take and give is pickled, and so are the functions: they stand at the top of modules.
+    They start at once and get ready in the background. They end with the block, or when this process dies. Functions,
+    tasks and results are pickled, so `make` and `prepare` are top-level functions of modules.
 
     Args:
         processes: how many.
-        make: makes what does a task, in the process that will do it.
+        make: returns the function that does a task; called in the worker process.
         arguments: of `make`.
-        prepare: is called first, before the module of `make` is imported.
+        prepare: called first, before the module of `make` is imported.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class WorkerPool(Generic[Task, Result]):
         *arguments: Any,
         prepare: Callable[[], object] | None = None,
     ) -> None:
-        # A new Python, not a fork: a copy of a process with threads (Paddle's) may hang.
+        # Spawned: a fork of a process with threads (Paddle's) may hang.
         context = multiprocessing.get_context("spawn")
         self._workers = []
         with signals.blocked():
@@ -68,23 +68,23 @@ class WorkerPool(Generic[Task, Result]):
         """End the processes, also in the middle of a task."""
         for worker in self._workers:
             worker.connection.close()
-            # They hold nothing that could be lost, and Paddle answers SIGTERM with a page of text.
+            # They have nothing to save, and Paddle prints a page of text on SIGTERM.
             worker.process.kill()
         for worker in self._workers:
             worker.process.join()
 
     def wait_until_ready(self) -> None:
-        """Wait until each process has made what does its tasks; its errors are those of `results`."""
+        """Wait until `make` has returned in each process; the errors are those of `results`."""
         for worker in self._workers:
             worker.receive()
 
     def results(self, tasks: Iterable[Task]) -> Iterator[Result]:
-        """Do the tasks; give their results in the same order. Called once, when all processes are ready.
+        """Do the tasks and yield their results in order. Call it once, when all processes are ready.
 
-        The tasks are taken from their iterator as they are needed, `TASKS_AHEAD` for each process.
+        Tasks are taken from their iterator when they are needed, `TASKS_AHEAD` for each process.
 
         Raises:
-            UsageError, RunFailure: what a process was stopped by, or that it died.
+            UsageError, RunFailure: the error of a task, or a process died.
         """
         turns = cycle(self._workers)
         pending: deque[_Worker] = deque()
@@ -126,7 +126,7 @@ class _Worker(NamedTuple):
 
 
 def _work(connection: Connection, prepare: Callable[[], object] | None) -> None:
-    """Do the tasks that come through the connection, until its other end is closed."""
+    """Do the tasks that the connection brings, until its other end is closed."""
     try:
         if prepare is not None:
             prepare()
@@ -144,7 +144,7 @@ def _work(connection: Connection, prepare: Callable[[], object] | None) -> None:
 
 
 def _receive(connection: Connection, tasks: SimpleQueue[Any]) -> None:
-    """Take tasks at once: whoever sends a large one waits, and would never take the result that waits here."""
+    """Receive tasks at once: a sender of a large one waits, and would never receive the result that waits here."""
     try:
         with suppress(EOFError, OSError):
             while True:

@@ -99,7 +99,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     if len(arguments.seeds) < 2:
         raise UsageError("--seeds: a spread needs two or more")
     study = Study(**{field.name: getattr(arguments, field.name) for field in fields(Study)})
-    console.show_lines()
+    console.show_log_lines()
     weights, first_top1 = _pretrain(study)
     by_rate = {way: _top1_by_rate(study, way, weights) for way in WAYS}
     # The first of equal ones.

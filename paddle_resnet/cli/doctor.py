@@ -20,7 +20,7 @@ import textwrap
 from paddle_resnet.cli import program
 from paddle_resnet.doctor import Section, examine
 from paddle_resnet.errors import RunFailure
-from paddle_resnet.shipped import shipped
+from paddle_resnet.project_files import project_folder
 
 WIDTH = 80
 NAME_WIDTH = 15
@@ -35,7 +35,7 @@ def main() -> None:
 
 def _examine(arguments: argparse.Namespace) -> None:
     sections = []
-    for section in examine(shipped("requirements")):
+    for section in examine(project_folder("requirements")):
         sections.append(section)
         if not arguments.json:
             _print_section(section)

@@ -224,7 +224,7 @@ def _open_writers(
         writers.append(opened.enter_context(open_json_lines(arguments.json_lines, top_k)))
     if writers:
         # The files are completed even if the table's reader (`head`) ends early.
-        streams.go_on_without_output()
+        streams.continue_without_output()
     if not arguments.quiet:
         writers.append(_table_writer(classes, top_k))
     return writers, ranked
@@ -234,12 +234,12 @@ def _write_predictions(
     predict: PredictFn, pictures: Pictures, batch_size: int, writers: list[PredictionWriter], bar_hidden: bool
 ) -> tuple[int, int]:
     """Write all predictions, and report files that cannot be read; return the numbers of both."""
-    from paddle_resnet.console import counting
+    from paddle_resnet.console import count_progress
     from paddle_resnet.inference.find_pictures import Unreadable
     from paddle_resnet.inference.predict_many import batched
 
     predicted = failed = 0
-    with counting("pictures", pictures.total, hidden=bar_hidden) as advance:
+    with count_progress("pictures", pictures.total, hidden=bar_hidden) as advance:
         for results in predict(batched(pictures.files, batch_size)):
             predictions = [result for result in results if not isinstance(result, Unreadable)]
             for result in results:

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from paddle_resnet.shipped import requirements_file
+from paddle_resnet.errors import SIGNAL_WORDS
+from paddle_resnet.project_files import requirements_file
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -40,10 +41,9 @@ NAME = ""
 def exit_on_signal(number: int, frame: FrameType | None = None) -> NoReturn:
     """End the process on a signal at once, without saving anything."""
     known = sys.modules.get("paddle_resnet.signals")
-    if known is None or not known.asked():  # else the first signal has been reported
-        words = {signal.SIGINT: b"interrupted", signal.SIGTERM: b"terminated"}.get(signal.Signals(number), b"hung up")
+    if known is None or not known.received():  # else the first signal has been reported
         with contextlib.suppress(OSError):
-            os.write(2, b"error: " + words + b"\n")
+            os.write(2, f"error: {SIGNAL_WORDS[signal.Signals(number)]}\n".encode())
     os._exit(128 + number)
 
 
@@ -101,7 +101,7 @@ def run(
         results_in_files: what it prints is in files too, so that a lost standard output is no failure.
     """
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    streams.prepare(goes_on=not only_prints)
+    streams.prepare(output_may_be_lost=not only_prints)
     sys.stdout, sys.stderr = PlainStream(sys.stdout), PlainStream(sys.stderr)
     with _signals_handled():
         try:
@@ -109,8 +109,8 @@ def run(
                 action(parser.parse_args())
             finally:
                 sys.stdout.flush()
-            if signals.asked():
-                raise Stopped(signals.asked())
+            if signals.received():
+                raise Stopped(signals.received())
             code = 0
         except BaseException as error:
             with signals.deferred():
@@ -151,8 +151,8 @@ def _report(error: BaseException) -> int:
     """Print what ended the command in one line; return the exit code."""
     if "--debug" in sys.argv and not isinstance(error, SystemExit):
         traceback.print_exception(error)
-    if signals.asked() and not isinstance(error, Stopped):
-        error = Stopped(signals.asked())
+    if signals.received() and not isinstance(error, Stopped):
+        error = Stopped(signals.received())
     if isinstance(error, PaddleResNetError | Stopped):
         return _print_line("error", str(error), error.exit_code)
     if isinstance(error, KeyboardInterrupt):
@@ -188,7 +188,7 @@ def prepare(*, multi_process: bool = False) -> None:
     if launched > 1 and not multi_process:
         raise UsageError(f"one of {launched} processes of paddle.distributed.launch: start this command alone")
     runtime.import_paddle()
-    console.show_lines()
+    console.show_log_lines()
 
 
 def require(requirements: str, *modules: str) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from paddle_resnet.config.yaml_reader import IsText, NotPlainYamlError, parse_yaml, read_yaml
 from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError, did_you_mean, shown
-from paddle_resnet.shipped import config_path
+from paddle_resnet.project_files import config_path
 
 Schema = TypeVar("Schema", bound=BaseModel)
 

@@ -1,6 +1,6 @@
-"""An examination of this machine and this environment: what is there, how fast it is, what to change.
+"""An examination of this machine and its packages: what is installed, how fast it is, what to change.
 
-It works where packages are missing, even Paddle: what needs one is imported where it is used.
+It works where packages are missing, even Paddle: each is imported where it is used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Finding", "Section", "examine"]
 
 
 def examine(requirements: Path) -> Iterator[Section]:
-    """Examine one subject after another: what was found before a fault in a library ended the process can be shown.
+    """Examine one subject after another, so that findings can be shown before a crash in a library ends the process.
 
     Args:
         requirements: the folder of the requirements files.

@@ -11,7 +11,7 @@ from paddle_resnet.doctor.software import installed_builds
 
 
 def examine_computing() -> Section:
-    """Examine Paddle; the section is not `usable` where Paddle cannot be imported or does not compute."""
+    """Examine Paddle; the section is not `usable` if Paddle cannot be imported or computes wrongly."""
     section = Section("Paddle")
     problem = _import_problem() or _product_problem()
     if problem is not None:
@@ -40,7 +40,7 @@ def _import_problem() -> str | None:
 
 
 def _product_problem() -> str | None:
-    """Why a product of two matrices, given to numpy, is not what it must be."""
+    """Return why a product of two matrices fails or is wrong; None if it is right."""
     try:
         import paddle
 
@@ -52,7 +52,7 @@ def _product_problem() -> str | None:
 
 
 def _remedy() -> str:
-    """The command that installs Paddle, or the installed build anew."""
+    """Return the command that installs Paddle, or reinstalls the build that is there."""
     builds = [f"{build}=={version}" for build, version in installed_builds().items()]
     if not builds:
         return "python -m pip install -r requirements.txt"
@@ -74,8 +74,8 @@ def _device(section: Section) -> None:
     section.add("device", f"{'gpu:0' if gpus else 'cpu'} ({details})", {"gpu_build": gpu_build, "gpus": names})
     if gpu_build and not gpus:
         section.advice.append(
-            "this is Paddle's GPU build, and it finds no GPU: see that nvidia-smi lists one, or take the CPU build of "
-            "requirements.txt"
+            "this is Paddle's GPU build, and it finds no GPU: check that nvidia-smi lists one, or install the CPU "
+            "build of requirements.txt"
         )
     elif not gpu_build and driver_sees_gpu():
         section.advice.append(
@@ -100,7 +100,7 @@ def _onednn(section: Section) -> None:
     if not carried and onednn.platform_reason() is None:
         section.advice.append(
             f"this Paddle does not carry oneDNN {library.MAJOR_VERSION}, which makes training on the CPU fast; that of "
-            "requirements.txt does, on Linux and x86-64: install it anew"
+            "requirements.txt does, on Linux and x86-64: reinstall it"
         )
     reason = onednn.unavailable_reason("cpu")
     text = "usable" if reason is None else f"not usable: {reason}"

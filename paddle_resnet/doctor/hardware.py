@@ -1,4 +1,4 @@
-"""The machine: processor, memory, disk, and a graphics processor that the driver knows."""
+"""The machine: processor, memory, disk, and GPUs that the driver lists."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FEATURES = {
     "avx512_fp16": "AVX512-FP16",
     "amx_bf16": "AMX-BF16",
 }
-"""The processor's features that matter for speed: the kernel's names, and the usual ones."""
+"""The processor's features that matter for speed: names of the kernel, and usual names."""
 
 
 def examine_hardware() -> Section:
@@ -36,7 +36,7 @@ def examine_hardware() -> Section:
     processor = machine.processor()
     section.add("CPU", processor.model or "unknown")
     features = [name for flag, name in FEATURES.items() if flag in processor.features]
-    section.add("CPU features", ", ".join(features) or "none of AVX2 and newer are known", features)
+    section.add("CPU features", ", ".join(features) or "none of AVX2 or newer", features)
     _memory(section)
     _disk(section)
     _home(section)
@@ -84,7 +84,7 @@ def _home(section: Section) -> None:
 
 
 def _is_writable(folder: Path) -> bool:
-    """Try it: permissions do not tell of a read-only file system."""
+    """Write a file: permissions do not show a read-only file system."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True
@@ -93,7 +93,7 @@ def _is_writable(folder: Path) -> bool:
 
 
 def driver_sees_gpu() -> bool:
-    """Whether NVIDIA's driver lists a GPU for this process."""
+    """Return whether NVIDIA's driver lists a GPU for this process."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return False

@@ -8,7 +8,7 @@ from paddle_resnet import machine, runtime
 from paddle_resnet.doctor.report import Section
 
 SLOWING = {"KMP_BLOCKTIME": "0", "OMP_WAIT_POLICY": "passive"}
-"""They send waiting threads to sleep; between the short operations of a network they wake too late (half the speed)."""
+"""These let waiting threads sleep, which then wake too late for a network's short operations (half the speed)."""
 
 
 def examine_process() -> Section:

@@ -1,4 +1,4 @@
-"""What an examination gives: findings, and advice on what to change."""
+"""Findings of an examination, and advice on what to change."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found: in words, and as a value that JSON can hold (bytes, GFLOP/s); without one, the words."""
+    """A finding in words, and as a value for JSON (bytes, GFLOP/s); None: the words."""
 
     name: str
     text: str
@@ -17,7 +17,7 @@ class Finding:
 
 @dataclass
 class Section:
-    """Findings on one subject, and one line of advice for each thing to change."""
+    """Findings on one subject, and a line of advice for each thing to change."""
 
     title: str
     findings: list[Finding] = field(default_factory=list)
@@ -26,9 +26,7 @@ class Section:
     """False where Paddle itself cannot be used."""
 
     def add(self, name: str, text: str, value: Any = None) -> None:
-        """Add a finding."""
         self.findings.append(Finding(name, text, value))
 
     def values(self) -> dict[str, Any]:
-        """The findings by name, for programs."""
         return {each.name: each.text if each.value is None else each.value for each in self.findings}

@@ -1,4 +1,4 @@
-"""The versions of Python, Paddle and the packages, against the project's requirements. Imports none of them."""
+"""The versions of Python, Paddle and other packages, compared with the requirements. Imports none of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from paddle_resnet.doctor.report import Section
 from paddle_resnet.environment import package_version
-from paddle_resnet.shipped import requirements_file
+from paddle_resnet.project_files import requirements_file
 
 BUILDS = ("paddlepaddle", "paddlepaddle-gpu")
 OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 12)
@@ -41,12 +41,12 @@ def examine_software(requirements: Path) -> Section:
 
 
 def installed_builds() -> dict[str, str]:
-    """Versions of the builds of Paddle that are installed, by the names of their packages."""
+    """Return the versions of the installed builds of Paddle, by the names of their packages."""
     return {build: version for build in BUILDS if (version := package_version(build))}
 
 
 def _compare(section: Section, file: Path, versions: dict[str, str | None]) -> None:
-    """Note the version of each package that the file requires, and advise where one is missing or does not fit."""
+    """Add the version of each package of the file to `versions`, and advice where one is missing or does not fit."""
     wrong = []
     for name, bounds in _required(file):
         version = versions[name] = package_version(name)
@@ -59,7 +59,7 @@ def _compare(section: Section, file: Path, versions: dict[str, str | None]) -> N
 
 
 def _required(file: Path) -> list[tuple[str, str]]:
-    """The packages of a requirements file, each with its bounds (``">=1.26,<2"``)."""
+    """Return the packages of a requirements file, each with its bounds (``">=1.26,<2"``)."""
     lines = (line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
     names_and_bounds = (line.partition(">=") for line in lines if line and not line.startswith("-"))
     return [(name, operator + bounds) for name, operator, bounds in names_and_bounds]
@@ -69,5 +69,5 @@ def _fits(version: str, bounds: str) -> bool:
     try:
         from packaging.specifiers import SpecifierSet
     except ModuleNotFoundError:
-        return True  # packaging comes with matplotlib, which is said to be missing
+        return True  # packaging comes with matplotlib, which is reported as missing
     return SpecifierSet(bounds).contains(version, prereleases=True)

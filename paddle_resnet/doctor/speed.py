@@ -1,4 +1,4 @@
-"""A check of speed in about two seconds: a matrix product, and a convolution's forward and backward pass."""
+"""The speed of a matrix product and of a convolution, forward and backward, measured in about two seconds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BILLION = 1e9
 
 
 def examine_speed() -> Section:
-    """Measure on the CPU, in float32; values are GFLOP/s. Paddle can be used, as `examine_computing` has found."""
+    """Measure on the CPU, in float32; values are GFLOP/s. Call it if Paddle is usable (`examine_computing`)."""
     import paddle
 
     device = paddle.device.get_device()
@@ -36,7 +36,7 @@ def examine_speed() -> Section:
 
 
 def _load(section: Section) -> None:
-    """Tell how busy the machine was before the check: threads that share their cores wait for one another."""
+    """Add how busy the machine was before: threads that share cores wait for one another."""
     if not hasattr(os, "getloadavg"):
         return
     load, processors = os.getloadavg()[0], os.cpu_count() or 1
@@ -68,7 +68,7 @@ def _measure(section: Section, trains_on_cpu: bool) -> None:
         section.add("with oneDNN", text, round(fast, 1))
     elif trains_on_cpu and onednn.platform_reason() is None:
         section.advice.append(
-            f"training takes Paddle's own layers, as {reason}; their convolution reaches {share} of the speed of a "
+            f"training uses Paddle's own layers, as {reason}; their convolution reaches {share} of the speed of a "
             "matrix product here, and oneDNN's come near to it"
         )
 
@@ -81,7 +81,7 @@ def _product_rate() -> float:
 
 
 def _convolution_rate(kind: type[nn.Conv2D], shape: list[int]) -> float:
-    """GFLOP/s of one layer; each backward product (of the images, of the weights) counts as much as the forward one."""
+    """Return the GFLOP/s of one layer; the gradients of images and of weights each take as many as the forward pass."""
     import paddle
 
     layer = kind(CHANNELS, CHANNELS, KERNEL, padding=KERNEL // 2, bias_attr=False)
@@ -89,7 +89,7 @@ def _convolution_rate(kind: type[nn.Conv2D], shape: list[int]) -> float:
     images.stop_gradient = False
 
     def step() -> None:
-        with signals.undisturbed():
+        with signals.uninterrupted():
             layer(images).sum().backward()
         images.clear_gradient()
         layer.clear_gradients()
@@ -98,7 +98,7 @@ def _convolution_rate(kind: type[nn.Conv2D], shape: list[int]) -> float:
 
 
 def _fastest(work: Callable[[], object]) -> float:
-    """Seconds of the fastest run: other programs on the machine only make runs slower. The first one warms up."""
+    """Return the seconds of the fastest run after one warm-up run: other programs only make runs slower."""
     work()
     ends, fastest = time.perf_counter() + SECONDS, float("inf")
     while True:

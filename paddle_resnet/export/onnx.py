@@ -13,9 +13,9 @@ from paddle import nn
 
 from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError
 from paddle_resnet.export.program import PROGRAM_SUFFIXES, output_hidden
-from paddle_resnet.files import require_space, scratch_folder, write_aside
+from paddle_resnet.files import require_space, scratch_folder, write_atomically
 from paddle_resnet.paddle_compat import is_paddle_2
-from paddle_resnet.shipped import requirements_file
+from paddle_resnet.project_files import requirements_file
 
 OPSET = 13
 INPUT, OUTPUT, BATCH = "images", "probabilities", "batch"
@@ -101,7 +101,7 @@ def write_onnx_program(program: Path, parameters: Path, path: Path, metadata: Ma
     model.opset_import.extend(standard)
     onnx.helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model)
-    write_aside(path, lambda temporary: onnx.save(model, str(temporary)))
+    write_atomically(path, lambda temporary: onnx.save(model, str(temporary)))
 
 
 def _convert(program: Path, parameters: Path, path: Path) -> None:
@@ -113,7 +113,7 @@ def _convert(program: Path, parameters: Path, path: Path) -> None:
         paddle2onnx.export(str(program), str(parameters), str(temporary), opset_version=OPSET, **options)
 
     try:
-        write_aside(path, convert)
+        write_atomically(path, convert)
     except PaddleResNetError:
         raise
     except Exception as error:  # its compiled part raises anything

@@ -15,7 +15,7 @@ import numpy as np
 
 from paddle_resnet.export.onnx import INPUT, require_onnx, require_package
 from paddle_resnet.export.program import output_hidden
-from paddle_resnet.files import scratch_folder, write_aside
+from paddle_resnet.files import scratch_folder, write_atomically
 from paddle_resnet.images.decode import resize_and_crop_batch
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def quantize(model: Path, destination: Path, batches: Iterable[np.ndarray]) -> N
     del result.metadata_props[:]
     result.metadata_props.extend(float32.metadata_props)
     onnx.checker.check_model(result)
-    write_aside(destination, lambda temporary: onnx.save(result, str(temporary)))
+    write_atomically(destination, lambda temporary: onnx.save(result, str(temporary)))
 
 
 def calibration_batches(run: RunFolder, batch: int) -> Iterator[np.ndarray]:

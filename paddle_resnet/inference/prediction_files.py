@@ -20,7 +20,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple, TextIO
 
 from paddle_resnet.errors import RunFailure, UsageError, did_you_mean, shown
-from paddle_resnet.files import csv_line, link_target
+from paddle_resnet.files import csv_line, link_target, move_into_place
 from paddle_resnet.inference.predictor import Prediction
 
 STANDARD_OUTPUT = Path("-")
@@ -231,11 +231,9 @@ def _open_output(path: Path) -> Iterator[Callable[[str], None]]:
         yield write
         with _failures_named(name):
             file.flush()
-            if part is not None:
-                os.fsync(file.fileno())
             file.close()
             if part is not None:
-                part.replace(link_target(path))
+                move_into_place(part, link_target(path))
     except BaseException as error:
         with contextlib.suppress(OSError):
             file.close()

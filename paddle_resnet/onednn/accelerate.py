@@ -1,4 +1,4 @@
-"""Giving a network's layers to oneDNN, and taking them back."""
+"""`accelerate` a network: replace its layers by those of oneDNN, and `restore` them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ NORMALISATIONS_BEFORE_RELU: dict[type[nn.Layer], tuple[str, ...]] = {
 }
 """The BatchNorm layers that are followed by a ReLU, in the layers whose `forward` is known.
 
-Each ReLU of theirs follows one. A first block that activates before its convolutions has the identity in the place of
-its `bn1`, as its input is activated already; elsewhere the identity has no ReLU behind it.
+Every ReLU in them follows one of these. The first pre-activation block of a network has an identity as its `bn1`, since
+its input is activated already.
 """
 
 RELU_AFTER = {"final_bn": "final_relu", "1": "2", "4": "5"}
@@ -58,10 +58,10 @@ UNCHANGED = (
     nn.Sequential,
     nn.Identity,
 )
-"""They do not look into the layout."""
+"""Layers whose own `forward` does not depend on the layout."""
 
 HEAD = ("avgpool", "flatten", "dropout", "fc")
-"""The sublayers of a ResNet that `ChannelsLastResNet` gives what they are made for."""
+"""The sublayers of a ResNet that `ChannelsLastResNet` calls with float32 and the usual layout."""
 
 ORIGINALS: dict[type[nn.Layer], type[nn.Layer]] = {new: old for old, new in REPLACEMENTS.items()}
 ORIGINALS |= {layers.BatchNormReLU: nn.BatchNorm2D, layers.SyncBatchNormReLU: sync_batch_norm.SyncBatchNorm}
@@ -70,38 +70,43 @@ ORIGINALS |= {layers.BatchNormReLU: nn.BatchNorm2D, layers.SyncBatchNormReLU: sy
 def accelerate(network: ImageClassifier, precision: layers.Precision = "float32") -> None:
     """Let oneDNN compute the network on the CPU, in place; input and output stay as they are.
 
-    With `precision` bfloat16, what flows between the layers and back is rounded to 8 bits of mantissa; sums within a
-    layer, statistics, parameters and their gradients stay float32, so the weights that an optimizer moves lose nothing.
+    With `precision` bfloat16, activations and their gradients are rounded to 8 bits of mantissa between layers. Sums
+    within a layer, statistics, parameters and their gradients stay float32, so the weights lose no precision.
 
     Parameters, buffers, their names and their order do not change: the state dict is saved and loaded as before, and an
-    optimizer made before or after holds the same parameters. A copy (`copy.deepcopy`) is accelerated too. Ask
+    optimizer made before or after holds the same parameters. A copy (`copy.deepcopy`) is accelerated too. Call
     `unavailable_reason` first. To export (`paddle.jit.save`), take a network that was not accelerated, or `restore` it.
     There are no second derivatives, and no second backward pass over one graph: with `retain_graph=True` Paddle
     crashes in it, as with every `PyLayer`.
 
     Raises:
-        TypeError: the network has a layer that this package does not know; nothing was changed then.
+        TypeError: the network has a layer that this package does not know; the network is unchanged then.
     """
-    _take_classes({layer: _replacement(name, layer) for name, layer in _image_layers(network)} | _fused(network))
+    _set_classes(
+        {layer: _replacement_class(name, layer) for name, layer in _image_layers(network)} | _fused_classes(network)
+    )
     network.precision = precision
 
 
 def restore(network: nn.Layer) -> None:
     """Undo `accelerate`; a network that was not accelerated stays as it is."""
-    _take_classes({layer: ORIGINALS[type(layer)] for layer in _with_sublayers(network) if type(layer) in ORIGINALS})
+    _set_classes({layer: ORIGINALS[type(layer)] for layer in _with_sublayers(network) if type(layer) in ORIGINALS})
 
 
-def _replacement(name: str, layer: nn.Layer) -> type[nn.Layer]:
+def _replacement_class(name: str, layer: nn.Layer) -> type[nn.Layer]:
     kind = type(layer)
     if kind in UNCHANGED or kind in ORIGINALS:
         return kind
-    if kind not in REPLACEMENTS or not _is_usual(layer):
+    if kind not in REPLACEMENTS or not _is_supported(layer):
         raise TypeError(f"{name or 'the network'}: no oneDNN layer takes the place of this {kind.__name__}")
     return REPLACEMENTS[kind]
 
 
-def _is_usual(layer: nn.Layer) -> bool:
-    """Whether it expects NCHW and, if it is a BatchNorm, has scale and shift and tells training from evaluation."""
+def _is_supported(layer: nn.Layer) -> bool:
+    """Return whether oneDNN's layer can replace it.
+
+    It takes NCHW; a BatchNorm has scale and shift, and uses the running statistics in evaluation.
+    """
     if isinstance(layer, nn.BatchNorm2D) and (
         layer.weight is None or layer.bias is None or batch_norm_settings(layer).use_global_stats is False
     ):
@@ -117,28 +122,28 @@ def _image_layers(network: ImageClassifier) -> list[tuple[str, nn.Layer]]:
     return [(name, layer) for name, layer in network.named_sublayers(include_self=True) if id(layer) not in head]
 
 
-def _fused(network: ImageClassifier) -> dict[nn.Layer, type[nn.Layer]]:
+def _fused_classes(network: ImageClassifier) -> dict[nn.Layer, type[nn.Layer]]:
     fused: dict[nn.Layer, type[nn.Layer]] = {}
-    for place, layer in network.named_sublayers(include_self=True):
+    for path, layer in network.named_sublayers(include_self=True):
         for name in NORMALISATIONS_BEFORE_RELU.get(type(layer), ()):
             normalisation = getattr(layer, name)
-            if not _is_rectified(layer, name):
+            if not _has_relu_after(layer, name):
                 continue
             if isinstance(normalisation, nn.BatchNorm2D):
                 shared = isinstance(normalisation, sync_batch_norm.SyncBatchNorm)
                 fused[normalisation] = layers.SyncBatchNormReLU if shared else layers.BatchNormReLU
-            elif not _is_activated_before(layer, name):
-                raise TypeError(f"{place}.{name}: no BatchNorm, with which the ReLU behind it would be computed")
+            elif not _input_is_activated(layer, name):
+                raise TypeError(f"{path}.{name}: not a BatchNorm, and the ReLU after it is computed with one")
     return fused
 
 
-def _is_activated_before(layer: nn.Layer, name: str) -> bool:
-    """Whether the block's input comes activated, so that the BatchNorm of that name has no work there."""
+def _input_is_activated(layer: nn.Layer, name: str) -> bool:
+    """Return whether the block's input is activated already, so that the BatchNorm of that name is an identity."""
     return isinstance(layer, preact.PreActBasicBlock | preact.PreActBottleneck) and name == "bn1"
 
 
-def _is_rectified(layer: nn.Layer, name: str) -> bool:
-    """Whether a ReLU stands behind the BatchNorm of that name: it may have been taken away."""
+def _has_relu_after(layer: nn.Layer, name: str) -> bool:
+    """Return whether there is still a ReLU after the BatchNorm of that name."""
     return isinstance(getattr(layer, RELU_AFTER.get(name, "relu")), nn.ReLU)
 
 
@@ -146,11 +151,6 @@ def _with_sublayers(network: nn.Layer) -> list[nn.Layer]:
     return list(network.sublayers(include_self=True))
 
 
-def _take_classes(classes: dict[nn.Layer, type[nn.Layer]]) -> None:
+def _set_classes(classes: dict[nn.Layer, type[nn.Layer]]) -> None:
     for layer, kind in classes.items():
         layer.__class__ = kind
-
-
-def is_accelerated(network: nn.Layer) -> bool:
-    """Whether the network's layers are oneDNN's."""
-    return isinstance(network, layers.ChannelsLastResNet)

@@ -1,4 +1,4 @@
-"""Whether the oneDNN layers can be used here, and if not, why."""
+"""Whether the oneDNN layers can be used here, and the reason if not."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from paddle_resnet.onednn import bindings, library
 
 
 def unavailable_reason(device: str | None = None) -> str | None:
-    """Why the layers of this package cannot be used, in one line; None if they can.
+    """Return why the layers of this package cannot be used, in one line; None if they can.
 
     Args:
-        device: where the network is trained, ``"cpu"`` or ``"gpu:0"``; by default Paddle's current device.
+        device: where the network is trained, ``"cpu"`` or ``"gpu:0"``; the default is Paddle's current device.
     """
     device = paddle.get_device() if device is None else device
     if device != "cpu":
@@ -24,7 +24,7 @@ def unavailable_reason(device: str | None = None) -> str | None:
 
 
 def platform_reason() -> str | None:
-    """Why no installation on this machine could use the layers, in one line; None if one could."""
+    """Return why no Paddle on this machine could use the layers, in one line; None if one could."""
     machine = platform.machine()
     if sys.platform.startswith("linux") and machine in ("x86_64", "AMD64"):
         return None
@@ -32,7 +32,7 @@ def platform_reason() -> str | None:
 
 
 def bfloat16_unavailable_reason() -> str | None:
-    """Why bfloat16 would not pay in these layers, in one line; None if it does. Ask `unavailable_reason` first."""
+    """Return why bfloat16 would not be faster, in one line; None if it is. Call `unavailable_reason` first."""
     if library.instruction_set() & library.BFLOAT16 != library.BFLOAT16:
         return f"{_what_limits_library()} oneDNN {library.instruction_set_name()} only, and bfloat16 needs AVX512-BF16"
     return None

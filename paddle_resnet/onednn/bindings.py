@@ -1,4 +1,4 @@
-"""oneDNN's C interface, typed: its numbers by name, its functions with their signatures.
+"""oneDNN's C interface, typed: its constants by name, its functions with their signatures.
 
 Names and values are those of ``dnnl_types.h``, version 3; the functions are documented at https://uxlfoundation.github.io/oneDNN/.
 """
@@ -106,57 +106,41 @@ _HANDLE = c_void_p
 _NEW = POINTER(c_void_p)
 _DIMENSIONS = POINTER(c_int64)
 _GEOMETRY = [_DIMENSIONS] * 4
+"""Strides, dilations, padding before and after."""
 
 _SIGNATURES: dict[str, list[Any]] = {
     "engine_create": [_NEW, c_int, c_size_t],
-    "engine_destroy": [_HANDLE],
     "stream_create": [_NEW, _HANDLE, c_uint],
-    "stream_destroy": [_HANDLE],
     "memory_desc_create_with_strides": [_NEW, c_int, _DIMENSIONS, c_int, _DIMENSIONS],
     "memory_desc_create_with_tag": [_NEW, c_int, _DIMENSIONS, c_int, c_int],
-    "memory_desc_destroy": [_HANDLE],
     "memory_create": [_NEW, _HANDLE, _HANDLE, _HANDLE],
-    "memory_destroy": [_HANDLE],
     "memory_set_data_handle": [_HANDLE, _HANDLE],
     "primitive_attr_create": [_NEW],
-    "primitive_attr_destroy": [_HANDLE],
     "primitive_attr_set_scratchpad_mode": [_HANDLE, c_int],
     "primitive_attr_set_post_ops": [_HANDLE, _HANDLE],
     "post_ops_create": [_NEW],
-    "post_ops_destroy": [_HANDLE],
     "post_ops_append_eltwise": [_HANDLE, c_int, c_float, c_float],
-    "primitive_desc_destroy": [_HANDLE],
     "primitive_create": [_NEW, _HANDLE],
-    "primitive_destroy": [_HANDLE],
     "primitive_execute": [_HANDLE, _HANDLE, c_int, POINTER(ExecutionArgument)],
-    "reorder_primitive_desc_create": [_NEW] + [_HANDLE] * 5,
-    "convolution_forward_primitive_desc_create": [_NEW, _HANDLE, c_int, c_int] + [_HANDLE] * 4 + [*_GEOMETRY, _HANDLE],
-    "convolution_backward_data_primitive_desc_create": [_NEW, _HANDLE, c_int]
-    + [_HANDLE] * 3
-    + [*_GEOMETRY, _HANDLE, _HANDLE],
-    "convolution_backward_weights_primitive_desc_create": [_NEW, _HANDLE, c_int]
-    + [_HANDLE] * 4
-    + [*_GEOMETRY, _HANDLE, _HANDLE],
-    "batch_normalization_forward_primitive_desc_create": [_NEW, _HANDLE, c_int]
-    + [_HANDLE] * 2
-    + [c_float, c_uint, _HANDLE],
-    "batch_normalization_backward_primitive_desc_create": [_NEW, _HANDLE, c_int]
-    + [_HANDLE] * 3
-    + [c_float, c_uint, _HANDLE, _HANDLE],
-    "pooling_forward_primitive_desc_create": [_NEW, _HANDLE, c_int, c_int]
-    + [_HANDLE] * 2
-    + [_DIMENSIONS, *_GEOMETRY, _HANDLE],
-    "pooling_backward_primitive_desc_create": [_NEW, _HANDLE, c_int]
-    + [_HANDLE] * 2
-    + [_DIMENSIONS, *_GEOMETRY, _HANDLE, _HANDLE],
-    "binary_primitive_desc_create": [_NEW, _HANDLE, c_int] + [_HANDLE] * 4,
-    "eltwise_forward_primitive_desc_create": [_NEW, _HANDLE, c_int, c_int]
-    + [_HANDLE] * 2
-    + [c_float, c_float, _HANDLE],
-    "eltwise_backward_primitive_desc_create": [_NEW, _HANDLE, c_int]
-    + [_HANDLE] * 3
-    + [c_float, c_float, _HANDLE, _HANDLE],
 }
+_DESTROYED = "engine stream memory_desc memory primitive_attr post_ops primitive_desc primitive"
+_SIGNATURES |= {f"{kind}_destroy": [_HANDLE] for kind in _DESTROYED.split()}
+_AFTER_ENGINE: dict[str, list[Any]] = {
+    "reorder": [_HANDLE] * 4,
+    "convolution_forward": [c_int, c_int] + [_HANDLE] * 4 + _GEOMETRY + [_HANDLE],
+    "convolution_backward_data": [c_int] + [_HANDLE] * 3 + _GEOMETRY + [_HANDLE] * 2,
+    "convolution_backward_weights": [c_int] + [_HANDLE] * 4 + _GEOMETRY + [_HANDLE] * 2,
+    "batch_normalization_forward": [c_int, _HANDLE, _HANDLE, c_float, c_uint, _HANDLE],
+    "batch_normalization_backward": [c_int] + [_HANDLE] * 3 + [c_float, c_uint, _HANDLE, _HANDLE],
+    "pooling_forward": [c_int, c_int, _HANDLE, _HANDLE, _DIMENSIONS, *_GEOMETRY, _HANDLE],
+    "pooling_backward": [c_int, _HANDLE, _HANDLE, _DIMENSIONS, *_GEOMETRY, _HANDLE, _HANDLE],
+    "binary": [c_int] + [_HANDLE] * 4,
+    "eltwise_forward": [c_int, c_int, _HANDLE, _HANDLE, c_float, c_float, _HANDLE],
+    "eltwise_backward": [c_int] + [_HANDLE] * 3 + [c_float, c_float, _HANDLE, _HANDLE],
+}
+"""What those functions take that create a primitive descriptor, after the result and the engine (or a layout)."""
+
+_SIGNATURES |= {f"{name}_primitive_desc_create": [_NEW, _HANDLE, *types] for name, types in _AFTER_ENGINE.items()}
 """Functions that return a status, without their prefix ``dnnl_``."""
 
 _QUERIES: dict[str, tuple[Any, list[Any]]] = {
@@ -164,7 +148,7 @@ _QUERIES: dict[str, tuple[Any, list[Any]]] = {
     "memory_desc_equal": (c_int, [_HANDLE, _HANDLE]),
     "primitive_desc_query_md": (c_void_p, [_HANDLE, c_int, c_int]),
 }
-"""Functions that return what was asked for."""
+"""Functions that return the value they are asked for."""
 
 _UNCHECKED = ("memory_set_data_handle", "primitive_execute")
 """Called for every buffer of every execution: a Python check in each would cost more than the call."""
@@ -193,7 +177,7 @@ class Functions:
 
 @functools.cache
 def functions() -> Functions:
-    """The functions of the loaded library.
+    """Return the functions of the loaded library.
 
     Raises:
         OSError: there is no library.
@@ -214,5 +198,5 @@ def _raise_unless_success(status: Any, function: Any, arguments: tuple[Any, ...]
 
 
 def dimensions(values: tuple[int, ...]) -> Any:
-    """A C array ``dnnl_dims_t`` that starts with `values`."""
+    """Return a C array ``dnnl_dims_t`` that starts with `values`."""
     return Dimensions(*values)

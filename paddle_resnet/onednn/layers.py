@@ -1,4 +1,8 @@
-"""Layers that only some networks have, on ``[N, H, W, C]``, float32 or bfloat16."""
+"""Paddle's and this package's layers on ``[N, H, W, C]``, float32 or bfloat16, computed by oneDNN.
+
+Each class only replaces `forward` of its base, so that `accelerate` can assign it to a layer's ``__class__``. What
+oneDNN cannot compute is left to the base.
+"""
 
 from __future__ import annotations
 
@@ -7,48 +11,13 @@ from typing import Literal
 
 import paddle
 from paddle import nn
-from paddle.nn import functional
 
 from paddle_resnet.models import blocks, preact, sync_batch_norm
 from paddle_resnet.models.resnet import ResNet
-from paddle_resnet.onednn.functional import elementwise_pooling, parametric, sync_normalization, tensors
+from paddle_resnet.onednn import functional
+from paddle_resnet.onednn.functional.tensors import DATA_TYPES
 from paddle_resnet.onednn.ops.geometry import Pair, Window
 from paddle_resnet.paddle_compat import batch_norm_settings, convolution_settings
-
-
-class Add(preact.Add):
-    """``x + shortcut`` at the end of a block that activates first."""
-
-    def forward(self, x: paddle.Tensor, shortcut: paddle.Tensor) -> paddle.Tensor:
-        """Add two tensors of one shape."""
-        if not suits(x):
-            return super().forward(x, shortcut)
-        return elementwise_pooling.add(x, shortcut, share_gradient=True)
-
-
-class StochasticDepth(blocks.StochasticDepth):
-    """A residual branch that is dropped for some images."""
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """``[N, H, W, C]`` to the same shape."""
-        return in_float32(super().forward, x)
-
-
-class Dropout(nn.Dropout):
-    """Dropout between convolutions."""
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Any shape to the same shape."""
-        return in_float32(super().forward, x)
-
-
-class AveragePool(nn.AvgPool2D):
-    """Average-pooling."""
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Take each window's mean: ``[N, H, W, C]`` to ``[N, H', W', C]``."""
-        return natively(super().forward, x)
-
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -63,20 +32,20 @@ def channels_last(x: paddle.Tensor) -> paddle.Tensor:
     return x.transpose([0, 2, 3, 1])
 
 
-def suits(x: paddle.Tensor) -> bool:
-    """Whether oneDNN's layers are made for this tensor."""
-    return paddle.in_dynamic_mode() and x.dtype in tensors.DATA_TYPES and x.place.is_cpu_place() and x.size > 0
+def is_supported(x: paddle.Tensor) -> bool:
+    """Return whether oneDNN's layers can compute on this tensor."""
+    return paddle.in_dynamic_mode() and x.dtype in DATA_TYPES and x.place.is_cpu_place() and x.size > 0
 
 
-def natively(forward: Callable[[paddle.Tensor], paddle.Tensor], x: paddle.Tensor) -> paddle.Tensor:
-    """Let a native layer's `forward` compute on ``[N, H, W, C]``."""
+def run_native(forward: Callable[[paddle.Tensor], paddle.Tensor], x: paddle.Tensor) -> paddle.Tensor:
+    """Call the `forward` of Paddle's layer on ``[N, H, W, C]``."""
     return channels_last(in_float32(forward, channels_first(x)))
 
 
 def in_float32(forward: Callable[[paddle.Tensor], paddle.Tensor], x: paddle.Tensor) -> paddle.Tensor:
-    """Let a native layer's `forward` compute where the layout does not matter.
+    """Call the `forward` of Paddle's layer where the layout does not matter.
 
-    Paddle has few operators for bfloat16 on the CPU: a bfloat16 tensor is widened before, and the result is rounded.
+    Paddle has few operators for bfloat16 on the CPU: a bfloat16 tensor is cast to float32 before, and back afterwards.
     """
     return forward(x.cast(paddle.float32)).cast(paddle.bfloat16) if x.dtype == paddle.bfloat16 else forward(x)
 
@@ -85,15 +54,14 @@ class Convolution(nn.Conv2D):
     """A convolution, zero-padded, with a weight ``[out, in / groups, kh, kw]`` as `nn.Conv2D` has it."""
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Convolve ``[N, H, W, in]`` to ``[N, H', W', out]``."""
         settings = convolution_settings(self)
         padding = _padding(settings.padding)
-        if padding is None or not settings.zero_padded or not suits(x):
-            return natively(super().forward, x)
+        if padding is None or not settings.zero_padded or not is_supported(x):
+            return run_native(super().forward, x)
         window = Window(tuple(self.weight.shape[2:]), _pair(settings.stride), *padding, _pair(settings.dilation))
         if not window.sees_pixels(*x.shape[1:3]):
-            return natively(super().forward, x)
-        return parametric.convolution(x, self.weight, self.bias, window, settings.groups)
+            return run_native(super().forward, x)
+        return functional.conv2d(x, self.weight, self.bias, window, settings.groups)
 
 
 class BatchNorm(nn.BatchNorm2D):
@@ -102,16 +70,13 @@ class BatchNorm(nn.BatchNorm2D):
     relu = False
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Normalise ``[N, H, W, C]``; in training, update the running statistics.
-
-        In training, a single value in each channel has no variance: Paddle hands it on as it is, and so is it here.
-        """
+        # A single value in each channel has no variance: Paddle returns it unchanged in training.
         single = self.training and x.size == self._mean.size
-        if single or not suits(x):
-            x = natively(super().forward, x)
-            return functional.relu(x) if self.relu else x
+        if single or not is_supported(x):
+            x = run_native(super().forward, x)
+            return nn.functional.relu(x) if self.relu else x
         momentum, epsilon, use_global_stats = batch_norm_settings(self)
-        return parametric.batch_norm(
+        return functional.batch_norm(
             x,
             self.weight,
             self.bias,
@@ -134,11 +99,10 @@ class SyncBatchNorm(BatchNorm, sync_batch_norm.SyncBatchNorm):
     """Batch normalisation over N, H and W of all processes' images."""
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Normalise ``[N, H, W, C]``; in training, update the running statistics."""
         momentum, epsilon, use_global_stats = batch_norm_settings(self)
-        if not suits(x) or not self.training or use_global_stats:
+        if not is_supported(x) or not self.training or use_global_stats:
             return super().forward(x)
-        return sync_normalization.sync_batch_norm(
+        return functional.sync_batch_norm(
             x,
             self.weight,
             self.bias,
@@ -151,16 +115,15 @@ class SyncBatchNorm(BatchNorm, sync_batch_norm.SyncBatchNorm):
 
 
 class SyncBatchNormReLU(SyncBatchNorm):
-    """The same and the ReLU after it."""
+    """`SyncBatchNorm` and the ReLU after it in one pass over memory."""
 
     relu = True
 
 
 class FusedReLU(nn.ReLU):
-    """A ReLU that the `BatchNormReLU` before it has done already."""
+    """A ReLU that does nothing, as the `BatchNormReLU` before it computes it."""
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Return `x` as it is."""
         return x
 
 
@@ -168,44 +131,70 @@ class Fork(blocks.Fork):
     """A block's input for both of its paths."""
 
     def forward(self, x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Give `x` to both."""
-        return elementwise_pooling.fork(x) if suits(x) else super().forward(x)
+        return functional.fork(x) if is_supported(x) else super().forward(x)
 
 
 class AddReLU(blocks.AddReLU):
     """``relu(x + shortcut)`` at the end of a residual block."""
 
     def forward(self, x: paddle.Tensor, shortcut: paddle.Tensor) -> paddle.Tensor:
-        """Add two tensors of one shape, then rectify."""
-        if not suits(x):
+        if not is_supported(x):
             return super().forward(x, shortcut)
-        return elementwise_pooling.add_relu(x, shortcut, share_gradient=True)
+        return functional.add_relu(x, shortcut, share_gradient=True)
 
 
 class ZeroPadShortcut(blocks.ZeroPadShortcut):
     """The parameter-free shortcut: every `stride`-th pixel, and new channels of zeros."""
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Subsample and pad ``[N, H, W, in]`` to ``[N, ceil(H / stride), ceil(W / stride), out]``."""
-        if not suits(x):
-            return natively(super().forward, x)
-        return elementwise_pooling.zero_pad_shortcut(x, self.stride, self.new_channels)
+        if not is_supported(x):
+            return run_native(super().forward, x)
+        return functional.zero_pad_shortcut(x, self.stride, self.new_channels)
 
 
 class MaxPool(nn.MaxPool2D):
     """Max-pooling."""
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Take each window's maximum: ``[N, H, W, C]`` to ``[N, H', W', C]``."""
         padding = _padding(self.padding)
-        if padding is None or self.ceil_mode or not suits(x):
-            return natively(super().forward, x)
+        if padding is None or self.ceil_mode or not is_supported(x):
+            return run_native(super().forward, x)
         size = _pair(self.ksize)
         stride = size if self.stride is None else _pair(self.stride)
         window = Window(size, stride, *padding)
-        if min(window.positions(*x.shape[1:3])) < 1:  # larger than the image: Paddle takes what there is
-            return natively(super().forward, x)
-        return elementwise_pooling.max_pool(x, window)
+        if min(window.positions(*x.shape[1:3])) < 1:  # larger than the image: Paddle pools the whole image
+            return run_native(super().forward, x)
+        return functional.max_pool2d(x, window)
+
+
+class Add(preact.Add):
+    """``x + shortcut`` at the end of a block that activates first."""
+
+    def forward(self, x: paddle.Tensor, shortcut: paddle.Tensor) -> paddle.Tensor:
+        if not is_supported(x):
+            return super().forward(x, shortcut)
+        return functional.add(x, shortcut, share_gradient=True)
+
+
+class StochasticDepth(blocks.StochasticDepth):
+    """A residual branch that is dropped for some images."""
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return in_float32(super().forward, x)
+
+
+class Dropout(nn.Dropout):
+    """Dropout between convolutions."""
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return in_float32(super().forward, x)
+
+
+class AveragePool(nn.AvgPool2D):
+    """Average-pooling."""
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return run_native(super().forward, x)
 
 
 class ChannelsLastResNet(ResNet):
@@ -223,9 +212,9 @@ class ChannelsLastResNet(ResNet):
         if not self.include_top:
             return self.forward_features(x)
         features = self._channels_last_features(x)
-        if not suits(features):
+        if not is_supported(features):
             return self.forward_head(channels_first(features))
-        return self.forward_pooled(elementwise_pooling.global_average_pool(features).cast(x.dtype))
+        return self.forward_pooled(functional.global_average_pool(features).cast(x.dtype))
 
     def forward_stages(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         """Images float32 ``[N, in_channels, H, W]`` to each stage's output ``[N, channels, H', W']``."""
@@ -236,7 +225,7 @@ class ChannelsLastResNet(ResNet):
 
     def _images(self, x: paddle.Tensor) -> paddle.Tensor:
         x = channels_last(x)
-        return x.cast(self.precision) if suits(x) else x
+        return x.cast(self.precision) if is_supported(x) else x
 
 
 def _pair(value: int | list[int] | tuple[int, ...]) -> Pair:

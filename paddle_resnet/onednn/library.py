@@ -1,4 +1,4 @@
-"""Finding and loading the oneDNN library that Paddle's wheel carries."""
+"""Find and load the oneDNN library inside Paddle's wheel."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ ISA_NAMES = {
     0xFEF: "AMX",
     0x1FEF: "AMX-FP16",
 }
-"""oneDNN's ``dnnl_cpu_isa_t``: each value is a set of bits that contains those of the instruction sets it extends."""
+"""oneDNN's ``dnnl_cpu_isa_t``: the bits of each value include those of the instruction sets it extends."""
 
 ISA_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-"""Environment variables that keep oneDNN from the newer instruction sets, the one it asks first."""
+"""Environment variables that limit oneDNN's instruction set, in the order of their precedence."""
 
 
 class Version(NamedTuple):
@@ -44,51 +44,51 @@ class Version(NamedTuple):
         return ".".join(map(str, self))
 
 
-class _CVersion(ctypes.Structure):
+class _VersionStruct(ctypes.Structure):
     _fields_ = (("major", ctypes.c_int), ("minor", ctypes.c_int), ("patch", ctypes.c_int))
 
 
 def library_folder() -> Path:
-    """The folder of the shared libraries inside the installed Paddle."""
+    """Return the folder of the shared libraries inside the installed Paddle."""
     return Path(paddle.__file__).parent / "libs"
 
 
 def library_path() -> Path:
-    """Where the library is, if the installed Paddle has one of this major version."""
+    """Return the path of the library, whether or not the installed Paddle has one of this major version."""
     return library_folder() / f"libdnnl.so.{MAJOR_VERSION}"
 
 
 @functools.cache
 def load() -> ctypes.CDLL:
-    """Load the library, once: Paddle itself has it loaded already, so this is the same copy.
+    """Load the library, once. Paddle has loaded it already, so this is the same copy.
 
     Raises:
-        OSError: it is not there, or cannot be loaded.
+        OSError: it is missing, or cannot be loaded.
     """
     return ctypes.CDLL(str(library_path()))
 
 
 def version() -> Version:
-    """The version of the loaded library."""
+    """Return the version of the loaded library."""
     ask = load().dnnl_version
-    ask.restype = ctypes.POINTER(_CVersion)
+    ask.restype = ctypes.POINTER(_VersionStruct)
     found = ask().contents
     return Version(found.major, found.minor, found.patch)
 
 
 def instruction_set() -> int:
-    """The widest instruction set that oneDNN uses here, a key of `ISA_NAMES` (or a newer one's bits)."""
+    """Return the widest instruction set that oneDNN uses here, a key of `ISA_NAMES` (or a newer one's bits)."""
     ask = load().dnnl_get_effective_cpu_isa
     ask.restype = ctypes.c_int
     return int(ask())
 
 
 def instruction_set_name() -> str:
-    """The same by name, for example ``"AVX2"``."""
+    """Return the name of `instruction_set`, for example ``"AVX2"``."""
     value = instruction_set()
     return ISA_NAMES.get(value, hex(value))
 
 
 def description() -> str:
-    """Version and instruction set, for example ``"3.6.2, AVX512-BF16"``."""
+    """Return version and instruction set, for example ``"3.6.2, AVX512-BF16"``."""
     return f"{version()}, {instruction_set_name()}"

@@ -13,7 +13,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from paddle_resnet.files import write_aside
+from paddle_resnet.files import write_atomically
 
 # Okabe and Ito's colours, told apart with any kind of colour vision ("Color Universal Design", 2008).
 BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -57,7 +57,7 @@ def save_figure(path: Path, draw: Callable[[], Figure]) -> None:
         # Characters that no font has are drawn as boxes; one warning for each would fill the terminal.
         warnings.filterwarnings("ignore", message=".*[Gg]lyph.*")
         figure = draw()
-        write_aside(path, write)
+        write_atomically(path, write)
 
 
 def _fonts() -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paddle_resnet.errors import RunFailure
+from paddle_resnet.files import write_errors
 
 
 @contextlib.contextmanager
@@ -88,11 +88,9 @@ class RecordFile:
             RunFailure: the file cannot be written.
         """
         self._flushed = time.monotonic()
-        try:
+        with write_errors(self._path):
             while self._waiting:
                 del self._waiting[: self._file.write(self._waiting)]
-        except OSError as error:
-            raise RunFailure(f"{self._path}: cannot be written ({error.strerror or error})") from error
 
     def size(self) -> int:
         """Bytes of the file, everything added so far included."""

@@ -16,7 +16,7 @@ from paddle_resnet.data import Normalize, Split, Splits, open_splits
 from paddle_resnet.data.datasets.folder_split import FolderSplit
 from paddle_resnet.data.datasets.image_folder import image_names, reopen_image_folder
 from paddle_resnet.data.datasets.open_splits import mean_and_std, resize_size
-from paddle_resnet.download import Report
+from paddle_resnet.download import ProgressFn
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import open_regular, write_json
 from paddle_resnet.training.saved_state import Count, Saved, Text, explain
@@ -154,7 +154,7 @@ class DataRecord(Saved):
                     f"{shown(trained)}, as data.json says; put it back"
                 )
 
-    def open(self, run: Path, config: Config, report: Report | None = None) -> Splits:
+    def open(self, run: Path, config: Config, report: ProgressFn | None = None) -> Splits:
         """Open the images, divided as they were; files that came later are not used.
 
         Raises:

@@ -122,7 +122,7 @@ def sweep_rates(model: paddle.Model, loader: TrainLoader, rates: list[float]) ->
     with bar, contextlib.closing(_endless(loader)) as batches:
         task = bar.add_task("sweep", total=len(rates), rate=rates[0], loss=math.nan)
         for rate, (images, *labels) in zip(rates, batches, strict=False):
-            with signals.undisturbed():
+            with signals.uninterrupted():
                 (loss,), _ = model.train_batch([images], labels)
             sweep.add(rate, float(loss))
             if sweep.diverged:

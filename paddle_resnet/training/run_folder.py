@@ -22,11 +22,11 @@ from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize, Splits, open_splits
 from paddle_resnet.data.datasets.open_splits import mean_and_std
 from paddle_resnet.data.normalize import IMAGENET_MEAN, IMAGENET_STD
-from paddle_resnet.download import Report
+from paddle_resnet.download import ProgressFn
 from paddle_resnet.errors import UsageError, command, shown
 from paddle_resnet.files import (
     LARGEST_JSON,
-    only_process,
+    folder_lock,
     open_regular,
     read_json,
     recover_folder,
@@ -169,7 +169,7 @@ class RunFolder:
         """Write down what the run is trained on."""
         DataRecord.of(self.config, self.splits(), self.normalize()).save(self.data_path)
 
-    def splits(self, report: Report | None = None) -> Splits:
+    def splits(self, report: ProgressFn | None = None) -> Splits:
         """Open the run's images (once), split as they were for its training.
 
         Raises:
@@ -208,7 +208,7 @@ class RunFolder:
         """
         folder = self.checkpoint_path(which)
         # Who trains the run meanwhile may be just between the two renames.
-        with contextlib.suppress(UsageError), only_process(self.path):
+        with contextlib.suppress(UsageError), folder_lock(self.path):
             recover_folder(folder)
         weights = folder / "model.pdparams"
         if self.config.train.seeds is not None:
@@ -239,7 +239,7 @@ class RunFolder:
         Raises:
             UsageError: another process trains it.
         """
-        with only_process(self.path):
+        with folder_lock(self.path):
             for folder in (self.path, self.path / "checkpoints", self.figures_path):
                 remove_leftovers(folder)
             yield
@@ -297,7 +297,7 @@ class RunFolder:
 
 def _set_aside(path: Path) -> Path | None:
     """Rename an earlier run to the first free ``<name>.<i>``; None: its folder is empty and stays."""
-    with only_process(path):
+    with folder_lock(path):
         remove_leftovers(path)
         if not any(path.iterdir()):
             return None

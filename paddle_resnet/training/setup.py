@@ -13,7 +13,7 @@ from paddle_resnet import distributed
 from paddle_resnet.config import Config
 from paddle_resnet.console import download_bar, logger
 from paddle_resnet.data import Normalize, Split, Splits, TrainLoader, ValidationLoader, open_splits
-from paddle_resnet.download import Report
+from paddle_resnet.download import ProgressFn
 from paddle_resnet.errors import UsageError, counted
 from paddle_resnet.images.decode import resize_and_crop_batch
 from paddle_resnet.models import ImageClassifier, count_parameters, create_configured_model, load_pretrained
@@ -27,7 +27,7 @@ from paddle_resnet.training.step_models import AccumulatingModel, SynchronousMod
 
 
 def open_training(
-    config: Config, *, with_weights: bool = True, open_data: Callable[[Report], Splits] | None = None
+    config: Config, *, with_weights: bool = True, open_data: Callable[[ProgressFn], Splits] | None = None
 ) -> tuple[Splits, ImageClassifier]:
     """Open the images and build the network, with the weights it starts from unless they come from a checkpoint.
 

@@ -230,7 +230,7 @@ def test_an_instruction_set_too_old():
     assert report["Paddle"]["oneDNN layers"] == {"usable": False, "reason": reason}
     assert "with oneDNN" not in report["speed"]
     assert any(line.startswith("ONEDNN_MAX_CPU_ISA=SSE41 keeps oneDNN from") for line in report["advice"])
-    assert any(line.startswith(f"training takes Paddle's own layers, as {reason}") for line in report["advice"])
+    assert any(line.startswith(f"training uses Paddle's own layers, as {reason}") for line in report["advice"])
 
 
 def test_no_library(monkeypatch, tmp_path):

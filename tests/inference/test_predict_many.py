@@ -324,7 +324,7 @@ def test_counting_on_a_terminal_and_in_a_log(monkeypatch):
             console_module, "error_console", Console(file=text, force_terminal=terminal, width=100, highlight=False)
         )
         monkeypatch.setattr(console_module, "SECONDS_BETWEEN_LINES", -1.0)
-        with console_module.counting("pictures", 4000) as advance:
+        with console_module.count_progress("pictures", 4000) as advance:
             advance(1000)
             advance(3000)
         if terminal:
@@ -334,7 +334,7 @@ def test_counting_on_a_terminal_and_in_a_log(monkeypatch):
         assert first.startswith("1,000 of 4,000 pictures, ")
         assert last.startswith("4,000 of 4,000 pictures, ")
         assert last.endswith("0 s left")
-        with console_module.counting("pictures", None, hidden=True) as advance:
+        with console_module.count_progress("pictures", None, hidden=True) as advance:
             advance(1)
         assert len(text.getvalue().splitlines()) == 2
 

@@ -13,7 +13,8 @@ from tiny_family import FAMILY, images, tiny_network
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model, list_models
 from paddle_resnet.models.blocks import StochasticDepth
-from paddle_resnet.onednn import accelerate, is_accelerated, layers, restore, unavailable_reason
+from paddle_resnet.onednn import accelerate, layers, restore, unavailable_reason
+from paddle_resnet.onednn.layers import ChannelsLastResNet
 from paddle_resnet.training.cpu_backend import use_cpu_backend
 
 pytestmark = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
@@ -78,7 +79,7 @@ def test_no_native_layer_is_left_between_images_and_head(kind):
     relus = sum(isinstance(layer, layers.FusedReLU) for layer in accelerated.sublayers())
     assert relus
     restore(accelerated)
-    assert not is_accelerated(accelerated)
+    assert not isinstance(accelerated, ChannelsLastResNet)
     assert not [layer for layer in accelerated.sublayers() if type(layer).__module__ == layers.__name__]
 
 
@@ -95,7 +96,7 @@ def test_every_residual_network_is_taken(name):
     with paddle.LazyGuard():
         network = create_model(name, dropout=0.1)
     accelerate(network)
-    assert is_accelerated(network)
+    assert isinstance(network, ChannelsLastResNet)
 
 
 def test_a_network_without_a_counterpart_trains_on_paddles_operators(caplog):

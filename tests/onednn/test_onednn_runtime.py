@@ -17,8 +17,9 @@ import pytest
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model
-from paddle_resnet.onednn import is_accelerated, library, platform_reason, unavailable_reason
-from paddle_resnet.onednn.functional import elementwise_pooling, parametric
+from paddle_resnet.onednn import functional as onednn_functional
+from paddle_resnet.onednn import library, platform_reason, unavailable_reason
+from paddle_resnet.onednn.layers import ChannelsLastResNet
 from paddle_resnet.onednn.ops import primitives
 from paddle_resnet.onednn.ops.geometry import Window
 from paddle_resnet.training.cpu_backend import use_cpu_backend
@@ -32,7 +33,7 @@ def convolution_is_right(seed, height=6):
     rng = np.random.default_rng(seed)
     x, weight = (rng.normal(size=shape).astype(np.float32) for shape in ((2, height, 5, 4), (16, 4, 3, 3)))
     inputs = [paddle.to_tensor(array, stop_gradient=False) for array in (x, weight)]
-    result = parametric.convolution(*inputs, None, WINDOW)
+    result = onednn_functional.conv2d(*inputs, None, WINDOW)
     result.sum().backward()  # paddle.grad is not made for threads
     found = [result, *(tensor.grad for tensor in inputs)]
     expected, gradients = reference.convolution(x, weight, None, WINDOW, 1, np.ones)
@@ -109,7 +110,7 @@ def test_many_steps_take_no_more_memory():
         weight = paddle.ones([16, 16, 3, 3])
         x.stop_gradient = weight.stop_gradient = False
         for _ in range(steps):
-            elementwise_pooling.add_relu(parametric.convolution(x, weight, None, WINDOW), x).sum().backward()
+            onednn_functional.add_relu(onednn_functional.conv2d(x, weight, None, WINDOW), x).sum().backward()
             x.clear_gradient(), weight.clear_gradient()
 
     run(50)
@@ -251,7 +252,7 @@ def test_reason_when_a_variable_limits_the_instruction_set():
 def test_a_run_says_which_onednn_it_uses(caplog):
     network = create_model("resnet8", num_classes=3)
     use_cpu_backend(network, "auto", "cpu")
-    assert is_accelerated(network)
+    assert isinstance(network, ChannelsLastResNet)
     (line,) = caplog.messages
     assert line.startswith(f"CPU backend: oneDNN {library.version()}, {library.instruction_set_name()}")
 
@@ -259,7 +260,7 @@ def test_a_run_says_which_onednn_it_uses(caplog):
 def test_a_run_falls_back_and_says_why_in_one_line(caplog, empty_library_folder):
     network = create_model("resnet8", num_classes=3)
     use_cpu_backend(network, "auto", "cpu")
-    assert not is_accelerated(network)
+    assert not isinstance(network, ChannelsLastResNet)
     (line,) = caplog.messages
     assert line.startswith("CPU backend: Paddle's own operators, as Paddle ") and "comes without oneDNN" in line
     with pytest.raises(UsageError, match=r"cpu_backend onednn: .* comes without oneDNN .*; use auto or native"):

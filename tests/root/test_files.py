@@ -20,12 +20,12 @@ from paddle_resnet import files
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.files import (
     csv_line,
+    folder_lock,
     md5_of,
-    only_process,
     recover_folder,
     remove_leftovers,
     sha256_of,
-    write_aside,
+    write_atomically,
     write_folder,
     write_json,
     write_text,
@@ -48,7 +48,7 @@ def test_failure_keeps_the_earlier_file_and_leaves_nothing_else(tmp_path):
     path = tmp_path / "a.txt"
     write_text(path, "first")
     with pytest.raises(RunFailure, match="No space left"):
-        write_aside(path, full_disk)
+        write_atomically(path, full_disk)
     assert path.read_text() == "first"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -149,7 +149,7 @@ def test_a_living_writers_temporary_is_left_alone(tmp_path):
         temporary.write_text("outer")
         write_text(tmp_path / "a.json", "inner")
 
-    write_aside(tmp_path / "a.json", write)
+    write_atomically(tmp_path / "a.json", write)
     assert (tmp_path / "a.json").read_text() == "outer"
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -164,7 +164,7 @@ def test_scratch_folders_of_killed_processes_are_removed(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["paddle_resnet-of-mine"]
 
 
-@pytest.mark.parametrize("write", [write_aside, write_folder])
+@pytest.mark.parametrize("write", [write_atomically, write_folder])
 def test_a_full_disk_is_named_whatever_a_library_says(tmp_path, monkeypatch, write):
     def fail(temporary):
         raise RuntimeError("(Unavailable) Failed to save tensor")
@@ -178,11 +178,11 @@ def test_a_full_disk_is_named_whatever_a_library_says(tmp_path, monkeypatch, wri
 
 
 def test_a_folder_has_one_process_at_a_time(tmp_path):
-    with only_process(tmp_path):
-        with pytest.raises(UsageError, match="another process"), only_process(tmp_path):
+    with folder_lock(tmp_path):
+        with pytest.raises(UsageError, match="another process"), folder_lock(tmp_path):
             pass
         assert list(tmp_path.iterdir()) == []
-    with only_process(tmp_path):
+    with folder_lock(tmp_path):
         pass
 
 
@@ -242,7 +242,7 @@ def test_no_cell_is_a_formula_and_each_text_comes_back(cells, line):
     assert back == [str(cell) for cell in cells]
 
 
-def test_write_aside_follows_links_and_refuses_pipes(tmp_path):
+def test_write_atomically_follows_links_and_refuses_pipes(tmp_path):
     (tmp_path / "real").write_text("old")
     (tmp_path / "link").symlink_to("real")
     write_text(tmp_path / "link", "new")

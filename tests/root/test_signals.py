@@ -37,28 +37,28 @@ def test_the_first_signal_raises_and_later_ones_do_not(number, code):
         with pytest.raises(Stopped) as stopped:
             send(number)
         send(signal.SIGTERM)
-        assert signals.asked() == number
+        assert signals.received() == number
     assert stopped.value.exit_code == code
     assert signal.getsignal(number) is before
 
 
 def test_deferred_work_comes_to_its_end():
     done = []
-    with signals.stoppable(), pytest.raises(Stopped), signals.undisturbed():
+    with signals.stoppable(), pytest.raises(Stopped), signals.uninterrupted():
         send(signal.SIGHUP)
         done.append("the end of the step")
     assert done
     with signals.stoppable():
-        assert signals.asked() == 0
+        assert signals.received() == 0
         with signals.deferred():
             send(signal.SIGTERM)
-        assert signals.asked() == signal.SIGTERM
+        assert signals.received() == signal.SIGTERM
 
 
 def test_a_program_of_its_own_is_deferred_too_and_its_second_signal_acts_at_once():
     with contextlib.suppress(Stopped), signals.deferred():
         send(signal.SIGTERM)
-        assert signals.asked() == signal.SIGTERM
+        assert signals.received() == signal.SIGTERM
         send(signal.SIGTERM)
         pytest.fail("the second signal did nothing")
 
@@ -69,7 +69,7 @@ def test_what_was_ignored_stays_ignored():
         send(signal.SIGHUP)
         with signals.deferred():
             send(signal.SIGHUP)
-        assert signals.asked() == 0
+        assert signals.received() == 0
 
 
 def test_importing_paddle_leaves_signals_to_python(monkeypatch):
@@ -90,7 +90,7 @@ def test_blocked_signals_wait():
     with signals.stoppable(), pytest.raises(Stopped):
         with signals.blocked():
             send(signal.SIGTERM)
-            assert signals.asked() == 0
+            assert signals.received() == 0
         pytest.fail("the signal is lost")
 
 

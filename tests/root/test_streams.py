@@ -17,8 +17,8 @@ import sys
 sys.path.insert(0, {project!r})
 from paddle_resnet.cli import program
 def act(arguments):
-    from paddle_resnet.console import console, logger, show_lines
-    show_lines()
+    from paddle_resnet.console import console, logger, show_log_lines
+    show_log_lines()
     for _ in range(3):
         console.print("┏ ä 猫 \\udcff")
         logger.info("ä 猫")
@@ -33,11 +33,11 @@ program.run(program.described("A tool\\n\\nthat is made up."), act, {options})
     ("redirection", "options", "code", "line", "is_done"),
     [
         ("<&- >&- 2>&-", "", 0, "", True),
-        (">/dev/full", "goes_on=False", 1, "error: standard output: No space left on device\n", False),
+        (">/dev/full", "only_prints=True", 1, "error: standard output: No space left on device\n", False),
         (">/dev/full", "", 1, "error: standard output: No space left on device\n", True),
-        (">/dev/full", "in_files=True", 0, "warning: standard output: No space left on device\n", True),
+        (">/dev/full", "results_in_files=True", 0, "warning: standard output: No space left on device\n", True),
         ("| true", "", 0, "", True),
-        ("| true", "goes_on=False", 0, "", False),
+        ("| true", "only_prints=True", 0, "", False),
         ("2>/dev/full | cat", "", 0, "", True),
     ],
 )
@@ -60,7 +60,7 @@ def test_a_tool_goes_on_or_ends_in_one_line(tmp_path, redirection, options, code
 def test_a_lost_stream_takes_what_is_written_and_remembers_why():
     reading, writing = os.pipe()
     os.close(reading)
-    stream = StandardStream(writing, goes_on=True)
+    stream = StandardStream(writing, may_be_lost=True)
     assert stream.write(b"12345") == 5
     assert isinstance(stream.lost, BrokenPipeError)
     os.close(writing)

@@ -10,7 +10,8 @@ import pytest
 
 from paddle_resnet import create_model
 from paddle_resnet.errors import UsageError
-from paddle_resnet.onednn import is_accelerated, library, unavailable_reason
+from paddle_resnet.onednn import library, unavailable_reason
+from paddle_resnet.onednn.layers import ChannelsLastResNet
 from paddle_resnet.training import cpu_backend
 from paddle_resnet.training.cpu_backend import use_cpu_backend
 
@@ -36,7 +37,7 @@ def test_precision(network, monkeypatch, caplog, precision, instructions, used):
     monkeypatch.setattr(library, "instruction_set", lambda: instructions)
     with caplog.at_level("INFO", logger="paddle_resnet"):
         use_cpu_backend(network, "auto", "cpu", precision)
-    assert is_accelerated(network) and network.precision == used
+    assert isinstance(network, ChannelsLastResNet) and network.precision == used
     assert caplog.messages[-1].endswith(used)
 
 
@@ -45,7 +46,7 @@ def test_bfloat16_by_name_needs_a_processor_that_has_it(network, monkeypatch):
     monkeypatch.setattr(library, "instruction_set", lambda: AVX512_VNNI)
     with pytest.raises(UsageError, match=r"train\.cpu_precision bfloat16: .*AVX512-VNNI only.*use auto or float32"):
         use_cpu_backend(network, "auto", "cpu", "bfloat16")
-    assert not is_accelerated(network)
+    assert not isinstance(network, ChannelsLastResNet)
 
 
 def test_bfloat16_by_name_needs_onednn(network):
@@ -55,7 +56,7 @@ def test_bfloat16_by_name_needs_onednn(network):
 
 def test_a_gpus_network_is_left_alone(network):
     use_cpu_backend(network, "onednn", "gpu:0", "bfloat16")
-    assert not is_accelerated(network)
+    assert not isinstance(network, ChannelsLastResNet)
 
 
 COUNT_PAGE_FAULTS = """

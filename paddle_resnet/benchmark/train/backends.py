@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 from paddle_resnet.errors import UsageError, did_you_mean
-from paddle_resnet.shipped import requirements_file
+from paddle_resnet.project_files import requirements_file
 
 OURS: dict[str, dict[str, str]] = {
     "onednn": {"cpu_backend": "onednn", "cpu_precision": "float32"},

@@ -16,7 +16,7 @@ import numpy as np
 from paddle_resnet import safe_pickle
 from paddle_resnet.data.datasets.official_files import OfficialFile, cache_folder, check_md5, fetch_if_missing
 from paddle_resnet.data.splits import OfficialSplits
-from paddle_resnet.download import Report
+from paddle_resnet.download import ProgressFn
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.images import Indices, Pixels
 
@@ -88,7 +88,7 @@ CIFAR100 = CifarEdition(
 
 
 def load_cifar(
-    edition: CifarEdition, root: Path | None, verify: bool = True, report: Report | None = None
+    edition: CifarEdition, root: Path | None, verify: bool = True, report: ProgressFn | None = None
 ) -> OfficialSplits:
     """Read all images and labels.
 
@@ -125,7 +125,7 @@ def load_cifar(
 
 
 def _members(
-    edition: CifarEdition, root: Path | None, verify: bool, report: Report | None
+    edition: CifarEdition, root: Path | None, verify: bool, report: ProgressFn | None
 ) -> Iterator[tuple[str, str, dict[bytes, Any]]]:
     """Yield (member, its place for errors, its dictionary), one in memory at a time."""
     root = root or cache_folder("cifar")

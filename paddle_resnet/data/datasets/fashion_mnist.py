@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from paddle_resnet.data.datasets.official_files import OfficialFile, cache_folder, fetch_if_missing
 from paddle_resnet.data.splits import OfficialSplits
-from paddle_resnet.download import Report
+from paddle_resnet.download import ProgressFn
 from paddle_resnet.errors import UsageError
 from paddle_resnet.images import Indices, Pixels
 
@@ -33,7 +33,7 @@ MAX_BYTES = 1 << 26
 """The largest of the four has 47 MB."""
 
 
-def load_fashion_mnist(root: Path | None, verify: bool = True, report: Report | None = None) -> OfficialSplits:
+def load_fashion_mnist(root: Path | None, verify: bool = True, report: ProgressFn | None = None) -> OfficialSplits:
     """Read all images, 28 x 28 grey in three equal channels, and labels.
 
     Args:
@@ -53,7 +53,7 @@ def load_fashion_mnist(root: Path | None, verify: bool = True, report: Report | 
 
 
 def _read_pair(
-    images_file: OfficialFile, labels_file: OfficialFile, folder: Path, verify: bool, report: Report | None
+    images_file: OfficialFile, labels_file: OfficialFile, folder: Path, verify: bool, report: ProgressFn | None
 ) -> tuple[Pixels, Indices]:
     images_path = fetch_if_missing(images_file, folder, verify, report)
     labels_path = fetch_if_missing(labels_file, folder, verify, report)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from paddle_resnet.download import Report, fetch
+from paddle_resnet.download import ProgressFn, fetch
 from paddle_resnet.errors import UsageError
 from paddle_resnet.files import home_folder, md5_of
 
@@ -27,7 +27,7 @@ def cache_folder(name: str) -> Path:
     return home_folder() / ".cache" / "paddle" / "dataset" / name
 
 
-def fetch_if_missing(file: OfficialFile, folder: Path, verify: bool, report: Report | None = None) -> Path:
+def fetch_if_missing(file: OfficialFile, folder: Path, verify: bool, report: ProgressFn | None = None) -> Path:
     """Return the path of `file` in `folder`; download it there if it is missing.
 
     Raises:

@@ -10,7 +10,7 @@ from paddle_resnet.data.datasets.fashion_mnist import load_fashion_mnist
 from paddle_resnet.data.datasets.image_folder import open_image_folder
 from paddle_resnet.data.normalize import IMAGENET_MEAN, IMAGENET_STD
 from paddle_resnet.data.splits import MemorySplit, OfficialSplits, Split, Splits, hold_out
-from paddle_resnet.download import Report
+from paddle_resnet.download import ProgressFn
 from paddle_resnet.images import Indices, Pixels
 
 MEAN_AND_STD: dict[str, tuple[PerChannel, PerChannel]] = {
@@ -24,7 +24,7 @@ MEAN_AND_STD: dict[str, tuple[PerChannel, PerChannel]] = {
 }
 
 
-def open_splits(config: DataConfig, report: Report | None = None) -> Splits:
+def open_splits(config: DataConfig, report: ProgressFn | None = None) -> Splits:
     """Open a source and divide it into three splits; the same config always gives the same division.
 
     Args:
@@ -67,7 +67,7 @@ def load_digits() -> tuple[Pixels, Indices]:
     return np.repeat(grey[..., np.newaxis], 3, axis=-1), digits.target.astype(np.int64)
 
 
-def _open(config: DataConfig, report: Report | None) -> tuple[Split, Split, Split, tuple[str, ...]]:
+def _open(config: DataConfig, report: ProgressFn | None) -> tuple[Split, Split, Split, tuple[str, ...]]:
     root = config.root
     if config.source == "image_folder":
         assert root is not None  # checked by DataConfig

@@ -67,7 +67,7 @@ def train_batches(
     means = SampleMeans()
     for images, labels in batches:
         logits = network(images)
-        with signals.undisturbed():
+        with signals.uninterrupted():
             functional.cross_entropy(logits, labels).backward()
         optimizer.step()
         optimizer.clear_grad()

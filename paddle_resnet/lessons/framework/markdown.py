@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from paddle_resnet.files import write_aside, write_text
+from paddle_resnet.files import write_atomically, write_text
 from paddle_resnet.lessons.framework.catalogue import LESSONS
 from paddle_resnet.lessons.framework.page import Block, Heading, Language, Page, Picture, Prose, Table, Text, Values
 
@@ -70,7 +70,7 @@ def write_pages(name: str, page: Page, docs: Path) -> list[Path]:
         if isinstance(block, Picture):
             figure = docs / FIGURES / name / block.path.name
             figure.parent.mkdir(parents=True, exist_ok=True)
-            write_aside(figure, partial(shutil.copyfile, block.path))
+            write_atomically(figure, partial(shutil.copyfile, block.path))
     written = []
     for language, folder in PAGES.items():
         path = docs / folder / f"{name}.md"

@@ -90,7 +90,7 @@ def load_weights(
     strict: bool = True,
     new_head: bool = True,
     label: str = "weights",
-    report: download.Report | None = None,
+    report: download.ProgressFn | None = None,
 ) -> LoadReport:
     """Copy weights, BatchNorm's running statistics included, into `network`.
 
@@ -131,7 +131,7 @@ def load_weights(
 
 
 def load_pretrained(
-    network: ImageClassifier, name: str, source: str | Path, *, report: download.Report | None = None
+    network: ImageClassifier, name: str, source: str | Path, *, report: download.ProgressFn | None = None
 ) -> LoadReport:
     """Load weights of the model `name`, or a weights file.
 
@@ -148,7 +148,7 @@ def load_pretrained(
     return load_weights(network, _file(name, source, report))
 
 
-def _file(name: str, source: str | Path, report: download.Report | None) -> Path:
+def _file(name: str, source: str | Path, report: download.ProgressFn | None) -> Path:
     if source == "imagenet":
         return official_weights(name, report)
     return zoo_weights(name) if source == "cifar10" else expand_home(source)

@@ -46,7 +46,7 @@ def _joined(content: dict[str, Any], path: Path) -> dict[str, Any]:
             left -= sum(piece.nbytes for piece in pieces)
             if left < 0 or {(piece.ndim, piece.dtype) for piece in pieces} != {(1, pieces[0].dtype)}:
                 raise ValueError
-            joined[name] = np.concatenate(pieces).reshape(safe_pickle.checked_shape(entry["OriginShape"]))
+            joined[name] = np.concatenate(pieces).reshape(safe_pickle.check_shape(entry["OriginShape"]))
     except (AttributeError, LookupError, TypeError, ValueError, safe_pickle.Damaged):
         raise UsageError(f"{path}: its table of split tensors is damaged; copy or download the file again") from None
     return content | joined

@@ -19,7 +19,7 @@ from paddle_resnet.files import home_folder, md5_of, sha256_of
 from paddle_resnet.models.registry import list_models
 
 
-def official_weights(name: str | None, report: download.Report | None = None) -> Path:
+def official_weights(name: str | None, report: download.ProgressFn | None = None) -> Path:
     """Return the file of the model's official weights in ``~/.cache/paddle/hapi/weights/``; download it if missing.
 
     Args:

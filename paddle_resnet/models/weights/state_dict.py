@@ -11,7 +11,7 @@ import paddle
 from safetensors.numpy import save
 
 from paddle_resnet.errors import UsageError
-from paddle_resnet.files import expand_home, write_aside
+from paddle_resnet.files import expand_home, write_atomically
 from paddle_resnet.models.weights.layout import Names, StoredWeights, to_paddle_names, to_torch_names
 from paddle_resnet.models.weights.paddle_file import read_paddle
 from paddle_resnet.models.weights.safetensors_file import read_safetensors
@@ -89,11 +89,11 @@ def write_state_dict(path: str | Path, state: Mapping[str, np.ndarray], names: N
     arrays = to_torch_names(state) if names == "torch" else state
     if path.suffix == ".pdparams":
         tensors = {name: paddle.to_tensor(array, place=paddle.CPUPlace()) for name, array in arrays.items()}
-        write_aside(path, lambda temporary: paddle.save(tensors, str(temporary)))
+        write_atomically(path, lambda temporary: paddle.save(tensors, str(temporary)))
     else:
         # np.array with order C: safetensors writes the memory's order, and 0-d arrays must stay 0-d.
         content = save({name: np.array(array, order="C") for name, array in arrays.items()}, {"names": names})
-        write_aside(path, lambda temporary: _write_bytes(temporary, content))
+        write_atomically(path, lambda temporary: _write_bytes(temporary, content))
     return len(arrays)
 
 

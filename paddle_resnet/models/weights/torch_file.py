@@ -163,7 +163,7 @@ def _rebuild_tensor(_spend: Any, storage: Any, offset: Any, shape: Any, strides:
     """Replace `torch._utils._rebuild_tensor_v2`; ignore gradients and hooks."""
     if type(storage) is not Storage or type(offset) is not int or abs(offset) >= 1 << 63:
         raise safe_pickle.Damaged("a tensor without a storage or an offset")
-    return Tensor(storage, offset, safe_pickle.checked_shape(shape), safe_pickle.checked_shape(strides))
+    return Tensor(storage, offset, safe_pickle.check_shape(shape), safe_pickle.check_shape(strides))
 
 
 def _rebuild_parameter(_spend: Any, tensor: Any, *_: Any) -> Tensor:
@@ -180,6 +180,6 @@ _RULES: Mapping[tuple[str, str], safe_pickle.Rule | None] = {
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("torch", "Size"): safe_pickle.as_tuple,
-    ("torch", "device"): safe_pickle.as_setting,
-    ("argparse", "Namespace"): safe_pickle.as_setting,
+    ("torch", "device"): safe_pickle.as_ignored,
+    ("argparse", "Namespace"): safe_pickle.as_ignored,
 }

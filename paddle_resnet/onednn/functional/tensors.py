@@ -1,4 +1,4 @@
-"""What the layers' `PyLayer`s share: which gradients are wanted, what is kept for them, tensors as oneDNN sees them."""
+"""What the `PyLayer`s share: which gradients are wanted, tensors kept for the backward pass, shapes and addresses."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from paddle_resnet.onednn.bindings import DataType
 from paddle_resnet.onednn.ops.geometry import Image
 
 DATA_TYPES = {paddle.float32: DataType.FLOAT32, paddle.bfloat16: DataType.BFLOAT16}
-"""The types of numbers that these layers work on."""
+"""The types that these functions compute with."""
 
 allocate = paddle.empty
 """Makes the tensors that oneDNN writes; tests replace it to prove that every element is written."""
 
 
 def require_float32(*parameters: paddle.Tensor | None) -> None:
-    """See that oneDNN, which reads memory as it is told to, is not told a lie.
+    """Check the type of parameters: oneDNN would read the memory of another type as float32.
 
     Raises:
         TypeError: a parameter is of another type.
@@ -38,14 +38,22 @@ class Kept:
         return [tensor.inplace_version for tensor in self._tensors if tensor is not None]
 
     def unchanged(self) -> tuple[Any, ...]:
-        """Return the tensors; refuse if one was changed in place, for the gradient would be wrong."""
+        """Return the tensors.
+
+        Raises:
+            RuntimeError: one was changed in place, so that the gradient would be wrong.
+        """
         if self._versions != self._count_changes():
             raise RuntimeError("a tensor that the backward pass needs was changed in place after the forward pass")
         return self._tensors
 
 
 def recall(ctx: Any) -> tuple[Any, ...]:
-    """Return the tensors that the forward pass left in ``ctx.kept``; refuse to be differentiated once more."""
+    """Return the tensors that the forward pass left in ``ctx.kept``.
+
+    Raises:
+        RuntimeError: the backward pass is itself to be differentiated, or a tensor was changed in place.
+    """
     if paddle.is_grad_enabled():
         raise RuntimeError(
             "these oneDNN layers have no second derivative (create_graph=True): use the native layers for it"
@@ -60,12 +68,12 @@ def as_contiguous(x: paddle.Tensor) -> paddle.Tensor:
 
 
 def wanted(*tensors: paddle.Tensor | None) -> tuple[bool, ...]:
-    """For each tensor (None left out), whether its gradient is wanted."""
+    """Return for each tensor (None left out) whether its gradient is wanted."""
     return tuple(not tensor.stop_gradient for tensor in tensors if tensor is not None)
 
 
 def wants_gradient(*tensors: paddle.Tensor | None) -> bool:
-    """Whether a backward pass may follow for any of the tensors."""
+    """Return whether a backward pass may follow for any of the tensors."""
     return paddle.is_grad_enabled() and any(wanted(*tensors))
 
 
@@ -75,23 +83,27 @@ def select(wanted: tuple[bool, ...], *gradients: paddle.Tensor | None) -> tuple[
 
 
 def image_of(x: paddle.Tensor) -> Image:
-    """The shape and type of an ``[N, H, W, C]`` tensor."""
+    """Return the shape and type of an ``[N, H, W, C]`` tensor."""
     batch, height, width, channels = x.shape
     return Image(batch, channels, height, width, data_type_of(x))
 
 
 def data_type_of(x: paddle.Tensor) -> DataType:
-    """The type of the tensor's numbers; refuse those whose memory would be read as something else."""
+    """Return the tensor's type.
+
+    Raises:
+        TypeError: it is neither float32 nor bfloat16.
+    """
     if x.dtype not in DATA_TYPES:
         raise TypeError(f"oneDNN layers work on float32 and bfloat16, not {x.dtype}")
     return DATA_TYPES[x.dtype]
 
 
 def address_of(tensor: paddle.Tensor | None) -> tuple[int, ...]:
-    """The address as a primitive's last argument, or no argument."""
+    """Return the address as a primitive's last argument, or no argument."""
     return () if tensor is None else (tensor.data_ptr(),)
 
 
 def workspace(size: int) -> paddle.Tensor | None:
-    """Memory in which a forward primitive leaves notes for its backward primitive; None if it needs none."""
+    """Allocate the workspace that a forward primitive fills for its backward primitive; None if it needs none."""
     return allocate([size], "uint8") if size else None

@@ -1,1 +1,1 @@
-"""oneDNN primitives on buffers, which are addresses here."""
+"""oneDNN primitives on memory addresses; `onednn.functional` calls them with those of tensors."""

@@ -23,15 +23,14 @@ class ConvolutionGeometry(NamedTuple):
 
     @property
     def destination(self) -> Image:
-        """The result's shape."""
         positions = self.window.positions(self.source.height, self.source.width)
         return Image(self.source.batch, self.out_channels, *positions, self.source.data_type)
 
     @property
     def is_sound_as_volume(self) -> bool:
-        """Whether oneDNN finds the weights' whole gradient in three dimensions.
+        """Whether oneDNN writes the weights' whole gradient in three dimensions.
 
-        Where the window is larger than the image, 3.6.2 leaves parts of it unwritten; in float32 only a large one.
+        Where the window is larger than the image, 3.6.2 leaves parts of it unwritten; in float32 only of a large one.
         """
         rows, columns = self.window.extent
         covered = self.source.height >= rows and self.source.width >= columns
@@ -39,7 +38,7 @@ class ConvolutionGeometry(NamedTuple):
 
     @property
     def overruns_in_bfloat16(self) -> bool:
-        """Whether oneDNN would write outside its memory in finding the weights' gradient.
+        """Whether oneDNN would write outside its memory as it computes the weights' gradient.
 
         In bfloat16, as the window strides over images narrower than itself: seen in 3.6.2 with AVX512-BF16.
         """
@@ -60,30 +59,31 @@ class ConvolutionGeometry(NamedTuple):
         return (self.groups, self.out_channels // self.groups, inputs, *self.window.size)
 
 
+class Layouts(NamedTuple):
+    """The layout of a tensor's memory, and the layout of the same shape that a primitive works in."""
+
+    stored: Handle
+    needed: Handle
+
+
 class View:
-    """Images as they are: ``[N, H, W, C]``."""
+    """How a convolution primitive sees the images ``[N, H, W, C]`` and the weights: here, as they are."""
 
     def __init__(self, geometry: ConvolutionGeometry) -> None:
         self._geometry = geometry
 
-    def given(self, image: Image) -> Handle:
-        """An image tensor's memory."""
-        return channels_last(image)
+    def layouts(self, image: Image) -> Layouts:
+        return Layouts(channels_last(image), channels_last(image))
 
-    def wanted(self, image: Image) -> Handle:
-        """The layout in which the primitive works."""
-        return channels_last(image)
-
-    def given_weights(self) -> Handle:
-        """The weights' memory."""
+    def stored_weights(self) -> Handle:
         return contiguous(*self._weights_shape())
 
-    def wanted_weights(self) -> Handle:
-        """Weights of the images' type, in the layout that suits the primitive."""
+    def needed_weights(self) -> Handle:
+        """Weights of the images' type, in the layout that the primitive chooses."""
         return any_layout(*self._weights_shape(), data_type=self._geometry.source.data_type)
 
-    def wanted_weight_gradient(self) -> Handle:
-        """The gradient of the weights, float32 as they are kept, in the layout that suits the primitive."""
+    def needed_weight_gradient(self) -> Handle:
+        """The gradient of the weights, float32 as they are, in the layout that the primitive chooses."""
         return any_layout(*self._weights_shape())
 
     def window_arguments(self) -> list[Any]:
@@ -95,13 +95,11 @@ class View:
 
 
 class Pixels(View):
-    """The batch as one image with a row for each image, to which a 1x1 convolution comes down."""
+    """The batch as one image with a row for each image; a 1x1 convolution needs no more."""
 
-    def given(self, image: Image) -> Handle:
-        """An image tensor's memory."""
-        return channels_last(Image(1, image.channels, image.batch, image.height * image.width, image.data_type))
-
-    wanted = given
+    def layouts(self, image: Image) -> Layouts:
+        whole = Image(1, image.channels, image.batch, image.height * image.width, image.data_type)
+        return super().layouts(whole)
 
 
 class BatchAsWidth(View):
@@ -111,18 +109,14 @@ class BatchAsWidth(View):
     processor idle, and the whole matrix is read again for every row; here a row is as long as the batch.
     """
 
-    def given(self, image: Image) -> Handle:
-        """An image tensor's memory, the batch as the last of three spatial dimensions."""
+    def layouts(self, image: Image) -> Layouts:
         batch, channels, height, width, data_type = image
-        line, pixels = width * channels, height * width * channels
-        return strided((1, channels, height, width, batch), (batch * pixels, 1, line, channels, pixels), data_type)
-
-    def wanted(self, image: Image) -> Handle:
-        """The same, the batch next to the channels in memory."""
-        batch, channels, height, width, data_type = image
+        shape, plane = (1, channels, height, width, batch), height * width * channels
+        stored = strided(shape, (batch * plane, 1, width * channels, channels, plane), data_type)
+        # The batch next to the channels in memory.
         pixel = batch * channels
-        strides = (height * width * pixel, 1, width * pixel, pixel, channels)
-        return strided((1, channels, height, width, batch), strides, data_type)
+        needed = strided(shape, (batch * plane, 1, width * pixel, pixel, channels), data_type)
+        return Layouts(stored, needed)
 
     def window_arguments(self) -> list[Any]:
         """Strides, dilations and paddings, with those of the third dimension."""
@@ -138,21 +132,21 @@ class BatchAsWidth(View):
         return (*self._geometry.weights_shape, 1)
 
 
-WORTHWHILE_POSITIONS = {DataType.FLOAT32: 16, DataType.BFLOAT16: 16}
-"""Places of the kernel on an image up to which `BatchAsWidth` is faster, forward and for the gradient of the source."""
+BATCH_AS_WIDTH_LIMITS = {DataType.FLOAT32: 16, DataType.BFLOAT16: 16}
+"""Positions of the kernel on an image up to which `BatchAsWidth` is faster, forward and for the source's gradient."""
 
-WORTHWHILE_POSITIONS_FOR_WEIGHTS = {DataType.FLOAT32: 4, DataType.BFLOAT16: 64}
+BATCH_AS_WIDTH_LIMITS_FOR_WEIGHTS = {DataType.FLOAT32: 4, DataType.BFLOAT16: 64}
 """The same for the gradient of the weights."""
 
 
 def best_view(geometry: ConvolutionGeometry, *, for_weights: bool = False) -> View:
-    """The view in which a convolution is fastest, by measurements of AVX2, AVX-512 and AMX processors."""
+    """Return the view in which the convolution is fastest, as measured on AVX2, AVX-512 and AMX processors."""
     if geometry.groups > 1:
         # oneDNN's fast convolutions with groups are of two dimensions, and of one image each.
         return View(geometry)
     if geometry.window == Window((1, 1), (1, 1), (0, 0), (0, 0)):
         return Pixels(geometry)
-    limits = WORTHWHILE_POSITIONS_FOR_WEIGHTS if for_weights else WORTHWHILE_POSITIONS
+    limits = BATCH_AS_WIDTH_LIMITS_FOR_WEIGHTS if for_weights else BATCH_AS_WIDTH_LIMITS
     if for_weights and not geometry.is_sound_as_volume:
         return View(geometry)
     destination = geometry.destination

@@ -25,7 +25,7 @@ class Window(NamedTuple):
         return rows, columns
 
     def positions(self, height: int, width: int) -> Pair:
-        """How many places the window takes on an image, vertically and horizontally."""
+        """How many positions the window takes on an image, vertically and horizontally."""
         rows, columns = (
             (length + before + after - extent) // stride + 1
             for length, extent, stride, before, after in zip(
@@ -35,29 +35,24 @@ class Window(NamedTuple):
         return rows, columns
 
     def sees_pixels(self, height: int, width: int) -> bool:
-        """Whether on each axis some place of the window meets the image; else oneDNN 3.6.2 reads outside its memory."""
+        """Whether some position of the window meets the image on each axis; else oneDNN 3.6.2 reads outside memory."""
         return all(
             any(
-                before <= place * stride + element * dilation < before + length
-                for place in range(places)
+                before <= position * stride + element * dilation < before + length
+                for position in range(positions)
                 for element in range(size)
             )
-            for places, length, size, stride, before, _, dilation in zip(
+            for positions, length, size, stride, before, _, dilation in zip(
                 self.positions(height, width), (height, width), *self, strict=True
             )
         )
 
     def as_arguments(self, *, with_size: bool) -> list[Any]:
-        """Strides, (size,) dilations counted from 0, and paddings, as oneDNN wants them."""
+        """Strides, (size,) dilations counted from 0, and paddings, as oneDNN takes them."""
         dilation = dimensions((self.dilation[0] - 1, self.dilation[1] - 1))
         size = [dimensions(self.size)] if with_size else []
-        return [
-            dimensions(self.stride),
-            *size,
-            dilation,
-            dimensions(self.padding_before),
-            dimensions(self.padding_after),
-        ]
+        padding = dimensions(self.padding_before), dimensions(self.padding_after)
+        return [dimensions(self.stride), *size, dilation, *padding]
 
 
 class Image(NamedTuple):

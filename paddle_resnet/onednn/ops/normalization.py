@@ -1,21 +1,12 @@
-"""Batch normalisation, with or without the ReLU after it, as oneDNN primitives. Buffers are addresses here."""
+"""Batch normalisation, with or without the ReLU after it, as oneDNN primitives. Arguments are addresses."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from paddle_resnet.onednn.bindings import Argument, Normalization, Propagation, Query, functions
+from paddle_resnet.onednn.bindings import Argument, Normalization, Propagation, functions
 from paddle_resnet.onednn.ops.geometry import Image
-from paddle_resnet.onednn.ops.primitives import (
-    Context,
-    Handle,
-    Primitive,
-    channels_last,
-    contiguous,
-    describe,
-    layout_of,
-    size_of,
-)
+from paddle_resnet.onednn.ops.primitives import Context, Handle, Primitive, channels_last, contiguous, describe
 
 
 class NormalizationGeometry(NamedTuple):
@@ -31,7 +22,6 @@ class NormalizationGeometry(NamedTuple):
 
     @property
     def flags(self) -> int:
-        """The flags of `Normalization`."""
         flags = Normalization.USE_SCALE | Normalization.USE_SHIFT
         if self.relu:
             flags |= Normalization.FUSE_RELU
@@ -40,72 +30,54 @@ class NormalizationGeometry(NamedTuple):
         return int(flags)
 
 
-class NormalizationForward:
-    """``destination = (source - mean) / sqrt(variance + epsilon) * scale + shift``, then maybe ReLU."""
-
-    def __init__(self, context: Context, geometry: NormalizationGeometry) -> None:
-        description = _describe_normalization(context, geometry)
-        image, channels = channels_last(geometry.source), contiguous(geometry.source.channels)
-        arguments = [
-            (Argument.SOURCE, image),
-            (Argument.SCALE, channels),
-            (Argument.SHIFT, channels),
-            (Argument.MEAN, channels),
-            (Argument.VARIANCE, channels),
-            (Argument.DESTINATION, image),
-        ]
-        workspace = layout_of(description, Query.WORKSPACE)
-        self.workspace_size = size_of(workspace)
-        if self.workspace_size:
-            arguments.append((Argument.WORKSPACE, workspace))
-        self.run = Primitive(context, description, arguments)
+IMAGES = (Argument.SOURCE, Argument.DESTINATION, Argument.DIFF_SOURCE, Argument.DIFF_DESTINATION)
+"""The arguments that are images; all others are vectors with a number for each channel."""
 
 
-class NormalizationBackward:
-    """The gradients of source, scale and shift."""
+def normalization_forward(context: Context, geometry: NormalizationGeometry) -> Primitive:
+    """``destination = (source - mean) / sqrt(variance + epsilon) * scale + shift``, then the ReLU.
 
-    def __init__(self, context: Context, geometry: NormalizationGeometry) -> None:
-        image, channels = channels_last(geometry.source), contiguous(geometry.source.channels)
-        forward = _describe_normalization(context, geometry)
-        description = describe(
-            functions().batch_normalization_backward_primitive_desc_create,
-            context.engine,
-            Propagation.BACKWARD,
-            image,
-            image,
-            image,
-            geometry.epsilon,
-            geometry.flags,
-            forward,
-            context.attributes,
-        )
-        arguments = [
-            (Argument.SOURCE, image),
-            (Argument.SCALE, channels),
-            (Argument.MEAN, channels),
-            (Argument.VARIANCE, channels),
-            (Argument.DIFF_DESTINATION, image),
-            (Argument.DIFF_SOURCE, image),
-            (Argument.DIFF_SCALE, channels),
-            (Argument.DIFF_SHIFT, channels),
-        ]
-        workspace = layout_of(forward, Query.WORKSPACE)
-        if size_of(workspace):
-            arguments.append((Argument.WORKSPACE, workspace))
-        self.run = Primitive(context, description, arguments)
+    Arguments: source, scale, shift, mean, variance, destination, workspace if any.
+    """
+    return _primitive(
+        context,
+        _describe_normalization(context, geometry),
+        geometry,
+        *(Argument.SOURCE, Argument.SCALE, Argument.SHIFT, Argument.MEAN, Argument.VARIANCE, Argument.DESTINATION),
+    )
+
+
+def normalization_backward(context: Context, geometry: NormalizationGeometry) -> Primitive:
+    """The gradients of source, scale and shift.
+
+    Arguments: source, scale, mean, variance, gradients of destination, source, scale, shift, workspace if any.
+    """
+    image = channels_last(geometry.source)
+    description = describe(
+        functions().batch_normalization_backward_primitive_desc_create,
+        *(context.engine, Propagation.BACKWARD, image, image, image, geometry.epsilon, geometry.flags),
+        *(_describe_normalization(context, geometry), context.attributes),
+    )
+    return _primitive(
+        context,
+        description,
+        geometry,
+        *(Argument.SOURCE, Argument.SCALE, Argument.MEAN, Argument.VARIANCE),
+        *(Argument.DIFF_DESTINATION, Argument.DIFF_SOURCE, Argument.DIFF_SCALE, Argument.DIFF_SHIFT),
+    )
+
+
+def _primitive(context: Context, description: Handle, geometry: NormalizationGeometry, *roles: Argument) -> Primitive:
+    image, channels = channels_last(geometry.source), contiguous(geometry.source.channels)
+    return Primitive(context, description, [(role, image if role in IMAGES else channels) for role in roles])
 
 
 def _describe_normalization(context: Context, geometry: NormalizationGeometry) -> Handle:
     image = channels_last(geometry.source)
-    propagation = Propagation.FORWARD_TRAINING if geometry.for_backward else Propagation.FORWARD_INFERENCE
+    # With FORWARD_INFERENCE and statistics of the batch, oneDNN would not write the statistics.
+    inference = geometry.given_statistics and not geometry.for_backward
+    propagation = Propagation.FORWARD_INFERENCE if inference else Propagation.FORWARD_TRAINING
     return describe(
         functions().batch_normalization_forward_primitive_desc_create,
-        context.engine,
-        # With FORWARD_INFERENCE and statistics of the batch, oneDNN would not write them out.
-        propagation if geometry.given_statistics else Propagation.FORWARD_TRAINING,
-        image,
-        image,
-        geometry.epsilon,
-        geometry.flags,
-        context.attributes,
+        *(context.engine, propagation, image, image, geometry.epsilon, geometry.flags, context.attributes),
     )

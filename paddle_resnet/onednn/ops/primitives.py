@@ -1,7 +1,7 @@
-"""oneDNN objects owned by Python: memory descriptors, primitives, and what a thread keeps of them.
+"""oneDNN objects owned by Python: memory descriptors, primitives, and a context for each thread.
 
 A primitive's memory objects hold the addresses of its next execution, so no two threads may share one. Each thread has
-its own `Context`: engine, stream, primitives and scratch memory. There is nothing to lock.
+its own `Context`: engine, stream, primitives and scratch memory. So nothing needs a lock.
 """
 
 from __future__ import annotations
@@ -94,12 +94,12 @@ def any_layout(*shape: int, data_type: DataType = DataType.FLOAT32) -> Handle:
 
 
 def layout_of(description: Handle, which: Query) -> Any:
-    """A memory descriptor of a primitive descriptor, which stays the owner."""
+    """Return a memory descriptor of a primitive descriptor, which stays the owner."""
     return c_void_p(functions().primitive_desc_query_md(description, which, 0))
 
 
 def size_of(layout: Any) -> int:
-    """Bytes that a memory descriptor takes; 0 for memory that is not needed."""
+    """Return the bytes that a memory descriptor takes; 0 for memory that is not needed."""
     return int(functions().memory_desc_get_size(layout))
 
 
@@ -110,10 +110,10 @@ class Scratch:
         self._buffers: dict[str, tuple[paddle.Tensor, int, int]] = {}
 
     def address(self, use: str, size: int) -> int:
-        """The address of at least `size` bytes; what stands there lasts until the next call with the same use."""
+        """Return the address of at least `size` bytes; their content lasts until the next call with the same use."""
         _, address, held = self._buffers.get(use, (None, 0, 0))
         if held < size:
-            # The old buffer goes first, so that the two are never held at once.
+            # Freed first, so that the old buffer and the new one are never held at once.
             self._buffers.pop(use, None)
             tensor = paddle.empty([size], "uint8")
             address = tensor.data_ptr()
@@ -122,7 +122,7 @@ class Scratch:
 
 
 class Context:
-    """What one thread keeps: engine, stream, scratch memory, and the primitives it used last."""
+    """One thread's engine, stream, scratch memory, and the primitives it used last."""
 
     def __init__(self, capacity: int = CACHE_CAPACITY) -> None:
         self.engine = Handle("engine", functions().engine_create, CPU_ENGINE, 0)
@@ -134,11 +134,11 @@ class Context:
         self._primitives: OrderedDict[Hashable, Any] = OrderedDict()
 
     def cached(self, build: Callable[[Context, Any], Built], geometry: Hashable) -> Built:
-        """Return ``build(self, geometry)``, built anew only if it is not among the last used."""
+        """Return ``build(self, geometry)``, built only if it is not among the last used."""
         key = (build, geometry)
         built = self._primitives.get(key)
         if built is None:
-            built = self._primitives[key] = _build_apart(build, self, geometry)
+            built = self._primitives[key] = _build_in_own_thread(build, self, geometry)
             if len(self._primitives) > self._capacity:
                 self._primitives.popitem(last=False)
         else:
@@ -147,11 +147,18 @@ class Context:
 
 
 class Primitive:
-    """A compiled operation with fixed shapes; calling it with one address per argument executes it."""
+    """A compiled operation with fixed shapes; calling it with one address per argument executes it.
+
+    Where `workspace_size` is not 0, the last argument is a workspace of so many bytes: a forward primitive writes it,
+    and its backward primitive reads it.
+    """
 
     def __init__(self, context: Context, description: Handle, arguments: Sequence[tuple[Argument, Any]]) -> None:
         """Compile `description`; `arguments` give each buffer's role and layout in the order of a call."""
-        scratchpad = layout_of(description, Query.SCRATCHPAD)
+        workspace, scratchpad = layout_of(description, Query.WORKSPACE), layout_of(description, Query.SCRATCHPAD)
+        self.workspace_size = size_of(workspace)
+        if self.workspace_size:
+            arguments = [*arguments, (Argument.WORKSPACE, workspace)]
         self._scratch = context.scratch
         self._scratch_size = size_of(scratchpad)
         if self._scratch_size:
@@ -182,12 +189,12 @@ class Primitive:
 
 
 def reorder(context: Context, source: Any, destination: Any) -> Primitive | None:
-    """A copy from one layout to another; None if they are the same."""
+    """Make a copy from one layout to another; None if they are the same."""
     return None if functions().memory_desc_equal(source, destination) else copy(context, source, destination)
 
 
 def copy(context: Context, source: Any, destination: Any) -> Primitive:
-    """A copy from one layout to another (arguments: source, destination)."""
+    """Make a copy from one layout to another (arguments: source, destination)."""
     create = functions().reorder_primitive_desc_create
     description = describe(create, source, context.engine, destination, context.engine, context.attributes)
     return Primitive(context, description, [(Argument.SOURCE, source), (Argument.DESTINATION, destination)])
@@ -213,27 +220,27 @@ _builder: ThreadPoolExecutor | None = ThreadPoolExecutor(1, "onednn-builder")
 _inherited: list[Any] = []
 
 
-def _build_apart(build: Callable[[Context, Any], Built], context: Context, geometry: Hashable) -> Built:
+def _build_in_own_thread(build: Callable[[Context, Any], Built], context: Context, geometry: Hashable) -> Built:
     """Build in a thread of its own, to which glibc gives its own part of the heap.
 
-    Built in the midst of a training step, a primitive's small pieces of memory would stay between that step's feature
-    maps when those are freed, and later steps could not use the gaps as a whole.
+    Built in the thread of a training step, a primitive's small allocations would lie between that step's feature maps,
+    and would split the freed memory for all later steps.
     """
     return build(context, geometry) if _builder is None else _builder.submit(build, context, geometry).result()
 
 
 def context() -> Context:
-    """The calling thread's context."""
+    """Return the calling thread's context."""
     found: Context | None = getattr(_local, "context", None)
     if found is None:
         found = _local.context = Context()
     return found
 
 
-def _start_anew_after_fork() -> None:
-    """Leave the parent's objects in a forked child untouched: another thread may have been using them at the fork.
+def _reset_after_fork() -> None:
+    """Give a forked child objects of its own: another thread may have been using the parent's at the fork.
 
-    The builder's thread does not live on in the child, which builds where it computes.
+    The builder's thread does not exist in the child, which builds in the thread that computes.
     """
     global _builder, _local
     _inherited.extend((_local, _builder))
@@ -241,4 +248,4 @@ def _start_anew_after_fork() -> None:
     _builder = None
 
 
-os.register_at_fork(after_in_child=_start_anew_after_fork)
+os.register_at_fork(after_in_child=_reset_after_fork)

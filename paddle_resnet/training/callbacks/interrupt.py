@@ -41,7 +41,7 @@ class StopBetweenSteps(Callback):
         Raises:
             Stopped: it has.
         """
-        asked = int(distributed.all_reduce_max(signals.asked()))
+        asked = int(distributed.all_reduce_max(signals.received()))
         if asked:
             self._save()
             raise Stopped(asked)

@@ -1,9 +1,4 @@
-"""The operations without parameters on tensors on the CPU, images ``[N, H, W, C]``, gradients by oneDNN too.
-
-Tensors are float32 or bfloat16, and so are results and gradients.
-
-What `functions` says of gradients holds here as well.
-"""
+"""The ends of a residual block: its fork, its sum and its parameter-free shortcut."""
 
 from __future__ import annotations
 
@@ -14,13 +9,17 @@ import paddle
 from paddle.autograd import PyLayer
 from paddle.nn import functional
 
-from paddle_resnet.onednn.bindings import Algorithm
 from paddle_resnet.onednn.functional import tensors
-from paddle_resnet.onednn.ops.elementwise import Rows, add_forward, add_relu_forward, relu_backward
-from paddle_resnet.onednn.ops.geometry import Window
-from paddle_resnet.onednn.ops.pooling import PoolingBackward, PoolingForward, PoolingGeometry
 from paddle_resnet.onednn.ops.primitives import Context, Primitive, context
-from paddle_resnet.onednn.ops.zero_pad import ZeroPadGeometry, put_pixels_back, take_pixels
+from paddle_resnet.onednn.ops.residual import (
+    Rows,
+    ZeroPadGeometry,
+    add_forward,
+    add_relu_forward,
+    relu_backward,
+    zero_pad_backward,
+    zero_pad_forward,
+)
 
 
 def add_relu(x: paddle.Tensor, shortcut: paddle.Tensor, *, share_gradient: bool = False) -> paddle.Tensor:
@@ -29,9 +28,9 @@ def add_relu(x: paddle.Tensor, shortcut: paddle.Tensor, *, share_gradient: bool 
     Args:
         x: any shape.
         shortcut: the same shape.
-        share_gradient: the two gradients, which are equal, may be one tensor. Paddle adds up gradients in place, so
-            this is right only where nothing is added to the one before the other is used: in a residual block, where
-            whatever adds to the shortcut's gradient comes after the backward pass of the branch `x`.
+        share_gradient: return one tensor as both gradients, which are equal. Paddle adds up gradients in place, so
+            this is right only where nothing is added to one before the other is used. In a residual block, what adds
+            to the shortcut's gradient comes after the backward pass of the branch `x`.
     """
     if tensors.wants_gradient(x, shortcut):
         return _AddReLU.apply(x, shortcut, share_gradient)
@@ -45,7 +44,9 @@ def _rows(x: paddle.Tensor) -> Rows:
 
 def _sum(build: Callable[[Context, Rows], Primitive], first: paddle.Tensor, second: paddle.Tensor) -> paddle.Tensor:
     if first.shape != second.shape or first.dtype != second.dtype:
-        raise ValueError(f"{first.dtype} {first.shape} and {second.dtype} {second.shape}: expected them alike")
+        raise ValueError(
+            f"{first.dtype} {first.shape} and {second.dtype} {second.shape}: expected the same type and shape"
+        )
     first, second = tensors.as_contiguous(first), tensors.as_contiguous(second)
     result = tensors.allocate(first.shape, first.dtype)
     context().cached(build, _rows(first))(first.data_ptr(), second.data_ptr(), result.data_ptr())
@@ -82,7 +83,7 @@ class _Fork(PyLayer):
     @staticmethod
     def forward(ctx: Any, x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         ctx.kept = tensors.Kept()
-        # Views by a detour: what is the input itself, a PyLayer takes for changed in place.
+        # Views, as a PyLayer takes a result that is its input for changed in place.
         return x.flatten().reshape(x.shape), x.flatten().reshape(x.shape)
 
     @staticmethod
@@ -112,54 +113,6 @@ class _Add(PyLayer):
         return tensors.select(ctx.wanted, gradient, gradient if ctx.share_gradient else gradient.clone())
 
 
-def max_pool(x: paddle.Tensor, window: Window) -> paddle.Tensor:
-    """Take each window's maximum, as ``paddle.nn.functional.max_pool2d``: ``[N, H, W, C]`` to ``[N, H', W', C]``."""
-    return _pool(x, window, Algorithm.POOLING_MAX)
-
-
-def global_average_pool(x: paddle.Tensor) -> paddle.Tensor:
-    """Take the mean over H and W: ``[N, H, W, C]`` to ``[N, C]``."""
-    batch, height, width, channels = x.shape
-    whole = Window((height, width), (1, 1), (0, 0), (0, 0))
-    return _pool(x, whole, Algorithm.POOLING_AVERAGE).reshape([batch, channels])
-
-
-def _pool(x: paddle.Tensor, window: Window, algorithm: Algorithm) -> paddle.Tensor:
-    geometry = PoolingGeometry(tensors.image_of(x), window, algorithm, tensors.wants_gradient(x))
-    if geometry.for_backward:
-        return _Pooling.apply(x, geometry)
-    result, _ = _pool_windows(x, geometry)
-    return result
-
-
-def _pool_windows(x: paddle.Tensor, geometry: PoolingGeometry) -> tuple[paddle.Tensor, paddle.Tensor | None]:
-    """Return the result, and the workspace if there is one."""
-    x = tensors.as_contiguous(x)
-    forward = context().cached(PoolingForward, geometry)
-    result = tensors.allocate(geometry.destination.shape, x.dtype)
-    workspace = tensors.workspace(forward.workspace_size)
-    forward.run(x.data_ptr(), result.data_ptr(), *tensors.address_of(workspace))
-    return result, workspace
-
-
-class _Pooling(PyLayer):
-    @staticmethod
-    def forward(ctx: Any, x: paddle.Tensor, geometry: PoolingGeometry) -> paddle.Tensor:
-        result, workspace = _pool_windows(x, geometry)
-        ctx.geometry = geometry
-        ctx.kept = tensors.Kept(workspace)
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, gradient: paddle.Tensor) -> paddle.Tensor:
-        (workspace,) = tensors.recall(ctx)
-        gradient = tensors.as_contiguous(gradient)
-        x_gradient = tensors.allocate(ctx.geometry.source.shape, gradient.dtype)
-        backward = context().cached(PoolingBackward, ctx.geometry)
-        backward.run(gradient.data_ptr(), x_gradient.data_ptr(), *tensors.address_of(workspace))
-        return x_gradient
-
-
 def zero_pad_shortcut(x: paddle.Tensor, stride: int, new_channels: int) -> paddle.Tensor:
     """Take every `stride`-th pixel and append channels of zeros (He et al. 2015, section 4.2, option A).
 
@@ -178,7 +131,7 @@ def zero_pad_shortcut(x: paddle.Tensor, stride: int, new_channels: int) -> paddl
 def _zero_pad(x: paddle.Tensor, geometry: ZeroPadGeometry) -> paddle.Tensor:
     x = tensors.as_contiguous(x)
     result = paddle.zeros(geometry.destination.shape, x.dtype)
-    context().cached(take_pixels, geometry)(x.data_ptr(), result.data_ptr())
+    context().cached(zero_pad_forward, geometry)(x.data_ptr(), result.data_ptr())
     return result
 
 
@@ -194,5 +147,5 @@ class _ZeroPadShortcut(PyLayer):
         tensors.recall(ctx)
         gradient = tensors.as_contiguous(gradient)
         x_gradient = paddle.zeros(ctx.geometry.source.shape, gradient.dtype)
-        context().cached(put_pixels_back, ctx.geometry)(gradient.data_ptr(), x_gradient.data_ptr())
+        context().cached(zero_pad_backward, ctx.geometry)(gradient.data_ptr(), x_gradient.data_ptr())
         return x_gradient

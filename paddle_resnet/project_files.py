@@ -1,4 +1,4 @@
-"""Files that come with the project: ``configs/`` and ``requirements/``, beside the package or, installed, inside it."""
+"""The project's ``configs/`` and ``requirements/``: beside the package in a checkout, inside it when installed."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from paddle_resnet.errors import UsageError, did_you_mean, shown
 PACKAGE = Path(__file__).resolve().parent
 
 
-def shipped(folder: str) -> Path:
-    """Return where a folder of the project lies."""
+def project_folder(folder: str) -> Path:
+    """Return the path of a folder of the project."""
     return PACKAGE / folder if (PACKAGE / folder).is_dir() else PACKAGE.parent / folder
 
 
 def requirements_file(name: str) -> str:
-    """Return a requirements file as an argument for ``pip install -r``: short in a checkout."""
-    path = shipped("requirements") / name
+    """Return a requirements file as an argument for ``pip install -r``: relative in a checkout."""
+    path = project_folder("requirements") / name
     return f"requirements/{name}" if path.parent.parent == PACKAGE.parent else str(path)
 
 
 def config_path(name: str | Path) -> Path:
-    """Return a config's file: a path, or the name of one that comes with the project, as ``quickstart``.
+    """Return the file of a config, given as a path or as the name of one of the project, such as ``quickstart``.
 
     Raises:
-        UsageError: a name without such a config.
+        UsageError: the project has no config of this name.
     """
     path = Path(name)
-    own = shipped("configs") / f"{path.stem}.yaml"
+    own = project_folder("configs") / f"{path.stem}.yaml"
     if path.exists() or not own.is_file():
         if path.exists() or path.suffix or len(path.parts) != 1:
             return path

@@ -1,0 +1,191 @@
+"""Batch normalisation over the images ``[N, H, W, C]`` of this process, or of all processes that train together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import paddle
+from paddle.autograd import PyLayer
+
+from paddle_resnet.models.sync_batch_norm import Statistics, all_reduce_gradient_means, all_reduce_statistics
+from paddle_resnet.onednn.functional import tensors
+from paddle_resnet.onednn.functional.residual import add
+from paddle_resnet.onednn.ops.normalization import (
+    NormalizationGeometry,
+    normalization_backward,
+    normalization_forward,
+)
+from paddle_resnet.onednn.ops.primitives import context
+
+
+def batch_norm(
+    x: paddle.Tensor,
+    weight: paddle.Tensor,
+    bias: paddle.Tensor,
+    running_mean: paddle.Tensor,
+    running_variance: paddle.Tensor,
+    *,
+    training: bool,
+    momentum: float = 0.9,
+    epsilon: float = 1e-5,
+    relu: bool = False,
+) -> paddle.Tensor:
+    """Normalise over N, H and W, as ``paddle.nn.functional.batch_norm``, and apply a ReLU if `relu`.
+
+    In training, the batch's statistics are used and the running ones are updated in place:
+    ``running = momentum * running + (1 - momentum) * batch``, with the biased variance. Otherwise the running ones are
+    used. `x` is ``[N, H, W, C]``, the others ``[C]``.
+
+    Raises:
+        TypeError: one of the others is not float32.
+    """
+    tensors.require_float32(weight, bias, running_mean, running_variance)
+    for_backward = tensors.wants_gradient(x, weight, bias)
+    geometry = NormalizationGeometry(tensors.image_of(x), epsilon, relu, not training, for_backward)
+    if training:
+        statistics = _empty_statistics(x)
+    elif for_backward:
+        # The running statistics may change before the backward pass, which needs those that were used.
+        statistics = Statistics(running_mean.detach().clone(), running_variance.detach().clone(), 0)
+    else:
+        statistics = Statistics(running_mean, running_variance, 0)
+    if for_backward:
+        result = _BatchNorm.apply(x, weight, bias, statistics, geometry)
+    else:
+        result, _ = _normalize(tensors.as_contiguous(x), weight, bias, statistics, geometry)
+    if training:
+        _update_running(running_mean, statistics.mean, momentum)
+        _update_running(running_variance, statistics.variance, momentum)
+    return result
+
+
+def sync_batch_norm(
+    x: paddle.Tensor,
+    weight: paddle.Tensor,
+    bias: paddle.Tensor,
+    running_mean: paddle.Tensor,
+    running_variance: paddle.Tensor,
+    *,
+    momentum: float = 0.9,
+    epsilon: float = 1e-5,
+    relu: bool = False,
+) -> paddle.Tensor:
+    """Normalise by the statistics of all processes' images, in training; the arguments are those of `batch_norm`."""
+    statistics = _statistics_of_all_processes(x, weight, bias, epsilon)
+    for_backward = tensors.wants_gradient(x, weight, bias)
+    geometry = NormalizationGeometry(tensors.image_of(x), epsilon, relu, True, for_backward)
+    if for_backward:
+        result = _SyncBatchNorm.apply(x, weight, bias, statistics, geometry)
+    else:
+        result, _ = _normalize(tensors.as_contiguous(x), weight, bias, statistics, geometry)
+    _update_running(running_mean, statistics.mean, momentum)
+    _update_running(running_variance, statistics.variance, momentum)
+    return result
+
+
+def _empty_statistics(x: paddle.Tensor) -> Statistics:
+    mean, variance = (tensors.allocate([x.shape[-1]], "float32") for _ in range(2))
+    return Statistics(mean, variance, x.size // x.shape[-1])
+
+
+@paddle.no_grad()
+def _statistics_of_all_processes(
+    x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor, epsilon: float
+) -> Statistics:
+    """Compute this process's statistics, by a normalisation whose result is dropped, and combine them."""
+    own = _empty_statistics(x)
+    geometry = NormalizationGeometry(tensors.image_of(x), epsilon, False, False, False)
+    _normalize(tensors.as_contiguous(x), weight, bias, own, geometry)
+    return all_reduce_statistics(own.mean, own.variance, own.count)
+
+
+@paddle.no_grad()
+def _update_running(running: paddle.Tensor, batch: paddle.Tensor, momentum: float) -> None:
+    """``running = momentum * running + (1 - momentum) * batch``, in place."""
+    running.scale_(momentum)
+    running.add_(batch * (1.0 - momentum))
+
+
+def _normalize(
+    x: paddle.Tensor,
+    weight: paddle.Tensor,
+    bias: paddle.Tensor,
+    statistics: Statistics,
+    geometry: NormalizationGeometry,
+) -> tuple[paddle.Tensor, paddle.Tensor | None]:
+    """Return the result, and the workspace if there is one."""
+    forward = context().cached(normalization_forward, geometry)
+    result = tensors.allocate(x.shape, x.dtype)
+    workspace = tensors.workspace(forward.workspace_size)
+    forward(
+        x.data_ptr(),
+        weight.data_ptr(),
+        bias.data_ptr(),
+        statistics.mean.data_ptr(),
+        statistics.variance.data_ptr(),
+        result.data_ptr(),
+        *tensors.address_of(workspace),
+    )
+    return result, workspace
+
+
+def _gradients(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
+    """Return the gradients of x, weight and bias; of given statistics, as if they did not depend on x."""
+    x, weight, mean, variance, workspace = tensors.recall(ctx)
+    gradient = tensors.as_contiguous(gradient)
+    x_gradient = tensors.allocate(x.shape, x.dtype)
+    weight_gradient, bias_gradient = (tensors.allocate(weight.shape, "float32") for _ in range(2))
+    context().cached(normalization_backward, ctx.geometry)(
+        x.data_ptr(),
+        weight.data_ptr(),
+        mean.data_ptr(),
+        variance.data_ptr(),
+        gradient.data_ptr(),
+        x_gradient.data_ptr(),
+        weight_gradient.data_ptr(),
+        bias_gradient.data_ptr(),
+        *tensors.address_of(workspace),
+    )
+    return x_gradient, weight_gradient, bias_gradient
+
+
+class _BatchNorm(PyLayer):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: paddle.Tensor,
+        weight: paddle.Tensor,
+        bias: paddle.Tensor,
+        statistics: Statistics,
+        geometry: NormalizationGeometry,
+    ) -> paddle.Tensor:
+        ctx.geometry, ctx.count = geometry, statistics.count
+        ctx.wanted = tensors.wanted(x, weight, bias)
+        x = tensors.as_contiguous(x)
+        result, workspace = _normalize(x, weight, bias, statistics, geometry)
+        ctx.kept = tensors.Kept(x, weight, statistics.mean, statistics.variance, workspace)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor | None, ...]:
+        return tensors.select(ctx.wanted, *_gradients(ctx, gradient))
+
+
+class _SyncBatchNorm(_BatchNorm):
+    """With given statistics, oneDNN leaves out the two terms by which they depend on x: they are added here.
+
+    With g the output's gradient (behind a ReLU, where it let pass), means over all processes' values of a channel:
+    ``dx = weight / deviation * (g - mean(g) - normalized * mean(g * normalized))``.
+    """
+
+    @staticmethod
+    def backward(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor | None, ...]:
+        x_gradient, weight_gradient, bias_gradient = _gradients(ctx, gradient)
+        x, weight, mean, variance, _ = tensors.recall(ctx)
+        along_variance, along_mean = all_reduce_gradient_means(weight_gradient, bias_gradient, ctx.count)
+        # The two terms are themselves a normalisation of x with another scale and shift.
+        factor = -weight / paddle.sqrt(variance + ctx.geometry.epsilon)
+        without_relu = ctx.geometry._replace(relu=False, for_backward=False)
+        statistics = Statistics(mean, variance, ctx.count)
+        terms, _ = _normalize(x, factor * along_variance, factor * along_mean, statistics, without_relu)
+        return tensors.select(ctx.wanted, add(x_gradient, terms), weight_gradient, bias_gradient)
