@@ -73,7 +73,7 @@ def link_target(path: Path) -> Path:
     return target
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it to `path`. Links are followed.
 
     Raises:
@@ -83,6 +83,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         path = link_target(path)
     if path.exists() and not path.is_file() and not path.is_dir():
         raise RunFailure(f"{path}: cannot be written (a pipe or a device cannot be replaced; name a file)")
+    # The inner `_writing` checks the free space while the temporary still takes it.
     with _writing(path), _temporary_beside(path, folder=False) as temporary, _writing(path):
         write(temporary)
         temporary.chmod(0o666 & ~_umask())
@@ -113,10 +114,8 @@ def _writing(path: Path) -> Iterator[None]:
             yield
     except (PaddleResNetError, MemoryError):
         raise
-    except Exception as error:
-        with write_errors(path):
-            if shutil.disk_usage(path.parent).free < LEAST_FREE:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+    except Exception:
+        require_space(path)
         raise
 
 
@@ -132,45 +131,35 @@ def require_space(path: Path) -> None:
 
 @contextlib.contextmanager
 def _temporary_beside(path: Path, *, folder: bool) -> Iterator[Path]:
-    """Make a hidden file or folder beside `path`, removed at the end; remove those that killed processes left.
-
-    It is locked as long as this process lives, which tells it from what a killed process left.
-    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(path.parent, rf"\.{re.escape(path.name)}\.{_RANDOM}({re.escape(path.suffix)})?")
-
-    def make() -> tuple[int, str]:
-        if not folder:
-            return tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        name = tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
-        return os.open(name, os.O_RDONLY), name
-
-    with _locked_until_removed(make) as temporary:
+    with _temporary(path.parent, f".{path.name}.", path.suffix, folder=folder) as temporary:
         yield temporary
 
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
     """Make a temporary folder, removed at the end; remove those that killed processes left."""
-    _remove_abandoned(Path(tempfile.gettempdir()), rf"{_SCRATCH}{_RANDOM}")
-
-    def make() -> tuple[int, str]:
-        name = tempfile.mkdtemp(prefix=_SCRATCH)
-        return os.open(name, os.O_RDONLY), name
-
-    with _locked_until_removed(make) as folder, _writing(folder):
-        yield folder
+    with _temporary(Path(tempfile.gettempdir()), "paddle_resnet-", folder=True) as path, _writing(path):
+        yield path
 
 
-_SCRATCH = "paddle_resnet-"
 _RANDOM = "[a-z0-9_]{8}"
 """What `tempfile` puts into names."""
 
 
 @contextlib.contextmanager
-def _locked_until_removed(make: Callable[[], tuple[int, str]]) -> Iterator[Path]:
+def _temporary(parent: Path, prefix: str, suffix: str = "", *, folder: bool) -> Iterator[Path]:
+    """Make a file or folder in `parent`, removed at the end; remove those that killed processes left.
+
+    It is locked as long as this process lives, which tells it from what a killed process left.
+    """
+    _remove_abandoned(parent, rf"{re.escape(prefix)}{_RANDOM}({re.escape(suffix)})?")
     while True:
-        descriptor, name = make()
+        if folder:
+            name = tempfile.mkdtemp(prefix=prefix, dir=parent)
+            descriptor = os.open(name, os.O_RDONLY)
+        else:
+            descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=parent)
         # Until it is locked, another process may take it for abandoned and remove it.
         if _lock(descriptor) is not False and os.path.lexists(name):
             break
@@ -220,17 +209,13 @@ def _remove(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text, whole or not at all."""
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
-
-    write_atomically(path, write)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON, whole or not at all; NaN and infinity are refused."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    # A byte of a file's name that is no UTF-8 becomes JSON's own escape, which `read_json` turns back.
+    # A byte of a file's name that is not UTF-8 becomes JSON's own escape, which `read_json` turns back.
     write_text(path, text.encode("utf-8", "backslashreplace").decode())
 
 
@@ -304,12 +289,12 @@ def csv_line(cells: Iterable[object]) -> str:
 
 
 def md5_of(path: Path) -> str:
-    """The file's MD5 as 32 hex digits (to tell damaged downloads, not for security)."""
+    """Return the file's MD5 as 32 hex digits (to detect damaged downloads, not for security)."""
     return _digest(path, hashlib.md5(usedforsecurity=False))
 
 
 def sha256_of(path: Path) -> str:
-    """The file's SHA-256 as 64 hex digits."""
+    """Return the file's SHA-256 as 64 hex digits."""
     return _digest(path, hashlib.sha256())
 
 
@@ -339,7 +324,7 @@ def _umask() -> int:
     return current
 
 
-def write_folder(path: Path, write: Callable[[Path], None]) -> None:
+def write_folder(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary folder beside `path`, then rename it to `path`.
 
     A folder cannot be renamed over another one, so the earlier one is first renamed to ``.<name>.old``.
@@ -348,12 +333,7 @@ def write_folder(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         RunFailure: the folder cannot be written; an earlier folder at `path` is unchanged.
     """
-    with (
-        _writing(path),
-        _temporary_beside(path, folder=True) as temporary,
-        _recovered(path),
-        _writing(path),
-    ):
+    with _writing(path), _temporary_beside(path, folder=True) as temporary, _recovered(path), _writing(path):
         write(temporary)
         temporary.chmod(0o777 & ~_umask())
         for written in (*temporary.rglob("*"), temporary):
