@@ -41,7 +41,7 @@ def report_of(done: subprocess.CompletedProcess[str]) -> dict:
 # --- The whole report ---
 
 
-def test_the_report_fits_80_columns_and_names_every_subject(tool):
+def test_the_report_fits_80_columns(tool):
     done = tool("doctor")
     assert (done.exit_code, done.stderr) == (0, "")
     assert max(map(len, done.stdout.splitlines())) <= 80
@@ -71,7 +71,7 @@ def test_the_check_leaves_the_device_as_it_was(monkeypatch):
     assert chosen == ["cpu", "gpu:0"]
 
 
-def test_rate_counts_the_multiplications_and_additions_of_a_convolution(monkeypatch):
+def test_rate_counts_multiplications_and_additions(monkeypatch):
     monkeypatch.setattr(speed, "_fastest", lambda work: 1.0)
     outputs, inputs_of_each = 32 * 16 * 16 * 64, 3 * 3 * 64
     forward = outputs * inputs_of_each * 2  # a multiplication and an addition
@@ -296,7 +296,7 @@ def test_a_busy_machine(monkeypatch):
     assert "the load was 3.0 on 4 processors" in speed.examine_speed().advice[0]
 
 
-def test_a_processor_that_no_installation_helps_gets_no_advice(monkeypatch, tmp_path):
+def test_no_advice_where_onednn_is_impossible(monkeypatch, tmp_path):
     monkeypatch.setattr(library, "library_folder", lambda: tmp_path)
     monkeypatch.setattr(library, "load", library.load.__wrapped__)
     monkeypatch.setattr("platform.machine", lambda: "aarch64")

@@ -161,7 +161,7 @@ def test_a_network_stays_float32_outside(name):
 
 
 @pytest.mark.parametrize(("instructions", "fits"), [(0x7, False), (0x67, False), (0xE7, True), (0xFEF, True)])
-def test_bfloat16_pays_where_the_processor_has_it(monkeypatch, instructions, fits):
+def test_bfloat16_needs_avx512_bf16(monkeypatch, instructions, fits):
     monkeypatch.setattr(library, "instruction_set", lambda: instructions)
     reason = bfloat16_unavailable_reason()
     assert (reason is None) is fits

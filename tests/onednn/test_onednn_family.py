@@ -20,7 +20,7 @@ from paddle_resnet.training.cpu_backend import use_cpu_backend
 pytestmark = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
 
 
-def twins(kind, **options):
+def native_and_accelerated(kind, **options):
     """A native network and an accelerated one of the same weights."""
     native, accelerated = tiny_network(kind, **options), tiny_network(kind, **options)
     accelerate(accelerated)
@@ -35,7 +35,7 @@ def assert_near(found, expected, tolerance=1e-4):
 @pytest.mark.parametrize("kind", FAMILY)
 @pytest.mark.parametrize("size", [16, 21])
 def test_a_training_step_is_the_same(kind, size):
-    native, accelerated = twins(kind)
+    native, accelerated = native_and_accelerated(kind)
     logits = [network(images(size)) for network in (native, accelerated)]
     assert_near(logits[1], logits[0])
     for network_logits in logits:
@@ -50,7 +50,7 @@ def test_a_training_step_is_the_same(kind, size):
 
 @pytest.mark.parametrize("kind", FAMILY)
 def test_evaluation_and_stages_are_the_same(kind):
-    native, accelerated = twins(kind)
+    native, accelerated = native_and_accelerated(kind)
     native.eval(), accelerated.eval()
     with paddle.no_grad():
         assert_near(accelerated(images()), native(images()))
@@ -72,8 +72,8 @@ def test_bfloat16_flows_through_every_kind_of_block(kind):
 
 
 @pytest.mark.parametrize("kind", FAMILY)
-def test_no_native_layer_is_left_between_images_and_head(kind):
-    _, accelerated = twins(kind)
+def test_no_native_layer_is_left_before_the_head(kind):
+    _, accelerated = native_and_accelerated(kind)
     native = {nn.Conv2D, nn.BatchNorm2D, nn.ReLU, nn.MaxPool2D, nn.AvgPool2D}
     assert not native & {type(layer) for layer in accelerated.sublayers()}
     relus = sum(isinstance(layer, layers.FusedReLU) for layer in accelerated.sublayers())
@@ -84,7 +84,7 @@ def test_no_native_layer_is_left_between_images_and_head(kind):
 
 
 def test_dropped_branches_leave_their_shortcuts():
-    native, accelerated = twins("preact basic", stochastic_depth=0.5)
+    native, accelerated = native_and_accelerated("preact basic", stochastic_depth=0.5)
     for layer in (*native.sublayers(), *accelerated.sublayers()):
         if isinstance(layer, StochasticDepth):
             layer.probability = 1 - 1e-9
@@ -92,14 +92,14 @@ def test_dropped_branches_leave_their_shortcuts():
 
 
 @pytest.mark.parametrize("name", [name for name in list_models() if name != "lenet"])
-def test_every_residual_network_is_taken(name):
+def test_every_residual_network_can_be_accelerated(name):
     with paddle.LazyGuard():
         network = create_model(name, dropout=0.1)
     accelerate(network)
     assert isinstance(network, ChannelsLastResNet)
 
 
-def test_a_network_without_a_counterpart_trains_on_paddles_operators(caplog):
+def test_an_unknown_network_trains_on_paddles_operators(caplog):
     network = create_model("lenet")
     kinds = [type(layer) for layer in network.sublayers(include_self=True)]
     with caplog.at_level(logging.INFO, "paddle_resnet"):

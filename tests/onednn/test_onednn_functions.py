@@ -73,7 +73,7 @@ def test_batch_norm(shape, training, relu):
     assert_all_near(running, native_running)
 
 
-def test_batch_norm_in_evaluation_goes_backward_with_the_statistics_it_used():
+def test_batch_norm_backward_uses_the_statistics_of_forward():
     rng = np.random.default_rng(2)
     x, (weight, bias) = rng.normal(size=(2, 4, 4, 3)).astype(np.float32), rng.normal(size=(2, 3)).astype(np.float32)
     mean, variance = paddle.zeros([3]), paddle.ones([3])

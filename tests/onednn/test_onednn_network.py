@@ -31,7 +31,7 @@ def small_network(kind, seed=0):
     return ResNet(block, (1, 1), widths=(4, 8), num_classes=3, in_channels=3, stem=stem, shortcut=shortcut)
 
 
-def twins(kind):
+def native_and_accelerated(kind):
     """A native network and an accelerated one of the same weights, none of them zero."""
     native = small_network(kind)
     for parameter in native.parameters():
@@ -73,7 +73,7 @@ def calls(monkeypatch):
 @pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize("size", [16, 19])
 def test_a_training_step_is_the_same(kind, size):
-    networks = twins(kind)
+    networks = native_and_accelerated(kind)
     images, labels = batch(size)
     losses = []
     for network in networks:
@@ -91,7 +91,7 @@ def test_a_training_step_is_the_same(kind, size):
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_evaluation_is_the_same(kind):
-    native, accelerated = twins(kind)
+    native, accelerated = native_and_accelerated(kind)
     native.eval(), accelerated.eval()
     images, _ = batch()
     assert_near(accelerated(images), native(images))
@@ -101,7 +101,7 @@ def test_evaluation_is_the_same(kind):
 
 
 def test_every_layer_is_computed_by_onednn(calls):
-    _, accelerated = twins("basic, imagenet stem")
+    _, accelerated = native_and_accelerated("basic, imagenet stem")
     accelerated(batch()[0])
     assert calls == {"conv2d": 6, "batch_norm": 6, "add_relu": 2, "max_pool2d": 1, "global_average_pool": 1}
 
@@ -137,7 +137,7 @@ def test_an_optimizer_made_before_trains_the_accelerated_network():
 
 
 def test_saved_weights_are_read_by_a_native_network(tmp_path):
-    native, accelerated = twins("basic, imagenet stem")
+    native, accelerated = native_and_accelerated("basic, imagenet stem")
     images, _ = batch()
     accelerated(images)
     accelerated.eval()
@@ -147,8 +147,8 @@ def test_saved_weights_are_read_by_a_native_network(tmp_path):
     assert_near(native(images), accelerated(images))
 
 
-def test_restore_gives_the_native_network_back(calls):
-    native, accelerated = twins("bottleneck")
+def test_restore_undoes_accelerate(calls):
+    native, accelerated = native_and_accelerated("bottleneck")
     classes = [type(layer) for layer in native.sublayers(include_self=True)]
     restore(accelerated)
     assert [type(layer) for layer in accelerated.sublayers(include_self=True)] == classes
@@ -158,15 +158,15 @@ def test_restore_gives_the_native_network_back(calls):
     assert not calls
 
 
-def test_accelerating_twice_is_accelerating_once():
-    _, accelerated = twins("bottleneck")
+def test_accelerate_is_idempotent():
+    _, accelerated = native_and_accelerated("bottleneck")
     classes = [type(layer) for layer in accelerated.sublayers(include_self=True)]
     accelerate(accelerated)
     assert [type(layer) for layer in accelerated.sublayers(include_self=True)] == classes
 
 
-def test_a_copy_is_a_network_of_its_own():
-    native, accelerated = twins("basic, zero-padded shortcuts")
+def test_a_copy_has_its_own_weights():
+    native, accelerated = native_and_accelerated("basic, zero-padded shortcuts")
     copied = copy.deepcopy(accelerated)
     with paddle.no_grad():
         accelerated.conv1.weight.set_value(accelerated.conv1.weight * 2)
@@ -174,7 +174,7 @@ def test_a_copy_is_a_network_of_its_own():
     assert_near(copied(images), native(images))
 
 
-def test_an_unknown_layer_is_refused_and_nothing_changes():
+def test_an_unknown_layer_leaves_the_network_unchanged():
     network = small_network("bottleneck")
     network.layer1.add_sublayer("extra", nn.Dropout2D())
     classes = [type(layer) for layer in network.sublayers(include_self=True)]
@@ -184,15 +184,15 @@ def test_an_unknown_layer_is_refused_and_nothing_changes():
 
 
 def test_a_relu_without_its_batch_norm_is_refused():
-    # The BatchNorm before a ReLU computes it too: without one, nobody would.
+    # The BatchNorm before a ReLU computes it too.
     network = small_network("bottleneck")
     network.layer1[0].bn2 = nn.Identity()
-    with pytest.raises(TypeError, match=r"layer1\.0\.bn2: no BatchNorm"):
+    with pytest.raises(TypeError, match=r"layer1\.0\.bn2: not a BatchNorm"):
         accelerate(network)
 
 
 def test_frozen_layers_stay_as_they_are():
-    native, accelerated = twins("basic, imagenet stem")
+    native, accelerated = native_and_accelerated("basic, imagenet stem")
     images, labels = batch()
     for network in (native, accelerated):
         for parameter in (*network.conv1.parameters(), *network.bn1.parameters(), *network.layer1.parameters()):
@@ -206,7 +206,7 @@ def test_frozen_layers_stay_as_they_are():
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_float64_goes_to_the_native_operations(kind, calls):
-    native, accelerated = (network.to(dtype="float64") for network in twins(kind))
+    native, accelerated = (network.to(dtype="float64") for network in native_and_accelerated(kind))
     images = batch()[0].astype("float64")
     assert_near(accelerated(images), native(images), 1e-12)
     assert not calls
@@ -230,7 +230,7 @@ def test_a_pooling_layer_with_other_settings(settings):
     assert_near(accelerated(x.transpose([0, 2, 3, 1])).transpose([0, 3, 1, 2]), native(x), 0)
 
 
-def test_a_window_that_misses_the_image_is_left_to_paddle(calls):
+def test_a_window_outside_the_image_uses_paddle(calls):
     paddle.seed(0)
     layer = nn.Conv2D(3, 5, 1, stride=(1, 2), padding=[2, 1, 1, 3])
     x = paddle.randn([2, 3, 4, 1])
@@ -242,10 +242,10 @@ def test_a_window_that_misses_the_image_is_left_to_paddle(calls):
     assert calls == {"conv2d": 1}
 
 
-def test_batch_norm_of_a_single_value_a_channel_hands_it_on_as_paddles_does():
+def test_batch_norm_of_a_single_value_is_the_identity():
     """It has no variance: a batch of one image of 1x1 pixel changes neither the values nor the running statistics."""
     x = paddle.to_tensor(np.array([3.0, -5.0], np.float32).reshape(1, 2, 1, 1))
-    answers, statistics = [], []
+    results, statistics = [], []
     for fast in (False, True):
         layer = nn.BatchNorm2D(2)
         layer.bias.set_value(np.array([7.0, 8.0], np.float32))
@@ -253,14 +253,14 @@ def test_batch_norm_of_a_single_value_a_channel_hands_it_on_as_paddles_does():
             layer.__class__ = layers.BatchNorm
         layer.train()
         inputs = x.transpose([0, 2, 3, 1]) if fast else x
-        answers.append(layer(inputs).numpy().ravel())
+        results.append(layer(inputs).numpy().ravel())
         statistics.append(np.concatenate([layer._mean.numpy(), layer._variance.numpy()]))
-    np.testing.assert_array_equal(answers[1], answers[0])
+    np.testing.assert_array_equal(results[1], results[0])
     np.testing.assert_array_equal(statistics[1], statistics[0])
     np.testing.assert_array_equal(statistics[1], [0, 0, 1, 1])
 
 
-def test_pooling_of_an_image_smaller_than_the_window_is_paddles():
+def test_pooling_a_smaller_image_uses_paddle():
     """As in fast_resnet8 on 8x8 pixels, whose last map is of 1x1."""
     x = paddle.to_tensor(np.random.default_rng(0).normal(size=(2, 1, 1, 3)).astype(np.float32))
     pool = nn.MaxPool2D(2, 2)
@@ -269,7 +269,7 @@ def test_pooling_of_an_image_smaller_than_the_window_is_paddles():
     np.testing.assert_array_equal(pool(x).numpy(), expected.numpy())
 
 
-def test_a_relu_that_was_taken_away_stays_away():
+def test_a_removed_relu_is_not_fused():
     native = small_network("basic, zero-padded shortcuts")
     for block in native.layer1:
         block.relu = nn.Identity()
@@ -283,7 +283,7 @@ def test_a_relu_that_was_taken_away_stays_away():
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 def test_parameters_of_another_type_are_refused(dtype):
     """Their memory would be read as float32's."""
-    _, accelerated = twins("basic, imagenet stem")
+    _, accelerated = native_and_accelerated("basic, imagenet stem")
     accelerated.to(dtype=dtype)
     with pytest.raises(TypeError, match="take float32 parameters"):
         accelerated(batch()[0])

@@ -249,7 +249,7 @@ def test_reason_when_a_variable_limits_the_instruction_set():
 
 
 @needs_library
-def test_a_run_says_which_onednn_it_uses(caplog):
+def test_a_run_logs_its_onednn(caplog):
     network = create_model("resnet8", num_classes=3)
     use_cpu_backend(network, "auto", "cpu")
     assert isinstance(network, ChannelsLastResNet)
@@ -257,7 +257,7 @@ def test_a_run_says_which_onednn_it_uses(caplog):
     assert line.startswith(f"CPU backend: oneDNN {library.version()}, {library.instruction_set_name()}")
 
 
-def test_a_run_falls_back_and_says_why_in_one_line(caplog, empty_library_folder):
+def test_a_fallback_logs_its_reason(caplog, empty_library_folder):
     network = create_model("resnet8", num_classes=3)
     use_cpu_backend(network, "auto", "cpu")
     assert not isinstance(network, ChannelsLastResNet)

@@ -1,4 +1,4 @@
-"""Progress as a person sees it: a bar on a terminal, plain lines elsewhere."""
+"""Progress: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_plain_lines_in_a_log(screen, monkeypatch, caplog):
         ("a\u202fb \u4e2d", "a\u202fb \u4e2d"),
     ],
 )
-def test_names_are_shown_as_they_are_and_obeyed_by_no_terminal(name, shown, capsys):
+def test_names_are_printed_with_control_characters_escaped(name, shown, capsys):
     console_module.console.print(name)
     table = Table("class")
     table.add_row(name)
@@ -76,13 +76,13 @@ def test_names_are_shown_as_they_are_and_obeyed_by_no_terminal(name, shown, caps
     assert capsys.readouterr().out.count(shown) == 2
 
 
-def test_a_log_line_stays_one_line_in_every_handler(caplog, monkeypatch):
+def test_a_log_record_stays_one_line(caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
     console_module.logger.warning("%s is a copy", "a\nerror: \x1b[2J.png")
     assert caplog.messages == [r"a\nerror: \x1b[2J.png is a copy"]
 
 
-def test_a_tools_streams_let_through_richs_colours_alone(project, monkeypatch):
+def test_plain_stream_passes_only_richs_colours(project, monkeypatch):
     monkeypatch.syspath_prepend(str(project / "tools"))
     from paddle_resnet.cli import program
 

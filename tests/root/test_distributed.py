@@ -130,7 +130,7 @@ def normalised_by(folder: Path, name: str) -> list[dict[str, np.ndarray]]:
 
 
 @pytest.mark.parametrize("name", ["native", "onednn", "onednn_relu"])
-def test_batch_norm_over_all_processes_is_that_of_the_whole_batch(folder, name):
+def test_sync_batch_norm_equals_batch_norm_of_whole_batch(folder, name):
     results = normalised_by(folder, name)
     if name != "native" and onednn.unavailable_reason("cpu") is not None:
         pytest.skip("oneDNN is not to be had here")
@@ -146,7 +146,7 @@ def test_batch_norm_over_all_processes_is_that_of_the_whole_batch(folder, name):
         np.testing.assert_allclose(sum(result[part] for result in results), gradients[place], rtol=1e-4, atol=1e-4)
 
 
-def test_in_bfloat16_it_is_so_to_its_eight_bits(folder):
+def test_sync_batch_norm_in_bfloat16(folder):
     results = normalised_by(folder, "bfloat16")
     if not results[0]:
         pytest.skip("this processor has no bfloat16")
@@ -164,7 +164,7 @@ def test_in_bfloat16_it_is_so_to_its_eight_bits(folder):
 
 
 @pytest.mark.parametrize("name", ["plain", "whole"])
-def test_the_loss_is_that_of_one_process_with_as_large_a_batch(folder, tmp_path, name):
+def test_loss_equals_that_of_one_process(folder, tmp_path, name):
     alone = train(config_for(name, tmp_path, "train.batch_size=110"))
     together = RunFolder.open(folder / name)
     curves, expected = (read_curves(run.vdl_path / "train")["step/loss"] for run in (together, alone))
@@ -188,7 +188,7 @@ def test_each_validation_image_is_counted_once(folder):
     assert run.metrics()["validation"]["loss"] == pytest.approx(evaluation.loss, rel=1e-6)
 
 
-def test_all_stop_after_the_step_in_which_one_was_asked_to_and_go_on_bit_for_bit(folder, seen):
+def test_a_signal_to_one_stops_all_and_resume_is_exact(folder, seen):
     assert [each["ends"]["stopped"] for each in seen] == [["terminated", 143]] * 2
     assert differences(folder / "through", folder / "stopped") == []
 
@@ -202,19 +202,19 @@ def test_all_stop_early_together(folder):
     assert len(RunFolder.open(folder / "early").history()) == 2
 
 
-def test_a_loss_that_is_not_finite_stops_all_with_the_same_line(seen):
+def test_a_loss_that_is_not_finite_stops_all(seen):
     first, second = (each["ends"]["diverging"] for each in seen)
     assert first == second
     assert "107 more" in first
 
 
-def test_the_first_process_alone_speaks_and_writes(folder):
+def test_only_the_main_process_logs_and_writes(folder):
     assert "epoch 2/2" in (folder / "through" / "train.log").read_text()
     assert "epoch" not in (folder / "log" / "workerlog.1").read_text()
     assert RunFolder.open(folder / "through").metrics()["environment"]["processes"] == 2
 
 
-def test_a_run_goes_on_in_as_many_processes_alone(folder):
+def test_resume_needs_the_same_number_of_processes(folder):
     with pytest.raises(UsageError, match="there are 1 processes now, but the run was trained in 2 processes"):
         resume(folder / "died")
 
@@ -226,11 +226,11 @@ def resumed(folder) -> subprocess.CompletedProcess[str]:
     return launch(folder / "log_of_tool", "tools/train.py", "--resume", str(folder / "died"))
 
 
-def test_a_process_that_dies_ends_the_others_in_one_line(folder):
+def test_a_dead_process_ends_the_others_in_one_line(folder):
     assert (folder / "failure.0").read_text().endswith("workerlog.<number>")
 
 
-def test_the_tool_goes_on_and_measures_each_test_image_once(folder, resumed):
+def test_train_resumes_and_measures_each_image_once(folder, resumed):
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert f"on {TEST_IMAGES} images" in resumed.stdout
     assert differences(folder / "through", folder / "died") == []
@@ -288,7 +288,7 @@ def test_several_seeds_are_trained_by_one_process(tmp_path, one_of_two):
         train_seeds(RunFolder(config.run_folder, config))
 
 
-def test_other_tools_are_started_alone(one_of_two):
+def test_other_commands_refuse_several_processes(one_of_two):
     done = subprocess.run(
         [sys.executable, "tools/eval.py", "output/none"], cwd=PROJECT, env=os.environ, capture_output=True, text=True
     )

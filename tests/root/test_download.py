@@ -85,7 +85,7 @@ def test_an_earlier_file_survives_a_failure(server, tmp_path):
     assert (tmp_path / "file.bin").read_bytes() == b"precious"
 
 
-def test_no_md5_takes_the_file_as_it_comes(server, tmp_path):
+def test_no_md5_takes_the_file_unchecked(server, tmp_path):
     fetch(server.url, tmp_path / "file.bin")
     assert (tmp_path / "file.bin").read_bytes() == CONTENT
 
@@ -110,17 +110,17 @@ def test_no_server_says_what_to_put_where(tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_that_cannot_be_made_is_a_failure(server, tmp_path):
+def test_an_unwritable_folder_is_a_run_failure(server, tmp_path):
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(RunFailure, match="cannot be written"):
         fetch(server.url, tmp_path / "taken" / "file.bin", MD5)
 
 
-def test_two_processes_that_want_one_file_get_it_once(tmp_path, monkeypatch):
+def test_two_processes_download_a_file_once(tmp_path, monkeypatch):
     """They would write one part, and the slower one would not find it."""
     fetched = []
 
-    def slowly(url, destination, part, report):
+    def slowly(url, destination, part, progress):
         fetched.append(url)
         time.sleep(0.3)
         part.write_bytes(b"content")
@@ -142,8 +142,8 @@ def test_a_download_that_fails_makes_no_folder(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def answering(*answers):
-    """Serve these raw answers, one a connection, the last for ever; return the listening socket and its address."""
+def responding(*responses):
+    """Serve these raw responses, one a connection, the last one repeatedly; return the listening socket and its address."""
     listening = socket.create_server(("127.0.0.1", 0))
 
     def serve():
@@ -152,7 +152,7 @@ def answering(*answers):
                 connection, _ = listening.accept()
                 with connection, contextlib.suppress(OSError):
                     connection.recv(65536)
-                    connection.sendall(answers[min(number, len(answers) - 1)])
+                    connection.sendall(responses[min(number, len(responses) - 1)])
 
     threading.Thread(target=serve, daemon=True).start()
     return listening, f"http://127.0.0.1:{listening.getsockname()[1]}/file.bin"
@@ -163,7 +163,7 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         OK + b"Content-Length: many\r\n\r\nabc",
         OK + b"Content-Length: -5\r\n\r\nabc",
@@ -192,9 +192,9 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
         b"",
     ],
 )
-def test_an_answer_that_is_wrong_is_one_line(tmp_path, monkeypatch, answer):
+def test_a_wrong_response_is_one_line(tmp_path, monkeypatch, response):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    listening, address = answering(answer)
+    listening, address = responding(response)
     with listening, pytest.raises(UsageError, match="cannot be downloaded") as caught:
         fetch(address, tmp_path / "file.bin")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 800
@@ -213,7 +213,7 @@ def test_one_byte_a_connection_ends(tmp_path, monkeypatch):
         b"HTTP/1.1 206 P\r\nContent-Range: bytes %d-999/1000\r\nContent-Length: %d\r\n\r\nx" % (at, 1000 - at)
         for at in range(1, 300)
     ]
-    listening, address = answering(OK + b"Content-Length: 1000\r\n\r\nx", *ranges)
+    listening, address = responding(OK + b"Content-Length: 1000\r\n\r\nx", *ranges)
     with listening, pytest.raises(UsageError, match="cannot be downloaded"):
         fetch(address, tmp_path / "file.bin")
     assert (tmp_path / "file.bin.part").stat().st_size == download.MOST_CONNECTIONS
@@ -221,7 +221,7 @@ def test_one_byte_a_connection_ends(tmp_path, monkeypatch):
 
 def test_an_endless_body_ends(tmp_path, monkeypatch, server):
     monkeypatch.setattr(download, "LARGEST_BYTES", 100_000)
-    listening, address = answering(OK + b"\r\n" + bytes(300_000))
+    listening, address = responding(OK + b"\r\n" + bytes(300_000))
     with listening, pytest.raises(UsageError, match="more than 100,000 bytes"):
         fetch(address, tmp_path / "file.bin")
     assert (tmp_path / "file.bin.part").stat().st_size == 0

@@ -18,7 +18,7 @@ from paddle_resnet.errors import shown
         ([1, "x"], "[1, 'x']"),
     ],
 )
-def test_what_acts_is_made_visible_and_the_rest_is_as_it_is(value, expected):
+def test_control_characters_are_escaped(value, expected):
     assert shown(value) == expected
 
 
@@ -41,5 +41,5 @@ def test_no_value_is_longer_than_its_limit(value, limit):
     assert text.isprintable()
 
 
-def test_the_beginning_and_the_end_of_a_long_name_stay():
+def test_long_text_keeps_its_beginning_and_end():
     assert shown("first" + "-" * 500 + "last", 20) == "first------...--last"

@@ -1,4 +1,4 @@
-"""Files are whole or not there at all."""
+"""Files and folders are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def full_disk(_):
     raise OSError(28, "No space left on device")
 
 
-def test_failure_keeps_the_earlier_file_and_leaves_nothing_else(tmp_path):
+def test_failure_keeps_the_earlier_file(tmp_path):
     path = tmp_path / "a.txt"
     write_text(path, "first")
     with pytest.raises(RunFailure, match="No space left"):
@@ -88,13 +88,13 @@ def test_write_folder_failure_keeps_the_earlier_folder(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_write_folder_failure_of_any_kind_leaves_no_temporary(tmp_path):
+def test_write_folder_failure_leaves_no_temporary(tmp_path):
     with pytest.raises(ZeroDivisionError):
         write_folder(tmp_path / "last", lambda _: 1 / 0)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_recover_folder_after_a_kill_between_the_two_renames(tmp_path):
+def test_recover_folder_after_a_kill_between_renames(tmp_path):
     path = tmp_path / "last"
     write_folder(path, fill("first"))
     path.rename(tmp_path / ".last.old")
@@ -111,7 +111,7 @@ def test_md5(tmp_path):
     assert sha256_of(path) == hashlib.sha256(b"x" * (3 << 20)).hexdigest()
 
 
-def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
+def test_remove_leftovers_removes_only_leftovers(tmp_path):
     kept = ["a.json", ".hidden", ".notes.txt", "x.abcdefgh"]
     for name in [*kept, ".a.json.k3_x9abc.json"]:
         (tmp_path / name).write_text("x")
@@ -134,7 +134,7 @@ def killed_within(make):
     os.waitpid(child, 0)
 
 
-def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
+def test_a_writer_removes_leftovers_of_killed_ones(tmp_path):
     killed_within(lambda: files._temporary_beside(tmp_path / "a.json", folder=False))
     killed_within(lambda: files._temporary_beside(tmp_path / "a.json", folder=True))
     killed_within(lambda: files._temporary_beside(tmp_path / "b.json", folder=False))
@@ -144,7 +144,7 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
     assert other.startswith(".b.json.")
 
 
-def test_a_living_writers_temporary_is_left_alone(tmp_path):
+def test_a_temporary_in_use_is_kept(tmp_path):
     def write(temporary):
         temporary.write_text("outer")
         write_text(tmp_path / "a.json", "inner")
@@ -165,7 +165,7 @@ def test_scratch_folders_of_killed_processes_are_removed(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("write", [write_atomically, write_folder])
-def test_a_full_disk_is_named_whatever_a_library_says(tmp_path, monkeypatch, write):
+def test_a_full_disk_is_named_for_any_exception(tmp_path, monkeypatch, write):
     def fail(temporary):
         raise RuntimeError("(Unavailable) Failed to save tensor")
 
@@ -186,7 +186,7 @@ def test_a_folder_has_one_process_at_a_time(tmp_path):
         pass
 
 
-def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+def test_a_file_is_synced_before_it_is_renamed(tmp_path, monkeypatch):
     """Renamed first, it could be empty after a power cut, and the earlier one gone."""
     events = []
     fsync, replace, rename = os.fsync, Path.replace, Path.rename
@@ -208,7 +208,7 @@ def opened(descriptor):
     return path.name if path.is_dir() else f"{path.stat().st_size} bytes"
 
 
-def test_an_earlier_folder_that_a_killed_process_left_is_in_nobodys_way(tmp_path):
+def test_write_folder_replaces_a_leftover_earlier_folder(tmp_path):
     path = tmp_path / "last"
     write_folder(path, fill("first"))
     write_folder(tmp_path / ".last.old", fill("left"))
@@ -217,7 +217,7 @@ def test_an_earlier_folder_that_a_killed_process_left_is_in_nobodys_way(tmp_path
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_may_hold_a_link_that_leads_nowhere(tmp_path):
+def test_a_folder_may_hold_a_broken_link(tmp_path):
     write_folder(tmp_path / "last", lambda folder: (folder / "link").symlink_to(tmp_path / "nowhere"))
     assert (tmp_path / "last" / "link").is_symlink()
 
@@ -235,7 +235,7 @@ def test_a_folder_may_hold_a_link_that_leads_nowhere(tmp_path):
         (["a;=1+1"], '"a;=1+1"\n'),
     ],
 )
-def test_no_cell_is_a_formula_and_each_text_comes_back(cells, line):
+def test_csv_cells_are_no_formulas_and_can_be_restored(cells, line):
     assert csv_line(cells) == line
     read = next(csv.reader(io.StringIO(line, newline="")))
     back = [re.sub(r"^'('*[=+\-@\t\r\n\uff1d])", r"\1", cell) for cell in read]

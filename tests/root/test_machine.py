@@ -77,7 +77,7 @@ def test_cores_under_a_containers_limit(kernel, four_cores, files, expected):
         ),
     ],
 )
-def test_the_limits_of_a_processs_own_control_group_and_those_around_it(kernel, four_cores, groups, files, quota):
+def test_limits_of_nested_control_groups(kernel, four_cores, groups, files, quota):
     four_cores()
     kernel({"CGROUPS_OF_PROCESS": groups, **files})
     assert machine.cores() == (4, 4, quota)

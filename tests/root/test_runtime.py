@@ -60,7 +60,7 @@ def test_what_is_chosen_on_an_amd_processor(anew):
 
 
 @pytest.mark.parametrize("variable", VARIABLES)
-def test_a_variable_of_the_users_stands(anew, monkeypatch, variable):
+def test_a_variable_of_the_user_is_kept(anew, monkeypatch, variable):
     monkeypatch.setenv(variable, "1")
     assert f"{variable}=1 (set by you)" in str(anew())
     assert os.environ[variable] == "1"
@@ -104,13 +104,13 @@ def test_import_sets_the_threads():
     assert in_a_new_process(SHOW).startswith(f"{machine.physical_cores()} threads OMP_NUM_THREADS=")
 
 
-def test_what_the_user_set_stands():
+def test_variables_of_the_user_are_kept():
     line = in_a_new_process(SHOW, OMP_NUM_THREADS="7", MKL_DEBUG_CPU_TYPE="3")
     assert line.startswith("7 threads OMP_NUM_THREADS=7 (set by you)")
     assert "MKL_DEBUG_CPU_TYPE=3 (set by you)" in line
 
 
-def test_paddle_imported_first_is_said():
+def test_paddle_imported_first_is_reported():
     assert "paddle was imported first" in in_a_new_process("import paddle\n" + SHOW)
     assert "paddle was imported first" not in in_a_new_process(SHOW)
 

@@ -21,7 +21,7 @@ def load(content, **options):
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
-def test_numpy_state_comes_back_as_pickle_itself_gives_it(protocol):
+def test_numpy_state_is_read_as_pickle_reads_it(protocol):
     state = OrderedDict(
         weight=np.arange(6, dtype=np.float32).reshape(2, 3),
         scalar=np.float64(0.5),
@@ -122,7 +122,7 @@ def test_memory_is_in_proportion_to_the_file():
     assert peak < 1e6
 
 
-def test_byte_arrays_as_long_as_a_file_says_are_refused():
+def test_byte_arrays_longer_than_the_file_are_refused():
     with pytest.raises(UsageError, match="cannot be read as a pickle"):
         load(b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b".")
 
@@ -195,7 +195,7 @@ def test_arrays_of_each_type_and_order_come_back(protocol, code):
             assert now.dtype == was.dtype and now.shape == was.shape
 
 
-def test_mutations_of_honest_files_give_data_or_one_line():
+def test_mutated_files_give_data_or_one_line():
     random = np.random.default_rng(0)
     honest = [pickle.dumps({"a": np.arange(4.0), "b": [1, ("x", None)]}, protocol) for protocol in range(6)]
     for case in range(3000):

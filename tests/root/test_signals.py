@@ -31,7 +31,7 @@ def send(number):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_the_first_signal_raises_and_later_ones_do_not(number, code):
+def test_only_the_first_signal_raises(number, code):
     before = signal.getsignal(number)
     with signals.stoppable():
         with pytest.raises(Stopped) as stopped:
@@ -55,7 +55,7 @@ def test_deferred_work_comes_to_its_end():
         assert signals.received() == signal.SIGTERM
 
 
-def test_a_program_of_its_own_is_deferred_too_and_its_second_signal_acts_at_once():
+def test_deferred_outside_a_command_passes_the_second_signal():
     with contextlib.suppress(Stopped), signals.deferred():
         send(signal.SIGTERM)
         assert signals.received() == signal.SIGTERM
@@ -131,6 +131,6 @@ def run_made_up_tool(body, **options):
         (HANG, 143, "error: terminated"),
     ],
 )  # fmt: skip
-def test_a_tool_ends_with_one_line_and_the_code_of_its_signal(body, code, line):
+def test_a_command_ends_with_the_code_of_its_signal(body, code, line):
     done = run_made_up_tool(body)
     assert (done.returncode, done.stderr.splitlines(), done.stdout) == (code, [line], "")

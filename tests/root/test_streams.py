@@ -41,7 +41,7 @@ program.run(program.described("A tool\\n\\nthat is made up."), act, {options})
         ("2>/dev/full | cat", "", 0, "", True),
     ],
 )
-def test_a_tool_goes_on_or_ends_in_one_line(tmp_path, redirection, options, code, line, is_done):
+def test_a_lost_output_ends_a_command_in_one_line(tmp_path, redirection, options, code, line, is_done):
     done = tmp_path / "done"
     script = tmp_path / "tool.py"
     script.write_text(TOOL.format(project=PROJECT, done=str(done), options=options))
@@ -57,7 +57,7 @@ def test_a_tool_goes_on_or_ends_in_one_line(tmp_path, redirection, options, code
         assert ended.stdout.decode("ascii").splitlines()[1:3] == ["\\xe4 \\u732b"] * 2
 
 
-def test_a_lost_stream_takes_what_is_written_and_remembers_why():
+def test_a_lost_stream_drops_output_and_keeps_the_reason():
     reading, writing = os.pipe()
     os.close(reading)
     stream = StandardStream(writing, may_be_lost=True)
