@@ -143,7 +143,7 @@ def test_a_download_that_fails_makes_no_folder(tmp_path):
 
 
 def responding(*responses):
-    """Serve these raw responses, one a connection, the last one repeatedly; return the listening socket and its address."""
+    """Serve these raw responses, one a connection, the last one repeatedly; return the socket and its address."""
     listening = socket.create_server(("127.0.0.1", 0))
 
     def serve():
