@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -34,27 +35,54 @@ PrecisionTable = dict[Precision, dict[BackendName, PrecisionMetrics | None]]
 """The exported precisions and their backends; None where nothing was measured."""
 
 
-def check_probabilities(
-    run: RunFolder, scorer: NetworkScorer, folder: Path, backends: Iterable[BackendName], pixels: Pixels
-) -> float:
-    """Return the largest difference of a float32 probability between any backend and the network.
+@dataclass(frozen=True)
+class Comparison:
+    """How an exported model compares with the trained network.
+
+    Attributes:
+        max_difference: the largest difference of a float32 probability.
+        images: the number of images that this was checked on.
+        random: whether these were random images, instead of images of the test split.
+        precisions: the exported precisions, with their metrics on the test split.
+    """
+
+    max_difference: float
+    images: int
+    random: bool
+    precisions: PrecisionTable
+
+
+def check_export(
+    run: RunFolder,
+    scorer: NetworkScorer,
+    folder: Path,
+    precisions: PrecisionTable,
+    images: int | None,
+    progress: ProgressFn | None,
+) -> Comparison:
+    """Check the float32 probabilities of an exported model, and measure its precisions.
 
     A difference of at most `TOLERANCE` also means the same class for every image whose two best probabilities are
-    further apart than twice that.
+    further apart than twice that. Precisions that this machine cannot run are not measured.
 
     Args:
         run: the run that is exported.
-        scorer: its network.
+        scorer: its network, which may be accelerated in place.
         folder: the exported folder.
-        backends: the backends to check.
-        pixels: uint8 `[n, S, S, 3]`.
+        precisions: what to check and measure.
+        images: the number of images to measure on; None: all; 0: none, and the check is on random images.
+        progress: called with images measured and all images.
 
     Raises:
-        RunFailure: the difference is larger than `TOLERANCE`.
+        RunFailure: a difference is larger than `TOLERANCE`.
     """
+    if images == 0:
+        pixels = _random_images(run.config.data.image_size)
+    else:
+        pixels, _ = next(_test_batches(run, CHECKED_IMAGES, CHECKED_IMAGES))
     expected = scorer.scores(pixels)
     largest = 0.0
-    for backend in backends:
+    for backend in precisions["fp32"]:
         with _load(folder, "fp32", backend) as predictor:
             difference = float(np.abs(predictor.scores(pixels) - expected).max())
         if not difference <= TOLERANCE:
@@ -63,10 +91,12 @@ def check_probabilities(
                 f"network's by {difference:.2g} (at most {TOLERANCE:g} allowed); an earlier export is left as it was"
             )
         largest = max(largest, difference)
-    return largest
+    if images != 0:
+        precisions = _measure(run, scorer, folder, precisions, images, progress)
+    return Comparison(largest, len(pixels), images == 0, precisions)
 
 
-def measure_precisions(
+def _measure(
     run: RunFolder,
     scorer: NetworkScorer,
     folder: Path,
@@ -74,18 +104,6 @@ def measure_precisions(
     images: int | None,
     progress: ProgressFn | None,
 ) -> PrecisionTable:
-    """Return `precisions` with their metrics on the test split, where this machine can run them.
-
-    Args:
-        run: the run that is exported.
-        scorer: its network; it is of no other use afterwards.
-        folder: the exported folder.
-        precisions: what to measure.
-        images: the number of images; None: all, 0: none.
-        progress: called with images measured and all images.
-    """
-    if images == 0:
-        return precisions
     test = _test_split(run)
     count = len(test) if images is None else min(images, len(test))
     if onednn.unavailable_reason() is None:
@@ -100,7 +118,7 @@ def measure_precisions(
                 except UsageError as error:
                     logger.info("%s is not measured here: %s", precision, error)
         report = None if progress is None else lambda done: progress(done, count)
-        metrics = compare(scorer, predictors, measured_batches(run, BATCH, count), report)
+        metrics = compare(scorer, predictors, _test_batches(run, BATCH, count), report)
     return {
         precision: {backend: metrics.get((precision, backend)) for backend in backends}
         for precision, backends in precisions.items()
@@ -139,7 +157,7 @@ def compare(
     }
 
 
-def measured_batches(run: RunFolder, batch: int, images: int) -> Iterator[tuple[Pixels, Indices]]:
+def _test_batches(run: RunFolder, batch: int, images: int) -> Iterator[tuple[Pixels, Indices]]:
     """Yield the first `images` of the test split as pixels, uint8 `[n, S, S, 3]`, and labels, int64 `[n]`."""
     for pixels, labels in uint8_batches(_test_split(run), batch, run.splits().resize, run.config.data.image_size):
         yield pixels[:images], labels[:images]
@@ -148,7 +166,7 @@ def measured_batches(run: RunFolder, batch: int, images: int) -> Iterator[tuple[
             return
 
 
-def random_images(image_size: int) -> Pixels:
+def _random_images(image_size: int) -> Pixels:
     """Return noise around random colours, uint8 `[n, S, S, 3]`, for a check without the run's data."""
     generator = np.random.default_rng(0)
     colours = generator.integers(0, 256, (CHECKED_IMAGES, 1, 1, 3))

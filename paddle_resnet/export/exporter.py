@@ -13,15 +13,7 @@ from typing import TYPE_CHECKING
 from paddle_resnet import environment
 from paddle_resnet.data.datasets.open_splits import resize_size
 from paddle_resnet.evaluation import NetworkScorer
-from paddle_resnet.export.accuracy import (
-    BATCH,
-    CHECKED_IMAGES,
-    PrecisionTable,
-    check_probabilities,
-    measure_precisions,
-    measured_batches,
-    random_images,
-)
+from paddle_resnet.export.accuracy import BATCH, Comparison, PrecisionTable, check_export
 from paddle_resnet.export.onnx import require_onnx, write_onnx_program
 from paddle_resnet.export.program import PROGRAM_SUFFIXES, save_program
 from paddle_resnet.export.quantization import calibration_batches, quantize
@@ -49,22 +41,10 @@ ONNX_PACKAGES = ("paddle2onnx", "onnx", "onnxruntime")
 
 
 @dataclass(frozen=True)
-class ExportReport:
-    """What was exported, and how it compares with the network.
-
-    Attributes:
-        path: the exported folder.
-        max_difference: the largest difference of a probability.
-        images: the number of images that this was checked on.
-        random: whether these were random images, instead of images of the test split.
-        precisions: the exported precisions and their metrics.
-    """
+class ExportReport(Comparison):
+    """The exported folder `path`, and how its model compares with the network."""
 
     path: Path
-    max_difference: float
-    images: int
-    random: bool
-    precisions: PrecisionTable
 
     @property
     def files(self) -> list[Path]:
@@ -119,15 +99,10 @@ def export_run(
         files = _write_models(run, checkpoint, folder, batch, onnx, "int8" in precisions)
         config = _describe(run, checkpoint, files, batch, table)
         config.save(folder)
-        if images == 0:
-            pixels = random_images(run.config.data.image_size)
-        else:
-            pixels, _ = next(measured_batches(run, CHECKED_IMAGES, CHECKED_IMAGES))
-        difference = check_probabilities(run, scorer, folder, table["fp32"], pixels)
-        measured = measure_precisions(run, scorer, folder, table, images, progress)
-        config.model_copy(update={"precisions": measured}).save(folder)
+        comparison = check_export(run, scorer, folder, table, images, progress)
+        config.model_copy(update={"precisions": comparison.precisions}).save(folder)
         _keep_other_files(destination, folder)
-        reports.append(ExportReport(run.inference_path, difference, len(pixels), images == 0, measured))
+        reports.append(ExportReport(**vars(comparison), path=run.inference_path))
 
     write_folder(destination, write)
     return reports[0]
