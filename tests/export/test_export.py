@@ -11,7 +11,7 @@ import numpy as np
 import paddle
 import pytest
 import yaml
-from tiny_run import COLOURS, SIZE, make_run
+from tiny_run import COLOURS, SIZE, make_run, random_pixels
 
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.export import export_run, exporter
@@ -73,7 +73,7 @@ def test_inference_yml_describes_the_exported_files(run, report):
 
 @pytest.mark.parametrize("images", [1, 2, 7])
 def test_raw_pixels_give_the_networks_probabilities(run, report, images):
-    pixels = np.random.default_rng(images).integers(0, 256, (images, SIZE, SIZE, 3), dtype=np.uint8)
+    pixels = random_pixels(images, seed=images)
     normal = (pixels / 255 - np.array(run.splits().mean)) / np.array(run.splits().std)
     with paddle.no_grad():
         logits = run.load_network("best")(paddle.to_tensor(normal.transpose(0, 3, 1, 2).astype(np.float32))).numpy()
@@ -269,7 +269,7 @@ def test_a_fixed_batch_is_padded(run, report, tmp_path):
     copied = RunFolder(tmp_path, run.config)
     shutil.copytree(run.checkpoint_path("best"), copied.checkpoint_path("best"))
     fixed = export_run(copied, batch=4)
-    pixels = np.random.default_rng(0).integers(0, 256, (6, SIZE, SIZE, 3), dtype=np.uint8)
+    pixels = random_pixels(6)
     with Predictor(fixed.path, device="cpu", batch_size=100) as predictor, Predictor(report.path, "cpu") as free:
         assert predictor.batch_size == 4
         np.testing.assert_allclose(predictor.scores(pixels), free.scores(pixels), atol=1e-5)

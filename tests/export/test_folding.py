@@ -7,7 +7,7 @@ import paddle
 import pytest
 from paddle import nn
 from tiny_family import FAMILY, tiny_network
-from tiny_run import SIZE
+from tiny_run import SIZE, random_pixels
 
 from paddle_resnet.data import Normalize
 from paddle_resnet.export.folding import fold
@@ -30,10 +30,6 @@ def expected_probabilities(network, pixels):
         return softmax(network(paddle.to_tensor(normal)).numpy().astype(np.float64))
 
 
-def pixels(images=4, size=SIZE):
-    return np.random.default_rng(0).integers(0, 256, (images, size, size, 3), dtype=np.uint8)
-
-
 def probabilities(layer, batch):
     with paddle.no_grad():
         return layer(paddle.to_tensor(batch)).numpy()
@@ -42,18 +38,18 @@ def probabilities(layer, batch):
 @pytest.mark.parametrize("kind", FAMILY)
 def test_folding_keeps_the_probabilities(kind):
     network = tiny_network(kind)
-    expected = expected_probabilities(network, pixels())
+    expected = expected_probabilities(network, random_pixels(4))
     folded = fold(network, Normalize(MEAN, STD), SIZE, flip=False)
-    np.testing.assert_allclose(probabilities(folded, pixels()), expected, atol=1e-5)
+    np.testing.assert_allclose(probabilities(folded, random_pixels(4)), expected, atol=1e-5)
     assert not [layer for layer in folded.sublayers() if isinstance(layer, ZeroPadShortcut)]
 
 
 def test_lenet_without_batch_norm_is_folded():
     paddle.seed(0)
     network = create_model("lenet", num_classes=3)
-    expected = expected_probabilities(network, pixels(size=32))
+    expected = expected_probabilities(network, random_pixels(4, size=32))
     folded = fold(network, Normalize(MEAN, STD), 32, flip=False)
-    np.testing.assert_allclose(probabilities(folded, pixels(size=32)), expected, atol=1e-5)
+    np.testing.assert_allclose(probabilities(folded, random_pixels(4, size=32)), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -87,18 +83,23 @@ def test_a_folded_convolution_by_hand():
 
 def test_mirror_images_are_averaged():
     network = tiny_network("basic, option A")
-    expected = (expected_probabilities(network, pixels()) + expected_probabilities(network, pixels()[:, :, ::-1])) / 2
+    expected = (
+        expected_probabilities(network, random_pixels(4))
+        + expected_probabilities(network, random_pixels(4)[:, :, ::-1])
+    ) / 2
     folded = fold(network, Normalize(MEAN, STD), SIZE, flip=True)
-    np.testing.assert_allclose(probabilities(folded, pixels()), expected, atol=1e-5)
+    np.testing.assert_allclose(probabilities(folded, random_pixels(4)), expected, atol=1e-5)
 
 
 def test_shared_mean_is_exact_inside_the_border():
     convolution = nn.Conv2D(3, 2, 3, padding=1)
-    normal = ((pixels(2, 3) / 255 - MEAN) / STD).transpose(0, 3, 1, 2).astype(np.float32)
+    normal = ((random_pixels(2, size=3) / 255 - MEAN) / STD).transpose(0, 3, 1, 2).astype(np.float32)
     with paddle.no_grad():
         expected = convolution(paddle.to_tensor(normal)).numpy()
     folded = fold(nn.Sequential(convolution, nn.Flatten()), Normalize(MEAN, STD), 3, flip=False, shared_mean=True)
     assert folded.levels.numpy().ravel().tolist() == [102, 102, 102]  # 255 * 0.4
     with paddle.no_grad():
-        found = convolution(paddle.to_tensor(pixels(2, 3).transpose(0, 3, 1, 2).astype(np.float32) - 102)).numpy()
+        found = convolution(
+            paddle.to_tensor(random_pixels(2, size=3).transpose(0, 3, 1, 2).astype(np.float32) - 102)
+        ).numpy()
     np.testing.assert_allclose(found[:, :, 1, 1], expected[:, :, 1, 1], atol=1e-4)

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_run import SIZE, make_run
+from tiny_run import SIZE, make_run, random_pixels
 
 from paddle_resnet import machine
 from paddle_resnet.data import uint8_batches
@@ -54,10 +54,6 @@ def float32_scores(run, real):
         return predictor.scores(real)
 
 
-def noise(images, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (images, SIZE, SIZE, 3), dtype=np.uint8)
-
-
 @pytest.mark.parametrize(("backend", "precision"), AVAILABLE)
 def test_each_precision_is_close_to_float32(run, real, float32_scores, backend, precision):
     # bfloat16 has 8 bits of mantissa, int8 7 bits of the largest; the network has 8 layers.
@@ -73,7 +69,7 @@ def test_each_precision_is_close_to_float32(run, real, float32_scores, backend, 
 
 @pytest.mark.parametrize(("backend", "precision"), AVAILABLE)
 def test_threads_do_not_change_scores(run, backend, precision):
-    batches = [noise(1 + seed % 5, seed) for seed in range(24)]
+    batches = [random_pixels(1 + seed % 5, seed) for seed in range(24)]
     with Predictor(run.path, "cpu", precision, 1, batch_size=4, backend=backend) as predictor:
         predictor.warm_up()
         expected = [predictor.scores(batch) for batch in batches]
@@ -119,9 +115,9 @@ def test_a_network_with_flip_is_quantised(tmp_path):
     run.config = run.config.model_copy(update={"evaluation": run.config.evaluation.model_copy(update={"flip": True})})
     export_run(run, precisions=["int8"])
     with Predictor(run.path, "cpu", "fp32", 1) as whole, Predictor(run.path, "cpu", "int8", 1) as quantised:
-        np.testing.assert_allclose(quantised.scores(noise(3)), whole.scores(noise(3)), atol=0.05)
-        mirrored = quantised.scores(noise(3)[:, :, ::-1])
-        np.testing.assert_allclose(mirrored, quantised.scores(noise(3)), atol=0.02)
+        np.testing.assert_allclose(quantised.scores(random_pixels(3)), whole.scores(random_pixels(3)), atol=0.05)
+        mirrored = quantised.scores(random_pixels(3)[:, :, ::-1])
+        np.testing.assert_allclose(mirrored, quantised.scores(random_pixels(3)), atol=0.02)
 
 
 @needs_onnx
@@ -208,27 +204,24 @@ def test_a_missing_quantisation_package_is_named(monkeypatch, run, tmp_path):
         quantization.quantize(run.inference_path / "model.onnx", tmp_path / "x.onnx", [])
 
 
+def compare_with_example(run, project, picture, tolerance):
+    """Check that the example prints the predictor's best class and probability for a picture file."""
+    command = [sys.executable, project / "examples" / "classify_onnx.py", run.inference_path / "model.onnx", picture]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    name, label, probability = printed.split()
+    with Predictor(run.path, "cpu", backend="onnxruntime") as predictor:
+        expected = predictor.predict(picture)[0].top[0]
+    assert (name, label) == (f"{picture}:", expected.label)
+    assert float(probability) == pytest.approx(expected.probability, abs=tolerance)
+
+
 @needs_onnx
 @pytest.mark.parametrize(("shape", "tolerance"), [((SIZE, SIZE), 1e-3), ((SIZE, 2 * SIZE), 1e-3), ((20, 24), 0.03)])
 def test_the_onnx_example_predicts_as_the_predictor(run, project, tmp_path, shape, tolerance):
     """The example scales the whole picture, the project only the part inside the crop; hence the last tolerance."""
-    height, width = shape
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)).save(
-        tmp_path / "a.png"
-    )
-    command = [sys.executable, str(project / "examples" / "classify_onnx.py")]
-    said = subprocess.run(
-        [*command, str(run.inference_path / "model.onnx"), "a.png"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    name, label, probability = said.split()
-    with Predictor(run.path, "cpu", backend="onnxruntime") as predictor:
-        expected = predictor.predict([tmp_path / "a.png"])[0].top[0]
-    assert (name, label) == ("a.png:", expected.label)
-    assert float(probability) == pytest.approx(expected.probability, abs=tolerance)
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    compare_with_example(run, project, tmp_path / "a.png", tolerance)
 
 
 @needs_onnx
@@ -238,17 +231,7 @@ def test_the_onnx_example_decodes_transparency_and_16_bits(run, project, tmp_pat
     picture = Image.fromarray(levels if mode == "RGBA" else levels[..., 0].astype(np.uint16) * 200)
     assert picture.mode == mode
     picture.save(tmp_path / "a.png")
-    command = [sys.executable, str(project / "examples" / "classify_onnx.py")]
-    said = subprocess.run(
-        [*command, str(run.inference_path / "model.onnx"), str(tmp_path / "a.png")],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    with Predictor(run.path, "cpu", backend="onnxruntime") as predictor:
-        expected = predictor.predict([tmp_path / "a.png"])[0].top[0]
-    assert said.split()[1] == expected.label
-    assert float(said.split()[2]) == pytest.approx(expected.probability, abs=1e-3)
+    compare_with_example(run, project, tmp_path / "a.png", 1e-3)
 
 
 def test_the_onnx_example_is_short_and_needs_three_packages(project):

@@ -55,3 +55,8 @@ def make_run(folder: Path, checkpoint: bool = True):
         run.checkpoint_path("best").mkdir(parents=True)
         paddle.save(network.state_dict(), str(run.checkpoint_path("best") / "model.pdparams"))
     return run
+
+
+def random_pixels(images: int, seed: int = 0, size: int = SIZE) -> np.ndarray:
+    """Return noise, uint8 `[images, size, size, 3]`."""
+    return np.random.default_rng(seed).integers(0, 256, (images, size, size, 3), dtype=np.uint8)

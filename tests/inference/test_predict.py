@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_run import COLOURS, SIZE, make_run
+from tiny_run import COLOURS, SIZE, make_run, random_pixels
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.export import export_run
@@ -55,12 +55,8 @@ def pictures(run, tmp_path):
     return folder
 
 
-def pixels(images, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (images, SIZE, SIZE, 3), dtype=np.uint8)
-
-
 def test_the_batch_size_does_not_change_scores(predictor):
-    batch = pixels(11)
+    batch = random_pixels(11)
     together = predictor.scores(batch)
     assert together.shape == (11, len(COLOURS))
     one_by_one = np.concatenate([predictor.scores(batch[i : i + 1]) for i in range(11)])
@@ -70,7 +66,7 @@ def test_the_batch_size_does_not_change_scores(predictor):
 
 
 def test_arrays_need_not_be_contiguous(predictor):
-    batch = pixels(6)
+    batch = random_pixels(6)
     np.testing.assert_allclose(predictor.scores(batch[::-2]), predictor.scores(batch[::-2].copy()), atol=1e-6)
 
 
@@ -91,7 +87,7 @@ def test_wrong_arrays_are_usage_errors(predictor, batch, complaint):
 
 
 def test_threads_can_share_a_predictor(predictor):
-    batches = [pixels(1 + seed % 5, seed) for seed in range(24)]
+    batches = [random_pixels(1 + seed % 5, seed) for seed in range(24)]
     expected = [predictor.scores(batch) for batch in batches]
     with ThreadPoolExecutor(4) as threads:
         found = list(threads.map(predictor.scores, batches))
@@ -103,7 +99,7 @@ def test_a_closed_predictor_is_a_usage_error(run):
     with Predictor(run.inference_path, device="cpu", threads=1) as predictor:
         pass
     with pytest.raises(UsageError, match="closed"):
-        predictor.scores(pixels(1))
+        predictor.scores(random_pixels(1))
 
 
 def test_a_missing_gpu_is_a_usage_error(run):

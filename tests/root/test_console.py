@@ -91,3 +91,25 @@ def test_plain_stream_passes_only_richs_colours(project, monkeypatch):
     sys.stdout.write("a\x1b]0;title\x07\tb\n")
     assert written.getvalue() == "a\\x1b]0;title\\x07\tb\n"
     assert console_module.console.file is written
+
+
+def test_counting_on_a_terminal_and_in_a_log(monkeypatch):
+    for terminal in (True, False):
+        text = io.StringIO()
+        monkeypatch.setattr(
+            console_module, "error_console", Console(file=text, force_terminal=terminal, width=100, highlight=False)
+        )
+        monkeypatch.setattr(console_module, "SECONDS_BETWEEN_LINES", -1.0)
+        with console_module.count_progress("pictures", 4000) as advance:
+            advance(1000)
+            advance(3000)
+        if terminal:
+            assert "4000/4000" in text.getvalue()
+            continue
+        first, last = text.getvalue().splitlines()
+        assert first.startswith("1,000 of 4,000 pictures, ")
+        assert last.startswith("4,000 of 4,000 pictures, ")
+        assert last.endswith("0 s left")
+        with console_module.count_progress("pictures", None, hidden=True) as advance:
+            advance(1)
+        assert len(text.getvalue().splitlines()) == 2

@@ -1,0 +1,67 @@
+"""Picture files found by folders, patterns and lists."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import pytest
+
+from paddle_resnet.inference.find_pictures import Unreadable, find_pictures, listed_pictures
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for name in ("b.png", "a.jpg", "notes.txt", "deep/c.PNG", "deep/er/d.jpg", "deep/.hidden.jpg", ".secret/e.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*.jpg", ["a.jpg"]),
+        ("**/*.jpg", ["a.jpg", "deep/er/d.jpg"]),
+        ("**/*", ["a.jpg", "b.png", "deep/c.PNG", "deep/er/d.jpg"]),
+        ("[ab].*", ["a.jpg", "b.png"]),
+        ("*", ["a.jpg", "b.png", "deep/c.PNG", "deep/er/d.jpg"]),
+        ("de?p", ["deep/c.PNG", "deep/er/d.jpg"]),
+        ("*.txt", ["notes.txt"]),
+    ],
+)
+def test_patterns_match_pictures(tree, pattern, expected):
+    assert [Path(found).relative_to(tree).as_posix() for found in find_pictures([tree / pattern])] == expected
+
+
+def test_a_pattern_without_a_match_is_unreadable(tree):
+    (found,) = find_pictures([tree / "*.gif"])
+    assert isinstance(found, Unreadable)
+    assert "*.gif: no picture matches" in found.reason
+
+
+def test_a_file_whose_name_is_a_pattern_is_that_file(tree):
+    odd = tree / "a[1].jpg"
+    odd.touch()
+    assert list(find_pictures([odd])) == [odd]
+
+
+@pytest.mark.parametrize(
+    ("content", "separator"), [(b"x.jpg\n\r\n%s\r\nlast [1].png", b"\n"), (b"x.jpg\0%s\0last [1].png\0", b"\0")]
+)
+def test_a_list_names_files_and_folders(tree, content, separator):
+    listing = io.BytesIO(content % os.fsencode(tree / "deep"))
+    expected = [Path("x.jpg"), tree / "deep/c.PNG", tree / "deep/er/d.jpg", Path("last [1].png")]
+    assert list(listed_pictures(listing, separator)) == expected
+
+
+def test_an_impossible_name_does_not_end_a_list():
+    """Python's own Path.is_dir raises for one: the picture is reported as unreadable, and the list goes on."""
+    long = "x" * 5000
+    assert list(listed_pictures(io.BytesIO(f"{long}\na.jpg\n".encode()))) == [Path(long), Path("a.jpg")]
+    assert list(find_pictures([long])) == [Path(long)]
+
+
+def test_zero_separated_lists_hold_names_with_line_ends():
+    assert list(listed_pictures(io.BytesIO(b"odd\nname.jpg\0"), b"\0")) == [Path("odd\nname.jpg")]

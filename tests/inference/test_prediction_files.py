@@ -1,0 +1,143 @@
+"""Predictions written to files, links, pipes and devices, and the columns of a CSV."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.inference import Prediction
+from paddle_resnet.inference.prediction_files import (
+    open_csv,
+    open_json_lines,
+    parse_columns,
+    partial_path,
+    ranked_columns,
+)
+from paddle_resnet.inference.predictor import ClassProbability
+
+DOG = Prediction("test/7.jpg", tuple(map(ClassProbability, ("dog", "cat", "eel"), (0.75, 0.2, 0.05))))
+
+
+def test_columns_for_a_competition():
+    columns = parse_columns('id=stem,label=probability:dog,"a,b=name",best=class,p=probability,f=path', ["cat", "dog"])
+    assert [column.title for column in columns] == ["id", "label", "a,b", "best", "p", "f"]
+    assert [column.cell(DOG) for column in columns] == ["7", "0.750000", "7.jpg", "dog", "0.750000", "test/7.jpg"]
+    (cat,) = parse_columns("p=probability:cat", ["cat", "dog"])
+    assert cat.cell(DOG) == "0.200000"
+    assert [column.needs_every_class for column in columns] == [False, True, False, False, False, False]
+
+
+def test_columns_by_rank():
+    columns = ranked_columns(2)
+    assert [column.title for column in columns] == ["file", "class", "probability", "class_2", "probability_2"]
+    assert [column.cell(DOG) for column in columns] == ["test/7.jpg", "dog", "0.750000", "cat", "0.200000"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("id", ['"id" is no column', "id=stem"]),
+        ("id=stam", ['"stam"', 'did you mean "stem"', "probability:CLASS"]),
+        ("p=probability:dgo", ['"dgo"', 'did you mean "dog"']),
+        ("", ["expected title=content"]),
+    ],
+)
+def test_wrong_columns_are_usage_errors(text, words):
+    with pytest.raises(UsageError) as caught:
+        parse_columns(text, ["cat", "dog"])
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_ctrl_c_keeps_the_predictions_and_an_error_none(tmp_path):
+    path = tmp_path / "predictions.jsonl"
+    path.write_text("earlier")
+    with pytest.raises(KeyboardInterrupt), open_json_lines(path, 1) as write:
+        write([DOG])
+        raise KeyboardInterrupt
+    assert path.read_text() == "earlier"
+    expected = {"file": "test/7.jpg", "top": [{"class": "dog", "probability": 0.75}]}
+    assert json.loads(partial_path(path).read_text()) == expected
+    with pytest.raises(OSError), open_csv(path, ranked_columns(1)) as write:
+        write([DOG])
+        raise OSError(28, "No space left on device")
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_a_pipe_gets_rows_at_once_and_stays(tmp_path):
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open_csv(path, ranked_columns(1)) as write:
+        write([DOG])
+        assert os.read(reader, 1000) == b"file,class,probability\ntest/7.jpg,dog,0.750000\n"
+    os.close(reader)
+    assert path.is_fifo()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_lost_reader_is_named(tmp_path):
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(RunFailure, match="fifo: its reader has gone"), open_json_lines(path, 1) as write:
+        os.close(reader)
+        write([DOG])
+
+
+def test_descriptors_and_devices_are_written_directly():
+    reader, writer = os.pipe()
+    with open_json_lines(Path(f"/dev/fd/{writer}"), 1) as write:
+        write([DOG])
+    os.close(writer)
+    assert json.loads(os.read(reader, 1000))["file"] == "test/7.jpg"
+    os.close(reader)
+    if Path("/dev/full").exists():
+        with pytest.raises(RunFailure, match="/dev/full"), open_json_lines(Path("/dev/full"), 1) as write:
+            write([DOG])
+
+
+@pytest.mark.parametrize("target", ["store/there.csv", "store/new.csv"])
+def test_a_links_target_is_written(tmp_path, target):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "there.csv").write_text("old")
+    link = tmp_path / "link.csv"
+    link.symlink_to(target)
+    with open_csv(link, ranked_columns(1)) as write:
+        write([DOG])
+    assert link.is_symlink()
+    assert (tmp_path / target).read_text() == "file,class,probability\ntest/7.jpg,dog,0.750000\n"
+    assert {path.name for path in (tmp_path / "store").iterdir()} == {"there.csv", Path(target).name}
+
+
+def test_a_link_to_itself_is_an_error(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(RunFailure, match="leads to itself"), open_csv(tmp_path / "loop", ranked_columns(1)):
+        pass
+    assert (tmp_path / "loop").is_symlink()
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo"])
+def test_a_link_or_pipe_named_part_stays(tmp_path, kind):
+    (tmp_path / "precious").write_text("mine")
+    part = tmp_path / "a.csv.part"
+    if kind == "link":
+        part.symlink_to("precious")
+    else:
+        os.mkfifo(part)
+    with pytest.raises(RunFailure, match="cannot be written"), open_csv(tmp_path / "a.csv", ranked_columns(1)):
+        pass
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert part.is_symlink() or part.is_fifo()
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", "caf\u00e9.png".encode()])
+def test_json_holds_names_of_any_bytes(tmp_path, name):
+    with open_json_lines(tmp_path / "a.jsonl", 1) as write:
+        write([Prediction(os.fsdecode(name), (ClassProbability("cat", 1.0),))])
+    (line,) = (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()
+    assert os.fsencode(json.loads(line)["file"]) == name

@@ -1,0 +1,74 @@
+"""The pool of processes: order, bounded memory, and processes that fail or lose their parent."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from worker_tasks import as_long, exit_at, refuse, slow_square
+
+from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.worker_pool import WorkerPool
+
+
+def test_pool_results_are_in_order_and_bounded():
+    taken = []
+
+    def tasks():
+        for number in range(12):
+            taken.append(number)
+            yield number
+
+    with WorkerPool(2, slow_square, 1) as pool:
+        pool.wait_until_ready()
+        results = pool.results(tasks())
+        first = next(results)
+        assert len(taken) <= 5
+        together = [first, *results]
+    assert [value for _, value in together] == [number * number + 1 for number in range(12)]
+    assert len({process for process, _ in together}) == 2
+
+
+def test_pool_tasks_may_exceed_a_pipes_buffer():
+    """Whoever sends a task waits for it to be taken, and so does who sends a result: each would wait for the other."""
+    found = []
+
+    def work():
+        with WorkerPool(1, as_long, 4 << 20) as pool:
+            pool.wait_until_ready()
+            found.extend(len(result) for result in pool.results([bytes(4 << 20)] * 4))
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(120)
+    assert found == [4 << 20] * 4
+
+
+def test_a_failing_pool_process_is_named():
+    with WorkerPool(1, exit_at, 2) as pool, pytest.raises(RunFailure, match="code 7"):
+        pool.wait_until_ready()
+        list(pool.results(range(5)))
+    with WorkerPool(1, refuse) as pool, pytest.raises(UsageError, match="not this model"):
+        pool.wait_until_ready()
+
+
+def test_pool_processes_end_with_a_killed_parent(project):
+    program = (
+        "import os, signal, sys; sys.path[:0] = ['.', 'tests/helpers']\n"
+        "from functools import partial\nfrom paddle_resnet.worker_pool import WorkerPool\n"
+        "if __name__ == '__main__':\n"
+        "    pool = WorkerPool(1, partial, os.getpid)\n    pool.wait_until_ready()\n"
+        "    print(pool._workers[0].process.pid, flush=True)\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=project, capture_output=True, text=True, timeout=60)
+    child = int(done.stdout)
+    for _ in range(100):
+        state = Path(f"/proc/{child}/stat")
+        if not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] == "Z":
+            return
+        time.sleep(0.05)
+    pytest.fail("the worker process outlived its parent")
