@@ -23,7 +23,7 @@ import paddle
 
 from paddle_resnet.models import create_model
 from paddle_resnet.tracking.training_log import VisualDLLog
-from paddle_resnet.training.callbacks.histograms import Histograms
+from paddle_resnet.training.callbacks.visual_dl import Histograms
 
 REPEATS = 6
 
@@ -32,7 +32,7 @@ for name in sys.argv[1:]:
     network(paddle.randn([2, 3, 32, 32])).mean().backward()
     with tempfile.TemporaryDirectory() as folder:
         log = VisualDLLog(Path(folder))
-        histograms = Histograms(network, 1, log)
+        histograms = Histograms(log, network, 1)
         times = []
         for _ in range(REPEATS):
             began = time.perf_counter()

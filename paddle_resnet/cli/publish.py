@@ -26,8 +26,8 @@ def _publish(arguments: argparse.Namespace) -> None:
     program.prepare()
     from paddle_resnet.models.weights import pretrained
     from paddle_resnet.training import RunFolder
-    from paddle_resnet.training.publish import publish
+    from paddle_resnet.training.publish_weights import publish_weights
 
-    record = publish(RunFolder.open(arguments.run), arguments.data)
+    record = publish_weights(RunFolder.open(arguments.run), arguments.data)
     print(f"{pretrained.weights_path(record.model)}: {pretrained.weights_path(record.model).stat().st_size:,} bytes")
     print(f"{record.model} on {record.data}: test top-1 {record.test_top1:.2%} on {record.test_images} images")

@@ -1,30 +1,43 @@
-"""What a training writes for VisualDL: curves, histograms, pictures, config and hyper-parameters.
+"""What a training writes for VisualDL: curves, histograms, images, its config and its hyper-parameters.
 
-Training and validation are two runs (``vdl/train``, ``vdl/validation``) with the same tags: VisualDL draws them in one
-chart.
+Training and validation are two VisualDL runs (``vdl/train``, ``vdl/validation``) with the same tags, so that VisualDL
+draws both in one chart.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
 
+from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.results import EpochRecord
 from paddle_resnet.tracking.records import open_records
 
 BUCKETS = 30
-"""Of a histogram; VisualDL's own 10 hide the shape of what is near 0."""
+"""Of a histogram. VisualDL's default of 10 hides the shape near 0."""
 
 BEST = ["selected/top-1", "selected/loss", "selected/epoch"]
-"""What the page of hyper-parameters shows beside them, of the best epoch by validation. The test split is not there:
-what is chosen by it is no longer measured by it."""
+"""Metrics beside the hyper-parameters, of the best epoch by validation. The test split is left out: once a recipe is
+chosen by it, it no longer measures that recipe."""
+
+COMPARED = (
+    *("model.name", "model.pretrained", "model.stem", "data.source", "data.image_size"),
+    *("train.optimizer", "train.learning_rate", "train.epochs", "train.batch_size", "train.accumulate", "train.seed"),
+    *("train.momentum", "train.weight_decay", "train.schedule", "train.warmup", "train.label_smoothing", "train.ema"),
+    *("train.clip_norm", "train.layer_decay", "train.freeze_epochs", "train.first_size"),
+    *("augment.pad", "augment.scale", "augment.flip", "augment.cutout", "augment.erase", "augment.trivial_augment"),
+    *("augment.mixup", "augment.cutmix", "model.dropout", "model.stochastic_depth"),
+)
+"""Config keys on the page of hyper-parameters: those in which recipes differ. The whole config is a text record."""
 
 
 class VisualDLLog:
-    """Writes one run's VisualDL files; values by epoch count from 1, values by step from 0."""
+    """Writes the VisualDL files of one run. Epochs count from 1, steps from 0."""
 
     state_name = "VisualDLLog"
 
@@ -33,17 +46,15 @@ class VisualDLLog:
         self._validation = open_records(folder / "validation")
 
     def state_dict(self) -> dict[str, int]:
-        """The sizes of the files, which only grow."""
+        """Return the sizes of the files, to which a resumed run cuts them back."""
         return {"train": self._train.file.size(), "validation": self._validation.file.size()}
 
     def set_state_dict(self, state: dict[str, int]) -> None:
-        """Forget what was logged later: those steps are done again."""
         for part, writer in (("train", self._train), ("validation", self._validation)):
             if not writer.file.cut(state[part]):
-                logger.info("%s: curves of the steps before are missing", writer.file.get_filename())
+                logger.info("%s: the curves of earlier steps are missing", writer.file.get_filename())
 
     def config(self, text: str) -> None:
-        """Show the resolved config as text."""
         self._train.add_text("config", f"```yaml\n{text}\n```", 0)
 
     def images(self, grid: np.ndarray) -> None:
@@ -51,36 +62,23 @@ class VisualDLLog:
         self._train.add_image("augmented training images", grid, 0)
 
     def step(self, step: int, loss: float, learning_rate: float) -> None:
-        """Log one training step: the loss that is minimised (label smoothing included) and the learning rate."""
+        """Log the training loss (label smoothing included) and the learning rate of one step."""
         self._train.add_scalar("step/loss", loss, step)
         self._train.add_scalar("step/learning rate", learning_rate, step)
 
     def rates(self, step: int, rates: Mapping[str, float]) -> None:
-        """Log the learning rate of each part of the network at one training step."""
+        """Log the learning rate of each part of the network."""
         for part, rate in rates.items():
             self._train.add_scalar(f"learning rate/{part}", rate, step)
 
     def histogram(self, tag: str, values: np.ndarray, step: int) -> None:
-        """Log how `values`, of any shape, are distributed; those that are NaN or infinite are left out."""
+        """Log the distribution of the finite ones among `values`, which have any shape."""
         finite = values[np.isfinite(values)]
         if finite.size:
             # In float32, numpy finds no bins between values that differ in their last digits.
             self._train.add_histogram(tag, finite.astype(np.float64), step, buckets=BUCKETS)
 
-    def hyper_parameters(self, values: Mapping[str, float | str]) -> None:
-        """Give the run its line on VisualDL's page of hyper-parameters; `best` gives the figures beside them.
-
-        They stand in the file of those figures: VisualDL looks for them nowhere else.
-        """
-        self._validation.add_hparams(dict(values), BEST)
-
-    def best(self, epoch: int, record: EpochRecord) -> None:
-        """Log which record is the best by validation after `epoch` epochs."""
-        for tag, value in zip(BEST, (record.validation_top1, record.validation_loss, record.epoch), strict=True):
-            self._validation.add_scalar(tag, value, epoch)
-
     def epoch(self, record: EpochRecord) -> None:
-        """Log an epoch's means."""
         self._train.add_scalar("epoch/loss", record.train_loss, record.epoch)
         self._train.add_scalar("epoch/top-1", record.train_top1, record.epoch)
         self._train.add_scalar("epoch/learning rate", record.learning_rate, record.epoch)
@@ -88,17 +86,47 @@ class VisualDLLog:
         self._validation.add_scalar("epoch/loss", record.validation_loss, record.epoch)
         self._validation.add_scalar("epoch/top-1", record.validation_top1, record.epoch)
 
+    def hyper_parameters(self, config: Config) -> None:
+        """Add the run to VisualDL's page of hyper-parameters, after the first epoch and before its `best`.
+
+        The page needs them in the file of the metrics (`BEST`).
+        """
+        self._validation.add_hparams(hyper_parameters(config), BEST)
+
+    def best(self, epoch: int, record: EpochRecord) -> None:
+        """Log the record that is best by validation after `epoch` epochs."""
+        for tag, value in zip(BEST, (record.validation_top1, record.validation_loss, record.epoch), strict=True):
+            self._validation.add_scalar(tag, value, epoch)
+
     def close(self) -> None:
-        """Write what is still held in memory."""
         self._train.close()
         self._validation.close()
 
 
+def hyper_parameters(config: Config) -> dict[str, float | str]:
+    """Return the values of the keys `COMPARED`, named as ``train/learning_rate``: a dot makes an empty column there.
+
+    The values of one key have one type in all runs: numbers for keys that are always numbers, text for all others. A
+    key that may be null is text, as VisualDL has no such number.
+    """
+    values: dict[str, float | str] = {}
+    for key in COMPARED:
+        *groups, name = key.split(".")
+        group = reduce(getattr, groups, config)
+        kind, value = type(group).model_fields[name].annotation, getattr(group, name)
+        if kind is int or kind is float:
+            values[key.replace(".", "/")] = kind(value)
+        else:
+            values[key.replace(".", "/")] = value if isinstance(value, str) else json.dumps(value)
+    return values
+
+
 def image_grid(images: np.ndarray, columns: int = 8) -> np.ndarray:
-    """Lay uint8 images ``[N, S, S, 3]`` out in rows, small ones enlarged to at least 64 pixels; ``[H, W, 3]``."""
+    """Arrange uint8 images ``[N, S, S, 3]`` in rows as ``[H, W, 3]``; enlarge small ones to at least 64 pixels."""
     count = len(images) // columns * columns or len(images)
     columns = min(columns, count)
-    enlarged = images[:count].repeat(-(-64 // images.shape[1]), axis=1).repeat(-(-64 // images.shape[1]), axis=2)
+    factor = -(-64 // images.shape[1])
+    enlarged = images[:count].repeat(factor, axis=1).repeat(factor, axis=2)
     framed = np.pad(enlarged, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
     rows, side = count // columns, framed.shape[1]
     return framed.reshape(rows, columns, side, side, 3).swapaxes(1, 2).reshape(rows * side, columns * side, 3)

@@ -1,4 +1,4 @@
-"""The course of a run through `paddle.Model.fit`, from its beginning or from where an earlier process was stopped."""
+"""Runs a training's callbacks through `paddle.Model.fit`, and saves and restores their states."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ State = dict[str, Any]
 
 
 class Position(NamedTuple):
-    """Where a run stands between two steps."""
+    """A point of a run between two steps."""
 
     epoch: int
     """Epochs finished, validation included: the index of the epoch in progress."""
     step: int
-    """Steps done in the epoch in progress; all of them while it is validated."""
+    """Steps done of the epoch in progress; all of them during its validation."""
 
 
 BEGINNING = Position(0, 0)
@@ -27,25 +27,24 @@ BEGINNING = Position(0, 0)
 
 @runtime_checkable
 class Stateful(Protocol):
-    """What changes from step to step, and so goes into ``checkpoints/last``: some callbacks, the loader, the curves.
+    """An object whose state is part of ``checkpoints/last``: some callbacks, the train loader, the VisualDL log.
 
-    A state is what JSON can hold: numbers (no NaN or infinity: use None), strings, lists and dicts by string. It is
-    taken between two steps, or between two epochs, and put back at the same place of `fit`'s course: after
-    `on_train_begin`, and within an epoch after `on_epoch_begin` too, so that what these two reset is set again.
+    A state holds what JSON can: finite numbers, strings, None, lists, and dicts with string keys. It is saved between
+    two steps or two epochs, and loaded at the same point: after `on_train_begin`, and within an epoch after
+    `on_epoch_begin` too, so that it replaces what these two have reset.
     """
 
     state_name: ClassVar[str]
-    """Its key in ``state.json``. It stays as it is when the class is renamed, so that older checkpoints can be read."""
+    """The key in ``state.json``. It never changes, not even with the name of the class: older checkpoints have it."""
 
     def state_dict(self) -> State:
-        """Return the state as it is now."""
+        """Return the state."""
 
     def set_state_dict(self, state: State) -> None:
-        """Go on from `state`."""
+        """Take over a saved state."""
 
 
 def _stateful(parts: Iterable[object]) -> Iterator[Stateful]:
-    """Those of `parts` that have a state."""
     for part in parts:
         if hasattr(part, "state_dict") and not isinstance(part, Stateful):
             raise TypeError(f"{type(part).__name__} has a state_dict, but no state_name or no set_state_dict")
@@ -54,12 +53,12 @@ def _stateful(parts: Iterable[object]) -> Iterator[Stateful]:
 
 
 def collect_states(parts: Iterable[object]) -> dict[str, State]:
-    """Return the states of those `parts` that have one, by their `state_name`."""
+    """Return the states of the `Stateful` ones among `parts`, by `state_name`."""
     return {part.state_name: part.state_dict() for part in _stateful(parts)}
 
 
 def load_states(parts: Iterable[object], states: Mapping[str, State]) -> None:
-    """Give each of `parts` that has a state the one of its `state_name`.
+    """Give each `Stateful` part the state of its `state_name`.
 
     Raises:
         UsageError: there is none of that name.
@@ -70,10 +69,10 @@ def load_states(parts: Iterable[object], states: Mapping[str, State]) -> None:
         part.set_state_dict(states[part.state_name])
 
 
-class Course(Callback):
-    """Calls `callbacks` in their order, with epochs and steps counted from the run's beginning.
+class CallbackRunner(Callback):
+    """Calls `callbacks` in order, with epochs and steps counted from the beginning of the run.
 
-    `paddle.Model.fit` has no first epoch: in a resumed run it counts from 0 again, and its callbacks would too.
+    `paddle.Model.fit` always counts from 0, in a resumed run too.
     """
 
     def __init__(
@@ -84,14 +83,9 @@ class Course(Callback):
         start: Position = BEGINNING,
         restore: Callable[[], None] = lambda: None,
     ) -> None:
-        """Lead through a run of `epochs` of `steps` each.
+        """Run through `epochs` epochs, those already done included, of `steps` steps each.
 
-        Args:
-            callbacks: what is called.
-            epochs: of the whole run, those done included.
-            steps: in a whole epoch.
-            start: where the run stands.
-            restore: puts the states back that were taken at `start`.
+        `restore` is called once, at `start`, to load the states that were saved there.
         """
         super().__init__()
         self._callbacks = callbacks
@@ -102,60 +96,46 @@ class Course(Callback):
         self._steps_before = start.step
 
     def set_params(self, params: Logs) -> None:
-        """Tell the callbacks of the whole run."""
         super().set_params(params)
-        for callback in self._callbacks:
-            callback.set_params({**params, "epochs": self._epochs, "steps": self._steps})
+        self._call("set_params", {**params, "epochs": self._epochs, "steps": self._steps})
 
     def set_model(self, model: Any) -> None:
-        """Give the callbacks the model."""
         super().set_model(model)
-        for callback in self._callbacks:
-            callback.set_model(model)
+        self._call("set_model", model)
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        """Begin; between two epochs, go on from the states there."""
         self._call("on_train_begin", logs)
         if self._start.step == 0:
             self._restore()
 
     def on_epoch_begin(self, epoch: int | None = None, logs: Logs | None = None) -> None:
-        """Begin an epoch; in the middle of one, go on from the states there."""
         self._call("on_epoch_begin", (epoch or 0) + self._start.epoch, logs)
         if not epoch and self._start.step:
             self._restore()
 
     def on_train_batch_begin(self, step: int, logs: Logs | None = None) -> None:
-        """Begin a step."""
         self._call("on_train_batch_begin", step + self._steps_before, logs)
 
     def on_train_batch_end(self, step: int, logs: Logs | None = None) -> None:
-        """End a step."""
         self._call("on_train_batch_end", step + self._steps_before, logs)
 
     def on_epoch_end(self, epoch: int | None = None, logs: Logs | None = None) -> None:
-        """End an epoch's training; its validation follows."""
         self._steps_before = 0
         self._call("on_epoch_end", (epoch or 0) + self._start.epoch, logs)
 
     def on_eval_begin(self, logs: Logs | None = None) -> None:
-        """Begin a validation."""
         self._call("on_eval_begin", logs)
 
     def on_eval_batch_begin(self, step: int, logs: Logs | None = None) -> None:
-        """Begin a batch of a validation."""
         self._call("on_eval_batch_begin", step, logs)
 
     def on_eval_batch_end(self, step: int, logs: Logs | None = None) -> None:
-        """End a batch of a validation."""
         self._call("on_eval_batch_end", step, logs)
 
     def on_eval_end(self, logs: Logs | None = None) -> None:
-        """End an epoch's validation, and with it the epoch."""
         self._call("on_eval_end", logs)
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        """End."""
         self._call("on_train_end", logs)
 
     def _call(self, event: str, *arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""Memory that one training step frees stays with the process, for the next step to use."""
+"""How a CPU computes a training: by oneDNN or by Paddle's operators, in which precision, and with which malloc."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 
 LARGEST_BLOCK = 1 << 30
-"""Bytes of the largest block that comes from the heap; larger ones are asked of the system each time."""
+"""Bytes of the largest block on malloc's heap; larger blocks are mapped by the system each time."""
 
 KEPT_AT_MOST = (1 << 31) - 1
-"""Bytes that stay at the heap's end, free, before the system gets them back."""
+"""Free bytes at the end of the heap above which malloc returns memory to the system."""
 
-USERS_OWN = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "LD_PRELOAD", "GLIBC_TUNABLES")
-"""Environment variables by which a user chooses an allocator or its settings."""
+ALLOCATOR_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "LD_PRELOAD", "GLIBC_TUNABLES")
+"""Environment variables with which users choose an allocator or its settings."""
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc's ``malloc`` keep what is freed, and tell whether it does.
+    """Let glibc's ``malloc`` keep freed memory for the next step; return whether it does.
 
-    As it comes, it returns blocks as large as a batch of feature maps to the system, which then hands out zeroed pages
-    again at their first touch, thousands in every step. What the user set in the environment stays.
+    By default it returns large blocks, such as a batch of feature maps, to the system, and each step then faults
+    thousands of zeroed pages in again. Settings in the environment (`ALLOCATOR_VARIABLES`) have precedence.
     """
-    if any(name in os.environ for name in USERS_OWN):
+    if any(name in os.environ for name in ALLOCATOR_VARIABLES):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
@@ -44,12 +44,12 @@ Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 
 
 def use_cpu_backend(network: ImageClassifier, backend: Backend, device: str, precision: Precision = "float32") -> None:
-    """Give the network's layers to oneDNN, in place, where `backend` and the machine allow it; say which it is.
+    """Replace the network's layers by oneDNN's, in place, if `backend` and the machine allow it; log which it is.
 
     On a GPU nothing changes.
 
     Raises:
-        UsageError: oneDNN or bfloat16 was asked for by name and cannot be used; the line says why.
+        UsageError: `backend` "onednn" or `precision` "bfloat16" cannot be used here.
     """
     if device != "cpu":
         return
@@ -57,7 +57,7 @@ def use_cpu_backend(network: ImageClassifier, backend: Backend, device: str, pre
     if backend == "native":
         reason: str | None = "asked for"
     else:
-        reason = onednn.unavailable_reason(device) or _accelerate(network, _best(precision))
+        reason = onednn.unavailable_reason(device) or _accelerate(network, _supported(precision))
         if reason is None:
             logger.info("CPU backend: oneDNN %s, %s", library.description(), network.precision)
             return
@@ -68,7 +68,7 @@ def use_cpu_backend(network: ImageClassifier, backend: Backend, device: str, pre
     logger.info("CPU backend: Paddle's own operators, as %s", reason)
 
 
-def _best(precision: Precision) -> onednn.Precision:
+def _supported(precision: Precision) -> onednn.Precision:
     reason = onednn.bfloat16_unavailable_reason()
     if precision == "bfloat16" and reason is not None:
         raise UsageError(f"train.cpu_precision bfloat16: {reason}; use auto or float32")
@@ -76,7 +76,7 @@ def _best(precision: Precision) -> onednn.Precision:
 
 
 def _accelerate(network: ImageClassifier, precision: onednn.Precision) -> str | None:
-    """Give the layers to oneDNN; where one has no counterpart there, change nothing and say so."""
+    """Replace the layers; if one has no counterpart in oneDNN, change nothing and return the reason."""
     try:
         onednn.accelerate(network, precision)
     except TypeError as error:

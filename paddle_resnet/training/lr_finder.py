@@ -1,6 +1,6 @@
-"""The learning-rate range test: a short training at a rate that grows from nothing to far too much.
+"""The learning-rate range test: a short training at a rate that grows from tiny to far too large.
 
-Smith 2017 (arXiv:1506.01186, section 3.3); the growth is exponential, as in fast.ai's finder.
+Smith 2017 (arXiv:1506.01186, section 3.3), with the exponential growth of fast.ai's finder.
 """
 
 from __future__ import annotations
@@ -26,54 +26,54 @@ from paddle_resnet.files import write_folder
 from paddle_resnet.plots.learning_curves import draw_lr_sweep
 from paddle_resnet.plots.style import save_figure
 from paddle_resnet.tracking.evaluation_log import log_lr_sweep
-from paddle_resnet.training.metrics import SampleMeans
-from paddle_resnet.training.process_setup import session, without_paddles_warnings
+from paddle_resnet.training.metrics import TrainMetrics
+from paddle_resnet.training.process_setup import ignore_paddle_warnings, setup_process
 from paddle_resnet.training.run_folder import RunFolder
-from paddle_resnet.training.setup import make_model, make_train_loader, open_training, whiten_stem
+from paddle_resnet.training.setup import make_model, make_train_loader, open_data_and_network
 
-SWEEP_TABLE, SWEEP_PLOT = "sweep.csv", "sweep.png"
 LOWEST, HIGHEST = 1e-5, 10.0
 LEAST_STEPS = 100
-"""Where an epoch has fewer, the sweep goes on into further ones."""
+"""If an epoch has fewer, the sweep continues into further epochs."""
 
-MEMORY = 0.9
-"""Of the smoothed loss: a mean over about the last 10 steps."""
+SWEEP_TABLE, SWEEP_PLOT = "sweep.csv", "sweep.png"
+
+SMOOTHING = 0.9
+"""The decay of the smoothed loss, a mean over about the last 10 steps."""
 
 DIVERGED = 3.0
-"""The sweep ends where the smoothed loss is so many times its least."""
+"""The sweep ends when the smoothed loss exceeds its minimum by this factor."""
 
 CAUTION = 10.0
-"""The proposed rate is that of the least loss, divided by this: beyond the least, training is about to diverge."""
+"""The proposed rate is the one of the minimum divided by this: just beyond the minimum, training diverges."""
 
 
 @dataclass
 class Sweep:
-    """A sweep's losses, step by step; the last one may be NaN or infinite."""
+    """The losses of a sweep, step by step; the last one may be NaN or infinite."""
 
     rates: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     smoothed: list[float] = field(default_factory=list)
-    """Exponential moving averages of the losses, corrected for their beginning as Adam's are (Kingma and Ba 2015)."""
+    """Exponential moving averages of the losses, with Adam's bias correction (Kingma and Ba 2015)."""
     _average: float = 0.0
 
     def add(self, rate: float, loss: float) -> None:
-        """Count a step in."""
-        self._average = MEMORY * self._average + (1 - MEMORY) * loss
+        self._average = SMOOTHING * self._average + (1 - SMOOTHING) * loss
         self.rates.append(rate)
         self.losses.append(loss)
-        self.smoothed.append(self._average / (1 - MEMORY ** len(self.rates)))
+        self.smoothed.append(self._average / (1 - SMOOTHING ** len(self.rates)))
 
     @property
     def diverged(self) -> bool:
-        """Whether the loss has become far larger than it was, or is no longer finite."""
+        """Whether the smoothed loss is no longer finite, or far above its minimum."""
         return not self.smoothed[-1] <= DIVERGED * min(self.smoothed) < math.inf
 
     @property
     def proposed(self) -> float:
-        """A tenth of the rate at which the smoothed loss is least (fast.ai's ``minimum``).
+        """A tenth of the rate with the least smoothed loss (fast.ai's ``minimum``).
 
         Raises:
-            RunFailure: not one loss was finite.
+            RunFailure: no loss was finite.
         """
         finite = [each for each in zip(self.smoothed, self.rates, strict=True) if math.isfinite(each[0])]
         if not finite:
@@ -87,34 +87,32 @@ class Sweep:
 def find_learning_rate(
     config: Config, *, lowest: float = LOWEST, highest: float = HIGHEST, steps: int | None = None
 ) -> Sweep:
-    """Train a network of its own as `config` says, but for the learning rate, until it diverges.
+    """Train a new network as `config` says, but at rates from `lowest` to `highest`, until it diverges.
 
-    Nothing is written, and the process's random states are put back. The rates grow from `lowest` to `highest` in
-    `steps`: by default an epoch's, at least 100.
+    Nothing is written, and the process's random states are restored. `steps` are by default those of an epoch, but at
+    least 100.
 
     Raises:
         UsageError: device, data, model or weights are not what the config says.
     """
-    with _random_states_kept(), session(config) as (device, _):
-        splits, network = open_training(config)
-        normalize = RunFolder(config.run_folder, config, splits).normalize()
-        if config.model.pretrained is None:
-            whiten_stem(network, splits.train, splits.resize, config.data.image_size, normalize)
-        loader = make_train_loader(config, splits, normalize)
-        model = make_model(config, network, SampleMeans(), len(loader), device)
+    with _random_states_restored(), setup_process(config) as (device, _):
+        run = RunFolder.new(config)
+        network = open_data_and_network(run)
+        loader = make_train_loader(run)
+        model = make_model(config, network, TrainMetrics(), len(loader), device)
         steps = steps or max(len(loader), LEAST_STEPS)
         logger.info("%d steps at learning rates from %g to %g", steps, lowest, highest)
-        with without_paddles_warnings():
+        with ignore_paddle_warnings():
             return sweep_rates(model, loader, exponential_rates(lowest, highest, steps))
 
 
 def exponential_rates(lowest: float, highest: float, steps: int) -> list[float]:
-    """Rates from `lowest` to `highest`, each the same multiple of the one before."""
+    """Return rates from `lowest` to `highest` with a constant ratio."""
     return [lowest * (highest / lowest) ** (step / max(1, steps - 1)) for step in range(steps)]
 
 
 def sweep_rates(model: paddle.Model, loader: TrainLoader, rates: list[float]) -> Sweep:
-    """Train a prepared model one step at each of the rates, until it diverges."""
+    """Train a prepared model for one step at each of the rates, until it diverges."""
     schedule = paddle.optimizer.lr.LambdaDecay(1.0, lambda step: rates[min(step, len(rates) - 1)])
     paddle_compat.optimizer_of(model).set_lr_scheduler(schedule)
     sweep = Sweep()
@@ -133,21 +131,20 @@ def sweep_rates(model: paddle.Model, loader: TrainLoader, rates: list[float]) ->
 
 
 def _endless(loader: TrainLoader) -> Generator[list[paddle.Tensor], None, None]:
-    """Yield the batches of epoch after epoch."""
     while True:
         yield from loader
 
 
 @contextlib.contextmanager
-def _random_states_kept() -> Iterator[None]:
-    """Put the random states of Python, numpy and Paddle back in the end."""
-    of_python, of_numpy, of_paddle = random.getstate(), np.random.get_state(), paddle.get_rng_state()
+def _random_states_restored() -> Iterator[None]:
+    """Restore the random states of Python, numpy and Paddle at the end of the block."""
+    python_state, numpy_state, paddle_state = random.getstate(), np.random.get_state(), paddle.get_rng_state()
     try:
         yield
     finally:
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)
-        paddle.set_rng_state(of_paddle)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        paddle.set_rng_state(paddle_state)
 
 
 def sweep_folder(config: Config) -> Path:

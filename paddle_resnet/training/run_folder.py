@@ -1,4 +1,4 @@
-"""A run's folder: the one place that knows where each file of a run lies."""
+"""A run's folder: where each file of a run lies, and how it is read and written."""
 
 from __future__ import annotations
 
@@ -36,23 +36,40 @@ from paddle_resnet.files import (
 )
 from paddle_resnet.models import create_configured_model, load_weights, zoo_record
 from paddle_resnet.results import EpochRecord
-from paddle_resnet.training.data_record import DataRecord
-from paddle_resnet.training.saved_state import MetricsFile
+from paddle_resnet.training.data_manifest import DataManifest
+from paddle_resnet.training.schemas import MetricsFile
 
 Which = Literal["last", "best"]
-OF_THE_PLACE = {"data.root", "data.verify", "data.workers", "data.memory_mb", "device"}
-"""Keys of a config that say where data lie and how they are read, and nothing of what is learned or measured."""
+DATA_ACCESS_KEYS = {"data.root", "data.verify", "data.workers", "data.memory_mb", "device"}
+"""Config keys that say where data lie and how they are read, not what is learned or measured."""
 
 
 class RunFolder:
-    """The files of one run, read and written whole."""
+    """One run's config, and its files: each is written whole or not at all."""
 
-    def __init__(self, path: Path, config: Config, splits: Splits | None = None) -> None:
-        """Take the folder, its config, and where the run is being trained its images; None: those that it records."""
+    def __init__(self, path: Path, config: Config, *, begins: bool = False) -> None:
+        """Name the folder, without writing to it.
+
+        Args:
+            path: the folder.
+            config: the run's.
+            begins: the run is about to begin: its images are those of the config, not those that an earlier training
+                recorded there.
+        """
         self.path = path
         self.config = config
-        self._splits = splits
-        self._begins = splits is not None
+        self._begins = begins
+        self._splits: Splits | None = None
+
+    @classmethod
+    def for_rank(cls, path: Path, config: Config, *, begins: bool = False) -> RunFolder:
+        """Return the folder for this process: the main process writes, the other ranks only read."""
+        return (cls if distributed.is_main_process() else ReadOnlyRun)(path, config, begins=begins)
+
+    @classmethod
+    def new(cls, config: Config) -> RunFolder:
+        """Return the run that is about to begin as `config` says; `create` makes its folder."""
+        return cls.for_rank(config.run_folder, config, begins=True)
 
     @classmethod
     def open(cls, path: str | Path, overrides: Iterable[str] = ()) -> RunFolder:
@@ -65,9 +82,7 @@ class RunFolder:
         if not path.is_dir():
             raise UsageError(f"{path}: no such run folder; runs lie in output/, made by {command('train')}")
         if not (path / "config.yaml").is_file():
-            raise UsageError(
-                f"{path}: not a run's folder, as it holds no config.yaml; runs are made by {command('train')}"
-            )
+            raise UsageError(f"{path}: not a run's folder: it has no config.yaml; runs are made by {command('train')}")
         config = Config.load(path / "config.yaml", overrides)
         if missing := [key for key in ("name", "data", "model", "train") if key not in read_yaml(path / "config.yaml")]:
             raise UsageError(f"{path}/config.yaml: damaged: {missing[0]} is missing; put the run's own file back")
@@ -75,82 +90,85 @@ class RunFolder:
 
     @classmethod
     def open_trained(cls, path: str | Path, overrides: Iterable[str] = ()) -> RunFolder:
-        """Open an existing run to measure or export it; `overrides` may say where its data are and how they are read.
+        """Open an existing run to measure or export it; `overrides` may change `DATA_ACCESS_KEYS` only.
 
         Raises:
             UsageError: as `open`, or another key is to be changed.
         """
         for override in overrides:
-            if override.partition("=")[0] not in OF_THE_PLACE:
+            if override.partition("=")[0] not in DATA_ACCESS_KEYS:
                 raise UsageError(
                     f"-o {override}: a run is measured and exported as it was trained; expected one of "
-                    f"{', '.join(sorted(OF_THE_PLACE))}"
+                    f"{', '.join(sorted(DATA_ACCESS_KEYS))}"
                 )
         return cls.open(path, overrides)
 
-    @classmethod
-    def create(cls, config: Config, splits: Splits | None = None) -> tuple[RunFolder, Path | None]:
-        """Make the run's folder; an earlier run of that name is kept under ``<name>.<i>``, which is returned too.
+    def create(self, *, with_data: bool = True) -> None:
+        """Make the folder with its ``config.yaml`` and, if `with_data`, its ``data.json``.
+
+        An earlier run of that name is renamed to ``<name>.<i>``, and a log line says so.
 
         Raises:
             UsageError: the earlier run is being trained.
         """
-        path = config.run_folder
-        run = cls(path, config, splits)
-        record = None if splits is None else DataRecord.of(config, splits, run.normalize())
-        kept = _set_aside(path) if path.is_dir() else None
-        config.save(run.config_path)
-        if record is not None:
-            record.save(run.data_path)
-        return run, kept
+        manifest = DataManifest.of(self.config, self.splits(), self.normalize()) if with_data else None
+        if self.path.is_dir() and (kept := _rename_earlier(self.path)) is not None:
+            logger.info("the earlier run %s was kept as %s", self.path, kept)
+        self.config.save(self.config_path)
+        if manifest is not None:
+            manifest.save(self.data_path)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Let only this process train the run within the block; remove what a killed one left half written.
+
+        Raises:
+            UsageError: another process trains it.
+        """
+        with folder_lock(self.path):
+            for folder in (self.path, self.path / "checkpoints", self.figures_path):
+                remove_leftovers(folder)
+            yield
 
     @property
     def config_path(self) -> Path:
-        """The resolved config, which alone reproduces the run."""
         return self.path / "config.yaml"
 
     @property
     def data_path(self) -> Path:
-        """What the run was trained on."""
         return self.path / "data.json"
 
     @property
     def metrics_path(self) -> Path:
-        """Measured figures, a section each: train, validation, test."""
         return self.path / "metrics.json"
 
     @property
     def history_path(self) -> Path:
-        """One row an epoch."""
         return self.path / "history.csv"
 
     @property
     def log_path(self) -> Path:
-        """What the training said, with times."""
         return self.path / "train.log"
 
     @property
     def vdl_path(self) -> Path:
-        """VisualDL's curves."""
         return self.path / "vdl"
 
     @property
     def figures_path(self) -> Path:
-        """Pictures of the run."""
         return self.path / "figures"
 
     @property
     def inference_path(self) -> Path:
-        """The exported model."""
         return self.path / "inference"
 
     def checkpoint_path(self, which: Which) -> Path:
-        """The folder of a checkpoint: "last" or "best" (by validation)."""
+        """Return the folder of a checkpoint; "best" is that of the best epoch by validation."""
         return self.path / "checkpoints" / which
 
     @functools.cached_property
-    def recorded(self) -> DataRecord | None:
-        """What the run was trained on; None: it does not say, or its training is about to begin.
+    def manifest(self) -> DataManifest | None:
+        """What the run was trained on; None: the run does not say, or is about to begin.
 
         Raises:
             UsageError: ``data.json`` or, of an earlier version's run, ``state.json`` is damaged, or ``config.yaml``
@@ -159,38 +177,39 @@ class RunFolder:
         if self._begins:
             return None
         if os.path.lexists(self.data_path):
-            record = DataRecord.read(self.data_path)
-            record.require_config(self.config_path, self.config, self.normalize())
-            return record
+            manifest = DataManifest.read(self.data_path)
+            manifest.require_config(self.config_path, self.config, self.normalize())
+            return manifest
         state = self.checkpoint_path("last") / "state.json"
-        return DataRecord.of_checkpoint(state) if os.path.lexists(state) else None
+        return DataManifest.of_checkpoint(state) if os.path.lexists(state) else None
 
-    def record_data(self) -> None:
-        """Write down what the run is trained on."""
-        DataRecord.of(self.config, self.splits(), self.normalize()).save(self.data_path)
+    def write_manifest(self) -> None:
+        """Write ``data.json`` from the images and the config."""
+        DataManifest.of(self.config, self.splits(), self.normalize()).save(self.data_path)
 
     def splits(self, report: ProgressFn | None = None) -> Splits:
-        """Open the run's images (once), split as they were for its training.
+        """Open the run's images (once), divided as they were for its training.
 
         Raises:
             UsageError: they are not what the run was trained on.
         """
         if self._splits is None:
-            if self.recorded is None:
-                logger.warning(
-                    "warning: %s does not say what it was trained on: its data are taken as they are", self.path
-                )
-                self._splits = open_splits(self.config.data, report)
+            if self.manifest is not None:
+                self._splits = self.manifest.open(self.path, self.config, report)
             else:
-                self._splits = self.recorded.open(self.path, self.config, report)
+                if not self._begins:
+                    logger.warning(
+                        "warning: %s does not say what it was trained on: its data are taken as they are", self.path
+                    )
+                self._splits = open_splits(self.config.data, report)
         return self._splits
 
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the scores; the images are not needed where the run records them."""
-        return self.splits().classes if self.recorded is None else tuple(self.recorded.classes)
+        """Return the class names in the order of the scores; a run with a manifest needs no images for that."""
+        return self.splits().classes if self.manifest is None else tuple(self.manifest.classes)
 
     def normalize(self) -> Normalize:
-        """The layer that stands before the network: the config's mean and deviation, or those that fit its weights."""
+        """Return the layer before the network: with the config's mean and deviation, or those of its weights."""
         data, pretrained = self.config.data, self.config.model.pretrained
         mean, std = mean_and_std(data)
         if pretrained == "imagenet":
@@ -207,7 +226,7 @@ class RunFolder:
             UsageError: there is no such checkpoint.
         """
         folder = self.checkpoint_path(which)
-        # Who trains the run meanwhile may be just between the two renames.
+        # A process that trains the run may be between the two renames; then the folder is not ours to recover.
         with contextlib.suppress(UsageError), folder_lock(self.path):
             recover_folder(folder)
         weights = folder / "model.pdparams"
@@ -229,23 +248,11 @@ class RunFolder:
 
     @property
     def is_trained(self) -> bool:
-        """Whether its training has come to its end."""
+        """Whether the training has finished."""
         return "train" in self.metrics()
 
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Within the block, only this process trains the run; what a killed process left half written is removed.
-
-        Raises:
-            UsageError: another process trains it.
-        """
-        with folder_lock(self.path):
-            for folder in (self.path, self.path / "checkpoints", self.figures_path):
-                remove_leftovers(folder)
-            yield
-
     def metrics(self) -> dict[str, Any]:
-        """The figures measured so far, by section.
+        """Read ``metrics.json`` as sections; without the file there are none.
 
         Raises:
             UsageError: the file was edited or damaged.
@@ -264,7 +271,7 @@ class RunFolder:
         write_json(self.metrics_path, sections)
 
     def history(self) -> list[EpochRecord]:
-        """The rows of ``history.csv``.
+        """Read ``history.csv``; without the file there are no records.
 
         Raises:
             UsageError: the file was edited or damaged.
@@ -287,7 +294,7 @@ class RunFolder:
         return records
 
     def write_history(self, records: list[EpochRecord]) -> None:
-        """Write all rows of ``history.csv``."""
+        """Write ``history.csv``."""
         text = io.StringIO()
         writer = csv.DictWriter(text, [field.name for field in fields(EpochRecord)], lineterminator="\n")
         writer.writeheader()
@@ -295,8 +302,28 @@ class RunFolder:
         write_text(self.history_path, text.getvalue())
 
 
-def _set_aside(path: Path) -> Path | None:
-    """Rename an earlier run to the first free ``<name>.<i>``; None: its folder is empty and stays."""
+class ReadOnlyRun(RunFolder):
+    """The run's folder in a rank other than the main process, which alone writes and locks it."""
+
+    def create(self, *, with_data: bool = True) -> None:
+        pass
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        yield
+
+    def write_manifest(self) -> None:
+        pass
+
+    def write_history(self, records: list[EpochRecord]) -> None:
+        pass
+
+    def write_metrics(self, sections: dict[str, dict[str, Any]]) -> None:
+        pass
+
+
+def _rename_earlier(path: Path) -> Path | None:
+    """Rename an earlier run to the first free ``<name>.<i>``; return None for an empty folder, which stays."""
     with folder_lock(path):
         remove_leftovers(path)
         if not any(path.iterdir()):
@@ -306,23 +333,3 @@ def _set_aside(path: Path) -> Path | None:
             number += 1
         path.rename(kept)
         return kept
-
-
-class FollowedRun(RunFolder):
-    """A run's folder that is read here, and written by the first process."""
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Nothing to lock: the first process has the folder."""
-        yield
-
-    def write_history(self, records: list[EpochRecord]) -> None:
-        """The first process writes it."""
-
-    def write_metrics(self, sections: dict[str, dict[str, Any]]) -> None:
-        """The first process writes them."""
-
-
-def as_seen_here(run: RunFolder) -> RunFolder:
-    """Return the run for this process: written by the first, read by the others."""
-    return run if distributed.is_main_process() else FollowedRun(run.path, run.config)

@@ -1,8 +1,6 @@
-"""What a run and a learning-rate sweep begin with: a config becomes network, loader and model."""
+"""From a config to what a training needs: images, network, loaders, and the model with its optimizer."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 import paddle
@@ -12,34 +10,39 @@ from paddle.static import InputSpec
 from paddle_resnet import distributed
 from paddle_resnet.config import Config
 from paddle_resnet.console import download_bar, logger
-from paddle_resnet.data import Normalize, Split, Splits, TrainLoader, ValidationLoader, open_splits
-from paddle_resnet.download import ProgressFn
+from paddle_resnet.data import Normalize, Split, Splits, TrainLoader, ValidationLoader
 from paddle_resnet.errors import UsageError, counted
 from paddle_resnet.images.decode import resize_and_crop_batch
 from paddle_resnet.models import ImageClassifier, count_parameters, create_configured_model, load_pretrained
 from paddle_resnet.models.stems import WhiteningStem
 from paddle_resnet.models.sync_batch_norm import synchronize_batch_norm
 from paddle_resnet.training.cpu_backend import use_cpu_backend
-from paddle_resnet.training.metrics import SampleMeans
+from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.optim.loss import SmoothedCrossEntropy
 from paddle_resnet.training.optim.optimizer import make_optimizer
-from paddle_resnet.training.step_models import AccumulatingModel, SynchronousModel, scaled_learning_rate
+from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.train_step import TrainStepModel, scaled_learning_rate
+
+WHITENING_IMAGES = 500
+"""They have 480,000 patches at 32x32, whose second moments hardly depend on which images they are."""
 
 
-def open_training(
-    config: Config, *, with_weights: bool = True, open_data: Callable[[ProgressFn], Splits] | None = None
-) -> tuple[Splits, ImageClassifier]:
-    """Open the images and build the network, with the weights it starts from unless they come from a checkpoint.
+def open_data_and_network(run: RunFolder, *, with_weights: bool = True) -> ImageClassifier:
+    """Open the run's images and build its network with its first weights, the same in all ranks.
 
-    Of several processes on a host, one opens them first: it may have to download them. Images that a run was trained on
-    are opened by `open_data`; None: as the config says.
+    The first rank of each host goes first, because it may have to download the images.
+
+    Args:
+        run: about to begin or to be resumed.
+        with_weights: load ``model.pretrained``; False where a checkpoint replaces the weights.
 
     Raises:
-        UsageError: data, model or weights are not what the config says, or too few images for several processes.
+        UsageError: data, model or weights are not what the config says, or the images are too few for the ranks.
     """
+    config = run.config
     with distributed.main_process_first(on_host=True):
         with download_bar("data") as report:
-            splits = open_splits(config.data, report) if open_data is None else open_data(report)
+            splits = run.splits(report)
         network = create_configured_model(config.model, len(splits.classes))
         logger.info("%s: %s trainable parameters", config.model.name, f"{count_parameters(network):,}")
         if with_weights and config.model.pretrained is not None:
@@ -56,21 +59,30 @@ def open_training(
     )
     _require_enough_images(config, splits)
     _warn_of_single_images(config, splits, network)
-    return splits, network
+    if config.model.pretrained is None:  # also where a checkpoint follows: whitening filters are not trained
+        whiten_stem(network, splits.train, splits.resize, config.data.image_size, run.normalize())
+    # Processors of other hosts may have rounded differently.
+    distributed.broadcast(list(network.state_dict().values()))
+    return network
 
 
-def _images_a_step(config: Config) -> int:
-    """Of all pieces and all processes."""
+def whiten_stem(network: ImageClassifier, split: Split, resize: int, image_size: int, normalize: Normalize) -> None:
+    """Compute the filters of a new network's whitening stem, if it has one, from images of `split`."""
+    stem = getattr(network, "conv1", None)
+    if isinstance(stem, WhiteningStem):
+        # Spread over the split, because a folder's images are sorted by class.
+        chosen = np.linspace(0, len(split) - 1, min(WHITENING_IMAGES, len(split)), dtype=np.int64)
+        stem.whiten(normalize(paddle.to_tensor(resize_and_crop_batch(split.batch(chosen), resize, image_size))))
+
+
+def _images_per_step(config: Config) -> int:
+    """Return the images of one optimizer step, over all micro-batches and ranks."""
     return config.train.batch_size * config.train.accumulate * distributed.world_size()
 
 
 def _require_enough_images(config: Config, splits: Splits) -> None:
-    """See that each of several processes has images of every batch; a single one takes fewer as they are.
-
-    Raises:
-        UsageError: there are too few.
-    """
-    step, count = _images_a_step(config), distributed.world_size()
+    """Check that each of several ranks has images of every batch; a single process takes a smaller batch."""
+    step, count = _images_per_step(config), distributed.world_size()
     if count > 1 and step > len(splits.train):
         raise UsageError(
             f"train.batch_size {config.train.batch_size} x train.accumulate {config.train.accumulate} x {count} "
@@ -84,11 +96,12 @@ def _require_enough_images(config: Config, splits: Splits) -> None:
 
 
 def _warn_of_single_images(config: Config, splits: Splits, network: ImageClassifier) -> None:
-    """Say where BatchNorm's statistics are of one image: what is learned by them may be worth nothing in evaluation."""
-    train, images = config.train, min(_images_a_step(config), len(splits.train))
-    together = distributed.world_size() > 1 and train.sync_batch_norm
-    piece = images % train.batch_size or train.batch_size
-    if piece == 1 and not together and any(isinstance(each, nn.BatchNorm2D) for each in network.sublayers()):
+    """Warn if BatchNorm would compute statistics of a single image: the network may then fail in evaluation."""
+    train, images = config.train, min(_images_per_step(config), len(splits.train))
+    synchronized = distributed.world_size() > 1 and train.sync_batch_norm
+    last_micro_batch = images % train.batch_size or train.batch_size
+    has_batch_norm = any(isinstance(each, nn.BatchNorm2D) for each in network.sublayers())
+    if last_micro_batch == 1 and not synchronized and has_batch_norm:
         logger.warning(
             "warning: train.batch_size %d with %s: BatchNorm then normalises an image by its own statistics alone, and "
             "the network may be at chance when it is evaluated; batches of 8 or more are usual",
@@ -97,21 +110,21 @@ def _warn_of_single_images(config: Config, splits: Splits, network: ImageClassif
         )
 
 
-def make_train_loader(config: Config, splits: Splits, normalize: Normalize) -> TrainLoader:
-    """Make the loader of the training images; each batch is one step's, accumulated pieces and all.
+def make_train_loader(run: RunFolder) -> TrainLoader:
+    """Make the loader of the training images. A batch of it is one optimizer step, all micro-batches included.
 
-    Of several processes, each has its share of each piece: a single process with as large a batch would see the same
-    pieces.
+    Each rank loads its share of each micro-batch, so that all together see the same micro-batches as a single process
+    with a larger `train.batch_size`.
     """
-    ranks = distributed.joined()
-    pieces = np.arange(_images_a_step(config))
-    rank_positions = pieces.reshape(config.train.accumulate, ranks.world_size, -1)[:, ranks.rank].ravel()
+    config, splits, ranks = run.config, run.splits(), distributed.joined()
+    images = np.arange(_images_per_step(config))
+    rank_positions = images.reshape(config.train.accumulate, ranks.world_size, -1)[:, ranks.rank].ravel()
     return TrainLoader(
         splits.train,
-        batch_size=len(pieces),
+        batch_size=len(images),
         image_size=config.data.image_size,
         resize=splits.resize,
-        normalize=normalize,
+        normalize=run.normalize(),
         augment=config.augment,
         seed=config.train.seed,
         balanced=config.data.sampler == "balanced",
@@ -119,32 +132,32 @@ def make_train_loader(config: Config, splits: Splits, normalize: Normalize) -> T
     )
 
 
-def make_validation_loader(config: Config, splits: Splits, normalize: Normalize) -> ValidationLoader:
-    """Make the loader of the validation images; of several processes, each has its part of them."""
-    ranks = distributed.joined()
+def make_validation_loader(run: RunFolder) -> ValidationLoader:
+    """Make the loader of this rank's share of the validation images."""
+    config, splits, ranks = run.config, run.splits(), distributed.joined()
     return ValidationLoader(
         splits.validation,
         batch_size=config.train.batch_size,
         image_size=config.data.image_size,
         resize=splits.resize,
-        normalize=normalize,
+        normalize=run.normalize(),
         rank=ranks.rank,
         world_size=ranks.world_size,
     )
 
 
 def make_model(
-    config: Config, network: ImageClassifier, means: SampleMeans, steps_per_epoch: int, device: str
-) -> paddle.Model:
-    """Make the network ready to train on `device`, and the `paddle.Model` around it: optimizer, loss and measures."""
-    train, together = config.train, distributed.world_size()
-    if together > 1:
-        rate = scaled_learning_rate(train.learning_rate, train.scale_learning_rate, together)
+    config: Config, network: ImageClassifier, metrics: TrainMetrics, steps_per_epoch: int, device: str
+) -> TrainStepModel:
+    """Prepare the network for training on `device`; return the model with its optimizer, loss and metrics."""
+    train, world_size = config.train, distributed.world_size()
+    if world_size > 1:
+        rate = scaled_learning_rate(train.learning_rate, train.scale_learning_rate, world_size)
         logger.info(
             "%d processes: %d images each, %d a step; learning rate %g (%s: train.scale_learning_rate)",
-            together,
+            world_size,
             train.batch_size * train.accumulate,
-            train.batch_size * train.accumulate * together,
+            _images_per_step(config),
             rate,
             train.scale_learning_rate,
         )
@@ -152,30 +165,16 @@ def make_model(
         if train.sync_batch_norm:
             synchronize_batch_norm(network, device)
     use_cpu_backend(network, train.cpu_backend, device, train.cpu_precision)
-    model = (SynchronousModel if together > 1 else AccumulatingModel)(
+    model = TrainStepModel(
         network,
         InputSpec([None, 3, None, None], "float32", "images"),
         InputSpec([None, 1], "int64", "labels"),
-        piece=train.batch_size,
+        micro_batch=train.batch_size,
     )
     model.prepare(
         make_optimizer(network, train, steps_per_epoch),
         SmoothedCrossEntropy(train.label_smoothing),
-        means,
+        metrics,
         amp_configs="O1" if train.amp and device != "cpu" else None,
     )
     return model
-
-
-IMAGES = 500
-"""So many give 480,000 patches at 32x32, whose second moments no longer depend on which images they are."""
-
-
-def whiten_stem(network: ImageClassifier, split: Split, resize: int, image_size: int, normalize: Normalize) -> None:
-    """Let a new network's whitening stem, if it has one, start from images of `split` as evaluation sees them."""
-    stem = getattr(network, "conv1", None)
-    if not isinstance(stem, WhiteningStem):
-        return
-    # Spread, as a folder's images stand class by class.
-    chosen = np.linspace(0, len(split) - 1, min(IMAGES, len(split)), dtype=np.int64)
-    stem.whiten(normalize(paddle.to_tensor(resize_and_crop_batch(split.batch(chosen), resize, image_size))))

@@ -1,4 +1,4 @@
-"""One run: from a config to a folder with checkpoints, curves and figures of its validation."""
+"""Trains one run: set up, loop over the epochs with `paddle.Model.fit`, write the metrics."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ from pathlib import Path
 import numpy as np
 from paddle.callbacks import Callback, LRScheduler
 
-from paddle_resnet import distributed, environment, paddle_compat
+from paddle_resnet import distributed, environment
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
-from paddle_resnet.data import Normalize
 from paddle_resnet.data.datasets.folder_report import report_folder
 from paddle_resnet.errors import Stopped, UsageError, command
 from paddle_resnet.models import ImageClassifier
+from paddle_resnet.paddle_compat import optimizer_of
 from paddle_resnet.tracking.training_log import VisualDLLog, image_grid
-from paddle_resnet.training import resume as resuming
-from paddle_resnet.training.callback_runner import BEGINNING, Course, load_states
-from paddle_resnet.training.callbacks.builder import recipe_callbacks, watching_callbacks
-from paddle_resnet.training.callbacks.interrupt import StopBetweenSteps
-from paddle_resnet.training.callbacks.recording import NoCurves, Progress, Recorder
-from paddle_resnet.training.callbacks.step_seeds import StepSeeds
-from paddle_resnet.training.checkpoints import Checkpoints
-from paddle_resnet.training.data_record import fingerprint
-from paddle_resnet.training.metrics import SampleMeans
+from paddle_resnet.training.callback_runner import BEGINNING, CallbackRunner, load_states
+from paddle_resnet.training.callbacks.progress import Progress
+from paddle_resnet.training.callbacks.recipe import recipe_callbacks
+from paddle_resnet.training.callbacks.recorder import Recorder
+from paddle_resnet.training.callbacks.steps import StepSeeds, StopBetweenSteps
+from paddle_resnet.training.callbacks.visual_dl import visual_dl_callbacks
+from paddle_resnet.training.checkpoint_loader import Checkpoint, read_checkpoint
+from paddle_resnet.training.checkpoint_saver import CheckpointSaver
+from paddle_resnet.training.data_manifest import fingerprint
+from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.optim.ema import MovingAverage
-from paddle_resnet.training.process_setup import LogFile, session, without_paddles_warnings
-from paddle_resnet.training.resume import Checkpoint
-from paddle_resnet.training.run_folder import FollowedRun, RunFolder, as_seen_here
-from paddle_resnet.training.setup import (
-    make_model,
-    make_train_loader,
-    make_validation_loader,
-    open_training,
-    whiten_stem,
+from paddle_resnet.training.process_setup import ignore_paddle_warnings, setup_process
+from paddle_resnet.training.resume_checks import (
+    require_same_config,
+    require_same_data,
+    require_same_world_size,
+    run_environment,
+    warn_of_other_environment,
 )
+from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.setup import make_model, make_train_loader, make_validation_loader, open_data_and_network
 
 GRID_IMAGES = 32
 
@@ -45,184 +46,218 @@ GRID_IMAGES = 32
 def train(config: Config) -> RunFolder:
     """Train one network as `config` says, and return the run's folder.
 
-    Nothing is written before device, data and weights have been found good. An earlier run of the name is set aside.
-    Processes that were launched together (`processes`) train it together.
+    Nothing is written before device, data and weights are checked. An earlier run of the same name is renamed. Launched
+    in several processes, these train it together.
 
     Raises:
-        UsageError: device, data, model or weights are not what the config says, or it names several seeds
+        UsageError: device, data, model or weights are not what the config says, or it has several seeds
             (`train_seeds` trains those).
         RunFailure: the loss became NaN or infinite, or the folder cannot be written.
-        Stopped: Ctrl-C or SIGTERM; what was done is saved.
+        Stopped: Ctrl-C or SIGTERM; the run is saved.
     """
     if config.train.seeds is not None:
         raise UsageError(
             f"train.seeds {list(config.train.seeds)}: this trains one run, by train.seed; {command('train')} trains all"
         )
-    with session(config) as (device, lines):
+    with setup_process(config) as (device, lines):
         distributed.check_equal_across_ranks({"the config": config.to_yaml(), str(config.run_folder): "begins"})
-        splits, network = open_training(config)
-        if not distributed.is_main_process():
-            run: RunFolder = FollowedRun(config.run_folder, config, splits)
-            _fit(run, network, device, None)
-            return run
-        run, kept = RunFolder.create(config, splits)
-        with run.alone():
-            lines.go_to(LogFile(run))
-            if kept is not None:
-                logger.info("the earlier run %s was kept as %s", run.path, kept)
-            report_folder(splits, run.path)
-            _fit(run, network, device, None)
+        run = RunFolder.new(config)
+        network = open_data_and_network(run)
+        run.create()
+        with run.lock():
+            if distributed.is_main_process():
+                lines.flush_to(run.log_path)
+                report_folder(run.splits(), run.path)
+            with contextlib.closing(Trainer(run, network, device)) as trainer:
+                trainer.fit()
+                trainer.finish()
     return run
 
 
 def resume(path: str | Path, overrides: Iterable[str] = ()) -> RunFolder:
-    """Let the run in the folder `path` go on from its ``last`` checkpoint as if it had never been stopped.
+    """Resume the run in the folder `path` from its ``last`` checkpoint, as if it had never been stopped.
 
-    A run without a checkpoint begins again, a finished one is left as it is.
+    A run without a checkpoint begins again. A finished run stays as it is.
 
     Args:
         path: the run's folder.
-        overrides: changes to keys of its config, ``key=value``: only to `resuming.MAY_CHANGE`.
+        overrides: changes to its config, ``key=value``, of `RESUME_MUTABLE_KEYS` only.
 
     Raises:
-        UsageError: the folder is no run's, config or data changed, the checkpoint is damaged, or another process is at
-            it; otherwise as `train`.
+        UsageError: the folder holds no run, its config or its data changed, the checkpoint is damaged, or another
+            process trains the run.
+        RunFailure, Stopped: as `train`.
     """
-    return _go_on(RunFolder.open(path, overrides))
+    return train_or_resume(RunFolder.open(path, overrides))
 
 
 def train_or_resume(run: RunFolder) -> RunFolder:
-    """Let a run go on if it has begun, by its config or with the allowed changes, or train it from the beginning.
+    """Resume a run if it has begun, with its config, which may have changed as `resume` allows; otherwise train it.
 
     Raises:
         UsageError, RunFailure, Stopped: as `train` and `resume`.
     """
-    return _go_on(run) if run.config_path.is_file() else train(run.config)
-
-
-def _go_on(run: RunFolder) -> RunFolder:
-    resuming.require_same_training(RunFolder.open(run.path), run.config)
-    with session(run.config) as (device, lines):
+    if not run.config_path.is_file():
+        return train(run.config)
+    require_same_config(RunFolder.open(run.path), run.config)
+    with setup_process(run.config) as (device, lines):
         distributed.check_equal_across_ranks({"the config": run.config.to_yaml(), str(run.path): "goes on"})
-        run = as_seen_here(run)
-        with run.alone():
+        run = RunFolder.for_rank(run.path, run.config)
+        with run.lock():
             with distributed.main_process_first():
                 trained = run.is_trained
-                checkpoint = None if trained else resuming.read_checkpoint(run)
+                checkpoint = None if trained else read_checkpoint(run)
             distributed.check_equal_across_ranks({str(run.checkpoint_path("last")): (trained, checkpoint)})
             if trained:
                 logger.info("%s: finished, nothing is left to train", run.path)
                 return run
-            if checkpoint is not None:
-                resuming.require_same_processes(run, checkpoint)
-            if distributed.is_main_process():
-                lines.go_to(LogFile(run))
-            # What has no checkpoint has learned nothing yet: it begins with the images as they are now.
-            splits, network = open_training(
-                run.config, with_weights=checkpoint is None, open_data=None if checkpoint is None else run.splits
-            )
-            run = type(run)(run.path, run.config, splits)
             if checkpoint is None:
-                logger.info("%s: no checkpoint yet, it begins again", run.path)
+                run = RunFolder.for_rank(run.path, run.config, begins=True)
             else:
-                resuming.require_same_data(run, checkpoint)
-                resuming.warn_of_other_circumstances(checkpoint, device)
-                epoch, step = checkpoint.position
-                logger.info("%s: goes on after epoch %d and %d steps of the next", run.path, epoch, step)
+                require_same_world_size(run, checkpoint)
             if distributed.is_main_process():
-                if checkpoint is None:
-                    shutil.rmtree(run.vdl_path, ignore_errors=True)
-                run.config.save(run.config_path)
-                if checkpoint is None or not run.data_path.exists():
-                    run.record_data()
-            _fit(run, network, device, checkpoint)
+                lines.flush_to(run.log_path)
+            network = open_data_and_network(run, with_weights=checkpoint is None)
+            _check_and_prepare_folder(run, checkpoint, device)
+            with contextlib.closing(Trainer(run, network, device, checkpoint)) as trainer:
+                trainer.fit()
+                trainer.finish()
     return run
 
 
-def _fit(run: RunFolder, network: ImageClassifier, device: str, checkpoint: Checkpoint | None) -> None:
-    """Train the network through `paddle.Model.fit`, from the beginning or from a checkpoint."""
-    distributed.check_equal_across_ranks({"the images": fingerprint(run.splits())})
-    if not distributed.is_main_process():
-        _train(run, network, None, device, checkpoint)
-        return
-    with contextlib.closing(VisualDLLog(run.vdl_path)) as visual_dl:
-        if checkpoint is None:
-            visual_dl.config(run.config.to_yaml())
-            visual_dl.images(_augmented_images(run, run.normalize()))
-        _train(run, network, visual_dl, device, checkpoint)
-
-
-def _train(
-    run: RunFolder, network: ImageClassifier, visual_dl: VisualDLLog | None, device: str, checkpoint: Checkpoint | None
-) -> None:
-    config, splits, normalize = run.config, run.splits(), run.normalize()
-    train_loader = make_train_loader(config, splits, normalize)
-    if checkpoint is not None:
-        checkpoint.require_within(len(train_loader))
-    validation_loader = make_validation_loader(config, splits, normalize)
-    average = _start_network(run, network, checkpoint)
-    means = SampleMeans()
-    model = make_model(config, network, means, len(train_loader), device)
-    if checkpoint is not None:
-        checkpoint.put_into_optimizer(model)
-
-    recorder, progress = Recorder(run, visual_dl or NoCurves(), means, train_loader), Progress()
-    callbacks: list[Callback] = [progress] if distributed.is_main_process() else []
-    callbacks += [StepSeeds(config.train.seed), recorder]
-    if average is not None:
-        callbacks.append(average)
-    callbacks += recipe_callbacks(
-        config, network, paddle_compat.optimizer_of(model), train_loader, lambda: recorder.records
-    )
-    if visual_dl is not None:
-        callbacks += watching_callbacks(config.train, network, visual_dl)
-
-    start = checkpoint.position if checkpoint is not None else BEGINNING
-    parts = [*callbacks, train_loader, visual_dl]
-    about = {
-        "processes": distributed.world_size(),
-        "trained_on": resuming.circumstances(device),
-        "data": fingerprint(splits),
-    }
-    checkpoints = Checkpoints(run, recorder, parts, average, about, start)
-    interrupt = StopBetweenSteps(checkpoints.save)
-
-    def restore() -> None:
-        if checkpoint is not None:
-            load_states(parts, checkpoint.states)
-            train_loader.first_batch = start.step
-
-    if checkpoint is not None and checkpoint.finished:
-        restore()
+def _check_and_prepare_folder(run: RunFolder, checkpoint: Checkpoint | None, device: str) -> None:
+    """Check that the run resumes with its own data, and save what may have changed of its config."""
+    if checkpoint is None:
+        logger.info("%s: no checkpoint yet, it begins again", run.path)
     else:
-        course = Course([*callbacks, checkpoints, interrupt], config.train.epochs, len(train_loader), start, restore)
-        # `Model` would put its own scheduler's callback behind ours, which save the schedule too.
-        hooks = [LRScheduler(), course]
-        with contextlib.closing(progress), _saying_how_to_go_on(run), without_paddles_warnings(), interrupt:
-            model.fit(
-                train_loader, validation_loader, epochs=config.train.epochs - start.epoch, verbose=0, callbacks=hooks
+        require_same_data(run, checkpoint)
+        warn_of_other_environment(checkpoint, device)
+        logger.info("%s: goes on after epoch %d and %d steps of the next", run.path, *checkpoint.position)
+    if distributed.is_main_process():
+        if checkpoint is None:
+            shutil.rmtree(run.vdl_path, ignore_errors=True)
+        run.config.save(run.config_path)
+        if checkpoint is None or not run.data_path.exists():
+            run.write_manifest()
+
+
+class Trainer:
+    """The training of one run in this process: the constructor sets it up, `fit` is the loop, `finish` ends it."""
+
+    def __init__(
+        self, run: RunFolder, network: ImageClassifier, device: str, checkpoint: Checkpoint | None = None
+    ) -> None:
+        """Make loaders, model and callbacks, with the weights and the optimizer of `checkpoint` if there is one."""
+        distributed.check_equal_across_ranks({"the images": fingerprint(run.splits())})
+        self._run = run
+        self._device = device
+        self._checkpoint = checkpoint
+        self._start = checkpoint.position if checkpoint is not None else BEGINNING
+        self._train_loader = make_train_loader(run)
+        self._validation_loader = make_validation_loader(run)
+        train, steps = run.config.train, len(self._train_loader)
+        average = MovingAverage(network, train.ema) if train.ema is not None else None
+        metrics = TrainMetrics()
+        if checkpoint is not None:
+            checkpoint.require_within(steps)
+            checkpoint.restore_network(network, average)
+        self._model = make_model(run.config, network, metrics, steps, device)
+        if checkpoint is not None:
+            checkpoint.restore_optimizer(self._model)
+        self._progress = Progress()
+        self._recorder = Recorder(run, metrics, self._train_loader)
+        self._resources = contextlib.ExitStack()
+        self._make_callbacks(network, average)
+
+    def _make_callbacks(self, network: ImageClassifier, average: MovingAverage | None) -> None:
+        """Make the callbacks, in the order in which they are called, and list the parts whose states are saved."""
+        config, optimizer, recorder = self._run.config, optimizer_of(self._model), self._recorder
+        callbacks: list[Callback] = [StepSeeds(config.train.seed), recorder]
+        logs: list[VisualDLLog] = []
+        if distributed.is_main_process():
+            logs.append(self._open_visual_dl())
+            callbacks = [self._progress, *callbacks, *visual_dl_callbacks(logs[0], config, network, recorder)]
+        if average is not None:
+            callbacks.append(average)
+        callbacks += recipe_callbacks(config, network, optimizer, self._train_loader, lambda: recorder.records)
+        self._parts = [*callbacks, self._train_loader, *logs]
+        about = {
+            "processes": distributed.world_size(),
+            "trained_on": run_environment(self._device),
+            "data": fingerprint(self._run.splits()),
+        }
+        saver = CheckpointSaver(self._run, recorder, self._parts, average, about, self._start)
+        self._interrupt = StopBetweenSteps(saver.save)
+        self._callbacks = [*callbacks, saver, self._interrupt]
+
+    def _open_visual_dl(self) -> VisualDLLog:
+        log = self._resources.enter_context(contextlib.closing(VisualDLLog(self._run.vdl_path)))
+        if self._checkpoint is None:
+            log.config(self._run.config.to_yaml())
+            log.images(_augmented_images(self._run))
+        return log
+
+    def _restore_states(self) -> None:
+        if self._checkpoint is not None:
+            load_states(self._parts, self._checkpoint.states)
+            self._train_loader.first_batch = self._start.step
+
+    def fit(self) -> None:
+        """Train and validate epoch by epoch, from the beginning or from the checkpoint."""
+        if self._checkpoint is not None and self._checkpoint.finished:
+            self._restore_states()
+            return
+        epochs, steps = self._run.config.train.epochs, len(self._train_loader)
+        runner = CallbackRunner(self._callbacks, epochs, steps, self._start, self._restore_states)
+        with (
+            contextlib.closing(self._progress),
+            _log_how_to_resume(self._run),
+            ignore_paddle_warnings(),
+            self._interrupt,
+        ):
+            self._model.fit(
+                self._train_loader,
+                self._validation_loader,
+                epochs=epochs - self._start.epoch,
+                verbose=0,
+                # `paddle.Model` would call its own scheduler callback after ours, which save the schedule.
+                callbacks=[LRScheduler(), runner],
             )
-    _write_metrics(run, recorder, device)
-    interrupt.stop_if_asked()
+
+    def finish(self) -> None:
+        """Write ``metrics.json`` anew: sections that it had are of other weights."""
+        records, best = self._recorder.records, self._recorder.best
+        self._run.write_metrics(
+            {
+                "validation": {"epoch": best.epoch, "loss": best.validation_loss, "top1": best.validation_top1},
+                "environment": environment.describe("paddle", "python", "processes", "processor", "process")
+                | {"device": self._device},
+                "train": {
+                    "epochs": len(records),
+                    "seconds": round(self._recorder.seconds, 1),
+                    "seconds_training_only": round(sum(record.seconds for record in records), 1),
+                    "loss": records[-1].train_loss,
+                    "top1": records[-1].train_top1,
+                },
+            }
+        )
+        self._interrupt.stop_if_asked()
+
+    def close(self) -> None:
+        """Write what VisualDL's files still miss, after an error too."""
+        self._resources.close()
 
 
-def _start_network(run: RunFolder, network: ImageClassifier, checkpoint: Checkpoint | None) -> MovingAverage | None:
-    """Give the network the weights that training starts from, the same in all processes; return its average."""
-    config, splits = run.config, run.splits()
-    if config.model.pretrained is None:
-        # Of a resumed run too: it also says which weights are not learned.
-        whiten_stem(network, splits.train, splits.resize, config.data.image_size, run.normalize())
-    # Other hosts' processors may have rounded otherwise.
-    distributed.broadcast(list(network.state_dict().values()))
-    average = MovingAverage(network, config.train.ema) if config.train.ema is not None else None
-    if checkpoint is not None:
-        checkpoint.put_into(network, average)
-    return average
+def _augmented_images(run: RunFolder) -> np.ndarray:
+    """Return a grid of the first batch, from a loader of its own, so that the run's random state stays as it is."""
+    with contextlib.closing(iter(make_train_loader(run))) as batches:
+        images, *_ = next(batches)
+    return image_grid(run.normalize().denormalize(images[:GRID_IMAGES]))
 
 
 @contextlib.contextmanager
-def _saying_how_to_go_on(run: RunFolder) -> Iterator[None]:
-    """Where training is stopped within the block, say what resumes it."""
+def _log_how_to_resume(run: RunFolder) -> Iterator[None]:
+    """If the block is stopped, log the command that resumes the run."""
     try:
         yield
     except Stopped as stopped:
@@ -231,35 +266,9 @@ def _saying_how_to_go_on(run: RunFolder) -> Iterator[None]:
 
 
 def _train_command() -> str:
-    """Return how a run of as many processes is started."""
+    """Return the command that starts a training in as many processes as this one."""
     ranks = distributed.joined()
     if ranks.world_size == 1:
         return command("train")
     script = command("train").removeprefix("python ").replace("paddle-resnet", "$(which paddle-resnet)")
     return f"python -m paddle.distributed.launch --nproc_per_node {ranks.local_world_size} {script}"
-
-
-def _write_metrics(run: RunFolder, recorder: Recorder, device: str) -> None:
-    """Write what was measured in training, and on what; what was measured of an earlier epoch's weights goes."""
-    records, best = recorder.records, recorder.best
-    run.write_metrics(
-        {
-            "validation": {"epoch": best.epoch, "loss": best.validation_loss, "top1": best.validation_top1},
-            "environment": environment.describe("paddle", "python", "processes", "processor", "process")
-            | {"device": device},
-            "train": {
-                "epochs": len(records),
-                "seconds": round(recorder.seconds, 1),
-                "seconds_training_only": round(sum(record.seconds for record in records), 1),
-                "loss": records[-1].train_loss,
-                "top1": records[-1].train_top1,
-            },
-        }
-    )
-
-
-def _augmented_images(run: RunFolder, normalize: Normalize) -> np.ndarray:
-    """Draw a grid of the first batch, from a loader of its own so that the run's random state is not touched."""
-    with contextlib.closing(iter(make_train_loader(run.config, run.splits(), normalize))) as batches:
-        images, *_ = next(batches)
-    return image_grid(normalize.denormalize(images[:GRID_IMAGES]))

@@ -217,7 +217,7 @@ def without_plots(monkeypatch):
 
 
 def test_train_is_stopped_and_resumed(tool, tmp_path, monkeypatch, without_plots):
-    from paddle_resnet.training.callbacks.step_seeds import StepSeeds
+    from paddle_resnet.training.callbacks.steps import StepSeeds
 
     config = ["-c", PROJECT / "configs/quickstart.yaml", *TINY, "-o", f"output={tmp_path}", "-o", "device=cpu"]
     run = tmp_path / "quickstart"

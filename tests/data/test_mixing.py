@@ -10,7 +10,7 @@ from scipy.stats import beta, kstest
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data import MemorySplit, Normalize, TrainLoader
 from paddle_resnet.data.augment.mixing import draw_mix_params
-from paddle_resnet.training.metrics import SampleMeans
+from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.optim.loss import SmoothedCrossEntropy
 
 NORMALIZE = Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
@@ -109,7 +109,7 @@ def test_a_mixed_image_is_right_by_the_class_of_the_larger_share():
     logits = np.log(np.array([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.1, 0.2, 0.7]], "float32"))
     own, partners = np.array([[0], [0], [1]]), np.array([[1], [1], [2]])
     lams = np.array([[0.6], [0.4], [0.25]], "float32")
-    measure = SampleMeans()
+    measure = TrainMetrics()
     losses, correct = measure.compute(*(paddle.to_tensor(each) for each in (logits, own, partners, lams)))
     assert correct.numpy().tolist() == [True, False, True]
     likelihoods = [[0.7, 0.2], [0.7, 0.2], [0.2, 0.7]]

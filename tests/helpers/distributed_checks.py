@@ -22,8 +22,8 @@ from paddle_resnet.errors import RunFailure, Stopped, UsageError
 from paddle_resnet.models.sync_batch_norm import synchronize_batch_norm
 from paddle_resnet.onednn import layers
 from paddle_resnet.training import resume, train
-from paddle_resnet.training.metrics import SampleMeans
-from paddle_resnet.training.callbacks.step_seeds import StepSeeds
+from paddle_resnet.training.metrics import TrainMetrics
+from paddle_resnet.training.callbacks.steps import StepSeeds
 
 EPSILON = 1e-5
 SHARES = (slice(0, 3), slice(3, 5))
@@ -82,7 +82,7 @@ def messages():
     distributed.all_reduce_mean(tensors)
     first = paddle.full([3], 7.0 + number)
     distributed.broadcast([first])
-    means = SampleMeans()
+    means = TrainMetrics()
     losses, right = (np.array([1.0, 2, 3]), np.array([1, 1, 0])) if number == 0 else (np.array([10.0]), np.array([1]))
     means.update(losses, right)
     try:

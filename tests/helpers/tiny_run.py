@@ -29,7 +29,6 @@ def make_run(folder: Path, checkpoint: bool = True):
     import paddle
 
     from paddle_resnet.config import Config
-    from paddle_resnet.data import open_splits
     from paddle_resnet.models import create_model
     from paddle_resnet.training.run_folder import RunFolder
 
@@ -43,7 +42,8 @@ def make_run(folder: Path, checkpoint: bool = True):
             "model": {"name": "resnet8"},
         }
     )
-    run, _ = RunFolder.create(config, open_splits(config.data))
+    run = RunFolder.new(config)
+    run.create()
     if checkpoint:
         paddle.seed(1)
         network = create_model("resnet8", num_classes=len(COLOURS))

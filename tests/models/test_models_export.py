@@ -9,7 +9,6 @@ from tiny_family import FAMILY
 from tiny_run import COLOURS, SIZE, make_pictures
 
 from paddle_resnet.config import Config
-from paddle_resnet.data import open_splits
 from paddle_resnet.export import export_run
 from paddle_resnet.inference import Predictor
 from paddle_resnet.models import create_configured_model, registry
@@ -34,7 +33,8 @@ def test_the_exported_network_answers_as_the_trained(kind, pictures, tmp_path, m
             "model": {"name": "tiny", "dropout": 0.2, "stochastic_depth": 0.0 if kind in ("plain", "lenet") else 0.2},
         }
     )
-    run, _ = RunFolder.create(config, open_splits(config.data))
+    run = RunFolder.new(config)
+    run.create()
     paddle.seed(0)
     network = create_configured_model(config.model, len(COLOURS))
     normalize = run.normalize()

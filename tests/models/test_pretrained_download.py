@@ -15,7 +15,7 @@ from paddle_resnet.config import Config
 from paddle_resnet.models import create_model, read_state_dict
 from paddle_resnet.models.weights import pretrained
 from paddle_resnet.training import RunFolder
-from paddle_resnet.training.setup import open_training
+from paddle_resnet.training.setup import open_data_and_network
 
 PROJECT = Path(__file__).resolve().parents[2]
 QUICKSTART = PROJECT / "configs" / "quickstart.yaml"
@@ -56,7 +56,7 @@ def cache(tmp_path: Path) -> list[str]:
 
 def assert_begins_with(server: FileServer, tmp_path: Path) -> None:
     """A run of the config begins with the served weights, and with a head of its own for the ten digits."""
-    _, network = open_training(Config.load(QUICKSTART, OVERRIDES))
+    network = open_data_and_network(RunFolder.new(Config.load(QUICKSTART, OVERRIDES)))
     served = read_state_dict(tmp_path / "served" / FILE)
     for name, tensor in network.state_dict().items():
         if not name.startswith("fc."):

@@ -25,8 +25,8 @@ from paddle_resnet.files import write_json
 from paddle_resnet.models import count_parameters, create_model, load_weights, zoo_models, zoo_record
 from paddle_resnet.models.weights import pretrained
 from paddle_resnet.training import RunFolder
-from paddle_resnet.training.publish import publish
-from paddle_resnet.training.setup import open_training
+from paddle_resnet.training.publish_weights import publish_weights
+from paddle_resnet.training.setup import open_data_and_network
 
 PROJECT = Path(__file__).resolve().parents[2]
 SHIPPED = zoo_models()
@@ -125,7 +125,8 @@ def run(tmp_path, monkeypatch):
             "evaluation": {"flip": True},
         }
     )
-    run, _ = RunFolder.create(config)
+    run = RunFolder(config.run_folder, config)
+    run.create(with_data=False)
     paddle.seed(3)
     network = create_model("resnet8")
     for tensor in network.state_dict().values():  # running statistics, too, other than a new network's
@@ -141,7 +142,7 @@ def arrays(network):
 
 
 def test_a_run_becomes_weights_that_create_model_loads(run):
-    record = publish(run, "random pixels")
+    record = publish_weights(run, "random pixels")
     assert zoo_models() == ["resnet8"]
     expected = {name: tensor.numpy() for name, tensor in run.load_network("best").state_dict().items()}
     loaded = arrays(create_model("resnet8", pretrained="cifar10"))
@@ -153,7 +154,7 @@ def test_a_run_becomes_weights_that_create_model_loads(run):
 
 
 def test_the_record_says_what_the_runs_files_say(run):
-    publish(run, "random pixels")
+    publish_weights(run, "random pixels")
     record = json.loads(pretrained.record_path("resnet8").read_text())
     recipe = record.pop("recipe")
     assert record == {
@@ -199,7 +200,7 @@ def test_what_is_not_fit_to_be_published_is_refused_and_nothing_written(run, con
         values[group] |= changes
     write_json(run.metrics_path, {section: value for section, value in metrics.items() if value is not None})
     with pytest.raises(UsageError, match=complaint):
-        publish(RunFolder(run.path, Config.from_values(values)), "random pixels")
+        publish_weights(RunFolder(run.path, Config.from_values(values)), "random pixels")
     assert zoo_models() == []
     assert not pretrained.FOLDER.exists()
 
@@ -208,7 +209,7 @@ def test_what_is_not_fit_to_be_published_is_refused_and_nothing_written(run, con
 
 
 def test_another_number_of_classes_gets_a_new_head(run):
-    publish(run, "random pixels")
+    publish_weights(run, "random pixels")
     published = run.load_network("best")
     network = create_model("resnet8", 3, pretrained="cifar10")
     assert network.fc.weight.shape == [64, 3]
@@ -217,7 +218,7 @@ def test_another_number_of_classes_gets_a_new_head(run):
 
 
 def test_a_run_begins_with_the_weights_and_their_normalisation(run, tmp_path):
-    publish(run, "random pixels")
+    publish_weights(run, "random pixels")
     config = Config.from_values(
         {
             "output": str(tmp_path),
@@ -225,20 +226,20 @@ def test_a_run_begins_with_the_weights_and_their_normalisation(run, tmp_path):
             "model": {"name": "resnet8", "pretrained": "cifar10"},
         }
     )
-    splits, network = open_training(config)
+    network = open_data_and_network(RunFolder.new(config))
     for name, array in arrays(run.load_network("best")).items():
         np.testing.assert_array_equal(network.state_dict()[name].numpy(), array)
-    normalize = RunFolder(tmp_path / "run", config, splits).normalize()
+    normalize = RunFolder(tmp_path / "run", config).normalize()
     assert normalize.mean == (0.4, 0.5, 0.6)
     assert normalize.std == (0.2470, 0.2435, 0.2616)
     own = config.model_copy(update={"data": config.data.model_copy(update={"mean": (0.1, 0.2, 0.3)})})
-    assert RunFolder(tmp_path / "run", own, splits).normalize().mean == (0.1, 0.2, 0.3)
+    assert RunFolder(tmp_path / "run", own).normalize().mean == (0.1, 0.2, 0.3)
 
 
 def test_a_network_without_such_weights_is_told_which_have_some(run):
     with pytest.raises(UsageError, match='no "cifar10" weights for resnet18; there are some for no network'):
         create_model("resnet18", pretrained="cifar10")
-    publish(run, "random pixels")
+    publish_weights(run, "random pixels")
     with pytest.raises(UsageError, match=r'no "cifar10" weights for resnet18; there are some for resnet8$'):
         create_model("resnet18", pretrained="cifar10")
 
@@ -261,7 +262,7 @@ def cut(path):
     ],
 )
 def test_a_damaged_copy_is_one_line(run, path, harm, complaint):
-    publish(run, "random pixels")
+    publish_weights(run, "random pixels")
     harm(path("resnet8"))
     with pytest.raises(UsageError, match=complaint) as caught:
         create_model("resnet8", pretrained="cifar10")

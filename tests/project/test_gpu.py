@@ -14,7 +14,7 @@ from paddle_resnet.export import export_run
 from paddle_resnet.inference import Predictor
 from paddle_resnet.models import create_model
 from paddle_resnet.training import train
-from paddle_resnet.training.metrics import SampleMeans
+from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.setup import make_model
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yaml"
@@ -26,7 +26,7 @@ def test_mixed_precision_is_asked_for_on_a_gpu_alone(monkeypatch, device, level)
     asked = []
     monkeypatch.setattr(paddle.Model, "prepare", lambda model, optimizer, loss, metrics, amp: asked.append(amp))
     config = Config.load(QUICKSTART, [*QUICK, "train.amp=true"])
-    make_model(config, create_model("resnet8", 10), SampleMeans(), 10, device)
+    make_model(config, create_model("resnet8", 10), TrainMetrics(), 10, device)
     assert asked == [level]
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from paddle_resnet import console as console_module
-from paddle_resnet.training.callbacks import recording
+from paddle_resnet.training.callbacks import progress as training_progress
 
 
 @pytest.fixture
@@ -20,14 +20,14 @@ def screen(monkeypatch):
         text = io.StringIO()
         screen = Console(file=text, force_terminal=terminal, width=140, highlight=False)
         monkeypatch.setattr(console_module, "console", screen)
-        monkeypatch.setattr(recording, "console", screen)
+        monkeypatch.setattr(training_progress, "console", screen)
         return text
 
     return make
 
 
 def one_epoch() -> None:
-    progress = recording.Progress()
+    progress = training_progress.Progress()
     progress.set_params({"epochs": 3, "steps": 4})
     progress.on_epoch_begin(1)
     for step in range(4):
@@ -45,7 +45,7 @@ def test_bar_on_a_terminal(screen):
 
 def test_plain_lines_in_a_log(screen, monkeypatch, caplog):
     text = screen(terminal=False)
-    monkeypatch.setattr(recording, "SECONDS_BETWEEN_LINES", -1.0)
+    monkeypatch.setattr(training_progress, "SECONDS_BETWEEN_LINES", -1.0)
     # A tool that ran in this process before may have left its handler.
     monkeypatch.setattr(logging.getLogger("paddle_resnet"), "handlers", [])
     monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)

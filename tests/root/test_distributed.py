@@ -24,9 +24,9 @@ from paddle_resnet.config import Config
 from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import Evaluation, NetworkScorer, measure_split
 from paddle_resnet.training import RunFolder, resume, train, train_seeds
-from paddle_resnet.training.callbacks.step_seeds import StepSeeds
-from paddle_resnet.training.setup import open_training
-from paddle_resnet.training.step_models import scaled_learning_rate
+from paddle_resnet.training.callbacks.steps import StepSeeds
+from paddle_resnet.training.setup import open_data_and_network
+from paddle_resnet.training.train_step import scaled_learning_rate
 
 PROJECT = Path(__file__).resolve().parents[2]
 TEST_IMAGES, VALIDATION_IMAGES = 899, 449
@@ -251,7 +251,7 @@ def test_train_resumes_and_measures_each_image_once(folder, resumed):
 def test_too_few_images_for_all(tmp_path, monkeypatch, overrides, words):
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     with pytest.raises(UsageError, match=words):
-        open_training(config_for("early", tmp_path, *overrides))
+        open_data_and_network(RunFolder.new(config_for("early", tmp_path, *overrides)))
 
 
 def test_each_process_drops_other_features(monkeypatch):

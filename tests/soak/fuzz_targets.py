@@ -184,8 +184,8 @@ def _run_file(name: str) -> Callable[[Path], Target]:
         from paddle_resnet.config import Config
         from paddle_resnet.files import md5_of, write_json
         from paddle_resnet.results import EpochRecord
-        from paddle_resnet.training import resume as resuming
-        from paddle_resnet.training.data_record import DataRecord
+        from paddle_resnet.training.checkpoint_loader import read_checkpoint
+        from paddle_resnet.training.data_manifest import DataManifest
         from paddle_resnet.training.run_folder import RunFolder
 
         run = RunFolder(folder, Config())
@@ -226,10 +226,10 @@ def _run_file(name: str) -> Callable[[Path], Target]:
         def read(path: Path) -> object:
             if path.name in files:
                 write_state()
-            run.metrics(), run.history(), DataRecord.read(run.data_path)
-            checkpoint = resuming.read_checkpoint(run)
+            run.metrics(), run.history(), DataManifest.read(run.data_path)
+            checkpoint = read_checkpoint(run)
             if checkpoint is not None and path.name in files:
-                checkpoint.put_into_optimizer(model)
+                checkpoint.restore_optimizer(model)
             return checkpoint
 
         write_state()

@@ -20,15 +20,13 @@ from visualdl.server import lib
 from paddle_resnet.config import Config
 from paddle_resnet.errors import RunFailure, Stopped
 from paddle_resnet.models import count_parameters, create_model
-from paddle_resnet.tracking.hyper_parameters import hyper_parameters
 from paddle_resnet.tracking.records import RecordFile, replace_records
-from paddle_resnet.tracking.training_log import VisualDLLog
+from paddle_resnet.tracking.training_log import VisualDLLog, hyper_parameters
 from paddle_resnet.training import RunFolder, resume, train
-from paddle_resnet.training.callbacks.histograms import Histograms
-from paddle_resnet.training.callbacks.part_rates import parts_of_a_rate
-from paddle_resnet.training.callbacks.step_seeds import StepSeeds
-from paddle_resnet.training.metrics import SampleMeans
-from paddle_resnet.training.step_models import AccumulatingModel
+from paddle_resnet.training.callbacks.steps import StepSeeds
+from paddle_resnet.training.callbacks.visual_dl import Histograms, parameters_by_rate
+from paddle_resnet.training.metrics import TrainMetrics
+from paddle_resnet.training.train_step import TrainStepModel
 
 PROJECT = Path(__file__).resolve().parents[2]
 PEAK, DECAY, STEPS, EPOCHS = 0.05, 0.5, 4, 2
@@ -92,7 +90,7 @@ def test_parts_of_one_rate_share_a_curve(tmp_path, overrides, parts):
 
     config, network = config_for(tmp_path, *overrides).train, create_model("resnet8", num_classes=10)
     make_optimizer(network, config, 4)
-    found = parts_of_a_rate(network, config)
+    found = parameters_by_rate(network, config)
     assert list(found) == parts
     assert sum(parameter.size for group in found.values() for parameter in group) == count_parameters(network)
 
@@ -125,14 +123,14 @@ class MeanAnswer(paddle.nn.Layer):
 def test_a_histogram_shows_the_whole_batchs_gradient_and_the_weights_it_was_taken_at(tmp_path):
     network = paddle.nn.Linear(3, 1, bias_attr=False)
     before = network.weight.numpy()
-    model = AccumulatingModel(
-        network, InputSpec([None, 3], name="images"), InputSpec([None, 1], name="labels"), piece=2
+    model = TrainStepModel(
+        network, InputSpec([None, 3], name="images"), InputSpec([None, 1], name="labels"), micro_batch=2
     )
     clip = paddle.nn.ClipGradByGlobalNorm(1e-3)
     optimizer = paddle.optimizer.SGD(0.1, parameters=network.parameters(), grad_clip=clip)
-    model.prepare(optimizer, MeanAnswer(), SampleMeans())
+    model.prepare(optimizer, MeanAnswer(), TrainMetrics())
     log = VisualDLLog(tmp_path)
-    histograms = Histograms(network, 1, log)
+    histograms = Histograms(log, network, 1)
     histograms.set_model(model)
     histograms.set_params({"steps": 5})
     histograms.on_train_begin()

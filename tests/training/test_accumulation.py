@@ -1,4 +1,4 @@
-"""A batch computed in pieces takes the step of the whole batch."""
+"""Gradient accumulation: micro-batches take the step of the whole batch."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import paddle
 import pytest
 from paddle import nn
 
-from paddle_resnet.training.metrics import SampleMeans
+from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.optim.loss import SmoothedCrossEntropy
-from paddle_resnet.training.step_models import AccumulatingModel
+from paddle_resnet.training.train_step import TrainStepModel
 
 CLASSES, INPUTS = 4, 6
 
@@ -20,19 +20,19 @@ def batches(images, steps=3):
         yield generator.normal(size=(images, INPUTS)).astype("float32"), generator.integers(0, CLASSES, (images, 1))
 
 
-def trained(images, piece):
-    """Train a linear network on batches, in pieces; return its weight and bias, and each step's loss and measures."""
+def trained(images, micro_batch):
+    """Train a linear network in micro-batches; return its weight and bias, and each step's loss and metrics."""
     paddle.seed(0)
     network = nn.Linear(INPUTS, CLASSES)
-    model = AccumulatingModel(network, None, None, piece=piece)
+    model = TrainStepModel(network, None, None, micro_batch=micro_batch)
     optimizer = paddle.optimizer.Momentum(
         0.3, 0.9, network.parameters(), weight_decay=0.01, grad_clip=nn.ClipGradByGlobalNorm(0.3)
     )
-    model.prepare(optimizer, SmoothedCrossEntropy(0.1), SampleMeans())
+    model.prepare(optimizer, SmoothedCrossEntropy(0.1), TrainMetrics())
     outcomes = []
     for inputs, labels in batches(images):
-        (loss,), (measures,) = model.train_batch([paddle.to_tensor(inputs)], [paddle.to_tensor(labels)])
-        outcomes.append([float(loss), *measures])
+        (loss,), (metrics,) = model.train_batch([paddle.to_tensor(inputs)], [paddle.to_tensor(labels)])
+        outcomes.append([float(loss), *metrics])
     return network.weight.numpy(), network.bias.numpy(), outcomes
 
 
@@ -57,15 +57,15 @@ def by_hand(images):
     return *values, losses
 
 
-@pytest.mark.parametrize(("images", "piece"), [(40, 10), (35, 10), (40, 40), (3, 10)])
-def test_pieces_take_the_whole_batchs_step(images, piece):
-    weight, bias, outcomes = trained(images, piece)
+@pytest.mark.parametrize(("images", "micro_batch"), [(40, 10), (35, 10), (40, 40), (3, 10)])
+def test_micro_batches_take_the_step_of_the_batch(images, micro_batch):
+    weight, bias, outcomes = trained(images, micro_batch)
     expected_weight, expected_bias, losses = by_hand(images)
     np.testing.assert_allclose(weight, expected_weight, atol=1e-6)
     np.testing.assert_allclose(bias, expected_bias, atol=1e-6)
     np.testing.assert_allclose([loss for loss, *_ in outcomes], losses, rtol=1e-6)
 
 
-def test_measures_count_each_image_once():
-    pieces, whole = (trained(35, piece)[2] for piece in (10, 35))
-    np.testing.assert_allclose(pieces, whole, rtol=1e-6)
+def test_metrics_count_each_image_once():
+    parts, whole = (trained(35, size)[2] for size in (10, 35))
+    np.testing.assert_allclose(parts, whole, rtol=1e-6)

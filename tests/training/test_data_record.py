@@ -188,11 +188,12 @@ def test_a_run_that_says_nothing_is_measured_with_a_warning(run, caplog):
 
 def test_images_that_are_no_files_are_compared_by_their_fingerprint(tmp_path, monkeypatch):
     config = Config.model_validate({"name": "digits", "output": str(tmp_path), "data": {"source": "digits"}})
-    run, _ = RunFolder.create(config, open_splits(config.data))
+    run = RunFolder.new(config)
+    run.create()
     assert json.loads(run.data_path.read_text())["files"] is None
     assert RunFolder.open(run.path).splits().classes == run.classes()
     other = open_splits(config.data.model_copy(update={"split_seed": 7}))
-    monkeypatch.setattr("paddle_resnet.training.data_record.open_splits", lambda *_: other)
+    monkeypatch.setattr("paddle_resnet.training.data_manifest.open_splits", lambda *_: other)
     with pytest.raises(UsageError, match=r"the data changed: .*put the images back"):
         RunFolder.open(run.path).splits()
     assert RunFolder.open(run.path).classes() == run.classes()

@@ -39,10 +39,10 @@ def test_the_average_is_the_papers_with_a_growing_decay():
     assert {"1._mean", "1._variance", "0.weight"} <= expected.keys()
     for name, tensor in network.state_dict().items():
         np.testing.assert_array_equal(tensor.numpy(), last[name], err_msg=name)
-    average.put_in()
+    average.apply()
     for name, tensor in network.state_dict().items():
         np.testing.assert_allclose(tensor.numpy(), expected[name], atol=1e-6, err_msg=name)
-    average.take_out()
+    average.restore()
     for name, tensor in network.state_dict().items():
         np.testing.assert_array_equal(tensor.numpy(), last[name], err_msg=name)
 

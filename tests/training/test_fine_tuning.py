@@ -13,8 +13,8 @@ from paddle_resnet.config import Config, TrainConfig
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model, read_state_dict
 from paddle_resnet.training import resume, train
-from paddle_resnet.training.callbacks.fine_tuning import FrozenBody, decay_layer_rates
-from paddle_resnet.training.optim.optimizer import make_optimizer
+from paddle_resnet.training.callbacks.recipe import FreezeBackbone
+from paddle_resnet.training.optim.optimizer import decay_layer_rates, make_optimizer
 
 PROJECT = Path(__file__).resolve().parents[2]
 RECIPE = ["train.momentum=0.9", "train.weight_decay=0.1", "train.warmup=0", "train.clip_norm=1", "train.accumulate=2"]
@@ -71,7 +71,7 @@ def test_backends_agree_on_a_frozen_epoch_and_all_moves_after_it(weights, tmp_pa
 def test_a_run_stopped_behind_its_frozen_epoch_goes_on_exactly(weights, tmp_path, monkeypatch, optimizer):
     options = {"freeze_epochs": 1, "optimizer": optimizer, "schedule": "plateau", "plateau_patience": 1, "patience": 2}
     whole = trained(weights, tmp_path / "whole", "native", 2, **options)
-    begin = FrozenBody.on_epoch_begin
+    begin = FreezeBackbone.on_epoch_begin
 
     def stop_before_the_second(callback, epoch=None, logs=None):
         if epoch == 1:
@@ -79,7 +79,7 @@ def test_a_run_stopped_behind_its_frozen_epoch_goes_on_exactly(weights, tmp_path
         begin(callback, epoch, logs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FrozenBody, "on_epoch_begin", stop_before_the_second)
+        patch.setattr(FreezeBackbone, "on_epoch_begin", stop_before_the_second)
         with pytest.raises(KeyboardInterrupt):
             trained(weights, tmp_path / "stopped", "native", 2, **options)
     run = resume(tmp_path / "stopped" / "quickstart")
@@ -89,7 +89,7 @@ def test_a_run_stopped_behind_its_frozen_epoch_goes_on_exactly(weights, tmp_path
 
 def test_the_body_is_frozen_for_so_many_epochs():
     network = create_model("resnet8", num_classes=3)
-    callback = FrozenBody(network, 2, make_optimizer(network, TrainConfig(), steps_per_epoch=1))
+    callback = FreezeBackbone(network, 2, make_optimizer(network, TrainConfig(), steps_per_epoch=1))
     for epoch, frozen in ((0, True), (1, True), (2, False), (3, False)):
         callback.on_epoch_begin(epoch)
         network.train()

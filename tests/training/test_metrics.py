@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_resnet.training.metrics import SampleMeans
+from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.optim.loss import SmoothedCrossEntropy
 
 
@@ -19,7 +19,7 @@ def test_unequal_batches_weigh_by_their_samples():
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(13, 4)).astype("float32")
     labels = generator.integers(0, 4, 13)
-    means = SampleMeans()
+    means = TrainMetrics()
     for batch in (slice(0, 10), slice(10, 13)):
         outputs = means.compute(paddle.to_tensor(logits[batch]), paddle.to_tensor(labels[batch, None]))
         means.update(*(each.numpy() for each in outputs))

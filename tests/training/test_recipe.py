@@ -20,7 +20,7 @@ from paddle_resnet.export import export_run
 from paddle_resnet.inference import Predictor
 from paddle_resnet.models import count_parameters, create_model
 from paddle_resnet.training import train
-from paddle_resnet.training.callbacks.progressive import crop_sizes
+from paddle_resnet.training.callbacks.recipe import crop_sizes
 from paddle_resnet.training.run_folder import RunFolder
 from paddle_resnet.training.setup import whiten_stem
 

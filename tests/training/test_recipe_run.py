@@ -13,7 +13,7 @@ from visualdl import LogReader
 from paddle_resnet.config import Config
 from paddle_resnet.models import read_state_dict
 from paddle_resnet.training import resume, train
-from paddle_resnet.training.callbacks.recording import Recorder
+from paddle_resnet.training.callbacks.recorder import Recorder
 
 PROJECT = Path(__file__).resolve().parents[2]
 BATCH, ACCUMULATE, EPOCHS = 100, 3, 2

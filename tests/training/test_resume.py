@@ -24,7 +24,8 @@ from paddle_resnet.data import MemorySplit
 from paddle_resnet.errors import RunFailure, Stopped, UsageError
 from paddle_resnet.models import read_state_dict
 from paddle_resnet.training import RunFolder, resume, train, train_or_resume
-from paddle_resnet.training.callbacks.step_seeds import StepSeeds
+from paddle_resnet.training.callbacks.steps import StepSeeds
+from paddle_resnet.training.callbacks.visual_dl import Curves
 
 PROJECT = Path(__file__).resolve().parents[2]
 QUICK = [
@@ -173,17 +174,15 @@ def test_killed_while_a_checkpoint_is_written(tmp_path, through):
 
 def test_curves_logged_after_the_checkpoint_are_not_doubled(tmp_path, through, monkeypatch):
     """As if killed three steps into the second epoch, with these in the curves' file, and a checkpoint two steps in."""
-    from paddle_resnet.training.callbacks import recording
+    original = Curves.on_train_batch_end
 
-    original = recording.Recorder.on_train_batch_end
-
-    def die(recorder, step, logs=None):
-        original(recorder, step, logs)
-        if recorder._step == STEPS + 3:
-            recorder._visual_dl.close()
+    def die(curves, step, logs=None):
+        original(curves, step, logs)
+        if curves._recorder.steps == STEPS + 3:
+            curves._log.close()
             raise MemoryError
 
-    monkeypatch.setattr(recording.Recorder, "on_train_batch_end", die)
+    monkeypatch.setattr(Curves, "on_train_batch_end", die)
     with pytest.raises(MemoryError):
         train(config_for(tmp_path, "train.checkpoint_steps=2"))
     monkeypatch.undo()
@@ -267,7 +266,7 @@ def test_weights_are_read_while_the_run_is_trained_without_touching_it(tmp_path,
     """Between its two renames `best` is away for a moment; who brings it back then ends the training."""
     path = unfinished_copy(through, tmp_path)
     run, best, earlier = RunFolder.open(path), path / "checkpoints" / "best", path / "checkpoints" / ".best.old"
-    with run.alone():
+    with run.lock():
         best.rename(earlier)
         with pytest.raises(UsageError, match="no checkpoint 'best'"):
             run.load_network("best")
@@ -348,7 +347,7 @@ def test_a_full_disk_keeps_the_earlier_checkpoint(tmp_path, through, monkeypatch
 
 def test_one_process_at_a_time(tmp_path, through):
     path = unfinished_copy(through, tmp_path)
-    with RunFolder.open(path).alone(), pytest.raises(UsageError, match="another process is at work there"):
+    with RunFolder.open(path).lock(), pytest.raises(UsageError, match="another process is at work there"):
         resume(path)
 
 

@@ -20,8 +20,8 @@ from paddle_resnet.files import md5_of, read_json, write_json
 from paddle_resnet.models import create_model
 from paddle_resnet.results import EpochRecord
 from paddle_resnet.training.callback_runner import Position
+from paddle_resnet.training.checkpoint_loader import Checkpoint, _require_fitting, read_checkpoint
 from paddle_resnet.training.optim.ema import MovingAverage
-from paddle_resnet.training.resume import Checkpoint, _require_fitting, read_checkpoint
 from paddle_resnet.training.run_folder import RunFolder
 
 STEPS = 3
@@ -318,7 +318,7 @@ def load_state(folder, content, scaler=None):
     checkpoint = Checkpoint(folder, Position(0, 1), False, {}, 1, {}, {})
     with paddle.utils.unique_name.guard():
         model = make_model()
-        checkpoint.put_into_optimizer(model)
+        checkpoint.restore_optimizer(model)
         model.train_batch([paddle.ones([4, 3])], [paddle.to_tensor([0, 1, 0, 1])])
     return model
 
@@ -395,14 +395,14 @@ def test_an_average_of_other_contents_is_one_line(tmp_path, change):
     (tmp_path / "trained.pdparams").write_bytes(pickle.dumps(whole))
     shifted = {name: value + 1 for name, value in whole.items()}
     (tmp_path / "model.pdparams").write_bytes(pickle.dumps(shifted))
-    checkpoint.put_into(network, average)
+    checkpoint.restore_network(network, average)
     np.testing.assert_array_equal(average.average["fc.bias"].numpy(), shifted["fc.bias"])
     np.testing.assert_array_equal(network.fc.bias.numpy(), whole["fc.bias"])
 
     damaged = {name: value for name, value in (shifted | change).items() if value is not ABSENT}
     (tmp_path / "model.pdparams").write_bytes(pickle.dumps(damaged))
     with pytest.raises(UsageError, match=r"model\.pdparams: does not fit the network"):
-        checkpoint.put_into(network, average)
+        checkpoint.restore_network(network, average)
 
 
 @pytest.mark.parametrize("damaged", ["metrics.json", "history.csv"])

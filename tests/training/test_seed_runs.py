@@ -12,7 +12,7 @@ import pytest
 from paddle_resnet.config import Config
 from paddle_resnet.errors import Stopped, UsageError
 from paddle_resnet.training import RunFolder, train_seeds
-from paddle_resnet.training.callbacks.step_seeds import StepSeeds
+from paddle_resnet.training.callbacks.steps import StepSeeds
 
 PROJECT = Path(__file__).resolve().parents[2]
 QUICK = [

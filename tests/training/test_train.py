@@ -18,8 +18,8 @@ from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.models import read_state_dict
 from paddle_resnet.tracking.training_log import image_grid
 from paddle_resnet.training import RunFolder, train
-from paddle_resnet.training.callbacks import recording
-from paddle_resnet.training.setup import open_training
+from paddle_resnet.training.callbacks.recorder import Recorder
+from paddle_resnet.training.setup import open_data_and_network
 
 PROJECT = Path(__file__).resolve().parents[2]
 QUICK = [
@@ -156,15 +156,14 @@ def test_ctrl_c_ends_between_two_steps_and_keeps_finished_epochs(tmp_path, monke
         if (recorder._epoch, step) == (2, 3):
             os.kill(os.getpid(), signal.SIGINT)
 
-    original = recording.Recorder.on_train_batch_end
+    original = Recorder.on_train_batch_end
 
     def note_the_end(recorder, step, logs=None):
         original(recorder, step, logs)
         steps.append((recorder._epoch, step, "ended"))
 
-    monkeypatch.setattr(recording.Recorder, "_learning_rate", 0.0, raising=False)
-    monkeypatch.setattr(recording.Recorder, "on_train_batch_begin", press_in_the_second_epoch)
-    monkeypatch.setattr(recording.Recorder, "on_train_batch_end", note_the_end)
+    monkeypatch.setattr(Recorder, "on_train_batch_begin", press_in_the_second_epoch)
+    monkeypatch.setattr(Recorder, "on_train_batch_end", note_the_end)
     with pytest.raises(KeyboardInterrupt):
         train(config_for(tmp_path))
     assert steps[-2:] == [(2, 3, "begun"), (2, 3, "ended")]
@@ -208,7 +207,7 @@ def test_a_folder_that_is_no_run(tmp_path, run):
 def test_a_batch_of_one_under_batch_norm_is_warned_of(tmp_path, caplog, overrides, warned):
     config = config_for(tmp_path, *overrides)
     caplog.clear()
-    open_training(config)
+    open_data_and_network(RunFolder.new(config))
     found = [each.getMessage().partition(":")[::2] for each in caplog.records if each.levelno == logging.WARNING]
     words = f" {overrides[0].replace('=', ' ')} with 1294 training images"
     assert [(kind, line.partition(":")[0]) for kind, line in found] == [("warning", words)] * warned

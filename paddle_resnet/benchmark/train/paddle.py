@@ -18,7 +18,7 @@ from paddle_resnet.config import Config
 from paddle_resnet.data import MemorySplit, Normalize, TrainLoader
 from paddle_resnet.models import create_model
 from paddle_resnet.training.cpu_backend import use_cpu_backend
-from paddle_resnet.training.metrics import SampleMeans
+from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.optim.loss import SmoothedCrossEntropy
 from paddle_resnet.training.optim.optimizer import make_optimizer
 
@@ -53,7 +53,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     network = create_model(case.network)
     use_cpu_backend(network, config.train.cpu_backend, device, config.train.cpu_precision)
     model = paddle.Model(network)
-    model.prepare(make_optimizer(network, config.train, len(loader)), SmoothedCrossEntropy(0.0), SampleMeans())
+    model.prepare(make_optimizer(network, config.train, len(loader)), SmoothedCrossEntropy(0.0), TrainMetrics())
     timer = StepTimer()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -15,7 +15,7 @@ from paddle_resnet.console import least_log_level
 from paddle_resnet.data import Normalize, Split, Splits, TrainLoader
 from paddle_resnet.models import ImageClassifier
 from paddle_resnet.training.cpu_backend import use_cpu_backend
-from paddle_resnet.training.metrics import SampleMeans
+from paddle_resnet.training.metrics import TrainMetrics
 
 Batches = Iterable[list[paddle.Tensor]]
 """Pairs of images float32 ``[n, C, S, S]`` and labels int64 ``[n, 1]``."""
@@ -64,7 +64,7 @@ def train_batches(
         Mean cross-entropy (nats) and top-1 (a fraction) over the samples, each measured before its step.
     """
     network.train()
-    means = SampleMeans()
+    means = TrainMetrics()
     for images, labels in batches:
         logits = network(images)
         with signals.uninterrupted():
@@ -81,18 +81,18 @@ def train_batches(
 def evaluate_batches(network: ImageClassifier, batches: Batches) -> tuple[float, float]:
     """Return mean cross-entropy (nats) and top-1 (a fraction) over the samples, in evaluation mode."""
     network.eval()
-    means = SampleMeans()
+    means = TrainMetrics()
     with paddle.no_grad():
         for images, labels in batches:
             _update(means, network(images), labels)
     return _loss_and_top1(means)
 
 
-def _update(means: SampleMeans, logits: paddle.Tensor, labels: paddle.Tensor) -> None:
+def _update(means: TrainMetrics, logits: paddle.Tensor, labels: paddle.Tensor) -> None:
     losses, correct = means.compute(logits.detach(), labels)
     means.update(losses.numpy(), correct.numpy())
 
 
-def _loss_and_top1(means: SampleMeans) -> tuple[float, float]:
+def _loss_and_top1(means: TrainMetrics) -> tuple[float, float]:
     loss, top1 = means.accumulate()
     return loss, top1

@@ -1,4 +1,4 @@
-"""When validation no longer improves: a lower learning rate, or the end; both from the epochs recorded so far."""
+"""What happens when validation no longer improves: a lower learning rate (plateau), or the end (early stopping)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from paddle_resnet.results import EpochRecord
 from paddle_resnet.training.optim.schedule import Plateau
 
 LEAST_IMPROVEMENT = 1e-4
-"""Of a loss, as a share of it, as PyTorch's ``ReduceLROnPlateau`` has it."""
+"""A share of the loss, as in PyTorch's ``ReduceLROnPlateau``."""
 
 Records = Callable[[], Sequence[EpochRecord]]
+"""Returns the epochs recorded so far."""
 
 
 def reductions(losses: Sequence[float], patience: int) -> int:
-    """Count how often the rate falls: after each `patience` epochs in a row without a lower loss; NaN is none."""
+    """Count the reductions: one after each `patience` epochs in a row without a lower loss; NaN is not lower."""
     best, waited, count = math.inf, 0, 0
     for loss in losses:
         if loss < best * (1 - LEAST_IMPROVEMENT):
@@ -33,7 +34,7 @@ def reductions(losses: Sequence[float], patience: int) -> int:
 
 
 def epochs_since_best(records: Sequence[EpochRecord]) -> int:
-    """Count the epochs since the one of the highest rank; an epoch whose figures are not all finite has none."""
+    """Count the epochs since the one with the highest rank; an epoch with NaN or infinite metrics has none."""
     best, waited = (-math.inf, -math.inf), 0
     for record in records:
         improved = all(math.isfinite(value) for value in record.rank) and record.rank > best
@@ -42,12 +43,11 @@ def epochs_since_best(records: Sequence[EpochRecord]) -> int:
 
 
 class ReduceOnPlateau(Callback):
-    """Sets the reductions of a `Plateau` schedule after each validation, once the epoch is recorded."""
+    """Updates the reductions of a `Plateau` schedule after each validation. It follows the recorder."""
 
     state_name = "ReduceOnPlateau"
 
     def __init__(self, schedule: paddle.optimizer.lr.LambdaDecay, patience: int, records: Records) -> None:
-        """Take the schedule, which holds a `Plateau`, and what returns the epochs recorded so far."""
         super().__init__()
         self._schedule = schedule
         self._factor: Plateau = schedule.lr_lambda
@@ -55,15 +55,12 @@ class ReduceOnPlateau(Callback):
         self._records = records
 
     def state_dict(self) -> dict[str, Any]:
-        """How often the rate was reduced."""
         return {"reductions": self._factor.reductions}
 
     def set_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with as many reductions."""
         self._reduce(state["reductions"])
 
     def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Reduce from the next step on, if it is time."""
         count = reductions([record.validation_loss for record in self._records()], self._patience)
         if count > self._factor.reductions:
             self._reduce(count)
@@ -71,24 +68,22 @@ class ReduceOnPlateau(Callback):
 
     def _reduce(self, count: int) -> None:
         self._factor.reductions = count
-        # The next step's rate has been computed already.
+        # The schedule has already computed the rate of the next step.
         self._schedule.step(self._schedule.last_epoch)
 
 
 class EarlyStopping(Callback):
     """Ends training after `patience` epochs in a row without a new best by validation (`EpochRecord.rank`).
 
-    Paddle's own looks at the last batch of the validation only.
+    Paddle's own callback sees only the last batch of the validation.
     """
 
     def __init__(self, patience: int, records: Records) -> None:
-        """Take the patience, and what returns the epochs recorded so far."""
         super().__init__()
         self._patience = patience
         self._records = records
 
     def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
-        """Stop before the next epoch if it is time."""
         if epochs_since_best(self._records()) >= self._patience:
             self.model.stop_training = True
             logger.info("stopped early: no better validation in %d epochs", self._patience)

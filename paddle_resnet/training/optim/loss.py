@@ -1,4 +1,4 @@
-"""The loss that is minimised."""
+"""The training loss."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from paddle.nn import functional
 
 
 class SmoothedCrossEntropy(nn.Layer):
-    """Cross-entropy against ``(1 - e)`` on the class plus ``e / K`` on each of the K classes.
+    """Cross-entropy against ``(1 - e)`` on the true class plus ``e / K`` on each of the K classes.
 
-    Label smoothing of Szegedy et al. 2016, section 7, as PyTorch's ``CrossEntropyLoss(label_smoothing=e)`` has it.
-    Paddle 3.3.1's own fails on class indices: its ``label_smooth`` has no int64 kernel.
+    Label smoothing of Szegedy et al. 2016, section 7, as PyTorch's ``CrossEntropyLoss(label_smoothing=e)``. Paddle
+    3.3.1's ``label_smooth`` has no int64 kernel and fails on class indices.
     """
 
     def __init__(self, smoothing: float) -> None:
@@ -22,15 +22,11 @@ class SmoothedCrossEntropy(nn.Layer):
         self,
         logits: paddle.Tensor,
         labels: paddle.Tensor,
-        partners: paddle.Tensor | None = None,
-        shares: paddle.Tensor | None = None,
+        partner_labels: paddle.Tensor | None = None,
+        lam: paddle.Tensor | None = None,
     ) -> paddle.Tensor:
-        """Return the mean over the batch: logits float ``[N, K]``, labels int64 ``[N, 1]``.
-
-        Mixed images (`data.mixing`) come with their partners' labels int64 ``[N, 1]`` and the shares of their own
-        float ``[N, 1]``: the loss is ``share * CE(labels) + (1 - share) * CE(partners)`` then, of each image.
-        """
-        loss = mixed_cross_entropy(logits, labels, partners, shares).mean()
+        """Return the mean over the batch; arguments as of `mixed_cross_entropy`."""
+        loss = mixed_cross_entropy(logits, labels, partner_labels, lam).mean()
         if self.smoothing == 0:
             return loss
         uniform = -functional.log_softmax(logits, axis=1).mean()
@@ -40,12 +36,20 @@ class SmoothedCrossEntropy(nn.Layer):
 def mixed_cross_entropy(
     logits: paddle.Tensor,
     labels: paddle.Tensor,
-    partners: paddle.Tensor | None = None,
-    shares: paddle.Tensor | None = None,
+    partner_labels: paddle.Tensor | None = None,
+    lam: paddle.Tensor | None = None,
 ) -> paddle.Tensor:
-    """Return each image's cross-entropy, ``[N, 1]``: against both classes by their shares, where images are mixed."""
+    """Return each image's cross-entropy, float ``[n, 1]``.
+
+    Args:
+        logits: float ``[n, classes]``.
+        labels: int64 ``[n, 1]``.
+        partner_labels: of mixup and CutMix, the classes of the images mixed in, int64 ``[n, 1]``.
+        lam: the part of each image itself, float ``[n, 1]``: the loss is ``lam * CE(labels) + (1 - lam) *
+            CE(partner_labels)``.
+    """
     own = functional.cross_entropy(logits, labels, reduction="none")
-    if partners is None or shares is None:
+    if partner_labels is None or lam is None:
         return own
-    shares = shares.astype(own.dtype)
-    return shares * own + (1 - shares) * functional.cross_entropy(logits, partners, reduction="none")
+    lam = lam.astype(own.dtype)
+    return lam * own + (1 - lam) * functional.cross_entropy(logits, partner_labels, reduction="none")

@@ -1,7 +1,7 @@
-"""Muon: momentum whose step is made orthogonal, for convolutions' filters (Jordan et al. 2024).
+"""Muon: momentum with an orthogonalised step, for the filters of convolutions (Jordan et al. 2024).
 
-A gradient of a filter bank is dominated by a few directions. Muon replaces the step by the nearest matrix whose
-directions all count alike, so that rare ones are learned as fast: https://kellerjordan.github.io/posts/muon/.
+A few directions dominate the gradient of a filter bank. Muon replaces the step by the nearest matrix with equal
+singular values, so that rare directions are learned as fast: https://kellerjordan.github.io/posts/muon/.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ import paddle
 from paddle_resnet.paddle_compat import momentum_velocity
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic polynomial that `orthogonalise` iterates: steep at 0, so that small singular values grow fast."""
+"""Of the quintic polynomial that `orthogonalise` iterates: steep at 0, so small singular values grow fast."""
 
 ITERATIONS = 3
 SMALLEST_NORM = 1e-7
 
 
 def orthogonalise(matrix: paddle.Tensor, iterations: int = ITERATIONS) -> paddle.Tensor:
-    """Bring the singular values of ``[rows, columns]`` near 1, and keep its singular vectors (Newton-Schulz).
+    """Return about ``U V^T`` for ``matrix = U S V^T``, ``[rows, columns]``, by Newton-Schulz iterations.
 
-    For ``matrix = U S V^T`` it gives about ``U V^T``: singular values end between 0.7 and 1.2 once they have grown from
-    their share of the norm, which those above 1% of it do in 5 iterations.
+    In 5 iterations, singular values above 1% of the norm end between 0.7 and 1.2.
     """
     rows, columns = matrix.shape
     x = matrix.t() if rows > columns else matrix
@@ -37,19 +36,19 @@ def orthogonalise(matrix: paddle.Tensor, iterations: int = ITERATIONS) -> paddle
 
 
 class Muon(paddle.optimizer.Momentum):
-    """Nesterov momentum for all parameters, its step orthogonal for `filters`.
+    """Nesterov momentum for all parameters, with an orthogonalised step for `filters`.
 
-    A filter bank ``[out, in, kh, kw]`` is moved as the matrix ``[out, in * kh * kw]``. Its step is `learning_rate`
-    times its norm, and the norm stays what it was: before a BatchNorm only the direction counts, so weight decay would
-    merely change how far a step turns it. (Jordan's airbench fixes the norm in the same way, at ``sqrt(out)``.)
+    A filter bank ``[out, in, kh, kw]`` is updated as the matrix ``[out, in * kh * kw]``. The norm of its step is
+    `learning_rate` times its own norm, which stays constant: before a BatchNorm only the direction matters, so weight
+    decay would only change how far a step turns it. (Jordan's airbench fixes the norm too, at ``sqrt(out)``.)
 
     Args:
-        learning_rate: the rate or its schedule; of filters the share of the norm that a step moves.
-        momentum: the share of the velocity that stays.
-        parameters: all that are trained.
-        filters: those of them with a step of Muon's.
-        weight_decay: of the parameters besides the filters.
-        grad_clip: of all gradients together.
+        learning_rate: a number or a schedule; for filters the share of their norm that a step moves.
+        momentum: decay of the velocity.
+        parameters: all trained parameters, filters included.
+        filters: the parameters that Muon's step updates.
+        weight_decay: of the other parameters.
+        grad_clip: by the norm of all gradients.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class Muon(paddle.optimizer.Momentum):
         self._filters = {parameter.name for parameter in filters}
 
     def _append_optimize_op(self, block: Any, param_and_grad: tuple[paddle.Tensor, paddle.Tensor]) -> None:
-        """Move one parameter: the hook that each of Paddle's optimizers overrides."""
+        # The method that each of Paddle's optimizers overrides to update one parameter.
         parameter, gradient = param_and_grad
         if parameter.name not in self._filters:
             return super()._append_optimize_op(block, param_and_grad)

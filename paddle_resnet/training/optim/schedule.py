@@ -1,6 +1,6 @@
-"""Learning-rate factors by step: a linear warm-up to 1, and the ways down from there.
+"""Learning-rate schedules: factors of the peak rate by step, counted from 0.
 
-Step t of a warm-up of w steps has the factor (t + 1) / w, so that the first step already moves.
+Each begins with a linear warm-up. Step t of w warm-up steps has the factor (t + 1) / w, so the first step moves too.
 """
 
 from __future__ import annotations
@@ -15,68 +15,63 @@ from paddle_resnet.config import TrainConfig
 
 
 class WarmUp(ABC):
-    """Rises to 1 in a line over the first `warmup_steps` of `steps`; what follows is the subclass's."""
+    """A linear warm-up over the first `warmup_steps` of `steps`; subclasses define the factors that follow."""
 
     def __init__(self, steps: int, warmup_steps: int) -> None:
         self.steps = steps
         self.warmup_steps = warmup_steps
 
     def __call__(self, step: int) -> float:
-        """Return the factor for `step`, counted from 0; after the last step it stays as it is there."""
+        """Return the factor of `step`; beyond the last step it stays the same."""
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
-        return self.fall(min(step, self.steps))
+        return self.after_warmup(min(step, self.steps))
 
     def progress(self, step: int) -> float:
-        """The share done of the steps after the warm-up, 0 to 1."""
+        """Return the share of the steps after the warm-up that is done, 0 to 1."""
         return (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
 
     @abstractmethod
-    def fall(self, step: int) -> float:
-        """Return the factor of a step after the warm-up."""
+    def after_warmup(self, step: int) -> float:
+        """Return the factor of a step from `warmup_steps` to `steps`."""
 
 
 class WarmupCosine(WarmUp):
-    """Half a cosine to 0 (Loshchilov and Hutter 2017, without restarts)."""
+    """Half a cosine from 1 to 0 (Loshchilov and Hutter 2017, without restarts)."""
 
-    def fall(self, step: int) -> float:
-        """``(1 + cos(pi * progress)) / 2``."""
+    def after_warmup(self, step: int) -> float:
         return 0.5 * (1 + math.cos(math.pi * self.progress(step)))
 
 
 class OneCycle(WarmUp):
-    """A line down to 0: Smith's one cycle (2018, arXiv:1803.09820) without its cycle of the momentum."""
+    """Linear from 1 to 0: Smith's one cycle (2018, arXiv:1803.09820) with constant momentum."""
 
-    def fall(self, step: int) -> float:
-        """``1 - progress``."""
+    def after_warmup(self, step: int) -> float:
         return 1 - self.progress(step)
 
 
 class Milestones(WarmUp):
-    """A tenth after each milestone, a share of all steps (He et al. 2015, section 4.2: at 1/2 and 3/4)."""
+    """Divided by 10 at each milestone, a share of all steps (He et al. 2015, section 4.2: 1/2 and 3/4)."""
 
     def __init__(self, steps: int, warmup_steps: int, shares: Sequence[float]) -> None:
         super().__init__(steps, warmup_steps)
         self.milestones = [round(share * steps) for share in shares]
 
-    def fall(self, step: int) -> float:
-        """``0.1 ** (milestones reached)``."""
+    def after_warmup(self, step: int) -> float:
         return float(0.1 ** sum(step >= milestone for milestone in self.milestones))
 
 
 class Plateau(WarmUp):
-    """A tenth, and a tenth of that, whenever validation is at a standstill; see `standstill`."""
+    """Divided by 10 at each of the `reductions`, which `callbacks.early_stopping.ReduceOnPlateau` counts."""
 
     reductions = 0
-    """How often the rate was reduced so far."""
 
-    def fall(self, step: int) -> float:
-        """``0.1 ** reductions``."""
+    def after_warmup(self, step: int) -> float:
         return float(0.1**self.reductions)
 
 
 def make_schedule(train: TrainConfig, steps: int) -> paddle.optimizer.lr.LRScheduler:
-    """Make the schedule of a run of `steps` steps; its peak is the config's learning rate."""
+    """Make the config's schedule for a run of `steps` steps; its peak is `train.learning_rate`."""
     warmup_steps = round(train.warmup * steps)
     factor: WarmUp
     if train.schedule == "cosine":

@@ -1,4 +1,4 @@
-"""What a run was trained on, as its ``data.json`` says: a folder of pictures may change afterwards, a run may not."""
+"""``data.json``: the images and classes a run was trained on, because a folder of pictures may change afterwards."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from paddle_resnet.data.datasets.open_splits import mean_and_std, resize_size
 from paddle_resnet.download import ProgressFn
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import open_regular, write_json
-from paddle_resnet.training.saved_state import Count, Saved, Text, explain
+from paddle_resnet.training.schemas import Count, JsonSchema, Text, first_error
 
 IMAGES_COMPARED = 32
 READ_WHOLE = 1 << 30
-"""Bytes of pictures of which each is read to compare it; of more, a few are, and the sizes of all."""
+"""Bytes of pictures up to which every file has a checksum; of more, a few have, and all have their size."""
 PARTS = ("train", "validation", "test")
-WHAT_TO_DO = "put them back as they were, say with -o data.root=FOLDER where they are now, or train a new run"
+REMEDY = "put them back as they were, say with -o data.root=FOLDER where they are now, or train a new run"
 
 
-class FileList(Saved):
-    """The files of a split in its order, relative to the folder: class, bytes, and CRC-32 where it was taken."""
+class FileList(JsonSchema):
+    """The files of a split in order, relative to the folder: label, bytes, and CRC-32 or None."""
 
     names: list[Text]
     labels: list[Count]
@@ -46,11 +46,11 @@ class FileList(Saved):
         return self
 
     @classmethod
-    def of(cls, split: FolderSplit, read_whole: bool) -> FileList:
-        """Describe the readable files of a split."""
+    def of(cls, split: FolderSplit, all_checksums: bool) -> FileList:
+        """List the readable files of a split; `all_checksums` or those of a few files."""
         everything = np.arange(len(split))
         files = split.files(everything)
-        few = set(everything.tolist() if read_whole else _few(split).tolist())
+        few = set(everything.tolist() if all_checksums else _spread_indices(split).tolist())
         return cls(
             names=split.names(everything),
             labels=split.labels.tolist(),
@@ -59,7 +59,7 @@ class FileList(Saved):
         )
 
     def changes(self, root: Path) -> Iterator[str]:
-        """Say of each file that is not as it was what is, as ``name is missing``."""
+        """Yield a message such as ``name is missing`` for each file that changed."""
         for name, size, crc32 in zip(self.names, self.sizes, self.crc32, strict=True):
             try:
                 with open_regular(root / name) as file:
@@ -74,16 +74,16 @@ class FileList(Saved):
                     yield f"{shown(name)} has another content"
 
 
-class _Begun(Saved):
-    """Of ``checkpoints/last/state.json``."""
+class _CheckpointData(JsonSchema):
+    """The part of ``checkpoints/last/state.json`` about the data."""
 
     data: dict[str, Any] | None = None
 
 
-class DataRecord(Saved):
-    """The whole of ``data.json``; `left_out` are the files that could not be read.
+class DataManifest(JsonSchema):
+    """The content of ``data.json``. A run of an early version has only classes and fingerprint.
 
-    Of a run that an earlier version began, the classes and the fingerprint alone are known.
+    `left_out` are the files that could not be read.
     """
 
     classes: Annotated[list[Text], Field(min_length=1)]
@@ -97,7 +97,7 @@ class DataRecord(Saved):
     left_out: list[Text] = Field(default_factory=list)
 
     @model_validator(mode="after")
-    def _labels_are_classes(self) -> DataRecord:
+    def _labels_are_classes(self) -> DataManifest:
         if self.files is not None:
             if set(self.files) != set(PARTS):
                 raise ValueError(f"files: expected {', '.join(PARTS)}")
@@ -106,8 +106,7 @@ class DataRecord(Saved):
         return self
 
     @classmethod
-    def of(cls, config: Config, splits: Splits, normalize: Normalize) -> DataRecord:
-        """Describe what a run is about to be trained on."""
+    def of(cls, config: Config, splits: Splits, normalize: Normalize) -> DataManifest:
         parts = {name: getattr(splits, name) for name in PARTS}
         folder = {name: part for name, part in parts.items() if isinstance(part, FolderSplit)}
         size = sum(file.stat().st_size for part in folder.values() for file in part.files(np.arange(len(part))))
@@ -122,29 +121,28 @@ class DataRecord(Saved):
         )
 
     @classmethod
-    def of_checkpoint(cls, path: Path) -> DataRecord | None:
-        """Take what a run of an earlier version says in its checkpoint's ``state.json``; None: nothing.
+    def of_checkpoint(cls, path: Path) -> DataManifest | None:
+        """Read what a run of an early version recorded in its checkpoint's ``state.json``, if anything.
 
         Raises:
             UsageError: the file is damaged.
         """
-        data = _Begun.read(path).data
+        data = _CheckpointData.read(path).data
         if data is None or "classes" not in data:
             return None
         try:
             return cls(classes=data["classes"], fingerprint=data)
         except ValidationError as error:
-            raise UsageError(f"{path}: damaged: data.{explain(error)}") from None
+            raise UsageError(f"{path}: damaged: data.{first_error(error)}") from None
 
     def save(self, path: Path) -> None:
-        """Write it to ``data.json``."""
         write_json(path, self.model_dump())
 
     def require_config(self, path: Path, config: Config, normalize: Normalize) -> None:
-        """See that pictures become the network's input as in the run's training.
+        """Check that the config in the file `path` has the preprocessing of the training.
 
         Raises:
-            UsageError: ``config.yaml`` says otherwise.
+            UsageError: it has not.
         """
         for key, value in preprocessing(config, normalize).items():
             trained = getattr(self, key)
@@ -155,31 +153,31 @@ class DataRecord(Saved):
                 )
 
     def open(self, run: Path, config: Config, report: ProgressFn | None = None) -> Splits:
-        """Open the images, divided as they were; files that came later are not used.
+        """Open the images in the splits of the training; a warning counts newer files, which are not used.
 
         Raises:
-            UsageError: an image is not as it was, or missing.
+            UsageError: an image changed or is missing.
         """
         if self.files is None:
             splits = open_splits(config.data, report)
-            require_same(run, self.fingerprint, fingerprint(splits))
+            require_same_fingerprint(run, self.fingerprint, fingerprint(splits))
             return splits
         root = config.data.root
         if root is None or not root.is_dir():
-            raise UsageError(f"{root}: no such folder, and {run} was trained on its pictures; {WHAT_TO_DO}")
+            raise UsageError(f"{root}: no such folder, and {run} was trained on its pictures; {REMEDY}")
         parts = [self.files[part] for part in PARTS]  # type: ignore[index]
         changes = [change for part in parts for change in part.changes(root)]
         known = {name for part in parts for name in part.names}
         if changes:
             others = f" (and {len(changes) - 1} more of {len(known)} files)" if len(changes) > 1 else ""
-            raise UsageError(f"{root}: not the pictures that {run} was trained on: {changes[0]}{others}; {WHAT_TO_DO}")
-        if came := sorted(image_names(root) - known - set(self.left_out)):
+            raise UsageError(f"{root}: not the pictures that {run} was trained on: {changes[0]}{others}; {REMEDY}")
+        if new := sorted(image_names(root) - known - set(self.left_out)):
             logger.warning(
                 "warning: %s: new since %s was divided for training, and not used: %s%s",
                 root,
                 run,
-                shown(came[0]),
-                f" (and {len(came) - 1} more)" if len(came) > 1 else "",
+                shown(new[0]),
+                f" (and {len(new) - 1} more)" if len(new) > 1 else "",
             )
         resize = resize_size(config.data)
         train, validation, test = reopen_image_folder(
@@ -189,7 +187,7 @@ class DataRecord(Saved):
 
 
 def preprocessing(config: Config, normalize: Normalize) -> dict[str, Any]:
-    """What makes pictures a network's input, by keys of `DataRecord` and of the config's `data`."""
+    """Return what turns pictures into a network's input, by keys of `DataManifest` and of the config's `data`."""
     return {
         "source": config.data.source,
         "image_size": config.data.image_size,
@@ -200,7 +198,7 @@ def preprocessing(config: Config, normalize: Normalize) -> dict[str, Any]:
 
 
 def fingerprint(splits: Splits) -> dict[str, Any]:
-    """What tells other data: how many images, which classes, and checksums of all labels and of a few images."""
+    """Return the number of images, the classes, and checksums of all labels and of a few images."""
     held_out = [splits.validation, splits.test]
     return {
         "training images": len(splits.train),
@@ -208,17 +206,17 @@ def fingerprint(splits: Splits) -> dict[str, Any]:
         "test images": len(splits.test),
         "classes": list(splits.classes),
         "labels' checksum": zlib.crc32(splits.train.labels.tobytes()),
-        "images' checksum": splits.train.checksum(_few(splits.train)),
+        "images' checksum": splits.train.checksum(_spread_indices(splits.train)),
         "held-out labels' checksums": [zlib.crc32(split.labels.tobytes()) for split in held_out],
-        "held-out images' checksums": [split.checksum(_few(split)) for split in held_out if len(split)],
+        "held-out images' checksums": [split.checksum(_spread_indices(split)) for split in held_out if len(split)],
     }
 
 
-def require_same(run: Path, began: dict[str, Any], now: dict[str, Any]) -> None:
-    """Compare fingerprints; what an earlier version did not write is not compared.
+def require_same_fingerprint(run: Path, began: dict[str, Any], now: dict[str, Any]) -> None:
+    """Compare the fingerprint of the `run`'s beginning with the present one, in the keys that both have.
 
     Raises:
-        UsageError: they differ; the line says in what.
+        UsageError: they differ.
     """
     for what, value in began.items():
         if now.get(what, value) != value:
@@ -228,8 +226,8 @@ def require_same(run: Path, began: dict[str, Any], now: dict[str, Any]) -> None:
             )
 
 
-def _few(split: Split) -> np.ndarray:
-    """Images spread evenly over a split."""
+def _spread_indices(split: Split) -> np.ndarray:
+    """Return the indices of a few images spread evenly over a split."""
     return np.linspace(0, len(split) - 1, IMAGES_COMPARED if len(split) else 0).astype(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""A finished run's weights into the package, with the record that its own files give."""
+"""Puts the weights of a finished run into the package, for ``model.pretrained: cifar10``."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from paddle_resnet.models.weights import pretrained
 from paddle_resnet.training.run_folder import RunFolder
 
 
-def publish(run: RunFolder, data: str) -> ZooRecord:
-    """Put the best checkpoint of a run on CIFAR-10 into `zoo.FOLDER`, in the place of the network's earlier weights.
+def publish_weights(run: RunFolder, data: str) -> ZooRecord:
+    """Write the best checkpoint of a CIFAR-10 run and its record to `zoo.FOLDER`, replacing the network's earlier ones.
 
     Args:
-        run: trained from scratch and measured on the test split, as `train` leaves it.
-        data: which edition of the images it saw, in words: its config cannot tell.
+        run: finished, trained from scratch and measured on the test split.
+        data: in words, the edition of the images, which the config does not tell.
 
     Returns:
-        The record, as it was written beside the weights.
+        The record that was written beside the weights.
 
     Raises:
-        UsageError: the run is of other images, began with weights of another, is not finished or not measured, or its
-            network is not as `create_model` makes it by its name alone.
+        UsageError: the run is not such a run, or its network is not what `create_model` makes from its name alone.
         RunFailure: the files cannot be written.
     """
     config, metrics = run.config, run.metrics()
@@ -34,7 +33,7 @@ def publish(run: RunFolder, data: str) -> ZooRecord:
     name = config.model.name
     network = create_model(name)
     load_weights(network, run.checkpoint_path("best") / "model.pdparams", new_head=False)
-    # Read before anything is written: an early run does not say its classes, and its images may be missing.
+    # Before anything is written: an early run does not record its classes, and its images may be missing.
     classes, normalize = run.classes(), run.normalize()
     weights = pretrained.weights_path(name)
     write_state_dict(weights, {key: tensor.numpy() for key, tensor in network.state_dict().items()})
@@ -52,7 +51,7 @@ def publish(run: RunFolder, data: str) -> ZooRecord:
         seed=config.train.seed,
         epochs=metrics["train"]["epochs"],
         seconds=metrics["train"]["seconds"],
-        # Earlier runs do not say: they are published where they were trained.
+        # Early runs do not record the processor: they have to be published where they were trained.
         machine=f"{environment.get('processor', machine.processor().model)}, {environment['process']}",
         paddle=environment["paddle"],
         sha256=sha256_of(weights),
@@ -77,6 +76,6 @@ def _require_publishable(run: RunFolder, metrics: dict[str, Any]) -> None:
 
 
 def _without_folders(config: Config) -> dict[str, Any]:
-    """Leave out where this machine keeps data and runs."""
+    """Return the config without this machine's folders."""
     data = config.data.model_copy(update={"root": None})
     return config.model_copy(update={"data": data, "output": Path("output")}).model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""The schema of what a run keeps in JSON: a file that was edited or damaged is one line that names file and field."""
+"""Schemas of a run's JSON files, so that an edited or damaged file is one line that names file and field."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import read_json
 from paddle_resnet.training.callback_runner import State
 
-Schema = TypeVar("Schema", bound="Saved")
+Schema = TypeVar("Schema", bound="JsonSchema")
 
 
 def _text(value: Any) -> str:
@@ -21,7 +21,7 @@ def _text(value: Any) -> str:
 
 
 Text = Annotated[Any, AfterValidator(_text)]
-"""A name, whatever the bytes in it: pydantic's own texts are UTF-8 alone."""
+"""A string that may hold bytes that are not UTF-8, as names of files do; pydantic's `str` must be UTF-8."""
 Count = Annotated[int, Field(ge=0, le=1 << 53)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -31,8 +31,8 @@ CheckpointFile = Literal["model.pdparams", "trained.pdparams", "optimizer.pdopt"
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
-class Saved(BaseModel):
-    """A group of keys: no value is taken for one of another type; keys of later versions are passed over."""
+class JsonSchema(BaseModel):
+    """A group of keys: strict types, finite numbers; unknown keys, which a later version may write, are ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, extra="ignore")
 
@@ -41,27 +41,27 @@ class Saved(BaseModel):
         """Read and check a JSON file.
 
         Raises:
-            UsageError: it cannot be read, or a field is missing or not what it can be.
+            UsageError: it cannot be read, or a field is missing or has a wrong value.
         """
         try:
             return cls.model_validate(read_json(path))
         except ValidationError as error:
-            raise UsageError(f"{path}: damaged: {explain(error)}") from None
+            raise UsageError(f"{path}: damaged: {first_error(error)}") from None
 
 
-def explain(error: ValidationError) -> str:
-    """Return pydantic's first complaint as the part of a line: field, expectation, value."""
-    complaint = error.errors(include_url=False)[0]
-    field = shown(".".join(map(str, complaint["loc"]))) or "the whole"
-    message = shown(complaint["msg"].removeprefix("Value error, "), 120)
-    if complaint["type"] == "value_error" and not complaint["loc"]:
+def first_error(error: ValidationError) -> str:
+    """Return the first error as part of a line: field, what was expected, value."""
+    problem = error.errors(include_url=False)[0]
+    field = shown(".".join(map(str, problem["loc"]))) or "the whole"
+    message = shown(problem["msg"].removeprefix("Value error, "), 120)
+    if problem["type"] == "value_error" and not problem["loc"]:
         return message
-    if complaint["type"] == "missing":
+    if problem["type"] == "missing":
         return f"{field} is missing"
-    return f"{field}: {message}, got {shown(complaint['input'])}"
+    return f"{field}: {message}, got {shown(problem['input'])}"
 
 
-class SavedEpoch(Saved):
+class SavedEpoch(JsonSchema):
     """A row of ``history.csv``."""
 
     epoch: Annotated[int, Field(ge=1)]
@@ -74,43 +74,43 @@ class SavedEpoch(Saved):
     seconds: NotNegative
 
 
-class Sums(Saved):
-    """Of the samples of an epoch in progress."""
+class MetricSums(JsonSchema):
+    """State of `TrainMetrics`."""
 
     loss: float
     correct: NotNegative
     samples: NotNegative
 
 
-class Means(Saved):
-    """Over the samples of an epoch in progress."""
+class MetricMeans(JsonSchema):
+    """Training metrics of the epoch in progress."""
 
     cross_entropy: float
     top1: Fraction
 
 
-class RecorderState(Saved):
-    """Of `callbacks.Recorder`."""
+class RecorderState(JsonSchema):
+    """State of `Recorder`."""
 
     records: list[SavedEpoch]
     step: Count
     learning_rate: NotNegative
-    means: Sums
-    train: Means
+    means: MetricSums
+    train: MetricMeans
     images: Count
     seconds: Positive
     seconds_of_run: NotNegative
 
 
-class Pcg64(Saved):
-    """The two numbers of numpy's generator."""
+class Pcg64(JsonSchema):
+    """State of numpy's PCG64."""
 
     state: Uint128
     inc: Uint128
 
 
-class GeneratorState(Saved):
-    """Of numpy's `Generator`."""
+class GeneratorState(JsonSchema):
+    """State of numpy's `Generator`."""
 
     bit_generator: Literal["PCG64"]
     state: Pcg64
@@ -118,42 +118,42 @@ class GeneratorState(Saved):
     uinteger: Annotated[int, Field(ge=0, lt=1 << 32)]
 
 
-class LoaderState(Saved):
-    """Of `TrainLoader`."""
+class LoaderState(JsonSchema):
+    """State of `TrainLoader`."""
 
     generator: GeneratorState
 
 
-class CurvesState(Saved):
-    """Of `VisualDLLog`: sizes of files."""
+class VisualDLState(JsonSchema):
+    """State of `VisualDLLog`: bytes of its files."""
 
     train: Count
     validation: Count
 
 
-class AverageState(Saved):
-    """Of `MovingAverage`."""
+class AverageState(JsonSchema):
+    """State of `MovingAverage`."""
 
     steps: Count
 
 
-class PlateauState(Saved):
-    """Of `ReduceOnPlateau`."""
+class PlateauState(JsonSchema):
+    """State of `ReduceOnPlateau`."""
 
     reductions: Annotated[int, Field(ge=0, le=1000)]
 
 
-class States(Saved):
-    """What each part keeps, by the name of its class."""
+class States(JsonSchema):
+    """The states of the `Stateful` parts, by `state_name`."""
 
     Recorder: RecorderState
     TrainLoader: LoaderState
-    VisualDLLog: CurvesState
+    VisualDLLog: VisualDLState
     MovingAverage: AverageState | None = None
     ReduceOnPlateau: PlateauState | None = None
 
 
-class CheckpointState(Saved):
+class CheckpointState(JsonSchema):
     """``checkpoints/last/state.json``."""
 
     epoch: Count
@@ -166,35 +166,34 @@ class CheckpointState(Saved):
     md5: dict[CheckpointFile, Digest]
 
     def states_by_name(self) -> dict[str, State]:
-        """The states of those parts that have one."""
         return self.states.model_dump(exclude_none=True)
 
 
-class TrainMetrics(Saved):
-    """How long a run trained."""
+class TrainSection(JsonSchema):
+    """Section ``train`` of ``metrics.json``."""
 
     epochs: Count = 0
     seconds: NotNegative = 0.0
 
 
-class Validated(Saved):
-    """What validation gave in training."""
+class ValidationSection(JsonSchema):
+    """Section ``validation`` of ``metrics.json``."""
 
     top1: Fraction | None = None
 
 
-class Tested(Saved):
-    """What the test split gave."""
+class TestSection(JsonSchema):
+    """Section ``test`` of ``metrics.json``."""
 
     top1: Fraction
     images: Annotated[int, Field(ge=1)] | None = None
 
 
-class MetricsFile(Saved):
-    """Those sections of ``metrics.json`` that are read again."""
+class MetricsFile(JsonSchema):
+    """The sections of ``metrics.json`` that are read again."""
 
-    train: TrainMetrics | None = None
-    validation: Validated | None = None
-    test: Tested | None = None
+    train: TrainSection | None = None
+    validation: ValidationSection | None = None
+    test: TestSection | None = None
     seeds: dict[str, Any] | None = None
     environment: dict[str, Any] | None = None

@@ -1,0 +1,83 @@
+"""The parts of a recipe that change something between epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import paddle
+from paddle.callbacks import Callback
+
+from paddle_resnet.config import Config
+from paddle_resnet.data import TrainLoader
+from paddle_resnet.models import ImageClassifier
+from paddle_resnet.paddle_compat import create_optimizer_state, learning_rate_of, parameters_of
+from paddle_resnet.training.callbacks.early_stopping import EarlyStopping, Records, ReduceOnPlateau
+
+CROP_STEP = 4
+"""Pixels by which crops grow, so that sizes can be halved twice."""
+
+GROWTH = 0.75
+"""The share of the epochs in which crops grow; the others have the size of the evaluation."""
+
+
+def recipe_callbacks(
+    config: Config,
+    network: ImageClassifier,
+    optimizer: paddle.optimizer.Optimizer,
+    loader: TrainLoader,
+    records: Records,
+) -> list[Callback]:
+    """Make the callbacks that the config asks for. They follow the recorder, which `records` reads."""
+    train = config.train
+    callbacks: list[Callback] = []
+    if train.first_size is not None:
+        callbacks.append(GrowingCrops(loader, crop_sizes(train.first_size, config.data.image_size, train.epochs)))
+    if train.freeze_epochs > 0:
+        callbacks.append(FreezeBackbone(network, train.freeze_epochs, optimizer))
+    if train.schedule == "plateau":
+        callbacks.append(ReduceOnPlateau(learning_rate_of(optimizer), train.plateau_patience, records))
+    if train.patience is not None:
+        callbacks.append(EarlyStopping(train.patience, records))
+    return callbacks
+
+
+def crop_sizes(first: int, last: int, epochs: int) -> list[int]:
+    """Return the crop size of each epoch: from `first` linearly in steps of 4, and `last` in the last quarter."""
+    growing = min(GROWTH * epochs, epochs - 1)
+    steps = (last - first) / CROP_STEP
+    return [first + int(steps * epoch / growing) * CROP_STEP if epoch < growing else last for epoch in range(epochs)]
+
+
+class GrowingCrops(Callback):
+    """Progressive resizing: small images in the first epochs, which cost less (Tan and Le 2021, section 4.1)."""
+
+    def __init__(self, loader: TrainLoader, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self._loader = loader
+        self._sizes = sizes
+
+    def on_epoch_begin(self, epoch: int | None = None, logs: dict[str, Any] | None = None) -> None:
+        self._loader.crop_size = self._sizes[epoch or 0]
+
+
+class FreezeBackbone(Callback):
+    """Trains only the head in the first epochs (gradual unfreezing: Howard and Ruder 2018, arXiv:1801.06146).
+
+    Frozen parameters have no gradient, so the optimizer skips them: no weight decay, no momentum, no part in the
+    clipped norm. Frozen layers are in eval mode, so BatchNorm's running statistics stay too.
+    """
+
+    def __init__(self, network: ImageClassifier, epochs: int, optimizer: paddle.optimizer.Optimizer) -> None:
+        """Take the network, the number of frozen epochs, and the optimizer of all the network's parameters."""
+        super().__init__()
+        self._network = network
+        self._epochs = epochs
+        self._optimizer = optimizer
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        # Checkpoints then hold the optimizer state of all parameters from the first one on.
+        create_optimizer_state(self._optimizer, parameters_of(self._optimizer))
+
+    def on_epoch_begin(self, epoch: int | None = None, logs: dict[str, Any] | None = None) -> None:
+        self._network.freeze(self._network.stage_names[-1] if (epoch or 0) < self._epochs else None)

@@ -1,0 +1,142 @@
+"""The callbacks that fill a run's `VisualDLLog`. Only the main process has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import groupby
+from typing import Any
+
+import paddle
+from paddle import nn
+from paddle.callbacks import Callback
+
+from paddle_resnet.config import Config, TrainConfig
+from paddle_resnet.models import ImageClassifier
+from paddle_resnet.paddle_compat import optimizer_of
+from paddle_resnet.tracking.training_log import VisualDLLog
+from paddle_resnet.training.callbacks.recorder import Recorder
+
+
+def visual_dl_callbacks(
+    log: VisualDLLog, config: Config, network: ImageClassifier, recorder: Recorder
+) -> list[Callback]:
+    """Make the callbacks that the config asks for, once the optimizer exists. They follow `recorder`."""
+    callbacks: list[Callback] = [Curves(log, config, recorder)]
+    parts = parameters_by_rate(network, config.train)
+    if len(parts) > 1:
+        callbacks.append(LayerRates(log, parts))
+    if config.train.histogram_steps is not None:
+        callbacks.append(Histograms(log, network, config.train.histogram_steps))
+    return callbacks
+
+
+class Curves(Callback):
+    """Logs each step and each epoch that the recorder has recorded."""
+
+    def __init__(self, log: VisualDLLog, config: Config, recorder: Recorder) -> None:
+        super().__init__()
+        self._log = log
+        self._config = config
+        self._recorder = recorder
+
+    def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
+        (loss,) = (logs or {})["loss"]
+        self._log.step(self._recorder.steps - 1, loss, self._recorder.learning_rate)
+
+    def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
+        record = self._recorder.records[-1]
+        self._log.epoch(record)
+        if record.epoch == 1:
+            self._log.hyper_parameters(self._config)
+        self._log.best(record.epoch, self._recorder.best)
+
+
+class _LoggedSteps(Callback):
+    """Counts the steps of the run from 0."""
+
+    _step = _steps_before = 0
+
+    def on_epoch_begin(self, epoch: int | None = None, logs: dict[str, Any] | None = None) -> None:
+        self._steps_before = (epoch or 0) * self.params["steps"]
+
+    def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
+        self._step = self._steps_before + step
+
+
+class LayerRates(_LoggedSteps):
+    """Logs the learning rate of each part at each step: the schedule's times the part's factor; 0 while frozen."""
+
+    def __init__(self, log: VisualDLLog, parts: dict[str, list[paddle.Tensor]]) -> None:
+        """Take what `parameters_by_rate` returns."""
+        super().__init__()
+        self._log = log
+        self._parts = parts
+        self._rates: dict[str, float] = {}
+
+    def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_train_batch_begin(step, logs)
+        # The schedule changes it at the end of the step.
+        rate = float(optimizer_of(self.model).get_lr())
+        self._rates = {name: rate * _rate_factor(parameters) for name, parameters in self._parts.items()}
+
+    def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
+        self._log.rates(self._step, self._rates)
+
+
+class Histograms(_LoggedSteps):
+    """Logs each trainable tensor's weights and gradients at every `every`-th step of the run.
+
+    The gradients are those of the whole batch at these weights, not scaled and before clipping.
+    """
+
+    def __init__(self, log: VisualDLLog, network: nn.Layer, every: int) -> None:
+        super().__init__()
+        self._log = log
+        self._network = network
+        self._every = every
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        # `paddle.Model` has cleared the gradients when it calls `on_train_batch_end`, so the optimizer is wrapped. It
+        # takes a step by `minimize` in a single process, by `step` in several.
+        optimizer = optimizer_of(self.model)
+        optimizer.minimize = self._logging_before(optimizer.minimize)
+        optimizer.step = self._logging_before(optimizer.step)
+
+    def _logging_before(self, take_step: Callable[..., Any]) -> Callable[..., Any]:
+        def log_and_take_step(*arguments: Any, **options: Any) -> Any:
+            if (self._step + 1) % self._every == 0:
+                self.log()
+            return take_step(*arguments, **options)
+
+        return log_and_take_step
+
+    def log(self) -> None:
+        """Log the weights and gradients as they are now."""
+        for name, parameter in self._network.named_parameters():
+            if not parameter.stop_gradient:
+                self._log.histogram(f"weights/{name}", parameter.numpy(), self._step)
+                if parameter.grad is not None:
+                    self._log.histogram(f"gradients/{name}", parameter.grad.numpy(), self._step)
+
+
+def parameters_by_rate(network: ImageClassifier, train: TrainConfig) -> dict[str, list[paddle.Tensor]]:
+    """Group the parameters by learning rate: neighbouring parts of one rate are ``"layer1 to layer3"``, say.
+
+    `make_optimizer` has set each parameter's factor of the rate before.
+    """
+
+    def rate(named: tuple[str, list[paddle.Tensor]]) -> tuple[float, bool]:
+        name, parameters = named
+        return parameters[0].optimize_attr["learning_rate"], name == "head" and train.freeze_epochs > 0
+
+    parts = {}
+    for _, neighbours in groupby(network.named_layer_groups().items(), rate):
+        names, groups = zip(*neighbours, strict=True)
+        name = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+        parts[name] = [parameter for group in groups for parameter in group]
+    return parts
+
+
+def _rate_factor(parameters: list[paddle.Tensor]) -> float:
+    trainable = any(not parameter.stop_gradient for parameter in parameters)
+    return parameters[0].optimize_attr["learning_rate"] if trainable else 0.0

@@ -1,0 +1,88 @@
+"""Whether a run can resume: with the same config, images and number of processes as it began."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from paddle_resnet import distributed, environment
+from paddle_resnet.config import Config
+from paddle_resnet.console import logger
+from paddle_resnet.errors import UsageError, shown
+from paddle_resnet.training.checkpoint_loader import Checkpoint
+from paddle_resnet.training.data_manifest import fingerprint, require_same_fingerprint
+from paddle_resnet.training.run_folder import DATA_ACCESS_KEYS, RunFolder
+
+RESUME_MUTABLE_KEYS = DATA_ACCESS_KEYS | {
+    "name",
+    "output",
+    "train.checkpoint_minutes",
+    "train.checkpoint_steps",
+    "train.histogram_steps",
+    "evaluation.flip",
+    "evaluation.embeddings",
+}
+"""Config keys that may change: how a run is stored, read, saved, logged and evaluated, but not what it learns."""
+
+
+def run_environment(device: str) -> dict[str, Any]:
+    """Return what the bits of a result depend on besides config and data."""
+    return environment.describe("paddle", "threads") | {"device": device}
+
+
+def require_same_config(run: RunFolder, config: Config) -> None:
+    """Check that `config` changes only `RESUME_MUTABLE_KEYS` of the run's config.
+
+    Raises:
+        UsageError: it changes another key.
+    """
+    before, now = _flat(run.config.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
+    for key, value in before.items():
+        if key not in RESUME_MUTABLE_KEYS and now[key] != value:
+            raise UsageError(
+                f"{run.path}: {key} is {now[key]} now, but the run began with {value}, and a resumed run goes on as it "
+                "began; leave the key as it was, or start a new run under another name"
+            )
+
+
+def require_same_data(run: RunFolder, checkpoint: Checkpoint) -> None:
+    """Check that images and classes are those of the checkpoint.
+
+    Raises:
+        UsageError: they are not.
+    """
+    require_same_fingerprint(run.path, checkpoint.data, fingerprint(run.splits()))
+
+
+def require_same_world_size(run: RunFolder, checkpoint: Checkpoint) -> None:
+    """Check the number of processes, on which batches and the steps of an epoch depend.
+
+    Raises:
+        UsageError: it is another one.
+    """
+    if checkpoint.world_size != distributed.world_size():
+        how = "alone" if checkpoint.world_size == 1 else f"in {checkpoint.world_size} processes"
+        raise UsageError(
+            f"{run.path}: there are {distributed.world_size()} processes now, but the run was trained {how}, and each "
+            f"step is of all of them; start it {how} again, or start a new run"
+        )
+
+
+def warn_of_other_environment(checkpoint: Checkpoint, device: str) -> None:
+    """Log a warning for each reason why the run will not be bit for bit as if it had not been stopped."""
+    now = run_environment(device)
+    for what, value in checkpoint.environment.items():
+        if now.get(what, value) != value:
+            logger.warning(
+                "warning: the run began with %s %s and goes on with %s: not bit for bit as if it had not been stopped",
+                what,
+                shown(value),
+                now[what],
+            )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested groups of keys to dotted keys."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
