@@ -1,12 +1,12 @@
-"""Find a learning rate: train for a moment at rates from tiny to far too large, and see where the loss falls and rises.
+"""Find a learning rate: train briefly at rates from tiny to far too large, and see where the loss falls and rises.
 
 examples:
   paddle-resnet lr-find -c configs/quickstart.yaml
   paddle-resnet lr-find -c configs/resnet20_cifar10.yaml -o train.optimizer=adamw --to 1
 
-The proposed rate is a tenth of that at which the smoothed loss is least. It is meant for train.learning_rate, the peak
-of a schedule. The sweep takes an epoch's steps, at least 100, and ends when the loss diverges. Figure, table and
-VisualDL curve go to <output>/<name>_lr_find; no run is touched.
+The proposed rate is a tenth of the one with the least smoothed loss. It is meant for train.learning_rate, the peak of a
+schedule. The sweep takes the steps of an epoch, at least 100, and ends when the loss diverges. Plot, table and VisualDL
+curve are written to <output>/<name>_lr_find; no run changes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from paddle_resnet.errors import UsageError, command
 
 
 def main() -> None:
-    """Parse the arguments, sweep and say what was found."""
+    """Parse the arguments, sweep and print the proposed rate."""
     parser = program.command_parser(__doc__)
     parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the config, a YAML file of configs/")
     parser.add_argument(
@@ -44,13 +44,12 @@ def _find(arguments: argparse.Namespace) -> None:
     sweep = find_learning_rate(config, lowest=arguments.lowest, highest=arguments.highest, steps=arguments.steps)
     proposed = sweep.proposed
     folder = write_sweep(sweep, config)
-    print(f"proposed learning rate: {proposed:.2g} (a tenth of that with the least smoothed loss)")
-    print(f"figure: {folder / 'sweep.png'}; VisualDL: visualdl --logdir {folder}")
+    print(f"proposed learning rate: {proposed:.2g} (a tenth of the one with the least smoothed loss)")
+    print(f"plot: {folder / 'sweep.png'}; VisualDL: visualdl --logdir {folder}")
     print(f"next: {command('train')} -c {arguments.config} -o train.learning_rate={proposed:.2g}")
 
 
 def _rate(text: str) -> float:
-    """Read a learning rate."""
     try:
         rate = float(text)
     except ValueError:

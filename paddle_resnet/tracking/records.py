@@ -1,7 +1,7 @@
-"""VisualDL's writer, imported where its package can be.
+"""VisualDL's record files, and its `LogWriter` on top of a safe one.
 
-VisualDL 2.5.3 makes a folder in the user's home when it is imported, and fails where that cannot be written (a
-container's unknown user, say), though only its server uses the folder.
+VisualDL 2.5.3 creates a folder in the user's home when it is imported, and fails if it cannot (as for an unknown user
+in a container), although only its server uses the folder. Import `LogWriter` from here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from paddle_resnet.files import write_errors
 
 @contextlib.contextmanager
 def _writable_home() -> Iterator[None]:
-    """Within the block, let HOME be a folder that can be written."""
+    """Within the block, let HOME be a writable folder."""
     earlier = os.environ.get("HOME")
     try:
         (Path("~").expanduser() / ".visualdl").mkdir(exist_ok=True)
@@ -49,14 +49,14 @@ __all__ = ["LogWriter"]
 
 SECONDS_BETWEEN_FLUSHES = 10.0
 STAGED = "staged"
-"""The name of a file in the making, which VisualDL passes over."""
+"""The name of an unfinished file, which VisualDL ignores."""
 
 
 class RecordFile:
     """Appends records to a file in VisualDL's format: each a length (uint64, little-endian) and a protocol buffer.
 
-    VisualDL's own writer appends from a thread, which a full disk ends; the training then waits for it for ever.
-    Whole records are written: a server that has read a part of one misunderstands all that follows.
+    VisualDL's own writer appends from a thread, which ends when the disk is full; the training then hangs. Only whole
+    records are written, because a server that has read part of one misreads all that follow.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,11 +67,10 @@ class RecordFile:
         self._flushed = time.monotonic()
 
     def get_filename(self) -> str:
-        """The file, as `LogWriter` asks for it."""
         return str(self._path)
 
     def add_record(self, record: Any) -> None:
-        """Append a record; it is in the file within seconds, or at the next `flush`.
+        """Append a record; it is written within seconds, or by the next `flush`.
 
         Raises:
             RunFailure: the file cannot be written.
@@ -82,34 +81,25 @@ class RecordFile:
             self.flush()
 
     def flush(self) -> None:
-        """Bring everything into the file.
-
-        Raises:
-            RunFailure: the file cannot be written.
-        """
+        """Write all records that were added; raise `RunFailure` if the file cannot be written."""
         self._flushed = time.monotonic()
         with write_errors(self._path):
             while self._waiting:
                 del self._waiting[: self._file.write(self._waiting)]
 
     def size(self) -> int:
-        """Bytes of the file, everything added so far included."""
+        """Return the bytes of the file, all added records included."""
         self.flush()
         return self._path.stat().st_size
 
     def cut(self, size: int) -> bool:
-        """Forget what was added after the file had `size` bytes; return whether it still has as many."""
+        """Remove what was added beyond `size` bytes; return False if the file is shorter than that."""
         if self.size() < size:
             return False
         self._file.truncate(size)
         return True
 
     def close(self) -> None:
-        """Write what is still held in memory, and close.
-
-        Raises:
-            RunFailure: the file cannot be written.
-        """
         try:
             self.flush()
         finally:
@@ -120,30 +110,28 @@ class RecordWriter(LogWriter):
     """VisualDL's `LogWriter` on a `RecordFile`."""
 
     def __init__(self, path: Path) -> None:
-        """Append to the file at `path`."""
         self.file = RecordFile(path)
         super().__init__(str(path.parent))
 
     def _get_file_writer(self) -> RecordFile:
-        """Where `LogWriter`'s methods put their records."""
+        # `LogWriter` adds its records to what this returns.
         self._file_writer = self._all_writers[self._logdir] = self.file
         return self.file
 
 
 def open_records(folder: Path) -> RecordWriter:
-    """Go on with the file that is in the folder already, or begin one."""
+    """Append to the record file in the folder, or begin one."""
     earlier = _files_of(folder)
     return RecordWriter(earlier[-1] if earlier else folder / _name(0))
 
 
 def replace_records(folder: Path, write: Callable[[LogWriter], None]) -> None:
-    """Let `write` fill a new file that VisualDL shows in the place of the folder's earlier one, whole or not at all.
+    """Let `write` fill a new file that replaces the folder's earlier one in VisualDL, whole or not at all.
 
-    The earlier one is emptied and not removed: a running server has it open, and answers nothing any more once a file
-    is gone.
+    The earlier file is emptied instead of removed: a running server stops working when a file disappears.
 
     Raises:
-        RunFailure: it cannot be written; the earlier one is left as it was.
+        RunFailure: it cannot be written; the earlier file stays as it was.
     """
     staged, earlier = folder / STAGED, _files_of(folder)
     staged.unlink(missing_ok=True)
@@ -158,12 +146,12 @@ def replace_records(folder: Path, write: Callable[[LogWriter], None]) -> None:
 
 
 def _files_of(folder: Path) -> list[Path]:
-    """VisualDL's files of a folder; it shows the last one, by name."""
+    """Return VisualDL's files in a folder; it shows the last one by name."""
     return sorted(folder.glob("vdlrecords.*.log"))
 
 
 def _name(least: int) -> str:
-    """Name a file as VisualDL does, by the time, but by `least` at least."""
+    """Return VisualDL's name of a file, which is the time, but at least `least`."""
     return f"vdlrecords.{max(least, int(time.time())):010d}.log"
 
 

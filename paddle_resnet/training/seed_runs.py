@@ -47,14 +47,14 @@ class SeedReport:
     test_top1: Spread
 
 
-def train_seeds(whole: RunFolder, *, go_on: bool = False) -> list[RunFolder]:
+def train_seeds(whole: RunFolder, *, resume: bool = False) -> list[RunFolder]:
     """Train one run for each of ``train.seeds``, in the folder ``seed_<seed>``; return them in that order.
 
     Nothing is written before device, data and weights are checked.
 
     Args:
         whole: the folder of all runs, with the config; an earlier one of the same name is renamed.
-        go_on: resume the runs in the folder and train the missing ones instead.
+        resume: resume the runs in the folder and train the missing ones instead.
 
     Raises:
         UsageError: several processes were launched together; otherwise as `train` and `resume`.
@@ -65,7 +65,7 @@ def train_seeds(whole: RunFolder, *, go_on: bool = False) -> list[RunFolder]:
             f"train.seeds {list(whole.config.train.seeds or ())}: several processes train one run; give each seed a "
             "launch of its own, by train.seed and name"
         )
-    if go_on and whole.config_path.is_file():
+    if resume and whole.config_path.is_file():
         require_same_config(RunFolder.open(whole.path), whole.config)
     else:
         with setup_process(whole.config, quiet=True):

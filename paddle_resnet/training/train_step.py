@@ -41,24 +41,26 @@ class TrainStepModel(paddle.Model):
 
     def train_batch(self, inputs: Any, labels: Any = None, update: bool = True) -> Any:
         """Take one step on tensors ``[n, ...]``; return ``[mean loss]`` and the metrics."""
-        images, size = len(inputs[0]), self._micro_batch
+        images, done, loss = len(inputs[0]), 0, 0.0
         alone = distributed.world_size() == 1
-        loss = 0.0
-        for first in range(0, images, size):
-            last = first + size >= images
-            part_inputs, part_labels = inputs, labels
-            if images > size:  # otherwise a copy of the whole batch
-                part_inputs, part_labels = [
-                    [each[first : first + size] for each in group] for group in (inputs, labels)
-                ]
-            self._scaled_loss.scale = len(part_inputs[0]) / images
-            (value, *_), metrics = super().train_batch(part_inputs, part_labels, update and alone and last)
+        for some_inputs, some_labels in self._micro_batches(inputs, labels):
+            done += len(some_inputs[0])
+            self._scaled_loss.scale = len(some_inputs[0]) / images
+            (value, *_), metrics = super().train_batch(some_inputs, some_labels, update and alone and done == images)
             loss += self._scaled_loss.scale * float(value)
         if not alone:
             distributed.all_reduce_mean([*self._gradients(), *_rank_statistics(self.network)])
             self._take_step()
             loss = distributed.all_reduce_sum([loss]).item() / distributed.world_size()
         return [np.array(loss)], metrics
+
+    def _micro_batches(self, inputs: Any, labels: Any) -> Iterator[tuple[Any, Any]]:
+        images, size = len(inputs[0]), self._micro_batch
+        if images <= size:  # a slice would copy the batch
+            yield inputs, labels
+            return
+        for start in range(0, images, size):
+            yield [each[start : start + size] for each in inputs], [each[start : start + size] for each in labels]
 
     def _gradients(self) -> Iterator[paddle.Tensor]:
         for parameter in self.network.parameters():
