@@ -116,8 +116,9 @@ def run(
             with signals.deferred():
                 code = _report(error)
         if code == 0 and (lost := streams.output_loss()) is not None and lost.errno != errno.EPIPE:
-            code = 0 if results_in_files else 1
-            _print_line("error" if code else "warning", _describe(lost), code)
+            code = _print_line(
+                "warning" if results_in_files else "error", _describe(lost), 0 if results_in_files else 1
+            )
     sys.exit(code)
 
 
@@ -181,7 +182,7 @@ def prepare(*, multi_process: bool = False) -> None:
     Raises:
         UsageError: not `multi_process`, but this is one of several processes of `paddle.distributed.launch`.
     """
-    from paddle_resnet import console, runtime
+    from paddle_resnet import console, distributed, runtime
 
     launched = distributed.launched().world_size
     if launched > 1 and not multi_process:
