@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -11,7 +11,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from paddle_resnet.files import write_atomically
 
@@ -88,3 +88,10 @@ def shortened(text: str, longest: int) -> str:
 def percent(fraction: float) -> str:
     """Format a fraction as a percentage with one decimal, never rounded up to 100% ("99.9%")."""
     return "100%" if fraction == 1 else f"{min(100 * fraction, 99.9):.1f}%"
+
+
+def label_log_axis(axis: Axis, values: Sequence[float]) -> None:
+    """Label a logarithmic axis at `values` only."""
+    axis.set_major_locator(FixedLocator(values))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(NullLocator())

@@ -9,8 +9,9 @@ import paddle
 import pytest
 
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons.common.runs import choose_seeds, format_percent
-from paddle_resnet.lessons.degradation.identity_layers import deepen, identity_kernel
+from paddle_resnet.lessons.common.runs import choose_seeds
+from paddle_resnet.lessons.common.statistics import format_percent
+from paddle_resnet.lessons.degradation.lesson import deepen, identity_kernel
 from paddle_resnet.lessons.framework.effort import lesson_command
 from paddle_resnet.models import create_model
 from paddle_resnet.training.run_folder import RunFolder

@@ -13,7 +13,7 @@ from paddle_resnet.lessons.grouped_convolution.costs import (
     resnext50,
     to_dense,
 )
-from paddle_resnet.lessons.grouped_convolution.lesson import _outcome_en, _outcome_zh
+from paddle_resnet.lessons.grouped_convolution.lesson import _describe_times
 from paddle_resnet.models import count_parameters, create_model
 
 
@@ -108,11 +108,12 @@ def test_the_timed_layers_work_falls_with_the_groups(numbers):
     ("seconds", "en", "zh"),
     [([1.0, 0.5], "fell to 1/2.0", "降到 1/2.0"), ([1.0, 3.0], "did not fall: it is 3.0 times", "原来的 3.0 倍")],
 )
-def test_the_outcome_is_worded_by_what_was_measured(seconds, en, zh):
-    assert en in _outcome_en({"oneDNN's layer": seconds})
-    assert zh in _outcome_zh({"oneDNN's layer": seconds})
+def test_times_are_described_as_measured(seconds, en, zh):
+    described = _describe_times({"oneDNN's layer": seconds})
+    assert en in described.en
+    assert zh in described.zh
     # 128 groups do 1/128 of the work.
-    assert f"{128 * seconds[-1]:.1f} times as long" in _outcome_en({"oneDNN's layer": seconds})
+    assert f"{128 * seconds[-1]:.1f} times as long" in described.en
 
 
 def test_a_blocks_label_and_width():

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, StrMethodFormatter
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from paddle_resnet.lessons.common.small_cnn import SmallCnnResult
-from paddle_resnet.plots.style import BLUE, GREEN, GREY, ORANGE, RED
+from paddle_resnet.plots.style import BLUE, GREEN, GREY, ORANGE, RED, label_log_axis
 
 SAMPLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"))
-"""Colour and mark of each."""
+"""Colour and marker of each sample."""
 
 WITH, WITHOUT = "with BatchNorm", "without"
 COLOURS = {WITH: BLUE, WITHOUT: RED}
 
 
 def draw_features(before: np.ndarray, after: np.ndarray) -> Figure:
-    """Draw ``[3, features]`` before and after: a column of marks a feature, a colour and shape a sample."""
+    """Draw three samples ``[3, features]`` before and after normalisation, a column per feature."""
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
     for axes, values, title in zip(figure.subplots(1, 2), (before, after), ("x", "BatchNorm(x)"), strict=True):
         for index, (sample, (colour, mark)) in enumerate(zip(values, SAMPLES, strict=True)):
-            # Side by side, so that samples near each other do not hide each other.
+            # Shifted, so that samples do not hide each other.
             places = np.arange(len(sample)) + 0.12 * (index - 1)
             axes.plot(places, sample, mark, color=colour, markersize=8, label=f"sample {index}")
         axes.set_xticks(range(values.shape[1]))
@@ -40,7 +41,7 @@ def draw_features(before: np.ndarray, after: np.ndarray) -> Figure:
 
 
 def draw_running_statistics(batches: Sequence[np.ndarray], running: np.ndarray) -> Figure:
-    """Draw each batch's mean and variance, and the running ones ``[steps, 2]``."""
+    """Draw each batch's mean and variance, and the running statistics ``[steps, 2]``."""
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
     steps = np.arange(1, len(batches) + 1)
     measured = np.array([[batch.mean(), batch.var()] for batch in batches])
@@ -62,12 +63,9 @@ def draw_running_statistics(batches: Sequence[np.ndarray], running: np.ndarray) 
 def draw_trainings(
     rates: Sequence[float], runs: Mapping[str, Sequence[Sequence[SmallCnnResult]]], shown: Sequence[float]
 ) -> Figure:
-    """Draw loss curves at the rates `shown`, and below the last epoch's loss over all rates.
+    """Draw loss curves at the rates `shown`, and below the last epoch's loss over all `rates`.
 
-    Args:
-        rates: the learning rates.
-        runs: by name, for each rate, a run a seed.
-        shown: the rates that get a panel of curves.
+    `runs` holds, by name and rate, one run per seed.
     """
     figure = Figure(figsize=(9.5, 7.0), layout="constrained")
     grid = figure.add_gridspec(2, len(shown), height_ratios=[1, 1.1])
@@ -86,25 +84,19 @@ def draw_trainings(
 
 
 def _curve(axes: Axes, by_seed: Sequence[SmallCnnResult], name: str) -> None:
-    """Draw each seed's loss, a running mean of 10 steps."""
+    """Draw each seed's loss as a running mean of 10 steps."""
     for seed, run in enumerate(by_seed):
         losses = np.array(run.losses)
         window = min(10, len(losses))
         if not window:
             continue
         smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
-        axes.plot(
-            np.arange(window, len(losses) + 1),
-            smooth,
-            color=COLOURS[name],
-            linewidth=1.4,
-            alpha=0.85,
-            label=name if seed == 0 else None,
-        )
+        style: dict[str, Any] = {"color": COLOURS[name], "linewidth": 1.4, "alpha": 0.85}
+        axes.plot(np.arange(window, len(losses) + 1), smooth, label=name if seed == 0 else None, **style)
 
 
 def _over_rates(axes: Axes, rates: Sequence[float], runs: Mapping[str, Sequence[Sequence[SmallCnnResult]]]) -> None:
-    """Draw the last epoch's loss over the learning rate; a run that diverged stands at the top, as a cross."""
+    """Draw the last epoch's loss over the learning rate; a cross at the top marks a diverged run."""
     finite = [
         run.last_epoch_loss for by_rate in runs.values() for seeds in by_rate for run in seeds if not run.diverged
     ]
@@ -121,11 +113,9 @@ def _over_rates(axes: Axes, rates: Sequence[float], runs: Mapping[str, Sequence[
     axes.text(rates[-1], np.log(10) * 0.93, "ln 10: guessing", color=GREY, ha="right", va="top", fontsize=10)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    # Mathematical text is off in the common style, so the usual labels of powers of ten would be their source.
-    axes.xaxis.set_major_locator(FixedLocator(rates))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    # The common style parses no math text, so the default labels of powers of ten would show their source.
+    label_log_axis(axes.xaxis, rates)
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(top=top)
     axes.set_xlabel("learning rate (cross: a run's loss stopped being a number)")

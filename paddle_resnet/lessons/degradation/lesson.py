@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import paddle
+from paddle import nn
 
+from paddle_resnet import paddle_compat
 from paddle_resnet.config import Config
 from paddle_resnet.lessons.common.runs import (
     TrainingResult,
@@ -18,11 +20,12 @@ from paddle_resnet.lessons.common.runs import (
     update_settings,
 )
 from paddle_resnet.lessons.common.statistics import format_percent
-from paddle_resnet.lessons.degradation.identity_layers import deepen, identity_kernel
 from paddle_resnet.lessons.degradation.plots import draw_curves, draw_final_errors
 from paddle_resnet.lessons.framework.effort import Effort, lesson_command
 from paddle_resnet.lessons.framework.page import Page, Text
 from paddle_resnet.models import count_parameters, create_model
+from paddle_resnet.models.blocks import PlainBlock
+from paddle_resnet.models.resnet import ResNet
 
 SHALLOW, DEEP = 20, 56
 KINDS = {"plain": "-", "resnet": "A"}
@@ -259,3 +262,39 @@ def _state_limits(page: Page, effort: Effort, rises: dict[str, np.ndarray], step
             f"""以上是快速版：图像小、任务简单，只训练 {steps:,} 步。它能说明哪种网络更容易训练，但不能说明残差网络从深
             度中获益（任务太简单），也不能说明普通网络经过长时间训练会怎样。`--full` 在 CIFAR-10 上训练。""",
         )
+
+
+def deepen(shallow: ResNet, name: str) -> ResNet:
+    """Make the deeper network `name` with the same outputs as `shallow` in evaluation mode.
+
+    The first blocks of each stage are copies. The others are the identity; their ReLU changes nothing, because the
+    output of the block before them is not negative.
+    """
+    deep = create_model(name, shallow.num_classes)
+    state = deep.state_dict()
+    for key, value in shallow.state_dict().items():
+        state[key].set_value(value)
+    for stage in deep.stage_names:
+        blocks = list(getattr(deep, stage))
+        for block in blocks[len(getattr(shallow, stage)) :]:
+            if isinstance(block, PlainBlock):
+                _make_identity(block.conv1, block.bn1)
+                _make_identity(block.conv2, block.bn2)
+            else:
+                block.zero_init_last()
+    deep.eval()
+    return deep
+
+
+def identity_kernel(channels: int) -> np.ndarray:
+    """Return the weight ``[C, C, 3, 3]`` of a 3x3 convolution that is the identity."""
+    kernel = np.zeros((channels, channels, 3, 3), np.float32)
+    kernel[np.arange(channels), np.arange(channels), 1, 1] = 1.0
+    return kernel
+
+
+def _make_identity(convolution: nn.Conv2D, norm: nn.BatchNorm2D) -> None:
+    convolution.weight.set_value(identity_kernel(convolution.weight.shape[0]))
+    # BatchNorm divides by sqrt(variance + epsilon).
+    epsilon = paddle_compat.batch_norm_settings(norm).epsilon
+    norm._variance.set_value(paddle.full_like(norm._variance, 1.0 - epsilon))

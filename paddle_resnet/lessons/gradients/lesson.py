@@ -1,4 +1,4 @@
-"""Gradients through the depth: plain and residual, with and without BatchNorm, measured layer by layer."""
+"""Gradients by layer in plain and residual networks, with and without BatchNorm."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from paddle_resnet.lessons.gradients.training import WITH_WITHOUT, show_training
 DEPTHS = (20, 56, 110)
 
 BATCH_NORM_GROWTH = math.sqrt(math.pi / (math.pi - 1))
-"""By what factor a layer the gradient of a plain network with BatchNorm and ReLU grows at first, in theory."""
+"""Growth of the gradient per layer of a plain network with BatchNorm and ReLU at initialisation, in theory."""
 
 CHAIN_LENGTH = 20
 CHAIN_WEIGHTS = (0.1, 0.5)
 
 
 def teach(page: Page, effort: Effort) -> None:
-    """Run the lesson, and write what it shows on the page."""
+    """Measure gradients with and without BatchNorm, at initialisation and after a few steps."""
     _explain_chain(page)
     loader = image_loader(effort)
     images, labels = next(iter(loader))
@@ -193,7 +193,7 @@ def _interpret_normalized(page: Page, normalized: dict[NetworkKey, LayerGradient
 
 
 def _changes(gradients: LayerGradients) -> tuple[str, str]:
-    """How the gradient changes from the last convolution to the first, in English and in Chinese."""
+    """Describe in English and Chinese how the gradient changes from the last convolution to the first."""
     ratio = gradients.first_to_last
     if ratio >= 1:
         return f"grows to {ratio:.2g} times", f"增大到 {ratio:.2g} 倍"

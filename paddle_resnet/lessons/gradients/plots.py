@@ -14,10 +14,10 @@ from paddle_resnet.plots.style import BLUE, GREEN, RED
 
 KINDS = {"plain": "plain", "resnet": "residual"}
 COLOURS = {20: BLUE, 56: GREEN, 110: RED}
-"""Of each depth."""
+"""Colour of each depth."""
 
 Measured = Mapping[tuple[str, int], LayerGradients]
-"""By kind and depth of the network."""
+"""Gradients by kind and depth of the network."""
 
 
 def draw_by_layer(bare: Measured, normalized: Measured) -> Figure:

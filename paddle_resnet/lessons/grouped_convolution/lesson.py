@@ -1,4 +1,4 @@
-"""Grouped convolution: what it computes, what ResNeXt buys with it, and why not to take a group for each channel."""
+"""Grouped convolution: what it computes, how ResNeXt uses it, and the limits of one channel per group."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from paddle import nn
 
 from paddle_resnet.lessons.common.timing import describe_machine
 from paddle_resnet.lessons.framework.effort import Effort
-from paddle_resnet.lessons.framework.page import Page
+from paddle_resnet.lessons.framework.page import Page, Text
 from paddle_resnet.lessons.grouped_convolution.costs import (
     ConvShape,
     block_cost,
@@ -37,7 +37,7 @@ PAPER = {"1x64d": ("25.5", "4.1"), "32x4d": ("25.0", "4.2")}  # table 1: million
 
 
 def teach(page: Page, effort: Effort) -> None:
-    """Show a grouped convolution as slices and as blocks, count ResNeXt's costs, and measure time against work."""
+    """Show a grouped convolution as slices and as blocks, count ResNeXt's costs, and measure times."""
     paddle.seed(0)
     _slices(page)
     _blocks(page)
@@ -48,7 +48,6 @@ def teach(page: Page, effort: Effort) -> None:
 
 
 def _slices(page: Page) -> None:
-    """A grouped convolution is several convolutions side by side."""
     page.heading("Several small convolutions side by side", "并排的几个小卷积")
     layer = nn.Conv2D(8, 8, 3, padding=1, groups=2, bias_attr=False)
     x = paddle.randn([1, 8, 6, 6])
@@ -88,7 +87,6 @@ def _slices(page: Page) -> None:
 
 
 def _blocks(page: Page) -> None:
-    """The weights as a block-diagonal matrix."""
     page.heading("Blocks on the diagonal", "对角线上的方块")
     weights = {}
     for groups in (1, 2, 4, CHANNELS):
@@ -114,7 +112,6 @@ def _blocks(page: Page) -> None:
 
 
 def _cardinality(page: Page) -> None:
-    """ResNeXt's table 2."""
     page.heading("ResNeXt: the same cost, a wider middle", "ResNeXt：代价不变，中间更宽")
     blocks = [block_cost(groups, width) for groups, width in CARDINALITIES]
     depthwise = block_cost(_depthwise_width(blocks[0].weights), 1)
@@ -172,12 +169,11 @@ def _cardinality(page: Page) -> None:
 
 
 def _depthwise_width(weights: int) -> int:
-    """How many groups of one channel cost as much as `weights`: equation 4 with d = 1, solved for C."""
+    """Solve equation 4 with d = 1 for C."""
     return round(weights / (256 + 9 + 256))
 
 
 def _networks(page: Page) -> None:
-    """Whole networks of 50 layers."""
     page.heading("The whole network", "整个网络")
     page.say(
         """The same for whole networks of 50 layers at 224x224; d doubles with the width of each stage, C is
@@ -201,7 +197,6 @@ def _networks(page: Page) -> None:
 
 
 def _mixing(page: Page) -> None:
-    """Groups never meet without a 1x1 convolution."""
     page.heading("Which channels are connected", "哪些通道相通")
     groups = 4
     matrices = {
@@ -233,7 +228,6 @@ def _mixing(page: Page) -> None:
 
 
 def _depthwise(page: Page, repeats: int) -> None:
-    """Groups = channels: little work, but how little time?"""
     page.heading("Why not a group for each channel?", "为什么不让每个通道自成一组？")
     groups = [2**power for power in range(8)]
     work, moved = [TIMED.macs(number) for number in groups], [TIMED.numbers_moved(number) for number in groups]
@@ -273,11 +267,12 @@ def _depthwise(page: Page, repeats: int) -> None:
         "若时间与计算量成正比，各条线都会落在虚线上。",
     )
     saved = work[0] / work[-1]
+    outcome = _describe_times(times)
     page.say(
-        f"""From 1 group to {groups[-1]} the multiply-adds fell to 1/{saved:.0f}. {_outcome_en(times)} A speed measured
+        f"""From 1 group to {groups[-1]} the multiply-adds fell to 1/{saved:.0f}. {outcome.en} A speed measured
         on one machine does not hold on another: multiply-adds can be counted, but time has to be measured on the target
         machine.""",
-        f"""从 1 组到 {groups[-1]} 组，乘加次数降到 1/{saved:.0f}。{_outcome_zh(times)}在一台机器上测得的速度不是另一台
+        f"""从 1 组到 {groups[-1]} 组，乘加次数降到 1/{saved:.0f}。{outcome.zh}在一台机器上测得的速度不是另一台
         的规律：计算量可以数，时间则要在实际运行的地方测。""",
     )
     page.record(
@@ -291,29 +286,19 @@ def _depthwise(page: Page, repeats: int) -> None:
 
 
 def time_per_mac_ratio(seconds: Sequence[float]) -> float:
-    """How many times as long a multiply-add takes with a group for each channel as with one group."""
+    """Return the time per multiply-add with one channel per group, relative to one group."""
     return TIMED.channels * seconds[-1] / seconds[0]
 
 
-def _outcome_en(times: Mapping[str, Sequence[float]]) -> str:
-    parts = []
+def _describe_times(times: Mapping[str, Sequence[float]]) -> Text:
+    english, chinese = [], []
     for backend, seconds in times.items():
-        ratio = seconds[0] / seconds[-1]
+        ratio, slower = seconds[0] / seconds[-1], time_per_mac_ratio(seconds)
         change = f"fell to 1/{ratio:.1f}" if ratio > 1 else f"did not fall: it is {1 / ratio:.1f} times as long"
-        slower = time_per_mac_ratio(seconds)
-        parts.append(f"The time of {backend} {change}; a multiply-add took {slower:.1f} times as long as before.")
-    return " ".join(parts)
-
-
-def _outcome_zh(times: Mapping[str, Sequence[float]]) -> str:
-    parts = []
-    for backend, seconds in times.items():
-        ratio = seconds[0] / seconds[-1]
+        english.append(f"The time of {backend} {change}; a multiply-add took {slower:.1f} times as long as before.")
         change = f"降到 1/{ratio:.1f}" if ratio > 1 else f"没有下降，反而是原来的 {1 / ratio:.1f} 倍"
-        parts.append(
-            f"{_BACKENDS_ZH[backend]}的时间{change}，平均每次乘加用时是原来的 {time_per_mac_ratio(seconds):.1f} 倍。"
-        )
-    return "".join(parts)
+        chinese.append(f"{_BACKENDS_ZH[backend]}的时间{change}，平均每次乘加用时是原来的 {slower:.1f} 倍。")
+    return Text(" ".join(english), "".join(chinese))
 
 
 _BACKENDS_ZH = {"Paddle's own layer": "Paddle 自带的层", "oneDNN's layer": "oneDNN 的层"}

@@ -1,4 +1,4 @@
-"""Drawings about groups: weights as blocks, costs at constant work, who hears whom, and time against work."""
+"""Figures about groups: weights as blocks, dependencies between channels, costs, and times."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paddle_resnet.plots.style import BLUE, GREEN, INK, ORANGE, RED
 
 
 def draw_weights(dense: Mapping[int, np.ndarray], title: str) -> Figure:
-    """Draw weights ``[out, in, k, k]`` by their number of groups; each kernel is one square, coloured by its norm."""
+    """Draw weights ``[out, in, k, k]`` by their number of groups: one square per kernel, coloured by its norm."""
     figure = Figure(figsize=(9.6, 3.1), layout="constrained")
     panels = figure.subplots(1, len(dense), sharey=True)
     largest = max(np.sqrt((weight**2).sum(axis=(2, 3))).max() for weight in dense.values())
@@ -32,7 +32,7 @@ def draw_weights(dense: Mapping[int, np.ndarray], title: str) -> Figure:
 
 
 def draw_dependencies(matrices: Mapping[str, np.ndarray], title: str) -> Figure:
-    """Draw bool matrices ``[out, in]``: dark where the output channel moves with the input channel."""
+    """Draw bool matrices ``[out, in]``: dark where the output channel depends on the input channel."""
     figure = Figure(figsize=(9.2, 4.1), layout="constrained")
     panels = figure.subplots(1, len(matrices), sharey=True)
     for axes, (label, matrix) in zip(panels, matrices.items(), strict=True):
@@ -52,7 +52,7 @@ def _square_panel(axes: Axes, channels: int) -> None:
 
 
 def draw_cardinality(blocks: Sequence[BlockCost], title: str) -> Figure:
-    """Draw each block's weights by convolution, and beside them the channels of its 3x3 convolution."""
+    """Draw each block's weights by convolution, and the channels of its 3x3 convolution."""
     figure = Figure(figsize=(9.6, 4.0), layout="constrained")
     weights, widths = figure.subplots(1, 2, width_ratios=[5, 4])
     labels = [block.label for block in blocks]
@@ -87,7 +87,7 @@ def draw_cardinality(blocks: Sequence[BlockCost], title: str) -> Figure:
 
 
 def draw_times(groups: Sequence[int], work: Sequence[int], times: Mapping[str, Sequence[float]], title: str) -> Figure:
-    """Draw work and measured time against the groups, each as a multiple of its own value at one group."""
+    """Draw multiply-adds and measured times by number of groups, relative to one group."""
     figure = Figure(figsize=(9.2, 4.4), layout="constrained")
     axes = figure.subplots()
     axes.plot(groups, [amount / work[0] for amount in work], color=INK, linestyle="--", label="multiply-adds (counted)")

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from paddle_resnet import runtime
 from paddle_resnet.evaluation import NetworkScorer
 from paddle_resnet.inference import Predictor
 from paddle_resnet.lessons.common.timing import describe_machine, time_interleaved
 from paddle_resnet.lessons.framework.page import Number, Page
-from paddle_resnet.plots.style import BLUE, GREEN, ORANGE, plain_log_labels
+from paddle_resnet.plots.style import BLUE, GREEN, ORANGE, label_log_axis, plain_log_labels
 from paddle_resnet.training import RunFolder
 
 DYNAMIC, EXPORTED, ONE_THREAD = "dynamic graph", "exported", "exported, 1 thread"
@@ -169,20 +168,12 @@ def _draw_throughput(steady: Mapping[int, Mapping[str, np.ndarray]]) -> Figure:
     for name in steady[BATCHES[0]]:
         quartiles = np.array([size / np.percentile(taken[name], (75, 50, 25)) for size, taken in steady.items()]).T
         slow, middle, fast = quartiles
-        axes.errorbar(
-            list(steady),
-            middle,
-            yerr=[middle - slow, fast - middle],
-            color=COLOURS[name],
-            marker=MARKS[name],
-            capsize=3,
-            label=name,
-        )
+        style: dict[str, Any] = {"color": COLOURS[name], "marker": MARKS[name], "capsize": 3, "label": name}
+        axes.errorbar(list(steady), middle, yerr=[middle - slow, fast - middle], **style)
     axes.set_xscale("log")
     axes.set_yscale("log")
     plain_log_labels(axes.yaxis)
-    axes.set_xticks(list(steady), [str(size) for size in steady])
-    axes.xaxis.set_minor_locator(NullLocator())
+    label_log_axis(axes.xaxis, list(steady))
     axes.set_xlabel("images a call")
     axes.set_ylabel("images / s")
     axes.grid(True, axis="y")

@@ -1,8 +1,7 @@
-"""What the biases of convolutions do where a BatchNorm follows, and where none does."""
+"""The effect of biases in convolutions with and without a BatchNorm behind them."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from paddle_resnet.lessons.common.small_cnn import ignore_batch_norm_warning
 from paddle_resnet.models import ImageClassifier
 
 IMAGES = 8
@@ -17,14 +17,14 @@ IMAGES = 8
 
 @dataclass(frozen=True)
 class BiasEffects:
-    """Root mean square change of the scores by random biases, in parts of the scores' own spread."""
+    """Root mean square change of the scores by random biases, relative to the scores' standard deviation."""
 
     before_norm: float
     on_shortcuts: float
 
 
 def conv_biases(network: ImageClassifier) -> dict[str, int]:
-    """The biases of convolutions by name, with their size."""
+    """Return the sizes of the convolutions' biases by name."""
     return {
         f"{name}.bias": layer.bias.size
         for name, layer in network.named_sublayers()
@@ -33,14 +33,14 @@ def conv_biases(network: ImageClassifier) -> dict[str, int]:
 
 
 def is_on_shortcut(name: str) -> bool:
-    """Whether a parameter belongs to a shortcut, by its name."""
+    """Return whether a parameter belongs to a shortcut, by its name."""
     return "downsample" in name
 
 
 def bias_effects(network: ImageClassifier, size: int, seed: int = 0) -> BiasEffects:
-    """Measure in training mode what random biases of deviation 1 change, on random images of `size` pixels a side.
+    """Measure the effect of random biases of deviation 1 in training mode, on random images of `size` pixels a side.
 
-    The network is the book's: a BatchNorm follows every convolution but those of the shortcuts. It is changed.
+    In `network`, a BatchNorm follows every convolution except those of the shortcuts. Its biases are changed.
     """
     generator = np.random.default_rng(seed)
     network.train()
@@ -59,8 +59,6 @@ def bias_effects(network: ImageClassifier, size: int, seed: int = 0) -> BiasEffe
 
 
 @paddle.no_grad()
+@ignore_batch_norm_warning()
 def _scores(network: ImageClassifier, images: np.ndarray) -> np.ndarray:
-    with warnings.catch_warnings():
-        # Paddle says so whenever BatchNorm goes from evaluation to training.
-        warnings.filterwarnings("ignore", "When training, we now always track", UserWarning)
-        return network(paddle.to_tensor(images)).numpy()
+    return network(paddle.to_tensor(images)).numpy()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from paddle_resnet.lessons.common.network_costs import (
@@ -42,7 +40,6 @@ def teach(page: Page, effort: Effort) -> None:
 
 
 def _walk(page: Page, summary: ModelSummary) -> None:
-    """The route of one image."""
     page.heading("The shapes of an image through the network", "一张图像的路线")
     page.say(
         """The table follows one RGB image of 224x224 pixels to ten classes. Each row is one layer of stem or head, or
@@ -87,7 +84,6 @@ def _walk(page: Page, summary: ModelSummary) -> None:
 
 
 def _by_hand(page: Page, summary: ModelSummary) -> None:
-    """The same counts, by multiplication."""
     page.heading("The same, by hand", "手工再算一遍")
     page.say(
         """A convolution has out x in x k x k weights (no bias here, see the last section). BatchNorm has two numbers
@@ -111,12 +107,12 @@ def _by_hand(page: Page, summary: ModelSummary) -> None:
 
 
 def stem_parameters() -> int:
-    """Weights of the 7x7 convolution over RGB, and its BatchNorm's."""
+    """Return the number of parameters of the 7x7 convolution on RGB and its BatchNorm."""
     return 7 * 7 * 3 * STAGE_WIDTHS[0] + 2 * STAGE_WIDTHS[0]
 
 
 def stage_parameters(in_width: int, width: int) -> int:
-    """Weights of a stage of two basic blocks, with BatchNorm, and with a shortcut where the width changes."""
+    """Return the number of parameters of a stage of two basic blocks, with a shortcut where the width changes."""
     convolution_weights = 9 * in_width * width + (2 * BLOCKS - 1) * 9 * width * width
     shortcut = in_width * width + 2 * width if in_width != width else 0
     return convolution_weights + 2 * BLOCKS * 2 * width + shortcut
@@ -129,7 +125,6 @@ def _stage_formula(in_width: int, width: int) -> str:
 
 
 def _costs(page: Page, summary: ModelSummary) -> None:
-    """Where parameters, work and memory are."""
     page.heading("Half the side, twice the channels", "边长减半，通道加倍")
     costs = costs_by_part(summary)
     inner = {part_of(row.name): row.macs for row in convolutions(summary) if row.name.endswith(".1.conv2")}
@@ -178,7 +173,6 @@ def _costs(page: Page, summary: ModelSummary) -> None:
 
 
 def _published(page: Page) -> None:
-    """Against the published counts."""
     page.heading("Is it the published network?", "与公布的数字一致吗？")
     summary = model_summary("resnet18", 224, classes=1000)
     with_statistics = sum(int(np.prod(tensor.shape)) for tensor in create_model("resnet18").parameters())
@@ -209,7 +203,6 @@ def _published(page: Page) -> None:
 
 
 def _eighteen(page: Page, summary: ModelSummary) -> None:
-    """Why 18."""
     page.heading("Why 18", "为什么是 18")
     on_the_way = [row for row in convolutions(summary) if "downsample" not in row.name]
     shortcuts = len(convolutions(summary)) - len(on_the_way)
@@ -223,29 +216,11 @@ def _eighteen(page: Page, summary: ModelSummary) -> None:
     page.record(depth=summary.depth, convolutions_on_the_way=len(on_the_way), shortcut_convolutions=shortcuts)
 
 
-@dataclass(frozen=True)
-class InputSetting:
-    """A size of image, and the stem that takes it."""
-
-    size: int
-    stem: Stem
-
-    @property
-    def label(self) -> str:
-        """How the figure and the table name it."""
-        return f"{self.size}x{self.size}, {self.stem} stem"
-
-
-SETTINGS = (
-    InputSetting(224, "imagenet"),
-    InputSetting(BOOK_SIZE, "imagenet"),
-    InputSetting(32, "imagenet"),
-    InputSetting(32, "cifar"),
-)
+INPUTS: tuple[tuple[int, Stem], ...] = ((224, "imagenet"), (BOOK_SIZE, "imagenet"), (32, "imagenet"), (32, "cifar"))
+"""Sides of images, and the stems for them."""
 
 
 def _sizes(page: Page) -> None:
-    """Other sizes of image."""
     page.heading("Other images, same weights", "换个尺寸，权重不变")
     page.say(
         """No weight depends on the size of the image: convolutions slide over any map, and the head averages the
@@ -255,19 +230,14 @@ def _sizes(page: Page) -> None:
         """没有哪个权重依赖图像尺寸：卷积可以滑过任意大小的特征图，分类头对剩下的位置取平均。所以参数不变，计算量随面积
         变化。不过为照片设计的 stem 在第一个残差块之前就只留下十六分之一的像素，小图很快就没有像素可用了：""",
     )
-    summaries = {setting: model_summary("resnet18", setting.size, stem=setting.stem) for setting in SETTINGS}
-    sides = {setting.label: _sides(summary) for setting, summary in summaries.items()}
+    summaries = {f"{size}x{size}, {stem} stem": model_summary("resnet18", size, stem=stem) for size, stem in INPUTS}
+    sides = {label: _sides(summary) for label, summary in summaries.items()}
     page.table(
         "image and stem | last maps | parameters | million MACs",
         "图像与 stem | 最后的特征图 | 参数 | 百万 MAC",
         [
-            (
-                setting.label,
-                f"{sides[setting.label][-1]}x{sides[setting.label][-1]}",
-                f"{summary.parameters:,}",
-                f"{summary.macs / 1e6:,.0f}",
-            )
-            for setting, summary in summaries.items()
+            (label, f"{sides[label][-1]}x{sides[label][-1]}", f"{summary.parameters:,}", f"{summary.macs / 1e6:,.0f}")
+            for label, summary in summaries.items()
         ],
     )
     page.figure(
@@ -278,19 +248,19 @@ def _sizes(page: Page) -> None:
         "ResNet-18 on four inputs. Each step down is a stride of 2; the cifar stem takes none.",
         "四种输入下的 ResNet-18。每下降一级是一次步幅 2；cifar stem 没有这样的步骤。",
     )
-    small = summaries[SETTINGS[2]]
+    *_, small, cifar_stem = summaries.values()
     single = [row for row in convolutions(small) if "3x3" in row.kind and row.input_shape[2:] == (1, 1)]
     unused = sum(row.parameters * 8 // 9 for row in single)
     page.say(
         f"""At 32x32 with the stem for photographs, {len(single)} of the 3x3 convolutions see a single pixel: eight of
         their nine weights only meet the zero padding. These are {unused:,} parameters, {unused / small.parameters:.0%}
         of the network, that do not affect the scores and get no gradient. The cifar stem (a 3x3 convolution, no
-        pooling; section 4.2) keeps 4x4 pixels to the end, for {summaries[SETTINGS[3]].macs / small.macs:.0f} times the
+        pooling; section 4.2) keeps 4x4 pixels to the end, for {cifar_stem.macs / small.macs:.0f} times the
         multiply-adds.""",
         f"""在 32x32 图像上使用照片的 stem 时，有 {len(single)} 个 3x3 卷积只看到一个像素：九个权重中的八个永远只碰到填
         充的零。这样的参数有 {unused:,} 个，占网络的 {unused / small.parameters:.0%}，既不影响得分，也得不到梯度。
         cifar stem（一个 3x3 卷积，没有池化；4.2 节）直到最后都保有 4x4 像素，代价
-        是 {summaries[SETTINGS[3]].macs / small.macs:.0f} 倍的计算量。""",
+        是 {cifar_stem.macs / small.macs:.0f} 倍的计算量。""",
     )
     page.record(
         sides=[list(values) for values in sides.values()],
@@ -308,7 +278,6 @@ def _sides(summary: ModelSummary) -> list[int]:
 
 
 def _book(page: Page) -> None:
-    """The book's network."""
     page.heading("The book's network, one channel at 96x96", "书中的网络：单通道 96x96")
     network = create_model("resnet18_d2l")
     book, ours = model_summary("resnet18_d2l", BOOK_SIZE), model_summary("resnet18", BOOK_SIZE, in_channels=1)

@@ -1,4 +1,4 @@
-"""Batch, layer, instance and group normalisation: one formula, four sets to average over."""
+"""Batch, layer, instance and group normalisation: one formula, averaged over four different sets."""
 
 from __future__ import annotations
 
@@ -17,25 +17,24 @@ from paddle_resnet.lessons.normalization import training as normalization_traini
 from paddle_resnet.lessons.normalization.plots import draw_batch_sensitivity, draw_blocks
 
 SHAPE = (4, 6, 2, 2)
-"""N, C, H, W of the tensors that are looked into."""
+"""N, C, H, W of the example tensors."""
 
 GROUPS = 2
 EPSILON = 1e-5
 BATCH_SIZES = (2, 4, 8, 16, 32, 64)
 BATCHES = 40
-"""How many different batches one image is put into, for each batch size."""
+"""Number of different batches with one image, for each batch size."""
 
 
 @dataclass(frozen=True)
 class Norm:
-    """One normalisation: its layer for C channels of H x W, and the same in numpy."""
+    """One normalisation: as Paddle's layer and in numpy."""
 
     name: str
     shares: str
     axes: str
 
     def layer(self, shape: tuple[int, ...]) -> nn.Layer:
-        """Make Paddle's layer."""
         channels = shape[1]
         match self.name:
             case "Batch":
@@ -48,7 +47,6 @@ class Norm:
                 return nn.GroupNorm(GROUPS, channels, epsilon=EPSILON)
 
     def by_numpy(self, x: np.ndarray) -> np.ndarray:
-        """Compute it in float64."""
         batch, channels, height, width = x.shape
         grouped = x.astype(np.float64).reshape(batch, GROUPS, channels // GROUPS, height, width)
         match self.name:
@@ -72,11 +70,11 @@ NORMS = (
 
 @ignore_batch_norm_warning()
 def teach(page: Page, effort: Effort) -> None:
-    """Draw the four sets, check each layer by numpy, and see what the batch has to do with it."""
+    """Draw the four sets, check each layer against numpy, and measure the influence of the batch."""
     _four_sets(page)
     _by_numpy(page)
-    _relatives(page)
-    _company(page)
+    _special_cases(page)
+    _batch_influence(page)
     normalization_training.teach(page, effort)
 
 
@@ -122,9 +120,9 @@ def _four_sets(page: Page) -> None:
 
 
 def shared_statistics_mask(layer: nn.Layer, shape: tuple[int, ...]) -> np.ndarray:
-    """Which inputs reach the output at the first image, last channel, first pixel: a mask of `shape`."""
+    """Return the mask of the inputs that affect the output of the first image, last channel, first pixel."""
     layer.train()
-    x = paddle.to_tensor(_numbers(shape), stop_gradient=False)
+    x = paddle.to_tensor(_random_input(shape), stop_gradient=False)
     layer(x)[0, -1, 0, 0].backward()
     return x.grad.numpy() != 0
 
@@ -136,7 +134,7 @@ def _by_numpy(page: Page) -> None:
         "    deviation = np.sqrt(x.var(axes, keepdims=True) + epsilon)",
         "    return (x - x.mean(axes, keepdims=True)) / deviation",
     )
-    x = _numbers(SHAPE)
+    x = _random_input(SHAPE)
     rows = []
     for kind in NORMS:
         layer = kind.layer(SHAPE)
@@ -163,9 +161,9 @@ def _by_numpy(page: Page) -> None:
     )
 
 
-def _relatives(page: Page) -> None:
+def _special_cases(page: Page) -> None:
     page.heading("Two of them are special cases of group normalisation", "其中两种是组归一化的两个极端")
-    x = paddle.to_tensor(_numbers(SHAPE))
+    x = paddle.to_tensor(_random_input(SHAPE))
     channels = SHAPE[1]
     one_group, all_groups = (
         nn.GroupNorm(1, channels, epsilon=EPSILON),
@@ -186,7 +184,7 @@ def _relatives(page: Page) -> None:
     )
 
 
-def _company(page: Page) -> None:
+def _batch_influence(page: Page) -> None:
     page.heading("How much the output depends on the other images", "同批的图像有多大影响")
     spreads = {kind.name: [batch_sensitivity(kind, size) for size in BATCH_SIZES] for kind in NORMS}
     for name, values in spreads.items():
@@ -222,10 +220,9 @@ def _company(page: Page) -> None:
 
 
 def batch_sensitivity(kind: Norm, batch_size: int) -> float:
-    """Standard deviation of one image's output over random companions, root mean square over the output's values.
+    """Return the standard deviation of one image's output over random batches, root mean square over its values.
 
-    Images are drawn with a level of their own for each channel, as real images differ from each other more than
-    their pixels do among themselves.
+    Each channel of an image has its own level, because real images differ more than the pixels of one image.
     """
     random = np.random.default_rng(0)
     shape = (batch_size, *SHAPE[1:])
@@ -244,8 +241,8 @@ def _images(random: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return (levels + 0.5 * random.normal(size=shape)).astype(np.float32)
 
 
-def _numbers(shape: tuple[int, ...]) -> np.ndarray:
-    """Channels and images with centres and spreads of their own."""
+def _random_input(shape: tuple[int, ...]) -> np.ndarray:
+    """Return random values with a mean and scale for each image and channel."""
     random = np.random.default_rng(0)
     centre, spread = random.normal(0, 2, (*shape[:2], 1, 1)), random.uniform(0.5, 2, (*shape[:2], 1, 1))
     return (centre + spread * random.normal(size=shape)).astype(np.float32)

@@ -10,22 +10,22 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
 from paddle_resnet.lessons.common.small_cnn import SmallCnnResult
-from paddle_resnet.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, without_axes
+from paddle_resnet.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, label_log_axis, without_axes
 
 COLOURS = {"Batch": BLUE, "Layer": GREEN, "Instance": RED, "Group": ORANGE}
 MARKERS = {"Batch": "o", "Layer": "^", "Instance": "v", "Group": "s"}
 MARKER_SIZES = {"Batch": 7, "Layer": 14, "Instance": 10, "Group": 5}
-"""Three of the lines lie on each other: each mark is seen behind the next."""
+"""Three lines coincide, so each marker is larger than the next."""
 
 DEPTH = np.array([0.5, 0.38])
-"""Where one step along the batch leads in the drawing: backwards, right and up."""
+"""Direction of the batch axis in the drawing: right and up."""
 
 SHADES = {"front": 1.0, "top": 1.25, "side": 0.8}
 UNMARKED = {"front": "#F4F4F4", "top": "#FFFFFF", "side": "#E6E6E6"}
 
 
 def draw_blocks(masks: Mapping[str, np.ndarray]) -> Figure:
-    """Draw a block of N x C x HW cells for each mask ``[N, C, HW]``: the batch backwards, channels to the right."""
+    """Draw a block of N x C x HW cells for each mask ``[N, C, HW]``, with the batch as depth."""
     figure = Figure(figsize=(10, 3.1), layout="constrained")
     for axes, (name, mask) in zip(figure.subplots(1, len(masks)), masks.items(), strict=True):
         _draw_block(axes, mask)
@@ -34,7 +34,7 @@ def draw_blocks(masks: Mapping[str, np.ndarray]) -> Figure:
 
 
 def _draw_block(axes: Axes, mask: np.ndarray) -> None:
-    """Draw the three faces that are seen: first image (front), last channel (side), first pixel (top)."""
+    """Draw the visible faces: first image (front), last channel (side), first pixel (top)."""
     images, channels, pixels = mask.shape
     right, up = np.array([1.0, 0.0]), np.array([0.0, 1.0])
 
@@ -64,14 +64,14 @@ def _draw_block(axes: Axes, mask: np.ndarray) -> None:
 
 
 def _shaded(colour: str, factor: float) -> tuple[float, ...]:
-    """Darken a colour by a factor below 1, or go towards white by one above."""
+    """Darken a colour by a factor below 1, or lighten it by one above 1."""
     channels = np.array([int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)])
     shaded = channels * factor if factor <= 1 else 1 - (1 - channels) * (2 - factor)
     return tuple(float(value) for value in shaded)
 
 
 def draw_batch_sensitivity(batch_sizes: Sequence[int], spreads: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw the scatter of an image's output over the batch size, a line a normalisation."""
+    """Draw the variation of an image's output over the batch size, a line per normalisation."""
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
     axes = figure.subplots()
     for name, values in spreads.items():
@@ -88,7 +88,7 @@ def draw_batch_sensitivity(batch_sizes: Sequence[int], spreads: Mapping[str, Seq
 
 
 def draw_trainings(batch_sizes: Sequence[int], runs: Mapping[str, Sequence[Sequence[SmallCnnResult]]]) -> Figure:
-    """Draw training loss, test loss and test error over the batch size: a dot a run, a line through the means."""
+    """Draw training loss, test loss and test error over the batch size: a dot per run, a line through the means."""
     figure = Figure(figsize=(9.5, 3.7), layout="constrained")
     panels = figure.subplots(1, 3)
     measures = (
@@ -112,7 +112,6 @@ def draw_trainings(batch_sizes: Sequence[int], runs: Mapping[str, Sequence[Seque
 
 def _batch_axis(axes: Axes, batch_sizes: Sequence[int]) -> None:
     axes.set_xscale("log", base=2)
-    axes.set_xticks(batch_sizes, [str(size) for size in batch_sizes])
-    axes.minorticks_off()
+    label_log_axis(axes.xaxis, batch_sizes)
     axes.set_xlabel("batch size, N (images)")
     axes.grid(True, axis="y")

@@ -1,4 +1,4 @@
-"""Diagrams of residual blocks, drawn from the layers that ran."""
+"""Diagrams of residual blocks, drawn from their summaries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from paddle_resnet.models.summary import LayerSummary, ModelSummary
 from paddle_resnet.plots.style import BLUE, GREEN, GREY, INK, ORANGE, without_axes
 
 ADDITIONS = {"AddReLU": ("ReLU",), "Add": ()}
-"""What a block's last layer does after it has added the two paths."""
+"""Layers after the addition, by the kind of a block's last layer."""
 
 FILLS = {"conv": BLUE, "BatchNorm": ORANGE, "ReLU": GREEN}
 BOX_WIDTH, BOX_HEIGHT, STEP = 2.6, 0.62, 1.0
@@ -24,14 +24,7 @@ PLUS_RADIUS = 0.24
 
 @dataclass(frozen=True)
 class Diagram:
-    """A block whose shortcut is the identity.
-
-    Attributes:
-        title: its name.
-        branch: what the layers of the residual branch are, in order.
-        after: what follows the addition.
-        caption: lines below.
-    """
+    """A block with an identity shortcut: layers of the branch, layers after the addition, lines below the diagram."""
 
     title: str
     branch: tuple[str, ...]
@@ -40,7 +33,7 @@ class Diagram:
 
 
 def diagram_of(title: str, summary: ModelSummary) -> Diagram:
-    """Read a block's summary: the layers between its input and its addition, and what the addition does last."""
+    """Make the diagram of a block from its summary."""
     layers = [row for row in summary.leaves() if row.kind != "Identity"]
     *branch, addition = layers
     channels = summary.output_shape[1]
@@ -64,7 +57,7 @@ def _label(row: LayerSummary) -> str:
 
 
 def draw_diagrams(diagrams: Sequence[Diagram]) -> Figure:
-    """Draw the blocks side by side, their inputs at one height."""
+    """Draw the blocks side by side."""
     rows = max(len(diagram.branch) + len(diagram.after) for diagram in diagrams) + 2
     figure = Figure(figsize=(9.5, 0.52 * rows + 1.6), layout="constrained")
     for axes, diagram in zip(figure.subplots(1, len(diagrams)), diagrams, strict=True):
@@ -76,7 +69,7 @@ def draw_diagrams(diagrams: Sequence[Diagram]) -> Figure:
 
 
 def _draw(axes: Axes, diagram: Diagram) -> None:
-    """Draw downwards: x, the branch's boxes, the plus, what follows it; the shortcut goes round on the right."""
+    """Draw from top to bottom: x, the branch, the addition, the layers after it; the shortcut on the right."""
     axes.set_title(diagram.title, fontsize=12, fontweight="bold")
     axes.text(0, 0.12, "x", ha="center", va="bottom", fontsize=13, style="italic")
     y = -STEP
@@ -106,7 +99,7 @@ def _draw(axes: Axes, diagram: Diagram) -> None:
 
 
 def _shortcut(plus: float) -> Path:
-    """Make the path from below x, round the boxes, into the plus from the right."""
+    """Make the path of the shortcut from x around the branch to the addition."""
     right, top = 1.7, -0.2
     corner = 0.45
     points = [

@@ -1,4 +1,4 @@
-"""The residual block: its shapes, what it starts as, what its branch learns, and its three forms."""
+"""The residual block: its shapes, the identity, negative residuals, and its three forms."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from paddle_resnet.models.summary import ModelSummary, Shape, summarize
 
 INPUT = (4, 3, 6, 6)
 STAGE = 56
-"""Pixels a side of ResNet's first stage at 224 x 224, where the forms are compared."""
+"""Side of the maps in ResNet's first stage at 224 x 224."""
 
 FORMS_ZH = {
     "basic": "基本块",
@@ -33,7 +33,7 @@ FORMS_ZH = {
 
 @ignore_batch_norm_warning()
 def teach(page: Page, effort: Effort) -> None:
-    """Walk through a block, silence its branch, let the branch learn a negative residual, and compare the forms."""
+    """Show a block's shapes, set its branch to zero, let it learn negative residuals, and compare the forms."""
     _same_shape(page)
     _other_shape(page)
     _identity(page)
@@ -75,7 +75,7 @@ def _other_shape(page: Page) -> None:
         projection_parameters=next(row.parameters for row in summary.layers if row.name == "downsample"),
         projected_parameters=summary.parameters,
     )
-    seen_by_shortcut, seen_by_branch = _share_seen(block.downsample), _share_seen(block.conv1)
+    seen_by_shortcut, seen_by_branch = _used_share(block.downsample), _used_share(block.conv1)
     page.record(seen_by_shortcut=seen_by_shortcut, seen_by_branch=seen_by_branch)
     page.say(
         f"""Between stages the channels double and height and width are halved: 3 x 6 x 6 becomes 6 x 3 x 3, and x
@@ -90,8 +90,8 @@ def _other_shape(page: Page) -> None:
     )
 
 
-def _share_seen(layer: nn.Layer) -> float:
-    """The share of the input's values that the layer's output depends on."""
+def _used_share(layer: nn.Layer) -> float:
+    """Return the share of the input's values that the layer's output depends on."""
     random = np.random.default_rng(0)
     x = paddle.to_tensor(random.normal(size=INPUT).astype(np.float32), stop_gradient=False)
     output = layer(x)
@@ -100,7 +100,7 @@ def _share_seen(layer: nn.Layer) -> float:
 
 
 def _show_layers(page: Page, summary: ModelSummary) -> None:
-    """Show the shape after each layer, in the order in which they ran."""
+    """List the shape after each layer, in order of execution."""
     page.values(
         f"{'input':<14}{'':<24}{list(summary.input_shape)}",
         *(
@@ -125,7 +125,7 @@ def _identity(page: Page) -> None:
         ("PlainBlock", PlainBlock(3, 3, 1, projection_shortcut), rectified),
     ):
         before = _distance(block(x), x)
-        _silence(block)
+        _zero_branch(block)
         after = _distance(block(x), x)
         source = "relu(N(0, 1))" if x is rectified else "N(0, 1)"
         rows.append([name, source, f"{before:.4f}", f"{after:.4f}"])
@@ -157,8 +157,8 @@ def _identity(page: Page) -> None:
     )
 
 
-def _silence(block: ResidualBlock) -> None:
-    """Set the branch to zero; the plain block has no method for it, as nothing would be left."""
+def _zero_branch(block: ResidualBlock) -> None:
+    """Set the branch to zero; the plain block has no method for it."""
     if isinstance(block, PlainBlock):
         block.bn2.weight.set_value(paddle.zeros_like(block.bn2.weight))
     else:

@@ -1,4 +1,4 @@
-"""The residual takes both signs: a target below the input, learnt by a block and by one whose branch rectifies."""
+"""Negative residuals: a target below the input, learnt with and without a ReLU at the branch's end."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ COLOURS = {USUAL: BLUE, RECTIFIED: RED}
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a block made of H(x) = x / 2.
+    """A block trained to compute H(x) = x / 2.
 
     Attributes:
-        errors: the mean squared error of each step's batch.
-        error: on images not trained on, in evaluation mode.
-        floor: the least error that a branch without negative values can have on them.
-        x: these images' values; residuals: the branch's, at the same places.
+        errors: mean squared error of each step's batch.
+        error: on new images, in evaluation mode.
+        floor: smallest possible error on them of a branch without negative values.
+        x: values of the new images, flat.
+        residuals: the branch's outputs at the same positions.
     """
 
     errors: tuple[float, ...]
@@ -45,7 +46,7 @@ class FitResult:
 
 
 def teach(page: Page, effort: Effort) -> None:
-    """Train both, and look at the signs of what the branch answers."""
+    """Train both blocks, and compare the signs of their residuals."""
     steps = effort.epochs(STEPS)
     page.heading("The residual takes both signs", "残差可正可负")
     page.say(
@@ -69,11 +70,11 @@ def teach(page: Page, effort: Effort) -> None:
         [
             [
                 name.removeprefix("F ends in "),
-                f"{one.error:.5f}",
-                f"{one.floor:.5f}",
-                f"{np.mean(one.residuals < 0):.0%}",
+                f"{fit.error:.5f}",
+                f"{fit.floor:.5f}",
+                f"{np.mean(fit.residuals < 0):.0%}",
             ]
-            for name, one in results.items()
+            for name, fit in results.items()
         ],
     )
     usual, rectified = results[USUAL], results[RECTIFIED]
@@ -108,7 +109,7 @@ def teach(page: Page, effort: Effort) -> None:
 
 
 def fit_block(steps: int, *, rectified: bool) -> FitResult:
-    """Let a block learn H(x) = x / 2, and measure it on new images."""
+    """Train a block to compute H(x) = x / 2, and measure it on new images."""
     paddle.seed(0)
     random = np.random.default_rng(0)
     block = BasicBlock(CHANNELS, CHANNELS, 1, projection_shortcut)
@@ -140,26 +141,26 @@ def _images(random: np.random.Generator) -> paddle.Tensor:
 
 def _draw(results: dict[str, FitResult]) -> Figure:
     figure = Figure(figsize=(9.5, 3.8), layout="constrained")
-    course, answers = figure.subplots(1, 2)
-    for name, one in results.items():
-        course.plot(range(1, len(one.errors) + 1), one.errors, color=COLOURS[name], label=name)
+    error, residual = figure.subplots(1, 2)
+    for name, fit in results.items():
+        error.plot(range(1, len(fit.errors) + 1), fit.errors, color=COLOURS[name], label=name)
         shown = slice(0, 1500)
-        answers.plot(one.x[shown], one.residuals[shown], ".", color=COLOURS[name], markersize=4, alpha=0.5, label=name)
+        residual.plot(fit.x[shown], fit.residuals[shown], ".", color=COLOURS[name], markersize=4, alpha=0.5, label=name)
     floor = next(iter(results.values())).floor
-    course.axhline(floor, color=GREY, linestyle=":", label="least with F >= 0")
-    course.set_yscale("log")
-    # Mathematical text is off in the common style, so the usual labels of powers of ten would be their source.
-    course.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    course.yaxis.set_minor_formatter(NullFormatter())
-    course.set_xlabel("training step")
-    course.set_ylabel("mean squared error")
-    course.legend(loc="lower left")
-    course.grid(True, axis="y")
-    ends = np.array([0.0, max(one.x[:1500].max() for one in results.values())])
-    answers.plot(ends, (TARGET - 1) * ends, color=INK, linestyle="--", linewidth=1.3, label="H(x) - x = -x / 2")
-    answers.axhline(0, color=GREY, linewidth=1)
-    answers.set_xlabel("x")
-    answers.set_ylabel("F(x)")
-    answers.legend(loc="lower left")
-    answers.grid(True, axis="y")
+    error.axhline(floor, color=GREY, linestyle=":", label="least with F >= 0")
+    error.set_yscale("log")
+    # The common style parses no math text, so the default labels of powers of ten would show their source.
+    error.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    error.yaxis.set_minor_formatter(NullFormatter())
+    error.set_xlabel("training step")
+    error.set_ylabel("mean squared error")
+    error.legend(loc="lower left")
+    error.grid(True, axis="y")
+    ends = np.array([0.0, max(fit.x[:1500].max() for fit in results.values())])
+    residual.plot(ends, (TARGET - 1) * ends, color=INK, linestyle="--", linewidth=1.3, label="H(x) - x = -x / 2")
+    residual.axhline(0, color=GREY, linewidth=1)
+    residual.set_xlabel("x")
+    residual.set_ylabel("F(x)")
+    residual.legend(loc="lower left")
+    residual.grid(True, axis="y")
     return figure

@@ -8,10 +8,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from paddle_resnet.lessons.common.statistics import SeedStatistics
-from paddle_resnet.plots.style import BLUE, GREEN, GREY, ORANGE
+from paddle_resnet.plots.style import BLUE, GREEN, GREY, ORANGE, label_log_axis
 
 SCRATCH, TUNED, LAST, PIXELS = "from scratch", "fine-tuned", "last layer alone", "pixels alone"
 CHINESE = {SCRATCH: "从头训练", TUNED: "微调", LAST: "只训练最后一层", PIXELS: "只用像素"}
@@ -58,8 +57,7 @@ def draw_by_number(results: Results) -> Figure:
     gain.set_ylabel("gain over training from scratch (points)")
     for axes in (top1, gain):
         axes.set_xscale("log")
-        axes.set_xticks(numbers, [str(number) for number in numbers])
-        axes.xaxis.set_minor_locator(NullLocator())
+        label_log_axis(axes.xaxis, numbers)
         axes.set_xlabel("training images a class")
         axes.grid(True, axis="y")
     figure.legend(*top1.get_legend_handles_labels(), loc="outside upper center", ncols=len(COLOURS))
