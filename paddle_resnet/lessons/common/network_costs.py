@@ -62,9 +62,9 @@ def convolutions(summary: ModelSummary) -> list[LayerSummary]:
     return [row for row in summary.leaves() if row.kind.startswith("Conv2D")]
 
 
-def format_shape(shape: Sequence[int]) -> str:
+def format_shape(shape: Sequence[int], separator: str = " x ") -> str:
     """Format a shape as ``64 x 56 x 56``."""
-    return " x ".join(map(str, shape))
+    return separator.join(map(str, shape))
 
 
 def _part_cost(part: str, summary: ModelSummary) -> PartCost:

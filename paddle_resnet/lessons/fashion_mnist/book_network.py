@@ -8,9 +8,10 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from paddle_resnet.lessons.common.network_costs import format_shape, model_summary
 from paddle_resnet.lessons.framework.page import Page
-from paddle_resnet.models import ImageClassifier, create_model
-from paddle_resnet.models.summary import ModelSummary, summarize
+from paddle_resnet.models import create_model
+from paddle_resnet.models.summary import ModelSummary
 
 NETWORK = "resnet18_d2l"
 BOOK_SIZE = 96
@@ -27,10 +28,10 @@ def show_network(page: Page, size: int) -> None:
         通道，每个卷积都带偏置，形状改变处的捷径是不带批归一化的 1x1 卷积。在本项目里它有一个名字：""",
     )
     sizes = sorted({224, BOOK_SIZE, size}, reverse=True)
-    summaries = {each: book_summary(each) for each in sizes}
+    summaries = {each: model_summary(NETWORK, each) for each in sizes}
     page.values(
         f'network = create_model("{NETWORK}")',
-        f"network.conv1.weight.shape   {list(_outline().conv1.weight.shape)}",
+        f"network.conv1.weight.shape   {list(create_model(NETWORK).conv1.weight.shape)}",
         f"parameters                   {summaries[sizes[0]].parameters:,}",
     )
     page.say(
@@ -50,23 +51,13 @@ def show_network(page: Page, size: int) -> None:
     page.record(parameters=summaries[sizes[0]].parameters, gmacs_at_96=summaries[BOOK_SIZE].macs / 1e9, size=size)
 
 
-def _outline() -> ImageClassifier:
-    with paddle.LazyGuard():
-        return create_model(NETWORK)
-
-
-def book_summary(size: int) -> ModelSummary:
-    """Summarise the network for one image of `size` pixels a side."""
-    return summarize(_outline(), (1, 1, size, size))
-
-
 def _parts(summary: ModelSummary) -> list[str]:
     """Return the names of the stem, each stage's last block, pooling and the head."""
     return [row.name for row in summary.walk() if row.name in ("maxpool", "avgpool", "fc") or row.name.endswith(".1")]
 
 
 def _shape_after(summary: ModelSummary, name: str) -> str:
-    return next("x".join(map(str, row.output_shape[1:])) for row in summary.layers if row.name == name)
+    return next(format_shape(row.output_shape[1:], "x") for row in summary.layers if row.name == name)
 
 
 def show_grey_stem(page: Page) -> None:

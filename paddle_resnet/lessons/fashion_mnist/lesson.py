@@ -15,6 +15,7 @@ from paddle_resnet import runtime
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize, Split, Splits, ValidationLoader, open_splits
+from paddle_resnet.lessons.common.network_costs import model_summary
 from paddle_resnet.lessons.common.timing import describe_machine
 from paddle_resnet.lessons.common.training_loop import (
     Batches,
@@ -26,7 +27,6 @@ from paddle_resnet.lessons.common.training_loop import (
 from paddle_resnet.lessons.fashion_mnist.book_network import (
     BOOK_SIZE,
     NETWORK,
-    book_summary,
     show_grey_stem,
     show_initializer,
     show_network,
@@ -226,9 +226,9 @@ def _compare_with_book(page: Page, config: Config, outcome: TrainingOutcome) -> 
 def _state_limits(page: Page, config: Config, splits: Splits, outcome: TrainingOutcome) -> None:
     page.heading("What this run cannot show", "这次运行说明不了什么")
     error = _standard_error(outcome.test_top1, outcome.test_images)
-    rate = outcome.history[-1].images_per_second * book_summary(config.data.image_size).macs
+    rate = outcome.history[-1].images_per_second * model_summary(NETWORK, config.data.image_size).macs
     trained = RECIPE["epochs"] * FASHION_MNIST_IMAGES * (1 - config.data.validation_fraction)
-    hours = trained * book_summary(BOOK_SIZE).macs / rate / 3600
+    hours = trained * model_summary(NETWORK, BOOK_SIZE).macs / rate / 3600
     page.say(
         f"""The book's page shows test accuracy {BOOK_TEST_TOP1} on Fashion-MNIST (PyTorch edition, one run). The result
         above is for {config.data.source} with {len(splits.train):,} training images, and cannot be compared with it. It

@@ -269,11 +269,11 @@ def _depthwise(page: Page, repeats: int) -> None:
     saved = work[0] / work[-1]
     outcome = _describe_times(times)
     page.say(
-        f"""From 1 group to {groups[-1]} the multiply-adds fell to 1/{saved:.0f}. {outcome.en} A speed measured
-        on one machine does not hold on another: multiply-adds can be counted, but time has to be measured on the target
+        f"""From 1 group to {groups[-1]} the multiply-adds fell to 1/{saved:.0f}. {outcome.en} A speed measured on one
+        machine does not hold on another: multiply-adds can be counted, but time has to be measured on the target
         machine.""",
-        f"""从 1 组到 {groups[-1]} 组，乘加次数降到 1/{saved:.0f}。{outcome.zh}在一台机器上测得的速度不是另一台
-        的规律：计算量可以数，时间则要在实际运行的地方测。""",
+        f"""从 1 组到 {groups[-1]} 组，乘加次数降到 1/{saved:.0f}。{outcome.zh}在一台机器上测得的速度不是另一台的规律：
+        计算量可以数，时间则要在实际运行的地方测。""",
     )
     page.record(
         timed_groups=list(groups),

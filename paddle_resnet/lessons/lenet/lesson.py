@@ -9,6 +9,7 @@ import numpy as np
 from paddle_resnet.data import Split
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.evaluation import NetworkScorer, measure_split
+from paddle_resnet.lessons.common.network_costs import format_shape, model_summary
 from paddle_resnet.lessons.common.runs import train_run, update_settings
 from paddle_resnet.lessons.common.statistics import SeedStatistics
 from paddle_resnet.lessons.common.timing import describe_machine
@@ -21,8 +22,7 @@ from paddle_resnet.lessons.lenet.seed_comparison import (
     draw_errors_by_class,
     draw_hard_images,
 )
-from paddle_resnet.models import create_model
-from paddle_resnet.models.summary import ModelSummary, summarize
+from paddle_resnet.models.summary import ModelSummary
 from paddle_resnet.plots.style import BLUE, ORANGE
 from paddle_resnet.training import RunFolder
 
@@ -64,7 +64,7 @@ def _check_overrides(effort: Effort) -> None:
 
 def _show_layers(page: Page) -> None:
     page.heading("Seven layers from 1998", "1998 年的七层网络")
-    lenet, resnet = _summary("lenet"), _summary("resnet8")
+    lenet, resnet = model_summary("lenet", SIZE), model_summary("resnet8", SIZE)
     page.say(
         """LeNet-5 (LeCun et al. 1998, "Gradient-based learning applied to document recognition", figure 2) read bank
         cheques in the 1990s. Its shapes are kept here. As in current tutorials, ReLU and max-pooling replace tanh and
@@ -79,7 +79,7 @@ def _show_layers(page: Page) -> None:
         [
             (
                 f"{row.name} ({row.kind})",
-                "x".join(map(str, row.output_shape[1:])),
+                format_shape(row.output_shape[1:], "x"),
                 f"{row.parameters:,}",
                 f"{row.macs:,}",
             )
@@ -87,7 +87,7 @@ def _show_layers(page: Page) -> None:
             if row.parameters
         ],
     )
-    shares = {name: _linear_share(_summary(name)) for name in RATES}
+    shares = {name: _linear_share(model_summary(name, SIZE)) for name in RATES}
     page.say(
         f"""Of its {lenet.parameters:,} parameters, {shares["lenet"][0]:.0%} are in the linear layers, which do
         {shares["lenet"][1]:.0%} of the multiply-adds. The smallest ResNet of the family, resnet8, has about as many
@@ -108,10 +108,6 @@ def _show_layers(page: Page) -> None:
     )
 
 
-def _summary(name: str) -> ModelSummary:
-    return summarize(create_model(name, 10), (1, 3, SIZE, SIZE))
-
-
 def _linear_share(summary: ModelSummary) -> tuple[float, float]:
     """Return the linear layers' share of the parameters and of the multiply-adds."""
     linear = [row for row in summary.leaves() if row.kind == "Linear"]
@@ -119,12 +115,8 @@ def _linear_share(summary: ModelSummary) -> tuple[float, float]:
     return parameters / summary.parameters, macs / summary.macs
 
 
-def _run_name(name: str, seed: int) -> str:
-    return f"{name}_seed{seed}"
-
-
 def _first_run(page: Page) -> RunFolder:
-    return RunFolder.open(page.folder / RUNS / _run_name("lenet", SEEDS[0]))
+    return RunFolder.open(page.folder / RUNS / f"lenet_seed{SEEDS[0]}")
 
 
 def _settings(effort: Effort, name: str, seed: int) -> dict[str, Any]:
@@ -134,9 +126,11 @@ def _settings(effort: Effort, name: str, seed: int) -> dict[str, Any]:
 
 def _train(page: Page, effort: Effort, name: str) -> NetworkRuns:
     """Train with every seed and measure each run's best checkpoint on the test split."""
-    runs = [train_run(page, effort, _run_name(name, seed), _settings(effort, name, seed)) for seed in SEEDS]
+    runs = [train_run(page, effort, f"{name}_seed{seed}", _settings(effort, name, seed)) for seed in SEEDS]
     evaluations = [measure_split(run, NetworkScorer(run.load_network(), run.normalize())) for run in runs]
-    return NetworkRuns(name, TITLES[name], COLOURS[name], _summary(name), [run.history() for run in runs], evaluations)
+    return NetworkRuns(
+        name, TITLES[name], COLOURS[name], model_summary(name, SIZE), [run.history() for run in runs], evaluations
+    )
 
 
 def _compare(page: Page, networks: dict[str, NetworkRuns]) -> None:

@@ -27,11 +27,11 @@ def show_cam_equivalence(context: LessonContext) -> None:
     """Show that Grad-CAM at the last stage equals CAM."""
     page, trained = context.page, context.trained
     page.heading("Grad-CAM: where it looked", "Grad-CAM：它看了哪里")
-    pictures = context.test.take(context.one_of_each_class())
-    predicted = trained.scores(pictures.pixels).argmax(axis=1)
-    images = trained.tensor(pictures.pixels)
-    maps = grad_cam(trained.network, images, predicted)
-    features = trained.network.forward_features(images).numpy()
+    images = context.test.take(context.one_of_each_class())
+    predicted = trained.scores(images.pixels).argmax(axis=1)
+    inputs = trained.tensor(images.pixels)
+    maps = grad_cam(trained.network, inputs, predicted)
+    features = trained.network.forward_features(inputs).numpy()
     weights = trained.network.fc.weight.numpy()[:, predicted].T  # [N, K]
     cam = np.maximum(np.einsum("nk,nkhw->nhw", weights, features), 0)
     places = maps.shape[1] * maps.shape[2]
@@ -70,28 +70,23 @@ def show_cam_equivalence(context: LessonContext) -> None:
 def show_heatmaps(context: LessonContext) -> None:
     """Draw Grad-CAM maps over images."""
     page, trained = context.page, context.trained
-    pictures = context.test.take(context.one_of_each_class()[:COLUMNS])
-    scores = trained.scores(pictures.pixels)
+    images = context.test.take(context.one_of_each_class()[:COLUMNS])
+    scores = trained.scores(images.pixels)
     ranked = np.argsort(-scores, axis=1, kind="stable")
     stages = trained.network.stage_names
-    answers = [
-        context.format_prediction(label, score) for label, score in zip(ranked[:, 0], scores.max(axis=1), strict=True)
-    ]
+    first, second = (context.format_predictions(ranked[:, rank], scores) for rank in (0, 1))
     rows = {
-        f"answer,\n{stages[-1]}": trained.grad_cam(pictures.pixels, ranked[:, 0]),
-        f"answer,\n{stages[-2]}": trained.grad_cam(pictures.pixels, ranked[:, 0], stages[-2]),
-        f"second,\n{stages[-1]}": trained.grad_cam(pictures.pixels, ranked[:, 1]),
+        f"answer,\n{stages[-1]}": (trained.grad_cam(images.pixels, ranked[:, 0]), first),
+        f"answer,\n{stages[-2]}": (trained.grad_cam(images.pixels, ranked[:, 0], stages[-2]), first),
+        f"second,\n{stages[-1]}": (trained.grad_cam(images.pixels, ranked[:, 1]), second),
     }
-    seconds = [context.format_prediction(label, scores[row, label]) for row, label in enumerate(ranked[:, 1])]
-    labels = dict(zip(rows, (answers, answers, seconds), strict=True))
     page.figure(
         "grad_cam",
         lambda: draw_heatmaps(
-            pictures.pixels,
-            [f"is {context.class_name(label)}" for label in pictures.labels],
+            images.pixels,
+            [f"is {context.class_name(label)}" for label in images.labels],
             rows,
             "Grad-CAM: what speaks for the answer, and for the second answer",
-            labels=labels,
         ),
         """Test images, and heat where they support a class: the network's prediction, at the last stage and the one
         before it, and the second most probable class. Each map has its own scale.""",
@@ -104,30 +99,27 @@ def show_occlusion(context: LessonContext) -> None:
     """Test the maps by occlusion and against random weights."""
     page, trained = context.page, context.trained
     page.heading("Is the map true?", "这张图可信吗？")
-    pictures = context.test.sample(MAX_POINTS)
-    predicted = trained.scores(pictures.pixels).argmax(axis=1)
-    maps = trained.grad_cam(pictures.pixels, predicted)
+    images = context.test.sample(MAX_POINTS)
+    predicted = trained.scores(images.pixels).argmax(axis=1)
+    maps = trained.grad_cam(images.pixels, predicted)
     colour = np.rint(255 * np.array(context.run.normalize().mean)).astype(np.uint8)
     orders = {"highest": maps, "random": np.zeros_like(maps), "lowest": -maps}
+
+    def accuracy(pixels: np.ndarray) -> float:
+        return float((trained.scores(pixels).argmax(axis=1) == images.labels).mean())
+
     right = {
-        name: [
-            float(
-                (
-                    trained.scores(mask_pixels(pictures.pixels, order, share, colour)).argmax(axis=1) == pictures.labels
-                ).mean()
-            )
-            for share in HIDDEN
-        ]
+        name: [accuracy(mask_pixels(images.pixels, order, share, colour)) for share in HIDDEN]
         for name, order in orders.items()
     }
-    before = float((predicted == pictures.labels).mean())
+    before = accuracy(images.pixels)
     page.say(
         f"""Heat on an image convinces too easily, so test it. Paint the pixels of the highest values in the mean
         colour, and count how many images are still classified correctly. Then do the same to as many pixels at random,
         and to those of the lowest values. If the maps are right, the first must hurt most. Nothing hidden:
-        {percent(before)} of {len(pictures):,} images right.""",
+        {percent(before)} of {len(images):,} images right.""",
         f"""热力图太容易让人信服。做一个检验：把值最高处的像素涂成平均颜色，看还有多少图像答对；再随机涂掉同样多的像素，
-        以及涂掉值最低处的像素。如果图可信，第一种的损害应当最大。什么都不遮时，{len(pictures):,} 张图像的准确率
+        以及涂掉值最低处的像素。如果图可信，第一种的损害应当最大。什么都不遮时，{len(images):,} 张图像的准确率
         为 {percent(before)}。""",
     )
     page.table(
@@ -140,7 +132,7 @@ def show_occlusion(context: LessonContext) -> None:
     )
     holds = sum(top < chance for top, chance in zip(right["highest"], right["random"], strict=True))
     untrained = TrainedNetwork(_untrained(context.run), trained.normalize)
-    likeness = mean_correlation(maps, untrained.grad_cam(pictures.pixels, predicted))
+    likeness = mean_correlation(maps, untrained.grad_cam(images.pixels, predicted))
     page.say(
         f"""Hiding what the maps mark did more harm than hiding at random in {holds} of {len(HIDDEN)} rows. (A painted
         image is unlike the training images, so the paint itself causes part of each loss.) A second test, after Adebayo
@@ -179,25 +171,19 @@ def show_mistakes(context: LessonContext) -> None:
         错 {len(choose_mistakes(evaluation, evaluation.images)):,} 张，其中置信度最高的为 {percent(surest)}。Grad-CAM 画
         出什么支持错误的答案，什么支持正确的答案。""",
     )
-    pictures = context.test.take(chosen)
+    images = context.test.take(chosen)
     predicted = evaluation.predicted[chosen]
     rows = {
-        "for the\nanswer": trained.grad_cam(pictures.pixels, predicted),
-        "for the\ntruth": trained.grad_cam(pictures.pixels, pictures.labels),
+        f"for the\n{name}": (
+            trained.grad_cam(images.pixels, labels),
+            context.format_predictions(labels, evaluation.scores[chosen]),
+        )
+        for name, labels in (("answer", predicted), ("truth", images.labels))
     }
-    given = [
-        context.format_prediction(label, evaluation.scores[index, label])
-        for index, label in zip(chosen, predicted, strict=True)
-    ]
-    truth = [
-        context.format_prediction(label, evaluation.scores[index, label])
-        for index, label in zip(chosen, pictures.labels, strict=True)
-    ]
-    labels = dict(zip(rows, (given, truth), strict=True))
-    captions = [f"is {context.class_name(label)}" for label in pictures.labels]
+    captions = [f"is {context.class_name(label)}" for label in images.labels]
     page.figure(
         "mistakes",
-        lambda: draw_heatmaps(pictures.pixels, captions, rows, "The most confident mistakes", labels=labels),
+        lambda: draw_heatmaps(images.pixels, captions, rows, "The most confident mistakes"),
         """Mistakes on the test set, most confident first, with the probabilities of the predicted and of the true
         class.""",
         "测试集上的错误答案，按置信度从高到低，并标出所给答案和正确答案的概率。",

@@ -25,7 +25,7 @@ from paddle_resnet.lessons.what_it_sees.trained_network import (
 from paddle_resnet.plots.style import percent
 
 MAPS = 8  # per stage
-KNOWN = 5000  # training images for the nearest neighbours, at most
+MAX_NEIGHBOURS = 5000  # training images for the nearest neighbours, at most
 
 
 RECIPE = {"epochs": 10, "weight_decay": 5e-4, "schedule": "one_cycle", "warmup": 0.2}
@@ -93,25 +93,27 @@ def _filters(context: LessonContext) -> None:
     convolution = trained.network.conv1
     weight = convolution.weight.numpy()  # [out, 3, k, k]
     chosen = context.one_of_each_class()[min(3, len(context.classes) - 1)]
-    images = trained.tensor(context.test.pixels[chosen : chosen + 1])
-    answers = convolution(images).numpy()[0]
+    inputs = trained.tensor(context.test.pixels[chosen : chosen + 1])
+    responses = convolution(inputs).numpy()[0]
     is_grey = bool((context.test.pixels == context.test.pixels[..., :1]).all())
     size = f"{len(weight)} filters of 3x{weight.shape[2]}x{weight.shape[3]}"
     if is_grey:
         drawn = weight.sum(axis=1)
-        alone = _convolve(images.numpy()[0, 0], drawn)
+        by_sums = _convolve(inputs.numpy()[0, 0], drawn)
         page.say(
             f"""The first layer has {size}. Only these filters can be interpreted directly, because their input is the
             image. These images are grey, so the three input channels are equal, and the response of a filter depends
             only on the sum of its three kernels. The figure shows this sum. (Computed from the sums alone, the
-            responses differ by at most {np.abs(alone - answers).max():.0e}, where the largest is
-            {np.abs(answers).max():.1f}.)""",
+            responses differ by at most {np.abs(by_sums - responses).max():.0e}, where the largest is
+            {np.abs(responses).max():.1f}.)""",
             f"""第一层有 {size.replace(" filters of ", " 个 ")} 的卷积核，只有它们能直接看，因为它们的输入就是图像。这里
             的图像是灰度的，输入的三个通道相同，卷积核的响应只取决于它在三个通道上的权重之和，图中画的就是这个和。（只用
-            这个和来计算，响应最多相差 {np.abs(alone - answers).max():.0e}，而最大的响应
-            是 {np.abs(answers).max():.1f}。）""",
+            这个和来计算，响应最多相差 {np.abs(by_sums - responses).max():.0e}，而最大的响应
+            是 {np.abs(responses).max():.1f}。）""",
         )
-        page.record(sum_difference=float(np.abs(alone - answers).max()), largest_answer=float(np.abs(answers).max()))
+        page.record(
+            sum_difference=float(np.abs(by_sums - responses).max()), largest_answer=float(np.abs(responses).max())
+        )
     else:
         spread = weight - weight.min(axis=(1, 2, 3), keepdims=True)
         drawn = (spread / spread.max(axis=(1, 2, 3), keepdims=True)).transpose(0, 2, 3, 1)
@@ -124,7 +126,7 @@ def _filters(context: LessonContext) -> None:
     page.figure(
         "filters",
         lambda: draw_filters(
-            drawn, answers, f"First layer: filters, and their responses to a {context.true_name(chosen)}"
+            drawn, responses, f"First layer: filters, and their responses to a {context.true_name(chosen)}"
         ),
         """Below each filter, its response to one image: red where positive, blue where negative, before BatchNorm and
         ReLU. A filter with red on one side and blue on the other responds to edges of that direction; one of a single
@@ -164,11 +166,11 @@ def _maps(context: LessonContext) -> None:
         scale.""",
         "各行：stem 之后和各阶段之后，标有 通道 x 高 x 宽；黑色为 0，每幅图各有自己的色标。",
     )
-    known = read_split(context.run, context.run.splits().train).sample(KNOWN)
-    asked = context.test.sample(MAX_POINTS)
-    known_means, means = trained.means(known.pixels), trained.means(asked.pixels)
-    right = {name: knn_accuracy(known_means[name], known.labels, means[name], asked.labels) for name in known_means}
-    pixels = knn_accuracy(flatten_pixels(known), known.labels, flatten_pixels(asked), asked.labels)
+    train = read_split(context.run, context.run.splits().train).sample(MAX_NEIGHBOURS)
+    test = context.test.sample(MAX_POINTS)
+    train_means, means = trained.means(train.pixels), trained.means(test.pixels)
+    right = {name: knn_accuracy(train_means[name], train.labels, means[name], test.labels) for name in train_means}
+    pixels = knn_accuracy(flatten_pixels(train), train.labels, flatten_pixels(test), test.labels)
     page.say(
         f"""Can "more of what" be measured? Ignore the positions: keep only the mean of each map, and find the class of
         most of an image's {NEIGHBOURS} nearest training images by these means. The classifier only knows distances, so
@@ -182,7 +184,7 @@ def _maps(context: LessonContext) -> None:
         "distances between | numbers an image | test images right",
         "距离取自 | 每张图像的数 | 测试准确率",
         [
-            (Text("pixels", "像素"), f"{flatten_pixels(asked).shape[1]:,}", percent(pixels)),
+            (Text("pixels", "像素"), f"{flatten_pixels(test).shape[1]:,}", percent(pixels)),
             *(
                 (Text(f"means after {name}", f"{name} 之后的均值"), means[name].shape[1], percent(share))
                 for name, share in right.items()
@@ -195,9 +197,9 @@ def _maps(context: LessonContext) -> None:
 def _points(context: LessonContext) -> None:
     page = context.page
     page.heading("The test set in two dimensions", "把测试集画成点图")
-    pictures = context.test.sample(MAX_POINTS)
-    features = context.trained.means(pictures.pixels)[context.trained.network.stage_names[-1]]
-    pixels, seen = project_2d(flatten_pixels(pictures), pictures.labels), project_2d(features, pictures.labels)
+    images = context.test.sample(MAX_POINTS)
+    features = context.trained.means(images.pixels)[context.trained.network.stage_names[-1]]
+    pixels, seen = project_2d(flatten_pixels(images), images.labels), project_2d(features, images.labels)
     page.say(
         f"""The last stage's means are the {features.shape[1]} numbers that the head gets, one point per image. There
         are two ways to project such points. PCA keeps the plane in which they vary most, and loses everything outside
@@ -216,9 +218,9 @@ def _points(context: LessonContext) -> None:
                 f"features, PCA ({seen.explained:.0%} of the variance)": seen.pca,
                 "features, t-SNE": seen.tsne,
             },
-            pictures.labels,
+            images.labels,
             context.classes,
-            f"{len(pictures):,} test images, as pixels and as the network's features",
+            f"{len(images):,} test images, as pixels and as the network's features",
         ),
         "Each point is a test image in the colour of its true class, whose name is at the median.",
         "每个点是一张测试图像，颜色为其真实类别，类别名写在中位数处。",

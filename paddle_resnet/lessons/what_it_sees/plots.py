@@ -101,19 +101,16 @@ def draw_points(panels: Mapping[str, np.ndarray], labels: np.ndarray, classes: S
 def draw_heatmaps(
     images: np.ndarray,
     captions: Sequence[str],
-    rows: Mapping[str, np.ndarray],
+    rows: Mapping[str, tuple[np.ndarray, Sequence[str]]],
     title: str,
-    *,
-    labels: Mapping[str, Sequence[str]],
 ) -> Figure:
     """Draw images under their captions, and below each the maps of `rows` as heat over it.
 
     Args:
         images: uint8 ``[n, S, S, 3]``.
         captions: n strings.
-        rows: maps ``[n, S, S]`` by name; each map is scaled by its own largest value.
+        rows: by name, maps ``[n, S, S]`` and n labels; each map is scaled by its own largest value.
         title: of the figure.
-        labels: n strings for each row.
     """
     columns = len(images)
     figure = Figure(figsize=(9.6, 1.45 * (1 + len(rows)) + 0.9), layout="constrained")
@@ -124,9 +121,9 @@ def draw_heatmaps(
         axes.imshow(image, interpolation="nearest")
         axes.set_title(caption, fontsize=10)
     _name_row(cells[0, 0], "image")
-    for row, (name, maps) in zip(cells[1:], rows.items(), strict=True):
+    for row, (name, (maps, labels)) in zip(cells[1:], rows.items(), strict=True):
         _name_row(row[0], name)
-        for axes, image, heat, label in zip(row, images, maps, labels[name], strict=True):
+        for axes, image, heat, label in zip(row, images, maps, labels, strict=True):
             axes.imshow(image.mean(axis=-1), cmap="gray", interpolation="nearest")
             axes.imshow(heat, cmap=HEAT, alpha=0.65, vmin=0, vmax=heat.max() or 1.0, interpolation="bilinear")
             axes.set_title(label, fontsize=10, pad=3)

@@ -54,9 +54,10 @@ class LessonContext:
     def true_name(self, index: int) -> str:
         return self.classes[self.test.labels[index]]
 
-    def format_prediction(self, label: int, probability: float) -> str:
-        """Format a prediction as ``3: 90.0%``."""
-        return f"{self.class_name(label)}: {percent(float(probability))}"
+    def format_predictions(self, labels: np.ndarray, scores: np.ndarray) -> list[str]:
+        """Format labels ``[n]`` with their probabilities in `scores` ``[n, classes]``: ``3: 90.0%``."""
+        pairs = zip(labels, scores[np.arange(len(labels)), labels], strict=True)
+        return [f"{self.class_name(label)}: {percent(float(probability))}" for label, probability in pairs]
 
 
 BATCH = 256
