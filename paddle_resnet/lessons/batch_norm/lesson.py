@@ -119,8 +119,8 @@ def _scale_and_shift(page: Page) -> None:
     layer.bias.set_value(mean)
     restored = layer(paddle.to_tensor(FEATURES)).numpy()
     page.record(
-        scaled_mean=[float(value) for value in scaled.mean(0)],
-        scaled_deviation=[float(value) for value in scaled.std(0)],
+        scaled_mean=scaled.mean(0),
+        scaled_deviation=scaled.std(0),
         restored_error=largest((restored - FEATURES) / np.sqrt(variance)),
     )
     page.values(
@@ -165,8 +165,8 @@ def _beside_paddles(page: Page) -> None:
     )
     x_gradient = expected[1].astype(np.float64)
     page.record(
-        ours_relative_errors=[*ours_errors],
-        closed_form_relative_errors=[*closed_errors],
+        ours_relative_errors=ours_errors,
+        closed_form_relative_errors=closed_errors,
         x_gradient_sum=largest(x_gradient.sum((0, 2, 3))) / largest(x_gradient),
     )
     page.say(

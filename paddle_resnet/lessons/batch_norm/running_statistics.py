@@ -86,7 +86,7 @@ def _running_statistics(page: Page) -> None:
         running_variance_from_unbiased=largest(steps[-1, 1] - unbiased[-1][1]),
         running_first_mean=float(steps[0, 0]),
         batch_first_mean=float(batches[0].mean()),
-        running_last=[float(value) for value in steps[-1]],
+        running_last=steps[-1],
     )
     page.figure(
         "running_statistics",
@@ -186,7 +186,7 @@ def _one_value(page: Page) -> None:
         one_value_equations_minus_beta=largest(by_equations - beta),
         one_value_paddle_minus_input=largest(outputs["paddle.nn.BatchNorm1D"] - sample),
         one_value_ours_minus_input=largest(outputs["our BatchNorm"] - sample),
-        two_values=[float(value) for value in np.abs(pair).ravel()],
+        two_values=np.abs(pair).ravel(),
     )
     page.say(
         """With one value per feature, the mean is that value and the variance is 0. By the equations the output is beta

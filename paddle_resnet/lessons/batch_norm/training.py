@@ -11,7 +11,13 @@ import paddle
 from paddle import nn
 
 from paddle_resnet.lessons.batch_norm.plots import WITH, WITHOUT, draw_trainings
-from paddle_resnet.lessons.common.small_cnn import LessonData, NormFactory, SmallCnnResult, train_grid
+from paddle_resnet.lessons.common.small_cnn import (
+    LessonData,
+    NormFactory,
+    SmallCnnResult,
+    mean_last_epoch_loss,
+    train_grid,
+)
 from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.models import BatchNorm
@@ -66,21 +72,21 @@ def teach(page: Page, effort: Effort) -> None:
 
 
 def _conclude(page: Page, runs: dict[str, list[list[SmallCnnResult]]]) -> None:
-    losses = {name: [_mean_loss(seeds) for seeds in by_rate] for name, by_rate in runs.items()}
+    losses = {name: [mean_last_epoch_loss(seeds) for seeds in by_rate] for name, by_rate in runs.items()}
     learnt = {
         name: [rate for rate, loss in zip(RATES, by_rate, strict=True) if loss < LEARNT]
         for name, by_rate in losses.items()
     }
     lower = [rate for rate, a, b in zip(RATES, losses[WITH], losses[WITHOUT], strict=True) if a < b]
     page.record(
-        rates=list(RATES),
-        last_epoch_loss_with=[*losses[WITH]],
+        rates=RATES,
+        last_epoch_loss_with=losses[WITH],
         last_epoch_loss_without=[loss if math.isfinite(loss) else "diverged" for loss in losses[WITHOUT]],
         test_top1_with=[_top1(seeds) for seeds in runs[WITH]],
         test_top1_without=[_top1(seeds) for seeds in runs[WITHOUT]],
-        rates_learnt_with=[*learnt[WITH]],
-        rates_learnt_without=[*learnt[WITHOUT]],
-        rates_lower_with=[*lower],
+        rates_learnt_with=learnt[WITH],
+        rates_learnt_without=learnt[WITHOUT],
+        rates_lower_with=lower,
     )
     page.say(
         f"""The last epoch's mean loss was lower with BatchNorm at {len(lower)} of {len(RATES)} rates. The loss fell
@@ -128,10 +134,6 @@ def _scale_invariance(page: Page) -> None:
         释是“内部协变量偏移”，但 Santurkar 等人的实验并不支持（2018，https://arxiv.org/abs/1805.11604 ），他们认为关键在
         于损失曲面更平滑。本课只测量它在这里起了什么作用，并不裁定为什么。""",
     )
-
-
-def _mean_loss(seeds: Sequence[SmallCnnResult]) -> float:
-    return float(np.mean([run.last_epoch_loss for run in seeds]))
 
 
 def _loss(seeds: Sequence[SmallCnnResult]) -> str:

@@ -15,7 +15,7 @@ from paddle_resnet.data import Split, uint8_batches
 from paddle_resnet.evaluation.report import measure_split, metrics_section
 from paddle_resnet.evaluation.scorer import NetworkScorer
 from paddle_resnet.lessons.framework.effort import Effort
-from paddle_resnet.lessons.framework.page import RUNS, Number, Page, Text
+from paddle_resnet.lessons.framework.page import RUNS, Page, Text
 from paddle_resnet.training import train
 from paddle_resnet.training.cpu_backend import use_cpu_backend
 from paddle_resnet.training.run_folder import RunFolder
@@ -120,12 +120,12 @@ def train_seeds(
         for name, trainings in results.items():
             run_settings = update_settings(settings, effort, name=name, seed=seed)
             trainings.append(train_and_measure(page, effort, f"{name}-seed{seed}", run_settings))
-            numbers: dict[str, Number] = {
+            numbers = {
                 f"{name}_seeds": [each.config.train.seed for each in trainings],
                 f"{name}_training_errors": [each.training_error for each in trainings],
                 f"{name}_test_errors": [each.test_error for each in trainings],
-                f"{name}_training_curves": [each.training_curve.tolist() for each in trainings],
-                f"{name}_validation_curves": [each.validation_curve.tolist() for each in trainings],
+                f"{name}_training_curves": [each.training_curve for each in trainings],
+                f"{name}_validation_curves": [each.validation_curve for each in trainings],
                 f"{name}_seconds": [each.seconds for each in trainings],
             }
             page.record(**numbers)

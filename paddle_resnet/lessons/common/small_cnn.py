@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
+import numpy as np
 import paddle
 from paddle import nn
 from paddle.nn import functional
@@ -165,3 +166,8 @@ def _test(data: LessonData, network: nn.Layer) -> tuple[float, float]:
     except RunFailure:
         return math.nan, math.nan
     return evaluation.top1, evaluation.loss
+
+
+def mean_last_epoch_loss(results: Sequence[SmallCnnResult]) -> float:
+    """Return the mean training loss of the last epoch over several trainings, in nats."""
+    return float(np.mean([result.last_epoch_loss for result in results]))

@@ -101,7 +101,7 @@ def _count(page: Page) -> None:
         ],
     )
     parameters = [summary.parameters for summary in summaries.values()]
-    page.record(depths=list(DEPTHS), parameters=parameters, macs=[summary.macs for summary in summaries.values()])
+    page.record(depths=DEPTHS, parameters=parameters, macs=[summary.macs for summary in summaries.values()])
     step = closed_form_parameters(2) - closed_form_parameters(1)
     page.say(
         f"""Both grow linearly: one more block in each stage has {step:,} parameters at every depth. This is

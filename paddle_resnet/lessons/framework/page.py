@@ -111,12 +111,22 @@ class Page:
         save_figure(path, draw)
         self._add(Picture(path, Text(_one_line(en), _one_line(zh, between=""))))
 
-    def record(self, **numbers: Number) -> None:
-        self.numbers.update(numbers)
+    def record(self, **numbers: object) -> None:
+        """Keep numbers, strings and sequences or arrays of them by name."""
+        self.numbers.update({name: _to_json(value) for name, value in numbers.items()})
 
     def _add(self, block: Block) -> None:
         self.blocks.append(block)
         self._show(block)
+
+
+def _to_json(value: object) -> Number:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_to_json(each) for each in value]
+    assert isinstance(value, bool | int | float | str), f"{value!r} is not a number"
+    return value
 
 
 def _one_line(text: str, between: str = " ") -> str:

@@ -170,7 +170,7 @@ def _interpret_bare(page: Page, bare: dict[NetworkKey, LayerGradients]) -> None:
 
 def _interpret_normalized(page: Page, normalized: dict[NetworkKey, LayerGradients]) -> None:
     vanishing = [f"{kind}{depth}" for (kind, depth), gradients in normalized.items() if gradients.first_to_last < 0.1]
-    page.record(vanishing_with_batch_norm=list(vanishing))
+    page.record(vanishing_with_batch_norm=vanishing)
     deepest = DEPTHS[-1]
     plain, residual = normalized["plain", deepest], normalized["resnet", deepest]
     en = f"In {', '.join(vanishing)} it does" if vanishing else "In none of the six networks does it"

@@ -166,7 +166,7 @@ def _row(trained: BeforeAfter) -> list[str | Text]:
 def _interpret_normalized(page: Page, outcomes: Outcomes) -> None:
     small = _named(outcomes, lambda trained: trained.after.first_to_last < VANISHED)
     lost = _named(outcomes, lambda trained: trained.scale_free < VANISHED)
-    page.record(small_after_training=[*small], small_without_length=[*lost])
+    page.record(small_after_training=small, small_without_length=lost)
     depth = TRAINED_DEPTHS[True][-1]
     plain, residual = (format_factor(outcomes[kind, depth].lengthened) for kind in KINDS)
     page.say(
@@ -194,7 +194,7 @@ def _interpret_normalized(page: Page, outcomes: Outcomes) -> None:
 
 def _interpret_bare(page: Page, outcomes: Outcomes) -> None:
     stopped = _named(outcomes, lambda trained: trained.stopped is not None)
-    page.record(stopped_without_batch_norm=[*stopped])
+    page.record(stopped_without_batch_norm=stopped)
     if stopped:
         largest = {f"{kind}{depth}": outcomes[kind, depth].before.relative.max() for kind, depth in outcomes}
         steps = [format_factor(LEARNING_RATE * largest[name]) for name in stopped]

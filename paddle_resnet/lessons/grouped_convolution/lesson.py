@@ -193,7 +193,7 @@ def _networks(page: Page) -> None:
         """1x64d is `create_model("resnet50")`, and 32x4d is `create_model("resnext50_32x4d")`.""",
         """1x64d 就是 `create_model("resnet50")`，32x4d 就是 `create_model("resnext50_32x4d")`。""",
     )
-    page.record(network_parameters=list(parameters), network_macs=list(macs))
+    page.record(network_parameters=parameters, network_macs=macs)
 
 
 def _mixing(page: Page) -> None:
@@ -276,8 +276,8 @@ def _depthwise(page: Page, repeats: int) -> None:
         计算量可以数，时间则要在实际运行的地方测。""",
     )
     page.record(
-        timed_groups=list(groups),
-        timed_macs=list(work),
+        timed_groups=groups,
+        timed_macs=work,
         macs_per_number=[amount / numbers for amount, numbers in zip(work, moved, strict=True)],
         separable_share=pair,
         times=[[float(value) for value in seconds] for seconds in times.values()],

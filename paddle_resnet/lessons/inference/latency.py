@@ -13,7 +13,7 @@ from paddle_resnet import runtime
 from paddle_resnet.evaluation import NetworkScorer
 from paddle_resnet.inference import Predictor
 from paddle_resnet.lessons.common.timing import describe_machine, time_interleaved
-from paddle_resnet.lessons.framework.page import Number, Page
+from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.plots.style import BLUE, GREEN, ORANGE, label_log_axis, plain_log_labels
 from paddle_resnet.training import RunFolder
 
@@ -136,8 +136,7 @@ def _say_steady(page: Page, steady: Mapping[int, Mapping[str, np.ndarray]], roun
         "不同批大小下每秒处理的图像数：中位数，以及第一到第三四分位数的范围。",
     )
     for size in steady:
-        milliseconds: list[Number] = [1000 * each for each in medians[size].values()]
-        page.record(**{f"median_ms_batch_{size}": milliseconds})
+        page.record(**{f"median_ms_batch_{size}": [1000 * each for each in medians[size].values()]})
 
 
 def _verdict(size: int, taken: Mapping[str, np.ndarray]) -> tuple[str, str]:

@@ -269,7 +269,7 @@ def _show_preprocessing(page: Page, run: RunFolder, predictions: Predictions) ->
             ],
         ],
     )
-    page.record(top1_by_preprocessing=[*top1])
+    page.record(top1_by_preprocessing=top1)
     raw, ready = predictions.images[:1].nbytes, predictions.images[:1].size * 4
     page.say(
         f"""The second row is the mean of each image's best probability, the network's confidence. Raw pixels are also

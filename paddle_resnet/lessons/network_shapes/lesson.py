@@ -316,7 +316,7 @@ def _book(page: Page) -> None:
     page.record(
         book_parameters=book.parameters,
         book_macs=book.macs,
-        book_sides=list(_sides(book)),
+        book_sides=_sides(book),
         book_biases=sum(biases.values()),
         biases_before_norm=before_norm,
         bias_effect_before_norm=effect.before_norm,

@@ -12,7 +12,7 @@ from paddle import nn
 
 from paddle_resnet.lessons.common.small_cnn import ignore_batch_norm_warning
 from paddle_resnet.lessons.framework.effort import Effort
-from paddle_resnet.lessons.framework.page import Number, Page
+from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.normalization import training as normalization_training
 from paddle_resnet.lessons.normalization.plots import draw_batch_sensitivity, draw_blocks
 
@@ -32,7 +32,7 @@ class Norm:
 
     name: str
     shares: str
-    axes: str
+    axes: tuple[int, ...]
 
     def layer(self, shape: tuple[int, ...]) -> nn.Layer:
         channels = shape[1]
@@ -47,24 +47,16 @@ class Norm:
                 return nn.GroupNorm(GROUPS, channels, epsilon=EPSILON)
 
     def by_numpy(self, x: np.ndarray) -> np.ndarray:
-        batch, channels, height, width = x.shape
-        grouped = x.astype(np.float64).reshape(batch, GROUPS, channels // GROUPS, height, width)
-        match self.name:
-            case "Batch":
-                return _standardized(grouped.reshape(x.shape), (0, 2, 3))
-            case "Layer":
-                return _standardized(grouped.reshape(x.shape), (1, 2, 3))
-            case "Instance":
-                return _standardized(grouped.reshape(x.shape), (2, 3))
-            case _:
-                return _standardized(grouped, (2, 3, 4)).reshape(x.shape)
+        batch, _, height, width = x.shape
+        shape = (batch, GROUPS, -1, height, width) if self.name == "Group" else x.shape
+        return _standardized(x.astype(np.float64).reshape(shape), self.axes).reshape(x.shape)
 
 
 NORMS = (
-    Norm("Batch", "N, H, W", "(0, 2, 3)"),
-    Norm("Layer", "C, H, W", "(1, 2, 3)"),
-    Norm("Instance", "H, W", "(2, 3)"),
-    Norm("Group", "C / groups, H, W", "(2, 3, 4) of [N, groups, C / groups, H, W]"),
+    Norm("Batch", "N, H, W", (0, 2, 3)),
+    Norm("Layer", "C, H, W", (1, 2, 3)),
+    Norm("Instance", "H, W", (2, 3)),
+    Norm("Group", "C / groups, H, W", (2, 3, 4)),
 )
 
 
@@ -90,14 +82,17 @@ def _four_sets(page: Page) -> None:
         一个输出对全部输入的梯度，参与了计算的输入处梯度不为零。对一个 {SHAPE[0]} 张图像、{SHAPE[1]} 个通道的张量，下图
         画出第一张图像最后一个通道里某个值所对应的 S。""",
     )
-    masks = {kind.name: shared_statistics_mask(kind.layer(SHAPE), SHAPE) for kind in NORMS}
-    page.record(**{f"shared_{name.lower()}": int(mask.sum()) for name, mask in masks.items()})
+    masks = {norm.name: shared_statistics_mask(norm.layer(SHAPE), SHAPE) for norm in NORMS}
+    counts = {name: int(mask.sum()) for name, mask in masks.items()}
+    page.record(**{f"shared_{name.lower()}": count for name, count in counts.items()})
+    axes = {norm.name: str(norm.axes) for norm in NORMS}
+    axes["Group"] += " of [N, groups, C / groups, H, W]"
     page.table(
         "normalisation | S goes over | axes in numpy | values in S | how many S",
         "归一化 | S 的范围 | numpy 的轴 | S 中值的个数 | S 的个数",
         [
-            [kind.name, kind.shares, kind.axes, count, math.prod(SHAPE) // count]
-            for kind, count in zip(NORMS, (int(mask.sum()) for mask in masks.values()), strict=True)
+            [norm.name, norm.shares, axes[norm.name], counts[norm.name], math.prod(SHAPE) // counts[norm.name]]
+            for norm in NORMS
         ],
     )
     page.figure(
@@ -136,17 +131,17 @@ def _by_numpy(page: Page) -> None:
     )
     x = _random_input(SHAPE)
     rows = []
-    for kind in NORMS:
-        layer = kind.layer(SHAPE)
+    for norm in NORMS:
+        layer = norm.layer(SHAPE)
         layer.train()
         in_training = layer(paddle.to_tensor(x)).numpy()
         layer.eval()
         in_evaluation = layer(paddle.to_tensor(x)).numpy()
-        error = float(np.abs(in_training - kind.by_numpy(x)).max())
+        error = float(np.abs(in_training - norm.by_numpy(x)).max())
         change = float(np.abs(in_evaluation - in_training).max())
         learned = [list(each.shape) for each in layer.parameters() if not each.stop_gradient]
-        rows.append([kind.name, type(layer).__name__, f"{error:.1e}", f"{change:.4f}", *learned])
-        page.record(**{f"error_{kind.name.lower()}": error, f"eval_change_{kind.name.lower()}": change})
+        rows.append([norm.name, type(layer).__name__, f"{error:.1e}", f"{change:.4f}", *learned])
+        page.record(**{f"error_{norm.name.lower()}": error, f"eval_change_{norm.name.lower()}": change})
     page.table(
         "normalisation | in paddle.nn | difference from numpy | train against eval | gamma | beta",
         "归一化 | paddle.nn 中 | 与 numpy 之差 | 训练与评估之差 | gamma | beta",
@@ -165,10 +160,7 @@ def _special_cases(page: Page) -> None:
     page.heading("Two of them are special cases of group normalisation", "其中两种是组归一化的两个极端")
     x = paddle.to_tensor(_random_input(SHAPE))
     channels = SHAPE[1]
-    one_group, all_groups = (
-        nn.GroupNorm(1, channels, epsilon=EPSILON),
-        nn.GroupNorm(channels, channels, epsilon=EPSILON),
-    )
+    one_group, all_groups = (nn.GroupNorm(groups, channels, epsilon=EPSILON) for groups in (1, channels))
     layer_norm, instance_norm = NORMS[1].layer(SHAPE), NORMS[2].layer(SHAPE)
     one = float((one_group(x) - layer_norm(x)).abs().max().item())
     many = float((all_groups(x) - instance_norm(x)).abs().max().item())
@@ -186,11 +178,8 @@ def _special_cases(page: Page) -> None:
 
 def _batch_influence(page: Page) -> None:
     page.heading("How much the output depends on the other images", "同批的图像有多大影响")
-    spreads = {kind.name: [batch_sensitivity(kind, size) for size in BATCH_SIZES] for kind in NORMS}
-    for name, values in spreads.items():
-        spread: dict[str, Number] = {f"spread_{name.lower()}": [*values]}
-        page.record(**spread)
-    page.record(batch_sizes=list(BATCH_SIZES))
+    spreads = {norm.name: [batch_sensitivity(norm, size) for size in BATCH_SIZES] for norm in NORMS}
+    page.record(**{f"spread_{name.lower()}": values for name, values in spreads.items()}, batch_sizes=BATCH_SIZES)
     by_batch = spreads["Batch"]
     slope = float(np.polyfit(np.log(BATCH_SIZES), np.log(by_batch), 1)[0])
     others = max(max(values) for name, values in spreads.items() if name != "Batch")
@@ -219,14 +208,14 @@ def _batch_influence(page: Page) -> None:
     )
 
 
-def batch_sensitivity(kind: Norm, batch_size: int) -> float:
+def batch_sensitivity(norm: Norm, batch_size: int) -> float:
     """Return the standard deviation of one image's output over random batches, root mean square over its values.
 
     Each channel of an image has its own level, because real images differ more than the pixels of one image.
     """
     random = np.random.default_rng(0)
     shape = (batch_size, *SHAPE[1:])
-    layer = kind.layer(shape)
+    layer = norm.layer(shape)
     layer.train()
     first = _images(random, (1, *SHAPE[1:]))
     outputs = []

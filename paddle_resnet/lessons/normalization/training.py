@@ -7,7 +7,13 @@ from functools import partial
 import numpy as np
 from paddle import nn
 
-from paddle_resnet.lessons.common.small_cnn import LessonData, NormFactory, SmallCnnResult, train_grid
+from paddle_resnet.lessons.common.small_cnn import (
+    LessonData,
+    NormFactory,
+    SmallCnnResult,
+    mean_last_epoch_loss,
+    train_grid,
+)
 from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.normalization.plots import draw_trainings
@@ -50,7 +56,7 @@ def teach(page: Page, effort: Effort) -> None:
             [
                 size,
                 name,
-                f"{_mean_training_loss(seeds):.3f}",
+                f"{mean_last_epoch_loss(seeds):.3f}",
                 f"{np.mean([run.loss for run in seeds]):.3f}",
                 f"{_mean_error(seeds):.1%}",
                 f"{min(_errors(seeds)):.1%} – {max(_errors(seeds)):.1%}",
@@ -71,13 +77,13 @@ def teach(page: Page, effort: Effort) -> None:
 
 def _conclude(page: Page, runs: dict[str, list[list[SmallCnnResult]]], images: int) -> None:
     errors = {name: [_mean_error(seeds) for seeds in by_size] for name, by_size in runs.items()}
-    losses = {name: [_mean_training_loss(seeds) for seeds in by_size] for name, by_size in runs.items()}
+    losses = {name: [mean_last_epoch_loss(seeds) for seeds in by_size] for name, by_size in runs.items()}
     page.record(
-        training_batch_sizes=list(BATCH_SIZES),
-        test_error_batch=[*errors["Batch"]],
-        test_error_group=[*errors["Group"]],
-        training_loss_batch=[*losses["Batch"]],
-        training_loss_group=[*losses["Group"]],
+        training_batch_sizes=BATCH_SIZES,
+        test_error_batch=errors["Batch"],
+        test_error_group=errors["Group"],
+        training_loss_batch=losses["Batch"],
+        training_loss_group=losses["Group"],
     )
     small, large = BATCH_SIZES[0], BATCH_SIZES[-1]
     error_change = {name: values[0] - values[-1] for name, values in errors.items()}
@@ -112,10 +118,6 @@ def _conclude(page: Page, runs: dict[str, list[list[SmallCnnResult]]], images: i
         为 34.7%，组归一化为 24.1%；每卡 32 张时分别为 23.6% 和 24.1%。他们的网络很深，这里的不深；少量小图像上的几轮，
         也不足以评判二者优劣。""",
     )
-
-
-def _mean_training_loss(seeds: list[SmallCnnResult]) -> float:
-    return float(np.mean([run.last_epoch_loss for run in seeds]))
 
 
 def _errors(seeds: list[SmallCnnResult]) -> list[float]:

@@ -11,7 +11,7 @@ from paddle import nn
 
 from paddle_resnet.lessons.common.small_cnn import ignore_batch_norm_warning
 from paddle_resnet.lessons.framework.effort import Effort
-from paddle_resnet.lessons.framework.page import Number, Page, Text
+from paddle_resnet.lessons.framework.page import Page, Text
 from paddle_resnet.lessons.residual_block import negative_residuals
 from paddle_resnet.lessons.residual_block.diagrams import Diagram, diagram_of, draw_diagrams
 from paddle_resnet.models.blocks import BasicBlock, Bottleneck, PlainBlock, ResidualBlock, projection_shortcut
@@ -54,7 +54,7 @@ def _same_shape(page: Page) -> None:
     block = BasicBlock(3, 3, 1, projection_shortcut)
     summary = summarize(block, INPUT)
     _show_layers(page, summary)
-    page.record(same_shape_input=list(INPUT), same_shape_output=list(summary.output_shape))
+    page.record(same_shape_input=INPUT, same_shape_output=summary.output_shape)
     page.say(
         """Input and output have batch 4, 3 channels, 6 x 6 pixels; only equal shapes can be added element by element.
         The shortcut, `downsample`, is the identity and has no parameters.""",
@@ -70,8 +70,8 @@ def _other_shape(page: Page) -> None:
     _show_layers(page, summary)
     projection = block.downsample[0].weight
     page.record(
-        projected_output=list(summary.output_shape),
-        projection_weight=list(projection.shape),
+        projected_output=summary.output_shape,
+        projection_weight=projection.shape,
         projection_parameters=next(row.parameters for row in summary.layers if row.name == "downsample"),
         projected_parameters=summary.parameters,
     )
@@ -228,5 +228,4 @@ def _record_forms(page: Page, summaries: dict[str, ModelSummary], diagrams: Sequ
         page.record(**{f"{key}_parameters": summary.parameters, f"{key}_macs": summary.macs})
     for diagram in diagrams:
         key = diagram.title.replace("-", "_")
-        orders: dict[str, Number] = {f"{key}_branch": [*diagram.branch], f"{key}_after_addition": [*diagram.after]}
-        page.record(**orders)
+        page.record(**{f"{key}_branch": diagram.branch, f"{key}_after_addition": diagram.after})

@@ -16,7 +16,7 @@ from paddle_resnet.data import MemorySplit, open_splits
 from paddle_resnet.lessons.common.runs import update_settings
 from paddle_resnet.lessons.common.statistics import SeedStatistics
 from paddle_resnet.lessons.framework.effort import Effort
-from paddle_resnet.lessons.framework.page import Number, Page
+from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.transfer.few_shot import (
     FewShotTrainer,
     Task,
@@ -192,14 +192,13 @@ def _show_results(page: Page, plan: Plan, results: Results, target: Task) -> Non
         过零，就是这些种子分不出来。""",
     )
     page.record(
-        images_a_class=list(plan.numbers),
+        images_a_class=plan.numbers,
         seeds=len(plan.seeds),
         test_images=len(target.test),
-        pretrained_top1=[*results.pretrained_top1],
+        pretrained_top1=results.pretrained_top1,
     )
     for start in COLOURS:
-        by_number: list[Number] = [[*results.top1[start][number]] for number in plan.numbers]
-        page.record(**{_key(start): by_number})
+        page.record(**{_key(start): [results.top1[start][number] for number in plan.numbers]})
 
 
 def _key(start: str) -> str:

@@ -146,9 +146,9 @@ def show_occlusion(context: LessonContext) -> None:
     )
     page.record(
         right_before=before,
-        right_highest=list(right["highest"]),
-        right_random=list(right["random"]),
-        right_lowest=list(right["lowest"]),
+        right_highest=right["highest"],
+        right_random=right["random"],
+        right_lowest=right["lowest"],
         likeness_untrained=likeness,
     )
 
