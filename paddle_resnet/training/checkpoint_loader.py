@@ -44,11 +44,7 @@ class Checkpoint:
     """`fingerprint` of the images."""
 
     def require_within(self, steps: int) -> None:
-        """Check the position and the step counts against epochs of `steps` steps.
-
-        Raises:
-            UsageError: they do not fit.
-        """
+        """Check position and step counts against epochs of `steps` steps; raise `UsageError` if they do not fit."""
         done = self.position.epoch * steps + self.position.step
         if self.position.step > steps:
             raise _damaged(self.folder, f"state.json: step is {self.position.step}, and an epoch has {steps}")
@@ -101,9 +97,8 @@ def read_checkpoint(run: RunFolder) -> Checkpoint | None:
     folder = run.checkpoint_path("last")
     recover_folder(folder)
     if not folder.is_dir():
-        if (
-            len(run.history()) > 1
-        ):  # `last` is written after the history, so one epoch may have been recorded without it
+        # `last` is written after the history, so one epoch may be recorded without it.
+        if len(run.history()) > 1:
             raise UsageError(f"{folder}: missing, {COPIED_IN_PART}")
         return None
     path = folder / "state.json"
@@ -141,6 +136,7 @@ def read_checkpoint(run: RunFolder) -> Checkpoint | None:
 def _require_plausible(folder: Path, state: CheckpointState, train: TrainConfig) -> None:
     """Check that the fields of a checkpoint agree with each other and with the run's config."""
     records = [record.epoch for record in state.states.Recorder.records]
+    are_first = len(records) == state.epoch and records == list(range(1, len(records) + 1))
     early = train.patience is not None and state.epoch > 0
     files = {"model.pdparams", "optimizer.pdopt"} | ({"trained.pdparams"} if train.ema is not None else set())
     for field, value, holds in (
@@ -148,7 +144,7 @@ def _require_plausible(folder: Path, state: CheckpointState, train: TrainConfig)
         ("step", state.step, state.step == 0 or state.epoch < train.epochs),
         ("finished", state.finished, state.step == 0 or not state.finished),
         ("finished", state.finished, state.finished == (state.epoch == train.epochs) or (early and state.finished)),
-        ("states.Recorder.records", f"the epochs {shown(records)}", _are_first(records, state.epoch)),
+        ("states.Recorder.records", f"the epochs {shown(records)}", are_first),
         ("md5", sorted(state.md5), files <= set(state.md5)),
     ):
         if not holds:
@@ -157,11 +153,6 @@ def _require_plausible(folder: Path, state: CheckpointState, train: TrainConfig)
                 f"state.json: {field} is {shown(value)}, which fits neither its other fields nor train.epochs "
                 f"{train.epochs} of config.yaml",
             )
-
-
-def _are_first(epochs: list[int], count: int) -> bool:
-    # `count` comes from a file and may be huge, so no range of it is made.
-    return len(epochs) == count and epochs == list(range(1, len(epochs) + 1))
 
 
 def _read_arrays(path: Path) -> dict[str, Any]:

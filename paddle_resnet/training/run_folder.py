@@ -57,6 +57,14 @@ class RunFolder:
                 recorded there.
         """
         self.path = path
+        self.config_path = path / "config.yaml"
+        self.data_path = path / "data.json"
+        self.metrics_path = path / "metrics.json"
+        self.history_path = path / "history.csv"
+        self.log_path = path / "train.log"
+        self.vdl_path = path / "vdl"
+        self.figures_path = path / "figures"
+        self.inference_path = path / "inference"
         self.config = config
         self._begins = begins
         self._splits: Splits | None = None
@@ -120,47 +128,11 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Let only this process train the run within the block; remove what a killed one left half written.
-
-        Raises:
-            UsageError: another process trains it.
-        """
+        """Let only this process train the run; raise `UsageError` if another does. Remove half-written files."""
         with folder_lock(self.path):
             for folder in (self.path, self.path / "checkpoints", self.figures_path):
                 remove_leftovers(folder)
             yield
-
-    @property
-    def config_path(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def data_path(self) -> Path:
-        return self.path / "data.json"
-
-    @property
-    def metrics_path(self) -> Path:
-        return self.path / "metrics.json"
-
-    @property
-    def history_path(self) -> Path:
-        return self.path / "history.csv"
-
-    @property
-    def log_path(self) -> Path:
-        return self.path / "train.log"
-
-    @property
-    def vdl_path(self) -> Path:
-        return self.path / "vdl"
-
-    @property
-    def figures_path(self) -> Path:
-        return self.path / "figures"
-
-    @property
-    def inference_path(self) -> Path:
-        return self.path / "inference"
 
     def checkpoint_path(self, which: Which) -> Path:
         """Return the folder of a checkpoint; "best" is that of the best epoch by validation."""
@@ -184,15 +156,10 @@ class RunFolder:
         return DataManifest.of_checkpoint(state) if os.path.lexists(state) else None
 
     def write_manifest(self) -> None:
-        """Write ``data.json`` from the images and the config."""
         DataManifest.of(self.config, self.splits(), self.normalize()).save(self.data_path)
 
     def splits(self, report: ProgressFn | None = None) -> Splits:
-        """Open the run's images (once), divided as they were for its training.
-
-        Raises:
-            UsageError: they are not what the run was trained on.
-        """
+        """Open the run's images (once), in the splits of its training; raise `UsageError` if they changed."""
         if self._splits is None:
             if self.manifest is not None:
                 self._splits = self.manifest.open(self.path, self.config, report)
@@ -252,11 +219,7 @@ class RunFolder:
         return "train" in self.metrics()
 
     def metrics(self) -> dict[str, Any]:
-        """Read ``metrics.json`` as sections; without the file there are none.
-
-        Raises:
-            UsageError: the file was edited or damaged.
-        """
+        """Read ``metrics.json`` by section, if it exists; raise `UsageError` if it is damaged."""
         if not os.path.lexists(self.metrics_path):
             return {}
         MetricsFile.read(self.metrics_path)
@@ -267,15 +230,10 @@ class RunFolder:
         self.write_metrics({**self.metrics(), section: values})
 
     def write_metrics(self, sections: dict[str, dict[str, Any]]) -> None:
-        """Replace all sections of ``metrics.json``."""
         write_json(self.metrics_path, sections)
 
     def history(self) -> list[EpochRecord]:
-        """Read ``history.csv``; without the file there are no records.
-
-        Raises:
-            UsageError: the file was edited or damaged.
-        """
+        """Read ``history.csv``, if it exists; raise `UsageError` if it is damaged."""
         if not os.path.lexists(self.history_path):
             return []
         names = [field.name for field in fields(EpochRecord)]
@@ -294,7 +252,6 @@ class RunFolder:
         return records
 
     def write_history(self, records: list[EpochRecord]) -> None:
-        """Write ``history.csv``."""
         text = io.StringIO()
         writer = csv.DictWriter(text, [field.name for field in fields(EpochRecord)], lineterminator="\n")
         writer.writeheader()

@@ -16,7 +16,7 @@ def run(tmp_path_factory):
     return run
 
 
-def test_the_graph_holds_each_convolution_within_its_block(run):
+def test_the_graph_nests_convolutions_in_blocks(run):
     """resnet8: a stem, three stages of one block with two convolutions, the two widening shortcuts folded into one."""
     reader = GraphReader(str(run.path))
     (folder,) = reader.runs()
@@ -27,7 +27,7 @@ def test_the_graph_holds_each_convolution_within_its_block(run):
     assert sum("[layer2]" in name for name in convolutions) == 3
 
 
-def test_another_program_is_saved_as_ever_afterwards(run, tmp_path):
+def test_later_exports_keep_their_format(run, tmp_path):
     """The format that was made for VisualDL is not the one that is exported."""
     import paddle
 

@@ -57,7 +57,7 @@ def output(tmp_path_factory) -> Path:
     return output
 
 
-def test_nothing_is_written_that_is_off(output):
+def test_disabled_records_are_not_written(output):
     tags = read(output / "plain" / "vdl" / "train").get_tags()
     assert "histogram" not in tags
     by_epoch = {f"epoch/{what}" for what in ("loss", "top-1", "learning rate", "images per second")}
@@ -85,7 +85,7 @@ def test_each_part_has_its_rate(output):
         (["train.layer_decay=0.9"], PARTS),
     ],
 )
-def test_parts_of_one_rate_share_a_curve(tmp_path, overrides, parts):
+def test_parts_with_one_rate_share_a_curve(tmp_path, overrides, parts):
     from paddle_resnet.training.optim.optimizer import make_optimizer
 
     config, network = config_for(tmp_path, *overrides).train, create_model("resnet8", num_classes=10)
@@ -120,7 +120,7 @@ class MeanAnswer(paddle.nn.Layer):
         return answers.mean()
 
 
-def test_a_histogram_shows_the_whole_batchs_gradient_and_the_weights_it_was_taken_at(tmp_path):
+def test_histograms_show_the_gradient_of_the_batch(tmp_path):
     network = paddle.nn.Linear(3, 1, bias_attr=False)
     before = network.weight.numpy()
     model = TrainStepModel(
@@ -160,7 +160,7 @@ def test_a_histogram_of_odd_values(tmp_path, values, counted):
     assert [sum(record.histogram.hist) for record in records] == ([] if counted is None else [counted])
 
 
-def test_runs_of_one_folder_stand_on_the_page_of_hyper_parameters(output):
+def test_hyper_parameters_of_all_runs_are_shown(output):
     """As VisualDL's server answers for the folder of all runs."""
     rows = {row["name"]: row for row in lib.get_hparam_list(LogReader(logdir=str(output)))}
     assert set(rows) == {str(output / name / "vdl" / "validation") for name in ("plain", "watched")}
@@ -180,7 +180,7 @@ def test_runs_of_one_folder_stand_on_the_page_of_hyper_parameters(output):
     assert rows[str(output / "plain" / "vdl" / "validation")]["hparams"]["train/clip_norm"] == "null"
 
 
-def test_a_hyper_parameter_is_of_one_type_in_all_runs(tmp_path):
+def test_hyper_parameters_keep_their_type(tmp_path):
     first, second = (
         hyper_parameters(config_for(tmp_path, *overrides))
         for overrides in ([], ["augment.pad=0", "augment.scale=[0.5, 1]", *WATCHED])
@@ -191,7 +191,7 @@ def test_a_hyper_parameter_is_of_one_type_in_all_runs(tmp_path):
     assert not any("." in name for name in first)  # VisualDL's table would leave the column empty
 
 
-def test_a_stopped_run_goes_on_with_the_same_records(output, tmp_path, monkeypatch):
+def test_a_stopped_run_resumes_its_records(output, tmp_path, monkeypatch):
     """Stopped in the second epoch, after the step of its histograms."""
     begin = StepSeeds.on_train_batch_begin
 
@@ -208,7 +208,7 @@ def test_a_stopped_run_goes_on_with_the_same_records(output, tmp_path, monkeypat
     assert differences(output / "watched", tmp_path / "watched") == []
 
 
-def test_a_running_server_finds_whole_records_only(tmp_path):
+def test_only_whole_records_are_written(tmp_path):
     log = VisualDLLog(tmp_path)
     (path,) = (tmp_path / "train").iterdir()
     for step in range(200):
@@ -222,7 +222,7 @@ def test_a_running_server_finds_whole_records_only(tmp_path):
     assert len(read(tmp_path / "train").get_data("histogram", "values")) == 200
 
 
-def test_records_written_anew_take_the_place_of_the_earlier_ones(tmp_path):
+def test_new_records_replace_earlier_ones(tmp_path):
     for value in (1.0, 2.0):
         replace_records(tmp_path, lambda writer, value=value: writer.add_scalar("value", value, 0))
     earlier, later = sorted(tmp_path.iterdir())
@@ -231,7 +231,7 @@ def test_records_written_anew_take_the_place_of_the_earlier_ones(tmp_path):
     assert [Path(name) for name in LogReader(logdir=str(tmp_path)).logs().values()] == [Path(later.name)]
 
 
-def test_records_that_fail_leave_the_earlier_ones(tmp_path):
+def test_failed_records_leave_earlier_ones(tmp_path):
     def fail(writer):
         writer.add_scalar("value", 2.0, 0)
         raise RunFailure("no space")
@@ -258,7 +258,7 @@ class _Record:
         return b"record"
 
 
-def test_a_home_that_cannot_be_written_keeps_nobody_from_training(tmp_path):
+def test_training_works_without_a_writable_home(tmp_path):
     """VisualDL makes a folder there when it is imported. Below a file nobody can, not even root."""
     (tmp_path / "file").write_text("")
     program = "import os, paddle_resnet.tracking.records as found; found.LogWriter; print(os.environ['HOME'])"

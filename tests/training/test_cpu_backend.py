@@ -42,14 +42,14 @@ def test_precision(network, monkeypatch, caplog, precision, instructions, used):
 
 
 @pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
-def test_bfloat16_by_name_needs_a_processor_that_has_it(network, monkeypatch):
+def test_bfloat16_needs_a_processor_that_has_it(network, monkeypatch):
     monkeypatch.setattr(library, "instruction_set", lambda: AVX512_VNNI)
     with pytest.raises(UsageError, match=r"train\.cpu_precision bfloat16: .*AVX512-VNNI only.*use auto or float32"):
         use_cpu_backend(network, "auto", "cpu", "bfloat16")
     assert not isinstance(network, ChannelsLastResNet)
 
 
-def test_bfloat16_by_name_needs_onednn(network):
+def test_bfloat16_needs_onednn(network):
     with pytest.raises(UsageError, match="bfloat16 needs the oneDNN backend, but it is not used, as asked for"):
         use_cpu_backend(network, "native", "cpu", "bfloat16")
 
@@ -83,6 +83,6 @@ def test_freed_memory_is_used_again():
     assert int(faults) < 1000
 
 
-def test_an_allocator_of_the_users_choice_is_left_alone(monkeypatch):
+def test_the_users_allocator_is_kept(monkeypatch):
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
     assert not cpu_backend.keep_freed_memory()

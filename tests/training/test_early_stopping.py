@@ -50,7 +50,7 @@ def test_reductions_by_hand():
     assert reductions([1, 0.99995, 0.9999], 2) == 1  # falls by less than a ten-thousandth
 
 
-def test_the_rate_warms_up_and_falls_to_a_tenth_from_the_next_step_on():
+def test_plateau_divides_the_rate_from_the_next_step():
     config = TrainConfig(schedule="plateau", learning_rate=0.4, warmup=0.2, epochs=10)
     schedule = make_schedule(config, steps=10)
     records: list[EpochRecord] = []
@@ -85,11 +85,11 @@ def test_the_rate_warms_up_and_falls_to_a_tenth_from_the_next_step_on():
         ([(math.nan, math.nan)] * 3, 3),
     ],
 )
-def test_epochs_since_the_best_count_ties_and_nan(validations, waited):
+def test_epochs_since_best_counts_ties_and_nan(validations, waited):
     assert epochs_since_best([record(epoch, *each) for epoch, each in enumerate(validations)]) == waited
 
 
-def test_training_ends_after_the_patience_and_not_before(tmp_path):
+def test_training_ends_exactly_after_the_patience(tmp_path):
     """A rate of almost nothing moves no weight; BatchNorm's statistics are validated, and settle."""
     overrides = [*TINY, "train.epochs=12", "train.learning_rate=1e-12", "train.patience=3", f"output={tmp_path}"]
     run = train(Config.load(PROJECT / "configs" / "quickstart.yaml", overrides))

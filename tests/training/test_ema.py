@@ -25,7 +25,7 @@ def random_weights(network, generator):
     return values
 
 
-def test_the_average_is_the_papers_with_a_growing_decay():
+def test_the_average_has_a_growing_decay():
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1D(4))
     generator = np.random.default_rng(0)
     expected = {name: value.astype("float64") for name, value in random_weights(network, generator).items()}

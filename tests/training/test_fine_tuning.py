@@ -48,7 +48,7 @@ BACKENDS = ["native"] if onednn.unavailable_reason("cpu") else ["native", "onedn
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
-def test_only_the_head_moves_while_the_rest_is_frozen(weights, tmp_path, backend, optimizer):
+def test_only_the_head_changes_while_frozen(weights, tmp_path, backend, optimizer):
     """Neither decay nor momentum moves what is frozen, and its running statistics stay."""
     found = trained(weights, tmp_path, backend, 1, freeze_epochs=1, optimizer=optimizer)
     for name, before in read_state_dict(weights).items():
@@ -58,7 +58,7 @@ def test_only_the_head_moves_while_the_rest_is_frozen(weights, tmp_path, backend
             np.testing.assert_array_equal(found[name], before, err_msg=name)
 
 
-def test_backends_agree_on_a_frozen_epoch_and_all_moves_after_it(weights, tmp_path):
+def test_backends_agree_on_frozen_and_unfrozen_epochs(weights, tmp_path):
     results = [trained(weights, tmp_path / backend, backend, 2, freeze_epochs=1) for backend in BACKENDS]
     before = read_state_dict(weights)
     for name, first in results[0].items():
@@ -68,7 +68,7 @@ def test_backends_agree_on_a_frozen_epoch_and_all_moves_after_it(weights, tmp_pa
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "lars", "muon"])
-def test_a_run_stopped_behind_its_frozen_epoch_goes_on_exactly(weights, tmp_path, monkeypatch, optimizer):
+def test_a_run_stopped_after_frozen_epochs_resumes_exactly(weights, tmp_path, monkeypatch, optimizer):
     options = {"freeze_epochs": 1, "optimizer": optimizer, "schedule": "plateau", "plateau_patience": 1, "patience": 2}
     whole = trained(weights, tmp_path / "whole", "native", 2, **options)
     begin = FreezeBackbone.on_epoch_begin
@@ -87,7 +87,7 @@ def test_a_run_stopped_behind_its_frozen_epoch_goes_on_exactly(weights, tmp_path
         np.testing.assert_array_equal(found, whole[name], err_msg=name)
 
 
-def test_the_body_is_frozen_for_so_many_epochs():
+def test_the_backbone_is_frozen_for_its_epochs():
     network = create_model("resnet8", num_classes=3)
     callback = FreezeBackbone(network, 2, make_optimizer(network, TrainConfig(), steps_per_epoch=1))
     for epoch, frozen in ((0, True), (1, True), (2, False), (3, False)):
@@ -98,11 +98,11 @@ def test_the_body_is_frozen_for_so_many_epochs():
         assert not network.fc.weight.stop_gradient
 
 
-def test_frozen_epochs_are_some_of_the_runs():
+def test_frozen_epochs_are_at_most_all_epochs():
     with pytest.raises(UsageError, match=r"train\.freeze_epochs \(5\) must be at most train\.epochs \(4\)"):
         Config.load(PROJECT / "configs" / "quickstart.yaml", ["train.epochs=4", "train.freeze_epochs=5"])
 
 
-def test_a_network_without_parts_has_no_layer_wise_rates():
+def test_layer_decay_needs_a_network_with_parts():
     with pytest.raises(UsageError, match=r"layer_decay .*Linear"):
         decay_layer_rates(paddle.nn.Linear(2, 2), 0.5)

@@ -45,7 +45,7 @@ def test_rates_grow_by_the_same_factor():
     assert exponential_rates(0.1, 10.0, 1) == [0.1]
 
 
-def test_the_smoothed_loss_is_the_weighted_mean_of_all_so_far():
+def test_smoothed_loss_is_a_weighted_mean():
     losses = [3.0, 1.0, 2.0, 5.0]
     sweep = swept(losses, [1, 2, 3, 4])
     for step in range(1, 5):
@@ -53,7 +53,7 @@ def test_the_smoothed_loss_is_the_weighted_mean_of_all_so_far():
         assert sweep.smoothed[step - 1] == pytest.approx(np.average(losses[:step], weights=weights))
 
 
-def test_a_tenth_of_the_rate_of_the_least_loss_is_proposed():
+def test_a_tenth_of_the_best_rate_is_proposed():
     """A parabola over the rate's logarithm with its least at 0.1; the mean of the last 10 steps comes 9 steps later."""
     rates = exponential_rates(1e-5, 10.0, 601)
     losses = [1 + math.log10(rate / 0.1) ** 2 / 4 for rate in rates]
@@ -63,14 +63,14 @@ def test_a_tenth_of_the_rate_of_the_least_loss_is_proposed():
 
 
 @pytest.mark.parametrize("end", [math.nan, math.inf, 1e6])
-def test_a_sweep_ends_where_it_diverges_and_still_proposes(end):
+def test_a_diverged_sweep_still_proposes(end):
     losses = [*np.linspace(3, 1, 50), end, 0.0, 0.0]
     sweep = swept(losses, exponential_rates(1e-5, 10.0, 53))
     assert len(sweep.losses) == 51
     assert sweep.proposed == pytest.approx(exponential_rates(1e-5, 10.0, 53)[49] / 10)
 
 
-def test_without_one_finite_loss_there_is_nothing_to_propose():
+def test_a_sweep_without_finite_loss_fails():
     sweep = swept([math.nan, 1.0], [1e-5, 1e-4])
     assert len(sweep.losses) == 1
     with pytest.raises(RunFailure, match=r"nan already at learning rate 1e-05"):
@@ -78,7 +78,7 @@ def test_without_one_finite_loss_there_is_nothing_to_propose():
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lars"])
-def test_a_sweep_starts_from_the_untrained_loss_and_learns(tmp_path, optimizer):
+def test_a_sweep_learns(tmp_path, optimizer):
     sweep = find_learning_rate(config_for(tmp_path, f"train.optimizer={optimizer}"), steps=40, highest=1.0)
     assert len(sweep.rates) == len(sweep.losses) == len(sweep.smoothed) <= 40
     if len(sweep.rates) == 40:
@@ -87,7 +87,7 @@ def test_a_sweep_starts_from_the_untrained_loss_and_learns(tmp_path, optimizer):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_same_sweep_again_and_random_states_as_they_were(tmp_path):
+def test_sweeps_repeat_and_restore_random_states(tmp_path):
     config = config_for(tmp_path, "train.accumulate=2", "augment.mixup=0.2", "train.freeze_epochs=1")
 
     def draws():
@@ -111,7 +111,7 @@ def test_the_same_sweep_again_and_random_states_as_they_were(tmp_path):
         (["-o", "train.patience=0"], "train.patience"),
     ],
 )
-def test_wrong_use_of_the_tool_is_one_line(tool, tmp_path, arguments, words):
+def test_wrong_arguments_are_one_line(tool, tmp_path, arguments, words):
     config = PROJECT / "configs" / "quickstart.yaml"
     done = tool("lr_find", "-c", config, "-o", f"output={tmp_path}", *arguments)
     assert done.exit_code == 2
@@ -119,7 +119,7 @@ def test_wrong_use_of_the_tool_is_one_line(tool, tmp_path, arguments, words):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_tool_writes_figure_table_and_curve_beside_the_run(tool, tmp_path):
+def test_lr_find_writes_plot_table_and_curve(tool, tmp_path):
     run = tmp_path / "quickstart"
     run.mkdir()
     (run / "config.yaml").write_text("untouched")
@@ -143,7 +143,7 @@ def test_the_tool_writes_figure_table_and_curve_beside_the_run(tool, tmp_path):
     )
 
 
-def test_an_earlier_sweep_is_replaced_and_nothing_else(tmp_path):
+def test_only_an_earlier_sweep_is_replaced(tmp_path):
     config = config_for(tmp_path)
     for least in (1.0, 0.5):
         write_sweep(swept([2.0, least, math.nan], [0.1, 0.2, 0.3]), config)

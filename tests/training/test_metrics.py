@@ -15,7 +15,7 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(labels)), labels]
 
 
-def test_unequal_batches_weigh_by_their_samples():
+def test_batches_weigh_by_their_images():
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(13, 4)).astype("float32")
     labels = generator.integers(0, 4, 13)
@@ -30,7 +30,7 @@ def test_unequal_batches_weigh_by_their_samples():
     assert means.accumulate() == [0.0, 0.0]
 
 
-def test_label_smoothing_of_the_loss_is_the_papers():
+def test_label_smoothing_follows_its_paper():
     """Szegedy et al. 2016: (1 - e) on the class plus e / K on each of the K classes."""
     logits = np.array([[2.0, -1.0, 0.5], [0.0, 1.0, 3.0]], "float32")
     labels = np.array([0, 1])

@@ -24,13 +24,13 @@ def iterated(matrix: np.ndarray, iterations: int) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", [(8, 27), (27, 8), (6, 6), (1, 9)])
 @pytest.mark.parametrize("iterations", [3, 5])
-def test_newton_schulz_acts_on_the_singular_values_alone(shape, iterations):
+def test_newton_schulz_changes_only_singular_values(shape, iterations):
     matrix = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     found = orthogonalise(paddle.to_tensor(matrix), iterations).numpy()
     assert found == pytest.approx(iterated(matrix, iterations), abs=2e-5)
 
 
-def test_singular_values_above_a_hundredth_end_near_one():
+def test_large_singular_values_end_near_one():
     rng = np.random.default_rng(1)
     u, v = np.linalg.qr(rng.normal(size=(6, 6)))[0], np.linalg.qr(rng.normal(size=(40, 6)))[0]
     matrix = (u * [1.0, 0.5, 0.2, 0.1, 0.05, 0.02]) @ v.T
@@ -39,7 +39,7 @@ def test_singular_values_above_a_hundredth_end_near_one():
     assert values.max() < 1.25
 
 
-def test_a_gradient_of_zero_moves_nothing():
+def test_a_zero_gradient_changes_nothing():
     assert orthogonalise(paddle.zeros([3, 5])).numpy() == pytest.approx(np.zeros((3, 5)))
 
 
@@ -79,7 +79,7 @@ def test_two_steps_are_those_of_the_formula():
     assert layer.conv.bias.numpy() == pytest.approx(bias, abs=1e-5)
 
 
-def test_the_norm_of_filters_stays_and_the_velocity_is_in_the_optimizers_state():
+def test_filter_norms_stay_and_velocities_are_saved():
     paddle.seed(0)
     with paddle.utils.unique_name.guard():
         network = create_model("resnet8")
@@ -96,7 +96,7 @@ def test_the_norm_of_filters_stays_and_the_velocity_is_in_the_optimizers_state()
     assert len(velocities) == sum(not weight.stop_gradient for weight in network.parameters())
 
 
-def test_its_state_continues_in_another_network_of_the_same_names():
+def test_muon_resumes_from_its_state():
     def steps(numbers, weights=None, state=None):
         with paddle.utils.unique_name.guard():
             layer = OneConvolution()
@@ -114,7 +114,7 @@ def test_its_state_continues_in_another_network_of_the_same_names():
     assert halves["conv.weight"].numpy().tolist() == whole["conv.weight"].numpy().tolist()
 
 
-def test_filters_without_a_gradient_stay_and_the_others_move():
+def test_filters_without_gradient_stay():
     """As behind a BatchNorm whose scale begins at zero (`model.zero_init_residual`)."""
     network = OneConvolution()
     filters, bias = network.conv.weight.numpy(), network.conv.bias.numpy()

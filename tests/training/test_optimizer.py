@@ -15,7 +15,7 @@ from paddle_resnet.training.optim.optimizer import make_optimizer
 from paddle_resnet.training.optim.schedule import Milestones, OneCycle, WarmupCosine
 
 
-def test_warmup_rises_linearly_then_cosine_falls_to_zero():
+def test_cosine_after_linear_warmup():
     factor = WarmupCosine(steps=110, warmup_steps=10)
     assert [factor(step) for step in range(10)] == pytest.approx([0.1 * (step + 1) for step in range(10)])
     assert factor(10) == 1.0
@@ -29,7 +29,7 @@ def test_without_warmup_the_first_step_has_the_peak():
     assert WarmupCosine(steps=10, warmup_steps=0)(0) == 1.0
 
 
-def test_one_cycle_is_a_line_up_and_a_line_down_to_zero():
+def test_one_cycle_is_linear_up_and_down():
     factor = OneCycle(steps=50, warmup_steps=10)
     assert [factor(step) for step in range(10)] == pytest.approx(np.arange(1, 11) / 10)
     assert [factor(step) for step in range(10, 51)] == pytest.approx(np.linspace(1, 0, 41))
@@ -51,7 +51,7 @@ def test_milestones_are_shares_of_all_steps():
         ("step", [0.15, 0.3, 0.3, 0.03, 0.03, 0.003]),
     ],
 )
-def test_the_optimizer_follows_the_schedule_that_is_asked_for(schedule, expected):
+def test_the_optimizer_follows_its_schedule(schedule, expected):
     train = TrainConfig(epochs=3, learning_rate=0.3, warmup=1 / 3, schedule=schedule, milestones=(0.5, 0.8))
     optimizer = make_optimizer(Tiny(), train, steps_per_epoch=2)
     rates = []
@@ -87,7 +87,7 @@ WEIGHT_GRADIENT = np.array([[0.3, -0.1], [0.7, 0.2]], "float32")
 BIAS_GRADIENT = np.array([-0.5, 0.4], "float32")
 
 
-def test_sgd_is_nesterov_with_decay_on_weights_alone():
+def test_sgd_is_nesterov_with_weight_decay():
     train = TrainConfig(epochs=2, learning_rate=0.1, momentum=0.9, weight_decay=0.01, warmup=0.0)
     network = Tiny()
     optimizer = make_optimizer(network, train, steps_per_epoch=2)
@@ -107,7 +107,7 @@ def test_sgd_is_nesterov_with_decay_on_weights_alone():
     np.testing.assert_array_equal(network.norm.weight.numpy(), [1.0, 1.0])
 
 
-def test_adamw_first_step_is_the_sign_and_decay_is_decoupled():
+def test_adamw_steps_by_sign_with_decoupled_decay():
     train = TrainConfig(epochs=10, learning_rate=0.1, weight_decay=0.2, warmup=0.0, optimizer="adamw")
     network = Tiny()
     weight, bias = network.linear.weight.numpy(), network.linear.bias.numpy()
@@ -119,7 +119,7 @@ def test_adamw_first_step_is_the_sign_and_decay_is_decoupled():
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_gradients_are_clipped_by_the_norm_of_all_of_them(name):
+def test_gradients_are_clipped_by_global_norm(name):
     """With a step of AdamW the clip shows in its first moment, 0.1 of the clipped gradient."""
     train = TrainConfig(
         epochs=10, learning_rate=0.1, momentum=0.0, weight_decay=0.0, warmup=0.0, clip_norm=0.5, optimizer=name
@@ -138,7 +138,7 @@ def test_gradients_are_clipped_by_the_norm_of_all_of_them(name):
 
 
 @pytest.mark.parametrize("decay", [0.05, 0.0])
-def test_lars_scales_each_weights_step_by_its_norms_and_leaves_vectors_to_momentum(decay):
+def test_lars_scales_weights_but_not_vectors(decay):
     train = TrainConfig(epochs=10, learning_rate=2.0, weight_decay=decay, schedule="step", warmup=0.0, optimizer="lars")
     network = Tiny()
     optimizer = make_optimizer(network, train, steps_per_epoch=10)
@@ -158,7 +158,7 @@ def test_lars_scales_each_weights_step_by_its_norms_and_leaves_vectors_to_moment
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lars"])
-def test_parts_further_from_the_head_learn_slower_and_are_clipped_together(name):
+def test_layer_decay_with_global_clipping(name):
     network = create_model("resnet8", num_classes=3)
     train = TrainConfig(
         epochs=9, learning_rate=0.1, weight_decay=0.0, warmup=0.0, clip_norm=0.5, optimizer=name, layer_decay=0.5
@@ -195,7 +195,7 @@ def test_parts_further_from_the_head_learn_slower_and_are_clipped_together(name)
         np.testing.assert_allclose(before[key] - tensor.numpy(), rates[part] * step, rtol=1e-3, atol=3e-7, err_msg=key)
 
 
-def test_muons_filters_too_learn_slower_further_from_the_head():
+def test_layer_decay_applies_to_muon():
     """As those of a network whose rate is that share everywhere."""
 
     def moved(**rates):

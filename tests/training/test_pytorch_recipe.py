@@ -100,7 +100,7 @@ def test_first_weights_are_drawn_alike(experiment):
     assert 0.95 * bound < abs(ours["fc.weight"].numpy()).max() <= bound
 
 
-def test_augmentation_shows_every_place_and_both_sides(experiment):
+def test_augmentation_reaches_all_crops_and_flips(experiment):
     """An image of one white pixel: where it goes is where the crop is."""
     image = np.zeros((1, 32, 32, 3), np.uint8)
     image[0, 16, 10] = 255
@@ -114,7 +114,7 @@ def test_augmentation_shows_every_place_and_both_sides(experiment):
     assert abs((columns > 15).mean() - 0.5) < 5 * 0.5 / np.sqrt(4000)
 
 
-def test_a_recipe_with_more_than_is_written_there_is_refused(experiment, config):
+def test_an_unsupported_recipe_is_refused(experiment, config):
     plain = Config.load(experiment.CONFIG)
     experiment.require_nothing_else(plain)
     for override in ("train.ema=0.9", "augment.cutout=4", "model.dropout=0.1", "evaluation.flip=true"):

@@ -28,7 +28,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("side", [4, 5])
-def test_a_square_is_cut_by_the_images_edge_alone_and_lies_anywhere(side):
+def test_cutout_squares_are_uniform_and_clipped(side):
     size, count = 9, 4000
     hidden = draw_cutout_mask((count, size, size, 3), side, np.random.default_rng(0))
     # A pixel is hidden where the centre is one of so many of the image's rows, and so for columns.
@@ -45,7 +45,7 @@ def test_a_square_is_cut_by_the_images_edge_alone_and_lies_anywhere(side):
             assert line.sum() == side or (line.sum() < side and (line[0] or line[-1]))
 
 
-def test_cutout_shows_the_mean_colour_and_leaves_the_rest():
+def test_cutout_fills_with_the_mean_colour():
     pixels = np.random.default_rng(0).integers(0, 256, (20, 12, 12, 3), dtype=np.uint8)
     augment = Augment(AugmentConfig(cutout=6), 12, 12, mean=(0.2, 0.4, 1.0))
     found = augment(paddle.to_tensor(pixels), np.random.default_rng(1)).numpy()
@@ -56,7 +56,7 @@ def test_cutout_shows_the_mean_colour_and_leaves_the_rest():
     np.testing.assert_allclose(found[changed], np.broadcast_to([51, 102, 255], found[changed].shape), rtol=1e-6)
 
 
-def test_crops_grow_in_a_line_for_three_quarters_of_the_epochs():
+def test_crops_grow_linearly_then_stay():
     assert crop_sizes(24, 32, 8) == [24, 24, 24, 28, 28, 28, 32, 32]
     assert crop_sizes(16, 32, 16) == [16] * 3 + [20] * 3 + [24] * 3 + [28] * 3 + [32] * 4
     assert crop_sizes(32, 32, 3) == [32, 32, 32]
@@ -84,7 +84,7 @@ def test_crops_do_not_shrink():
         Config.load(PROJECT / "configs" / "quickstart.yaml", ["train.first_size=40"])
 
 
-def test_the_fast_network_is_of_wide_convolutions_on_few_pixels():
+def test_fast_resnet8_has_its_shapes():
     network = create_model("fast_resnet8")
     # By hand: 3x3 convolutions, 2x2 ones, BatchNorms (scale and shift), head.
     convolutions = 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256) + 24 * 12
@@ -95,7 +95,7 @@ def test_the_fast_network_is_of_wide_convolutions_on_few_pixels():
     assert [stage.shape for stage in stages] == [[1, 64, 15, 15], [1, 256, 7, 7], [1, 256, 3, 3]]
 
 
-def test_a_new_networks_stem_starts_from_the_training_images():
+def test_whitening_uses_the_training_images():
     config = Config.load(PROJECT / "configs" / "quickstart.yaml")
     splits = open_splits(config.data)
     network = create_model("fast_resnet8")
@@ -133,7 +133,7 @@ def by_hand(run, pixels):
     return powers / powers.sum(1, keepdims=True)
 
 
-def test_measured_and_exported_scores_are_the_mean_over_both_mirror_images(flipping_run):
+def test_flip_averages_measured_and_exported_scores(flipping_run):
     from paddle_resnet.data import uint8_batches
 
     splits = flipping_run.splits()
@@ -148,7 +148,7 @@ def test_measured_and_exported_scores_are_the_mean_over_both_mirror_images(flipp
         np.testing.assert_allclose(predictor.scores(pixels[:1]), (as_is + mirrored)[:1] / 2, atol=1e-4)
 
 
-def test_whitening_filters_stay_frozen_when_all_else_is_let_go():
+def test_whitening_filters_stay_frozen():
     network = create_model("fast_resnet8")
     network.conv1.whiten(paddle.randn([4, 3, 32, 32]))
     network.freeze("layer1")

@@ -51,7 +51,7 @@ def test_a_step_is_the_optimizers(run):
     assert all(np.isfinite(record.train_loss) for record in run.history())
 
 
-def test_a_run_stopped_within_an_epoch_goes_on_exactly(run, tmp_path, monkeypatch):
+def test_a_run_stopped_within_an_epoch_resumes_exactly(run, tmp_path, monkeypatch):
     begin = Recorder.on_train_batch_begin
 
     def stop_before_the_third_step(recorder, step, logs=None):

@@ -90,7 +90,7 @@ RECIPES = {
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_stopped_within_an_epoch_and_resumed_is_as_never_stopped(tmp_path, stop_in, recipe):
+def test_resume_within_an_epoch_is_exact(tmp_path, stop_in, recipe):
     if "bfloat16" in recipe and onednn.bfloat16_unavailable_reason() is not None:
         pytest.skip(onednn.bfloat16_unavailable_reason())
     through = train(config_for(tmp_path, "name=through", *RECIPES[recipe]))
@@ -111,7 +111,7 @@ def through(tmp_path_factory) -> RunFolder:
 
 
 @pytest.mark.parametrize("stopped_in", [0, STEPS - 1])
-def test_stopped_in_the_first_or_the_last_step_of_an_epoch(tmp_path, stop_in, through, stopped_in):
+def test_resume_after_first_or_last_step_is_exact(tmp_path, stop_in, through, stopped_in):
     """In the last step all batches of the epoch have been seen, and its validation has not begun."""
     stop_in(stopped_in)
     with pytest.raises(Stopped):
@@ -120,7 +120,7 @@ def test_stopped_in_the_first_or_the_last_step_of_an_epoch(tmp_path, stop_in, th
     assert differences(through.path, tmp_path / "quickstart") == []
 
 
-def test_stopped_while_an_epoch_is_validated(tmp_path, through, monkeypatch):
+def test_resume_from_a_validation_is_exact(tmp_path, through, monkeypatch):
     original = paddle.Model.eval_batch
 
     def press(model, *arguments):
@@ -157,7 +157,7 @@ train(Config.load({config!r}))
 """
 
 
-def test_killed_while_a_checkpoint_is_written(tmp_path, through):
+def test_resume_after_kill_in_checkpoint_is_exact(tmp_path, through):
     """After two checkpoints of three files each and the best's one, in the middle of the next."""
     config = config_for(tmp_path, "train.checkpoint_steps=2")
     config.save(tmp_path / "config.yaml")
@@ -172,7 +172,7 @@ def test_killed_while_a_checkpoint_is_written(tmp_path, through):
     assert differences(through.path, path) == []
 
 
-def test_curves_logged_after_the_checkpoint_are_not_doubled(tmp_path, through, monkeypatch):
+def test_curves_after_the_checkpoint_are_not_doubled(tmp_path, through, monkeypatch):
     """As if killed three steps into the second epoch, with these in the curves' file, and a checkpoint two steps in."""
     original = Curves.on_train_batch_end
 
@@ -211,7 +211,7 @@ def everything_in(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_finished_run_is_left_as_it_is(through, caplog):
+def test_a_finished_run_stays_unchanged(through, caplog):
     before = everything_in(through.path)
     logging.getLogger("paddle_resnet").propagate = True
     with caplog.at_level(logging.INFO, logger="paddle_resnet"):
@@ -229,7 +229,7 @@ def unfinished_copy(through: RunFolder, folder: Path) -> Path:
     return path
 
 
-def test_killed_after_the_last_epoch_only_the_figures_are_missing(tmp_path, through):
+def test_kill_before_the_metrics_is_resumed(tmp_path, through):
     path = unfinished_copy(through, tmp_path)
     (path / "history.csv").unlink()
     expected = through.metrics()
@@ -239,7 +239,7 @@ def test_killed_after_the_last_epoch_only_the_figures_are_missing(tmp_path, thro
     assert differences(through.path, path) == []
 
 
-def test_figures_of_an_earlier_epochs_weights_do_not_outlive_the_training(tmp_path, through):
+def test_resume_drops_metrics_of_earlier_weights(tmp_path, through):
     """As of `tools/eval.py` on a stopped run: the finished one would be taken for measured."""
     path = unfinished_copy(through, tmp_path)
     RunFolder.open(path).update_metrics("test", {"top1": 0.25, "checkpoint": "best"})
@@ -262,7 +262,7 @@ def test_the_log_is_written_line_by_line(tmp_path, monkeypatch):
     assert "epoch 2/2" not in seen[-1]
 
 
-def test_weights_are_read_while_the_run_is_trained_without_touching_it(tmp_path, through):
+def test_load_network_leaves_a_training_run_alone(tmp_path, through):
     """Between its two renames `best` is away for a moment; who brings it back then ends the training."""
     path = unfinished_copy(through, tmp_path)
     run, best, earlier = RunFolder.open(path), path / "checkpoints" / "best", path / "checkpoints" / ".best.old"
@@ -275,7 +275,7 @@ def test_weights_are_read_while_the_run_is_trained_without_touching_it(tmp_path,
     assert best.is_dir()
 
 
-def test_what_a_run_learns_may_not_change_but_where_it_lies_may(tmp_path, through):
+def test_only_mutable_keys_may_change(tmp_path, through):
     path = unfinished_copy(through, tmp_path)
     with pytest.raises(UsageError, match=r"train\.learning_rate is 0\.2 now, but the run began with 0\.05"):
         resume(path, ["train.learning_rate=0.2"])
@@ -319,7 +319,7 @@ def test_other_images_and_other_versions(tmp_path, through, caplog):
         resume(path)
 
 
-def test_as_many_other_images_of_the_same_classes_are_other_images(tmp_path, through, monkeypatch):
+def test_changed_images_are_found_by_checksum(tmp_path, through, monkeypatch):
     path = unfinished_copy(through, tmp_path)
     batch = MemorySplit.batch
     monkeypatch.setattr(MemorySplit, "batch", lambda split, indices: batch(split, indices) // 2)
@@ -351,7 +351,7 @@ def test_one_process_at_a_time(tmp_path, through):
         resume(path)
 
 
-def test_weights_that_became_infinite_take_no_checkpoints_place(tmp_path):
+def test_infinite_weights_are_not_saved(tmp_path):
     """The second step's loss is finite, and its step makes the weights infinite."""
     overrides = ["train.learning_rate=1e38", "train.warmup=0", "train.checkpoint_steps=1"]
     with pytest.raises(RunFailure, match=r"became NaN or infinite at step 2 of epoch 1"):
@@ -361,7 +361,7 @@ def test_weights_that_became_infinite_take_no_checkpoints_place(tmp_path):
     assert all(np.isfinite(weights).all() for weights in read_state_dict(last / "model.pdparams").values())
 
 
-def test_a_loss_that_is_not_finite_names_step_rate_and_batch(tmp_path):
+def test_infinite_loss_names_step_rate_and_batch(tmp_path):
     with pytest.raises(
         RunFailure, match=r"step \d of epoch 1 became \w+ at learning rate \S+, on the batch of .* 107 more"
     ):
@@ -384,7 +384,7 @@ class Scaler:
         self.state = state
 
 
-def test_the_scaler_of_mixed_precision_goes_on(tmp_path, stop_in, monkeypatch):
+def test_the_loss_scaler_is_resumed(tmp_path, stop_in, monkeypatch):
     original = paddle.Model.prepare
 
     def prepare(model, *arguments, **options):

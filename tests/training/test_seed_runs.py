@@ -33,7 +33,7 @@ def whole(output: Path, *overrides: str) -> RunFolder:
 
 
 @pytest.mark.parametrize("wrong", ["model.name=resnet21", "data.source=image_folder", "device=gpu:99"])
-def test_a_wrong_value_does_not_set_an_earlier_run_aside(tmp_path, wrong):
+def test_a_wrong_value_leaves_an_earlier_run(tmp_path, wrong):
     earlier = tmp_path / "quickstart" / "config.yaml"
     earlier.parent.mkdir()
     earlier.write_text("kept")
@@ -43,7 +43,7 @@ def test_a_wrong_value_does_not_set_an_earlier_run_aside(tmp_path, wrong):
     assert list(tmp_path.iterdir()) == [earlier.parent]
 
 
-def test_the_last_line_says_how_all_seeds_go_on(tmp_path, monkeypatch, caplog):
+def test_the_last_line_resumes_all_seeds(tmp_path, monkeypatch, caplog):
     """Resuming the stopped seed's own folder would leave the others untrained."""
     monkeypatch.setattr(StepSeeds, "on_train_batch_begin", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     logging.getLogger("paddle_resnet").propagate = True

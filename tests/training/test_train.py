@@ -117,7 +117,7 @@ def test_visual_dl_has_the_curves(run):
     assert steps == list(range(2 * (len(run.splits().train) // 100)))
 
 
-def test_same_seed_same_weights_and_the_earlier_run_is_kept(run, tmp_path):
+def test_same_seed_gives_same_weights(run, tmp_path):
     again = train(config_for(tmp_path))
     once_more = train(config_for(tmp_path, "train.seed=1"))
     assert once_more.path == again.path
@@ -132,7 +132,7 @@ def test_same_seed_same_weights_and_the_earlier_run_is_kept(run, tmp_path):
     assert not np.array_equal(first["conv1.weight"], other["conv1.weight"])
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+def test_an_infinite_loss_stops_the_run(tmp_path):
     with pytest.raises(RunFailure, match=r"epoch 1 became (nan|inf) at learning rate .*learning_rate"):
         train(config_for(tmp_path, "train.learning_rate=1e30", "train.warmup=0"))
     assert not (tmp_path / "quickstart" / "metrics.json").exists()
@@ -147,7 +147,7 @@ def test_start_from_the_weights_of_another_run(run, tmp_path, caplog):
     assert second.history()[0].train_loss < run.history()[0].train_loss
 
 
-def test_ctrl_c_ends_between_two_steps_and_keeps_finished_epochs(tmp_path, monkeypatch):
+def test_ctrl_c_ends_between_two_steps(tmp_path, monkeypatch):
     earlier = signal.getsignal(signal.SIGINT)
     steps = []
 
@@ -204,7 +204,7 @@ def test_a_folder_that_is_no_run(tmp_path, run):
         (["train.batch_size=1", "model.name=lenet", "data.image_size=28"], False),  # no BatchNorm
     ],
 )
-def test_a_batch_of_one_under_batch_norm_is_warned_of(tmp_path, caplog, overrides, warned):
+def test_single_image_batches_with_batch_norm_warn(tmp_path, caplog, overrides, warned):
     config = config_for(tmp_path, *overrides)
     caplog.clear()
     open_data_and_network(RunFolder.new(config))

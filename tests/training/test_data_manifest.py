@@ -42,7 +42,7 @@ def names(run):
     return {part: (split := getattr(run.splits(), part)).names(np.arange(len(split))) for part in PARTS}
 
 
-def test_the_record_holds_classes_division_and_preprocessing(made):
+def test_the_manifest_holds_classes_splits_and_preprocessing(made):
     record = json.loads(made.data_path.read_text())
     assert record["classes"] == list(COLOURS)
     assert {part: record["files"][part]["names"] for part in PARTS} == names(made)
@@ -51,7 +51,7 @@ def test_the_record_holds_classes_division_and_preprocessing(made):
     assert (record["mean"], record["std"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
 
-def test_pictures_and_classes_that_came_later_are_not_used(run, caplog):
+def test_newer_pictures_and_classes_are_not_used(run, caplog):
     root, before = run.config.data.root, names(run)
     for number in range(5):
         shutil.copy(root / "train/red/0.png", root / f"train/red/new{number}.png")
@@ -95,7 +95,7 @@ def _fifo(root):
         (shutil.rmtree, "no such folder"),
     ],
 )
-def test_other_data_are_measured_and_exported_nowhere(run, change, what):
+def test_changed_data_are_neither_measured_nor_exported(run, change, what):
     run.update_metrics("test", {"top1": 0.75, "images": 12, "checkpoint": "best"})
     change(run.config.data.root)
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
@@ -106,7 +106,7 @@ def test_other_data_are_measured_and_exported_nowhere(run, change, what):
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
 
-def test_an_export_that_measures_nothing_needs_no_data(run):
+def test_export_without_measuring_needs_no_data(run):
     shutil.rmtree(run.config.data.root)
     report = export_run(again(run), images=0)
     assert report.random and report.images == 64 and report.max_difference <= 1e-4
@@ -115,7 +115,7 @@ def test_an_export_that_measures_nothing_needs_no_data(run):
         export_run(again(run), precisions=["int8"], images=0)
 
 
-def test_a_run_is_measured_as_it_was_trained(run):
+def test_preprocessing_cannot_change_after_training(run):
     with pytest.raises(UsageError, match=r"-o data\.image_size=32: .*as it was trained; expected one of data\.memory"):
         RunFolder.open_trained(run.path, ["data.image_size=32"])
     Config.load(run.config_path, ["data.image_size=32"]).save(run.config_path)
@@ -140,7 +140,7 @@ def test_a_run_is_measured_as_it_was_trained(run):
         ("files.test", None),
     ],
 )
-def test_a_damaged_record_is_one_line(run, field, value):
+def test_a_damaged_manifest_is_one_line(run, field, value):
     record = json.loads(run.data_path.read_text())
     *groups, key = field.split(".")
     group = record
@@ -171,14 +171,14 @@ def test_an_early_runs_fingerprint_is_compared(run):
     assert again(run).classes() == tuple(COLOURS)
 
 
-def test_a_damaged_fingerprint_is_not_taken_for_none(run):
+def test_a_damaged_fingerprint_is_refused(run):
     run = _began(run)
     (run.checkpoint_path("last") / "state.json").write_text('{"data": {"classes": [1]}}')
     with pytest.raises(UsageError, match=r"state\.json: damaged: data\.classes\.0: expected a text"):
         evaluate_run(again(run))
 
 
-def test_a_run_that_says_nothing_is_measured_with_a_warning(run, caplog):
+def test_a_run_without_manifest_is_measured_with_a_warning(run, caplog):
     run.data_path.unlink()
     assert len(again(run).splits().test) == 12
     assert [each.getMessage() for each in caplog.records] == [
@@ -186,7 +186,7 @@ def test_a_run_that_says_nothing_is_measured_with_a_warning(run, caplog):
     ]
 
 
-def test_images_that_are_no_files_are_compared_by_their_fingerprint(tmp_path, monkeypatch):
+def test_images_without_files_are_compared_by_fingerprint(tmp_path, monkeypatch):
     config = Config.model_validate({"name": "digits", "output": str(tmp_path), "data": {"source": "digits"}})
     run = RunFolder.new(config)
     run.create()

@@ -87,7 +87,7 @@ def changed(key: str, value: object) -> dict:
     return state
 
 
-def test_an_honest_state_is_read(run):
+def test_a_whole_state_is_read(run):
     put(run)
     checkpoint = read_checkpoint(run)
     checkpoint.require_within(STEPS)
@@ -157,7 +157,7 @@ def test_an_edited_field_is_one_line_that_names_it(run, key, value):
     assert f"{run.checkpoint_path('last')}: damaged: state.json: {key.partition('.')[0]}" in line
 
 
-def test_a_file_that_is_not_as_it_was_written_is_named(run):
+def test_a_changed_file_is_named(run):
     put(run, changed("md5", {"model.pdparams": "0" * 32, "optimizer.pdopt": "0" * 32}))
     with pytest.raises(UsageError, match=r"checkpoints/last: damaged: model\.pdparams is not as it was written"):
         read_checkpoint(run)
@@ -165,7 +165,7 @@ def test_a_file_that_is_not_as_it_was_written_is_named(run):
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
 @pytest.mark.parametrize("name", ["model.pdparams", "state.json"])
-def test_what_is_no_regular_file_is_not_waited_for(tmp_path, name, make):
+def test_special_files_are_refused(tmp_path, name, make):
     run = make_run(tmp_path, checkpoint=False)
     last = run.checkpoint_path("last")
     last.mkdir(parents=True)
@@ -195,7 +195,7 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path, name, make):
         (b"\x00" * 10, "no JSON at line 1"),
     ],
 )
-def test_json_that_the_program_never_writes_is_one_line(tmp_path, content, words):
+def test_unusual_json_is_one_line(tmp_path, content, words):
     path = tmp_path / "state.json"
     path.write_bytes(content)
     with pytest.raises(UsageError, match=words) as caught:
@@ -205,7 +205,7 @@ def test_json_that_the_program_never_writes_is_one_line(tmp_path, content, words
     assert len(str(caught.value)) < 300
 
 
-def test_json_comes_back_as_it_was_written(tmp_path):
+def test_json_round_trip(tmp_path):
     value = {"name": "k\udce4tzchen.png", "other": "Kätzchen", "numbers": [1, 2.5, 1 << 127]}
     write_json(tmp_path / "a.json", value)
     assert read_json(tmp_path / "a.json") == value
@@ -223,7 +223,7 @@ def test_json_comes_back_as_it_was_written(tmp_path):
         ({"LR_Scheduler": {"last_lr": float("inf")}}, "last_lr holds what is no finite number"),
     ],
 )
-def test_a_state_of_an_optimizer_fits_its_parameters(tmp_path, arrays, words):
+def test_an_optimizer_state_fits_its_parameters(tmp_path, arrays, words):
     path = tmp_path / "optimizer.pdopt"
     _require_fitting(
         path, {"conv_0.w_0_velocity_0": np.ones((2, 3)), "LR_Scheduler": {"last_epoch": 3}}, {"conv_0.w_0": [2, 3]}
@@ -284,7 +284,7 @@ def test_a_damaged_history_is_one_line(tmp_path, content):
     assert len(str(caught.value)) < 600 and str(caught.value).isprintable()
 
 
-def test_a_history_that_is_no_file_is_not_waited_for(tmp_path):
+def test_a_history_must_be_a_regular_file(tmp_path):
     run = RunFolder(tmp_path, Config())
     os.mkfifo(run.history_path)
     with pytest.raises(UsageError, match=r"history\.csv"):
@@ -327,7 +327,7 @@ VELOCITY = "linear_0.w_0_velocity_0"
 ABSENT = object()
 
 
-def test_a_whole_state_of_an_optimizer_is_taken(tmp_path, optimizer_state):
+def test_an_optimizer_state_is_loaded(tmp_path, optimizer_state):
     momentum = {key: ("its name", value) if key == VELOCITY else value for key, value in optimizer_state.items()}
     model = load_state(tmp_path, {**momentum, "StructuredToParameterName@@": {"weight": "linear_0.w_0"}})
     assert model._optimizer._learning_rate.last_epoch == 1
@@ -355,7 +355,7 @@ def test_a_whole_state_of_an_optimizer_is_taken(tmp_path, optimizer_state):
         (b"bytes", 1),
     ],
 )
-def test_a_state_of_other_contents_is_one_line_that_names_the_file(tmp_path, optimizer_state, key, value):
+def test_a_damaged_optimizer_state_is_one_line(tmp_path, optimizer_state, key, value):
     content = {**optimizer_state, key: value}
     if value is ABSENT:
         del content[key]
@@ -366,7 +366,7 @@ def test_a_state_of_other_contents_is_one_line_that_names_the_file(tmp_path, opt
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
-def test_a_state_without_arrays_does_not_go_on_without_momentum(tmp_path, optimizer_state):
+def test_an_optimizer_state_without_arrays_is_refused(tmp_path, optimizer_state):
     with pytest.raises(UsageError, match=r"optimizer\.pdopt does not fit the run: .*velocity"):
         load_state(tmp_path, {"LR_Scheduler": optimizer_state["LR_Scheduler"]})
 
@@ -379,7 +379,7 @@ class _Scaler:
 
 
 @pytest.mark.parametrize("scaler", [{}, {"scale": 3}, {"scale": ()}, {"scale": "x"}, {3: np.ones(1)}, [], ()])
-def test_a_scalers_state_of_other_contents_is_one_line(tmp_path, monkeypatch, optimizer_state, scaler):
+def test_a_damaged_scaler_state_is_one_line(tmp_path, monkeypatch, optimizer_state, scaler):
     monkeypatch.setattr(paddle.amp, "GradScaler", _Scaler)
     load_state(tmp_path, optimizer_state, {"scale": np.ones(1, np.float32)})
     with pytest.raises(UsageError, match=rf"^{tmp_path}: damaged: scaler\.pdscaler.*a new run can start from"):
@@ -387,7 +387,7 @@ def test_a_scalers_state_of_other_contents_is_one_line(tmp_path, monkeypatch, op
 
 
 @pytest.mark.parametrize("change", [{"fc.bias": ABSENT}, {"fc.bias": np.zeros(3, np.float32)}, {"x": np.zeros(1)}])
-def test_an_average_of_other_contents_is_one_line(tmp_path, change):
+def test_a_damaged_average_is_one_line(tmp_path, change):
     network = create_model("resnet8")
     whole = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     average = MovingAverage(network, 0.9)
@@ -406,7 +406,7 @@ def test_an_average_of_other_contents_is_one_line(tmp_path, change):
 
 
 @pytest.mark.parametrize("damaged", ["metrics.json", "history.csv"])
-def test_nothing_is_measured_beside_damaged_figures(tmp_path, damaged):
+def test_nothing_is_measured_with_damaged_files(tmp_path, damaged):
     run = make_run(tmp_path)
     (run.path / damaged).write_text("{")
     before = {path.name for path in run.path.iterdir()}
@@ -416,7 +416,7 @@ def test_nothing_is_measured_beside_damaged_figures(tmp_path, damaged):
     assert (run.path / damaged).read_text() == "{"
 
 
-def test_a_run_copied_without_its_best_checkpoint_is_no_fault(run, tmp_path):
+def test_a_copy_without_best_is_one_line(run, tmp_path):
     part = RunFolder(shutil.copytree(run.path, tmp_path / "part"), run.config)
     put(part)
     assert read_checkpoint(part) is not None
@@ -431,7 +431,7 @@ def test_a_run_copied_without_its_best_checkpoint_is_no_fault(run, tmp_path):
 
 
 @pytest.mark.parametrize("epochs", [0, 1, 2])
-def test_a_run_copied_without_its_last_checkpoint_does_not_begin_again(run, tmp_path, epochs):
+def test_a_copy_without_last_does_not_begin_again(run, tmp_path, epochs):
     part = RunFolder(shutil.copytree(run.path, tmp_path / "part"), run.config)
     shutil.rmtree(part.checkpoint_path("last"))
     part.write_history([EpochRecord(**{**EPOCH, "epoch": 1 + epoch}) for epoch in range(epochs)])
@@ -454,7 +454,7 @@ def test_a_damaged_config_is_one_line(tmp_path, content):
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
-def test_a_config_that_is_no_file_is_not_waited_for(tmp_path, make):
+def test_a_config_must_be_a_regular_file(tmp_path, make):
     make(tmp_path / "config.yaml")
     with pytest.raises(UsageError, match=r"config\.yaml"):
         RunFolder.open(tmp_path)
