@@ -33,8 +33,7 @@ import torch
 from scipy.stats import ttest_ind
 from torch import Tensor, nn
 
-from paddle_resnet.benchmark import torch_models
-from paddle_resnet.benchmark.torch_models import make_twin
+from paddle_resnet.benchmark.torch_models import make_torch_model
 from paddle_resnet.cli import program
 from paddle_resnet.config import AugmentConfig, Config, EvaluationConfig, ModelConfig, TrainConfig
 from paddle_resnet.data import Split, Splits, open_splits
@@ -42,6 +41,15 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.files import write_json
 
 CONFIG = PROJECT / "configs" / "resnet20_cifar10.yaml"
+RESNET20 = {
+    "depths": [3, 3, 3],
+    "widths": [16, 32, 64],
+    "stem": "cifar",
+    "zero_pad": True,
+    "bottleneck": False,
+    "num_classes": 10,
+}
+"""As `benchmark.networks.describe`, which needs Paddle, describes it."""
 
 
 def main() -> None:
@@ -88,7 +96,7 @@ def require_nothing_else(config: Config) -> None:
         label_smoothing=train.label_smoothing,
     )
     augment = AugmentConfig(pad=config.augment.pad, flip=True)
-    if (train, config.augment, config.model) != (known, augment, ModelConfig(name=config.model.name)):
+    if (train, config.augment, config.model) != (known, augment, ModelConfig(name="resnet20")):
         raise UsageError(f"{CONFIG}: has keys that this program does not know")
     if config.evaluation != EvaluationConfig() or config.data.sampler != "shuffled":
         raise UsageError(f"{CONFIG}: has keys that this program does not know")
@@ -99,7 +107,7 @@ def train(config: Config, splits: Splits, seed: int) -> float:
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
     recipe = config.train
-    network = make_network(config.model.name)
+    network = make_network()
     optimizer = make_optimizer(network, recipe)
     steps_per_epoch = len(splits.train) // recipe.batch_size
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, RateFactors(recipe, recipe.epochs * steps_per_epoch))
@@ -127,13 +135,13 @@ def train(config: Config, splits: Splits, seed: int) -> float:
     return measure(network, splits.test, splits)[0]
 
 
-def make_network(name: str) -> nn.Sequential:
+def make_network() -> nn.Sequential:
     """Make the network with first weights as Paddle draws them: its linear layer's by Xavier, without PyTorch's bias.
 
     Convolutions have Kaiming's by fan-out and BatchNorm begins with 1 and 0 in both. PyTorch's momentum of 0.1 in the
     running statistics is Paddle's 0.9, and both add 1e-5 to the variance.
     """
-    network = make_twin(torch_models.describe(name))
+    network = make_torch_model(RESNET20)
     nn.init.xavier_uniform_(network[-1].weight)
     nn.init.zeros_(network[-1].bias)
     return network.to(memory_format=torch.channels_last)

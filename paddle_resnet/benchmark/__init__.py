@@ -1,5 +1,5 @@
-"""Measurements of speed and memory: training, loading, kernels and inference, each run in a process of its own.
+"""Benchmarks of speed and memory: training, loading, kernels, inference, prediction from files, a service.
 
-The modules named ``*_report`` make a command's report in the tool's process. Those named for what they do, of which
-`worker` loads one, are the other end: a process in which PyTorch is measured holds no Paddle.
+Each folder has a `report`, which runs the jobs of a command and makes its report, and the jobs. `runner` starts a
+process for each job; a process in which PyTorch is measured never loads Paddle.
 """

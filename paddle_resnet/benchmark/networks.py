@@ -1,37 +1,56 @@
-"""The networks of He et al. 2015 as plain data, from which the same networks are made in PyTorch. Needs no torch."""
+"""Networks as plain data, from which `torch_models` makes the same ones, and their number of operations."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from paddle_resnet.errors import UsageError
+from paddle_resnet.models import create_model
+from paddle_resnet.models.blocks import (
+    DEFAULT_OPTIONS,
+    BasicBlock,
+    Bottleneck,
+    ZeroPadShortcut,
+    projection_shortcut,
+)
+from paddle_resnet.models.registry import ResNetEntry, model_entry
+from paddle_resnet.models.summary import summarize
 
-IMAGENET_DEPTHS = {
-    "resnet18": [2, 2, 2, 2],
-    "resnet34": [3, 4, 6, 3],
-    "resnet50": [3, 4, 6, 3],
-    "resnet101": [3, 4, 23, 3],
-    "resnet152": [3, 8, 36, 3],
-}
-"""Table 1; from resnet50 on the blocks are bottlenecks."""
-
-
-CIFAR_BLOCKS = {f"resnet{6 * n + 2}": n for n in (1, 2, 3, 5, 7, 9, 18)}
-"""Section 4.2: blocks in each of three stages."""
+TRAINING_PASSES = 3
+"""One product forward, and two backward: for the gradients of the images and of the weights."""
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Describe a network; JSON can hold it.
+    """Describe a network of He et al. 2015 as JSON.
 
     Raises:
-        UsageError: it is none of the paper's.
+        UsageError: the name is unknown, or the network is none of the paper's.
     """
-    if name in CIFAR_BLOCKS:
-        depths = 3 * [CIFAR_BLOCKS[name]]
-        cifar = {"widths": [16, 32, 64], "stem": "cifar", "zero_pad": True, "bottleneck": False, "num_classes": 10}
-        return {"depths": depths, **cifar}
-    if name in IMAGENET_DEPTHS:
-        imagenet = {"widths": [64, 128, 256, 512], "stem": "imagenet", "zero_pad": False, "num_classes": 1000}
-        return {"depths": IMAGENET_DEPTHS[name], "bottleneck": name not in ("resnet18", "resnet34"), **imagenet}
-    known = ", ".join([*IMAGENET_DEPTHS, *CIFAR_BLOCKS])
-    raise UsageError(f"{name} has no twin in PyTorch: take one of {known}, or leave --against out")
+    entry = model_entry(name)
+    if not (
+        isinstance(entry, ResNetEntry)
+        and entry.block in (BasicBlock, Bottleneck)
+        and entry.stem in ("imagenet", "cifar")
+        and entry.shortcut in (ZeroPadShortcut, projection_shortcut)
+        and entry.block_options == DEFAULT_OPTIONS
+    ):
+        raise UsageError(
+            f"{name}: not available in PyTorch here; choose a network of He et al. 2015, such as resnet20 or resnet50, "
+            "or leave --against out"
+        )
+    return {
+        "depths": entry.depths,
+        "widths": entry.widths,
+        "stem": entry.stem,
+        "zero_pad": entry.shortcut is ZeroPadShortcut,
+        "bottleneck": entry.block is Bottleneck,
+        "num_classes": entry.num_classes,
+    }
+
+
+def training_operations(name: str, size: int) -> int:
+    """Return the floating-point operations of training on an image ``[3, size, size]``; a multiply-accumulate is two.
+
+    Those of convolutions and linear layers count.
+    """
+    return 2 * TRAINING_PASSES * summarize(create_model(name), (1, 3, size, size)).macs

@@ -1,4 +1,4 @@
-"""The result of a benchmark: rows of figures as JSON, as a table and as a picture."""
+"""The report of a benchmark: summaries of measurements as JSON, as a table and as a plot."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich import box
 from rich.table import Table
 
@@ -15,8 +16,82 @@ from paddle_resnet.files import write_json
 from paddle_resnet.plots.bar_chart import Panel, draw_panels
 from paddle_resnet.plots.style import save_figure
 
+Runs = Sequence[Mapping[str, Any]]
+"""The measurements of one job, by round."""
+Summary = dict[str, Any]
+"""``median``, ``smallest``, ``largest`` and ``count`` of some measurements."""
 Row = dict[str, Any]
 PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "numpy", "pillow", "onnxruntime", "torch")
+
+
+def values_of(runs: Runs, key: str) -> list[float]:
+    """Return one value of each measurement."""
+    return [run[key] for run in runs]
+
+
+def summarise(values: Sequence[float]) -> Summary:
+    """Summarise at least one value."""
+    return {
+        "median": float(np.median(values)),
+        "smallest": float(min(values)),
+        "largest": float(max(values)),
+        "count": len(values),
+    }
+
+
+def summary_of(runs: Runs, key: str = "images_per_second") -> Summary:
+    """Summarise one value of each measurement."""
+    return summarise(values_of(runs, key))
+
+
+def ratios(runs: Runs, references: Runs, key: str = "images_per_second") -> list[float]:
+    """Divide round by round: whatever slows the machine for a while slows both runs of a round."""
+    return [run[key] / reference[key] for run, reference in zip(runs, references, strict=True)]
+
+
+def ratio_summary(runs: Runs, references: Runs | None, key: str = "images_per_second") -> Summary | None:
+    """Summarise `ratios` and list them as ``rounds``; None without references."""
+    if references is None:
+        return None
+    found = ratios(runs, references, key)
+    return {**summarise(found), "rounds": found}
+
+
+def scaled(summary: Summary, factor: float) -> Summary:
+    """Multiply the values of a summary, for another unit."""
+    return {**summary, **{key: factor * summary[key] for key in ("median", "smallest", "largest")}}
+
+
+def spread(summary: Summary | None, digits: int = 2) -> str:
+    """Format a summary as ``1.21 (1.18-1.24)``, that of one measurement as ``1.21``, and None as a dash."""
+    if summary is None:
+        return "-"
+    median, smallest, largest = (f"{summary[key]:.{digits}f}" for key in ("median", "smallest", "largest"))
+    return median if summary["count"] == 1 else f"{median} ({smallest}-{largest})"
+
+
+def rate(summary: Summary) -> str:
+    """Format a speed as ``961 (944-1069)``, with a decimal below 100."""
+    return spread(summary, 0 if summary["median"] >= 100 else 1)
+
+
+def percent(summary: Summary) -> str:
+    """Format fractions as percentages."""
+    return spread(scaled(summary, 100), 1)
+
+
+def megabytes(summary: Summary) -> str:
+    """Format the median alone."""
+    return f"{summary['median']:.0f}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table: its title, the key of its values in the rows, and their format."""
+
+    title: str
+    key: str
+    text: Callable[[Any], str] = str
 
 
 def _environment() -> dict[str, Any]:
@@ -25,31 +100,18 @@ def _environment() -> dict[str, Any]:
     return {**facts, "versions": versions}
 
 
-def _in_one_line(found: dict[str, Any]) -> str:
-    """The environment as a figure's small print."""
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items() if name != "paddle_resnet")
-    return f"{found['processor']}, {found['cores']} cores; {versions}; {found['date'][:10]}"
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the table: its title, and how a row's cell is written."""
-
-    title: str
-    cell: Callable[[Row], str]
-
-
 @dataclass(frozen=True)
 class Report:
     """What was measured, and how it is shown.
 
     Attributes:
-        command: ``"train"``; it names the files.
-        title: of table and figure.
-        settings: what was asked for, the command line among it.
-        rows: the figures, with units in their keys.
+        command: such as ``"train"``; it names the files.
+        title: of table and plot.
+        settings: the arguments of the measurement.
+        rows: the results; their keys have the units.
         columns: of the table.
-        panels: of the figure.
+        panels: of the plot.
+        environment: of the measurement.
     """
 
     command: str
@@ -58,19 +120,15 @@ class Report:
     rows: Sequence[Row]
     columns: Sequence[Column]
     panels: Sequence[Panel]
-    found: dict[str, Any] = field(default_factory=_environment)
-
-    def as_json(self) -> dict[str, Any]:
-        """As a JSON object: environment, settings, rows."""
-        return {"command": self.command, **self.found, "settings": dict(self.settings), "rows": list(self.rows)}
+    environment: dict[str, Any] = field(default_factory=_environment)
 
     def table(self) -> Table:
-        """As a table for the terminal, with the environment below."""
-        table = Table(title=self.title, caption=_in_one_line(self.found), box=box.SIMPLE)
+        """Return the table for the terminal."""
+        table = Table(title=self.title, caption=self._caption(), box=box.SIMPLE)
         for number, column in enumerate(self.columns):
             table.add_column(column.title, justify="left" if number == 0 else "right", no_wrap=True)
         for row in self.rows:
-            table.add_row(*(column.cell(row) for column in self.columns))
+            table.add_row(*(column.text(row[column.key]) for column in self.columns))
         return table
 
     def write(self, folder: Path) -> list[Path]:
@@ -79,21 +137,13 @@ class Report:
         Raises:
             RunFailure: a file cannot be written.
         """
-        numbers, figure = folder / f"{self.command}.json", folder / f"{self.command}.png"
-        write_json(numbers, self.as_json())
-        save_figure(figure, lambda: draw_panels(self.panels, self.title, _in_one_line(self.found)))
-        return [numbers, figure]
+        json_path, plot_path = folder / f"{self.command}.json", folder / f"{self.command}.png"
+        content = {"command": self.command, **self.environment, "settings": dict(self.settings), "rows": self.rows}
+        write_json(json_path, content)
+        save_figure(plot_path, lambda: draw_panels(self.panels, self.title, self._caption()))
+        return [json_path, plot_path]
 
-
-def spread(summary: Mapping[str, float] | None, digits: int = 2) -> str:
-    """A summary as ``1.21 (1.18-1.24)``, of one measurement as ``1.21``; a dash where there is none."""
-    if summary is None:
-        return "-"
-    if summary["count"] == 1:
-        return f"{summary['median']:.{digits}f}"
-    return f"{summary['median']:.{digits}f} ({summary['smallest']:.{digits}f}-{summary['largest']:.{digits}f})"
-
-
-def rate(summary: Mapping[str, float]) -> str:
-    """A speed as ``961 (944-1069)``, with decimals where it is small."""
-    return spread(summary, 0 if summary["median"] >= 100 else 1)
+    def _caption(self) -> str:
+        found = self.environment
+        packages = ", ".join(f"{name} {text}" for name, text in found["versions"].items() if name != "paddle_resnet")
+        return f"{found['processor']}, {found['cores']} cores; {packages}; {found['date'][:10]}"

@@ -1,76 +1,86 @@
-"""Measurements that take turns, each in a process of its own, so that thread pools and memory do not mix."""
+"""Measure jobs in turn, each in a new Python process, so that libraries, thread pools and memory do not mix."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet import runtime
+from paddle_resnet.console import logger
+from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError
 from paddle_resnet.files import scratch_folder
+from paddle_resnet.timing import interleave
 
 PROJECT = Path(__file__).resolve().parents[2]
-ENTRY = "from paddle_resnet.benchmark.worker import work; work()"
+WORKER = "from paddle_resnet.benchmark.runner import work; work()"
+JOBS = {
+    "train": "train.paddle",
+    "train_torch": "train.torch",
+    "load": "data.loader",
+    "kernels": "kernels.paddle",
+    "kernels_torch": "kernels.torch",
+    "predict": "predict.files",
+    "infer": "infer.exported",
+    "infer_torch": "infer.torch",
+}
+"""Kinds of job, and the modules whose `measure` does them. A process loads one of them, so it has Paddle or PyTorch."""
 
 Job = Mapping[str, Any]
 Measurement = dict[str, Any]
 
 
-def alternate(
-    jobs: Mapping[str, Job], rounds: int, report: Callable[[str, int], None] | None = None
-) -> dict[str, list[Measurement]]:
-    """Do the jobs in turn, A B A B, `rounds` times.
-
-    Args:
-        jobs: by name.
-        rounds: how often each is done.
-        report: called with a job's name and the round, counted from 1, before it is done.
-
-    Returns:
-        The measurements of each job, by round.
+def run_jobs(jobs: Mapping[str, Job], rounds: int, title: str = "") -> dict[str, list[Measurement]]:
+    """Run the jobs in turn, `rounds` times; return the measurements of each job by round.
 
     Raises:
-        UsageError, RunFailure: what ended a job, in one line.
+        UsageError: a job was refused.
+        RunFailure: a job's process failed.
     """
-    measured: dict[str, list[Measurement]] = {name: [] for name in jobs}
-    for number in range(1, rounds + 1):
-        for name, job in jobs.items():
-            if report is not None:
-                report(name, number)
-            measured[name].append(run_apart(job, name))
-    return measured
+    return interleave({name: partial(run_job, job, name) for name, job in jobs.items()}, rounds, log(rounds, title))
 
 
-def run_apart(job: Job, name: str) -> Measurement:
-    """Do one job in a new Python process; the errors are those of `alternate`."""
+def log(rounds: int, title: str = "") -> Callable[[object, int], None]:
+    """Make a function that logs the beginning of a measurement, for `interleave`."""
+    return lambda name, number: logger.info("%sround %d/%d, %s", title, number, rounds, name)
+
+
+def run_job(job: Job, name: str) -> Measurement:
+    """Run one job in a new process; `name` is for messages. Errors are those of `run_jobs`."""
     search_path = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
     with scratch_folder() as folder:
-        answer = folder / "answer.json"
+        output = folder / "measurement.json"
         process = subprocess.run(
-            [sys.executable, "-c", ENTRY],
-            input=json.dumps({**job, "answer": str(answer)}),
+            [sys.executable, "-c", WORKER],
+            input=json.dumps({**job, "output": str(output)}),
             env={**os.environ, "PYTHONPATH": os.pathsep.join(search_path)},
             capture_output=True,
             text=True,
         )
-        if process.returncode != 0 or not answer.exists():
-            raise RunFailure(f"{name}: the process ended with code {process.returncode}: {_last_line(process.stderr)}")
-        measurement = json.loads(answer.read_text(encoding="utf-8"))
+        if process.returncode != 0 or not output.exists():
+            last_line = (process.stderr.strip().splitlines() or ["it printed nothing"])[-1]
+            raise RunFailure(f"{name}: the process ended with code {process.returncode}: {last_line}")
+        measurement = json.loads(output.read_text(encoding="utf-8"))
     if "error" in measurement:
         kind = UsageError if measurement["exit_code"] == UsageError.exit_code else RunFailure
         raise kind(f"{name}: {measurement['error']}")
     return measurement
 
 
-def values_of(measurements: Sequence[Measurement], key: str) -> list[float]:
-    """One figure of each measurement."""
-    return [measurement[key] for measurement in measurements]
-
-
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines() or ["it said nothing"]
-    return lines[-1]
+def work() -> None:
+    """Run the job on standard input in this process, and write its measurement or its error."""
+    job = json.load(sys.stdin)
+    module = JOBS[job["kind"]]
+    if not module.endswith(".torch"):
+        runtime.import_paddle()
+    try:
+        measurement = importlib.import_module(f"paddle_resnet.benchmark.{module}").measure(job)
+    except PaddleResNetError as error:
+        measurement = {"error": str(error), "exit_code": error.exit_code}
+    Path(job["output"]).write_text(json.dumps(measurement), encoding="utf-8")

@@ -1,6 +1,6 @@
-"""The same networks in PyTorch, for comparison: `paddle_resnet.models` layer by layer.
+"""The networks of `paddle_resnet.models` in PyTorch, layer by layer, made from `networks.describe`.
 
-This module knows no paddle: a network's description comes from `networks.describe`.
+Imports no paddle: a process that measures PyTorch must not load both.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ class ZeroPadShortcut(nn.Module):
         self.new_channels = out_channels - in_channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Subsample, then append zeros to the channels of ``[N, C, H, W]``."""
         return functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
 
 
@@ -49,11 +48,10 @@ class ResidualBlock(nn.Module):
             self.shortcut = ZeroPadShortcut(in_channels, out_channels, stride) if zero_pad else projection
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``relu(F(x) + shortcut(x))``."""
         return functional.relu(self.residual(x) + self.shortcut(x), inplace=True)
 
 
-def make_twin(description: dict[str, Any]) -> nn.Sequential:
+def make_torch_model(description: dict[str, Any]) -> nn.Sequential:
     """Make the network of a description: images float32 ``[N, 3, H, W]`` to logits ``[N, classes]``."""
     widths, bottleneck = description["widths"], description["bottleneck"]
     channels = widths[0]
@@ -77,6 +75,6 @@ def make_twin(description: dict[str, Any]) -> nn.Sequential:
 
 
 def prepare_torch(threads: int) -> None:
-    """Let PyTorch use so many threads, and draw the same numbers every time."""
+    """Set the number of threads, and the seed."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)

@@ -1,30 +1,30 @@
-"""Benchmarks: arguments, statistics, twins and reports. Nothing here depends on how fast anything is."""
+"""Benchmarks: arguments, summaries, PyTorch's networks and reports. No test depends on how fast anything is."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
-from paddle_resnet.benchmark import networks, runner
-from paddle_resnet.benchmark import timing as rates
-from paddle_resnet.benchmark import timing as steps
+from paddle_resnet.benchmark import backends, networks, runner, timing
 from paddle_resnet.benchmark.data.report import Source, benchmark_loading
 from paddle_resnet.benchmark.infer import report as infer_report
-from paddle_resnet.benchmark.infer.report import benchmark_inference
-from paddle_resnet.benchmark.kernels import cases as kernel_cases
+from paddle_resnet.benchmark.kernels.cases import Kernel
 from paddle_resnet.benchmark.kernels.report import benchmark_kernels
 from paddle_resnet.benchmark.predict.report import benchmark_prediction
-from paddle_resnet.benchmark.timing import paired_ratios, percentile, summarise
-from paddle_resnet.benchmark.train import backends, cases
+from paddle_resnet.benchmark.report import Column, Report, ratio_summary, summarise
 from paddle_resnet.benchmark.train import report as train_report
-from paddle_resnet.benchmark.train.cases import multiply_accumulates
+from paddle_resnet.benchmark.train.cases import TrainCase
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.models import count_parameters, create_model
+from paddle_resnet.plots.bar_chart import Bar, Panel
 
-TINY = cases.TrainCase("resnet8", 8, 4)
+TINY = TrainCase("resnet8", 8, 4)
 needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch (requirements/bench.txt) is not installed")
 
 
@@ -47,7 +47,7 @@ def test_wrong_use_is_one_line(tool, arguments, words):
         assert word in done.stderr.strip().splitlines()[-1]
 
 
-def test_without_torch_the_comparison_says_how_to_install_it(tool, monkeypatch):
+def test_missing_torch_is_a_usage_error(tool, monkeypatch):
     monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None)
     done = tool("benchmark", "train", "--against", "torch")
     assert done.exit_code == 2
@@ -55,26 +55,25 @@ def test_without_torch_the_comparison_says_how_to_install_it(tool, monkeypatch):
     assert "pip install -r requirements/bench.txt" in line
 
 
-def test_statistics_of_known_numbers():
-    assert summarise([3.0, 1.0, 8.0]) == (3.0, 1.0, 8.0, 3)
-    assert summarise([1.0, 2.0]).median == 1.5
-    assert paired_ratios([2.0, 9.0], [4.0, 3.0]) == [0.5, 3.0]
-    assert percentile(list(range(101)), 95) == 95
+def test_summaries_of_known_numbers():
+    assert summarise([3.0, 1.0, 8.0]) == {"median": 3.0, "smallest": 1.0, "largest": 8.0, "count": 3}
+    assert summarise([1.0, 2.0])["median"] == 1.5
+    runs, references = ([{"speed": speed} for speed in speeds] for speeds in ([2.0, 9.0], [4.0, 3.0]))
+    assert ratio_summary(runs, references, "speed")["rounds"] == [0.5, 3.0]
+    assert timing.percentiles_ms(list(range(101))) == {"p50_ms": 50_000, "p95_ms": 95_000, "p99_ms": 99_000}
     with pytest.raises(ValueError, match="zip"):
-        paired_ratios([1.0], [1.0, 2.0])
+        ratio_summary(runs[:1], references, "speed")
 
 
-def test_steps_of_the_warm_up_are_left_out():
+def test_steps_leave_out_the_warm_up():
     # Two slow steps, then three of 2, 4 and 3 seconds, of which 0.5, 1 and 0 are spent waiting.
-    times = steps.StepTimes(begins=[5, 15, 20.5, 23, 26], ends=[10, 20, 22, 26, 29], warm_up=2)
-    assert times.whole.tolist() == [2, 4, 3]
-    assert times.waiting.tolist() == [0.5, 1, 0]
-    measured = times.measurement(batch=6)
+    measured = timing.step_speed(begins=[5, 15, 20.5, 23, 26], ends=[10, 20, 22, 26, 29], warm_up=2, batch=6)
+    assert measured["step_seconds"] == [2, 4, 3]
     assert measured["images_per_second"] == 2.0
     assert measured["waiting_share"] == pytest.approx(1.5 / 9)
 
 
-def test_rows_hold_ratios_of_the_same_round_and_the_share_of_the_fastest_product():
+def test_training_rows_have_ratios_by_round():
     def run(speed, memory, product):
         common = {"waiting_share": 0.01, "step_seconds": [0.1]}
         return {"images_per_second": speed, "peak_megabytes": memory, "product_gflops": product, **common}
@@ -101,25 +100,25 @@ def test_rows_hold_ratios_of_the_same_round_and_the_share_of_the_fastest_product
         ("onednn-bf16", {"torch"}, "torch"),
     ],
 )
-def test_pytorch_is_compared_in_the_same_precision(backend, measured, counterpart):
+def test_torch_is_compared_in_the_same_precision(backend, measured, counterpart):
     assert train_report.torch_counterpart(backend, measured) == counterpart
 
 
 # 10^9 multiply-accumulates of one image, as torchvision documents them for its weights.
 @pytest.mark.parametrize(("name", "size", "billions"), [("resnet18", 224, 1.81), ("resnet50", 224, 4.09)])
-def test_multiply_accumulates_are_the_published_ones(name, size, billions):
-    assert multiply_accumulates(create_model(name), size) / 1e9 == pytest.approx(billions, abs=0.01)
+def test_training_operations_are_six_times_the_published_macs(name, size, billions):
+    assert networks.training_operations(name, size) / 6e9 == pytest.approx(billions, abs=0.01)
 
 
 def test_work_of_a_convolution_counted_by_hand():
-    kernel = kernel_cases.Kernel("convolution", "", 2, 3, 8, 5, 3, 2)
+    kernel = Kernel("convolution", "", 2, 3, 8, 5, 3, 2)
     assert kernel.work()[0] == pytest.approx(2 * (2 * 5 * 4 * 4) * (3 * 3 * 3) / 1e9)
-    assert kernel_cases.Kernel("add_relu", "", 2, 3, 8).work()[0] == pytest.approx(3 * 4 * 2 * 3 * 64 / 1e9)
+    assert Kernel("add_relu", "", 2, 3, 8).work()[0] == pytest.approx(3 * 4 * 2 * 3 * 64 / 1e9)
 
 
-def test_inference_is_compared_with_onnx_runtime_round_by_round():
+def test_inference_ratios_to_onnx_runtime_are_by_round():
     def runs(*speeds):
-        return [{**dict.fromkeys(infer_report.FIGURES, 1.0), "images_per_second": speed} for speed in speeds]
+        return [{**dict.fromkeys(infer_report.METRICS, 1.0), "images_per_second": speed} for speed in speeds]
 
     case = infer_report.Case("onnxruntime int8", 8, 2)
     measured = {str(case): runs(30.0, 80.0), "onnxruntime fp32, batch 8, threads 2": runs(10.0, 40.0)}
@@ -128,21 +127,21 @@ def test_inference_is_compared_with_onnx_runtime_round_by_round():
     assert infer_report._row(case, {str(case): runs(1.0)})["ratio_to_onnx"] is None
 
 
-def test_calls_are_timed_until_there_are_enough(monkeypatch):
+def test_calls_are_timed_for_half_a_second(monkeypatch):
     clock = iter(np.cumsum([0] + 12 * [0.125]).tolist() * 2)
-    monkeypatch.setattr(rates.time, "perf_counter", lambda: next(clock))
-    answered = []
-    measured = rates.call_times(lambda: answered.append(1), batch=4, calls=3, warm_up=2)
-    assert len(answered) == 2 + 6  # three calls take 0.375 s, less than half a second
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    done = []
+    measured = timing.time_calls(lambda: done.append(1), batch=4, calls=3, warm_up=2)
+    assert len(done) == 2 + 6  # three calls take 0.375 s, less than half a second
     assert measured["images_per_second"] == pytest.approx(4 / 0.125)
     assert measured["p50_ms"] == measured["p99_ms"] == pytest.approx(125)
 
 
 @needs_torch
-def test_pytorch_answers_batches_of_pixels(monkeypatch):
+def test_torch_inference_is_timed(monkeypatch):
     from paddle_resnet.benchmark.infer import torch as infer_torch
 
-    monkeypatch.setattr(rates, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "MIN_SECONDS", 0.0)
     job = {"network": networks.describe("resnet8"), "size": 16, "batch": 2, "threads": 1, "calls": 2, "warm_up": 1}
     for precision in ("float32", "bfloat16"):
         assert infer_torch.measure({**job, "precision": precision})["images_per_second"] > 0
@@ -150,57 +149,74 @@ def test_pytorch_answers_batches_of_pixels(monkeypatch):
 
 @needs_torch
 @pytest.mark.parametrize("name", ["resnet8", "resnet20", "resnet18", "resnet50"])
-def test_the_twin_is_the_same_network(name):
+def test_torch_model_equals_the_paddle_model(name):
     import torch
 
-    from paddle_resnet.benchmark.torch_models import make_twin
+    from paddle_resnet.benchmark.torch_models import make_torch_model
 
-    ours, twin = create_model(name), make_twin(networks.describe(name))
-    assert sum(parameter.numel() for parameter in twin.parameters()) == count_parameters(ours)
-    shapes = sorted(tuple(p.shape) for p in twin.parameters() if p.ndim == 4)
+    ours, model = create_model(name), make_torch_model(networks.describe(name))
+    assert sum(parameter.numel() for parameter in model.parameters()) == count_parameters(ours)
+    shapes = sorted(tuple(p.shape) for p in model.parameters() if p.ndim == 4)
     assert shapes == sorted(tuple(p.shape) for p in ours.parameters() if p.ndim == 4)
     products: list[int] = []
-    for module in twin.modules():
+    for module in model.modules():
         if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
             module.register_forward_hook(
                 lambda layer, _, result: products.append(result[0, 0].numel() * layer.weight.numel())
             )
     with torch.no_grad():
-        twin.eval()(torch.zeros(1, 3, 32, 32))
-    linear = twin[-1].weight.numel()
-    assert sum(products[:-1]) + linear == multiply_accumulates(ours, 32)
+        model.eval()(torch.zeros(1, 3, 32, 32))
+    linear = model[-1].weight.numel()
+    assert sum(products[:-1]) + linear == networks.training_operations(name, 32) // 6
 
 
-def test_a_network_without_a_twin_is_refused():
-    with pytest.raises(UsageError, match="no twin in PyTorch"):
-        networks.describe("lenet")
+@pytest.mark.parametrize("name", ["lenet", "resnext50_32x4d", "resnet18_d", "preact_resnet18", "wrn_16_2"])
+def test_a_network_that_torch_models_lacks_is_refused(name):
+    with pytest.raises(UsageError, match=f"{name}: not available in PyTorch"):
+        networks.describe(name)
 
 
-def test_jobs_take_turns(monkeypatch):
+def test_jobs_are_interleaved(monkeypatch):
     done = []
-    monkeypatch.setattr(runner, "run_apart", lambda job, name: done.append(job["key"]) or {"n": len(done)})
-    measured = runner.alternate({"a": {"key": "A"}, "b": {"key": "B"}}, rounds=2)
+    monkeypatch.setattr(runner, "run_job", lambda job, name: done.append(job["key"]) or {"n": len(done)})
+    measured = runner.run_jobs({"a": {"key": "A"}, "b": {"key": "B"}}, rounds=2)
     assert done == ["A", "B", "A", "B"]
-    assert runner.values_of(measured["b"], "n") == [2, 4]
+    assert measured == {"a": [{"n": 1}, {"n": 3}], "b": [{"n": 2}, {"n": 4}]}
 
 
-def test_a_process_that_dies_is_a_failure_of_one_line(monkeypatch):
-    monkeypatch.setattr(runner, "ENTRY", "import sys; sys.exit('out of memory')")
+def test_a_dead_process_is_a_run_failure(monkeypatch):
+    monkeypatch.setattr(runner, "WORKER", "import sys; sys.exit('out of memory')")
     with pytest.raises(RunFailure, match="b: the process ended with code 1: out of memory"):
-        runner.run_apart({}, "b")
+        runner.run_job({}, "b")
+
+
+def test_torch_jobs_import_no_paddle(project):
+    jobs = [module for module in runner.JOBS.values() if module.endswith(".torch")]
+    code = """import sys
+from importlib import import_module
+from unittest.mock import MagicMock
+
+for name in ("torch", "torch.nn", "torch.nn.functional"):
+    sys.modules[name] = MagicMock()
+from paddle_resnet.benchmark import runner
+for job in sys.argv[1:]:
+    import_module(f"paddle_resnet.benchmark.{job}")
+sys.exit("paddle" in sys.modules)"""
+    environment = {**os.environ, "PYTHONPATH": str(project)}
+    assert subprocess.run([sys.executable, "-c", code, *jobs], env=environment).returncode == 0
 
 
 def train_once(names, folder):
-    report = train_report.benchmark_training([TINY], names, rounds=1, steps=2, warm_up=1, command_line="python x")
+    report = train_report.benchmark_training([TINY], names, rounds=1, steps=2, warm_up=1)
     report.write(folder)
     assert (folder / "train.png").stat().st_size > 5000
     return json.loads((folder / "train.json").read_text(encoding="utf-8"))
 
 
-def test_a_real_run_gives_a_whole_report(tmp_path):
+def test_training_report_of_a_real_run(tmp_path):
     found = train_once(["native", *(["torch"] if find_spec("torch") else [])], tmp_path)
     assert {"date", "processor", "cores", "versions", "settings", "rows", "process", "platform"} <= found.keys()
-    assert found["settings"] == {"command_line": "python x", "rounds": 1, "steps": 2, "warm_up_steps": 1}
+    assert found["settings"] == {"rounds": 1, "steps": 2, "warm_up_steps": 1}
     for row in found["rows"]:
         assert row["case"] == "resnet8@8x4"
         assert [len(run) for run in row["step_seconds"]] == [2]
@@ -210,16 +226,27 @@ def test_a_real_run_gives_a_whole_report(tmp_path):
         assert np.isfinite(row["share_of_product_rate"])
 
 
-def test_wrong_use_found_in_a_job_is_wrong_use_here():
+def test_the_command_prints_and_writes_the_report(tool, tmp_path, monkeypatch):
+    bar = Bar("a", "onednn", summarise([1.0]))
+    report = Report("train", "A title", {"rounds": 1}, [{"n": 12}], [Column("n", "n")], [Panel("a", "n", [bar])])
+    monkeypatch.setattr(train_report, "benchmark_training", lambda *arguments: report)
+    done = tool("benchmark", "train", "--rounds", 1, "--output", tmp_path)
+    assert "A title" in done.stdout and "12" in done.stdout
+    settings = json.loads((tmp_path / "train.json").read_text())["settings"]
+    assert settings["rounds"] == 1
+    assert settings["command_line"].endswith(f"train --rounds 1 --output {tmp_path}")
+
+
+def test_usage_error_of_a_job_is_raised_here():
     job = {"kind": "infer", "model": "nowhere", "batch": 1, "threads": 1, "calls": 1, "warm_up": 1}
     job |= {"precision": "fp32", "backend": "paddle"}
     with pytest.raises(UsageError, match="infer: nowhere"):
-        runner.run_apart(job, "infer")
+        runner.run_job(job, "infer")
 
 
 @pytest.mark.parametrize("command", ["data", "kernels", "infer", "predict"])
-def test_other_reports_are_whole(tmp_path, command, monkeypatch):
-    """In this process: a job's own process is proven above."""
+def test_reports_are_complete(tmp_path, command, monkeypatch):
+    """Jobs run in this process; test_training_report_of_a_real_run starts one."""
     from tiny_run import make_run
 
     from paddle_resnet.benchmark.data import loader as load_images
@@ -229,17 +256,17 @@ def test_other_reports_are_whole(tmp_path, command, monkeypatch):
     from paddle_resnet.benchmark.train import paddle as train_paddle
     from paddle_resnet.export import export_run
 
-    monkeypatch.setattr(rates, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(timing, "MIN_SECONDS", 0.0)
     modules = {"load": load_images, "train": train_paddle, "kernels": kernels_paddle, "infer": infer_exported}
     modules["predict"] = predict_files
-    monkeypatch.setattr(runner, "run_apart", lambda job, name: modules[job["kind"]].measure(job))
+    monkeypatch.setattr(runner, "run_job", lambda job, name: modules[job["kind"]].measure(job))
     if command == "data":
         sources = [Source(kind, kind, 12, {"flip": True}, TINY) for kind in ("memory", "files")]
-        report = benchmark_loading(1, 2, 1, "", sources, backend="native")
+        report = benchmark_loading(1, 2, 1, sources, backend="native")
         assert [row["source"] for row in report.rows] == ["memory", "files"]
     elif command == "kernels":
-        kernels = [kernel_cases.Kernel(kind, "here", 2, 8, 8, 8, 3) for kind in ("convolution", "bn_relu", "max_pool")]
-        report = benchmark_kernels(["native"], 1, 2, "", [*kernels, kernel_cases.Kernel("add_relu", "", 2, 8, 8)])
+        kernels = [Kernel(kind, "here", 2, 8, 8, 8, 3) for kind in ("convolution", "bn_relu", "max_pool")]
+        report = benchmark_kernels(["native"], 1, 2, [*kernels, Kernel("add_relu", "", 2, 8, 8)])
         assert [(row["pass"], row["unit"]) for row in report.rows[:3]] == [
             ("forward", "GFLOP/s"), ("backward", "GFLOP/s"), ("forward", "GB/s"),
         ]  # fmt: skip
@@ -247,20 +274,20 @@ def test_other_reports_are_whole(tmp_path, command, monkeypatch):
         run = make_run(tmp_path)
         export_run(run)
         pictures = str(run.config.data.root / "test")
-        report = benchmark_prediction(run.path, [pictures], batch=5, threads=1, rounds=1, command_line="")
+        report = benchmark_prediction(run.path, [pictures], batch=5, threads=1, rounds=1)
         assert [(row["images"], row["share"]["count"]) for row in report.rows] == [(12, 1)]
         with pytest.raises(UsageError, match="int8"):  # not exported
-            benchmark_prediction(run.path, [pictures], 5, 1, 1, "", precision="int8")
+            benchmark_prediction(run.path, [pictures], 5, 1, 1, precision="int8")
     else:
         run = make_run(tmp_path)
         export_run(run)
-        report = benchmark_inference(run.path, [1, 3], [1], rounds=2, calls=4, command_line="")
-        assert [(row["answering"], row["batch"]) for row in report.rows] == [("paddle fp32", 1), ("paddle fp32", 3)]
+        report = infer_report.benchmark_inference(run.path, [1, 3], [1], rounds=2, calls=4)
+        assert [(row["backend"], row["batch"]) for row in report.rows] == [("paddle fp32", 1), ("paddle fp32", 3)]
         assert [row["p95_ms"]["count"] for row in report.rows] == [2, 2]
         with pytest.raises(UsageError, match=r"nothing to measure.*paddle fp32"):
-            benchmark_inference(run.path, [1], [1], rounds=1, calls=1, command_line="", precisions=["int8"])
+            infer_report.benchmark_inference(run.path, [1], [1], rounds=1, calls=1, precisions=["int8"])
         assert all(row["p50_ms"]["median"] <= row["p99_ms"]["median"] for row in report.rows)
-    numbers, figure = report.write(tmp_path / "report")
-    assert json.loads(numbers.read_text())["command"] == command
-    assert figure.read_bytes().startswith(b"\x89PNG")
+    json_path, plot_path = report.write(tmp_path / "report")
+    assert json.loads(json_path.read_text())["command"] == command
+    assert plot_path.read_bytes().startswith(b"\x89PNG")
     assert len(report.table().rows) == len(report.rows)

@@ -28,6 +28,7 @@ ROOT = {
     "streams": set(),
     "worker_pool": {"errors", "signals"},
     "results": set(),
+    "timing": set(),
     "project_files": {"errors"},
     "runtime": {"errors", "files", "console", "machine", "distributed", "signals"},
     "environment": {"machine", "distributed", "runtime"},

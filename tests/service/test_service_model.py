@@ -280,7 +280,7 @@ def test_the_benchmark_of_a_service_reports_what_it_answered(run, client, tmp_pa
 
     cases = [LoadCase(2, 1), LoadCase(2, 3, rate=50)]
     began = time.monotonic()
-    report = benchmark_service(str(client.base_url), cases, rounds=1, seconds=0.3, command_line="python x")
+    report = benchmark_service(str(client.base_url), cases, rounds=1, seconds=0.3)
     elapsed = time.monotonic() - began
     for row in report.rows:
         assert row["codes"].keys() == {"200"} and row["wrong"] == 0 and row["lost"] == {}
@@ -294,16 +294,16 @@ def test_the_benchmark_of_a_service_reports_what_it_answered(run, client, tmp_pa
 
 
 def test_an_answer_that_differs_is_wrong():
-    from paddle_resnet.benchmark.serve.requests import Judge
+    from paddle_resnet.benchmark.serve.requests import ResponseChecker
 
     def body(**shares):
         top = [{"class": name, "probability": share} for name, share in shares.items()]
         return json.dumps({"predictions": [{"image": 0, "top": top}]}).encode()
 
-    judge = Judge()
-    assert judge.is_right(0, body(a=0.7, b=0.3))
-    assert judge.is_right(0, body(a=0.7005, b=0.2995))
-    assert judge.is_right(0, body(a=0.7, c=0.3))  # as probable as b, and ranked in its place
-    assert not judge.is_right(0, body(b=0.7, a=0.3))
-    assert not judge.is_right(0, body(a=0.69, b=0.31))
-    assert judge.is_right(1, body(a=0.69, b=0.31))
+    checker = ResponseChecker()
+    assert checker.is_consistent(0, body(a=0.7, b=0.3))
+    assert checker.is_consistent(0, body(a=0.7005, b=0.2995))
+    assert checker.is_consistent(0, body(a=0.7, c=0.3))  # as probable as b, and ranked in its place
+    assert not checker.is_consistent(0, body(b=0.7, a=0.3))
+    assert not checker.is_consistent(0, body(a=0.69, b=0.31))
+    assert checker.is_consistent(1, body(a=0.69, b=0.31))

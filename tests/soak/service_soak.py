@@ -32,7 +32,7 @@ import paddle_resnet  # noqa: F401, I001  (prepares the process before paddle is
 import numpy as np
 
 from paddle_resnet.benchmark.serve.load import Load, Target, load_service
-from paddle_resnet.benchmark.serve.requests import Judge, drawn_pictures, read_pictures, whole_requests
+from paddle_resnet.benchmark.serve.requests import ResponseChecker, http_requests, read_pictures, synthetic_pictures
 from service_fuzz import resident_megabytes
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -183,7 +183,7 @@ def describe(load: Load, images: int) -> str:
     """A load in a line."""
     times = np.sort(load.latencies.get(200, [0.0])) * 1000
     p50, p95, p99 = (times[int(share * (len(times) - 1))] for share in (0.5, 0.95, 0.99))
-    speed = images * load.answered / load.seconds
+    speed = images * load.successful / load.seconds
     return (
         f"{speed:.0f} images/s, p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms, "
         f"the clients took {load.cores:.2f} cores, answers {load.codes}, wrong {load.wrong}, lost {dict(load.lost)}"
@@ -215,26 +215,26 @@ def main() -> int:
     service = ServiceProcess(options.model, *chosen, *of_service)
     with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/model") as answer:
         size = json.load(answer)["image_size"]
-    pictures = read_pictures(options.pictures) if options.pictures else drawn_pictures(size)
+    pictures = read_pictures(options.pictures) if options.pictures else synthetic_pictures(size)
     target, good = Target("127.0.0.1", service.port), True
     for images in options.images:
-        requests, judge = whole_requests("127.0.0.1", pictures, images), Judge()
+        requests, checker = http_requests("127.0.0.1", pictures, images), ResponseChecker()
 
-        def load(seconds: float, clients: int, rate: float | None = None, requests=requests, judge=judge) -> Load:
+        def load(seconds: float, clients: int, rate: float | None = None, requests=requests, checker=checker) -> Load:
             return load_service(
-                target, requests, judge.is_right, clients=clients, seconds=seconds, warm_up=0.0, rate=rate
+                target, requests, checker.is_consistent, clients=clients, seconds=seconds, warm_up=0.0, rate=rate
             )
 
         load(options.warm_up, options.clients)
         time.sleep(1)  # what its clients have left behind is still being answered
         before, taken = service.resident_megabytes(), service.processor_seconds()
         seen = load(options.seconds, options.clients)
-        taken = (service.processor_seconds() - taken) / max(1, seen.answered)
+        taken = (service.processor_seconds() - taken) / max(1, seen.successful)
         growth = service.resident_megabytes() / before - 1
-        speed = images * seen.answered / seen.seconds
+        speed = images * seen.successful / seen.seconds
         print(f"{options.clients} clients, {images} a request, {seen.seconds:.0f} s: {describe(seen, images)}")
         print(f"  {speed / own:.1%} of the predictor alone; {before:.0f} MB, growth {growth:+.1%}", flush=True)
-        shares = (*taken, seen.cores * seen.seconds / max(1, seen.answered))
+        shares = (*taken, seen.cores * seen.seconds / max(1, seen.successful))
         own_us, network_us, clients_us = (round(1e6 * share) for share in shares)
         print(f"  a request takes {own_us} us of the service, {network_us} of its network, {clients_us} of the clients")
         good &= not seen.wrong and not seen.lost and seen.codes.keys() <= {200, 429} and growth < TOLERATED_GROWTH

@@ -1,1 +1,1 @@
-"""The loader alone, and its share of a training step."""
+"""The training loader."""

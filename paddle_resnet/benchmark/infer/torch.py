@@ -1,4 +1,4 @@
-"""A job: PyTorch answering batches of random pixels with the same network, eager, channels last."""
+"""A job: the same network in PyTorch, eager and channels last, on batches of random pixels."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from paddle_resnet.benchmark.timing import call_times
-from paddle_resnet.benchmark.torch_models import make_twin, prepare_torch
+from paddle_resnet.benchmark.timing import time_calls
+from paddle_resnet.benchmark.torch_models import make_torch_model, prepare_torch
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
-    """Time calls: keys `network` (`twins.describe`), `size`, `precision`, `batch`, `threads`, `calls`, `warm_up`."""
+    """Time calls: keys `network` (see `networks.describe`), `size`, `precision`, and those of `infer.exported`."""
     prepare_torch(job["threads"])
-    network = make_twin(job["network"]).eval().to(memory_format=torch.channels_last)
+    network = make_torch_model(job["network"]).eval().to(memory_format=torch.channels_last)
     pixels = torch.randint(0, 256, (job["batch"], job["size"], job["size"], 3), dtype=torch.uint8)
-    narrow = torch.autocast("cpu", torch.bfloat16) if job["precision"] == "bfloat16" else nullcontext()
-    with torch.inference_mode(), narrow:
-        return call_times(lambda: _answer(network, pixels), job["batch"], job["calls"], job["warm_up"])
 
+    def predict() -> Tensor:
+        # Permuted, the pixels are channels last without a copy.
+        return network((pixels.permute(0, 3, 1, 2).float() - 120) / 60).softmax(-1)
 
-def _answer(network: nn.Module, pixels: Tensor) -> Tensor:
-    """Probabilities of raw pixels; permuted, they are channels last as they lie."""
-    return network((pixels.permute(0, 3, 1, 2).float() - 120) / 60).softmax(-1)
+    autocast = torch.autocast("cpu", torch.bfloat16) if job["precision"] == "bfloat16" else nullcontext()
+    with torch.inference_mode(), autocast:
+        return time_calls(predict, job["batch"], job["calls"], job["warm_up"])

@@ -1,1 +1,1 @@
-"""Single operations, forward and backward."""
+"""Single operations."""

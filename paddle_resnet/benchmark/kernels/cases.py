@@ -1,8 +1,15 @@
-"""The operations of a residual network's step, at the shapes that its layers have."""
+"""The operations of a residual network's training step at the shapes of its layers, and how they are timed."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from statistics import median
+from typing import Any, Literal, NamedTuple
+
+from paddle_resnet.timing import seconds
+
+WARM_UP = 3
+PASSES = ("forward", "backward")
 
 Operation = Literal["convolution", "bn_relu", "add_relu", "max_pool"]
 
@@ -21,7 +28,6 @@ class Kernel(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What a table calls it."""
         shape = f"{self.batch}x{self.channels}x{self.side}x{self.side}"
         titles = {"bn_relu": "BN + ReLU", "add_relu": "add + ReLU", "max_pool": "max pool 3x3 /2"}
         if self.operation == "convolution":
@@ -31,14 +37,14 @@ class Kernel(NamedTuple):
 
     @property
     def unit(self) -> Literal["GFLOP/s", "GB/s"]:
-        """What limits it: arithmetic, or memory."""
+        """The unit of what limits the operation: arithmetic, or memory."""
         return "GFLOP/s" if self.operation == "convolution" else "GB/s"
 
     def work(self) -> tuple[float, float]:
-        """What the forward and the backward pass do, in 10^9 operations or bytes.
+        """Return the work of the forward and of the backward pass, in 10^9 operations or bytes.
 
-        A convolution's backward pass is two products as large as the forward one. Of the others, each float32 tensor
-        that must be read or written counts once.
+        A convolution's backward pass is two products as large as the forward one. The work of the other operations is
+        every float32 tensor that must be read or written, once.
         """
         images = self.batch * self.channels * self.side**2
         if self.operation == "convolution":
@@ -48,7 +54,7 @@ class Kernel(NamedTuple):
         if self.operation == "max_pool":
             moved = 4 * (images + images // 4) / 1e9
             return moved, moved
-        # bn_relu reads x and writes y; add_relu reads two. Backward, both read two tensors and write one.
+        # Forward, bn_relu reads one tensor and add_relu two, and both write one; backward, both read two and write one.
         tensors = 2 if self.operation == "bn_relu" else 3
         return 4 * tensors * images / 1e9, 4 * 3 * images / 1e9
 
@@ -68,3 +74,30 @@ KERNELS = (
     Kernel("add_relu", "resnet18@224 stage 1", 16, 64, 56),
     Kernel("max_pool", "stem@224", 16, 64, 112),
 )
+
+
+def time_kernels(
+    job: dict[str, Any],
+    prepare: Callable[[Kernel], tuple[Callable[..., Any], list[Any]]],
+    ones_like: Callable[[Any], Any],
+) -> dict[str, Any]:
+    """Measure the median speed of both passes of each kernel over ``job["repeats"]`` runs, in the kernel's unit.
+
+    Args:
+        job: has the keys `kernels` and `repeats`.
+        prepare: makes the operation and its inputs, which require gradients.
+        ones_like: makes the gradient of a result.
+    """
+    speeds = {}
+    for kernel in (Kernel(*fields) for fields in job["kernels"]):
+        operation, inputs = prepare(kernel)
+        gradient = ones_like(operation(*inputs))
+        results: list[Any] = []
+        taken: dict[str, list[float]] = {name: [] for name in PASSES}
+        for _ in range(WARM_UP + job["repeats"]):
+            taken["forward"].append(seconds(lambda: results.append(operation(*inputs))))  # noqa: B023 (called at once)
+            taken["backward"].append(seconds(lambda: results.pop().backward(gradient)))  # noqa: B023
+        speeds[kernel.name] = {
+            name: work / median(taken[name][WARM_UP:]) for name, work in zip(PASSES, kernel.work(), strict=True)
+        }
+    return {"speeds": speeds}

@@ -1,4 +1,4 @@
-"""A job: each operation by Paddle's own layers, or by oneDNN's."""
+"""A job: each operation by Paddle's own layers or by oneDNN's."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import paddle
 from paddle import nn
 
 from paddle_resnet import onednn, runtime
-from paddle_resnet.benchmark.kernels.cases import Kernel
-from paddle_resnet.benchmark.kernels.timing import time_kernels
+from paddle_resnet.benchmark.kernels.cases import Kernel, time_kernels
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models.blocks import AddReLU
 from paddle_resnet.onednn import layers
@@ -35,7 +34,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
             tensor.stop_gradient = False
         return layer, inputs
 
-    return time_kernels(job, prepare, paddle.ones_like, lambda result, gradient: result.backward(gradient))
+    return time_kernels(job, prepare, paddle.ones_like)
 
 
 def _layer(kernel: Kernel, fast: bool) -> nn.Layer:

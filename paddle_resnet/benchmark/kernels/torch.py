@@ -8,8 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from paddle_resnet.benchmark.kernels.cases import Kernel
-from paddle_resnet.benchmark.kernels.timing import time_kernels
+from paddle_resnet.benchmark.kernels.cases import Kernel, time_kernels
 from paddle_resnet.benchmark.torch_models import prepare_torch
 
 
@@ -17,7 +16,6 @@ class AddReLU(nn.Module):
     """``relu(x + shortcut)``."""
 
     def forward(self, x: torch.Tensor, shortcut: torch.Tensor) -> torch.Tensor:
-        """Add, then rectify."""
         return functional.relu(x + shortcut, inplace=True)
 
 
@@ -33,7 +31,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         ]
         return _module(kernel).to(memory_format=torch.channels_last), inputs
 
-    return time_kernels(job, prepare, torch.ones_like, lambda result, gradient: result.backward(gradient))
+    return time_kernels(job, prepare, torch.ones_like)
 
 
 def _module(kernel: Kernel) -> nn.Module:

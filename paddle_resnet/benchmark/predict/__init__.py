@@ -1,1 +1,1 @@
-"""Picture files from the disk to their predictions."""
+"""Image files to predictions."""

@@ -1,6 +1,6 @@
-"""The other end of a service: clients that keep their connections and ask again as soon as they are answered.
+"""Clients that load a service: each keeps its connection and sends the next request after each response.
 
-Written upon httptools and bare asyncio protocols: a usual HTTP client would take more of the cores than the service.
+Built on httptools and bare asyncio protocols, as a usual HTTP client would take more of the cores than the service.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import uvloop
 
 
 class Target(NamedTuple):
-    """Where the service listens."""
+    """The address of the service."""
 
     host: str
     port: int
@@ -25,67 +25,77 @@ class Target(NamedTuple):
 
 @dataclass
 class Load:
-    """What the clients saw, from the end of the warm-up on."""
+    """What the clients measured after the warm-up."""
 
     seconds: float = 0.0
     latencies: dict[int, list[float]] = field(default_factory=dict)
-    """Seconds from sending a request to the end of its answer, by the answer's status."""
+    """Seconds from sending a request to the end of its response, by the response's status."""
     wrong: int = 0
     cores: float = 0.0
-    """How many cores the clients themselves kept busy: those are not the service's."""
+    """Cores that the clients themselves used, and the service could not."""
     lost: Counter[str] = field(default_factory=Counter)
-    """Requests that got no whole answer, by the reason."""
+    """Requests without a whole response, by the reason."""
 
     @property
-    def codes(self) -> dict[int, int]:
-        """How many answers of each status."""
-        return {status: len(times) for status, times in sorted(self.latencies.items())}
+    def codes(self) -> Counter[int]:
+        """The number of responses by status."""
+        return Counter({status: len(times) for status, times in sorted(self.latencies.items())})
 
     @property
-    def answered(self) -> int:
-        """How many answers were 200."""
+    def successful(self) -> int:
+        """The number of responses of status 200."""
         return len(self.latencies.get(200, []))
+
+
+@dataclass
+class _Run:
+    """What the clients share."""
+
+    target: Target
+    requests: Sequence[bytes]
+    is_correct: Callable[[int, bytes], bool]
+    interval: float | None
+    """Seconds between the requests of a client; None for no waiting."""
+    going: bool = True
+    load: Load = field(default_factory=Load)
+    index: int = 0
+
+    def next_index(self) -> int:
+        """Return the next request's, round and round over all clients."""
+        self.index = (self.index + 1) % len(self.requests)
+        return self.index
 
 
 def load_service(
     target: Target,
     requests: Sequence[bytes],
-    is_right: Callable[[int, bytes], bool],
+    is_correct: Callable[[int, bytes], bool],
     *,
     clients: int,
     seconds: float,
     warm_up: float = 1.0,
     rate: float | None = None,
 ) -> Load:
-    """Send `requests` again and again from `clients` connections for `seconds` after the warm-up.
+    """Send `requests` again and again from `clients` connections.
 
     Args:
         target: the service.
         requests: whole HTTP/1.1 requests, heads and bodies.
-        is_right: judges the body of a 200 to the request of an index; called during the warm-up too.
-        clients: connections; each has one request on its way.
-        seconds: that are counted.
-        warm_up: seconds before them.
-        rate: requests per second offered by all clients together, as far as they get answers in time; None: as many as
-            are answered.
+        is_correct: checks the body of a 200 to the request of an index; also called during the warm-up.
+        clients: connections; each waits for a response before its next request.
+        seconds: of the measurement.
+        warm_up: seconds before it.
+        rate: requests per second that all clients together offer, if responses come in time; None for no limit.
 
     Raises:
-        OSError: the service cannot be reached at all.
+        OSError: the service cannot be reached.
     """
-    return uvloop.run(_load(target, requests, is_right, clients, seconds, warm_up, rate))
+    run = _Run(target, requests, is_correct, None if rate is None else clients / rate)
+    return uvloop.run(_load(run, clients, seconds, warm_up))
 
 
-async def _load(
-    target: Target,
-    requests: Sequence[bytes],
-    is_right: Callable[[int, bytes], bool],
-    clients: int,
-    seconds: float,
-    warm_up: float,
-    rate: float | None,
-) -> Load:
-    run = _Run(target, requests, is_right, None if rate is None else clients / rate)
-    connections = [_Client(run, number, clients) for number in range(clients)]
+async def _load(run: _Run, clients: int, seconds: float, warm_up: float) -> Load:
+    connections = [_Client(run, number / clients) for number in range(clients)]
     await asyncio.gather(*(client.connect() for client in connections))
     await asyncio.sleep(warm_up)
     run.load = Load()
@@ -96,72 +106,45 @@ async def _load(
     run.load.cores = (time.process_time() - worked) / run.load.seconds
     load, run.load = run.load, Load()
     for client in connections:
-        client.leave()
+        client.abort()
     await asyncio.sleep(0)
     return load
 
 
-class _Run:
-    """What the clients share."""
-
-    def __init__(
-        self,
-        target: Target,
-        requests: Sequence[bytes],
-        is_right: Callable[[int, bytes], bool],
-        interval: float | None,
-    ) -> None:
-        self.target = target
-        self.requests = requests
-        self.is_right = is_right
-        self.interval = interval
-        self.going = True
-        self.load = Load()
-        self._next = 0
-
-    def next_index(self) -> int:
-        """Requests go round, over all clients."""
-        self._next = (self._next + 1) % len(self.requests)
-        return self._next
-
-
 class _Client(asyncio.Protocol):
-    """One connection; a new one where the service has closed it."""
+    """One connection, opened again when the service closes it."""
 
-    def __init__(self, run: _Run, number: int, clients: int) -> None:
+    def __init__(self, run: _Run, phase: float) -> None:
+        """Send the first request after the fraction `phase` of the interval, so that the clients spread out."""
         self._run = run
-        self._share = number / clients
+        self._phase = phase
         self._due: float | None = None
         self._transport: asyncio.Transport | None = None
         self._index: int | None = None
         self._sent = 0.0
 
     async def connect(self) -> None:
-        """Open the connection, and begin."""
         await asyncio.get_running_loop().create_connection(lambda: self, *self._run.target)
 
-    def leave(self) -> None:
-        """Close the connection, whatever is on its way."""
+    def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send the first request."""
         self._transport = cast(asyncio.Transport, transport)
         self._parser = httptools.HttpResponseParser(self)
         self._body: list[bytes] = []
         self._begin()
 
     def data_received(self, data: bytes) -> None:
-        """Read on; the parser calls what follows."""
         self._parser.feed_data(data)
 
     def on_body(self, data: bytes) -> None:
-        """A piece of the answer."""
+        """Take a part of the response, for the parser."""
         self._body.append(data)
 
     def on_message_complete(self) -> None:
-        """The answer is whole: note it, and ask again."""
+        """Record the response, for the parser, and begin the next request."""
         now = time.perf_counter()
         status, index = self._parser.get_status_code(), self._index
         body, self._body = b"".join(self._body), []
@@ -169,7 +152,7 @@ class _Client(asyncio.Protocol):
         if index is None:
             return
         self._run.load.latencies.setdefault(status, []).append(now - self._sent)
-        if status == 200 and not self._run.is_right(index, body):
+        if status == 200 and not self._run.is_correct(index, body):
             self._run.load.wrong += 1
         if self._parser.should_keep_alive():
             self._begin()
@@ -177,15 +160,14 @@ class _Client(asyncio.Protocol):
             self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Note a request that was on its way, and connect again."""
         if not self._run.going:
             return
         if self._index is not None:
             self._run.load.lost[type(error).__name__ if error else "closed"] += 1
             self._index = None
-        self._again = asyncio.ensure_future(self._connect_again())
+        self._reconnecting = asyncio.ensure_future(self._reconnect())
 
-    async def _connect_again(self) -> None:
+    async def _reconnect(self) -> None:
         while self._run.going:
             try:
                 await self.connect()
@@ -195,16 +177,16 @@ class _Client(asyncio.Protocol):
                 await asyncio.sleep(0.1)
 
     def _begin(self) -> None:
-        """Send the next request, when it is due."""
+        """Send the next request when it is due."""
         if not self._run.going:
             return
         if self._run.interval is None:
             self._send()
             return
         now = time.perf_counter()
-        self._due = now + self._share * self._run.interval if self._due is None else self._due + self._run.interval
+        self._due = now + self._phase * self._run.interval if self._due is None else self._due + self._run.interval
         if self._due <= now:
-            self._due = now  # late, as the answers are: what was not sent is not made up for
+            self._due = now  # the response was late; requests that were not sent are not made up for
             self._send()
         else:
             asyncio.get_running_loop().call_later(self._due - now, self._send)

@@ -1,4 +1,4 @@
-"""Benchmark `serve`: a running service, loaded from this process."""
+"""Benchmark `serve`: load a running service from this process."""
 
 from __future__ import annotations
 
@@ -7,25 +7,23 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from paddle_resnet.benchmark.report import Column, Report, Row, rate, spread
+from paddle_resnet.benchmark.report import Column, Report, Row, rate, spread, summarise
+from paddle_resnet.benchmark.runner import log
 from paddle_resnet.benchmark.serve.load import Load, Target, load_service
-from paddle_resnet.benchmark.serve.requests import Judge, drawn_pictures, read_pictures, whole_requests
-from paddle_resnet.benchmark.timing import percentile, summarise
-from paddle_resnet.console import logger
+from paddle_resnet.benchmark.serve.requests import ResponseChecker, http_requests, read_pictures, synthetic_pictures
+from paddle_resnet.benchmark.timing import percentiles_ms
 from paddle_resnet.errors import RunFailure, UsageError, command
 from paddle_resnet.plots.bar_chart import Bar, Panel
+from paddle_resnet.timing import interleave
 
-PERCENTILES = (50, 95, 99)
 
-
-@dataclass(frozen=True)
-class LoadCase:
-    """Connections, pictures in a request, and requests per second that are offered (None: as many as are answered)."""
+class LoadCase(NamedTuple):
+    """Connections, pictures in a request, and offered requests per second (None: as many as get responses)."""
 
     clients: int
     images: int
@@ -37,44 +35,36 @@ class LoadCase:
 
 
 def benchmark_service(
-    url: str, cases: Sequence[LoadCase], rounds: int, seconds: float, command_line: str, pictures: Path | None = None
+    url: str, cases: Sequence[LoadCase], rounds: int, seconds: float, pictures: Path | None = None
 ) -> Report:
     """Load the service at `url` with each case in turn, `seconds` in each of `rounds`.
 
     Raises:
-        UsageError: no service of this project answers there, or there are no pictures.
-        RunFailure: it went away.
+        UsageError: no service of this project responds there, or there are no pictures.
+        RunFailure: the service can no longer be reached.
     """
     target, model = _find(url)
-    encoded = read_pictures(pictures) if pictures else drawn_pictures(model["image_size"])
-    requests = {case: whole_requests(target.host, encoded, case.images) for case in cases}
-    judges = {images: Judge() for images in {case.images for case in cases}}
-    loads: dict[LoadCase, list[Load]] = {case: [] for case in cases}
-    for number in range(rounds):
-        for case in cases:
-            logger.info("round %d/%d, %s", number + 1, rounds, case)
-            try:
-                load = load_service(
-                    target,
-                    requests[case],
-                    judges[case.images].is_right,
-                    clients=case.clients,
-                    seconds=seconds,
-                    rate=case.rate,
-                )
-            except OSError as error:
-                raise RunFailure(f"{url}: the service went away ({error.strerror or error})") from None
-            loads[case].append(load)
+    encoded = read_pictures(pictures) if pictures else synthetic_pictures(model["image_size"])
+    requests = {case: http_requests(target.host, encoded, case.images) for case in cases}
+    checkers = {images: ResponseChecker() for images in {case.images for case in cases}}
+
+    def load(case: LoadCase) -> Load:
+        is_correct = checkers[case.images].is_consistent
+        return load_service(target, requests[case], is_correct, clients=case.clients, seconds=seconds, rate=case.rate)
+
+    try:
+        loads = interleave({case: partial(load, case) for case in cases}, rounds, log(rounds))
+    except OSError as error:
+        raise RunFailure(f"{url}: the service can no longer be reached ({error.strerror or error})") from None
     rows = [_row(case, runs) for case, runs in loads.items()]
     return Report(
         command="serve",
         title=f"Service: {model['model']} at {model['image_size']}",
         settings={
-            "command_line": command_line,
             "url": url,
             "rounds": rounds,
             "seconds": seconds,
-            "pictures": str(pictures) if pictures else "drawn JPEGs of the model's size",
+            "pictures": str(pictures) if pictures else "synthetic JPEGs of the model's size",
             "mean_picture_bytes": sum(map(len, encoded)) // len(encoded),
         },
         rows=rows,
@@ -82,7 +72,7 @@ def benchmark_service(
         panels=[
             Panel(title, unit, [Bar(str(case), "service", row[key]) for case, row in zip(cases, rows, strict=True)])
             for title, unit, key in (
-                ("pictures answered", "images/s", "images_per_second"),
+                ("pictures predicted", "images/s", "images_per_second"),
                 ("latency of a request, p99", "ms", "p99_ms"),
             )
         ],
@@ -90,63 +80,57 @@ def benchmark_service(
 
 
 def _find(url: str) -> tuple[Target, dict[str, Any]]:
-    """Where the service listens, and what it says of its model."""
+    """Ask the service for its model."""
     parts = urlsplit(url)
     if parts.scheme != "http" or not parts.hostname:
         raise UsageError(f"{url}: expected an address such as http://127.0.0.1:8000")
     try:
         # The address is the user's own, and its scheme was checked.
-        with urllib.request.urlopen(f"{url.rstrip('/')}/model", timeout=10) as answer:
-            model = json.load(answer)
+        with urllib.request.urlopen(f"{url.rstrip('/')}/model", timeout=10) as response:
+            model = json.load(response)
         return Target(parts.hostname, parts.port or 80), {key: model[key] for key in ("model", "image_size")}
     except (OSError, urllib.error.URLError, ValueError, KeyError) as error:
         reason = getattr(error, "reason", error)
-        raise UsageError(f"{url}: no service answers there ({reason}); start one: {command('serve')} RUN") from None
+        raise UsageError(f"{url}: no service responds there ({reason}); start one: {command('serve')} RUN") from None
 
 
 def _row(case: LoadCase, loads: Sequence[Load]) -> Row:
-    answered = [load.latencies.get(200, []) for load in loads]
-    codes: Counter[int] = Counter()
-    lost: Counter[str] = Counter()
-    for load in loads:
-        codes.update(load.codes)
-        lost.update(load.lost)
-    speeds = [len(times) / load.seconds for times, load in zip(answered, loads, strict=True)]
+    successful = [load.latencies.get(200, []) for load in loads]
+    speeds = [len(times) / load.seconds for times, load in zip(successful, loads, strict=True)]
+    percentiles = [percentiles_ms(times or [0.0]) for times in successful]
+    codes, lost = (
+        sum(counters, Counter()) for counters in ([load.codes for load in loads], [load.lost for load in loads])
+    )
     return {
         "clients": case.clients,
         "images": case.images,
         "offered_requests_per_second": case.rate,
-        "requests_per_second": summarise(speeds).as_json(),
-        "images_per_second": summarise([case.images * speed for speed in speeds]).as_json(),
-        **{
-            f"p{share}_ms": summarise([1000 * percentile(times or [0.0], share) for times in answered]).as_json()
-            for share in PERCENTILES
-        },
-        "clients_cores": summarise([load.cores for load in loads]).as_json(),
+        "requests_per_second": summarise(speeds),
+        "images_per_second": summarise([case.images * speed for speed in speeds]),
+        **{key: summarise([each[key] for each in percentiles]) for key in percentiles[0]},
+        "clients_cores": summarise([load.cores for load in loads]),
         "codes": {str(code): number for code, number in sorted(codes.items())},
         "wrong": sum(load.wrong for load in loads),
         "lost": dict(lost),
     }
 
 
-def _codes(row: Row) -> str:
-    parts = [f"{number} x {code}" for code, number in row["codes"].items()]
-    return ", ".join([*parts, *(f"{number} x {reason}" for reason, number in row["lost"].items())])
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number} x {name}" for name, number in counts.items()) or "-"
 
 
+MILLISECONDS = partial(spread, digits=1)
 COLUMNS = (
-    Column("clients", lambda row: str(row["clients"])),
-    Column("a request", lambda row: str(row["images"])),
-    Column(
-        "offered/s",
-        lambda row: f"{row['offered_requests_per_second']:g}" if row["offered_requests_per_second"] else "-",
-    ),
-    Column("images/s", lambda row: rate(row["images_per_second"])),
-    Column("requests/s", lambda row: rate(row["requests_per_second"])),
-    Column("p50, ms", lambda row: spread(row["p50_ms"], 1)),
-    Column("p95, ms", lambda row: spread(row["p95_ms"], 1)),
-    Column("p99, ms", lambda row: spread(row["p99_ms"], 1)),
-    Column("cores of clients", lambda row: spread(row["clients_cores"], 2)),
-    Column("answers", _codes),
-    Column("wrong", lambda row: str(row["wrong"])),
+    Column("clients", "clients"),
+    Column("a request", "images"),
+    Column("offered/s", "offered_requests_per_second", lambda value: f"{value:g}" if value else "-"),
+    Column("images/s", "images_per_second", rate),
+    Column("requests/s", "requests_per_second", rate),
+    Column("p50, ms", "p50_ms", MILLISECONDS),
+    Column("p95, ms", "p95_ms", MILLISECONDS),
+    Column("p99, ms", "p99_ms", MILLISECONDS),
+    Column("cores of clients", "clients_cores", spread),
+    Column("responses", "codes", _counts),
+    Column("lost", "lost", _counts),
+    Column("wrong", "wrong"),
 )

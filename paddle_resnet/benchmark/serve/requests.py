@@ -1,8 +1,7 @@
-"""What a service is asked while it is measured, and whether it always answers a picture alike."""
+"""The requests that a measured service gets, and a check of its responses."""
 
 from __future__ import annotations
 
-import io
 import json
 import uuid
 from collections.abc import Sequence
@@ -10,29 +9,24 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_resnet.benchmark.synthetic_image import QUALITY, draw_picture
+from paddle_resnet.benchmark.synthetic_image import synthetic_jpeg
 from paddle_resnet.errors import UsageError
 from paddle_resnet.images.find import EXTENSIONS
 
 PICTURES = 64
 TOLERANCE = 2e-3
-"""Of a probability, which changes in its last digits with the batch it is in; in bfloat16 more than in float32."""
-REMEMBERED = 32
+"""Of a probability: its last digits depend on the batch that the image is in, in bfloat16 more than in float32."""
+MAX_REMEMBERED = 32
 
 
-def drawn_pictures(size: int, number: int = PICTURES) -> list[bytes]:
-    """JPEGs of so many pixels a side, the same in every run."""
+def synthetic_pictures(size: int, number: int = PICTURES) -> list[bytes]:
+    """Make JPEGs of `size` pixels a side, the same in every run."""
     generator = np.random.default_rng(0)
-    pictures = []
-    for _ in range(number):
-        file = io.BytesIO()
-        draw_picture(generator, (size, size)).save(file, "JPEG", quality=QUALITY)
-        pictures.append(file.getvalue())
-    return pictures
+    return [synthetic_jpeg(generator, (size, size)) for _ in range(number)]
 
 
 def read_pictures(folder: Path, number: int = PICTURES) -> list[bytes]:
-    """The first picture files below a folder.
+    """Read the first picture files below a folder.
 
     Raises:
         UsageError: there is none.
@@ -43,8 +37,8 @@ def read_pictures(folder: Path, number: int = PICTURES) -> list[bytes]:
     return [path.read_bytes() for path in paths[:number]]
 
 
-def whole_requests(host: str, pictures: Sequence[bytes], images: int) -> list[bytes]:
-    """HTTP requests that send all pictures, `images` at once: one as the body itself, several as a form."""
+def http_requests(host: str, pictures: Sequence[bytes], images: int) -> list[bytes]:
+    """Make whole HTTP requests of `images` pictures each: one as the body itself, several as a form."""
     groups = [
         [pictures[(start + i) % len(pictures)] for i in range(images)] for start in range(0, len(pictures), images)
     ]
@@ -66,33 +60,33 @@ def _request(host: str, pictures: Sequence[bytes]) -> bytes:
     return head.encode() + body
 
 
-class Judge:
-    """Compares each answer with the first one to the same request."""
+class ResponseChecker:
+    """Compares each response with the first one to the same request."""
 
     def __init__(self) -> None:
         self._first: dict[int, list[dict[str, float]]] = {}
-        self._good: dict[int, set[bytes]] = {}
+        self._equal: dict[int, set[bytes]] = {}
 
-    def is_right(self, index: int, body: bytes) -> bool:
-        """Whether the probabilities are those of the first answer, up to `TOLERANCE`."""
-        good = self._good.setdefault(index, set())
-        if body in good:
+    def is_consistent(self, index: int, body: bytes) -> bool:
+        """Return whether the body of a response to request `index` has the first one's probabilities."""
+        equal = self._equal.setdefault(index, set())
+        if body in equal:
             return True
-        shares = _probabilities(body)
-        if not _alike(self._first.setdefault(index, shares), shares):
+        probabilities = _probabilities(body)
+        if not _equal(self._first.setdefault(index, probabilities), probabilities):
             return False
-        if len(good) < REMEMBERED:
-            good.add(body)
+        if len(equal) < MAX_REMEMBERED:
+            equal.add(body)
         return True
 
 
 def _probabilities(body: bytes) -> list[dict[str, float]]:
     predictions = json.loads(body)["predictions"]
-    return [{answer["class"]: answer["probability"] for answer in each["top"]} for each in predictions]
+    return [{ranked["class"]: ranked["probability"] for ranked in each["top"]} for each in predictions]
 
 
-def _alike(first: list[dict[str, float]], second: list[dict[str, float]]) -> bool:
-    """Compare by class: of those that are equally probable, either may stand before the other, or be ranked at all."""
+def _equal(first: list[dict[str, float]], second: list[dict[str, float]]) -> bool:
+    """Compare by class; among equally probable classes, the order and which ones are ranked may differ."""
     if len(first) != len(second):
         return False
     for one, other in zip(first, second, strict=True):

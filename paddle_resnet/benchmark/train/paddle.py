@@ -11,8 +11,8 @@ import paddle
 from paddle.callbacks import Callback
 
 from paddle_resnet import runtime
-from paddle_resnet.benchmark.timing import PRODUCT_SIZE, StepTimes, peak_megabytes, product_rate
-from paddle_resnet.benchmark.train.backends import OURS
+from paddle_resnet.benchmark.backends import PADDLE
+from paddle_resnet.benchmark.timing import PRODUCT_SIZE, peak_megabytes, product_rate, step_speed
 from paddle_resnet.benchmark.train.cases import TrainCase
 from paddle_resnet.config import Config
 from paddle_resnet.data import MemorySplit, Normalize, TrainLoader
@@ -23,11 +23,11 @@ from paddle_resnet.training.optim.loss import SmoothedCrossEntropy
 from paddle_resnet.training.optim.optimizer import make_optimizer
 
 STORED_BATCHES = 4
-"""Different pictures in memory, in batches: they are seen again and again, each time augmented anew."""
+"""Batches of different images in memory; they are repeated, augmented anew each time."""
 
 
 class StepTimer(Callback):
-    """Notes when each step begins and ends: between them lies the training, around them the loading."""
+    """Records when each training step begins, after its batch is loaded, and when it ends, after its loss is read."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,21 +35,20 @@ class StepTimer(Callback):
         self.ends: list[float] = []
 
     def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
-        """Note the time: the batch has been loaded."""
         self.begins.append(time.perf_counter())
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
-        """Note the time: loss and metrics have been read, so nothing is still computed."""
         self.ends.append(time.perf_counter())
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
-    """Train a case: keys `case`, `backend`, `steps` and `warm_up`, of which nothing is counted."""
+    """Train a case: keys `case`, `backend`, `steps`, `warm_up`."""
     case = TrainCase.parse(job["case"])
-    config = backend_config(case, job["backend"])
+    groups = case.config
+    config = Config.model_validate({**groups, "train": {**groups["train"], **PADDLE[job["backend"]]}})
     device = runtime.select_device("cpu")
     runtime.seed_everything(0)
-    loader = random_loader(case, config, job["warm_up"] + job["steps"])
+    loader = _random_loader(case, config, job["warm_up"] + job["steps"])
     network = create_model(case.network)
     use_cpu_backend(network, config.train.cpu_backend, device, config.train.cpu_precision)
     model = paddle.Model(network)
@@ -61,20 +60,14 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     peak = peak_megabytes()
     matrix = paddle.rand([PRODUCT_SIZE, PRODUCT_SIZE])
     return {
-        **StepTimes(timer.begins, timer.ends, job["warm_up"]).measurement(case.batch),
+        **step_speed(timer.begins, timer.ends, job["warm_up"], case.batch),
         "peak_megabytes": peak,
         "product_gflops": product_rate(lambda: paddle.matmul(matrix, matrix)),
     }
 
 
-def backend_config(case: TrainCase, backend: str) -> Config:
-    """The run's config, with what the backend changes in it."""
-    groups = case.config
-    return Config.model_validate({**groups, "train": {**groups["train"], **OURS[backend]}})
-
-
-def random_loader(case: TrainCase, config: Config, steps: int) -> TrainLoader:
-    """Make the loader of a run with an epoch of `steps` batches of random pictures in memory."""
+def _random_loader(case: TrainCase, config: Config, steps: int) -> TrainLoader:
+    """Make a run's loader with an epoch of `steps` batches of random images in memory."""
     generator = np.random.default_rng(0)
     stored, side = STORED_BATCHES * case.batch, case.stored_size
     images = generator.integers(0, 256, (stored, side, side, 3), dtype=np.uint8)

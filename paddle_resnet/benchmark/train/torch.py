@@ -1,4 +1,4 @@
-"""A job: train the same network in PyTorch, channels last, on tensors that lie in memory already."""
+"""A job: train the same network in PyTorch, channels last, on tensors in memory."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 import torch
 
-from paddle_resnet.benchmark.timing import PRODUCT_SIZE, StepTimes, peak_megabytes, product_rate
-from paddle_resnet.benchmark.torch_models import make_twin, prepare_torch
+from paddle_resnet.benchmark.timing import PRODUCT_SIZE, peak_megabytes, product_rate, step_speed
+from paddle_resnet.benchmark.torch_models import make_torch_model, prepare_torch
 from paddle_resnet.benchmark.train.cases import LEARNING_RATE, TrainCase
 
 
 def measure(job: dict[str, Any]) -> dict[str, Any]:
-    """Train a case: keys `case`, `network` (a description), `precision`, `threads`, `steps` and `warm_up`."""
+    """Train a case: keys `case`, `network` (see `networks.describe`), `precision`, `threads`, `steps`, `warm_up`."""
     case = TrainCase.parse(job["case"])
     prepare_torch(job["threads"])
-    network = make_twin(job["network"]).to(memory_format=torch.channels_last).train()
+    network = make_torch_model(job["network"]).to(memory_format=torch.channels_last).train()
     images = torch.randn(case.batch, 3, case.size, case.size).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (case.batch,))
     optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE, momentum=0.9, nesterov=True, weight_decay=5e-4)
@@ -35,7 +35,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     peak = peak_megabytes()
     matrix = torch.rand(PRODUCT_SIZE, PRODUCT_SIZE)
     return {
-        **StepTimes(begins, ends, job["warm_up"]).measurement(case.batch),
+        **step_speed(begins, ends, job["warm_up"], case.batch),
         "peak_megabytes": peak,
         "product_gflops": product_rate(lambda: torch.matmul(matrix, matrix)),
     }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -11,6 +11,7 @@ import paddle
 
 from paddle_resnet import machine, runtime
 from paddle_resnet.lessons.framework.page import Text
+from paddle_resnet.timing import interleave, seconds
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -28,14 +29,9 @@ def describe_machine() -> Text:
 
 
 def time_interleaved(calls: Mapping[Name, Callable[[], object]], rounds: int) -> dict[Name, np.ndarray]:
-    """Run A, B, ..., A, B, ... and return the seconds of each call, ``[rounds]``.
+    """Run A, B, ..., A, B, ... and return the seconds of each call, ``[rounds]``; see `timing.interleave`.
 
-    A slow moment of the machine then affects all of them. On a GPU a call must end with its result in host memory.
+    On a GPU a call must end with its result in host memory.
     """
-    seconds: dict[Name, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            started = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - started)
-    return {name: np.array(each) for name, each in seconds.items()}
+    timed = {name: partial(seconds, call) for name, call in calls.items()}
+    return {name: np.array(taken) for name, taken in interleave(timed, rounds).items()}
