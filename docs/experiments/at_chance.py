@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 # ruff: noqa: E402, T201
-"""Two classes, one small network, one fault at a time: which faults leave it at chance?
+"""Train a small network on two classes with one fault at a time: which faults keep it at chance?
 
     python docs/experiments/at_chance.py                       the digits of scikit-learn: even or odd
     python docs/experiments/at_chance.py --data FOLDER         FOLDER holds train/cat, train/dog, test/cat, test/dog
 
-Each run trains resnet8 from scratch on the same training pictures and is measured on the whole test split. A cell has a
-figure for each seed.
+Each run trains resnet8 from scratch on the same training images. It is measured on the whole test split. A cell has one
+number for each seed.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ BATCH = 64
 
 
 class Fault(NamedTuple):
-    """A way to do it wrong; everything else stays as in the first run."""
+    """One wrong setting; all others are those of the first run."""
 
     name: str
     learning_rate: float = 0.05
     shuffled: bool = True
-    labels_of: str = "the pictures"
+    shuffled_labels: bool = False
     outputs: int = 2
     softmax_first: bool = False
     normalized: bool = True
     training_mode: bool = True
-    running_share_kept: float = 0.9
+    momentum_of_statistics: float = 0.9
     only_head: bool = False
     adam: bool = False
 
@@ -58,21 +58,21 @@ class Fault(NamedTuple):
 FAULTS = (
     Fault("none"),
     Fault("files in order, not shuffled", shuffled=False),
-    Fault("labels shuffled apart from the pictures", labels_of="other pictures"),
+    Fault("labels shuffled, images not", shuffled_labels=True),
     Fault("one output under softmax", outputs=1),
-    Fault("softmax before cross_entropy, which has its own", softmax_first=True),
+    Fault("softmax before cross_entropy, which applies it too", softmax_first=True),
     Fault("learning rate 1 (SGD, Nesterov 0.9)", learning_rate=1.0),
     Fault("learning rate 10 (SGD, Nesterov 0.9)", learning_rate=10.0),
     Fault("Adam at 0.1", adam=True, learning_rate=0.1),
     Fault("pixels 0..255, not normalised", normalized=False),
-    Fault("trained in eval mode: BatchNorm normalises nothing", training_mode=False),
-    Fault("running statistics that hardly move (0.9999 kept)", running_share_kept=0.9999),
-    Fault("random layers frozen, the head alone trained", only_head=True),
+    Fault("trained in eval mode: BatchNorm does not normalise", training_mode=False),
+    Fault("running statistics with momentum 0.9999", momentum_of_statistics=0.9999),
+    Fault("random layers frozen, only the head trained", only_head=True),
 )
 
 
 def main() -> None:
-    """Train with each fault and each seed, and print a row a fault."""
+    """Train with each fault and each seed; print a row for each fault."""
     parser = program.command_parser(__doc__)
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="default: the digits")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED")
@@ -85,9 +85,9 @@ def _measure(arguments: argparse.Namespace) -> None:
     if arguments.data is None:
         for split in (splits.train, splits.test):
             split.labels = split.labels % 2
-    # As folders are read: first all of one class, then all of the other.
+    # As in folders: first all images of one class, then all of the other.
     chosen = np.argsort(splits.train.labels, kind="stable")
-    print("| fault | training top-1, last epoch | test top-1 | most frequent answer |")
+    print("| fault | training top-1, last epoch | test top-1 | most frequent prediction |")
     print("|---|---|---|---|")
     for fault in FAULTS:
         results = [_run(fault, splits.train, chosen, splits.test, seed) for seed in arguments.seeds]
@@ -102,27 +102,27 @@ def _digits_or(folder: Path | None) -> dict[str, Any]:
 
 
 def _run(fault: Fault, train: Split, chosen: np.ndarray, test: Split, seed: int) -> tuple[float, float, float]:
-    """Training top-1 of the last epoch, test top-1, and the share of the commoner answer in the test; fractions."""
+    """Return, as fractions, training top-1 of the last epoch, test top-1 and the most frequent test prediction."""
     with paddle.utils.unique_name.guard():
         runtime.seed_everything(seed)
         network = create_model("resnet8", num_classes=fault.outputs)
         for layer in network.sublayers():
             if hasattr(layer, "_momentum"):
-                layer._momentum = fault.running_share_kept
+                layer._momentum = fault.momentum_of_statistics
         if fault.only_head:
             network.freeze(until="layer3")
         use_cpu_backend(network, "auto", "cpu", "float32")
         normalize = Normalize((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)) if fault.normalized else _raw
         steps = EPOCHS * (len(chosen) // BATCH)
         rate: Any = paddle.optimizer.lr.CosineAnnealingDecay(fault.learning_rate, steps)
-        learned = [parameter for parameter in network.parameters() if not parameter.stop_gradient]
+        trained = [parameter for parameter in network.parameters() if not parameter.stop_gradient]
         optimizer = (
-            paddle.optimizer.Adam(rate, parameters=learned)
+            paddle.optimizer.Adam(rate, parameters=trained)
             if fault.adam
-            else paddle.optimizer.Momentum(rate, 0.9, learned, use_nesterov=True, weight_decay=1e-4)
+            else paddle.optimizer.Momentum(rate, 0.9, trained, use_nesterov=True, weight_decay=1e-4)
         )
         labels = train.labels[chosen]
-        if fault.labels_of == "other pictures":
+        if fault.shuffled_labels:
             labels = np.random.default_rng(seed + 1).permutation(labels)
         for _ in range(EPOCHS):
             network.train() if fault.training_mode else network.eval()
@@ -135,11 +135,11 @@ def _run(fault: Fault, train: Split, chosen: np.ndarray, test: Split, seed: int)
                 optimizer.step()
                 optimizer.clear_grad()
                 rate.step()
-                right += int((_answers(logits) == labels[places]).sum())
+                right += int((_predictions(logits) == labels[places]).sum())
                 seen += len(places)
-        answers = _test(network, normalize, test)
-    most = np.bincount(answers, minlength=2).max() / len(answers)
-    return right / seen, float((answers == test.labels).mean()), float(most)
+        predictions = _test(network, normalize, test)
+    most = np.bincount(predictions, minlength=2).max() / len(predictions)
+    return right / seen, float((predictions == test.labels).mean()), float(most)
 
 
 def _batches(count: int, shuffled: bool) -> Iterator[np.ndarray]:
@@ -155,7 +155,7 @@ def _loss(logits: paddle.Tensor, labels: paddle.Tensor, fault: Fault) -> paddle.
     return functional.cross_entropy(functional.softmax(logits, axis=1) if fault.softmax_first else logits, labels)
 
 
-def _answers(logits: paddle.Tensor) -> np.ndarray:
+def _predictions(logits: paddle.Tensor) -> np.ndarray:
     if logits.shape[1] == 1:
         return (functional.softmax(logits, axis=1)[:, 0] > 0.5).numpy().astype(np.int64)
     return logits.argmax(1).numpy()
@@ -165,7 +165,9 @@ def _test(network: nn.Layer, normalize: Callable[[paddle.Tensor], paddle.Tensor]
     network.eval()
     with paddle.no_grad():
         parts = [
-            _answers(network(normalize(paddle.to_tensor(test.batch(np.arange(start, min(start + 250, len(test))))))))
+            _predictions(
+                network(normalize(paddle.to_tensor(test.batch(np.arange(start, min(start + 250, len(test)))))))
+            )
             for start in range(0, len(test), 250)
         ]
     return np.concatenate(parts)

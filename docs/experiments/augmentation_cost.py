@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
 # ruff: noqa: E402, T201
-"""What a step of training costs with an augmentation and without: resnet20, batches of 128 at 32x32, on this CPU.
+"""Measure a training step with and without an augmentation: resnet20, batches of 128 at 32x32, on this CPU.
 
     OMP_NUM_THREADS=2 python docs/experiments/augmentation_cost.py trivial_augment=true
 
-Steps with and without take turns of 15 in one process, on made-up pixels; the first turn of each is not counted. The
-making of a batch, which a thread does beside the step, is timed apart: in time of one core, as other programs leave
-that as it is.
+Turns of 15 steps with and without it alternate in one process, on random pixels; the first turn of each does not count.
+A batch is made by a thread beside the step. That is measured alone, as CPU time, which other programs do not change.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice, repeat
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from paddle_resnet.data import MemorySplit, Normalize, TrainLoader
 from paddle_resnet.data.augment.batch import Augment
 from paddle_resnet.lessons.common.training_loop import apply_cpu_backend, train_batches
 from paddle_resnet.models import create_model
+from paddle_resnet.timing import interleave, seconds
 from paddle_resnet.training.optim.optimizer import make_optimizer
 
 BATCH, SIZE, STEPS = 128, 32, 15
@@ -42,10 +42,10 @@ PLAIN = ["augment.pad=4", "augment.flip=true"]
 
 
 def main() -> None:
-    """Time the turns and print both medians and their difference."""
+    """Time the turns; print both medians and their difference."""
     parser = program.command_parser(__doc__)
-    parser.add_argument("augment", nargs="+", metavar="KEY=VALUE", help="of the config's augment group")
-    parser.add_argument("--turns", type=int, default=9, metavar="N", help="that count, of each")
+    parser.add_argument("augment", nargs="+", metavar="KEY=VALUE", help="a key of the config's augment group")
+    parser.add_argument("--turns", type=int, default=9, metavar="N", help="turns of each that count")
     program.run(parser, _measure)
 
 
@@ -57,14 +57,13 @@ def _measure(arguments: argparse.Namespace) -> None:
     network = create_model("resnet20", 10)
     apply_cpu_backend(network)
     optimizer = make_optimizer(network, plain.train, 1000)
-    loaders = [_batches(config) for config in (plain, changed)]
-    seconds: list[list[float]] = [[], []]
-    for _ in range(1 + arguments.turns):
-        for batches, measured in zip(loaders, seconds, strict=True):
-            started = time.perf_counter()
-            train_batches(network, optimizer, islice(batches, STEPS))
-            measured.append((time.perf_counter() - started) / STEPS)
-    without, with_it = ([1000 * value for value in measured[1:]] for measured in seconds)
+
+    def milliseconds_a_step(config: Config) -> Callable[[], float]:
+        batches = _batches(config)
+        return lambda: 1000 * seconds(lambda: train_batches(network, optimizer, islice(batches, STEPS))) / STEPS
+
+    turns = {"without": milliseconds_a_step(plain), "with": milliseconds_a_step(changed)}
+    without, with_it = (taken[1:] for taken in interleave(turns, 1 + arguments.turns).values())
     for name, config in (("without", plain), ("with", changed)):
         making = _making(config)
         print(
@@ -78,17 +77,17 @@ def _measure(arguments: argparse.Namespace) -> None:
 
 
 def _batches(config: Config) -> Iterator[list[paddle.Tensor]]:
-    """Batches of made-up pictures without end, prefetched as in a run."""
+    """Yield batches of random images for ever, prefetched as in a run."""
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (40 * BATCH, SIZE, SIZE, 3), dtype=np.uint8)
-    split = MemorySplit(images, generator.integers(0, 10, len(images)), "made up")
+    split = MemorySplit(images, generator.integers(0, 10, len(images)), "random")
     normalize = Normalize((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     loader = TrainLoader(split, BATCH, SIZE, SIZE, normalize, config.augment, seed=0)
     return chain.from_iterable(repeat(loader))
 
 
 def _making(config: Config) -> list[float]:
-    """Milliseconds of one core for each of some batches, pixels to pixels."""
+    """Return the CPU milliseconds of augmenting each of some batches."""
     generator = np.random.default_rng(0)
     augment = Augment(config.augment, SIZE, SIZE)
     pixels = generator.integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8)

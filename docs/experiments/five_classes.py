@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 # ruff: noqa: E402, T201
-"""Learn five classes from 50 images each, from scratch and from weights that learned five other classes.
+"""Train on five classes of 50 images each, from scratch and from weights pretrained on five other classes.
 
     python docs/experiments/five_classes.py --data FOLDER --output output/five_classes
 
-FOLDER holds train/<class>/* and test/<class>/* of CIFAR-10's ten classes. The first five by name are learned once,
-from all of their images. Of the other five, each seed draws 50 images a class, and a new network learns them in two
-ways, with one recipe and as many steps: from scratch, and fine-tuned, all of it. Each way's learning rate is the best
-of --rates by training images that no reported run can draw. The weights are those of the last step: the 5 of 50
-images a class that are held out, as in any run, are too few to choose an epoch. Each reported run is measured once on
-the whole test split of its five classes. Given again, the command goes on where it stopped.
+FOLDER holds train/<class>/* and test/<class>/* of CIFAR-10's ten classes. A network is pretrained on all images of the
+first five classes by name. From the other five, each seed draws 50 images a class. A network is trained on them in two
+ways, with one recipe and the same number of steps: from scratch, and fine-tuned, all layers. Each way's learning rate
+is the best of --rates on training images that no reported run can draw. The weights are those of the last step: 5 of
+50 images a class are the validation split, too few to choose an epoch. Each reported run is measured once, on the whole
+test split of its five classes. The command resumes where an earlier one stopped.
 """
 
 from __future__ import annotations
@@ -45,18 +45,17 @@ WAYS = (SCRATCH, TUNED)
 FIRST_SEED = 0
 RATES_SEED = 100
 RATES_IMAGES = 1000
-"""The last ones of each class, of which the runs that choose the rates draw what they learn and are measured on."""
-RATES_MEASURED = 200
-"""A class."""
+"""The last images of each class; the runs that choose the rates are trained and measured on some of them."""
+RATES_MEASURED = 200  # a class
 
 RECIPE = {"weight_decay": 5e-4, "warmup": 0.1, "cpu_precision": "auto"}
 PRETRAINING = {**RECIPE, "batch_size": 128, "learning_rate": 0.2, "seed": FIRST_SEED}
-LEARNING = {**RECIPE, "batch_size": 32}
+FEW_IMAGES = {**RECIPE, "batch_size": 32}
 
 
 @dataclass(frozen=True)
 class Study:
-    """What is trained; the attributes are the command's arguments."""
+    """The command's arguments."""
 
     data: Path
     output: Path
@@ -69,13 +68,13 @@ class Study:
 
     @property
     def folder(self) -> Path:
-        """Where this study's images and runs lie: apart from those of other pictures, or of so many more."""
+        """The folder of the images and runs, which depends on the data and on the number of images."""
         data = zlib.crc32(str(self.data.resolve()).encode())
         return self.output / f"{self.images}_images_of_{data:08x}"
 
     @property
     def classes(self) -> tuple[list[str], list[str]]:
-        """The first half of the classes by name, and the second."""
+        """The first and the second half of the classes by name."""
         names = sorted(entry.name for entry in (self.data / "train").iterdir())
         return names[: len(names) // 2], names[len(names) // 2 :]
 
@@ -95,20 +94,19 @@ def main() -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    """Train whatever is missing, print the tables, and write every figure to ``results.json``."""
+    """Train the missing runs, print the tables, and write all metrics to ``results.json``."""
     if len(arguments.seeds) < 2:
         raise UsageError("--seeds: a spread needs two or more")
     study = Study(**{field.name: getattr(arguments, field.name) for field in fields(Study)})
     console.show_log_lines()
     weights, first_top1 = _pretrain(study)
     by_rate = {way: _top1_by_rate(study, way, weights) for way in WAYS}
-    # The first of equal ones.
     rates = {way: max(top1, key=lambda rate: top1[rate]) for way, top1 in by_rate.items()}
     top1: dict[str, list[float]] = {way: [] for way in WAYS}
     for seed in study.seeds:
         root = _images_of_seed(study, seed)
         for way in WAYS:
-            top1[way].append(_learn(study, f"seed_{seed}", root, seed, way, rates[way], weights))
+            top1[way].append(_train(study, f"seed_{seed}", root, seed, way, rates[way], weights))
     results = {
         "classes": dict(zip(("first", "then"), study.classes, strict=True)),
         **{name: getattr(study, name) for name in ("model", "pretrain_epochs", "epochs", "images", "seeds")},
@@ -124,16 +122,16 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _pretrain(study: Study) -> tuple[Path, float]:
-    """Learn all images of the first classes; return the file of the weights and the test top-1.
+    """Train on all images of the first classes; return the file of the weights and the test top-1.
 
-    The file has no last layer: weights of as many classes would bring theirs along, of other classes.
+    The file has no last layer. Otherwise it would be loaded too, as the number of classes is the same.
     """
     root = study.folder / "images" / "pretraining"
     for name in study.classes[0]:
         for split in ("train", "test"):
             _link(study.data / split / name, root / split / name)
     recipe = {**PRETRAINING, "epochs": study.pretrain_epochs}
-    run, top1 = _trained(study, "pretraining", root, {"train": recipe}, "best")
+    run, top1 = _finished_run(study, "pretraining", root, {"train": recipe}, "best")
     weights = study.folder / "pretrained.safetensors"
     if not weights.is_file():
         state = read_state_dict(run.checkpoint_path("best") / "model.pdparams")
@@ -142,17 +140,17 @@ def _pretrain(study: Study) -> tuple[Path, float]:
 
 
 def _top1_by_rate(study: Study, way: str, weights: Path) -> dict[float, float]:
-    """Learn images set apart for this at each rate; return the top-1 on others of them."""
+    """Train at each rate on images reserved for this; return the top-1 on others of them."""
     root = study.folder / "images" / "rates"
     for name in study.classes[1]:
         shuffled = _shuffled(_pictures(study, name)[-RATES_IMAGES:], RATES_SEED)
         _link_all(shuffled[: study.images], root / "train" / name)
         _link_all(shuffled[study.images :][:RATES_MEASURED], root / "test" / name)
-    return {rate: _learn(study, f"rate_{rate:g}", root, RATES_SEED, way, rate, weights) for rate in study.rates}
+    return {rate: _train(study, f"rate_{rate:g}", root, RATES_SEED, way, rate, weights) for rate in study.rates}
 
 
 def _images_of_seed(study: Study, seed: int) -> Path:
-    """Draw so many training images of each new class, none that the choice of rates can see; link the whole test."""
+    """Draw training images of each new class, none of those reserved for the rates; link the whole test split."""
     root = study.folder / "images" / f"seed_{seed}"
     for name in study.classes[1]:
         _link_all(_shuffled(_pictures(study, name)[:-RATES_IMAGES], seed)[: study.images], root / "train" / name)
@@ -160,19 +158,19 @@ def _images_of_seed(study: Study, seed: int) -> Path:
     return root
 
 
-def _learn(study: Study, prefix: str, root: Path, seed: int, way: str, rate: float, weights: Path) -> float:
-    """Learn the images of `root` in one way; return the top-1 on its whole test split."""
-    recipe = {**LEARNING, "epochs": study.epochs, "seed": seed, "learning_rate": rate}
+def _train(study: Study, prefix: str, root: Path, seed: int, way: str, rate: float, weights: Path) -> float:
+    """Train on the images of `root` in one way; return the top-1 on its whole test split."""
+    recipe = {**FEW_IMAGES, "epochs": study.epochs, "seed": seed, "learning_rate": rate}
     values: dict[str, dict[str, Any]] = {"train": recipe}
     if way == TUNED:
         values["model"] = {"pretrained": str(weights)}
-    return _trained(study, f"{prefix}-{way.replace(' ', '_')}", root, values, "last")[1]
+    return _finished_run(study, f"{prefix}-{way.replace(' ', '_')}", root, values, "last")[1]
 
 
-def _trained(
+def _finished_run(
     study: Study, name: str, root: Path, values: dict[str, dict[str, Any]], checkpoint: Literal["best", "last"]
 ) -> tuple[RunFolder, float]:
-    """Train and test what is not yet; return the run and its test top-1."""
+    """Train and test a run, unless that is done; return it and its test top-1."""
     config = Config.from_values(
         {
             "name": name,
@@ -224,7 +222,7 @@ def _link_all(pictures: Sequence[Path], folder: Path) -> None:
 
 
 def _link(picture: Path, link: Path) -> None:
-    """Make a symbolic link, unless it is there."""
+    """Make a symbolic link, unless it exists."""
     link.parent.mkdir(parents=True, exist_ok=True)
     if not link.is_symlink():
         link.symlink_to(picture.resolve())

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # ruff: noqa: E402, T201
-"""What a histogram of every weight and gradient takes, in time and on disk: the figures of docs/training.md.
+"""Measure histograms of every weight and gradient, in time and on disk, for docs/training.md.
 
 python docs/experiments/histogram_cost.py resnet20 resnet18 resnet50
 """

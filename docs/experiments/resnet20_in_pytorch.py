@@ -1,16 +1,15 @@
 #!/usr/bin/env python3
 # ruff: noqa: E402, T201
-"""The recipe of configs/resnet20_cifar10.yaml once more, in PyTorch alone: does it come to the same accuracy?
+"""Train the recipe of configs/resnet20_cifar10.yaml in PyTorch alone: does it reach the same accuracy?
 
 python tools/train.py -c configs/resnet20_cifar10.yaml -o name=resnet20_4 -o train.epochs=4 -o "train.seeds=[0, 1, 2]"
 python docs/experiments/resnet20_in_pytorch.py --epochs 4 --seeds 0 1 2 --against output/resnet20_4
 
-Of this project the second command takes the config, the images as its readers divide them, and the network of the
-benchmark; augmentation, loss, schedule, optimizer and the choice of the best epoch are written here against PyTorch and
-numpy. Test top-1 by seed goes to resnet20_in_pytorch.json (--output), after each seed; a seed that is there already is
-not trained again.
+From this project, the second command uses the config, the splits and the benchmark's network. Augmentation, loss,
+schedule, optimizer and the choice of the best epoch are written here with PyTorch and numpy. After each seed, its test
+top-1 goes to resnet20_in_pytorch.json (--output); seeds that the file has are not trained again.
 
-What differs: the random numbers, and PyTorch's running variance, which divides by one less (of at least 8,192 values).
+Two things differ: the random numbers, and PyTorch's running variance, which divides by n - 1 (n is 8,192 or more).
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ RESNET20 = {
 
 
 def main() -> None:
-    """Train with each seed, then compare."""
+    """Train with each seed, then compare both sides."""
     parser = program.command_parser(__doc__)
     parser.add_argument("--epochs", type=int, default=4, help="default: 4")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
@@ -65,7 +64,7 @@ def main() -> None:
 
 
 def _train_and_compare(arguments: argparse.Namespace) -> None:
-    # A copy of the images is of another MD5, and fits as well.
+    # A repacked archive has another MD5.
     data = [f"data.root={arguments.data}", "data.verify=false"] if arguments.data else []
     config = Config.load(CONFIG, [f"train.epochs={arguments.epochs}", *data])
     require_nothing_else(config)
@@ -84,7 +83,7 @@ def _train_and_compare(arguments: argparse.Namespace) -> None:
 
 
 def require_nothing_else(config: Config) -> None:
-    """Refuse a config that asks for more than is written here."""
+    """Refuse a config with settings that this program lacks."""
     train = config.train
     known = TrainConfig(
         epochs=train.epochs,
@@ -110,7 +109,7 @@ def train(config: Config, splits: Splits, seed: int) -> float:
     network = make_network()
     optimizer = make_optimizer(network, recipe)
     steps_per_epoch = len(splits.train) // recipe.batch_size
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, RateFactors(recipe, recipe.epochs * steps_per_epoch))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, WarmupCosine(recipe, recipe.epochs * steps_per_epoch))
     loss_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     best, best_weights = (-1.0, -math.inf), network.state_dict()
     for epoch in range(recipe.epochs):
@@ -136,10 +135,10 @@ def train(config: Config, splits: Splits, seed: int) -> float:
 
 
 def make_network() -> nn.Sequential:
-    """Make the network with first weights as Paddle draws them: its linear layer's by Xavier, without PyTorch's bias.
+    """Make the network with Paddle's initial weights: the linear layer's by Xavier, its bias zero.
 
-    Convolutions have Kaiming's by fan-out and BatchNorm begins with 1 and 0 in both. PyTorch's momentum of 0.1 in the
-    running statistics is Paddle's 0.9, and both add 1e-5 to the variance.
+    Both libraries agree in the rest: Kaiming by fan-out for convolutions, 1 and 0 for BatchNorm, 1e-5 added to the
+    variance. PyTorch's momentum of 0.1 for running statistics is Paddle's 0.9.
     """
     network = make_torch_model(RESNET20)
     nn.init.xavier_uniform_(network[-1].weight)
@@ -148,7 +147,7 @@ def make_network() -> nn.Sequential:
 
 
 def make_optimizer(network: nn.Module, recipe: TrainConfig) -> torch.optim.SGD:
-    """Make SGD with Nesterov's momentum, whose weight decay leaves BatchNorm and biases (the vectors) alone."""
+    """Make SGD with Nesterov momentum, without weight decay of BatchNorm and biases (the vectors)."""
     weights = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     vectors = [parameter for parameter in network.parameters() if parameter.ndim == 1]
     groups = [
@@ -158,18 +157,18 @@ def make_optimizer(network: nn.Module, recipe: TrainConfig) -> torch.optim.SGD:
     return torch.optim.SGD(groups, recipe.learning_rate, momentum=recipe.momentum, nesterov=True)
 
 
-class RateFactors:
-    """A line up over the first steps, then half a cosine down to 0, as factors of the learning rate by step."""
+class WarmupCosine:
+    """Factors of the learning rate: linear warm-up, then half a cosine down to 0."""
 
     def __init__(self, recipe: TrainConfig, steps: int) -> None:
-        self.rising = round(recipe.warmup * steps)
-        self.falling = steps - self.rising
+        self.warmup = round(recipe.warmup * steps)
+        self.decay = steps - self.warmup
 
     def __call__(self, step: int) -> float:
         """Return the factor of a step, counted from 0."""
-        if step < self.rising:
-            return (step + 1) / self.rising
-        return (1 + math.cos(math.pi * (step - self.rising) / self.falling)) / 2
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        return (1 + math.cos(math.pi * (step - self.warmup) / self.decay)) / 2
 
 
 def augmented_batches(
