@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,10 +49,9 @@ def log_lr_sweep(folder: Path, rates: Sequence[float], losses: Sequence[float], 
     Raises:
         RunFailure: the file cannot be written.
     """
-    writer = open_records(folder)
-    for step, (rate, loss, average) in enumerate(zip(rates, losses, smoothed, strict=True)):
-        if math.isfinite(loss):
-            writer.add_scalar("sweep/learning rate", rate, step)
-            writer.add_scalar("sweep/loss", loss, step)
-            writer.add_scalar("sweep/smoothed loss", average, step)
-    writer.close()
+    with closing(open_records(folder)) as writer:
+        for step, (rate, loss, average) in enumerate(zip(rates, losses, smoothed, strict=True)):
+            if math.isfinite(loss):
+                writer.add_scalar("sweep/learning rate", rate, step)
+                writer.add_scalar("sweep/loss", loss, step)
+                writer.add_scalar("sweep/smoothed loss", average, step)
