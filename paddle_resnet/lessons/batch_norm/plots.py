@@ -74,8 +74,7 @@ def draw_trainings(
         for name, by_rate in runs.items():
             _curve(axes, by_rate[rates.index(rate)], name)
         axes.set_title(f"learning rate {rate:g}", loc="left")
-        axes.set_xlabel("training step")
-        axes.set_ylim(0, 3)
+        axes.set(xlabel="training step", ylim=(0, 3))
         axes.grid(True, axis="y")
     panels[0].set_ylabel("training loss (nats)")
     panels[0].legend(loc="upper right")
@@ -111,14 +110,15 @@ def _over_rates(axes: Axes, rates: Sequence[float], runs: Mapping[str, Sequence[
                 axes.plot(rate, top, "x", color=COLOURS[name], markersize=9, markeredgewidth=2.5, clip_on=False)
     axes.axhline(np.log(10), color=GREY, linestyle=":", linewidth=1.5)
     axes.text(rates[-1], np.log(10) * 0.93, "ln 10: guessing", color=GREY, ha="right", va="top", fontsize=10)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    axes.set(xscale="log", yscale="log")
     # The common style parses no math text, so the default labels of powers of ten would show their source.
     label_log_axis(axes.xaxis, rates)
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylim(top=top)
-    axes.set_xlabel("learning rate (cross: a run's loss stopped being a number)")
-    axes.set_ylabel("training loss, last epoch (nats)")
+    axes.set(
+        ylim=(None, top),
+        xlabel="learning rate (cross: a run's loss stopped being a number)",
+        ylabel="training loss, last epoch (nats)",
+    )
     axes.grid(True, axis="y")
     axes.legend(loc="lower left")

@@ -32,8 +32,7 @@ def draw_curves(results: Mapping[str, Sequence[TrainingResult]]) -> Figure:
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(True, axis="y")
-    panels[0].set_ylabel("error (%)")
-    panels[0].set_ylim(bottom=0)
+    panels[0].set(ylabel="error (%)", ylim=(0, None))
     panels[1].legend(loc="upper right")
     return figure
 
@@ -52,9 +51,7 @@ def draw_final_errors(results: Mapping[str, Sequence[TrainingResult]]) -> Figure
     axes.plot([], [], "o", color="black", markerfacecolor="none", label="test images")
     axes.legend(loc="upper right")
     axes.set_xticks(range(len(names)), [f"{title}, {depth} layers" for title in KINDS.values() for depth in DEPTHS])
-    axes.set_xlim(-0.6, len(names) - 0.4)
-    axes.set_ylim(bottom=0)
-    axes.set_ylabel("error after training (%)")
+    axes.set(xlim=(-0.6, len(names) - 0.4), ylim=(0, None), ylabel="error after training (%)")
     axes.grid(True, axis="y")
     return figure
 

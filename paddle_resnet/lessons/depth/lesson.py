@@ -151,7 +151,7 @@ def _time(page: Page, effort: Effort) -> None:
 
 
 def _describe_training(page: Page, config: Config, names: list[str], seeds: int) -> None:
-    page.heading("What it buys", "换来了什么")
+    page.heading("What it gains", "换来了什么")
     epochs = config.train.epochs
     page.say(
         f"""Now {", ".join(names)} are trained alike on {describe_images(config).en}. The recipe: {epochs}
@@ -273,9 +273,7 @@ def draw_errors(results: Mapping[int, Sequence[TrainingResult]]) -> Figure:
             percents = 100 * np.array(errors[depth])
             axes.plot([depth] * len(percents), percents, mark, color=colour, markersize=6, clip_on=False)
     axes.set_xticks(list(results))
-    axes.set_xlabel("layers")
-    axes.set_ylabel("error after training (%)")
-    axes.set_ylim(bottom=0)
+    axes.set(xlabel="layers", ylabel="error after training (%)", ylim=(0, None))
     axes.grid(True, axis="y")
     axes.legend(loc="best")
     return figure
@@ -284,8 +282,5 @@ def draw_errors(results: Mapping[int, Sequence[TrainingResult]]) -> Figure:
 def _line(axes: Axes, values: Mapping[int, float], label: str) -> None:
     axes.plot(list(values), list(values.values()), "o-", color=BLUE)
     axes.set_xticks(list(values))
-    axes.set_xlim(0, max(values) * 1.05)
-    axes.set_ylim(0, max(values.values()) * 1.1)
-    axes.set_xlabel("layers")
-    axes.set_ylabel(label)
+    axes.set(xlim=(0, max(values) * 1.05), ylim=(0, max(values.values()) * 1.1), xlabel="layers", ylabel=label)
     axes.grid(True, axis="y")

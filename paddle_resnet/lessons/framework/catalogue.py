@@ -37,21 +37,21 @@ LESSONS = {
     "batch-norm": LessonEntry(
         Text("Batch normalisation", "批归一化"),
         Text(
-            "What it computes, what it remembers, and what it does to training",
+            "What it computes, its running statistics, and its effect on training",
             "它计算什么、记住什么，又对训练做了什么",
         ),
     ),
     "normalization": LessonEntry(
         Text("Four normalisations", "四种归一化"),
         Text(
-            "Batch, layer, instance and group norm: which axes each averages over, and small batches",
+            "Batch, layer, instance and group norm: the axes of their averages, and small batches",
             "批、层、实例、组归一化各自在哪些轴上求平均，以及小批次下的表现",
         ),
     ),
     "residual-block": LessonEntry(
         Text("The residual block", "残差块"),
         Text(
-            "Shapes, the identity it starts from, and the sign of what it adds",
+            "Shapes, the identity at initialisation, and negative residuals",
             "形状、作为起点的恒等映射，以及残差的正负",
         ),
         NO_DATA,
@@ -79,9 +79,9 @@ LESSONS = {
         ),
     ),
     "depth": LessonEntry(
-        Text("What depth buys", "加深网络换来了什么"),
+        Text("What depth gains", "加深网络换来了什么"),
         Text(
-            "Accuracy, time and parameters of resnet20 and its deeper sisters",
+            "Accuracy, time and parameters of resnet20 and deeper networks of its family",
             "resnet20 与同族更深的网络：准确率、时间与参数量",
         ),
     ),
@@ -95,7 +95,10 @@ LESSONS = {
     ),
     "lenet": LessonEntry(
         Text("LeNet, the small baseline", "LeNet：小型基线"),
-        Text("Beside a ResNet of as many parameters, on the same images", "在同样的图像上与参数量相当的 ResNet 比较"),
+        Text(
+            "Compared with a ResNet of as many parameters on the same images",
+            "在同样的图像上与参数量相当的 ResNet 比较",
+        ),
         FASHION_MNIST,
     ),
     "grouped-convolution": LessonEntry(
@@ -108,7 +111,7 @@ LESSONS = {
     ),
     "transfer": LessonEntry(
         Text("What a pretrained start is worth", "预训练的价值"),
-        Text("By the number of images a class that there are to learn from", "每类图像从一张到多张，预训练各值多少"),
+        Text("By the number of training images per class", "每类图像从一张到多张，预训练各值多少"),
     ),
     "what-it-sees": LessonEntry(
         Text("What the network sees", "网络看到了什么"),
@@ -119,7 +122,10 @@ LESSONS = {
     ),
     "inference": LessonEntry(
         Text("From the trained network to the exported one", "从训练好的网络到导出的模型"),
-        Text("The same answers? How fast? And how to measure that", "答案一样吗？有多快？又该怎样测量"),
+        Text(
+            "Are the predictions the same? How fast is the model? How is that measured?",
+            "答案一样吗？有多快？又该怎样测量",
+        ),
     ),
 }
 

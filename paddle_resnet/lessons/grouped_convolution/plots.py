@@ -66,8 +66,7 @@ def draw_cardinality(blocks: Sequence[BlockCost], title: str) -> Figure:
         thousands = np.array(amounts) / 1000
         weights.bar(labels, thousands, bottom=bottom, color=colour, width=0.7, label=name)
         bottom += thousands
-    weights.set_ylabel("weights of the block (thousands)")
-    weights.set_ylim(0, 1.42 * bottom.max())
+    weights.set(ylabel="weights of the block (thousands)", ylim=(0, 1.42 * bottom.max()))
     weights.legend(loc="upper left", fontsize=10)
     weights.set_title("the cost stays ...", loc="left")
     widths.plot(labels, [block.width for block in blocks], color=RED, marker="o")
@@ -75,8 +74,7 @@ def draw_cardinality(blocks: Sequence[BlockCost], title: str) -> Figure:
         widths.annotate(
             f"{block.width}", (place, block.width), xytext=(0, 8), textcoords="offset points", ha="center", fontsize=10
         )
-    widths.set_ylim(0, 1.2 * max(block.width for block in blocks))
-    widths.set_ylabel("channels of the 3x3 convolution")
+    widths.set(ylim=(0, 1.2 * max(block.width for block in blocks)), ylabel="channels of the 3x3 convolution")
     widths.set_title("... and the 3x3 convolution gets wider", loc="left")
     widths.grid(True, axis="y")
     for axes in (weights, widths):
@@ -104,8 +102,7 @@ def draw_times(groups: Sequence[int], work: Sequence[int], times: Mapping[str, S
         [2.0**power for power in powers], [f"{2**power}" if power >= 0 else f"1/{2**-power}" for power in powers]
     )
     axes.minorticks_off()
-    axes.set_xlabel("groups (log scale); the last is one for each channel")
-    axes.set_ylabel("relative to one group (log scale)")
+    axes.set(xlabel="groups (log scale); the last is one for each channel", ylabel="relative to one group (log scale)")
     axes.grid(True)
     axes.legend(loc="lower left")
     axes.set_title(title, loc="left", fontweight="bold")

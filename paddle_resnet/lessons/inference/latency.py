@@ -106,8 +106,7 @@ def _draw_first_calls(first: Mapping[str, np.ndarray]) -> Figure:
         )
     axes.set_yscale("log")
     plain_log_labels(axes.yaxis)
-    axes.set_xlabel("call")
-    axes.set_ylabel("time (ms)")
+    axes.set(xlabel="call", ylabel="time (ms)")
     axes.grid(True, axis="y")
     axes.legend(loc="upper right")
     return figure
@@ -169,12 +168,10 @@ def _draw_throughput(steady: Mapping[int, Mapping[str, np.ndarray]]) -> Figure:
         slow, middle, fast = quartiles
         style: dict[str, Any] = {"color": COLOURS[name], "marker": MARKS[name], "capsize": 3, "label": name}
         axes.errorbar(list(steady), middle, yerr=[middle - slow, fast - middle], **style)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    axes.set(xscale="log", yscale="log")
     plain_log_labels(axes.yaxis)
     label_log_axis(axes.xaxis, list(steady))
-    axes.set_xlabel("images a call")
-    axes.set_ylabel("images / s")
+    axes.set(xlabel="images a call", ylabel="images / s")
     axes.grid(True, axis="y")
     axes.legend(loc="upper left")
     return figure

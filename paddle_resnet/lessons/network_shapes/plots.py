@@ -41,8 +41,7 @@ def draw_route(stops: Sequence[tuple[str, tuple[int, int, int]]], title: str) ->
         for line, words in enumerate(name.splitlines()):
             axes.text(middle, -1.22 - 0.19 * line, words, ha="center", va="baseline", fontsize=10)
         left += thickness + SLANT * height + GAP
-    axes.set_xlim(-0.2, left - GAP + 0.2)
-    axes.set_ylim(-1.5, 1.55)
+    axes.set(xlim=(-0.2, left - GAP + 0.2), ylim=(-1.5, 1.55))
     axes.set_title(title, loc="left", fontweight="bold")
     return figure
 
@@ -110,8 +109,7 @@ def draw_sides(sides: Mapping[str, Sequence[int]], places: Sequence[str], title:
     axes.axhline(3, color=GREY, linewidth=1, linestyle="--")
     axes.text(0.0, 2.75, "below: a 3x3 window is larger than the map", fontsize=9, color=GREY, va="top")
     axes.set_xticks(range(len(places)), places)
-    axes.set_xlabel("after")
-    axes.set_ylabel("side (pixels, log scale)")
+    axes.set(xlabel="after", ylabel="side (pixels, log scale)")
     axes.grid(True, axis="y")
     axes.legend(loc="upper right")
     axes.set_title(title, loc="left", fontweight="bold")

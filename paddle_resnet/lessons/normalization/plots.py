@@ -57,9 +57,9 @@ def _draw_block(axes: Axes, mask: np.ndarray) -> None:
     axes.text(-0.25, pixels / 2, "H, W", ha="center", va="center", rotation=90)
     middle = channels * right + images / 2 * DEPTH
     axes.text(middle[0] + 0.25, middle[1] - 0.2, "N", ha="left", va="top")
-    axes.set_xlim(-0.7, channels + images * DEPTH[0] + 0.2)
-    axes.set_ylim(-0.9, pixels + images * DEPTH[1] + 0.2)
-    axes.set_aspect("equal")
+    axes.set(
+        xlim=(-0.7, channels + images * DEPTH[0] + 0.2), ylim=(-0.9, pixels + images * DEPTH[1] + 0.2), aspect="equal"
+    )
     without_axes(axes)
 
 
@@ -81,8 +81,7 @@ def draw_batch_sensitivity(batch_sizes: Sequence[int], spreads: Mapping[str, Seq
     guide = [first * (batch_sizes[0] / size) ** 0.5 for size in batch_sizes]
     axes.plot(batch_sizes, guide, color=GREY, linestyle=":", linewidth=1.5, label="1 / sqrt(N)")
     _batch_axis(axes, batch_sizes)
-    axes.set_ylabel("scatter of the output")
-    axes.set_ylim(bottom=-0.02)
+    axes.set(ylabel="scatter of the output", ylim=(-0.02, None))
     axes.legend(loc="upper right")
     return figure
 

@@ -62,8 +62,7 @@ def draw_diagrams(diagrams: Sequence[Diagram]) -> Figure:
     figure = Figure(figsize=(9.5, 0.52 * rows + 1.6), layout="constrained")
     for axes, diagram in zip(figure.subplots(1, len(diagrams)), diagrams, strict=True):
         _draw(axes, diagram)
-        axes.set_xlim(-2.0, 2.7)
-        axes.set_ylim(-STEP * rows - 1.6, 0.7)
+        axes.set(xlim=(-2.0, 2.7), ylim=(-STEP * rows - 1.6, 0.7))
         without_axes(axes)
     return figure
 

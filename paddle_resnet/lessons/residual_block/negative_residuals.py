@@ -152,15 +152,13 @@ def _draw(results: dict[str, FitResult]) -> Figure:
     # The common style parses no math text, so the default labels of powers of ten would show their source.
     error.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     error.yaxis.set_minor_formatter(NullFormatter())
-    error.set_xlabel("training step")
-    error.set_ylabel("mean squared error")
+    error.set(xlabel="training step", ylabel="mean squared error")
     error.legend(loc="lower left")
     error.grid(True, axis="y")
     ends = np.array([0.0, max(fit.x[:1500].max() for fit in results.values())])
     residual.plot(ends, (TARGET - 1) * ends, color=INK, linestyle="--", linewidth=1.3, label="H(x) - x = -x / 2")
     residual.axhline(0, color=GREY, linewidth=1)
-    residual.set_xlabel("x")
-    residual.set_ylabel("F(x)")
+    residual.set(xlabel="x", ylabel="F(x)")
     residual.legend(loc="lower left")
     residual.grid(True, axis="y")
     return figure
