@@ -26,7 +26,7 @@ def numbers(page):
 
 
 @pytest.mark.parametrize(("name", "x", "axes"), [("features", FEATURES, (0,)), ("images", IMAGES, (0, 2, 3))])
-def test_each_feature_has_mean_0_and_variance_1_but_for_epsilon(numbers, name, x, axes):
+def test_features_have_mean_0_and_variance_1_up_to_epsilon(numbers, name, x, axes):
     assert numbers[f"{name}_mean_error"] < 1e-6
     assert numbers[f"{name}_variance_error_tiny_epsilon"] < 1e-6
     assert numbers[f"{name}_variance_error"] < 1e-6
@@ -34,24 +34,24 @@ def test_each_feature_has_mean_0_and_variance_1_but_for_epsilon(numbers, name, x
     assert numbers[f"{name}_variance_below_1"] == pytest.approx(1e-5 / (smallest + 1e-5), abs=1e-6)
 
 
-def test_gamma_and_beta_set_deviation_and_mean_and_can_give_the_input_back(numbers):
+def test_gamma_and_beta_can_restore_the_input(numbers):
     np.testing.assert_allclose(numbers["scaled_mean"], 3, atol=1e-5)
     np.testing.assert_allclose(numbers["scaled_deviation"], 2, atol=1e-3)
     assert numbers["restored_error"] < 1e-5
 
 
-def test_running_statistics_follow_the_formula_with_the_biased_variance(numbers):
+def test_running_statistics_use_the_biased_variance(numbers):
     assert numbers["running_error"] < 1e-5
     assert numbers["running_variance_from_unbiased"] > 0.5  # a seventh of about 9
 
 
-def test_a_swapped_momentum_takes_nine_tenths(numbers):
+def test_pytorchs_momentum_in_paddle_takes_nine_tenths(numbers):
     batch = numbers["batch_first_mean"]
     assert numbers["running_first_mean"] == pytest.approx(0.1 * batch, rel=1e-5)
     assert numbers["swapped_first_mean"] == pytest.approx(0.9 * batch, rel=1e-5)
 
 
-def test_evaluation_gives_the_input_back_only_while_new(numbers):
+def test_evaluation_is_the_identity_only_for_new_layers(numbers):
     assert numbers["new_eval_error"] < 1e-4
     assert numbers["trained_eval_error"] < 1e-4
     assert numbers["alone_minus_in_batch"] < 1e-5
@@ -59,25 +59,25 @@ def test_evaluation_gives_the_input_back_only_while_new(numbers):
     assert numbers["trained_eval_distance_from_input"] == pytest.approx(np.abs(by_hand - FEATURES).max(), rel=1e-4)
 
 
-def test_one_value_is_beta_by_the_equations_and_the_input_in_paddle(numbers):
+def test_a_batch_of_one_returns_the_input(numbers):
     assert numbers["one_value_equations_minus_beta"] == 0
     assert numbers["one_value_paddle_minus_input"] == numbers["one_value_ours_minus_input"] == 0
     assert numbers["one_value_running_mean_paddle"] == numbers["one_value_running_mean_ours"] == 0
     np.testing.assert_allclose(numbers["two_values"], 1, atol=1e-4)
 
 
-def test_ours_and_the_closed_form_are_paddles_forward_and_backward(numbers):
+def test_forward_and_backward_equal_paddles(numbers):
     assert max(numbers["ours_relative_errors"] + numbers["closed_form_relative_errors"]) < 1e-5
     assert len(numbers["ours_relative_errors"]) == 4
     assert numbers["x_gradient_sum"] < 1e-4
 
 
-def test_scaled_weights_leave_the_output_and_shrink_the_gradient(numbers):
+def test_scaled_weights_keep_output_and_shrink_gradient(numbers):
     assert numbers["scaled_weights_output_difference"] < 1e-4
     assert numbers["scaled_weights_gradient_ratio"] == pytest.approx(0.1, rel=1e-3)
 
 
-def test_with_batch_norm_the_loss_is_lower_at_each_rate(numbers):
+def test_batch_norm_lowers_the_loss_at_each_rate(numbers):
     with_norm, without = numbers["last_epoch_loss_with"], numbers["last_epoch_loss_without"]
     assert numbers["rates"] == numbers["rates_lower_with"] == list(RATES)
     # Guessing is 2.30. Half the usual training: at rate 1 one network has nearly learnt, the other nothing.
@@ -87,7 +87,7 @@ def test_with_batch_norm_the_loss_is_lower_at_each_rate(numbers):
     assert 1.0 not in numbers["rates_learnt_without"]
 
 
-def test_the_page_says_what_was_measured(page):
+def test_page_states_the_measured_result(page):
     said = " ".join(block.text.en for block in page.blocks if isinstance(block, Prose))
     assert f"lower with BatchNorm at {len(RATES)} of {len(RATES)} rates" in said
     figures = [block.path for block in page.blocks if isinstance(block, Picture)]

@@ -25,7 +25,7 @@ def page(tmp_path_factory):
     return run_lesson("degradation", tmp_path_factory.mktemp("degradation"), Effort(scale=0.4, overrides=overrides))
 
 
-def test_the_deeper_plain_network_is_worse_on_its_training_images(page):
+def test_deeper_plain_network_has_higher_training_error(page):
     numbers = page.numbers
     (rise,) = numbers["plain_training_error_rise"]
     assert rise > 0.3
@@ -33,18 +33,18 @@ def test_the_deeper_plain_network_is_worse_on_its_training_images(page):
     assert rise == pytest.approx(numbers["plain56_training_errors"][0] - numbers["plain20_training_errors"][0])
 
 
-def test_the_deeper_residual_network_pays_less(page):
+def test_deeper_residual_network_degrades_less(page):
     (plain,), (residual,) = page.numbers["plain_training_error_rise"], page.numbers["resnet_training_error_rise"]
     assert residual < plain
 
 
-def test_the_deep_networks_compute_what_the_shallow_ones_do(page):
+def test_deepened_networks_equal_the_shallow_ones(page):
     assert page.numbers["plain_identity_difference"] < 1e-5
     assert page.numbers["resnet_identity_difference"] < 1e-5
 
 
 @pytest.mark.parametrize("kind", ["plain", "resnet"])
-def test_added_layers_hand_on_what_they_are_given(kind):
+def test_added_blocks_are_the_identity(kind):
     """Also where the statistics and the weights are not those of a new network."""
     paddle.seed(1)
     shallow = create_model(f"{kind}20", 7)
@@ -56,21 +56,21 @@ def test_added_layers_hand_on_what_they_are_given(kind):
     deep = deepen(shallow, f"{kind}32")
     images = paddle.randn([3, 3, 12, 12])
     with paddle.no_grad():
-        expected, answered = shallow(images).numpy(), deep(images).numpy()
-        np.testing.assert_allclose(answered, expected, atol=1e-4 * np.abs(expected).max())
+        expected, found = shallow(images).numpy(), deep(images).numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
         # An added block by itself, too: what it is given is nowhere negative.
         activated = paddle.rand([2, 32, 5, 5])
         np.testing.assert_allclose(deep.layer2[4](activated).numpy(), activated.numpy(), atol=1e-6)
 
 
-def test_the_identity_kernel_convolves_to_what_it_was_given():
+def test_identity_kernel_returns_its_input():
     images = np.random.default_rng(0).normal(size=(2, 5, 6, 7)).astype("float32")
     convolved = paddle.nn.functional.conv2d(paddle.to_tensor(images), paddle.to_tensor(identity_kernel(5)), padding=1)
     np.testing.assert_allclose(convolved.numpy(), images, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["plain20", "resnet20"])
-def test_the_training_error_is_of_all_training_images_as_they_are(page, name):
+def test_training_error_covers_all_unaugmented_training_images(page, name):
     """Counted again from the weights on disk, by Paddle's own operators and without the package's measuring."""
     run = RunFolder.open(page.folder / "runs" / f"{name}-seed{SEED}")
     splits, normalize, network = run.splits(), run.normalize(), run.load_network("last")
@@ -79,15 +79,15 @@ def test_the_training_error_is_of_all_training_images_as_they_are(page, name):
         images = getattr(splits, split)
         pixels = paddle.to_tensor(images.batch(np.arange(len(images))))
         with paddle.no_grad():
-            answers = network(normalize(pixels)).numpy().argmax(axis=1)
+            predicted = network(normalize(pixels)).numpy().argmax(axis=1)
         (error,) = page.numbers[f"{name}_{recorded}_errors"]
         # Within an image or two: oneDNN's sums are in another order.
-        assert error == pytest.approx(np.mean(answers != images.labels), abs=2.5 / len(images))
+        assert error == pytest.approx(np.mean(predicted != images.labels), abs=2.5 / len(images))
     assert run.metrics()["last_train"]["checkpoint"] == "last"
     assert run.metrics()["last_train"]["images"] == len(splits.train)
 
 
-def test_curves_are_those_of_the_history(page):
+def test_curves_equal_the_history(page):
     run = RunFolder.open(page.folder / "runs" / f"resnet56-seed{SEED}")
     (training,), (validation,) = (page.numbers[f"resnet56_{each}_curves"] for each in ("training", "validation"))
     assert training == pytest.approx([1 - record.train_top1 for record in run.history()])
@@ -95,22 +95,22 @@ def test_curves_are_those_of_the_history(page):
     assert len(training) == 4
 
 
-def test_the_numbers_and_both_figures_are_on_disk(page):
+def test_numbers_and_figures_are_written(page):
     assert json.loads((page.folder / "numbers.json").read_text()) == page.numbers
     assert {path.name for path in page.folder.glob("*.png")} == {"final_errors.png", "curves.png"}
 
 
-def test_the_command_repeats_the_run_without_naming_a_folder():
+def test_command_hides_local_folders():
     effort = Effort(full=True, overrides=["data.root=/somewhere/else", "data.verify=false"])
     command = lesson_command("degradation", effort)
     assert command == "python tools/lesson.py degradation --full -o data.root=FOLDER -o data.verify=false"
 
 
-def test_an_overridden_seed_is_the_only_one():
+def test_overridden_seed_is_the_only_seed():
     assert choose_seeds(Effort(), (0, 1)) == (0, 1)
     assert choose_seeds(Effort(overrides=["train.epochs=2", "train.seed=5"]), (0, 1)) == (5,)
 
 
-def test_a_single_run_has_no_spread():
+def test_single_run_has_no_deviation():
     assert format_percent([0.25]) == "25.00"
     assert format_percent([0.1, 0.2, 0.3]) == "20.00 ± 10.00"

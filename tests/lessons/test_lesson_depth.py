@@ -19,7 +19,7 @@ def page(tmp_path_factory):
     return run_lesson("depth", tmp_path_factory.mktemp("depth"), Effort(scale=0.125, overrides=overrides))
 
 
-def test_parameters_are_the_papers_to_its_decimals(page):
+def test_parameters_equal_the_papers_table(page):
     """Table 6 of He et al. 2015."""
     assert page.numbers["depths"] == [20, 32, 44, 56, 110]
     rounded = [round(count / 1e6, 2) for count in page.numbers["parameters"]]
@@ -27,7 +27,7 @@ def test_parameters_are_the_papers_to_its_decimals(page):
     assert round(rounded[4], 1) == 1.7
 
 
-def test_the_closed_form_counts_what_the_networks_have(page):
+def test_closed_form_equals_counted_parameters(page):
     by_hand = [closed_form_parameters((depth - 2) // 6) for depth in page.numbers["depths"]]
     assert by_hand == page.numbers["parameters"]
     assert closed_form_parameters(1) == count_parameters(create_model("resnet8"))
@@ -50,7 +50,7 @@ def test_every_depth_is_timed(page):
     )
 
 
-def test_errors_are_those_of_the_runs(page):
+def test_errors_equal_the_runs_metrics(page):
     for depth in (20, 32, 44):
         run = RunFolder.open(page.folder / "runs" / f"resnet{depth}-seed{SEED}")
         metrics = run.metrics()
@@ -63,7 +63,7 @@ def test_errors_are_those_of_the_runs(page):
     assert page.numbers["gains"] == [pytest.approx(gain)]
 
 
-def test_a_gain_is_told_from_nothing_by_its_interval():
+def test_significance_follows_the_interval():
     """Student's t for 2 runs is 12.706: 1 and 3 points are no proof, 2.0 and 2.1 are."""
     assert "cannot be told from nothing" in _significance(np.array([0.01, 0.03]))[0]
     assert "more than the seeds differ" in _significance(np.array([0.020, 0.021]))[0]

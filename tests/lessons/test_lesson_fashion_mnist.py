@@ -49,12 +49,12 @@ def test_parameters_and_multiply_adds_are_those_by_hand(page):
     assert page.numbers["gmacs_at_96"] == pytest.approx(macs / 1e9, rel=1e-12)
 
 
-def test_one_grey_channel_computes_what_three_equal_ones_do(page):
+def test_grey_stem_equals_rgb_stem_on_grey_images(page):
     assert page.numbers["stem_extra_weights"] == 2 * 64 * 7 * 7
     assert page.numbers["stem_difference"] < 1e-5
 
 
-def test_the_books_line_leaves_the_weights_as_they_are(page):
+def test_the_books_initialiser_line_has_no_effect(page):
     numbers = page.numbers
     assert numbers["initializer_moved"] == 0
     # 3,136 draws: the standard deviation of a sample is within 5% of its distribution's.
@@ -63,7 +63,7 @@ def test_the_books_line_leaves_the_weights_as_they_are(page):
     assert numbers["here_std"] == pytest.approx(math.sqrt(2 / (64 * 49)), rel=0.05)
 
 
-def test_the_rate_never_changes_and_the_network_learns(page):
+def test_learning_rate_is_constant_and_network_learns(page):
     numbers = page.numbers
     assert numbers["learning_rates"] == [RECIPE["learning_rate"]] * 2
     assert numbers["test_images"] == 359
@@ -71,7 +71,7 @@ def test_the_rate_never_changes_and_the_network_learns(page):
     assert numbers["train_top1"] > 0.5
 
 
-def test_the_recipe_is_plain_gradient_descent():
+def test_recipe_is_plain_sgd():
     paddle.seed(0)
     network = create_model("resnet8", 3, in_channels=1)
     generator = np.random.default_rng(0)
@@ -89,8 +89,8 @@ def test_the_recipe_is_plain_gradient_descent():
             np.testing.assert_allclose(parameter.numpy(), expected, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
-def test_means_are_over_samples_and_not_over_batches():
-    network = paddle.nn.Flatten()  # answers with what it is given: logits
+def test_loss_and_top1_are_means_over_samples():
+    network = paddle.nn.Flatten()  # returns its input as logits
     logits = paddle.to_tensor(np.array([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0]], np.float32))
     labels = paddle.to_tensor(np.array([[0], [0], [1]]))
     loss, top1 = evaluate_batches(network, [[logits[:2], labels[:2]], [logits[2:], labels[2:]]])
@@ -99,7 +99,7 @@ def test_means_are_over_samples_and_not_over_batches():
     assert loss == pytest.approx((2 * right + wrong) / 3, rel=1e-6)
 
 
-def test_the_quick_form_claims_nothing_for_fashion_mnist(page):
+def test_quick_form_claims_no_fashion_mnist_result(page):
     assert "difference_from_book" not in page.numbers
     prose = [block.text for block in page.blocks if isinstance(block, Prose)]
     assert "This page contains no result of the full form." in prose[-1].en
@@ -112,7 +112,7 @@ def write_idx(path, values):
     path.write_bytes(gzip.compress(head + values.astype(np.uint8).tobytes()))
 
 
-def test_the_full_form_trains_on_fashion_mnist_and_is_set_beside_the_book(tmp_path):
+def test_full_form_compares_with_the_book(tmp_path):
     generator = np.random.default_rng(0)
     for name, number in (("train", 40), ("t10k", 10)):
         write_idx(tmp_path / f"{name}-images-idx3-ubyte.gz", generator.integers(0, 256, (number, 28, 28)))
@@ -125,7 +125,7 @@ def test_the_full_form_trains_on_fashion_mnist_and_is_set_beside_the_book(tmp_pa
     assert any("It is not the book's recipe" in block.text.en for block in page.blocks if isinstance(block, Prose))
 
 
-def test_without_a_network_the_full_form_says_in_one_line_what_it_needs(tmp_path, monkeypatch):
+def test_failed_download_is_a_one_line_error(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # connections are refused

@@ -27,13 +27,13 @@ def page(tmp_path_factory):
         return run_lesson("gradients", tmp_path_factory.mktemp("gradients"), Effort(scale=0.1))
 
 
-def test_the_chains_are_those_of_the_closed_form(page):
+def test_chain_gradients_equal_the_closed_form(page):
     weights = np.array([0.1, 0.5])
     np.testing.assert_allclose(page.numbers["chain_plain"], weights**20, rtol=1e-12)
     np.testing.assert_allclose(page.numbers["chain_shortcut"], (1 + weights) ** 20, rtol=1e-12)
 
 
-def test_with_batch_norm_the_plain_networks_gradient_explodes_near_the_theorys_factor(page):
+def test_plain_gradients_grow_near_the_theoretical_factor(page):
     """Yang et al. 2019: sqrt(pi / (pi - 1)) = 1.211 a layer for wide layers; a residual network stays far below."""
     numbers = page.numbers
     for depth in (56, 110):
@@ -47,14 +47,14 @@ def test_with_batch_norm_the_plain_networks_gradient_explodes_near_the_theorys_f
     assert numbers["vanishing_with_batch_norm"] == []
 
 
-def test_without_batch_norm_the_sum_of_the_residual_network_grows(page):
+def test_residual_sum_grows_without_batch_norm(page):
     numbers = page.numbers
     for depth in (20, 56, 110):
         assert numbers[f"plain{depth}_without_batch_norm_loss"] == pytest.approx(np.log(10), abs=0.3)
         assert numbers[f"resnet{depth}_without_batch_norm_loss"] > 5
 
 
-def test_the_first_steps_lengthen_the_weights_of_the_deep_plain_network(page):
+def test_first_steps_enlarge_the_deep_plain_networks_weights(page):
     """Two steps here: the first alone moves its first convolution by a hundred times its length."""
     numbers = page.numbers
     plain, residual = (numbers[f"{kind}56_with_batch_norm_trained_lengthened"] for kind in ("plain", "resnet"))
@@ -65,7 +65,7 @@ def test_the_first_steps_lengthen_the_weights_of_the_deep_plain_network(page):
     assert 0.1 * max(numbers["resnet56_without_batch_norm_relative"]) > 100
 
 
-def test_before_batch_norm_longer_weights_leave_the_scale_free_gradient():
+def test_scale_free_gradient_ignores_the_weight_norm():
     """The closed form: the gradient of weights a times as long is 1/a of what it was."""
     images, labels = next(iter(image_loader(Effort())))
     network = make_network(("plain", 20))
@@ -79,14 +79,14 @@ def test_before_batch_norm_longer_weights_leave_the_scale_free_gradient():
     assert after.relative[index] == pytest.approx(before.relative[index] / 64**2, rel=0.02)
 
 
-def test_what_is_no_number_has_no_growth_and_can_be_recorded():
+def test_non_finite_gradients_are_recorded():
     gradients = LayerGradients(("a", "b"), np.array([np.nan, 0.0]), np.ones(2), loss=float("inf"))
     assert np.isnan(gradients.growth)
     assert jsonable(gradients.norms) == ["not finite", 0.0]
     assert jsonable(gradients.loss) == "not finite"
 
 
-def test_a_gradient_is_the_slope_of_the_loss():
+def test_gradient_equals_the_finite_difference():
     """The loss along the gradient, by finite differences in float64: its slope is the gradient's norm."""
     paddle.seed(0)
     network = nn.Sequential(nn.Conv2D(3, 4, 3), nn.Tanh(), nn.Conv2D(4, 2, 3), nn.Flatten(), nn.Linear(32, 5))
@@ -118,7 +118,7 @@ def test_growth_is_the_factor_of_a_geometric_series():
     assert gradients.first_to_last == pytest.approx(1.25**3)
 
 
-def test_measuring_leaves_the_network_as_it_was():
+def test_measuring_keeps_the_weights():
     network = create_model("resnet8")
     # Paddle counts BatchNorm's running statistics among the parameters; those move in training mode.
     learned = [parameter for parameter in network.parameters() if not parameter.stop_gradient]
@@ -131,7 +131,7 @@ def test_measuring_leaves_the_network_as_it_was():
 
 
 @pytest.mark.parametrize("kind", ["plain", "resnet"])
-def test_without_batch_norm_the_weights_are_the_same_and_no_normalisation_is_left(kind):
+def test_removing_batch_norm_keeps_the_weights(kind):
     network, bare = make_network((kind, 20)), make_network((kind, 20), batch_norm=False)
     assert any(isinstance(layer, nn.BatchNorm2D) for layer in network.sublayers())
     assert not any(isinstance(layer, nn.BatchNorm2D) for layer in bare.sublayers())
@@ -143,7 +143,7 @@ def test_without_batch_norm_the_weights_are_the_same_and_no_normalisation_is_lef
     np.testing.assert_allclose(twice, 2 * once, rtol=1e-4, atol=1e-5 * np.abs(once).max())
 
 
-def test_every_convolution_is_measured_in_its_order():
+def test_convolutions_are_measured_in_order():
     network = make_network(("resnet", 20))
     images, labels = next(iter(image_loader(Effort())))
     names = measure_gradients(network, images[:4], labels[:4]).names

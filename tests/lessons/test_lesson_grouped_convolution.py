@@ -41,7 +41,7 @@ def by_loops(x, weight, groups):
 
 
 @pytest.mark.parametrize(("channels", "out_channels", "groups"), [(6, 4, 2), (4, 8, 4), (3, 3, 1)])
-def test_slices_and_blocks_are_the_grouped_convolution(channels, out_channels, groups):
+def test_slices_and_blocks_equal_the_grouped_convolution(channels, out_channels, groups):
     generator = np.random.default_rng(0)
     x = generator.normal(size=(1, channels, 5, 4)).astype("float32")
     weight = generator.normal(size=(out_channels, channels // groups, 3, 3)).astype("float32")
@@ -53,14 +53,14 @@ def test_slices_and_blocks_are_the_grouped_convolution(channels, out_channels, g
     np.testing.assert_allclose(by_loops(x[0], dense, 1), expected, atol=1e-4)
 
 
-def test_the_lessons_equalities_hold(numbers):
+def test_recorded_differences_are_rounding(numbers):
     assert numbers["slices_difference"] < 1e-5 < 0.1 < numbers["largest_output"]
     assert numbers["blocks_difference"] < 1e-5
     assert numbers["grouped_weights"] == 8 * 8 * 9 // 2
     assert numbers["block_weights"] == [16 * 16 * 9 // groups for groups in (1, 2, 4, 16)]
 
 
-def test_blocks_are_the_papers_table_2(numbers):
+def test_blocks_equal_the_papers_table_2(numbers):
     settings = [(1, 64), (2, 40), (4, 24), (8, 14), (32, 4)]
     assert numbers["block_labels"] == ["1x64d", "2x40d", "4x24d", "8x14d", "32x4d"]
     assert numbers["block_widths"] == [64, 80, 96, 112, 128]  # its last row
@@ -72,7 +72,7 @@ def test_blocks_are_the_papers_table_2(numbers):
     assert abs(numbers["depthwise_cost"] - numbers["block_costs"][0]) <= (256 + 9 + 256) / 2
 
 
-def test_networks_are_the_papers_and_torchvisions(numbers):
+def test_networks_have_the_published_parameters(numbers):
     parameters, macs = numbers["network_parameters"], numbers["network_macs"]
     assert (parameters[0], parameters[-1]) == (25_557_032, 25_028_904)
     assert (round(macs[0] / 1e9, 2), round(macs[-1] / 1e9, 2)) == (4.09, 4.23)
@@ -80,11 +80,11 @@ def test_networks_are_the_papers_and_torchvisions(numbers):
     assert count_parameters(resnext50(32, 4)) == count_parameters(create_model("resnext50_32x4d"))
 
 
-def test_groups_do_not_hear_each_other_without_a_1x1_convolution(numbers):
+def test_groups_are_separate_without_a_1x1_convolution(numbers):
     assert numbers["connected"] == [0.25, 0.25, 1.0]
 
 
-def test_dependencies_are_the_blocks():
+def test_dependencies_are_block_diagonal():
     found = channel_dependencies(nn.Conv2D(6, 6, 3, padding=1, groups=3), 6)
     np.testing.assert_array_equal(found, np.kron(np.eye(3), np.ones((2, 2))).astype(bool))
     asymmetric = nn.Conv2D(3, 3, 1)
@@ -93,7 +93,7 @@ def test_dependencies_are_the_blocks():
     np.testing.assert_array_equal(channel_dependencies(asymmetric, 3), weight.astype(bool))
 
 
-def test_the_timed_layers_work_falls_with_the_groups(numbers):
+def test_multiply_adds_fall_with_the_groups(numbers):
     assert numbers["timed_groups"] == [1, 2, 4, 8, 16, 32, 64, 128]
     work = 8 * 28 * 28 * 128 * 128 * 9
     assert numbers["timed_macs"] == [work // groups for groups in numbers["timed_groups"]]
@@ -121,6 +121,6 @@ def test_a_blocks_label_and_width():
     assert (block.label, block.width) == ("8x14d", 112)
 
 
-def test_its_figures_are_there(page):
+def test_figures_are_written(page):
     for name in ("blocks", "cardinality", "mixing", "times"):
         assert (page.folder / f"{name}.png").stat().st_size > 5_000

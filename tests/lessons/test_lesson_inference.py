@@ -1,4 +1,4 @@
-"""Dynamic and exported answers, BatchNorm folded against float64, and how calls are timed. No test of a speed."""
+"""Dynamic and exported predictions, BatchNorm folded against float64, and how calls are timed. No test of a speed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def page(tmp_path_factory):
     return run_lesson("inference", tmp_path_factory.mktemp("inference"), Effort(scale=0.2, overrides=["device=cpu"]))
 
 
-def test_exported_and_dynamic_answers_are_the_same_to_rounding(page):
+def test_exported_and_dynamic_predictions_agree(page):
     numbers = page.numbers
     assert numbers["images"] == 359
     assert numbers["largest_difference"] < 1e-4
@@ -36,11 +36,11 @@ def test_exported_and_dynamic_answers_are_the_same_to_rounding(page):
     assert abs(numbers["top1_dynamic"] - numbers["top1_exported"]) <= 1 - numbers["agreement"] + 1e-12
 
 
-def test_the_right_preprocessing_gives_the_networks_own_top1(page):
+def test_right_preprocessing_gives_the_networks_top1(page):
     assert page.numbers["top1_by_preprocessing"][0] == page.numbers["top1_dynamic"]
 
 
-def test_the_slips_are_what_they_are_called(page):
+def test_preprocessing_mistakes_are_as_described(page):
     """The same by numpy's arithmetic: without mean and deviation, and with pixels from 0 to 255 in place of 0 to 1."""
     run = RunFolder.open(page.folder / "runs" / "network")
     splits, network, normalize = run.splits(), run.load_network(), run.normalize()
@@ -50,17 +50,17 @@ def test_the_slips_are_what_they_are_called(page):
     by_hand = []
     for prepared in (x / 255, (x - mean) / std):
         with paddle.no_grad():
-            answers = network(paddle.to_tensor(prepared)).numpy().argmax(axis=1)
-        by_hand.append(np.mean(answers == labels))
+            predicted = network(paddle.to_tensor(prepared)).numpy().argmax(axis=1)
+        by_hand.append(np.mean(predicted == labels))
     # Within an image or two, where rounding decides.
     assert page.numbers["top1_by_preprocessing"][1:] == pytest.approx(by_hand, abs=2.5 / len(labels))
 
 
-def test_folding_changes_nothing_but_rounding(page):
+def test_folding_differs_only_by_rounding(page):
     assert page.numbers["folding_difference"] < 1e-5 * max(1, page.numbers["folding_largest"])
 
 
-def test_the_folded_convolution_is_both_layers_in_float64():
+def test_folded_convolution_equals_both_layers():
     paddle.seed(0)
     generator = np.random.default_rng(0)
     layer, normalization = convolution(2, 3, 1), nn.BatchNorm2D(3)
@@ -95,7 +95,7 @@ def test_calls_are_timed_interleaved():
     assert taken["a"].min() >= 0.02
 
 
-def test_every_batch_size_and_way_is_recorded(page):
+def test_every_batch_size_and_form_is_recorded(page):
     numbers = page.numbers
     several = runtime.thread_count(runtime.prepare_process().threads) != 1
     assert numbers["ways"] == [DYNAMIC, EXPORTED, ONE_THREAD][: 2 + several]

@@ -37,7 +37,7 @@ def test_parameters_and_multiply_adds_are_those_by_hand(page):
     assert numbers["resnet_macs"] == 32 * 32 * 9 * 3 * 16 + 6 * stage - 2 * stage // 2 + 640
 
 
-def test_every_seed_has_its_run_with_its_networks_learning_rate(page):
+def test_runs_have_their_seed_and_learning_rate(page):
     for name, rate in RATES.items():
         for seed in SEEDS:
             config = (page.folder / "runs" / f"{name}_seed{seed}" / "config.yaml").read_text()
@@ -47,7 +47,7 @@ def test_every_seed_has_its_run_with_its_networks_learning_rate(page):
     assert f"learning_rate: {RATES['resnet8']}\n" in large
 
 
-def test_the_lead_is_of_the_paired_seeds(page):
+def test_gain_is_paired_by_seed(page):
     numbers = page.numbers
     differences = np.subtract(numbers["resnet_top1"], numbers["lenet_top1"])
     assert numbers["gain"] == pytest.approx(differences.mean())
@@ -56,22 +56,22 @@ def test_the_lead_is_of_the_paired_seeds(page):
     assert json.loads((page.folder / "numbers.json").read_text()) == numbers
 
 
-def test_top1_is_of_the_whole_test_split(page):
+def test_top1_covers_the_whole_test_split(page):
     numbers = page.numbers
     assert numbers["test_images"] == 359
     for top1 in [*numbers["lenet_top1"], *numbers["resnet_top1"]]:
         assert 359 * top1 == pytest.approx(round(359 * top1))
 
 
-def test_the_figures_are_there(page):
+def test_figures_are_written(page):
     names = [block.path.name for block in page.blocks if isinstance(block, Picture)]
     assert names == ["curves.png", "errors_by_class.png", "hard_images.png"]
 
 
-def test_failures_are_counted_image_by_image():
+def test_failures_are_counted_per_image():
     labels = np.array([0, 1, 1])
-    answers = [[0, 1, 0], [0, 0, 0]]
-    evaluations = [evaluation_of(np.eye(2, dtype=np.float32)[each], labels, ("a", "b"), 0.0) for each in answers]
+    predictions = [[0, 1, 0], [0, 0, 0]]
+    evaluations = [evaluation_of(np.eye(2, dtype=np.float32)[each], labels, ("a", "b"), 0.0) for each in predictions]
     runs = NetworkRuns("x", "x", "black", None, [], evaluations)
     assert list(runs.failures) == [0, 1, 2]
     assert list(runs.hard) == [False, False, True]
@@ -79,13 +79,14 @@ def test_failures_are_counted_image_by_image():
 
 
 @pytest.mark.parametrize(
-    ("truth", "answers", "shown"),
+    ("truth", "predictions", "shown"),
     [(1, (1, 1, 0), "b"), (0, (1, 1, 0), "b"), (0, (0, 2, 1), "b"), (0, (2, 2, 2), "c")],
 )
-def test_a_hard_image_shows_the_usual_wrong_prediction(truth, answers, shown):
+def test_a_hard_image_shows_the_usual_wrong_prediction(truth, predictions, shown):
     classes = ("a", "b", "c")
     evaluations = [
-        evaluation_of(np.eye(3, dtype=np.float32)[[answer]], np.array([truth]), classes, 0.0) for answer in answers
+        evaluation_of(np.eye(3, dtype=np.float32)[[prediction]], np.array([truth]), classes, 0.0)
+        for prediction in predictions
     ]
     assert NetworkRuns("x", "x", "black", None, [], evaluations).usual_prediction(0) == shown
 

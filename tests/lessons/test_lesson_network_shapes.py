@@ -20,7 +20,7 @@ def numbers(page):
     return page.numbers
 
 
-def test_counts_are_torchvisions(numbers):
+def test_counts_equal_torchvisions(numbers):
     assert numbers["imagenet_parameters"] == 11_689_512
     assert round(numbers["imagenet_macs"] / 1e9, 3) == 1.814
     assert numbers["parameters_with_statistics"] == 11_699_112
@@ -29,13 +29,13 @@ def test_counts_are_torchvisions(numbers):
     assert numbers["macs"] == numbers["imagenet_macs"] - 990 * 512
 
 
-def test_shapes_are_the_papers_table_1(numbers):
+def test_shapes_equal_the_papers_table_1(numbers):
     assert numbers["stem_shapes"] == [[64, 112, 112], [64, 56, 56]]
     assert numbers["stage_shapes"] == [[64, 56, 56], [128, 28, 28], [256, 14, 14], [512, 7, 7]]
     assert (numbers["depth"], numbers["convolutions_on_the_way"], numbers["shortcut_convolutions"]) == (18, 17, 3)
 
 
-def test_half_the_side_and_twice_the_channels_cost_the_same(numbers):
+def test_stages_have_equal_multiply_adds(numbers):
     assert numbers["last_convolution_macs"] == [56 * 56 * 64 * 64 * 9] * 4
     for name in ("parameter_shares", "mac_shares"):
         assert sum(numbers[name]) == pytest.approx(1)
@@ -43,14 +43,14 @@ def test_half_the_side_and_twice_the_channels_cost_the_same(numbers):
     assert max(numbers["mac_shares"]) < 0.27
 
 
-def test_activations_are_the_outputs_of_all_convolutions_and_the_linear_layer(numbers):
+def test_activations_count_convolution_and_linear_outputs(numbers):
     # Stem; 4 convolutions a stage, and the shortcut's in all but the first; ten scores.
     stages = 4 * 64 * 56**2 + 5 * 128 * 28**2 + 5 * 256 * 14**2 + 5 * 512 * 7**2
     assert numbers["activations"] == 64 * 112**2 + stages + 10
     assert numbers["early_activations"] == pytest.approx((64 * 112**2 + 4 * 64 * 56**2) / numbers["activations"])
 
 
-def test_the_parts_add_up_to_the_network():
+def test_parts_add_up_to_the_network():
     summary = model_summary("resnet18", 64)
     costs = costs_by_part(summary)
     assert sum(cost.parameters for cost in costs) == summary.parameters
@@ -68,7 +68,7 @@ def test_sides_at_other_sizes(numbers):
     assert len(set(numbers["setting_parameters"][:3])) == 1, "no weight depends on the image's size"
 
 
-def test_weights_that_only_meet_padding_change_nothing(numbers):
+def test_weights_on_padding_have_no_effect(numbers):
     names = numbers["one_pixel_convolutions"]
     assert names == ["layer4.0.conv2", "layer4.1.conv1", "layer4.1.conv2"]
     network = create_model("resnet18", 10)
@@ -96,7 +96,7 @@ def test_the_books_network(numbers):
     assert numbers["book_sides"][-4:] == [24, 12, 6, 3]
 
 
-def test_biases_before_batch_norm_do_nothing_and_those_on_shortcuts_do(numbers):
+def test_only_biases_without_batch_norm_matter(numbers):
     assert numbers["bias_effect_before_norm"] < 1e-3
     assert numbers["bias_effect_on_shortcuts"] > 0.05
 
@@ -110,6 +110,6 @@ def test_counts_in_three_digits():
     ]
 
 
-def test_its_figures_are_there(page):
+def test_figures_are_written(page):
     for name in ("route", "costs", "sides"):
         assert (page.folder / f"{name}.png").stat().st_size > 10_000

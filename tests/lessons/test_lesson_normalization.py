@@ -25,7 +25,7 @@ def numbers(page):
     return page.numbers
 
 
-def test_the_sets_have_the_sizes_of_their_axes(numbers):
+def test_sets_have_the_sizes_of_their_axes(numbers):
     batch, channels, height, width = SHAPE
     assert [numbers[f"shared_{name}"] for name in NAMES] == [
         batch * height * width,
@@ -36,7 +36,7 @@ def test_the_sets_have_the_sizes_of_their_axes(numbers):
 
 
 @pytest.mark.parametrize("kind", NORMS, ids=NAMES)
-def test_the_sets_lie_where_the_paper_draws_them(kind):
+def test_sets_match_the_papers_figure(kind):
     expected = np.zeros(SHAPE, bool)
     where = {
         "Batch": np.s_[:, -1],
@@ -49,7 +49,7 @@ def test_the_sets_lie_where_the_paper_draws_them(kind):
 
 
 @pytest.mark.parametrize("kind", NORMS, ids=NAMES)
-def test_each_layer_gives_its_set_mean_0_and_variance_1(kind):
+def test_layers_normalise_their_sets(kind):
     x = np.random.default_rng(5).normal(3, 2, SHAPE).astype("float32")
     layer = kind.layer(SHAPE)
     layer.train()
@@ -59,35 +59,35 @@ def test_each_layer_gives_its_set_mean_0_and_variance_1(kind):
     assert shared.var() == pytest.approx(1, abs=1e-3)
 
 
-def test_each_layer_is_what_numpy_computes(numbers):
+def test_layers_equal_numpy(numbers):
     assert max(numbers[f"error_{name}"] for name in NAMES) < 1e-4
 
 
-def test_only_batch_norm_answers_otherwise_in_evaluation(numbers):
+def test_only_batch_norm_differs_in_evaluation(numbers):
     assert numbers["eval_change_batch"] > 0.1
     assert [numbers[f"eval_change_{name}"] for name in NAMES[1:]] == [0, 0, 0]
 
 
-def test_layer_and_instance_norm_are_group_norms_ends(numbers):
+def test_layer_and_instance_norm_are_special_group_norms(numbers):
     assert numbers["one_group_minus_layer"] < 1e-3
     assert numbers["all_groups_minus_instance"] < 1e-3
 
 
-def test_only_batch_norm_depends_on_the_company_and_as_a_mean_of_n_does(numbers):
+def test_only_batch_norm_depends_on_other_images(numbers):
     assert -0.65 < numbers["spread_slope"] < -0.35
     assert numbers["spread_batch"][0] > 0.3
     for name in NAMES[1:]:
         assert numbers[f"spread_{name}"] == [0] * len(numbers["batch_sizes"])
 
 
-def test_both_train_at_both_sizes(numbers):
+def test_both_norms_train_at_both_batch_sizes(numbers):
     assert numbers["training_batch_sizes"] == [8, 64]
     # One epoch; guessing is 2.30 nats and 90% wrong.
     assert max(numbers["training_loss_batch"] + numbers["training_loss_group"]) < 2.2
     assert max(numbers["test_error_batch"][0], numbers["test_error_group"][0]) < 0.4
 
 
-def test_all_figures_are_there(page):
+def test_figures_are_written(page):
     figures = [block.path for block in page.blocks if isinstance(block, Picture)]
     assert [path.stem for path in figures] == ["four_sets", "company", "batch_sizes"]
     assert all(path.is_file() for path in figures)

@@ -47,7 +47,7 @@ def test_both_languages_have_the_same_figures_values_and_sections(name):
     assert all(re.search("[\u4e00-\u9fffA-Za-z]", line) for line in lines[1] if line.startswith("## "))
 
 
-def test_a_page_says_the_same_in_both_languages(tmp_path):
+def test_page_is_rendered_in_both_languages(tmp_path):
     page = Page(tmp_path)
     page.heading("Shapes", "形状")
     page.say("Two words\n    in two lines.", "两行\n    文字。")
@@ -64,7 +64,7 @@ def test_a_page_says_the_same_in_both_languages(tmp_path):
     ]
 
 
-def test_without_a_name_all_lessons_are_listed(tool):
+def test_command_without_name_lists_lessons(tool):
     done = tool("lesson")
     assert done.exit_code == 0
     assert all(name in done.stdout for name in LESSONS)
@@ -78,7 +78,7 @@ def test_without_a_name_all_lessons_are_listed(tool):
         (["network-shapes", "-o", "train.epochs"], ["train.epochs", "key=value"]),
     ],
 )
-def test_a_wrong_request_is_one_line_before_any_work(tool, tmp_path, arguments, words):
+def test_wrong_request_is_a_one_line_error(tool, tmp_path, arguments, words):
     done = tool("lesson", *arguments, "--output", tmp_path / "out")
     assert done.exit_code == 2
     assert len(done.stderr.splitlines()) == 1
@@ -86,7 +86,7 @@ def test_a_wrong_request_is_one_line_before_any_work(tool, tmp_path, arguments, 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_named_before_any_work(tmp_path):
+def test_unwritable_folder_fails_before_any_work(tmp_path):
     (tmp_path / "file").write_text("")
     shown = []
     with pytest.raises(RunFailure, match=str(tmp_path / "file")):
@@ -94,7 +94,7 @@ def test_a_folder_that_cannot_be_written_is_named_before_any_work(tmp_path):
     assert shown == []
 
 
-def test_cifar_10_where_it_is_missing_is_named_with_its_place(tmp_path, monkeypatch):
+def test_missing_cifar_10_is_named_with_its_path(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # connections are refused
@@ -106,7 +106,7 @@ def test_cifar_10_where_it_is_missing_is_named_with_its_place(tmp_path, monkeypa
     assert str(tmp_path / "cifar-10-python.tar.gz") in line
 
 
-def test_a_time_names_the_machine_it_is_of(monkeypatch):
+def test_machine_is_described_in_both_languages(monkeypatch):
     processor = machine.Processor("GenuineIntel", "Some CPU @ 2 GHz", frozenset())
     monkeypatch.setattr(machine, "processor", lambda: processor)
     monkeypatch.setattr(machine, "physical_cores", lambda: 7)

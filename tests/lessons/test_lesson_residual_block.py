@@ -16,26 +16,26 @@ def numbers(page):
     return page.numbers
 
 
-def test_shapes_are_kept_or_changed_as_said(numbers):
+def test_blocks_keep_or_change_the_shape(numbers):
     assert numbers["same_shape_input"] == numbers["same_shape_output"] == [4, 3, 6, 6]
     assert numbers["projected_output"] == [4, 6, 3, 3]
     assert numbers["projection_weight"] == [6, 3, 1, 1]
 
 
-def test_the_projection_has_its_parameters_and_sees_a_quarter(numbers):
+def test_projection_uses_a_quarter_of_the_input(numbers):
     assert numbers["projection_parameters"] == 6 * 3 + 2 * 6
     assert numbers["projected_parameters"] == (6 * 3 * 9 + 12) + (6 * 6 * 9 + 12) + (6 * 3 + 12)
     assert numbers["seen_by_shortcut"] == 0.25
     assert numbers["seen_by_branch"] == 1.0
 
 
-def test_a_silent_branch_is_the_identity_exactly_where_said(numbers):
+def test_zero_branch_makes_the_block_an_identity(numbers):
     assert numbers["identity_basic"] == numbers["identity_pre_activation"] == 0
     assert numbers["identity_basic_signed"] > 1  # ReLU takes what is negative
     assert numbers["silenced_plain"] == numbers["largest_input"]  # nothing is left of the input
 
 
-def test_a_rectified_branch_stays_at_its_floor_and_a_usual_one_goes_far_below(numbers):
+def test_rectified_branch_cannot_learn_negative_residuals(numbers):
     # x = |normal| has a mean square of 1, so the floor is 1/4; 6,912 values, so within a few hundredths.
     assert numbers["floor"] == pytest.approx(0.25, abs=0.03)
     assert numbers["error_rectified"] >= numbers["floor"] * (1 - 1e-5)
@@ -64,7 +64,7 @@ def test_the_two_counts_of_the_tutorials(numbers):
     assert (numbers["basic_parameters"], numbers["bottleneck_parameters"]) == (73_984, 70_400)
 
 
-def test_the_diagrams_show_the_papers_orders(numbers):
+def test_diagrams_show_the_papers_layer_orders(numbers):
     convolution = "conv 3x3, 64 -> 64"
     assert numbers["basic_branch"] == [convolution, "BatchNorm", "ReLU", convolution, "BatchNorm"]
     assert numbers["pre_activation_branch"] == ["BatchNorm", "ReLU", convolution] * 2
@@ -75,7 +75,7 @@ def test_the_diagrams_show_the_papers_orders(numbers):
     assert numbers["pre_activation_after_addition"] == []
 
 
-def test_all_figures_are_there(page):
+def test_figures_are_written(page):
     figures = [block.path for block in page.blocks if isinstance(block, Picture)]
     assert [path.stem for path in figures] == ["residual_sign", "forms"]
     assert all(path.is_file() for path in figures)

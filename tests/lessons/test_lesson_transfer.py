@@ -47,7 +47,7 @@ def page(tmp_path_factory):
     return run_lesson("transfer", tmp_path_factory.mktemp("transfer"), Effort(scale=0.1, overrides=["device=cpu"]))
 
 
-def test_the_tasks_share_no_class_and_together_hold_every_image(splits):
+def test_tasks_partition_the_images(splits):
     old, new = make_task(splits, range(5)), make_task(splits, range(5, 10))
     assert old.classes + new.classes == splits.classes
     assert len(old.train) + len(new.train) == len(splits.train) + len(splits.validation)
@@ -55,14 +55,14 @@ def test_the_tasks_share_no_class_and_together_hold_every_image(splits):
     assert set(old.train.labels) == set(new.test.labels) == set(range(5))
 
 
-def test_images_keep_their_labels_in_the_order_asked_for(splits):
+def test_selected_classes_are_relabelled_in_order(splits):
     chosen = select_classes([splits.test], [7, 2])
     sevens = splits.test.batch(np.flatnonzero(splits.test.labels == 7))
     np.testing.assert_array_equal(chosen.batch(np.flatnonzero(chosen.labels == 0)), sevens)
     assert len(chosen) == np.isin(splits.test.labels, [2, 7]).sum()
 
 
-def test_more_images_hold_all_of_fewer_and_seeds_differ(splits):
+def test_larger_samples_contain_smaller_ones(splits):
     train = make_task(splits, range(5, 10)).train
 
     def pixels(number, seed):
@@ -80,7 +80,7 @@ def weights(config):
     return {name: each.numpy().copy() for name, each in network.state_dict().items()}
 
 
-def test_fine_tuning_goes_on_from_the_weights_and_scratch_does_not(config, splits, weights, monkeypatch):
+def test_only_fine_tuning_starts_from_the_weights(config, splits, weights, monkeypatch):
     learner, target = FewShotTrainer(config, splits), make_task(splits, range(5, 10))
     images = sample_per_class(target.train, 2, 0)
     ends = []
@@ -97,7 +97,7 @@ def test_fine_tuning_goes_on_from_the_weights_and_scratch_does_not(config, split
     assert np.abs(ends[0]["fc.weight"] - weights["fc.weight"]).max() > 0.1, "the last layer is new"
 
 
-def test_features_are_what_the_last_layer_is_given(config, splits, weights):
+def test_features_are_the_last_layers_input(config, splits, weights):
     features = FewShotTrainer(config, splits).features(make_task(splits, range(5, 10)).test, weights)
     images = splits.test.batch(np.flatnonzero(splits.test.labels >= 5))
     resized = np.stack([np.asarray(Image.fromarray(each).resize((16, 16), Image.BILINEAR)) for each in images])
@@ -117,7 +117,7 @@ def test_pretraining_learns_the_old_task(config, splits):
     assert not np.array_equal(weights["bn1._mean"], np.zeros(16))
 
 
-def test_bare_pixels_nearly_solve_the_digits(splits):
+def test_linear_probe_on_pixels_nearly_solves_the_digits(splits):
     target = make_task(splits, range(5, 10))
     top1 = {}
     for number in (1, 50):
@@ -128,7 +128,7 @@ def test_bare_pixels_nearly_solve_the_digits(splits):
     assert top1[1] < 0.9 < top1[50]
 
 
-def test_gains_are_paired_and_their_signs_follow_the_interval(page):
+def test_gains_are_paired_and_signs_follow_intervals(page):
     numbers = page.numbers
     assert numbers["images_a_class"] == NUMBERS
     assert numbers["seeds"] == 2
@@ -141,7 +141,7 @@ def test_gains_are_paired_and_their_signs_follow_the_interval(page):
         assert numbers[f"{start}_sign"] == [int(np.sign(m)) * (abs(m) > w) for m, w in zip(means, margins, strict=True)]
 
 
-def test_everything_but_the_last_layer_is_taken_over(page):
+def test_all_but_the_last_layer_is_loaded(page):
     # resnet8 has 7 convolutions and 7 BatchNorms of 4 arrays.
     assert page.numbers["arrays_loaded"] == 7 + 7 * 4
     assert page.numbers["arrays_skipped"] == 2
@@ -156,7 +156,7 @@ def test_the_full_form_is_cifar_10():
 
 
 @pytest.mark.parametrize("runs", T_95)
-def test_students_t_leaves_a_twentieth_outside(runs):
+def test_t_interval_covers_95_percent(runs):
     freedom = runs - 1
     x = np.linspace(0, T_95[runs], 200_001)
     scale = math.gamma(runs / 2) / (math.sqrt(freedom * math.pi) * math.gamma(freedom / 2))
@@ -165,7 +165,7 @@ def test_students_t_leaves_a_twentieth_outside(runs):
     assert inside == pytest.approx(0.95, abs=1e-4)
 
 
-def test_a_spread_tells_a_sign_only_outside_its_interval():
+def test_sign_needs_an_interval_beside_zero():
     assert SeedStatistics.of([1.0, 1.1, 0.9]).sign == 1
     assert SeedStatistics.of([-1.0, -1.1, -0.9]).sign == -1
     assert SeedStatistics.of([1.0, -1.0, 0.5]).sign == 0
@@ -174,7 +174,7 @@ def test_a_spread_tells_a_sign_only_outside_its_interval():
     assert SeedStatistics.of([0.5, 0.6]).percent() == "55.00 ± 7.07"
 
 
-def test_the_verdict_names_each_number_of_images_once():
+def test_verdict_names_each_number_of_images_once():
     gains = {1: SeedStatistics.of([0.1, 0.11]), 2: SeedStatistics.of([0.1, -0.1]), 5: SeedStatistics.of([-0.1, -0.101])}
     english, chinese = _verdict(TUNED, gains)
     assert english == (
@@ -184,7 +184,7 @@ def test_the_verdict_names_each_number_of_images_once():
     assert "每类 5 张时差于从头训练" in chinese
 
 
-def test_the_config_says_who_computes_the_layers():
+def test_config_selects_the_cpu_backend():
     network = create_model("resnet8", 10)
     apply_cpu_backend(network, TrainConfig(cpu_backend="native"))
     assert type(network.conv1) is nn.Conv2D

@@ -35,7 +35,7 @@ def run(page):
     return RunFolder.open(page.folder / "runs" / "seen")
 
 
-def test_accuracy_is_that_of_the_checkpoint_on_the_whole_test_split(numbers, run):
+def test_accuracy_covers_the_whole_test_split(numbers, run):
     splits = run.splits()
     ((pixels, labels),) = uint8_batches(splits.test, 1000, splits.resize, 16)
     with paddle.no_grad():
@@ -47,32 +47,32 @@ def test_accuracy_is_that_of_the_checkpoint_on_the_whole_test_split(numbers, run
     assert numbers["top1"] > 0.5, "it has learnt something, or nothing that follows means much"
 
 
-def test_grad_cam_is_cam_at_the_last_stage(numbers):
+def test_grad_cam_equals_cam_at_the_last_stage(numbers):
     assert numbers["places"] == 4 * 4
     assert numbers["cam_difference"] < 1e-4 * numbers["cam_largest"]
 
 
-def test_grey_images_see_only_the_sum_of_a_filters_channels(numbers):
+def test_grey_responses_depend_on_the_channel_sum(numbers):
     assert numbers["sum_difference"] < 1e-4 * numbers["largest_answer"]
 
 
-def test_classes_come_together_with_depth(numbers):
+def test_neighbours_share_classes_in_later_stages(numbers):
     assert numbers["stages"] == ["stem", "layer1", "layer2", "layer3"]
     first, *_, last = numbers["neighbours_stages"]
     assert last > first + 0.1
     assert numbers["neighbours_pixels"] > 0.9
 
 
-def test_hiding_what_the_maps_mark_hurts_more_than_hiding_at_random(numbers):
+def test_occluding_marked_pixels_hurts_more_than_random(numbers):
     assert numbers["right_highest"][0] < numbers["right_random"][0] - 0.03
     assert numbers["right_random"][0] <= numbers["right_before"] + 0.02
 
 
-def test_the_maps_depend_on_what_was_learnt(numbers):
+def test_maps_depend_on_the_trained_weights(numbers):
     assert numbers["likeness_untrained"] < 0.7
 
 
-def test_its_figures_are_there(page):
+def test_figures_are_written(page):
     names = {block.path.stem for block in page.blocks if isinstance(block, Picture)}
     expected = {"filters", "maps", "points", "grad_cam"} | ({"mistakes"} if page.numbers["mistakes"] else set())
     assert names == expected
@@ -80,7 +80,7 @@ def test_its_figures_are_there(page):
         assert (page.folder / f"{name}.png").stat().st_size > 10_000
 
 
-def test_another_class_has_another_map(run):
+def test_maps_differ_between_classes(run):
     network, test = run.load_network(), run.splits().test
     images = run.normalize()(paddle.to_tensor(test.batch(np.arange(8)).repeat(2, axis=1).repeat(2, axis=2)))
     first, second = (grad_cam(network, images, np.full(8, label)) for label in (0, 1))
@@ -90,7 +90,7 @@ def test_another_class_has_another_map(run):
 # The measures.
 
 
-def test_hiding_paints_the_most_important_pixels():
+def test_masking_paints_the_most_important_pixels():
     pixels = np.arange(2 * 2 * 2 * 3).astype(np.uint8).reshape(2, 2, 2, 3)
     importance = np.array([[[4.0, 3.0], [2.0, 1.0]], [[0.0, 0.0], [0.0, 9.0]]])
     hidden = mask_pixels(pixels, importance, 0.5, np.array([200, 201, 202], np.uint8))
@@ -101,7 +101,7 @@ def test_hiding_paints_the_most_important_pixels():
     np.testing.assert_array_equal(mask_pixels(pixels, importance, 0.0, np.zeros(3, np.uint8)), pixels)
 
 
-def test_pixels_of_equal_importance_are_hidden_all_over_the_image():
+def test_ties_are_masked_all_over_the_image():
     painted = (
         mask_pixels(np.ones((50, 8, 8, 3), np.uint8), np.zeros((50, 8, 8)), 0.5, np.zeros(3, np.uint8))[..., 0] == 0
     )
@@ -120,7 +120,7 @@ def test_correlation_of_maps():
     assert mean_correlation(np.zeros((3, 4, 4)), maps) == 0
 
 
-def test_points_on_the_page():
+def test_projections_and_silhouette():
     generator = np.random.default_rng(0)
     labels = np.repeat([0, 1], 40)
     points = generator.normal(size=(80, 5)) + 6 * labels[:, None] * np.eye(5)[0]
@@ -140,10 +140,10 @@ def test_nearest_neighbours_by_distance():
     assert knn_accuracy(known, np.array([0, 0, 0, 1, 1, 1]), np.array([[1.0], [9.0]]), np.array([0, 0])) == 0.5
 
 
-def test_some_pictures_are_always_the_same_ones():
-    pictures = ImageSet(np.arange(10 * 12).astype(np.uint8).reshape(10, 2, 2, 3), np.arange(10))
-    assert len(pictures.sample(99)) == 10
-    few = pictures.sample(4)
-    assert few.labels.tolist() == sorted(few.labels.tolist()) == pictures.sample(4).labels.tolist()
-    np.testing.assert_array_equal(few.pixels, pictures.pixels[few.labels])
+def test_samples_are_reproducible():
+    images = ImageSet(np.arange(10 * 12).astype(np.uint8).reshape(10, 2, 2, 3), np.arange(10))
+    assert len(images.sample(99)) == 10
+    few = images.sample(4)
+    assert few.labels.tolist() == sorted(few.labels.tolist()) == images.sample(4).labels.tolist()
+    np.testing.assert_array_equal(few.pixels, images.pixels[few.labels])
     np.testing.assert_allclose(flatten_pixels(few)[:, 0] * 255, few.pixels[:, 0, 0, 0], rtol=1e-6)
