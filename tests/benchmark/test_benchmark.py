@@ -213,6 +213,7 @@ def train_once(names, folder):
     return json.loads((folder / "train.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_training_report_of_a_real_run(tmp_path):
     found = train_once(["native", *(["torch"] if find_spec("torch") else [])], tmp_path)
     assert {"date", "processor", "cores", "versions", "settings", "rows", "process", "platform"} <= found.keys()
@@ -244,6 +245,7 @@ def test_usage_error_of_a_job_is_raised_here():
         runner.run_job(job, "infer")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["data", "kernels", "infer", "predict"])
 def test_reports_are_complete(tmp_path, command, monkeypatch):
     """Jobs run in this process; test_training_report_of_a_real_run starts one."""

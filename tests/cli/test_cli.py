@@ -17,6 +17,8 @@ from PIL import Image
 
 from paddle_resnet.data.datasets import official_files
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[2]
 TINY = ["-o", "train.epochs=1", "-o", "data.image_size=8", "-o", "train.batch_size=200", "-o", "model.name=resnet8"]
 

@@ -16,6 +16,8 @@ from paddle_resnet import doctor, machine, runtime
 from paddle_resnet.doctor import computing, hardware, process, software, speed
 from paddle_resnet.onednn import library, unavailable_reason
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[2]
 DOCTOR = PROJECT / "tools" / "doctor.py"
 needs_library = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))

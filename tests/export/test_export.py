@@ -22,6 +22,8 @@ from paddle_resnet.inference import InferenceConfig, Predictor, paddle_backend
 from paddle_resnet.inference.inference_config import check_program, find_model
 from paddle_resnet.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 PROGRAM = "model.json" if int(paddle.__version__.split(".")[0]) >= 3 else "model.pdmodel"
 
 

@@ -22,6 +22,8 @@ from paddle_resnet.export import export_run, onnx, quantization
 from paddle_resnet.inference import Predictor, backends
 from paddle_resnet.inference.inference_config import InferenceConfig
 
+pytestmark = pytest.mark.slow
+
 HAS_ONNX = all(map(find_spec, ("onnxruntime", "paddle2onnx", "onnx", "ml_dtypes")))
 HAS_BFLOAT16 = bool(backends.BFLOAT16_FEATURES & machine.processor().features)
 needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="the packages of requirements/onnx.txt are not installed")

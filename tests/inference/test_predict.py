@@ -19,6 +19,8 @@ from paddle_resnet.export import export_run
 from paddle_resnet.inference import Prediction, Predictor
 from paddle_resnet.inference.find_pictures import Unreadable, find_pictures
 
+pytestmark = pytest.mark.slow
+
 ON_CPU = ("--device", "cpu")
 
 

@@ -19,6 +19,8 @@ from paddle_resnet.inference import Prediction, Predictor
 from paddle_resnet.inference.find_pictures import Unreadable, find_pictures
 from paddle_resnet.inference.predict_many import batched, decoding_workers, predict_here, prediction_workers
 
+pytestmark = pytest.mark.slow
+
 ON_CPU = ("--device", "cpu")
 
 

@@ -8,6 +8,8 @@ from paddle_resnet.lessons.batch_norm import training as training
 from paddle_resnet.lessons.batch_norm.running_statistics import FEATURES, IMAGES
 from paddle_resnet.lessons.framework.page import Picture, Prose
 
+pytestmark = pytest.mark.slow
+
 RATES = (0.01, 0.1, 1.0)
 
 

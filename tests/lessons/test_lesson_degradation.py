@@ -16,6 +16,8 @@ from paddle_resnet.lessons.framework.effort import lesson_command
 from paddle_resnet.models import create_model
 from paddle_resnet.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 SEED = 3
 
 

@@ -10,6 +10,8 @@ from paddle_resnet.lessons.depth.lesson import PAPER, _significance, closed_form
 from paddle_resnet.models import count_parameters, create_model
 from paddle_resnet.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 SEED = 4
 
 

@@ -21,6 +21,8 @@ from paddle_resnet.lessons.framework.page import Picture, Prose
 from paddle_resnet.models import create_model
 from paddle_resnet.training.optim.optimizer import make_optimizer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):

@@ -19,6 +19,8 @@ from paddle_resnet.lessons.gradients.layer_gradients import (
 )
 from paddle_resnet.models import create_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):

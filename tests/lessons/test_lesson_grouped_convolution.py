@@ -16,6 +16,8 @@ from paddle_resnet.lessons.grouped_convolution.costs import (
 from paddle_resnet.lessons.grouped_convolution.lesson import _describe_times
 from paddle_resnet.models import count_parameters, create_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):

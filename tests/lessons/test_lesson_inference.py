@@ -20,6 +20,8 @@ from paddle_resnet.lessons.inference.lesson import fold_batch_norm
 from paddle_resnet.models.blocks import convolution
 from paddle_resnet.training import RunFolder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):

@@ -15,6 +15,8 @@ from paddle_resnet.lessons.framework.page import Picture
 from paddle_resnet.lessons.lenet.lesson import RATES, SEEDS, _verdict
 from paddle_resnet.lessons.lenet.seed_comparison import NetworkRuns
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):

@@ -9,6 +9,8 @@ from paddle_resnet.lessons.common.network_costs import costs_by_part, model_summ
 from paddle_resnet.lessons.network_shapes.plots import format_count
 from paddle_resnet.models import create_model
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):

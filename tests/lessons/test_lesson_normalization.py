@@ -9,6 +9,8 @@ from paddle_resnet.lessons.framework.page import Picture
 from paddle_resnet.lessons.normalization import training as training
 from paddle_resnet.lessons.normalization.lesson import GROUPS, NORMS, SHAPE, shared_statistics_mask
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["batch", "layer", "instance", "group"]
 
 

@@ -5,6 +5,8 @@ import pytest
 from paddle_resnet.lessons import Effort, run_lesson
 from paddle_resnet.lessons.framework.page import Picture
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):

@@ -29,6 +29,8 @@ from paddle_resnet.lessons.transfer.lesson import QUICK, Plan, _verdict
 from paddle_resnet.lessons.transfer.results import TUNED
 from paddle_resnet.models import create_model
 
+pytestmark = pytest.mark.slow
+
 NUMBERS = [1, 2, 5, 10, 20]
 
 

@@ -18,6 +18,8 @@ from paddle_resnet.lessons.what_it_sees.trained_network import (
 )
 from paddle_resnet.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):

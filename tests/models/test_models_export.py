@@ -14,6 +14,8 @@ from paddle_resnet.inference import Predictor
 from paddle_resnet.models import create_configured_model, registry
 from paddle_resnet.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 LENET = registry.model_entry("lenet")
 
 

@@ -17,6 +17,8 @@ from paddle_resnet.models.weights import pretrained
 from paddle_resnet.training import RunFolder
 from paddle_resnet.training.setup import open_data_and_network
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[2]
 QUICKSTART = PROJECT / "configs" / "quickstart.yaml"
 OVERRIDES = [

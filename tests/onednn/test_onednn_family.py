@@ -17,7 +17,7 @@ from paddle_resnet.onednn import accelerate, layers, restore, unavailable_reason
 from paddle_resnet.onednn.layers import ChannelsLastResNet
 from paddle_resnet.training.cpu_backend import use_cpu_backend
 
-pytestmark = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))]
 
 
 def native_and_accelerated(kind, **options):

@@ -24,7 +24,7 @@ from paddle_resnet.onednn import functional as onednn_functional
 from paddle_resnet.onednn import unavailable_reason
 from paddle_resnet.onednn.ops.geometry import Window
 
-pytestmark = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))]
 
 FRACTION_AFTER_CANCELLING = 0.5
 """A sum below this fraction of what its terms' sizes make likely has lost digits that no order of adding can keep."""

@@ -15,7 +15,7 @@ from paddle_resnet.models.blocks import BasicBlock, projection_shortcut
 from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.onednn import accelerate, unavailable_reason
 
-pytestmark = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))]
 
 TOLERANCE = 1e-4
 MOST_SEEDS = 10

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from fake_machine import BASH, Machine
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS = ["tools/quickstart.sh", "tools/test.sh", "tools/setup_environment.sh", ".ci/run"]
 CPU, GPU = "paddlepaddle==3.3.1", "paddlepaddle-gpu==2.6.2"
 

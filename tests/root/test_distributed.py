@@ -28,6 +28,8 @@ from paddle_resnet.training.callbacks.steps import StepSeeds
 from paddle_resnet.training.setup import open_data_and_network
 from paddle_resnet.training.train_step import scaled_learning_rate
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[2]
 TEST_IMAGES, VALIDATION_IMAGES = 899, 449
 """Numbers that 2 does not divide."""

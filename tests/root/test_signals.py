@@ -15,6 +15,8 @@ import pytest
 from paddle_resnet import runtime, signals
 from paddle_resnet.errors import Stopped
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 

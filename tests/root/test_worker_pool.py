@@ -14,6 +14,8 @@ from worker_tasks import as_long, exit_at, refuse, slow_square
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.worker_pool import WorkerPool
 
+pytestmark = pytest.mark.slow
+
 
 def test_pool_results_are_in_order_and_bounded():
     taken = []

@@ -18,6 +18,8 @@ import service_tasks
 from paddle_resnet.service import Settings, inference_workers, shutdown
 from paddle_resnet.service.batcher import Batcher, Work, WorkerDied
 
+pytestmark = pytest.mark.slow
+
 PICTURE = b"a picture"
 
 

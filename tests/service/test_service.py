@@ -30,6 +30,8 @@ from paddle_resnet.service.batcher import Work
 from paddle_resnet.service.logs import JsonFormatter
 from paddle_resnet.service.pictures import Result, Verdict, decode
 
+pytestmark = pytest.mark.slow
+
 MAX_BODY = 100_000
 
 

@@ -9,6 +9,8 @@ import httpx
 from service_fuzz import faults, fuzz, hostile_request
 from service_parts import picture, running
 
+pytestmark = pytest.mark.slow
+
 REQUESTS = 200
 
 

@@ -33,6 +33,8 @@ from paddle_resnet.service import Settings, inference_workers, routes
 from paddle_resnet.service.explain import Explainer
 from paddle_resnet.service.settings import load_predictor, pin_model
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--device", "cpu", "--max-batch", "2", "--streams", "1", "--no-explain")
 """Options of a service that is soon ready."""
 

@@ -19,9 +19,13 @@ from service_parts import picture, running
 from paddle_resnet.service import explain
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="chromium and chromedriver (Debian: chromium, chromium-driver) are not installed"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER),
+        reason="chromium and chromedriver (Debian: chromium, chromium-driver) are not installed",
+    ),
+]
 MARKUP = "<img src=x onerror=document.title='broken'>"
 
 

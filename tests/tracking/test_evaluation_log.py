@@ -14,6 +14,8 @@ from visualdl import LogReader
 from paddle_resnet.evaluation import evaluate_run, run_plots, show_validation_mistakes
 from paddle_resnet.images.decode import decode_image
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

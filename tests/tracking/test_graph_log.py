@@ -8,6 +8,8 @@ from visualdl.reader.graph_reader import GraphReader
 
 from paddle_resnet.export.program import save_program, write_graph
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

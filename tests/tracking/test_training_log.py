@@ -28,6 +28,8 @@ from paddle_resnet.training.callbacks.visual_dl import Histograms, parameters_by
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.train_step import TrainStepModel
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[2]
 PEAK, DECAY, STEPS, EPOCHS = 0.05, 0.5, 4, 2
 QUICK = [

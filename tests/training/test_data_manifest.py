@@ -18,6 +18,8 @@ from paddle_resnet.export import export_run
 from paddle_resnet.inference import InferenceConfig
 from paddle_resnet.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 PARTS = ("train", "validation", "test")
 
 

@@ -15,6 +15,8 @@ from paddle_resnet.models import read_state_dict
 from paddle_resnet.training import train
 from paddle_resnet.training.optim.ema import MovingAverage
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 

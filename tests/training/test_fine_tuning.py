@@ -16,6 +16,8 @@ from paddle_resnet.training import resume, train
 from paddle_resnet.training.callbacks.recipe import FreezeBackbone
 from paddle_resnet.training.optim.optimizer import decay_layer_rates, make_optimizer
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[2]
 RECIPE = ["train.momentum=0.9", "train.weight_decay=0.1", "train.warmup=0", "train.clip_norm=1", "train.accumulate=2"]
 

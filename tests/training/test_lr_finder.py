@@ -22,6 +22,8 @@ from paddle_resnet.training.lr_finder import (
     write_sweep,
 )
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[2]
 TINY = ["model.name=resnet8", "data.image_size=8", "train.batch_size=100", "device=cpu"]
 

@@ -11,6 +11,8 @@ from paddle_resnet.evaluation import evaluate_run
 from paddle_resnet.export import export_run
 from paddle_resnet.training import RunFolder, resume
 
+pytestmark = pytest.mark.slow
+
 EARLIER_TOP1 = 251 / 359
 RESUMED_TOP1, RESUMED_LOSS = 353 / 359, 0.1770
 

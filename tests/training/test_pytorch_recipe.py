@@ -17,6 +17,8 @@ from paddle_resnet.models import create_model  # noqa: E402
 from paddle_resnet.training.optim.loss import SmoothedCrossEntropy  # noqa: E402
 from paddle_resnet.training.optim.optimizer import make_optimizer  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).resolve().parents[2] / "docs" / "experiments" / "resnet20_in_pytorch.py"
 
 

@@ -24,6 +24,8 @@ from paddle_resnet.training.callbacks.recipe import crop_sizes
 from paddle_resnet.training.run_folder import RunFolder
 from paddle_resnet.training.setup import whiten_stem
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 

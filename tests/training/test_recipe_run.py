@@ -15,6 +15,8 @@ from paddle_resnet.models import read_state_dict
 from paddle_resnet.training import resume, train
 from paddle_resnet.training.callbacks.recorder import Recorder
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[2]
 BATCH, ACCUMULATE, EPOCHS = 100, 3, 2
 RECIPE = [

@@ -27,6 +27,8 @@ from paddle_resnet.training import RunFolder, resume, train, train_or_resume
 from paddle_resnet.training.callbacks.steps import StepSeeds
 from paddle_resnet.training.callbacks.visual_dl import Curves
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[2]
 QUICK = [
     "model.name=resnet8",

@@ -14,6 +14,8 @@ from paddle_resnet.errors import Stopped, UsageError
 from paddle_resnet.training import RunFolder, train_seeds
 from paddle_resnet.training.callbacks.steps import StepSeeds
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[2]
 QUICK = [
     "model.name=resnet8",

@@ -21,6 +21,8 @@ from paddle_resnet.training import RunFolder, train
 from paddle_resnet.training.callbacks.recorder import Recorder
 from paddle_resnet.training.setup import open_data_and_network
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).resolve().parents[2]
 QUICK = [
     "train.epochs=2",

@@ -11,6 +11,8 @@ from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.optim.loss import SmoothedCrossEntropy
 from paddle_resnet.training.train_step import TrainStepModel
 
+pytestmark = pytest.mark.slow
+
 CLASSES, INPUTS = 4, 6
 
 
