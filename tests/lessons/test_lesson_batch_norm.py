@@ -1,4 +1,4 @@
-"""The lesson on batch normalisation: its numbers against closed forms, and what it measured of training."""
+"""The lesson on batch normalisation: its numbers against closed forms, and its measured effect on training."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The lesson on degradation: its claims by the numbers it records, and its parts against closed forms."""
+"""The lesson on degradation: its recorded numbers, and its parts against closed forms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The book's network: counts by hand, what its initialiser's line does, plain SGD, and the full form's data."""
+"""The book's network: counts by hand, its initialiser line, plain SGD, and the full form's data."""
 
 from __future__ import annotations
 

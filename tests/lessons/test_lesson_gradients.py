@@ -1,4 +1,4 @@
-"""The lesson on gradients: its numbers against closed forms, another way of differentiating, and its claims."""
+"""The lesson on gradients: its numbers against closed forms and finite differences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grouped convolution: its equalities, the costs of the ResNeXt paper, and who hears whom. No test rests on a time."""
+"""Grouped convolution: its equalities, the costs of the ResNeXt paper, and the dependencies between channels."""
 
 import numpy as np
 import paddle

@@ -1,4 +1,4 @@
-"""LeNet beside a ResNet: counts by hand, and figures that follow from the runs."""
+"""LeNet compared with a ResNet: counts by hand, and metrics that follow from the runs."""
 
 from __future__ import annotations
 
@@ -96,9 +96,9 @@ def test_a_hard_image_shows_the_usual_wrong_prediction(truth, predictions, shown
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ([0.05, 0.06, 0.055], "larger than the seeds' spread"),
+        ([0.05, 0.06, 0.055], "larger than the variation between the seeds"),
         ([-0.05, -0.06, -0.055], "LeNet is ahead"),
-        ([0.05, -0.06, 0.0], "cannot tell the two apart"),
+        ([0.05, -0.06, 0.0], "not significant"),
     ],
 )
 def test_the_verdict_follows_the_interval(values, words):

@@ -1,4 +1,4 @@
-"""ResNet-18's counts against published ones and sums by hand, and what the lesson says of pixels and biases."""
+"""ResNet-18's counts against published ones and sums by hand; weights and biases without effect."""
 
 import numpy as np
 import paddle

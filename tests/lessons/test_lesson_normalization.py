@@ -1,4 +1,4 @@
-"""The lesson on four normalisations: the sets by counting, each layer by numpy, the batch's part by closed forms."""
+"""The lesson on four normalisations: their sets, each layer against numpy, the influence of the batch."""
 
 import numpy as np
 import paddle
@@ -91,5 +91,5 @@ def test_both_norms_train_at_both_batch_sizes(numbers):
 
 def test_figures_are_written(page):
     figures = [block.path for block in page.blocks if isinstance(block, Picture)]
-    assert [path.stem for path in figures] == ["four_sets", "company", "batch_sizes"]
+    assert [path.stem for path in figures] == ["four_sets", "batch_influence", "batch_sizes"]
     assert all(path.is_file() for path in figures)

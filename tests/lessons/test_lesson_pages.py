@@ -1,4 +1,4 @@
-"""Lessons as a reader meets them: the tool, wrong requests, and pages that are the same in both languages."""
+"""The lesson command, its errors, and the pages in both languages."""
 
 from __future__ import annotations
 

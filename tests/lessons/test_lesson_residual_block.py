@@ -1,4 +1,4 @@
-"""The lesson on the residual block: shapes, counts by hand, the identity exactly, and the residual's sign."""
+"""The lesson on the residual block: shapes, counts by hand, the identity, and negative residuals."""
 
 import pytest
 

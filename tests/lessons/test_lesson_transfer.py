@@ -1,4 +1,4 @@
-"""What a start is worth: the tasks, what is frozen and what is taken over, and the statistics of the table."""
+"""The lesson on transfer: tasks, frozen and loaded weights, and the statistics of its table."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_verdict_names_each_number_of_images_once():
     english, chinese = _verdict(TUNED, gains)
     assert english == (
         "**Fine-tuned**: better than from scratch at 1 images a class; worse than from scratch at 5 images a class; "
-        "not to be told from scratch by these seeds at 2 images a class."
+        "not significantly different at 2 images a class."
     )
     assert "每类 5 张时差于从头训练" in chinese
 

@@ -1,4 +1,4 @@
-"""What the network sees: the measures against numpy, and the lesson's claims about a short training of its own."""
+"""The lesson on what the network sees: measurements against numpy, and results of a short training."""
 
 import numpy as np
 import paddle
@@ -34,7 +34,7 @@ def numbers(page):
 
 @pytest.fixture(scope="module")
 def run(page):
-    return RunFolder.open(page.folder / "runs" / "seen")
+    return RunFolder.open(page.folder / "runs" / "network")
 
 
 def test_accuracy_covers_the_whole_test_split(numbers, run):

@@ -1,4 +1,4 @@
-"""Batch normalisation: what it computes, what it remembers, and what it does to training."""
+"""Batch normalisation: what it computes, its running statistics, and its effect on training."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from paddle_resnet.models.batch_norm import BatchNorm, batch_norm_gradients
 
 @ignore_batch_norm_warning()
 def teach(page: Page, effort: Effort) -> None:
-    """Compute it by hand and by Paddle, follow its running statistics, and train with it and without."""
+    """Compute it by hand and with Paddle, follow its running statistics, and train with and without it."""
     _features(page)
     _images(page)
     _scale_and_shift(page)
     running_statistics.teach(page)
-    _beside_paddles(page)
+    _compare_with_paddle(page)
     batch_norm_training.teach(page, effort)
 
 
@@ -93,7 +93,7 @@ def _images(page: Page) -> None:
 
 
 def _record_statistics(page: Page, name: str, x: np.ndarray, output: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    """Record how far the output's mean and variance are from what they should be; return x's variance."""
+    """Record the errors of the output's mean and variance; return the variance of x."""
     variance = x.var(axes, dtype=np.float64)
     nearly_without_epsilon = BatchNorm(x.shape[1], epsilon=1e-12)(paddle.to_tensor(x)).numpy()
     found = output.var(axes, dtype=np.float64)
@@ -136,16 +136,16 @@ def _scale_and_shift(page: Page) -> None:
     )
 
 
-def _beside_paddles(page: Page) -> None:
+def _compare_with_paddle(page: Page) -> None:
     page.heading("Forward and backward against Paddle's", "前向与反向：与 Paddle 对照")
     random = np.random.default_rng(1)
     x, slope = (random.normal(1.0, 2.0, (8, 5, 4, 6)).astype(np.float32) for _ in range(2))
     state = {name: random.uniform(0.5, 2.0, 5).astype(np.float32) for name in ("weight", "bias", "_mean", "_variance")}
-    paddles, ours = nn.BatchNorm2D(5), BatchNorm(5)
-    for layer in (paddles, ours):
+    reference, ours = nn.BatchNorm2D(5), BatchNorm(5)
+    for layer in (reference, ours):
         layer.set_state_dict(state)
-    expected, found = _forward_and_backward(paddles, x, slope), _forward_and_backward(ours, x, slope)
-    closed = batch_norm_gradients(paddle.to_tensor(slope), paddle.to_tensor(x), paddles.weight)
+    expected, found = _forward_and_backward(reference, x, slope), _forward_and_backward(ours, x, slope)
+    closed = batch_norm_gradients(paddle.to_tensor(slope), paddle.to_tensor(x), reference.weight)
     names = ["y", "dL/dx", "dL/dgamma", "dL/dbeta"]
     ours_errors = [_relative(a, b) for a, b in zip(found, expected, strict=True)]
     closed_errors = [_relative(a.numpy(), b) for a, b in zip(closed, expected[1:], strict=True)]
@@ -181,7 +181,7 @@ def _beside_paddles(page: Page) -> None:
 
 
 def _forward_and_backward(layer: nn.Layer, x: np.ndarray, slope: np.ndarray) -> list[np.ndarray]:
-    """The output, and the gradients of ``(output * slope).sum()`` by x, gamma and beta."""
+    """Return the output, and the gradients of ``(output * slope).sum()`` by x, gamma and beta."""
     argument = paddle.to_tensor(x, stop_gradient=False)
     output = layer(argument)
     (output * paddle.to_tensor(slope)).sum().backward()

@@ -58,15 +58,15 @@ def _running_statistics(page: Page) -> None:
     page.values(f"running = momentum * running + (1 - momentum) * batch        # momentum = {MOMENTUM}")
     random = np.random.default_rng(0)
     batches = [random.normal(5.0, 3.0, (8, 1)).astype(np.float32) for _ in range(60)]
-    paddles = nn.BatchNorm1D(1)
-    seen, biased, unbiased = [], [np.array(NEW)], [np.array(NEW)]
+    layer = nn.BatchNorm1D(1)
+    measured, biased, unbiased = [], [np.array(NEW)], [np.array(NEW)]
     for batch in batches:
-        paddles(paddle.to_tensor(batch))
-        seen.append((paddles._mean.item(), paddles._variance.item()))
+        layer(paddle.to_tensor(batch))
+        measured.append((layer._mean.item(), layer._variance.item()))
         for history, divisor in ((biased, 0), (unbiased, 1)):
             new = np.array([batch.mean(dtype=np.float64), batch.var(ddof=divisor, dtype=np.float64)])
             history.append(MOMENTUM * history[-1] + (1 - MOMENTUM) * new)
-    steps = np.array(seen)
+    steps = np.array(measured)
     page.table(
         "step | batch mean | running mean, Paddle | formula "
         "| batch variance | running variance, Paddle | formula | with m - 1",

@@ -231,16 +231,16 @@ def _conclude(page: Page, effort: Effort, results: dict[int, list[TrainingResult
 def _significance(gains: np.ndarray) -> tuple[str, str]:
     """Say in English and Chinese whether the gain differs from zero by more than the seeds' variation."""
     if len(gains) < 2:
-        return "One seed cannot tell that from chance.", "只有一个随机种子，无法排除偶然。"
+        return "With one seed this may be chance.", "只有一个随机种子，无法排除偶然。"
     gain = SeedStatistics.of(gains.tolist())
     interval = f"{-100 * gain.mean:+.2f} ± {100 * gain.ci95:.2f}"
     if gain.sign == 0:
         return (
-            f"By {gain.runs} seeds it cannot be told from nothing (95% interval {interval}).",
+            f"With {gain.runs} seeds it does not differ significantly from zero (95% interval {interval}).",
             f"仅凭 {gain.runs} 个随机种子，不能断定它不为零（95% 区间 {interval}）。",
         )
     return (
-        f"That is more than the seeds differ (95% interval {interval}).",
+        f"This is more than the variation between the seeds (95% interval {interval}).",
         f"这超出了随机种子之间的差异（95% 区间 {interval}）。",
     )
 

@@ -32,7 +32,7 @@ def draw_by_layer(bare: Measured, normalized: Measured) -> Figure:
             _frame(axes, f"{title}, {words}")
         panels[row, 0].set_ylabel("norm(dL/dW) / norm(W)")
     for axes in panels[1]:
-        axes.set_xlabel("convolution, from the images to the answer")
+        axes.set_xlabel("convolution, from the input to the output")
     panels[0, 0].legend(loc="best")
     return figure
 
@@ -47,7 +47,7 @@ def draw_before_and_after(before: Measured, after: Measured) -> Figure:
                 _curve(axes, before[kind, depth], COLOURS[depth], "--", f"{depth} layers, before")
                 _curve(axes, gradients, COLOURS[depth], "-", f"{depth} layers, after")
         _frame(axes, title)
-        axes.set_xlabel("convolution, from the images to the answer")
+        axes.set_xlabel("convolution, from the input to the output")
     panels[0].set_ylabel("norm(dL/dW) / norm(W)")
     panels[1].legend(loc="best")
     return figure

@@ -43,16 +43,16 @@ def show_times(page: Page, run: RunFolder, images: np.ndarray, rounds: int) -> N
             return time_interleaved({name: partial(scores, batch) for name, scores in forms.items()}, rounds)
 
         first = measure(images[:1], FIRST_CALLS)
-        _say_first_calls(page, first, f"{threads.variable}={threads.value}")
+        _show_first_calls(page, first, f"{threads.variable}={threads.value}")
         steady = {}
         for size in BATCHES:
             batch = np.resize(images, (size, *images.shape[1:]))
             measure(batch, 1)  # warm-up for the new shape
             steady[size] = measure(batch, rounds)
-    _say_steady(page, steady, rounds)
+    _show_steady(page, steady, rounds)
 
 
-def _say_first_calls(page: Page, first: Mapping[str, np.ndarray], threads: str) -> None:
+def _show_first_calls(page: Page, first: Mapping[str, np.ndarray], threads: str) -> None:
     opening = {name: 1000 * float(seconds[0]) for name, seconds in first.items()}
     later = {name: 1000 * float(np.median(seconds[FIRST_CALLS // 2 :])) for name, seconds in first.items()}
     hasty = 1000 * float(np.mean(first[EXPORTED][:10]))
@@ -112,7 +112,7 @@ def _draw_first_calls(first: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
-def _say_steady(page: Page, steady: Mapping[int, Mapping[str, np.ndarray]], rounds: int) -> None:
+def _show_steady(page: Page, steady: Mapping[int, Mapping[str, np.ndarray]], rounds: int) -> None:
     names = list(steady[BATCHES[0]])
     medians = {size: {name: float(np.median(each)) for name, each in taken.items()} for size, taken in steady.items()}
     page.say(
@@ -154,8 +154,8 @@ def _verdict(size: int, taken: Mapping[str, np.ndarray]) -> tuple[str, str]:
             f"{chinese}用时是动态图的 {1 / ratio:.2f} 倍：在这里导出并不划算。",
         )
     return (
-        f"""{english} and the dynamic graph cannot be told apart: their middle halves overlap (ratio of medians
-        {1 / ratio:.2f}).""",
+        f"""{english} and the dynamic graph do not differ clearly: the middle halves of their times overlap (ratio of
+        medians {1 / ratio:.2f}).""",
         f"{chinese}与动态图分不出快慢：两者居中的一半互相重叠（中位数之比 {1 / ratio:.2f}）。",
     )
 

@@ -194,14 +194,17 @@ def _verdict(gain: SeedStatistics) -> tuple[str, str]:
     english = f"resnet8 minus LeNet, seed by seed: {gain.points()} points (95% interval, {gain.runs} seeds)."
     chinese = f"逐个种子相减，resnet8 减 LeNet 为 {gain.points()} 个百分点（95% 区间，{gain.runs} 个种子）。"
     if gain.sign > 0:
-        return f"{english} The lead is larger than the seeds' spread.", f"{chinese}这个差距超出了种子之间的波动。"
+        return (
+            f"{english} The lead is larger than the variation between the seeds.",
+            f"{chinese}这个差距超出了种子之间的波动。",
+        )
     if gain.sign < 0:
         return (
-            f"{english} LeNet is ahead, by more than the seeds' spread.",
+            f"{english} LeNet is ahead, by more than the variation between the seeds.",
             f"{chinese}也就是 LeNet 领先，且超出了种子之间的波动。",
         )
     return (
-        f"{english} The interval includes zero: on these images, these seeds cannot tell the two apart.",
+        f"{english} The interval includes zero: the difference is not significant.",
         f"{chinese}区间包含零：在这些图像上，这几个种子分不出两者的高下。",
     )
 

@@ -104,7 +104,7 @@ def draw_errors_by_class(networks: Sequence[NetworkRuns], classes: Sequence[str]
             label=each.title,
         )
     axes.set_xticks(np.arange(len(classes)), classes, rotation=0 if max(map(len, classes)) < 4 else 30)
-    axes.set(xlabel="true class", ylabel="wrong answers (images)")
+    axes.set(xlabel="true class", ylabel="errors (images)")
     axes.grid(True, axis="y")
     axes.set_axisbelow(True)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

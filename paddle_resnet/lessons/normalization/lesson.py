@@ -199,7 +199,7 @@ def _batch_influence(page: Page) -> None:
         波动：{others_zh}，因为它们根本不看同批的其他图像。""",
     )
     page.figure(
-        "company",
+        "batch_influence",
         partial(draw_batch_sensitivity, BATCH_SIZES, spreads),
         """How much the output for one image varies with the rest of its batch: the standard deviation over batches,
         root mean square over the output. The dotted line falls as 1 / sqrt(N) from the first point.""",

@@ -236,7 +236,7 @@ def _verdict(start: str, gains: dict[int, SeedStatistics]) -> tuple[str, str]:
     """Say at which numbers of images an initialisation gained, lost, or did not differ significantly."""
     english, chinese = [], []
     words = {1: ("better than from scratch", "好于从头训练"), -1: ("worse than from scratch", "差于从头训练")}
-    words[0] = ("not to be told from scratch by these seeds", "这些种子分不出与从头训练的差别")
+    words[0] = ("not significantly different", "这些种子分不出与从头训练的差别")
     for sign in (1, -1, 0):
         numbers = [str(number) for number, gain in gains.items() if gain.sign == sign]
         if numbers:

@@ -76,8 +76,8 @@ def show_heatmaps(context: LessonContext) -> None:
     stages = trained.network.stage_names
     first, second = (context.format_predictions(ranked[:, rank], scores) for rank in (0, 1))
     rows = {
-        f"answer,\n{stages[-1]}": (trained.grad_cam(images.pixels, ranked[:, 0]), first),
-        f"answer,\n{stages[-2]}": (trained.grad_cam(images.pixels, ranked[:, 0], stages[-2]), first),
+        f"predicted,\n{stages[-1]}": (trained.grad_cam(images.pixels, ranked[:, 0]), first),
+        f"predicted,\n{stages[-2]}": (trained.grad_cam(images.pixels, ranked[:, 0], stages[-2]), first),
         f"second,\n{stages[-1]}": (trained.grad_cam(images.pixels, ranked[:, 1]), second),
     }
     page.figure(
@@ -86,7 +86,7 @@ def show_heatmaps(context: LessonContext) -> None:
             images.pixels,
             [f"is {context.class_name(label)}" for label in images.labels],
             rows,
-            "Grad-CAM: what speaks for the answer, and for the second answer",
+            "Grad-CAM for the predicted class, and for the second",
         ),
         """Test images, and heat where they support a class: the network's prediction, at the last stage and the one
         before it, and the second most probable class. Each map has its own scale.""",
@@ -178,7 +178,7 @@ def show_mistakes(context: LessonContext) -> None:
             trained.grad_cam(images.pixels, labels),
             context.format_predictions(labels, evaluation.scores[chosen]),
         )
-        for name, labels in (("answer", predicted), ("truth", images.labels))
+        for name, labels in (("prediction", predicted), ("truth", images.labels))
     }
     captions = [f"is {context.class_name(label)}" for label in images.labels]
     page.figure(

@@ -46,7 +46,7 @@ FULL: dict[str, Any] = {
 
 def teach(page: Page, effort: Effort) -> None:
     """Train a small network, then show its filters, feature maps, embeddings, Grad-CAM maps and mistakes."""
-    run = train_run(page, effort, "seen", update_settings(FULL if effort.full else QUICK, effort))
+    run = train_run(page, effort, "network", update_settings(FULL if effort.full else QUICK, effort))
     trained = TrainedNetwork(run.load_network("best"), run.normalize())
     evaluation = measure_split(run, NetworkScorer(trained.network, trained.normalize), "test")
     context = LessonContext(page, run, trained, read_split(run, run.splits().test), evaluation, effort.full)
@@ -199,7 +199,7 @@ def _points(context: LessonContext) -> None:
     page.heading("The test set in two dimensions", "把测试集画成点图")
     images = context.test.sample(MAX_POINTS)
     features = context.trained.means(images.pixels)[context.trained.network.stage_names[-1]]
-    pixels, seen = project_2d(flatten_pixels(images), images.labels), project_2d(features, images.labels)
+    pixels_2d, features_2d = project_2d(flatten_pixels(images), images.labels), project_2d(features, images.labels)
     page.say(
         f"""The last stage's means are the {features.shape[1]} numbers that the head gets, one point per image. There
         are two ways to project such points. PCA keeps the plane in which they vary most, and loses everything outside
@@ -213,10 +213,10 @@ def _points(context: LessonContext) -> None:
         "points",
         lambda: draw_points(
             {
-                f"pixels, PCA ({pixels.explained:.0%} of the variance)": pixels.pca,
-                "pixels, t-SNE": pixels.tsne,
-                f"features, PCA ({seen.explained:.0%} of the variance)": seen.pca,
-                "features, t-SNE": seen.tsne,
+                f"pixels, PCA ({pixels_2d.explained:.0%} of the variance)": pixels_2d.pca,
+                "pixels, t-SNE": pixels_2d.tsne,
+                f"features, PCA ({features_2d.explained:.0%} of the variance)": features_2d.pca,
+                "features, t-SNE": features_2d.tsne,
             },
             images.labels,
             context.classes,
@@ -228,15 +228,15 @@ def _points(context: LessonContext) -> None:
     page.say(
         f"""The silhouette does not depend on a projection (Rousseeuw 1987). It compares, for each point and in all
         dimensions, the mean distance to its own class with that to the next class. It is 1 for classes far apart, 0
-        where they touch, negative where they are mixed. Pixels: {pixels.silhouette:.2f}; features:
-        {seen.silhouette:.2f}.""",
+        where they touch, negative where they are mixed. Pixels: {pixels_2d.silhouette:.2f}; features:
+        {features_2d.silhouette:.2f}.""",
         f"""有一个数不会被投影美化：轮廓系数（silhouette，Rousseeuw 1987）在全部维度里比较每个点到本类的平均距离和到最近
-        的另一类的平均距离，类别相距很远时为 1，相接时为 0，混在一起时为负。像素：{pixels.silhouette:.2f}；特征：
-        {seen.silhouette:.2f}。""",
+        的另一类的平均距离，类别相距很远时为 1，相接时为 0，混在一起时为负。像素：{pixels_2d.silhouette:.2f}；特征：
+        {features_2d.silhouette:.2f}。""",
     )
     page.record(
-        silhouette_pixels=pixels.silhouette,
-        silhouette_features=seen.silhouette,
-        explained_pixels=pixels.explained,
-        explained_features=seen.explained,
+        silhouette_pixels=pixels_2d.silhouette,
+        silhouette_features=features_2d.silhouette,
+        explained_pixels=pixels_2d.explained,
+        explained_features=features_2d.explained,
     )
