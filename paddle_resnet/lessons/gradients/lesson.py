@@ -61,13 +61,7 @@ def _explain_chain(page: Page) -> None:
         "w | plain | w^20 | with shortcuts | (1 + w)^20",
         "w | 普通 | w^20 | 带捷径连接 | (1 + w)^20",
         [
-            [
-                weight,
-                f"{plain:.3e}",
-                f"{weight**CHAIN_LENGTH:.3e}",
-                f"{short:.3e}",
-                f"{(1 + weight) ** CHAIN_LENGTH:.3e}",
-            ]
+            [weight, *(f"{x:.3e}" for x in (plain, weight**CHAIN_LENGTH, short, (1 + weight) ** CHAIN_LENGTH))]
             for weight, (plain, short) in chains.items()
         ],
     )
@@ -126,15 +120,9 @@ def _show_initial(
         "BatchNorm | network | loss | first convolution | last convolution | first / last | factor a layer",
         "批归一化 | 网络 | 损失 | 第一个卷积 | 最后一个卷积 | 第一个 / 最后一个 | 每层的倍数",
         [
-            [
-                WITH_WITHOUT[batch_norm],
-                f"{kind}{depth}",
-                f"{gradients.loss:.3g}",
-                f"{gradients.relative[0]:.1e}",
-                f"{gradients.relative[-1]:.1e}",
-                f"{gradients.first_to_last:.1e}",
-                f"{gradients.growth:.3f}",
-            ]
+            [WITH_WITHOUT[batch_norm], f"{kind}{depth}", f"{gradients.loss:.3g}"]
+            + [f"{value:.1e}" for value in (*gradients.relative[[0, -1]], gradients.first_to_last)]
+            + [f"{gradients.growth:.3f}"]
             for batch_norm, networks in measured.items()
             for (kind, depth), gradients in networks.items()
         ],

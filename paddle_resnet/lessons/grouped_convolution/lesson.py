@@ -129,14 +129,14 @@ def _cardinality(page: Page) -> None:
         "C groups | d channels each | width C*d | weights | in the 3x3 | million MACs at 56x56",
         "组数 C | 每组通道 d | 宽度 C*d | 权重 | 其中 3x3 | 56x56 时的百万 MAC",
         [
-            (
+            [
                 block.groups,
                 block.group_width,
                 block.width,
                 f"{block.weights:,}",
                 f"{block.grouped / block.weights:.1%}",
-                f"{block.weights * 56 * 56 / 1e6:.0f}",
-            )
+                f"{block.weights * 56 * 56 / 1000000.0:.0f}",
+            ]
             for block in [*blocks, depthwise]
         ],
     )
@@ -251,12 +251,8 @@ def _depthwise(page: Page, repeats: int) -> None:
         " | ".join(["groups | million MACs | MACs per number moved", *(f"ms, {backend}" for backend in times)]),
         " | ".join(["组数 | 百万 MAC | 每搬一个数的 MAC", *(f"毫秒，{_BACKENDS_ZH[backend]}" for backend in times)]),
         [
-            (
-                number,
-                f"{work[index] / 1e6:.1f}",
-                f"{work[index] / moved[index]:.1f}",
-                *(f"{1000 * seconds[index]:.2f}" for seconds in times.values()),
-            )
+            [number, f"{work[index] / 1e6:.1f}", f"{work[index] / moved[index]:.1f}"]
+            + [f"{1000 * seconds[index]:.2f}" for seconds in times.values()]
             for index, number in enumerate(groups)
         ],
     )

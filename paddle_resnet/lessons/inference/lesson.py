@@ -111,11 +111,9 @@ def _scores(scorer: NetworkScorer | Predictor, images: np.ndarray) -> np.ndarray
 
 def _compare_predictions(page: Page, predictions: Predictions) -> None:
     page.heading("Are the predictions the same?", "答案一样吗？")
-    agreement = float(np.mean(predictions.dynamic.argmax(axis=1) == predictions.exported.argmax(axis=1)))
-    dynamic_top1, exported_top1 = (
-        float(np.mean(scores.argmax(axis=1) == predictions.labels))
-        for scores in (predictions.dynamic, predictions.exported)
-    )
+    dynamic, exported = predictions.dynamic.argmax(axis=1), predictions.exported.argmax(axis=1)
+    agreement = float(np.mean(dynamic == exported))
+    dynamic_top1, exported_top1 = (float(np.mean(classes == predictions.labels)) for classes in (dynamic, exported))
     identical = float(np.mean(predictions.dynamic == predictions.exported))
     closest = float(predictions.margins.min())
     page.table(

@@ -99,13 +99,8 @@ def _show_layers(page: Page) -> None:
         却相反：全局平均池化之后只剩一个线性层，占参数的 {shares["resnet8"][0]:.1%}。它的卷积在多得多的位置上使用每个权
         重，所以处理一张图像的计算量是 LeNet 的 {resnet.macs / lenet.macs:.0f} 倍。""",
     )
-    page.record(
-        lenet_parameters=lenet.parameters,
-        resnet_parameters=resnet.parameters,
-        lenet_macs=lenet.macs,
-        resnet_macs=resnet.macs,
-        lenet_linear_share=shares["lenet"][0],
-    )
+    page.record(lenet_parameters=lenet.parameters, lenet_macs=lenet.macs, lenet_linear_share=shares["lenet"][0])
+    page.record(resnet_parameters=resnet.parameters, resnet_macs=resnet.macs)
 
 
 def _linear_share(summary: ModelSummary) -> tuple[float, float]:
@@ -150,14 +145,14 @@ def _compare(page: Page, networks: dict[str, NetworkRuns]) -> None:
         "network | test top-1 by seed (%) | mean ± deviation | parameters | multiply-adds | training, images/s",
         "网络 | 各种子的测试 top-1（%） | 均值 ± 标准差 | 参数 | 乘加次数 | 训练速度（张/秒）",
         [
-            (
+            [
                 each.title,
-                ", ".join(f"{100 * evaluation.top1:.2f}" for evaluation in each.evaluations),
+                ", ".join(f"{100 * run.top1:.2f}" for run in each.evaluations),
                 each.top1.percent(),
                 f"{each.summary.parameters:,}",
                 f"{each.summary.macs:,}",
                 f"{each.images_per_second:,.0f}",
-            )
+            ]
             for each in networks.values()
         ],
     )
@@ -177,16 +172,10 @@ def _compare(page: Page, networks: dict[str, NetworkRuns]) -> None:
         开销（读数据、逐层调用、优化器）；而且 oneDNN 能接管 ResNet 的各层，却不接管 LeNet 的，两者用的计算核都不相
         同。""",
     )
-    page.record(
-        lenet_top1=[each.top1 for each in lenet.evaluations],
-        resnet_top1=[each.top1 for each in resnet.evaluations],
-        gain=gain.mean,
-        gain_margin=gain.ci95,
-        gain_sign=gain.sign,
-        lenet_images_per_second=lenet.images_per_second,
-        resnet_images_per_second=resnet.images_per_second,
-        test_images=images,
-    )
+    for key, runs in (("lenet", lenet), ("resnet", resnet)):
+        page.record(**{f"{key}_top1": [each.top1 for each in runs.evaluations]})
+        page.record(**{f"{key}_images_per_second": runs.images_per_second})
+    page.record(gain=gain.mean, gain_margin=gain.ci95, gain_sign=gain.sign, test_images=images)
 
 
 def _verdict(gain: SeedStatistics) -> tuple[str, str]:

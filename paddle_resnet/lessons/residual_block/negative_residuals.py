@@ -44,6 +44,10 @@ class FitResult:
     x: np.ndarray
     residuals: np.ndarray
 
+    @property
+    def negative_share(self) -> float:
+        return float(np.mean(self.residuals < 0))
+
 
 def teach(page: Page, effort: Effort) -> None:
     """Train both blocks, and compare the signs of their residuals."""
@@ -68,26 +72,15 @@ def teach(page: Page, effort: Effort) -> None:
         "branch ends in | mean squared error | least possible if F >= 0 | share of F below 0",
         "分支末尾 | 均方误差 | F >= 0 时的下限 | F 为负的比例",
         [
-            [
-                name.removeprefix("F ends in "),
-                f"{fit.error:.5f}",
-                f"{fit.floor:.5f}",
-                f"{np.mean(fit.residuals < 0):.0%}",
-            ]
+            [name.removeprefix("F ends in "), f"{fit.error:.5f}", f"{fit.floor:.5f}", f"{fit.negative_share:.0%}"]
             for name, fit in results.items()
         ],
     )
     usual, rectified = results[USUAL], results[RECTIFIED]
-    page.record(
-        sign_steps=steps,
-        error_usual=usual.error,
-        error_rectified=rectified.error,
-        floor=usual.floor,
-        negative_share_usual=float(np.mean(usual.residuals < 0)),
-        negative_share_rectified=float(np.mean(rectified.residuals < 0)),
-        least_residual_usual=float(usual.residuals.min()),
-        least_residual_rectified=float(rectified.residuals.min()),
-    )
+    page.record(sign_steps=steps, floor=usual.floor)
+    for key, fit in (("usual", usual), ("rectified", rectified)):
+        page.record(**{f"error_{key}": fit.error, f"negative_share_{key}": fit.negative_share})
+        page.record(**{f"least_residual_{key}": fit.residuals.min()})
     page.figure(
         "residual_sign",
         partial(_draw, results),
@@ -98,12 +91,12 @@ def teach(page: Page, effort: Effort) -> None:
     page.say(
         f"""With F >= 0 the output is at least x, so the squared error is at least (x / 2)^2 at every value:
         {usual.floor:.4f} on average here. The branch with a ReLU reached {rectified.error:.4f}: the best it can do is
-        to add nothing. The usual one reached {usual.error:.5f}, with {np.mean(usual.residuals < 0):.0%} of its
+        to add nothing. The usual one reached {usual.error:.5f}, with {usual.negative_share:.0%} of its
         residuals below 0. So the ReLU belongs after the addition, or before the branch; at the branch's end it makes
         the network worse (He et al. 2016, section 4.1).""",
         f"""若 F >= 0，输出就不小于 x，于是每个值上的平方误差至少是 (x / 2)^2，这里平均为 {usual.floor:.4f}。带 ReLU 的
         分支得到 {rectified.error:.4f}：它最好的选择就是什么都不做。原样的块得到 {usual.error:.5f}，残差中
-        有 {np.mean(usual.residuals < 0):.0%} 为负。所以 ReLU 应放在相加之后，或放在分支之前；放在分支末尾会使网络变差
+        有 {usual.negative_share:.0%} 为负。所以 ReLU 应放在相加之后，或放在分支之前；放在分支末尾会使网络变差
         （何恺明等人 2016，4.1 节）。""",
     )
 
