@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Import the networks (and with them paddle) when they are first asked for."""
+    """Import the networks, and with them paddle, at their first use."""
     if name in __all__:
         from paddle_resnet import models
 

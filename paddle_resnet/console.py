@@ -33,7 +33,7 @@ class PlainConsole(Console):
 
     @property
     def file(self) -> IO[str]:
-        """The stream behind the filter of `cli.program`, which would escape rich's own control sequences too."""
+        """The stream without the filter of `cli.program`, which would escape rich's own control sequences too."""
         file = super().file
         return getattr(file, "rich_proxied_file", file)
 

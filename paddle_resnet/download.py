@@ -41,12 +41,12 @@ class _Pace:
         self._since, self._bytes = time.monotonic(), 0
 
     def advance(self, count: int) -> None:
-        """Count bytes that came."""
+        """Count received bytes."""
         self._bytes += count
         if (now := time.monotonic()) - self._since < SLOW_SECONDS:
             return
         if self._bytes < SLOW_BYTES:
-            raise _GaveUpError(f"only {self._bytes:,} bytes came in {now - self._since:.0f} s; what came is kept")
+            raise _GaveUpError(f"only {self._bytes:,} bytes came in {now - self._since:.0f} s; they are kept")
         self._since, self._bytes = now, 0
 
 
@@ -146,7 +146,7 @@ def _transfer(url: str, part: Path, progress: ProgressFn | None, pace: _Pace) ->
             if response.status != http.client.PARTIAL_CONTENT:
                 start = 0  # the server sends the whole file again
             elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-                raise _GaveUpError("it sends another range than was asked for")
+                raise _GaveUpError("it sends another range than requested")
             total = start + _length(response)
             done = _append(response, part, start, total, progress, pace)
     except urllib.error.HTTPError as error:
@@ -166,7 +166,7 @@ def _length(response: http.client.HTTPResponse) -> int:
     """Return how many bytes the server says it sends; 0 where it does not say."""
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
-        raise _GaveUpError(f"it sends {encoding[:40]!r}-encoded content, which was not asked for")
+        raise _GaveUpError(f"it sends {encoding[:40]!r}-encoded content, which was not requested")
     text = response.headers.get("Content-Length")
     if text is None or response.chunked:
         return 0
@@ -178,7 +178,7 @@ def _length(response: http.client.HTTPResponse) -> int:
 def _append(
     response: http.client.HTTPResponse, part: Path, start: int, total: int, progress: ProgressFn | None, pace: _Pace
 ) -> int:
-    """Write the response's body behind the first `start` bytes of `part`; return the size then."""
+    """Write the response's body after the first `start` bytes of `part`; return the new size."""
     done = start
     if total > LARGEST_BYTES:
         raise _GaveUpError(f"it has {total:,} bytes, expected at most {LARGEST_BYTES:,}")
@@ -187,7 +187,7 @@ def _append(
         file = part.open("r+b" if start else "wb")
     with file:
         file.seek(start)
-        while block := response.read1(BLOCK_BYTES):  # not read, which waits for a whole block
+        while block := response.read1(BLOCK_BYTES):  # `read` would wait for a whole block
             with write_errors(part):
                 file.write(block)
                 file.flush()
@@ -202,7 +202,7 @@ def _append(
 
 
 def _restart_unless_whole(part: Path, content_range: str, url: str, progress: ProgressFn | None, pace: _Pace) -> None:
-    """Handle a server that has nothing beyond `part`: the part is whole, or of another file and starts again."""
+    """Handle a server that has nothing beyond `part`: the part is whole, or of another file and is downloaded again."""
     if content_range != f"bytes */{_size(part)}":
         part.unlink()
         _transfer(url, part, progress, pace)

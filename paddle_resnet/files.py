@@ -1,7 +1,7 @@
 """Files and folders that are written whole or not at all, and locks on folders.
 
-A file is written beside its place, brought to the disk, and then renamed. What a killed process leaves behind is not
-locked any more: the next process that writes there removes it.
+A file is written to a temporary file in the same folder, synced, and renamed. The temporary of a killed process is not
+locked any more, so the next process that writes there removes it.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ _RANDOM = "[a-z0-9_]{8}"
 def _temporary(parent: Path, prefix: str, suffix: str = "", *, folder: bool) -> Iterator[Path]:
     """Make a file or folder in `parent`, removed at the end; remove those that killed processes left.
 
-    It is locked as long as this process lives, which tells it from what a killed process left.
+    It is locked as long as this process lives, which distinguishes it from what a killed process left.
     """
     _remove_abandoned(parent, rf"{re.escape(prefix)}{_RANDOM}({re.escape(suffix)})?")
     while True:
@@ -237,9 +237,9 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: damaged: byte {error.start} is no UTF-8") from None
+        raise UsageError(f"{path}: damaged: byte {error.start} is not UTF-8") from None
     except json.JSONDecodeError as error:
-        raise UsageError(f"{path}: damaged: no JSON at line {error.lineno} ({error.msg})") from None
+        raise UsageError(f"{path}: damaged: not JSON at line {error.lineno} ({error.msg})") from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: damaged: {shown(str(error))}") from None
 
@@ -248,13 +248,13 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         key = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f'the key "{shown(key)}" stands there twice')
+        raise ValueError(f'the key "{shown(key)}" appears twice')
     return values
 
 
 def _finite(text: str) -> float:
     if not math.isfinite(float(text)):
-        raise ValueError(f"{shown(text)} is no finite number")
+        raise ValueError(f"{shown(text)} is not a finite number")
     return float(text)
 
 
@@ -282,9 +282,9 @@ def csv_line(cells: Iterable[object]) -> str:
         for cell in cells
     ]
     # Python's minimal quoting leaves a carriage return bare, and some spreadsheets split at semicolons and tabs.
-    apart = any(mark in str(cell) for cell in row for mark in "\r;\t")
+    quote_all = any(mark in str(cell) for cell in row for mark in "\r;\t")
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if apart else csv.QUOTE_MINIMAL).writerow(row)
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL).writerow(row)
     return text.getvalue()
 
 

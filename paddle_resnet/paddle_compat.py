@@ -1,6 +1,6 @@
-"""Every private attribute of Paddle that this package uses, and every difference between Paddle 2.6 and 3.3 in it.
+"""Every private attribute of Paddle that this package uses, and how Paddle 2.6 and 3.3 differ in them.
 
-Each function says why the public interface does not do. The names `_mean` and `_variance` of a BatchNorm are used as
+Each function says why the public interface is not enough. The names `_mean` and `_variance` of a BatchNorm are used as
 they are: they are keys of its state dict. Paddle is imported when a function is called.
 """
 
@@ -76,7 +76,7 @@ class ConvolutionSettings(NamedTuple):
     dilation: Sizes
     groups: int
     zero_padded: bool
-    """False for another padding_mode ("reflect") and for padding "SAME" or "VALID"; `padding` says nothing then."""
+    """False for another padding_mode ("reflect") and for padding "SAME" or "VALID"; `padding` is meaningless then."""
 
 
 def convolution_settings(layer: nn.Conv2D) -> ConvolutionSettings:
@@ -107,7 +107,7 @@ def data_format(layer: nn.Layer) -> str:
 def global_store() -> Any:
     """Return the key-value store by which the launched processes found one another.
 
-    Paddle's public barrier gives up after 30 s; a counter in this store is waited for without a limit.
+    Paddle's public barrier gives up after 30 s; a counter in this store can be polled without a limit.
     """
     from paddle.base import core
 

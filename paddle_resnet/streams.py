@@ -47,7 +47,7 @@ class StandardStream(io.FileIO):
             # The log line below must not enter the stream that is being written to.
             sys.stdout = Path(os.devnull).open("w", encoding="utf-8", errors="replace")  # noqa: SIM115
             logging.getLogger("paddle_resnet").warning(
-                "standard output is lost (%s): this goes on without it", error.strerror or error
+                "standard output is lost (%s): continuing without it", error.strerror or error
             )
 
 

@@ -69,7 +69,7 @@ def _measure(section: Section, trains_on_cpu: bool) -> None:
     elif trains_on_cpu and onednn.platform_reason() is None:
         section.advice.append(
             f"training uses Paddle's own layers, as {reason}; their convolution reaches {share} of the speed of a "
-            "matrix product here, and oneDNN's come near to it"
+            "matrix product here, and oneDNN's come close to it"
         )
 
 

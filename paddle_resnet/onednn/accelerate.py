@@ -117,7 +117,7 @@ def _is_supported(layer: nn.Layer) -> bool:
 
 
 def _image_layers(network: ImageClassifier) -> list[tuple[str, nn.Layer]]:
-    """Every layer that sees images, by name: all but the head's."""
+    """Return all layers but those of the head, by name."""
     head = {id(getattr(network, name)) for name in HEAD if hasattr(network, name)}
     return [(name, layer) for name, layer in network.named_sublayers(include_self=True) if id(layer) not in head]
 

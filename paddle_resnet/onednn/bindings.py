@@ -148,7 +148,7 @@ _QUERIES: dict[str, tuple[Any, list[Any]]] = {
     "memory_desc_equal": (c_int, [_HANDLE, _HANDLE]),
     "primitive_desc_query_md": (c_void_p, [_HANDLE, c_int, c_int]),
 }
-"""Functions that return the value they are asked for."""
+"""Functions that return a value."""
 
 _UNCHECKED = ("memory_set_data_handle", "primitive_execute")
 """Called for every buffer of every execution: a Python check in each would cost more than the call."""

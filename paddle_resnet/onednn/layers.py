@@ -198,10 +198,10 @@ class AveragePool(nn.AvgPool2D):
 
 
 class ChannelsLastResNet(ResNet):
-    """A ResNet whose layers between images and features are those of this module."""
+    """A ResNet with the layers of this module between images and features."""
 
     precision: Precision = "float32"
-    """Of the images between the layers; input, output and parameters are float32."""
+    """Type of the activations between the layers; input, output and parameters are float32."""
 
     def forward_features(self, x: paddle.Tensor) -> paddle.Tensor:
         """Images float32 ``[N, in_channels, H, W]`` to the last stage's features ``[N, channels, H', W']``."""

@@ -70,17 +70,17 @@ def load() -> ctypes.CDLL:
 
 def version() -> Version:
     """Return the version of the loaded library."""
-    ask = load().dnnl_version
-    ask.restype = ctypes.POINTER(_VersionStruct)
-    found = ask().contents
+    function = load().dnnl_version
+    function.restype = ctypes.POINTER(_VersionStruct)
+    found = function().contents
     return Version(found.major, found.minor, found.patch)
 
 
 def instruction_set() -> int:
     """Return the widest instruction set that oneDNN uses here, a key of `ISA_NAMES` (or a newer one's bits)."""
-    ask = load().dnnl_get_effective_cpu_isa
-    ask.restype = ctypes.c_int
-    return int(ask())
+    function = load().dnnl_get_effective_cpu_isa
+    function.restype = ctypes.c_int
+    return int(function())
 
 
 def instruction_set_name() -> str:

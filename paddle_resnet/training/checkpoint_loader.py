@@ -194,7 +194,7 @@ def _require_fitting(path: Path, arrays: dict[str, Any], shapes: Mapping[str, Se
         array = np.asarray(value if isinstance(value, np.ndarray | int | float) else None)
         owner = max((name for name in shapes if key.startswith(f"{name}_")), key=len, default=None)
         if array.dtype.kind not in "fiub" or not np.isfinite(array.astype(np.float64)).all():
-            raise _damaged(path.parent, f"{path.name}: {shown(key)} holds what is no finite number")
+            raise _damaged(path.parent, f"{path.name}: {shown(key)} holds what is not a finite number")
         if array.size != 1 and (owner is None or list(array.shape) != list(shapes[owner])):
             raise _damaged(path.parent, f"{path.name}: {shown(key)} has the shape {shown(array.shape)}")
 

@@ -231,6 +231,6 @@ def test_a_slow_download_ends_and_keeps_what_came(tmp_path, monkeypatch, server)
     hours = iter(range(0, 10**9, 3600))
     monkeypatch.setattr(download.time, "monotonic", lambda: next(hours))
     monkeypatch.setattr(download, "BLOCK_BYTES", 1000)
-    with pytest.raises(UsageError, match="what came is kept"):
+    with pytest.raises(UsageError, match="they are kept"):
         fetch(server.url, tmp_path / "file.bin", MD5)
     assert (tmp_path / "file.bin.part").read_bytes() == CONTENT[:1000]

@@ -181,18 +181,18 @@ def test_special_files_are_refused(tmp_path, name, make):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "no JSON at line 1"),
-        (b"{", "no JSON at line 1"),
-        (b'{"a": NaN}', "NaN is no finite number"),
-        (b'{"a": -Infinity}', "-Infinity is no finite number"),
-        (b'{"a": 1e999}', "1e999 is no finite number"),
-        (b'{"a": 1, "a": 2}', 'the key "a" stands there twice'),
+        (b"", "not JSON at line 1"),
+        (b"{", "not JSON at line 1"),
+        (b'{"a": NaN}', "NaN is not a finite number"),
+        (b'{"a": -Infinity}', "-Infinity is not a finite number"),
+        (b'{"a": 1e999}', "1e999 is not a finite number"),
+        (b'{"a": 1, "a": 2}', 'the key "a" appears twice'),
         (b"[" * 100_000 + b"]" * 100_000, "recursion"),
         (b'{"a": ' + b"9" * 5000 + b"}", "damaged"),
-        (b'{"a": "\xff"}', "byte 7 is no UTF-8"),
-        (b"\xff\xfe{\x00}\x00", "byte 0 is no UTF-8"),
-        (b'{"a": 1} {"b": 2}', "no JSON at line 1"),
-        (b"\x00" * 10, "no JSON at line 1"),
+        (b'{"a": "\xff"}', "byte 7 is not UTF-8"),
+        (b"\xff\xfe{\x00}\x00", "byte 0 is not UTF-8"),
+        (b'{"a": 1} {"b": 2}', "not JSON at line 1"),
+        (b"\x00" * 10, "not JSON at line 1"),
     ],
 )
 def test_unusual_json_is_one_line(tmp_path, content, words):
@@ -220,7 +220,7 @@ def test_json_round_trip(tmp_path):
         ({"conv_0.w_0_velocity_0": np.full((2, 3), np.nan, np.float32)}, "no finite number"),
         ({"conv_0.w_0_velocity_0": "text"}, "no finite number"),
         ({"other_velocity_0": np.zeros(2, np.float32)}, r"has the shape \(2,\)"),
-        ({"LR_Scheduler": {"last_lr": float("inf")}}, "last_lr holds what is no finite number"),
+        ({"LR_Scheduler": {"last_lr": float("inf")}}, "last_lr holds what is not a finite number"),
     ],
 )
 def test_an_optimizer_state_fits_its_parameters(tmp_path, arrays, words):

@@ -174,7 +174,7 @@ class _BatchNorm(PyLayer):
 class _SyncBatchNorm(_BatchNorm):
     """With given statistics, oneDNN leaves out the two terms by which they depend on x: they are added here.
 
-    With g the output's gradient (behind a ReLU, where it let pass), means over all processes' values of a channel:
+    With g the output's gradient (after a ReLU, where it was active) and means over all values of a channel:
     ``dx = weight / deviation * (g - mean(g) - normalized * mean(g * normalized))``.
     """
 

@@ -28,7 +28,7 @@ def require_float32(*parameters: paddle.Tensor | None) -> None:
 
 
 class Kept:
-    """Tensors kept from the forward pass for the backward pass, apart from the graph that made them."""
+    """Tensors kept from the forward pass for the backward pass, detached from the graph that made them."""
 
     def __init__(self, *tensors: paddle.Tensor | None) -> None:
         self._tensors = tuple(None if tensor is None else tensor.detach() for tensor in tensors)

@@ -104,7 +104,7 @@ def size_of(layout: Any) -> int:
 
 
 class Scratch:
-    """One thread's working memory: a buffer for each use, which grows to the largest size asked for."""
+    """One thread's working memory: a buffer for each use, which grows to the largest size needed."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, tuple[paddle.Tensor, int, int]] = {}
