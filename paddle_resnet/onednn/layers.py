@@ -75,18 +75,13 @@ class BatchNorm(nn.BatchNorm2D):
         if single or not is_supported(x):
             x = run_native(super().forward, x)
             return nn.functional.relu(x) if self.relu else x
-        momentum, epsilon, use_global_stats = batch_norm_settings(self)
-        return functional.batch_norm(
-            x,
-            self.weight,
-            self.bias,
-            self._mean,
-            self._variance,
-            training=self.training and not use_global_stats,
-            momentum=momentum,
-            epsilon=epsilon,
-            relu=self.relu,
-        )
+        use_batch = self.training and not batch_norm_settings(self).use_global_stats
+        return self._normalize(functional.batch_norm, x, training=use_batch)
+
+    def _normalize(self, function: Callable[..., paddle.Tensor], x: paddle.Tensor, **options: bool) -> paddle.Tensor:
+        momentum, epsilon, _ = batch_norm_settings(self)
+        tensors = (x, self.weight, self.bias, self._mean, self._variance)
+        return function(*tensors, momentum=momentum, epsilon=epsilon, relu=self.relu, **options)
 
 
 class BatchNormReLU(BatchNorm):
@@ -99,19 +94,9 @@ class SyncBatchNorm(BatchNorm, sync_batch_norm.SyncBatchNorm):
     """Batch normalisation over N, H and W of all processes' images."""
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        momentum, epsilon, use_global_stats = batch_norm_settings(self)
-        if not is_supported(x) or not self.training or use_global_stats:
+        if not is_supported(x) or not self.training or batch_norm_settings(self).use_global_stats:
             return super().forward(x)
-        return functional.sync_batch_norm(
-            x,
-            self.weight,
-            self.bias,
-            self._mean,
-            self._variance,
-            momentum=momentum,
-            epsilon=epsilon,
-            relu=self.relu,
-        )
+        return self._normalize(functional.sync_batch_norm, x)
 
 
 class SyncBatchNormReLU(SyncBatchNorm):

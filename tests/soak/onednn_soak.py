@@ -1,9 +1,9 @@
-"""Whether training on oneDNN's layers holds on to memory: train a small network for long, print the resident memory.
+"""Check that training on oneDNN's layers does not leak: train a small network for long, print the resident memory.
 
-Not part of the suite, for it takes minutes. Ends with status 1 if the memory grew by more than 2% after the warm-up.
+It takes minutes, so it is not part of the suite. It exits with 1 if memory grew by more than 2% after the warm-up.
 
     python tests/soak/onednn_soak.py                        # 8 batch sizes: all primitives stay in the cache
-    python tests/soak/onednn_soak.py --batch-sizes 64       # more primitives than the cache keeps: they come and go
+    python tests/soak/onednn_soak.py --batch-sizes 64       # more primitives than the cache holds: some are evicted
 """
 
 # ruff: noqa: T201
@@ -33,13 +33,13 @@ TOLERATED_GROWTH = 0.02
 
 
 def resident_megabytes() -> float:
-    """What this process holds in memory now."""
+    """Return the memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def small_network() -> ResNet:
-    """A network with every kind of layer that oneDNN computes."""
+    """Return a network with every kind of layer that oneDNN computes."""
     return ResNet(
         BasicBlock, (1, 1), widths=(8, 16), num_classes=10, in_channels=3, stem="imagenet", shortcut=ZeroPadShortcut
     )
@@ -65,7 +65,7 @@ def main() -> int:
         for size in range(1, options.batch_sizes + 1)
     ]
     order = random.Random(0)
-    held = []
+    resident = []
     start = time.monotonic()
     for step in range(1, options.steps + 1):
         images, labels = order.choice(batches)
@@ -76,11 +76,11 @@ def main() -> int:
         if step % 1_000 == 0 or step == options.warm_up:
             megabytes = resident_megabytes()
             if step >= options.warm_up:
-                held.append(megabytes)
+                resident.append(megabytes)
             kept = 0 if options.native else len(primitives.context()._primitives)
             seconds = time.monotonic() - start
             print(f"step {step}: {megabytes:.1f} MB resident, {kept} primitives kept, {seconds:.0f} s", flush=True)
-    growth = max(held) / held[0] - 1
+    growth = max(resident) / resident[0] - 1
     print(f"growth after the first {options.warm_up} steps: {growth:.2%}")
     return 0 if growth < TOLERATED_GROWTH else 1
 
