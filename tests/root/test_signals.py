@@ -98,13 +98,13 @@ def test_blocked_signals_wait():
 
 TOOL = """
 import os, signal, sys, time
-sys.orig_argv = ["python", os.path.join({tools!r}, "made_up.py")]  # what a tool's own process is told by
+sys.orig_argv = ["python", os.path.join({tools!r}, "made_up.py")]  # as in a command's own process
 sys.path.insert(0, os.path.dirname({tools!r}))
 from paddle_resnet.cli import program
 program.SECONDS_TO_A_SECOND_SIGNAL = 0.0
 def act(arguments):
     {body}
-program.run(program.described("A tool\\n\\nthat is made up."), act)
+program.run(program.command_parser("A command\\n\\nthat is made up."), act)
 """
 
 
@@ -117,7 +117,7 @@ HANG = """
 """
 
 
-def run_made_up_tool(body, **options):
+def run_command(body, **options):
     code = TOOL.format(tools=str(PROJECT / "tools"), body=body)
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, **options)
 
@@ -134,5 +134,5 @@ def run_made_up_tool(body, **options):
     ],
 )  # fmt: skip
 def test_a_command_ends_with_the_code_of_its_signal(body, code, line):
-    done = run_made_up_tool(body)
+    done = run_command(body)
     assert (done.returncode, done.stderr.splitlines(), done.stdout) == (code, [line], "")

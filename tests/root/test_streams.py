@@ -25,7 +25,7 @@ def act(arguments):
         print("ä 猫", flush=True)
         sys.stdin.read()
     open({done!r}, "w").close()
-program.run(program.described("A tool\\n\\nthat is made up."), act, {options})
+program.run(program.command_parser("A command\\n\\nthat is made up."), act, {options})
 """
 
 
