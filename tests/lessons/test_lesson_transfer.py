@@ -180,8 +180,9 @@ def test_verdict_names_each_number_of_images_once():
     gains = {1: SeedStatistics.of([0.1, 0.11]), 2: SeedStatistics.of([0.1, -0.1]), 5: SeedStatistics.of([-0.1, -0.101])}
     english, chinese = _verdict(TUNED, gains)
     assert english == (
-        "**Fine-tuned**: better than from scratch at 1 images a class; worse than from scratch at 5 images a class; "
-        "not significantly different at 2 images a class."
+        "**Fine-tuned**: better than from scratch at 1 images per class; "
+        "worse than from scratch at 5 images per class; "
+        "not significantly different at 2 images per class."
     )
     assert "每类 5 张时差于从头训练" in chinese
 

@@ -181,7 +181,7 @@ def _one_value(page: Page) -> None:
     page.array("the equations, beta = 1, 2, 3, 4, 5", by_equations)
     for name, output in outputs.items():
         page.array(f"{name}, train", output)
-    page.array("paddle.nn.BatchNorm2D(3), train, on the first image alone (two pixels a channel)", pair[0])
+    page.array("paddle.nn.BatchNorm2D(3), train, on the first image alone (two pixels per channel)", pair[0])
     page.record(
         one_value_equations_minus_beta=largest(by_equations - beta),
         one_value_paddle_minus_input=largest(outputs["paddle.nn.BatchNorm1D"] - sample),

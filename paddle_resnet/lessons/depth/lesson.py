@@ -246,11 +246,11 @@ def _significance(gains: np.ndarray) -> tuple[str, str]:
 
 
 def draw_costs(parameters: Mapping[int, int], milliseconds: Mapping[int, float]) -> Figure:
-    """Draw parameters (millions) and time (milliseconds an image) over the layers."""
+    """Draw parameters (millions) and time (milliseconds per image) over the layers."""
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     _line(left, {depth: count / 1e6 for depth, count in parameters.items()}, "parameters (millions)")
-    _line(right, milliseconds, "time (ms an image)")
+    _line(right, milliseconds, "time (ms per image)")
     return figure
 
 

@@ -104,7 +104,7 @@ LESSONS = {
     "grouped-convolution": LessonEntry(
         Text("Grouped convolution and ResNeXt", "分组卷积与 ResNeXt"),
         Text(
-            "Parameters and multiply-adds against groups, and why not one group a channel",
+            "Parameters and multiply-adds against groups, and why not one group per channel",
             "参数量、乘加次数与组数的关系，以及为什么不是每个通道一组",
         ),
         NO_DATA,

@@ -117,7 +117,7 @@ def _show_initial(
     )
     measured = {False: bare, True: normalized}
     page.table(
-        "BatchNorm | network | loss | first convolution | last convolution | first / last | factor a layer",
+        "BatchNorm | network | loss | first convolution | last convolution | first / last | factor per layer",
         "批归一化 | 网络 | 损失 | 第一个卷积 | 最后一个卷积 | 第一个 / 最后一个 | 每层的倍数",
         [
             [WITH_WITHOUT[batch_norm], f"{kind}{depth}", f"{gradients.loss:.3g}"]

@@ -131,7 +131,7 @@ def _show_steady(page: Page, steady: Mapping[int, Mapping[str, np.ndarray]], rou
     page.figure(
         "throughput",
         lambda: _draw_throughput(steady),
-        "Images a second by batch size: medians, and lines from the first to the third quartile.",
+        "Images per second by batch size: medians, and lines from the first to the third quartile.",
         "不同批大小下每秒处理的图像数：中位数，以及第一到第三四分位数的范围。",
     )
     for size in steady:
@@ -171,7 +171,7 @@ def _draw_throughput(steady: Mapping[int, Mapping[str, np.ndarray]]) -> Figure:
     axes.set(xscale="log", yscale="log")
     plain_log_labels(axes.yaxis)
     label_log_axis(axes.xaxis, list(steady))
-    axes.set(xlabel="images a call", ylabel="images / s")
+    axes.set(xlabel="images per call", ylabel="images / s")
     axes.grid(True, axis="y")
     axes.legend(loc="upper left")
     return figure

@@ -139,7 +139,7 @@ def _identity(page: Page) -> None:
     )
     page.values("block.zero_init_last()      # zero_init_residual=True does it to every block: gamma of bn2 = 0")
     page.table(
-        "block | input | max |out - x|, new | silenced",
+        "block | input | max |out - x|, new | zero branch",
         "块 | 输入 | max |out - x|，新建 | 分支置零后",
         rows,
     )

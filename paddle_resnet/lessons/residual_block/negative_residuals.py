@@ -65,7 +65,7 @@ def teach(page: Page, effort: Effort) -> None:
     page.values(
         "target = 0.5 * x                          # x = |normal|, so x >= 0 as inside a ResNet",
         "block.bn2 = Sequential(block.bn2, ReLU())   # the second block only",
-        f"{steps} steps of Adam, learning rate {RATE:g}, {BATCH} new images a step",
+        f"{steps} steps of Adam, learning rate {RATE:g}, {BATCH} new images per step",
     )
     results = {USUAL: fit_block(steps, rectified=False), RECTIFIED: fit_block(steps, rectified=True)}
     page.table(
@@ -91,13 +91,13 @@ def teach(page: Page, effort: Effort) -> None:
     page.say(
         f"""With F >= 0 the output is at least x, so the squared error is at least (x / 2)^2 at every value:
         {usual.floor:.4f} on average here. The branch with a ReLU reached {rectified.error:.4f}: the best it can do is
-        to add nothing. The usual one reached {usual.error:.5f}, with {usual.negative_share:.0%} of its
-        residuals below 0. So the ReLU belongs after the addition, or before the branch; at the branch's end it makes
-        the network worse (He et al. 2016, section 4.1).""",
+        to add nothing. The usual one reached {usual.error:.5f}, with {usual.negative_share:.0%} of its residuals below
+        0. So the ReLU belongs after the addition, or before the branch; at the branch's end it makes the network worse
+        (He et al. 2016, section 4.1).""",
         f"""若 F >= 0，输出就不小于 x，于是每个值上的平方误差至少是 (x / 2)^2，这里平均为 {usual.floor:.4f}。带 ReLU 的
         分支得到 {rectified.error:.4f}：它最好的选择就是什么都不做。原样的块得到 {usual.error:.5f}，残差中
-        有 {usual.negative_share:.0%} 为负。所以 ReLU 应放在相加之后，或放在分支之前；放在分支末尾会使网络变差
-        （何恺明等人 2016，4.1 节）。""",
+        有 {usual.negative_share:.0%} 为负。所以 ReLU 应放在相加之后，或放在分支之前；放在分支末尾会使网络变差（何恺明等
+        人 2016，4.1 节）。""",
     )
 
 

@@ -104,7 +104,7 @@ def _show_question(page: Page, plan: Plan, source: Task, target: Task) -> None:
     )
     page.values(
         f"old task   {', '.join(source.classes)}: {len(source.train):,} training images, all of them used",
-        f"new task   {', '.join(target.classes)}: {', '.join(map(str, plan.numbers))} training images a class; "
+        f"new task   {', '.join(target.classes)}: {', '.join(map(str, plan.numbers))} training images per class; "
         f"{len(target.test):,} test images",
     )
     config = plan.config
@@ -178,7 +178,7 @@ def _show_results(page: Page, plan: Plan, results: Results, target: Task) -> Non
         试 top-1（百分数，{len(target.test):,} 张图像）：""",
     )
     page.table(
-        " | ".join(["images a class", *COLOURS]),
+        " | ".join(["images per class", *COLOURS]),
         " | ".join(["每类图像数", *(CHINESE[start] for start in COLOURS)]),
         [[number, *[results.statistics(start, number).percent() for start in COLOURS]] for number in plan.numbers],
     )
@@ -209,7 +209,7 @@ def _show_gain(page: Page, plan: Plan, results: Results) -> None:
     page.heading("What pretraining was worth", "预训练值多少")
     by_chance = 1 - 0.95 ** len(plan.numbers)
     page.table(
-        "images a class | fine-tuned minus scratch (points) | last layer alone minus scratch (points)",
+        "images per class | fine-tuned minus scratch (points) | last layer alone minus scratch (points)",
         "每类图像数 | 微调减从头训练（百分点） | 只训练最后一层减从头训练（百分点）",
         [
             [number, results.gain(TUNED, number).points(), results.gain(LAST, number).points()]
@@ -240,7 +240,7 @@ def _verdict(start: str, gains: dict[int, SeedStatistics]) -> tuple[str, str]:
     for sign in (1, -1, 0):
         numbers = [str(number) for number, gain in gains.items() if gain.sign == sign]
         if numbers:
-            english.append(f"{words[sign][0]} at {', '.join(numbers)} images a class")
+            english.append(f"{words[sign][0]} at {', '.join(numbers)} images per class")
             chinese.append(f"每类 {'、'.join(numbers)} 张时{words[sign][1]}")
     return f"**{start.capitalize()}**: {'; '.join(english)}.", f"**{CHINESE[start]}**：{'；'.join(chinese)}。"
 
@@ -261,13 +261,13 @@ def _explain(page: Page, plan: Plan, results: Results, target: Task) -> None:
     ahead = [str(number) for number in plan.numbers if results.best(number) == PIXELS]
     if ahead:
         page.say(
-            f"""At {", ".join(ahead)} images a class the pixels gave the best mean of all, without any network.""",
+            f"""At {", ".join(ahead)} images per class the pixels gave the best mean of all, without any network.""",
             f"""每类 {"、".join(ahead)} 张时，均值最高的竟是只用像素，根本没有网络。""",
         )
     if pixels.mean > 0.9:
         page.say(
-            f"""With {most} images a class features can hardly improve the result: a task that bare pixels nearly solve
-            does not need edges learnt elsewhere. With {fewest}, training from scratch classified
+            f"""With {most} images per class features can hardly improve the result: a task that bare pixels nearly
+            solve does not need edges learnt elsewhere. With {fewest}, training from scratch classified
             {results.statistics(SCRATCH, fewest).mean:.1%} correctly and fine-tuning
             {results.statistics(TUNED, fewest).mean:.1%}. Five classes of tiny images, learnt to {old:.1%}, teach
             little: none of them requires features that distinguish the other five. This form of the lesson shows no

@@ -58,7 +58,7 @@ def draw_by_number(results: Results) -> Figure:
     for axes in (top1, gain):
         axes.set_xscale("log")
         label_log_axis(axes.xaxis, numbers)
-        axes.set_xlabel("training images a class")
+        axes.set_xlabel("training images per class")
         axes.grid(True, axis="y")
     figure.legend(*top1.get_legend_handles_labels(), loc="outside upper center", ncols=len(COLOURS))
     return figure

@@ -181,7 +181,7 @@ def _maps(context: LessonContext) -> None:
         的全部像素（含位置）做一次。""",
     )
     page.table(
-        "distances between | numbers an image | test images right",
+        "distances between | numbers per image | test accuracy",
         "距离取自 | 每张图像的数 | 测试准确率",
         [
             (Text("pixels", "像素"), f"{flatten_pixels(test).shape[1]:,}", percent(pixels)),
