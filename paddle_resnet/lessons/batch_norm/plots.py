@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from paddle_resnet.lessons.common.small_cnn import SmallCnnResult
+from paddle_resnet.plots.seeds import draw_runs
 from paddle_resnet.plots.style import BLUE, GREEN, GREY, ORANGE, RED, label_log_axis
 
 SAMPLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"))
@@ -72,7 +72,8 @@ def draw_trainings(
     panels = [figure.add_subplot(grid[0, column]) for column in range(len(shown))]
     for axes, rate in zip(panels, shown, strict=True):
         for name, by_rate in runs.items():
-            _curve(axes, by_rate[rates.index(rate)], name)
+            curves = [_moving_average(run.losses) for run in by_rate[rates.index(rate)]]
+            draw_runs(axes, curves, name, color=COLOURS[name], linewidth=1.4, alpha=0.85)
         axes.set_title(f"learning rate {rate:g}", loc="left")
         axes.set(xlabel="training step", ylim=(0, 3))
         axes.grid(True, axis="y")
@@ -82,16 +83,11 @@ def draw_trainings(
     return figure
 
 
-def _curve(axes: Axes, by_seed: Sequence[SmallCnnResult], name: str) -> None:
-    """Draw each seed's loss as a running mean of 10 steps."""
-    for seed, run in enumerate(by_seed):
-        losses = np.array(run.losses)
-        window = min(10, len(losses))
-        if not window:
-            continue
-        smooth = np.convolve(losses, np.ones(window) / window, mode="valid")
-        style: dict[str, Any] = {"color": COLOURS[name], "linewidth": 1.4, "alpha": 0.85}
-        axes.plot(np.arange(window, len(losses) + 1), smooth, label=name if seed == 0 else None, **style)
+def _moving_average(losses: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the steps, and the mean of the up to 10 losses before each."""
+    window = max(1, min(10, len(losses)))
+    smooth = np.convolve(losses, np.ones(window) / window, mode="valid") if losses else np.empty(0)
+    return np.arange(window, window + len(smooth)), smooth
 
 
 def _over_rates(axes: Axes, rates: Sequence[float], runs: Mapping[str, Sequence[Sequence[SmallCnnResult]]]) -> None:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from paddle_resnet.lessons.common.runs import TrainingResult
+from paddle_resnet.plots.seeds import draw_mean_and_range
 from paddle_resnet.plots.style import BLUE, RED
 
 KINDS = {"plain": "plain", "resnet": "residual"}
@@ -24,10 +25,11 @@ def draw_curves(results: Mapping[str, Sequence[TrainingResult]]) -> Figure:
     for axes, (kind, title) in zip(panels, KINDS.items(), strict=True):
         for depth, colour in DEPTHS.items():
             trainings = results[f"{kind}{depth}"]
-            _band(axes, [training.training_curve for training in trainings], colour, "-", f"{depth} layers, training")
-            _band(
-                axes, [training.validation_curve for training in trainings], colour, "--", f"{depth} layers, validation"
-            )
+            training = 100 * np.stack([each.training_curve for each in trainings])
+            validation = 100 * np.stack([each.validation_curve for each in trainings])
+            epochs = np.arange(1, training.shape[1] + 1)
+            draw_mean_and_range(axes, epochs, training, f"{depth} layers, training", colour, marker="o", markersize=4)
+            draw_mean_and_range(axes, epochs, validation, f"{depth} layers, validation", colour, linestyle="--")
         axes.set_title(title, loc="left")
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -54,17 +56,6 @@ def draw_final_errors(results: Mapping[str, Sequence[TrainingResult]]) -> Figure
     axes.set(xlim=(-0.6, len(names) - 0.4), ylim=(0, None), ylabel="error after training (%)")
     axes.grid(True, axis="y")
     return figure
-
-
-def _band(axes: Axes, curves: Sequence[np.ndarray], colour: str, style: str, label: str) -> None:
-    """Draw the mean of curves of fractions, in percent, and the range between lowest and highest."""
-    percents = 100 * np.stack(curves)
-    epochs = np.arange(1, percents.shape[1] + 1)
-    marker = "o" if style == "-" else ""
-    axes.plot(
-        epochs, percents.mean(axis=0), style, marker=marker, markersize=4, color=colour, label=label, clip_on=False
-    )
-    axes.fill_between(epochs, percents.min(axis=0), percents.max(axis=0), color=colour, alpha=0.12, linewidth=0)
 
 
 def _points(axes: Axes, position: float, fractions: Sequence[float], colour: str, *, filled: bool) -> None:

@@ -26,6 +26,7 @@ from paddle_resnet.lessons.common.timing import describe_machine, time_interleav
 from paddle_resnet.lessons.framework.effort import Effort, lesson_command
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.models import create_model
+from paddle_resnet.plots.seeds import draw_values_and_mean
 from paddle_resnet.plots.style import BLUE, ORANGE
 
 PAPER = {20: (0.27, 8.75), 32: (0.46, 7.51), 44: (0.66, 7.17), 56: (0.85, 6.97), 110: (1.7, 6.43)}
@@ -258,20 +259,10 @@ def draw_errors(results: Mapping[int, Sequence[TrainingResult]]) -> Figure:
     """Draw training and test error over the layers, a point for each seed."""
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     axes = figure.subplots()
-    kinds = {
-        "training images": (
-            BLUE,
-            "o",
-            {depth: [each.training_error for each in runs] for depth, runs in results.items()},
-        ),
-        "test images": (ORANGE, "s", {depth: [each.test_error for each in runs] for depth, runs in results.items()}),
-    }
-    for label, (colour, mark, errors) in kinds.items():
-        depths = list(errors)
-        axes.plot(depths, [100 * np.mean(errors[depth]) for depth in depths], color=colour, label=label)
-        for depth in depths:
-            percents = 100 * np.array(errors[depth])
-            axes.plot([depth] * len(percents), percents, mark, color=colour, markersize=6, clip_on=False)
+    training = [[100 * run.training_error for run in runs] for runs in results.values()]
+    test = [[100 * run.test_error for run in runs] for runs in results.values()]
+    draw_values_and_mean(axes, list(results), training, "training images", BLUE, "o")
+    draw_values_and_mean(axes, list(results), test, "test images", ORANGE, "s")
     axes.set_xticks(list(results))
     axes.set(xlabel="layers", ylabel="error after training (%)", ylim=(0, None))
     axes.grid(True, axis="y")

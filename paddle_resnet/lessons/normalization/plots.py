@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
 from paddle_resnet.lessons.common.small_cnn import SmallCnnResult
+from paddle_resnet.plots.seeds import draw_values_and_mean
 from paddle_resnet.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, label_log_axis, without_axes
 
 COLOURS = {"Batch": BLUE, "Layer": GREEN, "Instance": RED, "Group": ORANGE}
@@ -97,11 +98,8 @@ def draw_trainings(batch_sizes: Sequence[int], runs: Mapping[str, Sequence[Seque
     )
     for axes, (title, value) in zip(panels, measures, strict=True):
         for name, by_size in runs.items():
-            dots = [[value(run) for run in seeds] for seeds in by_size]
-            for size, values in zip(batch_sizes, dots, strict=True):
-                axes.plot([size] * len(values), values, MARKERS[name], color=COLOURS[name], markersize=5, alpha=0.5)
-            means = [np.mean(values) for values in dots]
-            axes.plot(batch_sizes, means, color=COLOURS[name], marker=MARKERS[name], label=f"{name} norm")
+            values = [[value(run) for run in seeds] for seeds in by_size]
+            draw_values_and_mean(axes, batch_sizes, values, f"{name} norm", COLOURS[name], MARKERS[name])
         axes.set_title(title, loc="left", fontsize=11)
         axes.set_ylim(bottom=0)
         _batch_axis(axes, batch_sizes)

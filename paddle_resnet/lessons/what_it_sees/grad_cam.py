@@ -7,7 +7,6 @@ import numpy as np
 from paddle_resnet import runtime
 from paddle_resnet.evaluation.examples import choose_mistakes
 from paddle_resnet.evaluation.grad_cam import grad_cam
-from paddle_resnet.lessons.what_it_sees.plots import draw_heatmaps
 from paddle_resnet.lessons.what_it_sees.trained_network import (
     MAX_POINTS,
     LessonContext,
@@ -16,6 +15,7 @@ from paddle_resnet.lessons.what_it_sees.trained_network import (
     mean_correlation,
 )
 from paddle_resnet.models import ImageClassifier, create_configured_model
+from paddle_resnet.plots.feature_maps import draw_heatmaps
 from paddle_resnet.plots.style import percent
 from paddle_resnet.training.run_folder import RunFolder
 

@@ -11,7 +11,6 @@ from paddle_resnet.lessons.common.runs import train_run, update_settings
 from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page, Text
 from paddle_resnet.lessons.what_it_sees import grad_cam
-from paddle_resnet.lessons.what_it_sees.plots import draw_filters, draw_maps, draw_points
 from paddle_resnet.lessons.what_it_sees.trained_network import (
     MAX_POINTS,
     NEIGHBOURS,
@@ -22,6 +21,7 @@ from paddle_resnet.lessons.what_it_sees.trained_network import (
     project_2d,
     read_split,
 )
+from paddle_resnet.plots.feature_maps import draw_filters, draw_maps, draw_points
 from paddle_resnet.plots.style import percent
 
 MAPS = 8  # per stage

@@ -1,4 +1,4 @@
-"""Figures of filters and their responses, feature maps, embeddings, and heatmaps over images."""
+"""Figures of the inside of a network: filters and responses, feature maps, embeddings, heatmaps over images."""
 
 from __future__ import annotations
 
