@@ -47,7 +47,7 @@ def check_config(schema: type[Schema], values: Mapping[str, Any], overrides: Ite
         key = _apply_override(nested, override, _is_text(schema))
         for earlier in [each for each in origin if f"{each}.".startswith(f"{key}.")]:
             if origin.pop(earlier) not in (source, f"-o {override}"):
-                logger.warning(f"-o {shown(override)} takes the place of an earlier -o {shown(earlier)}=...")
+                logger.warning(f"-o {shown(override)} replaces an earlier -o {shown(earlier)}=...")
         origin[key] = f"-o {override}"
     try:
         return schema.model_validate(nested)

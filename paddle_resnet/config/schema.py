@@ -27,6 +27,10 @@ from paddle_resnet.runtime import DEVICE_NAMES
 Integer = Annotated[int, Field(strict=True)]
 Real = Annotated[float, Field(strict=True)]
 Positive = Annotated[Integer, Field(gt=0)]
+NonNegative = Annotated[Integer, Field(ge=0)]
+PositiveReal = Annotated[Real, Field(gt=0)]
+NonNegativeReal = Annotated[Real, Field(ge=0)]
+Probability = Annotated[Real, Field(ge=0, lt=1)]
 Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
 Fraction = Annotated[Real, Field(gt=0.0, lt=1.0)]
 
@@ -57,28 +61,32 @@ class DataConfig(Group):
     """Which images, and how to make batches of them."""
 
     source: Literal["digits", "cifar10", "cifar100", "fashion_mnist", "image_folder"] = "digits"
-    root: Folder | None = Field(None, description="folder of the archives or of the images; null: Paddle's own cache")
-    verify: bool = Field(True, description="refuse an archive whose MD5 is not the official one")
-    image_size: Annotated[Integer, Field(ge=8, le=1024)] = Field(32, description="pixels a side that the network sees")
-    resize: Annotated[Integer, Field(ge=8, le=2048)] | None = Field(
-        None, description="shorter side before the centre crop to image_size; null: set by source"
-    )
-    validation_fraction: Fraction = Field(0.1, description="share of the training images held out for validation")
-    test_fraction: Fraction = Field(0.2, description="share held out for the test where the source has no test split")
-    split_seed: Annotated[Integer, Field(ge=0)] = Field(
-        0, description="seed of the held-out images; independent of train.seed"
-    )
-    mean: PerChannel | None = Field(None, description="per-channel mean in 0..1; null: the source's own")
-    std: PerChannel | None = Field(None, description="per-channel standard deviation in 0..1; null: the source's own")
-    workers: Annotated[Integer, Field(ge=1, le=64)] = Field(2, description="threads that decode image files")
-    sampler: Literal["shuffled", "balanced"] = Field(
-        "shuffled",
-        description="shuffled: each image once an epoch; balanced: each class equally often, rare images repeated",
-    )
-    strict: bool = Field(False, description="an unreadable picture of a folder is an error; false: it is left out")
-    memory_mb: Annotated[Integer, Field(ge=0)] = Field(
-        2048, description="keep a folder's decoded images in memory if they take at most this"
-    )
+    # Folder of the archives or of the images; null: Paddle's own cache.
+    root: Folder | None = None
+    # Refuse an archive whose MD5 is not the official one.
+    verify: bool = True
+    # Pixels a side that the network sees.
+    image_size: Annotated[Integer, Field(ge=8, le=1024)] = 32
+    # Shorter side before the centre crop to image_size; null: set by source.
+    resize: Annotated[Integer, Field(ge=8, le=2048)] | None = None
+    # Share of the training images held out for validation.
+    validation_fraction: Fraction = 0.1
+    # Share held out for the test where the source has no test split.
+    test_fraction: Fraction = 0.2
+    # Seed of the held-out images; independent of train.seed.
+    split_seed: NonNegative = 0
+    # Per-channel mean in 0..1; null: the source's own.
+    mean: PerChannel | None = None
+    # Per-channel standard deviation in 0..1; null: the source's own.
+    std: PerChannel | None = None
+    # Threads that decode image files.
+    workers: Annotated[Integer, Field(ge=1, le=64)] = 2
+    # shuffled: each image once an epoch; balanced: each class equally often, rare images repeated.
+    sampler: Literal["shuffled", "balanced"] = "shuffled"
+    # An unreadable image of a folder is an error; false: it is left out.
+    strict: bool = False
+    # Keep a folder's decoded images in memory if they take at most this many megabytes.
+    memory_mb: NonNegative = 2048
 
     @field_validator("std")
     @classmethod
@@ -99,31 +107,24 @@ class DataConfig(Group):
 class AugmentConfig(Group):
     """Augmentation of the training images."""
 
-    pad: Annotated[Integer, Field(ge=0, le=64)] = Field(
-        0, description="zero-pad by this many pixels, then crop back at random"
-    )
-    flip: bool = Field(False, description="flip left to right with probability 1/2")
-    scale: tuple[Real, Real] | None = Field(
-        None, description="random-resized crop: range of the crop's area as a share of the image, e.g. [0.35, 1.0]"
-    )
-    cutout: Annotated[Integer, Field(ge=0, le=1024)] = Field(
-        0, description="fill a random square of this many pixels a side with the mean colour; 0: none"
-    )
-    erase: Annotated[Real, Field(ge=0, le=1)] = Field(
-        0.0, description="random erasing: share of the images in which a rectangle becomes noise; 0: none"
-    )
-    trivial_augment: bool = Field(
-        False, description="one random operation an image: shear, translate, rotate or a colour change"
-    )
-    mixup: Annotated[Real, Field(ge=0)] = Field(
-        0.0, description="mixup: blend pairs of images and labels, lam from Beta(mixup, mixup), e.g. 0.2; 0: none"
-    )
-    cutmix: Annotated[Real, Field(ge=0)] = Field(
-        0.0, description="CutMix: paste a box of another image, area from Beta(cutmix, cutmix), e.g. 1.0; 0: none"
-    )
-    mix_probability: Annotated[Real, Field(gt=0, le=1)] = Field(
-        1.0, description="share of the batches that mixup and CutMix change"
-    )
+    # Zero-pad by this many pixels, then crop back at random.
+    pad: Annotated[Integer, Field(ge=0, le=64)] = 0
+    # Flip left to right with probability 1/2.
+    flip: bool = False
+    # Random-resized crop: range of the crop's area as a share of the image, e.g. [0.35, 1.0].
+    scale: tuple[Real, Real] | None = None
+    # Fill a random square of this many pixels a side with the mean colour; 0: none.
+    cutout: Annotated[Integer, Field(ge=0, le=1024)] = 0
+    # Random erasing: share of the images in which a rectangle becomes noise; 0: none.
+    erase: Annotated[Real, Field(ge=0, le=1)] = 0.0
+    # One random operation an image: shear, translate, rotate or a colour change.
+    trivial_augment: bool = False
+    # Mixup: blend pairs of images and labels, lam from Beta(mixup, mixup), e.g. 0.2; 0: none.
+    mixup: NonNegativeReal = 0.0
+    # CutMix: paste a box of another image, area from Beta(cutmix, cutmix), e.g. 1.0; 0: none.
+    cutmix: NonNegativeReal = 0.0
+    # Share of the batches that mixup and CutMix change.
+    mix_probability: Annotated[Real, Field(gt=0, le=1)] = 1.0
 
     @model_validator(mode="after")
     def _check_crop_kind(self) -> AugmentConfig:
@@ -142,26 +143,20 @@ class AugmentConfig(Group):
 class ModelConfig(Group):
     """Which network, and its initial weights."""
 
-    name: str = Field("resnet20", description="a name of paddle_resnet.list_models()")
-    stem: Literal["imagenet", "cifar", "cifar_pool", "deep", "whitening"] | None = Field(
-        None,
-        description="first layers: imagenet and deep keep 1/4 of the sides, cifar_pool and whitening 1/2, cifar all; "
-        "null: the model's own",
-    )
-    zero_init_residual: bool = Field(
-        False, description="start each residual branch at zero, so that its block is the shortcut alone"
-    )
-    dropout: Annotated[Real, Field(ge=0, lt=1)] = Field(
-        0.0, description="probability before the last layer; in the blocks of a wide ResNet"
-    )
-    stochastic_depth: Annotated[Real, Field(ge=0, lt=1)] = Field(
-        0.0, description="probability of dropping the last residual branch; linearly less for earlier ones"
-    )
-    pretrained: str | None = Field(
-        None,
-        description='null, "imagenet" (official weights), "cifar10" (weights in the package), or a .pdparams, .pth, '
-        ".pt or .safetensors file",
-    )
+    # A name of paddle_resnet.list_models().
+    name: str = "resnet20"
+    # First layers: imagenet and deep keep 1/4 of the sides, cifar_pool and whitening 1/2, cifar all; null: the
+    # model's own.
+    stem: Literal["imagenet", "cifar", "cifar_pool", "deep", "whitening"] | None = None
+    # Start each residual branch at zero, so that its block is the shortcut alone.
+    zero_init_residual: bool = False
+    # Probability before the last layer; in the blocks of a wide ResNet.
+    dropout: Probability = 0.0
+    # Probability of dropping the last residual branch; linearly less for earlier ones.
+    stochastic_depth: Probability = 0.0
+    # null, "imagenet" (official weights), "cifar10" (weights in the package), or a .pdparams, .pth, .pt or
+    # .safetensors file.
+    pretrained: str | None = None
 
     @field_validator("pretrained")
     @classmethod
@@ -173,86 +168,61 @@ class TrainConfig(Group):
     """How to train."""
 
     epochs: Positive = 10
-    batch_size: Positive = Field(
-        128, description="images a batch; of each rank in distributed training (paddle.distributed.launch)"
-    )
+    # Images a batch; of each rank in distributed training (paddle.distributed.launch).
+    batch_size: Positive = 128
     seed: Seed = 0
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = Field(
-        None, description="train once with each of these seeds, e.g. [0, 1, 2], and report mean and standard deviation"
-    )
-    accumulate: Positive = Field(
-        1,
-        description="gradient accumulation: average the gradients of this many batches for each optimizer step",
-    )
-    optimizer: Literal["sgd", "adamw", "muon", "lars"] = Field(
-        "sgd",
-        description="sgd: with Nesterov momentum; muon: the same with orthogonalised updates for convolutions, whose "
-        "learning_rate is relative to the norm of the weight; lars: for batches of thousands",
-    )
-    learning_rate: Annotated[Real, Field(gt=0)] = Field(0.1, description="the peak, reached after warm-up")
-    scale_learning_rate: Literal["linear", "square_root", "none"] = Field(
-        "linear",
-        description="distributed training on k ranks multiplies learning_rate by k, by its square root, or not at all",
-    )
-    momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[Real, Field(ge=0)] = Field(5e-4, description="not applied to BatchNorm and biases")
-    schedule: Literal["cosine", "one_cycle", "step", "plateau"] = Field(
-        "cosine",
-        description="learning rate after warm-up: cosine or one_cycle (linear) to zero, step (at milestones), or "
-        "plateau (when the validation loss stops falling)",
-    )
-    warmup: Annotated[Real, Field(ge=0, lt=1)] = Field(
-        0.1, description="share of the steps in which the rate rises linearly to its peak"
-    )
-    milestones: tuple[Fraction, ...] = Field(
-        (0.5, 0.75), description="schedule step: the rate falls to a tenth after these shares of the steps"
-    )
-    plateau_patience: Positive = Field(
-        5, description="schedule plateau: a tenth of the rate after this many epochs without improvement"
-    )
-    patience: Positive | None = Field(
-        None, description="early stopping: end after this many epochs without a new best on validation; null: never"
-    )
-    layer_decay: Annotated[Real, Field(gt=0, le=1)] = Field(
-        1.0, description="layer-wise decay: each stage's rate is this share of the next stage's; 1: equal rates"
-    )
-    freeze_epochs: Annotated[Integer, Field(ge=0)] = Field(
-        0, description="train the head alone for this many epochs first"
-    )
-    label_smoothing: Annotated[Real, Field(ge=0, lt=1)] = 0.0
-    clip_norm: Annotated[Real, Field(gt=0)] | None = Field(None, description="clip the gradient's global norm to this")
-    ema: Fraction | None = Field(
-        None,
-        description="decay of an exponential moving average of the weights, which is validated, saved and exported, "
-        "e.g. 0.998; null: no average",
-    )
-    first_size: Annotated[Integer, Field(ge=8, le=1024)] | None = Field(
-        None,
-        description="progressive resizing: crop size of the first epochs; grows to data.image_size",
-    )
-    sync_batch_norm: bool = Field(
-        False,
-        description="in distributed training, BatchNorm's statistics are of the images of all ranks; false: of each",
-    )
-    cpu_backend: Literal["auto", "onednn", "native"] = Field(
-        "auto",
-        description="on a CPU: oneDNN's layers, which are faster, or Paddle's own; auto: oneDNN where possible",
-    )
-    cpu_precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "float32",
-        description="of activations and gradients between oneDNN's layers; weights stay float32; auto: bfloat16 where "
-        "the processor has it (AVX512-BF16 or AMX)",
-    )
-    amp: bool = Field(False, description="automatic mixed precision O1 (float16); on a GPU only")
-    checkpoint_minutes: Annotated[Real, Field(gt=0)] = Field(
-        10.0, description="write checkpoints/last, from which a run resumes, this often within an epoch too"
-    )
-    checkpoint_steps: Positive | None = Field(
-        None, description="write checkpoints/last every this many steps of an epoch as well; null: by time alone"
-    )
-    histogram_steps: Positive | None = Field(
-        None, description="log histograms of weights and gradients to VisualDL every this many steps; null: none"
-    )
+    # Train once with each of these seeds, e.g. [0, 1, 2], and report mean and standard deviation.
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
+    # Gradient accumulation: average the gradients of this many batches for each optimizer step.
+    accumulate: Positive = 1
+    # sgd: with Nesterov momentum; muon: the same with orthogonalised updates for convolutions, whose
+    # learning_rate is relative to the norm of the weight; lars: for batches of thousands.
+    optimizer: Literal["sgd", "adamw", "muon", "lars"] = "sgd"
+    # The peak, reached after warm-up.
+    learning_rate: PositiveReal = 0.1
+    # Distributed training on k ranks multiplies learning_rate by k, by its square root, or not at all.
+    scale_learning_rate: Literal["linear", "square_root", "none"] = "linear"
+    momentum: Probability = 0.9
+    # Not applied to BatchNorm and biases.
+    weight_decay: NonNegativeReal = 5e-4
+    # Learning rate after warm-up: cosine or one_cycle (linear) to zero, step (at milestones), or plateau (when
+    # the validation loss stops falling).
+    schedule: Literal["cosine", "one_cycle", "step", "plateau"] = "cosine"
+    # Share of the steps in which the rate rises linearly to its peak.
+    warmup: Probability = 0.1
+    # Schedule step: the rate falls to a tenth after these shares of the steps.
+    milestones: tuple[Fraction, ...] = (0.5, 0.75)
+    # Schedule plateau: a tenth of the rate after this many epochs without improvement.
+    plateau_patience: Positive = 5
+    # Early stopping: end after this many epochs without a new best on validation; null: never.
+    patience: Positive | None = None
+    # Layer-wise decay: each stage's rate is this share of the next stage's; 1: equal rates.
+    layer_decay: Annotated[Real, Field(gt=0, le=1)] = 1.0
+    # Train the head alone for this many epochs first.
+    freeze_epochs: NonNegative = 0
+    label_smoothing: Probability = 0.0
+    # Clip the gradient's global norm to this.
+    clip_norm: PositiveReal | None = None
+    # Decay of an exponential moving average of the weights, which is validated, saved and exported, e.g. 0.998;
+    # null: no average.
+    ema: Fraction | None = None
+    # Progressive resizing: crop size of the first epochs; grows to data.image_size.
+    first_size: Annotated[Integer, Field(ge=8, le=1024)] | None = None
+    # In distributed training, BatchNorm's statistics are of the images of all ranks; false: of each.
+    sync_batch_norm: bool = False
+    # On a CPU: oneDNN's layers, which are faster, or Paddle's own; auto: oneDNN where possible.
+    cpu_backend: Literal["auto", "onednn", "native"] = "auto"
+    # Precision of activations and gradients between oneDNN's layers; weights stay float32; auto: bfloat16 where the
+    # processor has it (AVX512-BF16 or AMX).
+    cpu_precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    # Automatic mixed precision O1 (float16); on a GPU only.
+    amp: bool = False
+    # Write checkpoints/last, from which a run resumes, this often within an epoch too.
+    checkpoint_minutes: PositiveReal = 10.0
+    # Write checkpoints/last every this many steps of an epoch as well; null: by time alone.
+    checkpoint_steps: Positive | None = None
+    # Log histograms of weights and gradients to VisualDL every this many steps; null: none.
+    histogram_steps: Positive | None = None
 
     @field_validator("seeds")
     @classmethod
@@ -265,21 +235,21 @@ class TrainConfig(Group):
 class EvaluationConfig(Group):
     """How to evaluate and export the trained network."""
 
-    flip: bool = Field(
-        False,
-        description="average the probabilities of each image and its flip; takes twice the time",
-    )
-    embeddings: Annotated[Integer, Field(ge=0, le=10_000)] = Field(
-        1000, description="log the features before the last layer of this many images of a split to VisualDL"
-    )
+    # Average the probabilities of each image and its flip; takes twice the time.
+    flip: bool = False
+    # Log the features before the last layer of this many images of a split to VisualDL.
+    embeddings: Annotated[Integer, Field(ge=0, le=10_000)] = 1000
 
 
 class Config(Group):
     """One run: the same config on the same version reproduces it."""
 
-    name: str = Field("run", description="name of the run's folder")
-    output: Folder = Field(Path("output"), description="folder of all runs")
-    device: str = Field("auto", description="auto, cpu, gpu or gpu:<i>")
+    # Name of the run's folder.
+    name: str = "run"
+    # Folder of all runs.
+    output: Folder = Path("output")
+    # auto, cpu, gpu or gpu:<i>.
+    device: str = "auto"
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()

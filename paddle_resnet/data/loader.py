@@ -147,8 +147,8 @@ class TrainLoader:
 class ValidationLoader:
     """Every image once, in order, with evaluation's resize and crop.
 
-    Of several ranks, each yields other images, together every image once, in equally many batches, none of which is
-    empty. There must be at least as many images as ranks. The other arguments are those of `TrainLoader`.
+    Several ranks together yield every image once, each of them in equally many batches, none empty. There must be at
+    least as many images as ranks. The other arguments are those of `TrainLoader`.
     """
 
     def __init__(

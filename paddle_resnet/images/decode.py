@@ -189,12 +189,12 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode not in SIXTEEN_BIT_MODES and not image.has_transparency_data:
         return image.convert("RGB")
     # Band by band: copies of the largest images would take a gigabyte.
-    picture = Image.new("RGB", image.size)
+    converted = Image.new("RGB", image.size)
     rows = max(1, BAND_PIXELS // image.width)
     for top in range(0, image.height, rows):
         band = image.crop((0, top, image.width, min(image.height, top + rows)))
-        picture.paste(_band_to_rgb(band, name), (0, top))
-    return picture
+        converted.paste(_band_to_rgb(band, name), (0, top))
+    return converted
 
 
 def _band_to_rgb(band: Image.Image, name: str) -> Image.Image:
@@ -205,9 +205,8 @@ def _band_to_rgb(band: Image.Image, name: str) -> Image.Image:
         if levels.min() < 0 or levels.max() > SIXTEEN_BITS:
             raise _unknown_range(name, "32-bit")
         return Image.fromarray(np.rint(levels / (SIXTEEN_BITS / 255)).astype(np.uint8)).convert("RGB")
-    picture = band.convert("RGBA")
-    white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, picture).convert("RGB")
+    white = Image.new("RGBA", band.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, band.convert("RGBA")).convert("RGB")
 
 
 def _unknown_range(name: str, pixels: str) -> UsageError:

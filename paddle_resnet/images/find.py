@@ -26,17 +26,11 @@ KINDS_SHOWN = 6
 
 @dataclass(frozen=True)
 class SkippedFile:
-    """A folder that cannot be read, or a file without a known suffix.
-
-    Attributes:
-        path: the file or folder.
-        reason: one line that names it.
-        suffix: the file's suffix in lower case, empty where it has none; None for a folder.
-    """
+    """A folder that cannot be read, or a file without a known suffix."""
 
     path: Path
-    reason: str
-    suffix: str | None = None
+    reason: str  # one line that names it
+    suffix: str | None = None  # in lower case, empty where it has none; None for a folder
 
     @property
     def may_hold_images(self) -> bool:

@@ -89,7 +89,7 @@ def largest_icon_pixels(data: bytes) -> int:
         is_png = data.startswith(PNG, start)
         if start + 24 <= len(data):
             width, height = struct.unpack_from(">2i" if is_png else "<2i", data, start + (16 if is_png else 4))
-            largest = max(largest, abs(width * height) // (1 if is_png else 2))  # a bitmap's mask lies below it
+            largest = max(largest, abs(width * height) // (1 if is_png else 2))  # a bitmap includes its mask
     return largest
 
 

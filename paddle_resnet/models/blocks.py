@@ -1,6 +1,6 @@
 """Residual blocks with the activation after the addition, and shortcuts (He et al. 2015, https://arxiv.org/abs/1512.03385).
 
-Every operation of a block is a layer, so that another backend can take its place layer by layer.
+Every operation of a block is a layer, so that another backend can replace it layer by layer.
 Shapes are ``[N, C, H, W]``.
 """
 

@@ -43,20 +43,20 @@ class ImageClassifier(nn.Layer):
         return self.num_classes > 0
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Images float32 ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``; without a head, to the features."""
+        """Map images float32 ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``; without a head, to features."""
         features = self.forward_features(x)
         return self.forward_head(features) if self.include_top else features
 
     def forward_features(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Images float32 ``[N, in_channels, H, W]`` to the features ``[N, channels, H', W']`` that the head takes."""
+        """Map images float32 ``[N, in_channels, H, W]`` to the head's input ``[N, channels, H', W']``."""
         raise NotImplementedError
 
     def forward_stages(self, x: paddle.Tensor) -> list[paddle.Tensor]:
-        """Images float32 ``[N, in_channels, H, W]`` to each stage's output ``[N, channels, H', W']``."""
+        """Map images float32 ``[N, in_channels, H, W]`` to each stage's output ``[N, channels, H', W']``."""
         raise NotImplementedError
 
     def forward_head(self, features: paddle.Tensor) -> paddle.Tensor:
-        """Features ``[N, channels, H', W']`` to logits ``[N, num_classes]``; headless, to ``[N, num_features]``."""
+        """Map features ``[N, channels, H', W']`` to logits ``[N, num_classes]``; headless, to ``[N, num_features]``."""
         raise NotImplementedError
 
     def reset_classifier(self, num_classes: int) -> None:

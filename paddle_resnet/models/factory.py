@@ -12,7 +12,7 @@ from paddle_resnet.errors import UsageError, did_you_mean
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.registry import ModelEntry, model_entry
 from paddle_resnet.models.stems import Stem
-from paddle_resnet.models.weights import load_pretrained
+from paddle_resnet.models.weights.loading import load_pretrained
 
 IMAGE_CHANNELS = 3  # of every data source; grey images are replicated
 

@@ -33,22 +33,16 @@ class LeNet(ImageClassifier):
         self.fc = nn.Linear(84, num_classes)
 
     def forward_stages(self, x: paddle.Tensor) -> list[paddle.Tensor]:
-        """Images float32 ``[N, in_channels, H, W]`` to both stages' outputs; of 32x32: 14x14 and 5x5.
-
-        Raises:
-            UsageError: the images have fewer than 16 pixels a side.
-        """
+        """Return both stages' outputs, for images of 32x32 14x14 and 5x5; a `UsageError` below 16 pixels a side."""
         if 0 <= min(x.shape[2:]) < MIN_SIZE:
             raise UsageError(f"LeNet needs images of at least {MIN_SIZE} pixels a side, got {x.shape[2]}x{x.shape[3]}")
         first = self.layer1(x)
         return [first, self.layer2(first)]
 
     def forward_features(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Images float32 ``[N, in_channels, H, W]`` to the second stage's maps ``[N, 16, H', W']``."""
         return self.forward_stages(x)[-1]
 
     def forward_head(self, features: paddle.Tensor) -> paddle.Tensor:
-        """Maps ``[N, 16, H', W']`` to logits ``[N, num_classes]``; without a head, to ``[N, 84]``."""
         x = self.relu(self.fc1(self.flatten(self.avgpool(features))))
         return self.fc(self.dropout(self.relu(self.fc2(x))))
 

@@ -34,19 +34,12 @@ from paddle_resnet.models.stems import Stem
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
-    """How to make a network, and its defaults.
+    """How to make a network, and its defaults."""
 
-    Attributes:
-        num_classes: default number of classes.
-        input_size: pixels a side of the images it was designed for; it takes other sizes too.
-        in_channels: default number of the images' channels.
-        unsupported_options: options of `create_model` that it does not have.
-    """
-
-    num_classes: int
-    input_size: int
-    in_channels: int = 3
-    unsupported_options: tuple[str, ...] = ()
+    num_classes: int  # default
+    input_size: int  # pixels a side of the images it was designed for; it takes other sizes too
+    in_channels: int = 3  # default
+    unsupported_options: tuple[str, ...] = ()  # options of `create_model` that it does not have
 
     def make(self, **options: Any) -> ImageClassifier:
         """Make the network; `options` are the checked arguments of `create_model` that it supports."""
@@ -157,11 +150,11 @@ def _cifar(n: int, block: Block = BasicBlock, shortcut: Shortcut = ZeroPadShortc
     )
 
 
-def _wide(layers: int, widening: int) -> ResNetEntry:
+def _wide(layers: int, widen_factor: int) -> ResNetEntry:
     """Make an entry of table 1 (Zagoruyko and Komodakis 2016): 6n + 4 layers, with the 3 shortcut convolutions."""
     return replace(
         _cifar((layers - 4) // 6, PreActBasicBlock, pointwise_shortcut),
-        widths=(16 * widening, 32 * widening, 64 * widening),
+        widths=(16 * widen_factor, 32 * widen_factor, 64 * widen_factor),
         stem_channels=16,
         dropout_in_blocks=True,
     )

@@ -103,20 +103,16 @@ class ResNet(ImageClassifier):
                     residual_block.zero_init_last()
 
     def forward_stages(self, x: paddle.Tensor) -> list[paddle.Tensor]:
-        """Images float32 ``[N, in_channels, H, W]`` to each stage's output ``[N, channels, H', W']``.
-
-        With pre-activation blocks the outputs are not activated.
-        """
+        """Return each stage's output; with pre-activation blocks, before the next activation."""
         return list(self._stage_outputs(x))
 
     def forward_features(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Images float32 ``[N, in_channels, H, W]`` to the last stage's activated output ``[N, channels, H', W']``."""
+        """Return the last stage's output, activated; shapes as in `ImageClassifier`."""
         for output in self._stage_outputs(x):
             x = output
         return self.final_relu(self.final_bn(x))
 
     def forward_head(self, features: paddle.Tensor) -> paddle.Tensor:
-        """Features ``[N, channels, H', W']`` to logits ``[N, num_classes]``; headless, to ``[N, num_features]``."""
         return self.forward_pooled(self.flatten(self.avgpool(features)))
 
     def forward_pooled(self, x: paddle.Tensor) -> paddle.Tensor:

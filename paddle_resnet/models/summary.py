@@ -21,25 +21,15 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One call of one layer.
+    """One call of one layer."""
 
-    Attributes:
-        name: as in the state dict, for example ``"layer1.0.conv1"``.
-        kind: the layer's class, and a convolution's kernel, stride and groups.
-        input_shape: of its first input.
-        output_shape: of its output.
-        parameters: trainable ones, of the layer and its sublayers.
-        macs: multiply-adds of the convolutions and linear layers in it; 1 MAC is one multiplication and one addition.
-        is_leaf: it has no sublayers.
-    """
-
-    name: str
-    kind: str
-    input_shape: Shape
+    name: str  # as in the state dict, for example ``"layer1.0.conv1"``
+    kind: str  # the layer's class, and a convolution's kernel, stride and groups
+    input_shape: Shape  # of its first input
     output_shape: Shape
-    parameters: int
-    macs: int
-    is_leaf: bool
+    parameters: int  # trainable ones, of the layer and its sublayers
+    macs: int  # of the layer and its sublayers
+    is_leaf: bool  # it has no sublayers
 
     @property
     def is_block(self) -> bool:
@@ -49,23 +39,14 @@ class LayerSummary:
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """A network at one input size.
+    """A network at one input size."""
 
-    Attributes:
-        input_shape: ``[N, C, H, W]``.
-        output_shape: ``[N, classes]``.
-        parameters: trainable ones.
-        macs: multiply-adds for the whole batch.
-        depth: convolutions and linear layers from the input to the output, as the papers count layers: without those in
-            shortcuts.
-        layers: the calls of all layers in the order of their return: a layer follows its sublayers.
-    """
-
-    input_shape: Shape
-    output_shape: Shape
-    parameters: int
-    macs: int
-    depth: int
+    input_shape: Shape  # ``[N, C, H, W]``
+    output_shape: Shape  # ``[N, classes]``
+    parameters: int  # trainable ones
+    macs: int  # multiply-adds of convolutions and linear layers for the whole batch
+    depth: int  # convolutions and linear layers as the papers count them: without those in shortcuts
+    # the calls of all layers in the order of their return: a layer follows its sublayers
     layers: tuple[LayerSummary, ...]
 
     def leaves(self) -> list[LayerSummary]:

@@ -47,7 +47,7 @@ def open_data_and_network(run: RunFolder, *, with_weights: bool = True) -> Image
         logger.info("%s: %s trainable parameters", config.model.name, f"{count_parameters(network):,}")
         if with_weights and config.model.pretrained is not None:
             with download_bar("weights") as report:
-                loaded = load_pretrained(network, config.model.name, config.model.pretrained, report=report)
+                loaded = load_pretrained(network, config.model.name, config.model.pretrained, progress=report)
             logger.info("%s", loaded.summary())
     logger.info(
         "%s: %d training, %d validation and %d test images in %d classes",

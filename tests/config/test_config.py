@@ -1,4 +1,4 @@
-"""The schema of a run: what is accepted, what is refused and in which words."""
+"""The config: accepted and refused values, and messages."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ def test_names_may_look_like_numbers(config_file):
         (["train={epochs: 3}", "train.epochs=4"], False),
     ],
 )
-def test_later_override_wins_and_a_value_that_is_lost_is_said(config_file, caplog, monkeypatch, overrides, said):
+def test_later_override_wins_and_lost_values_are_logged(config_file, caplog, monkeypatch, overrides, said):
     monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
     assert Config.load(config_file, overrides).train.epochs == 4
-    assert ("takes the place of an earlier -o" in caplog.text) is said
+    assert ("replaces an earlier -o" in caplog.text) is said
 
 
 def test_resolved_config_reproduces_itself(config_file, tmp_path):
@@ -151,7 +151,7 @@ def test_config_is_frozen(config_file):
         Config.load(config_file).train.epochs = 9
 
 
-def test_every_key_has_its_words_in_the_documentation():
+def test_every_key_is_documented():
     pages = [PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")]
     words = "".join(page.read_text(encoding="utf-8") for page in pages)
     assert [key for key in known_keys(Config) if f"`{key}" not in words and f" {key}=" not in words] == []
@@ -160,20 +160,20 @@ def test_every_key_has_its_words_in_the_documentation():
 @pytest.mark.parametrize(
     "text", ["1_2", "2026-13-45", "1:30", "1.50", "0x10", "12e3", "2024-05-01", "2024-02-30", "yes", "007"]
 )
-def test_a_name_on_the_command_line_stands_as_it_was_typed(text):
+def test_name_on_the_command_line_stays_as_typed(text):
     """YAML would read numbers, a date and true."""
     config = Config.from_values({}, [f"output={text}", f"data.root={text}", f"model.pretrained={text}"])
     assert (config.output, config.data.root, config.model.pretrained) == (Path(text), Path(text), text)
 
 
-def test_a_name_in_a_file_stands_as_it_was_typed(config_file):
+def test_name_in_a_file_stays_as_typed(config_file):
     config_file.write_text("name: 007\noutput: 2024_01\ndata: {root: no}\nmodel: {pretrained: 1e3}\n")
     config = Config.load(config_file)
     assert (config.name, config.output, config.data.root) == ("007", Path("2024_01"), Path("no"))
     assert config.model.pretrained == "1e3"
 
 
-def test_null_on_the_command_line_is_no_name():
+def test_null_on_the_command_line_is_none():
     assert Config.from_values({}, ["data.root=null", "model.pretrained=null"]).data.root is None
 
 
@@ -209,7 +209,7 @@ def test_null_on_the_command_line_is_no_name():
     ],
     ids=range(26),
 )
-def test_what_is_no_plain_yaml_is_one_short_line(tmp_path, text, words):
+def test_malformed_yaml_is_one_short_line(tmp_path, text, words):
     path = tmp_path / "bad.yaml"
     path.write_text(text)
     message = refused(path)
@@ -244,7 +244,7 @@ def test_aliases_are_read_but_do_not_multiply(tmp_path):
         "train={{learning_rate: {}}}",
     ],
 )
-def test_true_and_texts_are_no_numbers(config_file, override, value):
+def test_booleans_and_texts_are_not_numbers(config_file, override, value):
     assert "valid" in refused(config_file, override.format(value))
 
 
@@ -271,7 +271,7 @@ def test_paths_begin_in_the_home_folder(config_file, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("key", ["output", "data.root", "model.pretrained"])
-def test_a_home_folder_that_is_not_known(config_file, key):
+def test_unknown_home_folder_is_named(config_file, key):
     assert "home folder" in refused(config_file, f"{key}=~no-such-user/x")
 
 

@@ -4,15 +4,12 @@ import numpy as np
 import paddle
 import pytest
 from PIL import Image
+from random_images import noise
 
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data.augment.batch import Augment, random_boxes
 from paddle_resnet.data.augment.device import crop, resize_batch, resized_crop
 from paddle_resnet.images.decode import decode_image, resize_and_crop_batch
-
-
-def noise(count, side, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
 
 def largest_difference(found, reference):
@@ -30,7 +27,7 @@ def test_resize_is_pillows_antialiased_bilinear(side, size):
 
 
 @pytest.mark.parametrize(("side", "resize", "size"), [(8, 32, 32), (60, 37, 32), (32, 32, 32), (32, 40, 33)])
-def test_the_batch_sees_what_a_decoded_picture_shows(side, resize, size):
+def test_batch_resize_equals_decoding(side, resize, size):
     pixels = noise(4, side)
     found = resize_and_crop_batch(pixels, resize, size)
     np.testing.assert_array_equal(found, [decode_image(image, resize, size) for image in pixels])
@@ -54,14 +51,14 @@ def test_no_augmentation_changes_nothing():
 
 
 def located(count, side):
-    """Pictures that say where each pixel lies: channels are row + 1, column + 1 and the image's number."""
+    """Images whose channels are row + 1, column + 1 and the image's number."""
     rows, columns = np.meshgrid(np.arange(side) + 1, np.arange(side) + 1, indexing="ij")
     return np.stack([np.stack([rows, columns, np.full_like(rows, index)], -1) for index in range(count)]).astype(
         np.uint8
     )
 
 
-def test_pad_and_flip_reach_every_place_equally_and_keep_the_order():
+def test_pad_and_flip_are_uniform_and_keep_the_order():
     count, side, pad = 200, 12, 2
     augment = Augment(AugmentConfig(pad=pad, flip=True), side, side)
     generator = np.random.default_rng(1)

@@ -1,9 +1,10 @@
-"""Cropping and resizing on the host, against Pillow, and against what is done on the device."""
+"""Cropping and resizing on the host, against Pillow and against the device."""
 
 import numpy as np
 import paddle
 import pytest
 from PIL import Image
+from random_images import noise
 
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data import MemorySplit, Normalize, TrainLoader
@@ -13,16 +14,12 @@ from paddle_resnet.data.augment.batch import Augment, random_boxes
 SIDE = 20
 
 
-def noise(count, side=SIDE):
-    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-
-
 def pillow(image, size):
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
-def test_crop_is_pillows_crop_also_where_nothing_of_the_image_is_left():
-    pixels = noise(6)
+def test_crop_equals_pillows_even_outside_the_image():
+    pixels = noise(6, SIDE)
     top, left = np.array([-4, 0, 9, -30, 3, 25]), np.array([-4, 0, 9, 2, 30, -3])
     flipped = np.array([False, True, False, True, False, True])
     found = host.crop(pixels, top, left, 15, flipped)
@@ -32,8 +29,8 @@ def test_crop_is_pillows_crop_also_where_nothing_of_the_image_is_left():
 
 
 @pytest.mark.parametrize("size", [8, SIDE, 33])
-def test_resizing_sees_the_box_alone(size):
-    pixels = noise(8)
+def test_resized_crop_uses_the_box_alone(size):
+    pixels = noise(8, SIDE)
     boxes = random_boxes(pixels.shape, (0.2, 0.6), np.random.default_rng(1))
     flipped = np.arange(8) % 2 == 1
     found = host.resized_crop(pixels, boxes, size, flipped)
@@ -51,7 +48,7 @@ def test_resizing_sees_the_box_alone(size):
 @pytest.mark.parametrize("size", [16, 12])
 def test_host_and_device_make_the_same_pictures(options, size):
     augment = Augment(AugmentConfig(**options), 18, 16, (0.5, 0.25, 0.125))
-    pixels = noise(32)
+    pixels = noise(32, SIDE)
     params = augment.draw(pixels.shape, np.random.default_rng(2), size)
     on_host = augment.apply_on_host(pixels, params)
     on_device = augment.apply_on_device(paddle.to_tensor(pixels), params).numpy()
@@ -60,8 +57,8 @@ def test_host_and_device_make_the_same_pictures(options, size):
 
 
 def test_the_loaders_batches_are_those_drawn_in_order():
-    """The order, then each batch's params, come from one generator; reading ahead params nothing of it."""
-    pixels, labels = noise(30), np.arange(30)
+    """The order, then each batch's parameters, come from one generator; prefetching does not change them."""
+    pixels, labels = noise(30, SIDE), np.arange(30)
     config = AugmentConfig(scale=(0.3, 1.0), flip=True)
     normalize = Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
     loader = TrainLoader(MemorySplit(pixels, labels, "train"), 10, 16, 16, normalize, config, seed=7)

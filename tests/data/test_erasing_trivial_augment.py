@@ -6,6 +6,7 @@ import numpy as np
 import paddle
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
+from random_images import noise
 from scipy.stats import chisquare, kstest, uniform
 
 from paddle_resnet.config import AugmentConfig
@@ -21,11 +22,7 @@ from paddle_resnet.data.augment.trivial_augment import (
 NAMES = [operation.__name__.strip("_") for operation in OPERATIONS]
 
 
-def noise(count, side, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
-
-
-def test_an_erased_rectangle_is_of_the_papers_area_and_aspect_and_lies_inside():
+def test_erased_rectangles_have_the_papers_distribution():
     count, side = 2000, 100
     where = draw_erasing((count, side, side, 3), 0.5, np.random.default_rng(0)).mask
     erased = where.any(axis=(1, 2))
@@ -42,7 +39,7 @@ def test_an_erased_rectangle_is_of_the_papers_area_and_aspect_and_lies_inside():
     assert abs(np.log(ratio).mean()) < 4 * np.log(ratio).std() / len(ratio) ** 0.5
 
 
-def test_what_is_erased_is_noise_and_the_rest_stays_on_host_and_device():
+def test_erased_pixels_are_noise_and_others_unchanged():
     pixels = np.full((50, 16, 16, 3), 100, np.uint8)
     augment = Augment(AugmentConfig(erase=1.0), 16, 16)
     params = augment.draw(pixels.shape, np.random.default_rng(1))
@@ -70,7 +67,7 @@ def grey(images):
 
 
 def blended(images, others, magnitude):
-    """From `others` at factor 0 to the images at 1 and on."""
+    """Interpolate from `others` (factor 0) to the images (1) and beyond."""
     factor = 1 + 0.99 * magnitude
     return np.clip(others + factor * (images.astype(float) - others), 0, 255)
 
@@ -181,7 +178,7 @@ def test_an_operation_on_many_images_is_pillows_on_each(name, side):
         np.testing.assert_array_equal(changed(name, magnitude, images), np.stack(expected))
 
 
-def test_each_image_of_a_batch_has_its_own_operation_and_amount():
+def test_each_image_has_its_own_operation_and_magnitude():
     images, drawn = noise(60, 16), draw_trivial_augment(60, np.random.default_rng(2))
     together = images.copy()
     apply_trivial_augment(together, drawn)
@@ -200,7 +197,7 @@ def test_operations_strengths_and_directions_are_uniform():
     assert abs(np.mean(params.magnitudes[strengths > 0] > 0) - 0.5) < 4 * 0.5 / 20_000**0.5
 
 
-def test_the_host_distorts_after_the_crop():
+def test_trivial_augment_follows_the_crop():
     pixels = noise(40, 16)
     plain, distorting = Augment(AugmentConfig(), 16, 16), Augment(AugmentConfig(trivial_augment=True), 16, 16)
     assert (plain.needs_host, distorting.needs_host) == (False, True)

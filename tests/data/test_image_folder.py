@@ -1,4 +1,4 @@
-"""A folder of pictures: its layouts, its classes, and what is wrong with it."""
+"""Image folders: layouts, classes, and the report of faults."""
 
 import csv
 import hashlib
@@ -19,7 +19,7 @@ from paddle_resnet.images.decode import decode_image
 
 
 def fill(folder, counts, size=(20, 30)):
-    """Write `counts[class]` pictures of noise below `folder`."""
+    """Write `counts[class]` images of noise below `folder`."""
     generator = np.random.default_rng(0)
     for name, count in counts.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def test_val_alone_is_the_test_split(tmp_path):
     assert names(splits.test)[0] == "val/cat/0000.png"
 
 
-def test_val_and_test_are_what_they_say(tmp_path):
+def test_val_and_test_are_used_as_named(tmp_path):
     for part, count in (("train", 5), ("val", 2), ("test", 3)):
         fill(tmp_path / part, {"cat": count, "dog": count})
     splits = open_splits(config(tmp_path))
@@ -84,7 +84,7 @@ def test_classes_are_in_natural_order(tmp_path):
     assert open_splits(config(tmp_path, test_fraction=0.25)).classes == ("class1", "class9", "class10", "other")
 
 
-def test_hidden_and_other_files_are_passed_over_and_any_depth_is_found(tmp_path):
+def test_hidden_files_are_skipped_and_subfolders_searched(tmp_path):
     fill(tmp_path / "train", {"cat": 8, "dog": 8, "dog/young": 2})
     fill(tmp_path / "test", {"cat": 2, "dog": 2})
     cat = tmp_path / "train" / "cat"
@@ -132,7 +132,7 @@ def test_the_resize_rule(tmp_path, image_size, resize):
 
 @pytest.fixture
 def damaged(tmp_path):
-    """Pictures in three splits, three files that are none, and a copy of each kind."""
+    """Images in three splits, three unreadable files, and a duplicate of each kind."""
     fill(tmp_path / "train", {"cat": 6, "dog": 6})
     fill(tmp_path / "val", {"cat": 1, "dog": 1}, size=(21, 21))
     fill(tmp_path / "test", {"cat": 2, "dog": 2}, size=(25, 25))
@@ -174,7 +174,7 @@ def test_strict_names_the_first_file_that_cannot_be_read(damaged, memory_mb):
         splits.test.batch([0])
 
 
-def test_a_class_of_which_nothing_can_be_read_is_an_error(tmp_path):
+def test_class_without_readable_file_is_an_error(tmp_path):
     fill(tmp_path / "train", {"cat": 5, "dog": 5})
     fill(tmp_path / "test", {"cat": 1})
     (tmp_path / "test/dog").mkdir()
@@ -207,7 +207,7 @@ def test_unreadable_files_and_copies_are_reported_once(damaged, tmp_path_factory
     assert [row["detail"] for row in rows if row["finding"] == "copy"] == ["the same as train/cat/0002.png"]
 
 
-def test_a_sound_folder_and_other_sources_leave_no_list(tmp_path, caplog, monkeypatch):
+def test_clean_folder_and_other_sources_write_no_list(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
     fill(tmp_path / "pictures", {"cat": 10, "dog": 10})
     with caplog.at_level(logging.INFO, logger="paddle_resnet"):
@@ -255,7 +255,7 @@ def test_an_empty_class_is_named(tmp_path):
 
 @pytest.mark.parametrize("split_seed", range(4))
 @pytest.mark.parametrize("memory_mb", [0, 100])
-def test_a_bad_file_is_left_out_whichever_split_it_would_fall_into(tmp_path, split_seed, memory_mb):
+def test_bad_file_is_left_out_of_any_split(tmp_path, split_seed, memory_mb):
     fill(tmp_path, {"cat": 10, "dog": 2, "eel": 10})
     for name in ("cat", "dog", "eel"):
         (tmp_path / name / "bad.png").write_text("not a picture")
@@ -268,8 +268,8 @@ def test_a_bad_file_is_left_out_whichever_split_it_would_fall_into(tmp_path, spl
         np.testing.assert_array_equal(part.batch([0]), [decode_image(tmp_path / names(part)[0], 16, 16)])
 
 
-def test_the_division_of_a_sound_folder_stays_as_it_was(tmp_path):
-    """A fixed value: runs that began earlier go on with the same pictures."""
+def test_division_of_a_folder_is_fixed(tmp_path):
+    """A fixed value, so that earlier runs resume with the same images."""
     fill(tmp_path, {"cat": 20, "dog": 31}, size=(2, 2))
     splits = open_splits(config(tmp_path, split_seed=3, test_fraction=0.2, validation_fraction=0.1))
     parts = "|".join(" ".join(names(part)) for part in (splits.train, splits.validation, splits.test))
@@ -286,7 +286,7 @@ def lines_of(caplog, monkeypatch, splits, folder):
 
 @pytest.fixture
 def with_more(tmp_path, monkeypatch):
-    """A folder with a pipe, a subfolder that cannot be read, a picture of no class, HEIC, and an odd name."""
+    """A folder with a pipe, an unreadable subfolder, an image without class, HEIC, and control characters in a name."""
     fill(tmp_path / "data", {"cat": 10, "dog": 10, "dog/sub": 5})
     os.mkfifo(tmp_path / "data/cat/pipe.png")
     os.mkfifo(os.fsencode(tmp_path) + b"/data/cat/\xff\x1b.png")
@@ -302,7 +302,7 @@ def with_more(tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
-def test_what_lies_beside_the_pictures_is_reported(with_more, tmp_path, caplog, monkeypatch):
+def test_files_beside_the_images_are_reported(with_more, tmp_path, caplog, monkeypatch):
     lines, rows = lines_of(caplog, monkeypatch, open_splits(config(with_more)), tmp_path)
     assert lines[0] == "1 file is left out by suffix: 1 .heic (convert them, e.g. to JPEG)"
     assert lines[1].startswith("2 unreadable folders or images outside the class folders are left out")
@@ -317,19 +317,19 @@ def test_what_lies_beside_the_pictures_is_reported(with_more, tmp_path, caplog, 
     assert "cat/pipe.png: is a named pipe, not a regular file" in rows[0]["detail"] + rows[1]["detail"]
 
 
-def test_strict_names_what_is_lost(with_more):
+def test_strict_names_skipped_images(with_more):
     with pytest.raises(UsageError, match=r"stray\.png: is in no class folder; move it \(and 2 more\)"):
         open_splits(config(with_more, strict=True))
 
 
-def test_a_class_folder_whose_name_is_no_text_is_refused_at_once(tmp_path):
+def test_class_folder_name_must_be_utf8(tmp_path):
     fill(tmp_path, {"cat": 2, "dog": 2})
     (tmp_path / os.fsdecode(b"caf\xe9")).mkdir()
     with pytest.raises(UsageError, match=r"the class folder caf\\udce9 has a name that is not UTF-8 text; rename it"):
         open_splits(config(tmp_path))
 
 
-def test_a_class_folder_that_cannot_be_read_says_why_it_is_empty(tmp_path, monkeypatch):
+def test_unreadable_class_folder_gives_the_reason(tmp_path, monkeypatch):
     fill(tmp_path, {"cat": 2, "sub": 2})
 
     def scandir(path, scan=os.scandir):

@@ -14,7 +14,7 @@ NORMALIZE = Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 
 
 def numbered(count, side=8):
-    """Pictures whose every pixel is the image's number; so is the label."""
+    """Images whose pixels and label are the image's number."""
     images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, side, side, 3))
     return MemorySplit(np.ascontiguousarray(images), np.arange(count), "train")
 
@@ -50,7 +50,7 @@ def test_pictures_and_labels_stay_together_and_are_normalised():
         np.testing.assert_allclose(images.numpy()[:, :, 3, 4], expected, atol=1e-6)
 
 
-def test_the_incomplete_last_batch_is_dropped_unless_it_is_the_only_one():
+def test_incomplete_last_batch_is_dropped_unless_alone():
     assert [len(batch) for batch in seen(train_loader(numbered(25)))] == [10, 10]
     assert [len(batch) for batch in seen(train_loader(numbered(7)))] == [7]
 
@@ -69,8 +69,8 @@ def test_the_seed_and_the_generators_state_reproduce_an_epoch():
 
 
 @pytest.mark.parametrize("seen_before", [0, 1, 3, 4])
-def test_a_stopped_epoch_goes_on_where_it_was(seen_before):
-    """From the state after so many of its 4 batches, with the same changes to the images; and so does the next."""
+def test_interrupted_epoch_continues(seen_before):
+    """From the state after this many of its 4 batches, with the same augmentation; the next epoch is the same too."""
     options = {"pad": 2, "flip": True}
     loader = train_loader(numbered(40), **options)
     batches = iter(loader)

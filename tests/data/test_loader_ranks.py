@@ -1,4 +1,4 @@
-"""What each of several world_size is given: together the batches that a single one would have."""
+"""The batches of several ranks: together those of a single process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def epoch(split, batch_size, positions=None, **augment):
 
 
 @pytest.mark.parametrize("augment", AUGMENTS)
-def test_the_shares_of_a_batch_are_the_batch(augment):
+def test_ranks_together_yield_the_whole_batch(augment):
     split, per_rank = pictures(50), [np.array([0, 1, 4, 9]), np.array([2, 3, 5]), np.array([8, 7, 6])]
     whole = epoch(split, 10, **AUGMENTS[augment])
     parts = [epoch(split, 10, positions, **AUGMENTS[augment]) for positions in per_rank]
@@ -41,7 +41,7 @@ def test_the_shares_of_a_batch_are_the_batch(augment):
                 np.testing.assert_array_equal(got, expected[positions])
 
 
-def test_on_a_device_too(monkeypatch):
+def test_ranks_together_yield_the_whole_batch_on_a_device(monkeypatch):
     monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
     split, positions = pictures(20), np.array([1, 5, 6])
     options = {"pad": 1, "flip": True, "cutout": 3, "erase": 0.5, "mixup": 0.5}
@@ -51,18 +51,18 @@ def test_on_a_device_too(monkeypatch):
 
 
 @pytest.mark.parametrize(("images", "batch_size", "world_size"), [(449, 55, 2), (10, 4, 3), (3, 1, 2), (7, 100, 7)])
-def test_each_validation_image_is_in_one_share(images, batch_size, world_size):
+def test_each_validation_image_is_on_one_rank(images, batch_size, world_size):
     parts = [rank_batches(images, batch_size, rank, world_size) for rank in range(world_size)]
     assert len({len(part) for part in parts}) == 1
     assert all(len(batch) > 0 for part in parts for batch in part)
     assert sorted(np.concatenate([batch for part in parts for batch in part])) == list(range(images))
 
 
-def test_validation_batches_are_not_larger_than_asked():
+def test_validation_batches_are_at_most_batch_size():
     assert {len(batch) for rank in range(2) for batch in rank_batches(449, 55, rank, 2)} == {44, 45}
 
 
-def test_a_share_of_validation_has_its_images():
+def test_ranks_together_validate_every_image():
     split = pictures(9)
     labels = [
         np.concatenate([batch[1].numpy().ravel() for batch in ValidationLoader(split, 2, 8, 8, NORMALIZE, each, 2)])

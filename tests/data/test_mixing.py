@@ -1,4 +1,4 @@
-"""Mixup and cutmix: what is drawn, what the network sees, its loss and its figures, against closed forms."""
+"""Mixup and cutmix: parameters, images, loss and metrics, against closed forms."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIZE = 12
 
 
 def numbered_batches(seed=0, count=60, **augment):
-    """An epoch of pictures whose every pixel is the image's number, as their label is; batches of 20."""
+    """An epoch of images whose pixels and label are the image's number; batches of 20."""
     images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, SIZE, SIZE, 3))
     split = MemorySplit(np.ascontiguousarray(images), np.arange(count), "train")
     loader = TrainLoader(split, 20, SIZE, SIZE, NORMALIZE, AugmentConfig(**augment), seed)
@@ -29,7 +29,7 @@ def normal(levels):
     return (levels / 255 - np.array(NORMALIZE.mean)) / np.array(NORMALIZE.std)
 
 
-def test_mixup_blends_pairs_and_names_both_classes():
+def test_mixup_blends_pairs_and_yields_both_labels():
     batches = numbered_batches(mixup=1.0)
     assert sorted(np.concatenate([own for _, own, _, _ in batches]).ravel()) == list(range(60))
     for images, own, partners, lams in batches:
@@ -42,7 +42,7 @@ def test_mixup_blends_pairs_and_names_both_classes():
     assert len({batch[3][0, 0] for batch in batches}) == len(batches)
 
 
-def test_cutmix_shows_a_box_of_the_partner_and_the_lam_is_the_rests():
+def test_cutmix_pastes_a_box_and_lam_is_the_remainder():
     for images, own, partners, lams in numbered_batches(cutmix=1.0):
         own_pixels = normal(own)[:, :, None, None].astype(np.float32)
         box = np.abs(images - own_pixels)[own.ravel() != partners.ravel()].max(axis=(0, 1)) > 1e-6
@@ -52,7 +52,7 @@ def test_cutmix_shows_a_box_of_the_partner_and_the_lam_is_the_rests():
         assert lams[0, 0] == pytest.approx(1 - box.mean())
 
 
-def test_the_shares_are_of_the_beta_distribution():
+def test_lam_has_the_beta_distribution():
     generator = np.random.default_rng(0)
     config = AugmentConfig(mixup=0.4)
     lams = [draw_mix_params(4, SIZE, config, generator).lam for _ in range(2000)]
@@ -63,7 +63,7 @@ def test_the_shares_are_of_the_beta_distribution():
     assert abs(np.mean(lams) - (1 - covered)) < 4 * np.std(lams) / 2000**0.5
 
 
-def test_a_lam_of_the_batches_is_mixed_each_way():
+def test_mix_probability_and_choice_are_respected():
     generator = np.random.default_rng(0)
     config = AugmentConfig(mixup=1.0, cutmix=1.0, mix_probability=0.6)
     drawn = [draw_mix_params(4, 1000, config, generator) for _ in range(1000)]
@@ -105,7 +105,7 @@ def test_loss_and_gradient_are_those_of_the_mixed_target(smoothing):
     np.testing.assert_allclose(tensor.grad.numpy(), (np.exp(logarithms) - target) / images, atol=1e-7)
 
 
-def test_a_mixed_image_is_right_by_the_class_of_the_larger_share():
+def test_mixed_image_counts_by_the_label_of_larger_weight():
     logits = np.log(np.array([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.1, 0.2, 0.7]], "float32"))
     own, partners = np.array([[0], [0], [1]]), np.array([[1], [1], [2]])
     lams = np.array([[0.6], [0.4], [0.25]], "float32")

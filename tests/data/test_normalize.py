@@ -21,7 +21,7 @@ def test_values_are_the_formula(pixels):
     np.testing.assert_allclose(found.numpy(), reference, atol=1e-6)
 
 
-def test_denormalize_is_the_way_back(pixels):
+def test_denormalize_inverts_normalize(pixels):
     normalize = Normalize(MEAN, STD)
     images = normalize(paddle.to_tensor(pixels))
     for form in (images, images.numpy()):

@@ -12,7 +12,7 @@ from paddle_resnet.data.loader import balanced_order
 
 
 @pytest.mark.parametrize("counts", [(90, 10), (7, 7, 7), (50, 3, 1), (1, 1), (11, 0, 4)])
-def test_each_class_and_each_image_of_a_class_equally_often(counts):
+def test_classes_and_their_images_come_equally_often(counts):
     labels = np.repeat(np.arange(len(counts)), counts)
     order = balanced_order(labels, np.random.default_rng(0))
     present = [label for label, count in enumerate(counts) if count]
@@ -33,7 +33,7 @@ def test_rare_images_come_five_times_and_frequent_ones_change():
     assert (sum(epochs)[:90] > 0).all()
 
 
-def test_what_is_left_over_goes_to_every_class_in_turn():
+def test_remainder_goes_to_every_class_in_turn():
     labels = np.repeat([0, 1, 2], [10, 3, 1])  # 14 images: 5, 5 and 4
     generator = np.random.default_rng(0)
     drawn = np.array([np.bincount(labels[balanced_order(labels, generator)]) for _ in range(60)])
@@ -61,7 +61,7 @@ def test_the_loader_draws_balanced_epochs_that_its_generator_repeats():
     assert labels(chosen) == first
 
 
-def test_a_run_balances_its_epochs_and_lists_what_it_left_out(tmp_path, monkeypatch):
+def test_run_balances_epochs_and_lists_unreadable_files(tmp_path, monkeypatch):
     from paddle_resnet.training import train
 
     root = make_pictures(tmp_path / "pictures", {"train": 8, "test": 2})

@@ -1,4 +1,4 @@
-"""Three splits: how images are held out, and what a source gives."""
+"""Splits: holding out, and the splits of each source."""
 
 import numpy as np
 import pytest
@@ -12,13 +12,13 @@ LABELS = np.random.default_rng(0).integers(0, 7, 1000)
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.2, 0.333])
-def test_nothing_is_lost_or_in_both_and_the_share_is_exact(fraction):
+def test_hold_out_is_exact_and_disjoint(fraction):
     kept, held = hold_out(LABELS, fraction, seed=0)
     np.testing.assert_array_equal(np.sort(np.concatenate([kept, held])), np.arange(1000))
     assert len(held) == round(1000 * fraction)
 
 
-def test_every_class_gives_its_share():
+def test_every_class_is_held_out_in_proportion():
     _, held = hold_out(LABELS, 0.1, seed=0)
     for label in range(7):
         assert abs((LABELS[held] == label).sum() - 0.1 * (label == LABELS).sum()) < 1
@@ -50,7 +50,7 @@ def test_too_few_images_to_divide():
         hold_out(np.arange(3), 0.1, seed=0)
 
 
-def test_a_memory_split_gives_pictures_labels_and_names_of_its_positions():
+def test_memory_split_selects_its_positions():
     images = np.arange(5 * 2 * 2 * 3, dtype=np.uint8).reshape(5, 2, 2, 3)
     split = MemorySplit(images, np.array([4, 3, 2, 1, 0]), "train", np.array([1, 3, 4]))
     assert len(split) == 3

@@ -47,7 +47,7 @@ FAMILY = {
     "preact bottleneck": _entry(PreActBottleneck, pointwise_shortcut, "imagenet"),
     "wide": _entry(PreActBasicBlock, pointwise_shortcut, stem_channels=2),
     "plain": _entry(PlainBlock, projection_shortcut),
-    "widening": _entry(ConvPoolBlock, projection_shortcut, "whitening"),
+    "conv_pool": _entry(ConvPoolBlock, projection_shortcut, "whitening"),
     "d2l": _entry(BasicBlock, partial(pointwise_shortcut, bias=True), "imagenet", bias=True),
 }
 

@@ -1,4 +1,4 @@
-"""From a picture file to pixels, against Pillow and paddle.vision's transforms."""
+"""Decoding an image, against Pillow and paddle.vision's transforms."""
 
 import io
 import os
@@ -20,7 +20,7 @@ from paddle_resnet.images.image_file import jpeg_scan_count, strip_metadata
 
 
 def smooth(height, width, seed=0):
-    """A smooth random picture, uint8 [height, width, 3]."""
+    """A smooth random image, uint8 [height, width, 3]."""
     small = np.random.default_rng(seed).integers(0, 256, (5, 5, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
 
@@ -161,7 +161,7 @@ def test_rarer_modes_are_converted(mode, colour):
     assert (decode_image(picture, 8, 8) == 255).all()
 
 
-def test_a_large_jpeg_shrunk_while_decoded_is_the_same_picture():
+def test_shrinking_a_jpeg_while_decoding_changes_little():
     from sklearn.datasets import load_sample_image
 
     photo = Image.fromarray(load_sample_image("china.jpg"))
@@ -217,7 +217,7 @@ def test_the_first_frame_of_an_animation_is_taken():
     assert decode_image(content, 16, 16)[0, 0].tolist() == [255, 0, 0]
 
 
-def test_a_very_long_picture_costs_no_more_than_a_square():
+def test_very_long_image_costs_no_more_than_a_square():
     # Resized whole, it would have 256 x 15 million pixels.
     found = decode_image(np.full((1, 60_000, 3), 7, np.uint8), 256, 224)
     assert found.shape == (224, 224, 3)
@@ -270,7 +270,7 @@ def test_pixels_of_another_kind_are_refused(pixels):
         decode_image(pixels, 8, 8)
 
 
-def test_a_format_that_runs_programs_is_refused_whatever_its_name_is(tmp_path):
+def test_eps_is_refused_under_any_name(tmp_path):
     """Pillow hands EPS to Ghostscript."""
     path = tmp_path / "a.jpg"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
@@ -279,7 +279,7 @@ def test_a_format_that_runs_programs_is_refused_whatever_its_name_is(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "RGBA", "LA", "P"])
-def test_large_pictures_are_converted_band_by_band_to_the_same_pixels(monkeypatch, mode):
+def test_conversion_by_bands_gives_the_same_pixels(monkeypatch, mode):
     pixels = np.random.default_rng(0).integers(0, 256, (37, 20, 4), np.uint8)
     if mode in ("I;16", "I"):
         levels = np.random.default_rng(0).integers(0, 65_536, (37, 20))
@@ -294,7 +294,7 @@ def test_large_pictures_are_converted_band_by_band_to_the_same_pixels(monkeypatc
         np.testing.assert_array_equal(decode_image(file.getvalue(), 20, 20), whole)
 
 
-def test_a_picture_of_16_bits_takes_no_more_than_its_pixels_twice():
+def test_sixteen_bit_image_needs_twice_its_pixels_in_memory():
     """A case of the fuzzer: 58 million such pixels took 900 MB."""
     image = Image.new("I;16", (2000, 2000))
     file = io.BytesIO()
@@ -338,7 +338,7 @@ def behind_header(content, file_format, parts):
 @pytest.mark.parametrize("exif", DAMAGED_EXIF, ids=range(len(DAMAGED_EXIF)))
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("density", [{}, {"dpi": (72, 72)}])
-def test_a_picture_with_a_damaged_exif_block_is_taken_as_it_lies(exif, file_format, density):
+def test_damaged_exif_block_is_ignored(exif, file_format, density):
     content = encoded(Image.fromarray(smooth(24, 32)), format=file_format, **({} if file_format == "WEBP" else density))
     if file_format == "WEBP":
         damaged = encoded(Image.fromarray(smooth(24, 32)), format=file_format, exif=b"Exif\0\0" + exif)
@@ -373,7 +373,7 @@ PNG_METADATA = {
     [("JPEG", parts) for parts in JPEG_METADATA.values()] + [("PNG", parts) for parts in PNG_METADATA.values()],
     ids=[*JPEG_METADATA, *PNG_METADATA],
 )
-def test_what_is_no_part_of_the_picture_does_not_make_it_unreadable(file_format, parts):
+def test_damaged_metadata_does_not_matter(file_format, parts):
     content = encoded(Image.fromarray(smooth(24, 24)), format=file_format)
     damaged = behind_header(content, file_format, parts)
     np.testing.assert_array_equal(decode_image(damaged, 24, 24), decode_image(content, 24, 24))
@@ -381,7 +381,7 @@ def test_what_is_no_part_of_the_picture_does_not_make_it_unreadable(file_format,
 
 @pytest.mark.parametrize("subsampling", [0, 2])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_what_is_left_of_a_jpeg_has_the_same_pixels(mode, subsampling):
+def test_stripped_jpeg_has_the_same_pixels(mode, subsampling):
     """Adobe's segment and JFIF's tell which colours they are."""
     picture = Image.fromarray(smooth(40, 40)).convert(mode)
     content = encoded(
@@ -410,7 +410,7 @@ def test_what_is_left_of_a_jpeg_has_the_same_pixels(mode, subsampling):
         ),
     ],
 )
-def test_what_turns_a_picture_stays(file_format, part):
+def test_orientation_survives_stripping(file_format, part):
     content = encoded(Image.fromarray(smooth(24, 24)), format=file_format)
     found = decode_image(behind_header(content, file_format, part), 24, 24)
     np.testing.assert_array_equal(found, np.rot90(decode_image(content, 24, 24), -1))
@@ -427,7 +427,7 @@ def test_an_avif_with_a_damaged_exif_block():
 
 
 def test_pillows_warnings_are_not_shown():
-    """In an interpreter of its own: here pytest rules over warnings."""
+    """In its own interpreter, as pytest changes warnings."""
     content = encoded(Image.fromarray(smooth(8, 8)), format="WEBP", exif=b"Exif\0\0" + TIFF[:12])
     tiff = encoded(Image.new("RGB", (8, 8)), format="TIFF")
     tiff = tiff.replace(struct.pack("<HHI", 277, 3, 1), struct.pack("<HHI", 277, 4, 1))  # samples a pixel, as a long
@@ -446,12 +446,12 @@ except Exception as error:
 
 
 def with_scans(content, count):
-    """A progressive JPEG whose last scan stands there `count` times more."""
+    """A progressive JPEG with `count` more copies of its last scan."""
     place = content.rindex(b"\xff\xda")
     return content[:-2] + content[place:-2] * count + content[-2:]
 
 
-def test_the_scans_of_a_jpeg_are_counted_as_the_decoder_finds_them():
+def test_jpeg_scans_are_counted_as_the_decoder_does():
     content = encoded(Image.fromarray(smooth(32, 32)), format="JPEG", progressive=True)
     assert jpeg_scan_count(content) == content.count(b"\xff\xda") == 10
     assert jpeg_scan_count(with_scans(content, 7)) == 17
@@ -462,7 +462,7 @@ def test_the_scans_of_a_jpeg_are_counted_as_the_decoder_finds_them():
     assert jpeg_scan_count(hidden) == 10
 
 
-def test_a_jpeg_of_very_many_scans_is_refused_before_decoding():
+def test_jpeg_with_many_scans_is_refused_undecoded():
     content = with_scans(encoded(Image.new("L", (4000, 4000)), format="JPEG", progressive=True), 60)
     with pytest.raises(UsageError, match=r"slow\.jpg: .*4000 x 4000 pixels in 66 scans, which would take very long"):
         decode_image(content, 8, 8, name="slow.jpg")
@@ -488,7 +488,7 @@ def make_endless_link(path):
     ("make", "kind"),
     [(make_pipe, "a named pipe"), (make_socket, "a socket"), (make_endless_link, "a device"), (os.mkdir, "a folder")],
 )
-def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path, monkeypatch, make, kind):
+def test_irregular_file_is_refused_without_waiting(tmp_path, monkeypatch, make, kind):
     monkeypatch.chdir(tmp_path)  # the name of a socket is short
     path = tmp_path / "x.jpg"
     make(path.relative_to(tmp_path))
@@ -496,7 +496,7 @@ def test_what_is_no_regular_file_is_refused_and_not_waited_for(tmp_path, monkeyp
         decode_image(path, 8, 8)
 
 
-def test_a_pipe_that_takes_the_place_of_a_checked_file_is_refused_too(tmp_path, monkeypatch):
+def test_pipe_that_replaces_a_checked_file_is_refused(tmp_path, monkeypatch):
     sound, pipe = tmp_path / "sound.png", tmp_path / "x.png"
     Image.new("L", (8, 8)).save(sound)
     os.mkfifo(pipe)
@@ -514,20 +514,20 @@ def test_a_huge_file_is_not_read(tmp_path):
         decode_image(path, 8, 8)
 
 
-def test_an_empty_file_is_called_so(tmp_path):
+def test_empty_file_is_named_as_empty(tmp_path):
     (tmp_path / "a.jpg").touch()
     with pytest.raises(UsageError, match="an empty file"):
         decode_image(tmp_path / "a.jpg", 8, 8)
 
 
-def test_heic_is_told_what_to_do():
+def test_heic_gets_advice():
     with pytest.raises(UsageError, match="HEIC is not supported; convert it, e"):
         decode_image(b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(64), 8, 8)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP"])
-def test_an_icon_with_a_huge_picture_is_refused_before_it_is_opened(kind):
-    """Pillow decodes it as it opens the file, whose own list says 1 x 1."""
+def test_icon_with_a_huge_image_is_refused_unopened(kind):
+    """Pillow decodes it while opening the file, although its list says 1 x 1."""
     body = png_header(8_001, 8_000) if kind == "PNG" else struct.pack("<IiiHHIIiiII", 40, 8_001, 16_000, 1, 8, *[0] * 6)
     icon = b"\0\0\1\0\1\0" + struct.pack("<BBBBHHII", 1, 1, 0, 0, 1, 8, len(body), 22) + body
     with pytest.raises(UsageError, match="an icon of more than 64 million pixels"):
@@ -536,7 +536,7 @@ def test_an_icon_with_a_huge_picture_is_refused_before_it_is_opened(kind):
     np.testing.assert_array_equal(decode_image(small, 16, 16), smooth(16, 16))
 
 
-def test_of_many_texts_that_may_turn_a_picture_one_is_looked_into(monkeypatch):
+def test_only_one_orientation_text_is_examined(monkeypatch):
     """Each may take a millisecond, and a file of 20 MB holds thousands."""
     looks = []
     monkeypatch.setattr(image_file, "_is_valid", lambda *chunk: bool(looks.append(chunk)))

@@ -1,4 +1,4 @@
-"""Which pictures stand below a folder: for training and for prediction alike."""
+"""Finding the image files below a folder, for training and for prediction."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def names(folder, found):
     return [str(path.relative_to(folder)) for path in found]
 
 
-def test_known_suffixes_in_the_order_of_names_without_hidden_ones(folder):
+def test_known_suffixes_are_found_in_order(folder):
     assert names(folder, find_image_files(folder)) == ["a.jpg", "b.PNG", "sub/c.webp"]
 
 
-def test_linked_folders_count_and_a_link_into_itself_does_not_repeat_them(folder, tmp_path):
+def test_linked_folders_are_entered_once(folder, tmp_path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "f.gif").write_bytes(b"")
@@ -43,7 +43,7 @@ def test_linked_folders_count_and_a_link_into_itself_does_not_repeat_them(folder
     assert names(folder, find_pictures([folder])) == expected
 
 
-def test_every_suffix_of_a_format_that_is_read_is_known():
+def test_every_suffix_of_a_readable_format_is_known():
     """Pillow's own list, less PFM, whose floating-point pixels are of no known range, and films of AVIF."""
     readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
     assert readable - {".pfm", ".avifs"} <= set(EXTENSIONS)
@@ -61,7 +61,7 @@ def unreadable_folder(monkeypatch):
     monkeypatch.setattr(os, "scandir", scandir)
 
 
-def test_a_folder_that_cannot_be_read_is_named_in_its_place(folder, unreadable_folder):
+def test_unreadable_folder_is_named_in_order(folder, unreadable_folder):
     *pictures, lost = find_pictures([folder])
     assert names(folder, pictures) == ["a.jpg", "b.PNG"]
     assert isinstance(lost, Unreadable)
@@ -77,7 +77,7 @@ def test_a_folder_that_vanishes_is_named(folder):
     assert [str(each.path.relative_to(folder)) for each in found if isinstance(each, SkippedFile)] == ["sub"]
 
 
-def test_a_link_to_itself_is_a_file_that_decoding_refuses(tmp_path):
+def test_link_to_itself_is_a_file(tmp_path):
     (tmp_path / "self.jpg").symlink_to(tmp_path / "self.jpg")
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "gone")
     assert names(tmp_path, find_image_files(tmp_path)) == ["gone.jpg", "self.jpg"]
@@ -99,7 +99,7 @@ def test_skipped_files_are_counted_by_suffix(folder):
 
 
 @pytest.mark.parametrize("pattern", ["**/*", "**/*.webp", "*"])
-def test_a_pattern_names_pipes_other_suffixes_and_folders_that_cannot_be_read(folder, unreadable_folder, pattern):
+def test_pattern_reports_pipes_suffixes_and_unreadable_folders(folder, unreadable_folder, pattern):
     os.mkfifo(folder / "pipe.webp")
     (folder / "x.cr2").touch()
     counts = Counter()

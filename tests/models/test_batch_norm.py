@@ -113,7 +113,7 @@ def test_outputs_and_gradients_equal_pytorchs():
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_momentum_is_the_weight_kept_where_pytorchs_is_the_weight_of_the_new():
+def test_momentum_is_one_minus_pytorchs():
     ours = torchs_layer(momentum=1 - 0.1)  # PyTorch's 0.1
     ours(paddle.to_tensor(X, "float32"))
     np.testing.assert_allclose(ours._mean.numpy(), TORCH_RUNNING_MEAN, rtol=1e-6)

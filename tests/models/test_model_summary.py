@@ -1,4 +1,4 @@
-"""Multiply-adds, depth and shapes against published figures, sums by hand and the real networks' answers."""
+"""Multiply-adds, depth and shapes against published numbers, sums by hand and real forward passes."""
 
 import json
 import sys
@@ -64,7 +64,7 @@ def test_cifar_members_have_the_papers_multiply_adds_and_depth(name, n):
     assert summary.depth == 6 * n + 2
 
 
-def test_multiply_adds_of_each_kind_of_layer_are_those_by_hand():
+def test_multiply_adds_equal_those_by_hand():
     network = nn.Sequential(
         nn.Conv2D(6, 8, (3, 5), stride=(2, 1), padding=(1, 2), groups=2),
         nn.BatchNorm2D(8),
@@ -97,7 +97,7 @@ def test_shapes_are_those_of_the_real_forward_pass(name, size):
     assert [(row.name, row.output_shape) for row in summarize(network, (2, 3, size, size)).layers] == expected
 
 
-def test_the_network_is_left_as_it_was():
+def test_summarize_leaves_the_network_unchanged():
     network = create_model("resnet8")
     network.train()
     network.bn1.eval()
@@ -132,7 +132,7 @@ def test_a_layer_that_cannot_take_the_size_is_named():
 
 @pytest.fixture
 def models(tool, monkeypatch):
-    """Run tools/models.py on a terminal that its tables fit."""
+    """Run `paddle-resnet models` on a wide terminal."""
     monkeypatch.setenv("COLUMNS", "160")
     return partial(tool, "models")
 
@@ -165,7 +165,7 @@ def test_the_table_has_every_name(models, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "channels"), [("resnet18", 3), ("resnet18_d2l", 1)])
-def test_a_network_is_walked_through_as_the_papers_table_1(models, name, channels):
+def test_walk_follows_the_papers_table_1(models, name, channels):
     done = models(name, "--classes", "10")
     rows = rows_of(done.stdout)
     assert done.exit_code == 0

@@ -1,4 +1,4 @@
-"""A network of each kind of block exported as a run's, and answering through Paddle Inference as it does itself."""
+"""A network of each kind of block, exported and run in Paddle Inference."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pictures(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", [*FAMILY, "lenet"])
-def test_the_exported_network_answers_as_the_trained(kind, pictures, tmp_path, monkeypatch):
+def test_exported_network_equals_the_trained(kind, pictures, tmp_path, monkeypatch):
     monkeypatch.setitem(registry._ENTRIES, "tiny", FAMILY.get(kind, LENET))
     config = Config.model_validate(
         {

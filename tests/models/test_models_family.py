@@ -75,14 +75,14 @@ VISION = [name for name in list_models() if callable(getattr(vision, name, None)
 
 
 def without_numbers(make, *arguments):
-    """Make a network whose parameters have shapes alone: quick."""
+    """Make a network whose parameters have only shapes, which is fast."""
     with paddle.LazyGuard():
         return make(*arguments)
 
 
 @functools.cache
 def outline(name):
-    """One of our networks, without numbers."""
+    """A network of the table, without weights."""
     return without_numbers(create_model, name)
 
 
@@ -127,7 +127,7 @@ def test_the_name_tells_the_layers_with_weights(name):
 
 
 @pytest.mark.parametrize("name", ["wrn_10_4", "wrn_16_2", "wrn_16_4", "wrn_28_10"])
-def test_a_wide_networks_depth_counts_its_three_shortcuts_and_not_the_head(name):
+def test_wide_network_depth_is_as_in_its_paper(name):
     network = outline(name)
     assert sum(isinstance(layer, nn.Conv2D) for layer in network.sublayers()) == int(name.split("_")[1])
 
@@ -196,7 +196,7 @@ def test_gradients_are_the_slopes(kind):
 
 
 @pytest.mark.parametrize(("block", "width"), [(PreActBasicBlock, 8), (PreActBottleneck, 2)])
-def test_a_silent_block_that_activates_first_is_the_identity(block, width):
+def test_zero_initialised_preact_block_is_the_identity(block, width):
     layer = block(8, width, 1, pointwise_shortcut)
     layer.zero_init_last()
     x = images()[:, :1].tile([1, 8, 1, 1])
@@ -216,7 +216,7 @@ def test_a_block_that_changes_shape_projects_its_activated_input(block, width):
     np.testing.assert_allclose(layer(x).numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_first_block_shares_the_stems_activation_and_the_last_is_activated():
+def test_preact_network_activates_first_and_last_once():
     network = tiny_network("preact basic")
     network.eval()
     names = [name for name, layer in network.named_sublayers() if isinstance(layer, nn.BatchNorm2D)]

@@ -1,4 +1,4 @@
-"""The options of `create_model`, and what a network can be asked for: stages, a new head, frozen parts, groups."""
+"""The options of `create_model`, and a network's stages, new head, frozen sections and parameter groups."""
 
 from __future__ import annotations
 
@@ -68,15 +68,15 @@ def test_the_deep_stem_is_of_three_small_convolutions():
     assert [layer._stride for layer in convolutions] == [[2, 2], [1, 1], [1, 1]]
 
 
-def test_the_channels_are_the_designs_own_unless_others_are_asked_for():
+def test_channels_default_to_the_models_own():
     assert create_model("lenet").in_channels == 3
     with paddle.LazyGuard():
         assert create_model("resnet18_d2l").conv1.weight.shape[1] == 1
         assert create_model("resnet18_d2l", in_channels=3).conv1.weight.shape[1] == 3
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FAMILY if kind not in ("plain", "widening")])
-def test_a_zero_initialised_branch_is_silent_and_wakes(kind):
+@pytest.mark.parametrize("kind", [kind for kind in FAMILY if kind not in ("plain", "conv_pool")])
+def test_zero_initialised_branch_outputs_zero_and_learns(kind):
     network = FAMILY[kind].make(num_classes=3, in_channels=3, zero_init_residual=True)
     x = images()
     for block in blocks(network):
@@ -93,7 +93,7 @@ def test_a_zero_initialised_branch_is_silent_and_wakes(kind):
         assert zero.grad.abs().max().item() > 0, "a branch without a gradient would stay silent"
 
 
-def test_a_silenced_widening_block_hands_on_what_it_was_widened_to():
+def test_zero_initialised_conv_pool_block_returns_its_pooled_input():
     x = paddle.randn([2, 4, 7, 7])
     block = ConvPoolBlock(4, 4, 1, projection_shortcut)
     block.zero_init_last()
@@ -124,7 +124,7 @@ def test_stochastic_depth_drops_whole_samples_and_keeps_the_mean():
     np.testing.assert_array_equal(layer(x).numpy(), x.numpy())
 
 
-def test_the_probability_of_dropping_grows_linearly_to_the_last_block():
+def test_drop_probability_grows_linearly():
     network = create_model("resnet110", stochastic_depth=0.5)
     found = [layer.probability for layer in network.sublayers() if isinstance(layer, StochasticDepth)]
     # Huang et al. 2016, equation 4, of 54 blocks; their figure 2: the last one survives with 1/2.
@@ -138,7 +138,7 @@ def test_a_dropped_branch_leaves_its_shortcut():
     np.testing.assert_array_equal(block(x).numpy(), nn.functional.relu(block.downsample(x)).numpy())
 
 
-def test_dropout_stands_before_the_head_and_in_a_wide_networks_blocks():
+def test_dropout_is_before_the_head_or_in_wide_blocks():
     assert of_type(create_model("resnet8", dropout=0.3), nn.Dropout) == ["dropout"]
     assert of_type(create_model("lenet", dropout=0.3), nn.Dropout) == ["dropout"]
     wide = create_model("wrn_10_4", dropout=0.3)
@@ -148,7 +148,7 @@ def test_dropout_stands_before_the_head_and_in_a_wide_networks_blocks():
 
 
 @pytest.mark.parametrize("name", ["resnet8", "preact_resnet20", "lenet"])
-def test_without_a_top_a_network_answers_with_features(name):
+def test_network_without_top_returns_features(name):
     whole, headless = create_model(name), create_model(name, include_top=False)
     for key, tensor in headless.state_dict().items():
         tensor.set_value(whole.state_dict()[key])
@@ -170,7 +170,7 @@ def test_a_headless_network_keeps_the_weights_of_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["resnet8", "lenet"])
-def test_a_new_head_trains_under_a_name_of_its_own(name):
+def test_new_head_has_its_own_parameter_names(name):
     network = create_model(name)
     earlier = {key: tensor.numpy().copy() for key, tensor in network.state_dict().items()}
     network.eval()
@@ -219,7 +219,7 @@ def test_freezing_does_not_put_an_evaluated_network_into_training():
 
 
 @pytest.mark.parametrize(("name", "parts"), [("resnet8", "stem.*layer3"), ("lenet", "layer1.*layer2")])
-def test_an_unknown_part_is_answered_with_the_known(name, parts):
+def test_unknown_section_lists_the_known(name, parts):
     with pytest.raises(UsageError, match=f'{name} has no "layer9".*{parts}'):
         create_model(name).freeze("layer9")
 
@@ -249,7 +249,7 @@ def test_the_groups_of_parameters_go_from_stem_to_head(name, groups):
         ("plain20", {"stochastic_depth": 0.1}, "stochastic_depth: plain20 has no such option"),
     ],
 )
-def test_an_option_that_means_nothing_is_refused(name, options, complaint):
+def test_unsupported_option_is_refused(name, options, complaint):
     with pytest.raises(UsageError, match=complaint):
         create_model(name, **options)
 
@@ -266,7 +266,7 @@ def test_a_config_makes_the_same_network_again():
         assert create_configured_model(ModelConfig(name="resnet18_d2l"), 6).in_channels == 3
 
 
-def test_lenet_takes_other_sizes_and_says_which_it_does_not():
+def test_lenet_takes_sizes_from_its_minimum():
     network = create_model("lenet")
     network.eval()
     assert network(images(16)).shape == network(images(64)).shape == [3, 10]

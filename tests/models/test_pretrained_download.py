@@ -45,7 +45,7 @@ def server(tmp_path, monkeypatch):
 
 @pytest.fixture
 def train(tool, tmp_path, monkeypatch):
-    """Train as the quickstart does but on those weights, without figures."""
+    """Train the quickstart from those weights, without plots."""
     monkeypatch.setattr("paddle_resnet.evaluation.run_plots.draw_split_plots", lambda *arguments: {})
     overrides = [part for override in [*OVERRIDES, f"output={tmp_path}"] for part in ("-o", override)]
     return partial(tool, "train", "-c", QUICKSTART, *overrides)
@@ -57,7 +57,7 @@ def cache(tmp_path: Path) -> list[str]:
 
 
 def assert_begins_with(server: FileServer, tmp_path: Path) -> None:
-    """A run of the config begins with the served weights, and with a head of its own for the ten digits."""
+    """A run of the config starts with the served weights and a new head for the ten digits."""
     network = open_data_and_network(RunFolder.new(Config.load(QUICKSTART, OVERRIDES)))
     served = read_state_dict(tmp_path / "served" / FILE)
     for name, tensor in network.state_dict().items():
@@ -72,7 +72,7 @@ def test_the_main_config_asks_for_official_weights():
     assert model.name in pretrained.model_urls
 
 
-def test_a_connection_that_is_cut_is_resumed_and_the_file_serves_offline(server, train, tmp_path):
+def test_cut_download_resumes_and_serves_offline(server, train, tmp_path):
     half = len(server.content) // 2
     server.break_after, server.requests_answered = half, 1
     done = train()
@@ -98,7 +98,7 @@ def test_a_connection_that_is_cut_is_resumed_and_the_file_serves_offline(server,
     assert 0 < run.metrics()["test"]["top1"] <= 1
 
 
-def test_another_file_than_the_official_one_is_refused_and_not_kept(server, train, tmp_path):
+def test_download_with_another_md5_is_not_kept(server, train, tmp_path):
     expected = hashlib.md5(server.content).hexdigest()
     server.content = server.content[:-1] + bytes([server.content[-1] ^ 1])
     found = hashlib.md5(server.content).hexdigest()

@@ -98,7 +98,7 @@ def test_option_a_shortcut_subsamples_and_appends_zeros(size, stride, new_channe
     np.testing.assert_array_equal(shortcut(paddle.to_tensor(x)).numpy(), expected)
 
 
-def test_option_a_shortcut_sends_the_gradient_back_to_the_pixels_it_took():
+def test_option_a_gradient_reaches_the_sampled_pixels():
     x = pixels(1, 2, 5, 5)
     x.stop_gradient = False
     ZeroPadShortcut(2, 4, 2)(x).sum().backward()
@@ -108,7 +108,7 @@ def test_option_a_shortcut_sends_the_gradient_back_to_the_pixels_it_took():
 
 
 @pytest.mark.parametrize(("block", "width", "last"), [(BasicBlock, 8, "bn2"), (Bottleneck, 2, "bn3")])
-def test_a_block_whose_residual_is_zero_is_the_rectified_identity(block, width, last):
+def test_zero_residual_block_is_the_rectified_identity(block, width, last):
     layer = block(8, width, 1, projection_shortcut)
     getattr(layer, last).weight.set_value(np.zeros(8, "float32"))
     x = pixels(2, 8, 6, 6)
@@ -151,13 +151,13 @@ def test_classes_and_channels_can_be_chosen():
     assert list(network(pixels(2, 1, 16, 16)).shape) == [2, 7]
 
 
-def test_an_entry_knows_what_the_network_was_designed_for():
+def test_entry_has_the_models_defaults():
     assert (model_entry("resnet50").num_classes, model_entry("resnet50").input_size) == (1000, 224)
     assert (model_entry("resnet20").num_classes, model_entry("resnet20").input_size) == (10, 32)
     assert set(IMAGENET) | set(CIFAR) <= set(list_models())
 
 
-def test_an_unknown_name_is_answered_with_the_nearest():
+def test_unknown_name_suggests_the_nearest():
     with pytest.raises(
         UsageError, match=r'no model "resnt50" \(did you mean "resnet50"\?\); list_models\(\) has resnet18, '
     ):
@@ -171,7 +171,7 @@ def test_numbers_below_one_are_refused(wrong):
         create_model("resnet8", **wrong)
 
 
-def test_a_run_resumes_exactly_in_another_network_of_the_same_name():
+def test_optimizer_state_fits_another_network_of_the_name():
     def run():
         network = create_model("resnet8")
         return network, paddle.optimizer.Momentum(0.1, parameters=network.parameters())

@@ -68,7 +68,7 @@ def test_a_file_written_under_python_2_is_read(tmp_path):
     assert_same(read_state_dict(path), {"fc.bias": values})
 
 
-def test_tensors_that_paddle_cut_up_are_joined(tmp_path):
+def test_split_tensors_are_joined(tmp_path):
     # What paddle.save makes of a tensor above 1 GB at pickle protocol 2.
     whole = np.arange(6, dtype="float32").reshape(2, 3)
     table = {"fc.weight": {"OriginShape": (2, 3), "slices": ["fc.weight@@.0", "fc.weight@@.1"]}}
@@ -87,7 +87,7 @@ class Evil:
         return os.mkdir, ("created-by-pickle",)
 
 
-def test_a_pickle_that_asks_for_code_is_refused_by_name(tmp_path, monkeypatch):
+def test_pickle_with_code_is_refused_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "evil.pdparams").write_bytes(pickle.dumps({"fc.weight": Evil()}))
     with pytest.raises(UsageError, match=r"evil\.pdparams.*mkdir"):
@@ -107,7 +107,7 @@ def test_a_pickle_that_asks_for_code_is_refused_by_name(tmp_path, monkeypatch):
         (pickle.dumps({3: np.zeros(3)}), "3 holds a ndarray"),
     ],
 )
-def test_what_holds_no_weights_is_refused_in_one_line(tmp_path, content, complaint):
+def test_file_without_weights_is_refused_in_one_line(tmp_path, content, complaint):
     path = tmp_path / "wrong.pdparams"
     path.write_bytes(content)
     with pytest.raises(UsageError, match=rf"wrong\.pdparams.*{complaint}") as caught:
@@ -133,7 +133,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
-def test_a_state_dict_of_paddle_vision_gives_the_same_logits(tmp_path, name):
+def test_paddle_vision_weights_give_the_same_logits(tmp_path, name):
     theirs = getattr(vision, name)(num_classes=10)
     theirs.eval()
     random = np.random.default_rng(0)
@@ -226,7 +226,7 @@ def changed(state, **changes):
         ({"fc__bias": None}, r"1 missing \(fc\.bias\)"),
     ],
 )
-def test_what_does_not_fit_is_refused_and_nothing_is_copied(network, changes, complaint):
+def test_misfit_is_refused_and_nothing_copied(network, changes, complaint):
     before = arrays(network)
     state = changed({key: array + 1 for key, array in before.items()}, **changes)
     with pytest.raises(UsageError, match=rf"b\.pdparams: does not fit the network: .*{complaint}"):
@@ -283,7 +283,7 @@ def test_a_damaged_file_in_the_cache_is_refused(official):
     assert cached.exists()
 
 
-def test_a_model_without_official_weights_is_told_which_have_some():
+def test_missing_official_weights_list_the_available():
     with pytest.raises(UsageError, match=r"for resnet20; there are some for resnet18, resnet34, resnet50, ") as caught:
         create_model("resnet20", pretrained="imagenet")
     named = set(str(caught.value).partition("some for ")[2].split(", "))
@@ -299,8 +299,8 @@ def test_the_official_addresses_are_paddles():
     assert md5 == "ca6f485ee1ab0492d38f323885b0ad80"
 
 
-def test_a_file_of_other_classes_is_refused_unless_their_number_is_said(tmp_path):
-    """The last layer would answer at random, without a word."""
+def test_other_number_of_classes_needs_num_classes(tmp_path):
+    """The last layer would be random."""
     path = tmp_path / "three.pdparams"
     paddle.save(create_model("resnet8", num_classes=3).state_dict(), str(path))
     with pytest.raises(UsageError, match=r"new head for 10 classes .*give num_classes"):
@@ -319,7 +319,7 @@ def test_a_bfloat16_network_takes_the_weights_rounded(tmp_path):
     np.testing.assert_allclose(network.conv1.weight.astype("float32").numpy(), expected, rtol=2**-7)
 
 
-def test_a_safetensors_file_of_long_names_is_one_short_line(tmp_path):
+def test_safetensors_long_names_are_shortened(tmp_path):
     head = json.dumps({"x" * 50_000: {"dtype": "F32", "shape": [1], "data_offsets": [4, 2]}}).encode()
     (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(head)) + head)
     with pytest.raises(UsageError, match="cannot be read as safetensors") as caught:
@@ -334,9 +334,7 @@ def torch_state(network):
 
 
 @pytest.mark.parametrize(("name", "warnings"), [("resnet8", 1), ("resnet20_b", 0)])
-def test_weights_of_another_project_under_shortcuts_without_parameters_are_warned_of_once(
-    tmp_path, caplog, monkeypatch, name, warnings
-):
+def test_foreign_weights_for_parameterless_shortcuts_warn_once(tmp_path, caplog, monkeypatch, name, warnings):
     from safetensors.numpy import save_file
 
     monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
@@ -384,14 +382,14 @@ MANY = [f"p{number}" for number in range(500)]
         {"p": PIECE, "UnpackBigParamInfor@@": [1]},
     ],
 )
-def test_a_table_of_cut_up_tensors_asks_for_no_more_than_the_file_has(tmp_path, content):
+def test_split_tensor_table_cannot_claim_more_than_the_file(tmp_path, content):
     path = tmp_path / "cut.pdparams"
     path.write_bytes(pickle.dumps(content, 2))
     with pytest.raises(UsageError, match=r"cut\.pdparams: its table of split tensors is damaged"):
         read_state_dict(path)
 
 
-def test_one_array_under_many_names_is_not_widened_for_each(tmp_path):
+def test_array_under_many_names_is_refused(tmp_path):
     path = tmp_path / "shared.pdparams"
     path.write_bytes(pickle.dumps(dict.fromkeys(MANY, PIECE), 2))
     with pytest.raises(UsageError, match=r"its tensors need 1,000,000 bytes, but the file has"):

@@ -40,7 +40,7 @@ def header_of(path):
     return json.loads(content[8 : 8 + length])
 
 
-def test_a_home_folder_that_is_not_known_is_wrong_use(tmp_path):
+def test_unknown_home_folder_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="home folder"):
         convert_weights("~no-such-user/a.pth", tmp_path / "b.pdparams")
 
@@ -54,7 +54,7 @@ def test_pdparams_are_for_paddle_load(tmp_path, state):
         np.testing.assert_array_equal(array, state[name])
 
 
-def test_safetensors_under_pytorchs_names_are_what_its_load_state_dict_takes(tmp_path, state):
+def test_safetensors_with_torch_names_fit_load_state_dict(tmp_path, state):
     write_state_dict(tmp_path / "a.safetensors", state, "torch")
     header = header_of(tmp_path / "a.safetensors")
     assert header.pop("__metadata__") == {"names": "torch"}
@@ -75,7 +75,7 @@ def _payload(header):
 
 @pytest.mark.parametrize("names", ["paddle", "torch"])
 @pytest.mark.parametrize("suffix", ["pdparams", "safetensors"])
-def test_what_is_written_is_read_back(tmp_path, state, suffix, names):
+def test_written_weights_are_read_back(tmp_path, state, suffix, names):
     path = tmp_path / f"a.{suffix}"
     write_state_dict(path, state, names)
     found = read_state_dict(path)
@@ -98,7 +98,7 @@ WEIGHT = np.arange(4, dtype="float32").reshape(2, 2)
         (None, "fc.bias", True),
     ],
 )
-def test_metadata_or_statistics_tell_whose_names_a_safetensors_file_has(tmp_path, metadata, beside, transposed):
+def test_metadata_or_statistics_tell_safetensors_names(tmp_path, metadata, beside, transposed):
     tensors = {"fc.weight": ("F32", WEIGHT), beside: ("F32", np.ones(2, "float32"))}
     (tmp_path / "a.safetensors").write_bytes(safetensors_bytes(tensors, metadata))
     found = read_state_dict(tmp_path / "a.safetensors")["fc.weight"]
@@ -150,7 +150,7 @@ def test_no_file_is_converted_onto_itself_or_another(tmp_path, state):
     assert (tmp_path / "b.pdparams").read_text() == "a person's"
 
 
-def test_nothing_is_left_where_a_conversion_fails(tmp_path):
+def test_failed_conversion_leaves_nothing(tmp_path):
     (tmp_path / "bad.pth").write_bytes(b"PK\x03\x04")
     with pytest.raises(UsageError, match=r"bad\.pth"):
         convert_weights(tmp_path / "bad.pth", tmp_path / "out.safetensors")
@@ -169,7 +169,7 @@ def test_weights_that_fit_in_part_are_loaded_where_asked(state):
         np.testing.assert_array_equal(array, before[name] if name in report.missing else state[name])
 
 
-def test_the_tool_says_what_it_wrote(tool, tmp_path, state):
+def test_command_reports_what_it_wrote(tool, tmp_path, state):
     write_state_dict(tmp_path / "a.pdparams", state)
     written = tmp_path / "a.safetensors"
     done = tool("convert_weights", tmp_path / "a.pdparams", written, "--names", "torch")

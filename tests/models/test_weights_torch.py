@@ -73,7 +73,7 @@ def test_every_type_and_layout_in_memory_is_read(fixtures):
         assert array.dtype == expected[name].dtype
 
 
-def test_a_whole_module_is_refused_by_name_with_what_to_save(fixtures):
+def test_pickled_module_is_refused_with_advice(fixtures):
     with pytest.raises(UsageError, match=r"whole_module\.pth: asks for torch\.nn\.modules\.linear\.Linear.*state_dict"):
         read_state_dict(fixtures / "whole_module.pth")
 
@@ -96,13 +96,13 @@ def test_another_architecture_and_another_number_of_classes(fixtures):
         load_weights(six, fixtures / "resnet18.pth", new_head=False)
 
 
-def test_a_square_linear_weight_is_transposed_for_its_origin_not_its_shape(tmp_path):
+def test_square_linear_weight_is_transposed_by_origin(tmp_path):
     weight = np.arange(9, dtype="float32").reshape(3, 3)
     write_archive(tmp_path / "a.pth", pickle_of(name="fc.weight", length=9, shape=(3, 3), strides=(3, 1)), weight)
     np.testing.assert_array_equal(read_state_dict(tmp_path / "a.pth")["fc.weight"], weight.T)
 
 
-def test_a_training_programs_checkpoint_with_a_tensor_beside_the_weights(tmp_path):
+def test_checkpoint_with_other_tensors_is_read(tmp_path):
     """PyTorch's own ImageNet example keeps the best accuracy so."""
     tensor = pickle_of()[1:-2].split(b"\n", 1)[1]  # what stands between the name and the end
     content = b"}(Vepoch\nI90\nVbest_acc1\n" + tensor + b"Vstate_dict\n}Va\n" + tensor + b"su."
@@ -135,7 +135,7 @@ def write_archive(path, content, numbers=(1.0, 2.0, 3.0), *, order="little", com
 
 
 @pytest.mark.parametrize("order", ["little", "big"])
-def test_a_file_made_by_hand_is_read_in_either_byte_order(tmp_path, order):
+def test_both_byte_orders_are_read(tmp_path, order):
     write_archive(tmp_path / "a.pth", pickle_of(), order=order)
     assert read_state_dict(tmp_path / "a.pth")["a"].tolist() == [1.0, 2.0, 3.0]
 
@@ -153,11 +153,11 @@ def test_a_file_made_by_hand_is_read_in_either_byte_order(tmp_path, order):
         (pickle_of(length=-3), "record data/0 has 12 bytes where its tensor needs -12"),
         (pickle_of(key="1"), "has no record data/1"),
         (pickle_of(key="../data.pkl"), "has no record"),
-        (pickle_of(offset=1), "a does not lie inside its storage"),
-        (pickle_of(offset=-1), "a does not lie inside its storage"),
-        (pickle_of(shape=(-3,)), "a does not lie inside its storage"),
-        (pickle_of(strides=(2,)), "a does not lie inside its storage"),
-        (pickle_of(strides=(1, 1)), "a does not lie inside its storage"),
+        (pickle_of(offset=1), "a is not inside its storage"),
+        (pickle_of(offset=-1), "a is not inside its storage"),
+        (pickle_of(shape=(-3,)), "a is not inside its storage"),
+        (pickle_of(strides=(2,)), "a is not inside its storage"),
+        (pickle_of(strides=(1, 1)), "a is not inside its storage"),
         (pickle_of(shape=(1 << 40,), strides=(0,)), r"its tensors need 4,398,046,511,104 bytes, but the file has"),
         (pickle_of().replace(b"(I3\nt", b"(Vx\nt"), "shape is not of numbers"),
         (pickle.dumps([1]), "expected a state dict .* found a list"),
@@ -166,7 +166,7 @@ def test_a_file_made_by_hand_is_read_in_either_byte_order(tmp_path, order):
         (b"", "cannot be read as a pickle"),
     ],
 )
-def test_a_pickle_that_is_no_state_dict_is_one_line(tmp_path, monkeypatch, content, complaint):
+def test_other_pickle_content_is_one_line(tmp_path, monkeypatch, content, complaint):
     monkeypatch.chdir(tmp_path)
     write_archive("bad.pth", content)
     with pytest.raises(UsageError, match=rf"^bad\.pth: .*{complaint}") as caught:
@@ -204,7 +204,7 @@ def test_an_empty_file_and_text_are_refused(tmp_path, suffix):
     with pytest.raises(UsageError, match=rf"wrong\.{suffix}: is empty; expected a \.pdparams, \.pth, \.pt or"):
         read_state_dict(path)
     path.write_text("<!doctype html><title>404 Not Found</title>")
-    with pytest.raises(UsageError, match=rf"wrong\.{suffix}: .*(no zip archive|as safetensors)") as caught:
+    with pytest.raises(UsageError, match=rf"wrong\.{suffix}: .*(not a zip archive|as safetensors)") as caught:
         read_state_dict(path)
     assert "\n" not in str(caught.value)
 
@@ -237,7 +237,7 @@ def test_a_network_without_a_head_leaves_the_files_out(tmp_path):
 
 
 @pytest.mark.parametrize("letter", ["n", "\x1b", "\n"])
-def test_a_zip_archive_of_other_names_in_its_headers_is_one_short_line(tmp_path, letter):
+def test_zip_archive_with_differing_names_is_refused(tmp_path, letter):
     path = tmp_path / "a.pth"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/data.pkl", pickle.dumps({}))
@@ -248,7 +248,7 @@ def test_a_zip_archive_of_other_names_in_its_headers_is_one_short_line(tmp_path,
     assert len(str(caught.value)) < 700 and str(caught.value).isprintable()
 
 
-def test_a_record_that_says_to_be_4_gb_compressed_is_refused_unread(tmp_path, monkeypatch):
+def test_record_claiming_4_gb_is_refused_unread(tmp_path, monkeypatch):
     """zipfile would ask for as many bytes at once."""
     path = tmp_path / "a.pth"
     with zipfile.ZipFile(path, "w") as archive:
@@ -262,7 +262,7 @@ def test_a_record_that_says_to_be_4_gb_compressed_is_refused_unread(tmp_path, mo
         read_state_dict(path)
 
 
-def test_a_negative_size_makes_up_for_no_endless_one(tmp_path):
+def test_negative_size_does_not_cancel_a_huge_one(tmp_path):
     """One of 2**34 bfloat16 numbers at a stride of 0 would take 64 GiB once it is widened."""
     kind = {"storage": b"ctorch\nBFloat16Storage\n", "length": 6}
     endless = pickle_of(shape=(1 << 34,), strides=(0,), **kind)[1:-2]
@@ -275,7 +275,7 @@ def test_a_negative_size_makes_up_for_no_endless_one(tmp_path):
         read_state_dict(tmp_path / "a.pth")
 
 
-def test_a_list_of_records_is_bounded_before_it_is_read(tmp_path):
+def test_list_of_records_is_bounded(tmp_path):
     path = tmp_path / "a.pth"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/data.pkl", pickle_of())
@@ -296,7 +296,7 @@ def test_two_records_of_one_name_are_refused(tmp_path):
         read_state_dict(tmp_path / "a.pth")
 
 
-def test_what_begins_as_a_tar_archive_is_not_unpacked(tmp_path):
+def test_tar_archive_is_not_unpacked(tmp_path):
     """tarfile would unpack a header of any length to see whether it is one."""
     path = tmp_path / "a.pth"
     with tarfile.open(path, "w") as archive:

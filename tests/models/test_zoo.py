@@ -1,4 +1,4 @@
-"""The weights inside the package: what is there, what a run becomes there, and what a damaged copy says."""
+"""The weights inside the package: their records, publishing a run, and damaged copies."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ METRICS = {
 # --- what the package holds
 
 
-def test_what_is_promised_is_there():
+def test_listed_weights_exist():
     assert set(SHIPPED) == set(PARAMETERS)
 
 
@@ -69,7 +69,7 @@ def test_all_shipped_weights_stay_small():
 
 
 @pytest.mark.skipif(not JPEG_COPY, reason="CIFAR10_JPEG_COPY names no archive of images")
-def test_shipped_weights_answer_as_well_as_they_say():
+def test_shipped_weights_reach_their_recorded_accuracy():
     """On 1,000 test images: four standard deviations of a share so measured are the margin."""
     pixels, labels = images_of_test(zoo_record(SHIPPED[0]).classes, per_class=100)
     for name in SHIPPED:
@@ -194,7 +194,7 @@ def test_the_record_says_what_the_runs_files_say(run):
         ({}, {**METRICS, "test": {**METRICS["test"], "checkpoint": "last"}}, "not measured yet"),
     ],
 )
-def test_what_is_not_fit_to_be_published_is_refused_and_nothing_written(run, config, metrics, complaint):
+def test_unpublishable_run_is_refused_and_nothing_written(run, config, metrics, complaint):
     values = run.config.model_dump(mode="json")
     for group, changes in config.items():
         values[group] |= changes
@@ -236,7 +236,7 @@ def test_a_run_begins_with_the_weights_and_their_normalisation(run, tmp_path):
     assert RunFolder(tmp_path / "run", own).normalize().mean == (0.1, 0.2, 0.3)
 
 
-def test_a_network_without_such_weights_is_told_which_have_some(run):
+def test_missing_cifar10_weights_list_the_available(run):
     with pytest.raises(UsageError, match='no "cifar10" weights for resnet18; there are some for no network'):
         create_model("resnet18", pretrained="cifar10")
     publish_weights(run, "random pixels")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
@@ -112,12 +113,7 @@ class Augment:
 
     def apply_on_device(self, images: paddle.Tensor, params: AugmentParams) -> paddle.Tensor:
         """Augment ``[n, h, w, 3]`` on its device: float32 levels 0..255, ``[n, S, S, 3]``."""
-        if self._config.scale is not None:
-            levels = device.resized_crop(images, params.crops, params.size, params.flipped)
-        else:
-            resized = device.resize_batch(images, self._scaled(self._resize, params.size))
-            top, left = params.crops
-            levels = device.crop(resized, top, left, params.size, params.flipped)
+        levels: paddle.Tensor = self._crop(device, images, params)
         if params.cutout_mask is not None:
             levels = device.fill(levels, params.cutout_mask, self._mean_level)
         if params.erasing is not None:
@@ -128,12 +124,7 @@ class Augment:
 
     def apply_on_host(self, images: Pixels, params: AugmentParams) -> Pixels:
         """Augment uint8 ``[n, h, w, 3]`` on the host: uint8 ``[n, S, S, 3]``."""
-        if self._config.scale is not None:
-            levels = host.resized_crop(images, params.crops, params.size, params.flipped)
-        else:
-            resized = host.resize_batch(images, self._scaled(self._resize, params.size))
-            top, left = params.crops
-            levels = host.crop(resized, top, left, params.size, params.flipped)
+        levels: Pixels = self._crop(host, images, params)
         if params.trivial_augment is not None:
             apply_trivial_augment(levels, params.trivial_augment)
         if params.cutout_mask is not None:
@@ -141,6 +132,13 @@ class Augment:
         if params.erasing is not None:
             levels[params.erasing.mask] = params.erasing.noise
         return levels
+
+    def _crop(self, backend: ModuleType, images: Any, params: AugmentParams) -> Any:
+        if self._config.scale is not None:
+            return backend.resized_crop(images, params.crops, params.size, params.flipped)
+        resized = backend.resize_batch(images, self._scaled(self._resize, params.size))
+        top, left = params.crops
+        return backend.crop(resized, top, left, params.size, params.flipped)
 
     def _scaled(self, pixels: int, size: int) -> int:
         """Convert pixels of images of `image_size` to pixels of images of `size`."""

@@ -54,7 +54,7 @@ def draw_mix_params(count: int, size: int, config: AugmentConfig, generator: np.
         int(np.clip(round(edge), 0, size))
         for edge in (row - side / 2, column - side / 2, row + side / 2, column + side / 2)
     )
-    # Of the pixels that are left, not of the box drawn: it may lie partly outside.
+    # lam from the clipped box, which may be smaller than the one drawn.
     return MixParams(permutation, 1 - (bottom - top) * (right - left) / size**2, (top, left, bottom, right))
 
 

@@ -12,19 +12,18 @@ from numpy.typing import NDArray
 from paddle_resnet.images import Pixels
 
 Magnitudes = NDArray[np.float64]
+Coefficients = tuple[float | Magnitudes, float | Magnitudes, float | Magnitudes]
 
 FIXED = 1 << 16
 """Coordinates are multiples of 1 / 65536 of a pixel, as in Pillow."""
 
 
-def affine(
-    images: Pixels, x: tuple[Magnitudes, Magnitudes, Magnitudes], y: tuple[Magnitudes, Magnitudes, Magnitudes]
-) -> Pixels:
+def affine(images: Pixels, x: Coefficients, y: Coefficients) -> Pixels:
     """Transform each image affinely with nearest-neighbour sampling; pixels from outside are black.
 
     Args:
         images: uint8 ``[n, h, w, 3]``.
-        x: three coefficients for each image, ``[n]``: the pixel at (column, row) is taken from the column nearest to
+        x: three coefficients, each one number or ``[n]``: the pixel at (column, row) comes from the column nearest to
             ``x[0] * column + x[1] * row + x[2]``, with coordinates at the pixels' centres.
         y: the same for the row.
 
@@ -32,7 +31,7 @@ def affine(
         ``[n, h, w, 3]``.
     """
     count, height, width, channels = images.shape
-    columns, rows = _nearest(x, height, width), _nearest(y, height, width)
+    columns, rows = _nearest(x, count, height, width), _nearest(y, count, height, width)
     # As unsigned numbers, negative coordinates are beyond the other side.
     outside = (columns.view(np.uint32) >= width) | (rows.view(np.uint32) >= height)
     rows += np.arange(0, count * height, height, dtype=np.int32)[:, np.newaxis, np.newaxis]
@@ -43,9 +42,9 @@ def affine(
     return pixels.take(rows, axis=0)
 
 
-def _nearest(line: tuple[Magnitudes, Magnitudes, Magnitudes], height: int, width: int) -> NDArray[np.int32]:
+def _nearest(line: Coefficients, count: int, height: int, width: int) -> NDArray[np.int32]:
     """Return the source column (or row) of each pixel, ``[n, h, w]``."""
-    by_column, by_row, shift = line
+    by_column, by_row, shift = (np.broadcast_to(np.asarray(each, np.float64), count) for each in line)
     start = _fixed(shift + 0.5 * by_column + 0.5 * by_row)
     along = _fixed(by_column)[:, np.newaxis] * np.arange(width, dtype=np.int32)
     down = _fixed(by_row)[:, np.newaxis] * np.arange(height, dtype=np.int32) + start[:, np.newaxis]

@@ -72,25 +72,19 @@ def _identity(images: Pixels, magnitudes: Magnitudes) -> Pixels:
 
 
 def _shear_x(images: Pixels, magnitudes: Magnitudes) -> Pixels:
-    zero, one = _zero_and_one(magnitudes)
-    return affine(images, (one, 0.99 * magnitudes, zero), (zero, one, zero))
+    return affine(images, (1, 0.99 * magnitudes, 0), (0, 1, 0))
 
 
 def _shear_y(images: Pixels, magnitudes: Magnitudes) -> Pixels:
-    zero, one = _zero_and_one(magnitudes)
-    return affine(images, (one, zero, zero), (0.99 * magnitudes, one, zero))
+    return affine(images, (1, 0, 0), (0.99 * magnitudes, 1, 0))
 
 
 def _translate_x(images: Pixels, magnitudes: Magnitudes) -> Pixels:
-    zero, one = _zero_and_one(magnitudes)
-    shift = np.trunc(min(MAX_SHIFT, images.shape[2]) * magnitudes)
-    return affine(images, (one, zero, shift), (zero, one, zero))
+    return affine(images, (1, 0, np.trunc(min(MAX_SHIFT, images.shape[2]) * magnitudes)), (0, 1, 0))
 
 
 def _translate_y(images: Pixels, magnitudes: Magnitudes) -> Pixels:
-    zero, one = _zero_and_one(magnitudes)
-    shift = np.trunc(min(MAX_SHIFT, images.shape[1]) * magnitudes)
-    return affine(images, (one, zero, zero), (zero, one, shift))
+    return affine(images, (1, 0, 0), (0, 1, np.trunc(min(MAX_SHIFT, images.shape[1]) * magnitudes)))
 
 
 def _rotate(images: Pixels, magnitudes: Magnitudes) -> Pixels:
@@ -101,10 +95,6 @@ def _rotate(images: Pixels, magnitudes: Magnitudes) -> Pixels:
     x = (cos, -sin, middle_x - cos * middle_x + sin * middle_y)
     y = (sin, cos, middle_y - sin * middle_x - cos * middle_y)
     return affine(images, x, y)
-
-
-def _zero_and_one(magnitudes: Magnitudes) -> tuple[Magnitudes, Magnitudes]:
-    return np.zeros_like(magnitudes), np.ones_like(magnitudes)
 
 
 def _brightness(images: Pixels, magnitudes: Magnitudes) -> Pixels:

@@ -88,7 +88,7 @@ CIFAR100 = CifarEdition(
 
 
 def load_cifar(
-    edition: CifarEdition, root: Path | None, verify: bool = True, report: ProgressFn | None = None
+    edition: CifarEdition, root: Path | None, verify: bool = True, progress: ProgressFn | None = None
 ) -> OfficialSplits:
     """Read all images and labels.
 
@@ -97,7 +97,7 @@ def load_cifar(
         root: the archive, its folder (into which it is downloaded), the unpacked folder, or the parent of that;
             None: Paddle's own cache.
         verify: refuse files with another MD5 than the official one.
-        report: called with (bytes so far, bytes in all) during the download.
+        progress: called with (bytes so far, bytes in all) during the download.
 
     Raises:
         UsageError: no network, another MD5, a truncated or damaged file, contents that are not CIFAR's.
@@ -105,7 +105,7 @@ def load_cifar(
     parts: dict[str, tuple[Pixels, Indices]] = {}
     classes: tuple[str, ...] = ()
     where = ""
-    for name, where, content in _members(edition, root, verify, report):
+    for name, where, content in _members(edition, root, verify, progress):
         if name == edition.meta:
             classes = _read_class_names(content, edition, where)
         else:
@@ -125,9 +125,9 @@ def load_cifar(
 
 
 def _members(
-    edition: CifarEdition, root: Path | None, verify: bool, report: ProgressFn | None
+    edition: CifarEdition, root: Path | None, verify: bool, progress: ProgressFn | None
 ) -> Iterator[tuple[str, str, dict[bytes, Any]]]:
-    """Yield (member, its place for errors, its dictionary), one in memory at a time."""
+    """Yield (member, its path for errors, its dictionary), one in memory at a time."""
     root = root or cache_folder("cifar")
     unpacked = _unpacked_folder(edition, root)
     if unpacked is not None:
@@ -140,7 +140,7 @@ def _members(
         check_md5(root, edition.archive.md5, verify)
         archive = root
     else:
-        archive = fetch_if_missing(edition.archive, root, verify, report)
+        archive = fetch_if_missing(edition.archive, root, verify, progress)
     for name, content in _read_archive(archive, set(edition.md5_of_members)):
         yield name, str(archive), _read_dictionary(io.BytesIO(content), f"{archive}: {name}")
 
@@ -198,11 +198,11 @@ class _Bounded:
         self.headers = 0
         self.tell = file.tell
 
-    def seek(self, place: int, whence: int = 0) -> int:
+    def seek(self, offset: int, whence: int = 0) -> int:
         """Seek within the bound: gzip unpacks what it skips."""
-        if not 0 <= place <= MAX_ARCHIVE_BYTES:
+        if not 0 <= offset <= MAX_ARCHIVE_BYTES:
             raise tarfile.ReadError(f"it is longer than {MAX_ARCHIVE_BYTES:,} bytes")
-        return self._file.seek(place, whence)
+        return self._file.seek(offset, whence)
 
     def read(self, size: int) -> bytes:
         if not 0 <= self._file.tell() + size <= MAX_ARCHIVE_BYTES:
@@ -226,7 +226,7 @@ def _read_images(content: dict[bytes, Any], edition: CifarEdition, where: str) -
     if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < edition.classes for label in labels):
         raise UsageError(
             f"{where}: expected {edition.labels_key!r} as a list of classes 0..{edition.classes - 1}; "
-            "this is not the CIFAR asked for"
+            "this is another dataset"
         )
     if len(labels) != len(rows):
         raise UsageError(f"{where}: {len(rows)} images but {len(labels)} labels; the file is damaged")

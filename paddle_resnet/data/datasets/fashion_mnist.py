@@ -33,30 +33,30 @@ MAX_BYTES = 1 << 26
 """The largest of the four has 47 MB."""
 
 
-def load_fashion_mnist(root: Path | None, verify: bool = True, report: ProgressFn | None = None) -> OfficialSplits:
+def load_fashion_mnist(root: Path | None, verify: bool = True, progress: ProgressFn | None = None) -> OfficialSplits:
     """Read all images, 28 x 28 grey in three equal channels, and labels.
 
     Args:
         root: the folder of the four files, into which they are downloaded; None: Paddle's own cache.
         verify: refuse files with another MD5 than the official one.
-        report: called with (bytes so far, bytes in all) of each file during the download.
+        progress: called with (bytes so far, bytes in all) of each file during the download.
 
     Raises:
         UsageError: no network, another MD5, a truncated or damaged file.
     """
     folder = root or cache_folder("fashion-mnist")
     return OfficialSplits(
-        *_read_pair(TRAIN_IMAGES, TRAIN_LABELS, folder, verify, report),
-        *_read_pair(TEST_IMAGES, TEST_LABELS, folder, verify, report),
+        *_read_pair(TRAIN_IMAGES, TRAIN_LABELS, folder, verify, progress),
+        *_read_pair(TEST_IMAGES, TEST_LABELS, folder, verify, progress),
         CLASSES,
     )
 
 
 def _read_pair(
-    images_file: OfficialFile, labels_file: OfficialFile, folder: Path, verify: bool, report: ProgressFn | None
+    images_file: OfficialFile, labels_file: OfficialFile, folder: Path, verify: bool, progress: ProgressFn | None
 ) -> tuple[Pixels, Indices]:
-    images_path = fetch_if_missing(images_file, folder, verify, report)
-    labels_path = fetch_if_missing(labels_file, folder, verify, report)
+    images_path = fetch_if_missing(images_file, folder, verify, progress)
+    labels_path = fetch_if_missing(labels_file, folder, verify, progress)
     images, labels = read_idx(images_path), read_idx(labels_path)
     if images.ndim != 3 or images.shape[1:] != (28, 28):
         raise UsageError(f"{images_path}: expected images of shape [n, 28, 28], found {list(images.shape)}")

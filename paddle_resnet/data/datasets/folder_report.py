@@ -21,19 +21,12 @@ FILE_NAME = "pictures.csv"
 
 @dataclass(frozen=True)
 class Duplicate:
-    """A file with the same bytes as another one before it.
-
-    Attributes:
-        name: of the file.
-        original: name of the other one.
-        leaks: they are in different splits, so the accuracy measured there is too high.
-        contradicts: they are of different classes.
-    """
+    """A file with the same bytes as another one before it."""
 
     name: str
-    original: str
-    leaks: bool
-    contradicts: bool
+    original: str  # name of the other file
+    leaks: bool  # they are in different splits, so the accuracy measured there is too high
+    contradicts: bool  # they are of different classes
 
 
 @dataclass(frozen=True)

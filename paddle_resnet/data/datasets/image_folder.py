@@ -54,18 +54,12 @@ def open_image_folder(
     _check_every_class_has_images(train, train_root, classes)
     folders = _held_out_folders(root) if divided else {}
     held_out = {name: _find_labelled(folder, classes) for name, folder in folders.items()}
-    in_memory = _fits_in_memory(sum(len(part.files) for part in (train, *held_out.values())), resize, config)
-
-    def open_files(found: _Found) -> ImageFiles:
-        lost = [each for each in found.skipped if each.may_hold_images]
+    for part in (train, *held_out.values()):
+        lost = [each for each in part.skipped if each.may_hold_images]
         if lost and config.strict:
             raise UsageError(f"{lost[0].reason}{f' (and {len(lost) - 1} more)' * (len(lost) > 1)}")
-        return ImageFiles(
-            root, found.files, found.labels, resize, config.workers, in_memory, config.strict, found.skipped
-        )
-
-    whole = open_files(train)
-    splits = {name: FolderSplit(open_files(found)) for name, found in held_out.items()}
+    whole, *others = _open_files(root, [train, *held_out.values()], config, resize, config.strict)
+    splits = {name: FolderSplit(images) for name, images in zip(held_out, others, strict=True)}
     shares = {"test": config.test_fraction, "validation": config.validation_fraction}
     shares = {name: fraction for name, fraction in shares.items() if name not in splits}
     _divide(train.labels, shares, config.split_seed)  # the same errors at once
@@ -83,21 +77,8 @@ def reopen_image_folder(
     root: Path, config: DataConfig, resize: int, parts: Sequence[tuple[Sequence[str], Sequence[int]]]
 ) -> list[FolderSplit]:
     """Open splits from the names of their files relative to `root` and their labels; none may be unreadable."""
-    in_memory = _fits_in_memory(sum(len(names) for names, _ in parts), resize, config)
-    return [
-        FolderSplit(
-            ImageFiles(
-                root,
-                [root / name for name in names],
-                np.array(labels, dtype=np.int64),
-                resize,
-                config.workers,
-                in_memory,
-                strict=True,
-            )
-        )
-        for names, labels in parts
-    ]
+    found = [_Found([root / name for name in names], np.array(labels, dtype=np.int64), []) for names, labels in parts]
+    return [FolderSplit(images) for images in _open_files(root, found, config, resize, strict=True)]
 
 
 def image_names(root: Path) -> set[str]:
@@ -112,8 +93,14 @@ def image_names(root: Path) -> set[str]:
     }
 
 
-def _fits_in_memory(count: int, side: int, config: DataConfig) -> bool:
-    return count * side * side * 3 <= config.memory_mb * 1_000_000
+def _open_files(root: Path, parts: Sequence[_Found], config: DataConfig, resize: int, strict: bool) -> list[ImageFiles]:
+    """Keep the decoded images in memory if those of all parts fit."""
+    count = sum(len(part.files) for part in parts)
+    in_memory = count * resize * resize * 3 <= config.memory_mb * 1_000_000
+    return [
+        ImageFiles(root, part.files, part.labels, resize, config.workers, in_memory, strict, part.skipped)
+        for part in parts
+    ]
 
 
 def _held_out_folders(root: Path) -> dict[str, Path]:

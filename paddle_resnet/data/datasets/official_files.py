@@ -27,7 +27,7 @@ def cache_folder(name: str) -> Path:
     return home_folder() / ".cache" / "paddle" / "dataset" / name
 
 
-def fetch_if_missing(file: OfficialFile, folder: Path, verify: bool, report: ProgressFn | None = None) -> Path:
+def fetch_if_missing(file: OfficialFile, folder: Path, verify: bool, progress: ProgressFn | None = None) -> Path:
     """Return the path of `file` in `folder`; download it there if it is missing.
 
     Raises:
@@ -38,7 +38,7 @@ def fetch_if_missing(file: OfficialFile, folder: Path, verify: bool, report: Pro
     if path.is_file():
         check_md5(path, file.md5, verify)
     else:
-        fetch(file.url, path, file.md5 if verify else None, report)
+        fetch(file.url, path, file.md5 if verify else None, progress)
     return path
 
 

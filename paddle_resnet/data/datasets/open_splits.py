@@ -24,18 +24,18 @@ MEAN_AND_STD: dict[str, tuple[PerChannel, PerChannel]] = {
 }
 
 
-def open_splits(config: DataConfig, report: ProgressFn | None = None) -> Splits:
+def open_splits(config: DataConfig, progress: ProgressFn | None = None) -> Splits:
     """Open a source and divide it into three splits; the same config always gives the same division.
 
     Args:
         config: the `data` group of a run's config.
-        report: called with (bytes so far, bytes in all) during a download.
+        progress: called with (bytes so far, bytes in all) during a download.
 
     Raises:
-        UsageError: data that are missing, damaged or not of the kind asked for; the line says what to do.
+        UsageError: missing, damaged or other data; the line says what to do.
         RunFailure: a download cannot be written.
     """
-    train, validation, test, classes = _open(config, report)
+    train, validation, test, classes = _open(config, progress)
     return Splits(train, validation, test, classes, *mean_and_std(config), resize_size(config))
 
 
@@ -67,7 +67,7 @@ def load_digits() -> tuple[Pixels, Indices]:
     return np.repeat(grey[..., np.newaxis], 3, axis=-1), digits.target.astype(np.int64)
 
 
-def _open(config: DataConfig, report: ProgressFn | None) -> tuple[Split, Split, Split, tuple[str, ...]]:
+def _open(config: DataConfig, progress: ProgressFn | None) -> tuple[Split, Split, Split, tuple[str, ...]]:
     root = config.root
     if config.source == "image_folder":
         assert root is not None  # checked by DataConfig
@@ -75,9 +75,9 @@ def _open(config: DataConfig, report: ProgressFn | None) -> tuple[Split, Split, 
     if config.source == "digits":
         return _open_digits(config)
     if config.source == "fashion_mnist":
-        return _hold_out_validation(load_fashion_mnist(root, config.verify, report), config)
+        return _hold_out_validation(load_fashion_mnist(root, config.verify, progress), config)
     edition = CIFAR10 if config.source == "cifar10" else CIFAR100
-    return _hold_out_validation(load_cifar(edition, root, config.verify, report), config)
+    return _hold_out_validation(load_cifar(edition, root, config.verify, progress), config)
 
 
 def _open_digits(config: DataConfig) -> tuple[Split, Split, Split, tuple[str, ...]]:

@@ -26,17 +26,11 @@ _WRAPPERS = ("module.", "_orig_mod.", "model.")
 
 
 class StoredWeights(NamedTuple):
-    """The tensors of a file, with its names and layout.
-
-    Attributes:
-        arrays: by name.
-        names: whose names and layout they have.
-        written_here: whether the file says that `write_state_dict` wrote it.
-    """
+    """The tensors of a file, with its names and layout."""
 
     arrays: dict[str, np.ndarray]
-    names: Names
-    written_here: bool = False
+    names: Names  # whose names and layout they have
+    written_here: bool = False  # whether the file says that `write_state_dict` wrote it
 
 
 def detect_names(state: Mapping[str, np.ndarray]) -> Names | None:

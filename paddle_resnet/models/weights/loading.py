@@ -24,26 +24,16 @@ HEAD = ("fc.weight", "fc.bias")
 
 @dataclass(frozen=True)
 class LoadReport:
-    """The tensors of a network's state dict by what became of them.
+    """The tensors of a network's state dict by what became of them."""
 
-    Attributes:
-        source: the file's name in messages.
-        classes: outputs of the network's head; 0: it has none.
-        loaded: taken from the file.
-        skipped_head: the head's: kept new, as the file has no head or one for another number of classes; or left out,
-            as the network has none.
-        missing: in the network but not in the file.
-        unexpected: in the file but not in the network.
-        mismatched: in both, but of another shape or not floating-point; each with an explanation.
-    """
-
-    source: str
-    classes: int
-    loaded: tuple[str, ...]
+    source: str  # the file's name in messages
+    classes: int  # outputs of the network's head; 0: it has none
+    loaded: tuple[str, ...]  # taken from the file
+    # kept new, as the file has no head or one for another number of classes; or left out, as the network has none
     skipped_head: tuple[str, ...]
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    mismatched: Mapping[str, str]
+    missing: tuple[str, ...]  # in the network but not in the file
+    unexpected: tuple[str, ...]  # in the file but not in the network
+    mismatched: Mapping[str, str]  # in both, but of another shape or not floating-point; each with an explanation
 
     def summary(self) -> str:
         """Return a line as ``x.pdparams: 100 of 102 tensors loaded; new head for 10 classes (fc.weight, fc.bias)``."""
@@ -90,7 +80,7 @@ def load_weights(
     strict: bool = True,
     new_head: bool = True,
     label: str = "weights",
-    report: download.ProgressFn | None = None,
+    progress: download.ProgressFn | None = None,
 ) -> LoadReport:
     """Copy weights, BatchNorm's running statistics included, into `network`.
 
@@ -105,7 +95,7 @@ def load_weights(
         strict: all must fit, except the head; False: copy what fits, and list the rest in the report.
         new_head: keep the network's new head if the weights have none, or one for another number of classes.
         label: name of the arrays in messages, if they come from no file.
-        report: called with (bytes so far, bytes in all) during the download of official weights.
+        progress: called with (bytes so far, bytes in all) during the download of official weights.
 
     Raises:
         UsageError: the file cannot be read, there are no such weights for the model, or a tensor is missing, unexpected
@@ -115,7 +105,7 @@ def load_weights(
         arrays = dict(source)
         stored = StoredWeights(arrays, detect_names(arrays) or "paddle")
     else:
-        path = _file(network.model_name, source, report)
+        path = _file(network.model_name, source, progress)
         stored, label = read_weights(path), str(path)
     state = to_paddle_names(stored)
     comparison = _compare(network, state, label, new_head)
@@ -131,7 +121,7 @@ def load_weights(
 
 
 def load_pretrained(
-    network: ImageClassifier, name: str, source: str | Path, *, report: download.ProgressFn | None = None
+    network: ImageClassifier, name: str, source: str | Path, *, progress: download.ProgressFn | None = None
 ) -> LoadReport:
     """Load weights of the model `name`, or a weights file.
 
@@ -140,17 +130,17 @@ def load_pretrained(
         name: the model's name.
         source: ``"imagenet"``: the official ones, in Paddle's cache ``~/.cache/paddle/hapi/weights/``; ``"cifar10"``:
             those in the package; or a file's path.
-        report: called with (bytes so far, bytes in all) during the download of official weights.
+        progress: called with (bytes so far, bytes in all) during the download of official weights.
 
     Raises:
         UsageError: no such weights for this model, no connection, a damaged file, or weights that do not fit.
     """
-    return load_weights(network, _file(name, source, report))
+    return load_weights(network, _file(name, source, progress))
 
 
-def _file(name: str, source: str | Path, report: download.ProgressFn | None) -> Path:
+def _file(name: str, source: str | Path, progress: download.ProgressFn | None) -> Path:
     if source == "imagenet":
-        return official_weights(name, report)
+        return official_weights(name, progress)
     return zoo_weights(name) if source == "cifar10" else expand_home(source)
 
 

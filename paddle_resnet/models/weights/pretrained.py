@@ -19,12 +19,12 @@ from paddle_resnet.files import home_folder, md5_of, sha256_of
 from paddle_resnet.models.registry import list_models
 
 
-def official_weights(name: str | None, report: download.ProgressFn | None = None) -> Path:
+def official_weights(name: str | None, progress: download.ProgressFn | None = None) -> Path:
     """Return the file of the model's official weights in ``~/.cache/paddle/hapi/weights/``; download it if missing.
 
     Args:
         name: the model's name; None: a network not made by `create_model`.
-        report: called with (bytes so far, bytes in all) during the download.
+        progress: called with (bytes so far, bytes in all) during the download.
 
     Raises:
         UsageError: there are none for this model, they cannot be downloaded, or the file there is not the official one.
@@ -39,7 +39,7 @@ def official_weights(name: str | None, report: download.ProgressFn | None = None
     path = home_folder() / ".cache" / "paddle" / "hapi" / "weights" / url.rsplit("/", 1)[-1]
     if not path.exists():
         logger.info("downloading %s to %s", url, path)
-        download.fetch(url, path, md5, report)
+        download.fetch(url, path, md5, progress)
     elif (found := md5_of(path)) != md5:
         raise UsageError(
             f"{path}: MD5 is {found}, that of the official file is {md5}; "
@@ -52,45 +52,26 @@ FOLDER = Path(__file__).with_name("cifar10")
 
 
 class ZooRecord(BaseModel):
-    """The origin and the accuracy of weights, from the run that trained them.
-
-    Attributes:
-        model: the network's name in `create_model`.
-        data: the training images, in words.
-        classes: names of the ten outputs.
-        mean: of each channel in 0..1, for `Normalize`.
-        std: of each channel in 0..1, for `Normalize`.
-        test_top1: on the whole test split, measured once; a fraction.
-        test_images: their number.
-        flip: `test_top1` is of probabilities averaged over each image and its flip.
-        validation_top1: of the epoch whose weights these are, the best one; a fraction.
-        seed: of the run.
-        epochs: of training.
-        seconds: of training, validations included.
-        machine: processor and threads.
-        paddle: the version of Paddle.
-        sha256: of the weights' file.
-        recipe: the whole config without folders, for `Config.from_values`.
-    """
+    """The origin and the accuracy of weights, all from the run that trained them; top-1 is a fraction."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str
-    data: str
-    classes: tuple[str, ...]
-    mean: PerChannel
+    model: str  # the network's name in `create_model`
+    data: str  # the training images, in words
+    classes: tuple[str, ...]  # names of the ten outputs
+    mean: PerChannel  # for `Normalize`
     std: PerChannel
-    test_top1: float
+    test_top1: float  # on the whole test split, measured once
     test_images: int
-    flip: bool
-    validation_top1: float
+    flip: bool  # whether `test_top1` is of probabilities averaged over each image and its flip
+    validation_top1: float  # of the epoch whose weights these are, the best one
     seed: int
     epochs: int
-    seconds: float
-    machine: str
-    paddle: str
-    sha256: str
-    recipe: dict[str, Any]
+    seconds: float  # of training, validations included
+    machine: str  # processor and threads
+    paddle: str  # version
+    sha256: str  # of the weights' file
+    recipe: dict[str, Any]  # the whole config without folders, for `Config.from_values`
 
 
 def weights_path(name: str) -> Path:

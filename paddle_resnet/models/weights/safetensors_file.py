@@ -52,7 +52,7 @@ def read_safetensors(path: Path) -> StoredWeights:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a dictionary, and refuse a repeated key, of which the library drops the first."""
+    """Make a dictionary and refuse a repeated key; the library would drop the first."""
     values: dict[str, Any] = {}
     for key, value in pairs:
         if key in values:

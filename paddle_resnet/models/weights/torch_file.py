@@ -74,7 +74,7 @@ def _view(numbers: np.ndarray, tensor: Tensor, name: str, path: Path) -> np.ndar
         )
     except (TypeError, ValueError, OverflowError):
         raise UsageError(
-            f"{path}: {shown(name)} does not lie inside its storage; the file is damaged: get it again"
+            f"{path}: {shown(name)} is not inside its storage; the file is damaged: get it again"
         ) from None
     return bfloat16_to_float32(array) if tensor.storage.element_type == "bfloat16" else array
 
@@ -99,33 +99,20 @@ _ELEMENT_TYPES = {
 
 
 class Storage(NamedTuple):
-    """The reference to one record of numbers in the archive.
+    """The reference to one record of numbers in the archive."""
 
-    Attributes:
-        key: the record's name is ``data/<key>``.
-        element_type: as numpy names it, or ``bfloat16``.
-        length: elements.
-    """
-
-    key: str
-    element_type: str
-    length: int
+    key: str  # the record's name is ``data/<key>``
+    element_type: str  # numpy's name, or ``bfloat16``
+    length: int  # in elements
 
 
 class Tensor(NamedTuple):
-    """A view of a storage, as the pickle describes it, unchecked.
-
-    Attributes:
-        storage: holds its numbers.
-        offset: elements before its first one.
-        shape: elements along each axis.
-        strides: elements between neighbours along each axis.
-    """
+    """A view of a storage, as the pickle describes it, unchecked."""
 
     storage: Storage
-    offset: int
+    offset: int  # elements before its first one
     shape: tuple[int, ...]
-    strides: tuple[int, ...]
+    strides: tuple[int, ...]  # elements between neighbours along each axis
 
 
 def load_pickle(content: bytes, name: str) -> Any:
