@@ -81,6 +81,7 @@ def _run_tool(name: str, *arguments: object) -> CompletedTool:
         patch.setattr(sys, "argv", [f"tools/{script.name}", *map(str, arguments)])
         patch.setattr(sys, "stdout", stdout)
         patch.setattr(sys, "stderr", stderr)
+        patch.setattr("paddle_resnet.errors._command_form", ["paddle-resnet {}".format])  # the tool sets its own
         patch.syspath_prepend(str(script.parent))
         runpy.run_path(str(script), run_name="__main__")
     return CompletedTool(int(ended.value.code or 0), _written(stdout), _written(stderr))

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -115,11 +116,11 @@ def test_histograms_count_each_weight_once(output):
         assert counted == count_parameters(network)
 
 
-class MeanAnswer(paddle.nn.Layer):
-    """The mean of a layer's answers as the loss: its gradient is the mean of what the layer was given."""
+class MeanOutput(paddle.nn.Layer):
+    """The mean of a layer's outputs as the loss: its gradient is the mean of the layer's inputs."""
 
-    def forward(self, answers, labels):
-        return answers.mean()
+    def forward(self, outputs, labels):
+        return outputs.mean()
 
 
 def test_histograms_show_the_gradient_of_the_batch(tmp_path):
@@ -130,14 +131,11 @@ def test_histograms_show_the_gradient_of_the_batch(tmp_path):
     )
     clip = paddle.nn.ClipGradByGlobalNorm(1e-3)
     optimizer = paddle.optimizer.SGD(0.1, parameters=network.parameters(), grad_clip=clip)
-    model.prepare(optimizer, MeanAnswer(), TrainMetrics())
+    model.prepare(optimizer, MeanOutput(), TrainMetrics())
     log = VisualDLLog(tmp_path)
-    histograms = Histograms(log, network, 1)
+    histograms = Histograms(log, network, 3, SimpleNamespace(steps=11))
     histograms.set_model(model)
-    histograms.set_params({"steps": 5})
     histograms.on_train_begin()
-    histograms.on_epoch_begin(2)
-    histograms.on_train_batch_begin(1)
     inputs = np.array([[1, 2, 30], [2, 2, 10], [3, 5, 5], [2, 7, 3]], np.float32)
     model.train_batch([paddle.to_tensor(inputs)], [paddle.zeros([4, 1], "int64")])
     log.close()

@@ -21,27 +21,31 @@ def visual_dl_callbacks(
     log: VisualDLLog, config: Config, network: ImageClassifier, recorder: Recorder
 ) -> list[Callback]:
     """Make the callbacks that the config asks for, once the optimizer exists. They follow `recorder`."""
-    callbacks: list[Callback] = [Curves(log, config, recorder)]
-    parts = parameters_by_rate(network, config.train)
-    if len(parts) > 1:
-        callbacks.append(LayerRates(log, parts))
+    callbacks: list[Callback] = [Curves(log, config, recorder, parameters_by_rate(network, config.train))]
     if config.train.histogram_steps is not None:
-        callbacks.append(Histograms(log, network, config.train.histogram_steps))
+        callbacks.append(Histograms(log, network, config.train.histogram_steps, recorder))
     return callbacks
 
 
 class Curves(Callback):
-    """Logs each step and each epoch that the recorder has recorded."""
+    """Logs each step and each epoch; of a network whose parts learn at several rates, their rates too."""
 
-    def __init__(self, log: VisualDLLog, config: Config, recorder: Recorder) -> None:
+    def __init__(
+        self, log: VisualDLLog, config: Config, recorder: Recorder, parts: dict[str, list[paddle.Tensor]]
+    ) -> None:
+        """Take the recorder of the run, and what `parameters_by_rate` returns."""
         super().__init__()
         self._log = log
         self._config = config
         self._recorder = recorder
+        self._parts = parts
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
         (loss,) = (logs or {})["loss"]
-        self._log.step(self._recorder.steps - 1, loss, self._recorder.learning_rate)
+        number, rate = self._recorder.steps - 1, self._recorder.learning_rate
+        self._log.step(number, loss, rate)
+        if len(self._parts) > 1:
+            self._log.rates(number, {name: rate * _rate_factor(part) for name, part in self._parts.items()})
 
     def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
         record = self._recorder.records[-1]
@@ -51,49 +55,18 @@ class Curves(Callback):
         self._log.best(record.epoch, self._recorder.best)
 
 
-class _LoggedSteps(Callback):
-    """Counts the steps of the run from 0."""
-
-    _step = _steps_before = 0
-
-    def on_epoch_begin(self, epoch: int | None = None, logs: dict[str, Any] | None = None) -> None:
-        self._steps_before = (epoch or 0) * self.params["steps"]
-
-    def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
-        self._step = self._steps_before + step
-
-
-class LayerRates(_LoggedSteps):
-    """Logs the learning rate of each part at each step: the schedule's times the part's factor; 0 while frozen."""
-
-    def __init__(self, log: VisualDLLog, parts: dict[str, list[paddle.Tensor]]) -> None:
-        """Take what `parameters_by_rate` returns."""
-        super().__init__()
-        self._log = log
-        self._parts = parts
-        self._rates: dict[str, float] = {}
-
-    def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
-        super().on_train_batch_begin(step, logs)
-        # The schedule changes it at the end of the step.
-        rate = float(optimizer_of(self.model).get_lr())
-        self._rates = {name: rate * _rate_factor(parameters) for name, parameters in self._parts.items()}
-
-    def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
-        self._log.rates(self._step, self._rates)
-
-
-class Histograms(_LoggedSteps):
+class Histograms(Callback):
     """Logs each trainable tensor's weights and gradients at every `every`-th step of the run.
 
     The gradients are those of the whole batch at these weights, not scaled and before clipping.
     """
 
-    def __init__(self, log: VisualDLLog, network: nn.Layer, every: int) -> None:
+    def __init__(self, log: VisualDLLog, network: nn.Layer, every: int, recorder: Recorder) -> None:
         super().__init__()
         self._log = log
         self._network = network
         self._every = every
+        self._recorder = recorder
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         # `paddle.Model` has cleared the gradients when it calls `on_train_batch_end`, so the optimizer is wrapped. It
@@ -104,19 +77,20 @@ class Histograms(_LoggedSteps):
 
     def _logging_before(self, take_step: Callable[..., Any]) -> Callable[..., Any]:
         def log_and_take_step(*arguments: Any, **options: Any) -> Any:
-            if (self._step + 1) % self._every == 0:
-                self.log()
+            if (self._recorder.steps + 1) % self._every == 0:
+                log_histograms(self._log, self._network, self._recorder.steps)
             return take_step(*arguments, **options)
 
         return log_and_take_step
 
-    def log(self) -> None:
-        """Log the weights and gradients as they are now."""
-        for name, parameter in self._network.named_parameters():
-            if not parameter.stop_gradient:
-                self._log.histogram(f"weights/{name}", parameter.numpy(), self._step)
-                if parameter.grad is not None:
-                    self._log.histogram(f"gradients/{name}", parameter.grad.numpy(), self._step)
+
+def log_histograms(log: VisualDLLog, network: nn.Layer, step: int) -> None:
+    """Log the weights and gradients of the trainable parameters as they are now."""
+    for name, parameter in network.named_parameters():
+        if not parameter.stop_gradient:
+            log.histogram(f"weights/{name}", parameter.numpy(), step)
+            if parameter.grad is not None:
+                log.histogram(f"gradients/{name}", parameter.grad.numpy(), step)
 
 
 def parameters_by_rate(network: ImageClassifier, train: TrainConfig) -> dict[str, list[paddle.Tensor]]:
@@ -138,5 +112,6 @@ def parameters_by_rate(network: ImageClassifier, train: TrainConfig) -> dict[str
 
 
 def _rate_factor(parameters: list[paddle.Tensor]) -> float:
+    """Return the parameters' factor of the learning rate; 0 while they are frozen."""
     trainable = any(not parameter.stop_gradient for parameter in parameters)
     return parameters[0].optimize_attr["learning_rate"] if trainable else 0.0
