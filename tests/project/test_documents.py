@@ -68,10 +68,12 @@ def test_names_in_code_font_are_those_of_the_source(page):
     words = set(re.findall(r"\w+", " ".join([*map(read, files), *map(str, files), read(PROJECT / "pyproject.toml")])))
     code = re.findall(r"`([^`\n]+)`", FENCE.sub("", read(page)))
     unknown = {word for each in code for word in re.findall(r"[a-zA-Z_]\w{3,}", each) if word not in words}
-    for module, name in re.findall(r"\b(\w+)\.(\w+)", " ".join(code)):
-        source = PROJECT / "paddle_resnet" / f"{module}.py"
-        if source.is_file() and name != "py" and not re.search(rf"\b{name}\b", read(source)):
-            unknown.add(f"{module}.{name}")
+    sources = {path.stem: read(path) for path in (PROJECT / "paddle_resnet").glob("*.py")}
+    for path in (PROJECT / "paddle_resnet").rglob("*.py"):
+        sources |= dict.fromkeys(re.findall(r"^class (\w+)", read(path), re.MULTILINE), read(path))
+    for owner, name in re.findall(r"\b(\w+)\.(\w+)", " ".join(code)):
+        if owner in sources and name != "py" and not re.search(rf"\b{name}\b", sources[owner]):
+            unknown.add(f"{owner}.{name}")
     assert unknown == set()
 
 
