@@ -1,10 +1,10 @@
-"""Run a lesson: prose and values in the terminal, figures in a folder, and a JSON of its numbers.
+"""Run a lesson: print prose and values, and write figures and a JSON of its numbers to a folder.
 
 examples:
   paddle-resnet lesson                             the list of lessons
   paddle-resnet lesson batch-norm                  on the embedded data, in minutes
   paddle-resnet lesson batch-norm --language zh
-  paddle-resnet lesson degradation --full          on CIFAR-10, which is downloaded where it is missing
+  paddle-resnet lesson degradation --full          on CIFAR-10, which is downloaded if it is missing
   paddle-resnet lesson degradation --full -o data.root=FOLDER
 
 The figures and numbers.json go to output/lessons/<name>/. The same lessons as pages: docs/lessons/, docs/zh/lessons/.
@@ -28,8 +28,8 @@ def main() -> None:
     """Parse the arguments, and run the lesson or list them all."""
     parser = program.command_parser(__doc__)
     parser.add_argument("name", metavar="NAME", nargs="?", help="a lesson; without it, all are listed")
-    parser.add_argument("--full", action="store_true", help="on the real data set instead of the embedded one")
-    parser.add_argument("--language", choices=["en", "zh"], default="en", help="of the prose; default: en")
+    parser.add_argument("--full", action="store_true", help="use the real data set instead of the embedded one")
+    parser.add_argument("--language", choices=["en", "zh"], default="en", help="language of the prose; default: en")
     parser.add_argument("--output", metavar="DIR", type=Path, help="default: output/lessons/NAME")
     parser.add_argument(
         "-o",
@@ -39,7 +39,7 @@ def main() -> None:
         default=[],
         help="set a config key of its trainings",
     )
-    parser.add_argument("--pages", action="store_true", help="write its pages in docs/ anew, in both languages")
+    parser.add_argument("--pages", action="store_true", help="rewrite its pages in docs/ in both languages")
     program.run(parser, _run)
 
 
@@ -56,7 +56,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.name is None:
         lines = Table.grid(padding=(0, 2))
         lines.add_column(no_wrap=True)
-        lines.add_column(overflow="fold")  # Chinese has no spaces to break a line at
+        lines.add_column(overflow="fold")  # Chinese has no spaces for line breaks
         for name, entry in LESSONS.items():
             title, about = (text.in_language(arguments.language) for text in (entry.title, entry.about))
             full = f" (--full: {entry.full_data})" if entry.full_data else ""
@@ -69,7 +69,7 @@ def _run(arguments: argparse.Namespace) -> None:
     if arguments.full and not entry.full_data:
         console.print("(this lesson uses no data set: --full changes nothing)", highlight=False)
     effort = Effort(full=arguments.full, overrides=tuple(arguments.overrides))
-    page = run_lesson(arguments.name, folder, effort, _shown_on(console, arguments.language))
+    page = run_lesson(arguments.name, folder, effort, _printer(console, arguments.language))
     console.print(f"\nfigures and numbers.json are in {folder}", highlight=False, soft_wrap=True)
     if (folder / RUNS).is_dir():
         console.print(f"curves: visualdl --logdir {folder / RUNS}", highlight=False, soft_wrap=True)
@@ -79,7 +79,7 @@ def _run(arguments: argparse.Namespace) -> None:
         write_index(program.PROJECT / "docs")
 
 
-def _shown_on(console: Console, language: Language) -> Show:
+def _printer(console: Console, language: Language) -> Show:
     from rich.markdown import Markdown
 
     from paddle_resnet.lessons.framework.markdown import render

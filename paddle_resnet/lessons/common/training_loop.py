@@ -32,9 +32,9 @@ def make_train_loader(
 ) -> TrainLoader:
     """Make a loader of `split` (default: the training split), by default without augmentation."""
     normalize = Normalize(splits.mean, splits.std)
-    return TrainLoader(
-        split or splits.train, batch_size, image_size, splits.resize, normalize, augment or AugmentConfig(), seed=seed
-    )
+    split = splits.train if split is None else split
+    augment = augment or AugmentConfig()
+    return TrainLoader(split, batch_size, image_size, splits.resize, normalize, augment, seed=seed)
 
 
 def take_batches(loader: TrainLoader, steps: int) -> Iterator[list[paddle.Tensor]]:

@@ -205,7 +205,7 @@ def _standard_error(top1: float, images: int) -> float:
 
 
 def _compare_with_book(page: Page, config: Config, outcome: TrainingOutcome) -> None:
-    page.heading("Beside the book's figure", "与书中的数字对照")
+    page.heading("Compared with the book's result", "与书中的数字对照")
     difference = outcome.test_top1 - BOOK_TEST_TOP1
     as_book = config.data.image_size == BOOK_SIZE and config.train.epochs == RECIPE["epochs"]
     error = math.hypot(
