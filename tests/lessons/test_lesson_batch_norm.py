@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from lesson_pages import figure_names
 
 from paddle_resnet.lessons import Effort, run_lesson
 from paddle_resnet.lessons.batch_norm import training as training
 from paddle_resnet.lessons.batch_norm.running_statistics import FEATURES, IMAGES
-from paddle_resnet.lessons.framework.page import Picture, Prose
+from paddle_resnet.lessons.framework.page import Prose
 
 pytestmark = pytest.mark.slow
 
@@ -92,6 +93,4 @@ def test_batch_norm_lowers_the_loss_at_each_rate(numbers):
 def test_page_states_the_measured_result(page):
     said = " ".join(block.text.en for block in page.blocks if isinstance(block, Prose))
     assert f"lower with BatchNorm at {len(RATES)} of {len(RATES)} rates" in said
-    figures = [block.path for block in page.blocks if isinstance(block, Picture)]
-    assert [path.stem for path in figures] == ["features", "running_statistics", "learning_rates"]
-    assert all(path.is_file() for path in figures)
+    assert figure_names(page) == ["features", "running_statistics", "learning_rates"]

@@ -10,6 +10,7 @@ import struct
 import numpy as np
 import paddle
 import pytest
+from lesson_pages import figure_names
 
 from paddle_resnet.config import TrainConfig
 from paddle_resnet.data.datasets.official_files import OfficialFile
@@ -17,7 +18,7 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.lessons import Effort, run_lesson
 from paddle_resnet.lessons.common.training_loop import evaluate_batches, train_batches
 from paddle_resnet.lessons.fashion_mnist.lesson import RECIPE
-from paddle_resnet.lessons.framework.page import Picture, Prose
+from paddle_resnet.lessons.framework.page import Prose
 from paddle_resnet.models import create_model
 from paddle_resnet.training.optim.optimizer import make_optimizer
 
@@ -106,7 +107,7 @@ def test_quick_form_claims_no_fashion_mnist_result(page):
     prose = [block.text for block in page.blocks if isinstance(block, Prose)]
     assert "This page contains no result of the full form." in prose[-1].en
     assert "本页没有给出完整形式的任何结果" in prose[-1].zh
-    assert [block.path.name for block in page.blocks if isinstance(block, Picture)] == ["curves.png"]
+    assert figure_names(page) == ["curves"]
 
 
 def write_idx(path, values):

@@ -8,13 +8,13 @@ from functools import partial
 import numpy as np
 import paddle
 import pytest
+from lesson_pages import figure_names
 from paddle import nn
 
 from paddle_resnet import runtime
 from paddle_resnet.data import uint8_batches
 from paddle_resnet.lessons import Effort, run_lesson
 from paddle_resnet.lessons.common.timing import time_interleaved
-from paddle_resnet.lessons.framework.page import Picture
 from paddle_resnet.lessons.inference.latency import BATCHES, DYNAMIC, EXPORTED, ONE_THREAD, _verdict
 from paddle_resnet.lessons.inference.lesson import fold_batch_norm
 from paddle_resnet.models.blocks import convolution
@@ -105,8 +105,7 @@ def test_every_batch_size_and_form_is_recorded(page):
     for milliseconds in (*recorded, numbers["first_call_ms"], numbers["later_median_ms"]):
         assert len(milliseconds) == len(numbers["ways"])
         assert min(milliseconds) > 0
-    names = [block.path.name for block in page.blocks if isinstance(block, Picture)]
-    assert names == ["differences.png", "first_calls.png", "throughput.png"]
+    assert figure_names(page) == ["differences", "first_calls", "throughput"]
 
 
 @pytest.mark.parametrize(

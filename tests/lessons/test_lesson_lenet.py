@@ -6,12 +6,12 @@ import json
 
 import numpy as np
 import pytest
+from lesson_pages import figure_names
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation.metrics import evaluation_of
 from paddle_resnet.lessons import Effort, run_lesson
 from paddle_resnet.lessons.common.statistics import SeedStatistics
-from paddle_resnet.lessons.framework.page import Picture
 from paddle_resnet.lessons.lenet.lesson import RATES, SEEDS, _verdict
 from paddle_resnet.lessons.lenet.seed_comparison import NetworkRuns
 
@@ -66,8 +66,7 @@ def test_top1_covers_the_whole_test_split(page):
 
 
 def test_figures_are_written(page):
-    names = [block.path.name for block in page.blocks if isinstance(block, Picture)]
-    assert names == ["curves.png", "errors_by_class.png", "hard_images.png"]
+    assert figure_names(page) == ["curves", "errors_by_class", "hard_images"]
 
 
 def test_failures_are_counted_per_image():

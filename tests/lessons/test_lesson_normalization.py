@@ -3,9 +3,9 @@
 import numpy as np
 import paddle
 import pytest
+from lesson_pages import figure_names
 
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons.framework.page import Picture
 from paddle_resnet.lessons.normalization import training as training
 from paddle_resnet.lessons.normalization.lesson import GROUPS, NORMS, SHAPE, shared_statistics_mask
 
@@ -90,6 +90,4 @@ def test_both_norms_train_at_both_batch_sizes(numbers):
 
 
 def test_figures_are_written(page):
-    figures = [block.path for block in page.blocks if isinstance(block, Picture)]
-    assert [path.stem for path in figures] == ["four_sets", "batch_influence", "batch_sizes"]
-    assert all(path.is_file() for path in figures)
+    assert figure_names(page) == ["four_sets", "batch_influence", "batch_sizes"]

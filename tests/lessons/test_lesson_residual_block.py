@@ -1,9 +1,9 @@
 """The lesson on the residual block: shapes, counts by hand, the identity, and negative residuals."""
 
 import pytest
+from lesson_pages import figure_names
 
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons.framework.page import Picture
 
 pytestmark = pytest.mark.slow
 
@@ -78,6 +78,4 @@ def test_diagrams_show_the_papers_layer_orders(numbers):
 
 
 def test_figures_are_written(page):
-    figures = [block.path for block in page.blocks if isinstance(block, Picture)]
-    assert [path.stem for path in figures] == ["residual_sign", "forms"]
-    assert all(path.is_file() for path in figures)
+    assert figure_names(page) == ["residual_sign", "forms"]

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import paddle
 import pytest
+from lesson_pages import figure_names
 from paddle import nn
 from PIL import Image
 
@@ -15,7 +16,6 @@ from paddle_resnet.data import open_splits
 from paddle_resnet.lessons import Effort, run_lesson
 from paddle_resnet.lessons.common.statistics import T_95, SeedStatistics
 from paddle_resnet.lessons.common.training_loop import apply_cpu_backend
-from paddle_resnet.lessons.framework.page import Picture
 from paddle_resnet.lessons.transfer import few_shot
 from paddle_resnet.lessons.transfer.few_shot import (
     FewShotTrainer,
@@ -147,7 +147,7 @@ def test_all_but_the_last_layer_is_loaded(page):
     # resnet8 has 7 convolutions and 7 BatchNorms of 4 arrays.
     assert page.numbers["arrays_loaded"] == 7 + 7 * 4
     assert page.numbers["arrays_skipped"] == 2
-    assert [block.path.name for block in page.blocks if isinstance(block, Picture)] == ["by_images.png"]
+    assert figure_names(page) == ["by_images"]
 
 
 def test_the_full_form_is_cifar_10():
