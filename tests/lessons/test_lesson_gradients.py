@@ -9,13 +9,14 @@ from paddle import nn
 from paddle.nn import functional
 
 from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.gradients import training as gradient_training
 from paddle_resnet.lessons.gradients.layer_gradients import (
     LayerGradients,
     image_loader,
-    jsonable,
     make_network,
     measure_gradients,
+    record_gradients,
 )
 from paddle_resnet.models import create_model
 
@@ -81,11 +82,13 @@ def test_scale_free_gradient_ignores_the_weight_norm():
     assert after.relative[index] == pytest.approx(before.relative[index] / 64**2, rel=0.02)
 
 
-def test_non_finite_gradients_are_recorded():
+def test_non_finite_gradients_are_recorded(tmp_path):
     gradients = LayerGradients(("a", "b"), np.array([np.nan, 0.0]), np.ones(2), loss=float("inf"))
     assert np.isnan(gradients.growth)
-    assert jsonable(gradients.norms) == ["not finite", 0.0]
-    assert jsonable(gradients.loss) == "not finite"
+    page = Page(tmp_path)
+    record_gradients(page, "plain20", gradients)
+    assert page.numbers["plain20_norms"] == ["not finite", 0.0]
+    assert page.numbers["plain20_loss"] == page.numbers["plain20_growth"] == "not finite"
 
 
 def test_gradient_equals_the_finite_difference():

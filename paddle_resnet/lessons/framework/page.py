@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,7 @@ class Page:
         self._add(Picture(path, Text(_one_line(en), _one_line(zh, between=""))))
 
     def record(self, **numbers: object) -> None:
-        """Keep numbers, strings and sequences or arrays of them by name."""
+        """Keep numbers, strings and sequences or arrays of them by name; NaN and infinities become "not finite"."""
         self.numbers.update({name: _to_json(value) for name, value in numbers.items()})
 
     def _add(self, block: Block) -> None:
@@ -126,7 +127,7 @@ def _to_json(value: object) -> Number:
     if isinstance(value, list | tuple):
         return [_to_json(each) for each in value]
     assert isinstance(value, bool | int | float | str), f"{value!r} is not a number"
-    return value
+    return "not finite" if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _one_line(text: str, between: str = " ") -> str:

@@ -16,7 +16,7 @@ from paddle_resnet.config import Config
 from paddle_resnet.data import TrainLoader, open_splits
 from paddle_resnet.lessons.common.training_loop import make_train_loader
 from paddle_resnet.lessons.framework.effort import Effort
-from paddle_resnet.lessons.framework.page import Number, Page
+from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.models import ImageClassifier, create_model
 
 
@@ -134,14 +134,7 @@ def join_names(names: Sequence[str], *, zh: bool = False) -> str:
     return ("、" if zh else ", ").join(names) or ("无" if zh else "none of them")
 
 
-def jsonable(value: float | np.ndarray) -> Number:
-    """Convert to JSON's numbers, with "not finite" for infinities and NaN."""
-    if isinstance(value, np.ndarray):
-        return [jsonable(float(each)) for each in value]
-    return value if math.isfinite(value) else "not finite"
-
-
 def record_gradients(page: Page, name: str, gradients: LayerGradients) -> None:
     """Record the gradients of one network under names that begin with `name`."""
     for attribute in ("norms", "relative", "first_to_last", "growth", "loss"):
-        page.record(**{f"{name}_{attribute}": jsonable(getattr(gradients, attribute))})
+        page.record(**{f"{name}_{attribute}": getattr(gradients, attribute)})

@@ -20,7 +20,6 @@ from paddle_resnet.lessons.gradients.layer_gradients import (
     NetworkKey,
     format_factor,
     join_names,
-    jsonable,
     make_network,
     measure_gradients,
     record_gradients,
@@ -96,7 +95,7 @@ def show_training(
             name = f"{kind}{depth}_{WITH_WITHOUT[batch_norm].en}_batch_norm_trained"
             record_gradients(page, name, trained.after)
             for attribute in ("lengthened", "scale_free"):
-                page.record(**{f"{name}_{attribute}": jsonable(getattr(trained, attribute))})
+                page.record(**{f"{name}_{attribute}": getattr(trained, attribute)})
     normalized = outcomes[True]
     page.figure(
         "trained",
@@ -149,18 +148,12 @@ def _show_table(page: Page, outcomes: Mapping[bool, Outcomes]) -> None:
 
 
 def _row(trained: BeforeAfter) -> list[str | Text]:
-    before = [f"{trained.before.loss:.3g}"]
+    loss, ratio = f"{trained.before.loss:.3g}", f"{trained.before.first_to_last:.1e}"
     if trained.stopped is not None:
-        stopped = Text(f"no number at step {trained.stopped}", f"第 {trained.stopped} 步不再是有限值")
-        return [*before, stopped, f"{trained.before.first_to_last:.1e}", "", "", ""]
-    return [
-        *before,
-        f"{trained.after.loss:.3g}",
-        f"{trained.before.first_to_last:.1e}",
-        f"{trained.after.first_to_last:.1e}",
-        format_factor(trained.lengthened),
-        f"{trained.scale_free:.1e}",
-    ]
+        stopped = Text(f"not finite at step {trained.stopped}", f"第 {trained.stopped} 步不再是有限值")
+        return [loss, stopped, ratio, "", "", ""]
+    after, growth = trained.after, format_factor(trained.lengthened)
+    return [loss, f"{after.loss:.3g}", ratio, f"{after.first_to_last:.1e}", growth, f"{trained.scale_free:.1e}"]
 
 
 def _interpret_normalized(page: Page, outcomes: Outcomes) -> None:
