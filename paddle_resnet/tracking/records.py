@@ -70,11 +70,7 @@ class RecordFile:
         return str(self._path)
 
     def add_record(self, record: Any) -> None:
-        """Append a record; it is written within seconds, or by the next `flush`.
-
-        Raises:
-            RunFailure: the file cannot be written.
-        """
+        """Append a record; it is written within seconds, or by the next `flush`."""
         data = record.SerializeToString()
         self._waiting += struct.pack("<Q", len(data)) + data
         if time.monotonic() - self._flushed > SECONDS_BETWEEN_FLUSHES:

@@ -58,11 +58,7 @@ def collect_states(parts: Iterable[object]) -> dict[str, State]:
 
 
 def load_states(parts: Iterable[object], states: Mapping[str, State]) -> None:
-    """Give each `Stateful` part the state of its `state_name`.
-
-    Raises:
-        UsageError: there is none of that name.
-    """
+    """Give each `Stateful` part the state of its `state_name`; raise `UsageError` if there is none."""
     for part in _stateful(parts):
         if part.state_name not in states:
             raise UsageError(f"checkpoints/last/state.json: states.{part.state_name} is missing; start a new run")

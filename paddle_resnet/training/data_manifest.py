@@ -122,11 +122,7 @@ class DataManifest(JsonSchema):
 
     @classmethod
     def of_checkpoint(cls, path: Path) -> DataManifest | None:
-        """Read what a run of an early version recorded in its checkpoint's ``state.json``, if anything.
-
-        Raises:
-            UsageError: the file is damaged.
-        """
+        """Read what a run of an early version recorded in its ``state.json``; raise `UsageError` if it is damaged."""
         data = _CheckpointData.read(path).data
         if data is None or "classes" not in data:
             return None
@@ -139,11 +135,7 @@ class DataManifest(JsonSchema):
         write_json(path, self.model_dump())
 
     def require_config(self, path: Path, config: Config, normalize: Normalize) -> None:
-        """Check that the config in the file `path` has the preprocessing of the training.
-
-        Raises:
-            UsageError: it has not.
-        """
+        """Raise `UsageError` if the config in the file `path` has another preprocessing than the training."""
         for key, value in preprocessing(config, normalize).items():
             trained = getattr(self, key)
             if trained is not None and trained != value:
@@ -153,10 +145,9 @@ class DataManifest(JsonSchema):
                 )
 
     def open(self, run: Path, config: Config, report: ProgressFn | None = None) -> Splits:
-        """Open the images in the splits of the training; a warning counts newer files, which are not used.
+        """Open the images in the splits of the training; raise `UsageError` if one changed or is missing.
 
-        Raises:
-            UsageError: an image changed or is missing.
+        Newer files are not used; a warning counts them.
         """
         if self.files is None:
             splits = open_splits(config.data, report)
@@ -213,11 +204,7 @@ def fingerprint(splits: Splits) -> dict[str, Any]:
 
 
 def require_same_fingerprint(run: Path, began: dict[str, Any], now: dict[str, Any]) -> None:
-    """Compare the fingerprint of the `run`'s beginning with the present one, in the keys that both have.
-
-    Raises:
-        UsageError: they differ.
-    """
+    """Raise `UsageError` if the fingerprint changed since the `run` began, in a key that both have."""
     for what, value in began.items():
         if now.get(what, value) != value:
             raise UsageError(

@@ -30,11 +30,7 @@ def run_environment(device: str) -> dict[str, Any]:
 
 
 def require_same_config(run: RunFolder, config: Config) -> None:
-    """Check that `config` changes only `RESUME_MUTABLE_KEYS` of the run's config.
-
-    Raises:
-        UsageError: it changes another key.
-    """
+    """Raise `UsageError` if `config` changes another key of the run's config than `RESUME_MUTABLE_KEYS`."""
     before, now = _flat(run.config.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
     for key, value in before.items():
         if key not in RESUME_MUTABLE_KEYS and now[key] != value:
@@ -45,20 +41,12 @@ def require_same_config(run: RunFolder, config: Config) -> None:
 
 
 def require_same_data(run: RunFolder, checkpoint: Checkpoint) -> None:
-    """Check that images and classes are those of the checkpoint.
-
-    Raises:
-        UsageError: they are not.
-    """
+    """Raise `UsageError` if images or classes are not those of the checkpoint."""
     require_same_fingerprint(run.path, checkpoint.data, fingerprint(run.splits()))
 
 
 def require_same_world_size(run: RunFolder, checkpoint: Checkpoint) -> None:
-    """Check the number of processes, on which batches and the steps of an epoch depend.
-
-    Raises:
-        UsageError: it is another one.
-    """
+    """Raise `UsageError` for another number of processes, on which batches and the steps of an epoch depend."""
     if checkpoint.world_size != distributed.world_size():
         how = "alone" if checkpoint.world_size == 1 else f"in {checkpoint.world_size} processes"
         raise UsageError(

@@ -38,11 +38,7 @@ class JsonSchema(BaseModel):
 
     @classmethod
     def read(cls: type[Schema], path: Path) -> Schema:
-        """Read and check a JSON file.
-
-        Raises:
-            UsageError: it cannot be read, or a field is missing or has a wrong value.
-        """
+        """Read a JSON file; raise `UsageError` if it cannot be read or a field is missing or wrong."""
         try:
             return cls.model_validate(read_json(path))
         except ValidationError as error:

@@ -9,6 +9,14 @@ from PIL import Image
 
 COLOURS = {"blue": (20, 40, 220), "green": (30, 200, 60), "red": (220, 30, 20)}
 SIZE = 16
+QUICKSTART = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yaml"
+
+
+def quickstart(overrides=()):
+    """Return the config of the quickstart with these overrides."""
+    from paddle_resnet.config import Config
+
+    return Config.load(QUICKSTART, overrides)
 
 
 def make_pictures(root: Path, per_class: dict[str, int]) -> Path:

@@ -15,6 +15,7 @@ import paddle
 import pytest
 from paddle.static import InputSpec
 from resumed_runs import differences, read_curves
+from tiny_run import quickstart
 from visualdl import LogReader
 from visualdl.server import lib
 
@@ -43,7 +44,7 @@ PARTS = ["stem", "layer1", "layer2", "layer3", "head"]
 
 
 def config_for(output: Path, *overrides: str) -> Config:
-    return Config.load(PROJECT / "configs" / "quickstart.yaml", [*QUICK, f"output={output}", *overrides])
+    return quickstart([*QUICK, f"output={output}", *overrides])
 
 
 def read(folder: Path) -> LogReader:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
+from tiny_run import quickstart
 
-from paddle_resnet.config import Config, TrainConfig
+from paddle_resnet.config import TrainConfig
 from paddle_resnet.results import EpochRecord
 from paddle_resnet.training import train
 from paddle_resnet.training.callbacks.early_stopping import (
@@ -18,7 +18,6 @@ from paddle_resnet.training.callbacks.early_stopping import (
 )
 from paddle_resnet.training.optim.schedule import make_schedule
 
-PROJECT = Path(__file__).resolve().parents[2]
 TINY = ["model.name=resnet8", "data.image_size=8", "train.batch_size=640", "device=cpu"]
 
 
@@ -92,7 +91,7 @@ def test_epochs_since_best_counts_ties_and_nan(validations, waited):
 def test_training_ends_exactly_after_the_patience(tmp_path):
     """A rate of almost nothing moves no weight; BatchNorm's statistics are validated, and settle."""
     overrides = [*TINY, "train.epochs=12", "train.learning_rate=1e-12", "train.patience=3", f"output={tmp_path}"]
-    run = train(Config.load(PROJECT / "configs" / "quickstart.yaml", overrides))
+    run = train(quickstart(overrides))
     history = run.history()
     best = max(history, key=lambda each: (each.validation_top1, -each.validation_loss))
     assert len(history) == min(12, best.epoch + 3)

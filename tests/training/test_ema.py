@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
 from paddle import nn
+from tiny_run import quickstart
 
-from paddle_resnet.config import Config
 from paddle_resnet.models import read_state_dict
 from paddle_resnet.training import train
 from paddle_resnet.training.optim.ema import MovingAverage
 
 pytestmark = pytest.mark.slow
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 def random_weights(network, generator):
@@ -54,9 +51,8 @@ def runs(tmp_path_factory):
     """One short run with the average and the same one without."""
     common = ["train.epochs=2", "data.image_size=8", "train.batch_size=100", "train.learning_rate=0.05", "device=cpu"]
     output = tmp_path_factory.mktemp("runs")
-    quickstart = PROJECT / "configs" / "quickstart.yaml"
     return [
-        train(Config.load(quickstart, [*common, f"output={output}", f"name={name}", f"train.ema={decay}"]))
+        train(quickstart([*common, f"output={output}", f"name={name}", f"train.ema={decay}"]))
         for name, decay in (("averaged", 0.9), ("plain", "null"))
     ]
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import paddle
 import pytest
+from tiny_run import quickstart
 
 from paddle_resnet import onednn
-from paddle_resnet.config import Config, TrainConfig
+from paddle_resnet.config import TrainConfig
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model, read_state_dict
 from paddle_resnet.training import resume, train
@@ -18,7 +17,6 @@ from paddle_resnet.training.optim.optimizer import decay_layer_rates, make_optim
 
 pytestmark = pytest.mark.slow
 
-PROJECT = Path(__file__).resolve().parents[2]
 RECIPE = ["train.momentum=0.9", "train.weight_decay=0.1", "train.warmup=0", "train.clip_norm=1", "train.accumulate=2"]
 
 
@@ -39,9 +37,7 @@ def trained(weights, output, backend, epochs, **options):
     quick = ["model.name=resnet8", "data.image_size=8", "train.batch_size=320", "device=cpu", f"output={output}"]
     keys = [f"train.{key}={value}" for key, value in options.items()]
     config = [*quick, *RECIPE, *keys, f"model.pretrained={weights}", f"train.epochs={epochs}"]
-    run = train(
-        Config.load(PROJECT / "configs" / "quickstart.yaml", [*config, f"train.cpu_backend={backend}", "augment.pad=1"])
-    )
+    run = train(quickstart([*config, f"train.cpu_backend={backend}", "augment.pad=1"]))
     return read_state_dict(run.checkpoint_path("last") / "model.pdparams")
 
 
@@ -102,7 +98,7 @@ def test_the_backbone_is_frozen_for_its_epochs():
 
 def test_frozen_epochs_are_at_most_all_epochs():
     with pytest.raises(UsageError, match=r"train\.freeze_epochs \(5\) must be at most train\.epochs \(4\)"):
-        Config.load(PROJECT / "configs" / "quickstart.yaml", ["train.epochs=4", "train.freeze_epochs=5"])
+        quickstart(["train.epochs=4", "train.freeze_epochs=5"])
 
 
 def test_layer_decay_needs_a_network_with_parts():

@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import math
 import random
-from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
+from tiny_run import QUICKSTART, quickstart
 from visualdl import LogReader
 
-from paddle_resnet.config import Config
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.training.lr_finder import (
     Sweep,
@@ -24,12 +23,11 @@ from paddle_resnet.training.lr_finder import (
 
 pytestmark = pytest.mark.slow
 
-PROJECT = Path(__file__).resolve().parents[2]
 TINY = ["model.name=resnet8", "data.image_size=8", "train.batch_size=100", "device=cpu"]
 
 
 def config_for(output, *overrides):
-    return Config.load(PROJECT / "configs" / "quickstart.yaml", [*TINY, f"output={output}", *overrides])
+    return quickstart([*TINY, f"output={output}", *overrides])
 
 
 def swept(losses, rates):
@@ -114,8 +112,7 @@ def test_sweeps_repeat_and_restore_random_states(tmp_path):
     ],
 )
 def test_wrong_arguments_are_one_line(tool, tmp_path, arguments, words):
-    config = PROJECT / "configs" / "quickstart.yaml"
-    done = tool("lr_find", "-c", config, "-o", f"output={tmp_path}", *arguments)
+    done = tool("lr_find", "-c", QUICKSTART, "-o", f"output={tmp_path}", *arguments)
     assert done.exit_code == 2
     assert words in done.stderr
     assert list(tmp_path.iterdir()) == []
@@ -126,8 +123,7 @@ def test_lr_find_writes_plot_table_and_curve(tool, tmp_path):
     run.mkdir()
     (run / "config.yaml").write_text("untouched")
     overrides = [argument for override in (*TINY, f"output={tmp_path}") for argument in ("-o", override)]
-    config = PROJECT / "configs" / "quickstart.yaml"
-    done = tool("lr_find", "-c", config, *overrides, "--steps", 20, "--to", 1)
+    done = tool("lr_find", "-c", QUICKSTART, *overrides, "--steps", 20, "--to", 1)
     assert done.exit_code == 0
     folder = tmp_path / "quickstart_lr_find"
     assert {each.name for each in folder.iterdir()} == {"config.yaml", "sweep.csv", "sweep.png", "vdl"}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import paddle
 import pytest
 import yaml
-from tiny_run import SIZE, make_run
+from tiny_run import SIZE, make_run, quickstart
 
-from paddle_resnet.config import AugmentConfig, Config
+from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data import Normalize, ValidationLoader, open_splits
 from paddle_resnet.data.augment.batch import Augment
 from paddle_resnet.data.augment.erasing import draw_cutout_mask
@@ -25,8 +23,6 @@ from paddle_resnet.training.run_folder import RunFolder
 from paddle_resnet.training.setup import whiten_stem
 
 pytestmark = pytest.mark.slow
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("side", [4, 5])
@@ -77,13 +73,13 @@ def test_the_network_sees_the_crops_grow(tmp_path, monkeypatch):
     monkeypatch.setattr(paddle.Model, "train_batch", note)
     sizes = ["data.image_size=16", "train.first_size=8"]
     quick = ["model.name=resnet8", "train.epochs=4", "train.batch_size=640", "device=cpu", f"output={tmp_path}"]
-    train(Config.load(PROJECT / "configs" / "quickstart.yaml", [*sizes, *quick]))
+    train(quickstart([*sizes, *quick]))
     assert seen == [8, 8, 8, 8, 12, 12, 16, 16]
 
 
 def test_crops_do_not_shrink():
     with pytest.raises(UsageError, match=r"train\.first_size \(40\) must be at most data\.image_size \(16\)"):
-        Config.load(PROJECT / "configs" / "quickstart.yaml", ["train.first_size=40"])
+        quickstart(["train.first_size=40"])
 
 
 def test_fast_resnet8_has_its_shapes():
@@ -98,7 +94,7 @@ def test_fast_resnet8_has_its_shapes():
 
 
 def test_whitening_uses_the_training_images():
-    config = Config.load(PROJECT / "configs" / "quickstart.yaml")
+    config = quickstart()
     splits = open_splits(config.data)
     network = create_model("fast_resnet8")
     before = {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
+from tiny_run import quickstart
 from visualdl import LogReader
 
-from paddle_resnet.config import Config
 from paddle_resnet.models import read_state_dict
 from paddle_resnet.training import resume, train
 from paddle_resnet.training.callbacks.recorder import Recorder
 
 pytestmark = pytest.mark.slow
 
-PROJECT = Path(__file__).resolve().parents[2]
 BATCH, ACCUMULATE, EPOCHS = 100, 3, 2
 RECIPE = [
     *("data.image_size=8", "augment.pad=1", "augment.mixup=0.5", "augment.cutmix=1", "augment.mix_probability=0.8"),
@@ -34,7 +32,7 @@ RECIPE = [
 
 
 def trained(output, *overrides):
-    return train(Config.load(PROJECT / "configs" / "quickstart.yaml", [*RECIPE, f"output={output}", *overrides]))
+    return train(quickstart([*RECIPE, f"output={output}", *overrides]))
 
 
 @pytest.fixture(scope="module")

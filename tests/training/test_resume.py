@@ -16,7 +16,7 @@ import numpy as np
 import paddle
 import pytest
 from resumed_runs import differences, read_curves
-from tiny_run import make_run
+from tiny_run import make_run, quickstart
 
 from paddle_resnet import onednn
 from paddle_resnet.config import Config
@@ -48,7 +48,7 @@ STEPS = 4
 
 
 def config_for(output: Path, *overrides: str) -> Config:
-    return Config.load(PROJECT / "configs" / "quickstart.yaml", [*QUICK, f"output={output}", *overrides])
+    return quickstart([*QUICK, f"output={output}", *overrides])
 
 
 @pytest.fixture

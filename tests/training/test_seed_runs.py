@@ -8,15 +8,14 @@ import signal
 from pathlib import Path
 
 import pytest
+from tiny_run import quickstart
 
-from paddle_resnet.config import Config
 from paddle_resnet.errors import Stopped, UsageError
 from paddle_resnet.training import RunFolder, train_seeds
 from paddle_resnet.training.callbacks.steps import StepSeeds
 
 pytestmark = pytest.mark.slow
 
-PROJECT = Path(__file__).resolve().parents[2]
 QUICK = [
     "model.name=resnet8",
     "data.image_size=8",
@@ -30,7 +29,7 @@ QUICK = [
 
 
 def whole(output: Path, *overrides: str) -> RunFolder:
-    config = Config.load(PROJECT / "configs" / "quickstart.yaml", [*QUICK, f"output={output}", *overrides])
+    config = quickstart([*QUICK, f"output={output}", *overrides])
     return RunFolder(config.run_folder, config)
 
 

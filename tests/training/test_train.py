@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+from tiny_run import quickstart
 from visualdl import LogReader
 
 from paddle_resnet.config import Config
@@ -23,7 +24,6 @@ from paddle_resnet.training.setup import open_data_and_network
 
 pytestmark = pytest.mark.slow
 
-PROJECT = Path(__file__).resolve().parents[2]
 QUICK = [
     "train.epochs=2",
     "data.image_size=8",
@@ -35,7 +35,7 @@ QUICK = [
 
 
 def config_for(output: Path, *overrides: str) -> Config:
-    return Config.load(PROJECT / "configs" / "quickstart.yaml", [*QUICK, f"output={output}", *overrides])
+    return quickstart([*QUICK, f"output={output}", *overrides])
 
 
 @pytest.fixture(scope="module")
