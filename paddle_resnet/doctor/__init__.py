@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from paddle_resnet.doctor.computing import examine_computing
 from paddle_resnet.doctor.hardware import examine_hardware
+from paddle_resnet.doctor.paddle_build import examine_paddle
 from paddle_resnet.doctor.process import examine_process
-from paddle_resnet.doctor.report import Finding, Section
+from paddle_resnet.doctor.section import Finding, Section
 from paddle_resnet.doctor.software import examine_software
 from paddle_resnet.doctor.speed import examine_speed
 
@@ -27,7 +27,7 @@ def examine(requirements: Path) -> Iterator[Section]:
     yield examine_software(requirements)
     yield examine_hardware()
     yield examine_process()
-    paddle = examine_computing()
+    paddle = examine_paddle()
     yield paddle
     if paddle.usable:
         yield examine_speed()

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from paddle_resnet import machine
-from paddle_resnet.doctor.report import Section
+from paddle_resnet.doctor.section import Section
 from paddle_resnet.errors import UsageError
 from paddle_resnet.files import home_folder
 

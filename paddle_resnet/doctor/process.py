@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from paddle_resnet import machine, runtime
-from paddle_resnet.doctor.report import Section
+from paddle_resnet.doctor.section import Section
 
 SLOWING = {"KMP_BLOCKTIME": "0", "OMP_WAIT_POLICY": "passive"}
 """These let waiting threads sleep, which then wake too late for a network's short operations (half the speed)."""

@@ -6,7 +6,7 @@ import platform
 import sys
 from pathlib import Path
 
-from paddle_resnet.doctor.report import Section
+from paddle_resnet.doctor.section import Section
 from paddle_resnet.environment import package_version
 from paddle_resnet.project_files import requirements_file
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from paddle_resnet import signals
-from paddle_resnet.doctor.report import Section
+from paddle_resnet.doctor.section import Section
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -21,7 +21,7 @@ BILLION = 1e9
 
 
 def examine_speed() -> Section:
-    """Measure on the CPU, in float32; values are GFLOP/s. Call it if Paddle is usable (`examine_computing`)."""
+    """Measure on the CPU, in float32; values are GFLOP/s. Call it if Paddle is usable (`examine_paddle`)."""
     import paddle
 
     device = paddle.device.get_device()

@@ -13,7 +13,7 @@ import paddle
 import pytest
 
 from paddle_resnet import doctor, machine, runtime
-from paddle_resnet.doctor import computing, hardware, process, software, speed
+from paddle_resnet.doctor import hardware, paddle_build, process, software, speed
 from paddle_resnet.onednn import library, unavailable_reason
 
 pytestmark = pytest.mark.slow
@@ -120,7 +120,7 @@ def test_a_paddle_that_cannot_be_imported(tool, monkeypatch, error, words):
 
 def test_a_paddle_that_does_not_compute(monkeypatch):
     monkeypatch.setattr(paddle, "ones", lambda shape: paddle.full(shape, 3.0))
-    section = computing.examine_computing()
+    section = paddle_build.examine_paddle()
     assert not section.usable and "computes wrongly" in section.advice[0]
 
 
@@ -248,7 +248,7 @@ def test_no_library(monkeypatch, tmp_path):
 @needs_library
 def test_another_major_version(monkeypatch):
     monkeypatch.setattr(library, "version", lambda: library.Version(4, 1, 0))
-    section = computing.examine_computing()
+    section = paddle_build.examine_paddle()
     assert section.values()["oneDNN"]["version"] == "4.1.0"
     assert section.values()["oneDNN layers"]["reason"].startswith("Paddle's oneDNN is 4.1.0")
     assert "does not carry oneDNN 3" in section.advice[-1]
@@ -260,7 +260,7 @@ def test_another_major_version(monkeypatch):
 def test_gpu_build_without_a_gpu(monkeypatch):
     monkeypatch.setattr(paddle.device, "is_compiled_with_cuda", lambda: True)
     monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 0)
-    section = computing.examine_computing()
+    section = paddle_build.examine_paddle()
     assert section.values()["device"] == {"gpu_build": True, "gpus": []}
     assert "this is Paddle's GPU build, and it finds no GPU" in section.advice[0]
 
@@ -272,7 +272,7 @@ def test_cpu_build_beside_a_gpu(monkeypatch, tmp_path, says, seen):
     command.write_text(f"#!/bin/sh\necho '{says}'\n")
     command.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert any("nvidia-smi lists a GPU" in line for line in computing.examine_computing().advice) == seen
+    assert any("nvidia-smi lists a GPU" in line for line in paddle_build.examine_paddle().advice) == seen
 
 
 def test_little_memory_and_disk(monkeypatch):

@@ -6,11 +6,11 @@ import os
 
 from paddle_resnet import runtime
 from paddle_resnet.doctor.hardware import driver_sees_gpu
-from paddle_resnet.doctor.report import Section
+from paddle_resnet.doctor.section import Section
 from paddle_resnet.doctor.software import installed_builds
 
 
-def examine_computing() -> Section:
+def examine_paddle() -> Section:
     """Examine Paddle; the section is not `usable` if Paddle cannot be imported or computes wrongly."""
     section = Section("Paddle")
     problem = _import_problem() or _product_problem()
