@@ -217,8 +217,8 @@ def test_json_round_trip(tmp_path):
     ("arrays", "words"),
     [
         ({"conv_0.w_0_velocity_0": np.zeros((3, 3), np.float32)}, r"velocity_0 has the shape \(3, 3\)"),
-        ({"conv_0.w_0_velocity_0": np.full((2, 3), np.nan, np.float32)}, "no finite number"),
-        ({"conv_0.w_0_velocity_0": "text"}, "no finite number"),
+        ({"conv_0.w_0_velocity_0": np.full((2, 3), np.nan, np.float32)}, "not a finite number"),
+        ({"conv_0.w_0_velocity_0": "text"}, "not a finite number"),
         ({"other_velocity_0": np.zeros(2, np.float32)}, r"has the shape \(2,\)"),
         ({"LR_Scheduler": {"last_lr": float("inf")}}, "last_lr holds what is not a finite number"),
     ],
