@@ -61,7 +61,7 @@ def warn_of_other_environment(checkpoint: Checkpoint, device: str) -> None:
     for what, value in checkpoint.environment.items():
         if now.get(what, value) != value:
             logger.warning(
-                "warning: the run began with %s %s and goes on with %s: not bit for bit as if it had not been stopped",
+                "warning: the run began with %s %s and resumes with %s: not bit for bit as if it had not been stopped",
                 what,
                 shown(value),
                 now[what],

@@ -80,7 +80,7 @@ def train_seeds(whole: RunFolder, *, resume: bool = False) -> list[RunFolder]:
             try:
                 runs.append(train_or_resume(RunFolder(config.run_folder, config)))
             except Stopped:
-                logger.info("%s --resume %s goes on with all seeds", command("train"), whole.path)
+                logger.info("%s --resume %s resumes all seeds", command("train"), whole.path)
                 raise
     return runs
 

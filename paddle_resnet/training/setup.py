@@ -103,7 +103,7 @@ def _warn_of_single_images(config: Config, splits: Splits, network: ImageClassif
     has_batch_norm = any(isinstance(each, nn.BatchNorm2D) for each in network.sublayers())
     if last_micro_batch == 1 and not synchronized and has_batch_norm:
         logger.warning(
-            "warning: train.batch_size %d with %s: BatchNorm then normalises an image by its own statistics alone, and "
+            "warning: train.batch_size %d with %s: BatchNorm then normalises an image by its own statistics only, and "
             "the network may be at chance when it is evaluated; batches of 8 or more are usual",
             train.batch_size,
             counted(len(splits.train), "training image"),

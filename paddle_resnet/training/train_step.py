@@ -42,13 +42,14 @@ class TrainStepModel(paddle.Model):
     def train_batch(self, inputs: Any, labels: Any = None, update: bool = True) -> Any:
         """Take one step on tensors ``[n, ...]``; return ``[mean loss]`` and the metrics."""
         images, done, loss = len(inputs[0]), 0, 0.0
-        alone = distributed.world_size() == 1
+        several = distributed.world_size() > 1
+        update = update and not several  # otherwise after the all-reduce
         for some_inputs, some_labels in self._micro_batches(inputs, labels):
             done += len(some_inputs[0])
             self._scaled_loss.scale = len(some_inputs[0]) / images
-            (value, *_), metrics = super().train_batch(some_inputs, some_labels, update and alone and done == images)
+            (value, *_), metrics = super().train_batch(some_inputs, some_labels, update and done == images)
             loss += self._scaled_loss.scale * float(value)
-        if not alone:
+        if several:
             distributed.all_reduce_mean([*self._gradients(), *_rank_statistics(self.network)])
             self._take_step()
             loss = distributed.all_reduce_sum([loss]).item() / distributed.world_size()

@@ -101,7 +101,7 @@ def train_or_resume(run: RunFolder) -> RunFolder:
         return train(run.config)
     require_same_config(RunFolder.open(run.path), run.config)
     with setup_process(run.config) as (device, lines):
-        distributed.check_equal_across_ranks({"the config": run.config.to_yaml(), str(run.path): "goes on"})
+        distributed.check_equal_across_ranks({"the config": run.config.to_yaml(), str(run.path): "resumes"})
         run = RunFolder.for_rank(run.path, run.config)
         with run.lock():
             with distributed.main_process_first():
@@ -132,7 +132,7 @@ def _check_and_prepare_folder(run: RunFolder, checkpoint: Checkpoint | None, dev
     else:
         require_same_data(run, checkpoint)
         warn_of_other_environment(checkpoint, device)
-        logger.info("%s: goes on after epoch %d and %d steps of the next", run.path, *checkpoint.position)
+        logger.info("%s: resumes after epoch %d and %d steps of the next", run.path, *checkpoint.position)
     if distributed.is_main_process():
         if checkpoint is None:
             shutil.rmtree(run.vdl_path, ignore_errors=True)
@@ -261,7 +261,7 @@ def _log_how_to_resume(run: RunFolder) -> Iterator[None]:
     try:
         yield
     except Stopped as stopped:
-        logger.info("%s; %s --resume %s goes on from here", stopped, _train_command(), run.path)
+        logger.info("%s; %s --resume %s resumes the run", stopped, _train_command(), run.path)
         raise
 
 

@@ -50,4 +50,4 @@ def test_the_last_line_resumes_all_seeds(tmp_path, monkeypatch, caplog):
     logging.getLogger("paddle_resnet").propagate = True
     with pytest.raises(Stopped), caplog.at_level(logging.INFO, logger="paddle_resnet"):
         train_seeds(whole(tmp_path))
-    assert f"--resume {tmp_path / 'quickstart'} goes on with all seeds" in caplog.messages[-1]
+    assert f"--resume {tmp_path / 'quickstart'} resumes all seeds" in caplog.messages[-1]
