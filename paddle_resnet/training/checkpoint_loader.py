@@ -65,8 +65,7 @@ class Checkpoint:
     def restore_optimizer(self, model: paddle.Model) -> None:
         """Load the states of the optimizer, of its schedule, and of mixed precision's loss scaler."""
         path = self.folder / "optimizer.pdopt"
-        arrays = _read_arrays(path)
-        _require_fitting(path, arrays, {each.name: each.shape for each in model.network.parameters()})
+        arrays = _read_arrays(path, {each.name: each.shape for each in model.network.parameters()})
         optimizer = paddle_compat.optimizer_of(model)
         schedule = paddle_compat.learning_rate_of(optimizer)
         expected = (
@@ -83,8 +82,7 @@ class Checkpoint:
             # `paddle.Model` makes one in its first step, unless it has one.
             loss_scaler = paddle.amp.GradScaler()
             paddle_compat.set_grad_scaler(model, loss_scaler)
-            arrays = _read_arrays(scaler)
-            _require_fitting(scaler, arrays, {})
+            arrays = _read_arrays(scaler, {})
             _load(arrays, loss_scaler.load_state_dict, scaler)
 
 
@@ -155,14 +153,14 @@ def _require_plausible(folder: Path, state: CheckpointState, train: TrainConfig)
             )
 
 
-def _read_arrays(path: Path) -> dict[str, Any]:
+def _read_arrays(path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     """Read the state of an optimizer or a scaler, as `paddle.save` wrote it."""
     with path.open("rb") as file:
         content = safe_pickle.load(file, str(path), encoding="latin1")
     if not isinstance(content, dict):
         raise _damaged(path.parent, f"{path.name} holds {safe_pickle.kind_of(content)}")
     content.pop(NAME_TABLE, None)
-    return _without_names(path, content)
+    return _checked_arrays(path, content, shapes)
 
 
 def _load(arrays: dict[str, Any], load: Callable[[dict[str, Any]], object], path: Path) -> None:
@@ -182,34 +180,27 @@ def _has_same_numbers(found: Any, expected: Any) -> bool:
     return isinstance(found, int | float) or not isinstance(expected, int | float)
 
 
-def _require_fitting(path: Path, arrays: dict[str, Any], shapes: Mapping[str, Sequence[int]]) -> None:
-    """Check that each array is finite, and has the shape of its parameter or a single element.
+def _checked_arrays(path: Path, content: dict[Any, Any], shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """Replace each pair (name, array), as which Paddle saves a tensor, by the array, and check it.
 
-    Paddle notices a wrong shape in the first step only, or writes beyond the end of an array.
+    It has to be finite, and have the shape of its parameter or a single element. Paddle notices a wrong shape in the
+    first step only, or writes beyond the end of an array.
     """
-    for key, value in arrays.items():
+    arrays: dict[str, Any] = {}
+    for key, value in content.items():
+        if not isinstance(key, str) or (isinstance(value, tuple) and len(value) != 2):
+            raise _damaged(path.parent, f"{path.name}: {shown(key)} holds {safe_pickle.kind_of(value)}")
         if isinstance(value, dict):
-            _require_fitting(path, value, shapes)
+            arrays[key] = _checked_arrays(path, value, shapes)
             continue
-        array = np.asarray(value if isinstance(value, np.ndarray | int | float) else None)
+        arrays[key] = value[1] if isinstance(value, tuple) else value
+        array = np.asarray(arrays[key] if isinstance(arrays[key], np.ndarray | int | float) else None)
         owner = max((name for name in shapes if key.startswith(f"{name}_")), key=len, default=None)
         if array.dtype.kind not in "fiub" or not np.isfinite(array.astype(np.float64)).all():
             raise _damaged(path.parent, f"{path.name}: {shown(key)} holds what is not a finite number")
         if array.size != 1 and (owner is None or list(array.shape) != list(shapes[owner])):
             raise _damaged(path.parent, f"{path.name}: {shown(key)} has the shape {shown(array.shape)}")
-
-
-def _without_names(path: Path, content: dict[str, Any]) -> dict[str, Any]:
-    """Replace the pairs (name, array), as which Paddle saves tensors, by the arrays."""
-    plain: dict[str, Any] = {}
-    for name, value in content.items():
-        if not isinstance(name, str) or (isinstance(value, tuple) and len(value) != 2):
-            raise _damaged(path.parent, f"{path.name}: {shown(name)} holds {safe_pickle.kind_of(value)}")
-        if isinstance(value, dict):
-            plain[name] = _without_names(path, value)
-        else:
-            plain[name] = value[1] if isinstance(value, tuple) else value
-    return plain
+    return arrays
 
 
 def _damaged(folder: Path, what: str) -> UsageError:

@@ -20,7 +20,7 @@ from paddle_resnet.files import md5_of, read_json, write_json
 from paddle_resnet.models import create_model
 from paddle_resnet.results import EpochRecord
 from paddle_resnet.training.callback_runner import Position
-from paddle_resnet.training.checkpoint_loader import Checkpoint, _require_fitting, read_checkpoint
+from paddle_resnet.training.checkpoint_loader import Checkpoint, _checked_arrays, read_checkpoint
 from paddle_resnet.training.optim.ema import MovingAverage
 from paddle_resnet.training.run_folder import RunFolder
 
@@ -225,11 +225,11 @@ def test_json_round_trip(tmp_path):
 )
 def test_an_optimizer_state_fits_its_parameters(tmp_path, arrays, words):
     path = tmp_path / "optimizer.pdopt"
-    _require_fitting(
+    _checked_arrays(
         path, {"conv_0.w_0_velocity_0": np.ones((2, 3)), "LR_Scheduler": {"last_epoch": 3}}, {"conv_0.w_0": [2, 3]}
     )
     with pytest.raises(UsageError, match=words):
-        _require_fitting(path, arrays, {"conv_0.w_0": [2, 3], "conv_0.w": [3, 3]})
+        _checked_arrays(path, arrays, {"conv_0.w_0": [2, 3], "conv_0.w": [3, 3]})
 
 
 @pytest.mark.parametrize(
