@@ -162,7 +162,7 @@ def test_a_histogram_of_odd_values(tmp_path, values, counted):
 
 
 def test_hyper_parameters_of_all_runs_are_shown(output):
-    """As VisualDL's server answers for the folder of all runs."""
+    """As VisualDL's server shows the folder of all runs."""
     rows = {row["name"]: row for row in lib.get_hparam_list(LogReader(logdir=str(output)))}
     assert set(rows) == {str(output / name / "vdl" / "validation") for name in ("plain", "watched")}
     for name, epochs in (("plain", 1), ("watched", EPOCHS)):
@@ -260,7 +260,7 @@ class _Record:
 
 
 def test_training_works_without_a_writable_home(tmp_path):
-    """VisualDL makes a folder there when it is imported. Below a file nobody can, not even root."""
+    """VisualDL makes a folder there when it is imported. Below a file not even root can."""
     (tmp_path / "file").write_text("")
     program = "import os, paddle_resnet.tracking.records as found; found.LogWriter; print(os.environ['HOME'])"
     home = str(tmp_path / "file" / "home")

@@ -1,6 +1,6 @@
-"""A run that an earlier version began (2026-11, before the package had this layout) goes on, is measured and exported.
+"""A run of an earlier version (2026-11, with another package layout) resumes, is measured and exported.
 
-Its weights are rounded to three bits of the mantissa, so that the file is small; the figures here are that version's.
+Its weights are rounded to three bits of the mantissa, so that the file is small; the expected metrics are those of that version.
 """
 
 import tarfile

@@ -1,4 +1,4 @@
-"""All of a recipe at once in one run: what counts steps counts the optimizer's, and a stopped run goes on exactly."""
+"""All parts of a recipe in one run: steps are optimizer steps, and a stopped run resumes exactly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that was stopped goes on bit for bit as if it had not been: in this process, and after SIGKILL in another."""
+"""A stopped run resumes bit for bit as if it had never been stopped: in this process, and after SIGKILL in another."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ def test_a_finished_run_stays_unchanged(through, caplog):
 
 
 def unfinished_copy(through: RunFolder, folder: Path) -> Path:
-    """The run as it was before its figures were written, in another place."""
+    """A copy of the run without its metrics."""
     path = folder / "quickstart"
     shutil.copytree(through.path, path)
     (path / "metrics.json").unlink()

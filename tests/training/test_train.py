@@ -1,4 +1,4 @@
-"""A whole run on the embedded digits: what it writes, and that its figures are true."""
+"""A whole run on the digits: the files it writes, and that their metrics are correct."""
 
 from __future__ import annotations
 
