@@ -1,6 +1,6 @@
 """A run of an earlier version (2026-11, with another package layout) resumes, is measured and exported.
 
-Its weights are rounded to three bits of the mantissa, so that the file is small; the expected metrics are those of that version.
+Its weights are rounded to three bits of the mantissa to keep the file small; expected metrics are that version's.
 """
 
 import tarfile
