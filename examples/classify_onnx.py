@@ -1,4 +1,4 @@
-"""Classify pictures: python classify_onnx.py model.onnx PICTURE...   (needs numpy, pillow and onnxruntime, no more)."""
+"""Classify pictures: python classify_onnx.py model.onnx PICTURE...   (needs only numpy, pillow and onnxruntime)."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ for name in sys.argv[2:]:
     picture = ImageOps.exif_transpose(Image.open(name))
     if picture.mode.startswith("I"):  # 16 bits
         picture = Image.fromarray(np.rint(np.asarray(picture) / 257).astype(np.uint8))
-    picture = picture.convert("RGBA")  # what is transparent is seen on white
+    picture = picture.convert("RGBA")  # transparency becomes white
     picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     width, height = (resize * side // min(picture.size) for side in picture.size)
     left, top = round((width - size) / 2), round((height - size) / 2)

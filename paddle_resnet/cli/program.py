@@ -116,9 +116,8 @@ def run(
             with signals.deferred():
                 code = _report(error)
         if code == 0 and (lost := streams.output_loss()) is not None and lost.errno != errno.EPIPE:
-            code = _print_line(
-                "warning" if results_in_files else "error", _describe(lost), 0 if results_in_files else 1
-            )
+            code = 0 if results_in_files else 1
+            _print_line("error" if code else "warning", _describe(lost), code)
     sys.exit(code)
 
 
@@ -182,7 +181,7 @@ def prepare(*, multi_process: bool = False) -> None:
     Raises:
         UsageError: not `multi_process`, but this is one of several processes of `paddle.distributed.launch`.
     """
-    from paddle_resnet import console, distributed, runtime
+    from paddle_resnet import console, runtime
 
     launched = distributed.launched().world_size
     if launched > 1 and not multi_process:

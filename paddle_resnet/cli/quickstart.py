@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paddle_resnet.cli import program
-from paddle_resnet.config import Config
 from paddle_resnet.errors import command
 
 if TYPE_CHECKING:
@@ -33,6 +32,8 @@ def main() -> None:
 
 def _quickstart(arguments: argparse.Namespace) -> None:
     started = time.monotonic()
+    from paddle_resnet.config import Config
+
     config = Config.load("quickstart", arguments.override)
     program.prepare()
     from paddle_resnet.evaluation import evaluate_run

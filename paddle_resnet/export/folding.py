@@ -8,8 +8,6 @@ inference libraries fuse a convolution with the addition after it, but not a sli
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -100,11 +98,24 @@ def _trace(network: nn.Layer, image_size: int) -> _Graph:
     """Run an image through the network: a BatchNorm belongs to a convolution if it is the only layer that takes it."""
     outputs: list[tuple[nn.Layer, paddle.Tensor]] = []  # holds the tensors, as a freed one's id may be used again
     consumers: dict[int, list[nn.Layer]] = defaultdict(list)
-    with _recorded(network, outputs, consumers):
-        image = paddle.zeros([1, 3, image_size, image_size])
+
+    def record_inputs(layer: nn.Layer, inputs: tuple[paddle.Tensor, ...]) -> None:
+        for tensor in inputs:
+            consumers[id(tensor)].append(layer)
+
+    def record_output(layer: nn.Layer, inputs: tuple[paddle.Tensor, ...], output: paddle.Tensor) -> None:
+        outputs.append((layer, output))
+
+    leaves = [layer for layer in network.sublayers() if not list(layer.children())]
+    hooks = [layer.register_forward_pre_hook(record_inputs) for layer in leaves]
+    hooks += [layer.register_forward_post_hook(record_output) for layer in leaves]
+    image = paddle.zeros([1, 3, image_size, image_size])
+    try:
         network(image)
-    first = next(layer for layer in consumers[id(image)] if isinstance(layer, nn.Conv2D))
-    graph = _Graph(first)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    graph = _Graph(next(layer for layer in consumers[id(image)] if isinstance(layer, nn.Conv2D)))
     for layer, output in outputs:
         following = consumers[id(output)]
         if isinstance(layer, nn.Conv2D) and len(following) == 1 and isinstance(following[0], nn.BatchNorm2D):
@@ -112,30 +123,6 @@ def _trace(network: nn.Layer, image_size: int) -> _Graph:
         elif isinstance(layer, ZeroPadShortcut):
             graph.shortcuts.append((layer, output.shape[1] - layer.new_channels))
     return graph
-
-
-@contextmanager
-def _recorded(
-    network: nn.Layer, outputs: list[tuple[nn.Layer, paddle.Tensor]], consumers: dict[int, list[nn.Layer]]
-) -> Iterator[None]:
-    """Record each leaf layer's output, and the leaf layers that take a tensor by its id."""
-
-    def before(layer: nn.Layer, inputs: tuple[paddle.Tensor, ...]) -> None:
-        for tensor in inputs:
-            consumers[id(tensor)].append(layer)
-
-    def after(layer: nn.Layer, inputs: tuple[paddle.Tensor, ...], output: paddle.Tensor) -> None:
-        outputs.append((layer, output))
-
-    hooks = []
-    for layer in network.sublayers():
-        if not list(layer.children()):
-            hooks += [layer.register_forward_pre_hook(before), layer.register_forward_post_hook(after)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _fold_batch_norm(convolution: nn.Conv2D, batch_norm: nn.BatchNorm2D) -> None:

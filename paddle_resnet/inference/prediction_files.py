@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePath
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from paddle_resnet.errors import RunFailure, UsageError, did_you_mean, shown
 from paddle_resnet.files import csv_line, link_target, move_into_place
@@ -26,6 +26,8 @@ from paddle_resnet.inference.predictor import Prediction
 STANDARD_OUTPUT = Path("-")
 LONGEST_NAME = 240
 PROBABILITY_OF = "probability:"
+TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+"""File names are bytes, and those that are not UTF-8 are written as they are."""
 
 PredictionWriter = Callable[[Iterable[Prediction]], None]
 
@@ -252,14 +254,13 @@ def _failures_named(name: str) -> Iterator[None]:
         raise RunFailure(f"{name}: cannot be written ({getattr(error, 'strerror', None) or error})") from error
 
 
-# File names are bytes: "surrogateescape" writes those that are not UTF-8 as they were.
 def _open_part(path: Path, part: Path) -> TextIO:
     if path.is_dir():
         raise IsADirectoryError(0, "it is a folder")
     part.parent.mkdir(parents=True, exist_ok=True)
     # Neither through a link of that name nor into a pipe, which would wait for a reader.
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
-    return os.fdopen(os.open(part, flags, 0o666), "w", encoding="utf-8", errors="surrogateescape", newline="")
+    return os.fdopen(os.open(part, flags, 0o666), "w", **TEXT)
 
 
 def _open_direct(path: Path, stream: int | None) -> TextIO:
@@ -273,10 +274,10 @@ def _open_direct(path: Path, stream: int | None) -> TextIO:
         try:
             target = os.dup(sys.stdout.fileno())
         except OSError:  # a stream in memory
-            return _Unclosed(sys.stdout.buffer, encoding="utf-8", errors="surrogateescape", newline="")
+            return _Unclosed(sys.stdout.buffer, **TEXT)
     else:
         target = os.dup(stream)
-    return os.fdopen(target, "w", buffering=1, encoding="utf-8", errors="surrogateescape", newline="")
+    return os.fdopen(target, "w", buffering=1, **TEXT)
 
 
 class _Unclosed(io.TextIOWrapper):
