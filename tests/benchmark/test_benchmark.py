@@ -105,6 +105,7 @@ def test_torch_is_compared_in_the_same_precision(backend, measured, counterpart)
 
 
 # 10^9 multiply-accumulates of one image, as torchvision documents them for its weights.
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size", "billions"), [("resnet18", 224, 1.81), ("resnet50", 224, 4.09)])
 def test_training_operations_are_six_times_the_published_macs(name, size, billions):
     assert networks.training_operations(name, size) / 6e9 == pytest.approx(billions, abs=0.01)
@@ -238,6 +239,7 @@ def test_the_command_prints_and_writes_the_report(tool, tmp_path, monkeypatch):
     assert settings["command_line"].endswith(f"train --rounds 1 --output {tmp_path}")
 
 
+@pytest.mark.slow
 def test_usage_error_of_a_job_is_raised_here():
     job = {"kind": "infer", "model": "nowhere", "batch": 1, "threads": 1, "calls": 1, "warm_up": 1}
     job |= {"precision": "fp32", "backend": "paddle"}

@@ -149,6 +149,7 @@ def test_network_scorer_evaluates_and_restores_training_mode(run):
             np.testing.assert_array_equal(value.numpy(), statistics[name])
 
 
+@pytest.mark.slow
 def test_evaluate_run_measures_the_whole_test_split(run):
     run.update_metrics("train", {"epochs": 3})
     seen = []
@@ -177,6 +178,7 @@ def test_evaluate_run_measures_the_whole_test_split(run):
     }
 
 
+@pytest.mark.slow
 def test_validation_metrics_have_a_section_of_their_own(run):
     run.update_metrics("validation", {"epoch": 2})
     found = evaluate_run(run, split="validation")
@@ -195,6 +197,7 @@ def test_a_run_without_that_checkpoint_is_a_usage_error(run):
         evaluate_run(run, checkpoint="last")
 
 
+@pytest.mark.slow
 def test_the_command_prints_every_class(run, tool):
     done = tool("eval", run.path, "--device", "cpu")
     assert done.exit_code == 0

@@ -81,6 +81,7 @@ def test_multiply_adds_equal_those_by_hand():
     assert summary.parameters == (8 * 3 * 15 + 8) + (8 + 8) + (4 * 8 * 9 + 4) + (28 * 3 + 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size"), [("resnet18", 45), ("resnet8", 33), ("resnext50_32x4d", 40), ("lenet", 32)])
 def test_shapes_are_those_of_the_real_forward_pass(name, size):
     network = create_model(name)

@@ -103,6 +103,7 @@ def test_the_size_is_the_papers(name):
     assert abs(count_parameters(outline(name)) / 1e6 - float(millions)) < 10.0**-digits / 2 + 1e-3
 
 
+@pytest.mark.slow
 def test_the_table_has_every_residual_network_of_paddle_vision():
     official = {name for name in model_urls if name.startswith(("resn", "wide_resn"))}
     assert official <= set(VISION)
@@ -139,6 +140,7 @@ def test_option_b_adds_two_projections_to_option_a(n):
     assert count_parameters(option_b) - count_parameters(option_a) == added
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_models())
 def test_every_network_takes_a_training_step(name):
     network = create_model(name, 3)

@@ -68,6 +68,7 @@ def test_shallow_cifar_members_follow_the_same_rule(name, n):
     assert count_parameters(network) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_gradients_and_running_statistics_equal_paddle_visions(name):
     theirs, ours = getattr(vision, name)(num_classes=10), create_model(name, 10)

@@ -132,6 +132,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
         read_state_dict(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_paddle_vision_weights_give_the_same_logits(tmp_path, name):
     theirs = getattr(vision, name)(num_classes=10)

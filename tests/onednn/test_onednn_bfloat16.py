@@ -18,10 +18,13 @@ from paddle_resnet.onednn.ops.geometry import Window
 
 # oneDNN computes with bfloat16 on every AVX-512 processor, on the older ones by way of float32.
 AVX512 = 0x27
-pytestmark = pytest.mark.skipif(
-    unavailable_reason() is not None or library.instruction_set() & AVX512 != AVX512,
-    reason="needs the oneDNN layers and AVX-512",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        unavailable_reason() is not None or library.instruction_set() & AVX512 != AVX512,
+        reason="needs the oneDNN layers and AVX-512",
+    ),
+]
 
 ROUNDING = 2.0**-8
 """A bfloat16 number's largest relative error."""

@@ -31,6 +31,7 @@ def poisoned_memory(monkeypatch):
     poison_memory(monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_strided_1x1_convolution_is_right_every_time():
     rng = np.random.default_rng(1)
     x, weight = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 4, 4, 4), (8, 4, 1, 1)))

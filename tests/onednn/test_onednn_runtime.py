@@ -24,6 +24,7 @@ from paddle_resnet.onednn.ops import primitives
 from paddle_resnet.onednn.ops.geometry import Window
 from paddle_resnet.training.cpu_backend import use_cpu_backend
 
+pytestmark = pytest.mark.slow
 needs_library = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
 WINDOW = Window((3, 3), (1, 1), (1, 1), (1, 1))
 

@@ -110,11 +110,13 @@ def test_variables_of_the_user_are_kept():
     assert "MKL_DEBUG_CPU_TYPE=3 (set by you)" in line
 
 
+@pytest.mark.slow
 def test_paddle_imported_first_is_reported():
     assert "paddle was imported first" in in_a_new_process("import paddle\n" + SHOW)
     assert "paddle was imported first" not in in_a_new_process(SHOW)
 
 
+@pytest.mark.slow
 def test_paddle_is_imported_quietly():
     done = subprocess.run(
         [sys.executable, "-c", "import paddle_resnet; paddle_resnet.runtime.import_paddle()"],
@@ -190,6 +192,7 @@ def test_gpu_number_too_high(monkeypatch):
         runtime.select_device("gpu:2")
 
 
+@pytest.mark.slow
 def test_zlib_works_after_paddle():
     """Paddle 2.6.2's own zlib symbols crash Python's (gzip, PNG) unless that is loaded first."""
     code = "import paddle_resnet, paddle, gzip; print(gzip.decompress(gzip.compress(b'whole')).decode())"

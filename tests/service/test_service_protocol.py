@@ -24,6 +24,8 @@ from paddle_resnet.service.errors import Refusal
 from paddle_resnet.service.hosts import Hosts
 from paddle_resnet.service.pictures import split_body
 
+pytestmark = pytest.mark.slow
+
 HOST = b"Host: localhost\r\n"
 CHUNKED = b"POST /predict HTTP/1.1\r\n" + HOST + b"Content-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
 END = b"Connection: close\r\n\r\n"

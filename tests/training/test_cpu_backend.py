@@ -73,6 +73,7 @@ print(counts[-1] - counts[1])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
 def test_freed_memory_is_used_again():
     environment = {name: value for name, value in os.environ.items() if name not in cpu_backend.ALLOCATOR_VARIABLES}

@@ -88,6 +88,7 @@ def test_epochs_since_best_counts_ties_and_nan(validations, waited):
     assert epochs_since_best([record(epoch, *each) for epoch, each in enumerate(validations)]) == waited
 
 
+@pytest.mark.slow
 def test_training_ends_exactly_after_the_patience(tmp_path):
     """A rate of almost nothing moves no weight; BatchNorm's statistics are validated, and settle."""
     overrides = [*TINY, "train.epochs=12", "train.learning_rate=1e-12", "train.patience=3", f"output={tmp_path}"]
