@@ -1,7 +1,7 @@
-"""The exported model behind HTTP: admission, decoding, batching, the network, answers, and the page to look at them.
+"""The exported model behind HTTP. Needs requirements/serve.txt.
 
-A request's way: `guard` (its head) -> `envelope` (id, log, metrics) -> `routes` -> `body` (limits) -> `pictures` ->
-`batcher` (`fair_queue`) -> `network` (processes) -> its answer. Needs requirements/serve.txt.
+A request passes `protocol` (bytes, connections) -> `middleware` (hosts, request id, log, metrics) -> `app` (routes) ->
+`request_body` (limits, images) -> `predict` -> `batcher` -> `inference_workers` (processes that decode and compute).
 """
 
 from paddle_resnet.service.settings import Settings

@@ -1,4 +1,4 @@
-"""Dynamic batching: pictures of many requests through one bounded queue to the network, all on the event loop."""
+"""Dynamic batching: images of many requests go through one bounded queue to the inference workers."""
 
 from __future__ import annotations
 
@@ -6,342 +6,261 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import cast
 
-import numpy as np
+from paddle_resnet.service.errors import ServiceError, busy_error
+from paddle_resnet.service.request_queue import DecodeBudgets, FairQueue, PendingRequest, QueuedImage
+from paddle_resnet.service.settings import Settings
+from paddle_resnet.service.worker_process import ImageResult, ImageStatus
 
-from paddle_resnet.service.errors import Refusal, busy
-from paddle_resnet.service.fair_queue import ClientBudgets, FairQueue
-from paddle_resnet.service.pictures import Result, Verdict, refuse
-
-Answer = Callable[[Sequence[bytes], bool], Awaitable[Sequence[Result]]]
-"""Encoded pictures to what comes of each. True: it is one that may take long, and its pixels are wanted too."""
-AT_ONCE = 2
-"""Batches that a stream is given: while it computes one, the next is there."""
-USUAL_SPEED = 100.0
-"""Images/s that are assumed before any was measured."""
-CLIENTS_SHARE = 0.5
-"""Of a core: what a client's costly pictures may take for long."""
-MOST_DEATHS = 2
-"""Processes that may die of a picture before it is refused."""
+RunBatch = Callable[[Sequence[bytes], bool], Awaitable[Sequence[ImageResult]]]
+"""Encoded images to the result of each. True: it is one costly image, and its pixels are wanted."""
+BATCHES_PER_WORKER = 2
+"""While a worker computes one batch, the next one is already there."""
+ASSUMED_SPEED = 100.0
+"""Images/s before the first batch is measured."""
+DECODE_SHARE = 0.5
+"""Cores that a client's costly images may take in the long run."""
+MAX_CRASHES = 2
+"""Workers that may die of an image before it is refused."""
 
 
-class WorkerDied(Exception):  # noqa: N818
-    """The process that had a batch is gone; `computing` says whether it was at work on it."""
+class WorkerDied(Exception):  # noqa: N818 (the name says what happened)
+    """The worker that had a batch is gone; `computing` says whether it had begun it."""
 
     def __init__(self, computing: bool) -> None:
         super().__init__()
         self.computing = computing
 
 
-class Work:
-    """The pictures of one request on their way. `alone`: each by itself, and its pixels are wanted."""
-
-    def __init__(self, client: str = "", *, alone: bool = False) -> None:
-        self.answer: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
-        self.client = client
-        self.alone = alone
-        self.seats = 0
-        """Its pictures that are admitted (the batcher's to change)."""
-        self.seconds = 0.0
-        """What decoding its costly pictures is expected to take (the batcher's to change)."""
-        self.pixels: list[np.ndarray | None] = []
-        self._rows: list[np.ndarray] = []
-        self._missing = 0
-
-    @property
-    def over(self) -> bool:
-        """Answered, failed or given up: what is still to be done for it need not be done."""
-        return self.answer.done()
-
-    def expect(self, images: int) -> None:
-        """Say how many pictures there are."""
-        self._rows = [np.empty(0)] * images
-        self.pixels = [None] * images
-        self._missing = images
-
-    def take(self, index: int, result: Result) -> None:
-        """Store what came of a picture; the last one missing, or one that cannot be read, is the answer."""
-        if self.over:
-            return
-        if result.scores is None:
-            self.fail(refuse(result.verdict, index))
-            return
-        self._rows[index], self.pixels[index] = result.scores, result.pixels
-        self._missing -= 1
-        if not self._missing:
-            self.answer.set_result(np.stack(self._rows))
-
-    def fail(self, error: BaseException) -> None:
-        """End with an error."""
-        if not self.over:
-            self.answer.set_exception(error)
-
-    def give_up(self) -> None:
-        """End without an answer, as it took too long."""
-        self.fail(Refusal(504, "timeout", "not answered in time; try again later", retry_after=1))
-
-
-@dataclass(eq=False, slots=True)
-class Item:
-    """One encoded picture, since when it waits, and how many processes have died with it in their hands."""
-
-    work: Work
-    place: int
-    picture: bytes
-    since: float
-    deaths: int = 0
-
-
 class Batcher:
-    """The bounded queue, and the batches on their way.
+    """The bounded queue, and the batches that are being computed. All on the event loop.
 
-    A batch goes to the network when it is full, or when its first picture has waited `max_wait`, and a stream has less
-    than `AT_ONCE` of them. The bound counts a picture from its admission (`admit`) to its answer (`leave`).
+    A batch starts when it is full, or when its first image has waited `max_wait`, and a worker has less than
+    `BATCHES_PER_WORKER`. An image counts against `queue` from `admit` to `release`.
 
-    Clients take turns. A picture that turns out to be costly goes to a second queue, of which each picture is
-    computed by itself, never by all streams at once, and in turns with the batches: what is cheap waits for one
-    costly picture at most. Nothing waits in the network: what is over is dropped while it is here.
+    Clients take turns. An image that turns out to be costly goes to a second queue: each of its images runs by itself,
+    never on all workers at once, and in turns with the batches. So a cheap image waits for at most one costly image.
+    Workers hold no backlog: the images of a request that is done are dropped while they are still here.
 
     Args:
-        answer: called for up to `AT_ONCE` batches for each stream at the same time.
-        max_batch: most pictures of a call.
-        max_wait: seconds.
-        capacity: most pictures admitted.
-        streams: how many calls are computed at the same time, at the moment.
-        request_seconds: most that decoding the costly pictures of a request is expected to take.
-        budgets: the same for each client.
-        seen: told the size and the seconds of each batch.
+        run_batch: called for up to `BATCHES_PER_WORKER` batches per worker at the same time.
+        settings: size of a batch, waiting time, capacity, and the decoding time of costly images.
+        workers: returns how many workers are ready now.
+        on_batch: called with the size and the seconds of each batch.
     """
 
     def __init__(
         self,
-        answer: Answer,
-        *,
-        max_batch: int,
-        max_wait: float,
-        capacity: int,
-        streams: Callable[[], int] = lambda: 1,
-        request_seconds: float = 10.0,
-        budgets: ClientBudgets | None = None,
-        seen: Callable[[int, float], None] = lambda images, seconds: None,
+        run_batch: RunBatch,
+        settings: Settings,
+        workers: Callable[[], int],
+        on_batch: Callable[[int, float], None] = lambda images, seconds: None,
     ) -> None:
-        self._answer = answer
-        self._max_batch = max_batch
-        self._max_wait = max_wait
-        self._capacity = capacity
-        self._seen = seen
-        self._light: FairQueue[Item] = FairQueue()
-        self._costly: FairQueue[Item] = FairQueue()
+        self._run_batch = run_batch
+        self._settings = settings
+        self._max_wait = settings.max_wait
+        self._budgets = DecodeBudgets(settings.client_decode_seconds, DECODE_SHARE)
+        self._workers = workers
+        self._on_batch = on_batch
+        self._cheap = FairQueue()
+        self._costly = FairQueue()
         self._running: dict[asyncio.Task[None], bool] = {}
+        """Batches under way, and whether each is a costly image."""
         self._last_was_costly = False
-        self._alarm: asyncio.TimerHandle | None = None
-        self._works: dict[Work, None] = {}
-        self._seats: Counter[str] = Counter()
+        self._timer: asyncio.TimerHandle | None = None
+        self._requests: dict[PendingRequest, None] = {}
+        """Admitted requests, the oldest first."""
+        self._admitted_of: Counter[str] = Counter()
+        """Admitted images of each client."""
         self._admitted = 0
-        self._speed = USUAL_SPEED
-        self._streams = streams
-        self._request_seconds = request_seconds
-        self._budgets = budgets or ClientBudgets(2 * request_seconds, CLIENTS_SHARE)
+        self._images_per_second = ASSUMED_SPEED
 
     @property
     def admitted(self) -> int:
-        """Pictures admitted and not yet answered."""
+        """Images admitted and not yet answered."""
         return self._admitted
 
-    def check_room(self, client: str = "") -> None:
-        """Refuse a request early, before its body is read, while the queue is full and none would make room for it.
+    def check_capacity(self, client: str = "") -> None:
+        """Refuse a request before its body is read, while the queue is full and no other would make room for it.
 
         Raises:
-            Refusal: 429.
+            ServiceError: 429.
         """
-        if self._admitted >= self._capacity and self._largest(client, 1) is None:
+        if self._admitted >= self._settings.queue and self._request_to_evict(client, 1) is None:
             raise self._busy()
 
-    def admit(self, work: Work, images: int) -> None:
-        """Admit so many more pictures of a request.
+    def admit(self, request: PendingRequest, images: int) -> None:
+        """Admit so many more images of a request.
 
-        In a full queue the client with the most pictures makes room: its last request is refused. Where that is this
-        client, its largest request is, if that is larger than this one.
+        When the queue is full, the newest request of the client with the most images is refused in its place. If that
+        is this client, its largest request is, provided that it is larger than this one.
 
         Raises:
-            Refusal: 429, there is no room for all of them; 413, there never will be.
+            ServiceError: 429, no room for all of them now; 413, there never will be.
         """
-        if work.over:
+        if request.done:
             return
-        if work.seats + images > self._capacity:
-            raise Refusal(413, "too_many_images", f"at most {self._capacity} pictures can wait; send fewer at once")
-        while self._admitted + images > self._capacity:
-            largest = self._largest(work.client, work.seats + images)
-            if largest is None:
+        if request.admitted + images > self._settings.queue:
+            message = f"at most {self._settings.queue} images can wait; send fewer at once"
+            raise ServiceError(413, "too_many_images", message)
+        while self._admitted + images > self._settings.queue:
+            evicted = self._request_to_evict(request.client, request.admitted + images)
+            if evicted is None:
                 raise self._busy()
-            largest.fail(self._busy())
-            self._release(largest)
+            evicted.fail(self._busy())
+            self._remove(evicted)
         self._admitted += images
-        work.seats += images
-        self._seats[work.client] += images
-        self._works[work] = None
+        request.admitted += images
+        self._admitted_of[request.client] += images
+        self._requests[request] = None
 
-    def leave(self, work: Work) -> None:
-        """Give a request's places back; it is over, and so is what waits of it."""
-        if not work.answer.cancel() and not work.answer.cancelled():
-            work.answer.exception()  # or asyncio complains that nobody has asked
-        self._release(work)
+    def release(self, request: PendingRequest) -> None:
+        """End a request: its images no longer count, and those that still wait are dropped."""
+        if not request.scores.cancel() and not request.scores.cancelled():
+            request.scores.exception()  # or asyncio logs that it was never retrieved
+        self._remove(request)
 
-    def put(self, work: Work, pictures: Sequence[bytes]) -> None:
-        """Queue the pictures of a request, which are admitted."""
-        work.expect(len(pictures))
-        if work.over:
+    def put(self, request: PendingRequest, images: Sequence[bytes]) -> None:
+        """Queue the images of a request, which are admitted."""
+        request.expect(len(images))
+        if request.done:
             return
         now = time.monotonic()  # uvloop's own clock counts whole milliseconds
-        queue = self._costly if work.alone else self._light
-        for place, picture in enumerate(pictures):
-            queue.put(Item(work, place, picture, now))
+        queue = self._costly if request.with_pixels else self._cheap
+        for index, data in enumerate(images):
+            queue.put(QueuedImage(request, index, data, now))
         self.start_batches()
 
     async def close(self) -> None:
-        """Answer what is queued."""
+        """Compute what is queued."""
         self._max_wait = 0.0
         self.start_batches()
         while self._running:
             await asyncio.wait(self._running)
 
-    def _largest(self, client: str, images: int) -> Work | None:
-        """The request that makes room for so many more pictures of `client`; None where none has more."""
-        largest, seats = max(self._seats.items(), key=lambda each: each[1], default=(client, 0))
-        newest_first = [work for work in reversed(self._works) if work.client == largest]
-        if largest != client and seats > self._seats[client] + images:
+    def start_batches(self) -> None:
+        """Start the batches that are due, as far as workers are free."""
+        while batch := self._next_batch():
+            costly = self._last_was_costly
+            self._running[asyncio.get_running_loop().create_task(self._run(batch, costly))] = costly
+
+    def _request_to_evict(self, client: str, images: int) -> PendingRequest | None:
+        """Return the request that makes room when `client` would have a request of so many images."""
+        largest, count = max(self._admitted_of.items(), key=lambda each: each[1], default=(client, 0))
+        newest_first = [request for request in reversed(self._requests) if request.client == largest]
+        if largest != client and count > self._admitted_of[client] + images:
             return newest_first[0]
         if largest == client and newest_first:
-            work = max(newest_first, key=lambda each: each.seats)
-            return work if work.seats > images else None
+            request = max(newest_first, key=lambda each: each.admitted)
+            return request if request.admitted > images else None
         return None
 
-    def _release(self, work: Work) -> None:
-        self._light.drop(work)
-        self._costly.drop(work)
-        self._works.pop(work, None)
-        self._admitted -= work.seats
-        self._seats[work.client] -= work.seats
-        work.seats = 0
-        if not self._seats[work.client]:
-            del self._seats[work.client]
+    def _remove(self, request: PendingRequest) -> None:
+        self._cheap.drop(request)
+        self._costly.drop(request)
+        self._requests.pop(request, None)
+        self._admitted -= request.admitted
+        self._admitted_of[request.client] -= request.admitted
+        request.admitted = 0
+        if not self._admitted_of[request.client]:
+            del self._admitted_of[request.client]
 
-    def _busy(self) -> Refusal:
-        return busy(self._admitted / self._speed)
+    def _busy(self) -> ServiceError:
+        return busy_error(self._admitted / self._images_per_second)
 
-    def start_batches(self) -> None:
-        """Start what is due, as far as streams are free."""
-        while batch := self._next():
-            costly = self._last_was_costly
-            self._running[asyncio.get_running_loop().create_task(self._compute(batch, costly))] = costly
-
-    def _next(self) -> list[Item]:
-        """What to start now; nothing where nothing waits, or no stream is free for it."""
-        streams, costly = self._streams(), sum(self._running.values())
-        free = AT_ONCE * (streams - costly if streams > 1 else streams) - (len(self._running) - costly)
-        light_may = free > 0 and len(self._light) > 0 and self._is_due()
-        if self._costly and costly < min(streams, max(1, streams - 1)) and not (light_may and self._last_was_costly):
+    def _next_batch(self) -> list[QueuedImage]:
+        """Return what to start now: one costly image, a batch of cheap ones, or nothing."""
+        workers, costly = self._workers(), sum(self._running.values())
+        free = BATCHES_PER_WORKER * (workers - costly if workers > 1 else workers) - (len(self._running) - costly)
+        cheap_due = free > 0 and len(self._cheap) > 0 and self._is_due()
+        costly_may = costly < min(workers, max(1, workers - 1))
+        if self._costly and costly_may and not (cheap_due and self._last_was_costly):
             self._last_was_costly = True
-            return _wanted(self._costly, 1)
-        if not light_may:
+            return self._costly.pop_pending(1)
+        if not cheap_due:
             return []
         self._last_was_costly = False
-        return self._take(streams, free)
+        # Idle workers share what waits. What is left is at least a quarter of the largest batch for each, or all of
+        # them would wait for the next requests when they have finished these.
+        waiting, idle = len(self._cheap), max(1, workers - len(self._running))
+        fair = max(self._settings.max_batch // 4, _ceil_div(waiting, free))
+        return self._cheap.pop_pending(min(self._settings.max_batch, _ceil_div(waiting, idle), fair))
 
     def _is_due(self) -> bool:
-        """Whether a batch is full or has waited; if not, it will be looked at again."""
-        if len(self._light) >= self._max_batch:
+        """Return whether a batch is full, or its first image has waited; if not, set a timer for that."""
+        if len(self._cheap) >= self._settings.max_batch:
             return True
-        patience = self._light.peek().since + self._max_wait - time.monotonic()
-        if patience <= 0:
+        remaining = self._cheap.peek().since + self._max_wait - time.monotonic()
+        if remaining <= 0:
             return True
-        if self._alarm is None:
-            self._alarm = asyncio.get_running_loop().call_later(patience, self._look_again)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(remaining, self._on_timer)
         return False
 
-    def _look_again(self) -> None:
-        self._alarm = None
+    def _on_timer(self) -> None:
+        self._timer = None
         self.start_batches()
 
-    def _take(self, streams: int, free: int) -> list[Item]:
-        """The next batch: its share of what waits.
-
-        Of idle streams each gets as much as the others. What is left is enough for another batch of a quarter of the
-        largest for each, or they would all wait for the next requests when they have answered these.
-        """
-        waiting = len(self._light)
-        idle = max(1, streams - len(self._running))
-        size = min(self._max_batch, _share(waiting, idle), max(self._max_batch // 4, _share(waiting, free)))
-        return _wanted(self._light, size)
-
-    async def _compute(self, batch: list[Item], costly: bool) -> None:
+    async def _run(self, batch: list[QueuedImage], costly: bool) -> None:
         started = time.monotonic()
         try:
-            results = await self._answer([item.picture for item in batch], costly)
+            results = await self._run_batch([image.data for image in batch], costly)
         except WorkerDied as died:
-            self._again(batch, costly, died)
+            self._requeue_after_death(batch, costly, died)
             return
-        except Exception as error:  # it must reach those who wait, and the batcher must live on
-            for work in {item.work for item in batch}:
-                work.fail(error)
+        except Exception as error:  # the clients must hear of it, and the batcher must live on
+            for request in {image.request for image in batch}:
+                request.fail(error)
             return
         finally:
-            # The next batch goes to the network first, then the answers to this one to their senders.
+            # The next batch goes to the worker first, then the scores of this one to their requests.
             self._running.pop(cast("asyncio.Task[None]", asyncio.current_task()), None)
             self.start_batches()
         seconds = time.monotonic() - started
-        # The last first, so that what was not begun is queued in its order.
-        ended = [*zip(batch, results, strict=True)][::-1]
-        answered = [self._hand_on(item, result) for item, result in ended].count(True)
-        if answered < len(batch):
+        # In reverse, so that the images that were not begun are queued in their order.
+        pairs = [*zip(batch, results, strict=True)][::-1]
+        finished = [self._deliver(image, result) for image, result in pairs].count(True)
+        if finished < len(batch):
             self.start_batches()
-        if answered:
+        if finished:
             if not costly:
-                self._speed += 0.1 * (self._streams() * answered / max(seconds, 1e-6) - self._speed)
-            self._seen(answered, seconds)
+                speed = self._workers() * finished / max(seconds, 1e-6)
+                self._images_per_second += 0.1 * (speed - self._images_per_second)
+            self._on_batch(finished, seconds)
 
-    def _hand_on(self, item: Item, result: Result) -> bool:
-        """Give a request what came of its picture, or queue the picture again; True if it was answered."""
-        work = item.work
-        if result.verdict not in (Verdict.COSTLY, Verdict.LATER):
-            work.take(item.place, result)
+    def _deliver(self, image: QueuedImage, result: ImageResult) -> bool:
+        """Hand a result to its request and return True; or queue the image again."""
+        request = image.request
+        if result.status not in (ImageStatus.COSTLY, ImageStatus.NOT_BEGUN):
+            request.set_result(image.index, result)
             return True
-        if result.verdict is Verdict.COSTLY:
-            work.seconds += result.seconds
-            if work.seconds > self._request_seconds:
-                message = "all pictures of this request take too long to decode; send fewer, or smaller ones"
-                work.fail(Refusal(413, "slow_request", message))
-            elif wait := 0.0 if work.over else self._budgets.take(work.client, result.seconds):
-                work.fail(busy(wait))
-        if not work.over:
-            self._put_back(item, costly=result.verdict is Verdict.COSTLY, first=result.verdict is Verdict.LATER)
+        costly = result.status is ImageStatus.COSTLY
+        if costly:
+            request.decode_seconds += result.seconds
+            if request.decode_seconds > self._settings.request_decode_seconds:
+                message = "all images of this request take too long to decode; send fewer, or smaller ones"
+                request.fail(ServiceError(413, "slow_request", message))
+            elif wait := 0.0 if request.done else self._budgets.take(request.client, result.seconds):
+                request.fail(busy_error(wait))
+        if not request.done:
+            self._requeue(image, costly=costly, first=not costly)
         return False
 
-    def _again(self, batch: list[Item], costly: bool, died: WorkerDied) -> None:
-        """Queue again what a dead process had in its hands: what it was computing by itself, once."""
-        for item in reversed(batch):
-            item.deaths += died.computing
-            if item.deaths >= MOST_DEATHS:
-                message = f"two processes ended while they computed picture {item.place}; do not send it again"
-                item.work.fail(Refusal(422, "deadly_image", message, image=item.place))
-            elif not item.work.over:
-                self._put_back(item, costly=costly or died.computing, first=True)
+    def _requeue_after_death(self, batch: list[QueuedImage], costly: bool, died: WorkerDied) -> None:
+        """Queue the images of a dead worker again; those that it was computing one by one, once."""
+        for image in reversed(batch):
+            image.crashes += died.computing
+            if image.crashes >= MAX_CRASHES:
+                message = f"two workers died while they computed image {image.index}; do not send it again"
+                image.request.fail(ServiceError(422, "deadly_image", message, image=image.index))
+            elif not image.request.done:
+                self._requeue(image, costly=costly or died.computing, first=True)
         self.start_batches()
 
-    def _put_back(self, item: Item, *, costly: bool, first: bool) -> None:
-        (self._costly if costly else self._light).put(item, first=first)
+    def _requeue(self, image: QueuedImage, *, costly: bool, first: bool) -> None:
+        (self._costly if costly else self._cheap).put(image, first=first)
 
 
-def _wanted(queue: FairQueue[Item], most: int) -> list[Item]:
-    """Take the next items whose requests are not over."""
-    items: list[Item] = []
-    while queue and len(items) < most:
-        if not (item := queue.pop()).work.over:
-            items.append(item)
-    return items
-
-
-def _share(number: int, among: int) -> int:
-    return -(-number // among)
+def _ceil_div(number: int, divisor: int) -> int:
+    return -(-number // divisor)

@@ -1,4 +1,4 @@
-"""Grad-CAM beside the exported model: the run's checkpoint, which has gradients, shows where the network looks."""
+"""`POST /explain`: Grad-CAM beside the exported model, with the run's checkpoint, which has gradients."""
 
 from __future__ import annotations
 
@@ -7,75 +7,93 @@ import io
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
+import anyio.to_thread
 import numpy as np
 import paddle
+from fastapi import APIRouter, Query
 from PIL import Image
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
 
 from paddle_resnet.config import Config
 from paddle_resnet.data import Normalize
 from paddle_resnet.errors import PaddleResNetError
 from paddle_resnet.evaluation.grad_cam import enlarge, grad_cam
 from paddle_resnet.models import create_configured_model, load_weights
+from paddle_resnet.service.errors import ERROR_RESPONSES, ServiceError
 from paddle_resnet.service.logs import log
+from paddle_resnet.service.predict import InferencePipeline, RankedClass, json_response
+from paddle_resnet.service.request_body import describe_body
 
 if TYPE_CHECKING:
     from paddle_resnet.inference import Predictor
     from paddle_resnet.models import ImageClassifier
 
-HEAT = (213, 94, 0)
-"""Okabe and Ito's vermilion, seen with any kind of colour vision."""
-SHOWN_SIZE = 224
-"""Pixels a side of the heat, at least: a map of few places is interpolated, not shown as squares."""
+HEAT_COLOR = (213, 94, 0)
+"""Okabe and Ito's vermilion, visible with any kind of colour vision."""
+MIN_HEAT_SIZE = 224
+"""Pixels a side of the heat map, so that a coarse map is interpolated and not shown as squares."""
 PROBES = 8
 TOLERANCE = 0.1
-"""Of a probability on random pictures: reduced precision stays within it, weights of another training do not."""
+"""Mean difference of probabilities on random images. Reduced precision stays within it, other weights do not."""
+MAX_EXPLANATIONS = 4
+"""Few may wait: each runs the network forward and backward in this process, and takes its cores from /predict."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where a class's evidence is, over what the network sees of the picture."""
+    """Grad-CAM of one class.
+
+    Attributes:
+        label, probability: of the class.
+        image: what the network sees, uint8 ``[S, S, 3]``.
+        heat: float32 ``[T, T]`` in 0..1, T at least `MIN_HEAT_SIZE`.
+    """
 
     label: str
     probability: float
-    picture: np.ndarray
-    """uint8 ``[S, S, 3]``."""
+    image: np.ndarray
     heat: np.ndarray
-    """float32 ``[T, T]`` in 0..1, T at least `SHOWN_SIZE`."""
 
     def as_json(self) -> dict[str, object]:
-        """With both pictures as data URLs of PNGs; the heat is one colour, more or less opaque."""
-        colour = np.empty((*self.heat.shape, 4), np.uint8)
-        colour[..., :3] = HEAT
-        colour[..., 3] = np.rint(255 * self.heat)
+        """Return both images as data URLs of PNGs. The heat map is one colour, more or less opaque."""
+        overlay = np.empty((*self.heat.shape, 4), np.uint8)
+        overlay[..., :3] = HEAT_COLOR
+        overlay[..., 3] = np.rint(255 * self.heat)
         return {
             "class": self.label,
             "probability": round(self.probability, 6),
-            "picture": _data_url(Image.fromarray(self.picture)),
-            "heat": _data_url(Image.fromarray(colour)),
+            "picture": _data_url(self.image),
+            "heat": _data_url(overlay),
         }
 
 
 class Explainer:
-    """The trained network of an exported model. One picture at a time, from any thread."""
+    """The trained network of an exported model. Threads may share it; it explains one image at a time."""
 
     def __init__(self, network: ImageClassifier, normalize: Normalize, classes: Sequence[str]) -> None:
         self._network = network
         self._normalize = normalize
         self._classes = classes
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
     @classmethod
-    def beside(cls, predictor: Predictor) -> Explainer | None:
-        """Load the run's best checkpoint from beside the exported model; None where there is none that fits it."""
+    def load(cls, predictor: Predictor) -> Explainer | None:
+        """Load the best checkpoint of the run that `predictor` was exported from; None if there is none that fits."""
         run = predictor.path.resolve().parent
         weights = run / "checkpoints" / "best" / "model.pdparams"
         if not weights.is_file() or not (run / "config.yaml").is_file():
             return None
         try:
-            explainer = cls(*_load(run / "config.yaml", weights, predictor), predictor.classes)
+            network = create_configured_model(Config.load(run / "config.yaml").model, len(predictor.classes))
+            load_weights(network, weights, new_head=False)
+            network.eval()
+            normalization = predictor.config.normalization
+            explainer = cls(network, Normalize(normalization.mean, normalization.std), predictor.classes)
             difference = explainer._difference(predictor)
         except PaddleResNetError as error:
             log("no explanations", reason=str(error))
@@ -86,39 +104,75 @@ class Explainer:
         return explainer
 
     def explain(self, pixels: np.ndarray, scores: np.ndarray, label: str | None = None) -> Explanation:
-        """Explain a class, by default the most probable one.
+        """Explain the class `label`, by default the most probable one.
 
         Args:
-            pixels: a picture, uint8 ``[S, S, 3]``.
-            scores: what the exported model says of it, ``[classes]``.
+            pixels: an image, uint8 ``[S, S, 3]``.
+            scores: its probabilities by the exported model, ``[classes]``.
             label: the class.
         """
         index = int(scores.argmax()) if label is None else list(self._classes).index(label)
-        size = max(SHOWN_SIZE, *pixels.shape[:2])
-        with self._turn:
+        size = max(MIN_HEAT_SIZE, *pixels.shape[:2])
+        with self._lock:
             maps = grad_cam(self._network, self._normalize(paddle.to_tensor(pixels[np.newaxis])), [index])
             heat = enlarge(maps, size, size)[0]
         return Explanation(self._classes[index], float(scores[index]), pixels, heat / max(float(heat.max()), 1e-12))
 
     def _difference(self, predictor: Predictor) -> float:
-        """How far the network's probabilities are from the exported model's, on random pictures."""
+        """Return how far the network's probabilities are from the exported model's, on random images."""
         size = predictor.config.input.image_size
-        pictures = np.random.default_rng(0).integers(0, 256, (PROBES, size, size, 3), dtype=np.uint8)
+        images = np.random.default_rng(0).integers(0, 256, (PROBES, size, size, 3), dtype=np.uint8)
         with paddle.no_grad():
-            logits = self._network(self._normalize(paddle.to_tensor(pictures)))
-            ours = paddle.nn.functional.softmax(logits, axis=-1).numpy()
-        return float(np.abs(ours - predictor.scores(pictures)).mean())
+            logits = self._network(self._normalize(paddle.to_tensor(images)))
+            probabilities = paddle.nn.functional.softmax(logits, axis=-1).numpy()
+        return float(np.abs(probabilities - predictor.scores(images)).mean())
 
 
-def _load(config: Path, weights: Path, predictor: Predictor) -> tuple[ImageClassifier, Normalize]:
-    network = create_configured_model(Config.load(config).model, len(predictor.classes))
-    load_weights(network, weights, new_head=False)
-    network.eval()
-    normalization = predictor.config.normalization
-    return network, Normalize(normalization.mean, normalization.std)
-
-
-def _data_url(image: Image.Image) -> str:
+def _data_url(pixels: np.ndarray) -> str:
     file = io.BytesIO()
-    image.save(file, "PNG")
+    Image.fromarray(pixels).save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+class ExplanationResponse(RankedClass):
+    """Grad-CAM of one image."""
+
+    picture: str = Field(description="data URL of a PNG: what the network sees of the image")
+    heat: str = Field(description="data URL of a PNG to lay over it: more opaque where more speaks for the class")
+
+
+def explain_routes(pipeline: InferencePipeline, explainer: Explainer) -> APIRouter:
+    """Return the route of `POST /explain`."""
+    router = APIRouter(tags=["predictions"])
+    classes = frozenset(pipeline.predictor.classes)
+    limiter = anyio.CapacityLimiter(1)
+    under_way = 0
+
+    def explanation(pixels: np.ndarray | None, scores: np.ndarray, label: str | None) -> dict[str, object]:
+        assert pixels is not None  # as `with_pixels` promises
+        return explainer.explain(pixels, scores, label).as_json()
+
+    @router.post(
+        "/explain",
+        summary="Show which places of an image speak for a class (Grad-CAM)",
+        responses={200: {"model": ExplanationResponse}, **ERROR_RESPONSES},
+        openapi_extra=describe_body(several=False),
+    )
+    async def explain_route(
+        request: Request,
+        label: Annotated[str | None, Query(alias="class", description="default: the most probable class")] = None,
+    ) -> Response:
+        if label is not None and label not in classes:
+            raise ServiceError(422, "unknown_class", "the model has no such class; GET /model lists them")
+        nonlocal under_way
+        if under_way > MAX_EXPLANATIONS:
+            raise ServiceError(429, "busy", "too many explanations are waiting; try again later", retry_after=1)
+        under_way += 1
+        try:
+            async with pipeline.run(request, 1, with_pixels=True) as (scores, pixels):
+                explain = partial(explanation, pixels[0], scores[0], label)
+                return json_response(await anyio.to_thread.run_sync(explain, limiter=limiter))
+        finally:
+            under_way -= 1
+
+    return router

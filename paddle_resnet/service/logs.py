@@ -1,4 +1,4 @@
-"""Log lines as JSON objects, one a line, on standard error: of the service and of uvicorn alike."""
+"""Log lines as JSON objects on standard error, of the service, of uvicorn and of other libraries alike."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from typing import Any, TextIO
 
 logger = logging.getLogger("paddle_resnet.service")
 MAX_LINE = 4096
-"""Characters of another library's output in one line of the log."""
-PATIENCE = 0.1
-"""Seconds that a line of a request may wait for others: to write each by itself costs more than to make it."""
+"""Characters of another library's output in one log line."""
+FLUSH_SECONDS = 0.1
+"""Request lines are written together, at most so late: one write for each costs more than to format it."""
 
 
 class JsonFormatter(logging.Formatter):
-    """``{"time": ..., "level": ..., "event": ..., ...}``; the fields are those of ``extra={"fields": {...}}``."""
+    """``{"time": ..., "level": ..., "event": ..., ...}`` with the fields of ``extra={"fields": {...}}``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write a record as one line."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -37,35 +36,33 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-class PatientHandler(logging.StreamHandler[TextIO]):
-    """Writes lines of requests together, `PATIENCE` later at most, and all others at once."""
+class BufferedHandler(logging.StreamHandler[TextIO]):
+    """Writes request lines together, at most `FLUSH_SECONDS` late, and all other lines at once."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._waiting: list[str] = []
+        self._buffer: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take a record (under the handler's lock)."""
         try:
-            self._waiting.append(self.format(record))
-            if not getattr(record, "may_wait", False):
+            self._buffer.append(self.format(record))
+            if not getattr(record, "deferrable", False):
                 self.flush()
-            elif len(self._waiting) == 1:
+            elif len(self._buffer) == 1:
                 self._flush_later()
-        except Exception:  # as in every handler: what cannot be logged must not stop what logs it
+        except Exception:  # as in every handler: a failure to log must not stop the program
             self.handleError(record)
 
     def flush(self) -> None:
-        """Write what waits."""
         with self.lock or nullcontext():
-            lines, self._waiting = self._waiting, []
+            lines, self._buffer = self._buffer, []
             if lines:
                 self.stream.write("\n".join([*lines, ""]))
         super().flush()
 
     def _flush_later(self) -> None:
         try:
-            asyncio.get_running_loop().call_later(PATIENCE, self.flush)
+            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
         except RuntimeError:  # no event loop in this thread
             self.flush()
 
@@ -76,40 +73,36 @@ def log(event: str, level: int = logging.INFO, *, exc_info: bool = False, **fiel
 
 
 def log_request(**fields: Any) -> None:
-    """Log that a request was answered; the line may be written a little later.
-
-    Without the standard way's search for the line of code that logs.
-    """
+    """Log a request. The record is made here, without the usual search for the line of code that logs."""
     if logger.isEnabledFor(logging.INFO):
         record = logging.LogRecord(logger.name, logging.INFO, "", 0, "request", (), None)
-        record.fields, record.may_wait = fields, True
+        record.fields, record.deferrable = fields, True
         logger.handle(record)
 
 
-def capture() -> None:
-    """Make lines of JSON of warnings, and of exceptions in threads and finalizers, in this process."""
+def log_warnings_and_uncaught() -> None:
+    """Log this process's warnings, and its exceptions in threads and finalizers."""
     logging.captureWarnings(True)
 
-    def unhandled(arguments: Any) -> None:
-        kinds = (arguments.exc_type, arguments.exc_value, arguments.exc_traceback)
-        logger.error("fault", exc_info=kinds)
+    def log_uncaught(arguments: Any) -> None:
+        logger.error("uncaught exception", exc_info=(arguments.exc_type, arguments.exc_value, arguments.exc_traceback))
 
-    threading.excepthook = unhandled
-    sys.unraisablehook = unhandled
+    threading.excepthook = log_uncaught
+    sys.unraisablehook = log_uncaught
 
 
 @contextmanager
 def json_output() -> Iterator[None]:
-    """Make lines of JSON of all that a child process writes, its libraries' raw output and its end by a fault too."""
-    logging.config.dictConfig(configuration("WARNING"))
-    capture()
-    real = os.fdopen(os.dup(2), "w", encoding="utf-8")
+    """Turn all that a child process writes into JSON lines: also its libraries' raw output, and a fatal exception."""
+    logging.config.dictConfig(logging_config("WARNING"))
+    log_warnings_and_uncaught()
+    stderr = os.fdopen(os.dup(2), "w", encoding="utf-8")
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler):
-            handler.setStream(real)
+            handler.setStream(stderr)
     reading, writing = os.pipe()
-    for output in (1, 2):
-        os.dup2(writing, output)
+    for descriptor in (1, 2):
+        os.dup2(writing, descriptor)
     os.close(writing)
 
     def read() -> None:
@@ -123,22 +116,22 @@ def json_output() -> Iterator[None]:
     try:
         yield
     except Exception:
-        log("fault", logging.ERROR, exc_info=True)  # raised again, multiprocessing would print it
+        log("uncaught exception", logging.ERROR, exc_info=True)  # raised again, multiprocessing would print it
     finally:
-        for stream, output in ((sys.stdout, 1), (sys.stderr, 2)):
+        for stream, descriptor in ((sys.stdout, 1), (sys.stderr, 2)):
             stream.flush()
-            os.dup2(real.fileno(), output)
-        reader.join(1)  # it ends with the last writer, which a process of a library's own may be
+            os.dup2(stderr.fileno(), descriptor)
+        reader.join(1)  # it ends with the last writer, which may be another process that a library started
 
 
-def configuration(level: str) -> dict[str, Any]:
-    """For `logging.config.dictConfig`, in this process and by uvicorn in its workers."""
+def logging_config(level: str) -> dict[str, Any]:
+    """Return the argument of `logging.config.dictConfig`, for this process and for uvicorn's workers."""
     handled = {"handlers": ["stderr"], "level": level, "propagate": False}
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"json": {"()": "paddle_resnet.service.logs.JsonFormatter"}},
-        "handlers": {"stderr": {"class": "paddle_resnet.service.logs.PatientHandler", "formatter": "json"}},
+        "handlers": {"stderr": {"class": "paddle_resnet.service.logs.BufferedHandler", "formatter": "json"}},
         "root": {"handlers": ["stderr"], "level": "WARNING"},  # other libraries, and Python's warnings
         "loggers": {
             "paddle_resnet": handled,

@@ -1,43 +1,48 @@
-"""What surrounds each request: an id, headers of the answer, a log line, metrics; and nothing of a fault leaks."""
+"""What each request passes first: the check of hosts and origins, request id, response headers, log line, metrics."""
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import random
 import re
 import time
+from collections.abc import Iterable
+from functools import lru_cache
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from paddle_resnet.service.errors import Refusal, refused
-from paddle_resnet.service.hosts import Hosts
+from paddle_resnet.service.errors import ServiceError, internal_error
 from paddle_resnet.service.logs import log, log_request
 from paddle_resnet.service.metrics import Metrics
-from paddle_resnet.service.shutdown import Lifetime
+from paddle_resnet.service.shutdown import GracefulShutdown
 
-SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 COMMON_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
-NO_CONTENT_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-QUIET_ROUTES = {"/healthz", "/readyz", "/metrics"}
-"""Asked every few seconds: logged only where the answer is not 200."""
+DEFAULT_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+PROBE_ROUTES = {"/healthz", "/readyz", "/metrics"}
+"""Requested every few seconds: logged only where the status is not 200."""
+AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:@/\[\]?#,\\]+)(?::([0-9]{0,5}))?")
+DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
-class Envelope:
-    """ASGI middleware, outermost."""
+class RequestMiddleware:
+    """The outermost ASGI middleware. A request id, headers, a log line and metrics for each request.
+
+    No fault of the service leaves it but as a 500 that says nothing about the cause.
+    """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, lifetime: Lifetime, routes: frozenset[str], hosts: Hosts
+        self, app: ASGIApp, metrics: Metrics, shutdown: GracefulShutdown, routes: frozenset[str], hosts: HostPolicy
     ) -> None:
         self._app = app
         self._metrics = metrics
-        self.lifetime = lifetime
+        self.shutdown = shutdown
         self._routes = routes
         self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -45,7 +50,7 @@ class Envelope:
         request_id = _request_id(scope)
         status = 0
 
-        async def send_on(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -54,30 +59,31 @@ class Envelope:
 
         try:
             self._hosts.check(scope)
-            # The server leaves out the body of an answer to HEAD.
-            await self._app({**scope, "method": "GET"} if scope["method"] == "HEAD" else scope, receive, send_on)
-        except Refusal as refusal:
-            await refused(Request(scope), refusal)(scope, receive, send_on)
+            # The server leaves out the body of a response to HEAD.
+            app_scope = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+            await self._app(app_scope, receive, send_with_headers)
+        except ServiceError as error:
+            await error.response(Request(scope))(scope, receive, send_with_headers)
         except Exception:
-            log("fault", logging.ERROR, request_id=request_id.decode("ascii"), exc_info=True)
+            log("internal error", logging.ERROR, request_id=request_id.decode("ascii"), exc_info=True)
             if not status:
-                await internal_error()(scope, receive, send_on)
+                await internal_error()(scope, receive, send_with_headers)
         finally:
             self._record(scope, request_id, status, time.perf_counter() - started)
 
     def _headers(self, headers: list[tuple[bytes, bytes]], request_id: bytes) -> list[tuple[bytes, bytes]]:
         headers = [*headers, (b"x-request-id", request_id), *COMMON_HEADERS]
-        if not any(name == NO_CONTENT_POLICY[0] for name, _ in headers):
-            headers.append(NO_CONTENT_POLICY)
-        if self.lifetime.draining:
+        if not any(name == DEFAULT_POLICY[0] for name, _ in headers):
+            headers.append(DEFAULT_POLICY)
+        if self.shutdown.draining:
             headers.append((b"connection", b"close"))
         return headers
 
     def _record(self, scope: Scope, request_id: bytes, status: int, seconds: float) -> None:
-        # A path of the client's choice would be a new time series each.
+        # Paths that a client makes up would each be a new time series.
         route = scope["path"] if scope["path"] in self._routes else "other"
-        self._metrics.request_seen(route, status, seconds)
-        if status == 200 and route in QUIET_ROUTES:
+        self._metrics.observe_request(route, status, seconds)
+        if status == 200 and route in PROBE_ROUTES:
             return
         log_request(
             request_id=request_id.decode("ascii"),
@@ -85,18 +91,114 @@ class Envelope:
             route=route,
             status=status,
             ms=round(1000 * seconds, 2),
-            **scope.get("state", {}).get("noted", {}),
+            **scope.get("state", {}).get("log_fields", {}),
         )
 
 
-def internal_error() -> JSONResponse:
-    """Say that it was our fault, and no more."""
-    return JSONResponse({"error": {"code": "internal", "message": "the service failed; its log says why"}}, 500)
-
-
 def _request_id(scope: Scope) -> bytes:
-    """The client's own id where it is sane, else a new one."""
+    """Return the client's own id where it is valid, else a new one."""
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and SANE_ID.fullmatch(value):
+        if name == b"x-request-id" and VALID_REQUEST_ID.fullmatch(value):
             return value
     return b"%032x" % random.getrandbits(128)
+
+
+class HostPolicy:
+    """By which host names, and from pages of which sites, a request may come.
+
+    Any web page can make its visitor's browser send requests here, and with DNS rebinding it can make them look like
+    requests to itself. Browsers tell both in headers that a page cannot change. A program that sends no Origin passes.
+    Loopback names and IP addresses are always allowed.
+
+    Args:
+        names: more names of this service: ``name``, ``*.domain`` for all below it, or ``*``.
+        origins: sites whose pages may use it, ``https://name[:port]``.
+        bound: the address that the service listens on; if it is a name, it is allowed.
+    """
+
+    def __init__(self, names: Iterable[str], origins: Iterable[str], bound: str) -> None:
+        self._names = {_normalized(name) for name in (*names, bound)}
+        self._origins = {origin.lower().rstrip("/") for origin in origins}
+        self._host_allowed = lru_cache(1024)(self._is_host_allowed)
+        self._origin_allowed = lru_cache(1024)(self._is_origin_allowed)
+
+    def check(self, scope: Scope) -> None:
+        """Check the headers Host, Origin and Sec-Fetch-* of a request.
+
+        Raises:
+            ServiceError: 400, no Host or two; 403, another host or site.
+        """
+        found: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            if name in (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode"):
+                if name in found:
+                    raise _malformed(f"the header {name.decode()} occurs twice")
+                found[name] = value
+        host = found.get(b"host")
+        if host is None:
+            if scope["http_version"] == "1.0" and b"origin" not in found and b"sec-fetch-site" not in found:
+                return
+            raise _malformed("the request has no Host header")
+        if not AUTHORITY.fullmatch(host.decode("latin-1").lower()):
+            raise _malformed("the Host header is not a name or address with an optional port")
+        if not self._host_allowed(host):
+            message = "this host name is not allowed; --allow-host allows others than localhost and IPs"
+            raise ServiceError(403, "host_not_allowed", message)
+        origin, site = found.get(b"origin"), found.get(b"sec-fetch-site", b"")
+        if origin is not None:
+            allowed = (site == b"same-origin" and origin == b"null") or self._origin_allowed(origin, host)
+        else:
+            # A link on another site may be followed.
+            follows_link = scope["method"] in ("GET", "HEAD") and found.get(b"sec-fetch-mode") == b"navigate"
+            allowed = site != b"cross-site" or follows_link
+        if not allowed:
+            message = "pages of other sites may not use this service; --allow-origin allows some"
+            raise ServiceError(403, "origin_not_allowed", message)
+
+    def _is_host_allowed(self, host: bytes) -> bool:
+        name, _ = _name_and_port(host)
+        if _is_localhost(name) or _ip_address(name) or not self._names.isdisjoint({name, "*"}):
+            return True
+        return any(allowed.startswith("*.") and name.endswith(allowed[1:]) for allowed in self._names)
+
+    def _is_origin_allowed(self, origin: bytes, host: bytes) -> bool:
+        text = origin.decode("latin-1").lower()
+        if text in self._origins:
+            return True
+        scheme, _, authority = text.partition("://")
+        match = AUTHORITY.fullmatch(authority)
+        if scheme not in DEFAULT_PORTS or not match:
+            return False
+        name = _normalized(match[1])
+        address = _ip_address(name)
+        if _is_localhost(name) or (address is not None and address.is_loopback):
+            return True
+        own_name, own_port = _name_and_port(host)
+        port = DEFAULT_PORTS[scheme]
+        return (name, match[2] or port) == (own_name, own_port or port)
+
+
+def _malformed(message: str) -> ServiceError:
+    return ServiceError(400, "malformed_request", message)
+
+
+def _name_and_port(host: bytes) -> tuple[str, str | None]:
+    """Split a Host header that matches `AUTHORITY`."""
+    match = AUTHORITY.fullmatch(host.decode("latin-1").lower())
+    assert match
+    return _normalized(match[1]), match[2]
+
+
+def _normalized(name: str) -> str:
+    return name.lower().strip("[]").removesuffix(".")
+
+
+def _is_localhost(name: str) -> bool:
+    return name == "localhost" or name.endswith(".localhost")
+
+
+def _ip_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(name)
+    except ValueError:
+        return None

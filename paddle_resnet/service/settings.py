@@ -1,4 +1,4 @@
-"""What a service is told when it starts, and the predictor that it asks for. It travels to workers as JSON."""
+"""The settings of a service. They travel to its worker processes as JSON in an environment variable."""
 
 from __future__ import annotations
 
@@ -13,63 +13,60 @@ from paddle_resnet.inference.options import BackendName, Precision
 if TYPE_CHECKING:
     from paddle_resnet.inference import Predictor
 
-
 VARIABLE = "PADDLE_RESNET_SERVICE"
+SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"
+"""The folder in which prometheus_client adds up processes. It reads the variable when it is imported."""
 
 
 class Settings(BaseModel):
-    """Address, model, batching and limits. Sizes are of one worker process."""
+    """Address, model, batching and limits. All limits hold for one worker process."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: Path = Field(description="an exported model, or the run's folder that holds one")
+    model: Path = Field(description="an exported model, or the run folder that holds one")
     host: str = Field("127.0.0.1", description="address to listen on; the default is this machine alone")
     port: int = Field(8000, ge=1, le=65535)
     workers: int = Field(1, ge=1, description="processes that share the port")
-    allow_hosts: tuple[str, ...] = Field((), description="names of this service beside localhost and IP addresses")
-    allow_origins: tuple[str, ...] = Field((), description="sites whose pages may use it, beside its own")
+    allow_hosts: tuple[str, ...] = Field((), description="host names of this service, besides localhost and IPs")
+    allow_origins: tuple[str, ...] = Field((), description="other sites whose pages may use this service")
     device: str = "auto"
-    precision: Precision | None = Field(None, description="of those the export offers")
-    backend: BackendName | None = Field(None, description="None: the faster one, as `Predictor`")
-    streams: int = Field(1, ge=1, description="batches that are computed at the same time, a process each")
+    precision: Precision | None = Field(None, description="one that the export offers; None: fp32")
+    backend: BackendName | None = Field(None, description="None: the faster one, as in `Predictor`")
+    streams: int = Field(1, ge=1, description="inference workers: batches that are computed at the same time")
     threads: int = Field(1, ge=1, description="CPU threads of one batch")
-    decoders: int = Field(1, ge=1, description="threads that decode the pictures of one batch")
+    decoders: int = Field(1, ge=1, description="threads that decode the images of one batch")
 
-    max_batch: int = Field(32, ge=1, description="most images the network is given at once")
+    max_batch: int = Field(32, ge=1, description="images of one batch")
     max_wait: float = Field(0.002, ge=0, description="seconds that an image waits for others to share its batch")
-    queue: int = Field(256, ge=1, description="images admitted and not yet answered; beyond it requests get 429")
+    queue: int = Field(256, ge=1, description="images admitted and not yet answered; more requests get 429")
 
-    max_body: int = Field(16 * 2**20, ge=1, description="bytes of a request's body")
-    max_buffered: int = Field(256 * 2**20, ge=1, description="bytes of all bodies held at once")
-    max_images: int = Field(64, ge=1, description="pictures in a request")
-    max_pixels: int = Field(16_000_000, ge=1, description="pixels of one picture")
-    request_seconds: float = Field(5, gt=0, description="of decoding the costly pictures of a request")
-    client_seconds: float = Field(10, gt=0, description="of decoding a client's costly pictures, at once")
-    max_connections: int = Field(
-        1000, ge=1, description="open connections; beyond it one that waits for its client is closed"
-    )
+    max_body: int = Field(16 * 2**20, ge=1, description="bytes of a request body")
+    max_buffered: int = Field(256 * 2**20, ge=1, description="bytes of all bodies together")
+    max_images: int = Field(64, ge=1, description="images of a request")
+    max_pixels: int = Field(16_000_000, ge=1, description="pixels of an image")
+    max_connections: int = Field(1000, ge=1, description="open connections; more make idle ones close")
+    request_decode_seconds: float = Field(5, gt=0, description="to decode the costly images of a request")
+    client_decode_seconds: float = Field(10, gt=0, description="to decode a client's costly images, in a burst")
 
-    body_seconds: float = Field(30, gt=0, description="until its body is there")
-    answer_seconds: float = Field(30, gt=0, description="until its pictures are answered")
-    idle_seconds: int = Field(15, ge=1, description="that an idle connection is kept open")
-    drain_seconds: float = Field(1, ge=0, description="that a stopping service still takes requests, no longer ready")
+    body_timeout: float = Field(30, gt=0, description="seconds until a request body is complete")
+    response_timeout: float = Field(30, gt=0, description="seconds until the scores of a request are there")
+    keep_alive_timeout: int = Field(15, ge=1, description="seconds that an idle connection stays open")
+    drain_seconds: float = Field(1, ge=0, description="between a stop signal and the close of the port")
 
     explain: bool = Field(True, description="offer Grad-CAM where the run's checkpoint lies beside the exported model")
-
-    digest: str | None = Field(None, description="of `inference.yml`, as the first process has read it")
+    digest: str | None = Field(None, description="of the `inference.yml` that the first process has loaded")
 
     @property
-    def picture_seconds(self) -> float:
-        """Processor time that decoding one picture may take: 1.5 s for one of 16 million pixels."""
+    def image_decode_seconds(self) -> float:
+        """Processor time that one image may take: 1.5 s for 16 million pixels."""
         return 1.5 * max(1.0, self.max_pixels / 16e6)
 
     @classmethod
     def from_environment(cls) -> Settings:
-        """Read what `put_into_environment` has left."""
         return cls.model_validate_json(os.environ[VARIABLE])
 
-    def put_into_environment(self) -> None:
-        """Leave the settings to processes that this one starts."""
+    def to_environment(self) -> None:
+        """Leave the settings to the processes that this one starts."""
         os.environ[VARIABLE] = self.model_dump_json()
 
 
@@ -77,9 +74,9 @@ def load_predictor(settings: Settings) -> Predictor:
     """Load the exported model.
 
     Raises:
-        UsageError, RunFailure: it cannot be loaded.
+        UsageError, RunFailure: the model cannot be loaded.
     """
-    from paddle_resnet.inference import Predictor
+    from paddle_resnet.inference import Predictor  # imports paddle, so the caller prepares for that
 
     return Predictor(
         settings.model,
@@ -93,5 +90,5 @@ def load_predictor(settings: Settings) -> Predictor:
 
 
 def pin_model(settings: Settings, predictor: Predictor) -> Settings:
-    """Have all other processes load the model that this one has loaded, or none."""
+    """Return settings with which other processes load the same model as `predictor`, or fail."""
     return settings.model_copy(update={"digest": predictor.config.digest()})

@@ -16,9 +16,9 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
-from paddle_resnet.images.decode import decode_image, decode_pil_image
 from paddle_resnet.inference import Predictor
-from paddle_resnet.service import Settings, app, inference_workers, pictures, serving
+from paddle_resnet.service import Settings, app, server
+from paddle_resnet.service.worker_process import BoundedDecoder, run_batch
 
 CLASSES = ("red", "green", "blue")
 SIZE = 8
@@ -46,38 +46,31 @@ class ColourPredictor:
         self.batches.append(len(batch))
         return shares(batch)
 
-    def decode(self, picture, name=None):
-        return decode_image(picture, SIZE, SIZE, name)
-
     def close(self):
         pass
 
 
-class ColourNetwork:
-    """Stands for the network's processes: decodes as they do, and asks the predictor, in a thread."""
+class ColourWorkers:
+    """In place of `InferenceWorkers`: decodes as they do, and asks the predictor, in a thread."""
 
     def __init__(self, predictor, max_pixels):
-        self.alive = self.whole = True
-        self.live = 1
+        self.usable = self.healthy = True
+        self.ready = 1
         self._predictor = predictor
-        self._max_pixels = max_pixels
+        self._decoder = BoundedDecoder(resize=SIZE, image_size=SIZE, max_pixels=max_pixels, max_seconds=60)
 
     def wait_until_ready(self):
         pass
 
-    async def open(self, changed, restarted):
+    async def connect(self, on_replaced):
         pass
 
-    async def answer(self, encoded, costly=False):
-        return await asyncio.to_thread(self._answer, encoded, costly)
+    async def run(self, images, costly=False):
+        decode = functools.partial(self._decoder.decode, cheap_only=not costly)
+        return await asyncio.to_thread(run_batch, images, decode, self._predictor.scores)
 
     async def close(self):
         pass
-
-    def _answer(self, encoded, costly):
-        to_pixels = functools.partial(decode_pil_image, resize=SIZE, image_size=SIZE, name="a picture")
-        options = {"max_pixels": self._max_pixels, "to_pixels": to_pixels, "seconds": 60, "light": not costly}
-        return inference_workers.compute(encoded, functools.partial(pictures.decode, **options), self._predictor.scores)
 
 
 def shares(batch):
@@ -89,15 +82,15 @@ def shares(batch):
 class Service:
     """A running service: its address, its predictor, and what it logged."""
 
-    def __init__(self, port, predictor, lines, lifetime):
+    def __init__(self, port, predictor, lines, shutdown):
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.predictor = predictor
         self.lines = lines
-        self.lifetime = lifetime
+        self.shutdown = shutdown
 
     def talk(self, *pieces, pause=0.0, timeout=10.0):
-        """Send bytes on a new connection; return what comes until the service closes it or says nothing more."""
+        """Send bytes on a new connection; return what the service sends until it closes it, or until a timeout."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=timeout) as connection:
             with contextlib.suppress(ConnectionError):
                 for piece in pieces:
@@ -121,10 +114,10 @@ def running(monkeypatch, folder, **settings):
 
     monkeypatch.setattr(app, "load_predictor", lambda settings: make(settings.model))
     monkeypatch.setattr(app, "pin_model", lambda settings, predictor: settings)
-    monkeypatch.setattr(app, "Network", lambda settings, *sizes: ColourNetwork(made[0], settings.max_pixels))
+    monkeypatch.setattr(app, "InferenceWorkers", lambda settings, *sizes: ColourWorkers(made[0], settings.max_pixels))
     with serve_in_thread(Settings(model=folder, **{"max_wait": 0.001, **settings})) as (port, application, lines):
         try:
-            yield Service(port, made[0], lines, application.lifetime)
+            yield Service(port, made[0], lines, application.shutdown)
         finally:
             made[0].gate.set()
 
@@ -138,18 +131,18 @@ def serve_in_thread(settings):
     logger = logging.getLogger("paddle_resnet.service")
     logger.addHandler(handler)
     listener = socket.create_server(("127.0.0.1", 0))
-    options = serving.uvicorn_options(settings)
+    options = server.uvicorn_options(settings)
     application = app.create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(application, log_config=None, **options))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    running_server = uvicorn.Server(uvicorn.Config(application, log_config=None, **options))
+    thread = threading.Thread(target=running_server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        while not server.started:
+        while not running_server.started:
             assert thread.is_alive()
             time.sleep(0.01)
         yield listener.getsockname()[1], application, lines
     finally:
-        server.should_exit = True
+        running_server.should_exit = True
         thread.join()
         logger.removeHandler(handler)
 

@@ -1,4 +1,4 @@
-"""What stands in the place of the service's network: a module of its own, as its process imports it."""
+"""What the tests of dead workers run in place of a worker: a module of its own, which its process imports."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ import time
 
 import numpy as np
 
-from paddle_resnet.service.inference_workers import ANSWER_HEAD, pack_results, read_pictures
-from paddle_resnet.service.pictures import Result, Verdict
+from paddle_resnet.service.worker_process import RESPONSE_HEAD, ImageResult, ImageStatus, pack_results, read_request
+
+CLASSES = 2
 
 
-def answering_process(settings, image_size, connection):
-    """The pictures are what it is to do; the answers are those of two classes that are alike."""
+def obedient_worker(settings, image_size, connection):
+    """Do what the images say: die, sleep, or predict two classes that are equally probable."""
     with connection, connection.makefile("rwb") as stream, contextlib.suppress(ConnectionError):
-        connection.sendall(ANSWER_HEAD.pack(True, 0))
-        while (question := read_pictures(stream))[0]:
-            pictures, costly = question
-            if b"die" in pictures:
+        connection.sendall(RESPONSE_HEAD.pack(True, 0))
+        while (request := read_request(stream))[0]:
+            images, costly = request
+            if b"die" in images:
                 os._exit(9)
-            if b"slow" in pictures:
+            if b"slow" in images:
                 time.sleep(600)
-            result = Result(Verdict.READ, np.full(2, 0.5), np.zeros((image_size, image_size, 3), np.uint8))
-            answer = pack_results([result] * len(pictures), costly)
-            stream.write(ANSWER_HEAD.pack(True, len(answer)) + answer)
+            pixels = np.zeros((image_size, image_size, 3), np.uint8)
+            result = ImageResult(ImageStatus.OK, np.full(CLASSES, 0.5), pixels)
+            data = pack_results([result] * len(images), image_size, CLASSES, costly)
+            stream.write(RESPONSE_HEAD.pack(True, len(data)) + data)
             stream.flush()

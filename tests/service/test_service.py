@@ -1,4 +1,4 @@
-"""The service over real connections, around a classifier in closed form: answers, refusals, bounds, faults."""
+"""The service over real connections, with a classifier in closed form: predictions, errors, limits, faults."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ pytest.importorskip("fastapi", reason="FastAPI (requirements/serve.txt) is not i
 import httpx
 from service_parts import CLASSES, FORM, SIZE, form, picture, running, shares
 
-from paddle_resnet.images.decode import decode_pil_image
 from paddle_resnet.service import logs, predict, protocol
-from paddle_resnet.service.batcher import Work
 from paddle_resnet.service.logs import JsonFormatter
-from paddle_resnet.service.pictures import Result, Verdict, decode
+from paddle_resnet.service.request_queue import PendingRequest
+from paddle_resnet.service.worker_process import BoundedDecoder, ImageResult, ImageStatus
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +55,7 @@ def client(service):
 
 
 def expected(colour):
-    """The ranked answer to a picture of one colour."""
+    """Return the ranked classes of a picture of one colour."""
     scores = shares(np.full((1, SIZE, SIZE, 3), colour, np.uint8))[0]
     return sorted(zip(CLASSES, scores.tolist(), strict=True), key=lambda each: -each[1])
 
@@ -69,56 +68,56 @@ def assert_is(prediction, colour):
 
 IMAGE = {"Content-Type": "image/png"}
 
-# --- answers
+# --- predictions
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "WEBP"])
-def test_a_picture_as_the_body(client, kind):
+def test_an_image_as_the_body(client, kind):
     body = picture((10, 60, 220), kind=kind, **({"lossless": True} if kind == "WEBP" else {}))
-    answer = client.post("/predict", content=body, headers={"Content-Type": "image/unknown"})
-    assert answer.status_code == 200
-    (prediction,) = answer.json()["predictions"]
+    response = client.post("/predict", content=body, headers={"Content-Type": "image/unknown"})
+    assert response.status_code == 200
+    (prediction,) = response.json()["predictions"]
     assert_is(prediction, (10, 60, 220))
 
 
-def test_many_pictures_in_a_form_are_answered_in_their_order(client):
+def test_images_of_a_form_keep_their_order(client):
     colours = [(10 * i, 255 - 8 * i, 100) for i in range(25)]
     files = [("images", (f"{i}.png", picture(colour))) for i, colour in enumerate(colours)]
-    answer = client.post("/predict", files=files).json()
-    assert answer["model"] == "colours"
-    assert [each["image"] for each in answer["predictions"]] == list(range(25))
-    for prediction, colour in zip(answer["predictions"], colours, strict=True):
+    response = client.post("/predict", files=files).json()
+    assert response["model"] == "colours"
+    assert [each["image"] for each in response["predictions"]] == list(range(25))
+    for prediction, colour in zip(response["predictions"], colours, strict=True):
         assert_is(prediction, colour)
 
 
-def test_pictures_as_base64_in_json(client):
+def test_images_as_base64_in_json(client):
     colours = [(250, 3, 3), (3, 3, 250)]
     images = [base64.b64encode(picture(colour)).decode() for colour in colours]
-    answer = client.post("/predict", json={"images": images})
-    for prediction, colour in zip(answer.json()["predictions"], colours, strict=True):
+    response = client.post("/predict", json={"images": images})
+    for prediction, colour in zip(response.json()["predictions"], colours, strict=True):
         assert_is(prediction, colour)
 
 
 def test_top_is_how_many_classes_are_ranked(client):
     for top, ranked in ((1, 1), (2, 2), (9, 3)):
-        answer = client.post(f"/predict?top={top}", content=form([picture()]), headers=FORM)
-        assert len(answer.json()["predictions"][0]["top"]) == ranked
-    answer = client.post("/predict?top=0", content=form([picture()]), headers=FORM)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_parameter")
+        response = client.post(f"/predict?top={top}", content=form([picture()]), headers=FORM)
+        assert len(response.json()["predictions"][0]["top"]) == ranked
+    response = client.post("/predict?top=0", content=form([picture()]), headers=FORM)
+    assert (response.status_code, response.json()["error"]["code"]) == (422, "invalid_parameter")
 
 
 @pytest.mark.parametrize("query", ["top=2", "top=2&other=1", "other=1&top=2", "top=%32", "top=02"])
-def test_the_way_through_the_service_does_not_show(client, query):
-    """Most requests are answered without FastAPI, those with unusual addresses through it."""
-    answer = client.post(f"/predict?{query}", content=picture((10, 60, 220)), headers=IMAGE)
+def test_the_fast_path_gives_the_same_responses(client, query):
+    """Most requests are answered without FastAPI, those with unusual queries by it."""
+    response = client.post(f"/predict?{query}", content=picture((10, 60, 220)), headers=IMAGE)
     usual = client.post("/predict", content=picture((10, 60, 220)), headers=IMAGE)
-    assert answer.json()["predictions"][0]["top"] == usual.json()["predictions"][0]["top"][:2]
-    assert answer.headers.keys() == usual.headers.keys()
+    assert response.json()["predictions"][0]["top"] == usual.json()["predictions"][0]["top"][:2]
+    assert response.headers.keys() == usual.headers.keys()
     bad = client.post(f"/predict?{query}", content=b"text", headers=IMAGE)
     assert (bad.status_code, bad.json()) == (422, client.post("/predict", content=b"text", headers=IMAGE).json())
 
 
-def test_requests_at_the_same_time_share_batches_and_get_their_own_answers(service):
+def test_concurrent_requests_share_batches(service):
     service.predictor.gate.clear()
     del service.predictor.batches[:]
     colours = [(i, 100, 255 - i) for i in range(0, 240, 10)]
@@ -131,12 +130,12 @@ def test_requests_at_the_same_time_share_batches_and_get_their_own_answers(servi
         asked = [threads.submit(ask, colour) for colour in colours]
         wait_until(lambda: b"paddle_resnet_queue_images 24.0" in httpx.get(f"{service.url}/metrics").content)
         service.predictor.gate.set()
-        for answer, colour in zip(asked, colours, strict=True):
-            assert_is(answer.result().json()["predictions"][0], colour)
+        for response, colour in zip(asked, colours, strict=True):
+            assert_is(response.result().json()["predictions"][0], colour)
     assert sum(service.predictor.batches) == 24 and max(service.predictor.batches) == 8
 
 
-# --- refusals
+# --- errors
 
 
 def chunk(kind, data):
@@ -153,7 +152,7 @@ JSON = {"Content-Type": "application/json"}
 DEEP = b'{"images": ' + 20_000 * b"[" + 20_000 * b"]" + b"}"
 TEXT_BOMB = png(9, 9, chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(20_000_000), 9)))
 
-REFUSED = {
+ERRORS = {
     "no type": ({}, b"abc", 415, "unsupported_type"),
     "a form of fields": ({"Content-Type": "application/x-www-form-urlencoded"}, b"a=b", 415, "unsupported_type"),
     "compressed": ({**IMAGE, "Content-Encoding": "gzip"}, b"\x1f\x8b", 415, "unsupported_type"),
@@ -181,37 +180,36 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("headers", "body", "status", "code"), REFUSED.values(), ids=REFUSED)
-def test_a_refusal_says_why(client, headers, body, status, code):
-    answer = client.post("/predict", content=body, headers=headers)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
-    assert "/" not in answer.json()["error"]["message"].replace("multipart/form-data", "").replace(
+@pytest.mark.parametrize(("headers", "body", "status", "code"), ERRORS.values(), ids=ERRORS)
+def test_an_error_has_its_code(client, headers, body, status, code):
+    response = client.post("/predict", content=body, headers=headers)
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+    assert "/" not in response.json()["error"]["message"].replace("multipart/form-data", "").replace(
         "application/json", ""
     )
     assert client.post("/predict", content=picture(), headers=IMAGE).status_code == 200
 
 
-def test_the_picture_that_is_the_reason_is_numbered(client):
+def test_the_bad_image_is_numbered(client):
     error = client.post("/predict", content=form([picture(), picture(), b"text"]), headers=FORM).json()["error"]
     assert error["image"] == 2
 
 
-def test_a_jpeg_that_would_be_decoded_for_minutes_is_refused():
+def test_a_jpeg_of_many_scans_is_refused():
     """Each scan of a progressive one goes over all pixels, and an empty one takes 31 bytes."""
     file = io.BytesIO()
     Image.new("RGB", (64, 64)).save(file, "JPEG", progressive=True)
     data = file.getvalue()
     scan = data[data.rindex(b"\xff\xda") : data.rindex(b"\xff\xd9")]
     repeated = data[: data.rindex(b"\xff\xd9")] + 100 * scan + b"\xff\xd9"
-    to_pixels = partial(decode_pil_image, resize=8, image_size=8, name="a picture")
-    limits = {"max_pixels": 10_000, "to_pixels": to_pixels, "seconds": 1e-3}
-    assert decode(data, **limits).pixels.shape == (8, 8, 3)
-    assert decode(repeated, **limits).verdict is Verdict.TOO_SLOW
+    decoder = BoundedDecoder(resize=8, image_size=8, max_pixels=10_000, max_seconds=1e-3)
+    assert decoder.decode(data).pixels.shape == (8, 8, 3)
+    assert decoder.decode(repeated).status is ImageStatus.TOO_SLOW
     with_a_film = data + 150 * b"\xff\xda\x00\x00"  # behind the picture, as a telephone's
-    assert decode(with_a_film, **limits).pixels.shape == (8, 8, 3)
+    assert decoder.decode(with_a_film).pixels.shape == (8, 8, 3)
 
 
-def test_a_sound_picture_with_damaged_metadata_is_read(client):
+def test_an_image_with_damaged_metadata_is_read(client):
     """EXIF that is none, and a text beyond Pillow's limits."""
     exif = b"\xff\xe1\x00\x10Exif\0\0nonsense"
     text = b"key\0\0" + zlib.compress(bytes(2 << 20))
@@ -221,64 +219,62 @@ def test_a_sound_picture_with_damaged_metadata_is_read(client):
     assert client.post("/predict", content=form(damaged), headers=FORM).status_code == 200
 
 
-def test_decoding_ends_when_its_time_is_over(monkeypatch):
+def test_decoding_stops_at_its_time_limit(monkeypatch):
     """Each look at the clock takes 10 ms: a file of thousands of little blocks has many."""
     ticks = iter(range(1_000_000))
-    monkeypatch.setattr("paddle_resnet.service.pictures.time.thread_time", lambda: 0.01 * next(ticks))
+    monkeypatch.setattr("paddle_resnet.service.worker_process.time.thread_time", lambda: 0.01 * next(ticks))
     data = picture(kind="GIF")
     comments = data[:13] + data[13 : data.index(b",")] + 5000 * b"!\xfe\x01a\0" + data[data.index(b",") :]
-    to_pixels = partial(decode_pil_image, resize=8, image_size=8, name="a picture")
-    limits = {"max_pixels": 10_000, "to_pixels": to_pixels, "seconds": 1.5}
-    assert decode(data, **limits).verdict is Verdict.READ
-    assert decode(comments, **limits).verdict is Verdict.TOO_SLOW
-    assert decode(comments, **limits, light=True) == Result(Verdict.COSTLY, seconds=1.5)
+    decoder = BoundedDecoder(resize=8, image_size=8, max_pixels=10_000, max_seconds=1.5)
+    assert decoder.decode(data).status is ImageStatus.OK
+    assert decoder.decode(comments).status is ImageStatus.TOO_SLOW
+    assert decoder.decode(comments, cheap_only=True) == ImageResult(ImageStatus.COSTLY, seconds=1.5)
 
 
-def test_a_picture_that_takes_long_is_left_for_its_own_turn():
-    to_pixels = partial(decode_pil_image, resize=8, image_size=8, name="a picture")
-    limits = {"max_pixels": 10_000_000, "to_pixels": to_pixels, "seconds": 1.5}
+def test_a_slow_image_is_costly():
+    decoder = BoundedDecoder(resize=8, image_size=8, max_pixels=10_000_000, max_seconds=1.5)
     large = picture(size=(2000, 2000))
-    result = decode(large, **limits, light=True)
-    assert (result.verdict, result.seconds) == (Verdict.COSTLY, pytest.approx(0.2))
-    assert decode(large, **limits).pixels.shape == (8, 8, 3)
-    assert decode(picture(size=(2000, 2000), kind="JPEG"), **limits, light=True).verdict is Verdict.READ
+    result = decoder.decode(large, cheap_only=True)
+    assert (result.status, result.seconds) == (ImageStatus.COSTLY, pytest.approx(0.2))
+    assert decoder.decode(large).pixels.shape == (8, 8, 3)
+    assert decoder.decode(picture(size=(2000, 2000), kind="JPEG"), cheap_only=True).status is ImageStatus.OK
 
 
-def test_names_do_not_come_back(client):
+def test_names_are_not_echoed(client):
     hostile = b"../../etc/passwd<script>"
-    answer = client.post("/predict", content=form([b"text"], filename=hostile, name=hostile), headers=FORM)
-    assert answer.status_code == 422
-    assert b"passwd" not in answer.content and b"script" not in answer.content
+    response = client.post("/predict", content=form([b"text"], filename=hostile, name=hostile), headers=FORM)
+    assert response.status_code == 422
+    assert b"passwd" not in response.content and b"script" not in response.content
 
 
-def test_a_chunked_body_is_refused_while_it_comes(service):
-    """The size is announced nowhere: the answer comes before the end of the body, which is never sent."""
+def test_a_large_chunked_body_is_refused_early(service):
+    """Without a Content-Length: the response comes before the body is complete."""
     head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
     piece = b"4000\r\n" + bytes(0x4000) + b"\r\n"
-    answer = service.talk(head, *[piece] * 7, timeout=2)
-    assert answer.startswith(b"HTTP/1.1 413 ") and b"body_too_large" in answer
+    response = service.talk(head, *[piece] * 7, timeout=2)
+    assert response.startswith(b"HTTP/1.1 413 ") and b"body_too_large" in response
 
 
 @pytest.mark.parametrize("announced", [b"50", b"-5", b"1" * 400, b"abc"])
-def test_a_content_length_that_lies(monkeypatch, tmp_path, announced):
+def test_a_wrong_content_length(monkeypatch, tmp_path, announced):
     head = (
         b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: %s\r\n\r\nabc"
         % announced
     )
-    with running(monkeypatch, tmp_path, max_body=MAX_BODY, body_seconds=0.3) as service:
-        answer = service.talk(head, timeout=30)
-    assert answer.split(b" ")[1] in (b"400", b"408", b"413")
+    with running(monkeypatch, tmp_path, max_body=MAX_BODY, body_timeout=0.3) as service:
+        response = service.talk(head, timeout=30)
+    assert response.split(b" ")[1] in (b"400", b"408", b"413")
 
 
-def test_addresses_and_methods_that_are_not_there(client):
+def test_unknown_addresses_and_methods(client):
     assert client.get("/nowhere").json()["error"]["code"] == "not_found"
-    answer = client.get("/predict")
-    assert (answer.status_code, answer.headers["Allow"]) == (405, "POST")
+    response = client.get("/predict")
+    assert (response.status_code, response.headers["Allow"]) == (405, "POST")
     assert client.get("/model").json()["explain"] is False
     assert client.post("/explain", content=picture(), headers=IMAGE).status_code == 404
 
 
-# --- bounds
+# --- limits
 
 
 def wait_until(condition):
@@ -289,7 +285,7 @@ def wait_until(condition):
     raise AssertionError("it never became true")
 
 
-def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(monkeypatch, tmp_path):
+def test_a_full_queue_refuses_with_retry_after(monkeypatch, tmp_path):
     with running(monkeypatch, tmp_path, max_batch=2, queue=4) as service, ThreadPoolExecutor(4) as threads:
         service.predictor.gate.clear()
 
@@ -311,19 +307,19 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(monkeypatch, tm
         assert ask(images=4).status_code == 200
 
 
-def test_bodies_are_bounded_together(monkeypatch, tmp_path):
-    with running(monkeypatch, tmp_path, max_buffered=1000, body_seconds=5) as service:
+def test_the_bytes_of_all_bodies_are_bounded(monkeypatch, tmp_path):
+    with running(monkeypatch, tmp_path, max_buffered=1000, body_timeout=5) as service:
         head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 2000\r\n\r\n"
-        answer = service.talk(head + bytes(1500), timeout=4)
-        assert answer.startswith(b"HTTP/1.1 429 ")
+        response = service.talk(head + bytes(1500), timeout=4)
+        assert response.startswith(b"HTTP/1.1 429 ")
         assert httpx.post(f"{service.url}/predict", content=picture(), headers=IMAGE).status_code == 200
 
 
-def test_an_answer_that_takes_too_long_is_given_up(monkeypatch, tmp_path):
-    with running(monkeypatch, tmp_path, answer_seconds=0.2) as service:
+def test_a_slow_response_times_out(monkeypatch, tmp_path):
+    with running(monkeypatch, tmp_path, response_timeout=0.2) as service:
         service.predictor.gate.clear()
-        answer = httpx.post(f"{service.url}/predict", content=picture(), headers=IMAGE)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+        response = httpx.post(f"{service.url}/predict", content=picture(), headers=IMAGE)
+        assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
         service.predictor.gate.set()
         wait_until(lambda: b"paddle_resnet_queue_images 0.0" in httpx.get(f"{service.url}/metrics").content)
         ask = partial(httpx.post, f"{service.url}/predict", content=picture(), headers=IMAGE)
@@ -331,8 +327,8 @@ def test_an_answer_that_takes_too_long_is_given_up(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("requests", [1, 3])
-def test_what_a_client_that_has_left_waited_for_is_dropped(monkeypatch, tmp_path, requests):
-    monkeypatch.setattr(predict, "PRESENCE_SECONDS", 0.02)
+def test_requests_of_a_client_that_left_are_dropped(monkeypatch, tmp_path, requests):
+    monkeypatch.setattr(predict, "DISCONNECT_CHECK_SECONDS", 0.02)
     with running(monkeypatch, tmp_path, max_batch=2) as service:
         service.predictor.gate.clear()
         body = form([picture()] * 20)
@@ -340,7 +336,7 @@ def test_what_a_client_that_has_left_waited_for_is_dropped(monkeypatch, tmp_path
         with socket.create_connection(("127.0.0.1", service.port)) as connection:
             connection.sendall(requests * (head % (FORM["Content-Type"].encode(), len(body)) + body))
             wait_until(lambda: b"paddle_resnet_queue_images 20.0" in httpx.get(f"{service.url}/metrics").content)
-            # Reset: a connection that ends in order is perhaps only half closed, by a client that waits for its answer.
+            # Reset: a client that closes in order may have closed one side, and wait for its response.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         wait_until(lambda: b"paddle_resnet_queue_images 0.0" in httpx.get(f"{service.url}/metrics").content)
         service.predictor.gate.set()
@@ -351,26 +347,26 @@ def test_what_a_client_that_has_left_waited_for_is_dropped(monkeypatch, tmp_path
 
 
 @pytest.mark.parametrize("body", [b"text", picture()])
-def test_a_body_is_let_go_with_its_answer(service, client, body):
-    """Not when Python's collector comes by, which in a service that has frozen its objects may be never."""
+def test_a_body_is_freed_with_its_response(service, client, body):
+    """Without the garbage collector, which may never run for it."""
     gc.collect()
     gc.disable()
     try:
         for _ in range(3):
             client.post("/predict", content=body, headers=IMAGE)
-        wait_until(lambda: not [each for each in gc.get_objects() if isinstance(each, Work)])
+        wait_until(lambda: not [each for each in gc.get_objects() if isinstance(each, PendingRequest)])
     finally:
         gc.enable()
 
 
-def test_a_slow_body_is_given_up(monkeypatch, tmp_path):
+def test_a_slow_body_times_out(monkeypatch, tmp_path):
     head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 50\r\n\r\n"
-    with running(monkeypatch, tmp_path, body_seconds=0.3) as service:
-        answer = service.talk(head, b"a", b"b", pause=0.05, timeout=30)
-    assert answer.startswith(b"HTTP/1.1 408 ") and b"slow_body" in answer
+    with running(monkeypatch, tmp_path, body_timeout=0.3) as service:
+        response = service.talk(head, b"a", b"b", pause=0.05, timeout=30)
+    assert response.startswith(b"HTTP/1.1 408 ") and b"slow_body" in response
 
 
-def test_slow_and_large_heads_are_given_up(service, monkeypatch):
+def test_slow_and_large_heads_are_refused(service, monkeypatch):
     monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.3)
     assert service.talk(b"GET /healthz HTTP/1.1\r\nX: ", timeout=5) == b""
     assert service.talk(timeout=5) == b""
@@ -380,7 +376,7 @@ def test_slow_and_large_heads_are_given_up(service, monkeypatch):
     assert service.talk(whole, timeout=5).startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_body_that_nobody_reads_does_not_hold_a_connection(service, monkeypatch):
+def test_an_unread_body_does_not_hold_a_connection(service, monkeypatch):
     monkeypatch.setattr(protocol, "UNWANTED_SECONDS", 0.3)
     head = b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
     began = time.monotonic()
@@ -388,7 +384,7 @@ def test_a_body_that_nobody_reads_does_not_hold_a_connection(service, monkeypatc
     assert time.monotonic() - began < 8
 
 
-# --- what surrounds an answer
+# --- headers, log, metrics
 
 
 @pytest.mark.parametrize(("sent", "kept"), [("order-7.A_b", True), ("a b", False), ("x" * 65, False), ("é", False)])
@@ -397,27 +393,27 @@ def test_request_ids(client, sent, kept):
     assert (found == sent) if kept else (len(found) == 32 and found != sent)
 
 
-def test_answers_may_not_be_taken_for_something_else(client):
+def test_security_headers(client):
     headers = client.post("/predict", content=picture(), headers=IMAGE).headers
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Content-Security-Policy"].startswith("default-src 'none'")
     assert "server" not in headers and "access-control-allow-origin" not in headers
 
 
-def test_a_fault_is_logged_and_does_not_leak(monkeypatch, tmp_path):
+def test_an_internal_error_is_logged_and_does_not_leak(monkeypatch, tmp_path):
     with running(monkeypatch, tmp_path) as service:
         service.predictor.fault = RuntimeError("secret of /home/somebody")
-        answer = httpx.post(f"{service.url}/predict", content=picture(), headers={**IMAGE, "X-Request-ID": "abc"})
-        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal")
-        assert "secret" not in answer.text and "Traceback" not in answer.text
+        response = httpx.post(f"{service.url}/predict", content=picture(), headers={**IMAGE, "X-Request-ID": "abc"})
+        assert (response.status_code, response.json()["error"]["code"]) == (500, "internal")
+        assert "secret" not in response.text and "Traceback" not in response.text
         service.predictor.fault = None
         assert httpx.post(f"{service.url}/predict", content=picture(), headers=IMAGE).status_code == 200
-    (line,) = [line for line in service.lines if line.getMessage() == "fault"]
+    (line,) = [line for line in service.lines if line.getMessage() == "internal error"]
     written = json.loads(JsonFormatter().format(line))
     assert written["request_id"] == "abc" and "secret of /home/somebody" in written["traceback"]
 
 
-def test_each_request_is_a_line(service, client):
+def test_each_request_is_logged(service, client):
     client.post("/predict", content=form([picture()] * 3), headers={**FORM, "X-Request-ID": "three"})
     client.post("/predict", content=b"text", headers={**IMAGE, "X-Request-ID": "none"})
     client.get("/healthz", headers={"X-Request-ID": "quiet"})
@@ -430,9 +426,9 @@ def test_each_request_is_a_line(service, client):
     assert "quiet" not in by_id
 
 
-def test_lines_of_requests_are_written_together_and_others_at_once(monkeypatch):
-    monkeypatch.setattr(logs, "PATIENCE", 0.05)
-    handler = logs.PatientHandler()
+def test_request_lines_are_written_together(monkeypatch):
+    monkeypatch.setattr(logs, "FLUSH_SECONDS", 0.05)
+    handler = logs.BufferedHandler()
     handler.setStream(io.StringIO())
     handler.setFormatter(JsonFormatter())
 
@@ -460,7 +456,7 @@ def test_lines_of_requests_are_written_together_and_others_at_once(monkeypatch):
     assert written()[4:] == ["d"]
 
 
-def test_metrics_count_requests_and_pictures(monkeypatch, tmp_path):
+def test_metrics_count_requests_and_images(monkeypatch, tmp_path):
     with running(monkeypatch, tmp_path, max_batch=4) as service:
         httpx.post(f"{service.url}/predict", content=form([picture()] * 6), headers=FORM)
         httpx.get(f"{service.url}/a/path/of/the/client")
@@ -474,7 +470,11 @@ def test_metrics_count_requests_and_pictures(monkeypatch, tmp_path):
 
 def test_a_draining_service_is_not_ready_and_closes_connections(service, client, monkeypatch):
     assert client.get("/readyz").status_code == 200
-    monkeypatch.setattr(service.lifetime, "draining", True)
-    answer = client.get("/readyz")
-    assert (answer.status_code, answer.json(), answer.headers["Connection"]) == (503, {"status": "draining"}, "close")
+    monkeypatch.setattr(service.shutdown, "draining", True)
+    response = client.get("/readyz")
+    assert (response.status_code, response.json(), response.headers["Connection"]) == (
+        503,
+        {"status": "draining"},
+        "close",
+    )
     assert client.post("/predict", content=picture(), headers=IMAGE).status_code == 200

@@ -1,4 +1,4 @@
-"""The service with a real exported model: its answers are the predictor's, Grad-CAM is the run's, and it ends well."""
+"""The service with a real exported model: predictions, Grad-CAM, replaced models, shutdown, workers, the command."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from PIL import Image
 pytest.importorskip("fastapi", reason="FastAPI (requirements/serve.txt) is not installed")
 import httpx
 from service_parts import serve_in_thread
-from service_soak import ServiceProcess, end_in_mid_load
+from service_soak import ServiceProcess, end_under_load
 from tiny_run import SIZE, make_run
 
 from paddle_resnet.errors import RunFailure, UsageError
@@ -29,8 +29,9 @@ from paddle_resnet.export import export_run
 from paddle_resnet.inference import Predictor, paddle_backend
 from paddle_resnet.inference.inference_config import InferenceConfig, ModelFile, read_checked
 from paddle_resnet.inference.predict_many import prediction_workers
-from paddle_resnet.service import Settings, inference_workers, routes
+from paddle_resnet.service import Settings, explain
 from paddle_resnet.service.explain import Explainer
+from paddle_resnet.service.inference_workers import InferenceWorkers
 from paddle_resnet.service.settings import load_predictor, pin_model
 
 pytestmark = pytest.mark.slow
@@ -57,37 +58,36 @@ def encoded(run, name="red/0.png"):
     return (run.config.data.root / "test" / name).read_bytes()
 
 
-def test_answers_are_the_predictors(run, client):
+def test_predictions_are_those_of_the_predictor(run, client):
     paths = sorted((run.config.data.root / "test").rglob("*.png"))
     with Predictor(run.path, device="cpu") as predictor:
         expected = predictor.predict(paths)
     files = [("images", path.read_bytes()) for path in paths]
-    answer = client.post("/predict", files=files).json()
-    assert answer["model"] == "resnet8"
-    for found, prediction in zip(answer["predictions"], expected, strict=True):
+    response = client.post("/predict", files=files).json()
+    assert response["model"] == "resnet8"
+    for found, prediction in zip(response["predictions"], expected, strict=True):
         assert [each["class"] for each in found["top"]] == [each.label for each in prediction.top]
         shares = [each["probability"] for each in found["top"]]
         assert shares == pytest.approx([each.probability for each in prediction.top], abs=1e-5)
 
 
-def test_a_picture_that_cannot_be_read_spoils_no_other_request(run, client):
+def test_an_unreadable_image_spoils_no_other_request(run, client):
     """Pictures of all requests share batches, and the processes that compute decode them."""
     good, bad = encoded(run), encoded(run)[:60]
     send = {"headers": {"Content-Type": "image/png"}, "timeout": 60}
     (expected,) = client.post("/predict", content=good, **send).json()["predictions"]
     with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(lambda data: client.post("/predict", content=data, **send), [good, bad] * 8))
-    assert [answer.status_code for answer in answers] == [200, 422] * 8
-    for answer in answers[::2]:
-        for found, wanted in zip(answer.json()["predictions"][0]["top"], expected["top"], strict=True):
+        responses = list(threads.map(lambda data: client.post("/predict", content=data, **send), [good, bad] * 8))
+    assert [response.status_code for response in responses] == [200, 422] * 8
+    for response in responses[::2]:
+        for found, wanted in zip(response.json()["predictions"][0]["top"], expected["top"], strict=True):
             assert found["class"] == wanted["class"]
             assert found["probability"] == pytest.approx(wanted["probability"], abs=1e-5)
-    answer = client.post("/predict", files=[("images", data) for data in (good, good, bad)])
-    assert (answer.status_code, answer.json()["error"]["image"]) == (422, 2)
+    response = client.post("/predict", files=[("images", data) for data in (good, good, bad)])
+    assert (response.status_code, response.json()["error"]["image"]) == (422, 2)
 
 
-def test_a_process_that_dies_is_replaced(run, client):
-    """It had nothing to do: nobody notices."""
+def test_a_worker_that_dies_is_replaced(run, client):
     (process,) = multiprocessing.active_children()
     process.kill()
     process.join()
@@ -97,8 +97,8 @@ def test_a_process_that_dies_is_replaced(run, client):
     assert other.pid != process.pid
 
 
-def test_a_replaced_model_is_loaded_by_no_process(run, tmp_path):
-    """Its classes are others: with the new files and the old list all answers would be wrong."""
+def test_a_replaced_model_is_not_loaded(run, tmp_path):
+    """Its classes differ: with the new files and the old list all predictions would be wrong."""
     folder = tmp_path / "inference"
     shutil.copytree(run.inference_path, folder)
     settings = Settings(model=folder, device="cpu", max_batch=2)
@@ -109,7 +109,7 @@ def test_a_replaced_model_is_loaded_by_no_process(run, tmp_path):
     (folder / "inference.yml").write_text(text.replace("- blue", "- zebra"))
     with pytest.raises(UsageError, match=r"inference\.yml: another model .* start again"):
         load_predictor(pinned)
-    replacement = inference_workers.Network(pinned, SIZE, 3)
+    replacement = InferenceWorkers(pinned, SIZE, 3)
     with pytest.raises(RunFailure, match="another model"):
         replacement.wait_until_ready()
     asyncio.run(replacement.close())
@@ -153,62 +153,62 @@ def pixels_of(url):
 def test_an_explanation_is_grad_cam_of_the_run(run, client):
     import paddle
 
-    answer = client.post("/explain?class=green", content=encoded(run), headers={"Content-Type": "image/png"}).json()
-    inference_workers = run.load_network("best")
-    picture = pixels_of(answer["picture"])
+    response = client.post("/explain?class=green", content=encoded(run), headers={"Content-Type": "image/png"}).json()
+    network = run.load_network("best")
+    picture = pixels_of(response["picture"])
     assert picture.shape == (SIZE, SIZE, 3)
     index = run.classes().index("green")
-    maps = grad_cam(inference_workers, run.normalize()(paddle.to_tensor(picture[np.newaxis])), [index])
-    heat = pixels_of(answer["heat"])
+    maps = grad_cam(network, run.normalize()(paddle.to_tensor(picture[np.newaxis])), [index])
+    heat = pixels_of(response["heat"])
     (expected,) = enlarge(maps, *heat.shape[:2])
     np.testing.assert_allclose(heat[..., 3], 255 * expected / max(expected.max(), 1e-12), atol=1)
-    assert answer["class"] == "green"
+    assert response["class"] == "green"
 
 
-def test_few_explanations_are_under_way_whatever_they_wait_for(run, client, monkeypatch):
-    """Those whose body is still on its way count too: all of a burst would pass, and take the places of /predict."""
-    monkeypatch.setattr(routes, "EXPLANATIONS_WAITING", 0)
+def test_explanations_under_way_are_bounded(run, client, monkeypatch):
+    """Also those whose body is not complete: a burst of them would take the places of /predict."""
+    monkeypatch.setattr(explain, "MAX_EXPLANATIONS", 0)
     send = {"content": encoded(run), "headers": {"Content-Type": "image/png"}}
     head = b"POST /explain HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 9999\r\n\r\n"
     deadline = time.monotonic() + 60
-    answer = None
-    while answer is None or (answer.status_code == 200 and time.monotonic() < deadline):
+    response = None
+    while response is None or (response.status_code == 200 and time.monotonic() < deadline):
         # Anew each time: it may come after the other one, and is refused itself then.
         with socket.create_connection(("127.0.0.1", client.base_url.port)) as slow:
             slow.sendall(head)
             time.sleep(0.05)
-            answer = client.post("/explain", **send)
+            response = client.post("/explain", **send)
             predicted = client.post("/predict", **send)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "busy")
+    assert (response.status_code, response.json()["error"]["code"]) == (429, "busy")
     assert predicted.status_code == 200
 
 
 def test_the_most_probable_class_is_explained_unless_one_is_named(run, client):
     send = {"content": encoded(run), "headers": {"Content-Type": "image/png"}}
     top = client.post("/predict?top=1", **send).json()["predictions"][0]["top"][0]
-    answer = client.post("/explain", **send).json()
-    assert (answer["class"], answer["probability"]) == (top["class"], pytest.approx(top["probability"], abs=1e-5))
+    response = client.post("/explain", **send).json()
+    assert (response["class"], response["probability"]) == (top["class"], pytest.approx(top["probability"], abs=1e-5))
     refused = client.post("/explain?class=mauve", **send)
     assert (refused.status_code, refused.json()["error"]["code"]) == (422, "unknown_class")
     assert client.get("/model").json()["explain"] is True
 
 
-def test_without_the_runs_own_checkpoint_nothing_is_explained(run, tmp_path):
+def test_only_the_exported_checkpoint_explains(run, tmp_path):
     import paddle
 
     shutil.copytree(run.inference_path, tmp_path / "run" / "inference")
     with Predictor(tmp_path / "run", device="cpu") as alone:
-        assert Explainer.beside(alone) is None
+        assert Explainer.load(alone) is None
         shutil.copy(run.config_path, tmp_path / "run")
         weights = paddle.load(str(run.checkpoint_path("best") / "model.pdparams"))
         (tmp_path / "run" / "checkpoints" / "best").mkdir(parents=True)
         file = tmp_path / "run" / "checkpoints" / "best" / "model.pdparams"
         paddle.save(weights, str(file))
-        assert Explainer.beside(alone) is not None
+        assert Explainer.load(alone) is not None
         paddle.save({**weights, "fc.bias": weights["fc.bias"] + paddle.to_tensor([9.0, 0.0, 0.0])}, str(file))
-        assert Explainer.beside(alone) is None
+        assert Explainer.load(alone) is None
         file.write_bytes(b"damaged")
-        assert Explainer.beside(alone) is None
+        assert Explainer.load(alone) is None
 
 
 def request_of(data):
@@ -218,9 +218,9 @@ def request_of(data):
     return head + data
 
 
-def test_sigterm_in_mid_load_loses_no_accepted_request(run):
+def test_sigterm_under_load_loses_no_accepted_request(run):
     service = ServiceProcess(run.path, *SMALL, "--drain", "0.5")
-    ended = end_in_mid_load(service, request_of(encoded(run)), clients=8, seconds=0.5)
+    ended = end_under_load(service, request_of(encoded(run)), clients=8, seconds=0.5)
     assert ended["exit status"] == 0
     assert ended["accepted"] > 8
     assert ended["accepted and lost"] == 0
@@ -234,10 +234,10 @@ def test_workers_share_the_port_and_add_up_their_metrics(run):
     data = encoded(run)
     try:
         for _ in range(12):  # a connection each, so that either worker may get it
-            answer = httpx.post(
+            response = httpx.post(
                 f"http://127.0.0.1:{service.port}/predict", content=data, headers={"Content-Type": "image/png"}
             )
-            assert answer.status_code == 200
+            assert response.status_code == 200
         text = httpx.get(f"http://127.0.0.1:{service.port}/metrics").text
     finally:
         status = service.end(number=signal.SIGHUP)
@@ -254,7 +254,7 @@ def test_wrong_use_is_one_line(tool, monkeypatch, run, tmp_path):
         done = tool("serve", run.path, "--port", port)
         assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
         assert f"127.0.0.1:{port}" in done.stderr and "--port" in done.stderr
-    monkeypatch.setattr("paddle_resnet.service.serving._check_address", lambda settings: None)
+    monkeypatch.setattr("paddle_resnet.service.server._check_address", lambda settings: None)
     done = tool("serve", tmp_path / "nowhere")
     assert done.exit_code == 2 and done.stderr.splitlines()[-1].startswith("error: ") and "nowhere" in done.stderr
     done = tool("serve", run.path, "--port", "70000")
@@ -273,11 +273,11 @@ def test_missing_packages_are_named(tool, monkeypatch, tmp_path):
 def test_settings_travel_to_workers(monkeypatch, tmp_path):
     settings = Settings(model=tmp_path, queue=7, max_wait=0.5)
     monkeypatch.delenv("PADDLE_RESNET_SERVICE", raising=False)
-    settings.put_into_environment()
+    settings.to_environment()
     assert Settings.from_environment() == settings
 
 
-def test_the_benchmark_of_a_service_reports_what_it_answered(run, client, tmp_path):
+def test_the_benchmark_reports_what_the_service_answered(run, client, tmp_path):
     from paddle_resnet.benchmark.serve.report import LoadCase, benchmark_service
 
     cases = [LoadCase(2, 1), LoadCase(2, 3, rate=50)]
@@ -295,7 +295,7 @@ def test_the_benchmark_of_a_service_reports_what_it_answered(run, client, tmp_pa
     assert len(report.table().rows) == 2
 
 
-def test_an_answer_that_differs_is_wrong():
+def test_the_benchmark_notices_wrong_predictions():
     from paddle_resnet.benchmark.serve.requests import ResponseChecker
 
     def body(**shares):

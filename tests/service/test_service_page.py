@@ -46,11 +46,11 @@ def browser(tmp_path_factory):
     browser.quit()
 
 
-class StandInExplainer:
-    """Says that the upper half speaks for any class."""
+class FakeExplainer:
+    """The upper half speaks for any class."""
 
     def explain(self, pixels, scores, label=None):
-        heat = np.zeros((explain.SHOWN_SIZE, explain.SHOWN_SIZE), np.float32)
+        heat = np.zeros((explain.MIN_HEAT_SIZE, explain.MIN_HEAT_SIZE), np.float32)
         heat[: len(heat) // 2] = 1
         return explain.Explanation("any", 0.5, pixels, heat)
 
@@ -59,7 +59,7 @@ class StandInExplainer:
 def service(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("service_parts.ColourPredictor.classes", (MARKUP, "green", "blue"))
-        patch.setattr(explain.Explainer, "beside", classmethod(lambda cls, predictor: StandInExplainer()))
+        patch.setattr(explain.Explainer, "load", classmethod(lambda cls, predictor: FakeExplainer()))
         with running(patch, tmp_path_factory.mktemp("none"), queue=2) as service:
             yield service
 
@@ -98,7 +98,7 @@ def wait_for_card(page, name):
     return wait(page, find)
 
 
-def test_pictures_are_answered_with_bars(page, tmp_path):
+def test_predictions_are_shown_as_bars(page, tmp_path):
     cards = give(page, tmp_path, green=picture((0, 250, 0)), blue=picture((50, 0, 150)))
     assert [card.find_element(By.TAG_NAME, "h2").text for card in cards] == ["green", "blue"]
     names = [cell.text for cell in cards[1].find_elements(By.CSS_SELECTOR, ".scores th")]
@@ -112,7 +112,7 @@ def test_pictures_are_answered_with_bars(page, tmp_path):
     assert page.title == "Classify pictures"  # the class that looks like markup is a text
 
 
-def test_a_file_that_is_no_picture_leaves_the_others_alone(page, tmp_path):
+def test_a_bad_file_leaves_the_others_alone(page, tmp_path):
     text, green = give(page, tmp_path, notes=b"a text", green=picture((0, 250, 0)))
     assert text.find_element(By.TAG_NAME, "h2").text == "No answer"
     assert "no picture that can be read" in text.find_element(By.CLASS_NAME, "error").text
@@ -122,7 +122,7 @@ def test_a_file_that_is_no_picture_leaves_the_others_alone(page, tmp_path):
     page.get_log("browser")  # Chromium logs an answer of status 422 as an error
 
 
-def test_more_pictures_than_the_service_takes_at_once_are_sent_again(page, service, tmp_path):
+def test_refused_images_are_sent_again(page, service, tmp_path):
     service.predictor.gate.clear()
     page.find_element(By.ID, "files")
     paths = []
@@ -136,7 +136,7 @@ def test_more_pictures_than_the_service_takes_at_once_are_sent_again(page, servi
     page.get_log("browser")
 
 
-def test_the_explanation_is_laid_over_the_picture_and_taken_away(page, tmp_path):
+def test_the_explanation_is_shown_and_hidden(page, tmp_path):
     (card,) = give(page, tmp_path, green=picture((0, 250, 0)))
     button = card.find_element(By.CLASS_NAME, "why")
     assert button.accessible_name == "Show where the network sees green"
@@ -166,7 +166,7 @@ def test_the_page_fits_a_phone(page, tmp_path):
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_nothing_is_loaded_from_elsewhere_and_no_other_script_runs(page, service, tmp_path):
+def test_the_page_loads_and_runs_nothing_else(page, service, tmp_path):
     give(page, tmp_path, green=picture((0, 250, 0)))
     loaded = page.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
     assert loaded and all(name.startswith((service.url, "blob:", "data:")) for name in loaded)
@@ -178,7 +178,7 @@ def test_nothing_is_loaded_from_elsewhere_and_no_other_script_runs(page, service
     assert any("Content Security Policy" in entry["message"] for entry in refused)
 
 
-def test_the_keyboard_is_enough(page, tmp_path):
+def test_the_keyboard_reaches_everything(page, tmp_path):
     give(page, tmp_path, green=picture((0, 250, 0)))
     page.execute_script("document.activeElement.blur()")
     reached = []
@@ -188,7 +188,7 @@ def test_the_keyboard_is_enough(page, tmp_path):
     assert reached == ["files", "clear", "Why?"]
 
 
-def test_the_documentation_is_read_from_the_interface(page, service):
+def test_the_documentation_is_made_from_openapi(page, service):
     page.get(f"{service.url}/docs")
     wait(page, lambda: len(page.find_elements(By.TAG_NAME, "section")) > 3)
     titles = [title.text for title in page.find_elements(By.TAG_NAME, "h2")]
@@ -196,7 +196,7 @@ def test_the_documentation_is_read_from_the_interface(page, service):
     assert "multipart/form-data" in page.find_element(By.TAG_NAME, "main").text
 
 
-def test_a_dropped_file_is_taken(page):
+def test_a_dropped_file_is_classified(page):
     png = list(picture((0, 0, 250)))
     page.execute_script(
         "const data = new DataTransfer();"

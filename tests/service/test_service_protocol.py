@@ -1,4 +1,4 @@
-"""The service's HTTP protocol over raw connections: bounds outside bodies, hosts and origins, half-closed clients."""
+"""HTTP over raw connections: limits outside bodies, hosts and origins, half-closed clients, request bodies, the log."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ import httpx
 from service_parts import FORM, form, picture, running
 
 from paddle_resnet.service import logs, protocol
-from paddle_resnet.service.errors import Refusal
-from paddle_resnet.service.hosts import Hosts
-from paddle_resnet.service.pictures import split_body
+from paddle_resnet.service.errors import ServiceError
+from paddle_resnet.service.middleware import HostPolicy
+from paddle_resnet.service.request_body import split_body
 
 pytestmark = pytest.mark.slow
 
@@ -39,12 +39,12 @@ def service(tmp_path_factory):
             yield service
 
 
-def status(answer):
-    return int(answer.split(b" ", 2)[1])
+def status(response):
+    return int(response.split(b" ", 2)[1])
 
 
-def in_json(answer):
-    return json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"]
+def in_json(response):
+    return json.loads(response.partition(b"\r\n\r\n")[2])["error"]["code"]
 
 
 def head_of(size):
@@ -53,10 +53,10 @@ def head_of(size):
 
 
 @pytest.mark.parametrize(("size", "expected"), [(32 * 2**10, 200), (32 * 2**10 + 1, 431), (108 * 2**10, 431)])
-def test_a_head_in_one_packet_is_counted_before_it_is_parsed(service, size, expected):
-    answer = service.talk(head_of(size))
-    assert status(answer) == expected
-    assert expected == 200 or in_json(answer) == "head_too_large"
+def test_a_head_is_counted_before_it_is_parsed(service, size, expected):
+    response = service.talk(head_of(size))
+    assert status(response) == expected
+    assert expected == 200 or in_json(response) == "head_too_large"
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def test_a_head_in_one_packet_is_counted_before_it_is_parsed(service, size, expe
         b"zzz\r\n",
     ],
 )
-def test_what_is_no_body_is_bounded_behind_the_head_too(service, rest):
-    answer = service.talk(CHUNKED, rest)
-    assert (status(answer), in_json(answer)) in {(400, "trailers"), (400, "malformed_request")}
-    assert answer.count(b"HTTP/1.1 ") == 1
+def test_bytes_around_a_body_are_bounded(service, rest):
+    response = service.talk(CHUNKED, rest)
+    assert (status(response), in_json(response)) in {(400, "trailers"), (400, "malformed_request")}
+    assert response.count(b"HTTP/1.1 ") == 1
 
 
 def test_long_bodies_may_have_many_chunks(service):
@@ -101,8 +101,8 @@ def test_long_bodies_may_have_many_chunks(service):
     ],
 )
 def test_malformed_requests_are_refused_in_json(service, request_):
-    answer = service.talk(request_, timeout=1)
-    assert (status(answer), in_json(answer)) == (400, "malformed_request")
+    response = service.talk(request_, timeout=1)
+    assert (status(response), in_json(response)) == (400, "malformed_request")
 
 
 @pytest.mark.parametrize(
@@ -118,11 +118,11 @@ def test_unusual_requests_are_answered(service, request_):
 
 
 def test_an_absolute_target_is_checked_as_a_host(service):
-    answer = service.talk(b"GET http://evil.example/healthz HTTP/1.1\r\n" + HOST + END)
-    assert (status(answer), in_json(answer)) == (403, "host_not_allowed")
+    response = service.talk(b"GET http://evil.example/healthz HTTP/1.1\r\n" + HOST + END)
+    assert (status(response), in_json(response)) == (403, "host_not_allowed")
 
 
-def test_a_refusal_never_takes_the_place_of_an_answer_before_it(service):
+def test_an_error_waits_for_the_response_before_it(service):
     service.predictor.gate.clear()
     body = picture()
     whole = b"POST /predict HTTP/1.1\r\n" + HOST + b"Content-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(body)
@@ -136,7 +136,7 @@ def test_a_refusal_never_takes_the_place_of_an_answer_before_it(service):
     assert received.startswith(b"HTTP/1.1 200 ") and received.count(b"HTTP/1.1 ") == 1
 
 
-def test_pipelined_requests_are_answered_in_order_and_bounded(service):
+def test_pipelined_requests_are_ordered_and_bounded(service):
     one = b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n"
     received = service.talk(one * 10 + one.replace(b"\r\n\r\n", b"\r\n" + END))
     assert received.count(b"HTTP/1.1 200 ") == 11
@@ -144,7 +144,7 @@ def test_pipelined_requests_are_answered_in_order_and_bounded(service):
     assert 1 <= received.count(b"HTTP/1.1 ") == received.count(b"HTTP/1.1 200 ") <= protocol.MAX_PIPELINED + 2
 
 
-def test_a_half_closed_client_gets_its_answer(service):
+def test_a_half_closed_client_gets_its_response(service):
     body = picture()
     head = b"POST /predict HTTP/1.1\r\n" + HOST + b"Content-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(body)
     service.predictor.gate.clear()
@@ -156,7 +156,7 @@ def test_a_half_closed_client_gets_its_answer(service):
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
-def test_too_many_connections_close_one_that_waits_of_the_client_with_most(monkeypatch, tmp_path):
+def test_too_many_connections_close_those_of_the_largest_client(monkeypatch, tmp_path):
     with running(monkeypatch, tmp_path, max_connections=10) as service, contextlib.ExitStack() as open_:
         first = open_.enter_context(socket.create_connection(("127.0.0.1", service.port)))
         for _ in range(30):
@@ -176,16 +176,16 @@ def refused(headers, names=(), origins=(), bound="0.0.0.0", method="POST", versi
     raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]
     scope = {"headers": raw, "method": method, "http_version": version}
     try:
-        Hosts(names, origins, bound).check(scope)
-    except Refusal as refusal:
-        return refusal.status
+        HostPolicy(names, origins, bound).check(scope)
+    except ServiceError as error:
+        return error.status
     return None
 
 
 @pytest.mark.parametrize(
     "host", ["localhost", "LOCALHOST.:80", "a.localhost", "127.0.0.1:8000", "[::1]:8000", "10.0.0.5"]
 )
-def test_loopback_names_and_addresses_are_the_services(host):
+def test_loopback_names_and_addresses_are_allowed(host):
     assert refused([("Host", host)]) is None
 
 
@@ -234,7 +234,7 @@ def test_pages_of_other_sites_are_refused(headers, expected):
     assert refused([OURS, *headers]) == expected
 
 
-def test_a_link_to_the_page_may_be_followed_and_sites_may_be_allowed():
+def test_links_and_allowed_sites_pass():
     link = [OURS, ("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "navigate")]
     assert refused(link, method="GET") is None
     page = [OURS, ("Origin", "https://Good.example"), ("Sec-Fetch-Site", "cross-site")]
@@ -243,9 +243,9 @@ def test_a_link_to_the_page_may_be_followed_and_sites_may_be_allowed():
 
 
 @pytest.mark.parametrize("path", ["/predict", "/predict?other=1", "/healthz", "/nowhere"])
-def test_hosts_are_checked_on_every_way(service, path):
-    answer = httpx.post(service.url + path, content=picture(), headers={"Host": "evil.example"})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "host_not_allowed")
+def test_hosts_are_checked_on_every_path(service, path):
+    response = httpx.post(service.url + path, content=picture(), headers={"Host": "evil.example"})
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "host_not_allowed")
 
 
 # --- methods, addresses, bodies
@@ -253,20 +253,20 @@ def test_hosts_are_checked_on_every_way(service, path):
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/model", "/healthz", "/readyz", "/metrics", "/openapi.json"])
 def test_head_is_get_without_a_body(service, path):
-    answer = httpx.head(service.url + path)
-    assert (answer.status_code, answer.content) == (200, b"") and int(answer.headers["Content-Length"]) > 0
+    response = httpx.head(service.url + path)
+    assert (response.status_code, response.content) == (200, b"") and int(response.headers["Content-Length"]) > 0
 
 
 @pytest.mark.parametrize(("method", "path", "allow"), [("PUT", "/predict", "POST"), ("POST", "/model", "GET, HEAD")])
-def test_405_says_what_is_allowed(service, method, path, allow):
-    answer = httpx.request(method, service.url + path)
-    assert (answer.status_code, answer.headers["Allow"]) == (405, allow)
-    assert allow in answer.json()["error"]["message"]
+def test_405_names_the_allowed_methods(service, method, path, allow):
+    response = httpx.request(method, service.url + path)
+    assert (response.status_code, response.headers["Allow"]) == (405, allow)
+    assert allow in response.json()["error"]["message"]
 
 
 def test_no_redirect_repeats_the_host(service):
-    answer = httpx.post(f"{service.url}/predict/", content=picture())
-    assert answer.status_code == 404 and "location" not in answer.headers
+    response = httpx.post(f"{service.url}/predict/", content=picture())
+    assert response.status_code == 404 and "location" not in response.headers
 
 
 @pytest.mark.parametrize("prefix", ["", "data:image/png;base64,", " DATA:;base64,"])
@@ -285,29 +285,29 @@ def test_base64_may_be_wrapped_and_a_data_url(prefix):
         (b'{"images": ["YQ=="], "images": ["Yg=="]}', "not valid JSON"),
         (b'{"images": NaN}', "not valid JSON"),
         (b'{"images": ' + b"1" * 9999 + b"}", "not valid JSON"),
-        (b'{"images": [' + b"[]," * 99_999 + b"[]]}", "more than 4 pictures"),
+        (b'{"images": [' + b"[]," * 99_999 + b"[]]}", "more than 4 images"),
         (b'{"images": {}}', "another shape (images)"),
     ],
 )
-def test_json_of_another_shape_is_told_which_is_expected(body, says):
-    with pytest.raises(Refusal) as refusal:
+def test_wrong_json_is_told_the_expected_shape(body, says):
+    with pytest.raises(ServiceError) as error:
         split_body(body, "application/json", 4)
-    assert says in refusal.value.message
-    assert "pictures" in refusal.value.message or '{"images": ["<base64>", ...]}' in refusal.value.message
+    assert says in error.value.message
+    assert "images" in error.value.message or '{"images": ["<base64>", ...]}' in error.value.message
 
 
-def test_a_text_field_in_a_form_is_told_apart(service):
+def test_a_text_field_in_a_form_is_an_error_of_its_own(service):
     body = form([picture()])[: -len(b"--x7--\r\n")]
     body += b'--x7\r\nContent-Disposition: form-data; name="top"\r\n\r\n1\r\n--x7--\r\n'
-    answer = httpx.post(f"{service.url}/predict", content=body, headers=FORM)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "text_field")
-    assert "?top=1" in answer.json()["error"]["message"]
+    response = httpx.post(f"{service.url}/predict", content=body, headers=FORM)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "text_field")
+    assert "?top=1" in response.json()["error"]["message"]
 
 
 # --- the log
 
 
-def write_in_all_ways():
+def write_in_every_way():
     logging.captureWarnings(False)  # as another test may have left it, but pytest has put `warnings` back
     with logs.json_output():
         warnings.warn("of Python", stacklevel=1)
@@ -320,8 +320,8 @@ def write_in_all_ways():
         raise RuntimeError("the end")
 
 
-def test_all_that_a_child_writes_is_json(capfd):
-    child = multiprocessing.get_context("fork").Process(target=write_in_all_ways)
+def test_all_output_of_a_child_is_json(capfd):
+    child = multiprocessing.get_context("fork").Process(target=write_in_every_way)
     child.start()
     child.join()
     out, err = capfd.readouterr()
@@ -330,5 +330,5 @@ def test_all_that_a_child_writes_is_json(capfd):
     assert [line["text"] for line in lines if line["event"] == "output"] == ["of C++ in", "two lines", "printed"]
     events = " ".join(line["event"] for line in lines)
     assert "of Python" in events and "of a library" in events
-    found = [line["traceback"].splitlines()[-1] for line in lines if line["event"] == "fault"]
+    found = [line["traceback"].splitlines()[-1] for line in lines if line["event"] == "uncaught exception"]
     assert found == ["ZeroDivisionError: integer division or modulo by zero", "RuntimeError: the end"]

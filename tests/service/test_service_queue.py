@@ -1,4 +1,4 @@
-"""Whose picture is next: turns, budgets, costly pictures, what is over, and pictures that processes die of."""
+"""The queue and the batcher: turns, budgets, costly images, done requests, and images that kill workers."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="FastAPI (requirements/serve.txt) is not installed")
-from paddle_resnet.service import batcher, inference_workers
-from paddle_resnet.service.batcher import Batcher, Work, WorkerDied
-from paddle_resnet.service.errors import Refusal
-from paddle_resnet.service.fair_queue import ClientBudgets, FairQueue
-from paddle_resnet.service.pictures import Result, Verdict
+from paddle_resnet.service import Settings
+from paddle_resnet.service.batcher import Batcher, WorkerDied
+from paddle_resnet.service.errors import ServiceError
 from paddle_resnet.service.predict import client_of
+from paddle_resnet.service.request_queue import DecodeBudgets, FairQueue, PendingRequest
+from paddle_resnet.service.worker_process import ImageResult, ImageStatus, pack_results, run_batch, unpack_results
 
-READ = Result(Verdict.READ, np.zeros(2, np.float32))
+OK = ImageResult(ImageStatus.OK, np.zeros(2, np.float32))
 
 
 def queued(queue, *names):
-    """Items such as "a1.0": of client a its request a1, picture 0."""
-    works = {}
+    """Queue images such as "a1.0": of client a its request a1, image 0. Return the requests by name."""
+    requests = {}
     for name in names:
-        request = name.partition(".")[0]
-        work = works.setdefault(request, Request(request[0], request))
-        queue.put(SimpleNamespace(work=work, name=name))
-    return works
+        request_name = name.partition(".")[0]
+        request = requests.setdefault(request_name, Request(request_name[0], request_name))
+        queue.put(SimpleNamespace(request=request, name=name))
+    return requests
 
 
 class Request:
@@ -45,19 +45,19 @@ def test_clients_and_their_requests_take_turns():
     assert len(queue) == 0
 
 
-def test_what_has_had_its_turn_is_first_and_a_request_can_be_dropped():
+def test_requeued_images_are_first_and_requests_can_be_dropped():
     queue = FairQueue()
-    works = queued(queue, "a1.0", "a1.1", "b1.0", "b2.0")
-    queue.put(SimpleNamespace(work=works["b2"], name="again"), first=True)
-    queue.drop(works["a1"])
-    queue.drop(works["a1"])
+    requests = queued(queue, "a1.0", "a1.1", "b1.0", "b2.0")
+    queue.put(SimpleNamespace(request=requests["b2"], name="again"), first=True)
+    queue.drop(requests["a1"])
+    queue.drop(requests["a1"])
     assert len(queue) == 3
     assert names(queue) == ["again", "b1.0", "b2.0"]
 
 
 def test_a_clients_budget_comes_back_with_time():
     now = [0.0]
-    budgets = ClientBudgets(10, 0.5, lambda: now[0])
+    budgets = DecodeBudgets(10, 0.5, lambda: now[0])
     assert [budgets.take("a", 4) for _ in range(2)] == [0, 0]
     assert budgets.take("a", 4) == pytest.approx(4)
     assert budgets.take("b", 4) == 0
@@ -65,48 +65,48 @@ def test_a_clients_budget_comes_back_with_time():
     assert budgets.take("a", 4) == 0
     assert budgets.take("a", 1) > 0
     now[0] = 1000
-    assert budgets.take("a", 25) == 0  # more than there ever is: it is taken from what comes
+    assert budgets.take("a", 25) == 0  # more than a full budget: the rest is taken from what comes back
     assert budgets.take("a", 1) == pytest.approx(32)
 
 
-class Network:
-    """Answers when `step` says so; `calls` are the pictures of each call."""
+class ManualBatcher(Batcher):
+    """A batcher whose batches end when `step` says so; `calls` are the images of each batch, and whether costly."""
 
-    def __init__(self, **options):
+    def __init__(self, workers=lambda: 1, **settings):
         self.calls = []
         self.under_way = asyncio.Queue()
-        self.queue = Batcher(self.answer, max_wait=0, **{"max_batch": 4, "capacity": 100, **options})
+        settings = {"max_batch": 4, "queue": 100, "client_decode_seconds": 20, "request_decode_seconds": 10, **settings}
+        super().__init__(self.run_batch, Settings(model="none", max_wait=0, **settings), workers)
 
-    async def answer(self, pictures, costly):
-        self.calls.append((b" ".join(pictures).decode(), costly))
-        answer = asyncio.get_running_loop().create_future()
-        self.under_way.put_nowait((pictures, costly, answer))
-        return await answer
+    async def run_batch(self, images, costly):
+        self.calls.append((b" ".join(images).decode(), costly))
+        results = asyncio.get_running_loop().create_future()
+        self.under_way.put_nowait((images, costly, results))
+        return await results
 
-    async def step(self, fate=None):
-        """Answer the call that has waited longest."""
-        pictures, costly, answer = await asyncio.wait_for(self.under_way.get(), 10)
-        if not answer.done():
-            if fate is not None:
-                answer.set_exception(fate)
+    async def step(self, error=None):
+        """End the batch that was started first."""
+        images, costly, results = await asyncio.wait_for(self.under_way.get(), 10)
+        if not results.done():
+            if error is not None:
+                results.set_exception(error)
             else:
-                answer.set_result([self.result_of(place, picture, costly) for place, picture in enumerate(pictures)])
-        for _ in range(5):
-            await asyncio.sleep(0)
+                results.set_result([self.result_of(index, image, costly) for index, image in enumerate(images)])
+        await settled()
 
-    def result_of(self, place, picture, costly):
-        return self.result(picture, costly)
+    def result_of(self, index, image, costly):
+        return self.result(image, costly)
 
-    def result(self, picture, costly):
-        if picture.startswith(b"costly") and not costly:
-            return Result(Verdict.COSTLY, seconds=1.0)
-        return READ
+    def result(self, image, costly):
+        if image.startswith(b"costly") and not costly:
+            return ImageResult(ImageStatus.COSTLY, seconds=1.0)
+        return OK
 
-    def ask(self, client, *pictures):
-        work = Work(client)
-        self.queue.admit(work, len(pictures))
-        self.queue.put(work, [picture.encode() for picture in pictures])
-        return work
+    def ask(self, client, *images):
+        request = PendingRequest(client)
+        self.admit(request, len(images))
+        self.put(request, [image.encode() for image in images])
+        return request
 
     async def finish(self):
         while self.under_way.qsize():
@@ -118,189 +118,189 @@ async def settled():
         await asyncio.sleep(0)
 
 
-def test_cheap_pictures_do_not_wait_for_costly_ones():
+def test_cheap_images_do_not_wait_for_costly_ones():
     async def scenario():
-        net = Network(max_batch=16)
-        attack = net.ask("a", *[f"costly{i}" for i in range(6)])
+        batcher = ManualBatcher(max_batch=16)
+        attack = batcher.ask("a", *[f"costly{i}" for i in range(6)])
         await settled()
-        while not net.calls[-1][1]:  # they are found to be costly, and the first is being decoded
-            await net.step()
-        same, other = net.ask("a", "cheap"), net.ask("b", "cheap")
-        while not (same.over and other.over):
-            await net.step()
-        assert [costly for _, costly in net.calls].count(True) <= 2 and not attack.over
-        await net.finish()
-        assert attack.answer.result().shape == (6, 2)
-        assert all(" " not in pictures for pictures, costly in net.calls if costly)
+        while not batcher.calls[-1][1]:  # they are found to be costly, and the first is being decoded
+            await batcher.step()
+        same, other = batcher.ask("a", "cheap"), batcher.ask("b", "cheap")
+        while not (same.done and other.done):
+            await batcher.step()
+        assert [costly for _, costly in batcher.calls].count(True) <= 2 and not attack.done
+        await batcher.finish()
+        assert attack.scores.result().shape == (6, 2)
+        assert all(" " not in images for images, costly in batcher.calls if costly)
 
     asyncio.run(scenario())
 
 
-def test_costly_pictures_leave_a_stream_to_the_others():
+def test_costly_images_leave_a_worker_to_the_others():
     async def scenario():
-        net = Network(streams=lambda: 2)
-        net.ask("a", *[f"costly{i}" for i in range(8)])
+        batcher = ManualBatcher(workers=lambda: 2)
+        batcher.ask("a", *[f"costly{i}" for i in range(8)])
         await settled()
-        while not net.calls[-1][1]:
-            await net.step()
+        while not batcher.calls[-1][1]:
+            await batcher.step()
         await settled()
-        assert [costly for _, costly in net.calls].count(True) == 1
-        await net.finish()
+        assert [costly for _, costly in batcher.calls].count(True) == 1
+        await batcher.finish()
 
     asyncio.run(scenario())
 
 
 def test_a_request_and_a_client_have_a_budget():
     async def scenario():
-        net = Network(request_seconds=3, budgets=ClientBudgets(4, 0.5, lambda: 0.0))
-        much = net.ask("a", *[f"costly{i}" for i in range(4)])
+        batcher = ManualBatcher(request_decode_seconds=3, client_decode_seconds=4)
+        much = batcher.ask("a", *[f"costly{i}" for i in range(4)])
         await settled()
-        await net.finish()
-        assert (much.answer.exception().status, much.answer.exception().code) == (413, "slow_request")
-        right = net.ask("a", "costly", "costly")
+        await batcher.finish()
+        assert (much.scores.exception().status, much.scores.exception().code) == (413, "slow_request")
+        right = batcher.ask("a", "costly", "costly")
         await settled()
-        await net.finish()
-        refusal = right.answer.exception()
-        assert (refusal.status, refusal.code, refusal.retry_after) == (429, "busy", 2)
-        for work in (much, right):
-            net.queue.leave(work)
-        other = net.ask("b", "costly", "costly")
+        await batcher.finish()
+        error = right.scores.exception()
+        assert (error.status, error.code, error.retry_after) == (429, "busy", 2)
+        for request in (much, right):
+            batcher.release(request)
+        other = batcher.ask("b", "costly", "costly")
         await settled()
-        await net.finish()
-        assert other.answer.result().shape == (2, 2)
-        net.queue.leave(other)
-        assert net.queue.admitted == 0
+        await batcher.finish()
+        assert other.scores.result().shape == (2, 2)
+        batcher.release(other)
+        assert batcher.admitted == 0
 
     asyncio.run(scenario())
 
 
-def test_what_nobody_waits_for_is_not_computed():
+def test_images_of_done_requests_are_not_computed():
     async def scenario():
-        net = Network()
-        works = [net.ask("a", f"{i}.0", f"{i}.1", f"{i}.2", f"{i}.3") for i in range(4)]
+        batcher = ManualBatcher()
+        requests = [batcher.ask("a", f"{i}.0", f"{i}.1", f"{i}.2", f"{i}.3") for i in range(4)]
         await settled()
-        works[2].give_up()
-        net.queue.leave(works[3])
-        await net.finish()
-        computed = " ".join(pictures for pictures, _ in net.calls)
+        requests[2].time_out()
+        batcher.release(requests[3])
+        await batcher.finish()
+        computed = " ".join(images for images, _ in batcher.calls)
         assert {each[0] for each in computed.split()} == {"0", "1"}
 
     asyncio.run(scenario())
 
 
-def test_what_was_not_begun_is_next():
+def test_images_that_were_not_begun_are_next():
     async def scenario():
-        net = Network(max_batch=8)
+        batcher = ManualBatcher(max_batch=8)
         turns = iter([False, True])
-        net.result = lambda picture, costly: Result(Verdict.LATER) if picture == b"last" and not next(turns) else READ
-        work = net.ask("a", "first", "last")
+        batcher.result = lambda image, costly: (
+            ImageResult(ImageStatus.NOT_BEGUN) if image == b"last" and not next(turns) else OK
+        )
+        request = batcher.ask("a", "first", "last")
         await settled()
-        await net.finish()
-        assert work.answer.result().shape == (2, 2)
-        assert net.calls == [("first last", False), ("last", False)]
+        await batcher.finish()
+        assert request.scores.result().shape == (2, 2)
+        assert batcher.calls == [("first last", False), ("last", False)]
 
     asyncio.run(scenario())
 
 
-def test_what_was_not_begun_keeps_its_order(monkeypatch):
-    """Or who stands in the middle would wait for ever."""
-    monkeypatch.setattr(batcher, "AT_ONCE", 1)
+def test_images_that_were_not_begun_keep_their_order(monkeypatch):
+    """Or the images in the middle would wait for ever."""
+    monkeypatch.setattr("paddle_resnet.service.batcher.BATCHES_PER_WORKER", 1)
     begun = []
 
-    def result_of(place, picture, costly):
-        if place > 1:
-            return Result(Verdict.LATER)
-        begun.append(picture.decode())
-        return READ
+    def result_of(index, image, costly):
+        if index > 1:
+            return ImageResult(ImageStatus.NOT_BEGUN)
+        begun.append(image.decode())
+        return OK
 
     async def scenario():
-        net = Network(max_batch=16)
-        net.result_of = result_of
-        works = [net.ask(client, client + "0", client + "1") for client in "zabcde"]
+        batcher = ManualBatcher(max_batch=16)
+        batcher.result_of = result_of
+        requests = [batcher.ask(client, client + "0", client + "1") for client in "zabcde"]
         await settled()
-        await net.finish()
-        assert all(work.over for work in works)
+        await batcher.finish()
+        assert all(request.done for request in requests)
         assert begun == ["z0", "z1", "a0", "b0", "c0", "d0", "e0", "a1", "b1", "c1", "d1", "e1"]
 
     asyncio.run(scenario())
 
 
-def test_a_picture_that_two_processes_die_of_is_refused_and_its_neighbours_are_answered():
+def test_only_an_image_that_kills_two_workers_is_refused():
     async def scenario():
-        net = Network()
-        before = [net.ask("a", "x"), net.ask("a", "y")]
-        good, bad, more = net.ask("a", "good"), net.ask("b", "bad"), net.ask("c", "more")
+        batcher = ManualBatcher()
+        before = [batcher.ask("a", "x"), batcher.ask("a", "y")]
+        good, bad, more = batcher.ask("a", "good"), batcher.ask("b", "bad"), batcher.ask("c", "more")
         await settled()
-        while net.under_way.qsize():
-            (pictures, _, _) = net.under_way._queue[0]
-            await net.step(WorkerDied(computing=True) if b"bad" in pictures else None)
-        refusal = bad.answer.exception()
-        assert (refusal.status, refusal.code, refusal.image) == (422, "deadly_image", 0)
-        assert all(work.answer.result().shape == (1, 2) for work in (*before, good, more))
-        assert ("good bad more", False) in net.calls
-        assert [call for call in net.calls if "bad" in call[0]] == [("good bad more", False), ("bad", True)]
+        while batcher.under_way.qsize():
+            (images, _, _) = batcher.under_way._queue[0]
+            await batcher.step(WorkerDied(computing=True) if b"bad" in images else None)
+        error = bad.scores.exception()
+        assert (error.status, error.code, error.image) == (422, "deadly_image", 0)
+        assert all(request.scores.result().shape == (1, 2) for request in (*before, good, more))
+        assert ("good bad more", False) in batcher.calls
+        assert [call for call in batcher.calls if "bad" in call[0]] == [("good bad more", False), ("bad", True)]
 
     asyncio.run(scenario())
 
 
-def test_what_a_dead_process_had_not_begun_is_no_suspect():
+def test_a_batch_that_was_not_begun_is_not_blamed():
     async def scenario():
-        net = Network()
-        work = net.ask("a", "picture")
+        batcher = ManualBatcher()
+        request = batcher.ask("a", "picture")
         await settled()
         for _ in range(5):
-            await net.step(WorkerDied(computing=False))
-        await net.step()
-        assert work.answer.result().shape == (1, 2)
+            await batcher.step(WorkerDied(computing=False))
+        await batcher.step()
+        assert request.scores.result().shape == (1, 2)
 
     asyncio.run(scenario())
 
 
-def test_in_a_full_queue_the_client_with_most_makes_room():
+def test_in_a_full_queue_the_largest_client_makes_room():
     async def scenario():
-        net = Network(capacity=8, streams=lambda: 0)
-        first, last = net.ask("a", *"1234"), net.ask("a", *"5678")
-        net.queue.check_room("a")  # a small request would have its place
-        net.queue.check_room("b")
-        with pytest.raises(Refusal, match="too many"):
-            net.ask("a", *"9999")  # as large as the others of its client
-        honest = net.ask("b", "9")
-        assert last.answer.exception().status == 429 and not first.over and not honest.over
-        assert net.queue.admitted == 5
-        with pytest.raises(Refusal):
-            net.ask("b", *"12345")  # would have more than the others
-        small, full = net.ask("a", "s"), net.ask("a", "ss", "t")
-        one = net.ask("a", "one")
-        assert first.answer.exception().status == 429 and not (small.over or full.over or one.over)
-        for work in (first, last, honest, small, full, one):
-            net.queue.leave(work)
-        assert net.queue.admitted == 0
+        batcher = ManualBatcher(queue=8, workers=lambda: 0)
+        first, last = batcher.ask("a", *"1234"), batcher.ask("a", *"5678")
+        batcher.check_capacity("a")  # a small request would get a place
+        batcher.check_capacity("b")
+        with pytest.raises(ServiceError, match="too many"):
+            batcher.ask("a", *"9999")  # as large as the client's other requests
+        honest = batcher.ask("b", "9")
+        assert last.scores.exception().status == 429 and not first.done and not honest.done
+        assert batcher.admitted == 5
+        with pytest.raises(ServiceError):
+            batcher.ask("b", *"12345")  # would have more than the others
+        small, full = batcher.ask("a", "s"), batcher.ask("a", "ss", "t")
+        one = batcher.ask("a", "one")
+        assert first.scores.exception().status == 429 and not (small.done or full.done or one.done)
+        for request in (first, last, honest, small, full, one):
+            batcher.release(request)
+        assert batcher.admitted == 0
 
     asyncio.run(scenario())
 
 
-def test_a_batch_is_computed_without_what_it_has_no_time_for():
+def test_a_slow_batch_runs_without_its_last_images():
     now = iter([0.0, 0.1, 0.2, 0.4, 0.5])
     decoded = []
 
     def decode_one(data):
         decoded.append(data)
-        return Result(Verdict.READ, pixels=np.zeros((1, 1, 3), np.uint8))
+        return ImageResult(ImageStatus.OK, pixels=np.zeros((1, 1, 3), np.uint8))
 
-    results = inference_workers.compute(
-        [b"a", b"b", b"c", b"d"], decode_one, lambda batch: batch[:, 0, 0, :2], map, now.__next__
-    )
+    results = run_batch([b"a", b"b", b"c", b"d"], decode_one, lambda batch: batch[:, 0, 0, :2], map, now.__next__)
     assert decoded == [b"a", b"b", b"c"]
-    assert [each.verdict for each in results] == [Verdict.READ] * 3 + [Verdict.LATER]
+    assert [each.status for each in results] == [ImageStatus.OK] * 3 + [ImageStatus.NOT_BEGUN]
     assert results[3].scores is None and results[0].scores.shape == (2,)
 
 
 @pytest.mark.parametrize("costly", [False, True])
-def test_results_pass_through_a_socket(costly):
+def test_results_survive_packing(costly):
     pixels = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    sent = [Result(Verdict.COSTLY, seconds=0.5), Result(Verdict.READ, np.float32([1, 2, 3]), pixels)]
-    first, second = inference_workers.unpack_results(inference_workers.pack_results(sent, costly), 2, 2, 3, costly)
-    assert (first.verdict, first.seconds, first.scores) == (Verdict.COSTLY, 0.5, None)
+    sent = [ImageResult(ImageStatus.COSTLY, seconds=0.5), ImageResult(ImageStatus.OK, np.float32([1, 2, 3]), pixels)]
+    first, second = unpack_results(pack_results(sent, 2, 3, costly), 2, 3, costly)
+    assert (first.status, first.seconds, first.scores) == (ImageStatus.COSTLY, 0.5, None)
     assert second.scores.tolist() == [1, 2, 3]
     assert np.array_equal(second.pixels, pixels) if costly else second.pixels is None
 
@@ -315,5 +315,5 @@ def test_results_pass_through_a_socket(costly):
         ("testclient", "testclient"),
     ],
 )
-def test_a_client_is_an_address_or_a_network_of_them(address, client):
+def test_a_client_is_an_address_or_an_ipv6_network(address, client):
     assert client_of(SimpleNamespace(client=SimpleNamespace(host=address))) == client

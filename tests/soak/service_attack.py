@@ -1,10 +1,10 @@
-"""What an honest client notices while others attack the service.
+"""Latency and errors of an honest client while others attack the service.
 
-Not part of the suite, for it takes minutes and its figures are of the machine. Starts tools/serve.py; one client sends
-a small picture ten times a second, on a new connection each, beside nothing, beside all attacks at once, and after
-them. Ends with status 1 if its 99th percentile grew by more than 2 s, if it had a 5xx or lost an answer, if the
-service's memory was more than 20% larger after the attacks, if the service logged a fault or did not come back whole.
-Attackers take the processor with nice 10, as they would be on other machines; all stay on the loopback interface.
+Not part of the suite: it takes minutes, and its numbers depend on the machine. It starts tools/serve.py. One client
+sends a small image ten times a second, each on a new connection: before, during and after all attacks at once. The exit
+status is 1 if the client's 99th percentile grew by more than 2 s, if it got a 5xx or lost a response, if the service's
+memory is more than 20% larger after the attacks, if the service logged an internal error, or if it did not recover.
+Attackers run at nice 10, because they would be on other machines. All use the loopback interface.
 
     python tests/soak/service_attack.py output/quickstart --seconds 60
     python tests/soak/service_attack.py output/quickstart --seconds 60 --same-address -- --streams 1
@@ -41,12 +41,12 @@ HONEST = "127.0.0.1"
 PERIOD = 0.1
 """Seconds between two requests of the honest client."""
 PATIENCE = 60.0
-"""Seconds, after which a client gives an answer up."""
+"""Seconds that a client waits for a response."""
 TOLERATED_DELAY = 2.0
 TOLERATED_GROWTH = 0.2
 SECONDS_TO_RECOVER = 60.0
 MOST_SENT = 4 * 2**20
-"""Bytes of what would be endless."""
+"""Bytes of an endless input that are sent."""
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\n"
 CHUNKED = HEAD % b"image/png" + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -54,7 +54,7 @@ SLOW_SECONDS = 40.0
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    """A picture as a file."""
+    """Return an encoded image."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
@@ -62,13 +62,13 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 
 @cache
 def small() -> bytes:
-    """What the honest client sends."""
+    """Return the honest client's image."""
     return encoded(Image.frombytes("RGB", (64, 48), random.Random(0).randbytes(3 * 64 * 48)), "JPEG")
 
 
 @cache
-def slow_pictures() -> tuple[bytes, ...]:
-    """Small files that take long: JPEGs of 4000 x 4000 with 99, 20 and 14 scans, and other formats."""
+def slow_images() -> tuple[bytes, ...]:
+    """Return small files that are slow to decode: JPEGs of 4000 x 4000 with 99, 20 and 14 scans, and other formats."""
     black = Image.new("RGB", (4000, 4000))
     jpeg = encoded(black, "JPEG", progressive=True)
     scan, end = jpeg[jpeg.rindex(b"\xff\xda") : jpeg.rindex(b"\xff\xd9")], jpeg.rindex(b"\xff\xd9")
@@ -78,26 +78,26 @@ def slow_pictures() -> tuple[bytes, ...]:
 
 @cache
 def form(number: int) -> bytes:
-    """The request with up to 64 times the same slow picture."""
-    data = slow_pictures()[number]
+    """Return a request with up to 64 copies of a slow image."""
+    data = slow_images()[number]
     part = b'--b\r\nContent-Disposition: form-data; name="i"; filename="i"\r\n\r\n' + data + b"\r\n"
     body = part * min(64, 15 * 2**20 // len(part)) + b"--b--\r\n"
     return HEAD % b"multipart/form-data; boundary=b" + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
-def one(picture: bytes, *headers: bytes) -> bytes:
-    """The request with one picture."""
+def one(image: bytes, *headers: bytes) -> bytes:
+    """Return a request with one image."""
     lines = b"".join(header + b"\r\n" for header in headers)
-    return HEAD % b"image/jpeg" + lines + b"Content-Length: %d\r\n\r\n" % len(picture) + picture
+    return HEAD % b"image/jpeg" + lines + b"Content-Length: %d\r\n\r\n" % len(image) + image
 
 
 def connect(port: int, address: str, seconds: float = PATIENCE) -> socket.socket:
-    """A connection from an address."""
+    """Connect from an address."""
     return socket.create_connection((HONEST, port), timeout=seconds, source_address=(address, 0))
 
 
-def answer(connection: socket.socket) -> int:
-    """Read one answer; return its status.
+def read_status(connection: socket.socket) -> int:
+    """Read one response; return its status.
 
     Raises:
         ConnectionError: there is none, or not all of it.
@@ -120,35 +120,35 @@ def _more(connection: socket.socket) -> bytes:
 
 
 def outcome(act: Callable[[], int | str]) -> int | str:
-    """What came of a try: the status of its answer, or why there was none."""
+    """Return the status that `act` returns, or why there was none."""
     try:
         return act()
     except TimeoutError:
-        return "no answer"
+        return "no response"
     except ConnectionError:
         return "closed"
     except OSError as error:
         return type(error).__name__
 
 
-# The attacks: each is one try of one attacker, and returns how it ended.
+# The attacks. Each function is one try of one attacker, and returns how it ended.
 
 
 def ask(port: int, address: str, *pieces: bytes, pause: float = 0.0, seconds: float = math.inf) -> int:
-    """Send a request in pieces, as far as the service takes them; return the answer's status."""
+    """Send a request in pieces, as far as the service takes them; return the status."""
     end = time.monotonic() + seconds
     with connect(port, address) as connection:
-        with contextlib.suppress(ConnectionError):  # the refusal may have come all the same
+        with contextlib.suppress(ConnectionError):  # the error response may be there all the same
             for piece in pieces:
                 connection.sendall(piece)
                 time.sleep(pause)
                 if time.monotonic() > end:
                     break
-        return answer(connection)
+        return read_status(connection)
 
 
 def trailers(port: int, address: str, random_: random.Random) -> int | str:
-    """Endless trailers, many of them, or endless chunks of a byte."""
+    """Send endless trailers, many of them, or endless chunks of one byte."""
     line = random_.choice([b"X: y\r\n", b"1\r\na\r\n", b"X" * 1000, b"X-%d: y\r\n"])
     first = CHUNKED + b"1\r\na\r\n" + (b"" if line.startswith(b"1") else b"0\r\n")
     if b"%" in line:
@@ -158,26 +158,26 @@ def trailers(port: int, address: str, random_: random.Random) -> int | str:
 
 
 def slow_head(port: int, address: str, random_: random.Random) -> int | str:
-    """A byte of a header now and then."""
+    """Send a header byte by byte."""
     return ask(port, address, HEAD % b"image/png", *[b"X"] * 1000, pause=0.5, seconds=SLOW_SECONDS)
 
 
 def slow_body(port: int, address: str, random_: random.Random) -> int | str:
-    """A byte of a body now and then."""
+    """Send a body byte by byte."""
     request = one(small())
     pieces = [request[:-1000], *[b"x"] * 999]
     return ask(port, address, *pieces, pause=0.5, seconds=SLOW_SECONDS)
 
 
 def slow_to_decode(port: int, address: str, random_: random.Random) -> int | str:
-    """Pictures that take long, 64 in a request or one."""
-    number = random_.randrange(len(slow_pictures()))
-    return ask(port, address, form(number) if random_.random() < 0.7 else one(slow_pictures()[number]))
+    """Send images that are slow to decode, 64 in a request or one."""
+    number = random_.randrange(len(slow_images()))
+    return ask(port, address, form(number) if random_.random() < 0.7 else one(slow_images()[number]))
 
 
 def reset(port: int, address: str, random_: random.Random) -> int | str:
-    """Part of a body, or all of it, and then a reset."""
-    request = form(random_.randrange(len(slow_pictures())))
+    """Send a part of a body or all of it, then reset the connection."""
+    request = form(random_.randrange(len(slow_images())))
     with connect(port, address) as connection:
         connection.settimeout(5)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -186,7 +186,7 @@ def reset(port: int, address: str, random_: random.Random) -> int | str:
 
 
 def connections(port: int, address: str, random_: random.Random) -> int | str:
-    """Some hundred connections that say nothing."""
+    """Open 300 connections that send nothing."""
     with contextlib.ExitStack() as stack:
         for _ in range(300):
             stack.enter_context(connect(port, address, 5))
@@ -195,20 +195,20 @@ def connections(port: int, address: str, random_: random.Random) -> int | str:
 
 
 def requests(port: int, address: str, random_: random.Random) -> int | str:
-    """One picture after the other on one connection, or a pipeline of them."""
+    """Send one request after the other on one connection, or a pipeline."""
     at_once = random_.choice([1, 1, 12, 40])
     with connect(port, address) as connection:
         for _ in range(100 // at_once):
             connection.sendall(at_once * one(small()))
             for _ in range(at_once):
-                status = answer(connection)  # of a pipeline, more than one may come at once
+                status = read_status(connection)  # more than one response of a pipeline may come at once
                 if at_once > 1:
                     return status
     return status
 
 
 class Attack(NamedTuple):
-    """Who makes it: so many threads of a process."""
+    """An attack, and how many threads of a process make it."""
 
     act: Callable[[int, str, random.Random], int | str]
     threads: int
@@ -227,47 +227,47 @@ ATTACKS = (
 
 
 def attack_until(end: Event, attack: Attack, port: int, address: str, ends: multiprocessing.Queue) -> None:
-    """Be all attackers of one kind; each has `address`."""
+    """Run all attackers of one kind from `address`."""
     os.nice(10)
     found: Counter[int | str] = Counter()
 
-    def go_on(seed: int) -> None:
+    def repeat(seed: int) -> None:
         random_ = random.Random(seed)
         while not end.is_set():
             found[outcome(lambda: attack.act(port, address, random_))] += 1
             time.sleep(attack.pause)
 
     for seed in range(attack.threads):
-        threading.Thread(target=go_on, args=(seed,), daemon=True).start()
+        threading.Thread(target=repeat, args=(seed,), daemon=True).start()
     end.wait()
-    time.sleep(2)  # what is under way may end
+    time.sleep(2)  # for the tries that are under way
     ends.put((attack.act.__name__, dict(found)))
     ends.close()
     ends.join_thread()
     os._exit(0)
 
 
-def children(pid: int) -> list[int]:
-    """The processes that compute: those that multiprocessing has started for them."""
+def inference_workers(pid: int) -> list[int]:
+    """Return the processes that multiprocessing started for inference."""
     with contextlib.suppress(OSError):
         found = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
         return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
     return []
 
 
-def kill_children(pid: int, every: float, end: threading.Event) -> int:
-    """Kill one of them from time to time; return how many."""
+def kill_workers(pid: int, every: float, end: threading.Event) -> int:
+    """Kill a worker every so many seconds; return how many."""
     killed = 0
     while every and not end.wait(every):
-        if found := children(pid):
+        if found := inference_workers(pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(random.choice(found), signal.SIGKILL)
                 killed += 1
     return killed
 
 
-class Seen(NamedTuple):
-    """What the honest client saw."""
+class ClientStats(NamedTuple):
+    """Latencies and outcomes of the honest client, the latencies sorted."""
 
     name: str
     times: list[float]
@@ -279,21 +279,21 @@ class Seen(NamedTuple):
         return self.quantile(0.99)
 
     def quantile(self, share: float) -> float:
-        """Seconds, from when a request was due to its answer."""
+        """Return seconds from when a request was due to its response."""
         return self.times[int(share * (len(self.times) - 1))]
 
     def faults(self) -> int:
-        """How many answers were 5xx, or did not come."""
+        """Return how many responses were 5xx or did not come."""
         return sum(number for end, number in self.ends.items() if not isinstance(end, int) or end >= 500)
 
     def line(self) -> str:
-        """In a line of a table."""
+        """Return a line of the table."""
         p50, p99, most = (f"{1000 * value:,.0f} ms" for value in (self.quantile(0.5), self.p99, self.times[-1]))
-        return f"| {self.name} | {p50} | {p99} | {most} | {self.faults()} | {counted(self.ends)} |"
+        return f"| {self.name} | {p50} | {p99} | {most} | {self.errors()} | {counted(self.ends)} |"
 
 
-def be_honest(port: int, name: str, seconds: float) -> Seen:
-    """Send a picture each `PERIOD`, whether or not the last one is answered."""
+def run_honest_client(port: int, name: str, seconds: float) -> ClientStats:
+    """Send an image every `PERIOD`, whether or not the last one has its response."""
     ends: Counter[int | str] = Counter()
     times: list[float] = []
     request = one(small(), b"Connection: close")
@@ -309,30 +309,30 @@ def be_honest(port: int, name: str, seconds: float) -> Seen:
             due = start + number * PERIOD
             time.sleep(max(0.0, due - time.monotonic()))
             threads.submit(send, due)
-    return Seen(name, sorted(times), ends)
+    return ClientStats(name, sorted(times), ends)
 
 
 def counted(ends: dict[int | str, int]) -> str:
-    """Ends and their numbers."""
+    """Return outcomes and their numbers as text."""
     return ", ".join(f"{number} x {end}" for end, number in sorted(ends.items(), key=lambda each: str(each[0])))
 
 
-def under_attack(service: ServiceProcess, seconds: float, same_address: bool, kill_every: float) -> Seen:
-    """Be honest beside all attacks; print what became of these."""
+def under_attack(service: ServiceProcess, seconds: float, same_address: bool, kill_every: float) -> ClientStats:
+    """Run the honest client during all attacks; print the outcomes of the attacks."""
     context = multiprocessing.get_context("fork")
     end, ends, over = context.Event(), context.Queue(), threading.Event()
     pid = service.process.pid
-    # slow_pictures() and small() are there before the processes are made.
-    _ = [form(number) for number in range(len(slow_pictures()))], small()
+    # Make the images before the processes are forked.
+    _ = [form(number) for number in range(len(slow_images()))], small()
     attackers = []
     for number, attack in enumerate(ATTACKS, 2):
         address = HONEST if same_address else f"127.0.0.{number}"
         attackers.append(context.Process(target=attack_until, args=(end, attack, service.port, address, ends)))
         attackers[-1].start()
     with ThreadPoolExecutor(1) as killer:
-        killed = killer.submit(kill_children, pid, kill_every, over)
+        killed = killer.submit(kill_workers, pid, kill_every, over)
         try:
-            seen = be_honest(service.port, "attacked", seconds)
+            stats = run_honest_client(service.port, "attacked", seconds)
         finally:
             over.set()
             end.set()
@@ -341,53 +341,53 @@ def under_attack(service: ServiceProcess, seconds: float, same_address: bool, ki
         print(f"  {name}: {counted(found)}")
     for attacker in attackers:
         attacker.join(10)
-    print(f"  processes killed: {killed.result()}", flush=True)
-    return seen
+    print(f"  workers killed: {killed.result()}", flush=True)
+    return stats
 
 
 def recover(service: ServiceProcess, streams: int) -> float:
-    """Wait until the service is whole again; return for how long, or infinity."""
+    """Wait until the service has all workers again; return the seconds, or infinity."""
     started = time.monotonic()
     while (seconds := time.monotonic() - started) < SECONDS_TO_RECOVER:
-        if service.status("/readyz") == 200 and len(children(service.process.pid)) >= streams:
+        if service.status("/readyz") == 200 and len(inference_workers(service.process.pid)) >= streams:
             return seconds
         time.sleep(0.5)
     return math.inf
 
 
 def main() -> int:
-    """Measure; return the exit status."""
+    """Measure, print the table, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("--seconds", type=float, default=60, help="of the attack")
-    parser.add_argument("--same-address", action="store_true", help="attackers have the honest client's own")
+    parser.add_argument("--seconds", type=float, default=60, help="duration of the attack")
+    parser.add_argument("--same-address", action="store_true", help="attackers use the honest client's address")
     parser.add_argument("--kill-every", type=float, default=5, help="seconds between two kills; 0: none")
     parser.add_argument("--calm", type=float, default=15, help="seconds before the attack, and after it")
-    # argparse would give what stands behind -- to the first of the arguments above.
+    # argparse would give what follows -- to the first of the arguments above.
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     options, of_service = parser.parse_args(sys.argv[1:end]), sys.argv[end + 1 :]
 
     service = ServiceProcess(options.model, *of_service)
     try:
-        streams = len(children(service.process.pid))
-        be_honest(service.port, "warm-up", 3)
-        idle = be_honest(service.port, "idle", options.calm)
+        streams = len(inference_workers(service.process.pid))
+        run_honest_client(service.port, "warm-up", 3)
+        idle = run_honest_client(service.port, "idle", options.calm)
         before = service.resident_megabytes()
         attacked = under_attack(service, options.seconds, options.same_address, options.kill_every)
         recovered = recover(service, streams)
         time.sleep(options.calm)
-        calm = be_honest(service.port, "calm", options.calm)
+        calm = run_honest_client(service.port, "calm", options.calm)
         after = service.resident_megabytes()
     finally:
         status = service.end()
-    print("\n| the honest client | p50 | p99 | most | 5xx, lost | answers |\n|---|---|---|---|---|---|")
-    print("\n".join(seen.line() for seen in (idle, attacked, calm)))
+    print("\n| honest client | p50 | p99 | max | 5xx, lost | responses |\n|---|---|---|---|---|---|")
+    print("\n".join(stats.line() for stats in (idle, attacked, calm)))
     growth = after / before - 1
-    print(f"\nmemory: {before:.0f} MB before, {after:.0f} MB after ({growth:+.1%}); whole again in {recovered:.1f} s")
-    faults = sum(seen.faults() for seen in (idle, attacked, calm))
+    print(f"\nmemory: {before:.0f} MB before, {after:.0f} MB after ({growth:+.1%}); recovered in {recovered:.1f} s")
+    faults = sum(stats.errors() for stats in (idle, attacked, calm))
     slower = max(attacked.p99, calm.p99) - idle.p99
     errors = [line for line in service.logged() if line["level"] in ("error", "critical")]
-    bugs = [line for line in errors if not line["event"].startswith("a network process ")]
+    bugs = [line for line in errors if not line["event"].startswith("inference worker ")]
     print(f"exit status {status}; errors in the log: {counted(Counter(line['event'] for line in errors))}")
     if bugs:
         print(bugs[0])

@@ -1,7 +1,6 @@
-"""Hostile requests to a running service: whether it crashes, hangs, answers 5xx, or takes more and more memory.
+"""Send hostile requests to a running service. The exit status is 1 if it crashes, hangs, returns a 5xx or leaks memory.
 
-Not part of the suite in this length (tests/service/test_service_hostile.py sends some
-hundred). Ends with status 1 if it does.
+Not part of the suite at this length: tests/service/test_service_hostile.py sends a few hundred.
 
     python tools/serve.py output/quickstart --log-level WARNING &
     python tests/soak/service_fuzz.py http://127.0.0.1:8000 --pid $! --requests 10000
@@ -32,7 +31,7 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 HANG_SECONDS = 20.0
-"""Longer than the service may take for anything here: it gives up a body that does not come after `body_seconds`."""
+"""Longer than any request here may take: the service ends an incomplete body after `body_timeout`."""
 TOLERATED_GROWTH = 0.05
 PICTURES = 100
 KINDS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
@@ -60,7 +59,7 @@ TYPES = (
 
 
 def picture(random_: random.Random) -> bytes:
-    """A real picture of random size and format, one of `PICTURES`: to encode one takes longer than to refuse it."""
+    """Return a valid image, one of `PICTURES`: to encode one takes longer than to refuse it."""
     return _picture(random_.randrange(PICTURES))
 
 
@@ -75,13 +74,13 @@ def _picture(number: int) -> bytes:
 
 
 def truncated(random_: random.Random) -> bytes:
-    """A picture that ends somewhere."""
+    """Return an image that is cut short."""
     data = picture(random_)
     return data[: random_.randint(0, len(data))]
 
 
 def damaged(random_: random.Random) -> bytes:
-    """A picture with some other bytes in it."""
+    """Return an image with some bytes replaced."""
     data = bytearray(picture(random_))
     for _ in range(random_.randint(1, 20)):
         data[random_.randrange(len(data))] = random_.randrange(256)
@@ -89,18 +88,18 @@ def damaged(random_: random.Random) -> bytes:
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    """A chunk of a PNG."""
+    """Return a chunk of a PNG."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def png(width: int, height: int, pixels: bytes, *extra: bytes) -> bytes:
-    """A PNG as it says to be, whatever its pixels are."""
+    """Return a PNG with this header, whatever its pixels are."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return b"".join([b"\x89PNG\r\n\x1a\n", header, *extra, chunk(b"IDAT", pixels), chunk(b"IEND", b"")])
 
 
 def bomb(random_: random.Random) -> bytes:
-    """Few bytes that would become many: pixels, a text, a colour profile; or a size that is a lie."""
+    """Return few bytes that decode to many (pixels, text, colour profile), or a false size."""
     zeros = zlib.compress(bytes(random_.choice([10**5, 10**7])), 9)
     return random_.choice(
         [
@@ -115,7 +114,7 @@ def bomb(random_: random.Random) -> bytes:
 
 
 def polyglot(random_: random.Random) -> bytes:
-    """A picture that is a page, a script or an archive too."""
+    """Return an image that is also a page, a script or an archive."""
     other = random_.choice(
         [b"<html><script>alert(1)</script>", b"PK\3\4" + bytes(60), b"%PDF-1.4\n", b"#!/bin/sh\n", b"%!PS\n"]
     )
@@ -123,7 +122,7 @@ def polyglot(random_: random.Random) -> bytes:
 
 
 def form(random_: random.Random, pictures: list[bytes]) -> tuple[bytes, bytes]:
-    """A multipart body and its type; mostly broken in some way."""
+    """Return a multipart body, mostly broken, and its type."""
     boundary = random_.choice([b"x7", b"-" * 60, b"a b", bytes([random_.randrange(33, 127)]) * 8])
     parts = []
     for data in pictures:
@@ -144,7 +143,7 @@ def form(random_: random.Random, pictures: list[bytes]) -> tuple[bytes, bytes]:
 
 
 def broken_json(random_: random.Random, pictures: list[bytes]) -> bytes:
-    """JSON with base64, mostly broken in some way."""
+    """Return JSON with base64, mostly broken."""
     texts = [base64.b64encode(data).decode() for data in pictures]
     depth = random_.choice([10, 1000, 100_000])
     return random_.choice(
@@ -162,7 +161,7 @@ def broken_json(random_: random.Random, pictures: list[bytes]) -> bytes:
 
 
 def hostile_request(seed: int) -> tuple[list[bytes], bool]:
-    """A whole request in pieces, and whether its sender then goes away without waiting."""
+    """Return a whole request in pieces, and whether its sender closes its side then."""
     random_ = random.Random(seed)
     make = random_.choice([picture, truncated, damaged, bomb, polyglot, lambda r: r.randbytes(r.randrange(2000))])
     pictures = [make(random_) for _ in range(random_.choice([1, 1, 1, 2, 9, 70]))]
@@ -197,11 +196,11 @@ def hostile_request(seed: int) -> tuple[list[bytes], bool]:
 
 
 def send(host: str, port: int, seed: int) -> int | str:
-    """Send the request of a seed; return the answer's status, or how it ended without one."""
+    """Send the request of a seed; return the status, or how it ended without one."""
     pieces, leaves = hostile_request(seed)
     try:
         with socket.create_connection((host, port), timeout=HANG_SECONDS) as connection:
-            with contextlib.suppress(OSError):  # refused meanwhile: the answer may have come all the same
+            with contextlib.suppress(OSError):  # refused meanwhile: the response may be there all the same
                 for piece in pieces:
                     connection.sendall(piece)
                 if leaves:
@@ -217,25 +216,25 @@ def send(host: str, port: int, seed: int) -> int | str:
 
 
 def resident_megabytes(pid: int) -> float:
-    """What a process and those it has started hold in memory now; what they share counts in each."""
+    """Return the memory of a process and its children; shared memory counts in each."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20 + sum(resident_megabytes(int(child)) for child in children)
 
 
 def fuzz(host: str, port: int, seeds: range, at_once: int = 8) -> Counter[int | str]:
-    """Send the requests of all seeds; count how they ended."""
+    """Send the requests of all seeds; count the outcomes."""
     with ThreadPoolExecutor(at_once) as threads:
         return Counter(threads.map(lambda seed: send(host, port, seed), seeds))
 
 
 def faults(ends: Counter[int | str]) -> dict[int | str, int]:
-    """The ends that may not be."""
+    """Return the outcomes that are faults of the service."""
     return {end: number for end, number in ends.items() if end == "hangs" or (isinstance(end, int) and end >= 500)}
 
 
 def main() -> int:
-    """Send, and watch; return the exit status."""
+    """Send the requests, watch the memory, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url")
     parser.add_argument("--pid", type=int, help="the service's process: its memory is watched")

@@ -1,7 +1,7 @@
-"""A service under load: throughput against the predictor's own, wrong answers, memory, overload, and SIGTERM.
+"""A service under load: throughput against the predictor's own, wrong predictions, memory, overload, and SIGTERM.
 
-Not part of the suite, for it takes minutes and its figures are of the machine. Ends with status 1 if the service lost
-or spoilt an answer, failed, or grew by 5% or more after the warm-up; what is fast enough is for its reader to judge.
+Not part of the suite: it takes minutes, and its numbers depend on the machine. The exit status is 1 if the service lost
+a response, gave a wrong one, failed, or grew by 5% or more after the warm-up. Throughput is only printed.
 
     python tests/soak/service_soak.py output/quickstart
     python tests/soak/service_soak.py output/quickstart --images 8 --seconds 60 -- --workers 2   (options of serve)
@@ -37,20 +37,18 @@ from service_fuzz import resident_megabytes
 
 PROJECT = Path(__file__).resolve().parents[2]
 TOLERATED_GROWTH = 0.05
-OWN_SECONDS = 5.0
-
-
+PREDICTOR_SECONDS = 5.0
 SECONDS_TO_START = 300
 
 
 class ServiceProcess:
-    """tools/serve.py in a process of its own, on a free port."""
+    """tools/serve.py in a process, on a free port."""
 
     def __init__(self, model: Path, *options: str, python: str = sys.executable) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         command = [python, str(PROJECT / "tools" / "serve.py"), str(model), "--port", str(self.port), *options]
-        # A file, for to read a pipe would take of the cores, and to leave one unread would stop the service.
+        # A file: reading a pipe would take time of the cores, and an unread pipe would stop the service.
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as this object)
         self.process = subprocess.Popen(command, stderr=self._log, cwd=PROJECT)
         deadline = time.monotonic() + SECONDS_TO_START
@@ -65,7 +63,7 @@ class ServiceProcess:
         return self._log.readlines()
 
     def status(self, path: str) -> int:
-        """The status of an answer to GET; 0 where there is none."""
+        """Return the status of a GET; 0 if there is no response."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
                 return answer.status
@@ -75,11 +73,11 @@ class ServiceProcess:
             return 0
 
     def resident_megabytes(self) -> float:
-        """What the process and its workers hold in memory now."""
+        """Return the memory of the process and its workers."""
         return resident_megabytes(self.process.pid)
 
     def processor_seconds(self) -> np.ndarray:
-        """What the service itself has taken so far, and what the processes of its network have (of one worker)."""
+        """Return the processor time of the service itself and of its inference workers (with one service worker)."""
         pid = self.process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return np.array([_processor_seconds(pid), sum(map(_processor_seconds, children))])
@@ -94,7 +92,7 @@ class ServiceProcess:
             raise
 
     def logged(self) -> list[dict]:
-        """The lines of the log, after the end."""
+        """Return the log lines, after the end."""
         return [json.loads(line) for line in self._lines()]
 
 
@@ -103,10 +101,10 @@ def _processor_seconds(pid: int | str) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def ask_until_it_ends(port: int, number: int, request: bytes, answered: dict[str, int], cut: dict[str, str]) -> None:
-    """One client with a request at a time until nobody listens any more; note how each ended, by its id.
+def send_until_closed(port: int, number: int, request: bytes, answered: dict[str, int], cut: dict[str, str]) -> None:
+    """Send one request after the other until the port is closed; store how each ended, by its id.
 
-    A request whose first byte of an answer never came was perhaps not accepted: the service's log says whether it was.
+    A request without a byte of a response was perhaps not accepted: the service's log says whether it was.
     """
     count = 0
     while True:
@@ -118,7 +116,7 @@ def ask_until_it_ends(port: int, number: int, request: bytes, answered: dict[str
             while True:
                 name = f"client{number}-{count}"
                 count += 1
-                cut[name] = "no answer"
+                cut[name] = "no response"
                 connection.sendall(request.replace(b"\r\n\r\n", b"\r\nX-Request-ID: %s\r\n\r\n" % name.encode(), 1))
                 received = b""
                 while not _whole(received):
@@ -126,7 +124,7 @@ def ask_until_it_ends(port: int, number: int, request: bytes, answered: dict[str
                     if not data:
                         break
                     received += data
-                    cut[name] = "half an answer"
+                    cut[name] = "half a response"
                 if not _whole(received):
                     break
                 answered[name] = int(received.split(b" ", 2)[1])
@@ -143,13 +141,13 @@ def _whole(received: bytes) -> bool:
     return len(body) >= int(length.split(b":")[1])
 
 
-def end_in_mid_load(service: ServiceProcess, request: bytes, clients: int, seconds: float) -> dict[str, object]:
-    """Stop a service while clients ask; return what became of the requests that it accepted."""
+def end_under_load(service: ServiceProcess, request: bytes, clients: int, seconds: float) -> dict[str, object]:
+    """Stop a service under load; return what became of the requests that it accepted."""
     answered: dict[str, int] = {}
     cut: dict[str, str] = {}
     with ThreadPoolExecutor(clients) as threads:
         for number in range(clients):
-            threads.submit(ask_until_it_ends, service.port, number, request, answered, cut)
+            threads.submit(send_until_closed, service.port, number, request, answered, cut)
         time.sleep(seconds)
         status = service.end()
     accepted = {line["request_id"] for line in service.logged() if line["event"] == "request"}
@@ -163,8 +161,8 @@ def end_in_mid_load(service: ServiceProcess, request: bytes, clients: int, secon
     }
 
 
-def own_throughput(model: Path, threads: int, batch: int, **choice: str) -> float:
-    """Images/s of the predictor alone, one caller with whole batches."""
+def predictor_throughput(model: Path, threads: int, batch: int, **choice: str) -> float:
+    """Return images/s of the predictor alone, called with whole batches from one thread."""
     from paddle_resnet.inference import Predictor
 
     with Predictor(model, device="cpu", threads=threads, batch_size=batch, **choice) as predictor:
@@ -173,14 +171,14 @@ def own_throughput(model: Path, threads: int, batch: int, **choice: str) -> floa
         for _ in range(5):
             predictor.scores(pixels)
         started, images = time.perf_counter(), 0
-        while (seconds := time.perf_counter() - started) < OWN_SECONDS:
+        while (seconds := time.perf_counter() - started) < PREDICTOR_SECONDS:
             predictor.scores(pixels)
             images += batch
         return images / seconds
 
 
 def describe(load: Load, images: int) -> str:
-    """A load in a line."""
+    """Return a load as one line."""
     times = np.sort(load.latencies.get(200, [0.0])) * 1000
     p50, p95, p99 = (times[int(share * (len(times) - 1))] for share in (0.5, 0.95, 0.99))
     speed = images * load.successful / load.seconds
@@ -191,7 +189,7 @@ def describe(load: Load, images: int) -> str:
 
 
 def main() -> int:
-    """Load and measure; return the exit status."""
+    """Measure, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--backend", help="of the service and of the predictor alone; default: the faster one")
@@ -204,13 +202,13 @@ def main() -> int:
     parser.add_argument("--overload-seconds", type=float, default=10)
     parser.add_argument("--pictures", type=Path, help="a folder of them; default: drawn, of the model's size")
     parser.add_argument("--threads", type=int, default=2, help="of the predictor alone")
-    # argparse would give what stands behind -- to the first of the arguments above.
+    # argparse would give what follows -- to the first of the arguments above.
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     options, of_service = parser.parse_args(sys.argv[1:end]), sys.argv[end + 1 :]
     choice = {name: value for name in ("backend", "precision") if (value := getattr(options, name))}
     chosen = [part for name, value in choice.items() for part in (f"--{name}", value)]
 
-    own = own_throughput(options.model, options.threads, 32, **choice)
+    own = predictor_throughput(options.model, options.threads, 32, **choice)
     print(f"the predictor alone, batch 32, {options.threads} threads: {own:.0f} images/s", flush=True)
     service = ServiceProcess(options.model, *chosen, *of_service)
     with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/model") as answer:
@@ -226,7 +224,7 @@ def main() -> int:
             )
 
         load(options.warm_up, options.clients)
-        time.sleep(1)  # what its clients have left behind is still being answered
+        time.sleep(1)  # for the requests of the warm-up that are under way
         before, taken = service.resident_megabytes(), service.processor_seconds()
         seen = load(options.seconds, options.clients)
         taken = (service.processor_seconds() - taken) / max(1, seen.successful)
@@ -235,8 +233,8 @@ def main() -> int:
         print(f"{options.clients} clients, {images} a request, {seen.seconds:.0f} s: {describe(seen, images)}")
         print(f"  {speed / own:.1%} of the predictor alone; {before:.0f} MB, growth {growth:+.1%}", flush=True)
         shares = (*taken, seen.cores * seen.seconds / max(1, seen.successful))
-        own_us, network_us, clients_us = (round(1e6 * share) for share in shares)
-        print(f"  a request takes {own_us} us of the service, {network_us} of its network, {clients_us} of the clients")
+        service_us, workers_us, clients_us = (round(1e6 * share) for share in shares)
+        print(f"  us of a request: service {service_us}, inference workers {workers_us}, clients {clients_us}")
         good &= not seen.wrong and not seen.lost and seen.codes.keys() <= {200, 429} and growth < TOLERATED_GROWTH
         if options.overload:
             rate = options.overload * speed / images
@@ -244,8 +242,8 @@ def main() -> int:
             offered = f"{rate:.0f} requests/s offered by {16 * options.clients} clients"
             print(f"  overload, {offered}: {describe(seen, images)}", flush=True)
             good &= not seen.wrong and seen.codes.keys() <= {200, 429}
-    ended = end_in_mid_load(service, requests[0], options.clients, 2)
-    print("SIGTERM in mid-load:", ended)
+    ended = end_under_load(service, requests[0], options.clients, 2)
+    print("SIGTERM under load:", ended)
     good &= ended["exit status"] == 0 and not ended["accepted and lost"] and ended["answered"].keys() <= {200, 429}
     return 0 if good else 1
 
