@@ -1,4 +1,4 @@
-"""Datasets divided into three splits, augmentation of whole batches, and loaders. Nothing here prints."""
+"""Datasets divided into three splits, augmentation of whole batches, and loaders."""
 
 from paddle_resnet.data.datasets.open_splits import open_splits
 from paddle_resnet.data.loader import TrainLoader, ValidationLoader, uint8_batches

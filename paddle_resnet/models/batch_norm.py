@@ -52,8 +52,8 @@ class BatchNorm(nn.Layer):
         return self._normalize(x, mean, variance)
 
     def _normalize(self, x: paddle.Tensor, mean: paddle.Tensor, variance: paddle.Tensor) -> paddle.Tensor:
-        normalized = (x - _by_channel(mean, x)) / paddle.sqrt(_by_channel(variance, x) + self.epsilon)
-        return _by_channel(self.weight, x) * normalized + _by_channel(self.bias, x)
+        normalized = (x - by_channel(mean, x)) / paddle.sqrt(by_channel(variance, x) + self.epsilon)
+        return by_channel(self.weight, x) * normalized + by_channel(self.bias, x)
 
     @paddle.no_grad()
     def _update_running(self, mean: paddle.Tensor, variance: paddle.Tensor) -> None:
@@ -65,7 +65,7 @@ def batch_statistics(x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
     """Return each channel's mean and biased variance, ``[C]`` each: the first two lines of algorithm 1."""
     axes = [axis for axis in range(x.ndim) if axis != 1]
     mean = x.mean(axes)
-    variance = (x - _by_channel(mean, x)).square().mean(axes)
+    variance = (x - by_channel(mean, x)).square().mean(axes)
     return mean, variance
 
 
@@ -85,14 +85,14 @@ def batch_norm_gradients(
     """
     axes = [axis for axis in range(x.ndim) if axis != 1]
     mean, variance = batch_statistics(x)
-    deviation = paddle.sqrt(_by_channel(variance, x) + epsilon)
-    normalized = (x - _by_channel(mean, x)) / deviation
+    deviation = paddle.sqrt(by_channel(variance, x) + epsilon)
+    normalized = (x - by_channel(mean, x)) / deviation
     along_mean = output_gradient.mean(axes, keepdim=True)
     along_variance = normalized * (output_gradient * normalized).mean(axes, keepdim=True)
-    x_gradient = _by_channel(weight, x) / deviation * (output_gradient - along_mean - along_variance)
+    x_gradient = by_channel(weight, x) / deviation * (output_gradient - along_mean - along_variance)
     return x_gradient, (output_gradient * normalized).sum(axes), output_gradient.sum(axes)
 
 
-def _by_channel(vector: paddle.Tensor, x: paddle.Tensor) -> paddle.Tensor:
+def by_channel(vector: paddle.Tensor, x: paddle.Tensor) -> paddle.Tensor:
     """Give ``[C]`` the shape that broadcasts over `x`: ``[1, C, 1, ...]``."""
     return vector.reshape([1, -1] + [1] * (x.ndim - 2))

@@ -11,7 +11,7 @@ from paddle import nn
 from paddle.autograd import PyLayer
 
 from paddle_resnet import distributed
-from paddle_resnet.models.batch_norm import batch_statistics
+from paddle_resnet.models.batch_norm import batch_statistics, by_channel
 from paddle_resnet.paddle_compat import batch_norm_settings
 
 
@@ -91,22 +91,18 @@ class _Normalization(PyLayer):
         ctx: Any, x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor, statistics: Statistics, epsilon: float
     ) -> paddle.Tensor:
         deviation = paddle.sqrt(statistics.variance + epsilon)
-        normalized = (x - _by_channel(statistics.mean)) / _by_channel(deviation)
+        normalized = (x - by_channel(statistics.mean, x)) / by_channel(deviation, x)
         ctx.kept = normalized, weight.detach() / deviation, statistics.count
         ctx.wanted = [not each.stop_gradient for each in (x, weight, bias)]
-        return _by_channel(weight) * normalized + _by_channel(bias)
+        return by_channel(weight, x) * normalized + by_channel(bias, x)
 
     @staticmethod
     def backward(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor | None, ...]:
         normalized, scale, count = ctx.kept
         weight_gradient, bias_gradient = (gradient * normalized).sum([0, 2, 3]), gradient.sum([0, 2, 3])
         along_variance, along_mean = (
-            _by_channel(each) for each in all_reduce_gradient_means(weight_gradient, bias_gradient, count)
+            by_channel(each, gradient) for each in all_reduce_gradient_means(weight_gradient, bias_gradient, count)
         )
-        x_gradient = _by_channel(scale) * (gradient - along_mean - normalized * along_variance)
+        x_gradient = by_channel(scale, gradient) * (gradient - along_mean - normalized * along_variance)
         gradients = (x_gradient, weight_gradient, bias_gradient)
         return tuple(each if wanted else None for each, wanted in zip(gradients, ctx.wanted, strict=True))
-
-
-def _by_channel(vector: paddle.Tensor) -> paddle.Tensor:
-    return vector.reshape([1, -1, 1, 1])

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import paddle
 import pytest
+from network_facts import papers_depth
 from paddle import nn
 from paddle.vision import models as vision
 from paddle.vision.models.resnet import model_urls
@@ -111,20 +112,12 @@ def test_the_table_has_every_residual_network_of_paddle_vision():
         assert shapes(outline(name)) == shapes(without_numbers(getattr(vision, name))), name
 
 
-def main_path(network):
-    """Convolutions and linear layers on the main path, as the papers count depth."""
-    return sum(
-        isinstance(layer, nn.Conv2D | nn.Linear) and "downsample" not in name
-        for name, layer in network.named_sublayers()
-    )
-
-
 @pytest.mark.parametrize("name", [name for name in list_models() if not name.startswith("wrn")])
 def test_the_name_tells_the_layers_with_weights(name):
     network = outline(name)
     layers = 5 if name == "lenet" else int(re.search(r"\d+", name)[0])
     # ResNet-C's stem has three convolutions in the place of one.
-    assert main_path(network) == layers + (2 if name.endswith("_d") else 0)
+    assert papers_depth(network) == layers + (2 if name.endswith("_d") else 0)
 
 
 @pytest.mark.parametrize("name", ["wrn_10_4", "wrn_16_2", "wrn_16_4", "wrn_28_10"])

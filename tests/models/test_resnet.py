@@ -5,6 +5,7 @@ import math
 import numpy as np
 import paddle
 import pytest
+from network_facts import papers_depth
 from paddle import nn
 from paddle.vision import models as vision
 
@@ -25,14 +26,6 @@ IMAGENET = {
 CIFAR = {"resnet20": 269_722, "resnet32": 464_154, "resnet44": 658_586, "resnet56": 853_018, "resnet110": 1_727_962}
 
 
-def layers_with_weights(network):
-    """Convolutions and linear layers on the main path, as the papers count depth."""
-    return sum(
-        isinstance(layer, nn.Conv2D | nn.Linear) and "downsample" not in name
-        for name, layer in network.named_sublayers()
-    )
-
-
 def pixels(*shape, seed=0):
     return paddle.to_tensor(np.random.default_rng(seed).normal(size=shape).astype("float32"))
 
@@ -42,7 +35,7 @@ def test_imagenet_members_have_the_published_depth_size_and_names(name):
     depth, parameters = IMAGENET[name]
     with paddle.LazyGuard():  # shapes without numbers: quick
         network, theirs = create_model(name), getattr(vision, name)()
-    assert layers_with_weights(network) == depth
+    assert papers_depth(network) == depth
     assert count_parameters(network) == parameters
     expected = {key: list(tensor.shape) for key, tensor in theirs.state_dict().items()}
     assert {key: list(tensor.shape) for key, tensor in network.state_dict().items()} == expected
@@ -51,7 +44,7 @@ def test_imagenet_members_have_the_published_depth_size_and_names(name):
 @pytest.mark.parametrize("name", CIFAR)
 def test_cifar_members_have_the_papers_depth_and_size(name):
     network = create_model(name)
-    assert layers_with_weights(network) == int(name.removeprefix("resnet"))
+    assert papers_depth(network) == int(name.removeprefix("resnet"))
     assert count_parameters(network) == CIFAR[name]
     assert not any("downsample" in key for key in network.state_dict()), "option A has no parameters"
 
@@ -64,7 +57,7 @@ def test_shallow_cifar_members_follow_the_same_rule(name, n):
 
     expected = 9 * 3 * 16 + 2 * 16 + stage(16, 16) + stage(16, 32) + stage(32, 64) + 64 * 10 + 10
     network = create_model(name)
-    assert layers_with_weights(network) == 6 * n + 2
+    assert papers_depth(network) == 6 * n + 2
     assert count_parameters(network) == expected
 
 

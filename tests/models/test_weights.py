@@ -11,6 +11,7 @@ import struct
 import numpy as np
 import paddle
 import pytest
+from network_facts import arrays
 from paddle.vision import models as vision
 
 from paddle_resnet import download
@@ -18,10 +19,6 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model, load_pretrained, load_weights, read_state_dict, write_state_dict
 from paddle_resnet.models.blocks import ZeroPadShortcut
 from paddle_resnet.models.weights import pretrained as official_files
-
-
-def arrays(network):
-    return {key: tensor.numpy().copy() for key, tensor in network.state_dict().items()}
 
 
 def assert_same(got, expected):

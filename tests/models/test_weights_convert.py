@@ -6,13 +6,10 @@ import struct
 import numpy as np
 import paddle
 import pytest
+from network_facts import arrays
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import convert_weights, create_model, load_weights, read_state_dict, write_state_dict
-
-
-def arrays(network):
-    return {key: tensor.numpy().copy() for key, tensor in network.state_dict().items()}
 
 
 @pytest.fixture(scope="module")

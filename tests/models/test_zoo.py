@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+from network_facts import arrays
 from PIL import Image
 from safetensors.numpy import load_file
 from tiny_archives import write_cifar10
@@ -135,10 +136,6 @@ def run(tmp_path, monkeypatch):
     paddle.save(network.state_dict(), str(run.checkpoint_path("best") / "model.pdparams"))
     write_json(run.metrics_path, METRICS)
     return run
-
-
-def arrays(network):
-    return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
 
 
 def test_a_run_becomes_weights_that_create_model_loads(run):
