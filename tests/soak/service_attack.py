@@ -282,7 +282,7 @@ class ClientStats(NamedTuple):
         """Return seconds from when a request was due to its response."""
         return self.times[int(share * (len(self.times) - 1))]
 
-    def faults(self) -> int:
+    def errors(self) -> int:
         """Return how many responses were 5xx or did not come."""
         return sum(number for end, number in self.ends.items() if not isinstance(end, int) or end >= 500)
 
