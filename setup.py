@@ -21,7 +21,7 @@ setup(
         "paddle_resnet.models.weights": ["cifar10/*.json", "cifar10/*.safetensors"],
         "paddle_resnet.service": ["pages/*.html"],
         "paddle_resnet.configs": ["*.yaml"],
-        "paddle_resnet.requirements": ["*.txt"],
+        "paddle_resnet.requirements": ["[!l]*.txt"],
     },
     install_requires=required("requirements.txt", "requirements/common.txt", "requirements/serve.txt"),
     extras_require={"onnx": required("requirements/onnx.txt")},
