@@ -67,7 +67,7 @@ def _ask(page: Page) -> None:
     page.say(
         """Take a network that works, and add layers. The deep network can compute whatever the shallow one computes, if
         the added layers are the identity. So the best deep network has at most the training error of the shallow one.
-        (Its test error may be higher: that is overfitting, and a different question.) He et al. (2015,
+        Its test error may be higher, but that is overfitting, and a different question. He et al. (2015,
         https://arxiv.org/abs/1512.03385, section 1) found that training does not reach this solution. Plain stacks of
         56 layers ended with a *higher training error* than 20. The authors called this degradation, and designed the
         residual network against it.""",
