@@ -39,6 +39,8 @@ class Machine:
         self.bin = folder / "bin"
         self.bin.mkdir()
         for command in (
+            "mktemp",
+            "sleep",
             "dirname",
             "basename",
             "cat",
