@@ -7,7 +7,7 @@ set -euo pipefail
 # shellcheck source=tools/setup_environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup_environment.sh"
 cd "$PROJECT"
-trap 'kill $(jobs -p) 2>/dev/null; exit 130' INT
+trap 'exit 130' INT
 
 summary=()
 failed=0
@@ -39,9 +39,10 @@ check() {
   part "mypy" "$python" -m mypy || true
 }
 
-# prepare PADDLE: make its environment, and check the code once.
-prepare() {
+# suite PADDLE [PYTEST_OPTION...]
+suite() {
   local paddle=$1 environment onnx=requirements/onnx.txt
+  shift
   if is_paddle2 "$paddle"; then onnx=requirements/onnx_paddle2.txt; fi
   environment=$(test_environment "$paddle")
   part "environment for $paddle" prepare_environment "$environment" "$paddle" requirements/serve.txt requirements/dev.txt "$onnx" || return 0
@@ -49,43 +50,7 @@ prepare() {
     check "$environment/bin/python"
     checked=yes
   fi
-  ready+=("$paddle")
-}
-
-suite() {
-  local environment
-  environment=$(test_environment "$1")
-  shift
-  "$environment/bin/python" -m pytest "$@"
-}
-
-# in_background LOG PADDLE [PYTEST_OPTION...]
-in_background() {
-  local log=$1
-  shift
-  if suite "$@" >"$log" 2>&1; then echo 0 >"$log.code"; else echo 1 >"$log.code"; fi
-}
-
-# show LOG: its lines once its suite has ended.
-show() {
-  until [ -s "$1.code" ]; do sleep 0.5; done
-  cat "$1"
-  return "$(cat "$1.code")"
-}
-
-# Two suites at the same time with one thread each take less than one after the other with two threads.
-run_suites() {
-  local folder=""
-  if [ "${#ready[@]}" = 2 ]; then
-    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-    folder=$(mktemp -d)
-    in_background "$folder/log" "${ready[1]}" "$@" &
-  fi
-  part "pytest on ${ready[0]}" suite "${ready[0]}" "$@" || true
-  if [ -n "$folder" ]; then
-    part "pytest on ${ready[1]}, which ran meanwhile" show "$folder/log" || true
-    rm -rf "$folder"
-  fi
+  part "pytest on $paddle" "$environment/bin/python" -m pytest "$@" || true
 }
 
 if [ -n "${PADDLE:-}" ]; then
@@ -96,9 +61,7 @@ else
   if [ "$own_paddle" = "$(pinned_paddle requirements/gpu.txt)" ]; then paddles[1]=$own_paddle; fi
 fi
 checked=no
-ready=()
-for paddle in "${paddles[@]}"; do prepare "$paddle"; done
-if [ "${#ready[@]}" -gt 0 ]; then run_suites "$@"; fi
+for paddle in "${paddles[@]}"; do suite "$paddle" "$@"; done
 
 printf '\n'
 printf '%s\n' "${summary[@]}"

@@ -39,8 +39,6 @@ class Machine:
         self.bin = folder / "bin"
         self.bin.mkdir()
         for command in (
-            "mktemp",
-            "sleep",
             "dirname",
             "basename",
             "cat",
