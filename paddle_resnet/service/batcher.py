@@ -82,7 +82,7 @@ class Batcher:
         return self._admitted
 
     def check_capacity(self, client: str = "") -> None:
-        """Refuse a request before its body is read, while the queue is full and no other would make room for it.
+        """Refuse a request before its body is read, while the queue is full and no other request would be dropped for it.
 
         Raises:
             ServiceError: 429.
@@ -97,7 +97,7 @@ class Batcher:
         is this client, its largest request is, provided that it is larger than this one.
 
         Raises:
-            ServiceError: 429, no room for all of them now; 413, there never will be.
+            ServiceError: 429, the queue cannot take all of them now; 413, it never can.
         """
         if request.done:
             return
@@ -146,7 +146,7 @@ class Batcher:
             self._running[asyncio.get_running_loop().create_task(self._run(batch, costly))] = costly
 
     def _request_to_evict(self, client: str, images: int) -> PendingRequest | None:
-        """Return the request that makes room when `client` would have a request of so many images."""
+        """Return the request to drop when `client` would have a request of so many images."""
         largest, count = max(self._admitted_of.items(), key=lambda each: each[1], default=(client, 0))
         newest_first = [request for request in reversed(self._requests) if request.client == largest]
         if largest != client and count > self._admitted_of[client] + images:

@@ -36,7 +36,7 @@ def test_pool_results_are_in_order_and_bounded():
 
 
 def test_pool_tasks_may_exceed_a_pipes_buffer():
-    """Whoever sends a task waits for it to be taken, and so does who sends a result: each would wait for the other."""
+    """A sender waits until its task is read, and a worker until its result is read: both would wait for ever."""
     found = []
 
     def work():

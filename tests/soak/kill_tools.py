@@ -2,7 +2,7 @@
 
 Not part of the suite, for it takes minutes; `kill_and_resume.py` does the same for training. Ends with status 1 unless,
 each time: what an earlier command had written is whole, or replaced by the whole new one; no process is left; and the
-next command writes the same as one that nobody killed, and leaves no temporary file, in the folders of the user and in
+next command writes the same as one that was not killed, and leaves no temporary file, in the folders of the user and in
 the system's.
 
     python tests/soak/kill_tools.py output/quickstart                       # 20 kills of each
@@ -188,7 +188,7 @@ def main() -> int:
                 continue
             begin = time.monotonic()
             if failure := finished(command, environment):
-                sys.exit(f"{name}, which nobody killed: {failure}")
+                sys.exit(f"{name}, without a kill: {failure}")
             seconds, expected = time.monotonic() - begin, contents(command.written)
             print(f"{name} takes {seconds:.1f} s and writes {len(expected)} files", flush=True)
             done = 0
