@@ -82,7 +82,7 @@ class Batcher:
         return self._admitted
 
     def check_capacity(self, client: str = "") -> None:
-        """Refuse a request before its body is read, while the queue is full and no other request would be dropped for it.
+        """Refuse a request before its body is read, while the queue is full and none would be dropped for it.
 
         Raises:
             ServiceError: 429.
