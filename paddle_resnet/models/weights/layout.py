@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
@@ -21,17 +21,6 @@ _PADDLE_STATISTICS = {"running_mean": "_mean", "running_var": "_variance"}
 _TORCH_STATISTICS = {paddle: torch for torch, paddle in _PADDLE_STATISTICS.items()}
 _COUNTER = "num_batches_tracked"
 
-# Prefixes of every name from DataParallel, torch.compile and modules that wrap a network.
-_WRAPPERS = ("module.", "_orig_mod.", "model.")
-
-
-class StoredWeights(NamedTuple):
-    """The tensors of a file, with its names and layout."""
-
-    arrays: dict[str, np.ndarray]
-    names: Names  # whose names and layout they have
-    written_here: bool = False  # whether the file says that `write_state_dict` wrote it
-
 
 def detect_names(state: Mapping[str, np.ndarray]) -> Names | None:
     """Tell from BatchNorm's statistics whose names these are; None: there are no statistics."""
@@ -41,13 +30,13 @@ def detect_names(state: Mapping[str, np.ndarray]) -> Names | None:
     return "paddle" if last_parts & set(_TORCH_STATISTICS) else None
 
 
-def to_paddle_names(weights: StoredWeights) -> dict[str, np.ndarray]:
-    """Convert to Paddle's names and layout; the arrays are shared, not copied."""
-    if weights.names == "paddle":
-        return weights.arrays
+def to_paddle_names(arrays: Mapping[str, np.ndarray], names: Names) -> dict[str, np.ndarray]:
+    """Convert arrays with the names and layout of `names` to Paddle's; they are shared, not copied."""
+    if names == "paddle":
+        return dict(arrays)
     return {
         _renamed(name, _PADDLE_STATISTICS): _transposed_if_linear(name, array)
-        for name, array in _unwrapped(weights.arrays).items()
+        for name, array in arrays.items()
         if not name.endswith(_COUNTER)
     }
 
@@ -64,14 +53,6 @@ def to_torch_names(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if last_part == "_variance":
             torch_state[f"{layer}.{_COUNTER}"] = np.zeros((), np.int64)
     return torch_state
-
-
-def _unwrapped(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Remove the prefixes of wrappers."""
-    for wrapper in _WRAPPERS:
-        if state and all(name.startswith(wrapper) for name in state):
-            return _unwrapped({name.removeprefix(wrapper): array for name, array in state.items()})
-    return state
 
 
 def _renamed(name: str, statistics: Mapping[str, str]) -> str:

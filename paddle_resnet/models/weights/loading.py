@@ -12,12 +12,13 @@ import paddle
 from paddle_resnet import download
 from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.files import expand_home
 from paddle_resnet.models.blocks import ZeroPadShortcut
 from paddle_resnet.models.classifier import ImageClassifier
-from paddle_resnet.models.weights.layout import StoredWeights, detect_names, to_paddle_names
+from paddle_resnet.models.weights.naming import TABLES, NamedArrays, NamingTable, fit_names
 from paddle_resnet.models.weights.pretrained import official_weights, zoo_weights
-from paddle_resnet.models.weights.state_dict import read_weights
+from paddle_resnet.models.weights.source import WeightsSource, parse_source
+from paddle_resnet.models.weights.state_dict import read_weights_file
+from paddle_resnet.models.weights.weights_file import WeightsFile, of_arrays
 
 HEAD = ("fc.weight", "fc.bias")
 
@@ -75,12 +76,13 @@ def _first(names: Sequence[str], limit: int = 80) -> str:
 
 def load_weights(
     network: ImageClassifier,
-    source: str | Path | Mapping[str, np.ndarray],
+    source: str | Path | WeightsSource | Mapping[str, np.ndarray],
     *,
     strict: bool = True,
     new_head: bool = True,
     label: str = "weights",
     progress: download.ProgressFn | None = None,
+    tables: Sequence[NamingTable] = TABLES,
 ) -> LoadReport:
     """Copy weights, BatchNorm's running statistics included, into `network`.
 
@@ -89,25 +91,29 @@ def load_weights(
     Args:
         network: the network that takes the weights.
         source: ``"imagenet"`` (the official weights of the network's model), ``"cifar10"`` (those in the package),
-            the path of a ``.pdparams``, ``.pth``, ``.pt`` or ``.safetensors`` file, or arrays by name. Arrays with
-            PyTorch's names for BatchNorm's statistics are taken as PyTorch's, with linear weights ``[out, in]``; all
-            others as Paddle's.
+            the path of a weights file, or arrays by name. ``FILE#ema`` takes the copy of that name in the file. Arrays
+            with PyTorch's names for BatchNorm's statistics are taken as PyTorch's, with linear weights ``[out, in]``;
+            all others as Paddle's.
         strict: all must fit, except the head; False: copy what fits, and list the rest in the report.
         new_head: keep the network's new head if the weights have none, or one for another number of classes.
         label: name of the arrays in messages, if they come from no file.
         progress: called with (bytes so far, bytes in all) during the download of official weights.
+        tables: the names that other projects use; the one that fits is taken.
 
     Raises:
         UsageError: the file cannot be read, there are no such weights for the model, or a tensor is missing, unexpected
             or of another shape.
     """
+    wanted = WeightsSource(Path())
     if isinstance(source, Mapping):
-        arrays = dict(source)
-        stored = StoredWeights(arrays, detect_names(arrays) or "paddle")
+        file = of_arrays(dict(source))
     else:
-        path = _file(network.model_name, source, progress)
-        stored, label = read_weights(path), str(path)
-    state = to_paddle_names(stored)
+        wanted = source if isinstance(source, WeightsSource) else _source(network.model_name, source, progress)
+        file, label = read_weights_file(wanted.path), str(wanted.path)
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    named = fit_names(file.entries, file.layout, shapes, tables, wanted.take)
+    _log_choice(file, named, label)
+    state = named.arrays
     comparison = _compare(network, state, label, new_head)
     if strict:
         comparison.require_fit()
@@ -115,7 +121,7 @@ def load_weights(
     for name in comparison.loaded:
         # Through a tensor, as numpy has no bfloat16.
         own[name].set_value(paddle.to_tensor(np.ascontiguousarray(state[name])).astype(own[name].dtype))
-    if stored.names == "torch" and not stored.written_here and comparison.loaded:
+    if file.layout == "torch" and not file.written_here and comparison.loaded:
         _warn_of_shortcuts(network, label)
     return comparison
 
@@ -135,13 +141,25 @@ def load_pretrained(
     Raises:
         UsageError: no such weights for this model, no connection, a damaged file, or weights that do not fit.
     """
-    return load_weights(network, _file(name, source, progress))
+    return load_weights(network, _source(name, source, progress))
 
 
-def _file(name: str, source: str | Path, progress: download.ProgressFn | None) -> Path:
+def _source(name: str, source: str | Path, progress: download.ProgressFn | None) -> WeightsSource:
     if source == "imagenet":
-        return official_weights(name, progress)
-    return zoo_weights(name) if source == "cifar10" else expand_home(source)
+        return WeightsSource(official_weights(name, progress))
+    return WeightsSource(zoo_weights(name)) if source == "cifar10" else parse_source(source)
+
+
+def _log_choice(file: WeightsFile, named: NamedArrays, label: str) -> None:
+    """Log which of a file's tensors are taken, and which are not, unless all are."""
+    taken = [part for part in (file.place, named.prefix.rstrip(".")) if part]
+    if taken:
+        logger.info("%s: takes %s", label, " / ".join(map(shown, taken)))
+    others = [*file.others, *named.rivals]
+    if others:
+        logger.info("%s: holds other weights too: %s; add #NAME to take them", label, _first(others))
+    if named.left_out:
+        logger.info("%s: left out %d tensors (%s)", label, len(named.left_out), _first(named.left_out))
 
 
 def _warn_of_shortcuts(network: ImageClassifier, source: str) -> None:

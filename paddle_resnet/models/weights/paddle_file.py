@@ -9,10 +9,11 @@ import numpy as np
 
 from paddle_resnet import safe_pickle
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.models.weights.layout import StoredWeights, bfloat16_to_float32, check_claimed_size, detect_names
+from paddle_resnet.models.weights.layout import bfloat16_to_float32, check_claimed_size, detect_names
+from paddle_resnet.models.weights.weights_file import WeightsFile
 
 
-def read_paddle(path: Path) -> StoredWeights:
+def read_paddle(path: Path) -> WeightsFile:
     """Read a file of `paddle.save` (Paddle 2 or 3). Names are taken as Paddle's unless BatchNorm's are PyTorch's.
 
     Raises:
@@ -30,7 +31,7 @@ def read_paddle(path: Path) -> StoredWeights:
     check_claimed_size(sum(array.nbytes for array in found.values()), path)
     # paddle.save writes bfloat16 as uint16, a type that no tensor of a network has.
     arrays = {name: bfloat16_to_float32(array) if array.dtype == np.uint16 else array for name, array in found.items()}
-    return StoredWeights(arrays, detect_names(arrays) or "paddle")
+    return WeightsFile(arrays, detect_names(arrays) or "paddle", "Paddle")
 
 
 def _joined(content: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.models.weights.layout import Names, StoredWeights, bfloat16_to_float32, detect_names
+from paddle_resnet.models.weights.layout import Names, bfloat16_to_float32, detect_names
+from paddle_resnet.models.weights.weights_file import WeightsFile
 
 _HEADER_LIMIT = 4 << 20  # bytes; a thousand layers take less than one megabyte
 _NUMPY_TYPES = {
@@ -19,7 +20,7 @@ _NUMPY_TYPES = {
 }  # fmt: skip
 
 
-def read_safetensors(path: Path) -> StoredWeights:
+def read_safetensors(path: Path) -> WeightsFile:
     """Read a ``.safetensors`` file. Its metadata (``names``) or BatchNorm's statistics tell whose names it has.
 
     Without both, the names are taken as PyTorch's, as in most such files.
@@ -47,8 +48,8 @@ def read_safetensors(path: Path) -> StoredWeights:
     arrays = {name: _array(tensor, name, path) for name, tensor in tensors}
     names = (header.get("__metadata__") or {}).get("names")
     if names in ("paddle", "torch"):
-        return StoredWeights(arrays, cast(Names, names), written_here=True)
-    return StoredWeights(arrays, detect_names(arrays) or "torch")
+        return WeightsFile(arrays, cast(Names, names), "safetensors", written_here=True)
+    return WeightsFile(arrays, detect_names(arrays) or "torch", "safetensors")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,12 +12,14 @@ from safetensors.numpy import save
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.files import expand_home, write_atomically
-from paddle_resnet.models.weights.layout import Names, StoredWeights, to_paddle_names, to_torch_names
+from paddle_resnet.models.weights.layout import Names, to_paddle_names, to_torch_names
+from paddle_resnet.models.weights.naming import without_common_prefix
 from paddle_resnet.models.weights.paddle_file import read_paddle
 from paddle_resnet.models.weights.safetensors_file import read_safetensors
 from paddle_resnet.models.weights.torch_file import read_torch
+from paddle_resnet.models.weights.weights_file import WeightsFile
 
-_READERS: Mapping[str, Callable[[Path], StoredWeights]] = {
+_READERS: Mapping[str, Callable[[Path], WeightsFile]] = {
     ".pdparams": read_paddle,
     ".pth": read_torch,
     ".pt": read_torch,
@@ -28,19 +30,20 @@ _EXPECTED = "expected a .pdparams, .pth, .pt or .safetensors file"
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
-    """Read a weights file as `read_weights` does, and convert it to Paddle's names and layout.
+    """Read a weights file as `read_weights_file` does, and convert it to Paddle's names and layout.
 
     Returns:
         The arrays by Paddle's structured names, ``layer1.0.conv1.weight``, linear weights as ``[in, out]``. bfloat16
         becomes float32, other types stay.
 
     Raises:
-        UsageError: as `read_weights`.
+        UsageError: as `read_weights_file`.
     """
-    return to_paddle_names(read_weights(path))
+    file = read_weights_file(path)
+    return without_common_prefix(to_paddle_names(file.entries, file.layout))
 
 
-def read_weights(path: str | Path) -> StoredWeights:
+def read_weights_file(path: str | Path) -> WeightsFile:
     """Read a weights file as data: no code in the file runs. Its suffix tells the format.
 
     Args:

@@ -12,15 +12,16 @@ import numpy as np
 
 from paddle_resnet import safe_pickle
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.models.weights.layout import StoredWeights, bfloat16_to_float32, check_claimed_size
+from paddle_resnet.models.weights.layout import bfloat16_to_float32, check_claimed_size
 from paddle_resnet.models.weights.torch_archive import TorchArchive, open_archive
+from paddle_resnet.models.weights.weights_file import WeightsFile
 from paddle_resnet.safe_pickle import kind_of
 
 # Keys of the state dict in checkpoints, beside the optimizer's state and the epoch.
 _STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net")
 
 
-def read_torch(path: Path) -> StoredWeights:
+def read_torch(path: Path) -> WeightsFile:
     """Read the state dict in a file of `torch.save` (PyTorch 1.6 or later), alone or inside a checkpoint.
 
     Raises:
@@ -38,7 +39,7 @@ def read_torch(path: Path) -> StoredWeights:
             if tensor.storage not in storages:
                 storages[tensor.storage] = _read_storage(tensor.storage, archive)
             arrays[name] = _view(storages[tensor.storage], tensor, name, path)
-    return StoredWeights(arrays, "torch")
+    return WeightsFile(arrays, "torch", "PyTorch")
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
