@@ -17,6 +17,7 @@ setup(
     packages=find_packages(include=["paddle_resnet*"]) + [f"paddle_resnet.{folder}" for folder in FOLDERS],
     package_dir={f"paddle_resnet.{folder}": folder for folder in FOLDERS},
     package_data={
+        "": ["text.yaml"],
         "paddle_resnet": ["py.typed"],
         "paddle_resnet.models.weights": ["cifar10/*.json", "cifar10/*.safetensors"],
         "paddle_resnet.service": ["pages/*.html"],

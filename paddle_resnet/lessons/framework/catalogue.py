@@ -12,7 +12,8 @@ from paddle_resnet.config import Config
 from paddle_resnet.errors import UsageError, did_you_mean
 from paddle_resnet.files import write_text
 from paddle_resnet.lessons.framework.effort import Effort
-from paddle_resnet.lessons.framework.page import Page, Show, Text
+from paddle_resnet.lessons.framework.page import Page, Show
+from paddle_resnet.lessons.framework.texts import LessonTexts, Text
 
 CIFAR_10, FASHION_MNIST, NO_DATA = "CIFAR-10", "Fashion-MNIST", ""
 
@@ -154,8 +155,9 @@ def run_lesson(name: str, folder: Path, effort: Effort, show: Show = lambda bloc
     probe = folder / ".trial"
     write_text(probe, "")
     probe.unlink()
-    lesson: LessonModule = importlib.import_module(f"paddle_resnet.lessons.{name.replace('-', '_')}.lesson")
-    page = Page(folder, show)
+    module = name.replace("-", "_")
+    lesson: LessonModule = importlib.import_module(f"paddle_resnet.lessons.{module}.lesson")
+    page = Page(folder, show, LessonTexts(module))
     lesson.teach(page, effort)
     write_text(folder / "numbers.json", json.dumps(page.numbers, indent=2, ensure_ascii=False) + "\n")
     return page

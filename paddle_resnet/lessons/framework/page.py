@@ -6,29 +6,19 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from paddle_resnet.lessons.framework.texts import Language as Language
+from paddle_resnet.lessons.framework.texts import LessonTexts, Text
 from paddle_resnet.plots.style import save_figure
 
 RUNS = "runs"
 """Subfolder of a lesson's folder that holds its training runs, for ``visualdl --logdir``."""
 
-Language: TypeAlias = Literal["en", "zh"]
 Number: TypeAlias = float | int | str | bool | Sequence["Number"]
-
-
-@dataclass(frozen=True)
-class Text:
-    """A text in English and in Chinese, as Markdown."""
-
-    en: str
-    zh: str
-
-    def in_language(self, language: Language) -> str:
-        return self.en if language == "en" else self.zh
 
 
 @dataclass(frozen=True)
@@ -69,6 +59,7 @@ class Picture:
 
 
 Block: TypeAlias = Heading | Prose | Values | Table | Picture
+Rows: TypeAlias = Sequence[Sequence[object]]
 Show: TypeAlias = Callable[[Block], None]
 
 
@@ -81,17 +72,23 @@ class Page:
         numbers: the lesson's measured values by name, for ``numbers.json`` and for tests.
     """
 
-    def __init__(self, folder: Path, show: Show = lambda block: None) -> None:
+    def __init__(self, folder: Path, show: Show = lambda block: None, texts: LessonTexts | None = None) -> None:
         self.folder = folder
         self.blocks: list[Block] = []
         self.numbers: dict[str, Number] = {}
         self._show = show
+        self._texts = texts
 
-    def heading(self, en: str, zh: str) -> None:
-        self._add(Heading(Text(en, zh)))
+    def text(self, key: str, **values: object) -> Text:
+        """Return a text of the lesson's ``text.yaml`` with its values, for a table or another text."""
+        assert self._texts is not None
+        return self._texts.fill(key, values)
 
-    def say(self, en: str, zh: str) -> None:
-        self._add(Prose(Text(_one_line(en), _one_line(zh, between=""))))
+    def heading(self, key: str, zh: str | None = None, **values: object) -> None:
+        self._add(Heading(self.text(key, **values) if zh is None else Text(key, zh)))
+
+    def say(self, key: str, zh: str | None = None, **values: object) -> None:
+        self._add(Prose(self.text(key, **values) if zh is None else Text(_one_line(key), _one_line(zh, between=""))))
 
     def values(self, *lines: str) -> None:
         self._add(Values(tuple(line for lines_ in lines for line in lines_.splitlines())))
@@ -100,17 +97,28 @@ class Page:
         text = np.array2string(np.asarray(array), precision=4, suppress_small=True, floatmode="fixed")
         self.values(f"{label}:", text)
 
-    def table(self, en: str, zh: str, rows: Sequence[Sequence[object]]) -> None:
-        """Add a table; `en` and `zh` are its headers, separated by `` | ``; cells other than `Text` become strings."""
-        headers = tuple(Text(*pair) for pair in zip(en.split(" | "), zh.split(" | "), strict=True))
+    def table(self, key: str, rows: Rows | str, zh_rows: Rows | None = None, **values: object) -> None:
+        """Add a table; the text of `key` has its headers, separated by `` | ``. Cells become strings or stay `Text`."""
+        if isinstance(rows, str):
+            assert zh_rows is not None
+            text, rows = Text(key, rows), zh_rows
+        else:
+            text = self.text(key, **values)
+        headers = tuple(Text(*pair) for pair in zip(text.en.split(" | "), text.zh.split(" | "), strict=True))
         cells = (tuple(cell if isinstance(cell, Text) else str(cell) for cell in row) for row in rows)
         self._add(Table(headers, tuple(cells)))
 
-    def figure(self, name: str, draw: Callable[[], Figure], en: str, zh: str) -> None:
-        """Draw ``<name>.png`` in the common style and add it with a caption."""
+    def figure(
+        self, name: str, draw: Callable[[], Figure], en: str | None = None, zh: str | None = None, **values: object
+    ) -> None:
+        """Draw ``<name>.png`` in the common style and add it; the text of its name is its caption."""
         path = self.folder / f"{name}.png"
         save_figure(path, draw)
-        self._add(Picture(path, Text(_one_line(en), _one_line(zh, between=""))))
+        if en is None or zh is None:
+            caption = self.text(name, **values)
+        else:
+            caption = Text(_one_line(en), _one_line(zh, between=""))
+        self._add(Picture(path, caption))
 
     def record(self, **numbers: object) -> None:
         """Keep numbers, strings and sequences or arrays of them by name; NaN and infinities become "not finite"."""
