@@ -12,10 +12,9 @@ from matplotlib.figure import Figure
 
 from paddle_resnet.evaluation.examples import choose_mistakes, choose_samples
 from paddle_resnet.evaluation.metrics import precision_recall_curves
-from paddle_resnet.plots.confusion_matrix import draw_confusion_matrix
+from paddle_resnet.plots.classification import draw_confusion_matrix, draw_precision_recall
+from paddle_resnet.plots.curves import draw_learning_curves
 from paddle_resnet.plots.image_grids import draw_mistakes, draw_samples
-from paddle_resnet.plots.learning_curves import draw_learning_curves
-from paddle_resnet.plots.precision_recall import draw_precision_recall
 from paddle_resnet.plots.style import save_figure
 from paddle_resnet.results import Evaluation
 

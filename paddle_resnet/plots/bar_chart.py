@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from paddle_resnet.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED
+from paddle_resnet.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, make_figure
 
 COLOURS = {"onednn": BLUE, "onednn-bf16": GREEN, "native": GREY, "torch": ORANGE, "torch-bf16": RED}
 COLOURS |= {"paddle fp32": BLUE, "paddle bf16": GREEN, "onnxruntime fp32": GREY, "onnxruntime int8": RED}
@@ -42,17 +42,16 @@ def draw_panels(panels: Sequence[Panel], title: str, caption: str) -> Figure:
     across = min(PANELS_PER_ROW, len(panels))
     down = -(-len(panels) // across)
     bars = max(len(panel.bars) for panel in panels)
-    figure = Figure(figsize=(WIDTH * across, down * (1.1 + 0.3 * bars) + 0.8), layout="constrained")
-    axes = figure.subplots(down, across, squeeze=False).flat
-    for panel, place in zip(panels, axes, strict=False):
+    height = down * (1.1 + 0.3 * bars) + 0.8
+    figure, axes = make_figure(WIDTH * across, height, down, across, title=title, title_size=13, squeeze=False)
+    for panel, place in zip(panels, axes.flat, strict=False):
         _draw(place, panel)
-    for place in list(axes)[len(panels) :]:
+    for place in axes.flat[len(panels) :]:
         place.set_visible(False)
     if not all(bar.label for panel in panels for bar in panel.bars):
         series = list(dict.fromkeys(bar.series for panel in panels for bar in panel.bars))
         handles = [Patch(color=COLOURS.get(name, BLUE)) for name in series]
         figure.legend(handles, series, loc="outside upper right", ncols=len(series))
-    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     figure.supxlabel(caption, x=0.01, ha="left", fontsize=8, color=GREY)
     return figure
 

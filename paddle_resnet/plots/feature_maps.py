@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from paddle_resnet.plots.style import GREY, shortened, without_axes
+from paddle_resnet.plots.style import GREY, make_figure, shortened, without_axes
 
 # Okabe and Ito's eight, and two more; each class is named on the page too.
 CLASS_COLOURS = (
@@ -27,10 +28,7 @@ def draw_filters(filters: np.ndarray, responses: np.ndarray, title: str) -> Figu
         title: of the figure.
     """
     columns = (len(filters) + 1) // 2
-    figure = Figure(figsize=(9.6, 5.2), layout="constrained")
-    cells = figure.subplots(4, columns, squeeze=False)
-    for axes in cells.flat:
-        without_axes(axes)
+    figure, cells = _cells(9.6, 5.2, 4, columns, title=title)
     largest = np.abs(filters).max()
     for index, (kernel, response) in enumerate(zip(filters, responses, strict=True)):
         row, column = 2 * (index // columns), index % columns
@@ -42,7 +40,6 @@ def draw_filters(filters: np.ndarray, responses: np.ndarray, title: str) -> Figu
         figure.colorbar(drawn, ax=cells[:, -1].tolist(), shrink=0.7, label="weight")
     for row, name in enumerate(("filter", "response", "filter", "response")):
         _name_row(cells[row, 0], name)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     return figure
 
 
@@ -51,10 +48,8 @@ def draw_maps(image: np.ndarray, maps: Mapping[str, np.ndarray], columns: int, t
 
     Each map has its own scale, from black (0) to its largest value.
     """
-    figure = Figure(figsize=(9.6, 1.12 * len(maps) + 0.5), layout="constrained")
-    cells = figure.subplots(len(maps), columns + 1, squeeze=False, width_ratios=[1.25, *columns * [1.0]])
-    for axes in cells.flat:
-        without_axes(axes)
+    widths = [1.25, *columns * [1.0]]
+    figure, cells = _cells(9.6, 1.12 * len(maps) + 0.5, len(maps), columns + 1, title=title, width_ratios=widths)
     cells[0, 0].imshow(image, interpolation="nearest")
     for row, (name, channels) in enumerate(maps.items()):
         first = cells[row, 1]
@@ -62,39 +57,21 @@ def draw_maps(image: np.ndarray, maps: Mapping[str, np.ndarray], columns: int, t
         strongest = np.argsort(-channels.mean(axis=(1, 2)), kind="stable")[:columns]
         for axes, channel in zip(cells[row, 1:], strongest, strict=False):
             axes.imshow(channels[channel], cmap=HEAT, vmin=0, interpolation="nearest")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     return figure
 
 
 def draw_points(panels: Mapping[str, np.ndarray], labels: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """Draw points ``[N, 2]`` in the colours of their classes, with the class names at the medians."""
-    figure = Figure(figsize=(9.4, 8.6), layout="constrained")
-    for axes, (name, points) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
-        for label in range(len(classes)):
-            own = points[labels == label]
-            colour = CLASS_COLOURS[label % len(CLASS_COLOURS)]
-            axes.scatter(*own.T, s=9, color=colour, alpha=0.75, linewidths=0)
+    figure, cells = make_figure(9.4, 8.6, 2, 2, title=title)
+    centred: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 11, "fontweight": "bold"}
+    box = {"facecolor": "white", "edgecolor": GREY, "linewidth": 0.5, "alpha": 0.85, "boxstyle": "round,pad=0.15"}
+    for axes, (name, points) in zip(cells.flat, panels.items(), strict=True):
         for label, class_name in enumerate(classes):
-            axes.text(
-                *np.median(points[labels == label], axis=0),
-                shortened(class_name, 12),
-                ha="center",
-                va="center",
-                fontsize=11,
-                fontweight="bold",
-                color=CLASS_COLOURS[label % len(CLASS_COLOURS)],
-                bbox={
-                    "facecolor": "white",
-                    "edgecolor": GREY,
-                    "linewidth": 0.5,
-                    "alpha": 0.85,
-                    "boxstyle": "round,pad=0.15",
-                },
-            )
-        axes.set_xticks([])
-        axes.set_yticks([])
+            own, colour = points[labels == label], CLASS_COLOURS[label % len(CLASS_COLOURS)]
+            axes.scatter(*own.T, s=9, color=colour, alpha=0.75, linewidths=0)
+            axes.text(*np.median(own, axis=0), shortened(class_name, 12), color=colour, bbox=box, **centred)
+        axes.set(xticks=[], yticks=[])
         axes.set_title(name, loc="left")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     return figure
 
 
@@ -112,11 +89,7 @@ def draw_heatmaps(
         rows: by name, maps ``[n, S, S]`` and n labels; each map is scaled by its own largest value.
         title: of the figure.
     """
-    columns = len(images)
-    figure = Figure(figsize=(9.6, 1.45 * (1 + len(rows)) + 0.9), layout="constrained")
-    cells = figure.subplots(1 + len(rows), columns, squeeze=False)
-    for axes in cells.flat:
-        without_axes(axes)
+    figure, cells = _cells(9.6, 1.45 * (1 + len(rows)) + 0.9, 1 + len(rows), len(images), title=title)
     for axes, image, caption in zip(cells[0], images, captions, strict=True):
         axes.imshow(image, interpolation="nearest")
         axes.set_title(caption, fontsize=10)
@@ -127,8 +100,15 @@ def draw_heatmaps(
             axes.imshow(image.mean(axis=-1), cmap="gray", interpolation="nearest")
             axes.imshow(heat, cmap=HEAT, alpha=0.65, vmin=0, vmax=heat.max() or 1.0, interpolation="bilinear")
             axes.set_title(label, fontsize=10, pad=3)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
     return figure
+
+
+def _cells(width: float, height: float, rows: int, columns: int, **options: Any) -> tuple[Figure, np.ndarray]:
+    """Make a grid of blank panels ``[rows, columns]``."""
+    figure, cells = make_figure(width, height, rows, columns, squeeze=False, **options)
+    for axes in cells.flat:
+        without_axes(axes)
+    return figure, cells
 
 
 def _name_row(axes: Axes, name: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from paddle_resnet.plots.style import RED, percent, shortened, without_axes
+from paddle_resnet.plots.style import RED, make_figure, percent, shortened, without_axes
 from paddle_resnet.results import Evaluation
 
 COLUMNS = 8
@@ -37,7 +37,12 @@ def draw_mistakes(images: np.ndarray, chosen: np.ndarray, evaluation: Evaluation
         title: of the plot.
     """
     if len(chosen) == 0:
-        return _no_mistakes(evaluation.images, title)
+        figure, axes = make_figure(6, 2)
+        without_axes(axes)
+        axes.set_title(title, loc="left", fontweight="bold")
+        words = f"No mistakes: all {evaluation.images:,} images right."
+        axes.text(0.5, 0.5, words, ha="center", va="center", fontsize=12)
+        return figure
     figure, cells = _grid(len(images), title, caption_lines=2)
     predicted = evaluation.predicted
     for axes, image, index in zip(cells, images, chosen, strict=False):
@@ -47,15 +52,6 @@ def draw_mistakes(images: np.ndarray, chosen: np.ndarray, evaluation: Evaluation
         centre: dict[str, Any] = {"ha": "center", "transform": axes.transAxes, "fontsize": 9}
         axes.text(0.5, 1.17, f"{shortened(wrong, 11)} {probability}", color=RED, fontweight="bold", **centre)
         axes.text(0.5, 1.03, f"is {shortened(truth, LONGEST_NAME)}", **centre)
-    return figure
-
-
-def _no_mistakes(images: int, title: str) -> Figure:
-    figure = Figure(figsize=(6, 2), layout="constrained")
-    axes = figure.subplots()
-    without_axes(axes)
-    axes.set_title(title, loc="left", fontweight="bold")
-    axes.text(0.5, 0.5, f"No mistakes: all {images:,} images right.", ha="center", va="center", fontsize=12)
     return figure
 
 

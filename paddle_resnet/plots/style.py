@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 
 from paddle_resnet.files import write_atomically
 
@@ -65,6 +66,16 @@ def _fonts() -> list[str]:
     return ["DejaVu Sans", *(font for font in FALLBACK_FONTS if font in installed)]
 
 
+def make_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, *, title: str = "", title_size: int = 12, **grid: Any
+) -> tuple[Figure, Any]:
+    """Make a figure of `width` x `height` inches; return it with its panels, as `Figure.subplots` returns them."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=title_size, fontweight="bold")
+    return figure, figure.subplots(rows, columns, **grid)
+
+
 def without_axes(axes: Axes) -> None:
     """Remove ticks and frame."""
     axes.set_xticks([])
@@ -73,11 +84,18 @@ def without_axes(axes: Axes) -> None:
         spine.set_visible(False)
 
 
-def plain_log_labels(axis: Axis) -> None:
+def plain_log_labels(axis: Axis, subs: Sequence[float] = (1.0, 2.0, 5.0)) -> None:
     """Label a logarithmic axis at 1, 2 and 5 in each decade, as 0.5 or 200; `STYLE` does not typeset powers of ten."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
+
+
+def label_log_axis(axis: Axis, values: Sequence[float]) -> None:
+    """Label a logarithmic axis at `values` only."""
+    axis.set_major_locator(FixedLocator(values))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def shortened(text: str, longest: int) -> str:
@@ -88,10 +106,3 @@ def shortened(text: str, longest: int) -> str:
 def percent(fraction: float) -> str:
     """Format a fraction as a percentage with one decimal, never rounded up to 100% ("99.9%")."""
     return "100%" if fraction == 1 else f"{min(100 * fraction, 99.9):.1f}%"
-
-
-def label_log_axis(axis: Axis, values: Sequence[float]) -> None:
-    """Label a logarithmic axis at `values` only."""
-    axis.set_major_locator(FixedLocator(values))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_locator(NullLocator())

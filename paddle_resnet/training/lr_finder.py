@@ -23,7 +23,7 @@ from paddle_resnet.console import logger, progress_bar
 from paddle_resnet.data import TrainLoader
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.files import write_folder
-from paddle_resnet.plots.learning_curves import draw_lr_sweep
+from paddle_resnet.plots.curves import draw_lr_sweep
 from paddle_resnet.plots.style import save_figure
 from paddle_resnet.tracking.evaluation_log import log_lr_sweep
 from paddle_resnet.training.metrics import TrainMetrics

@@ -11,9 +11,10 @@ from PIL import Image
 
 from paddle_resnet.evaluation.examples import choose_mistakes
 from paddle_resnet.evaluation.metrics import evaluation_of
-from paddle_resnet.plots.confusion_matrix import draw_confusion_matrix
+from paddle_resnet.plots.bar_chart import Bar, Panel, draw_panels
+from paddle_resnet.plots.classification import draw_confusion_matrix
+from paddle_resnet.plots.curves import draw_learning_curves
 from paddle_resnet.plots.image_grids import draw_mistakes, draw_samples
-from paddle_resnet.plots.learning_curves import draw_learning_curves
 from paddle_resnet.plots.style import percent, save_figure, shortened
 from paddle_resnet.results import EpochRecord
 
@@ -24,6 +25,12 @@ def texts(figure):
 
 def titles(figure):
     return [axes.get_title("center") for axes in figure.axes]
+
+
+def test_an_odd_number_of_panels_leaves_no_empty_one():
+    bar = Bar("a", "onednn", {"median": 2.0, "smallest": 1.0, "largest": 3.0})
+    figure = draw_panels([Panel(name, "ms", [bar]) for name in "abc"], "title", "caption")
+    assert [axes.get_title("left") for axes in figure.axes if axes.get_visible()] == ["a", "b", "c"]
 
 
 def test_samples_are_titled_with_their_class():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from paddle_resnet.evaluation.metrics import evaluation_of, precision_recall_curves
-from paddle_resnet.plots.precision_recall import draw_precision_recall
+from paddle_resnet.plots.classification import draw_precision_recall
 
 
 def evaluation(images=60, classes=3, seed=0):

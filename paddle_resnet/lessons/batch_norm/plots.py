@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from paddle_resnet.lessons.common.small_cnn import SmallCnnResult
-from paddle_resnet.plots.seeds import draw_runs
+from paddle_resnet.plots.curves import draw_runs
 from paddle_resnet.plots.style import BLUE, GREEN, GREY, ORANGE, RED, label_log_axis
 
 SAMPLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"))

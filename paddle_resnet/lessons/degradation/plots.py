@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from paddle_resnet.lessons.common.runs import TrainingResult
-from paddle_resnet.plots.seeds import draw_mean_and_range
+from paddle_resnet.plots.curves import draw_mean_and_range
 from paddle_resnet.plots.style import BLUE, RED
 
 KINDS = {"plain": "plain", "resnet": "residual"}

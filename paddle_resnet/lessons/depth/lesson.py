@@ -27,7 +27,7 @@ from paddle_resnet.lessons.framework.effort import Effort, lesson_command
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.models import create_model
-from paddle_resnet.plots.seeds import draw_values_and_mean
+from paddle_resnet.plots.curves import draw_values_and_mean
 from paddle_resnet.plots.style import BLUE, ORANGE
 
 PAPER = {20: (0.27, 8.75), 32: (0.46, 7.51), 44: (0.66, 7.17), 56: (0.85, 6.97), 110: (1.7, 6.43)}

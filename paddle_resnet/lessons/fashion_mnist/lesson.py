@@ -34,7 +34,7 @@ from paddle_resnet.lessons.fashion_mnist.book_network import (
 from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import RUNS, Page
 from paddle_resnet.models import create_model
-from paddle_resnet.plots.learning_curves import draw_learning_curves
+from paddle_resnet.plots.curves import draw_learning_curves
 from paddle_resnet.tracking.training_log import VisualDLLog
 from paddle_resnet.training import EpochRecord
 from paddle_resnet.training.optim.optimizer import make_optimizer

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
 from paddle_resnet.lessons.common.small_cnn import SmallCnnResult
-from paddle_resnet.plots.seeds import draw_values_and_mean
+from paddle_resnet.plots.curves import draw_values_and_mean
 from paddle_resnet.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, label_log_axis, without_axes
 
 COLOURS = {"Batch": BLUE, "Layer": GREEN, "Instance": RED, "Group": ORANGE}
