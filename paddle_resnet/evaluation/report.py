@@ -51,7 +51,6 @@ def evaluate_run(
     """
     from paddle_resnet.evaluation import run_plots
 
-    _check_split(split)
     run.metrics()  # a damaged file, as a damaged history, is an error before anything is written
     run.history()
     network = run.load_network(checkpoint)
@@ -59,7 +58,15 @@ def evaluate_run(
     if not distributed.is_main_process():
         return evaluation
     warn_of_few_images(split, evaluation)
-    write_json(details_path(run, split, checkpoint), _details(evaluation, split, checkpoint))
+    details = {
+        "split": split,
+        "checkpoint": checkpoint,
+        **evaluation.summary(),
+        "classes": list(evaluation.classes),
+        "per_class": [asdict(result) for result in evaluation.per_class],
+        "confusion": evaluation.confusion.tolist(),
+    }
+    write_json(details_path(run, split, checkpoint), details)
     if checkpoint == "best":
         run_plots.draw_history_plot(run)
         _show(run, split, evaluation, run_plots.SPLIT_PLOTS, network)
@@ -88,14 +95,13 @@ def _show(
     from PIL import Image
 
     from paddle_resnet.evaluation import run_plots
-    from paddle_resnet.evaluation.examples import embeddings_of
     from paddle_resnet.tracking.evaluation_log import log_evaluation
 
     images = {}
     for plot, path in run_plots.draw_split_plots(run, split, evaluation, plots).items():
         with Image.open(path) as picture:
             images[plot.replace("_", " ")] = np.array(picture.convert("RGB"))
-    embeddings = None if network is None else embeddings_of(network, run, split, evaluation)
+    embeddings = None if network is None else run_plots.embeddings_of(network, run, split, evaluation)
     log_evaluation(run.vdl_path / metrics_section(split), images, embeddings)
 
 
@@ -115,7 +121,8 @@ def measure_split(
     """
     from paddle_resnet.data.loader import rank_batches, read_batches
 
-    _check_split(split)
+    if split not in SPLITS:
+        raise UsageError(f'split "{split}": expected one of {", ".join(SPLITS)}{did_you_mean(split, SPLITS)}')
     splits = run.splits()
     images = getattr(splits, split)
     if len(images) == 0:
@@ -164,20 +171,3 @@ def metrics_section(split: str, checkpoint: Which = "best") -> str:
 def details_path(run: RunFolder, split: str, checkpoint: Which = "best") -> Path:
     """Return the file of the details: `evaluation_<split>.json` in the run's folder, or `last_<split>.json`."""
     return run.path / f"{'last' if checkpoint == 'last' else 'evaluation'}_{split}.json"
-
-
-def _details(evaluation: Evaluation, split: str, checkpoint: str) -> dict[str, object]:
-    """Return all metrics for JSON: of the split, of each class, and the confusion matrix ``[true][predicted]``."""
-    return {
-        "split": split,
-        "checkpoint": checkpoint,
-        **evaluation.summary(),
-        "classes": list(evaluation.classes),
-        "per_class": [asdict(result) for result in evaluation.per_class],
-        "confusion": evaluation.confusion.tolist(),
-    }
-
-
-def _check_split(split: str) -> None:
-    if split not in SPLITS:
-        raise UsageError(f'split "{split}": expected one of {", ".join(SPLITS)}{did_you_mean(split, SPLITS)}')

@@ -1,28 +1,34 @@
-"""The plots of a run: what each is drawn from, and its file in the run's ``figures/``."""
+"""What the plots of a measured split and VisualDL show: example images, their features, and files in ``figures/``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import paddle
 from matplotlib.figure import Figure
+from paddle import nn
 
-from paddle_resnet.evaluation.examples import choose_mistakes, choose_samples
 from paddle_resnet.evaluation.metrics import precision_recall_curves
+from paddle_resnet.images.decode import resize_and_crop_batch
+from paddle_resnet.models import ImageClassifier
 from paddle_resnet.plots.classification import draw_confusion_matrix, draw_precision_recall
 from paddle_resnet.plots.curves import draw_learning_curves
 from paddle_resnet.plots.image_grids import draw_mistakes, draw_samples
 from paddle_resnet.plots.style import save_figure
 from paddle_resnet.results import Evaluation
+from paddle_resnet.tracking.evaluation_log import Embeddings
 
 if TYPE_CHECKING:
     from paddle_resnet.data import Split
     from paddle_resnet.training.run_folder import RunFolder
 
 SPLIT_PLOTS = ("samples", "confusion_matrix", "mistakes", "precision_recall")
+SAMPLES = 40
+MISTAKES = 24
+BATCH = 64
 
 
 def draw_split_plots(
@@ -40,11 +46,22 @@ def draw_split_plots(
         The files by plot: ``figures/<plot>_<split>.png``.
     """
     split: Split = getattr(run.splits(), split_name)
-    title = f"{run.config.name}: {split_name} images"
+    name, classes = run.config.name, evaluation.classes
+    title = f"{name}: {split_name} images"
+
+    def draw_chosen_samples() -> Figure:
+        chosen = choose_samples(np.asarray(split.labels), len(classes))
+        return draw_samples(split.batch(chosen), evaluation.labels[chosen], classes, title)
+
+    def draw_chosen_mistakes() -> Figure:
+        chosen = choose_mistakes(evaluation)
+        images = split.batch(chosen) if len(chosen) else np.zeros((0, 1, 1, 3), np.uint8)
+        return draw_mistakes(images, chosen, evaluation, f"{name}: most confident mistakes, {split_name}")
+
     draw: dict[str, Callable[[], Figure]] = {
-        "samples": partial(_samples, split, evaluation, title),
-        "confusion_matrix": partial(draw_confusion_matrix, evaluation.confusion, evaluation.classes, title),
-        "mistakes": partial(_mistakes, split, evaluation, f"{run.config.name}: most confident mistakes, {split_name}"),
+        "samples": draw_chosen_samples,
+        "confusion_matrix": lambda: draw_confusion_matrix(evaluation.confusion, classes, title),
+        "mistakes": draw_chosen_mistakes,
         "precision_recall": lambda: draw_precision_recall(precision_recall_curves(evaluation), title),
     }
     files = {plot: run.figures_path / f"{plot}_{split_name}.png" for plot in plots}
@@ -60,12 +77,58 @@ def draw_history_plot(run: RunFolder) -> None:
         save_figure(run.figures_path / "learning_curves.png", lambda: draw_learning_curves(history, title))
 
 
-def _samples(split: Split, evaluation: Evaluation, title: str) -> Figure:
-    chosen = choose_samples(np.asarray(split.labels), len(evaluation.classes))
-    return draw_samples(split.batch(chosen), evaluation.labels[chosen], evaluation.classes, title)
+def choose_samples(labels: np.ndarray, classes: int, number: int = SAMPLES) -> np.ndarray:
+    """Choose images evenly from all classes: the first of each class, then the second, ...; int64 `[<= number]`.
+
+    With more classes than `number`, take classes at equal distances.
+    """
+    by_class = [np.flatnonzero(labels == label) for label in range(classes)]
+    by_class = [indices for indices in by_class if len(indices)]
+    if len(by_class) > number:
+        by_class = [by_class[place] for place in np.linspace(0, len(by_class) - 1, number).astype(int)]
+    rounds = max((len(indices) for indices in by_class), default=0)
+    chosen: list[int] = []
+    for turn in range(rounds):
+        chosen += [int(indices[turn]) for indices in by_class if turn < len(indices)]
+        if len(chosen) >= number:
+            break
+    return np.array(chosen[:number], np.int64)
 
 
-def _mistakes(split: Split, evaluation: Evaluation, title: str) -> Figure:
-    chosen = choose_mistakes(evaluation)
-    images = split.batch(chosen) if len(chosen) else np.zeros((0, 1, 1, 3), np.uint8)
-    return draw_mistakes(images, chosen, evaluation, title)
+def choose_mistakes(evaluation: Evaluation, number: int = MISTAKES) -> np.ndarray:
+    """Choose the wrong predictions of the highest probability, highest first, int64 `[<= number]`."""
+    wrong = np.flatnonzero(evaluation.predicted != evaluation.labels)
+    confidence = evaluation.scores[wrong].max(axis=1, initial=0.0)
+    return wrong[np.argsort(-confidence, kind="stable")][:number]
+
+
+def features_of(network: ImageClassifier, normalize: nn.Layer, batches: Iterable[np.ndarray]) -> np.ndarray:
+    """Map batches of uint8 images `[n, S, S, 3]` to the inputs of `fc`, float32 `[N, num_features]`.
+
+    The network must be in evaluation mode.
+    """
+    seen: list[np.ndarray] = []
+    hook = network.fc.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].numpy()))
+    try:
+        with paddle.no_grad():
+            for images in batches:
+                network(normalize(paddle.to_tensor(images)))
+    finally:
+        hook.remove()
+    return np.concatenate(seen)
+
+
+def embeddings_of(
+    network: ImageClassifier, run: RunFolder, split_name: str, evaluation: Evaluation
+) -> Embeddings | None:
+    """Compute features of `evaluation.embeddings` images (a config key), or of none if that is 0."""
+    number, classes = run.config.evaluation.embeddings, evaluation.classes
+    if number == 0:
+        return None
+    splits, size = run.splits(), run.config.data.image_size
+    split: Split = getattr(splits, split_name)
+    chosen = choose_samples(evaluation.labels, len(classes), number)
+    parts = np.split(chosen, range(BATCH, len(chosen), BATCH))
+    batches = (resize_and_crop_batch(split.batch(part), splits.resize, size) for part in parts)
+    true, predicted = ([classes[label] for label in each[chosen]] for each in (evaluation.labels, evaluation.predicted))
+    return Embeddings(features_of(network, run.normalize(), batches), true, predicted)

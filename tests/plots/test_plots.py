@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_resnet.evaluation.examples import choose_mistakes
 from paddle_resnet.evaluation.metrics import evaluation_of
+from paddle_resnet.evaluation.run_plots import choose_mistakes
 from paddle_resnet.plots.bar_chart import Bar, Panel, draw_panels
 from paddle_resnet.plots.classification import draw_confusion_matrix
 from paddle_resnet.plots.curves import draw_learning_curves

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from paddle_resnet import runtime
-from paddle_resnet.evaluation.examples import choose_mistakes
 from paddle_resnet.evaluation.grad_cam import grad_cam
+from paddle_resnet.evaluation.run_plots import choose_mistakes
 from paddle_resnet.lessons.what_it_sees.trained_network import (
     MAX_POINTS,
     LessonContext,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from paddle_resnet.evaluation.examples import choose_mistakes, choose_samples
 from paddle_resnet.evaluation.metrics import evaluation_of
+from paddle_resnet.evaluation.run_plots import choose_mistakes, choose_samples
 
 
 def test_samples_are_spread_over_the_classes():
