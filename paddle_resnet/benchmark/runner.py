@@ -21,16 +21,16 @@ from paddle_resnet.timing import interleave
 PROJECT = Path(__file__).resolve().parents[2]
 WORKER = "from paddle_resnet.benchmark.runner import work; work()"
 JOBS = {
-    "train": "train.paddle",
-    "train_torch": "train.torch",
-    "load": "data.loader",
-    "kernels": "kernels.paddle",
-    "kernels_torch": "kernels.torch",
-    "predict": "predict.files",
-    "infer": "infer.exported",
-    "infer_torch": "infer.torch",
+    "train": "training_jobs.train",
+    "train_torch": "torch_jobs.train",
+    "load": "data.loader.measure",
+    "kernels": "training_jobs.kernels",
+    "kernels_torch": "torch_jobs.kernels",
+    "predict": "inference_jobs.predict",
+    "infer": "inference_jobs.infer",
+    "infer_torch": "torch_jobs.infer",
 }
-"""Kinds of job, and the modules whose `measure` does them. A process loads one of them, so it has Paddle or PyTorch."""
+"""Kinds of job, and the functions that do them. A process loads one module of them, so it has Paddle or PyTorch."""
 
 Job = Mapping[str, Any]
 Measurement = dict[str, Any]
@@ -76,11 +76,11 @@ def run_job(job: Job, name: str) -> Measurement:
 def work() -> None:
     """Run the job on standard input in this process, and write its measurement or its error."""
     job = json.load(sys.stdin)
-    module = JOBS[job["kind"]]
-    if not module.endswith(".torch"):
+    module, _, function = JOBS[job["kind"]].rpartition(".")
+    if module != "torch_jobs":
         runtime.import_paddle()
     try:
-        measurement = importlib.import_module(f"paddle_resnet.benchmark.{module}").measure(job)
+        measurement = getattr(importlib.import_module(f"paddle_resnet.benchmark.{module}"), function)(job)
     except PaddleResNetError as error:
         measurement = {"error": str(error), "exit_code": error.exit_code}
     Path(job["output"]).write_text(json.dumps(measurement), encoding="utf-8")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -72,9 +71,3 @@ def make_torch_model(description: dict[str, Any]) -> nn.Sequential:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return network
-
-
-def prepare_torch(threads: int) -> None:
-    """Set the number of threads, and the seed."""
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)

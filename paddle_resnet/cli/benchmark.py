@@ -30,15 +30,16 @@ that differ.
 from __future__ import annotations
 
 import argparse
+import importlib
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from paddle_resnet.benchmark.backends import PADDLE, TORCH, check_backends, require_torch
-from paddle_resnet.benchmark.train.cases import TRAIN_CASES, TrainCase
+from paddle_resnet.benchmark.cases import PADDLE, TORCH, TRAIN_CASES, TrainCase, paddle_backend, require_torch
 from paddle_resnet.cli import program
 from paddle_resnet.errors import command
 from paddle_resnet.inference.options import CPU_PRECISIONS, CPU_SUPPORT
@@ -47,9 +48,32 @@ from paddle_resnet.machine import physical_cores
 if TYPE_CHECKING:
     from paddle_resnet.benchmark.report import Report
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-
 TABLE_WIDTH = 200
+
+
+class Command:
+    """A command's parser. An argument's `dest` is that of the function which measures, ``<module>.<function>``."""
+
+    def __init__(self, commands: Any, name: str, function: str, about: str, rounds: int = 3) -> None:
+        self.parser = commands.add_parser(name, help=about)
+        self.parser.set_defaults(function=function)
+        self.add = self.parser.add_argument
+        self.number("--rounds", rounds)
+        self.add("--output", type=Path, metavar="DIR", help=f"default: output/benchmarks/{name}")
+        # `program.run` accepts it before the command, this after the command.
+        self.add("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
+
+    def number(self, flag: str, default: int | list[int], text: str = "", **options: Any) -> None:
+        """Add a whole number of at least 1, or several where `default` is a list."""
+        several, words = ("+", " ".join(map(str, default))) if isinstance(default, list) else (None, default)
+        options |= {"nargs": several, "type": program.positive_int, "default": default, "metavar": "N"}
+        self.add(flag, help=f"{text}default: {words}", **options)
+
+    def model(self) -> None:
+        self.add("model", metavar="MODEL_DIR", type=Path, help="an exported model, or the run that holds one")
+
+    def against(self, choices: Iterable[str]) -> None:
+        self.add("--against", nargs="+", choices=list(choices), default=[], help="compare with PyTorch")
 
 
 def main() -> None:
@@ -58,106 +82,84 @@ def main() -> None:
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="train | data | kernels | infer | predict | serve"
     )
-    for add in (_add_train, _add_data, _add_kernels, _add_infer, _add_predict, _add_serve):
-        add(commands)
+    _add_training(commands)
+    _add_inference(commands)
     program.run(parser, _benchmark)
 
 
-def _add_train(commands: Commands) -> None:
-    parser = commands.add_parser("train", help="whole training steps, through paddle.Model.fit")
-    parser.add_argument(
-        "--case", nargs="+", metavar="CASE", help=f"network@sizexbatch; default: {_in_words(TRAIN_CASES)}"
+def _add_training(commands: Any) -> None:
+    about = "whole training steps, through paddle.Model.fit"
+    train = Command(commands, "train", "train.benchmark_training", about, rounds=5)
+    cases = {"dest": "cases", "type": TrainCase.parse, "default": list(TRAIN_CASES)}
+    train.add(
+        "--case", nargs="+", metavar="CASE", help=f"network@sizexbatch; default: {_in_words(TRAIN_CASES)}", **cases
     )
-    parser.add_argument("--backends", nargs="+", default=["onednn", "native"], help=f"of {_in_words(PADDLE)}")
-    _add_against(parser, list(TORCH))
-    _add_number(parser, "--steps", 20, "timed steps of a run; ")
-    _add_number(parser, "--warm-up", 5, "steps before them; ")
-    _add_common(parser, _train, rounds=5)
+    backends = ["onednn", "native"]
+    train.add("--backends", nargs="+", type=paddle_backend, default=backends, help=f"of {_in_words(PADDLE)}")
+    train.against(TORCH)
+    train.number("--steps", 20, "timed steps of a run; ")
+    train.number("--warm-up", 5, "steps before them; ")
+    about = "the loader alone, and its share of a training step"
+    data = Command(commands, "data", "data.report.benchmark_loading", about)
+    data.number("--steps", 20, "timed batches; ")
+    data.parser.set_defaults(warm_up=4)
+    kernels = Command(commands, "kernels", "kernels.benchmark_kernels", "single operations, forward and backward")
+    kernels.parser.set_defaults(backends=["onednn", "native"])
+    kernels.against(["torch"])
+    kernels.number("--repeats", 20, "of each pass; ")
 
 
-def _add_data(commands: Commands) -> None:
-    parser = commands.add_parser("data", help="the loader alone, and its share of a training step")
-    _add_number(parser, "--steps", 20, "timed batches; ")
-    _add_common(parser, _data)
-
-
-def _add_kernels(commands: Commands) -> None:
-    parser = commands.add_parser("kernels", help="single operations, forward and backward")
-    _add_against(parser, ["torch"])
-    _add_number(parser, "--repeats", 20, "of each pass; ")
-    _add_common(parser, _kernels)
-
-
-def _add_infer(commands: Commands) -> None:
-    parser = commands.add_parser("infer", help="latency and throughput of an exported model")
-    _add_model(parser)
-    _add_number(parser, "--batch", [1, 8, 32])
-    _add_number(parser, "--threads", sorted({1, physical_cores()}))
-    parser.add_argument("--precision", nargs="+", choices=CPU_PRECISIONS, help="default: all that were exported")
-    parser.add_argument("--backend", nargs="+", choices=list(CPU_SUPPORT), help="default: both, where exported")
-    _add_against(parser, list(TORCH))
-    _add_number(parser, "--calls", 50, "minimum number of timed calls of a run; ")
-    _add_common(parser, _infer)
-
-
-def _add_predict(commands: Commands) -> None:
-    parser = commands.add_parser("predict", help="image files to predictions, compared with the network alone")
-    _add_model(parser)
-    parser.add_argument("pictures", metavar="PICTURES", nargs="+", help="files, folders, or patterns in quotes")
-    _add_number(parser, "--batch", 32)
-    _add_number(parser, "--threads", physical_cores())
-    parser.add_argument("--precision", choices=CPU_PRECISIONS, help="default: fp32")
-    parser.add_argument("--backend", choices=list(CPU_SUPPORT), help="default: see docs/deployment.md")
-    _add_common(parser, _predict)
-
-
-def _add_serve(commands: Commands) -> None:
-    parser = commands.add_parser("serve", help="a running service: throughput, latency, responses")
-    parser.add_argument("url", metavar="URL", help="such as http://127.0.0.1:8000")
-    _add_number(parser, "--clients", [32])
-    _add_number(parser, "--images", [1, 8], "pictures in a request; ")
-    parser.add_argument(
-        "--rate", type=program.positive_int, metavar="N", help="offered requests/s; default: as many as get responses"
+def _add_inference(commands: Any) -> None:
+    about = "latency and throughput of an exported model"
+    infer = Command(commands, "infer", "infer.benchmark_inference", about)
+    infer.model()
+    infer.number("--batch", [1, 8, 32], dest="batches")
+    infer.number("--threads", sorted({1, physical_cores()}))
+    infer.add(
+        "--precision",
+        dest="precisions",
+        nargs="+",
+        choices=CPU_PRECISIONS,
+        help="default: all that were exported",
     )
-    parser.add_argument("--pictures", type=Path, metavar="DIR", help="send these; default: synthetic ones")
-    _add_number(parser, "--seconds", 20, "of a run, after 1 s of warm-up; ")
-    _add_common(parser, _serve)
-
-
-def _add_number(parser: argparse.ArgumentParser, flag: str, default: int | list[int], text: str = "") -> None:
-    """Add a whole number of at least 1, or several where `default` is a list."""
-    several, words = ("+", " ".join(map(str, default))) if isinstance(default, list) else (None, default)
-    parser.add_argument(
-        flag, nargs=several, type=program.positive_int, default=default, metavar="N", help=f"{text}default: {words}"
-    )
-
-
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL_DIR", type=Path, help="an exported model, or the run that holds one")
-
-
-def _add_against(parser: argparse.ArgumentParser, choices: list[str]) -> None:
-    parser.add_argument("--against", nargs="+", choices=choices, default=[], help="compare with PyTorch")
-
-
-def _add_common(
-    parser: argparse.ArgumentParser, measure: Callable[[argparse.Namespace], Report], rounds: int = 3
-) -> None:
-    _add_number(parser, "--rounds", rounds)
-    parser.add_argument(
-        "--output", type=Path, metavar="DIR", help=f"default: output/benchmarks/{parser.prog.split()[-1]}"
-    )
-    # `program.run` accepts it before the command, this after the command.
-    parser.add_argument(
-        "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
-    )
-    parser.set_defaults(measure=measure)
+    infer.add("--backend", dest="backends", nargs="+", choices=list(CPU_SUPPORT), help="default: both, where exported")
+    infer.against(TORCH)
+    infer.number("--calls", 50, "minimum number of timed calls of a run; ")
+    about = "image files to predictions, compared with the network alone"
+    predict = Command(commands, "predict", "predict.benchmark_prediction", about)
+    predict.model()
+    predict.add("pictures", metavar="PICTURES", nargs="+", help="files, folders, or patterns in quotes")
+    predict.number("--batch", 32)
+    predict.number("--threads", physical_cores())
+    predict.add("--precision", choices=CPU_PRECISIONS, help="default: fp32")
+    predict.add("--backend", choices=list(CPU_SUPPORT), help="default: see docs/deployment.md")
+    about = "a running service: throughput, latency, responses"
+    serve = Command(commands, "serve", "serve.report.benchmark_service", about)
+    serve.add("url", metavar="URL", help="such as http://127.0.0.1:8000")
+    serve.number("--clients", [32])
+    serve.number("--images", [1, 8], "pictures in a request; ")
+    offered = "offered requests/s; default: as many as get responses"
+    serve.add("--rate", type=program.positive_int, metavar="N", help=offered)
+    serve.add("--pictures", type=Path, metavar="DIR", help="send these; default: synthetic ones")
+    serve.number("--seconds", 20, "of a run, after 1 s of warm-up; ")
 
 
 def _benchmark(arguments: argparse.Namespace) -> None:
-    if getattr(arguments, "against", []):
+    options = vars(arguments)
+    name, function, output = (options.pop(key) for key in ("command", "function", "output"))
+    options.pop("debug")
+    if options.get("against"):
         require_torch()
-    report: Report = arguments.measure(arguments)
+    if name == "serve":
+        program.require("serve.txt", "httptools", "uvloop")
+    program.prepare()
+    if name == "serve":
+        from paddle_resnet.benchmark.serve.report import LoadCase
+
+        shapes = product(options.pop("clients"), options.pop("images"), [options.pop("rate")])
+        options["cases"] = [LoadCase(*shape) for shape in shapes]
+    module, _, function = function.rpartition(".")
+    report: Report = getattr(importlib.import_module(f"paddle_resnet.benchmark.{module}"), function)(**options)
     command_line = f"{command('benchmark')} {shlex.join(sys.argv[1:])}"
     report = replace(report, settings={"command_line": command_line, **report.settings})
     from rich.console import Console
@@ -166,72 +168,8 @@ def _benchmark(arguments: argparse.Namespace) -> None:
 
     # A narrow window would cut columns off, and a file has no width.
     Console(width=max(console.width, TABLE_WIDTH), highlight=False).print(report.table())
-    for path in report.write(arguments.output or Path("output", "benchmarks", arguments.command)):
+    for path in report.write(output or Path("output", "benchmarks", name)):
         print(path)
-
-
-def _train(arguments: argparse.Namespace) -> Report:
-    cases = [TrainCase.parse(text) for text in arguments.case] if arguments.case else list(TRAIN_CASES)
-    check_backends(arguments.backends)
-    program.prepare()
-    from paddle_resnet.benchmark.train.report import benchmark_training
-
-    backends = [*arguments.backends, *arguments.against]
-    return benchmark_training(cases, backends, arguments.rounds, arguments.steps, arguments.warm_up)
-
-
-def _data(arguments: argparse.Namespace) -> Report:
-    program.prepare()
-    from paddle_resnet.benchmark.data.report import benchmark_loading
-
-    return benchmark_loading(arguments.rounds, arguments.steps, warm_up=4)
-
-
-def _kernels(arguments: argparse.Namespace) -> Report:
-    program.prepare()
-    from paddle_resnet.benchmark.kernels.report import benchmark_kernels
-
-    return benchmark_kernels(["onednn", "native", *arguments.against], arguments.rounds, arguments.repeats)
-
-
-def _infer(arguments: argparse.Namespace) -> Report:
-    program.prepare()
-    from paddle_resnet.benchmark.infer.report import benchmark_inference
-
-    return benchmark_inference(
-        arguments.model,
-        arguments.batch,
-        arguments.threads,
-        arguments.rounds,
-        arguments.calls,
-        precisions=arguments.precision,
-        backends=arguments.backend,
-        against=arguments.against,
-    )
-
-
-def _predict(arguments: argparse.Namespace) -> Report:
-    program.prepare()
-    from paddle_resnet.benchmark.predict.report import benchmark_prediction
-
-    return benchmark_prediction(
-        arguments.model,
-        arguments.pictures,
-        arguments.batch,
-        arguments.threads,
-        arguments.rounds,
-        precision=arguments.precision,
-        backend=arguments.backend,
-    )
-
-
-def _serve(arguments: argparse.Namespace) -> Report:
-    program.require("serve.txt", "httptools", "uvloop")
-    program.prepare()
-    from paddle_resnet.benchmark.serve.report import LoadCase, benchmark_service
-
-    cases = [LoadCase(clients, images, arguments.rate) for clients in arguments.clients for images in arguments.images]
-    return benchmark_service(arguments.url, cases, arguments.rounds, arguments.seconds, arguments.pictures)
 
 
 def _in_words(values: Iterable[object]) -> str:

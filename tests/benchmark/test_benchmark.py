@@ -11,15 +11,14 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from paddle_resnet.benchmark import backends, networks, runner, timing
+from paddle_resnet.benchmark import cases, networks, runner, timing
+from paddle_resnet.benchmark import infer as infer_report
+from paddle_resnet.benchmark import train as train_report
+from paddle_resnet.benchmark.cases import Kernel, TrainCase
 from paddle_resnet.benchmark.data.report import Source, benchmark_loading
-from paddle_resnet.benchmark.infer import report as infer_report
-from paddle_resnet.benchmark.kernels.cases import Kernel
-from paddle_resnet.benchmark.kernels.report import benchmark_kernels
-from paddle_resnet.benchmark.predict.report import benchmark_prediction
+from paddle_resnet.benchmark.kernels import benchmark_kernels
+from paddle_resnet.benchmark.predict import benchmark_prediction
 from paddle_resnet.benchmark.report import Column, Report, ratio_summary, summarise
-from paddle_resnet.benchmark.train import report as train_report
-from paddle_resnet.benchmark.train.cases import TrainCase
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.models import count_parameters, create_model
 from paddle_resnet.plots.bar_chart import Bar, Panel
@@ -48,7 +47,7 @@ def test_wrong_use_is_one_line(tool, arguments, words):
 
 
 def test_missing_torch_is_a_usage_error(tool, monkeypatch):
-    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(cases.importlib.util, "find_spec", lambda name: None)
     done = tool("benchmark", "train", "--against", "torch")
     assert done.exit_code == 2
     (line,) = done.stderr.strip().splitlines()
@@ -140,12 +139,12 @@ def test_calls_are_timed_for_half_a_second(monkeypatch):
 
 @needs_torch
 def test_torch_inference_is_timed(monkeypatch):
-    from paddle_resnet.benchmark.infer import torch as infer_torch
+    from paddle_resnet.benchmark import torch_jobs
 
     monkeypatch.setattr(timing, "MIN_SECONDS", 0.0)
     job = {"network": networks.describe("resnet8"), "size": 16, "batch": 2, "threads": 1, "calls": 2, "warm_up": 1}
     for precision in ("float32", "bfloat16"):
-        assert infer_torch.measure({**job, "precision": precision})["images_per_second"] > 0
+        assert torch_jobs.infer({**job, "precision": precision})["images_per_second"] > 0
 
 
 @needs_torch
@@ -192,7 +191,7 @@ def test_a_dead_process_is_a_run_failure(monkeypatch):
 
 
 def test_torch_jobs_import_no_paddle(project):
-    jobs = [module for module in runner.JOBS.values() if module.endswith(".torch")]
+    jobs = {job.split(".")[0] for job in runner.JOBS.values() if job.startswith("torch")}
     code = """import sys
 from importlib import import_module
 from unittest.mock import MagicMock
@@ -231,7 +230,7 @@ def test_training_report_of_a_real_run(tmp_path):
 def test_the_command_prints_and_writes_the_report(tool, tmp_path, monkeypatch):
     bar = Bar("a", "onednn", summarise([1.0]))
     report = Report("train", "Speed", {"rounds": 1}, [{"n": 12}], [Column("n", "n")], [Panel("a", "n", [bar])])
-    monkeypatch.setattr(train_report, "benchmark_training", lambda *arguments: report)
+    monkeypatch.setattr(train_report, "benchmark_training", lambda **options: report)
     done = tool("benchmark", "train", "--rounds", 1, "--output", tmp_path)
     assert "Speed" in done.stdout and "12" in done.stdout
     settings = json.loads((tmp_path / "train.json").read_text())["settings"]
@@ -253,17 +252,14 @@ def test_reports_are_complete(tmp_path, command, monkeypatch):
     """Jobs run in this process; test_training_report_of_a_real_run starts one."""
     from tiny_run import make_run
 
-    from paddle_resnet.benchmark.data import loader as load_images
-    from paddle_resnet.benchmark.infer import exported as infer_exported
-    from paddle_resnet.benchmark.kernels import paddle as kernels_paddle
-    from paddle_resnet.benchmark.predict import files as predict_files
-    from paddle_resnet.benchmark.train import paddle as train_paddle
+    from paddle_resnet.benchmark import inference_jobs, training_jobs
+    from paddle_resnet.benchmark.data import loader
     from paddle_resnet.export import export_run
 
     monkeypatch.setattr(timing, "MIN_SECONDS", 0.0)
-    modules = {"load": load_images, "train": train_paddle, "kernels": kernels_paddle, "infer": infer_exported}
-    modules["predict"] = predict_files
-    monkeypatch.setattr(runner, "run_job", lambda job, name: modules[job["kind"]].measure(job))
+    jobs = {"load": loader.measure, "train": training_jobs.train, "kernels": training_jobs.kernels}
+    jobs |= {"infer": inference_jobs.infer, "predict": inference_jobs.predict}
+    monkeypatch.setattr(runner, "run_job", lambda job, name: jobs[job["kind"]](job))
     if command == "data":
         sources = [Source(kind, kind, 12, {"flip": True}, TINY) for kind in ("memory", "files")]
         report = benchmark_loading(1, 2, 1, sources, backend="native")

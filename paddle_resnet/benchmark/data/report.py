@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from paddle_resnet.benchmark.cases import TrainCase
 from paddle_resnet.benchmark.report import (
     Column,
     Report,
@@ -18,8 +19,7 @@ from paddle_resnet.benchmark.report import (
     values_of,
 )
 from paddle_resnet.benchmark.runner import Job, run_jobs
-from paddle_resnet.benchmark.train.cases import TrainCase
-from paddle_resnet.benchmark.train.report import training_job
+from paddle_resnet.benchmark.train import training_job
 from paddle_resnet.plots.bar_chart import Bar, Panel
 
 

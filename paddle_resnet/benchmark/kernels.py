@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from paddle_resnet.benchmark.backends import torch_threads
-from paddle_resnet.benchmark.kernels.cases import KERNELS, PASSES, Kernel
+from paddle_resnet.benchmark.cases import KERNELS, PASSES, Kernel, torch_threads
 from paddle_resnet.benchmark.report import Column, Report, Row, rate, summarise
 from paddle_resnet.benchmark.runner import Job, run_jobs
 from paddle_resnet.plots.bar_chart import Bar, Panel
 
 
 def benchmark_kernels(
-    backends: Sequence[str], rounds: int, repeats: int, kernels: Sequence[Kernel] = KERNELS
+    backends: Sequence[str], rounds: int, repeats: int, kernels: Sequence[Kernel] = KERNELS, against: Sequence[str] = ()
 ) -> Report:
-    """Time each operation by each of `backends` (native, onednn, torch).
+    """Time each operation by each of `backends` (native, onednn) and of `against` (torch).
 
     Raises:
         UsageError, RunFailure: a backend cannot be used here, or its process failed.
     """
+    backends = [*backends, *against]
     measured = run_jobs({name: _job(name, kernels, repeats) for name in backends}, rounds)
     rows: list[Row] = []
     for kernel in kernels:

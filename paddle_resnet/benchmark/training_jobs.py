@@ -1,4 +1,4 @@
-"""A job: train through `paddle.Model.fit` with the real loader, and time each step."""
+"""Jobs in Paddle: training through `paddle.Model.fit`, and single operations."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from typing import Any
 
 import numpy as np
 import paddle
+from paddle import nn
 from paddle.callbacks import Callback
 
-from paddle_resnet import runtime
-from paddle_resnet.benchmark.backends import PADDLE
-from paddle_resnet.benchmark.timing import PRODUCT_SIZE, peak_megabytes, product_rate, step_speed
-from paddle_resnet.benchmark.train.cases import TrainCase
+from paddle_resnet import onednn, runtime
+from paddle_resnet.benchmark.cases import PADDLE, Kernel, TrainCase
+from paddle_resnet.benchmark.timing import PRODUCT_SIZE, peak_megabytes, product_rate, step_speed, time_kernels
 from paddle_resnet.config import Config
 from paddle_resnet.data import MemorySplit, Normalize, TrainLoader
+from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model
-from paddle_resnet.training.cpu_backend import use_cpu_backend
+from paddle_resnet.models.blocks import AddReLU
+from paddle_resnet.onednn import layers
+from paddle_resnet.training.cpu_backend import keep_freed_memory, use_cpu_backend
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.optim.loss import SmoothedCrossEntropy
 from paddle_resnet.training.optim.optimizer import make_optimizer
@@ -41,8 +44,8 @@ class StepTimer(Callback):
         self.ends.append(time.perf_counter())
 
 
-def measure(job: dict[str, Any]) -> dict[str, Any]:
-    """Train a case: keys `case`, `backend`, `steps`, `warm_up`."""
+def train(job: dict[str, Any]) -> dict[str, Any]:
+    """Train through `paddle.Model.fit` with the real loader: keys `case`, `backend`, `steps`, `warm_up`."""
     case = TrainCase.parse(job["case"])
     groups = case.config
     config = Config.model_validate({**groups, "train": {**groups["train"], **PADDLE[job["backend"]]}})
@@ -72,12 +75,35 @@ def _random_loader(case: TrainCase, config: Config, steps: int) -> TrainLoader:
     stored, side = STORED_BATCHES * case.batch, case.stored_size
     images = generator.integers(0, 256, (stored, side, side, 3), dtype=np.uint8)
     split = MemorySplit(images, generator.integers(0, 10, stored), "random", np.arange(steps * case.batch) % stored)
-    return TrainLoader(
-        split,
-        batch_size=case.batch,
-        image_size=case.size,
-        resize=side,
-        normalize=Normalize((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
-        augment=config.augment,
-        seed=0,
-    )
+    normalize = Normalize((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    return TrainLoader(split, case.batch, case.size, side, normalize, config.augment, seed=0)
+
+
+def kernels(job: dict[str, Any]) -> dict[str, Any]:
+    """Time the passes of each operation: keys `backend` (native or onednn), `kernels` (lists) and `repeats`."""
+    device = runtime.select_device("cpu")
+    keep_freed_memory()  # as in training
+    fast = job["backend"] == "onednn"
+    if fast and (reason := onednn.unavailable_reason(device)) is not None:
+        raise UsageError(reason)
+
+    def prepare(kernel: Kernel) -> tuple[Any, list[paddle.Tensor]]:
+        pixels = [kernel.side, kernel.side]
+        shape = [kernel.batch, *pixels, kernel.channels] if fast else [kernel.batch, kernel.channels, *pixels]
+        inputs = [paddle.rand(shape) for _ in range(kernel.inputs)]
+        for tensor in inputs:
+            tensor.stop_gradient = False
+        return _layer(kernel, fast), inputs
+
+    return time_kernels(job, prepare, paddle.ones_like)
+
+
+def _layer(kernel: Kernel, fast: bool) -> nn.Layer:
+    if kernel.operation == "convolution":
+        return (layers.Convolution if fast else nn.Conv2D)(*kernel.convolution_sizes, bias_attr=False)
+    if kernel.operation == "bn_relu":
+        native = nn.Sequential(nn.BatchNorm2D(kernel.channels), nn.ReLU())
+        return layers.BatchNormReLU(kernel.channels) if fast else native
+    if kernel.operation == "add_relu":
+        return layers.AddReLU() if fast else AddReLU()
+    return (layers.MaxPool if fast else nn.MaxPool2D)(3, 2, 1)

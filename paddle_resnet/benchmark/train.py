@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 
-from paddle_resnet.benchmark.backends import PADDLE, TORCH, torch_threads
+from paddle_resnet.benchmark.cases import PADDLE, TORCH, TrainCase, torch_threads
 from paddle_resnet.benchmark.networks import describe, training_operations
 from paddle_resnet.benchmark.report import (
     Column,
@@ -19,7 +19,6 @@ from paddle_resnet.benchmark.report import (
     values_of,
 )
 from paddle_resnet.benchmark.runner import Job, run_jobs
-from paddle_resnet.benchmark.train.cases import TrainCase
 from paddle_resnet.plots.bar_chart import Bar, Panel
 
 COLUMNS = (
@@ -36,16 +35,22 @@ COLUMNS = (
 
 
 def benchmark_training(
-    cases: Sequence[TrainCase], backends: Sequence[str], rounds: int, steps: int, warm_up: int
+    cases: Sequence[TrainCase],
+    backends: Sequence[str],
+    rounds: int,
+    steps: int,
+    warm_up: int,
+    against: Sequence[str] = (),
 ) -> Report:
     """Train each case with each backend in turn.
 
     Args:
         cases: what is trained.
-        backends: names of `backends.PADDLE` and `backends.TORCH`.
+        backends: names of `cases.PADDLE`.
         rounds: runs of each.
         steps: timed steps of a run.
         warm_up: steps before those, at least 1.
+        against: names of `cases.TORCH`.
 
     Raises:
         UsageError: a network is unknown, or a backend cannot be used here.
@@ -54,7 +59,7 @@ def benchmark_training(
     rows: list[Row] = []
     for case in cases:
         operations = training_operations(case.network, case.size)
-        jobs = {name: training_job(case, name, steps, warm_up) for name in backends}
+        jobs = {name: training_job(case, name, steps, warm_up) for name in (*backends, *against)}
         rows += training_rows(case, run_jobs(jobs, rounds, f"{case}: "), operations)
     return Report(
         command="train",
@@ -67,7 +72,7 @@ def benchmark_training(
 
 
 def training_job(case: TrainCase, backend: str, steps: int, warm_up: int) -> Job:
-    """Describe one run for `train.paddle` or `train.torch`."""
+    """Describe one run for `training_jobs` or `torch_jobs`."""
     job = {"case": str(case), "steps": steps, "warm_up": warm_up}
     if backend not in TORCH:
         return {**job, "kind": "train", "backend": backend}

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from paddle_resnet.benchmark.backends import TORCH
+from paddle_resnet.benchmark.cases import TORCH
 from paddle_resnet.benchmark.networks import describe
 from paddle_resnet.benchmark.report import (
     Column,
@@ -76,7 +76,7 @@ def benchmark_inference(
         calls: minimum number of timed calls of a run.
         precisions: of the exported ones; None for all that this machine can use.
         backends: of "paddle" and "onnxruntime"; None for both.
-        against: names of `backends.TORCH`.
+        against: names of `cases.TORCH`.
 
     Raises:
         UsageError: there is no model, or nothing is left to measure.

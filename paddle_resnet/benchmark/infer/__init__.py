@@ -1,1 +1,0 @@
-"""An exported model on batches of pixels."""
