@@ -66,8 +66,7 @@ class Command:
     def number(self, flag: str, default: int | list[int], text: str = "", **options: Any) -> None:
         """Add a whole number of at least 1, or several where `default` is a list."""
         several, words = ("+", " ".join(map(str, default))) if isinstance(default, list) else (None, default)
-        options |= {"nargs": several, "type": program.positive_int, "default": default, "metavar": "N"}
-        self.add(flag, help=f"{text}default: {words}", **options)
+        program.add_number(self.parser, flag, f"{text}default: {words}", nargs=several, default=default, **options)
 
     def model(self) -> None:
         self.add("model", metavar="MODEL_DIR", type=Path, help="an exported model, or the run that holds one")
@@ -138,8 +137,7 @@ def _add_inference(commands: Any) -> None:
     serve.add("url", metavar="URL", help="such as http://127.0.0.1:8000")
     serve.number("--clients", [32])
     serve.number("--images", [1, 8], "pictures in a request; ")
-    offered = "offered requests/s; default: as many as get responses"
-    serve.add("--rate", type=program.positive_int, metavar="N", help=offered)
+    program.add_number(serve.parser, "--rate", "offered requests/s; default: as many as get responses")
     serve.add("--pictures", type=Path, metavar="DIR", help="send these; default: synthetic ones")
     serve.number("--seconds", 20, "of a run, after 1 s of warm-up; ")
 

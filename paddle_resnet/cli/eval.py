@@ -50,7 +50,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from paddle_resnet.evaluation import details_path, evaluate_run
     from paddle_resnet.training.run_folder import RunFolder
 
-    run = RunFolder.open_trained(arguments.run, arguments.override)
+    run = RunFolder.open_trained(arguments.run, arguments.overrides)
     device = runtime.select_device(arguments.device or run.config.device)
     if arguments.exported:
         _evaluate_exported(run, arguments, device)

@@ -55,7 +55,7 @@ def _export(arguments: argparse.Namespace) -> None:
     from paddle_resnet.export.program import write_graph
     from paddle_resnet.training.run_folder import RunFolder
 
-    run = RunFolder.open_trained(arguments.run, arguments.override)
+    run = RunFolder.open_trained(arguments.run, arguments.overrides)
     runtime.select_device(arguments.device or run.config.device)
     with program.progress("measure") as progress:
         report = export_run(

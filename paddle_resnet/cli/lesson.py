@@ -31,14 +31,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="use the real data set instead of the embedded one")
     parser.add_argument("--language", choices=["en", "zh"], default="en", help="language of the prose; default: en")
     parser.add_argument("--output", metavar="DIR", type=Path, help="default: output/lessons/NAME")
-    parser.add_argument(
-        "-o",
-        dest="overrides",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="set a config key of its trainings",
-    )
+    program.add_overrides(parser, "set a config key of its trainings")
     parser.add_argument("--pages", action="store_true", help="rewrite its pages in docs/ in both languages")
     program.run(parser, _run)
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 
 from paddle_resnet.cli import program
-from paddle_resnet.config import Config
 from paddle_resnet.errors import UsageError, command
 
 
@@ -22,21 +21,19 @@ def main() -> None:
     """Parse the arguments, sweep and print the proposed rate."""
     parser = program.command_parser(__doc__)
     parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the config, a YAML file of configs/")
-    parser.add_argument(
-        "-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="change one key; may be repeated"
-    )
+    program.add_overrides(parser)
     parser.add_argument("--from", dest="lowest", type=_rate, default=1e-5, help="the first rate (default: 1e-5)")
     parser.add_argument("--to", dest="highest", type=_rate, default=10.0, help="the last rate (default: 10)")
-    parser.add_argument(
-        "--steps", type=program.positive_int, help="steps of the sweep (default: an epoch's, at least 100)"
-    )
+    program.add_number(parser, "--steps", "steps of the sweep (default: an epoch's, at least 100)")
     program.run(parser, _find)
 
 
 def _find(arguments: argparse.Namespace) -> None:
     if arguments.lowest >= arguments.highest:
         raise UsageError(f"--from {arguments.lowest:g} must be below --to {arguments.highest:g}")
-    config = Config.load(arguments.config, arguments.override)
+    from paddle_resnet.config import Config
+
+    config = Config.load(arguments.config, arguments.overrides)
     program.prepare()
     from paddle_resnet.training.lr_finder import find_learning_rate, sweep_folder, write_sweep
 

@@ -71,36 +71,21 @@ def main() -> None:
     """Parse the arguments and classify."""
     parser = program.command_parser(__doc__)
     parser.add_argument("model", metavar="MODEL_DIR", help="an exported model, or the run's folder that holds one")
-    parser.add_argument(
-        "pictures", metavar="PICTURES", nargs="+", help="files, folders, patterns in quotes, or - for a list of files"
-    )
-    parser.add_argument(
-        "-0", "--null", action="store_true", help="the list's names end with a zero byte (find -print0)"
-    )
-    parser.add_argument(
-        "--top-k", type=program.positive_int, default=5, metavar="K", help="classes for each picture; default: 5"
-    )
+    named = "files, folders, patterns in quotes, or - for a list of files"
+    parser.add_argument("pictures", metavar="PICTURES", nargs="+", help=named)
+    ended = "the list's names end with a zero byte (find -print0)"
+    parser.add_argument("-0", "--null", action="store_true", help=ended)
+    program.add_number(parser, "--top-k", "classes for each picture; default: 5", default=5)
     parser.add_argument("--quiet", action="store_true", help="print no table")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the predictions as CSV too")
     parser.add_argument("--columns", metavar="TITLE=CONTENT,...", help="of the CSV, e.g. id=stem,label=class")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the predictions as JSON too")
     parser.add_argument("--json-lines", type=Path, metavar="FILE", help="write the predictions as JSON lines too")
     program.add_inference_options(parser)
-    parser.add_argument(
-        "--batch-size", type=program.positive_int, default=32, metavar="N", help="pictures at once; default: 32"
-    )
-    parser.add_argument(
-        "--threads",
-        type=program.positive_int,
-        metavar="N",
-        help="CPU threads; default: OMP_NUM_THREADS, else the physical cores",
-    )
-    parser.add_argument(
-        "--workers",
-        type=program.positive_int,
-        metavar="N",
-        help=f"processes that share the threads and the pictures; default: a thread each, at most {MOST_PROCESSES}",
-    )
+    program.add_number(parser, "--batch-size", "pictures at once; default: 32", default=32)
+    program.add_number(parser, "--threads", "CPU threads; default: OMP_NUM_THREADS, else the physical cores")
+    shared = f"processes that share the threads and the pictures; default: a thread each, at most {MOST_PROCESSES}"
+    program.add_number(parser, "--workers", shared)
     program.run(parser, _predict, only_prints=True)
 
 
@@ -203,25 +188,19 @@ def _open_writers(
     arguments: argparse.Namespace, classes: tuple[str, ...], opened: ExitStack
 ) -> tuple[list[PredictionWriter], int]:
     """Open the outputs; return them, and how many classes a prediction must rank for all of them."""
-    from paddle_resnet.inference.prediction_files import (
-        open_csv,
-        open_json,
-        open_json_lines,
-        parse_columns,
-        ranked_columns,
-    )
+    from paddle_resnet.inference import prediction_files as files
 
     top_k = ranked = min(arguments.top_k, len(classes))
     writers: list[PredictionWriter] = []
     if arguments.csv:
-        columns = parse_columns(arguments.columns, classes) if arguments.columns else ranked_columns(top_k)
+        columns = files.parse_columns(arguments.columns, classes) if arguments.columns else files.ranked_columns(top_k)
         if any(column.needs_every_class for column in columns):
             ranked = len(classes)
-        writers.append(opened.enter_context(open_csv(arguments.csv, columns)))
+        writers.append(opened.enter_context(files.open_csv(arguments.csv, columns)))
     if arguments.json:
-        writers.append(opened.enter_context(open_json(arguments.json, top_k)))
+        writers.append(opened.enter_context(files.open_json(arguments.json, top_k)))
     if arguments.json_lines:
-        writers.append(opened.enter_context(open_json_lines(arguments.json_lines, top_k)))
+        writers.append(opened.enter_context(files.open_json_lines(arguments.json_lines, top_k)))
     if writers:
         # The files are completed even if the table's reader (`head`) ends early.
         streams.continue_without_output()

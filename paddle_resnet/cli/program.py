@@ -236,13 +236,17 @@ def command_parser(usage: str) -> argparse.ArgumentParser:
     )
 
 
+def add_overrides(parser: argparse.ArgumentParser, text: str = "change one key; may be repeated") -> None:
+    """Add ``-o KEY=VALUE``, as the list `overrides`."""
+    flags = "-o", "--override"
+    parser.add_argument(*flags, dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=text)
+
+
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of commands on a trained run: its folder, the checkpoint, moved data and the device."""
     parser.add_argument("run", metavar="RUN", help="a run's folder, as `paddle-resnet train` makes it")
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="default: best, by validation")
-    parser.add_argument(
-        "-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="data.root=FOLDER: moved data"
-    )
+    add_overrides(parser, "data.root=FOLDER: moved data")
     parser.add_argument("--device", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: the config's")
 
 
@@ -251,6 +255,11 @@ def add_inference_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, gpu or gpu:<i>; default: auto")
     parser.add_argument("--precision", choices=PRECISIONS, help="default: fp32")
     parser.add_argument("--backend", choices=BACKENDS, help="default: as docs/deployment.md says")
+
+
+def add_number(parser: argparse._ActionsContainer, flag: str, text: str, **options: Any) -> None:
+    """Add a whole number of at least 1; `text` is its help."""
+    parser.add_argument(flag, type=positive_int, metavar="N", help=text, **options)
 
 
 def positive_int(text: str) -> int:

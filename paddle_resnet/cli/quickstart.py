@@ -24,9 +24,7 @@ SAMPLES = 10
 def main() -> None:
     """Parse the arguments and run the four steps."""
     parser = program.command_parser(__doc__)
-    parser.add_argument(
-        "-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="change one key of the config"
-    )
+    program.add_overrides(parser)
     program.run(parser, _quickstart, results_in_files=True)
 
 
@@ -34,7 +32,7 @@ def _quickstart(arguments: argparse.Namespace) -> None:
     started = time.monotonic()
     from paddle_resnet.config import Config
 
-    config = Config.load("quickstart", arguments.override)
+    config = Config.load("quickstart", arguments.overrides)
     program.prepare()
     from paddle_resnet.evaluation import evaluate_run
     from paddle_resnet.export import export_run

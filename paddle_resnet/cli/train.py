@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paddle_resnet.cli import program
-from paddle_resnet.config import Config
 from paddle_resnet.errors import UsageError, command, counted
 
 if TYPE_CHECKING:
@@ -34,14 +33,9 @@ def main() -> None:
     """Parse the arguments and train."""
     parser = program.command_parser(__doc__)
     parser.add_argument("-c", "--config", metavar="FILE", help="the config, a YAML file of configs/")
-    parser.add_argument(
-        "-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="change one key; may be repeated"
-    )
-    parser.add_argument(
-        "--resume",
-        metavar="RUN",
-        help="resume the run in this folder; auto: the run of the config, if it has begun",
-    )
+    program.add_overrides(parser)
+    resumed = "resume the run in this folder; auto: the run of the config, if it has begun"
+    parser.add_argument("--resume", metavar="RUN", help=resumed)
     parser.add_argument("--print-config", action="store_true", help="print the resolved config and stop")
     program.run(parser, _train, results_in_files=True)
 
@@ -51,16 +45,18 @@ def _train(arguments: argparse.Namespace) -> None:
     has_folder = resumes and arguments.resume != "auto"
     if has_folder == (arguments.config is not None):
         raise UsageError("expected -c FILE, -c FILE --resume auto, or --resume RUN")
+    from paddle_resnet.config import Config
+
     if arguments.print_config:
         file = Path(arguments.resume) / "config.yaml" if has_folder else arguments.config
-        print(Config.load(file, arguments.override).to_yaml(), end="")
+        print(Config.load(file, arguments.overrides).to_yaml(), end="")
         return
-    config = None if has_folder else Config.load(arguments.config, arguments.override)
+    config = None if has_folder else Config.load(arguments.config, arguments.overrides)
     program.prepare(multi_process=True)
     from paddle_resnet.training import RunFolder, report_seeds, train, train_or_resume, train_seeds
 
     if config is None:
-        run = RunFolder.open(arguments.resume, arguments.override)
+        run = RunFolder.open(arguments.resume, arguments.overrides)
     else:
         run = RunFolder(config.run_folder, config)
     if run.config.train.seeds is not None:
