@@ -6,13 +6,6 @@ from typing import Any
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model
-from paddle_resnet.models.blocks import (
-    DEFAULT_OPTIONS,
-    BasicBlock,
-    Bottleneck,
-    ZeroPadShortcut,
-    projection_shortcut,
-)
 from paddle_resnet.models.registry import ResNetEntry, model_entry
 from paddle_resnet.models.summary import summarize
 
@@ -29,10 +22,10 @@ def describe(name: str) -> dict[str, Any]:
     entry = model_entry(name)
     if not (
         isinstance(entry, ResNetEntry)
-        and entry.block in (BasicBlock, Bottleneck)
+        and entry.block in ("basic", "bottleneck")
         and entry.stem in ("imagenet", "cifar")
-        and entry.shortcut in (ZeroPadShortcut, projection_shortcut)
-        and entry.block_options == DEFAULT_OPTIONS
+        and entry.shortcut in ("zero_pad", "projection")
+        and (entry.groups, entry.group_width, entry.first_projection) == (1, 64, False)
     ):
         raise UsageError(
             f"{name}: not available in PyTorch here; choose a network of He et al. 2015, such as resnet20 or resnet50, "
@@ -42,8 +35,8 @@ def describe(name: str) -> dict[str, Any]:
         "depths": entry.depths,
         "widths": entry.widths,
         "stem": entry.stem,
-        "zero_pad": entry.shortcut is ZeroPadShortcut,
-        "bottleneck": entry.block is Bottleneck,
+        "zero_pad": entry.shortcut == "zero_pad",
+        "bottleneck": entry.block == "bottleneck",
         "num_classes": entry.num_classes,
     }
 

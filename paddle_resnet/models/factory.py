@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -9,12 +11,55 @@ import paddle
 
 from paddle_resnet.config import ModelConfig
 from paddle_resnet.errors import UsageError, did_you_mean
+from paddle_resnet.models import blocks, preact
 from paddle_resnet.models.classifier import ImageClassifier
-from paddle_resnet.models.registry import ModelEntry, model_entry
-from paddle_resnet.models.stems import Stem
+from paddle_resnet.models.lenet import LeNet
+from paddle_resnet.models.registry import (
+    BlockName,
+    ModelEntry,
+    ResNetEntry,
+    ShortcutName,
+    Stem,
+    canonical_name,
+    model_entry,
+)
+from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.models.weights.loading import load_pretrained
 
 IMAGE_CHANNELS = 3  # of every data source; grey images are replicated
+
+_BLOCKS: Mapping[BlockName, blocks.Block] = {
+    "basic": blocks.BasicBlock,
+    "bottleneck": blocks.Bottleneck,
+    "plain": blocks.PlainBlock,
+    "preact_basic": preact.PreActBasicBlock,
+    "preact_bottleneck": preact.PreActBottleneck,
+    "conv_pool": blocks.ConvPoolBlock,
+}
+_SHORTCUTS: Mapping[ShortcutName, blocks.Shortcut] = {
+    "zero_pad": blocks.ZeroPadShortcut,
+    "projection": blocks.projection_shortcut,
+    "pointwise": blocks.pointwise_shortcut,
+    "average_pool": blocks.average_pool_shortcut,
+}
+
+
+def make_network(entry: ModelEntry, **options: Any) -> ImageClassifier:
+    """Make the network of an entry; `options` are arguments of its class, and override the entry's."""
+    if not isinstance(entry, ResNetEntry):
+        return LeNet(**options)
+    return ResNet(
+        _BLOCKS[entry.block],
+        entry.depths,
+        widths=entry.widths,
+        shortcut=partial(blocks.pointwise_shortcut, bias=True) if entry.bias else _SHORTCUTS[entry.shortcut],
+        stem_channels=entry.stem_channels,
+        block_options=blocks.BlockOptions(groups=entry.groups, group_width=entry.group_width, bias=entry.bias),
+        first_projection=entry.first_projection,
+        outer_activations=entry.outer_activations,
+        dropout_in_blocks=entry.dropout_in_blocks,
+        **{"stem": entry.stem, **options},
+    )
 
 
 def create_model(
@@ -66,8 +111,8 @@ def create_model(
     chosen = _known_to(entry, name, {option: value for option, value in options.items() if value})
     # Paddle numbers parameters across the process and keys an optimizer's state by these names.
     with paddle.utils.unique_name.guard():
-        network = entry.make(num_classes=num_classes, in_channels=in_channels, dropout=dropout, **chosen)
-    network.model_name = name
+        network = make_network(entry, num_classes=num_classes, in_channels=in_channels, dropout=dropout, **chosen)
+    network.model_name = canonical_name(name)
     if pretrained is not None:
         report = load_pretrained(network, name, pretrained)
         if report.skipped_head and include_top and keep_head:

@@ -1,35 +1,21 @@
-"""The table of networks that `create_model` makes.
+"""The table of networks that `create_model` makes, as data: importing it needs no Paddle.
 
 Names are torchvision's and paddle.vision's where they have the network. ``_d`` is ResNet-D, ``_b`` a CIFAR network with
-projection shortcuts (option B), ``_d2l`` the book's "Dive into Deep Learning".
+projection shortcuts (option B), ``_vb`` and ``_vd`` PaddleClas's ResNet and ResNet-D, ``_pc`` a network of
+kuangliu/pytorch-cifar, ``_d2l`` the book's "Dive into Deep Learning".
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Literal, TypeAlias
 
 from paddle_resnet.errors import UsageError, did_you_mean
-from paddle_resnet.models.blocks import (
-    DEFAULT_OPTIONS,
-    BasicBlock,
-    Block,
-    BlockOptions,
-    Bottleneck,
-    ConvPoolBlock,
-    PlainBlock,
-    Shortcut,
-    ZeroPadShortcut,
-    average_pool_shortcut,
-    pointwise_shortcut,
-    projection_shortcut,
-)
-from paddle_resnet.models.classifier import ImageClassifier
-from paddle_resnet.models.lenet import LeNet
-from paddle_resnet.models.preact import PreActBasicBlock, PreActBottleneck
-from paddle_resnet.models.resnet import ResNet
-from paddle_resnet.models.stems import Stem
+
+BlockName: TypeAlias = Literal["basic", "bottleneck", "plain", "preact_basic", "preact_bottleneck", "conv_pool"]
+ShortcutName: TypeAlias = Literal["zero_pad", "projection", "pointwise", "average_pool"]
+Stem: TypeAlias = Literal["imagenet", "cifar", "cifar_pool", "deep", "whitening"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,49 +27,46 @@ class ModelEntry:
     in_channels: int = 3  # default
     unsupported_options: tuple[str, ...] = ()  # options of `create_model` that it does not have
 
-    def make(self, **options: Any) -> ImageClassifier:
-        """Make the network; `options` are the checked arguments of `create_model` that it supports."""
-        raise NotImplementedError
-
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetEntry(ModelEntry):
-    """The arguments of `ResNet`, by the same names."""
+    """The arguments of `ResNet`, by the same names; `groups`, `group_width` and `bias` are those of `BlockOptions`."""
 
-    block: Block
+    block: BlockName
     depths: tuple[int, ...]
     widths: tuple[int, ...]
     stem: Stem
-    shortcut: Shortcut
+    shortcut: ShortcutName
     stem_channels: int | None = None
-    block_options: BlockOptions = DEFAULT_OPTIONS
+    groups: int = 1
+    group_width: int = 64
+    bias: bool = False
+    first_projection: bool = False
+    outer_activations: bool = True
     dropout_in_blocks: bool = False
-
-    def make(self, **options: Any) -> ResNet:
-        """Make the network; `options` may name another stem."""
-        return ResNet(
-            self.block,
-            self.depths,
-            widths=self.widths,
-            shortcut=self.shortcut,
-            stem_channels=self.stem_channels,
-            block_options=self.block_options,
-            dropout_in_blocks=self.dropout_in_blocks,
-            **{"stem": self.stem, **options},
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeNetEntry(ModelEntry):
     """The only network of the table that is not a `ResNet`."""
 
-    def make(self, **options: Any) -> LeNet:
-        return LeNet(**options)
-
 
 def list_models() -> list[str]:
-    """Return the names that `create_model` knows."""
+    """Return the names that `create_model` knows, without the second names in `ALIASES`."""
     return list(_ENTRIES)
+
+
+def canonical_name(name: str) -> str:
+    """Return a network's name in `list_models()`, given that or one of `ALIASES`.
+
+    Raises:
+        UsageError: there is none of this name.
+    """
+    first = ALIASES.get(name, name)
+    if first not in _ENTRIES:
+        suggestion = did_you_mean(name, [*_ENTRIES, *ALIASES])
+        raise UsageError(f'no model "{name}"{suggestion}; list_models() has {", ".join(_ENTRIES)}')
+    return first
 
 
 def model_entry(name: str) -> ModelEntry:
@@ -92,25 +75,32 @@ def model_entry(name: str) -> ModelEntry:
     Raises:
         UsageError: there is none of this name.
     """
-    if name not in _ENTRIES:
-        known = list_models()
-        suggestion = did_you_mean(name, known)
-        raise UsageError(f'no model "{name}"{suggestion}; list_models() has {", ".join(known)}')
-    return _ENTRIES[name]
+    return _ENTRIES[canonical_name(name)]
 
+
+ALIASES = {f"resnet{layers}_vd": f"resnet{layers}_d" for layers in (50, 101, 152)}
+"""PaddleClas's names of networks that are in the table under another one."""
 
 _BRANCH_OPTIONS = ("zero_init_residual", "stochastic_depth")
-_DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+_DEPTHS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),  # He et al. 2016, table 6
+}
 
 
 def _imagenet(
     layers: int,
-    block: Block,
+    block: BlockName,
     *,
     groups: int = 1,
     group_width: int = 64,
-    shortcut: Shortcut = projection_shortcut,
+    shortcut: ShortcutName = "projection",
     stem: Stem = "imagenet",
+    first_projection: bool = False,
 ) -> ResNetEntry:
     """Make an entry of table 1 (He et al. 2015)."""
     return ResNetEntry(
@@ -119,24 +109,35 @@ def _imagenet(
         widths=(64, 128, 256, 512),
         stem=stem,
         shortcut=shortcut,
-        block_options=BlockOptions(groups=groups, group_width=group_width),
+        groups=groups,
+        group_width=group_width,
+        first_projection=first_projection,
         num_classes=1000,
         input_size=224,
-        unsupported_options=_BRANCH_OPTIONS if block is PlainBlock else (),
+        unsupported_options=_BRANCH_OPTIONS if block == "plain" else (),
     )
+
+
+_resnet_d = partial(_imagenet, shortcut="average_pool", stem="deep")  # He T. et al. 2018
+
+
+def _preact_pc(layers: int, block: BlockName) -> ResNetEntry:
+    """Make an entry of kuangliu/pytorch-cifar's preact_resnet.py: no activation after the stem and the last stage."""
+    entry = _imagenet(layers, block, shortcut="pointwise", stem="cifar")
+    return replace(entry, outer_activations=False, num_classes=10, input_size=32)
 
 
 def _d2l() -> ResNetEntry:
     """Make the ResNet-18 of d2l.ai, section "ResNet": every convolution biased, 1x1 shortcuts without BatchNorm."""
     return replace(
-        _imagenet(18, BasicBlock, shortcut=partial(pointwise_shortcut, bias=True)),
-        block_options=BlockOptions(bias=True),
+        _imagenet(18, "basic", shortcut="pointwise"),
+        bias=True,
         num_classes=10,
         in_channels=1,
     )
 
 
-def _cifar(n: int, block: Block = BasicBlock, shortcut: Shortcut = ZeroPadShortcut) -> ResNetEntry:
+def _cifar(n: int, block: BlockName = "basic", shortcut: ShortcutName = "zero_pad") -> ResNetEntry:
     """Make an entry of section 4.2 (He et al. 2015): 6n + 2 layers, or 9n + 2 of bottlenecks."""
     return ResNetEntry(
         block=block,
@@ -146,14 +147,14 @@ def _cifar(n: int, block: Block = BasicBlock, shortcut: Shortcut = ZeroPadShortc
         shortcut=shortcut,
         num_classes=10,
         input_size=32,
-        unsupported_options=_BRANCH_OPTIONS if block is PlainBlock else (),
+        unsupported_options=_BRANCH_OPTIONS if block == "plain" else (),
     )
 
 
 def _wide(layers: int, widen_factor: int) -> ResNetEntry:
     """Make an entry of table 1 (Zagoruyko and Komodakis 2016): 6n + 4 layers, with the 3 shortcut convolutions."""
     return replace(
-        _cifar((layers - 4) // 6, PreActBasicBlock, pointwise_shortcut),
+        _cifar((layers - 4) // 6, "preact_basic", "pointwise"),
         widths=(16 * widen_factor, 32 * widen_factor, 64 * widen_factor),
         stem_channels=16,
         dropout_in_blocks=True,
@@ -166,11 +167,11 @@ def _fast(widths: tuple[int, int, int]) -> ResNetEntry:
     Wide layers on few pixels learn most for their time (Page 2018). The widths follow Jordan (2024, section 3.1).
     """
     return ResNetEntry(
-        block=ConvPoolBlock,
+        block="conv_pool",
         depths=(1, 1, 1),
         widths=widths,
         stem="whitening",
-        shortcut=projection_shortcut,
+        shortcut="projection",
         num_classes=10,
         input_size=32,
         unsupported_options=("stochastic_depth",),
@@ -178,29 +179,43 @@ def _fast(widths: tuple[int, int, int]) -> ResNetEntry:
 
 
 _ENTRIES: dict[str, ModelEntry] = {
-    "resnet18": _imagenet(18, BasicBlock),
-    "resnet34": _imagenet(34, BasicBlock),
-    "resnet50": _imagenet(50, Bottleneck),
-    "resnet101": _imagenet(101, Bottleneck),
-    "resnet152": _imagenet(152, Bottleneck),
-    "resnext50_32x4d": _imagenet(50, Bottleneck, groups=32, group_width=4),
-    "resnext50_64x4d": _imagenet(50, Bottleneck, groups=64, group_width=4),
-    "resnext101_32x4d": _imagenet(101, Bottleneck, groups=32, group_width=4),
-    "resnext101_32x8d": _imagenet(101, Bottleneck, groups=32, group_width=8),
-    "resnext101_64x4d": _imagenet(101, Bottleneck, groups=64, group_width=4),
-    "resnext152_32x4d": _imagenet(152, Bottleneck, groups=32, group_width=4),
-    "resnext152_64x4d": _imagenet(152, Bottleneck, groups=64, group_width=4),
-    "wide_resnet50_2": _imagenet(50, Bottleneck, group_width=128),
-    "wide_resnet101_2": _imagenet(101, Bottleneck, group_width=128),
-    "resnet18_d": _imagenet(18, BasicBlock, stem="deep", shortcut=average_pool_shortcut),
-    "resnet50_d": _imagenet(50, Bottleneck, stem="deep", shortcut=average_pool_shortcut),
-    "preact_resnet18": _imagenet(18, PreActBasicBlock, shortcut=pointwise_shortcut),
-    "preact_resnet34": _imagenet(34, PreActBasicBlock, shortcut=pointwise_shortcut),
-    "preact_resnet50": _imagenet(50, PreActBottleneck, shortcut=pointwise_shortcut),
-    "preact_resnet101": _imagenet(101, PreActBottleneck, shortcut=pointwise_shortcut),
-    "preact_resnet152": _imagenet(152, PreActBottleneck, shortcut=pointwise_shortcut),
-    "plain18": _imagenet(18, PlainBlock),
-    "plain34": _imagenet(34, PlainBlock),
+    "resnet18": _imagenet(18, "basic"),
+    "resnet34": _imagenet(34, "basic"),
+    "resnet50": _imagenet(50, "bottleneck"),
+    "resnet101": _imagenet(101, "bottleneck"),
+    "resnet152": _imagenet(152, "bottleneck"),
+    "resnext50_32x4d": _imagenet(50, "bottleneck", groups=32, group_width=4),
+    "resnext50_64x4d": _imagenet(50, "bottleneck", groups=64, group_width=4),
+    "resnext101_32x4d": _imagenet(101, "bottleneck", groups=32, group_width=4),
+    "resnext101_32x8d": _imagenet(101, "bottleneck", groups=32, group_width=8),
+    "resnext101_64x4d": _imagenet(101, "bottleneck", groups=64, group_width=4),
+    "resnext152_32x4d": _imagenet(152, "bottleneck", groups=32, group_width=4),
+    "resnext152_64x4d": _imagenet(152, "bottleneck", groups=64, group_width=4),
+    "wide_resnet50_2": _imagenet(50, "bottleneck", group_width=128),
+    "wide_resnet101_2": _imagenet(101, "bottleneck", group_width=128),
+    "resnet18_d": _resnet_d(18, "basic"),
+    "resnet34_d": _resnet_d(34, "basic"),
+    "resnet50_d": _resnet_d(50, "bottleneck"),
+    "resnet101_d": _resnet_d(101, "bottleneck"),
+    "resnet152_d": _resnet_d(152, "bottleneck"),
+    "resnet200_d": _resnet_d(200, "bottleneck"),
+    "resnet18_vb": _imagenet(18, "basic", first_projection=True),
+    "resnet34_vb": _imagenet(34, "basic", first_projection=True),
+    "resnet18_vd": _resnet_d(18, "basic", first_projection=True),
+    "resnet34_vd": _resnet_d(34, "basic", first_projection=True),
+    "resnet200_vd": replace(_resnet_d(200, "bottleneck"), depths=(3, 12, 48, 3)),
+    "preact_resnet18": _imagenet(18, "preact_basic", shortcut="pointwise"),
+    "preact_resnet34": _imagenet(34, "preact_basic", shortcut="pointwise"),
+    "preact_resnet50": _imagenet(50, "preact_bottleneck", shortcut="pointwise"),
+    "preact_resnet101": _imagenet(101, "preact_bottleneck", shortcut="pointwise"),
+    "preact_resnet152": _imagenet(152, "preact_bottleneck", shortcut="pointwise"),
+    "preact_resnet18_pc": _preact_pc(18, "preact_basic"),
+    "preact_resnet34_pc": _preact_pc(34, "preact_basic"),
+    "preact_resnet50_pc": _preact_pc(50, "preact_bottleneck"),
+    "preact_resnet101_pc": _preact_pc(101, "preact_bottleneck"),
+    "preact_resnet152_pc": _preact_pc(152, "preact_bottleneck"),
+    "plain18": _imagenet(18, "plain"),
+    "plain34": _imagenet(34, "plain"),
     "resnet18_d2l": _d2l(),
     "resnet8": _cifar(1),
     "resnet14": _cifar(2),
@@ -210,24 +225,24 @@ _ENTRIES: dict[str, ModelEntry] = {
     "resnet56": _cifar(9),
     "resnet110": _cifar(18),
     "resnet1202": _cifar(200),
-    "resnet20_b": _cifar(3, shortcut=projection_shortcut),
-    "resnet32_b": _cifar(5, shortcut=projection_shortcut),
-    "resnet44_b": _cifar(7, shortcut=projection_shortcut),
-    "resnet56_b": _cifar(9, shortcut=projection_shortcut),
-    "resnet110_b": _cifar(18, shortcut=projection_shortcut),
-    "preact_resnet20": _cifar(3, PreActBasicBlock, pointwise_shortcut),
-    "preact_resnet56": _cifar(9, PreActBasicBlock, pointwise_shortcut),
-    "preact_resnet110": _cifar(18, PreActBasicBlock, pointwise_shortcut),
-    "preact_resnet164": _cifar(18, PreActBottleneck, pointwise_shortcut),
+    "resnet20_b": _cifar(3, shortcut="projection"),
+    "resnet32_b": _cifar(5, shortcut="projection"),
+    "resnet44_b": _cifar(7, shortcut="projection"),
+    "resnet56_b": _cifar(9, shortcut="projection"),
+    "resnet110_b": _cifar(18, shortcut="projection"),
+    "preact_resnet20": _cifar(3, "preact_basic", "pointwise"),
+    "preact_resnet56": _cifar(9, "preact_basic", "pointwise"),
+    "preact_resnet110": _cifar(18, "preact_basic", "pointwise"),
+    "preact_resnet164": _cifar(18, "preact_bottleneck", "pointwise"),
     "wrn_10_4": _wide(10, 4),
     "wrn_16_2": _wide(16, 2),
     "wrn_16_4": _wide(16, 4),
     "wrn_28_10": _wide(28, 10),
     "fast_resnet8": _fast((64, 256, 256)),
-    "plain20": _cifar(3, PlainBlock),
-    "plain32": _cifar(5, PlainBlock),
-    "plain44": _cifar(7, PlainBlock),
-    "plain56": _cifar(9, PlainBlock),
-    "plain110": _cifar(18, PlainBlock),
+    "plain20": _cifar(3, "plain"),
+    "plain32": _cifar(5, "plain"),
+    "plain44": _cifar(7, "plain"),
+    "plain56": _cifar(9, "plain"),
+    "plain110": _cifar(18, "plain"),
     "lenet": LeNetEntry(num_classes=10, input_size=32, unsupported_options=("stem", *_BRANCH_OPTIONS)),
 }

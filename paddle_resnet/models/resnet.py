@@ -17,7 +17,8 @@ from paddle_resnet.models.blocks import (
     projection_shortcut,
 )
 from paddle_resnet.models.classifier import ImageClassifier
-from paddle_resnet.models.stems import Stem, stem_convolution, stem_pool
+from paddle_resnet.models.registry import Stem
+from paddle_resnet.models.stems import stem_convolution, stem_pool
 
 
 class ResNet(ImageClassifier):
@@ -39,6 +40,9 @@ class ResNet(ImageClassifier):
         shortcut: makes the shortcuts of the blocks that change shape.
         stem_channels: of the stem's output; None: the first stage's width.
         block_options: options of all blocks.
+        first_projection: the first block has a shortcut of its own even if it keeps its shape, as in PaddleClas.
+        outer_activations: False: no BatchNorm and ReLU after the stem and after the last stage; for pre-activation
+            blocks, which activate their input themselves.
         dropout: probability that a feature is dropped, before `fc`, or in the blocks if `dropout_in_blocks`.
         dropout_in_blocks: as in wide ResNets (Zagoruyko and Komodakis 2016, section 2.4).
         stochastic_depth: probability that the last block's residual branch is dropped in training, growing linearly
@@ -60,6 +64,8 @@ class ResNet(ImageClassifier):
         shortcut: Shortcut = projection_shortcut,
         stem_channels: int | None = None,
         block_options: BlockOptions = DEFAULT_OPTIONS,
+        first_projection: bool = False,
+        outer_activations: bool = True,
         dropout: float = 0.0,
         dropout_in_blocks: bool = False,
         stochastic_depth: float = 0.0,
@@ -71,8 +77,8 @@ class ResNet(ImageClassifier):
         channels = widths[0] if stem_channels is None else stem_channels
         self.conv1 = stem_convolution(stem, in_channels, channels, block_options.bias)
         self.maxpool = stem_pool(stem)
-        self.bn1 = nn.BatchNorm2D(channels)
-        self.relu = nn.ReLU()
+        self.bn1 = nn.BatchNorm2D(channels) if outer_activations else nn.Identity()
+        self.relu = nn.ReLU() if outer_activations else nn.Identity()
 
         if dropout_in_blocks:
             block_options, dropout = replace(block_options, dropout=dropout), 0.0
@@ -84,15 +90,19 @@ class ResNet(ImageClassifier):
                 stride = 2 if index == 0 and not first_in_network else 1
                 options = replace(
                     block_options,
-                    activated=block.pre_activation and first_in_network,
+                    activated=block.pre_activation and first_in_network and outer_activations,
                     stochastic_depth=next(drop_probabilities),
                 )
-                stage.add_sublayer(str(index), block(channels, width, stride, shortcut, options))
+                residual_block = block(channels, width, stride, shortcut, options)
+                if first_projection and first_in_network:
+                    residual_block.downsample = shortcut(channels, width * block.expansion, stride)
+                stage.add_sublayer(str(index), residual_block)
                 channels = width * block.expansion
             self.add_sublayer(name, stage)
 
-        self.final_bn = nn.BatchNorm2D(channels) if block.pre_activation else nn.Identity()
-        self.final_relu = nn.ReLU() if block.pre_activation else nn.Identity()
+        activates_last = block.pre_activation and outer_activations
+        self.final_bn = nn.BatchNorm2D(channels) if activates_last else nn.Identity()
+        self.final_relu = nn.ReLU() if activates_last else nn.Identity()
         self.avgpool = nn.AdaptiveAvgPool2D((1, 1))
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()

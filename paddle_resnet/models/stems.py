@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
-
 import numpy as np
 import paddle
 from numpy.lib.stride_tricks import sliding_window_view
 from paddle import nn
 
 from paddle_resnet.models.blocks import convolution
-
-Stem: TypeAlias = Literal["imagenet", "cifar", "cifar_pool", "deep", "whitening"]
+from paddle_resnet.models.registry import Stem
 
 
 class DeepStem(nn.Sequential):

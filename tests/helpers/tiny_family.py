@@ -2,60 +2,41 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import paddle
 
-from paddle_resnet.models.blocks import (
-    BasicBlock,
-    BlockOptions,
-    Bottleneck,
-    ConvPoolBlock,
-    PlainBlock,
-    ZeroPadShortcut,
-    average_pool_shortcut,
-    pointwise_shortcut,
-    projection_shortcut,
-)
-from paddle_resnet.models.preact import PreActBasicBlock, PreActBottleneck
+from paddle_resnet.models.factory import make_network
 from paddle_resnet.models.registry import ResNetEntry
 
 
-def _entry(block, shortcut, stem="cifar", stem_channels=None, **options):
+def _entry(block, shortcut, stem="cifar", **options):
     return ResNetEntry(
-        block=block,
-        depths=(2, 1),
-        widths=(4, 8),
-        stem=stem,
-        stem_channels=stem_channels,
-        shortcut=shortcut,
-        block_options=BlockOptions(**options),
-        num_classes=3,
-        input_size=16,
+        block=block, depths=(2, 1), widths=(4, 8), stem=stem, shortcut=shortcut, num_classes=3, input_size=16, **options
     )
 
 
 FAMILY = {
-    "basic, option A": _entry(BasicBlock, ZeroPadShortcut),
-    "basic, option B": _entry(BasicBlock, projection_shortcut),
-    "bottleneck": _entry(Bottleneck, projection_shortcut, "imagenet"),
-    "resnext": _entry(Bottleneck, projection_shortcut, groups=2, group_width=32),
-    "wide bottleneck": _entry(Bottleneck, projection_shortcut, group_width=128),
-    "resnet-d": _entry(BasicBlock, average_pool_shortcut, "deep"),
-    "preact basic": _entry(PreActBasicBlock, pointwise_shortcut),
-    "preact bottleneck": _entry(PreActBottleneck, pointwise_shortcut, "imagenet"),
-    "wide": _entry(PreActBasicBlock, pointwise_shortcut, stem_channels=2),
-    "plain": _entry(PlainBlock, projection_shortcut),
-    "conv_pool": _entry(ConvPoolBlock, projection_shortcut, "whitening"),
-    "d2l": _entry(BasicBlock, partial(pointwise_shortcut, bias=True), "imagenet", bias=True),
+    "basic, option A": _entry("basic", "zero_pad"),
+    "basic, option B": _entry("basic", "projection"),
+    "bottleneck": _entry("bottleneck", "projection", "imagenet"),
+    "resnext": _entry("bottleneck", "projection", groups=2, group_width=32),
+    "wide bottleneck": _entry("bottleneck", "projection", group_width=128),
+    "resnet-d": _entry("basic", "average_pool", "deep"),
+    "resnet-vd": _entry("basic", "average_pool", "deep", first_projection=True),
+    "preact basic": _entry("preact_basic", "pointwise"),
+    "preact bottleneck": _entry("preact_bottleneck", "pointwise", "imagenet"),
+    "preact pytorch-cifar": _entry("preact_basic", "pointwise", outer_activations=False),
+    "wide": _entry("preact_basic", "pointwise", stem_channels=2),
+    "plain": _entry("plain", "projection"),
+    "conv_pool": _entry("conv_pool", "projection", "whitening"),
+    "d2l": _entry("basic", "pointwise", "imagenet", bias=True),
 }
 
 
 def tiny_network(kind, seed=0, **options):
     """Make it, with no parameter and no running statistic at its initial 0 or 1."""
     paddle.seed(seed)
-    network = FAMILY[kind].make(num_classes=3, in_channels=3, **options)
+    network = make_network(FAMILY[kind], num_classes=3, in_channels=3, **options)
     generator = np.random.default_rng(seed)
     for parameter in network.parameters():
         if parameter.ndim == 1:

@@ -12,8 +12,9 @@ from paddle import nn
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.export.onnx import onnx_requirements, write_onnx
-from paddle_resnet.models import BatchNorm, create_model, model_entry, registry
+from paddle_resnet.models import BatchNorm, create_model, list_models, model_entry, registry
 from paddle_resnet.models.blocks import Fork
+from paddle_resnet.models.shapes import costs
 from paddle_resnet.models.summary import summarize
 from paddle_resnet.models.weights import pretrained
 
@@ -51,6 +52,12 @@ def test_imagenet_members_have_the_published_multiply_adds_and_depth(name):
     assert round(summary.macs / 1e9, 2) == PUBLISHED_GMACS[name]
     assert summary.depth == first_number(name)
     assert summary.output_shape == (1, 1000)
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if name != "resnet1202"])
+def test_multiply_adds_by_arithmetic_are_those_traced(name):
+    summary = summary_of(name)
+    assert costs(model_entry(name)) == (summary.parameters, summary.macs, summary.depth)
 
 
 @pytest.mark.parametrize(("name", "n"), [("resnet20", 3), ("resnet56", 9), ("resnet110", 18)])

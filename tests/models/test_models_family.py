@@ -14,9 +14,11 @@ from paddle.vision import models as vision
 from paddle.vision.models.resnet import model_urls
 from tiny_family import FAMILY, images, tiny_network
 
+from paddle_resnet.errors import UsageError
 from paddle_resnet.models import ImageClassifier, count_parameters, create_model, list_models, model_entry
 from paddle_resnet.models.blocks import PlainBlock, pointwise_shortcut, projection_shortcut
 from paddle_resnet.models.preact import PreActBasicBlock, PreActBottleneck
+from paddle_resnet.models.shapes import costs, state_shapes
 
 # torchvision's documentation of each model's weights ("num_params").
 TORCHVISION = {
@@ -46,10 +48,29 @@ PUBLISHED = TORCHVISION | {
     "preact_resnet164": 1_703_258,
     "wrn_28_10": 36_479_194,
     "lenet": 62_006,
+    # timm's networks of these names, counted: sum(p.numel() for p in timm.create_model("resnet18d").parameters()).
+    "resnet18_d": 11_708_744,
+    "resnet34_d": 21_816_904,
+    "resnet50_d": 25_576_264,
+    "resnet101_d": 44_568_392,
+    "resnet152_d": 60_212_040,
+    "resnet200_d": 64_693_064,
+}
+
+# PaddleClas's table of its model zoo, column Params(M): `paddle.flops` counts BatchNorm's statistics too.
+PADDLECLAS_WITH_STATISTICS = {
+    "resnet18_vb": 11.70,
+    "resnet34_vb": 21.81,
+    "resnet18_vd": 11.72,
+    "resnet34_vd": 21.84,
+    "resnet50_vd": 25.63,
+    "resnet101_vd": 44.67,
+    "resnet152_vd": 60.36,
+    "resnet200_vd": 74.93,
 }
 
 # In millions: He et al. 2015, table 6 (plain networks have as many); Zagoruyko and Komodakis 2016, tables 3 to 5;
-# He et al. 2016 by the same tables; timm's results table for resnet18d and resnet50d.
+# He et al. 2016 by the same tables.
 IN_MILLIONS = {
     "resnet20": "0.27",
     "resnet32": "0.46",
@@ -68,8 +89,6 @@ IN_MILLIONS = {
     "wrn_16_2": "0.7",
     "wrn_16_4": "2.7",
     "wrn_28_10": "36.5",
-    "resnet18_d": "11.71",
-    "resnet50_d": "25.58",
 }
 
 VISION = [name for name in list_models() if callable(getattr(vision, name, None))]
@@ -104,6 +123,21 @@ def test_the_size_is_the_papers(name):
     assert abs(count_parameters(outline(name)) / 1e6 - float(millions)) < 10.0**-digits / 2 + 1e-3
 
 
+@pytest.mark.parametrize("name", PADDLECLAS_WITH_STATISTICS)
+def test_paddleclas_networks_have_its_published_size(name):
+    size = sum(tensor.size for tensor in outline(name).state_dict().values())
+    assert abs(size / 1e6 - PADDLECLAS_WITH_STATISTICS[name]) < 0.01  # 21.819 is given as 21.81
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_shapes_by_arithmetic_are_the_networks(name):
+    entry, network = model_entry(name), outline(name)
+    computed = {tensor: list(shape) for tensor, shape in state_shapes(entry).items()}
+    assert computed == shapes(network)
+    assert costs(entry).parameters == count_parameters(network)
+    assert costs(entry).depth == papers_depth(network)
+
+
 @pytest.mark.slow
 def test_the_table_has_every_residual_network_of_paddle_vision():
     official = {name for name in model_urls if name.startswith(("resn", "wide_resn"))}
@@ -117,7 +151,7 @@ def test_the_name_tells_the_layers_with_weights(name):
     network = outline(name)
     layers = 5 if name == "lenet" else int(re.search(r"\d+", name)[0])
     # ResNet-C's stem has three convolutions in the place of one.
-    assert papers_depth(network) == layers + (2 if name.endswith("_d") else 0)
+    assert papers_depth(network) == layers + (2 if name.endswith(("_d", "_vd")) else 0)
 
 
 @pytest.mark.parametrize("name", ["wrn_10_4", "wrn_16_2", "wrn_16_4", "wrn_28_10"])
@@ -222,6 +256,33 @@ def test_preact_network_activates_first_and_last_once():
     np.testing.assert_array_equal(
         network.forward_features(images()).numpy(), np.maximum(network.final_bn(last).numpy(), 0)
     )
+
+
+def test_first_block_may_project_its_unchanged_shape():
+    network = tiny_network("resnet-vd")
+    assert [type(layer) for layer in network.layer1[0].downsample] == [nn.Identity, nn.Conv2D, nn.BatchNorm2D]
+    assert isinstance(network.layer1[1].downsample, nn.Identity)
+
+
+def test_outer_activations_can_be_left_out():
+    network = tiny_network("preact pytorch-cifar")
+    network.eval()
+    names = [name for name, layer in network.named_sublayers() if isinstance(layer, nn.BatchNorm2D)]
+    assert [name for name in names if "." not in name] == [] and names[0] == "layer1.0.bn1"
+    # Its first shortcut passes the stem's output on unchanged, and its last stage's output is the head's input.
+    for block in network.layer1:
+        block.conv2.weight.set_value(paddle.zeros_like(block.conv2.weight))
+    stem, features = network.conv1(images()), network.forward_features(images())
+    np.testing.assert_array_equal(network.forward_stages(images())[0].numpy(), stem.numpy())
+    assert features.min().item() < 0
+
+
+def test_an_alias_makes_the_network_of_its_first_name():
+    network = outline("resnet50_vd")
+    assert network.model_name == "resnet50_d"
+    assert shapes(network) == shapes(outline("resnet50_d"))
+    with pytest.raises(UsageError, match='did you mean "resnet101_vd"'):
+        model_entry("resnet101vd")
 
 
 def test_a_plain_block_has_no_second_path():

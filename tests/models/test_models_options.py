@@ -13,6 +13,7 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.models import count_parameters, create_configured_model, create_model, stems
 from paddle_resnet.models.blocks import ConvPoolBlock, ResidualBlock, StochasticDepth, projection_shortcut
 from paddle_resnet.models.classifier import RUNNING_STATISTICS
+from paddle_resnet.models.factory import make_network
 
 
 def blocks(network):
@@ -77,7 +78,7 @@ def test_channels_default_to_the_models_own():
 
 @pytest.mark.parametrize("kind", [kind for kind in FAMILY if kind not in ("plain", "conv_pool")])
 def test_zero_initialised_branch_outputs_zero_and_learns(kind):
-    network = FAMILY[kind].make(num_classes=3, in_channels=3, zero_init_residual=True)
+    network = make_network(FAMILY[kind], num_classes=3, in_channels=3, zero_init_residual=True)
     x = images()
     for block in blocks(network):
         x = paddle.randn([2, _in_channels(block), 8, 8])
@@ -132,7 +133,7 @@ def test_drop_probability_grows_linearly():
 
 
 def test_a_dropped_branch_leaves_its_shortcut():
-    network = FAMILY["basic, option B"].make(num_classes=3, in_channels=3, stochastic_depth=1 - 1e-9)
+    network = make_network(FAMILY["basic, option B"], num_classes=3, in_channels=3, stochastic_depth=1 - 1e-9)
     block = network.layer2[0]
     x = paddle.randn([2, 4, 8, 8])
     np.testing.assert_array_equal(block(x).numpy(), nn.functional.relu(block.downsample(x)).numpy())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import paddle
 
 from paddle_resnet.models import create_model
-from paddle_resnet.models.stems import Stem
+from paddle_resnet.models.registry import Stem
 from paddle_resnet.models.summary import LayerSummary, ModelSummary, summarize
 
 PARTS = ("stem", "layer1", "layer2", "layer3", "layer4", "head")

@@ -14,6 +14,7 @@ from paddle.nn import functional
 from paddle_resnet.lessons.common.timing import time_interleaved
 from paddle_resnet.models import model_entry
 from paddle_resnet.models.blocks import BlockOptions, Bottleneck, convolution, projection_shortcut
+from paddle_resnet.models.factory import make_network
 from paddle_resnet.models.registry import ResNetEntry
 from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.onednn import layers as onednn_layers
@@ -80,9 +81,9 @@ def resnext50(groups: int, group_width: int) -> ResNet:
     """Make a network of 50 layers with these groups, without creating its weights."""
     entry = model_entry("resnet50")
     assert isinstance(entry, ResNetEntry)
-    grouped = replace(entry, block_options=BlockOptions(groups=groups, group_width=group_width))
+    grouped = replace(entry, groups=groups, group_width=group_width)
     with paddle.utils.unique_name.guard(), paddle.LazyGuard():
-        return grouped.make(num_classes=entry.num_classes, in_channels=entry.in_channels)
+        return make_network(grouped, num_classes=entry.num_classes, in_channels=entry.in_channels)
 
 
 @paddle.no_grad()

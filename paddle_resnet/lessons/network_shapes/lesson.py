@@ -17,7 +17,7 @@ from paddle_resnet.lessons.framework.page import Page, Text
 from paddle_resnet.lessons.network_shapes.conv_biases import bias_effects, conv_biases, is_on_shortcut
 from paddle_resnet.lessons.network_shapes.plots import draw_costs, draw_route, draw_sides
 from paddle_resnet.models import create_model
-from paddle_resnet.models.stems import Stem
+from paddle_resnet.models.registry import Stem
 from paddle_resnet.models.summary import ModelSummary
 
 PUBLISHED_PARAMETERS = 11_689_512  # torchvision's resnet18, 1,000 classes
