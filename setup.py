@@ -20,7 +20,7 @@ setup(
         "": ["text.yaml"],
         "paddle_resnet": ["py.typed"],
         "paddle_resnet.models.weights": ["cifar10/*.json", "cifar10/*.safetensors"],
-        "paddle_resnet.service": ["pages/*.html"],
+        "paddle_resnet.service": ["pages/*.html", "pages/*.json"],
         "paddle_resnet.configs": ["*.yaml"],
         "paddle_resnet.requirements": ["[!l]*.txt"],
     },

@@ -5,26 +5,25 @@ from __future__ import annotations
 import base64
 import gc
 import hashlib
+import json
 import re
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel
-from starlette.exceptions import HTTPException
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, Router
 
 from paddle_resnet import __version__
-from paddle_resnet.service.errors import ServiceError, internal_error
 from paddle_resnet.service.inference_workers import InferenceWorkers
 from paddle_resnet.service.logs import log
 from paddle_resnet.service.metrics import Metrics
 from paddle_resnet.service.middleware import HostPolicy, RequestMiddleware
-from paddle_resnet.service.predict import InferencePipeline, PredictFastPath, predict_routes
+from paddle_resnet.service.predict import InferencePipeline
 from paddle_resnet.service.settings import Settings, load_predictor, pin_model
 from paddle_resnet.service.shutdown import GracefulShutdown
 from paddle_resnet.service.worker_process import FORMATS
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep Python's lock while others wait. With the usual 5 ms the event loop would wait too long
 for a thread that splits a large form or explains an image."""
-UNDOCUMENTED = ("/", "/docs", "/openapi.json")
+PAGES = resources.files("paddle_resnet.service") / "pages"
 
 
 def create_app(settings: Settings) -> RequestMiddleware:
@@ -47,50 +46,38 @@ def create_app(settings: Settings) -> RequestMiddleware:
     predictor = load_predictor(settings)
     settings = pin_model(settings, predictor)
     workers = InferenceWorkers(settings, predictor.config.input.image_size, len(predictor.classes))
-    explainer = None
-    if settings.explain:  # meanwhile the workers start
-        from paddle_resnet.service.explain import Explainer, explain_routes  # imports training and evaluation
-
-        explainer = Explainer.load(predictor)
-    predictor.close()  # it only ranks from here on; the workers decode and compute
-    workers.wait_until_ready()
     metrics, shutdown = Metrics(), GracefulShutdown(settings.drain_seconds, worker=settings.workers > 1)
     pipeline = InferencePipeline(predictor, workers, settings, metrics)
+    routes = [Route("/predict", pipeline.predict, methods=["POST"])]
+    if settings.explain:  # meanwhile the workers start
+        from paddle_resnet.service.explain import Explainer, explain_endpoint  # imports training and evaluation
+
+        if (explainer := Explainer.load(predictor)) is not None:
+            routes.append(Route("/explain", explain_endpoint(pipeline, explainer), methods=["POST"]))
+    predictor.close()  # it only ranks from here on; the workers decode and compute
+    explains = len(routes) > 1
+    routes += _information_routes(_about(predictor, settings, explains), workers, metrics, shutdown)
+    workers.wait_until_ready()
 
     def on_worker_replaced() -> None:
         metrics.restarts.inc()
         pipeline.batcher.start_batches()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Router) -> AsyncIterator[None]:
         with _responsive_event_loop():
             await workers.connect(on_worker_replaced)
             shutdown.install()
-            log("ready", model=predictor.config.model, device=predictor.device, explain=explainer is not None)
+            log("ready", model=predictor.config.model, device=predictor.device, explain=explains)
             yield
             await pipeline.close()
             await workers.close()
         log("stopped")
 
-    app = FastAPI(
-        title="paddle_resnet",
-        version=__version__,
-        summary="An exported classifier behind HTTP.",
-        docs_url=None,  # FastAPI's own pages load scripts from another host; pages/docs.html loads none
-        redoc_url=None,
-        redirect_slashes=False,  # a redirect would repeat the Host header
-        lifespan=lifespan,
-        exception_handlers=dict.fromkeys(
-            (ServiceError, HTTPException, RequestValidationError, Exception), _error_response
-        ),
-    )
-    app.include_router(predict_routes(pipeline))
-    if explainer is not None:
-        app.include_router(explain_routes(pipeline, explainer))
-    app.include_router(_information_routes(predictor, workers, settings, metrics, shutdown, explainer is not None))
-    routes = frozenset({*app.openapi()["paths"], *UNDOCUMENTED})
+    # A redirect would repeat the Host header.
+    router = Router(routes, redirect_slashes=False, lifespan=lifespan)
     hosts = HostPolicy(settings.allow_hosts, settings.allow_origins, settings.host)
-    return RequestMiddleware(PredictFastPath(app, pipeline), metrics, shutdown, routes, hosts)
+    return RequestMiddleware(router, metrics, shutdown, frozenset(route.path for route in routes), hosts)
 
 
 @contextmanager
@@ -105,99 +92,60 @@ def _responsive_event_loop() -> Iterator[None]:
     sys.setswitchinterval(switch_interval)
 
 
-async def _error_response(request: Request, error: Exception) -> JSONResponse:
-    """Return the response to an exception that was raised in FastAPI."""
-    if isinstance(error, ServiceError):
-        return error.response(request)
-    if isinstance(error, RequestValidationError):
-        problem = error.errors()[0]
-        place = ".".join(str(part) for part in problem["loc"][:2])
-        return ServiceError(422, "invalid_parameter", f"{place}: {problem['msg']}").response()
-    if not isinstance(error, HTTPException):
-        return internal_error()
-    headers = dict(error.headers or {})
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
-    message = "no such address; / is a page, /docs lists the others"
-    if error.status_code == 405:
-        headers["Allow"] = "GET, HEAD" if headers.get("Allow") == "GET" else headers.get("Allow", "")
-        message = f"this address takes {headers['Allow']} only"
-    response = ServiceError(error.status_code, code, message).response()
-    response.headers.update(headers)
-    return response
-
-
-class ModelInfo(BaseModel):
-    """The model and the limits."""
-
-    model: str
-    classes: list[str]
-    image_size: int
-    max_images: int
-    max_body: int
-    max_pixels: int
-    formats: list[str]
-    explain: bool
-
-
-class State(BaseModel):
-    """Of /healthz and /readyz."""
-
-    status: str
+def _about(predictor: Predictor, settings: Settings, explains: bool) -> dict[str, Any]:
+    """Describe the model and the limits, for `GET /model`."""
+    return {
+        "model": predictor.config.model,
+        "classes": list(predictor.classes),
+        "image_size": predictor.config.input.image_size,
+        "max_images": settings.max_images,
+        "max_body": settings.max_body,
+        "max_pixels": settings.max_pixels,
+        "formats": list(FORMATS),
+        "explain": explains,
+    }
 
 
 def _information_routes(
-    predictor: Predictor,
-    workers: InferenceWorkers,
-    settings: Settings,
-    metrics: Metrics,
-    shutdown: GracefulShutdown,
-    explains: bool,
-) -> APIRouter:
-    """Return the pages, the description of the model, and the routes for operators."""
-    router = APIRouter()
-    start, documentation = _page("index"), _page("docs")
-    about = ModelInfo(
-        model=predictor.config.model,
-        classes=list(predictor.classes),
-        image_size=predictor.config.input.image_size,
-        max_images=settings.max_images,
-        max_body=settings.max_body,
-        max_pixels=settings.max_pixels,
-        formats=list(FORMATS),
-        explain=explains,
-    )
+    about: dict[str, Any], workers: InferenceWorkers, metrics: Metrics, shutdown: GracefulShutdown
+) -> list[Route]:
+    """Return the pages, the descriptions, and the routes for operators."""
+    interface = json.loads((PAGES / "openapi.json").read_text(encoding="utf-8"))
+    interface["info"]["version"] = __version__
+    if not about["explain"]:
+        del interface["paths"]["/explain"]
 
-    @router.get("/", include_in_schema=False)
-    async def index() -> Response:
-        return start
-
-    @router.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return documentation
-
-    @router.get("/model", tags=["about"], summary="Describe the model and the limits")
-    async def model() -> ModelInfo:
-        return about
-
-    @router.get("/healthz", tags=["operation"], summary="Whether the process works", responses={503: {"model": State}})
-    async def healthz() -> JSONResponse:
-        return _state("ok") if workers.usable else _state("failed", 503)
-
-    @router.get("/readyz", tags=["operation"], summary="Whether to send requests", responses={503: {"model": State}})
-    async def readyz() -> JSONResponse:
+    async def readyz(request: Request) -> Response:
         if shutdown.draining:
             return _state("draining", 503)
         return _state("ready") if workers.healthy else _state("failed", 503)
 
-    @router.get("/metrics", tags=["operation"], summary="Metrics for Prometheus", response_class=Response)
-    async def prometheus() -> Response:
-        return Response(metrics.exposition(), media_type=metrics.content_type)
+    async def healthz(request: Request) -> Response:
+        return _state("ok") if workers.usable else _state("failed", 503)
 
-    return router
+    async def prometheus(request: Request) -> Response:
+        return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+    return [
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/metrics", prometheus),
+        _fixed("/", _page("index")),
+        _fixed("/docs", _page("docs")),
+        _fixed("/model", JSONResponse(about)),
+        _fixed("/openapi.json", JSONResponse(interface)),
+    ]
 
 
-def _state(status: str, code: int = 200) -> JSONResponse:
+def _state(status: str, code: int = 200) -> Response:
     return JSONResponse({"status": status}, code)
+
+
+def _fixed(path: str, response: Response) -> Route:
+    async def respond(request: Request) -> Response:
+        return response
+
+    return Route(path, respond)
 
 
 def _page(name: str) -> Response:
@@ -206,7 +154,7 @@ def _page(name: str) -> Response:
     Its Content-Security-Policy names the page's one style and one script by their hashes. No other script would run,
     however it got into the page, and nothing is loaded from other hosts.
     """
-    html = (resources.files("paddle_resnet.service") / "pages" / f"{name}.html").read_text(encoding="utf-8")
+    html = (PAGES / f"{name}.html").read_text(encoding="utf-8")
     policy = (
         "default-src 'none'",
         f"script-src {_inline_hash('script', html)}",

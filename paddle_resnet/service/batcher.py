@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 
 from paddle_resnet.service.errors import ServiceError, busy_error
+from paddle_resnet.service.metrics import Metrics
 from paddle_resnet.service.request_queue import DecodeBudgets, FairQueue, PendingRequest, QueuedImage
 from paddle_resnet.service.settings import Settings
 from paddle_resnet.service.worker_process import ImageResult, ImageStatus
@@ -47,7 +48,7 @@ class Batcher:
         run_batch: called for up to `BATCHES_PER_WORKER` batches per worker at the same time.
         settings: size of a batch, waiting time, capacity, and the decoding time of costly images.
         workers: returns how many workers are ready now.
-        on_batch: called with the size and the seconds of each batch.
+        metrics: of the queue and the batches.
     """
 
     def __init__(
@@ -55,14 +56,14 @@ class Batcher:
         run_batch: RunBatch,
         settings: Settings,
         workers: Callable[[], int],
-        on_batch: Callable[[int, float], None] = lambda images, seconds: None,
+        metrics: Metrics,
     ) -> None:
         self._run_batch = run_batch
         self._settings = settings
         self._max_wait = settings.max_wait
         self._budgets = DecodeBudgets(settings.client_decode_seconds, DECODE_SHARE)
         self._workers = workers
-        self._on_batch = on_batch
+        self._metrics = metrics
         self._cheap = FairQueue()
         self._costly = FairQueue()
         self._running: dict[asyncio.Task[None], bool] = {}
@@ -73,13 +74,9 @@ class Batcher:
         """Admitted requests, the oldest first."""
         self._admitted_of: Counter[str] = Counter()
         """Admitted images of each client."""
-        self._admitted = 0
-        self._images_per_second = ASSUMED_SPEED
-
-    @property
-    def admitted(self) -> int:
+        self.admitted = 0
         """Images admitted and not yet answered."""
-        return self._admitted
+        self._images_per_second = ASSUMED_SPEED
 
     def check_capacity(self, client: str = "") -> None:
         """Refuse a request before its body is read, while the queue is full and none would be dropped for it.
@@ -87,7 +84,7 @@ class Batcher:
         Raises:
             ServiceError: 429.
         """
-        if self._admitted >= self._settings.queue and self._request_to_evict(client, 1) is None:
+        if self.admitted >= self._settings.queue and self._request_to_evict(client, 1) is None:
             raise self._busy()
 
     def admit(self, request: PendingRequest, images: int) -> None:
@@ -104,16 +101,14 @@ class Batcher:
         if request.admitted + images > self._settings.queue:
             message = f"at most {self._settings.queue} images can wait; send fewer at once"
             raise ServiceError(413, "too_many_images", message)
-        while self._admitted + images > self._settings.queue:
+        while self.admitted + images > self._settings.queue:
             evicted = self._request_to_evict(request.client, request.admitted + images)
             if evicted is None:
                 raise self._busy()
             evicted.fail(self._busy())
             self._remove(evicted)
-        self._admitted += images
-        request.admitted += images
-        self._admitted_of[request.client] += images
         self._requests[request] = None
+        self._count(request, images)
 
     def release(self, request: PendingRequest) -> None:
         """End a request: its images no longer count, and those that still wait are dropped."""
@@ -160,14 +155,18 @@ class Batcher:
         self._cheap.drop(request)
         self._costly.drop(request)
         self._requests.pop(request, None)
-        self._admitted -= request.admitted
-        self._admitted_of[request.client] -= request.admitted
-        request.admitted = 0
+        self._count(request, -request.admitted)
         if not self._admitted_of[request.client]:
             del self._admitted_of[request.client]
 
+    def _count(self, request: PendingRequest, images: int) -> None:
+        request.admitted += images
+        self._admitted_of[request.client] += images
+        self.admitted += images
+        self._metrics.queue.set(self.admitted)
+
     def _busy(self) -> ServiceError:
-        return busy_error(self._admitted / self._images_per_second)
+        return busy_error(self.admitted / self._images_per_second)
 
     def _next_batch(self) -> list[QueuedImage]:
         """Return what to start now: one costly image, a batch of cheap ones, or nothing."""
@@ -227,7 +226,7 @@ class Batcher:
             if not costly:
                 speed = self._workers() * finished / max(seconds, 1e-6)
                 self._images_per_second += 0.1 * (speed - self._images_per_second)
-            self._on_batch(finished, seconds)
+            self._metrics.observe_batch(finished, seconds)
 
     def _deliver(self, image: QueuedImage, result: ImageResult) -> bool:
         """Hand a result to its request and return True; or queue the image again."""

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
-import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import anyio.to_thread
 import numpy as np
 import paddle
-from fastapi import APIRouter, Query
 from PIL import Image
-from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -24,10 +21,9 @@ from paddle_resnet.data import Normalize
 from paddle_resnet.errors import PaddleResNetError
 from paddle_resnet.evaluation.grad_cam import enlarge, grad_cam
 from paddle_resnet.models import create_configured_model, load_weights
-from paddle_resnet.service.errors import ERROR_RESPONSES, ServiceError
+from paddle_resnet.service.errors import ServiceError
 from paddle_resnet.service.logs import log
-from paddle_resnet.service.predict import InferencePipeline, RankedClass, json_response
-from paddle_resnet.service.request_body import describe_body
+from paddle_resnet.service.predict import InferencePipeline, json_response
 
 if TYPE_CHECKING:
     from paddle_resnet.inference import Predictor
@@ -73,13 +69,12 @@ class Explanation:
 
 
 class Explainer:
-    """The trained network of an exported model. Threads may share it; it explains one image at a time."""
+    """The trained network of an exported model. It explains one image at a time."""
 
     def __init__(self, network: ImageClassifier, normalize: Normalize, classes: Sequence[str]) -> None:
         self._network = network
         self._normalize = normalize
         self._classes = classes
-        self._lock = threading.Lock()
 
     @classmethod
     def load(cls, predictor: Predictor) -> Explainer | None:
@@ -113,9 +108,8 @@ class Explainer:
         """
         index = int(scores.argmax()) if label is None else list(self._classes).index(label)
         size = max(MIN_HEAT_SIZE, *pixels.shape[:2])
-        with self._lock:
-            maps = grad_cam(self._network, self._normalize(paddle.to_tensor(pixels[np.newaxis])), [index])
-            heat = enlarge(maps, size, size)[0]
+        maps = grad_cam(self._network, self._normalize(paddle.to_tensor(pixels[np.newaxis])), [index])
+        heat = enlarge(maps, size, size)[0]
         return Explanation(self._classes[index], float(scores[index]), pixels, heat / max(float(heat.max()), 1e-12))
 
     def _difference(self, predictor: Predictor) -> float:
@@ -134,34 +128,18 @@ def _data_url(pixels: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
-class ExplanationResponse(RankedClass):
-    """Grad-CAM of one image."""
-
-    picture: str = Field(description="data URL of a PNG: what the network sees of the image")
-    heat: str = Field(description="data URL of a PNG to lay over it: more opaque where more speaks for the class")
-
-
-def explain_routes(pipeline: InferencePipeline, explainer: Explainer) -> APIRouter:
-    """Return the route of `POST /explain`."""
-    router = APIRouter(tags=["predictions"])
+def explain_endpoint(pipeline: InferencePipeline, explainer: Explainer) -> Callable[[Request], Awaitable[Response]]:
+    """Return what responds to `POST /explain`."""
     classes = frozenset(pipeline.predictor.classes)
-    limiter = anyio.CapacityLimiter(1)
+    thread = ThreadPoolExecutor(1, thread_name_prefix="explain")
     under_way = 0
 
     def explanation(pixels: np.ndarray | None, scores: np.ndarray, label: str | None) -> dict[str, object]:
         assert pixels is not None  # as `with_pixels` promises
         return explainer.explain(pixels, scores, label).as_json()
 
-    @router.post(
-        "/explain",
-        summary="Show which places of an image speak for a class (Grad-CAM)",
-        responses={200: {"model": ExplanationResponse}, **ERROR_RESPONSES},
-        openapi_extra=describe_body(several=False),
-    )
-    async def explain_route(
-        request: Request,
-        label: Annotated[str | None, Query(alias="class", description="default: the most probable class")] = None,
-    ) -> Response:
+    async def explain(request: Request) -> Response:
+        label = request.query_params.get("class")
         if label is not None and label not in classes:
             raise ServiceError(422, "unknown_class", "the model has no such class; GET /model lists them")
         nonlocal under_way
@@ -170,9 +148,9 @@ def explain_routes(pipeline: InferencePipeline, explainer: Explainer) -> APIRout
         under_way += 1
         try:
             async with pipeline.run(request, 1, with_pixels=True) as (scores, pixels):
-                explain = partial(explanation, pixels[0], scores[0], label)
-                return json_response(await anyio.to_thread.run_sync(explain, limiter=limiter))
+                loop = asyncio.get_running_loop()
+                return json_response(await loop.run_in_executor(thread, explanation, pixels[0], scores[0], label))
         finally:
             under_way -= 1
 
-    return router
+    return explain

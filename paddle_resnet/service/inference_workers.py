@@ -7,9 +7,7 @@ import contextlib
 import logging
 import multiprocessing
 import socket
-import struct
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from paddle_resnet.errors import RunFailure
 from paddle_resnet.service.batcher import BATCHES_PER_WORKER, WorkerDied
@@ -19,6 +17,7 @@ from paddle_resnet.service.worker_process import (
     RESPONSE_HEAD,
     ImageResult,
     pack_request_head,
+    receive,
     run_worker,
     unpack_results,
 )
@@ -29,24 +28,24 @@ MAX_RESTART_DELAY = 60.0
 
 
 class InferenceWorkers:
-    """`settings.streams` processes, each with the model loaded and each batch size tried once.
+    """`settings.streams` processes, each with the model loaded.
 
     They start with this object. `wait_until_ready` waits for them, `connect` is called on the event loop.
     """
 
     def __init__(self, settings: Settings, image_size: int, classes: int) -> None:
         self._sizes = image_size, classes
-        self._slots = [_WorkerSlot(settings, image_size) for _ in range(settings.streams)]
+        self._workers = [_Worker(settings, image_size) for _ in range(settings.streams)]
 
     @property
     def ready(self) -> int:
         """How many workers take batches."""
-        return sum(slot.ready for slot in self._slots)
+        return sum(worker.ready for worker in self._workers)
 
     @property
     def healthy(self) -> bool:
         """False while a dead worker cannot be replaced."""
-        return not any(slot.problem for slot in self._slots)
+        return not any(worker.problem for worker in self._workers)
 
     @property
     def usable(self) -> bool:
@@ -59,14 +58,13 @@ class InferenceWorkers:
         Raises:
             RunFailure: one did not start.
         """
-        for slot in self._slots:
-            if slot.worker is not None:
-                slot.worker.wait_until_ready()
+        for worker in self._workers:
+            worker.wait_until_ready()
 
     async def connect(self, on_replaced: Callable[[], object]) -> None:
         """Connect this event loop to the workers; `on_replaced` is called when a dead worker has a replacement."""
-        for slot in self._slots:
-            await slot.connect(on_replaced)
+        for worker in self._workers:
+            await worker.connect(on_replaced)
 
     async def run(self, images: Sequence[bytes], costly: bool = False) -> list[ImageResult]:
         """Decode and score a batch on the worker with the least to do.
@@ -79,191 +77,161 @@ class InferenceWorkers:
             RunFailure: the call failed.
             WorkerDied: the worker died; another takes its place.
         """
-        ready = [slot for slot in self._slots if slot.ready]
+        ready = [worker for worker in self._workers if worker.ready]
         if not ready:
             raise WorkerDied(computing=False)
-        data = await min(ready, key=lambda slot: slot.load).run(images, costly)
+        data = await min(ready, key=lambda worker: worker.load).run(images, costly)
         return unpack_results(data, *self._sizes, costly)
 
     async def close(self) -> None:
         """End the workers. No batch is under way any more."""
-        for slot in self._slots:
-            await slot.close()
+        for worker in self._workers:
+            await worker.close()
 
 
-class _WorkerSlot:
-    """One worker, and its replacements."""
+class _Worker:
+    """One worker process, the socket to it, and its replacements."""
 
     def __init__(self, settings: Settings, image_size: int) -> None:
-        self._make_worker = partial(_Worker, settings, image_size)
+        self._arguments = settings, image_size
+        self._timeout = settings.response_timeout
         self._sleep = asyncio.sleep
-        self.worker: _Worker | None = self._make_worker()
-        """None while a replacement starts."""
+        self._tries = 0
+        """Replacements since a process last returned a batch."""
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self.ready = False
         self.load = 0
         """Batches that it has; a costly image counts as many as a worker may have."""
         self.problem = ""
         """Why the last replacement failed."""
-        self._tries = 0
-        """Replacements since a worker last returned a batch."""
-        self._starting: _Worker | None = None
-        self._replacement: asyncio.Task[None] | None = None
-        self._on_replaced: Callable[[], object] = lambda: None
+        self._start()
 
-    @property
-    def ready(self) -> bool:
-        return self.worker is not None and not self.worker.dead
-
-    async def connect(self, on_replaced: Callable[[], object]) -> None:
-        self._on_replaced = on_replaced
-        if self.worker is not None:
-            await self.worker.connect(self._on_death)
-
-    async def run(self, images: Sequence[bytes], costly: bool) -> bytes:
-        assert self.worker is not None
-        weight = BATCHES_PER_WORKER if costly else 1
-        self.load += weight
-        try:
-            data = await self.worker.run(images, costly)
-        finally:
-            self.load -= weight
-        self._tries = 0
-        return data
-
-    async def close(self) -> None:
-        if self._replacement is not None and not self._replacement.done():
-            if self._starting is not None:
-                self._starting.kill()
-            self._replacement.cancel()
-            await asyncio.wait([self._replacement])
-        for worker in (self._starting, self.worker):
-            if worker is not None:
-                await worker.close()
-
-    def _on_death(self) -> None:
-        dead, self.worker = self.worker, None
-        log("inference worker died; it is replaced", logging.ERROR)
-        self._replacement = asyncio.get_running_loop().create_task(self._replace(dead))
-
-    async def _replace(self, dead: _Worker | None) -> None:
-        """Start workers until one is ready: at once, and then with a growing delay while none returns a batch."""
-        if dead is not None:
-            await dead.close()
-        while True:
-            await self._sleep(min(MAX_RESTART_DELAY, 2.0 ** (self._tries - 1)) if self._tries else 0.0)
-            self._tries += 1
-            if not (problem := await self._start()):
-                break
-            if problem != self.problem:
-                log("inference worker cannot be replaced; trying again", logging.ERROR, reason=problem)
-            self.problem = problem
-        if self.problem:
-            log("inference worker replaced after failures")
-        self.problem = ""
-        self._on_replaced()
-
-    async def _start(self) -> str:
-        """Start a worker. Return why that failed, or an empty string."""
-        try:
-            self._starting = self._make_worker()
-            await asyncio.to_thread(self._starting.wait_until_ready)
-            await self._starting.connect(self._on_death)
-        except (RunFailure, OSError) as error:  # OSError: no memory, or too many open files
-            failed, self._starting = self._starting, None
-            if failed is not None:
-                failed.kill()
-                await failed.close()
-            return str(error)
-        self.worker, self._starting = self._starting, None
-        return ""
-
-
-class _Worker:
-    """One worker process, and the socket to it."""
-
-    def __init__(self, settings: Settings, image_size: int) -> None:
+    def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # to fork a process with threads would break the copy
-        self._socket, theirs = socket.socketpair()
-        self._process = context.Process(target=run_worker, args=(settings, image_size, theirs), daemon=True)
-        try:
-            self._process.start()
-        except OSError:
-            self._socket.close()
-            raise
-        finally:
-            theirs.close()  # so that this process notices when the worker closes it
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        self._timeout = settings.response_timeout
-        self.dead = False
+        ours, theirs = socket.socketpair()
+        process = context.Process(target=run_worker, args=(*self._arguments, theirs), daemon=True)
+        with theirs:  # closed here, so that this process notices when the worker closes it
+            try:
+                process.start()
+            except OSError:
+                ours.close()
+                raise
+        self._socket, self._process = ours, process
 
     def wait_until_ready(self) -> None:
         self._socket.settimeout(START_SECONDS)
         try:
-            ok, length = RESPONSE_HEAD.unpack(self._receive(RESPONSE_HEAD.size))
-            reason = self._receive(length).decode("utf-8", "replace")
+            ok, length = RESPONSE_HEAD.unpack(receive(self._socket, RESPONSE_HEAD.size))
+            reason = receive(self._socket, length).decode("utf-8", "replace")
         except TimeoutError:
             ok, reason = False, f"an inference worker was not ready within {START_SECONDS:g} s"
-        except (OSError, struct.error):
+        except OSError:
             ok, reason = False, "an inference worker died while it started; see its message above"
         if not ok:
             raise RunFailure(reason)
 
-    def _receive(self, length: int) -> bytes:
-        return self._socket.recv(length, socket.MSG_WAITALL) if length else b""
+    async def connect(self, on_replaced: Callable[[], object]) -> None:
+        await self._open()
+        self._supervisor = asyncio.get_running_loop().create_task(self._supervise(on_replaced))
 
-    async def connect(self, on_death: Callable[[], None]) -> None:
-        """Connect the event loop, and call `on_death` when the process ends by itself."""
+    async def _open(self) -> None:
         self._socket.setblocking(False)
         self._streams = await asyncio.open_unix_connection(sock=self._socket)
         self._reading = asyncio.Lock()  # fair: calls read in the order in which they wrote
-        loop = asyncio.get_running_loop()
-
-        def notice() -> None:
-            loop.remove_reader(self._process.sentinel)
-            self.dead = True
-            on_death()
-
-        loop.add_reader(self._process.sentinel, notice)
+        self.ready = True
 
     async def run(self, images: Sequence[bytes], costly: bool) -> bytes:
-        """Send a batch and return the packed results. Kill the worker if that takes longer than a client waits.
+        """Send a batch and return the packed results. Kill the process if that takes longer than a client waits.
 
         Raises:
             RunFailure: the call failed.
-            WorkerDied: the worker died.
+            WorkerDied: the process died.
         """
         assert self._streams is not None
         reader, writer = self._streams
-        if self.dead or writer.is_closing():
+        if writer.is_closing():
             raise WorkerDied(computing=False)
-        writer.writelines([pack_request_head(images, costly), *images])
-        async with self._reading:
-            if self.dead:
-                raise WorkerDied(computing=False)
-            timer = asyncio.get_running_loop().call_later(self._timeout, self._process.kill)
-            try:
-                ok, length = RESPONSE_HEAD.unpack(await reader.readexactly(RESPONSE_HEAD.size))
-                data = await reader.readexactly(length)
-            except (EOFError, OSError):
-                self.dead = True
-                self._process.kill()  # it may have closed the connection alone, and is to be replaced
-                raise WorkerDied(computing=True) from None
-            finally:
-                timer.cancel()
+        weight = BATCHES_PER_WORKER if costly else 1
+        self.load += weight
+        try:
+            writer.writelines([pack_request_head(images, costly), *images])
+            async with self._reading:
+                if not self.ready or self._streams != (reader, writer):
+                    raise WorkerDied(computing=False)
+                ok, data = await self._read(reader)
+        finally:
+            self.load -= weight
         if not ok:
             raise RunFailure(data.decode("utf-8"))
+        self._tries = 0
         return data
 
-    def kill(self) -> None:
-        self._process.kill()
+    async def _read(self, reader: asyncio.StreamReader) -> tuple[bool, bytes]:
+        timer = asyncio.get_running_loop().call_later(self._timeout, self._process.kill)
+        try:
+            ok, length = RESPONSE_HEAD.unpack(await reader.readexactly(RESPONSE_HEAD.size))
+            return ok, await reader.readexactly(length)
+        except (EOFError, OSError):
+            self.ready = False
+            self._process.kill()  # it may have closed the connection alone, and is to be replaced
+            raise WorkerDied(computing=True) from None
+        finally:
+            timer.cancel()
+
+    async def _supervise(self, on_replaced: Callable[[], object]) -> None:
+        """Replace each process that ends: at once, and then with a growing delay while none returns a batch."""
+        while True:
+            await self._wait_for_end()
+            log("inference worker died; it is replaced", logging.ERROR)
+            await self._end()
+            while problem := await self._restart():
+                if problem != self.problem:
+                    log("inference worker cannot be replaced; trying again", logging.ERROR, reason=problem)
+                self.problem = problem
+            if self.problem:
+                log("inference worker replaced after failures")
+            self.problem = ""
+            on_replaced()
+
+    async def _wait_for_end(self) -> None:
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._process.sentinel, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(self._process.sentinel)
+
+    async def _restart(self) -> str:
+        """Start a process. Return why that failed, or an empty string."""
+        await self._sleep(min(MAX_RESTART_DELAY, 2.0 ** min(self._tries - 1, 10)) if self._tries else 0.0)
+        self._tries += 1
+        try:
+            self._start()
+            await asyncio.to_thread(self.wait_until_ready)
+            await self._open()
+        except (RunFailure, OSError) as error:  # OSError: no memory, or too many open files
+            self._process.kill()
+            await self._end()
+            return str(error)
+        return ""
 
     async def close(self) -> None:
         """Let the process finish what it does, for as long as a client would wait, then kill it."""
-        self.dead = True
+        if self._supervisor is not None:
+            if not self.ready:
+                self._process.kill()  # it may be starting
+            self._supervisor.cancel()
+            await asyncio.wait([self._supervisor])
+        await self._end()
+
+    async def _end(self) -> None:
+        self.ready = False
         if self._streams is None:
             self._socket.close()
         else:
-            asyncio.get_running_loop().remove_reader(self._process.sentinel)
             writer = self._streams[1]
+            self._streams = None
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()

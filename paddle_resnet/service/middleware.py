@@ -10,10 +10,10 @@ import time
 from collections.abc import Iterable
 from functools import lru_cache
 
-from starlette.requests import Request
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from paddle_resnet.service.errors import ServiceError, internal_error
+from paddle_resnet.service.errors import ServiceError
 from paddle_resnet.service.logs import log, log_request
 from paddle_resnet.service.metrics import Metrics
 from paddle_resnet.service.shutdown import GracefulShutdown
@@ -30,7 +30,8 @@ DEFAULT_PORTS = {"http": "80", "https": "443"}
 class RequestMiddleware:
     """The outermost ASGI middleware. A request id, headers, a log line and metrics for each request.
 
-    No fault of the service leaves it but as a 500 that says nothing about the cause.
+    Every exception of the application becomes an error response here. No fault of the service leaves it but as a 500
+    that says nothing about the cause.
     """
 
     def __init__(
@@ -48,6 +49,8 @@ class RequestMiddleware:
             return
         started = time.perf_counter()
         request_id = _request_id(scope)
+        fields: dict[str, object] = {}
+        scope.setdefault("state", {})["log_fields"] = fields
         status = 0
 
         async def send_with_headers(message: Message) -> None:
@@ -57,19 +60,25 @@ class RequestMiddleware:
                 message["headers"] = self._headers(message["headers"], request_id)
             await send(message)
 
+        async def send_error(error: ServiceError) -> None:
+            fields["code"] = error.code
+            self._metrics.errors.labels(error.code).inc()
+            await error.response()(scope, receive, send_with_headers)
+
         try:
             self._hosts.check(scope)
-            # The server leaves out the body of a response to HEAD.
-            app_scope = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
-            await self._app(app_scope, receive, send_with_headers)
+            scope["app"] = self  # or the router would respond to 404 and 405 itself
+            await self._app(scope, receive, send_with_headers)
         except ServiceError as error:
-            await error.response(Request(scope))(scope, receive, send_with_headers)
+            await send_error(error)
+        except HTTPException as error:
+            await send_error(_routing_error(error))
         except Exception:
             log("internal error", logging.ERROR, request_id=request_id.decode("ascii"), exc_info=True)
             if not status:
-                await internal_error()(scope, receive, send_with_headers)
+                await send_error(ServiceError(500, "internal", "the service failed; its log says why"))
         finally:
-            self._record(scope, request_id, status, time.perf_counter() - started)
+            self._record(scope, request_id, status, time.perf_counter() - started, fields)
 
     def _headers(self, headers: list[tuple[bytes, bytes]], request_id: bytes) -> list[tuple[bytes, bytes]]:
         headers = [*headers, (b"x-request-id", request_id), *COMMON_HEADERS]
@@ -79,20 +88,20 @@ class RequestMiddleware:
             headers.append((b"connection", b"close"))
         return headers
 
-    def _record(self, scope: Scope, request_id: bytes, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, request_id: bytes, status: int, seconds: float, fields: dict[str, object]) -> None:
         # Paths that a client makes up would each be a new time series.
         route = scope["path"] if scope["path"] in self._routes else "other"
-        self._metrics.observe_request(route, status, seconds)
-        if status == 200 and route in PROBE_ROUTES:
-            return
-        log_request(
-            request_id=request_id.decode("ascii"),
-            method=scope["method"],
-            route=route,
-            status=status,
-            ms=round(1000 * seconds, 2),
-            **scope.get("state", {}).get("log_fields", {}),
-        )
+        self._metrics.requests.labels(route, str(status)).inc()
+        self._metrics.seconds.labels(route).observe(seconds)
+        if status != 200 or route not in PROBE_ROUTES:
+            log_request(
+                request_id=request_id.decode("ascii"),
+                method=scope["method"],
+                route=route,
+                status=status,
+                ms=round(1000 * seconds, 2),
+                **fields,
+            )
 
 
 def _request_id(scope: Scope) -> bytes:
@@ -101,6 +110,16 @@ def _request_id(scope: Scope) -> bytes:
         if name == b"x-request-id" and VALID_REQUEST_ID.fullmatch(value):
             return value
     return b"%032x" % random.getrandbits(128)
+
+
+def _routing_error(error: HTTPException) -> ServiceError:
+    """Return the error for what the router raises: 404 and 405."""
+    if error.status_code != 405:
+        return ServiceError(404, "not_found", "no such address; / is a page, /docs lists the others")
+    allowed = ", ".join(sorted((error.headers or {})["Allow"].split(", ")))
+    refused = ServiceError(405, "method_not_allowed", f"this address takes {allowed} only")
+    refused.headers["Allow"] = allowed
+    return refused
 
 
 class HostPolicy:
@@ -134,17 +153,14 @@ class HostPolicy:
                 if name in found:
                     raise _malformed(f"the header {name.decode()} occurs twice")
                 found[name] = value
-        host = found.get(b"host")
+        host, origin, site = found.get(b"host"), found.get(b"origin"), found.get(b"sec-fetch-site")
         if host is None:
-            if scope["http_version"] == "1.0" and b"origin" not in found and b"sec-fetch-site" not in found:
+            if scope["http_version"] == "1.0" and origin is None and site is None:
                 return
             raise _malformed("the request has no Host header")
-        if not AUTHORITY.fullmatch(host.decode("latin-1").lower()):
-            raise _malformed("the Host header is not a name or address with an optional port")
         if not self._host_allowed(host):
             message = "this host name is not allowed; --allow-host allows others than localhost and IPs"
             raise ServiceError(403, "host_not_allowed", message)
-        origin, site = found.get(b"origin"), found.get(b"sec-fetch-site", b"")
         if origin is not None:
             allowed = (site == b"same-origin" and origin == b"null") or self._origin_allowed(origin, host)
         else:
@@ -156,37 +172,37 @@ class HostPolicy:
             raise ServiceError(403, "origin_not_allowed", message)
 
     def _is_host_allowed(self, host: bytes) -> bool:
-        name, _ = _name_and_port(host)
+        parsed = _name_and_port(host.decode("latin-1"))
+        if parsed is None:
+            raise _malformed("the Host header is not a name or address with an optional port")
+        name, _ = parsed
         if _is_localhost(name) or _ip_address(name) or not self._names.isdisjoint({name, "*"}):
             return True
         return any(allowed.startswith("*.") and name.endswith(allowed[1:]) for allowed in self._names)
 
     def _is_origin_allowed(self, origin: bytes, host: bytes) -> bool:
         text = origin.decode("latin-1").lower()
+        scheme, _, authority = text.partition("://")
+        site, own = _name_and_port(authority), _name_and_port(host.decode("latin-1"))
         if text in self._origins:
             return True
-        scheme, _, authority = text.partition("://")
-        match = AUTHORITY.fullmatch(authority)
-        if scheme not in DEFAULT_PORTS or not match:
+        if scheme not in DEFAULT_PORTS or site is None or own is None:
             return False
-        name = _normalized(match[1])
-        address = _ip_address(name)
-        if _is_localhost(name) or (address is not None and address.is_loopback):
+        address = _ip_address(site[0])
+        if _is_localhost(site[0]) or (address is not None and address.is_loopback):
             return True
-        own_name, own_port = _name_and_port(host)
         port = DEFAULT_PORTS[scheme]
-        return (name, match[2] or port) == (own_name, own_port or port)
+        return (site[0], site[1] or port) == (own[0], own[1] or port)
 
 
 def _malformed(message: str) -> ServiceError:
     return ServiceError(400, "malformed_request", message)
 
 
-def _name_and_port(host: bytes) -> tuple[str, str | None]:
-    """Split a Host header that matches `AUTHORITY`."""
-    match = AUTHORITY.fullmatch(host.decode("latin-1").lower())
-    assert match
-    return _normalized(match[1]), match[2]
+def _name_and_port(authority: str) -> tuple[str, str | None] | None:
+    """Split ``name[:port]``; None if it is something else."""
+    match = AUTHORITY.fullmatch(authority.lower())
+    return match and (_normalized(match[1]), match[2])
 
 
 def _normalized(name: str) -> str:

@@ -6,17 +6,13 @@ Names of parts and files are never looked at.
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import binascii
 import json
 import re
-import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from anyio import fail_after
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
@@ -54,75 +50,38 @@ class BodyLimiter:
             raise self._too_large()
         chunks: list[bytes] = []
         try:
-            await self._read_chunks(request, chunks)
+            await self._read_in_time(request, chunks)
             yield chunks[0] if len(chunks) == 1 else b"".join(chunks)
         finally:
             self._buffered -= sum(map(len, chunks))
 
+    async def _read_in_time(self, request: Request, chunks: list[bytes]) -> None:
+        try:
+            with fail_after(self._settings.body_timeout):
+                await self._read_chunks(request, chunks)
+        except TimeoutError:
+            message = f"the body did not arrive within {self._settings.body_timeout:g} s"
+            raise ServiceError(408, "slow_body", message) from None
+
     async def _read_chunks(self, request: Request, chunks: list[bytes]) -> None:
         size = 0
         more = True
-        try:
-            async with _timeout(self._settings.body_timeout):
-                while more:
-                    message = await request.receive()
-                    if message["type"] == "http.disconnect":
-                        raise client_closed_error()
-                    chunk = message.get("body", b"")
-                    more = message.get("more_body", False)
-                    size += len(chunk)
-                    if size > self._settings.max_body:
-                        raise self._too_large()
-                    if self._buffered + len(chunk) > self._settings.max_buffered:
-                        raise busy_error(1, "too many bytes are waiting; try again later")
-                    self._buffered += len(chunk)
-                    chunks.append(chunk)
-        except TimeoutError:
-            raise ServiceError(
-                408, "slow_body", f"the body did not arrive within {self._settings.body_timeout:g} s"
-            ) from None
+        while more:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise client_closed_error()
+            chunk = message.get("body", b"")
+            more = message.get("more_body", False)
+            size += len(chunk)
+            if size > self._settings.max_body:
+                raise self._too_large()
+            if self._buffered + len(chunk) > self._settings.max_buffered:
+                raise busy_error(1, "too many bytes are waiting; try again later")
+            self._buffered += len(chunk)
+            chunks.append(chunk)
 
     def _too_large(self) -> ServiceError:
         return ServiceError(413, "body_too_large", f"the body is larger than {self._settings.max_body:,} bytes")
-
-
-if sys.version_info >= (3, 11):
-
-    def _timeout(seconds: float) -> AbstractAsyncContextManager[object]:
-        return asyncio.timeout(seconds)
-
-else:
-
-    @asynccontextmanager
-    async def _timeout(seconds: float) -> AsyncIterator[None]:
-        import anyio
-
-        with anyio.fail_after(seconds):
-            yield
-
-
-class JsonImages(BaseModel):
-    """The body of a JSON request."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    images: list[str] = Field(min_length=1, description="image files, each encoded as base64")
-
-
-def describe_body(several: bool) -> dict[str, Any]:
-    """Return the OpenAPI description of a body with one image or several."""
-    binary = {"type": "string", "format": "binary"}
-    form = {"type": "array", "items": binary} if several else binary
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "multipart/form-data": {"schema": {"type": "object", "properties": {"images": form}}},
-                "application/json": {"schema": JsonImages.model_json_schema()},
-                "image/*": {"schema": binary},
-            },
-        }
-    }
 
 
 def is_single_image(content_type: str) -> bool:
@@ -151,7 +110,7 @@ def split_body(body: bytes, content_type: str, max_images: int) -> list[bytes]:
 def _split_form(body: bytes, boundary: bytes, max_images: int) -> list[bytes]:
     images: list[list[bytes]] = []
     headers: list[bytes] = []
-    complete = False
+    ends: list[bool] = []
 
     def begin_part() -> None:
         if len(images) == max_images:
@@ -159,35 +118,24 @@ def _split_form(body: bytes, boundary: bytes, max_images: int) -> list[bytes]:
         images.append([])
         headers.clear()
 
-    def add_header(data: bytes, start: int, end: int) -> None:
-        headers.append(data[start:end])
-
     def check_headers() -> None:
         described = b"; ".join(headers)
         if not FILE_NAME.search(described) and b"image/" not in described.lower():
             message = f"part {len(images) - 1} of the form is a text field; each part is an image file"
             raise ServiceError(400, "text_field", f"{message} (curl -F image=@FILE), and top is in the URL (?top=1)")
 
-    def add_data(data: bytes, start: int, end: int) -> None:
-        images[-1].append(data[start:end])
-
-    def end_form() -> None:
-        nonlocal complete
-        complete = True
-
     callbacks: dict[str, Callable[..., None]] = {
         "on_part_begin": begin_part,
-        "on_header_value": add_header,
+        "on_header_value": lambda data, start, end: headers.append(data[start:end]),
         "on_headers_finished": check_headers,
-        "on_part_data": add_data,
-        "on_end": end_form,
+        "on_part_data": lambda data, start, end: images[-1].append(data[start:end]),
+        "on_end": lambda: ends.append(True),
     }
     try:
-        parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]
-        parser.write(body)
+        MultipartParser(boundary, callbacks).write(body)  # type: ignore[arg-type]
     except (FormParserError, ValueError):
         raise _malformed("multipart/form-data") from None
-    if not complete or not boundary:
+    if not ends or not boundary:
         raise _malformed("multipart/form-data, cut short or with another boundary")
     return [b"".join(chunks) for chunks in images]
 
@@ -202,14 +150,7 @@ def _split_json(body: bytes, max_images: int) -> list[bytes]:
         value = json.loads(body, object_pairs_hook=_unique_keys, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
         raise _malformed(f"JSON; expected {JSON_SHAPE}") from None
-    try:
-        encoded = JsonImages.model_validate(value).images
-    except ValidationError as error:
-        problem = error.errors()[0]
-        place = "images" + "".join(f"[{part}]" for part in problem["loc"][1:] if isinstance(part, int))
-        reasons = {"missing": "images is missing", "extra_forbidden": "it has other keys"}
-        message = f"the JSON has another shape ({reasons.get(problem['type'], place)}); expected {JSON_SHAPE}"
-        raise ServiceError(400, "malformed_body", message) from None
+    encoded = _encoded_images(value)
     if len(encoded) > max_images:
         raise _too_many(max_images)
     images = []
@@ -217,9 +158,26 @@ def _split_json(body: bytes, max_images: int) -> list[bytes]:
         try:
             stripped = DATA_URL.sub("", text, count=1).encode("ascii").translate(None, b" \t\r\n")
             images.append(base64.b64decode(stripped, validate=True))
-        except (binascii.Error, ValueError):
+        except ValueError:  # also that of base64
             raise ServiceError(400, "malformed_body", f"image {image} is not base64", image=image) from None
     return images
+
+
+def _encoded_images(value: object) -> list[str]:
+    """Return the list of `JSON_SHAPE`, or say where `value` differs from it."""
+    images = value.get("images") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or "images" not in value:
+        problem = "images is missing"
+    elif len(value) > 1:
+        problem = "it has other keys"
+    elif not isinstance(images, list) or not images:
+        problem = "images"
+    elif wrong := [index for index, image in enumerate(images) if not isinstance(image, str)]:
+        problem = f"images[{wrong[0]}]"
+    else:
+        return images
+    message = f"the JSON has another shape ({problem}); expected {JSON_SHAPE}"
+    raise ServiceError(400, "malformed_body", message)
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:

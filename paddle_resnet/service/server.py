@@ -17,8 +17,9 @@ from paddle_resnet import runtime
 from paddle_resnet.errors import PaddleResNetError, UsageError
 from paddle_resnet.files import scratch_folder
 from paddle_resnet.service.logs import log, log_warnings_and_uncaught, logging_config
+from paddle_resnet.service.metrics import SHARED_METRICS
 from paddle_resnet.service.protocol import BoundedHttpProtocol
-from paddle_resnet.service.settings import SHARED_METRICS, Settings, load_predictor, pin_model
+from paddle_resnet.service.settings import Settings, load_predictor, pin_model
 from paddle_resnet.service.shutdown import SIGNAL_BURST_SECONDS, end_at_once, end_with_parent
 
 STOP_SECONDS = 5

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from paddle_resnet.inference import Predictor
 
 VARIABLE = "PADDLE_RESNET_SERVICE"
-SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"
-"""The folder in which prometheus_client adds up processes. It reads the variable when it is imported."""
 
 
 class Settings(BaseModel):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import select
 import signal
 import socket
 import struct
@@ -22,7 +23,6 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
 from functools import lru_cache, partial
-from io import BufferedRWPair
 from itertools import repeat
 from typing import NamedTuple
 
@@ -184,27 +184,44 @@ def run_worker(settings: Settings, image_size: int, connection: socket.socket) -
         reason = str(error).encode("utf-8", "replace")
         connection.sendall(RESPONSE_HEAD.pack(False, len(reason)) + reason)
         return
-    with predictor, ThreadPoolExecutor(settings.decoders) as threads, connection:
-        for images in range(1, settings.max_batch + 1):  # oneDNN prepares itself for each shape: time and memory
-            predictor.scores(np.zeros((images, image_size, image_size, 3), np.uint8))
+    size = predictor.config.input
+    decoder = BoundedDecoder(size.resize, size.image_size, settings.max_pixels, settings.image_decode_seconds)
+
+    def warm_up(images: int) -> None:
+        predictor.scores(np.zeros((images, image_size, image_size, 3), np.uint8))
+
+    warm_up(1)
+    with predictor, ThreadPoolExecutor(settings.decoders) as threads, connection, contextlib.suppress(ConnectionError):
         connection.sendall(RESPONSE_HEAD.pack(True, 0))
+        # oneDNN prepares itself for each batch size, and that takes time: while no request waits.
+        sizes = iter(range(2, settings.max_batch + 1))
         # With one core a second thread costs as much as decoding a small image.
         map_images: Callable[..., Iterable[ImageResult]] = map if settings.decoders == 1 else threads.map
-        size = predictor.config.input
-        decoder = BoundedDecoder(size.resize, size.image_size, settings.max_pixels, settings.image_decode_seconds)
-        with connection.makefile("rwb") as stream, contextlib.suppress(ConnectionError):
-            while (request := read_request(stream))[0]:
-                encoded, costly = request
-                try:
-                    decode = partial(decoder.decode, cheap_only=not costly)
-                    results = run_batch(encoded, decode, predictor.scores, map_images)
-                    ok, data = True, pack_results(results, image_size, len(predictor.classes), costly)
-                except Exception:
-                    ok, data = False, traceback.format_exc().encode("utf-8")
-                stream.write(RESPONSE_HEAD.pack(ok, len(data)) + data)
-                stream.flush()
-                if costly:
-                    release_memory()
+        while True:
+            while not select.select([connection], [], [], 0)[0] and (images := next(sizes, 0)):
+                warm_up(images)
+            encoded, costly = read_request(connection)
+            try:
+                decode = partial(decoder.decode, cheap_only=not costly)
+                results = run_batch(encoded, decode, predictor.scores, map_images)
+                ok, data = True, pack_results(results, image_size, len(predictor.classes), costly)
+            except Exception:
+                ok, data = False, traceback.format_exc().encode("utf-8")
+            connection.sendall(RESPONSE_HEAD.pack(ok, len(data)) + data)
+            if costly:
+                release_memory()
+
+
+def receive(connection: socket.socket, length: int) -> bytes:
+    """Read so many bytes.
+
+    Raises:
+        ConnectionError: the other end is closed.
+    """
+    data = connection.recv(length, socket.MSG_WAITALL) if length else b""
+    if len(data) < length:
+        raise ConnectionResetError
+    return data
 
 
 def pack_request_head(images: Sequence[bytes], costly: bool) -> bytes:
@@ -212,13 +229,11 @@ def pack_request_head(images: Sequence[bytes], costly: bool) -> bytes:
     return REQUEST_HEAD.pack(costly, len(images)) + struct.pack(f"<{len(images)}I", *map(len, images))
 
 
-def read_request(stream: BufferedRWPair) -> tuple[list[bytes], bool]:
-    """Read the images of a request, and whether it is a costly one. At the end of the stream there are no images."""
-    head = stream.read(REQUEST_HEAD.size)
-    if len(head) < REQUEST_HEAD.size:
-        return [], False
-    costly, images = REQUEST_HEAD.unpack(head)
-    return [stream.read(length) for length in struct.unpack(f"<{images}I", stream.read(4 * images))], costly
+def read_request(connection: socket.socket) -> tuple[list[bytes], bool]:
+    """Read the images of a request, and whether it is a costly one."""
+    costly, images = REQUEST_HEAD.unpack(receive(connection, REQUEST_HEAD.size))
+    lengths = struct.unpack(f"<{images}I", receive(connection, 4 * images))
+    return [receive(connection, length) for length in lengths], costly
 
 
 def pack_results(results: Sequence[ImageResult], image_size: int, classes: int, costly: bool) -> bytes:

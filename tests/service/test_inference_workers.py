@@ -12,11 +12,12 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-pytest.importorskip("fastapi", reason="FastAPI (requirements/serve.txt) is not installed")
+pytest.importorskip("starlette", reason="Starlette (requirements/serve.txt) is not installed")
 import service_tasks
 
 from paddle_resnet.service import Settings, inference_workers, shutdown
 from paddle_resnet.service.batcher import Batcher, WorkerDied
+from paddle_resnet.service.metrics import Metrics
 from paddle_resnet.service.request_queue import PendingRequest
 
 pytestmark = pytest.mark.slow
@@ -34,7 +35,8 @@ async def running(tmp_path, **options):
     found = inference_workers.InferenceWorkers(Settings(model=tmp_path, streams=1, **options), image_size=8, classes=2)
     await asyncio.to_thread(found.wait_until_ready)
     found.ready_after_restart = []
-    await found.connect(lambda: found.ready_after_restart.append(found.ready))
+    found.on_replaced = lambda: found.ready_after_restart.append(found.ready)
+    await found.connect(lambda: found.on_replaced())
     yield found
     await found.close()
     assert multiprocessing.active_children() == []
@@ -70,10 +72,9 @@ def test_batches_of_a_dead_worker_are_computed_again(tmp_path):
 
     async def scenario():
         async with running(tmp_path) as found:
-            batcher = Batcher(
-                found.run, Settings(model=tmp_path, max_batch=2, max_wait=0, queue=9), lambda: found.ready
-            )
-            found._slots[0]._on_replaced = batcher.start_batches
+            settings = Settings(model=tmp_path, max_batch=2, max_wait=0, queue=9)
+            batcher = Batcher(found.run, settings, lambda: found.ready, Metrics())
+            found.on_replaced = batcher.start_batches
             requests = [PendingRequest(str(number)) for number in range(4)]
             for request, image in zip(requests, (b"die", IMAGE, IMAGE, IMAGE), strict=True):
                 batcher.admit(request, 1)
@@ -105,20 +106,20 @@ def test_a_failed_replacement_is_tried_again(tmp_path, monkeypatch, caplog):
 
     async def scenario():
         async with running(tmp_path) as found:
-            (slot,) = found._slots
-            make = slot._make_worker
+            (worker,) = found._workers
+            start = worker._start
 
             def fail():
                 if reason := next(reasons, None):
                     raise OSError(12, reason)
-                return make()
+                start()
 
             async def sleep(seconds):
                 delays.append(seconds)
                 states.append((found.ready, found.healthy, found.usable))
 
-            monkeypatch.setattr(slot, "_make_worker", fail)
-            monkeypatch.setattr(slot, "_sleep", sleep)
+            monkeypatch.setattr(worker, "_start", fail)
+            monkeypatch.setattr(worker, "_sleep", sleep)
             multiprocessing.active_children()[0].kill()
             await until(lambda: found.ready_after_restart)
             assert delays == [0, 1, 2, 4, 8]
@@ -137,19 +138,19 @@ def test_a_failed_replacement_is_tried_again(tmp_path, monkeypatch, caplog):
 def test_the_restart_delay_is_bounded_and_reset(tmp_path, monkeypatch):
     async def scenario():
         async with running(tmp_path) as found:
-            (slot,) = found._slots
-            slot._tries = 50
+            (worker,) = found._workers
+            worker._tries = 5000
             delays = []
 
             async def sleep(seconds):
                 delays.append(seconds)
 
-            monkeypatch.setattr(slot, "_sleep", sleep)
+            monkeypatch.setattr(worker, "_sleep", sleep)
             multiprocessing.active_children()[0].kill()
             await until(lambda: found.ready_after_restart)
             assert delays == [inference_workers.MAX_RESTART_DELAY]
             assert await predicts(found)
-            assert slot._tries == 0
+            assert worker._tries == 0
 
     asyncio.run(scenario())
 
@@ -157,7 +158,7 @@ def test_the_restart_delay_is_bounded_and_reset(tmp_path, monkeypatch):
 def test_close_kills_a_worker_that_does_not_end(tmp_path):
     async def scenario():
         async with running(tmp_path, response_timeout=1) as found:
-            process = found._slots[0].worker._process
+            process = found._workers[0]._process
             asking = asyncio.create_task(found.run([b"slow"]))
             await asyncio.sleep(0.2)
         assert process.exitcode == -signal.SIGKILL

@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("fastapi", reason="FastAPI (requirements/serve.txt) is not installed")
+pytest.importorskip("starlette", reason="Starlette (requirements/serve.txt) is not installed")
 import httpx
 from service_parts import CLASSES, FORM, SIZE, form, picture, running, shares
 
+import paddle_resnet
 from paddle_resnet.service import logs, predict, protocol
 from paddle_resnet.service.logs import JsonFormatter
 from paddle_resnet.service.request_queue import PendingRequest
@@ -107,14 +108,19 @@ def test_top_is_how_many_classes_are_ranked(client):
 
 
 @pytest.mark.parametrize("query", ["top=2", "top=2&other=1", "other=1&top=2", "top=%32", "top=02"])
-def test_the_fast_path_gives_the_same_responses(client, query):
-    """Most requests are answered without FastAPI, those with unusual queries by it."""
+def test_queries_may_be_written_in_many_ways(client, query):
     response = client.post(f"/predict?{query}", content=picture((10, 60, 220)), headers=IMAGE)
     usual = client.post("/predict", content=picture((10, 60, 220)), headers=IMAGE)
     assert response.json()["predictions"][0]["top"] == usual.json()["predictions"][0]["top"][:2]
     assert response.headers.keys() == usual.headers.keys()
     bad = client.post(f"/predict?{query}", content=b"text", headers=IMAGE)
     assert (bad.status_code, bad.json()) == (422, client.post("/predict", content=b"text", headers=IMAGE).json())
+
+
+@pytest.mark.parametrize("top", ["0", "-1", "1.5", "%C2%B2", "five", "", "9" * 5000])
+def test_a_wrong_top_is_refused(client, top):
+    response = client.post(f"/predict?top={top}", content=picture(), headers=IMAGE)
+    assert (response.status_code, response.json()["error"]["code"]) == (422, "invalid_parameter")
 
 
 def test_concurrent_requests_share_batches(service):
@@ -272,6 +278,15 @@ def test_unknown_addresses_and_methods(client):
     assert (response.status_code, response.headers["Allow"]) == (405, "POST")
     assert client.get("/model").json()["explain"] is False
     assert client.post("/explain", content=picture(), headers=IMAGE).status_code == 404
+
+
+def test_every_documented_address_takes_its_method(client):
+    document = client.get("/openapi.json").json()
+    assert {"/predict", "/model", "/healthz", "/readyz", "/metrics"} == document["paths"].keys()
+    assert document["info"]["version"] == paddle_resnet.__version__
+    for path, methods in document["paths"].items():
+        for method in methods:
+            assert client.request(method, path).status_code not in (404, 405, 500)
 
 
 # --- limits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("fastapi", reason="FastAPI (requirements/serve.txt) is not installed")
+pytest.importorskip("starlette", reason="Starlette (requirements/serve.txt) is not installed")
 import httpx
 from service_fuzz import faults, fuzz, hostile_request
 from service_parts import picture, running

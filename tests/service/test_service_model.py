@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("fastapi", reason="FastAPI (requirements/serve.txt) is not installed")
+pytest.importorskip("starlette", reason="Starlette (requirements/serve.txt) is not installed")
 import httpx
 from service_parts import serve_in_thread
 from service_soak import ServiceProcess, end_under_load
@@ -264,10 +264,10 @@ def test_wrong_use_is_one_line(tool, monkeypatch, run, tmp_path):
 
 
 def test_missing_packages_are_named(tool, monkeypatch, tmp_path):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "fastapi" else True)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "starlette" else True)
     done = tool("serve", tmp_path)
     assert done.exit_code == 2
-    assert done.stderr == "error: not installed: fastapi; pip install -r requirements/serve.txt\n"
+    assert done.stderr == "error: not installed: starlette; pip install -r requirements/serve.txt\n"
 
 
 def test_settings_travel_to_workers(monkeypatch, tmp_path):

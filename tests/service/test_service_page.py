@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-pytest.importorskip("fastapi", reason="FastAPI (requirements/serve.txt) is not installed")
+pytest.importorskip("starlette", reason="Starlette (requirements/serve.txt) is not installed")
 pytest.importorskip("selenium", reason="Selenium (requirements/dev.txt) is not installed")
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains

@@ -15,7 +15,7 @@ import warnings
 
 import pytest
 
-pytest.importorskip("fastapi", reason="FastAPI (requirements/serve.txt) is not installed")
+pytest.importorskip("starlette", reason="Starlette (requirements/serve.txt) is not installed")
 import httpx
 from service_parts import FORM, form, picture, running
 

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-pytest.importorskip("fastapi", reason="FastAPI (requirements/serve.txt) is not installed")
+pytest.importorskip("starlette", reason="Starlette (requirements/serve.txt) is not installed")
 from paddle_resnet.service import Settings
 from paddle_resnet.service.batcher import Batcher, WorkerDied
 from paddle_resnet.service.errors import ServiceError
+from paddle_resnet.service.metrics import Metrics
 from paddle_resnet.service.predict import client_of
 from paddle_resnet.service.request_queue import DecodeBudgets, FairQueue, PendingRequest
 from paddle_resnet.service.worker_process import ImageResult, ImageStatus, pack_results, run_batch, unpack_results
@@ -76,7 +77,7 @@ class ManualBatcher(Batcher):
         self.calls = []
         self.under_way = asyncio.Queue()
         settings = {"max_batch": 4, "queue": 100, "client_decode_seconds": 20, "request_decode_seconds": 10, **settings}
-        super().__init__(self.run_batch, Settings(model="none", max_wait=0, **settings), workers)
+        super().__init__(self.run_batch, Settings(model="none", max_wait=0, **settings), workers, Metrics())
 
     async def run_batch(self, images, costly):
         self.calls.append((b" ".join(images).decode(), costly))
