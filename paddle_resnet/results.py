@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 
 @dataclass(frozen=True)
@@ -81,18 +83,27 @@ class Evaluation:
         }
 
 
-@dataclass(frozen=True)
-class EpochRecord:
-    """A row of ``history.csv``: means over samples; losses are cross-entropy in nats, top-1 is a fraction."""
+Real = Annotated[float, Field(strict=True)]
+NotNegative = Annotated[float, Field(strict=True, ge=0)]
+Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
 
-    epoch: int
-    train_loss: float
-    train_top1: float
-    validation_loss: float
-    validation_top1: float
-    learning_rate: float
-    images_per_second: float
-    seconds: float
+
+@checked_dataclass(frozen=True, config=ConfigDict(allow_inf_nan=False))
+class EpochRecord:
+    """A row of ``history.csv``: means over samples; losses are cross-entropy in nats, top-1 is a fraction.
+
+    Raises:
+        ValueError: a value has another type, is not finite or out of range, as in a damaged file.
+    """
+
+    epoch: Annotated[int, Field(strict=True, ge=1)]
+    train_loss: Real
+    train_top1: Fraction
+    validation_loss: Real
+    validation_top1: Fraction
+    learning_rate: NotNegative
+    images_per_second: NotNegative
+    seconds: NotNegative
 
     @property
     def rank(self) -> tuple[float, float]:

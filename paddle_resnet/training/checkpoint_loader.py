@@ -32,16 +32,16 @@ class Checkpoint:
     """``checkpoints/last`` of a run, checked by `read_checkpoint`."""
 
     folder: Path
-    position: Position
-    finished: bool
-    """Whether nothing is left to train."""
-    states: dict[str, State]
-    """Of the `Stateful` parts, by `state_name`."""
-    world_size: int
-    environment: dict[str, Any]
-    """`resume_checks.run_environment` of the process that wrote it."""
-    data: dict[str, Any]
-    """`fingerprint` of the images."""
+    state: CheckpointState
+
+    @property
+    def position(self) -> Position:
+        return Position(self.state.epoch, self.state.step)
+
+    @property
+    def states(self) -> dict[str, State]:
+        """Of the `Stateful` parts, by `state_name`."""
+        return self.state.states.model_dump(exclude_none=True)
 
     def require_within(self, steps: int) -> None:
         """Check position and step counts against epochs of `steps` steps; raise `UsageError` if they do not fit."""
@@ -120,15 +120,7 @@ def read_checkpoint(run: RunFolder) -> Checkpoint | None:
     recover_folder(run.checkpoint_path("best"))
     if state.epoch > 0 and not (best := run.checkpoint_path("best") / "model.pdparams").is_file():
         raise UsageError(f"{best}: missing, {COPIED_IN_PART}")
-    return Checkpoint(
-        folder=folder,
-        position=Position(state.epoch, state.step),
-        finished=state.finished,
-        states=state.states_by_name(),
-        world_size=state.processes,
-        environment=state.trained_on,
-        data=state.data,
-    )
+    return Checkpoint(folder, state)
 
 
 def _require_plausible(folder: Path, state: CheckpointState, train: TrainConfig) -> None:

@@ -42,13 +42,14 @@ def require_same_config(run: RunFolder, config: Config) -> None:
 
 def require_same_data(run: RunFolder, checkpoint: Checkpoint) -> None:
     """Raise `UsageError` if images or classes are not those of the checkpoint."""
-    require_same_fingerprint(run.path, checkpoint.data, fingerprint(run.splits()))
+    require_same_fingerprint(run.path, checkpoint.state.data, fingerprint(run.splits()))
 
 
 def require_same_world_size(run: RunFolder, checkpoint: Checkpoint) -> None:
     """Raise `UsageError` for another number of processes, on which batches and the steps of an epoch depend."""
-    if checkpoint.world_size != distributed.world_size():
-        how = "alone" if checkpoint.world_size == 1 else f"in {checkpoint.world_size} processes"
+    began = checkpoint.state.processes
+    if began != distributed.world_size():
+        how = "alone" if began == 1 else f"in {began} processes"
         raise UsageError(
             f"{run.path}: there are {distributed.world_size()} processes now, but the run was trained {how}, and each "
             f"step is of all of them; start it {how} again, or start a new run"
@@ -58,7 +59,7 @@ def require_same_world_size(run: RunFolder, checkpoint: Checkpoint) -> None:
 def warn_of_other_environment(checkpoint: Checkpoint, device: str) -> None:
     """Log a warning for each reason why the run will not be bit for bit as if it had not been stopped."""
     now = run_environment(device)
-    for what, value in checkpoint.environment.items():
+    for what, value in checkpoint.state.trained_on.items():
         if now.get(what, value) != value:
             logger.warning(
                 "warning: the run began with %s %s and resumes with %s: not bit for bit as if it had not been stopped",

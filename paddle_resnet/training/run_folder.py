@@ -6,14 +6,14 @@ import contextlib
 import csv
 import functools
 import io
-import math
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, astuple, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from paddle import nn
+from pydantic import ValidationError
 
 from paddle_resnet import distributed
 from paddle_resnet.config import Config
@@ -37,7 +37,7 @@ from paddle_resnet.files import (
 from paddle_resnet.models import create_configured_model, load_weights, zoo_record
 from paddle_resnet.results import EpochRecord
 from paddle_resnet.training.data_manifest import DataManifest
-from paddle_resnet.training.schemas import MetricsFile
+from paddle_resnet.training.schemas import MetricsFile, first_error
 
 Which = Literal["last", "best"]
 DATA_ACCESS_KEYS = {"data.root", "data.verify", "data.workers", "data.memory_mb", "device"}
@@ -237,18 +237,20 @@ class RunFolder:
         if not os.path.lexists(self.history_path):
             return []
         names = [field.name for field in fields(EpochRecord)]
+        remedy = "put the run's own back, or remove it"
         try:
             with open_regular(self.history_path) as file:
                 rows = list(csv.reader(io.StringIO(file.read(LARGEST_JSON).decode("utf-8"), newline="")))
             if rows[:1] != [names] or not all(len(row) == len(names) for row in rows):
                 raise ValueError(f"expected the columns {', '.join(names)}")
-            records = [EpochRecord(int(epoch), *map(float, values)) for epoch, *values in rows[1:]]
-            if not all(math.isfinite(value) for record in records for value in astuple(record)):
-                raise ValueError("a value is not finite")
+            numbers: Iterator[dict[str, Any]] = (
+                {**dict(zip(names, map(float, row), strict=True)), "epoch": int(row[0])} for row in rows[1:]
+            )
+            records = [EpochRecord(**row) for row in numbers]
+        except ValidationError as error:
+            raise UsageError(f"{self.history_path}: damaged: {first_error(error)}; {remedy}") from None
         except (OSError, ValueError, OverflowError, csv.Error) as error:
-            raise UsageError(
-                f"{self.history_path}: damaged: {shown(str(error), 200)}; put the run's own back, or remove it"
-            ) from error
+            raise UsageError(f"{self.history_path}: damaged: {shown(str(error), 200)}; {remedy}") from error
         return records
 
     def write_history(self, records: list[EpochRecord]) -> None:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import read_json
-from paddle_resnet.training.callback_runner import State
+from paddle_resnet.results import EpochRecord, Fraction, NotNegative
 
 Schema = TypeVar("Schema", bound="JsonSchema")
 
@@ -24,8 +24,6 @@ Text = Annotated[Any, AfterValidator(_text)]
 """A string that may hold bytes that are not UTF-8, as names of files do; pydantic's `str` must be UTF-8."""
 Count = Annotated[int, Field(ge=0, le=1 << 53)]
 Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 Uint128 = Annotated[int, Field(ge=0, lt=1 << 128)]
 CheckpointFile = Literal["model.pdparams", "trained.pdparams", "optimizer.pdopt", "scaler.pdscaler"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -57,19 +55,6 @@ def first_error(error: ValidationError) -> str:
     return f"{field}: {message}, got {shown(problem['input'])}"
 
 
-class SavedEpoch(JsonSchema):
-    """A row of ``history.csv``."""
-
-    epoch: Annotated[int, Field(ge=1)]
-    train_loss: float
-    train_top1: Fraction
-    validation_loss: float
-    validation_top1: Fraction
-    learning_rate: NotNegative
-    images_per_second: NotNegative
-    seconds: NotNegative
-
-
 class MetricSums(JsonSchema):
     """State of `TrainMetrics`."""
 
@@ -88,7 +73,7 @@ class MetricMeans(JsonSchema):
 class RecorderState(JsonSchema):
     """State of `Recorder`."""
 
-    records: list[SavedEpoch]
+    records: list[EpochRecord]
     step: Count
     learning_rate: NotNegative
     means: MetricSums
@@ -155,14 +140,14 @@ class CheckpointState(JsonSchema):
     epoch: Count
     step: Count
     finished: bool
+    """Whether nothing is left to train."""
     processes: Annotated[int, Field(ge=1, le=1 << 20)] = 1
     trained_on: dict[str, str | int]
+    """`resume_checks.run_environment` of the process that wrote it."""
     data: dict[str, Any]
+    """`fingerprint` of the images."""
     states: States
     md5: dict[CheckpointFile, Digest]
-
-    def states_by_name(self) -> dict[str, State]:
-        return self.states.model_dump(exclude_none=True)
 
 
 class TrainSection(JsonSchema):

@@ -204,7 +204,7 @@ class Trainer:
 
     def fit(self) -> None:
         """Train and validate epoch by epoch, from the beginning or from the checkpoint."""
-        if self._checkpoint is not None and self._checkpoint.finished:
+        if self._checkpoint is not None and self._checkpoint.state.finished:
             self._restore_states()
             return
         epochs, steps = self._run.config.train.epochs, len(self._train_loader)

@@ -55,7 +55,7 @@ def test_plateau_divides_the_rate_from_the_next_step():
     records: list[EpochRecord] = []
     callback = ReduceOnPlateau(schedule, 2, lambda: records)
     rates = []
-    for epoch, loss in enumerate([2.0, 1.0, 1.0, 1.1, 1.2, 0.5, 0.5]):
+    for epoch, loss in enumerate([2.0, 1.0, 1.0, 1.1, 1.2, 0.5, 0.5], 1):
         rates.append(schedule())
         schedule.step()
         records.append(record(epoch, 0.5, loss))
@@ -79,13 +79,16 @@ def test_plateau_divides_the_rate_from_the_next_step():
         ([(0.5, 1.0), (0.5, 1.0)], 1),  # a tie is no improvement
         ([(0.5, 1.0), (0.5, 0.9)], 0),  # but by the lower loss it is
         ([(0.5, 1.0), (0.6, 1.2), (0.5, 0.1), (0.59, 0.1)], 2),
-        ([(math.nan, math.nan), (0.1, 9.0)], 0),
-        ([(0.5, 1.0), (math.nan, 0.1), (0.9, math.nan), (0.9, -math.inf)], 3),
-        ([(math.nan, math.nan)] * 3, 3),
     ],
 )
-def test_epochs_since_best_counts_ties_and_nan(validations, waited):
-    assert epochs_since_best([record(epoch, *each) for epoch, each in enumerate(validations)]) == waited
+def test_epochs_since_best_counts_ties(validations, waited):
+    assert epochs_since_best([record(epoch, *each) for epoch, each in enumerate(validations, 1)]) == waited
+
+
+@pytest.mark.parametrize("validation", [(math.nan, 1.0), (0.5, math.nan), (0.5, -math.inf), (1.5, 1.0)])
+def test_an_epoch_is_not_recorded_without_finite_metrics(validation):
+    with pytest.raises(ValueError, match=r"finite number|less than or equal to 1"):
+        record(1, *validation)
 
 
 @pytest.mark.slow

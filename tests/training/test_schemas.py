@@ -19,7 +19,6 @@ from paddle_resnet.evaluation import evaluate_run
 from paddle_resnet.files import md5_of, read_json, write_json
 from paddle_resnet.models import create_model
 from paddle_resnet.results import EpochRecord
-from paddle_resnet.training.callback_runner import Position
 from paddle_resnet.training.checkpoint_loader import Checkpoint, _checked_arrays, read_checkpoint
 from paddle_resnet.training.optim.ema import MovingAverage
 from paddle_resnet.training.run_folder import RunFolder
@@ -315,7 +314,7 @@ def load_state(folder, content, scaler=None):
     (folder / "optimizer.pdopt").write_bytes(pickle.dumps(content, 2))
     if scaler is not None:
         (folder / "scaler.pdscaler").write_bytes(pickle.dumps(scaler, 2))
-    checkpoint = Checkpoint(folder, Position(0, 1), False, {}, 1, {}, {})
+    checkpoint = Checkpoint(folder, state=None)
     with paddle.utils.unique_name.guard():
         model = make_model()
         checkpoint.restore_optimizer(model)
@@ -391,7 +390,7 @@ def test_a_damaged_average_is_one_line(tmp_path, change):
     network = create_model("resnet8")
     whole = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
     average = MovingAverage(network, 0.9)
-    checkpoint = Checkpoint(tmp_path, Position(0, 1), False, {}, 1, {}, {})
+    checkpoint = Checkpoint(tmp_path, state=None)
     (tmp_path / "trained.pdparams").write_bytes(pickle.dumps(whole))
     shifted = {name: value + 1 for name, value in whole.items()}
     (tmp_path / "model.pdparams").write_bytes(pickle.dumps(shifted))

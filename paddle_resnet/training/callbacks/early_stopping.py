@@ -34,12 +34,9 @@ def reductions(losses: Sequence[float], patience: int) -> int:
 
 
 def epochs_since_best(records: Sequence[EpochRecord]) -> int:
-    """Count the epochs since the one with the highest rank; an epoch with NaN or infinite metrics has none."""
-    best, waited = (-math.inf, -math.inf), 0
-    for record in records:
-        improved = all(math.isfinite(value) for value in record.rank) and record.rank > best
-        best, waited = (record.rank, 0) if improved else (best, waited + 1)
-    return waited
+    """Count the epochs since the first one with the highest rank."""
+    ranks = [record.rank for record in records]
+    return len(ranks) - 1 - ranks.index(max(ranks))
 
 
 class ReduceOnPlateau(Callback):
