@@ -16,7 +16,7 @@ from paddle_resnet.service.settings import Settings
 from paddle_resnet.service.worker_process import (
     RESPONSE_HEAD,
     ImageResult,
-    pack_request_head,
+    pack_request,
     receive,
     run_worker,
     unpack_results,
@@ -155,7 +155,7 @@ class _Worker:
         weight = BATCHES_PER_WORKER if costly else 1
         self.load += weight
         try:
-            writer.writelines([pack_request_head(images, costly), *images])
+            writer.writelines(pack_request(images, costly))
             async with self._reading:
                 if not self.ready or self._streams != (reader, writer):
                     raise WorkerDied(computing=False)

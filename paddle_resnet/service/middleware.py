@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import NamedTuple
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -138,8 +139,6 @@ class HostPolicy:
     def __init__(self, names: Iterable[str], origins: Iterable[str], bound: str) -> None:
         self._names = {_normalized(name) for name in (*names, bound)}
         self._origins = {origin.lower().rstrip("/") for origin in origins}
-        self._host_allowed = lru_cache(1024)(self._is_host_allowed)
-        self._origin_allowed = lru_cache(1024)(self._is_origin_allowed)
 
     def check(self, scope: Scope) -> None:
         """Check the headers Host, Origin and Sec-Fetch-* of a request.
@@ -153,16 +152,19 @@ class HostPolicy:
                 if name in found:
                     raise _malformed(f"the header {name.decode()} occurs twice")
                 found[name] = value
-        host, origin, site = found.get(b"host"), found.get(b"origin"), found.get(b"sec-fetch-site")
-        if host is None:
+        origin, site = found.get(b"origin"), found.get(b"sec-fetch-site")
+        if b"host" not in found:
             if scope["http_version"] == "1.0" and origin is None and site is None:
                 return
             raise _malformed("the request has no Host header")
-        if not self._host_allowed(host):
+        host = _parse_authority(found[b"host"].decode("latin-1"))
+        if host is None:
+            raise _malformed("the Host header is not a name or address with an optional port")
+        if not self._is_ours(host):
             message = "this host name is not allowed; --allow-host allows others than localhost and IPs"
             raise ServiceError(403, "host_not_allowed", message)
         if origin is not None:
-            allowed = (site == b"same-origin" and origin == b"null") or self._origin_allowed(origin, host)
+            allowed = (site == b"same-origin" and origin == b"null") or self._may_use(origin.decode("latin-1"), host)
         else:
             # A link on another site may be followed.
             follows_link = scope["method"] in ("GET", "HEAD") and found.get(b"sec-fetch-mode") == b"navigate"
@@ -171,50 +173,46 @@ class HostPolicy:
             message = "pages of other sites may not use this service; --allow-origin allows some"
             raise ServiceError(403, "origin_not_allowed", message)
 
-    def _is_host_allowed(self, host: bytes) -> bool:
-        parsed = _name_and_port(host.decode("latin-1"))
-        if parsed is None:
-            raise _malformed("the Host header is not a name or address with an optional port")
-        name, _ = parsed
-        if _is_localhost(name) or _ip_address(name) or not self._names.isdisjoint({name, "*"}):
+    def _is_ours(self, host: _Authority) -> bool:
+        if host.is_loopback or host.is_address or not self._names.isdisjoint({host.name, "*"}):
             return True
-        return any(allowed.startswith("*.") and name.endswith(allowed[1:]) for allowed in self._names)
+        return any(name.startswith("*.") and host.name.endswith(name[1:]) for name in self._names)
 
-    def _is_origin_allowed(self, origin: bytes, host: bytes) -> bool:
-        text = origin.decode("latin-1").lower()
-        scheme, _, authority = text.partition("://")
-        site, own = _name_and_port(authority), _name_and_port(host.decode("latin-1"))
-        if text in self._origins:
+    def _may_use(self, origin: str, host: _Authority) -> bool:
+        scheme, _, authority = origin.lower().partition("://")
+        if origin.lower() in self._origins:
             return True
-        if scheme not in DEFAULT_PORTS or site is None or own is None:
+        site, port = _parse_authority(authority), DEFAULT_PORTS.get(scheme)
+        if site is None or port is None:
             return False
-        address = _ip_address(site[0])
-        if _is_localhost(site[0]) or (address is not None and address.is_loopback):
-            return True
-        port = DEFAULT_PORTS[scheme]
-        return (site[0], site[1] or port) == (own[0], own[1] or port)
+        return site.is_loopback or (site.name, site.port or port) == (host.name, host.port or port)
 
 
-def _malformed(message: str) -> ServiceError:
-    return ServiceError(400, "malformed_request", message)
+class _Authority(NamedTuple):
+    """``name[:port]``, in lower case."""
+
+    name: str
+    port: str | None
+    is_address: bool
+    is_loopback: bool
 
 
-def _name_and_port(authority: str) -> tuple[str, str | None] | None:
-    """Split ``name[:port]``; None if it is something else."""
-    match = AUTHORITY.fullmatch(authority.lower())
-    return match and (_normalized(match[1]), match[2])
+@lru_cache(1024)
+def _parse_authority(text: str) -> _Authority | None:
+    match = AUTHORITY.fullmatch(text.lower())
+    if match is None:
+        return None
+    name = _normalized(match[1])
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return _Authority(name, match[2], False, name == "localhost" or name.endswith(".localhost"))
+    return _Authority(name, match[2], True, address.is_loopback)
 
 
 def _normalized(name: str) -> str:
     return name.lower().strip("[]").removesuffix(".")
 
 
-def _is_localhost(name: str) -> bool:
-    return name == "localhost" or name.endswith(".localhost")
-
-
-def _ip_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(name)
-    except ValueError:
-        return None
+def _malformed(message: str) -> ServiceError:
+    return ServiceError(400, "malformed_request", message)

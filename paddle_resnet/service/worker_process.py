@@ -224,9 +224,9 @@ def receive(connection: socket.socket, length: int) -> bytes:
     return data
 
 
-def pack_request_head(images: Sequence[bytes], costly: bool) -> bytes:
-    """Return the bytes that go ahead of the images."""
-    return REQUEST_HEAD.pack(costly, len(images)) + struct.pack(f"<{len(images)}I", *map(len, images))
+def pack_request(images: Sequence[bytes], costly: bool) -> list[bytes]:
+    """Return the bytes of a request."""
+    return [REQUEST_HEAD.pack(costly, len(images)), struct.pack(f"<{len(images)}I", *map(len, images)), *images]
 
 
 def read_request(connection: socket.socket) -> tuple[list[bytes], bool]:
