@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddle_resnet import paddle_compat
 from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.portable import blocked_signals
 
 if TYPE_CHECKING:
     import numpy as np
@@ -179,11 +180,8 @@ def barrier() -> None:
 
 def _add(store: Any, name: str, number: int) -> int:
     """Add to a number in the store; signals are blocked, as Paddle would take one for a lost connection."""
-    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
+    with blocked_signals(signal.valid_signals()):
         return store.add(name, number)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
 
 @contextlib.contextmanager

@@ -26,7 +26,11 @@ class RunFailure(PaddleResNetError):  # noqa: N818 (not an error of the user's)
     exit_code = 1
 
 
-SIGNAL_WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
+_STOP_SIGNALS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up", "SIGBREAK": "interrupted"}
+SIGNAL_WORDS: dict[signal.Signals, str] = {
+    getattr(signal, name): word for name, word in _STOP_SIGNALS.items() if hasattr(signal, name)
+}
+"""The signals that ask a program to end, of a terminal, a service manager or a closed window; those this system has."""
 
 
 class Stopped(KeyboardInterrupt):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
-import fcntl
 import hashlib
 import io
 import json
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError, shown
+from paddle_resnet.portable import O_NONBLOCK, is_own_file, lock_path, replace
 
 LARGEST_JSON = 1 << 28
 LEAST_FREE = 1 << 16
@@ -93,7 +93,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def move_into_place(temporary: Path, path: Path) -> None:
     """Rename a complete file to `path`, in the same folder, so that a power cut leaves this file or the earlier one."""
     _sync(temporary)
-    temporary.replace(path)
+    replace(temporary, path)
     _sync(path.parent)
 
 
@@ -157,47 +157,29 @@ def _temporary(parent: Path, prefix: str, suffix: str = "", *, folder: bool) -> 
     while True:
         if folder:
             name = tempfile.mkdtemp(prefix=prefix, dir=parent)
-            descriptor = os.open(name, os.O_RDONLY)
         else:
             descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=parent)
-        # Until it is locked, another process may take it for abandoned and remove it.
-        if _lock(descriptor) is not False and os.path.lexists(name):
-            break
-        os.close(descriptor)
-    try:
-        yield Path(name)
-    finally:
-        _remove(Path(name))
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, *, wait: bool = False) -> bool | None:
-    """Lock an open file or folder until it is closed or this process ends.
-
-    Returns:
-        True; False: another process has locked it (unless `wait`); None: this file system has no locks.
-    """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
+            os.close(descriptor)  # Windows cannot rename an open file
+        with lock_path(Path(name)) as locked:
+            # Until it is locked, another process may take it for abandoned and remove it.
+            if locked is False or not os.path.lexists(name):
+                continue
+            try:
+                yield Path(name)
+            finally:
+                _remove(Path(name))
+            return
 
 
 def _remove_abandoned(folder: Path, pattern: str) -> None:
     """Remove this user's own files and folders of these names in `folder` that no process has locked."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in [each for each in entries if re.fullmatch(pattern, each.name)]:
-            if entry.stat(follow_symlinks=False).st_uid != os.getuid():
+            if not is_own_file(entry.stat(follow_symlinks=False)):
                 continue
-            descriptor = os.open(entry.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-            try:
-                if _lock(descriptor):
+            with lock_path(Path(entry.path)) as locked:
+                if locked:
                     _remove(Path(entry.path))
-            finally:
-                os.close(descriptor)
 
 
 def _remove(path: Path) -> None:
@@ -264,7 +246,7 @@ def open_regular(path: Path) -> BinaryIO:
     Raises:
         OSError: it cannot be opened, or is a FIFO or a device, which may never end.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    descriptor = os.open(path, os.O_RDONLY | O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
@@ -307,15 +289,17 @@ def _digest(path: Path, digest: hashlib._Hash) -> str:
 
 def _sync(path: Path) -> None:
     """Wait until a file, or a folder's list of names, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        # Windows syncs only files that are open for writing, and no folder.
+        descriptor = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError:
         # Some file systems cannot do that for folders. Of a file it means that the file is not written.
         if not path.is_dir():
             raise
-    finally:
-        os.close(descriptor)
 
 
 def _umask() -> int:
@@ -342,8 +326,8 @@ def write_folder(path: Path, write: Callable[[Path], object]) -> None:
         recover_folder(path)
         if path.exists():
             shutil.rmtree(_earlier(path), ignore_errors=True)
-            path.rename(_earlier(path))
-        temporary.rename(path)
+            replace(path, _earlier(path))
+        replace(temporary, path)
         _sync(path.parent)
 
 
@@ -388,10 +372,7 @@ def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     Raises:
         UsageError: another process has locked it, and this one does not `wait`.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        if _lock(descriptor, wait=wait) is False:
+    with lock_path(Path(os.path.realpath(folder)), wait=wait) as locked:
+        if locked is False:
             raise UsageError(f"{folder}: another process is at work there; wait for it, or end it")
         yield
-    finally:
-        os.close(descriptor)

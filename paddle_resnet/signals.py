@@ -11,10 +11,10 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from paddle_resnet import distributed
-from paddle_resnet.errors import Stopped
+from paddle_resnet import distributed, portable
+from paddle_resnet.errors import SIGNAL_WORDS, Stopped
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = tuple(SIGNAL_WORDS)
 Handler = Callable[[int, FrameType | None], None]
 
 _received = 0
@@ -99,11 +99,8 @@ def blocked() -> Iterator[None]:
 
     A terminal sends its signals to all processes of a program, but the main process alone ends the others.
     """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
+    with portable.blocked_signals(SIGNALS):
         yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def restore_handlers() -> None:

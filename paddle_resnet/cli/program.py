@@ -48,7 +48,7 @@ def exit_on_signal(number: int, frame: FrameType | None = None) -> NoReturn:
 
 
 if IS_PROGRAM:  # before the imports below, which take long and have nothing to save
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for each in SIGNAL_WORDS:
         if signal.getsignal(each) is not signal.SIG_IGN:
             signal.signal(each, exit_on_signal)
 
@@ -56,6 +56,7 @@ import argparse
 import errno
 import importlib.util
 import re
+import socket
 import threading
 import time
 import traceback
@@ -125,24 +126,24 @@ def run(
 def _signals_handled() -> Iterator[None]:
     with signals.stoppable():
         if IS_PROGRAM and distributed.launched().world_size == 1:
-            reading, writing = os.pipe()
-            os.set_blocking(writing, False)
-            signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+            reading, writing = socket.socketpair()  # Windows has no pipe that does not block
+            writing.setblocking(False)
+            signal.set_wakeup_fd(writing.detach(), warn_on_full_buffer=False)
             with signals.blocked():  # only the main thread can block and handle them
                 threading.Thread(target=_exit_on_second_signal, args=(reading,), daemon=True).start()
         yield
 
 
-def _exit_on_second_signal(reading: int) -> None:
+def _exit_on_second_signal(reading: socket.socket) -> None:
     """End the process on a second signal, also while the main thread hangs in compiled code."""
     first = None
-    while number := os.read(reading, 1):
+    while number := reading.recv(1):
         now = time.monotonic()
         if number[0] not in signals.SIGNALS:
             continue
         if first is None:
             first = now
-        elif number[0] != signal.SIGHUP and now - first > SECONDS_TO_A_SECOND_SIGNAL:
+        elif number[0] in (signal.SIGINT, signal.SIGTERM) and now - first > SECONDS_TO_A_SECOND_SIGNAL:
             exit_on_signal(number[0])
 
 

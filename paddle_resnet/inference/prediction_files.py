@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TextIO
 from paddle_resnet.errors import RunFailure, UsageError, did_you_mean, shown
 from paddle_resnet.files import csv_line, link_target, move_into_place
 from paddle_resnet.inference.predictor import Prediction
+from paddle_resnet.portable import O_NOFOLLOW, O_NONBLOCK
 
 STANDARD_OUTPUT = Path("-")
 LONGEST_NAME = 240
@@ -259,7 +260,7 @@ def _open_part(path: Path, part: Path) -> TextIO:
         raise IsADirectoryError(0, "it is a folder")
     part.parent.mkdir(parents=True, exist_ok=True)
     # Neither through a link of that name nor into a pipe, which would wait for a reader.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | O_NOFOLLOW | O_NONBLOCK
     return os.fdopen(os.open(part, flags, 0o666), "w", **TEXT)
 
 

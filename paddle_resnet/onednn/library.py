@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,8 +55,11 @@ def library_folder() -> Path:
 
 
 def library_path() -> Path:
-    """Return the path of the library, whether or not the installed Paddle has one of this major version."""
-    return library_folder() / f"libdnnl.so.{MAJOR_VERSION}"
+    """Return the path of the library, whether or not the installed Paddle has one of this major version.
+
+    Paddle's wheels for Windows name it by its earlier name, and those for macOS hold none.
+    """
+    return library_folder() / ("mkldnn.dll" if os.name == "nt" else f"libdnnl.so.{MAJOR_VERSION}")
 
 
 @functools.cache

@@ -31,7 +31,7 @@ def keep_freed_memory() -> bool:
     By default it returns large blocks, such as a batch of feature maps, to the system, and each step then faults
     thousands of zeroed pages in again. Settings in the environment (`ALLOCATOR_VARIABLES`) have precedence.
     """
-    if any(name in os.environ for name in ALLOCATOR_VARIABLES):
+    if os.name == "nt" or any(name in os.environ for name in ALLOCATOR_VARIABLES):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

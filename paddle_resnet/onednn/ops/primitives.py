@@ -248,4 +248,5 @@ def _reset_after_fork() -> None:
     _builder = None
 
 
-os.register_at_fork(after_in_child=_reset_after_fork)
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -1,0 +1,35 @@
+"""Takes from a Linux interpreter what Windows' Python lacks, before the project is imported.
+
+Put this folder on PYTHONPATH. Modules of POSIX cannot be imported, and their functions and constants are missing. The
+modules of Python imported first decide by `sys.platform`, so they keep the functions they need.
+"""
+
+# ruff: noqa: F401
+import asyncio
+import concurrent.futures.process
+import functools
+import multiprocessing.popen_spawn_posix
+import multiprocessing.resource_tracker
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+MODULES = "fcntl grp pty pwd resource syslog termios tty uvloop"
+MISSING = {
+    os: "fork forkpty register_at_fork sched_getaffinity sched_setaffinity getuid geteuid getgid getegid killpg "
+    "getpgid setpgid setsid getsid mkfifo mknod chown fchown getloadavg nice sysconf wait3 wait4 "
+    "O_NONBLOCK O_NOFOLLOW O_NOCTTY O_DIRECTORY O_CLOEXEC WNOHANG set_blocking",
+    signal: "SIGHUP SIGUSR1 SIGUSR2 SIGALRM SIGCHLD SIGKILL SIGPIPE pthread_sigmask alarm setitimer sigwait",
+    socket: "AF_UNIX",
+    asyncio: "open_unix_connection start_unix_server",
+}
+
+socket.socketpair = functools.partial(socket.socketpair, socket.AF_UNIX)  # Windows has one too, over TCP
+for module in MODULES.split():
+    sys.modules[module] = None  # an import of it raises ModuleNotFoundError
+for owner, names in MISSING.items():
+    for name in names.split():
+        if hasattr(owner, name):
+            delattr(owner, name)
