@@ -19,7 +19,7 @@ setup(
     package_data={
         "": ["text.yaml"],
         "paddle_resnet": ["py.typed"],
-        "paddle_resnet.models.weights": ["cifar10/*.json", "cifar10/*.safetensors"],
+        "paddle_resnet.zoo": ["cifar10/*.json", "cifar10/*.safetensors"],
         "paddle_resnet.service": ["pages/*.html", "pages/*.json"],
         "paddle_resnet.configs": ["*.yaml"],
         "paddle_resnet.requirements": ["[!l]*.txt"],

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from paddle_resnet.errors import UsageError
-from paddle_resnet.files import folder_lock, md5_of, move_into_place, write_errors
+from paddle_resnet.files import folder_lock, md5_of, move_into_place, sha256_of, write_errors
 
 ProgressFn = Callable[[int, int], None]
 """Called with (bytes so far, bytes in all; 0 where the server does not say)."""
@@ -64,24 +64,32 @@ class _WebRedirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def fetch(url: str, destination: Path, md5: str | None = None, progress: ProgressFn | None = None) -> None:
+def fetch(
+    url: str,
+    destination: Path,
+    md5: str | None = None,
+    progress: ProgressFn | None = None,
+    *,
+    sha256: str | None = None,
+) -> None:
     """Download `url` to ``<destination>.part``, then rename that; an earlier part is continued.
 
     Args:
         url: the http(s) address.
         destination: the file to make; its folder is created.
-        md5: the file's MD5 as 32 hex digits, or None to take it unchecked.
+        md5: the file's MD5 as 32 hex digits; None: unknown.
         progress: reports how far it is.
+        sha256: the first hex digits of its SHA-256; None: unknown. Without both it is taken unchecked.
 
     Raises:
-        UsageError: no connection, no such file, or another MD5; the line says what to download and where to put it.
+        UsageError: no connection, no such file, or another checksum; the line says what to do.
         RunFailure: the file cannot be written.
     """
     absent = not destination.exists()
     with _one_at_a_time(destination.parent):
         if absent and destination.exists():  # another process has just fetched it
             return
-        _fetch(url, destination, md5, progress)
+        _fetch(url, destination, md5, sha256, progress)
 
 
 @contextlib.contextmanager
@@ -100,17 +108,26 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
                     folder.rmdir()
 
 
-def _fetch(url: str, destination: Path, md5: str | None, progress: ProgressFn | None) -> None:
+def checksum_difference(path: Path, md5: str | None, sha256: str | None) -> str | None:
+    """Return how the file differs from what `fetch` was told of it, in words; None: it does not."""
+    if md5 is not None and (found := md5_of(path)) != md5:
+        return f"MD5 is {found}, expected {md5}"
+    if sha256 is not None and not (found := sha256_of(path)).startswith(sha256):
+        return f"SHA-256 is {found}, expected one that begins with {sha256}"
+    return None
+
+
+def _fetch(url: str, destination: Path, md5: str | None, sha256: str | None, progress: ProgressFn | None) -> None:
     part = destination.with_name(destination.name + ".part")
     resumed = _size(part) > 0
     _transfer_whole(url, destination, part, progress)
-    if md5 is not None and (found := md5_of(part)) != md5:
+    if difference := checksum_difference(part, md5, sha256):
         part.unlink()
         if resumed:
             # The earlier part may have been of another edition of the file: once more, from its start.
-            return _fetch(url, destination, md5, progress)
+            return _fetch(url, destination, md5, sha256, progress)
         raise UsageError(
-            f"{url}: the download's MD5 is {found}, expected {md5}: damaged on its way or replaced at its source; "
+            f"{url}: the download's {difference}: damaged on its way or replaced at its source; "
             f"try again, or put the right file at {destination}"
         )
     with write_errors(destination):

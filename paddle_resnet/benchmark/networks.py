@@ -6,8 +6,8 @@ from typing import Any
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model
-from paddle_resnet.models.registry import ResNetEntry, model_entry
 from paddle_resnet.models.summary import summarize
+from paddle_resnet.zoo.registry import ResNetEntry, model_entry
 
 TRAINING_PASSES = 3
 """One product forward, and two backward: for the gradients of the images and of the weights."""

@@ -10,9 +10,9 @@ examples:
 Parameters are the trainable ones, for the network's default number of classes (ImageNet networks 1,000, others 10).
 GMACs (MMACs) are billions (millions) of multiply-adds of convolutions and linear layers for one image of the given
 size, which many papers call FLOPs; biases, BatchNorm and additions are not counted. Layers are the convolutions and
-linear layers from image to logits, without those of shortcuts (the names of wide ResNets count them). Weights:
-ImageNet's are the official ones, "model.pretrained: imagenet" in a config; CIFAR-10's are in the package,
-"model.pretrained: cifar10", with their top-1 on the whole test split. Shapes are NxCxHxW.
+linear layers from image to logits, without those of shortcuts (the names of wide ResNets count them). Weights are what
+model.pretrained of a config may be: imagenet, imagenet:paddleclas, ... are official ones, cifar10 those in the package,
+with their top-1 on the whole test split. Shapes are NxCxHxW.
 
 --netron serves until Ctrl-C; it needs: pip install -r requirements/onnx.txt (with Paddle 2.6: onnx_paddle2.txt).
 """
@@ -56,39 +56,40 @@ def _show(arguments: argparse.Namespace) -> None:
     for option in ("size", "classes", "channels", "layers", "netron"):
         if not arguments.name and getattr(arguments, option):
             raise UsageError(f"--{option} needs the NAME of a network: {command('models')} resnet18 --{option} ...")
-    program.prepare()
     if not arguments.name:
         _show_all()
         return
+    program.prepare()
     _show_one(arguments)
     if arguments.netron:
         _show_graph(arguments)
 
 
 def _show_all() -> None:
+    """Print the table; it needs no Paddle."""
     from paddle_resnet.console import console
-    from paddle_resnet.models import list_models, model_entry
+    from paddle_resnet.zoo import list_models, model_entry
+    from paddle_resnet.zoo.shapes import costs
 
     table = _table("name", "parameters", "GMACs", "layers", "input", "weights")
+    table.columns[-1].justify = "left"
     for name in list_models():
         entry = model_entry(name)
+        parameters, macs, depth = costs(entry)
         image = _shape((entry.in_channels, entry.input_size, entry.input_size))
-        summary = _summary(name, entry.input_size, entry.num_classes, entry.in_channels)
-        numbers = f"{summary.parameters:,}", _gmacs(summary.macs), str(summary.depth), image
-        table.add_row(name, *numbers, ", ".join(_weights(name)))
+        table.add_row(name, f"{parameters:,}", _gmacs(macs), str(depth), image, ", ".join(_weights(name)))
     console.print(table)
 
 
 def _weights(name: str) -> Iterator[str]:
-    """Yield the pretrained weights of a network, in words."""
-    from paddle.vision.models.resnet import model_urls
+    """Yield the pretrained weights of a network as `model.pretrained` names them; "imagenet" only once."""
+    from paddle_resnet.zoo import zoo_models, zoo_record
+    from paddle_resnet.zoo.imagenet_weights import SOURCES
 
-    from paddle_resnet.models import zoo_models, zoo_record
-
-    if name in model_urls:
-        yield "ImageNet"
+    sources = [source for source, files in SOURCES.items() if name in files]
+    yield from (source.removeprefix("imagenet" if number else "") for number, source in enumerate(sources))
     if name in zoo_models():
-        yield f"CIFAR-10: {zoo_record(name).test_top1:.2%}"
+        yield f"cifar10 {zoo_record(name).test_top1:.2%}"
 
 
 def _show_one(arguments: argparse.Namespace) -> None:

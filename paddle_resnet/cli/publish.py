@@ -3,7 +3,7 @@
 examples:
   paddle-resnet publish output/resnet20_cifar10 --data "CIFAR-10 (JPEG copy)"
 
-Writes paddle_resnet/models/weights/cifar10/<network>.safetensors with the weights of checkpoints/best (with train.ema,
+Writes paddle_resnet/zoo/cifar10/<network>.safetensors with the weights of checkpoints/best (with train.ema,
 the average), and <network>.json beside it, from the run's config.yaml and metrics.json.
 """
 
@@ -24,10 +24,11 @@ def main() -> None:
 
 def _publish(arguments: argparse.Namespace) -> None:
     program.prepare()
-    from paddle_resnet.models.weights import pretrained
     from paddle_resnet.training import RunFolder
     from paddle_resnet.training.publish_weights import publish_weights
+    from paddle_resnet.zoo import cifar10_weights
 
     record = publish_weights(RunFolder.open(arguments.run), arguments.data)
-    print(f"{pretrained.weights_path(record.model)}: {pretrained.weights_path(record.model).stat().st_size:,} bytes")
+    path = cifar10_weights.weights_path(record.model)
+    print(f"{path}: {path.stat().st_size:,} bytes")
     print(f"{record.model} on {record.data}: test top-1 {record.test_top1:.2%} on {record.test_images} images")

@@ -14,7 +14,9 @@ from paddle_resnet.errors import UsageError, did_you_mean
 from paddle_resnet.models import blocks, preact
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.lenet import LeNet
-from paddle_resnet.models.registry import (
+from paddle_resnet.models.resnet import ResNet
+from paddle_resnet.models.weights.loading import load_pretrained
+from paddle_resnet.zoo.registry import (
     BlockName,
     ModelEntry,
     ResNetEntry,
@@ -23,8 +25,6 @@ from paddle_resnet.models.registry import (
     canonical_name,
     model_entry,
 )
-from paddle_resnet.models.resnet import ResNet
-from paddle_resnet.models.weights.loading import load_pretrained
 
 IMAGE_CHANNELS = 3  # of every data source; grey images are replicated
 

@@ -17,8 +17,8 @@ from paddle_resnet.models.blocks import (
     projection_shortcut,
 )
 from paddle_resnet.models.classifier import ImageClassifier
-from paddle_resnet.models.registry import Stem
 from paddle_resnet.models.stems import stem_convolution, stem_pool
+from paddle_resnet.zoo.registry import Stem
 
 
 class ResNet(ImageClassifier):

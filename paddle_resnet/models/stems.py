@@ -8,7 +8,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from paddle import nn
 
 from paddle_resnet.models.blocks import convolution
-from paddle_resnet.models.registry import Stem
+from paddle_resnet.zoo.registry import Stem
 
 
 class DeepStem(nn.Sequential):

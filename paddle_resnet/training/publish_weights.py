@@ -10,8 +10,8 @@ from paddle_resnet.config import Config
 from paddle_resnet.errors import UsageError, command
 from paddle_resnet.files import sha256_of, write_text
 from paddle_resnet.models import ZooRecord, create_model, load_weights, write_state_dict
-from paddle_resnet.models.weights import pretrained
 from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.zoo import cifar10_weights
 
 
 def publish_weights(run: RunFolder, data: str) -> ZooRecord:
@@ -35,7 +35,7 @@ def publish_weights(run: RunFolder, data: str) -> ZooRecord:
     load_weights(network, run.checkpoint_path("best") / "model.pdparams", new_head=False)
     # Before anything is written: an early run does not record its classes, and its images may be missing.
     classes, normalize = run.classes(), run.normalize()
-    weights = pretrained.weights_path(name)
+    weights = cifar10_weights.weights_path(name)
     write_state_dict(weights, {key: tensor.numpy() for key, tensor in network.state_dict().items()})
     environment = metrics["environment"]
     record = ZooRecord(
@@ -57,7 +57,7 @@ def publish_weights(run: RunFolder, data: str) -> ZooRecord:
         sha256=sha256_of(weights),
         recipe=_without_folders(config),
     )
-    write_text(pretrained.record_path(name), record.model_dump_json(indent=2) + "\n")
+    write_text(cifar10_weights.record_path(name), record.model_dump_json(indent=2) + "\n")
     return record
 
 

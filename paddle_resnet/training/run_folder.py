@@ -20,7 +20,7 @@ from paddle_resnet.config import Config
 from paddle_resnet.config.yaml_reader import read_yaml
 from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize, Splits, open_splits
-from paddle_resnet.data.datasets.open_splits import mean_and_std
+from paddle_resnet.data.datasets.open_splits import mean_and_std, resize_size
 from paddle_resnet.data.normalize import IMAGENET_MEAN, IMAGENET_STD
 from paddle_resnet.download import ProgressFn
 from paddle_resnet.errors import UsageError, command, shown
@@ -38,6 +38,7 @@ from paddle_resnet.models import create_configured_model, load_weights, zoo_reco
 from paddle_resnet.results import EpochRecord
 from paddle_resnet.training.data_manifest import DataManifest
 from paddle_resnet.training.schemas import MetricsFile, first_error
+from paddle_resnet.zoo.imagenet_weights import SHORTER_SIDE, SOURCES, is_official
 
 Which = Literal["last", "best"]
 DATA_ACCESS_KEYS = {"data.root", "data.verify", "data.workers", "data.memory_mb", "device"}
@@ -65,7 +66,7 @@ class RunFolder:
         self.vdl_path = path / "vdl"
         self.figures_path = path / "figures"
         self.inference_path = path / "inference"
-        self.config = config
+        self.config = _with_resize_of_weights(config)
         self._begins = begins
         self._splits: Splits | None = None
 
@@ -77,7 +78,10 @@ class RunFolder:
     @classmethod
     def new(cls, config: Config) -> RunFolder:
         """Return the run that is about to begin as `config` says; `create` makes its folder."""
-        return cls.for_rank(config.run_folder, config, begins=True)
+        run = cls.for_rank(config.run_folder, config, begins=True)
+        if run.config.data.resize != config.data.resize:
+            logger.info("data.resize: %d, as with %s", run.config.data.resize, config.model.pretrained)
+        return run
 
     @classmethod
     def open(cls, path: str | Path, overrides: Iterable[str] = ()) -> RunFolder:
@@ -179,7 +183,7 @@ class RunFolder:
         """Return the layer before the network: with the config's mean and deviation, or those of its weights."""
         data, pretrained = self.config.data, self.config.model.pretrained
         mean, std = mean_and_std(data)
-        if pretrained == "imagenet":
+        if is_official(pretrained):
             mean, std = IMAGENET_MEAN, IMAGENET_STD
         elif pretrained == "cifar10":
             record = zoo_record(self.config.model.name)
@@ -279,6 +283,17 @@ class ReadOnlyRun(RunFolder):
 
     def write_metrics(self, sections: dict[str, dict[str, Any]]) -> None:
         pass
+
+
+def _with_resize_of_weights(config: Config) -> Config:
+    """Set ``data.resize`` to the share of the crop that official weights were measured with, unless it is set."""
+    data, model = config.data, config.model
+    file = SOURCES.get(model.pretrained or "", {}).get(model.name)
+    crops = data.resize is None and resize_size(data) > data.image_size
+    if file is None or file.shorter_side == SHORTER_SIDE or not crops:
+        return config
+    resize = round(data.image_size * file.shorter_side / 224)
+    return config.model_copy(update={"data": data.model_copy(update={"resize": resize})})
 
 
 def _rename_earlier(path: Path) -> Path | None:

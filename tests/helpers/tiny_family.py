@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 
 from paddle_resnet.models.factory import make_network
-from paddle_resnet.models.registry import ResNetEntry
+from paddle_resnet.zoo.registry import ResNetEntry
 
 
 def _entry(block, shortcut, stem="cifar", **options):

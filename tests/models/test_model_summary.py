@@ -12,11 +12,11 @@ from paddle import nn
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.export.onnx import onnx_requirements, write_onnx
-from paddle_resnet.models import BatchNorm, create_model, list_models, model_entry, registry
+from paddle_resnet.models import BatchNorm, create_model, list_models, model_entry
 from paddle_resnet.models.blocks import Fork
-from paddle_resnet.models.shapes import costs
 from paddle_resnet.models.summary import summarize
-from paddle_resnet.models.weights import pretrained
+from paddle_resnet.zoo import cifar10_weights, registry
+from paddle_resnet.zoo.shapes import costs
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -161,14 +161,14 @@ RECORD = {
 def test_the_table_has_every_name(models, monkeypatch, tmp_path):
     few = {name: registry._ENTRIES[name] for name in ("resnet18", "resnet18_d2l", "resnet20")}
     monkeypatch.setattr(registry, "_ENTRIES", few)
-    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
-    pretrained.record_path("resnet20").write_text(json.dumps(RECORD))
+    monkeypatch.setattr(cifar10_weights, "FOLDER", tmp_path)
+    cifar10_weights.record_path("resnet20").write_text(json.dumps(RECORD))
     done = models()
     rows = rows_of(done.stdout)
     assert done.exit_code == 0
     assert list(rows) == list(few)
-    assert rows["resnet18"] == ["11,689,512", "1.81", "18", "3x224x224", "ImageNet"]
-    assert rows["resnet20"] == ["269,722", "0.0406", "20", "3x32x32", "CIFAR-10: 91.23%"]
+    assert rows["resnet18"] == ["11,689,512", "1.81", "18", "3x224x224", "imagenet, :torchvision"]
+    assert rows["resnet20"] == ["269,722", "0.0406", "20", "3x32x32", "cifar10 91.23%"]
     assert rows["resnet18_d2l"][3] == "1x224x224"
 
 

@@ -11,8 +11,9 @@ from tiny_run import COLOURS, SIZE, make_pictures
 from paddle_resnet.config import Config
 from paddle_resnet.export import export_run
 from paddle_resnet.inference import Predictor
-from paddle_resnet.models import create_configured_model, registry
+from paddle_resnet.models import create_configured_model
 from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.zoo import registry
 
 pytestmark = pytest.mark.slow
 

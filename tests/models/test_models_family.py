@@ -18,7 +18,7 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.models import ImageClassifier, count_parameters, create_model, list_models, model_entry
 from paddle_resnet.models.blocks import PlainBlock, pointwise_shortcut, projection_shortcut
 from paddle_resnet.models.preact import PreActBasicBlock, PreActBottleneck
-from paddle_resnet.models.shapes import costs, state_shapes
+from paddle_resnet.zoo.shapes import costs, state_shapes
 
 # torchvision's documentation of each model's weights ("num_params").
 TORCHVISION = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import pytest
 from loopback import FileServer, serving
 
 from paddle_resnet.config import Config
+from paddle_resnet.data.datasets.open_splits import resize_size
+from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model, read_state_dict
-from paddle_resnet.models.weights import pretrained
 from paddle_resnet.training import RunFolder
 from paddle_resnet.training.setup import open_data_and_network
+from paddle_resnet.zoo.imagenet_weights import SOURCES, OfficialFile, official_weights
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +42,7 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with serving(content, FILE) as server:
-        monkeypatch.setitem(pretrained.model_urls, "resnet8", (server.url, hashlib.md5(content).hexdigest()))
+        monkeypatch.setitem(SOURCES["imagenet"], "resnet8", OfficialFile(server.url, hashlib.md5(content).hexdigest()))
         yield server
 
 
@@ -69,7 +72,7 @@ def assert_begins_with(server: FileServer, tmp_path: Path) -> None:
 def test_the_main_config_asks_for_official_weights():
     model = Config.load(PROJECT / "configs" / "resnet18_cifar10.yaml").model
     assert (model.name, model.pretrained) == ("resnet18", "imagenet")
-    assert model.name in pretrained.model_urls
+    assert model.name in SOURCES["imagenet"]
 
 
 def test_cut_download_resumes_and_serves_offline(server, train, tmp_path):
@@ -107,3 +110,53 @@ def test_download_with_another_md5_is_not_kept(server, train, tmp_path):
     assert f"MD5 is {found}, expected {expected}" in done.stderr
     assert cache(tmp_path) == []
     assert not (tmp_path / "quickstart").exists()
+
+
+def test_torchvision_file_is_checked_by_the_hash_in_its_name(server, tmp_path, monkeypatch):
+    digest = hashlib.sha256(server.content).hexdigest()
+    files = SOURCES["imagenet:torchvision"]
+    assert files["resnet50"].url == "https://download.pytorch.org/models/resnet50-11ad3fa6.pth"
+    assert files["resnet50"].sha256 == "11ad3fa6"
+    monkeypatch.setitem(files, "resnet8", OfficialFile(server.url, sha256=digest[:8]))
+    assert official_weights("imagenet:torchvision", "resnet8").read_bytes() == server.content
+    monkeypatch.setitem(files, "resnet8", OfficialFile(server.url, sha256="0" * 8))
+    with pytest.raises(UsageError, match=f"SHA-256 is {digest}, expected one that begins with 00000000; delete it"):
+        official_weights("imagenet:torchvision", "resnet8")
+    (tmp_path / "home/.cache/paddle_resnet/weights" / FILE).unlink()
+    with pytest.raises(UsageError, match=f"the download's SHA-256 is {digest}, expected one that begins with 0"):
+        official_weights("imagenet:torchvision", "resnet8")
+
+
+def test_file_without_published_checksum_stays_the_first(server, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "paddle_resnet")
+    monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
+    digest = hashlib.sha256(server.content).hexdigest()
+    monkeypatch.setitem(SOURCES["imagenet:paddleclas"], "resnet8", OfficialFile(server.url))
+    for _ in range(2):
+        path = official_weights("imagenet:paddleclas", "resnet8")
+    assert caplog.text.count(f"no checksum is published; its SHA-256 {digest} is kept in {FILE}.sha256") == 1
+    assert (path.parent / f"{FILE}.sha256").read_text() == f"{digest}  {FILE}\n"
+    path.write_bytes(server.content[:-1])
+    with pytest.raises(UsageError, match=f"at first it was {digest}.*delete it to download it again"):
+        official_weights("imagenet:paddleclas", "resnet8")
+
+
+def test_unknown_source_or_network_lists_the_known():
+    with pytest.raises(UsageError, match=r'expected imagenet, imagenet:paddleclas, .*did you mean "imagenet:ssld"'):
+        create_model("resnet50_vd", pretrained="imagenet:sld")
+    with pytest.raises(UsageError, match=r"no official .imagenet:ssld.*for resnet34_vd, .*; resnet50 has imagenet, "):
+        create_model("resnet50", pretrained="imagenet:ssld")
+
+
+@pytest.mark.parametrize(
+    ("weights", "size", "resize"),
+    # torchvision's ImageClassification presets: resize_size 256 in V1, 232 in V2, at crop_size 224.
+    [("imagenet:torchvision", 224, 232), ("imagenet:torchvision", 112, 116), ("imagenet", 224, 256)],
+)
+def test_images_are_resized_as_for_the_weights(weights, size, resize):
+    overrides = [f"model.pretrained={weights}", f"data.image_size={size}", "data.source=image_folder", "data.root=x"]
+    config = Config.load(QUICKSTART, [*overrides, "model.name=resnet50", "augment.pad=0"])
+    assert resize_size(RunFolder(tmp := Path("run"), config).config.data) == resize
+    chosen = config.model_copy(update={"data": config.data.model_copy(update={"resize": 300})})
+    assert RunFolder(tmp, chosen).config.data.resize == 300
+    assert RunFolder(tmp, config).normalize().mean == (0.485, 0.456, 0.406)

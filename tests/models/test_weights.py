@@ -13,12 +13,13 @@ import paddle
 import pytest
 from network_facts import arrays
 from paddle.vision import models as vision
+from paddle.vision.models.resnet import model_urls
 
 from paddle_resnet import download
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model, load_pretrained, load_weights, read_state_dict, write_state_dict
 from paddle_resnet.models.blocks import ZeroPadShortcut
-from paddle_resnet.models.weights import pretrained as official_files
+from paddle_resnet.zoo import imagenet_weights as official_files
 
 
 def assert_same(got, expected):
@@ -249,9 +250,8 @@ def official(tmp_path, monkeypatch):
     content = path.read_bytes()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     md5 = hashlib.md5(content).hexdigest()
-    monkeypatch.setitem(
-        official_files.model_urls, "resnet18", ("https://example.invalid/models/resnet18.pdparams", md5)
-    )
+    file = official_files.OfficialFile("https://example.invalid/models/resnet18.pdparams", md5)
+    monkeypatch.setitem(official_files.SOURCES["imagenet"], "resnet18", file)
     return content, md5, tmp_path / "home/.cache/paddle/hapi/weights/resnet18.pdparams"
 
 
@@ -259,7 +259,7 @@ def test_official_weights_are_fetched_once_into_paddles_cache(official, monkeypa
     content, md5, cached = official
     calls = []
 
-    def fetch(url, destination, md5, report):
+    def fetch(url, destination, md5, report, sha256):
         calls.append((url, destination, md5))
         destination.parent.mkdir(parents=True, exist_ok=True)
         destination.write_bytes(content)
@@ -286,15 +286,14 @@ def test_missing_official_weights_list_the_available():
         create_model("resnet20", pretrained="imagenet")
     named = set(str(caught.value).partition("some for ")[2].split(", "))
     assert {"resnet101", "resnet152", "resnext50_32x4d", "wide_resnet50_2"} <= named
-    assert named <= set(official_files.model_urls)
+    assert named <= set(model_urls)
     with pytest.raises(UsageError, match="for resnet20; there are some for resnet18"):
         load_weights(create_model("resnet20"), "imagenet")
 
 
 def test_the_official_addresses_are_paddles():
-    url, md5 = official_files.model_urls["resnet50"]
-    assert url == "https://paddle-hapi.bj.bcebos.com/models/resnet50.pdparams"
-    assert md5 == "ca6f485ee1ab0492d38f323885b0ad80"
+    ours = {name: (file.url, file.md5) for name, file in official_files.SOURCES["imagenet"].items()}
+    assert ours == model_urls
 
 
 def test_other_number_of_classes_needs_num_classes(tmp_path):

@@ -24,10 +24,10 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import NetworkScorer
 from paddle_resnet.files import write_json
 from paddle_resnet.models import count_parameters, create_model, load_weights, zoo_models, zoo_record
-from paddle_resnet.models.weights import pretrained
 from paddle_resnet.training import RunFolder
 from paddle_resnet.training.publish_weights import publish_weights
 from paddle_resnet.training.setup import open_data_and_network
+from paddle_resnet.zoo import cifar10_weights
 
 PROJECT = Path(__file__).resolve().parents[2]
 SHIPPED = zoo_models()
@@ -56,7 +56,7 @@ def test_listed_weights_exist():
 def test_shipped_weights_are_those_of_their_record(name):
     record = zoo_record(name)
     network = create_model(name, pretrained="cifar10")
-    assert hashlib.sha256(pretrained.weights_path(name).read_bytes()).hexdigest() == record.sha256
+    assert hashlib.sha256(cifar10_weights.weights_path(name).read_bytes()).hexdigest() == record.sha256
     assert count_parameters(network) == PARAMETERS[name]
     recipe = Config.from_values(record.recipe)
     assert (record.model, record.seed) == (recipe.model.name, recipe.train.seed) == (name, recipe.train.seed)
@@ -66,7 +66,7 @@ def test_shipped_weights_are_those_of_their_record(name):
 
 
 def test_all_shipped_weights_stay_small():
-    assert sum(path.stat().st_size for path in pretrained.FOLDER.glob("*")) <= 5_000_000
+    assert sum(path.stat().st_size for path in cifar10_weights.FOLDER.glob("*")) <= 5_000_000
 
 
 @pytest.mark.skipif(not JPEG_COPY, reason="CIFAR10_JPEG_COPY names no archive of images")
@@ -102,9 +102,9 @@ def test_a_wheel_takes_them_along(monkeypatch):
     monkeypatch.setattr(setuptools, "setup", given.update)
     monkeypatch.chdir(PROJECT)
     runpy.run_path("setup.py")
-    patterns = given["package_data"]["paddle_resnet.models.weights"]
-    folder = PROJECT / "paddle_resnet" / "models" / "weights"
-    for path in (pretrained.weights_path("resnet20"), pretrained.record_path("resnet20")):
+    patterns = given["package_data"]["paddle_resnet.zoo"]
+    folder = PROJECT / "paddle_resnet" / "zoo"
+    for path in (cifar10_weights.weights_path("resnet20"), cifar10_weights.record_path("resnet20")):
         assert any(path.relative_to(folder).match(pattern) for pattern in patterns)
 
 
@@ -114,7 +114,7 @@ def test_a_wheel_takes_them_along(monkeypatch):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """A finished run of resnet8 on an archive of random images, and a zoo that is empty."""
-    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "zoo")
+    monkeypatch.setattr(cifar10_weights, "FOLDER", tmp_path / "zoo")
     write_cifar10(tmp_path)
     config = Config.from_values(
         {
@@ -146,13 +146,13 @@ def test_a_run_becomes_weights_that_create_model_loads(run):
     assert list(loaded) == list(expected)
     for name, array in expected.items():
         np.testing.assert_array_equal(loaded[name], array)
-    assert set(load_file(pretrained.weights_path("resnet8"))) == set(expected)
+    assert set(load_file(cifar10_weights.weights_path("resnet8"))) == set(expected)
     assert zoo_record("resnet8") == record
 
 
 def test_the_record_says_what_the_runs_files_say(run):
     publish_weights(run, "random pixels")
-    record = json.loads(pretrained.record_path("resnet8").read_text())
+    record = json.loads(cifar10_weights.record_path("resnet8").read_text())
     recipe = record.pop("recipe")
     assert record == {
         "model": "resnet8",
@@ -169,7 +169,7 @@ def test_the_record_says_what_the_runs_files_say(run):
         "seconds": 12.5,
         "machine": "AMD EPYC, threads OMP_NUM_THREADS=1",
         "paddle": "3.3.1",
-        "sha256": hashlib.sha256(pretrained.weights_path("resnet8").read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256(cifar10_weights.weights_path("resnet8").read_bytes()).hexdigest(),
     }
     # The config whole, but for this machine's folders.
     again = Config.from_values(recipe)
@@ -199,7 +199,7 @@ def test_unpublishable_run_is_refused_and_nothing_written(run, config, metrics, 
     with pytest.raises(UsageError, match=complaint):
         publish_weights(RunFolder(run.path, Config.from_values(values)), "random pixels")
     assert zoo_models() == []
-    assert not pretrained.FOLDER.exists()
+    assert not cifar10_weights.FOLDER.exists()
 
 
 # --- how a network and a run begin with it
@@ -249,13 +249,13 @@ def cut(path):
     ("path", "harm", "complaint"),
     [
         (
-            pretrained.weights_path,
+            cifar10_weights.weights_path,
             cut,
             r"resnet8\.safetensors: damaged \(SHA-256 is [0-9a-f]{64}, expected [0-9a-f]{64}\)",
         ),
-        (pretrained.weights_path, Path.unlink, r"resnet8\.safetensors: damaged \(No such file"),
-        (pretrained.record_path, lambda path: path.write_text("{}"), r"resnet8\.json: damaged \("),
-        (pretrained.record_path, lambda path: path.write_text('{"mod'), r"resnet8\.json: damaged \("),
+        (cifar10_weights.weights_path, Path.unlink, r"resnet8\.safetensors: damaged \(No such file"),
+        (cifar10_weights.record_path, lambda path: path.write_text("{}"), r"resnet8\.json: damaged \("),
+        (cifar10_weights.record_path, lambda path: path.write_text('{"mod'), r"resnet8\.json: damaged \("),
     ],
 )
 def test_a_damaged_copy_is_one_line(run, path, harm, complaint):

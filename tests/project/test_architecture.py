@@ -37,15 +37,17 @@ LAYERS = {
     "config": set(),
     "images": set(),
     "data": {"config", "images"},
-    "models": {"config"},
-    "onednn": {"models"},
-    "doctor": {"models", "onednn"},
+    "zoo": {"config"},
+    "models": {"config", "zoo"},
+    "onednn": {"zoo", "models"},
+    "doctor": {"zoo", "models", "onednn"},
     "plots": set(),
     "tracking": {"config"},
-    "training": {"config", "data", "images", "models", "onednn", "plots", "tracking"},
-    "evaluation": {"config", "data", "images", "models", "onednn", "plots", "tracking", "training"},
+    "training": {"config", "data", "images", "zoo", "models", "onednn", "plots", "tracking"},
+    "evaluation": {"config", "data", "images", "zoo", "models", "onednn", "plots", "tracking", "training"},
     "inference": {"config", "images"},
-    "export": {"config", "data", "images", "models", "onednn", "tracking", "training", "evaluation", "inference"},
+    "export": {"config", "data", "images", "zoo", "models", "onednn", "tracking"}
+    | {"training", "evaluation", "inference"},
 }
 ALL = {*LAYERS}
 LAYERS |= {"service": ALL, "benchmark": ALL, "lessons": ALL}

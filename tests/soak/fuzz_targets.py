@@ -253,13 +253,12 @@ def _model():
 
 
 def _zoo_record(folder: Path) -> Target:
-    from paddle_resnet.models.weights import pretrained
+    from paddle_resnet.zoo import cifar10_weights
 
-    seeds = [pretrained.record_path(name).read_bytes() for name in pretrained.zoo_models()]
-    pretrained.FOLDER = folder
-    return Target(
-        _through(pretrained.record_path("resnet20"), lambda _: pretrained.zoo_record("resnet20")), seeds, mutators.JSON
-    )
+    seeds = [cifar10_weights.record_path(name).read_bytes() for name in cifar10_weights.zoo_models()]
+    cifar10_weights.FOLDER = folder
+    path = cifar10_weights.record_path("resnet20")
+    return Target(_through(path, lambda _: cifar10_weights.zoo_record("resnet20")), seeds, mutators.JSON)
 
 
 def _file_list(folder: Path) -> Target:

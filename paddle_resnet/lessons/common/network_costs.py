@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import paddle
 
 from paddle_resnet.models import create_model
-from paddle_resnet.models.registry import Stem
 from paddle_resnet.models.summary import LayerSummary, ModelSummary, summarize
+from paddle_resnet.zoo.registry import Stem
 
 PARTS = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
 PART_LABELS = {"stem": "stem", "head": "head"} | {f"layer{number}": f"stage {number}" for number in range(1, 5)}

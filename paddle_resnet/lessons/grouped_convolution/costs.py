@@ -15,10 +15,10 @@ from paddle_resnet.lessons.common.timing import time_interleaved
 from paddle_resnet.models import model_entry
 from paddle_resnet.models.blocks import BlockOptions, Bottleneck, convolution, projection_shortcut
 from paddle_resnet.models.factory import make_network
-from paddle_resnet.models.registry import ResNetEntry
 from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.onednn import layers as onednn_layers
 from paddle_resnet.onednn.availability import unavailable_reason
+from paddle_resnet.zoo.registry import ResNetEntry
 
 
 def conv_by_slices(x: paddle.Tensor, weight: paddle.Tensor, groups: int) -> paddle.Tensor:

@@ -17,8 +17,8 @@ from paddle_resnet.lessons.framework.page import Page, Text
 from paddle_resnet.lessons.network_shapes.conv_biases import bias_effects, conv_biases, is_on_shortcut
 from paddle_resnet.lessons.network_shapes.plots import draw_costs, draw_route, draw_sides
 from paddle_resnet.models import create_model
-from paddle_resnet.models.registry import Stem
 from paddle_resnet.models.summary import ModelSummary
+from paddle_resnet.zoo.registry import Stem
 
 PUBLISHED_PARAMETERS = 11_689_512  # torchvision's resnet18, 1,000 classes
 PUBLISHED_GMACS = 1.814  # torchvision's table of weights (there named GFLOPS), 224x224

@@ -15,10 +15,11 @@ from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.models.blocks import ZeroPadShortcut
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.weights.naming import TABLES, NamedArrays, NamingTable, fit_names
-from paddle_resnet.models.weights.pretrained import official_weights, zoo_weights
 from paddle_resnet.models.weights.source import WeightsSource, parse_source
 from paddle_resnet.models.weights.state_dict import read_weights_file
 from paddle_resnet.models.weights.weights_file import WeightsFile, of_arrays
+from paddle_resnet.zoo.cifar10_weights import zoo_weights
+from paddle_resnet.zoo.imagenet_weights import is_official, official_weights
 
 HEAD = ("fc.weight", "fc.bias")
 
@@ -134,7 +135,7 @@ def load_pretrained(
     Args:
         network: the network that takes the weights.
         name: the model's name.
-        source: ``"imagenet"``: the official ones, in Paddle's cache ``~/.cache/paddle/hapi/weights/``; ``"cifar10"``:
+        source: ``"imagenet"``, or another key of `zoo.imagenet_weights.SOURCES`: the official ones; ``"cifar10"``:
             those in the package; or a file's path.
         progress: called with (bytes so far, bytes in all) during the download of official weights.
 
@@ -145,8 +146,8 @@ def load_pretrained(
 
 
 def _source(name: str, source: str | Path, progress: download.ProgressFn | None) -> WeightsSource:
-    if source == "imagenet":
-        return WeightsSource(official_weights(name, progress))
+    if is_official(source):
+        return WeightsSource(official_weights(str(source), name, progress))
     return WeightsSource(zoo_weights(name)) if source == "cifar10" else parse_source(source)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from paddle_resnet.models.registry import ModelEntry, ResNetEntry
+from paddle_resnet.zoo.registry import ModelEntry, ResNetEntry
 
 Shape = tuple[int, ...]
 

@@ -1,4 +1,4 @@
-"""Pretrained weights: the official ImageNet ones, downloaded once, and the CIFAR-10 ones inside the package.
+"""CIFAR-10 weights inside the package, and their records.
 
 The folder ``cifar10`` has two files for each network: ``<name>.safetensors``, and ``<name>.json`` with the `ZooRecord`.
 """
@@ -8,45 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from paddle.vision.models.resnet import model_urls
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from paddle_resnet import download
 from paddle_resnet.config import PerChannel
-from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError
-from paddle_resnet.files import home_folder, md5_of, sha256_of
-from paddle_resnet.models.registry import list_models
-
-
-def official_weights(name: str | None, progress: download.ProgressFn | None = None) -> Path:
-    """Return the file of the model's official weights in ``~/.cache/paddle/hapi/weights/``; download it if missing.
-
-    Args:
-        name: the model's name; None: a network not made by `create_model`.
-        progress: called with (bytes so far, bytes in all) during the download.
-
-    Raises:
-        UsageError: there are none for this model, they cannot be downloaded, or the file there is not the official one.
-        RunFailure: the file cannot be written.
-    """
-    if name not in model_urls:
-        official = ", ".join(known for known in list_models() if known in model_urls)
-        raise UsageError(
-            f'no official "imagenet" weights for {name or "a network without a name"}; there are some for {official}'
-        )
-    url, md5 = model_urls[name]
-    path = home_folder() / ".cache" / "paddle" / "hapi" / "weights" / url.rsplit("/", 1)[-1]
-    if not path.exists():
-        logger.info("downloading %s to %s", url, path)
-        download.fetch(url, path, md5, progress)
-    elif (found := md5_of(path)) != md5:
-        raise UsageError(
-            f"{path}: MD5 is {found}, that of the official file is {md5}; "
-            "delete it to download it again, or give its path to load it as your own"
-        )
-    return path
-
+from paddle_resnet.files import sha256_of
+from paddle_resnet.zoo.registry import list_models
 
 FOLDER = Path(__file__).with_name("cifar10")
 
