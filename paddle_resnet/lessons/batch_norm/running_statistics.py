@@ -9,7 +9,7 @@ import paddle
 from paddle import nn
 
 from paddle_resnet.lessons.batch_norm.plots import draw_running_statistics
-from paddle_resnet.lessons.framework.page import Page, Text
+from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.models.batch_norm import BatchNorm, batch_statistics
 
 # Three samples of five features with different means and scales.
@@ -47,14 +47,8 @@ def teach(page: Page) -> None:
 
 
 def _running_statistics(page: Page) -> None:
-    page.heading("Running statistics", "它记住了什么")
-    page.say(
-        """A prediction must not depend on the other samples in the batch. So the layer also keeps running statistics in
-        training, and uses them in evaluation instead of the batch's. They start at mean 0 and variance 1. The forward
-        pass updates them, not the optimizer.""",
-        """对一个样本的预测不应取决于同一批里还有哪些样本。因此训练时这一层同时维护滑动统计量，评估时用它代替批次统计
-        量。初值是均值 0、方差 1；它们在前向计算中更新，与优化器无关。""",
-    )
+    page.heading("running_statistics_heading")
+    page.say("kept_for_evaluation")
     page.values(f"running = momentum * running + (1 - momentum) * batch        # momentum = {MOMENTUM}")
     random = np.random.default_rng(0)
     batches = [random.normal(5.0, 3.0, (8, 1)).astype(np.float32) for _ in range(60)]
@@ -68,9 +62,7 @@ def _running_statistics(page: Page) -> None:
             history.append(MOMENTUM * history[-1] + (1 - MOMENTUM) * new)
     steps = np.array(measured)
     page.table(
-        "step | batch mean | running mean, Paddle | formula "
-        "| batch variance | running variance, Paddle | formula | with m - 1",
-        "步 | 批次均值 | 滑动均值，Paddle | 公式 | 批次方差 | 滑动方差，Paddle | 公式 | 若除以 m - 1",
+        "steps",
         [
             [
                 step,
@@ -88,13 +80,7 @@ def _running_statistics(page: Page) -> None:
         batch_first_mean=float(batches[0].mean()),
         running_last=steps[-1],
     )
-    page.figure(
-        "running_statistics",
-        partial(draw_running_statistics, batches, steps),
-        """60 batches of 8 samples of a feature with mean 5 and variance 9. In each step the running statistics move a
-        tenth of the way towards the batch's.""",
-        "均值为 5、方差为 9 的特征，60 个大小为 8 的批次。记住的值每一步向批次统计量走十分之一。",
-    )
+    page.figure("running_statistics", partial(draw_running_statistics, batches, steps))
     _conventions(page, batches[0])
 
 
@@ -104,31 +90,18 @@ def _conventions(page: Page, batch: np.ndarray) -> None:
     swapped(paddle.to_tensor(batch))
     page.record(swapped_first_mean=swapped._mean.item())
     page.table(
-        " | Paddle | PyTorch",
-        " | Paddle | PyTorch",
+        "conventions",
         [
             ["running =", "momentum * running + (1 - momentum) * batch", "(1 - momentum) * running + momentum * batch"],
             ["momentum", "0.9", "0.1"],
-            [Text("variance", "方差"), "sum / m", "sum / (m - 1)"],
+            [page.text("variance"), "sum / m", "sum / (m - 1)"],
         ],
     )
-    page.say(
-        f"""Two conventions differ from PyTorch's, and confusing them raises no error. PyTorch's `momentum=0.1`, passed
-        to Paddle, keeps a tenth of the old value and takes nine tenths of the new one. After the first batch the
-        running mean is {swapped._mean.item():.4f} instead of {0.1 * batch.mean():.4f}. Paddle also stores the biased
-        variance, which it divides by in training. The last column of the table of steps shows what PyTorch would store,
-        from variances 8/7 as large. (This lesson does not need PyTorch. The column follows its documentation, and
-        `tests/models/test_batch_norm.py` contains values that PyTorch printed.)""",
-        f"""有两处约定与 PyTorch 不同，弄混了也不会报错。把 PyTorch 的 `momentum=0.1` 照抄进 Paddle，就成了保留十分之
-        一、取用十分之九：第一个批次之后滑动均值是 {swapped._mean.item():.4f}，而不是 {0.1 * batch.mean():.4f}。另外，
-        Paddle 记住的是有偏方差，也就是训练时用来归一化的那个；上面逐步表格的最后一列是 PyTorch 会记住的值，它所取的批次
-        方差是这里的 8/7。（本课不需要安装 PyTorch；它那一列依据其文档，`tests/models/test_batch_norm.py` 里有它实际输出
-        的数值。）""",
-    )
+    page.say("two_conventions", swapped=swapped._mean.item(), paddle=0.1 * batch.mean())
 
 
 def _evaluation(page: Page) -> None:
-    page.heading("In evaluation the output is not the input", "评估模式下输出不等于输入")
+    page.heading("evaluation_heading")
     layer = nn.BatchNorm1D(FEATURES.shape[1])
     x = paddle.to_tensor(FEATURES)
     layer.eval()
@@ -151,20 +124,11 @@ def _evaluation(page: Page) -> None:
         trained_eval_error=largest(after_a_step - by_formula),
         trained_eval_distance_from_input=largest(after_a_step - FEATURES),
     )
-    page.say(
-        """A new layer has running mean 0 and variance 1, so it returns its input, up to the factor 1 / sqrt(1 +
-        epsilon). Tutorials that stop here conclude that evaluation passes the input through. After one step in training
-        mode it does not, because the running statistics have changed. They have moved only a tenth of the way, so the
-        output also differs from training's; after many steps it comes close. Evaluation needs no batch: the first
-        sample alone has the same output as among the three.""",
-        """新建的层记着均值 0、方差 1，因此除了系数 1 / sqrt(1 + epsilon) 之外原样返回输入。有的教程到此为止，就说评估模
-        式会让输入原样通过。其实只要在训练模式下走过一步就不是了：滑动统计量已经变了。又因为只走了十分之一，输出也还不是
-        训练时的结果；走过许多步之后才会接近。这里不需要批次：第一个样本单独输入，得到的答案与三个样本一起时相同。""",
-    )
+    page.say("evaluation")
 
 
 def _one_value(page: Page) -> None:
-    page.heading("A batch of one", "批大小为 1")
+    page.heading("one_value_heading")
     sample = FEATURES[:1]
     beta = np.arange(1, 6, dtype=np.float32)
     x = paddle.to_tensor(sample)
@@ -188,19 +152,5 @@ def _one_value(page: Page) -> None:
         one_value_ours_minus_input=largest(outputs["our BatchNorm"] - sample),
         two_values=np.abs(pair).ravel(),
     )
-    page.say(
-        """With one value per feature, the mean is that value and the variance is 0. By the equations the output is beta
-        for every input, and nothing can be learnt. Paddle does not follow the equations here. It returns the input
-        without gamma and beta, and leaves the running statistics unchanged. Ours does the same, to match Paddle
-        (PyTorch raises an error). Evaluation is not affected, because it needs no batch.""",
-        """每个特征只有一个值时，均值就是它自己，方差为 0：按公式，无论输入什么，答案都是 beta，什么也学不到。Paddle 在
-        这里没有照公式做：它原样返回输入，连 gamma 和 beta 都不用，滑动统计量也不动；为了与 Paddle 一致，我们的实现也这
-        样（PyTorch 会报错）。评估模式不受影响，因为它不需要批次。""",
-    )
-    page.say(
-        """A single image has more than one value per channel if the channel has more than one pixel, and then the
-        equations apply again. With two pixels the output is -1 and 1 for every channel, independent of the pixels:
-        statistics of a small batch carry little information. The lesson `normalization` continues here.""",
-        """只要通道里不止一个像素，单张图像就不止一个值，公式又成立了。只有两个像素时，每个通道得到的都是 -1 和 1，与像
-        素值无关：批次太小，统计量就没有意义。`normalization` 一课会继续讨论。""",
-    )
+    page.say("one_value")
+    page.say("two_pixels")

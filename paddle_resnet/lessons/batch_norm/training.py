@@ -20,6 +20,7 @@ from paddle_resnet.lessons.common.small_cnn import (
 )
 from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page
+from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.models import BatchNorm
 from paddle_resnet.models.blocks import convolution
 
@@ -39,34 +40,18 @@ def teach(page: Page, effort: Effort) -> None:
     """Train with and without BatchNorm at each learning rate."""
     data = LessonData.open(effort)
     epochs = effort.epochs(FULL_EPOCHS if effort.full else EPOCHS)
-    page.heading("Its effect on training", "它对训练的作用")
-    page.say(
-        f"""Six 3x3 convolutions, each with ReLU, and a linear layer: once with BatchNorm after each convolution, once
-        with biases instead. Initial weights, order of the images and everything else are the same. Training is plain
-        SGD on {data.source}, batches of {BATCH_SIZE}, {epochs} epochs, {len(SEEDS)} seeds, no schedule. Only the
-        learning rate varies.""",
-        f"""六个 3×3 卷积，每个后接 ReLU，最后一个线性层；一种在每个卷积后加 BatchNorm，另一种改为给卷积加偏置。初始权
-        重、图像顺序和其他一切都相同：在 {data.source} 上做普通随机梯度下降，批大小 {BATCH_SIZE}，{epochs} 轮，
-        {len(SEEDS)} 个随机种子，学习率不衰减。只有学习率不同。""",
-    )
+    page.heading("training_heading")
+    page.say("recipe", data=data, batch_size=BATCH_SIZE, epochs=epochs, seeds=len(SEEDS))
     runs = train_grid(data, NORMALIZATIONS, [(BATCH_SIZE, rate) for rate in RATES], epochs, SEEDS)
     page.table(
-        f"learning rate | loss, {WITH} | loss, {WITHOUT} | test top-1, {WITH} | test top-1, {WITHOUT}",
-        "学习率 | 损失，有 BatchNorm | 损失，没有 | 测试准确率，有 BatchNorm | 测试准确率，没有",
+        "losses",
         [
             [f"{rate:g}", *(_loss(by_rate[i]) for by_rate in runs.values())]
             + [_top1(by_rate[i]) for by_rate in runs.values()]
             for i, rate in enumerate(RATES)
         ],
     )
-    page.figure(
-        "learning_rates",
-        partial(draw_trainings, RATES, runs, SHOWN),
-        f"""Above: training loss at three learning rates, one line per seed, means of 10 steps. Below: mean loss of the
-        last epoch's steps by learning rate, mean of {len(SEEDS)} seeds.""",
-        f"""上：三种学习率下的训练损失，每条线一个种子，取 10 步平均。下：最后一轮的平均训练损失随学习率的变化，
-        {len(SEEDS)} 个种子的均值。""",
-    )
+    page.figure("learning_rates", partial(draw_trainings, RATES, runs, SHOWN), seeds=len(SEEDS))
     _conclude(page, runs)
     _scale_invariance(page)
 
@@ -89,18 +74,18 @@ def _conclude(page: Page, runs: dict[str, list[list[SmallCnnResult]]]) -> None:
         rates_lower_with=lower,
     )
     page.say(
-        f"""The last epoch's mean loss was lower with BatchNorm at {len(lower)} of {len(RATES)} rates. The loss fell
-        below {LEARNT:g} nats with BatchNorm at {_listed(learnt[WITH])}, and without it at {_listed(learnt[WITHOUT])}
-        (mean of the seeds; guessing is 2.30).""",
-        f"""在 {len(RATES)} 种学习率中，有 {len(lower)} 种是有 BatchNorm 的网络最后一轮的平均损失更低。损失降
-        到 {LEARNT:g} 以下的学习率，有 BatchNorm 时是：{_listed(learnt[WITH], zh=True)}；没有时是：
-        {_listed(learnt[WITHOUT], zh=True)}（取各种子的均值；随机猜测是 2.30）。""",
+        "rates_learnt",
+        lower=len(lower),
+        rates=len(RATES),
+        learnt=LEARNT,
+        learnt_with=_listed(page, learnt[WITH]),
+        learnt_without=_listed(page, learnt[WITHOUT]),
     )
 
 
 def _scale_invariance(page: Page) -> None:
     """Scale a convolution's weights and compare output and gradient behind BatchNorm."""
-    page.heading("One reason that can be computed", "一个算得出来的原因")
+    page.heading("scale_invariance_heading")
     random = np.random.default_rng(0)
     x, slope = (paddle.to_tensor(random.normal(size=(8, 4, 6, 6)).astype(np.float32)) for _ in range(2))
     paddle.seed(0)
@@ -123,17 +108,7 @@ def _scale_invariance(page: Page) -> None:
         f"  output:   differs by at most {difference:.1e}",
         f"  gradient: its norm is {ratio:.4f} of what it was",
     )
-    page.say(
-        """If a convolution's weights are scaled by a, BatchNorm divides by a again: the output stays, and the gradient
-        by the weights becomes 1/a of what it was (section 3.3). So a step that is too long leaves larger weights, and
-        later steps are smaller in relation to them. Whether this explains the benefit is disputed. The paper's own
-        explanation is "internal covariate shift". Santurkar et al. (2018, https://arxiv.org/abs/1805.11604) did not
-        find it, and point to a smoother loss. This lesson measures the effect here, and does not settle its cause.""",
-        """把卷积的权重乘以 a，BatchNorm 又会把 a 除掉：输出不变，而对权重的梯度变成原来的 1/a（论文 3.3 节）。所以步长
-        过大会使权重变大，而权重越大，后面的步长就越小。这是不是它有效的真正原因则是另一回事，至今仍有争议：论文自己的解
-        释是“内部协变量偏移”，但 Santurkar 等人的实验并不支持（2018，https://arxiv.org/abs/1805.11604 ），他们认为关键在
-        于损失曲面更平滑。本课只测量它在这里起了什么作用，并不裁定为什么。""",
-    )
+    page.say("scale_invariance")
 
 
 def _loss(seeds: Sequence[SmallCnnResult]) -> str:
@@ -150,7 +125,5 @@ def _top1(seeds: Sequence[SmallCnnResult]) -> str:
     return f"{100 * np.mean(measured):.1f}%" if len(measured) == len(seeds) else "-"
 
 
-def _listed(rates: Sequence[float], zh: bool = False) -> str:
-    if not rates:
-        return "无" if zh else "none of the rates"
-    return ("、" if zh else ", ").join(f"{rate:g}" for rate in rates)
+def _listed(page: Page, rates: Sequence[float]) -> list[str] | Text:
+    return [f"{rate:g}" for rate in rates] or page.text("no_rate")

@@ -15,7 +15,8 @@ from paddle_resnet.data import Split, uint8_batches
 from paddle_resnet.evaluation.report import measure_split, metrics_section
 from paddle_resnet.evaluation.scorer import NetworkScorer
 from paddle_resnet.lessons.framework.effort import Effort
-from paddle_resnet.lessons.framework.page import RUNS, Page, Text
+from paddle_resnet.lessons.framework.page import RUNS, Page
+from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.training import train
 from paddle_resnet.training.cpu_backend import use_cpu_backend
 from paddle_resnet.training.run_folder import RunFolder
@@ -43,39 +44,21 @@ def read_images(run: RunFolder, split: Split) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([pixels for pixels, _ in batches]), np.concatenate([labels for _, labels in batches])
 
 
-def describe_images(config: Config) -> Text:
+def describe_images(page: Page, config: Config) -> Text:
     """Name the training images of a config."""
-    size = config.data.image_size
-    if config.data.source == "digits":
-        return Text(
-            f"scikit-learn's digits ({size}x{size} pixels)", f"scikit-learn 自带的手写数字（{size}x{size} 像素）"
-        )
-    return Text("CIFAR-10 (augmented by random crops and mirroring)", "CIFAR-10（用随机裁剪与水平翻转做数据增强）")
+    return page.text(
+        "digits_images" if config.data.source == "digits" else "augmented_cifar10", size=config.data.image_size
+    )
 
 
 def note_differences_from_paper(page: Page, config: Config) -> None:
     """Write how networks and numbers differ from those of He et al. 2015, if they do."""
     if config.model.stem == "cifar_pool":
-        page.say(
-            """The networks differ from the paper's in one point. Max-pooling after the first convolution halves the
-            sides of the images, which quarters the work of all later layers. `-o model.stem=cifar` trains the paper's
-            networks.""",
-            """网络结构有一处与论文不同：第一个卷积之后用最大池化把图像边长减半，其后各层的计算量降为四分之一。
-            `-o model.stem=cifar` 可训练与论文相同的网络。""",
-        )
+        page.say("max_pooling")
     if config.train.cpu_precision == "auto":
-        page.say(
-            """On a CPU that supports it, training uses bfloat16 between the layers (`train.cpu_precision=auto`); the
-            errors are measured in float32.""",
-            """在 CPU 上训练时，若处理器支持，层与层之间的数据用 bfloat16（`train.cpu_precision=auto`）；误差
-            用 float32 测量。""",
-        )
+        page.say("bfloat16")
     if config.data.source != "digits" and not config.data.verify:
-        page.say(
-            """The archive's MD5 was not compared with the official one (`data.verify=false`): the pixels may differ
-            from the published ones.""",
-            "本次运行没有核对数据包的官方 MD5（`data.verify=false`），像素可能与官方发布的数据不同。",
-        )
+        page.say("not_verified")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 
 from paddle_resnet import machine, runtime
-from paddle_resnet.lessons.framework.page import Text
+from paddle_resnet.lessons.framework.texts import LessonTexts, Text
 from paddle_resnet.timing import interleave, seconds
 
 Name = TypeVar("Name", bound=Hashable)
@@ -21,11 +21,8 @@ def describe_machine() -> Text:
     processor = machine.processor().model or "an unknown processor"
     cores = machine.physical_cores()
     threads = runtime.thread_count(runtime.prepare_process().threads) or cores
-    return Text(
-        f"Measured on {processor}, {cores} core{'s' * (cores > 1)}, {threads} thread{'s' * (threads > 1)}, "
-        f"PaddlePaddle {paddle.__version__}.",
-        f"测量环境：{processor}，{cores} 核，{threads} 线程，PaddlePaddle {paddle.__version__}。",
-    )
+    values = {"processor": processor, "cores": cores, "threads": threads, "paddle": paddle.__version__}
+    return LessonTexts("common").fill("measured_on", values)
 
 
 def time_interleaved(calls: Mapping[Name, Callable[[], object]], rounds: int) -> dict[Name, np.ndarray]:

@@ -136,7 +136,7 @@ def _time(page: Page, effort: Effort) -> None:
 def _describe_training(page: Page, config: Config, names: list[str], seeds: int) -> None:
     page.heading("training_heading")
     epochs = config.train.epochs
-    page.say("recipe", names=names, images=describe_images(config), epochs=epochs, config=config, seeds=seeds)
+    page.say("recipe", names=names, images=describe_images(page, config), epochs=epochs, config=config, seeds=seeds)
     note_differences_from_paper(page, config)
 
 

@@ -98,13 +98,13 @@ class Page:
         self.values(f"{label}:", text)
 
     def table(self, key: str, rows: Rows | str, zh_rows: Rows | None = None, **values: object) -> None:
-        """Add a table; the text of `key` has its headers, separated by `` | ``. Cells become strings or stay `Text`."""
+        """Add a table; the text of `key` has its headers, separated by ``|``. Cells become strings or stay `Text`."""
         if isinstance(rows, str):
             assert zh_rows is not None
             text, rows = Text(key, rows), zh_rows
         else:
             text = self.text(key, **values)
-        headers = tuple(Text(*pair) for pair in zip(text.en.split(" | "), text.zh.split(" | "), strict=True))
+        headers = tuple(Text(*pair) for pair in zip(_cells(text.en), _cells(text.zh), strict=True))
         cells = (tuple(cell if isinstance(cell, Text) else str(cell) for cell in row) for row in rows)
         self._add(Table(headers, tuple(cells)))
 
@@ -136,6 +136,10 @@ def _to_json(value: object) -> Number:
         return [_to_json(each) for each in value]
     assert isinstance(value, bool | int | float | str), f"{value!r} is not a number"
     return "not finite" if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.split("|")]
 
 
 def _one_line(text: str, between: str = " ") -> str:

@@ -17,6 +17,7 @@ from paddle_resnet.data import TrainLoader, open_splits
 from paddle_resnet.lessons.common.training_loop import make_train_loader
 from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page
+from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.models import ImageClassifier, create_model
 
 
@@ -129,9 +130,9 @@ def format_factor(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:.1e}"
 
 
-def join_names(names: Sequence[str], *, zh: bool = False) -> str:
-    """Join names by commas; "none of them" for an empty list."""
-    return ("、" if zh else ", ").join(names) or ("无" if zh else "none of them")
+def join_names(page: Page, names: Sequence[str]) -> Sequence[str] | Text:
+    """Return the names, or "none of them" for an empty list."""
+    return names or page.text("none_of_them")
 
 
 def record_gradients(page: Page, name: str, gradients: LayerGradients) -> None:
