@@ -92,6 +92,6 @@ def _print_seeds(run: RunFolder, report: SeedReport) -> None:
     for seed, *values in zip(report.seeds, *(column.values for column in columns), strict=True):
         print(f"{seed:<16}" + "".join(f"{value:>18.2%}" for value in values))
     print(f"{'mean':<16}" + "".join(f"{column.mean:>18.2%}" for column in columns))
-    deviations = ["-" if column.std is None else f"{column.std:.2%}" for column in columns]
+    deviations = [f"{column.std:.2%}" if column.runs > 1 else "-" for column in columns]
     print(f"{'std (n - 1)':<16}" + "".join(f"{deviation:>18}" for deviation in deviations))
     print(f"n = {len(report.seeds)}; metrics in {run.metrics_path}")

@@ -91,7 +91,7 @@ def draw_mean_and_range(
 
 
 def draw_values_and_mean(
-    axes: Axes, x: Sequence[float], values: Sequence[Sequence[float]], label: str, color: str, marker: str
+    axes: Axes, x: Sequence[float], values: Sequence[Sequence[float] | np.ndarray], label: str, color: str, marker: str
 ) -> None:
     """Draw a pale marker for every run's value at each x, and a line through the means."""
     for place, at_place in zip(x, values, strict=True):

@@ -2,13 +2,14 @@
 
 from paddle_resnet.results import EpochRecord
 from paddle_resnet.training.run_folder import RunFolder
-from paddle_resnet.training.seed_runs import SeedReport, report_seeds, train_seeds
+from paddle_resnet.training.seed_runs import SeedReport, SeedStatistics, report_seeds, train_seeds
 from paddle_resnet.training.trainer import resume, train, train_or_resume
 
 __all__ = [
     "EpochRecord",
     "RunFolder",
     "SeedReport",
+    "SeedStatistics",
     "report_seeds",
     "resume",
     "train",

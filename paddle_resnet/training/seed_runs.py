@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,25 +17,57 @@ from paddle_resnet.training.run_folder import RunFolder
 from paddle_resnet.training.setup import open_data_and_network
 from paddle_resnet.training.trainer import train_or_resume
 
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+"""Student's t of a two-sided 95% interval, by the number of runs."""
+
 
 @dataclass(frozen=True)
-class Spread:
-    """One metric of several runs."""
+class SeedStatistics:
+    """One metric of several runs that differ only in their seed."""
 
     values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> SeedStatistics:
+        return cls(tuple(values))
+
+    @property
+    def runs(self) -> int:
+        return len(self.values)
 
     @property
     def mean(self) -> float:
         return statistics.fmean(self.values)
 
     @property
-    def std(self) -> float | None:
-        """The sample standard deviation (n - 1 in the denominator); None for a single value."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
+    def std(self) -> float:
+        """The sample standard deviation (n - 1 in the denominator); NaN for a single value."""
+        return statistics.stdev(self.values) if self.runs > 1 else math.nan
+
+    @property
+    def ci95(self) -> float:
+        """Half the width of the mean's 95% interval by Student's t (normally distributed values, at most 10)."""
+        return math.inf if self.runs == 1 else T_95[self.runs] * self.std / math.sqrt(self.runs)
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 if the whole 95% interval lies on one side of zero, otherwise 0."""
+        if abs(self.mean) <= self.ci95:
+            return 0
+        return 1 if self.mean > 0 else -1
+
+    def percent(self) -> str:
+        """Format fractions: mean and deviation in percent, ``97.21 ± 0.43``; of a single run only its value."""
+        return f"{100 * self.mean:.2f}" + (f" ± {100 * self.std:.2f}" if self.runs > 1 else "")
+
+    def points(self, decimals: int = 1) -> str:
+        """Format differences of fractions: mean and 95% interval in percentage points, ``+1.3 ± 2.0``."""
+        return f"{100 * self.mean:+.{decimals}f} ± {100 * self.ci95:.{decimals}f}"
 
     def summary(self) -> dict[str, Any]:
         """Return the entry of ``metrics.json``."""
-        return {"mean": self.mean, "std": self.std, "n": len(self.values), "values": list(self.values)}
+        std = self.std if self.runs > 1 else None
+        return {"mean": self.mean, "std": std, "n": self.runs, "values": list(self.values)}
 
 
 @dataclass(frozen=True)
@@ -42,9 +75,9 @@ class SeedReport:
     """The results of the runs; top-1 are fractions."""
 
     seeds: tuple[int, ...]
-    validation_top1: Spread
+    validation_top1: SeedStatistics
     """Of the best epoch of each run."""
-    test_top1: Spread
+    test_top1: SeedStatistics
 
 
 def train_seeds(whole: RunFolder, *, resume: bool = False) -> list[RunFolder]:
@@ -90,8 +123,8 @@ def report_seeds(whole: RunFolder, runs: Sequence[RunFolder]) -> SeedReport:
     metrics = [run.metrics() for run in runs]
     report = SeedReport(
         seeds=tuple(run.config.train.seed for run in runs),
-        validation_top1=Spread(tuple(each["validation"]["top1"] for each in metrics)),
-        test_top1=Spread(tuple(each["test"]["top1"] for each in metrics)),
+        validation_top1=SeedStatistics.of(each["validation"]["top1"] for each in metrics),
+        test_top1=SeedStatistics.of(each["test"]["top1"] for each in metrics),
     )
     values = {
         "seeds": list(report.seeds),

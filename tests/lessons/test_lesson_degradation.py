@@ -10,10 +10,10 @@ import pytest
 
 from paddle_resnet.lessons import Effort, run_lesson
 from paddle_resnet.lessons.common.runs import choose_seeds
-from paddle_resnet.lessons.common.statistics import format_percent
 from paddle_resnet.lessons.degradation.lesson import deepen, identity_kernel
 from paddle_resnet.lessons.framework.effort import lesson_command
 from paddle_resnet.models import create_model
+from paddle_resnet.training import SeedStatistics
 from paddle_resnet.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -114,5 +114,5 @@ def test_overridden_seed_is_the_only_seed():
 
 
 def test_single_run_has_no_deviation():
-    assert format_percent([0.25]) == "25.00"
-    assert format_percent([0.1, 0.2, 0.3]) == "20.00 ± 10.00"
+    assert SeedStatistics.of([0.25]).percent() == "25.00"
+    assert SeedStatistics.of([0.1, 0.2, 0.3]).percent() == "20.00 ± 10.00"

@@ -10,6 +10,7 @@ from paddle_resnet.lessons.depth.lesson import PAPER, _significance, closed_form
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import LessonTexts
 from paddle_resnet.models import count_parameters, create_model
+from paddle_resnet.training import SeedStatistics
 from paddle_resnet.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -70,9 +71,9 @@ def test_errors_equal_the_runs_metrics(page):
 def test_significance_follows_the_interval(tmp_path):
     """Student's t for 2 runs is 12.706: 1 and 3 points are no proof, 2.0 and 2.1 are."""
     page = Page(tmp_path, texts=LessonTexts("depth"))
-    assert "does not differ significantly from zero" in _significance(page, np.array([0.01, 0.03])).en
-    assert "more than the variation between the seeds" in _significance(page, np.array([0.020, 0.021])).en
-    assert "With one seed" in _significance(page, np.array([0.02])).en
+    assert "does not differ significantly from zero" in _significance(page, SeedStatistics.of([0.01, 0.03])).en
+    assert "more than the variation between the seeds" in _significance(page, SeedStatistics.of([0.020, 0.021])).en
+    assert "With one seed" in _significance(page, SeedStatistics.of([0.02])).en
 
 
 def test_the_papers_table_has_every_depth():

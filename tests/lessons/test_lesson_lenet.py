@@ -11,9 +11,11 @@ from lesson_pages import figure_names
 from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation.metrics import evaluation_of
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons.common.statistics import SeedStatistics
-from paddle_resnet.lessons.lenet.lesson import RATES, SEEDS, _verdict
+from paddle_resnet.lessons.framework.page import Page
+from paddle_resnet.lessons.framework.texts import LessonTexts
+from paddle_resnet.lessons.lenet.lesson import RATES, SEEDS, _say_gain
 from paddle_resnet.lessons.lenet.seed_comparison import NetworkRuns
+from paddle_resnet.training import SeedStatistics
 
 pytestmark = pytest.mark.slow
 
@@ -100,10 +102,12 @@ def test_a_hard_image_shows_the_usual_wrong_prediction(truth, predictions, shown
         ([0.05, -0.06, 0.0], "not significant"),
     ],
 )
-def test_the_verdict_follows_the_interval(values, words):
-    english, chinese = _verdict(SeedStatistics.of(values))
-    assert words in english
-    assert f"{100 * np.mean(values):+.1f}" in chinese
+def test_the_verdict_follows_the_interval(tmp_path, values, words):
+    page = Page(tmp_path, texts=LessonTexts("lenet"))
+    _say_gain(page, SeedStatistics.of(values))
+    (said,) = (block.text for block in page.blocks)
+    assert words in said.en
+    assert f"{100 * np.mean(values):+.1f}" in said.zh
 
 
 @pytest.mark.parametrize("override", ["train.seed=5", "train.learning_rate=0.1"])

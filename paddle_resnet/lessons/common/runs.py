@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,21 @@ def read_images(run: RunFolder, split: Split) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([pixels for pixels, _ in batches]), np.concatenate([labels for _, labels in batches])
 
 
+def paper_settings(effort: Effort, *, quick_epochs: int, full_epochs: int) -> dict[str, Any]:
+    """Return the recipe of He et al. 2015, section 4.2, on the digits, or on CIFAR-10 in the full form."""
+    train = {"learning_rate": 0.1, "weight_decay": 1e-4}
+    if not effort.full:
+        data = {"source": "digits", "image_size": 8}
+        return {"data": data, "train": {"epochs": quick_epochs, "batch_size": 64, **train}}
+    return {
+        "data": {"source": "cifar10", "image_size": 32},
+        "augment": {"pad": 4, "flip": True},
+        # Max-pooling in the stem quarters the work of later layers.
+        "model": {"stem": "cifar_pool"},
+        "train": {"epochs": full_epochs, "batch_size": 128, "cpu_precision": "auto", **train},
+    }
+
+
 def describe_images(page: Page, config: Config) -> Text:
     """Name the training images of a config."""
     return page.text(
@@ -61,27 +76,47 @@ def note_differences_from_paper(page: Page, config: Config) -> None:
         page.say("not_verified")
 
 
-@dataclass(frozen=True)
-class TrainingResult:
-    """One training and the errors of its last weights. Errors are fractions, 1 - top-1.
+@dataclass
+class SeedResults:
+    """The trainings of one network, one a seed, measured with their last weights. Errors are fractions, 1 - top-1.
+
+    The last weights instead of the best ones, because the lessons ask how far a training came.
 
     Attributes:
-        config: of the run.
-        training_error: over all training images, without augmentation, in evaluation mode.
-        test_error: over the whole test split, in evaluation mode.
-        training_curve: by epoch, the mean over the augmented batches of the epoch.
-        validation_curve: by epoch, at its end.
-        steps: number of optimizer steps.
+        seeds: of the trainings.
+        training_errors: over all training images, without augmentation, in evaluation mode.
+        test_errors: over the whole test split, in evaluation mode.
+        training_curves: by epoch, the mean over the augmented batches of the epoch.
+        validation_curves: by epoch, at its end.
         seconds: of training, without validation.
+        steps: number of optimizer steps.
     """
 
-    config: Config
-    training_error: float
-    test_error: float
-    training_curve: np.ndarray
-    validation_curve: np.ndarray
-    steps: int
-    seconds: float
+    seeds: list[int] = field(default_factory=list)
+    training_errors: list[float] = field(default_factory=list)
+    test_errors: list[float] = field(default_factory=list)
+    training_curves: list[np.ndarray] = field(default_factory=list)
+    validation_curves: list[np.ndarray] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    steps: list[int] = field(default_factory=list)
+
+    def add(self, run: RunFolder) -> None:
+        """Measure the last weights of a run, and write the result to its ``metrics.json``, too."""
+        network = run.load_network("last")
+        use_cpu_backend(network, run.config.train.cpu_backend, runtime.select_device(run.config.device))
+        scorer = NetworkScorer(network, run.normalize())
+        for split, errors in (("train", self.training_errors), ("test", self.test_errors)):
+            evaluation = measure_split(run, scorer, split)
+            run.update_metrics(metrics_section(split, "last"), evaluation.summary() | {"checkpoint": "last"})
+            errors.append(1 - evaluation.top1)
+        percents = 100 * self.training_errors[-1], 100 * self.test_errors[-1]
+        logger.info("%s: training error %.2f%%, test error %.2f%%", run.config.name, *percents)
+        history = run.history()
+        self.seeds.append(run.config.train.seed)
+        self.training_curves.append(np.array([1 - record.train_top1 for record in history]))
+        self.validation_curves.append(np.array([1 - record.validation_top1 for record in history]))
+        self.seconds.append(sum(record.seconds for record in history))
+        self.steps.append(len(history) * (len(run.splits().train) // run.config.train.batch_size))
 
 
 def choose_seeds(effort: Effort, usual: Sequence[int]) -> tuple[int, ...]:
@@ -93,50 +128,16 @@ def choose_seeds(effort: Effort, usual: Sequence[int]) -> tuple[int, ...]:
 
 def train_seeds(
     page: Page, effort: Effort, settings: Settings, names: Sequence[str], seeds: Sequence[int]
-) -> dict[str, list[TrainingResult]]:
+) -> dict[str, SeedResults]:
     """Train each network with each seed, and record the results under names that begin with the network's.
 
     Seed by seed, so that an interrupted lesson leaves complete comparisons.
     """
-    results: dict[str, list[TrainingResult]] = {name: [] for name in names}
+    results = {name: SeedResults() for name in names}
     for seed in seeds:
-        for name, trainings in results.items():
+        for name, result in results.items():
             run_settings = update_settings(settings, effort, name=name, seed=seed)
-            trainings.append(train_and_measure(page, effort, f"{name}-seed{seed}", run_settings))
-            numbers = {
-                f"{name}_seeds": [each.config.train.seed for each in trainings],
-                f"{name}_training_errors": [each.training_error for each in trainings],
-                f"{name}_test_errors": [each.test_error for each in trainings],
-                f"{name}_training_curves": [each.training_curve for each in trainings],
-                f"{name}_validation_curves": [each.validation_curve for each in trainings],
-                f"{name}_seconds": [each.seconds for each in trainings],
-            }
-            page.record(**numbers)
+            result.add(train_run(page, effort, f"{name}-seed{seed}", run_settings))
+    for name, result in results.items():
+        page.record(**{f"{name}_{key}": values for key, values in vars(result).items()})
     return results
-
-
-def train_and_measure(page: Page, effort: Effort, name: str, settings: Settings) -> TrainingResult:
-    """Train as `train_run`, then measure the last weights and write the result to the run's ``metrics.json``.
-
-    The last weights instead of the best ones, because the lessons ask how far a training came.
-    """
-    run = train_run(page, effort, name, settings)
-    network = run.load_network("last")
-    use_cpu_backend(network, run.config.train.cpu_backend, runtime.select_device(run.config.device))
-    scorer = NetworkScorer(network, run.normalize())
-    errors = {}
-    for split in ("train", "test"):
-        evaluation = measure_split(run, scorer, split)
-        run.update_metrics(metrics_section(split, "last"), evaluation.summary() | {"checkpoint": "last"})
-        errors[split] = 1 - evaluation.top1
-    logger.info("%s: training error %.2f%%, test error %.2f%%", name, *(100 * error for error in errors.values()))
-    history = run.history()
-    return TrainingResult(
-        config=run.config,
-        training_error=errors["train"],
-        test_error=errors["test"],
-        training_curve=np.array([1 - record.train_top1 for record in history]),
-        validation_curve=np.array([1 - record.validation_top1 for record in history]),
-        steps=len(history) * (len(run.splits().train) // run.config.train.batch_size),
-        seconds=sum(record.seconds for record in history),
-    )

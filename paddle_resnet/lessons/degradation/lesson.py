@@ -2,69 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import paddle
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from paddle import nn
 
 from paddle_resnet import paddle_compat
 from paddle_resnet.config import Config
 from paddle_resnet.lessons.common.runs import (
-    TrainingResult,
+    SeedResults,
     choose_seeds,
     describe_images,
     note_differences_from_paper,
+    paper_settings,
     train_seeds,
     update_settings,
 )
-from paddle_resnet.lessons.common.statistics import format_percent
-from paddle_resnet.lessons.degradation.plots import draw_curves, draw_final_errors
 from paddle_resnet.lessons.framework.effort import Effort, lesson_command
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.models import count_parameters, create_model
 from paddle_resnet.models.blocks import PlainBlock
 from paddle_resnet.models.resnet import ResNet
+from paddle_resnet.plots.curves import draw_mean_and_range
+from paddle_resnet.plots.style import BLUE, RED
+from paddle_resnet.training import SeedStatistics
 
-SHALLOW, DEEP = 20, 56
-KINDS = {"plain": "-", "resnet": "A"}
-"""Prefix of the networks' names, and the option of section 3.3 for their shortcuts."""
+DEPTHS = SHALLOW, DEEP = 20, 56
+COLOURS = {SHALLOW: BLUE, DEEP: RED}
+KINDS = {"plain": "plain", "resnet": "residual"}
+"""Words for the prefixes of the networks' names."""
+
+SHORTCUTS = {"plain": "-", "resnet": "A"}
+"""Option of section 3.3."""
 
 SEEDS = (0, 1, 2)
-
-QUICK: dict[str, Any] = {
-    "data": {"source": "digits", "image_size": 8},
-    "train": {"epochs": 10, "batch_size": 64, "learning_rate": 0.1, "weight_decay": 1e-4},
-}
-# Max-pooling in the stem quarters the work of later layers, so that three seeds take an hour.
-FULL: dict[str, Any] = {
-    "data": {"source": "cifar10", "image_size": 32},
-    "augment": {"pad": 4, "flip": True},
-    "model": {"stem": "cifar_pool"},
-    "train": {"epochs": 4, "batch_size": 128, "learning_rate": 0.1, "weight_decay": 1e-4, "cpu_precision": "auto"},
-}
 
 
 def teach(page: Page, effort: Effort) -> None:
     """Construct a deep network that equals a shallow one, then train both kinds at both depths."""
-    _ask(page)
-    _construct(page)
-    settings = FULL if effort.full else QUICK
-    seeds = choose_seeds(effort, SEEDS)
-    config = Config.from_values(update_settings(settings, effort), effort.overrides)
-    _describe_training(page, config, len(seeds))
-    results = train_seeds(
-        page, effort, settings, [f"{kind}{depth}" for kind in KINDS for depth in (SHALLOW, DEEP)], seeds
-    )
-    _show_errors(page, effort, results)
-    _show_curves(page, effort, results)
-    _conclude(page, effort, results)
-
-
-def _ask(page: Page) -> None:
     page.heading("never_worse_heading")
     page.say("never_worse")
+    _construct(page)
+    settings = paper_settings(effort, quick_epochs=10, full_epochs=4)
+    seeds = choose_seeds(effort, SEEDS)
+    _describe_training(page, Config.from_values(update_settings(settings, effort), effort.overrides), len(seeds))
+    names = [f"{kind}{depth}" for kind in KINDS for depth in DEPTHS]
+    results = train_seeds(page, effort, settings, names, seeds)
+    _show_errors(page, effort, results)
+    _conclude(page, effort, results)
 
 
 def _construct(page: Page) -> None:
@@ -93,8 +84,8 @@ def _describe_training(page: Page, config: Config, seeds: int) -> None:
         "recipe",
         shallow=SHALLOW,
         deep=DEEP,
-        shallow_parameters=_parameters(SHALLOW),
-        deep_parameters=_parameters(DEEP),
+        shallow_parameters=count_parameters(create_model(f"plain{SHALLOW}")),
+        deep_parameters=count_parameters(create_model(f"plain{DEEP}")),
         images=describe_images(page, config),
         seeds=seeds,
         config=config,
@@ -102,11 +93,7 @@ def _describe_training(page: Page, config: Config, seeds: int) -> None:
     note_differences_from_paper(page, config)
 
 
-def _parameters(depth: int) -> int:
-    return count_parameters(create_model(f"plain{depth}"))
-
-
-def _show_errors(page: Page, effort: Effort, results: dict[str, list[TrainingResult]]) -> None:
+def _show_errors(page: Page, effort: Effort, results: dict[str, SeedResults]) -> None:
     page.heading("errors_heading")
     page.say("errors")
     page.table(
@@ -115,35 +102,30 @@ def _show_errors(page: Page, effort: Effort, results: dict[str, list[TrainingRes
             [
                 f"{kind}{depth}",
                 depth,
-                KINDS[kind],
-                format_percent([each.training_error for each in results[f"{kind}{depth}"]]),
-                format_percent([each.test_error for each in results[f"{kind}{depth}"]]),
-                ", ".join(str(each.config.train.seed) for each in results[f"{kind}{depth}"]),
+                SHORTCUTS[kind],
+                SeedStatistics.of(each.training_errors).percent(),
+                SeedStatistics.of(each.test_errors).percent(),
+                ", ".join(map(str, each.seeds)),
             ]
             for kind in KINDS
-            for depth in (SHALLOW, DEEP)
+            for depth, each in ((depth, results[f"{kind}{depth}"]) for depth in DEPTHS)
         ],
     )
-    minutes = sum(training.seconds for trainings in results.values() for training in trainings) / 60
-    page.say("command", minutes=minutes)
+    page.say("command", minutes=sum(sum(each.seconds) for each in results.values()) / 60)
     page.values(lesson_command("degradation", effort))
     page.figure("final_errors", partial(draw_final_errors, results))
-
-
-def _show_curves(page: Page, effort: Effort, results: dict[str, list[TrainingResult]]) -> None:
     page.heading("curves_heading")
-    augmented = page.text("augmented") if effort.full else ""
-    page.say("running_means", augmented=augmented)
+    page.say("running_means", augmented=page.text("augmented") if effort.full else "")
     page.figure("curves", partial(draw_curves, results))
 
 
-def _conclude(page: Page, effort: Effort, results: dict[str, list[TrainingResult]]) -> None:
+def _conclude(page: Page, effort: Effort, results: dict[str, SeedResults]) -> None:
     page.heading("conclusion_heading")
-    rises = {kind: _rises(results, kind) for kind in KINDS}
-    page.record(
-        **{f"{kind}_training_error_rise": values.tolist() for kind, values in rises.items()},
-        plain_degrades_with_every_seed=bool((rises["plain"] > 0).all()),
-    )
+    errors = {name: np.array(each.training_errors) for name, each in results.items()}
+    rises = {kind: errors[f"{kind}{DEEP}"] - errors[f"{kind}{SHALLOW}"] for kind in KINDS}
+    degrades = bool((rises["plain"] > 0).all())
+    page.record(**{f"{kind}_training_error_rise": values for kind, values in rises.items()})
+    page.record(plain_degrades_with_every_seed=degrades)
     for kind, values in rises.items():
         page.say(
             "change",
@@ -152,34 +134,17 @@ def _conclude(page: Page, effort: Effort, results: dict[str, list[TrainingResult
             deep=DEEP,
             mean=100 * values.mean(),
             by_seed=", ".join(f"{100 * rise:+.2f}" for rise in values),
-            higher=int((values > 0).sum()),
-            lower=int((values < 0).sum()),
+            higher=(values > 0).sum(),
+            lower=(values < 0).sum(),
             seeds=len(values),
         )
-    if (rises["plain"] > 0).all() and rises["resnet"].mean() < rises["plain"].mean():
+    if degrades and rises["resnet"].mean() < rises["plain"].mean():
         page.say("not_overfitting")
-    _state_limits(page, effort, rises, results[f"plain{DEEP}"][0].steps)
-
-
-def _rises(results: dict[str, list[TrainingResult]], kind: str) -> np.ndarray:
-    """Return the deeper network's training error minus the shallower one's, by seed."""
-    shallow, deep = (
-        np.array([training.training_error for training in results[f"{kind}{depth}"]]) for depth in (SHALLOW, DEEP)
-    )
-    return deep - shallow
-
-
-def _state_limits(page: Page, effort: Effort, rises: dict[str, np.ndarray], steps: int) -> None:
     if effort.full:
-        degrades, gains = bool((rises["plain"] > 0).all()), bool((rises["resnet"] < 0).all())
-        page.say(
-            "figure6",
-            plain=page.text("plain_degrades" if degrades else "plain_does_not_degrade"),
-            residual=page.text("residual_gains" if gains else "residual_does_not_gain"),
-        )
-        page.say("full_form", steps=steps)
-    else:
-        page.say("quick_form", steps=steps)
+        plain = page.text("plain_degrades" if degrades else "plain_does_not_degrade")
+        gains = (rises["resnet"] < 0).all()
+        page.say("figure6", plain=plain, residual=page.text("residual_gains" if gains else "residual_does_not_gain"))
+    page.say("full_form" if effort.full else "quick_form", steps=results[f"plain{DEEP}"].steps[0])
 
 
 def deepen(shallow: ResNet, name: str) -> ResNet:
@@ -216,3 +181,48 @@ def _make_identity(convolution: nn.Conv2D, norm: nn.BatchNorm2D) -> None:
     # BatchNorm divides by sqrt(variance + epsilon).
     epsilon = paddle_compat.batch_norm_settings(norm).epsilon
     norm._variance.set_value(paddle.full_like(norm._variance, 1.0 - epsilon))
+
+
+def draw_curves(results: Mapping[str, SeedResults]) -> Figure:
+    """Draw error by epoch, plain and residual side by side, both depths in each panel."""
+    figure = Figure(figsize=(10, 4.4), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, (kind, title) in zip(panels, KINDS.items(), strict=True):
+        for depth, colour in COLOURS.items():
+            training = 100 * np.stack(results[f"{kind}{depth}"].training_curves)
+            validation = 100 * np.stack(results[f"{kind}{depth}"].validation_curves)
+            epochs = np.arange(1, training.shape[1] + 1)
+            draw_mean_and_range(axes, epochs, training, f"{depth} layers, training", colour, marker="o", markersize=4)
+            draw_mean_and_range(axes, epochs, validation, f"{depth} layers, validation", colour, linestyle="--")
+        axes.set_title(title, loc="left")
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(True, axis="y")
+    panels[0].set(ylabel="error (%)", ylim=(0, None))
+    panels[1].legend(loc="upper right")
+    return figure
+
+
+def draw_final_errors(results: Mapping[str, SeedResults]) -> Figure:
+    """Draw every seed's training and test error after training, network by network."""
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    axes = figure.subplots()
+    networks = [(kind, depth) for kind in KINDS for depth in DEPTHS]
+    for position, (kind, depth) in enumerate(networks):
+        each, colour = results[f"{kind}{depth}"], COLOURS[depth]
+        _points(axes, position - 0.13, each.training_errors, color=colour)
+        _points(axes, position + 0.13, each.test_errors, color=colour, markerfacecolor="none")
+    axes.plot([], [], "o", color="black", label="training images")
+    axes.plot([], [], "o", color="black", markerfacecolor="none", label="test images")
+    axes.legend(loc="upper right")
+    axes.set_xticks(range(len(networks)), [f"{KINDS[kind]}, {depth} layers" for kind, depth in networks])
+    axes.set(xlim=(-0.6, len(networks) - 0.4), ylim=(0, None), ylabel="error after training (%)")
+    axes.grid(True, axis="y")
+    return figure
+
+
+def _points(axes: Axes, position: float, fractions: Sequence[float], color: str, **style: Any) -> None:
+    percents = 100 * np.array(fractions)
+    places = position + np.linspace(-0.05, 0.05, len(percents)) if len(percents) > 1 else np.array([position])
+    axes.plot(places, percents, "o", color=color, markersize=7, clip_on=False, **style)
+    axes.hlines(percents.mean(), position - 0.1, position + 0.1, color=color, linewidth=1.5)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import numpy as np
 import paddle
@@ -14,14 +13,14 @@ from matplotlib.figure import Figure
 from paddle_resnet.config import Config
 from paddle_resnet.lessons.common.network_costs import model_summary
 from paddle_resnet.lessons.common.runs import (
-    TrainingResult,
+    SeedResults,
     choose_seeds,
     describe_images,
     note_differences_from_paper,
+    paper_settings,
     train_seeds,
     update_settings,
 )
-from paddle_resnet.lessons.common.statistics import SeedStatistics, format_percent
 from paddle_resnet.lessons.common.timing import describe_machine, time_interleaved
 from paddle_resnet.lessons.framework.effort import Effort, lesson_command
 from paddle_resnet.lessons.framework.page import Page
@@ -29,6 +28,7 @@ from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.models import create_model
 from paddle_resnet.plots.curves import draw_values_and_mean
 from paddle_resnet.plots.style import BLUE, ORANGE
+from paddle_resnet.training import SeedStatistics
 
 PAPER = {20: (0.27, 8.75), 32: (0.46, 7.51), 44: (0.66, 7.17), 56: (0.85, 6.97), 110: (1.7, 6.43)}
 """Table 6 of He et al. 2015: millions of parameters, and test error in percent on CIFAR-10, by depth."""
@@ -41,29 +41,22 @@ WIDTHS = (16, 32, 64)
 TIMED_BATCH = 32
 TIMED_ROUNDS = 5
 
-QUICK: dict[str, Any] = {
-    "data": {"source": "digits", "image_size": 8},
-    "train": {"epochs": 8, "batch_size": 64, "learning_rate": 0.1, "weight_decay": 1e-4},
-}
-FULL: dict[str, Any] = {
-    "data": {"source": "cifar10", "image_size": 32},
-    "augment": {"pad": 4, "flip": True},
-    "model": {"stem": "cifar_pool"},
-    "train": {"epochs": 12, "batch_size": 128, "learning_rate": 0.1, "weight_decay": 1e-4, "cpu_precision": "auto"},
-}
-
 
 def teach(page: Page, effort: Effort) -> None:
     """Count and time the networks, then train them."""
     _count(page)
     _time(page, effort)
-    settings, depths = (FULL, FULL_DEPTHS) if effort.full else (QUICK, QUICK_DEPTHS)
+    settings = paper_settings(effort, quick_epochs=8, full_epochs=12)
     seeds = choose_seeds(effort, SEEDS)
     config = Config.from_values(update_settings(settings, effort), effort.overrides)
-    names = {f"resnet{depth}": depth for depth in depths}
-    _describe_training(page, config, list(names), len(seeds))
-    trained = train_seeds(page, effort, settings, list(names), seeds)
-    results = {names[name]: trainings for name, trainings in trained.items()}
+    depths = FULL_DEPTHS if effort.full else QUICK_DEPTHS
+    names = [f"resnet{depth}" for depth in depths]
+    page.heading("training_heading")
+    images = describe_images(page, config)
+    page.say("recipe", names=names, images=images, epochs=config.train.epochs, config=config, seeds=len(seeds))
+    note_differences_from_paper(page, config)
+    trained = train_seeds(page, effort, settings, names, seeds)
+    results = dict(zip(depths, trained.values(), strict=True))
     _show_errors(page, effort, results)
     _conclude(page, effort, results)
 
@@ -83,18 +76,12 @@ def _count(page: Page) -> None:
     page.table(
         "sizes",
         [
-            [
-                f"resnet{depth}",
-                (depth - 2) // 6,
-                f"{summary.parameters:,}",
-                PAPER[depth][0],
-                f"{summary.macs / 1e6:.1f}",
-            ]
-            for depth, summary in summaries.items()
+            (f"resnet{depth}", (depth - 2) // 6, f"{each.parameters:,}", PAPER[depth][0], f"{each.macs / 1e6:.1f}")
+            for depth, each in summaries.items()
         ],
     )
-    parameters = [summary.parameters for summary in summaries.values()]
-    page.record(depths=DEPTHS, parameters=parameters, macs=[summary.macs for summary in summaries.values()])
+    page.record(depths=DEPTHS, parameters=[each.parameters for each in summaries.values()])
+    page.record(macs=[each.macs for each in summaries.values()])
     step = closed_form_parameters(2) - closed_form_parameters(1)
     page.say("linear_growth", step=step, last_stage=2 * (9 * 64 * 64 + 2 * 64) / step)
 
@@ -133,26 +120,19 @@ def _time(page: Page, effort: Effort) -> None:
     )
 
 
-def _describe_training(page: Page, config: Config, names: list[str], seeds: int) -> None:
-    page.heading("training_heading")
-    epochs = config.train.epochs
-    page.say("recipe", names=names, images=describe_images(page, config), epochs=epochs, config=config, seeds=seeds)
-    note_differences_from_paper(page, config)
-
-
-def _show_errors(page: Page, effort: Effort, results: dict[int, list[TrainingResult]]) -> None:
+def _show_errors(page: Page, effort: Effort, results: dict[int, SeedResults]) -> None:
     page.table(
         "errors_by_depth",
         [
             [
                 f"resnet{depth}",
                 f"{closed_form_parameters((depth - 2) // 6):,}",
-                format_percent([training.training_error for training in trainings]),
-                format_percent([training.test_error for training in trainings]),
-                f"{np.mean([training.seconds for training in trainings]):.0f}",
+                SeedStatistics.of(each.training_errors).percent(),
+                SeedStatistics.of(each.test_errors).percent(),
+                f"{np.mean(each.seconds):.0f}",
                 PAPER[depth][1],
             ]
-            for depth, trainings in results.items()
+            for depth, each in results.items()
         ],
     )
     page.say("columns")
@@ -160,36 +140,23 @@ def _show_errors(page: Page, effort: Effort, results: dict[int, list[TrainingRes
     page.figure("errors", partial(draw_errors, results))
 
 
-def _conclude(page: Page, effort: Effort, results: dict[int, list[TrainingResult]]) -> None:
+def _conclude(page: Page, effort: Effort, results: dict[int, SeedResults]) -> None:
     page.heading("verdict_heading")
     shallow, deep = min(results), max(results)
-    gains = np.array(
-        [first.test_error - last.test_error for first, last in zip(results[shallow], results[deep], strict=True)]
-    )
-    slower = np.mean([training.seconds for training in results[deep]]) / np.mean(
-        [training.seconds for training in results[shallow]]
-    )
-    page.record(gains=gains.tolist(), gain=float(gains.mean()), training_time_ratio=float(slower))
-    page.say(
-        "verdict",
-        shallow=shallow,
-        deep=deep,
-        change=-100 * gains.mean(),
-        slower=slower,
-        significance=_significance(page, gains),
-    )
+    changes = SeedStatistics.of(np.subtract(results[deep].test_errors, results[shallow].test_errors).tolist())
+    slower = float(np.mean(results[deep].seconds) / np.mean(results[shallow].seconds))
+    page.record(gains=[-change for change in changes.values], gain=-changes.mean, training_time_ratio=slower)
+    significance = _significance(page, changes)
+    page.say("verdict", shallow=shallow, deep=deep, change=100 * changes.mean, slower=slower, significance=significance)
     page.say("papers_gains")
     if not effort.full:
         page.say("quick_form")
 
 
-def _significance(page: Page, gains: np.ndarray) -> Text:
-    """Say whether the gain differs from zero by more than the seeds' variation."""
-    if len(gains) < 2:
-        return page.text("one_seed")
-    gain = SeedStatistics.of(gains.tolist())
-    interval = f"{-100 * gain.mean:+.2f} ± {100 * gain.ci95:.2f}"
-    return page.text("not_significant" if gain.sign == 0 else "significant", runs=gain.runs, interval=interval)
+def _significance(page: Page, changes: SeedStatistics) -> Text:
+    """Say whether the change differs from zero by more than the seeds' variation."""
+    key = "one_seed" if changes.runs == 1 else "significant" if changes.sign else "not_significant"
+    return page.text(key, runs=changes.runs, interval=changes.points(decimals=2))
 
 
 def draw_costs(parameters: Mapping[int, int], milliseconds: Mapping[int, float]) -> Figure:
@@ -201,12 +168,12 @@ def draw_costs(parameters: Mapping[int, int], milliseconds: Mapping[int, float])
     return figure
 
 
-def draw_errors(results: Mapping[int, Sequence[TrainingResult]]) -> Figure:
+def draw_errors(results: Mapping[int, SeedResults]) -> Figure:
     """Draw training and test error over the layers, a point for each seed."""
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     axes = figure.subplots()
-    training = [[100 * run.training_error for run in runs] for runs in results.values()]
-    test = [[100 * run.test_error for run in runs] for runs in results.values()]
+    training = [100 * np.array(each.training_errors) for each in results.values()]
+    test = [100 * np.array(each.test_errors) for each in results.values()]
     draw_values_and_mean(axes, list(results), training, "training images", BLUE, "o")
     draw_values_and_mean(axes, list(results), test, "test images", ORANGE, "s")
     axes.set_xticks(list(results))

@@ -11,7 +11,6 @@ from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.evaluation import NetworkScorer, measure_split
 from paddle_resnet.lessons.common.network_costs import format_shape, model_summary
 from paddle_resnet.lessons.common.runs import train_run, update_settings
-from paddle_resnet.lessons.common.statistics import SeedStatistics
 from paddle_resnet.lessons.common.timing import describe_machine
 from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import RUNS, Page
@@ -24,7 +23,7 @@ from paddle_resnet.lessons.lenet.seed_comparison import (
 )
 from paddle_resnet.models.summary import ModelSummary
 from paddle_resnet.plots.style import BLUE, ORANGE
-from paddle_resnet.training import RunFolder
+from paddle_resnet.training import RunFolder, SeedStatistics
 
 SIZE = 32  # LeNet's own
 SEEDS = (0, 1, 2)
@@ -141,14 +140,18 @@ def _compare(page: Page, networks: dict[str, NetworkRuns]) -> None:
     gain = SeedStatistics.of(
         [ours.top1 - theirs.top1 for ours, theirs in zip(resnet.evaluations, lenet.evaluations, strict=True)]
     )
-    verdict = ("no_verdict", "resnet_ahead", "lenet_ahead")[gain.sign]
-    page.say("gain", points=gain.points(), seeds=gain.runs, verdict=page.text(verdict))
+    _say_gain(page, gain)
     work = resnet.summary.macs / lenet.summary.macs
     page.say("speed", work=work, resnet=resnet, lenet=lenet, machine=describe_machine())
     for key, runs in (("lenet", lenet), ("resnet", resnet)):
         page.record(**{f"{key}_top1": [each.top1 for each in runs.evaluations]})
         page.record(**{f"{key}_images_per_second": runs.images_per_second})
     page.record(gain=gain.mean, gain_margin=gain.ci95, gain_sign=gain.sign, test_images=images)
+
+
+def _say_gain(page: Page, gain: SeedStatistics) -> None:
+    verdict = page.text(("no_verdict", "resnet_ahead", "lenet_ahead")[gain.sign])
+    page.say("gain", points=gain.points(), seeds=gain.runs, verdict=verdict)
 
 
 def _show_curves(page: Page, networks: dict[str, NetworkRuns]) -> None:

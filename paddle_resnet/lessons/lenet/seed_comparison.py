@@ -13,10 +13,9 @@ from matplotlib.ticker import MaxNLocator
 
 from paddle_resnet.data import Split
 from paddle_resnet.evaluation import Evaluation
-from paddle_resnet.lessons.common.statistics import SeedStatistics
 from paddle_resnet.models.summary import ModelSummary
 from paddle_resnet.plots.style import INK, plain_log_labels, shortened, without_axes
-from paddle_resnet.training import EpochRecord
+from paddle_resnet.training import EpochRecord, SeedStatistics
 
 IMAGES_PER_ROW = 8  # of a row at most
 

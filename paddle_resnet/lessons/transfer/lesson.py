@@ -14,7 +14,6 @@ from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.data import MemorySplit, open_splits
 from paddle_resnet.lessons.common.runs import update_settings
-from paddle_resnet.lessons.common.statistics import SeedStatistics
 from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.transfer.few_shot import (
@@ -36,6 +35,7 @@ from paddle_resnet.lessons.transfer.results import (
     draw_by_number,
 )
 from paddle_resnet.models import create_model, load_weights
+from paddle_resnet.training import SeedStatistics
 
 SOURCE_CLASSES, TARGET_CLASSES = range(5), range(5, 10)
 

@@ -9,8 +9,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from paddle_resnet.lessons.common.statistics import SeedStatistics
 from paddle_resnet.plots.style import BLUE, GREEN, GREY, ORANGE, label_log_axis
+from paddle_resnet.training import SeedStatistics
 
 SCRATCH, TUNED, LAST, PIXELS = "from scratch", "fine-tuned", "last layer alone", "pixels alone"
 CHINESE = {SCRATCH: "从头训练", TUNED: "微调", LAST: "只训练最后一层", PIXELS: "只用像素"}
