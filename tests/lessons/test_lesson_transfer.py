@@ -14,7 +14,6 @@ from PIL import Image
 from paddle_resnet.config import Config, TrainConfig
 from paddle_resnet.data import open_splits
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons.common.statistics import T_95, SeedStatistics
 from paddle_resnet.lessons.common.training_loop import apply_cpu_backend
 from paddle_resnet.lessons.transfer import few_shot
 from paddle_resnet.lessons.transfer.few_shot import (
@@ -28,6 +27,7 @@ from paddle_resnet.lessons.transfer.few_shot import (
 from paddle_resnet.lessons.transfer.lesson import QUICK, Plan, _verdict
 from paddle_resnet.lessons.transfer.results import TUNED
 from paddle_resnet.models import create_model
+from paddle_resnet.training.seed_runs import T_95, SeedStatistics
 
 pytestmark = pytest.mark.slow
 
