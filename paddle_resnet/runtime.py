@@ -8,6 +8,7 @@ changed.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import importlib
 import io
@@ -23,6 +24,18 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.machine import physical_cores
 
 DEVICE_NAMES = r"auto|cpu|gpu(:\d+)?"
+
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+
+LARGEST_BLOCK = 1 << 30
+"""Bytes of the largest block on malloc's heap; larger blocks are mapped by the system each time."""
+
+KEPT_AT_MOST = (1 << 31) - 1
+"""Free bytes at the end of the heap above which malloc returns memory to the system."""
+
+ALLOCATOR_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "LD_PRELOAD", "GLIBC_TUNABLES")
+"""Environment variables with which users choose an allocator or its settings."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +135,20 @@ def mkl_path(processor: machine.Processor) -> str | None:
     if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= processor.features:
         return "7"
     return "5" if {"avx2", "fma"} <= processor.features else None
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc's ``malloc`` keep freed memory for the next step; return whether it does.
+
+    By default it returns large blocks, such as a batch of feature maps or a decoded photograph, to the system, and then
+    faults thousands of zeroed pages in again. Settings in the environment (`ALLOCATOR_VARIABLES`) have precedence.
+    """
+    if os.name == "nt" or any(name in os.environ for name in ALLOCATOR_VARIABLES):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_BLOCK)) and bool(mallopt(M_TRIM_THRESHOLD, KEPT_AT_MOST))
 
 
 def import_paddle() -> None:

@@ -1,18 +1,22 @@
-"""Worker processes that do tasks ahead of the caller: results in order, in bounded memory.
+"""Worker processes that do tasks ahead of the caller: results in order and in bounded memory, or as futures.
 
 Threads are not enough for networks and images: Paddle Inference holds Python's interpreter lock while a network runs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import cycle
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
+from types import ModuleType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from paddle_resnet import signals
@@ -30,7 +34,8 @@ class WorkerPool(Generic[Task, Result]):
     """Processes that each call ``make(*arguments)`` once, and then the function it returns for each of their tasks.
 
     They start at once and get ready in the background. They end with the block, or when this process dies. Functions,
-    tasks and results are pickled, so `make` and `prepare` are top-level functions of modules.
+    tasks and results are pickled, so `make` and `prepare` are top-level functions of modules. The user's script is
+    not run again in them, so it needs no ``if __name__ == "__main__"``.
 
     Args:
         processes: how many.
@@ -49,7 +54,9 @@ class WorkerPool(Generic[Task, Result]):
         # Spawned: a fork of a process with threads (Paddle's) may hang.
         context = multiprocessing.get_context("spawn")
         self._workers = []
-        with signals.blocked():
+        self._threads: ThreadPoolExecutor | None = None
+        self._idle: SimpleQueue[_Worker] = SimpleQueue()
+        with signals.blocked(), _without_main_module():
             for _ in range(processes):
                 here, there = context.Pipe()
                 process = context.Process(target=_work, args=(there, prepare), daemon=True)
@@ -66,6 +73,8 @@ class WorkerPool(Generic[Task, Result]):
 
     def close(self) -> None:
         """End the processes, also in the middle of a task."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:
             worker.connection.close()
             # They have nothing to save, and Paddle prints a page of text on SIGTERM.
@@ -97,6 +106,28 @@ class WorkerPool(Generic[Task, Result]):
         for worker in pending:
             yield worker.receive()
 
+    def submit(self, task: Task) -> Future[Result]:
+        """Give a task to the next process that is free; errors of the future are those of `results`.
+
+        The first call waits until the processes are ready. Do not use it together with `results`.
+        """
+        if self._threads is None:
+            self.wait_until_ready()
+            for worker in self._workers:
+                self._idle.put(worker)
+            # A thread for each process waits for its results, so that the process never waits for a reader.
+            self._threads = ThreadPoolExecutor(len(self._workers), thread_name_prefix="worker")
+        return self._threads.submit(self._do, task)
+
+    def _do(self, task: Task) -> Result:
+        worker = self._idle.get()
+        try:
+            worker.send(task)
+            result: Result = worker.receive()
+            return result
+        finally:
+            self._idle.put(worker)
+
 
 class _Worker(NamedTuple):
     process: Any
@@ -123,6 +154,17 @@ class _Worker(NamedTuple):
             f"a worker process ended (code {self.process.exitcode}), as when memory runs out: take fewer of them, or "
             "smaller batches"
         )
+
+
+@contextlib.contextmanager
+def _without_main_module() -> Iterator[None]:
+    """Hide the caller's script from multiprocessing, which would run it again in each new process."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _work(connection: Connection, prepare: Callable[[], object] | None) -> None:

@@ -31,6 +31,7 @@ import paddle
 
 from paddle_resnet.config import Config
 from paddle_resnet.data import MemorySplit, Normalize, TrainLoader
+from paddle_resnet.data.augment import host
 from paddle_resnet.data.augment.batch import Augment
 from paddle_resnet.lessons.common.training_loop import apply_cpu_backend, train_batches
 from paddle_resnet.models import create_model
@@ -93,9 +94,9 @@ def _making(config: Config) -> list[float]:
     pixels = generator.integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8)
     times = []
     for _ in range(60):
-        changes = augment.draw(pixels.shape, generator)
+        changes = augment.draw(len(pixels), generator)
         started = time.thread_time()
-        augment.apply_on_host(pixels, changes)
+        host.augment(pixels, changes)
         times.append(1000 * (time.thread_time() - started))
     return times[10:]
 

@@ -20,7 +20,7 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model
 from paddle_resnet.models.blocks import AddReLU
 from paddle_resnet.onednn import layers
-from paddle_resnet.training.cpu_backend import keep_freed_memory, use_cpu_backend
+from paddle_resnet.training.cpu_backend import use_cpu_backend
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.optim.loss import SmoothedCrossEntropy
 from paddle_resnet.training.optim.optimizer import make_optimizer
@@ -82,7 +82,7 @@ def _random_loader(case: TrainCase, config: Config, steps: int) -> TrainLoader:
 def kernels(job: dict[str, Any]) -> dict[str, Any]:
     """Time the passes of each operation: keys `backend` (native or onednn), `kernels` (lists) and `repeats`."""
     device = runtime.select_device("cpu")
-    keep_freed_memory()  # as in training
+    runtime.keep_freed_memory()  # as in training
     fast = job["backend"] == "onednn"
     if fast and (reason := onednn.unavailable_reason(device)) is not None:
         raise UsageError(reason)

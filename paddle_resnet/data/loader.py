@@ -3,37 +3,38 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import paddle
 
 from paddle_resnet.config import AugmentConfig
-from paddle_resnet.data.augment.batch import Augment, AugmentParams
+from paddle_resnet.data.augment import device
+from paddle_resnet.data.augment.batch import Augment
 from paddle_resnet.data.augment.mixing import mix_images, mix_labels
+from paddle_resnet.data.augment.params import AugmentParams
 from paddle_resnet.data.normalize import Normalize
-from paddle_resnet.data.splits import Split
+from paddle_resnet.data.reading import Request, read_ahead
+from paddle_resnet.data.splits import PictureSplit, Split
 from paddle_resnet.images import Indices, Pixels
-from paddle_resnet.images.decode import resize_and_crop_batch
 
 Batch = list[paddle.Tensor]
-Task = TypeVar("Task")
-Result = TypeVar("Result")
+PREFETCH = 2
+"""Batches that are read ahead."""
 
 
 class TrainLoader:
     """Augmented batches in a new random order every epoch.
 
-    Order and augmentation come from `generator` alone, and only the iterating thread draws from it, never the
-    prefetching thread: with its ``bit_generator.state`` restored, the next epoch is the same again.
+    Order and augmentation come from `generator` alone, and only the iterating thread draws from it, never a worker:
+    with its ``bit_generator.state`` restored, the next epoch is the same again.
 
     An interrupted epoch continues from the generator's state at its beginning, which `state_dict` has, and with
     `first_batch` set: the batches before it are drawn again, and none of their images is read.
 
-    On a CPU the prefetching thread augments; on a GPU the GPU does, unless an augmentation exists on the host alone
-    (TrivialAugment). Mixup and cutmix come last, on the device.
+    The workers augment (`read_ahead`); on a GPU the GPU does, unless the images are pictures of different sizes or an
+    augmentation exists on the host alone (TrivialAugment). Mixup and cutmix come last, on the device.
 
     Args:
         split: the training images.
@@ -46,6 +47,7 @@ class TrainLoader:
         balanced: draw each class equally often, see `balanced_order`.
         rank_positions: positions in each batch, ``0 .. batch_size - 1``: only these images are yielded, with the same
             values as in the whole batch; the others belong to other ranks. None: all.
+        prefetch: batches that are read ahead.
 
     Attributes:
         crop_size: the batches' pixels a side; less than `image_size` for progressive resizing.
@@ -67,6 +69,7 @@ class TrainLoader:
         seed: int,
         balanced: bool = False,
         rank_positions: Indices | None = None,
+        prefetch: int = PREFETCH,
     ) -> None:
         self.generator = np.random.default_rng(seed)
         self._split = split
@@ -74,6 +77,8 @@ class TrainLoader:
         self._rank_positions = rank_positions
         self._batch_size = min(batch_size, len(split))
         self._normalize = normalize
+        self._resize = resize
+        self._prefetch = prefetch
         self._augment = Augment(augment, resize, image_size, normalize.mean)
         self.crop_size = image_size
         self.first_batch = 0
@@ -110,22 +115,22 @@ class TrainLoader:
         else:
             order = self.generator.permutation(len(self._split))
         batches = order[: len(self) * self._batch_size].reshape(len(self), self._batch_size)
-        size, stored = self.crop_size, self._split.batch(batches[0, :1]).shape[1:]
-        tasks = (self._needed(each, self._augment.draw((len(each), *stored), self.generator, size)) for each in batches)
-        on_host = paddle.get_device() == "cpu" or self._augment.needs_host
+        size = self.crop_size
+        tasks = (self._needed(each, self._augment.draw(len(each), self.generator, size)) for each in batches)
+        pictures = isinstance(self._split, PictureSplit)
+        on_host = pictures or paddle.get_device() == "cpu" or self._augment.needs_host
 
-        def read(task: tuple[Indices, Indices, AugmentParams]) -> Pixels:
+        def request(task: tuple[Indices, Indices, AugmentParams]) -> Request:
             _, indices, params = task
-            pixels = self._split.batch(indices)
-            return self._augment.apply_on_host(pixels, params) if on_host else pixels
+            return Request(indices, params if on_host else None, self._resize, None)
 
-        remaining = _prefetched(read, itertools.islice(tasks, first, None))
+        remaining = read_ahead(self._split, itertools.islice(tasks, first, None), request, self._prefetch)
         for number, ((batch, indices, params), pixels) in enumerate(remaining, first + 1):
             # With the last batch, everything of this epoch has been drawn.
             self._epoch_start = begin if number < len(self) else None
             self.indices = batch
             images = paddle.to_tensor(pixels)
-            levels = images if on_host else self._augment.apply_on_device(images, params)
+            levels = images if on_host else device.augment(images, params)
             labels = self._split.labels[indices]
             if params.mix is None:
                 yield [self._normalize(levels), _column(labels)]
@@ -160,8 +165,10 @@ class ValidationLoader:
         normalize: Normalize,
         rank: int = 0,
         world_size: int = 1,
+        prefetch: int = PREFETCH,
     ) -> None:
         self._split = split
+        self._prefetch = prefetch
         self._batches = rank_batches(len(split), batch_size, rank, world_size)
         self._image_size = image_size
         self._resize = resize
@@ -172,7 +179,7 @@ class ValidationLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield ``[images float32 [n, 3, S, S], labels int64 [n, 1]]`` on the current device."""
-        for pixels, labels in read_batches(self._split, self._batches, self._resize, self._image_size):
+        for pixels, labels in read_batches(self._split, self._batches, self._resize, self._image_size, self._prefetch):
             yield [self._normalize(paddle.to_tensor(pixels)), _column(labels)]
 
 
@@ -195,11 +202,11 @@ def uint8_batches(split: Split, batch_size: int, resize: int, image_size: int) -
 
 
 def read_batches(
-    split: Split, batches: list[Indices], resize: int, image_size: int
+    split: Split, batches: list[Indices], resize: int, image_size: int, prefetch: int = PREFETCH
 ) -> Iterator[tuple[Pixels, Indices]]:
     """Yield the images at each batch's indices, as `uint8_batches` does."""
-    tasks = _prefetched(lambda indices: resize_and_crop_batch(split.batch(indices), resize, image_size), batches)
-    for indices, pixels in tasks:
+    requested = read_ahead(split, batches, lambda indices: Request(indices, None, resize, image_size), prefetch)
+    for indices, pixels in requested:
         yield pixels, split.labels[indices]
 
 
@@ -230,23 +237,3 @@ def balanced_order(labels: Indices, generator: np.random.Generator) -> Indices:
 
 def _column(labels: Indices) -> paddle.Tensor:
     return paddle.to_tensor(labels[:, np.newaxis])
-
-
-def _prefetched(read: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[tuple[Task, Result]]:
-    """Read one batch ahead in a thread, which ends with the iterator; its errors are raised here.
-
-    The iterating thread takes the tasks from their iterator.
-    """
-    remaining = iter(tasks)
-    task = next(remaining, None)
-    if task is None:
-        return
-    # The first batch is read in this thread: there is nothing to overlap it with, and where it decodes a whole folder
-    # into memory, Ctrl-C stops it.
-    result = read(task)
-    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
-        for following in remaining:
-            reading = thread.submit(read, following)
-            yield task, result
-            task, result = following, reading.result()
-        yield task, result

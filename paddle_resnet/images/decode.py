@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import re
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from paddle_resnet.errors import UsageError, printable, shown
-from paddle_resnet.images import Pixels
-from paddle_resnet.images.image_file import jpeg_scan_count, largest_icon_pixels, read_file, strip_metadata
+from paddle_resnet.images import Indices, Pixels
+from paddle_resnet.images.image_file import (
+    FilePart,
+    jpeg_scan_count,
+    largest_icon_pixels,
+    read_file,
+    read_part,
+    strip_metadata,
+)
 
-Source = str | Path | bytes | Image.Image | np.ndarray
+Source = str | Path | FilePart | bytes | Image.Image | np.ndarray
 
 Image.init()
 _WANTED = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", "JPEG2000", "ICO", "AVIF")
@@ -26,7 +35,9 @@ BAND_PIXELS = 1 << 20
 MAX_SCANS = 16
 """Scans of a JPEG of `MAX_PIXELS`, more of a smaller one. Progressive encoders make about 10."""
 DRAFT_MARGIN = 3
-"""Shrinking a JPEG while decoding keeps its shorter side at this many times `resize` or more."""
+"""Shrinking a JPEG while decoding keeps the shorter side of what is used at this many times its final size or more."""
+MAX_LENGTH = 4
+"""The longer side of a picture kept in memory is at most this many times the shorter one."""
 SIXTEEN_BITS = 65_535
 SIXTEEN_BIT_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 
@@ -68,15 +79,74 @@ def decode_image(source: Source, resize: int, image_size: int, name: str | None 
         UsageError: not a readable image, not a regular file, more than 64 million pixels, a JPEG of very many scans, or
             pixels of unknown range.
     """
-    name = name or (str(source) if isinstance(source, (str, Path)) else "the image given as bytes or pixels")
-    name = printable(name)
-    try:
-        with _open(source, name) as image:
-            return decode_pil_image(image, resize, image_size, name)
-    except UsageError:
-        raise
-    except Exception as error:  # Pillow's decoders raise almost anything on damaged files
-        raise _unreadable(name, error) from error
+    with _opened(source, name) as (image, name):
+        return decode_pil_image(image, resize, image_size, name)
+
+
+def decode_crop(source: Source, box_in: Callable[[int, int], Indices], size: int, flipped: bool) -> Pixels:
+    """Decode an image, cut a box out of the whole of it, and resize the box, as torchvision's ``resized_crop`` does.
+
+    A JPEG is shrunk while it is decoded, as in `decode_image`, where the box is at least six times `size`.
+
+    Args:
+        source: as of `decode_image`.
+        box_in: returns top, left, height and width of the box in an image of (height, width).
+        size: pixels a side of the result.
+        flipped: flip the result left to right.
+
+    Returns:
+        uint8 RGB, ``[size, size, 3]``.
+
+    Raises:
+        UsageError: as `decode_image`.
+    """
+    with _opened(source) as (image, name):
+        shrink = min(box_in(image.height, image.width)[2:]) / (DRAFT_MARGIN * size)
+        if shrink >= 2:
+            image.draft(None, (int(image.width / shrink), int(image.height / shrink)))
+        upright = _load_upright(image, name)
+        top, left, height, width = box_in(upright.height, upright.width).tolist()
+        box = upright.crop((left, top, left + width, top + height)).resize((size, size), Image.Resampling.BILINEAR)
+        return np.asarray(box.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else box)
+
+
+def decode_whole(source: Source, resize: int) -> Pixels:
+    """Decode an image and resize its shorter side to `resize`; of a very long one, keep the middle (`MAX_LENGTH`).
+
+    Its middle square has the same bits as `decode_image`.
+
+    Returns:
+        uint8 RGB, ``[resize, W, 3]`` or ``[H, resize, 3]``.
+
+    Raises:
+        UsageError: as `decode_image`.
+    """
+    with _opened(source) as (image, name):
+        _draft(image, resize)
+        upright = _load_upright(image, name)
+        width, height = upright.size
+        axis = 1 if width > height else 0
+        longer, shorter = max(upright.size), min(upright.size)
+        resized = resize * longer // shorter
+        first = centre_crop_offset(resized, resize)
+        margin = min(first, (MAX_LENGTH - 1) * resize // 2)
+        last = min(resized, first + resize + margin)
+        parts = []
+        for start, end in ((first - margin, first), (first, first + resize), (first + resize, last)):
+            if start < end:
+                along = (start * longer / resized, min(end * longer / resized, longer))
+                box = (along[0], 0, along[1], shorter) if axis else (0, along[0], shorter, along[1])
+                sides = (end - start, resize) if axis else (resize, end - start)
+                parts.append(np.asarray(upright.resize(sides, Image.Resampling.BILINEAR, box=box)))
+        return np.concatenate(parts, axis=axis)
+
+
+def decode_square(source: Source, resize: int) -> Pixels:
+    """Return the centre square of side `resize`, as `decode_image` or from what `decode_whole` returned."""
+    if isinstance(source, np.ndarray) and min(source.shape[:2]) == resize:
+        top, left = (centre_crop_offset(length, resize) for length in source.shape[:2])
+        return source[top : top + resize, left : left + resize]
+    return decode_image(source, resize, resize)
 
 
 def decode_pil_image(image: Image.Image, resize: int, image_size: int, name: str) -> Pixels:
@@ -86,12 +156,8 @@ def decode_pil_image(image: Image.Image, resize: int, image_size: int, name: str
         Exception: almost any of Pillow's own, for damaged files.
         UsageError: pixels of unknown range.
     """
-    image.draft(None, (DRAFT_MARGIN * resize, DRAFT_MARGIN * resize))
-    image.load()
-    transpose = TRANSPOSE_BY_ORIENTATION.get(_orientation(image))
-    if transpose is not None:
-        image = image.transpose(transpose)
-    return np.asarray(resize_and_crop(_to_rgb(image, name), resize, image_size))
+    _draft(image, resize)
+    return np.asarray(resize_and_crop(_load_upright(image, name), resize, image_size))
 
 
 def check_readable(path: Path) -> None:
@@ -133,6 +199,31 @@ def resize_and_crop_batch(images: Pixels, resize: int, image_size: int) -> Pixel
     return images[:, start : start + image_size, start : start + image_size]
 
 
+@contextlib.contextmanager
+def _opened(source: Source, name: str | None = None) -> Iterator[tuple[Image.Image, str]]:
+    """Open an image; yield it and its printable name. Errors within the block are `UsageError` that name it."""
+    name = name or (str(source) if isinstance(source, str | Path | FilePart) else "the image given as bytes or pixels")
+    name = printable(name)
+    try:
+        with _open(source, name) as image:
+            yield image, name
+    except UsageError:
+        raise
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged files
+        raise _unreadable(name, error) from error
+
+
+def _draft(image: Image.Image, resize: int) -> None:
+    image.draft(None, (DRAFT_MARGIN * resize, DRAFT_MARGIN * resize))
+
+
+def _load_upright(image: Image.Image, name: str) -> Image.Image:
+    """Decode the pixels, apply EXIF's orientation, and convert any mode to RGB."""
+    image.load()
+    transpose = TRANSPOSE_BY_ORIENTATION.get(_orientation(image))
+    return _to_rgb(image if transpose is None else image.transpose(transpose), name)
+
+
 def _open(source: Source, name: str) -> Image.Image:
     if isinstance(source, Image.Image):
         image = source.copy()
@@ -145,7 +236,10 @@ def _open(source: Source, name: str) -> Image.Image:
                 f"found {source.dtype} of shape {list(source.shape)}"
             )
         return Image.fromarray(source)
-    data = source if isinstance(source, bytes) else read_file(Path(source))
+    if isinstance(source, FilePart):
+        data = read_part(source)
+    else:
+        data = source if isinstance(source, bytes) else read_file(Path(source))
     if not data:
         raise ValueError("an empty file")
     if largest_icon_pixels(data) > MAX_PIXELS:

@@ -9,6 +9,7 @@ import stat
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import PngImagePlugin
@@ -49,6 +50,34 @@ def read_file(path: Path) -> bytes:
         status = os.fstat(descriptor)
         _check_file(path, status)
         return file.read(status.st_size) or b""
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """An image that lies uncompressed within another file, such as a tar archive."""
+
+    path: str
+    start: int
+    """Bytes before it."""
+    size: int
+    """Its bytes."""
+    name: str
+    """Its own name in the file."""
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.name}"
+
+
+def read_part(part: FilePart) -> bytes:
+    """Read a part of a file; errors as of `read_file`."""
+    if part.size > MAX_BYTES:
+        raise UsageError(f"{printable(str(part))}: {part.size} bytes, more than the largest image; remove it")
+    with Path(part.path).open("rb") as file:
+        file.seek(part.start)
+        data = file.read(part.size)
+    if len(data) < part.size:
+        raise UsageError(f"{printable(part.path)}: cut short within {printable(part.name)}; copy or write it again")
+    return data
 
 
 def strip_metadata(data: bytes) -> bytes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 from typing import Literal, TypeAlias
 
 from paddle_resnet import onednn
@@ -11,33 +9,7 @@ from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import ImageClassifier
 from paddle_resnet.onednn import library
-
-M_TRIM_THRESHOLD = -1
-M_MMAP_THRESHOLD = -3
-
-LARGEST_BLOCK = 1 << 30
-"""Bytes of the largest block on malloc's heap; larger blocks are mapped by the system each time."""
-
-KEPT_AT_MOST = (1 << 31) - 1
-"""Free bytes at the end of the heap above which malloc returns memory to the system."""
-
-ALLOCATOR_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "LD_PRELOAD", "GLIBC_TUNABLES")
-"""Environment variables with which users choose an allocator or its settings."""
-
-
-def keep_freed_memory() -> bool:
-    """Let glibc's ``malloc`` keep freed memory for the next step; return whether it does.
-
-    By default it returns large blocks, such as a batch of feature maps, to the system, and each step then faults
-    thousands of zeroed pages in again. Settings in the environment (`ALLOCATOR_VARIABLES`) have precedence.
-    """
-    if os.name == "nt" or any(name in os.environ for name in ALLOCATOR_VARIABLES):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_BLOCK)) and bool(mallopt(M_TRIM_THRESHOLD, KEPT_AT_MOST))
-
+from paddle_resnet.runtime import keep_freed_memory
 
 Backend: TypeAlias = Literal["auto", "onednn", "native"]
 Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]

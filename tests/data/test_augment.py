@@ -7,8 +7,9 @@ from PIL import Image
 from random_images import noise
 
 from paddle_resnet.config import AugmentConfig
-from paddle_resnet.data.augment.batch import Augment, random_boxes
+from paddle_resnet.data.augment.batch import Augment
 from paddle_resnet.data.augment.device import crop, resize_batch, resized_crop
+from paddle_resnet.data.augment.random_crop import draw_crops
 from paddle_resnet.images.decode import decode_image, resize_and_crop_batch
 
 
@@ -89,7 +90,7 @@ def test_a_larger_picture_is_cropped_at_random_inside():
 @pytest.mark.parametrize(("side", "size"), [(40, 16), (32, 32), (20, 28)])
 def test_resized_crop_is_pillows_crop_and_resize(side, size):
     pixels = noise(16, side)
-    boxes = random_boxes([16, side, side, 3], (0.2, 1.0), np.random.default_rng(3))
+    boxes = draw_crops(16, (0.2, 1.0), np.random.default_rng(3)).boxes(side, side)
     flipped = np.arange(16) % 2 == 1
     found = resized_crop(paddle.to_tensor(pixels), boxes, size, flipped).numpy()
     for image, (top, left, height, width), flip, result in zip(pixels, boxes.T, flipped, found, strict=True):
@@ -99,7 +100,7 @@ def test_resized_crop_is_pillows_crop_and_resize(side, size):
 
 
 def test_boxes_have_the_area_and_the_aspect_asked_for():
-    top, left, height, width = random_boxes([4000, 400, 400, 3], (0.25, 0.5), np.random.default_rng(0))
+    top, left, height, width = draw_crops(4000, (0.25, 0.5), np.random.default_rng(0)).boxes(400, 400)
     assert (top >= 0).all()
     assert (left >= 0).all()
     assert (top + height <= 400).all()
@@ -113,11 +114,23 @@ def test_boxes_have_the_area_and_the_aspect_asked_for():
     assert 1.3 < ratio.max() < 1.35
 
 
-def test_a_box_that_never_fits_is_the_whole_image():
-    # One pixel high: no box of this area and aspect exists.
-    top, left, height, width = random_boxes([5, 1, 100, 3], (0.9, 1.0), np.random.default_rng(0))
-    assert (top.tolist(), left.tolist()) == ([0] * 5, [0] * 5)
-    assert (height.tolist(), width.tolist()) == ([1] * 5, [100] * 5)
+@pytest.mark.parametrize(
+    ("height", "width", "box"), [(9, 100, (0, 44, 9, 12)), (90, 9, (39, 0, 12, 9)), (9, 10, (0, 0, 9, 10))]
+)
+def test_a_box_that_never_fits_is_in_the_middle(height, width, box):
+    """As torchvision's: the largest one with an aspect ratio of at most 4/3. No box of the whole area fits here."""
+    draws = draw_crops(5, (1.0, 1.0), np.random.default_rng(0))
+    never = draws._replace(ratios=np.full_like(draws.ratios, 5.0))
+    np.testing.assert_array_equal(never.boxes(height, width), np.tile(box, (5, 1)).T)
+
+
+def test_boxes_lie_anywhere_in_a_wide_picture():
+    top, left, height, width = draw_crops(4000, (0.1, 0.3), np.random.default_rng(0)).boxes(100, 300)
+    for place, free in ((top, 100 - height), (left, 300 - width)):
+        assert ((place >= 0) & (place <= free)).all()
+        assert place.min() == 0
+        assert (place == free).any()
+        assert abs((place / np.maximum(free, 1))[free > 20].mean() - 0.5) < 0.03
 
 
 def test_scale_through_augment_keeps_size_and_levels():

@@ -8,8 +8,9 @@ from random_images import noise
 
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data import MemorySplit, Normalize, TrainLoader
-from paddle_resnet.data.augment import host
-from paddle_resnet.data.augment.batch import Augment, random_boxes
+from paddle_resnet.data.augment import device, host
+from paddle_resnet.data.augment.batch import Augment
+from paddle_resnet.data.augment.random_crop import draw_crops
 
 SIDE = 20
 
@@ -31,7 +32,7 @@ def test_crop_equals_pillows_even_outside_the_image():
 @pytest.mark.parametrize("size", [8, SIDE, 33])
 def test_resized_crop_uses_the_box_alone(size):
     pixels = noise(8, SIDE)
-    boxes = random_boxes(pixels.shape, (0.2, 0.6), np.random.default_rng(1))
+    boxes = draw_crops(8, (0.2, 0.6), np.random.default_rng(1)).boxes(SIDE, SIDE)
     flipped = np.arange(8) % 2 == 1
     found = host.resized_crop(pixels, boxes, size, flipped)
     for image, (top, left, height, width), flip, result in zip(pixels, boxes.T, flipped, found, strict=True):
@@ -49,9 +50,9 @@ def test_resized_crop_uses_the_box_alone(size):
 def test_host_and_device_make_the_same_pictures(options, size):
     augment = Augment(AugmentConfig(**options), 18, 16, (0.5, 0.25, 0.125))
     pixels = noise(32, SIDE)
-    params = augment.draw(pixels.shape, np.random.default_rng(2), size)
-    on_host = augment.apply_on_host(pixels, params)
-    on_device = augment.apply_on_device(paddle.to_tensor(pixels), params).numpy()
+    params = augment.draw(32, np.random.default_rng(2), size)
+    on_host = host.augment(pixels, params)
+    on_device = device.augment(paddle.to_tensor(pixels), params).numpy()
     assert on_host.shape == on_device.shape == (32, size, size, 3)
     assert np.abs(on_host.astype(float) - on_device).max() <= 1
 
@@ -67,6 +68,6 @@ def test_the_loaders_batches_are_those_drawn_in_order():
         order = generator.permutation(30)
         for number, (images, found) in enumerate(loader):
             chosen = order[10 * number : 10 * number + 10]
-            expected = augment.apply_on_host(pixels[chosen], augment.draw(pixels[chosen].shape, generator))
+            expected = host.augment(pixels[chosen], augment.draw(10, generator))
             np.testing.assert_array_equal(found.numpy().ravel(), chosen)
             np.testing.assert_allclose(images.numpy(), normalize(paddle.to_tensor(expected)).numpy(), atol=1e-6)

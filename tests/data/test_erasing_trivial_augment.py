@@ -10,6 +10,7 @@ from random_images import noise
 from scipy.stats import chisquare, kstest, uniform
 
 from paddle_resnet.config import AugmentConfig
+from paddle_resnet.data.augment import device, host
 from paddle_resnet.data.augment.batch import Augment
 from paddle_resnet.data.augment.erasing import draw_erasing
 from paddle_resnet.data.augment.trivial_augment import (
@@ -42,9 +43,9 @@ def test_erased_rectangles_have_the_papers_distribution():
 def test_erased_pixels_are_noise_and_others_unchanged():
     pixels = np.full((50, 16, 16, 3), 100, np.uint8)
     augment = Augment(AugmentConfig(erase=1.0), 16, 16)
-    params = augment.draw(pixels.shape, np.random.default_rng(1))
-    on_host = augment.apply_on_host(pixels, params)
-    np.testing.assert_array_equal(augment.apply_on_device(paddle.to_tensor(pixels), params).numpy(), on_host)
+    params = augment.draw(len(pixels), np.random.default_rng(1))
+    on_host = host.augment(pixels, params)
+    np.testing.assert_array_equal(device.augment(paddle.to_tensor(pixels), params).numpy(), on_host)
     where = params.erasing.mask
     assert where.any(axis=(1, 2)).all()
     assert (on_host[~where] == 100).all()
@@ -201,10 +202,10 @@ def test_trivial_augment_follows_the_crop():
     pixels = noise(40, 16)
     plain, distorting = Augment(AugmentConfig(), 16, 16), Augment(AugmentConfig(trivial_augment=True), 16, 16)
     assert (plain.needs_host, distorting.needs_host) == (False, True)
-    params = distorting.draw(pixels.shape, np.random.default_rng(0))
+    params = distorting.draw(len(pixels), np.random.default_rng(0))
     expected = pixels.copy()
     apply_trivial_augment(expected, params.trivial_augment)
-    np.testing.assert_array_equal(distorting.apply_on_host(pixels, params), expected)
+    np.testing.assert_array_equal(host.augment(pixels, params), expected)
     called = distorting(paddle.to_tensor(pixels), np.random.default_rng(0))
     np.testing.assert_array_equal(called.numpy(), expected)
     assert (expected != pixels).any(axis=(1, 2, 3)).sum() > 20

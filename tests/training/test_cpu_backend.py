@@ -8,11 +8,10 @@ import sys
 
 import pytest
 
-from paddle_resnet import create_model
+from paddle_resnet import create_model, runtime
 from paddle_resnet.errors import UsageError
 from paddle_resnet.onednn import library, unavailable_reason
 from paddle_resnet.onednn.layers import ChannelsLastResNet
-from paddle_resnet.training import cpu_backend
 from paddle_resnet.training.cpu_backend import use_cpu_backend
 
 AVX512_VNNI, AVX512_BF16 = 0x67, 0xE7
@@ -62,7 +61,7 @@ def test_a_gpus_network_is_left_alone(network):
 COUNT_PAGE_FAULTS = """
 import resource
 import numpy as np
-from paddle_resnet.training.cpu_backend import keep_freed_memory
+from paddle_resnet.runtime import keep_freed_memory
 
 assert keep_freed_memory()
 counts = []
@@ -76,7 +75,7 @@ print(counts[-1] - counts[1])
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
 def test_freed_memory_is_used_again():
-    environment = {name: value for name, value in os.environ.items() if name not in cpu_backend.ALLOCATOR_VARIABLES}
+    environment = {name: value for name, value in os.environ.items() if name not in runtime.ALLOCATOR_VARIABLES}
     faults = subprocess.run(
         [sys.executable, "-c", COUNT_PAGE_FAULTS], env=environment, capture_output=True, text=True, check=True
     ).stdout
@@ -86,4 +85,4 @@ def test_freed_memory_is_used_again():
 
 def test_the_users_allocator_is_kept(monkeypatch):
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
-    assert not cpu_backend.keep_freed_memory()
+    assert not runtime.keep_freed_memory()

@@ -11,9 +11,28 @@ import numpy as np
 import paddle
 from numpy.typing import NDArray
 
+from paddle_resnet.data.augment.params import AugmentParams
+from paddle_resnet.data.augment.random_crop import CropDraws
 from paddle_resnet.images import Indices, Mask
 
 Weights = NDArray[np.float32]
+
+
+def augment(images: paddle.Tensor, params: AugmentParams) -> paddle.Tensor:
+    """Augment ``[n, h, w, 3]`` on its device: float32 levels 0..255, ``[n, S, S, 3]``."""
+    if isinstance(params.crops, CropDraws):
+        boxes = params.crops.boxes(*images.shape[1:3])
+        levels = resized_crop(images, boxes, params.size, params.flipped)
+    else:
+        top, left = params.crops
+        levels = crop(resize_batch(images, params.resize), top, left, params.size, params.flipped)
+    if params.cutout_mask is not None:
+        levels = fill(levels, params.cutout_mask, params.cutout_level)
+    if params.erasing is not None:
+        noise = np.zeros((*params.erasing.mask.shape, 3))
+        noise[params.erasing.mask] = params.erasing.noise
+        levels = fill(levels, params.erasing.mask, noise)
+    return levels
 
 
 def crop(images: paddle.Tensor, top: Indices, left: Indices, size: int, flipped: Mask) -> paddle.Tensor:
@@ -44,7 +63,7 @@ def crop(images: paddle.Tensor, top: Indices, left: Indices, size: int, flipped:
 
 
 def resized_crop(images: paddle.Tensor, boxes: Indices, size: int, flipped: Mask) -> paddle.Tensor:
-    """Resize each image's own box (`random_boxes`) to ``[n, size, size, 3]`` as Pillow resizes the crop."""
+    """Resize each image's own box (`CropDraws.boxes`) to ``[n, size, size, 3]`` as Pillow resizes the crop."""
     top, left, box_height, box_width = boxes
     _, height, width, _ = images.shape
     rows = triangle_weights(top, box_height, height, size)

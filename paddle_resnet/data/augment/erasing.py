@@ -1,4 +1,4 @@
-"""Random boxes: for random-resized crops, cutout and random erasing."""
+"""Random boxes of the crop that cutout and random erasing hide."""
 
 from __future__ import annotations
 
@@ -8,59 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from paddle_resnet.data.augment.random_crop import BOX_ATTEMPTS, fitting_sides
 from paddle_resnet.images import Indices, Mask, Pixels
 
-BOX_ATTEMPTS = 10
-CROP_LOG_ASPECT_RATIO = (math.log(3 / 4), math.log(4 / 3))
 ERASED_AREA = (0.02, 0.4)
 """Least and largest share of the image (Zhong et al. 2017, arXiv:1708.04896, section 4.1)."""
 ERASED_LOG_ASPECT_RATIO = (math.log(0.3), math.log(1 / 0.3))
 """The paper's range; its logarithm is uniform, as in torchvision's ``RandomErasing``: wide as often as tall."""
-
-
-def random_boxes(shape: Sequence[int], scale: tuple[float, float], generator: np.random.Generator) -> Indices:
-    """Draw a box for each image as torchvision's ``RandomResizedCrop.get_params`` does.
-
-    The area is a uniform share of the image's, the logarithm of the aspect ratio (width / height) uniform between those
-    of 3/4 and 4/3; the first of ten attempts that fits is taken, else the whole image.
-
-    Args:
-        shape: of the batch, ``[n, h, w, 3]``.
-        scale: least and largest share of the area.
-        generator: the source of random numbers.
-
-    Returns:
-        int64 ``[4, n]``: top, left, height and width of each box.
-    """
-    _, height, width, _ = shape
-    box_height, box_width, fits = random_sides(shape, scale, CROP_LOG_ASPECT_RATIO, generator)
-    return place_boxes(shape, np.where(fits, box_height, height), np.where(fits, box_width, width), generator)
-
-
-def random_sides(
-    shape: Sequence[int],
-    scale: tuple[float, float],
-    log_aspect_ratio: tuple[float, float],
-    generator: np.random.Generator,
-) -> tuple[Indices, Indices, Mask]:
-    """Draw height and width of a box for each image of ``[n, h, w, ...]``, and whether one of ten attempts fits."""
-    count, height, width = shape[:3]
-    area = height * width * generator.uniform(*scale, (count, BOX_ATTEMPTS))
-    ratio = np.exp(generator.uniform(*log_aspect_ratio, (count, BOX_ATTEMPTS)))
-    widths = np.rint(np.sqrt(area * ratio)).astype(np.int64)
-    heights = np.rint(np.sqrt(area / ratio)).astype(np.int64)
-    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
-    image, first = np.arange(count), fits.argmax(axis=1)
-    return heights[image, first], widths[image, first], fits[image, first]
-
-
-def place_boxes(
-    shape: Sequence[int], box_height: Indices, box_width: Indices, generator: np.random.Generator
-) -> Indices:
-    """Draw positions for boxes ``[n]`` inside images ``[n, h, w, ...]``: int64 ``[4, n]`` as of `random_boxes`."""
-    top = generator.integers(0, shape[1] - box_height, endpoint=True)
-    left = generator.integers(0, shape[2] - box_width, endpoint=True)
-    return np.stack([top, left, box_height, box_width])
 
 
 def box_mask(shape: Sequence[int], top: Indices, left: Indices, height: int | Indices, width: int | Indices) -> Mask:
@@ -104,8 +58,13 @@ class ErasingParams(NamedTuple):
 
 def draw_erasing(shape: Sequence[int], probability: float, generator: np.random.Generator) -> ErasingParams:
     """Draw a rectangle, wholly inside, for a share `probability` of the images ``[n, h, w, 3]``."""
-    height, width, fits = random_sides(shape, ERASED_AREA, ERASED_LOG_ASPECT_RATIO, generator)
-    erased = fits & (generator.random(shape[0]) < probability)
-    boxes = place_boxes(shape, np.where(erased, height, 0), np.where(erased, width, 0), generator)
-    mask = box_mask(shape, *boxes)
+    count, *size = shape[:3]
+    areas = generator.uniform(*ERASED_AREA, (count, BOX_ATTEMPTS))
+    ratios = np.exp(generator.uniform(*ERASED_LOG_ASPECT_RATIO, (count, BOX_ATTEMPTS)))
+    *sides, fits = fitting_sides(areas, ratios, *size)
+    erased = fits & (generator.random(count) < probability)
+    height, width = (np.where(erased, side, 0) for side in sides)
+    top = generator.integers(0, size[0] - height, endpoint=True)
+    left = generator.integers(0, size[1] - width, endpoint=True)
+    mask = box_mask(shape, top, left, height, width)
     return ErasingParams(mask, generator.integers(0, 256, (np.count_nonzero(mask), 3), dtype=np.uint8))
