@@ -68,20 +68,20 @@ class BatchNorm(nn.BatchNorm2D):
     """Batch normalisation over N, H and W."""
 
     relu = False
+    synchronized = False
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        momentum, epsilon, use_global_stats = batch_norm_settings(self)
+        use_batch = self.training and not use_global_stats
+        synchronized = self.synchronized and use_batch
         # A single value in each channel has no variance: Paddle returns it unchanged in training.
-        single = self.training and x.size == self._mean.size
+        single = self.training and not synchronized and x.size == self._mean.size
         if single or not is_supported(x):
             x = run_native(super().forward, x)
             return nn.functional.relu(x) if self.relu else x
-        use_batch = self.training and not batch_norm_settings(self).use_global_stats
-        return self._normalize(functional.batch_norm, x, training=use_batch)
-
-    def _normalize(self, function: Callable[..., paddle.Tensor], x: paddle.Tensor, **options: bool) -> paddle.Tensor:
-        momentum, epsilon, _ = batch_norm_settings(self)
         tensors = (x, self.weight, self.bias, self._mean, self._variance)
-        return function(*tensors, momentum=momentum, epsilon=epsilon, relu=self.relu, **options)
+        options = {"training": use_batch, "relu": self.relu, "synchronized": synchronized}
+        return functional.batch_norm(*tensors, momentum=momentum, epsilon=epsilon, **options)
 
 
 class BatchNormReLU(BatchNorm):
@@ -93,10 +93,7 @@ class BatchNormReLU(BatchNorm):
 class SyncBatchNorm(BatchNorm, sync_batch_norm.SyncBatchNorm):
     """Batch normalisation over N, H and W of all processes' images."""
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        if not is_supported(x) or not self.training or batch_norm_settings(self).use_global_stats:
-            return super().forward(x)
-        return self._normalize(functional.sync_batch_norm, x)
+    synchronized = True
 
 
 class SyncBatchNormReLU(SyncBatchNorm):
@@ -125,7 +122,7 @@ class AddReLU(blocks.AddReLU):
     def forward(self, x: paddle.Tensor, shortcut: paddle.Tensor) -> paddle.Tensor:
         if not is_supported(x):
             return super().forward(x, shortcut)
-        return functional.add_relu(x, shortcut, share_gradient=True)
+        return functional.add(x, shortcut, relu=True, share_gradient=True)
 
 
 class ZeroPadShortcut(blocks.ZeroPadShortcut):

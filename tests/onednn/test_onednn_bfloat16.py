@@ -114,7 +114,7 @@ def test_batch_norm_keeps_its_statistics_in_float32(relu):
 def test_add_relu():
     x, y = rounded(2, 3, 3, 8), rounded(2, 3, 3, 8, seed=1)
     first, second = images(x), images(y)
-    result = onednn_functional.add_relu(first, second)
+    result = onednn_functional.add(first, second, relu=True)
     gradient = backward(result)
     assert_near(result, np.maximum(x + y, 0), ROUNDING, paddle.bfloat16)
     for tensor in (first, second):

@@ -106,7 +106,7 @@ def test_add_relu(shape, share_gradient):
     x, shortcut = np.random.default_rng(3).normal(size=(2, *shape)).astype(np.float32)
     shortcut.flat[0] = -x.flat[0]  # a sum of exactly zero has no gradient
     inputs = inputs_of(x, shortcut)
-    result = onednn_functional.add_relu(*inputs, share_gradient=share_gradient)
+    result = onednn_functional.add(*inputs, relu=True, share_gradient=share_gradient)
     assert_near(result, np.maximum(x.astype(np.float64) + shortcut, 0))
     expected = random_gradient()(shape) * (x + shortcut > 0)
     assert_all_near(gradients(result, inputs), [expected, expected])
@@ -114,7 +114,8 @@ def test_add_relu(shape, share_gradient):
 
 def test_add_relu_keeps_its_two_gradients_apart():
     x, shortcut = inputs_of(np.ones((2, 3), np.float32), np.ones((2, 3), np.float32))
-    (onednn_functional.add_relu(x, shortcut).sum() + 5 * x.sum() + onednn_functional.add_relu(x, x).sum()).backward()
+    first, second = (onednn_functional.add(x, other, relu=True) for other in (shortcut, x))
+    (first.sum() + 5 * x.sum() + second.sum()).backward()
     assert x.grad.numpy().tolist() == [[8.0] * 3] * 2
     assert shortcut.grad.numpy().tolist() == [[1.0] * 3] * 2
 

@@ -65,7 +65,7 @@ def calls(monkeypatch):
 
         return call
 
-    for name in ("conv2d", "batch_norm", "add_relu", "max_pool2d", "global_average_pool", "zero_pad_shortcut"):
+    for name in ("conv2d", "batch_norm", "add", "max_pool2d", "global_average_pool", "zero_pad_shortcut"):
         monkeypatch.setattr(onednn_functional, name, counted(name, getattr(onednn_functional, name)))
     return counts
 
@@ -103,7 +103,7 @@ def test_evaluation_is_the_same(kind):
 def test_every_layer_is_computed_by_onednn(calls):
     _, accelerated = native_and_accelerated("basic, imagenet stem")
     accelerated(batch()[0])
-    assert calls == {"conv2d": 6, "batch_norm": 6, "add_relu": 2, "max_pool2d": 1, "global_average_pool": 1}
+    assert calls == {"conv2d": 6, "batch_norm": 6, "add": 2, "max_pool2d": 1, "global_average_pool": 1}
 
 
 def test_parameters_stay_what_they_were():
@@ -291,4 +291,4 @@ def test_parameters_of_another_type_are_refused(dtype):
 
 def test_a_sum_of_different_shapes_is_refused():
     with pytest.raises(ValueError, match="expected the same type and shape"):
-        onednn_functional.add_relu(paddle.ones([2, 4, 4, 8]), paddle.ones([2, 1, 1, 8]))
+        onednn_functional.add(paddle.ones([2, 4, 4, 8]), paddle.ones([2, 1, 1, 8]), relu=True)

@@ -201,7 +201,7 @@ def test_add_relu(shape, seed, share_gradient, shortcut_kind):
         shortcut[:] = 0
     shortcut.flat[0] = -x.flat[0]  # a sum of exactly zero has no gradient
     inputs = inputs_of(x, shortcut)
-    result = onednn_functional.add_relu(*inputs, share_gradient=share_gradient)
+    result = onednn_functional.add(*inputs, relu=True, share_gradient=share_gradient)
     found_gradients = gradients(result, inputs)
     total = x.astype(np.float64) + shortcut
     expected = random_gradient()(shape) * (total > 0)

@@ -111,7 +111,7 @@ def test_many_steps_take_no_more_memory():
         weight = paddle.ones([16, 16, 3, 3])
         x.stop_gradient = weight.stop_gradient = False
         for _ in range(steps):
-            onednn_functional.add_relu(onednn_functional.conv2d(x, weight, None, WINDOW), x).sum().backward()
+            onednn_functional.add(onednn_functional.conv2d(x, weight, None, WINDOW), x, relu=True).sum().backward()
             x.clear_gradient(), weight.clear_gradient()
 
     run(50)

@@ -9,18 +9,16 @@ over the same graph ends the process: take all gradients in one pass.
 """
 
 from paddle_resnet.onednn.functional.convolution import conv2d
-from paddle_resnet.onednn.functional.normalization import batch_norm, sync_batch_norm
+from paddle_resnet.onednn.functional.normalization import batch_norm
 from paddle_resnet.onednn.functional.pooling import global_average_pool, max_pool2d
-from paddle_resnet.onednn.functional.residual import add, add_relu, fork, zero_pad_shortcut
+from paddle_resnet.onednn.functional.residual import add, fork, zero_pad_shortcut
 
 __all__ = [
     "add",
-    "add_relu",
     "batch_norm",
     "conv2d",
     "fork",
     "global_average_pool",
     "max_pool2d",
-    "sync_batch_norm",
     "zero_pad_shortcut",
 ]

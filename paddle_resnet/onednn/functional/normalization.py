@@ -29,20 +29,24 @@ def batch_norm(
     momentum: float = 0.9,
     epsilon: float = 1e-5,
     relu: bool = False,
+    synchronized: bool = False,
 ) -> paddle.Tensor:
     """Normalise over N, H and W, as ``paddle.nn.functional.batch_norm``, and apply a ReLU if `relu`.
 
     In training, the batch's statistics are used and the running ones are updated in place:
     ``running = momentum * running + (1 - momentum) * batch``, with the biased variance. Otherwise the running ones are
-    used. `x` is ``[N, H, W, C]``, the others ``[C]``.
+    used. `x` is ``[N, H, W, C]``, the others ``[C]``. If `synchronized` (in training), all processes' batches are one.
 
     Raises:
         TypeError: one of the others is not float32.
     """
     tensors.require_float32(weight, bias, running_mean, running_variance)
     for_backward = tensors.wants_gradient(x, weight, bias)
-    geometry = NormalizationGeometry(tensors.image_of(x), epsilon, relu, not training, for_backward)
-    if training:
+    given = synchronized or not training
+    geometry = NormalizationGeometry(tensors.image_of(x), epsilon, relu, given, for_backward)
+    if synchronized:
+        statistics = _statistics_of_all_processes(x, weight, bias, epsilon)
+    elif training:
         statistics = _empty_statistics(x)
     elif for_backward:
         # The running statistics may change before the backward pass, which needs those that were used.
@@ -50,36 +54,12 @@ def batch_norm(
     else:
         statistics = Statistics(running_mean, running_variance, 0)
     if for_backward:
-        result = _BatchNorm.apply(x, weight, bias, statistics, geometry)
+        result = (_SyncBatchNorm if synchronized else _BatchNorm).apply(x, weight, bias, statistics, geometry)
     else:
         result, _ = _normalize(tensors.as_contiguous(x), weight, bias, statistics, geometry)
     if training:
         _update_running(running_mean, statistics.mean, momentum)
         _update_running(running_variance, statistics.variance, momentum)
-    return result
-
-
-def sync_batch_norm(
-    x: paddle.Tensor,
-    weight: paddle.Tensor,
-    bias: paddle.Tensor,
-    running_mean: paddle.Tensor,
-    running_variance: paddle.Tensor,
-    *,
-    momentum: float = 0.9,
-    epsilon: float = 1e-5,
-    relu: bool = False,
-) -> paddle.Tensor:
-    """Normalise by the statistics of all processes' images, in training; the arguments are those of `batch_norm`."""
-    statistics = _statistics_of_all_processes(x, weight, bias, epsilon)
-    for_backward = tensors.wants_gradient(x, weight, bias)
-    geometry = NormalizationGeometry(tensors.image_of(x), epsilon, relu, True, for_backward)
-    if for_backward:
-        result = _SyncBatchNorm.apply(x, weight, bias, statistics, geometry)
-    else:
-        result, _ = _normalize(tensors.as_contiguous(x), weight, bias, statistics, geometry)
-    _update_running(running_mean, statistics.mean, momentum)
-    _update_running(running_variance, statistics.variance, momentum)
     return result
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import paddle
@@ -10,66 +9,70 @@ from paddle.autograd import PyLayer
 from paddle.nn import functional
 
 from paddle_resnet.onednn.functional import tensors
-from paddle_resnet.onednn.ops.primitives import Context, Primitive, context
+from paddle_resnet.onednn.ops.primitives import context
 from paddle_resnet.onednn.ops.residual import (
     Rows,
     ZeroPadGeometry,
     add_forward,
-    add_relu_forward,
     relu_backward,
     zero_pad_backward,
     zero_pad_forward,
 )
 
 
-def add_relu(x: paddle.Tensor, shortcut: paddle.Tensor, *, share_gradient: bool = False) -> paddle.Tensor:
-    """Return ``relu(x + shortcut)`` of two tensors of one shape.
+def add(
+    x: paddle.Tensor, shortcut: paddle.Tensor, *, relu: bool = False, share_gradient: bool = False
+) -> paddle.Tensor:
+    """Return ``x + shortcut`` of two tensors of one shape, or ``relu(x + shortcut)``.
 
     Args:
         x: any shape.
         shortcut: the same shape.
+        relu: apply the ReLU.
         share_gradient: return one tensor as both gradients, which are equal. Paddle adds up gradients in place, so
             this is right only where nothing is added to one before the other is used. In a residual block, what adds
             to the shortcut's gradient comes after the backward pass of the branch `x`.
     """
     if tensors.wants_gradient(x, shortcut):
-        return _AddReLU.apply(x, shortcut, share_gradient)
-    return _sum(add_relu_forward, x, shortcut)
+        return _Sum.apply(x, shortcut, relu, share_gradient)
+    return _sum(x, shortcut, relu)
 
 
-def _rows(x: paddle.Tensor) -> Rows:
+def _rows(x: paddle.Tensor, relu: bool = False) -> Rows:
     rows = x.shape[0] if x.ndim else 1
-    return Rows(rows, x.size // rows, tensors.data_type_of(x))
+    return Rows(rows, x.size // rows, tensors.data_type_of(x), relu)
 
 
-def _sum(build: Callable[[Context, Rows], Primitive], first: paddle.Tensor, second: paddle.Tensor) -> paddle.Tensor:
+def _sum(first: paddle.Tensor, second: paddle.Tensor, relu: bool = False) -> paddle.Tensor:
     if first.shape != second.shape or first.dtype != second.dtype:
         raise ValueError(
             f"{first.dtype} {first.shape} and {second.dtype} {second.shape}: expected the same type and shape"
         )
     first, second = tensors.as_contiguous(first), tensors.as_contiguous(second)
     result = tensors.allocate(first.shape, first.dtype)
-    context().cached(build, _rows(first))(first.data_ptr(), second.data_ptr(), result.data_ptr())
+    context().cached(add_forward, _rows(first, relu))(first.data_ptr(), second.data_ptr(), result.data_ptr())
     return result
 
 
-class _AddReLU(PyLayer):
+class _Sum(PyLayer):
     @staticmethod
-    def forward(ctx: Any, x: paddle.Tensor, shortcut: paddle.Tensor, share_gradient: bool) -> paddle.Tensor:
-        result = _sum(add_relu_forward, x, shortcut)
+    def forward(ctx: Any, x: paddle.Tensor, shortcut: paddle.Tensor, relu: bool, share_gradient: bool) -> paddle.Tensor:
+        result = _sum(x, shortcut, relu)
         ctx.share_gradient = share_gradient
         ctx.wanted = tensors.wanted(x, shortcut)
-        ctx.kept = tensors.Kept(result)
+        ctx.kept = tensors.Kept(result if relu else None)
         return result
 
     @staticmethod
     def backward(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor | None, ...]:
         (result,) = tensors.recall(ctx)
-        gradient = tensors.as_contiguous(gradient)
-        x_gradient = tensors.allocate(result.shape, result.dtype)
-        context().cached(relu_backward, _rows(result))(result.data_ptr(), gradient.data_ptr(), x_gradient.data_ptr())
+        own = gradient
+        if result is not None:
+            gradient = tensors.as_contiguous(gradient)
+            own = tensors.allocate(result.shape, result.dtype)
+            context().cached(relu_backward, _rows(result))(result.data_ptr(), gradient.data_ptr(), own.data_ptr())
         both_wanted_apart = all(ctx.wanted) and not ctx.share_gradient
-        return tensors.select(ctx.wanted, x_gradient, x_gradient.clone() if both_wanted_apart else x_gradient)
+        return tensors.select(ctx.wanted, own, own.clone() if both_wanted_apart else own)
 
 
 def fork(x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
@@ -89,28 +92,7 @@ class _Fork(PyLayer):
     @staticmethod
     def backward(ctx: Any, first: paddle.Tensor, second: paddle.Tensor) -> paddle.Tensor:
         tensors.recall(ctx)
-        return _sum(add_forward, first, second)
-
-
-def add(x: paddle.Tensor, shortcut: paddle.Tensor, *, share_gradient: bool = False) -> paddle.Tensor:
-    """Return ``x + shortcut`` of two tensors of one shape; `share_gradient` as for `add_relu`."""
-    if tensors.wants_gradient(x, shortcut):
-        return _Add.apply(x, shortcut, share_gradient)
-    return _sum(add_forward, x, shortcut)
-
-
-class _Add(PyLayer):
-    @staticmethod
-    def forward(ctx: Any, x: paddle.Tensor, shortcut: paddle.Tensor, share_gradient: bool) -> paddle.Tensor:
-        ctx.wanted = tensors.wanted(x, shortcut)
-        ctx.share_gradient = share_gradient
-        ctx.kept = tensors.Kept()
-        return _sum(add_forward, x, shortcut)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor | None, ...]:
-        tensors.recall(ctx)
-        return tensors.select(ctx.wanted, gradient, gradient if ctx.share_gradient else gradient.clone())
+        return _sum(first, second)
 
 
 def zero_pad_shortcut(x: paddle.Tensor, stride: int, new_channels: int) -> paddle.Tensor:

@@ -6,7 +6,8 @@ scratch memory.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 from paddle_resnet.onednn.bindings import Algorithm, Argument, Propagation, Query, functions
 from paddle_resnet.onednn.ops.convolution_layout import ConvolutionGeometry, View, best_view
@@ -24,6 +25,8 @@ from paddle_resnet.onednn.ops.primitives import (
 
 WIDEST_VECTOR = 16
 """float32 values in an AVX-512 register."""
+OUTPUT = 2
+"""The index of the output among a primitive's arguments."""
 
 
 def overruns_its_scratch(window: Window, inputs: int) -> bool:
@@ -37,122 +40,90 @@ def overruns_its_scratch(window: Window, inputs: int) -> bool:
     return strided_points and unpadded and inputs % WIDEST_VECTOR != 0
 
 
-class Buffer(NamedTuple):
-    """An argument of a primitive, in the layout of its tensor (`stored`) and in that of the primitive (`needed`)."""
-
-    role: Argument
-    scratch_name: str
-    stored: Any
-    needed: Any
-
-
 class ReorderedPrimitive:
-    """A primitive of two inputs and an output, which are reordered where `stored` and `needed` differ."""
+    """A primitive of two inputs and an output, which are reordered where their tensors have another layout."""
 
     def __init__(
         self,
         context: Context,
+        view: View,
         description: Handle,
-        inputs: tuple[Buffer, Buffer],
-        output: Buffer,
-        *vectors: tuple[Argument, Handle],
+        roles: tuple[Argument, Argument, Argument],
+        vectors: Sequence[tuple[Argument, Handle]] = (),
     ) -> None:
-        """`vectors` are further arguments, which are never reordered."""
+        """`roles` are those of the inputs and of the output; `vectors` are further arguments, never reordered."""
         self._scratch = context.scratch
-        self._inputs = [
-            (each.scratch_name, size_of(each.needed), reorder(context, each.stored, each.needed)) for each in inputs
-        ]
-        self._output = output.scratch_name, size_of(output.needed), reorder(context, output.needed, output.stored)
-        arguments = [(each.role, each.needed) for each in (*inputs, output)]
+        self._reorders: list[tuple[str, int, Primitive | None]] = []
+        arguments: list[tuple[Argument, Any]] = []
+        for role in roles:
+            tensor = role.name.removeprefix("DIFF_")
+            if tensor == "WEIGHTS":
+                stored, needed = view.stored_weights(), layout_of(description, Query[role.name])
+            else:
+                stored, needed = view.source if tensor == "SOURCE" else view.destination
+            ends = (needed, stored) if role is roles[-1] else (stored, needed)
+            self._reorders.append((tensor, size_of(needed), reorder(context, *ends)))
+            arguments.append((role, needed))
         self._primitive = Primitive(context, description, [*arguments, *vectors])
 
-    def __call__(self, first: int, second: int, result: int, *vectors: int) -> None:
-        """Execute on the buffers at these addresses."""
-        read = []
-        for address, (name, size, copy) in zip((first, second), self._inputs, strict=True):
-            read.append(address if copy is None else self._scratch.address(name, size))
+    def __call__(self, *tensors: int) -> None:
+        """Execute on the tensors at these addresses: the inputs, the output, the vectors."""
+        buffers = list(tensors)
+        for index, (name, size, copy) in enumerate(self._reorders):
             if copy is not None:
-                copy(address, read[-1])
-        name, size, copy = self._output
-        written = result if copy is None else self._scratch.address(name, size)
-        self._primitive(*read, written, *vectors)
+                buffers[index] = self._scratch.address(name, size)
+                if index < OUTPUT:
+                    copy(tensors[index], buffers[index])
+        self._primitive(*buffers)
+        _, _, copy = self._reorders[OUTPUT]
         if copy is not None:
-            copy(written, result)
+            copy(buffers[OUTPUT], tensors[OUTPUT])
 
 
 def convolution_forward(context: Context, geometry: ConvolutionGeometry) -> ReorderedPrimitive:
     """``destination = source * weights (+ bias)`` (arguments: source, weights, destination, bias if any)."""
     view = best_view(geometry)
-    description = _describe_convolution(context, geometry, view)
-    weights = layout_of(description, Query.WEIGHTS)
-    return ReorderedPrimitive(
-        context,
-        description,
-        (
-            Buffer(Argument.SOURCE, "source", *view.layouts(geometry.source)),
-            Buffer(Argument.WEIGHTS, "weights", view.stored_weights(), weights),
-        ),
-        Buffer(Argument.DESTINATION, "destination", *view.layouts(geometry.destination)),
-        *_bias(geometry, Argument.BIAS),
-    )
+    roles = Argument.SOURCE, Argument.WEIGHTS, Argument.DESTINATION
+    return ReorderedPrimitive(context, view, _forward(context, view), roles, _bias(geometry, Argument.BIAS))
 
 
 def convolution_backward_data(context: Context, geometry: ConvolutionGeometry) -> ReorderedPrimitive:
     """The gradient of the source (arguments: gradient of the destination, weights, gradient of the source)."""
     view = best_view(geometry)
-    source, destination = view.layouts(geometry.source), view.layouts(geometry.destination)
     description = describe(
         functions().convolution_backward_data_primitive_desc_create,
         *(context.engine, Algorithm.CONVOLUTION_DIRECT),
-        *(source.needed, view.needed_weights(), destination.needed),
-        *view.window_arguments(),
-        *(_describe_convolution(context, geometry, view), context.attributes),
+        *(view.source.needed, view.needed_weights(), view.destination.needed),
+        *(*view.window_arguments(), _forward(context, view), context.attributes),
     )
-    weights = layout_of(description, Query.WEIGHTS)
-    return ReorderedPrimitive(
-        context,
-        description,
-        (
-            Buffer(Argument.DIFF_DESTINATION, "source", *destination),
-            Buffer(Argument.WEIGHTS, "weights", view.stored_weights(), weights),
-        ),
-        Buffer(Argument.DIFF_SOURCE, "destination", *source),
-    )
+    roles = Argument.DIFF_DESTINATION, Argument.WEIGHTS, Argument.DIFF_SOURCE
+    return ReorderedPrimitive(context, view, description, roles)
 
 
 def convolution_backward_weights(context: Context, geometry: ConvolutionGeometry) -> ReorderedPrimitive:
     """The gradients of weights and bias (arguments: source, gradients of destination, weights, bias if any)."""
     view = best_view(geometry, for_weights=True)
-    source, destination = view.layouts(geometry.source), view.layouts(geometry.destination)
     bias = _bias(geometry, Argument.DIFF_BIAS)
     description = describe(
         functions().convolution_backward_weights_primitive_desc_create,
         *(context.engine, Algorithm.CONVOLUTION_DIRECT),
-        *(source.needed, view.needed_weight_gradient(), bias[0][1] if bias else None, destination.needed),
-        *view.window_arguments(),
-        *(_describe_convolution(context, geometry, view), context.attributes),
+        *(view.source.needed, view.needed_weight_gradient(), bias[0][1] if bias else None, view.destination.needed),
+        *(*view.window_arguments(), _forward(context, view), context.attributes),
     )
-    weights = layout_of(description, Query.DIFF_WEIGHTS)
-    return ReorderedPrimitive(
-        context,
-        description,
-        (Buffer(Argument.SOURCE, "source", *source), Buffer(Argument.DIFF_DESTINATION, "destination", *destination)),
-        Buffer(Argument.DIFF_WEIGHTS, "weights", view.stored_weights(), weights),
-        *bias,
-    )
+    roles = Argument.SOURCE, Argument.DIFF_DESTINATION, Argument.DIFF_WEIGHTS
+    return ReorderedPrimitive(context, view, description, roles, bias)
 
 
 def _bias(geometry: ConvolutionGeometry, role: Argument) -> list[tuple[Argument, Handle]]:
     return [(role, contiguous(geometry.out_channels))] if geometry.bias else []
 
 
-def _describe_convolution(context: Context, geometry: ConvolutionGeometry, view: View) -> Handle:
-    source, destination = view.layouts(geometry.source), view.layouts(geometry.destination)
-    bias = contiguous(geometry.out_channels) if geometry.bias else None
+def _forward(context: Context, view: View) -> Handle:
+    """Describe the forward pass, which the backward passes refer to."""
+    bias = contiguous(view.geometry.out_channels) if view.geometry.bias else None
     return describe(
         functions().convolution_forward_primitive_desc_create,
         *(context.engine, Propagation.FORWARD_TRAINING, Algorithm.CONVOLUTION_DIRECT),
-        *(source.needed, view.needed_weights(), bias, destination.needed),
-        *view.window_arguments(),
-        context.attributes,
+        *(view.source.needed, view.needed_weights(), bias, view.destination.needed),
+        *(*view.window_arguments(), context.attributes),
     )

@@ -70,7 +70,9 @@ class View:
     """How a convolution primitive sees the images ``[N, H, W, C]`` and the weights: here, as they are."""
 
     def __init__(self, geometry: ConvolutionGeometry) -> None:
-        self._geometry = geometry
+        self.geometry = geometry
+        self.source = self.layouts(geometry.source)
+        self.destination = self.layouts(geometry.destination)
 
     def layouts(self, image: Image) -> Layouts:
         return Layouts(channels_last(image), channels_last(image))
@@ -80,7 +82,7 @@ class View:
 
     def needed_weights(self) -> Handle:
         """Weights of the images' type, in the layout that the primitive chooses."""
-        return any_layout(*self._weights_shape(), data_type=self._geometry.source.data_type)
+        return any_layout(*self._weights_shape(), data_type=self.geometry.source.data_type)
 
     def needed_weight_gradient(self) -> Handle:
         """The gradient of the weights, float32 as they are, in the layout that the primitive chooses."""
@@ -88,10 +90,10 @@ class View:
 
     def window_arguments(self) -> list[Any]:
         """Strides, dilations and paddings."""
-        return self._geometry.window.as_arguments(with_size=False)
+        return self.geometry.window.as_arguments(with_size=False)
 
     def _weights_shape(self) -> tuple[int, ...]:
-        return self._geometry.weights_shape
+        return self.geometry.weights_shape
 
 
 class Pixels(View):
@@ -120,7 +122,7 @@ class BatchAsWidth(View):
 
     def window_arguments(self) -> list[Any]:
         """Strides, dilations and paddings, with those of the third dimension."""
-        window = self._geometry.window
+        window = self.geometry.window
         return [
             dimensions((*window.stride, 1)),
             dimensions((window.dilation[0] - 1, window.dilation[1] - 1, 0)),
@@ -129,7 +131,7 @@ class BatchAsWidth(View):
         ]
 
     def _weights_shape(self) -> tuple[int, ...]:
-        return (*self._geometry.weights_shape, 1)
+        return (*self.geometry.weights_shape, 1)
 
 
 BATCH_AS_WIDTH_LIMITS = {DataType.FLOAT32: 16, DataType.BFLOAT16: 16}

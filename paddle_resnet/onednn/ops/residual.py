@@ -15,23 +15,16 @@ class Rows(NamedTuple):
     rows: int
     columns: int
     data_type: DataType
+    relu: bool = False
+    """A ReLU follows the sum."""
 
     def layout(self) -> Handle:
         return contiguous(self.rows, self.columns, data_type=self.data_type)
 
 
 def add_forward(context: Context, rows: Rows) -> Primitive:
-    """``destination = first + second`` (arguments: first, second, destination)."""
-    return _sum(context, rows, context.attributes)
-
-
-def add_relu_forward(context: Context, rows: Rows) -> Primitive:
-    """``destination = max(first + second, 0)`` (arguments: first, second, destination)."""
-    return _sum(context, rows, context.attributes_with_relu)
-
-
-def _sum(context: Context, rows: Rows, attributes: Handle) -> Primitive:
-    layout = rows.layout()
+    """``destination = first + second``, then the ReLU if any (arguments: first, second, destination)."""
+    layout, attributes = rows.layout(), context.attributes_with_relu if rows.relu else context.attributes
     create = functions().binary_primitive_desc_create
     description = describe(create, context.engine, Algorithm.ADD, layout, layout, layout, attributes)
     roles = (Argument.SOURCE, Argument.SECOND_SOURCE, Argument.DESTINATION)
