@@ -90,7 +90,13 @@ def accelerate(network: ImageClassifier, precision: layers.Precision = "float32"
 
 def restore(network: nn.Layer) -> None:
     """Undo `accelerate`; a network that was not accelerated stays as it is."""
-    _set_classes({layer: ORIGINALS[type(layer)] for layer in _with_sublayers(network) if type(layer) in ORIGINALS})
+    _set_classes(
+        {
+            layer: ORIGINALS[type(layer)]
+            for layer in list(network.sublayers(include_self=True))
+            if type(layer) in ORIGINALS
+        }
+    )
 
 
 def _replacement_class(name: str, layer: nn.Layer) -> type[nn.Layer]:
@@ -127,28 +133,16 @@ def _fused_classes(network: ImageClassifier) -> dict[nn.Layer, type[nn.Layer]]:
     for path, layer in network.named_sublayers(include_self=True):
         for name in NORMALISATIONS_BEFORE_RELU.get(type(layer), ()):
             normalisation = getattr(layer, name)
-            if not _has_relu_after(layer, name):
+            if not isinstance(getattr(layer, RELU_AFTER.get(name, "relu")), nn.ReLU):
                 continue
+            # The input of such a block may be activated already.
+            may_be_identity = isinstance(layer, preact.PreActBasicBlock | preact.PreActBottleneck) and name == "bn1"
             if isinstance(normalisation, nn.BatchNorm2D):
                 shared = isinstance(normalisation, sync_batch_norm.SyncBatchNorm)
                 fused[normalisation] = layers.SyncBatchNormReLU if shared else layers.BatchNormReLU
-            elif not _input_is_activated(layer, name):
+            elif not may_be_identity:
                 raise TypeError(f"{path}.{name}: not a BatchNorm, and the ReLU after it is computed with one")
     return fused
-
-
-def _input_is_activated(layer: nn.Layer, name: str) -> bool:
-    """Return whether the block's input is activated already, so that the BatchNorm of that name is an identity."""
-    return isinstance(layer, preact.PreActBasicBlock | preact.PreActBottleneck) and name == "bn1"
-
-
-def _has_relu_after(layer: nn.Layer, name: str) -> bool:
-    """Return whether there is still a ReLU after the BatchNorm of that name."""
-    return isinstance(getattr(layer, RELU_AFTER.get(name, "relu")), nn.ReLU)
-
-
-def _with_sublayers(network: nn.Layer) -> list[nn.Layer]:
-    return list(network.sublayers(include_self=True))
 
 
 def _set_classes(classes: dict[nn.Layer, type[nn.Layer]]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from paddle_resnet.onednn.bindings import Algorithm, Argument, Propagation, Query, functions
+from paddle_resnet.onednn.bindings import Algorithm, Argument, Propagation, Query
 from paddle_resnet.onednn.ops.convolution_layout import ConvolutionGeometry, View, best_view
 from paddle_resnet.onednn.ops.geometry import Window
 from paddle_resnet.onednn.ops.primitives import (
@@ -17,7 +17,6 @@ from paddle_resnet.onednn.ops.primitives import (
     Handle,
     Primitive,
     contiguous,
-    describe,
     layout_of,
     reorder,
     size_of,
@@ -90,11 +89,10 @@ def convolution_forward(context: Context, geometry: ConvolutionGeometry) -> Reor
 def convolution_backward_data(context: Context, geometry: ConvolutionGeometry) -> ReorderedPrimitive:
     """The gradient of the source (arguments: gradient of the destination, weights, gradient of the source)."""
     view = best_view(geometry)
-    description = describe(
-        functions().convolution_backward_data_primitive_desc_create,
-        *(context.engine, Algorithm.CONVOLUTION_DIRECT),
-        *(view.source.needed, view.needed_weights(), view.destination.needed),
-        *(*view.window_arguments(), _forward(context, view), context.attributes),
+    description = context.describe(
+        "convolution_backward_data",
+        *(Algorithm.CONVOLUTION_DIRECT, view.source.needed, view.needed_weights(), view.destination.needed),
+        *(*view.window_arguments(), _forward(context, view)),
     )
     roles = Argument.DIFF_DESTINATION, Argument.WEIGHTS, Argument.DIFF_SOURCE
     return ReorderedPrimitive(context, view, description, roles)
@@ -104,11 +102,11 @@ def convolution_backward_weights(context: Context, geometry: ConvolutionGeometry
     """The gradients of weights and bias (arguments: source, gradients of destination, weights, bias if any)."""
     view = best_view(geometry, for_weights=True)
     bias = _bias(geometry, Argument.DIFF_BIAS)
-    description = describe(
-        functions().convolution_backward_weights_primitive_desc_create,
-        *(context.engine, Algorithm.CONVOLUTION_DIRECT),
-        *(view.source.needed, view.needed_weight_gradient(), bias[0][1] if bias else None, view.destination.needed),
-        *(*view.window_arguments(), _forward(context, view), context.attributes),
+    gradients = view.needed_weight_gradient(), bias[0][1] if bias else None
+    description = context.describe(
+        "convolution_backward_weights",
+        *(Algorithm.CONVOLUTION_DIRECT, view.source.needed, *gradients, view.destination.needed),
+        *(*view.window_arguments(), _forward(context, view)),
     )
     roles = Argument.SOURCE, Argument.DIFF_DESTINATION, Argument.DIFF_WEIGHTS
     return ReorderedPrimitive(context, view, description, roles, bias)
@@ -121,9 +119,8 @@ def _bias(geometry: ConvolutionGeometry, role: Argument) -> list[tuple[Argument,
 def _forward(context: Context, view: View) -> Handle:
     """Describe the forward pass, which the backward passes refer to."""
     bias = contiguous(view.geometry.out_channels) if view.geometry.bias else None
-    return describe(
-        functions().convolution_forward_primitive_desc_create,
-        *(context.engine, Propagation.FORWARD_TRAINING, Algorithm.CONVOLUTION_DIRECT),
-        *(view.source.needed, view.needed_weights(), bias, view.destination.needed),
-        *(*view.window_arguments(), context.attributes),
+    return context.describe(
+        "convolution_forward",
+        *(Propagation.FORWARD_TRAINING, Algorithm.CONVOLUTION_DIRECT),
+        *(view.source.needed, view.needed_weights(), bias, view.destination.needed, *view.window_arguments()),
     )

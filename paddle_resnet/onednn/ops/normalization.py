@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from paddle_resnet.onednn.bindings import Argument, Normalization, Propagation, functions
+from paddle_resnet.onednn.bindings import Argument, Normalization, Propagation
 from paddle_resnet.onednn.ops.geometry import Image
-from paddle_resnet.onednn.ops.primitives import Context, Handle, Primitive, channels_last, contiguous, describe
+from paddle_resnet.onednn.ops.primitives import Context, Handle, Primitive, channels_last, contiguous
 
 
 class NormalizationGeometry(NamedTuple):
@@ -53,10 +53,10 @@ def normalization_backward(context: Context, geometry: NormalizationGeometry) ->
     Arguments: source, scale, mean, variance, gradients of destination, source, scale, shift, workspace if any.
     """
     image = channels_last(geometry.source)
-    description = describe(
-        functions().batch_normalization_backward_primitive_desc_create,
-        *(context.engine, Propagation.BACKWARD, image, image, image, geometry.epsilon, geometry.flags),
-        *(_describe_normalization(context, geometry), context.attributes),
+    description = context.describe(
+        "batch_normalization_backward",
+        *(Propagation.BACKWARD, image, image, image, geometry.epsilon, geometry.flags),
+        _describe_normalization(context, geometry),
     )
     return _primitive(
         context,
@@ -77,7 +77,5 @@ def _describe_normalization(context: Context, geometry: NormalizationGeometry) -
     # With FORWARD_INFERENCE and statistics of the batch, oneDNN would not write the statistics.
     inference = geometry.given_statistics and not geometry.for_backward
     propagation = Propagation.FORWARD_INFERENCE if inference else Propagation.FORWARD_TRAINING
-    return describe(
-        functions().batch_normalization_forward_primitive_desc_create,
-        *(context.engine, propagation, image, image, geometry.epsilon, geometry.flags, context.attributes),
-    )
+    arguments = propagation, image, image, geometry.epsilon, geometry.flags
+    return context.describe("batch_normalization_forward", *arguments)

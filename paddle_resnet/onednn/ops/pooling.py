@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from paddle_resnet.onednn.bindings import Algorithm, Argument, Propagation, functions
+from paddle_resnet.onednn.bindings import Algorithm, Argument, Propagation
 from paddle_resnet.onednn.ops.geometry import Image, Window
-from paddle_resnet.onednn.ops.primitives import Context, Handle, Primitive, channels_last, describe
+from paddle_resnet.onednn.ops.primitives import Context, Handle, Primitive, channels_last
 
 
 class PoolingGeometry(NamedTuple):
@@ -34,21 +34,14 @@ def pooling_forward(context: Context, geometry: PoolingGeometry) -> Primitive:
 def pooling_backward(context: Context, geometry: PoolingGeometry) -> Primitive:
     """The gradient of the source (arguments: gradient of the destination, of the source, workspace if any)."""
     source, destination = channels_last(geometry.source), channels_last(geometry.destination)
-    description = describe(
-        functions().pooling_backward_primitive_desc_create,
-        *(context.engine, geometry.algorithm, source, destination),
-        *geometry.window.as_arguments(with_size=True),
-        *(_describe_pooling(context, geometry), context.attributes),
-    )
+    window = geometry.window.as_arguments(with_size=True)
+    forward = _describe_pooling(context, geometry)
+    description = context.describe("pooling_backward", geometry.algorithm, source, destination, *window, forward)
     return Primitive(context, description, [(Argument.DIFF_DESTINATION, destination), (Argument.DIFF_SOURCE, source)])
 
 
 def _describe_pooling(context: Context, geometry: PoolingGeometry) -> Handle:
     propagation = Propagation.FORWARD_TRAINING if geometry.for_backward else Propagation.FORWARD_INFERENCE
-    return describe(
-        functions().pooling_forward_primitive_desc_create,
-        *(context.engine, propagation, geometry.algorithm),
-        *(channels_last(geometry.source), channels_last(geometry.destination)),
-        *geometry.window.as_arguments(with_size=True),
-        context.attributes,
-    )
+    images = channels_last(geometry.source), channels_last(geometry.destination)
+    window = geometry.window.as_arguments(with_size=True)
+    return context.describe("pooling_forward", propagation, geometry.algorithm, *images, *window)

@@ -61,11 +61,6 @@ class Handle:
             self._destroy(self._as_parameter_)
 
 
-def describe(create: Callable[..., Any], *arguments: Any) -> Handle:
-    """Make a primitive descriptor."""
-    return Handle("primitive_desc", create, *arguments)
-
-
 def strided(shape: tuple[int, ...], strides: tuple[int, ...], data_type: DataType) -> Handle:
     """Describe memory of `shape` whose strides are counted in elements."""
     create = functions().memory_desc_create_with_strides
@@ -133,6 +128,12 @@ class Context:
         self._capacity = capacity
         self._primitives: OrderedDict[Hashable, Any] = OrderedDict()
 
+    def describe(self, operation: str, *arguments: Any, relu: bool = False) -> Handle:
+        """Make a primitive descriptor, with the `arguments` of oneDNN between engine and attributes."""
+        create = getattr(functions(), f"{operation}_primitive_desc_create")
+        attributes = self.attributes_with_relu if relu else self.attributes
+        return Handle("primitive_desc", create, self.engine, *arguments, attributes)
+
     def cached(self, build: Callable[[Context, Any], Built], geometry: Hashable) -> Built:
         """Return ``build(self, geometry)``, built only if it is not among the last used."""
         key = (build, geometry)
@@ -196,7 +197,8 @@ def reorder(context: Context, source: Any, destination: Any) -> Primitive | None
 def copy(context: Context, source: Any, destination: Any) -> Primitive:
     """Make a copy from one layout to another (arguments: source, destination)."""
     create = functions().reorder_primitive_desc_create
-    description = describe(create, source, context.engine, destination, context.engine, context.attributes)
+    ends = source, context.engine, destination, context.engine
+    description = Handle("primitive_desc", create, *ends, context.attributes)
     return Primitive(context, description, [(Argument.SOURCE, source), (Argument.DESTINATION, destination)])
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from paddle_resnet.onednn.bindings import Algorithm, Argument, DataType, Propagation, functions
+from paddle_resnet.onednn.bindings import Algorithm, Argument, DataType, Propagation
 from paddle_resnet.onednn.ops.geometry import Image
-from paddle_resnet.onednn.ops.primitives import Context, Handle, Primitive, contiguous, copy, describe, strided
+from paddle_resnet.onednn.ops.primitives import Context, Handle, Primitive, contiguous, copy, strided
 
 
 class Rows(NamedTuple):
@@ -24,9 +24,8 @@ class Rows(NamedTuple):
 
 def add_forward(context: Context, rows: Rows) -> Primitive:
     """``destination = first + second``, then the ReLU if any (arguments: first, second, destination)."""
-    layout, attributes = rows.layout(), context.attributes_with_relu if rows.relu else context.attributes
-    create = functions().binary_primitive_desc_create
-    description = describe(create, context.engine, Algorithm.ADD, layout, layout, layout, attributes)
+    layout = rows.layout()
+    description = context.describe("binary", Algorithm.ADD, layout, layout, layout, relu=rows.relu)
     roles = (Argument.SOURCE, Argument.SECOND_SOURCE, Argument.DESTINATION)
     return Primitive(context, description, [(role, layout) for role in roles])
 
@@ -37,16 +36,9 @@ def relu_backward(context: Context, rows: Rows) -> Primitive:
     A ReLU's result is above zero exactly where its source is, so the source need not be kept.
     """
     layout = rows.layout()
-    forward = describe(
-        functions().eltwise_forward_primitive_desc_create,
-        *(context.engine, Propagation.FORWARD_TRAINING, Algorithm.RELU),
-        *(layout, layout, 0.0, 0.0, context.attributes),
-    )
-    description = describe(
-        functions().eltwise_backward_primitive_desc_create,
-        *(context.engine, Algorithm.RELU),
-        *(layout, layout, layout, 0.0, 0.0, forward, context.attributes),
-    )
+    training = Propagation.FORWARD_TRAINING, Algorithm.RELU
+    forward = context.describe("eltwise_forward", *training, layout, layout, 0.0, 0.0)
+    description = context.describe("eltwise_backward", Algorithm.RELU, layout, layout, layout, 0.0, 0.0, forward)
     roles = (Argument.SOURCE, Argument.DIFF_DESTINATION, Argument.DIFF_SOURCE)
     return Primitive(context, description, [(role, layout) for role in roles])
 
