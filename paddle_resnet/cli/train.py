@@ -36,6 +36,7 @@ def main() -> None:
     program.add_overrides(parser)
     resumed = "resume the run in this folder; auto: the run of the config, if it has begun"
     parser.add_argument("--resume", metavar="RUN", help=resumed)
+    parser.add_argument("--check", action="store_true", help="read every image before training, however many there are")
     parser.add_argument("--print-config", action="store_true", help="print the resolved config and stop")
     program.run(parser, _train, results_in_files=True)
 
@@ -43,6 +44,8 @@ def main() -> None:
 def _train(arguments: argparse.Namespace) -> None:
     resumes = arguments.resume is not None
     has_folder = resumes and arguments.resume != "auto"
+    if arguments.check:
+        arguments.overrides.append("data.check=true")
     if has_folder == (arguments.config is not None):
         raise UsageError("expected -c FILE, -c FILE --resume auto, or --resume RUN")
     from paddle_resnet.config import Config

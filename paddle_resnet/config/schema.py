@@ -47,6 +47,8 @@ def _expanded(path: str | Path) -> Path:
 
 
 Folder = Annotated[Path, BeforeValidator(_number_to_name), AfterValidator(_expanded)]
+MAX_PATTERN = 500
+"""Characters of a regular expression."""
 PerChannel = tuple[Real, Real, Real]
 """A mean or standard deviation for each of the channels R, G and B, in 0..1."""
 
@@ -60,9 +62,19 @@ class Group(BaseModel):
 class DataConfig(Group):
     """Which images, and how to make batches of them."""
 
-    source: Literal["digits", "cifar10", "cifar100", "fashion_mnist", "image_folder"] = "digits"
-    # Folder of the archives or of the images; null: Paddle's own cache.
+    source: Literal["digits", "cifar10", "cifar100", "fashion_mnist", "image_folder", "image_list", "image_names"] = (
+        "digits"
+    )
+    # Folder of the archives or of the images; null: Paddle's own cache, or the folder of train_list.
     root: Folder | None = None
+    # image_list: the lists of images with labels; null: train.txt, val.txt and test.txt (or .csv) in root.
+    train_list: Folder | None = None
+    validation_list: Folder | None = None
+    test_list: Folder | None = None
+    # image_list: names of the classes, one a line; null: label.txt beside the lists, or the labels themselves.
+    class_names: Folder | None = None
+    # image_names: regular expression of the files' names, in which the group (?P<class>...) is the class.
+    pattern: str | None = None
     # Refuse an archive whose MD5 is not the official one.
     verify: bool = True
     # Pixels a side that the network sees.
@@ -85,6 +97,8 @@ class DataConfig(Group):
     sampler: Literal["shuffled", "balanced"] = "shuffled"
     # An unreadable image of a folder is an error; false: it is left out.
     strict: bool = False
+    # Read every image before training; false: not if they are more than 50,000 and do not fit in memory.
+    check: bool = False
     # Keep a folder's decoded images in memory if they take at most this many megabytes.
     memory_mb: NonNegative = 2048
 
@@ -102,6 +116,41 @@ class DataConfig(Group):
         if self.source == "image_folder" and self.root is None:
             raise ValueError("image_folder needs root: the folder that holds train/<class>/ and test/<class>/")
         return self
+
+    @model_validator(mode="after")
+    def _check_lists_and_pattern(self) -> DataConfig:
+        lists = {
+            "train_list": self.train_list,
+            "validation_list": self.validation_list,
+            "test_list": self.test_list,
+            "class_names": self.class_names,
+        }
+        if self.source != "image_list" and (given := [key for key, value in lists.items() if value is not None]):
+            raise ValueError(f"{given[0]} is for source image_list, not for {self.source}")
+        lacks_train = self.root is None or self.validation_list is not None or self.test_list is not None
+        if self.source == "image_list" and self.train_list is None and lacks_train:
+            raise ValueError("image_list needs train_list, or root: the folder that holds train.txt or train.csv")
+        if (self.pattern is None) != (self.source != "image_names"):
+            raise ValueError("pattern and source image_names need each other, e.g. pattern '(?P<class>[a-z]+)[.]'")
+        if self.source == "image_names" and self.root is None:
+            raise ValueError("image_names needs root: the folder of the images")
+        return self
+
+    @field_validator("pattern")
+    @classmethod
+    def _check_pattern(cls, pattern: str | None) -> str | None:
+        if pattern is None:
+            return None
+        try:
+            groups = re.compile(pattern).groupindex if len(pattern) <= MAX_PATTERN else {}
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(f"{shown(pattern)} is no regular expression ({error})") from None
+        if "class" not in groups:
+            raise ValueError(
+                f"{shown(pattern)} has no group (?P<class>...), or more than {MAX_PATTERN} characters; expected one "
+                "such as (?P<class>[a-z]+)[.]"
+            )
+        return pattern
 
 
 class AugmentConfig(Group):

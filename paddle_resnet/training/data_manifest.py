@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -10,11 +11,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from paddle_resnet.config import Config
+from paddle_resnet.config import Config, DataConfig
 from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize, Split, Splits, open_splits
-from paddle_resnet.data.datasets.folder_split import FolderSplit
-from paddle_resnet.data.datasets.image_folder import image_names, reopen_image_folder
+from paddle_resnet.data.datasets.file_split import FileSplit
+from paddle_resnet.data.datasets.open_files import files_root, find_files, reopen_files
 from paddle_resnet.data.datasets.open_splits import mean_and_std, resize_size
 from paddle_resnet.download import ProgressFn
 from paddle_resnet.errors import UsageError, shown
@@ -29,11 +30,14 @@ REMEDY = "put them back as they were, say with -o data.root=FOLDER where they ar
 
 
 class FileList(JsonSchema):
-    """The files of a split in order, relative to the folder: label, bytes, and CRC-32 or None."""
+    """The files of a split in order, relative to the folder: label, bytes, and CRC-32 or None.
+
+    Of more files than are read before training, only those with a checksum have their size.
+    """
 
     names: list[Text]
     labels: list[Count]
-    sizes: list[Count]
+    sizes: list[Count | None]
     crc32: list[Annotated[int, Field(ge=0, lt=1 << 32)] | None]
 
     @model_validator(mode="after")
@@ -46,21 +50,22 @@ class FileList(JsonSchema):
         return self
 
     @classmethod
-    def of(cls, split: FolderSplit, all_checksums: bool) -> FileList:
+    def of(cls, split: FileSplit, all_checksums: bool) -> FileList:
         """List the readable files of a split; `all_checksums` or those of a few files."""
-        everything = np.arange(len(split))
-        files = split.files(everything)
-        few = set(everything.tolist() if all_checksums else _spread_indices(split).tolist())
-        return cls(
-            names=split.names(everything),
-            labels=split.labels.tolist(),
-            sizes=[file.stat().st_size for file in files],
-            crc32=[_crc32(file) if index in few else None for index, file in enumerate(files)],
-        )
+        count = len(split)
+        few = np.arange(count) if all_checksums else np.unique(_spread_indices(split))
+        sizes: list[int | None] = [*split.sizes()] if split.table.examined else [None] * count
+        crc32: list[int | None] = [None] * count
+        for index, path in zip(few, split.paths(few), strict=True):
+            with contextlib.suppress(OSError):  # one of many files that nobody has read yet
+                sizes[index], crc32[index] = path.stat().st_size, _crc32(path)
+        return cls(names=split.names(np.arange(count)), labels=split.labels.tolist(), sizes=sizes, crc32=crc32)
 
     def changes(self, root: Path) -> Iterator[str]:
         """Yield a message such as ``name is missing`` for each file that changed."""
         for name, size, crc32 in zip(self.names, self.sizes, self.crc32, strict=True):
+            if size is None:
+                continue
             try:
                 with open_regular(root / name) as file:
                     changed = file.seek(0, 2) != size
@@ -108,15 +113,16 @@ class DataManifest(JsonSchema):
     @classmethod
     def of(cls, config: Config, splits: Splits, normalize: Normalize) -> DataManifest:
         parts = {name: getattr(splits, name) for name in PARTS}
-        folder = {name: part for name, part in parts.items() if isinstance(part, FolderSplit)}
-        size = sum(file.stat().st_size for part in folder.values() for file in part.files(np.arange(len(part))))
+        folder = {name: part for name, part in parts.items() if isinstance(part, FileSplit)}
+        examined = all(part.table.examined for part in folder.values())
+        all_checksums = examined and sum(sum(part.sizes()) for part in folder.values()) <= READ_WHOLE
         return cls.model_validate(
             {
                 "classes": list(splits.classes),
                 "fingerprint": fingerprint(splits),
                 **preprocessing(config, normalize),
-                "files": {name: FileList.of(part, size <= READ_WHOLE) for name, part in folder.items()} or None,
-                "left_out": sorted({name for part in folder.values() for name in part.unreadable}),
+                "files": {name: FileList.of(part, all_checksums) for name, part in folder.items()} or None,
+                "left_out": sorted({name for part in folder.values() for name in part.table.unreadable()}),
             }
         )
 
@@ -153,8 +159,8 @@ class DataManifest(JsonSchema):
             splits = open_splits(config.data, report)
             require_same_fingerprint(run, self.fingerprint, fingerprint(splits))
             return splits
-        root = config.data.root
-        if root is None or not root.is_dir():
+        root = files_root(config.data)
+        if not root.is_dir():
             raise UsageError(f"{root}: no such folder, and {run} was trained on its pictures; {REMEDY}")
         parts = [self.files[part] for part in PARTS]  # type: ignore[index]
         changes = [change for part in parts for change in part.changes(root)]
@@ -162,7 +168,7 @@ class DataManifest(JsonSchema):
         if changes:
             others = f" (and {len(changes) - 1} more of {len(known)} files)" if len(changes) > 1 else ""
             raise UsageError(f"{root}: not the pictures that {run} was trained on: {changes[0]}{others}; {REMEDY}")
-        if new := sorted(image_names(root) - known - set(self.left_out)):
+        if new := sorted(_names_now(config.data) - known - set(self.left_out)):
             logger.warning(
                 "warning: %s: new since %s was divided for training, and not used: %s%s",
                 root,
@@ -171,9 +177,7 @@ class DataManifest(JsonSchema):
                 f" (and {len(new) - 1} more)" if len(new) > 1 else "",
             )
         resize = resize_size(config.data)
-        train, validation, test = reopen_image_folder(
-            root, config.data, resize, [(part.names, part.labels) for part in parts]
-        )
+        train, validation, test = reopen_files(root, config.data, resize, [(part.names, part.labels) for part in parts])
         return Splits(train, validation, test, tuple(self.classes), *mean_and_std(config.data), resize)
 
 
@@ -200,7 +204,24 @@ def fingerprint(splits: Splits) -> dict[str, Any]:
         "images' checksum": splits.train.checksum(_spread_indices(splits.train)),
         "held-out labels' checksums": [zlib.crc32(split.labels.tobytes()) for split in held_out],
         "held-out images' checksums": [split.checksum(_spread_indices(split)) for split in held_out if len(split)],
+        "names' checksum": _names_checksum(splits),
     }
+
+
+def _names_checksum(splits: Splits) -> int:
+    """Return a checksum of the files' names, in the order of the splits."""
+    crc = 0
+    for split in (splits.train, splits.validation, splits.test):
+        crc = zlib.crc32("\n".join(split.names(np.arange(len(split)))).encode("utf-8", "surrogateescape"), crc)
+    return crc
+
+
+def _names_now(config: DataConfig) -> set[str]:
+    """Return the names of all files that a new run would use, readable or not; none if it could not begin."""
+    try:
+        return {name for part in find_files(config).parts.values() for name in part.names}
+    except UsageError:
+        return set()
 
 
 def require_same_fingerprint(run: Path, began: dict[str, Any], now: dict[str, Any]) -> None:

@@ -13,8 +13,8 @@ from paddle.callbacks import Callback, LRScheduler
 from paddle_resnet import distributed, environment
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
-from paddle_resnet.data.datasets.folder_report import report_folder
-from paddle_resnet.errors import Stopped, UsageError, command
+from paddle_resnet.data.datasets.file_report import report_files, update_findings
+from paddle_resnet.errors import RunFailure, Stopped, UsageError, command
 from paddle_resnet.models import ImageClassifier
 from paddle_resnet.paddle_compat import optimizer_of
 from paddle_resnet.tracking.training_log import VisualDLLog, image_grid
@@ -67,7 +67,7 @@ def train(config: Config) -> RunFolder:
         with run.lock():
             if distributed.is_main_process():
                 lines.flush_to(run.log_path)
-                report_folder(run.splits(), run.path)
+                report_files(run.splits(), run.path)
             with contextlib.closing(Trainer(run, network, device)) as trainer:
                 trainer.fit()
                 trainer.finish()
@@ -186,9 +186,9 @@ class Trainer:
             "trained_on": run_environment(self._device),
             "data": fingerprint(self._run.splits()),
         }
-        saver = CheckpointSaver(self._run, recorder, self._parts, average, about, self._start)
-        self._interrupt = StopBetweenSteps(saver.save)
-        self._callbacks = [*callbacks, saver, self._interrupt]
+        self._saver = CheckpointSaver(self._run, recorder, self._parts, average, about, self._start)
+        self._interrupt = StopBetweenSteps(self._saver.save)
+        self._callbacks = [*callbacks, self._saver, self._interrupt]
 
     def _open_visual_dl(self) -> VisualDLLog:
         log = self._resources.enter_context(contextlib.closing(VisualDLLog(self._run.vdl_path)))
@@ -211,6 +211,7 @@ class Trainer:
         runner = CallbackRunner(self._callbacks, epochs, steps, self._start, self._restore_states)
         with (
             contextlib.closing(self._progress),
+            self._saved_if_images_vanish(),
             _log_how_to_resume(self._run),
             ignore_paddle_warnings(),
             self._interrupt,
@@ -223,6 +224,21 @@ class Trainer:
                 # `paddle.Model` would call its own scheduler callback after ours, which save the schedule.
                 callbacks=[LRScheduler(), runner],
             )
+
+    @contextlib.contextmanager
+    def _saved_if_images_vanish(self) -> Iterator[None]:
+        """Save the run, as after its latest step, if an image cannot be read any more; list unreadable images."""
+        try:
+            yield
+        except UsageError as error:
+            if distributed.world_size() == 1:  # the other ranks do not know of it and wait in a step
+                self._saver.save()
+            raise RunFailure(
+                f"{error}; put it back, and resume the run: {_train_command()} --resume {self._run.path}"
+            ) from error
+        finally:
+            if distributed.is_main_process():
+                update_findings(self._run.splits(), self._run.path)
 
     def finish(self) -> None:
         """Write ``metrics.json`` anew: sections that it had are of other weights."""

@@ -13,7 +13,7 @@ from PIL import Image
 
 from paddle_resnet.config import DataConfig
 from paddle_resnet.data import open_splits
-from paddle_resnet.data.datasets.folder_report import report_folder
+from paddle_resnet.data.datasets.file_report import report_files
 from paddle_resnet.errors import UsageError
 from paddle_resnet.images.decode import decode_image
 
@@ -50,12 +50,16 @@ def test_train_and_test_hold_validation_out_of_train(tmp_path):
         assert [name.split("/")[1] for name in names(part)] == [splits.classes[label] for label in part.labels]
 
 
-def test_val_alone_is_the_test_split(tmp_path):
+def test_val_alone_validates_and_is_the_test_too(tmp_path, caplog):
     fill(tmp_path / "train", {"cat": 10, "dog": 10})
     fill(tmp_path / "val", {"cat": 2, "dog": 2})
     splits = open_splits(config(tmp_path))
-    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [18, 2, 4]
-    assert names(splits.test)[0] == "val/cat/0000.png"
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [20, 4, 4]
+    assert names(splits.validation)[0] == "val/cat/0000.png" and splits.test is splits.validation
+    assert [each.getMessage().partition(": ")[2] for each in caplog.records] == [
+        f"{tmp_path}: there is no test split: the test is measured on the validation images, which also choose the "
+        "best epoch"
+    ]
 
 
 def test_val_and_test_are_used_as_named(tmp_path):
@@ -149,9 +153,9 @@ def damaged(tmp_path):
 @pytest.mark.parametrize("memory_mb", [0, 100])
 def test_files_that_cannot_be_read_are_left_out(damaged, memory_mb):
     splits = open_splits(config(damaged, memory_mb=memory_mb))
-    assert set(splits.train.unreadable) == {"train/cat/aaa.jpg", "train/dog/zzz.jpg"}
-    assert "aaa.jpg: cannot be read as an image" in splits.train.unreadable["train/cat/aaa.jpg"]
-    assert set(splits.test.unreadable) == {"test/dog/cut.png"}
+    assert set(splits.train.table.unreadable()) == {"train/cat/aaa.jpg", "train/dog/zzz.jpg"}
+    assert "aaa.jpg: cannot be read as an image" in splits.train.table.unreadable()["train/cat/aaa.jpg"]
+    assert set(splits.test.table.unreadable()) == {"test/dog/cut.png"}
     assert names(splits.test) == [f"test/{name}/000{k}.png" for name in ("cat", "dog") for k in (0, 1)]
     assert splits.test.labels.tolist() == [0, 0, 1, 1]
     assert len(splits.train) == 6 + 6 + 2
@@ -187,7 +191,7 @@ def test_unreadable_files_and_copies_are_reported_once(damaged, tmp_path_factory
     folder = tmp_path_factory.mktemp("run")
     monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
     with caplog.at_level(logging.INFO, logger="paddle_resnet"):
-        report_folder(open_splits(config(damaged)), folder)
+        report_files(open_splits(config(damaged)), folder)
     log = caplog.text
     assert len(caplog.records) == 5
     assert "3 of 24 files cannot be read and are left out" in log
@@ -211,8 +215,8 @@ def test_clean_folder_and_other_sources_write_no_list(tmp_path, caplog, monkeypa
     monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
     fill(tmp_path / "pictures", {"cat": 10, "dog": 10})
     with caplog.at_level(logging.INFO, logger="paddle_resnet"):
-        report_folder(open_splits(config(tmp_path / "pictures")), tmp_path)
-        report_folder(open_splits(DataConfig(source="digits", image_size=8)), tmp_path)
+        report_files(open_splits(config(tmp_path / "pictures")), tmp_path)
+        report_files(open_splits(DataConfig(source="digits", image_size=8)), tmp_path)
     assert [record.getMessage() for record in caplog.records] == ["20 images, no duplicate files"]
     assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
 
@@ -220,7 +224,7 @@ def test_clean_folder_and_other_sources_write_no_list(tmp_path, caplog, monkeypa
 def test_a_test_class_that_train_lacks(tmp_path):
     fill(tmp_path / "train", {"cat": 5, "dog": 5})
     fill(tmp_path / "test", {"cat": 1, "dogs": 1})
-    with pytest.raises(UsageError, match=r'"dogs" is no class of the training folder \(did you mean "dog"\?\)'):
+    with pytest.raises(UsageError, match=r'"dogs" is no class of the training images \(did you mean "dog"\?\)'):
         open_splits(config(tmp_path))
 
 
@@ -279,7 +283,7 @@ def test_division_of_a_folder_is_fixed(tmp_path):
 def lines_of(caplog, monkeypatch, splits, folder):
     monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
     with caplog.at_level(logging.INFO, logger="paddle_resnet"):
-        report_folder(splits, folder)
+        report_files(splits, folder)
     with (folder / "pictures.csv").open(encoding="utf-8") as file:
         return [record.getMessage() for record in caplog.records], list(csv.DictReader(file))
 
@@ -305,7 +309,7 @@ def with_more(tmp_path, monkeypatch):
 def test_files_beside_the_images_are_reported(with_more, tmp_path, caplog, monkeypatch):
     lines, rows = lines_of(caplog, monkeypatch, open_splits(config(with_more)), tmp_path)
     assert lines[0] == "1 file is left out by suffix: 1 .heic (convert them, e.g. to JPEG)"
-    assert lines[1].startswith("2 unreadable folders or images outside the class folders are left out")
+    assert lines[1].startswith("2 unreadable folders or images without a class are left out")
     assert "2 of 22 files cannot be read" in lines[2]
     assert {row["file"]: row["finding"] for row in rows} == {
         "cat/pipe.png": "unreadable",

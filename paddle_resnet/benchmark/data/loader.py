@@ -14,7 +14,7 @@ from paddle_resnet.benchmark.synthetic_image import synthetic_jpeg
 from paddle_resnet.benchmark.timing import step_speed
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data import MemorySplit, Normalize, Split, TrainLoader
-from paddle_resnet.data.datasets.folder_split import FolderSplit, ImageFiles
+from paddle_resnet.data.datasets.file_split import FileSplit, ImageFiles
 from paddle_resnet.files import scratch_folder
 
 FILE_SIZE = (500, 375)
@@ -45,9 +45,7 @@ def _source(job: dict[str, Any]) -> Iterator[Split]:
         yield MemorySplit(pixels, labels, "random", repeated)
         return
     with scratch_folder() as folder:
-        files = [folder / f"{number}.jpg" for number in range(count)]
-        for file in files:
-            file.write_bytes(synthetic_jpeg(generator, FILE_SIZE))
-        yield FolderSplit(
-            ImageFiles(folder, files, labels, side, DECODING_THREADS, in_memory=False), lambda _: repeated
-        )
+        names = [f"{number}.jpg" for number in range(count)]
+        for name in names:
+            (folder / name).write_bytes(synthetic_jpeg(generator, FILE_SIZE))
+        yield FileSplit(ImageFiles(folder, names, labels, side, DECODING_THREADS, in_memory=False), lambda _: repeated)

@@ -7,7 +7,7 @@ import numpy as np
 from paddle_resnet.config import DataConfig, PerChannel
 from paddle_resnet.data.datasets.cifar import CIFAR10, CIFAR100, load_cifar
 from paddle_resnet.data.datasets.fashion_mnist import load_fashion_mnist
-from paddle_resnet.data.datasets.image_folder import open_image_folder
+from paddle_resnet.data.datasets.open_files import FILE_SOURCES, open_files
 from paddle_resnet.data.normalize import IMAGENET_MEAN, IMAGENET_STD
 from paddle_resnet.data.splits import MemorySplit, OfficialSplits, Split, Splits, hold_out
 from paddle_resnet.download import ProgressFn
@@ -20,7 +20,7 @@ MEAN_AND_STD: dict[str, tuple[PerChannel, PerChannel]] = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "fashion_mnist": ((0.2860, 0.2860, 0.2860), (0.3530, 0.3530, 0.3530)),
-    "image_folder": (IMAGENET_MEAN, IMAGENET_STD),
+    **dict.fromkeys(FILE_SOURCES, (IMAGENET_MEAN, IMAGENET_STD)),
 }
 
 
@@ -49,7 +49,7 @@ def resize_size(config: DataConfig) -> int:
     """Return the pixels of the shorter side before the crop: for photographs ImageNet's 256 to 224, else no crop."""
     if config.resize is not None:
         return config.resize
-    if config.source == "image_folder" and config.image_size >= 96:
+    if config.source in FILE_SOURCES and config.image_size >= 96:
         return round(config.image_size * 256 / 224)
     return config.image_size
 
@@ -69,9 +69,8 @@ def load_digits() -> tuple[Pixels, Indices]:
 
 def _open(config: DataConfig, progress: ProgressFn | None) -> tuple[Split, Split, Split, tuple[str, ...]]:
     root = config.root
-    if config.source == "image_folder":
-        assert root is not None  # checked by DataConfig
-        return open_image_folder(root, config, resize_size(config))
+    if config.source in FILE_SOURCES:
+        return open_files(config, resize_size(config))
     if config.source == "digits":
         return _open_digits(config)
     if config.source == "fashion_mnist":

@@ -1,0 +1,262 @@
+"""Image files with their labels, as splits: decoded by a pool of threads, once into memory or batch by batch."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from paddle_resnet.console import logger
+from paddle_resnet.data.splits import Split
+from paddle_resnet.errors import UsageError
+from paddle_resnet.images import Indices, Pixels
+from paddle_resnet.images.decode import check_readable, decode_image
+from paddle_resnet.images.find import SkippedFile
+from paddle_resnet.images.image_file import read_file
+
+MAX_FILES_PER_TASK = 32
+MAX_EXAMINED = 50_000
+"""More files than this, which do not fit in memory, are examined before training only if the config asks for it."""
+MAX_STAND_INS = 0.01
+"""Share of a split's files that others may stand in for; more bad files mean that the whole disk is gone."""
+WARNED_FILES = 20
+
+
+class ImageFiles:
+    """A table of files and labels, each file decoded to the square centre of side `size`.
+
+    It holds one string and one integer for each file, and reads nothing at first. If `examine` or `in_memory`, the
+    first access decodes each file once; unreadable files are left out, or raise an error if `strict`. Otherwise all
+    files count as readable until one turns out not to be (`FileSplit.stand_in`).
+
+    Args:
+        root: names are relative to it.
+        names: the image files, with ``/`` between folders.
+        labels: their classes, ``[N]``.
+        size: pixels a side of the stored images.
+        workers: threads that decode.
+        in_memory: keep the decoded images.
+        strict: an unreadable file is an error.
+        examine: read each file at the first access.
+        skipped: other files and folders found beside the images.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        names: Sequence[str],
+        labels: Indices,
+        size: int,
+        workers: int,
+        in_memory: bool,
+        strict: bool = False,
+        examine: bool = True,
+        skipped: Sequence[SkippedFile] = (),
+    ) -> None:
+        self.root = root
+        self.skipped = {each.path.relative_to(root).as_posix(): each for each in skipped}
+        self.in_memory = in_memory
+        self.examined = in_memory or examine
+        self.strict = strict
+        self._names = names
+        self._all_labels = labels.astype(np.int64)
+        self._size = size
+        self._workers = workers
+        self._lock = threading.Lock()
+        self._failures: dict[int, UsageError] | None = None if self.examined else {}
+        self._readable = np.arange(0 if self.examined else len(names))
+        self._decoded: Pixels | None = None
+
+    def labels(self) -> Indices:
+        """Return the class of each readable file, int64 ``[N]``.
+
+        Raises:
+            UsageError: a file cannot be read and `strict` is set, or no file of a class can be read.
+        """
+        return self._all_labels[self._examine()]
+
+    def unreadable(self) -> dict[str, str]:
+        """Return the reason for each file that cannot be read, by name; errors as of `labels`."""
+        self._examine()
+        assert self._failures is not None
+        return {self._names[index]: str(self._failures[index]) for index in sorted(self._failures)}
+
+    def names(self, positions: Indices) -> list[str]:
+        """Return the names of the files at these positions among the readable ones."""
+        return [self._names[index] for index in self._examine()[positions]]
+
+    def path(self, name: str) -> Path:
+        return self.root / name
+
+    def decode(self, positions: Indices) -> tuple[Pixels, dict[int, UsageError]]:
+        """Decode the images at these positions among the readable ones.
+
+        Returns:
+            uint8 ``[n, size, size, 3]``, and the errors of those that cannot be read, by their number in `positions`.
+        """
+        indices = self._examine()[positions]
+        if self._decoded is not None:
+            return self._decoded[indices], {}
+        images = np.empty((len(indices), self._size, self._size, 3), dtype=np.uint8)
+        return images, self._decode(indices, images)
+
+    def note_unreadable(self, position: int, error: UsageError) -> int:
+        """Record that a file of a table that is not examined cannot be read; return how many there are."""
+        assert self._failures is not None
+        with self._lock:
+            if position not in self._failures and len(self._failures) < WARNED_FILES:
+                logger.warning("warning: %s; another image of its class and split stands in for it", error)
+            self._failures[position] = error
+            return len(self._failures)
+
+    def may_be_readable(self, position: int) -> bool:
+        return position not in (self._failures or {})
+
+    def _examine(self) -> Indices:
+        """Read every file once, if the table is examined; return the indices of the readable ones among all."""
+        with self._lock:
+            if self._failures is None:
+                count = len(self._names)
+                if self.in_memory:
+                    self._decoded = np.empty((count, self._size, self._size, 3), dtype=np.uint8)
+                    failures = self._decode(np.arange(count), self._decoded)
+                else:
+                    failures = run_in_threads(
+                        lambda index: check_readable(self.path(self._names[index])), count, self._workers
+                    )
+                if self.strict:
+                    raise_first_failure(failures, count)
+                readable = np.setdiff1d(np.arange(count), np.array(list(failures), dtype=np.int64))
+                lost = np.setdiff1d(self._all_labels, self._all_labels[readable])
+                if len(lost):
+                    first = min(index for index in failures if self._all_labels[index] == lost[0])
+                    raise UsageError(f"{failures[first]} (and no other file of its class can be read)")
+                self._readable, self._failures = readable, failures
+        return self._readable
+
+    def _decode(self, indices: Indices, images: Pixels) -> dict[int, UsageError]:
+        def decode(position: int) -> None:
+            images[position] = decode_image(self.path(self._names[indices[position]]), self._size, self._size)
+
+        return run_in_threads(decode, len(indices), self._workers)
+
+
+class FileSplit(Split):
+    """All readable files of a table, or those that `choose` selects.
+
+    Args:
+        images: the table.
+        choose: returns the positions of the split, given the labels of the readable files.
+    """
+
+    def __init__(self, images: ImageFiles, choose: Callable[[Indices], Indices] | None = None) -> None:
+        self.table = images
+        self._choose = choose
+
+    @functools.cached_property
+    def _positions(self) -> Indices:
+        labels = self.table.labels()
+        return np.arange(len(labels)) if self._choose is None else self._choose(labels)
+
+    @functools.cached_property
+    def labels(self) -> Indices:  # type: ignore[override]
+        return self.table.labels()[self._positions]
+
+    def batch(self, indices: Sequence[int] | Indices) -> Pixels:
+        """Return the stored images at `indices`, uint8 ``[n, H, W, 3]``.
+
+        Raises:
+            UsageError: a file has become unreadable; the line names the first one.
+        """
+        chosen = np.array(indices, dtype=np.int64)
+        images, failures = self.table.decode(self._positions[chosen])
+        while failures:
+            if self.table.examined:
+                raise_first_failure(failures, len(chosen))
+            retry = np.array(sorted(failures))
+            chosen[retry] = [self.stand_in(int(chosen[number]), failures[number]) for number in retry]
+            images[retry], failed = self.table.decode(self._positions[chosen[retry]])
+            failures = {int(retry[number]): error for number, error in failed.items()}
+        return images
+
+    def stand_in(self, index: int, error: UsageError) -> int:
+        """Return the index of another image of the same class, to be decoded instead of the unreadable one at `index`.
+
+        Any thread may call it. The bad file is logged, and is one of `ImageFiles.unreadable`.
+
+        Raises:
+            UsageError: the given error: the table was examined, so that the file has become unreadable since, or is
+                strict, or too many files are unreadable.
+        """
+        if self.table.examined or self.table.strict:
+            raise error
+        failed = self.table.note_unreadable(int(self._positions[index]), error)
+        if failed > max(WARNED_FILES, MAX_STAND_INS * len(self)):
+            raise UsageError(f"{error} (and {failed - 1} more of {len(self)} files so far)") from error
+        same_class = np.flatnonzero(self.labels == self.labels[index])
+        start = int(np.searchsorted(same_class, index)) + 1
+        for following in np.roll(same_class, -start):
+            if self.table.may_be_readable(int(self._positions[following])):
+                return int(following)
+        raise error
+
+    def checksum(self, indices: Sequence[int] | Indices) -> int:
+        """Return a CRC of the files, without those that cannot be read: decoders differ by a level here and there."""
+        crc = 0
+        for path in self.paths(indices):
+            try:
+                crc = zlib.crc32(read_file(path), crc)
+            except (OSError, UsageError):
+                if self.table.examined:
+                    raise
+        return crc
+
+    def names(self, indices: Sequence[int] | Indices) -> list[str]:
+        """Return the files' names relative to the root: ``train/cat/0001.jpg``."""
+        return self.table.names(self._positions[np.asarray(indices, dtype=np.int64)])
+
+    def paths(self, indices: Sequence[int] | Indices) -> list[Path]:
+        return [self.table.path(name) for name in self.names(indices)]
+
+    def sizes(self) -> list[int]:
+        """Return the bytes of each file."""
+        return [os.stat(path).st_size for path in self.paths(np.arange(len(self)))]  # noqa: PTH116
+
+
+def raise_first_failure(failures: dict[int, UsageError], count: int) -> None:
+    """Raise the first failure in order of the files, if any, with the number of the others."""
+    if failures:
+        others = f" (and {len(failures) - 1} more of {count} files)" if len(failures) > 1 else ""
+        raise UsageError(f"{failures[min(failures)]}{others}")
+
+
+def run_in_threads(action: Callable[[int], None], count: int, workers: int) -> dict[int, UsageError]:
+    """Call ``action(0..count-1)`` in threads, several files a task, as a task costs as much as a small image.
+
+    Returns:
+        The usage errors, by number.
+    """
+    failures: dict[int, UsageError] = {}
+
+    def run(task: range) -> None:
+        for index in task:
+            try:
+                action(index)
+            except UsageError as error:
+                failures[index] = error
+
+    step = max(1, min(MAX_FILES_PER_TASK, -(-count // (4 * workers))))
+    tasks = [range(start, min(start + step, count)) for start in range(0, count, step)]
+    if workers == 1 or len(tasks) < 2:
+        for task in tasks:
+            run(task)
+    else:
+        with ThreadPoolExecutor(min(workers, len(tasks)), thread_name_prefix="decode") as pool:
+            list(pool.map(run, tasks))
+    return failures

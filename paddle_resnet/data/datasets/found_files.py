@@ -1,0 +1,109 @@
+"""What every source of image files gives: files, the class of each, and the splits that they are named for."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from paddle_resnet.errors import UsageError, printable, shown
+from paddle_resnet.images.find import SkippedFile
+
+SplitName = Literal["train", "validation", "test"]
+SPLIT_WORDS: dict[str, SplitName] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_SPLIT_NAME = re.compile(rf"(?:.*[_-])?({'|'.join(SPLIT_WORDS)})(?:[_-](?:set|data|images|list))?", re.IGNORECASE)
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+NAMES_SHOWN = 5
+
+
+@dataclass
+class LabelledFiles:
+    """The image files of one folder or list.
+
+    Attributes:
+        where: the folder or list, for messages.
+        names: the files relative to the root of all splits, one string each.
+        labels: the name of each file's class; files of a class share one string.
+        skipped: other files and folders beside them.
+        repeated: entries of a list that name a file again, which are left out.
+    """
+
+    where: Path
+    names: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    skipped: list[SkippedFile] = field(default_factory=list)
+    repeated: int = 0
+
+
+@dataclass
+class FoundFiles:
+    """The files of a source, before validation and test images are held out.
+
+    Attributes:
+        root: what the files' names are relative to.
+        parts: the splits that the source itself has, always with ``"train"``.
+        classes: the names of the classes in order; None: those of the training files, in natural order.
+        unused: what lies beside the splits and is not used.
+    """
+
+    root: Path
+    parts: dict[SplitName, LabelledFiles]
+    classes: tuple[str, ...] | None = None
+    unused: list[str] = field(default_factory=list)
+
+
+def split_of(name: str) -> SplitName | None:
+    """Return the split that a folder or the stem of a list is named for: ``Train``, ``flowers_val``, ``test_list``."""
+    match = _SPLIT_NAME.fullmatch(name)
+    return SPLIT_WORDS[match[1].lower()] if match else None
+
+
+def by_split(root: Path, names: Iterable[str], or_else: str = "") -> dict[SplitName, str]:
+    """Return the folders or lists of `root` that are named for a split, by split, training first.
+
+    Raises:
+        UsageError: two are named for the same split, or none for training.
+    """
+    found: dict[SplitName, str] = {}
+    for name in names:
+        split = split_of(name if split_of(name) else Path(name).stem)
+        if split in found:
+            raise UsageError(
+                f"{root}: {shown(found[split])} and {shown(name)} are both named for the {split} split; "
+                "rename or move one of them"
+            )
+        if split is not None:
+            found[split] = name
+    if found and "train" not in found:
+        raise UsageError(
+            f"{root}: holds {' and '.join(shown(name) for name in found.values())} but no training split; expected "
+            f"train beside them{or_else}"
+        )
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def natural_sort_key(name: str) -> list[tuple[int, int, str]]:
+    """Return the sort key under which ``class10`` follows ``class9``."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+
+
+def visible(folder: Path) -> list[os.DirEntry[str]]:
+    """Return the entries of a folder that are not hidden, by name; raise `UsageError` if it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UsageError(f"{printable(str(folder))}: cannot be read ({error.strerror or error})") from error
+
+
+def some_of(names: list[str]) -> str:
+    """Return the first names as text, and the number of the others."""
+    others = f" (and {len(names) - NAMES_SHOWN} more)" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(shown(name) for name in names[:NAMES_SHOWN]) + others

@@ -1,0 +1,282 @@
+"""Text lists and tables of image files with their labels: PaddleClas, PaddleX, ImageNet, CSV and TSV."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from paddle_resnet.config import DataConfig
+from paddle_resnet.data.datasets.found_files import FoundFiles, LabelledFiles, SplitName, by_split, split_of, visible
+from paddle_resnet.errors import UsageError, did_you_mean, shown
+from paddle_resnet.files import open_regular
+from paddle_resnet.images.find import EXTENSIONS, has_image_suffix, is_folder
+
+LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".lst")
+LAYOUT = "train.txt, val.txt and test.txt (or .csv) with lines 'path label', or data.train_list"
+_CLASS_NAMES_FILE = re.compile(r"(?:.*[_-])?(?:labels?|label_list|classes|class_names|names)\.(?:txt|names)|.*\.names")
+_SUFFIXES = "|".join(re.escape(suffix) for suffix in sorted(EXTENSIONS, key=len, reverse=True))
+_WITH_SUFFIX = re.compile(rf"(.*(?:{_SUFFIXES}))[\"']?[\s,;|]+[\"']?([^\s,;|].*)", re.IGNORECASE)
+_WITHOUT_SUFFIX = re.compile(r"(.*[^\s,;|])[\s,;|]+([^\s,;|]+)")
+_NUMBERED = re.compile(r"(\d+)[\s,:;]+(\S.*)")
+PATH_COLUMNS = ("path", "id", "file", "filename", "image", "image_id", "image_path", "file_name", "filepath")
+LABEL_COLUMNS = ("label", "class", "class_name", "category", "target")
+PROBED = 20
+"""Files of a list that are looked for to find the folder that its paths are relative to."""
+
+
+def find_image_list(root: Path, config: DataConfig) -> FoundFiles:
+    """Read the lists that the config names, or those in `root` that are named for a split.
+
+    Raises:
+        UsageError: no list; a line without a path and a label; a label that is no class or is out of range; a file
+            with two labels; or none of the first files exists.
+    """
+    given: dict[SplitName, Path | None] = {
+        "train": config.train_list,
+        "validation": config.validation_list,
+        "test": config.test_list,
+    }
+    lists = {split: path for split, path in given.items() if path is not None}
+    unused: list[str] = []
+    found_here = not lists
+    if found_here:
+        lists, unused = _lists_in(root)
+    parts = {split: LabelledFiles(path, *_read_list(path)) for split, path in lists.items()}
+    for split, path in lists.items():
+        if parts[split].labels:
+            _resolve(parts[split], root, split)
+            _refuse_two_labels(parts[split])
+        elif split == "train" or not found_here:
+            raise UsageError(f"{path}: has no labels; expected lines 'path label', or the columns path and label")
+        else:
+            unused.insert(0, f"{path.name} (it has no labels)")
+            del parts[split]
+    names_file = config.class_names or _class_names_file(lists["train"].parent)
+    if names_file is None:
+        return FoundFiles(root, parts, None, unused)
+    classes = _read_class_names(names_file)
+    _name_classes(list(parts.values()), classes, names_file)
+    return FoundFiles(root, parts, tuple(classes.values()), [name for name in unused if name != names_file.name])
+
+
+def _lists_in(root: Path) -> tuple[dict[SplitName, Path], list[str]]:
+    """Return the lists of a folder that are named for a split, and the other lists."""
+    if not root.is_dir():
+        raise UsageError(f"{root}: no such folder; data.root is expected to hold {LAYOUT}")
+    candidates = [each.name for each in visible(root) if not is_folder(each) and each.name.endswith(LIST_SUFFIXES)]
+    found = by_split(root, [name for name in candidates if split_of(Path(name).stem)], ", or data.train_list")
+    if not found:
+        raise UsageError(f"{root}: holds no list of images; expected {LAYOUT}")
+    lists = {split: root / name for split, name in found.items()}
+    return lists, [name for name in candidates if name not in found.values()]
+
+
+def _class_names_file(folder: Path) -> Path | None:
+    """Return the file of class names beside the lists, such as ``label.txt``."""
+    found = [each.name for each in visible(folder) if _CLASS_NAMES_FILE.fullmatch(each.name)]
+    if len(found) > 1:
+        raise UsageError(f"{folder}: {found[0]} and {found[1]} may both name the classes; say which: data.class_names")
+    return folder / found[0] if found else None
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        with open_regular(path) as file:
+            text = file.read().decode("utf-8-sig", "surrogateescape")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if "\0" in text:
+        raise UsageError(f"{path}: is no text in UTF-8; save it as UTF-8")
+    return text.splitlines()
+
+
+def _read_class_names(path: Path) -> dict[int, str]:
+    """Return the class of each number: a name a line, or lines ``number name`` that count from 0 or 1."""
+    lines = [line.strip() for line in _read_lines(path) if line.strip()]
+    numbered = [_NUMBERED.fullmatch(line) for line in lines]
+    classes = {int(match[1]): match[2] for match in numbered if match and len(match[1]) < 10}
+    if sorted(classes) not in (list(range(len(lines))), list(range(1, len(lines) + 1))):
+        classes = dict(enumerate(lines))
+    if len(set(classes.values())) < len(classes):
+        repeated, _ = Counter(classes.values()).most_common(1)[0]
+        raise UsageError(f"{path}: the class {shown(repeated)} is named twice")
+    return dict(sorted(classes.items()))
+
+
+def _read_list(path: Path) -> tuple[list[str], list[str]]:
+    """Return the paths and labels of a list or table, each distinct label as one string.
+
+    Of a table without a column of labels, and a list of bare paths, the labels are empty.
+    """
+    lines = _read_lines(path)
+    if path.suffix.lower() in (".csv", ".tsv") or _columns(_cells(lines[0] if lines else "")) is not None:
+        header = next((number for number, line in enumerate(lines) if line.strip()), 0)
+        cells = _cells(lines[header] if lines else "")
+        if not any(map(has_image_suffix, cells)):
+            return _read_table(path, lines[header:])
+    names: list[str] = []
+    labels: list[str] = []
+    shared: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        stripped = line.strip()
+        if not stripped:
+            continue
+        match = _WITH_SUFFIX.fullmatch(stripped) or _WITHOUT_SUFFIX.fullmatch(stripped)
+        if (match is None or (has_image_suffix(stripped) and match.re is _WITHOUT_SUFFIX)) and not labels:
+            names.append(stripped)
+            continue
+        if match is None or len(labels) < len(names):
+            raise UsageError(f"{path}: line {number}: {shown(stripped)}: expected a path and a label")
+        names.append(match[1].strip("\"' "))
+        label = match[2].strip("\"' ")
+        labels.append(shared.setdefault(label, label))
+    if not names:
+        raise UsageError(f"{path}: names no image; expected lines 'path label'")
+    return names, labels
+
+
+def _cells(line: str) -> list[str]:
+    mark = next((mark for mark in "\t,;|" if mark in line), None)
+    return [cell.strip().strip("\"'") for cell in (line.split(mark) if mark else line.split())]
+
+
+def _columns(header: Sequence[str]) -> tuple[int, int | None] | None:
+    """Return the column of the paths and that of the labels, if there is one; None: it is no header."""
+    names = [name.lower() for name in header]
+    path = next((names.index(name) for name in PATH_COLUMNS if name in names), None)
+    if path is None:
+        return None
+    label = next((names.index(name) for name in LABEL_COLUMNS if name in names), None)
+    if label is None and len(names) == 2:
+        label = 1 - path
+    return path, label
+
+
+def _read_table(path: Path, lines: list[str]) -> tuple[list[str], list[str]]:
+    mark = next((mark for mark in "\t,;|" if mark in lines[0]), " ") if lines else ","
+    columns = _columns(_cells(lines[0] if lines else ""))
+    if columns is None:
+        raise UsageError(
+            f"{path}: expected a first line with the columns path (or id) and label, "
+            f"found {shown(lines[0] if lines else 'an empty file')}"
+        )
+    names: list[str] = []
+    labels: list[str] = []
+    shared: dict[str, str] = {}
+    name_column, label_column = columns
+    needed = max(name_column, label_column or 0)
+    rows = csv.reader(lines[1:], delimiter=mark)
+    try:
+        for row in rows:
+            if not row:
+                continue
+            if len(row) <= needed or not row[name_column].strip() or not row[label_column or name_column].strip():
+                raise UsageError(f"{path}: row {rows.line_num}: {shown(','.join(row))}: expected a path and a label")
+            names.append(row[name_column].strip())
+            if label_column is not None:
+                label = row[label_column].strip()
+                labels.append(shared.setdefault(label, label))
+    except csv.Error as error:
+        raise UsageError(f"{path}: row {rows.line_num}: {error}") from error
+    if not names:
+        raise UsageError(f"{path}: names no image")
+    return names, labels
+
+
+def _name_classes(parts: Sequence[LabelledFiles], classes: dict[int, str], names_file: Path) -> None:
+    """Turn the labels of all lists into class names: they are all numbers of classes, or all names."""
+    known = set(classes.values())
+    by_number = {str(number): name for number, name in classes.items()}
+    labels = {label for part in parts for label in part.labels}
+    numbers = labels <= set(by_number) or (all(map(str.isdecimal, labels)) and not labels <= known)
+    meaning = by_number if numbers else {name: name for name in known}
+    for part in parts:
+        for label in dict.fromkeys(part.labels):
+            if label not in meaning:
+                first = part.names[part.labels.index(label)]
+                expected = f"; expected {min(classes)} to {max(classes)}" if numbers else did_you_mean(label, known)
+                raise UsageError(
+                    f"{part.where}: the label {shown(label)}, of {shown(first)}, is none of the {len(classes)} classes "
+                    f"of {names_file}{expected}"
+                )
+        part.labels = [meaning[label] for label in part.labels]
+
+
+def _resolve(part: LabelledFiles, root: Path, split: SplitName) -> None:
+    """Make a list's paths relative to `root`, and complete those without a suffix.
+
+    They may be relative to `root`, to the list's own folder, to ``images``, or to a folder of `root` that is named for
+    the split: whichever has most of a few files spread over the list.
+    """
+    names = [_normalized(name, root, part.where) for name in part.names]
+    folders = ["", os.path.relpath(part.where.parent, root), "images"]
+    folders += [each.name for each in visible(root) if is_folder(each) and split_of(each.name) == split]
+    probes = names[:: -(-len(names) // PROBED)]
+    found = []
+    for folder in dict.fromkeys(folder for folder in folders if not folder.startswith("..")):
+        complete = _SuffixCompleter(root / folder)
+        hits = sum(os.path.isfile(root / folder / complete(name)) for name in probes)  # noqa: PTH113 (never raises)
+        found.append((hits, folder, complete))
+    hits, folder, complete = max(found, key=lambda each: each[0])
+    if not hits:
+        raise UsageError(
+            f"{part.where}: {shown(str(root / probes[0]), 300)}: no such file, nor any other of {len(probes)} that "
+            "were looked for; say with data.root what the paths are relative to"
+        )
+    prefix = "" if folder in ("", ".") else f"{folder}/"
+    part.names = [prefix + complete(name) for name in names]
+
+
+def _normalized(name: str, root: Path, path: Path) -> str:
+    if "\\" in name and "/" not in name:  # written on Windows
+        name = name.replace("\\", "/")
+    if name.startswith("/"):
+        name = os.path.relpath(name, root.absolute())
+    if "./" in name or "//" in name:
+        name = os.path.normpath(name)
+    if name.startswith("../") or name == "..":
+        raise UsageError(
+            f"{path}: {shown(name)}: lies outside of {root}, which the paths are relative to; set data.root to a "
+            "folder that holds all images"
+        )
+    return name
+
+
+class _SuffixCompleter:
+    """Completes names such as ``0a1b2c`` to a file's; each folder is listed once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._by_stem: dict[str, dict[str, str]] = {}
+
+    def __call__(self, name: str) -> str:
+        if has_image_suffix(name):
+            return name
+        parent, slash, last = name.rpartition("/")
+        if parent not in self._by_stem:
+            self._by_stem[parent] = self._list(self._folder / parent)
+        return parent + slash + self._by_stem[parent].get(last, last)
+
+    def _list(self, folder: Path) -> dict[str, str]:
+        if not folder.is_dir():
+            return {}
+        return {PurePosixPath(each.name).stem: each.name for each in visible(folder) if has_image_suffix(each.name)}
+
+
+def _refuse_two_labels(part: LabelledFiles) -> None:
+    """Leave out what a list names again, and refuse a file that it names with two labels."""
+    if len(set(part.names)) == len(part.names):
+        return
+    first: dict[str, str] = {}
+    for name, label in zip(part.names, part.labels, strict=True):
+        if first.setdefault(name, label) != label:
+            raise UsageError(
+                f"{part.where}: {shown(name)} is named twice, as {shown(first[name])} and as {shown(label)}; one must "
+                "be wrong"
+            )
+    part.repeated = len(part.names) - len(first)
+    part.names, part.labels = list(first), list(first.values())

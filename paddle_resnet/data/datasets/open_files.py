@@ -1,0 +1,170 @@
+"""From files with their labels to three splits, the same way for folders, lists and names of files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from paddle_resnet.config import DataConfig
+from paddle_resnet.console import logger
+from paddle_resnet.data.datasets.file_split import MAX_EXAMINED, FileSplit, ImageFiles
+from paddle_resnet.data.datasets.found_files import FoundFiles, LabelledFiles, natural_sort_key, some_of
+from paddle_resnet.data.datasets.image_folder import find_image_folder, find_image_names
+from paddle_resnet.data.datasets.image_list import find_image_list
+from paddle_resnet.data.splits import hold_out
+from paddle_resnet.errors import UsageError, counted, did_you_mean, shown
+from paddle_resnet.images import Indices
+from paddle_resnet.images.find import SkippedFile
+
+FILE_SOURCES = ("image_folder", "image_list", "image_names")
+
+
+def files_root(config: DataConfig) -> Path:
+    """Return the folder that the files' names are relative to."""
+    root = config.root or (config.train_list.parent if config.train_list is not None else None)
+    assert root is not None  # checked by DataConfig
+    return root
+
+
+def find_files(config: DataConfig) -> FoundFiles:
+    """Find the files of a source and the class of each, without reading an image.
+
+    Raises:
+        UsageError: there are none, or their layout is not the source's; the line says what was expected.
+    """
+    root = files_root(config)
+    if config.source == "image_list":
+        return find_image_list(root, config)
+    if config.source == "image_folder":
+        return find_image_folder(root)
+    assert config.pattern is not None  # checked by DataConfig
+    return find_image_names(root, re.compile(config.pattern))
+
+
+def open_files(config: DataConfig, resize: int) -> tuple[FileSplit, FileSplit, FileSplit, tuple[str, ...]]:
+    """Find the files of a source and divide them; nothing is read yet.
+
+    What the source does not divide itself is held out of the training images by ratio. If it has a validation but no
+    test split, the validation images are the test split too.
+
+    Returns:
+        The training, validation and test splits, and the names of the classes.
+
+    Raises:
+        UsageError: as `find_files`; fewer than two classes, an unknown class or a name that is not UTF-8 text; or,
+            where strict, an image that would be left out.
+    """
+    found = find_files(config)
+    classes = found.classes or tuple(sorted(set(found.parts["train"].labels), key=natural_sort_key))
+    _check_classes(found, classes)
+    if config.strict:
+        _refuse_lost(found)
+    number = {name: label for label, name in enumerate(classes)}
+    labels = [np.array([number[label] for label in part.labels], dtype=np.int64) for part in found.parts.values()]
+    entries = [(part.names, own, part.skipped) for part, own in zip(found.parts.values(), labels, strict=True)]
+    tables = dict(zip(found.parts, _tables(found.root, entries, config, resize), strict=True))
+    splits: dict[str, FileSplit] = {split: FileSplit(table) for split, table in tables.items() if split != "train"}
+    _log_division(found)
+    if "validation" in splits:
+        splits.setdefault("test", splits["validation"])
+    shares = {"test": config.test_fraction, "validation": config.validation_fraction}
+    shares = {split: fraction for split, fraction in shares.items() if split not in splits}
+    _divide(labels[list(found.parts).index("train")], shares, config.split_seed)  # the same errors at once
+
+    def of_train(split: str) -> FileSplit:
+        # Divide the readable images, which are known at the first access.
+        return FileSplit(tables["train"], lambda labels: _divide(labels, shares, config.split_seed)[split])
+
+    for split in ("train", *shares):
+        splits[split] = of_train(split)
+    return splits["train"], splits["validation"], splits["test"], classes
+
+
+def reopen_files(
+    root: Path, config: DataConfig, resize: int, parts: Sequence[tuple[Sequence[str], Sequence[int]]]
+) -> list[FileSplit]:
+    """Open splits from the names of their files relative to `root` and their labels; none may be unreadable.
+
+    Splits of the same files are one split.
+    """
+    distinct = [part for number, part in enumerate(parts) if part not in parts[:number]]
+    entries = [(names, np.array(labels, dtype=np.int64), ()) for names, labels in distinct]
+    opened = [FileSplit(table) for table in _tables(root, entries, config.model_copy(update={"strict": True}), resize)]
+    return [opened[distinct.index(part)] for part in parts]
+
+
+def _tables(
+    root: Path,
+    entries: Sequence[tuple[Sequence[str], Indices, Sequence[SkippedFile]]],
+    config: DataConfig,
+    resize: int,
+) -> list[ImageFiles]:
+    """Make a table of each split; keep the decoded images in memory if those of all splits fit."""
+    count = sum(len(names) for names, _, _ in entries)
+    in_memory = count * resize * resize * 3 <= config.memory_mb * 1_000_000
+    examine = config.check or count <= MAX_EXAMINED
+    return [
+        ImageFiles(root, names, labels, resize, config.workers, in_memory, config.strict, examine, skipped)
+        for names, labels, skipped in entries
+    ]
+
+
+def _check_classes(found: FoundFiles, classes: tuple[str, ...]) -> None:
+    train = found.parts["train"]
+    known = set(classes)
+    for name in classes:
+        if not name.isprintable():  # a checkpoint cannot hold bytes that are not UTF-8
+            raise UsageError(f"{train.where}: the class {shown(name)} has a name that is not UTF-8 text; rename it")
+    if len(classes) < 2:
+        why = f'one class only, "{shown(classes[0])}"' if classes else "no image with a class"
+        raise UsageError(f"{train.where}: holds {why}; expected two classes or more{_first_reason(train)}")
+    for part in found.parts.values():
+        for label in dict.fromkeys(part.labels):
+            if label not in known:
+                first = shown(str(found.root / part.names[part.labels.index(label)]), 300)
+                raise UsageError(
+                    f'{first}: "{shown(label)}" is no class of the training images{did_you_mean(label, classes)}; '
+                    "rename or remove it, or add images of that class to train"
+                )
+    if missing := sorted(known - set(train.labels), key=natural_sort_key):
+        logger.warning(
+            "warning: %d of %d classes have no training image: %s", len(missing), len(classes), some_of(missing)
+        )
+
+
+def _first_reason(part: LabelledFiles) -> str:
+    return f"; {part.skipped[0].reason}" if part.skipped else ""
+
+
+def _refuse_lost(found: FoundFiles) -> None:
+    lost = [each for part in found.parts.values() for each in part.skipped if each.may_hold_images]
+    if lost:
+        raise UsageError(f"{lost[0].reason}{f' (and {len(lost) - 1} more)' * (len(lost) > 1)}")
+
+
+def _log_division(found: FoundFiles) -> None:
+    """Say which splits are held out or missing, and what is not used."""
+    if found.unused:
+        logger.info("%s: not used: %s", found.root, some_of(found.unused))
+    for part in found.parts.values():
+        if part.repeated:
+            logger.info("%s: %s named twice, used once", part.where, counted(part.repeated, "file"))
+    if "validation" in found.parts and "test" not in found.parts:
+        logger.warning(
+            "warning: %s: there is no test split: the test is measured on the validation images, which also choose the "
+            "best epoch",
+            found.root,
+        )
+
+
+def _divide(labels: Indices, shares: Mapping[str, float], seed: int) -> dict[str, Indices]:
+    """Hold out each share in turn of what is left; return the positions of ``"train"`` and of each share."""
+    kept, parts = np.arange(len(labels)), {}
+    for name, fraction in shares.items():
+        rest, held = hold_out(labels[kept], fraction, seed)
+        parts[name] = kept[held]
+        kept = kept[rest]
+    return {"train": kept, **parts}
