@@ -6,6 +6,7 @@ opcode that calls, imports or changes an object of Python, numpy or torch, so no
 - A global is a `Named` token: two strings. It is not looked up; no module, class or function is on the stack.
 - REDUCE and NEWOBJ select one of this project's own rules by the token. A rule checks the type of each argument and
   returns plain data or a placeholder (type, shape, order, bytes). BUILD fills a placeholder once, or is ignored.
+- A token without a rule is refused, or with `opaque` makes an `Opaque`: the token, and the data it was given.
 - numpy is not called before the program has ended. Then `np.frombuffer` makes each array from bytes of the file, with
   an element type from a short list without object types, and exactly as many bytes as its shape needs.
 - Memory and time are bounded by the file's length: each opcode consumes bytes of the file, copies are counted against a
@@ -19,7 +20,7 @@ import math
 import re
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -51,8 +52,13 @@ class Named(NamedTuple):
     rule: Rule | None
 
 
-class Ignored:
-    """A placeholder for what is not needed (options, devices); its content is dropped."""
+@dataclass(eq=False)
+class Opaque:
+    """A placeholder for an object of an unknown class, or for the result of an unknown function."""
+
+    kind: str  # the name of the class or function
+    parts: list[Any]  # arguments, attributes and elements, as the machine's stack had them
+    items: dict[Any, Any] = field(default_factory=dict)  # of a dictionary of an unknown class
 
 
 @dataclass(eq=False)
@@ -69,7 +75,7 @@ class _ElementType:
 class _Array:
     """A placeholder for an array, or with `number` for its only element."""
 
-    element_type: _ElementType | None = None
+    element_type: _ElementType | Opaque | None = None
     shape: tuple[int, ...] = ()
     order: str = "C"
     content: bytes | None = None
@@ -114,6 +120,9 @@ def _reconstruct(_spend: Spend, kind: Any, _shape: Any, _code: Any) -> _Array:
 
 def _filled(spend: Spend, array: _Array, shape: Any, element_type: Any, order: str, content: Any) -> _Array:
     _require(array.content is None, "it fills an array twice")
+    if type(element_type) is Opaque:  # an array of text or objects
+        array.element_type, array.content = element_type, b""
+        return array
     _require(type(element_type) is _ElementType, "an array has no element type")
     array.element_type, array.shape, array.order = element_type, check_shape(shape), order
     array.content = _bytes(spend, content)
@@ -134,6 +143,11 @@ def _dtype(_spend: Spend, code: Any, *_flags: Any) -> _ElementType:
     code = _word(code)
     _require(code in _ELEMENT_TYPES, f"arrays of type {shown(code)} are not weights or pixels")
     return _ElementType(code)
+
+
+def _dtype_or_opaque(spend: Spend, code: Any, *flags: Any) -> _ElementType | Opaque:
+    """Rule for `numpy.dtype` where objects may be `Opaque`: arrays of text or objects are then too."""
+    return _dtype(spend, code, *flags) if _word(code) in _ELEMENT_TYPES else Opaque("numpy.dtype", [])
 
 
 def _encode(spend: Spend, text: Any, encoding: Any = "utf-8") -> bytes:
@@ -163,11 +177,6 @@ def as_tuple(spend: Spend, items: Any = ()) -> tuple[Any, ...]:
     return tuple(items)
 
 
-def as_ignored(_spend: Spend, *_content: Any) -> Ignored:
-    """Rule for a class whose objects are not needed."""
-    return Ignored()
-
-
 _NUMPY_RULES: Mapping[tuple[str, str], Rule | None] = {
     ("multiarray", "_reconstruct"): _reconstruct,
     ("multiarray", "scalar"): _scalar,
@@ -192,35 +201,45 @@ RULES: Mapping[tuple[str, str], Rule | None] = {
 """The globals that files of Paddle and numpy may name."""
 
 
-def load(
-    file: BinaryIO,
+def load(file: BinaryIO, name: str, **options: Any) -> Any:
+    """Read the pickle in a file; see `load_at`."""
+    return load_at(file.read(), 0, name, **options)[0]
+
+
+def load_at(
+    content: bytes,
+    start: int,
     name: str,
     *,
     rules: Mapping[tuple[str, str], Rule | None] = RULES,
     encoding: str = "ASCII",
     persistent_load: Callable[[Any], Any] | None = None,
-    remedy: str = "",
-) -> Any:
+    opaque: bool = False,
+) -> tuple[Any, int]:
     """Read one pickle: plain containers, text, numbers, bytes, arrays (read-only), and what `rules` make.
 
     Args:
-        file: the open binary file.
+        content: the file's bytes.
+        start: the place of the pickle's first byte.
         name: the file's name in errors.
         rules: for each global that the file may name, (module, name), the rule for calling it.
         encoding: how the byte strings of Python 2 are read, as in `pickle.load`: ASCII, latin1 or bytes.
         persistent_load: returns the object of a persistent id; None: the pickle may have none.
-        remedy: what a user can do about a refused global, for the end of the error line.
+        opaque: the file may name any global; without a rule, what it makes is an `Opaque`.
+
+    Returns:
+        The object, and the place behind the pickle.
 
     Raises:
         UsageError: the file asks for another global, or is damaged, cut short or no pickle at all.
     """
+    if opaque:
+        rules = {**rules, ("numpy", "dtype"): _dtype_or_opaque}
+    machine = _Machine(content, start, rules, encoding, persistent_load, opaque)
     try:
-        return _Machine(file.read(), rules, encoding, persistent_load).run()
+        return machine.run(), machine.position
     except _Refused as error:
-        raise UsageError(
-            f"{name}: asks for {error}, which is not data: loading it could run code"
-            + (f"; {remedy}" if remedy else "")
-        ) from None
+        raise UsageError(f"{name}: asks for {error}, which is not data: loading it could run code") from None
     except OSError:
         raise
     except Exception as error:  # wrong opcodes surface as almost any exception
@@ -236,10 +255,17 @@ class _Refused(Exception):  # noqa: N818
 
 
 def _key(value: Any) -> Any:
-    """Check a key: its hash needs no recursion and cannot be made to collide."""
-    flat = value is None or type(value) in (str, bytes, bool) or (type(value) is int and abs(value) < 1 << 31)
+    """Check a key: its hash needs no recursion and cannot be made to collide with many others."""
+    flat = value is None or type(value) in (str, bytes, bool) or (type(value) is int and abs(value) < 1 << 63)
     _require(flat, "a dictionary's key is neither text nor a small number")
     return value
+
+
+_DEEP_KEYS = (tuple, float, Named, Opaque, _Array)
+
+
+def _name_of(called: Named | Opaque) -> str:
+    return called.kind if isinstance(called, Opaque) else f"{called.module}.{called.name}"
 
 
 class _Machine:
@@ -248,12 +274,14 @@ class _Machine:
     def __init__(
         self,
         content: bytes,
+        start: int,
         rules: Mapping[tuple[str, str], Rule | None],
         encoding: str,
         persistent_load: Callable[[Any], Any] | None,
+        opaque: bool,
     ) -> None:
-        self._content, self._position = content, 0
-        self._rules, self._encoding, self._persistent_load = rules, encoding, persistent_load
+        self._content, self.position = content, start
+        self._rules, self._encoding, self._persistent_load, self._opaque = rules, encoding, persistent_load, opaque
         self._budget = _COPIES * len(content) + 1000
         self._array_bytes = len(content)
         self._stack: list[Any] = []
@@ -274,10 +302,10 @@ class _Machine:
         _require(self._budget >= 0, "it makes much more than the file holds")
 
     def _take(self, size: int) -> bytes:
-        end = self._position + size
+        end = self.position + size
         _require(end <= len(self._content), "it ends too early")
-        taken = self._content[self._position : end]
-        self._position = end
+        taken = self._content[self.position : end]
+        self.position = end
         return taken
 
     def _sized(self, layout: str) -> bytes:
@@ -287,10 +315,10 @@ class _Machine:
         return struct.unpack(layout, self._take(struct.calcsize(layout)))[0]
 
     def _line(self) -> bytes:
-        end = self._content.find(b"\n", self._position)
+        end = self._content.find(b"\n", self.position)
         _require(end >= 0, "it ends too early")
-        line = self._content[self._position : end]
-        self._position = end + 1
+        line = self._content[self.position : end]
+        self.position = end + 1
         return line
 
     def _decimal(self) -> int:
@@ -305,7 +333,7 @@ class _Machine:
     def _top(self, kind: type) -> Any:
         value = self._pop()
         self._stack.append(value)
-        _require(type(value) is kind, f"it fills something that is no {kind.__name__}")
+        _require(type(value) in (kind, Opaque), f"it fills something that is no {kind.__name__}")
         return value
 
     def _to_mark(self) -> list[Any]:
@@ -328,7 +356,7 @@ class _Machine:
         self._python_2_text(codecs.escape_decode(line[1:-1])[0])
 
     def _integer(self) -> None:
-        start = self._content[self._position : self._position + 3]
+        start = self._content[self.position : self.position + 3]
         number = self._decimal()
         self._push(bool(number) if start in (b"00\n", b"01\n") else number)
 
@@ -339,9 +367,9 @@ class _Machine:
 
     def _global(self, module: Any, name: Any) -> None:
         _require(type(module) is str and type(name) is str, "a global has no name")
-        if (module, name) not in self._rules:
+        if (module, name) not in self._rules and not self._opaque:
             raise _Refused(f"{shown(module)}.{shown(name)}")
-        self._push(Named(module, name, self._rules[module, name]))
+        self._push(Named(module, name, self._rules.get((module, name))))
 
     def _stack_global(self) -> None:
         name = self._pop()
@@ -349,19 +377,39 @@ class _Machine:
 
     def _call(self) -> None:
         arguments, called = self._pop(), self._pop()
-        _require(type(called) is Named and called.rule is not None, "it calls what is not a function")
-        _require(type(arguments) is tuple and len(arguments) <= _ARGUMENTS, "its arguments are not a short tuple")
-        self._push(called.rule(self._spend, *arguments))
+        if self._is_unknown(called):
+            self._push(Opaque(_name_of(called), [arguments]))
+        else:
+            _require(type(called) is Named and called.rule is not None, "it calls what is not a function")
+            _require(type(arguments) is tuple and len(arguments) <= _ARGUMENTS, "its arguments are not a short tuple")
+            self._push(called.rule(self._spend, *arguments))
+
+    def _call_by_keywords(self) -> None:
+        keywords, arguments, called = self._pop(), self._pop(), self._pop()
+        _require(self._is_unknown(called), "it calls a function by keywords")
+        self._push(Opaque(_name_of(called), [arguments, keywords]))
+
+    def _is_unknown(self, called: Any) -> bool:
+        """Return whether calling this makes an `Opaque`: an unknown global, or what one has returned."""
+        return type(called) is Opaque or (
+            self._opaque and type(called) is Named and (called.module, called.name) not in self._rules
+        )
 
     def _build(self) -> None:
         state = self._pop()
         target = self._pop()
         self._push(target)
-        if type(target) in (dict, Ignored):
-            return  # attributes of an OrderedDict or of a setting
-        _require(type(target) in (_Array, _ElementType), "it sets the state of what has none")
-        _require(type(state) is tuple and len(state) <= _ARGUMENTS, "a state is not a short tuple")
-        if type(target) is _Array:
+        if type(target) is Opaque:
+            target.parts.append(state)
+        elif type(target) is dict:
+            pass  # attributes of an OrderedDict
+        else:
+            _require(type(target) in (_Array, _ElementType), "it sets the state of what has none")
+            _require(type(state) is tuple and len(state) <= _ARGUMENTS, "a state is not a short tuple")
+            self._fill(target, state)
+
+    def _fill(self, target: _Array | _ElementType, state: tuple[Any, ...]) -> None:
+        if isinstance(target, _Array):
             _require(len(state) == 5 and not target.number, "an array's state is not of five parts")
             _, shape, element_type, fortran, content = state
             _require(type(fortran) in (bool, int), "an array's order is not a truth value")
@@ -376,13 +424,16 @@ class _Machine:
             target.order, target.built = "|" if one_byte else order, True
 
     def _append(self, items: list[Any]) -> None:
-        self._top(list).extend(items)
+        target = self._top(list)
+        (target.parts if type(target) is Opaque else target).extend(items)
 
     def _set_items(self, items: list[Any]) -> None:
         _require(len(items) % 2 == 0, "a key has no value")
         target = self._top(dict)
+        target = target.items if type(target) is Opaque else target
         for key, value in zip(items[::2], items[1::2], strict=True):
-            target[_key(key)] = value
+            # A key of another kind, which `_key` refuses, is kept by its identity.
+            target[Opaque("key", [key]) if self._opaque and type(key) in _DEEP_KEYS else _key(key)] = value
 
     def _new_dict(self) -> None:
         items = self._to_mark()
@@ -411,6 +462,8 @@ class _Machine:
             if id(value) not in self._arrays:  # `value` is kept too, so that its id stays unique
                 self._arrays[id(value)] = (self._array(value), value)
             return self._arrays[id(value)][0]
+        if kind is Opaque and value.items:
+            value, kind = value.items, dict
         if kind not in (list, tuple, dict):
             return value
         _require(depth < _DEPTH, "its containers are nested too deep")
@@ -423,6 +476,8 @@ class _Machine:
     def _array(self, array: _Array) -> Any:
         _require(array.content is not None and array.element_type is not None, "an array has no content")
         assert array.content is not None and array.element_type is not None
+        if isinstance(array.element_type, Opaque):
+            return array.element_type
         element_type = array.element_type.numpy()
         fits = min(array.shape, default=0) >= 0 and math.prod(array.shape) * element_type.itemsize == len(array.content)
         _require(fits, "an array's shape and its content differ in size")
@@ -475,6 +530,10 @@ _OPERATIONS: Mapping[bytes, Callable[[_Machine], Any]] = {
     b"\x93": _Machine._stack_global,
     b"R": _Machine._call,
     b"\x81": _Machine._call,
+    b"\x92": _Machine._call_by_keywords,
+    b"\x8f": lambda m: m._push([]),  # sets become lists
+    b"\x90": lambda m: m._append(m._to_mark()),
+    b"\x91": lambda m: m._push(m._to_mark()),
     b"b": _Machine._build,
     b"p": lambda m: m._remember(m._decimal()),
     b"q": lambda m: m._remember(m._number("<B")),
@@ -485,7 +544,7 @@ _OPERATIONS: Mapping[bytes, Callable[[_Machine], Any]] = {
     b"j": lambda m: m._push(m._memo[m._number("<I")]),
     b"Q": _Machine._persistent,
 }
-"""All others are refused: extensions, classic instances, sets, objects by keyword, buffers outside the file."""
+"""All others are refused: extensions, classic instances, buffers outside the file."""
 
 
 def kind_of(value: Any) -> str:

@@ -2,18 +2,19 @@
 
 import io
 import os
+import pathlib
 import pickle
 import struct
 import tracemalloc
 import types
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 
 import numpy as np
 import pytest
 
 from paddle_resnet import safe_pickle
 from paddle_resnet.errors import UsageError
-from paddle_resnet.models.weights import torch_file
+from paddle_resnet.models.weights import torch_pickle
 
 
 def load(content, **options):
@@ -87,6 +88,31 @@ def test_code_is_refused_and_not_run(tmp_path, monkeypatch, protocol):
 def test_builtins_are_refused(name):
     with pytest.raises(UsageError, match=f"builtins.{name}"):
         load(b"cbuiltins\n" + name.encode() + b"\n(S'1'\ntR.")
+
+
+def test_unknown_objects_are_placeholders_where_asked():
+    """Nothing is imported: the classes' names and the data they were made of are all that is left."""
+    written = {
+        "path": pathlib.PurePosixPath("a/b"),
+        "counts": Counter(a=2),
+        "table": defaultdict(list, x=[1]),
+        "words": np.array(["cat", "dog"]),
+        "objects": np.array([{}, None], object),
+        "set": {1},
+        "keys": {(1, 2): "a", 0.5: "b"},
+        "exception": ValueError("x"),
+        "random": np.random.RandomState(0),
+        "code": _RunsOnLoad(),
+        "weight": np.arange(3),
+    }
+    for protocol in range(2, 6):
+        found, end = safe_pickle.load_at(pickle.dumps(written, protocol) + b"rest", 0, "some.file", opaque=True)
+        assert end == len(pickle.dumps(written, protocol))
+        assert found["table"] == {"x": [1]} and found["weight"].tolist() == [0, 1, 2]
+        assert found["path"].kind == "pathlib.PurePosixPath" and found["code"].kind == f"{os.name}.system"
+        assert {type(found[key]) for key in ("counts", "exception", "random", "words")} == {safe_pickle.Opaque}
+        assert list(found["keys"].values()) == ["a", "b"]
+    assert not pathlib.Path("ran").exists()
 
 
 def test_an_empty_list_of_allowed_globals_refuses_arrays():
@@ -211,13 +237,13 @@ def test_mutated_files_give_data_or_one_line():
 @pytest.mark.parametrize("function", ["_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"])
 def test_a_file_of_torch_changes_no_function(function):
     """The next file of the process would have been read with other defaults."""
-    before = dict(vars(torch_file))
+    before = dict(vars(torch_pickle))
     functions = [each for each in before.values() if isinstance(each, types.FunctionType)]
     defaults = [each.__defaults__ for each in functions]
     for state in (b"}V__defaults__\n(I1\ntsb", b"N}V__defaults__\n(I1\nts\x86b"):
         with pytest.raises(UsageError, match="it sets the state of what has none"):
-            torch_file.load_pickle(b"ctorch._utils\n" + function.encode() + b"\n" + state + b".", "some.pth")
-    assert vars(torch_file) == before
+            torch_pickle.load_pickle(b"ctorch._utils\n" + function.encode() + b"\n" + state + b".", "some.pth")
+    assert vars(torch_pickle) == before
     assert defaults == [each.__defaults__ for each in functions]
 
 

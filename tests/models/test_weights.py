@@ -97,12 +97,12 @@ def test_pickle_with_code_is_refused_by_name(tmp_path, monkeypatch):
     ("content", "complaint"),
     [
         (b"", "is empty"),
-        (b"these are no weights\n", ""),
+        (b"these are no weights\n", "is no weights file, it begins with these are no wei"),
         (pickle.dumps([1, 2]), "expected a state dict .* found a list"),
         (pickle.dumps({}), "expected a state dict .* found an empty dict"),
-        (pickle.dumps({"model": {"fc.weight": np.zeros(3)}}), "'model' holds a dict"),
-        (pickle.dumps({"LR_Scheduler": {"last_lr": 0.1}}), "'LR_Scheduler' holds a dict; .*optimizer"),
-        (pickle.dumps({3: np.zeros(3)}), "3 holds a ndarray"),
+        (pickle.dumps({"model": {"epoch": 3}}), "'model' holds a dict"),
+        (pickle.dumps({"LR_Scheduler": {"last_lr": 0.1}}), "'LR_Scheduler' holds a dict, .*optimizer"),
+        (pickle.dumps({3: np.zeros(3)}), "'3' holds a ndarray"),
     ],
 )
 def test_file_without_weights_is_refused_in_one_line(tmp_path, content, complaint):
@@ -124,9 +124,9 @@ def test_a_truncated_file_is_refused(tmp_path, network, share):
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
-    with pytest.raises(UsageError, match=r"none\.pdparams: no such file; expected a \.pdparams"):
+    with pytest.raises(UsageError, match=r"none\.pdparams: no such file; expected a weights file"):
         read_state_dict(tmp_path / "none.pdparams")
-    with pytest.raises(UsageError, match=r"is a folder; expected a \.pdparams"):
+    with pytest.raises(UsageError, match=r"is a folder; expected a weights file"):
         read_state_dict(tmp_path)
 
 
@@ -405,7 +405,7 @@ TENSOR = '{"dtype": "F32", "shape": %s, "data_offsets": [0, %d]}'
         (f'{{"a": {TENSOR % ([1] * 100, 4)}}}', "a has the shape .* which no array can have"),
         (f'{{"a": {TENSOR % ([0, 1 << 63], 0)}}}', "a has the shape .* which no array can have"),
         (f'{{"a": {TENSOR % ([1], 4)}}}' + " " * (5 << 20), "a header of 5,242,9.. bytes, expected at most 4,194,304"),
-        ("[" * 100_000, "cannot be read as safetensors"),
+        ('{"a":' * 20_000, "cannot be read as safetensors"),
     ],
 )
 def test_a_header_of_safetensors_is_bounded(tmp_path, head, complaint):

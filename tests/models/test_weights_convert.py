@@ -129,9 +129,9 @@ def test_a_type_that_weights_do_not_have_is_named(tmp_path):
         read_state_dict(tmp_path / "a.safetensors")
 
 
-def test_an_unknown_suffix_is_refused(tmp_path):
-    (tmp_path / "a.h5").write_bytes(b"x")
-    with pytest.raises(UsageError, match=r"a\.h5: .*expected a \.pdparams, \.pth, \.pt or \.safetensors"):
+def test_another_kind_of_file_is_refused(tmp_path):
+    (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n")
+    with pytest.raises(UsageError, match=r"a\.h5: is no weights file but an HDF5 file \(of Keras\); save"):
         read_state_dict(tmp_path / "a.h5")
     with pytest.raises(UsageError, match=r"a\.pth: expected a \.pdparams or \.safetensors file to write"):
         write_state_dict(tmp_path / "a.pth", {})

@@ -64,23 +64,20 @@ def test_logits_are_pytorchs(fixtures, tmp_path, name):
         np.testing.assert_array_equal(back[key], original[key])
 
 
-def test_every_type_and_layout_in_memory_is_read(fixtures):
+@pytest.mark.parametrize("name", ["odd_tensors.pth", "odd_tensors_old.pth"])
+def test_every_type_and_layout_in_memory_is_read(fixtures, name):
     expected = np.load(fixtures / "odd_tensors.npz")
-    found = read_state_dict(fixtures / "odd_tensors.pth")
+    found = read_state_dict(fixtures / name)
     assert set(found) == set(expected)
     for name, array in found.items():
         np.testing.assert_array_equal(array, expected[name])
         assert array.dtype == expected[name].dtype
 
 
-def test_pickled_module_is_refused_with_advice(fixtures):
-    with pytest.raises(UsageError, match=r"whole_module\.pth: asks for torch\.nn\.modules\.linear\.Linear.*state_dict"):
-        read_state_dict(fixtures / "whole_module.pth")
-
-
-def test_the_format_before_zip_is_named(fixtures):
-    with pytest.raises(UsageError, match=r"old_format\.pth: saved by an old PyTorch.*re-save it with torch\.save$"):
-        read_state_dict(fixtures / "old_format.pth")
+@pytest.mark.parametrize("name", ["whole_module.pth", "whole_module_old.pth"])
+def test_pickled_module_is_refused_with_advice(fixtures, name):
+    with pytest.raises(UsageError, match=rf"{name}: a whole pickled module .*linear\.Linear.*state_dict"):
+        read_state_dict(fixtures / name)
 
 
 def test_another_architecture_and_another_number_of_classes(fixtures):
@@ -143,9 +140,9 @@ def test_both_byte_orders_are_read(tmp_path, order):
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"cposix\nsystem\n(Vtouch ran\ntR.", r"asks for posix\.system, which is not data"),
-        (b"cbuiltins\neval\n(V1\ntR.", r"asks for builtins\.eval"),
-        (pickle_of(storage=b"ctorch\nQInt8Storage\n"), r"asks for torch\.QInt8Storage"),
+        (b"cposix\nsystem\n(Vtouch ran\ntR.", r"found an object of posix\.system"),
+        (b"cbuiltins\neval\n(V1\ntR.", r"found an object of builtins\.eval"),
+        (pickle_of(storage=b"ctorch\nQInt8Storage\n"), r"a is of type QInt8Storage, expected one of bfloat16"),
         (pickle_of(storage=b"Vobject\n"), "cannot be read as a pickle"),
         (b"(Vstorage\nVx\ntQ.", "cannot be read as a pickle"),
         (pickle_of(length=2), "record data/0 has 12 bytes where its tensor needs 8"),
@@ -201,10 +198,12 @@ def test_a_zip_archive_of_something_else_is_refused(tmp_path):
 def test_an_empty_file_and_text_are_refused(tmp_path, suffix):
     path = tmp_path / f"wrong.{suffix}"
     path.write_bytes(b"")
-    with pytest.raises(UsageError, match=rf"wrong\.{suffix}: is empty; expected a \.pdparams, \.pth, \.pt or"):
+    with pytest.raises(UsageError, match=rf"wrong\.{suffix}: is empty; expected a weights file of torch"):
         read_state_dict(path)
     path.write_text("<!doctype html><title>404 Not Found</title>")
-    with pytest.raises(UsageError, match=rf"wrong\.{suffix}: .*(not a zip archive|as safetensors)") as caught:
+    with pytest.raises(
+        UsageError, match=rf"wrong\.{suffix}: is no weights file but an HTML or XML page, as of a failed download"
+    ) as caught:
         read_state_dict(path)
     assert "\n" not in str(caught.value)
 
@@ -301,9 +300,9 @@ def test_tar_archive_is_not_unpacked(tmp_path):
     path = tmp_path / "a.pth"
     with tarfile.open(path, "w") as archive:
         archive.addfile(tarfile.TarInfo("storages"))
-    with pytest.raises(UsageError, match="saved by an old PyTorch"):
+    with pytest.raises(UsageError, match="a tar archive: unpack it, or, if PyTorch before"):
         read_state_dict(path)
     with tarfile.open(path, "w:gz") as archive:
         archive.addfile(tarfile.TarInfo("storages"))
-    with pytest.raises(UsageError, match="is not a zip archive"):
+    with pytest.raises(UsageError, match="compressed by gzip; unpack it first"):
         read_state_dict(path)

@@ -16,8 +16,7 @@ from paddle_resnet.models.blocks import ZeroPadShortcut
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.weights.naming import TABLES, NamedArrays, NamingTable, fit_names
 from paddle_resnet.models.weights.source import WeightsSource, parse_source
-from paddle_resnet.models.weights.state_dict import read_weights_file
-from paddle_resnet.models.weights.weights_file import WeightsFile, of_arrays
+from paddle_resnet.models.weights.weights_file import WeightsFile, of_arrays, read_weights_file
 from paddle_resnet.zoo.cifar10_weights import zoo_weights
 from paddle_resnet.zoo.imagenet_weights import is_official, official_weights
 
@@ -36,6 +35,7 @@ class LoadReport:
     missing: tuple[str, ...]  # in the network but not in the file
     unexpected: tuple[str, ...]  # in the file but not in the network
     mismatched: Mapping[str, str]  # in both, but of another shape or not floating-point; each with an explanation
+    other_head: tuple[str, ...] = ()  # in the file, of a head of several layers; left out
 
     def summary(self) -> str:
         """Return a line as ``x.pdparams: 100 of 102 tensors loaded; new head for 10 classes (fc.weight, fc.bias)``."""
@@ -110,12 +110,12 @@ def load_weights(
         file = of_arrays(dict(source))
     else:
         wanted = source if isinstance(source, WeightsSource) else _source(network.model_name, source, progress)
-        file, label = read_weights_file(wanted.path), str(wanted.path)
+        file, label = read_weights_file(wanted.path, wanted.take), str(wanted.path)
     shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    named = fit_names(file.entries, file.layout, shapes, tables, wanted.take)
-    _log_choice(file, named, label)
+    named = fit_names(file.entries, file.layout, shapes, tables)
     state = named.arrays
     comparison = _compare(network, state, label, new_head)
+    _log_choice(file, named, comparison)
     if strict:
         comparison.require_fit()
     own = network.state_dict()
@@ -151,16 +151,15 @@ def _source(name: str, source: str | Path, progress: download.ProgressFn | None)
     return WeightsSource(zoo_weights(name)) if source == "cifar10" else parse_source(source)
 
 
-def _log_choice(file: WeightsFile, named: NamedArrays, label: str) -> None:
+def _log_choice(file: WeightsFile, named: NamedArrays, report: LoadReport) -> None:
     """Log which of a file's tensors are taken, and which are not, unless all are."""
     taken = [part for part in (file.place, named.prefix.rstrip(".")) if part]
     if taken:
-        logger.info("%s: takes %s", label, " / ".join(map(shown, taken)))
-    others = [*file.others, *named.rivals]
-    if others:
-        logger.info("%s: holds other weights too: %s; add #NAME to take them", label, _first(others))
-    if named.left_out:
-        logger.info("%s: left out %d tensors (%s)", label, len(named.left_out), _first(named.left_out))
+        logger.info("%s: takes %s", report.source, " / ".join(map(shown, taken)))
+    if others := [*file.others, *named.rivals]:
+        logger.info("%s: holds other weights: %s; FILE#NAME takes them", report.source, _first(others))
+    if left_out := [*named.left_out, *report.other_head, *file.left_out]:
+        logger.info("%s: leaves out %s", report.source, _first(left_out))
 
 
 def _warn_of_shortcuts(network: ImageClassifier, source: str) -> None:
@@ -181,6 +180,9 @@ def _compare(network: ImageClassifier, state: Mapping[str, np.ndarray], source: 
         skipped = tuple(name for name in HEAD if name in state)
     else:
         skipped = HEAD if new_head and _needs_new_head(shapes, state) else ()
+    # A projector of several layers, as contrastive training leaves it in the head's place.
+    projector = skipped == HEAD and HEAD[0] not in state
+    other_head = tuple(name for name in state if projector and name.startswith("fc.") and name not in shapes)
     mismatched = {
         name: problem
         for name in shapes
@@ -192,8 +194,9 @@ def _compare(network: ImageClassifier, state: Mapping[str, np.ndarray], source: 
         loaded=tuple(name for name in shapes if name in state and name not in skipped and name not in mismatched),
         skipped_head=skipped,
         missing=tuple(name for name in shapes if name not in state and name not in skipped),
-        unexpected=tuple(name for name in state if name not in shapes and name not in skipped),
+        unexpected=tuple(name for name in state if name not in shapes and name not in (*skipped, *other_head)),
         mismatched=mismatched,
+        other_head=other_head,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from paddle_resnet.models.weights.layout import Names, to_paddle_names
 
 Arrays = dict[str, np.ndarray]
+AVERAGED = "ema"  # the word for a moving average of the weights, which is taken only where it is asked for
 _DEPTH = 16  # dots of a name within which a prefix may end
 
 
@@ -43,7 +44,6 @@ def fit_names(
     layout: Names,
     shapes: Mapping[str, Sequence[int]],
     tables: Sequence[NamingTable] = TABLES,
-    take: str | None = None,
 ) -> NamedArrays:
     """Name the arrays by the prefix and the table with which most of them are tensors of the network.
 
@@ -52,11 +52,10 @@ def fit_names(
         layout: whose names BatchNorm's statistics have, and whose layout linear weights.
         shapes: the network's tensors.
         tables: the naming tables to try.
-        take: a word that the prefix must have, for a file with several networks.
     """
     best, best_fit = None, (-1, -1)
     rivals: list[str] = []
-    for prefix in _prefixes(arrays, len(shapes) // 2, take):
+    for prefix in _prefixes(arrays, len(shapes) // 2):
         inside = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
         for table in tables:
             named = _renamed(inside, table, layout)
@@ -68,7 +67,7 @@ def fit_names(
                 left_out = tuple(name for name in arrays if not name.startswith(prefix))
                 best, best_fit, rivals = NamedArrays(named, table, prefix, left_out), fit, []
     assert best is not None
-    return best._replace(rivals=tuple(dict.fromkeys(rivals)))
+    return best._replace(rivals=tuple(dict.fromkeys(rivals)) if best_fit[1] else ())
 
 
 def _renamed(arrays: Arrays, table: NamingTable, layout: Names) -> Arrays:
@@ -76,11 +75,11 @@ def _renamed(arrays: Arrays, table: NamingTable, layout: Names) -> Arrays:
     return to_paddle_names({names.get(name, name): array for name, array in arrays.items()}, layout)
 
 
-def _prefixes(names: Iterable[str], at_least: int, take: str | None) -> list[str]:
-    """Return the prefixes of at least so many names, the shortest first; if none is, the empty one."""
+def _prefixes(names: Iterable[str], at_least: int) -> list[str]:
+    """Return the prefixes of at least so many names, short ones first, averages last; if none is, the empty one."""
     counts = Counter(prefix for name in names for prefix in _prefixes_of(name))
-    often = [prefix for prefix, count in counts.items() if count >= at_least and has_word(prefix, take)]
-    return sorted(often, key=lambda prefix: prefix.count(".")) or [""]
+    often = [prefix for prefix, count in counts.items() if count >= at_least]
+    return sorted(often, key=lambda prefix: (has_word(prefix, AVERAGED), prefix.count("."))) or [""]
 
 
 def _prefixes_of(name: str) -> list[str]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, get_args
 
 import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.models.weights.layout import Names, bfloat16_to_float32, detect_names
-from paddle_resnet.models.weights.weights_file import WeightsFile
+from paddle_resnet.models.weights.layout import Names, bfloat16_to_float32
 
 _HEADER_LIMIT = 4 << 20  # bytes; a thousand layers take less than one megabyte
 _NUMPY_TYPES = {
@@ -20,36 +19,29 @@ _NUMPY_TYPES = {
 }  # fmt: skip
 
 
-def read_safetensors(path: Path) -> WeightsFile:
-    """Read a ``.safetensors`` file. Its metadata (``names``) or BatchNorm's statistics tell whose names it has.
-
-    Without both, the names are taken as PyTorch's, as in most such files.
+def read_safetensors(content: bytes, path: Path) -> tuple[dict[str, np.ndarray], Names | None]:
+    """Read the tensors, and whose names and layout the metadata (``names``) says they have.
 
     Raises:
-        UsageError: the file is damaged or cut short, holds no tensors, or a type that weights do not have.
-        OSError: the file cannot be read.
+        UsageError: the file is damaged or cut short, or holds a type that weights do not have.
     """
-    content = path.read_bytes()
     try:
         # The header's length; in a file of another kind, an arbitrary number.
         length = int.from_bytes(content[:8], "little")
         if _HEADER_LIMIT < length <= len(content):
             raise ValueError(f"a header of {length:,} bytes, expected at most {_HEADER_LIMIT:,}")
         # Not the library's numpy functions, which do not support bfloat16.
-        tensors = deserialize(content)
+        tensors = dict(deserialize(content))
         header = json.loads(content[8 : 8 + length], object_pairs_hook=_unique_keys)
     except (SafetensorError, ValueError) as error:
         raise UsageError(
             f"{path}: cannot be read as safetensors ({shown(str(error), 200)}): the file is damaged, cut short "
             "or of another kind; get it again"
         ) from error
-    if not tensors:
-        raise UsageError(f"{path}: expected names and tensors, found none")
-    arrays = {name: _array(tensor, name, path) for name, tensor in tensors}
     names = (header.get("__metadata__") or {}).get("names")
-    if names in ("paddle", "torch"):
-        return WeightsFile(arrays, cast(Names, names), "safetensors", written_here=True)
-    return WeightsFile(arrays, detect_names(arrays) or "torch", "safetensors")
+    # The library has its own order of names.
+    arrays = {name: _array(tensors[name], name, path) for name in header if name in tensors}
+    return arrays, names if names in get_args(Names) else None
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

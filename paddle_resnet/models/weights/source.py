@@ -43,7 +43,7 @@ def parse_source(text: str | Path) -> WeightsSource:
         else:
             known = ", ".join(f"{key}={'|'.join(values)}" for key, values in OPTIONS.items())
             raise UsageError(
-                f"{shown(whole, 200)}: unknown option {shown(part)!r} after '#'; "
+                f"{shown(str(whole), 200)}: unknown option {shown(part)!r} after '#'; "
                 f"expected the name of a copy, such as ema, or {known}"
             )
     return WeightsSource(whole.with_name(name), take, options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,23 +14,14 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.files import expand_home, write_atomically
 from paddle_resnet.models.weights.layout import Names, to_paddle_names, to_torch_names
 from paddle_resnet.models.weights.naming import without_common_prefix
-from paddle_resnet.models.weights.paddle_file import read_paddle
-from paddle_resnet.models.weights.safetensors_file import read_safetensors
-from paddle_resnet.models.weights.torch_file import read_torch
-from paddle_resnet.models.weights.weights_file import WeightsFile
-
-_READERS: Mapping[str, Callable[[Path], WeightsFile]] = {
-    ".pdparams": read_paddle,
-    ".pth": read_torch,
-    ".pt": read_torch,
-    ".tar": read_torch,  # .pth.tar of PyTorch's examples, not a tar archive
-    ".safetensors": read_safetensors,
-}
-_EXPECTED = "expected a .pdparams, .pth, .pt or .safetensors file"
+from paddle_resnet.models.weights.source import parse_source
+from paddle_resnet.models.weights.weights_file import read_weights_file
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     """Read a weights file as `read_weights_file` does, and convert it to Paddle's names and layout.
+
+    ``FILE#ema`` reads the copy of that name in the file.
 
     Returns:
         The arrays by Paddle's structured names, ``layer1.0.conv1.weight``, linear weights as ``[in, out]``. bfloat16
@@ -39,37 +30,9 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         UsageError: as `read_weights_file`.
     """
-    file = read_weights_file(path)
+    source = parse_source(path)
+    file = read_weights_file(source.path, source.take)
     return without_common_prefix(to_paddle_names(file.entries, file.layout))
-
-
-def read_weights_file(path: str | Path) -> WeightsFile:
-    """Read a weights file as data: no code in the file runs. Its suffix tells the format.
-
-    Args:
-        path: a ``.pdparams`` of `paddle.save`, a ``.pth``, ``.pt`` or ``.pth.tar`` of `torch.save`, or a
-            ``.safetensors``.
-
-    Returns:
-        The arrays with the file's names and layout.
-
-    Raises:
-        UsageError: the file is missing, empty, damaged, of another format, asks for code, or holds no state dict.
-    """
-    path = expand_home(path)
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder; {_EXPECTED}")
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file; {_EXPECTED}")
-    read = _READERS.get(path.suffix.lower())
-    if read is None:
-        raise UsageError(f"{path}: unknown suffix; {_EXPECTED}")
-    try:
-        if path.stat().st_size == 0:
-            raise UsageError(f"{path}: is empty; {_EXPECTED}")
-        return read(path)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def write_state_dict(path: str | Path, state: Mapping[str, np.ndarray], names: Names = "paddle") -> int:

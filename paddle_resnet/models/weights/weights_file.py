@@ -1,12 +1,43 @@
-"""A weights file of any format, read as data."""
+"""A weights file of any format, read as data. The content tells the format, not the suffix; no code in it runs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from paddle_resnet.models.weights.layout import Names, detect_names
+from paddle_resnet.errors import UsageError, shown
+from paddle_resnet.files import expand_home
+from paddle_resnet.models.weights.layout import Names, bfloat16_to_float32, check_claimed_size, detect_names
+from paddle_resnet.models.weights.naming import has_word
+from paddle_resnet.models.weights.safetensors_file import read_safetensors
+from paddle_resnet.models.weights.state_dict_search import Found, find_state_dict
+from paddle_resnet.models.weights.torch_pickle import (
+    ByteOrder,
+    ReadStorage,
+    Tensor,
+    is_old_format,
+    load_pickle,
+    read_old_format,
+    tensor_arrays,
+)
+from paddle_resnet.models.weights.torch_zip import open_archive
+
+_EXPECTED = "expected a weights file of torch.save, paddle.save or safetensors"
+_TAR_PLACE = 257
+_PICKLES = b"\x80(]}cIL"  # how pickles begin: protocol 2 and later, and opcodes of older ones
+# How other files begin, and what to do.
+_NOT_WEIGHTS = {
+    b"version https://git-lfs": "a git-lfs pointer, not the file itself; run 'git lfs pull' in its repository",
+    b"<": "an HTML or XML page, as of a failed download; download the file again",
+    b"\x1f\x8b": "compressed by gzip; unpack it first",
+    b"BZh": "compressed by bzip2; unpack it first",
+    b"\xfd7zXZ": "compressed by xz; unpack it first",
+    b"\x89HDF": "an HDF5 file (of Keras); save the weights with PyTorch, Paddle or safetensors",
+}
 
 
 @dataclass(frozen=True)
@@ -17,10 +48,111 @@ class WeightsFile:
     layout: Names  # whose names BatchNorm's statistics have, and whose layout linear weights
     format: str = ""  # in words
     place: str = ""  # the keys above the entries, such as ``state_dict``; empty: the file holds nothing else
-    others: tuple[str, ...] = ()  # the places of other tensors, left out
+    others: tuple[str, ...] = ()  # the places of other weights
+    left_out: tuple[str, ...] = ()  # other tensors, entries that are none, and objects, with their classes
     written_here: bool = False  # whether the file says that `write_state_dict` wrote it
 
 
 def of_arrays(arrays: dict[str, np.ndarray]) -> WeightsFile:
     """Return arrays that come from no file, in the same form."""
     return WeightsFile(arrays, detect_names(arrays) or "paddle")
+
+
+def read_weights_file(path: str | Path, take: str | None = None) -> WeightsFile:
+    """Read the weights in a file of `torch.save` (any since 2017), `paddle.save` or safetensors.
+
+    Args:
+        path: the file.
+        take: a word of the name of the copy to take, as ``ema`` for ``state_dict_ema``; None: the usual one.
+
+    Returns:
+        The arrays with the file's names and layout. bfloat16 becomes float32, other types stay.
+
+    Raises:
+        UsageError: the file is missing, empty, damaged, of another format, or holds no state dict.
+    """
+    path = expand_home(path)
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; {_EXPECTED}")
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file; {_EXPECTED}")
+    try:
+        file = _reader_of(path)(path, take)
+        return file if take is None or has_word(file.place, take) else _with_word(file, take, path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _with_word(file: WeightsFile, word: str, path: Path) -> WeightsFile:
+    """Keep the entries that have `word` in their names, as one of several networks in a state dict."""
+    entries = {name: array for name, array in file.entries.items() if has_word(name, word)}
+    if not entries:
+        places = ", ".join(each or "the whole file" for each in (file.place, *file.others))
+        raise UsageError(f"{path}: holds no weights called {shown(word)}; it holds {places}")
+    left_out = tuple(name for name in file.entries if name not in entries)
+    return replace(file, entries=entries, left_out=(*left_out, *file.left_out))
+
+
+def _reader_of(path: Path) -> Callable[[Path, str | None], WeightsFile]:
+    """Choose the reader by the file's first bytes."""
+    with path.open("rb") as file:
+        start = file.read(_TAR_PLACE + 5)
+    if not start:
+        raise UsageError(f"{path}: is empty; {_EXPECTED}")
+    for beginning, what in _NOT_WEIGHTS.items():
+        if start.lstrip().startswith(beginning):
+            raise UsageError(f"{path}: is no weights file but {what}")
+    if start[_TAR_PLACE:] == b"ustar":
+        raise UsageError(
+            f"{path}: a tar archive: unpack it, or, if PyTorch before 0.2 saved it, load it there and save it again"
+        )
+    if start.startswith(b"PK\x03\x04"):
+        return _read_zip
+    if start[8:9] == b"{":
+        return _read_safetensors
+    if start[0] not in _PICKLES:
+        raise UsageError(f"{path}: is no weights file, it begins with {shown(start[:16])}; {_EXPECTED}")
+    return _read_pickle
+
+
+def _read_zip(path: Path, take: str | None) -> WeightsFile:
+    with open_archive(path) as archive:
+        content, _ = load_pickle(archive.pickle(), str(path))
+        found = find_state_dict(content, path, take)
+        return _weights_file(found, path, "zip archive of torch.save", archive.storage, archive.byte_order)
+
+
+def _read_pickle(path: Path, take: str | None) -> WeightsFile:
+    """Read a plain pickle, as of `paddle.save`, or the format of `torch.save` before PyTorch 1.6."""
+    content = path.read_bytes()
+    found, end = load_pickle(content, str(path))
+    if is_old_format(found):
+        found, read = read_old_format(content, end, path)
+        return _weights_file(find_state_dict(found, path, take), path, "old format of torch.save", read)
+    return _weights_file(find_state_dict(found, path, take), path, "pickle")
+
+
+def _weights_file(
+    found: Found, path: Path, format_: str, read: ReadStorage | None = None, byte_order: ByteOrder = "<"
+) -> WeightsFile:
+    tensors = {name: value for name, value in found.tensors.items() if isinstance(value, Tensor)}
+    arrays: dict[str, Any] = {name: value for name, value in found.tensors.items() if isinstance(value, np.ndarray)}
+    check_claimed_size(sum(array.nbytes for array in arrays.values()), path)
+    if tensors:
+        assert read is not None
+        arrays |= tensor_arrays(tensors, read, path, byte_order)
+    else:
+        # paddle.save writes bfloat16 as uint16, a type that no tensor of a network has.
+        arrays = {name: bfloat16_to_float32(each) if each.dtype == np.uint16 else each for name, each in arrays.items()}
+    entries = {name: arrays[name] for name in found.tensors}
+    layout: Names = "torch" if tensors else detect_names(entries) or "paddle"
+    return WeightsFile(entries, layout, format_, found.place, found.others, found.left_out)
+
+
+def _read_safetensors(path: Path, _take: str | None) -> WeightsFile:
+    """Read names and tensors; metadata or BatchNorm's statistics tell whose names, without both they are PyTorch's."""
+    arrays, written_names = read_safetensors(path.read_bytes(), path)
+    if not arrays:
+        raise UsageError(f"{path}: expected names and tensors, found none")
+    layout = written_names or detect_names(arrays) or "torch"
+    return WeightsFile(arrays, layout, "safetensors", written_here=written_names is not None)

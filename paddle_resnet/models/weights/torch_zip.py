@@ -8,18 +8,14 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 from paddle_resnet.errors import UsageError, shown
+from paddle_resnet.models.weights.torch_pickle import ByteOrder, Storage
 
 _PICKLE = "data.pkl"
 # Bytes; a thousand layers take less than one megabyte of either.
 _PICKLE_LIMIT = 16 << 20
 _LIST_LIMIT = 2 << 20  # zipfile takes a kilobyte for each record, and quadratic time for its extra fields
-# The start of PyTorch's files before they were zip archives: a pickle of its magic number.
-_OLD_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-_ZIP_MAGIC = b"PK\x03\x04"
-_TAR_MAGIC, _TAR_PLACE = b"ustar", 257
 _ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OverflowError, struct.error)
 
 
@@ -56,7 +52,7 @@ class TorchArchive:
             raise UsageError(f"{path}: its records claim more bytes than the file has; it is damaged or malicious")
 
     @property
-    def byte_order(self) -> Literal["<", ">"]:
+    def byte_order(self) -> ByteOrder:
         """The records' byte order: ``"<"`` (little-endian; all files before PyTorch 2.1) or ``">"``."""
         has_record = f"{self._folder}byteorder" in self._archive.NameToInfo
         return ">" if has_record and self._read("byteorder") == b"big" else "<"
@@ -64,13 +60,13 @@ class TorchArchive:
     def pickle(self) -> bytes:
         return self._read(_PICKLE)
 
-    def storage(self, key: str, size: int) -> bytes:
-        """Return the bytes of a storage; `size` is their number according to the pickle.
+    def storage(self, storage: Storage) -> bytes:
+        """Return the bytes of a storage.
 
         Raises:
             UsageError: there is no such record, it has another size, or it is damaged.
         """
-        return self._read(f"data/{key}", size)
+        return self._read(f"data/{storage.key}", storage.nbytes)
 
     def _read(self, name: str, size: int | None = None) -> bytes:
         try:
@@ -102,19 +98,10 @@ def open_archive(path: Path) -> Iterator[TorchArchive]:
     """Open a file of `torch.save`.
 
     Raises:
-        UsageError: the file is of PyTorch before 1.6, no zip archive, damaged or cut short.
+        UsageError: the file is damaged, cut short, or no archive of `torch.save`.
         OSError: the file cannot be read.
     """
     with _File(io.FileIO(path)) as file:
-        start = file.read(_TAR_PLACE + len(_TAR_MAGIC))
-        # Not with tarfile, which decompresses archives.
-        if start.startswith(_OLD_MAGIC) or start[_TAR_PLACE:] == _TAR_MAGIC:
-            raise UsageError(
-                f"{path}: saved by an old PyTorch (before 1.6, or in its old format); "
-                "load it in PyTorch and re-save it with torch.save"
-            )
-        if not start.startswith(_ZIP_MAGIC):
-            raise UsageError(f"{path}: is not a zip archive as of torch.save; it is damaged or of another kind")
         try:
             archive = zipfile.ZipFile(file)
         except _ZIP_ERRORS as error:

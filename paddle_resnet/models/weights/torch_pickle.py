@@ -1,0 +1,258 @@
+"""The pickles of `torch.save` and `paddle.save` as data, and PyTorch's tensors as numpy arrays.
+
+PyTorch's pickles refer to storages (one-dimensional memory) by a persistent id; the numbers lie outside the pickle, in
+records of a zip archive (`torch_zip`) or, before PyTorch 1.6, behind the pickle (`read_old_format`).
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from paddle_resnet import safe_pickle
+from paddle_resnet.errors import UsageError, shown
+from paddle_resnet.models.weights.layout import bfloat16_to_float32, check_claimed_size
+
+# PyTorch's storage classes, and the names of their element types in PyTorch and numpy.
+_STORAGES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "UntypedStorage": "uint8",
+    "BoolStorage": "bool",
+}
+_ELEMENT_TYPES = {*_STORAGES.values(), "uint16", "uint32", "uint64"}
+_SIZES = {"ComplexFloatStorage": 8, "ComplexDoubleStorage": 16, "QInt32Storage": 4}  # of a byte: the other unknown ones
+
+
+class Storage(NamedTuple):
+    """The reference to a storage."""
+
+    key: str
+    element_type: str  # of `_ELEMENT_TYPES`, or the class of a storage that no network's weights have
+    length: int  # in elements
+    start: int = 0  # of a view of another storage (before PyTorch 0.4): the elements before its first one
+
+    @property
+    def nbytes(self) -> int:
+        known = self.element_type in _ELEMENT_TYPES
+        return self.length * (_numpy_type(self.element_type).itemsize if known else _SIZES.get(self.element_type, 1))
+
+
+class Tensor(NamedTuple):
+    """A view of a storage, as the pickle describes it, unchecked."""
+
+    storage: Storage
+    element_type: str
+    offset: int  # elements before its first one
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # elements between neighbours along each axis
+
+
+ByteOrder = Literal["<", ">"]
+ReadStorage = Callable[[Storage], bytes | memoryview]
+"""Returns the bytes of a storage, as many as its `nbytes`."""
+
+
+def load_pickle(
+    content: bytes, name: str, start: int = 0, storages: dict[str, Storage] | None = None
+) -> tuple[Any, int]:
+    """Read a pickle: plain containers, arrays, a `Tensor` for each of PyTorch's, and an `Opaque` for all else.
+
+    Args:
+        content: the file's bytes.
+        name: the file's name in errors.
+        start: the place of the pickle in `content`.
+        storages: filled with the storages that the pickle refers to, by key.
+
+    Returns:
+        The object, and the place behind the pickle.
+
+    Raises:
+        UsageError: the pickle is damaged.
+    """
+
+    def persistent_load(reference: Any) -> Storage | safe_pickle.Named:
+        storage = _storage(reference)
+        if storages is not None and isinstance(storage, Storage):
+            storages.setdefault(storage.key, storage)
+        return storage
+
+    # latin1, as in paddle.load: it reads arrays that Python 2 wrote.
+    return safe_pickle.load_at(
+        content, start, name, rules=_RULES, encoding="latin1", persistent_load=persistent_load, opaque=True
+    )
+
+
+def _storage(reference: Any) -> Storage | safe_pickle.Named:
+    """Read ``("storage", class, key, location, length)``, before PyTorch 1.6 with the view at the end."""
+    if type(reference) is not tuple or not 3 < len(reference) < 7:
+        raise safe_pickle.Damaged("a storage's reference is no tuple of five")
+    kind, storage_class, key, *rest = reference
+    if type(storage_class) is not safe_pickle.Named:
+        raise safe_pickle.Damaged("a storage of no class")
+    if kind == "module":  # a class, with its source text, in whole modules before PyTorch 1.6
+        return storage_class
+    length, view = (*rest[1:], None)[:2] if len(rest) > 1 else (None, None)
+    if kind != "storage" or type(key) is not str or not _is_index(length):
+        raise safe_pickle.Damaged(f"an unknown kind of storage, {shown(kind)}")
+    if view is not None and not (type(view) is tuple and len(view) == 3 and _is_index(view[1])):
+        raise safe_pickle.Damaged("a storage's view has no offset")
+    element_type = _STORAGES.get(storage_class.name, storage_class.name)
+    return Storage(key, element_type, length, 0 if view is None else view[1])
+
+
+def _is_index(value: Any) -> bool:
+    return type(value) is int and abs(value) < 1 << 63
+
+
+def _rebuild_tensor(_spend: Any, storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Tensor:
+    """Replace `torch._utils._rebuild_tensor_v2`; ignore gradients and hooks."""
+    if type(storage) is not Storage or not _is_index(offset):
+        raise safe_pickle.Damaged("a tensor without a storage or an offset")
+    if any(rest[2:]):
+        raise safe_pickle.Damaged("a tensor that is to be negated or conjugated; save it after .resolve_neg()")
+    shape, strides = safe_pickle.check_shape(shape), safe_pickle.check_shape(strides)
+    return Tensor(storage, storage.element_type, storage.start + offset, shape, strides)
+
+
+def _rebuild_typed_tensor(spend: Any, *arguments: Any) -> Tensor:
+    """Replace `torch._utils._rebuild_tensor_v3`, for types without a storage class; its storage is of bytes."""
+    *others, element_type = arguments[:7]
+    if type(element_type) is not safe_pickle.Named:
+        raise safe_pickle.Damaged("a tensor without a type")
+    return _rebuild_tensor(spend, *others, *arguments[7:])._replace(element_type=element_type.name)
+
+
+def _rebuild_parameter(_spend: Any, tensor: Any, *_: Any) -> Any:
+    """Replace `torch._utils._rebuild_parameter`, also with attributes."""
+    if type(tensor) not in (Tensor, safe_pickle.Opaque):
+        raise safe_pickle.Damaged("a parameter without a tensor")
+    return tensor
+
+
+def _rebuild_subclass(spend: Any, function: Any, _class: Any, arguments: Any, _attributes: Any) -> Any:
+    """Replace `torch._tensor._rebuild_from_type_v2`, of tensors with attributes or of a class of their own."""
+    known = type(function) is safe_pickle.Named and function.rule in (_rebuild_tensor, _rebuild_typed_tensor)
+    if not known or type(arguments) is not tuple:
+        return safe_pickle.Opaque("torch._tensor._rebuild_from_type_v2", [arguments])
+    return function.rule(spend, *arguments)
+
+
+_RULES: Mapping[tuple[str, str], safe_pickle.Rule | None] = {
+    **safe_pickle.RULES,
+    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v3"): _rebuild_typed_tensor,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
+    ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_subclass,
+    ("torch", "Size"): safe_pickle.as_tuple,
+}
+
+
+_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+
+
+def is_old_format(first: Any) -> bool:
+    """Return whether the first pickle of a file is the magic number of `torch.save` before PyTorch 1.6."""
+    return type(first) is int and first == _MAGIC
+
+
+def read_old_format(content: bytes, start: int, path: Path) -> tuple[Any, ReadStorage]:
+    """Read what follows the magic number: protocol, system, object, the keys of the storages, and the storages.
+
+    A storage is its number of elements (int64), then the elements, both little-endian on any system: PyTorch swaps
+    the bytes when it writes, so that it ignores the system's byte order when it reads.
+
+    Raises:
+        UsageError: the file is damaged, cut short, or of another protocol.
+    """
+    protocol, start = load_pickle(content, str(path), start)
+    if type(protocol) is not int or protocol != _PROTOCOL:
+        raise UsageError(f"{path}: has protocol {shown(protocol)} of torch.save, expected {_PROTOCOL}; save it again")
+    _system, start = load_pickle(content, str(path), start)
+    storages: dict[str, Storage] = {}
+    found, start = load_pickle(content, str(path), start, storages)
+    keys, start = load_pickle(content, str(path), start)
+    if type(keys) is not list or not all(type(key) is str and key in storages for key in keys):
+        raise UsageError(f"{path}: its list of storages does not fit its tensors; the file is damaged: get it again")
+    places: dict[str, tuple[int, int]] = {}
+    for key in keys:
+        begin, size = start + 8, storages[key].nbytes
+        if not 0 <= size <= len(content) - begin:
+            raise UsageError(f"{path}: ends within its numbers; it is cut short: get it again")
+        (length,) = struct.unpack_from("<q", content, start)
+        if length != storages[key].length:
+            raise UsageError(
+                f"{path}: storage {shown(key)} has {length:,} numbers where its tensors need "
+                f"{shown(storages[key].length)}; the file is damaged: get it again"
+            )
+        start = begin + size
+        places[key] = (begin, start)
+
+    def read(storage: Storage) -> memoryview:
+        begin, end = places.get(storage.key, (0, -1))
+        if end - begin != storage.nbytes:
+            raise UsageError(f"{path}: has no storage {shown(storage.key)} as its tensors need; get the file again")
+        return memoryview(content)[begin:end]
+
+    return found, read
+
+
+def tensor_arrays(
+    tensors: Mapping[str, Tensor], read: ReadStorage, path: Path, byte_order: ByteOrder = "<"
+) -> dict[str, np.ndarray]:
+    """Read the storages of the tensors, and view them as arrays; bfloat16 becomes float32.
+
+    Raises:
+        UsageError: a tensor has an unknown type, is not inside its storage, or all need much more than the file has.
+    """
+    for name, tensor in tensors.items():
+        if tensor.element_type not in _ELEMENT_TYPES:
+            raise UsageError(
+                f"{path}: {shown(name)} is of type {shown(tensor.element_type)}, expected one of "
+                f"{', '.join(sorted(_ELEMENT_TYPES))}; save the tensors as float32"
+            )
+    # abs: a negative size must not cancel out a huge one.
+    sizes = (abs(math.prod(each.shape)) * _numpy_type(each.element_type).itemsize for each in tensors.values())
+    check_claimed_size(sum(sizes), path)
+    contents: dict[Storage, bytes | memoryview] = {}
+    arrays = {}
+    for name, tensor in tensors.items():
+        if tensor.storage not in contents:
+            contents[tensor.storage] = read(tensor.storage)
+        arrays[name] = _view(contents[tensor.storage], tensor, byte_order, name, path)
+    return arrays
+
+
+def _view(content: bytes | memoryview, tensor: Tensor, byte_order: ByteOrder, name: str, path: Path) -> np.ndarray:
+    """View a storage as its tensor; numpy checks the bounds."""
+    element_type = _numpy_type(tensor.element_type).newbyteorder(byte_order)
+    size = element_type.itemsize
+    try:
+        array: np.ndarray = np.ndarray(
+            tensor.shape, element_type, content, tensor.offset * size, [stride * size for stride in tensor.strides]
+        )
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(
+            f"{path}: {shown(name)} is not inside its storage; the file is damaged: get it again"
+        ) from None
+    # In a file of the old format, numbers begin at any byte.
+    array = np.require(array, element_type.newbyteorder("="), "A")
+    return bfloat16_to_float32(array) if tensor.element_type == "bfloat16" else array
+
+
+def _numpy_type(element_type: str) -> np.dtype:
+    return np.dtype("uint16" if element_type == "bfloat16" else element_type)

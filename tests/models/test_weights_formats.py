@@ -1,0 +1,252 @@
+"""The content tells a file's format; weights are found wherever they lie; what is no weights file is named.
+
+tests/fixtures/write_torch_fixtures.py wrote the files of PyTorch.
+"""
+
+import gzip
+import logging
+import pickle
+import re
+import struct
+import tracemalloc
+
+import numpy as np
+import paddle
+import pytest
+from network_facts import arrays
+
+from paddle_resnet.errors import UsageError
+from paddle_resnet.models import create_model, load_weights, read_state_dict
+from paddle_resnet.models.weights.naming import fit_names
+from paddle_resnet.models.weights.source import parse_source
+from paddle_resnet.models.weights.weights_file import read_weights_file
+
+
+@pytest.fixture(scope="module")
+def fixtures(project):
+    return project / "tests" / "fixtures"
+
+
+@pytest.fixture
+def log(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+def assert_same_bits(got, expected):
+    assert list(got) == list(expected)
+    for name, array in expected.items():
+        assert got[name].dtype == array.dtype and got[name].shape == array.shape
+        assert got[name].tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize("name", ["odd_tensors", "checkpoint"])
+def test_old_and_zip_files_give_the_same_bits(fixtures, name):
+    old, new = (read_weights_file(fixtures / f"{name}{kind}.pth") for kind in ("_old", ""))
+    assert (old.format, new.format) == ("old format of torch.save", "zip archive of torch.save")
+    assert_same_bits(old.entries, new.entries)
+
+
+@pytest.mark.parametrize("name", ["odd_tensors.pth", "odd_tensors_old.pth", "resnext50.safetensors"])
+@pytest.mark.parametrize(
+    "suffix", [".th", ".ckpt", ".bin", ".pkl", ".tar", ".pth.tar", ".safetensors", ".pdparams", ""]
+)
+def test_suffix_does_not_matter(fixtures, tmp_path, name, suffix):
+    path = tmp_path / f"weights{suffix}"
+    path.write_bytes((fixtures / name).read_bytes())
+    assert_same_bits(read_state_dict(path), read_state_dict(fixtures / name))
+
+
+def test_storages_are_little_endian_whatever_the_system(fixtures, tmp_path):
+    """PyTorch swaps the bytes when it writes, and `torch.load` reads this file so."""
+    content = (fixtures / "odd_tensors_old.pth").read_bytes()
+    marked = content.replace(b"little_endianq\x02\x88", b"little_endianq\x02\x89", 1)
+    assert marked != content
+    (tmp_path / "a.pth").write_bytes(marked)
+    assert_same_bits(read_state_dict(tmp_path / "a.pth"), read_state_dict(fixtures / "odd_tensors.pth"))
+
+
+def refusal_of(path, content):
+    path.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        read_weights_file(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ") and message.isprintable() and len(message) < 500
+    return message
+
+
+@pytest.mark.parametrize(
+    "stride", [pytest.param(7, id="every seventh"), pytest.param(1, id="all", marks=pytest.mark.slow)]
+)
+def test_every_truncation_of_an_old_file_is_one_line(fixtures, tmp_path, stride):
+    content = (fixtures / "odd_tensors_old.pth").read_bytes()
+    for length in range(0, len(content), stride):
+        refusal_of(tmp_path / "cut.pth", content[:length])
+    assert refusal_of(tmp_path / "cut.pth", content[:-1]).endswith(
+        "ends within its numbers; it is cut short: get it again"
+    )
+
+
+# Old files by hand: magic number, protocol, system, object, keys of the storages, storages.
+
+MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + pickle.dumps({"little_endian": True}, 2)
+
+
+def view_of(key, length, view=None, *, shape=(2,), kind=b"FloatStorage"):
+    """The object {"a": tensor} of an old file, its tensor a view of a storage."""
+    reference = b"(Vstorage\nctorch\n" + kind + b"\nV" + key.encode() + b"\nVcpu\nI%d\n" % length
+    reference += (b"N" if view is None else b"(V%s\nI%d\nI%d\nt" % (view[0].encode(), view[1], view[2])) + b"tQ"
+    numbers = b"(" + b"".join(b"I%d\n" % each for each in shape) + b"t"
+    return b"}Va\nctorch._utils\n_rebuild_tensor\n(" + reference + b"I0\n" + numbers + b"(I1\nttRs."
+
+
+def old_file(content, keys=("0",), lengths=(4,), numbers=(1.0, 2.0, 3.0, 4.0)):
+    storages = b"".join(struct.pack("<q", length) + np.asarray(numbers, "<f4").tobytes() for length in lengths)
+    return MAGIC + content + pickle.dumps(list(keys), 2) + storages
+
+
+def test_views_of_storages_before_pytorch_0_4_are_read(tmp_path):
+    (tmp_path / "a.pth").write_bytes(old_file(view_of("0", 4, ("7", 1, 2))))
+    assert read_state_dict(tmp_path / "a.pth")["a"].tolist() == [2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (old_file(view_of("0", 4), lengths=(3,)), "storage 0 has 3 numbers where its tensors need 4"),
+        (old_file(view_of("0", -4), lengths=(-4,)), "ends within its numbers"),
+        (old_file(view_of("0", 1 << 60), lengths=(1 << 60,)), "ends within its numbers"),
+        (old_file(view_of("0", 4), keys=("1",)), "its list of storages does not fit its tensors"),
+        (old_file(view_of("0", 4), keys=([],)), "its list of storages does not fit its tensors"),
+        (old_file(view_of("0", 4), keys=()), "has no storage 0 as its tensors need"),
+        (old_file(view_of("0", 4, ("7", 3, 2))), "a is not inside its storage"),
+        (old_file(view_of("0", 4, ("7", 1 << 62, 2))), "a is not inside its storage"),
+        (old_file(view_of("0", 4), keys=("0", "0"), lengths=(4, 5)), "storage 0 has 5 numbers"),
+        (old_file(view_of("0", 4, kind=b"QInt8Storage")), "a is of type QInt8Storage, expected one of"),
+        (MAGIC.replace(pickle.dumps(1001, 2), pickle.dumps(1002, 2)), "has protocol 1002 of torch.save, expected 1001"),
+    ],
+)
+def test_other_old_files_are_refused(tmp_path, content, complaint):
+    assert complaint in refusal_of(tmp_path / "a.pth", content)
+
+
+def test_memory_of_an_old_file_is_bounded(tmp_path):
+    numbers = np.zeros(1 << 20, "float32")
+    content = old_file(view_of("0", 1 << 20, shape=(1 << 20,)), lengths=(1 << 20,), numbers=numbers)
+    (tmp_path / "a.pth").write_bytes(content)
+    tracemalloc.start()
+    assert read_state_dict(tmp_path / "a.pth")["a"].shape == (1 << 20,)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2.5 * len(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "is empty; expected a weights file"),
+        (b"\n <!DOCTYPE html><title>404</title>", "an HTML or XML page, as of a failed download"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "a git-lfs pointer, .*'git lfs pull'"),
+        (gzip.compress(b"x" * 99), "compressed by gzip; unpack it first"),
+        (b"404: Not Found", "it begins with 404: Not Found; expected a weights file of torch.save, paddle.save or"),
+    ],
+)
+def test_files_that_are_no_weights_are_named(tmp_path, content, what):
+    message = refusal_of(tmp_path / "x.pth", content)
+    assert re.search(what, message)
+
+
+@pytest.mark.parametrize("kind", ["", "_old"])
+def test_what_programs_save_beside_the_weights_is_dropped(fixtures, kind):
+    file = read_weights_file(fixtures / f"checkpoint{kind}.pth")
+    assert file.place == "state_dict" and file.others == ("state_dict_ema",)
+    assert "args (argparse.Namespace)" in file.left_out and "meter (write_torch_fixtures.Meter)" in file.left_out
+    assert len(file.entries) == 17
+
+
+SHAPES = {
+    "conv1.weight": (2, 1, 3, 3),
+    "fc.weight": (2, 3),
+    "fc.bias": (3,),
+    **{f"bn1.{each}": (2,) for each in ("weight", "bias", "_mean", "_variance")},
+}
+
+
+def test_one_network_of_several_is_taken(fixtures):
+    """The script added 1 to the second encoder's tensors, and 2 to the averages."""
+    named = {}
+    for wanted, place in {None: "state_dict", "encoder_k": "state_dict", "ema": "state_dict_ema"}.items():
+        file = read_weights_file(fixtures / "checkpoint.pth", wanted)
+        assert file.place == place
+        found = fit_names(file.entries, file.layout, SHAPES)
+        assert found.prefix == f"module.{wanted if wanted == 'encoder_k' else 'encoder_q'}."
+        assert set(found.arrays) == set(SHAPES)
+        named[wanted] = found
+    assert named[None].rivals == ("module.encoder_k.",) and "module.queue" in named[None].left_out
+    for name in SHAPES:
+        np.testing.assert_array_equal(named["encoder_k"].arrays[name], named[None].arrays[name] + np.float32(1))
+        np.testing.assert_array_equal(named["ema"].arrays[name], named[None].arrays[name] + np.float32(2))
+    with pytest.raises(UsageError, match=r"holds no weights called teacher; it holds state_dict, state_dict_ema"):
+        read_weights_file(fixtures / "checkpoint.pth", "teacher")
+
+
+def torch_state(network):
+    named = {key: key.replace("_mean", "running_mean").replace("_variance", "running_var") for key in arrays(network)}
+    return {named[key]: array.T if key == "fc.weight" else array for key, array in arrays(network).items()}
+
+
+@pytest.mark.parametrize("prefix", ["", "net.", "model.backbone.", "student.module.0."])
+@pytest.mark.parametrize("keys", [(), ("checkpoint",), ("a", "b", "c")])
+def test_prefix_and_place_are_found_by_what_fits(tmp_path, log, prefix, keys):
+    trained, network = create_model("resnet20_b"), create_model("resnet20_b")
+    content = {prefix + name: array for name, array in torch_state(trained).items()}
+    content |= {"criterion.weight": np.ones(3, "float32")} if prefix else {}
+    for key in keys:
+        content = {"epoch": 3, "best": 0.5, key: content}
+    (tmp_path / "a.bin").write_bytes(pickle.dumps(content))
+    report = load_weights(network, tmp_path / "a.bin")
+    for name, array in arrays(trained).items():
+        np.testing.assert_array_equal(arrays(network)[name], array)
+    assert not report.missing and not report.unexpected
+    lines = "\n".join(log.messages)
+    assert ("leaves out criterion.weight" in lines) == bool(prefix)
+    taken = [each for each in (".".join(reversed(keys)), prefix.rstrip(".")) if each]
+    assert (f"a.bin: takes {' / '.join(taken)}" in lines) == bool(taken)
+
+
+def test_a_projector_in_the_heads_place_is_left_out(log):
+    network = create_model("resnet20_b")
+    state = {name: array for name, array in torch_state(network).items() if not name.startswith("fc.")}
+    report = load_weights(network, state | {"fc.0.weight": np.ones((64, 64)), "fc.2.bias": np.ones(8)})
+    assert report.skipped_head == ("fc.weight", "fc.bias") and report.other_head == ("fc.0.weight", "fc.2.bias")
+    assert "weights: leaves out fc.0.weight, fc.2.bias" in log.messages
+
+
+def test_nested_files_of_paddle_save_are_read(tmp_path):
+    network = create_model("resnet8")
+    for protocol in (2, 4):
+        paddle.save({"epoch": 1, "model": network.state_dict()}, str(tmp_path / "a.ckpt"), protocol=protocol)
+        found = read_weights_file(tmp_path / "a.ckpt")
+        assert (found.format, found.layout, found.place) == ("pickle", "paddle", "model")
+        assert_same_bits(found.entries, arrays(network))
+
+
+def test_options_after_the_name_are_parsed(tmp_path):
+    assert parse_source(tmp_path / "a.pth#ema&pad=both") == (tmp_path / "a.pth", "ema", {"pad": "both"})
+    assert parse_source("a.pth").options == {} and parse_source("a.pth").take is None
+    (tmp_path / "b#ema").write_bytes(b"")
+    assert parse_source(tmp_path / "b#ema") == (tmp_path / "b#ema", None, {})
+    for wrong in ("pad=left", "pas=both", "", "ema&"):
+        with pytest.raises(UsageError, match=r"a\.pth#.*: unknown option .* after '#'; expected .*pad=both\|end"):
+            parse_source(tmp_path / f"a.pth#{wrong}")
+
+
+def test_averages_are_loaded_where_asked(tmp_path, log):
+    usual, average, network = (create_model("resnet8") for _ in range(3))
+    content = {"model": arrays(usual), "model_ema": arrays(average)}
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content))
+    for source, expected in (("a.pkl", usual), ("a.pkl#ema", average)):
+        load_weights(network, tmp_path / source)
+        np.testing.assert_array_equal(network.conv1.weight.numpy(), expected.conv1.weight.numpy())
+    assert log.messages[1].endswith("a.pkl: holds other weights: model_ema; FILE#NAME takes them")
