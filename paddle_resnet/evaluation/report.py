@@ -58,6 +58,8 @@ def evaluate_run(
     if not distributed.is_main_process():
         return evaluation
     warn_of_few_images(split, evaluation)
+    if split == "test" and run.splits().test is run.splits().validation:
+        logger.warning("warning: there is no test split: these are the validation images, which chose the best epoch")
     details = {
         "split": split,
         "checkpoint": checkpoint,

@@ -1,0 +1,94 @@
+"""Warnings about images and batches with which a training of hours is likely to be lost."""
+
+from __future__ import annotations
+
+import numpy as np
+from paddle import nn
+
+from paddle_resnet import distributed
+from paddle_resnet.config import Config
+from paddle_resnet.console import logger
+from paddle_resnet.data import Normalize, Split, Splits
+from paddle_resnet.errors import counted, shown
+from paddle_resnet.images import Pixels
+from paddle_resnet.models import ImageClassifier
+
+FEW_VALIDATION_IMAGES = 50
+SAMPLED_IMAGES = 64
+LARGEST_SHIFT = 1.5
+"""Of the normalised images' mean from 0."""
+LARGEST_SCALE = 3.0
+"""Of the normalised images' standard deviation, or of 1 by it."""
+NAMES_SHOWN = 5
+THINNED_SIDE = 64
+
+
+def warn_of_data(config: Config, splits: Splits, network: ImageClassifier, normalize: Normalize) -> None:
+    """Log a warning for each property of the data that makes a good result unlikely."""
+    step = config.train.batch_size * config.train.accumulate * distributed.world_size()
+    if step > len(splits.train):
+        _warn(
+            f"{counted(len(splits.train), 'training image')}, fewer than the {step} of a step (train.batch_size "
+            f"{config.train.batch_size}): each step has all of them, and an epoch is one step"
+        )
+    _warn_of_single_images(config, step, len(splits.train), network)
+    _warn_of_small_classes(splits)
+    if 0 < (count := len(splits.validation)) < FEW_VALIDATION_IMAGES:
+        _warn(
+            f"{counted(count, 'validation image')}, fewer than {FEW_VALIDATION_IMAGES}: which epoch is "
+            "the best is little more than chance; hold out a larger share (data.validation_fraction)"
+        )
+    _warn_of_pixels(splits.train, normalize)
+
+
+def _warn_of_single_images(config: Config, step: int, images: int, network: ImageClassifier) -> None:
+    """Warn if BatchNorm would compute statistics of a single image: the network may then fail in evaluation."""
+    train = config.train
+    synchronized = distributed.world_size() > 1 and train.sync_batch_norm
+    last_micro_batch = min(step, images) % train.batch_size or train.batch_size
+    has_batch_norm = any(isinstance(each, nn.BatchNorm2D) for each in network.sublayers())
+    if last_micro_batch == 1 and not synchronized and has_batch_norm:
+        _warn(
+            f"train.batch_size {train.batch_size} with {counted(images, 'training image')}: BatchNorm then normalises "
+            "an image by its own statistics only, and the network may be at chance when it is evaluated; batches of 8 "
+            "or more are usual"
+        )
+
+
+def _warn_of_small_classes(splits: Splits) -> None:
+    counts = np.bincount(splits.train.labels, minlength=len(splits.classes))
+    single = [name for name, count in zip(splits.classes, counts, strict=True) if count == 1]
+    if single:
+        more = f" and {len(single) - NAMES_SHOWN} more" if len(single) > NAMES_SHOWN else ""
+        _warn(f"a single training image of {', '.join(shown(name) for name in single[:NAMES_SHOWN])}{more}")
+
+
+def _warn_of_pixels(split: Split, normalize: Normalize) -> None:
+    """Look at a few images spread over the training split: are they equal, and do mean and deviation fit them?"""
+    chosen = np.unique(np.linspace(0, len(split) - 1, SAMPLED_IMAGES).astype(np.int64))
+    images = np.concatenate([_thinned(split.batch([index])) for index in chosen])
+    looked_at = f"of {len(images)} training images that were looked at, "
+    if len(images) > 1 and np.ptp(images, axis=0).max() == 0:
+        _warn(f"{looked_at}all are equal: nothing can be learned from them")
+    elif np.ptp(images, axis=(1, 2)).max() == 0:
+        _warn(f"{looked_at}each has a single colour: are the files what they should be?")
+    else:
+        values = images.reshape(-1, 3) / 255
+        shift = np.abs(values.mean(axis=0) - normalize.mean) / normalize.std
+        scale = values.std(axis=0) / normalize.std
+        if shift.max() > LARGEST_SHIFT or scale.max() > LARGEST_SCALE or scale.min() < 1 / LARGEST_SCALE:
+            found = [np.round(each, 3).tolist() for each in (values.mean(axis=0), values.std(axis=0))]
+            _warn(
+                f"mean {list(normalize.mean)} and std {list(normalize.std)} are far from the images' {found[0]} and "
+                f"{found[1]} (in 0..1): are data.mean and data.std right?"
+            )
+
+
+def _thinned(images: Pixels) -> Pixels:
+    """Return every n-th row and column, so that large images take little memory."""
+    step = max(1, images.shape[1] // THINNED_SIDE)
+    return images[:, ::step, ::step].copy()
+
+
+def _warn(text: str) -> None:
+    logger.warning("warning: %s", text)

@@ -1,0 +1,56 @@
+"""A warning for each property of the data that makes a good result unlikely, and none for ordinary data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from paddle_resnet.config import Config
+from paddle_resnet.data import MemorySplit, Normalize, Splits
+from paddle_resnet.models import create_model
+from paddle_resnet.training.data_warnings import warn_of_data
+
+LABELS = np.repeat(np.arange(3), 40)
+MEAN, STD = (0.5, 0.5, 0.5), (0.29, 0.29, 0.29)
+"""Of uniform noise: a deviation of 1 / sqrt(12)."""
+
+
+def noise(count=120):
+    return np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+
+
+def warnings_of(caplog, *, images=None, labels=LABELS, validation=60, mean=MEAN, std=STD, **train):
+    images = noise(len(labels)) if images is None else images
+    held_out = MemorySplit(noise(validation), np.zeros(validation, dtype=np.int64), "validation")
+    splits = Splits(MemorySplit(images, labels, "train"), held_out, held_out, ("a", "b", "c"), MEAN, STD, 8)
+    config = Config.model_validate({"name": "x", "train": {"batch_size": 32, **train}})
+    caplog.clear()
+    warn_of_data(config, splits, create_model("resnet8", 3), Normalize(mean, std))
+    return [each.getMessage() for each in caplog.records]
+
+
+def test_ordinary_data_give_no_warning(caplog):
+    assert warnings_of(caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "warning"),
+    [
+        ({"batch_size": 121}, "120 training images, fewer than the 121 of a step"),
+        ({"batch_size": 40, "accumulate": 4}, "120 training images, fewer than the 160 of a step"),
+        ({"batch_size": 1}, "train.batch_size 1 with 120 training images: BatchNorm"),
+        ({"labels": np.array([0] * 60 + [1] * 59 + [2])}, "a single training image of c"),
+        ({"validation": 49}, "49 validation images, fewer than 50"),
+        ({"images": np.repeat(noise(1), 120, axis=0)}, "of 64 training images that were looked at, all are equal"),
+        (
+            {"images": np.repeat(np.repeat(noise()[:, :1, :1], 8, axis=1), 8, axis=2)},
+            "of 64 training images that were looked at, each has a single colour",
+        ),
+        ({"mean": (123.7, 116.3, 103.5), "std": (58.4, 57.1, 57.4)}, "mean [123.7, 116.3, 103.5] and std"),
+        ({"std": (0.05, 0.29, 0.29)}, "std [0.05, 0.29, 0.29] are far from the images'"),
+        ({"images": noise() // 16}, "and std [0.29, 0.29, 0.29] are far from the images' [0.0"),
+    ],
+)
+def test_each_fault_is_one_warning(caplog, change, warning):
+    lines = warnings_of(caplog, **change)
+    assert len(lines) == 1 and warning in lines[0]
