@@ -42,7 +42,7 @@ def _examine(arguments: argparse.Namespace) -> None:
     broken = [section for section in sections if not section.usable]
     advice = [line for section in sections for line in section.advice]
     if arguments.json:
-        findings = {section.title: section.values() for section in sections}
+        findings = {section.title: section.values for section in sections}
         print(json.dumps({"usable": not broken, "advice": advice, **findings}, indent=2))
     else:
         _print_advice(advice)
@@ -52,8 +52,8 @@ def _examine(arguments: argparse.Namespace) -> None:
 
 def _print_section(section: Section) -> None:
     print(section.title)
-    for finding in section.findings:
-        _print_wrapped(finding.text, f"  {finding.name:{NAME_WIDTH}} ")
+    for name, text in section.texts.items():
+        _print_wrapped(text, f"  {name:{NAME_WIDTH}} ")
 
 
 def _print_advice(advice: list[str]) -> None:

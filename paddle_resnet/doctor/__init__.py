@@ -11,11 +11,11 @@ from pathlib import Path
 from paddle_resnet.doctor.hardware import examine_hardware
 from paddle_resnet.doctor.paddle_build import examine_paddle
 from paddle_resnet.doctor.process import examine_process
-from paddle_resnet.doctor.section import Finding, Section
+from paddle_resnet.doctor.section import Section
 from paddle_resnet.doctor.software import examine_software
 from paddle_resnet.doctor.speed import examine_speed
 
-__all__ = ["Finding", "Section", "examine"]
+__all__ = ["Section", "examine"]
 
 
 def examine(requirements: Path) -> Iterator[Section]:

@@ -37,34 +37,25 @@ def examine_hardware() -> Section:
     section.add("CPU", processor.model or "unknown")
     features = [name for flag, name in FEATURES.items() if flag in processor.features]
     section.add("CPU features", ", ".join(features) or "none of AVX2 or newer", features)
-    _memory(section)
-    _disk(section)
+    free = machine.free_memory()
+    if free is None:
+        section.add("free memory", "unknown")
+    else:
+        section.add("free memory", f"{free / GIGABYTE:.1f} GB", free)
+        remedy = "close other programs, or train with a smaller -o train.batch_size"
+        _advise_if_little(section, free, LITTLE_MEMORY, "memory are free", remedy)
+    here = Path.cwd()
+    free = shutil.disk_usage(here).free
+    section.add("free disk", f"{free / GIGABYTE:.1f} GB for runs in this folder", free)
+    remedy = "make room, or write runs elsewhere with -o output=FOLDER"
+    _advise_if_little(section, free, LITTLE_DISK, f"disk are free in {here}", remedy)
     _home(section)
     return section
 
 
-def _memory(section: Section) -> None:
-    free = machine.free_memory()
-    if free is None:
-        section.add("free memory", "unknown")
-        return
-    section.add("free memory", f"{free / GIGABYTE:.1f} GB", free)
-    if free < LITTLE_MEMORY:
-        section.advice.append(
-            f"only {free / GIGABYTE:.1f} GB of memory are free: close other programs, or train with a smaller "
-            "-o train.batch_size"
-        )
-
-
-def _disk(section: Section) -> None:
-    here = Path.cwd()
-    free = shutil.disk_usage(here).free
-    section.add("free disk", f"{free / GIGABYTE:.1f} GB for runs in this folder", free)
-    if free < LITTLE_DISK:
-        section.advice.append(
-            f"only {free / GIGABYTE:.1f} GB of disk are free in {here}: make room, or write runs elsewhere with "
-            "-o output=FOLDER"
-        )
+def _advise_if_little(section: Section, free: int, little: int, what: str, remedy: str) -> None:
+    if free < little:
+        section.advice.append(f"only {free / GIGABYTE:.1f} GB of {what}: {remedy}")
 
 
 def _home(section: Section) -> None:

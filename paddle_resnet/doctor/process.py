@@ -6,6 +6,7 @@ import os
 
 from paddle_resnet import machine, runtime
 from paddle_resnet.doctor.section import Section
+from paddle_resnet.errors import counted
 
 SLOWING = {"KMP_BLOCKTIME": "0", "OMP_WAIT_POLICY": "passive"}
 """These let waiting threads sleep, which then wake too late for a network's short operations (half the speed)."""
@@ -60,7 +61,9 @@ def _about_threads(setup: runtime.ProcessSetup, usable: int) -> list[str]:
         elif threads < usable and not setup.paddle_was_imported:
             advice.append(f"{setting.variable}={threads} is set, but {usable} cores are free to this process: unset it")
         elif threads > usable:
-            advice.append(f"{setting.variable}={threads} is set, but this process has {_cores(usable)}: unset it")
+            advice.append(
+                f"{setting.variable}={threads} is set, but this process has {counted(usable, 'core')}: unset it"
+            )
     return advice
 
 
@@ -78,7 +81,3 @@ def _about_variables() -> list[str]:
         for variable, value in SLOWING.items()
         if os.environ.get(variable, "").lower() == value
     ]
-
-
-def _cores(count: int) -> str:
-    return f"{count} core{'s' if count > 1 else ''}"

@@ -27,9 +27,8 @@ def examine_software(requirements: Path) -> Section:
     builds = installed_builds()
     section.add("Paddle", ", ".join(f"{build} {version}" for build, version in builds.items()) or "missing", builds)
     if len(builds) > 1:
-        section.advice.append(
-            f"both {' and '.join(builds)} are installed, and fill the same folder: uninstall both, then install one"
-        )
+        both = " and ".join(builds)
+        section.advice.append(f"both {both} are installed, and fill the same folder: uninstall both, then install one")
     files = [requirements / "common.txt"]
     if any(version.startswith("2.") for version in builds.values()):
         files.append(requirements / "paddle2.txt")

@@ -141,7 +141,7 @@ def test_a_paddle_that_does_not_compute(monkeypatch):
 def test_packages_against_the_requirements(monkeypatch, versions, words):
     fitting = {"numpy": "1.26.4", "matplotlib": "3.9.0", "pillow": "11.0.0", "pydantic": "2.8.0", "pyyaml": "6.0.2"}
     fitting |= {"rich": "13.9.0", "scikit-learn": "1.5.0", "visualdl": "2.5.3", "paddlepaddle": "3.3.1"}
-    fitting |= {"pandas": "2.2.0", "setuptools": "70.0", "safetensors": "0.5.0"}
+    fitting |= {"pandas": "2.2.0", "setuptools": "70.0", "safetensors": "0.5.0", "filelock": "3.20.0"}
     monkeypatch.setattr(software, "package_version", (fitting | versions).get)
     advice = [
         line for line in software.examine_software(PROJECT / "requirements").advice if not line.startswith("Python")
@@ -239,18 +239,18 @@ def test_no_library(monkeypatch, tmp_path):
     monkeypatch.setattr(library, "library_folder", lambda: tmp_path)
     monkeypatch.setattr(library, "load", library.load.__wrapped__)
     sections = {section.title: section for section in doctor.examine(PROJECT / "requirements")}
-    assert sections["Paddle"].values()["oneDNN"] == {"version": None, "isa": None}
+    assert sections["Paddle"].values["oneDNN"] == {"version": None, "isa": None}
     assert "does not carry oneDNN 3" in sections["Paddle"].advice[-1]
     assert "comes without oneDNN" in sections["speed"].advice[-1]
-    assert "with oneDNN" not in sections["speed"].values()
+    assert "with oneDNN" not in sections["speed"].values
 
 
 @needs_library
 def test_another_major_version(monkeypatch):
     monkeypatch.setattr(library, "version", lambda: library.Version(4, 1, 0))
     section = paddle_build.examine_paddle()
-    assert section.values()["oneDNN"]["version"] == "4.1.0"
-    assert section.values()["oneDNN layers"]["reason"].startswith("Paddle's oneDNN is 4.1.0")
+    assert section.values["oneDNN"]["version"] == "4.1.0"
+    assert section.values["oneDNN layers"]["reason"].startswith("Paddle's oneDNN is 4.1.0")
     assert "does not carry oneDNN 3" in section.advice[-1]
 
 
@@ -261,7 +261,7 @@ def test_gpu_build_without_a_gpu(monkeypatch):
     monkeypatch.setattr(paddle.device, "is_compiled_with_cuda", lambda: True)
     monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 0)
     section = paddle_build.examine_paddle()
-    assert section.values()["device"] == {"gpu_build": True, "gpus": []}
+    assert section.values["device"] == {"gpu_build": True, "gpus": []}
     assert "this is Paddle's GPU build, and it finds no GPU" in section.advice[0]
 
 
@@ -279,7 +279,7 @@ def test_little_memory_and_disk(monkeypatch):
     monkeypatch.setattr(machine, "free_memory", lambda: 1_500_000_000)
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 400_000_000}))
     section = hardware.examine_hardware()
-    assert section.values()["free memory"] == 1_500_000_000
+    assert section.values["free memory"] == 1_500_000_000
     assert "only 1.5 GB of memory are free" in section.advice[0]
     assert "only 0.4 GB of disk are free" in section.advice[1]
 
@@ -288,7 +288,7 @@ def test_a_home_that_cannot_be_written(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("HOME", str(tmp_path / "file" / "home"))
     section = hardware.examine_hardware()
-    assert section.values()["home"] == {"writable": False}
+    assert section.values["home"] == {"writable": False}
     assert "is not writable" in section.advice[-1]
 
 
@@ -303,7 +303,7 @@ def test_no_advice_where_onednn_is_impossible(monkeypatch, tmp_path):
     monkeypatch.setattr(library, "load", library.load.__wrapped__)
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     sections = {section.title: section for section in doctor.examine(PROJECT / "requirements")}
-    assert "x86-64" in sections["Paddle"].values()["oneDNN layers"]["reason"]
+    assert "x86-64" in sections["Paddle"].values["oneDNN layers"]["reason"]
     assert not [line for section in sections.values() for line in section.advice if "oneDNN" in line]
 
 
