@@ -66,12 +66,10 @@ def main() -> None:
 
 def _serve(arguments: argparse.Namespace) -> None:
     program.require("serve.txt", *PACKAGES)
-    from paddle_resnet import runtime
     from paddle_resnet.service import Settings
     from paddle_resnet.service.server import serve
 
     # Not program.prepare(): the service's log lines are JSON.
-    runtime.import_paddle()
     cores = max(1, physical_cores() // arguments.workers)
     # With two, one computes while the other's batch is on its way.
     streams = arguments.streams or min(2, cores)

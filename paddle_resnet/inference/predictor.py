@@ -61,6 +61,17 @@ def predict_batch(
     return [next(results) if isinstance(each, np.ndarray) else each for each in decoded]
 
 
+def rank(scores: np.ndarray, classes: Sequence[str], top_k: int = 5) -> list[tuple[ClassProbability, ...]]:
+    """Return the `top_k` most probable classes for each row of `scores`, `[N, classes]`, the best first."""
+    if top_k < 1:
+        raise UsageError(f"top_k must be at least 1, got {top_k}")
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
+    return [
+        tuple(ClassProbability(classes[index], float(row[index])) for index in best)
+        for row, best in zip(scores, order, strict=True)
+    ]
+
+
 class Predictor:
     """A loaded exported model.
 
@@ -234,13 +245,7 @@ class Predictor:
 
     def rank(self, scores: np.ndarray, top_k: int = 5) -> list[tuple[ClassProbability, ...]]:
         """Return the `top_k` most probable classes for each row of `scores`, `[N, classes]`, the best first."""
-        if top_k < 1:
-            raise UsageError(f"top_k must be at least 1, got {top_k}")
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
-        return [
-            tuple(ClassProbability(self.classes[index], float(row[index])) for index in best)
-            for row, best in zip(scores, order, strict=True)
-        ]
+        return rank(scores, self.classes, top_k)
 
     def _check(self, batch: np.ndarray) -> None:
         size = self.config.input.image_size

@@ -18,18 +18,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 
-from paddle_resnet import __version__
+from paddle_resnet import __version__, runtime
+from paddle_resnet.inference.inference_config import InferenceConfig, find_model
 from paddle_resnet.service.inference_workers import InferenceWorkers
 from paddle_resnet.service.logs import log
 from paddle_resnet.service.metrics import Metrics
 from paddle_resnet.service.middleware import HostPolicy, RequestMiddleware
 from paddle_resnet.service.predict import InferencePipeline
-from paddle_resnet.service.settings import Settings, load_predictor, pin_model
+from paddle_resnet.service.settings import CHECKPOINT, Settings, load_config
 from paddle_resnet.service.shutdown import GracefulShutdown
 from paddle_resnet.service.worker_process import FORMATS
 
 if TYPE_CHECKING:
-    from paddle_resnet.inference import Predictor
+    from paddle_resnet.service.explain import Explainer
 
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep Python's lock while others wait. With the usual 5 ms the event loop would wait too long
@@ -43,21 +44,19 @@ def create_app(settings: Settings) -> RequestMiddleware:
     Raises:
         UsageError, RunFailure: the model cannot be loaded.
     """
-    predictor = load_predictor(settings)
-    settings = pin_model(settings, predictor)
-    workers = InferenceWorkers(settings, predictor.config.input.image_size, len(predictor.classes))
+    config = load_config(settings)
+    settings = settings.model_copy(update={"digest": settings.digest or config.digest()})
+    workers = InferenceWorkers(settings, config.input.image_size, len(config.classes))
     metrics, shutdown = Metrics(), GracefulShutdown(settings.drain_seconds, worker=settings.workers > 1)
-    pipeline = InferencePipeline(predictor, workers, settings, metrics)
+    pipeline = InferencePipeline(config, workers, settings, metrics)
     routes = [Route("/predict", pipeline.predict, methods=["POST"])]
-    if settings.explain:  # meanwhile the workers start
-        from paddle_resnet.service.explain import Explainer, explain_endpoint  # imports training and evaluation
+    if (explainer := load_explainer(settings)) is not None:  # meanwhile the workers start
+        from paddle_resnet.service.explain import explain_endpoint
 
-        if (explainer := Explainer.load(predictor)) is not None:
-            routes.append(Route("/explain", explain_endpoint(pipeline, explainer), methods=["POST"]))
-    predictor.close()  # it only ranks from here on; the workers decode and compute
-    explains = len(routes) > 1
-    routes += _information_routes(_about(predictor, settings, explains), workers, metrics, shutdown)
-    workers.wait_until_ready()
+        routes.append(Route("/explain", explain_endpoint(pipeline, explainer), methods=["POST"]))
+    explains = explainer is not None
+    routes += _information_routes(_about(config, settings, explains), workers, metrics, shutdown)
+    device = workers.wait_until_ready()
 
     def on_worker_replaced() -> None:
         metrics.restarts.inc()
@@ -68,7 +67,7 @@ def create_app(settings: Settings) -> RequestMiddleware:
         with _responsive_event_loop():
             await workers.connect(on_worker_replaced)
             shutdown.install()
-            log("ready", model=predictor.config.model, device=predictor.device, explain=explains)
+            log("ready", model=config.model, device=device, explain=explains)
             yield
             await pipeline.close()
             await workers.close()
@@ -78,6 +77,16 @@ def create_app(settings: Settings) -> RequestMiddleware:
     router = Router(routes, redirect_slashes=False, lifespan=lifespan)
     hosts = HostPolicy(settings.allow_hosts, settings.allow_origins, settings.host)
     return RequestMiddleware(router, metrics, shutdown, frozenset(route.path for route in routes), hosts)
+
+
+def load_explainer(settings: Settings) -> Explainer | None:
+    """Load what explains; None without paddle's import where the run's checkpoint does not lie beside the model."""
+    if not settings.explain or not (find_model(settings.model).resolve().parent / CHECKPOINT).is_file():
+        return None
+    runtime.import_paddle()
+    from paddle_resnet.service.explain import Explainer
+
+    return Explainer.load(settings)
 
 
 @contextmanager
@@ -92,12 +101,12 @@ def _responsive_event_loop() -> Iterator[None]:
     sys.setswitchinterval(switch_interval)
 
 
-def _about(predictor: Predictor, settings: Settings, explains: bool) -> dict[str, Any]:
+def _about(config: InferenceConfig, settings: Settings, explains: bool) -> dict[str, Any]:
     """Describe the model and the limits, for `GET /model`."""
     return {
-        "model": predictor.config.model,
-        "classes": list(predictor.classes),
-        "image_size": predictor.config.input.image_size,
+        "model": config.model,
+        "classes": list(config.classes),
+        "image_size": config.input.image_size,
         "max_images": settings.max_images,
         "max_body": settings.max_body,
         "max_pixels": settings.max_pixels,

@@ -24,6 +24,7 @@ from paddle_resnet.models import create_configured_model, load_weights
 from paddle_resnet.service.errors import ServiceError
 from paddle_resnet.service.logs import log
 from paddle_resnet.service.predict import InferencePipeline, json_response
+from paddle_resnet.service.settings import CHECKPOINT, Settings, load_predictor
 
 if TYPE_CHECKING:
     from paddle_resnet.inference import Predictor
@@ -77,19 +78,17 @@ class Explainer:
         self._classes = classes
 
     @classmethod
-    def load(cls, predictor: Predictor) -> Explainer | None:
-        """Load the best checkpoint of the run that `predictor` was exported from; None if there is none that fits."""
-        run = predictor.path.resolve().parent
-        weights = run / "checkpoints" / "best" / "model.pdparams"
-        if not weights.is_file() or not (run / "config.yaml").is_file():
-            return None
+    def load(cls, settings: Settings) -> Explainer | None:
+        """Load the best checkpoint of the run whose exported model is served; None if it is another model."""
         try:
-            network = create_configured_model(Config.load(run / "config.yaml").model, len(predictor.classes))
-            load_weights(network, weights, new_head=False)
-            network.eval()
-            normalization = predictor.config.normalization
-            explainer = cls(network, Normalize(normalization.mean, normalization.std), predictor.classes)
-            difference = explainer._difference(predictor)
+            with load_predictor(settings) as predictor:
+                run = predictor.path.resolve().parent
+                network = create_configured_model(Config.load(run / "config.yaml").model, len(predictor.classes))
+                load_weights(network, run / CHECKPOINT, new_head=False)
+                network.eval()
+                normalization = predictor.config.normalization
+                explainer = cls(network, Normalize(normalization.mean, normalization.std), predictor.classes)
+                difference = explainer._difference(predictor)
         except PaddleResNetError as error:
             log("no explanations", reason=str(error))
             return None
@@ -130,7 +129,7 @@ def _data_url(pixels: np.ndarray) -> str:
 
 def explain_endpoint(pipeline: InferencePipeline, explainer: Explainer) -> Callable[[Request], Awaitable[Response]]:
     """Return what responds to `POST /explain`."""
-    classes = frozenset(pipeline.predictor.classes)
+    classes = frozenset(pipeline.config.classes)
     thread = ThreadPoolExecutor(1, thread_name_prefix="explain")
     under_way = 0
 

@@ -9,7 +9,7 @@ import multiprocessing
 import socket
 from collections.abc import Callable, Sequence
 
-from paddle_resnet.errors import RunFailure
+from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError
 from paddle_resnet.service.batcher import BATCHES_PER_WORKER, WorkerDied
 from paddle_resnet.service.logs import log
 from paddle_resnet.service.settings import Settings
@@ -52,14 +52,19 @@ class InferenceWorkers:
         """False while no worker is ready, and none could be started."""
         return self.ready > 0 or self.healthy
 
-    def wait_until_ready(self) -> None:
-        """Wait until all workers are ready.
+    def wait_until_ready(self) -> str:
+        """Wait until all workers are ready, and return the device that they use.
 
         Raises:
-            RunFailure: one did not start.
+            UsageError, RunFailure: one did not start. The others are ended.
         """
-        for worker in self._workers:
-            worker.wait_until_ready()
+        try:
+            devices = [worker.wait_until_ready() for worker in self._workers]
+        except PaddleResNetError:
+            for worker in self._workers:
+                worker.kill()
+            raise
+        return devices[0]
 
     async def connect(self, on_replaced: Callable[[], object]) -> None:
         """Connect this event loop to the workers; `on_replaced` is called when a dead worker has a replacement."""
@@ -119,17 +124,21 @@ class _Worker:
                 raise
         self._socket, self._process = ours, process
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self) -> str:
         self._socket.settimeout(START_SECONDS)
         try:
-            ok, length = RESPONSE_HEAD.unpack(receive(self._socket, RESPONSE_HEAD.size))
-            reason = receive(self._socket, length).decode("utf-8", "replace")
+            error, length = RESPONSE_HEAD.unpack(receive(self._socket, RESPONSE_HEAD.size))
+            text = receive(self._socket, length).decode("utf-8", "replace")
         except TimeoutError:
-            ok, reason = False, f"an inference worker was not ready within {START_SECONDS:g} s"
+            raise RunFailure(f"an inference worker was not ready within {START_SECONDS:g} s") from None
         except OSError:
-            ok, reason = False, "an inference worker died while it started; see its message above"
-        if not ok:
-            raise RunFailure(reason)
+            raise RunFailure("an inference worker died while it started; see its message above") from None
+        if error:
+            raise (UsageError if error == UsageError.exit_code else RunFailure)(text)
+        return text
+
+    def kill(self) -> None:
+        self._process.kill()
 
     async def connect(self, on_replaced: Callable[[], object]) -> None:
         await self._open()
@@ -159,19 +168,19 @@ class _Worker:
             async with self._reading:
                 if not self.ready or self._streams != (reader, writer):
                     raise WorkerDied(computing=False)
-                ok, data = await self._read(reader)
+                error, data = await self._read(reader)
         finally:
             self.load -= weight
-        if not ok:
+        if error:
             raise RunFailure(data.decode("utf-8"))
         self._tries = 0
         return data
 
-    async def _read(self, reader: asyncio.StreamReader) -> tuple[bool, bytes]:
+    async def _read(self, reader: asyncio.StreamReader) -> tuple[int, bytes]:
         timer = asyncio.get_running_loop().call_later(self._timeout, self._process.kill)
         try:
-            ok, length = RESPONSE_HEAD.unpack(await reader.readexactly(RESPONSE_HEAD.size))
-            return ok, await reader.readexactly(length)
+            error, length = RESPONSE_HEAD.unpack(await reader.readexactly(RESPONSE_HEAD.size))
+            return error, await reader.readexactly(length)
         except (EOFError, OSError):
             self.ready = False
             self._process.kill()  # it may have closed the connection alone, and is to be replaced
@@ -210,7 +219,7 @@ class _Worker:
             self._start()
             await asyncio.to_thread(self.wait_until_ready)
             await self._open()
-        except (RunFailure, OSError) as error:  # OSError: no memory, or too many open files
+        except (PaddleResNetError, OSError) as error:  # OSError: no memory, or too many open files
             self._process.kill()
             await self._end()
             return str(error)

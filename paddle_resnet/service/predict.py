@@ -9,12 +9,14 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
+from paddle_resnet.inference.inference_config import InferenceConfig
+from paddle_resnet.inference.predictor import rank
 from paddle_resnet.service.batcher import Batcher
 from paddle_resnet.service.errors import ServiceError, client_closed_error
 from paddle_resnet.service.inference_workers import InferenceWorkers
@@ -23,9 +25,6 @@ from paddle_resnet.service.request_body import BodyLimiter, is_single_image, spl
 from paddle_resnet.service.request_queue import PendingRequest
 from paddle_resnet.service.settings import Settings
 from paddle_resnet.service.worker_process import release_memory
-
-if TYPE_CHECKING:
-    from paddle_resnet.inference import Predictor
 
 DEFAULT_TOP = "5"
 SPLIT_THREADS = 2
@@ -38,13 +37,12 @@ RELEASE_SECONDS = 2.0
 
 
 class InferencePipeline:
-    """From a request to scores: read and split the body, admit, queue, compute. One per process.
+    """From a request to scores: read and split the body, admit, queue, compute. One per process."""
 
-    `predictor` only ranks; `workers` decode and compute.
-    """
-
-    def __init__(self, predictor: Predictor, workers: InferenceWorkers, settings: Settings, metrics: Metrics) -> None:
-        self.predictor = predictor
+    def __init__(
+        self, config: InferenceConfig, workers: InferenceWorkers, settings: Settings, metrics: Metrics
+    ) -> None:
+        self.config = config
         self.batcher = Batcher(workers.run, settings, lambda: workers.ready, metrics)
         self._body_limiter = BodyLimiter(settings)
         self._settings = settings
@@ -63,12 +61,12 @@ class InferencePipeline:
             raise ServiceError(422, "invalid_parameter", "query.top: expected a whole number of at least 1")
         async with self.run(request, self._settings.max_images) as (scores, _):
             request.state.log_fields["images"] = len(scores)
-            ranked = self.predictor.rank(scores, min(int(top), len(self.predictor.classes)))
+            ranked = rank(scores, self.config.classes, int(top))
         predictions = [
             {"image": image, "top": [{"class": label, "probability": round(value, 6)} for label, value in best]}
             for image, best in enumerate(ranked)
         ]
-        return json_response({"model": self.predictor.config.model, "predictions": predictions})
+        return json_response({"model": self.config.model, "predictions": predictions})
 
     @asynccontextmanager
     async def run(

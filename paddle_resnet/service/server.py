@@ -13,13 +13,13 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
-from paddle_resnet import runtime
 from paddle_resnet.errors import PaddleResNetError, UsageError
 from paddle_resnet.files import scratch_folder
+from paddle_resnet.service.app import create_app
 from paddle_resnet.service.logs import log, log_warnings_and_uncaught, logging_config
 from paddle_resnet.service.metrics import SHARED_METRICS
 from paddle_resnet.service.protocol import BoundedHttpProtocol
-from paddle_resnet.service.settings import Settings, load_predictor, pin_model
+from paddle_resnet.service.settings import Settings, load_config
 from paddle_resnet.service.shutdown import SIGNAL_BURST_SECONDS, end_at_once, end_with_parent
 
 STOP_SECONDS = 5
@@ -35,6 +35,8 @@ def serve(settings: Settings, log_level: str = "INFO") -> None:
         UsageError: the address cannot be used, or there is no model.
         RunFailure: the model cannot be loaded.
     """
+    # All processes load this model or none, also those that start later.
+    settings = settings.model_copy(update={"digest": load_config(settings).digest()})
     _check_address(settings)
     log_config = logging_config(log_level)
     logging.config.dictConfig(log_config)
@@ -67,8 +69,6 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
 
 
 def _serve_in_this_process(settings: Settings, options: dict[str, Any]) -> None:
-    from paddle_resnet.service.app import create_app
-
     app = create_app(settings)
     # uvicorn raises the signal again when it has stopped, and the default action would end the process there.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -76,9 +76,7 @@ def _serve_in_this_process(settings: Settings, options: dict[str, Any]) -> None:
 
 
 def _serve_in_workers(settings: Settings, options: dict[str, Any]) -> None:
-    predictor = load_predictor(settings)
-    predictor.close()
-    pin_model(settings, predictor).to_environment()
+    settings.to_environment()
     # uvicorn replaces all workers on SIGHUP. A closed terminal sends it too, and here it ends the service.
     setattr(Multiprocess, "handle_hup", Multiprocess.handle_term)  # noqa: B010 (mypy refuses an assignment)
     setattr(Multiprocess, "join_all", _join_all)  # noqa: B010
@@ -106,9 +104,6 @@ def create_app_of_worker() -> ASGIApp:
     """Return the application of a worker process, with the settings that its parent left in the environment."""
     log_warnings_and_uncaught()
     end_with_parent()
-    runtime.import_paddle()  # quietly: its messages are no JSON
-    from paddle_resnet.service.app import create_app
-
     try:
         settings = Settings.from_environment()
         BoundedHttpProtocol.max_connections = settings.max_connections

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from paddle_resnet.inference.inference_config import InferenceConfig, find_model
 from paddle_resnet.inference.options import BackendName, Precision
 
 if TYPE_CHECKING:
     from paddle_resnet.inference import Predictor
 
 VARIABLE = "PADDLE_RESNET_SERVICE"
+CHECKPOINT = Path("checkpoints", "best", "model.pdparams")
+"""In the run's folder: what `/explain` needs."""
 
 
 class Settings(BaseModel):
@@ -68,11 +71,20 @@ class Settings(BaseModel):
         os.environ[VARIABLE] = self.model_dump_json()
 
 
+def load_config(settings: Settings) -> InferenceConfig:
+    """Read the exported model's `inference.yml`.
+
+    Raises:
+        UsageError: there is none, or it is damaged.
+    """
+    return InferenceConfig.load(find_model(settings.model))
+
+
 def load_predictor(settings: Settings) -> Predictor:
     """Load the exported model.
 
     Raises:
-        UsageError, RunFailure: the model cannot be loaded.
+        UsageError, RunFailure: it cannot be loaded, or is another one than that of `settings.digest`.
     """
     from paddle_resnet.inference import Predictor  # imports paddle, so the caller prepares for that
 
@@ -85,8 +97,3 @@ def load_predictor(settings: Settings) -> Predictor:
         batch_size=settings.max_batch,
         digest=settings.digest,
     )
-
-
-def pin_model(settings: Settings, predictor: Predictor) -> Settings:
-    """Return settings with which other processes load the same model as `predictor`, or fail."""
-    return settings.model_copy(update={"digest": predictor.config.digest()})

@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from paddle_resnet.errors import PaddleResNetError
+from paddle_resnet.errors import PaddleResNetError, RunFailure
 from paddle_resnet.images.decode import decode_pil_image
 from paddle_resnet.images.image_file import JPEG, jpeg_scan_count, strip_metadata
 from paddle_resnet.service.logs import json_output
@@ -37,8 +37,9 @@ from paddle_resnet.service.settings import Settings, load_predictor
 
 REQUEST_HEAD = struct.Struct("<?I")
 """Whether the image is a costly one, and the number of images."""
-RESPONSE_HEAD = struct.Struct("<?I")
-"""Success or an error, and the number of bytes that follow. The first one, empty, says that the worker is ready."""
+RESPONSE_HEAD = struct.Struct("<BI")
+"""0 or the exit code of an error, and the number of bytes that follow: results, or the text of the error. The first
+response says that the worker is ready, and which device it uses."""
 
 # Of the formats that Pillow reads, those that browsers and cameras make. The others only give an attacker more code.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
@@ -181,8 +182,7 @@ def run_worker(settings: Settings, image_size: int, connection: socket.socket) -
     try:
         predictor = load_predictor(settings)
     except PaddleResNetError as error:
-        reason = str(error).encode("utf-8", "replace")
-        connection.sendall(RESPONSE_HEAD.pack(False, len(reason)) + reason)
+        send_response(connection, str(error).encode("utf-8", "replace"), error.exit_code)
         return
     size = predictor.config.input
     decoder = BoundedDecoder(size.resize, size.image_size, settings.max_pixels, settings.image_decode_seconds)
@@ -192,7 +192,7 @@ def run_worker(settings: Settings, image_size: int, connection: socket.socket) -
 
     warm_up(1)
     with predictor, ThreadPoolExecutor(settings.decoders) as threads, connection, contextlib.suppress(ConnectionError):
-        connection.sendall(RESPONSE_HEAD.pack(True, 0))
+        send_response(connection, predictor.device.encode())
         # oneDNN prepares itself for each batch size, and that takes time: while no request waits.
         sizes = iter(range(2, settings.max_batch + 1))
         # With one core a second thread costs as much as decoding a small image.
@@ -204,10 +204,11 @@ def run_worker(settings: Settings, image_size: int, connection: socket.socket) -
             try:
                 decode = partial(decoder.decode, cheap_only=not costly)
                 results = run_batch(encoded, decode, predictor.scores, map_images)
-                ok, data = True, pack_results(results, image_size, len(predictor.classes), costly)
+                send_response(connection, pack_results(results, image_size, len(predictor.classes), costly))
+            except ConnectionError:
+                raise
             except Exception:
-                ok, data = False, traceback.format_exc().encode("utf-8")
-            connection.sendall(RESPONSE_HEAD.pack(ok, len(data)) + data)
+                send_response(connection, traceback.format_exc().encode("utf-8"), RunFailure.exit_code)
             if costly:
                 release_memory()
 
@@ -222,6 +223,11 @@ def receive(connection: socket.socket, length: int) -> bytes:
     if len(data) < length:
         raise ConnectionResetError
     return data
+
+
+def send_response(connection: socket.socket, data: bytes, error: int = 0) -> None:
+    """Send results, or the text of an error and its exit code."""
+    connection.sendall(RESPONSE_HEAD.pack(error, len(data)) + data)
 
 
 def pack_request(images: Sequence[bytes], costly: bool) -> list[bytes]:

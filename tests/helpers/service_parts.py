@@ -16,7 +16,6 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
-from paddle_resnet.inference import Predictor
 from paddle_resnet.service import Settings, app, server
 from paddle_resnet.service.worker_process import BoundedDecoder, run_batch
 
@@ -27,13 +26,7 @@ SIZE = 8
 class ColourPredictor:
     """Answers with the shares of red, green and blue in a picture. `gate` holds it up; `fault` makes it fail."""
 
-    rank = Predictor.rank
-    classes = CLASSES
-    device = "cpu"
-
-    def __init__(self, model_dir, **options):
-        self.path = model_dir
-        self.config = SimpleNamespace(model="colours", input=SimpleNamespace(image_size=SIZE, resize=SIZE))
+    def __init__(self):
         self.gate = threading.Event()
         self.gate.set()
         self.fault = None
@@ -46,9 +39,6 @@ class ColourPredictor:
         self.batches.append(len(batch))
         return shares(batch)
 
-    def close(self):
-        pass
-
 
 class ColourWorkers:
     """In place of `InferenceWorkers`: decodes as they do, and asks the predictor, in a thread."""
@@ -60,7 +50,7 @@ class ColourWorkers:
         self._decoder = BoundedDecoder(resize=SIZE, image_size=SIZE, max_pixels=max_pixels, max_seconds=60)
 
     def wait_until_ready(self):
-        pass
+        return "cpu"
 
     async def connect(self, on_replaced):
         pass
@@ -106,20 +96,18 @@ class Service:
 @contextlib.contextmanager
 def running(monkeypatch, folder, **settings):
     """Run a service around a `ColourPredictor` in a thread."""
-    made = []
-
-    def make(model_dir, **options):
-        made.append(ColourPredictor(model_dir, **options))
-        return made[-1]
-
-    monkeypatch.setattr(app, "load_predictor", lambda settings: make(settings.model))
-    monkeypatch.setattr(app, "pin_model", lambda settings, predictor: settings)
-    monkeypatch.setattr(app, "InferenceWorkers", lambda settings, *sizes: ColourWorkers(made[0], settings.max_pixels))
-    with serve_in_thread(Settings(model=folder, **{"max_wait": 0.001, **settings})) as (port, application, lines):
+    predictor = ColourPredictor()
+    config = SimpleNamespace(
+        model="colours", classes=CLASSES, input=SimpleNamespace(image_size=SIZE), digest=lambda: "none"
+    )
+    monkeypatch.setattr(app, "load_config", lambda settings: config)
+    monkeypatch.setattr(app, "InferenceWorkers", lambda settings, *sizes: ColourWorkers(predictor, settings.max_pixels))
+    settings = {"max_wait": 0.001, "explain": False, **settings}
+    with serve_in_thread(Settings(model=folder, **settings)) as (port, application, lines):
         try:
-            yield Service(port, made[0], lines, application.shutdown)
+            yield Service(port, predictor, lines, application.shutdown)
         finally:
-            made[0].gate.set()
+            predictor.gate.set()
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from paddle_resnet.service.worker_process import RESPONSE_HEAD, ImageResult, ImageStatus, pack_results, read_request
+from paddle_resnet.service.worker_process import ImageResult, ImageStatus, pack_results, read_request, send_response
 
 CLASSES = 2
 
@@ -16,7 +16,7 @@ CLASSES = 2
 def obedient_worker(settings, image_size, connection):
     """Do what the images say: die, sleep, or predict two classes that are equally probable."""
     with connection, contextlib.suppress(ConnectionError):
-        connection.sendall(RESPONSE_HEAD.pack(True, 0))
+        send_response(connection, b"cpu")
         while True:
             images, costly = read_request(connection)
             if b"die" in images:
@@ -25,5 +25,4 @@ def obedient_worker(settings, image_size, connection):
                 time.sleep(600)
             pixels = np.zeros((image_size, image_size, 3), np.uint8)
             result = ImageResult(ImageStatus.OK, np.full(CLASSES, 0.5), pixels)
-            data = pack_results([result] * len(images), image_size, CLASSES, costly)
-            connection.sendall(RESPONSE_HEAD.pack(True, len(data)) + data)
+            send_response(connection, pack_results([result] * len(images), image_size, CLASSES, costly))

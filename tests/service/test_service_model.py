@@ -23,16 +23,16 @@ from service_parts import serve_in_thread
 from service_soak import ServiceProcess, end_under_load
 from tiny_run import SIZE, make_run
 
-from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation.grad_cam import enlarge, grad_cam
 from paddle_resnet.export import export_run
 from paddle_resnet.inference import Predictor, paddle_backend
 from paddle_resnet.inference.inference_config import InferenceConfig, ModelFile, read_checked
 from paddle_resnet.inference.predict_many import prediction_workers
 from paddle_resnet.service import Settings, explain
-from paddle_resnet.service.explain import Explainer
+from paddle_resnet.service.app import load_explainer
 from paddle_resnet.service.inference_workers import InferenceWorkers
-from paddle_resnet.service.settings import load_predictor, pin_model
+from paddle_resnet.service.settings import load_config, load_predictor
 
 pytestmark = pytest.mark.slow
 
@@ -102,15 +102,14 @@ def test_a_replaced_model_is_not_loaded(run, tmp_path):
     folder = tmp_path / "inference"
     shutil.copytree(run.inference_path, folder)
     settings = Settings(model=folder, device="cpu", max_batch=2)
-    with load_predictor(settings) as predictor:
-        pinned = pin_model(settings, predictor)
+    pinned = settings.model_copy(update={"digest": load_config(settings).digest()})
     load_predictor(pinned).close()
     text = (folder / "inference.yml").read_text()
     (folder / "inference.yml").write_text(text.replace("- blue", "- zebra"))
     with pytest.raises(UsageError, match=r"inference\.yml: another model .* start again"):
         load_predictor(pinned)
     replacement = InferenceWorkers(pinned, SIZE, 3)
-    with pytest.raises(RunFailure, match="another model"):
+    with pytest.raises(UsageError, match="another model"):
         replacement.wait_until_ready()
     asyncio.run(replacement.close())
     processes = prediction_workers(folder, 1, 1, 1, device="cpu", digest=pinned.digest)
@@ -197,18 +196,22 @@ def test_only_the_exported_checkpoint_explains(run, tmp_path):
     import paddle
 
     shutil.copytree(run.inference_path, tmp_path / "run" / "inference")
-    with Predictor(tmp_path / "run", device="cpu") as alone:
-        assert Explainer.load(alone) is None
-        shutil.copy(run.config_path, tmp_path / "run")
-        weights = paddle.load(str(run.checkpoint_path("best") / "model.pdparams"))
-        (tmp_path / "run" / "checkpoints" / "best").mkdir(parents=True)
-        file = tmp_path / "run" / "checkpoints" / "best" / "model.pdparams"
-        paddle.save(weights, str(file))
-        assert Explainer.load(alone) is not None
-        paddle.save({**weights, "fc.bias": weights["fc.bias"] + paddle.to_tensor([9.0, 0.0, 0.0])}, str(file))
-        assert Explainer.load(alone) is None
-        file.write_bytes(b"damaged")
-        assert Explainer.load(alone) is None
+    settings = Settings(model=tmp_path / "run", device="cpu")
+    assert load_explainer(settings) is None
+    shutil.copy(run.config_path, tmp_path / "run")
+    weights = paddle.load(str(run.checkpoint_path("best") / "model.pdparams"))
+    (tmp_path / "run" / "checkpoints" / "best").mkdir(parents=True)
+    file = tmp_path / "run" / "checkpoints" / "best" / "model.pdparams"
+    paddle.save(weights, str(file))
+    assert load_explainer(settings) is not None
+    assert load_explainer(settings.model_copy(update={"explain": False})) is None
+    (tmp_path / "run" / "config.yaml").rename(tmp_path / "config.yaml")
+    assert load_explainer(settings) is None
+    (tmp_path / "config.yaml").rename(tmp_path / "run" / "config.yaml")
+    paddle.save({**weights, "fc.bias": weights["fc.bias"] + paddle.to_tensor([9.0, 0.0, 0.0])}, str(file))
+    assert load_explainer(settings) is None
+    file.write_bytes(b"damaged")
+    assert load_explainer(settings) is None
 
 
 def request_of(data):
@@ -254,9 +257,12 @@ def test_wrong_use_is_one_line(tool, monkeypatch, run, tmp_path):
         done = tool("serve", run.path, "--port", port)
         assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
         assert f"127.0.0.1:{port}" in done.stderr and "--port" in done.stderr
-    monkeypatch.setattr("paddle_resnet.service.server._check_address", lambda settings: None)
     done = tool("serve", tmp_path / "nowhere")
-    assert done.exit_code == 2 and done.stderr.splitlines()[-1].startswith("error: ") and "nowhere" in done.stderr
+    assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
+    assert done.stderr.startswith("error: ") and "nowhere" in done.stderr
+    monkeypatch.setattr("paddle_resnet.service.server._check_address", lambda settings: None)
+    done = tool("serve", run.path, "--precision", "int8")
+    assert done.exit_code == 2 and "int8" in done.stderr.splitlines()[-1]
     done = tool("serve", run.path, "--port", "70000")
     assert done.exit_code == 2 and "from 1 to 65535" in done.stderr
     done = tool("serve", run.path, "--max-wait", "-1")

@@ -16,7 +16,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 from service_parts import picture, running
 
-from paddle_resnet.service import explain
+from paddle_resnet.service import app, explain
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
@@ -58,8 +58,8 @@ class FakeExplainer:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("service_parts.ColourPredictor.classes", (MARKUP, "green", "blue"))
-        patch.setattr(explain.Explainer, "load", classmethod(lambda cls, predictor: FakeExplainer()))
+        patch.setattr("service_parts.CLASSES", (MARKUP, "green", "blue"))
+        patch.setattr(app, "load_explainer", lambda settings: FakeExplainer())
         with running(patch, tmp_path_factory.mktemp("none"), queue=2) as service:
             yield service
 
