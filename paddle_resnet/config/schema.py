@@ -14,14 +14,19 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     field_validator,
     model_validator,
 )
 
+from paddle_resnet import distributed
 from paddle_resnet.config.loading import check_config, load_config
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import expand_home, write_text
+from paddle_resnet.machine import physical_cores
 from paddle_resnet.runtime import DEVICE_NAMES
+
+MAX_WORKERS = 256
 
 # Strict, as pydantic would otherwise take `true` for 1 and 1.0.
 Integer = Annotated[int, Field(strict=True)]
@@ -44,6 +49,12 @@ def _expanded(path: str | Path) -> Path:
         return expand_home(path)
     except UsageError as error:
         raise ValueError(str(error)) from None
+
+
+def _check_workers(value: object) -> object:
+    if value == "auto" or (type(value) is int and 1 <= value <= MAX_WORKERS):
+        return value
+    raise ValueError(f"expected auto, or a number from 1 to {MAX_WORKERS}, got {shown(value)}")
 
 
 Folder = Annotated[Path, BeforeValidator(_number_to_name), AfterValidator(_expanded)]
@@ -91,8 +102,10 @@ class DataConfig(Group):
     mean: PerChannel | None = None
     # Per-channel standard deviation in 0..1; null: the source's own.
     std: PerChannel | None = None
-    # Threads that decode image files.
-    workers: Annotated[Integer, Field(ge=1, le=64)] = 2
+    # Processes that decode image files, or threads that crop images in memory; auto: as many as there are cores.
+    workers: Annotated[int | Literal["auto"], PlainValidator(_check_workers)] = "auto"
+    # Batches that are read ahead of the training.
+    prefetch: Annotated[Integer, Field(ge=1, le=64)] = 2
     # shuffled: each image once an epoch; balanced: each class equally often, rare images repeated.
     sampler: Literal["shuffled", "balanced"] = "shuffled"
     # An unreadable image of a folder is an error; false: it is left out.
@@ -101,6 +114,13 @@ class DataConfig(Group):
     check: bool = False
     # Keep a folder's decoded images in memory if they take at most this many megabytes.
     memory_mb: NonNegative = 2048
+
+    @property
+    def worker_count(self) -> int:
+        """The number of workers; `auto` is this process's share of the cores that it may use."""
+        if self.workers != "auto":
+            return self.workers
+        return max(1, physical_cores() // distributed.launched().local_world_size)
 
     @field_validator("std")
     @classmethod

@@ -129,13 +129,15 @@ class TrainLoader:
             # With the last batch, everything of this epoch has been drawn.
             self._epoch_start = begin if number < len(self) else None
             self.indices = batch
-            images = paddle.to_tensor(pixels)
-            levels = images if on_host else device.augment(images, params)
             labels = self._split.labels[indices]
-            if params.mix is None:
-                yield [self._normalize(levels), _column(labels)]
+            if on_host:
+                images = self._normalize.of_pixels(pixels)
             else:
-                mixed = [mix_images(self._normalize(levels), params.mix), *mix_labels(labels, params.mix)]
+                images = self._normalize(device.augment(paddle.to_tensor(pixels), params))
+            if params.mix is None:
+                yield [images, _column(labels)]
+            else:
+                mixed = [mix_images(images, params.mix), *mix_labels(labels, params.mix)]
                 own = self._rank_positions
                 yield mixed if own is None else [each[: len(own)] for each in mixed]
 
@@ -180,7 +182,7 @@ class ValidationLoader:
     def __iter__(self) -> Iterator[Batch]:
         """Yield ``[images float32 [n, 3, S, S], labels int64 [n, 1]]`` on the current device."""
         for pixels, labels in read_batches(self._split, self._batches, self._resize, self._image_size, self._prefetch):
-            yield [self._normalize(paddle.to_tensor(pixels)), _column(labels)]
+            yield [self._normalize.of_pixels(pixels), _column(labels)]
 
 
 def rank_batches(images: int, batch_size: int, rank: int = 0, world_size: int = 1) -> list[Indices]:

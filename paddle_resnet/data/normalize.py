@@ -28,14 +28,23 @@ class Normalize(nn.Layer):
         super().__init__()
         self.mean = tuple(float(value) for value in mean)
         self.std = tuple(float(value) for value in std)
-        scale = 1 / (255 * np.array(self.std))
-        shift = -np.array(self.mean) / np.array(self.std)
-        self.register_buffer("scale", paddle.to_tensor(scale.astype(np.float32)), persistable=False)
-        self.register_buffer("shift", paddle.to_tensor(shift.astype(np.float32)), persistable=False)
+        self._scale = (1 / (255 * np.array(self.std))).astype(np.float32)
+        self._shift = (-np.array(self.mean) / np.array(self.std)).astype(np.float32)
+        self.register_buffer("scale", paddle.to_tensor(self._scale), persistable=False)
+        self.register_buffer("shift", paddle.to_tensor(self._shift), persistable=False)
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         # Scale before the transpose: in Paddle, broadcasting along the last axis is several times faster on a CPU.
         return (images.astype("float32") * self.scale + self.shift).transpose([0, 3, 1, 2])
+
+    def of_pixels(self, pixels: Pixels) -> paddle.Tensor:
+        """Normalise uint8 ``[N, H, W, 3]`` of the host: the bits of `forward`, on a CPU in half the time."""
+        if paddle.get_device() != "cpu":
+            return self(paddle.to_tensor(pixels))
+        planes = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+        values = np.multiply(planes, self._scale[:, np.newaxis, np.newaxis], dtype=np.float32)
+        values += self._shift[:, np.newaxis, np.newaxis]
+        return paddle.to_tensor(values)
 
     def denormalize(self, images: paddle.Tensor | np.ndarray) -> Pixels:
         """Turn the network's input ``[N, 3, H, W]`` back into pixels, uint8 ``[N, H, W, 3]``."""

@@ -23,7 +23,7 @@ from paddle_resnet.data.augment.params import AugmentParams
 from paddle_resnet.data.augment.random_crop import CropDraws
 from paddle_resnet.data.splits import PictureSplit, Split
 from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.images import Indices, Pixels
+from paddle_resnet.images import Box, Indices, Pixels
 from paddle_resnet.images.decode import Source, decode_crop, decode_square, resize_and_crop_batch
 from paddle_resnet.runtime import keep_freed_memory
 from paddle_resnet.worker_pool import WorkerPool
@@ -160,7 +160,7 @@ def read_part(part: _Part) -> _Read:
             if crops is None or params is None:
                 pixels[number] = decode_square(picture, side)
             else:
-                pixels[number] = _crop(picture, crops.select(slice(number, number + 1)), side, params.flipped[number])
+                pixels[number] = _crop(picture, functools.partial(crops.box, number), side, params.flipped[number])
         except UsageError as error:
             failures[number] = error
     if crops is not None and params is not None:
@@ -168,10 +168,10 @@ def read_part(part: _Part) -> _Read:
     return _finish(pixels, part.request), failures
 
 
-def _crop(picture: Source, draws: CropDraws, size: int, flipped: bool) -> Pixels:
+def _crop(picture: Source, box_in: Callable[[int, int], Box], size: int, flipped: bool) -> Pixels:
     if isinstance(picture, np.ndarray):
-        return host.resize_box(picture, draws.boxes(*picture.shape[:2])[:, 0], size, flipped)
-    return decode_crop(picture, lambda height, width: draws.boxes(height, width)[:, 0], size, flipped)
+        return host.resize_box(picture, box_in(*picture.shape[:2]), size, flipped)
+    return decode_crop(picture, box_in, size, flipped)
 
 
 @functools.cache

@@ -7,3 +7,5 @@ Pixels = NDArray[np.uint8]
 """Images ``[N, H, W, 3]`` or one image ``[H, W, 3]``, RGB."""
 Indices = NDArray[np.int64]
 Mask = NDArray[np.bool_]
+Box = tuple[int, int, int, int]
+"""Top, left, height and width."""

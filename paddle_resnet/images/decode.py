@@ -14,7 +14,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from paddle_resnet.errors import UsageError, printable, shown
-from paddle_resnet.images import Indices, Pixels
+from paddle_resnet.images import Box, Pixels
 from paddle_resnet.images.image_file import (
     FilePart,
     jpeg_scan_count,
@@ -83,7 +83,7 @@ def decode_image(source: Source, resize: int, image_size: int, name: str | None 
         return decode_pil_image(image, resize, image_size, name)
 
 
-def decode_crop(source: Source, box_in: Callable[[int, int], Indices], size: int, flipped: bool) -> Pixels:
+def decode_crop(source: Source, box_in: Callable[[int, int], Box], size: int, flipped: bool) -> Pixels:
     """Decode an image, cut a box out of the whole of it, and resize the box, as torchvision's ``resized_crop`` does.
 
     A JPEG is shrunk while it is decoded, as in `decode_image`, where the box is at least six times `size`.
@@ -105,7 +105,7 @@ def decode_crop(source: Source, box_in: Callable[[int, int], Indices], size: int
         if shrink >= 2:
             image.draft(None, (int(image.width / shrink), int(image.height / shrink)))
         upright = _load_upright(image, name)
-        top, left, height, width = box_in(upright.height, upright.width).tolist()
+        top, left, height, width = box_in(upright.height, upright.width)
         box = upright.crop((left, top, left + width, top + height)).resize((size, size), Image.Resampling.BILINEAR)
         return np.asarray(box.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else box)
 

@@ -41,7 +41,7 @@ from paddle_resnet.training.schemas import MetricsFile, first_error
 from paddle_resnet.zoo.imagenet_weights import SHORTER_SIDE, SOURCES, is_official
 
 Which = Literal["last", "best"]
-DATA_ACCESS_KEYS = {"data.root", "data.verify", "data.workers", "data.memory_mb", "device"}
+DATA_ACCESS_KEYS = {"data.root", "data.verify", "data.workers", "data.prefetch", "data.memory_mb", "device"}
 """Config keys that say where data lie and how they are read, not what is learned or measured."""
 
 

@@ -114,6 +114,7 @@ def make_train_loader(run: RunFolder) -> TrainLoader:
         seed=config.train.seed,
         balanced=config.data.sampler == "balanced",
         rank_positions=rank_positions if ranks.world_size > 1 else None,
+        prefetch=config.data.prefetch,
     )
 
 
@@ -128,6 +129,7 @@ def make_validation_loader(run: RunFolder) -> ValidationLoader:
         normalize=run.normalize(),
         rank=ranks.rank,
         world_size=ranks.world_size,
+        prefetch=config.data.prefetch,
     )
 
 

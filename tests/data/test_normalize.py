@@ -21,6 +21,13 @@ def test_values_are_the_formula(pixels):
     np.testing.assert_allclose(found.numpy(), reference, atol=1e-6)
 
 
+def test_pixels_of_the_host_get_the_layers_bits(pixels):
+    normalize = Normalize(MEAN, STD)
+    every_level = np.resize(np.arange(256, dtype=np.uint8), (2, 16, 20, 3))
+    for some in (pixels, every_level, pixels[:, 1:5, 2:6]):
+        np.testing.assert_array_equal(normalize.of_pixels(some).numpy(), normalize(paddle.to_tensor(some)).numpy())
+
+
 def test_denormalize_inverts_normalize(pixels):
     normalize = Normalize(MEAN, STD)
     images = normalize(paddle.to_tensor(pixels))

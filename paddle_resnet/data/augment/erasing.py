@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from paddle_resnet.data.augment.random_crop import BOX_ATTEMPTS, fitting_sides
+from paddle_resnet.data.augment.random_crop import BOX_ATTEMPTS
 from paddle_resnet.images import Indices, Mask, Pixels
 
 ERASED_AREA = (0.02, 0.4)
@@ -61,9 +61,12 @@ def draw_erasing(shape: Sequence[int], probability: float, generator: np.random.
     count, *size = shape[:3]
     areas = generator.uniform(*ERASED_AREA, (count, BOX_ATTEMPTS))
     ratios = np.exp(generator.uniform(*ERASED_LOG_ASPECT_RATIO, (count, BOX_ATTEMPTS)))
-    *sides, fits = fitting_sides(areas, ratios, *size)
-    erased = fits & (generator.random(count) < probability)
-    height, width = (np.where(erased, side, 0) for side in sides)
+    pixels = size[0] * size[1] * areas
+    heights, widths = (np.rint(np.sqrt(each)).astype(np.int64) for each in (pixels / ratios, pixels * ratios))
+    fits = (widths > 0) & (widths <= size[1]) & (heights > 0) & (heights <= size[0])
+    image, first = np.arange(count), fits.argmax(axis=1)
+    erased = fits[image, first] & (generator.random(count) < probability)
+    height, width = (np.where(erased, sides[image, first], 0) for sides in (heights, widths))
     top = generator.integers(0, size[0] - height, endpoint=True)
     left = generator.integers(0, size[1] - width, endpoint=True)
     mask = box_mask(shape, top, left, height, width)

@@ -12,7 +12,7 @@ from PIL import Image
 from paddle_resnet.data.augment.params import AugmentParams
 from paddle_resnet.data.augment.random_crop import CropDraws
 from paddle_resnet.data.augment.trivial_augment import apply_trivial_augment
-from paddle_resnet.images import Indices, Mask, Pixels
+from paddle_resnet.images import Box, Indices, Mask, Pixels
 
 
 def augment(images: Pixels, params: AugmentParams) -> Pixels:
@@ -51,11 +51,11 @@ def resized_crop(images: Pixels, boxes: Indices, size: int, flipped: Mask) -> Pi
     """Cut each image's own box out (``[4, n]``: top, left, height, width), then resize it to ``[n, size, size, 3]``."""
     resized = np.empty((len(images), size, size, images.shape[3]), np.uint8)
     for target, image, box, flip in zip(resized, images, boxes.T, flipped, strict=True):
-        target[:] = resize_box(image, box, size, flip)
+        target[:] = resize_box(image, tuple(box), size, flip)
     return resized
 
 
-def resize_box(image: Pixels, box: Indices, size: int, flipped: bool) -> Pixels:
+def resize_box(image: Pixels, box: Box, size: int, flipped: bool) -> Pixels:
     """Cut a box out of one image ``[h, w, 3]``, and resize it to ``[size, size, 3]``."""
     top, left, height, width = box
     pixels = _resize(image[top : top + height, left : left + width], size)

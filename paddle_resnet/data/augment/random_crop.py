@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_resnet.images import Indices, Mask
+from paddle_resnet.images import Box, Indices
 
 BOX_ATTEMPTS = 10
 MAX_ASPECT_RATIO = 4 / 3
@@ -27,26 +27,32 @@ class CropDraws(NamedTuple):
     places: Draws
     """Where the box lies: 0 is the first row or column that is possible, 1 the last; ``[n, 2]``."""
 
-    def select(self, images: Indices | slice) -> CropDraws:
+    def select(self, images: Indices) -> CropDraws:
         """Return the crops of some of the images."""
         return CropDraws(self.areas[images], self.ratios[images], self.places[images])
 
-    def boxes(self, height: int, width: int) -> Indices:
-        """Return the boxes in images of this size as torchvision's ``RandomResizedCrop.get_params`` does.
+    def box(self, image: int, height: int, width: int) -> Box:
+        """Return the box in an image of this size as torchvision's ``RandomResizedCrop.get_params`` does.
 
         The first attempt that fits is taken; else the largest box in the middle whose aspect ratio is allowed.
 
         Returns:
-            int64 ``[4, n]``: top, left, height and width of each box.
+            Top, left, height and width.
         """
-        box_height, box_width, fits = fitting_sides(self.areas, self.ratios, height, width)
-        box_height = np.where(fits, box_height, min(height, round(width * MAX_ASPECT_RATIO)))
-        box_width = np.where(fits, box_width, min(width, round(height * MAX_ASPECT_RATIO)))
-        top, left = (
-            np.where(fits, np.floor(place * (size - box + 1)), (size - box) // 2).astype(np.int64)
-            for place, size, box in zip(self.places.T, (height, width), (box_height, box_width), strict=True)
-        )
-        return np.stack([top, left, box_height, box_width])
+        for area, ratio in zip(self.areas[image].tolist(), self.ratios[image].tolist(), strict=True):
+            pixels = height * width * area
+            box_height, box_width = round(math.sqrt(pixels / ratio)), round(math.sqrt(pixels * ratio))
+            if 0 < box_height <= height and 0 < box_width <= width:
+                down, right = self.places[image].tolist()
+                top, left = int(down * (height - box_height + 1)), int(right * (width - box_width + 1))
+                return top, left, box_height, box_width
+        box_height = min(height, round(width * MAX_ASPECT_RATIO))
+        box_width = min(width, round(height * MAX_ASPECT_RATIO))
+        return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
+
+    def boxes(self, height: int, width: int) -> Indices:
+        """Return the box of each of n images of one size, int64 ``[4, n]``."""
+        return np.array([self.box(image, height, width) for image in range(len(self.areas))], np.int64).T
 
 
 def draw_crops(count: int, scale: tuple[float, float], generator: np.random.Generator) -> CropDraws:
@@ -55,13 +61,3 @@ def draw_crops(count: int, scale: tuple[float, float], generator: np.random.Gene
     areas = generator.uniform(*scale, (count, BOX_ATTEMPTS))
     ratios = np.exp(generator.uniform(-limit, limit, (count, BOX_ATTEMPTS)))
     return CropDraws(areas, ratios, generator.random((count, 2)))
-
-
-def fitting_sides(areas: Draws, ratios: Draws, height: int, width: int) -> tuple[Indices, Indices, Mask]:
-    """Return height and width of each image's first attempt that fits into it, and whether one fits."""
-    pixels = height * width * areas
-    widths = np.rint(np.sqrt(pixels * ratios)).astype(np.int64)
-    heights = np.rint(np.sqrt(pixels / ratios)).astype(np.int64)
-    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
-    image, first = np.arange(len(areas)), fits.argmax(axis=1)
-    return heights[image, first], widths[image, first], fits[image, first]
