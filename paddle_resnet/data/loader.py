@@ -15,8 +15,8 @@ from paddle_resnet.data.augment.batch import Augment
 from paddle_resnet.data.augment.mixing import mix_images, mix_labels
 from paddle_resnet.data.augment.params import AugmentParams
 from paddle_resnet.data.normalize import Normalize
-from paddle_resnet.data.reading import Request, read_ahead
-from paddle_resnet.data.splits import PictureSplit, Split
+from paddle_resnet.data.reading import PictureSplit, Request, read_ahead
+from paddle_resnet.data.splits import Split
 from paddle_resnet.images import Indices, Pixels
 
 Batch = list[paddle.Tensor]

@@ -10,8 +10,9 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
@@ -21,7 +22,7 @@ import numpy as np
 from paddle_resnet.data.augment import host
 from paddle_resnet.data.augment.params import AugmentParams
 from paddle_resnet.data.augment.random_crop import CropDraws
-from paddle_resnet.data.splits import PictureSplit, Split
+from paddle_resnet.data.splits import Split
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.images import Box, Indices, Pixels
 from paddle_resnet.images.decode import Source, decode_crop, decode_square, resize_and_crop_batch
@@ -30,6 +31,30 @@ from paddle_resnet.worker_pool import WorkerPool
 
 MIN_PICTURES = 8
 """Pictures of the smallest part of a batch that a worker gets."""
+
+
+class PictureSplit(Split):
+    """Labelled pictures of different sizes, which are cropped when they are read."""
+
+    in_memory: bool
+    """The pictures are decoded (`decode_whole`) and kept; otherwise they are decoded each time."""
+    workers: int
+    """Threads or processes that read them."""
+    resize: int
+    """Pixels of the shorter side of pictures in memory, and of the squares of `batch`."""
+
+    @abstractmethod
+    def pictures(self, indices: Sequence[int] | Indices) -> list[Source]:
+        """Return what `decode_crop` and `decode_square` read: files, or pixels in memory."""
+
+    @abstractmethod
+    def stand_in(self, index: int, error: UsageError) -> int:
+        """Return the index of an image that replaces the one at `index`, which cannot be read, or raise its `error`."""
+
+    def batch(self, indices: Sequence[int] | Indices) -> Pixels:
+        request = Request(np.array(indices, dtype=np.int64), None, self.resize, None)
+        with ThreadPoolExecutor(self.workers, "decode") as threads:
+            return _submit_parts(self, request, lambda part: threads.submit(read_part, part))()
 
 
 class Request(NamedTuple):

@@ -12,7 +12,6 @@ import numpy as np
 from paddle_resnet.config import PerChannel
 from paddle_resnet.errors import UsageError
 from paddle_resnet.images import Indices, Pixels
-from paddle_resnet.images.decode import Source
 
 
 class Split(ABC):
@@ -39,23 +38,6 @@ class Split(ABC):
     @abstractmethod
     def names(self, indices: Sequence[int] | Indices) -> list[str]:
         """Return the names of the images at `indices`: their files, or such as ``train 123``."""
-
-
-class PictureSplit(Split):
-    """Labelled pictures of different sizes, which are cropped when they are read."""
-
-    in_memory: bool
-    """The pictures are decoded (`decode_whole`) and kept; otherwise they are decoded each time."""
-    workers: int
-    """Threads or processes that read them."""
-
-    @abstractmethod
-    def pictures(self, indices: Sequence[int] | Indices) -> list[Source]:
-        """Return what `decode_crop` and `decode_square` read: files, or pixels in memory."""
-
-    @abstractmethod
-    def stand_in(self, index: int, error: UsageError) -> int:
-        """Return the index of an image that replaces the one at `index`, which cannot be read, or raise its `error`."""
 
 
 class MemorySplit(Split):

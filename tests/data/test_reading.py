@@ -10,7 +10,7 @@ from PIL import Image
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data import Normalize, TrainLoader, ValidationLoader, reading, uint8_batches
 from paddle_resnet.data.augment.random_crop import draw_crops
-from paddle_resnet.data.splits import PictureSplit
+from paddle_resnet.data.reading import PictureSplit
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.images.decode import decode_crop, decode_image, decode_square, decode_whole
 
@@ -31,7 +31,7 @@ class Files(PictureSplit):
     """Picture files; an image after an unreadable one stands in for it."""
 
     def __init__(self, files, workers=2, in_memory=False):
-        self._files, self.workers, self.in_memory = files, workers, in_memory
+        self._files, self.workers, self.in_memory, self.resize = files, workers, in_memory, RESIZE
         self.labels = np.arange(len(files))
         self.asked = []
         self._kept = [decode_whole(file, RESIZE) for file in files] if in_memory else None
@@ -39,9 +39,6 @@ class Files(PictureSplit):
     def pictures(self, indices):
         self.asked += list(indices)
         return [(self._kept or self._files)[index] for index in indices]
-
-    def batch(self, indices):
-        return np.stack([decode_image(self._files[index], RESIZE, RESIZE) for index in indices])
 
     def names(self, indices):
         return [self._files[index].name for index in indices]
@@ -166,7 +163,9 @@ def test_a_kept_picture_is_the_resized_one(size):
 def test_evaluation_of_pictures_is_decoding_and_centre_crop(files, in_memory):
     split = Files(files, in_memory=in_memory)
     start = round((RESIZE - SIZE) / 2)
-    expected = split.batch(range(len(files)))[:, start : start + SIZE, start : start + SIZE]
+    squares = np.stack([decode_image(file, RESIZE, RESIZE) for file in files])
+    np.testing.assert_array_equal(split.batch(range(len(files))), squares)
+    expected = squares[:, start : start + SIZE, start : start + SIZE]
     found = np.concatenate([pixels for pixels, _ in uint8_batches(split, 10, RESIZE, SIZE)])
     np.testing.assert_array_equal(found, expected)
     normalised = np.concatenate([each[0] for each in values(ValidationLoader(split, 7, SIZE, RESIZE, NORMALIZE))])

@@ -1,4 +1,4 @@
-"""Image files with their labels, as splits: decoded by a pool of threads, once into memory or batch by batch."""
+"""Image files with their labels, as splits: decoded once into memory, or batch by batch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from paddle_resnet.console import logger
-from paddle_resnet.data.splits import Split
+from paddle_resnet.data.reading import PictureSplit
 from paddle_resnet.errors import UsageError
 from paddle_resnet.images import Indices, Pixels
-from paddle_resnet.images.decode import check_readable, decode_image
+from paddle_resnet.images.decode import Source, check_readable, decode_whole
 from paddle_resnet.images.find import SkippedFile
 from paddle_resnet.images.image_file import read_file
 
@@ -29,7 +29,7 @@ WARNED_FILES = 20
 
 
 class ImageFiles:
-    """A table of files and labels, each file decoded to the square centre of side `size`.
+    """A table of image files and labels.
 
     It holds one string and one integer for each file, and reads nothing at first. If `examine` or `in_memory`, the
     first access decodes each file once; unreadable files are left out, or raise an error if `strict`. Otherwise all
@@ -39,9 +39,9 @@ class ImageFiles:
         root: names are relative to it.
         names: the image files, with ``/`` between folders.
         labels: their classes, ``[N]``.
-        size: pixels a side of the stored images.
-        workers: threads that decode.
-        in_memory: keep the decoded images.
+        size: pixels of the shorter side of images in memory.
+        workers: processes that decode, or threads that crop.
+        in_memory: keep the decoded images (`decode_whole`).
         strict: an unreadable file is an error.
         examine: read each file at the first access.
         skipped: other files and folders found beside the images.
@@ -62,16 +62,16 @@ class ImageFiles:
         self.root = root
         self.skipped = {each.path.relative_to(root).as_posix(): each for each in skipped}
         self.in_memory = in_memory
+        self.workers = workers
+        self.size = size
         self.examined = in_memory or examine
         self.strict = strict
         self._names = names
         self._all_labels = labels.astype(np.int64)
-        self._size = size
-        self._workers = workers
         self._lock = threading.Lock()
         self._failures: dict[int, UsageError] | None = None if self.examined else {}
         self._readable = np.arange(0 if self.examined else len(names))
-        self._decoded: Pixels | None = None
+        self._decoded: dict[int, Pixels] = {}
 
     def labels(self) -> Indices:
         """Return the class of each readable file, int64 ``[N]``.
@@ -94,17 +94,11 @@ class ImageFiles:
     def path(self, name: str) -> Path:
         return self.root / name
 
-    def decode(self, positions: Indices) -> tuple[Pixels, dict[int, UsageError]]:
-        """Decode the images at these positions among the readable ones.
-
-        Returns:
-            uint8 ``[n, size, size, 3]``, and the errors of those that cannot be read, by their number in `positions`.
-        """
-        indices = self._examine()[positions]
-        if self._decoded is not None:
-            return self._decoded[indices], {}
-        images = np.empty((len(indices), self._size, self._size, 3), dtype=np.uint8)
-        return images, self._decode(indices, images)
+    def pictures(self, positions: Indices) -> list[Source]:
+        """Return the images at these positions among the readable ones: decoded, or the paths of their files."""
+        if self.in_memory:
+            return [self._decoded[index] for index in self._examine()[positions].tolist()]
+        return [str(self.path(name)) for name in self.names(positions)]
 
     def note_unreadable(self, position: int, error: UsageError) -> int:
         """Record that a file of a table that is not examined cannot be read; return how many there are."""
@@ -123,13 +117,7 @@ class ImageFiles:
         with self._lock:
             if self._failures is None:
                 count = len(self._names)
-                if self.in_memory:
-                    self._decoded = np.empty((count, self._size, self._size, 3), dtype=np.uint8)
-                    failures = self._decode(np.arange(count), self._decoded)
-                else:
-                    failures = run_in_threads(
-                        lambda index: check_readable(self.path(self._names[index])), count, self._workers
-                    )
+                failures = run_in_threads(self._keep if self.in_memory else self._check, count, self.workers)
                 if self.strict:
                     raise_first_failure(failures, count)
                 readable = np.setdiff1d(np.arange(count), np.array(list(failures), dtype=np.int64))
@@ -140,14 +128,14 @@ class ImageFiles:
                 self._readable, self._failures = readable, failures
         return self._readable
 
-    def _decode(self, indices: Indices, images: Pixels) -> dict[int, UsageError]:
-        def decode(position: int) -> None:
-            images[position] = decode_image(self.path(self._names[indices[position]]), self._size, self._size)
+    def _keep(self, index: int) -> None:
+        self._decoded[index] = decode_whole(self.path(self._names[index]), self.size)
 
-        return run_in_threads(decode, len(indices), self._workers)
+    def _check(self, index: int) -> None:
+        check_readable(self.path(self._names[index]))
 
 
-class FileSplit(Split):
+class FileSplit(PictureSplit):
     """All readable files of a table, or those that `choose` selects.
 
     Args:
@@ -157,6 +145,7 @@ class FileSplit(Split):
 
     def __init__(self, images: ImageFiles, choose: Callable[[Indices], Indices] | None = None) -> None:
         self.table = images
+        self.in_memory, self.workers, self.resize = images.in_memory, images.workers, images.size
         self._choose = choose
 
     @functools.cached_property
@@ -168,22 +157,8 @@ class FileSplit(Split):
     def labels(self) -> Indices:  # type: ignore[override]
         return self.table.labels()[self._positions]
 
-    def batch(self, indices: Sequence[int] | Indices) -> Pixels:
-        """Return the stored images at `indices`, uint8 ``[n, H, W, 3]``.
-
-        Raises:
-            UsageError: a file has become unreadable; the line names the first one.
-        """
-        chosen = np.array(indices, dtype=np.int64)
-        images, failures = self.table.decode(self._positions[chosen])
-        while failures:
-            if self.table.examined:
-                raise_first_failure(failures, len(chosen))
-            retry = np.array(sorted(failures))
-            chosen[retry] = [self.stand_in(int(chosen[number]), failures[number]) for number in retry]
-            images[retry], failed = self.table.decode(self._positions[chosen[retry]])
-            failures = {int(retry[number]): error for number, error in failed.items()}
-        return images
+    def pictures(self, indices: Sequence[int] | Indices) -> list[Source]:
+        return self.table.pictures(self._positions[np.asarray(indices, dtype=np.int64)])
 
     def stand_in(self, index: int, error: UsageError) -> int:
         """Return the index of another image of the same class, to be decoded instead of the unreadable one at `index`.

@@ -19,6 +19,8 @@ from paddle_resnet.errors import UsageError, counted, did_you_mean, shown
 from paddle_resnet.images import Indices
 from paddle_resnet.images.find import SkippedFile
 
+USUAL_LENGTH = 4 / 3
+"""The longer side of a photograph, in units of the shorter one."""
 FILE_SOURCES = ("image_folder", "image_list", "image_names")
 
 
@@ -104,10 +106,10 @@ def _tables(
 ) -> list[ImageFiles]:
     """Make a table of each split; keep the decoded images in memory if those of all splits fit."""
     count = sum(len(names) for names, _, _ in entries)
-    in_memory = count * resize * resize * 3 <= config.memory_mb * 1_000_000
+    in_memory = count * resize * resize * 3 * USUAL_LENGTH <= config.memory_mb * 1_000_000
     examine = config.check or count <= MAX_EXAMINED
     return [
-        ImageFiles(root, names, labels, resize, config.workers, in_memory, config.strict, examine, skipped)
+        ImageFiles(root, names, labels, resize, config.worker_count, in_memory, config.strict, examine, skipped)
         for names, labels, skipped in entries
     ]
 
