@@ -91,7 +91,7 @@ def _read_lines(path: Path) -> list[str]:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
     if "\0" in text:
         raise UsageError(f"{path}: is no text in UTF-8; save it as UTF-8")
-    return text.splitlines()
+    return text.split("\n")
 
 
 def _read_class_names(path: Path) -> dict[int, str]:
@@ -113,35 +113,37 @@ def _read_list(path: Path) -> tuple[list[str], list[str]]:
     Of a table without a column of labels, and a list of bare paths, the labels are empty.
     """
     lines = _read_lines(path)
-    if path.suffix.lower() in (".csv", ".tsv") or _columns(_cells(lines[0] if lines else "")) is not None:
-        header = next((number for number, line in enumerate(lines) if line.strip()), 0)
-        cells = _cells(lines[header] if lines else "")
-        if not any(map(has_image_suffix, cells)):
-            return _read_table(path, lines[header:])
+    first = next((number for number, line in enumerate(lines) if line.strip()), None)
+    if first is None:
+        raise UsageError(f"{path}: names no image; expected lines 'path label'")
+    cells = _cells(lines[first])
+    is_table = path.suffix.lower() in (".csv", ".tsv") or _columns(cells) is not None
+    if is_table and not any(map(has_image_suffix, cells)):
+        return _read_table(path, lines, first)
     names: list[str] = []
     labels: list[str] = []
     shared: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        stripped = line.strip()
-        if not stripped:
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if not line:
             continue
-        match = _WITH_SUFFIX.fullmatch(stripped) or _WITHOUT_SUFFIX.fullmatch(stripped)
-        if (match is None or (has_image_suffix(stripped) and match.re is _WITHOUT_SUFFIX)) and not labels:
-            names.append(stripped)
+        match = _WITH_SUFFIX.fullmatch(line) or (None if has_image_suffix(line) else _WITHOUT_SUFFIX.fullmatch(line))
+        if (match is None and labels) or (match is not None and len(labels) < len(names)):
+            raise UsageError(f"{path}: line {number}: {shown(line)}: expected a path and a label")
+        if match is None:
+            names.append(line)
             continue
-        if match is None or len(labels) < len(names):
-            raise UsageError(f"{path}: line {number}: {shown(stripped)}: expected a path and a label")
         names.append(match[1].strip("\"' "))
         label = match[2].strip("\"' ")
         labels.append(shared.setdefault(label, label))
-    if not names:
-        raise UsageError(f"{path}: names no image; expected lines 'path label'")
     return names, labels
 
 
+def _separator(line: str) -> str | None:
+    return next((mark for mark in "\t,;|" if mark in line), None)
+
+
 def _cells(line: str) -> list[str]:
-    mark = next((mark for mark in "\t,;|" if mark in line), None)
-    return [cell.strip().strip("\"'") for cell in (line.split(mark) if mark else line.split())]
+    return [cell.strip().strip("\"'") for cell in line.split(_separator(line))]
 
 
 def _columns(header: Sequence[str]) -> tuple[int, int | None] | None:
@@ -156,32 +158,32 @@ def _columns(header: Sequence[str]) -> tuple[int, int | None] | None:
     return path, label
 
 
-def _read_table(path: Path, lines: list[str]) -> tuple[list[str], list[str]]:
-    mark = next((mark for mark in "\t,;|" if mark in lines[0]), " ") if lines else ","
-    columns = _columns(_cells(lines[0] if lines else ""))
+def _read_table(path: Path, lines: list[str], header: int) -> tuple[list[str], list[str]]:
+    """Read a table whose names of columns are in the line of index `header`, as `_read_list` does."""
+    columns = _columns(_cells(lines[header]))
     if columns is None:
-        raise UsageError(
-            f"{path}: expected a first line with the columns path (or id) and label, "
-            f"found {shown(lines[0] if lines else 'an empty file')}"
-        )
+        found = shown(lines[header].strip())
+        raise UsageError(f"{path}: expected a first line with the columns path (or id) and label, found {found}")
     names: list[str] = []
     labels: list[str] = []
     shared: dict[str, str] = {}
     name_column, label_column = columns
     needed = max(name_column, label_column or 0)
-    rows = csv.reader(lines[1:], delimiter=mark)
+    rows = csv.reader(lines[header + 1 :], delimiter=_separator(lines[header]) or " ")
     try:
         for row in rows:
             if not row:
                 continue
             if len(row) <= needed or not row[name_column].strip() or not row[label_column or name_column].strip():
-                raise UsageError(f"{path}: row {rows.line_num}: {shown(','.join(row))}: expected a path and a label")
+                raise UsageError(
+                    f"{path}: line {header + 1 + rows.line_num}: {shown(','.join(row))}: expected a path and a label"
+                )
             names.append(row[name_column].strip())
             if label_column is not None:
                 label = row[label_column].strip()
                 labels.append(shared.setdefault(label, label))
     except csv.Error as error:
-        raise UsageError(f"{path}: row {rows.line_num}: {error}") from error
+        raise UsageError(f"{path}: line {header + 1 + rows.line_num}: {error}") from error
     if not names:
         raise UsageError(f"{path}: names no image")
     return names, labels
@@ -192,7 +194,7 @@ def _name_classes(parts: Sequence[LabelledFiles], classes: dict[int, str], names
     known = set(classes.values())
     by_number = {str(number): name for number, name in classes.items()}
     labels = {label for part in parts for label in part.labels}
-    numbers = labels <= set(by_number) or (all(map(str.isdecimal, labels)) and not labels <= known)
+    numbers = labels <= set(by_number) or (not labels <= known and all(map(str.isdecimal, parts[0].labels)))
     meaning = by_number if numbers else {name: name for name in known}
     for part in parts:
         for label in dict.fromkeys(part.labels):

@@ -1,0 +1,316 @@
+"""Lists of images with labels, classes in files' names, and splits by the names of folders and lists."""
+
+import csv
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from paddle_resnet.config import Config, DataConfig
+from paddle_resnet.config.loading import check_config
+from paddle_resnet.data import open_splits
+from paddle_resnet.data.datasets.file_report import report_files
+from paddle_resnet.data.datasets.found_files import split_of
+from paddle_resnet.errors import UsageError
+
+
+def draw(path):
+    """Write an image whose pixels tell its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(list(path.name.encode())).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def make_lists(root, *, line="images/{i}.png {i%2}", classes="cat\ndog\n", suffix="txt", header="", folder="images"):
+    """Write ten images with lists of 6, 2 and 2 lines, in which ``{i}`` and ``{i%2}`` are number and label."""
+    for number in range(10):
+        draw(root / folder / f"{number}.png")
+    for split, numbers in (("train", range(6)), ("val", range(6, 8)), ("test", range(8, 10))):
+        lines = [line.replace("{i}", str(i)).replace("{i%2}", str(i % 2)) + "\n" for i in numbers]
+        (root / f"{split}.{suffix}").write_text(header + "".join(lines), encoding="utf-8")
+    if classes:
+        (root / "label.txt").write_text(classes)
+    return root
+
+
+def opened(root, source="image_list", **options):
+    return open_splits(DataConfig.model_validate({"source": source, "root": root, "image_size": 8, **options}))
+
+
+def content(splits):
+    """Return the last part of each file's name with the name of its class, by split."""
+    return [
+        {
+            name.rpartition("/")[2]: splits.classes[label]
+            for name, label in zip(part.names(np.arange(len(part))), part.labels, strict=True)
+        }
+        for part in (splits.train, splits.validation, splits.test)
+    ]
+
+
+def cats_and_dogs(numbers, first="cat", second="dog"):
+    return {f"{number}.png": (first, second)[number % 2] for number in numbers}
+
+
+EXPECTED = [cats_and_dogs(range(6)), cats_and_dogs(range(6, 8)), cats_and_dogs(range(8, 10))]
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {},
+        {"line": "images/{i}.png\t{i%2}"},
+        {"line": "images/{i}.png, {i%2}\r"},
+        {"line": "./images//{i}.png;{i%2}"},
+        {"line": "images\\{i}.png {i%2}"},
+        {"line": "{i}.png {i%2}"},
+        {"line": "{i} {i%2}"},
+        {"line": "images/../images/{i} {i%2}"},
+        {"line": "my images, all/{i}.png {i%2}", "folder": "my images, all"},
+        {"line": '"images/{i}.png" "{i%2}"'},
+        {"line": "images/{i}.png {i%2}", "header": "\ufeff\n"},
+        {"line": "images/{i}.png {i%2}", "header": "path label\n"},
+        {"line": "{i%2},x,images/{i}.png", "header": "label,note,path\n", "suffix": "csv"},
+        {"line": '{i},"{i%2}"', "header": "id,label\n", "suffix": "csv"},
+        {"line": "{i}\t{i%2}", "header": "Image_ID\tBreed\n", "suffix": "tsv"},
+        {"line": "images/{i}.png,{i%2}", "suffix": "csv"},
+        {"classes": "0 cat\n1 dog\n"},
+        {"classes": "1,dog\n0,cat\n"},
+    ],
+)
+def test_lists_are_read_in_any_form(tmp_path, layout):
+    splits = opened(make_lists(tmp_path, **layout))
+    assert splits.classes == ("cat", "dog")
+    assert content(splits) == EXPECTED
+    np.testing.assert_array_equal(
+        splits.test.batch([1])[0], np.asarray(Image.open(tmp_path / splits.test.names([1])[0]))
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "expected"),
+    [
+        (("cat", "dog"), "cat\ndog\n", ("cat", "dog")),
+        (("a long name", "dog"), None, ("a long name", "dog")),
+        (("10", "9"), None, ("9", "10")),  # natural order
+        (("1", "2"), "1 tench, Tinca tinca\n2 goldfish\n", ("tench, Tinca tinca", "goldfish")),
+        (("0", "1"), "1\n2\n", ("1", "2")),  # numbers of lines, not names: no line is called 0
+        (("1", "2"), "1\n2\n", ("1", "2")),
+    ],
+)
+def test_labels_are_numbers_or_names(tmp_path, labels, classes, expected):
+    make_lists(tmp_path, classes=classes)
+    for split in ("train", "val", "test"):
+        path = tmp_path / f"{split}.txt"
+        lines = (line.split() for line in path.read_text().splitlines())
+        path.write_text("".join(f"{name} {labels[int(label)]}\n" for name, label in lines))
+    splits = opened(tmp_path)
+    assert splits.classes == expected
+    even, odd = sorted(expected, key=lambda name: (labels[0] != name, expected.index(name)))
+    assert content(splits)[0] == cats_and_dogs(range(6), even, odd)
+
+
+def rewrite(name, text):
+    return lambda root: (root / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            rewrite("val.txt", "images/0.png 2\n"),
+            r"val\.txt: the label 2, of images/0\.png, .* 2 classes .*; expected 0 to 1",
+        ),
+        (rewrite("val.txt", "images/0.png -1\n"), r"val\.txt: the label -1, .*is none of the 2 classes"),
+        (rewrite("val.txt", "images/0.png 0,1\n"), r"val\.txt: the label 0,1, .*is none of the 2 classes"),
+        (rewrite("train.txt", "images/0.png 0\nimages/1.png 1\nimages/0.png 1\n"), "named twice, as 0 and as 1"),
+        (rewrite("train.txt", "images/0.png 0\nimages/1.png\n"), r"line 2: images/1\.png: expected a path and a label"),
+        (
+            rewrite("train.txt", "images/0.png\nimages/1.png 1\n"),
+            r"line 2: images/1\.png 1: expected a path and a label",
+        ),
+        (rewrite("train.txt", "images/0.png 0\n../1.png 1\n"), r"\.\./1\.png: lies outside of .*; set data\.root"),
+        (rewrite("train.txt", "images/0.png 0\n/etc/1.png 1\n"), r"/etc/1\.png: lies outside of .*; set data\.root"),
+        (rewrite("train.txt", "pics/0.png 0\npics/1.png 1\n"), r"pics/0\.png: no such file, nor any other of 2"),
+        (rewrite("train.txt", "images/0.png\nimages/1.png\n"), "has no labels; expected"),
+        (rewrite("train.txt", ""), "names no image"),
+        (rewrite("train.txt", "images/0.png 0\n".encode("utf-16")), "is no text in UTF-8"),
+        (rewrite("label.txt", "cat\ncat\n"), "the class cat is named twice"),
+        (rewrite("label.txt", "cat\ndog\x1b[31m\n"), r"the class dog\\x1b\[31m has a name that is not UTF-8 text"),
+        (rewrite("classes.txt", "cat\ndog\n"), r"classes\.txt and label\.txt may both name the classes"),
+        (rewrite("train.csv", "a,b\n"), r"train\.(csv|txt) and train\.(csv|txt) are both named for the train split"),
+        (
+            lambda root: (root / "train.txt").unlink(),
+            r"holds test\.txt and val\.txt but no training split; .*data\.train_list",
+        ),
+        (lambda root: os.mkfifo(root / "val.lst") or (root / "val.txt").unlink(), r"val\.lst: cannot be read"),
+        (shutil.rmtree, "no such folder; data.root is expected to hold train.txt"),
+    ],
+)
+def test_faulty_list_is_one_line(tmp_path, change, message):
+    root = make_lists(tmp_path / "lists")
+    change(root)
+    with pytest.raises(UsageError, match=message) as caught:
+        opened(root)
+    assert str(caught.value).isprintable() and str(caught.value).startswith(str(root))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("id,a,b\n1,0,1\n", "has no labels; expected lines 'path label', or the columns path and label"),
+        ("first,second\n1,0\n", "expected a first line with the columns path .* and label, found first,second"),
+        ("id,label\n1\n", "line 2: 1: expected a path and a label"),
+        ("id,label\n1,\n", "line 2: 1,: expected a path and a label"),
+        ("id,label\n", "names no image"),
+    ],
+)
+def test_faulty_table_is_one_line(tmp_path, table, message):
+    (tmp_path / "train.csv").write_text(table)
+    with pytest.raises(UsageError, match=rf"train\.csv: {message}"):
+        opened(tmp_path)
+
+
+def test_one_table_is_divided_and_unlabelled_ones_are_not_used(tmp_path, caplog):
+    for number in range(20):
+        draw(tmp_path / f"train/{number}.png")
+    (tmp_path / "train.csv").write_text("id,breed\n" + "".join(f"{i},{'ab'[i % 2]}\n" for i in range(20)))
+    (tmp_path / "test.csv").write_text("id\n100\n")
+    (tmp_path / "sample_submission.csv").write_text("id,a,b\n")
+    splits = opened(tmp_path, test_fraction=0.2, validation_fraction=0.25)
+    assert [len(each) for each in content(splits)] == [12, 4, 4]
+    assert {name: label for part in content(splits) for name, label in part.items()} == cats_and_dogs(range(20), *"ab")
+    assert caplog.records[0].getMessage().endswith("not used: test.csv (it has no labels), sample_submission.csv")
+
+
+def test_lists_elsewhere_are_named_in_the_config(tmp_path):
+    make_lists(tmp_path / "images_here", line="images/{i}.png {i%2}")
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for old, new in (("train.txt", "a.txt"), ("val.txt", "b.txt"), ("test.txt", "c.txt"), ("label.txt", "d.txt")):
+        (tmp_path / "images_here" / old).rename(lists / new)
+    keys = {"train_list": "a.txt", "validation_list": "b.txt", "test_list": "c.txt", "class_names": "d.txt"}
+    splits = opened(tmp_path / "images_here", **{key: str(lists / name) for key, name in keys.items()})
+    assert content(splits) == EXPECTED
+    shutil.move(tmp_path / "images_here/images", lists)
+    assert content(opened(None, **{key: str(lists / name) for key, name in keys.items()})) == EXPECTED
+
+
+def test_missing_and_repeated_files_are_listed(tmp_path, caplog):
+    root = make_lists(tmp_path / "lists")
+    with (root / "train.txt").open("a") as file:
+        file.write("images/gone.png 1\nimages/0.png 0\nimages/8.png 0\n")
+    splits = opened(root)
+    assert "train.txt: 1 file named twice, used once" in caplog.text
+    report_files(splits, tmp_path)
+    rows = list(csv.reader((tmp_path / "pictures.csv").read_text().splitlines()))[1:]
+    assert [row[:2] for row in rows] == [["images/gone.png", "unreadable"], ["images/8.png", "copy, leakage"]]
+    with pytest.raises(UsageError, match=r"gone\.png: no such file"):
+        len(opened(root, strict=True).train)
+
+
+def test_class_without_training_image_is_a_warning(tmp_path, caplog):
+    splits = opened(make_lists(tmp_path, classes="cat\ndog\neel\n"))
+    assert splits.classes == ("cat", "dog", "eel")
+    assert caplog.messages == ["warning: 1 of 3 classes have no training image: eel"]
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        *(("train", "train"), ("Training", "train"), ("flowers_TRAIN", "train"), ("train_set", "train")),
+        *(("val", "validation"), ("Valid", "validation"), ("validation", "validation"), ("dev", "validation")),
+        *(("test", "test"), ("TESTING", "test"), ("my-test", "test"), ("test_list", "test")),
+        *(("trains", None), ("latest", None), ("train_extra_list", None), ("cat", None), ("test1", None)),
+    ],
+)
+def test_split_is_told_by_its_name(name, split):
+    assert split_of(name) == split
+
+
+def fill(root, *splits):
+    for split in splits:
+        for number in range(8):
+            draw(root / split / ("cat", "dog")[number % 2] / f"{number}.png")
+    return root
+
+
+def test_folders_of_splits_may_have_any_usual_name(tmp_path, caplog):
+    fill(tmp_path, "Training", "flowers_valid", "TEST", "extra")
+    (tmp_path / "labels.csv").touch()
+    splits = opened(tmp_path, "image_folder")
+    assert splits.classes == ("cat", "dog")
+    assert [names.names([0])[0] for names in (splits.train, splits.validation, splits.test)] == [
+        "Training/cat/0.png",
+        "flowers_valid/cat/0.png",
+        "TEST/cat/0.png",
+    ]
+    assert caplog.messages == [f"{tmp_path}: not used: extra, labels.csv"]
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (["train", "training"], "train and training are both named for the train split; rename or move one"),
+        (["val", "Test"], "holds Test and val but no training split; expected train beside them"),
+        (["photos/train", "photos/test"], r'one class folder only, "photos".*; did you mean data\.root=.*photos\?'),
+    ],
+)
+def test_unclear_folders_of_splits_are_refused(tmp_path, splits, message):
+    with pytest.raises(UsageError, match=message):
+        opened(fill(tmp_path, *splits), "image_folder")
+
+
+def test_split_names_alone_are_no_classes(tmp_path):
+    for name in ("train", "val"):
+        draw(tmp_path / name / "0.png")
+    with pytest.raises(UsageError, match="train, val: splits without class folders in them"):
+        opened(tmp_path, "image_folder")
+    draw(tmp_path / "bus/0.png")  # vehicles, one of which is a train
+    for name in ("train", "val", "bus"):
+        for number in range(1, 5):
+            draw(tmp_path / name / f"{number}.png")
+    assert opened(tmp_path, "image_folder").classes == ("bus", "train", "val")
+
+
+def test_names_of_files_tell_the_class(tmp_path, caplog):
+    for number in range(10):
+        for name in ("cat", "dog"):
+            draw(tmp_path / "train" / f"{name}.{number}.png")
+    draw(tmp_path / "train/sub/1234.png")
+    draw(tmp_path / "Val/x_dog.0.png")
+    draw(tmp_path / "test1/1.png")
+    draw(tmp_path / "testing/1.png")
+    splits = opened(tmp_path, "image_names", pattern=r"(?P<class>[a-z]+)[.]\d")
+    assert content(splits)[0] == {f"{name}.{i}.png": name for name in ("cat", "dog") for i in range(10)}
+    assert content(splits)[1] == content(splits)[2] == {"x_dog.0.png": "dog"}
+    assert "not used: testing (no name in it matches data.pattern), test1" in caplog.messages[0]
+    report_files(splits, tmp_path)
+    rows = list(csv.reader((tmp_path / "pictures.csv").read_text().splitlines()))[1:]
+    assert rows[0][0] == "train/sub/1234.png" and rows[0][2].endswith("1234.png: its name does not match data.pattern")
+    with pytest.raises(UsageError, match="its name does not match"):
+        opened(tmp_path, "image_names", pattern=r"(?P<class>[a-z]+)[.]\d", strict=True)
+    with pytest.raises(UsageError, match=r"holds no image with a class; .*cat\.0\.png: its name does not match"):
+        opened(tmp_path / "train", "image_names", pattern="(?P<class>eel)")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.source=image_names", "data.pattern=(?P<class>[a-z]"], "is no regular expression"),
+        (["data.source=image_names", "data.pattern=([a-z]+)[.]"], r"has no group \(\?P<class>"),
+        (["data.source=image_names", f"data.pattern=(?P<class>{'a' * 500})"], "more than 500 characters"),
+        (["data.source=image_names"], "pattern and source image_names need each other"),
+        (["data.pattern=(?P<class>.)"], "pattern and source image_names need each other"),
+        (["data.source=image_names", "data.root=null", "data.pattern=(?P<class>.)"], "image_names needs root"),
+        (["data.source=image_list", "data.root=null"], "image_list needs train_list, or root"),
+        (["data.source=image_list", "data.test_list=x.txt"], "image_list needs train_list"),
+        (["data.train_list=x.txt"], "train_list is for source image_list, not for digits"),
+    ],
+)
+def test_config_of_lists_and_names_is_checked(overrides, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        check_config(Config, {"name": "x", "data": {"root": "here"}}, overrides, "config")
+    assert len(str(caught.value)) < 500
