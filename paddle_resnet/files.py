@@ -195,10 +195,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON, whole or not at all; NaN and infinity are refused."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    # A byte of a file's name that is not UTF-8 becomes JSON's own escape, which `read_json` turns back.
-    write_text(path, text.encode("utf-8", "backslashreplace").decode())
+    """Write indented JSON piece by piece, whole or not at all; NaN and infinity are refused."""
+
+    def write(temporary: Path) -> None:
+        # A byte of a file's name that is not UTF-8 becomes JSON's own escape, which `read_json` turns back.
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
+            file.write("\n")
+
+    write_atomically(path, write)
 
 
 def read_json(path: Path) -> Any:
