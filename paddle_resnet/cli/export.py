@@ -7,6 +7,7 @@ examples:
   paddle-resnet export output/quickstart --graph                      also writes the graph for VisualDL
   paddle-resnet export output/quickstart --batch 1                    a graph for single images only
   paddle-resnet export output/quickstart --images 1000                measures a part of the test split
+  paddle-resnet export output/quickstart --precision int8 --calibrate photos
 
 Writes RUN/inference/: the model in the format of the running Paddle (.json on 3.x, .pdmodel on 2.6), its weights, and
 inference.yml with the classes, input size, resize and crop. The model takes raw pixels, uint8 [N, H, W, 3], and returns
@@ -15,6 +16,7 @@ replaced only when the new one has passed the check.
 
   --precision  fp32 is always exported. bf16 (CPU) and fp16 (GPU) use its files, and are only measured here. int8 is
                quantised with images of the validation split, for ONNX Runtime, and includes --onnx
+  --calibrate  without the run's data: pictures of this folder, like those to be predicted, for int8 and the check
   --images     the number of test images for top-1 and agreement (the same class as the trained network's). With 0 the
                check uses random images, and only int8 needs the run's data
 
@@ -26,6 +28,7 @@ onnx_paddle2.txt).
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paddle_resnet.cli import program
@@ -45,6 +48,8 @@ def main() -> None:
     parser.add_argument("--graph", action="store_true", help="write the graph for VisualDL to RUN/vdl/graph too")
     parser.add_argument("--batch", type=_batch, metavar="dynamic|N", help="batch size; default: dynamic, any")
     parser.add_argument("--images", type=_count, metavar="N", help="test images to measure; 0: none; default: all")
+    calibrate = "pictures for int8 and the check, instead of the run's; --images is then 0 unless it is given"
+    parser.add_argument("--calibrate", type=Path, metavar="FOLDER", help=calibrate)
     program.run(parser, _export)
 
 
@@ -64,7 +69,8 @@ def _export(arguments: argparse.Namespace) -> None:
             precisions=arguments.precision,
             onnx=arguments.onnx,
             batch=arguments.batch,
-            images=arguments.images,
+            images=0 if arguments.images is None and arguments.calibrate is not None else arguments.images,
+            calibrate=arguments.calibrate,
             progress=progress,
         )
     print(f"exported to {report.path}")

@@ -42,7 +42,7 @@ class Comparison:
     Attributes:
         max_difference: the largest difference of a float32 probability.
         images: the number of images that this was checked on.
-        random: whether these were random images, instead of images of the test split.
+        random: whether these were random images, instead of real ones.
         precisions: the exported precisions, with their metrics on the test split.
     """
 
@@ -59,6 +59,7 @@ def check_export(
     precisions: PrecisionTable,
     images: int | None,
     progress: ProgressFn | None,
+    pictures: Pixels | None = None,
 ) -> Comparison:
     """Check the float32 probabilities of an exported model, and measure its precisions.
 
@@ -70,14 +71,18 @@ def check_export(
         scorer: its network, which may be accelerated in place.
         folder: the exported folder.
         precisions: what to check and measure.
-        images: the number of images to measure on; None: all; 0: none, and the check is on random images.
+        images: the number of images to measure on; None: all; 0: none, and the check is on `pictures`.
         progress: called with images measured and all images.
+        pictures: uint8 `[n, S, S, 3]`; None: random ones.
 
     Raises:
         RunFailure: a difference is larger than `TOLERANCE`.
     """
-    if images == 0:
+    random = images == 0 and pictures is None
+    if random:
         pixels = _random_images(run.config.data.image_size)
+    elif pictures is not None and images == 0:
+        pixels = pictures[:CHECKED_IMAGES]
     else:
         pixels, _ = next(_test_batches(run, CHECKED_IMAGES, CHECKED_IMAGES))
     expected = scorer.scores(pixels)
@@ -93,7 +98,7 @@ def check_export(
         largest = max(largest, difference)
     if images != 0:
         precisions = _measure(run, scorer, folder, precisions, images, progress)
-    return Comparison(largest, len(pixels), images == 0, precisions)
+    return Comparison(largest, len(pixels), random, precisions)
 
 
 def _measure(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,8 +16,9 @@ from paddle_resnet.evaluation import NetworkScorer
 from paddle_resnet.export.accuracy import BATCH, Comparison, PrecisionTable, check_export
 from paddle_resnet.export.onnx import require_onnx, write_onnx_program
 from paddle_resnet.export.program import PROGRAM_SUFFIXES, save_program
-from paddle_resnet.export.quantization import calibration_batches, quantize
+from paddle_resnet.export.quantization import calibration_batches, quantize, read_pictures
 from paddle_resnet.files import scratch_folder, write_folder
+from paddle_resnet.images import Pixels
 from paddle_resnet.inference.inference_config import (
     FILE_NAME,
     InferenceConfig,
@@ -60,6 +61,7 @@ def export_run(
     onnx: bool = False,
     batch: int | None = None,
     images: int | None = None,
+    calibrate: Path | None = None,
     progress: ProgressFn | None = None,
 ) -> ExportReport:
     """Export a run's network to its `inference/`, in the format of the running Paddle, and check it on real images.
@@ -75,6 +77,7 @@ def export_run(
         batch: a fixed batch size; None: any.
         images: measure top-1 and agreement on this many images of the test split; None: on all; 0: on none. With 0
             the check uses random images, and only int8 needs the run's data.
+        calibrate: a folder of other pictures, for int8 and, with `images` 0, for the check.
         progress: called with images measured and all images.
 
     Raises:
@@ -86,8 +89,12 @@ def export_run(
     if onnx:
         require_onnx()
     scorer = NetworkScorer(run.load_network(checkpoint), run.normalize(), flip=run.config.evaluation.flip)
-    if images != 0 or "int8" in precisions:
-        run.splits()  # fails, if it does, before anything is written
+    # What fails, if it does, fails before anything is written.
+    pictures = None
+    if calibrate is not None:
+        pictures = read_pictures(calibrate, resize_size(run.config.data), run.config.data.image_size)
+    if images != 0 or ("int8" in precisions and pictures is None):
+        run.splits()
     table: PrecisionTable = {"fp32": {"paddle": None, "onnxruntime": None} if onnx else {"paddle": None}}
     for precision in precisions:
         if precision != "fp32":
@@ -96,10 +103,11 @@ def export_run(
     reports: list[ExportReport] = []
 
     def write(folder: Path) -> None:
-        files = _write_models(run, checkpoint, folder, batch, onnx, "int8" in precisions)
+        batches = calibration_batches(run, batch or BATCH, pictures) if "int8" in precisions else None
+        files = _write_models(run, checkpoint, folder, batch, onnx, batches)
         config = _describe(run, checkpoint, files, batch, table)
         config.save(folder)
-        comparison = check_export(run, scorer, folder, table, images, progress)
+        comparison = check_export(run, scorer, folder, table, images, progress, pictures)
         config.model_copy(update={"precisions": comparison.precisions}).save(folder)
         _keep_other_files(destination, folder)
         reports.append(ExportReport(**vars(comparison), path=run.inference_path))
@@ -109,7 +117,7 @@ def export_run(
 
 
 def _write_models(
-    run: RunFolder, checkpoint: Which, folder: Path, batch: int | None, onnx: bool, int8: bool
+    run: RunFolder, checkpoint: Which, folder: Path, batch: int | None, onnx: bool, calibration: Iterator[Pixels] | None
 ) -> ModelFiles:
     metadata = {  # enough to classify a picture without `inference.yml`
         "classes": json.dumps(run.classes(), ensure_ascii=False),
@@ -119,17 +127,17 @@ def _write_models(
     program, parameters = save_program(run, checkpoint, folder / STEM, batch)
     if onnx:
         write_onnx_program(program, parameters, folder / ONNX, metadata)
-    if int8:
+    if calibration is not None:
         with scratch_folder() as temporary:
             float32 = temporary / ONNX
             saved = save_program(run, checkpoint, temporary / STEM, batch, shared_mean=True)
             write_onnx_program(*saved, float32, metadata)
-            quantize(float32, folder / ONNX_INT8, calibration_batches(run, batch or BATCH))
+            quantize(float32, folder / ONNX_INT8, calibration)
     return ModelFiles(
         program=ModelFile.of(program),
         parameters=ModelFile.of(parameters),
         onnx=ModelFile.of(folder / ONNX) if onnx else None,
-        onnx_int8=ModelFile.of(folder / ONNX_INT8) if int8 else None,
+        onnx_int8=ModelFile.of(folder / ONNX_INT8) if calibration is not None else None,
     )
 
 

@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paddle_resnet.console import logger
+from paddle_resnet.errors import UsageError
 from paddle_resnet.export.onnx import INPUT, require_onnx, require_package
 from paddle_resnet.export.program import output_hidden
 from paddle_resnet.files import scratch_folder, write_atomically
-from paddle_resnet.images.decode import resize_and_crop_batch
+from paddle_resnet.images import Pixels
+from paddle_resnet.images.decode import decode_image, resize_and_crop_batch
+from paddle_resnet.images.find import find_image_files
 
 if TYPE_CHECKING:
     from paddle_resnet.training.run_folder import RunFolder
@@ -71,16 +75,42 @@ def quantize(model: Path, destination: Path, batches: Iterable[np.ndarray]) -> N
     write_atomically(destination, lambda temporary: onnx.save(result, str(temporary)))
 
 
-def calibration_batches(run: RunFolder, batch: int) -> Iterator[np.ndarray]:
-    """Yield about 256 images of the validation split, uint8 `[batch, S, S, 3]`; the test split is only for measuring.
+def calibration_batches(run: RunFolder, batch: int, pictures: Pixels | None = None) -> Iterator[Pixels]:
+    """Yield about 256 images, uint8 `[batch, S, S, 3]`: given `pictures`, or those of the validation split.
 
-    They are spread evenly over the split, which may be sorted by class.
+    The test split is only for measuring. Images are spread evenly over the split, which may be sorted by class.
     """
-    splits, size = run.splits(), run.config.data.image_size
     number = max(1, CALIBRATION_IMAGES // batch)
-    spread = np.linspace(0, len(splits.validation) - 1, number * batch).astype(np.int64)
-    for indices in spread.reshape(number, batch):
-        yield resize_and_crop_batch(splits.validation.batch(indices), splits.resize, size)
+    count = len(run.splits().validation) if pictures is None else len(pictures)
+    for indices in np.linspace(0, count - 1, number * batch).astype(np.int64).reshape(number, batch):
+        if pictures is not None:
+            yield pictures[indices]
+        else:
+            splits, size = run.splits(), run.config.data.image_size
+            yield resize_and_crop_batch(splits.validation.batch(indices), splits.resize, size)
+
+
+def read_pictures(folder: Path, resize: int, image_size: int) -> Pixels:
+    """Read at most 256 pictures spread evenly over a folder, uint8 `[n, S, S, 3]`; leave out unreadable ones.
+
+    Raises:
+        UsageError: there is no folder, or no readable picture in it.
+    """
+    if not folder.is_dir():
+        raise UsageError(
+            f"{folder}: no such folder; --calibrate expects a folder of pictures like those to be predicted"
+        )
+    files = [each for each in find_image_files(folder) if isinstance(each, Path)]
+    pictures, reason = [], ""
+    for index in np.unique(np.linspace(0, len(files) - 1, CALIBRATION_IMAGES).astype(np.int64)) if files else ():
+        try:
+            pictures.append(decode_image(files[index], resize, image_size))
+        except UsageError as error:
+            reason = str(error)
+            logger.warning("warning: %s", error)
+    if not pictures:
+        raise UsageError(f"{folder}: no readable picture in it{reason and f', such as {reason}'}")
+    return np.stack(pictures)
 
 
 class _CalibrationReader:

@@ -19,6 +19,8 @@ from paddle_resnet import machine
 from paddle_resnet.data import uint8_batches
 from paddle_resnet.errors import UsageError
 from paddle_resnet.export import export_run, onnx, quantization
+from paddle_resnet.export.quantization import calibration_batches, read_pictures
+from paddle_resnet.images.decode import decode_image
 from paddle_resnet.inference import Predictor, backends
 from paddle_resnet.inference.inference_config import InferenceConfig
 
@@ -109,6 +111,28 @@ def test_int8_takes_raw_pixels_and_keeps_a_float_head(run):
     convolutions = [node for node in nodes if node.op_type == "Conv"]
     assert len(convolutions) == 9
     assert {maker.get(node.input[1]) for node in convolutions} == {"DequantizeLinear"}
+
+
+@needs_onnx
+def test_other_pictures_calibrate_without_the_runs_data(tmp_path, tool):
+    run = make_run(tmp_path / "made")
+    pictures = run.config.data.root / "test"
+    (pictures / "bad.png").write_text("no picture")
+    shutil.move(pictures, tmp_path / "others")
+    shutil.rmtree(run.config.data.root)
+    done = tool("export", run.path, "--precision", "int8", "--calibrate", tmp_path / "others")
+    assert (
+        done.exit_code == 0 and "checked on 12 real images" in done.stdout and "bad.png: cannot be read" in done.stdout
+    )
+    batches = list(calibration_batches(run, 4, read_pictures(tmp_path / "others", SIZE, SIZE)))
+    expected = {decode_image(file, SIZE, SIZE).tobytes() for file in (tmp_path / "others").glob("*/*.png")}
+    assert len(batches) == 64 and {image.tobytes() for batch in batches for image in batch} == expected
+    with Predictor(run.path, "cpu", "fp32", 1) as whole, Predictor(run.path, "cpu", "int8", 1) as quantised:
+        np.testing.assert_allclose(quantised.scores(batches[0]), whole.scores(batches[0]), atol=0.05)
+    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "gone"):
+        done = tool("export", run.path, "--calibrate", tmp_path / folder)
+        assert done.exit_code == 2 and f"{folder}: no " in done.stderr
 
 
 @needs_onnx

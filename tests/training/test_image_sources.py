@@ -137,7 +137,7 @@ def test_many_files_are_not_read_at_opening(lazy, monkeypatch):
     def refuse(*_):
         raise AssertionError("a file is read")
 
-    for name in ("decode_image", "check_readable", "read_file"):
+    for name in ("decode_whole", "check_readable", "read_file"):
         monkeypatch.setattr(file_split, name, refuse)
     splits = lazy()
     assert [len(each) for each in (splits.train, splits.validation, splits.test)] == [81, 9, 12]
