@@ -104,6 +104,8 @@ class EpochRecord:
     learning_rate: NotNegative
     images_per_second: NotNegative
     seconds: NotNegative
+    threads: Annotated[int, Field(strict=True, ge=1)] | None = None
+    """Threads of the epoch's operations; None: it ran on a GPU, or by a version that did not record them."""
 
     @property
     def rank(self) -> tuple[float, float]:

@@ -62,12 +62,16 @@ class ProcessSetup:
     blas_threads: Setting
     blas_path: Setting
     paddle_was_imported: bool
+    dynamic_forbidden: bool = False
+    """OMP_DYNAMIC was set, and is not any more."""
 
     def __str__(self) -> str:
         line = f"threads {self.threads}"
         if self.blas_threads.preset:
             line += f", for BLAS {self.blas_threads}"
         line += f"; BLAS path {self.blas_path}"
+        if self.dynamic_forbidden:
+            line += "; OMP_DYNAMIC is set to false, as training would never end with it"
         if self.paddle_was_imported:
             line += "; paddle was imported first, so these settings come too late: import paddle_resnet before paddle"
         return line
@@ -86,6 +90,7 @@ def prepare_process() -> ProcessSetup:
         already_imported = "paddle" in sys.modules
         by = "set by you, or by paddle as it was imported" if already_imported else "set by you"
         _setup = ProcessSetup(
+            dynamic_forbidden=_forbid_dynamic_threads(),
             threads=_thread_setting(by),
             # MKL reads its own variable first; oneDNN and Paddle's operators do not read it.
             blas_threads=_choose("MKL_NUM_THREADS", None, "as many as elsewhere", by),
@@ -93,6 +98,17 @@ def prepare_process() -> ProcessSetup:
             paddle_was_imported=already_imported,
         )
     return _setup
+
+
+def _forbid_dynamic_threads() -> bool:
+    """Unset OMP_DYNAMIC; return whether it was set.
+
+    With it OpenMP may start fewer threads than a oneDNN primitive was compiled for, whose barrier then waits for ever.
+    """
+    if os.environ.get("OMP_DYNAMIC", "").strip().lower() not in ("true", "1", "yes", "on", "t", "y"):
+        return False
+    os.environ["OMP_DYNAMIC"] = "false"
+    return True
 
 
 def _thread_setting(by: str) -> Setting:

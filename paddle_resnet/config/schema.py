@@ -279,6 +279,9 @@ class TrainConfig(Group):
     first_size: Annotated[Integer, Field(ge=8, le=1024)] | None = None
     # In distributed training, BatchNorm's statistics are of the images of all ranks; false: of each.
     sync_batch_norm: bool = False
+    # Threads of a training on the CPU. auto: OMP_NUM_THREADS if it is set, otherwise what is fastest beside the
+    # machine's other programs, measured before the first epoch and again between epochs.
+    threads: Annotated[Integer, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
     # On a CPU: oneDNN's layers, which are faster, or Paddle's own; auto: oneDNN where possible.
     cpu_backend: Literal["auto", "onednn", "native"] = "auto"
     # Precision of activations and gradients between oneDNN's layers; weights stay float32; auto: bfloat16 where the

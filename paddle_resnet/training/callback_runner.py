@@ -61,6 +61,8 @@ def load_states(parts: Iterable[object], states: Mapping[str, State]) -> None:
     """Give each `Stateful` part the state of its `state_name`; raise `UsageError` if there is none."""
     for part in _stateful(parts):
         if part.state_name not in states:
+            if getattr(part, "state_is_optional", False):  # a part that can be turned on for a resumed run
+                continue
             raise UsageError(f"checkpoints/last/state.json: states.{part.state_name} is missing; start a new run")
         part.set_state_dict(states[part.state_name])
 

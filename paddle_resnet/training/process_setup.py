@@ -11,7 +11,7 @@ from pathlib import Path
 
 import paddle
 
-from paddle_resnet import distributed, runtime
+from paddle_resnet import distributed, runtime, threads
 from paddle_resnet.config import Config
 from paddle_resnet.console import least_log_level, logger
 
@@ -31,7 +31,24 @@ def setup_process(config: Config, *, quiet: bool = False) -> Iterator[tuple[str,
         with least_log_level(logging.ERROR if quiet or not distributed.is_main_process() else logging.NOTSET):
             logger.info("paddle %s on %s; %s", paddle.__version__, device, runtime.prepare_process())
             runtime.seed_everything(config.train.seed)
-            yield device, lines
+            with _thread_number(config):
+                yield device, lines
+
+
+@contextlib.contextmanager
+def _thread_number(config: Config) -> Iterator[None]:
+    """Use the config's number of threads; at the end restore the number that was in use before."""
+    before = threads.count()
+    if config.train.threads != "auto":
+        if not threads.can_change():
+            logger.warning("warning: train.threads %d is ignored: this Paddle has no OpenMP", config.train.threads)
+        elif before != config.train.threads:
+            logger.info("threads: %d (train.threads)", config.train.threads)
+            threads.use(config.train.threads)
+    try:
+        yield
+    finally:
+        threads.use(before)
 
 
 class DeferredLogHandler(MemoryHandler):

@@ -18,6 +18,7 @@ RESUME_MUTABLE_KEYS = DATA_ACCESS_KEYS | {
     "train.checkpoint_minutes",
     "train.checkpoint_steps",
     "train.histogram_steps",
+    "train.threads",
     "evaluation.flip",
     "evaluation.embeddings",
 }

@@ -245,12 +245,14 @@ class RunFolder:
         try:
             with open_regular(self.history_path) as file:
                 rows = list(csv.reader(io.StringIO(file.read(LARGEST_JSON).decode("utf-8"), newline="")))
+            if rows[:1] == [names[:-1]]:  # of a version that did not record the threads
+                rows = [names, *([*row, ""] for row in rows[1:])]
             if rows[:1] != [names] or not all(len(row) == len(names) for row in rows):
                 raise ValueError(f"expected the columns {', '.join(names)}")
-            numbers: Iterator[dict[str, Any]] = (
-                {**dict(zip(names, map(float, row), strict=True)), "epoch": int(row[0])} for row in rows[1:]
-            )
-            records = [EpochRecord(**row) for row in numbers]
+            records = []
+            for epoch, *metrics, threads in rows[1:]:
+                named: dict[str, Any] = dict(zip(names[1:-1], map(float, metrics), strict=True))
+                records.append(EpochRecord(epoch=int(epoch), **named, threads=int(threads) if threads else None))
         except ValidationError as error:
             raise UsageError(f"{self.history_path}: damaged: {first_error(error)}; {remedy}") from None
         except (OSError, ValueError, OverflowError, csv.Error) as error:

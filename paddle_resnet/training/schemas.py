@@ -124,6 +124,12 @@ class PlateauState(JsonSchema):
     reductions: Annotated[int, Field(ge=0, le=1000)]
 
 
+class ThreadChoiceState(JsonSchema):
+    """State of `ThreadChoice`."""
+
+    threads: Annotated[int, Field(ge=1, le=1024)]
+
+
 class States(JsonSchema):
     """The states of the `Stateful` parts, by `state_name`."""
 
@@ -132,6 +138,7 @@ class States(JsonSchema):
     VisualDLLog: VisualDLState
     MovingAverage: AverageState | None = None
     ReduceOnPlateau: PlateauState | None = None
+    ThreadChoice: ThreadChoiceState | None = None
 
 
 class CheckpointState(JsonSchema):

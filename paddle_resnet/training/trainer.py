@@ -23,6 +23,7 @@ from paddle_resnet.training.callbacks.progress import Progress
 from paddle_resnet.training.callbacks.recipe import recipe_callbacks
 from paddle_resnet.training.callbacks.recorder import Recorder
 from paddle_resnet.training.callbacks.steps import StepSeeds, StopBetweenSteps
+from paddle_resnet.training.callbacks.threads import thread_callbacks
 from paddle_resnet.training.callbacks.visual_dl import visual_dl_callbacks
 from paddle_resnet.training.checkpoint_loader import Checkpoint, read_checkpoint
 from paddle_resnet.training.checkpoint_saver import CheckpointSaver
@@ -172,7 +173,8 @@ class Trainer:
     def _make_callbacks(self, network: ImageClassifier, average: MovingAverage | None) -> None:
         """Make the callbacks, in the order in which they are called, and list the parts whose states are saved."""
         config, optimizer, recorder = self._run.config, optimizer_of(self._model), self._recorder
-        callbacks: list[Callback] = [StepSeeds(config.train.seed), recorder]
+        seeds = StepSeeds(config.train.seed)
+        callbacks: list[Callback] = [seeds, *thread_callbacks(config, network, self._device), recorder]
         logs: list[VisualDLLog] = []
         if distributed.is_main_process():
             logs.append(self._open_visual_dl())

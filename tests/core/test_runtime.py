@@ -197,3 +197,9 @@ def test_zlib_works_after_paddle():
     """Paddle 2.6.2's own zlib symbols crash Python's (gzip, PNG) unless that is loaded first."""
     code = "import paddle_resnet, paddle, gzip; print(gzip.decompress(gzip.compress(b'whole')).decode())"
     assert in_a_new_process(code) == "whole"
+
+
+def test_dynamic_threads_are_forbidden(anew, monkeypatch):
+    monkeypatch.setenv("OMP_DYNAMIC", "TRUE")
+    assert "OMP_DYNAMIC is set to false" in str(anew())
+    assert os.environ["OMP_DYNAMIC"] == "false"

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import paddle
 
+from paddle_resnet import threads
 from paddle_resnet.onednn.bindings import (
     CPU_ENGINE,
     IN_ORDER_STREAM,
@@ -136,10 +137,10 @@ class Context:
 
     def cached(self, build: Callable[[Context, Any], Built], geometry: Hashable) -> Built:
         """Return ``build(self, geometry)``, built only if it is not among the last used."""
-        key = (build, geometry)
+        key = (build, geometry, threads.count())  # compiled for a number of threads
         built = self._primitives.get(key)
         if built is None:
-            built = self._primitives[key] = _build_in_own_thread(build, self, geometry)
+            built = self._primitives[key] = _build_in_own_thread(build, self, geometry, threads.count())
             if len(self._primitives) > self._capacity:
                 self._primitives.popitem(last=False)
         else:
@@ -222,13 +223,18 @@ _builder: ThreadPoolExecutor | None = ThreadPoolExecutor(1, "onednn-builder")
 _inherited: list[Any] = []
 
 
-def _build_in_own_thread(build: Callable[[Context, Any], Built], context: Context, geometry: Hashable) -> Built:
+def _build_in_own_thread(
+    build: Callable[[Context, Any], Built], context: Context, geometry: Hashable, number_of_threads: int
+) -> Built:
     """Build in a thread of its own, to which glibc gives its own part of the heap.
 
     Built in the thread of a training step, a primitive's small allocations would lie between that step's feature maps,
     and would split the freed memory for all later steps.
     """
-    return build(context, geometry) if _builder is None else _builder.submit(build, context, geometry).result()
+    if _builder is None:
+        return build(context, geometry)
+    _builder.submit(threads.use, number_of_threads)
+    return _builder.submit(build, context, geometry).result()
 
 
 def context() -> Context:

@@ -8,7 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 from paddle.callbacks import Callback
+from paddle.device import get_device
 
+from paddle_resnet import threads
 from paddle_resnet.console import logger
 from paddle_resnet.data import TrainLoader
 from paddle_resnet.errors import RunFailure
@@ -107,6 +109,7 @@ class Recorder(Callback):
             learning_rate=self.learning_rate,
             images_per_second=self._images / self._seconds,
             seconds=self._seconds,
+            threads=threads.count() if get_device() == "cpu" else None,
         )
         self.records.append(record)
         self._run.write_history(self.records)
