@@ -6,6 +6,8 @@ import pytest
 from paddle import nn
 
 from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons.framework.page import Page
+from paddle_resnet.lessons.framework.texts import LessonTexts
 from paddle_resnet.lessons.grouped_convolution.costs import (
     block_cost,
     channel_dependencies,
@@ -13,7 +15,7 @@ from paddle_resnet.lessons.grouped_convolution.costs import (
     resnext50,
     to_dense,
 )
-from paddle_resnet.lessons.grouped_convolution.lesson import _describe_times
+from paddle_resnet.lessons.grouped_convolution.lesson import _outcome
 from paddle_resnet.models import count_parameters, create_model
 
 pytestmark = pytest.mark.slow
@@ -110,8 +112,9 @@ def test_multiply_adds_fall_with_the_groups(numbers):
     ("seconds", "en", "zh"),
     [([1.0, 0.5], "fell to 1/2.0", "降到 1/2.0"), ([1.0, 3.0], "did not fall: it is 3.0 times", "原来的 3.0 倍")],
 )
-def test_times_are_described_as_measured(seconds, en, zh):
-    described = _describe_times({"oneDNN's layer": seconds})
+def test_times_are_described_as_measured(tmp_path, seconds, en, zh):
+    page = Page(tmp_path, texts=LessonTexts("grouped_convolution"))
+    described = _outcome(page, "oneDNN's layer", seconds)
     assert en in described.en
     assert zh in described.zh
     # 128 groups do 1/128 of the work.

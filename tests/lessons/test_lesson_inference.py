@@ -15,7 +15,9 @@ from paddle_resnet import runtime
 from paddle_resnet.data import uint8_batches
 from paddle_resnet.lessons import Effort, run_lesson
 from paddle_resnet.lessons.common.timing import time_interleaved
-from paddle_resnet.lessons.inference.latency import BATCHES, DYNAMIC, EXPORTED, ONE_THREAD, _verdict
+from paddle_resnet.lessons.framework.page import Page
+from paddle_resnet.lessons.framework.texts import LessonTexts
+from paddle_resnet.lessons.inference.latency import BATCHES, DYNAMIC, EXPORTED, ONE_THREAD, _say_verdict
 from paddle_resnet.lessons.inference.lesson import fold_batch_norm
 from paddle_resnet.models.blocks import convolution
 from paddle_resnet.training import RunFolder
@@ -116,7 +118,8 @@ def test_every_batch_size_and_form_is_recorded(page):
         ([2.0, 3.0, 4.0], [2.1, 3.1, 4.1], "do not differ clearly"),
     ],
 )
-def test_the_verdict_follows_the_quartiles(dynamic, exported, words):
-    english, chinese = _verdict(8, {DYNAMIC: np.array(dynamic), EXPORTED: np.array(exported)})
-    assert words in english
-    assert "批大小 8" in chinese
+def test_the_verdict_follows_the_quartiles(tmp_path, dynamic, exported, words):
+    page = Page(tmp_path, texts=LessonTexts("inference"))
+    _say_verdict(page, 8, {DYNAMIC: np.array(dynamic), EXPORTED: np.array(exported)})
+    assert words in page.blocks[0].text.en
+    assert "批大小 8" in page.blocks[0].text.zh

@@ -15,6 +15,8 @@ from paddle_resnet.config import Config, TrainConfig
 from paddle_resnet.data import open_splits
 from paddle_resnet.lessons import Effort, run_lesson
 from paddle_resnet.lessons.common.training_loop import apply_cpu_backend
+from paddle_resnet.lessons.framework.page import Page
+from paddle_resnet.lessons.framework.texts import LessonTexts
 from paddle_resnet.lessons.transfer import few_shot
 from paddle_resnet.lessons.transfer.few_shot import (
     FewShotTrainer,
@@ -24,8 +26,7 @@ from paddle_resnet.lessons.transfer.few_shot import (
     sample_per_class,
     select_classes,
 )
-from paddle_resnet.lessons.transfer.lesson import QUICK, Plan, _verdict
-from paddle_resnet.lessons.transfer.results import TUNED
+from paddle_resnet.lessons.transfer.lesson import QUICK, TUNED, Plan, _say_verdict
 from paddle_resnet.models import create_model
 from paddle_resnet.training.seed_runs import T_95, SeedStatistics
 
@@ -176,15 +177,16 @@ def test_sign_needs_an_interval_beside_zero():
     assert SeedStatistics.of([0.5, 0.6]).percent() == "55.00 ± 7.07"
 
 
-def test_verdict_names_each_number_of_images_once():
+def test_verdict_names_each_number_of_images_once(tmp_path):
+    page = Page(tmp_path, texts=LessonTexts("transfer"))
     gains = {1: SeedStatistics.of([0.1, 0.11]), 2: SeedStatistics.of([0.1, -0.1]), 5: SeedStatistics.of([-0.1, -0.101])}
-    english, chinese = _verdict(TUNED, gains)
-    assert english == (
+    _say_verdict(page, TUNED, gains)
+    assert page.blocks[0].text.en == (
         "**Fine-tuned**: better than from scratch at 1 images per class; "
         "worse than from scratch at 5 images per class; "
         "not significantly different at 2 images per class."
     )
-    assert "每类 5 张时差于从头训练" in chinese
+    assert "每类 5 张时差于从头训练" in page.blocks[0].text.zh
 
 
 def test_config_selects_the_cpu_backend():

@@ -33,8 +33,8 @@ class LessonTexts:
     """The texts of a folder of lessons, by key.
 
     A text has places for values as in `str.format`: ``{loss:.3f}``, ``{plain.growth:.3f}``, ``{errors[resnet20]}``. A
-    `Text` is inserted in the page's language, a list with the commas of the language, and
-    ``{epochs} epoch{epochs:plural}`` gets its "s" unless the number is 1.
+    `Text` is inserted in the page's language, a list with the commas of the language, or with " | " between the items
+    as ``{columns: | }``, and ``{epochs} epoch{epochs:plural}`` gets its "s" unless the number is 1.
     """
 
     def __init__(self, name: str) -> None:
@@ -72,8 +72,8 @@ class _Filler(string.Formatter):
     def format_field(self, value: Any, format_spec: str) -> str:
         if format_spec == "plural":
             return "" if value == 1 else "s"
+        if isinstance(value, list | tuple):
+            return (format_spec or BETWEEN_ITEMS[self._language]).join(self.format_field(each, "") for each in value)
         if isinstance(value, Text):
             value = value.in_language(self._language)
-        elif isinstance(value, list | tuple):
-            value = BETWEEN_ITEMS[self._language].join(map(str, value))
         return super().format_field(value, format_spec)

@@ -13,12 +13,14 @@ from paddle.nn import functional
 
 from paddle_resnet.lessons.common.timing import time_interleaved
 from paddle_resnet.models import model_entry
-from paddle_resnet.models.blocks import BlockOptions, Bottleneck, convolution, projection_shortcut
+from paddle_resnet.models.blocks import BlockOptions, Bottleneck, projection_shortcut
 from paddle_resnet.models.factory import make_network
 from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.onednn import layers as onednn_layers
 from paddle_resnet.onednn.availability import unavailable_reason
 from paddle_resnet.zoo.registry import ResNetEntry
+
+PADDLE, ONEDNN = "Paddle's own layer", "oneDNN's layer"
 
 
 def conv_by_slices(x: paddle.Tensor, weight: paddle.Tensor, groups: int) -> paddle.Tensor:
@@ -37,12 +39,11 @@ def conv_by_slices(x: paddle.Tensor, weight: paddle.Tensor, groups: int) -> padd
 def to_dense(weight: np.ndarray, groups: int) -> np.ndarray:
     """Convert a grouped weight ``[out, in / groups, k, k]`` to a block-diagonal dense one ``[out, in, k, k]``."""
     out_channels, group_in, *kernel = weight.shape
-    dense = np.zeros((out_channels, group_in * groups, *kernel), weight.dtype)
     group_out = out_channels // groups
-    for group in range(groups):
-        rows = slice(group * group_out, (group + 1) * group_out)
-        dense[rows, group * group_in : (group + 1) * group_in] = weight[rows]
-    return dense
+    dense = np.zeros((groups, group_out, groups, group_in, *kernel), weight.dtype)
+    for group, block in enumerate(weight.reshape(groups, group_out, group_in, *kernel)):
+        dense[group, :, group] = block
+    return dense.reshape(out_channels, groups * group_in, *kernel)
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,10 @@ class BlockCost:
     def weights(self) -> int:
         """Number of weights of the three convolutions, equation 4 of the paper."""
         return self.reduce + self.grouped + self.expand
+
+    @property
+    def grouped_share(self) -> float:
+        return self.grouped / self.weights
 
     @property
     def label(self) -> str:
@@ -99,14 +104,6 @@ def channel_dependencies(layer: nn.Layer, channels: int, seed: int = 0) -> np.nd
     return moved > rounding
 
 
-def conv_chain(channels: int, groups: int, *, pointwise: bool) -> nn.Sequential:
-    """Make two grouped 3x3 convolutions with a 1x1 convolution or a third grouped one between them."""
-    middle = convolution(channels, channels, 1) if pointwise else convolution(channels, channels, 3, groups=groups)
-    return nn.Sequential(
-        convolution(channels, channels, 3, groups=groups), middle, convolution(channels, channels, 3, groups=groups)
-    )
-
-
 @dataclass(frozen=True)
 class ConvShape:
     """A 3x3 convolution with as many output as input channels, for a varying number of groups."""
@@ -125,19 +122,19 @@ class ConvShape:
 
 
 def forward_times(layer: ConvShape, groups: Sequence[int], repeats: int) -> dict[str, list[float]]:
-    """Return the median seconds of a forward pass for each number of groups, by backend: Paddle's layer, oneDNN's."""
+    """Return the median seconds of a forward pass for each number of groups, by backend."""
     image = np.random.default_rng(0).normal(size=(layer.batch, layer.channels, layer.side, layer.side))
-    channels_first = paddle.to_tensor(image.astype(np.float32))
+    inputs = {PADDLE: paddle.to_tensor(image.astype(np.float32))}
+    kinds: dict[str, type[nn.Layer]] = {PADDLE: nn.Conv2D}
+    if unavailable_reason() is None:
+        inputs[ONEDNN] = inputs[PADDLE].transpose([0, 2, 3, 1])
+        kinds[ONEDNN] = onednn_layers.Convolution
     settings = {"kernel_size": 3, "padding": 1, "bias_attr": False}
-    passes: dict[tuple[str, int], Callable[[], object]] = {}
-    for number in groups:
-        native = nn.Conv2D(layer.channels, layer.channels, groups=number, **settings)
-        passes["Paddle's own layer", number] = partial(native, channels_first)
-        if unavailable_reason() is None:
-            channels_last = channels_first.transpose([0, 2, 3, 1])
-            fast: nn.Layer = onednn_layers.Convolution(layer.channels, layer.channels, groups=number, **settings)
-            passes["oneDNN's layer", number] = partial(fast, channels_last)
+    passes: dict[tuple[str, int], Callable[[], object]] = {
+        (backend, number): partial(kind(layer.channels, layer.channels, groups=number, **settings), inputs[backend])
+        for number in groups
+        for backend, kind in kinds.items()
+    }
     with paddle.no_grad():
         seconds = time_interleaved(passes, 1 + repeats)  # the first call of each is a warm-up
-    backends = dict.fromkeys(backend for backend, _ in passes)
-    return {backend: [float(np.median(seconds[backend, number][1:])) for number in groups] for backend in backends}
+    return {backend: [float(np.median(seconds[backend, number][1:])) for number in groups] for backend in kinds}

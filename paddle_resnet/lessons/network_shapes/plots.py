@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
 from paddle_resnet.lessons.common.network_costs import PART_LABELS, PartCost
-from paddle_resnet.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, without_axes
+from paddle_resnet.models.summary import Shape
+from paddle_resnet.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, make_figure, without_axes
 
 SLANT = 0.3  # of a slab's side, along both axes of the page
 FACES = ("#CFE3F1", "#E8F2F9", "#9CC4E0")  # front, top, side
@@ -18,13 +21,12 @@ GAP = 0.42  # between two slabs, in the drawing's units
 MARKERS = ("o", "s", "^", "D")
 
 
-def draw_route(stops: Sequence[tuple[str, tuple[int, int, int]]], title: str) -> Figure:
+def draw_route(stops: Sequence[tuple[str, Shape]], title: str) -> Figure:
     """Draw each stop ``(name, [channels, height, width])`` as a slab: the thicker, the more channels.
 
     Sides and thickness are drawn as square roots, or the last stages would be threads.
     """
-    figure = Figure(figsize=(9.6, 3.5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = make_figure(9.6, 3.5)
     without_axes(axes)
     axes.set_aspect("equal")
     largest_side = max(shape[1] for _, shape in stops)
@@ -48,30 +50,25 @@ def draw_route(stops: Sequence[tuple[str, tuple[int, int, int]]], title: str) ->
 
 def _slab(axes: Axes, left: float, height: float, thickness: float) -> None:
     """Draw one box in oblique projection, centred on the line y = 0."""
-    slant = SLANT * height
     bottom = -height * (1 + SLANT) / 2
-    top = bottom + height
-    front = [(left, bottom), (left + thickness, bottom), (left + thickness, top), (left, top)]
-    lid = [(left, top), (left + thickness, top), (left + thickness + slant, top + slant), (left + slant, top + slant)]
-    side = [
-        (left + thickness, bottom),
-        (left + thickness + slant, bottom + slant),
-        (left + thickness + slant, top + slant),
-        (left + thickness, top),
-    ]
+    origin, right, up = np.array([left, bottom]), np.array([thickness, 0.0]), np.array([0.0, height])
+    back = np.array([SLANT * height, SLANT * height])
+    front = [origin, origin + right, origin + right + up, origin + up]
+    lid = [origin + up, origin + right + up, origin + right + up + back, origin + up + back]
+    side = [origin + right, origin + right + back, origin + right + up + back, origin + right + up]
     for corners, colour in zip((front, lid, side), FACES, strict=True):
         axes.add_patch(Polygon(corners, closed=True, facecolor=colour, edgecolor=BLUE, linewidth=0.9))
 
 
 def draw_costs(costs: Sequence[PartCost], title: str) -> Figure:
     """Draw each part's share of the parameters, the multiply-adds and the activations, side by side."""
-    figure = Figure(figsize=(9.6, 3.7), layout="constrained")
-    panels = (
+    figure, panels = make_figure(9.6, 3.7, 1, 3, title=title, sharey=True)
+    measures = (
         ("parameters", [cost.parameters for cost in costs], BLUE),
         ("multiply-adds", [cost.macs for cost in costs], ORANGE),
         ("numbers in the outputs", [cost.activations for cost in costs], GREEN),
     )
-    for axes, (name, amounts, colour) in zip(figure.subplots(1, 3, sharey=True), panels, strict=True):
+    for axes, (name, amounts, colour) in zip(panels, measures, strict=True):
         shares = [100 * amount / sum(amounts) for amount in amounts]
         axes.bar([PART_LABELS[cost.name] for cost in costs], shares, color=colour, width=0.7)
         for place, (share, amount) in enumerate(zip(shares, amounts, strict=True)):
@@ -80,28 +77,19 @@ def draw_costs(costs: Sequence[PartCost], title: str) -> Figure:
         axes.tick_params(axis="x", labelrotation=40, labelsize=10)
         axes.grid(True, axis="y")
         axes.set_axisbelow(True)
-    figure.axes[0].set_ylabel("share of the network (%)")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    panels[0].set_ylabel("share of the network (%)")
     return figure
 
 
 def draw_sides(sides: Mapping[str, Sequence[int]], places: Sequence[str], title: str) -> Figure:
     """Draw the side of the maps in pixels after each place of the network, a line for each label of `sides`."""
-    figure = Figure(figsize=(9.2, 4.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = make_figure(9.2, 4.2)
+    beside: dict[str, Any] = {"xytext": (9, 0), "textcoords": "offset points", "va": "center", "fontweight": "bold"}
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
     for (label, values), colour, marker in zip(sides.items(), (BLUE, GREEN, ORANGE, RED), MARKERS, strict=False):
         axes.plot(range(len(values)), values, color=colour, marker=marker, label=label)
-        axes.annotate(
-            f"{values[-1]}",
-            (len(values) - 1, values[-1]),
-            xytext=(9, 0),
-            textcoords="offset points",
-            va="center",
-            color=colour,
-            fontweight="bold",
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
-            zorder=3,
-        )
+        end = (len(values) - 1, values[-1])
+        axes.annotate(f"{values[-1]}", end, color=colour, bbox=box, zorder=3, **beside)
     axes.set_yscale("log", base=2)
     ticks = [1, 2, 4, 8, 16, 32, 64, 128, 256]
     axes.set_yticks(ticks, [str(tick) for tick in ticks])

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import paddle
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from paddle_resnet import runtime
 from paddle_resnet.config import Config
-from paddle_resnet.data import MemorySplit, Normalize, Split, Splits, TrainLoader, ValidationLoader
+from paddle_resnet.data import MemorySplit, Normalize, Split, Splits, TrainLoader, ValidationLoader, uint8_batches
+from paddle_resnet.evaluation.run_plots import features_of
 from paddle_resnet.lessons.common.training_loop import (
     apply_cpu_backend,
     evaluate_batches,
@@ -25,6 +25,7 @@ from paddle_resnet.models import ImageClassifier, create_model, load_weights
 from paddle_resnet.training.optim.optimizer import make_optimizer
 
 Weights = Mapping[str, np.ndarray]
+EVALUATION_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,10 @@ class FewShotTrainer:
         """Return the input of the last layer for each image, float32 ``[N, features]``."""
         network = create_model(self.config.model.name, weights["fc.bias"].size)
         load_weights(network, weights)
-        network.remove_classifier()
         network.eval()
-        with paddle.no_grad():
-            batches = [network.forward_head(network(pixels)).numpy() for pixels, _ in self._unaugmented(images)]
-        return np.concatenate(batches)
+        splits = self._splits
+        batches = uint8_batches(images, EVALUATION_BATCH, splits.resize, self.config.data.image_size)
+        return features_of(network, Normalize(splits.mean, splits.std), (pixels for pixels, _ in batches))
 
     def _start(self, classes: int, weights: Weights | None, seed: int) -> ImageClassifier:
         runtime.seed_everything(seed)
@@ -112,13 +112,11 @@ class FewShotTrainer:
         train_batches(network, optimizer, take_batches(loader, steps))
 
     def _top1(self, network: ImageClassifier, task: Task) -> float:
-        _, top1 = evaluate_batches(network, self._unaugmented(task.test))
-        return top1
-
-    def _unaugmented(self, images: MemorySplit) -> ValidationLoader:
-        splits = self._splits
+        splits, size = self._splits, self.config.data.image_size
         normalize = Normalize(splits.mean, splits.std)
-        return ValidationLoader(images, 256, self.config.data.image_size, splits.resize, normalize)
+        batches = ValidationLoader(task.test, EVALUATION_BATCH, size, splits.resize, normalize)
+        _, top1 = evaluate_batches(network, batches)
+        return top1
 
 
 def linear_probe_top1(

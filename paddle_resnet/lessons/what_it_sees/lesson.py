@@ -6,24 +6,33 @@ from typing import Any
 
 import numpy as np
 
+from paddle_resnet import runtime
 from paddle_resnet.evaluation import NetworkScorer, measure_split
-from paddle_resnet.lessons.common.runs import train_run, update_settings
+from paddle_resnet.evaluation.grad_cam import grad_cam
+from paddle_resnet.evaluation.run_plots import choose_mistakes
+from paddle_resnet.lessons.common.network_costs import format_shape
+from paddle_resnet.lessons.common.runs import read_images, train_run, update_settings
 from paddle_resnet.lessons.framework.effort import Effort
-from paddle_resnet.lessons.framework.page import Page, Text
-from paddle_resnet.lessons.what_it_sees import grad_cam
+from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.what_it_sees.trained_network import (
     MAX_POINTS,
     NEIGHBOURS,
+    HeatRows,
+    ImageSet,
     LessonContext,
     TrainedNetwork,
     flatten_pixels,
     knn_accuracy,
+    mask_pixels,
+    mean_correlation,
     project_2d,
-    read_split,
 )
-from paddle_resnet.plots.feature_maps import draw_filters, draw_maps, draw_points
+from paddle_resnet.models import create_configured_model
+from paddle_resnet.plots.feature_maps import draw_filters, draw_heatmaps, draw_maps, draw_points
 from paddle_resnet.plots.style import percent
 
+COLUMNS = 7  # images drawn with their heat
+HIDDEN = (0.1, 0.25, 0.5)  # shares of the pixels
 MAPS = 8  # per stage
 MAX_NEIGHBOURS = 5000  # training images for the nearest neighbours, at most
 
@@ -49,91 +58,47 @@ def teach(page: Page, effort: Effort) -> None:
     run = train_run(page, effort, "network", update_settings(FULL if effort.full else QUICK, effort))
     trained = TrainedNetwork(run.load_network("best"), run.normalize())
     evaluation = measure_split(run, NetworkScorer(trained.network, trained.normalize), "test")
-    context = LessonContext(page, run, trained, read_split(run, run.splits().test), evaluation, effort.full)
+    context = LessonContext(page, run, trained, ImageSet(*read_images(run, run.splits().test)), evaluation, effort.full)
     _network(context)
     _filters(context)
     _maps(context)
     _points(context)
-    grad_cam.show_cam_equivalence(context)
-    grad_cam.show_heatmaps(context)
-    grad_cam.show_occlusion(context)
-    grad_cam.show_mistakes(context)
+    _cam_equivalence(context)
+    _heatmaps(context)
+    _occlusion(context)
+    _mistakes(context)
 
 
 def _network(context: LessonContext) -> None:
-    page, config, evaluation = context.page, context.run.config, context.evaluation
-    page.heading("The network", "所用的网络")
-    page.say(
-        f"""A {config.model.name}, trained from scratch for {config.train.epochs} epochs on {config.data.source} at
-        32x32, classifies {percent(evaluation.top1)} of {evaluation.images:,} test images correctly. This number says
-        how often it is right, not why. This lesson looks inside, from the first filters to the most confident
-        mistakes.""",
-        f"""一个 {config.model.name}，在 32x32 的 {config.data.source} 上从头训练 {config.train.epochs} 轮，
-        {evaluation.images:,} 张测试图像的准确率为 {percent(evaluation.top1)}。这个数字说明它答对多少，却不说明为什么。
-        本课看它的内部，从第一个卷积核一直看到最后一个错误。""",
-    )
+    page, evaluation = context.page, context.evaluation
+    page.heading("network_heading")
+    page.say("network", config=context.run.config, top1=percent(evaluation.top1), images=evaluation.images)
     if not context.full:
-        page.say(
-            """Digits have a limitation. Each image is only its object on black, so there is no background that could
-            mislead the network. Half of what Grad-CAM is used for cannot be shown here. `--full` trains on CIFAR-10's
-            photographs.""",
-            """先说明手写数字能展示什么：每张图除了黑底上的数字什么也没有，没有背景可以误导网络，所以 Grad-CAM 的一半用
-            处在这里看不到。`--full` 在 CIFAR-10 的照片上训练。""",
-        )
-    page.record(
-        top1=evaluation.top1,
-        test_images=evaluation.images,
-        mistakes=int((evaluation.predicted != evaluation.labels).sum()),
-    )
+        page.say("digits")
+    mistakes = int((evaluation.predicted != evaluation.labels).sum())
+    page.record(top1=evaluation.top1, test_images=evaluation.images, mistakes=mistakes)
 
 
 def _filters(context: LessonContext) -> None:
-    page, trained = context.page, context.trained
-    page.heading("The first filters", "第一层卷积核")
-    convolution = trained.network.conv1
-    weight = convolution.weight.numpy()  # [out, 3, k, k]
-    chosen = context.one_of_each_class()[min(3, len(context.classes) - 1)]
-    inputs = trained.tensor(context.test.pixels[chosen : chosen + 1])
-    responses = convolution(inputs).numpy()[0]
-    is_grey = bool((context.test.pixels == context.test.pixels[..., :1]).all())
-    size = f"{len(weight)} filters of 3x{weight.shape[2]}x{weight.shape[3]}"
-    if is_grey:
+    page, trained, chosen = context.page, context.trained, context.shown_image
+    page.heading("filters_heading")
+    weight = trained.network.conv1.weight.numpy()  # [out, 3, k, k]
+    inputs = trained.tensor(context.test.pixels[[chosen]])
+    responses = trained.network.conv1(inputs).numpy()[0]
+    number, *shape = weight.shape
+    size = {"number": number, "shape": format_shape(shape, "x")}
+    if (context.test.pixels == context.test.pixels[..., :1]).all():  # the images are grey
         drawn = weight.sum(axis=1)
-        by_sums = _convolve(inputs.numpy()[0, 0], drawn)
-        page.say(
-            f"""The first layer has {size}. Only these filters can be interpreted directly, because their input is the
-            image. These images are grey, so the three input channels are equal, and the response of a filter depends
-            only on the sum of its three kernels. The figure shows this sum. (Computed from the sums alone, the
-            responses differ by at most {np.abs(by_sums - responses).max():.0e}, where the largest is
-            {np.abs(responses).max():.1f}.)""",
-            f"""第一层有 {size.replace(" filters of ", " 个 ")} 的卷积核，只有它们能直接看，因为它们的输入就是图像。这里
-            的图像是灰度的，输入的三个通道相同，卷积核的响应只取决于它在三个通道上的权重之和，图中画的就是这个和。（只用
-            这个和来计算，响应最多相差 {np.abs(by_sums - responses).max():.0e}，而最大的响应
-            是 {np.abs(responses).max():.1f}。）""",
-        )
-        page.record(
-            sum_difference=float(np.abs(by_sums - responses).max()), largest_answer=float(np.abs(responses).max())
-        )
+        difference = float(np.abs(_convolve(inputs.numpy()[0, 0], drawn) - responses).max())
+        largest = float(np.abs(responses).max())
+        page.say("grey_filters", size=size, difference=difference, largest=largest)
+        page.record(sum_difference=difference, largest_answer=largest)
     else:
         spread = weight - weight.min(axis=(1, 2, 3), keepdims=True)
         drawn = (spread / spread.max(axis=(1, 2, 3), keepdims=True)).transpose(0, 2, 3, 1)
-        page.say(
-            f"""The first layer has {size}. Only these filters can be interpreted directly, because their input is the
-            image. Each is drawn as a colour image, its smallest weight as 0 and its largest as 1.""",
-            f"""第一层有 {size.replace(" filters of ", " 个 ")} 的卷积核，只有它们能直接看，因为它们的输入就是图像。每个
-            卷积核画成一张彩色小图，最小的权重为 0，最大的为 1。""",
-        )
-    page.figure(
-        "filters",
-        lambda: draw_filters(
-            drawn, responses, f"First layer: filters, and their responses to a {context.true_name(chosen)}"
-        ),
-        """Below each filter, its response to one image: red where positive, blue where negative, before BatchNorm and
-        ReLU. A filter with red on one side and blue on the other responds to edges of that direction; one of a single
-        colour responds to brightness.""",
-        """每个卷积核下面是它对同一张图像的响应（批归一化和 ReLU 之前），红为正，蓝为负。一侧红一侧蓝的卷积核对该方向的
-        边缘有响应；只有一种颜色的对亮度有响应。""",
-    )
+        page.say("colour_filters", size=size)
+    title = f"First layer: filters, and their responses to a {context.true_name(chosen)}"
+    page.figure("filters", lambda: draw_filters(drawn, responses, title))
 
 
 def _convolve(image: np.ndarray, kernels: np.ndarray) -> np.ndarray:
@@ -143,100 +108,139 @@ def _convolve(image: np.ndarray, kernels: np.ndarray) -> np.ndarray:
 
 
 def _maps(context: LessonContext) -> None:
-    page, trained = context.page, context.trained
-    page.heading("Maps, stage by stage", "逐阶段的特征图")
-    chosen = context.one_of_each_class()[min(3, len(context.classes) - 1)]
-    maps = trained.maps(context.test.pixels[chosen : chosen + 1])
-    page.say(
-        """After the first layer a filter's input is other feature maps, and its weights are hard to interpret. Its
-        output is still an image. From stage to stage the maps get coarser and more numerous: they show less of where,
-        more of what.""",
-        """第一层之后，卷积核的输入是别的特征图，权重本身很难看出什么，但输出仍是一幅图。逐个阶段看下去，图越来越粗，数
-        量越来越多：“在哪里”越来越少，“是什么”越来越多。""",
-    )
-    page.figure(
-        "maps",
-        lambda: draw_maps(
-            context.test.pixels[chosen],
-            {name: output[0] for name, output in maps.items()},
-            MAPS,
-            f"The strongest {MAPS} maps of each stage for one {context.true_name(chosen)}",
-        ),
-        """Rows: after the stem and after each stage, with channels x height x width; black is 0, each map has its own
-        scale.""",
-        "各行：stem 之后和各阶段之后，标有 通道 x 高 x 宽；黑色为 0，每幅图各有自己的色标。",
-    )
-    train = read_split(context.run, context.run.splits().train).sample(MAX_NEIGHBOURS)
+    page, trained, chosen = context.page, context.trained, context.shown_image
+    page.heading("maps_heading")
+    maps = {name: output[0] for name, output in trained.maps(context.test.pixels[[chosen]]).items()}
+    page.say("coarser")
+    title = f"The strongest {MAPS} maps of each stage for one {context.true_name(chosen)}"
+    page.figure("maps", lambda: draw_maps(context.test.pixels[chosen], maps, MAPS, title))
+    train = ImageSet(*read_images(context.run, context.run.splits().train)).sample(MAX_NEIGHBOURS)
     test = context.test.sample(MAX_POINTS)
-    train_means, means = trained.means(train.pixels), trained.means(test.pixels)
-    right = {name: knn_accuracy(train_means[name], train.labels, means[name], test.labels) for name in train_means}
-    pixels = knn_accuracy(flatten_pixels(train), train.labels, flatten_pixels(test), test.labels)
-    page.say(
-        f"""Can "more of what" be measured? Ignore the positions: keep only the mean of each map, and find the class of
-        most of an image's {NEIGHBOURS} nearest training images by these means. The classifier only knows distances, so
-        it is right where a stage has brought images of a class together. For comparison, the same with all pixels of
-        the image, positions included.""",
-        f"""“是什么越来越多”能测量吗？忘掉位置，每幅图只保留均值，再看按这些均值算，离一张图像最近的 {NEIGHBOURS} 张训练
-        图像多数属于哪一类。这个分类器只知道距离，所以哪个阶段把同类图像聚到了一起，它在那里就答得对。作为比较，也用图像
-        的全部像素（含位置）做一次。""",
-    )
+    page.say("neighbours_question", neighbours=NEIGHBOURS)
+    known, asked = ({"pixels": flatten_pixels(each), **trained.means(each.pixels)} for each in (train, test))
+    right = {name: knn_accuracy(known[name], train.labels, asked[name], test.labels) for name in known}
+    labels = [page.text("pixels"), *(page.text("means_after", name=name) for name in maps)]
     page.table(
-        "distances between | numbers per image | test accuracy",
-        "距离取自 | 每张图像的数 | 测试准确率",
+        "neighbours",
         [
-            (Text("pixels", "像素"), f"{flatten_pixels(test).shape[1]:,}", percent(pixels)),
-            *(
-                (Text(f"means after {name}", f"{name} 之后的均值"), means[name].shape[1], percent(share))
-                for name, share in right.items()
-            ),
+            (label, f"{asked[name].shape[1]:,}", percent(share))
+            for label, (name, share) in zip(labels, right.items(), strict=True)
         ],
     )
-    page.record(neighbours_pixels=pixels, neighbours_stages=list(right.values()), stages=list(right))
+    pixels, *stages = right.values()
+    page.record(neighbours_pixels=pixels, neighbours_stages=stages, stages=list(maps))
 
 
 def _points(context: LessonContext) -> None:
     page = context.page
-    page.heading("The test set in two dimensions", "把测试集画成点图")
+    page.heading("points_heading")
     images = context.test.sample(MAX_POINTS)
     features = context.trained.means(images.pixels)[context.trained.network.stage_names[-1]]
-    pixels_2d, features_2d = project_2d(flatten_pixels(images), images.labels), project_2d(features, images.labels)
-    page.say(
-        f"""The last stage's means are the {features.shape[1]} numbers that the head gets, one point per image. There
-        are two ways to project such points. PCA keeps the plane in which they vary most, and loses everything outside
-        it. t-SNE (van der Maaten and Hinton 2008) keeps neighbours together and gives up distances: neither the size of
-        a cluster nor the gap between two clusters means anything. Above the raw pixels, below the features.""",
-        f"""最后一个阶段的均值就是分类头看到的 {features.shape[1]} 个数，每张图像一个点。把这样的点画到纸上有两种办法：
-        PCA 取它们变化最大的平面，平面之外的全部丢掉；t-SNE（van der Maaten 与 Hinton 2008）让邻居待在一起，而放弃距离：
-        在它的图里，一簇点的大小、两簇之间的间隔都没有意义。上排是原始像素，下排是特征。""",
+    pixels_2d, features_2d = (project_2d(points, images.labels) for points in (flatten_pixels(images), features))
+    page.say("projections", features=features)
+    panels = {}
+    for name, projections in (("pixels", pixels_2d), ("features", features_2d)):
+        panels[f"{name}, PCA ({projections.explained:.0%} of the variance)"] = projections.pca
+        panels[f"{name}, t-SNE"] = projections.tsne
+    title = f"{len(images):,} test images, as pixels and as the network's features"
+    page.figure("points", lambda: draw_points(panels, images.labels, context.classes, title))
+    page.say("silhouette", pixels_2d=pixels_2d, features_2d=features_2d)
+    page.record(silhouette_pixels=pixels_2d.silhouette, silhouette_features=features_2d.silhouette)
+    page.record(explained_pixels=pixels_2d.explained, explained_features=features_2d.explained)
+
+
+def _cam_equivalence(context: LessonContext) -> None:
+    """Show that Grad-CAM at the last stage equals CAM."""
+    page, trained = context.page, context.trained
+    page.heading("cam_heading")
+    images = context.test.take(context.one_of_each_class())
+    predicted = trained.scores(images.pixels).argmax(axis=1)
+    inputs = trained.tensor(images.pixels)
+    maps = grad_cam(trained.network, inputs, predicted)
+    features = trained.network.forward_features(inputs).numpy()
+    weights = trained.network.fc.weight.numpy()[:, predicted].T  # [N, K]
+    cam = np.maximum(np.einsum("nk,nkhw->nhw", weights, features), 0)
+    places = maps.shape[1] * maps.shape[2]
+    difference = float(np.abs(maps * places - cam).max())
+    page.say("cam")
+    page.values(
+        "w_k = mean over H, W of  d score / d A_k",
+        "map = ReLU(sum over k of w_k A_k)",
+        "",
+        'maps = grad_cam(network, images, classes)             # the last stage; or layer="layer2"',
+        f"maps.shape                                            {list(maps.shape)}",
     )
-    page.figure(
-        "points",
-        lambda: draw_points(
-            {
-                f"pixels, PCA ({pixels_2d.explained:.0%} of the variance)": pixels_2d.pca,
-                "pixels, t-SNE": pixels_2d.tsne,
-                f"features, PCA ({features_2d.explained:.0%} of the variance)": features_2d.pca,
-                "features, t-SNE": features_2d.tsne,
-            },
-            images.labels,
-            context.classes,
-            f"{len(images):,} test images, as pixels and as the network's features",
-        ),
-        "Each point is a test image in the colour of its true class, whose name is at the median.",
-        "每个点是一张测试图像，颜色为其真实类别，类别名写在中位数处。",
-    )
-    page.say(
-        f"""The silhouette does not depend on a projection (Rousseeuw 1987). It compares, for each point and in all
-        dimensions, the mean distance to its own class with that to the next class. It is 1 for classes far apart, 0
-        where they touch, negative where they are mixed. Pixels: {pixels_2d.silhouette:.2f}; features:
-        {features_2d.silhouette:.2f}.""",
-        f"""有一个数不会被投影美化：轮廓系数（silhouette，Rousseeuw 1987）在全部维度里比较每个点到本类的平均距离和到最近
-        的另一类的平均距离，类别相距很远时为 1，相接时为 0，混在一起时为负。像素：{pixels_2d.silhouette:.2f}；特征：
-        {features_2d.silhouette:.2f}。""",
-    )
-    page.record(
-        silhouette_pixels=pixels_2d.silhouette,
-        silhouette_features=features_2d.silhouette,
-        explained_pixels=pixels_2d.explained,
-        explained_features=features_2d.explained,
-    )
+    page.say("closed_form", maps=maps, places=places, difference=difference, largest=cam.max())
+    page.record(cam_difference=difference, cam_largest=float(cam.max()), places=places)
+
+
+def _heatmaps(context: LessonContext) -> None:
+    """Draw Grad-CAM maps over images."""
+    images = context.test.take(context.one_of_each_class()[:COLUMNS])
+    scores = context.trained.scores(images.pixels)
+    first, second, *_ = np.argsort(-scores, axis=1, kind="stable").T
+    *_, earlier, last = context.trained.network.stage_names
+    rows = {
+        f"predicted,\n{last}": context.heat(images, scores, first),
+        f"predicted,\n{earlier}": context.heat(images, scores, first, earlier),
+        f"second,\n{last}": context.heat(images, scores, second),
+    }
+    _draw_heat(context, "grad_cam", images, rows, "Grad-CAM for the predicted class, and for the second")
+
+
+def _draw_heat(context: LessonContext, name: str, images: ImageSet, rows: HeatRows, title: str) -> None:
+    captions = [f"is {context.class_name(label)}" for label in images.labels]
+    context.page.figure(name, lambda: draw_heatmaps(images.pixels, captions, rows, title))
+
+
+def _occlusion(context: LessonContext) -> None:
+    """Test the maps by occlusion and against random weights."""
+    page, trained = context.page, context.trained
+    page.heading("occlusion_heading")
+    images = context.test.sample(MAX_POINTS)
+    predicted = trained.scores(images.pixels).argmax(axis=1)
+    maps = trained.grad_cam(images.pixels, predicted)
+    colour = np.rint(255 * np.array(context.run.normalize().mean)).astype(np.uint8)
+    orders = {"highest": maps, "random": np.zeros_like(maps), "lowest": -maps}
+
+    def accuracy(pixels: np.ndarray) -> float:
+        return float((trained.scores(pixels).argmax(axis=1) == images.labels).mean())
+
+    right = {
+        name: [accuracy(mask_pixels(images.pixels, order, share, colour)) for share in HIDDEN]
+        for name, order in orders.items()
+    }
+    before = accuracy(images.pixels)
+    page.say("occlusion", before=percent(before), images=len(images))
+    rows = zip(HIDDEN, *right.values(), strict=True)
+    page.table("occluded", [(f"{share:.0%}", *map(percent, accuracies)) for share, *accuracies in rows])
+    holds = sum(top < chance for top, chance in zip(right["highest"], right["random"], strict=True))
+    runtime.seed_everything(context.run.config.train.seed + 1)
+    untrained = create_configured_model(context.run.config.model, len(context.classes))
+    untrained.eval()
+    random_maps = TrainedNetwork(untrained, trained.normalize).grad_cam(images.pixels, predicted)
+    likeness = mean_correlation(maps, random_maps)
+    page.say("occlusion_outcome", holds=holds, rows=len(HIDDEN), likeness=likeness)
+    page.record(right_before=before, **{f"right_{name}": accuracies for name, accuracies in right.items()})
+    page.record(likeness_untrained=likeness)
+
+
+def _mistakes(context: LessonContext) -> None:
+    """Show the most confident mistakes with their maps."""
+    page, evaluation = context.page, context.evaluation
+    page.heading("mistakes_heading")
+    wrong = choose_mistakes(evaluation, evaluation.images)
+    if len(wrong) == 0:
+        page.say("no_mistakes")
+        return
+    chosen = wrong[:COLUMNS]
+    scores = evaluation.scores[chosen]
+    surest = float(scores[0].max())
+    page.say("confident_mistakes", images=evaluation.images, wrong=len(wrong), surest=percent(surest))
+    images = context.test.take(chosen)
+    rows = {
+        "for the\nprediction": context.heat(images, scores, evaluation.predicted[chosen]),
+        "for the\ntruth": context.heat(images, scores, images.labels),
+    }
+    _draw_heat(context, "mistakes", images, rows, "The most confident mistakes")
+    page.record(surest_mistake=surest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +13,8 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from paddle_resnet.data import Split
 from paddle_resnet.evaluation import NetworkScorer
 from paddle_resnet.evaluation.grad_cam import enlarge, grad_cam
-from paddle_resnet.lessons.common.runs import read_images
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.models import ImageClassifier
 from paddle_resnet.plots.style import percent, shortened
@@ -24,6 +22,13 @@ from paddle_resnet.results import Evaluation
 from paddle_resnet.training.run_folder import RunFolder
 
 LONGEST_NAME = 9
+BATCH = 256
+NEIGHBOURS = 5
+MAX_POINTS = 2000  # t-SNE's time grows with their number
+
+HeatRow = tuple[np.ndarray, Sequence[str]]
+HeatRows = Mapping[str, HeatRow]
+"""Maps ``[n, S, S]`` and n labels, by the row's name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,15 +59,16 @@ class LessonContext:
     def true_name(self, index: int) -> str:
         return self.classes[self.test.labels[index]]
 
-    def format_predictions(self, labels: np.ndarray, scores: np.ndarray) -> list[str]:
-        """Format labels ``[n]`` with their probabilities in `scores` ``[n, classes]``: ``3: 90.0%``."""
+    @property
+    def shown_image(self) -> int:
+        """Index of the test image whose responses and maps are drawn."""
+        return int(self.one_of_each_class()[:4][-1])
+
+    def heat(self, images: ImageSet, scores: np.ndarray, labels: np.ndarray, layer: str | None = None) -> HeatRow:
+        """Return the Grad-CAM maps of classes `labels` ``[n]``, and labels for them: ``3: 90.0%``."""
         pairs = zip(labels, scores[np.arange(len(labels)), labels], strict=True)
-        return [f"{self.class_name(label)}: {percent(float(probability))}" for label, probability in pairs]
-
-
-BATCH = 256
-NEIGHBOURS = 5
-MAX_POINTS = 2000  # t-SNE's time grows with their number
+        words = [f"{self.class_name(label)}: {percent(float(probability))}" for label, probability in pairs]
+        return self.trained.grad_cam(images.pixels, labels, layer), words
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +89,6 @@ class ImageSet:
         if len(self) <= limit:
             return self
         return self.take(np.sort(np.random.default_rng(0).permutation(len(self))[:limit]))
-
-
-def read_split(run: RunFolder, split: Split) -> ImageSet:
-    """Read all images of a split as the run's network gets them, before normalisation."""
-    return ImageSet(*read_images(run, split))
 
 
 @dataclass(frozen=True, eq=False)
