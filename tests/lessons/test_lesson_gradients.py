@@ -10,6 +10,7 @@ from paddle.nn import functional
 
 from paddle_resnet.lessons import Effort, run_lesson
 from paddle_resnet.lessons.framework.page import Page
+from paddle_resnet.lessons.framework.texts import LessonTexts
 from paddle_resnet.lessons.gradients import training as gradient_training
 from paddle_resnet.lessons.gradients.layer_gradients import (
     LayerGradients,
@@ -85,7 +86,7 @@ def test_scale_free_gradient_ignores_the_weight_norm():
 def test_non_finite_gradients_are_recorded(tmp_path):
     gradients = LayerGradients(("a", "b"), np.array([np.nan, 0.0]), np.ones(2), loss=float("inf"))
     assert np.isnan(gradients.growth)
-    page = Page(tmp_path)
+    page = Page(tmp_path, LessonTexts("gradients"))
     record_gradients(page, "plain20", gradients)
     assert page.numbers["plain20_norms"] == ["not finite", 0.0]
     assert page.numbers["plain20_loss"] == page.numbers["plain20_growth"] == "not finite"

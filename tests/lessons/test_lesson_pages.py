@@ -17,8 +17,9 @@ from paddle_resnet.data.datasets.official_files import OfficialFile
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.lessons import LESSONS, Effort, run_lesson
 from paddle_resnet.lessons.common.timing import describe_machine
+from paddle_resnet.lessons.framework import texts
 from paddle_resnet.lessons.framework.markdown import to_markdown, write_pages
-from paddle_resnet.lessons.framework.page import Page, Text
+from paddle_resnet.lessons.framework.page import Page
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCS = PROJECT / "docs"
@@ -47,14 +48,30 @@ def test_both_languages_have_the_same_figures_values_and_sections(name):
     assert all(re.search("[\u4e00-\u9fffA-Za-z]", line) for line in lines[1] if line.startswith("## "))
 
 
-def test_page_is_rendered_in_both_languages(tmp_path):
-    page = Page(tmp_path)
-    page.heading("Shapes", "形状")
-    page.say("Two words\n    in two lines.", "两行\n    文字。")
-    page.table("layer | n", "层 | n", [[Text("pixels", "像素"), 3], ["a|b", 0.5]])
-    expected = (
-        "# T\n\n## Shapes\n\nTwo words in two lines.\n\n| layer | n |\n| --- | --- |\n| pixels | 3 |\n| a\\|b | 0.5 |\n"
-    )
+TEXTS = """
+shapes: {en: Shapes, zh: 形状}
+words:
+  en: |-
+    Two words
+    in two lines.
+  zh: |-
+    两行
+    文字。
+sizes: {en: "layer | |n|", zh: "层 | |n|"}
+pixels: {en: pixels, zh: 像素}
+"""
+
+
+def test_page_is_rendered_in_both_languages(tmp_path, monkeypatch):
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "text.yaml").write_text(TEXTS, encoding="utf-8")
+    monkeypatch.setattr(texts, "LESSONS_FOLDER", tmp_path)
+    page = Page(tmp_path, texts.LessonTexts("some"))
+    page.heading("shapes")
+    page.say("words")
+    page.table("sizes", [[page.text("pixels"), 3], ["a|b", 0.5]])
+    table = "| layer | \\|n\\| |\n| --- | --- |\n| pixels | 3 |\n| a\\|b | 0.5 |\n"
+    expected = f"# T\n\n## Shapes\n\nTwo words in two lines.\n\n{table}"
     assert to_markdown("T", page.blocks, "en", "figures") == expected
     assert "两行文字。" in to_markdown("T", page.blocks, "zh", "figures")
     assert "| 像素 | 3 |" in to_markdown("T", page.blocks, "zh", "figures")

@@ -157,7 +157,7 @@ def run_lesson(name: str, folder: Path, effort: Effort, show: Show = lambda bloc
     probe.unlink()
     module = name.replace("-", "_")
     lesson: LessonModule = importlib.import_module(f"paddle_resnet.lessons.{module}.lesson")
-    page = Page(folder, show, LessonTexts(module))
+    page = Page(folder, LessonTexts(module), show)
     lesson.teach(page, effort)
     write_text(folder / "numbers.json", json.dumps(page.numbers, indent=2, ensure_ascii=False) + "\n")
     return page

@@ -59,7 +59,6 @@ class Picture:
 
 
 Block: TypeAlias = Heading | Prose | Values | Table | Picture
-Rows: TypeAlias = Sequence[Sequence[object]]
 Show: TypeAlias = Callable[[Block], None]
 
 
@@ -72,7 +71,7 @@ class Page:
         numbers: the lesson's measured values by name, for ``numbers.json`` and for tests.
     """
 
-    def __init__(self, folder: Path, show: Show = lambda block: None, texts: LessonTexts | None = None) -> None:
+    def __init__(self, folder: Path, texts: LessonTexts, show: Show = lambda block: None) -> None:
         self.folder = folder
         self.blocks: list[Block] = []
         self.numbers: dict[str, Number] = {}
@@ -81,14 +80,13 @@ class Page:
 
     def text(self, key: str, **values: object) -> Text:
         """Return a text of the lesson's ``text.yaml`` with its values, for a table or another text."""
-        assert self._texts is not None
         return self._texts.fill(key, values)
 
-    def heading(self, key: str, zh: str | None = None, **values: object) -> None:
-        self._add(Heading(self.text(key, **values) if zh is None else Text(key, zh)))
+    def heading(self, key: str, **values: object) -> None:
+        self._add(Heading(self.text(key, **values)))
 
-    def say(self, key: str, zh: str | None = None, **values: object) -> None:
-        self._add(Prose(self.text(key, **values) if zh is None else Text(_one_line(key), _one_line(zh, between=""))))
+    def say(self, key: str, **values: object) -> None:
+        self._add(Prose(self.text(key, **values)))
 
     def values(self, *lines: str) -> None:
         self._add(Values(tuple(line for lines_ in lines for line in lines_.splitlines())))
@@ -97,28 +95,18 @@ class Page:
         text = np.array2string(np.asarray(array), precision=4, suppress_small=True, floatmode="fixed")
         self.values(f"{label}:", text)
 
-    def table(self, key: str, rows: Rows | str, zh_rows: Rows | None = None, **values: object) -> None:
-        """Add a table; the text of `key` has its headers, separated by ``|``. Cells become strings or stay `Text`."""
-        if isinstance(rows, str):
-            assert zh_rows is not None
-            text, rows = Text(key, rows), zh_rows
-        else:
-            text = self.text(key, **values)
+    def table(self, key: str, rows: Sequence[Sequence[object]], **values: object) -> None:
+        """Add a table; the text of `key` has its headers, separated by `` | ``. Cells become strings or stay `Text`."""
+        text = self.text(key, **values)
         headers = tuple(Text(*pair) for pair in zip(_cells(text.en), _cells(text.zh), strict=True))
         cells = (tuple(cell if isinstance(cell, Text) else str(cell) for cell in row) for row in rows)
         self._add(Table(headers, tuple(cells)))
 
-    def figure(
-        self, name: str, draw: Callable[[], Figure], en: str | None = None, zh: str | None = None, **values: object
-    ) -> None:
+    def figure(self, name: str, draw: Callable[[], Figure], **values: object) -> None:
         """Draw ``<name>.png`` in the common style and add it; the text of its name is its caption."""
         path = self.folder / f"{name}.png"
         save_figure(path, draw)
-        if en is None or zh is None:
-            caption = self.text(name, **values)
-        else:
-            caption = Text(_one_line(en), _one_line(zh, between=""))
-        self._add(Picture(path, caption))
+        self._add(Picture(path, self.text(name, **values)))
 
     def record(self, **numbers: object) -> None:
         """Keep numbers, strings and sequences or arrays of them by name; NaN and infinities become "not finite"."""
@@ -139,9 +127,4 @@ def _to_json(value: object) -> Number:
 
 
 def _cells(row: str) -> list[str]:
-    return [cell.strip() for cell in row.split("|")]
-
-
-def _one_line(text: str, between: str = " ") -> str:
-    """Join the lines of an indented text; Chinese has no spaces between words."""
-    return between.join(line.strip() for line in text.strip().splitlines())
+    return [cell.strip() for cell in f" {row}".split(" | ")]
