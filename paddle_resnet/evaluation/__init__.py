@@ -10,10 +10,9 @@ from paddle_resnet.evaluation.report import (
     warn_of_few_images,
 )
 from paddle_resnet.evaluation.scorer import NetworkScorer, Scorer
-from paddle_resnet.results import ClassResult, Evaluation
+from paddle_resnet.results import Evaluation
 
 __all__ = [
-    "ClassResult",
     "Evaluation",
     "NetworkScorer",
     "Scorer",

@@ -72,12 +72,15 @@ def _output_and_logits(
     if layer is None:
         features = network.forward_features(images)
         return features, network.forward_head(features)
+    layers = dict(network.named_sublayers())
+    if layer not in layers:
+        raise UsageError(f'no layer "{layer}"{did_you_mean(layer, list(layers))}; the stages are {network.stage_names}')
     outputs: list[paddle.Tensor] = []
 
     def keep(layer: nn.Layer, inputs: tuple[paddle.Tensor, ...], output: paddle.Tensor) -> None:
         outputs.append(output)
 
-    hook = _layer(network, layer).register_forward_post_hook(keep)
+    hook = layers[layer].register_forward_post_hook(keep)
     try:
         logits = network(images)
     finally:
@@ -85,10 +88,3 @@ def _output_and_logits(
     if len(outputs) != 1 or not isinstance(outputs[0], paddle.Tensor) or outputs[0].ndim != 4:
         raise UsageError(f"layer {layer}: expected one output of shape [N, channels, H, W]")
     return outputs[0], logits
-
-
-def _layer(network: ImageClassifier, name: str) -> nn.Layer:
-    layers = dict(network.named_sublayers())
-    if name not in layers:
-        raise UsageError(f'no layer "{name}"{did_you_mean(name, list(layers))}; the stages are {network.stage_names}')
-    return layers[name]

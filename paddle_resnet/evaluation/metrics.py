@@ -52,15 +52,19 @@ def measure(
 
 def evaluation_of(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str], seconds: float) -> Evaluation:
     """Compute the metrics of scores `[N, classes]` against labels `[N]`."""
-    predicted = scores.argmax(axis=1)
+    number, predicted = len(classes), scores.argmax(axis=1)
     ranks = rank_of_truth(scores, labels)
+    by_class = precision_recall_fscore_support(labels, predicted, labels=np.arange(number), zero_division=0)
     return Evaluation(
         classes=tuple(classes),
         top1=float(np.mean(ranks < 1)),
-        top5=float(np.mean(ranks < min(TOP_K, len(classes)))),
+        top5=float(np.mean(ranks < min(TOP_K, number))),
         loss=cross_entropy(scores, labels),
-        confusion=confusion_counts(labels, predicted, len(classes)),
-        per_class=_class_results(labels, predicted, classes),
+        confusion=np.bincount(labels * number + predicted, minlength=number**2).reshape(number, number),
+        per_class=tuple(
+            ClassResult(name, float(precision), float(recall), float(f1), int(support))
+            for name, precision, recall, f1, support in zip(classes, *by_class, strict=True)
+        ),
         labels=labels,
         scores=scores,
         seconds=seconds,
@@ -83,11 +87,6 @@ def cross_entropy(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(-np.log(np.maximum(truth, np.finfo(np.float32).tiny)).mean())
 
 
-def confusion_counts(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Count images by true class (rows) and predicted class (columns), int64 `[classes, classes]`."""
-    return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
-
-
 def precision_recall_curves(evaluation: Evaluation) -> list[PrecisionRecallCurve]:
     """Compute the curve of each class that has images, in the order of the classes."""
     curves = []
@@ -98,14 +97,6 @@ def precision_recall_curves(evaluation: Evaluation) -> list[PrecisionRecallCurve
             average = float(average_precision_score(truth, scores))
             curves.append(PrecisionRecallCurve(name, precision, recall, average))
     return curves
-
-
-def _class_results(labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str]) -> tuple[ClassResult, ...]:
-    columns = precision_recall_fscore_support(labels, predicted, labels=np.arange(len(classes)), zero_division=0)
-    return tuple(
-        ClassResult(name, float(precision), float(recall), float(f1), int(support))
-        for name, precision, recall, f1, support in zip(classes, *columns, strict=True)
-    )
 
 
 def _check_scores(scores: np.ndarray, images: int, classes: int, first: int) -> None:

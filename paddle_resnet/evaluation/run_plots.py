@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,13 +87,8 @@ def choose_samples(labels: np.ndarray, classes: int, number: int = SAMPLES) -> n
     by_class = [indices for indices in by_class if len(indices)]
     if len(by_class) > number:
         by_class = [by_class[place] for place in np.linspace(0, len(by_class) - 1, number).astype(int)]
-    rounds = max((len(indices) for indices in by_class), default=0)
-    chosen: list[int] = []
-    for turn in range(rounds):
-        chosen += [int(indices[turn]) for indices in by_class if turn < len(indices)]
-        if len(chosen) >= number:
-            break
-    return np.array(chosen[:number], np.int64)
+    in_turns = [index for turn in zip_longest(*by_class) for index in turn if index is not None]
+    return np.array(in_turns[:number], np.int64)
 
 
 def choose_mistakes(evaluation: Evaluation, number: int = MISTAKES) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,9 @@ from paddle import nn
 
 from paddle_resnet import paddle_compat
 from paddle_resnet.data import Normalize
-from paddle_resnet.evaluation import NetworkScorer
+from paddle_resnet.evaluation import Evaluation, NetworkScorer, measure_split
 from paddle_resnet.export import ExportReport, export_run
-from paddle_resnet.inference import Predictor
+from paddle_resnet.inference import InferenceConfig, Predictor
 from paddle_resnet.lessons.common.runs import read_images, train_run, update_settings
 from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page
@@ -36,48 +35,28 @@ FULL: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """The test split, and its probabilities by the dynamic and the exported network, float32 ``[N, classes]``."""
-
-    images: np.ndarray
-    labels: np.ndarray
-    dynamic: np.ndarray
-    exported: np.ndarray
-
-    @property
-    def difference(self) -> float:
-        """Largest absolute difference of a probability."""
-        return float(np.abs(self.dynamic - self.exported).max())
-
-    @property
-    def margins(self) -> np.ndarray:
-        """Difference of the dynamic network's two highest probabilities for each image, ``[N]``."""
-        second, best = np.sort(self.dynamic, axis=1)[:, -2:].T
-        return best - second
-
-
 def teach(page: Page, effort: Effort) -> None:
     """Train and export a network, compare the predictions, then the times."""
     settings = update_settings(FULL if effort.full else QUICK, effort, name="resnet20")
     run = train_run(page, effort, "network", settings)
     report = export_run(run)
-    _show_export(page, run, report)
-    predictions = _predict(run)
-    _compare_predictions(page, predictions)
-    _show_folding(page, run, predictions)
-    _show_preprocessing(page, run, predictions)
-    show_times(page, run, predictions.images, rounds=effort.epochs(ROUNDS))
+    dynamic = measure_split(run, NetworkScorer(run.load_network(), run.normalize()))
+    with Predictor(report.path) as predictor:
+        _show_export(page, run, report, predictor.config)
+        exported = measure_split(run, predictor)
+    _compare_predictions(page, dynamic, exported)
+    images, _ = read_images(run, run.splits().test)
+    _show_folding(page, run, images[:64])
+    _show_preprocessing(page, run, images[0])
+    show_times(page, run, images, rounds=effort.epochs(ROUNDS))
     page.heading("pitfalls_heading")
     for pitfall in ("threads", "interleaving", "scope", "asynchronous_gpu"):
         page.say(pitfall)
 
 
-def _show_export(page: Page, run: RunFolder, report: ExportReport) -> None:
+def _show_export(page: Page, run: RunFolder, report: ExportReport, config: InferenceConfig) -> None:
     page.heading("export_heading")
     page.say("export", run=run)
-    with Predictor(report.path) as predictor:
-        config = predictor.config
     files = [f"{path.name:20} {path.stat().st_size:>9,} bytes" for path in report.files]
     page.values("report = export_run(run)", *files)
     side = config.input.image_size
@@ -88,56 +67,44 @@ def _show_export(page: Page, run: RunFolder, report: ExportReport) -> None:
     page.say("graph")
 
 
-def _predict(run: RunFolder) -> Predictions:
-    images, labels = read_images(run, run.splits().test)
-    dynamic = _scores(NetworkScorer(run.load_network(), run.normalize()), images)
-    with Predictor(run.inference_path) as predictor:
-        return Predictions(images, labels, dynamic, _scores(predictor, images))
-
-
-def _scores(scorer: NetworkScorer | Predictor, images: np.ndarray) -> np.ndarray:
-    return np.concatenate([scorer.scores(images[start : start + 128]) for start in range(0, len(images), 128)])
-
-
-def _compare_predictions(page: Page, predictions: Predictions) -> None:
+def _compare_predictions(page: Page, dynamic: Evaluation, exported: Evaluation) -> None:
     page.heading("same_heading")
-    dynamic, exported = predictions.dynamic.argmax(axis=1), predictions.exported.argmax(axis=1)
-    agreement = float(np.mean(dynamic == exported))
-    dynamic_top1, exported_top1 = (float(np.mean(classes == predictions.labels)) for classes in (dynamic, exported))
-    identical = float(np.mean(predictions.dynamic == predictions.exported))
-    closest = float(predictions.margins.min())
-    shares = [f"{share:.2%}" for share in (agreement, dynamic_top1, exported_top1)]
-    difference = predictions.difference
+    agreement = float(np.mean(dynamic.predicted == exported.predicted))
+    identical = float(np.mean(dynamic.scores == exported.scores))
+    differences = np.abs(dynamic.scores - exported.scores).max(axis=1)  # of an image's probabilities
+    second, best = np.sort(dynamic.scores, axis=1)[:, -2:].T
+    leads = best - second
+    difference, closest = float(differences.max()), float(leads.min())
+    shares = [f"{share:.2%}" for share in (agreement, dynamic.top1, exported.top1)]
     page.table(
         "comparison",
-        [[f"{len(predictions.labels):,}", f"{difference:.1e}", f"{identical:.1%}", *shares, f"{closest:.1e}"]],
+        [[f"{dynamic.images:,}", f"{difference:.1e}", f"{identical:.1%}", *shares, f"{closest:.1e}"]],
     )
     page.say("rounding", float32=np.finfo(np.float32))
     if closest > 2 * difference:
         page.say("no_class_changes", closest=closest, lead_ratio=closest / difference)
     else:
-        close = int(np.sum(predictions.margins <= 2 * difference))
+        close = int(np.sum(leads <= 2 * difference))
         page.say("classes_may_change", close=close)
-    page.figure("differences", lambda: _draw_differences(predictions))
+    page.figure("differences", lambda: _draw_differences(differences, closest))
     page.record(
-        images=len(predictions.labels),
+        images=dynamic.images,
         largest_difference=difference,
         agreement=agreement,
         smallest_lead=closest,
-        top1_dynamic=dynamic_top1,
-        top1_exported=exported_top1,
+        top1_dynamic=dynamic.top1,
+        top1_exported=exported.top1,
     )
 
 
-def _draw_differences(predictions: Predictions) -> Figure:
+def _draw_differences(differences: np.ndarray, closest: float) -> Figure:
     figure, axes = make_figure(9, 3.6)
     decades = np.arange(-10, 1)
     # The first bar includes differences of zero.
-    differences = np.clip(np.abs(predictions.dynamic - predictions.exported).max(axis=1), 10.0 ** decades[0], 1)
-    counts, _ = np.histogram(np.log10(differences), decades)
+    counts, _ = np.histogram(np.log10(np.clip(differences, 10.0 ** decades[0], 1)), decades)
     axes.bar(decades[:-1] + 0.5, counts, width=0.92, color=BLUE)
     axes.axvline(np.log10(np.finfo(np.float32).eps), color=GREY, linestyle=":", label="spacing of float32 next to 1")
-    half = max(predictions.margins.min() / 2, 10.0 ** decades[0])
+    half = max(closest / 2, 10.0 ** decades[0])
     axes.axvline(np.log10(half), color=ORANGE, linestyle="--", label="half of the smallest lead")
     axes.set_xticks(decades, ["0", *[f"1e{decade}" for decade in decades[1:-1]], "1"])
     axes.set(xlabel="largest difference of an image's probabilities", ylabel="test images")
@@ -147,11 +114,11 @@ def _draw_differences(predictions: Predictions) -> Figure:
     return figure
 
 
-def _show_folding(page: Page, run: RunFolder, predictions: Predictions) -> None:
+def _show_folding(page: Page, run: RunFolder, images: np.ndarray) -> None:
     """Fold the first BatchNorm into the convolution before it."""
     page.heading("folding_heading")
     network = run.load_network()
-    x = run.normalize()(paddle.to_tensor(predictions.images[:64]))
+    x = run.normalize()(paddle.to_tensor(images))
     weight, shift = fold_batch_norm(network.conv1, network.bn1)
     with paddle.no_grad():
         two_layers = network.bn1(network.conv1(x))
@@ -166,7 +133,7 @@ def _show_folding(page: Page, run: RunFolder, predictions: Predictions) -> None:
         "bias'   = beta - running mean * factor",
     )
     page.values(
-        f"conv1 and bn1 against the one convolution, on {len(predictions.images[:64])} images:",
+        f"conv1 and bn1 against the one convolution, on {len(images)} images:",
         f"largest value {largest:.3f}, largest difference {difference:.1e}",
     )
     page.say("folded", relative=difference / largest)
@@ -180,7 +147,7 @@ def fold_batch_norm(convolution: nn.Conv2D, normalization: nn.BatchNorm2D) -> tu
     return convolution.weight * factor.reshape([-1, 1, 1, 1]), normalization.bias - normalization._mean * factor
 
 
-def _show_preprocessing(page: Page, run: RunFolder, predictions: Predictions) -> None:
+def _show_preprocessing(page: Page, run: RunFolder, image: np.ndarray) -> None:
     """Measure the accuracy with mistakes in the preprocessing."""
     page.heading("preprocessing_heading")
     right = run.normalize()
@@ -189,15 +156,14 @@ def _show_preprocessing(page: Page, run: RunFolder, predictions: Predictions) ->
     # `Normalize` divides by 255: (x / 255 - mean / 255) / (std / 255) is (x - mean) / std.
     mean, std = ([each / 255 for each in values] for values in (right.mean, right.std))
     slips = {"right": right, "not_normalized": Normalize(*identity), "not_divided": Normalize(mean, std)}
-    scores = [_scores(NetworkScorer(network, normalize), predictions.images) for normalize in slips.values()]
-    top1 = [float(np.mean(each.argmax(axis=1) == predictions.labels)) for each in scores]
+    found = [measure_split(run, NetworkScorer(network, normalize)) for normalize in slips.values()]
+    top1 = [each.top1 for each in found]
     page.say("slips")
-    best = [f"{each.max(axis=1).mean():.2f}" for each in scores]
+    best = [f"{each.scores.max(axis=1).mean():.2f}" for each in found]
     page.table(
         "preprocessing",
         [["top-1", *(f"{each:.2%}" for each in top1)], [page.text("mean_of_best"), *best]],
         columns=[page.text(slip) for slip in slips],
     )
     page.record(top1_by_preprocessing=top1)
-    raw, ready = predictions.images[:1].nbytes, predictions.images[:1].size * 4
-    page.say("confidence", raw=raw, ready=ready)
+    page.say("confidence", raw=image.nbytes, ready=image.size * 4)

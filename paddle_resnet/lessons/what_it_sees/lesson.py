@@ -58,7 +58,7 @@ def teach(page: Page, effort: Effort) -> None:
     run = train_run(page, effort, "network", update_settings(FULL if effort.full else QUICK, effort))
     trained = TrainedNetwork(run.load_network("best"), run.normalize())
     evaluation = measure_split(run, NetworkScorer(trained.network, trained.normalize), "test")
-    context = LessonContext(page, run, trained, ImageSet(*read_images(run, run.splits().test)), evaluation, effort.full)
+    context = LessonContext(page, run, trained, ImageSet(*read_images(run, run.splits().test)), evaluation)
     _network(context)
     _filters(context)
     _maps(context)
@@ -73,7 +73,7 @@ def _network(context: LessonContext) -> None:
     page, evaluation = context.page, context.evaluation
     page.heading("network_heading")
     page.say("network", config=context.run.config, top1=percent(evaluation.top1), images=evaluation.images)
-    if not context.full:
+    if context.run.config.data.source == "digits":
         page.say("digits")
     mistakes = int((evaluation.predicted != evaluation.labels).sum())
     page.record(top1=evaluation.top1, test_images=evaluation.images, mistakes=mistakes)

@@ -33,17 +33,13 @@ HeatRows = Mapping[str, HeatRow]
 
 @dataclass(frozen=True, eq=False)
 class LessonContext:
-    """What the sections of the lesson share: page, run, network of the best checkpoint, test images, their scores.
-
-    `full` tells whether the images are photographs.
-    """
+    """What the sections of the lesson share: page, run, network of the best checkpoint, test images, their scores."""
 
     page: Page
     run: RunFolder
     trained: TrainedNetwork
     test: ImageSet
     evaluation: Evaluation
-    full: bool
 
     @property
     def classes(self) -> Sequence[str]:
@@ -51,7 +47,7 @@ class LessonContext:
 
     def one_of_each_class(self) -> np.ndarray:
         """Return the index of the first test image of each class."""
-        return np.array([np.flatnonzero(self.test.labels == label)[0] for label in range(len(self.classes))])
+        return np.unique(self.test.labels, return_index=True)[1]
 
     def class_name(self, label: int) -> str:
         return shortened(self.classes[label], LONGEST_NAME)
