@@ -17,8 +17,7 @@ from paddle_resnet.lessons import Effort, run_lesson
 from paddle_resnet.lessons.common.timing import time_interleaved
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import LessonTexts
-from paddle_resnet.lessons.inference.latency import BATCHES, DYNAMIC, EXPORTED, ONE_THREAD, _say_verdict
-from paddle_resnet.lessons.inference.lesson import fold_batch_norm
+from paddle_resnet.lessons.inference.lesson import BATCHES, DYNAMIC, EXPORTED, ONE_THREAD, _say_verdict, fold_batch_norm
 from paddle_resnet.models.blocks import convolution
 from paddle_resnet.training import RunFolder
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import paddle
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
 from paddle import nn
 
 from paddle_resnet.lessons.common.timing import describe_machine
@@ -14,6 +18,7 @@ from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.lessons.grouped_convolution.costs import (
+    BlockCost,
     ConvShape,
     block_cost,
     channel_dependencies,
@@ -22,15 +27,10 @@ from paddle_resnet.lessons.grouped_convolution.costs import (
     resnext50,
     to_dense,
 )
-from paddle_resnet.lessons.grouped_convolution.plots import (
-    draw_cardinality,
-    draw_dependencies,
-    draw_times,
-    draw_weights,
-)
 from paddle_resnet.models import count_parameters
 from paddle_resnet.models.blocks import convolution
 from paddle_resnet.models.summary import summarize
+from paddle_resnet.plots.style import BLUE, GREEN, INK, ORANGE, RED, make_figure
 
 CARDINALITIES = ((1, 64), (2, 40), (4, 24), (8, 14), (32, 4))  # Xie et al. 2017, table 2
 CHANNELS = 16
@@ -81,9 +81,7 @@ def _blocks(page: Page) -> None:
     for groups in (1, 2, 4, CHANNELS):
         layer = nn.Conv2D(CHANNELS, CHANNELS, 3, padding=1, groups=groups, bias_attr=False)
         weights[groups] = to_dense(layer.weight.numpy(), groups)
-    page.figure(
-        "blocks", lambda: draw_weights(weights, f"A 3x3 convolution of {CHANNELS} channels, written as an ordinary one")
-    )
+    page.figure("blocks", lambda: _draw_weights(weights))
     counts = [int(np.count_nonzero(weight)) for weight in weights.values()]
     page.say("block_weights", counts=[f"{count:,}" for count in counts])
     page.record(block_weights=counts)
@@ -101,11 +99,7 @@ def _cardinality(page: Page) -> None:
             for block, macs in ((each, f"{each.weights * 56 * 56 / 1e6:.0f}") for each in [*blocks, depthwise])
         ],
     )
-    page.figure(
-        "cardinality",
-        lambda: draw_cardinality([*blocks, depthwise], "Table 2 of ResNeXt, and one step beyond it"),
-        depthwise=depthwise,
-    )
+    page.figure("cardinality", lambda: _draw_cardinality([*blocks, depthwise]), depthwise=depthwise)
     page.say("accuracy", widest=blocks[-1], depthwise=depthwise)
     page.record(
         block_labels=[block.label for block in blocks],
@@ -145,7 +139,9 @@ def _mixing(page: Page) -> None:
     matrices = {name: channel_dependencies(chain, CHANNELS) for name, chain in chains.items()}
     page.say("mixing_depth", channels=CHANNELS, groups=groups)
     title = f"{CHANNELS} channels, {groups} groups: which output depends on which input"
-    page.figure("mixing", lambda: draw_dependencies(matrices, title))
+    labelled = {f"{name}\n{matrix.mean():.0%} of the pairs": matrix for name, matrix in matrices.items()}
+    colours = ListedColormap(["#F1F1F1", BLUE])
+    page.figure("mixing", lambda: _draw_matrices(labelled, 9.2, 4.1, title, cmap=colours, vmax=1)[0])
     page.record(connected=[float(matrix.mean()) for matrix in matrices.values()])
 
 
@@ -165,8 +161,7 @@ def _depthwise(page: Page, repeats: int) -> None:
         ],
         columns=[page.text("milliseconds", backend=backend) for backend in map(page.text, times)],
     )
-    title = f"3x3 convolution, {TIMED.channels} channels: work and time"
-    page.figure("times", lambda: draw_times(groups, work, times, title))
+    page.figure("times", lambda: _draw_times(groups, work, times))
     outcomes = [_outcome(page, backend, seconds) for backend, seconds in times.items()]
     page.say("times_outcome", most=groups[-1], saved=work[0] / work[-1], outcomes=outcomes)
     page.record(
@@ -184,3 +179,87 @@ def _outcome(page: Page, backend: str, seconds: Sequence[float]) -> Text:
     ratio, slower = seconds[0] / seconds[-1], TIMED.channels * seconds[-1] / seconds[0]
     change = page.text("fell", ratio=ratio) if ratio > 1 else page.text("did_not_fall", ratio=1 / ratio)
     return page.text("time_of_backend", backend=page.text(backend), change=change, slower=slower)
+
+
+def _draw_weights(dense: Mapping[int, np.ndarray]) -> Figure:
+    """Draw weights ``[out, in, k, k]`` by their number of groups: one square per kernel, coloured by its norm."""
+    matrices = {}
+    for groups, weight in dense.items():
+        norms = np.sqrt((weight**2).sum(axis=(2, 3)))
+        label = f"{groups} group{'s' * (groups > 1)}\n{np.count_nonzero(weight):,} weights"
+        matrices[label] = np.where(norms > 0, norms, np.nan)
+    largest = max(map(np.nanmax, matrices.values()))
+    title = f"A 3x3 convolution of {CHANNELS} channels, written as an ordinary one"
+    figure, panels = _draw_matrices(matrices, 9.6, 3.1, title, cmap="viridis", vmax=largest)
+    figure.colorbar(panels[-1].images[0], ax=list(panels), shrink=0.85, label="norm of the 3x3 kernel", pad=0.01)
+    return figure
+
+
+def _draw_matrices(
+    matrices: Mapping[str, np.ndarray], width: float, height: float, title: str, **style: Any
+) -> tuple[Figure, Sequence[Axes]]:
+    """Draw matrices ``[out, in]`` side by side, a column for each input channel."""
+    figure, panels = make_figure(width, height, 1, len(matrices), title=title, sharey=True)
+    for axes, (label, matrix) in zip(panels, matrices.items(), strict=True):
+        axes.imshow(matrix, vmin=0, **style)
+        axes.spines[["top", "right"]].set_visible(True)
+        channels = [0, len(matrix) // 2, len(matrix) - 1]
+        axes.set(xticks=channels, yticks=channels, xlabel="input channel")
+        axes.set_title(label, fontsize=11)
+    panels[0].set_ylabel("output channel")
+    return figure, panels
+
+
+def _draw_cardinality(blocks: Sequence[BlockCost]) -> Figure:
+    """Draw each block's weights by convolution, and the channels of its 3x3 convolution."""
+    title = "Table 2 of ResNeXt, and one step beyond it"
+    figure, (weights, widths) = make_figure(9.6, 4.0, 1, 2, title=title, width_ratios=[5, 4])
+    labels = [block.label for block in blocks]
+    layers = (
+        ("1x1, 256 to width", [block.reduce for block in blocks], BLUE),
+        ("3x3, grouped", [block.grouped for block in blocks], ORANGE),
+        ("1x1, width to 256", [block.expand for block in blocks], GREEN),
+    )
+    bottom = np.zeros(len(blocks))
+    for name, amounts, colour in layers:
+        thousands = np.array(amounts) / 1000
+        weights.bar(labels, thousands, bottom=bottom, color=colour, width=0.7, label=name)
+        bottom += thousands
+    weights.set(ylabel="weights of the block (thousands)", ylim=(0, 1.42 * bottom.max()))
+    weights.legend(loc="upper left", fontsize=10)
+    weights.set_title("the cost stays ...", loc="left")
+    channels = [block.width for block in blocks]
+    widths.plot(labels, channels, color=RED, marker="o")
+    above: dict[str, Any] = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "fontsize": 10}
+    for place, number in enumerate(channels):
+        widths.annotate(f"{number}", (place, number), **above)
+    widths.set(ylim=(0, 1.2 * max(channels)), ylabel="channels of the 3x3 convolution")
+    widths.set_title("... and the 3x3 convolution gets wider", loc="left")
+    widths.grid(True, axis="y")
+    for axes in (weights, widths):
+        axes.set_xlabel("groups x channels of each")
+        axes.tick_params(axis="x", labelrotation=25)
+    return figure
+
+
+def _draw_times(groups: Sequence[int], work: Sequence[int], times: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw multiply-adds and measured times by number of groups, relative to one group."""
+    figure, axes = make_figure(9.2, 4.4)
+    axes.plot(groups, [amount / work[0] for amount in work], color=INK, linestyle="--", label="multiply-adds (counted)")
+    for (backend, seconds), colour, marker in zip(times.items(), (BLUE, ORANGE), ("o", "s"), strict=False):
+        relative = [value / seconds[0] for value in seconds]
+        axes.plot(groups, relative, color=colour, marker=marker, label=f"time, {backend} (measured)")
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.set_xticks(list(groups), [str(number) for number in groups])
+    low = int(np.floor(np.log2(work[-1] / work[0])))
+    high = int(np.ceil(np.log2(max(1.0, *(max(seconds) / seconds[0] for seconds in times.values())))))
+    powers = range(low, high + 1)
+    labels = [f"{2**power}" if power >= 0 else f"1/{2**-power}" for power in powers]
+    axes.set_yticks([2.0**power for power in powers], labels)
+    axes.minorticks_off()
+    axes.set(xlabel="groups (log scale); the last is one for each channel", ylabel="relative to one group (log scale)")
+    axes.grid(True)
+    axes.legend(loc="lower left")
+    axes.set_title(f"3x3 convolution, {TIMED.channels} channels: work and time", loc="left", fontweight="bold")
+    return figure
