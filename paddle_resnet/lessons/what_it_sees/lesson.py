@@ -153,9 +153,9 @@ def _cam_equivalence(context: LessonContext) -> None:
     """Show that Grad-CAM at the last stage equals CAM."""
     page, trained = context.page, context.trained
     page.heading("cam_heading")
-    images = context.test.take(context.one_of_each_class())
-    predicted = trained.scores(images.pixels).argmax(axis=1)
-    inputs = trained.tensor(images.pixels)
+    chosen = context.one_of_each_class()
+    predicted = context.evaluation.predicted[chosen]
+    inputs = trained.tensor(context.test.pixels[chosen])
     maps = grad_cam(trained.network, inputs, predicted)
     features = trained.network.forward_features(inputs).numpy()
     weights = trained.network.fc.weight.numpy()[:, predicted].T  # [N, K]
@@ -176,21 +176,20 @@ def _cam_equivalence(context: LessonContext) -> None:
 
 def _heatmaps(context: LessonContext) -> None:
     """Draw Grad-CAM maps over images."""
-    images = context.test.take(context.one_of_each_class()[:COLUMNS])
-    scores = context.trained.scores(images.pixels)
-    first, second, *_ = np.argsort(-scores, axis=1, kind="stable").T
+    chosen = context.one_of_each_class()[:COLUMNS]
+    first, second, *_ = np.argsort(-context.evaluation.scores[chosen], axis=1, kind="stable").T
     *_, earlier, last = context.trained.network.stage_names
     rows = {
-        f"predicted,\n{last}": context.heat(images, scores, first),
-        f"predicted,\n{earlier}": context.heat(images, scores, first, earlier),
-        f"second,\n{last}": context.heat(images, scores, second),
+        f"predicted,\n{last}": context.heat(chosen, first),
+        f"predicted,\n{earlier}": context.heat(chosen, first, earlier),
+        f"second,\n{last}": context.heat(chosen, second),
     }
-    _draw_heat(context, "grad_cam", images, rows, "Grad-CAM for the predicted class, and for the second")
+    _draw_heat(context, "grad_cam", chosen, rows, "Grad-CAM for the predicted class, and for the second")
 
 
-def _draw_heat(context: LessonContext, name: str, images: ImageSet, rows: HeatRows, title: str) -> None:
-    captions = [f"is {context.class_name(label)}" for label in images.labels]
-    context.page.figure(name, lambda: draw_heatmaps(images.pixels, captions, rows, title))
+def _draw_heat(context: LessonContext, name: str, chosen: np.ndarray, rows: HeatRows, title: str) -> None:
+    captions = [f"is {context.class_name(label)}" for label in context.test.labels[chosen]]
+    context.page.figure(name, lambda: draw_heatmaps(context.test.pixels[chosen], captions, rows, title))
 
 
 def _occlusion(context: LessonContext) -> None:
@@ -198,13 +197,13 @@ def _occlusion(context: LessonContext) -> None:
     page, trained = context.page, context.trained
     page.heading("occlusion_heading")
     images = context.test.sample(MAX_POINTS)
-    predicted = trained.scores(images.pixels).argmax(axis=1)
+    predicted = trained.predict(images.pixels)
     maps = trained.grad_cam(images.pixels, predicted)
     colour = np.rint(255 * np.array(context.run.normalize().mean)).astype(np.uint8)
     orders = {"highest": maps, "random": np.zeros_like(maps), "lowest": -maps}
 
     def accuracy(pixels: np.ndarray) -> float:
-        return float((trained.scores(pixels).argmax(axis=1) == images.labels).mean())
+        return float((trained.predict(pixels) == images.labels).mean())
 
     right = {
         name: [accuracy(mask_pixels(images.pixels, order, share, colour)) for share in HIDDEN]
@@ -234,13 +233,11 @@ def _mistakes(context: LessonContext) -> None:
         page.say("no_mistakes")
         return
     chosen = wrong[:COLUMNS]
-    scores = evaluation.scores[chosen]
-    surest = float(scores[0].max())
+    surest = float(evaluation.scores[chosen[0]].max())
     page.say("confident_mistakes", images=evaluation.images, wrong=len(wrong), surest=percent(surest))
-    images = context.test.take(chosen)
     rows = {
-        "for the\nprediction": context.heat(images, scores, evaluation.predicted[chosen]),
-        "for the\ntruth": context.heat(images, scores, images.labels),
+        "for the\nprediction": context.heat(chosen, evaluation.predicted[chosen]),
+        "for the\ntruth": context.heat(chosen, evaluation.labels[chosen]),
     }
-    _draw_heat(context, "mistakes", images, rows, "The most confident mistakes")
+    _draw_heat(context, "mistakes", chosen, rows, "The most confident mistakes")
     page.record(surest_mistake=surest)

@@ -60,11 +60,11 @@ class LessonContext:
         """Index of the test image whose responses and maps are drawn."""
         return int(self.one_of_each_class()[:4][-1])
 
-    def heat(self, images: ImageSet, scores: np.ndarray, labels: np.ndarray, layer: str | None = None) -> HeatRow:
-        """Return the Grad-CAM maps of classes `labels` ``[n]``, and labels for them: ``3: 90.0%``."""
-        pairs = zip(labels, scores[np.arange(len(labels)), labels], strict=True)
+    def heat(self, chosen: np.ndarray, labels: np.ndarray, layer: str | None = None) -> HeatRow:
+        """Return Grad-CAM maps of the test images `chosen` ``[n]`` for classes ``[n]``, and those with probabilities."""
+        pairs = zip(labels, self.evaluation.scores[chosen, labels], strict=True)
         words = [f"{self.class_name(label)}: {percent(float(probability))}" for label, probability in pairs]
-        return self.trained.grad_cam(images.pixels, labels, layer), words
+        return self.trained.grad_cam(self.test.pixels[chosen], labels, layer), words
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,14 +77,12 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, indices: Sequence[int] | np.ndarray) -> ImageSet:
-        return ImageSet(self.pixels[indices], self.labels[indices])
-
     def sample(self, limit: int) -> ImageSet:
         """Return a fixed sample of at most `limit` images, in their order."""
         if len(self) <= limit:
             return self
-        return self.take(np.sort(np.random.default_rng(0).permutation(len(self))[:limit]))
+        chosen = np.sort(np.random.default_rng(0).permutation(len(self))[:limit])
+        return ImageSet(self.pixels[chosen], self.labels[chosen])
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +96,10 @@ class TrainedNetwork:
         """Return normalised images ``[N, 3, S, S]``."""
         return self.normalize(paddle.to_tensor(pixels))
 
-    def scores(self, pixels: np.ndarray) -> np.ndarray:
-        """Return probabilities ``[N, classes]``."""
+    def predict(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the most probable class of each image, int64 ``[N]``."""
         scorer = NetworkScorer(self.network, self.normalize)
-        return np.concatenate([scorer.scores(part) for part in _batches(pixels)])
+        return np.concatenate([scorer.scores(part).argmax(axis=1) for part in _batches(pixels)])
 
     @paddle.no_grad()
     def maps(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
