@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +12,11 @@ from sklearn.preprocessing import StandardScaler
 
 from paddle_resnet import runtime
 from paddle_resnet.config import Config
-from paddle_resnet.data import MemorySplit, Normalize, Split, Splits, TrainLoader, ValidationLoader, uint8_batches
+from paddle_resnet.data import MemorySplit, Normalize, Split, Splits, TrainLoader, uint8_batches
+from paddle_resnet.evaluation import NetworkScorer, measure
 from paddle_resnet.evaluation.run_plots import features_of
 from paddle_resnet.lessons.common.training_loop import (
     apply_cpu_backend,
-    evaluate_batches,
     make_train_loader,
     take_batches,
     train_batches,
@@ -67,6 +67,7 @@ class FewShotTrainer:
     def __init__(self, config: Config, splits: Splits) -> None:
         self.config = config
         self._splits = splits
+        self._normalize = Normalize(splits.mean, splits.std)
 
     def pretrain(self, task: Task, seed: int) -> tuple[Weights, float]:
         """Train on all images of the task for the config's epochs; return the weights and the test top-1."""
@@ -90,9 +91,7 @@ class FewShotTrainer:
         network = create_model(self.config.model.name, weights["fc.bias"].size)
         load_weights(network, weights)
         network.eval()
-        splits = self._splits
-        batches = uint8_batches(images, EVALUATION_BATCH, splits.resize, self.config.data.image_size)
-        return features_of(network, Normalize(splits.mean, splits.std), (pixels for pixels, _ in batches))
+        return features_of(network, self._normalize, (pixels for pixels, _ in self._batches(images)))
 
     def _start(self, classes: int, weights: Weights | None, seed: int) -> ImageClassifier:
         runtime.seed_everything(seed)
@@ -112,11 +111,11 @@ class FewShotTrainer:
         train_batches(network, optimizer, take_batches(loader, steps))
 
     def _top1(self, network: ImageClassifier, task: Task) -> float:
-        splits, size = self._splits, self.config.data.image_size
-        normalize = Normalize(splits.mean, splits.std)
-        batches = ValidationLoader(task.test, EVALUATION_BATCH, size, splits.resize, normalize)
-        _, top1 = evaluate_batches(network, batches)
-        return top1
+        scorer = NetworkScorer(network, self._normalize)
+        return measure(scorer, self._batches(task.test), task.classes).top1
+
+    def _batches(self, images: MemorySplit) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return uint8_batches(images, EVALUATION_BATCH, self._splits.resize, self.config.data.image_size)
 
 
 def linear_probe_top1(

@@ -61,7 +61,7 @@ class LessonContext:
         return int(self.one_of_each_class()[:4][-1])
 
     def heat(self, chosen: np.ndarray, labels: np.ndarray, layer: str | None = None) -> HeatRow:
-        """Return Grad-CAM maps of the test images `chosen` ``[n]`` for classes ``[n]``, and those with probabilities."""
+        """Return Grad-CAM maps of test images `chosen` ``[n]`` for classes ``[n]``, and those with probabilities."""
         pairs = zip(labels, self.evaluation.scores[chosen, labels], strict=True)
         words = [f"{self.class_name(label)}: {percent(float(probability))}" for label, probability in pairs]
         return self.trained.grad_cam(self.test.pixels[chosen], labels, layer), words
