@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,4 +128,5 @@ def _to_json(value: object) -> Number:
 
 
 def _cells(row: str) -> list[str]:
-    return [cell.strip() for cell in f" {row}".split(" | ")]
+    """Split at each bar between spaces; the bars of ``max |x|`` are text."""
+    return [cell.strip() for cell in re.split(r"(?<!\S)\|(?!\S)", row)]
