@@ -12,7 +12,7 @@ from lesson_pages import figure_names
 from paddle import nn
 from PIL import Image
 
-from paddle_resnet.config import Config, TrainConfig
+from paddle_resnet.config import TrainConfig
 from paddle_resnet.data import open_splits
 from paddle_resnet.lessons import Effort, run_lesson
 from paddle_resnet.lessons.common.training_loop import apply_cpu_backend
@@ -27,7 +27,7 @@ from paddle_resnet.lessons.transfer.few_shot import (
     sample_per_class,
     select_classes,
 )
-from paddle_resnet.lessons.transfer.lesson import QUICK, TUNED, Plan, _say_verdict
+from paddle_resnet.lessons.transfer.lesson import TUNED, Plan, _say_verdict
 from paddle_resnet.models import create_model
 from paddle_resnet.training.seed_runs import T_95, SeedStatistics
 
@@ -38,7 +38,7 @@ NUMBERS = [1, 2, 5, 10, 20]
 
 @pytest.fixture(scope="module")
 def config():
-    return Config.from_values(QUICK, ["device=cpu"])
+    return Plan.of(Effort(overrides=["device=cpu"])).config
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_features_are_the_last_layers_input(config, splits, weights):
 
 
 def test_pretraining_learns_the_old_task(config, splits):
-    shorter = Config.from_values({**QUICK, "train": {**QUICK["train"], "epochs": 3}}, ["device=cpu"])
+    shorter = Plan.of(Effort(overrides=["device=cpu", "train.epochs=3"])).config
     weights, top1 = FewShotTrainer(shorter, splits).pretrain(make_task(splits, range(5)), seed=0)
     assert top1 > 0.6  # chance is 0.2
     assert not np.array_equal(weights["bn1._mean"], np.zeros(16))

@@ -44,15 +44,21 @@ def read_images(run: RunFolder, split: Split) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([pixels for pixels, _ in batches]), np.concatenate([labels for _, labels in batches])
 
 
+def image_settings(effort: Effort, *, size: int, pad: int) -> dict[str, Any]:
+    """Return the digits at `size` pixels, shifted by up to `pad`; in the full form CIFAR-10 with crops and flips."""
+    if effort.full:
+        return {"data": {"source": "cifar10", "image_size": 32}, "augment": {"pad": 4, "flip": True}}
+    return {"data": {"source": "digits", "image_size": size}, "augment": {"pad": pad}}
+
+
 def paper_settings(effort: Effort, *, quick_epochs: int, full_epochs: int) -> dict[str, Any]:
     """Return the recipe of He et al. 2015, section 4.2, on the digits, or on CIFAR-10 in the full form."""
     train = {"learning_rate": 0.1, "weight_decay": 1e-4}
+    images = image_settings(effort, size=8, pad=0)
     if not effort.full:
-        data = {"source": "digits", "image_size": 8}
-        return {"data": data, "train": {"epochs": quick_epochs, "batch_size": 64, **train}}
+        return {**images, "train": {"epochs": quick_epochs, "batch_size": 64, **train}}
     return {
-        "data": {"source": "cifar10", "image_size": 32},
-        "augment": {"pad": 4, "flip": True},
+        **images,
         # Max-pooling in the stem quarters the work of later layers.
         "model": {"stem": "cifar_pool"},
         "train": {"epochs": full_epochs, "batch_size": 128, "cpu_precision": "auto", **train},

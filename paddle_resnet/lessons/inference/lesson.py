@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import numpy as np
 import paddle
@@ -16,7 +15,7 @@ from paddle_resnet.data import Normalize
 from paddle_resnet.evaluation import Evaluation, NetworkScorer, measure_split
 from paddle_resnet.export import ExportReport, export_run
 from paddle_resnet.inference import InferenceConfig, Predictor
-from paddle_resnet.lessons.common.runs import read_images, train_run, update_settings
+from paddle_resnet.lessons.common.runs import image_settings, read_images, train_run, update_settings
 from paddle_resnet.lessons.common.timing import describe_machine, time_interleaved
 from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page
@@ -35,24 +34,14 @@ FIRST_CALLS = 60
 
 Times = Mapping[str, np.ndarray]
 """Seconds of calls in their order, by form."""
-
-
-QUICK: dict[str, Any] = {
-    "data": {"source": "digits", "image_size": 16},
-    "augment": {"pad": 2},
-    "train": {"epochs": 6, "batch_size": 64, "learning_rate": 0.1},
-}
-FULL: dict[str, Any] = {
-    "data": {"source": "cifar10", "image_size": 32},
-    "augment": {"pad": 4, "flip": True},
-    "train": {"epochs": 5, "batch_size": 128, "learning_rate": 0.2},
-}
+QUICK = {"epochs": 6, "batch_size": 64, "learning_rate": 0.1}
+FULL = {"epochs": 5, "batch_size": 128, "learning_rate": 0.2}
 
 
 def teach(page: Page, effort: Effort) -> None:
     """Train and export a network, compare the predictions, then the times."""
-    settings = update_settings(FULL if effort.full else QUICK, effort, name="resnet20")
-    run = train_run(page, effort, "network", settings)
+    settings = {**image_settings(effort, size=16, pad=2), "train": FULL if effort.full else QUICK}
+    run = train_run(page, effort, "network", update_settings(settings, effort, name="resnet20"))
     report = export_run(run)
     dynamic = measure_split(run, NetworkScorer(run.load_network(), run.normalize()))
     with Predictor(report.path) as predictor:

@@ -14,7 +14,7 @@ from paddle_resnet import runtime
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.data import MemorySplit, open_splits
-from paddle_resnet.lessons.common.runs import update_settings
+from paddle_resnet.lessons.common.runs import image_settings, update_settings
 from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import Text
@@ -41,19 +41,6 @@ STARTS: dict[str, dict[str, Any]] = {
 }
 """The initialisations, and how they are drawn."""
 
-QUICK: dict[str, Any] = {
-    "data": {"source": "digits", "image_size": 16},
-    "augment": {"pad": 2},
-    "model": {"name": "resnet8"},
-    "train": {"epochs": 10, "batch_size": 64, "learning_rate": 0.05},
-}
-FULL: dict[str, Any] = {
-    "data": {"source": "cifar10", "image_size": 32},
-    "augment": {"pad": 4, "flip": True},
-    "model": {"name": "resnet14"},
-    "train": {"epochs": 10, "batch_size": 64, "learning_rate": 0.05},
-}
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -73,7 +60,10 @@ class Plan:
 
     @classmethod
     def of(cls, effort: Effort) -> Plan:
-        config = Config.from_values(update_settings(FULL if effort.full else QUICK, effort), effort.overrides)
+        train = {"epochs": 10, "batch_size": 64, "learning_rate": 0.05}
+        settings = {**image_settings(effort, size=16, pad=2), "train": train}
+        name = "resnet14" if effort.full else "resnet8"
+        config = Config.from_values(update_settings(settings, effort, name=name), effort.overrides)
         if effort.full:
             return cls(config, (5, 20, 50, 200), effort.epochs(300), (0, 1, 2))
         return cls(config, (1, 2, 5, 10, 20), effort.epochs(60), tuple(range(max(2, effort.epochs(5)))))

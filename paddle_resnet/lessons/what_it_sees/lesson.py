@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from paddle_resnet import runtime
@@ -11,7 +9,7 @@ from paddle_resnet.evaluation import NetworkScorer, measure_split
 from paddle_resnet.evaluation.grad_cam import grad_cam
 from paddle_resnet.evaluation.run_plots import choose_mistakes
 from paddle_resnet.lessons.common.network_costs import format_shape
-from paddle_resnet.lessons.common.runs import read_images, train_run, update_settings
+from paddle_resnet.lessons.common.runs import image_settings, read_images, train_run, update_settings
 from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.what_it_sees.trained_network import (
@@ -35,27 +33,17 @@ COLUMNS = 7  # images drawn with their heat
 HIDDEN = (0.1, 0.25, 0.5)  # shares of the pixels
 MAPS = 8  # per stage
 MAX_NEIGHBOURS = 5000  # training images for the nearest neighbours, at most
-
-
 RECIPE = {"epochs": 10, "weight_decay": 5e-4, "schedule": "one_cycle", "warmup": 0.2}
-# The digits are enlarged, so that the last stage has 8x8 positions.
-QUICK: dict[str, Any] = {
-    "data": {"source": "digits", "image_size": 32},
-    "augment": {"pad": 3},
-    "model": {"name": "resnet8"},
-    "train": {**RECIPE, "batch_size": 64, "learning_rate": 0.1},
-}
-FULL: dict[str, Any] = {
-    "data": {"source": "cifar10", "image_size": 32},
-    "augment": {"pad": 4, "flip": True},
-    "model": {"name": "resnet20"},
-    "train": {**RECIPE, "batch_size": 128, "learning_rate": 0.2},
-}
+QUICK = {**RECIPE, "batch_size": 64, "learning_rate": 0.1}
+FULL = {**RECIPE, "batch_size": 128, "learning_rate": 0.2}
 
 
 def teach(page: Page, effort: Effort) -> None:
     """Train a small network, then show its filters, feature maps, embeddings, Grad-CAM maps and mistakes."""
-    run = train_run(page, effort, "network", update_settings(FULL if effort.full else QUICK, effort))
+    # The digits are enlarged, so that the last stage has 8x8 positions.
+    settings = {**image_settings(effort, size=32, pad=3), "train": FULL if effort.full else QUICK}
+    name = "resnet20" if effort.full else "resnet8"
+    run = train_run(page, effort, "network", update_settings(settings, effort, name=name))
     trained = TrainedNetwork(run.load_network("best"), run.normalize())
     evaluation = measure_split(run, NetworkScorer(trained.network, trained.normalize), "test")
     context = LessonContext(page, run, trained, ImageSet(*read_images(run, run.splits().test)), evaluation)
