@@ -8,9 +8,9 @@ from lesson_pages import figure_names
 from paddle_resnet.data import uint8_batches
 from paddle_resnet.evaluation.grad_cam import grad_cam
 from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons.common.runs import flatten_pixels
 from paddle_resnet.lessons.what_it_sees.trained_network import (
     ImageSet,
-    flatten_pixels,
     knn_accuracy,
     mask_pixels,
     mean_correlation,
@@ -145,4 +145,4 @@ def test_samples_are_reproducible():
     few = images.sample(4)
     assert few.labels.tolist() == sorted(few.labels.tolist()) == images.sample(4).labels.tolist()
     np.testing.assert_array_equal(few.pixels, images.pixels[few.labels])
-    np.testing.assert_allclose(flatten_pixels(few)[:, 0] * 255, few.pixels[:, 0, 0, 0], rtol=1e-6)
+    np.testing.assert_allclose(flatten_pixels(few.pixels)[:, 0] * 255, few.pixels[:, 0, 0, 0], rtol=1e-6)

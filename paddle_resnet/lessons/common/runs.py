@@ -44,6 +44,11 @@ def read_images(run: RunFolder, split: Split) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([pixels for pixels, _ in batches]), np.concatenate([labels for _, labels in batches])
 
 
+def flatten_pixels(images: np.ndarray) -> np.ndarray:
+    """Return each of the uint8 images ``[N, H, W, 3]`` as one row, float32 ``[N, H * W * 3]`` from 0 to 1."""
+    return images.reshape(len(images), -1).astype(np.float32) / 255
+
+
 def image_settings(effort: Effort, *, size: int, pad: int) -> dict[str, Any]:
     """Return the digits at `size` pixels, shifted by up to `pad`; in the full form CIFAR-10 with crops and flips."""
     if effort.full:

@@ -15,6 +15,7 @@ from paddle_resnet.config import Config
 from paddle_resnet.data import MemorySplit, Normalize, Split, Splits, TrainLoader, uint8_batches
 from paddle_resnet.evaluation import NetworkScorer, measure
 from paddle_resnet.evaluation.run_plots import features_of
+from paddle_resnet.lessons.common.runs import flatten_pixels
 from paddle_resnet.lessons.common.training_loop import (
     apply_cpu_backend,
     make_train_loader,
@@ -127,6 +128,5 @@ def linear_probe_top1(
 
 
 def pixel_features(split: MemorySplit) -> np.ndarray:
-    """Return the stored pixels of each image as one row, float32 ``[N, H * W * 3]`` from 0 to 1."""
-    pixels = split.batch(np.arange(len(split)))
-    return pixels.reshape(len(pixels), -1).astype(np.float32) / 255
+    """Return the stored pixels of each image as one row."""
+    return flatten_pixels(split.batch(np.arange(len(split))))

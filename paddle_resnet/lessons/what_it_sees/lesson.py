@@ -9,7 +9,7 @@ from paddle_resnet.evaluation import NetworkScorer, measure_split
 from paddle_resnet.evaluation.grad_cam import grad_cam
 from paddle_resnet.evaluation.run_plots import choose_mistakes
 from paddle_resnet.lessons.common.network_costs import format_shape
-from paddle_resnet.lessons.common.runs import image_settings, read_images, train_run, update_settings
+from paddle_resnet.lessons.common.runs import flatten_pixels, image_settings, read_images, train_run, update_settings
 from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.what_it_sees.trained_network import (
@@ -19,7 +19,6 @@ from paddle_resnet.lessons.what_it_sees.trained_network import (
     ImageSet,
     LessonContext,
     TrainedNetwork,
-    flatten_pixels,
     knn_accuracy,
     mask_pixels,
     mean_correlation,
@@ -105,7 +104,7 @@ def _maps(context: LessonContext) -> None:
     train = ImageSet(*read_images(context.run, context.run.splits().train)).sample(MAX_NEIGHBOURS)
     test = context.test.sample(MAX_POINTS)
     page.say("neighbours_question", neighbours=NEIGHBOURS)
-    known, asked = ({"pixels": flatten_pixels(each), **trained.means(each.pixels)} for each in (train, test))
+    known, asked = ({"pixels": flatten_pixels(each.pixels), **trained.means(each.pixels)} for each in (train, test))
     right = {name: knn_accuracy(known[name], train.labels, asked[name], test.labels) for name in known}
     labels = [page.text("pixels"), *(page.text("means_after", name=name) for name in maps)]
     page.table(
@@ -124,7 +123,7 @@ def _points(context: LessonContext) -> None:
     page.heading("points_heading")
     images = context.test.sample(MAX_POINTS)
     features = context.trained.means(images.pixels)[context.trained.network.stage_names[-1]]
-    pixels_2d, features_2d = (project_2d(points, images.labels) for points in (flatten_pixels(images), features))
+    pixels_2d, features_2d = (project_2d(points, images.labels) for points in (flatten_pixels(images.pixels), features))
     page.say("projections", features=features)
     panels = {}
     for name, projections in (("pixels", pixels_2d), ("features", features_2d)):

@@ -125,11 +125,6 @@ def _batches(array: np.ndarray) -> list[np.ndarray]:
     return [array[start : start + BATCH] for start in range(0, len(array), BATCH)]
 
 
-def flatten_pixels(images: ImageSet) -> np.ndarray:
-    """Return the pixels of each image as one row in 0..1, ``[N, S * S * 3]``."""
-    return images.pixels.reshape(len(images), -1).astype(np.float32) / 255
-
-
 def knn_accuracy(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> float:
     """Return the accuracy of a k-nearest-neighbours classifier on points ``[n, d]``."""
     return float(KNeighborsClassifier(NEIGHBOURS).fit(train, train_labels).score(test, test_labels))
