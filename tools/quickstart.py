@@ -1,7 +1,12 @@
 #!/usr/bin/env python3
 """`paddle-resnet quickstart` from a checkout; --help shows its options."""
 
-from checkout import main
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 if __name__ == "__main__":
+    from paddle_resnet.cli import main
+
     main("quickstart")

@@ -186,7 +186,7 @@ def test_there_is_no_import_cycle():
 @pytest.mark.parametrize("path", python_files("tools"), ids=lambda path: path.name)
 def test_a_script_of_tools_starts_a_command(path):
     """It starts a command of the package and does nothing itself."""
-    expected = {"sys", "pathlib", "paddle_resnet.cli"} if path.stem == "checkout" else {"checkout"}
+    expected = {"sys", "pathlib", "paddle_resnet.cli"}
     assert imports(f"tools.{path.stem}", path.read_text(encoding="utf-8"), {}) == expected
 
 
