@@ -6,9 +6,11 @@ import contextlib
 import io
 import logging
 import re
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -52,9 +54,10 @@ TRANSPOSE_BY_ORIENTATION = {
 }
 """The operation that undoes EXIF's orientation."""
 
-# Pillow's warnings do not name the file. What matters becomes an error in this module.
+# Pillow's warnings do not name the file: `pillow_warnings` adds the name. What matters becomes an error in this module.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
+_decoded_now = threading.local()
 
 
 def decode_image(source: Source, resize: int, image_size: int, name: str | None = None) -> Pixels:
@@ -81,6 +84,29 @@ def decode_image(source: Source, resize: int, image_size: int, name: str | None 
     """
     with _opened(source, name) as (image, name):
         return decode_pil_image(image, resize, image_size, name)
+
+
+@contextlib.contextmanager
+def pillow_warnings() -> Iterator[dict[str, str]]:
+    """Collect the first warning of Pillow about each image that is decoded within the block, by any thread.
+
+    Yields:
+        Lines that name the image, by its name in errors.
+    """
+    found: dict[str, str] = {}
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def collect(message: Warning | str, category: type[Warning], filename: str, *place: Any, **kind: Any) -> None:
+            name = getattr(_decoded_now, "name", None)
+            if name is None:
+                show(message, category, filename, *place, **kind)
+            else:
+                found.setdefault(name, f"{name}: {shown(' '.join(str(message).split()), 200)}")
+
+        warnings.showwarning = collect
+        warnings.filterwarnings("always", module=r"PIL\.")
+        yield found
 
 
 def decode_crop(source: Source, box_in: Callable[[int, int], Box], size: int, flipped: bool) -> Pixels:
@@ -204,6 +230,7 @@ def _opened(source: Source, name: str | None = None) -> Iterator[tuple[Image.Ima
     """Open an image; yield it and its printable name. Errors within the block are `UsageError` that name it."""
     name = name or (str(source) if isinstance(source, str | Path | FilePart) else "the image given as bytes or pixels")
     name = printable(name)
+    _decoded_now.name = name
     try:
         with _open(source, name) as image:
             yield image, name
@@ -211,6 +238,8 @@ def _opened(source: Source, name: str | None = None) -> Iterator[tuple[Image.Ima
         raise
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise _unreadable(name, error) from error
+    finally:
+        _decoded_now.name = None
 
 
 def _draft(image: Image.Image, resize: int) -> None:

@@ -7,7 +7,10 @@ import struct
 import subprocess
 import sys
 import tracemalloc
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from PIL import Image
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.images import decode, image_file
-from paddle_resnet.images.decode import decode_image
+from paddle_resnet.images.decode import decode_image, pillow_warnings
 from paddle_resnet.images.image_file import jpeg_scan_count, strip_metadata
 
 
@@ -433,7 +436,7 @@ def test_pillows_warnings_are_not_shown():
     tiff = tiff.replace(struct.pack("<HHI", 277, 3, 1), struct.pack("<HHI", 277, 4, 1))  # samples a pixel, as a long
     place = tiff.index(struct.pack("<HHI", 277, 4, 1)) + 8
     damaged = tiff[:place] + struct.pack("<I", 70_000) + tiff[place + 4 :]
-    program = f"""from paddle_resnet.images.decode import decode_image
+    program = f"""from paddle_resnet.images.decode import decode_image, pillow_warnings
 decode_image({content!r}, 8, 8)
 try:
     decode_image({damaged!r}, 8, 8)
@@ -443,6 +446,25 @@ except Exception as error:
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert shown.stderr == ""
     assert "cannot be read as an image" in shown.stdout
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_pillows_warnings_get_the_files_name(tmp_path):
+    content = encoded(Image.fromarray(smooth(8, 8)), format="WEBP", exif=b"Exif\0\0" + TIFF[:12])
+    names = [str(tmp_path / f"{number}.webp") for number in range(8)]
+    for name in names:
+        Path(name).write_bytes(content)
+    decode_image(names[0], 8, 8)
+    with pillow_warnings() as found, ThreadPoolExecutor(3) as threads:
+        list(threads.map(lambda name: decode_image(name, 8, 8), names * 2))
+        with pytest.warns(UserWarning, match="mine"):
+            warnings.warn("mine", UserWarning, stacklevel=1)
+    assert sorted(found) == names
+    assert all(line.startswith(f"{name}: Corrupt EXIF data") for name, line in found.items())
+    with pillow_warnings() as found:
+        pass
+    decode_image(names[0], 8, 8)
+    assert found == {}
 
 
 def with_scans(content, count):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,10 @@ def report_files(splits: Splits, folder: Path) -> None:
     table = parts[0].table
     if table.examined:
         _log_unreadable(len(entries), _unreadable(parts))
+        if warnings := _warnings(parts):
+            logger.info(
+                "%d images are read with a warning, the first: %s", len(warnings), next(iter(warnings.values()))
+            )
         duplicates = find_duplicates(entries, lambda entry: table.path(entry.name))
         _log_duplicates(len(entries), duplicates)
     else:
@@ -69,7 +74,12 @@ def report_files(splits: Splits, folder: Path) -> None:
         )
         duplicates = _find_listed_twice(entries)
         _log_leaks(duplicates)
-    rows = _rows_of_unreadable(_unreadable(parts)) + _rows_of_skipped(skipped) + _rows_of_duplicates(duplicates)
+    rows = (
+        _rows("unreadable", _unreadable(parts))
+        + _rows("warning", _warnings(parts))
+        + _rows_of_skipped(skipped)
+        + _rows_of_duplicates(duplicates)
+    )
     if rows:
         write_text(folder / FILE_NAME, "".join(map(csv_line, [HEADER, *rows])))
         logger.info("all of them are listed in %s", folder / FILE_NAME)
@@ -81,7 +91,7 @@ def update_findings(splits: Splits, folder: Path) -> None:
     if unreadable := _unreadable(parts):
         path = folder / FILE_NAME
         earlier = path.read_text(encoding="utf-8") if path.is_file() else csv_line(HEADER)
-        lines = [csv_line(row) for row in _rows_of_unreadable(unreadable)]
+        lines = [csv_line(row) for row in _rows("unreadable", unreadable)]
         write_text(path, earlier + "".join(line for line in lines if line not in earlier))
 
 
@@ -93,6 +103,16 @@ def _file_splits(splits: Splits) -> list[FileSplit]:
 
 def _unreadable(parts: Sequence[FileSplit]) -> dict[str, str]:
     return {name: reason for part in parts for name, reason in part.table.unreadable().items()}
+
+
+def _warnings(parts: Sequence[FileSplit]) -> dict[str, str]:
+    """Return Pillow's warnings by the names of the files, without those of files that are left out."""
+    found: dict[str, str] = {}
+    for table in dict.fromkeys(part.table for part in parts):
+        left_out = table.unreadable()
+        names = {os.path.relpath(path, table.root): line for path, line in table.warnings.items()}
+        found |= {name: line for name, line in names.items() if name not in left_out}
+    return found
 
 
 def _find_listed_twice(entries: Iterable[_Entry]) -> list[Duplicate]:
@@ -164,8 +184,8 @@ def _log_leaks(duplicates: list[Duplicate]) -> None:
             logger.info(message, len(found), printable(found[0].name), printable(found[0].original))
 
 
-def _rows_of_unreadable(unreadable: dict[str, str]) -> list[list[str]]:
-    return [[printable(name), "unreadable", reason] for name, reason in unreadable.items()]
+def _rows(finding: str, reasons: dict[str, str]) -> list[list[str]]:
+    return [[printable(name), finding, reason] for name, reason in reasons.items()]
 
 
 def _rows_of_skipped(skipped: dict[str, SkippedFile]) -> list[list[str]]:

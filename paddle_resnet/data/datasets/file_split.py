@@ -16,7 +16,7 @@ from paddle_resnet.console import logger
 from paddle_resnet.data.reading import PictureSplit
 from paddle_resnet.errors import UsageError
 from paddle_resnet.images import Indices, Pixels
-from paddle_resnet.images.decode import Source, check_readable, decode_whole
+from paddle_resnet.images.decode import Source, check_readable, decode_whole, pillow_warnings
 from paddle_resnet.images.find import SkippedFile
 from paddle_resnet.images.image_file import read_file
 
@@ -72,6 +72,7 @@ class ImageFiles:
         self._failures: dict[int, UsageError] | None = None if self.examined else {}
         self._readable = np.arange(0 if self.examined else len(names))
         self._decoded: dict[int, Pixels] = {}
+        self.warnings: dict[str, str] = {}
 
     def labels(self) -> Indices:
         """Return the class of each readable file, int64 ``[N]``.
@@ -117,7 +118,8 @@ class ImageFiles:
         with self._lock:
             if self._failures is None:
                 count = len(self._names)
-                failures = run_in_threads(self._keep if self.in_memory else self._check, count, self.workers)
+                with pillow_warnings() as self.warnings:
+                    failures = run_in_threads(self._keep if self.in_memory else self._check, count, self.workers)
                 if self.strict:
                     raise_first_failure(failures, count)
                 readable = np.setdiff1d(np.arange(count), np.array(list(failures), dtype=np.int64))
