@@ -88,7 +88,7 @@ class _CheckpointData(JsonSchema):
 class DataManifest(JsonSchema):
     """The content of ``data.json``. A run of an early version has only classes and fingerprint.
 
-    `left_out` are the files that could not be read.
+    `left_out` are the files that could not be read, if all were `examined` before training.
     """
 
     classes: Annotated[list[Text], Field(min_length=1)]
@@ -100,6 +100,7 @@ class DataManifest(JsonSchema):
     std: list[float] | None = None
     files: dict[Literal["train", "validation", "test"], FileList] | None = None
     left_out: list[Text] = Field(default_factory=list)
+    examined: bool = True
 
     @model_validator(mode="after")
     def _labels_are_classes(self) -> DataManifest:
@@ -122,6 +123,7 @@ class DataManifest(JsonSchema):
                 "fingerprint": fingerprint(splits),
                 **preprocessing(config, normalize),
                 "files": {name: FileList.of(part, all_checksums) for name, part in folder.items()} or None,
+                "examined": examined,
                 "left_out": sorted({name for part in folder.values() for name in part.table.unreadable()}),
             }
         )
@@ -177,7 +179,8 @@ class DataManifest(JsonSchema):
                 f" (and {len(new) - 1} more)" if len(new) > 1 else "",
             )
         resize = resize_size(config.data)
-        train, validation, test = reopen_files(root, config.data, resize, [(part.names, part.labels) for part in parts])
+        entries = [(part.names, part.labels) for part in parts]
+        train, validation, test = reopen_files(root, config.data, resize, entries, self.examined)
         return Splits(train, validation, test, tuple(self.classes), *mean_and_std(config.data), resize)
 
 

@@ -138,7 +138,7 @@ def rewrite(name, text):
         (rewrite("train.txt", ""), "names no image"),
         (rewrite("train.txt", "images/0.png 0\n".encode("utf-16")), "is no text in UTF-8"),
         (rewrite("label.txt", "cat\ncat\n"), "the class cat is named twice"),
-        (rewrite("label.txt", "cat\ndog\x1b[31m\n"), r"the class dog\\x1b\[31m has a name that is not UTF-8 text"),
+        (rewrite("label.txt", "cat\ndog\x1b[31m\n"), r"the class dog\\x1b\[31m is not printable UTF-8 text"),
         (rewrite("classes.txt", "cat\ndog\n"), r"classes\.txt and label\.txt may both name the classes"),
         (rewrite("train.csv", "a,b\n"), r"train\.(csv|txt) and train\.(csv|txt) are both named for the train split"),
         (
@@ -165,6 +165,7 @@ def test_faulty_list_is_one_line(tmp_path, change, message):
         ("id,label\n1\n", "line 2: 1: expected a path and a label"),
         ("id,label\n1,\n", "line 2: 1,: expected a path and a label"),
         ("id,label\n", "names no image"),
+        ('id,label\n1,"x\n2,y\n', "line 4: unexpected end of data"),
     ],
 )
 def test_faulty_table_is_one_line(tmp_path, table, message):

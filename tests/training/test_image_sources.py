@@ -186,10 +186,13 @@ def test_unreadable_file_is_listed_after_training(tmp_path, monkeypatch, caplog)
     monkeypatch.setattr(open_files, "MAX_EXAMINED", 0)
     pictures = make_pictures(tmp_path / "pictures", {"train": 8, "test": 4})
     data = as_list(pictures, tmp_path / "own") | {"memory_mb": 0}
-    bad = tmp_path / "own/images/train/red/2.png"
-    bad.write_text("no image")
+    bad = [f"images/{name}" for name in ("train/red/2.png", "test/red/1.png")]
+    for name in bad:
+        (tmp_path / "own" / name).write_text("no image")
     run = train(configured(tmp_path, data))
     rows = list(csv.reader((run.path / "pictures.csv").read_text().splitlines()))
-    assert [row[:2] for row in rows] == [["file", "finding"], ["images/train/red/2.png", "unreadable"]]
+    assert [row[:2] for row in rows] == [["file", "finding"], [bad[0], "unreadable"]]
     assert "36 images, not read before training" in caplog.text
+    caplog.clear()
     assert evaluate_run(RunFolder.open_trained(run.path)).images == 12
+    assert sum("another image of its class and split stands in for it" in line for line in caplog.messages) == 1

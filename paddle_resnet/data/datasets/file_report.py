@@ -13,7 +13,7 @@ import numpy as np
 from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.file_split import FileSplit
 from paddle_resnet.data.splits import Splits
-from paddle_resnet.errors import printable
+from paddle_resnet.errors import counted, printable
 from paddle_resnet.files import csv_line, md5_of, write_text
 from paddle_resnet.images.find import SkippedFile, summarize_skipped
 
@@ -61,9 +61,8 @@ def report_files(splits: Splits, folder: Path) -> None:
     if table.examined:
         _log_unreadable(len(entries), _unreadable(parts))
         if warnings := _warnings(parts):
-            logger.info(
-                "%d images are read with a warning, the first: %s", len(warnings), next(iter(warnings.values()))
-            )
+            count = counted(len(warnings), "image")
+            logger.info("%s read with a warning, the first: %s", count, next(iter(warnings.values())))
         duplicates = find_duplicates(entries, lambda entry: table.path(entry.name))
         _log_duplicates(len(entries), duplicates)
     else:

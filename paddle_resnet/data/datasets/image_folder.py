@@ -85,7 +85,9 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     names = sorted((entry.name for entry in visible(folder) if is_folder(entry)), key=natural_sort_key)
     for name in names:
         if not name.isprintable():  # a checkpoint cannot hold bytes that are not UTF-8
-            raise UsageError(f"{folder}: the class folder {shown(name)} has a name that is not UTF-8 text; rename it")
+            raise UsageError(
+                f"{folder}: the class folder {shown(name)} has a name that is not printable UTF-8 text; rename it"
+            )
     if not names:
         raise UsageError(f"{folder}: holds no class folders; expected {LAYOUT}")
     if len(names) == 1:

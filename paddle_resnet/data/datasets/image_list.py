@@ -169,7 +169,7 @@ def _read_table(path: Path, lines: list[str], header: int) -> tuple[list[str], l
     shared: dict[str, str] = {}
     name_column, label_column = columns
     needed = max(name_column, label_column or 0)
-    rows = csv.reader(lines[header + 1 :], delimiter=_separator(lines[header]) or " ")
+    rows = csv.reader(lines[header + 1 :], delimiter=_separator(lines[header]) or " ", strict=True)
     try:
         for row in rows:
             if not row:

@@ -86,15 +86,16 @@ def open_files(config: DataConfig, resize: int) -> tuple[FileSplit, FileSplit, F
 
 
 def reopen_files(
-    root: Path, config: DataConfig, resize: int, parts: Sequence[tuple[Sequence[str], Sequence[int]]]
+    root: Path, config: DataConfig, resize: int, parts: Sequence[tuple[Sequence[str], Sequence[int]]], examined: bool
 ) -> list[FileSplit]:
-    """Open splits from the names of their files relative to `root` and their labels; none may be unreadable.
+    """Open splits from the names of their files relative to `root` and their labels.
 
-    Splits of the same files are one split.
+    Splits of the same files are one split. If the files were `examined` before training, none may be unreadable.
     """
     distinct = [part for number, part in enumerate(parts) if part not in parts[:number]]
     entries = [(names, np.array(labels, dtype=np.int64), ()) for names, labels in distinct]
-    opened = [FileSplit(table) for table in _tables(root, entries, config.model_copy(update={"strict": True}), resize)]
+    config = config.model_copy(update={"strict": config.strict or examined})
+    opened = [FileSplit(table) for table in _tables(root, entries, config, resize)]
     return [opened[distinct.index(part)] for part in parts]
 
 
@@ -119,7 +120,7 @@ def _check_classes(found: FoundFiles, classes: tuple[str, ...]) -> None:
     known = set(classes)
     for name in classes:
         if not name.isprintable():  # a checkpoint cannot hold bytes that are not UTF-8
-            raise UsageError(f"{train.where}: the class {shown(name)} has a name that is not UTF-8 text; rename it")
+            raise UsageError(f"{train.where}: the class {shown(name)} is not printable UTF-8 text; rename it")
     if len(classes) < 2:
         why = f'one class only, "{shown(classes[0])}"' if classes else "no image with a class"
         raise UsageError(f"{train.where}: holds {why}; expected two classes or more{_first_reason(train)}")
