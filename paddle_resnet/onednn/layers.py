@@ -14,9 +14,12 @@ from paddle import nn
 
 from paddle_resnet.models import blocks, preact, sync_batch_norm
 from paddle_resnet.models.resnet import ResNet
-from paddle_resnet.onednn import functional
-from paddle_resnet.onednn.functional.tensors import DATA_TYPES
-from paddle_resnet.onednn.ops.geometry import Pair, Window
+from paddle_resnet.onednn.convolution import conv2d
+from paddle_resnet.onednn.geometry import Pair, Window
+from paddle_resnet.onednn.normalization import batch_norm
+from paddle_resnet.onednn.pooling import global_average_pool, max_pool2d
+from paddle_resnet.onednn.residual import add, fork, zero_pad_shortcut
+from paddle_resnet.onednn.tensors import DATA_TYPES
 from paddle_resnet.paddle_compat import batch_norm_settings, convolution_settings
 
 Precision = Literal["float32", "bfloat16"]
@@ -61,7 +64,7 @@ class Convolution(nn.Conv2D):
         window = Window(tuple(self.weight.shape[2:]), _pair(settings.stride), *padding, _pair(settings.dilation))
         if not window.sees_pixels(*x.shape[1:3]):
             return run_native(super().forward, x)
-        return functional.conv2d(x, self.weight, self.bias, window, settings.groups)
+        return conv2d(x, self.weight, self.bias, window, settings.groups)
 
 
 class BatchNorm(nn.BatchNorm2D):
@@ -81,7 +84,7 @@ class BatchNorm(nn.BatchNorm2D):
             return nn.functional.relu(x) if self.relu else x
         tensors = (x, self.weight, self.bias, self._mean, self._variance)
         options = {"training": use_batch, "relu": self.relu, "synchronized": synchronized}
-        return functional.batch_norm(*tensors, momentum=momentum, epsilon=epsilon, **options)
+        return batch_norm(*tensors, momentum=momentum, epsilon=epsilon, **options)
 
 
 class BatchNormReLU(BatchNorm):
@@ -113,7 +116,7 @@ class Fork(blocks.Fork):
     """A block's input for both of its paths."""
 
     def forward(self, x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        return functional.fork(x) if is_supported(x) else super().forward(x)
+        return fork(x) if is_supported(x) else super().forward(x)
 
 
 class AddReLU(blocks.AddReLU):
@@ -122,7 +125,7 @@ class AddReLU(blocks.AddReLU):
     def forward(self, x: paddle.Tensor, shortcut: paddle.Tensor) -> paddle.Tensor:
         if not is_supported(x):
             return super().forward(x, shortcut)
-        return functional.add(x, shortcut, relu=True, share_gradient=True)
+        return add(x, shortcut, relu=True, share_gradient=True)
 
 
 class ZeroPadShortcut(blocks.ZeroPadShortcut):
@@ -131,7 +134,7 @@ class ZeroPadShortcut(blocks.ZeroPadShortcut):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         if not is_supported(x):
             return run_native(super().forward, x)
-        return functional.zero_pad_shortcut(x, self.stride, self.new_channels)
+        return zero_pad_shortcut(x, self.stride, self.new_channels)
 
 
 class MaxPool(nn.MaxPool2D):
@@ -146,7 +149,7 @@ class MaxPool(nn.MaxPool2D):
         window = Window(size, stride, *padding)
         if min(window.positions(*x.shape[1:3])) < 1:  # larger than the image: Paddle pools the whole image
             return run_native(super().forward, x)
-        return functional.max_pool2d(x, window)
+        return max_pool2d(x, window)
 
 
 class Add(preact.Add):
@@ -155,7 +158,7 @@ class Add(preact.Add):
     def forward(self, x: paddle.Tensor, shortcut: paddle.Tensor) -> paddle.Tensor:
         if not is_supported(x):
             return super().forward(x, shortcut)
-        return functional.add(x, shortcut, share_gradient=True)
+        return add(x, shortcut, share_gradient=True)
 
 
 class StochasticDepth(blocks.StochasticDepth):
@@ -196,7 +199,7 @@ class ChannelsLastResNet(ResNet):
         features = self._channels_last_features(x)
         if not is_supported(features):
             return self.forward_head(channels_first(features))
-        return self.forward_pooled(functional.global_average_pool(features).cast(x.dtype))
+        return self.forward_pooled(global_average_pool(features).cast(x.dtype))
 
     def forward_stages(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         """Images float32 ``[N, in_channels, H, W]`` to each stage's output ``[N, channels, H', W']``."""

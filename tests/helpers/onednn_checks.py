@@ -7,8 +7,7 @@ import ctypes
 import numpy as np
 import paddle
 
-from paddle_resnet.onednn.functional import tensors
-from paddle_resnet.onednn.ops import primitives
+from paddle_resnet.onednn import primitives, tensors
 
 TOLERANCE = 2e-6
 """Largest error allowed, as a fraction of the largest value."""

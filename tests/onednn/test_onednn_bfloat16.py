@@ -13,8 +13,8 @@ from paddle.nn import functional
 from paddle_resnet.models import create_model
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.onednn import accelerate, bfloat16_unavailable_reason, library, unavailable_reason
-from paddle_resnet.onednn import functional as onednn_functional
-from paddle_resnet.onednn.ops.geometry import Window
+from paddle_resnet.onednn import layers as onednn_layers
+from paddle_resnet.onednn.geometry import Window
 
 # oneDNN computes with bfloat16 on every AVX-512 processor, on the older ones by way of float32.
 AVX512 = 0x27
@@ -81,7 +81,7 @@ def test_convolution(kind):
     size, channels, window = CONVOLUTIONS[kind]
     x, weight, bias = rounded(3, *size, channels), rounded(8, channels, *window.size, seed=1), rounded(8, seed=2)
     tensors = images(x), parameter(weight), parameter(bias)
-    result = onednn_functional.conv2d(*tensors, window)
+    result = onednn_layers.conv2d(*tensors, window)
     gradient = backward(result)
     expected, (x_gradient, *parameter_gradients) = reference.convolution(
         x, weight, bias, window, 1, lambda shape: gradient
@@ -99,7 +99,7 @@ def test_batch_norm_keeps_its_statistics_in_float32(relu):
     x = (x.view(np.uint32) & 0xFFFF0000).view(np.float32)
     mean, variance = paddle.zeros([16]), paddle.ones([16])
     tensors = images(x), parameter(weight), parameter(bias)
-    result = onednn_functional.batch_norm(*tensors, mean, variance, training=True, relu=relu)
+    result = onednn_layers.batch_norm(*tensors, mean, variance, training=True, relu=relu)
     gradient = backward(result)
     expected, gradients = reference.batch_norm(x, weight, bias, None, 1e-5, relu, lambda shape: gradient)
     assert_near(result, expected, ROUNDING, paddle.bfloat16)
@@ -114,7 +114,7 @@ def test_batch_norm_keeps_its_statistics_in_float32(relu):
 def test_add_relu():
     x, y = rounded(2, 3, 3, 8), rounded(2, 3, 3, 8, seed=1)
     first, second = images(x), images(y)
-    result = onednn_functional.add(first, second, relu=True)
+    result = onednn_layers.add(first, second, relu=True)
     gradient = backward(result)
     assert_near(result, np.maximum(x + y, 0), ROUNDING, paddle.bfloat16)
     for tensor in (first, second):
@@ -124,14 +124,14 @@ def test_add_relu():
 def test_pooling():
     x = rounded(2, 6, 6, 8)
     tensor = images(x)
-    pooled = onednn_functional.max_pool2d(tensor, Window((2, 2), (2, 2), (0, 0), (0, 0)))
+    pooled = onednn_layers.max_pool2d(tensor, Window((2, 2), (2, 2), (0, 0), (0, 0)))
     assert_near(pooled, x.reshape(2, 3, 2, 3, 2, 8).max((2, 4)), 0.0, paddle.bfloat16)
-    assert_near(onednn_functional.global_average_pool(tensor), x.mean((1, 2)), ROUNDING, paddle.bfloat16)
+    assert_near(onednn_layers.global_average_pool(tensor), x.mean((1, 2)), ROUNDING, paddle.bfloat16)
 
 
 def test_zero_padded_shortcut():
     x = rounded(2, 4, 4, 8)
-    result = onednn_functional.zero_pad_shortcut(images(x), 2, 8)
+    result = onednn_layers.zero_pad_shortcut(images(x), 2, 8)
     assert_near(result, np.pad(x[:, ::2, ::2], [(0, 0)] * 3 + [(0, 8)]), 0.0, paddle.bfloat16)
 
 

@@ -18,10 +18,9 @@ from onednn_checks import (
 )
 from paddle.nn import functional
 
-from paddle_resnet.onednn import functional as onednn_functional
-from paddle_resnet.onednn import unavailable_reason
-from paddle_resnet.onednn.functional import tensors
-from paddle_resnet.onednn.ops.geometry import Window
+from paddle_resnet.onednn import layers as onednn_layers
+from paddle_resnet.onednn import tensors, unavailable_reason
+from paddle_resnet.onednn.geometry import Window
 
 pytestmark = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
 
@@ -39,7 +38,7 @@ def test_a_strided_1x1_convolution_is_right_every_time():
     _, expected = reference.convolution(x, weight, None, window, 1, random_gradient())
     inputs = inputs_of(x, weight)
     for _ in range(1000):  # oneDNN's own was wrong in about one of 500, with two threads
-        assert_all_near(gradients(onednn_functional.conv2d(*inputs, None, window), inputs), expected[:2])
+        assert_all_near(gradients(onednn_layers.conv2d(*inputs, None, window), inputs), expected[:2])
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 5, 16), (1, 3, 3, 8), (3, 7, 2, 5), (4, 1, 1, 3), (1, 9, 9, 1)])
@@ -57,7 +56,7 @@ def test_batch_norm(shape, training, relu):
         x, weight, bias, None if training else (mean, variance), 1e-3, relu, random_gradient()
     )
     inputs = inputs_of(x, weight, bias)
-    result = onednn_functional.batch_norm(*inputs, *running, relu=relu, **settings)
+    result = onednn_layers.batch_norm(*inputs, *running, relu=relu, **settings)
     found_gradients = gradients(result, inputs)
     assert_near(result, expected)
     assert_all_near(found_gradients, expected_gradients)
@@ -79,8 +78,8 @@ def test_batch_norm_backward_uses_the_statistics_of_forward():
     x, (weight, bias) = rng.normal(size=(2, 4, 4, 3)).astype(np.float32), rng.normal(size=(2, 3)).astype(np.float32)
     mean, variance = paddle.zeros([3]), paddle.ones([3])
     inputs = inputs_of(x, weight, bias)
-    result = onednn_functional.batch_norm(*inputs, mean, variance, training=False)
-    onednn_functional.batch_norm(*inputs, mean, variance, training=True)
+    result = onednn_layers.batch_norm(*inputs, mean, variance, training=False)
+    onednn_layers.batch_norm(*inputs, mean, variance, training=True)
     assert mean.abs().max().item() > 0
     _, expected = reference.batch_norm(x, weight, bias, (np.zeros(3), np.ones(3)), 1e-5, False, random_gradient())
     assert_all_near(gradients(result, inputs), expected)
@@ -93,7 +92,7 @@ def test_batch_norm_without_gradient(relu, training):
     x, (weight, bias) = rng.normal(size=(2, 5, 4, 16)).astype(np.float32), rng.normal(size=(2, 16)).astype(np.float32)
     mean, variance = paddle.zeros([16]), paddle.ones([16])
     with paddle.no_grad():
-        result = onednn_functional.batch_norm(*inputs_of(x, weight, bias), mean, variance, training=training, relu=relu)
+        result = onednn_layers.batch_norm(*inputs_of(x, weight, bias), mean, variance, training=training, relu=relu)
     statistics = None if training else (np.zeros(16), np.ones(16))
     expected, _ = reference.batch_norm(x, weight, bias, statistics, 1e-5, relu, random_gradient())
     assert_near(result, expected)
@@ -106,7 +105,7 @@ def test_add_relu(shape, share_gradient):
     x, shortcut = np.random.default_rng(3).normal(size=(2, *shape)).astype(np.float32)
     shortcut.flat[0] = -x.flat[0]  # a sum of exactly zero has no gradient
     inputs = inputs_of(x, shortcut)
-    result = onednn_functional.add(*inputs, relu=True, share_gradient=share_gradient)
+    result = onednn_layers.add(*inputs, relu=True, share_gradient=share_gradient)
     assert_near(result, np.maximum(x.astype(np.float64) + shortcut, 0))
     expected = random_gradient()(shape) * (x + shortcut > 0)
     assert_all_near(gradients(result, inputs), [expected, expected])
@@ -114,7 +113,7 @@ def test_add_relu(shape, share_gradient):
 
 def test_add_relu_keeps_its_two_gradients_apart():
     x, shortcut = inputs_of(np.ones((2, 3), np.float32), np.ones((2, 3), np.float32))
-    first, second = (onednn_functional.add(x, other, relu=True) for other in (shortcut, x))
+    first, second = (onednn_layers.add(x, other, relu=True) for other in (shortcut, x))
     (first.sum() + 5 * x.sum() + second.sum()).backward()
     assert x.grad.numpy().tolist() == [[8.0] * 3] * 2
     assert shortcut.grad.numpy().tolist() == [[1.0] * 3] * 2
@@ -133,12 +132,12 @@ def test_max_pool(window, shape):
     x = np.random.default_rng(4).integers(0, 4, shape).astype(np.float32)  # with many equal maxima
     expected, expected_gradients = reference.max_pool(x, window, random_gradient())
     inputs = inputs_of(x)
-    result = onednn_functional.max_pool2d(inputs[0], window)
+    result = onednn_layers.max_pool2d(inputs[0], window)
     found_gradients = gradients(result, inputs)
     assert_near(result, expected)
     assert_all_near(found_gradients, expected_gradients)
     with paddle.no_grad():
-        assert_near(onednn_functional.max_pool2d(inputs[0], window), expected)
+        assert_near(onednn_layers.max_pool2d(inputs[0], window), expected)
 
     (top, left), (bottom, right) = window.padding_before, window.padding_after
     native = functional.max_pool2d(
@@ -152,7 +151,7 @@ def test_max_pool(window, shape):
 def test_global_average_pool(shape):
     x = np.random.default_rng(4).normal(size=shape).astype(np.float32)
     inputs = inputs_of(x)
-    result = onednn_functional.global_average_pool(inputs[0])
+    result = onednn_layers.global_average_pool(inputs[0])
     assert_near(result, x.astype(np.float64).mean((1, 2)))
     gradient = random_gradient()((shape[0], shape[3]))[:, None, None, :] / (shape[1] * shape[2])
     assert_all_near(gradients(result, inputs), [np.broadcast_to(gradient, shape)])
@@ -165,7 +164,7 @@ def test_global_average_pool(shape):
 def test_zero_pad_shortcut(shape, stride, new_channels):
     x = np.random.default_rng(4).normal(size=shape).astype(np.float32)
     inputs = inputs_of(x)
-    result = onednn_functional.zero_pad_shortcut(inputs[0], stride, new_channels)
+    result = onednn_layers.zero_pad_shortcut(inputs[0], stride, new_channels)
     assert np.array_equal(result.numpy(), np.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (0, new_channels))))
     expected = np.zeros(shape, np.float32)
     expected[:, ::stride, ::stride] = random_gradient()(result.shape)[..., : shape[3]]
@@ -188,7 +187,7 @@ def test_what_needs_no_gradient_gets_none(frozen):
     inputs, (_, expected) = small_convolution()
     for index in frozen:
         inputs[index].stop_gradient = True
-    result = onednn_functional.conv2d(*inputs, UNIT)
+    result = onednn_layers.conv2d(*inputs, UNIT)
     result.backward(paddle.to_tensor(random_gradient()(result.shape)))
     for index, (tensor, gradient) in enumerate(zip(inputs, expected, strict=True)):
         if index in frozen:
@@ -202,7 +201,7 @@ def test_tensors_whose_elements_are_not_in_order():
     x, weight, bias = inputs
     turned = x.detach().transpose([3, 2, 1, 0])
     turned.stop_gradient = False
-    result = onednn_functional.conv2d(turned.transpose([3, 2, 1, 0]), weight, bias, UNIT).transpose(NCHW)
+    result = onednn_layers.conv2d(turned.transpose([3, 2, 1, 0]), weight, bias, UNIT).transpose(NCHW)
     gradient = paddle.to_tensor(random_gradient()(expected.shape)).transpose(NCHW)
     found = paddle.grad(result, [turned, weight, bias], gradient)
     assert_near(result, expected.transpose(NCHW))
@@ -213,19 +212,19 @@ def test_tensors_whose_elements_are_not_in_order():
 def test_a_part_of_a_batch():
     inputs, (expected, _) = small_convolution()
     x, weight, bias = inputs
-    assert_near(onednn_functional.conv2d(x[1:], weight, bias, UNIT), expected[1:])
+    assert_near(onednn_layers.conv2d(x[1:], weight, bias, UNIT), expected[1:])
 
 
 def test_second_derivatives_are_refused():
     (x, *rest), _ = small_convolution()
     with pytest.raises(Exception, match="no second derivative"):
-        paddle.grad(onednn_functional.conv2d(x, *rest, UNIT).sum(), x, create_graph=True)
+        paddle.grad(onednn_layers.conv2d(x, *rest, UNIT).sum(), x, create_graph=True)
 
 
 def test_a_change_in_place_is_noticed():
     (x, *rest), _ = small_convolution()
     middle = x * 1.0
-    result = onednn_functional.conv2d(middle, *rest, UNIT).sum()
+    result = onednn_layers.conv2d(middle, *rest, UNIT).sum()
     middle.add_(paddle.ones([1]))
     with pytest.raises(Exception, match="changed in place"):
         result.backward()
@@ -234,13 +233,13 @@ def test_a_change_in_place_is_noticed():
 def test_another_dtype_is_refused():
     (x, *rest), _ = small_convolution()
     with pytest.raises(TypeError, match="float32"):
-        onednn_functional.conv2d(x.astype("float64"), *rest, UNIT)
+        onednn_layers.conv2d(x.astype("float64"), *rest, UNIT)
 
 
 def test_nothing_is_kept_without_gradient(monkeypatch):
     (x, *rest), (expected, _) = small_convolution()
     monkeypatch.setattr(tensors, "Kept", None)
     with paddle.no_grad():
-        result = onednn_functional.conv2d(x, *rest, UNIT)
+        result = onednn_layers.conv2d(x, *rest, UNIT)
     assert result.stop_gradient
     assert_near(result, expected)

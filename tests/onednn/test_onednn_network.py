@@ -13,7 +13,7 @@ from paddle.nn import functional
 from paddle_resnet.models.blocks import BasicBlock, Bottleneck, ZeroPadShortcut, projection_shortcut
 from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.onednn import accelerate, layers, restore, unavailable_reason
-from paddle_resnet.onednn import functional as onednn_functional
+from paddle_resnet.onednn import layers as onednn_layers
 from paddle_resnet.onednn.layers import ChannelsLastResNet
 
 pytestmark = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
@@ -66,7 +66,7 @@ def calls(monkeypatch):
         return call
 
     for name in ("conv2d", "batch_norm", "add", "max_pool2d", "global_average_pool", "zero_pad_shortcut"):
-        monkeypatch.setattr(onednn_functional, name, counted(name, getattr(onednn_functional, name)))
+        monkeypatch.setattr(onednn_layers, name, counted(name, getattr(onednn_layers, name)))
     return counts
 
 
@@ -291,4 +291,4 @@ def test_parameters_of_another_type_are_refused(dtype):
 
 def test_a_sum_of_different_shapes_is_refused():
     with pytest.raises(ValueError, match="expected the same type and shape"):
-        onednn_functional.add(paddle.ones([2, 4, 4, 8]), paddle.ones([2, 1, 1, 8]), relu=True)
+        onednn_layers.add(paddle.ones([2, 4, 4, 8]), paddle.ones([2, 1, 1, 8]), relu=True)

@@ -20,9 +20,9 @@ from onednn_checks import (
 )
 from paddle.nn import functional
 
-from paddle_resnet.onednn import functional as onednn_functional
+from paddle_resnet.onednn import layers as onednn_layers
 from paddle_resnet.onednn import unavailable_reason
-from paddle_resnet.onednn.ops.geometry import Window
+from paddle_resnet.onednn.geometry import Window
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))]
 
@@ -120,7 +120,7 @@ def test_convolution(case):
 
     inputs = inputs_of(x, weight, bias)
     bias_input = None if bias is None else inputs[2]
-    result = onednn_functional.conv2d(*inputs[:2], bias_input, window, groups)
+    result = onednn_layers.conv2d(*inputs[:2], bias_input, window, groups)
     found_gradients = gradients(result, inputs)
     assert_near(result, expected)
     assert_all_near(found_gradients, expected_gradients[: len(inputs)])
@@ -178,7 +178,7 @@ def test_batch_norm(case, training, relu):
     inputs = inputs_of(x, *parameters)
     running, native_running = ([paddle.to_tensor(array) for array in statistics] for _ in range(2))
     options = {"training": training, "momentum": momentum, "epsilon": epsilon}
-    result = onednn_functional.batch_norm(*inputs, *running, relu=relu, **options)
+    result = onednn_layers.batch_norm(*inputs, *running, relu=relu, **options)
     found_gradients = gradients(result, inputs)
     assert_near(result, expected)
     assert_all_near(found_gradients, expected_gradients)
@@ -201,7 +201,7 @@ def test_add_relu(shape, seed, share_gradient, shortcut_kind):
         shortcut[:] = 0
     shortcut.flat[0] = -x.flat[0]  # a sum of exactly zero has no gradient
     inputs = inputs_of(x, shortcut)
-    result = onednn_functional.add(*inputs, relu=True, share_gradient=share_gradient)
+    result = onednn_layers.add(*inputs, relu=True, share_gradient=share_gradient)
     found_gradients = gradients(result, inputs)
     total = x.astype(np.float64) + shortcut
     expected = random_gradient()(shape) * (total > 0)
@@ -233,7 +233,7 @@ def test_max_pool(case):
     x, window = case
     expected, expected_gradients = reference.max_pool(x, window, random_gradient())
     inputs = inputs_of(x)
-    result = onednn_functional.max_pool2d(inputs[0], window)
+    result = onednn_layers.max_pool2d(inputs[0], window)
     found_gradients = gradients(result, inputs)
     assert_near(result, expected, 0)
     assert_all_near(found_gradients, expected_gradients)
@@ -251,7 +251,7 @@ def test_global_average_pool(batch, size, channels, seed):
     expected = x.astype(np.float64).mean((1, 2))
     assume_no_cancelling(expected, (size[0] * size[1]) ** -0.5)
     inputs = inputs_of(x)
-    result = onednn_functional.global_average_pool(inputs[0])
+    result = onednn_layers.global_average_pool(inputs[0])
     found_gradients = gradients(result, inputs)
     assert_near(result, expected)
     gradient = random_gradient()(expected.shape).astype(np.float64)[:, None, None, :] / (size[0] * size[1])
@@ -268,7 +268,7 @@ def test_zero_pad_shortcut(batch, size, channels, stride, new_channels, seed):
     x = normal(seed, batch, *size, channels)
     expected = np.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (0, new_channels)))
     inputs = inputs_of(x)
-    result = onednn_functional.zero_pad_shortcut(inputs[0], stride, new_channels)
+    result = onednn_layers.zero_pad_shortcut(inputs[0], stride, new_channels)
     found_gradients = gradients(result, inputs)
     expected_gradient = np.zeros_like(x)
     expected_gradient[:, ::stride, ::stride] = random_gradient()(expected.shape)[..., :channels]

@@ -17,11 +17,10 @@ import pytest
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model
-from paddle_resnet.onednn import functional as onednn_functional
-from paddle_resnet.onednn import library, platform_reason, unavailable_reason
+from paddle_resnet.onednn import layers as onednn_layers
+from paddle_resnet.onednn import library, platform_reason, primitives, unavailable_reason
+from paddle_resnet.onednn.geometry import Window
 from paddle_resnet.onednn.layers import ChannelsLastResNet
-from paddle_resnet.onednn.ops import primitives
-from paddle_resnet.onednn.ops.geometry import Window
 from paddle_resnet.training.cpu_backend import use_cpu_backend
 
 pytestmark = pytest.mark.slow
@@ -34,7 +33,7 @@ def convolution_is_right(seed, height=6):
     rng = np.random.default_rng(seed)
     x, weight = (rng.normal(size=shape).astype(np.float32) for shape in ((2, height, 5, 4), (16, 4, 3, 3)))
     inputs = [paddle.to_tensor(array, stop_gradient=False) for array in (x, weight)]
-    result = onednn_functional.conv2d(*inputs, None, WINDOW)
+    result = onednn_layers.conv2d(*inputs, None, WINDOW)
     result.sum().backward()  # paddle.grad is not made for threads
     found = [result, *(tensor.grad for tensor in inputs)]
     expected, gradients = reference.convolution(x, weight, None, WINDOW, 1, np.ones)
@@ -111,7 +110,7 @@ def test_many_steps_take_no_more_memory():
         weight = paddle.ones([16, 16, 3, 3])
         x.stop_gradient = weight.stop_gradient = False
         for _ in range(steps):
-            onednn_functional.add(onednn_functional.conv2d(x, weight, None, WINDOW), x, relu=True).sum().backward()
+            onednn_layers.add(onednn_layers.conv2d(x, weight, None, WINDOW), x, relu=True).sum().backward()
             x.clear_gradient(), weight.clear_gradient()
 
     run(50)
@@ -138,27 +137,27 @@ def test_two_threads_at_once():
 @needs_library
 def test_each_thread_has_its_own_context():
     found = []
-    thread = threading.Thread(target=lambda: found.append(primitives.context()))
+    thread = threading.Thread(target=lambda: found.append(primitives.thread_context()))
     thread.start()
     thread.join()
-    assert found[0] is not primitives.context()
-    assert primitives.context() is primitives.context()
+    assert found[0] is not primitives.thread_context()
+    assert primitives.thread_context() is primitives.thread_context()
 
 
 @needs_library
 def test_a_forked_child_starts_anew():
     assert convolution_is_right(0)
-    parent = primitives.context()
+    parent = primitives.thread_context()
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            status = 0 if primitives.context() is not parent and convolution_is_right(1) else 2
+            status = 0 if primitives.thread_context() is not parent and convolution_is_right(1) else 2
         finally:
             os._exit(status)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
-    assert primitives.context() is parent
+    assert primitives.thread_context() is parent
     assert convolution_is_right(0)
 
 

@@ -26,7 +26,7 @@ from paddle.nn import functional
 from paddle_resnet.models.blocks import BasicBlock, ZeroPadShortcut
 from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.onednn import accelerate, unavailable_reason
-from paddle_resnet.onednn.ops import primitives
+from paddle_resnet.onednn import primitives
 
 IMAGE_SIZE = 16
 TOLERATED_GROWTH = 0.02
@@ -77,7 +77,7 @@ def main() -> int:
             megabytes = resident_megabytes()
             if step >= options.warm_up:
                 resident.append(megabytes)
-            kept = 0 if options.native else len(primitives.context()._primitives)
+            kept = 0 if options.native else len(primitives.thread_context()._primitives)
             seconds = time.monotonic() - start
             print(f"step {step}: {megabytes:.1f} MB resident, {kept} primitives kept, {seconds:.0f} s", flush=True)
     growth = max(resident) / resident[0] - 1

@@ -1,23 +1,89 @@
-"""The ends of a residual block: its fork, its sum and its parameter-free shortcut."""
+"""The ends of a residual block, its fork, its sum and its parameter-free shortcut, and their oneDNN primitives."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import paddle
 from paddle.autograd import PyLayer
 from paddle.nn import functional
 
-from paddle_resnet.onednn.functional import tensors
-from paddle_resnet.onednn.ops.primitives import context
-from paddle_resnet.onednn.ops.residual import (
-    Rows,
-    ZeroPadGeometry,
-    add_forward,
-    relu_backward,
-    zero_pad_backward,
-    zero_pad_forward,
-)
+from paddle_resnet.onednn import tensors
+from paddle_resnet.onednn.bindings import Algorithm, Argument, DataType, Propagation
+from paddle_resnet.onednn.geometry import Image
+from paddle_resnet.onednn.primitives import Context, Handle, Primitive, contiguous, copy, strided, thread_context
+
+
+class Rows(NamedTuple):
+    """A tensor as rows and columns: oneDNN divides a single long dimension among threads less well."""
+
+    rows: int
+    columns: int
+    data_type: DataType
+    relu: bool = False
+    """A ReLU follows the sum."""
+
+    def layout(self) -> Handle:
+        return contiguous(self.rows, self.columns, data_type=self.data_type)
+
+
+def add_forward(context: Context, rows: Rows) -> Primitive:
+    """``destination = first + second``, then the ReLU if any (arguments: first, second, destination)."""
+    layout = rows.layout()
+    description = context.describe("binary", Algorithm.ADD, layout, layout, layout, relu=rows.relu)
+    roles = (Argument.SOURCE, Argument.SECOND_SOURCE, Argument.DESTINATION)
+    return Primitive(context, description, [(role, layout) for role in roles])
+
+
+def relu_backward(context: Context, rows: Rows) -> Primitive:
+    """The gradient where the result was above zero (arguments: result, its gradient, gradient of the source).
+
+    A ReLU's result is above zero exactly where its source is, so the source need not be kept.
+    """
+    layout = rows.layout()
+    training = Propagation.FORWARD_TRAINING, Algorithm.RELU
+    forward = context.describe("eltwise_forward", *training, layout, layout, 0.0, 0.0)
+    description = context.describe("eltwise_backward", Algorithm.RELU, layout, layout, layout, 0.0, 0.0, forward)
+    roles = (Argument.SOURCE, Argument.DIFF_DESTINATION, Argument.DIFF_SOURCE)
+    return Primitive(context, description, [(role, layout) for role in roles])
+
+
+class ZeroPadGeometry(NamedTuple):
+    """The parameter-free shortcut: every `stride`-th pixel, and `new_channels` more channels."""
+
+    source: Image
+    stride: int
+    new_channels: int
+
+    @property
+    def destination(self) -> Image:
+        batch, channels, height, width, data_type = self.source
+        rows, columns = -(-height // self.stride), -(-width // self.stride)
+        return Image(batch, channels + self.new_channels, rows, columns, data_type)
+
+    def pixels_in_source(self) -> Handle:
+        """The pixels that are taken, as they lie in the source."""
+        _, channels, height, width, data_type = self.source
+        step = self.stride * channels
+        return strided(self._common_shape(), (height * width * channels, 1, width * step, step), data_type)
+
+    def pixels_in_destination(self) -> Handle:
+        """The same pixels, as they lie in the destination."""
+        _, channels, height, width, data_type = self.destination
+        return strided(self._common_shape(), (height * width * channels, 1, width * channels, channels), data_type)
+
+    def _common_shape(self) -> tuple[int, ...]:
+        return (self.source.batch, self.source.channels, self.destination.height, self.destination.width)
+
+
+def zero_pad_forward(context: Context, geometry: ZeroPadGeometry) -> Primitive:
+    """Copy from the source into a destination of zeros."""
+    return copy(context, geometry.pixels_in_source(), geometry.pixels_in_destination())
+
+
+def zero_pad_backward(context: Context, geometry: ZeroPadGeometry) -> Primitive:
+    """Copy the destination's gradient into a source's gradient of zeros."""
+    return copy(context, geometry.pixels_in_destination(), geometry.pixels_in_source())
 
 
 def add(
@@ -50,7 +116,7 @@ def _sum(first: paddle.Tensor, second: paddle.Tensor, relu: bool = False) -> pad
         )
     first, second = tensors.as_contiguous(first), tensors.as_contiguous(second)
     result = tensors.allocate(first.shape, first.dtype)
-    context().cached(add_forward, _rows(first, relu))(first.data_ptr(), second.data_ptr(), result.data_ptr())
+    thread_context().cached(add_forward, _rows(first, relu))(first.data_ptr(), second.data_ptr(), result.data_ptr())
     return result
 
 
@@ -70,7 +136,9 @@ class _Sum(PyLayer):
         if result is not None:
             gradient = tensors.as_contiguous(gradient)
             own = tensors.allocate(result.shape, result.dtype)
-            context().cached(relu_backward, _rows(result))(result.data_ptr(), gradient.data_ptr(), own.data_ptr())
+            thread_context().cached(relu_backward, _rows(result))(
+                result.data_ptr(), gradient.data_ptr(), own.data_ptr()
+            )
         both_wanted_apart = all(ctx.wanted) and not ctx.share_gradient
         return tensors.select(ctx.wanted, own, own.clone() if both_wanted_apart else own)
 
@@ -113,7 +181,7 @@ def zero_pad_shortcut(x: paddle.Tensor, stride: int, new_channels: int) -> paddl
 def _zero_pad(x: paddle.Tensor, geometry: ZeroPadGeometry) -> paddle.Tensor:
     x = tensors.as_contiguous(x)
     result = paddle.zeros(geometry.destination.shape, x.dtype)
-    context().cached(zero_pad_forward, geometry)(x.data_ptr(), result.data_ptr())
+    thread_context().cached(zero_pad_forward, geometry)(x.data_ptr(), result.data_ptr())
     return result
 
 
@@ -129,5 +197,5 @@ class _ZeroPadShortcut(PyLayer):
         tensors.recall(ctx)
         gradient = tensors.as_contiguous(gradient)
         x_gradient = paddle.zeros(ctx.geometry.source.shape, gradient.dtype)
-        context().cached(zero_pad_backward, ctx.geometry)(gradient.data_ptr(), x_gradient.data_ptr())
+        thread_context().cached(zero_pad_backward, ctx.geometry)(gradient.data_ptr(), x_gradient.data_ptr())
         return x_gradient

@@ -32,7 +32,7 @@ from paddle_resnet.onednn.bindings import (
     dimensions,
     functions,
 )
-from paddle_resnet.onednn.ops.geometry import Image
+from paddle_resnet.onednn.geometry import Image
 
 CACHE_CAPACITY = 512
 """Primitives a thread keeps. A training step of ResNet-152 uses about 120 different ones."""
@@ -237,7 +237,7 @@ def _build_in_own_thread(
     return _builder.submit(build, context, geometry).result()
 
 
-def context() -> Context:
+def thread_context() -> Context:
     """Return the calling thread's context."""
     found: Context | None = getattr(_local, "context", None)
     if found is None:

@@ -1,4 +1,12 @@
-"""What the `PyLayer`s share: which gradients are wanted, tensors kept for the backward pass, shapes and addresses."""
+"""What the functions share: which gradients are wanted, tensors kept for the backward pass, shapes and addresses.
+
+Images are ``[N, H, W, C]``, float32 or bfloat16; results and their gradients have the same type. Weights, statistics
+and their gradients are float32.
+
+Where no gradient is wanted, a function calls oneDNN directly and keeps nothing. Otherwise it is a `PyLayer`. Paddle
+(2.6 and 3.3) frees what a `PyLayer` kept in its first backward pass whatever `retain_graph` says, and a second pass
+over the same graph ends the process: take all gradients in one pass.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +15,7 @@ from typing import Any
 import paddle
 
 from paddle_resnet.onednn.bindings import DataType
-from paddle_resnet.onednn.ops.geometry import Image
+from paddle_resnet.onednn.geometry import Image
 
 DATA_TYPES = {paddle.float32: DataType.FLOAT32, paddle.bfloat16: DataType.BFLOAT16}
 """The types that these functions compute with."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from paddle_resnet.onednn.bindings import DataType, dimensions
-from paddle_resnet.onednn.ops.geometry import Image, Window
-from paddle_resnet.onednn.ops.primitives import Handle, any_layout, channels_last, contiguous, strided
+from paddle_resnet.onednn.geometry import Image, Window
+from paddle_resnet.onednn.primitives import Handle, any_layout, channels_last, contiguous, strided
 
 
 class ConvolutionGeometry(NamedTuple):

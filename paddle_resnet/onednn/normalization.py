@@ -1,21 +1,90 @@
-"""Batch normalisation over the images ``[N, H, W, C]`` of this process, or of all processes that train together."""
+"""Batch normalisation, with or without a ReLU: the function and its gradient, and their oneDNN primitives."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import paddle
 from paddle.autograd import PyLayer
 
 from paddle_resnet.models.sync_batch_norm import Statistics, all_reduce_gradient_means, all_reduce_statistics
-from paddle_resnet.onednn.functional import tensors
-from paddle_resnet.onednn.functional.residual import add
-from paddle_resnet.onednn.ops.normalization import (
-    NormalizationGeometry,
-    normalization_backward,
-    normalization_forward,
-)
-from paddle_resnet.onednn.ops.primitives import context
+from paddle_resnet.onednn import tensors
+from paddle_resnet.onednn.bindings import Argument, Normalization, Propagation
+from paddle_resnet.onednn.geometry import Image
+from paddle_resnet.onednn.primitives import Context, Handle, Primitive, channels_last, contiguous, thread_context
+from paddle_resnet.onednn.residual import add
+
+
+class NormalizationGeometry(NamedTuple):
+    """A batch normalisation over N, H and W."""
+
+    source: Image
+    epsilon: float
+    relu: bool
+    given_statistics: bool
+    """Mean and variance are given (evaluation) instead of computed from the batch."""
+    for_backward: bool
+    """A backward pass will follow; a fused ReLU then leaves its mask in a workspace."""
+
+    @property
+    def flags(self) -> int:
+        flags = Normalization.USE_SCALE | Normalization.USE_SHIFT
+        if self.relu:
+            flags |= Normalization.FUSE_RELU
+        if self.given_statistics:
+            flags |= Normalization.USE_GLOBAL_STATISTICS
+        return int(flags)
+
+
+IMAGES = (Argument.SOURCE, Argument.DESTINATION, Argument.DIFF_SOURCE, Argument.DIFF_DESTINATION)
+"""The arguments that are images; all others are vectors with a number for each channel."""
+
+
+def normalization_forward(context: Context, geometry: NormalizationGeometry) -> Primitive:
+    """``destination = (source - mean) / sqrt(variance + epsilon) * scale + shift``, then the ReLU.
+
+    Arguments: source, scale, shift, mean, variance, destination, workspace if any.
+    """
+    return _primitive(
+        context,
+        _describe_normalization(context, geometry),
+        geometry,
+        *(Argument.SOURCE, Argument.SCALE, Argument.SHIFT, Argument.MEAN, Argument.VARIANCE, Argument.DESTINATION),
+    )
+
+
+def normalization_backward(context: Context, geometry: NormalizationGeometry) -> Primitive:
+    """The gradients of source, scale and shift.
+
+    Arguments: source, scale, mean, variance, gradients of destination, source, scale, shift, workspace if any.
+    """
+    image = channels_last(geometry.source)
+    description = context.describe(
+        "batch_normalization_backward",
+        *(Propagation.BACKWARD, image, image, image, geometry.epsilon, geometry.flags),
+        _describe_normalization(context, geometry),
+    )
+    return _primitive(
+        context,
+        description,
+        geometry,
+        *(Argument.SOURCE, Argument.SCALE, Argument.MEAN, Argument.VARIANCE),
+        *(Argument.DIFF_DESTINATION, Argument.DIFF_SOURCE, Argument.DIFF_SCALE, Argument.DIFF_SHIFT),
+    )
+
+
+def _primitive(context: Context, description: Handle, geometry: NormalizationGeometry, *roles: Argument) -> Primitive:
+    image, channels = channels_last(geometry.source), contiguous(geometry.source.channels)
+    return Primitive(context, description, [(role, image if role in IMAGES else channels) for role in roles])
+
+
+def _describe_normalization(context: Context, geometry: NormalizationGeometry) -> Handle:
+    image = channels_last(geometry.source)
+    # With FORWARD_INFERENCE and statistics of the batch, oneDNN would not write the statistics.
+    inference = geometry.given_statistics and not geometry.for_backward
+    propagation = Propagation.FORWARD_INFERENCE if inference else Propagation.FORWARD_TRAINING
+    arguments = propagation, image, image, geometry.epsilon, geometry.flags
+    return context.describe("batch_normalization_forward", *arguments)
 
 
 def batch_norm(
@@ -94,7 +163,7 @@ def _normalize(
     geometry: NormalizationGeometry,
 ) -> tuple[paddle.Tensor, paddle.Tensor | None]:
     """Return the result, and the workspace if there is one."""
-    forward = context().cached(normalization_forward, geometry)
+    forward = thread_context().cached(normalization_forward, geometry)
     result = tensors.allocate(x.shape, x.dtype)
     workspace = tensors.workspace(forward.workspace_size)
     forward(
@@ -115,7 +184,7 @@ def _gradients(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor, paddle
     gradient = tensors.as_contiguous(gradient)
     x_gradient = tensors.allocate(x.shape, x.dtype)
     weight_gradient, bias_gradient = (tensors.allocate(weight.shape, "float32") for _ in range(2))
-    context().cached(normalization_backward, ctx.geometry)(
+    thread_context().cached(normalization_backward, ctx.geometry)(
         x.data_ptr(),
         weight.data_ptr(),
         mean.data_ptr(),
