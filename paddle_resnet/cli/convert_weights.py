@@ -1,9 +1,10 @@
-"""Convert the weights of a ResNet between Paddle, PyTorch and safetensors files. PyTorch is not needed.
+"""Convert the weights of a ResNet between the files and names of Paddle, PyTorch and PaddleClas. None is needed.
 
 examples:
   paddle-resnet convert-weights resnet18.pth resnet18.pdparams                     for paddle.load
   paddle-resnet convert-weights resnet18.pdparams resnet18.safetensors             Paddle's names
   paddle-resnet convert-weights best.pdparams best.safetensors --names torch       for PyTorch
+  paddle-resnet convert-weights best.pdparams clas.pdparams --names paddleclas     for PaddleClas
 
 IN is a .pdparams, .pth, .pt, .pth.tar or .safetensors file, OUT a new .pdparams or .safetensors file. Training needs no
 conversion: model.pretrained takes any of them.
@@ -11,6 +12,8 @@ conversion: model.pretrained takes any of them.
   --names paddle  linear weights [in, out], statistics _mean and _variance
   --names torch   linear weights [out, in], running_mean, running_var, num_batches_tracked, as torchvision names them:
                   model.load_state_dict(safetensors.torch.load_file("best.safetensors"))
+  --names paddleclas  as PaddleClas's ResNets name them (resnet50_d is its ResNet50_vd); its ResNet18 and ResNet34 take
+                  the weights of resnet18_vb and resnet34_vb, those of resnet18 with use_first_short_conv=False
 
 Files are read as data: a file that asks for code to be run is an error.
 """
@@ -22,7 +25,7 @@ from pathlib import Path
 
 from paddle_resnet.cli import program
 
-OWNERS = {"paddle": "Paddle's", "torch": "PyTorch's"}
+OWNERS = {"paddle": "Paddle's", "torch": "PyTorch's", "paddleclas": "PaddleClas's"}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Show the networks: a table of all, or one network's shapes from the image to the logits.
+"""Show the networks: a table of all, one network's shapes from the image to the logits, or what a weights file holds.
 
 examples:
   paddle-resnet models                                   the table
@@ -6,6 +6,7 @@ examples:
   paddle-resnet models resnet18_d2l --size 96            for images of 96 x 96
   paddle-resnet models resnet50 --layers                 every single layer
   paddle-resnet models resnet18 --netron                 write the graph as ONNX and show it in the browser
+  paddle-resnet models weights.pth                       whose names it has, which network it fits, what is left out
 
 Parameters are the trainable ones, for the network's default number of classes (ImageNet networks 1,000, others 10).
 GMACs (MMACs) are billions (millions) of multiply-adds of convolutions and linear layers for one image of the given
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 def main() -> None:
     """Parse the arguments and show."""
     parser = program.command_parser(__doc__)
-    parser.add_argument("name", metavar="NAME", nargs="?", help="a network of the table; default: the table")
+    parser.add_argument("name", metavar="NAME|FILE", nargs="?", help="a network of the table; default: the table")
     parser.add_argument("--size", type=int, metavar="PIXELS", help="a side of the images; default: the network's own")
     parser.add_argument("--classes", type=int, metavar="N", help="outputs of the head; default: the network's own")
     parser.add_argument("--channels", type=int, metavar="N", help="channels of the images; default: the network's own")
@@ -60,6 +61,9 @@ def _show(arguments: argparse.Namespace) -> None:
         _show_all()
         return
     program.prepare()
+    if _is_file(arguments.name):
+        _show_file(arguments.name)
+        return
     _show_one(arguments)
     if arguments.netron:
         _show_graph(arguments)
@@ -90,6 +94,42 @@ def _weights(name: str) -> Iterator[str]:
     yield from (source.removeprefix("imagenet" if number else "") for number, source in enumerate(sources))
     if name in zoo_models():
         yield f"cifar10 {zoo_record(name).test_top1:.2%}"
+
+
+def _is_file(name: str) -> bool:
+    from paddle_resnet.models.weights.source import parse_source
+    from paddle_resnet.zoo.registry import ALIASES, list_models
+
+    return name not in (*list_models(), *ALIASES) and ("." in name or parse_source(name).path.exists())
+
+
+def _show_file(name: str) -> None:
+    """Print what a weights file holds, a line for each fact."""
+    from paddle_resnet.errors import shown
+    from paddle_resnet.models.weights.identify import identify
+    from paddle_resnet.models.weights.projects import SAME_NAMES
+    from paddle_resnet.models.weights.source import parse_source
+
+    found = identify(parse_source(name))
+    file, named, arrays = found.file, found.named, found.arrays
+    learned = sum(array.size for tensor, array in arrays.items() if not tensor.endswith(("._mean", "._variance")))
+    weight = arrays.get("fc.weight")
+    classes = "no head" if weight is None or weight.ndim != 2 else f"{weight.shape[1]} classes"
+    place = " / ".join(shown(part) for part in (file.place, named.prefix.rstrip(".")) if part)
+    left_out = [*file.left_out, *named.left_out]
+    known = found.models or named.project is not SAME_NAMES
+    facts = {
+        "format": file.format,
+        "tensors": f"{len(arrays)}, with {learned:,} trainable parameters" + (f", under {place}" if place else ""),
+        "names": f"{named.project.name}'s ({named.project.source})" if known else "unknown",
+        "fits": ", ".join(found.models) or "no network of the table",
+        "classes": classes + (f" (its head is called {', '.join(map(shown, found.head))})" if found.head else ""),
+        "other weights": ", ".join(map(shown, file.others)),
+        "left out": ", ".join([*map(shown, left_out[:3]), *(["..."] if len(left_out) > 3 else [])]),
+    }
+    for fact, text in facts.items():
+        if text:
+            print(f"{fact + ':':<15}{text}")
 
 
 def _show_one(arguments: argparse.Namespace) -> None:

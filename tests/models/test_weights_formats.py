@@ -219,8 +219,8 @@ def test_a_projector_in_the_heads_place_is_left_out(log):
     network = create_model("resnet20_b")
     state = {name: array for name, array in torch_state(network).items() if not name.startswith("fc.")}
     report = load_weights(network, state | {"fc.0.weight": np.ones((64, 64)), "fc.2.bias": np.ones(8)})
-    assert report.skipped_head == ("fc.weight", "fc.bias") and report.other_head == ("fc.0.weight", "fc.2.bias")
-    assert "weights: leaves out fc.0.weight, fc.2.bias" in log.messages
+    assert report.skipped_head == ("fc.weight", "fc.bias") and report.head == ("fc.0", "fc.2")
+    assert "weights: its head is called fc.0, fc.2: a new one for 10 classes takes its place" in log.messages
 
 
 def test_nested_files_of_paddle_save_are_read(tmp_path):

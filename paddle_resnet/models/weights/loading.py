@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +14,14 @@ from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.models.blocks import ZeroPadShortcut
 from paddle_resnet.models.classifier import ImageClassifier
-from paddle_resnet.models.weights.naming import TABLES, NamedArrays, NamingTable, fit_names
+from paddle_resnet.models.weights.adaptation import HEAD, from_both_sides, name_head, pads_both_sides
+from paddle_resnet.models.weights.naming import NamedArrays, fit_names
+from paddle_resnet.models.weights.projects import SAME_NAMES
 from paddle_resnet.models.weights.source import WeightsSource, parse_source
 from paddle_resnet.models.weights.weights_file import WeightsFile, of_arrays, read_weights_file
 from paddle_resnet.zoo.cifar10_weights import zoo_weights
 from paddle_resnet.zoo.imagenet_weights import is_official, official_weights
-
-HEAD = ("fc.weight", "fc.bias")
+from paddle_resnet.zoo.matching import describe_match
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class LoadReport:
     missing: tuple[str, ...]  # in the network but not in the file
     unexpected: tuple[str, ...]  # in the file but not in the network
     mismatched: Mapping[str, str]  # in both, but of another shape or not floating-point; each with an explanation
-    other_head: tuple[str, ...] = ()  # in the file, of a head of several layers; left out
+    head: tuple[str, ...] = ()  # layers of the file's head, if it is not called ``fc``
+    cause: str = ""  # probable, if it does not fit
 
     def summary(self) -> str:
         """Return a line as ``x.pdparams: 100 of 102 tensors loaded; new head for 10 classes (fc.weight, fc.bias)``."""
@@ -46,14 +48,18 @@ class LoadReport:
         if self.skipped_head:
             head = f"new head for {self.classes} classes" if self.classes else "its head left out"
             parts.append(f"{head} ({', '.join(self.skipped_head)})")
-        return "; ".join([*parts, *self._problems()])
+        if self.head:
+            fate = "not loaded" if self.skipped_head else "loaded as fc"
+            parts.append(f"its head is called {_first(self.head)}: {fate}")
+        return "; ".join([*parts, *self.problems()])
 
     def require_fit(self) -> None:
         """Raise a `UsageError` with the first tensors that do not fit, and the likely cause."""
-        if problems := self._problems():
-            raise UsageError(f"{self.source}: does not fit the network: {'; '.join(problems)}; {self._likely_cause()}")
+        if problems := self.problems():
+            raise UsageError(f"{self.source}: does not fit the network: {'; '.join(problems)}; {self.cause}")
 
-    def _problems(self) -> list[str]:
+    def problems(self) -> list[str]:
+        """Return what does not fit, in words."""
         problems = []
         if self.missing:
             problems.append(f"{len(self.missing)} missing ({_first(self.missing)})")
@@ -62,11 +68,6 @@ class LoadReport:
         if self.mismatched:
             problems.append(f"{len(self.mismatched)} that do not match ({_first([*self.mismatched.values()], 200)})")
         return problems
-
-    def _likely_cause(self) -> str:
-        if list(self.mismatched) == ["conv1.weight"] and not self.missing and not self.unexpected:
-            return "only the first convolution differs: probably the number of input channels"
-        return "probably the weights of another architecture: check the model's name"
 
 
 def _first(names: Sequence[str], limit: int = 80) -> str:
@@ -83,7 +84,6 @@ def load_weights(
     new_head: bool = True,
     label: str = "weights",
     progress: download.ProgressFn | None = None,
-    tables: Sequence[NamingTable] = TABLES,
 ) -> LoadReport:
     """Copy weights, BatchNorm's running statistics included, into `network`.
 
@@ -92,14 +92,14 @@ def load_weights(
     Args:
         network: the network that takes the weights.
         source: ``"imagenet"`` (the official weights of the network's model), ``"cifar10"`` (those in the package),
-            the path of a weights file, or arrays by name. ``FILE#ema`` takes the copy of that name in the file. Arrays
-            with PyTorch's names for BatchNorm's statistics are taken as PyTorch's, with linear weights ``[out, in]``;
-            all others as Paddle's.
+            the path of a weights file, or arrays by name. ``FILE#ema`` takes the copy of that name in the file,
+            ``FILE#pad=both`` says that parameter-free shortcuts add their channels of zeros on both sides,
+            ``FILE#pad=end`` behind the others. Arrays with PyTorch's names for BatchNorm's statistics are taken as
+            PyTorch's, with linear weights ``[out, in]``; all others as Paddle's.
         strict: all must fit, except the head; False: copy what fits, and list the rest in the report.
         new_head: keep the network's new head if the weights have none, or one for another number of classes.
         label: name of the arrays in messages, if they come from no file.
         progress: called with (bytes so far, bytes in all) during the download of official weights.
-        tables: the names that other projects use; the one that fits is taken.
 
     Raises:
         UsageError: the file cannot be read, there are no such weights for the model, or a tensor is missing, unexpected
@@ -111,19 +111,23 @@ def load_weights(
     else:
         wanted = source if isinstance(source, WeightsSource) else _source(network.model_name, source, progress)
         file, label = read_weights_file(wanted.path, wanted.take), str(wanted.path)
-    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    named = fit_names(file.entries, file.layout, shapes, tables)
-    state = named.arrays
-    comparison = _compare(network, state, label, new_head)
+    shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    named = fit_names(file.entries, file.layout, shapes)
+    state, head = name_head(named.arrays, shapes)
+    comparison = _compare(shapes, network.num_classes, state, label, new_head, head)
     _log_choice(file, named, comparison)
     if strict:
         comparison.require_fit()
+    pad, padded = wanted.options.get("pad"), _has_padded_shortcuts(network)
+    if pad is not None and not padded:
+        raise UsageError(f"{label}#pad={pad}: this network has no shortcuts that add channels of zeros")
+    if padded and comparison.loaded and pads_both_sides(file, head, pad, label):
+        comparison.require_fit()  # weights that fit in part cannot be reordered
+        state = from_both_sides(state)
     own = network.state_dict()
     for name in comparison.loaded:
         # Through a tensor, as numpy has no bfloat16.
         own[name].set_value(paddle.to_tensor(np.ascontiguousarray(state[name])).astype(own[name].dtype))
-    if file.layout == "torch" and not file.written_here and comparison.loaded:
-        _warn_of_shortcuts(network, label)
     return comparison
 
 
@@ -158,46 +162,58 @@ def _log_choice(file: WeightsFile, named: NamedArrays, report: LoadReport) -> No
         logger.info("%s: takes %s", report.source, " / ".join(map(shown, taken)))
     if others := [*file.others, *named.rivals]:
         logger.info("%s: holds other weights: %s; FILE#NAME takes them", report.source, _first(others))
-    if left_out := [*named.left_out, *report.other_head, *file.left_out]:
+    if left_out := [*named.left_out, *file.left_out]:
         logger.info("%s: leaves out %s", report.source, _first(left_out))
+    if named.project is not SAME_NAMES:
+        logger.info("%s: has the names of %s", report.source, named.project.name)
+    if report.head:
+        fate = f"a new one for {report.classes} classes takes its place" if report.skipped_head else "loaded"
+        logger.info("%s: its head is called %s: %s", report.source, _first(report.head), fate)
 
 
-def _warn_of_shortcuts(network: ImageClassifier, source: str) -> None:
-    """Warn that fitting weights may belong to another network: shortcuts without parameters cannot be checked."""
-    if any(isinstance(layer, ZeroPadShortcut) and layer.new_channels for layer in network.sublayers()):
-        logger.warning(
-            "warning: %s has PyTorch's names, and the shortcuts of %s have no parameters: here they append channels of "
-            "zeros, other projects may add them on both sides, and then the predictions are wrong; check the accuracy "
-            "before you rely on these weights",
-            source,
-            network.model_name or "this network",
-        )
+def _has_padded_shortcuts(network: ImageClassifier) -> bool:
+    return any(isinstance(layer, ZeroPadShortcut) and layer.new_channels for layer in network.sublayers())
 
 
-def _compare(network: ImageClassifier, state: Mapping[str, np.ndarray], source: str, new_head: bool) -> LoadReport:
-    shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+def _compare(
+    shapes: Mapping[str, list[int]],
+    classes: int,
+    state: Mapping[str, np.ndarray],
+    source: str,
+    new_head: bool,
+    head: tuple[str, ...],
+) -> LoadReport:
     if HEAD[0] not in shapes:
         skipped = tuple(name for name in HEAD if name in state)
     else:
         skipped = HEAD if new_head and _needs_new_head(shapes, state) else ()
-    # A projector of several layers, as contrastive training leaves it in the head's place.
-    projector = skipped == HEAD and HEAD[0] not in state
-    other_head = tuple(name for name in state if projector and name.startswith("fc.") and name not in shapes)
     mismatched = {
         name: problem
         for name in shapes
         if name in state and name not in skipped and (problem := _mismatch(name, state[name], shapes[name]))
     }
-    return LoadReport(
+    report = LoadReport(
         source=source,
-        classes=network.num_classes,
+        classes=classes,
         loaded=tuple(name for name in shapes if name in state and name not in skipped and name not in mismatched),
         skipped_head=skipped,
         missing=tuple(name for name in shapes if name not in state and name not in skipped),
-        unexpected=tuple(name for name in state if name not in shapes and name not in (*skipped, *other_head)),
+        unexpected=tuple(name for name in state if name not in shapes and name not in skipped),
         mismatched=mismatched,
-        other_head=other_head,
+        head=head,
     )
+    return replace(report, cause=_likely_cause(report, shapes, state)) if report.problems() else report
+
+
+def _likely_cause(report: LoadReport, shapes: Mapping[str, Sequence[int]], state: Mapping[str, np.ndarray]) -> str:
+    """Return why the file may not fit, in words."""
+    found = {name: array.shape for name, array in state.items()}
+    first = "conv1.weight"
+    only_first = list(report.mismatched) == [first] and not report.missing and not report.unexpected
+    if only_first and list(found[first][2:]) == list(shapes[first][2:]):
+        return "only the first convolution differs: probably the number of input channels"
+    match = describe_match(found) or "no known network has such shapes"
+    return f"probably the weights of another architecture: {match}"
 
 
 def _needs_new_head(shapes: Mapping[str, list[int]], state: Mapping[str, np.ndarray]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import paddle
@@ -12,16 +13,19 @@ from safetensors.numpy import save
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.files import expand_home, write_atomically
-from paddle_resnet.models.weights.layout import Names, to_paddle_names, to_torch_names
-from paddle_resnet.models.weights.naming import without_common_prefix
+from paddle_resnet.models.weights.identify import identify
+from paddle_resnet.models.weights.layout import to_torch_names
+from paddle_resnet.models.weights.projects import PADDLECLAS_VB, PADDLECLAS_VD
 from paddle_resnet.models.weights.source import parse_source
-from paddle_resnet.models.weights.weights_file import read_weights_file
+
+WrittenNames = Literal["paddle", "torch", "paddleclas"]
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
-    """Read a weights file as `read_weights_file` does, and convert it to Paddle's names and layout.
+    """Read a weights file as `read_weights_file` does, and convert it to the names here and Paddle's layout.
 
-    ``FILE#ema`` reads the copy of that name in the file.
+    ``FILE#ema`` reads the copy of that name in the file, ``FILE#pad=both`` reorders the channels of a network whose
+    parameter-free shortcuts add zeros on both sides.
 
     Returns:
         The arrays by Paddle's structured names, ``layer1.0.conv1.weight``, linear weights as ``[in, out]``. bfloat16
@@ -30,37 +34,51 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         UsageError: as `read_weights_file`.
     """
-    source = parse_source(path)
-    file = read_weights_file(source.path, source.take)
-    return without_common_prefix(to_paddle_names(file.entries, file.layout))
+    return identify(parse_source(path)).arrays
 
 
-def write_state_dict(path: str | Path, state: Mapping[str, np.ndarray], names: Names = "paddle") -> int:
+def write_state_dict(path: str | Path, state: Mapping[str, np.ndarray], names: WrittenNames = "paddle") -> int:
     """Write a state dict; the suffix tells the format: ``.pdparams`` (for `paddle.load`) or ``.safetensors``.
 
     Args:
         path: the file; an existing one is replaced when the new one is complete.
         state: arrays by Paddle's names, as of `read_state_dict`.
-        names: ``"torch"``: use PyTorch's names and layout, for ``load_state_dict(strict=True)``.
+        names: ``"torch"``: use PyTorch's names and layout, for ``load_state_dict(strict=True)``; ``"paddleclas"``: use
+            PaddleClas's names.
 
     Returns:
         The number of tensors written.
 
     Raises:
-        UsageError: another suffix.
+        UsageError: another suffix, or a network that PaddleClas has not.
         RunFailure: the file cannot be written.
     """
     path = expand_home(path)
     require_writable_format(path)
     arrays = to_torch_names(state) if names == "torch" else state
+    if names == "paddleclas":
+        arrays = _paddleclas_names(state, path)
     if path.suffix == ".pdparams":
         tensors = {name: paddle.to_tensor(array, place=paddle.CPUPlace()) for name, array in arrays.items()}
         write_atomically(path, lambda temporary: paddle.save(tensors, str(temporary)))
     else:
         # np.array with order C: safetensors writes the memory's order, and 0-d arrays must stay 0-d.
-        content = save({name: np.array(array, order="C") for name, array in arrays.items()}, {"names": names})
+        content = save(
+            {name: np.array(array, order="C") for name, array in arrays.items()},
+            {"names": "torch" if names == "torch" else "paddle"},
+        )
         write_atomically(path, lambda temporary: _write_bytes(temporary, content))
     return len(arrays)
+
+
+def _paddleclas_names(state: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    project = PADDLECLAS_VD if "conv1.6.weight" in state else PADDLECLAS_VB
+    names = project.restore(list(state))
+    if unknown := [name for name in state if name not in names and not name.startswith("fc.")]:
+        raise UsageError(
+            f"{path}: PaddleClas has no such network: its ResNets have nothing like {', '.join(unknown[:3])}"
+        )
+    return {names.get(name, name): array for name, array in state.items()}
 
 
 def require_writable_format(path: Path) -> None:
@@ -82,10 +100,10 @@ class Conversion:
 
     path: Path
     tensors: int
-    names: Names
+    names: WrittenNames
 
 
-def convert_weights(source: str | Path, destination: str | Path, names: Names = "paddle") -> Conversion:
+def convert_weights(source: str | Path, destination: str | Path, names: WrittenNames = "paddle") -> Conversion:
     """Convert weights from any format of `read_state_dict` to one of `write_state_dict`.
 
     Raises:

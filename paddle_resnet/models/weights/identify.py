@@ -1,0 +1,58 @@
+"""What a weights file is: whose names it has, and which network of the table its tensors fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from paddle_resnet.models.weights.adaptation import from_both_sides, name_head, pads_both_sides
+from paddle_resnet.models.weights.naming import NamedArrays, candidates, without_common_prefix
+from paddle_resnet.models.weights.projects import SAME_NAMES
+from paddle_resnet.models.weights.source import WeightsSource
+from paddle_resnet.models.weights.weights_file import WeightsFile, read_weights_file
+from paddle_resnet.zoo.matching import matching_models
+from paddle_resnet.zoo.registry import ResNetEntry, model_entry
+from paddle_resnet.zoo.shapes import Shape
+
+
+@dataclass(frozen=True)
+class IdentifiedFile:
+    """A weights file, with its tensors as a network here has them."""
+
+    file: WeightsFile
+    named: NamedArrays
+    arrays: dict[str, np.ndarray]  # by the names here, in Paddle's layout
+    models: tuple[str, ...]  # the networks that they fit; none: an unknown one, whose head and padding stay
+    head: tuple[str, ...]  # what the file calls its head, if it is not ``fc``
+
+
+def identify(source: WeightsSource) -> IdentifiedFile:
+    """Read a weights file and find out what is in it.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    file = read_weights_file(source.path, source.take)
+    unknown = None
+    for named in candidates(file.entries, file.layout, len(file.entries) // 4):
+        models = matching_models({name: array.shape for name, array in named.arrays.items()})
+        if models:
+            return _as_network(file, named, models, source)
+        if unknown is None or (named.project is not SAME_NAMES and unknown.project is SAME_NAMES):
+            unknown = named
+    assert unknown is not None
+    return IdentifiedFile(file, unknown, without_common_prefix(unknown.arrays), (), ())
+
+
+def _as_network(
+    file: WeightsFile, named: NamedArrays, models: Mapping[str, Mapping[str, Shape]], source: WeightsSource
+) -> IdentifiedFile:
+    first, body = next(iter(models.items()))
+    arrays, head = name_head(named.arrays, body)
+    entry = model_entry(first.partition(" ")[0])
+    padded = isinstance(entry, ResNetEntry) and entry.shortcut == "zero_pad" and entry.block == "basic"
+    if padded and pads_both_sides(file, head, source.options.get("pad"), str(source.path)):
+        arrays = from_both_sides(arrays)
+    return IdentifiedFile(file, named, arrays, tuple(models), head)

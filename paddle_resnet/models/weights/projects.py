@@ -1,0 +1,145 @@
+"""The names that other projects give the layers of their ResNets, as tables.
+
+A table has a project's names of layers beside those here. Numbers stand in braces: ``{stage}`` and ``{conv}`` count
+from 1, ``{block}`` in its stage from 0; ``{stage0}`` and ``{conv0}`` count from 0, ``{flat}`` counts a network's blocks
+from 0, and ``{label}`` is stage and block as in ``res2a`` or ``res4b12``. Heads need no table, see `name_head`.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+
+@dataclass(frozen=True)
+class Project:
+    """One project's names."""
+
+    name: str
+    source: str  # where it defines them
+    layers: Mapping[str, str]  # its name of a layer: the name here; all others have the same name
+
+    def rename(self, names: Sequence[str]) -> dict[str, str]:
+        """Map a file's names of tensors to those here, as far as their layers are in the table.
+
+        The mapping is empty if the file lacks one of the table's layers: then its names are not this project's.
+        """
+        text = "\n".join(names)
+        if not all(_pattern(theirs).search(text) for theirs in self.layers):
+            return {}
+        # PaddleClas's blocks that begin a stage: the first one, and each with a shortcut of its own.
+        starts = sorted({0, *(int(block) for block in re.findall(r"^blocks\.(\d{1,4})\.short\.conv\.", text, re.M))})
+        return {
+            name: f"{ours.format(**_numbers_here(fields, starts))}.{tensor}"
+            for theirs, ours in self.layers.items()
+            for name, tensor, fields in _tensors(theirs, text)
+        }
+
+    def restore(self, names: Sequence[str]) -> dict[str, str]:
+        """Map the names of a whole network's tensors to this project's, the inverse of `rename`."""
+        text = "\n".join(names)
+        blocks = sorted({(int(a), int(b)) for a, b in re.findall(r"^layer(\d+)\.(\d+)\.", text, re.M)})
+        mapping = {}
+        for theirs, ours in self.layers.items():
+            for name, tensor, fields in _tensors(ours, text):
+                numbers = {key: int(value) for key, value in fields.items()}
+                if "block" in numbers:
+                    numbers["flat"] = blocks.index((numbers["stage"], numbers["block"]))
+                    numbers["conv0"] = numbers.get("conv", 1) - 1
+                mapping[name] = f"{theirs.format(**numbers)}.{tensor}"
+        return mapping
+
+
+def _tensors(layer: str, text: str) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Yield the tensors of layers of that name, in lines of text: name, last part, and the numbers in braces."""
+    for found in _pattern(layer).finditer(text):
+        fields = found.groupdict()
+        yield found[0], fields.pop("tensor"), fields
+
+
+@cache
+def _pattern(layer: str) -> re.Pattern[str]:
+    """Compile a layer's name with numbers in braces to a pattern of its tensors' names, each a line."""
+    escaped = re.escape(layer).replace(r"\{", "{").replace(r"\}", "}")
+    labelled = escaped.replace("{label}", "(?P<label>[2-9][a-z][0-9]{0,2})")
+    numbered = re.sub(r"\{(\w+)\}", "(?P<\\1>[0-9]{1,4})", labelled)
+    return re.compile(rf"^{numbered}\.(?P<tensor>\w+)$", re.MULTILINE)
+
+
+def _numbers_here(fields: Mapping[str, str], starts: Sequence[int]) -> dict[str, int]:
+    """Return stage, block and convolution as the names here count them; `starts` are the first blocks of stages."""
+    numbers: dict[str, int] = {}
+    for key, text in fields.items():
+        if key == "label":  # b is block 1, as b1 is
+            numbers |= {"stage": int(text[0]) - 1, "block": int(text[2:] or ord(text[1]) - ord("a"))}
+        elif key == "flat":
+            stage = bisect(starts, int(text))
+            numbers |= {"stage": stage, "block": int(text) - starts[stage - 1]}
+        else:
+            numbers[key.removesuffix("0")] = int(text) + key.endswith("0")
+    return numbers
+
+
+def _paddleclas(source: str, stem: Sequence[str], block: str, convolution: str, norm: str) -> Project:
+    """Make a table of PaddleClas's ResNet, or of its ResNet-D (vd), whose stem has three convolutions."""
+    here, first = [("conv1", "bn1")], 0
+    if len(stem) == 3:
+        here, first = [("conv1.0", "conv1.1"), ("conv1.3", "conv1.4"), ("conv1.6", "bn1")], 1
+    layers: dict[str, str] = {}
+    for layer, (ours, ours_norm) in zip(stem, here, strict=True):
+        layers |= {f"{layer}.{convolution}": ours, f"{layer}.{norm}": ours_norm}
+    for layer, ours, ours_norm in (
+        ("conv{conv0}", "conv{conv}", "bn{conv}"),
+        ("short", f"downsample.{first}", f"downsample.{first + 1}"),
+    ):
+        layers[f"{block}.{layer}.{convolution}"] = f"layer{{stage}}.{{block}}.{ours}"
+        layers[f"{block}.{layer}.{norm}"] = f"layer{{stage}}.{{block}}.{ours_norm}"
+    return Project("PaddleClas", source, layers)
+
+
+def _hugging_face(prefix: str) -> Project:
+    kinds = {
+        "convolution": ("conv1", "conv{conv}", "downsample.0"),
+        "normalization": ("bn1", "bn{conv}", "downsample.1"),
+    }
+    layers: dict[str, str] = {}
+    for kind, (stem, layer, shortcut) in kinds.items():
+        block = f"{prefix}encoder.stages.{{stage0}}.layers.{{block}}"
+        layers[f"{prefix}embedder.embedder.{kind}"] = stem
+        layers[f"{block}.layer.{{conv0}}.{kind}"] = f"layer{{stage}}.{{block}}.{layer}"
+        layers[f"{block}.shortcut.{kind}"] = f"layer{{stage}}.{{block}}.{shortcut}"
+    return Project("Hugging Face", "huggingface/transformers, models/resnet/modeling_resnet.py", layers)
+
+
+_LEGENDARY = "PaddlePaddle/PaddleClas, ppcls/arch/backbone/legendary_models/resnet.py"
+_EARLIER = "PaddlePaddle/PaddleClas before 2.2, ppcls/modeling/architectures/resnet"
+_PYTORCH_CIFAR = "kuangliu/pytorch-cifar, models/"
+_VD_STEM = ("conv1_1", "conv1_2", "conv1_3")
+
+SAME_NAMES = Project("torchvision", "pytorch/vision, torchvision/models/resnet.py; timm's ResNets too", {})
+PADDLECLAS_VB = _paddleclas(_LEGENDARY, ["stem.0"], "blocks.{flat}", "conv", "bn")
+PADDLECLAS_VD = _paddleclas(_LEGENDARY, ["stem.0", "stem.1", "stem.2"], "blocks.{flat}", "conv", "bn")
+PROJECTS: tuple[Project, ...] = (
+    SAME_NAMES,
+    PADDLECLAS_VD,
+    PADDLECLAS_VB,
+    _paddleclas(f"{_EARLIER}.py", ["conv"], "bb_{stage0}_{block}", "_conv", "_batch_norm"),
+    _paddleclas(f"{_EARLIER}_vd.py", _VD_STEM, "bb_{stage0}_{block}", "_conv", "_batch_norm"),
+    _paddleclas(f"{_EARLIER}.py", ["conv"], "res{label}", "_conv", "_batch_norm"),  # PaddleNLP's ERNIE-Layout has it
+    _hugging_face("resnet."),
+    _hugging_face(""),
+    Project(
+        "pytorch-cifar",
+        f"{_PYTORCH_CIFAR}resnet.py",
+        {f"layer{{stage}}.{{block}}.shortcut.{n}": f"layer{{stage}}.{{block}}.downsample.{n}" for n in range(2)},
+    ),
+    Project(
+        "pytorch-cifar",
+        f"{_PYTORCH_CIFAR}preact_resnet.py",
+        {"layer{stage}.{block}.shortcut.0": "layer{stage}.{block}.downsample"},
+    ),
+)
+"""Tried in this order; of those that fit equally well the first counts."""

@@ -1,0 +1,70 @@
+"""Which network of the table has tensors of given names and shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from paddle_resnet.zoo.registry import ModelEntry, ResNetEntry, Stem, list_models, model_entry
+from paddle_resnet.zoo.shapes import Shape, state_shapes
+
+_ENOUGH = 0.5
+"""The share of equal tensors above which a network is worth naming."""
+
+
+def matching_models(shapes: Mapping[str, Sequence[int]]) -> dict[str, dict[str, Shape]]:
+    """Return the networks that have these tensors, the head and its name aside; first those with their own stem.
+
+    The values are the networks' tensors without the head. A network with another stem than the table's is named as
+    ``resnet18 (model.stem: cifar)``. Networks that differ only in layers without weights, as ``resnet20`` and
+    ``plain20``, have the same tensors.
+    """
+    found = {name: tuple(shape) for name, shape in shapes.items()}
+    matches = {}
+    for label, body in _bodies(found):
+        rest = [shape for name, shape in found.items() if name not in body]
+        if body.items() <= found.items() and all(len(shape) <= 2 for shape in rest):
+            matches[label] = body
+    return dict(sorted(matches.items(), key=lambda match: "(" in match[0]))
+
+
+def describe_match(shapes: Mapping[str, Sequence[int]]) -> str | None:
+    """Say in words which network has these tensors, or most of them; None: none has."""
+    if matches := matching_models(shapes):
+        return f"its shapes are those of {' or '.join(matches)}"
+    found = {name: tuple(shape) for name, shape in shapes.items()}
+    same = {label: len(body.items() & found.items()) / max(len(body), len(found)) for label, body in _bodies(found)}
+    closest = max(same, key=lambda label: same[label])
+    return f"the closest network is {closest}" if same[closest] > _ENOUGH else None
+
+
+def _bodies(found: Mapping[str, Shape]) -> Iterator[tuple[str, dict[str, Shape]]]:
+    """Yield each network's tensors without the head, with the stem and the input channels that are found."""
+    stem, channels = _stem(found)
+    for name in list_models():
+        entry: ModelEntry = model_entry(name)
+        label = name
+        if isinstance(entry, ResNetEntry) and stem and _without_pool(entry.stem) != stem:
+            entry, label = replace(entry, stem=stem), f"{name} (model.stem: {stem})"
+        shapes = state_shapes(entry, in_channels=channels)
+        yield label, {name: shape for name, shape in shapes.items() if not name.startswith("fc.")}
+
+
+def _stem(found: Mapping[str, Shape]) -> tuple[Stem | None, int | None]:
+    """Return the stem that has the first convolution's shape, and its input channels; None: there is no such stem."""
+    stems: dict[tuple[str, int], Stem] = {
+        ("conv1", 7): "imagenet",
+        ("conv1", 3): "cifar",
+        ("conv1.0", 3): "deep",
+        ("conv1.0", 2): "whitening",
+    }
+    for (layer, kernel), stem in stems.items():
+        shape = found.get(f"{layer}.weight", ())
+        if len(shape) == 4 and shape[2:] == (kernel, kernel):
+            return stem, shape[1] or None
+    return None, None
+
+
+def _without_pool(stem: Stem) -> Stem:
+    """Return the stem with the same weights and without pooling after it."""
+    return "cifar" if stem == "cifar_pool" else stem
