@@ -9,7 +9,7 @@ from paddle_resnet.lessons import Effort, run_lesson
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import LessonTexts
 from paddle_resnet.lessons.grouped_convolution.costs import (
-    block_cost,
+    BlockCost,
     channel_dependencies,
     conv_by_slices,
     resnext50,
@@ -122,7 +122,7 @@ def test_times_are_described_as_measured(tmp_path, seconds, en, zh):
 
 
 def test_a_blocks_label_and_width():
-    block = block_cost(8, 14)
+    block = BlockCost.of(8, 14)
     assert (block.label, block.width) == ("8x14d", 112)
 
 

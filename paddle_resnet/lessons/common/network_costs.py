@@ -12,27 +12,17 @@ from paddle_resnet.models import create_model
 from paddle_resnet.models.summary import LayerSummary, ModelSummary, summarize
 from paddle_resnet.zoo.registry import Stem
 
-PARTS = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
-PART_LABELS = {"stem": "stem", "head": "head"} | {f"layer{number}": f"stage {number}" for number in range(1, 5)}
+STAGES = {f"layer{number}": f"stage {number}" for number in range(1, 5)}
 
 
 @dataclass(frozen=True)
 class PartCost:
-    """The cost of one of `PARTS`, for one image.
+    """The cost of the stem, a stage or the head, for one image."""
 
-    Attributes:
-        name: of the part.
-        parameters: number of trainable parameters.
-        macs: multiply-adds.
-        activations: number of values in the outputs of its convolutions and linear layer.
-        shape: of its output, without the batch.
-    """
-
-    name: str
-    parameters: int
+    label: str
+    parameters: int  # trainable ones
     macs: int
-    activations: int
-    shape: tuple[int, ...]
+    activations: int  # values in the outputs of its convolutions and linear layer
 
 
 def model_summary(
@@ -45,16 +35,21 @@ def model_summary(
 
 
 def costs_by_part(summary: ModelSummary) -> list[PartCost]:
-    """Sum the layers of each part of a ResNet with four stages."""
-    return [_part_cost(part, summary) for part in PARTS]
-
-
-def part_of(layer_name: str) -> str:
-    """Return the part that a layer belongs to, by its name in the state dict."""
-    first = layer_name.split(".", maxsplit=1)[0]
-    if first in PARTS:
-        return first
-    return "stem" if first in ("conv1", "bn1", "relu", "maxpool") else "head"
+    """Sum the layers of stem, stages and head of a ResNet with four stages."""
+    rows: dict[str, list[LayerSummary]] = {part: [] for part in ("stem", *STAGES.values(), "head")}
+    for row in summary.leaves():
+        first = row.name.split(".", maxsplit=1)[0]
+        outside = "stem" if first in ("conv1", "bn1", "relu", "maxpool") else "head"
+        rows[STAGES.get(first, outside)].append(row)
+    return [
+        PartCost(
+            part,
+            parameters=sum(row.parameters for row in of_part),
+            macs=sum(row.macs for row in of_part),
+            activations=sum(math.prod(row.output_shape) for row in of_part if row.macs),
+        )
+        for part, of_part in rows.items()
+    ]
 
 
 def convolutions(summary: ModelSummary) -> list[LayerSummary]:
@@ -65,16 +60,3 @@ def convolutions(summary: ModelSummary) -> list[LayerSummary]:
 def format_shape(shape: Sequence[int], separator: str = " x ") -> str:
     """Format a shape as ``64 x 56 x 56``."""
     return separator.join(map(str, shape))
-
-
-def _part_cost(part: str, summary: ModelSummary) -> PartCost:
-    rows = [row for row in summary.leaves() if part_of(row.name) == part]
-    # Not of the leaves: the last leaf of a stage may be the shortcut of a block.
-    ends = [row for row in summary.layers if part_of(row.name) == part]
-    return PartCost(
-        name=part,
-        parameters=sum(row.parameters for row in rows),
-        macs=sum(row.macs for row in rows),
-        activations=sum(math.prod(row.output_shape) for row in rows if row.macs),
-        shape=ends[-1].output_shape[1:],
-    )

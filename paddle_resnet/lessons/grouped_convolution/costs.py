@@ -48,13 +48,17 @@ def to_dense(weight: np.ndarray, groups: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class BlockCost:
-    """A bottleneck on 256 channels: groups (cardinality), channels per group, and weights of each convolution."""
+    """A bottleneck on 256 channels: groups (cardinality), channels per group, and weights of its three convolutions."""
 
     groups: int
     group_width: int
-    reduce: int
-    grouped: int
-    expand: int
+    by_layer: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, groups: int, group_width: int) -> BlockCost:
+        """Count the weights of the bottleneck in a ResNeXt's first stage, equation 4 of the paper."""
+        block = Bottleneck(256, 64, 1, projection_shortcut, BlockOptions(groups=groups, group_width=group_width))
+        return cls(groups, group_width, (block.conv1.weight.size, block.conv2.weight.size, block.conv3.weight.size))
 
     @property
     def width(self) -> int:
@@ -62,24 +66,16 @@ class BlockCost:
 
     @property
     def weights(self) -> int:
-        """Number of weights of the three convolutions, equation 4 of the paper."""
-        return self.reduce + self.grouped + self.expand
+        return sum(self.by_layer)
 
     @property
     def grouped_share(self) -> float:
-        return self.grouped / self.weights
+        return self.by_layer[1] / self.weights
 
     @property
     def label(self) -> str:
         """As the paper writes it, ``32x4d``."""
         return f"{self.groups}x{self.group_width}d"
-
-
-def block_cost(groups: int, group_width: int) -> BlockCost:
-    """Count the weights of the bottleneck in a ResNeXt's first stage."""
-    block = Bottleneck(256, 64, 1, projection_shortcut, BlockOptions(groups=groups, group_width=group_width))
-    sizes = [layer.weight.size for layer in (block.conv1, block.conv2, block.conv3)]
-    return BlockCost(groups, group_width, *sizes)
 
 
 def resnext50(groups: int, group_width: int) -> ResNet:

@@ -20,7 +20,6 @@ from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.lessons.grouped_convolution.costs import (
     BlockCost,
     ConvShape,
-    block_cost,
     channel_dependencies,
     conv_by_slices,
     forward_times,
@@ -89,8 +88,8 @@ def _blocks(page: Page) -> None:
 
 def _cardinality(page: Page) -> None:
     page.heading("cardinality_heading")
-    blocks = [block_cost(groups, width) for groups, width in CARDINALITIES]
-    depthwise = block_cost(round(blocks[0].weights / (256 + 9 + 256)), 1)  # equation 4 with d = 1, solved for C
+    blocks = [BlockCost.of(groups, width) for groups, width in CARDINALITIES]
+    depthwise = BlockCost.of(round(blocks[0].weights / (256 + 9 + 256)), 1)  # equation 4 with d = 1, solved for C
     page.say("equation")
     page.table(
         "block_costs",
@@ -215,14 +214,9 @@ def _draw_cardinality(blocks: Sequence[BlockCost]) -> Figure:
     title = "Table 2 of ResNeXt, and one step beyond it"
     figure, (weights, widths) = make_figure(9.6, 4.0, 1, 2, title=title, width_ratios=[5, 4])
     labels = [block.label for block in blocks]
-    layers = (
-        ("1x1, 256 to width", [block.reduce for block in blocks], BLUE),
-        ("3x3, grouped", [block.grouped for block in blocks], ORANGE),
-        ("1x1, width to 256", [block.expand for block in blocks], GREEN),
-    )
+    layers = (("1x1, 256 to width", BLUE), ("3x3, grouped", ORANGE), ("1x1, width to 256", GREEN))
     bottom = np.zeros(len(blocks))
-    for name, amounts, colour in layers:
-        thousands = np.array(amounts) / 1000
+    for (name, colour), thousands in zip(layers, np.array([block.by_layer for block in blocks]).T / 1000, strict=True):
         weights.bar(labels, thousands, bottom=bottom, color=colour, width=0.7, label=name)
         bottom += thousands
     weights.set(ylabel="weights of the block (thousands)", ylim=(0, 1.42 * bottom.max()))

@@ -9,12 +9,10 @@ import paddle
 from paddle import nn
 
 from paddle_resnet.lessons.common.network_costs import (
-    PART_LABELS,
     convolutions,
     costs_by_part,
     format_shape,
     model_summary,
-    part_of,
 )
 from paddle_resnet.lessons.common.small_cnn import ignore_batch_norm_warning
 from paddle_resnet.lessons.framework.effort import Effort
@@ -93,20 +91,18 @@ def _stage_by_hand(inputs: int, width: int) -> tuple[str, int]:
 def _costs(page: Page, summary: ModelSummary) -> None:
     page.heading("costs_heading")
     costs = costs_by_part(summary)
-    inner = {part_of(row.name): row.macs for row in convolutions(summary) if row.name.endswith(".1.conv2")}
+    last = [row for row in convolutions(summary) if row.name.endswith(".1.conv2")]  # of each stage
     page.say("halving")
-    sides = {cost.name: cost.shape[1] for cost in costs if cost.name.startswith("layer")}
-    page.values(
-        *(
-            f"{PART_LABELS[part]}: {side}*{side} places * 9*{width}*{width} weights = {inner[part]:,} MACs"
-            for (part, side), width in zip(sides.items(), STAGE_WIDTHS, strict=True)
-        )
-    )
+    lines = []
+    for number, (row, width) in enumerate(zip(last, STAGE_WIDTHS, strict=True), start=1):
+        side = row.output_shape[2]
+        lines.append(f"stage {number}: {side}*{side} places * 9*{width}*{width} weights = {row.macs:,} MACs")
+    page.values(*lines)
     page.figure("costs", lambda: draw_costs(costs, "ResNet-18 at 224x224, one image, ten classes"))
     early = sum(cost.activations for cost in costs[:2]) / sum(cost.activations for cost in costs)
     page.say("three_answers", last_share=costs[4].parameters / summary.parameters, early=early)
     page.record(
-        last_convolution_macs=[inner[part] for part in sides],
+        last_convolution_macs=[row.macs for row in last],
         parameter_shares=[cost.parameters / summary.parameters for cost in costs],
         mac_shares=[cost.macs / summary.macs for cost in costs],
         stem_macs=costs[0].macs,

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
-from paddle_resnet.lessons.common.network_costs import PART_LABELS, PartCost
+from paddle_resnet.lessons.common.network_costs import PartCost
 from paddle_resnet.models.summary import Shape
 from paddle_resnet.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, make_figure, without_axes
 
@@ -70,7 +70,7 @@ def draw_costs(costs: Sequence[PartCost], title: str) -> Figure:
     )
     for axes, (name, amounts, colour) in zip(panels, measures, strict=True):
         shares = [100 * amount / sum(amounts) for amount in amounts]
-        axes.bar([PART_LABELS[cost.name] for cost in costs], shares, color=colour, width=0.7)
+        axes.bar([cost.label for cost in costs], shares, color=colour, width=0.7)
         for place, (share, amount) in enumerate(zip(shares, amounts, strict=True)):
             axes.text(place, share + 1.0, format_count(amount), ha="center", fontsize=9, color=INK)
         axes.set_title(f"{name}: {format_count(sum(amounts))}", loc="left", fontsize=11)
