@@ -23,6 +23,7 @@ ROOT = {
     "safe_pickle": {"errors", "files"},
     "download": {"errors", "files", "console"},
     "machine": set(),
+    "threads": {"machine"},
     "paddle_compat": set(),
     "distributed": {"errors", "paddle_compat", "portable"},
     "signals": {"errors", "distributed", "portable"},
