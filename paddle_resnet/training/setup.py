@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import paddle
+from paddle import nn
 from paddle.static import InputSpec
 
 from paddle_resnet import distributed
 from paddle_resnet.config import Config
 from paddle_resnet.console import download_bar, logger
 from paddle_resnet.data import Normalize, Split, Splits, TrainLoader, ValidationLoader
-from paddle_resnet.errors import UsageError
+from paddle_resnet.data.checks import warn_of_data
+from paddle_resnet.errors import UsageError, counted
 from paddle_resnet.images.decode import resize_and_crop_batch
 from paddle_resnet.models import ImageClassifier, count_parameters, create_configured_model, load_pretrained
 from paddle_resnet.models.stems import WhiteningStem
 from paddle_resnet.models.sync_batch_norm import synchronize_batch_norm
 from paddle_resnet.training.cpu_backend import use_cpu_backend
-from paddle_resnet.training.data_warnings import warn_of_data
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.optim.loss import SmoothedCrossEntropy
 from paddle_resnet.training.optim.optimizer import make_optimizer
@@ -58,7 +59,8 @@ def open_data_and_network(run: RunFolder, *, with_weights: bool = True) -> Image
         len(splits.classes),
     )
     _require_enough_images(config, splits)
-    warn_of_data(config, splits, network, run.normalize())
+    warn_of_data(splits, _images_per_step(config), run.normalize())
+    _warn_of_single_images(config, splits, network)
     if config.model.pretrained is None:  # also where a checkpoint follows: whitening filters are not trained
         whiten_stem(network, splits.train, splits.resize, config.data.image_size, run.normalize())
     # Processors of other hosts may have rounded differently.
@@ -92,6 +94,21 @@ def _require_enough_images(config: Config, splits: Splits) -> None:
         raise UsageError(
             f"{len(splits.validation)} validation images are too few for {count} processes: hold out a larger share "
             "(data.validation_fraction), or start fewer"
+        )
+
+
+def _warn_of_single_images(config: Config, splits: Splits, network: ImageClassifier) -> None:
+    """Warn if BatchNorm would compute statistics of a single image: the network may then fail in evaluation."""
+    train, images = config.train, min(_images_per_step(config), len(splits.train))
+    synchronized = distributed.world_size() > 1 and train.sync_batch_norm
+    last_micro_batch = images % train.batch_size or train.batch_size
+    has_batch_norm = any(isinstance(each, nn.BatchNorm2D) for each in network.sublayers())
+    if last_micro_batch == 1 and not synchronized and has_batch_norm:
+        logger.warning(
+            "warning: train.batch_size %d with %s: BatchNorm then normalises an image by its own statistics only, and "
+            "the network may be at chance when it is evaluated; batches of 8 or more are usual",
+            train.batch_size,
+            counted(len(splits.train), "training image"),
         )
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,29 +12,14 @@ import numpy as np
 from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.file_split import FileSplit
 from paddle_resnet.data.splits import Splits
-from paddle_resnet.errors import counted, printable
+from paddle_resnet.errors import printable
 from paddle_resnet.files import csv_line, md5_of, write_text
-from paddle_resnet.images.find import SkippedFile, summarize_skipped
+from paddle_resnet.images.find import summarize_skipped
 
 FILE_NAME = "pictures.csv"
 HEADER = ("file", "finding", "detail")
-
-
-@dataclass(frozen=True)
-class Duplicate:
-    """A file with the same bytes as another one before it."""
-
-    name: str
-    original: str  # name of the other file
-    leaks: bool  # they are in different splits, so the accuracy measured there is too high
-    contradicts: bool  # they are of different classes
-
-
-@dataclass(frozen=True)
-class _Entry:
-    name: str
-    part: int
-    label: int
+Row = tuple[str, str, str]
+"""Of ``pictures.csv``: a file, what was found, and the reason."""
 
 
 def report_files(splits: Splits, folder: Path) -> None:
@@ -50,48 +34,23 @@ def report_files(splits: Splits, folder: Path) -> None:
     parts = _file_splits(splits)
     if not parts:
         return
-    skipped = {name: each for part in parts for name, each in part.table.skipped.items()}
-    _log_skipped(list(skipped.values()))
-    entries = [
-        _Entry(name, number, int(label))
-        for number, part in enumerate(parts)
-        for name, label in zip(part.names(np.arange(len(part))), part.labels, strict=True)
-    ]
-    table = parts[0].table
-    if table.examined:
-        _log_unreadable(len(entries), _unreadable(parts))
-        if warnings := _warnings(parts):
-            count = counted(len(warnings), "image")
-            logger.info("%s read with a warning, the first: %s", count, next(iter(warnings.values())))
-        duplicates = find_duplicates(entries, lambda entry: table.path(entry.name))
-        _log_duplicates(len(entries), duplicates)
-    else:
-        logger.info(
-            "%s images, not read before training: unreadable ones are replaced when they come, and duplicates are not "
-            "looked for (--check does both first)",
-            f"{len(entries):,}",
-        )
-        duplicates = _find_listed_twice(entries)
-        _log_leaks(duplicates)
-    rows = (
-        _rows("unreadable", _unreadable(parts))
-        + _rows("warning", _warnings(parts))
-        + _rows_of_skipped(skipped)
-        + _rows_of_duplicates(duplicates)
-    )
-    if rows:
-        write_text(folder / FILE_NAME, "".join(map(csv_line, [HEADER, *rows])))
+    skipped, unreadable = _report_skipped(parts), _report_unreadable(parts)
+    if rows := [*unreadable, *skipped, *_report_duplicates(parts)]:
+        write_text(folder / FILE_NAME, "".join(map(_line, [HEADER, *rows])))
         logger.info("all of them are listed in %s", folder / FILE_NAME)
 
 
 def update_findings(splits: Splits, folder: Path) -> None:
     """Add to ``folder/pictures.csv`` what turned out to be unreadable during training."""
-    parts = [part for part in _file_splits(splits) if not part.table.examined]
-    if unreadable := _unreadable(parts):
+    rows = _unreadable([part for part in _file_splits(splits) if not part.table.examined])
+    if rows:
         path = folder / FILE_NAME
-        earlier = path.read_text(encoding="utf-8") if path.is_file() else csv_line(HEADER)
-        lines = [csv_line(row) for row in _rows("unreadable", unreadable)]
-        write_text(path, earlier + "".join(line for line in lines if line not in earlier))
+        earlier = path.read_text(encoding="utf-8") if path.is_file() else _line(HEADER)
+        write_text(path, earlier + "".join(line for line in map(_line, rows) if line not in earlier))
+
+
+def _line(row: Row) -> str:
+    return csv_line(map(printable, row))
 
 
 def _file_splits(splits: Splits) -> list[FileSplit]:
@@ -100,106 +59,81 @@ def _file_splits(splits: Splits) -> list[FileSplit]:
     return [part for part in distinct if isinstance(part, FileSplit)]
 
 
-def _unreadable(parts: Sequence[FileSplit]) -> dict[str, str]:
-    return {name: reason for part in parts for name, reason in part.table.unreadable().items()}
+def _log_first(message: str, rows: Sequence[Row]) -> None:
+    """Log the number of the rows and the reason of the first one, if there is any."""
+    if rows:
+        logger.info(f"{message}, the first: %s", len(rows), rows[0][2])
 
 
-def _warnings(parts: Sequence[FileSplit]) -> dict[str, str]:
-    """Return Pillow's warnings by the names of the files, without those of files that are left out."""
-    found: dict[str, str] = {}
-    for table in dict.fromkeys(part.table for part in parts):
-        left_out = table.unreadable()
-        names = {os.path.relpath(path, table.root): line for path, line in table.warnings.items()}
-        found |= {name: line for name, line in names.items() if name not in left_out}
-    return found
-
-
-def _find_listed_twice(entries: Iterable[_Entry]) -> list[Duplicate]:
-    """Find files that two lists name."""
-    originals: dict[str, _Entry] = {}
-    pairs = ((entry, originals.setdefault(entry.name, entry)) for entry in entries)
-    return [_duplicate(entry, first) for entry, first in pairs if first is not entry]
-
-
-def _duplicate(entry: _Entry, first: _Entry) -> Duplicate:
-    return Duplicate(entry.name, first.name, first.part != entry.part, first.label != entry.label)
-
-
-def find_duplicates(entries: Iterable[_Entry], path: Callable[[_Entry], Path]) -> list[Duplicate]:
-    """Find files with the same bytes; only files of equal size are read."""
-    by_size: dict[int, list[_Entry]] = defaultdict(list)
-    for entry in entries:
-        by_size[path(entry).stat().st_size].append(entry)
-    originals: dict[tuple[int, str], _Entry] = {}
-    duplicates = []
-    for size, candidates in by_size.items():
-        for entry in candidates if len(candidates) > 1 else ():
-            first = originals.setdefault((size, md5_of(path(entry))), entry)
-            if first is not entry:
-                duplicates.append(_duplicate(entry, first))
-    return sorted(duplicates, key=lambda duplicate: duplicate.name)
-
-
-def _log_skipped(skipped: list[SkippedFile]) -> None:
-    if counts := Counter(each.suffix for each in skipped if each.suffix is not None):
+def _report_skipped(parts: Sequence[FileSplit]) -> list[Row]:
+    skipped = {name: each for part in parts for name, each in part.table.skipped.items()}
+    if counts := Counter(each.suffix for each in skipped.values() if each.suffix is not None):
         logger.info("%s", summarize_skipped(counts))
-    if others := [each.reason for each in skipped if each.suffix is None]:
+    lost: list[Row] = [(name, "unreadable", each.reason) for name, each in skipped.items() if each.suffix is None]
+    _log_first("%d unreadable folders or images without a class are left out (data.strict makes this an error)", lost)
+    return lost + [(name, "skipped", each.reason) for name, each in skipped.items() if each.suffix is not None]
+
+
+def _unreadable(parts: Sequence[FileSplit]) -> list[Row]:
+    reasons = {name: reason for part in parts for name, reason in part.table.unreadable().items()}
+    return [(name, "unreadable", reason) for name, reason in reasons.items()]
+
+
+def _report_unreadable(parts: Sequence[FileSplit]) -> list[Row]:
+    """Report what is left out, and what Pillow warns of."""
+    rows = _unreadable(parts)
+    files = f"of {sum(map(len, parts)) + len(rows)} files"
+    _log_first(f"%d {files} cannot be read and are left out (data.strict makes this an error)", rows)
+    left_out = {name for name, _, _ in rows}
+    root = parts[0].table.root
+    lines = {os.path.relpath(path, root): line for part in parts for path, line in part.table.warnings.items()}
+    warned: list[Row] = [(name, "warning", line) for name, line in lines.items() if name not in left_out]
+    _log_first(f"%d {files} are read with a warning", warned)
+    return rows + warned
+
+
+def _report_duplicates(parts: Sequence[FileSplit]) -> list[Row]:
+    """Report files with the same bytes as another one before them; of files that are not read, those listed twice."""
+    names = [name for part in parts for name in part.names(np.arange(len(part)))]
+    split = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    label = np.concatenate([part.labels for part in parts])
+    examined = parts[0].table.examined
+    originals: dict[Hashable, int] = {}
+    copies = []
+    for index, key in enumerate(_content_keys(parts, names) if examined else names):
+        if (first := originals.setdefault(key, index)) != index:
+            leaks, contradicts = bool(split[index] != split[first]), bool(label[index] != label[first])
+            copies.append((names[index], names[first], leaks, contradicts))
+    copies.sort()
+    if not examined:
         logger.info(
-            "%d unreadable folders or images without a class are left out (data.strict makes this an "
-            "error), the first: %s",
-            len(others),
-            others[0],
+            "%d images, not read before training: unreadable ones are replaced when they come, and duplicates are not "
+            "looked for (--check does both first)",
+            len(names),
         )
-
-
-def _log_unreadable(readable: int, unreadable: dict[str, str]) -> None:
-    if unreadable:
-        logger.info(
-            "%d of %d files cannot be read and are left out (data.strict makes this an error), the first: %s",
-            len(unreadable),
-            readable + len(unreadable),
-            next(iter(unreadable.values())),
-        )
-
-
-def _log_duplicates(readable: int, duplicates: list[Duplicate]) -> None:
-    if not duplicates:
-        logger.info("%d images, no duplicate files", readable)
-        return
-    logger.info("%d of %d images are byte-for-byte duplicates", len(duplicates), readable)
-    _log_leaks(duplicates)
-
-
-def _log_leaks(duplicates: list[Duplicate]) -> None:
-    leaks = (
-        "LEAKAGE: %d of them are in two of training, validation and test, so measured accuracy is too high: %s is %s"
-    )
-    contradicts = "%d of them are in two classes, one of which must be wrong: %s is %s"
+    elif copies:
+        logger.info("%d of %d images are byte-for-byte duplicates", len(copies), len(names))
+    else:
+        logger.info("%d images, no duplicate files", len(names))
     for message, found in (
-        (leaks, [each for each in duplicates if each.leaks]),
-        (contradicts, [each for each in duplicates if each.contradicts]),
+        (
+            "LEAKAGE: %d of them are in two of training, validation and test, so measured accuracy is too high: "
+            "%s is %s",
+            [each for each in copies if each[2]],
+        ),
+        ("%d of them are in two classes, one of which must be wrong: %s is %s", [each for each in copies if each[3]]),
     ):
         if found:
-            logger.info(message, len(found), printable(found[0].name), printable(found[0].original))
-
-
-def _rows(finding: str, reasons: dict[str, str]) -> list[list[str]]:
-    return [[printable(name), finding, reason] for name, reason in reasons.items()]
-
-
-def _rows_of_skipped(skipped: dict[str, SkippedFile]) -> list[list[str]]:
+            logger.info(message, len(found), *map(printable, found[0][:2]))
     return [
-        [printable(name), "unreadable" if each.suffix is None else "skipped", each.reason]
-        for name, each in skipped.items()
+        (name, ", ".join(["copy", *["leakage"] * leaks, *["two classes"] * contradicts]), f"the same as {original}")
+        for name, original, leaks, contradicts in copies
     ]
 
 
-def _rows_of_duplicates(duplicates: Iterable[Duplicate]) -> list[list[str]]:
-    return [
-        [
-            printable(each.name),
-            ", ".join(["copy", *["leakage"] * each.leaks, *["two classes"] * each.contradicts]),
-            f"the same as {printable(each.original)}",
-        ]
-        for each in duplicates
-    ]
+def _content_keys(parts: Sequence[FileSplit], names: Sequence[str]) -> Iterator[Hashable]:
+    """Yield a key of each file's content; only files of equal size are read."""
+    sizes = [size for part in parts for size in part.sizes()]
+    frequency = Counter(sizes)
+    for size, name in zip(sizes, names, strict=True):
+        yield (size, md5_of(parts[0].table.path(name))) if frequency[size] > 1 else size

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from paddle_resnet.config import DataConfig
 from paddle_resnet.data.datasets.found_files import FoundFiles, LabelledFiles, SplitName, by_split, split_of, visible
@@ -112,81 +113,59 @@ def _read_list(path: Path) -> tuple[list[str], list[str]]:
 
     Of a table without a column of labels, and a list of bare paths, the labels are empty.
     """
-    lines = _read_lines(path)
-    first = next((number for number, line in enumerate(lines) if line.strip()), None)
-    if first is None:
-        raise UsageError(f"{path}: names no image; expected lines 'path label'")
-    cells = _cells(lines[first])
-    is_table = path.suffix.lower() in (".csv", ".tsv") or _columns(cells) is not None
-    if is_table and not any(map(has_image_suffix, cells)):
-        return _read_table(path, lines, first)
     names: list[str] = []
     labels: list[str] = []
     shared: dict[str, str] = {}
-    for number, line in enumerate(map(str.strip, lines), 1):
-        if not line:
-            continue
-        match = _WITH_SUFFIX.fullmatch(line) or (None if has_image_suffix(line) else _WITHOUT_SUFFIX.fullmatch(line))
-        if (match is None and labels) or (match is not None and len(labels) < len(names)):
+    for number, line, name, label in _entries(path):
+        if not name or label == "" or (label is None and labels) or (label is not None and len(labels) < len(names)):
             raise UsageError(f"{path}: line {number}: {shown(line)}: expected a path and a label")
-        if match is None:
-            names.append(line)
-            continue
-        names.append(match[1].strip("\"' "))
-        label = match[2].strip("\"' ")
-        labels.append(shared.setdefault(label, label))
+        names.append(name)
+        if label is not None:
+            labels.append(shared.setdefault(label, label))
+    if not names:
+        raise UsageError(f"{path}: names no image; expected lines 'path label'")
     return names, labels
 
 
-def _separator(line: str) -> str | None:
-    return next((mark for mark in "\t,;|" if mark in line), None)
+def _entries(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
+    """Yield the number of a line, the line, a path, and its label, if it has one."""
+    lines = _read_lines(path)
+    first = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    mark = next((mark for mark in "\t,;|" if mark in lines[first]), None)
+    header = [cell.strip().strip("\"'").lower() for cell in lines[first].split(mark)]
+    columns = _columns(header)
+    is_table = path.suffix.lower() in (".csv", ".tsv") or columns is not None
+    if not is_table or any(map(has_image_suffix, header)) or not any(header):
+        for number, line in enumerate(map(str.strip, lines), 1):
+            match = _WITH_SUFFIX.fullmatch(line) or (
+                None if has_image_suffix(line) else _WITHOUT_SUFFIX.fullmatch(line)
+            )
+            if match:
+                yield number, line, match[1].strip("\"' "), match[2].strip("\"' ")
+            elif line:
+                yield number, line, line, None
+        return
+    if columns is None:
+        found = shown(lines[first].strip())
+        raise UsageError(f"{path}: expected a first line with the columns path (or id) and label, found {found}")
+    rows = csv.reader(lines[first + 1 :], delimiter=mark or " ", strict=True)
+    try:
+        for row in filter(None, rows):
+            cells = [row[column].strip() if column < len(row) else "" for column in columns]
+            yield first + 1 + rows.line_num, ",".join(row), cells[0], cells[1] if len(cells) > 1 else None
+    except csv.Error as error:
+        raise UsageError(f"{path}: line {first + 1 + rows.line_num}: {error}") from error
 
 
-def _cells(line: str) -> list[str]:
-    return [cell.strip().strip("\"'") for cell in line.split(_separator(line))]
-
-
-def _columns(header: Sequence[str]) -> tuple[int, int | None] | None:
+def _columns(header: list[str]) -> list[int] | None:
     """Return the column of the paths and that of the labels, if there is one; None: it is no header."""
-    names = [name.lower() for name in header]
-    path = next((names.index(name) for name in PATH_COLUMNS if name in names), None)
+    path = next((header.index(name) for name in PATH_COLUMNS if name in header), None)
     if path is None:
         return None
-    label = next((names.index(name) for name in LABEL_COLUMNS if name in names), None)
-    if label is None and len(names) == 2:
+    label = next((header.index(name) for name in LABEL_COLUMNS if name in header), None)
+    if label is None and len(header) == 2:
         label = 1 - path
-    return path, label
-
-
-def _read_table(path: Path, lines: list[str], header: int) -> tuple[list[str], list[str]]:
-    """Read a table whose names of columns are in the line of index `header`, as `_read_list` does."""
-    columns = _columns(_cells(lines[header]))
-    if columns is None:
-        found = shown(lines[header].strip())
-        raise UsageError(f"{path}: expected a first line with the columns path (or id) and label, found {found}")
-    names: list[str] = []
-    labels: list[str] = []
-    shared: dict[str, str] = {}
-    name_column, label_column = columns
-    needed = max(name_column, label_column or 0)
-    rows = csv.reader(lines[header + 1 :], delimiter=_separator(lines[header]) or " ", strict=True)
-    try:
-        for row in rows:
-            if not row:
-                continue
-            if len(row) <= needed or not row[name_column].strip() or not row[label_column or name_column].strip():
-                raise UsageError(
-                    f"{path}: line {header + 1 + rows.line_num}: {shown(','.join(row))}: expected a path and a label"
-                )
-            names.append(row[name_column].strip())
-            if label_column is not None:
-                label = row[label_column].strip()
-                labels.append(shared.setdefault(label, label))
-    except csv.Error as error:
-        raise UsageError(f"{path}: line {header + 1 + rows.line_num}: {error}") from error
-    if not names:
-        raise UsageError(f"{path}: names no image")
-    return names, labels
+    return [path] if label is None else [path, label]
 
 
 def _name_classes(parts: Sequence[LabelledFiles], classes: dict[int, str], names_file: Path) -> None:
@@ -218,19 +197,19 @@ def _resolve(part: LabelledFiles, root: Path, split: SplitName) -> None:
     folders = ["", os.path.relpath(part.where.parent, root), "images"]
     folders += [each.name for each in visible(root) if is_folder(each) and split_of(each.name) == split]
     probes = names[:: -(-len(names) // PROBED)]
-    found = []
-    for folder in dict.fromkeys(folder for folder in folders if not folder.startswith("..")):
-        complete = _SuffixCompleter(root / folder)
-        hits = sum(os.path.isfile(root / folder / complete(name)) for name in probes)  # noqa: PTH113 (never raises)
-        found.append((hits, folder, complete))
-    hits, folder, complete = max(found, key=lambda each: each[0])
-    if not hits:
+    hits: dict[str, int] = {}
+    for below in dict.fromkeys(each for each in folders if not each.startswith("..")):
+        files = [root / below / _complete(root / below, name) for name in probes]
+        hits[below] = sum(map(os.path.isfile, files))  # Path.is_file raises where a name is too long
+    best = max(hits, key=lambda below: hits[below])
+    if not hits[best]:
         raise UsageError(
             f"{part.where}: {shown(str(root / probes[0]), 300)}: no such file, nor any other of {len(probes)} that "
             "were looked for; say with data.root what the paths are relative to"
         )
-    prefix = "" if folder in ("", ".") else f"{folder}/"
-    part.names = [prefix + complete(name) for name in names]
+    folder, prefix = root / best, "" if best in ("", ".") else f"{best}/"
+    part.names = [prefix + _complete(folder, name) for name in names]
+    _by_stem.cache_clear()  # the folders may change before the next list is read
 
 
 def _normalized(name: str, root: Path, path: Path) -> str:
@@ -248,25 +227,19 @@ def _normalized(name: str, root: Path, path: Path) -> str:
     return name
 
 
-class _SuffixCompleter:
-    """Completes names such as ``0a1b2c`` to a file's; each folder is listed once."""
+def _complete(folder: Path, name: str) -> str:
+    """Complete a name such as ``0a1b2c`` to that of a file in `folder` or below, if there is one."""
+    if has_image_suffix(name):
+        return name
+    parent, slash, last = name.rpartition("/")
+    return parent + slash + _by_stem(folder / parent).get(last, last)
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._by_stem: dict[str, dict[str, str]] = {}
 
-    def __call__(self, name: str) -> str:
-        if has_image_suffix(name):
-            return name
-        parent, slash, last = name.rpartition("/")
-        if parent not in self._by_stem:
-            self._by_stem[parent] = self._list(self._folder / parent)
-        return parent + slash + self._by_stem[parent].get(last, last)
-
-    def _list(self, folder: Path) -> dict[str, str]:
-        if not folder.is_dir():
-            return {}
-        return {PurePosixPath(each.name).stem: each.name for each in visible(folder) if has_image_suffix(each.name)}
+@functools.lru_cache(64)
+def _by_stem(folder: Path) -> dict[str, str]:
+    """Return the image files in a folder by their names without suffix."""
+    found = visible(folder) if folder.is_dir() else []
+    return {Path(each.name).stem: each.name for each in found if has_image_suffix(each.name)}
 
 
 def _refuse_two_labels(part: LabelledFiles) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paddle_resnet.config import Config
 from paddle_resnet.data import MemorySplit, Normalize, Splits
-from paddle_resnet.models import create_model
-from paddle_resnet.training.data_warnings import warn_of_data
+from paddle_resnet.data.checks import warn_of_data
 
 LABELS = np.repeat(np.arange(3), 40)
 MEAN, STD = (0.5, 0.5, 0.5), (0.29, 0.29, 0.29)
@@ -19,13 +17,12 @@ def noise(count=120):
     return np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
 
 
-def warnings_of(caplog, *, images=None, labels=LABELS, validation=60, mean=MEAN, std=STD, **train):
+def warnings_of(caplog, *, images=None, labels=LABELS, validation=60, mean=MEAN, std=STD, step=32):
     images = noise(len(labels)) if images is None else images
     held_out = MemorySplit(noise(validation), np.zeros(validation, dtype=np.int64), "validation")
     splits = Splits(MemorySplit(images, labels, "train"), held_out, held_out, ("a", "b", "c"), MEAN, STD, 8)
-    config = Config.model_validate({"name": "x", "train": {"batch_size": 32, **train}})
     caplog.clear()
-    warn_of_data(config, splits, create_model("resnet8", 3), Normalize(mean, std))
+    warn_of_data(splits, step, Normalize(mean, std))
     return [each.getMessage() for each in caplog.records]
 
 
@@ -36,9 +33,7 @@ def test_ordinary_data_give_no_warning(caplog):
 @pytest.mark.parametrize(
     ("change", "warning"),
     [
-        ({"batch_size": 121}, "120 training images, fewer than the 121 of a step"),
-        ({"batch_size": 40, "accumulate": 4}, "120 training images, fewer than the 160 of a step"),
-        ({"batch_size": 1}, "train.batch_size 1 with 120 training images: BatchNorm"),
+        ({"step": 121}, "120 training images, fewer than the 121 of a step"),
         ({"labels": np.array([0] * 60 + [1] * 59 + [2])}, "a single training image of c"),
         ({"validation": 49}, "49 validation images, fewer than 50"),
         ({"images": np.repeat(noise(1), 120, axis=0)}, "of 64 training images that were looked at, all are equal"),

@@ -1,17 +1,14 @@
-"""Warnings about images and batches with which a training of hours is likely to be lost."""
+"""Warnings about data with which a training of hours is likely to be lost."""
 
 from __future__ import annotations
 
 import numpy as np
-from paddle import nn
 
-from paddle_resnet import distributed
-from paddle_resnet.config import Config
 from paddle_resnet.console import logger
-from paddle_resnet.data import Normalize, Split, Splits
+from paddle_resnet.data.normalize import Normalize
+from paddle_resnet.data.splits import Split, Splits
 from paddle_resnet.errors import counted, shown
 from paddle_resnet.images import Pixels
-from paddle_resnet.models import ImageClassifier
 
 FEW_VALIDATION_IMAGES = 50
 SAMPLED_IMAGES = 64
@@ -23,15 +20,13 @@ NAMES_SHOWN = 5
 THINNED_SIDE = 64
 
 
-def warn_of_data(config: Config, splits: Splits, network: ImageClassifier, normalize: Normalize) -> None:
+def warn_of_data(splits: Splits, images_per_step: int, normalize: Normalize) -> None:
     """Log a warning for each property of the data that makes a good result unlikely."""
-    step = config.train.batch_size * config.train.accumulate * distributed.world_size()
-    if step > len(splits.train):
+    if images_per_step > len(splits.train):
         _warn(
-            f"{counted(len(splits.train), 'training image')}, fewer than the {step} of a step (train.batch_size "
-            f"{config.train.batch_size}): each step has all of them, and an epoch is one step"
+            f"{counted(len(splits.train), 'training image')}, fewer than the {images_per_step} of a step "
+            "(train.batch_size): each step has all of them, and an epoch is one step"
         )
-    _warn_of_single_images(config, step, len(splits.train), network)
     _warn_of_small_classes(splits)
     if 0 < (count := len(splits.validation)) < FEW_VALIDATION_IMAGES:
         _warn(
@@ -39,20 +34,6 @@ def warn_of_data(config: Config, splits: Splits, network: ImageClassifier, norma
             "the best is little more than chance; hold out a larger share (data.validation_fraction)"
         )
     _warn_of_pixels(splits.train, normalize)
-
-
-def _warn_of_single_images(config: Config, step: int, images: int, network: ImageClassifier) -> None:
-    """Warn if BatchNorm would compute statistics of a single image: the network may then fail in evaluation."""
-    train = config.train
-    synchronized = distributed.world_size() > 1 and train.sync_batch_norm
-    last_micro_batch = min(step, images) % train.batch_size or train.batch_size
-    has_batch_norm = any(isinstance(each, nn.BatchNorm2D) for each in network.sublayers())
-    if last_micro_batch == 1 and not synchronized and has_batch_norm:
-        _warn(
-            f"train.batch_size {train.batch_size} with {counted(images, 'training image')}: BatchNorm then normalises "
-            "an image by its own statistics only, and the network may be at chance when it is evaluated; batches of 8 "
-            "or more are usual"
-        )
 
 
 def _warn_of_small_classes(splits: Splits) -> None:
