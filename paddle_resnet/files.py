@@ -219,7 +219,7 @@ def read_json(path: Path) -> Any:
         if len(content) > LARGEST_JSON:
             raise ValueError(f"more than {LARGEST_JSON:,} bytes")
         return json.loads(
-            content.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_constant=_finite, parse_float=_finite
+            content.decode("utf-8-sig"), object_pairs_hook=unique_keys, parse_constant=_finite, parse_float=_finite
         )
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
@@ -231,7 +231,8 @@ def read_json(path: Path) -> Any:
         raise UsageError(f"{path}: damaged: {shown(str(error))}") from None
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make the dictionary of a JSON object; raise `ValueError` for a repeated key, of which `json` keeps the last."""
     values = dict(pairs)
     if len(values) < len(pairs):
         key = Counter(key for key, _ in pairs).most_common(1)[0][0]

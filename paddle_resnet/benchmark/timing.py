@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
-import resource
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
@@ -63,8 +64,13 @@ def peak_megabytes() -> float:
     Linux counts it for the running program; `ru_maxrss` starts from the parent's memory.
     """
     peak = re.search(r"^VmHWM:\s*(\d+) kB$", STATUS.read_text(), re.MULTILINE) if STATUS.exists() else None
-    kibibytes = int(peak[1]) if peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kibibytes * 1024 / 1e6
+    if peak:
+        return int(peak[1]) * 1024 / 1e6
+    if importlib.util.find_spec("resource") is None:  # Windows
+        psutil: Any = importlib.import_module("psutil")  # comes with VisualDL
+        return psutil.Process().memory_info().peak_wset / 1e6
+    resource: Any = importlib.import_module("resource")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 def step_speed(begins: Sequence[float], ends: Sequence[float], warm_up: int, batch: int) -> dict[str, Any]:

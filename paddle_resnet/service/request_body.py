@@ -17,6 +17,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
+from paddle_resnet.files import unique_keys
 from paddle_resnet.service.errors import ServiceError, busy_error, client_closed_error
 from paddle_resnet.service.settings import Settings
 
@@ -147,7 +148,7 @@ def _split_json(body: bytes, max_images: int) -> list[bytes]:
     try:
         if body.count(b"[") + body.count(b"{") > 100:
             raise ValueError("deep")
-        value = json.loads(body, object_pairs_hook=_unique_keys, parse_constant=_reject_constant)
+        value = json.loads(body, object_pairs_hook=unique_keys, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
         raise _malformed(f"JSON; expected {JSON_SHAPE}") from None
     encoded = _encoded_images(value)
@@ -178,13 +179,6 @@ def _encoded_images(value: object) -> list[str]:
         return images
     message = f"the JSON has another shape ({problem}); expected {JSON_SHAPE}"
     raise ServiceError(400, "malformed_body", message)
-
-
-def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("duplicate key")
-    return found
 
 
 def _reject_constant(name: str) -> object:

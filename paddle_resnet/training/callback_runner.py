@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partialmethod
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from paddle.callbacks import Callback
@@ -121,21 +122,12 @@ class CallbackRunner(Callback):
         self._steps_before = 0
         self._call("on_epoch_end", (epoch or 0) + self._start.epoch, logs)
 
-    def on_eval_begin(self, logs: Logs | None = None) -> None:
-        self._call("on_eval_begin", logs)
-
-    def on_eval_batch_begin(self, step: int, logs: Logs | None = None) -> None:
-        self._call("on_eval_batch_begin", step, logs)
-
-    def on_eval_batch_end(self, step: int, logs: Logs | None = None) -> None:
-        self._call("on_eval_batch_end", step, logs)
-
-    def on_eval_end(self, logs: Logs | None = None) -> None:
-        self._call("on_eval_end", logs)
-
-    def on_train_end(self, logs: Logs | None = None) -> None:
-        self._call("on_train_end", logs)
-
     def _call(self, event: str, *arguments: Any) -> None:
         for callback in self._callbacks:
             getattr(callback, event)(*arguments)
+
+    on_eval_begin = partialmethod(_call, "on_eval_begin")
+    on_eval_batch_begin = partialmethod(_call, "on_eval_batch_begin")
+    on_eval_batch_end = partialmethod(_call, "on_eval_batch_end")
+    on_eval_end = partialmethod(_call, "on_eval_end")
+    on_train_end = partialmethod(_call, "on_train_end")

@@ -401,7 +401,7 @@ TENSOR = '{"dtype": "F32", "shape": %s, "data_offsets": [0, %d]}'
 @pytest.mark.parametrize(
     ("head", "complaint"),
     [
-        (f'{{"a": {TENSOR % ([1], 4)}, "a": {TENSOR % ([1, 1], 4)}}}', "the key a occurs twice"),
+        (f'{{"a": {TENSOR % ([1], 4)}, "a": {TENSOR % ([1, 1], 4)}}}', 'the key "a" appears twice'),
         (f'{{"a": {TENSOR % ([1] * 100, 4)}}}', "a has the shape .* which no array can have"),
         (f'{{"a": {TENSOR % ([0, 1 << 63], 0)}}}', "a has the shape .* which no array can have"),
         (f'{{"a": {TENSOR % ([1], 4)}}}' + " " * (5 << 20), "a header of 5,242,9.. bytes, expected at most 4,194,304"),

@@ -10,6 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from paddle_resnet.errors import UsageError, shown
+from paddle_resnet.files import unique_keys
 from paddle_resnet.models.weights.layout import Names, bfloat16_to_float32
 
 _HEADER_LIMIT = 4 << 20  # bytes; a thousand layers take less than one megabyte
@@ -32,7 +33,7 @@ def read_safetensors(content: bytes, path: Path) -> tuple[dict[str, np.ndarray],
             raise ValueError(f"a header of {length:,} bytes, expected at most {_HEADER_LIMIT:,}")
         # Not the library's numpy functions, which do not support bfloat16.
         tensors = dict(deserialize(content))
-        header = json.loads(content[8 : 8 + length], object_pairs_hook=_unique_keys)
+        header = json.loads(content[8 : 8 + length], object_pairs_hook=unique_keys)
     except (SafetensorError, ValueError) as error:
         raise UsageError(
             f"{path}: cannot be read as safetensors ({shown(str(error), 200)}): the file is damaged, cut short "
@@ -42,16 +43,6 @@ def read_safetensors(content: bytes, path: Path) -> tuple[dict[str, np.ndarray],
     # The library has its own order of names.
     arrays = {name: _array(tensors[name], name, path) for name in header if name in tensors}
     return arrays, names if names in get_args(Names) else None
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a dictionary and refuse a repeated key; the library would drop the first."""
-    values: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in values:
-            raise ValueError(f"the key {shown(key)} occurs twice")
-        values[key] = value
-    return values
 
 
 def _array(tensor: dict[str, Any], name: str, path: Path) -> np.ndarray:
