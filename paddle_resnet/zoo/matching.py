@@ -22,8 +22,8 @@ def matching_models(shapes: Mapping[str, Sequence[int]]) -> dict[str, dict[str, 
     found = {name: tuple(shape) for name, shape in shapes.items()}
     matches = {}
     for label, body in _bodies(found):
-        rest = [shape for name, shape in found.items() if name not in body]
-        if body.items() <= found.items() and all(len(shape) <= 2 for shape in rest):
+        has_body = all(found.get(name) == shape for name, shape in body.items())
+        if has_body and all(len(shape) <= 2 for name, shape in found.items() if name not in body):
             matches[label] = body
     return dict(sorted(matches.items(), key=lambda match: "(" in match[0]))
 
@@ -33,9 +33,12 @@ def describe_match(shapes: Mapping[str, Sequence[int]]) -> str | None:
     if matches := matching_models(shapes):
         return f"its shapes are those of {' or '.join(matches)}"
     found = {name: tuple(shape) for name, shape in shapes.items()}
-    same = {label: len(body.items() & found.items()) / max(len(body), len(found)) for label, body in _bodies(found)}
-    closest = max(same, key=lambda label: same[label])
-    return f"the closest network is {closest}" if same[closest] > _ENOUGH else None
+    share = {
+        label: sum(found.get(name) == shape for name, shape in body.items()) / max(len(body), len(found))
+        for label, body in _bodies(found)
+    }
+    closest = max(share, key=lambda label: share[label])
+    return f"the closest network is {closest}" if share[closest] > _ENOUGH else None
 
 
 def _bodies(found: Mapping[str, Shape]) -> Iterator[tuple[str, dict[str, Shape]]]:

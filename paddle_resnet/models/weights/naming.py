@@ -62,9 +62,14 @@ def candidates(arrays: Mapping[str, np.ndarray], layout: Names, at_least: int) -
 
 
 def _prefixes(names: Iterable[str], at_least: int) -> list[str]:
-    """Return the prefixes of at least so many names, short ones first, averages last; if none is, the empty one."""
+    """Return the prefixes of at least so many names, short ones first, averages last; if none is, the empty one.
+
+    Of several prefixes of the same names, only the longest.
+    """
     counts = Counter(prefix for name in names for prefix in _prefixes_of(name))
     often = [prefix for prefix, count in counts.items() if count >= at_least]
+    longer = [(each, counts[each]) for each in often]
+    often = [p for p in often if not any(each != p and each.startswith(p) and n == counts[p] for each, n in longer)]
     return sorted(often, key=lambda prefix: (has_word(prefix, AVERAGED), prefix.count("."))) or [""]
 
 

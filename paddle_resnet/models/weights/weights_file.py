@@ -27,6 +27,7 @@ from paddle_resnet.models.weights.torch_pickle import (
 from paddle_resnet.models.weights.torch_zip import open_archive
 
 _EXPECTED = "expected a weights file of torch.save, paddle.save or safetensors"
+_MOST_TENSORS = 30_000  # resnet1202 has 7,000; finding their names takes time
 _TAR_PLACE = 257
 _PICKLES = b"\x80(]}cIL"  # how pickles begin: protocol 2 and later, and opcodes of older ones
 # How other files begin, and what to do.
@@ -78,6 +79,8 @@ def read_weights_file(path: str | Path, take: str | None = None) -> WeightsFile:
         raise UsageError(f"{path}: no such file; {_EXPECTED}")
     try:
         file = _reader_of(path)(path, take)
+        if len(file.entries) > _MOST_TENSORS:
+            raise UsageError(f"{path}: holds {len(file.entries):,} tensors, expected at most {_MOST_TENSORS:,}")
         return file if take is None or has_word(file.place, take) else _with_word(file, take, path)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from None
