@@ -131,7 +131,7 @@ class WorkerPool(Generic[Task, Result]):
 
 class _Worker(NamedTuple):
     process: Any
-    connection: Connection
+    connection: Any  # a Connection, or on Windows a PipeConnection
 
     def send(self, task: Any) -> None:
         try:

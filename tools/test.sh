@@ -36,7 +36,8 @@ check() {
   local python=$1
   part "ruff check" "$python" -m ruff check --extend-exclude '.venv*' . || true
   part "ruff format" "$python" -m ruff format --check --extend-exclude '.venv*' . || true
-  part "mypy" "$python" -m mypy || true
+  local platform
+  for platform in linux win32 darwin; do part "mypy for $platform" "$python" -m mypy --platform "$platform" || true; done
 }
 
 # suite PADDLE [PYTEST_OPTION...]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+import psutil  # comes with VisualDL
 
 from paddle_resnet.benchmark.cases import PASSES, Kernel
 from paddle_resnet.timing import seconds
@@ -61,16 +60,13 @@ def time_calls(call: Callable[[], object], batch: int, calls: int, warm_up: int)
 def peak_megabytes() -> float:
     """Return the peak memory of this process in 10^6 bytes.
 
-    Linux counts it for the running program; `ru_maxrss` starts from the parent's memory.
+    Linux counts it for the running program, Windows as `peak_wset`. Elsewhere it is the memory in use now.
     """
     peak = re.search(r"^VmHWM:\s*(\d+) kB$", STATUS.read_text(), re.MULTILINE) if STATUS.exists() else None
     if peak:
         return int(peak[1]) * 1024 / 1e6
-    if importlib.util.find_spec("resource") is None:  # Windows
-        psutil: Any = importlib.import_module("psutil")  # comes with VisualDL
-        return psutil.Process().memory_info().peak_wset / 1e6
-    resource: Any = importlib.import_module("resource")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
+    memory = psutil.Process().memory_info()
+    return getattr(memory, "peak_wset", memory.rss) / 1e6
 
 
 def step_speed(begins: Sequence[float], ends: Sequence[float], warm_up: int, batch: int) -> dict[str, Any]:

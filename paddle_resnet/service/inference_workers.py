@@ -146,7 +146,7 @@ class _Worker:
 
     async def _open(self) -> None:
         self._socket.setblocking(False)
-        self._streams = await asyncio.open_unix_connection(sock=self._socket)
+        self._streams = await asyncio.open_connection(sock=self._socket)
         self._reading = asyncio.Lock()  # fair: calls read in the order in which they wrote
         self.ready = True
 

@@ -10,6 +10,7 @@ import time
 from multiprocessing import connection, parent_process
 from types import FrameType
 
+from paddle_resnet.errors import SIGNAL_WORDS
 from paddle_resnet.service.logs import log
 
 SIGNAL_BURST_SECONDS = 0.5
@@ -52,12 +53,12 @@ class GracefulShutdown:
 
         def drain(received: int) -> None:
             log("draining", seconds=self._drain_seconds, signal=signal.Signals(received).name)
-            # uvicorn does not know SIGHUP.
-            known = signal.SIGTERM if received == signal.SIGHUP else received
+            # uvicorn knows no other.
+            known = received if received in (signal.SIGINT, signal.SIGTERM) else signal.SIGTERM
             if callable(stop):
                 loop.call_later(self._drain_seconds, stop, known, None)
 
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in SIGNAL_WORDS:
             if self._worker and number != signal.SIGTERM:
                 signal.signal(number, signal.SIG_IGN)
             elif signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGTERM:

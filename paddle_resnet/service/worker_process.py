@@ -29,7 +29,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from paddle_resnet.errors import PaddleResNetError, RunFailure
+from paddle_resnet.errors import SIGNAL_WORDS, PaddleResNetError, RunFailure
 from paddle_resnet.images.decode import decode_pil_image
 from paddle_resnet.images.image_file import JPEG, jpeg_scan_count, strip_metadata
 from paddle_resnet.service.logs import json_output
@@ -174,7 +174,7 @@ def run_batch(
 def run_worker(settings: Settings, image_size: int, connection: socket.socket) -> None:
     """Serve requests from `connection` until its other end is closed."""
     # A terminal or service manager may send these to all processes. Accepted requests are completed first.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNAL_WORDS:
         signal.signal(number, signal.SIG_IGN)
     from paddle_resnet import runtime
 
