@@ -9,10 +9,10 @@ from __future__ import annotations
 import base64
 import json
 import re
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from anyio import fail_after
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
@@ -20,6 +20,18 @@ from starlette.requests import Request
 from paddle_resnet.files import unique_keys
 from paddle_resnet.service.errors import ServiceError, busy_error, client_closed_error
 from paddle_resnet.service.settings import Settings
+
+if sys.version_info >= (3, 11):
+    from asyncio import timeout
+else:
+    import anyio
+
+    @asynccontextmanager
+    async def timeout(seconds: float) -> AsyncIterator[None]:
+        """Stand in for `asyncio.timeout`."""
+        with anyio.fail_after(seconds):
+            yield
+
 
 ACCEPTED = "an image, multipart/form-data with an image in each part, or application/json with base64"
 JSON_SHAPE = '{"images": ["<base64>", ...]}'
@@ -58,7 +70,7 @@ class BodyLimiter:
 
     async def _read_in_time(self, request: Request, chunks: list[bytes]) -> None:
         try:
-            with fail_after(self._settings.body_timeout):
+            async with timeout(self._settings.body_timeout):
                 await self._read_chunks(request, chunks)
         except TimeoutError:
             message = f"the body did not arrive within {self._settings.body_timeout:g} s"
