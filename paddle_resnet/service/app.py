@@ -9,7 +9,7 @@ import json
 import re
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -49,14 +49,18 @@ def create_app(settings: Settings) -> RequestMiddleware:
     workers = InferenceWorkers(settings, config.input.image_size, len(config.classes))
     metrics, shutdown = Metrics(), GracefulShutdown(settings.drain_seconds, worker=settings.workers > 1)
     pipeline = InferencePipeline(config, workers, settings, metrics)
+    with ExitStack() as on_failure:
+        on_failure.callback(workers.kill)
+        explainer = load_explainer(settings)  # meanwhile the workers start
+        device = workers.wait_until_ready()
+        on_failure.pop_all()
+    explains = explainer is not None
     routes = [Route("/predict", pipeline.predict, methods=["POST"])]
-    if (explainer := load_explainer(settings)) is not None:  # meanwhile the workers start
+    if explainer is not None:
         from paddle_resnet.service.explain import explain_endpoint
 
         routes.append(Route("/explain", explain_endpoint(pipeline, explainer), methods=["POST"]))
-    explains = explainer is not None
     routes += _information_routes(_about(config, settings, explains), workers, metrics, shutdown)
-    device = workers.wait_until_ready()
 
     def on_worker_replaced() -> None:
         metrics.restarts.inc()

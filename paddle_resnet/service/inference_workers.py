@@ -56,15 +56,15 @@ class InferenceWorkers:
         """Wait until all workers are ready, and return the device that they use.
 
         Raises:
-            UsageError, RunFailure: one did not start. The others are ended.
+            UsageError, RunFailure: one did not start.
         """
-        try:
-            devices = [worker.wait_until_ready() for worker in self._workers]
-        except PaddleResNetError:
-            for worker in self._workers:
-                worker.kill()
-            raise
+        devices = [worker.wait_until_ready() for worker in self._workers]
         return devices[0]
+
+    def kill(self) -> None:
+        """End the workers at once."""
+        for worker in self._workers:
+            worker.kill()
 
     async def connect(self, on_replaced: Callable[[], object]) -> None:
         """Connect this event loop to the workers; `on_replaced` is called when a dead worker has a replacement."""

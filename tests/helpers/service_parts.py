@@ -52,6 +52,9 @@ class ColourWorkers:
     def wait_until_ready(self):
         return "cpu"
 
+    def kill(self):
+        pass
+
     async def connect(self, on_replaced):
         pass
 
