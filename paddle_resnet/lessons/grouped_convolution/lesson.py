@@ -91,13 +91,11 @@ def _cardinality(page: Page) -> None:
     blocks = [BlockCost.of(groups, width) for groups, width in CARDINALITIES]
     depthwise = BlockCost.of(round(blocks[0].weights / (256 + 9 + 256)), 1)  # equation 4 with d = 1, solved for C
     page.say("equation")
-    page.table(
-        "block_costs",
-        [
-            [block.groups, block.group_width, block.width, f"{block.weights:,}", f"{block.grouped_share:.1%}", macs]
-            for block, macs in ((each, f"{each.weights * 56 * 56 / 1e6:.0f}") for each in [*blocks, depthwise])
-        ],
-    )
+    rows = []
+    for block in [*blocks, depthwise]:
+        counts = f"{block.weights:,}", f"{block.grouped_share:.1%}", f"{block.weights * 56 * 56 / 1e6:.0f}"
+        rows.append((block.groups, block.group_width, block.width, *counts))
+    page.table("block_costs", rows)
     page.figure("cardinality", lambda: _draw_cardinality([*blocks, depthwise]), depthwise=depthwise)
     page.say("accuracy", widest=blocks[-1], depthwise=depthwise)
     page.record(
