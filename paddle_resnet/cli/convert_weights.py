@@ -39,10 +39,9 @@ def main() -> None:
 
 def _convert(arguments: argparse.Namespace) -> None:
     program.prepare()
+    from paddle_resnet.files import expand_home
     from paddle_resnet.models import convert_weights
 
-    written = convert_weights(arguments.source, arguments.destination, arguments.names)
-    print(
-        f"wrote {written.path}: {written.tensors} tensors under {OWNERS[written.names]} names, "
-        f"{written.path.stat().st_size:,} bytes"
-    )
+    path = expand_home(arguments.destination)
+    tensors = convert_weights(arguments.source, path, arguments.names)
+    print(f"wrote {path}: {tensors} tensors under {OWNERS[arguments.names]} names, {path.stat().st_size:,} bytes")

@@ -15,7 +15,7 @@ from paddle_resnet.models import blocks, preact
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.lenet import LeNet
 from paddle_resnet.models.resnet import ResNet
-from paddle_resnet.models.weights.loading import load_pretrained
+from paddle_resnet.models.weights.loading import load_weights
 from paddle_resnet.zoo.registry import (
     BlockName,
     ModelEntry,
@@ -114,7 +114,7 @@ def create_model(
         network = make_network(entry, num_classes=num_classes, in_channels=in_channels, dropout=dropout, **chosen)
     network.model_name = canonical_name(name)
     if pretrained is not None:
-        report = load_pretrained(network, name, pretrained)
+        report = load_weights(network, pretrained)
         if report.skipped_head and include_top and keep_head:
             raise UsageError(f"{report.summary()}: give num_classes to train a new last layer")
     if not include_top:

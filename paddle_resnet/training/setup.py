@@ -14,7 +14,7 @@ from paddle_resnet.data import Normalize, Split, Splits, TrainLoader, Validation
 from paddle_resnet.data.checks import warn_of_data
 from paddle_resnet.errors import UsageError, counted
 from paddle_resnet.images.decode import resize_and_crop_batch
-from paddle_resnet.models import ImageClassifier, count_parameters, create_configured_model, load_pretrained
+from paddle_resnet.models import ImageClassifier, count_parameters, create_configured_model, load_weights
 from paddle_resnet.models.stems import WhiteningStem
 from paddle_resnet.models.sync_batch_norm import synchronize_batch_norm
 from paddle_resnet.training.cpu_backend import use_cpu_backend
@@ -48,7 +48,7 @@ def open_data_and_network(run: RunFolder, *, with_weights: bool = True) -> Image
         logger.info("%s: %s trainable parameters", config.model.name, f"{count_parameters(network):,}")
         if with_weights and config.model.pretrained is not None:
             with download_bar("weights") as report:
-                loaded = load_pretrained(network, config.model.name, config.model.pretrained, progress=report)
+                loaded = load_weights(network, config.model.pretrained, progress=report)
             logger.info("%s", loaded.summary())
     logger.info(
         "%s: %d training, %d validation and %d test images in %d classes",

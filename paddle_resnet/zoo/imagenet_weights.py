@@ -68,22 +68,14 @@ SOURCES: dict[str, dict[str, OfficialFile]] = {
         }.items()
     },
     "imagenet:paddleclas": {
-        "resnet18_vb": _paddleclas("ResNet18"),
-        "resnet34_vb": _paddleclas("ResNet34"),
-        "resnet50": _paddleclas("ResNet50"),
-        "resnet101": _paddleclas("ResNet101"),
-        "resnet152": _paddleclas("ResNet152"),
-        "resnet18_vd": _paddleclas("ResNet18_vd"),
-        "resnet34_vd": _paddleclas("ResNet34_vd"),
-        "resnet50_d": _paddleclas("ResNet50_vd"),
-        "resnet101_d": _paddleclas("ResNet101_vd"),
-        "resnet152_d": _paddleclas("ResNet152_vd"),
-        "resnet200_vd": _paddleclas("ResNet200_vd"),
+        **{f"resnet{n}_vb": _paddleclas(f"ResNet{n}") for n in (18, 34)},
+        **{f"resnet{n}": _paddleclas(f"ResNet{n}") for n in (50, 101, 152)},
+        **{f"resnet{n}_vd": _paddleclas(f"ResNet{n}_vd") for n in (18, 34, 200)},
+        **{f"resnet{n}_d": _paddleclas(f"ResNet{n}_vd") for n in (50, 101, 152)},
     },
     "imagenet:ssld": {  # distilled by PaddleClas's SSLD (Cui et al. 2021, https://arxiv.org/abs/2103.05959)
         "resnet34_vd": _paddleclas("ResNet34_vd_ssld"),
-        "resnet50_d": _paddleclas("ResNet50_vd_ssld"),
-        "resnet101_d": _paddleclas("ResNet101_vd_ssld"),
+        **{f"resnet{n}_d": _paddleclas(f"ResNet{n}_vd_ssld") for n in (50, 101)},
     },
     "imagenet:torchvision": {  # those that torchvision calls DEFAULT
         "resnet18": _torchvision("resnet18-f37072fd"),

@@ -94,7 +94,7 @@ _DEPTHS = {
 
 def _imagenet(
     layers: int,
-    block: BlockName,
+    block: BlockName | None = None,
     *,
     groups: int = 1,
     group_width: int = 64,
@@ -102,7 +102,8 @@ def _imagenet(
     stem: Stem = "imagenet",
     first_projection: bool = False,
 ) -> ResNetEntry:
-    """Make an entry of table 1 (He et al. 2015)."""
+    """Make an entry of table 1 (He et al. 2015), which has bottlenecks from 50 layers on."""
+    block = block or ("basic" if layers < 50 else "bottleneck")
     return ResNetEntry(
         block=block,
         depths=_DEPTHS[layers],
@@ -121,16 +122,20 @@ def _imagenet(
 _resnet_d = partial(_imagenet, shortcut="average_pool", stem="deep")  # He T. et al. 2018
 
 
-def _preact_pc(layers: int, block: BlockName) -> ResNetEntry:
+def _preact(layers: int) -> BlockName:
+    return "preact_basic" if layers < 50 else "preact_bottleneck"
+
+
+def _preact_pc(layers: int) -> ResNetEntry:
     """Make an entry of kuangliu/pytorch-cifar's preact_resnet.py: no activation after the stem and the last stage."""
-    entry = _imagenet(layers, block, shortcut="pointwise", stem="cifar")
+    entry = _imagenet(layers, _preact(layers), shortcut="pointwise", stem="cifar")
     return replace(entry, outer_activations=False, num_classes=10, input_size=32)
 
 
 def _d2l() -> ResNetEntry:
     """Make the ResNet-18 of d2l.ai, section "ResNet": every convolution biased, 1x1 shortcuts without BatchNorm."""
     return replace(
-        _imagenet(18, "basic", shortcut="pointwise"),
+        _imagenet(18, shortcut="pointwise"),
         bias=True,
         num_classes=10,
         in_channels=1,
@@ -179,70 +184,31 @@ def _fast(widths: tuple[int, int, int]) -> ResNetEntry:
 
 
 _ENTRIES: dict[str, ModelEntry] = {
-    "resnet18": _imagenet(18, "basic"),
-    "resnet34": _imagenet(34, "basic"),
-    "resnet50": _imagenet(50, "bottleneck"),
-    "resnet101": _imagenet(101, "bottleneck"),
-    "resnet152": _imagenet(152, "bottleneck"),
-    "resnext50_32x4d": _imagenet(50, "bottleneck", groups=32, group_width=4),
-    "resnext50_64x4d": _imagenet(50, "bottleneck", groups=64, group_width=4),
-    "resnext101_32x4d": _imagenet(101, "bottleneck", groups=32, group_width=4),
-    "resnext101_32x8d": _imagenet(101, "bottleneck", groups=32, group_width=8),
-    "resnext101_64x4d": _imagenet(101, "bottleneck", groups=64, group_width=4),
-    "resnext152_32x4d": _imagenet(152, "bottleneck", groups=32, group_width=4),
-    "resnext152_64x4d": _imagenet(152, "bottleneck", groups=64, group_width=4),
-    "wide_resnet50_2": _imagenet(50, "bottleneck", group_width=128),
-    "wide_resnet101_2": _imagenet(101, "bottleneck", group_width=128),
-    "resnet18_d": _resnet_d(18, "basic"),
-    "resnet34_d": _resnet_d(34, "basic"),
-    "resnet50_d": _resnet_d(50, "bottleneck"),
-    "resnet101_d": _resnet_d(101, "bottleneck"),
-    "resnet152_d": _resnet_d(152, "bottleneck"),
-    "resnet200_d": _resnet_d(200, "bottleneck"),
-    "resnet18_vb": _imagenet(18, "basic", first_projection=True),
-    "resnet34_vb": _imagenet(34, "basic", first_projection=True),
-    "resnet18_vd": _resnet_d(18, "basic", first_projection=True),
-    "resnet34_vd": _resnet_d(34, "basic", first_projection=True),
-    "resnet200_vd": replace(_resnet_d(200, "bottleneck"), depths=(3, 12, 48, 3)),
-    "preact_resnet18": _imagenet(18, "preact_basic", shortcut="pointwise"),
-    "preact_resnet34": _imagenet(34, "preact_basic", shortcut="pointwise"),
-    "preact_resnet50": _imagenet(50, "preact_bottleneck", shortcut="pointwise"),
-    "preact_resnet101": _imagenet(101, "preact_bottleneck", shortcut="pointwise"),
-    "preact_resnet152": _imagenet(152, "preact_bottleneck", shortcut="pointwise"),
-    "preact_resnet18_pc": _preact_pc(18, "preact_basic"),
-    "preact_resnet34_pc": _preact_pc(34, "preact_basic"),
-    "preact_resnet50_pc": _preact_pc(50, "preact_bottleneck"),
-    "preact_resnet101_pc": _preact_pc(101, "preact_bottleneck"),
-    "preact_resnet152_pc": _preact_pc(152, "preact_bottleneck"),
+    **{f"resnet{n}": _imagenet(n) for n in (18, 34, 50, 101, 152)},
+    "resnext50_32x4d": _imagenet(50, groups=32, group_width=4),
+    "resnext50_64x4d": _imagenet(50, groups=64, group_width=4),
+    "resnext101_32x4d": _imagenet(101, groups=32, group_width=4),
+    "resnext101_32x8d": _imagenet(101, groups=32, group_width=8),
+    "resnext101_64x4d": _imagenet(101, groups=64, group_width=4),
+    "resnext152_32x4d": _imagenet(152, groups=32, group_width=4),
+    "resnext152_64x4d": _imagenet(152, groups=64, group_width=4),
+    "wide_resnet50_2": _imagenet(50, group_width=128),
+    "wide_resnet101_2": _imagenet(101, group_width=128),
+    **{f"resnet{n}_d": _resnet_d(n) for n in (18, 34, 50, 101, 152, 200)},
+    **{f"resnet{n}_vb": _imagenet(n, first_projection=True) for n in (18, 34)},
+    **{f"resnet{n}_vd": _resnet_d(n, first_projection=True) for n in (18, 34)},
+    "resnet200_vd": replace(_resnet_d(200), depths=(3, 12, 48, 3)),
+    **{f"preact_resnet{n}": _imagenet(n, _preact(n), shortcut="pointwise") for n in (18, 34, 50, 101, 152)},
+    **{f"preact_resnet{n}_pc": _preact_pc(n) for n in (18, 34, 50, 101, 152)},
     "plain18": _imagenet(18, "plain"),
     "plain34": _imagenet(34, "plain"),
     "resnet18_d2l": _d2l(),
-    "resnet8": _cifar(1),
-    "resnet14": _cifar(2),
-    "resnet20": _cifar(3),
-    "resnet32": _cifar(5),
-    "resnet44": _cifar(7),
-    "resnet56": _cifar(9),
-    "resnet110": _cifar(18),
-    "resnet1202": _cifar(200),
-    "resnet20_b": _cifar(3, shortcut="projection"),
-    "resnet32_b": _cifar(5, shortcut="projection"),
-    "resnet44_b": _cifar(7, shortcut="projection"),
-    "resnet56_b": _cifar(9, shortcut="projection"),
-    "resnet110_b": _cifar(18, shortcut="projection"),
-    "preact_resnet20": _cifar(3, "preact_basic", "pointwise"),
-    "preact_resnet56": _cifar(9, "preact_basic", "pointwise"),
-    "preact_resnet110": _cifar(18, "preact_basic", "pointwise"),
+    **{f"resnet{layers}": _cifar((layers - 2) // 6) for layers in (8, 14, 20, 32, 44, 56, 110, 1202)},
+    **{f"resnet{layers}_b": _cifar((layers - 2) // 6, shortcut="projection") for layers in (20, 32, 44, 56, 110)},
+    **{f"preact_resnet{n}": _cifar((n - 2) // 6, "preact_basic", "pointwise") for n in (20, 56, 110)},
     "preact_resnet164": _cifar(18, "preact_bottleneck", "pointwise"),
-    "wrn_10_4": _wide(10, 4),
-    "wrn_16_2": _wide(16, 2),
-    "wrn_16_4": _wide(16, 4),
-    "wrn_28_10": _wide(28, 10),
+    **{f"wrn_{layers}_{factor}": _wide(layers, factor) for layers, factor in ((10, 4), (16, 2), (16, 4), (28, 10))},
     "fast_resnet8": _fast((64, 256, 256)),
-    "plain20": _cifar(3, "plain"),
-    "plain32": _cifar(5, "plain"),
-    "plain44": _cifar(7, "plain"),
-    "plain56": _cifar(9, "plain"),
-    "plain110": _cifar(18, "plain"),
+    **{f"plain{layers}": _cifar((layers - 2) // 6, "plain") for layers in (20, 32, 44, 56, 110)},
     "lenet": LeNetEntry(num_classes=10, input_size=32, unsupported_options=("stem", *_BRANCH_OPTIONS)),
 }

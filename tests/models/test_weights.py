@@ -17,7 +17,7 @@ from paddle.vision.models.resnet import model_urls
 
 from paddle_resnet import download
 from paddle_resnet.errors import UsageError
-from paddle_resnet.models import create_model, load_pretrained, load_weights, read_state_dict, write_state_dict
+from paddle_resnet.models import create_model, load_weights, read_state_dict, write_state_dict
 from paddle_resnet.models.blocks import ZeroPadShortcut
 from paddle_resnet.zoo import imagenet_weights as official_files
 
@@ -173,7 +173,7 @@ def test_another_number_of_classes_gets_a_new_head(tmp_path, network):
     paddle.save(network.state_dict(), str(path))
     tuned = create_model("resnet8", 3)
     fresh_head = tuned.fc.weight.numpy()
-    report = load_pretrained(tuned, "resnet8", path)
+    report = load_weights(tuned, path)
     assert report.skipped_head == ("fc.weight", "fc.bias")
     total = len(network.state_dict())
     assert report.summary() == (
@@ -243,16 +243,16 @@ def test_the_weights_of_another_architecture_are_refused(network):
 
 @pytest.fixture
 def official(tmp_path, monkeypatch):
-    """Stand in for the official resnet18 file: resnet8's weights, in a home of the test's own."""
-    path = tmp_path / "server" / "resnet18.pdparams"
+    """Stand in for an official file: resnet8's weights, in a home of the test's own."""
+    path = tmp_path / "server" / "resnet8.pdparams"
     path.parent.mkdir()
     paddle.save(create_model("resnet8", 1000).state_dict(), str(path))
     content = path.read_bytes()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     md5 = hashlib.md5(content).hexdigest()
-    file = official_files.OfficialFile("https://example.invalid/models/resnet18.pdparams", md5)
-    monkeypatch.setitem(official_files.SOURCES["imagenet"], "resnet18", file)
-    return content, md5, tmp_path / "home/.cache/paddle/hapi/weights/resnet18.pdparams"
+    file = official_files.OfficialFile("https://example.invalid/models/resnet8.pdparams", md5)
+    monkeypatch.setitem(official_files.SOURCES["imagenet"], "resnet8", file)
+    return content, md5, tmp_path / "home/.cache/paddle/hapi/weights/resnet8.pdparams"
 
 
 def test_official_weights_are_fetched_once_into_paddles_cache(official, monkeypatch):
@@ -267,17 +267,17 @@ def test_official_weights_are_fetched_once_into_paddles_cache(official, monkeypa
     monkeypatch.setattr(download, "fetch", fetch)
     network = create_model("resnet8", 4)
     for _ in range(2):
-        report = load_pretrained(network, "resnet18", "imagenet")
+        report = load_weights(network, "imagenet")
         assert report.skipped_head == ("fc.weight", "fc.bias")
-    assert calls == [("https://example.invalid/models/resnet18.pdparams", cached, md5)]
+    assert calls == [("https://example.invalid/models/resnet8.pdparams", cached, md5)]
 
 
 def test_a_damaged_file_in_the_cache_is_refused(official):
     content, md5, cached = official
     cached.parent.mkdir(parents=True)
     cached.write_bytes(content[:-1])
-    with pytest.raises(UsageError, match=rf"weights/resnet18\.pdparams: MD5 is [0-9a-f]{{32}}, .*{md5}; delete it"):
-        load_pretrained(create_model("resnet8", 4), "resnet18", "imagenet")
+    with pytest.raises(UsageError, match=rf"weights/resnet8\.pdparams: MD5 is [0-9a-f]{{32}}, .*{md5}; delete it"):
+        load_weights(create_model("resnet8", 4), "imagenet")
     assert cached.exists()
 
 

@@ -86,7 +86,7 @@ def pads_both_sides(file: WeightsFile, head: Sequence[str], pad: str | None, lab
         pad: ``"both"`` or ``"end"`` as a user says; None: not said.
         label: the file's name in messages.
     """
-    if pad is not None or file.written_here or file.layout == "paddle":
+    if pad is not None or file.written_here or (file.layout == "paddle" and not head):
         return pad == "both"
     both = tuple(head) == ("linear",)
     logger.warning(

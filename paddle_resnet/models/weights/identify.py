@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from paddle_resnet.models.weights.adaptation import from_both_sides, name_head, pads_both_sides
-from paddle_resnet.models.weights.naming import NamedArrays, candidates, without_common_prefix
+from paddle_resnet.models.weights.naming import NamedArrays, candidates
 from paddle_resnet.models.weights.projects import SAME_NAMES
 from paddle_resnet.models.weights.source import WeightsSource
 from paddle_resnet.models.weights.weights_file import WeightsFile, read_weights_file
@@ -43,7 +43,7 @@ def identify(source: WeightsSource) -> IdentifiedFile:
         if unknown is None or (named.project is not SAME_NAMES and unknown.project is SAME_NAMES):
             unknown = named
     assert unknown is not None
-    return IdentifiedFile(file, unknown, without_common_prefix(unknown.arrays), (), ())
+    return IdentifiedFile(file, unknown, unknown.arrays, (), ())
 
 
 def _as_network(

@@ -48,9 +48,6 @@ class LoadReport:
         if self.skipped_head:
             head = f"new head for {self.classes} classes" if self.classes else "its head left out"
             parts.append(f"{head} ({', '.join(self.skipped_head)})")
-        if self.head:
-            fate = "not loaded" if self.skipped_head else "loaded as fc"
-            parts.append(f"its head is called {_first(self.head)}: {fate}")
         return "; ".join([*parts, *self.problems()])
 
     def require_fit(self) -> None:
@@ -91,11 +88,11 @@ def load_weights(
 
     Args:
         network: the network that takes the weights.
-        source: ``"imagenet"`` (the official weights of the network's model), ``"cifar10"`` (those in the package),
-            the path of a weights file, or arrays by name. ``FILE#ema`` takes the copy of that name in the file,
-            ``FILE#pad=both`` says that parameter-free shortcuts add their channels of zeros on both sides,
-            ``FILE#pad=end`` behind the others. Arrays with PyTorch's names for BatchNorm's statistics are taken as
-            PyTorch's, with linear weights ``[out, in]``; all others as Paddle's.
+        source: ``"imagenet"`` or another key of `zoo.imagenet_weights.SOURCES` (the official weights of the network's
+            model), ``"cifar10"`` (those in the package), the path of a weights file, or arrays by name. ``FILE#ema``
+            takes the copy of that name in the file, ``FILE#pad=both`` says that parameter-free shortcuts add their
+            channels of zeros on both sides, ``FILE#pad=end`` behind the others. Arrays with PyTorch's names for
+            BatchNorm's statistics are taken as PyTorch's, with linear weights ``[out, in]``; all others as Paddle's.
         strict: all must fit, except the head; False: copy what fits, and list the rest in the report.
         new_head: keep the network's new head if the weights have none, or one for another number of classes.
         label: name of the arrays in messages, if they come from no file.
@@ -129,24 +126,6 @@ def load_weights(
         # Through a tensor, as numpy has no bfloat16.
         own[name].set_value(paddle.to_tensor(np.ascontiguousarray(state[name])).astype(own[name].dtype))
     return comparison
-
-
-def load_pretrained(
-    network: ImageClassifier, name: str, source: str | Path, *, progress: download.ProgressFn | None = None
-) -> LoadReport:
-    """Load weights of the model `name`, or a weights file.
-
-    Args:
-        network: the network that takes the weights.
-        name: the model's name.
-        source: ``"imagenet"``, or another key of `zoo.imagenet_weights.SOURCES`: the official ones; ``"cifar10"``:
-            those in the package; or a file's path.
-        progress: called with (bytes so far, bytes in all) during the download of official weights.
-
-    Raises:
-        UsageError: no such weights for this model, no connection, a damaged file, or weights that do not fit.
-    """
-    return load_weights(network, _source(name, source, progress))
 
 
 def _source(name: str, source: str | Path, progress: download.ProgressFn | None) -> WeightsSource:

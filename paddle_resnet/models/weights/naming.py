@@ -74,21 +74,11 @@ def _prefixes(names: Iterable[str], at_least: int) -> list[str]:
 
 
 def _prefixes_of(name: str) -> list[str]:
+    """Return what may stand before a layer's name; ``fc.weight`` has nothing before it."""
     parts = name.split(".", _DEPTH)
-    return ["".join(f"{part}." for part in parts[:length]) for length in range(len(parts))]
+    return ["".join(f"{part}." for part in parts[:length]) for length in range(max(1, len(parts) - 1))]
 
 
 def has_word(name: str, word: str | None) -> bool:
     """Return whether `word` is `name` or one of its parts between dots and underscores; None is in every name."""
     return word is None or word in (name.strip("."), *name.split("."), *name.replace(".", "_").split("_"))
-
-
-def without_common_prefix(arrays: Arrays) -> Arrays:
-    """Remove what all names begin with, up to a dot, as wrappers of a whole network add it.
-
-    The shortened names still have a dot: ``fc.weight`` and ``fc.bias`` alone are no wrapped network.
-    """
-    prefixes = _prefixes_of(next(iter(arrays), ""))
-    common = [each for each in prefixes if all(n.startswith(each) and "." in n[len(each) :] for n in arrays)]
-    longest = max(common, key=len, default="")
-    return {name.removeprefix(longest): array for name, array in arrays.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -94,17 +93,8 @@ def _write_bytes(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-@dataclass(frozen=True)
-class Conversion:
-    """The written file, its number of tensors, and whose names and layout they have."""
-
-    path: Path
-    tensors: int
-    names: WrittenNames
-
-
-def convert_weights(source: str | Path, destination: str | Path, names: WrittenNames = "paddle") -> Conversion:
-    """Convert weights from any format of `read_state_dict` to one of `write_state_dict`.
+def convert_weights(source: str | Path, destination: str | Path, names: WrittenNames = "paddle") -> int:
+    """Convert weights from any format of `read_state_dict` to one of `write_state_dict`; return the number of tensors.
 
     Raises:
         UsageError: `source` cannot be read, or `destination` exists or has another suffix.
@@ -115,4 +105,4 @@ def convert_weights(source: str | Path, destination: str | Path, names: WrittenN
     if destination.exists():
         same = source.exists() and source.samefile(destination)
         raise UsageError(f"{destination}: {'is the file to convert' if same else 'exists already'}; give another name")
-    return Conversion(destination, write_state_dict(destination, read_state_dict(source), names), names)
+    return write_state_dict(destination, read_state_dict(source), names)
