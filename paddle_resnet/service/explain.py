@@ -7,8 +7,7 @@ import base64
 import io
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paddle
@@ -41,34 +40,6 @@ MAX_EXPLANATIONS = 4
 """Few may wait: each runs the network forward and backward in this process, and takes its cores from /predict."""
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """Grad-CAM of one class.
-
-    Attributes:
-        label, probability: of the class.
-        image: what the network sees, uint8 ``[S, S, 3]``.
-        heat: float32 ``[T, T]`` in 0..1, T at least `MIN_HEAT_SIZE`.
-    """
-
-    label: str
-    probability: float
-    image: np.ndarray
-    heat: np.ndarray
-
-    def as_json(self) -> dict[str, object]:
-        """Return both images as data URLs of PNGs. The heat map is one colour, more or less opaque."""
-        overlay = np.empty((*self.heat.shape, 4), np.uint8)
-        overlay[..., :3] = HEAT_COLOR
-        overlay[..., 3] = np.rint(255 * self.heat)
-        return {
-            "class": self.label,
-            "probability": round(self.probability, 6),
-            "picture": _data_url(self.image),
-            "heat": _data_url(overlay),
-        }
-
-
 class Explainer:
     """The trained network of an exported model. It explains one image at a time."""
 
@@ -97,19 +68,19 @@ class Explainer:
             return None
         return explainer
 
-    def explain(self, pixels: np.ndarray, scores: np.ndarray, label: str | None = None) -> Explanation:
-        """Explain the class `label`, by default the most probable one.
+    def explain(self, pixels: np.ndarray, scores: np.ndarray, label: str | None = None) -> dict[str, Any]:
+        """Return the response to `POST /explain`.
 
         Args:
             pixels: an image, uint8 ``[S, S, 3]``.
             scores: its probabilities by the exported model, ``[classes]``.
-            label: the class.
+            label: the class to explain; None: the most probable one.
         """
         index = int(scores.argmax()) if label is None else list(self._classes).index(label)
         size = max(MIN_HEAT_SIZE, *pixels.shape[:2])
         maps = grad_cam(self._network, self._normalize(paddle.to_tensor(pixels[np.newaxis])), [index])
         heat = enlarge(maps, size, size)[0]
-        return Explanation(self._classes[index], float(scores[index]), pixels, heat / max(float(heat.max()), 1e-12))
+        return explanation(self._classes[index], float(scores[index]), pixels, heat / max(float(heat.max()), 1e-12))
 
     def _difference(self, predictor: Predictor) -> float:
         """Return how far the network's probabilities are from the exported model's, on random images."""
@@ -119,6 +90,19 @@ class Explainer:
             logits = self._network(self._normalize(paddle.to_tensor(images)))
             probabilities = paddle.nn.functional.softmax(logits, axis=-1).numpy()
         return float(np.abs(probabilities - predictor.scores(images)).mean())
+
+
+def explanation(label: str, probability: float, pixels: np.ndarray, heat: np.ndarray) -> dict[str, Any]:
+    """Return a class, its probability, and two PNGs as data URLs.
+
+    `pixels`, uint8 ``[S, S, 3]``, is what the network sees. `heat`, float32 ``[T, T]`` in 0..1, is drawn in one colour,
+    more or less opaque.
+    """
+    overlay = np.empty((*heat.shape, 4), np.uint8)
+    overlay[..., :3] = HEAT_COLOR
+    overlay[..., 3] = np.rint(255 * heat)
+    shown = {"picture": _data_url(pixels), "heat": _data_url(overlay)}
+    return {"class": label, "probability": round(probability, 6), **shown}
 
 
 def _data_url(pixels: np.ndarray) -> str:
@@ -133,10 +117,6 @@ def explain_endpoint(pipeline: InferencePipeline, explainer: Explainer) -> Calla
     thread = ThreadPoolExecutor(1, thread_name_prefix="explain")
     under_way = 0
 
-    def explanation(pixels: np.ndarray | None, scores: np.ndarray, label: str | None) -> dict[str, object]:
-        assert pixels is not None  # as `with_pixels` promises
-        return explainer.explain(pixels, scores, label).as_json()
-
     async def explain(request: Request) -> Response:
         label = request.query_params.get("class")
         if label is not None and label not in classes:
@@ -147,8 +127,9 @@ def explain_endpoint(pipeline: InferencePipeline, explainer: Explainer) -> Calla
         under_way += 1
         try:
             async with pipeline.run(request, 1, with_pixels=True) as (scores, pixels):
+                assert pixels[0] is not None  # as `with_pixels` promises
                 loop = asyncio.get_running_loop()
-                return json_response(await loop.run_in_executor(thread, explanation, pixels[0], scores[0], label))
+                return json_response(await loop.run_in_executor(thread, explainer.explain, pixels[0], scores[0], label))
         finally:
             under_way -= 1
 

@@ -136,6 +136,5 @@ def logging_config(level: str) -> dict[str, Any]:
         "loggers": {
             "paddle_resnet": handled,
             "uvicorn": {**handled, "level": "WARNING"},
-            "uvicorn.error": {**handled, "level": "WARNING"},
         },
     }

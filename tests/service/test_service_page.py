@@ -52,7 +52,7 @@ class FakeExplainer:
     def explain(self, pixels, scores, label=None):
         heat = np.zeros((explain.MIN_HEAT_SIZE, explain.MIN_HEAT_SIZE), np.float32)
         heat[: len(heat) // 2] = 1
-        return explain.Explanation("any", 0.5, pixels, heat)
+        return explain.explanation("any", 0.5, pixels, heat)
 
 
 @pytest.fixture(scope="module")
