@@ -223,8 +223,8 @@ class ModelConfig(Group):
     dropout: Probability = 0.0
     # Probability of dropping the last residual branch; linearly less for earlier ones.
     stochastic_depth: Probability = 0.0
-    # null, "imagenet" (official weights), "cifar10" (weights in the package), or a .pdparams, .pth, .pt or
-    # .safetensors file.
+    # null, "imagenet" (official weights; also "imagenet:paddleclas", ":ssld", ":torchvision"), "cifar10" (weights
+    # in the package), or a weights file of Paddle, PyTorch or safetensors.
     pretrained: str | None = None
 
     @field_validator("pretrained")

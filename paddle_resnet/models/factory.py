@@ -83,8 +83,9 @@ def create_model(
         name: the network's name, for example ``"resnet20"``.
         num_classes: outputs of the head; None: the model's default (1,000 for ImageNet's, 10 for CIFAR's).
         in_channels: channels of the images; None: the model's default (3, but 1 for ``"resnet18_d2l"``).
-        pretrained: None for new weights, ``"imagenet"`` for the official ones, ``"cifar10"`` for those in the package
-            (see `zoo_models`), or the path of a weights file. If `num_classes` differs from theirs, the head stays new.
+        pretrained: None for new weights, ``"imagenet"`` or another key of `zoo.imagenet_weights.SOURCES` for official
+            ones, ``"cifar10"`` for those in the package, or the path of a weights file, see `load_weights`. If
+            `num_classes` differs from theirs, the head stays new.
         stem: ``"imagenet"``, ``"cifar"``, ``"cifar_pool"``, ``"deep"`` or ``"whitening"``, see `ResNet`; None: the
             model's default.
         zero_init_residual: every residual block starts as its shortcut.

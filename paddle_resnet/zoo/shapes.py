@@ -122,32 +122,35 @@ class _Outline:
             self.side = self.side // 2 if stem == "whitening" else math.ceil(self.side / 2)
 
     def _block(self, name: str, width: int, stride: int) -> Iterator[WeightedLayer]:
-        entry, outputs, inputs, side = self.entry, width * self.expansion, self.channels, self.side
+        if self.entry.block == "conv_pool":
+            yield from self._conv_pool_block(name, width, stride)
+            return
+        inputs, side, outputs = self.channels, self.side, width * self.expansion
         first = name == "layer1.0"
-        changes_shape = stride > 1 or inputs != outputs
-        if self.pre_activation and not (first and entry.outer_activations):
+        if self.pre_activation and not (first and self.entry.outer_activations):
             yield self._batch_norm(f"{name}.bn1")
-        inner = width * entry.group_width // 64 * entry.groups if entry.block == "bottleneck" else width
-        if self.expansion == 4:
-            kernels = [(inner, 1, 1), (inner, 3, stride), (outputs, 1, 1)]
-        else:
-            kernels = [(width, 3, stride), (width, 3, 1)]
-        for number, (channels, kernel, step) in enumerate(kernels, start=1):
-            if entry.block == "conv_pool" and number == 1:
-                if changes_shape:  # the stride is in the pooling after the convolution
-                    yield self._convolution(f"{name}.conv1", channels, kernel)
-                    yield self._batch_norm(f"{name}.bn1")
-                self.side //= step
-                continue
+        inner = width * self.entry.group_width // 64 * self.entry.groups if self.entry.block == "bottleneck" else width
+        kernels = [(inner, 1, 1), (inner, 3, stride), (outputs, 1, 1)]
+        for number, kernel in enumerate(
+            kernels if self.expansion == 4 else [(width, 3, stride), (width, 3, 1)], start=1
+        ):
             if self.pre_activation and number > 1:
                 yield self._batch_norm(f"{name}.bn{number}")
-            groups = entry.groups if kernel == 3 and self.expansion == 4 else 1
-            yield self._convolution(f"{name}.conv{number}", channels, kernel, step, groups)
+            yield self._convolution(f"{name}.conv{number}", *kernel)
             if not self.pre_activation:
                 yield self._batch_norm(f"{name}.bn{number}")
-        if (changes_shape or (first and entry.first_projection)) and entry.block not in ("plain", "conv_pool"):
+        projects = stride > 1 or inputs != outputs or (first and self.entry.first_projection)
+        if projects and self.entry.block != "plain":
             self.channels, self.side = inputs, side
             yield from self._shortcut(f"{name}.downsample", outputs, stride)
+
+    def _conv_pool_block(self, name: str, width: int, stride: int) -> Iterator[WeightedLayer]:
+        if stride > 1 or self.channels != width:
+            yield self._convolution(f"{name}.conv1", width, 3)
+            yield self._batch_norm(f"{name}.bn1")
+        self.side //= stride
+        yield self._convolution(f"{name}.conv2", width, 3)
+        yield self._batch_norm(f"{name}.bn2")
 
     def _shortcut(self, name: str, channels: int, stride: int) -> Iterator[WeightedLayer]:
         kind = self.entry.shortcut
@@ -158,8 +161,9 @@ class _Outline:
         if kind in ("projection", "average_pool"):
             yield self._batch_norm(f"{name}{'.1' if kind == 'projection' else '.2'}")
 
-    def _convolution(self, name: str, channels: int, kernel: int, stride: int = 1, groups: int = 1) -> WeightedLayer:
+    def _convolution(self, name: str, channels: int, kernel: int, stride: int = 1) -> WeightedLayer:
         """Make a convolution that keeps the side at stride 1, and go to its output."""
+        groups = self.entry.groups if name.endswith(".conv2") else 1
         weight = (channels, self.channels // groups, kernel, kernel)
         self.channels, self.side = channels, math.ceil(self.side / stride)
         return WeightedLayer(name, weight, self.entry.bias, self.side**2)
