@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from paddle_resnet import signals
+from paddle_resnet import signals, threads
 from paddle_resnet.doctor.section import Section
 
 if TYPE_CHECKING:
@@ -56,20 +56,41 @@ def _measure(section: Section, trains_on_cpu: bool) -> None:
 
     product = _product_rate()
     section.add("matrix product", f"{product:.0f} GFLOP/s on the CPU, float32", round(product, 1))
-    native = _convolution_rate(nn.Conv2D, [BATCH, CHANNELS, SIDE, SIDE])
+    native_step = _convolution_step(nn.Conv2D, [BATCH, CHANNELS, SIDE, SIDE])
+    native = _convolution_rate(native_step)
     share = f"{native / product:.0%}"
     section.add(
         "convolution", f"{native:.0f} GFLOP/s by Paddle's own layer, {share} of the product's", round(native, 1)
     )
     reason = onednn.unavailable_reason("cpu")
     if reason is None:
-        fast = _convolution_rate(Convolution, [BATCH, SIDE, SIDE, CHANNELS])
+        step = _convolution_step(Convolution, [BATCH, SIDE, SIDE, CHANNELS])
+        fast = _convolution_rate(step)
         text = f"{fast:.0f} GFLOP/s by the training layers, {fast / native:.1f} times as fast"
         section.add("with oneDNN", text, round(fast, 1))
+        _compare_threads(section, step)
     elif trains_on_cpu and onednn.platform_reason() is None:
         section.advice.append(
             f"training uses Paddle's own layers, as {reason}; their convolution reaches {share} of the speed of a "
             "matrix product here, and oneDNN's come close to it"
+        )
+
+
+def _compare_threads(section: Section, step: Callable[[], object]) -> None:
+    """Add the speed by number of threads: beside other programs fewer may be faster."""
+    before, (most, *fewer) = threads.count(), threads.usable()
+    if not fewer or not threads.can_change():
+        return
+    best, seconds = threads.fastest(step, [most, *fewer])
+    threads.use(before)
+    speeds = {number: round(seconds[most] / seconds[number], 2) for number in seconds}
+    shares = ", ".join(f"{number}: {speed:.2f}" for number, speed in speeds.items())
+    section.add("threads", f"relative speed of the convolution by number of threads, {shares}", speeds)
+    if best != most:
+        are = "thread is" if best == 1 else "threads are"
+        section.advice.append(
+            f"{best} {are} {speeds[best]:.1f} times as fast as {most} now, as other programs use the cores: end them; "
+            "training chooses the number by itself (train.threads: auto)"
         )
 
 
@@ -80,8 +101,8 @@ def _product_rate() -> float:
     return 2 * PRODUCT_SIZE**3 / BILLION / _fastest(lambda: paddle.matmul(left, right))
 
 
-def _convolution_rate(kind: type[nn.Conv2D], shape: list[int]) -> float:
-    """Return the GFLOP/s of one layer; the gradients of images and of weights each take as many as the forward pass."""
+def _convolution_step(kind: type[nn.Conv2D], shape: list[int]) -> Callable[[], None]:
+    """Return a forward and backward pass of one layer."""
     import paddle
 
     layer = kind(CHANNELS, CHANNELS, KERNEL, padding=KERNEL // 2, bias_attr=False)
@@ -94,6 +115,11 @@ def _convolution_rate(kind: type[nn.Conv2D], shape: list[int]) -> float:
         images.clear_gradient()
         layer.clear_gradients()
 
+    return step
+
+
+def _convolution_rate(step: Callable[[], None]) -> float:
+    """Return the GFLOP/s of a step; the gradients of images and of weights each take as many as the forward pass."""
     return 3 * 2 * BATCH * (SIDE * CHANNELS * KERNEL) ** 2 / BILLION / _fastest(step)
 
 

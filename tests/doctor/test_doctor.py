@@ -77,7 +77,8 @@ def test_rate_counts_multiplications_and_additions(monkeypatch):
     monkeypatch.setattr(speed, "_fastest", lambda work: 1.0)
     outputs, inputs_of_each = 32 * 16 * 16 * 64, 3 * 3 * 64
     forward = outputs * inputs_of_each * 2  # a multiplication and an addition
-    assert speed._convolution_rate(paddle.nn.Conv2D, [32, 64, 16, 16]) == pytest.approx(3 * forward / 1e9)
+    step = speed._convolution_step(paddle.nn.Conv2D, [32, 64, 16, 16])
+    assert speed._convolution_rate(step) == pytest.approx(3 * forward / 1e9)
 
 
 # --- Nothing missing stops it ---
@@ -315,3 +316,13 @@ def test_a_user_without_a_home(monkeypatch):
     monkeypatch.setattr(Path, "expanduser", unknown)
     sections = {section.title: section for section in doctor.examine(PROJECT / "requirements")}
     assert any("set HOME" in line for section in sections.values() for line in section.advice)
+
+
+def test_fewer_threads_are_advised_where_they_are_faster(monkeypatch):
+    monkeypatch.setattr(speed.threads, "usable", lambda: [2, 1])
+    monkeypatch.setattr(speed.threads, "can_change", lambda: True)
+    monkeypatch.setattr(speed.threads, "fastest", lambda work, numbers: (1, {2: 0.9, 1: 0.1}))
+    section = speed.Section("speed")
+    speed._compare_threads(section, lambda: None)
+    assert section.values["threads"] == {2: 1.0, 1: 9.0}
+    assert "1 thread is 9.0 times as fast as 2" in section.advice[0]
