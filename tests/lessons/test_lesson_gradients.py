@@ -72,7 +72,7 @@ def test_first_steps_enlarge_the_deep_plain_networks_weights(page):
 def test_scale_free_gradient_ignores_the_weight_norm():
     """The closed form: the gradient of weights a times as long is 1/a of what it was."""
     images, labels = next(iter(image_loader(Effort())))
-    network = make_network(("plain", 20))
+    network = make_network("plain20")
     before = measure_gradients(network, images[:8], labels[:8])
     weight = network.layer2[1].conv1.weight
     weight.set_value(weight * 64)
@@ -138,7 +138,7 @@ def test_measuring_keeps_the_weights():
 
 @pytest.mark.parametrize("kind", ["plain", "resnet"])
 def test_removing_batch_norm_keeps_the_weights(kind):
-    network, bare = make_network((kind, 20)), make_network((kind, 20), batch_norm=False)
+    network, bare = make_network(f"{kind}20"), make_network(f"{kind}20", batch_norm=False)
     assert any(isinstance(layer, nn.BatchNorm2D) for layer in network.sublayers())
     assert not any(isinstance(layer, nn.BatchNorm2D) for layer in bare.sublayers())
     np.testing.assert_array_equal(network.layer3[2].conv2.weight.numpy(), bare.layer3[2].conv2.weight.numpy())
@@ -150,7 +150,7 @@ def test_removing_batch_norm_keeps_the_weights(kind):
 
 
 def test_convolutions_are_measured_in_order():
-    network = make_network(("resnet", 20))
+    network = make_network("resnet20")
     images, labels = next(iter(image_loader(Effort())))
     names = measure_gradients(network, images[:4], labels[:4]).names
     assert len(names) == 19  # and one linear layer

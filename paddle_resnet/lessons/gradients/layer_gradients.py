@@ -1,14 +1,17 @@
-"""The networks of the lesson on gradients, and the norm of the loss's gradient in each of their convolutions."""
+"""The networks of the lesson on gradients, the norm of the loss's gradient in each convolution, and its plots."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import paddle
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from paddle import nn
 from paddle.nn import functional
 
@@ -17,8 +20,23 @@ from paddle_resnet.data import TrainLoader, open_splits
 from paddle_resnet.lessons.common.training_loop import make_train_loader
 from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page
-from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.models import ImageClassifier, create_model
+from paddle_resnet.plots.style import BLUE, GREEN, RED, make_figure
+
+KINDS = {"plain": "plain", "resnet": "residual"}
+"""Words for the prefixes of the networks' names."""
+
+COLOURS = {20: BLUE, 56: GREEN, 110: RED}
+"""By depth."""
+
+BATCH_SIZE = 32
+IMAGE_SIZE = 32
+SEED = 0
+VANISHED = 0.1
+"""Share of the last convolution's gradient below which the first one's has vanished."""
+
+NetworkKey: TypeAlias = tuple[str, bool]
+"""Name of a network, such as ``plain20``, and whether it has BatchNorm."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +68,11 @@ class LayerGradients:
     @property
     def first_to_last(self) -> float:
         return float(self.relative[0] / self.relative[-1])
+
+    @property
+    def vanishes(self) -> bool:
+        """Whether the first convolution has less than a tenth of the last one's gradient."""
+        return self.first_to_last < VANISHED
 
     @property
     def growth(self) -> float:
@@ -97,15 +120,6 @@ def _norm(tensor: paddle.Tensor) -> float:
     return float(np.linalg.norm(tensor.numpy().astype(np.float64)))
 
 
-KINDS = ("plain", "resnet")
-BATCH_SIZE = 32
-IMAGE_SIZE = 32
-SEED = 0
-
-NetworkKey: TypeAlias = tuple[str, int]
-"""Kind and depth of a network."""
-
-
 def image_loader(effort: Effort) -> TrainLoader:
     """Load batches of the digits, or of CIFAR-10 in the full form, in a fixed random order.
 
@@ -117,25 +131,60 @@ def image_loader(effort: Effort) -> TrainLoader:
     return make_train_loader(open_splits(config), BATCH_SIZE, config.image_size, SEED)
 
 
-def make_network(key: NetworkKey, *, batch_norm: bool = True) -> ImageClassifier:
+def make_network(name: str, batch_norm: bool = True) -> ImageClassifier:
     """Make a network with the initial weights of a fixed seed; without `batch_norm`, each BatchNorm is an identity."""
-    kind, depth = key
     paddle.seed(SEED)
-    network = create_model(f"{kind}{depth}")
+    network = create_model(name)
     return network if batch_norm else without_batch_norm(network)
-
-
-def format_factor(value: float) -> str:
-    """Format a factor with three digits, or as a power of ten from 1000 on."""
-    return f"{value:.3g}" if value < 1000 else f"{value:.1e}"
-
-
-def join_names(page: Page, names: Sequence[str]) -> Sequence[str] | Text:
-    """Return the names, or "none of them" for an empty list."""
-    return names or page.text("none_of_them")
 
 
 def record_gradients(page: Page, name: str, gradients: LayerGradients) -> None:
     """Record the gradients of one network under names that begin with `name`."""
     for attribute in ("norms", "relative", "first_to_last", "growth", "loss"):
         page.record(**{f"{name}_{attribute}": getattr(gradients, attribute)})
+
+
+def draw_initial(measured: Mapping[NetworkKey, LayerGradients]) -> Figure:
+    """Draw the relative gradients of plain (left) and residual networks, without BatchNorm (above) and with it."""
+    figure, panels = make_figure(10, 7.2, 2, 2, sharex=True, sharey="row")
+    for row, batch_norm, words in zip(panels, (False, True), ("without BatchNorm", "with BatchNorm"), strict=True):
+        for axes, (kind, title) in zip(row, KINDS.items(), strict=True):
+            for depth in COLOURS:
+                _draw_curve(axes, measured[f"{kind}{depth}", batch_norm], depth, "-", "")
+            _frame(axes, f"{title}, {words}")
+        row[0].set_ylabel("norm(dL/dW) / norm(W)")
+    for axes in panels[1]:
+        axes.set_xlabel("convolution, from the input to the output")
+    panels[0, 0].legend(loc="best")
+    return figure
+
+
+def draw_before_and_after(
+    before: Mapping[NetworkKey, LayerGradients], after: Mapping[NetworkKey, LayerGradients]
+) -> Figure:
+    """Draw the relative gradients of plain (left) and residual networks before (dashed) and after some training."""
+    figure, panels = make_figure(10, 4.4, 1, 2, sharex=True, sharey=True)
+    for axes, (kind, title) in zip(panels, KINDS.items(), strict=True):
+        for depth in COLOURS:
+            key = f"{kind}{depth}", True
+            if key in after:
+                _draw_curve(axes, before[key], depth, "--", ", before")
+                _draw_curve(axes, after[key], depth, "-", ", after")
+        _frame(axes, title)
+        axes.set_xlabel("convolution, from the input to the output")
+    panels[0].set_ylabel("norm(dL/dW) / norm(W)")
+    panels[1].legend(loc="best")
+    return figure
+
+
+def _draw_curve(axes: Axes, gradients: LayerGradients, depth: int, style: str, when: str) -> None:
+    convolutions = np.arange(1, len(gradients.relative) + 1)
+    label = f"{depth} layers{when}"
+    axes.plot(convolutions, gradients.relative, style, color=COLOURS[depth], linewidth=1.6, label=label)
+
+
+def _frame(axes: Axes, title: str) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"1e{round(np.log10(value))}"))
+    axes.set_title(title, loc="left")
+    axes.grid(True, axis="y")

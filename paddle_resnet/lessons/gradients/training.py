@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,19 +12,19 @@ import paddle
 from paddle_resnet.data import TrainLoader
 from paddle_resnet.lessons.common.training_loop import apply_cpu_backend, take_batches, train_batches
 from paddle_resnet.lessons.framework.effort import Effort
-from paddle_resnet.lessons.framework.page import Page, Text
+from paddle_resnet.lessons.framework.page import Page
+from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.lessons.gradients.layer_gradients import (
     BATCH_SIZE,
     KINDS,
+    VANISHED,
     LayerGradients,
     NetworkKey,
-    format_factor,
-    join_names,
+    draw_before_and_after,
     make_network,
     measure_gradients,
     record_gradients,
 )
-from paddle_resnet.lessons.gradients.plots import draw_before_and_after
 
 TRAINED_DEPTHS = {True: (20, 56, 110), False: (20, 56)}
 """With BatchNorm and without."""
@@ -32,10 +32,6 @@ TRAINED_DEPTHS = {True: (20, 56, 110), False: (20, 56)}
 STEPS, FULL_STEPS = 20, 200
 LEARNING_RATE = 0.1
 MOMENTUM = 0.9
-VANISHED = 0.1
-"""Share of the last convolution's gradient below which the first one's has vanished."""
-
-WITH_WITHOUT = {True: Text("with", "有"), False: Text("without", "无")}
 
 
 @dataclass(frozen=True)
@@ -57,63 +53,48 @@ class BeforeAfter:
         return float(self.after.scale_free[0] / self.after.scale_free[-1])
 
 
-Outcomes = Mapping[NetworkKey, BeforeAfter]
-"""By kind and depth."""
-
-
 def show_training(
     page: Page,
     effort: Effort,
     loader: TrainLoader,
     first_batch: tuple[paddle.Tensor, paddle.Tensor],
-    initial: Mapping[bool, Mapping[NetworkKey, LayerGradients]],
+    initial: Mapping[NetworkKey, LayerGradients],
 ) -> None:
-    """Train the networks for a few steps, and show the gradients of `first_batch` before and after.
-
-    `initial` holds the gradients before the first step, with BatchNorm (True) and without.
-    """
+    """Train the networks for a few steps, and show the gradients of `first_batch` before (`initial`) and after."""
     steps = effort.epochs(FULL_STEPS if effort.full else STEPS)
     page.heading("trained_heading", steps=steps)
     page.say("steps", steps=steps, batch_size=BATCH_SIZE, momentum=MOMENTUM, learning_rate=LEARNING_RATE)
     batches = list(take_batches(loader, steps))  # a list, so that every network sees the same
-    outcomes = {
-        batch_norm: {
-            (kind, depth): _train((kind, depth), batch_norm, initial[batch_norm][kind, depth], batches, first_batch)
-            for kind in KINDS
-            for depth in depths
-        }
+    keys = [
+        (f"{kind}{depth}", batch_norm)
         for batch_norm, depths in TRAINED_DEPTHS.items()
-    }
-    for batch_norm, networks in outcomes.items():
-        for (kind, depth), trained in networks.items():
-            name = f"{kind}{depth}_{WITH_WITHOUT[batch_norm].en}_batch_norm_trained"
-            record_gradients(page, name, trained.after)
-            for attribute in ("lengthened", "scale_free"):
-                page.record(**{f"{name}_{attribute}": getattr(trained, attribute)})
-    normalized = outcomes[True]
-    page.figure(
-        "trained",
-        partial(
-            draw_before_and_after,
-            {key: trained.before for key, trained in normalized.items()},
-            {key: trained.after for key, trained in normalized.items()},
-        ),
-        steps=steps,
-    )
-    _show_table(page, outcomes)
-    _interpret_normalized(page, normalized)
-    _interpret_bare(page, outcomes[False])
+        for kind in KINDS
+        for depth in depths
+    ]
+    trained = {key: _train(key, initial[key], batches, first_batch) for key in keys}
+    rows = []
+    for (name, batch_norm), each in trained.items():
+        word = page.text("with" if batch_norm else "without")
+        rows.append([word, name, *_row(page, each)])
+        record_gradients(page, f"{name}_{word.en}_batch_norm_trained", each.after)
+        for attribute in ("lengthened", "scale_free"):
+            page.record(**{f"{name}_{word.en}_batch_norm_trained_{attribute}": getattr(each, attribute)})
+    after = {key: each.after for key, each in trained.items()}
+    page.figure("trained", partial(draw_before_and_after, initial, after), steps=steps)
+    page.table("trained_table", rows)
+    _interpret_normalized(page, {name: each for (name, batch_norm), each in trained.items() if batch_norm})
+    _interpret_bare(page, {name: each for (name, batch_norm), each in trained.items() if not batch_norm})
 
 
 def _train(
     key: NetworkKey,
-    batch_norm: bool,
     before: LayerGradients,
     batches: Sequence[list[paddle.Tensor]],
     first_batch: tuple[paddle.Tensor, paddle.Tensor],
 ) -> BeforeAfter:
     """Train on the batches, or until the loss is not finite."""
-    network = make_network(key, batch_norm=batch_norm)
+    _, batch_norm = key
+    network = make_network(*key)
     if batch_norm:
         apply_cpu_backend(network)
     optimizer = paddle.optimizer.Momentum(LEARNING_RATE, MOMENTUM, parameters=network.parameters())
@@ -126,44 +107,33 @@ def _train(
     return BeforeAfter(before, measure_gradients(network, *first_batch), stopped)
 
 
-def _show_table(page: Page, outcomes: Mapping[bool, Outcomes]) -> None:
-    page.table(
-        "trained_table",
-        [
-            [WITH_WITHOUT[batch_norm], f"{kind}{depth}", *_row(page, trained)]
-            for batch_norm, networks in outcomes.items()
-            for (kind, depth), trained in networks.items()
-        ],
-    )
-
-
 def _row(page: Page, trained: BeforeAfter) -> list[str | Text]:
     loss, ratio = f"{trained.before.loss:.3g}", f"{trained.before.first_to_last:.1e}"
     if trained.stopped is not None:
-        stopped = page.text("not_finite", step=trained.stopped)
-        return [loss, stopped, ratio, "", "", ""]
-    after, growth = trained.after, format_factor(trained.lengthened)
+        return [loss, page.text("not_finite", step=trained.stopped), ratio, "", "", ""]
+    after, growth = trained.after, _factor(trained.lengthened)
     return [loss, f"{after.loss:.3g}", ratio, f"{after.first_to_last:.1e}", growth, f"{trained.scale_free:.1e}"]
 
 
-def _interpret_normalized(page: Page, outcomes: Outcomes) -> None:
-    small = _named(outcomes, lambda trained: trained.after.first_to_last < VANISHED)
-    lost = _named(outcomes, lambda trained: trained.scale_free < VANISHED)
+def _interpret_normalized(page: Page, trained: Mapping[str, BeforeAfter]) -> None:
+    small = [name for name, each in trained.items() if each.after.vanishes]
+    lost = [name for name, each in trained.items() if each.scale_free < VANISHED]
     page.record(small_after_training=small, small_without_length=lost)
     depth = TRAINED_DEPTHS[True][-1]
-    plain, residual = (format_factor(outcomes[kind, depth].lengthened) for kind in KINDS)
-    page.say("large_weights", small=join_names(page, small), plain=plain, depth=depth, residual=residual)
-    page.say("without_length", lost=join_names(page, lost))
+    plain, residual = (_factor(trained[f"{kind}{depth}"].lengthened) for kind in KINDS)
+    none = page.text("none_of_them")
+    page.say("large_weights", small=small or none, plain=plain, depth=depth, residual=residual)
+    page.say("without_length", lost=lost or none)
 
 
-def _interpret_bare(page: Page, outcomes: Outcomes) -> None:
-    stopped = _named(outcomes, lambda trained: trained.stopped is not None)
-    page.record(stopped_without_batch_norm=stopped)
+def _interpret_bare(page: Page, trained: Mapping[str, BeforeAfter]) -> None:
+    stopped = {name: each for name, each in trained.items() if each.stopped is not None}
+    page.record(stopped_without_batch_norm=list(stopped))
     if stopped:
-        largest = {f"{kind}{depth}": outcomes[kind, depth].before.relative.max() for kind, depth in outcomes}
-        steps = [format_factor(LEARNING_RATE * largest[name]) for name in stopped]
-        page.say("first_steps", stopped=join_names(page, stopped), steps=join_names(page, steps))
+        steps = [_factor(LEARNING_RATE * each.before.relative.max()) for each in stopped.values()]
+        page.say("first_steps", stopped=list(stopped), steps=steps)
 
 
-def _named(outcomes: Outcomes, chosen: Callable[[BeforeAfter], bool]) -> list[str]:
-    return [f"{kind}{depth}" for (kind, depth), trained in outcomes.items() if chosen(trained)]
+def _factor(value: float) -> str:
+    """Format a factor with three digits, or as a power of ten from 1000 on."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.1e}"
