@@ -6,16 +6,20 @@ from functools import partial
 
 import numpy as np
 import paddle
+from matplotlib.figure import Figure
 from paddle import nn
 
 from paddle_resnet.lessons.batch_norm import running_statistics
 from paddle_resnet.lessons.batch_norm import training as batch_norm_training
-from paddle_resnet.lessons.batch_norm.plots import draw_features
 from paddle_resnet.lessons.batch_norm.running_statistics import EPSILON, FEATURES, IMAGES, largest
 from paddle_resnet.lessons.common.small_cnn import ignore_batch_norm_warning
 from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.models.batch_norm import BatchNorm, batch_norm_gradients
+from paddle_resnet.plots.style import BLUE, GREEN, GREY, ORANGE, make_figure
+
+SAMPLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"))
+"""Colour and marker of each sample."""
 
 
 @ignore_batch_norm_warning()
@@ -152,3 +156,22 @@ def _relative(found: np.ndarray, expected: np.ndarray) -> float:
 
 def _short(values: np.ndarray) -> str:
     return np.array2string(values, precision=3, floatmode="fixed", suppress_small=True)
+
+
+def draw_features(before: np.ndarray, after: np.ndarray) -> Figure:
+    """Draw three samples ``[3, features]`` before and after normalisation, a column per feature."""
+    figure, panels = make_figure(9.5, 3.6, 1, 2)
+    for axes, values, title in zip(panels, (before, after), ("x", "BatchNorm(x)"), strict=True):
+        for index, (sample, (colour, mark)) in enumerate(zip(values, SAMPLES, strict=True)):
+            # Shifted, so that samples do not hide each other.
+            places = np.arange(len(sample)) + 0.12 * (index - 1)
+            axes.plot(places, sample, mark, color=colour, markersize=8, label=f"sample {index}")
+        axes.set_xticks(range(values.shape[1]))
+        axes.set(xlabel="feature", xlim=(-0.5, values.shape[1] - 0.5))
+        axes.set_title(title, loc="left")
+        axes.grid(True, axis="y")
+        axes.axhline(0, color=GREY, linewidth=1)
+    panels[1].set_ylim(-2, 2)
+    panels[0].set_ylabel("value")
+    panels[0].legend(loc="upper left")
+    return figure

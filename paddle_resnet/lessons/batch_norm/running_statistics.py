@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 import paddle
+from matplotlib.figure import Figure
 from paddle import nn
 
-from paddle_resnet.lessons.batch_norm.plots import draw_running_statistics
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.models.batch_norm import BatchNorm, batch_statistics
+from paddle_resnet.plots.style import BLUE, GREY, ORANGE, make_figure
 
 # Three samples of five features with different means and scales.
 FEATURES = np.array(
@@ -154,3 +156,21 @@ def _one_value(page: Page) -> None:
     )
     page.say("one_value")
     page.say("two_pixels")
+
+
+def draw_running_statistics(batches: Sequence[np.ndarray], running: np.ndarray) -> Figure:
+    """Draw each batch's mean and variance, and the running statistics ``[steps, 2]``."""
+    figure, panels = make_figure(9.5, 3.6, 1, 2)
+    steps = np.arange(1, len(batches) + 1)
+    measured = np.array([[batch.mean(), batch.var()] for batch in batches])
+    for axes, title, of_batches, kept in zip(panels, ("mean", "variance (biased)"), measured.T, running.T, strict=True):
+        axes.plot(steps, of_batches, "o", color=GREY, markersize=4, alpha=0.7, label="of the batch")
+        axes.plot(steps, kept, color=BLUE, label="running")
+        mean = of_batches.mean()
+        axes.axhline(mean, color=ORANGE, linestyle="--", linewidth=1.5, label="mean over the batches")
+        axes.set_title(title, loc="left")
+        axes.set(xlabel="training step", ylim=(0, 1.4 * of_batches.max()))  # room for the legend
+        axes.grid(True, axis="y")
+    panels[0].set_ylabel("value")
+    panels[1].legend(loc="upper right")
+    return figure

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
 import paddle
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from paddle import nn
 
-from paddle_resnet.lessons.batch_norm.plots import WITH, WITHOUT, draw_trainings
-from paddle_resnet.lessons.common.small_cnn import (
-    LessonData,
-    NormFactory,
-    SmallCnnResult,
-    mean_last_epoch_loss,
-    train_grid,
-)
+from paddle_resnet.lessons.common.small_cnn import LessonData, NormFactory, Trainings, train_grid
 from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.models import BatchNorm
 from paddle_resnet.models.blocks import convolution
+from paddle_resnet.plots.curves import draw_runs
+from paddle_resnet.plots.style import BLUE, GREY, RED, label_log_axis
 
+WITH, WITHOUT = "with BatchNorm", "without"
+COLOURS = {WITH: BLUE, WITHOUT: RED}
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 SHOWN = (0.01, 0.1, 1.0)
 SEEDS = (0, 1)
@@ -51,13 +51,13 @@ def teach(page: Page, effort: Effort) -> None:
             for i, rate in enumerate(RATES)
         ],
     )
-    page.figure("learning_rates", partial(draw_trainings, RATES, runs, SHOWN), seeds=len(SEEDS))
+    page.figure("learning_rates", partial(draw_trainings, runs), seeds=len(SEEDS))
     _conclude(page, runs)
     _scale_invariance(page)
 
 
-def _conclude(page: Page, runs: dict[str, list[list[SmallCnnResult]]]) -> None:
-    losses = {name: [mean_last_epoch_loss(seeds) for seeds in by_rate] for name, by_rate in runs.items()}
+def _conclude(page: Page, runs: dict[str, list[Trainings]]) -> None:
+    losses = {name: [each.mean_loss for each in by_rate] for name, by_rate in runs.items()}
     learnt = {
         name: [rate for rate, loss in zip(RATES, by_rate, strict=True) if loss < LEARNT]
         for name, by_rate in losses.items()
@@ -67,8 +67,8 @@ def _conclude(page: Page, runs: dict[str, list[list[SmallCnnResult]]]) -> None:
         rates=RATES,
         last_epoch_loss_with=losses[WITH],
         last_epoch_loss_without=[loss if math.isfinite(loss) else "diverged" for loss in losses[WITHOUT]],
-        test_top1_with=[_top1(seeds) for seeds in runs[WITH]],
-        test_top1_without=[_top1(seeds) for seeds in runs[WITHOUT]],
+        test_top1_with=list(map(_top1, runs[WITH])),
+        test_top1_without=list(map(_top1, runs[WITHOUT])),
         rates_learnt_with=learnt[WITH],
         rates_learnt_without=learnt[WITHOUT],
         rates_lower_with=lower,
@@ -111,19 +111,68 @@ def _scale_invariance(page: Page) -> None:
     page.say("scale_invariance")
 
 
-def _loss(seeds: Sequence[SmallCnnResult]) -> str:
+def _loss(trainings: Trainings) -> str:
     """The mean over the seeds, and the smallest and the largest."""
-    losses = [run.last_epoch_loss for run in seeds]
-    broken = sum(run.diverged for run in seeds)
-    if broken:
-        return f"NaN ({broken}/{len(seeds)})"
-    return f"{np.mean(losses):.3f} ({min(losses):.3f} – {max(losses):.3f})"
+    losses = trainings.last_epoch_losses
+    if trainings.diverged:
+        return f"NaN ({trainings.diverged}/{len(losses)})"
+    return f"{trainings.mean_loss:.3f} ({min(losses):.3f} – {max(losses):.3f})"
 
 
-def _top1(seeds: Sequence[SmallCnnResult]) -> str:
-    measured = [run.top1 for run in seeds if not run.diverged]
-    return f"{100 * np.mean(measured):.1f}%" if len(measured) == len(seeds) else "-"
+def _top1(trainings: Trainings) -> str:
+    return "-" if trainings.diverged else f"{100 * np.mean(trainings.test_top1):.1f}%"
 
 
 def _listed(page: Page, rates: Sequence[float]) -> list[str] | Text:
     return [f"{rate:g}" for rate in rates] or page.text("no_rate")
+
+
+def draw_trainings(runs: Mapping[str, Sequence[Trainings]]) -> Figure:
+    """Draw loss curves at the rates `SHOWN`, and below the last epoch's loss over all `RATES`."""
+    figure = Figure(figsize=(9.5, 7.0), layout="constrained")
+    grid = figure.add_gridspec(2, len(SHOWN), height_ratios=[1, 1.1])
+    panels = [figure.add_subplot(grid[0, column]) for column in range(len(SHOWN))]
+    for axes, rate in zip(panels, SHOWN, strict=True):
+        for name, by_rate in runs.items():
+            curves = [_moving_average(losses) for losses in by_rate[RATES.index(rate)].losses]
+            draw_runs(axes, curves, name, color=COLOURS[name], linewidth=1.4, alpha=0.85)
+        axes.set_title(f"learning rate {rate:g}", loc="left")
+        axes.set(xlabel="training step", ylim=(0, 3))
+        axes.grid(True, axis="y")
+    panels[0].set_ylabel("training loss (nats)")
+    panels[0].legend(loc="upper right")
+    _draw_over_rates(figure.add_subplot(grid[1, :]), runs)
+    return figure
+
+
+def _moving_average(losses: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the steps, and the mean of the up to 10 losses before each."""
+    window = max(1, min(10, len(losses)))
+    smooth = np.convolve(losses, np.ones(window) / window, mode="valid") if losses else np.empty(0)
+    return np.arange(window, window + len(smooth)), smooth
+
+
+def _draw_over_rates(axes: Axes, runs: Mapping[str, Sequence[Trainings]]) -> None:
+    """Draw the last epoch's loss over the learning rate; a cross at the top marks a diverged run."""
+    losses = np.array([each.last_epoch_losses for by_rate in runs.values() for each in by_rate])
+    top = 1.5 * max([*losses[np.isfinite(losses)], 2.303])
+    for (name, by_rate), marker in zip(runs.items(), ("o", "s"), strict=True):
+        means = [each.mean_loss if np.isfinite(each.mean_loss) else np.nan for each in by_rate]
+        axes.plot(RATES, means, color=COLOURS[name], marker=marker, markersize=6, label=name)
+        broken = [rate for rate, each in zip(RATES, by_rate, strict=True) if each.diverged]
+        crosses = [top] * len(broken)
+        axes.plot(broken, crosses, "x", color=COLOURS[name], markersize=9, markeredgewidth=2.5, clip_on=False)
+    axes.axhline(np.log(10), color=GREY, linestyle=":", linewidth=1.5)
+    axes.text(RATES[-1], np.log(10) * 0.93, "ln 10: guessing", color=GREY, ha="right", va="top", fontsize=10)
+    axes.set(xscale="log", yscale="log")
+    # The common style parses no math text, so the default labels of powers of ten would show their source.
+    label_log_axis(axes.xaxis, RATES)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set(
+        ylim=(None, top),
+        xlabel="learning rate (cross: a run's loss stopped being a number)",
+        ylabel="training loss, last epoch (nats)",
+    )
+    axes.grid(True, axis="y")
+    axes.legend(loc="lower left")

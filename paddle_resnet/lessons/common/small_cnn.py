@@ -7,20 +7,18 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 import paddle
 from paddle import nn
-from paddle.nn import functional
 
 from paddle_resnet.config import Config
 from paddle_resnet.data import Normalize, Splits, open_splits, uint8_batches
 from paddle_resnet.errors import RunFailure
 from paddle_resnet.evaluation.metrics import measure
 from paddle_resnet.evaluation.scorer import NetworkScorer
-from paddle_resnet.lessons.common.training_loop import make_train_loader
+from paddle_resnet.lessons.common.training_loop import make_train_loader, take_batches, train_while_finite
 from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.models.blocks import convolution
 
@@ -61,33 +59,36 @@ class LessonData:
 
 
 @dataclass(frozen=True)
-class SmallCnnResult:
-    """The result of a training.
+class Trainings:
+    """The trainings of a small CNN by one recipe, one a seed.
 
     Attributes:
-        losses: cross-entropy of each step's batch, in nats; ends before the first one that is not finite.
-        steps: planned number of steps.
+        losses: by seed, the cross-entropy of each step's batch, in nats; ends before the first one that is not finite.
+        test_losses: by seed, mean cross-entropy on the test split, in nats; NaN if the training diverged.
+        test_top1: by seed, a fraction, in evaluation mode; NaN if the training diverged.
         steps_per_epoch: steps of one epoch.
-        top1: on the test split in evaluation mode, a fraction; NaN if the training diverged.
-        loss: mean cross-entropy on the test split, in nats; NaN if the training diverged.
     """
 
-    losses: tuple[float, ...]
-    steps: int
+    losses: tuple[list[float], ...]
+    test_losses: np.ndarray
+    test_top1: np.ndarray
     steps_per_epoch: int
-    top1: float
-    loss: float
 
     @property
-    def diverged(self) -> bool:
-        return len(self.losses) < self.steps or math.isnan(self.top1)
+    def diverged(self) -> int:
+        """Number of trainings whose loss or weights are not finite."""
+        return int(np.isnan(self.test_top1).sum())
 
     @property
-    def last_epoch_loss(self) -> float:
-        """The mean training loss of the last epoch's steps, in nats; infinite where it diverged."""
-        if self.diverged:
-            return math.inf
-        return sum(self.losses[-self.steps_per_epoch :]) / self.steps_per_epoch
+    def last_epoch_losses(self) -> np.ndarray:
+        """The mean training loss of the last epoch's steps by seed, in nats; infinite where it diverged."""
+        means = np.array([sum(losses[-self.steps_per_epoch :]) / self.steps_per_epoch for losses in self.losses])
+        return np.where(np.isnan(self.test_top1), math.inf, means)
+
+    @property
+    def mean_loss(self) -> float:
+        """The mean of `last_epoch_losses`."""
+        return float(self.last_epoch_losses.mean())
 
 
 def small_cnn(normalization: NormFactory | None, classes: int) -> nn.Sequential:
@@ -114,60 +115,40 @@ def train_grid(
     settings: Sequence[tuple[int, float]],
     epochs: int,
     seeds: Sequence[int],
-) -> dict[str, list[list[SmallCnnResult]]]:
-    """Train with each normalisation, then each (batch size, learning rate) of `settings`, then each seed."""
-
-    def train(normalization: NormFactory | None, size: int, rate: float) -> list[SmallCnnResult]:
-        run = partial(train_small_cnn, data, normalization, batch_size=size, learning_rate=rate, epochs=epochs)
-        return [run(seed=seed) for seed in seeds]
-
-    return {name: [train(norm, size, rate) for size, rate in settings] for name, norm in normalizations.items()}
+) -> dict[str, list[Trainings]]:
+    """Train with each normalisation and each (batch size, learning rate) of `settings`, once a seed."""
+    return {
+        name: [_train_seeds(data, norm, size, rate, epochs, seeds) for size, rate in settings]
+        for name, norm in normalizations.items()
+    }
 
 
-def train_small_cnn(
-    data: LessonData,
-    normalization: NormFactory | None,
-    *,
-    batch_size: int,
-    learning_rate: float,
-    epochs: int,
-    seed: int,
-) -> SmallCnnResult:
-    """Train a `small_cnn` by plain SGD without augmentation, and measure it on the test split.
+def _train_seeds(
+    data: LessonData, normalization: NormFactory | None, size: int, rate: float, epochs: int, seeds: Sequence[int]
+) -> Trainings:
+    """Train by plain SGD without augmentation, and measure on the test split.
 
     Two trainings of one seed have the same initial weights and the same order of the images.
     """
-    paddle.seed(seed)
-    network = small_cnn(normalization, len(data.splits.classes))
-    loader = make_train_loader(data.splits, batch_size, data.image_size, seed)
-    optimizer = paddle.optimizer.SGD(learning_rate, parameters=network.parameters())
-    losses: list[float] = []
-    network.train()
-    for _ in range(epochs):
-        for images, labels in loader:
-            loss = functional.cross_entropy(network(images), labels)
-            value = loss.item()
-            if not math.isfinite(value):
-                return SmallCnnResult(tuple(losses), epochs * len(loader), len(loader), math.nan, math.nan)
-            losses.append(value)
-            loss.backward()
-            optimizer.step()
-            optimizer.clear_grad()
-    top1, test_loss = _test(data, network)
-    return SmallCnnResult(tuple(losses), epochs * len(loader), len(loader), top1, test_loss)
+    results = []
+    for seed in seeds:
+        paddle.seed(seed)
+        network = small_cnn(normalization, len(data.splits.classes))
+        loader = make_train_loader(data.splits, size, data.image_size, seed)
+        optimizer = paddle.optimizer.SGD(rate, parameters=network.parameters())
+        steps = epochs * len(loader)
+        losses = train_while_finite(network, optimizer, take_batches(loader, steps))
+        results.append((losses, *(_test(data, network) if len(losses) == steps else (math.nan, math.nan))))
+    losses_by_seed, test_losses, test_top1 = zip(*results, strict=True)
+    return Trainings(losses_by_seed, np.array(test_losses), np.array(test_top1), len(loader))
 
 
 def _test(data: LessonData, network: nn.Layer) -> tuple[float, float]:
-    """Return top-1 and mean loss on the test split; NaN if the weights have diverged."""
+    """Return mean loss and top-1 on the test split; NaN if the weights have diverged."""
     splits = data.splits
     batches = uint8_batches(splits.test, EVALUATION_BATCH, splits.resize, data.image_size)
     try:
         evaluation = measure(NetworkScorer(network, Normalize(splits.mean, splits.std)), batches, splits.classes)
     except RunFailure:
         return math.nan, math.nan
-    return evaluation.top1, evaluation.loss
-
-
-def mean_last_epoch_loss(results: Sequence[SmallCnnResult]) -> float:
-    """Return the mean training loss of the last epoch over several trainings, in nats."""
-    return float(np.mean([result.last_epoch_loss for result in results]))
+    return evaluation.loss, evaluation.top1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice, repeat
 
@@ -56,7 +57,7 @@ def apply_cpu_backend(network: ImageClassifier, train: TrainConfig | None = None
 
 
 def train_batches(
-    network: ImageClassifier, optimizer: paddle.optimizer.Optimizer, batches: Batches
+    network: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, batches: Batches
 ) -> tuple[float, float]:
     """Take an optimizer and a scheduler step for each batch.
 
@@ -78,7 +79,20 @@ def train_batches(
     return _loss_and_top1(means)
 
 
-def evaluate_batches(network: ImageClassifier, batches: Batches) -> tuple[float, float]:
+def train_while_finite(
+    network: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, batches: Batches
+) -> list[float]:
+    """Take a step for each batch; return their losses (nats), which end before the first one that is not finite."""
+    losses: list[float] = []
+    for batch in batches:
+        loss, _ = train_batches(network, optimizer, [batch])
+        if not math.isfinite(loss):
+            break
+        losses.append(loss)
+    return losses
+
+
+def evaluate_batches(network: paddle.nn.Layer, batches: Batches) -> tuple[float, float]:
     """Return mean cross-entropy (nats) and top-1 (a fraction) over the samples, in evaluation mode."""
     network.eval()
     means = TrainMetrics()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +9,7 @@ from functools import partial
 import paddle
 
 from paddle_resnet.data import TrainLoader
-from paddle_resnet.lessons.common.training_loop import apply_cpu_backend, take_batches, train_batches
+from paddle_resnet.lessons.common.training_loop import apply_cpu_backend, take_batches, train_while_finite
 from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import Text
@@ -98,13 +97,8 @@ def _train(
     if batch_norm:
         apply_cpu_backend(network)
     optimizer = paddle.optimizer.Momentum(LEARNING_RATE, MOMENTUM, parameters=network.parameters())
-    stopped = None
-    for step, batch in enumerate(batches, start=1):
-        loss, _ = train_batches(network, optimizer, [batch])
-        if not math.isfinite(loss):
-            stopped = step
-            break
-    return BeforeAfter(before, measure_gradients(network, *first_batch), stopped)
+    steps = len(train_while_finite(network, optimizer, batches))
+    return BeforeAfter(before, measure_gradients(network, *first_batch), steps + 1 if steps < len(batches) else None)
 
 
 def _row(page: Page, trained: BeforeAfter) -> list[str | Text]:

@@ -148,8 +148,8 @@ def _batch_influence(page: Page) -> None:
     page.record(**{f"spread_{name.lower()}": values for name, values in spreads.items()}, batch_sizes=BATCH_SIZES)
     by_batch = spreads["Batch"]
     slope = float(np.polyfit(np.log(BATCH_SIZES), np.log(by_batch), 1)[0])
-    others = max(max(values) for name, values in spreads.items() if name != "Batch")
     page.record(spread_slope=slope)
+    others = max(max(values) for name, values in spreads.items() if name != "Batch")
     page.say(
         "scatter",
         batches=BATCHES,

@@ -9,9 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
-from paddle_resnet.lessons.common.small_cnn import SmallCnnResult
-from paddle_resnet.plots.curves import draw_values_and_mean
-from paddle_resnet.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, label_log_axis, without_axes
+from paddle_resnet.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, label_log_axis, make_figure, without_axes
 
 COLOURS = {"Batch": BLUE, "Layer": GREEN, "Instance": RED, "Group": ORANGE}
 MARKERS = {"Batch": "o", "Layer": "^", "Instance": "v", "Group": "s"}
@@ -27,8 +25,8 @@ UNMARKED = {"front": "#F4F4F4", "top": "#FFFFFF", "side": "#E6E6E6"}
 
 def draw_blocks(masks: Mapping[str, np.ndarray]) -> Figure:
     """Draw a block of N x C x HW cells for each mask ``[N, C, HW]``, with the batch as depth."""
-    figure = Figure(figsize=(10, 3.1), layout="constrained")
-    for axes, (name, mask) in zip(figure.subplots(1, len(masks)), masks.items(), strict=True):
+    figure, panels = make_figure(10, 3.1, 1, len(masks))
+    for axes, (name, mask) in zip(panels, masks.items(), strict=True):
         _draw_block(axes, mask)
         axes.set_title(f"{name} norm", fontsize=12)
     return figure
@@ -73,41 +71,21 @@ def _shaded(colour: str, factor: float) -> tuple[float, ...]:
 
 def draw_batch_sensitivity(batch_sizes: Sequence[int], spreads: Mapping[str, Sequence[float]]) -> Figure:
     """Draw the variation of an image's output over the batch size, a line per normalisation."""
-    figure = Figure(figsize=(9.5, 3.6), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = make_figure(9.5, 3.6)
     for name, values in spreads.items():
         size = MARKER_SIZES[name]
         axes.plot(batch_sizes, values, color=COLOURS[name], marker=MARKERS[name], markersize=size, label=f"{name} norm")
     first = spreads["Batch"][0]
     guide = [first * (batch_sizes[0] / size) ** 0.5 for size in batch_sizes]
     axes.plot(batch_sizes, guide, color=GREY, linestyle=":", linewidth=1.5, label="1 / sqrt(N)")
-    _batch_axis(axes, batch_sizes)
+    label_batch_axis(axes, batch_sizes)
     axes.set(ylabel="scatter of the output", ylim=(-0.02, None))
     axes.legend(loc="upper right")
     return figure
 
 
-def draw_trainings(batch_sizes: Sequence[int], runs: Mapping[str, Sequence[Sequence[SmallCnnResult]]]) -> Figure:
-    """Draw training loss, test loss and test error over the batch size: a dot per run, a line through the means."""
-    figure = Figure(figsize=(9.5, 3.7), layout="constrained")
-    panels = figure.subplots(1, 3)
-    measures = (
-        ("training loss, last epoch (nats)", lambda run: run.last_epoch_loss),
-        ("test loss (nats)", lambda run: run.loss),
-        ("test error (%)", lambda run: 100 * (1 - run.top1)),
-    )
-    for axes, (title, value) in zip(panels, measures, strict=True):
-        for name, by_size in runs.items():
-            values = [[value(run) for run in seeds] for seeds in by_size]
-            draw_values_and_mean(axes, batch_sizes, values, f"{name} norm", COLOURS[name], MARKERS[name])
-        axes.set_title(title, loc="left", fontsize=11)
-        axes.set_ylim(bottom=0)
-        _batch_axis(axes, batch_sizes)
-    panels[0].legend(loc="upper right")
-    return figure
-
-
-def _batch_axis(axes: Axes, batch_sizes: Sequence[int]) -> None:
+def label_batch_axis(axes: Axes, batch_sizes: Sequence[int]) -> None:
+    """Make a logarithmic axis of batch sizes."""
     axes.set_xscale("log", base=2)
     label_log_axis(axes.xaxis, batch_sizes)
     axes.set_xlabel("batch size, N (images)")

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
+from matplotlib.figure import Figure
 from paddle import nn
 
-from paddle_resnet.lessons.common.small_cnn import (
-    LessonData,
-    NormFactory,
-    SmallCnnResult,
-    mean_last_epoch_loss,
-    train_grid,
-)
+from paddle_resnet.lessons.common.small_cnn import LessonData, NormFactory, Trainings, train_grid
 from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page
-from paddle_resnet.lessons.normalization.plots import draw_trainings
+from paddle_resnet.lessons.normalization.plots import COLOURS, MARKERS, label_batch_axis
+from paddle_resnet.plots.curves import draw_values_and_mean
+from paddle_resnet.plots.style import make_figure
 
 BATCH_SIZES = (2, 8, 64)
 SEEDS = (0, 1, 2)
@@ -43,57 +41,53 @@ def teach(page: Page, effort: Effort) -> None:
     )
     settings = [(size, RATE_FOR_64 * size / 64) for size in BATCH_SIZES]
     runs = train_grid(data, NORMALIZATIONS, settings, epochs, SEEDS)
-    page.table(
-        "results",
-        [
-            [
-                size,
-                name,
-                f"{mean_last_epoch_loss(seeds):.3f}",
-                f"{np.mean([run.loss for run in seeds]):.3f}",
-                f"{_mean_error(seeds):.1%}",
-                f"{min(_errors(seeds)):.1%} – {max(_errors(seeds)):.1%}",
-            ]
-            for index, size in enumerate(BATCH_SIZES)
-            for name, seeds in ((name, by_size[index]) for name, by_size in runs.items())
-        ],
-    )
-    page.figure("batch_sizes", partial(draw_trainings, BATCH_SIZES, runs))
+    rows = []
+    for size, *trained in zip(BATCH_SIZES, *runs.values(), strict=True):
+        for name, each in zip(runs, trained, strict=True):
+            errors = 1 - each.test_top1
+            losses = f"{each.mean_loss:.3f}", f"{np.mean(each.test_losses):.3f}"
+            rows.append([size, name, *losses, f"{errors.mean():.1%}", f"{errors.min():.1%} – {errors.max():.1%}"])
+    page.table("results", rows)
+    page.figure("batch_sizes", partial(draw_trainings, runs))
     _conclude(page, runs, len(data.splits.test))
 
 
-def _conclude(page: Page, runs: dict[str, list[list[SmallCnnResult]]], images: int) -> None:
-    errors = {name: [_mean_error(seeds) for seeds in by_size] for name, by_size in runs.items()}
-    losses = {name: [mean_last_epoch_loss(seeds) for seeds in by_size] for name, by_size in runs.items()}
-    page.record(
-        training_batch_sizes=BATCH_SIZES,
-        test_error_batch=errors["Batch"],
-        test_error_group=errors["Group"],
-        training_loss_batch=losses["Batch"],
-        training_loss_group=losses["Group"],
-    )
-    small, large = BATCH_SIZES[0], BATCH_SIZES[-1]
-    error_change = {name: values[0] - values[-1] for name, values in errors.items()}
+def _conclude(page: Page, runs: dict[str, list[Trainings]], images: int) -> None:
+    errors = {name: [float(np.mean(1 - each.test_top1)) for each in by_size] for name, by_size in runs.items()}
+    losses = {name: [each.mean_loss for each in by_size] for name, by_size in runs.items()}
+    page.record(training_batch_sizes=BATCH_SIZES)
+    page.record(**{f"test_error_{name.lower()}": values for name, values in errors.items()})
+    page.record(**{f"training_loss_{name.lower()}": values for name, values in losses.items()})
+    small = BATCH_SIZES[0]
+    small_losses = {name: values[0] for name, values in losses.items()}
     page.say(
         "small_batches",
-        large=large,
+        large=BATCH_SIZES[-1],
         small=small,
-        batch_large=losses["Batch"][-1],
-        batch_small=losses["Batch"][0],
-        group_large=losses["Group"][-1],
-        group_small=losses["Group"][0],
-        batch_change=100 * error_change["Batch"],
-        group_change=100 * error_change["Group"],
+        large_losses={name: values[-1] for name, values in losses.items()},
+        small_losses=small_losses,
+        change={name: 100 * (values[0] - values[-1]) for name, values in errors.items()},
         one_image=100 / images,
     )
-    small_loss = float(np.mean([run.loss for run in runs["Batch"][0]]))
-    page.say("two_functions", small=small, batch_small=losses["Batch"][0], small_loss=small_loss)
+    test_loss = runs["Batch"][0].test_losses.mean()
+    page.say("two_functions", small=small, training_loss=small_losses["Batch"], test_loss=test_loss)
     page.say("two_changes")
 
 
-def _errors(seeds: list[SmallCnnResult]) -> list[float]:
-    return [1 - run.top1 for run in seeds]
-
-
-def _mean_error(seeds: list[SmallCnnResult]) -> float:
-    return float(np.mean(_errors(seeds)))
+def draw_trainings(runs: Mapping[str, Sequence[Trainings]]) -> Figure:
+    """Draw training loss, test loss and test error over the batch size: a dot per run, a line through the means."""
+    figure, panels = make_figure(9.5, 3.7, 1, 3)
+    measures: dict[str, Callable[[Trainings], np.ndarray]] = {
+        "training loss, last epoch (nats)": lambda each: each.last_epoch_losses,
+        "test loss (nats)": lambda each: each.test_losses,
+        "test error (%)": lambda each: 100 * (1 - each.test_top1),
+    }
+    for axes, (title, measure) in zip(panels, measures.items(), strict=True):
+        for name, by_size in runs.items():
+            values = list(map(measure, by_size))
+            draw_values_and_mean(axes, BATCH_SIZES, values, f"{name} norm", COLOURS[name], MARKERS[name])
+        axes.set_title(title, loc="left", fontsize=11)
+        axes.set_ylim(bottom=0)
+        label_batch_axis(axes, BATCH_SIZES)
+    panels[0].legend(loc="upper right")
+    return figure
