@@ -75,7 +75,7 @@ def test_failures_are_counted_per_image():
     labels = np.array([0, 1, 1])
     predictions = [[0, 1, 0], [0, 0, 0]]
     evaluations = [evaluation_of(np.eye(2, dtype=np.float32)[each], labels, ("a", "b"), 0.0) for each in predictions]
-    runs = NetworkRuns("x", "x", "black", None, [], evaluations)
+    runs = NetworkRuns("x", "black", None, [], evaluations)
     assert list(runs.failures) == [0, 1, 2]
     assert list(runs.hard) == [False, False, True]
     assert runs.top1.mean == pytest.approx(0.5)
@@ -91,7 +91,7 @@ def test_a_hard_image_shows_the_usual_wrong_prediction(truth, predictions, shown
         evaluation_of(np.eye(3, dtype=np.float32)[[prediction]], np.array([truth]), classes, 0.0)
         for prediction in predictions
     ]
-    assert NetworkRuns("x", "x", "black", None, [], evaluations).usual_prediction(0) == shown
+    assert NetworkRuns("x", "black", None, [], evaluations).usual_prediction(0) == shown
 
 
 @pytest.mark.parametrize(

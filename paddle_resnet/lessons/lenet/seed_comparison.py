@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from paddle_resnet.data import Split
 from paddle_resnet.evaluation import Evaluation
 from paddle_resnet.models.summary import ModelSummary
-from paddle_resnet.plots.style import INK, plain_log_labels, shortened, without_axes
+from paddle_resnet.plots.style import INK, make_figure, plain_log_labels, shortened, without_axes
 from paddle_resnet.training import EpochRecord, SeedStatistics
 
 IMAGES_PER_ROW = 8  # of a row at most
@@ -24,7 +24,6 @@ IMAGES_PER_ROW = 8  # of a row at most
 class NetworkRuns:
     """One network's runs, one for each seed: their histories, and their evaluations on the test split."""
 
-    name: str
     title: str
     colour: str
     summary: ModelSummary
@@ -40,6 +39,14 @@ class NetworkRuns:
     def images_per_second(self) -> float:
         """Training speed, the median of all epochs of all runs."""
         return float(np.median([row.images_per_second for history in self.histories for row in history]))
+
+    def median_losses(self, epoch: int) -> tuple[float, float]:
+        """Return training and validation loss of one epoch, medians over the seeds."""
+        rows = [history[epoch] for history in self.histories]
+        return (
+            float(np.median([row.train_loss for row in rows])),
+            float(np.median([row.validation_loss for row in rows])),
+        )
 
     @property
     def failures(self) -> np.ndarray:
@@ -61,8 +68,7 @@ class NetworkRuns:
 
 def draw_curves(networks: Sequence[NetworkRuns]) -> Figure:
     """Draw every seed's losses and validation top-1 over the epochs."""
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    loss, top1 = figure.subplots(1, 2)
+    figure, (loss, top1) = make_figure(10, 4.2, 1, 2)
     for each in networks:
         for index, history in enumerate(each.histories):
             epochs = [row.epoch for row in history]
@@ -73,36 +79,29 @@ def draw_curves(networks: Sequence[NetworkRuns]) -> Figure:
             top1.plot(epochs, [100 * row.validation_top1 for row in history], label=label, **style)
     loss.set_yscale("log")
     plain_log_labels(loss.yaxis)
-    loss.set_ylabel("loss (nats)")
-    top1.set_ylabel("validation top-1 (%)")
-    for axes in (loss, top1):
-        axes.set_xlabel("epoch")
+    for axes, label in ((loss, "loss (nats)"), (top1, "validation top-1 (%)")):
+        axes.set(xlabel="epoch", ylabel=label)
         axes.grid(True, axis="y")
     loss.legend(loc="upper right", title="dashed: training")
     top1.legend(loc="lower right")
     return figure
 
 
-def draw_errors_by_class(networks: Sequence[NetworkRuns], classes: Sequence[str]) -> Figure:
+def draw_errors_by_class(networks: Sequence[NetworkRuns]) -> Figure:
     """Draw the number of errors in each class: mean and range over the seeds."""
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
-    axes = figure.subplots()
+    classes = networks[0].evaluations[0].classes
+    places = np.arange(len(classes))
+    figure, axes = make_figure(10, 3.8)
     width = 0.38
     for index, each in enumerate(networks):
-        wrong = np.array(
-            [evaluation.confusion.sum(axis=1) - np.diag(evaluation.confusion) for evaluation in each.evaluations]
-        )
+        confusions = np.array([evaluation.confusion for evaluation in each.evaluations])
+        wrong = confusions.sum(axis=2) - confusions.diagonal(axis1=1, axis2=2)
         means = wrong.mean(axis=0)
-        axes.bar(
-            np.arange(len(classes)) + (index - 0.5) * width,
-            means,
-            width,
-            yerr=[means - wrong.min(axis=0), wrong.max(axis=0) - means],
-            color=each.colour,
-            error_kw={"ecolor": INK, "elinewidth": 1.2, "capsize": 3},
-            label=each.title,
-        )
-    axes.set_xticks(np.arange(len(classes)), classes, rotation=0 if max(map(len, classes)) < 4 else 30)
+        ranges = [means - wrong.min(axis=0), wrong.max(axis=0) - means]
+        bars = {"ecolor": INK, "elinewidth": 1.2, "capsize": 3}
+        middle = places + (index - 0.5) * width
+        axes.bar(middle, means, width, yerr=ranges, color=each.colour, error_kw=bars, label=each.title)
+    axes.set_xticks(places, classes, rotation=0 if max(map(len, classes)) < 4 else 30)
     axes.set(xlabel="true class", ylabel="errors (images)")
     axes.grid(True, axis="y")
     axes.set_axisbelow(True)
@@ -114,8 +113,8 @@ def draw_errors_by_class(networks: Sequence[NetworkRuns], classes: Sequence[str]
 def draw_hard_images(groups: Mapping[str, np.ndarray], test: Split, networks: Sequence[NetworkRuns]) -> Figure:
     """Draw a row of images for each group, with each network's most frequent prediction."""
     columns = min(IMAGES_PER_ROW, max(1, *map(len, groups.values())))
-    figure = Figure(figsize=(0.6 + 1.3 * columns, 0.2 + 1.75 * len(groups)), layout="constrained")
-    rows = figure.subplots(len(groups), columns, squeeze=False)
+    width, height = 0.6 + 1.3 * columns, 0.2 + 1.75 * len(groups)
+    figure, rows = make_figure(width, height, len(groups), columns, squeeze=False)
     for cells, (title, chosen) in zip(rows, groups.items(), strict=True):
         for axes in cells:
             without_axes(axes)
