@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paddle
+from paddle import nn
 
 from paddle_resnet import runtime
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize, Split, Splits, ValidationLoader, open_splits
-from paddle_resnet.lessons.common.network_costs import model_summary
+from paddle_resnet.lessons.common.network_costs import format_shape, model_summary
 from paddle_resnet.lessons.common.timing import describe_machine
 from paddle_resnet.lessons.common.training_loop import (
     Batches,
@@ -23,13 +25,6 @@ from paddle_resnet.lessons.common.training_loop import (
     evaluate_batches,
     make_train_loader,
     train_batches,
-)
-from paddle_resnet.lessons.fashion_mnist.book_network import (
-    BOOK_SIZE,
-    NETWORK,
-    show_grey_stem,
-    show_initializer,
-    show_network,
 )
 from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import RUNS, Page
@@ -39,6 +34,8 @@ from paddle_resnet.tracking.training_log import VisualDLLog
 from paddle_resnet.training import EpochRecord
 from paddle_resnet.training.optim.optimizer import make_optimizer
 
+NETWORK = "resnet18_d2l"
+BOOK_SIZE = 96
 BOOK_TEST_TOP1 = 0.893
 BOOK_TEST_IMAGES = 10_000
 FASHION_MNIST_IMAGES = 60_000
@@ -67,13 +64,22 @@ class TrainingOutcome:
     test_top1: float
     test_images: int
 
+    @property
+    def standard_error(self) -> float:
+        return _standard_error(self.test_top1, self.test_images)
+
+
+def _standard_error(top1: float, images: int) -> float:
+    """Return the binomial standard error of an accuracy."""
+    return math.sqrt(top1 * (1 - top1) / images)
+
 
 def teach(page: Page, effort: Effort) -> None:
     """Build the book's network, show where this project differs, train it and compare."""
     config = _config(effort)
-    show_network(page, config.data.image_size)
-    show_grey_stem(page)
-    show_initializer(page)
+    _show_network(page, config.data.image_size)
+    _show_grey_stem(page)
+    _show_initializer(page)
     _show_recipe(page, config)
     splits = open_splits(config.data)
     outcome = _train(config, splits, page.folder / RUNS / NETWORK / "vdl")
@@ -95,9 +101,77 @@ def _config(effort: Effort) -> Config:
     return Config.from_values({"data": data, "train": recipe, "model": {"name": NETWORK}}, effort.overrides)
 
 
+def _show_network(page: Page, size: int) -> None:
+    """Show the network's shapes and multiply-adds at the book's sizes and at `size`."""
+    page.heading("network_heading")
+    page.say("network")
+    sizes = sorted({224, BOOK_SIZE, size}, reverse=True)
+    summaries = [model_summary(NETWORK, each) for each in sizes]
+    parameters = summaries[0].parameters
+    page.values(
+        f'network = create_model("{NETWORK}")',
+        f"network.conv1.weight.shape   {list(create_model(NETWORK).conv1.weight.shape)}",
+        f"parameters                   {parameters:,}",
+    )
+    page.say("sizes", book_size=BOOK_SIZE)
+    shapes = [{row.name: format_shape(row.output_shape[1:], "x") for row in summary.walk()} for summary in summaries]
+    # The stem, each stage's last block, pooling and the head.
+    parts = [name for name in shapes[0] if name in ("maxpool", "avgpool", "fc") or name.endswith(".1")]
+    rows = [[part, *(shape[part] for shape in shapes)] for part in parts]
+    macs = [summary.macs / 1e9 for summary in summaries]
+    page.table(
+        "shapes",
+        [*rows, ["GMACs", *(f"{each:.3f}" for each in macs)]],
+        sizes=[f"{each}x{each}" for each in sizes],
+    )
+    page.record(parameters=parameters, gmacs_at_96=macs[sizes.index(BOOK_SIZE)], size=size)
+
+
+def _show_grey_stem(page: Page) -> None:
+    """Show that an RGB stem on three equal channels equals a one-channel stem."""
+    page.heading("grey_stem_heading")
+    paddle.seed(0)
+    grey = paddle.to_tensor(np.random.default_rng(0).random((2, 1, 32, 32), dtype=np.float32))
+    three = create_model(NETWORK, in_channels=3).conv1
+    one = create_model(NETWORK).conv1
+    one.weight.set_value(three.weight.sum(axis=1, keepdim=True))
+    one.bias.set_value(three.bias)
+    with paddle.no_grad():
+        difference = float((three(grey.expand([-1, 3, -1, -1])) - one(grey)).abs().max().item())
+    more = three.weight.size - one.weight.size
+    page.say("grey_stem", more=more, difference=difference)
+    page.record(stem_difference=difference, stem_extra_weights=more)
+
+
+def _show_initializer(page: Page) -> None:
+    """Run the initialiser line of the book's Paddle edition, which has no effect, and the correct one."""
+    page.heading("initializer_heading")
+    paddle.seed(0)
+    layer = nn.Conv2D(1, 64, 7, stride=2, padding=3)
+    as_made = layer.weight.numpy().copy()
+    nn.initializer.XavierUniform(layer.weight)
+    after_book = layer.weight.numpy().copy()
+    nn.initializer.XavierUniform()(layer.weight)
+    after_call = layer.weight.numpy().copy()
+    moved = float(np.abs(after_book - as_made).max())
+    here_weight = create_model(NETWORK).conv1.weight.numpy()
+    default, xavier, here = (float(weight.std()) for weight in (as_made, after_call, here_weight))
+    page.say("initializer")
+    fan_in, fan_out = 49, 64 * 49
+    page.values(
+        f"{'as Conv2D makes it':31}std {default:.4f}   sqrt(2 / fan_in) = {math.sqrt(2 / fan_in):.4f}",
+        f"{'XavierUniform(layer.weight)':31}std {after_book.std():.4f}   largest change {moved:.4f}",
+        f"{'XavierUniform()(layer.weight)':31}std {xavier:.4f}   "
+        f"sqrt(2 / (fan_in + fan_out)) = {math.sqrt(2 / (fan_in + fan_out)):.4f}",
+        f"{'here':31}std {here:.4f}   sqrt(2 / fan_out) = {math.sqrt(2 / fan_out):.4f}",
+    )
+    page.say("initializer_without_effect")
+    page.record(initializer_moved=moved, default_std=default, xavier_std=xavier, here_std=here)
+
+
 def _show_recipe(page: Page, config: Config) -> None:
     page.heading("recipe_heading")
-    page.say("recipe", epochs=RECIPE["epochs"], batch_size=RECIPE["batch_size"], learning_rate=RECIPE["learning_rate"])
+    page.say("recipe", recipe=RECIPE)
     data, train = config.data, config.train
     page.values(
         f"data   {data.source}, {data.image_size}x{data.image_size}",
@@ -167,33 +241,24 @@ def _show_curves(page: Page, config: Config, outcome: TrainingOutcome) -> None:
     )
 
 
-def _standard_error(top1: float, images: int) -> float:
-    """Return the binomial standard error of an accuracy."""
-    return math.sqrt(top1 * (1 - top1) / images)
-
-
 def _compare_with_book(page: Page, config: Config, outcome: TrainingOutcome) -> None:
     page.heading("book_heading")
     difference = outcome.test_top1 - BOOK_TEST_TOP1
     as_book = config.data.image_size == BOOK_SIZE and config.train.epochs == RECIPE["epochs"]
-    other_recipe = "" if as_book else page.text("other_recipe")
-    error = math.hypot(
-        _standard_error(outcome.test_top1, outcome.test_images), _standard_error(BOOK_TEST_TOP1, BOOK_TEST_IMAGES)
-    )
+    book_error = _standard_error(BOOK_TEST_TOP1, BOOK_TEST_IMAGES)
     page.say(
         "compared_with_book",
         book_test_top1=BOOK_TEST_TOP1,
         top1=outcome.test_top1,
         difference=100 * difference,
-        error=100 * error,
-        other_recipe=other_recipe,
+        error=100 * math.hypot(outcome.standard_error, book_error),
+        other_recipe="" if as_book else page.text("other_recipe"),
     )
     page.record(difference_from_book=difference)
 
 
 def _state_limits(page: Page, config: Config, splits: Splits, outcome: TrainingOutcome) -> None:
     page.heading("limits_heading")
-    error = _standard_error(outcome.test_top1, outcome.test_images)
     rate = outcome.history[-1].images_per_second * model_summary(NETWORK, config.data.image_size).macs
     trained = RECIPE["epochs"] * FASHION_MNIST_IMAGES * (1 - config.data.validation_fraction)
     hours = trained * model_summary(NETWORK, BOOK_SIZE).macs / rate / 3600
@@ -203,7 +268,7 @@ def _state_limits(page: Page, config: Config, splits: Splits, outcome: TrainingO
         source=config.data.source,
         train_images=len(splits.train),
         images=outcome.test_images,
-        error=100 * error,
+        error=100 * outcome.standard_error,
     )
     page.values(
         "python tools/lesson.py fashion-mnist --full",
