@@ -58,15 +58,9 @@ def _images(page: Page) -> None:
     page.array("x, (3, 3, 1, 2), first image", IMAGES[0])
     page.array("BatchNorm(3)(x), first image", output[0])
     _record_statistics(page, "images", IMAGES, output, axes=(0, 2, 3))
-    page.table(
-        "channel_statistics",
-        [
-            [channel, *(f"{abs(value) if abs(value) < 5e-7 else value:.6f}" for value in values)]
-            for channel, values in enumerate(
-                zip(*(f(a, (0, 2, 3), np.float64) for a in (IMAGES, output) for f in (np.mean, np.var)), strict=True)
-            )
-        ],
-    )
+    statistics = [each(x, (0, 2, 3), np.float64) for x in (IMAGES, output) for each in (np.mean, np.var)]
+    rows = np.transpose(statistics).round(6) + 0.0  # without -0.0
+    page.table("channel_statistics", [[row, *(f"{value:.6f}" for value in rows[row])] for row in range(len(rows))])
 
 
 def _record_statistics(page: Page, name: str, x: np.ndarray, output: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
@@ -74,14 +68,13 @@ def _record_statistics(page: Page, name: str, x: np.ndarray, output: np.ndarray,
     variance = x.var(axes, dtype=np.float64)
     nearly_without_epsilon = BatchNorm(x.shape[1], epsilon=1e-12)(paddle.to_tensor(x)).numpy()
     found = output.var(axes, dtype=np.float64)
-    page.record(
-        **{
-            f"{name}_mean_error": largest(output.mean(axes, dtype=np.float64)),
-            f"{name}_variance_below_1": largest(1 - found),
-            f"{name}_variance_error": largest(found - variance / (variance + EPSILON)),
-            f"{name}_variance_error_tiny_epsilon": largest(nearly_without_epsilon.var(axes, dtype=np.float64) - 1),
-        }
-    )
+    errors = {
+        "mean_error": output.mean(axes, dtype=np.float64),
+        "variance_below_1": 1 - found,
+        "variance_error": found - variance / (variance + EPSILON),
+        "variance_error_tiny_epsilon": nearly_without_epsilon.var(axes, dtype=np.float64) - 1,
+    }
+    page.record(**{f"{name}_{key}": largest(values) for key, values in errors.items()})
     return variance
 
 
@@ -124,15 +117,9 @@ def _compare_with_paddle(page: Page) -> None:
         "g     = dL/dy",
         "dL/dx = gamma / sqrt(variance + epsilon) * (g - mean(g) - z * mean(g * z))      # z = the normalised x",
     )
-    page.table(
-        "against_paddle",
-        [
-            [name, f"{largest(value):.4f}", f"{ours_error:.1e}", closed_error]
-            for name, value, ours_error, closed_error in zip(
-                names, expected, ours_errors, ["", *(f"{error:.1e}" for error in closed_errors)], strict=True
-            )
-        ],
-    )
+    sizes = [f"{largest(value):.4f}" for value in expected]
+    columns = [f"{error:.1e}" for error in ours_errors], ["", *(f"{error:.1e}" for error in closed_errors)]
+    page.table("against_paddle", list(zip(names, sizes, *columns, strict=True)))
     x_gradient = expected[1].astype(np.float64)
     page.record(
         ours_relative_errors=ours_errors,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -37,8 +36,8 @@ def largest(values: np.ndarray | paddle.Tensor) -> float:
 
 
 MOMENTUM = 0.9
-NEW = (0.0, 1.0)
-"""Running mean and variance of a new layer."""
+NEW = (0.0, 1.0, 1.0)
+"""Running mean and variance (twice: biased, unbiased) of a new layer."""
 
 
 def teach(page: Page) -> None:
@@ -52,44 +51,32 @@ def _running_statistics(page: Page) -> None:
     page.heading("running_statistics_heading")
     page.say("kept_for_evaluation")
     page.values(f"running = momentum * running + (1 - momentum) * batch        # momentum = {MOMENTUM}")
-    random = np.random.default_rng(0)
-    batches = [random.normal(5.0, 3.0, (8, 1)).astype(np.float32) for _ in range(60)]
+    batches = np.random.default_rng(0).normal(5.0, 3.0, (60, 8, 1)).astype(np.float32)
+    # Columns: mean, biased variance, unbiased variance.
+    measured = np.stack(
+        [batches.mean((1, 2), np.float64), *(batches.var((1, 2), np.float64, ddof=ddof) for ddof in (0, 1))], axis=1
+    )
     layer = nn.BatchNorm1D(1)
-    measured, biased, unbiased = [], [np.array(NEW)], [np.array(NEW)]
-    for batch in batches:
+    in_layer, formula = [], [np.array(NEW)]
+    for batch, new in zip(batches, measured, strict=True):
         layer(paddle.to_tensor(batch))
-        measured.append((layer._mean.item(), layer._variance.item()))
-        for history, divisor in ((biased, 0), (unbiased, 1)):
-            new = np.array([batch.mean(dtype=np.float64), batch.var(ddof=divisor, dtype=np.float64)])
-            history.append(MOMENTUM * history[-1] + (1 - MOMENTUM) * new)
-    steps = np.array(measured)
-    page.table(
-        "steps",
-        [
-            [
-                step,
-                *(f"{mean:.4f}" for mean in (batches[step - 1].mean(), steps[step - 1, 0], biased[step][0])),
-                *(f"{variance:.4f}" for variance in (batches[step - 1].var(), steps[step - 1, 1], biased[step][1])),
-                f"{unbiased[step][1]:.4f}",
-            ]
-            for step in range(1, 5)
-        ],
-    )
+        in_layer.append((layer._mean.item(), layer._variance.item()))
+        formula.append(MOMENTUM * formula[-1] + (1 - MOMENTUM) * new)
+    running, by_formula = np.array(in_layer), np.array(formula[1:])
+    means = measured[:, 0], running[:, 0], by_formula[:, 0]
+    rows = np.stack([*means, measured[:, 1], running[:, 1], by_formula[:, 1], by_formula[:, 2]], axis=1)[:4]
+    page.table("steps", [[step, *(f"{value:.4f}" for value in row)] for step, row in enumerate(rows, start=1)])
     page.record(
-        running_error=largest(steps - np.array(biased[1:])),
-        running_variance_from_unbiased=largest(steps[-1, 1] - unbiased[-1][1]),
-        running_first_mean=float(steps[0, 0]),
-        batch_first_mean=float(batches[0].mean()),
-        running_last=steps[-1],
+        running_error=largest(running - by_formula[:, :2]),
+        running_variance_from_unbiased=largest(running[-1, 1] - by_formula[-1, 2]),
+        running_first_mean=running[0, 0],
+        batch_first_mean=measured[0, 0],
+        running_last=running[-1],
     )
-    page.figure("running_statistics", partial(draw_running_statistics, batches, steps))
-    _conventions(page, batches[0])
-
-
-def _conventions(page: Page, batch: np.ndarray) -> None:
-    """Compare the conventions with PyTorch's."""
+    page.figure("running_statistics", partial(draw_running_statistics, measured[:, :2], running))
+    # The conventions of PyTorch, and its momentum in Paddle.
     swapped = nn.BatchNorm1D(1, momentum=0.1)
-    swapped(paddle.to_tensor(batch))
+    swapped(paddle.to_tensor(batches[0]))
     page.record(swapped_first_mean=swapped._mean.item())
     page.table(
         "conventions",
@@ -99,7 +86,7 @@ def _conventions(page: Page, batch: np.ndarray) -> None:
             [page.text("variance"), "sum / m", "sum / (m - 1)"],
         ],
     )
-    page.say("two_conventions", swapped=swapped._mean.item(), paddle=0.1 * batch.mean())
+    page.say("two_conventions", swapped=swapped._mean.item(), paddle=0.1 * measured[0, 0])
 
 
 def _evaluation(page: Page) -> None:
@@ -158,11 +145,10 @@ def _one_value(page: Page) -> None:
     page.say("two_pixels")
 
 
-def draw_running_statistics(batches: Sequence[np.ndarray], running: np.ndarray) -> Figure:
-    """Draw each batch's mean and variance, and the running statistics ``[steps, 2]``."""
+def draw_running_statistics(measured: np.ndarray, running: np.ndarray) -> Figure:
+    """Draw each batch's mean and variance, and the running statistics, each ``[steps, 2]``."""
     figure, panels = make_figure(9.5, 3.6, 1, 2)
-    steps = np.arange(1, len(batches) + 1)
-    measured = np.array([[batch.mean(), batch.var()] for batch in batches])
+    steps = np.arange(1, len(measured) + 1)
     for axes, title, of_batches, kept in zip(panels, ("mean", "variance (biased)"), measured.T, running.T, strict=True):
         axes.plot(steps, of_batches, "o", color=GREY, markersize=4, alpha=0.7, label="of the batch")
         axes.plot(steps, kept, color=BLUE, label="running")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,35 +29,33 @@ BATCHES = 40
 
 @dataclass(frozen=True)
 class Norm:
-    """One normalisation: as Paddle's layer and in numpy."""
+    """One normalisation.
+
+    Attributes:
+        name: without "norm".
+        shares: what the values that share statistics go over.
+        axes: of numpy, which group norm applies to ``[N, groups, C / groups, H, W]``.
+        layer: makes Paddle's layer for an input's shape.
+    """
 
     name: str
     shares: str
     axes: tuple[int, ...]
-
-    def layer(self, shape: tuple[int, ...]) -> nn.Layer:
-        channels = shape[1]
-        match self.name:
-            case "Batch":
-                return nn.BatchNorm2D(channels, epsilon=EPSILON)
-            case "Layer":
-                return nn.LayerNorm(list(shape[1:]), epsilon=EPSILON)
-            case "Instance":
-                return nn.InstanceNorm2D(channels, epsilon=EPSILON)
-            case _:
-                return nn.GroupNorm(GROUPS, channels, epsilon=EPSILON)
+    layer: Callable[[Sequence[int]], nn.Layer]
 
     def by_numpy(self, x: np.ndarray) -> np.ndarray:
         batch, _, height, width = x.shape
         shape = (batch, GROUPS, -1, height, width) if self.name == "Group" else x.shape
-        return _standardized(x.astype(np.float64).reshape(shape), self.axes).reshape(x.shape)
+        grouped = x.astype(np.float64).reshape(shape)
+        deviation = np.sqrt(grouped.var(self.axes, keepdims=True) + EPSILON)
+        return ((grouped - grouped.mean(self.axes, keepdims=True)) / deviation).reshape(x.shape)
 
 
 NORMS = (
-    Norm("Batch", "N, H, W", (0, 2, 3)),
-    Norm("Layer", "C, H, W", (1, 2, 3)),
-    Norm("Instance", "H, W", (2, 3)),
-    Norm("Group", "C / groups, H, W", (2, 3, 4)),
+    Norm("Batch", "N, H, W", (0, 2, 3), lambda shape: nn.BatchNorm2D(shape[1], epsilon=EPSILON)),
+    Norm("Layer", "C, H, W", (1, 2, 3), lambda shape: nn.LayerNorm(list(shape[1:]), epsilon=EPSILON)),
+    Norm("Instance", "H, W", (2, 3), lambda shape: nn.InstanceNorm2D(shape[1], epsilon=EPSILON)),
+    Norm("Group", "C / groups, H, W", (2, 3, 4), lambda shape: nn.GroupNorm(GROUPS, shape[1], epsilon=EPSILON)),
 )
 
 
@@ -82,15 +81,12 @@ def _four_sets(page: Page) -> None:
     page.table(
         "sets",
         [
-            [norm.name, norm.shares, axes[norm.name], counts[norm.name], math.prod(SHAPE) // counts[norm.name]]
-            for norm in NORMS
+            [norm.name, norm.shares, axes[norm.name], count, math.prod(SHAPE) // count]
+            for norm, count in zip(NORMS, counts.values(), strict=True)
         ],
     )
-    page.figure(
-        "four_sets",
-        partial(draw_blocks, {name: mask.reshape(*SHAPE[:2], -1) for name, mask in masks.items()}),
-        groups=GROUPS,
-    )
+    blocks = {name: mask.reshape(*SHAPE[:2], -1) for name, mask in masks.items()}
+    page.figure("four_sets", partial(draw_blocks, blocks), groups=GROUPS)
     page.say("across_images")
 
 
@@ -150,16 +146,9 @@ def _batch_influence(page: Page) -> None:
     slope = float(np.polyfit(np.log(BATCH_SIZES), np.log(by_batch), 1)[0])
     page.record(spread_slope=slope)
     others = max(max(values) for name, values in spreads.items() if name != "Batch")
-    page.say(
-        "scatter",
-        batches=BATCHES,
-        largest=by_batch[0],
-        smallest_batch=BATCH_SIZES[0],
-        smallest=by_batch[-1],
-        largest_batch=BATCH_SIZES[-1],
-        slope=slope,
-        others=page.text("exactly_0" if others == 0 else "at_most", largest=others),
-    )
+    small, large = ({"size": BATCH_SIZES[index], "scatter": by_batch[index]} for index in (0, -1))
+    words = page.text("exactly_0" if others == 0 else "at_most", largest=others)
+    page.say("scatter", batches=BATCHES, small=small, large=large, slope=slope, others=words)
     page.figure("batch_influence", partial(draw_batch_sensitivity, BATCH_SIZES, spreads))
 
 
@@ -190,7 +179,3 @@ def _random_input(shape: tuple[int, ...]) -> np.ndarray:
     random = np.random.default_rng(0)
     centre, spread = random.normal(0, 2, (*shape[:2], 1, 1)), random.uniform(0.5, 2, (*shape[:2], 1, 1))
     return (centre + spread * random.normal(size=shape)).astype(np.float32)
-
-
-def _standardized(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
-    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + EPSILON)
