@@ -11,7 +11,7 @@ from paddle.nn import functional
 from paddle_resnet.lessons import Effort, run_lesson
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import LessonTexts
-from paddle_resnet.lessons.gradients import training as gradient_training
+from paddle_resnet.lessons.gradients import lesson
 from paddle_resnet.lessons.gradients.layer_gradients import (
     LayerGradients,
     image_loader,
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gradient_training, "TRAINED_DEPTHS", {True: (20, 56), False: (20,)})
+        patch.setattr(lesson, "TRAINED_DEPTHS", {True: (20, 56), False: (20,)})
         return run_lesson("gradients", tmp_path_factory.mktemp("gradients"), Effort(scale=0.1))
 
 

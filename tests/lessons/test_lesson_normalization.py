@@ -6,7 +6,7 @@ import pytest
 from lesson_pages import figure_names
 
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons.normalization import training as training
+from paddle_resnet.lessons.normalization import lesson
 from paddle_resnet.lessons.normalization.lesson import GROUPS, NORMS, SHAPE, shared_statistics_mask
 
 pytestmark = pytest.mark.slow
@@ -17,8 +17,8 @@ NAMES = ["batch", "layer", "instance", "group"]
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "BATCH_SIZES", (8, 64))
-        patch.setattr(training, "SEEDS", (0,))
+        patch.setattr(lesson, "TRAINED_BATCH_SIZES", (8, 64))
+        patch.setattr(lesson, "SEEDS", (0,))
         return run_lesson("normalization", tmp_path_factory.mktemp("lesson"), Effort(scale=0.5))
 
 

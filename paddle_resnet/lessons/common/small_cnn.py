@@ -14,7 +14,7 @@ import paddle
 from paddle import nn
 
 from paddle_resnet.config import Config
-from paddle_resnet.data import Normalize, Splits, open_splits, uint8_batches
+from paddle_resnet.data import Normalize, Splits, TrainLoader, open_splits, uint8_batches
 from paddle_resnet.errors import RunFailure
 from paddle_resnet.evaluation.metrics import measure
 from paddle_resnet.evaluation.scorer import NetworkScorer
@@ -47,15 +47,19 @@ class LessonData:
     splits: Splits
 
     @classmethod
-    def open(cls, effort: Effort) -> LessonData:
+    def open(cls, effort: Effort, digits_size: int = 8) -> LessonData:
         """Open the data set of `effort`.
 
         Raises:
             UsageError: CIFAR-10 is missing and cannot be downloaded.
         """
-        data = {"source": "cifar10", "image_size": 32} if effort.full else {"source": "digits", "image_size": 8}
-        config = Config.from_values({"data": data}, effort.overrides).data
+        source, size = ("cifar10", 32) if effort.full else ("digits", digits_size)
+        config = Config.from_values({"data": {"source": source, "image_size": size}}, effort.overrides).data
         return cls(config.source, config.image_size, open_splits(config))
+
+    def loader(self, batch_size: int, seed: int) -> TrainLoader:
+        """Load the training images in a random order that the seed fixes, without augmentation."""
+        return make_train_loader(self.splits, batch_size, self.image_size, seed)
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ def _train_seeds(
     for seed in seeds:
         paddle.seed(seed)
         network = small_cnn(normalization, len(data.splits.classes))
-        loader = make_train_loader(data.splits, size, data.image_size, seed)
+        loader = data.loader(size, seed)
         optimizer = paddle.optimizer.SGD(rate, parameters=network.parameters())
         steps = epochs * len(loader)
         losses = train_while_finite(network, optimizer, take_batches(loader, steps))

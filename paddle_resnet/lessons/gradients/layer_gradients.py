@@ -15,9 +15,8 @@ from matplotlib.ticker import FuncFormatter
 from paddle import nn
 from paddle.nn import functional
 
-from paddle_resnet.config import Config
-from paddle_resnet.data import TrainLoader, open_splits
-from paddle_resnet.lessons.common.training_loop import make_train_loader
+from paddle_resnet.data import TrainLoader
+from paddle_resnet.lessons.common.small_cnn import LessonData
 from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.models import ImageClassifier, create_model
@@ -121,14 +120,8 @@ def _norm(tensor: paddle.Tensor) -> float:
 
 
 def image_loader(effort: Effort) -> TrainLoader:
-    """Load batches of the digits, or of CIFAR-10 in the full form, in a fixed random order.
-
-    Raises:
-        UsageError: CIFAR-10 is missing and cannot be downloaded.
-    """
-    data = {"source": "cifar10" if effort.full else "digits", "image_size": IMAGE_SIZE}
-    config = Config.from_values({"data": data}, effort.overrides).data
-    return make_train_loader(open_splits(config), BATCH_SIZE, config.image_size, SEED)
+    """Load batches of the digits, or of CIFAR-10 in the full form, in a fixed random order."""
+    return LessonData.open(effort, digits_size=IMAGE_SIZE).loader(BATCH_SIZE, SEED)
 
 
 def make_network(name: str, batch_norm: bool = True) -> ImageClassifier:

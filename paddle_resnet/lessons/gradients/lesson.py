@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import paddle
 
+from paddle_resnet.data import TrainLoader
+from paddle_resnet.lessons.common.training_loop import apply_cpu_backend, take_batches, train_while_finite
 from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page
+from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.lessons.gradients.layer_gradients import (
     BATCH_SIZE,
     COLOURS,
     IMAGE_SIZE,
     KINDS,
+    VANISHED,
     LayerGradients,
     NetworkKey,
+    draw_before_and_after,
     draw_initial,
     image_loader,
     make_network,
     measure_gradients,
     record_gradients,
 )
-from paddle_resnet.lessons.gradients.training import show_training
 
 DEPTHS = tuple(COLOURS)
 DEEPEST = DEPTHS[-1]
@@ -32,6 +38,13 @@ BATCH_NORM_GROWTH = math.sqrt(math.pi / (math.pi - 1))
 
 CHAIN_LENGTH = 20
 CHAIN_WEIGHTS = (0.1, 0.5)
+
+TRAINED_DEPTHS = {True: (20, 56, 110), False: (20, 56)}
+"""With BatchNorm and without."""
+
+STEPS, FULL_STEPS = 20, 200
+LEARNING_RATE = 0.1
+MOMENTUM = 0.9
 
 
 def teach(page: Page, effort: Effort) -> None:
@@ -46,7 +59,7 @@ def teach(page: Page, effort: Effort) -> None:
     initial = {key: measure_gradients(make_network(*key), images, labels) for key in keys}
     vanishing = [name for (name, batch_norm), each in initial.items() if batch_norm and each.vanishes]
     _show_initial(page, initial, vanishing)
-    show_training(page, effort, loader, (images, labels), initial)
+    _show_training(page, effort, loader, (images, labels), initial)
     page.heading("conclusion_heading")
     page.say("something_vanishes" if vanishing else "nothing_vanishes")
 
@@ -102,3 +115,103 @@ def _deepest(page: Page, initial: dict[NetworkKey, LayerGradients], batch_norm: 
         ratio = gradients.first_to_last
         values |= {word: gradients, f"{word}_changes": page.text("grows" if ratio >= 1 else "shrinks", ratio=ratio)}
     return values
+
+
+@dataclass(frozen=True)
+class BeforeAfter:
+    """One network before and after a few steps; `stopped` is the step whose loss was not finite, if any."""
+
+    before: LayerGradients
+    after: LayerGradients
+    stopped: int | None
+
+    @property
+    def lengthened(self) -> float:
+        """Factor by which the norm of the first convolution's weights has grown."""
+        return float(self.after.weight_norms[0] / self.before.weight_norms[0])
+
+    @property
+    def scale_free(self) -> float:
+        """The first convolution's scale-free gradient over the last one's, after training."""
+        return float(self.after.scale_free[0] / self.after.scale_free[-1])
+
+
+def _show_training(
+    page: Page,
+    effort: Effort,
+    loader: TrainLoader,
+    first_batch: tuple[paddle.Tensor, paddle.Tensor],
+    initial: Mapping[NetworkKey, LayerGradients],
+) -> None:
+    """Train the networks for a few steps, and show the gradients of `first_batch` before (`initial`) and after."""
+    steps = effort.epochs(FULL_STEPS if effort.full else STEPS)
+    page.heading("trained_heading", steps=steps)
+    page.say("steps", steps=steps, batch_size=BATCH_SIZE, momentum=MOMENTUM, learning_rate=LEARNING_RATE)
+    batches = list(take_batches(loader, steps))  # a list, so that every network sees the same
+    keys = [
+        (f"{kind}{depth}", batch_norm)
+        for batch_norm, depths in TRAINED_DEPTHS.items()
+        for kind in KINDS
+        for depth in depths
+    ]
+    trained = {key: _train(key, initial[key], batches, first_batch) for key in keys}
+    rows = []
+    for (name, batch_norm), each in trained.items():
+        word = page.text("with" if batch_norm else "without")
+        rows.append([word, name, *_row(page, each)])
+        record_gradients(page, f"{name}_{word.en}_batch_norm_trained", each.after)
+        for attribute in ("lengthened", "scale_free"):
+            page.record(**{f"{name}_{word.en}_batch_norm_trained_{attribute}": getattr(each, attribute)})
+    after = {key: each.after for key, each in trained.items()}
+    page.figure("trained", partial(draw_before_and_after, initial, after), steps=steps)
+    page.table("trained_table", rows)
+    _interpret_normalized(page, {name: each for (name, batch_norm), each in trained.items() if batch_norm})
+    _interpret_bare(page, {name: each for (name, batch_norm), each in trained.items() if not batch_norm})
+
+
+def _train(
+    key: NetworkKey,
+    before: LayerGradients,
+    batches: Sequence[list[paddle.Tensor]],
+    first_batch: tuple[paddle.Tensor, paddle.Tensor],
+) -> BeforeAfter:
+    """Train on the batches, or until the loss is not finite."""
+    _, batch_norm = key
+    network = make_network(*key)
+    if batch_norm:
+        apply_cpu_backend(network)
+    optimizer = paddle.optimizer.Momentum(LEARNING_RATE, MOMENTUM, parameters=network.parameters())
+    steps = len(train_while_finite(network, optimizer, batches))
+    return BeforeAfter(before, measure_gradients(network, *first_batch), steps + 1 if steps < len(batches) else None)
+
+
+def _row(page: Page, trained: BeforeAfter) -> list[str | Text]:
+    loss, ratio = f"{trained.before.loss:.3g}", f"{trained.before.first_to_last:.1e}"
+    if trained.stopped is not None:
+        return [loss, page.text("not_finite", step=trained.stopped), ratio, "", "", ""]
+    after, growth = trained.after, _factor(trained.lengthened)
+    return [loss, f"{after.loss:.3g}", ratio, f"{after.first_to_last:.1e}", growth, f"{trained.scale_free:.1e}"]
+
+
+def _interpret_normalized(page: Page, trained: Mapping[str, BeforeAfter]) -> None:
+    small = [name for name, each in trained.items() if each.after.vanishes]
+    lost = [name for name, each in trained.items() if each.scale_free < VANISHED]
+    page.record(small_after_training=small, small_without_length=lost)
+    depth = TRAINED_DEPTHS[True][-1]
+    plain, residual = (_factor(trained[f"{kind}{depth}"].lengthened) for kind in KINDS)
+    none = page.text("none_of_them")
+    page.say("large_weights", small=small or none, plain=plain, depth=depth, residual=residual)
+    page.say("without_length", lost=lost or none)
+
+
+def _interpret_bare(page: Page, trained: Mapping[str, BeforeAfter]) -> None:
+    stopped = {name: each for name, each in trained.items() if each.stopped is not None}
+    page.record(stopped_without_batch_norm=list(stopped))
+    if stopped:
+        steps = [_factor(LEARNING_RATE * each.before.relative.max()) for each in stopped.values()]
+        page.say("first_steps", stopped=list(stopped), steps=steps)
+
+
+def _factor(value: float) -> str:
+    """Format a factor with three digits, or as a power of ten from 1000 on."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.1e}"

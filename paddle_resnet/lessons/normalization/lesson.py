@@ -11,11 +11,16 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from paddle_resnet.lessons.common.small_cnn import ignore_batch_norm_warning
+from paddle_resnet.lessons.common.small_cnn import (
+    LessonData,
+    NormFactory,
+    Trainings,
+    ignore_batch_norm_warning,
+    train_grid,
+)
 from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page
-from paddle_resnet.lessons.normalization import training as normalization_training
-from paddle_resnet.lessons.normalization.plots import draw_batch_sensitivity, draw_blocks
+from paddle_resnet.lessons.normalization.plots import draw_batch_sensitivity, draw_blocks, draw_trainings
 
 SHAPE = (4, 6, 2, 2)
 """N, C, H, W of the example tensors."""
@@ -25,6 +30,16 @@ EPSILON = 1e-5
 BATCH_SIZES = (2, 4, 8, 16, 32, 64)
 BATCHES = 40
 """Number of different batches with one image, for each batch size."""
+
+TRAINED_BATCH_SIZES = (2, 8, 64)
+SEEDS = (0, 1, 2)
+EPOCHS, FULL_EPOCHS = 2, 1
+RATE_FOR_64 = 0.2
+CHANNELS_A_GROUP = 8
+NORMALIZATIONS: dict[str, NormFactory] = {
+    "Batch": nn.BatchNorm2D,
+    "Group": lambda channels: nn.GroupNorm(channels // CHANNELS_A_GROUP, channels),
+}
 
 
 @dataclass(frozen=True)
@@ -66,7 +81,7 @@ def teach(page: Page, effort: Effort) -> None:
     _by_numpy(page)
     _special_cases(page)
     _batch_influence(page)
-    normalization_training.teach(page, effort)
+    _train(page, effort)
 
 
 def _four_sets(page: Page) -> None:
@@ -179,3 +194,46 @@ def _random_input(shape: tuple[int, ...]) -> np.ndarray:
     random = np.random.default_rng(0)
     centre, spread = random.normal(0, 2, (*shape[:2], 1, 1)), random.uniform(0.5, 2, (*shape[:2], 1, 1))
     return (centre + spread * random.normal(size=shape)).astype(np.float32)
+
+
+def _train(page: Page, effort: Effort) -> None:
+    """Train with batch and with group normalisation at each batch size, the learning rate in proportion."""
+    data = LessonData.open(effort)
+    epochs = effort.epochs(FULL_EPOCHS if effort.full else EPOCHS)
+    page.heading("training_heading")
+    page.say(
+        "recipe", data=data, epochs=epochs, seeds=len(SEEDS), channels_a_group=CHANNELS_A_GROUP, rate_for_64=RATE_FOR_64
+    )
+    settings = [(size, RATE_FOR_64 * size / 64) for size in TRAINED_BATCH_SIZES]
+    runs = train_grid(data, NORMALIZATIONS, settings, epochs, SEEDS)
+    rows = []
+    for size, *trained in zip(TRAINED_BATCH_SIZES, *runs.values(), strict=True):
+        for name, each in zip(runs, trained, strict=True):
+            errors = 1 - each.test_top1
+            losses = f"{each.mean_loss:.3f}", f"{np.mean(each.test_losses):.3f}"
+            rows.append([size, name, *losses, f"{errors.mean():.1%}", f"{errors.min():.1%} – {errors.max():.1%}"])
+    page.table("results", rows)
+    page.figure("batch_sizes", partial(draw_trainings, TRAINED_BATCH_SIZES, runs))
+    _conclude(page, runs, len(data.splits.test))
+
+
+def _conclude(page: Page, runs: dict[str, list[Trainings]], images: int) -> None:
+    errors = {name: [float(np.mean(1 - each.test_top1)) for each in by_size] for name, by_size in runs.items()}
+    losses = {name: [each.mean_loss for each in by_size] for name, by_size in runs.items()}
+    page.record(training_batch_sizes=TRAINED_BATCH_SIZES)
+    page.record(**{f"test_error_{name.lower()}": values for name, values in errors.items()})
+    page.record(**{f"training_loss_{name.lower()}": values for name, values in losses.items()})
+    small = TRAINED_BATCH_SIZES[0]
+    small_losses = {name: values[0] for name, values in losses.items()}
+    page.say(
+        "small_batches",
+        large=TRAINED_BATCH_SIZES[-1],
+        small=small,
+        large_losses={name: values[-1] for name, values in losses.items()},
+        small_losses=small_losses,
+        change={name: 100 * (values[0] - values[-1]) for name, values in errors.items()},
+        one_image=100 / images,
+    )
+    test_loss = runs["Batch"][0].test_losses.mean()
+    page.say("two_functions", small=small, training_loss=small_losses["Batch"], test_loss=test_loss)
+    page.say("two_changes")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
+from paddle_resnet.lessons.common.small_cnn import Trainings
+from paddle_resnet.plots.curves import draw_values_and_mean
 from paddle_resnet.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, label_log_axis, make_figure, without_axes
 
 COLOURS = {"Batch": BLUE, "Layer": GREEN, "Instance": RED, "Group": ORANGE}
@@ -78,14 +80,32 @@ def draw_batch_sensitivity(batch_sizes: Sequence[int], spreads: Mapping[str, Seq
     first = spreads["Batch"][0]
     guide = [first * (batch_sizes[0] / size) ** 0.5 for size in batch_sizes]
     axes.plot(batch_sizes, guide, color=GREY, linestyle=":", linewidth=1.5, label="1 / sqrt(N)")
-    label_batch_axis(axes, batch_sizes)
+    _batch_axis(axes, batch_sizes)
     axes.set(ylabel="scatter of the output", ylim=(-0.02, None))
     axes.legend(loc="upper right")
     return figure
 
 
-def label_batch_axis(axes: Axes, batch_sizes: Sequence[int]) -> None:
-    """Make a logarithmic axis of batch sizes."""
+def draw_trainings(batch_sizes: Sequence[int], runs: Mapping[str, Sequence[Trainings]]) -> Figure:
+    """Draw training loss, test loss and test error over the batch size: a dot per run, a line through the means."""
+    figure, panels = make_figure(9.5, 3.7, 1, 3)
+    measures: dict[str, Callable[[Trainings], np.ndarray]] = {
+        "training loss, last epoch (nats)": lambda each: each.last_epoch_losses,
+        "test loss (nats)": lambda each: each.test_losses,
+        "test error (%)": lambda each: 100 * (1 - each.test_top1),
+    }
+    for axes, (title, measure) in zip(panels, measures.items(), strict=True):
+        for name, by_size in runs.items():
+            values = list(map(measure, by_size))
+            draw_values_and_mean(axes, batch_sizes, values, f"{name} norm", COLOURS[name], MARKERS[name])
+        axes.set_title(title, loc="left", fontsize=11)
+        axes.set_ylim(bottom=0)
+        _batch_axis(axes, batch_sizes)
+    panels[0].legend(loc="upper right")
+    return figure
+
+
+def _batch_axis(axes: Axes, batch_sizes: Sequence[int]) -> None:
     axes.set_xscale("log", base=2)
     label_log_axis(axes.xaxis, batch_sizes)
     axes.set_xlabel("batch size, N (images)")
