@@ -21,7 +21,8 @@ from paddle_resnet.cli import program
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from paddle_resnet.lessons.framework.page import Block, Language, Show
+    from paddle_resnet.lessons.framework.page import Block, Show
+    from paddle_resnet.lessons.framework.texts import Language
 
 
 def main() -> None:

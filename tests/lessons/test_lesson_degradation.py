@@ -11,7 +11,6 @@ import pytest
 from paddle_resnet.lessons import Effort, run_lesson
 from paddle_resnet.lessons.common.runs import choose_seeds
 from paddle_resnet.lessons.degradation.lesson import deepen, identity_kernel
-from paddle_resnet.lessons.framework.effort import lesson_command
 from paddle_resnet.models import create_model
 from paddle_resnet.training import SeedStatistics
 from paddle_resnet.training.run_folder import RunFolder
@@ -104,7 +103,7 @@ def test_numbers_and_figures_are_written(page):
 
 def test_command_hides_local_folders():
     effort = Effort(full=True, overrides=["data.root=/somewhere/else", "data.verify=false"])
-    command = lesson_command("degradation", effort)
+    command = effort.command("degradation")
     assert command == "python tools/lesson.py degradation --full -o data.root=FOLDER -o data.verify=false"
 
 

@@ -14,7 +14,7 @@ from paddle import nn
 from paddle_resnet import runtime
 from paddle_resnet.data import uint8_batches
 from paddle_resnet.lessons import Effort, run_lesson
-from paddle_resnet.lessons.common.timing import time_interleaved
+from paddle_resnet.lessons.common.network_costs import time_interleaved
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import LessonTexts
 from paddle_resnet.lessons.inference.lesson import BATCHES, DYNAMIC, EXPORTED, ONE_THREAD, _say_verdict, fold_batch_norm

@@ -16,7 +16,7 @@ from paddle_resnet.data.datasets import open_splits
 from paddle_resnet.data.datasets.official_files import OfficialFile
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.lessons import LESSONS, Effort, run_lesson
-from paddle_resnet.lessons.common.timing import describe_machine
+from paddle_resnet.lessons.common.network_costs import describe_machine
 from paddle_resnet.lessons.framework import texts
 from paddle_resnet.lessons.framework.markdown import to_markdown, write_pages
 from paddle_resnet.lessons.framework.page import Page

@@ -14,7 +14,7 @@ from matplotlib.ticker import NullFormatter
 from paddle import nn
 
 from paddle_resnet.lessons.common.small_cnn import LessonData, NormFactory, Trainings, train_grid
-from paddle_resnet.lessons.framework.effort import Effort
+from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.models import BatchNorm

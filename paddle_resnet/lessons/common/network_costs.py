@@ -1,18 +1,26 @@
-"""Parameters, multiply-adds and activations of each part of a network."""
+"""What a network costs: parameters, multiply-adds and activations of each part, and time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
+import numpy as np
 import paddle
 
+from paddle_resnet import machine, runtime
+from paddle_resnet.lessons.framework.texts import LessonTexts, Text
 from paddle_resnet.models import create_model
 from paddle_resnet.models.summary import LayerSummary, ModelSummary, summarize
+from paddle_resnet.timing import interleave, seconds
 from paddle_resnet.zoo.registry import Stem
 
 STAGES = {f"layer{number}": f"stage {number}" for number in range(1, 5)}
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -60,3 +68,21 @@ def convolutions(summary: ModelSummary) -> list[LayerSummary]:
 def format_shape(shape: Sequence[int], separator: str = " x ") -> str:
     """Format a shape as ``64 x 56 x 56``."""
     return separator.join(map(str, shape))
+
+
+def describe_machine() -> Text:
+    """Name processor, cores, threads and Paddle's version in a sentence."""
+    processor = machine.processor().model or "an unknown processor"
+    cores = machine.physical_cores()
+    threads = runtime.thread_count(runtime.prepare_process().threads) or cores
+    values = {"processor": processor, "cores": cores, "threads": threads, "paddle": paddle.__version__}
+    return LessonTexts("common").fill("measured_on", values)
+
+
+def time_interleaved(calls: Mapping[Name, Callable[[], object]], rounds: int) -> dict[Name, np.ndarray]:
+    """Run A, B, ..., A, B, ... and return the seconds of each call, ``[rounds]``; see `timing.interleave`.
+
+    On a GPU a call must end with its result in host memory.
+    """
+    timed = {name: partial(seconds, call) for name, call in calls.items()}
+    return {name: np.array(taken) for name, taken in interleave(timed, rounds).items()}

@@ -14,7 +14,7 @@ from paddle_resnet.console import logger
 from paddle_resnet.data import Split, uint8_batches
 from paddle_resnet.evaluation.report import measure_split, metrics_section
 from paddle_resnet.evaluation.scorer import NetworkScorer
-from paddle_resnet.lessons.framework.effort import Effort
+from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import RUNS, Page
 from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.training import train

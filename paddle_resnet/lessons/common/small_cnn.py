@@ -19,7 +19,7 @@ from paddle_resnet.errors import RunFailure
 from paddle_resnet.evaluation.metrics import measure
 from paddle_resnet.evaluation.scorer import NetworkScorer
 from paddle_resnet.lessons.common.training_loop import make_train_loader, take_batches, train_while_finite
-from paddle_resnet.lessons.framework.effort import Effort
+from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.models.blocks import convolution
 
 

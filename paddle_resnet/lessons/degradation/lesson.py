@@ -24,7 +24,7 @@ from paddle_resnet.lessons.common.runs import (
     train_seeds,
     update_settings,
 )
-from paddle_resnet.lessons.framework.effort import Effort, lesson_command
+from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.models import count_parameters, create_model
 from paddle_resnet.models.blocks import PlainBlock
@@ -112,7 +112,7 @@ def _show_errors(page: Page, effort: Effort, results: dict[str, SeedResults]) ->
         ],
     )
     page.say("command", minutes=sum(sum(each.seconds) for each in results.values()) / 60)
-    page.values(lesson_command("degradation", effort))
+    page.values(effort.command("degradation"))
     page.figure("final_errors", partial(draw_final_errors, results))
     page.heading("curves_heading")
     page.say("running_means", augmented=page.text("augmented") if effort.full else "")

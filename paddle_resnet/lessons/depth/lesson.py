@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paddle_resnet.config import Config
-from paddle_resnet.lessons.common.network_costs import model_summary
+from paddle_resnet.lessons.common.network_costs import describe_machine, model_summary, time_interleaved
 from paddle_resnet.lessons.common.runs import (
     SeedResults,
     choose_seeds,
@@ -21,8 +21,7 @@ from paddle_resnet.lessons.common.runs import (
     train_seeds,
     update_settings,
 )
-from paddle_resnet.lessons.common.timing import describe_machine, time_interleaved
-from paddle_resnet.lessons.framework.effort import Effort, lesson_command
+from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.models import create_model
@@ -136,7 +135,7 @@ def _show_errors(page: Page, effort: Effort, results: dict[int, SeedResults]) ->
         ],
     )
     page.say("columns")
-    page.values(lesson_command("depth", effort))
+    page.values(effort.command("depth"))
     page.figure("errors", partial(draw_errors, results))
 
 

@@ -17,8 +17,7 @@ from paddle_resnet import runtime
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize, Split, Splits, ValidationLoader, open_splits
-from paddle_resnet.lessons.common.network_costs import format_shape, model_summary
-from paddle_resnet.lessons.common.timing import describe_machine
+from paddle_resnet.lessons.common.network_costs import describe_machine, format_shape, model_summary
 from paddle_resnet.lessons.common.training_loop import (
     Batches,
     apply_cpu_backend,
@@ -26,7 +25,7 @@ from paddle_resnet.lessons.common.training_loop import (
     make_train_loader,
     train_batches,
 )
-from paddle_resnet.lessons.framework.effort import Effort
+from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import RUNS, Page
 from paddle_resnet.models import create_model
 from paddle_resnet.plots.curves import draw_learning_curves

@@ -1,9 +1,10 @@
-"""The lessons by name, from ``catalogue.yaml``, and running one: lesson `NAME` is ``lessons/NAME/lesson.py``."""
+"""The lessons by name, from ``catalogue.yaml``, how much they compute, and running ``lessons/NAME/lesson.py``."""
 
 from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,9 +13,37 @@ from paddle_resnet.config import Config
 from paddle_resnet.config.yaml_reader import read_yaml
 from paddle_resnet.errors import UsageError, did_you_mean
 from paddle_resnet.files import write_text
-from paddle_resnet.lessons.framework.effort import Effort
 from paddle_resnet.lessons.framework.page import Page, Show
 from paddle_resnet.lessons.framework.texts import LESSONS_FOLDER, LessonTexts, Text
+
+
+@dataclass(frozen=True)
+class Effort:
+    """The options of a lesson's run.
+
+    Attributes:
+        full: train on the real data set (CIFAR-10, Fashion-MNIST) instead of the embedded one.
+        overrides: ``key=value`` for the configs of the lesson's training runs, such as ``data.root=...``.
+        scale: factor on the number of epochs; below 1 for tests.
+    """
+
+    full: bool = False
+    overrides: Sequence[str] = ()
+    scale: float = 1.0
+
+    def epochs(self, usual: int) -> int:
+        return max(1, round(self.scale * usual))
+
+    def command(self, lesson: str) -> str:
+        """Return the command that repeats the lesson's run, with ``FOLDER`` in place of local paths."""
+        words = ["python tools/lesson.py", lesson]
+        if self.full:
+            words.append("--full")
+        for override in self.overrides:
+            key, _, value = override.partition("=")
+            value = "FOLDER" if key in ("data.root", "output") else value
+            words.append(f"-o {key}={value}")
+        return " ".join(words)
 
 
 class LessonModule(Protocol):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from paddle_resnet.files import write_atomically, write_text
 from paddle_resnet.lessons.framework.catalogue import LESSONS
-from paddle_resnet.lessons.framework.page import Block, Heading, Language, Page, Picture, Prose, Table, Text, Values
+from paddle_resnet.lessons.framework.page import Block, Heading, Page, Picture, Prose, Table, Values
+from paddle_resnet.lessons.framework.texts import Language, Text
 
 
 def to_markdown(title: str, blocks: Iterable[Block], language: Language, figures: str) -> str:

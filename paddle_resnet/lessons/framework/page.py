@@ -12,7 +12,6 @@ from typing import TypeAlias
 import numpy as np
 from matplotlib.figure import Figure
 
-from paddle_resnet.lessons.framework.texts import Language as Language
 from paddle_resnet.lessons.framework.texts import LessonTexts, Text
 from paddle_resnet.plots.style import save_figure
 

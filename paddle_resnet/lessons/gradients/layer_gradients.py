@@ -17,7 +17,7 @@ from paddle.nn import functional
 
 from paddle_resnet.data import TrainLoader
 from paddle_resnet.lessons.common.small_cnn import LessonData
-from paddle_resnet.lessons.framework.effort import Effort
+from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.models import ImageClassifier, create_model
 from paddle_resnet.plots.style import BLUE, GREEN, RED, make_figure

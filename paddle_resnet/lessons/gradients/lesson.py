@@ -11,7 +11,7 @@ import paddle
 
 from paddle_resnet.data import TrainLoader
 from paddle_resnet.lessons.common.training_loop import apply_cpu_backend, take_batches, train_while_finite
-from paddle_resnet.lessons.framework.effort import Effort
+from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.lessons.gradients.layer_gradients import (

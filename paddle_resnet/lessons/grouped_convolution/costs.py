@@ -11,7 +11,7 @@ import paddle
 from paddle import nn
 from paddle.nn import functional
 
-from paddle_resnet.lessons.common.timing import time_interleaved
+from paddle_resnet.lessons.common.network_costs import time_interleaved
 from paddle_resnet.models import model_entry
 from paddle_resnet.models.blocks import BlockOptions, Bottleneck, projection_shortcut
 from paddle_resnet.models.factory import make_network

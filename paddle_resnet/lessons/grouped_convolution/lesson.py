@@ -13,8 +13,8 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from paddle import nn
 
-from paddle_resnet.lessons.common.timing import describe_machine
-from paddle_resnet.lessons.framework.effort import Effort
+from paddle_resnet.lessons.common.network_costs import describe_machine
+from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.lessons.grouped_convolution.costs import (

@@ -15,9 +15,9 @@ from paddle_resnet.data import Normalize
 from paddle_resnet.evaluation import Evaluation, NetworkScorer, measure_split
 from paddle_resnet.export import ExportReport, export_run
 from paddle_resnet.inference import InferenceConfig, Predictor
+from paddle_resnet.lessons.common.network_costs import describe_machine, time_interleaved
 from paddle_resnet.lessons.common.runs import image_settings, read_images, train_run, update_settings
-from paddle_resnet.lessons.common.timing import describe_machine, time_interleaved
-from paddle_resnet.lessons.framework.effort import Effort
+from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.plots.style import BLUE, GREEN, GREY, ORANGE, label_log_axis, make_figure, plain_log_labels
 from paddle_resnet.training import RunFolder

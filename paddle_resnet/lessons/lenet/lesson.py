@@ -10,10 +10,9 @@ from paddle_resnet.config import Config
 from paddle_resnet.data import Split
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.evaluation import Evaluation, NetworkScorer, measure_split
-from paddle_resnet.lessons.common.network_costs import format_shape, model_summary
+from paddle_resnet.lessons.common.network_costs import describe_machine, format_shape, model_summary
 from paddle_resnet.lessons.common.runs import train_run, update_settings
-from paddle_resnet.lessons.common.timing import describe_machine
-from paddle_resnet.lessons.framework.effort import Effort
+from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import RUNS, Page
 from paddle_resnet.lessons.lenet.seed_comparison import (
     IMAGES_PER_ROW,

@@ -15,7 +15,7 @@ from paddle_resnet.lessons.common.network_costs import (
     model_summary,
 )
 from paddle_resnet.lessons.common.small_cnn import ignore_batch_norm_warning
-from paddle_resnet.lessons.framework.effort import Effort
+from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.network_shapes.plots import draw_costs, draw_route, draw_sides
 from paddle_resnet.models import ImageClassifier, create_model

@@ -18,7 +18,7 @@ from paddle_resnet.lessons.common.small_cnn import (
     ignore_batch_norm_warning,
     train_grid,
 )
-from paddle_resnet.lessons.framework.effort import Effort
+from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.normalization.plots import draw_batch_sensitivity, draw_blocks, draw_trainings
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from paddle import nn
 
 from paddle_resnet.lessons.common.small_cnn import ignore_batch_norm_warning
-from paddle_resnet.lessons.framework.effort import Effort
+from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.residual_block.diagrams import diagram_of, draw_diagrams
 from paddle_resnet.models.blocks import BasicBlock, Bottleneck, PlainBlock, ResidualBlock, projection_shortcut

@@ -15,7 +15,7 @@ from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.data import MemorySplit, open_splits
 from paddle_resnet.lessons.common.runs import image_settings, update_settings
-from paddle_resnet.lessons.framework.effort import Effort
+from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.lessons.transfer.few_shot import (

@@ -10,7 +10,7 @@ from paddle_resnet.evaluation.grad_cam import grad_cam
 from paddle_resnet.evaluation.run_plots import choose_mistakes
 from paddle_resnet.lessons.common.network_costs import format_shape
 from paddle_resnet.lessons.common.runs import flatten_pixels, image_settings, read_images, train_run, update_settings
-from paddle_resnet.lessons.framework.effort import Effort
+from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.what_it_sees.trained_network import (
     MAX_POINTS,
