@@ -159,9 +159,9 @@ def _draw_over_rates(axes: Axes, runs: Mapping[str, Sequence[Trainings]]) -> Non
     for (name, by_rate), marker in zip(runs.items(), ("o", "s"), strict=True):
         means = [each.mean_loss if np.isfinite(each.mean_loss) else np.nan for each in by_rate]
         axes.plot(RATES, means, color=COLOURS[name], marker=marker, markersize=6, label=name)
-        broken = [rate for rate, each in zip(RATES, by_rate, strict=True) if each.diverged]
-        crosses = [top] * len(broken)
-        axes.plot(broken, crosses, "x", color=COLOURS[name], markersize=9, markeredgewidth=2.5, clip_on=False)
+        for rate, each in zip(RATES, by_rate, strict=True):
+            if each.diverged:
+                axes.plot(rate, top, "x", color=COLOURS[name], markersize=9, markeredgewidth=2.5, clip_on=False)
     axes.axhline(np.log(10), color=GREY, linestyle=":", linewidth=1.5)
     axes.text(RATES[-1], np.log(10) * 0.93, "ln 10: guessing", color=GREY, ha="right", va="top", fontsize=10)
     axes.set(xscale="log", yscale="log")
