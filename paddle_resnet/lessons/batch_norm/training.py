@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import paddle
@@ -16,14 +16,15 @@ from paddle import nn
 from paddle_resnet.lessons.common.small_cnn import LessonData, NormFactory, Trainings, train_grid
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
-from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.models import BatchNorm
 from paddle_resnet.models.blocks import convolution
 from paddle_resnet.plots.curves import draw_runs
 from paddle_resnet.plots.style import BLUE, GREY, RED, label_log_axis
 
-WITH, WITHOUT = "with BatchNorm", "without"
-COLOURS = {WITH: BLUE, WITHOUT: RED}
+STYLES: dict[str, dict[str, Any]] = {
+    "with": {"label": "with BatchNorm", "color": BLUE, "marker": "o"},
+    "without": {"label": "without", "color": RED, "marker": "s"},
+}
 RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 SHOWN = (0.01, 0.1, 1.0)
 SEEDS = (0, 1)
@@ -33,7 +34,7 @@ SCALED_BY = 10.0
 LEARNT = 1.0
 """Loss of the last epoch (nats) below which a training has learnt; guessing among ten classes gives ln 10 = 2.30."""
 
-NORMALIZATIONS: dict[str, NormFactory | None] = {WITH: nn.BatchNorm2D, WITHOUT: None}
+NORMALIZATIONS: dict[str, NormFactory | None] = {"with": nn.BatchNorm2D, "without": None}
 
 
 def teach(page: Page, effort: Effort) -> None:
@@ -43,44 +44,24 @@ def teach(page: Page, effort: Effort) -> None:
     page.heading("training_heading")
     page.say("recipe", data=data, batch_size=BATCH_SIZE, epochs=epochs, seeds=len(SEEDS))
     runs = train_grid(data, NORMALIZATIONS, [(BATCH_SIZE, rate) for rate in RATES], epochs, SEEDS)
-    page.table(
-        "losses",
-        [
-            [f"{rate:g}", *(_loss(by_rate[i]) for by_rate in runs.values())]
-            + [_top1(by_rate[i]) for by_rate in runs.values()]
-            for i, rate in enumerate(RATES)
-        ],
-    )
+    rows = zip(*runs.values(), strict=True)
+    cells = [[f"{rate:g}", *map(_loss, row), *map(_top1, row)] for rate, row in zip(RATES, rows, strict=True)]
+    page.table("losses", cells)
     page.figure("learning_rates", partial(draw_trainings, runs), seeds=len(SEEDS))
     _conclude(page, runs)
     _scale_invariance(page)
 
 
 def _conclude(page: Page, runs: dict[str, list[Trainings]]) -> None:
-    losses = {name: [each.mean_loss for each in by_rate] for name, by_rate in runs.items()}
-    learnt = {
-        name: [rate for rate, loss in zip(RATES, by_rate, strict=True) if loss < LEARNT]
-        for name, by_rate in losses.items()
-    }
-    lower = [rate for rate, a, b in zip(RATES, losses[WITH], losses[WITHOUT], strict=True) if a < b]
-    page.record(
-        rates=RATES,
-        last_epoch_loss_with=losses[WITH],
-        last_epoch_loss_without=[loss if math.isfinite(loss) else "diverged" for loss in losses[WITHOUT]],
-        test_top1_with=list(map(_top1, runs[WITH])),
-        test_top1_without=list(map(_top1, runs[WITHOUT])),
-        rates_learnt_with=learnt[WITH],
-        rates_learnt_without=learnt[WITHOUT],
-        rates_lower_with=lower,
-    )
-    page.say(
-        "rates_learnt",
-        lower=len(lower),
-        rates=len(RATES),
-        learnt=LEARNT,
-        learnt_with=_listed(page, learnt[WITH]),
-        learnt_without=_listed(page, learnt[WITHOUT]),
-    )
+    losses = {name: np.array([each.mean_loss for each in by_rate]) for name, by_rate in runs.items()}
+    learnt = {name: np.array(RATES)[values < LEARNT] for name, values in losses.items()}
+    lower = np.array(RATES)[losses["with"] < losses["without"]]
+    page.record(rates=RATES, rates_lower_with=lower)
+    for name, by_rate in runs.items():
+        page.record(**{f"last_epoch_loss_{name}": losses[name], f"rates_learnt_{name}": learnt[name]})
+        page.record(**{f"test_top1_{name}": list(map(_top1, by_rate))})
+    listed = {name: [f"{rate:g}" for rate in rates] or page.text("no_rate") for name, rates in learnt.items()}
+    page.say("rates_learnt", lower=len(lower), rates=len(RATES), learnt=LEARNT, listed=listed)
 
 
 def _scale_invariance(page: Page) -> None:
@@ -123,10 +104,6 @@ def _top1(trainings: Trainings) -> str:
     return "-" if trainings.diverged else f"{100 * np.mean(trainings.test_top1):.1f}%"
 
 
-def _listed(page: Page, rates: Sequence[float]) -> list[str] | Text:
-    return [f"{rate:g}" for rate in rates] or page.text("no_rate")
-
-
 def draw_trainings(runs: Mapping[str, Sequence[Trainings]]) -> Figure:
     """Draw loss curves at the rates `SHOWN`, and below the last epoch's loss over all `RATES`."""
     figure = Figure(figsize=(9.5, 7.0), layout="constrained")
@@ -135,7 +112,8 @@ def draw_trainings(runs: Mapping[str, Sequence[Trainings]]) -> Figure:
     for axes, rate in zip(panels, SHOWN, strict=True):
         for name, by_rate in runs.items():
             curves = [_moving_average(losses) for losses in by_rate[RATES.index(rate)].losses]
-            draw_runs(axes, curves, name, color=COLOURS[name], linewidth=1.4, alpha=0.85)
+            style = STYLES[name]
+            draw_runs(axes, curves, style["label"], color=style["color"], linewidth=1.4, alpha=0.85)
         axes.set_title(f"learning rate {rate:g}", loc="left")
         axes.set(xlabel="training step", ylim=(0, 3))
         axes.grid(True, axis="y")
@@ -156,12 +134,13 @@ def _draw_over_rates(axes: Axes, runs: Mapping[str, Sequence[Trainings]]) -> Non
     """Draw the last epoch's loss over the learning rate; a cross at the top marks a diverged run."""
     losses = np.array([each.last_epoch_losses for by_rate in runs.values() for each in by_rate])
     top = 1.5 * max([*losses[np.isfinite(losses)], 2.303])
-    for (name, by_rate), marker in zip(runs.items(), ("o", "s"), strict=True):
+    for name, by_rate in runs.items():
         means = [each.mean_loss if np.isfinite(each.mean_loss) else np.nan for each in by_rate]
-        axes.plot(RATES, means, color=COLOURS[name], marker=marker, markersize=6, label=name)
+        axes.plot(RATES, means, markersize=6, **STYLES[name])
         for rate, each in zip(RATES, by_rate, strict=True):
             if each.diverged:
-                axes.plot(rate, top, "x", color=COLOURS[name], markersize=9, markeredgewidth=2.5, clip_on=False)
+                colour = STYLES[name]["color"]
+                axes.plot(rate, top, "x", color=colour, markersize=9, markeredgewidth=2.5, clip_on=False)
     axes.axhline(np.log(10), color=GREY, linestyle=":", linewidth=1.5)
     axes.text(RATES[-1], np.log(10) * 0.93, "ln 10: guessing", color=GREY, ha="right", va="top", fontsize=10)
     axes.set(xscale="log", yscale="log")
