@@ -10,7 +10,7 @@ from pathlib import Path
 from paddle_resnet.files import write_atomically, write_text
 from paddle_resnet.lessons.framework.catalogue import LESSONS
 from paddle_resnet.lessons.framework.page import Block, Heading, Page, Picture, Prose, Table, Values
-from paddle_resnet.lessons.framework.texts import Language, Text
+from paddle_resnet.lessons.framework.texts import Language, LessonTexts, Text
 
 
 def to_markdown(title: str, blocks: Iterable[Block], language: Language, figures: str) -> str:
@@ -48,22 +48,6 @@ FIGURES = Path("images/lessons")
 
 PAGES: dict[Language, Path] = {"en": Path("lessons"), "zh": Path("zh/lessons")}
 
-INDEX: dict[Language, tuple[str, str]] = {
-    "en": (
-        "# Lessons\n\nEach page was written by the program it describes: `python tools/lesson.py NAME` runs it, with "
-        "prose in the terminal,\nfigures and `numbers.json` in `output/lessons/NAME/`. `--full` trains on the real "
-        "data set. [In Chinese](../zh/lessons/README.md)",
-        "| lesson | what it is about |",
-    ),
-    "zh": (
-        "# 课程\n\n每一页都由它所讲的程序写成：`python tools/lesson.py NAME --language zh` 运行一课，讲解显示在终端，"
-        "图和 `numbers.json` 写入 `output/lessons/NAME/`；\n`--full` 在真实数据集上训练。"
-        "[英文版](../../lessons/README.md)",
-        "| 课程 | 内容 |",
-    ),
-}
-"""The start of the list of lessons, and the header of its table."""
-
 
 def write_pages(name: str, page: Page, docs: Path) -> list[Path]:
     """Write the pages of lesson `name` in both languages and its figures below `docs`; return the pages' paths."""
@@ -84,11 +68,15 @@ def write_pages(name: str, page: Page, docs: Path) -> list[Path]:
 
 def write_index(docs: Path) -> None:
     """Write the ``README.md`` of both languages: the list of the lessons that have pages."""
+    texts = LessonTexts("framework")
+    title, about, lesson, contents = (
+        texts.fill(key, {}) for key in ("index_title", "index", "index_lesson", "index_contents")
+    )
     for language, folder in PAGES.items():
-        head, columns = INDEX[language]
-        rows = [
-            f"| [{entry.title.in_language(language)}]({name}.md) `{name}` | {entry.about.in_language(language)} |"
+        rows = tuple(
+            (f"[{entry.title.in_language(language)}]({name}.md) `{name}`", entry.about)
             for name, entry in LESSONS.items()
             if (docs / folder / f"{name}.md").exists()
-        ]
-        write_text(docs / folder / "README.md", "\n".join([head, "", columns, "|---|---|", *rows]) + "\n")
+        )
+        page = to_markdown(title.in_language(language), [Prose(about), Table((lesson, contents), rows)], language, "")
+        write_text(docs / folder / "README.md", page)
