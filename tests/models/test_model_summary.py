@@ -1,6 +1,8 @@
 """Multiply-adds, depth and shapes against published numbers, sums by hand and real forward passes."""
 
 import json
+import os
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -170,6 +172,15 @@ def test_the_table_has_every_name(models, monkeypatch, tmp_path):
     assert rows["resnet18"] == ["11,689,512", "1.81", "18", "3x224x224", "imagenet, :torchvision"]
     assert rows["resnet20"] == ["269,722", "0.0406", "20", "3x32x32", "cifar10 91.23%"]
     assert rows["resnet18_d2l"][3] == "1x224x224"
+
+
+def test_the_table_needs_no_paddle(tmp_path):
+    (tmp_path / "paddle.py").write_text("raise ImportError('paddle is imported')")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "160"}
+    command = [sys.executable, PROJECT / "tools" / "models.py"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert set(list_models()) <= set(rows_of(done.stdout))
 
 
 @pytest.mark.parametrize(("name", "channels"), [("resnet18", 3), ("resnet18_d2l", 1)])

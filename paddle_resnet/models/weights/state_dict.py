@@ -66,7 +66,7 @@ def write_state_dict(path: str | Path, state: Mapping[str, np.ndarray], names: W
             {name: np.array(array, order="C") for name, array in arrays.items()},
             {"names": "torch" if names == "torch" else "paddle"},
         )
-        write_atomically(path, lambda temporary: _write_bytes(temporary, content))
+        write_atomically(path, lambda temporary: temporary.write_bytes(content))
     return len(arrays)
 
 
@@ -87,10 +87,6 @@ def require_writable_format(path: Path) -> None:
             f"{path}: expected a .pdparams or .safetensors file to write; "
             "PyTorch reads the latter by safetensors.torch.load_file"
         )
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
 
 
 def convert_weights(source: str | Path, destination: str | Path, names: WrittenNames = "paddle") -> int:
