@@ -54,9 +54,9 @@ def from_both_sides(arrays: Arrays) -> Arrays:
     """
     moved = dict(arrays)
 
-    def reorder(layer: str, axis: int = 0) -> None:
-        for name in arrays:
-            if name.rpartition(".")[0] == layer and arrays[name].ndim > axis:
+    def reorder(layer: str, tensors: Sequence[str] = ("weight",), axis: int = 0) -> None:
+        for name in (f"{layer}.{tensor}" for tensor in tensors):
+            if name in moved:
                 moved[name] = moved[name].take(order, axis)
 
     blocks = sorted({(int(found[1]), int(found[2])) for found in map(_BLOCK.match, arrays) if found})
@@ -68,9 +68,8 @@ def from_both_sides(arrays: Arrays) -> Arrays:
         before = (channels - kept) // 2
         order = np.concatenate([order + before, np.arange(before), np.arange(before + kept, channels)])
         reorder(f"{block}.conv2")
-        reorder(f"{block}.bn2")
-    if HEAD[0] in moved:
-        moved[HEAD[0]] = moved[HEAD[0]][order]
+        reorder(f"{block}.bn2", ("weight", "bias", "_mean", "_variance"))
+    reorder("fc")  # its weight is [in, out]
     return moved
 
 
