@@ -176,6 +176,23 @@ def pickle_numbers(data: bytes, other: bytes, random_: Random) -> bytes:
 PICKLE = (*BYTES, pickle_instructions, pickle_instructions, pickle_instructions, pickle_numbers, pickle_numbers)
 
 
+def one_pickle_of_several(data: bytes, other: bytes, random_: Random) -> bytes:
+    """Damage one of the pickles that follow each other, the longest most often; the rest stays as it is."""
+    ends = [0]
+    with contextlib.suppress(Exception):  # pickletools raises almost anything
+        while True:
+            *_, (_, _, place) = pickletools.genops(data[ends[-1] :])
+            ends.append(ends[-1] + place + 1)
+    parts = [data[start:end] for start, end in zip(ends, [*ends[1:], len(data)], strict=True)]
+    longest = max(range(len(parts) - 1), key=lambda at: len(parts[at]), default=0)
+    at = longest if random_.random() < 0.7 else random_.randrange(len(parts))
+    parts[at] = random_.choice(PICKLE)(parts[at], parts[at], random_)
+    return b"".join(parts)
+
+
+PICKLES = (*BYTES, *[one_pickle_of_several] * 8)
+
+
 # --- archives
 
 
@@ -184,7 +201,7 @@ def zip_members(data: bytes, other: bytes, random_: Random) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = [(info.filename, archive.read(info)) for info in archive.infolist()]
-    except Exception:  # the old format's seed is no zip archive
+    except Exception:  # damaged before
         return pickle_instructions(data, other, random_)
     pickles = [at for at, (name, _) in enumerate(members) if name.endswith(".pkl")]
     at = random_.choice(pickles) if pickles and random_.random() < 0.7 else random_.randrange(len(members))

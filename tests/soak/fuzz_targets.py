@@ -69,11 +69,11 @@ def _weights(name: str) -> Callable[[Path], Target]:
         from paddle_resnet.models.weights.state_dict import write_state_dict
 
         path = folder / f"x.{name}"
-        if name == "pth":
-            seeds = [
-                (FIXTURES / each).read_bytes() for each in ("odd_tensors.pth", "whole_module.pth", "old_format.pth")
-            ]
-            return Target(_through(path, read_state_dict), seeds, mutators.ZIP)
+        if name.startswith("pth"):
+            files = [f"{each}{name.removeprefix('pth')}.pth" for each in ("odd_tensors", "whole_module", "checkpoint")]
+            seeds = [(FIXTURES / each).read_bytes() for each in files]
+            kind = mutators.ZIP if name == "pth" else mutators.PICKLES
+            return Target(_through(path, read_state_dict), seeds, kind)
         write_state_dict(path, _state(), "paddle")
         seeds = [path.read_bytes()]
         if name == "pdparams":
@@ -302,7 +302,7 @@ def _writable() -> set[str]:
 
 
 _MAKERS: dict[str, Callable[[Path], Target]] = {
-    **{name: _weights(name) for name in ("pdparams", "pth", "safetensors")},
+    **{name: _weights(name) for name in ("pdparams", "pth", "pth_old", "safetensors")},
     **{
         name: _run_file(name)
         for name in ("optimizer.pdopt", "scaler.pdscaler", "state.json", "data.json", "metrics.json", "history.csv")
