@@ -384,11 +384,6 @@ class _Machine:
             _require(type(arguments) is tuple and len(arguments) <= _ARGUMENTS, "its arguments are not a short tuple")
             self._push(called.rule(self._spend, *arguments))
 
-    def _call_by_keywords(self) -> None:
-        keywords, arguments, called = self._pop(), self._pop(), self._pop()
-        _require(self._is_unknown(called), "it calls a function by keywords")
-        self._push(Opaque(_name_of(called), [arguments, keywords]))
-
     def _is_unknown(self, called: Any) -> bool:
         """Return whether calling this makes an `Opaque`: an unknown global, or what one has returned."""
         return type(called) is Opaque or (
@@ -530,7 +525,6 @@ _OPERATIONS: Mapping[bytes, Callable[[_Machine], Any]] = {
     b"\x93": _Machine._stack_global,
     b"R": _Machine._call,
     b"\x81": _Machine._call,
-    b"\x92": _Machine._call_by_keywords,
     b"\x8f": lambda m: m._push([]),  # sets become lists
     b"\x90": lambda m: m._append(m._to_mark()),
     b"\x91": lambda m: m._push(m._to_mark()),
@@ -544,7 +538,7 @@ _OPERATIONS: Mapping[bytes, Callable[[_Machine], Any]] = {
     b"j": lambda m: m._push(m._memo[m._number("<I")]),
     b"Q": _Machine._persistent,
 }
-"""All others are refused: extensions, classic instances, buffers outside the file."""
+"""All others are refused: extensions, classic instances, objects by keyword, buffers outside the file."""
 
 
 def kind_of(value: Any) -> str:

@@ -76,7 +76,7 @@ def test_every_type_and_layout_in_memory_is_read(fixtures, name):
 
 @pytest.mark.parametrize("name", ["whole_module.pth", "whole_module_old.pth"])
 def test_pickled_module_is_refused_with_advice(fixtures, name):
-    with pytest.raises(UsageError, match=rf"{name}: a whole pickled module .*linear\.Linear.*state_dict"):
+    with pytest.raises(UsageError, match=rf"{name}: a whole pickled module .*linear\.Linear.*save its state_dict"):
         read_state_dict(fixtures / name)
 
 
@@ -124,8 +124,8 @@ def pickle_of(*, name="a", storage=b"ctorch\nFloatStorage\n", key="0", length=3,
     return b"}" + text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n" + tensor + b"Rs."
 
 
-def write_archive(path, content, numbers=(1.0, 2.0, 3.0), *, order="little", compression=zipfile.ZIP_STORED):
-    with zipfile.ZipFile(path, "w", compression) as archive:
+def write_archive(path, content, numbers=(1.0, 2.0, 3.0), *, order="little"):
+    with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a/data.pkl", content)
         archive.writestr("a/byteorder", order)
         archive.writestr("a/data/0", np.asarray(numbers, "<f4" if order == "little" else ">f4").tobytes())
@@ -140,13 +140,13 @@ def test_both_byte_orders_are_read(tmp_path, order):
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"cposix\nsystem\n(Vtouch ran\ntR.", r"found an object of posix\.system"),
-        (b"cbuiltins\neval\n(V1\ntR.", r"found an object of builtins\.eval"),
-        (pickle_of(storage=b"ctorch\nQInt8Storage\n"), r"a is of type QInt8Storage, expected one of bfloat16"),
+        (b"cposix\nsystem\n(Vtouch ran\ntR.", r"other object \(posix\.system\)"),
+        (b"cbuiltins\neval\n(V1\ntR.", r"other object \(builtins\.eval\)"),
+        (pickle_of(storage=b"ctorch\nBits8Storage\n"), "an unknown kind of storage"),
         (pickle_of(storage=b"Vobject\n"), "cannot be read as a pickle"),
         (b"(Vstorage\nVx\ntQ.", "cannot be read as a pickle"),
         (pickle_of(length=2), "record data/0 has 12 bytes where its tensor needs 8"),
-        (pickle_of(length=1 << 60), "record data/0 has 12 bytes where its tensor needs"),
+        (pickle_of(length=1 << 60), r"its tensors need 4,611,686,018,427,387,904 bytes, but the file has"),
         (pickle_of(length=-3), "record data/0 has 12 bytes where its tensor needs -12"),
         (pickle_of(key="1"), "has no record data/1"),
         (pickle_of(key="../data.pkl"), "has no record"),
@@ -173,12 +173,11 @@ def test_other_pickle_content_is_one_line(tmp_path, monkeypatch, content, compla
 
 
 def test_a_compressed_record_is_refused_before_it_is_unpacked(tmp_path):
-    # 400 MB of zeros in 400 kB would pass every check but that of the compression.
-    zeros = np.zeros(1 << 20, "float32")
-    content = pickle_of(length=1 << 20, shape=(1 << 20,))
-    write_archive(tmp_path / "bomb.pth", content, zeros, compression=zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w") as archive:
+        archive.writestr("a/data.pkl", pickle_of(length=1 << 20, shape=(1,)))
+        archive.writestr("a/data/0", bytes(4 << 20), zipfile.ZIP_DEFLATED)
     assert (tmp_path / "bomb.pth").stat().st_size < 10_000
-    with pytest.raises(UsageError, match=r"bomb\.pth: its records claim more bytes than the file has"):
+    with pytest.raises(UsageError, match=r"bomb\.pth: its tensors need 4,194,304 bytes, but the file has"):
         read_state_dict(tmp_path / "bomb.pth")
     with zipfile.ZipFile(tmp_path / "small.pth", "w") as archive:
         archive.writestr("a/data.pkl", pickle_of(), zipfile.ZIP_DEFLATED)

@@ -65,18 +65,16 @@ def _transposed_if_linear(name: str, array: np.ndarray) -> np.ndarray:
     return array.T if array.ndim == 2 and name.endswith("weight") else array
 
 
-# Tensors may share storage (tied weights), so together they may need more bytes than the file has.
-_SHARING_LIMIT = 4
-
-
-def check_claimed_size(needed: int, path: Path) -> None:
+def check_claimed_size(needed: int, path: Path, times: int = 4) -> None:
     """Refuse tensors that claim many times the file's size, before any of them is copied.
 
+    Tensors may share storage (tied weights), so together they may need more bytes than the file has.
+
     Raises:
-        UsageError: they need several times the file's size.
+        UsageError: they need more than `times` the file's size.
     """
     size = path.stat().st_size
-    if needed > _SHARING_LIMIT * size:
+    if needed > times * size:
         raise UsageError(
             f"{path}: its tensors need {shown(f'{needed:,}')} bytes, but the file has {size:,}; "
             "it is damaged or malicious"

@@ -119,39 +119,16 @@ def _joined(mapping: dict[Any, Any], path: Path) -> dict[Any, Any]:
 def _without_weights(content: Any, path: Path) -> UsageError:
     """Say what a file without a state dict holds, and what to do."""
     values = content.values() if isinstance(content, dict) else [content]
-    seen: set[int] = set()
     for value in values:
-        if type(value) is safe_pickle.Opaque and _holds_tensor(value, seen):
+        if type(value) is safe_pickle.Opaque:
             return UsageError(
-                f"{path}: a whole pickled module ({shown(value.kind)}), which only its program can load; load it there "
-                "and save its weights: torch.save(model.state_dict(), ...)"
+                f"{path}: a whole pickled module or other object ({shown(value.kind)}), no state dict; "
+                "load it where its class is known, and save its state_dict()"
             )
     if not isinstance(content, dict) or not content:
-        return UsageError(f"{path}: expected a state dict (names and tensors), found {_kind_of(content)}")
+        return UsageError(f"{path}: expected a state dict (names and tensors), found {safe_pickle.kind_of(content)}")
     key, value = next(iter(content.items()))
     return UsageError(
-        f"{path}: expected a state dict (names and tensors), but '{shown(key)}' holds {_kind_of(value)}, and "
-        "nothing else in the file is one; save model.state_dict(), not an optimizer's state (.pdopt)"
+        f"{path}: expected a state dict (names and tensors), but '{shown(key)}' holds {safe_pickle.kind_of(value)}, "
+        "and nothing else in the file is one; save model.state_dict(), not an optimizer's state (.pdopt)"
     )
-
-
-def _kind_of(value: Any) -> str:
-    """Return the words for a value; an object of an unknown class has its class's name."""
-    return f"an object of {shown(value.kind)}" if type(value) is safe_pickle.Opaque else safe_pickle.kind_of(value)
-
-
-def _holds_tensor(value: Any, seen: set[int]) -> bool:
-    """Return whether an object was made of tensors, at any depth."""
-    waiting = [value]
-    while waiting:
-        each = waiting.pop()
-        if type(each) is Tensor:
-            return True
-        if id(each) in seen or type(each) not in (safe_pickle.Opaque, dict, list, tuple):
-            continue
-        seen.add(id(each))
-        if type(each) is safe_pickle.Opaque:
-            waiting += [each.parts, each.items]
-        else:
-            waiting += each.values() if type(each) is dict else each
-    return False

@@ -31,23 +31,27 @@ _STORAGES = {
     "ByteStorage": "uint8",
     "UntypedStorage": "uint8",
     "BoolStorage": "bool",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
+    # Of quantised tensors, whose numbers are not the weights: `_rebuild_qtensor` makes an `Opaque`.
+    "QInt8Storage": "int8",
+    "QUInt8Storage": "uint8",
+    "QInt32Storage": "int32",
 }
 _ELEMENT_TYPES = {*_STORAGES.values(), "uint16", "uint32", "uint64"}
-_SIZES = {"ComplexFloatStorage": 8, "ComplexDoubleStorage": 16, "QInt32Storage": 4}  # of a byte: the other unknown ones
 
 
 class Storage(NamedTuple):
     """The reference to a storage."""
 
     key: str
-    element_type: str  # of `_ELEMENT_TYPES`, or the class of a storage that no network's weights have
+    element_type: str  # of `_ELEMENT_TYPES`
     length: int  # in elements
     start: int = 0  # of a view of another storage (before PyTorch 0.4): the elements before its first one
 
     @property
     def nbytes(self) -> int:
-        known = self.element_type in _ELEMENT_TYPES
-        return self.length * (_numpy_type(self.element_type).itemsize if known else _SIZES.get(self.element_type, 1))
+        return self.length * _numpy_type(self.element_type).itemsize
 
 
 class Tensor(NamedTuple):
@@ -96,21 +100,19 @@ def load_pickle(
 
 
 def _storage(reference: Any) -> Storage | safe_pickle.Named:
-    """Read ``("storage", class, key, location, length)``, before PyTorch 1.6 with the view at the end."""
-    if type(reference) is not tuple or not 3 < len(reference) < 7:
+    """Read ``("storage", class, key, location, length)``, before PyTorch 1.6 with a view at the end."""
+    if type(reference) is tuple and len(reference) == 4 and reference[0] == "module":
+        return reference[1]  # a class, with its source text, in whole modules before PyTorch 1.6
+    if type(reference) is not tuple or not 5 <= len(reference) <= 6:
         raise safe_pickle.Damaged("a storage's reference is no tuple of five")
-    kind, storage_class, key, *rest = reference
-    if type(storage_class) is not safe_pickle.Named:
-        raise safe_pickle.Damaged("a storage of no class")
-    if kind == "module":  # a class, with its source text, in whole modules before PyTorch 1.6
-        return storage_class
-    length, view = (*rest[1:], None)[:2] if len(rest) > 1 else (None, None)
-    if kind != "storage" or type(key) is not str or not _is_index(length):
-        raise safe_pickle.Damaged(f"an unknown kind of storage, {shown(kind)}")
+    kind, storage_class, key, _location, length, view = (*reference, None)[:6]
+    if kind != "storage" or type(storage_class) is not safe_pickle.Named or storage_class.name not in _STORAGES:
+        raise safe_pickle.Damaged(f"an unknown kind of storage, {shown(storage_class)}")
+    if type(key) is not str or not _is_index(length):
+        raise safe_pickle.Damaged("a storage without a name or a length")
     if view is not None and not (type(view) is tuple and len(view) == 3 and _is_index(view[1])):
         raise safe_pickle.Damaged("a storage's view has no offset")
-    element_type = _STORAGES.get(storage_class.name, storage_class.name)
-    return Storage(key, element_type, length, 0 if view is None else view[1])
+    return Storage(key, _STORAGES[storage_class.name], length, 0 if view is None else view[1])
 
 
 def _is_index(value: Any) -> bool:
@@ -228,6 +230,8 @@ def tensor_arrays(
     # abs: a negative size must not cancel out a huge one.
     sizes = (abs(math.prod(each.shape)) * _numpy_type(each.element_type).itemsize for each in tensors.values())
     check_claimed_size(sum(sizes), path)
+    storages = {tensor.storage for tensor in tensors.values()}
+    check_claimed_size(sum(abs(each.nbytes) for each in storages), path, times=1)
     contents: dict[Storage, bytes | memoryview] = {}
     arrays = {}
     for name, tensor in tensors.items():

@@ -38,7 +38,7 @@ class TorchArchive:
         """Check the records.
 
         Raises:
-            UsageError: there is no pickle, or the records claim more bytes than the file has.
+            UsageError: there is no pickle, or two records have one name.
         """
         self._archive = archive
         self._path = path
@@ -48,8 +48,6 @@ class TorchArchive:
         self._folder = pickles[0].removesuffix(_PICKLE)
         if len(archive.NameToInfo) != len(archive.filelist):
             raise UsageError(f"{path}: holds two records of one name; the file is damaged: get it again")
-        if sum(record.file_size for record in archive.infolist()) > path.stat().st_size:
-            raise UsageError(f"{path}: its records claim more bytes than the file has; it is damaged or malicious")
 
     @property
     def byte_order(self) -> ByteOrder:
