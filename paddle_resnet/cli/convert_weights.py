@@ -6,8 +6,9 @@ examples:
   paddle-resnet convert-weights best.pdparams best.safetensors --names torch       for PyTorch
   paddle-resnet convert-weights best.pdparams clas.pdparams --names paddleclas     for PaddleClas
 
-IN is a .pdparams, .pth, .pt, .pth.tar or .safetensors file, OUT a new .pdparams or .safetensors file. Training needs no
-conversion: model.pretrained takes any of them.
+IN is a file of torch.save (any version since 0.2), paddle.save or safetensors, with any suffix; OUT is a new .pdparams
+or .safetensors file. IN#ema takes the moving average in a checkpoint. Training needs no conversion: model.pretrained
+takes any of these files.
 
   --names paddle  linear weights [in, out], statistics _mean and _variance
   --names torch   linear weights [out, in], running_mean, running_var, num_batches_tracked, as torchvision names them:
@@ -15,7 +16,7 @@ conversion: model.pretrained takes any of them.
   --names paddleclas  as PaddleClas's ResNets name them (resnet50_d is its ResNet50_vd); its ResNet18 and ResNet34 take
                   the weights of resnet18_vb and resnet34_vb, those of resnet18 with use_first_short_conv=False
 
-Files are read as data: a file that asks for code to be run is an error.
+Files are read as data: no code in them runs.
 """
 
 from __future__ import annotations

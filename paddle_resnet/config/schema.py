@@ -224,7 +224,7 @@ class ModelConfig(Group):
     # Probability of dropping the last residual branch; linearly less for earlier ones.
     stochastic_depth: Probability = 0.0
     # null, "imagenet" (official weights; also "imagenet:paddleclas", ":ssld", ":torchvision"), "cifar10" (weights
-    # in the package), or a weights file of Paddle, PyTorch or safetensors.
+    # in the package), or a weights file of Paddle, PyTorch or safetensors (FILE#ema: the moving average in it).
     pretrained: str | None = None
 
     @field_validator("pretrained")

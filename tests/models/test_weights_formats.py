@@ -187,6 +187,8 @@ def test_one_network_of_several_is_taken(fixtures):
     for name in SHAPES:
         np.testing.assert_array_equal(named["encoder_k"].arrays[name], named[None].arrays[name] + np.float32(1))
         np.testing.assert_array_equal(named["ema"].arrays[name], named[None].arrays[name] + np.float32(2))
+    whole_prefix = read_weights_file(fixtures / "checkpoint.pth", "module.encoder_k")  # as the log names it
+    assert len(whole_prefix.entries) == 8 and "module.queue" in whole_prefix.left_out
     with pytest.raises(UsageError, match=r"holds no weights called teacher; it holds state_dict, state_dict_ema"):
         read_weights_file(fixtures / "checkpoint.pth", "teacher")
 

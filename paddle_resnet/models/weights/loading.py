@@ -139,7 +139,7 @@ def _log_choice(file: WeightsFile, named: NamedArrays, report: LoadReport) -> No
     taken = [part for part in (file.place, named.prefix.rstrip(".")) if part]
     if taken:
         logger.info("%s: takes %s", report.source, " / ".join(map(shown, taken)))
-    if others := [*file.others, *named.rivals]:
+    if others := [*file.others, *(prefix.rstrip(".") for prefix in named.rivals)]:
         logger.info("%s: holds other weights: %s; FILE#NAME takes them", report.source, _first(others))
     if left_out := [*named.left_out, *file.left_out]:
         logger.info("%s: leaves out %s", report.source, _first(left_out))

@@ -80,5 +80,7 @@ def _prefixes_of(name: str) -> list[str]:
 
 
 def has_word(name: str, word: str | None) -> bool:
-    """Return whether `word` is `name` or one of its parts between dots and underscores; None is in every name."""
-    return word is None or word in (name.strip("."), *name.split("."), *name.replace(".", "_").split("_"))
+    """Return whether `word` is in `name` between dots and underscores, or the beginning of it; None always is."""
+    if word is None or f"{name}.".startswith(f"{word}."):
+        return True
+    return word in (*name.split("."), *name.replace(".", "_").split("_"))
