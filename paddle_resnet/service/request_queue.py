@@ -159,22 +159,17 @@ class DecodeBudgets:
         self._seconds = seconds
         self._rate = rate
         self._clock = clock
-        self._buckets: dict[str, tuple[float, float]] = {}
-        """Of each client what was left, and when."""
+        self._full_at: dict[str, float] = {}
+        """When the bucket of each client is full again."""
 
     def take(self, client: str, seconds: float) -> float:
         """Take so many seconds and return 0; or take none and return how long to wait until they are there."""
         now = self._clock()
-        left = self._left(client, now)
-        if left < min(seconds, self._seconds):
-            return (min(seconds, self._seconds) - left) / self._rate
-        if len(self._buckets) >= MAX_CLIENTS:
-            self._buckets = {
-                each: bucket for each, bucket in self._buckets.items() if self._left(each, now) < self._seconds
-            }
-        self._buckets[client] = (left - seconds, now)
+        full_at = max(now, self._full_at.get(client, now))
+        missing = min(seconds, self._seconds) - (self._seconds - self._rate * (full_at - now))
+        if missing > 0:
+            return missing / self._rate
+        if len(self._full_at) >= MAX_CLIENTS:
+            self._full_at = {each: full_at for each, full_at in self._full_at.items() if full_at > now}
+        self._full_at[client] = full_at + seconds / self._rate
         return 0.0
-
-    def _left(self, client: str, now: float) -> float:
-        left, since = self._buckets.get(client, (self._seconds, now))
-        return min(self._seconds, left + self._rate * (now - since))
