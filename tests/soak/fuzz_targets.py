@@ -240,6 +240,29 @@ def _run_file(name: str) -> Callable[[Path], Target]:
     return make_target
 
 
+def _image_list(name: str) -> Callable[[Path], Target]:
+    """A list, a table or a file of class names beside two images."""
+
+    def make_target(folder: Path) -> Target:
+        from paddle_resnet.config import DataConfig
+        from paddle_resnet.data import open_splits
+
+        for number in range(4):
+            Image.new("RGB", (8, 8)).save(folder / f"{number}.png")
+        (folder / "train.txt").write_text("".join(f"{number}.png {number % 2}\n" for number in range(4)))
+        seeds = {
+            "train.txt": [b"0.png 0\n1.png 1\n2.png 0\n3 1\n", b"./0.png\ta\n1.png\tb b\n2.png\ta\n3.png;c\n"],
+            "train.csv": [b'id,label\n0,cat\n1,"do,g"\n2,cat\n3,"do,g"\n', b"label|path\n0|0.png\n1|1.png\n1|2.png\n"],
+            "label.txt": [b"cat\ndog\n", b"0 cat\n1 dog\n"],
+        }[name]
+        path = folder / name
+        data = {"source": "image_list", "image_size": 8, "train_list": str(folder / name.replace("label", "train"))}
+        config = DataConfig.model_validate(data | ({"class_names": str(path)} if name == "label.txt" else {}))
+        return Target(_through(path, lambda _: open_splits(config)), seeds, mutators.TEXT)
+
+    return make_target
+
+
 def _model():
     import paddle
 
@@ -315,4 +338,5 @@ _MAKERS: dict[str, Callable[[Path], Target]] = {
     "inference.yml": _inference,
     "zoo_record": _zoo_record,
     "file_list": _file_list,
+    **{name: _image_list(name) for name in ("train.txt", "train.csv", "label.txt")},
 }

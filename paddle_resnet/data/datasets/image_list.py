@@ -25,6 +25,7 @@ _WITHOUT_SUFFIX = re.compile(r"(.*[^\s,;|])[\s,;|]+([^\s,;|]+)")
 _NUMBERED = re.compile(r"(\d+)[\s,:;]+(\S.*)")
 PATH_COLUMNS = ("path", "id", "file", "filename", "image", "image_id", "image_path", "file_name", "filepath")
 LABEL_COLUMNS = ("label", "class", "class_name", "category", "target")
+MAX_CLASS_NAME = 255
 PROBED = 20
 """Files of a list that are looked for to find the folder that its paths are relative to."""
 
@@ -102,6 +103,8 @@ def _read_class_names(path: Path) -> dict[int, str]:
     classes = {int(match[1]): match[2] for match in numbered if match and len(match[1]) < 10}
     if sorted(classes) not in (list(range(len(lines))), list(range(1, len(lines) + 1))):
         classes = dict(enumerate(lines))
+    if not classes or len(max(classes.values(), key=len)) > MAX_CLASS_NAME:
+        raise UsageError(f"{path}: expected names of classes, one a line, of at most {MAX_CLASS_NAME} characters")
     if len(set(classes.values())) < len(classes):
         repeated, _ = Counter(classes.values()).most_common(1)[0]
         raise UsageError(f"{path}: the class {shown(repeated)} is named twice")
@@ -117,7 +120,8 @@ def _read_list(path: Path) -> tuple[list[str], list[str]]:
     labels: list[str] = []
     shared: dict[str, str] = {}
     for number, line, name, label in _entries(path):
-        if not name or label == "" or (label is None and labels) or (label is not None and len(labels) < len(names)):
+        unlike_others = bool(names) and (label is None) == bool(labels)
+        if not name or label == "" or len(label or "") > MAX_CLASS_NAME or unlike_others:
             raise UsageError(f"{path}: line {number}: {shown(line)}: expected a path and a label")
         names.append(name)
         if label is not None:
@@ -238,7 +242,7 @@ def _complete(folder: Path, name: str) -> str:
 @functools.lru_cache(64)
 def _by_stem(folder: Path) -> dict[str, str]:
     """Return the image files in a folder by their names without suffix."""
-    found = visible(folder) if folder.is_dir() else []
+    found = visible(folder) if os.path.isdir(folder) else []  # noqa: PTH112 (Path's raises where a name is too long)
     return {Path(each.name).stem: each.name for each in found if has_image_suffix(each.name)}
 
 
