@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from paddle_resnet.zoo.registry import ModelEntry, ResNetEntry, Stem, list_models, model_entry
 from paddle_resnet.zoo.shapes import Shape, state_shapes
@@ -21,7 +22,7 @@ def matching_models(shapes: Mapping[str, Sequence[int]]) -> dict[str, dict[str, 
     """
     found = {name: tuple(shape) for name, shape in shapes.items()}
     matches = {}
-    for label, body in _bodies(found):
+    for label, body in _bodies(*_stem(found)).items():
         has_body = all(found.get(name) == shape for name, shape in body.items())
         if has_body and all(len(shape) <= 2 for name, shape in found.items() if name not in body):
             matches[label] = body
@@ -35,22 +36,24 @@ def describe_match(shapes: Mapping[str, Sequence[int]]) -> str | None:
     found = {name: tuple(shape) for name, shape in shapes.items()}
     share = {
         label: sum(found.get(name) == shape for name, shape in body.items()) / max(len(body), len(found))
-        for label, body in _bodies(found)
+        for label, body in _bodies(*_stem(found)).items()
     }
     closest = max(share, key=lambda label: share[label])
     return f"the closest network is {closest}" if share[closest] > _ENOUGH else None
 
 
-def _bodies(found: Mapping[str, Shape]) -> Iterator[tuple[str, dict[str, Shape]]]:
-    """Yield each network's tensors without the head, with the stem and the input channels that are found."""
-    stem, channels = _stem(found)
+@lru_cache(maxsize=2)
+def _bodies(stem: Stem | None, channels: int | None) -> dict[str, dict[str, Shape]]:
+    """Return each network's tensors without the head, with this stem and these input channels."""
+    bodies = {}
     for name in list_models():
         entry: ModelEntry = model_entry(name)
         label = name
         if isinstance(entry, ResNetEntry) and stem and _without_pool(entry.stem) != stem:
             entry, label = replace(entry, stem=stem), f"{name} (model.stem: {stem})"
         shapes = state_shapes(entry, in_channels=channels)
-        yield label, {name: shape for name, shape in shapes.items() if not name.startswith("fc.")}
+        bodies[label] = {tensor: shape for tensor, shape in shapes.items() if not tensor.startswith("fc.")}
+    return bodies
 
 
 def _stem(found: Mapping[str, Shape]) -> tuple[Stem | None, int | None]:

@@ -39,7 +39,7 @@ class Project:
         }
 
     def restore(self, names: Sequence[str]) -> dict[str, str]:
-        """Map the names of a whole network's tensors to this project's, the inverse of `rename`."""
+        """Map the names of a whole network's tensors to this project's, the inverse of `rename`; without labels."""
         text = "\n".join(names)
         blocks = sorted({(int(a), int(b)) for a, b in re.findall(r"^layer(\d+)\.(\d+)\.", text, re.M)})
         mapping = {}
@@ -47,8 +47,8 @@ class Project:
             for name, tensor, fields in _tensors(ours, text):
                 numbers = {key: int(value) for key, value in fields.items()}
                 if "block" in numbers:
-                    numbers["flat"] = blocks.index((numbers["stage"], numbers["block"]))
-                    numbers["conv0"] = numbers.get("conv", 1) - 1
+                    flat = blocks.index((numbers["stage"], numbers["block"]))
+                    numbers |= {"flat": flat, "stage0": numbers["stage"] - 1, "conv0": numbers.get("conv", 1) - 1}
                 mapping[name] = f"{theirs.format(**numbers)}.{tensor}"
         return mapping
 
