@@ -89,12 +89,9 @@ def export_run(
     if onnx:
         require_onnx()
     scorer = NetworkScorer(run.load_network(checkpoint), run.normalize(), flip=run.config.evaluation.flip)
-    # What fails, if it does, fails before anything is written.
-    pictures = None
-    if calibrate is not None:
-        pictures = read_pictures(calibrate, resize_size(run.config.data), run.config.data.image_size)
+    pictures = None if calibrate is None else read_pictures(calibrate, run.config.data)
     if images != 0 or ("int8" in precisions and pictures is None):
-        run.splits()
+        run.splits()  # fails, if it does, before anything is written
     table: PrecisionTable = {"fp32": {"paddle": None, "onnxruntime": None} if onnx else {"paddle": None}}
     for precision in precisions:
         if precision != "fp32":

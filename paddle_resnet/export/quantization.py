@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paddle_resnet.config import DataConfig
 from paddle_resnet.console import logger
+from paddle_resnet.data.datasets.open_splits import resize_size
 from paddle_resnet.errors import UsageError
 from paddle_resnet.export.onnx import INPUT, require_onnx, require_package
 from paddle_resnet.export.program import output_hidden
@@ -90,8 +92,10 @@ def calibration_batches(run: RunFolder, batch: int, pictures: Pixels | None = No
             yield resize_and_crop_batch(splits.validation.batch(indices), splits.resize, size)
 
 
-def read_pictures(folder: Path, resize: int, image_size: int) -> Pixels:
+def read_pictures(folder: Path, data: DataConfig) -> Pixels:
     """Read at most 256 pictures spread evenly over a folder, uint8 `[n, S, S, 3]`; leave out unreadable ones.
+
+    Resize and crop are those of a run's `data`.
 
     Raises:
         UsageError: there is no folder, or no readable picture in it.
@@ -104,7 +108,7 @@ def read_pictures(folder: Path, resize: int, image_size: int) -> Pixels:
     pictures, reason = [], ""
     for index in np.unique(np.linspace(0, len(files) - 1, CALIBRATION_IMAGES).astype(np.int64)) if files else ():
         try:
-            pictures.append(decode_image(files[index], resize, image_size))
+            pictures.append(decode_image(files[index], resize_size(data), data.image_size))
         except UsageError as error:
             reason = str(error)
             logger.warning("warning: %s", error)

@@ -56,6 +56,8 @@ def test_print_config_trains_nothing(tool, tmp_path):
     assert done.exit_code == 0
     assert "label_smoothing: 0.1" in done.stdout and "momentum: 0.9" in done.stdout
     assert list(tmp_path.iterdir()) == []
+    assert "check: false" in done.stdout
+    assert "check: true" in tool("train", "-c", PROJECT / "configs/quickstart.yaml", "--check", "--print-config").stdout
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_other_pictures_calibrate_without_the_runs_data(tmp_path, tool):
     assert (
         done.exit_code == 0 and "checked on 12 real images" in done.stdout and "bad.png: cannot be read" in done.stdout
     )
-    batches = list(calibration_batches(run, 4, read_pictures(tmp_path / "others", SIZE, SIZE)))
+    batches = list(calibration_batches(run, 4, read_pictures(tmp_path / "others", run.config.data)))
     expected = {decode_image(file, SIZE, SIZE).tobytes() for file in (tmp_path / "others").glob("*/*.png")}
     assert len(batches) == 64 and {image.tobytes() for batch in batches for image in batch} == expected
     with Predictor(run.path, "cpu", "fp32", 1) as whole, Predictor(run.path, "cpu", "int8", 1) as quantised:

@@ -69,6 +69,23 @@ def test_newer_pictures_and_classes_are_not_used(run, caplog):
     assert InferenceConfig.load(export_run(run).path).classes == tuple(COLOURS)
 
 
+def test_a_validation_split_that_is_the_test_split_stays_so(run, caplog):
+    root = run.config.data.root
+    (root / "test").rename(root / "val")
+    new = RunFolder.new(run.config.model_copy(update={"name": "other"}))
+    new.create()
+    shutil.copytree(run.checkpoint_path("best"), new.checkpoint_path("best"))
+    caplog.clear()
+    new = RunFolder.open(new.path)
+    assert (
+        names(new)["validation"]
+        == names(new)["test"]
+        == json.loads(new.data_path.read_text())["files"]["test"]["names"]
+    )
+    assert evaluate_run(new).images == 12
+    assert "warning: there is no test split: these are the validation images" in caplog.text
+
+
 def _remove(root):
     (root / "test/red/0.png").unlink()
 
