@@ -105,8 +105,8 @@ def hold_out(labels: Indices, fraction: float, seed: int) -> tuple[Indices, Indi
             "give at least two images a class, or a larger share"
         )
     held = np.zeros(len(labels), dtype=bool)
-    for label, count in zip(classes, held_counts, strict=True):
-        members = np.flatnonzero(labels == label)
+    members_of_each = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    for members, count in zip(members_of_each, held_counts, strict=True):
         held[generator.permutation(members)[:count]] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
 

@@ -69,8 +69,8 @@ class ImageFiles:
         self._names = names
         self._all_labels = labels.astype(np.int64)
         self._lock = threading.Lock()
-        self._failures: dict[int, UsageError] | None = None if self.examined else {}
-        self._readable = np.arange(0 if self.examined else len(names))
+        self.failures: dict[int, UsageError] = {}
+        self._readable = None if self.examined else np.arange(len(names))
         self._decoded: dict[int, Pixels] = {}
         self.warnings: dict[str, str] = {}
 
@@ -85,8 +85,7 @@ class ImageFiles:
     def unreadable(self) -> dict[str, str]:
         """Return the reason for each file that cannot be read, by name; errors as of `labels`."""
         self._examine()
-        assert self._failures is not None
-        return {self._names[index]: str(self._failures[index]) for index in sorted(self._failures)}
+        return {self._names[index]: str(self.failures[index]) for index in sorted(self.failures)}
 
     def names(self, positions: Indices) -> list[str]:
         """Return the names of the files at these positions among the readable ones."""
@@ -101,22 +100,10 @@ class ImageFiles:
             return [self._decoded[index] for index in self._examine()[positions].tolist()]
         return [str(self.path(name)) for name in self.names(positions)]
 
-    def note_unreadable(self, position: int, error: UsageError) -> int:
-        """Record that a file of a table that is not examined cannot be read; return how many there are."""
-        assert self._failures is not None
-        with self._lock:
-            if position not in self._failures and len(self._failures) < WARNED_FILES:
-                logger.warning("warning: %s; another image of its class and split stands in for it", error)
-            self._failures[position] = error
-            return len(self._failures)
-
-    def may_be_readable(self, position: int) -> bool:
-        return position not in (self._failures or {})
-
     def _examine(self) -> Indices:
         """Read every file once, if the table is examined; return the indices of the readable ones among all."""
         with self._lock:
-            if self._failures is None:
+            if self._readable is None:
                 count = len(self._names)
                 with pillow_warnings() as self.warnings:
                     failures = run_in_threads(self._keep if self.in_memory else self._check, count, self.workers)
@@ -127,7 +114,7 @@ class ImageFiles:
                 if len(lost):
                     first = min(index for index in failures if self._all_labels[index] == lost[0])
                     raise UsageError(f"{failures[first]} (and no other file of its class can be read)")
-                self._readable, self._failures = readable, failures
+                self._readable, self.failures = readable, failures
         return self._readable
 
     def _keep(self, index: int) -> None:
@@ -165,7 +152,7 @@ class FileSplit(PictureSplit):
     def stand_in(self, index: int, error: UsageError) -> int:
         """Return the index of another image of the same class, to be decoded instead of the unreadable one at `index`.
 
-        Any thread may call it. The bad file is logged, and is one of `ImageFiles.unreadable`.
+        The bad file is logged, and is one of `ImageFiles.unreadable`.
 
         Raises:
             UsageError: the given error: the table was examined, so that the file has become unreadable since, or is
@@ -173,13 +160,16 @@ class FileSplit(PictureSplit):
         """
         if self.table.examined or self.table.strict:
             raise error
-        failed = self.table.note_unreadable(int(self._positions[index]), error)
-        if failed > max(WARNED_FILES, MAX_STAND_INS * len(self)):
-            raise UsageError(f"{error} (and {failed - 1} more of {len(self)} files so far)") from error
+        position, failures = int(self._positions[index]), self.table.failures
+        if position not in failures and len(failures) < WARNED_FILES:
+            logger.warning("warning: %s; another image of its class and split stands in for it", error)
+        failures[position] = error
+        if len(failures) > max(WARNED_FILES, MAX_STAND_INS * len(self)):
+            raise UsageError(f"{error} (and {len(failures) - 1} more of {len(self)} files so far)") from error
         same_class = np.flatnonzero(self.labels == self.labels[index])
         start = int(np.searchsorted(same_class, index)) + 1
         for following in np.roll(same_class, -start):
-            if self.table.may_be_readable(int(self._positions[following])):
+            if int(self._positions[following]) not in failures:
                 return int(following)
         raise error
 
@@ -229,11 +219,6 @@ def run_in_threads(action: Callable[[int], None], count: int, workers: int) -> d
                 failures[index] = error
 
     step = max(1, min(MAX_FILES_PER_TASK, -(-count // (4 * workers))))
-    tasks = [range(start, min(start + step, count)) for start in range(0, count, step)]
-    if workers == 1 or len(tasks) < 2:
-        for task in tasks:
-            run(task)
-    else:
-        with ThreadPoolExecutor(min(workers, len(tasks)), thread_name_prefix="decode") as pool:
-            list(pool.map(run, tasks))
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        list(pool.map(run, (range(start, min(start + step, count)) for start in range(0, count, step))))
     return failures

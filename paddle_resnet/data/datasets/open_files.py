@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -76,9 +77,13 @@ def open_files(config: DataConfig, resize: int) -> tuple[FileSplit, FileSplit, F
     shares = {split: fraction for split, fraction in shares.items() if split not in splits}
     _divide(labels[list(found.parts).index("train")], shares, config.split_seed)  # the same errors at once
 
+    @functools.cache
+    def divided() -> dict[str, Indices]:
+        # The readable images, which are known at the first access.
+        return _divide(tables["train"].labels(), shares, config.split_seed)
+
     def of_train(split: str) -> FileSplit:
-        # Divide the readable images, which are known at the first access.
-        return FileSplit(tables["train"], lambda labels: _divide(labels, shares, config.split_seed)[split])
+        return FileSplit(tables["train"], lambda _: divided()[split])
 
     for split in ("train", *shares):
         splits[split] = of_train(split)
