@@ -16,7 +16,6 @@ from paddle_resnet.evaluation.report import measure_split, metrics_section
 from paddle_resnet.evaluation.scorer import NetworkScorer
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import RUNS, Page
-from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.training import train
 from paddle_resnet.training.cpu_backend import use_cpu_backend
 from paddle_resnet.training.run_folder import RunFolder
@@ -54,37 +53,6 @@ def image_settings(effort: Effort, *, size: int, pad: int) -> dict[str, Any]:
     if effort.full:
         return {"data": {"source": "cifar10", "image_size": 32}, "augment": {"pad": 4, "flip": True}}
     return {"data": {"source": "digits", "image_size": size}, "augment": {"pad": pad}}
-
-
-def paper_settings(effort: Effort, *, quick_epochs: int, full_epochs: int) -> dict[str, Any]:
-    """Return the recipe of He et al. 2015, section 4.2, on the digits, or on CIFAR-10 in the full form."""
-    train = {"learning_rate": 0.1, "weight_decay": 1e-4}
-    images = image_settings(effort, size=8, pad=0)
-    if not effort.full:
-        return {**images, "train": {"epochs": quick_epochs, "batch_size": 64, **train}}
-    return {
-        **images,
-        # Max-pooling in the stem quarters the work of later layers.
-        "model": {"stem": "cifar_pool"},
-        "train": {"epochs": full_epochs, "batch_size": 128, "cpu_precision": "auto", **train},
-    }
-
-
-def describe_images(page: Page, config: Config) -> Text:
-    """Name the training images of a config."""
-    return page.text(
-        "digits_images" if config.data.source == "digits" else "augmented_cifar10", size=config.data.image_size
-    )
-
-
-def note_differences_from_paper(page: Page, config: Config) -> None:
-    """Write how networks and numbers differ from those of He et al. 2015, if they do."""
-    if config.model.stem == "cifar_pool":
-        page.say("max_pooling")
-    if config.train.cpu_precision == "auto":
-        page.say("bfloat16")
-    if config.data.source != "digits" and not config.data.verify:
-        page.say("not_verified")
 
 
 @dataclass
@@ -137,18 +105,52 @@ def choose_seeds(effort: Effort, usual: Sequence[int]) -> tuple[int, ...]:
     return tuple(usual)
 
 
-def train_seeds(
-    page: Page, effort: Effort, settings: Settings, names: Sequence[str], seeds: Sequence[int]
+def train_as_paper(
+    page: Page,
+    effort: Effort,
+    names: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    epochs: tuple[int, int],
+    recipe: str,
+    **values: object,
 ) -> dict[str, SeedResults]:
-    """Train each network with each seed, and record the results under names that begin with the network's.
+    """Train each network with each seed by the recipe of He et al. 2015, section 4.2, and record the results.
 
     Seed by seed, so that an interrupted lesson leaves complete comparisons.
+
+    Args:
+        page: says the recipe, then how it differs from the paper's.
+        effort: of the lesson.
+        names: of the networks.
+        seeds: used unless an override names one.
+        epochs: on the digits, and on CIFAR-10 in the full form.
+        recipe: key of a text; it gets ``config``, ``images``, the number of ``seeds`` and `values`.
+        values: more values of the text.
     """
+    digits_epochs, cifar10_epochs = epochs
+    train: dict[str, Any] = {"learning_rate": 0.1, "weight_decay": 1e-4, "epochs": digits_epochs, "batch_size": 64}
+    settings = {**image_settings(effort, size=8, pad=0), "train": train}
+    if effort.full:
+        train |= {"epochs": cifar10_epochs, "batch_size": 128, "cpu_precision": "auto"}
+        # Max-pooling in the stem quarters the work of later layers.
+        settings["model"] = {"stem": "cifar_pool"}
+    seeds = choose_seeds(effort, seeds)
+    config = Config.from_values(update_settings(settings, effort), effort.overrides)
+    images = "digits_images" if config.data.source == "digits" else "augmented_cifar10"
+    size = config.data.image_size
+    page.say(recipe, config=config, images=page.text(images, size=size), seeds=len(seeds), **values)
+    if config.model.stem == "cifar_pool":
+        page.say("max_pooling")
+    if config.train.cpu_precision == "auto":
+        page.say("bfloat16")
+    if config.data.source != "digits" and not config.data.verify:
+        page.say("not_verified")
     results = {name: SeedResults() for name in names}
     for seed in seeds:
         for name, result in results.items():
             run_settings = update_settings(settings, effort, name=name, seed=seed)
             result.add(train_run(page, effort, f"{name}-seed{seed}", run_settings))
     for name, result in results.items():
-        page.record(**{f"{name}_{key}": values for key, values in vars(result).items()})
+        page.record(**{f"{name}_{key}": each for key, each in vars(result).items()})
     return results

@@ -14,16 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from paddle import nn
 
 from paddle_resnet import paddle_compat
-from paddle_resnet.config import Config
-from paddle_resnet.lessons.common.runs import (
-    SeedResults,
-    choose_seeds,
-    describe_images,
-    note_differences_from_paper,
-    paper_settings,
-    train_seeds,
-    update_settings,
-)
+from paddle_resnet.lessons.common.runs import SeedResults, train_as_paper
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.models import count_parameters, create_model
@@ -49,11 +40,19 @@ def teach(page: Page, effort: Effort) -> None:
     page.heading("never_worse_heading")
     page.say("never_worse")
     _construct(page)
-    settings = paper_settings(effort, quick_epochs=10, full_epochs=4)
-    seeds = choose_seeds(effort, SEEDS)
-    _describe_training(page, Config.from_values(update_settings(settings, effort), effort.overrides), len(seeds))
-    names = [f"{kind}{depth}" for kind in KINDS for depth in DEPTHS]
-    results = train_seeds(page, effort, settings, names, seeds)
+    page.heading("recipe_heading")
+    results = train_as_paper(
+        page,
+        effort,
+        [f"{kind}{depth}" for kind in KINDS for depth in DEPTHS],
+        SEEDS,
+        epochs=(10, 4),
+        recipe="recipe",
+        shallow=SHALLOW,
+        deep=DEEP,
+        shallow_parameters=count_parameters(create_model(f"plain{SHALLOW}")),
+        deep_parameters=count_parameters(create_model(f"plain{DEEP}")),
+    )
     _show_errors(page, effort, results)
     _conclude(page, effort, results)
 
@@ -76,21 +75,6 @@ def _difference_of_deepened(kind: str) -> float:
     with paddle.no_grad():
         difference = deepen(shallow, f"{kind}{DEEP}")(images) - shallow(images)
     return float(difference.abs().max().item())
-
-
-def _describe_training(page: Page, config: Config, seeds: int) -> None:
-    page.heading("recipe_heading")
-    page.say(
-        "recipe",
-        shallow=SHALLOW,
-        deep=DEEP,
-        shallow_parameters=count_parameters(create_model(f"plain{SHALLOW}")),
-        deep_parameters=count_parameters(create_model(f"plain{DEEP}")),
-        images=describe_images(page, config),
-        seeds=seeds,
-        config=config,
-    )
-    note_differences_from_paper(page, config)
 
 
 def _show_errors(page: Page, effort: Effort, results: dict[str, SeedResults]) -> None:

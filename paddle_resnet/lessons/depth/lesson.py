@@ -10,17 +10,8 @@ import paddle
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from paddle_resnet.config import Config
 from paddle_resnet.lessons.common.network_costs import describe_machine, model_summary, time_interleaved
-from paddle_resnet.lessons.common.runs import (
-    SeedResults,
-    choose_seeds,
-    describe_images,
-    note_differences_from_paper,
-    paper_settings,
-    train_seeds,
-    update_settings,
-)
+from paddle_resnet.lessons.common.runs import SeedResults, train_as_paper
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import Text
@@ -45,16 +36,10 @@ def teach(page: Page, effort: Effort) -> None:
     """Count and time the networks, then train them."""
     _count(page)
     _time(page, effort)
-    settings = paper_settings(effort, quick_epochs=8, full_epochs=12)
-    seeds = choose_seeds(effort, SEEDS)
-    config = Config.from_values(update_settings(settings, effort), effort.overrides)
     depths = FULL_DEPTHS if effort.full else QUICK_DEPTHS
     names = [f"resnet{depth}" for depth in depths]
     page.heading("training_heading")
-    images = describe_images(page, config)
-    page.say("recipe", names=names, images=images, epochs=config.train.epochs, config=config, seeds=len(seeds))
-    note_differences_from_paper(page, config)
-    trained = train_seeds(page, effort, settings, names, seeds)
+    trained = train_as_paper(page, effort, names, SEEDS, epochs=(8, 12), recipe="recipe", networks=names)
     results = dict(zip(depths, trained.values(), strict=True))
     _show_errors(page, effort, results)
     _conclude(page, effort, results)
