@@ -73,16 +73,25 @@ class Group(BaseModel):
 class DataConfig(Group):
     """Which images, and how to make batches of them."""
 
-    source: Literal["digits", "cifar10", "cifar100", "fashion_mnist", "image_folder", "image_list", "image_names"] = (
-        "digits"
-    )
+    source: Literal[
+        "digits",
+        "cifar10",
+        "cifar100",
+        "fashion_mnist",
+        "image_folder",
+        "image_list",
+        "image_names",
+        "image_shards",
+    ] = "digits"
     # Folder of the archives or of the images; null: Paddle's own cache, or the folder of train_list.
     root: Folder | None = None
     # image_list: the lists of images with labels; null: train.txt, val.txt and test.txt (or .csv) in root.
+    # image_shards: such as train-{000000..000146}.tar; null: train-*.tar, val-*.tar and test-*.tar in root.
     train_list: Folder | None = None
     validation_list: Folder | None = None
     test_list: Folder | None = None
-    # image_list: names of the classes, one a line; null: label.txt beside the lists, or the labels themselves.
+    # image_list, image_shards: names of the classes, one a line; null: label.txt or classes.txt beside the lists or
+    # shards, or the labels themselves.
     class_names: Folder | None = None
     # image_names: regular expression of the files' names, in which the group (?P<class>...) is the class.
     pattern: str | None = None
@@ -145,11 +154,13 @@ class DataConfig(Group):
             "test_list": self.test_list,
             "class_names": self.class_names,
         }
-        if self.source != "image_list" and (given := [key for key, value in lists.items() if value is not None]):
-            raise ValueError(f"{given[0]} is for source image_list, not for {self.source}")
+        listed = self.source in ("image_list", "image_shards")
+        if not listed and (given := [key for key, value in lists.items() if value is not None]):
+            raise ValueError(f"{given[0]} is for sources image_list and image_shards, not for {self.source}")
         lacks_train = self.root is None or self.validation_list is not None or self.test_list is not None
-        if self.source == "image_list" and self.train_list is None and lacks_train:
-            raise ValueError("image_list needs train_list, or root: the folder that holds train.txt or train.csv")
+        if listed and self.train_list is None and lacks_train:
+            held = "train.txt or train.csv" if self.source == "image_list" else "train-000000.tar and so on"
+            raise ValueError(f"{self.source} needs train_list, or root: the folder that holds {held}")
         if (self.pattern is None) != (self.source != "image_names"):
             raise ValueError("pattern and source image_names need each other, e.g. pattern '(?P<class>[a-z]+)[.]'")
         if self.source == "image_names" and self.root is None:

@@ -10,6 +10,7 @@ import numpy as np
 import paddle
 
 from paddle_resnet.config import AugmentConfig
+from paddle_resnet.console import logger
 from paddle_resnet.data.augment import device
 from paddle_resnet.data.augment.batch import Augment
 from paddle_resnet.data.augment.mixing import mix_images, mix_labels
@@ -17,6 +18,7 @@ from paddle_resnet.data.augment.params import AugmentParams
 from paddle_resnet.data.normalize import Normalize
 from paddle_resnet.data.reading import PictureSplit, Request, read_ahead
 from paddle_resnet.data.splits import Split
+from paddle_resnet.errors import UsageError
 from paddle_resnet.images import Indices, Pixels
 
 Batch = list[paddle.Tensor]
@@ -79,6 +81,9 @@ class TrainLoader:
         self._normalize = normalize
         self._resize = resize
         self._prefetch = prefetch
+        self._crops: str | None = None
+        if isinstance(split, PictureSplit) and augment.scale is not None:
+            self._crops = "in memory" if split.in_memory else "in files"
         self._augment = Augment(augment, resize, image_size, normalize.mean)
         self.crop_size = image_size
         self.first_batch = 0
@@ -90,10 +95,22 @@ class TrainLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the generator's state at the start of the epoch in progress; after its last batch, of the next."""
-        return {"generator": self._epoch_start or self.generator.bit_generator.state}
+        return {"generator": self._epoch_start or self.generator.bit_generator.state, "crops": self._crops}
 
     def set_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the generator's state; set `first_batch` separately."""
+        """Restore the generator's state; set `first_batch` separately.
+
+        Raises:
+            UsageError: pictures in memory and decoded ones give different crops, and the run began with the others.
+        """
+        began = state.get("crops")
+        if began is None and self._crops is not None:
+            logger.info("the run began with crops of the pictures' centre squares; now they are of whole pictures")
+        elif began != self._crops:
+            raise UsageError(
+                f"data.memory_mb: the run began with crops of pictures {began}, but now they would be {self._crops}, "
+                "which differ slightly; put data.memory_mb back"
+            )
         self.generator.bit_generator.state = state["generator"]
 
     def names(self) -> list[str]:

@@ -186,13 +186,13 @@ def decode_pil_image(image: Image.Image, resize: int, image_size: int, name: str
     return np.asarray(resize_and_crop(_load_upright(image, name), resize, image_size))
 
 
-def check_readable(path: Path) -> None:
+def check_readable(source: Source) -> None:
     """Refuse what `decode_image` would refuse; a JPEG is decoded at 1/8 of its size for this, others whole.
 
     Raises:
         UsageError: as `decode_image`.
     """
-    decode_image(path, resize=1, image_size=1)
+    decode_image(source, resize=1, image_size=1)
 
 
 def centre_crop_offset(size: int, crop: int) -> int:

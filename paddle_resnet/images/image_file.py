@@ -67,6 +67,18 @@ class FilePart:
     def __str__(self) -> str:
         return f"{self.path}: {self.name}"
 
+    def as_name(self) -> str:
+        """Return it as one string, ``train-000000.tar/0123.jpg@1024+4096``."""
+        return f"{self.path}/{self.name}@{self.start}+{self.size}"
+
+    @classmethod
+    def parse(cls, root: Path, name: str) -> FilePart:
+        """Read what `as_name` returned, for a file below `root`; raise `UsageError` for other text."""
+        found = re.fullmatch(r"(.+?\.tar)/(.+)@(\d{1,18})\+(\d{1,18})", name, re.DOTALL)
+        if found is None:
+            raise UsageError(f"{printable(name)}: expected FILE.tar/NAME@START+SIZE")
+        return cls(str(root / found[1]), int(found[3]), int(found[4]), found[2])
+
 
 def read_part(part: FilePart) -> bytes:
     """Read a part of a file; errors as of `read_file`."""

@@ -14,12 +14,12 @@ from pydantic import Field, ValidationError, model_validator
 from paddle_resnet.config import Config, DataConfig
 from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize, Split, Splits, open_splits
-from paddle_resnet.data.datasets.file_split import FileSplit
+from paddle_resnet.data.datasets.file_split import FileSplit, read_source, size_of, source_of
 from paddle_resnet.data.datasets.open_files import files_root, find_files, reopen_files
 from paddle_resnet.data.datasets.open_splits import mean_and_std, resize_size
 from paddle_resnet.download import ProgressFn
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.files import open_regular, write_json
+from paddle_resnet.files import write_json
 from paddle_resnet.training.schemas import Count, JsonSchema, Text, first_error
 
 IMAGES_COMPARED = 32
@@ -56,22 +56,24 @@ class FileList(JsonSchema):
         few = np.arange(count) if all_checksums else np.unique(_spread_indices(split))
         sizes: list[int | None] = [*split.sizes()] if split.table.examined else [None] * count
         crc32: list[int | None] = [None] * count
-        for index, path in zip(few, split.paths(few), strict=True):
-            with contextlib.suppress(OSError):  # one of many files that nobody has read yet
-                sizes[index], crc32[index] = path.stat().st_size, _crc32(path)
+        for index, source in zip(few, split.sources(few), strict=True):
+            with contextlib.suppress(OSError, UsageError):  # one of many files that nobody has read yet
+                content = read_source(source)
+                sizes[index], crc32[index] = len(content), zlib.crc32(content)
         return cls(names=split.names(np.arange(count)), labels=split.labels.tolist(), sizes=sizes, crc32=crc32)
 
-    def changes(self, root: Path) -> Iterator[str]:
+    def changes(self, root: Path, in_shards: bool) -> Iterator[str]:
         """Yield a message such as ``name is missing`` for each file that changed."""
         for name, size, crc32 in zip(self.names, self.sizes, self.crc32, strict=True):
             if size is None:
                 continue
             try:
-                with open_regular(root / name) as file:
-                    changed = file.seek(0, 2) != size
-                changed = changed or (crc32 is not None and _crc32(root / name) != crc32)
+                source = source_of(root, name, in_shards)
+                changed = size_of(source) != size or (crc32 is not None and zlib.crc32(read_source(source)) != crc32)
             except FileNotFoundError:
                 yield f"{shown(name)} is missing"
+            except UsageError as error:
+                yield str(error)
             except OSError as error:
                 yield f"{shown(name)} cannot be read ({error.strerror or error})"
             else:
@@ -165,7 +167,7 @@ class DataManifest(JsonSchema):
         if not root.is_dir():
             raise UsageError(f"{root}: no such folder, and {run} was trained on its pictures; {REMEDY}")
         parts = [self.files[part] for part in PARTS]  # type: ignore[index]
-        changes = [change for part in parts for change in part.changes(root)]
+        changes = [change for part in parts for change in part.changes(root, config.data.source == "image_shards")]
         known = {name for part in parts for name in part.names}
         if changes:
             others = f" (and {len(changes) - 1} more of {len(known)} files)" if len(changes) > 1 else ""
@@ -240,8 +242,3 @@ def require_same_fingerprint(run: Path, began: dict[str, Any], now: dict[str, An
 def _spread_indices(split: Split) -> np.ndarray:
     """Return the indices of a few images spread evenly over a split."""
     return np.linspace(0, len(split) - 1, IMAGES_COMPARED if len(split) else 0).astype(np.int64)
-
-
-def _crc32(path: Path) -> int:
-    with open_regular(path) as file:
-        return zlib.crc32(file.read())

@@ -103,6 +103,7 @@ class LoaderState(JsonSchema):
     """State of `TrainLoader`."""
 
     generator: GeneratorState
+    crops: Literal["in memory", "in files"] | None = None
 
 
 class VisualDLState(JsonSchema):

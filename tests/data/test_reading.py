@@ -200,3 +200,11 @@ def test_death_of_a_decoding_process_is_one_line(files):
         list(batches)
     assert "\n" not in str(caught.value)
     assert len(values(loader(Files(files, workers=1)))) == 3  # a new process
+
+
+def test_a_run_goes_on_with_the_crops_it_began_with(files):
+    kept, decoded = (loader(Files(files, in_memory=in_memory), scale=(0.3, 1.0)) for in_memory in (True, False))
+    with pytest.raises(UsageError, match=r"crops of pictures in memory, but now .* put data\.memory_mb back"):
+        decoded.set_state_dict(kept.state_dict())
+    padded = loader(Files(files), pad=2)
+    padded.set_state_dict(loader(Files(files, in_memory=True), pad=2).state_dict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
@@ -10,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from paddle_resnet.console import logger
-from paddle_resnet.data.datasets.file_split import FileSplit
+from paddle_resnet.data.datasets.file_split import FileSplit, read_source
 from paddle_resnet.data.splits import Splits
 from paddle_resnet.errors import printable
-from paddle_resnet.files import csv_line, md5_of, write_text
+from paddle_resnet.files import csv_line, write_text
 from paddle_resnet.images.find import summarize_skipped
 
 FILE_NAME = "pictures.csv"
@@ -136,4 +137,8 @@ def _content_keys(parts: Sequence[FileSplit], names: Sequence[str]) -> Iterator[
     sizes = [size for part in parts for size in part.sizes()]
     frequency = Counter(sizes)
     for size, name in zip(sizes, names, strict=True):
-        yield (size, md5_of(parts[0].table.path(name))) if frequency[size] > 1 else size
+        if frequency[size] > 1:
+            content = read_source(parts[0].table.source(name))
+            yield size, hashlib.md5(content, usedforsecurity=False).digest()
+        else:
+            yield size

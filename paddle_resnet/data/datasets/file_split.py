@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
+import stat
 import threading
 import zlib
 from collections.abc import Callable, Sequence
@@ -18,7 +20,7 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.images import Indices, Pixels
 from paddle_resnet.images.decode import Source, check_readable, decode_whole, pillow_warnings
 from paddle_resnet.images.find import SkippedFile
-from paddle_resnet.images.image_file import read_file
+from paddle_resnet.images.image_file import FilePart, read_file, read_part
 
 MAX_FILES_PER_TASK = 32
 MAX_EXAMINED = 50_000
@@ -45,6 +47,7 @@ class ImageFiles:
         strict: an unreadable file is an error.
         examine: read each file at the first access.
         skipped: other files and folders found beside the images.
+        in_shards: the names are those of `FilePart.as_name`.
     """
 
     def __init__(
@@ -58,10 +61,12 @@ class ImageFiles:
         strict: bool = False,
         examine: bool = True,
         skipped: Sequence[SkippedFile] = (),
+        in_shards: bool = False,
     ) -> None:
         self.root = root
         self.skipped = {each.path.relative_to(root).as_posix(): each for each in skipped}
         self.in_memory = in_memory
+        self.in_shards = in_shards
         self.workers = workers
         self.size = size
         self.examined = in_memory or examine
@@ -91,14 +96,15 @@ class ImageFiles:
         """Return the names of the files at these positions among the readable ones."""
         return [self._names[index] for index in self._examine()[positions]]
 
-    def path(self, name: str) -> Path:
-        return self.root / name
+    def source(self, name: str) -> str | FilePart:
+        """Return the file of a name, or the part of a shard."""
+        return source_of(self.root, name, self.in_shards)
 
     def pictures(self, positions: Indices) -> list[Source]:
         """Return the images at these positions among the readable ones: decoded, or the paths of their files."""
         if self.in_memory:
             return [self._decoded[index] for index in self._examine()[positions].tolist()]
-        return [str(self.path(name)) for name in self.names(positions)]
+        return [self.source(name) for name in self.names(positions)]
 
     def _examine(self) -> Indices:
         """Read every file once, if the table is examined; return the indices of the readable ones among all."""
@@ -118,10 +124,10 @@ class ImageFiles:
         return self._readable
 
     def _keep(self, index: int) -> None:
-        self._decoded[index] = decode_whole(self.path(self._names[index]), self.size)
+        self._decoded[index] = decode_whole(self.source(self._names[index]), self.size)
 
     def _check(self, index: int) -> None:
-        check_readable(self.path(self._names[index]))
+        check_readable(self.source(self._names[index]))
 
 
 class FileSplit(PictureSplit):
@@ -176,9 +182,9 @@ class FileSplit(PictureSplit):
     def checksum(self, indices: Sequence[int] | Indices) -> int:
         """Return a CRC of the files, without those that cannot be read: decoders differ by a level here and there."""
         crc = 0
-        for path in self.paths(indices):
+        for source in self.sources(indices):
             try:
-                crc = zlib.crc32(read_file(path), crc)
+                crc = zlib.crc32(read_source(source), crc)
             except (OSError, UsageError):
                 if self.table.examined:
                     raise
@@ -188,12 +194,32 @@ class FileSplit(PictureSplit):
         """Return the files' names relative to the root: ``train/cat/0001.jpg``."""
         return self.table.names(self._positions[np.asarray(indices, dtype=np.int64)])
 
-    def paths(self, indices: Sequence[int] | Indices) -> list[Path]:
-        return [self.table.path(name) for name in self.names(indices)]
+    def sources(self, indices: Sequence[int] | Indices) -> list[str | FilePart]:
+        return [self.table.source(name) for name in self.names(indices)]
 
     def sizes(self) -> list[int]:
         """Return the bytes of each file."""
-        return [os.stat(path).st_size for path in self.paths(np.arange(len(self)))]  # noqa: PTH116
+        return [size_of(source) for source in self.sources(np.arange(len(self)))]
+
+
+def source_of(root: Path, name: str, in_shards: bool) -> str | FilePart:
+    """Return the file of a name relative to `root`, or the part of a shard."""
+    return FilePart.parse(root, name) if in_shards else str(root / name)
+
+
+def size_of(source: str | FilePart) -> int:
+    """Return the bytes of an image's file."""
+    if isinstance(source, FilePart):
+        return source.size
+    status = os.stat(source)  # noqa: PTH116 (faster)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    return status.st_size
+
+
+def read_source(source: str | FilePart) -> bytes:
+    """Return the content of an image's file; errors are those of `read_file`."""
+    return read_part(source) if isinstance(source, FilePart) else read_file(Path(source))
 
 
 def raise_first_failure(failures: dict[int, UsageError], count: int) -> None:

@@ -57,7 +57,14 @@ def find_image_list(root: Path, config: DataConfig) -> FoundFiles:
         else:
             unused.insert(0, f"{path.name} (it has no labels)")
             del parts[split]
-    names_file = config.class_names or _class_names_file(lists["train"].parent)
+    return with_class_names(root, parts, config.class_names, unused)
+
+
+def with_class_names(
+    root: Path, parts: dict[SplitName, LabelledFiles], names_file: Path | None, unused: list[str]
+) -> FoundFiles:
+    """Name the classes of files as `names_file` does, or a file of class names beside the training list."""
+    names_file = names_file or _class_names_file(where if (where := parts["train"].where).is_dir() else where.parent)
     if names_file is None:
         return FoundFiles(root, parts, None, unused)
     classes = _read_class_names(names_file)

@@ -15,6 +15,7 @@ from paddle_resnet.data.datasets.file_split import MAX_EXAMINED, FileSplit, Imag
 from paddle_resnet.data.datasets.found_files import FoundFiles, LabelledFiles, natural_sort_key, some_of
 from paddle_resnet.data.datasets.image_folder import find_image_folder, find_image_names
 from paddle_resnet.data.datasets.image_list import find_image_list
+from paddle_resnet.data.datasets.image_shards import find_image_shards
 from paddle_resnet.data.splits import hold_out
 from paddle_resnet.errors import UsageError, counted, did_you_mean, shown
 from paddle_resnet.images import Indices
@@ -22,7 +23,7 @@ from paddle_resnet.images.find import SkippedFile
 
 USUAL_LENGTH = 4 / 3
 """The longer side of a photograph, in units of the shorter one."""
-FILE_SOURCES = ("image_folder", "image_list", "image_names")
+FILE_SOURCES = ("image_folder", "image_list", "image_names", "image_shards")
 
 
 def files_root(config: DataConfig) -> Path:
@@ -41,6 +42,8 @@ def find_files(config: DataConfig) -> FoundFiles:
     root = files_root(config)
     if config.source == "image_list":
         return find_image_list(root, config)
+    if config.source == "image_shards":
+        return find_image_shards(root, config)
     if config.source == "image_folder":
         return find_image_folder(root)
     assert config.pattern is not None  # checked by DataConfig
@@ -115,7 +118,18 @@ def _tables(
     in_memory = count * resize * resize * 3 * USUAL_LENGTH <= config.memory_mb * 1_000_000
     examine = config.check or count <= MAX_EXAMINED
     return [
-        ImageFiles(root, names, labels, resize, config.worker_count, in_memory, config.strict, examine, skipped)
+        ImageFiles(
+            root,
+            names,
+            labels,
+            resize,
+            config.worker_count,
+            in_memory,
+            config.strict,
+            examine,
+            skipped,
+            in_shards=config.source == "image_shards",
+        )
         for names, labels, skipped in entries
     ]
 

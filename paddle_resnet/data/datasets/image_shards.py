@@ -1,0 +1,215 @@
+"""Images in tar archives, as WebDataset has them: ``0123.jpg`` beside ``0123.cls``, in any number of shards.
+
+The ``webdataset`` package shuffles a stream through a buffer: the order depends on the number of workers, and a place
+in it cannot be restored. So the archives' headers are read once, and each image is then read at its place, in a seeded
+order as files of their own are.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import re
+import tarfile
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
+
+from paddle_resnet.config import DataConfig
+from paddle_resnet.console import logger
+from paddle_resnet.data.datasets.file_split import FileSplit, read_source
+from paddle_resnet.data.datasets.found_files import FoundFiles, LabelledFiles, SplitName, by_split, split_of, visible
+from paddle_resnet.data.datasets.image_list import with_class_names
+from paddle_resnet.data.splits import Split, Splits
+from paddle_resnet.errors import UsageError, printable, shown
+from paddle_resnet.files import write_folder, write_text
+from paddle_resnet.images.find import has_image_suffix
+from paddle_resnet.images.image_file import FilePart
+
+LAYOUT = "train-000000.tar, train-000001.tar, ... and, if there are any, val-*.tar and test-*.tar"
+BLOCK = 512
+MAX_LABEL = 200
+"""Bytes of a label."""
+MAX_SHARDS = 100_000
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_Member = tuple[str, int, int]
+"""Name, first byte and number of bytes."""
+
+
+def find_image_shards(root: Path, config: DataConfig) -> FoundFiles:
+    """Find the images in the shards that the config names, or in those of `root` that are named for a split.
+
+    Raises:
+        UsageError: no shards, a file that is no tar archive, or an image without a label.
+    """
+    patterns: dict[SplitName, Path | None] = {
+        "train": config.train_list,
+        "validation": config.validation_list,
+        "test": config.test_list,
+    }
+    shards = {split: _expand(pattern) for split, pattern in patterns.items() if pattern is not None}
+    shards = shards or _shards_in(root)
+    parts = {split: _find_images(root, files) for split, files in shards.items()}
+    return with_class_names(root, parts, config.class_names, [])
+
+
+def _expand(pattern: Path) -> list[Path]:
+    """Return the files of ``train-{000000..000146}.tar``."""
+    found = _RANGE.search(str(pattern))
+    if found is None:
+        return [pattern]
+    first, last = int(found[1]), int(found[2])
+    if not first <= last < first + MAX_SHARDS:
+        raise UsageError(f"{pattern}: expected a range such as {{000000..000146}}")
+    width = len(found[1])
+    return [Path(_RANGE.sub(f"{number:0{width}d}", str(pattern), count=1)) for number in range(first, last + 1)]
+
+
+def _shards_in(root: Path) -> dict[SplitName, list[Path]]:
+    if not root.is_dir():
+        raise UsageError(f"{root}: no such folder; data.root is expected to hold {LAYOUT}")
+    series: dict[str, list[Path]] = defaultdict(list)
+    for entry in visible(root):
+        if entry.name.endswith(".tar"):
+            series[re.sub(r"[-_.]?\d*\.tar$", "", entry.name)].append(Path(entry.path))
+    found = by_split(root, [name for name in series if split_of(name)])
+    if not found:
+        raise UsageError(f"{root}: holds no shards; expected {LAYOUT}, or data.train_list")
+    return {split: series[name] for split, name in found.items()}
+
+
+def _find_images(root: Path, shards: list[Path]) -> LabelledFiles:
+    part = LabelledFiles(shards[0].parent)
+    labels: dict[str, str] = {}
+    for shard in shards:
+        if not shard.is_relative_to(root):
+            raise UsageError(f"{shard}: lies outside of {root}; set data.root to a folder that holds all shards")
+        for (name, start, size), label in _samples(shard):
+            part.names.append(FilePart(str(shard.relative_to(root)), start, size, name).as_name())
+            part.labels.append(labels.setdefault(label, label))
+    return part
+
+
+def _samples(shard: Path) -> Iterator[tuple[_Member, str]]:
+    """Yield the image and the label of each sample, whose files follow each other and have one name before the dot."""
+    try:
+        with shard.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            images: dict[str, _Member] = {}
+            labels: dict[str, str] = {}
+            for name, start, size in _members(shard, data):
+                folder, _, last = name.rpartition("/")
+                stem, _, suffix = last.partition(".")
+                key = f"{folder}/{stem}"
+                if suffix == "cls":
+                    labels[key] = data[start : start + min(size, MAX_LABEL)].decode("utf-8", "replace").strip()
+                elif has_image_suffix(f".{suffix}"):
+                    images[key] = name, start, size
+                if key in images and key in labels:
+                    yield images.pop(key), labels.pop(key)
+            for name, _, _ in images.values():
+                raise UsageError(f"{shard}: {shown(name)} has no label; expected a file with the suffix cls beside it")
+    except (OSError, ValueError, tarfile.TarError) as error:
+        raise UsageError(f"{shard}: cannot be read as a tar archive ({error})") from error
+
+
+def _members(shard: Path, data: mmap.mmap) -> Iterator[_Member]:
+    """Yield the regular files of an archive; `tarfile` reads those with long names, ten times as slowly."""
+    position = 0
+    while position + BLOCK <= len(data):
+        header = data[position : position + BLOCK]
+        if not header.strip(b"\0"):
+            return
+        kind, start = header[156:157], position + BLOCK
+        if sum(header[:148]) + sum(header[156:]) + 256 != _number(header[148:156]):
+            raise ValueError(f"no header at byte {position}")
+        if kind not in b"0\x005" or header[124] & 0x80:
+            with tarfile.open(shard, "r:") as archive:
+                yield from ((each.name, each.offset_data, each.size) for each in archive if each.isreg())
+            return
+        size = _number(header[124:136])
+        if not 0 <= size <= len(data) - start:
+            raise ValueError("it is cut short")
+        name = header[:100].split(b"\0")[0].decode("utf-8", "surrogateescape")
+        prefix = header[345:500].split(b"\0")[0].decode("utf-8", "surrogateescape")
+        if kind != b"5":
+            yield f"{prefix}/{name}" if prefix and header[257:262] == b"ustar" else name, start, size
+        position = start + -(-size // BLOCK) * BLOCK
+    raise ValueError("it is cut short")  # the end is a block of zeros
+
+
+def _number(digits: bytes) -> int:
+    """Return an octal number; -1 for other bytes."""
+    found = re.fullmatch(rb"\s*([0-7]*)[\s\0]*", digits)
+    return int(found[1] or b"0", 8) if found else -1
+
+
+def write_shards(splits: Splits, folder: Path, megabytes: int, seed: int) -> dict[str, int]:
+    """Write the images of all splits to shards in a new `folder`, in random order, with ``classes.txt``.
+
+    Files are copied as they are, and images in memory become PNG files.
+
+    Args:
+        splits: a test split that is the validation split is written once.
+        folder: the new folder.
+        megabytes: of a shard, about.
+        seed: of the order.
+
+    Returns:
+        The number of images of each split.
+
+    Raises:
+        UsageError: the folder exists, or an image cannot be read.
+        RunFailure: the shards cannot be written.
+    """
+    if folder.exists():
+        raise UsageError(f"{folder}: exists already; name a new folder")
+    parts = {"train": splits.train, "val": splits.validation, "test": splits.test}
+    if splits.test is splits.validation:
+        del parts["test"]
+
+    def write(temporary: Path) -> None:
+        write_text(temporary / "classes.txt", "".join(f"{name}\n" for name in splits.classes))
+        for name, split in parts.items():
+            _write_split(split, temporary, name, megabytes * 1_000_000, seed)
+
+    write_folder(folder, write)
+    return {name: len(split) for name, split in parts.items()}
+
+
+def _write_split(split: Split, folder: Path, name: str, shard_bytes: int, seed: int) -> None:
+    waiting = np.random.default_rng(seed).permutation(len(split)).tolist()[::-1]
+    written = shard = 0
+    while waiting:
+        path = folder / f"{name}-{shard:06d}.tar"
+        with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+            while waiting and archive.offset < shard_bytes:
+                index = waiting.pop()
+                suffix, content = _encoded(split, index)
+                _add(archive, f"{written:08d}{suffix}", content)
+                _add(archive, f"{written:08d}.cls", str(split.labels[index]).encode())
+                written += 1
+        shard += 1
+        logger.info("%s: %s of %s images", path.name, f"{written:,}", f"{len(split):,}")
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
+
+
+def _encoded(split: Split, index: int) -> tuple[str, bytes]:
+    """Return the suffix and the content of an image's file."""
+    if isinstance(split, FileSplit):
+        (source,) = split.sources([index])
+        name = source.name if isinstance(source, FilePart) else source
+        try:
+            return PurePosixPath(name).suffix.lower(), read_source(source)
+        except OSError as error:
+            raise UsageError(f"{printable(str(source))}: cannot be read ({error.strerror or error})") from error
+    file = io.BytesIO()
+    Image.fromarray(split.batch([index])[0]).save(file, "PNG")
+    return ".png", file.getvalue()

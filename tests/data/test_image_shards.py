@@ -1,0 +1,193 @@
+"""Tar archives of images: written from any source, read in WebDataset's layout, resumed and reopened."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from paddle_resnet.config import AugmentConfig, Config, DataConfig
+from paddle_resnet.data import Normalize, TrainLoader, open_splits
+from paddle_resnet.data.datasets.image_shards import write_shards
+from paddle_resnet.errors import UsageError
+from paddle_resnet.images.decode import decode_image
+from paddle_resnet.training.data_manifest import DataManifest
+
+SIZE = 16
+NORMALIZE = Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+
+
+def encoded(seed, size=(20, 26), kind="PNG"):
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)).save(file, kind)
+    return file.getvalue()
+
+
+def write_tar(path, members, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", **options) as archive:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def sample(number, label, name="{:04d}"):
+    return [(f"{name.format(number)}.png", encoded(number)), (f"{name.format(number)}.cls", str(label).encode())]
+
+
+def samples(count, classes=2, first=0, **options):
+    return [each for number in range(first, first + count) for each in sample(number, number % classes, **options)]
+
+
+def config(root, **options):
+    return DataConfig(**{"source": "image_shards", "root": root, "image_size": SIZE, **options})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for part, count in (("train", 12), ("val", 3), ("test", 4)):
+        for label, name in enumerate(("cat", "dog")):
+            path = tmp_path / "photos" / part / name
+            path.mkdir(parents=True)
+            for number in range(count):
+                (path / f"{number}.png").write_bytes(encoded(1000 * label + number + len(part) * 100))
+    return tmp_path / "photos"
+
+
+def test_shards_hold_the_files_bytes_and_labels(folder, tmp_path):
+    splits = open_splits(DataConfig(source="image_folder", root=folder, image_size=SIZE))
+    assert write_shards(splits, tmp_path / "shards", 1, seed=0) == {"train": 24, "val": 6, "test": 8}
+    assert (tmp_path / "shards/classes.txt").read_text() == "cat\ndog\n"
+    for part in ("train", "val", "test"):
+        with tarfile.open(tmp_path / f"shards/{part}-000000.tar") as archive:
+            content = {member.name: archive.extractfile(member).read() for member in archive}
+        found = {(content[name], content[name[:-4] + ".cls"]) for name in content if name.endswith(".png")}
+        expected = {
+            (file.read_bytes(), str(label).encode())
+            for label, name in enumerate(("cat", "dog"))
+            for file in (folder / part / name).iterdir()
+        }
+        assert found == expected
+    with pytest.raises(UsageError, match="exists already"):
+        write_shards(splits, tmp_path / "shards", 1, seed=0)
+
+
+def test_a_run_on_shards_has_the_same_pictures(folder, tmp_path):
+    splits = open_splits(DataConfig(source="image_folder", root=folder, image_size=SIZE))
+    write_shards(splits, tmp_path / "shards", 1, seed=0)
+    again = open_splits(config(tmp_path / "shards"))
+    assert again.classes == ("cat", "dog")
+    for one, other in ((splits.train, again.train), (splits.validation, again.validation), (splits.test, again.test)):
+        known = {
+            (picture.tobytes(), label) for picture, label in zip(one.batch(range(len(one))), one.labels, strict=True)
+        }
+        found = zip(other.batch(range(len(other))), other.labels, strict=True)
+        assert {(picture.tobytes(), label) for picture, label in found} == known
+
+
+def test_images_in_memory_become_png_files(tmp_path):
+    splits = open_splits(DataConfig(source="digits", image_size=8))
+    write_shards(splits, tmp_path / "shards", 1, seed=3)
+    again = open_splits(config(tmp_path / "shards", image_size=8))
+    assert len(list((tmp_path / "shards").glob("train-*.tar"))) == 3
+    order = np.random.default_rng(3).permutation(len(splits.train))
+    np.testing.assert_array_equal(again.train.batch(range(50)), splits.train.batch(order[:50]))
+    np.testing.assert_array_equal(again.train.labels, splits.train.labels[order])
+
+
+@pytest.mark.parametrize("options", [{}, {"format": tarfile.PAX_FORMAT, "pax_headers": {"comment": "x" * 600}}])
+@pytest.mark.parametrize(
+    "name", ["{:04d}", "folder/{:04d}", "a" * 90 + "/" + "b" * 80 + "/{:04d}", "c" * 200 + "{:04d}"]
+)
+def test_other_writers_archives_are_read(tmp_path, options, name):
+    members = samples(20, name=name)
+    members[6:6] = [(f"{name.format(3)}.json", b'{"a": 1}')]
+    write_tar(tmp_path / "train-000000.tar", members, **options)
+    write_tar(tmp_path / "train-000001.tar", samples(4, first=20), format=tarfile.GNU_FORMAT)
+    write_tar(tmp_path / "ds_test-0.tar", samples(6, first=24))
+    splits = open_splits(config(tmp_path, validation_fraction=0.25))
+    assert [len(each) for each in (splits.train, splits.validation, splits.test)] == [18, 6, 6]
+    assert splits.classes == ("0", "1")
+    expected = [decode_image(encoded(number), SIZE, SIZE) for number in range(24, 30)]
+    np.testing.assert_array_equal(splits.test.batch(range(6)), expected)
+    assert splits.test.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    assert splits.test.names([1])[0].startswith("ds_test-0.tar/0025.png@")
+
+
+def test_a_range_of_shards_is_named_in_braces(tmp_path):
+    for number in range(4):
+        write_tar(tmp_path / f"part-{number:03d}.tar", samples(10, first=10 * number))
+    splits = open_splits(config(None, train_list=tmp_path / "part-{001..003}.tar", test_fraction=0.2))
+    names = {name.split("/")[0] for split in (splits.train, splits.test) for name in split.names(range(len(split)))}
+    assert names == {f"part-{number:03d}.tar" for number in (1, 2, 3)}
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda data: data[:3000], "cut short"),
+        (lambda data: b"x" * 4096, "no header at byte 0"),
+        (lambda data: data[: -tarfile.RECORDSIZE], "cut short"),
+        (lambda data: data.replace(b"0003.cls", b"0003.clx"), "no header at byte"),
+        (lambda data: b"", "empty"),
+        (lambda data: data[:124] + b"zzzzzzzzzzz" + data[135:], "no header"),
+    ],
+)
+def test_a_damaged_archive_is_one_line(tmp_path, damage, words):
+    path = write_tar(tmp_path / "train-0.tar", samples(8))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UsageError, match=rf"train-0\.tar: cannot be read as a tar archive \(.*({words})"):
+        open_splits(config(tmp_path))
+
+
+def test_shards_that_lack_something_are_named(tmp_path):
+    with pytest.raises(UsageError, match=r"holds no shards; expected train-000000\.tar"):
+        open_splits(config(tmp_path))
+    write_tar(tmp_path / "train-0.tar", [*samples(8), ("0009.png", encoded(9))])
+    with pytest.raises(UsageError, match=r"train-0\.tar: 0009\.png has no label; expected a file with the suffix cls"):
+        open_splits(config(tmp_path))
+
+
+@pytest.mark.parametrize("memory_mb", [0, 100])
+def test_an_interrupted_epoch_of_shards_continues(tmp_path, memory_mb):
+    write_tar(tmp_path / "train-0.tar", samples(40))
+    split = open_splits(config(tmp_path, memory_mb=memory_mb, workers=2)).train
+    augment = AugmentConfig(scale=(0.3, 1.0), flip=True)
+    loader, fresh = (TrainLoader(split, 8, SIZE, SIZE, NORMALIZE, augment, seed) for seed in (1, 2))
+    batches = iter(loader)
+    next(batches)
+    fresh.set_state_dict(loader.state_dict())
+    fresh.first_batch = 1
+    for _ in range(2):
+        for (found, _), (expected, _) in zip(fresh, batches, strict=True):
+            np.testing.assert_array_equal(found.numpy(), expected.numpy())
+        batches = iter(loader)
+
+
+def test_unreadable_images_of_shards_are_left_out(tmp_path):
+    bad = [("0003.png", b"no picture"), ("0003.cls", b"1")]
+    write_tar(tmp_path / "train-0.tar", samples(3) + bad + samples(20, first=4))
+    splits = open_splits(config(tmp_path))
+    assert sum(len(each) for each in (splits.train, splits.validation, splits.test)) == 23
+    (reason,) = splits.train.table.unreadable().values()
+    assert "train-0.tar: 0003.png: cannot be read as an image" in reason
+
+
+def test_changed_shards_are_found_when_they_are_reopened(tmp_path):
+    path = write_tar(tmp_path / "train-0.tar", samples(30))
+    whole = Config(data=config(tmp_path))
+    splits = open_splits(whole.data)
+    manifest = DataManifest.of(whole, splits, NORMALIZE)
+    again = manifest.open(Path("run"), whole)
+    np.testing.assert_array_equal(again.test.batch([2, 0]), splits.test.batch([2, 0]))
+    data = bytearray(path.read_bytes())
+    data[600] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match=r"train-0\.tar/0000\.png@512\+\d+ has another content"):
+        manifest.open(Path("run"), whole)
