@@ -85,7 +85,7 @@ def test_source_from_training_to_prediction(tmp_path, make):
     split = run.splits().test
     np.testing.assert_array_equal(evaluation.labels, split.labels)
     with Predictor(export_run(run).path, device="cpu") as predictor:
-        predictions = predictor.predict(split.paths(np.arange(len(split))))
+        predictions = predictor.predict(split.sources(np.arange(len(split))))
     found = np.array([[{t.label: t.probability for t in each.top}[c] for c in COLOURS] for each in predictions])
     np.testing.assert_allclose(found, evaluation.scores, atol=1e-4)
 
@@ -147,7 +147,7 @@ def test_many_files_are_not_read_at_opening(lazy, monkeypatch):
 
 def test_another_image_of_its_class_stands_in(lazy, caplog):
     split = lazy().train
-    bad, following = split.paths([27, 28])
+    bad, following = list(map(Path, split.sources([27, 28])))
     expected = split.batch([3, 28, 28])
     bad.write_text("no image")
     np.testing.assert_array_equal(split.batch([3, 27, 28]), expected)
@@ -164,18 +164,18 @@ def test_last_image_of_a_class_has_its_first_stand_in(lazy):
     split = lazy().train
     last = int(np.flatnonzero(split.labels == 0)[-1])
     expected = split.batch([0])
-    split.paths([last])[0].unlink()
+    list(map(Path, split.sources([last])))[0].unlink()
     np.testing.assert_array_equal(split.batch([last]), expected)
 
 
 def test_too_many_unreadable_files_are_an_error(lazy):
     split = lazy().train
-    for path in split.paths(np.arange(60)):
+    for path in map(Path, split.sources(np.arange(60))):
         path.unlink()
     with pytest.raises(UsageError, match=r"no such file \(and 20 more of 81 files so far\)"):
         split.batch(np.arange(60))
     only = lazy().test
-    for path in only.paths(np.flatnonzero(only.labels == 1)):
+    for path in list(map(Path, only.sources(np.flatnonzero(only.labels == 1)))):
         path.unlink()
     with pytest.raises(UsageError, match="no such file"):
         only.batch([4])
