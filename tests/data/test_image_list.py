@@ -264,6 +264,14 @@ def test_unclear_folders_of_splits_are_refused(tmp_path, splits, message):
         opened(fill(tmp_path, *splits), "image_folder")
 
 
+def test_folder_without_classes_hints_at_the_other_sources(tmp_path):
+    make_lists(tmp_path / "lists")
+    draw(tmp_path / "flat/cat.1.png")
+    for name, source in (("lists", "image_list"), ("flat", "image_names")):
+        with pytest.raises(UsageError, match=f"class folder.*; or set data.source={source} for"):
+            opened(tmp_path / name, "image_folder")
+
+
 def test_split_names_alone_are_no_classes(tmp_path):
     for name in ("train", "val"):
         draw(tmp_path / name / "0.png")

@@ -20,6 +20,7 @@ SPLIT_WORDS: dict[str, SplitName] = {
 }
 _SPLIT_NAME = re.compile(rf"(?:.*[_-])?({'|'.join(SPLIT_WORDS)})(?:[_-](?:set|data|images|list))?", re.IGNORECASE)
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".lst")
 NAMES_SHOWN = 5
 
 
@@ -87,6 +88,11 @@ def by_split(root: Path, names: Iterable[str], or_else: str = "") -> dict[SplitN
             f"train beside them{or_else}"
         )
     return {split: found[split] for split in SPLITS if split in found}
+
+
+def is_list(name: str) -> bool:
+    """Return whether a file's name is that of a text list or a table."""
+    return name.lower().endswith(LIST_SUFFIXES)
 
 
 def natural_sort_key(name: str) -> list[tuple[int, int, str]]:

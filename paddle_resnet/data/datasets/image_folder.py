@@ -10,6 +10,7 @@ from paddle_resnet.data.datasets.found_files import (
     FoundFiles,
     LabelledFiles,
     by_split,
+    is_list,
     natural_sort_key,
     some_of,
     split_of,
@@ -89,12 +90,20 @@ def _class_names(folder: Path) -> tuple[str, ...]:
                 f"{folder}: the class folder {shown(name)} has a name that is not printable UTF-8 text; rename it"
             )
     if not names:
-        raise UsageError(f"{folder}: holds no class folders; expected {LAYOUT}")
+        raise UsageError(f"{folder}: holds no class folders; expected {LAYOUT}{_other_source(folder)}")
     if len(names) == 1:
         inner = folder / names[0]
-        hint = f"; did you mean data.root={printable(str(inner))}?" if _has_folders(inner) else ""
+        hint = f"; did you mean data.root={printable(str(inner))}?" if _has_folders(inner) else _other_source(folder)
         raise UsageError(f'{folder}: holds one class folder only, "{names[0]}"; expected two or more: {LAYOUT}{hint}')
     return tuple(names)
+
+
+def _other_source(folder: Path) -> str:
+    """Return a hint if the labels seem to be in a list, or in the images' names."""
+    files = [entry.name for entry in visible(folder) if not is_folder(entry)]
+    if any(is_list(name) and split_of(Path(name).stem) == "train" for name in files):
+        return "; or set data.source=image_list for the list there"
+    return "; or set data.source=image_names for classes in names" if any(map(has_image_suffix, files)) else ""
 
 
 def _files_in_classes(root: Path, folder: Path) -> LabelledFiles:

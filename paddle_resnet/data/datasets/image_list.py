@@ -11,12 +11,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from paddle_resnet.config import DataConfig
-from paddle_resnet.data.datasets.found_files import FoundFiles, LabelledFiles, SplitName, by_split, split_of, visible
+from paddle_resnet.data.datasets.found_files import (
+    FoundFiles,
+    LabelledFiles,
+    SplitName,
+    by_split,
+    is_list,
+    split_of,
+    visible,
+)
 from paddle_resnet.errors import UsageError, did_you_mean, shown
 from paddle_resnet.files import open_regular
 from paddle_resnet.images.find import EXTENSIONS, has_image_suffix, is_folder
 
-LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".lst")
 LAYOUT = "train.txt, val.txt and test.txt (or .csv) with lines 'path label', or data.train_list"
 _CLASS_NAMES_FILE = re.compile(r"(?:.*[_-])?(?:labels?|label_list|classes|class_names|names)\.(?:txt|names)|.*\.names")
 _SUFFIXES = "|".join(re.escape(suffix) for suffix in sorted(EXTENSIONS, key=len, reverse=True))
@@ -76,7 +83,7 @@ def _lists_in(root: Path) -> tuple[dict[SplitName, Path], list[str]]:
     """Return the lists of a folder that are named for a split, and the other lists."""
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder; data.root is expected to hold {LAYOUT}")
-    candidates = [each.name for each in visible(root) if not is_folder(each) and each.name.endswith(LIST_SUFFIXES)]
+    candidates = [each.name for each in visible(root) if not is_folder(each) and is_list(each.name)]
     found = by_split(root, [name for name in candidates if split_of(Path(name).stem)], ", or data.train_list")
     if not found:
         raise UsageError(f"{root}: holds no list of images; expected {LAYOUT}")
