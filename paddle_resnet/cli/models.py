@@ -106,7 +106,7 @@ def _is_file(name: str) -> bool:
 def _show_file(name: str) -> None:
     """Print what a weights file holds, a line for each fact."""
     from paddle_resnet.errors import shown
-    from paddle_resnet.models.weights.identify import identify
+    from paddle_resnet.models.weights.identify import identify, listed
     from paddle_resnet.models.weights.projects import SAME_NAMES
     from paddle_resnet.models.weights.source import parse_source
 
@@ -123,9 +123,9 @@ def _show_file(name: str) -> None:
         "tensors": f"{len(arrays)}, with {learned:,} trainable parameters" + (f", under {place}" if place else ""),
         "names": f"{named.project.name}'s ({named.project.source})" if known else "unknown",
         "fits": ", ".join(found.models) or "no network of the table",
-        "classes": classes + (f" (its head is called {', '.join(map(shown, found.head))})" if found.head else ""),
-        "other weights": ", ".join(map(shown, file.others)),
-        "left out": ", ".join([*map(shown, left_out[:3]), *(["..."] if len(left_out) > 3 else [])]),
+        "classes": classes + (f" (its head is called {listed(found.head)})" if found.head else ""),
+        "other weights": listed(file.others),
+        "left out": listed(left_out),
     }
     for fact, text in facts.items():
         if text:

@@ -114,12 +114,14 @@ def test_both_sides_can_be_asked_for_under_any_head(cases, tmp_path):
         create_model("plain20", pretrained=tmp_path / "a.safetensors#pad=both")
 
 
-def test_conversion_keeps_the_function_of_both_sides(cases, tmp_path):
+def test_conversion_keeps_the_function_of_both_sides(cases, tmp_path, log):
     path = write(tmp_path, AKAMASTER, cases[AKAMASTER])
     for names in ("paddle", "torch"):
         written = tmp_path / f"{names}.safetensors"
         convert_weights(path, written, names)
         assert_logits(create_model("resnet20", pretrained=written), cases[AKAMASTER])
+    assert log.messages.count(f"{path}: its head is called linear") == 2
+    assert len([line for line in log.messages if "assumed: on both sides" in line]) == 2
 
 
 @pytest.mark.parametrize("head", ["linear", "fc.1", "classifier", "head.fc", "classifier.1", "out"])

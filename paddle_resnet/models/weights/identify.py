@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from paddle_resnet.console import logger
+from paddle_resnet.errors import shown
 from paddle_resnet.models.weights.adaptation import from_both_sides, name_head, pads_both_sides
 from paddle_resnet.models.weights.naming import NamedArrays, candidates
 from paddle_resnet.models.weights.projects import SAME_NAMES
@@ -56,3 +58,21 @@ def _as_network(
     if padded and pads_both_sides(file, head, source.options.get("pad"), str(source.path)):
         arrays = from_both_sides(arrays)
     return IdentifiedFile(file, named, arrays, tuple(models), head)
+
+
+def log_choice(file: WeightsFile, named: NamedArrays, label: str) -> None:
+    """Log which of a file's tensors are taken, and which are not, unless all are."""
+    taken = [part for part in (file.place, named.prefix.rstrip(".")) if part]
+    if taken:
+        logger.info("%s: takes %s", label, " / ".join(map(shown, taken)))
+    if others := [*file.others, *(prefix.rstrip(".") for prefix in named.rivals)]:
+        logger.info("%s: holds other weights: %s; FILE#NAME takes them", label, listed(others))
+    if left_out := [*named.left_out, *file.left_out]:
+        logger.info("%s: leaves out %s", label, listed(left_out))
+    if named.project is not SAME_NAMES:
+        logger.info("%s: has the names of %s", label, named.project.name)
+
+
+def listed(names: Sequence[str], limit: int = 80) -> str:
+    """Return the first three names of a file, each cut at `limit`."""
+    return ", ".join([*(shown(name, limit) for name in names[:3]), *(["..."] if len(names) > 3 else [])])

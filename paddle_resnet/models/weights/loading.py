@@ -15,10 +15,10 @@ from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.models.blocks import ZeroPadShortcut
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.weights.adaptation import HEAD, from_both_sides, name_head, pads_both_sides
-from paddle_resnet.models.weights.naming import NamedArrays, fit_names
-from paddle_resnet.models.weights.projects import SAME_NAMES
+from paddle_resnet.models.weights.identify import listed, log_choice
+from paddle_resnet.models.weights.naming import fit_names
 from paddle_resnet.models.weights.source import WeightsSource, parse_source
-from paddle_resnet.models.weights.weights_file import WeightsFile, of_arrays, read_weights_file
+from paddle_resnet.models.weights.weights_file import of_arrays, read_weights_file
 from paddle_resnet.zoo.cifar10_weights import zoo_weights
 from paddle_resnet.zoo.imagenet_weights import is_official, official_weights
 from paddle_resnet.zoo.matching import describe_match
@@ -59,18 +59,12 @@ class LoadReport:
         """Return what does not fit, in words."""
         problems = []
         if self.missing:
-            problems.append(f"{len(self.missing)} missing ({_first(self.missing)})")
+            problems.append(f"{len(self.missing)} missing ({listed(self.missing)})")
         if self.unexpected:
-            problems.append(f"{len(self.unexpected)} unexpected ({_first(self.unexpected)})")
+            problems.append(f"{len(self.unexpected)} unexpected ({listed(self.unexpected)})")
         if self.mismatched:
-            problems.append(f"{len(self.mismatched)} that do not match ({_first([*self.mismatched.values()], 200)})")
+            problems.append(f"{len(self.mismatched)} that do not match ({listed([*self.mismatched.values()], 200)})")
         return problems
-
-
-def _first(names: Sequence[str], limit: int = 80) -> str:
-    return ", ".join(shown(name, limit) for name in names[:_NAMES_SHOWN]) + (
-        ", ..." if len(names) > _NAMES_SHOWN else ""
-    )
 
 
 def load_weights(
@@ -112,7 +106,10 @@ def load_weights(
     named = fit_names(file.entries, file.layout, shapes)
     state, head = name_head(named.arrays, shapes)
     comparison = _compare(shapes, network.num_classes, state, label, new_head, head)
-    _log_choice(file, named, comparison)
+    log_choice(file, named, label)
+    if head:
+        fate = f"a new one for {network.num_classes} classes takes its place" if comparison.skipped_head else "loaded"
+        logger.info("%s: its head is called %s: %s", label, listed(head), fate)
     if strict:
         comparison.require_fit()
     pad, padded = wanted.options.get("pad"), _has_padded_shortcuts(network)
@@ -132,22 +129,6 @@ def _source(name: str, source: str | Path, progress: download.ProgressFn | None)
     if is_official(source):
         return WeightsSource(official_weights(str(source), name, progress))
     return WeightsSource(zoo_weights(name)) if source == "cifar10" else parse_source(source)
-
-
-def _log_choice(file: WeightsFile, named: NamedArrays, report: LoadReport) -> None:
-    """Log which of a file's tensors are taken, and which are not, unless all are."""
-    taken = [part for part in (file.place, named.prefix.rstrip(".")) if part]
-    if taken:
-        logger.info("%s: takes %s", report.source, " / ".join(map(shown, taken)))
-    if others := [*file.others, *(prefix.rstrip(".") for prefix in named.rivals)]:
-        logger.info("%s: holds other weights: %s; FILE#NAME takes them", report.source, _first(others))
-    if left_out := [*named.left_out, *file.left_out]:
-        logger.info("%s: leaves out %s", report.source, _first(left_out))
-    if named.project is not SAME_NAMES:
-        logger.info("%s: has the names of %s", report.source, named.project.name)
-    if report.head:
-        fate = f"a new one for {report.classes} classes takes its place" if report.skipped_head else "loaded"
-        logger.info("%s: its head is called %s: %s", report.source, _first(report.head), fate)
 
 
 def _has_padded_shortcuts(network: ImageClassifier) -> bool:
@@ -213,6 +194,3 @@ def _mismatch(name: str, array: np.ndarray, shape: list[int]) -> str | None:
     if array.dtype.kind != "f":
         return f"{name} is of type {array.dtype}, expected floating-point numbers"
     return None
-
-
-_NAMES_SHOWN = 3

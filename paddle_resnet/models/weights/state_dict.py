@@ -10,9 +10,10 @@ import numpy as np
 import paddle
 from safetensors.numpy import save
 
+from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError
 from paddle_resnet.files import expand_home, write_atomically
-from paddle_resnet.models.weights.identify import identify
+from paddle_resnet.models.weights.identify import identify, listed, log_choice
 from paddle_resnet.models.weights.layout import to_torch_names
 from paddle_resnet.models.weights.projects import PADDLECLAS_VB, PADDLECLAS_VD
 from paddle_resnet.models.weights.source import parse_source
@@ -33,7 +34,12 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         UsageError: as `read_weights_file`.
     """
-    return identify(parse_source(path)).arrays
+    source = parse_source(path)
+    found = identify(source)
+    log_choice(found.file, found.named, str(source.path))
+    if found.head:
+        logger.info("%s: its head is called %s", source.path, listed(found.head))
+    return found.arrays
 
 
 def write_state_dict(path: str | Path, state: Mapping[str, np.ndarray], names: WrittenNames = "paddle") -> int:
