@@ -123,6 +123,7 @@ def _show_file(name: str) -> None:
         "tensors": f"{len(arrays)}, with {learned:,} trainable parameters" + (f", under {place}" if place else ""),
         "names": f"{named.project.name}'s ({named.project.source})" if known else "unknown",
         "fits": ", ".join(found.models) or "no network of the table",
+        "note": named.project.note if known else "",
         "classes": classes + (f" (its head is called {listed(found.head)})" if found.head else ""),
         "other weights": listed(file.others),
         "left out": listed(left_out),

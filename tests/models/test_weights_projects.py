@@ -37,6 +37,7 @@ CASES = {
     "PaddleClas ResNet50_vd": ("resnet50_vd", None, "PaddleClas"),
     "PaddleClas 2.0 ResNet18": ("resnet18_vb", None, "PaddleClas"),
     "PaddleClas 2.0 ResNet18_vd": ("resnet18_vd", None, "PaddleClas"),
+    "PaddleClas ResNet50_vc": ("resnet50", "deep", "PaddleClas"),
     "PaddleNLP ERNIE-Layout's ResNet18": ("resnet18_vb", None, "PaddleClas"),
 }
 AKAMASTER = "pytorch_resnet_cifar10 resnet20"
@@ -91,6 +92,8 @@ def test_other_projects_weights_give_their_logits(cases, tmp_path, log, name):
     assert [line for line in log.messages if "has the names of" in line] == (
         [f"{path}: has the names of {project}"] if project else []
     )
+    is_ambiguous = name in ("PaddleClas 2.0 ResNet18_vd", "PaddleClas ResNet50_vc")
+    assert any("may be of ResNet_vd" in line for line in log.messages) == is_ambiguous
 
 
 @pytest.mark.parametrize(("option", "is_right"), [("", True), ("#pad=both", True), ("#pad=end", False)])

@@ -71,6 +71,8 @@ def log_choice(file: WeightsFile, named: NamedArrays, label: str) -> None:
         logger.info("%s: leaves out %s", label, listed(left_out))
     if named.project is not SAME_NAMES:
         logger.info("%s: has the names of %s", label, named.project.name)
+    if named.project.note:
+        logger.warning("warning: %s: %s", label, named.project.note)
 
 
 def listed(names: Sequence[str], limit: int = 80) -> str:

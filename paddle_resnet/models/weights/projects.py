@@ -21,6 +21,7 @@ class Project:
     name: str
     source: str  # where it defines them
     layers: Mapping[str, str]  # its name of a layer: the name here; all others have the same name
+    note: str = ""  # what the names do not tell, as a sentence on the file
 
     def rename(self, names: Sequence[str]) -> dict[str, str]:
         """Map a file's names of tensors to those here, as far as their layers are in the table.
@@ -83,11 +84,14 @@ def _numbers_here(fields: Mapping[str, str], starts: Sequence[int]) -> dict[str,
     return numbers
 
 
-def _paddleclas(source: str, stem: Sequence[str], block: str, convolution: str, norm: str) -> Project:
-    """Make a table of PaddleClas's ResNet, or of its ResNet-D (vd), whose stem has three convolutions."""
-    here, first = [("conv1", "bn1")], 0
-    if len(stem) == 3:
-        here, first = [("conv1.0", "conv1.1"), ("conv1.3", "conv1.4"), ("conv1.6", "bn1")], 1
+def _paddleclas(
+    source: str, stem: Sequence[str], block: str, convolution: str, norm: str, *, pools: bool = False, note: str = ""
+) -> Project:
+    """Make a table of PaddleClas's ResNet, whose stem has one or three convolutions; in vd, shortcuts pool first."""
+    here = (
+        [("conv1.0", "conv1.1"), ("conv1.3", "conv1.4"), ("conv1.6", "bn1")] if len(stem) == 3 else [("conv1", "bn1")]
+    )
+    first = 1 if pools else 0
     layers: dict[str, str] = {}
     for layer, (ours, ours_norm) in zip(stem, here, strict=True):
         layers |= {f"{layer}.{convolution}": ours, f"{layer}.{norm}": ours_norm}
@@ -97,7 +101,7 @@ def _paddleclas(source: str, stem: Sequence[str], block: str, convolution: str, 
     ):
         layers[f"{block}.{layer}.{convolution}"] = f"layer{{stage}}.{{block}}.{ours}"
         layers[f"{block}.{layer}.{norm}"] = f"layer{{stage}}.{{block}}.{ours_norm}"
-    return Project("PaddleClas", source, layers)
+    return Project("PaddleClas", source, layers, note)
 
 
 def _hugging_face(prefix: str) -> Project:
@@ -117,17 +121,22 @@ def _hugging_face(prefix: str) -> Project:
 _LEGENDARY = "PaddlePaddle/PaddleClas, ppcls/arch/backbone/legendary_models/resnet.py"
 _EARLIER = "PaddlePaddle/PaddleClas before 2.2, ppcls/modeling/architectures/resnet"
 _PYTORCH_CIFAR = "kuangliu/pytorch-cifar, models/"
-_VD_STEM = ("conv1_1", "conv1_2", "conv1_3")
+_BB_DEEP = (("conv1_1", "conv1_2", "conv1_3"), "bb_{stage0}_{block}", "_conv", "_batch_norm")
+_VC_OR_VD = (
+    "it may be of ResNet_vd before PaddleClas 2.2 (resnet50_vd) or of ResNet_vc (resnet50 with stem deep), "
+    "which has the same names and no pooling in its shortcuts; check the accuracy"
+)
 
 SAME_NAMES = Project("torchvision", "pytorch/vision, torchvision/models/resnet.py; timm's ResNets too", {})
 PADDLECLAS_VB = _paddleclas(_LEGENDARY, ["stem.0"], "blocks.{flat}", "conv", "bn")
-PADDLECLAS_VD = _paddleclas(_LEGENDARY, ["stem.0", "stem.1", "stem.2"], "blocks.{flat}", "conv", "bn")
+PADDLECLAS_VD = _paddleclas(_LEGENDARY, ["stem.0", "stem.1", "stem.2"], "blocks.{flat}", "conv", "bn", pools=True)
 PROJECTS: tuple[Project, ...] = (
     SAME_NAMES,
     PADDLECLAS_VD,
     PADDLECLAS_VB,
     _paddleclas(f"{_EARLIER}.py", ["conv"], "bb_{stage0}_{block}", "_conv", "_batch_norm"),
-    _paddleclas(f"{_EARLIER}_vd.py", _VD_STEM, "bb_{stage0}_{block}", "_conv", "_batch_norm"),
+    _paddleclas(f"{_EARLIER}_vd.py", *_BB_DEEP, pools=True, note=_VC_OR_VD),
+    _paddleclas("PaddlePaddle/PaddleClas, ppcls/arch/backbone/model_zoo/resnet_vc.py", *_BB_DEEP, note=_VC_OR_VD),
     _paddleclas(f"{_EARLIER}.py", ["conv"], "res{label}", "_conv", "_batch_norm"),  # PaddleNLP's ERNIE-Layout has it
     _hugging_face("resnet."),
     _hugging_face(""),
