@@ -88,9 +88,8 @@ def _paddleclas(
     source: str, stem: Sequence[str], block: str, convolution: str, norm: str, *, pools: bool = False, note: str = ""
 ) -> Project:
     """Make a table of PaddleClas's ResNet, whose stem has one or three convolutions; in vd, shortcuts pool first."""
-    here = (
-        [("conv1.0", "conv1.1"), ("conv1.3", "conv1.4"), ("conv1.6", "bn1")] if len(stem) == 3 else [("conv1", "bn1")]
-    )
+    deep = [("conv1.0", "conv1.1"), ("conv1.3", "conv1.4"), ("conv1.6", "bn1")]
+    here = deep if len(stem) == 3 else [("conv1", "bn1")]
     first = 1 if pools else 0
     layers: dict[str, str] = {}
     for layer, (ours, ours_norm) in zip(stem, here, strict=True):
