@@ -139,6 +139,8 @@ def test_a_head_of_any_name_is_loaded_or_replaced(tmp_path, log, head):
     report = load_weights(create_model("resnet20_b", 3), state, label="a.pth")
     assert report.skipped_head == ("fc.weight", "fc.bias") and report.head == (head,)
     assert f"a.pth: its head is called {head}: a new one for 3 classes takes its place" in log.messages
+    load_weights(create_model("resnet20_b", include_top=False), state, label="a.pth")
+    assert f"a.pth: its head is called {head}: left out" in log.messages
 
 
 @pytest.mark.parametrize(

@@ -108,8 +108,8 @@ def load_weights(
     comparison = _compare(shapes, network.num_classes, state, label, new_head, head)
     log_choice(file, named, label)
     if head:
-        fate = f"a new one for {network.num_classes} classes takes its place" if comparison.skipped_head else "loaded"
-        logger.info("%s: its head is called %s: %s", label, listed(head), fate)
+        new = f"a new one for {network.num_classes} classes takes its place" if network.include_top else "left out"
+        logger.info("%s: its head is called %s: %s", label, listed(head), new if comparison.skipped_head else "loaded")
     if strict:
         comparison.require_fit()
     pad, padded = wanted.options.get("pad"), _has_padded_shortcuts(network)
