@@ -126,7 +126,7 @@ _VC_OR_VD = (
     "which has the same names and no pooling in its shortcuts; check the accuracy"
 )
 
-SAME_NAMES = Project("torchvision", "pytorch/vision, torchvision/models/resnet.py; timm's ResNets too", {})
+SAME_NAMES = Project("torchvision", "torchvision/models/resnet.py; paddle.vision's and timm's ResNets too", {})
 PADDLECLAS_VB = _paddleclas(_LEGENDARY, ["stem.0"], "blocks.{flat}", "conv", "bn")
 PADDLECLAS_VD = _paddleclas(_LEGENDARY, ["stem.0", "stem.1", "stem.2"], "blocks.{flat}", "conv", "bn", pools=True)
 PROJECTS: tuple[Project, ...] = (
