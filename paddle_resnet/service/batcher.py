@@ -51,13 +51,7 @@ class Batcher:
         metrics: of the queue and the batches.
     """
 
-    def __init__(
-        self,
-        run_batch: RunBatch,
-        settings: Settings,
-        workers: Callable[[], int],
-        metrics: Metrics,
-    ) -> None:
+    def __init__(self, run_batch: RunBatch, settings: Settings, workers: Callable[[], int], metrics: Metrics) -> None:
         self._run_batch = run_batch
         self._settings = settings
         self._max_wait = settings.max_wait
