@@ -48,7 +48,7 @@ RESNET20 = {
     "bottleneck": False,
     "num_classes": 10,
 }
-"""As `benchmark.networks.describe`, which needs Paddle, describes it."""
+"""As `benchmark.train.describe`, which needs Paddle, describes it."""
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from paddle_resnet.benchmark.cases import TORCH
-from paddle_resnet.benchmark.networks import describe
 from paddle_resnet.benchmark.report import (
     Column,
     Report,
@@ -22,6 +21,7 @@ from paddle_resnet.benchmark.report import (
     summary_of,
 )
 from paddle_resnet.benchmark.runner import Job, run_jobs
+from paddle_resnet.benchmark.train import describe
 from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError
 from paddle_resnet.inference.backends import choose

@@ -31,7 +31,7 @@ def _prepare(threads: int) -> None:
 
 
 def train(job: dict[str, Any]) -> dict[str, Any]:
-    """Train a case: keys `case`, `network` (see `networks.describe`), `precision`, `threads`, `steps`, `warm_up`."""
+    """Train a case: keys `case`, `network` (see `train.describe`), `precision`, `threads`, `steps`, `warm_up`."""
     case = TrainCase.parse(job["case"])
     _prepare(job["threads"])
     network = make_torch_model(job["network"]).to(memory_format=torch.channels_last).train()

@@ -1,4 +1,4 @@
-"""The networks of `paddle_resnet.models` in PyTorch, layer by layer, made from `networks.describe`.
+"""The networks of `paddle_resnet.models` in PyTorch, layer by layer, made from `train.describe`.
 
 Imports no paddle: a process that measures PyTorch must not load both.
 """

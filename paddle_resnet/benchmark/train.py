@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
+from typing import Any
 
 from paddle_resnet.benchmark.cases import PADDLE, TORCH, TrainCase, torch_threads
-from paddle_resnet.benchmark.networks import describe, training_operations
 from paddle_resnet.benchmark.report import (
     Column,
     Report,
@@ -19,7 +19,11 @@ from paddle_resnet.benchmark.report import (
     values_of,
 )
 from paddle_resnet.benchmark.runner import Job, run_jobs
+from paddle_resnet.errors import UsageError
+from paddle_resnet.models import create_model
+from paddle_resnet.models.summary import summarize
 from paddle_resnet.plots.bar_chart import Bar, Panel
+from paddle_resnet.zoo.registry import ResNetEntry, model_entry
 
 COLUMNS = (
     Column("case", "case"),
@@ -32,6 +36,8 @@ COLUMNS = (
     Column("waiting", "waiting_share", lambda summary: f"{summary['median']:.1%}"),
     Column("of GEMM rate", "share_of_product_rate", "{:.0%}".format),
 )
+TRAINING_PASSES = 3
+"""One product forward, and two backward: for the gradients of the images and of the weights."""
 
 
 def benchmark_training(
@@ -115,3 +121,39 @@ def torch_counterpart(backend: str, measured: Container[str]) -> str:
 def _panel(case: TrainCase, rows: Sequence[Row]) -> Panel:
     bars = [Bar(row["backend"], row["backend"], row["images_per_second"]) for row in rows if row["case"] == str(case)]
     return Panel(f"{case.network}, {case.size}x{case.size}, batch {case.batch}", "images/s", bars)
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Describe a network of He et al. 2015 as JSON.
+
+    Raises:
+        UsageError: the name is unknown, or the network is none of the paper's.
+    """
+    entry = model_entry(name)
+    if not (
+        isinstance(entry, ResNetEntry)
+        and entry.block in ("basic", "bottleneck")
+        and entry.stem in ("imagenet", "cifar")
+        and entry.shortcut in ("zero_pad", "projection")
+        and (entry.groups, entry.group_width, entry.first_projection) == (1, 64, False)
+    ):
+        raise UsageError(
+            f"{name}: not available in PyTorch here; choose a network of He et al. 2015, such as resnet20 or resnet50, "
+            "or leave --against out"
+        )
+    return {
+        "depths": entry.depths,
+        "widths": entry.widths,
+        "stem": entry.stem,
+        "zero_pad": entry.shortcut == "zero_pad",
+        "bottleneck": entry.block == "bottleneck",
+        "num_classes": entry.num_classes,
+    }
+
+
+def training_operations(name: str, size: int) -> int:
+    """Return the floating-point operations of training on an image ``[3, size, size]``; a multiply-accumulate is two.
+
+    Those of convolutions and linear layers count.
+    """
+    return 2 * TRAINING_PASSES * summarize(create_model(name), (1, 3, size, size)).macs

@@ -6,7 +6,6 @@ import ctypes
 import functools
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 import paddle
 
@@ -34,19 +33,13 @@ ISA_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 """Environment variables that limit oneDNN's instruction set, in the order of their precedence."""
 
 
-class Version(NamedTuple):
-    """A version of oneDNN."""
+class Version(ctypes.Structure):
+    """A version of oneDNN: the beginning of ``dnnl_version_t``."""
 
-    major: int
-    minor: int
-    patch: int
+    _fields_ = (("major", ctypes.c_int), ("minor", ctypes.c_int), ("patch", ctypes.c_int))
 
     def __str__(self) -> str:
-        return ".".join(map(str, self))
-
-
-class _VersionStruct(ctypes.Structure):
-    _fields_ = (("major", ctypes.c_int), ("minor", ctypes.c_int), ("patch", ctypes.c_int))
+        return f"{self.major}.{self.minor}.{self.patch}"
 
 
 def library_folder() -> Path:
@@ -75,9 +68,8 @@ def load() -> ctypes.CDLL:
 def version() -> Version:
     """Return the version of the loaded library."""
     function = load().dnnl_version
-    function.restype = ctypes.POINTER(_VersionStruct)
-    found = function().contents
-    return Version(found.major, found.minor, found.patch)
+    function.restype = ctypes.POINTER(Version)
+    return function().contents
 
 
 def instruction_set() -> int:

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from paddle_resnet.benchmark import cases, networks, runner, timing
+from paddle_resnet.benchmark import cases, runner, timing
 from paddle_resnet.benchmark import infer as infer_report
 from paddle_resnet.benchmark import train as train_report
 from paddle_resnet.benchmark.cases import Kernel, TrainCase
@@ -107,7 +107,7 @@ def test_torch_is_compared_in_the_same_precision(backend, measured, counterpart)
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "size", "billions"), [("resnet18", 224, 1.81), ("resnet50", 224, 4.09)])
 def test_training_operations_are_six_times_the_published_macs(name, size, billions):
-    assert networks.training_operations(name, size) / 6e9 == pytest.approx(billions, abs=0.01)
+    assert train_report.training_operations(name, size) / 6e9 == pytest.approx(billions, abs=0.01)
 
 
 def test_work_of_a_convolution_counted_by_hand():
@@ -142,7 +142,7 @@ def test_torch_inference_is_timed(monkeypatch):
     from paddle_resnet.benchmark import torch_jobs
 
     monkeypatch.setattr(timing, "MIN_SECONDS", 0.0)
-    job = {"network": networks.describe("resnet8"), "size": 16, "batch": 2, "threads": 1, "calls": 2, "warm_up": 1}
+    job = {"network": train_report.describe("resnet8"), "size": 16, "batch": 2, "threads": 1, "calls": 2, "warm_up": 1}
     for precision in ("float32", "bfloat16"):
         assert torch_jobs.infer({**job, "precision": precision})["images_per_second"] > 0
 
@@ -154,7 +154,7 @@ def test_torch_model_equals_the_paddle_model(name):
 
     from paddle_resnet.benchmark.torch_models import make_torch_model
 
-    ours, model = create_model(name), make_torch_model(networks.describe(name))
+    ours, model = create_model(name), make_torch_model(train_report.describe(name))
     assert sum(parameter.numel() for parameter in model.parameters()) == count_parameters(ours)
     shapes = sorted(tuple(p.shape) for p in model.parameters() if p.ndim == 4)
     assert shapes == sorted(tuple(p.shape) for p in ours.parameters() if p.ndim == 4)
@@ -167,13 +167,13 @@ def test_torch_model_equals_the_paddle_model(name):
     with torch.no_grad():
         model.eval()(torch.zeros(1, 3, 32, 32))
     linear = model[-1].weight.numel()
-    assert sum(products[:-1]) + linear == networks.training_operations(name, 32) // 6
+    assert sum(products[:-1]) + linear == train_report.training_operations(name, 32) // 6
 
 
 @pytest.mark.parametrize("name", ["lenet", "resnext50_32x4d", "resnet18_d", "preact_resnet18", "wrn_16_2"])
 def test_a_network_that_torch_models_lacks_is_refused(name):
     with pytest.raises(UsageError, match=f"{name}: not available in PyTorch"):
-        networks.describe(name)
+        train_report.describe(name)
 
 
 def test_jobs_are_interleaved(monkeypatch):
