@@ -143,17 +143,24 @@ def count_progress(what: str, total: int | None, hidden: bool = False) -> Iterat
         yield advance
 
 
-@contextlib.contextmanager
-def download_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+def download_bar(what: str) -> contextlib.AbstractContextManager[Callable[[int, int], None]]:
     """Show a bar of megabytes during a download; yield a `download.ProgressFn`."""
-    bar = progress_bar(TransferSpeedColumn(), count=DownloadColumn())
+    return share_bar(f"downloading {what}", TransferSpeedColumn(), count=DownloadColumn())
+
+
+@contextlib.contextmanager
+def share_bar(
+    what: str, *columns: ProgressColumn, count: ProgressColumn | None = None
+) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar from the first call on of what is yielded: a function of the numbers done, and of all."""
+    bar = progress_bar(*columns, count=count)
     task = None
 
     def progress(done: int, total: int) -> None:
         nonlocal task
         if task is None:
             bar.start()
-            task = bar.add_task(f"downloading {what}")
+            task = bar.add_task(what)
         bar.update(task, completed=done, total=total or None)
 
     try:

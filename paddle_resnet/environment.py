@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib
 import platform
 from collections.abc import Callable
 from importlib import metadata
@@ -11,17 +12,10 @@ from typing import Any
 
 from paddle_resnet import __version__, distributed, machine, runtime
 
-
-def _paddle_version() -> str:
-    import paddle
-
-    return paddle.__version__
-
-
 _FACTS: dict[str, Callable[[], Any]] = {
     "date": lambda: datetime.datetime.now(datetime.timezone.utc).astimezone().isoformat(timespec="seconds"),
     "paddle_resnet": lambda: __version__,
-    "paddle": _paddle_version,
+    "paddle": lambda: importlib.import_module("paddle").__version__,
     "python": platform.python_version,
     "platform": platform.platform,
     "processor": lambda: machine.processor().model or "unknown",

@@ -47,6 +47,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         raise UsageError("--precision and --backend are for an exported model: give --exported too")
     program.prepare()
     from paddle_resnet import runtime
+    from paddle_resnet.console import share_bar
     from paddle_resnet.evaluation import details_path, evaluate_run
     from paddle_resnet.training.run_folder import RunFolder
 
@@ -55,7 +56,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.exported:
         _evaluate_exported(run, arguments, device)
         return
-    with program.progress("evaluate") as progress:
+    with share_bar("evaluate") as progress:
         evaluation = evaluate_run(run, arguments.split, arguments.checkpoint, progress)
     _print_class_metrics(evaluation)
     _print_metrics(f"{arguments.split} split, checkpoint {arguments.checkpoint}", evaluation)
@@ -66,6 +67,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 def _evaluate_exported(run: RunFolder, arguments: argparse.Namespace, device: str) -> None:
     """Measure the exported model, and compare it with the trained network where that has been measured."""
+    from paddle_resnet.console import share_bar
     from paddle_resnet.evaluation import measure_split, metrics_section, warn_of_few_images
     from paddle_resnet.inference import Predictor
 
@@ -73,7 +75,7 @@ def _evaluate_exported(run: RunFolder, arguments: argparse.Namespace, device: st
     trained = run.metrics().get(metrics_section(split))
     with (
         Predictor(run.inference_path, device, precision, backend=arguments.backend) as predictor,
-        program.progress("evaluate") as progress,
+        share_bar("evaluate") as progress,
     ):
         what = f"{predictor.precision} by {predictor.backend}"
         evaluation = measure_split(run, predictor, split, progress)

@@ -56,13 +56,14 @@ def main() -> None:
 def _export(arguments: argparse.Namespace) -> None:
     program.prepare()
     from paddle_resnet import runtime
+    from paddle_resnet.console import share_bar
     from paddle_resnet.export import export_run
     from paddle_resnet.export.program import write_graph
     from paddle_resnet.training.run_folder import RunFolder
 
     run = RunFolder.open_trained(arguments.run, arguments.overrides)
     runtime.select_device(arguments.device or run.config.device)
-    with program.progress("measure") as progress:
+    with share_bar("measure") as progress:
         report = export_run(
             run,
             arguments.checkpoint,

@@ -268,13 +268,3 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return int(text)
-
-
-@contextlib.contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar; yield what it is updated with: the number of images done, and of all."""
-    from paddle_resnet.console import progress_bar
-
-    with progress_bar() as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, images: bar.update(task, completed=done, total=images)

@@ -340,14 +340,10 @@ class Config(Group):
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @model_validator(mode="after")
-    def _check_first_size(self) -> Config:
+    def _check_groups_together(self) -> Config:
         first, last = self.train.first_size, self.data.image_size
         if first is not None and first > last:
             raise ValueError(f"train.first_size ({first}) must be at most data.image_size ({last})")
-        return self
-
-    @model_validator(mode="after")
-    def _check_freeze_epochs(self) -> Config:
         frozen, epochs = self.train.freeze_epochs, self.train.epochs
         if frozen > epochs:
             raise ValueError(f"train.freeze_epochs ({frozen}) must be at most train.epochs ({epochs})")

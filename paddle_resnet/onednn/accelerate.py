@@ -46,18 +46,7 @@ REPLACEMENTS: dict[type[nn.Layer], type[nn.Layer]] = {
     ResNet: layers.ChannelsLastResNet,
 }
 
-UNCHANGED = (
-    stems.DeepStem,
-    stems.WhiteningStem,
-    blocks.BasicBlock,
-    blocks.Bottleneck,
-    preact.PreActBasicBlock,
-    preact.PreActBottleneck,
-    blocks.PlainBlock,
-    blocks.ConvPoolBlock,
-    nn.Sequential,
-    nn.Identity,
-)
+UNCHANGED = {*NORMALISATIONS_BEFORE_RELU, nn.Sequential, nn.Identity} - {ResNet}
 """Layers whose own `forward` does not depend on the layout."""
 
 HEAD = ("avgpool", "flatten", "dropout", "fc")
