@@ -8,14 +8,15 @@ same calls in the same order.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from paddle_resnet import paddle_compat
 from paddle_resnet.errors import RunFailure, UsageError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     import paddle
 
+Arguments = ParamSpec("Arguments")
 POLL_SECONDS = 0.02
 LAUNCHERS_ENVIRONMENT = "/proc/{}/environ"
 
@@ -76,6 +78,17 @@ def world_size() -> int:
 def is_main_process() -> bool:
     """Return whether this is rank 0, which writes files and log lines."""
     return _joined.rank == 0
+
+
+def main_process_only(function: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """Make a function that does nothing in the other ranks."""
+
+    @functools.wraps(function)
+    def call(*arguments: Arguments.args, **options: Arguments.kwargs) -> None:
+        if is_main_process():
+            function(*arguments, **options)
+
+    return call
 
 
 def join(device: str) -> None:

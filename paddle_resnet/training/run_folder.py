@@ -46,7 +46,7 @@ DATA_ACCESS_KEYS = {"data.root", "data.verify", "data.workers", "data.prefetch",
 
 
 class RunFolder:
-    """One run's config, and its files: each is written whole or not at all."""
+    """One run's config, and its files: each is written whole or not at all, by the main process alone."""
 
     def __init__(self, path: Path, config: Config, *, begins: bool = False) -> None:
         """Name the folder, without writing to it.
@@ -71,14 +71,9 @@ class RunFolder:
         self._splits: Splits | None = None
 
     @classmethod
-    def for_rank(cls, path: Path, config: Config, *, begins: bool = False) -> RunFolder:
-        """Return the folder for this process: the main process writes, the other ranks only read."""
-        return (cls if distributed.is_main_process() else ReadOnlyRun)(path, config, begins=begins)
-
-    @classmethod
     def new(cls, config: Config) -> RunFolder:
         """Return the run that is about to begin as `config` says; `create` makes its folder."""
-        run = cls.for_rank(config.run_folder, config, begins=True)
+        run = cls(config.run_folder, config, begins=True)
         if run.config.data.resize != config.data.resize:
             logger.info("data.resize: %d, as with %s", run.config.data.resize, config.model.pretrained)
         return run
@@ -115,6 +110,7 @@ class RunFolder:
                 )
         return cls.open(path, overrides)
 
+    @distributed.main_process_only
     def create(self, *, with_data: bool = True) -> None:
         """Make the folder with its ``config.yaml`` and, if `with_data`, its ``data.json``.
 
@@ -133,6 +129,9 @@ class RunFolder:
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Let only this process train the run; raise `UsageError` if another does. Remove half-written files."""
+        if not distributed.is_main_process():
+            yield
+            return
         with folder_lock(self.path):
             for folder in (self.path, self.path / "checkpoints", self.figures_path):
                 remove_leftovers(folder)
@@ -159,6 +158,7 @@ class RunFolder:
         state = self.checkpoint_path("last") / "state.json"
         return DataManifest.of_checkpoint(state) if os.path.lexists(state) else None
 
+    @distributed.main_process_only
     def write_manifest(self) -> None:
         DataManifest.of(self.config, self.splits(), self.normalize()).save(self.data_path)
 
@@ -233,6 +233,7 @@ class RunFolder:
         """Replace one section of ``metrics.json``."""
         self.write_metrics({**self.metrics(), section: values})
 
+    @distributed.main_process_only
     def write_metrics(self, sections: dict[str, dict[str, Any]]) -> None:
         write_json(self.metrics_path, sections)
 
@@ -259,32 +260,13 @@ class RunFolder:
             raise UsageError(f"{self.history_path}: damaged: {shown(str(error), 200)}; {remedy}") from error
         return records
 
+    @distributed.main_process_only
     def write_history(self, records: list[EpochRecord]) -> None:
         text = io.StringIO()
         writer = csv.DictWriter(text, [field.name for field in fields(EpochRecord)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(record) for record in records)
         write_text(self.history_path, text.getvalue())
-
-
-class ReadOnlyRun(RunFolder):
-    """The run's folder in a rank other than the main process, which alone writes and locks it."""
-
-    def create(self, *, with_data: bool = True) -> None:
-        pass
-
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        yield
-
-    def write_manifest(self) -> None:
-        pass
-
-    def write_history(self, records: list[EpochRecord]) -> None:
-        pass
-
-    def write_metrics(self, sections: dict[str, dict[str, Any]]) -> None:
-        pass
 
 
 def _with_resize_of_weights(config: Config) -> Config:

@@ -103,7 +103,7 @@ def train_or_resume(run: RunFolder) -> RunFolder:
     require_same_config(RunFolder.open(run.path), run.config)
     with setup_process(run.config) as (device, lines):
         distributed.check_equal_across_ranks({"the config": run.config.to_yaml(), str(run.path): "resumes"})
-        run = RunFolder.for_rank(run.path, run.config)
+        run = RunFolder(run.path, run.config)
         with run.lock():
             with distributed.main_process_first():
                 trained = run.is_trained
@@ -113,7 +113,7 @@ def train_or_resume(run: RunFolder) -> RunFolder:
                 logger.info("%s: finished, nothing is left to train", run.path)
                 return run
             if checkpoint is None:
-                run = RunFolder.for_rank(run.path, run.config, begins=True)
+                run = RunFolder(run.path, run.config, begins=True)
             else:
                 require_same_world_size(run, checkpoint)
             if distributed.is_main_process():
