@@ -12,11 +12,11 @@ from paddle import nn
 from paddle_resnet.config import TrainConfig
 from paddle_resnet.models import create_model
 from paddle_resnet.training.optim.optimizer import make_optimizer
-from paddle_resnet.training.optim.schedule import Milestones, OneCycle, WarmupCosine
+from paddle_resnet.training.optim.schedule import Factor
 
 
 def test_cosine_after_linear_warmup():
-    factor = WarmupCosine(steps=110, warmup_steps=10)
+    factor = Factor("cosine", steps=110, warmup_steps=10)
     assert [factor(step) for step in range(10)] == pytest.approx([0.1 * (step + 1) for step in range(10)])
     assert factor(10) == 1.0
     assert factor(60) == pytest.approx(0.5)
@@ -26,18 +26,18 @@ def test_cosine_after_linear_warmup():
 
 
 def test_without_warmup_the_first_step_has_the_peak():
-    assert WarmupCosine(steps=10, warmup_steps=0)(0) == 1.0
+    assert Factor("cosine", steps=10, warmup_steps=0)(0) == 1.0
 
 
 def test_one_cycle_is_linear_up_and_down():
-    factor = OneCycle(steps=50, warmup_steps=10)
+    factor = Factor("one_cycle", steps=50, warmup_steps=10)
     assert [factor(step) for step in range(10)] == pytest.approx(np.arange(1, 11) / 10)
     assert [factor(step) for step in range(10, 51)] == pytest.approx(np.linspace(1, 0, 41))
     assert factor(80) == 0
 
 
 def test_milestones_are_shares_of_all_steps():
-    factor = Milestones(steps=64, warmup_steps=4, shares=(0.5, 0.75))
+    factor = Factor("step", steps=64, warmup_steps=4, milestones=(0.5, 0.75))
     found = [factor(step) for step in range(64)]
     assert found == pytest.approx([0.25, 0.5, 0.75, 1.0] + 28 * [1.0] + 16 * [0.1] + 16 * [0.01])
     assert factor(100) == pytest.approx(0.01)

@@ -11,7 +11,7 @@ from paddle.callbacks import Callback
 
 from paddle_resnet.console import logger
 from paddle_resnet.results import EpochRecord
-from paddle_resnet.training.optim.schedule import Plateau
+from paddle_resnet.training.optim.schedule import Factor
 
 LEAST_IMPROVEMENT = 1e-4
 """A share of the loss, as in PyTorch's ``ReduceLROnPlateau``."""
@@ -40,14 +40,14 @@ def epochs_since_best(records: Sequence[EpochRecord]) -> int:
 
 
 class ReduceOnPlateau(Callback):
-    """Updates the reductions of a `Plateau` schedule after each validation. It follows the recorder."""
+    """Updates the reductions of the schedule "plateau" after each validation. It follows the recorder."""
 
     state_name = "ReduceOnPlateau"
 
     def __init__(self, schedule: paddle.optimizer.lr.LambdaDecay, patience: int, records: Records) -> None:
         super().__init__()
         self._schedule = schedule
-        self._factor: Plateau = schedule.lr_lambda
+        self._factor: Factor = schedule.lr_lambda
         self._patience = patience
         self._records = records
 
