@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from paddle_resnet import signals, threads
 from paddle_resnet.doctor.section import Section
+from paddle_resnet.timing import seconds
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -126,11 +127,7 @@ def _convolution_rate(step: Callable[[], None]) -> float:
 def _fastest(work: Callable[[], object]) -> float:
     """Return the seconds of the fastest run after one warm-up run: other programs only make runs slower."""
     work()
-    ends, fastest = time.perf_counter() + SECONDS, float("inf")
-    while True:
-        started = time.perf_counter()
-        work()
-        now = time.perf_counter()
-        fastest = min(fastest, now - started)
-        if now >= ends:
-            return fastest
+    ends, fastest = time.perf_counter() + SECONDS, seconds(work)
+    while time.perf_counter() < ends:
+        fastest = min(fastest, seconds(work))
+    return fastest
