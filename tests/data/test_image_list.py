@@ -316,7 +316,7 @@ def test_names_of_files_tell_the_class(tmp_path, caplog):
         (["data.source=image_names", "data.root=null", "data.pattern=(?P<class>.)"], "image_names needs root"),
         (["data.source=image_list", "data.root=null"], "image_list needs train_list, or root"),
         (["data.source=image_list", "data.test_list=x.txt"], "image_list needs train_list"),
-        (["data.train_list=x.txt"], "train_list is for source image_list, not for digits"),
+        (["data.train_list=x.txt"], "train_list is for sources image_list and image_shards, not for digits"),
     ],
 )
 def test_config_of_lists_and_names_is_checked(overrides, message):

@@ -49,7 +49,7 @@ class FoundFiles:
 
     Attributes:
         root: what the files' names are relative to.
-        parts: the splits that the source itself has, always with ``"train"``.
+        parts: the splits that the source itself has, ``"train"`` first, which is never missing.
         classes: the names of the classes in order; None: those of the training files, in natural order.
         unused: what lies beside the splits and is not used.
     """

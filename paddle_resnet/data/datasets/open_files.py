@@ -78,7 +78,7 @@ def open_files(config: DataConfig, resize: int) -> tuple[FileSplit, FileSplit, F
         splits.setdefault("test", splits["validation"])
     shares = {"test": config.test_fraction, "validation": config.validation_fraction}
     shares = {split: fraction for split, fraction in shares.items() if split not in splits}
-    _divide(labels[list(found.parts).index("train")], shares, config.split_seed)  # the same errors at once
+    _divide(labels[0], shares, config.split_seed)  # the same errors at once
 
     @functools.cache
     def divided() -> dict[str, Indices]:
