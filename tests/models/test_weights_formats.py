@@ -131,6 +131,10 @@ def test_other_old_files_are_refused(tmp_path, content, complaint):
     assert complaint in refusal_of(tmp_path / "a.pth", content)
 
 
+def test_a_plain_pickle_with_tensors_is_refused(tmp_path):
+    assert "a pickle whose tensors are in no file" in refusal_of(tmp_path / "a.pkl", view_of("0", 4))
+
+
 def test_memory_of_an_old_file_is_bounded(tmp_path):
     numbers = np.zeros(1 << 20, "float32")
     content = old_file(view_of("0", 1 << 20, shape=(1 << 20,)), lengths=(1 << 20,), numbers=numbers)

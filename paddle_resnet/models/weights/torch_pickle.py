@@ -10,7 +10,7 @@ import math
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -50,8 +50,12 @@ class Storage(NamedTuple):
     start: int = 0  # of a view of another storage (before PyTorch 0.4): the elements before its first one
 
     @property
+    def numpy_type(self) -> np.dtype:
+        return _numpy_type(self.element_type)
+
+    @property
     def nbytes(self) -> int:
-        return self.length * _numpy_type(self.element_type).itemsize
+        return self.length * self.numpy_type.itemsize
 
 
 class Tensor(NamedTuple):
@@ -64,9 +68,8 @@ class Tensor(NamedTuple):
     strides: tuple[int, ...]  # elements between neighbours along each axis
 
 
-ByteOrder = Literal["<", ">"]
 ReadStorage = Callable[[Storage], bytes | memoryview]
-"""Returns the bytes of a storage, as many as its `nbytes`."""
+"""Returns the bytes of a storage, little-endian, as many as its `nbytes`."""
 
 
 def load_pickle(
@@ -213,9 +216,7 @@ def read_old_format(content: bytes, start: int, path: Path) -> tuple[Any, ReadSt
     return found, read
 
 
-def tensor_arrays(
-    tensors: Mapping[str, Tensor], read: ReadStorage, path: Path, byte_order: ByteOrder = "<"
-) -> dict[str, np.ndarray]:
+def tensor_arrays(tensors: Mapping[str, Tensor], read: ReadStorage, path: Path) -> dict[str, np.ndarray]:
     """Read the storages of the tensors, and view them as arrays; bfloat16 becomes float32.
 
     Raises:
@@ -237,13 +238,13 @@ def tensor_arrays(
     for name, tensor in tensors.items():
         if tensor.storage not in contents:
             contents[tensor.storage] = read(tensor.storage)
-        arrays[name] = _view(contents[tensor.storage], tensor, byte_order, name, path)
+        arrays[name] = _view(contents[tensor.storage], tensor, name, path)
     return arrays
 
 
-def _view(content: bytes | memoryview, tensor: Tensor, byte_order: ByteOrder, name: str, path: Path) -> np.ndarray:
+def _view(content: bytes | memoryview, tensor: Tensor, name: str, path: Path) -> np.ndarray:
     """View a storage as its tensor; numpy checks the bounds."""
-    element_type = _numpy_type(tensor.element_type).newbyteorder(byte_order)
+    element_type = _numpy_type(tensor.element_type).newbyteorder("<")
     size = element_type.itemsize
     try:
         array: np.ndarray = np.ndarray(

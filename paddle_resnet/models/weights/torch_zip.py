@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import struct
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.models.weights.torch_pickle import ByteOrder, Storage
+from paddle_resnet.models.weights.torch_pickle import ReadStorage, Storage, load_pickle
 
 _PICKLE = "data.pkl"
 # Bytes; a thousand layers take less than one megabyte of either.
@@ -19,8 +20,8 @@ _LIST_LIMIT = 2 << 20  # zipfile takes a kilobyte for each record, and quadratic
 _ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OverflowError, struct.error)
 
 
-class _File(io.BufferedReader):
-    """A file that refuses to read a long list of records, which zipfile reads in one call."""
+class _Content(io.BytesIO):
+    """A file's bytes that refuse to be read as a long list of records, which zipfile reads in one call."""
 
     listed = False
     """Whether zipfile has read the list of records."""
@@ -31,82 +32,59 @@ class _File(io.BufferedReader):
         return super().read(size)
 
 
-class TorchArchive:
-    """The records of one file. They must be stored uncompressed, so that none can be larger than the file."""
+def read_zip(content: bytes, path: Path) -> tuple[Any, ReadStorage]:
+    """Read the pickle in an archive, and return how to read its storages; all are little-endian then.
 
-    def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
-        """Check the records.
-
-        Raises:
-            UsageError: there is no pickle, or two records have one name.
-        """
-        self._archive = archive
-        self._path = path
-        pickles = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith(f"/{_PICKLE}")]
-        if len(pickles) != 1:
-            raise UsageError(f"{path}: a zip archive, but not of torch.save: it has no {_PICKLE}")
-        self._folder = pickles[0].removesuffix(_PICKLE)
-        if len(archive.NameToInfo) != len(archive.filelist):
-            raise UsageError(f"{path}: holds two records of one name; the file is damaged: get it again")
-
-    @property
-    def byte_order(self) -> ByteOrder:
-        """The records' byte order: ``"<"`` (little-endian; all files before PyTorch 2.1) or ``">"``."""
-        has_record = f"{self._folder}byteorder" in self._archive.NameToInfo
-        return ">" if has_record and self._read("byteorder") == b"big" else "<"
-
-    def pickle(self) -> bytes:
-        return self._read(_PICKLE)
-
-    def storage(self, storage: Storage) -> bytes:
-        """Return the bytes of a storage.
-
-        Raises:
-            UsageError: there is no such record, it has another size, or it is damaged.
-        """
-        return self._read(f"data/{storage.key}", storage.nbytes)
-
-    def _read(self, name: str, size: int | None = None) -> bytes:
-        try:
-            record = self._archive.getinfo(self._folder + name)
-        except KeyError:
-            raise UsageError(f"{self._path}: has no record {shown(name)}; the file is damaged: get it again") from None
-        # zipfile reads the compressed size of a stored record, so both sizes must be equal.
-        if record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size:
-            raise UsageError(
-                f"{self._path}: record {shown(name)} is compressed, which torch.save does not do; save it again"
-            )
-        if size is not None and record.file_size != size:
-            raise UsageError(
-                f"{self._path}: record {shown(name)} has {record.file_size:,} bytes where its tensor needs {size:,}; "
-                "the file is damaged: get it again"
-            )
-        if size is None and record.file_size > _PICKLE_LIMIT:
-            raise UsageError(
-                f"{self._path}: record {shown(name)} has {record.file_size:,} bytes, expected at most {_PICKLE_LIMIT:,}"
-            )
-        try:
-            return self._archive.read(record)
-        except _ZIP_ERRORS as error:
-            raise _damaged(self._path, error) from error
-
-
-@contextlib.contextmanager
-def open_archive(path: Path) -> Iterator[TorchArchive]:
-    """Open a file of `torch.save`.
+    Records must be stored uncompressed, so that none can be larger than the file.
 
     Raises:
         UsageError: the file is damaged, cut short, or no archive of `torch.save`.
-        OSError: the file cannot be read.
     """
-    with _File(io.FileIO(path)) as file:
-        try:
-            archive = zipfile.ZipFile(file)
-        except _ZIP_ERRORS as error:
-            raise _damaged(path, error) from error
-        file.listed = True
-        with archive:
-            yield TorchArchive(archive, path)
+    file = _Content(content)
+    try:
+        archive = zipfile.ZipFile(file)
+    except _ZIP_ERRORS as error:
+        raise _damaged(path, error) from error
+    file.listed = True
+    pickles = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith(f"/{_PICKLE}")]
+    if len(pickles) != 1:
+        raise UsageError(f"{path}: a zip archive, but not of torch.save: it has no {_PICKLE}")
+    if len(archive.NameToInfo) != len(archive.filelist):
+        raise UsageError(f"{path}: holds two records of one name; the file is damaged: get it again")
+    folder = pickles[0].removesuffix(_PICKLE)
+    order = f"{folder}byteorder"  # since PyTorch 2.1; before, all files were little-endian
+    big_endian = order in archive.NameToInfo and _record(archive, order, path) == b"big"
+
+    def read(storage: Storage) -> bytes:
+        numbers = _record(archive, f"{folder}data/{storage.key}", path, storage.nbytes)
+        return np.frombuffer(numbers, storage.numpy_type).byteswap().tobytes() if big_endian else numbers
+
+    return load_pickle(_record(archive, pickles[0], path), str(path))[0], read
+
+
+def _record(archive: zipfile.ZipFile, name: str, path: Path, size: int | None = None) -> bytes:
+    """Return the bytes of a record; `size` is their number according to the pickle."""
+    shown_name = shown(name.partition("/")[2])
+    try:
+        record = archive.getinfo(name)
+    except KeyError:
+        raise UsageError(f"{path}: has no record {shown_name}; the file is damaged: get it again") from None
+    # zipfile reads the compressed size of a stored record, so both sizes must be equal.
+    if record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size:
+        raise UsageError(f"{path}: record {shown_name} is compressed, which torch.save does not do; save it again")
+    if size is not None and record.file_size != size:
+        raise UsageError(
+            f"{path}: record {shown_name} has {record.file_size:,} bytes where its tensor needs {size:,}; "
+            "the file is damaged: get it again"
+        )
+    if size is None and record.file_size > _PICKLE_LIMIT:
+        raise UsageError(
+            f"{path}: record {shown_name} has {record.file_size:,} bytes, expected at most {_PICKLE_LIMIT:,}"
+        )
+    try:
+        return archive.read(record)
+    except _ZIP_ERRORS as error:
+        raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> UsageError:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,9 +12,8 @@ from paddle_resnet.files import expand_home
 from paddle_resnet.models.weights.layout import Names, bfloat16_to_float32, check_claimed_size, detect_names
 from paddle_resnet.models.weights.naming import has_word
 from paddle_resnet.models.weights.safetensors_file import read_safetensors
-from paddle_resnet.models.weights.state_dict_search import Found, find_state_dict
+from paddle_resnet.models.weights.state_dict_search import find_state_dict
 from paddle_resnet.models.weights.torch_pickle import (
-    ByteOrder,
     ReadStorage,
     Tensor,
     is_old_format,
@@ -24,11 +21,12 @@ from paddle_resnet.models.weights.torch_pickle import (
     read_old_format,
     tensor_arrays,
 )
-from paddle_resnet.models.weights.torch_zip import open_archive
+from paddle_resnet.models.weights.torch_zip import read_zip
 
 _EXPECTED = "expected a weights file of torch.save, paddle.save or safetensors"
 _MOST_TENSORS = 30_000  # resnet1202 has 7,000; finding their names takes time
 _TAR_PLACE = 257
+_ZIP = b"PK\x03\x04"
 _PICKLES = b"\x80(]}cIL"  # how pickles begin: protocol 2 and later, and opcodes of older ones
 # How other files begin, and what to do.
 _NOT_WEIGHTS = {
@@ -78,12 +76,31 @@ def read_weights_file(path: str | Path, take: str | None = None) -> WeightsFile:
     if not path.is_file():
         raise UsageError(f"{path}: no such file; {_EXPECTED}")
     try:
-        file = _reader_of(path)(path, take)
-        if len(file.entries) > _MOST_TENSORS:
-            raise UsageError(f"{path}: holds {len(file.entries):,} tensors, expected at most {_MOST_TENSORS:,}")
-        return file if take is None or has_word(file.place, take) else _with_word(file, take, path)
+        with path.open("rb") as opened:
+            _require_weights(opened.read(_TAR_PLACE + 5), path)
+            opened.seek(0)
+            content = opened.read()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from None
+    file = _read_safetensors(content, path) if content[8:9] == b"{" else _read_pickled(content, path, take)
+    if len(file.entries) > _MOST_TENSORS:
+        raise UsageError(f"{path}: holds {len(file.entries):,} tensors, expected at most {_MOST_TENSORS:,}")
+    return file if take is None or has_word(file.place, take) else _with_word(file, take, path)
+
+
+def _require_weights(start: bytes, path: Path) -> None:
+    """Raise a `UsageError` that says what the file is, if it begins as no weights file does."""
+    if not start:
+        raise UsageError(f"{path}: is empty; {_EXPECTED}")
+    for beginning, what in _NOT_WEIGHTS.items():
+        if start.lstrip().startswith(beginning):
+            raise UsageError(f"{path}: is no weights file but {what}")
+    if start[_TAR_PLACE:] == b"ustar":
+        raise UsageError(
+            f"{path}: a tar archive: unpack it, or, if PyTorch before 0.2 saved it, load it there and save it again"
+        )
+    if start[:4] != _ZIP and start[8:9] != b"{" and start[0] not in _PICKLES:
+        raise UsageError(f"{path}: is no weights file, it begins with {shown(start[:16])}; {_EXPECTED}")
 
 
 def _with_word(file: WeightsFile, word: str, path: Path) -> WeightsFile:
@@ -96,65 +113,34 @@ def _with_word(file: WeightsFile, word: str, path: Path) -> WeightsFile:
     return replace(file, entries=entries, left_out=(*left_out, *file.left_out))
 
 
-def _reader_of(path: Path) -> Callable[[Path, str | None], WeightsFile]:
-    """Choose the reader by the file's first bytes."""
-    with path.open("rb") as file:
-        start = file.read(_TAR_PLACE + 5)
-    if not start:
-        raise UsageError(f"{path}: is empty; {_EXPECTED}")
-    for beginning, what in _NOT_WEIGHTS.items():
-        if start.lstrip().startswith(beginning):
-            raise UsageError(f"{path}: is no weights file but {what}")
-    if start[_TAR_PLACE:] == b"ustar":
-        raise UsageError(
-            f"{path}: a tar archive: unpack it, or, if PyTorch before 0.2 saved it, load it there and save it again"
-        )
-    if start.startswith(b"PK\x03\x04"):
-        return _read_zip
-    if start[8:9] == b"{":
-        return _read_safetensors
-    if start[0] not in _PICKLES:
-        raise UsageError(f"{path}: is no weights file, it begins with {shown(start[:16])}; {_EXPECTED}")
-    return _read_pickle
-
-
-def _read_zip(path: Path, take: str | None) -> WeightsFile:
-    with open_archive(path) as archive:
-        content, _ = load_pickle(archive.pickle(), str(path))
-        found = find_state_dict(content, path, take)
-        return _weights_file(found, path, "zip archive of torch.save", archive.storage, archive.byte_order)
-
-
-def _read_pickle(path: Path, take: str | None) -> WeightsFile:
-    """Read a plain pickle, as of `paddle.save`, or the format of `torch.save` before PyTorch 1.6."""
-    content = path.read_bytes()
-    found, end = load_pickle(content, str(path))
-    if is_old_format(found):
-        found, read = read_old_format(content, end, path)
-        return _weights_file(find_state_dict(found, path, take), path, "old format of torch.save", read)
-    return _weights_file(find_state_dict(found, path, take), path, "pickle")
-
-
-def _weights_file(
-    found: Found, path: Path, format_: str, read: ReadStorage | None = None, byte_order: ByteOrder = "<"
-) -> WeightsFile:
-    tensors = {name: value for name, value in found.tensors.items() if isinstance(value, Tensor)}
-    arrays: dict[str, Any] = {name: value for name, value in found.tensors.items() if isinstance(value, np.ndarray)}
-    check_claimed_size(sum(array.nbytes for array in arrays.values()), path)
-    if tensors:
-        assert read is not None
-        arrays |= tensor_arrays(tensors, read, path, byte_order)
+def _read_pickled(content: bytes, path: Path, take: str | None) -> WeightsFile:
+    """Read a file of `torch.save` in either format, or a plain pickle, as of `paddle.save`."""
+    read: ReadStorage | None = None
+    if content.startswith(_ZIP):
+        format_, (found, read) = "zip archive of torch.save", read_zip(content, path)
     else:
+        format_, (found, end) = "pickle", load_pickle(content, str(path))
+        if is_old_format(found):
+            format_, (found, read) = "old format of torch.save", read_old_format(content, end, path)
+    chosen = find_state_dict(found, path, take)
+    tensors = {name: value for name, value in chosen.tensors.items() if isinstance(value, Tensor)}
+    arrays = {name: value for name, value in chosen.tensors.items() if isinstance(value, np.ndarray)}
+    check_claimed_size(sum(array.nbytes for array in arrays.values()), path)
+    if not tensors:
         # paddle.save writes bfloat16 as uint16, a type that no tensor of a network has.
         arrays = {name: bfloat16_to_float32(each) if each.dtype == np.uint16 else each for name, each in arrays.items()}
-    entries = {name: arrays[name] for name in found.tensors}
+    elif read is None:
+        raise UsageError(f"{path}: a pickle whose tensors are in no file; save it with torch.save")
+    else:
+        arrays |= tensor_arrays(tensors, read, path)
+    entries = {name: arrays[name] for name in chosen.tensors}
     layout: Names = "torch" if tensors else detect_names(entries) or "paddle"
-    return WeightsFile(entries, layout, format_, found.place, found.others, found.left_out)
+    return WeightsFile(entries, layout, format_, chosen.place, chosen.others, chosen.left_out)
 
 
-def _read_safetensors(path: Path, _take: str | None) -> WeightsFile:
+def _read_safetensors(content: bytes, path: Path) -> WeightsFile:
     """Read names and tensors; metadata or BatchNorm's statistics tell whose names, without both they are PyTorch's."""
-    arrays, written_names = read_safetensors(path.read_bytes(), path)
+    arrays, written_names = read_safetensors(content, path)
     if not arrays:
         raise UsageError(f"{path}: expected names and tensors, found none")
     layout = written_names or detect_names(arrays) or "torch"
