@@ -133,6 +133,9 @@ def test_other_old_files_are_refused(tmp_path, content, complaint):
 
 def test_a_plain_pickle_with_tensors_is_refused(tmp_path):
     assert "a pickle whose tensors are in no file" in refusal_of(tmp_path / "a.pkl", view_of("0", 4))
+    for content in (b"", b"x", MAGIC, old_file(b"N."), old_file(b"cos\nsystem\n."), 3, None):
+        written = b"ctorch.storage\n_load_from_bytes\n(" + pickle.dumps(content, 3)[2:-1] + b"tR."
+        assert "cannot be read as a pickle" in refusal_of(tmp_path / "a.pkl", written)
 
 
 def test_memory_of_an_old_file_is_bounded(tmp_path):

@@ -64,7 +64,7 @@ def test_logits_are_pytorchs(fixtures, tmp_path, name):
         np.testing.assert_array_equal(back[key], original[key])
 
 
-@pytest.mark.parametrize("name", ["odd_tensors.pth", "odd_tensors_old.pth"])
+@pytest.mark.parametrize("name", ["odd_tensors.pth", "odd_tensors_old.pth", "odd_tensors.pkl"])
 def test_every_type_and_layout_in_memory_is_read(fixtures, name):
     expected = np.load(fixtures / "odd_tensors.npz")
     found = read_state_dict(fixtures / name)

@@ -77,6 +77,7 @@ def _weights(name: str) -> Callable[[Path], Target]:
         write_state_dict(path, _state(), "paddle")
         seeds = [path.read_bytes()]
         if name == "pdparams":
+            seeds.append((FIXTURES / "odd_tensors.pkl").read_bytes())
             big = {
                 "a": np.zeros(3, np.uint16),
                 "UnpackBigParamInfor@@": {"b": {"OriginShape": (1, 3), "slices": ["a"]}},

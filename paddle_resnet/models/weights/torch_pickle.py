@@ -48,6 +48,7 @@ class Storage(NamedTuple):
     element_type: str  # of `_ELEMENT_TYPES`
     length: int  # in elements
     start: int = 0  # of a view of another storage (before PyTorch 0.4): the elements before its first one
+    content: memoryview | None = None  # where the pickle itself has the numbers
 
     @property
     def numpy_type(self) -> np.dtype:
@@ -147,6 +148,24 @@ def _rebuild_parameter(_spend: Any, tensor: Any, *_: Any) -> Any:
     return tensor
 
 
+def _storage_from_bytes(_spend: Any, content: Any) -> Storage:
+    """Replace `torch.storage._load_from_bytes`, by which `pickle.dump` writes tensors: an old file of one storage."""
+    place, parts = 0, []
+    for _ in range(5):
+        part, place = safe_pickle.load_at(content, place, "storage", rules=_CLASS_RULES, persistent_load=_storage)
+        parts.append(part)
+    numbers = memoryview(content)[place + 8 :]
+    storage = parts[3]
+    if not is_old_format(parts[0]) or type(storage) is not Storage or len(numbers) != storage.nbytes:
+        raise safe_pickle.Damaged("a storage's bytes hold no storage")
+    return storage._replace(key=f"{storage.key} at {id(content)}", content=numbers)
+
+
+_CLASS_RULES: Mapping[tuple[str, str], safe_pickle.Rule | None] = {
+    (module, name): None for module in ("torch", "torch.storage") for name in _STORAGES
+}
+
+
 def _rebuild_subclass(spend: Any, function: Any, _class: Any, arguments: Any, _attributes: Any) -> Any:
     """Replace `torch._tensor._rebuild_from_type_v2`, of tensors with attributes or of a class of their own."""
     known = type(function) is safe_pickle.Named and function.rule in (_rebuild_tensor, _rebuild_typed_tensor)
@@ -163,6 +182,7 @@ _RULES: Mapping[tuple[str, str], safe_pickle.Rule | None] = {
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
     ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_subclass,
+    ("torch.storage", "_load_from_bytes"): _storage_from_bytes,
     ("torch", "Size"): safe_pickle.as_tuple,
 }
 
@@ -231,15 +251,10 @@ def tensor_arrays(tensors: Mapping[str, Tensor], read: ReadStorage, path: Path) 
     # abs: a negative size must not cancel out a huge one.
     sizes = (abs(math.prod(each.shape)) * _numpy_type(each.element_type).itemsize for each in tensors.values())
     check_claimed_size(sum(sizes), path)
-    storages = {tensor.storage for tensor in tensors.values()}
-    check_claimed_size(sum(abs(each.nbytes) for each in storages), path, times=1)
-    contents: dict[Storage, bytes | memoryview] = {}
-    arrays = {}
-    for name, tensor in tensors.items():
-        if tensor.storage not in contents:
-            contents[tensor.storage] = read(tensor.storage)
-        arrays[name] = _view(contents[tensor.storage], tensor, name, path)
-    return arrays
+    storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
+    check_claimed_size(sum(abs(each.nbytes) for each in storages.values()), path, times=1)
+    contents = {key: read(each) if each.content is None else each.content for key, each in storages.items()}
+    return {name: _view(contents[tensor.storage.key], tensor, name, path) for name, tensor in tensors.items()}
 
 
 def _view(content: bytes | memoryview, tensor: Tensor, name: str, path: Path) -> np.ndarray:

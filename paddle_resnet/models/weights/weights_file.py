@@ -15,6 +15,7 @@ from paddle_resnet.models.weights.safetensors_file import read_safetensors
 from paddle_resnet.models.weights.state_dict_search import find_state_dict
 from paddle_resnet.models.weights.torch_pickle import (
     ReadStorage,
+    Storage,
     Tensor,
     is_old_format,
     load_pickle,
@@ -115,11 +116,10 @@ def _with_word(file: WeightsFile, word: str, path: Path) -> WeightsFile:
 
 def _read_pickled(content: bytes, path: Path, take: str | None) -> WeightsFile:
     """Read a file of `torch.save` in either format, or a plain pickle, as of `paddle.save`."""
-    read: ReadStorage | None = None
     if content.startswith(_ZIP):
         format_, (found, read) = "zip archive of torch.save", read_zip(content, path)
     else:
-        format_, (found, end) = "pickle", load_pickle(content, str(path))
+        format_, (found, end), read = "pickle", load_pickle(content, str(path)), _no_storage(path)
         if is_old_format(found):
             format_, (found, read) = "old format of torch.save", read_old_format(content, end, path)
     chosen = find_state_dict(found, path, take)
@@ -129,13 +129,17 @@ def _read_pickled(content: bytes, path: Path, take: str | None) -> WeightsFile:
     if not tensors:
         # paddle.save writes bfloat16 as uint16, a type that no tensor of a network has.
         arrays = {name: bfloat16_to_float32(each) if each.dtype == np.uint16 else each for name, each in arrays.items()}
-    elif read is None:
-        raise UsageError(f"{path}: a pickle whose tensors are in no file; save it with torch.save")
-    else:
-        arrays |= tensor_arrays(tensors, read, path)
+    arrays |= tensor_arrays(tensors, read, path)
     entries = {name: arrays[name] for name in chosen.tensors}
     layout: Names = "torch" if tensors else detect_names(entries) or "paddle"
     return WeightsFile(entries, layout, format_, chosen.place, chosen.others, chosen.left_out)
+
+
+def _no_storage(path: Path) -> ReadStorage:
+    def read(_storage: Storage) -> bytes:
+        raise UsageError(f"{path}: a pickle whose tensors are in no file; save it with torch.save")
+
+    return read
 
 
 def _read_safetensors(content: bytes, path: Path) -> WeightsFile:
