@@ -14,6 +14,7 @@ from paddle_resnet import distributed, environment
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.file_report import report_files, update_findings
+from paddle_resnet.data.datasets.file_split import LostImageError
 from paddle_resnet.errors import RunFailure, Stopped, UsageError, command
 from paddle_resnet.models import ImageClassifier
 from paddle_resnet.paddle_compat import optimizer_of
@@ -232,7 +233,7 @@ class Trainer:
         """Save the run, as after its latest step, if an image cannot be read any more; list unreadable images."""
         try:
             yield
-        except UsageError as error:
+        except LostImageError as error:
             if distributed.world_size() == 1:  # the other ranks do not know of it and wait in a step
                 self._saver.save()
             raise RunFailure(

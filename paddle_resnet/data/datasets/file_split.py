@@ -30,6 +30,10 @@ MAX_STAND_INS = 0.01
 WARNED_FILES = 20
 
 
+class LostImageError(UsageError):
+    """An image cannot be read, and no other one may stand in for it."""
+
+
 class ImageFiles:
     """A table of image files and labels.
 
@@ -161,23 +165,23 @@ class FileSplit(PictureSplit):
         The bad file is logged, and is one of `ImageFiles.unreadable`.
 
         Raises:
-            UsageError: the given error: the table was examined, so that the file has become unreadable since, or is
-                strict, or too many files are unreadable.
+            LostImageError: the table was examined, so that the file has become unreadable since, or is strict, or too
+                many files are unreadable.
         """
         if self.table.examined or self.table.strict:
-            raise error
+            raise LostImageError(str(error)) from error
         position, failures = int(self._positions[index]), self.table.failures
         if position not in failures and len(failures) < WARNED_FILES:
             logger.warning("warning: %s; another image of its class and split stands in for it", error)
         failures[position] = error
         if len(failures) > max(WARNED_FILES, MAX_STAND_INS * len(self)):
-            raise UsageError(f"{error} (and {len(failures) - 1} more of {len(self)} files so far)") from error
+            raise LostImageError(f"{error} (and {len(failures) - 1} more of {len(self)} files so far)") from error
         same_class = np.flatnonzero(self.labels == self.labels[index])
         start = int(np.searchsorted(same_class, index)) + 1
         for following in np.roll(same_class, -start):
             if int(self._positions[following]) not in failures:
                 return int(following)
-        raise error
+        raise LostImageError(str(error)) from error
 
     def checksum(self, indices: Sequence[int] | Indices) -> int:
         """Return a CRC of the files, without those that cannot be read: decoders differ by a level here and there."""
