@@ -6,7 +6,7 @@ opcode that calls, imports or changes an object of Python, numpy or torch, so no
 - A global is a `Named` token: two strings. It is not looked up; no module, class or function is on the stack.
 - REDUCE and NEWOBJ select one of this project's own rules by the token. A rule checks the type of each argument and
   returns plain data or a placeholder (type, shape, order, bytes). BUILD fills a placeholder once, or is ignored.
-- A token without a rule is refused, or with `opaque` makes an `Opaque`: the token, and the data it was given.
+- A token without a rule is refused, or with `opaque` makes an `Opaque`, of which little more than its name is kept.
 - numpy is not called before the program has ended. Then `np.frombuffer` makes each array from bytes of the file, with
   an element type from a short list without object types, and exactly as many bytes as its shape needs.
 - Memory and time are bounded by the file's length: each opcode consumes bytes of the file, copies are counted against a
@@ -57,7 +57,6 @@ class Opaque:
     """A placeholder for an object of an unknown class, or for the result of an unknown function."""
 
     kind: str  # the name of the class or function
-    parts: list[Any]  # arguments, attributes and elements, as the machine's stack had them
     items: dict[Any, Any] = field(default_factory=dict)  # of a dictionary of an unknown class
 
 
@@ -147,7 +146,7 @@ def _dtype(_spend: Spend, code: Any, *_flags: Any) -> _ElementType:
 
 def _dtype_or_opaque(spend: Spend, code: Any, *flags: Any) -> _ElementType | Opaque:
     """Rule for `numpy.dtype` where objects may be `Opaque`: arrays of text or objects are then too."""
-    return _dtype(spend, code, *flags) if _word(code) in _ELEMENT_TYPES else Opaque("numpy.dtype", [])
+    return _dtype(spend, code, *flags) if _word(code) in _ELEMENT_TYPES else Opaque("numpy.dtype")
 
 
 def _encode(spend: Spend, text: Any, encoding: Any = "utf-8") -> bytes:
@@ -254,14 +253,14 @@ class _Refused(Exception):  # noqa: N818
     """A global that has no rule."""
 
 
+def _is_flat(value: Any) -> bool:
+    """Return whether a key's hash needs no recursion and cannot be made to collide with many others."""
+    return value is None or type(value) in (str, bytes, bool) or (type(value) is int and abs(value) < 1 << 63)
+
+
 def _key(value: Any) -> Any:
-    """Check a key: its hash needs no recursion and cannot be made to collide with many others."""
-    flat = value is None or type(value) in (str, bytes, bool) or (type(value) is int and abs(value) < 1 << 63)
-    _require(flat, "a dictionary's key is neither text nor a small number")
+    _require(_is_flat(value), "a dictionary's key is neither text nor a small number")
     return value
-
-
-_DEEP_KEYS = (tuple, float, Named, Opaque, _Array)
 
 
 def _name_of(called: Named | Opaque) -> str:
@@ -378,7 +377,7 @@ class _Machine:
     def _call(self) -> None:
         arguments, called = self._pop(), self._pop()
         if self._is_unknown(called):
-            self._push(Opaque(_name_of(called), [arguments]))
+            self._push(Opaque(_name_of(called)))
         else:
             _require(type(called) is Named and called.rule is not None, "it calls what is not a function")
             _require(type(arguments) is tuple and len(arguments) <= _ARGUMENTS, "its arguments are not a short tuple")
@@ -394,11 +393,7 @@ class _Machine:
         state = self._pop()
         target = self._pop()
         self._push(target)
-        if type(target) is Opaque:
-            target.parts.append(state)
-        elif type(target) is dict:
-            pass  # attributes of an OrderedDict
-        else:
+        if type(target) not in (dict, Opaque):  # their attributes are not needed
             _require(type(target) in (_Array, _ElementType), "it sets the state of what has none")
             _require(type(state) is tuple and len(state) <= _ARGUMENTS, "a state is not a short tuple")
             self._fill(target, state)
@@ -420,15 +415,16 @@ class _Machine:
 
     def _append(self, items: list[Any]) -> None:
         target = self._top(list)
-        (target.parts if type(target) is Opaque else target).extend(items)
+        if type(target) is list:
+            target.extend(items)
 
     def _set_items(self, items: list[Any]) -> None:
         _require(len(items) % 2 == 0, "a key has no value")
         target = self._top(dict)
         target = target.items if type(target) is Opaque else target
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # A key of another kind, which `_key` refuses, is kept by its identity.
-            target[Opaque("key", [key]) if self._opaque and type(key) in _DEEP_KEYS else _key(key)] = value
+            if _is_flat(key) or not self._opaque:  # no reader looks for a key of another kind
+                target[_key(key)] = value
 
     def _new_dict(self) -> None:
         items = self._to_mark()

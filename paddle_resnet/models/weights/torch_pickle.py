@@ -170,7 +170,7 @@ def _rebuild_subclass(spend: Any, function: Any, _class: Any, arguments: Any, _a
     """Replace `torch._tensor._rebuild_from_type_v2`, of tensors with attributes or of a class of their own."""
     known = type(function) is safe_pickle.Named and function.rule in (_rebuild_tensor, _rebuild_typed_tensor)
     if not known or type(arguments) is not tuple:
-        return safe_pickle.Opaque("torch._tensor._rebuild_from_type_v2", [arguments])
+        return safe_pickle.Opaque("torch._tensor._rebuild_from_type_v2")
     return function.rule(spend, *arguments)
 
 
