@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ JOBS = {
     "train": "training_jobs.train",
     "train_torch": "torch_jobs.train",
     "load": "data.loader.measure",
+    "load_files": "data.loader.measure_files",
     "kernels": "training_jobs.kernels",
     "kernels_torch": "torch_jobs.kernels",
     "predict": "inference_jobs.predict",
@@ -51,13 +52,13 @@ def log(rounds: int, title: str = "") -> Callable[[object, int], None]:
     return lambda name, number: logger.info("%sround %d/%d, %s", title, number, rounds, name)
 
 
-def run_job(job: Job, name: str) -> Measurement:
-    """Run one job in a new process; `name` is for messages. Errors are those of `run_jobs`."""
+def run_job(job: Job, name: str, command: Sequence[str] = (sys.executable, "-c", WORKER)) -> Measurement:
+    """Run one job in a new process, by `command`; `name` is for messages. Errors are those of `run_jobs`."""
     search_path = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
     with scratch_folder() as folder:
         output = folder / "measurement.json"
         process = subprocess.run(
-            [sys.executable, "-c", WORKER],
+            command,
             input=json.dumps({**job, "output": str(output)}),
             env={**os.environ, "PYTHONPATH": os.pathsep.join(search_path)},
             capture_output=True,

@@ -4,6 +4,7 @@ examples:
   paddle-resnet benchmark train                                    four networks, by oneDNN and by Paddle's own layers
   paddle-resnet benchmark train --case resnet20@32x128 --rounds 3 --against torch
   paddle-resnet benchmark data                                     the loader alone, and its share of a training step
+  paddle-resnet benchmark data --against torch paddle              files to batches, beside other DataLoaders
   paddle-resnet benchmark kernels --against torch                  convolution, BN + ReLU, add + ReLU, max pool
   paddle-resnet benchmark infer output/quickstart --batch 1 32 --threads 1 2
   paddle-resnet benchmark infer output/quickstart --precision fp32 int8 --against torch
@@ -102,6 +103,8 @@ def _add_training(commands: Any) -> None:
     data = Command(commands, "data", "data.report.benchmark_loading", about)
     data.number("--steps", 20, "timed batches; ")
     data.parser.set_defaults(warm_up=4)
+    data.against(["torch", "paddle"])
+    data.add("--torch-python", default=sys.executable, metavar="FILE", help="an interpreter that has torchvision")
     kernels = Command(commands, "kernels", "kernels.benchmark_kernels", "single operations, forward and backward")
     kernels.parser.set_defaults(backends=["onednn", "native"])
     kernels.against(["torch"])
@@ -146,7 +149,7 @@ def _benchmark(arguments: argparse.Namespace) -> None:
     options = vars(arguments)
     name, function, output = (options.pop(key) for key in ("command", "function", "output"))
     options.pop("debug")
-    if options.get("against"):
+    if options.get("against") and name != "data":  # whose PyTorch may be another interpreter's
         require_torch()
     if name == "serve":
         program.require("serve.txt", "httptools", "uvloop")

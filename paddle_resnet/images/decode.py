@@ -133,7 +133,7 @@ def decode_crop(source: Source, box_in: Callable[[int, int], Box], size: int, fl
         upright = _load_upright(image, name)
         top, left, height, width = box_in(upright.height, upright.width)
         box = upright.crop((left, top, left + width, top + height)).resize((size, size), Image.Resampling.BILINEAR)
-        return np.asarray(box.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else box)
+        return _pixels(box.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flipped else box)
 
 
 def decode_whole(source: Source, resize: int) -> Pixels:
@@ -183,7 +183,7 @@ def decode_pil_image(image: Image.Image, resize: int, image_size: int, name: str
         UsageError: pixels of unknown range.
     """
     _draft(image, resize)
-    return np.asarray(resize_and_crop(_load_upright(image, name), resize, image_size))
+    return _pixels(resize_and_crop(_load_upright(image, name), resize, image_size))
 
 
 def check_readable(source: Source) -> None:
@@ -246,6 +246,11 @@ def _draft(image: Image.Image, resize: int) -> None:
     image.draft(None, (DRAFT_MARGIN * resize, DRAFT_MARGIN * resize))
 
 
+def _pixels(image: Image.Image) -> Pixels:
+    """Return the pixels of an RGB image as `numpy.asarray` does, in less time."""
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, 3)
+
+
 def _load_upright(image: Image.Image, name: str) -> Image.Image:
     """Decode the pixels, apply EXIF's orientation, and convert any mode to RGB."""
     image.load()
@@ -268,7 +273,7 @@ def _open(source: Source, name: str) -> Image.Image:
     if isinstance(source, FilePart):
         data = read_part(source)
     else:
-        data = source if isinstance(source, bytes) else read_file(Path(source))
+        data = source if isinstance(source, bytes) else read_file(source)
     if not data:
         raise ValueError("an empty file")
     if largest_icon_pixels(data) > MAX_PIXELS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,17 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         loader = TrainLoader(split, job["batch"], job["size"], job["stored"], normalize, augment, seed=0)
         times = [time.perf_counter() for _ in loader]
     return step_speed(times, times, job["warm_up"], job["batch"])
+
+
+def measure_files(job: dict[str, Any]) -> dict[str, Any]:
+    """Load an epoch of files, and return when each batch came: keys as of `comparison.Files`, `files` and `workers`."""
+    runtime.select_device("cpu")
+    runtime.keep_freed_memory()  # as in training
+    labels = np.arange(len(job["files"])) % 10
+    files = ImageFiles(Path(), job["files"], labels, job["resize"], job["workers"], in_memory=False, examine=False)
+    normalize, augment = Normalize((0.5,) * 3, (0.25,) * 3), AugmentConfig.model_validate(job["augment"])
+    loader = TrainLoader(FileSplit(files), job["batch"], job["size"], job["resize"], normalize, augment, seed=0)
+    return {"times": [time.perf_counter() for _ in loader]}
 
 
 @contextmanager

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from paddle_resnet.benchmark.cases import TrainCase
+from paddle_resnet.benchmark.data.comparison import compare_loaders
 from paddle_resnet.benchmark.report import (
     Column,
     Report,
@@ -59,13 +61,21 @@ COLUMNS = (
 
 
 def benchmark_loading(
-    rounds: int, steps: int, warm_up: int, sources: Sequence[Source] = SOURCES, backend: str = "onednn"
+    rounds: int,
+    steps: int,
+    warm_up: int,
+    sources: Sequence[Source] = SOURCES,
+    backend: str = "onednn",
+    against: Sequence[str] = (),
+    torch_python: str = sys.executable,
 ) -> Report:
-    """Measure the loader with each source, and the training steps that it feeds, in turn.
+    """Measure the loader with each source, and the training steps that it feeds, in turn; or `compare_loaders`.
 
     Raises:
         UsageError, RunFailure: a run failed.
     """
+    if against:
+        return compare_loaders(rounds, steps, warm_up, against, torch_python)
     jobs: dict[str, Job] = {source.name: source.job(steps, warm_up) for source in sources}
     jobs |= {str(source.case): training_job(source.case, backend, steps, warm_up) for source in sources}
     measured = run_jobs(jobs, rounds)

@@ -208,7 +208,7 @@ class FileSplit(PictureSplit):
 
 def source_of(root: Path, name: str, in_shards: bool) -> str | FilePart:
     """Return the file of a name relative to `root`, or the part of a shard."""
-    return FilePart.parse(root, name) if in_shards else str(root / name)
+    return FilePart.parse(root, name) if in_shards else os.path.join(root, name)  # noqa: PTH118 (faster)
 
 
 def size_of(source: str | FilePart) -> int:
@@ -223,7 +223,7 @@ def size_of(source: str | FilePart) -> int:
 
 def read_source(source: str | FilePart) -> bytes:
     """Return the content of an image's file; errors are those of `read_file`."""
-    return read_part(source) if isinstance(source, FilePart) else read_file(Path(source))
+    return read_part(source) if isinstance(source, FilePart) else read_file(source)
 
 
 def raise_first_failure(failures: dict[int, UsageError], count: int) -> None:
