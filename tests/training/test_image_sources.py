@@ -94,8 +94,8 @@ def test_source_from_training_to_prediction(tmp_path, make):
 @pytest.mark.slow
 def test_vanished_image_saves_the_run_and_it_resumes(tmp_path, monkeypatch):
     pictures = make_pictures(tmp_path / "pictures", {"train": 8, "test": 4})
-    data = as_folder(pictures, tmp_path / "own") | {"memory_mb": 0}
-    whole = train(configured(tmp_path, data, epochs=2))
+    data = as_folder(pictures, tmp_path / "own") | {"memory_mb": 0, "prefetch": 1}
+    whole = train(configured(tmp_path, data, epochs=2, batch_size=3))
     run = RunFolder(whole.path.with_name("stopped"), whole.config)
     lost, kept = tmp_path / "own/train/red/1.png", tmp_path / "kept.png"
     original = StepSeeds.on_train_batch_begin
