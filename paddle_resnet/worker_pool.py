@@ -73,13 +73,14 @@ class WorkerPool(Generic[Task, Result]):
 
     def close(self) -> None:
         """End the processes, also in the middle of a task."""
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:
-            worker.connection.close()
             # They have nothing to save, and Paddle prints a page of text on SIGTERM.
             worker.process.kill()
+        if self._threads is not None:
+            # Before the connections are closed: a thread would write to whatever is opened next under the same number.
+            self._threads.shutdown(cancel_futures=True)
         for worker in self._workers:
+            worker.connection.close()
             worker.process.join()
 
     def wait_until_ready(self) -> None:
