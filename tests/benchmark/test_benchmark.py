@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from paddle_resnet.benchmark import cases, runner, timing
 from paddle_resnet.benchmark import infer as infer_report
 from paddle_resnet.benchmark import train as train_report
 from paddle_resnet.benchmark.cases import Kernel, TrainCase
+from paddle_resnet.benchmark.data import comparison
 from paddle_resnet.benchmark.data.report import Source, benchmark_loading
 from paddle_resnet.benchmark.kernels import benchmark_kernels
 from paddle_resnet.benchmark.predict import benchmark_prediction
@@ -244,6 +246,16 @@ def test_usage_error_of_a_job_is_raised_here():
     job |= {"precision": "fp32", "backend": "paddle"}
     with pytest.raises(UsageError, match="infer: nowhere"):
         runner.run_job(job, "infer")
+
+
+@pytest.mark.slow
+def test_loaders_are_compared_without_torch(monkeypatch, caplog):
+    monkeypatch.setattr(comparison, "WORKERS", (1,))
+    monkeypatch.setattr(comparison, "SOURCES", (comparison.Files("PNGs", 8, 32, 32, 4, {"pad": 4, "flip": True}),))
+    monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
+    report = benchmark_loading(1, 2, 1, against=["torch", "paddle"], torch_python="/bin/false")
+    assert [row["loader"] for row in report.rows] == ["this project", "paddle"]
+    assert "/bin/false has no PyTorch with torchvision, so it is left out" in caplog.text
 
 
 @pytest.mark.slow

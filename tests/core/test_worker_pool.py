@@ -58,6 +58,26 @@ def test_a_failing_pool_process_is_named():
         pool.wait_until_ready()
 
 
+def test_futures_of_a_closed_pool_leave_the_next_one_alone():
+    for _ in range(3):
+        pool = WorkerPool(2, slow_square, 1)
+        futures = [pool.submit(number) for number in range(8)]
+        assert [future.result()[1] for future in futures[:4]] == [1, 2, 5, 10]
+        pool.close()
+        assert all(future.done() for future in futures)
+
+
+def test_a_script_is_not_run_again_in_its_pool(project, tmp_path):
+    (tmp_path / "script.py").write_text(
+        "import sys; sys.path[:0] = sys.argv[1:]\nprint('begun', flush=True)\n"
+        "from worker_tasks import slow_square\nfrom paddle_resnet.worker_pool import WorkerPool\n"
+        "with WorkerPool(1, slow_square, 0) as pool:\n    print(pool.submit(5).result()[1])\n"
+    )
+    command = [sys.executable, tmp_path / "script.py", project, project / "tests/helpers"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["begun", "25"]
+
+
 def test_pool_processes_end_with_a_killed_parent(project):
     program = (
         "import os, signal, sys; sys.path[:0] = ['.', 'tests/helpers']\n"
