@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 from paddle_resnet import paddle_compat
 from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.portable import blocked_signals
+from paddle_resnet.system.portable import blocked_signals
 
 if TYPE_CHECKING:
     import numpy as np

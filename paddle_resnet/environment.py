@@ -10,7 +10,8 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
-from paddle_resnet import __version__, distributed, machine, runtime
+from paddle_resnet import __version__, distributed, runtime
+from paddle_resnet.system import machine
 
 _FACTS: dict[str, Callable[[], Any]] = {
     "date": lambda: datetime.datetime.now(datetime.timezone.utc).astimezone().isoformat(timespec="seconds"),

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError, shown
-from paddle_resnet.portable import O_NONBLOCK, is_own_file, lock_path, replace
+from paddle_resnet.system.portable import O_NONBLOCK, is_own_file, lock_path, replace
 
 LARGEST_JSON = 1 << 28
 LEAST_FREE = 1 << 16

@@ -19,9 +19,10 @@ import sys
 import warnings
 from dataclasses import dataclass, replace
 
-from paddle_resnet import distributed, machine, signals
+from paddle_resnet import distributed, signals
 from paddle_resnet.errors import UsageError
-from paddle_resnet.machine import physical_cores
+from paddle_resnet.system import machine
+from paddle_resnet.system.machine import physical_cores
 
 DEVICE_NAMES = r"auto|cpu|gpu(:\d+)?"
 

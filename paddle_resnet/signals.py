@@ -11,8 +11,9 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-from paddle_resnet import distributed, portable
+from paddle_resnet import distributed
 from paddle_resnet.errors import SIGNAL_WORDS, Stopped
+from paddle_resnet.system import portable
 
 SIGNALS = tuple(SIGNAL_WORDS)
 Handler = Callable[[int, FrameType | None], None]

@@ -7,9 +7,9 @@ import re
 from typing import Literal, NamedTuple
 
 from paddle_resnet.errors import UsageError, did_you_mean
-from paddle_resnet.machine import physical_cores
 from paddle_resnet.project_files import requirements_file
 from paddle_resnet.runtime import prepare_process, thread_count
+from paddle_resnet.system.machine import physical_cores
 
 PASSES = ("forward", "backward")
 

@@ -44,7 +44,7 @@ from paddle_resnet.benchmark.cases import PADDLE, TORCH, TRAIN_CASES, TrainCase,
 from paddle_resnet.cli import program
 from paddle_resnet.errors import command
 from paddle_resnet.inference.options import CPU_PRECISIONS, CPU_SUPPORT
-from paddle_resnet.machine import physical_cores
+from paddle_resnet.system.machine import physical_cores
 
 if TYPE_CHECKING:
     from paddle_resnet.benchmark.report import Report

@@ -38,9 +38,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from paddle_resnet import runtime, streams
+from paddle_resnet import runtime
 from paddle_resnet.cli import program
 from paddle_resnet.errors import RunFailure, UsageError, printable, shown
+from paddle_resnet.system import streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -62,9 +62,10 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 
-from paddle_resnet import __version__, distributed, signals, streams
+from paddle_resnet import __version__, distributed, signals
 from paddle_resnet.errors import PaddleResNetError, Stopped, UsageError, command, did_you_mean, printable, shown
 from paddle_resnet.inference.options import BACKENDS, PRECISIONS
+from paddle_resnet.system import streams
 
 SECONDS_TO_A_SECOND_SIGNAL = 0.5
 """One that comes sooner repeats the first: `timeout` sends SIGTERM twice, a closed terminal also SIGHUP."""

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from paddle_resnet.cli import program
-from paddle_resnet.machine import physical_cores
+from paddle_resnet.system.machine import physical_cores
 
 PACKAGES = ("starlette", "uvicorn", "httptools", "uvloop", "python_multipart", "prometheus_client")
 

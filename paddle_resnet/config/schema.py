@@ -23,8 +23,8 @@ from paddle_resnet import distributed
 from paddle_resnet.config.loading import check_config, load_config
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import expand_home, write_text
-from paddle_resnet.machine import physical_cores
 from paddle_resnet.runtime import DEVICE_NAMES
+from paddle_resnet.system.machine import physical_cores
 
 MAX_WORKERS = 256
 

@@ -8,10 +8,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from paddle_resnet import machine
 from paddle_resnet.doctor.section import Section
 from paddle_resnet.errors import UsageError
 from paddle_resnet.files import home_folder
+from paddle_resnet.system import machine
 
 GIGABYTE = 10**9
 LITTLE_MEMORY = 2 * GIGABYTE

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
-from paddle_resnet import machine, runtime
+from paddle_resnet import runtime
 from paddle_resnet.doctor.section import Section
 from paddle_resnet.errors import counted
+from paddle_resnet.system import machine
 
 SLOWING = {"KMP_BLOCKTIME": "0", "OMP_WAIT_POLICY": "passive"}
 """These let waiting threads sleep, which then wake too late for a network's short operations (half the speed)."""

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from paddle_resnet import signals, threads
+from paddle_resnet import signals
 from paddle_resnet.doctor.section import Section
+from paddle_resnet.system import threads
 from paddle_resnet.timing import seconds
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import PngImagePlugin
 
 from paddle_resnet.errors import UsageError, printable
-from paddle_resnet.portable import O_NOCTTY, O_NONBLOCK
+from paddle_resnet.system.portable import O_NOCTTY, O_NONBLOCK
 
 MAX_BYTES = 512_000_000
 """64 million pixels of four 16-bit channels, uncompressed."""

@@ -8,11 +8,11 @@ from typing import Protocol
 
 import numpy as np
 
-from paddle_resnet import machine
 from paddle_resnet.console import logger
 from paddle_resnet.errors import RunFailure, UsageError, did_you_mean
 from paddle_resnet.inference.inference_config import InferenceConfig, read_checked
 from paddle_resnet.inference.options import BACKENDS, CPU_SUPPORT, GPU_SUPPORT, PRECISIONS, BackendName, Precision
+from paddle_resnet.system import machine
 
 BFLOAT16_FEATURES = {"avx512_bf16", "amx_bf16"}
 INSTALL = "pip install onnxruntime"

@@ -13,11 +13,11 @@ import numpy as np
 import paddle
 from paddle import inference
 
-from paddle_resnet import machine
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.inference.inference_config import InferenceConfig, check_files, check_program
 from paddle_resnet.inference.options import Precision
 from paddle_resnet.paddle_compat import is_paddle_2
+from paddle_resnet.system import machine
 
 GPU_MEMORY_MB = 256  # at the start; it grows as needed
 TENSORRT_WORKSPACE = 1 << 28  # bytes

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TextIO
 from paddle_resnet.errors import RunFailure, UsageError, did_you_mean, shown
 from paddle_resnet.files import csv_line, link_target, move_into_place
 from paddle_resnet.inference.predictor import Prediction
-from paddle_resnet.portable import O_NOFOLLOW, O_NONBLOCK
+from paddle_resnet.system.portable import O_NOFOLLOW, O_NONBLOCK
 
 STANDARD_OUTPUT = Path("-")
 LONGEST_NAME = 240

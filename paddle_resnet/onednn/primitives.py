@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 import paddle
 
-from paddle_resnet import threads
 from paddle_resnet.onednn.bindings import (
     CPU_ENGINE,
     IN_ORDER_STREAM,
@@ -33,6 +32,7 @@ from paddle_resnet.onednn.bindings import (
     functions,
 )
 from paddle_resnet.onednn.geometry import Image
+from paddle_resnet.system import threads
 
 CACHE_CAPACITY = 512
 """Primitives a thread keeps. A training step of ResNet-152 uses about 120 different ones."""

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import paddle
 
-from paddle_resnet import distributed, runtime, threads
+from paddle_resnet import distributed, runtime
 from paddle_resnet.config import Config
 from paddle_resnet.console import least_log_level, logger
+from paddle_resnet.system import threads
 
 
 @contextlib.contextmanager

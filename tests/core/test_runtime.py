@@ -12,8 +12,9 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_resnet import distributed, machine, runtime
+from paddle_resnet import distributed, runtime
 from paddle_resnet.errors import UsageError
+from paddle_resnet.system import machine
 
 PROJECT = Path(__file__).resolve().parents[2]
 AVX2 = {"fpu", "avx", "avx2", "fma"}

@@ -12,9 +12,10 @@ from pathlib import Path
 import paddle
 import pytest
 
-from paddle_resnet import doctor, machine, runtime
+from paddle_resnet import doctor, runtime
 from paddle_resnet.doctor import hardware, paddle_build, process, software, speed
 from paddle_resnet.onednn import library, unavailable_reason
+from paddle_resnet.system import machine
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 from tiny_run import SIZE, make_run, random_pixels
 
-from paddle_resnet import machine
 from paddle_resnet.data import uint8_batches
 from paddle_resnet.errors import UsageError
 from paddle_resnet.export import export_run, onnx, quantization
@@ -23,6 +22,7 @@ from paddle_resnet.export.quantization import calibration_batches, read_pictures
 from paddle_resnet.images.decode import decode_image
 from paddle_resnet.inference import Predictor, backends
 from paddle_resnet.inference.inference_config import InferenceConfig
+from paddle_resnet.system import machine
 
 pytestmark = pytest.mark.slow
 

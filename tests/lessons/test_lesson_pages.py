@@ -11,7 +11,6 @@ import paddle
 import pytest
 from PIL import Image
 
-from paddle_resnet import machine
 from paddle_resnet.data.datasets import open_splits
 from paddle_resnet.data.datasets.official_files import OfficialFile
 from paddle_resnet.errors import RunFailure, UsageError
@@ -20,6 +19,7 @@ from paddle_resnet.lessons.common.network_costs import describe_machine
 from paddle_resnet.lessons.framework import texts
 from paddle_resnet.lessons.framework.markdown import to_markdown, write_pages
 from paddle_resnet.lessons.framework.page import Page
+from paddle_resnet.system import machine
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCS = PROJECT / "docs"

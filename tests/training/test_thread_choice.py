@@ -10,8 +10,8 @@ import pytest
 from resumed_runs import differences
 from tiny_run import quickstart
 
-from paddle_resnet import threads
 from paddle_resnet.errors import Stopped
+from paddle_resnet.system import threads
 from paddle_resnet.training import RunFolder, resume, train, trainer
 from paddle_resnet.training.callbacks.steps import StepSeeds
 from paddle_resnet.training.callbacks.threads import ThreadChoice

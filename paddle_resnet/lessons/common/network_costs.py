@@ -11,10 +11,11 @@ from typing import TypeVar
 import numpy as np
 import paddle
 
-from paddle_resnet import machine, runtime
+from paddle_resnet import runtime
 from paddle_resnet.lessons.framework.texts import LessonTexts, Text
 from paddle_resnet.models import create_model
 from paddle_resnet.models.summary import LayerSummary, ModelSummary, summarize
+from paddle_resnet.system import machine
 from paddle_resnet.timing import interleave, seconds
 from paddle_resnet.zoo.registry import Stem
 

@@ -10,12 +10,12 @@ from typing import Any
 from paddle.callbacks import Callback
 from paddle.device import get_device
 
-from paddle_resnet import threads
 from paddle_resnet.console import logger
 from paddle_resnet.data import TrainLoader
 from paddle_resnet.errors import RunFailure
 from paddle_resnet.paddle_compat import optimizer_of
 from paddle_resnet.results import EpochRecord
+from paddle_resnet.system import threads
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.run_folder import RunFolder
 

@@ -10,10 +10,11 @@ import paddle
 from paddle import nn
 from paddle.callbacks import Callback
 
-from paddle_resnet import distributed, runtime, threads
+from paddle_resnet import distributed, runtime
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.models import ImageClassifier
+from paddle_resnet.system import threads
 
 LONGEST_STEP = 0.3
 """Seconds of a measured step; the batch is halved until it takes no longer."""

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from paddle_resnet import machine
+from paddle_resnet.system import machine
 
 FOUR_CORES = {0: "0,4", 4: "0,4", 1: "1,5", 5: "1,5", 2: "2,6", 6: "2,6", 3: "3,7", 7: "3,7"}
 NO_LIMIT_OF_VERSION_1 = "9223372036854771712"

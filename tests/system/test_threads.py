@@ -7,8 +7,9 @@ import paddle
 import pytest
 from paddle import nn
 
-from paddle_resnet import onednn, threads
+from paddle_resnet import onednn
 from paddle_resnet.onednn.layers import Convolution
+from paddle_resnet.system import threads
 
 
 @pytest.mark.parametrize(("cores", "expected"), [(1, [1]), (2, [2, 1]), (3, [3, 2, 1]), (8, [8, 7, 4, 1])])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from paddle_resnet.streams import StandardStream
+from paddle_resnet.system.streams import StandardStream
 
 PROJECT = str(Path(__file__).resolve().parents[2])
 TOOL = """

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 
-from paddle_resnet import machine
+from paddle_resnet.system import machine
 
 LIBRARIES = ("libiomp5.so", "libiomp5md.dll")
 """OpenMP inside Paddle's wheels for Linux and Windows; those for macOS have none."""
