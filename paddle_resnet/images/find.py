@@ -21,6 +21,8 @@ IGNORED_SUFFIXES = {
     *(".db", ".ds_store", ".pbtxt", ".names"),
 }
 """Labels, annotations and what file managers leave: skipped without a word."""
+SYSTEM_FOLDERS = {"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"}
+"""What archives, file servers and operating systems put beside a user's folders."""
 KINDS_SHOWN = 6
 
 
@@ -52,7 +54,7 @@ def find_image_files(folder: Path) -> Iterator[Path | SkippedFile]:
                 continue
             entered.add((status.st_dev, status.st_ino))
             with os.scandir(parent) as entries:
-                found = sorted((each.name, is_folder(each)) for each in entries if not each.name.startswith("."))
+                found = sorted((each.name, is_folder(each)) for each in entries if not is_hidden(each.name))
         except OSError as error:
             reason = f"{printable(str(parent))}: this folder cannot be read ({error.strerror or error})"
             yield SkippedFile(parent, reason)
@@ -61,6 +63,11 @@ def find_image_files(folder: Path) -> Iterator[Path | SkippedFile]:
             if (each := check_suffix(path)) is not None:
                 yield each
         waiting += [parent / name for name, folds in reversed(found) if folds]
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder is no user's: its name begins with a dot, or is one of `SYSTEM_FOLDERS`."""
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -65,6 +65,8 @@ EXPECTED = [cats_and_dogs(range(6)), cats_and_dogs(range(6, 8)), cats_and_dogs(r
         {"line": "images/{i}.png, {i%2}\r"},
         {"line": "./images//{i}.png;{i%2}"},
         {"line": "images\\{i}.png {i%2}"},
+        {"line": ".\\images/{i}.png {i%2}"},
+        {"line": "images/{i}.png {i%2}", "header": "# from 2026\n#\n"},
         {"line": "{i}.png {i%2}"},
         {"line": "{i} {i%2}"},
         {"line": "images/../images/{i} {i%2}"},
@@ -75,6 +77,8 @@ EXPECTED = [cats_and_dogs(range(6)), cats_and_dogs(range(6, 8)), cats_and_dogs(r
         {"line": "{i%2},x,images/{i}.png", "header": "label,note,path\n", "suffix": "csv"},
         {"line": '{i},"{i%2}"', "header": "id,label\n", "suffix": "csv"},
         {"line": "{i}\t{i%2}", "header": "Image_ID\tBreed\n", "suffix": "tsv"},
+        {"line": "{i}.png,{i%2}", "header": "Image,Id\n", "suffix": "csv"},
+        {"line": "7,{i}.png,{i%2}", "header": "id,image_name,label\n", "suffix": "csv"},
         {"line": "images/{i}.png,{i%2}", "suffix": "csv"},
         {"classes": "0 cat\n1 dog\n"},
         {"classes": "1,dog\n0,cat\n"},
@@ -112,8 +116,19 @@ def test_labels_are_numbers_or_names(tmp_path, labels, classes, expected):
     assert content(splits)[0] == cats_and_dogs(range(6), even, odd)
 
 
+def test_lines_may_end_as_on_an_old_macintosh(tmp_path):
+    make_lists(tmp_path)
+    for split in ("train", "val", "test"):
+        path = tmp_path / f"{split}.txt"
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r"))
+    assert content(opened(tmp_path)) == EXPECTED
+
+
 def rewrite(name, text):
     return lambda root: (root / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+TXT_LISTS = ("train", "val", "test")
 
 
 @pytest.mark.parametrize(
@@ -137,6 +152,18 @@ def rewrite(name, text):
         (rewrite("train.txt", "images/0.png\nimages/1.png\n"), "has no labels; expected"),
         (rewrite("train.txt", ""), "names no image"),
         (rewrite("train.txt", "images/0.png 0\n".encode("utf-16")), "is no text in UTF-8"),
+        (rewrite("train.txt", "images/0.png 猫\nimages/1.png 狗\n".encode("gbk")), r"train\.txt: is no text in UTF-8"),
+        (rewrite("train.txt", "图/猫.png 0\n图/狗.png 1\n".encode("gbk")), r"train\.txt: is no text in UTF-8"),
+        (rewrite("label.txt", "猫\n狗\n".encode("gbk")), r"label\.txt: is no text in UTF-8; save it as UTF-8"),
+        (rewrite("train.txt", "images/0.png 0\nimages/1.png 1\nimages/2.png -1\n"), "the label -1, of images/2.png"),
+        (
+            rewrite("train.txt", "C:\\a\\0.png 0\nC:\\a\\1.png 1\n"),
+            r"C:\\a\\0\.png: lies outside of .*; set data",
+        ),
+        (
+            lambda root: [rewrite(f"{split}.txt", "images/0.png 1\nimages/1.png 2\n")(root) for split in TXT_LISTS],
+            r"train\.txt: the label 2, .*expected 0 to 1, or lines '1 cat' there if labels count from 1",
+        ),
         (rewrite("label.txt", "cat\ncat\n"), "the class cat is named twice"),
         (rewrite("label.txt", "cat\ndog\x1b[31m\n"), r"the class dog\\x1b\[31m is not printable UTF-8 text"),
         (rewrite("classes.txt", "cat\ndog\n"), r"classes\.txt and label\.txt may both name the classes"),
@@ -160,7 +187,7 @@ def test_faulty_list_is_one_line(tmp_path, change, message):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("id,a,b\n1,0,1\n", "has no labels; expected lines 'path label', or the columns path and label"),
+        ("id,a,b\n1,0,1\n", "has no labels; expected lines 'path label', or the columns path and label, found id,a,b"),
         ("first,second\n1,0\n", "expected a first line with the columns path .* and label, found first,second"),
         ("id,label\n1\n", "line 2: 1: expected a path and a label"),
         ("id,label\n1,\n", "line 2: 1,: expected a path and a label"),
@@ -212,10 +239,12 @@ def test_missing_and_repeated_files_are_listed(tmp_path, caplog):
         len(opened(root, strict=True).train)
 
 
-def test_class_without_training_image_is_a_warning(tmp_path, caplog):
+def test_class_without_image_in_a_split_is_a_warning(tmp_path, caplog):
     splits = opened(make_lists(tmp_path, classes="cat\ndog\neel\n"))
     assert splits.classes == ("cat", "dog", "eel")
-    assert caplog.messages == ["warning: 1 of 3 classes have no training image: eel"]
+    assert caplog.messages == [
+        f"warning: 1 of 3 classes have no {split} image: eel" for split in ("training", "validation", "test")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -251,6 +280,50 @@ def test_folders_of_splits_may_have_any_usual_name(tmp_path, caplog):
     assert caplog.messages == [f"{tmp_path}: not used: extra, labels.csv"]
 
 
+def test_split_without_class_folders_says_why_it_is_unused(tmp_path, caplog):
+    fill(tmp_path, "train")
+    draw(tmp_path / "test/1.png")
+    opened(tmp_path, "image_folder")
+    assert caplog.messages == [f"{tmp_path}: not used: test (no class folders in it)"]
+
+
+def test_doubled_folders_of_splits_are_entered(tmp_path, caplog):
+    fill(tmp_path, "seg_train/seg_train", "seg_test/seg_test", "seg_pred/seg_pred")
+    splits = opened(tmp_path, "image_folder")
+    assert splits.classes == ("cat", "dog")
+    assert splits.train.names([0]) + splits.test.names([0]) == [
+        "seg_train/seg_train/cat/0.png",
+        "seg_test/seg_test/cat/0.png",
+    ]
+    assert caplog.messages == [f"{tmp_path}: not used: seg_pred"]
+
+
+def test_folders_of_archives_and_systems_are_no_classes(tmp_path):
+    fill(tmp_path, ".")
+    for name in ("__MACOSX", "@eaDir", "lost+found", "System Volume Information"):
+        draw(tmp_path / name / "cat/0.png")
+    assert opened(tmp_path, "image_folder").classes == ("cat", "dog")
+
+
+def test_images_below_a_class_are_told_of(tmp_path, caplog):
+    fill(tmp_path / "animals", ".")
+    fill(tmp_path / "plants", ".")
+    assert opened(tmp_path, "image_folder").classes == ("animals", "plants")
+    assert caplog.messages == [
+        f"{tmp_path}: subfolders of a class hold 16 images of that class, e.g. animals/cat/0.png"
+    ]
+
+
+def test_class_folder_that_links_to_nothing_is_reported(tmp_path):
+    fill(tmp_path, ".")
+    (tmp_path / "eel").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(UsageError, match=r"eel: is a link to nothing; mend or remove it"):
+        opened(tmp_path, "image_folder", strict=True)
+    assert [each.reason for each in opened(tmp_path, "image_folder").train.table.skipped.values()] == [
+        f"{tmp_path / 'eel'}: is a link to nothing; mend or remove it"
+    ]
+
+
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
@@ -275,8 +348,10 @@ def test_folder_without_classes_hints_at_the_other_sources(tmp_path):
 def test_split_names_alone_are_no_classes(tmp_path):
     for name in ("train", "val"):
         draw(tmp_path / name / "0.png")
-    with pytest.raises(UsageError, match="train, val: splits without class folders in them"):
-        opened(tmp_path, "image_folder")
+    for source, files in (("image_names", []), ("image_list", ["labels.csv"])):
+        [(tmp_path / name).touch() for name in files]
+        with pytest.raises(UsageError, match=f"train, val: splits without class folders in them; .*source={source}"):
+            opened(tmp_path, "image_folder")
     draw(tmp_path / "bus/0.png")  # vehicles, one of which is a train
     for name in ("train", "val", "bus"):
         for number in range(1, 5):
@@ -295,7 +370,7 @@ def test_names_of_files_tell_the_class(tmp_path, caplog):
     splits = opened(tmp_path, "image_names", pattern=r"(?P<class>[a-z]+)[.]\d")
     assert content(splits)[0] == {f"{name}.{i}.png": name for name in ("cat", "dog") for i in range(10)}
     assert content(splits)[1] == content(splits)[2] == {"x_dog.0.png": "dog"}
-    assert "not used: testing (no name in it matches data.pattern), test1" in caplog.messages[0]
+    assert "not used: testing (no name in it matches data.pattern), test1" in caplog.text
     report_files(splits, tmp_path)
     rows = list(csv.reader((tmp_path / "pictures.csv").read_text().splitlines()))[1:]
     assert rows[0][0] == "train/sub/1234.png" and rows[0][2].endswith("1234.png: its name does not match data.pattern")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from paddle_resnet.errors import UsageError, printable, shown
-from paddle_resnet.images.find import SkippedFile
+from paddle_resnet.images.find import SkippedFile, is_hidden
 
 SplitName = Literal["train", "validation", "test"]
 SPLIT_WORDS: dict[str, SplitName] = {
@@ -104,7 +104,7 @@ def visible(folder: Path) -> list[os.DirEntry[str]]:
     """Return the entries of a folder that are not hidden, by name; raise `UsageError` if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
-            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+            return sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
     except OSError as error:
         raise UsageError(f"{printable(str(folder))}: cannot be read ({error.strerror or error})") from error
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.found_files import (
     FoundFiles,
     LabelledFiles,
@@ -16,7 +18,7 @@ from paddle_resnet.data.datasets.found_files import (
     split_of,
     visible,
 )
-from paddle_resnet.errors import UsageError, printable, shown
+from paddle_resnet.errors import UsageError, counted, printable, shown
 from paddle_resnet.images.find import EXTENSIONS, SkippedFile, find_image_files, has_image_suffix, is_folder
 
 LAYOUT = "<root>/train/<class>/*.jpg with <root>/test/<class>/*.jpg (or val), or <root>/<class>/*.jpg"
@@ -31,9 +33,12 @@ def find_image_folder(root: Path) -> FoundFiles:
         UsageError: no folder, no class folders, one without training images, or one whose name is not UTF-8 text.
     """
     folders = _folders(root, LAYOUT)
-    splits = by_split(root, [name for name in folders if split_of(name) and _has_folders(root / name)])
-    if folders and not splits and all(map(split_of, folders)):
-        raise UsageError(f"{root}: {some_of(folders)}: splits without class folders in them; expected {LAYOUT}")
+    flat = [name for name in folders if split_of(name) and not _has_folders(root / name)]
+    splits = by_split(root, [name for name in folders if split_of(name) and name not in flat])
+    if folders and not splits and len(flat) == len(folders):
+        hint = _other_source(root / by_split(root, flat)["train"], root)
+        raise UsageError(f"{root}: {some_of(folders)}: splits without class folders in them; expected {LAYOUT}{hint}")
+    splits = {split: _undoubled(root, name) for split, name in splits.items()}
     train = root / splits.get("train", "")
     classes = _class_names(train)
     parts = {split: _files_in_classes(root, root / name) for split, name in (splits or {"train": ""}).items()}
@@ -42,7 +47,9 @@ def find_image_folder(root: Path) -> FoundFiles:
         if name not in trained:
             below = [each for each in parts["train"].skipped if each.path.is_relative_to(train / name)]
             raise _no_images(train / name, below, "add some, or remove the folder")
-    return FoundFiles(root, parts, classes, _beside(root, splits.values()) if splits else [])
+    beside = _beside(root, splits.values()) if splits else []
+    unused = [f"{name} (no class folders in it)" if name in flat else name for name in beside]
+    return FoundFiles(root, parts, classes, unused)
 
 
 def find_image_names(root: Path, pattern: re.Pattern[str]) -> FoundFiles:
@@ -74,8 +81,15 @@ def _folders(root: Path, layout: str) -> list[str]:
 
 
 def _beside(root: Path, used: Iterable[str]) -> list[str]:
-    used = set(used)
+    used = {name.partition("/")[0] for name in used}
     return [entry.name for entry in visible(root) if entry.name not in used]
+
+
+def _undoubled(root: Path, name: str) -> str:
+    """Return the split ``train/train`` for ``train`` if that folder alone is in it, as some archives unpack."""
+    inside = [entry for entry in visible(root / name) if is_folder(entry)]
+    doubled = len(inside) == 1 and inside[0].name == name and _has_folders(root / name / name)
+    return f"{name}/{name}" if doubled else name
 
 
 def _has_folders(folder: Path) -> bool:
@@ -98,10 +112,12 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _other_source(folder: Path) -> str:
-    """Return a hint if the labels seem to be in a list, or in the images' names."""
-    files = [entry.name for entry in visible(folder) if not is_folder(entry)]
-    if any(is_list(name) and split_of(Path(name).stem) == "train" for name in files):
+def _other_source(folder: Path, lists: Path | None = None) -> str:
+    """Return a hint if the labels seem to be in a list of `folder` or `lists`, or in the images' names."""
+    files, beside = (
+        [entry.name for entry in visible(each) if not is_folder(entry)] for each in (folder, lists or folder)
+    )
+    if any(is_list(name) and (split_of(Path(name).stem) == "train" or name.lower().endswith("sv")) for name in beside):
         return "; or set data.source=image_list for the list there"
     return "; or set data.source=image_names for classes in names" if any(map(has_image_suffix, files)) else ""
 
@@ -113,12 +129,23 @@ def _files_in_classes(root: Path, folder: Path) -> LabelledFiles:
         if not is_folder(entry) and has_image_suffix(entry.name):
             reason = f"{shown(entry.path, 300)}: is in no class folder; move it"
             part.skipped.append(SkippedFile(Path(entry), reason))
+        elif entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110 (Path's raises for a link to itself)
+            reason = f"{shown(entry.path, 300)}: is a link to nothing; mend or remove it"
+            part.skipped.append(SkippedFile(Path(entry), reason))
     named = [entry.name for entry in visible(folder) if is_folder(entry)]
     for name in sorted(named, key=natural_sort_key):
         names, skipped = _images_below(root, folder / name)
         part.names += names
         part.labels += [name] * len(names)
         part.skipped += skipped
+    depth = len(folder.relative_to(root).parts) + 2
+    if deeper := [name for name in part.names if name.count("/") >= depth]:
+        logger.info(
+            "%s: subfolders of a class hold %s of that class, e.g. %s",
+            folder,
+            counted(len(deeper), "image"),
+            shown(deeper[0], 300),
+        )
     if not part.names:
         raise _no_images(folder, part.skipped, f"expected {LAYOUT}")
     return part

@@ -29,8 +29,12 @@ _CLASS_NAMES_FILE = re.compile(r"(?:.*[_-])?(?:labels?|label_list|classes|class_
 _SUFFIXES = "|".join(re.escape(suffix) for suffix in sorted(EXTENSIONS, key=len, reverse=True))
 _WITH_SUFFIX = re.compile(rf"(.*(?:{_SUFFIXES}))[\"']?[\s,;|]+[\"']?([^\s,;|].*)", re.IGNORECASE)
 _WITHOUT_SUFFIX = re.compile(r"(.*[^\s,;|])[\s,;|]+([^\s,;|]+)")
+_OF_WINDOWS = re.compile("[A-Za-z]:/")
 _NUMBERED = re.compile(r"(\d+)[\s,:;]+(\S.*)")
-PATH_COLUMNS = ("path", "id", "file", "filename", "image", "image_id", "image_path", "file_name", "filepath")
+PATH_COLUMNS = (
+    *("path", "file", "filename", "file_name", "filepath", "image_path", "image", "image_name", "image_id"),
+    "id",  # last, as beside a column of files it only numbers the rows
+)
 LABEL_COLUMNS = ("label", "class", "class_name", "category", "target")
 MAX_CLASS_NAME = 255
 PROBED = 20
@@ -60,7 +64,10 @@ def find_image_list(root: Path, config: DataConfig) -> FoundFiles:
             _resolve(parts[split], root, split)
             _refuse_two_labels(parts[split])
         elif split == "train" or not found_here:
-            raise UsageError(f"{path}: has no labels; expected lines 'path label', or the columns path and label")
+            found = shown(next(filter(str.strip, _read_lines(path))).strip())
+            raise UsageError(
+                f"{path}: has no labels; expected lines 'path label', or the columns path and label, found {found}"
+            )
         else:
             unused.insert(0, f"{path.name} (it has no labels)")
             del parts[split]
@@ -106,8 +113,17 @@ def _read_lines(path: Path) -> list[str]:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
     if "\0" in text:
-        raise UsageError(f"{path}: is no text in UTF-8; save it as UTF-8")
-    return text.split("\n")
+        raise _not_utf8(path)
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def _not_utf8(path: Path) -> UsageError:
+    return UsageError(f"{path}: is no text in UTF-8; save it as UTF-8")
+
+
+def _is_text(text: str) -> bool:
+    """Return whether no byte of a text was other than UTF-8, as in a list that is written in GBK."""
+    return not any("\udc80" <= character <= "\udcff" for character in text)
 
 
 def _read_class_names(path: Path) -> dict[int, str]:
@@ -117,6 +133,8 @@ def _read_class_names(path: Path) -> dict[int, str]:
     classes = {int(match[1]): match[2] for match in numbered if match and len(match[1]) < 10}
     if sorted(classes) not in (list(range(len(lines))), list(range(1, len(lines) + 1))):
         classes = dict(enumerate(lines))
+    if not all(map(_is_text, classes.values())):
+        raise _not_utf8(path)
     if not classes or len(max(classes.values(), key=len)) > MAX_CLASS_NAME:
         raise UsageError(f"{path}: expected names of classes, one a line, of at most {MAX_CLASS_NAME} characters")
     if len(set(classes.values())) < len(classes):
@@ -142,6 +160,8 @@ def _read_list(path: Path) -> tuple[list[str], list[str]]:
             labels.append(shared.setdefault(label, label))
     if not names:
         raise UsageError(f"{path}: names no image; expected lines 'path label'")
+    if not all(map(_is_text, shared)):
+        raise _not_utf8(path)
     return names, labels
 
 
@@ -158,6 +178,8 @@ def _entries(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
             match = _WITH_SUFFIX.fullmatch(line) or (
                 None if has_image_suffix(line) else _WITHOUT_SUFFIX.fullmatch(line)
             )
+            if line == "#" or line.startswith("# "):
+                continue
             if match:
                 yield number, line, match[1].strip("\"' "), match[2].strip("\"' ")
             elif line:
@@ -191,13 +213,16 @@ def _name_classes(parts: Sequence[LabelledFiles], classes: dict[int, str], names
     known = set(classes.values())
     by_number = {str(number): name for number, name in classes.items()}
     labels = {label for part in parts for label in part.labels}
-    numbers = labels <= set(by_number) or (not labels <= known and all(map(str.isdecimal, parts[0].labels)))
+    as_numbers, as_names = len(labels & by_number.keys()), len(labels & known)
+    numbers = as_numbers > as_names or (as_numbers == as_names and all(map(str.isdecimal, labels)))
     meaning = by_number if numbers else {name: name for name in known}
     for part in parts:
         for label in dict.fromkeys(part.labels):
             if label not in meaning:
                 first = part.names[part.labels.index(label)]
                 expected = f"; expected {min(classes)} to {max(classes)}" if numbers else did_you_mean(label, known)
+                if numbers and label == str(len(classes)) and "0" not in labels:
+                    expected += f", or lines '1 {classes[0]}' there if labels count from 1"
                 raise UsageError(
                     f"{part.where}: the label {shown(label)}, of {shown(first)}, is none of the {len(classes)} classes "
                     f"of {names_file}{expected}"
@@ -221,6 +246,8 @@ def _resolve(part: LabelledFiles, root: Path, split: SplitName) -> None:
         hits[below] = sum(map(os.path.isfile, files))  # Path.is_file raises where a name is too long
     best = max(hits, key=lambda below: hits[below])
     if not hits[best]:
+        if not all(map(_is_text, probes)):
+            raise _not_utf8(part.where)
         raise UsageError(
             f"{part.where}: {shown(str(root / probes[0]), 300)}: no such file, nor any other of {len(probes)} that "
             "were looked for; say with data.root what the paths are relative to"
@@ -231,15 +258,18 @@ def _resolve(part: LabelledFiles, root: Path, split: SplitName) -> None:
 
 
 def _normalized(name: str, root: Path, path: Path) -> str:
-    if "\\" in name and "/" not in name:  # written on Windows
+    given = name
+    if "\\" in name and not os.path.lexists(root / name):  # written on Windows, perhaps with both separators
         name = name.replace("\\", "/")
+    if _OF_WINDOWS.match(name) and os.name != "nt":
+        name = f"../{name}"
     if name.startswith("/"):
         name = os.path.relpath(name, root.absolute())
     if "./" in name or "//" in name:
         name = os.path.normpath(name)
     if name.startswith("../") or name == "..":
         raise UsageError(
-            f"{path}: {shown(name)}: lies outside of {root}, which the paths are relative to; set data.root to a "
+            f"{path}: {shown(given)}: lies outside of {root}, which the paths are relative to; set data.root to a "
             "folder that holds all images"
         )
     return name

@@ -151,10 +151,10 @@ def _check_classes(found: FoundFiles, classes: tuple[str, ...]) -> None:
                     f'{first}: "{shown(label)}" is no class of the training images{did_you_mean(label, classes)}; '
                     "rename or remove it, or add images of that class to train"
                 )
-    if missing := sorted(known - set(train.labels), key=natural_sort_key):
-        logger.warning(
-            "warning: %d of %d classes have no training image: %s", len(missing), len(classes), some_of(missing)
-        )
+    for split, part in found.parts.items():
+        if missing := sorted(known - set(part.labels), key=natural_sort_key):
+            kind, names = "training" if split == "train" else split, some_of(missing)
+            logger.warning("warning: %d of %d classes have no %s image: %s", len(missing), len(classes), kind, names)
 
 
 def _first_reason(part: LabelledFiles) -> str:
