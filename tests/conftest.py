@@ -26,7 +26,10 @@ import paddle_resnet  # noqa: E402, F401
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests marked `gpu` where Paddle cannot use one."""
+    """Skip the tests marked `gpu` where Paddle cannot use one, and those marked `posix` on other systems."""
+    for item in items:
+        if item.get_closest_marker("posix") and not hasattr(os, "fork"):
+            item.add_marker(pytest.mark.skip(reason="this system is not POSIX"))
     need_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not need_gpu:
         return

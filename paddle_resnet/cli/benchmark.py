@@ -152,7 +152,7 @@ def _benchmark(arguments: argparse.Namespace) -> None:
     if options.get("against") and name != "data":  # whose PyTorch may be another interpreter's
         require_torch()
     if name == "serve":
-        program.require("serve.txt", "httptools", "uvloop")
+        program.require("serve.txt", "httptools")
     program.prepare()
     if name == "serve":
         from paddle_resnet.benchmark.serve.report import LoadCase

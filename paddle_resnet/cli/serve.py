@@ -24,7 +24,7 @@ from pathlib import Path
 from paddle_resnet.cli import program
 from paddle_resnet.system.machine import physical_cores
 
-PACKAGES = ("starlette", "uvicorn", "httptools", "uvloop", "python_multipart", "prometheus_client")
+PACKAGES = ("starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client")
 
 
 def main() -> None:

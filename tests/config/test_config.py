@@ -275,6 +275,7 @@ def test_unknown_home_folder_is_named(config_file, key):
     assert "home folder" in refused(config_file, f"{key}=~no-such-user/x")
 
 
+@pytest.mark.posix
 def test_only_a_regular_file_is_read(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     assert "not a regular file" in refused(tmp_path / "fifo")

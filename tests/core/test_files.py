@@ -134,6 +134,7 @@ def killed_within(make):
     os.waitpid(child, 0)
 
 
+@pytest.mark.posix
 def test_a_writer_removes_leftovers_of_killed_ones(tmp_path):
     killed_within(lambda: files._temporary_beside(tmp_path / "a.json", folder=False))
     killed_within(lambda: files._temporary_beside(tmp_path / "a.json", folder=True))
@@ -154,6 +155,7 @@ def test_a_temporary_in_use_is_kept(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.posix
 def test_scratch_folders_of_killed_processes_are_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     killed_within(files.scratch_folder)
@@ -242,6 +244,7 @@ def test_csv_cells_are_no_formulas_and_can_be_restored(cells, line):
     assert back == [str(cell) for cell in cells]
 
 
+@pytest.mark.posix
 def test_write_atomically_follows_links_and_refuses_pipes(tmp_path):
     (tmp_path / "real").write_text("old")
     (tmp_path / "link").symlink_to("real")

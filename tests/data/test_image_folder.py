@@ -306,6 +306,7 @@ def with_more(tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
+@pytest.mark.posix
 def test_files_beside_the_images_are_reported(with_more, tmp_path, caplog, monkeypatch):
     lines, rows = lines_of(caplog, monkeypatch, open_splits(config(with_more)), tmp_path)
     assert lines[0] == "1 file is left out by suffix: 1 .heic (convert them, e.g. to JPEG)"
@@ -321,6 +322,7 @@ def test_files_beside_the_images_are_reported(with_more, tmp_path, caplog, monke
     assert "cat/pipe.png: is a named pipe, not a regular file" in rows[0]["detail"] + rows[1]["detail"]
 
 
+@pytest.mark.posix
 def test_strict_names_skipped_images(with_more):
     with pytest.raises(UsageError, match=r"stray\.png: is in no class folder; move it \(and 2 more\)"):
         open_splits(config(with_more, strict=True))

@@ -506,6 +506,7 @@ def make_endless_link(path):
     path.symlink_to("/dev/zero")
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     ("make", "kind"),
     [(make_pipe, "a named pipe"), (make_socket, "a socket"), (make_endless_link, "a device"), (os.mkdir, "a folder")],
@@ -518,6 +519,7 @@ def test_irregular_file_is_refused_without_waiting(tmp_path, monkeypatch, make, 
         decode_image(path, 8, 8)
 
 
+@pytest.mark.posix
 def test_pipe_that_replaces_a_checked_file_is_refused(tmp_path, monkeypatch):
     sound, pipe = tmp_path / "sound.png", tmp_path / "x.png"
     Image.new("L", (8, 8)).save(sound)

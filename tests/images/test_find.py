@@ -98,6 +98,7 @@ def test_skipped_files_are_counted_by_suffix(folder):
     )
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("pattern", ["**/*", "**/*.webp", "*"])
 def test_pattern_reports_pipes_suffixes_and_unreadable_folders(folder, unreadable_folder, pattern):
     os.mkfifo(folder / "pipe.webp")

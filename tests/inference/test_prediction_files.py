@@ -68,6 +68,7 @@ def test_ctrl_c_keeps_the_predictions_and_an_error_none(tmp_path):
     assert sorted(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.posix
 def test_a_pipe_gets_rows_at_once_and_stays(tmp_path):
     path = tmp_path / "fifo"
     os.mkfifo(path)
@@ -80,6 +81,7 @@ def test_a_pipe_gets_rows_at_once_and_stays(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.posix
 def test_a_lost_reader_is_named(tmp_path):
     path = tmp_path / "fifo"
     os.mkfifo(path)
@@ -121,6 +123,7 @@ def test_a_link_to_itself_is_an_error(tmp_path):
     assert (tmp_path / "loop").is_symlink()
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("kind", ["link", "fifo"])
 def test_a_link_or_pipe_named_part_stays(tmp_path, kind):
     (tmp_path / "precious").write_text("mine")

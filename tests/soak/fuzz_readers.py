@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import os
 import random
-import resource
 import select
 import shutil
 import subprocess
@@ -100,6 +99,8 @@ def child(name: str, seed: int, first: int, last: int, folder: Path, replay: Pat
     if "accepted" not in [_end_of(target.read, data) for data in target.seeds]:
         raise ValueError(f"{name}: no file is read before it is damaged, so that damage tells nothing")
     limit = _status("VmData") + MEMORY_BYTES
+    import resource  # not on Windows
+
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     for case in range(first, last):
         data = replay.read_bytes() if replay else case_data(target, name, seed, case)

@@ -29,6 +29,7 @@ program.run(program.command_parser("A command\\n\\nthat is made up."), act, {opt
 """
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     ("redirection", "options", "code", "line", "is_done"),
     [

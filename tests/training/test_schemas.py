@@ -162,7 +162,13 @@ def test_a_changed_file_is_named(run):
         read_checkpoint(run)
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+PIPE = pytest.param(lambda path: os.mkfifo(path), marks=pytest.mark.posix)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [PIPE, Path.mkdir, lambda path: path.symlink_to("/dev/zero")],
+)
 @pytest.mark.parametrize("name", ["model.pdparams", "state.json"])
 def test_special_files_are_refused(tmp_path, name, make):
     run = make_run(tmp_path, checkpoint=False)
@@ -283,6 +289,7 @@ def test_a_damaged_history_is_one_line(tmp_path, content):
     assert len(str(caught.value)) < 600 and str(caught.value).isprintable()
 
 
+@pytest.mark.posix
 def test_a_history_must_be_a_regular_file(tmp_path):
     run = RunFolder(tmp_path, Config())
     os.mkfifo(run.history_path)
@@ -452,7 +459,10 @@ def test_a_damaged_config_is_one_line(tmp_path, content):
     assert len(str(caught.value)) < 600 and str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+@pytest.mark.parametrize(
+    "make",
+    [PIPE, Path.mkdir, lambda path: path.symlink_to("/dev/zero")],
+)
 def test_a_config_must_be_a_regular_file(tmp_path, make):
     make(tmp_path / "config.yaml")
     with pytest.raises(UsageError, match=r"config\.yaml"):

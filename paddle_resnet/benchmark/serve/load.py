@@ -6,14 +6,14 @@ Built on httptools and bare asyncio protocols, as a usual HTTP client would take
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import httptools
-import uvloop
 
 
 class Target(NamedTuple):
@@ -91,7 +91,8 @@ def load_service(
         OSError: the service cannot be reached.
     """
     run = _Run(target, requests, is_correct, None if rate is None else clients / rate)
-    return uvloop.run(_load(run, clients, seconds, warm_up))
+    loop: Any = importlib.import_module("uvloop" if importlib.util.find_spec("uvloop") else "asyncio")  # not on Windows
+    return loop.run(_load(run, clients, seconds, warm_up))
 
 
 async def _load(run: _Run, clients: int, seconds: float, warm_up: float) -> Load:

@@ -16,9 +16,11 @@ import socket
 import subprocess
 import sys
 
+import psutil
+
 MODULES = "fcntl grp pty pwd resource syslog termios tty uvloop"
 MISSING = {
-    os: "fork forkpty register_at_fork sched_getaffinity sched_setaffinity getuid geteuid getgid getegid killpg "
+    os: "fork forkpty register_at_fork sched_getaffinity sched_setaffinity getgid getegid killpg "
     "getpgid setpgid setsid getsid mkfifo mknod chown fchown getloadavg nice sysconf wait3 wait4 "
     "O_NONBLOCK O_NOFOLLOW O_NOCTTY O_DIRECTORY O_CLOEXEC WNOHANG set_blocking",
     signal: "SIGHUP SIGUSR1 SIGUSR2 SIGALRM SIGCHLD SIGKILL SIGPIPE pthread_sigmask alarm setitimer sigwait",
@@ -27,6 +29,7 @@ MISSING = {
 }
 
 socket.socketpair = functools.partial(socket.socketpair, socket.AF_UNIX)  # Windows has one too, over TCP
+multiprocessing.resource_tracker._HAVE_SIGMASK = False
 for module in MODULES.split():
     sys.modules[module] = None  # an import of it raises ModuleNotFoundError
 for owner, names in MISSING.items():
