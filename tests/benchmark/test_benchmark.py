@@ -186,10 +186,10 @@ def test_jobs_are_interleaved(monkeypatch):
     assert measured == {"a": [{"n": 1}, {"n": 3}], "b": [{"n": 2}, {"n": 4}]}
 
 
-def test_a_dead_process_is_a_run_failure(monkeypatch):
-    monkeypatch.setattr(runner, "WORKER", "import sys; sys.exit('out of memory')")
+def test_a_dead_process_is_a_run_failure():
+    dies = (sys.executable, "-c", "import sys; sys.exit('out of memory')")
     with pytest.raises(RunFailure, match="b: the process ended with code 1: out of memory"):
-        runner.run_job({}, "b")
+        runner.run_job({}, "b", dies)
 
 
 def test_torch_jobs_import_no_paddle(project):
