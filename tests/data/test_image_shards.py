@@ -154,6 +154,19 @@ def test_shards_that_lack_something_are_named(tmp_path):
         open_splits(config(tmp_path))
 
 
+def test_labels_without_image_and_unused_archives_are_told(tmp_path, caplog):
+    heic = [("0009.heic", b"\0"), ("0009.cls", b"1")]
+    write_tar(tmp_path / "train-0.tar", [*samples(8), *heic])
+    write_tar(tmp_path / "extra-0.tar", samples(2))
+    splits = open_splits(config(tmp_path))
+    assert caplog.messages == [f"{tmp_path}: not used: extra-0.tar"]
+    assert [each.reason for each in splits.train.table.skipped.values()] == [
+        f"{tmp_path}/train-0.tar: 1 label without an image, such as that of 0009; add it, in a format that can be read"
+    ]
+    with pytest.raises(UsageError, match="1 label without an image"):
+        open_splits(config(tmp_path, strict=True))
+
+
 @pytest.mark.parametrize("memory_mb", [0, 100])
 def test_an_interrupted_epoch_of_shards_continues(tmp_path, memory_mb):
     write_tar(tmp_path / "train-0.tar", samples(40))

@@ -24,9 +24,9 @@ from paddle_resnet.data.datasets.file_split import FileSplit, read_source
 from paddle_resnet.data.datasets.found_files import FoundFiles, LabelledFiles, SplitName, by_split, split_of, visible
 from paddle_resnet.data.datasets.image_list import with_class_names
 from paddle_resnet.data.splits import Split, Splits
-from paddle_resnet.errors import UsageError, printable, shown
+from paddle_resnet.errors import UsageError, counted, printable, shown
 from paddle_resnet.files import write_folder, write_text
-from paddle_resnet.images.find import has_image_suffix
+from paddle_resnet.images.find import SkippedFile, has_image_suffix
 from paddle_resnet.images.image_file import FilePart
 
 LAYOUT = "train-000000.tar, train-000001.tar, ... and, if there are any, val-*.tar and test-*.tar"
@@ -51,9 +51,11 @@ def find_image_shards(root: Path, config: DataConfig) -> FoundFiles:
         "test": config.test_list,
     }
     shards = {split: _expand(pattern) for split, pattern in patterns.items() if pattern is not None}
-    shards = shards or _shards_in(root)
+    unused: list[str] = []
+    if not shards:
+        shards, unused = _shards_in(root)
     parts = {split: _find_images(root, files) for split, files in shards.items()}
-    return with_class_names(root, parts, config.class_names, [])
+    return with_class_names(root, parts, config.class_names, unused)
 
 
 def _expand(pattern: Path) -> list[Path]:
@@ -68,7 +70,8 @@ def _expand(pattern: Path) -> list[Path]:
     return [Path(_RANGE.sub(f"{number:0{width}d}", str(pattern), count=1)) for number in range(first, last + 1)]
 
 
-def _shards_in(root: Path) -> dict[SplitName, list[Path]]:
+def _shards_in(root: Path) -> tuple[dict[SplitName, list[Path]], list[str]]:
+    """Return the archives that are named for a split, and the names of the others."""
     if not root.is_dir():
         raise UsageError(f"{root}: no such folder; data.root is expected to hold {LAYOUT}")
     series: dict[str, list[Path]] = defaultdict(list)
@@ -78,7 +81,8 @@ def _shards_in(root: Path) -> dict[SplitName, list[Path]]:
     found = by_split(root, [name for name in series if split_of(name)])
     if not found:
         raise UsageError(f"{root}: holds no shards; expected {LAYOUT}, or data.train_list")
-    return {split: series[name] for split, name in found.items()}
+    unused = [path.name for name, paths in series.items() if name not in found.values() for path in paths]
+    return {split: series[name] for split, name in found.items()}, unused
 
 
 def _find_images(root: Path, shards: list[Path]) -> LabelledFiles:
@@ -87,18 +91,21 @@ def _find_images(root: Path, shards: list[Path]) -> LabelledFiles:
     for shard in shards:
         if not shard.is_relative_to(root):
             raise UsageError(f"{shard}: lies outside of {root}; set data.root to a folder that holds all shards")
-        for (name, start, size), label in _samples(shard):
+        for (name, start, size), label in _samples(shard, part.skipped):
             part.names.append(FilePart(str(shard.relative_to(root)), start, size, name).as_name())
             part.labels.append(labels.setdefault(label, label))
     return part
 
 
-def _samples(shard: Path) -> Iterator[tuple[_Member, str]]:
-    """Yield the image and the label of each sample, whose files follow each other and have one name before the dot."""
+def _samples(shard: Path, skipped: list[SkippedFile]) -> Iterator[tuple[_Member, str]]:
+    """Yield the image and the label of each sample, whose files follow each other and have one name before the dot.
+
+    Labels without an image that can be read are `skipped`.
+    """
+    labels: dict[str, str] = {}
     try:
         with shard.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             images: dict[str, _Member] = {}
-            labels: dict[str, str] = {}
             for name, start, size in _members(shard, data):
                 folder, _, last = name.rpartition("/")
                 stem, _, suffix = last.partition(".")
@@ -113,6 +120,11 @@ def _samples(shard: Path) -> Iterator[tuple[_Member, str]]:
                 raise UsageError(f"{shard}: {shown(name)} has no label; expected a file with the suffix cls beside it")
     except (OSError, ValueError, tarfile.TarError) as error:
         raise UsageError(f"{shard}: cannot be read as a tar archive ({error})") from error
+    if labels:
+        some = (
+            f"{counted(len(labels), 'label')} without an image, such as that of {shown(next(iter(labels)).strip('/'))}"
+        )
+        skipped.append(SkippedFile(shard, f"{printable(str(shard))}: {some}; add it, in a format that can be read"))
 
 
 def _members(shard: Path, data: mmap.mmap) -> Iterator[_Member]:
