@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import psutil  # comes with VisualDL
+import psutil
 
 from paddle_resnet.benchmark.cases import PASSES, Kernel
 from paddle_resnet.timing import seconds

@@ -11,7 +11,7 @@ import ctypes
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 
 from paddle_resnet.system import machine
 
@@ -23,6 +23,28 @@ SECONDS = 0.3
 LEAST_CALLS = 2
 LEAST_GAIN = 1.03
 """Another number of threads is taken if it is faster by this factor, as measurements differ by chance."""
+
+
+class OtherPrograms:
+    """How many cores the machine's other programs use."""
+
+    def __init__(self) -> None:
+        self._before = self._read()
+
+    def cores(self) -> float:
+        """Return the cores that they have used on average since the last call, or since this object was made."""
+        before, self._before = self._before, self._read()
+        seconds, busy, own = (now - then for now, then in zip(self._before, before, strict=True))
+        return max(0.0, busy - own) / seconds if seconds > 0 else 0.0
+
+    @staticmethod
+    def _read() -> tuple[float, float, float]:
+        """Return the time, and the seconds of all processors that were busy and of this process."""
+        import psutil  # the doctor needs this module where packages are missing
+
+        times = psutil.cpu_times()
+        busy = sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
+        return perf_counter(), busy, process_time()
 
 
 @functools.cache

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+
 import numpy as np
 import paddle
 import pytest
@@ -15,6 +19,25 @@ from paddle_resnet.system import threads
 @pytest.mark.parametrize(("cores", "expected"), [(1, [1]), (2, [2, 1]), (3, [3, 2, 1]), (8, [8, 7, 4, 1])])
 def test_candidates(cores, expected):
     assert threads.candidates(cores) == expected
+
+
+def test_the_load_of_other_programs(monkeypatch):
+    """In ten seconds on two processors, this process computed for 8 and others for 6."""
+    readings = [(0.0, 100.0, 1.0), (10.0, 114.0, 9.0), (12.0, 116.0, 11.0)]
+    monkeypatch.setattr(threads.OtherPrograms, "_read", staticmethod(lambda: readings.pop(0)))
+    others = threads.OtherPrograms()
+    assert others.cores() == pytest.approx(0.6)
+    assert others.cores() == 0
+
+
+def test_a_busy_program_is_seen():
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            others = threads.OtherPrograms()
+            time.sleep(1)
+            assert others.cores() > 0.2
+        finally:
+            process.kill()
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ def choices(monkeypatch):
     """Let a training measure before each epoch, and let the measurements find these numbers one after the other."""
     found: list[int] = []
     monkeypatch.setattr("paddle_resnet.training.callbacks.threads.SHARE", 0)
+    monkeypatch.setattr("paddle_resnet.training.callbacks.threads.LEAST_LOAD", 0)
     monkeypatch.setattr(trainer, "thread_callbacks", lambda config, network, device: [ThreadChoice(network, 8, 8)])
 
     def fastest(work, numbers):

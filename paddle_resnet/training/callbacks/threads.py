@@ -21,6 +21,8 @@ LONGEST_STEP = 0.3
 LEAST_IMAGES = 4
 SHARE = 50
 """The training lasts at least this many times as long as a measurement before the next one."""
+LEAST_LOAD = 0.1
+"""Cores. If other programs use fewer, all cores are taken without a measurement."""
 
 
 def thread_callbacks(config: Config, network: ImageClassifier, device: str) -> list[Callback]:
@@ -35,9 +37,9 @@ def thread_callbacks(config: Config, network: ImageClassifier, device: str) -> l
 class ThreadChoice(Callback):
     """Measures training steps of a copy of the network with several numbers of threads, and keeps the fastest.
 
-    It measures before the first epoch, and again between epochs as the load of the machine may have changed. A number
-    of threads changes the order of sums, so the same sequence of numbers is needed to repeat a run bit for bit. A
-    resumed epoch keeps its number.
+    It measures before the first epoch if other programs are busy, and again between epochs, as the load of the machine
+    may have changed. A number of threads changes the order of sums, so the same sequence of numbers is needed to repeat
+    a run bit for bit. A resumed epoch keeps its number.
     """
 
     state_name = "ThreadChoice"
@@ -50,6 +52,7 @@ class ThreadChoice(Callback):
         self._images = images
         self._image_size = image_size
         self._next_measurement = 0.0
+        self._others = threads.OtherPrograms()
 
     def state_dict(self) -> dict[str, Any]:
         return {"threads": threads.count()}
@@ -58,10 +61,13 @@ class ThreadChoice(Callback):
         self._take(state["threads"])
 
     def on_epoch_begin(self, epoch: int | None = None, logs: dict[str, Any] | None = None) -> None:
+        load, before = self._others.cores(), threads.count()
+        if load < LEAST_LOAD:
+            self._take(threads.usable()[0], f" (other programs use {load:.2f} cores)")
+            return
         if time.monotonic() < self._next_measurement:
             return
         started = time.monotonic()
-        before = threads.count()
         numbers = list(dict.fromkeys([before, *threads.usable()]))
         best, seconds = threads.fastest(self._step(), numbers)
         threads.use(before)
