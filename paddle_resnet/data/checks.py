@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from paddle_resnet.console import logger
 from paddle_resnet.data.normalize import Normalize
 from paddle_resnet.data.splits import Split, Splits
 from paddle_resnet.errors import counted, shown
-from paddle_resnet.images import Pixels
+from paddle_resnet.images import Indices, Pixels
 
 FEW_VALIDATION_IMAGES = 50
 SAMPLED_IMAGES = 64
@@ -37,11 +39,21 @@ def warn_of_data(splits: Splits, images_per_step: int, normalize: Normalize) -> 
 
 
 def _warn_of_small_classes(splits: Splits) -> None:
-    counts = np.bincount(splits.train.labels, minlength=len(splits.classes))
-    single = [name for name, count in zip(splits.classes, counts, strict=True) if count == 1]
-    if single:
-        more = f" and {len(single) - NAMES_SHOWN} more" if len(single) > NAMES_SHOWN else ""
-        _warn(f"a single training image of {', '.join(shown(name) for name in single[:NAMES_SHOWN])}{more}")
+    parts = {splits.train: "training", splits.validation: "validation"}
+    parts.setdefault(splits.test, "test")
+    for part, kind in parts.items():
+        counts = np.bincount(part.labels, minlength=len(splits.classes))
+        if len(part) and counts.min() == 0:
+            _warn(f"no {kind} image of {_classes_with(0, counts, splits.classes)}")
+        if part is splits.train and 1 in counts:
+            _warn(f"a single training image of {_classes_with(1, counts, splits.classes)}")
+
+
+def _classes_with(count: int, counts: Indices, classes: Sequence[str]) -> str:
+    """Return the names of the classes with so many images, the first ones of many."""
+    found = [name for name, images in zip(classes, counts, strict=True) if images == count]
+    more = f" and {len(found) - NAMES_SHOWN} more" if len(found) > NAMES_SHOWN else ""
+    return f"{', '.join(map(shown, found[:NAMES_SHOWN]))}{more}"
 
 
 def _warn_of_pixels(split: Split, normalize: Normalize) -> None:

@@ -17,9 +17,10 @@ def noise(count=120):
     return np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
 
 
-def warnings_of(caplog, *, images=None, labels=LABELS, validation=60, mean=MEAN, std=STD, step=32):
+def warnings_of(caplog, *, images=None, labels=LABELS, validation=60, held=None, mean=MEAN, std=STD, step=32):
     images = noise(len(labels)) if images is None else images
-    held_out = MemorySplit(noise(validation), np.zeros(validation, dtype=np.int64), "validation")
+    held = np.arange(validation) % 3 if held is None else held
+    held_out = MemorySplit(noise(len(held)), held, "validation")
     splits = Splits(MemorySplit(images, labels, "train"), held_out, held_out, ("a", "b", "c"), MEAN, STD, 8)
     caplog.clear()
     warn_of_data(splits, step, Normalize(mean, std))
@@ -35,6 +36,8 @@ def test_ordinary_data_give_no_warning(caplog):
     [
         ({"step": 121}, "120 training images, fewer than the 121 of a step"),
         ({"labels": np.array([0] * 60 + [1] * 59 + [2])}, "a single training image of c"),
+        ({"labels": LABELS // 2}, "no training image of c"),
+        ({"held": LABELS // 2 * 2}, "no validation image of b"),
         ({"validation": 49}, "49 validation images, fewer than 50"),
         ({"images": np.repeat(noise(1), 120, axis=0)}, "of 64 training images that were looked at, all are equal"),
         (

@@ -151,10 +151,6 @@ def _check_classes(found: FoundFiles, classes: tuple[str, ...]) -> None:
                     f'{first}: "{shown(label)}" is no class of the training images{did_you_mean(label, classes)}; '
                     "rename or remove it, or add images of that class to train"
                 )
-    for split, part in found.parts.items():
-        if missing := sorted(known - set(part.labels), key=natural_sort_key):
-            kind, names = "training" if split == "train" else split, some_of(missing)
-            logger.warning("warning: %d of %d classes have no %s image: %s", len(missing), len(classes), kind, names)
 
 
 def _first_reason(part: LabelledFiles) -> str:
