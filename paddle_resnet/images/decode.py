@@ -18,6 +18,7 @@ from PIL import ExifTags, Image
 from paddle_resnet.errors import UsageError, printable, shown
 from paddle_resnet.images import Box, Pixels
 from paddle_resnet.images.image_file import (
+    REPLACE_IT,
     FilePart,
     jpeg_scan_count,
     largest_icon_pixels,
@@ -344,10 +345,12 @@ def _unknown_range(name: str, pixels: str) -> UsageError:
 def _unreadable(name: str, error: Exception) -> UsageError:
     if isinstance(error, FileNotFoundError):
         return UsageError(f"{name}: no such file")
+    if isinstance(error, OSError) and error.strerror:  # of the system; Pillow's own have a text only
+        return UsageError(f"{name}: cannot be read ({error.strerror})")
     if isinstance(error, Image.UnidentifiedImageError):
         reason = f"none of {', '.join(FORMATS)}"
     elif isinstance(error, Image.DecompressionBombError):
         reason = f"more than {MAX_PIXELS // 1_000_000} million pixels"
     else:
         reason = shown(" ".join(str(error).split()), 300) or type(error).__name__
-    return UsageError(f"{name}: cannot be read as an image ({reason}); remove or replace it")
+    return UsageError(f"{name}: cannot be read as an image ({reason}){REPLACE_IT}")

@@ -21,6 +21,7 @@ MAX_BYTES = 512_000_000
 """64 million pixels of four 16-bit channels, uncompressed."""
 MAX_SEGMENTS = 100_000
 """Segments of a JPEG, chunks of a PNG. Only an attack on the reader has more."""
+REPLACE_IT = "; remove or replace it"
 FILE_KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
@@ -139,12 +140,10 @@ def largest_icon_pixels(data: bytes) -> int:
 def _check_file(path: str | Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = FILE_KINDS.get(stat.S_IFMT(status.st_mode), "something else")
-        raise UsageError(f"{printable(str(path))}: is {kind}, not a regular file; remove or replace it")
+        raise UsageError(f"{printable(str(path))}: is {kind}, not a regular file{REPLACE_IT}")
     if status.st_size > MAX_BYTES:
         size, most = f"{status.st_size / 1e6:,.0f} MB", f"{MAX_BYTES // 1_000_000} MB"
-        raise UsageError(
-            f"{printable(str(path))}: {size}, more than the {most} of the largest image; remove or replace it"
-        )
+        raise UsageError(f"{printable(str(path))}: {size}, more than the {most} of the largest image{REPLACE_IT}")
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ from paddle_resnet.config import Config, DataConfig
 from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize, Split, Splits, open_splits
 from paddle_resnet.data.datasets.file_split import FileSplit, read_source, size_of, source_of
+from paddle_resnet.data.datasets.found_files import LabelledFiles
 from paddle_resnet.data.datasets.open_files import files_root, find_files, reopen_files
 from paddle_resnet.data.datasets.open_splits import mean_and_std, resize_size
 from paddle_resnet.download import ProgressFn
@@ -172,18 +173,36 @@ class DataManifest(JsonSchema):
         if changes:
             others = f" (and {len(changes) - 1} more of {len(known)} files)" if len(changes) > 1 else ""
             raise UsageError(f"{root}: not the pictures that {run} was trained on: {changes[0]}{others}; {REMEDY}")
-        if new := sorted(_names_now(config.data) - known - set(self.left_out)):
-            logger.warning(
-                "warning: %s: new since %s was divided for training, and not used: %s%s",
-                root,
-                run,
-                shown(new[0]),
-                f" (and {len(new) - 1} more)" if len(new) > 1 else "",
-            )
+        self._warn_of_news(root, run, _files_now(config.data))
         resize = resize_size(config.data)
         entries = [(part.names, part.labels) for part in parts]
         train, validation, test = reopen_files(root, config.data, resize, entries, self.examined)
         return Splits(train, validation, test, tuple(self.classes), *mean_and_std(config.data), resize)
+
+    def _warn_of_news(self, root: Path, run: Path, now: Sequence[LabelledFiles]) -> None:
+        """Log the files that are new, and the labels that changed, both of which are not used."""
+        known, left_out = dict(self._labelled()), set(self.left_out)
+        files = [file for part in now for file in zip(part.names, part.labels, strict=True)]
+        changed = [file for file in files if known.get(file[0], file[1]) != file[1]]
+        if changed:  # or in two splits with different labels, then as now
+            changed = sorted(set(changed).difference(self._labelled()))
+        new = sorted({name for name, _ in files if name not in known and name not in left_out})
+        for what, count, first in (
+            ("new", len(new), shown(new[0]) if new else ""),
+            ("labelled anew", len(changed), " as ".join(map(shown, changed[0])) if changed else ""),
+        ):
+            if count:
+                others = f" (and {count - 1} more)" if count > 1 else ""
+                logger.warning(
+                    "warning: %s: %s since %s was divided for training, and not used: %s%s",
+                    *(root, what, run, first, others),
+                )
+
+    def _labelled(self) -> Iterator[tuple[str, str]]:
+        """Yield each file of the training with the name of its class."""
+        for part in (self.files or {}).values():
+            for name, label in zip(part.names, part.labels, strict=True):
+                yield name, self.classes[label]
 
 
 def preprocessing(config: Config, normalize: Normalize) -> dict[str, Any]:
@@ -221,12 +240,12 @@ def _names_checksum(splits: Splits) -> int:
     return crc
 
 
-def _names_now(config: DataConfig) -> set[str]:
-    """Return the names of all files that a new run would use, readable or not; none if it could not begin."""
+def _files_now(config: DataConfig) -> list[LabelledFiles]:
+    """Return all files that a new run would use, readable or not; none if it could not begin."""
     try:
-        return {name for part in find_files(config).parts.values() for name in part.names}
+        return list(find_files(config).parts.values())
     except UsageError:
-        return set()
+        return []
 
 
 def require_same_fingerprint(run: Path, began: dict[str, Any], now: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.file_report import report_files, update_findings
 from paddle_resnet.data.datasets.file_split import LostImageError
 from paddle_resnet.errors import RunFailure, Stopped, UsageError, command
+from paddle_resnet.images.image_file import REPLACE_IT
 from paddle_resnet.models import ImageClassifier
 from paddle_resnet.paddle_compat import optimizer_of
 from paddle_resnet.tracking.training_log import VisualDLLog, image_grid
@@ -236,8 +237,9 @@ class Trainer:
         except LostImageError as error:
             if distributed.world_size() == 1:  # the other ranks do not know of it and wait in a step
                 self._saver.save()
+            what = str(error).replace(REPLACE_IT, "")
             raise RunFailure(
-                f"{error}; put it back, and resume the run: {_train_command()} --resume {self._run.path}"
+                f"{what}; put it back, and resume the run: {_train_command()} --resume {self._run.path}"
             ) from error
         finally:
             if distributed.is_main_process():

@@ -15,7 +15,7 @@ from paddle_resnet.config import DataConfig
 from paddle_resnet.data import open_splits
 from paddle_resnet.data.datasets.file_report import report_files
 from paddle_resnet.errors import UsageError
-from paddle_resnet.images.decode import decode_image
+from paddle_resnet.images.decode import check_readable, decode_image
 
 
 def fill(folder, counts, size=(20, 30)):
@@ -326,6 +326,12 @@ def test_files_beside_the_images_are_reported(with_more, tmp_path, caplog, monke
 def test_strict_names_skipped_images(with_more):
     with pytest.raises(UsageError, match=r"stray\.png: is in no class folder; move it \(and 2 more\)"):
         open_splits(config(with_more, strict=True))
+
+
+def test_error_of_the_system_is_given_as_such(tmp_path):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    with pytest.raises(UsageError, match=r"loop\.png: cannot be read \(Too many levels of symbolic links\)$"):
+        check_readable(str(tmp_path / "loop.png"))
 
 
 def test_class_folder_name_must_be_utf8(tmp_path):

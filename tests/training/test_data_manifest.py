@@ -8,14 +8,16 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_run import COLOURS, make_run
 
 from paddle_resnet.config import Config
-from paddle_resnet.data import open_splits
+from paddle_resnet.data import Normalize, open_splits
 from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import evaluate_run
 from paddle_resnet.export import export_run
 from paddle_resnet.inference import InferenceConfig
+from paddle_resnet.training.data_manifest import DataManifest
 from paddle_resnet.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
@@ -67,6 +69,28 @@ def test_newer_pictures_and_classes_are_not_used(run, caplog):
     ]
     np.testing.assert_array_equal(evaluate_run(run, "test").scores, evaluation.scores)
     assert InferenceConfig.load(export_run(run).path).classes == tuple(COLOURS)
+
+
+def test_labels_that_changed_are_not_used(tmp_path, caplog):
+    (tmp_path / "images").mkdir()
+    for number in range(20):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"images/{number}.png")
+    labels = tmp_path / "labels.csv"
+    rows = [f"{number},{'ab'[number % 2]}\n" for number in range(20)]
+    labels.write_text("id,label\n" + "".join(rows))
+    data = {"source": "image_list", "root": tmp_path, "train_list": labels, "image_size": 8}
+    config = Config.model_validate({"data": data})
+    splits = open_splits(config.data)
+    manifest = DataManifest.of(config, splits, Normalize((0.5,) * 3, (0.2,) * 3))
+    labels.write_text("id,label\n" + "".join(rows[:-2]) + "18,b\n19,c\n")
+    caplog.clear()
+    again = manifest.open(tmp_path / "run", config)
+    assert caplog.messages == [
+        f"warning: {tmp_path}: labelled anew since {tmp_path / 'run'} was divided for training, and not used: "
+        "images/18.png as b (and 1 more)"
+    ]
+    for part in PARTS:
+        np.testing.assert_array_equal(getattr(again, part).labels, getattr(splits, part).labels)
 
 
 def test_a_validation_split_that_is_the_test_split_stays_so(run, caplog):
