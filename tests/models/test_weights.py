@@ -130,6 +130,20 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
         read_state_dict(tmp_path)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_paths_that_cannot_be_read_are_named(tmp_path):
+    os.mkfifo(tmp_path / "pipe.pth")
+    (tmp_path / "loop.pth").symlink_to("loop.pth")
+    for name, what in (
+        ("pipe.pth", "is a pipe or device; expected"),
+        ("loop.pth", "symbolic link"),
+        ("x" * 5000, "long"),
+    ):
+        with pytest.raises(UsageError, match=what) as refusal:
+            read_state_dict(tmp_path / name)
+        assert len(str(refusal.value)) < 400
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 def test_paddle_vision_weights_give_the_same_logits(tmp_path, name):

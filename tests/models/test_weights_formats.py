@@ -156,6 +156,7 @@ def test_memory_of_an_old_file_is_bounded(tmp_path):
         (b"\n <!DOCTYPE html><title>404</title>", "an HTML or XML page, as of a failed download"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "a git-lfs pointer, .*'git lfs pull'"),
         (gzip.compress(b"x" * 99), "compressed by gzip; unpack it first"),
+        (bytes(4096), "zeros: an unfinished download, or the .pdiparams of an exported network"),
         (b"404: Not Found", "it begins with 404: Not Found; expected a weights file of torch.save, paddle.save or"),
     ],
 )
@@ -239,6 +240,20 @@ def test_nested_files_of_paddle_save_are_read(tmp_path):
         found = read_weights_file(tmp_path / "a.ckpt")
         assert (found.format, found.layout, found.place) == ("pickle", "paddle", "model")
         assert_same_bits(found.entries, arrays(network))
+
+
+@pytest.mark.parametrize("wrap", [lambda both: both, lambda both: {"all": [both["model"], both["opt"]], "epoch": 3}])
+def test_an_optimizer_is_never_taken_for_weights(tmp_path, wrap):
+    network = create_model("resnet8")
+    adam = paddle.optimizer.Adam(parameters=network.parameters())
+    network(paddle.ones([2, 3, 8, 8])).sum().backward()
+    adam.step()
+    state = adam.state_dict()
+    assert len(state) > 2 * len(network.state_dict())  # two moments and two powers a parameter
+    paddle.save(wrap({"opt": state, "model": network.state_dict()}), str(tmp_path / "a"))
+    found = read_weights_file(tmp_path / "a")
+    assert_same_bits(found.entries, arrays(network))
+    assert found.others == () and found.left_out[0] in ("opt", "all.1")
 
 
 def test_options_after_the_name_are_parsed(tmp_path):

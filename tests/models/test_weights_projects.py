@@ -20,6 +20,7 @@ from seeded_weights import seeded_images, seeded_tensor
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import convert_weights, create_model, load_weights, read_state_dict, write_state_dict
+from paddle_resnet.models.weights.layout import to_torch_names
 from paddle_resnet.zoo.matching import matching_models
 
 # The network here, its stem, and how the log names the project.
@@ -32,6 +33,10 @@ CASES = {
     "pytorch-cifar PreActResNet18": ("preact_resnet18_pc", None, "pytorch-cifar"),
     "pytorch-cifar PreActResNet50": ("preact_resnet50_pc", None, "pytorch-cifar"),
     "Hugging Face resnet-50": ("resnet50", None, "Hugging Face"),
+    "Sequential of torchvision's resnet18 and a head": ("resnet18", None, "nn.Sequential"),
+    "pytorch-cifar100 ResNet18": ("resnet18", "cifar", "pytorch-cifar100"),
+    "pytorch-cifar100 ResNet50": ("resnet50", "cifar", "pytorch-cifar100"),
+    "Detectron2 R-18": ("resnet18", None, "Detectron2"),
     "PaddleClas ResNet18": ("resnet18_vb", None, "PaddleClas"),
     "PaddleClas ResNet18_vd": ("resnet18_vd", None, "PaddleClas"),
     "PaddleClas ResNet50_vd": ("resnet50_vd", None, "PaddleClas"),
@@ -141,6 +146,34 @@ def test_a_head_of_any_name_is_loaded_or_replaced(tmp_path, log, head):
     assert f"a.pth: its head is called {head}: a new one for 3 classes takes its place" in log.messages
     load_weights(create_model("resnet20_b", include_top=False), state, label="a.pth")
     assert f"a.pth: its head is called {head}: left out" in log.messages
+
+
+@pytest.mark.parametrize(
+    ("linear_layers", "called"),
+    [(["head.fc"], ("head.fc",)), (["head.0", "head.2"], ()), (["student.head", "teacher.head"], ("student.head",))],
+)
+def test_only_one_layer_beside_is_the_head(log, linear_layers, called):
+    trained = create_model("resnet20_b")
+    prefix = "student.backbone." if called == ("student.head",) else "backbone."
+    state = {f"{prefix}{name}": array for name, array in arrays(trained).items() if not name.startswith("fc.")}
+    for layer in linear_layers:
+        state |= {f"{layer}.{name}": trained.state_dict()[f"fc.{name}"].numpy() for name in ("weight", "bias")}
+    network = create_model("resnet20_b")
+    report = load_weights(network, state)
+    assert report.head == called
+    assert np.array_equal(network.fc.weight.numpy(), trained.fc.weight.numpy()) == bool(called)
+
+
+def test_a_misfit_of_the_head_alone_says_so():
+    state = {name: array for name, array in arrays(create_model("resnet20")).items() if name != "fc.bias"}
+    with pytest.raises(UsageError, match=r"1 missing \(fc\.bias\); all but the head fits; .*strict=False"):
+        load_weights(create_model("resnet20"), state)
+
+
+def test_a_profilers_counters_are_dropped():
+    state = to_torch_names(arrays(create_model("resnet20")))
+    state |= {"total_ops": np.zeros(1), "layer1.0.conv1.total_params": np.zeros(1)}
+    assert load_weights(create_model("resnet20"), state).unexpected == ()
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ Names = Literal["paddle", "torch"]
 _PADDLE_STATISTICS = {"running_mean": "_mean", "running_var": "_variance"}
 _TORCH_STATISTICS = {paddle: torch for torch, paddle in _PADDLE_STATISTICS.items()}
 _COUNTER = "num_batches_tracked"
+_COUNTERS = (_COUNTER, "total_ops", "total_params")  # the last two are thop's, a profiler
 
 
 def detect_names(state: Mapping[str, np.ndarray]) -> Names | None:
@@ -37,7 +38,7 @@ def to_paddle_names(arrays: Mapping[str, np.ndarray], names: Names) -> dict[str,
     return {
         _renamed(name, _PADDLE_STATISTICS): _transposed_if_linear(name, array)
         for name, array in arrays.items()
-        if not name.endswith(_COUNTER)
+        if not name.endswith(_COUNTERS)
     }
 
 

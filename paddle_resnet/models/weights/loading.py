@@ -172,6 +172,8 @@ def _likely_cause(report: LoadReport, shapes: Mapping[str, Sequence[int]], state
     only_first = list(report.mismatched) == [first] and not report.missing and not report.unexpected
     if only_first and list(found[first][2:]) == list(shapes[first][2:]):
         return "only the first convolution differs: probably the number of input channels"
+    if not report.unexpected and not {*report.missing, *report.mismatched} - {*HEAD}:
+        return "all but the head fits; load_weights(..., strict=False) leaves it out"
     match = describe_match(found) or "no known network has such shapes"
     return f"probably the weights of another architecture: {match}"
 

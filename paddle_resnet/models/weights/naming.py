@@ -52,13 +52,26 @@ def candidates(arrays: Mapping[str, np.ndarray], layout: Names, at_least: int) -
     """Yield the arrays under each prefix of at least so many names, by the names of each project that they may have."""
     for prefix in _prefixes(arrays, at_least):
         inside = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-        left_out = tuple(name for name in arrays if not name.startswith(prefix))
+        if not any(array.ndim == 2 for array in inside.values()):
+            inside |= _head_beside(arrays, prefix)
+        left_out = tuple(name for name in arrays if name.removeprefix(prefix) not in inside)
         for project in PROJECTS:
             names = project.rename(list(inside))
             if names or project is SAME_NAMES:
                 renamed = {names.get(name, name): array for name, array in inside.items()}
                 if len(renamed) == len(inside):
                     yield NamedArrays(to_paddle_names(renamed, layout), project, prefix, left_out)
+
+
+def _head_beside(arrays: Mapping[str, np.ndarray], prefix: str) -> Arrays:
+    """Return the only linear layer beside the prefix, as ``head.fc`` beside ``backbone.``; of several, none."""
+    for parent in reversed(_prefixes_of(prefix)):
+        beside = [name for name in arrays if name.startswith(parent) and not name.startswith(prefix)]
+        weights = [name for name in beside if arrays[name].ndim == 2]
+        bias = "".join(weights).removesuffix("weight") + "bias"
+        if len(weights) == 1 and bias in beside:
+            return {name: arrays[name] for name in (*weights, bias)}
+    return {}
 
 
 def _prefixes(names: Iterable[str], at_least: int) -> list[str]:

@@ -1,8 +1,9 @@
 """The names that other projects give the layers of their ResNets, as tables.
 
 A table has a project's names of layers beside those here. Numbers stand in braces: ``{stage}`` and ``{conv}`` count
-from 1, ``{block}`` in its stage from 0; ``{stage0}`` and ``{conv0}`` count from 0, ``{flat}`` counts a network's blocks
-from 0, and ``{label}`` is stage and block as in ``res2a`` or ``res4b12``. Heads need no table, see `name_head`.
+from 1, ``{block}`` in its stage from 0; ``{stage0}`` and ``{conv0}`` count from 0, ``{stage2}`` from 2, ``{flat}``
+counts a network's blocks from 0, and ``{label}`` is stage and block as in ``res2a`` or ``res4b12``. Heads need no
+table, see `name_head`.
 """
 
 from __future__ import annotations
@@ -80,7 +81,8 @@ def _numbers_here(fields: Mapping[str, str], starts: Sequence[int]) -> dict[str,
             stage = bisect(starts, int(text))
             numbers |= {"stage": stage, "block": int(text) - starts[stage - 1]}
         else:
-            numbers[key.removesuffix("0")] = int(text) + key.endswith("0")
+            first = re.search(r"\d*$", key)[0] or "1"  # type: ignore[index]
+            numbers[key.rstrip("0123456789")] = int(text) + 1 - int(first)
     return numbers
 
 
@@ -117,6 +119,18 @@ def _hugging_face(prefix: str) -> Project:
     return Project("Hugging Face", "huggingface/transformers, models/resnet/modeling_resnet.py", layers)
 
 
+def _cifar100(convolutions: int) -> Project:
+    """Make the table of pytorch-cifar100's basic block (2 convolutions) or bottleneck (3)."""
+    block, ours = "conv{stage2}_x.{block}", "layer{stage}.{block}"
+    layers = {"conv1.0": "conv1", "conv1.1": "bn1"}
+    for index in range(convolutions):
+        layers[f"{block}.residual_function.{3 * index}"] = f"{ours}.conv{index + 1}"
+        layers[f"{block}.residual_function.{3 * index + 1}"] = f"{ours}.bn{index + 1}"
+    layers |= {f"{block}.shortcut.{number}": f"{ours}.downsample.{number}" for number in range(2)}
+    return Project("pytorch-cifar100", "weiaicunzai/pytorch-cifar100, models/resnet.py", layers)
+
+
+_BLOCK, _RES = "layer{stage}.{block}", "res{stage2}.{block}"
 _LEGENDARY = "PaddlePaddle/PaddleClas, ppcls/arch/backbone/legendary_models/resnet.py"
 _EARLIER = "PaddlePaddle/PaddleClas before 2.2, ppcls/modeling/architectures/resnet"
 _PYTORCH_CIFAR = "kuangliu/pytorch-cifar, models/"
@@ -148,6 +162,26 @@ PROJECTS: tuple[Project, ...] = (
         "pytorch-cifar",
         f"{_PYTORCH_CIFAR}preact_resnet.py",
         {"layer{stage}.{block}.shortcut.0": "layer{stage}.{block}.downsample"},
+    ),
+    _cifar100(3),
+    _cifar100(2),
+    Project(
+        "nn.Sequential",
+        "torchvision's children in a list, as fastai has them: nn.Sequential(*list(resnet.children())[:-2])",
+        {"0": "conv1", "1": "bn1"}
+        | {
+            f"{{stage4}}.{{block}}.{layer}": f"{_BLOCK}.{layer}"
+            for layer in ("conv{conv}", "bn{conv}", "downsample.0", "downsample.1")
+        },
+    ),
+    Project(
+        "Detectron2",
+        "facebookresearch/detectron2, tools/convert-torchvision-to-d2.py",
+        {"stem.conv1": "conv1", "stem.conv1.norm": "bn1"}
+        | {f"{_RES}.conv{{conv}}": f"{_BLOCK}.conv{{conv}}", f"{_RES}.conv{{conv}}.norm": f"{_BLOCK}.bn{{conv}}"}
+        | {f"{_RES}.shortcut": f"{_BLOCK}.downsample.0", f"{_RES}.shortcut.norm": f"{_BLOCK}.downsample.1"},
+        "its names do not tell STRIDE_IN_1X1; the bottlenecks here are those of False, as in torchvision's weights; "
+        "check the accuracy",
     ),
 )
 """Tried in this order; of those that fit equally well the first counts."""

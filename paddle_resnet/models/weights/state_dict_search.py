@@ -27,10 +27,12 @@ class Found(NamedTuple):
 
 
 def find_state_dict(content: Any, path: Path, take: str | None = None) -> Found:
-    """Choose the mapping with the most tensors, of those that hold mostly tensors under names.
+    """Choose the mapping with the most layers' weights, then the most tensors, of those that hold mostly tensors.
+
+    An optimizer may hold more tensors than the network, but not under names such as ``conv1.weight``.
 
     Args:
-        content: what a file holds: mappings and other data.
+        content: what a file holds: mappings, lists and other data.
         path: the file's name in errors.
         take: a word of the place to choose; None: none that is a moving average, if there is another.
 
@@ -55,24 +57,27 @@ def find_state_dict(content: Any, path: Path, take: str | None = None) -> Found:
         raise _without_weights(content, path)
     wanted = [place for place in tensors if take is not None and has_word(place, take)]
     usual = wanted or [place for place in tensors if not has_word(place, AVERAGED)]
-    place = max(usual or tensors, key=lambda each: len(tensors[each]))
+    layers = {each: sum(name.endswith("weight") for name in found) for each, found in tensors.items()}
+    place = max(usual or tensors, key=lambda each: (layers[each], len(tensors[each])))
     others = [each for each in tensors if each != place]
-    weights = tuple(each for each in others if len(tensors[each]) * 4 > len(tensors[place]))
+    weights = tuple(each for each in others if layers[each] * 4 > layers[place])
     few = (each for each in others if each not in weights)
     return Found(tensors[place], place, weights, (*few, *dropped[place], *objects))
 
 
 def _mappings(content: Any) -> Iterator[tuple[str, dict[Any, Any]]]:
-    """Yield the mappings in `content` with the keys that lead there; those nearer to the top come first."""
-    level = [("", content)]
+    """Yield the mappings in `content` with the keys that lead there; those nearer to the top come first.
+
+    The items of a list have their numbers as keys.
+    """
+    level = [("", content)] if isinstance(content, dict | list | tuple) else []
     for _ in range(_DEPTH):
-        mappings = [(place, value) for place, value in level if isinstance(value, dict)]
-        yield from mappings
+        yield from ((place, value) for place, value in level if isinstance(value, dict))
         level = [
             (_below(place, key), value)
-            for place, each in mappings
-            for key, value in each.items()
-            if isinstance(key, str)
+            for place, each in level
+            for key, value in (each.items() if isinstance(each, dict) else enumerate(each))
+            if isinstance(value, dict | list | tuple) and (isinstance(key, str) or not isinstance(each, dict))
         ]
 
 

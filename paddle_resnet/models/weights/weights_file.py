@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +37,7 @@ _NOT_WEIGHTS = {
     b"\x1f\x8b": "compressed by gzip; unpack it first",
     b"BZh": "compressed by bzip2; unpack it first",
     b"\xfd7zXZ": "compressed by xz; unpack it first",
+    bytes(12): "zeros: an unfinished download, or the .pdiparams of an exported network; use its .pdparams",
     b"\x89HDF": "an HDF5 file (of Keras); save the weights with PyTorch, Paddle or safetensors",
 }
 
@@ -72,17 +74,19 @@ def read_weights_file(path: str | Path, take: str | None = None) -> WeightsFile:
         UsageError: the file is missing, empty, damaged, of another format, or holds no state dict.
     """
     path = expand_home(path)
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder; {_EXPECTED}")
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file; {_EXPECTED}")
     try:
+        kind = path.stat().st_mode
+        if not stat.S_ISREG(kind):
+            what = "a folder" if stat.S_ISDIR(kind) else "a pipe or device"
+            raise UsageError(f"{path}: is {what}; {_EXPECTED}")
         with path.open("rb") as opened:
             _require_weights(opened.read(_TAR_PLACE + 5), path)
             opened.seek(0)
             content = opened.read()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"{path}: no such file; {_EXPECTED}") from None
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise UsageError(f"{shown(str(path), 200)}: cannot be read ({error.strerror or error})") from None
     file = _read_safetensors(content, path) if content[8:9] == b"{" else _read_pickled(content, path, take)
     if len(file.entries) > _MOST_TENSORS:
         raise UsageError(f"{path}: holds {len(file.entries):,} tensors, expected at most {_MOST_TENSORS:,}")
