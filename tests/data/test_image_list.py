@@ -230,6 +230,17 @@ def test_lists_elsewhere_are_named_in_the_config(tmp_path):
     assert content(opened(None, **{key: str(lists / name) for key, name in keys.items()})) == EXPECTED
 
 
+def test_paths_may_leave_the_lists_folder_but_not_the_root(tmp_path):
+    make_lists(tmp_path / "a", line="../b/images/{i}.png {i%2}")
+    (tmp_path / "b").mkdir()
+    shutil.move(tmp_path / "a/images", tmp_path / "b")
+    lists = {f"{key}_list": tmp_path / f"a/{name}.txt" for key, name in (("train", "train"), ("validation", "val"))}
+    splits = opened(tmp_path, **lists)
+    assert splits.train.names([0]) == ["b/images/0.png"]
+    with pytest.raises(UsageError, match=r"\.\./b/images/0\.png: lies outside of .*; set data\.root"):
+        opened(tmp_path / "a", **lists)
+
+
 def test_missing_and_repeated_files_are_listed(tmp_path, caplog):
     root = make_lists(tmp_path / "lists")
     with (root / "train.txt").open("a") as file:
@@ -341,7 +352,9 @@ def test_unclear_folders_of_splits_are_refused(tmp_path, splits, message):
 def test_folder_without_classes_hints_at_the_other_sources(tmp_path):
     make_lists(tmp_path / "lists")
     draw(tmp_path / "flat/cat.1.png")
-    for name, source in (("lists", "image_list"), ("flat", "image_names")):
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards/train-0.tar").touch()
+    for name, source in (("lists", "image_list"), ("flat", "image_names"), ("shards", "image_shards")):
         with pytest.raises(UsageError, match=f"class folder.*; or set data.source={source} for"):
             opened(tmp_path / name, "image_folder")
 

@@ -154,6 +154,15 @@ def test_shards_that_lack_something_are_named(tmp_path):
         open_splits(config(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("label", "words"), [(b" \n", "0009.cls is empty"), (b"\xb9\xb7", "is not printable UTF-8 text")]
+)
+def test_labels_of_shards_are_text(tmp_path, label, words):
+    write_tar(tmp_path / "train-0.tar", [*samples(8), ("0009.png", encoded(9)), ("0009.cls", label)])
+    with pytest.raises(UsageError, match=words):
+        open_splits(config(tmp_path))
+
+
 def test_labels_without_image_and_unused_archives_are_told(tmp_path, caplog):
     heic = [("0009.heic", b"\0"), ("0009.cls", b"1")]
     write_tar(tmp_path / "train-0.tar", [*samples(8), *heic])

@@ -113,12 +113,14 @@ def _class_names(folder: Path) -> tuple[str, ...]:
 
 
 def _other_source(folder: Path, lists: Path | None = None) -> str:
-    """Return a hint if the labels seem to be in a list of `folder` or `lists`, or in the images' names."""
+    """Return a hint if the labels seem to be in lists or archives beside the images, or in the images' names."""
     files, beside = (
         [entry.name for entry in visible(each) if not is_folder(entry)] for each in (folder, lists or folder)
     )
     if any(is_list(name) and (split_of(Path(name).stem) == "train" or name.lower().endswith("sv")) for name in beside):
         return "; or set data.source=image_list for the list there"
+    if any(name.endswith(".tar") for name in beside):
+        return "; or set data.source=image_shards for the archives there"
     return "; or set data.source=image_names for classes in names" if any(map(has_image_suffix, files)) else ""
 
 

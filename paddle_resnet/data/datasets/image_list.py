@@ -267,6 +267,8 @@ def _normalized(name: str, root: Path, path: Path) -> str:
         name = os.path.relpath(name, root.absolute())
     if "./" in name or "//" in name:
         name = os.path.normpath(name)
+    if name.startswith("../"):
+        name = os.path.relpath(path.parent / name, root)
     if name.startswith("../") or name == "..":
         raise UsageError(
             f"{path}: {shown(given)}: lies outside of {root}, which the paths are relative to; set data.root to a "

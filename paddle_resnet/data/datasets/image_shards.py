@@ -111,7 +111,9 @@ def _samples(shard: Path, skipped: list[SkippedFile]) -> Iterator[tuple[_Member,
                 stem, _, suffix = last.partition(".")
                 key = f"{folder}/{stem}"
                 if suffix == "cls":
-                    labels[key] = data[start : start + min(size, MAX_LABEL)].decode("utf-8", "replace").strip()
+                    labels[key] = data[start : start + min(size, MAX_LABEL)].decode("utf-8", "surrogateescape").strip()
+                    if not labels[key]:
+                        raise UsageError(f"{shard}: {shown(name)} is empty; expected the number or name of a class")
                 elif has_image_suffix(f".{suffix}"):
                     images[key] = name, start, size
                 if key in images and key in labels:
