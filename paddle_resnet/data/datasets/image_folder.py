@@ -183,5 +183,7 @@ def _images_below(root: Path, folder: Path) -> tuple[list[str], list[SkippedFile
 
 
 def _no_images(folder: Path, skipped: list[SkippedFile], advice: str) -> UsageError:
+    if skipped and skipped[0].path == folder:
+        return UsageError(f"{skipped[0].reason}; allow reading it, or remove it")
     why = f"; {skipped[0].reason}" if skipped else ""
     return UsageError(f"{folder}: no images found ({' '.join(EXTENSIONS)}); {advice}{why}")
