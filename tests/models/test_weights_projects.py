@@ -164,6 +164,12 @@ def test_only_one_layer_beside_is_the_head(log, linear_layers, called):
     assert np.array_equal(network.fc.weight.numpy(), trained.fc.weight.numpy()) == bool(called)
 
 
+def test_a_smaller_network_is_named_under_its_prefix():
+    state = {f"backbone.{name}": array for name, array in arrays(create_model("resnet8")).items()}
+    with pytest.raises(UsageError, match="its shapes are those of resnet8"):
+        load_weights(create_model("resnet56"), state)
+
+
 def test_a_misfit_of_the_head_alone_says_so():
     state = {name: array for name, array in arrays(create_model("resnet20")).items() if name != "fc.bias"}
     with pytest.raises(UsageError, match=r"1 missing \(fc\.bias\); all but the head fits; .*strict=False"):

@@ -36,7 +36,7 @@ def fit_names(arrays: Mapping[str, np.ndarray], layout: Names, shapes: Mapping[s
     """
     best, best_fit = None, (-1, -1)
     rivals: list[str] = []
-    for candidate in candidates(arrays, layout, len(shapes) // 2):
+    for candidate in candidates(arrays, layout, min(len(shapes) // 2, len(arrays) // 4)):
         named = candidate.arrays
         known = [name for name in named if name in shapes]
         fit = (sum(list(named[name].shape) == list(shapes[name]) for name in known), len(known))

@@ -14,6 +14,7 @@ from paddle_resnet.models.weights.naming import AVERAGED, has_word
 from paddle_resnet.models.weights.torch_pickle import Tensor
 
 _DEPTH = 8
+_CONTAINERS = (dict, list, tuple)
 _SPLIT = "UnpackBigParamInfor@@"  # paddle.save's table of split tensors, spelled so in Paddle
 
 
@@ -70,19 +71,20 @@ def _mappings(content: Any) -> Iterator[tuple[str, dict[Any, Any]]]:
 
     The items of a list have their numbers as keys.
     """
-    level = [("", content)] if isinstance(content, dict | list | tuple) else []
+    level = [("", content)] if type(content) in _CONTAINERS else []
     for _ in range(_DEPTH):
         yield from ((place, value) for place, value in level if isinstance(value, dict))
         level = [
             (_below(place, key), value)
             for place, each in level
             for key, value in (each.items() if isinstance(each, dict) else enumerate(each))
-            if isinstance(value, dict | list | tuple) and (isinstance(key, str) or not isinstance(each, dict))
+            if type(value) in _CONTAINERS and value and (isinstance(key, str) or not isinstance(each, dict))
         ]
 
 
 def _below(place: str, key: Any) -> str:
-    return f"{place}.{shown(key, 200)}" if place else shown(key, 200)
+    name = str(key) if type(key) is int else shown(key, 200)  # `shown` takes long for a million items of a list
+    return f"{place}.{name}" if place else name
 
 
 def _is_table(name: Any) -> bool:
