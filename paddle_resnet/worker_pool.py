@@ -26,6 +26,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 END = object()
+PROCESS_NAME = "pool worker"
 TASKS_AHEAD = 2
 """Tasks sent to each process: one that it works on, and the next one."""
 
@@ -59,7 +60,7 @@ class WorkerPool(Generic[Task, Result]):
         with signals.blocked(), _without_main_module():
             for _ in range(processes):
                 here, there = context.Pipe()
-                process = context.Process(target=_work, args=(there, prepare), daemon=True)
+                process = context.Process(target=_work, name=PROCESS_NAME, args=(there, prepare), daemon=True)
                 process.start()
                 there.close()
                 here.send((make, arguments))
