@@ -9,6 +9,7 @@ import logging
 import multiprocessing
 import os
 import socket
+import sys
 import threading
 import time
 import warnings
@@ -321,7 +322,7 @@ def write_in_every_way():
 
 
 def test_all_output_of_a_child_is_json(capfd):
-    print(end="", flush=True)  # a forked child has what is still in the buffer
+    sys.stdout.flush()  # a forked child has what is still in the buffer
     capfd.readouterr()
     child = multiprocessing.get_context("fork").Process(target=write_in_every_way)
     child.start()
