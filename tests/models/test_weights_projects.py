@@ -86,6 +86,7 @@ def assert_logits(network, case):
     np.testing.assert_allclose(logits_of(network, case), case["logits"], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_other_projects_weights_give_their_logits(cases, tmp_path, log, name):
     model, stem, project = CASES[name]
@@ -215,6 +216,7 @@ def test_networks_are_recognised_by_their_shapes(model):
     assert list(matching_models({name: tensor.shape for name, tensor in network.state_dict().items()})) == [model]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["PaddleClas ResNet18", "PaddleClas ResNet50_vd"])
 def test_paddleclas_names_are_written(cases, tmp_path, name):
     state = state_of(cases[name])
