@@ -214,7 +214,7 @@ install_with_pip() {
 why_pip_failed() {
   local log=$1 paddle=$2
   if grep -q 'No space left on device' "$log" 2>/dev/null; then
-    echo "pip could not install $paddle: the disk is full; make room (about 3 GB) and run this again"
+    echo "pip could not install $paddle: the disk is full; free some space (about 3 GB) and run this again"
   elif grep -qE 'connection broken by|NewConnectionError|NameResolutionError|ConnectTimeout' "$log" 2>/dev/null; then
     echo "pip could not install $paddle: no network reaches its package index; connect (or set pip's proxy or index) and run this again"
   elif grep -q 'No matching distribution found' "$log" 2>/dev/null; then

@@ -47,7 +47,7 @@ def examine_hardware() -> Section:
     here = Path.cwd()
     free = shutil.disk_usage(here).free
     section.add("free disk", f"{free / GIGABYTE:.1f} GB for runs in this folder", free)
-    remedy = "make room, or write runs elsewhere with -o output=FOLDER"
+    remedy = "free some space, or write runs elsewhere with -o output=FOLDER"
     _advise_if_little(section, free, LITTLE_DISK, f"disk are free in {here}", remedy)
     _home(section)
     return section

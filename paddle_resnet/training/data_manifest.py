@@ -58,7 +58,7 @@ class FileList(JsonSchema):
         sizes: list[int | None] = [*split.sizes()] if split.table.examined else [None] * count
         crc32: list[int | None] = [None] * count
         for index, source in zip(few, split.sources(few), strict=True):
-            with contextlib.suppress(OSError, UsageError):  # one of many files that nobody has read yet
+            with contextlib.suppress(OSError, UsageError):  # a file that has not been read yet may be unreadable
                 content = read_source(source)
                 sizes[index], crc32[index] = len(content), zlib.crc32(content)
         return cls(names=split.names(np.arange(count)), labels=split.labels.tolist(), sizes=sizes, crc32=crc32)

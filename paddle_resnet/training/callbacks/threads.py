@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Callable
 from typing import Any
 
 import paddle
@@ -81,7 +82,7 @@ class ThreadChoice(Callback):
             logger.info("threads: %d instead of %d%s", number, threads.count(), why)
             threads.use(number)
 
-    def _step(self) -> Any:
+    def _step(self) -> Callable[[], None]:
         """Return a function that trains a copy of the network for one step, without its optimizer."""
         with paddle.utils.unique_name.guard():
             network = copy.deepcopy(self._network)
