@@ -26,7 +26,7 @@ from paddle_resnet.files import expand_home, write_text
 from paddle_resnet.runtime import DEVICE_NAMES
 from paddle_resnet.system.machine import physical_cores
 
-MAX_WORKERS = 256
+MOST_WORKERS_OR_THREADS = 256
 
 # Strict, as pydantic would otherwise take `true` for 1 and 1.0.
 Integer = Annotated[int, Field(strict=True)]
@@ -51,10 +51,10 @@ def _expanded(path: str | Path) -> Path:
         raise ValueError(str(error)) from None
 
 
-def _check_workers(value: object) -> object:
-    if value == "auto" or (type(value) is int and 1 <= value <= MAX_WORKERS):
+def _auto_or_count(value: object) -> object:
+    if value == "auto" or (type(value) is int and 1 <= value <= MOST_WORKERS_OR_THREADS):
         return value
-    raise ValueError(f"expected auto, or a number from 1 to {MAX_WORKERS}, got {shown(value)}")
+    raise ValueError(f"expected auto, or a number from 1 to {MOST_WORKERS_OR_THREADS}, got {shown(value)}")
 
 
 Folder = Annotated[Path, BeforeValidator(_number_to_name), AfterValidator(_expanded)]
@@ -112,7 +112,7 @@ class DataConfig(Group):
     # Per-channel standard deviation in 0..1; null: the source's own.
     std: PerChannel | None = None
     # Processes that decode image files, or threads that crop images in memory; auto: as many as there are cores.
-    workers: Annotated[int | Literal["auto"], PlainValidator(_check_workers)] = "auto"
+    workers: Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)] = "auto"
     # Batches that are read ahead of the training.
     prefetch: Annotated[Integer, Field(ge=1, le=64)] = 2
     # shuffled: each image once an epoch; balanced: each class equally often, rare images repeated.
@@ -292,7 +292,7 @@ class TrainConfig(Group):
     sync_batch_norm: bool = False
     # Threads of a training on the CPU. auto: OMP_NUM_THREADS if it is set, otherwise what is fastest beside the
     # machine's other programs, measured before the first epoch and again between epochs.
-    threads: Annotated[Integer, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
+    threads: Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)] = "auto"
     # On a CPU: oneDNN's layers, which are faster, or Paddle's own; auto: oneDNN where possible.
     cpu_backend: Literal["auto", "onednn", "native"] = "auto"
     # Precision of activations and gradients between oneDNN's layers; weights stay float32; auto: bfloat16 where the

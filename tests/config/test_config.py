@@ -286,3 +286,9 @@ def test_only_a_regular_file_is_read(tmp_path):
 def test_an_override_that_is_not_utf8_is_one_line():
     with pytest.raises(UsageError, match="not UTF-8 text"):
         Config.from_values({}, ["data.root=~/\udcff"])
+
+
+@pytest.mark.parametrize("value", ["0", "two", "true", "2.5", "5000"])
+def test_threads_are_auto_or_a_count(value):
+    with pytest.raises(UsageError, match=r"train\.threads: expected auto, or a number from 1 to 256, got "):
+        Config.load("quickstart", [f"train.threads={value}"])
