@@ -33,7 +33,7 @@ from paddle.nn import functional
 from paddle_resnet.config import DataConfig
 from paddle_resnet.data import Normalize, Split, open_splits
 from paddle_resnet.models import create_model
-from paddle_resnet.training.cpu_backend import use_cpu_backend
+from paddle_resnet.onednn import accelerate
 
 EPOCHS = 6
 BATCH = 64
@@ -111,7 +111,7 @@ def _run(fault: Fault, train: Split, chosen: np.ndarray, test: Split, seed: int)
                 layer._momentum = fault.momentum_of_statistics
         if fault.only_head:
             network.freeze(until="layer3")
-        use_cpu_backend(network, "auto", "cpu", "float32")
+        accelerate(network, "auto", "cpu", "float32")
         normalize = Normalize((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)) if fault.normalized else _raw
         steps = EPOCHS * (len(chosen) // BATCH)
         rate: Any = paddle.optimizer.lr.CosineAnnealingDecay(fault.learning_rate, steps)

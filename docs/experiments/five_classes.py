@@ -36,7 +36,7 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import NetworkScorer, measure_split
 from paddle_resnet.files import write_json
 from paddle_resnet.models import read_state_dict, write_state_dict
-from paddle_resnet.training import RunFolder, SeedStatistics, train_or_resume
+from paddle_resnet.training import Run, SeedStatistics, train_or_resume
 
 SCRATCH, TUNED = "from scratch", "fine-tuned"
 WAYS = (SCRATCH, TUNED)
@@ -168,7 +168,7 @@ def _train(study: Study, prefix: str, root: Path, seed: int, way: str, rate: flo
 
 def _finished_run(
     study: Study, name: str, root: Path, values: dict[str, dict[str, Any]], checkpoint: Literal["best", "last"]
-) -> tuple[RunFolder, float]:
+) -> tuple[Run, float]:
     """Train and test a run, unless that is done; return it and its test top-1."""
     config = Config.from_values(
         {
@@ -181,7 +181,7 @@ def _finished_run(
             "train": values["train"],
         }
     )
-    run = train_or_resume(RunFolder(config.run_folder, config))
+    run = train_or_resume(Run(config.run_folder, config))
     if "test" not in run.metrics():
         scorer = NetworkScorer(run.load_network(checkpoint), run.normalize())
         run.update_metrics("test", {**measure_split(run, scorer).summary(), "checkpoint": checkpoint})

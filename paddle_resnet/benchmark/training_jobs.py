@@ -19,8 +19,7 @@ from paddle_resnet.data import MemorySplit, Normalize, TrainLoader
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model
 from paddle_resnet.models.blocks import AddReLU
-from paddle_resnet.onednn import layers
-from paddle_resnet.training.cpu_backend import use_cpu_backend
+from paddle_resnet.onednn import accelerate, layers
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.optim.loss import SmoothedCrossEntropy
 from paddle_resnet.training.optim.optimizer import make_optimizer
@@ -53,7 +52,7 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
     runtime.seed_everything(0)
     loader = _random_loader(case, config, job["warm_up"] + job["steps"])
     network = create_model(case.network)
-    use_cpu_backend(network, config.train.cpu_backend, device, config.train.cpu_precision)
+    accelerate(network, config.train.cpu_backend, device, config.train.cpu_precision)
     model = paddle.Model(network)
     model.prepare(make_optimizer(network, config.train, len(loader)), SmoothedCrossEntropy(0.0), TrainMetrics())
     timer = StepTimer()

@@ -28,7 +28,7 @@ from paddle_resnet.inference.options import BACKENDS, PRECISIONS
 
 if TYPE_CHECKING:
     from paddle_resnet.evaluation import Evaluation
-    from paddle_resnet.training.run_folder import RunFolder
+    from paddle_resnet.training.run_folder import Run
 
 
 def main() -> None:
@@ -48,16 +48,16 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     program.prepare()
     from paddle_resnet import runtime
     from paddle_resnet.console import share_bar
-    from paddle_resnet.evaluation import details_path, evaluate_run
-    from paddle_resnet.training.run_folder import RunFolder
+    from paddle_resnet.evaluation import details_path, evaluate
+    from paddle_resnet.training.run_folder import Run
 
-    run = RunFolder.open_trained(arguments.run, arguments.overrides)
+    run = Run.open_trained(arguments.run, arguments.overrides)
     device = runtime.select_device(arguments.device or run.config.device)
     if arguments.exported:
         _evaluate_exported(run, arguments, device)
         return
     with share_bar("evaluate") as progress:
-        evaluation = evaluate_run(run, arguments.split, arguments.checkpoint, progress)
+        evaluation = evaluate(run, arguments.split, arguments.checkpoint, progress)
     _print_class_metrics(evaluation)
     _print_metrics(f"{arguments.split} split, checkpoint {arguments.checkpoint}", evaluation)
     print(f"numbers in {run.metrics_path}, details in {details_path(run, arguments.split, arguments.checkpoint)}")
@@ -65,7 +65,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         print(f"plots in {run.figures_path}")
 
 
-def _evaluate_exported(run: RunFolder, arguments: argparse.Namespace, device: str) -> None:
+def _evaluate_exported(run: Run, arguments: argparse.Namespace, device: str) -> None:
     """Measure the exported model, and compare it with the trained network where that has been measured."""
     from paddle_resnet.console import share_bar
     from paddle_resnet.evaluation import measure_split, metrics_section, warn_of_few_images

@@ -36,7 +36,7 @@ from paddle_resnet.errors import command, counted
 from paddle_resnet.inference.options import PRECISIONS
 
 if TYPE_CHECKING:
-    from paddle_resnet.export import ExportReport
+    from paddle_resnet.exporting import ExportReport
 
 
 def main() -> None:
@@ -57,14 +57,14 @@ def _export(arguments: argparse.Namespace) -> None:
     program.prepare()
     from paddle_resnet import runtime
     from paddle_resnet.console import share_bar
-    from paddle_resnet.export import export_run
-    from paddle_resnet.export.program import write_graph
-    from paddle_resnet.training.run_folder import RunFolder
+    from paddle_resnet.exporting import export
+    from paddle_resnet.exporting.program import write_graph
+    from paddle_resnet.training.run_folder import Run
 
-    run = RunFolder.open_trained(arguments.run, arguments.overrides)
+    run = Run.open_trained(arguments.run, arguments.overrides)
     runtime.select_device(arguments.device or run.config.device)
     with share_bar("measure") as progress:
-        report = export_run(
+        report = export(
             run,
             arguments.checkpoint,
             precisions=arguments.precision,

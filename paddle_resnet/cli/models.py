@@ -161,7 +161,7 @@ def _show_one(arguments: argparse.Namespace) -> None:
 
 def _show_graph(arguments: argparse.Namespace) -> None:
     from paddle_resnet.errors import UsageError
-    from paddle_resnet.export.onnx import onnx_requirements, write_onnx
+    from paddle_resnet.exporting.onnx import onnx_requirements, write_onnx
     from paddle_resnet.models import create_model
 
     try:

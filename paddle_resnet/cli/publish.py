@@ -24,11 +24,11 @@ def main() -> None:
 
 def _publish(arguments: argparse.Namespace) -> None:
     program.prepare()
-    from paddle_resnet.training import RunFolder
+    from paddle_resnet.training import Run
     from paddle_resnet.training.publish_weights import publish_weights
     from paddle_resnet.zoo import cifar10_weights
 
-    record = publish_weights(RunFolder.open(arguments.run), arguments.data)
+    record = publish_weights(Run.open(arguments.run), arguments.data)
     path = cifar10_weights.weights_path(record.model)
     print(f"{path}: {path.stat().st_size:,} bytes")
     print(f"{record.model} on {record.data}: test top-1 {record.test_top1:.2%} on {record.test_images} images")

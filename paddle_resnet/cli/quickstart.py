@@ -16,7 +16,7 @@ from paddle_resnet.errors import command
 
 if TYPE_CHECKING:
     from paddle_resnet.inference import Prediction
-    from paddle_resnet.training import RunFolder
+    from paddle_resnet.training import Run
 
 SAMPLES = 10
 
@@ -34,24 +34,24 @@ def _quickstart(arguments: argparse.Namespace) -> None:
 
     config = Config.load("quickstart", arguments.overrides)
     program.prepare()
-    from paddle_resnet.evaluation import evaluate_run
-    from paddle_resnet.export import export_run
+    from paddle_resnet.evaluation import evaluate
+    from paddle_resnet.exporting import export
     from paddle_resnet.inference import Predictor
     from paddle_resnet.training import train
 
     print("1/4 train")
     run = train(config)
     print("2/4 evaluate on the whole test split")
-    evaluation = evaluate_run(run, split="test")
+    evaluation = evaluate(run, split="test")
     print("3/4 export for Paddle Inference, and check the exported model against the network")
-    export_run(run)
+    export(run)
     print("4/4 predict test images with the exported model")
     with Predictor(run.inference_path, device=config.device) as predictor:
         predictions = list(predictor.predict(_write_samples(run)))
     _print_summary(run, evaluation.top1, evaluation.images, predictions, time.monotonic() - started)
 
 
-def _write_samples(run: RunFolder) -> list[Path]:
+def _write_samples(run: Run) -> list[Path]:
     """Write the first test image of each class as a PNG named by its class."""
     from PIL import Image
 
@@ -67,7 +67,7 @@ def _write_samples(run: RunFolder) -> list[Path]:
     return paths
 
 
-def _print_summary(run: RunFolder, top1: float, images: int, predictions: list[Prediction], seconds: float) -> None:
+def _print_summary(run: Run, top1: float, images: int, predictions: list[Prediction], seconds: float) -> None:
     from rich.table import Table
 
     from paddle_resnet.console import console

@@ -26,7 +26,7 @@ from paddle_resnet.cli import program
 from paddle_resnet.errors import UsageError, command, counted
 
 if TYPE_CHECKING:
-    from paddle_resnet.training import RunFolder, SeedReport
+    from paddle_resnet.training import Run, SeedReport
 
 
 def main() -> None:
@@ -56,12 +56,9 @@ def _train(arguments: argparse.Namespace) -> None:
         return
     config = None if has_folder else Config.load(arguments.config, arguments.overrides)
     program.prepare(multi_process=True)
-    from paddle_resnet.training import RunFolder, report_seeds, train, train_or_resume, train_seeds
+    from paddle_resnet.training import Run, report_seeds, train, train_or_resume, train_seeds
 
-    if config is None:
-        run = RunFolder.open(arguments.resume, arguments.overrides)
-    else:
-        run = RunFolder(config.run_folder, config)
+    run = Run.open(arguments.resume, arguments.overrides) if config is None else Run(config.run_folder, config)
     if run.config.train.seeds is not None:
         runs = train_seeds(run, resume=resumes)
         for each in runs:
@@ -71,24 +68,24 @@ def _train(arguments: argparse.Namespace) -> None:
         _test_once(train_or_resume(run) if resumes else train(run.config))
 
 
-def _test_once(run: RunFolder) -> None:
+def _test_once(run: Run) -> None:
     """Measure a trained run on the test split and draw its validation mistakes, unless that is done already."""
     from paddle_resnet import distributed
-    from paddle_resnet.evaluation import evaluate_run, show_validation_mistakes
+    from paddle_resnet.evaluation import evaluate, show_validation_mistakes
 
     if distributed.all_reduce_max(distributed.is_main_process() and "test" in run.metrics()):
         if distributed.is_main_process():
             print(f"{run.path} is finished; its metrics are in {run.metrics_path}")
         return
     show_validation_mistakes(run)
-    found = evaluate_run(run, split="test")
+    found = evaluate(run, split="test")
     if distributed.is_main_process():
         print(f"test: top-1 {found.top1:.2%} on {counted(found.images, 'image')}, mean loss {found.loss:.4f}")
         print(f"all files are in {run.path}")
         print(f"next: {command('export')} {run.path}")
 
 
-def _print_seeds(run: RunFolder, report: SeedReport) -> None:
+def _print_seeds(run: Run, report: SeedReport) -> None:
     """Print a table of the seeds, with mean and standard deviation."""
     columns = (report.validation_top1, report.test_top1)
     print(f"{'seed':<16}{'validation top-1':>18}{'test top-1':>18}")

@@ -3,7 +3,7 @@
 from paddle_resnet.evaluation.metrics import measure
 from paddle_resnet.evaluation.report import (
     details_path,
-    evaluate_run,
+    evaluate,
     measure_split,
     metrics_section,
     show_validation_mistakes,
@@ -17,7 +17,7 @@ __all__ = [
     "NetworkScorer",
     "Scorer",
     "details_path",
-    "evaluate_run",
+    "evaluate",
     "measure",
     "measure_split",
     "metrics_section",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from paddle_resnet.models import ImageClassifier
-    from paddle_resnet.training.run_folder import RunFolder, Which
+    from paddle_resnet.training.run_folder import Run, Which
 
 SPLITS = ("train", "validation", "test")
 FEW_IMAGES = 50
@@ -32,8 +32,8 @@ ProgressFn = Callable[[int, int], None]
 """Called with the number of images done and of all images."""
 
 
-def evaluate_run(
-    run: RunFolder, split: str = "test", checkpoint: Which = "best", progress: ProgressFn | None = None
+def evaluate(
+    run: Run, split: str = "test", checkpoint: Which = "best", progress: ProgressFn | None = None
 ) -> Evaluation:
     """Measure the run's network on a whole split and write the metrics; for the best checkpoint, the plots too.
 
@@ -76,7 +76,7 @@ def evaluate_run(
     return evaluation
 
 
-def show_validation_mistakes(run: RunFolder) -> None:
+def show_validation_mistakes(run: Run) -> None:
     """Plot the most confident mistakes of the best checkpoint on the validation split, also for VisualDL.
 
     A recipe may be changed by these. A recipe changed by mistakes of the test split gets too good a test accuracy.
@@ -91,7 +91,7 @@ def show_validation_mistakes(run: RunFolder) -> None:
 
 
 def _show(
-    run: RunFolder, split: str, evaluation: Evaluation, plots: Sequence[str], network: ImageClassifier | None = None
+    run: Run, split: str, evaluation: Evaluation, plots: Sequence[str], network: ImageClassifier | None = None
 ) -> None:
     """Draw the plots into the run's folder and for VisualDL, there with the embeddings of a given `network`."""
     from PIL import Image
@@ -107,13 +107,11 @@ def _show(
     log_evaluation(run.vdl_path / metrics_section(split), images, embeddings)
 
 
-def _scorer(run: RunFolder, network: ImageClassifier) -> NetworkScorer:
+def _scorer(run: Run, network: ImageClassifier) -> NetworkScorer:
     return NetworkScorer(network, run.normalize(), flip=run.config.evaluation.flip)
 
 
-def measure_split(
-    run: RunFolder, scorer: Scorer, split: str = "test", progress: ProgressFn | None = None
-) -> Evaluation:
+def measure_split(run: Run, scorer: Scorer, split: str = "test", progress: ProgressFn | None = None) -> Evaluation:
     """Measure `scorer` on a whole split of the run's data, and write nothing.
 
     Each rank of a distributed run scores its share of the images; all ranks return the whole evaluation.
@@ -170,6 +168,6 @@ def metrics_section(split: str, checkpoint: Which = "best") -> str:
     return split if split == "test" else f"evaluation_{split}"
 
 
-def details_path(run: RunFolder, split: str, checkpoint: Which = "best") -> Path:
+def details_path(run: Run, split: str, checkpoint: Which = "best") -> Path:
     """Return the file of the details: `evaluation_<split>.json` in the run's folder, or `last_<split>.json`."""
     return run.path / f"{'last' if checkpoint == 'last' else 'evaluation'}_{split}.json"

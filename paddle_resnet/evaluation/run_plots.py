@@ -24,7 +24,7 @@ from paddle_resnet.tracking.evaluation_log import Embeddings
 
 if TYPE_CHECKING:
     from paddle_resnet.data import Split
-    from paddle_resnet.training.run_folder import RunFolder
+    from paddle_resnet.training.run_folder import Run
 
 SPLIT_PLOTS = ("samples", "confusion_matrix", "mistakes", "precision_recall")
 SAMPLES = 40
@@ -33,7 +33,7 @@ BATCH = 64
 
 
 def draw_split_plots(
-    run: RunFolder, split_name: str, evaluation: Evaluation, plots: Sequence[str] = SPLIT_PLOTS
+    run: Run, split_name: str, evaluation: Evaluation, plots: Sequence[str] = SPLIT_PLOTS
 ) -> dict[str, Path]:
     """Draw plots of a measured split into the run's ``figures/``.
 
@@ -71,7 +71,7 @@ def draw_split_plots(
     return files
 
 
-def draw_history_plot(run: RunFolder) -> None:
+def draw_history_plot(run: Run) -> None:
     """Draw ``figures/learning_curves.png``, unless the run has not finished an epoch."""
     if history := run.history():
         title = f"{run.config.name}: learning curves"
@@ -114,9 +114,7 @@ def features_of(network: ImageClassifier, normalize: nn.Layer, batches: Iterable
     return np.concatenate(seen)
 
 
-def embeddings_of(
-    network: ImageClassifier, run: RunFolder, split_name: str, evaluation: Evaluation
-) -> Embeddings | None:
+def embeddings_of(network: ImageClassifier, run: Run, split_name: str, evaluation: Evaluation) -> Embeddings | None:
     """Compute features of `evaluation.embeddings` images (a config key), or of none if that is 0."""
     number, classes = run.config.evaluation.embeddings, evaluation.classes
     if number == 0:

@@ -4,7 +4,7 @@ Eager Paddle never calls the oneDNN in its own wheel; its convolution is several
 replaces a network's layers by ones that call that library through ctypes: no compiler, no new dependency.
 """
 
-from paddle_resnet.onednn.accelerate import accelerate, restore
+from paddle_resnet.onednn.acceleration import accelerate, replace_layers, restore
 from paddle_resnet.onednn.availability import bfloat16_unavailable_reason, platform_reason, unavailable_reason
 from paddle_resnet.onednn.layers import Precision
 
@@ -13,6 +13,7 @@ __all__ = [
     "accelerate",
     "bfloat16_unavailable_reason",
     "platform_reason",
+    "replace_layers",
     "restore",
     "unavailable_reason",
 ]

@@ -1,13 +1,13 @@
 """A run: a config becomes a trained network in a folder."""
 
 from paddle_resnet.results import EpochRecord
-from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.run_folder import Run
 from paddle_resnet.training.seed_runs import SeedReport, SeedStatistics, report_seeds, train_seeds
 from paddle_resnet.training.trainer import resume, train, train_or_resume
 
 __all__ = [
     "EpochRecord",
-    "RunFolder",
+    "Run",
     "SeedReport",
     "SeedStatistics",
     "report_seeds",

@@ -19,7 +19,7 @@ from paddle_resnet.files import md5_of, read_json, recover_folder
 from paddle_resnet.models import load_weights
 from paddle_resnet.training.callback_runner import Position, State
 from paddle_resnet.training.optim.ema import MovingAverage
-from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.run_folder import Run
 from paddle_resnet.training.schemas import CheckpointState, first_error
 
 COPIED_IN_PART = "so the run was copied in part: copy the whole folder, or train a new run under another name"
@@ -86,7 +86,7 @@ class Checkpoint:
             _load(arrays, loss_scaler.load_state_dict, scaler)
 
 
-def read_checkpoint(run: RunFolder) -> Checkpoint | None:
+def read_checkpoint(run: Run) -> Checkpoint | None:
     """Read a run's ``last`` checkpoint; return None if it has none yet.
 
     Raises:

@@ -19,7 +19,7 @@ from paddle_resnet.results import EpochRecord
 from paddle_resnet.training.callback_runner import BEGINNING, Position, collect_states
 from paddle_resnet.training.callbacks.recorder import Recorder
 from paddle_resnet.training.optim.ema import MovingAverage
-from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.run_folder import Run
 
 
 class CheckpointSaver(Callback):
@@ -33,7 +33,7 @@ class CheckpointSaver(Callback):
 
     def __init__(
         self,
-        run: RunFolder,
+        run: Run,
         recorder: Recorder,
         parts: Sequence[object],
         average: MovingAverage | None,

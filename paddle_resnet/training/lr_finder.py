@@ -28,7 +28,7 @@ from paddle_resnet.plots.style import save_figure
 from paddle_resnet.tracking.evaluation_log import log_lr_sweep
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.process_setup import ignore_paddle_warnings, setup_process
-from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.run_folder import Run
 from paddle_resnet.training.setup import make_model, make_train_loader, open_data_and_network
 
 LOWEST, HIGHEST = 1e-5, 10.0
@@ -96,7 +96,7 @@ def find_learning_rate(
         UsageError: device, data, model or weights are not what the config says.
     """
     with _random_states_restored(), setup_process(config) as (device, _):
-        run = RunFolder.new(config)
+        run = Run.new(config)
         network = open_data_and_network(run)
         loader = make_train_loader(run)
         model = make_model(config, network, TrainMetrics(), len(loader), device)

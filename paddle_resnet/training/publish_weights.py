@@ -10,11 +10,11 @@ from paddle_resnet.errors import UsageError, command
 from paddle_resnet.files import sha256_of, write_text
 from paddle_resnet.models import ZooRecord, create_model, load_weights, write_state_dict
 from paddle_resnet.system import machine
-from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.run_folder import Run
 from paddle_resnet.zoo import cifar10_weights
 
 
-def publish_weights(run: RunFolder, data: str) -> ZooRecord:
+def publish_weights(run: Run, data: str) -> ZooRecord:
     """Write the best checkpoint of a CIFAR-10 run and its record to `zoo.FOLDER`, replacing the network's earlier ones.
 
     Args:
@@ -61,7 +61,7 @@ def publish_weights(run: RunFolder, data: str) -> ZooRecord:
     return record
 
 
-def _require_publishable(run: RunFolder, metrics: dict[str, Any]) -> None:
+def _require_publishable(run: Run, metrics: dict[str, Any]) -> None:
     source, model = run.config.data.source, run.config.model
     if source != "cifar10":
         raise UsageError(f"{run.path}: data.source is {source}; the package holds weights of cifar10 alone")

@@ -10,7 +10,7 @@ from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.training.checkpoint_loader import Checkpoint
 from paddle_resnet.training.data_manifest import fingerprint, require_same_fingerprint
-from paddle_resnet.training.run_folder import DATA_ACCESS_KEYS, RunFolder
+from paddle_resnet.training.run_folder import DATA_ACCESS_KEYS, Run
 
 RESUME_MUTABLE_KEYS = DATA_ACCESS_KEYS | {
     "name",
@@ -30,7 +30,7 @@ def run_environment(device: str) -> dict[str, Any]:
     return environment.describe("paddle", "threads") | {"device": device}
 
 
-def require_same_config(run: RunFolder, config: Config) -> None:
+def require_same_config(run: Run, config: Config) -> None:
     """Raise `UsageError` if `config` changes another key of the run's config than `RESUME_MUTABLE_KEYS`."""
     before, now = _flat(run.config.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
     for key, value in before.items():
@@ -41,12 +41,12 @@ def require_same_config(run: RunFolder, config: Config) -> None:
             )
 
 
-def require_same_data(run: RunFolder, checkpoint: Checkpoint) -> None:
+def require_same_data(run: Run, checkpoint: Checkpoint) -> None:
     """Raise `UsageError` if images or classes are not those of the checkpoint."""
     require_same_fingerprint(run.path, checkpoint.state.data, fingerprint(run.splits()))
 
 
-def require_same_world_size(run: RunFolder, checkpoint: Checkpoint) -> None:
+def require_same_world_size(run: Run, checkpoint: Checkpoint) -> None:
     """Raise `UsageError` for another number of processes, on which batches and the steps of an epoch depend."""
     began = checkpoint.state.processes
     if began != distributed.world_size():

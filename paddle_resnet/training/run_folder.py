@@ -45,7 +45,7 @@ DATA_ACCESS_KEYS = {"data.root", "data.verify", "data.workers", "data.prefetch",
 """Config keys that say where data lie and how they are read, not what is learned or measured."""
 
 
-class RunFolder:
+class Run:
     """One run's config, and its files: each is written whole or not at all, by the main process alone."""
 
     def __init__(self, path: Path, config: Config, *, begins: bool = False) -> None:
@@ -71,7 +71,7 @@ class RunFolder:
         self._splits: Splits | None = None
 
     @classmethod
-    def new(cls, config: Config) -> RunFolder:
+    def new(cls, config: Config) -> Run:
         """Return the run that is about to begin as `config` says; `create` makes its folder."""
         run = cls(config.run_folder, config, begins=True)
         if run.config.data.resize != config.data.resize:
@@ -79,7 +79,7 @@ class RunFolder:
         return run
 
     @classmethod
-    def open(cls, path: str | Path, overrides: Iterable[str] = ()) -> RunFolder:
+    def open(cls, path: str | Path, overrides: Iterable[str] = ()) -> Run:
         """Open an existing run; `overrides` change keys of its config, here but not in its file.
 
         Raises:
@@ -96,7 +96,7 @@ class RunFolder:
         return cls(path, config)
 
     @classmethod
-    def open_trained(cls, path: str | Path, overrides: Iterable[str] = ()) -> RunFolder:
+    def open_trained(cls, path: str | Path, overrides: Iterable[str] = ()) -> Run:
         """Open an existing run to measure or export it; `overrides` may change `DATA_ACCESS_KEYS` only.
 
         Raises:

@@ -13,7 +13,7 @@ from paddle_resnet.console import logger
 from paddle_resnet.errors import Stopped, UsageError, command
 from paddle_resnet.training.process_setup import setup_process
 from paddle_resnet.training.resume_checks import require_same_config
-from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.run_folder import Run
 from paddle_resnet.training.setup import open_data_and_network
 from paddle_resnet.training.trainer import train_or_resume
 
@@ -80,7 +80,7 @@ class SeedReport:
     test_top1: SeedStatistics
 
 
-def train_seeds(whole: RunFolder, *, resume: bool = False) -> list[RunFolder]:
+def train_seeds(whole: Run, *, resume: bool = False) -> list[Run]:
     """Train one run for each of ``train.seeds``, in the folder ``seed_<seed>``; return them in that order.
 
     Nothing is written before device, data and weights are checked.
@@ -99,10 +99,10 @@ def train_seeds(whole: RunFolder, *, resume: bool = False) -> list[RunFolder]:
             "launch of its own, by train.seed and name"
         )
     if resume and whole.config_path.is_file():
-        require_same_config(RunFolder.open(whole.path), whole.config)
+        require_same_config(Run.open(whole.path), whole.config)
     else:
         with setup_process(whole.config, quiet=True):
-            open_data_and_network(RunFolder.new(whole.config))
+            open_data_and_network(Run.new(whole.config))
         whole.create(with_data=False)
     runs = []
     with whole.lock():
@@ -111,14 +111,14 @@ def train_seeds(whole: RunFolder, *, resume: bool = False) -> list[RunFolder]:
             train = whole.config.train.model_copy(update={"seed": seed, "seeds": None})
             config = whole.config.model_copy(update={"name": f"seed_{seed}", "output": whole.path, "train": train})
             try:
-                runs.append(train_or_resume(RunFolder(config.run_folder, config)))
+                runs.append(train_or_resume(Run(config.run_folder, config)))
             except Stopped:
                 logger.info("%s --resume %s resumes all seeds", command("train"), whole.path)
                 raise
     return runs
 
 
-def report_seeds(whole: RunFolder, runs: Sequence[RunFolder]) -> SeedReport:
+def report_seeds(whole: Run, runs: Sequence[Run]) -> SeedReport:
     """Collect the results of the `runs`, each measured on the test split, and write them to ``whole``'s metrics."""
     metrics = [run.metrics() for run in runs]
     report = SeedReport(

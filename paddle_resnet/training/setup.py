@@ -17,18 +17,18 @@ from paddle_resnet.images.decode import resize_and_crop_batch
 from paddle_resnet.models import ImageClassifier, count_parameters, create_configured_model, load_weights
 from paddle_resnet.models.stems import WhiteningStem
 from paddle_resnet.models.sync_batch_norm import synchronize_batch_norm
-from paddle_resnet.training.cpu_backend import use_cpu_backend
+from paddle_resnet.onednn import accelerate
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.optim.loss import SmoothedCrossEntropy
 from paddle_resnet.training.optim.optimizer import make_optimizer
-from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.run_folder import Run
 from paddle_resnet.training.train_step import TrainStepModel, scaled_learning_rate
 
 WHITENING_IMAGES = 500
 """They have 480,000 patches at 32x32, whose second moments hardly depend on which images they are."""
 
 
-def open_data_and_network(run: RunFolder, *, with_weights: bool = True) -> ImageClassifier:
+def open_data_and_network(run: Run, *, with_weights: bool = True) -> ImageClassifier:
     """Open the run's images and build its network with its first weights, the same in all ranks.
 
     The first rank of each host goes first, because it may have to download the images.
@@ -112,7 +112,7 @@ def _warn_of_single_images(config: Config, splits: Splits, network: ImageClassif
         )
 
 
-def make_train_loader(run: RunFolder) -> TrainLoader:
+def make_train_loader(run: Run) -> TrainLoader:
     """Make the loader of the training images. A batch of it is one optimizer step, all micro-batches included.
 
     Each rank loads its share of each micro-batch, so that all together see the same micro-batches as a single process
@@ -135,7 +135,7 @@ def make_train_loader(run: RunFolder) -> TrainLoader:
     )
 
 
-def make_validation_loader(run: RunFolder) -> ValidationLoader:
+def make_validation_loader(run: Run) -> ValidationLoader:
     """Make the loader of this rank's share of the validation images."""
     config, splits, ranks = run.config, run.splits(), distributed.joined()
     return ValidationLoader(
@@ -168,7 +168,7 @@ def make_model(
         train = train.model_copy(update={"learning_rate": rate})
         if train.sync_batch_norm:
             synchronize_batch_norm(network, device)
-    use_cpu_backend(network, train.cpu_backend, device, train.cpu_precision)
+    accelerate(network, train.cpu_backend, device, train.cpu_precision)
     model = TrainStepModel(
         network,
         InputSpec([None, 3, None, None], "float32", "images"),

@@ -40,13 +40,13 @@ from paddle_resnet.training.resume_checks import (
     run_environment,
     warn_of_other_environment,
 )
-from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.run_folder import Run
 from paddle_resnet.training.setup import make_model, make_train_loader, make_validation_loader, open_data_and_network
 
 GRID_IMAGES = 32
 
 
-def train(config: Config) -> RunFolder:
+def train(config: Config) -> Run:
     """Train one network as `config` says, and return the run's folder.
 
     Nothing is written before device, data and weights are checked. An earlier run of the same name is renamed. Launched
@@ -64,7 +64,7 @@ def train(config: Config) -> RunFolder:
         )
     with setup_process(config) as (device, lines):
         distributed.check_equal_across_ranks({"the config": config.to_yaml(), str(config.run_folder): "begins"})
-        run = RunFolder.new(config)
+        run = Run.new(config)
         network = open_data_and_network(run)
         run.create()
         with run.lock():
@@ -77,7 +77,7 @@ def train(config: Config) -> RunFolder:
     return run
 
 
-def resume(path: str | Path, overrides: Iterable[str] = ()) -> RunFolder:
+def resume(path: str | Path, overrides: Iterable[str] = ()) -> Run:
     """Resume the run in the folder `path` from its ``last`` checkpoint, as if it had never been stopped.
 
     A run without a checkpoint begins again. A finished run stays as it is.
@@ -91,10 +91,10 @@ def resume(path: str | Path, overrides: Iterable[str] = ()) -> RunFolder:
             process trains the run.
         RunFailure, Stopped: as `train`.
     """
-    return train_or_resume(RunFolder.open(path, overrides))
+    return train_or_resume(Run.open(path, overrides))
 
 
-def train_or_resume(run: RunFolder) -> RunFolder:
+def train_or_resume(run: Run) -> Run:
     """Resume a run if it has begun, with its config, which may have changed as `resume` allows; otherwise train it.
 
     Raises:
@@ -102,10 +102,10 @@ def train_or_resume(run: RunFolder) -> RunFolder:
     """
     if not run.config_path.is_file():
         return train(run.config)
-    require_same_config(RunFolder.open(run.path), run.config)
+    require_same_config(Run.open(run.path), run.config)
     with setup_process(run.config) as (device, lines):
         distributed.check_equal_across_ranks({"the config": run.config.to_yaml(), str(run.path): "resumes"})
-        run = RunFolder(run.path, run.config)
+        run = Run(run.path, run.config)
         with run.lock():
             with distributed.main_process_first():
                 trained = run.is_trained
@@ -115,7 +115,7 @@ def train_or_resume(run: RunFolder) -> RunFolder:
                 logger.info("%s: finished, nothing is left to train", run.path)
                 return run
             if checkpoint is None:
-                run = RunFolder(run.path, run.config, begins=True)
+                run = Run(run.path, run.config, begins=True)
             else:
                 require_same_world_size(run, checkpoint)
             if distributed.is_main_process():
@@ -128,7 +128,7 @@ def train_or_resume(run: RunFolder) -> RunFolder:
     return run
 
 
-def _check_and_prepare_folder(run: RunFolder, checkpoint: Checkpoint | None, device: str) -> None:
+def _check_and_prepare_folder(run: Run, checkpoint: Checkpoint | None, device: str) -> None:
     """Check that the run resumes with its own data, and save what may have changed of its config."""
     if checkpoint is None:
         logger.info("%s: no checkpoint yet, it begins again", run.path)
@@ -147,9 +147,7 @@ def _check_and_prepare_folder(run: RunFolder, checkpoint: Checkpoint | None, dev
 class Trainer:
     """The training of one run in this process: the constructor sets it up, `fit` is the loop, `finish` ends it."""
 
-    def __init__(
-        self, run: RunFolder, network: ImageClassifier, device: str, checkpoint: Checkpoint | None = None
-    ) -> None:
+    def __init__(self, run: Run, network: ImageClassifier, device: str, checkpoint: Checkpoint | None = None) -> None:
         """Make loaders, model and callbacks, with the weights and the optimizer of `checkpoint` if there is one."""
         distributed.check_equal_across_ranks({"the images": fingerprint(run.splits())})
         self._run = run
@@ -269,7 +267,7 @@ class Trainer:
         self._resources.close()
 
 
-def _augmented_images(run: RunFolder) -> np.ndarray:
+def _augmented_images(run: Run) -> np.ndarray:
     """Return a grid of the first batch, from a loader of its own, so that the run's random state stays as it is."""
     with contextlib.closing(iter(make_train_loader(run))) as batches:
         images, *_ = next(batches)
@@ -277,7 +275,7 @@ def _augmented_images(run: RunFolder) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _log_how_to_resume(run: RunFolder) -> Iterator[None]:
+def _log_how_to_resume(run: Run) -> Iterator[None]:
     """If the block is stopped, log the command that resumes the run."""
     try:
         yield

@@ -266,7 +266,7 @@ def test_reports_are_complete(tmp_path, command, monkeypatch):
 
     from paddle_resnet.benchmark import inference_jobs, training_jobs
     from paddle_resnet.benchmark.data import loader
-    from paddle_resnet.export import export_run
+    from paddle_resnet.exporting import export
 
     monkeypatch.setattr(timing, "MIN_SECONDS", 0.0)
     jobs = {"load": loader.measure, "train": training_jobs.train, "kernels": training_jobs.kernels}
@@ -284,7 +284,7 @@ def test_reports_are_complete(tmp_path, command, monkeypatch):
         ]  # fmt: skip
     elif command == "predict":
         run = make_run(tmp_path)
-        export_run(run)
+        export(run)
         pictures = str(run.config.data.root / "test")
         report = benchmark_prediction(run.path, [pictures], batch=5, threads=1, rounds=1)
         assert [(row["images"], row["share"]["count"]) for row in report.rows] == [(12, 1)]
@@ -292,7 +292,7 @@ def test_reports_are_complete(tmp_path, command, monkeypatch):
             benchmark_prediction(run.path, [pictures], 5, 1, 1, precision="int8")
     else:
         run = make_run(tmp_path)
-        export_run(run)
+        export(run)
         report = infer_report.benchmark_inference(run.path, [1, 3], [1], rounds=2, calls=4)
         assert [(row["backend"], row["batch"]) for row in report.rows] == [("paddle fp32", 1), ("paddle fp32", 3)]
         assert [row["p95_ms"]["count"] for row in report.rows] == [2, 2]

@@ -23,7 +23,7 @@ from paddle_resnet import distributed, onednn
 from paddle_resnet.config import Config
 from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import Evaluation, NetworkScorer, measure_split
-from paddle_resnet.training import RunFolder, resume, train, train_seeds
+from paddle_resnet.training import Run, resume, train, train_seeds
 from paddle_resnet.training.callbacks.steps import StepSeeds
 from paddle_resnet.training.setup import open_data_and_network
 from paddle_resnet.training.train_step import scaled_learning_rate
@@ -168,7 +168,7 @@ def test_sync_batch_norm_in_bfloat16(folder):
 @pytest.mark.parametrize("name", ["plain", "whole"])
 def test_loss_equals_that_of_one_process(folder, tmp_path, name):
     alone = train(config_for(name, tmp_path, "train.batch_size=110"))
-    together = RunFolder.open(folder / name)
+    together = Run.open(folder / name)
     curves, expected = (read_curves(run.vdl_path / "train")["step/loss"] for run in (together, alone))
     assert [step for step, _ in curves] == [step for step, _ in expected]
     np.testing.assert_allclose([loss for _, loss in curves], [loss for _, loss in expected], rtol=1e-5)
@@ -178,12 +178,12 @@ def test_loss_equals_that_of_one_process(folder, tmp_path, name):
         np.testing.assert_allclose(list(epoch.values()), list(reference.values()), rtol=1e-5)
 
 
-def measured_alone(run: RunFolder, split: str) -> Evaluation:
+def measured_alone(run: Run, split: str) -> Evaluation:
     return measure_split(run, NetworkScorer(run.load_network(), run.normalize()), split)
 
 
 def test_each_validation_image_is_counted_once(folder):
-    run = RunFolder.open(folder / "whole")
+    run = Run.open(folder / "whole")
     evaluation = measured_alone(run, "validation")
     assert evaluation.images == VALIDATION_IMAGES
     assert run.metrics()["validation"]["top1"] == evaluation.top1
@@ -201,7 +201,7 @@ def test_histograms_are_of_the_step_of_all(folder):
 
 
 def test_all_stop_early_together(folder):
-    assert len(RunFolder.open(folder / "early").history()) == 2
+    assert len(Run.open(folder / "early").history()) == 2
 
 
 def test_a_loss_that_is_not_finite_stops_all(seen):
@@ -213,7 +213,7 @@ def test_a_loss_that_is_not_finite_stops_all(seen):
 def test_only_the_main_process_logs_and_writes(folder):
     assert "epoch 2/2" in (folder / "through" / "train.log").read_text()
     assert "epoch" not in (folder / "log" / "workerlog.1").read_text()
-    assert RunFolder.open(folder / "through").metrics()["environment"]["processes"] == 2
+    assert Run.open(folder / "through").metrics()["environment"]["processes"] == 2
 
 
 def test_resume_needs_the_same_number_of_processes(folder):
@@ -224,7 +224,7 @@ def test_resume_needs_the_same_number_of_processes(folder):
 @pytest.fixture(scope="module")
 def resumed(folder) -> subprocess.CompletedProcess[str]:
     """The tool, going on with the run of which a process was killed."""
-    assert not RunFolder.open(folder / "died").is_trained
+    assert not Run.open(folder / "died").is_trained
     return launch(folder / "log_of_tool", "tools/train.py", "--resume", str(folder / "died"))
 
 
@@ -236,7 +236,7 @@ def test_train_resumes_and_measures_each_image_once(folder, resumed):
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert f"on {TEST_IMAGES} images" in resumed.stdout
     assert differences(folder / "through", folder / "died") == []
-    run = RunFolder.open(folder / "died")
+    run = Run.open(folder / "died")
     together = run.metrics()["test"]
     evaluation = measured_alone(run, "test")
     assert (together["images"], together["top1"]) == (TEST_IMAGES, evaluation.top1)
@@ -253,7 +253,7 @@ def test_train_resumes_and_measures_each_image_once(folder, resumed):
 def test_too_few_images_for_all(tmp_path, monkeypatch, overrides, words):
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     with pytest.raises(UsageError, match=words):
-        open_data_and_network(RunFolder.new(config_for("early", tmp_path, *overrides)))
+        open_data_and_network(Run.new(config_for("early", tmp_path, *overrides)))
 
 
 def test_each_process_drops_other_features(monkeypatch):
@@ -287,7 +287,7 @@ def one_of_two(monkeypatch):
 def test_several_seeds_are_trained_by_one_process(tmp_path, one_of_two):
     config = config_for("plain", tmp_path, "train.seeds=[0, 1]")
     with pytest.raises(UsageError, match=r"train\.seeds \[0, 1\]: several processes train one run"):
-        train_seeds(RunFolder(config.run_folder, config))
+        train_seeds(Run(config.run_folder, config))
 
 
 def test_other_commands_refuse_several_processes(one_of_two):

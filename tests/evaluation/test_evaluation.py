@@ -11,7 +11,7 @@ from sklearn import metrics
 from tiny_run import COLOURS, SIZE, make_run
 
 from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.evaluation import NetworkScorer, evaluate_run, measure, measure_split, warn_of_few_images
+from paddle_resnet.evaluation import NetworkScorer, evaluate, measure, measure_split, warn_of_few_images
 from paddle_resnet.evaluation.metrics import evaluation_of
 
 
@@ -150,10 +150,10 @@ def test_network_scorer_evaluates_and_restores_training_mode(run):
 
 
 @pytest.mark.slow
-def test_evaluate_run_measures_the_whole_test_split(run):
+def test_evaluate_measures_the_whole_test_split(run):
     run.update_metrics("train", {"epochs": 3})
     seen = []
-    found = evaluate_run(run, progress=lambda done, images: seen.append((done, images)))
+    found = evaluate(run, progress=lambda done, images: seen.append((done, images)))
     probabilities, labels = by_hand(run, "test")
     np.testing.assert_array_equal(found.labels, labels)
     np.testing.assert_allclose(found.scores, probabilities, atol=1e-4)
@@ -181,7 +181,7 @@ def test_evaluate_run_measures_the_whole_test_split(run):
 @pytest.mark.slow
 def test_validation_metrics_have_a_section_of_their_own(run):
     run.update_metrics("validation", {"epoch": 2})
-    found = evaluate_run(run, split="validation")
+    found = evaluate(run, split="validation")
     assert found.images == len(run.splits().validation) == 6
     assert run.metrics()["validation"] == {"epoch": 2}
     assert run.metrics()["evaluation_validation"]["images"] == 6
@@ -194,7 +194,7 @@ def test_unknown_split_is_a_usage_error(run):
 
 def test_a_run_without_that_checkpoint_is_a_usage_error(run):
     with pytest.raises(UsageError, match="last"):
-        evaluate_run(run, checkpoint="last")
+        evaluate(run, checkpoint="last")
 
 
 @pytest.mark.slow

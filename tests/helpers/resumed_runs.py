@@ -15,7 +15,7 @@ import numpy as np
 from visualdl import LogReader
 
 from paddle_resnet.models import read_state_dict
-from paddle_resnet.training import RunFolder
+from paddle_resnet.training import Run
 
 OF_TIME = {"images_per_second", "seconds"}
 """Columns of ``history.csv`` that differ from one run to the next."""
@@ -32,7 +32,7 @@ VALUES: dict[str, Callable[[Any], Any]] = {
 def differences(reference: Path, resumed: Path) -> list[str]:
     """In what the resumed run is not as the other; empty where it is, bit for bit."""
     found = []
-    first, second = RunFolder.open(reference), RunFolder.open(resumed)
+    first, second = Run.open(reference), Run.open(resumed)
     for which in ("last", "best"):
         for file in sorted(first.checkpoint_path(which).glob("*.pdparams")):
             expected, weights = read_state_dict(file), read_state_dict(second.checkpoint_path(which) / file.name)
@@ -54,7 +54,7 @@ def differences(reference: Path, resumed: Path) -> list[str]:
     return found
 
 
-def steps_of_history(run: RunFolder) -> list[dict[str, float]]:
+def steps_of_history(run: Run) -> list[dict[str, float]]:
     """The rows of ``history.csv`` without the columns of time; their epochs must rise one by one."""
     rows = [{name: value for name, value in vars(record).items() if name not in OF_TIME} for record in run.history()]
     assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))

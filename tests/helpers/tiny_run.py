@@ -38,7 +38,7 @@ def make_run(folder: Path, checkpoint: bool = True):
 
     from paddle_resnet.config import Config
     from paddle_resnet.models import create_model
-    from paddle_resnet.training.run_folder import RunFolder
+    from paddle_resnet.training.run_folder import Run
 
     root = make_pictures(folder / "pictures", {"train": 8, "test": 4})
     config = Config.model_validate(
@@ -50,7 +50,7 @@ def make_run(folder: Path, checkpoint: bool = True):
             "model": {"name": "resnet8"},
         }
     )
-    run = RunFolder.new(config)
+    run = Run.new(config)
     run.create()
     if checkpoint:
         paddle.seed(1)

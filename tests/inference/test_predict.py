@@ -15,7 +15,7 @@ from PIL import Image
 from tiny_run import COLOURS, SIZE, make_run, random_pixels
 
 from paddle_resnet.errors import UsageError
-from paddle_resnet.export import export_run
+from paddle_resnet.exporting import export
 from paddle_resnet.inference import Prediction, Predictor
 from paddle_resnet.inference.find_pictures import Unreadable, find_pictures
 
@@ -27,7 +27,7 @@ ON_CPU = ("--device", "cpu")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     run = make_run(tmp_path_factory.mktemp("predict"))
-    export_run(run)
+    export(run)
     return run
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tiny_run import COLOURS, make_run
 
-from paddle_resnet.export import export_run
+from paddle_resnet.exporting import export
 from paddle_resnet.inference import Prediction, Predictor
 from paddle_resnet.inference.find_pictures import Unreadable, find_pictures
 from paddle_resnet.inference.predict_many import batched, decoding_workers, predict_here, prediction_workers
@@ -27,7 +27,7 @@ ON_CPU = ("--device", "cpu")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     run = make_run(tmp_path_factory.mktemp("many"))
-    export_run(run)
+    export(run)
     return run
 
 

@@ -13,7 +13,7 @@ from paddle_resnet.lessons.common.runs import choose_seeds
 from paddle_resnet.lessons.degradation.lesson import deepen, identity_kernel
 from paddle_resnet.models import create_model
 from paddle_resnet.training import SeedStatistics
-from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.run_folder import Run
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +73,7 @@ def test_identity_kernel_returns_its_input():
 @pytest.mark.parametrize("name", ["plain20", "resnet20"])
 def test_training_error_covers_all_unaugmented_training_images(page, name):
     """Counted again from the weights on disk, by Paddle's own operators and without the package's measuring."""
-    run = RunFolder.open(page.folder / "runs" / f"{name}-seed{SEED}")
+    run = Run.open(page.folder / "runs" / f"{name}-seed{SEED}")
     splits, normalize, network = run.splits(), run.normalize(), run.load_network("last")
     assert run.config.train.seed == SEED
     for split, recorded in (("train", "training"), ("test", "test")):
@@ -89,7 +89,7 @@ def test_training_error_covers_all_unaugmented_training_images(page, name):
 
 
 def test_curves_equal_the_history(page):
-    run = RunFolder.open(page.folder / "runs" / f"resnet56-seed{SEED}")
+    run = Run.open(page.folder / "runs" / f"resnet56-seed{SEED}")
     (training,), (validation,) = (page.numbers[f"resnet56_{each}_curves"] for each in ("training", "validation"))
     assert training == pytest.approx([1 - record.train_top1 for record in run.history()])
     assert validation == pytest.approx([1 - record.validation_top1 for record in run.history()])

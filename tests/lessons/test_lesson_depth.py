@@ -11,7 +11,7 @@ from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import LessonTexts
 from paddle_resnet.models import count_parameters, create_model
 from paddle_resnet.training import SeedStatistics
-from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.run_folder import Run
 
 pytestmark = pytest.mark.slow
 
@@ -57,7 +57,7 @@ def test_every_depth_is_timed(page):
 
 def test_errors_equal_the_runs_metrics(page):
     for depth in (20, 32, 44):
-        run = RunFolder.open(page.folder / "runs" / f"resnet{depth}-seed{SEED}")
+        run = Run.open(page.folder / "runs" / f"resnet{depth}-seed{SEED}")
         metrics = run.metrics()
         assert page.numbers[f"resnet{depth}_test_errors"] == [1 - metrics["last_test"]["top1"]]
         assert page.numbers[f"resnet{depth}_training_errors"] == [1 - metrics["last_train"]["top1"]]

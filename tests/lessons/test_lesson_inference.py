@@ -19,7 +19,7 @@ from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import LessonTexts
 from paddle_resnet.lessons.inference.lesson import BATCHES, DYNAMIC, EXPORTED, ONE_THREAD, _say_verdict, fold_batch_norm
 from paddle_resnet.models.blocks import convolution
-from paddle_resnet.training import RunFolder
+from paddle_resnet.training import Run
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +45,7 @@ def test_right_preprocessing_gives_the_networks_top1(page):
 
 def test_preprocessing_mistakes_are_as_described(page):
     """The same by numpy's arithmetic: without mean and deviation, and with pixels from 0 to 255 in place of 0 to 1."""
-    run = RunFolder.open(page.folder / "runs" / "network")
+    run = Run.open(page.folder / "runs" / "network")
     splits, network, normalize = run.splits(), run.load_network(), run.normalize()
     ((pixels, labels),) = uint8_batches(splits.test, 1000, splits.resize, run.config.data.image_size)
     x = pixels.astype(np.float32).transpose(0, 3, 1, 2)

@@ -16,7 +16,7 @@ from paddle_resnet.lessons.what_it_sees.trained_network import (
     mean_correlation,
     project_2d,
 )
-from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.run_folder import Run
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +34,7 @@ def numbers(page):
 
 @pytest.fixture(scope="module")
 def run(page):
-    return RunFolder.open(page.folder / "runs" / "network")
+    return Run.open(page.folder / "runs" / "network")
 
 
 def test_accuracy_covers_the_whole_test_split(numbers, run):

@@ -13,7 +13,7 @@ import pytest
 from paddle import nn
 
 from paddle_resnet.errors import UsageError
-from paddle_resnet.export.onnx import onnx_requirements, write_onnx
+from paddle_resnet.exporting.onnx import onnx_requirements, write_onnx
 from paddle_resnet.models import BatchNorm, create_model, list_models, model_entry
 from paddle_resnet.models.blocks import Fork
 from paddle_resnet.models.summary import summarize

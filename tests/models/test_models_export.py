@@ -9,10 +9,10 @@ from tiny_family import FAMILY
 from tiny_run import COLOURS, SIZE, make_pictures
 
 from paddle_resnet.config import Config
-from paddle_resnet.export import export_run
+from paddle_resnet.exporting import export
 from paddle_resnet.inference import Predictor
 from paddle_resnet.models import create_configured_model
-from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.run_folder import Run
 from paddle_resnet.zoo import registry
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ def test_exported_network_equals_the_trained(kind, pictures, tmp_path, monkeypat
             "model": {"name": "tiny", "dropout": 0.2, "stochastic_depth": 0.0 if kind in ("plain", "lenet") else 0.2},
         }
     )
-    run = RunFolder.new(config)
+    run = Run.new(config)
     run.create()
     paddle.seed(0)
     network = create_configured_model(config.model, len(COLOURS))
@@ -46,7 +46,7 @@ def test_exported_network_equals_the_trained(kind, pictures, tmp_path, monkeypat
     run.checkpoint_path("best").mkdir(parents=True)
     paddle.save(network.state_dict(), str(run.checkpoint_path("best") / "model.pdparams"))
 
-    report = export_run(run)
+    report = export(run)
     network.eval()
     noise = np.random.default_rng(0).uniform(size=(5, SIZE, SIZE, 3))
     pixels = (noise * np.linspace(25, 255, 5).reshape(5, 1, 1, 1)).astype(np.uint8)  # from dark to bright

@@ -16,7 +16,7 @@ from paddle_resnet.config import Config
 from paddle_resnet.data.datasets.open_splits import resize_size
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model, read_state_dict
-from paddle_resnet.training import RunFolder
+from paddle_resnet.training import Run
 from paddle_resnet.training.setup import open_data_and_network
 from paddle_resnet.zoo.imagenet_weights import SOURCES, OfficialFile, official_weights
 
@@ -61,7 +61,7 @@ def cache(tmp_path: Path) -> list[str]:
 
 def assert_begins_with(server: FileServer, tmp_path: Path) -> None:
     """A run of the config starts with the served weights and a new head for the ten digits."""
-    network = open_data_and_network(RunFolder.new(Config.load(QUICKSTART, OVERRIDES)))
+    network = open_data_and_network(Run.new(Config.load(QUICKSTART, OVERRIDES)))
     served = read_state_dict(tmp_path / "served" / FILE)
     for name, tensor in network.state_dict().items():
         if not name.startswith("fc."):
@@ -96,7 +96,7 @@ def test_cut_download_resumes_and_serves_offline(server, train, tmp_path):
     assert_begins_with(server, tmp_path)
     assert train().exit_code == 0
     assert len(server.ranges) == asked
-    run = RunFolder.open(tmp_path / "quickstart")
+    run = Run.open(tmp_path / "quickstart")
     assert run.normalize().mean == (0.485, 0.456, 0.406)  # ImageNet's, not the digits'
     assert 0 < run.metrics()["test"]["top1"] <= 1
 
@@ -156,7 +156,7 @@ def test_unknown_source_or_network_lists_the_known():
 def test_images_are_resized_as_for_the_weights(weights, size, resize):
     overrides = [f"model.pretrained={weights}", f"data.image_size={size}", "data.source=image_folder", "data.root=x"]
     config = Config.load(QUICKSTART, [*overrides, "model.name=resnet50", "augment.pad=0"])
-    assert resize_size(RunFolder(tmp := Path("run"), config).config.data) == resize
+    assert resize_size(Run(tmp := Path("run"), config).config.data) == resize
     chosen = config.model_copy(update={"data": config.data.model_copy(update={"resize": 300})})
-    assert RunFolder(tmp, chosen).config.data.resize == 300
-    assert RunFolder(tmp, config).normalize().mean == (0.485, 0.456, 0.406)
+    assert Run(tmp, chosen).config.data.resize == 300
+    assert Run(tmp, config).normalize().mean == (0.485, 0.456, 0.406)

@@ -24,7 +24,7 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import NetworkScorer
 from paddle_resnet.files import write_json
 from paddle_resnet.models import count_parameters, create_model, load_weights, zoo_models, zoo_record
-from paddle_resnet.training import RunFolder
+from paddle_resnet.training import Run
 from paddle_resnet.training.publish_weights import publish_weights
 from paddle_resnet.training.setup import open_data_and_network
 from paddle_resnet.zoo import cifar10_weights
@@ -126,7 +126,7 @@ def run(tmp_path, monkeypatch):
             "evaluation": {"flip": True},
         }
     )
-    run = RunFolder(config.run_folder, config)
+    run = Run(config.run_folder, config)
     run.create(with_data=False)
     paddle.seed(3)
     network = create_model("resnet8")
@@ -197,7 +197,7 @@ def test_unpublishable_run_is_refused_and_nothing_written(run, config, metrics, 
         values[group] |= changes
     write_json(run.metrics_path, {section: value for section, value in metrics.items() if value is not None})
     with pytest.raises(UsageError, match=complaint):
-        publish_weights(RunFolder(run.path, Config.from_values(values)), "random pixels")
+        publish_weights(Run(run.path, Config.from_values(values)), "random pixels")
     assert zoo_models() == []
     assert not cifar10_weights.FOLDER.exists()
 
@@ -223,14 +223,14 @@ def test_a_run_begins_with_the_weights_and_their_normalisation(run, tmp_path):
             "model": {"name": "resnet8", "pretrained": "cifar10"},
         }
     )
-    network = open_data_and_network(RunFolder.new(config))
+    network = open_data_and_network(Run.new(config))
     for name, array in arrays(run.load_network("best")).items():
         np.testing.assert_array_equal(network.state_dict()[name].numpy(), array)
-    normalize = RunFolder(tmp_path / "run", config).normalize()
+    normalize = Run(tmp_path / "run", config).normalize()
     assert normalize.mean == (0.4, 0.5, 0.6)
     assert normalize.std == (0.2470, 0.2435, 0.2616)
     own = config.model_copy(update={"data": config.data.model_copy(update={"mean": (0.1, 0.2, 0.3)})})
-    assert RunFolder(tmp_path / "run", own).normalize().mean == (0.1, 0.2, 0.3)
+    assert Run(tmp_path / "run", own).normalize().mean == (0.1, 0.2, 0.3)
 
 
 def test_missing_cifar10_weights_list_the_available(run):

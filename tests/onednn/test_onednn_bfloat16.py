@@ -12,7 +12,7 @@ from paddle.nn import functional
 
 from paddle_resnet.models import create_model
 from paddle_resnet.models.classifier import ImageClassifier
-from paddle_resnet.onednn import accelerate, bfloat16_unavailable_reason, library, unavailable_reason
+from paddle_resnet.onednn import bfloat16_unavailable_reason, library, replace_layers, unavailable_reason
 from paddle_resnet.onednn import layers as onednn_layers
 from paddle_resnet.onednn.geometry import Window
 
@@ -149,7 +149,7 @@ def test_a_network_stays_float32_outside(name):
     paddle.seed(0)
     native: ImageClassifier = create_model(name, num_classes=3, **BLOCKS[name])
     accelerated = copy.deepcopy(native)
-    accelerate(accelerated, "bfloat16")
+    replace_layers(accelerated, "bfloat16")
     x, labels = paddle.randn([4, 3, 32, 32]), paddle.to_tensor([0, 1, 2, 0])
     native.eval(), accelerated.eval()
     logits, expected = accelerated(x), native(x)

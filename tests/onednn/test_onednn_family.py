@@ -13,9 +13,8 @@ from tiny_family import FAMILY, images, tiny_network
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model, list_models
 from paddle_resnet.models.blocks import StochasticDepth
-from paddle_resnet.onednn import accelerate, layers, restore, unavailable_reason
+from paddle_resnet.onednn import accelerate, layers, replace_layers, restore, unavailable_reason
 from paddle_resnet.onednn.layers import ChannelsLastResNet
-from paddle_resnet.training.cpu_backend import use_cpu_backend
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))]
 
@@ -23,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(unavailable_reason() is not N
 def native_and_accelerated(kind, **options):
     """A native network and an accelerated one of the same weights."""
     native, accelerated = tiny_network(kind, **options), tiny_network(kind, **options)
-    accelerate(accelerated)
+    replace_layers(accelerated)
     return native, accelerated
 
 
@@ -64,7 +63,7 @@ def test_evaluation_and_stages_are_the_same(kind):
 @pytest.mark.parametrize("kind", FAMILY)
 def test_bfloat16_flows_through_every_kind_of_block(kind):
     network = tiny_network(kind, dropout=0.1, stochastic_depth=0.1 if kind != "plain" else 0.0)
-    accelerate(network, "bfloat16")
+    replace_layers(network, "bfloat16")
     network(images()).square().sum().backward()
     assert all(
         np.isfinite(parameter.grad.numpy()).all() for parameter in network.parameters() if not parameter.stop_gradient
@@ -95,7 +94,7 @@ def test_dropped_branches_leave_their_shortcuts():
 def test_every_residual_network_can_be_accelerated(name):
     with paddle.LazyGuard():
         network = create_model(name, dropout=0.1)
-    accelerate(network)
+    replace_layers(network)
     assert isinstance(network, ChannelsLastResNet)
 
 
@@ -103,8 +102,8 @@ def test_an_unknown_network_trains_on_paddles_operators(caplog):
     network = create_model("lenet")
     kinds = [type(layer) for layer in network.sublayers(include_self=True)]
     with caplog.at_level(logging.INFO, "paddle_resnet"):
-        use_cpu_backend(network, "auto", "cpu")
+        accelerate(network, "auto", "cpu")
     assert "Paddle's own operators, as the network: no oneDNN layer takes the place of this LeNet" in caplog.text
     assert [type(layer) for layer in network.sublayers(include_self=True)] == kinds
     with pytest.raises(UsageError, match=r"cpu_backend onednn: .*LeNet; use auto or native"):
-        use_cpu_backend(network, "onednn", "cpu")
+        accelerate(network, "onednn", "cpu")

@@ -12,7 +12,7 @@ from paddle.nn import functional
 
 from paddle_resnet.models.blocks import BasicBlock, Bottleneck, ZeroPadShortcut, projection_shortcut
 from paddle_resnet.models.resnet import ResNet
-from paddle_resnet.onednn import accelerate, layers, restore, unavailable_reason
+from paddle_resnet.onednn import layers, replace_layers, restore, unavailable_reason
 from paddle_resnet.onednn import layers as onednn_layers
 from paddle_resnet.onednn.layers import ChannelsLastResNet
 
@@ -39,7 +39,7 @@ def native_and_accelerated(kind):
             parameter.set_value(parameter + paddle.uniform(parameter.shape, min=0.1, max=0.5))
     accelerated = small_network(kind)
     accelerated.set_state_dict(native.state_dict())
-    accelerate(accelerated)
+    replace_layers(accelerated)
     return native, accelerated
 
 
@@ -111,7 +111,7 @@ def test_parameters_stay_what_they_were():
     names, parameters = list(network.state_dict()), [id(parameter) for parameter in network.parameters()]
     shapes = [value.shape for value in network.state_dict().values()]
     values = {name: value.numpy().copy() for name, value in network.state_dict().items()}
-    accelerate(network)
+    replace_layers(network)
     assert isinstance(network, ChannelsLastResNet)
     assert list(network.state_dict()) == names
     assert [id(parameter) for parameter in network.parameters()] == parameters
@@ -126,7 +126,7 @@ def test_an_optimizer_made_before_trains_the_accelerated_network():
     for network in networks:
         optimizer = paddle.optimizer.Momentum(0.05, parameters=network.parameters())
         if network is networks[1]:
-            accelerate(network)
+            replace_layers(network)
         for _ in range(4):
             loss = functional.cross_entropy(network(images), labels)
             loss.backward()
@@ -161,7 +161,7 @@ def test_restore_undoes_accelerate(calls):
 def test_accelerate_is_idempotent():
     _, accelerated = native_and_accelerated("bottleneck")
     classes = [type(layer) for layer in accelerated.sublayers(include_self=True)]
-    accelerate(accelerated)
+    replace_layers(accelerated)
     assert [type(layer) for layer in accelerated.sublayers(include_self=True)] == classes
 
 
@@ -179,7 +179,7 @@ def test_an_unknown_layer_leaves_the_network_unchanged():
     network.layer1.add_sublayer("extra", nn.Dropout2D())
     classes = [type(layer) for layer in network.sublayers(include_self=True)]
     with pytest.raises(TypeError, match=r"layer1\.extra.*Dropout2D"):
-        accelerate(network)
+        replace_layers(network)
     assert [type(layer) for layer in network.sublayers(include_self=True)] == classes
 
 
@@ -188,7 +188,7 @@ def test_a_relu_without_its_batch_norm_is_refused():
     network = small_network("bottleneck")
     network.layer1[0].bn2 = nn.Identity()
     with pytest.raises(TypeError, match=r"layer1\.0\.bn2: not a BatchNorm"):
-        accelerate(network)
+        replace_layers(network)
 
 
 def test_frozen_layers_stay_as_they_are():
@@ -276,7 +276,7 @@ def test_a_removed_relu_is_not_fused():
     native.eval()
     images, _ = batch()
     expected = native(images)
-    accelerate(native)
+    replace_layers(native)
     assert_near(native(images), expected)
 
 

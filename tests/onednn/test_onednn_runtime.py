@@ -17,11 +17,10 @@ import pytest
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model
+from paddle_resnet.onednn import accelerate, library, platform_reason, primitives, unavailable_reason
 from paddle_resnet.onednn import layers as onednn_layers
-from paddle_resnet.onednn import library, platform_reason, primitives, unavailable_reason
 from paddle_resnet.onednn.geometry import Window
 from paddle_resnet.onednn.layers import ChannelsLastResNet
-from paddle_resnet.training.cpu_backend import use_cpu_backend
 
 pytestmark = pytest.mark.slow
 needs_library = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
@@ -251,7 +250,7 @@ def test_reason_when_a_variable_limits_the_instruction_set():
 @needs_library
 def test_a_run_logs_its_onednn(caplog):
     network = create_model("resnet8", num_classes=3)
-    use_cpu_backend(network, "auto", "cpu")
+    accelerate(network, "auto", "cpu")
     assert isinstance(network, ChannelsLastResNet)
     (line,) = caplog.messages
     assert line.startswith(f"CPU backend: oneDNN {library.version()}, {library.instruction_set_name()}")
@@ -259,9 +258,9 @@ def test_a_run_logs_its_onednn(caplog):
 
 def test_a_fallback_logs_its_reason(caplog, empty_library_folder):
     network = create_model("resnet8", num_classes=3)
-    use_cpu_backend(network, "auto", "cpu")
+    accelerate(network, "auto", "cpu")
     assert not isinstance(network, ChannelsLastResNet)
     (line,) = caplog.messages
     assert line.startswith("CPU backend: Paddle's own operators, as Paddle ") and "comes without oneDNN" in line
     with pytest.raises(UsageError, match=r"cpu_backend onednn: .* comes without oneDNN .*; use auto or native"):
-        use_cpu_backend(network, "onednn", "cpu")
+        accelerate(network, "onednn", "cpu")

@@ -13,7 +13,7 @@ from paddle.nn import functional
 from paddle_resnet.models import create_model
 from paddle_resnet.models.blocks import BasicBlock, projection_shortcut
 from paddle_resnet.models.resnet import ResNet
-from paddle_resnet.onednn import accelerate, unavailable_reason
+from paddle_resnet.onednn import replace_layers, unavailable_reason
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))]
 
@@ -62,7 +62,7 @@ def resnet18_steps(seed):
     paddle.seed(seed)
     native = create_model("resnet18", num_classes=10)
     accelerated, exact = copy.deepcopy(native), copy.deepcopy(native).to(dtype="float64")
-    accelerate(accelerated)
+    replace_layers(accelerated)
     images = paddle.to_tensor(np.random.default_rng(seed).normal(size=(4, 3, 48, 48)).astype(np.float32))
     labels = paddle.to_tensor(np.arange(4))
     return (
@@ -123,7 +123,7 @@ def train(network, steps):
 def native_and_accelerated():
     native = small_network()
     accelerated = copy.deepcopy(native)
-    accelerate(accelerated)
+    replace_layers(accelerated)
     return native, accelerated
 
 

@@ -45,7 +45,7 @@ LAYERS = {
     "training": {"config", "data", "images", "zoo", "models", "onednn", "plots", "tracking"},
     "evaluation": {"config", "data", "images", "zoo", "models", "onednn", "plots", "tracking", "training"},
     "inference": {"config", "images"},
-    "export": {"config", "data", "images", "zoo", "models", "onednn", "tracking"}
+    "exporting": {"config", "data", "images", "zoo", "models", "onednn", "tracking"}
     | {"training", "evaluation", "inference"},
 }
 ALL = {*LAYERS}

@@ -10,7 +10,7 @@ import pytest
 from tiny_run import SIZE, make_run
 
 from paddle_resnet.config import Config
-from paddle_resnet.export import export_run
+from paddle_resnet.exporting import export
 from paddle_resnet.inference import Predictor
 from paddle_resnet.models import create_model
 from paddle_resnet.training import train
@@ -58,7 +58,7 @@ def test_a_gpus_gradients_are_the_cpus():
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-3), ("fp16", 2e-2)])
 def test_an_exported_model_answers_on_a_gpu_as_on_a_cpu(tmp_path, precision, tolerance):
     run = make_run(tmp_path)
-    export_run(run)
+    export(run)
     batch = np.random.default_rng(0).integers(0, 256, (8, SIZE, SIZE, 3), dtype=np.uint8)
     with Predictor(run.path, "cpu") as predictor:
         expected = predictor.scores(batch)

@@ -25,7 +25,7 @@ from tiny_run import SIZE, make_run
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation.grad_cam import enlarge, grad_cam
-from paddle_resnet.export import export_run
+from paddle_resnet.exporting import export
 from paddle_resnet.inference import Predictor, paddle_backend
 from paddle_resnet.inference.inference_config import InferenceConfig, ModelFile, read_checked
 from paddle_resnet.inference.predict_many import prediction_workers
@@ -43,7 +43,7 @@ SMALL = ("--device", "cpu", "--max-batch", "2", "--streams", "1", "--no-explain"
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     run = make_run(tmp_path_factory.mktemp("service"))
-    export_run(run)
+    export(run)
     return run
 
 

@@ -187,9 +187,9 @@ def _run_file(name: str) -> Callable[[Path], Target]:
         from paddle_resnet.results import EpochRecord
         from paddle_resnet.training.checkpoint_loader import read_checkpoint
         from paddle_resnet.training.data_manifest import DataManifest
-        from paddle_resnet.training.run_folder import RunFolder
+        from paddle_resnet.training.run_folder import Run
 
-        run = RunFolder(folder, Config())
+        run = Run(folder, Config())
         run.config.save(run.config_path)
         run.write_metrics({"train": {"epochs": 1, "seconds": 1.5}, "test": {"top1": 0.5, "images": 10}})
         run.write_history([EpochRecord(epoch, 1.5, 0.5, 1.5, 0.5, 0.1, 10.0, 1.0) for epoch in (1, 2)])

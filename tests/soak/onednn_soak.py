@@ -25,7 +25,7 @@ from paddle.nn import functional
 
 from paddle_resnet.models.blocks import BasicBlock, ZeroPadShortcut
 from paddle_resnet.models.resnet import ResNet
-from paddle_resnet.onednn import accelerate, unavailable_reason
+from paddle_resnet.onednn import replace_layers, unavailable_reason
 from paddle_resnet.onednn import primitives
 
 IMAGE_SIZE = 16
@@ -58,7 +58,7 @@ def main() -> int:
 
     network = small_network()
     if not options.native:
-        accelerate(network)
+        replace_layers(network)
     optimizer = paddle.optimizer.Momentum(0.01, parameters=network.parameters())
     batches = [
         (paddle.randn([size, 3, IMAGE_SIZE, IMAGE_SIZE]), paddle.randint(0, 10, [size]))

@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_run import COLOURS, SIZE, make_run
 from visualdl import LogReader
 
-from paddle_resnet.evaluation import evaluate_run, run_plots, show_validation_mistakes
+from paddle_resnet.evaluation import evaluate, run_plots, show_validation_mistakes
 from paddle_resnet.images.decode import decode_image
 
 pytestmark = pytest.mark.slow
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     run = make_run(tmp_path_factory.mktemp("measured"))
-    evaluate_run(run)
+    evaluate(run)
     return run
 
 
@@ -76,7 +76,7 @@ def test_another_evaluation_replaces_the_last_one(run, monkeypatch):
         run_plots, "draw_split_plots", lambda run, split, found, plots: draw(run, split, found, ["mistakes"])
     )
     for number in (5, 0):
-        evaluate_run(with_embeddings(run, number))
+        evaluate(with_embeddings(run, number))
         reader = read(run.vdl_path / "test")
         (_,) = reader.get_data("image", "mistakes")
         found = [len(record.embeddings.embeddings) for record in reader.get_data("embeddings", "features")]

@@ -6,7 +6,7 @@ import pytest
 from tiny_run import make_run
 from visualdl.reader.graph_reader import GraphReader
 
-from paddle_resnet.export.program import save_program, write_graph
+from paddle_resnet.exporting.program import save_program, write_graph
 
 pytestmark = pytest.mark.slow
 

@@ -24,7 +24,7 @@ from paddle_resnet.errors import RunFailure, Stopped
 from paddle_resnet.models import count_parameters, create_model
 from paddle_resnet.tracking.records import RecordFile, replace_records
 from paddle_resnet.tracking.training_log import VisualDLLog, hyper_parameters
-from paddle_resnet.training import RunFolder, resume, train
+from paddle_resnet.training import Run, resume, train
 from paddle_resnet.training.callbacks.steps import StepSeeds
 from paddle_resnet.training.callbacks.visual_dl import Histograms, parameters_by_rate
 from paddle_resnet.training.metrics import TrainMetrics
@@ -166,7 +166,7 @@ def test_hyper_parameters_of_all_runs_are_shown(output):
     rows = {row["name"]: row for row in lib.get_hparam_list(LogReader(logdir=str(output)))}
     assert set(rows) == {str(output / name / "vdl" / "validation") for name in ("plain", "watched")}
     for name, epochs in (("plain", 1), ("watched", EPOCHS)):
-        run = RunFolder.open(output / name)
+        run = Run.open(output / name)
         best = max(run.history(), key=lambda record: (record.validation_top1, -record.validation_loss))
         row = rows[str(run.vdl_path / "validation")]
         assert row["metrics"] == {

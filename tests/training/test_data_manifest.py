@@ -14,11 +14,11 @@ from tiny_run import COLOURS, make_run
 from paddle_resnet.config import Config
 from paddle_resnet.data import Normalize, open_splits
 from paddle_resnet.errors import UsageError
-from paddle_resnet.evaluation import evaluate_run
-from paddle_resnet.export import export_run
+from paddle_resnet.evaluation import evaluate
+from paddle_resnet.exporting import export
 from paddle_resnet.inference import InferenceConfig
 from paddle_resnet.training.data_manifest import DataManifest
-from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.run_folder import Run
 
 pytestmark = pytest.mark.slow
 
@@ -35,11 +35,11 @@ def run(made, tmp_path):
     """The run opened again, with pictures of its own to be changed."""
     shutil.copytree(made.path, tmp_path / "run")
     root = shutil.copytree(made.config.data.root, tmp_path / "pictures")
-    return RunFolder.open_trained(tmp_path / "run", [f"data.root={root}"])
+    return Run.open_trained(tmp_path / "run", [f"data.root={root}"])
 
 
 def again(run):
-    return RunFolder.open_trained(run.path, [f"data.root={run.config.data.root}"])
+    return Run.open_trained(run.path, [f"data.root={run.config.data.root}"])
 
 
 def names(run):
@@ -60,15 +60,15 @@ def test_newer_pictures_and_classes_are_not_used(run, caplog):
     for number in range(5):
         shutil.copy(root / "train/red/0.png", root / f"train/red/new{number}.png")
     shutil.copytree(root / "train/red", root / "train/amber")
-    evaluation = evaluate_run(run, "test")
+    evaluation = evaluate(run, "test")
     caplog.clear()
     run = again(run)
     assert names(run) == before and run.classes() == tuple(COLOURS)
     assert [record.getMessage() for record in caplog.records] == [
         f"warning: {root}: new since {run.path} was divided for training, and not used: train/amber/0.png (and 17 more)"
     ]
-    np.testing.assert_array_equal(evaluate_run(run, "test").scores, evaluation.scores)
-    assert InferenceConfig.load(export_run(run).path).classes == tuple(COLOURS)
+    np.testing.assert_array_equal(evaluate(run, "test").scores, evaluation.scores)
+    assert InferenceConfig.load(export(run).path).classes == tuple(COLOURS)
 
 
 def test_labels_that_changed_are_not_used(tmp_path, caplog):
@@ -96,17 +96,17 @@ def test_labels_that_changed_are_not_used(tmp_path, caplog):
 def test_a_validation_split_that_is_the_test_split_stays_so(run, caplog):
     root = run.config.data.root
     (root / "test").rename(root / "val")
-    new = RunFolder.new(run.config.model_copy(update={"name": "other"}))
+    new = Run.new(run.config.model_copy(update={"name": "other"}))
     new.create()
     shutil.copytree(run.checkpoint_path("best"), new.checkpoint_path("best"))
     caplog.clear()
-    new = RunFolder.open(new.path)
+    new = Run.open(new.path)
     assert (
         names(new)["validation"]
         == names(new)["test"]
         == json.loads(new.data_path.read_text())["files"]["test"]["names"]
     )
-    assert evaluate_run(new).images == 12
+    assert evaluate(new).images == 12
     assert "warning: there is no test split: these are the validation images" in caplog.text
 
 
@@ -142,7 +142,7 @@ def test_changed_data_are_neither_measured_nor_exported(run, change, what):
     run.update_metrics("test", {"top1": 0.75, "images": 12, "checkpoint": "best"})
     change(run.config.data.root)
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
-    for action in (evaluate_run, export_run):
+    for action in (evaluate, export):
         with pytest.raises(UsageError, match=f"{what}.*-o data.root=FOLDER") as caught:
             action(again(run))
         assert str(caught.value).isprintable()
@@ -151,19 +151,19 @@ def test_changed_data_are_neither_measured_nor_exported(run, change, what):
 
 def test_export_without_measuring_needs_no_data(run):
     shutil.rmtree(run.config.data.root)
-    report = export_run(again(run), images=0)
+    report = export(again(run), images=0)
     assert report.random and report.images == 64 and report.max_difference <= 1e-4
     assert InferenceConfig.load(report.path).classes == tuple(COLOURS)
     with pytest.raises(UsageError, match="no such folder"):
-        export_run(again(run), precisions=["int8"], images=0)
+        export(again(run), precisions=["int8"], images=0)
 
 
 def test_preprocessing_cannot_change_after_training(run):
     with pytest.raises(UsageError, match=r"-o data\.image_size=32: .*as it was trained; expected one of data\.memory"):
-        RunFolder.open_trained(run.path, ["data.image_size=32"])
+        Run.open_trained(run.path, ["data.image_size=32"])
     Config.load(run.config_path, ["data.image_size=32"]).save(run.config_path)
     with pytest.raises(UsageError, match=r"data\.image_size is 32 now, but the run was trained with 16.*put it back"):
-        RunFolder.open(run.path).classes()
+        Run.open(run.path).classes()
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_an_early_runs_fingerprint_is_compared(run):
     assert names(_began(run))["test"][0] == "test/blue/0.png"
     _swap(run.config.data.root)
     with pytest.raises(UsageError, match=r"the data changed: held-out images' checksums .*start a new run"):
-        evaluate_run(again(run))
+        evaluate(again(run))
     _rename_class(run.config.data.root)
     assert again(run).classes() == tuple(COLOURS)
 
@@ -218,7 +218,7 @@ def test_a_damaged_fingerprint_is_refused(run):
     run = _began(run)
     (run.checkpoint_path("last") / "state.json").write_text('{"data": {"classes": [1]}}')
     with pytest.raises(UsageError, match=r"state\.json: damaged: data\.classes\.0: expected a text"):
-        evaluate_run(again(run))
+        evaluate(again(run))
 
 
 def test_a_run_without_manifest_is_measured_with_a_warning(run, caplog):
@@ -231,12 +231,12 @@ def test_a_run_without_manifest_is_measured_with_a_warning(run, caplog):
 
 def test_images_without_files_are_compared_by_fingerprint(tmp_path, monkeypatch):
     config = Config.model_validate({"name": "digits", "output": str(tmp_path), "data": {"source": "digits"}})
-    run = RunFolder.new(config)
+    run = Run.new(config)
     run.create()
     assert json.loads(run.data_path.read_text())["files"] is None
-    assert RunFolder.open(run.path).splits().classes == run.classes()
+    assert Run.open(run.path).splits().classes == run.classes()
     other = open_splits(config.data.model_copy(update={"split_seed": 7}))
     monkeypatch.setattr("paddle_resnet.training.data_manifest.open_splits", lambda *_: other)
     with pytest.raises(UsageError, match=r"the data changed: .*put the images back"):
-        RunFolder.open(run.path).splits()
-    assert RunFolder.open(run.path).classes() == run.classes()
+        Run.open(run.path).splits()
+    assert Run.open(run.path).classes() == run.classes()

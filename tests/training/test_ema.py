@@ -88,8 +88,8 @@ def test_what_was_validated_is_what_is_loaded(runs, which):
 def test_the_average_is_evaluated_and_exported(runs):
     """The probabilities of the kept weights, computed here, against the report and the exported model."""
     from paddle_resnet.data import uint8_batches
-    from paddle_resnet.evaluation import evaluate_run
-    from paddle_resnet.export import export_run
+    from paddle_resnet.evaluation import evaluate
+    from paddle_resnet.exporting import export
     from paddle_resnet.inference import Predictor
     from paddle_resnet.models import create_model
 
@@ -106,8 +106,8 @@ def test_the_average_is_evaluated_and_exported(runs):
 
     last, best = run.checkpoint_path("last"), run.checkpoint_path("best")
     expected = scores(best / "model.pdparams")
-    evaluation = evaluate_run(run)
+    evaluation = evaluate(run)
     np.testing.assert_allclose(evaluation.scores, expected, atol=1e-5)
-    with Predictor(export_run(run).path, device="cpu") as predictor:
+    with Predictor(export(run).path, device="cpu") as predictor:
         np.testing.assert_allclose(predictor.scores(pixels), expected, atol=1e-4)
     assert np.abs(scores(last / "trained.pdparams") - expected).max() > 0.01

@@ -15,13 +15,13 @@ from paddle_resnet.config import Config, DataConfig
 from paddle_resnet.data import open_splits
 from paddle_resnet.data.datasets import file_split, open_files
 from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.evaluation import evaluate_run
-from paddle_resnet.export import export_run
+from paddle_resnet.evaluation import evaluate
+from paddle_resnet.exporting import export
 from paddle_resnet.inference import Predictor
 from paddle_resnet.models import read_state_dict
 from paddle_resnet.training import resume, train
 from paddle_resnet.training.callbacks.steps import StepSeeds
-from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.run_folder import Run
 
 
 def as_folder(pictures, root):
@@ -78,14 +78,14 @@ def test_source_from_training_to_prediction(tmp_path, make):
     pictures = make_pictures(tmp_path / "pictures", {"train": 8, "test": 4})
     run = train(configured(tmp_path, make(pictures, tmp_path / "own")))
     (tmp_path / "own").rename(tmp_path / "moved")
-    run = RunFolder.open_trained(run.path, [f"data.root={tmp_path / 'moved'}"])
+    run = Run.open_trained(run.path, [f"data.root={tmp_path / 'moved'}"])
     assert run.classes() == tuple(COLOURS)
     names = [name for split in json.loads(run.data_path.read_text())["files"].values() for name in split["names"]]
     assert len(set(names)) == 36 and all((tmp_path / "moved" / name).is_file() for name in names)
-    evaluation = evaluate_run(run)
+    evaluation = evaluate(run)
     split = run.splits().test
     np.testing.assert_array_equal(evaluation.labels, split.labels)
-    with Predictor(export_run(run).path, device="cpu") as predictor:
+    with Predictor(export(run).path, device="cpu") as predictor:
         predictions = predictor.predict(split.sources(np.arange(len(split))))
     found = np.array([[{t.label: t.probability for t in each.top}[c] for c in COLOURS] for each in predictions])
     np.testing.assert_allclose(found, evaluation.scores, atol=1e-4)
@@ -99,7 +99,7 @@ def test_vanished_image_saves_the_run_and_it_resumes(tmp_path, monkeypatch):
     pictures = make_pictures(tmp_path / "pictures", {"train": 8, "test": 4})
     data = as_folder(pictures, tmp_path / "own") | {"memory_mb": 0, "prefetch": 1}
     whole = train(configured(tmp_path, data, epochs=2, batch_size=3))
-    run = RunFolder(whole.path.with_name("stopped"), whole.config)
+    run = Run(whole.path.with_name("stopped"), whole.config)
     lost, kept = tmp_path / "own/train/red/1.png", tmp_path / "kept.png"
     original = StepSeeds.on_train_batch_begin
 
@@ -198,5 +198,5 @@ def test_unreadable_file_is_listed_after_training(tmp_path, monkeypatch, caplog)
     assert [row[:2] for row in rows] == [["file", "finding"], [bad[0], "unreadable"]]
     assert "36 images, not read before training" in caplog.text
     caplog.clear()
-    assert evaluate_run(RunFolder.open_trained(run.path)).images == 12
+    assert evaluate(Run.open_trained(run.path)).images == 12
     assert sum("another image of its class and split stands in for it" in line for line in caplog.messages) == 1

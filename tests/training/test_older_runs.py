@@ -7,9 +7,9 @@ import tarfile
 
 import pytest
 
-from paddle_resnet.evaluation import evaluate_run
-from paddle_resnet.export import export_run
-from paddle_resnet.training import RunFolder, resume
+from paddle_resnet.evaluation import evaluate
+from paddle_resnet.exporting import export
+from paddle_resnet.training import Run, resume
 
 pytestmark = pytest.mark.slow
 
@@ -25,14 +25,14 @@ def run_path(project, tmp_path):
 
 
 def test_it_is_measured_and_exported(run_path):
-    run = RunFolder.open(run_path)
-    assert evaluate_run(run, split="test").top1 == pytest.approx(EARLIER_TOP1, abs=1.5 / 359)
-    assert export_run(run, images=0).max_difference < 1e-4
+    run = Run.open(run_path)
+    assert evaluate(run, split="test").top1 == pytest.approx(EARLIER_TOP1, abs=1.5 / 359)
+    assert export(run, images=0).max_difference < 1e-4
 
 
 def test_it_resumes_to_the_same_end(run_path):
     run = resume(run_path)
     assert [record.epoch for record in run.history()] == list(range(1, 9))
-    evaluation = evaluate_run(run, split="test")
+    evaluation = evaluate(run, split="test")
     assert evaluation.top1 == pytest.approx(RESUMED_TOP1, abs=1.5 / 359)
     assert evaluation.loss == pytest.approx(RESUMED_LOSS, abs=0.01)

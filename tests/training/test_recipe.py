@@ -13,13 +13,13 @@ from paddle_resnet.data import Normalize, ValidationLoader, open_splits
 from paddle_resnet.data.augment.batch import Augment
 from paddle_resnet.data.augment.erasing import draw_cutout_mask
 from paddle_resnet.errors import UsageError
-from paddle_resnet.evaluation import evaluate_run
-from paddle_resnet.export import export_run
+from paddle_resnet.evaluation import evaluate
+from paddle_resnet.exporting import export
 from paddle_resnet.inference import Predictor
 from paddle_resnet.models import count_parameters, create_model
 from paddle_resnet.training import train
 from paddle_resnet.training.callbacks.recipe import crop_sizes
-from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.run_folder import Run
 from paddle_resnet.training.setup import whiten_stem
 
 pytestmark = pytest.mark.slow
@@ -118,7 +118,7 @@ def flipping_run(tmp_path_factory):
     run = make_run(tmp_path_factory.mktemp("flip"))
     config = run.config.model_copy(update={"evaluation": run.config.evaluation.model_copy(update={"flip": True})})
     config.save(run.config_path)
-    return RunFolder.open(run.path)
+    return Run.open(run.path)
 
 
 def by_hand(run, pixels):
@@ -138,8 +138,8 @@ def test_flip_averages_measured_and_exported_scores(flipping_run):
     pixels = np.concatenate([images for images, _ in uint8_batches(splits.test, 12, splits.resize, SIZE)])
     as_is, mirrored = by_hand(flipping_run, pixels), by_hand(flipping_run, pixels[:, :, ::-1])
     assert np.abs(as_is - mirrored).max() > 1e-3
-    np.testing.assert_allclose(evaluate_run(flipping_run).scores, (as_is + mirrored) / 2, atol=1e-5)
-    folder = export_run(flipping_run).path
+    np.testing.assert_allclose(evaluate(flipping_run).scores, (as_is + mirrored) / 2, atol=1e-5)
+    folder = export(flipping_run).path
     assert yaml.safe_load((folder / "inference.yml").read_text())["flip"] is True
     with Predictor(folder, device="cpu") as predictor:
         np.testing.assert_allclose(predictor.scores(pixels), (as_is + mirrored) / 2, atol=1e-4)

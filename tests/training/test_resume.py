@@ -23,7 +23,7 @@ from paddle_resnet.config import Config
 from paddle_resnet.data import MemorySplit
 from paddle_resnet.errors import RunFailure, Stopped, UsageError
 from paddle_resnet.models import read_state_dict
-from paddle_resnet.training import RunFolder, resume, train, train_or_resume
+from paddle_resnet.training import Run, resume, train, train_or_resume
 from paddle_resnet.training.callbacks.steps import StepSeeds
 from paddle_resnet.training.callbacks.visual_dl import Curves
 
@@ -107,7 +107,7 @@ def test_resume_within_an_epoch_is_exact(tmp_path, stop_in, recipe):
 
 
 @pytest.fixture(scope="module")
-def through(tmp_path_factory) -> RunFolder:
+def through(tmp_path_factory) -> Run:
     """The plain recipe, never stopped."""
     return train(config_for(tmp_path_factory.mktemp("through")))
 
@@ -223,7 +223,7 @@ def test_a_finished_run_stays_unchanged(through, caplog):
     assert everything_in(through.path) == before
 
 
-def unfinished_copy(through: RunFolder, folder: Path) -> Path:
+def unfinished_copy(through: Run, folder: Path) -> Path:
     """A copy of the run without its metrics."""
     path = folder / "quickstart"
     shutil.copytree(through.path, path)
@@ -244,7 +244,7 @@ def test_kill_before_the_metrics_is_resumed(tmp_path, through):
 def test_resume_drops_metrics_of_earlier_weights(tmp_path, through):
     """As of `tools/eval.py` on a stopped run: the finished one would be taken for measured."""
     path = unfinished_copy(through, tmp_path)
-    RunFolder.open(path).update_metrics("test", {"top1": 0.25, "checkpoint": "best"})
+    Run.open(path).update_metrics("test", {"top1": 0.25, "checkpoint": "best"})
     assert set(resume(path).metrics()) == {"validation", "environment", "train"}
 
 
@@ -267,7 +267,7 @@ def test_the_log_is_written_line_by_line(tmp_path, monkeypatch):
 def test_load_network_leaves_a_training_run_alone(tmp_path, through):
     """Between its two renames `best` is away for a moment; who brings it back then ends the training."""
     path = unfinished_copy(through, tmp_path)
-    run, best, earlier = RunFolder.open(path), path / "checkpoints" / "best", path / "checkpoints" / ".best.old"
+    run, best, earlier = Run.open(path), path / "checkpoints" / "best", path / "checkpoints" / ".best.old"
     with run.lock():
         best.rename(earlier)
         with pytest.raises(UsageError, match="no checkpoint 'best'"):
@@ -349,7 +349,7 @@ def test_a_full_disk_keeps_the_earlier_checkpoint(tmp_path, through, monkeypatch
 
 def test_one_process_at_a_time(tmp_path, through):
     path = unfinished_copy(through, tmp_path)
-    with RunFolder.open(path).lock(), pytest.raises(UsageError, match="another process is at work there"):
+    with Run.open(path).lock(), pytest.raises(UsageError, match="another process is at work there"):
         resume(path)
 
 

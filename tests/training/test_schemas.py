@@ -15,13 +15,13 @@ from tiny_run import make_run
 
 from paddle_resnet.config import Config
 from paddle_resnet.errors import UsageError
-from paddle_resnet.evaluation import evaluate_run
+from paddle_resnet.evaluation import evaluate
 from paddle_resnet.files import md5_of, read_json, write_json
 from paddle_resnet.models import create_model
 from paddle_resnet.results import EpochRecord
 from paddle_resnet.training.checkpoint_loader import Checkpoint, _checked_arrays, read_checkpoint
 from paddle_resnet.training.optim.ema import MovingAverage
-from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.run_folder import Run
 
 STEPS = 3
 EPOCH = {
@@ -254,7 +254,7 @@ def test_an_optimizer_state_fits_its_parameters(tmp_path, arrays, words):
     ],
 )
 def test_damaged_metrics_are_one_line(tmp_path, content):
-    run = RunFolder(tmp_path, Config())
+    run = Run(tmp_path, Config())
     run.metrics_path.write_bytes(content)
     with pytest.raises(UsageError, match=r"metrics\.json: damaged") as caught:
         run.metrics()
@@ -282,7 +282,7 @@ HEAD = "epoch,train_loss,train_top1,validation_loss,validation_top1,learning_rat
     ],
 )
 def test_a_damaged_history_is_one_line(tmp_path, content):
-    run = RunFolder(tmp_path, Config())
+    run = Run(tmp_path, Config())
     run.history_path.write_text(content)
     with pytest.raises(UsageError, match=r"history\.csv: damaged") as caught:
         run.history()
@@ -291,7 +291,7 @@ def test_a_damaged_history_is_one_line(tmp_path, content):
 
 @pytest.mark.posix
 def test_a_history_must_be_a_regular_file(tmp_path):
-    run = RunFolder(tmp_path, Config())
+    run = Run(tmp_path, Config())
     os.mkfifo(run.history_path)
     with pytest.raises(UsageError, match=r"history\.csv"):
         run.history()
@@ -417,13 +417,13 @@ def test_nothing_is_measured_with_damaged_files(tmp_path, damaged):
     (run.path / damaged).write_text("{")
     before = {path.name for path in run.path.iterdir()}
     with pytest.raises(UsageError, match=rf"{damaged}: damaged"):
-        evaluate_run(run)
+        evaluate(run)
     assert {path.name for path in run.path.iterdir()} == before
     assert (run.path / damaged).read_text() == "{"
 
 
 def test_a_copy_without_best_is_one_line(run, tmp_path):
-    part = RunFolder(shutil.copytree(run.path, tmp_path / "part"), run.config)
+    part = Run(shutil.copytree(run.path, tmp_path / "part"), run.config)
     put(part)
     assert read_checkpoint(part) is not None
     shutil.rmtree(part.checkpoint_path("best"))
@@ -438,7 +438,7 @@ def test_a_copy_without_best_is_one_line(run, tmp_path):
 
 @pytest.mark.parametrize("epochs", [0, 1, 2])
 def test_a_copy_without_last_does_not_begin_again(run, tmp_path, epochs):
-    part = RunFolder(shutil.copytree(run.path, tmp_path / "part"), run.config)
+    part = Run(shutil.copytree(run.path, tmp_path / "part"), run.config)
     shutil.rmtree(part.checkpoint_path("last"))
     part.write_history([EpochRecord(**{**EPOCH, "epoch": 1 + epoch}) for epoch in range(epochs)])
     if epochs < 2:  # killed before its first checkpoint
@@ -455,7 +455,7 @@ def test_a_copy_without_last_does_not_begin_again(run, tmp_path, epochs):
 def test_a_damaged_config_is_one_line(tmp_path, content):
     (tmp_path / "config.yaml").write_bytes(content)
     with pytest.raises(UsageError, match=r"config\.yaml") as caught:
-        RunFolder.open(tmp_path)
+        Run.open(tmp_path)
     assert len(str(caught.value)) < 600 and str(caught.value).isprintable()
 
 
@@ -466,4 +466,4 @@ def test_a_damaged_config_is_one_line(tmp_path, content):
 def test_a_config_must_be_a_regular_file(tmp_path, make):
     make(tmp_path / "config.yaml")
     with pytest.raises(UsageError, match=r"config\.yaml"):
-        RunFolder.open(tmp_path)
+        Run.open(tmp_path)

@@ -11,7 +11,7 @@ import pytest
 from tiny_run import quickstart
 
 from paddle_resnet.errors import Stopped, UsageError
-from paddle_resnet.training import RunFolder, train_seeds
+from paddle_resnet.training import Run, train_seeds
 from paddle_resnet.training.callbacks.steps import StepSeeds
 
 pytestmark = pytest.mark.slow
@@ -28,9 +28,9 @@ QUICK = [
 ]
 
 
-def whole(output: Path, *overrides: str) -> RunFolder:
+def whole(output: Path, *overrides: str) -> Run:
     config = quickstart([*QUICK, f"output={output}", *overrides])
-    return RunFolder(config.run_folder, config)
+    return Run(config.run_folder, config)
 
 
 @pytest.mark.parametrize("wrong", ["model.name=resnet21", "data.source=image_folder", "device=gpu:99"])

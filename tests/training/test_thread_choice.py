@@ -12,7 +12,7 @@ from tiny_run import quickstart
 
 from paddle_resnet.errors import Stopped
 from paddle_resnet.system import threads
-from paddle_resnet.training import RunFolder, resume, train, trainer
+from paddle_resnet.training import Run, resume, train, trainer
 from paddle_resnet.training.callbacks.steps import StepSeeds
 from paddle_resnet.training.callbacks.threads import ThreadChoice
 
@@ -76,4 +76,4 @@ def test_a_fixed_number_is_used_and_restored(tmp_path, caplog):
     assert [record.threads for record in run.history()] == [other]
     assert threads.count() == before
     assert f"threads: {other} (train.threads)" in caplog.text
-    assert RunFolder.open(run.path).config.train.threads == other
+    assert Run.open(run.path).config.train.threads == other

@@ -18,7 +18,7 @@ from paddle_resnet.config import Config
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.models import read_state_dict
 from paddle_resnet.tracking.training_log import image_grid
-from paddle_resnet.training import RunFolder, train
+from paddle_resnet.training import Run, train
 from paddle_resnet.training.callbacks.recorder import Recorder
 from paddle_resnet.training.setup import open_data_and_network
 
@@ -39,13 +39,13 @@ def config_for(output: Path, *overrides: str) -> Config:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> RunFolder:
+def run(tmp_path_factory) -> Run:
     return train(config_for(tmp_path_factory.mktemp("runs")))
 
 
 def test_the_folder_holds_the_run(run):
     assert Config.load(run.config_path) == run.config
-    assert RunFolder.open(run.path).config == run.config
+    assert Run.open(run.path).config == run.config
     assert {each.name for each in run.path.iterdir()} == {
         "config.yaml", "data.json", "metrics.json", "history.csv", "train.log", "vdl", "checkpoints",
     }  # fmt: skip
@@ -170,7 +170,7 @@ def test_ctrl_c_ends_between_two_steps(tmp_path, monkeypatch):
         train(config_for(tmp_path))
     assert steps[-2:] == [(2, 3, "begun"), (2, 3, "ended")]
     assert signal.getsignal(signal.SIGINT) is earlier
-    run = RunFolder.open(tmp_path / "quickstart")
+    run = Run.open(tmp_path / "quickstart")
     assert [record.epoch for record in run.history()] == [1]
     assert run.load_network("last") is not None
     assert "interrupted" in run.log_path.read_text()
@@ -188,12 +188,12 @@ def test_wrong_use_leaves_no_folder(tmp_path, override, words):
 
 def test_a_folder_that_is_no_run(tmp_path, run):
     with pytest.raises(UsageError, match="no such run"):
-        RunFolder.open(tmp_path / "nowhere")
+        Run.open(tmp_path / "nowhere")
     with pytest.raises(UsageError, match=r"config\.yaml"):
-        RunFolder.open(tmp_path)
+        Run.open(tmp_path)
     run.config.save(tmp_path / "config.yaml")
     with pytest.raises(UsageError, match="no checkpoint"):
-        RunFolder.open(tmp_path).load_network()
+        Run.open(tmp_path).load_network()
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_folder_that_is_no_run(tmp_path, run):
 def test_single_image_batches_with_batch_norm_warn(tmp_path, caplog, overrides, warned):
     config = config_for(tmp_path, *overrides)
     caplog.clear()
-    open_data_and_network(RunFolder.new(config))
+    open_data_and_network(Run.new(config))
     lines = [each.getMessage() for each in caplog.records if "BatchNorm" in each.getMessage()]
     found = [line.partition(":")[::2] for line in lines]
     words = f" {overrides[0].replace('=', ' ')} with 1294 training images"

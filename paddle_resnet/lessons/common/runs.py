@@ -16,15 +16,15 @@ from paddle_resnet.evaluation.report import measure_split, metrics_section
 from paddle_resnet.evaluation.scorer import NetworkScorer
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import RUNS, Page
+from paddle_resnet.onednn import accelerate
 from paddle_resnet.training import train
-from paddle_resnet.training.cpu_backend import use_cpu_backend
-from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.run_folder import Run
 
 Settings = Mapping[str, Any]
 """Nested keys of a config."""
 
 
-def train_run(page: Page, effort: Effort, name: str, settings: Settings) -> RunFolder:
+def train_run(page: Page, effort: Effort, name: str, settings: Settings) -> Run:
     """Train one network by `settings` and the lesson's overrides into ``runs/<name>`` of the lesson's folder."""
     config = Config.from_values({**settings, "name": name, "output": page.folder / RUNS}, effort.overrides)
     return train(config)
@@ -37,7 +37,7 @@ def update_settings(settings: Settings, effort: Effort, *, name: str | None = No
     return {**settings, "model": model, "train": {**settings["train"], "epochs": epochs, **train}}
 
 
-def read_images(run: RunFolder, split: Split) -> tuple[np.ndarray, np.ndarray]:
+def read_images(run: Run, split: Split) -> tuple[np.ndarray, np.ndarray]:
     """Read a split as the run's network gets it: uint8 ``[N, S, S, 3]`` before normalisation, and labels ``[N]``."""
     batches = list(uint8_batches(split, 256, run.splits().resize, run.config.data.image_size))
     return np.concatenate([pixels for pixels, _ in batches]), np.concatenate([labels for _, labels in batches])
@@ -79,10 +79,10 @@ class SeedResults:
     seconds: list[float] = field(default_factory=list)
     steps: list[int] = field(default_factory=list)
 
-    def add(self, run: RunFolder) -> None:
+    def add(self, run: Run) -> None:
         """Measure the last weights of a run, and write the result to its ``metrics.json``, too."""
         network = run.load_network("last")
-        use_cpu_backend(network, run.config.train.cpu_backend, runtime.select_device(run.config.device))
+        accelerate(network, run.config.train.cpu_backend, runtime.select_device(run.config.device))
         scorer = NetworkScorer(network, run.normalize())
         for split, errors in (("train", self.training_errors), ("test", self.test_errors)):
             evaluation = measure_split(run, scorer, split)

@@ -15,7 +15,7 @@ from paddle_resnet.config import AugmentConfig, TrainConfig
 from paddle_resnet.console import least_log_level
 from paddle_resnet.data import Normalize, Split, Splits, TrainLoader
 from paddle_resnet.models import ImageClassifier
-from paddle_resnet.training.cpu_backend import use_cpu_backend
+from paddle_resnet.onednn import accelerate
 from paddle_resnet.training.metrics import TrainMetrics
 
 Batches = Iterable[list[paddle.Tensor]]
@@ -53,7 +53,7 @@ def apply_cpu_backend(network: ImageClassifier, train: TrainConfig | None = None
     """
     train = train or TrainConfig()
     with least_log_level(logging.ERROR):
-        use_cpu_backend(network, train.cpu_backend, paddle.device.get_device(), train.cpu_precision)
+        accelerate(network, train.cpu_backend, paddle.device.get_device(), train.cpu_precision)
 
 
 def train_batches(

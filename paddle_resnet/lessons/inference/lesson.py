@@ -13,14 +13,14 @@ from paddle import nn
 from paddle_resnet import paddle_compat, runtime
 from paddle_resnet.data import Normalize
 from paddle_resnet.evaluation import Evaluation, NetworkScorer, measure_split
-from paddle_resnet.export import ExportReport, export_run
+from paddle_resnet.exporting import ExportReport, export
 from paddle_resnet.inference import InferenceConfig, Predictor
 from paddle_resnet.lessons.common.network_costs import describe_machine, time_interleaved
 from paddle_resnet.lessons.common.runs import image_settings, read_images, train_run, update_settings
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.plots.style import BLUE, GREEN, GREY, ORANGE, label_log_axis, make_figure, plain_log_labels
-from paddle_resnet.training import RunFolder
+from paddle_resnet.training import Run
 
 ROUNDS = 15
 DYNAMIC, EXPORTED, ONE_THREAD = "dynamic graph", "exported", "exported, 1 thread"
@@ -42,7 +42,7 @@ def teach(page: Page, effort: Effort) -> None:
     """Train and export a network, compare the predictions, then the times."""
     settings = {**image_settings(effort, size=16, pad=2), "train": FULL if effort.full else QUICK}
     run = train_run(page, effort, "network", update_settings(settings, effort, name="resnet20"))
-    report = export_run(run)
+    report = export(run)
     dynamic = measure_split(run, NetworkScorer(run.load_network(), run.normalize()))
     with Predictor(report.path) as predictor:
         _show_export(page, run, report, predictor.config)
@@ -57,11 +57,11 @@ def teach(page: Page, effort: Effort) -> None:
         page.say(pitfall)
 
 
-def _show_export(page: Page, run: RunFolder, report: ExportReport, config: InferenceConfig) -> None:
+def _show_export(page: Page, run: Run, report: ExportReport, config: InferenceConfig) -> None:
     page.heading("export_heading")
     page.say("export", run=run)
     files = [f"{path.name:20} {path.stat().st_size:>9,} bytes" for path in report.files]
-    page.values("report = export_run(run)", *files)
+    page.values("report = export(run)", *files)
     side = config.input.image_size
     page.values(
         f"input    {config.input.dtype} [N, {side}, {side}, 3], raw pixels",
@@ -117,7 +117,7 @@ def _draw_differences(differences: np.ndarray, closest: float) -> Figure:
     return figure
 
 
-def _show_folding(page: Page, run: RunFolder, images: np.ndarray) -> None:
+def _show_folding(page: Page, run: Run, images: np.ndarray) -> None:
     """Fold the first BatchNorm into the convolution before it."""
     page.heading("folding_heading")
     network = run.load_network()
@@ -150,7 +150,7 @@ def fold_batch_norm(convolution: nn.Conv2D, normalization: nn.BatchNorm2D) -> tu
     return convolution.weight * factor.reshape([-1, 1, 1, 1]), normalization.bias - normalization._mean * factor
 
 
-def _show_preprocessing(page: Page, run: RunFolder, image: np.ndarray) -> None:
+def _show_preprocessing(page: Page, run: Run, image: np.ndarray) -> None:
     """Measure the accuracy with mistakes in the preprocessing."""
     page.heading("preprocessing_heading")
     right = run.normalize()
@@ -172,7 +172,7 @@ def _show_preprocessing(page: Page, run: RunFolder, image: np.ndarray) -> None:
     page.say("confidence", raw=image.nbytes, ready=image.size * 4)
 
 
-def _show_times(page: Page, run: RunFolder, images: np.ndarray, rounds: int) -> None:
+def _show_times(page: Page, run: Run, images: np.ndarray, rounds: int) -> None:
     """Time both forms on uint8 images ``[N, S, S, 3]``: the first calls, then `rounds` for each batch size."""
     page.heading("speed_heading")
     threads = runtime.prepare_process().threads

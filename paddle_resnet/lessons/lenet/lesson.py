@@ -23,7 +23,7 @@ from paddle_resnet.lessons.lenet.seed_comparison import (
 )
 from paddle_resnet.models.summary import ModelSummary
 from paddle_resnet.plots.style import BLUE, ORANGE
-from paddle_resnet.training import RunFolder, SeedStatistics
+from paddle_resnet.training import Run, SeedStatistics
 
 SIZE = 32  # LeNet's own
 SEEDS = (0, 1, 2)
@@ -50,7 +50,7 @@ def teach(page: Page, effort: Effort) -> None:
             raise UsageError(f"-o {override}: the lesson lenet compares by its own {' and '.join(OWN_SETTINGS)}")
     _show_layers(page)
     lenet, resnet = (_train(page, effort, name) for name in RATES)
-    first_run = RunFolder.open(page.folder / RUNS / f"lenet_seed{SEEDS[0]}")
+    first_run = Run.open(page.folder / RUNS / f"lenet_seed{SEEDS[0]}")
     _compare(page, first_run.config, lenet, resnet)
     _show_curves(page, lenet, resnet)
     _show_mistakes(page, first_run.splits().test, lenet, resnet)
@@ -93,7 +93,7 @@ def _settings(effort: Effort, name: str, **train: object) -> dict[str, Any]:
     return update_settings(settings, effort, name=name, **{"learning_rate": RATES[name], **train})
 
 
-def _measure(run: RunFolder) -> Evaluation:
+def _measure(run: Run) -> Evaluation:
     """Measure the best checkpoint on the test split."""
     return measure_split(run, NetworkScorer(run.load_network(), run.normalize()))
 

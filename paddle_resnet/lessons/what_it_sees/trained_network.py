@@ -19,7 +19,7 @@ from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.models import ImageClassifier
 from paddle_resnet.plots.style import percent, shortened
 from paddle_resnet.results import Evaluation
-from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.run_folder import Run
 
 LONGEST_NAME = 9
 BATCH = 256
@@ -36,7 +36,7 @@ class LessonContext:
     """What the sections of the lesson share: page, run, network of the best checkpoint, test images, their scores."""
 
     page: Page
-    run: RunFolder
+    run: Run
     trained: TrainedNetwork
     test: ImageSet
     evaluation: Evaluation

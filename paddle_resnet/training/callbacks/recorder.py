@@ -17,7 +17,7 @@ from paddle_resnet.paddle_compat import optimizer_of
 from paddle_resnet.results import EpochRecord
 from paddle_resnet.system import threads
 from paddle_resnet.training.metrics import TrainMetrics
-from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.run_folder import Run
 
 NAMES_SHOWN = 3
 
@@ -30,7 +30,7 @@ class Recorder(Callback):
 
     state_name = "Recorder"
 
-    def __init__(self, run: RunFolder, metrics: TrainMetrics, loader: TrainLoader) -> None:
+    def __init__(self, run: Run, metrics: TrainMetrics, loader: TrainLoader) -> None:
         super().__init__()
         self._run = run
         self._metrics = metrics

@@ -17,8 +17,8 @@ from tiny_run import SIZE, make_run, random_pixels
 
 from paddle_resnet.data import uint8_batches
 from paddle_resnet.errors import UsageError
-from paddle_resnet.export import export_run, onnx, quantization
-from paddle_resnet.export.quantization import calibration_batches, read_pictures
+from paddle_resnet.exporting import export, onnx, quantization
+from paddle_resnet.exporting.quantization import calibration_batches, read_pictures
 from paddle_resnet.images.decode import decode_image
 from paddle_resnet.inference import Predictor, backends
 from paddle_resnet.inference.inference_config import InferenceConfig
@@ -41,7 +41,7 @@ AVAILABLE = [
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     run = make_run(tmp_path_factory.mktemp("precisions"))
-    export_run(run, precisions=["bf16", *(["int8"] if HAS_ONNX else [])])
+    export(run, precisions=["bf16", *(["int8"] if HAS_ONNX else [])])
     return run
 
 
@@ -53,7 +53,7 @@ def real(run):
 
 @pytest.fixture(scope="module")
 def float32_scores(run, real):
-    """Paddle's scores in float32, which tests/export/test_export.py compares with the network's."""
+    """Paddle's scores in float32, which tests/exporting/test_export.py compares with the network's."""
     with Predictor(run.path, "cpu", "fp32", 1, backend="paddle") as predictor:
         return predictor.scores(real)
 
@@ -139,7 +139,7 @@ def test_other_pictures_calibrate_without_the_runs_data(tmp_path, tool):
 def test_a_network_with_flip_is_quantised(tmp_path):
     run = make_run(tmp_path)
     run.config = run.config.model_copy(update={"evaluation": run.config.evaluation.model_copy(update={"flip": True})})
-    export_run(run, precisions=["int8"])
+    export(run, precisions=["int8"])
     with Predictor(run.path, "cpu", "fp32", 1) as whole, Predictor(run.path, "cpu", "int8", 1) as quantised:
         np.testing.assert_allclose(quantised.scores(random_pixels(3)), whole.scores(random_pixels(3)), atol=0.05)
         mirrored = quantised.scores(random_pixels(3)[:, :, ::-1])
@@ -162,7 +162,7 @@ def test_onnx_runtime_is_the_default_on_a_cpu(run, monkeypatch, caplog):
 
 def test_paddle_is_the_default_without_an_onnx_file(tmp_path):
     run = make_run(tmp_path)
-    export_run(run, images=0)
+    export(run, images=0)
     with Predictor(run.path, "cpu") as predictor:
         assert predictor.backend == "paddle"
     for precision, option in (("int8", "--precision int8"), ("fp32", "--onnx")):
@@ -219,7 +219,7 @@ def test_missing_onnx_packages_are_named_before_writing(tmp_path, monkeypatch, m
     run = make_run(tmp_path)
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(UsageError, match="pip install -r requirements/onnx"):
-        export_run(run, onnx=True)
+        export(run, onnx=True)
     assert not run.inference_path.exists()
 
 

@@ -14,13 +14,13 @@ import yaml
 from tiny_run import COLOURS, SIZE, make_run, random_pixels
 
 from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.export import export_run, exporter
-from paddle_resnet.export.accuracy import compare
-from paddle_resnet.export.program import save_program
-from paddle_resnet.export.quantization import calibration_batches
+from paddle_resnet.exporting import export, exporter
+from paddle_resnet.exporting.accuracy import compare
+from paddle_resnet.exporting.program import save_program
+from paddle_resnet.exporting.quantization import calibration_batches
 from paddle_resnet.inference import InferenceConfig, Predictor, paddle_backend
 from paddle_resnet.inference.inference_config import check_program, find_model
-from paddle_resnet.training.run_folder import RunFolder
+from paddle_resnet.training.run_folder import Run
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +34,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def report(run):
-    return export_run(run)
+    return export(run)
 
 
 @pytest.fixture
@@ -94,10 +94,10 @@ def test_the_check_used_real_images(report):
 def test_metrics_of_the_same_checkpoint_are_copied(tmp_path):
     run = make_run(tmp_path)
     run.update_metrics("test", {"top1": 0.75, "images": 12, "checkpoint": "last"})
-    assert InferenceConfig.load(export_run(run).path).test is None
+    assert InferenceConfig.load(export(run).path).test is None
     run.update_metrics("test", {"top1": 0.75, "images": 12, "checkpoint": "best"})
     (run.inference_path / "notes.txt").write_text("mine")
-    figures = InferenceConfig.load(export_run(run).path).test
+    figures = InferenceConfig.load(export(run).path).test
     assert figures is not None
     assert (figures.top1, figures.images) == (0.75, 12)
     assert (run.inference_path / "notes.txt").read_text() == "mine"
@@ -107,7 +107,7 @@ def test_a_failed_check_replaces_nothing(run, report, monkeypatch):
     before = {path.name: path.read_bytes() for path in report.path.iterdir()}
     monkeypatch.setattr(exporter.NetworkScorer, "scores", lambda self, batch: np.full((len(batch), 3), 0.5, np.float32))
     with pytest.raises(RunFailure, match="in paddle the exported model's probabilities differ"):
-        export_run(run)
+        export(run)
     assert {path.name: path.read_bytes() for path in report.path.iterdir()} == before
     assert not [path.name for path in run.path.iterdir() if path.name.startswith(".")]
 
@@ -117,7 +117,7 @@ def test_a_full_disk_replaces_nothing(run, report, monkeypatch):
     before = {path.name: path.read_bytes() for path in report.path.iterdir()}
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
     with pytest.raises(RunFailure, match=r"model: cannot be written \(No space left on device\)"):
-        export_run(run)
+        export(run)
     assert {path.name: path.read_bytes() for path in report.path.iterdir()} == before
 
 
@@ -126,7 +126,7 @@ def test_nan_scores_fail_the_check(run, monkeypatch):
         exporter.NetworkScorer, "scores", lambda self, batch: np.full((len(batch), 3), np.nan, np.float32)
     )
     with pytest.raises(RunFailure, match="not exported"):
-        export_run(run)
+        export(run)
 
 
 def test_a_run_without_a_checkpoint_exits_2(tool, tmp_path):
@@ -245,11 +245,9 @@ def test_metrics_cover_the_whole_test_split(run, report):
 
 def test_images_limits_the_measurement(tmp_path):
     run = make_run(tmp_path)
-    assert export_run(run, images=5).precisions["fp32"]["paddle"].images == 5
+    assert export(run, images=5).precisions["fp32"]["paddle"].images == 5
     seen = []
-    assert export_run(run, images=0, progress=lambda *counts: seen.append(counts)).precisions == {
-        "fp32": {"paddle": None}
-    }
+    assert export(run, images=0, progress=lambda *counts: seen.append(counts)).precisions == {"fp32": {"paddle": None}}
     assert seen == []
 
 
@@ -268,9 +266,9 @@ def test_agreement_and_top1():
 
 
 def test_a_fixed_batch_is_padded(run, report, tmp_path):
-    copied = RunFolder(tmp_path, run.config)
+    copied = Run(tmp_path, run.config)
     shutil.copytree(run.checkpoint_path("best"), copied.checkpoint_path("best"))
-    fixed = export_run(copied, batch=4)
+    fixed = export(copied, batch=4)
     pixels = random_pixels(6)
     with Predictor(fixed.path, device="cpu", batch_size=100) as predictor, Predictor(report.path, "cpu") as free:
         assert predictor.batch_size == 4
@@ -303,7 +301,7 @@ def test_options_of_the_command_reach_the_export(run, tool):
 
 
 def test_eval_exported_writes_a_section_per_precision(run, tool):
-    export_run(run, images=0)
+    export(run, images=0)
     done = tool("eval", run.path, "--exported", "--precision", "fp32")
     assert done.exit_code == 0
     assert "test split, exported model, fp32 by paddle: 12 images" in done.stdout

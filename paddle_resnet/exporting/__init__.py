@@ -1,8 +1,8 @@
 """From a trained run to an exported model, checked against the network."""
 
-from paddle_resnet.export.exporter import ExportReport, export_run
+from paddle_resnet.exporting.exporter import ExportReport, export
 
 __all__ = [
     "ExportReport",
-    "export_run",
+    "export",
 ]

@@ -17,15 +17,15 @@ from paddle_resnet.config import DataConfig
 from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.open_splits import resize_size
 from paddle_resnet.errors import UsageError
-from paddle_resnet.export.onnx import INPUT, require_onnx, require_package
-from paddle_resnet.export.program import output_hidden
+from paddle_resnet.exporting.onnx import INPUT, require_onnx, require_package
+from paddle_resnet.exporting.program import output_hidden
 from paddle_resnet.files import scratch_folder, write_atomically
 from paddle_resnet.images import Pixels
 from paddle_resnet.images.decode import decode_image, resize_and_crop_batch
 from paddle_resnet.images.find import find_image_files
 
 if TYPE_CHECKING:
-    from paddle_resnet.training.run_folder import RunFolder
+    from paddle_resnet.training.run_folder import Run
 
 QUANTIZED = ["Conv", "Relu", "Add", "MaxPool", "AveragePool", "Concat"]
 HEAD = {"GlobalAveragePool", "Flatten", "Reshape", "MatMul", "Gemm"}
@@ -77,7 +77,7 @@ def quantize(model: Path, destination: Path, batches: Iterable[np.ndarray]) -> N
     write_atomically(destination, lambda temporary: onnx.save(result, str(temporary)))
 
 
-def calibration_batches(run: RunFolder, batch: int, pictures: Pixels | None = None) -> Iterator[Pixels]:
+def calibration_batches(run: Run, batch: int, pictures: Pixels | None = None) -> Iterator[Pixels]:
     """Yield about 256 images, uint8 `[batch, S, S, 3]`: given `pictures`, or those of the validation split.
 
     The test split is only for measuring. Images are spread evenly over the split, which may be sorted by class.

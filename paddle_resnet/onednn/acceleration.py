@@ -1,14 +1,24 @@
-"""`accelerate` a network: replace its layers by those of oneDNN, and `restore` them."""
+"""`accelerate` a network: let oneDNN compute its layers on a CPU, where the machine and the network allow it."""
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
+import paddle
 from paddle import nn
 
+from paddle_resnet.console import logger
+from paddle_resnet.errors import UsageError
 from paddle_resnet.models import blocks, preact, stems, sync_batch_norm
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.resnet import ResNet
-from paddle_resnet.onednn import layers
+from paddle_resnet.onednn import layers, library
+from paddle_resnet.onednn.availability import bfloat16_unavailable_reason, unavailable_reason
 from paddle_resnet.paddle_compat import batch_norm_settings, data_format
+from paddle_resnet.runtime import keep_freed_memory
+
+Backend: TypeAlias = Literal["auto", "onednn", "native"]
+Precision: TypeAlias = Literal["auto", "float32", "bfloat16"]
 
 NORMALISATIONS_BEFORE_RELU: dict[type[nn.Layer], tuple[str, ...]] = {
     ResNet: ("bn1", "final_bn"),
@@ -56,8 +66,67 @@ ORIGINALS: dict[type[nn.Layer], type[nn.Layer]] = {new: old for old, new in REPL
 ORIGINALS |= {layers.BatchNormReLU: nn.BatchNorm2D, layers.SyncBatchNormReLU: sync_batch_norm.SyncBatchNorm}
 
 
-def accelerate(network: ImageClassifier, precision: layers.Precision = "float32") -> None:
-    """Let oneDNN compute the network on the CPU, in place; input and output stay as they are.
+def accelerate(
+    network: ImageClassifier, backend: Backend = "auto", device: str | None = None, precision: Precision = "float32"
+) -> ImageClassifier:
+    """Let oneDNN train the network on a CPU, in place, and keep the memory of a step for the next one; return it.
+
+    On a GPU, on a machine without oneDNN, and of a network with layers of its own, nothing changes; a log line says
+    what computes and why. Parameters, state dict, input and output stay as they are, so that `paddle.Model`, optimizers
+    and `paddle.save` work as before. Call `paddle_resnet.onednn.restore(network)` before `paddle.jit.save`.
+
+        >>> import paddle_resnet
+        >>> network = paddle_resnet.accelerate(paddle_resnet.create_model("resnet20", num_classes=10))
+        >>> import paddle
+        >>> network(paddle.zeros([2, 3, 32, 32])).shape
+        [2, 10]
+
+    Args:
+        network: a network of `create_model`.
+        backend: ``"auto"``; ``"onednn"`` is an error where it cannot be used; ``"native"`` keeps Paddle's operators.
+        device: where it is trained, ``"cpu"`` or ``"gpu:0"``; None: Paddle's current device.
+        precision: of activations: ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16 where the processor has it.
+
+    Raises:
+        UsageError: `backend` "onednn" or `precision` "bfloat16" cannot be used here.
+    """
+    device = paddle.get_device() if device is None else device
+    if device != "cpu":
+        return network
+    keep_freed_memory()
+    if backend == "native":
+        reason: str | None = "asked for"
+    else:
+        reason = unavailable_reason(device) or _try_to_replace(network, _supported(precision))
+        if reason is None:
+            logger.info("CPU backend: oneDNN %s, %s", library.description(), network.precision)
+            return network
+        if backend == "onednn":
+            raise UsageError(f"train.cpu_backend onednn: {reason}; use auto or native")
+    if precision == "bfloat16":
+        raise UsageError(f"train.cpu_precision bfloat16 needs the oneDNN backend, but it is not used, as {reason}")
+    logger.info("CPU backend: Paddle's own operators, as %s", reason)
+    return network
+
+
+def _supported(precision: Precision) -> layers.Precision:
+    reason = bfloat16_unavailable_reason()
+    if precision == "bfloat16" and reason is not None:
+        raise UsageError(f"train.cpu_precision bfloat16: {reason}; use auto or float32")
+    return "float32" if precision == "float32" or reason is not None else "bfloat16"
+
+
+def _try_to_replace(network: ImageClassifier, precision: layers.Precision) -> str | None:
+    """Replace the layers; if one has no counterpart in oneDNN, change nothing and return the reason."""
+    try:
+        replace_layers(network, precision)
+    except TypeError as error:
+        return str(error)
+    return None
+
+
+def replace_layers(network: ImageClassifier, precision: layers.Precision = "float32") -> None:
+    """Replace the network's layers by those of oneDNN, in place; input and output stay as they are.
 
     With `precision` bfloat16, activations and their gradients are rounded to 8 bits of mantissa between layers. Sums
     within a layer, statistics, parameters and their gradients stay float32, so the weights lose no precision.
@@ -78,7 +147,7 @@ def accelerate(network: ImageClassifier, precision: layers.Precision = "float32"
 
 
 def restore(network: nn.Layer) -> None:
-    """Undo `accelerate`; a network that was not accelerated stays as it is."""
+    """Undo `replace_layers`; a network that was not accelerated stays as it is."""
     _set_classes(
         {
             layer: ORIGINALS[type(layer)]

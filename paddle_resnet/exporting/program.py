@@ -14,12 +14,12 @@ import paddle
 from paddle import nn
 from paddle.static import InputSpec
 
-from paddle_resnet.export.folding import fold
+from paddle_resnet.exporting.folding import fold
 from paddle_resnet.files import require_space, write_text
 from paddle_resnet.paddle_compat import paddle_2_programs
 
 if TYPE_CHECKING:
-    from paddle_resnet.training.run_folder import RunFolder, Which
+    from paddle_resnet.training.run_folder import Run, Which
 
 PROGRAM_SUFFIXES = (".json", ".pdmodel")
 """Of Paddle 3 and of 2.6."""
@@ -27,7 +27,7 @@ STANDARD_STREAMS = (1, 2)
 
 
 def save_program(
-    run: RunFolder, checkpoint: Which, stem: Path, batch: int | None = None, *, shared_mean: bool = False
+    run: Run, checkpoint: Which, stem: Path, batch: int | None = None, *, shared_mean: bool = False
 ) -> tuple[Path, Path]:
     """Fold a checkpoint's network and save it; return the paths of the program and of its parameters.
 
@@ -51,7 +51,7 @@ def save_program(
     return program, stem.with_suffix(".pdiparams")
 
 
-def write_graph(run: RunFolder, checkpoint: Which = "best") -> Path:
+def write_graph(run: Run, checkpoint: Which = "best") -> Path:
     """Write the graph of the exported network to the run's ``vdl/graph/<name>``, in place of an earlier one.
 
     VisualDL 2.5.3 reads only the programs of Paddle 2, so this writes one of those on Paddle 3 too.
@@ -97,7 +97,7 @@ def output_hidden() -> Iterator[None]:
 
 
 def _folded(
-    run: RunFolder, checkpoint: Which, batch: int | None = None, shared_mean: bool = False
+    run: Run, checkpoint: Which, batch: int | None = None, shared_mean: bool = False
 ) -> tuple[nn.Layer, InputSpec]:
     """Return a checkpoint's folded network and the specification of its input."""
     size = run.config.data.image_size

@@ -23,7 +23,7 @@ from paddle_resnet.inference.predictor import Predictor
 
 if TYPE_CHECKING:
     from paddle_resnet.evaluation.report import ProgressFn
-    from paddle_resnet.training.run_folder import RunFolder
+    from paddle_resnet.training.run_folder import Run
 
 CHECKED_IMAGES = 64
 BATCH = 32
@@ -53,7 +53,7 @@ class Comparison:
 
 
 def check_export(
-    run: RunFolder,
+    run: Run,
     scorer: NetworkScorer,
     folder: Path,
     precisions: PrecisionTable,
@@ -102,7 +102,7 @@ def check_export(
 
 
 def _measure(
-    run: RunFolder,
+    run: Run,
     scorer: NetworkScorer,
     folder: Path,
     precisions: PrecisionTable,
@@ -113,7 +113,7 @@ def _measure(
     count = len(test) if images is None else min(images, len(test))
     if onednn.unavailable_reason() is None:
         with suppress(TypeError):  # a layer without a oneDNN counterpart
-            onednn.accelerate(scorer.classifier.network)
+            onednn.replace_layers(scorer.classifier.network)
     with ExitStack() as loaded:
         predictors = {}
         for precision, backends in precisions.items():
@@ -162,7 +162,7 @@ def compare(
     }
 
 
-def _test_batches(run: RunFolder, batch: int, images: int) -> Iterator[tuple[Pixels, Indices]]:
+def _test_batches(run: Run, batch: int, images: int) -> Iterator[tuple[Pixels, Indices]]:
     """Yield the first `images` of the test split as pixels, uint8 `[n, S, S, 3]`, and labels, int64 `[n]`."""
     for pixels, labels in uint8_batches(_test_split(run), batch, run.splits().resize, run.config.data.image_size):
         yield pixels[:images], labels[:images]
@@ -179,7 +179,7 @@ def _random_images(image_size: int) -> Pixels:
     return np.clip(colours + noise, 0, 255).astype(np.uint8)
 
 
-def _test_split(run: RunFolder) -> Split:
+def _test_split(run: Run) -> Split:
     splits = run.splits()
     return splits.test if len(splits.test) else splits.validation
 

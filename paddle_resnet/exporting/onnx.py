@@ -12,7 +12,7 @@ import paddle
 from paddle import nn
 
 from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError
-from paddle_resnet.export.program import PROGRAM_SUFFIXES, output_hidden
+from paddle_resnet.exporting.program import PROGRAM_SUFFIXES, output_hidden
 from paddle_resnet.files import require_space, scratch_folder, write_atomically
 from paddle_resnet.paddle_compat import is_paddle_2
 from paddle_resnet.project_files import requirements_file

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from paddle_resnet import environment
 from paddle_resnet.data.datasets.open_splits import resize_size
 from paddle_resnet.evaluation import NetworkScorer
-from paddle_resnet.export.accuracy import BATCH, Comparison, PrecisionTable, check_export
-from paddle_resnet.export.onnx import require_onnx, write_onnx_program
-from paddle_resnet.export.program import PROGRAM_SUFFIXES, save_program
-from paddle_resnet.export.quantization import calibration_batches, quantize, read_pictures
+from paddle_resnet.exporting.accuracy import BATCH, Comparison, PrecisionTable, check_export
+from paddle_resnet.exporting.onnx import require_onnx, write_onnx_program
+from paddle_resnet.exporting.program import PROGRAM_SUFFIXES, save_program
+from paddle_resnet.exporting.quantization import calibration_batches, quantize, read_pictures
 from paddle_resnet.files import scratch_folder, write_folder
 from paddle_resnet.images import Pixels
 from paddle_resnet.inference.inference_config import (
@@ -32,7 +32,7 @@ from paddle_resnet.inference.options import Precision
 
 if TYPE_CHECKING:
     from paddle_resnet.evaluation.report import ProgressFn
-    from paddle_resnet.training.run_folder import RunFolder, Which
+    from paddle_resnet.training.run_folder import Run, Which
 
 STEM = "model"
 ONNX, ONNX_INT8 = "model.onnx", "model_int8.onnx"
@@ -53,8 +53,8 @@ class ExportReport(Comparison):
         return sorted(path for path in self.path.iterdir() if path.name in OWN_FILES)
 
 
-def export_run(
-    run: RunFolder,
+def export(
+    run: Run,
     checkpoint: Which = "best",
     *,
     precisions: Sequence[Precision] = (),
@@ -114,7 +114,7 @@ def export_run(
 
 
 def _write_models(
-    run: RunFolder, checkpoint: Which, folder: Path, batch: int | None, onnx: bool, calibration: Iterator[Pixels] | None
+    run: Run, checkpoint: Which, folder: Path, batch: int | None, onnx: bool, calibration: Iterator[Pixels] | None
 ) -> ModelFiles:
     metadata = {  # enough to classify a picture without `inference.yml`
         "classes": json.dumps(run.classes(), ensure_ascii=False),
@@ -139,7 +139,7 @@ def _write_models(
 
 
 def _describe(
-    run: RunFolder, checkpoint: Which, files: ModelFiles, batch: int | None, precisions: PrecisionTable
+    run: Run, checkpoint: Which, files: ModelFiles, batch: int | None, precisions: PrecisionTable
 ) -> InferenceConfig:
     normalize, resize = run.normalize(), resize_size(run.config.data)
     test = run.metrics().get("test", {})

@@ -10,9 +10,8 @@ import pytest
 
 from paddle_resnet import create_model, runtime
 from paddle_resnet.errors import UsageError
-from paddle_resnet.onednn import library, unavailable_reason
+from paddle_resnet.onednn import accelerate, library, unavailable_reason
 from paddle_resnet.onednn.layers import ChannelsLastResNet
-from paddle_resnet.training.cpu_backend import use_cpu_backend
 
 AVX512_VNNI, AVX512_BF16 = 0x67, 0xE7
 
@@ -35,7 +34,7 @@ def network():
 def test_precision(network, monkeypatch, caplog, precision, instructions, used):
     monkeypatch.setattr(library, "instruction_set", lambda: instructions)
     with caplog.at_level("INFO", logger="paddle_resnet"):
-        use_cpu_backend(network, "auto", "cpu", precision)
+        accelerate(network, "auto", "cpu", precision)
     assert isinstance(network, ChannelsLastResNet) and network.precision == used
     assert caplog.messages[-1].endswith(used)
 
@@ -44,17 +43,17 @@ def test_precision(network, monkeypatch, caplog, precision, instructions, used):
 def test_bfloat16_needs_a_processor_that_has_it(network, monkeypatch):
     monkeypatch.setattr(library, "instruction_set", lambda: AVX512_VNNI)
     with pytest.raises(UsageError, match=r"train\.cpu_precision bfloat16: .*AVX512-VNNI only.*use auto or float32"):
-        use_cpu_backend(network, "auto", "cpu", "bfloat16")
+        accelerate(network, "auto", "cpu", "bfloat16")
     assert not isinstance(network, ChannelsLastResNet)
 
 
 def test_bfloat16_needs_onednn(network):
     with pytest.raises(UsageError, match="bfloat16 needs the oneDNN backend, but it is not used, as asked for"):
-        use_cpu_backend(network, "native", "cpu", "bfloat16")
+        accelerate(network, "native", "cpu", "bfloat16")
 
 
 def test_a_gpus_network_is_left_alone(network):
-    use_cpu_backend(network, "onednn", "gpu:0", "bfloat16")
+    accelerate(network, "onednn", "gpu:0", "bfloat16")
     assert not isinstance(network, ChannelsLastResNet)
 
 
