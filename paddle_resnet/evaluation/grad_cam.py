@@ -63,6 +63,12 @@ def enlarge(maps: np.ndarray, height: int, width: int) -> np.ndarray:
     return larger.numpy()[:, 0]
 
 
+def heat_map(network: ImageClassifier, normalize: nn.Layer, pixels: np.ndarray, label: int, size: int) -> np.ndarray:
+    """Return the map of one uint8 image ``[S, S, 3]`` as float32 ``[size, size]`` with a maximum of 1, or all 0."""
+    heat = enlarge(grad_cam(network, normalize(paddle.to_tensor(pixels[np.newaxis])), [label]), size, size)[0]
+    return heat / max(float(heat.max()), 1e-12)
+
+
 def _output_and_logits(
     network: ImageClassifier, images: paddle.Tensor, layer: str | None
 ) -> tuple[paddle.Tensor, paddle.Tensor]:

@@ -12,14 +12,16 @@ import numpy as np
 import paddle
 
 from paddle_resnet import onednn, runtime
+from paddle_resnet.config import Config
 from paddle_resnet.console import logger
-from paddle_resnet.data import Split, uint8_batches
-from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.data import Normalize, Split, uint8_batches
+from paddle_resnet.errors import RunFailure, UsageError, command
 from paddle_resnet.evaluation import NetworkScorer, Scorer
 from paddle_resnet.images import Indices, Pixels
 from paddle_resnet.inference.inference_config import PrecisionMetrics
 from paddle_resnet.inference.options import BackendName, Precision
 from paddle_resnet.inference.predictor import Predictor
+from paddle_resnet.models import create_configured_model, load_weights
 
 if TYPE_CHECKING:
     from paddle_resnet.evaluation.report import ProgressFn
@@ -29,6 +31,10 @@ CHECKED_IMAGES = 64
 BATCH = 32
 TOLERANCE = 1e-4
 """Of a probability: oneDNN's float32 differs from the dynamic graph's by about 3e-5."""
+
+PROBES, SAME_NETWORK = 8, 0.1
+"""Random images, and the mean difference of probabilities on them. Reduced precision stays within it, other weights do
+not."""
 
 Key = TypeVar("Key")
 PrecisionTable = dict[Precision, dict[BackendName, PrecisionMetrics | None]]
@@ -99,6 +105,28 @@ def check_export(
     if images != 0:
         precisions = _measure(run, scorer, folder, precisions, images, progress)
     return Comparison(largest, len(pixels), random, precisions)
+
+
+def load_trained(predictor: Predictor) -> NetworkScorer:
+    """Load the network that was exported from the run's folder around the model: it has gradients and features.
+
+    Raises:
+        UsageError: there is no run, or its best checkpoint is not what was exported.
+    """
+    run = predictor.path.resolve().parent
+    config, normalization = predictor.config, predictor.config.normalization
+    network = create_configured_model(Config.load(run / "config.yaml").model, len(config.classes))
+    load_weights(network, run / "checkpoints" / "best" / "model.pdparams", new_head=False)
+    network.eval()
+    trained = NetworkScorer(network, Normalize(normalization.mean, normalization.std), flip=config.flip)
+    pixels = _random_images(config.input.image_size)[:PROBES]
+    difference = float(np.abs(trained.scores(pixels) - predictor.scores(pixels)).mean())
+    if not difference <= SAME_NETWORK:
+        raise UsageError(
+            f"{run}: its best checkpoint is not what was exported (probabilities differ by {difference:.2g}); export "
+            f"it again with {command('export')} {run}"
+        )
+    return trained
 
 
 def _measure(

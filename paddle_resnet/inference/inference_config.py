@@ -99,6 +99,7 @@ class InferenceConfig(Group):
         flip: for information, as the graph contains it: the output is the mean over a picture and its mirror image.
         versions: of the packages that made the files.
         test: the trained network's metrics.
+        threshold: a prediction of a lower probability is of the class `predictor.UNKNOWN`; null: none is.
         precisions: the exported precisions and their backends, with metrics where they were measured.
     """
 
@@ -112,6 +113,7 @@ class InferenceConfig(Group):
     versions: dict[str, str]
     files: ModelFiles
     test: TestMetrics | None = None
+    threshold: Fraction | None = None
     precisions: dict[Precision, dict[BackendName, PrecisionMetrics | None]]
     exported_at: str
 

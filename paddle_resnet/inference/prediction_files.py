@@ -58,7 +58,7 @@ CONTENTS: dict[str, Callable[[Prediction], str]] = {
     "path": lambda prediction: prediction.name,
     "name": lambda prediction: PurePath(prediction.name).name,
     "stem": lambda prediction: PurePath(prediction.name).stem,
-    "class": partial(_label, 0),
+    "class": lambda prediction: prediction.label,
     "probability": partial(_probability, 0),
 }
 """What a column can hold, besides the probability of a given class."""
@@ -69,7 +69,7 @@ def ranked_columns(top_k: int) -> list[Column]:
     columns = [Column("file", CONTENTS["path"])]
     for rank in range(top_k):
         suffix = f"_{rank + 1}" if rank else ""
-        columns.append(Column(f"class{suffix}", partial(_label, rank)))
+        columns.append(Column(f"class{suffix}", partial(_label, rank) if rank else CONTENTS["class"]))
         columns.append(Column(f"probability{suffix}", partial(_probability, rank)))
     return columns
 
@@ -126,6 +126,8 @@ def open_csv(path: Path, columns: Sequence[Column]) -> Iterator[PredictionWriter
 @contextmanager
 def open_json(path: Path, top_k: int) -> Iterator[PredictionWriter]:
     """Open a JSON list of ``{"file": ..., "top": [{"class": ..., "probability": ...}, ...]}``, the best `top_k`.
+
+    Where there is a threshold, ``"class"`` is the best class, or `UNKNOWN`.
 
     Raises:
         RunFailure: it cannot be written.
@@ -213,7 +215,8 @@ def _to_json(prediction: Prediction, top_k: int) -> str:
     best = [{"class": label, "probability": round(probability, 6)} for label, probability in prediction.top[:top_k]]
     # A name that is not UTF-8 is escaped, as JSON cannot hold its bytes.
     escape = any("\ud800" <= letter <= "\udfff" for letter in prediction.name)
-    return json.dumps({"file": prediction.name, "top": best}, ensure_ascii=escape)
+    decided = {"class": prediction.label} if prediction.threshold else {}
+    return json.dumps({"file": prediction.name, **decided, "top": best}, ensure_ascii=escape)
 
 
 @contextmanager

@@ -22,6 +22,8 @@ from paddle_resnet.inference.inference_config import FILE_NAME, InferenceConfig,
 from paddle_resnet.inference.options import BackendName, Precision
 
 Item = TypeVar("Item")
+UNKNOWN = "unknown"
+"""The class of a prediction whose best probability is below the threshold."""
 
 
 class ClassProbability(NamedTuple):
@@ -33,10 +35,21 @@ class ClassProbability(NamedTuple):
 
 @dataclass(frozen=True)
 class Prediction:
-    """A picture's name and its most probable classes, the best first."""
+    """A picture's name, its most probable classes, the best first, and the threshold of their first one."""
 
     name: str
     top: tuple[ClassProbability, ...]
+    threshold: float = 0.0
+
+    @property
+    def label(self) -> str:
+        """Return the most probable class, or `UNKNOWN` where its probability is below the threshold."""
+        return decide(self.top[0], self.threshold)
+
+
+def decide(best: ClassProbability, threshold: float | None) -> str:
+    """Return the class of a prediction: that of the best probability, or `UNKNOWN` where that is below `threshold`."""
+    return UNKNOWN if best.probability < (threshold or 0) else best.label
 
 
 def predict_batch(
@@ -90,6 +103,7 @@ class Predictor:
         batch_size: the most images in one run of the model; larger batches are split. A model exported with a fixed
             batch size keeps that size.
         backend: "paddle", "onnxruntime" or, on a GPU, "tensorrt". None: see `backends.choose`.
+        threshold: a picture is of the class `UNKNOWN` where its best probability is lower. None: that of the model.
         digest: the expected `InferenceConfig.digest`, where other processes have loaded the model already.
 
     Attributes:
@@ -112,6 +126,7 @@ class Predictor:
         batch_size: int = 32,
         *,
         backend: BackendName | None = None,
+        threshold: float | None = None,
         digest: str | None = None,
     ) -> None:
         if batch_size < 1 or (threads is not None and threads < 1):
@@ -124,6 +139,7 @@ class Predictor:
                 "it, or put the earlier one back"
             )
         self.batch_size = self.config.input.batch or batch_size
+        self.threshold = (self.config.threshold or 0.0) if threshold is None else threshold
         self.device = runtime.select_device(device)
         self.backend, self.precision = backends.choose(self.path, self.config, self.device, precision, backend)
         self._model: backends.Backend | None = backends.load(
@@ -178,7 +194,7 @@ class Predictor:
                 lambda named: self.decode(*named),
                 lambda pixels: self.rank(self.scores(pixels), top_k),
             )
-            predictions += map(Prediction, names, tops)
+            predictions += (Prediction(name, top, self.threshold) for name, top in zip(names, tops, strict=True))
         return predictions
 
     def predict_files(
@@ -201,7 +217,7 @@ class Predictor:
             lambda pixels: self.rank(self.scores(pixels), top_k),
         )
         return [
-            result if isinstance(result, Unreadable) else Prediction(str(file), result)
+            result if isinstance(result, Unreadable) else Prediction(str(file), result, self.threshold)
             for file, result in zip(files, results, strict=True)
         ]
 

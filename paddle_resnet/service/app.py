@@ -110,6 +110,7 @@ def _about(config: InferenceConfig, settings: Settings, explains: bool) -> dict[
     return {
         "model": config.model,
         "classes": list(config.classes),
+        "threshold": config.threshold,
         "image_size": config.input.image_size,
         "max_images": settings.max_images,
         "max_body": settings.max_body,

@@ -10,32 +10,26 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import paddle
 from PIL import Image
 from starlette.requests import Request
 from starlette.responses import Response
 
-from paddle_resnet.config import Config
 from paddle_resnet.data import Normalize
 from paddle_resnet.errors import PaddleResNetError
-from paddle_resnet.evaluation.grad_cam import enlarge, grad_cam
-from paddle_resnet.models import create_configured_model, load_weights
+from paddle_resnet.evaluation.grad_cam import heat_map
+from paddle_resnet.export.accuracy import load_trained
 from paddle_resnet.service.errors import ServiceError
 from paddle_resnet.service.logs import log
 from paddle_resnet.service.predict import InferencePipeline, json_response
-from paddle_resnet.service.settings import CHECKPOINT, Settings, load_predictor
+from paddle_resnet.service.settings import Settings, load_predictor
 
 if TYPE_CHECKING:
-    from paddle_resnet.inference import Predictor
     from paddle_resnet.models import ImageClassifier
 
 HEAT_COLOR = (213, 94, 0)
 """Okabe and Ito's vermilion, visible with any kind of colour vision."""
 MIN_HEAT_SIZE = 224
 """Pixels a side of the heat map, so that a coarse map is interpolated and not shown as squares."""
-PROBES = 8
-TOLERANCE = 0.1
-"""Mean difference of probabilities on random images. Reduced precision stays within it, other weights do not."""
 MAX_EXPLANATIONS = 4
 """Few may wait: each runs the network forward and backward in this process, and takes its cores from /predict."""
 
@@ -53,20 +47,11 @@ class Explainer:
         """Load the best checkpoint of the run whose exported model is served; None if it is another model."""
         try:
             with load_predictor(settings) as predictor:
-                run = predictor.path.resolve().parent
-                network = create_configured_model(Config.load(run / "config.yaml").model, len(predictor.classes))
-                load_weights(network, run / CHECKPOINT, new_head=False)
-                network.eval()
-                normalization = predictor.config.normalization
-                explainer = cls(network, Normalize(normalization.mean, normalization.std), predictor.classes)
-                difference = explainer._difference(predictor)
+                trained = load_trained(predictor).classifier
+                return cls(trained.network, trained.normalize, predictor.classes)
         except PaddleResNetError as error:
             log("no explanations", reason=str(error))
             return None
-        if not difference <= TOLERANCE:
-            log("no explanations", reason="the run's checkpoint is not what was exported", difference=difference)
-            return None
-        return explainer
 
     def explain(self, pixels: np.ndarray, scores: np.ndarray, label: str | None = None) -> dict[str, Any]:
         """Return the response to `POST /explain`.
@@ -78,18 +63,8 @@ class Explainer:
         """
         index = int(scores.argmax()) if label is None else list(self._classes).index(label)
         size = max(MIN_HEAT_SIZE, *pixels.shape[:2])
-        maps = grad_cam(self._network, self._normalize(paddle.to_tensor(pixels[np.newaxis])), [index])
-        heat = enlarge(maps, size, size)[0]
-        return explanation(self._classes[index], float(scores[index]), pixels, heat / max(float(heat.max()), 1e-12))
-
-    def _difference(self, predictor: Predictor) -> float:
-        """Return how far the network's probabilities are from the exported model's, on random images."""
-        size = predictor.config.input.image_size
-        images = np.random.default_rng(0).integers(0, 256, (PROBES, size, size, 3), dtype=np.uint8)
-        with paddle.no_grad():
-            logits = self._network(self._normalize(paddle.to_tensor(images)))
-            probabilities = paddle.nn.functional.softmax(logits, axis=-1).numpy()
-        return float(np.abs(probabilities - predictor.scores(images)).mean())
+        heat = heat_map(self._network, self._normalize, pixels, index, size)
+        return explanation(self._classes[index], float(scores[index]), pixels, heat)
 
 
 def explanation(label: str, probability: float, pixels: np.ndarray, heat: np.ndarray) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from paddle_resnet.inference.inference_config import InferenceConfig
-from paddle_resnet.inference.predictor import rank
+from paddle_resnet.inference.predictor import decide, rank
 from paddle_resnet.service.batcher import Batcher
 from paddle_resnet.service.errors import ServiceError, client_closed_error
 from paddle_resnet.service.inference_workers import InferenceWorkers
@@ -55,7 +55,7 @@ class InferencePipeline:
         self._split_threads.shutdown()
 
     async def predict(self, request: Request) -> Response:
-        """Respond to `POST /predict` with the most probable classes of each image, `top` of them."""
+        """Respond to `POST /predict` with the class of each image and the most probable ones, `top` of them."""
         top = request.query_params.get("top", DEFAULT_TOP)
         if not (top.isascii() and top.isdecimal() and 0 < len(top) < 10 and int(top)):
             raise ServiceError(422, "invalid_parameter", "query.top: expected a whole number of at least 1")
@@ -63,7 +63,11 @@ class InferencePipeline:
             request.state.log_fields["images"] = len(scores)
             ranked = rank(scores, self.config.classes, int(top))
         predictions = [
-            {"image": image, "top": [{"class": label, "probability": round(value, 6)} for label, value in best]}
+            {
+                "image": image,
+                "class": decide(best[0], self.config.threshold),
+                "top": [{"class": label, "probability": round(value, 6)} for label, value in best],
+            }
             for image, best in enumerate(ranked)
         ]
         return json_response({"model": self.config.model, "predictions": predictions})

@@ -101,7 +101,7 @@ def running(monkeypatch, folder, **settings):
     """Run a service around a `ColourPredictor` in a thread."""
     predictor = ColourPredictor()
     config = SimpleNamespace(
-        model="colours", classes=CLASSES, input=SimpleNamespace(image_size=SIZE), digest=lambda: "none"
+        model="colours", classes=CLASSES, threshold=0.4, input=SimpleNamespace(image_size=SIZE), digest=lambda: "none"
     )
     monkeypatch.setattr(app, "load_config", lambda settings: config)
     monkeypatch.setattr(app, "InferenceWorkers", lambda settings, *sizes: ColourWorkers(predictor, settings.max_pixels))

@@ -81,6 +81,15 @@ def test_an_image_as_the_body(client, kind):
     assert_is(prediction, (10, 60, 220))
 
 
+def test_a_doubtful_image_is_of_an_unknown_class(client):
+    """The shares of (90, 80, 85) are 0.353 and less, those of (10, 60, 220) up to 0.759; the threshold is 0.4."""
+    for colour, label in (((90, 80, 85), "unknown"), ((10, 60, 220), "blue")):
+        (prediction,) = client.post("/predict", content=picture(colour), headers=IMAGE).json()["predictions"]
+        assert prediction["class"] == label
+        assert_is(prediction, colour)
+    assert client.get("/model").json()["threshold"] == 0.4
+
+
 def test_images_of_a_form_keep_their_order(client):
     colours = [(10 * i, 255 - 8 * i, 100) for i in range(25)]
     files = [("images", (f"{i}.png", picture(colour))) for i, colour in enumerate(colours)]
