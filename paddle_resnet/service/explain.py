@@ -17,7 +17,7 @@ from starlette.responses import Response
 from paddle_resnet.data import Normalize
 from paddle_resnet.errors import PaddleResNetError
 from paddle_resnet.evaluation.grad_cam import heat_map
-from paddle_resnet.export.accuracy import load_trained
+from paddle_resnet.exporting.accuracy import load_trained
 from paddle_resnet.service.errors import ServiceError
 from paddle_resnet.service.logs import log
 from paddle_resnet.service.predict import InferencePipeline, json_response
