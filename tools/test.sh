@@ -32,21 +32,29 @@ test_environment() {
   if [ "$1" = "$own_paddle" ]; then echo "$own_environment"; else echo "$PROJECT/.venv-test-${name/==/}"; fi
 }
 
+# build_site PYTHON: into site/; its config is strict, so that a broken link is an error.
+build_site() { NO_MKDOCS_2_WARNING=1 "$1" -m mkdocs build --quiet; }
+
 check() {
   local python=$1
   part "ruff check" "$python" -m ruff check --extend-exclude '.venv*' . || true
   part "ruff format" "$python" -m ruff format --check --extend-exclude '.venv*' . || true
   local platform
   for platform in linux win32 darwin; do part "mypy for $platform" "$python" -m mypy --platform "$platform" || true; done
+  if "$python" -c 'import jieba, material, mkdocs, mkdocstrings_handlers.python' 2>/dev/null; then
+    part "documentation site" build_site "$python" || true
+  else
+    say "documentation site: skipped, as this environment lacks packages of requirements/docs.txt"
+  fi
 }
 
 # suite PADDLE [PYTEST_OPTION...]
 suite() {
-  local paddle=$1 environment onnx=requirements/onnx.txt
+  local paddle=$1 environment more=(requirements/onnx.txt requirements/docs.txt)
   shift
-  if is_paddle2 "$paddle"; then onnx=requirements/onnx_paddle2.txt; fi
+  if is_paddle2 "$paddle"; then more=(requirements/onnx_paddle2.txt); fi
   environment=$(test_environment "$paddle")
-  part "environment for $paddle" prepare_environment "$environment" "$paddle" requirements/serve.txt requirements/dev.txt "$onnx" || return 0
+  part "environment for $paddle" prepare_environment "$environment" "$paddle" requirements/serve.txt requirements/dev.txt "${more[@]}" || return 0
   if [ "$checked" = no ]; then
     check "$environment/bin/python"
     checked=yes

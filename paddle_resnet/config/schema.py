@@ -73,6 +73,7 @@ class Group(BaseModel):
 class DataConfig(Group):
     """Which images, and how to make batches of them."""
 
+    # Where the images are from, see docs/configs.md#data-sources.
     source: Literal[
         "digits",
         "cifar10",
@@ -88,7 +89,9 @@ class DataConfig(Group):
     # image_list: the lists of images with labels; null: train.txt, val.txt and test.txt (or .csv) in root.
     # image_shards: such as train-{000000..000146}.tar; null: train-*.tar, val-*.tar and test-*.tar in root.
     train_list: Folder | None = None
+    # The same of the validation split.
     validation_list: Folder | None = None
+    # The same of the test split.
     test_list: Folder | None = None
     # image_list, image_shards: names of the classes, one a line; null: label.txt or classes.txt beside the lists or
     # shards, or the labels themselves.
@@ -111,11 +114,13 @@ class DataConfig(Group):
     mean: PerChannel | None = None
     # Per-channel standard deviation in 0..1; null: the source's own.
     std: PerChannel | None = None
-    # Processes that decode image files, or threads that crop images in memory; auto: as many as there are cores.
+    # Processes that decode image files, or threads that crop images in memory: 1 to 256; auto: as many as there are
+    # cores.
     workers: Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)] = "auto"
     # Batches that are read ahead of the training.
     prefetch: Annotated[Integer, Field(ge=1, le=64)] = 2
-    # shuffled: each image once an epoch; balanced: each class equally often, rare images repeated.
+    # shuffled: each image once an epoch; balanced: each class equally often, rare images repeated, see
+    # docs/finetuning.md#classes-of-very-different-size.
     sampler: Literal["shuffled", "balanced"] = "shuffled"
     # An unreadable image of a folder is an error; false: it is left out.
     strict: bool = False
@@ -187,21 +192,28 @@ class DataConfig(Group):
 class AugmentConfig(Group):
     """Augmentation of the training images."""
 
-    # Zero-pad by this many pixels, then crop back at random.
+    # Zero-pad by this many pixels, then crop back at random (He et al. 2015, section 4.2).
     pad: Annotated[Integer, Field(ge=0, le=64)] = 0
     # Flip left to right with probability 1/2.
     flip: bool = False
-    # Random-resized crop: range of the crop's area as a share of the image, e.g. [0.35, 1.0].
+    # Random-resized crop instead of pad: range of the crop's area as a share of the picture, e.g. [0.35, 1.0], as of
+    # torchvision's RandomResizedCrop. Of pictures in memory (data.memory_mb), of the picture with its shorter side at
+    # data.resize (Szegedy et al. 2015).
     scale: tuple[Real, Real] | None = None
-    # Fill a random square of this many pixels a side with the mean colour; 0: none.
+    # Fill a random square of this many pixels a side with the mean colour; 0: none. Its centre is anywhere in the
+    # image, so it may be cut off at the edge. Slows learning, and helps when the network has enough epochs to
+    # memorise its images (DeVries and Taylor 2017).
     cutout: Annotated[Integer, Field(ge=0, le=1024)] = 0
-    # Random erasing: share of the images in which a rectangle becomes noise; 0: none.
+    # Random erasing: share of the images in which a rectangle of 2 to 40% of the area becomes noise; 0: none (Zhong
+    # et al. 2020).
     erase: Annotated[Real, Field(ge=0, le=1)] = 0.0
-    # One random operation an image: shear, translate, rotate or a colour change.
+    # One of 14 random operations an image, at one of 31 strengths: shear, translate, rotate or a colour change
+    # (Müller and Hutter 2021, wide), see docs/training.md#trivialaugment-and-random-erasing.
     trivial_augment: bool = False
-    # Mixup: blend pairs of images and labels, lam from Beta(mixup, mixup), e.g. 0.2; 0: none.
+    # Mixup: blend pairs of images and labels, lam from Beta(mixup, mixup), e.g. 0.2; 0: none (Zhang et al. 2018), see
+    # docs/training.md#mixtures-of-images.
     mixup: NonNegativeReal = 0.0
-    # CutMix: paste a box of another image, area from Beta(cutmix, cutmix), e.g. 1.0; 0: none.
+    # CutMix: paste a box of another image, area from Beta(cutmix, cutmix), e.g. 1.0; 0: none (Yun et al. 2019).
     cutmix: NonNegativeReal = 0.0
     # Share of the batches that mixup and CutMix change.
     mix_probability: Annotated[Real, Field(gt=0, le=1)] = 1.0
@@ -223,16 +235,21 @@ class AugmentConfig(Group):
 class ModelConfig(Group):
     """Which network, and its initial weights."""
 
-    # A name of paddle_resnet.list_models().
+    # A name of paddle_resnet.list_models(), see docs/networks.md. fast_resnet8 learns most in a CPU's time: wide
+    # layers (64, 256, 256) on few pixels, each stage widens in one convolution before max-pooling, and the shortcut
+    # goes around the next (Page 2018; Jordan 2024).
     name: str = "resnet20"
     # First layers: imagenet and deep keep 1/4 of the sides, cifar_pool and whitening 1/2, cifar all; null: the
-    # model's own.
+    # model's own. whitening computes the first filters from 500 training images, so that neighbouring pixels and
+    # colours become uncorrelated, and does not train them; fast_resnet8 has it (Page 2018; Jordan 2024).
     stem: Literal["imagenet", "cifar", "cifar_pool", "deep", "whitening"] | None = None
-    # Start each residual branch at zero, so that its block is the shortcut alone.
+    # Start each residual branch at zero, so that its block is the shortcut alone: the scale of its last BatchNorm is
+    # 0 (Goyal et al. 2017, section 5.1).
     zero_init_residual: bool = False
-    # Probability before the last layer; in the blocks of a wide ResNet.
+    # Probability of setting a feature to zero before the last layer; in the blocks of a wide ResNet (Srivastava et
+    # al. 2014).
     dropout: Probability = 0.0
-    # Probability of dropping the last residual branch; linearly less for earlier ones.
+    # Probability of dropping the last residual branch, per image; linearly less for earlier ones (Huang et al. 2016).
     stochastic_depth: Probability = 0.0
     # null, "imagenet" (official weights; also "imagenet:paddleclas", ":ssld", ":torchvision"), "cifar10" (weights
     # in the package), or a weights file of Paddle, PyTorch or safetensors (FILE#ema: the moving average in it).
@@ -247,26 +264,39 @@ class ModelConfig(Group):
 class TrainConfig(Group):
     """How to train."""
 
+    # Passes over the training images.
     epochs: Positive = 10
     # Images a batch; of each rank in distributed training (paddle.distributed.launch).
     batch_size: Positive = 128
+    # Seed of order, augmentation, first weights and dropout.
     seed: Seed = 0
-    # Train once with each of these seeds, e.g. [0, 1, 2], and report mean and standard deviation.
+    # Train once with each of these seeds, e.g. [0, 1, 2], and report mean and standard deviation, see
+    # docs/training.md#several-seeds.
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
-    # Gradient accumulation: average the gradients of this many batches for each optimizer step.
+    # Gradient accumulation: average the gradients of this many batches for each optimizer step, see
+    # docs/training.md#gradient-accumulation.
     accumulate: Positive = 1
-    # sgd: with Nesterov momentum; muon: the same with orthogonalised updates for convolutions, whose
-    # learning_rate is relative to the norm of the weight; lars: for batches of thousands.
+    # sgd: with Nesterov momentum (Sutskever et al. 2013). adamw (Loshchilov and Hutter 2019). lars, for batches of
+    # thousands: the step of each weight tensor is 0.001 of its norm at rate 1, vectors take plain steps with momentum
+    # (You et al. 2017). muon: momentum, but the step of a convolution's filters is replaced by the nearest matrix
+    # with equal singular values (three Newton-Schulz iterations), so that rare directions are learned as fast as
+    # common ones; learning_rate is the share of the filters' norm that a step moves, and that norm stays constant:
+    # for networks with BatchNorm after each convolution, large batches and little momentum, such as 512 and 0.6
+    # (Jordan et al. 2024).
     optimizer: Literal["sgd", "adamw", "muon", "lars"] = "sgd"
     # The peak, reached after warm-up.
     learning_rate: PositiveReal = 0.1
-    # Distributed training on k ranks multiplies learning_rate by k, by its square root, or not at all.
+    # Distributed training on k ranks multiplies learning_rate by k, by its square root, or not at all (Goyal et al.
+    # 2017; Malladi et al. 2022), see docs/training.md#several-processes.
     scale_learning_rate: Literal["linear", "square_root", "none"] = "linear"
+    # Of sgd, lars and muon; adamw has its own, 0.9 and 0.999.
     momentum: Probability = 0.9
-    # Not applied to BatchNorm and biases.
+    # On convolutions and the last layer, not on BatchNorm and biases.
     weight_decay: NonNegativeReal = 5e-4
-    # Learning rate after warm-up: cosine or one_cycle (linear) to zero, step (at milestones), or plateau (when
-    # the validation loss stops falling).
+    # Learning rate after warm-up: cosine to zero (Loshchilov and Hutter 2017), one_cycle linearly to zero at constant
+    # momentum (Smith 2018), step to a tenth at each milestone (He et al. 2015), or plateau: to a tenth when the
+    # validation loss has not been lower by a ten-thousandth for plateau_patience epochs (PyTorch's
+    # ReduceLROnPlateau).
     schedule: Literal["cosine", "one_cycle", "step", "plateau"] = "cosine"
     # Share of the steps in which the rate rises linearly to its peak.
     warmup: Probability = 0.1
@@ -274,19 +304,24 @@ class TrainConfig(Group):
     milestones: tuple[Fraction, ...] = (0.5, 0.75)
     # Schedule plateau: a tenth of the rate after this many epochs without improvement.
     plateau_patience: Positive = 5
-    # Early stopping: end after this many epochs without a new best on validation; null: never.
+    # Early stopping: end after this many epochs without a new best on validation (top-1, then the lower loss); null:
+    # never. The schedule does not take it into account: cosine and one_cycle may not have come down by then (Prechelt
+    # 1998).
     patience: Positive | None = None
-    # Layer-wise decay: each stage's rate is this share of the next stage's; 1: equal rates.
+    # Layer-wise decay: each stage's rate is this share of the next stage's, and the head learns at learning_rate; 1:
+    # equal rates (Howard and Ruder 2018, section 3.2), see docs/training.md#fine-tuning.
     layer_decay: Annotated[Real, Field(gt=0, le=1)] = 1.0
-    # Train the head alone for this many epochs first.
+    # Train the head alone for this many epochs first (Howard and Ruder 2018, section 3.3).
     freeze_epochs: NonNegative = 0
+    # e: the target is 1 - e on the class, plus e / K on each of the K classes (Szegedy et al. 2016).
     label_smoothing: Probability = 0.0
-    # Clip the gradient's global norm to this.
+    # Clip the norm of all gradients together to this; null: no clipping.
     clip_norm: PositiveReal | None = None
-    # Decay of an exponential moving average of the weights, which is validated, saved and exported, e.g. 0.998;
-    # null: no average.
+    # Decay of an exponential moving average of the weights, which is validated, saved and exported, e.g. 0.998; null:
+    # no average (Polyak and Juditsky 1992), see docs/training.md#moving-average.
     ema: Fraction | None = None
-    # Progressive resizing: crop size of the first epochs; grows to data.image_size.
+    # Progressive resizing: crop size of the first epochs; grows to data.image_size (Tan and Le 2021, section 4.1),
+    # see docs/training.md#progressive-resizing.
     first_size: Annotated[Integer, Field(ge=8, le=1024)] | None = None
     # In distributed training, BatchNorm's statistics are of the images of all ranks; false: of each.
     sync_batch_norm: bool = False
@@ -298,13 +333,16 @@ class TrainConfig(Group):
     # Precision of activations and gradients between oneDNN's layers; weights stay float32; auto: bfloat16 where the
     # processor has it (AVX512-BF16 or AMX).
     cpu_precision: Literal["auto", "float32", "bfloat16"] = "float32"
-    # Automatic mixed precision O1 (float16); on a GPU only.
+    # Automatic mixed precision O1 on a GPU: float16 where Paddle considers it safe, with a loss scale that adapts
+    # (Micikevicius et al. 2018). No effect on a CPU, whose key is cpu_precision.
     amp: bool = False
-    # Write checkpoints/last, from which a run resumes, this often within an epoch too.
+    # Write checkpoints/last, from which a run resumes, this often within an epoch too, see
+    # docs/training.md#stop-and-resume.
     checkpoint_minutes: PositiveReal = 10.0
     # Write checkpoints/last every this many steps of an epoch as well; null: by time alone.
     checkpoint_steps: Positive | None = None
-    # Log histograms of weights and gradients to VisualDL every this many steps; null: none.
+    # Log histograms of weights and gradients to VisualDL every this many steps; null: none, see
+    # docs/training.md#visualdl.
     histogram_steps: Positive | None = None
 
     @field_validator("seeds")
@@ -318,7 +356,8 @@ class TrainConfig(Group):
 class EvaluationConfig(Group):
     """How to evaluate and export the trained network."""
 
-    # Average the probabilities of each image and its flip; takes twice the time.
+    # Average the probabilities of each image and its flip; takes twice the time (Krizhevsky 2012, section 4.1), see
+    # docs/training.md#flip-at-test-time.
     flip: bool = False
     # Log the features before the last layer of this many images of a split to VisualDL.
     embeddings: Annotated[Integer, Field(ge=0, le=10_000)] = 1000
@@ -331,7 +370,7 @@ class Config(Group):
     name: str = "run"
     # Folder of all runs.
     output: Folder = Path("output")
-    # auto, cpu, gpu or gpu:<i>.
+    # auto, cpu, gpu or gpu:NUMBER.
     device: str = "auto"
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()

@@ -23,6 +23,7 @@ def read_requirements(path: Path) -> list[Requirement]:
         "requirements/common.txt",
         "requirements/gpu.txt",
         "requirements/dev.txt",
+        "requirements/docs.txt",
         "requirements/bench.txt",
         "requirements/serve.txt",
         "requirements/onnx.txt",
