@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Arguments = ParamSpec("Arguments")
 POLL_SECONDS = 0.02
-LAUNCHERS_ENVIRONMENT = "/proc/{}/environ"
+FIRST_ENVIRONMENT = "/proc/{}/environ"
 
 
 @dataclass(frozen=True)
@@ -227,13 +227,12 @@ def check_equal_across_ranks(what: Mapping[str, Any]) -> None:
 def set_by_user(variable: str) -> bool:
     """Return whether the user set the environment variable, which is set in this process.
 
-    The launcher imports Paddle, which sets some variables itself and passes them to the processes it starts. So the
-    launcher's own environment is read, where the kernel shows it.
+    Paddle's import sets some variables itself, and a launcher passes them to the processes that it starts. So the
+    environment that this process, or its launcher, began with is read, where the kernel shows it.
     """
-    if launched().world_size == 1:
-        return True
+    process = os.getpid() if launched().world_size == 1 else os.getppid()
     try:
-        given = Path(LAUNCHERS_ENVIRONMENT.format(os.getppid())).read_bytes()
+        given = Path(FIRST_ENVIRONMENT.format(process)).read_bytes()
     except OSError:
         return True
     return any(entry.startswith(f"{variable}=".encode()) for entry in given.split(b"\0"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import numpy as np
@@ -57,10 +57,10 @@ class Evaluation:
     top1: float
     top5: float
     loss: float
-    confusion: np.ndarray
-    per_class: tuple[ClassResult, ...]
-    labels: np.ndarray
-    scores: np.ndarray
+    confusion: np.ndarray = field(repr=False)
+    per_class: tuple[ClassResult, ...] = field(repr=False)
+    labels: np.ndarray = field(repr=False)
+    scores: np.ndarray = field(repr=False)
     seconds: float
 
     @property

@@ -12,6 +12,7 @@ import ctypes
 import functools
 import importlib
 import io
+import logging
 import os
 import random
 import re
@@ -22,6 +23,7 @@ from dataclasses import dataclass, replace
 from paddle_resnet import distributed, signals
 from paddle_resnet.errors import UsageError
 from paddle_resnet.system import machine
+from paddle_resnet.system import threads as openmp
 from paddle_resnet.system.machine import physical_cores
 
 DEVICE_NAMES = r"auto|cpu|gpu(:\d+)?"
@@ -74,11 +76,53 @@ class ProcessSetup:
         if self.dynamic_forbidden:
             line += "; OMP_DYNAMIC is set to false, as training would never end with it"
         if self.paddle_was_imported:
-            line += "; paddle was imported first, so these settings come too late: import paddle_resnet before paddle"
+            line += (
+                "; paddle was imported first, so the BLAS path may come too late: import paddle_resnet before paddle"
+            )
         return line
 
 
 _setup: ProcessSetup | None = None
+
+
+def prepare(threads: int | None = None, *, log: bool = True) -> ProcessSetup:
+    """Import paddle without its warnings, with the right threads and BLAS path, and show this package's log lines.
+
+    `import paddle_resnet` has chosen one thread a physical core and MKL's fast path. This call is for another number of
+    threads, and for log lines and progress in a notebook or script; the commands begin with it.
+
+        >>> import paddle_resnet
+        >>> setup = paddle_resnet.prepare(threads=2)
+        >>> setup.threads.value
+        '2'
+
+    Args:
+        threads: of Paddle's and oneDNN's operations; None: those in use.
+        log: print log lines on standard output. Without it, `logging.getLogger("paddle_resnet")` has them.
+
+    Returns:
+        The settings in use, and where they come from; `str` of it is a line.
+
+    Raises:
+        UsageError: `threads` is less than 1, or this Paddle's threads cannot be changed any more.
+    """
+    global _setup
+    setup = prepare_process()
+    if threads is not None:
+        if threads < 1:
+            raise UsageError(f"threads: expected a number of at least 1, got {threads}")
+        if "paddle" in sys.modules and not openmp.can_change():
+            raise UsageError(f"threads {threads}: paddle is imported already; set OMP_NUM_THREADS before its import")
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        _setup = setup = replace(setup, threads=Setting("OMP_NUM_THREADS", str(threads), "set by you", preset=True))
+    import_paddle()
+    if threads is not None:
+        openmp.use(threads)
+    if log:
+        from paddle_resnet import console
+
+        console.show_log_lines()
+    return setup
 
 
 def prepare_process() -> ProcessSetup:
@@ -98,7 +142,24 @@ def prepare_process() -> ProcessSetup:
             blas_path=_choose("MKL_DEBUG_CPU_TYPE", *_blas_choice(machine.processor()), by),
             paddle_was_imported=already_imported,
         )
+        if already_imported and distributed.launched().world_size == 1:
+            _mend_late_import(_setup)
     return _setup
+
+
+def _mend_late_import(setup: ProcessSetup) -> None:
+    """Use the chosen threads though paddle was imported first, where its OpenMP is known, and say so."""
+    cores, number = physical_cores(), thread_count(setup.threads)
+    if setup.threads.preset or cores == 1 or number is None:
+        return
+    logger = logging.getLogger("paddle_resnet")  # `console.logger`, which needs rich
+    if openmp.can_change():
+        openmp.use(number)
+        logger.warning("paddle was imported before paddle_resnet, with 1 thread: it uses %d from now on", number)
+    else:
+        logger.warning(
+            "warning: paddle was imported before paddle_resnet, and uses 1 thread: import paddle_resnet first"
+        )
 
 
 def _forbid_dynamic_threads() -> bool:
@@ -117,8 +178,10 @@ def _thread_setting(by: str) -> Setting:
     origin = "the cores this process may use"
     if sharing > 1:
         origin = f"its share of the cores, of {sharing} processes"
-        if variable in os.environ and not distributed.set_by_user(variable):
-            del os.environ[variable]
+    # Paddle's import sets it, in the launcher, or to 1 in this process before this package was imported.
+    by_paddle = sharing > 1 or ("paddle" in sys.modules and os.environ.get(variable) == "1")
+    if by_paddle and not distributed.set_by_user(variable):
+        os.environ.pop(variable, None)
     setting = _choose(variable, str(max(1, physical_cores() // sharing)), origin, by)
     if thread_count(setting) is None:
         return replace(setting, origin=f"{by}; not a number of threads, so Paddle takes 1")

@@ -42,7 +42,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from rich.table import Table
 
     program.prepare()
-    from paddle_resnet.lessons import LESSONS, Effort, lesson_entry, run_lesson
+    from paddle_resnet.lessons import LESSONS, Lesson
     from paddle_resnet.lessons.framework.markdown import write_index, write_pages
     from paddle_resnet.lessons.framework.page import RUNS
 
@@ -57,16 +57,18 @@ def _run(arguments: argparse.Namespace) -> None:
             lines.add_row(name, f"{title}\n[dim]{about}{full}[/dim]")
         console.print(lines, highlight=False)
         return
-    entry = lesson_entry(arguments.name)
-    folder = arguments.output or Path("output/lessons") / arguments.name
-    console.rule(entry.title.in_language(arguments.language))
-    if arguments.full and not entry.full_data:
+    lesson = Lesson(arguments.name)
+    if arguments.full and not lesson.full_data:
         console.print("(this lesson uses no data set: --full changes nothing)", highlight=False)
-    effort = Effort(full=arguments.full, overrides=tuple(arguments.overrides))
-    page = run_lesson(arguments.name, folder, effort, _printer(console, arguments.language))
-    console.print(f"\nfigures and numbers.json are in {folder}", highlight=False, soft_wrap=True)
-    if (folder / RUNS).is_dir():
-        console.print(f"curves: visualdl --logdir {folder / RUNS}", highlight=False, soft_wrap=True)
+    page = lesson.run(
+        arguments.output,
+        full=arguments.full,
+        overrides=tuple(arguments.overrides),
+        show=_printer(console, arguments.language),
+    )
+    console.print(f"\nfigures and numbers.json are in {page.folder}", highlight=False, soft_wrap=True)
+    if (page.folder / RUNS).is_dir():
+        console.print(f"curves: visualdl --logdir {page.folder / RUNS}", highlight=False, soft_wrap=True)
     if arguments.pages:
         for path in write_pages(arguments.name, page, program.PROJECT / "docs"):
             console.print(f"written: {path}", highlight=False)
@@ -76,8 +78,7 @@ def _run(arguments: argparse.Namespace) -> None:
 def _printer(console: Console, language: Language) -> Show:
     from rich.markdown import Markdown
 
-    from paddle_resnet.lessons.framework.markdown import render
-    from paddle_resnet.lessons.framework.page import Picture, Values
+    from paddle_resnet.lessons.framework.page import Picture, Values, render
 
     def show(block: Block) -> None:
         console.print()

@@ -183,13 +183,12 @@ def prepare(*, multi_process: bool = False) -> None:
     Raises:
         UsageError: not `multi_process`, but this is one of several processes of `paddle.distributed.launch`.
     """
-    from paddle_resnet import console, runtime
+    from paddle_resnet import runtime
 
     launched = distributed.launched().world_size
     if launched > 1 and not multi_process:
         raise UsageError(f"one of {launched} processes of paddle.distributed.launch: start this command alone")
-    runtime.import_paddle()
-    console.show_log_lines()
+    runtime.prepare()
 
 
 def require(requirements: str, *modules: str) -> None:

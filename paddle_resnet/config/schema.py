@@ -364,7 +364,18 @@ class EvaluationConfig(Group):
 
 
 class Config(Group):
-    """One run: the same config on the same version reproduces it."""
+    """One run: the same config on the same version reproduces it.
+
+    >>> from paddle_resnet import Config
+    >>> config = Config.load("configs/quickstart.yaml", ["train.epochs=3", "name=short"])
+    >>> config.train.epochs, config.data.source, config.run_folder.as_posix()
+    (3, 'digits', 'output/short')
+    >>> Config.from_values({"model": {"name": "resnet56"}}).model.name
+    'resnet56'
+    >>> Config.from_values({"train": {"epoch": 3}})
+    Traceback (most recent call last):
+    paddle_resnet.errors.UsageError: config: unknown key "train.epoch" (did you mean "train.epochs"?)
+    """
 
     # Name of the run's folder.
     name: str = "run"

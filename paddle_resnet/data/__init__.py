@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from paddle_resnet.data.loader import TrainLoader, ValidationLoader, uint8_batches
     from paddle_resnet.data.normalize import Normalize
     from paddle_resnet.data.splits import MemorySplit, Split, Splits
+    from paddle_resnet.data.user_data import Loader
 
 __all__ = [
+    "Loader",
     "MemorySplit",
     "Normalize",
     "Split",
@@ -23,7 +25,7 @@ __all__ = [
 ]
 _MODULES = {"Normalize": "normalize", "MemorySplit": "splits", "Split": "splits", "Splits": "splits"}
 _MODULES |= dict.fromkeys(("TrainLoader", "ValidationLoader", "uint8_batches"), "loader")
-_MODULES |= {"open_splits": "datasets.open_splits"}
+_MODULES |= {"open_splits": "datasets.open_splits", "Loader": "user_data"}
 
 
 def __getattr__(name: str) -> Any:
@@ -31,3 +33,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,12 +17,11 @@ from paddle_resnet.evaluation.metrics import evaluation_of, measure
 from paddle_resnet.evaluation.scorer import NetworkScorer, Scorer
 from paddle_resnet.files import write_json
 from paddle_resnet.results import Evaluation
+from paddle_resnet.training.run_folder import Run
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from paddle_resnet.models import ImageClassifier
-    from paddle_resnet.training.run_folder import Run, Which
+    from paddle_resnet.training.run_folder import Which
 
 SPLITS = ("train", "validation", "test")
 FEW_IMAGES = 50
@@ -33,15 +33,22 @@ ProgressFn = Callable[[int, int], None]
 
 
 def evaluate(
-    run: Run, split: str = "test", checkpoint: Which = "best", progress: ProgressFn | None = None
+    run: Run | str | Path, split: str = "test", checkpoint: Which = "best", progress: ProgressFn | None = None
 ) -> Evaluation:
     """Measure the run's network on a whole split and write the metrics; for the best checkpoint, the plots too.
 
     The metrics go to a section of `metrics.json` (see `metrics_section`), the details to `details_path`, the plots to
     ``figures/`` and to VisualDL. Ranks that trained the run together measure it together; the main process writes.
 
+        >>> import paddle_resnet
+        >>> evaluation = paddle_resnet.evaluate("output/quickstart", split="test")
+        >>> evaluation.images, evaluation.confusion.shape
+        (359, (10, 10))
+        >>> 0 <= evaluation.top1 <= evaluation.top5 <= 1
+        True
+
     Args:
-        run: the run.
+        run: the run, or its folder.
         split: "train", "validation" or "test"; no split is augmented here.
         checkpoint: "best" (by validation) or "last".
         progress: called with the number of images done and of all images.
@@ -51,6 +58,7 @@ def evaluate(
     """
     from paddle_resnet.evaluation import run_plots
 
+    run = Run.of(run)
     run.metrics()  # a damaged file, as a damaged history, is an error before anything is written
     run.history()
     network = run.load_network(checkpoint)

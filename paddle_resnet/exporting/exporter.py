@@ -29,10 +29,11 @@ from paddle_resnet.inference.inference_config import (
     TestMetrics,
 )
 from paddle_resnet.inference.options import Precision
+from paddle_resnet.training.run_folder import Run
 
 if TYPE_CHECKING:
     from paddle_resnet.evaluation.report import ProgressFn
-    from paddle_resnet.training.run_folder import Run, Which
+    from paddle_resnet.training.run_folder import Which
 
 STEM = "model"
 ONNX, ONNX_INT8 = "model.onnx", "model_int8.onnx"
@@ -54,7 +55,7 @@ class ExportReport(Comparison):
 
 
 def export(
-    run: Run,
+    run: Run | str | Path,
     checkpoint: Which = "best",
     *,
     precisions: Sequence[Precision] = (),
@@ -68,8 +69,13 @@ def export(
 
     An earlier export is replaced only when the new one has passed the check. The user's own files in it are kept.
 
+        >>> import paddle_resnet
+        >>> report = paddle_resnet.export("output/quickstart")
+        >>> report.path.as_posix(), report.max_difference < 1e-4
+        ('output/quickstart/inference', True)
+
     Args:
-        run: the run's folder.
+        run: the run, or its folder.
         checkpoint: "best" (by validation) or "last".
         precisions: those besides fp32. "int8" gets a file of its own, quantised for ONNX Runtime with images of the
             validation split. The others use the fp32 files, and are only measured here.
@@ -85,6 +91,7 @@ def export(
             needs is missing.
         RunFailure: the exported model's probabilities differ from the network's, or it cannot be written.
     """
+    run = Run.of(run)
     onnx = onnx or "int8" in precisions
     if onnx:
         require_onnx()

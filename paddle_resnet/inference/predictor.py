@@ -91,9 +91,13 @@ class Predictor:
     Threads may share it, and their calls may overlap. The weights are held once, and memory is bounded by `batch_size`
     and the number of cores.
 
-        with Predictor("output/quickstart/inference") as predictor:
-            for prediction in predictor.predict(["seven.png"]):
-                print(prediction.name, prediction.top[0].label, prediction.top[0].probability)
+        >>> import numpy as np
+        >>> import paddle_resnet
+        >>> with paddle_resnet.Predictor("output/quickstart") as predictor:
+        ...     (prediction,) = predictor.predict(np.zeros([40, 30, 3], np.uint8), top_k=3)
+        ...     scores = predictor.scores(np.zeros([5, 16, 16, 3], np.uint8))
+        >>> [each.label in predictor.classes for each in prediction.top], scores.shape
+        ([True, True, True], (5, 10))
 
     Args:
         model_dir: the exported folder, or the folder of a run that holds one.

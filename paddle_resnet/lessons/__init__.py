@@ -1,6 +1,6 @@
 """The lessons: what the tutorials claim, as programs that run, draw, and return their numbers."""
 
-from paddle_resnet.lessons.framework.catalogue import LESSONS, Effort, lesson_entry, run_lesson
+from paddle_resnet.lessons.framework.catalogue import LESSONS, Effort, Lesson
 from paddle_resnet.lessons.framework.page import Page
 
-__all__ = ["LESSONS", "Effort", "Page", "lesson_entry", "run_lesson"]
+__all__ = ["LESSONS", "Effort", "Lesson", "Page"]

@@ -79,6 +79,15 @@ def create_model(
     Two networks of one name have the same parameter names, so that an optimizer's saved state fits both. Do not give
     two of them to one optimizer.
 
+        >>> import paddle_resnet
+        >>> network = paddle_resnet.create_model("resnet20", pretrained="cifar10")
+        >>> import paddle
+        >>> tuple(network(paddle.zeros([2, 3, 32, 32])).shape)
+        (2, 10)
+        >>> grey = paddle_resnet.create_model("resnet8", num_classes=5, in_channels=1)
+        >>> tuple(grey(paddle.zeros([2, 1, 32, 32])).shape)
+        (2, 5)
+
     Args:
         name: the network's name, for example ``"resnet20"``.
         num_classes: outputs of the head; None: the model's default (1,000 for ImageNet's, 10 for CIFAR's).

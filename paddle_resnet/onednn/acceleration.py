@@ -78,8 +78,8 @@ def accelerate(
         >>> import paddle_resnet
         >>> network = paddle_resnet.accelerate(paddle_resnet.create_model("resnet20", num_classes=10))
         >>> import paddle
-        >>> network(paddle.zeros([2, 3, 32, 32])).shape
-        [2, 10]
+        >>> tuple(network(paddle.zeros([2, 3, 32, 32])).shape)
+        (2, 10)
 
     Args:
         network: a network of `create_model`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,15 +51,18 @@ STYLE = {
 
 def save_figure(path: Path, draw: Callable[[], Figure]) -> None:
     """Draw in the common style and write the PNG to `path` atomically."""
+    png = figure_png(draw)
+    write_atomically(path, lambda temporary: temporary.write_bytes(png))
 
-    def write(temporary: Path) -> None:
-        figure.savefig(temporary, format="png")
 
+def figure_png(draw: Callable[[], Figure]) -> bytes:
+    """Draw in the common style; return the PNG."""
+    png = io.BytesIO()
     with mpl.rc_context({**STYLE, "font.family": _fonts()}), warnings.catch_warnings():
         # Characters that no font has are drawn as boxes; one warning for each would fill the terminal.
         warnings.filterwarnings("ignore", message=".*[Gg]lyph.*")
-        figure = draw()
-        write_atomically(path, write)
+        draw().savefig(png, format="png")
+    return png.getvalue()
 
 
 def _fonts() -> list[str]:

@@ -37,6 +37,7 @@ from paddle_resnet.files import (
 from paddle_resnet.models import create_configured_model, load_weights, zoo_record
 from paddle_resnet.results import EpochRecord
 from paddle_resnet.training.data_manifest import DataManifest
+from paddle_resnet.training.run_summary import run_html, run_line
 from paddle_resnet.training.schemas import MetricsFile, first_error
 from paddle_resnet.zoo.imagenet_weights import SHORTER_SIDE, SOURCES, is_official
 
@@ -46,7 +47,28 @@ DATA_ACCESS_KEYS = {"data.root", "data.verify", "data.workers", "data.prefetch",
 
 
 class Run:
-    """One run's config, and its files: each is written whole or not at all, by the main process alone."""
+    """A run: its config, and its files, each of which is written whole or not at all, by the main process alone.
+
+    `train` and `resume` return one, and `Run.open` reads one. In a notebook it shows its config, metrics and curves.
+
+        >>> import paddle_resnet
+        >>> run = paddle_resnet.Run.open("output/quickstart")
+        >>> run.config.model.name
+        'resnet8'
+        >>> [record.epoch for record in run.history()]
+        [1]
+        >>> sorted(run.metrics())
+        ['environment', 'test', 'train', 'validation']
+        >>> network = run.load_network("best")
+        >>> import paddle
+        >>> tuple(network(paddle.zeros([1, 3, 16, 16])).shape)
+        (1, 10)
+
+    Attributes:
+        path: the folder; `config_path`, `metrics_path`, `history_path`, `log_path`, `vdl_path`, `figures_path` and
+            `inference_path` are files and folders in it.
+        config: the run's.
+    """
 
     def __init__(self, path: Path, config: Config, *, begins: bool = False) -> None:
         """Name the folder, without writing to it.
@@ -69,6 +91,17 @@ class Run:
         self.config = _with_resize_of_weights(config)
         self._begins = begins
         self._splits: Splits | None = None
+
+    def __repr__(self) -> str:
+        return f"<Run {run_line(self.path, self.config, self.history(), self.metrics())}>"
+
+    def _repr_html_(self) -> str:
+        return run_html(self.path, self.config, self.history(), self.metrics())
+
+    @classmethod
+    def of(cls, run: Run | str | Path) -> Run:
+        """Return a run as it is, or open the one in a folder to measure or export it."""
+        return run if isinstance(run, Run) else cls.open_trained(run)
 
     @classmethod
     def new(cls, config: Config) -> Run:

@@ -52,6 +52,11 @@ def train(config: Config) -> Run:
     Nothing is written before device, data and weights are checked. An earlier run of the same name is renamed. Launched
     in several processes, these train it together.
 
+        >>> import paddle_resnet
+        >>> config = paddle_resnet.Config.load("configs/quickstart.yaml", ["train.epochs=1", "model.name=resnet8"])
+        >>> paddle_resnet.train(config).path.as_posix()
+        'output/quickstart'
+
     Raises:
         UsageError: device, data, model or weights are not what the config says, or it has several seeds
             (`train_seeds` trains those).
@@ -81,6 +86,10 @@ def resume(path: str | Path, overrides: Iterable[str] = ()) -> Run:
     """Resume the run in the folder `path` from its ``last`` checkpoint, as if it had never been stopped.
 
     A run without a checkpoint begins again. A finished run stays as it is.
+
+        >>> import paddle_resnet
+        >>> paddle_resnet.resume("output/quickstart").is_trained
+        True
 
     Args:
         path: the run's folder.

@@ -86,7 +86,7 @@ def test_processes_that_were_launched_together_share_the_cores(anew, monkeypatch
     monkeypatch.setenv("PADDLE_LOCAL_SIZE", "2")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     (tmp_path / "environ").write_bytes(given)
-    monkeypatch.setattr(distributed, "LAUNCHERS_ENVIRONMENT", str(tmp_path / "environ"))
+    monkeypatch.setattr(distributed, "FIRST_ENVIRONMENT", str(tmp_path / "environ"))
     assert f"OMP_NUM_THREADS={threads} ({origin})" in str(anew())
 
 
@@ -111,10 +111,36 @@ def test_variables_of_the_user_are_kept():
     assert "MKL_DEBUG_CPU_TYPE=3 (set by you)" in line
 
 
+AFTER_PADDLE = """
+import paddle, paddle_resnet
+from paddle_resnet.system import threads
+print(threads.count(), paddle_resnet.prepare())
+"""
+
+
 @pytest.mark.slow
-def test_paddle_imported_first_is_reported():
-    assert "paddle was imported first" in in_a_new_process("import paddle\n" + SHOW)
+def test_paddle_imported_first_gets_its_threads():
+    line = in_a_new_process(AFTER_PADDLE)
+    assert line.startswith(f"{machine.physical_cores()} threads OMP_NUM_THREADS={machine.physical_cores()} (the cores")
+    assert "paddle was imported first" in line
     assert "paddle was imported first" not in in_a_new_process(SHOW)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel shows what the user set")
+def test_one_thread_of_the_user_stays_one():
+    assert in_a_new_process(AFTER_PADDLE, OMP_NUM_THREADS="1").startswith("1 threads OMP_NUM_THREADS=1 (set by you")
+
+
+@pytest.mark.slow
+def test_prepare_takes_a_number_of_threads():
+    code = "import paddle_resnet as p; s = p.prepare(3); import paddle_resnet.system.threads as t; print(t.count(), s)"
+    assert in_a_new_process(code).startswith("3 threads OMP_NUM_THREADS=3 (set by you)")
+
+
+def test_no_thread_is_refused():
+    with pytest.raises(UsageError, match="threads: expected a number of at least 1, got 0"):
+        runtime.prepare(0)
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from lesson_pages import figure_names
 
-from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons import Lesson
 from paddle_resnet.lessons.batch_norm import training as training
 from paddle_resnet.lessons.batch_norm.running_statistics import FEATURES, IMAGES
 from paddle_resnet.lessons.framework.page import Prose
@@ -20,7 +20,7 @@ def page(tmp_path_factory):
         patch.setattr(training, "RATES", RATES)
         patch.setattr(training, "SHOWN", RATES)
         patch.setattr(training, "SEEDS", (0,))
-        return run_lesson("batch-norm", tmp_path_factory.mktemp("lesson"), Effort(scale=0.5))
+        return Lesson("batch-norm").run(tmp_path_factory.mktemp("lesson"), scale=0.5)
 
 
 @pytest.fixture(scope="module")

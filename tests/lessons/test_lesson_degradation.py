@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons import Effort, Lesson
 from paddle_resnet.lessons.common.runs import choose_seeds
 from paddle_resnet.lessons.degradation.lesson import deepen, identity_kernel
 from paddle_resnet.models import create_model
@@ -23,7 +23,7 @@ SEED = 3
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     overrides = [f"train.seed={SEED}", "device=cpu"]
-    return run_lesson("degradation", tmp_path_factory.mktemp("degradation"), Effort(scale=0.4, overrides=overrides))
+    return Lesson("degradation").run(tmp_path_factory.mktemp("degradation"), scale=0.4, overrides=overrides)
 
 
 def test_deeper_plain_network_has_higher_training_error(page):

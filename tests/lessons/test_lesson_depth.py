@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons import Lesson
 from paddle_resnet.lessons.depth.lesson import PAPER, _significance, closed_form_parameters
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import LessonTexts
@@ -21,7 +21,7 @@ SEED = 4
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     overrides = [f"train.seed={SEED}", "device=cpu"]
-    return run_lesson("depth", tmp_path_factory.mktemp("depth"), Effort(scale=0.125, overrides=overrides))
+    return Lesson("depth").run(tmp_path_factory.mktemp("depth"), scale=0.125, overrides=overrides)
 
 
 def test_parameters_equal_the_papers_table(page):

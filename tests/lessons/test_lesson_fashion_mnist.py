@@ -15,7 +15,7 @@ from lesson_pages import figure_names
 from paddle_resnet.config import TrainConfig
 from paddle_resnet.data.datasets.official_files import OfficialFile
 from paddle_resnet.errors import UsageError
-from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons import Lesson
 from paddle_resnet.lessons.common.training_loop import evaluate_batches, train_batches
 from paddle_resnet.lessons.fashion_mnist.lesson import RECIPE
 from paddle_resnet.lessons.framework.page import Prose
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     overrides = ["data.image_size=16", "device=cpu"]
-    return run_lesson("fashion-mnist", tmp_path_factory.mktemp("quick"), Effort(scale=0.2, overrides=overrides))
+    return Lesson("fashion-mnist").run(tmp_path_factory.mktemp("quick"), scale=0.2, overrides=overrides)
 
 
 def convolutions():
@@ -121,7 +121,7 @@ def test_full_form_compares_with_the_book(tmp_path):
         write_idx(tmp_path / f"{name}-images-idx3-ubyte.gz", generator.integers(0, 256, (number, 28, 28)))
         write_idx(tmp_path / f"{name}-labels-idx1-ubyte.gz", np.arange(number) % 10)
     overrides = [f"data.root={tmp_path}", "data.verify=false", "train.batch_size=18", "train.epochs=1", "device=cpu"]
-    page = run_lesson("fashion-mnist", tmp_path / "lesson", Effort(full=True, overrides=overrides))
+    page = Lesson("fashion-mnist").run(tmp_path / "lesson", full=True, overrides=overrides)
     numbers = page.numbers
     assert (numbers["size"], numbers["test_images"]) == (96, 10)
     assert numbers["difference_from_book"] == pytest.approx(numbers["test_top1"] - 0.893)
@@ -135,7 +135,7 @@ def test_failed_download_is_a_one_line_error(tmp_path, monkeypatch):
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/train-images-idx3-ubyte.gz"
         monkeypatch.setattr("paddle_resnet.data.datasets.fashion_mnist.TRAIN_IMAGES", OfficialFile(url, "0" * 32))
         with pytest.raises(UsageError) as failure:
-            run_lesson("fashion-mnist", tmp_path / "lesson", Effort(full=True, overrides=[f"data.root={tmp_path}"]))
+            Lesson("fashion-mnist").run(tmp_path / "lesson", full=True, overrides=[f"data.root={tmp_path}"])
     (line,) = str(failure.value).splitlines()
     assert url in line
     assert str(tmp_path / "train-images-idx3-ubyte.gz") in line

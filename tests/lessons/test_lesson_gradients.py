@@ -8,7 +8,7 @@ import pytest
 from paddle import nn
 from paddle.nn import functional
 
-from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons import Effort, Lesson
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import LessonTexts
 from paddle_resnet.lessons.gradients import lesson
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 def page(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lesson, "TRAINED_DEPTHS", {True: (20, 56), False: (20,)})
-        return run_lesson("gradients", tmp_path_factory.mktemp("gradients"), Effort(scale=0.1))
+        return Lesson("gradients").run(tmp_path_factory.mktemp("gradients"), scale=0.1)
 
 
 def test_chain_gradients_equal_the_closed_form(page):

@@ -5,7 +5,7 @@ import paddle
 import pytest
 from paddle import nn
 
-from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons import Lesson
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import LessonTexts
 from paddle_resnet.lessons.grouped_convolution.costs import (
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    return run_lesson("grouped-convolution", tmp_path_factory.mktemp("grouped"), Effort(scale=0.01))
+    return Lesson("grouped-convolution").run(tmp_path_factory.mktemp("grouped"), scale=0.01)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from paddle import nn
 
 from paddle_resnet import runtime
 from paddle_resnet.data import uint8_batches
-from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons import Lesson
 from paddle_resnet.lessons.common.network_costs import time_interleaved
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import LessonTexts
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    return run_lesson("inference", tmp_path_factory.mktemp("inference"), Effort(scale=0.2, overrides=["device=cpu"]))
+    return Lesson("inference").run(tmp_path_factory.mktemp("inference"), scale=0.2, overrides=["device=cpu"])
 
 
 def test_exported_and_dynamic_predictions_agree(page):

@@ -10,7 +10,7 @@ from lesson_pages import figure_names
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation.metrics import evaluation_of
-from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons import Lesson
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import LessonTexts
 from paddle_resnet.lessons.lenet.lesson import RATES, SEEDS, _say_gain
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     overrides = ["data.image_size=16", "device=cpu"]
-    return run_lesson("lenet", tmp_path_factory.mktemp("lenet"), Effort(scale=0.01, overrides=overrides))
+    return Lesson("lenet").run(tmp_path_factory.mktemp("lenet"), scale=0.01, overrides=overrides)
 
 
 def test_parameters_and_multiply_adds_are_those_by_hand(page):
@@ -114,4 +114,4 @@ def test_the_verdict_follows_the_interval(tmp_path, values, words):
 def test_seeds_and_learning_rates_cannot_be_overridden(tmp_path, override):
     """With one seed thrice, the seeds' spread would be zero, and any lead larger."""
     with pytest.raises(UsageError, match=f"-o {override}: the lesson lenet compares by its own"):
-        run_lesson("lenet", tmp_path, Effort(overrides=(override,)))
+        Lesson("lenet").run(tmp_path, overrides=(override,))

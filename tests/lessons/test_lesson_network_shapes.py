@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons import Lesson
 from paddle_resnet.lessons.common.network_costs import costs_by_part, model_summary
 from paddle_resnet.lessons.network_shapes.lesson import _shapes
 from paddle_resnet.lessons.network_shapes.plots import format_count
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    return run_lesson("network-shapes", tmp_path_factory.mktemp("network-shapes"), Effort())
+    return Lesson("network-shapes").run(tmp_path_factory.mktemp("network-shapes"))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import paddle
 import pytest
 from lesson_pages import figure_names
 
-from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons import Lesson
 from paddle_resnet.lessons.normalization import lesson
 from paddle_resnet.lessons.normalization.lesson import GROUPS, NORMS, SHAPE, shared_statistics_mask
 
@@ -19,7 +19,7 @@ def page(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lesson, "TRAINED_BATCH_SIZES", (8, 64))
         patch.setattr(lesson, "SEEDS", (0,))
-        return run_lesson("normalization", tmp_path_factory.mktemp("lesson"), Effort(scale=0.5))
+        return Lesson("normalization").run(tmp_path_factory.mktemp("lesson"), scale=0.5)
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,11 @@ from PIL import Image
 from paddle_resnet.data.datasets import open_splits
 from paddle_resnet.data.datasets.official_files import OfficialFile
 from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.lessons import LESSONS, Effort, run_lesson
+from paddle_resnet.lessons import LESSONS, Lesson
 from paddle_resnet.lessons.common.network_costs import describe_machine
 from paddle_resnet.lessons.framework import texts
-from paddle_resnet.lessons.framework.markdown import to_markdown, write_pages
-from paddle_resnet.lessons.framework.page import Page
+from paddle_resnet.lessons.framework.markdown import write_pages
+from paddle_resnet.lessons.framework.page import Page, to_markdown
 from paddle_resnet.system import machine
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -107,7 +107,7 @@ def test_unwritable_folder_fails_before_any_work(tmp_path):
     (tmp_path / "file").write_text("")
     shown = []
     with pytest.raises(RunFailure, match=str(tmp_path / "file")):
-        run_lesson("network-shapes", tmp_path / "file" / "lesson", Effort(), shown.append)
+        Lesson("network-shapes").run(tmp_path / "file" / "lesson", show=shown.append)
     assert shown == []
 
 
@@ -118,7 +118,7 @@ def test_missing_cifar_10_is_named_with_its_path(tmp_path, monkeypatch):
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/cifar-10-python.tar.gz"
         monkeypatch.setattr(open_splits, "CIFAR10", replace(open_splits.CIFAR10, archive=OfficialFile(url, "0" * 32)))
         with pytest.raises(UsageError) as failure:
-            run_lesson("gradients", tmp_path / "lesson", Effort(full=True, overrides=[f"data.root={tmp_path}"]))
+            Lesson("gradients").run(tmp_path / "lesson", full=True, overrides=[f"data.root={tmp_path}"])
     (line,) = str(failure.value).splitlines()
     assert str(tmp_path / "cifar-10-python.tar.gz") in line
 

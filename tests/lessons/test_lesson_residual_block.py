@@ -3,14 +3,14 @@
 import pytest
 from lesson_pages import figure_names
 
-from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons import Lesson
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    return run_lesson("residual-block", tmp_path_factory.mktemp("lesson"), Effort(scale=0.5))
+    return Lesson("residual-block").run(tmp_path_factory.mktemp("lesson"), scale=0.5)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from paddle_resnet.config import TrainConfig
 from paddle_resnet.data import open_splits
-from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons import Effort, Lesson
 from paddle_resnet.lessons.common.training_loop import apply_cpu_backend
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import LessonTexts
@@ -48,7 +48,7 @@ def splits(config):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    return run_lesson("transfer", tmp_path_factory.mktemp("transfer"), Effort(scale=0.1, overrides=["device=cpu"]))
+    return Lesson("transfer").run(tmp_path_factory.mktemp("transfer"), scale=0.1, overrides=["device=cpu"])
 
 
 def test_tasks_partition_the_images(splits):

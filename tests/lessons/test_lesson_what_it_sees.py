@@ -7,7 +7,7 @@ from lesson_pages import figure_names
 
 from paddle_resnet.data import uint8_batches
 from paddle_resnet.evaluation.grad_cam import grad_cam
-from paddle_resnet.lessons import Effort, run_lesson
+from paddle_resnet.lessons import Lesson
 from paddle_resnet.lessons.common.runs import flatten_pixels
 from paddle_resnet.lessons.what_it_sees.trained_network import (
     ImageSet,
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     overrides = ["device=cpu", "data.image_size=16"]
-    return run_lesson("what-it-sees", tmp_path_factory.mktemp("seen"), Effort(scale=0.5, overrides=overrides))
+    return Lesson("what-it-sees").run(tmp_path_factory.mktemp("seen"), scale=0.5, overrides=overrides)
 
 
 @pytest.fixture(scope="module")

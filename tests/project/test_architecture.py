@@ -52,8 +52,8 @@ ALL = {*LAYERS}
 LAYERS |= {"service": ALL, "benchmark": ALL, "lessons": ALL}
 LAYERS |= {"cli": {*LAYERS}, "__main__": {"cli"}}
 MAY_IMPORT = {**ROOT, **{name: {*ROOT} | allowed for name, allowed in LAYERS.items()}}
-# The package itself: it prepares the process, and hands out the networks when they are asked for.
-MAY_IMPORT["__init__"] = {"runtime", "models"}
+# The package itself: it prepares the process, and imports its public names when they are asked for.
+MAY_IMPORT["__init__"] = {"runtime", *LAYERS} - {"cli", "__main__"}
 
 # What only commands may do: parse arguments, print, exit.
 FORBIDDEN_MODULES = {"argparse", "optparse", "getopt", "click", "fire", "tools"}

@@ -7,14 +7,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from paddle_resnet.config import Config
 from paddle_resnet.config.yaml_reader import read_yaml
 from paddle_resnet.errors import UsageError, did_you_mean
 from paddle_resnet.files import write_text
-from paddle_resnet.lessons.framework.page import Page, Show
-from paddle_resnet.lessons.framework.texts import LESSONS_FOLDER, LessonTexts, Text
+from paddle_resnet.lessons.framework.page import Heading, Page, Show, notebook_show
+from paddle_resnet.lessons.framework.texts import LESSONS_FOLDER, Language, LessonTexts, Text
 
 
 @dataclass(frozen=True)
@@ -53,53 +53,79 @@ class LessonModule(Protocol):
         """Run the lesson and write its page."""
 
 
-@dataclass(frozen=True)
-class LessonEntry:
-    """A lesson: its page's title, a line on its contents, and the data set of its full form ("" if it has none)."""
+class Lesson:
+    """A lesson: a claim of the tutorials as a program that computes, explains and draws.
 
-    title: Text
-    about: Text
-    full_data: str
+    In a notebook, `run` shows prose, tables and figures when they are ready.
 
+        >>> import paddle_resnet
+        >>> lesson = paddle_resnet.Lesson("residual-block")
+        >>> lesson.title.en
+        'The residual block'
+        >>> page = lesson.run()
+        >>> page.folder.as_posix(), page.numbers["projected_output"]
+        ('output/lessons/residual-block', [4, 6, 3, 3])
 
-def _read_catalogue() -> dict[str, LessonEntry]:
-    entries = read_yaml(LESSONS_FOLDER / "catalogue.yaml", lambda key: True)
-    return {
-        name: LessonEntry(Text(**entry["title"]), Text(**entry["about"]), entry.get("full_data", ""))
-        for name, entry in entries.items()
-    }
-
-
-LESSONS = _read_catalogue()
-
-
-def lesson_entry(name: str) -> LessonEntry:
-    """Look up a lesson.
+    Attributes:
+        name: one of `LESSONS`.
+        title: in English (`title.en`) and in Chinese (`title.zh`), as `about`, a line on its contents.
+        full_data: the data set of its full form; "" if it has none.
 
     Raises:
         UsageError: no lesson has this name.
     """
-    if name not in LESSONS:
-        raise UsageError(f'no lesson "{name}"{did_you_mean(name, list(LESSONS))}; there are {", ".join(LESSONS)}')
-    return LESSONS[name]
+
+    def __init__(self, name: str) -> None:
+        if name not in _CATALOGUE:
+            raise UsageError(f'no lesson "{name}"{did_you_mean(name, _CATALOGUE)}; there are {", ".join(_CATALOGUE)}')
+        entry = _CATALOGUE[name]
+        self.name = name
+        self.title, self.about = Text(**entry["title"]), Text(**entry["about"])
+        self.full_data: str = entry.get("full_data", "")
+
+    def __repr__(self) -> str:
+        return f"Lesson({self.name!r})"
+
+    def run(
+        self,
+        folder: str | Path | None = None,
+        *,
+        full: bool = False,
+        overrides: Sequence[str] = (),
+        scale: float = 1.0,
+        language: Language = "en",
+        show: Show | None = None,
+    ) -> Page:
+        """Run the lesson; write its figures and ``numbers.json``.
+
+        Args:
+            folder: where to; None: ``output/lessons/<name>``.
+            full: train on the real data set (`full_data`) instead of the embedded one.
+            overrides: ``key=value`` for the configs of the lesson's training runs, such as ``data.root=...``.
+            scale: factor on the number of epochs; below 1 for tests.
+            language: of what a notebook shows, ``"en"`` or ``"zh"``.
+            show: gets each block of the page when it is ready; None: a notebook displays it.
+
+        Raises:
+            UsageError: an unknown config key, or a data set that is missing and cannot be downloaded.
+            RunFailure: the folder cannot be written.
+        """
+        folder = Path("output/lessons") / self.name if folder is None else Path(folder)
+        # Report a wrong request before minutes of work.
+        Config.from_values({}, overrides)
+        probe = folder / ".trial"
+        write_text(probe, "")
+        probe.unlink()
+        show = show or notebook_show(language) or (lambda block: None)
+        show(Heading(self.title))
+        module = self.name.replace("-", "_")
+        lesson: LessonModule = importlib.import_module(f"paddle_resnet.lessons.{module}.lesson")
+        page = Page(folder, LessonTexts(module), show)
+        lesson.teach(page, Effort(full, overrides, scale))
+        write_text(folder / "numbers.json", json.dumps(page.numbers, indent=2, ensure_ascii=False) + "\n")
+        return page
 
 
-def run_lesson(name: str, folder: Path, effort: Effort, show: Show = lambda block: None) -> Page:
-    """Run a lesson: write its figures and ``numbers.json`` to `folder`, and pass each block to `show` when it is ready.
-
-    Raises:
-        UsageError: an unknown lesson or config key, or a data set that is missing and cannot be downloaded.
-        RunFailure: the folder cannot be written.
-    """
-    lesson_entry(name)
-    # Report a wrong request before minutes of work.
-    Config.from_values({}, effort.overrides)
-    probe = folder / ".trial"
-    write_text(probe, "")
-    probe.unlink()
-    module = name.replace("-", "_")
-    lesson: LessonModule = importlib.import_module(f"paddle_resnet.lessons.{module}.lesson")
-    page = Page(folder, LessonTexts(module), show)
-    lesson.teach(page, effort)
-    write_text(folder / "numbers.json", json.dumps(page.numbers, indent=2, ensure_ascii=False) + "\n")
-    return page
+_CATALOGUE: dict[str, Any] = read_yaml(LESSONS_FOLDER / "catalogue.yaml", lambda key: True)
+LESSONS = {name: Lesson(name) for name in _CATALOGUE}
+"""All lessons, in the order of the tutorial."""

@@ -1,47 +1,15 @@
-"""Lessons as Markdown: one page, and the pages of the documentation."""
+"""The pages of the lessons in the documentation, and their index."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
 from paddle_resnet.files import write_atomically, write_text
 from paddle_resnet.lessons.framework.catalogue import LESSONS
-from paddle_resnet.lessons.framework.page import Block, Heading, Page, Picture, Prose, Table, Values
-from paddle_resnet.lessons.framework.texts import Language, LessonTexts, Text
-
-
-def to_markdown(title: str, blocks: Iterable[Block], language: Language, figures: str) -> str:
-    """Render a page; `figures` is the figures' folder relative to it."""
-    return "\n\n".join([f"# {title}", *(render(block, language, figures) for block in blocks)]) + "\n"
-
-
-def render(block: Block, language: Language, figures: str) -> str:
-    """Render one block of a page."""
-    match block:
-        case Heading(text):
-            return f"## {text.in_language(language)}"
-        case Prose(text):
-            return text.in_language(language)
-        case Values(lines):
-            return "\n".join(["```text", *lines, "```"])
-        case Table(headers, rows):
-            table: list[Sequence[str | Text]] = [headers, ("---",) * len(headers), *rows]
-            return "\n".join(_row(_words(cell, language) for cell in line) for line in table)
-        case Picture(path, caption):
-            words = caption.in_language(language)
-            return f"![{words}]({figures}/{path.name})\n\n*{words}*"
-
-
-def _words(cell: str | Text, language: Language) -> str:
-    return cell.in_language(language) if isinstance(cell, Text) else cell
-
-
-def _row(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
+from paddle_resnet.lessons.framework.page import Page, Picture, Prose, Table, to_markdown
+from paddle_resnet.lessons.framework.texts import Language, LessonTexts
 
 FIGURES = Path("images/lessons")
 """Folder of the figures within ``docs``; both languages share it."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -12,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 from matplotlib.figure import Figure
 
-from paddle_resnet.lessons.framework.texts import LessonTexts, Text
+from paddle_resnet.lessons.framework.texts import Language, LessonTexts, Text
 from paddle_resnet.plots.style import save_figure
 
 RUNS = "runs"
@@ -78,6 +79,10 @@ class Page:
         self._show = show
         self._texts = texts
 
+    def __repr__(self) -> str:
+        figures = sum(isinstance(block, Picture) for block in self.blocks)
+        return f"<Page of {len(self.blocks)} blocks and {figures} figures in {self.folder}>"
+
     def text(self, key: str, **values: object) -> Text:
         """Return a text of the lesson's ``text.yaml`` with its values, for a table or another text."""
         return self._texts.fill(key, values)
@@ -129,3 +134,49 @@ def _to_json(value: object) -> Number:
 def _cells(row: str) -> list[str]:
     """Split at each bar between spaces; the bars of ``max |x|`` are text."""
     return [cell.strip() for cell in re.split(r"(?<!\S)\|(?!\S)", row)]
+
+
+def to_markdown(title: str, blocks: Iterable[Block], language: Language, figures: str) -> str:
+    """Render a page; `figures` is the figures' folder relative to it."""
+    return "\n\n".join([f"# {title}", *(render(block, language, figures) for block in blocks)]) + "\n"
+
+
+def render(block: Block, language: Language, figures: str) -> str:
+    """Render one block of a page."""
+    match block:
+        case Heading(text):
+            return f"## {text.in_language(language)}"
+        case Prose(text):
+            return text.in_language(language)
+        case Values(lines):
+            return "\n".join(["```text", *lines, "```"])
+        case Table(headers, rows):
+            table: list[Sequence[str | Text]] = [headers, ("---",) * len(headers), *rows]
+            return "\n".join(_row(_words(cell, language) for cell in line) for line in table)
+        case Picture(path, caption):
+            words = caption.in_language(language)
+            return f"![{words}]({figures}/{path.name})\n\n*{words}*"
+
+
+def _words(cell: str | Text, language: Language) -> str:
+    return cell.in_language(language) if isinstance(cell, Text) else cell
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def notebook_show(language: Language) -> Show | None:
+    """Return what displays blocks in the notebook that runs this process; None: there is none."""
+    ipython = sys.modules.get("IPython")
+    if ipython is None or getattr(ipython.get_ipython(), "kernel", None) is None:
+        return None
+    from IPython.display import Image, Markdown, display
+
+    def show(block: Block) -> None:
+        if isinstance(block, Picture):
+            display(Image(filename=str(block.path)), Markdown(f"*{block.caption.in_language(language)}*"))
+        else:
+            display(Markdown(render(block, language, figures="")))
+
+    return show

@@ -80,6 +80,12 @@ def load_weights(
 
     Paddle's `set_state_dict` only warns of tensors that do not fit; here all must fit, or nothing is copied.
 
+        >>> import paddle_resnet
+        >>> network = paddle_resnet.create_model("resnet20", num_classes=3)
+        >>> report = paddle_resnet.load_weights(network, "cifar10")
+        >>> len(report.loaded), report.skipped_head
+        (95, ('fc.weight', 'fc.bias'))
+
     Args:
         network: the network that takes the weights.
         source: ``"imagenet"`` or another key of `zoo.imagenet_weights.SOURCES` (the official weights of the network's

@@ -1,0 +1,66 @@
+"""The public names of the package: complete, cheap to import, and their examples run."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import os
+import subprocess
+import sys
+
+import pytest
+
+import paddle_resnet
+from paddle_resnet.data import Loader
+
+WITH_A_RUN = ("train", "resume", "evaluate", "export", "Run", "Predictor")
+"""In this order: those after `train` use its run."""
+OTHERS = ("Config", "create_model", "load_weights", "accelerate", "prepare", "Lesson")
+EXAMPLES = {name: getattr(paddle_resnet, name) for name in (*WITH_A_RUN, *OTHERS)} | {"Loader": Loader}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("examples")
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_of_docstrings_run(name, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    thing = EXAMPLES[name]
+    (test,) = doctest.DocTestFinder(recurse=False).find(thing, name, module=inspect.getmodule(thing), globs={})
+    said = []
+    results = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=said.append)
+    assert results.attempted >= 2
+    assert results.failed == 0, "".join(said)
+
+
+def test_every_public_name_has_an_example():
+    assert {*EXAMPLES} - {"Loader"} == {*paddle_resnet.__all__} - {"data", "list_models"}
+
+
+def test_dir_shows_every_public_name():
+    assert {*paddle_resnet.__all__} <= {*dir(paddle_resnet)}
+    assert {"Loader", "open_splits"} <= {*dir(paddle_resnet.data)}
+
+
+def test_a_public_name_survives_the_import_of_all_modules():
+    """A subpackage of the same name would take its place when it is imported."""
+    for name in paddle_resnet.__all__:
+        importlib.import_module(f"paddle_resnet.{name}") if name == "data" else getattr(paddle_resnet, name)
+    assert all(callable(getattr(paddle_resnet, name)) for name in paddle_resnet.__all__ if name != "data")
+
+
+CHEAP = """
+import sys
+import paddle_resnet
+dir(paddle_resnet)
+print(sorted({"paddle", "numpy", "matplotlib", "pydantic", "rich"} & {*sys.modules}))
+"""
+
+
+def test_import_loads_nothing_that_takes_long():
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", CHEAP], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
