@@ -34,6 +34,9 @@ def test_parameters_and_multiply_adds_are_those_by_hand(page):
     assert numbers["lenet_linear_share"] == pytest.approx(linear / 62_006)
     convolutions = 28 * 28 * 6 * 3 * 25 + 10 * 10 * 16 * 6 * 25
     assert numbers["lenet_macs"] == convolutions + 400 * 120 + 120 * 84 + 84 * 10
+    # Table 1 of LeCun et al. 1998: C3 has 1,516 trainable parameters.
+    assert numbers["sparse_c3_parameters"] == 1516
+    assert numbers["dense_c3_parameters"] == 6 * 16 * 25 + 16
     # resnet8, section 4.2 with n = 1: the stem and a pair of 3x3 convolutions at each width, without biases.
     weights = 9 * (3 * 16 + 2 * 16 * 16 + 16 * 32 + 32 * 32 + 32 * 64 + 64 * 64)
     assert numbers["resnet_parameters"] == weights + 2 * (3 * 16 + 2 * 32 + 2 * 64) + 650

@@ -101,6 +101,16 @@ def test_the_books_network(numbers):
     assert numbers["book_sides"][-4:] == [24, 12, 6, 3]
 
 
+def test_wide_resnets_count_shortcuts_and_not_the_head(numbers):
+    # Zagoruyko and Komodakis 2016, table 1: 6n + 4 with n = 4.
+    assert numbers["wide_path"] + numbers["wide_shortcuts"] == 6 * 4 + 4
+    assert numbers["wide_depth"] == numbers["wide_path"] + 1 == 26
+
+
+def test_the_same_lesson_has_the_same_numbers(page, tmp_path):
+    assert Lesson("network-shapes").run(tmp_path).numbers == page.numbers
+
+
 def test_only_biases_without_batch_norm_matter(numbers):
     assert numbers["bias_effect_before_norm"] < 1e-3
     assert numbers["bias_effect_on_shortcuts"] > 0.05

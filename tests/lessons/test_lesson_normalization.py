@@ -75,6 +75,10 @@ def test_layer_and_instance_norm_are_special_group_norms(numbers):
     assert numbers["all_groups_minus_instance"] < 1e-3
 
 
+def test_cancellation_explains_group_norms_difference(numbers):
+    assert numbers["cancellation_effect"] == pytest.approx(numbers["all_groups_minus_instance"], rel=0.1)
+
+
 def test_only_batch_norm_depends_on_other_images(numbers):
     assert -0.65 < numbers["spread_slope"] < -0.35
     assert numbers["spread_batch"][0] > 0.3

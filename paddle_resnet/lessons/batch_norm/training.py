@@ -16,6 +16,7 @@ from paddle import nn
 from paddle_resnet.lessons.common.small_cnn import LessonData, NormFactory, Trainings, train_grid
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
+from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.models import BatchNorm
 from paddle_resnet.models.blocks import convolution
 from paddle_resnet.plots.curves import draw_runs
@@ -45,7 +46,8 @@ def teach(page: Page, effort: Effort) -> None:
     page.say("recipe", data=data, batch_size=BATCH_SIZE, epochs=epochs, seeds=len(SEEDS))
     runs = train_grid(data, NORMALIZATIONS, [(BATCH_SIZE, rate) for rate in RATES], epochs, SEEDS)
     rows = zip(*runs.values(), strict=True)
-    cells = [[f"{rate:g}", *map(_loss, row), *map(_top1, row)] for rate, row in zip(RATES, rows, strict=True)]
+    loss = partial(_loss, page)
+    cells = [[f"{rate:g}", *map(loss, row), *map(_top1, row)] for rate, row in zip(RATES, rows, strict=True)]
     page.table("losses", cells)
     page.figure("learning_rates", partial(draw_trainings, runs), seeds=len(SEEDS))
     _conclude(page, runs)
@@ -92,11 +94,11 @@ def _scale_invariance(page: Page) -> None:
     page.say("scale_invariance")
 
 
-def _loss(trainings: Trainings) -> str:
-    """The mean over the seeds, and the smallest and the largest."""
+def _loss(page: Page, trainings: Trainings) -> str | Text:
+    """The mean over the seeds, and the smallest and the largest; how many diverged, if any did."""
     losses = trainings.last_epoch_losses
     if trainings.diverged:
-        return f"NaN ({trainings.diverged}/{len(losses)})"
+        return page.text("diverged", diverged=trainings.diverged, seeds=len(losses))
     return f"{trainings.mean_loss:.3f} ({min(losses):.3f} – {max(losses):.3f})"
 
 

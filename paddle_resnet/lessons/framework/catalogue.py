@@ -15,6 +15,7 @@ from paddle_resnet.errors import UsageError, did_you_mean
 from paddle_resnet.files import write_text
 from paddle_resnet.lessons.framework.page import Heading, Page, Show, notebook_show
 from paddle_resnet.lessons.framework.texts import LESSONS_FOLDER, Language, LessonTexts, Text
+from paddle_resnet.runtime import seed_everything
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ class Lesson:
         module = self.name.replace("-", "_")
         lesson: LessonModule = importlib.import_module(f"paddle_resnet.lessons.{module}.lesson")
         page = Page(folder, LessonTexts(module), show)
+        seed_everything(0)
         lesson.teach(page, Effort(full, overrides, scale))
         write_text(folder / "numbers.json", json.dumps(page.numbers, indent=2, ensure_ascii=False) + "\n")
         return page

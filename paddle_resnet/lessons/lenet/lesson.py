@@ -61,6 +61,7 @@ def _show_layers(page: Page) -> None:
     page.heading("layers_heading")
     lenet, resnet = model_summary("lenet", SIZE), model_summary("resnet8", SIZE)
     page.say("lenet5")
+    page.say("seven_layers")
     page.table(
         "layers",
         [
@@ -74,6 +75,11 @@ def _show_layers(page: Page) -> None:
             if row.parameters
         ],
     )
+    # Table I of the paper: 6 maps with 3 connections, 9 with 4, 1 with all 6; each connection is a 5x5 kernel.
+    connections, dense_connections, maps = 6 * 3 + 9 * 4 + 6, 6 * 16, 16
+    sparse, dense = (25 * number + maps for number in (connections, dense_connections))
+    page.say("sparse", connections=connections, dense_connections=dense_connections, sparse=sparse, dense=dense)
+    page.record(sparse_c3_parameters=sparse, dense_c3_parameters=dense)
     shares = {"lenet": _linear_share(lenet), "resnet8": _linear_share(resnet)}
     page.say("shares", lenet=lenet, shares=shares, resnet=resnet, work=resnet.macs / lenet.macs)
     page.record(lenet_parameters=lenet.parameters, lenet_macs=lenet.macs, lenet_linear_share=shares["lenet"][0])

@@ -131,10 +131,19 @@ def _published(page: Page) -> None:
 
 def _eighteen(page: Page, summary: ModelSummary) -> None:
     page.heading("eighteen_heading")
-    on_the_way = [row for row in convolutions(summary) if "downsample" not in row.name]
-    shortcuts = len(convolutions(summary)) - len(on_the_way)
-    page.say("eighteen", convolutions=len(on_the_way), summary=summary, shortcuts=shortcuts)
-    page.record(depth=summary.depth, convolutions_on_the_way=len(on_the_way), shortcut_convolutions=shortcuts)
+    path, shortcuts = _convolutions_on_path_and_shortcuts(summary)
+    wide_summary = model_summary("wrn_28_10", 32)
+    wide_path, wide_shortcuts = _convolutions_on_path_and_shortcuts(wide_summary)
+    wide = {"path": wide_path, "shortcuts": wide_shortcuts, "depth": wide_summary.depth}
+    page.say("eighteen", convolutions=path, summary=summary, shortcuts=shortcuts)
+    page.say("wide_names", wide=wide)
+    page.record(depth=summary.depth, convolutions_on_the_way=path, shortcut_convolutions=shortcuts)
+    page.record(**{f"wide_{name}": count for name, count in wide.items()})
+
+
+def _convolutions_on_path_and_shortcuts(summary: ModelSummary) -> tuple[int, int]:
+    on_shortcuts = sum("downsample" in row.name for row in convolutions(summary))
+    return len(convolutions(summary)) - on_shortcuts, on_shortcuts
 
 
 INPUTS: tuple[tuple[int, Stem], ...] = ((224, "imagenet"), (BOOK_SIZE, "imagenet"), (32, "imagenet"), (32, "cifar"))

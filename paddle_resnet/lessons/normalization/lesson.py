@@ -151,6 +151,26 @@ def _special_cases(page: Page) -> None:
         f"GroupNorm({channels}, {channels})(x) - InstanceNorm2D({channels})(x):      at most {many:.1e}",
     )
     page.say("special_cases")
+    _show_cancellation(page, x.numpy(), many)
+
+
+def _show_cancellation(page: Page, x: np.ndarray, difference: float) -> None:
+    """Explain the larger difference: float32 rounds ``E[x^2] - E[x]^2``, by which Paddle's GroupNorm gets a variance."""
+    rows = x.reshape(*SHAPE[:2], -1)
+    mean, exact = rows.mean(-1, dtype=np.float32), rows.var(-1, dtype=np.float64)
+    by_squares = (rows**2).mean(-1, dtype=np.float32) - mean**2
+    ratio = np.abs(mean) / np.sqrt(exact)
+    worst = np.unravel_index(ratio.argmax(), ratio.shape)
+    # The first-order change of the output by the variance's error.
+    error = np.abs(rows - mean[..., None]).max(-1) * np.abs(by_squares - exact) / (2 * (exact + EPSILON) ** 1.5)
+    page.values(
+        f"mean {mean[worst]:.4f}, standard deviation {np.sqrt(exact[worst]):.4f}",
+        f"variance, exact                       {exact[worst]:.8f}",
+        f"E[x^2] - E[x]^2 in float32            {by_squares[worst]:.8f}",
+        f"effect of this error on the output    {error[worst]:.1e}",
+    )
+    page.say("cancellation", difference=difference, ratio=ratio[worst], error=error[worst])
+    page.record(cancellation_effect=error[worst], mean_to_deviation=ratio[worst])
 
 
 def _batch_influence(page: Page) -> None:
