@@ -16,7 +16,7 @@ def page(tmp_path_factory):
 
 
 def test_resnet18_fields_match_a_hand_count(page):
-    # Stem: 7, then 3x3 pooling at jump 2. Each stage: its first block has one convolution at the jump before its stride.
+    # Stem: 7, then 3x3 pooling at jump 2. Each stage has one convolution at the jump before its stride.
     stem = [7, 7 + 2 * 2]
     stage1 = 11 + 4 * (2 * 4)
     stage2 = stage1 + 2 * 4 + 3 * (2 * 8)

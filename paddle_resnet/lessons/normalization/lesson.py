@@ -155,7 +155,7 @@ def _special_cases(page: Page) -> None:
 
 
 def _show_cancellation(page: Page, x: np.ndarray, difference: float) -> None:
-    """Explain the larger difference: float32 rounds ``E[x^2] - E[x]^2``, by which Paddle's GroupNorm gets a variance."""
+    """Explain the difference: float32 rounds ``E[x^2] - E[x]^2``, by which Paddle's GroupNorm gets a variance."""
     rows = x.reshape(*SHAPE[:2], -1)
     mean, exact = rows.mean(-1, dtype=np.float32), rows.var(-1, dtype=np.float64)
     by_squares = (rows**2).mean(-1, dtype=np.float32) - mean**2
