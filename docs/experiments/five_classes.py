@@ -5,11 +5,11 @@
     python docs/experiments/five_classes.py --data FOLDER --output output/five_classes
 
 FOLDER holds train/<class>/* and test/<class>/* of CIFAR-10's ten classes. A network is pretrained on all images of the
-first five classes by name, once for each seed. From the other five, each seed draws 50 images a class. A network is trained on them in two
-ways, with one recipe and the same number of steps: from scratch, and fine-tuned, all layers. Each way's learning rate
-is the best of --rates on training images that no reported run can draw. The weights are those of the last step: 5 of
-50 images a class are the validation split, too few to choose an epoch. Each reported run is measured once, on the whole
-test split of its five classes. The command resumes where an earlier one stopped.
+first five classes by name, once for each seed. From the other five, each seed draws 50 images a class. A network is
+trained on them in two ways, with one recipe and the same number of steps: from scratch, and fine-tuned, all layers.
+Each way's learning rate is the best of --rates on training images that no reported run can draw. The weights are those
+of the last step: 5 of 50 images a class are the validation split, too few to choose an epoch. Each reported run is
+measured once, on the whole test split of its five classes. The command resumes where an earlier one stopped.
 """
 
 from __future__ import annotations
