@@ -68,7 +68,7 @@ def receptive_fields(network: nn.Layer) -> list[Reach]:
 def _window(layer: nn.Conv2D | nn.MaxPool2D) -> tuple[int, int]:
     if isinstance(layer, nn.MaxPool2D):
         return int(layer.ksize), int(layer.stride)
-    return int(layer.weight.shape[-1]), int(convolution_settings(layer).stride[0])
+    return int(layer.weight.shape[-1]), int(np.ravel(convolution_settings(layer).stride)[0])
 
 
 def input_influence(network: ImageClassifier, images: np.ndarray) -> np.ndarray:
