@@ -25,6 +25,11 @@ setup(
         "paddle_resnet.configs": ["*.yaml"],
         "paddle_resnet.requirements": ["[!l]*.txt"],
     },
-    install_requires=required("requirements.txt", "requirements/common.txt", "requirements/serve.txt"),
-    extras_require={"onnx": required("requirements/onnx.txt")},
+    # Paddle is an extra, as its CPU and its GPU build write to the same folder.
+    install_requires=required("requirements/common.txt", "requirements/serve.txt"),
+    extras_require={
+        "cpu": required("requirements.txt"),
+        "gpu": required("requirements/gpu.txt", "requirements/paddle2.txt"),
+        "onnx": required("requirements/onnx.txt"),
+    },
 )

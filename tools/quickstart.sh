@@ -4,11 +4,10 @@
 # Installs what is missing into the active virtual environment, else into .venv. It chooses the GPU build of Paddle where
 # there is a GPU that can run it; to choose by hand:
 #   PADDLE=paddlepaddle==2.6.2 bash tools/quickstart.sh
+# Without bash, `python tools/quickstart.py` does the same where packages are missing.
 set -euo pipefail
 # shellcheck source=tools/setup_environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup_environment.sh"
 
-environment=$(user_environment)
-if [ -n "${PADDLE:-}" ]; then paddle=$(chosen_by_hand "$PADDLE"); else paddle=$(paddle_of "$environment"); fi
-prepare_environment "$environment" "$paddle" requirements/serve.txt
-exec "$environment/bin/python" "$PROJECT/tools/quickstart.py" "$@"
+python=$(setup python_for_quickstart)
+exec "$python" "$PROJECT/tools/quickstart.py" "$@"

@@ -23,8 +23,8 @@ part() {
   [ "$result" = passed ]
 }
 
-own_environment=$(user_environment)
-own_paddle=$(paddle_of "$own_environment")
+own_environment=$(setup user_environment)
+own_paddle=$(setup paddle_of "$own_environment")
 
 # test_environment PADDLE: where that Paddle is tested.
 test_environment() {
@@ -52,9 +52,9 @@ check() {
 suite() {
   local paddle=$1 environment more=(requirements/onnx.txt requirements/docs.txt)
   shift
-  if is_paddle2 "$paddle"; then more=(requirements/onnx_paddle2.txt); fi
+  if [[ $paddle == *==2.* ]]; then more=(requirements/onnx_paddle2.txt); fi
   environment=$(test_environment "$paddle")
-  part "environment for $paddle" prepare_environment "$environment" "$paddle" requirements/serve.txt requirements/dev.txt "${more[@]}" || return 0
+  part "environment for $paddle" setup prepare_environment "$environment" "$paddle" requirements/serve.txt requirements/dev.txt "${more[@]}" || return 0
   if [ "$checked" = no ]; then
     check "$environment/bin/python"
     checked=yes
@@ -63,11 +63,11 @@ suite() {
 }
 
 if [ -n "${PADDLE:-}" ]; then
-  paddles=("$(chosen_by_hand "$PADDLE")")
+  paddles=("$(setup chosen_by_hand "$PADDLE")")
 else
-  paddles=("$(pinned_paddle requirements.txt)" paddlepaddle==2.6.2)
+  paddles=("$(setup pinned_paddle requirements.txt)" paddlepaddle==2.6.2)
   # A GPU build is tested where the machine has one, in place of the same version's CPU build.
-  if [ "$own_paddle" = "$(pinned_paddle requirements/gpu.txt)" ]; then paddles[1]=$own_paddle; fi
+  if [ "$own_paddle" = "$(setup pinned_paddle requirements/gpu.txt)" ]; then paddles[1]=$own_paddle; fi
 fi
 checked=no
 for paddle in "${paddles[@]}"; do suite "$paddle" "$@"; done

@@ -213,6 +213,13 @@ def test_predict_of_a_text_named_jpg_is_one_line(tool, quick_run, tmp_path):
     assert "3.png" in done.stdout and "1 of 2 pictures" in done.stderr
 
 
+def test_missing_paddle_is_one_line(tool, quick_run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "paddle", None)
+    done = tool("predict", quick_run, quick_run / "samples")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("error: PaddlePaddle is not installed: pip install") and done.stderr.count("\n") == 1
+
+
 @pytest.fixture
 def without_plots(monkeypatch):
     """Drawing takes longer than all the rest."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 BASH = shutil.which("bash") or "/bin/bash"
@@ -13,6 +14,7 @@ BASH = shutil.which("bash") or "/bin/bash"
 FAKE_PYTHON = """#!/bin/sh
 here=$(dirname "$0")
 case "$*" in
+  *setup_environment.py*) exec REAL "$@" ;;
   *version_info*) echo VERSION ;;
   *"import venv"*) HAS_VENV ;;
   "-m venv "*)
@@ -25,7 +27,7 @@ case "$*" in
     for argument; do case "$argument" in paddlepaddle*) echo "$argument" > "$here/installed";; esac; done ;;
   "-m pip uninstall "*) echo "$*" >> "$here/pip-calls" ;;
   "-m pip --version") ;;
-  "-") cat "$here/installed" 2>/dev/null ;;
+  *importlib.metadata*) cat "$here/installed" 2>/dev/null ;;
   *) echo "ran: $*" ;;
 esac
 """
@@ -63,7 +65,10 @@ class Machine:
         path.chmod(0o755)
 
     def add_python(self, name: str, version: int, *, has_venv: bool = True) -> None:
-        script = FAKE_PYTHON.replace("VERSION", str(version)).replace("HAS_VENV", "exit 0" if has_venv else "exit 1")
+        values = {"VERSION": f"{version // 100} {version % 100}", "HAS_VENV": f"exit {int(not has_venv)}"}
+        script = FAKE_PYTHON.replace("REAL", sys.executable)
+        for name_of_value, value in values.items():
+            script = script.replace(name_of_value, value)
         self.add(name, script)
 
     def add_gpus(self, *capabilities: str) -> None:
@@ -71,12 +76,16 @@ class Machine:
         self.add("nvidia-smi", f'case "$1" in -L) echo "GPU 0: Stand-in (UUID: GPU-0)";; *) {lines} esac')
 
     def run(self, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return self.start([BASH, *command], variables)
+
+    def start(self, command: list[str], variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
         environment = {"PATH": str(self.bin), "HOME": str(self.project), **variables}
-        return subprocess.run([BASH, *command], env=environment, cwd=self.project, capture_output=True, text=True)
+        return subprocess.run(command, env=environment, cwd=self.project, capture_output=True, text=True)
 
     def call(self, function: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Call a function of the file that both scripts source."""
-        return self.run("-euo", "pipefail", "-c", f"source tools/setup_environment.sh; {function}", **variables)
+        """Call a function of `setup_environment.py`."""
+        script = str(self.project / "tools" / "setup_environment.py")
+        return self.start([sys.executable, script, *function.split()], variables)
 
     def quickstart(self, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return self.run("tools/quickstart.sh", *options, **variables)

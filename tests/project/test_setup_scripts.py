@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -115,11 +116,11 @@ def test_a_command_that_does_not_run_is_passed_over(machine: Machine) -> None:
 @pytest.mark.parametrize(("version", "paddle", "shown"), [(309, CPU, "3.9"), (314, CPU, "3.14"), (313, GPU, "3.13")])
 def test_a_python_that_does_not_fit_is_one_line(machine: Machine, version: int, paddle: str, shown: str) -> None:
     machine.add_python("python3", version)
-    assert_one_line(machine.quickstart(PADDLE=paddle), 2, f"python3 is {shown}", "3.10 to 3.12", "install the packages")
+    assert_one_line(machine.quickstart(PADDLE=paddle), 2, f"python3 is {shown}", "3.10 to 3.12", "install one")
 
 
 def test_no_python_at_all_is_one_line(machine: Machine) -> None:
-    assert_one_line(machine.quickstart(), 2, "no python3", "install")
+    assert_one_line(machine.quickstart(), 2, "no python3", "install the packages")
 
 
 def test_a_python_without_venv_names_the_package(machine: Machine) -> None:
@@ -145,6 +146,22 @@ def test_quickstart_makes_the_environment_and_passes_its_options_on(machine: Mac
     (call,) = machine.pip_calls()
     wanted = [f"-r {machine.project}/requirements/{name}.txt" for name in ("common", "serve")]
     assert call.endswith(f" {' '.join(wanted)} {CPU}")
+
+
+def test_quickstart_without_bash_prepares_the_active_environment(machine: Machine, tmp_path: Path) -> None:
+    active = tmp_path / "active"
+    machine.add_python("python3", 311)
+    machine.run("-c", f"python3 -m venv {active}")
+    bare = [sys.executable, "-S"]  # without its packages
+    result = machine.start([*bare, "tools/quickstart.py", "-o", "name=a b"], {"VIRTUAL_ENV": str(active)})
+    assert result.stdout.strip() == "ran: tools/quickstart.py -o name=a b", result.stderr
+    assert machine.pip_calls(active)[0].endswith(CPU)
+
+
+def test_quickstart_without_bash_makes_an_environment_with_its_python(machine: Machine) -> None:
+    result = machine.start([sys.executable, "-S", "tools/quickstart.py"], {"PIP_NO_INDEX": "1"})
+    assert f"creating {machine.project / '.venv'} with {sys.executable}" in result.stderr
+    assert_one_line(result, 1, f"No matching distribution found for {CPU}")
 
 
 def test_the_second_run_asks_pip_for_nothing(machine: Machine) -> None:

@@ -7,7 +7,9 @@ modules of Python imported first decide by `sys.platform`, so they keep the func
 # ruff: noqa: F401
 import asyncio
 import concurrent.futures.process
+import contextlib
 import functools
+import multiprocessing.popen_fork
 import multiprocessing.popen_spawn_posix
 import multiprocessing.resource_tracker
 import os
@@ -16,7 +18,8 @@ import socket
 import subprocess
 import sys
 
-import psutil
+with contextlib.suppress(ImportError):  # missing before the environment is made
+    import psutil
 
 MODULES = "fcntl grp pty pwd resource syslog termios tty uvloop"
 MISSING = {
@@ -29,6 +32,8 @@ MISSING = {
 }
 
 socket.socketpair = functools.partial(socket.socketpair, socket.AF_UNIX)  # Windows has one too, over TCP
+multiprocessing.popen_fork.Popen.kill = lambda self: self._send_signal(9)  # Windows ends a process without a signal
+subprocess.Popen.kill = lambda self: self.send_signal(9)
 multiprocessing.resource_tracker._HAVE_SIGMASK = False
 for module in MODULES.split():
     sys.modules[module] = None  # an import of it raises ModuleNotFoundError
