@@ -20,6 +20,15 @@ DOCS = PROJECT / "docs"
 LINK = re.compile(r"(\]\()([^)\s:#]+)((?:#[^)\s]*)?\))")
 PAGE_NAMED = re.compile(r"docs/(\w+)\.md(#[\w-]+)?")
 HOMES = ("index.md", "zh/README.md")
+SEARCH_BOOST = {"How-to guides": 3, "Explanation": 0.5}
+SEARCH_WORDS = {
+    "training.md": ["continue", "restart", "interrupted"],
+    "finetuning.md": ["finetune", "finetuning", "transfer learning", "custom dataset"],
+    "weights.md": ["PyTorch", "checkpoint", "state dict", "pretrained"],
+    "deployment.md": ["quantize", "quantization", "inference"],
+    "serving.md": ["server", "deploy", "REST", "API"],
+}
+"""What readers call the subject of a page where the page does not."""
 LESSONS = "paddle_resnet/lessons/catalogue.yaml"
 BOUNDS = {"exclusiveMinimum": "above", "minimum": "from", "exclusiveMaximum": "below", "maximum": "to"}
 
@@ -80,6 +89,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Point links at where the site has their targets; put the config's tables in their place."""
     path = page.file.src_uri
+    section = page.ancestors[-1].title if page.ancestors else None
+    page.meta.setdefault("search", {"boost": SEARCH_BOOST.get(section, 1)})
+    page.meta.setdefault("tags", SEARCH_WORDS.get(path, []))
     if path in HOMES:
         page.meta["hide"] = ["navigation"]
     here = outside_files().get(path, DOCS / path).parent
