@@ -26,7 +26,7 @@ SEARCH_WORDS = {
     "finetuning.md": ["finetune", "finetuning", "transfer learning", "custom dataset"],
     "weights.md": ["PyTorch", "checkpoint", "state dict", "pretrained"],
     "deployment.md": ["quantize", "quantization", "inference"],
-    "serving.md": ["server", "deploy", "REST", "API"],
+    "serving.md": ["server", "deploy", "REST"],
 }
 """What readers call the subject of a page where the page does not."""
 LESSONS = "paddle_resnet/lessons/catalogue.yaml"
