@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
+
+TOP_K = 5
+
+
+def wilson_interval(fraction: float, images: int) -> tuple[float, float]:
+    """Return the 95% interval of an accuracy that was measured as `fraction` on so many images (Wilson 1927)."""
+    z = 1.959964
+    centre = fraction + z**2 / (2 * images)
+    half = z * math.sqrt(fraction * (1 - fraction) / images + z**2 / (4 * images**2))
+    low, high = ((centre + side) / (1 + z**2 / images) for side in (-half, half))
+    return max(0.0, low), min(1.0, high)
+
+
+def accuracy_text(fraction: float, images: int) -> str:
+    """Return an accuracy with its interval: ``94.20% (95% interval 92.1% to 95.8%)``."""
+    low, high = wilson_interval(fraction, images)
+    return f"{fraction:.2%} (95% interval {low:.1%} to {high:.1%})"
 
 
 @dataclass(frozen=True)
@@ -39,6 +57,26 @@ class PrecisionRecallCurve:
 
 
 @dataclass(frozen=True, eq=False)
+class Calibration:
+    """Whether probabilities are what they say: images in bins of equal width by their best probability.
+
+    Attributes:
+        confidence: mean of the best probability in each bin, float64 `[bins]`; 0 in empty ones.
+        accuracy: fraction of the bin's images that are right, float64 `[bins]`; 0 in empty ones.
+        images: their number, int64 `[bins]`.
+    """
+
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    images: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """Return the expected calibration error: the bins' mean of |accuracy - confidence|, weighted by images."""
+        return float(np.average(np.abs(self.accuracy - self.confidence), weights=self.images))
+
+
+@dataclass(frozen=True, eq=False)
 class Evaluation:
     """Metrics of a whole split.
 
@@ -46,9 +84,13 @@ class Evaluation:
         classes: the class names, in the order of the scores.
         top1: fraction of the images whose true class has the highest score; among equal scores the first class wins.
         top5: fraction whose true class is among the min(5, classes) highest scores.
+        f1: mean of the F1 of the classes that have images (macro).
+        roc_auc: mean area under the ROC curve of each class against all others (macro, one versus rest), over the
+            classes that have images and are not alone; None: there is none.
         loss: mean cross-entropy over the images, in nats.
         confusion: int64 `[true, predicted]`, counts.
         per_class: precision, recall, F1 and support, in the order of `classes`.
+        calibration: of the best probabilities.
         labels: int64 `[N]`; scores: float32 `[N, classes]`.
         seconds: wall-clock time of the scoring.
     """
@@ -56,9 +98,12 @@ class Evaluation:
     classes: tuple[str, ...]
     top1: float
     top5: float
+    f1: float
+    roc_auc: float | None
     loss: float
     confusion: np.ndarray = field(repr=False)
     per_class: tuple[ClassResult, ...] = field(repr=False)
+    calibration: Calibration = field(repr=False)
     labels: np.ndarray = field(repr=False)
     scores: np.ndarray = field(repr=False)
     seconds: float
@@ -74,9 +119,14 @@ class Evaluation:
 
     def summary(self) -> dict[str, Any]:
         """Return the metrics of the whole split, as in `metrics.json`."""
+        top5 = {"top5": self.top5} if len(self.classes) > TOP_K else {}
         return {
             "top1": self.top1,
-            "top5": self.top5,
+            "top1_interval": list(wilson_interval(self.top1, self.images)),
+            **top5,
+            "f1": self.f1,
+            "roc_auc": self.roc_auc,
+            "calibration_error": self.calibration.error,
             "loss": self.loss,
             "images": self.images,
             "seconds": round(self.seconds, 3),

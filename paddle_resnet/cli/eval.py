@@ -6,36 +6,54 @@ examples:
   paddle-resnet eval output/quickstart --checkpoint last
   paddle-resnet eval output/quickstart --exported            the model in output/quickstart/inference/
   paddle-resnet eval output/quickstart --exported --precision int8
+  paddle-resnet eval output/dogs --data phone_pictures/      other pictures, in class folders or a list
+  paddle-resnet eval output/dogs --choose-threshold 0.99     below it a prediction is of the class "unknown"
 
-Prints top-1, top-5, the mean cross-entropy (nats) and each class's precision, recall and F1. Writes metrics.json
-(section "test"; "evaluation_<split>" for the other splits), evaluation_<split>.json with the confusion matrix, and
-plots in figures/ and, for VisualDL, in vdl/. With --checkpoint last it draws no plots; the section is "last_<split>"
-and the file last_<split>.json. With --exported it draws none either; the section is "exported_<split>", or with
---precision "exported_<split>_<precision>". The same code measures both. No split is augmented.
+Prints top-1 (and of more than 5 classes top-5) with its 95% interval, the mean cross-entropy (nats), the macro averages
+of F1 and ROC-AUC (one class against the others), the expected calibration error, the classes that are confused most,
+and each class's precision, recall and F1. Writes metrics.json (section "test"; "evaluation_<split>" for the other
+splits), evaluation_<split>.json with the confusion matrix, and plots in figures/ and, for VisualDL, in vdl/. With
+--checkpoint last it draws no plots; the section is "last_<split>" and the file last_<split>.json. With --exported it
+draws none either; the section is "exported_<split>", or with --precision "exported_<split>_<precision>". The same code
+measures both. No split is augmented.
 
 The images are those of the run's own splits: pictures that were added to a folder later are not used, and missing or
 changed ones are an error. -o data.root=FOLDER says where the images are now.
+
+  --data              measures other pictures: a folder of class folders (for image_names, of files that match its
+                      pattern) or a list "path class", with all or some of the run's classes. The section is
+                      "evaluation_data_<name>", never "test"
+  --choose-threshold  measures the validation split, and chooses the lowest threshold at which this share of the
+                      predictions that are kept is right. The next export writes it to inference.yml
 """
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from paddle_resnet.cli import program
-from paddle_resnet.errors import UsageError, counted
+from paddle_resnet.errors import UsageError, command, counted, shown
 from paddle_resnet.inference.options import BACKENDS, PRECISIONS
 
 if TYPE_CHECKING:
-    from paddle_resnet.evaluation import Evaluation
+    from paddle_resnet.evaluation import Evaluation, NamedSplit
     from paddle_resnet.training.run_folder import Run
+
+
+PRINTED_PAIRS = 3
 
 
 def main() -> None:
     """Parse the arguments and measure."""
     parser = program.command_parser(__doc__)
     program.add_run_options(parser)
-    parser.add_argument("--split", choices=["train", "validation", "test"], default="test", help="default: test")
+    parser.add_argument("--split", choices=["train", "validation", "test"], help="default: test")
+    parser.add_argument("--data", type=Path, metavar="FOLDER|LIST", help="measure these pictures, not a split")
+    threshold = 'choose the threshold of the class "unknown" on validation; default: 0.99'
+    parser.add_argument("--choose-threshold", type=_fraction, nargs="?", const=0.99, metavar="ACCURACY", help=threshold)
     parser.add_argument("--exported", action="store_true", help="measure the exported model in the run's inference/")
     parser.add_argument("--precision", choices=PRECISIONS, help="of the exported model; default: fp32")
     parser.add_argument("--backend", choices=BACKENDS, help="for the exported model; default: the faster")
@@ -45,44 +63,70 @@ def main() -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     if (arguments.precision or arguments.backend) and not arguments.exported:
         raise UsageError("--precision and --backend are for an exported model: give --exported too")
+    if arguments.data and arguments.split:
+        raise UsageError("--data measures other pictures than a split of the run: give one of --data and --split")
+    if arguments.choose_threshold is not None:
+        if arguments.data or arguments.exported or arguments.split or arguments.checkpoint != "best":
+            raise UsageError("--choose-threshold is chosen by the best checkpoint on validation: give it alone")
+        arguments.split = "validation"
     program.prepare()
     from paddle_resnet import runtime
     from paddle_resnet.console import share_bar
-    from paddle_resnet.evaluation import details_path, evaluate
+    from paddle_resnet.evaluation import choose_threshold, details_path, evaluate, other_pictures, split_of
     from paddle_resnet.training.run_folder import Run
 
     run = Run.open_trained(arguments.run, arguments.overrides)
     device = runtime.select_device(arguments.device or run.config.device)
+    split = other_pictures(run, arguments.data) if arguments.data else split_of(run, arguments.split or "test")
     if arguments.exported:
-        _evaluate_exported(run, arguments, device)
+        _evaluate_exported(run, split, arguments, device)
         return
     with share_bar("evaluate") as progress:
-        evaluation = evaluate(run, arguments.split, arguments.checkpoint, progress)
+        evaluation = evaluate(run, split, arguments.checkpoint, progress)
     _print_class_metrics(evaluation)
-    _print_metrics(f"{arguments.split} split, checkpoint {arguments.checkpoint}", evaluation)
-    print(f"numbers in {run.metrics_path}, details in {details_path(run, arguments.split, arguments.checkpoint)}")
+    _print_metrics(f"{_words(split)}, checkpoint {arguments.checkpoint}", evaluation)
+    print(f"numbers in {run.metrics_path}, details in {details_path(run, split.name, arguments.checkpoint)}")
     if arguments.checkpoint == "best":
         print(f"plots in {run.figures_path}")
+    if arguments.choose_threshold is not None:
+        _print_threshold(run, choose_threshold(run, evaluation, arguments.choose_threshold))
 
 
-def _evaluate_exported(run: Run, arguments: argparse.Namespace, device: str) -> None:
+def _words(split: NamedSplit) -> str:
+    return f"{split.name} split" if split.path is None else f"pictures of {shown(str(split.path), 200)}"
+
+
+def _print_threshold(run: Run, chosen: dict[str, Any]) -> None:
+    from paddle_resnet.results import accuracy_text
+
+    kept, right, images = chosen["kept"], chosen["right"], chosen["images"]
+    print(
+        f"threshold {chosen['threshold']:.4f}: {kept} of {images} validation images are kept, "
+        f"{accuracy_text(right / kept, kept)} of them right"
+    )
+    if kept == images:
+        print("all images are kept, as no threshold is needed for this accuracy: ask for a higher one")
+    print(f"next: {command('export')} {run.path}   writes it to inference.yml, for predict and serve")
+
+
+def _evaluate_exported(run: Run, split: NamedSplit, arguments: argparse.Namespace, device: str) -> None:
     """Measure the exported model, and compare it with the trained network where that has been measured."""
     from paddle_resnet.console import share_bar
     from paddle_resnet.evaluation import measure_split, metrics_section, warn_of_few_images
     from paddle_resnet.inference import Predictor
 
-    split, precision = arguments.split, arguments.precision
-    trained = run.metrics().get(metrics_section(split))
+    precision = arguments.precision
+    trained = run.metrics().get(metrics_section(split.name))
     with (
         Predictor(run.inference_path, device, precision, backend=arguments.backend) as predictor,
         share_bar("evaluate") as progress,
     ):
         what = f"{predictor.precision} by {predictor.backend}"
         evaluation = measure_split(run, predictor, split, progress)
-    run.update_metrics(f"exported_{split}" + (f"_{precision}" if precision else ""), evaluation.summary())
-    warn_of_few_images(split, evaluation)
+    run.update_metrics(f"exported_{split.name}" + (f"_{precision}" if precision else ""), evaluation.summary())
+    warn_of_few_images(split.name, evaluation)
     _print_class_metrics(evaluation)
-    _print_metrics(f"{split} split, exported model, {what}", evaluation)
+    _print_metrics(f"{_words(split)}, exported model, {what}", evaluation)
     if trained:
         points = 100 * (evaluation.top1 - trained["top1"])
         print(f"the trained network's top-1 was {trained['top1']:.2%}: a difference of {points:+.2f} points")
@@ -104,5 +148,23 @@ def _print_class_metrics(evaluation: Evaluation) -> None:
 
 
 def _print_metrics(what: str, evaluation: Evaluation) -> None:
+    from paddle_resnet.evaluation import most_confused
+    from paddle_resnet.results import accuracy_text
+
     print(f"{what}: {counted(evaluation.images, 'image')} in {evaluation.seconds:.1f} s")
-    print(f"top-1 {evaluation.top1:.2%}   top-5 {evaluation.top5:.2%}   mean loss {evaluation.loss:.4f} nats")
+    print(f"top-1 {accuracy_text(evaluation.top1, evaluation.images)}")
+    if "top5" in evaluation.summary():
+        print(f"top-5 {accuracy_text(evaluation.top5, evaluation.images)}")
+    area = "" if evaluation.roc_auc is None else f"   ROC-AUC {evaluation.roc_auc:.4f}"
+    error = f"calibration error {evaluation.calibration.error:.2%}"
+    print(f"mean loss {evaluation.loss:.4f} nats   macro F1 {evaluation.f1:.2%}{area}   {error}")
+    for pair in most_confused(evaluation)[:PRINTED_PAIRS]:
+        true, predicted = shown(pair["true"]), shown(pair["predicted"])
+        print(f"  {true} taken for {predicted}: {pair['images']} of {pair['of']}")
+
+
+def _fraction(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) <= 1:
+            return value
+    raise argparse.ArgumentTypeError(f"expected a fraction above 0 and at most 1, got {text}")

@@ -1,4 +1,4 @@
-"""Metrics of a whole split: top-1, top-5, cross-entropy, confusion, precision and recall by class."""
+"""Metrics of a whole split: accuracy, cross-entropy, F1, ROC-AUC, calibration, confusion; a threshold."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-from sklearn.metrics import average_precision_score, precision_recall_curve, precision_recall_fscore_support
+from sklearn.metrics import (
+    average_precision_score,
+    precision_recall_curve,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.evaluation.scorer import Scorer
-from paddle_resnet.results import ClassResult, Evaluation, PrecisionRecallCurve
+from paddle_resnet.results import TOP_K, Calibration, ClassResult, Evaluation, PrecisionRecallCurve
 
-TOP_K = 5
+BINS = 15
 
 
 def measure(
@@ -59,12 +64,15 @@ def evaluation_of(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str]
         classes=tuple(classes),
         top1=float(np.mean(ranks < 1)),
         top5=float(np.mean(ranks < min(TOP_K, number))),
+        f1=float(by_class[2][by_class[3] > 0].mean()),
+        roc_auc=macro_roc_auc(scores, labels),
         loss=cross_entropy(scores, labels),
         confusion=np.bincount(labels * number + predicted, minlength=number**2).reshape(number, number),
         per_class=tuple(
             ClassResult(name, float(precision), float(recall), float(f1), int(support))
             for name, precision, recall, f1, support in zip(classes, *by_class, strict=True)
         ),
+        calibration=calibration_of(scores, labels),
         labels=labels,
         scores=scores,
         seconds=seconds,
@@ -85,6 +93,45 @@ def cross_entropy(scores: np.ndarray, labels: np.ndarray) -> float:
     """
     truth = scores[np.arange(len(labels)), labels].astype(np.float64)
     return float(-np.log(np.maximum(truth, np.finfo(np.float32).tiny)).mean())
+
+
+def macro_roc_auc(scores: np.ndarray, labels: np.ndarray) -> float | None:
+    """Return the mean area under the ROC curves of `Evaluation.roc_auc`."""
+    classes = [label for label in np.unique(labels) if not (labels == label).all()]
+    areas = [roc_auc_score(labels == label, scores[:, label]) for label in classes]
+    return float(np.mean(areas)) if areas else None
+
+
+def calibration_of(scores: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Calibration:
+    """Sort the images into bins of equal width by their best probability (Guo et al. 2017, arXiv:1706.04599)."""
+    confidence, right = scores.max(axis=1).astype(np.float64), scores.argmax(axis=1) == labels
+    places = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence)
+    images = np.bincount(places, minlength=bins)
+    means = [np.bincount(places, each, bins) / np.maximum(images, 1) for each in (confidence, right)]
+    return Calibration(means[0], means[1], images)
+
+
+def lowest_threshold(scores: np.ndarray, labels: np.ndarray, accuracy: float) -> float | None:
+    """Return the lowest threshold of the best probability above which at least `accuracy` of the images are right.
+
+    It lies in the middle between two probabilities; 0 keeps all images. None: there is no such threshold.
+    """
+    confidence, right = scores.max(axis=1).astype(np.float64), scores.argmax(axis=1) == labels
+    order = np.argsort(-confidence)
+    confidence = np.append(confidence[order], 0.0)
+    enough = np.cumsum(right[order]) >= accuracy * np.arange(1, len(order) + 1)
+    (kept,) = np.nonzero(enough & (confidence[:-1] > confidence[1:]))  # images of equal probability go together
+    if len(kept) == 0:
+        return None
+    return 0.0 if kept[-1] == len(labels) - 1 else float(confidence[kept[-1] : kept[-1] + 2].mean())
+
+
+def confused_pairs(evaluation: Evaluation, number: int) -> list[tuple[int, int]]:
+    """Return the true and the predicted class of the most frequent mistakes, the most frequent first."""
+    counts = evaluation.confusion * (1 - np.eye(len(evaluation.classes), dtype=np.int64))
+    order = np.argsort(-counts, axis=None, kind="stable")[:number]
+    pairs = (divmod(int(place), len(counts)) for place in order)
+    return [(true, predicted) for true, predicted in pairs if counts[true, predicted]]
 
 
 def precision_recall_curves(evaluation: Evaluation) -> list[PrecisionRecallCurve]:

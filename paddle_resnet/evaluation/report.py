@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from paddle_resnet import distributed
 from paddle_resnet.console import logger
-from paddle_resnet.errors import UsageError, counted, did_you_mean
-from paddle_resnet.evaluation.metrics import evaluation_of, measure
+from paddle_resnet.data.datasets.file_report import report_left_out
+from paddle_resnet.data.datasets.open_files import open_labelled
+from paddle_resnet.data.datasets.open_splits import resize_size
+from paddle_resnet.errors import UsageError, counted, did_you_mean, shown
+from paddle_resnet.evaluation.metrics import confused_pairs, evaluation_of, lowest_threshold, measure
 from paddle_resnet.evaluation.scorer import NetworkScorer, Scorer
 from paddle_resnet.files import write_json
-from paddle_resnet.results import Evaluation
+from paddle_resnet.results import Evaluation, accuracy_text
+from paddle_resnet.training.data_manifest import FileList
 from paddle_resnet.training.run_folder import Run
 
 if TYPE_CHECKING:
+    from paddle_resnet.data import Split
     from paddle_resnet.models import ImageClassifier
     from paddle_resnet.training.run_folder import Which
 
 SPLITS = ("train", "validation", "test")
 FEW_IMAGES = 50
+MOST_PAIRS = 10
 MAX_BATCH = 256
 MAX_PIXELS = MAX_BATCH * 64 * 64  # of a batch, to limit the memory
 
@@ -32,8 +37,19 @@ ProgressFn = Callable[[int, int], None]
 """Called with the number of images done and of all images."""
 
 
+class NamedSplit(NamedTuple):
+    """Images of a run's classes to measure: a split of the run, or other pictures, which have a name of their own."""
+
+    name: str
+    images: Split
+    path: Path | None = None
+
+
 def evaluate(
-    run: Run | str | Path, split: str = "test", checkpoint: Which = "best", progress: ProgressFn | None = None
+    run: Run | str | Path,
+    split: str | NamedSplit = "test",
+    checkpoint: Which = "best",
+    progress: ProgressFn | None = None,
 ) -> Evaluation:
     """Measure the run's network on a whole split and write the metrics; for the best checkpoint, the plots too.
 
@@ -49,7 +65,7 @@ def evaluate(
 
     Args:
         run: the run, or its folder.
-        split: "train", "validation" or "test"; no split is augmented here.
+        split: "train", "validation" or "test", or what `other_pictures` returns; no split is augmented here.
         checkpoint: "best" (by validation) or "last".
         progress: called with the number of images done and of all images.
 
@@ -62,26 +78,123 @@ def evaluate(
     run.metrics()  # a damaged file, as a damaged history, is an error before anything is written
     run.history()
     network = run.load_network(checkpoint)
+    split = split if isinstance(split, NamedSplit) else split_of(run, split)
     evaluation = measure_split(run, _scorer(run, network), split, progress)
     if not distributed.is_main_process():
         return evaluation
-    warn_of_few_images(split, evaluation)
-    if split == "test" and run.splits().test is run.splits().validation:
+    warn_of_few_images(split.name, evaluation)
+    if split.name == "test" and run.splits().test is run.splits().validation:
         logger.warning("warning: there is no test split: these are the validation images, which chose the best epoch")
+    origin: dict[str, Any] = {"checkpoint": checkpoint}
+    if split.path is not None:
+        origin["data"] = str(split.path)
     details = {
-        "split": split,
-        "checkpoint": checkpoint,
+        "split": split.name,
+        **origin,
         **evaluation.summary(),
         "classes": list(evaluation.classes),
         "per_class": [asdict(result) for result in evaluation.per_class],
         "confusion": evaluation.confusion.tolist(),
+        "most_confused": most_confused(evaluation),
+        "calibration": {name: values.tolist() for name, values in vars(evaluation.calibration).items()},
     }
-    write_json(details_path(run, split, checkpoint), details)
+    write_json(details_path(run, split.name, checkpoint), details)
     if checkpoint == "best":
         run_plots.draw_history_plot(run)
         _show(run, split, evaluation, run_plots.SPLIT_PLOTS, network)
-    run.update_metrics(metrics_section(split, checkpoint), evaluation.summary() | {"checkpoint": checkpoint})
+    run.update_metrics(metrics_section(split.name, checkpoint), evaluation.summary() | origin)
     return evaluation
+
+
+def split_of(run: Run, name: str) -> NamedSplit:
+    """Return a split of the run; raise `UsageError` if there is none of that name or it has no images."""
+    if name not in SPLITS:
+        raise UsageError(f'split "{name}": expected one of {", ".join(SPLITS)}{did_you_mean(name, SPLITS)}')
+    split = NamedSplit(name, getattr(run.splits(), name))
+    if len(split.images) == 0:
+        raise UsageError(f"{run.path}: the {name} split is empty; there is nothing to measure")
+    return split
+
+
+def other_pictures(run: Run, path: Path) -> NamedSplit:
+    """Return other pictures with the run's classes and preprocessing, named ``data_<name>``.
+
+    A warning counts those that the run was trained on. The pictures of another folder of the same name, which were
+    measured before, keep their section and files: these are called ``data_<name>_2``.
+
+    Args:
+        run: its classes may be more than those of the pictures. Its own images are not needed.
+        path: a folder of class folders, or a list (see `open_labelled`).
+
+    Raises:
+        UsageError: a class is not the run's, there is no picture, or the folder or list cannot be read.
+    """
+    path = path.resolve()
+    images = open_labelled(path, run.config.data, resize_size(run.config.data), run.classes())
+    report_left_out([images])
+    trained = run.manifest.files if run.manifest is not None else None
+    if trained:
+        used = [file for part in (trained["train"], trained["validation"]) for file in part.contents()]
+        if seen := len([*filter(set(used).__contains__, FileList.of(images, all_checksums=True).contents())]):
+            logger.warning(
+                "warning: %s: the run was trained on %d of these %s, or chosen by them: the metrics are too good",
+                *(shown(str(path), 200), seen, counted(len(images), "picture")),
+            )
+    measured = {name: section.get("data", str(path)) for name, section in run.metrics().items()}
+    name, number = f"data_{path.stem}", 1
+    while measured.get(metrics_section(name), str(path)) != str(path):
+        name, number = f"data_{path.stem}_{number + 1}", number + 1
+    return NamedSplit(name, images, path)
+
+
+def most_confused(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Return the most frequent mistakes: true class, predicted class, images, and images of the true class."""
+    classes, counts = evaluation.classes, evaluation.confusion
+    return [
+        {
+            "true": classes[true],
+            "predicted": classes[predicted],
+            "images": int(counts[true, predicted]),
+            "of": int(counts[true].sum()),
+        }
+        for true, predicted in confused_pairs(evaluation, MOST_PAIRS)
+    ]
+
+
+def choose_threshold(run: Run, evaluation: Evaluation, accuracy: float) -> dict[str, Any]:
+    """Choose the lowest threshold at which `accuracy` of the kept validation images are right; write it to the run.
+
+    Export takes it from section ``threshold`` of `metrics.json` into `inference.yml`.
+
+    Args:
+        run: the run.
+        evaluation: of its best checkpoint on the validation split.
+        accuracy: a fraction.
+
+    Returns:
+        The section: the threshold, the accuracy that was asked for, images kept, right among them, and all images.
+
+    Raises:
+        UsageError: no threshold reaches that accuracy.
+    """
+    threshold = lowest_threshold(evaluation.scores, evaluation.labels, accuracy)
+    if threshold is None:
+        raise UsageError(
+            f"--choose-threshold {accuracy:g}: the validation image of the highest probability is wrong, so that no "
+            "threshold reaches this accuracy; ask for a lower one"
+        )
+    kept = evaluation.scores.max(axis=1) >= threshold
+    section = {
+        "threshold": threshold,
+        "accuracy": accuracy,
+        "kept": int(kept.sum()),
+        "right": int((kept & (evaluation.predicted == evaluation.labels)).sum()),
+        "images": evaluation.images,
+        "split": "validation",
+        "checkpoint": "best",
+    }
+    run.update_metrics("threshold", section)
+    return section
 
 
 def show_validation_mistakes(run: Run) -> None:
@@ -92,14 +205,14 @@ def show_validation_mistakes(run: Run) -> None:
     Raises:
         UsageError: the run has no such checkpoint.
     """
-    split = "validation"
+    split = split_of(run, "validation")
     evaluation = measure_split(run, _scorer(run, run.load_network("best")), split)
     if distributed.is_main_process():
         _show(run, split, evaluation, ["mistakes"])
 
 
 def _show(
-    run: Run, split: str, evaluation: Evaluation, plots: Sequence[str], network: ImageClassifier | None = None
+    run: Run, split: NamedSplit, evaluation: Evaluation, plots: Sequence[str], network: ImageClassifier | None = None
 ) -> None:
     """Draw the plots into the run's folder and for VisualDL, there with the embeddings of a given `network`."""
     from PIL import Image
@@ -108,19 +221,21 @@ def _show(
     from paddle_resnet.tracking.evaluation_log import log_evaluation
 
     images = {}
-    for plot, path in run_plots.draw_split_plots(run, split, evaluation, plots).items():
+    for plot, path in run_plots.draw_split_plots(run, *split[:2], evaluation, plots).items():
         with Image.open(path) as picture:
             images[plot.replace("_", " ")] = np.array(picture.convert("RGB"))
-    embeddings = None if network is None else run_plots.embeddings_of(network, run, split, evaluation)
-    log_evaluation(run.vdl_path / metrics_section(split), images, embeddings)
+    embeddings = None if network is None else run_plots.embeddings_of(network, run, split.images, evaluation)
+    log_evaluation(run.vdl_path / metrics_section(split.name), images, embeddings)
 
 
 def _scorer(run: Run, network: ImageClassifier) -> NetworkScorer:
     return NetworkScorer(network, run.normalize(), flip=run.config.evaluation.flip)
 
 
-def measure_split(run: Run, scorer: Scorer, split: str = "test", progress: ProgressFn | None = None) -> Evaluation:
-    """Measure `scorer` on a whole split of the run's data, and write nothing.
+def measure_split(
+    run: Run, scorer: Scorer, split: str | NamedSplit = "test", progress: ProgressFn | None = None
+) -> Evaluation:
+    """Measure `scorer` on a whole split of the run's data, or on other pictures, and write nothing.
 
     Each rank of a distributed run scores its share of the images; all ranks return the whole evaluation.
 
@@ -129,19 +244,14 @@ def measure_split(run: Run, scorer: Scorer, split: str = "test", progress: Progr
     """
     from paddle_resnet.data.loader import rank_batches, read_batches
 
-    if split not in SPLITS:
-        raise UsageError(f'split "{split}": expected one of {", ".join(SPLITS)}{did_you_mean(split, SPLITS)}')
-    splits = run.splits()
-    images = getattr(splits, split)
-    if len(images) == 0:
-        raise UsageError(f"{run.path}: the {split} split is empty; there is nothing to measure")
+    images = (split if isinstance(split, NamedSplit) else split_of(run, split)).images
     size = run.config.data.image_size
     ranks = distributed.joined()
     parts = (ranks.rank, ranks.world_size) if len(images) >= ranks.world_size else (0, 1)
     batch_size = max(8, min(MAX_BATCH, MAX_PIXELS // size**2))
     chosen = rank_batches(len(images), batch_size, *parts)
     count = None if progress is None else lambda done: progress(done, len(images))
-    evaluation = measure(scorer, read_batches(images, chosen, splits.resize, size), run.classes(), count)
+    evaluation = measure(scorer, read_batches(images, chosen, resize_size(run.config.data), size), run.classes(), count)
     return evaluation if parts == (0, 1) else _gathered(evaluation, np.concatenate(chosen), images.labels)
 
 
@@ -154,16 +264,10 @@ def _gathered(own: Evaluation, places: np.ndarray, labels: np.ndarray) -> Evalua
 
 
 def warn_of_few_images(split: str, evaluation: Evaluation) -> None:
-    """Warn how uncertain top-1 on a small split is, by Wilson's interval (1927)."""
-    n, top1, z = evaluation.images, evaluation.top1, 1.96
-    if n >= FEW_IMAGES:
-        return
-    centre, half = top1 + z**2 / (2 * n), z * math.sqrt(top1 * (1 - top1) / n + z**2 / (4 * n**2))
-    low, high = (max(0.0, centre - half) / (1 + z**2 / n), min(1.0, (centre + half) / (1 + z**2 / n)))
-    interval = f"{low:.0%} to {high:.0%}"
-    logger.warning(
-        "warning: the %s split has %s: top-1 %.2f%%, 95%% interval %s", split, counted(n, "image"), 100 * top1, interval
-    )
+    """Warn how uncertain top-1 on a small split is."""
+    if evaluation.images < FEW_IMAGES:
+        images, top1 = counted(evaluation.images, "image"), accuracy_text(evaluation.top1, evaluation.images)
+        logger.warning("warning: the %s split has %s: top-1 %s", split, images, top1)
 
 
 def metrics_section(split: str, checkpoint: Which = "best") -> str:

@@ -12,12 +12,13 @@ import paddle
 from matplotlib.figure import Figure
 from paddle import nn
 
-from paddle_resnet.evaluation.metrics import precision_recall_curves
+from paddle_resnet.data.datasets.open_splits import resize_size
+from paddle_resnet.evaluation.metrics import confused_pairs, precision_recall_curves
 from paddle_resnet.images.decode import resize_and_crop_batch
 from paddle_resnet.models import ImageClassifier
-from paddle_resnet.plots.classification import draw_confusion_matrix, draw_precision_recall
+from paddle_resnet.plots.classification import draw_calibration, draw_confusion_matrix, draw_precision_recall
 from paddle_resnet.plots.curves import draw_learning_curves
-from paddle_resnet.plots.image_grids import draw_mistakes, draw_samples
+from paddle_resnet.plots.image_grids import COLUMNS, draw_confused_pairs, draw_mistakes, draw_samples
 from paddle_resnet.plots.style import save_figure
 from paddle_resnet.results import Evaluation
 from paddle_resnet.tracking.evaluation_log import Embeddings
@@ -26,27 +27,28 @@ if TYPE_CHECKING:
     from paddle_resnet.data import Split
     from paddle_resnet.training.run_folder import Run
 
-SPLIT_PLOTS = ("samples", "confusion_matrix", "mistakes", "precision_recall")
+SPLIT_PLOTS = ("samples", "confusion_matrix", "confused_pairs", "mistakes", "precision_recall", "calibration")
 SAMPLES = 40
 MISTAKES = 24
+PAIRS = 6
 BATCH = 64
 
 
 def draw_split_plots(
-    run: Run, split_name: str, evaluation: Evaluation, plots: Sequence[str] = SPLIT_PLOTS
+    run: Run, split_name: str, split: Split, evaluation: Evaluation, plots: Sequence[str] = SPLIT_PLOTS
 ) -> dict[str, Path]:
     """Draw plots of a measured split into the run's ``figures/``.
 
     Args:
         run: the run.
-        split_name: "train", "validation" or "test".
+        split_name: "train", "validation", "test", or of other pictures.
+        split: the images.
         evaluation: of that split.
         plots: names out of `SPLIT_PLOTS`.
 
     Returns:
         The files by plot: ``figures/<plot>_<split>.png``.
     """
-    split: Split = getattr(run.splits(), split_name)
     name, classes = run.config.name, evaluation.classes
     title = f"{name}: {split_name} images"
 
@@ -59,11 +61,18 @@ def draw_split_plots(
         images = split.batch(chosen) if len(chosen) else np.zeros((0, 1, 1, 3), np.uint8)
         return draw_mistakes(images, chosen, evaluation, f"{name}: most confident mistakes, {split_name}")
 
+    def draw_chosen_pairs() -> Figure:
+        pairs = confused_pairs(evaluation, PAIRS)
+        examples = [split.batch(examples_of_pair(evaluation, *pair)) for pair in pairs]
+        return draw_confused_pairs(examples, pairs, evaluation, f"{name}: most confused classes, {split_name}")
+
     draw: dict[str, Callable[[], Figure]] = {
         "samples": draw_chosen_samples,
         "confusion_matrix": lambda: draw_confusion_matrix(evaluation.confusion, classes, title),
+        "confused_pairs": draw_chosen_pairs,
         "mistakes": draw_chosen_mistakes,
         "precision_recall": lambda: draw_precision_recall(precision_recall_curves(evaluation), title),
+        "calibration": lambda: draw_calibration(evaluation.calibration, title),
     }
     files = {plot: run.figures_path / f"{plot}_{split_name}.png" for plot in plots}
     for plot, file in files.items():
@@ -98,6 +107,12 @@ def choose_mistakes(evaluation: Evaluation, number: int = MISTAKES) -> np.ndarra
     return wrong[np.argsort(-confidence, kind="stable")][:number]
 
 
+def examples_of_pair(evaluation: Evaluation, true: int, predicted: int) -> np.ndarray:
+    """Choose the images of class `true` that are predicted as `predicted`, the most confident first, a row of them."""
+    chosen = np.flatnonzero((evaluation.labels == true) & (evaluation.predicted == predicted))
+    return chosen[np.argsort(-evaluation.scores[chosen, predicted], kind="stable")][:COLUMNS]
+
+
 def features_of(network: ImageClassifier, normalize: nn.Layer, batches: Iterable[np.ndarray]) -> np.ndarray:
     """Map batches of uint8 images `[n, S, S, 3]` to the inputs of `fc`, float32 `[N, num_features]`.
 
@@ -114,15 +129,14 @@ def features_of(network: ImageClassifier, normalize: nn.Layer, batches: Iterable
     return np.concatenate(seen)
 
 
-def embeddings_of(network: ImageClassifier, run: Run, split_name: str, evaluation: Evaluation) -> Embeddings | None:
+def embeddings_of(network: ImageClassifier, run: Run, split: Split, evaluation: Evaluation) -> Embeddings | None:
     """Compute features of `evaluation.embeddings` images (a config key), or of none if that is 0."""
     number, classes = run.config.evaluation.embeddings, evaluation.classes
     if number == 0:
         return None
-    splits, size = run.splits(), run.config.data.image_size
-    split: Split = getattr(splits, split_name)
+    resize, size = resize_size(run.config.data), run.config.data.image_size
     chosen = choose_samples(evaluation.labels, len(classes), number)
     parts = np.split(chosen, range(BATCH, len(chosen), BATCH))
-    batches = (resize_and_crop_batch(split.batch(part), splits.resize, size) for part in parts)
+    batches = (resize_and_crop_batch(split.batch(part), resize, size) for part in parts)
     true, predicted = ([classes[label] for label in each[chosen]] for each in (evaluation.labels, evaluation.predicted))
     return Embeddings(features_of(network, run.normalize(), batches), true, predicted)

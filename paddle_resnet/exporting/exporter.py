@@ -149,7 +149,7 @@ def _describe(
     run: Run, checkpoint: Which, files: ModelFiles, batch: int | None, precisions: PrecisionTable
 ) -> InferenceConfig:
     normalize, resize = run.normalize(), resize_size(run.config.data)
-    test = run.metrics().get("test", {})
+    test, threshold = (run.metrics().get(section, {}) for section in ("test", "threshold"))
     return InferenceConfig(
         model=run.config.model.name,
         classes=tuple(run.classes()),
@@ -160,6 +160,7 @@ def _describe(
         | environment.package_versions(*(ONNX_PACKAGES if files.onnx else ())),
         files=files,
         test=TestMetrics(top1=test["top1"], images=test["images"]) if test.get("checkpoint") == checkpoint else None,
+        threshold=threshold["threshold"] if threshold.get("checkpoint") == checkpoint else None,
         precisions=precisions,
         exported_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )

@@ -1,4 +1,4 @@
-"""How well a network tells classes apart: the confusion matrix, and precision over recall."""
+"""How well a network tells classes apart: the confusion matrix, precision over recall, and calibration."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from paddle_resnet.plots.style import GREY, make_figure, percent, shortened
-from paddle_resnet.results import PrecisionRecallCurve
+from paddle_resnet.plots.style import BLUE, GREY, ORANGE, make_figure, percent, shortened
+from paddle_resnet.results import Calibration, PrecisionRecallCurve
 
 COUNTS_UP_TO = 20  # classes; with more, counts are not readable
+COLOUR_IS_SHARE_UP_TO = 5  # classes
 NAMES_UP_TO = 120  # classes; with more, names are not readable
 CURVES = 10
 LIGHT, DARK = "#FFFFFF", "#222222"
@@ -27,15 +28,17 @@ def draw_confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: 
     with_counts = len(classes) <= COUNTS_UP_TO
     side = max(5.5, 2.4 + (0.58 if with_counts else 0.125) * min(len(classes), NAMES_UP_TO))
     figure, axes = make_figure(side + 0.8, side)
-    # The colour follows the square root, so that 1% is visible.
-    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1), interpolation="nearest")
+    # Of many classes the colour follows the square root, so that 1% is visible. Of few, mistakes would look like hits.
+    few = len(classes) <= COLOUR_IS_SHARE_UP_TO
+    norm = PowerNorm(1.0 if few else 0.5, vmin=0, vmax=1)
+    image = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
     figure.colorbar(
         image,
         ax=axes,
         shrink=0.7,
         aspect=30,
         pad=0.02,
-        ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1],
+        ticks=[0, 0.25, 0.5, 0.75, 1] if few else [0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1],
         format=PercentFormatter(1, decimals=0),
         label="share of the true class's images",
     )
@@ -43,7 +46,7 @@ def draw_confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: 
         _name_classes(axes, classes, size=10 if with_counts else 6.5)
     for (true, predicted), count in np.ndenumerate(confusion):
         if count and with_counts:
-            colour = LIGHT if shares[true, predicted] > 0.3 else DARK
+            colour = LIGHT if norm(shares[true, predicted]) > 0.55 else DARK
             axes.text(predicted, true, f"{count}", ha="center", va="center", color=colour, fontsize=9)
     axes.set(xlabel="predicted", ylabel="true")
     images = int(confusion.sum())
@@ -75,4 +78,28 @@ def draw_precision_recall(curves: Sequence[PrecisionRecallCurve], title: str) ->
     axes.set_title(f"mean average precision {percent(mean)} over {len(curves)} classes", loc="left")
     legend = "average precision" if few else f"the {CURVES} lowest"
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), title=legend, labelcolor=GREY)
+    return figure
+
+
+def draw_calibration(calibration: Calibration, title: str) -> Figure:
+    """Draw a reliability diagram: accuracy and mean confidence of each bin, and its share of the images."""
+    bins = len(calibration.images)
+    places, width = (np.arange(bins) + 0.5) / bins, 0.9 / bins
+    used = places[calibration.images > 0]
+    figure, (axes, below) = make_figure(
+        6, 6.6, 2, title=title, title_size=13, sharex=True, gridspec_kw={"height_ratios": [4, 1]}
+    )
+    axes.bar(places, calibration.accuracy, width, color=BLUE, label="accuracy")
+    confidence = calibration.confidence[calibration.images > 0]
+    ends = used - width / 2, used + width / 2
+    axes.hlines(confidence, *ends, color=ORANGE, linewidth=3, label="mean confidence")
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1.2, linestyle="--", label="perfect calibration")
+    axes.set(ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    figure.legend(loc="outside lower center", ncols=3)
+    axes.set_title(f"expected calibration error {percent(calibration.error)}", loc="left")
+    below.bar(places, calibration.images / calibration.images.sum(), width, color=GREY)
+    below.set(xlabel="confidence: probability of the predicted class", ylabel="images")
+    for each in (axes, below):
+        each.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        each.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     return figure

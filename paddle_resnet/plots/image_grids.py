@@ -1,4 +1,4 @@
-"""Grids of images: samples of a split, and the most confident mistakes."""
+"""Grids of images: samples of a split, the most confident mistakes, and the most confused classes."""
 
 from __future__ import annotations
 
@@ -37,12 +37,7 @@ def draw_mistakes(images: np.ndarray, chosen: np.ndarray, evaluation: Evaluation
         title: of the plot.
     """
     if len(chosen) == 0:
-        figure, axes = make_figure(6, 2)
-        without_axes(axes)
-        axes.set_title(title, loc="left", fontweight="bold")
-        words = f"No mistakes: all {evaluation.images:,} images right."
-        axes.text(0.5, 0.5, words, ha="center", va="center", fontsize=12)
-        return figure
+        return _no_mistakes(evaluation, title)
     figure, cells = _grid(len(images), title, caption_lines=2)
     predicted = evaluation.predicted
     for axes, image, index in zip(cells, images, chosen, strict=False):
@@ -52,6 +47,33 @@ def draw_mistakes(images: np.ndarray, chosen: np.ndarray, evaluation: Evaluation
         centre: dict[str, Any] = {"ha": "center", "transform": axes.transAxes, "fontsize": 9}
         axes.text(0.5, 1.17, f"{shortened(wrong, 11)} {probability}", color=RED, fontweight="bold", **centre)
         axes.text(0.5, 1.03, f"is {shortened(truth, LONGEST_NAME)}", **centre)
+    return figure
+
+
+def draw_confused_pairs(
+    examples: Sequence[np.ndarray], pairs: Sequence[tuple[int, int]], evaluation: Evaluation, title: str
+) -> Figure:
+    """Draw a row of example images, uint8 `[<= 8, H, W, 3]`, for each pair of a true and a predicted class."""
+    if not pairs:
+        return _no_mistakes(evaluation, title)
+    figure, cells = _grid(len(pairs) * COLUMNS, title, caption_lines=1)
+    for row, (images, (true, predicted)) in enumerate(zip(examples, pairs, strict=True)):
+        for axes, image in zip(cells[row * COLUMNS :], images, strict=False):
+            _show(axes, image)
+        for axes in cells[row * COLUMNS + len(images) : (row + 1) * COLUMNS]:
+            axes.set_visible(False)
+        wrong, whole = evaluation.confusion[true, predicted], evaluation.confusion[true].sum()
+        names = (shortened(evaluation.classes[label], 30) for label in (true, predicted))
+        words = "{} taken for {}".format(*names) + f": {wrong:,} of {whole:,} ({percent(wrong / whole)})"
+        cells[row * COLUMNS].set_title(words, loc="left", fontsize=10, pad=3)
+    return figure
+
+
+def _no_mistakes(evaluation: Evaluation, title: str) -> Figure:
+    figure, axes = make_figure(6, 2)
+    without_axes(axes)
+    axes.set_title(title, loc="left", fontweight="bold")
+    axes.text(0.5, 0.5, f"No mistakes: all {evaluation.images:,} images right.", ha="center", va="center", fontsize=12)
     return figure
 
 

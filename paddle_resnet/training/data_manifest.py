@@ -63,6 +63,10 @@ class FileList(JsonSchema):
                 sizes[index], crc32[index] = len(content), zlib.crc32(content)
         return cls(names=split.names(np.arange(count)), labels=split.labels.tolist(), sizes=sizes, crc32=crc32)
 
+    def contents(self) -> list[tuple[int | None, int | None]]:
+        """Return the size and CRC-32 of each file."""
+        return list(zip(self.sizes, self.crc32, strict=True))
+
     def changes(self, root: Path, in_shards: bool) -> Iterator[str]:
         """Yield a message such as ``name is missing`` for each file that changed."""
         for name, size, crc32 in zip(self.names, self.sizes, self.crc32, strict=True):

@@ -178,11 +178,18 @@ class TestSection(JsonSchema):
     images: Annotated[int, Field(ge=1)] | None = None
 
 
+class ThresholdSection(JsonSchema):
+    """Section ``threshold`` of ``metrics.json``."""
+
+    threshold: Fraction
+
+
 class MetricsFile(JsonSchema):
     """The sections of ``metrics.json`` that are read again."""
 
     train: TrainSection | None = None
     validation: ValidationSection | None = None
     test: TestSection | None = None
+    threshold: ThresholdSection | None = None
     seeds: dict[str, Any] | None = None
     environment: dict[str, Any] | None = None

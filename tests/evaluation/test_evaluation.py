@@ -7,12 +7,29 @@ import warnings
 
 import numpy as np
 import pytest
+from PIL import Image
+from scipy.stats import binomtest
 from sklearn import metrics
+from sklearn.calibration import calibration_curve
 from tiny_run import COLOURS, SIZE, make_run
 
 from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.evaluation import NetworkScorer, evaluate, measure, measure_split, warn_of_few_images
-from paddle_resnet.evaluation.metrics import evaluation_of
+from paddle_resnet.evaluation import (
+    NetworkScorer,
+    choose_threshold,
+    evaluate,
+    measure,
+    measure_split,
+    most_confused,
+    other_pictures,
+    warn_of_few_images,
+)
+from paddle_resnet.evaluation.metrics import evaluation_of, lowest_threshold
+from paddle_resnet.exporting import export
+from paddle_resnet.images.decode import decode_image, decode_square
+from paddle_resnet.inference import InferenceConfig
+from paddle_resnet.results import wilson_interval
+from paddle_resnet.training.run_folder import Run
 
 
 class TableScorer:
@@ -50,6 +67,9 @@ def test_metrics_equal_scikit_learns():
     assert found.top5 == pytest.approx(metrics.top_k_accuracy_score(labels, table, k=5, labels=every))
     # The probabilities are float32, so a table's rows sum to 1 only nearly.
     assert found.loss == pytest.approx(-np.log(table[np.arange(200), labels].astype(float)).mean(), rel=1e-6)
+    assert found.f1 == pytest.approx(metrics.f1_score(labels, table.argmax(1), average="macro"))
+    shares = table / table.sum(1, keepdims=True, dtype=float)  # as scikit-learn insists on sums of 1
+    assert found.roc_auc == pytest.approx(metrics.roc_auc_score(labels, shares, multi_class="ovr"), rel=1e-6)
     np.testing.assert_array_equal(found.confusion, metrics.confusion_matrix(labels, table.argmax(1), labels=every))
     report = metrics.classification_report(
         labels, table.argmax(1), labels=every, target_names=classes, output_dict=True, zero_division=0
@@ -59,6 +79,71 @@ def test_metrics_equal_scikit_learns():
         assert (result.precision, result.recall, result.f1, result.support) == pytest.approx(
             (expected["precision"], expected["recall"], expected["f1-score"], expected["support"])
         )
+
+
+def test_averages_are_over_classes_with_images():
+    table, labels, classes = random_case()
+    labels = np.where(labels < 2, 4, labels)
+    found = evaluation_of(table, labels, classes, 1.0)
+    present = np.unique(labels)
+    f1 = metrics.f1_score(labels, table.argmax(1), average="macro", labels=present)
+    assert found.f1 == pytest.approx(f1)
+    assert found.roc_auc == pytest.approx(np.mean([metrics.roc_auc_score(labels == c, table[:, c]) for c in present]))
+
+
+def test_calibration_equals_scikit_learns():
+    table, labels, classes = random_case(images=500)
+    found = evaluation_of(table, labels, classes, 1.0).calibration
+    right, confidence = table.argmax(1) == labels, table.max(1).astype(float)
+    accuracies, confidences = calibration_curve(right, confidence, n_bins=15)
+    used = found.images > 0
+    np.testing.assert_allclose(found.accuracy[used], accuracies)
+    np.testing.assert_allclose(found.confidence[used], confidences)
+    assert found.images.sum() == 500
+    assert found.error == pytest.approx(np.sum(found.images[used] / 500 * np.abs(accuracies - confidences)))
+
+
+def test_calibration_error_of_equal_probabilities():
+    """Of 10 images with a best probability of 3/4, 6 are right: 0.15."""
+    table = np.tile(np.array([[0.75, 0.25]], np.float32), (10, 1))
+    assert evaluation_of(table, np.array([0] * 6 + [1] * 4), "ab", 1.0).calibration.error == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize(("right", "images"), [(0, 1), (1, 1), (13, 20), (49, 49), (941, 1000)])
+def test_the_interval_is_wilsons(right, images):
+    expected = binomtest(right, images).proportion_ci(method="wilson")
+    assert wilson_interval(right / images, images) == pytest.approx(expected, abs=1e-6)
+
+
+def test_top5_is_told_of_more_than_five_classes():
+    for classes in (5, 6):
+        table, labels, names = random_case(classes=classes)
+        assert ("top5" in evaluation_of(table, labels, names, 1.0).summary()) == (classes == 6)
+
+
+@pytest.mark.parametrize("digits", [1, 7])  # with tenths, many images share a probability
+def test_the_threshold_is_the_lowest_that_suffices(digits):
+    table, labels, _ = random_case(images=300)
+    table = table.round(digits)
+    confidence, right = table.max(1), table.argmax(1) == labels
+    for accuracy in (0.05, 0.2, 0.25, 0.3):
+        found = lowest_threshold(table, labels, accuracy)
+        enough = [value for value in np.unique(confidence) if right[confidence >= value].mean() >= accuracy]
+        assert (found is None) == (not enough)
+        if found is not None:
+            np.testing.assert_array_equal(confidence >= found, confidence >= enough[0])
+    assert lowest_threshold(table, labels, 0.01) == 0.0
+    assert lowest_threshold(table, (table.argmax(1) + 1) % 7, 0.5) is None
+
+
+def test_most_confused_classes_come_first():
+    predicted, labels = np.array([1, 1, 0, 2, 2, 2, 2]), np.array([0, 0, 1, 1, 2, 1, 1])
+    found = evaluation_of(np.eye(3, dtype=np.float32)[predicted], labels, ["cat", "dog", "eel"], 1.0)
+    assert most_confused(found) == [
+        {"true": "dog", "predicted": "eel", "images": 3, "of": 4},
+        {"true": "cat", "predicted": "dog", "images": 2, "of": 2},
+        {"true": "dog", "predicted": "cat", "images": 1, "of": 4},
+    ]
 
 
 def test_a_smaller_last_batch_counts_by_its_images():
@@ -123,8 +208,6 @@ def by_hand(run, split):
     """Compute the probabilities from the picture files, with normalisation and softmax in numpy."""
     import paddle
 
-    from paddle_resnet.images.decode import decode_image
-
     paths = sorted((run.config.data.root / split).glob("*/*.png"))
     pixels = np.stack([decode_image(path, run.splits().resize, SIZE) for path in paths])
     normal = (pixels / 255 - np.array(run.splits().mean)) / np.array(run.splits().std)
@@ -171,11 +254,84 @@ def test_evaluate_measures_the_whole_test_split(run):
     assert np.trace(details["confusion"]) / np.sum(details["confusion"]) == pytest.approx(found.top1)
     assert [each["support"] for each in details["per_class"]] == [4, 4, 4]
     assert {path.name for path in run.figures_path.iterdir()} == {
+        "calibration_test.png",
+        "confused_pairs_test.png",
         "samples_test.png",
         "confusion_matrix_test.png",
         "mistakes_test.png",
         "precision_recall_test.png",
     }
+
+
+def copies(run, folder, names):
+    """Copy the test pictures of some classes, changed a little: those of the run itself are known to it."""
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for path in sorted((run.config.data.root / "test" / name).iterdir()):
+            with Image.open(path) as picture:
+                picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / name / path.name)
+    return folder
+
+
+@pytest.mark.slow
+def test_other_pictures_of_some_classes_are_measured(run, tmp_path, caplog):
+    """In the order of the run's classes, with its preprocessing, and beside the metrics of the test split."""
+    folder = copies(run, tmp_path / "phone", ["red", "green"])
+    run.update_metrics("test", {"top1": 0.25})
+    found = evaluate(run, other_pictures(run, folder))
+    files = [folder / name / f"{index}.png" for name in ("green", "red") for index in range(4)]
+    pixels = np.stack([decode_image(file, run.splits().resize, SIZE) for file in files])
+    expected = NetworkScorer(run.load_network("best"), run.normalize()).scores(pixels)
+    np.testing.assert_allclose(found.scores, expected, atol=1e-5)
+    assert found.labels.tolist() == [1] * 4 + [2] * 4
+    assert run.metrics()["test"] == {"top1": 0.25}
+    assert run.metrics()["evaluation_data_phone"]["data"] == str(folder)
+    assert run.metrics()["evaluation_data_phone"]["top1"] == found.top1
+    assert (run.figures_path / "confused_pairs_data_phone.png").is_file()
+    assert "trained on" not in caplog.text
+    other = copies(run, tmp_path / "other" / "phone", ["blue"])
+    assert other_pictures(run, other).name == "data_phone_2"
+    assert other_pictures(run, folder).name == "data_phone"
+
+
+def test_a_list_names_other_pictures(run, tmp_path):
+    copies(run, tmp_path, ["red", "green"])
+    by_name, by_number = tmp_path / "list.txt", tmp_path / "numbers.csv"
+    by_name.write_text(f"{tmp_path}/red/1.png red\n{tmp_path}/green/0.png green\n")
+    by_number.write_text("path,label\nred/1.png,2\ngreen/0.png,1\n")
+    for path in (by_name, by_number):
+        images = other_pictures(run, path).images
+        assert images.labels.tolist() == [2, 1]
+        np.testing.assert_array_equal(images.batch([0])[0], decode_square(str(tmp_path / "red" / "1.png"), SIZE))
+
+
+def test_pictures_of_the_training_are_told_of(run, caplog):
+    other_pictures(Run.open(run.path), run.config.data.root / "train")
+    assert "was trained on 24 of these 24 pictures" in caplog.text
+
+
+def test_other_pictures_must_be_of_the_classes(run, tmp_path):
+    (copies(run, tmp_path / "new", ["red"]) / "red").rename(tmp_path / "new" / "greeen")
+    with pytest.raises(UsageError, match=r'"greeen" is none of the 3 classes of the run .did you mean "green"'):
+        other_pictures(run, tmp_path / "new")
+    with pytest.raises(UsageError, match=r"did you mean .*pictures/test"):
+        other_pictures(run, run.config.data.root)
+    with pytest.raises(UsageError, match="no such folder or list"):
+        other_pictures(run, tmp_path / "nothing")
+
+
+@pytest.mark.slow
+def test_a_chosen_threshold_is_exported(run, tool):
+    """The network knows nothing, and a probability of a third is always reached."""
+    done = tool("eval", run.path, "--choose-threshold", "0.3", "--device", "cpu")
+    assert done.exit_code == 0 and "of 6 validation images are kept" in done.stdout
+    section = run.metrics()["threshold"]
+    assert section["right"] / section["kept"] >= 0.3
+    export(run, images=0)
+    assert InferenceConfig.load(run.inference_path).threshold == section["threshold"]
+    with pytest.raises(UsageError, match="no threshold"):
+        wrong = evaluation_of(np.eye(3, dtype=np.float32), np.array([1, 2, 0]), list(COLOURS), 1.0)
+        choose_threshold(run, wrong, 0.5)
 
 
 @pytest.mark.slow
@@ -202,7 +358,8 @@ def test_the_command_prints_every_class(run, tool):
     done = tool("eval", run.path, "--device", "cpu")
     assert done.exit_code == 0
     assert all(name in done.stdout for name in COLOURS)
-    assert f"top-1 {run.metrics()['test']['top1']:.2%}" in done.stdout
+    assert f"top-1 {run.metrics()['test']['top1']:.2%} (95% interval " in done.stdout
+    assert "macro F1" in done.stdout and "top-5" not in done.stdout
 
 
 def test_the_command_refuses_another_folder(tool, tmp_path):
@@ -214,10 +371,10 @@ def test_the_command_refuses_another_folder(tool, tmp_path):
 @pytest.mark.parametrize(
     ("right", "images", "words"),
     [  # Wilson's interval, by R's prop.test(correct = FALSE)
-        (1, 1, "1 image: top-1 100.00%, 95% interval 21% to 100%"),
-        (0, 1, "1 image: top-1 0.00%, 95% interval 0% to 79%"),
-        (13, 20, "20 images: top-1 65.00%, 95% interval 43% to 82%"),
-        (49, 49, "49 images: top-1 100.00%, 95% interval 93% to 100%"),
+        (1, 1, "1 image: top-1 100.00% (95% interval 20.7% to 100.0%)"),
+        (0, 1, "1 image: top-1 0.00% (95% interval 0.0% to 79.3%)"),
+        (13, 20, "20 images: top-1 65.00% (95% interval 43.3% to 81.9%)"),
+        (49, 49, "49 images: top-1 100.00% (95% interval 92.7% to 100.0%)"),
         (50, 50, None),
     ],
 )

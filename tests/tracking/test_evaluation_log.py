@@ -30,7 +30,7 @@ def read(folder) -> LogReader:
 
 def test_plots_are_images(run):
     reader = read(run.vdl_path / "test")
-    tags = {"samples", "confusion matrix", "mistakes", "precision recall"}
+    tags = {"samples", "confusion matrix", "confused pairs", "mistakes", "precision recall", "calibration"}
     assert set(reader.get_tags()["image"]) == tags
     for tag in tags:
         (record,) = reader.get_data("image", tag)
@@ -72,9 +72,7 @@ def with_embeddings(run, number):
 
 def test_another_evaluation_replaces_the_last_one(run, monkeypatch):
     draw = run_plots.draw_split_plots
-    monkeypatch.setattr(
-        run_plots, "draw_split_plots", lambda run, split, found, plots: draw(run, split, found, ["mistakes"])
-    )
+    monkeypatch.setattr(run_plots, "draw_split_plots", lambda *arguments: draw(*arguments[:-1], ["mistakes"]))
     for number in (5, 0):
         evaluate(with_embeddings(run, number))
         reader = read(run.vdl_path / "test")

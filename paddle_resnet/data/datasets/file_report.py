@@ -35,10 +35,15 @@ def report_files(splits: Splits, folder: Path) -> None:
     parts = _file_splits(splits)
     if not parts:
         return
-    skipped, unreadable = _report_skipped(parts), _report_unreadable(parts)
-    if rows := [*unreadable, *skipped, *_report_duplicates(parts)]:
+    if rows := [*report_left_out(parts), *_report_duplicates(parts)]:
         write_text(folder / FILE_NAME, "".join(map(_line, [HEADER, *rows])))
         logger.info("all of them are listed in %s", folder / FILE_NAME)
+
+
+def report_left_out(parts: Sequence[FileSplit]) -> list[Row]:
+    """Log what cannot be read or is no image; errors as of `report_files`."""
+    skipped = _report_skipped(parts)
+    return [*_report_unreadable(parts), *skipped]
 
 
 def update_findings(splits: Splits, folder: Path) -> None:

@@ -41,7 +41,7 @@ def find_image_folder(root: Path) -> FoundFiles:
     splits = {split: _undoubled(root, name) for split, name in splits.items()}
     train = root / splits.get("train", "")
     classes = _class_names(train)
-    parts = {split: _files_in_classes(root, root / name) for split, name in (splits or {"train": ""}).items()}
+    parts = {split: files_in_classes(root, root / name) for split, name in (splits or {"train": ""}).items()}
     trained = set(parts["train"].labels)
     for name in classes:
         if name not in trained:
@@ -64,8 +64,8 @@ def find_image_names(root: Path, pattern: re.Pattern[str]) -> FoundFiles:
     folders = _folders(root, f"images whose names match {pattern.pattern}")
     splits = by_split(root, filter(split_of, folders))
     if not splits:
-        return FoundFiles(root, {"train": _files_with_class(root, root, pattern)})
-    parts = {split: _files_with_class(root, root / name, pattern) for split, name in splits.items()}
+        return FoundFiles(root, {"train": files_with_class(root, root, pattern)})
+    parts = {split: files_with_class(root, root / name, pattern) for split, name in splits.items()}
     unused = _beside(root, splits.values())
     for split, name in splits.items():
         if not parts[split].names and split != "train":
@@ -124,7 +124,7 @@ def _other_source(folder: Path, lists: Path | None = None) -> str:
     return "; or set data.source=image_names for classes in names" if any(map(has_image_suffix, files)) else ""
 
 
-def _files_in_classes(root: Path, folder: Path) -> LabelledFiles:
+def files_in_classes(root: Path, folder: Path) -> LabelledFiles:
     """Return the images below each class folder of `folder`, in order of class and path."""
     part = LabelledFiles(folder)
     for entry in visible(folder):
@@ -153,7 +153,7 @@ def _files_in_classes(root: Path, folder: Path) -> LabelledFiles:
     return part
 
 
-def _files_with_class(root: Path, folder: Path, pattern: re.Pattern[str]) -> LabelledFiles:
+def files_with_class(root: Path, folder: Path, pattern: re.Pattern[str]) -> LabelledFiles:
     """Return the images below `folder` whose names match, in order of their paths."""
     names, skipped = _images_below(root, folder)
     part = LabelledFiles(folder, skipped=skipped)

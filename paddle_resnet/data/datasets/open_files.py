@@ -12,9 +12,14 @@ import numpy as np
 from paddle_resnet.config import DataConfig
 from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.file_split import MAX_EXAMINED, FileSplit, ImageFiles
-from paddle_resnet.data.datasets.found_files import FoundFiles, LabelledFiles, natural_sort_key, some_of
-from paddle_resnet.data.datasets.image_folder import find_image_folder, find_image_names
-from paddle_resnet.data.datasets.image_list import find_image_list
+from paddle_resnet.data.datasets.found_files import FoundFiles, LabelledFiles, natural_sort_key, some_of, split_of
+from paddle_resnet.data.datasets.image_folder import (
+    files_in_classes,
+    files_with_class,
+    find_image_folder,
+    find_image_names,
+)
+from paddle_resnet.data.datasets.image_list import find_image_list, read_labelled_list
 from paddle_resnet.data.datasets.image_shards import find_image_shards
 from paddle_resnet.data.splits import hold_out
 from paddle_resnet.errors import UsageError, counted, did_you_mean, shown
@@ -105,6 +110,39 @@ def reopen_files(
     config = config.model_copy(update={"strict": config.strict or examined})
     opened = [FileSplit(table) for table in _tables(root, entries, config, resize)]
     return [opened[distinct.index(part)] for part in parts]
+
+
+def open_labelled(path: Path, config: DataConfig, resize: int, classes: Sequence[str]) -> FileSplit:
+    """Open pictures of known classes, all or some of them.
+
+    Args:
+        path: a folder of class folders (or, with the source image_names, of files whose names match its pattern), or a
+            list of paths and labels; paths are relative to the list's folder or absolute.
+        config: of the data that a network was trained on.
+        resize: pixels of the shorter side.
+        classes: in the order of the labels.
+
+    Raises:
+        UsageError: there is no picture, one that cannot be read where strict, or a class is unknown.
+    """
+    if not path.exists():
+        raise UsageError(f"{shown(str(path), 300)}: no such folder or list of pictures")
+    if not path.is_dir():
+        root, part = read_labelled_list(path, classes)
+    elif config.source == "image_names" and config.pattern is not None:
+        root, part = path, files_with_class(path, path, re.compile(config.pattern))
+    else:
+        root, part = path, files_in_classes(path, path)
+    number = {name: label for label, name in enumerate(classes)}
+    for label in dict.fromkeys(part.labels):
+        if label not in number:
+            advice = f"; did you mean {path / label}?" if split_of(label) else did_you_mean(label, classes)
+            raise UsageError(
+                f'{shown(str(path), 300)}: "{shown(label)}" is none of the {len(classes)} classes of the run{advice}'
+            )
+    labels = np.array([number[label] for label in part.labels], dtype=np.int64)
+    config = config.model_copy(update={"source": "image_folder"})
+    return FileSplit(_tables(root, [(part.names, labels, part.skipped)], config, resize)[0])
 
 
 def _tables(
