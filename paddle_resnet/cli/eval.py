@@ -30,7 +30,6 @@ changed ones are an error. -o data.root=FOLDER says where the images are now.
 from __future__ import annotations
 
 import argparse
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +52,9 @@ def main() -> None:
     parser.add_argument("--split", choices=["train", "validation", "test"], help="default: test")
     parser.add_argument("--data", type=Path, metavar="FOLDER|LIST", help="measure these pictures, not a split")
     threshold = 'choose the threshold of the class "unknown" on validation; default: 0.99'
-    parser.add_argument("--choose-threshold", type=_fraction, nargs="?", const=0.99, metavar="ACCURACY", help=threshold)
+    parser.add_argument(
+        "--choose-threshold", type=program.fraction, nargs="?", const=0.99, metavar="ACCURACY", help=threshold
+    )
     parser.add_argument("--exported", action="store_true", help="measure the exported model in the run's inference/")
     parser.add_argument("--precision", choices=PRECISIONS, help="of the exported model; default: fp32")
     parser.add_argument("--backend", choices=BACKENDS, help="for the exported model; default: the faster")
@@ -161,10 +162,3 @@ def _print_metrics(what: str, evaluation: Evaluation) -> None:
     for pair in most_confused(evaluation)[:PRINTED_PAIRS]:
         true, predicted = shown(pair["true"]), shown(pair["predicted"])
         print(f"  {true} taken for {predicted}: {pair['images']} of {pair['of']}")
-
-
-def _fraction(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < (value := float(text)) <= 1:
-            return value
-    raise argparse.ArgumentTypeError(f"expected a fraction above 0 and at most 1, got {text}")

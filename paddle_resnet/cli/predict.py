@@ -6,6 +6,8 @@ examples:
   paddle-resnet predict output/quickstart 'photos/**/*.jpg' --quiet --csv predictions.csv
   find photos -newer last_time -print0 | paddle-resnet predict output/quickstart -0 - --json-lines new.jsonl
   paddle-resnet predict output/dogs test/ --quiet --csv submission.csv --columns id=stem,label=probability:dog
+  paddle-resnet predict output/dogs photos/ --sort sorted/ --threshold 0.6     copies, a folder for each class
+  paddle-resnet predict output/dogs photos/ --draw drawn/ --why                captions, and Grad-CAM beside
 
 Pictures may have any size, mode and rotation: they are scaled and cropped as inference.yml says. A file that is no
 picture is reported, and the others are still classified. A pattern in quotes is expanded here (** is any folders), so
@@ -22,6 +24,14 @@ pictures is kept.
                    A file gets its name when it is complete. A pipe, a device or - (standard output, which then has no
                    table) is written to at once. In a CSV, a text that a spreadsheet would compute (=1+1) gets a '
                    before it; JSON needs none.
+  --threshold      a picture whose best probability is lower is of the class "unknown" everywhere; 0: none is. Where the
+                   model has a threshold (eval --choose-threshold), it is the default
+  --sort           copies the pictures to FOLDER/<class>/. Nothing is moved or overwritten: a name that another picture
+                   has there gets a number
+  --draw           writes FOLDER/<name>.jpg, the picture (shorter side 480) with class and probability
+  --why            beside it what the network sees, and in orange what speaks for the class (Grad-CAM)
+  --embeddings     an .npz of features [N, F] (the inputs of the last layer), names and classes. This and --why need the
+                   model in the folder of its run
 
 exit code: 0 all pictures classified; 1 some could not be read; 2 none could, or the command was wrong.
 """
@@ -46,7 +56,10 @@ from paddle_resnet.system import streams
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from paddle_resnet.inference import Prediction
+    import numpy as np
+    from PIL import Image
+
+    from paddle_resnet.inference import InferenceConfig, Prediction
     from paddle_resnet.inference.find_pictures import Unreadable
     from paddle_resnet.inference.predict_many import PredictFn
     from paddle_resnet.inference.prediction_files import PredictionWriter
@@ -55,6 +68,7 @@ LIST = "-"
 LONGEST_CLASS = 24
 FEW_BATCHES = 8
 """Up to so many batches this process predicts alone, as starting others would take longer."""
+DRAWN_SIDE = 480
 MOST_PROCESSES = 8
 """Each holds the model; more cores than that are used as threads."""
 
@@ -82,6 +96,11 @@ def main() -> None:
     parser.add_argument("--columns", metavar="TITLE=CONTENT,...", help="of the CSV, e.g. id=stem,label=class")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the predictions as JSON too")
     parser.add_argument("--json-lines", type=Path, metavar="FILE", help="write the predictions as JSON lines too")
+    parser.add_argument("--threshold", type=program.fraction, metavar="P", help='below it the class is "unknown"')
+    parser.add_argument("--sort", type=Path, metavar="FOLDER", help="copy the pictures into a folder for each class")
+    parser.add_argument("--draw", type=Path, metavar="FOLDER", help="draw class and probability on each picture")
+    parser.add_argument("--why", action="store_true", help="with --draw: Grad-CAM beside the picture")
+    parser.add_argument("--embeddings", type=Path, metavar="FILE.npz", help="write the features of all pictures")
     program.add_inference_options(parser)
     program.add_number(parser, "--batch-size", "pictures at once; default: 32", default=32)
     program.add_number(parser, "--threads", "CPU threads; default: OMP_NUM_THREADS, else the physical cores")
@@ -93,6 +112,9 @@ def main() -> None:
 def _predict(arguments: argparse.Namespace) -> None:
     if arguments.columns and not arguments.csv:
         raise UsageError("--columns: are of a CSV; name its file with --csv FILE")
+    if arguments.why and not arguments.draw:
+        raise UsageError("--why: is drawn beside the pictures; name their folder with --draw FOLDER")
+    _refuse_outputs_among_pictures(arguments)
     outputs = [file for file in (arguments.csv, arguments.json, arguments.json_lines) if file]
     started = time.perf_counter()
     # Not program.prepare(): its log lines would be among those of the table, which programs read too.
@@ -100,13 +122,19 @@ def _predict(arguments: argparse.Namespace) -> None:
     from paddle_resnet.images.find import summarize_skipped
     from paddle_resnet.inference.inference_config import InferenceConfig, find_model
     from paddle_resnet.inference.prediction_files import check_distinct, own_stream, partial_path
+    from paddle_resnet.inference.predictor import UNKNOWN
 
     model = find_model(arguments.model)
     config = InferenceConfig.load(model)
-    pictures = _find_pictures(arguments, check_distinct(outputs))
+    pictures = _find_pictures(arguments, check_distinct([*outputs, *filter(None, [arguments.embeddings])]))
     arguments.quiet = arguments.quiet or any(own_stream(file) == 1 for file in outputs)
     with ExitStack() as opened:
+        if arguments.threshold is None:
+            arguments.threshold = config.threshold or 0.0
+        if arguments.threshold:
+            _print_error(f'threshold {arguments.threshold:g}: below it a picture is of the class "{UNKNOWN}"')
         writers, top_k = _open_writers(arguments, config.classes, opened)
+        writers[:0] = _picture_writers(arguments, model, config, opened)
         predict = _load_model(arguments, model, config.digest(), pictures.many, top_k, opened)
         # On one terminal the table itself is the progress, and a bar would tear it.
         bar_hidden = not arguments.quiet and sys.stdout.isatty()
@@ -129,6 +157,15 @@ def _predict(arguments: argparse.Namespace) -> None:
         _print_error(f"{speed}; ready after {ready - started:.1f} s")
     if failed:
         raise RunFailure(f"{failed} of {predicted + failed} pictures could not be read; the others are classified")
+
+
+def _refuse_outputs_among_pictures(arguments: argparse.Namespace) -> None:
+    for folder in filter(None, (arguments.draw, arguments.sort)):
+        for name in arguments.pictures:
+            if Path(name).is_dir() and folder.resolve().is_relative_to(Path(name).resolve()):
+                raise UsageError(
+                    f"{folder}: lies in {name}, whose pictures are classified; name a folder outside of it"
+                )
 
 
 def _find_pictures(arguments: argparse.Namespace, outputs: set[tuple[int, int]]) -> Pictures:
@@ -174,6 +211,7 @@ def _load_model(
         "precision": arguments.precision,
         "backend": arguments.backend,
         "batch_size": arguments.batch_size,
+        "threshold": arguments.threshold,
         "digest": digest,
     }
     processes = arguments.workers or min(threads, MOST_PROCESSES)
@@ -206,8 +244,57 @@ def _open_writers(
         # The files are completed even if the table's reader (`head`) ends early.
         streams.continue_without_output()
     if not arguments.quiet:
-        writers.append(_table_writer(classes, top_k))
+        writers.append(_table_writer(classes, top_k, arguments.threshold))
     return writers, ranked
+
+
+def _picture_writers(
+    arguments: argparse.Namespace, model: Path, config: InferenceConfig, opened: ExitStack
+) -> list[PredictionWriter]:
+    """Open the outputs that need the pictures again, some of them with the trained network."""
+    from paddle_resnet.images.decode import decode_image, decode_whole
+    from paddle_resnet.inference import Predictor, prediction_folders
+
+    def pixels_of(prediction: Prediction) -> np.ndarray:
+        return decode_image(prediction.name, config.input.resize, config.input.image_size)
+
+    trained = None
+    if arguments.why or arguments.embeddings:
+        from paddle_resnet.exporting.accuracy import load_trained
+
+        with Predictor(model, arguments.device, arguments.precision, backend=arguments.backend) as predictor:
+            trained = load_trained(predictor).classifier
+
+    def draw(prediction: Prediction) -> Image.Image:
+        from paddle_resnet.evaluation.grad_cam import heat_map
+        from paddle_resnet.plots.annotation import annotate, heated
+        from paddle_resnet.plots.style import shortened
+
+        best, pixels = prediction.top[0], decode_whole(prediction.name, DRAWN_SIDE)
+        caption = f"{shortened(best.label, LONGEST_CLASS)} {best.probability:.1%}"
+        caption = caption if prediction.label == best.label else f"{prediction.label} ({caption})"
+        if not arguments.why or trained is None:
+            return annotate(pixels, caption)
+        seen = pixels_of(prediction)
+        heat = heat_map(trained.network, trained.normalize, seen, config.classes.index(best.label), DRAWN_SIDE)
+        return annotate(pixels, caption, heated(seen, heat))
+
+    def features(predictions: list[Prediction]) -> np.ndarray:
+        import numpy as np
+
+        from paddle_resnet.evaluation.run_plots import features_of
+
+        assert trained is not None
+        return features_of(trained.network, trained.normalize, [np.stack([*map(pixels_of, predictions)])])
+
+    writers = []
+    if arguments.sort:
+        writers.append(prediction_folders.sort_pictures(arguments.sort, config.classes))
+    if arguments.draw:
+        writers.append(prediction_folders.draw_pictures(arguments.draw, draw))
+    if arguments.embeddings:
+        writers.append(opened.enter_context(prediction_folders.open_embeddings(arguments.embeddings, features)))
+    return writers
 
 
 def _write_predictions(
@@ -240,18 +327,25 @@ def _print_error(line: str) -> None:
     error_console.print(line, markup=False, soft_wrap=True)
 
 
-def _table_writer(classes: tuple[str, ...], top_k: int) -> PredictionWriter:
-    """Return what prints a row for each prediction; the columns are as wide as the class names."""
+def _table_writer(classes: tuple[str, ...], top_k: int, threshold: float) -> PredictionWriter:
+    """Return what prints a row for each prediction; the columns are as wide as the class names.
+
+    Where there is a threshold, the first column is the class that it leaves.
+    """
+    from paddle_resnet.inference.predictor import UNKNOWN
+
+    classes = (*classes, UNKNOWN) if threshold else classes
     width = min(LONGEST_CLASS, max(map(len, classes)))
     labels = {label: f"{printable(label)[:width]:{width}}" for label in classes}
     ranks = [f"{'top-' + str(rank):{width + 7}}" for rank in range(1, top_k + 1)]
-    header = ["  ".join([*ranks, "file"])]
+    header = ["  ".join([*[f"{'class':{width}}"] * bool(threshold), *ranks, "file"])]
 
     def print_rows(predictions: Iterable[Prediction]) -> None:
         rows = []
         for prediction in predictions:
             cells = [f"{labels[label]} {probability:6.1%}" for label, probability in prediction.top[:top_k]]
-            rows.append("  ".join([*cells, printable(prediction.name)]))
+            decided = [labels[prediction.label]] if threshold else []
+            rows.append("  ".join([*decided, *cells, printable(prediction.name)]))
         if rows:
             print("\n".join([*header, *rows]), flush=True)
             header.clear()

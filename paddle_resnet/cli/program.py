@@ -247,6 +247,14 @@ def add_overrides(parser: argparse.ArgumentParser, text: str = "change one key; 
     parser.add_argument(*flags, dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=text)
 
 
+def fraction(text: str) -> float:
+    """Parse a number from 0 to 1: an argument's `type`."""
+    with contextlib.suppress(ValueError):
+        if 0 <= (value := float(text)) <= 1:
+            return value
+    raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+
+
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of commands on a trained run: its folder, the checkpoint, moved data and the device."""
     parser.add_argument("run", metavar="RUN", help="a run's folder, as `paddle-resnet train` makes it")

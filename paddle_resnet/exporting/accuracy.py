@@ -114,9 +114,15 @@ def load_trained(predictor: Predictor) -> NetworkScorer:
         UsageError: there is no run, or its best checkpoint is not what was exported.
     """
     run = predictor.path.resolve().parent
+    weights = run / "checkpoints" / "best" / "model.pdparams"
+    if not weights.is_file():
+        raise UsageError(
+            f"{predictor.path}: the exported program gives probabilities only; for Grad-CAM and embeddings it has to "
+            "lie in the folder of its run, beside config.yaml and checkpoints/best"
+        )
     config, normalization = predictor.config, predictor.config.normalization
     network = create_configured_model(Config.load(run / "config.yaml").model, len(config.classes))
-    load_weights(network, run / "checkpoints" / "best" / "model.pdparams", new_head=False)
+    load_weights(network, weights, new_head=False)
     network.eval()
     trained = NetworkScorer(network, Normalize(normalization.mean, normalization.std), flip=config.flip)
     pixels = _random_images(config.input.image_size)[:PROBES]

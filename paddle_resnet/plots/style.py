@@ -58,14 +58,15 @@ def save_figure(path: Path, draw: Callable[[], Figure]) -> None:
 def figure_png(draw: Callable[[], Figure]) -> bytes:
     """Draw in the common style; return the PNG."""
     png = io.BytesIO()
-    with mpl.rc_context({**STYLE, "font.family": _fonts()}), warnings.catch_warnings():
+    with mpl.rc_context({**STYLE, "font.family": available_fonts()}), warnings.catch_warnings():
         # Characters that no font has are drawn as boxes; one warning for each would fill the terminal.
         warnings.filterwarnings("ignore", message=".*[Gg]lyph.*")
         draw().savefig(png, format="png")
     return png.getvalue()
 
 
-def _fonts() -> list[str]:
+def available_fonts() -> list[str]:
+    """Return the names of the fonts, the default one first."""
     installed = set(font_manager.get_font_names())
     return ["DejaVu Sans", *(font for font in FALLBACK_FONTS if font in installed)]
 

@@ -1,0 +1,117 @@
+"""Predictions as files beside the pictures: copies sorted by class, drawings, and the features of all."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from paddle_resnet.errors import UsageError, shown
+from paddle_resnet.files import replace, write_atomically, write_errors
+from paddle_resnet.images.image_file import read_file
+from paddle_resnet.inference.prediction_files import PredictionWriter
+from paddle_resnet.inference.predictor import UNKNOWN, Prediction
+
+LONGEST_FOLDER = 100
+_UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]|^\.+|[. ]+$')
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+JPEG_QUALITY = 92
+
+
+def folder_names(classes: Sequence[str]) -> dict[str, str]:
+    """Return a folder's name for each class and `UNKNOWN` that every system takes; names in use get a number."""
+    names: dict[str, str] = {}
+    for label in dict.fromkeys((*classes, UNKNOWN)):
+        safe = _UNSAFE.sub("_", label)[:LONGEST_FOLDER].encode()[: 2 * LONGEST_FOLDER].decode(errors="ignore")
+        safe = f"{safe}_" if _RESERVED.fullmatch(safe) or not safe else safe
+        taken = {name.casefold() for name in names.values()}
+        names[label] = next(
+            name for number in count(1) if (name := safe if number == 1 else f"{safe}_{number}").casefold() not in taken
+        )
+    return names
+
+
+def sort_pictures(folder: Path, classes: Sequence[str]) -> PredictionWriter:
+    """Return what copies each picture into ``folder/<class>/``; the originals stay.
+
+    A name that another picture has there gets a number, ``1_2.jpg``; the same picture is copied once.
+
+    Raises:
+        RunFailure: a file cannot be written.
+    """
+    names = folder_names(classes)
+
+    def write(predictions: Iterable[Prediction]) -> None:
+        for prediction in predictions:
+            source = Path(prediction.name)
+            try:
+                data = read_file(source)
+            except OSError as error:
+                raise UsageError(f"{shown(prediction.name, 300)}: cannot be read again ({error.strerror})") from error
+            _put(folder / names[prediction.label] / source.name, data)
+
+    return write
+
+
+def draw_pictures(folder: Path, draw: Callable[[Prediction], Image.Image]) -> PredictionWriter:
+    """Return what writes a drawing of each picture to ``folder/<name>.jpg``, named as `sort_pictures` does."""
+
+    def write(predictions: Iterable[Prediction]) -> None:
+        for prediction in predictions:
+            file = io.BytesIO()
+            draw(prediction).save(file, "JPEG", quality=JPEG_QUALITY)
+            _put(folder / f"{Path(prediction.name).stem}.jpg", file.getvalue())
+
+    return write
+
+
+@contextmanager
+def open_embeddings(path: Path, features: Callable[[list[Prediction]], np.ndarray]) -> Iterator[PredictionWriter]:
+    """Collect ``features`` (float32 ``[N, F]``), ``names`` and predicted ``classes``, and write them as ``.npz``.
+
+    Args:
+        path: of the file; an earlier one stays as it was until all features are there.
+        features: returns those of a batch of predicted pictures.
+    """
+    parts: list[np.ndarray] = []
+    pictures: list[Prediction] = []
+
+    def write(predictions: Iterable[Prediction]) -> None:
+        if batch := list(predictions):
+            parts.append(features(batch))
+            pictures.extend(batch)
+
+    yield write
+    if pictures:
+        names, classes = [each.name for each in pictures], [each.label for each in pictures]
+
+        def save(temporary: Path) -> None:
+            with temporary.open("wb") as file:  # a name without .npz stays as it is
+                np.savez(file, features=np.concatenate(parts), names=np.array(names), classes=np.array(classes))
+
+        write_atomically(path, save)
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Write a new file, under the first of the names ``1.jpg``, ``1_2.jpg`` ... that is free or has these bytes."""
+    with write_errors(shown(str(path), 300)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            target = path if number == 1 else path.with_name(f"{path.stem}_{number}{path.suffix}")
+            if not os.path.lexists(target):
+                break
+            if target.is_file() and target.stat().st_size == len(data) and target.read_bytes() == data:
+                return
+        part = path.parent / f".{os.getpid()}.part"
+        try:
+            part.write_bytes(data)
+            replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
