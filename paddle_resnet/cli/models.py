@@ -76,7 +76,10 @@ def _show_all() -> None:
     from paddle_resnet.zoo.shapes import costs
 
     table = _table("name", "parameters", "GMACs", "layers", "input", "weights")
-    table.columns[-1].justify = "left"
+    table.columns[-1].justify, table.columns[-1].overflow = "left", "fold"
+    table.box, table.pad_edge = None, False  # so that 80 columns are enough
+    for column in table.columns[:-1]:
+        column.no_wrap = True
     for name in list_models():
         entry = model_entry(name)
         parameters, macs, depth = costs(entry)

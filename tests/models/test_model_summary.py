@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from functools import partial
@@ -153,6 +154,12 @@ def rows_of(output):
     return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
 
 
+def listed(output):
+    """The cells of the table of networks, which has no lines, by their first cell."""
+    cells = [re.split(r"\s{2,}", line.strip()) for line in output.splitlines()[1:] if not line.startswith(" ")]
+    return {name: rest for name, *rest in cells}
+
+
 RECORD = {
     "model": "resnet20", "data": "CIFAR-10", "classes": [], "mean": [0, 0, 0], "std": [1, 1, 1], "recipe": {},
     "test_top1": 0.9123, "test_images": 10_000, "flip": False, "validation_top1": 0.9, "seed": 0, "epochs": 1,
@@ -166,7 +173,7 @@ def test_the_table_has_every_name(models, monkeypatch, tmp_path):
     monkeypatch.setattr(cifar10_weights, "FOLDER", tmp_path)
     cifar10_weights.record_path("resnet20").write_text(json.dumps(RECORD))
     done = models()
-    rows = rows_of(done.stdout)
+    rows = listed(done.stdout)
     assert done.exit_code == 0
     assert list(rows) == list(few)
     assert rows["resnet18"] == ["11,689,512", "1.81", "18", "3x224x224", "imagenet, :torchvision"]
@@ -174,13 +181,16 @@ def test_the_table_has_every_name(models, monkeypatch, tmp_path):
     assert rows["resnet18_d2l"][3] == "1x224x224"
 
 
-def test_the_table_needs_no_paddle(tmp_path):
+@pytest.mark.parametrize("columns", ["80", None])
+def test_the_table_needs_no_paddle_and_cuts_nothing(tmp_path, columns):
+    """On a narrow terminal, and in a pipe."""
     (tmp_path / "paddle.py").write_text("raise ImportError('paddle is imported')")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "160"}
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)} | ({"COLUMNS": columns} if columns else {})
     command = [sys.executable, PROJECT / "tools" / "models.py"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert set(list_models()) <= set(rows_of(done.stdout))
+    assert set(list_models()) <= set(listed(done.stdout))
+    assert "…" not in done.stdout and max(map(len, done.stdout.splitlines())) <= int(columns or 200)
 
 
 @pytest.mark.parametrize(("name", "channels"), [("resnet18", 3), ("resnet18_d2l", 1)])
