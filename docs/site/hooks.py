@@ -20,7 +20,7 @@ DOCS = PROJECT / "docs"
 LINK = re.compile(r"(\]\()([^)\s:#]+)((?:#[^)\s]*)?\))")
 PAGE_NAMED = re.compile(r"docs/(\w+)\.md(#[\w-]+)?")
 HOMES = ("index.md", "zh/README.md")
-SEARCH_BOOST = {"How-to guides": 3, "Explanation": 0.5}
+SEARCH_BOOST = {"How-to guides": 3, "使用指南": 3, "Explanation": 0.5}
 SEARCH_WORDS = {
     "training.md": ["continue", "restart", "interrupted"],
     "finetuning.md": ["finetune", "finetuning", "transfer learning", "custom dataset"],
@@ -89,7 +89,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Point links at where the site has their targets; put the config's tables in their place."""
     path = page.file.src_uri
-    section = page.ancestors[-1].title if page.ancestors else None
+    section = page.parent.title if page.parent else None
     page.meta.setdefault("search", {"boost": SEARCH_BOOST.get(section, 1)})
     page.meta.setdefault("tags", SEARCH_WORDS.get(path, []))
     if path in HOMES:

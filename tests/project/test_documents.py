@@ -1,4 +1,4 @@
-"""The documents: links lead somewhere; commands, configs and source files exist; both READMEs have the same content."""
+"""The documents: links lead somewhere; commands, configs and source files exist; both languages have the same content."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from paddle_resnet.cli import COMMANDS
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGES = [*PROJECT.glob("*.md"), PROJECT / "examples/README.md", *(PROJECT / "docs").rglob("*.md")]
+TRANSLATED = sorted(page for page in (PROJECT / "docs/zh").glob("*.md") if (PROJECT / "docs" / page.name).exists())
 READMES = [PROJECT / "README.md", PROJECT / "docs/zh/README.md"]
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -96,3 +97,31 @@ def test_both_readmes_have_the_same_code_links_and_sections():
         return code, sorted(path.name for path in links), len(re.findall("^##", text, re.MULTILINE))
 
     assert outline(READMES[0]) == outline(READMES[1])
+
+
+def outline(page):
+    """What both languages of a page share, by kind: levels of headings, code without comments, images, numbers of tables."""
+    text = read(page)
+    prose = FENCE.sub("", text)
+    indented = re.findall(r"(?:^(?: {4}.*)?\n)*^ {4}.*$", prose, re.MULTILINE)
+    rows = [line for line in prose.splitlines() if line.startswith("|")]
+    return {
+        "heading": re.findall(r"^#+(?= )", prose, re.MULTILINE),
+        "code block": [
+            re.sub("#.*|//.*", "", block).split() for block in [code for _, code in FENCE.findall(text)] + indented
+        ],
+        "image": [(page.parent / image).resolve() for image in re.findall(r"!\[[^]]*\]\(([^)]+)\)", prose)],
+        "row of a table": [(row.count(" |"), sorted(re.findall(r"\d(?:[\d.,]*\d)?", row))) for row in rows],
+    }
+
+
+@pytest.mark.parametrize("page", TRANSLATED, ids=lambda page: page.name)
+def test_a_translated_page_has_the_structure_of_the_english_one(page):
+    english, chinese = outline(PROJECT / "docs" / page.name), outline(page)
+    for kind, expected in english.items():
+        found = chinese[kind]
+        assert len(found) == len(expected), (
+            f"docs/zh/{page.name}: expected {len(expected)} of {kind}, found {len(found)}"
+        )
+        for number, (ours, theirs) in enumerate(zip(found, expected, strict=True), 1):
+            assert ours == theirs, f"docs/zh/{page.name}: {kind} {number} is {ours}, in docs/{page.name} it is {theirs}"
