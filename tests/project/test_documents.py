@@ -1,4 +1,4 @@
-"""The documents: links lead somewhere; commands, configs and source files exist; both languages have the same content."""
+"""The documents: links lead somewhere; commands, configs and files exist; both languages have the same content."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_both_readmes_have_the_same_code_links_and_sections():
 
 
 def outline(page):
-    """What both languages of a page share, by kind: levels of headings, code without comments, images, numbers of tables."""
+    """What both languages of a page share: levels of headings, code without comments, images, numbers in tables."""
     text = read(page)
     prose = FENCE.sub("", text)
     indented = re.findall(r"(?:^(?: {4}.*)?\n)*^ {4}.*$", prose, re.MULTILINE)
