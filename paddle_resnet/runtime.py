@@ -194,6 +194,13 @@ def thread_count(setting: Setting) -> int | None:
     return int(digits) if digits.isdecimal() and int(digits) > 0 else None
 
 
+def default_threads() -> int:
+    """Return OMP_NUM_THREADS, which `prepare_process` sets unless the user did; the first of a list."""
+    prepare_process()
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else physical_cores()
+
+
 def _blas_choice(processor: machine.Processor) -> tuple[str | None, str]:
     path = mkl_path(processor)
     return path, "MKL's own choice" if path is None else "MKL's fast path on this AMD processor"

@@ -8,12 +8,9 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from itertools import cycle
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from types import ModuleType
@@ -25,7 +22,6 @@ from paddle_resnet.errors import PaddleResNetError, RunFailure
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-END = object()
 PROCESS_NAME = "pool worker"
 TASKS_AHEAD = 2
 """Tasks sent to each process: one that it works on, and the next one."""
@@ -86,39 +82,33 @@ class WorkerPool(Generic[Task, Result]):
 
     def wait_until_ready(self) -> None:
         """Wait until `make` has returned in each process; the errors are those of `results`."""
-        for worker in self._workers:
-            worker.receive()
+        if self._threads is None:
+            for worker in self._workers:
+                worker.receive()
+                self._idle.put(worker)
+            # A thread for each process waits for its results, so that the process never waits for a reader.
+            self._threads = ThreadPoolExecutor(len(self._workers), thread_name_prefix="worker")
 
     def results(self, tasks: Iterable[Task]) -> Iterator[Result]:
-        """Do the tasks and yield their results in order. Call it once, when all processes are ready.
+        """Do the tasks and yield their results in order; each goes to the next process that is free.
 
         Tasks are taken from their iterator when they are needed, `TASKS_AHEAD` for each process.
 
         Raises:
             UsageError, RunFailure: the error of a task, or a process died.
         """
-        turns = cycle(self._workers)
-        pending: deque[_Worker] = deque()
+        pending: deque[Future[Result]] = deque()
         for task in tasks:
             if len(pending) == TASKS_AHEAD * len(self._workers):
-                yield pending.popleft().receive()
-            worker = next(turns)
-            worker.send(task)
-            pending.append(worker)
-        for worker in pending:
-            yield worker.receive()
+                yield pending.popleft().result()
+            pending.append(self.submit(task))
+        for future in pending:
+            yield future.result()
 
     def submit(self, task: Task) -> Future[Result]:
-        """Give a task to the next process that is free; errors of the future are those of `results`.
-
-        The first call waits until the processes are ready. Do not use it together with `results`.
-        """
-        if self._threads is None:
-            self.wait_until_ready()
-            for worker in self._workers:
-                self._idle.put(worker)
-            # A thread for each process waits for its results, so that the process never waits for a reader.
-            self._threads = ThreadPoolExecutor(len(self._workers), thread_name_prefix="worker")
+        """Give a task to the next process that is free; errors of the future are those of `results`."""
+        self.wait_until_ready()
+        assert self._threads is not None
         return self._threads.submit(self._do, task)
 
     def _do(self, task: Task) -> Result:
@@ -177,21 +167,9 @@ def _work(connection: Connection, prepare: Callable[[], object] | None) -> None:
         make, arguments = connection.recv()
         do = make(*arguments)
         connection.send(None)
-        tasks: SimpleQueue[Any] = SimpleQueue()
-        threading.Thread(target=_receive, args=(connection, tasks), daemon=True).start()
-        while (task := tasks.get()) is not END:
-            connection.send(do(task))
+        while True:
+            connection.send(do(connection.recv()))
     except PaddleResNetError as error:
         connection.send(error)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
-
-
-def _receive(connection: Connection, tasks: SimpleQueue[Any]) -> None:
-    """Receive tasks at once: a sender of a large one waits, and would never receive the result that waits here."""
-    try:
-        with suppress(EOFError, OSError):
-            while True:
-                tasks.put(connection.recv())
-    finally:
-        tasks.put(END)

@@ -8,8 +8,6 @@ from typing import Literal, NamedTuple
 
 from paddle_resnet.errors import UsageError, did_you_mean
 from paddle_resnet.project_files import requirements_file
-from paddle_resnet.runtime import prepare_process, thread_count
-from paddle_resnet.system.machine import physical_cores
 
 PASSES = ("forward", "backward")
 
@@ -35,11 +33,6 @@ def require_torch() -> None:
     """Raise `UsageError` if PyTorch is not installed."""
     if importlib.util.find_spec("torch") is None:
         raise UsageError(f"--against torch: PyTorch is not installed: pip install -r {requirements_file('bench.txt')}")
-
-
-def torch_threads() -> int:
-    """Return the number of threads that Paddle uses here, for PyTorch to use as many."""
-    return thread_count(prepare_process().threads) or physical_cores()
 
 
 LARGE_IMAGE = 96

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from paddle_resnet.benchmark.cases import TORCH
 from paddle_resnet.benchmark.report import (
@@ -27,6 +27,7 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.inference.backends import choose
 from paddle_resnet.inference.inference_config import InferenceConfig, find_model
 from paddle_resnet.plots.bar_chart import Bar, Panel
+from paddle_resnet.runtime import default_threads
 
 METRICS = ("images_per_second", "p50_ms", "p95_ms", "p99_ms", "peak_megabytes")
 REFERENCE = "onnxruntime fp32"
@@ -45,20 +46,20 @@ COLUMNS = (
 
 
 class Case(NamedTuple):
-    """What is timed: a backend with its precision ("paddle bf16", "torch"), images a call, threads."""
+    """What is timed: a backend with its precision ("paddle bf16", "torch"), images a call, threads (None: auto)."""
 
     backend: str
     batch: int
-    threads: int
+    threads: int | None
 
     def __str__(self) -> str:
-        return f"{self.backend}, batch {self.batch}, threads {self.threads}"
+        return f"{self.backend}, batch {self.batch}, threads {self.threads or 'auto'}"
 
 
 def benchmark_inference(
     model: Path,
     batches: Sequence[int],
-    threads: Sequence[int],
+    threads: Sequence[int | None],
     rounds: int,
     calls: int,
     *,
@@ -71,7 +72,7 @@ def benchmark_inference(
     Args:
         model: the exported folder, or its run's.
         batches: numbers of images a call.
-        threads: numbers of threads.
+        threads: numbers of threads; None: as `Predictor` chooses (PyTorch: all cores).
         rounds: runs of each combination.
         calls: minimum number of timed calls of a run.
         precisions: of the exported ones; None for all that this machine can use.
@@ -94,7 +95,7 @@ def benchmark_inference(
         settings={"model": str(model), "rounds": rounds, "calls": calls},
         rows=rows,
         columns=COLUMNS,
-        panels=[_panel(rows, batch, count) for batch in batches for count in threads],
+        panels=[_panel(rows, batch, count or "auto") for batch in batches for count in threads],
     )
 
 
@@ -120,11 +121,11 @@ def _available(
 
 
 def _job(case: Case, folder: Path, config: InferenceConfig, calls: int) -> Job:
-    job = {"batch": case.batch, "threads": case.threads, "calls": calls, "warm_up": max(3, calls // 10)}
+    job: dict[str, Any] = {"batch": case.batch, "threads": case.threads, "calls": calls, "warm_up": max(3, calls // 10)}
     if case.backend in TORCH:
         network = {**describe(config.model), "num_classes": len(config.classes)}
-        size = config.input.image_size
-        return {**job, "kind": "infer_torch", "network": network, "size": size, "precision": TORCH[case.backend]}
+        job |= {"network": network, "size": config.input.image_size, "precision": TORCH[case.backend]}
+        return {**job, "kind": "infer_torch", "threads": case.threads or default_threads()}
     backend, precision = case.backend.split()
     return {**job, "kind": "infer", "model": str(folder), "backend": backend, "precision": precision}
 
@@ -133,12 +134,13 @@ def _row(case: Case, measured: Mapping[str, Runs]) -> Row:
     runs, reference = measured[str(case)], measured.get(str(case._replace(backend=REFERENCE)))
     return {
         **case._asdict(),
+        "threads": case.threads or "auto",
         "ratio_to_onnx": ratio_summary(runs, reference),
         **{metric: summary_of(runs, metric) for metric in METRICS},
     }
 
 
-def _panel(rows: Sequence[Row], batch: int, threads: int) -> Panel:
+def _panel(rows: Sequence[Row], batch: int, threads: int | str) -> Panel:
     bars = [
         Bar(row["backend"], row["backend"], row["images_per_second"])
         for row in rows

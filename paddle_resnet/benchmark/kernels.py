@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from paddle_resnet.benchmark.cases import KERNELS, PASSES, Kernel, torch_threads
+from paddle_resnet.benchmark.cases import KERNELS, PASSES, Kernel
 from paddle_resnet.benchmark.report import Column, Report, Row, rate, summarise
 from paddle_resnet.benchmark.runner import Job, run_jobs
 from paddle_resnet.plots.bar_chart import Bar, Panel
+from paddle_resnet.runtime import default_threads
 
 
 def benchmark_kernels(
@@ -45,7 +46,7 @@ def benchmark_kernels(
 def _job(backend: str, kernels: Sequence[Kernel], repeats: int) -> Job:
     job = {"kernels": [list(kernel) for kernel in kernels], "repeats": repeats}
     if backend == "torch":
-        return {**job, "kind": "kernels_torch", "threads": torch_threads()}
+        return {**job, "kind": "kernels_torch", "threads": default_threads()}
     return {**job, "kind": "kernels", "backend": backend}
 
 

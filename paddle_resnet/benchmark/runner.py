@@ -7,10 +7,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from paddle_resnet import runtime
 from paddle_resnet.console import logger
@@ -47,6 +51,21 @@ def run_jobs(jobs: Mapping[str, Job], rounds: int, title: str = "") -> dict[str,
     return interleave({name: partial(run_job, job, name) for name, job in jobs.items()}, rounds, log(rounds, title))
 
 
+@contextmanager
+def busy_programs(count: int) -> Iterator[None]:
+    """Let so many endless loops run meanwhile, each on a core of its own."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        for loop, core in zip(loops, cycle(range(os.cpu_count() or 1)), strict=False):
+            with suppress(AttributeError):  # macOS cannot bind a process to a core
+                psutil.Process(loop.pid).cpu_affinity([core])
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
 def log(rounds: int, title: str = "") -> Callable[[object, int], None]:
     """Make a function that logs the beginning of a measurement, for `interleave`."""
     return lambda name, number: logger.info("%sround %d/%d, %s", title, number, rounds, name)
@@ -54,13 +73,17 @@ def log(rounds: int, title: str = "") -> Callable[[object, int], None]:
 
 def run_job(job: Job, name: str, command: Sequence[str] = (sys.executable, "-c", WORKER)) -> Measurement:
     """Run one job in a new process, by `command`; `name` is for messages. Errors are those of `run_jobs`."""
-    search_path = [str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = dict(os.environ)
+    environment["PYTHONPATH"] = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    setting = runtime.prepare_process().threads
+    if not setting.preset:
+        environment.pop(setting.variable, None)  # the job would take it for the user's choice
     with scratch_folder() as folder:
         output = folder / "measurement.json"
         process = subprocess.run(
             command,
             input=json.dumps({**job, "output": str(output)}),
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(search_path)},
+            env=environment,
             capture_output=True,
             text=True,
         )

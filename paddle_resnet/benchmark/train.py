@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
+from itertools import product
 from typing import Any
 
-from paddle_resnet.benchmark.cases import PADDLE, TORCH, TrainCase, torch_threads
+from paddle_resnet.benchmark.cases import PADDLE, TORCH, TrainCase
 from paddle_resnet.benchmark.report import (
     Column,
     Report,
@@ -23,11 +24,13 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model
 from paddle_resnet.models.summary import summarize
 from paddle_resnet.plots.bar_chart import Bar, Panel
+from paddle_resnet.runtime import default_threads
 from paddle_resnet.zoo.registry import ResNetEntry, model_entry
 
 COLUMNS = (
     Column("case", "case"),
     Column("backend", "backend"),
+    Column("threads", "threads"),
     Column("images/s", "images_per_second", rate),
     Column("of torch's", "ratio_to_torch", spread),
     Column("of native's", "ratio_to_native", spread),
@@ -47,8 +50,9 @@ def benchmark_training(
     steps: int,
     warm_up: int,
     against: Sequence[str] = (),
+    threads: Sequence[int | None] = (None,),
 ) -> Report:
-    """Train each case with each backend in turn.
+    """Train each case with each backend and number of threads in turn.
 
     Args:
         cases: what is trained.
@@ -57,6 +61,7 @@ def benchmark_training(
         steps: timed steps of a run.
         warm_up: steps before those, at least 1.
         against: names of `cases.TORCH`.
+        threads: numbers of threads; None: chosen as in a run (PyTorch: all cores).
 
     Raises:
         UsageError: a network is unknown, or a backend cannot be used here.
@@ -65,8 +70,15 @@ def benchmark_training(
     rows: list[Row] = []
     for case in cases:
         operations = training_operations(case.network, case.size)
-        jobs = {name: training_job(case, name, steps, warm_up) for name in (*backends, *against)}
-        rows += training_rows(case, run_jobs(jobs, rounds, f"{case}: "), operations)
+        names = (*backends, *against)
+        jobs = {
+            f"{name}, threads {count or 'auto'}": training_job(case, name, steps, warm_up, count)
+            for count, name in product(threads, names)
+        }
+        measured = iter(run_jobs(jobs, rounds, f"{case}: ").values())
+        for count in threads:
+            of_count = training_rows(case, dict(zip(names, measured, strict=False)), operations)
+            rows += [{**row, "threads": count or "auto"} for row in of_count]
     return Report(
         command="train",
         title="Training on the CPU, images/s",
@@ -77,13 +89,13 @@ def benchmark_training(
     )
 
 
-def training_job(case: TrainCase, backend: str, steps: int, warm_up: int) -> Job:
+def training_job(case: TrainCase, backend: str, steps: int, warm_up: int, threads: int | None = None) -> Job:
     """Describe one run for `training_jobs` or `torch_jobs`."""
-    job = {"case": str(case), "steps": steps, "warm_up": warm_up}
+    job = {"case": str(case), "steps": steps, "warm_up": warm_up, "threads": threads}
     if backend not in TORCH:
         return {**job, "kind": "train", "backend": backend}
-    network = describe(case.network)
-    return {**job, "kind": "train_torch", "network": network, "precision": TORCH[backend], "threads": torch_threads()}
+    job |= {"network": describe(case.network), "precision": TORCH[backend], "threads": threads or default_threads()}
+    return {**job, "kind": "train_torch"}
 
 
 def training_rows(case: TrainCase, measured: Mapping[str, Runs], operations: int) -> list[Row]:
@@ -119,7 +131,16 @@ def torch_counterpart(backend: str, measured: Container[str]) -> str:
 
 
 def _panel(case: TrainCase, rows: Sequence[Row]) -> Panel:
-    bars = [Bar(row["backend"], row["backend"], row["images_per_second"]) for row in rows if row["case"] == str(case)]
+    shown = [row for row in rows if row["case"] == str(case)]
+    several = len({row["threads"] for row in shown}) > 1
+    bars = [
+        Bar(
+            f"{row['backend']}, {row['threads']}" if several else row["backend"],
+            row["backend"],
+            row["images_per_second"],
+        )
+        for row in shown
+    ]
     return Panel(f"{case.network}, {case.size}x{case.size}, batch {case.batch}", "images/s", bars)
 
 

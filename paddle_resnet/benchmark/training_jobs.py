@@ -20,6 +20,8 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model
 from paddle_resnet.models.blocks import AddReLU
 from paddle_resnet.onednn import accelerate, layers
+from paddle_resnet.system import threads
+from paddle_resnet.training.callbacks.threads import thread_callbacks
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.optim.loss import SmoothedCrossEntropy
 from paddle_resnet.training.optim.optimizer import make_optimizer
@@ -44,7 +46,7 @@ class StepTimer(Callback):
 
 
 def train(job: dict[str, Any]) -> dict[str, Any]:
-    """Train through `paddle.Model.fit` with the real loader: keys `case`, `backend`, `steps`, `warm_up`."""
+    """Train through `paddle.Model.fit` with the real loader: keys `case`, `backend`, `steps`, `warm_up`, `threads`."""
     case = TrainCase.parse(job["case"])
     groups = case.config
     config = Config.model_validate({**groups, "train": {**groups["train"], **PADDLE[job["backend"]]}})
@@ -54,11 +56,16 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
     network = create_model(case.network)
     accelerate(network, config.train.cpu_backend, device, config.train.cpu_precision)
     model = paddle.Model(network)
+    if job["threads"] is None:
+        choice = thread_callbacks(config, network, device)
+    else:
+        choice = []
+        threads.use(job["threads"])
     model.prepare(make_optimizer(network, config.train, len(loader)), SmoothedCrossEntropy(0.0), TrainMetrics())
     timer = StepTimer()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model.fit(loader, epochs=1, verbose=0, callbacks=[timer])
+        model.fit(loader, epochs=1, verbose=0, callbacks=[timer, *choice])
     peak = peak_megabytes()
     matrix = paddle.rand([PRODUCT_SIZE, PRODUCT_SIZE])
     return {

@@ -34,7 +34,7 @@ import argparse
 import importlib
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from paddle_resnet.benchmark.report import Report
 
 TABLE_WIDTH = 200
+BESIDE = "other programs that keep a core busy meanwhile; default: 0"
 
 
 class Command:
@@ -60,6 +61,7 @@ class Command:
         self.parser.set_defaults(function=function)
         self.add = self.parser.add_argument
         self.number("--rounds", rounds)
+        program.add_number(self.parser, "--beside", BESIDE, default=0)
         self.add("--output", type=Path, metavar="DIR", help=f"default: output/benchmarks/{name}")
         # `program.run` accepts it before the command, this after the command.
         self.add("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
@@ -68,6 +70,11 @@ class Command:
         """Add a whole number of at least 1, or several where `default` is a list."""
         several, words = ("+", " ".join(map(str, default))) if isinstance(default, list) else (None, default)
         program.add_number(self.parser, flag, f"{text}default: {words}", nargs=several, default=default, **options)
+
+    def threads(self, default: Sequence[int | None]) -> None:
+        """Add numbers of threads; `auto` is None."""
+        text = "or auto, chosen by measurement; default: " + " ".join(str(count or "auto") for count in default)
+        program.add_number(self.parser, "--threads", text, nargs="+", default=default, type=program.count_or_auto)
 
     def model(self) -> None:
         self.add("model", metavar="MODEL_DIR", type=Path, help="an exported model, or the run that holds one")
@@ -97,6 +104,7 @@ def _add_training(commands: Any) -> None:
     backends = ["onednn", "native"]
     train.add("--backends", nargs="+", type=paddle_backend, default=backends, help=f"of {_in_words(PADDLE)}")
     train.against(TORCH)
+    train.threads([None])
     train.number("--steps", 20, "timed steps of a run; ")
     train.number("--warm-up", 5, "steps before them; ")
     about = "the loader alone, and its share of a training step"
@@ -116,7 +124,7 @@ def _add_inference(commands: Any) -> None:
     infer = Command(commands, "infer", "infer.benchmark_inference", about)
     infer.model()
     infer.number("--batch", [1, 8, 32], dest="batches")
-    infer.number("--threads", sorted({1, physical_cores()}))
+    infer.threads(sorted({1, physical_cores()}))
     infer.add(
         "--precision",
         dest="precisions",
@@ -147,7 +155,7 @@ def _add_inference(commands: Any) -> None:
 
 def _benchmark(arguments: argparse.Namespace) -> None:
     options = vars(arguments)
-    name, function, output = (options.pop(key) for key in ("command", "function", "output"))
+    name, function, output, beside = (options.pop(key) for key in ("command", "function", "output", "beside"))
     options.pop("debug")
     if options.get("against") and name != "data":  # whose PyTorch may be another interpreter's
         require_torch()
@@ -160,7 +168,11 @@ def _benchmark(arguments: argparse.Namespace) -> None:
         shapes = product(options.pop("clients"), options.pop("images"), [options.pop("rate")])
         options["cases"] = [LoadCase(*shape) for shape in shapes]
     module, _, function = function.rpartition(".")
-    report: Report = getattr(importlib.import_module(f"paddle_resnet.benchmark.{module}"), function)(**options)
+    measure: Callable[..., Report] = getattr(importlib.import_module(f"paddle_resnet.benchmark.{module}"), function)
+    from paddle_resnet.benchmark.runner import busy_programs
+
+    with busy_programs(beside):
+        report = measure(**options)
     command_line = f"{command('benchmark')} {shlex.join(sys.argv[1:])}"
     report = replace(report, settings={"command_line": command_line, **report.settings})
     from rich.console import Console

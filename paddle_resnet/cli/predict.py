@@ -103,7 +103,8 @@ def main() -> None:
     parser.add_argument("--embeddings", type=Path, metavar="FILE.npz", help="write the features of all pictures")
     program.add_inference_options(parser)
     program.add_number(parser, "--batch-size", "pictures at once; default: 32", default=32)
-    program.add_number(parser, "--threads", "CPU threads; default: OMP_NUM_THREADS, else the physical cores")
+    cores = "CPU threads; default: auto, OMP_NUM_THREADS or else the physical cores, fewer where those are faster"
+    program.add_number(parser, "--threads", cores, type=program.count_or_auto)
     shared = f"processes that share the threads and the pictures; default: a thread each, at most {MOST_PROCESSES}"
     program.add_number(parser, "--workers", shared)
     program.run(parser, _predict, only_prints=True)
@@ -205,7 +206,7 @@ def _load_model(
     from paddle_resnet.inference import Predictor
     from paddle_resnet.inference.predict_many import decoding_workers, predict_here, prediction_workers
 
-    threads = arguments.threads or runtime.thread_count(runtime.prepare_process().threads) or runtime.physical_cores()
+    threads = arguments.threads or runtime.default_threads()
     options = {
         "device": runtime.select_device(arguments.device),
         "precision": arguments.precision,
@@ -217,7 +218,7 @@ def _load_model(
     processes = arguments.workers or min(threads, MOST_PROCESSES)
     if many and options["device"] == "cpu":
         return opened.enter_context(prediction_workers(model, processes, threads, top_k, **options))
-    predictor = opened.enter_context(Predictor(model, threads=threads, **options))
+    predictor = opened.enter_context(Predictor(model, threads=arguments.threads, **options))
     if many:
         return opened.enter_context(decoding_workers(predictor, processes, top_k))
     return predict_here(predictor, top_k)

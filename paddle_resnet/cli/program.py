@@ -272,7 +272,7 @@ def add_inference_options(parser: argparse._ActionsContainer) -> None:
 
 def add_number(parser: argparse._ActionsContainer, flag: str, text: str, **options: Any) -> None:
     """Add a whole number of at least 1; `text` is its help."""
-    parser.add_argument(flag, type=positive_int, metavar="N", help=text, **options)
+    parser.add_argument(flag, **{"type": positive_int, "metavar": "N", "help": text, **options})
 
 
 def positive_int(text: str) -> int:
@@ -280,3 +280,8 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
     return int(text)
+
+
+def count_or_auto(text: str) -> int | None:
+    """Parse a whole number of at least 1, or auto, which is None: an argument's `type`."""
+    return None if text == "auto" else positive_int(text)

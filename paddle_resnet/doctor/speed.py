@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from paddle_resnet import signals
+from paddle_resnet import runtime, signals
 from paddle_resnet.doctor.section import Section
 from paddle_resnet.system import threads
 from paddle_resnet.timing import seconds
@@ -83,17 +83,28 @@ def _compare_threads(section: Section, step: Callable[[], object]) -> None:
     before, (most, *fewer) = threads.count(), threads.usable()
     if not fewer or not threads.can_change():
         return
-    best, seconds = threads.fastest(step, [most, *fewer])
+    others = threads.OtherPrograms()
+    best, seconds = threads.fastest({number: threads.with_count(number, step) for number in (most, *fewer)})
     threads.use(before)
+    load = others.cores()
     speeds = {number: round(seconds[most] / seconds[number], 2) for number in seconds}
     shares = ", ".join(f"{number}: {speed:.2f}" for number, speed in speeds.items())
-    section.add("threads", f"relative speed of the convolution by number of threads, {shares}", speeds)
-    if best != most:
-        are = "thread is" if best == 1 else "threads are"
-        section.advice.append(
-            f"{best} {are} {speeds[best]:.1f} times as fast as {most} now, as other programs use the cores: end them; "
-            "training chooses the number by itself (train.threads: auto)"
-        )
+    text = (
+        f"relative speed of the convolution by number of threads, {shares}, while other programs use {load:.1f} cores"
+    )
+    section.add("threads", text, speeds)
+    if best == most:
+        return
+    setting = runtime.prepare_process().threads
+    remedy = "training and prediction choose the number by themselves (threads: auto)"
+    if setting.preset:
+        remedy = f"unset {setting.variable}, and training and prediction choose the number by themselves"
+    are = "thread is" if best == 1 else "threads are"
+    end = "end them; " if load >= threads.LEAST_LOAD else ""
+    section.advice.append(
+        f"{best} {are} {speeds[best]:.1f} times as fast as {most} now, while other programs use {load:.1f} cores: "
+        f"{end}{remedy}"
+    )
 
 
 def _product_rate() -> float:

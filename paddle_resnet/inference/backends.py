@@ -1,22 +1,35 @@
-"""The libraries that run an exported model: which one is chosen, and ONNX Runtime. Paddle's is in `paddle_backend`."""
+"""The libraries that run an exported model: which one and with how many threads, and ONNX Runtime.
+
+Paddle's is in `paddle_backend`.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import math
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Protocol
 
 import numpy as np
 
 from paddle_resnet.console import logger
-from paddle_resnet.errors import RunFailure, UsageError, did_you_mean
+from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError, did_you_mean
 from paddle_resnet.inference.inference_config import InferenceConfig, read_checked
 from paddle_resnet.inference.options import BACKENDS, CPU_SUPPORT, GPU_SUPPORT, PRECISIONS, BackendName, Precision
 from paddle_resnet.system import machine
+from paddle_resnet.system.threads import ThreadChooser, fastest
 
 BFLOAT16_FEATURES = {"avx512_bf16", "amx_bf16"}
 INSTALL = "pip install onnxruntime"
 ERRORS_ONLY = 3
+
+LOOK_SECONDS = 1.0
+LOOK_CALLS = 10
+"""Seconds and calls of work after which an `AdaptiveBackend` looks whether other programs are busy."""
 
 
 class Backend(Protocol):
@@ -69,19 +82,82 @@ def load(
     device: str,
     backend: BackendName,
     precision: Precision,
-    threads: int,
+    numbers: Sequence[int],
     batch_size: int,
 ) -> Backend:
-    """Load an exported model.
+    """Load an exported model, with the first of these `numbers` of threads; of several, the fastest is used later.
 
     Raises:
         UsageError, RunFailure: it cannot be used here; the line says why.
     """
-    if backend == "onnxruntime":
-        return OnnxBackend(folder, config, precision, threads)
-    from paddle_resnet.inference.paddle_backend import PaddleBackend  # with the model, as paddle takes a second
 
-    return PaddleBackend(folder, config, device, precision, threads, batch_size if backend == "tensorrt" else None)
+    def load_with(threads: int) -> Backend:
+        if backend == "onnxruntime":
+            return OnnxBackend(folder, config, precision, threads)
+        from paddle_resnet.inference.paddle_backend import PaddleBackend  # with the model, as paddle takes a second
+
+        return PaddleBackend(folder, config, device, precision, threads, batch_size if backend == "tensorrt" else None)
+
+    return load_with(numbers[0]) if len(numbers) == 1 else AdaptiveBackend(load_with, numbers)
+
+
+class AdaptiveBackend:
+    """A model with the number of threads that is fastest beside the machine's other programs.
+
+    Both libraries keep the number with which they loaded a model: another number is another copy of the model. Two are
+    in memory while they are compared, otherwise one.
+
+    Args:
+        load: loads the model with a number of threads.
+        numbers: of threads; the first one is used while no other program is busy.
+    """
+
+    def __init__(self, load: Callable[[int], Backend], numbers: Sequence[int]) -> None:
+        self._load = load
+        self._numbers = numbers
+        self._chooser = ThreadChooser(numbers)
+        self._loaded = numbers[0], load(numbers[0])
+        self._choosing = threading.Lock()
+        self._worked = self._looked = 0.0
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        started = perf_counter()
+        scores = self._loaded[1].run(batch)
+        taken = perf_counter() - started
+        self._worked += taken
+        if self._worked - self._looked >= max(LOOK_SECONDS, LOOK_CALLS * taken) and self._choosing.acquire(False):
+            try:
+                self._choose(batch)
+            finally:
+                self._choosing.release()
+        return scores
+
+    def _choose(self, batch: np.ndarray) -> None:
+        self._looked = self._worked
+        try:
+            change = self._chooser.choose(self._worked, partial(self._measure, batch))
+            if self._loaded[0] != self._chooser.number:
+                self._loaded = self._chooser.number, self._load(self._chooser.number)
+        except PaddleResNetError as error:
+            logger.warning("warning: threads stay %d, as the model cannot be loaded again: %s", self._loaded[0], error)
+            self._looked = math.inf
+            return
+        if change:
+            logger.info("%s", change)
+
+    def _measure(self, batch: np.ndarray) -> tuple[int, dict[int, float]]:
+        speeds: dict[int, float] = {}
+        for number in self._numbers:
+            if number != self._loaded[0]:
+                speeds |= self._compare(number, batch)
+        return self._loaded[0], speeds
+
+    def _compare(self, number: int, batch: np.ndarray) -> dict[int, float]:
+        """Keep the model in use, or that of another number if it is faster; return the seconds of both."""
+        current, other = self._loaded, (number, self._load(number))
+        best, seconds = fastest({each: partial(model.run, batch) for each, model in (current, other)})
+        self._loaded = current if best == current[0] else other
+        return seconds
 
 
 def is_installed() -> bool:

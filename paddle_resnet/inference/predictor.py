@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -20,6 +19,7 @@ from paddle_resnet.inference import backends
 from paddle_resnet.inference.find_pictures import Unreadable
 from paddle_resnet.inference.inference_config import FILE_NAME, InferenceConfig, find_model, repair_advice
 from paddle_resnet.inference.options import BackendName, Precision
+from paddle_resnet.system.threads import candidates
 
 Item = TypeVar("Item")
 UNKNOWN = "unknown"
@@ -103,7 +103,8 @@ class Predictor:
         model_dir: the exported folder, or the folder of a run that holds one.
         device: "auto", "cpu", "gpu" or "gpu:<i>".
         precision: "fp32"; on a CPU "bf16" or "int8", on a GPU "fp16". None: fp32.
-        threads: threads of one call on the CPU; None: OMP_NUM_THREADS, which is the physical cores unless you set it.
+        threads: threads of one call on the CPU. None: OMP_NUM_THREADS if you set it, otherwise the physical cores, or
+            fewer where a measurement finds them faster beside other programs; then scores may differ in the last bits.
         batch_size: the most images in one run of the model; larger batches are split. A model exported with a fixed
             batch size keeps that size.
         backend: "paddle", "onnxruntime" or, on a GPU, "tensorrt". None: see `backends.choose`.
@@ -152,7 +153,7 @@ class Predictor:
             self.device,
             self.backend,
             self.precision,
-            threads or _default_threads(),
+            [threads] if threads else _thread_numbers(self.device),
             self.batch_size,
         )
 
@@ -308,7 +309,7 @@ def _as_iterable(images: Source | Iterable[Source]) -> Iterable[Source]:
     return images
 
 
-def _default_threads() -> int:
-    """Return OMP_NUM_THREADS, which `prepare_process` sets unless the user did; the first of a list."""
-    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(first) if first.isdecimal() and int(first) > 0 else runtime.physical_cores()
+def _thread_numbers(device: str) -> list[int]:
+    """Return the numbers of threads to choose from: one, unless the user left the choice open."""
+    most = runtime.default_threads()
+    return [most] if device != "cpu" or runtime.prepare_process().threads.preset else candidates(most)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable, Sequence
+import multiprocessing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter
 
 from paddle_resnet.system import machine
 
@@ -23,10 +25,17 @@ SECONDS = 0.3
 LEAST_CALLS = 2
 LEAST_GAIN = 1.03
 """Another number of threads is taken if it is faster by this factor, as measurements differ by chance."""
+SHARE = 50
+"""The work lasts at least this many times as long as a measurement before the next one."""
+SHARE_OF_CHANGE = 10
+"""The same where other programs have begun or ended since: their cores differ by `CHANGE`."""
+CHANGE = 0.5
+LEAST_LOAD = 0.1
+"""Cores. If other programs use fewer, all cores are taken without a measurement."""
 
 
 class OtherPrograms:
-    """How many cores the machine's other programs use."""
+    """How many cores the machine's other programs use. A pool of processes and the process that started it are one."""
 
     def __init__(self) -> None:
         self._before = self._read()
@@ -39,12 +48,17 @@ class OtherPrograms:
 
     @staticmethod
     def _read() -> tuple[float, float, float]:
-        """Return the time, and the seconds of all processors that were busy and of this process."""
+        """Return the time, and the seconds of all processors that were busy and of this program's processes."""
         import psutil  # the doctor needs this module where packages are missing
 
         times = psutil.cpu_times()
         busy = sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
-        return perf_counter(), busy, process_time()
+        parent = multiprocessing.parent_process()
+        first, own = psutil.Process(parent.pid if parent else None), 0.0
+        for process in (first, *first.children(recursive=True)):
+            with suppress(psutil.Error):  # it has ended meanwhile
+                own += sum(process.cpu_times()[:4])  # user and system, of itself and of children that have ended
+        return perf_counter(), busy, own
 
 
 @functools.cache
@@ -79,35 +93,87 @@ def candidates(cores: int) -> list[int]:
     return list(dict.fromkeys(n for n in (cores, cores - 1, cores // 2, 1) if n > 0))
 
 
-def fastest(work: Callable[[], object], numbers: Sequence[int]) -> tuple[int, dict[int, float]]:
-    """Measure `work` with each number of threads, by turns, so that a change of the load meets them all.
+def with_count(number: int, work: Callable[[], object]) -> Callable[[], None]:
+    """Return a function that does `work` with this number of threads, which stays in use."""
+
+    def do() -> None:
+        use(number)
+        work()
+
+    return do
+
+
+def fastest(works: Mapping[int, Callable[[], object]]) -> tuple[int, dict[int, float]]:
+    """Measure the same work with each number of threads, by turns, so that a change of the load meets them all.
 
     Args:
-        work: one call of it is measured many times.
-        numbers: of threads; the first one wins unless another is faster by `LEAST_GAIN`.
+        works: by number of threads; one call is measured many times. The first one wins unless another is faster by
+            `LEAST_GAIN`.
 
     Returns:
-        The best number, which is in use from then on, and the seconds of a call by number.
+        The best number, and the seconds of a call by number.
     """
-    taken: dict[int, list[float]] = {number: [] for number in numbers}
-    for number in numbers:
-        use(number)
+    taken: dict[int, list[float]] = {number: [] for number in works}
+    for work in works.values():
         work()
     while any(sum(seconds) < SECONDS or len(seconds) < LEAST_CALLS for seconds in taken.values()):
         for number, seconds in taken.items():
-            use(number)
             turn_ends = perf_counter() + SECONDS / 3
             while not seconds or perf_counter() < turn_ends:
                 started = perf_counter()
-                work()
+                works[number]()
                 seconds.append(perf_counter() - started)
     means = {number: sum(seconds) / len(seconds) for number, seconds in taken.items()}
-    best = numbers[0]
-    for number in numbers[1:]:
-        if means[number] * LEAST_GAIN < means[best]:
+    best = next(iter(means))
+    for number, mean in means.items():
+        if mean * LEAST_GAIN < means[best]:
             best = number
-    use(best)
     return best, means
+
+
+class ThreadChooser:
+    """The number of threads of a long work, chosen anew as other programs come and go.
+
+    Args:
+        numbers: `candidates`; the first one is taken while no other program is busy.
+
+    Attributes:
+        number: the one to use.
+    """
+
+    def __init__(self, numbers: Sequence[int]) -> None:
+        self._most = self.number = numbers[0]
+        self._others = OtherPrograms()
+        self._load = 0.0
+        self._measured_at: float | None = None
+        self._cost = 0.0
+
+    def choose(self, clock: float, measure: Callable[[], tuple[int, dict[int, float]]]) -> str:
+        """Choose `number`; return a line for the log if it changed, and otherwise an empty one.
+
+        Args:
+            clock: seconds of the work so far, from any beginning.
+            measure: returns what `fastest` does; called if it is time for it.
+        """
+        load = self._others.cores()
+        if load < LEAST_LOAD:
+            return self.take(self._most, f" (other programs use {load:.2f} cores)")
+        share = SHARE if abs(load - self._load) < CHANGE else SHARE_OF_CHANGE
+        if self._measured_at is not None and clock < self._measured_at + share * self._cost:
+            return ""
+        started = perf_counter()
+        best, seconds = measure()
+        self._load, self._measured_at, self._cost = load, clock, perf_counter() - started
+        shares = ", ".join(f"{number}: {seconds[best] / seconds[number]:.2f}" for number in sorted(seconds))
+        return self.take(best, f" (relative speeds {shares})")
+
+    def take(self, number: int, why: str = "") -> str:
+        """Set `number`; return what `choose` does."""
+        if number == self.number:
+            return ""
+        line = f"threads: {number} instead of {self.number}{why}"
+        self.number = number
+        return line
 
 
 def usable() -> list[int]:

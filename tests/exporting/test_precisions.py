@@ -23,6 +23,7 @@ from paddle_resnet.images.decode import decode_image
 from paddle_resnet.inference import Predictor, backends
 from paddle_resnet.inference.inference_config import InferenceConfig
 from paddle_resnet.system import machine
+from paddle_resnet.system.threads import OtherPrograms
 
 pytestmark = pytest.mark.slow
 
@@ -69,6 +70,22 @@ def test_each_precision_is_close_to_float32(run, real, float32_scores, backend, 
     np.testing.assert_allclose(scores, float32_scores, atol=tolerance)
     if precision != "fp32":
         assert np.abs(scores - float32_scores).max() > 1e-6, "nothing was rounded: this is float32"
+
+
+@pytest.mark.parametrize(("backend", "precision"), AVAILABLE)
+def test_chosen_threads_give_the_scores_of_fixed_ones(run, real, monkeypatch, backend, precision):
+    fixed = {}
+    for number in (1, 2):
+        with Predictor(run.path, "cpu", precision, number, backend=backend) as predictor:
+            fixed[number] = predictor.scores(real)
+    monkeypatch.setattr("paddle_resnet.inference.predictor._thread_numbers", lambda device: [2, 1])
+    monkeypatch.setattr(OtherPrograms, "cores", lambda others: 1.0)
+    monkeypatch.setattr(backends, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(backends, "LOOK_CALLS", 0)
+    monkeypatch.setattr(backends, "fastest", lambda works: (1, dict.fromkeys(works, 1.0)))
+    with Predictor(run.path, "cpu", precision, backend=backend) as predictor:
+        for number in (2, 1):
+            np.testing.assert_array_equal(predictor.scores(real), fixed[number])
 
 
 @pytest.mark.parametrize(("backend", "precision"), AVAILABLE)

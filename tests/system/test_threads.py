@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
+from collections import namedtuple
+from functools import partial
 
 import numpy as np
 import paddle
+import psutil
 import pytest
 from paddle import nn
 
@@ -30,14 +35,47 @@ def test_the_load_of_other_programs(monkeypatch):
     assert others.cores() == 0
 
 
+def test_own_processes_are_no_other_programs(monkeypatch):
+    """Of 30 busy seconds in ten, this process computed for 4, a running child for 9, one that has ended for 5."""
+    seconds = {"self": [(1.0, 0.5, 0.0, 0.0), (4.0, 1.5, 4.0, 1.0)], "child": [(2.0, 0.0, 0, 0), (9.0, 1.0, 1.0, 0)]}
+    clock, busy = iter([0.0, 10.0]), iter([100.0, 130.0])
+
+    class Process:
+        def __init__(self, pid=None, name="self"):
+            self._name = name
+
+        def cpu_times(self):
+            return (*seconds[self._name].pop(0), 0.0)
+
+        def children(self, recursive):
+            assert recursive
+            return [Process(name="child"), Ended()]
+
+    class Ended(Process):
+        def cpu_times(self):
+            raise psutil.NoSuchProcess(1)
+
+    monkeypatch.setattr(psutil, "Process", Process)
+    monkeypatch.setattr(psutil, "cpu_times", lambda: psutil_times(user=next(busy), idle=50.0))
+    monkeypatch.setattr(threads, "perf_counter", lambda: next(clock))
+    assert threads.OtherPrograms().cores() == pytest.approx((30 - 4 - 9 - 5) / 10)
+
+
+def psutil_times(**seconds):
+    return namedtuple("scputimes", seconds)(**seconds)
+
+
+@pytest.mark.posix
 def test_a_busy_program_is_seen():
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
-        try:
-            others = threads.OtherPrograms()
-            time.sleep(1)
-            assert others.cores() > 0.2
-        finally:
-            process.kill()
+    """Its shell has ended, so that it is not one of this process."""
+    shell = f"{sys.executable} -c 'while True: pass' > {os.devnull} 2>&1 & echo $!"
+    program = int(subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout)
+    try:
+        others = threads.OtherPrograms()
+        time.sleep(1)
+        assert others.cores() > 0.2
+    finally:
+        os.kill(program, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -47,16 +85,19 @@ def restored():
     threads.use(before)
 
 
-def measure(monkeypatch, seconds: dict[int, float]) -> tuple[int, dict[int, float]]:
-    """Measure work that takes these seconds by the number of threads, on a clock that only the work moves."""
-    now = 0.0
+class Clock:
+    """A clock that only work moves, of these seconds by the number of threads."""
 
-    def work() -> None:
-        nonlocal now
-        now += seconds[threads.count()]
+    def __init__(self, monkeypatch, seconds: dict[int, float]) -> None:
+        self.now = 0.0
+        self.seconds = seconds
+        monkeypatch.setattr(threads, "perf_counter", lambda: self.now)
 
-    monkeypatch.setattr(threads, "perf_counter", lambda: now)
-    return threads.fastest(work, list(seconds))
+    def measure(self) -> tuple[int, dict[int, float]]:
+        return threads.fastest({number: partial(self._work, number) for number in self.seconds})
+
+    def _work(self, number: int) -> None:
+        self.now += self.seconds[number]
 
 
 @pytest.mark.parametrize(
@@ -64,12 +105,40 @@ def measure(monkeypatch, seconds: dict[int, float]) -> tuple[int, dict[int, floa
     [({2: 0.05, 1: 0.09}, 2), ({2: 0.5, 1: 0.09}, 1), ({2: 0.100, 1: 0.099}, 2), ({2: 4.0, 1: 3.0}, 1)],
     ids=["idle", "beside a busy program", "within the noise", "slow steps"],
 )
-def test_the_fastest_number_is_taken(monkeypatch, restored, seconds, best):
-    if not threads.can_change():
-        pytest.skip("this Paddle has no OpenMP")
-    chosen, means = measure(monkeypatch, seconds)
-    assert chosen == best == threads.count()
+def test_the_fastest_number_is_taken(monkeypatch, seconds, best):
+    chosen, means = Clock(monkeypatch, seconds).measure()
+    assert chosen == best
     assert means == pytest.approx(seconds)
+
+
+def test_the_number_follows_the_load(monkeypatch):
+    """Measured when other programs come, seldom while they stay, and not when they are gone."""
+    load, measured = 0.0, []
+    monkeypatch.setattr(threads.OtherPrograms, "cores", lambda others: load)
+    clock = Clock(monkeypatch, {2: 0.5, 1: 0.1})
+    chooser = threads.ThreadChooser([2, 1])
+
+    def choose(at: float) -> str:
+        return chooser.choose(at, lambda: measured.append(at) or clock.measure())
+
+    assert choose(0) == ""
+    load = 1.0
+    assert choose(10) == "threads: 1 instead of 2 (relative speeds 1: 1.00, 2: 0.20)"
+    cost = clock.now  # of the measurement
+    assert 1 < cost < 3
+    for at in (10 + 9 * cost, 10 + 49 * cost):
+        assert choose(at) == ""
+    assert measured == [10]
+    assert choose(10 + 51 * cost) == ""
+    assert measured == [10, 10 + 51 * cost]
+    load = 2.0  # another program: earlier
+    begins = clock.now
+    assert choose(10 + 75 * cost) == ""
+    assert len(measured) == 3
+    assert clock.now > begins
+    load = 0.05
+    assert choose(10 + 76 * cost) == "threads: 2 instead of 1 (other programs use 0.05 cores)"
+    assert len(measured) == 3
 
 
 def test_onednn_follows_a_change_of_the_number(restored):

@@ -26,12 +26,14 @@ pytestmark = [
 def choices(monkeypatch):
     """Let a training measure before each epoch, and let the measurements find these numbers one after the other."""
     found: list[int] = []
-    monkeypatch.setattr("paddle_resnet.training.callbacks.threads.SHARE", 0)
-    monkeypatch.setattr("paddle_resnet.training.callbacks.threads.LEAST_LOAD", 0)
+    monkeypatch.setattr(threads, "SHARE", 0)
+    monkeypatch.setattr(threads, "SHARE_OF_CHANGE", 0)
+    monkeypatch.setattr(threads, "LEAST_LOAD", 0)
     monkeypatch.setattr(trainer, "thread_callbacks", lambda config, network, device: [ThreadChoice(network, 8, 8)])
 
-    def fastest(work, numbers):
-        work()
+    def fastest(works):
+        for work in works.values():
+            work()
         return found[0], {number: 2.0 if number == found.pop(0) else 1.0 for number in [found[0]]}
 
     monkeypatch.setattr(threads, "fastest", fastest)

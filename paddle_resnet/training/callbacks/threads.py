@@ -20,10 +20,6 @@ from paddle_resnet.system import threads
 LONGEST_STEP = 0.3
 """Seconds of a measured step; the batch is halved until it takes no longer."""
 LEAST_IMAGES = 4
-SHARE = 50
-"""The training lasts at least this many times as long as a measurement before the next one."""
-LEAST_LOAD = 0.1
-"""Cores. If other programs use fewer, all cores are taken without a measurement."""
 
 
 def thread_callbacks(config: Config, network: ImageClassifier, device: str) -> list[Callback]:
@@ -52,35 +48,26 @@ class ThreadChoice(Callback):
         self._network = network
         self._images = images
         self._image_size = image_size
-        self._next_measurement = 0.0
-        self._others = threads.OtherPrograms()
+        self._chooser = threads.ThreadChooser(threads.usable())
 
     def state_dict(self) -> dict[str, Any]:
         return {"threads": threads.count()}
 
     def set_state_dict(self, state: dict[str, Any]) -> None:
-        self._take(state["threads"])
+        self._use(self._chooser.take(state["threads"]))
 
     def on_epoch_begin(self, epoch: int | None = None, logs: dict[str, Any] | None = None) -> None:
-        load, before = self._others.cores(), threads.count()
-        if load < LEAST_LOAD:
-            self._take(threads.usable()[0], f" (other programs use {load:.2f} cores)")
-            return
-        if time.monotonic() < self._next_measurement:
-            return
-        started = time.monotonic()
-        numbers = list(dict.fromkeys([before, *threads.usable()]))
-        best, seconds = threads.fastest(self._step(), numbers)
-        threads.use(before)
-        shares = ", ".join(f"{number}: {seconds[best] / seconds[number]:.2f}" for number in sorted(seconds))
-        self._take(best, f" (relative speeds {shares})")
-        ended = time.monotonic()
-        self._next_measurement = ended + SHARE * (ended - started)
+        self._use(self._chooser.choose(time.monotonic(), self._measure))
 
-    def _take(self, number: int, why: str = "") -> None:
-        if number != threads.count():
-            logger.info("threads: %d instead of %d%s", number, threads.count(), why)
-            threads.use(number)
+    def _use(self, change: str) -> None:
+        if change:
+            logger.info("%s", change)
+        threads.use(self._chooser.number)
+
+    def _measure(self) -> tuple[int, dict[int, float]]:
+        step = self._step()
+        numbers = [self._chooser.number, *threads.usable()]
+        return threads.fastest({number: threads.with_count(number, step) for number in numbers})
 
     def _step(self) -> Callable[[], None]:
         """Return a function that trains a copy of the network for one step, without its optimizer."""
