@@ -39,7 +39,7 @@ def test_quickstart_measures_and_exports(quick_run):
     assert len(list((quick_run / "samples").glob("*.png"))) == 10
     assert {path.name for path in (quick_run / "figures").iterdir()} == {
         "learning_curves.png", "samples_test.png", "confusion_matrix_test.png", "mistakes_test.png",
-        "precision_recall_test.png",
+        "precision_recall_test.png", "calibration_test.png", "confused_pairs_test.png",
     }  # fmt: skip
 
 
