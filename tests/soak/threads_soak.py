@@ -14,6 +14,7 @@ alone.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -42,9 +43,11 @@ SHORTEST_PHASE = 30.0
 
 def train_for_ever(options: argparse.Namespace) -> None:
     """Train the quick start; print a line for each step: the number of images and of threads."""
+    from paddle_resnet import runtime
+
+    runtime.import_paddle()
     from paddle.callbacks import Callback
 
-    from paddle_resnet import runtime
     from paddle_resnet.config import Config
     from paddle_resnet.training import train, trainer
 
@@ -52,7 +55,6 @@ def train_for_ever(options: argparse.Namespace) -> None:
         def on_train_batch_end(self, step: int, logs: dict[str, object] | None = None) -> None:
             print(config.train.batch_size, threads.count(), flush=True)
 
-    runtime.import_paddle()
     make_callbacks = trainer.thread_callbacks
     trainer.thread_callbacks = lambda *arguments: [*make_callbacks(*arguments), Progress()]
     overrides = [f"output={options.output}", "train.epochs=100000", f"train.threads={options.threads}", "device=cpu"]
@@ -75,11 +77,11 @@ def predict_for_ever(options: argparse.Namespace) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (options.batch, size, size, 3), dtype=np.uint8)
     while True:
         predictor.scores(pixels)
-        print(options.batch, number or predictor._model._loaded[0], flush=True)
+        print(options.batch, number or getattr(predictor._model, "_loaded", [1])[0], flush=True)
 
 
 class Worker:
-    """A process that trains or predicts until it is killed; counts its images."""
+    """A process that trains or predicts until the end of the block; counts its images."""
 
     def __init__(self, options: argparse.Namespace, kind: str, number: int | str) -> None:
         arguments = [options.model, "--work", kind, "--threads", number, "--batch", options.batch]
@@ -117,28 +119,31 @@ class Worker:
         time.sleep(seconds)
         return (self.images - before) / (time.monotonic() - began)
 
-    def kill(self) -> None:
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         self.process.kill()
         self.process.wait()
 
 
 def measure_fixed(options: argparse.Namespace, kind: str, loads: list[int]) -> dict[int, dict[int, float]]:
     """Return images/s by load and by number of threads; all but one worker are stopped at a time."""
-    workers = {number: Worker(options, kind, number) for number in threads.candidates(physical_cores())}
-    for worker in workers.values():
-        worker.wait()
-        worker.process.send_signal(signal.SIGSTOP)
-    rates: dict[int, dict[int, float]] = {}
-    for load in loads:
-        with busy_programs(load):
-            for number, worker in workers.items():
-                worker.process.send_signal(signal.SIGCONT)
-                rates.setdefault(load, {})[number] = worker.rate(TURN_SECONDS)
-                worker.process.send_signal(signal.SIGSTOP)
-        shown = ", ".join(f"{number}: {rate:,.0f}" for number, rate in rates[load].items())
-        print(f"{kind} beside {load} loops, images/s by threads: {shown}", flush=True)
-    for worker in workers.values():
-        worker.kill()
+    rates: dict[int, dict[int, float]] = {load: {} for load in loads}
+    with contextlib.ExitStack() as opened:
+        numbers = threads.candidates(physical_cores())
+        workers = {number: opened.enter_context(Worker(options, kind, number)) for number in numbers}
+        for worker in workers.values():
+            worker.wait()
+            worker.process.send_signal(signal.SIGSTOP)
+        for load in loads:
+            with busy_programs(load):
+                for number, worker in workers.items():
+                    worker.process.send_signal(signal.SIGCONT)
+                    rates[load][number] = worker.rate(TURN_SECONDS)
+                    worker.process.send_signal(signal.SIGSTOP)
+            shown = ", ".join(f"{number}: {rate:,.0f}" for number, rate in rates[load].items())
+            print(f"{kind} beside {load} loops, images/s by threads: {shown}", flush=True)
     return rates
 
 
@@ -147,24 +152,23 @@ def run_phases(
 ) -> bool:
     """Run `auto` through phases; return whether it was fast enough in all of them."""
     longest = max(SHORTEST_PHASE, seconds / PHASES)
-    worker, load, passed = Worker(options, kind, "auto"), -1, True
-    worker.wait()
-    ends = time.monotonic() + seconds
-    while (left := ends - time.monotonic()) > SHORTEST_PHASE / 2:
-        load = draw.choice([each for each in fixed if each != load])
-        length = min(draw.uniform(SHORTEST_PHASE, longest), left)
-        with busy_programs(load):
-            rate = worker.rate(length)
-        best = max(fixed[load].values())
-        passed &= rate >= LEAST_SHARE * best
-        verdict = "" if rate >= LEAST_SHARE * best else ", TOO SLOW"
-        chosen = " ".join(map(str, worker.chosen))
-        print(
-            f"{kind} beside {load} loops for {length:.0f} s: {rate:,.0f} images/s, {rate / best:.2f} of the best fixed "
-            f"number; threads {chosen}{verdict}",
-            flush=True,
-        )
-    worker.kill()
+    load, passed = -1, True
+    with Worker(options, kind, "auto") as worker:
+        worker.wait()
+        ends = time.monotonic() + seconds
+        while (left := ends - time.monotonic()) > SHORTEST_PHASE / 2:
+            load = draw.choice([each for each in fixed if each != load])
+            length = min(draw.uniform(SHORTEST_PHASE, longest), left)
+            with busy_programs(load):
+                rate = worker.rate(length)
+            best = max(fixed[load].values())
+            passed &= rate >= LEAST_SHARE * best
+            print(
+                f"{kind} beside {load} loops for {length:.0f} s: {rate:,.0f} images/s, {rate / best:.2f} of the best "
+                f"fixed number; threads {' '.join(map(str, worker.chosen))}"
+                f"{'' if rate >= LEAST_SHARE * best else ', TOO SLOW'}",
+                flush=True,
+            )
     return passed
 
 
