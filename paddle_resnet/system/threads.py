@@ -145,6 +145,7 @@ class ThreadChooser:
         self._most = self.number = numbers[0]
         self._others = OtherPrograms()
         self._load = 0.0
+        """Of the last measurement, or none since."""
         self._measured_at: float | None = None
         self._cost = 0.0
 
@@ -157,6 +158,7 @@ class ThreadChooser:
         """
         load = self._others.cores()
         if load < LEAST_LOAD:
+            self._load = load
             return self.take(self._most, f" (other programs use {load:.2f} cores)")
         share = SHARE if abs(load - self._load) < CHANGE else SHARE_OF_CHANGE
         if self._measured_at is not None and clock < self._measured_at + share * self._cost:

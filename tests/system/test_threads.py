@@ -139,6 +139,9 @@ def test_the_number_follows_the_load(monkeypatch):
     load = 0.05
     assert choose(10 + 76 * cost) == "threads: 2 instead of 1 (other programs use 0.05 cores)"
     assert len(measured) == 3
+    load = 2.0  # it has come back
+    assert choose(10 + 80 * cost) == ""
+    assert choose(10 + 88 * cost).startswith("threads: 1 instead of 2")
 
 
 def test_onednn_follows_a_change_of_the_number(restored):
