@@ -24,9 +24,20 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError, shown
-from paddle_resnet.system.portable import O_NONBLOCK, is_own_file, lock_path, replace
+from paddle_resnet.system.portable import (
+    IS_POSIX,
+    LONGEST_WINDOWS_PATH,
+    READ,
+    allows_long_paths,
+    is_own_file,
+    lock_path,
+    name_problem,
+    replace,
+)
 
 LARGEST_JSON = 1 << 28
+LONGEST_IN_FOLDER = 80
+"""Characters that the longest path within a run or an exported model adds to its folder's."""
 LEAST_FREE = 1 << 16
 """A disk with fewer free bytes counts as full."""
 
@@ -190,8 +201,8 @@ def _remove(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text, whole or not at all."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write UTF-8 text, whole or not at all, with the same line ends on every system."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -199,7 +210,7 @@ def write_json(path: Path, value: Any) -> None:
 
     def write(temporary: Path) -> None:
         # A byte of a file's name that is not UTF-8 becomes JSON's own escape, which `read_json` turns back.
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
             json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
             file.write("\n")
 
@@ -252,7 +263,7 @@ def open_regular(path: Path) -> BinaryIO:
     Raises:
         OSError: it cannot be opened, or is a FIFO or a device, which may never end.
     """
-    descriptor = os.open(path, os.O_RDONLY | O_NONBLOCK)
+    descriptor = os.open(path, READ)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", str(path))
@@ -314,6 +325,24 @@ def _umask() -> int:
     return current
 
 
+def require_name_for_folder(path: Path) -> None:
+    """Check that this system can have a folder, and files in it.
+
+    Raises:
+        UsageError: Windows reserves a name of its path, or the path is too long for the files that come into it.
+    """
+    if IS_POSIX:
+        return
+    for problem in filter(None, map(name_problem, path.absolute().parts[1:])):
+        raise UsageError(f"{path}: {problem}; choose another name")
+    longest = len(str(path.absolute())) + LONGEST_IN_FOLDER
+    if longest > LONGEST_WINDOWS_PATH and not allows_long_paths():
+        raise UsageError(
+            f"{path}: files in it would have paths of {longest} characters, and Windows allows {LONGEST_WINDOWS_PATH}; "
+            "choose a folder nearer to the drive, or allow long paths in Windows"
+        )
+
+
 def write_folder(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary folder beside `path`, then rename it to `path`.
 
@@ -322,7 +351,9 @@ def write_folder(path: Path, write: Callable[[Path], object]) -> None:
 
     Raises:
         RunFailure: the folder cannot be written; an earlier folder at `path` is unchanged.
+        UsageError: see `require_name_for_folder`.
     """
+    require_name_for_folder(path)
     with _writing(path), _temporary_beside(path, folder=True) as temporary, _recovered(path), _writing(path):
         write(temporary)
         temporary.chmod(0o777 & ~_umask())
@@ -351,7 +382,7 @@ def _recovered(path: Path) -> Iterator[None]:
 def recover_folder(path: Path) -> None:
     """Rename the earlier folder back if `write_folder` was interrupted between its two renames."""
     if not path.exists() and _earlier(path).exists():
-        _earlier(path).rename(path)
+        replace(_earlier(path), path)
 
 
 def _earlier(path: Path) -> Path:

@@ -104,6 +104,11 @@ def blocked() -> Iterator[None]:
         yield
 
 
+def ignore_in_worker() -> None:
+    """Ignore signals in this worker process, on a system where `blocked` could not block them for it."""
+    portable.ignore_signals(SIGNALS)
+
+
 def restore_handlers() -> None:
     """Restore Python's handlers after the import of paddle, whose own handler in C prints pages of text."""
     if threading.current_thread() is threading.main_thread():

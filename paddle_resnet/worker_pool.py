@@ -161,6 +161,7 @@ def _without_main_module() -> Iterator[None]:
 
 def _work(connection: Connection, prepare: Callable[[], object] | None) -> None:
     """Do the tasks that the connection brings, until its other end is closed."""
+    signals.ignore_in_worker()
     try:
         if prepare is not None:
             prepare()

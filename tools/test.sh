@@ -60,6 +60,9 @@ suite() {
     checked=yes
   fi
   part "pytest on $paddle" "$environment/bin/python" -m pytest "$@" || true
+  # As on Windows: the fast tests in an interpreter without what only POSIX has.
+  part "pytest without POSIX on $paddle" env PYTHONPATH=tests/helpers/stripped HYPOTHESIS_NO_PLUGINS=1 \
+    "$environment/bin/python" -m pytest -p no:anyio -m "not slow" "$@" || true
 }
 
 if [ -n "${PADDLE:-}" ]; then

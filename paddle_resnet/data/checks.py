@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,6 +31,9 @@ def warn_of_data(splits: Splits, images_per_step: int, normalize: Normalize) -> 
             "(train.batch_size): each step has all of them, and an epoch is one step"
         )
     _warn_of_small_classes(splits)
+    spellings = Counter(map(str.casefold, splits.classes))
+    if alike := [name for name in splits.classes if spellings[name.casefold()] > 1]:
+        _warn(f"the classes {', '.join(map(shown, alike[:NAMES_SHOWN]))} differ by capital letters only: are they one?")
     if 0 < (count := len(splits.validation)) < FEW_VALIDATION_IMAGES:
         _warn(
             f"{counted(count, 'validation image')}, fewer than {FEW_VALIDATION_IMAGES}: which epoch is "

@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import PngImagePlugin
 
 from paddle_resnet.errors import UsageError, printable
-from paddle_resnet.system.portable import O_NOCTTY, O_NONBLOCK
+from paddle_resnet.system.portable import READ
 
 MAX_BYTES = 512_000_000
 """64 million pixels of four 16-bit channels, uncompressed."""
@@ -47,7 +47,7 @@ def read_file(path: str | Path) -> bytes:
     _check_file(path, os.stat(path))  # noqa: PTH116 (faster)
     # That was before opening, which may act on a device or on a pipe's writer.
     # The path may have become another file by now, so opening must not wait for a pipe's other end either.
-    descriptor = os.open(path, os.O_RDONLY | O_NONBLOCK | O_NOCTTY)
+    descriptor = os.open(path, READ)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         _check_file(path, status)

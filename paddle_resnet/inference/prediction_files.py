@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TextIO
 from paddle_resnet.errors import RunFailure, UsageError, did_you_mean, shown
 from paddle_resnet.files import csv_line, link_target, move_into_place
 from paddle_resnet.inference.predictor import Prediction
-from paddle_resnet.system.portable import O_NOFOLLOW, O_NONBLOCK
+from paddle_resnet.system.portable import O_BINARY, O_NOFOLLOW, O_NONBLOCK
 
 STANDARD_OUTPUT = Path("-")
 LONGEST_NAME = 240
@@ -263,14 +263,15 @@ def _open_part(path: Path, part: Path) -> TextIO:
         raise IsADirectoryError(0, "it is a folder")
     part.parent.mkdir(parents=True, exist_ok=True)
     # Neither through a link of that name nor into a pipe, which would wait for a reader.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | O_NOFOLLOW | O_NONBLOCK
-    return os.fdopen(os.open(part, flags, 0o666), "w", **TEXT)
+    without_following = O_NOFOLLOW | O_NONBLOCK
+    target = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | O_BINARY | without_following, 0o666)
+    return os.fdopen(target, "w", **TEXT)
 
 
 def _open_direct(path: Path, stream: int | None) -> TextIO:
     """Open a pipe or a device, or a stream of this process a second time, with every row written at once."""
     if stream is None:
-        target = os.open(path, os.O_WRONLY)
+        target = os.open(path, os.O_WRONLY | O_BINARY)
     elif stream == 1:
         if sys.stdout is None:
             raise OSError(0, "it is closed")

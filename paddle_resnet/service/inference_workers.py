@@ -7,7 +7,9 @@ import contextlib
 import logging
 import multiprocessing
 import socket
+import threading
 from collections.abc import Callable, Sequence
+from multiprocessing import connection
 
 from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError
 from paddle_resnet.service.batcher import BATCHES_PER_WORKER, WorkerDied
@@ -204,12 +206,16 @@ class _Worker:
             on_replaced()
 
     async def _wait_for_end(self) -> None:
-        loop, ended = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(self._process.sentinel, ended.set)
-        try:
-            await ended.wait()
-        finally:
-            loop.remove_reader(self._process.sentinel)
+        process, loop, ended = self._process, asyncio.get_running_loop(), asyncio.Event()
+
+        def watch() -> None:
+            connection.wait([process.sentinel])
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(ended.set)
+
+        # No event loop of Windows can watch a process.
+        threading.Thread(target=watch, daemon=True, name="watch worker").start()
+        await ended.wait()
 
     async def _restart(self) -> str:
         """Start a process. Return why that failed, or an empty string."""

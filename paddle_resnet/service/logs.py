@@ -36,7 +36,7 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-class BufferedHandler(logging.StreamHandler[TextIO]):
+class BufferedHandler(logging.StreamHandler):
     """Writes request lines together, at most `FLUSH_SECONDS` late, and all other lines at once."""
 
     def __init__(self) -> None:

@@ -21,6 +21,7 @@ from paddle_resnet.service.metrics import SHARED_METRICS
 from paddle_resnet.service.protocol import BoundedHttpProtocol
 from paddle_resnet.service.settings import Settings, load_config
 from paddle_resnet.service.shutdown import SIGNAL_BURST_SECONDS, end_at_once, end_with_parent
+from paddle_resnet.system.portable import IS_POSIX
 
 STOP_SECONDS = 5
 """Added to the longest time of a request: after both a stopping process drops what is left."""
@@ -32,9 +33,11 @@ def serve(settings: Settings, log_level: str = "INFO") -> None:
     """Serve until SIGTERM or SIGINT, and return when the last accepted request is answered.
 
     Raises:
-        UsageError: the address cannot be used, or there is no model.
+        UsageError: the address cannot be used, there is no model, or this system cannot have several workers.
         RunFailure: the model cannot be loaded.
     """
+    if settings.workers > 1 and not IS_POSIX:
+        raise UsageError("--workers: several need a system with SIGTERM, and Windows has none; use --streams")
     # All processes load this model or none, also those that start later.
     settings = settings.model_copy(update={"digest": load_config(settings).digest()})
     _check_address(settings)
@@ -120,7 +123,8 @@ def _check_address(settings: Settings) -> None:
     try:
         family, *_, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if IS_POSIX:  # elsewhere it allows to take the address of another program
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
         reason = error.strerror or error

@@ -1,4 +1,4 @@
-"""What differs between Linux, macOS and Windows, in one place: flags of `os.open`, locks, replaced files.
+"""What differs between Linux, macOS and Windows, in one place: flags of `os.open`, names, locks, files, signals.
 
 Each difference is found by what this Python has, not by its platform's name.
 """
@@ -17,7 +17,15 @@ from typing import Any
 
 O_NONBLOCK: int = getattr(os, "O_NONBLOCK", 0)
 O_NOFOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
-O_NOCTTY: int = getattr(os, "O_NOCTTY", 0)
+O_BINARY: int = getattr(os, "O_BINARY", 0)
+"""Without it Windows changes line ends, and ends a file at the first byte 26."""
+READ: int = os.O_RDONLY | O_BINARY | O_NONBLOCK | getattr(os, "O_NOCTTY", 0)
+"""Open a file whatever it holds, and wait for no pipe or terminal."""
+IS_POSIX = hasattr(os, "fork")
+RESERVED_NAMES = {"CON", "PRN", "AUX", "NUL", *(f"{device}{n}" for device in ("COM", "LPT") for n in range(10))}
+"""Names of devices in every folder of Windows, with any suffix."""
+LONGEST_WINDOWS_PATH = 259
+LONG_PATHS_KEY = r"SYSTEM\CurrentControlSet\Control\FileSystem"
 
 _fcntl: Any = importlib.import_module("fcntl") if importlib.util.find_spec("fcntl") else None
 
@@ -45,7 +53,7 @@ def lock_path(path: Path, *, wait: bool = False) -> Iterator[bool | None]:
         finally:
             lock.release()
         return
-    descriptor = os.open(path, os.O_RDONLY | O_NONBLOCK | O_NOFOLLOW)
+    descriptor = os.open(path, READ | O_NOFOLLOW)
     try:
         yield _flock(descriptor, wait)
     finally:
@@ -73,14 +81,34 @@ def replace(source: Path, target: Path) -> None:
             source.replace(target)
             return
         except PermissionError:
-            if os.name != "nt" or attempt == REPLACE_ATTEMPTS - 1:
+            if IS_POSIX or attempt == REPLACE_ATTEMPTS - 1:
                 raise
             time.sleep(REPLACE_PAUSE)
 
 
+def name_problem(name: str) -> str:
+    """Return why Windows cannot have a file or folder of this name; an empty text if it can."""
+    if name.partition(".")[0].rstrip().upper() in RESERVED_NAMES:
+        return f"{name} is the name of a device on Windows"
+    return f"{name} ends with a dot or a space, which Windows drops" if name.endswith((".", " ")) else ""
+
+
+def allows_long_paths() -> bool:
+    """Return whether paths may be longer than `LONGEST_WINDOWS_PATH`: on Windows that is a setting of the system."""
+    if importlib.util.find_spec("winreg") is None:
+        return True
+    winreg: Any = importlib.import_module("winreg")
+    with contextlib.suppress(OSError), winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, LONG_PATHS_KEY) as key:
+        return bool(winreg.QueryValueEx(key, "LongPathsEnabled")[0])
+    return False
+
+
 @contextlib.contextmanager
 def blocked_signals(signals: Iterable[int]) -> Iterator[None]:
-    """Block signals until the end of the block, and in processes that are started within it; Windows has no way to."""
+    """Block signals until the end of the block, and in processes that are started within it.
+
+    Windows cannot: processes that are started there call `ignore_signals`.
+    """
     here: Any = signal
     if not hasattr(here, "pthread_sigmask"):
         yield
@@ -90,6 +118,13 @@ def blocked_signals(signals: Iterable[int]) -> Iterator[None]:
         yield
     finally:
         here.pthread_sigmask(here.SIG_SETMASK, before)
+
+
+def ignore_signals(signals: Iterable[int]) -> None:
+    """Ignore in a worker process what the console sends to all, where the signals could not be blocked before."""
+    if not hasattr(signal, "pthread_sigmask"):
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def is_own_file(status: os.stat_result) -> bool:

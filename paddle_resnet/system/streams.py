@@ -83,7 +83,8 @@ def continue_without_output() -> None:
 
 
 def _wrap(stream: TextIO | None, descriptor: int, may_be_lost: bool) -> tuple[TextIO, StandardStream | None]:
-    if stream is not None and not _writes_to(stream, descriptor):  # a caller has replaced it
+    # A caller has replaced it; or it is a console of Windows, which takes any character from Python but not as bytes.
+    if stream is not None and (not _writes_to(stream, descriptor) or _is_windows_console(stream)):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
         return stream, None
@@ -93,6 +94,10 @@ def _wrap(stream: TextIO | None, descriptor: int, may_be_lost: bool) -> tuple[Te
     encoding = stream.encoding if stream is not None else "utf-8"
     lines = descriptor == ERROR or raw.isatty()
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace", line_buffering=lines), raw
+
+
+def _is_windows_console(stream: TextIO) -> bool:
+    return type(getattr(getattr(stream, "buffer", None), "raw", None)).__name__ == "_WindowsConsoleIO"
 
 
 def _writes_to(stream: TextIO, descriptor: int) -> bool:

@@ -31,11 +31,13 @@ from paddle_resnet.files import (
     read_json,
     recover_folder,
     remove_leftovers,
+    require_name_for_folder,
     write_json,
     write_text,
 )
 from paddle_resnet.models import create_configured_model, load_weights, zoo_record
 from paddle_resnet.results import EpochRecord
+from paddle_resnet.system.portable import replace
 from paddle_resnet.training.data_manifest import DataManifest
 from paddle_resnet.training.run_summary import run_html, run_line
 from paddle_resnet.training.schemas import MetricsFile, first_error
@@ -150,8 +152,9 @@ class Run:
         An earlier run of that name is renamed to ``<name>.<i>``, and a log line says so.
 
         Raises:
-            UsageError: the earlier run is being trained.
+            UsageError: the earlier run is being trained; or see `require_name_for_folder`.
         """
+        require_name_for_folder(self.path)
         manifest = DataManifest.of(self.config, self.splits(), self.normalize()) if with_data else None
         if self.path.is_dir() and (kept := _rename_earlier(self.path)) is not None:
             logger.info("the earlier run %s was kept as %s", self.path, kept)
@@ -322,5 +325,5 @@ def _rename_earlier(path: Path) -> Path | None:
         number = 1
         while (kept := path.with_name(f"{path.name}.{number}")).exists():
             number += 1
-        path.rename(kept)
+        replace(path, kept)
         return kept

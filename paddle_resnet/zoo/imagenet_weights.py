@@ -154,7 +154,7 @@ def _compare_with_first(path: Path) -> None:
             "%s: no checksum is published; its SHA-256 %s is kept in %s and compared from now on",
             path, found, record.name,
         )  # fmt: skip
-    elif (first := record.read_text(errors="replace").partition(" ")[0]) != found:
+    elif (first := record.read_text(encoding="utf-8", errors="replace").partition(" ")[0]) != found:
         raise _not_official(path, f"SHA-256 is {found}, at first it was {shown(first)} ({record.name})")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from paddle_resnet import runtime, signals
+from paddle_resnet.cli import program
 from paddle_resnet.errors import Stopped
 
 pytestmark = pytest.mark.slow
@@ -137,3 +138,35 @@ def run_command(body, **options):
 def test_a_command_ends_with_the_code_of_its_signal(body, code, line):
     done = run_command(body)
     assert (done.returncode, done.stderr.splitlines(), done.stdout) == (code, [line], "")
+
+
+HANGING = """
+import ctypes, paddle_resnet.cli.models as command
+from paddle_resnet import signals
+from paddle_resnet.cli import program
+def act(arguments):
+    with signals.deferred():
+        print("begun", flush=True)
+        ctypes.CDLL(None).sleep(60)  # compiled code that never ends
+command.main = lambda: program.run(program.command_parser("A command\\n\\nthat hangs."), act)
+"""
+
+
+@pytest.mark.posix
+def test_a_second_signal_ends_a_step_that_hangs(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(HANGING)
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{PROJECT}"}
+    command = [sys.executable, "-m", "paddle_resnet", "models"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"begun\n"
+        process.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(program.SECONDS_TO_A_SECOND_SIGNAL)
+        for _ in range(100):
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.3)
+                break
+        else:
+            process.kill()
+        assert process.returncode == 143

@@ -27,6 +27,13 @@ def warnings_of(caplog, *, images=None, labels=LABELS, validation=60, held=None,
     return [each.getMessage() for each in caplog.records]
 
 
+def test_classes_that_differ_by_capitals_are_named(caplog):
+    held_out = MemorySplit(noise(60), np.arange(60) % 3, "validation")
+    splits = Splits(MemorySplit(noise(), LABELS, "train"), held_out, held_out, ("Cat", "cat", "dog"), MEAN, STD, 8)
+    warn_of_data(splits, 32, Normalize(MEAN, STD))
+    assert "the classes Cat, cat differ by capital letters only" in caplog.text
+
+
 def test_ordinary_data_give_no_warning(caplog):
     assert warnings_of(caplog) == []
 

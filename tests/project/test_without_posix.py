@@ -16,11 +16,11 @@ STRIPPED = Path(__file__).parents[1] / "helpers" / "stripped"
 
 
 def run(folder: Path, *command: str) -> str:
-    """Run a command of the package in `folder`; return what it printed."""
+    """Run a command of the package in `folder`, with the code page of Chinese Windows; return what it printed."""
     paths = os.pathsep.join([str(STRIPPED), str(STRIPPED.parents[2])])
-    environment = os.environ | {"PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"}
+    environment = os.environ | {"PYTHONPATH": paths, "PYTHONWARNINGS": "ignore", "PYTHONIOENCODING": "gbk"}
     arguments = [sys.executable, "-m", "paddle_resnet", *command]
-    done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, encoding="gbk")
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 

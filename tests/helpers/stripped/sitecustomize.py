@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
 
 with contextlib.suppress(ImportError):  # missing before the environment is made
     import psutil
@@ -41,3 +42,7 @@ for owner, names in MISSING.items():
     for name in names.split():
         if hasattr(owner, name):
             delattr(owner, name)
+
+with contextlib.suppress(ImportError), warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it says that it has no locks but files; those of Windows end with a process
+    import filelock

@@ -1,0 +1,88 @@
+"""What Windows and macOS do differently, where its mechanism can be tested on any system."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+
+import pytest
+
+from paddle_resnet import files
+from paddle_resnet.errors import UsageError
+from paddle_resnet.system import portable, streams
+
+
+@pytest.mark.parametrize("name", ["CON", "nul", "aux.txt", "Com1.tar.gz", "LPT9", "run.", "run ", "nul .txt"])
+def test_names_that_windows_cannot_have(name):
+    assert name in portable.name_problem(name)
+
+
+@pytest.mark.parametrize("name", ["console", "com10", "com", "aux_1", ".nul", "run.1", "null", "photos 2026"])
+def test_names_that_windows_can_have(name):
+    assert portable.name_problem(name) == ""
+
+
+def test_a_reserved_folder_is_one_line_on_windows(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "IS_POSIX", False)
+    with pytest.raises(UsageError, match="aux is the name of a device on Windows; choose another name"):
+        files.write_folder(tmp_path / "aux" / "model", lambda folder: None)
+    assert not (tmp_path / "aux").exists()
+
+
+def test_a_path_too_long_for_windows_is_one_line(tmp_path, monkeypatch):
+    folder = tmp_path / ("x" * 200) / ("y" * 40)
+    files.require_name_for_folder(folder)
+    monkeypatch.setattr(files, "IS_POSIX", False)
+    files.require_name_for_folder(folder)  # where the setting allows it
+    monkeypatch.setattr(files, "allows_long_paths", lambda: False)
+    files.require_name_for_folder(tmp_path / "run")
+    with pytest.raises(UsageError, match="Windows allows 259; choose a folder nearer to the drive"):
+        files.require_name_for_folder(folder)
+
+
+class Busy:
+    """A file that a reader has open for its first calls."""
+
+    def __init__(self, times):
+        self.times = times
+
+    def replace(self, target):
+        self.times -= 1
+        if self.times >= 0:
+            raise PermissionError(13, "a reader has it open")
+
+
+def test_a_file_that_is_read_is_replaced_later_on_windows(monkeypatch):
+    monkeypatch.setattr(portable, "IS_POSIX", False)
+    monkeypatch.setattr(portable, "REPLACE_PAUSE", 0)
+    portable.replace(Busy(portable.REPLACE_ATTEMPTS - 1), "target")
+    with pytest.raises(PermissionError):
+        portable.replace(Busy(portable.REPLACE_ATTEMPTS), "target")
+    monkeypatch.setattr(portable, "IS_POSIX", True)
+    with pytest.raises(PermissionError):
+        portable.replace(Busy(1), "target")
+
+
+def test_workers_ignore_signals_that_cannot_be_blocked(monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        monkeypatch.delattr(signal, "pthread_sigmask", raising=False)
+        portable.ignore_signals([signal.SIGINT])
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_console_of_windows_stays_pythons(monkeypatch):
+    """Bytes written to its descriptor would be read in the console's code page, such as GBK."""
+    raw = type("_WindowsConsoleIO", (io.BytesIO,), {"fileno": lambda self: streams.OUTPUT})()
+    console = io.TextIOWrapper(io.BufferedWriter(raw), "utf-8")
+    monkeypatch.setattr(sys, "stdout", console)
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO()))
+    streams.prepare(output_may_be_lost=True)
+    assert sys.stdout is console
+    console.write("┏ 猫 \udcff\n")
+    console.flush()
+    assert raw.getvalue().decode() == f"┏ 猫 \\udcff{os.linesep}"
