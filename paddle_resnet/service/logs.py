@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import datetime, timezone
-from typing import Any, TextIO
+from typing import Any
 
 logger = logging.getLogger("paddle_resnet.service")
 MAX_LINE = 4096
