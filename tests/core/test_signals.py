@@ -147,7 +147,10 @@ from paddle_resnet.cli import program
 def act(arguments):
     with signals.deferred():
         print("begun", flush=True)
-        ctypes.CDLL(None).sleep(60)  # compiled code that never ends
+        library, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(128)
+        library.pthread_mutex_init(mutex, None)
+        while True:  # compiled code that waits for itself, as threads of OpenMP for each other
+            library.pthread_mutex_lock(mutex)
 command.main = lambda: program.run(program.command_parser("A command\\n\\nthat hangs."), act)
 """
 
