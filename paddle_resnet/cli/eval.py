@@ -31,14 +31,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from paddle_resnet.cli import program
 from paddle_resnet.errors import UsageError, command, counted, shown
 from paddle_resnet.inference.options import BACKENDS, PRECISIONS
 
 if TYPE_CHECKING:
-    from paddle_resnet.evaluation import Evaluation, NamedSplit
+    from paddle_resnet.evaluation import Evaluation
+    from paddle_resnet.evaluation.report import NamedSplit
     from paddle_resnet.training.run_folder import Run
 
 
@@ -64,50 +65,38 @@ def main() -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     if (arguments.precision or arguments.backend) and not arguments.exported:
         raise UsageError("--precision and --backend are for an exported model: give --exported too")
-    if arguments.data and arguments.split:
-        raise UsageError("--data measures other pictures than a split of the run: give one of --data and --split")
-    if arguments.choose_threshold is not None:
-        if arguments.data or arguments.exported or arguments.split or arguments.checkpoint != "best":
-            raise UsageError("--choose-threshold is chosen by the best checkpoint on validation: give it alone")
-        arguments.split = "validation"
+    chooses = arguments.choose_threshold is not None
+    if bool(arguments.data) + bool(arguments.split) + chooses > 1:
+        raise UsageError("--data, --split and --choose-threshold each say what is measured: give one of them")
+    if chooses and (arguments.exported or arguments.checkpoint != "best"):
+        raise UsageError("--choose-threshold is by the best checkpoint: give neither --exported nor --checkpoint last")
     program.prepare()
     from paddle_resnet import runtime
     from paddle_resnet.console import share_bar
-    from paddle_resnet.evaluation import choose_threshold, details_path, evaluate, other_pictures, split_of
+    from paddle_resnet.evaluation.report import choose_threshold, details_path, evaluate, other_pictures, split_of
+    from paddle_resnet.results import accuracy_text
     from paddle_resnet.training.run_folder import Run
 
     run = Run.open_trained(arguments.run, arguments.overrides)
     device = runtime.select_device(arguments.device or run.config.device)
-    split = other_pictures(run, arguments.data) if arguments.data else split_of(run, arguments.split or "test")
+    name = "validation" if chooses else arguments.split or "test"
+    split = other_pictures(run, arguments.data) if arguments.data else split_of(run, name)
     if arguments.exported:
         _evaluate_exported(run, split, arguments, device)
         return
     with share_bar("evaluate") as progress:
         evaluation = evaluate(run, split, arguments.checkpoint, progress)
-    _print_class_metrics(evaluation)
-    _print_metrics(f"{_words(split)}, checkpoint {arguments.checkpoint}", evaluation)
+    _print_metrics(f"{split.title}, checkpoint {arguments.checkpoint}", evaluation)
     print(f"numbers in {run.metrics_path}, details in {details_path(run, split.name, arguments.checkpoint)}")
     if arguments.checkpoint == "best":
         print(f"plots in {run.figures_path}")
-    if arguments.choose_threshold is not None:
-        _print_threshold(run, choose_threshold(run, evaluation, arguments.choose_threshold))
-
-
-def _words(split: NamedSplit) -> str:
-    return f"{split.name} split" if split.path is None else f"pictures of {shown(str(split.path), 200)}"
-
-
-def _print_threshold(run: Run, chosen: dict[str, Any]) -> None:
-    from paddle_resnet.results import accuracy_text
-
-    kept, right, images = chosen["kept"], chosen["right"], chosen["images"]
-    print(
-        f"threshold {chosen['threshold']:.4f}: {kept} of {images} validation images are kept, "
-        f"{accuracy_text(right / kept, kept)} of them right"
-    )
-    if kept == images:
-        print("all images are kept, as no threshold is needed for this accuracy: ask for a higher one")
-    print(f"next: {command('export')} {run.path}   writes it to inference.yml, for predict and serve")
+    if chooses:
+        chosen = choose_threshold(run, evaluation, arguments.choose_threshold)
+        right = accuracy_text(chosen["right"] / chosen["kept"], chosen["kept"])
+        kept = f"{chosen['kept']} of {chosen['images']} validation images are kept, {right} of them right"
+        more = "" if chosen["threshold"] else "; none is needed for this accuracy: ask for a higher one"
+        print(f"threshold {chosen['threshold']:.4f}: {kept}{more}")
+        print(f"next: {command('export')} {run.path}   writes it to inference.yml, for predict and serve")
 
 
 def _evaluate_exported(run: Run, split: NamedSplit, arguments: argparse.Namespace, device: str) -> None:
@@ -125,19 +114,20 @@ def _evaluate_exported(run: Run, split: NamedSplit, arguments: argparse.Namespac
         what = f"{predictor.precision} by {predictor.backend}"
         evaluation = measure_split(run, predictor, split, progress)
     run.update_metrics(f"exported_{split.name}" + (f"_{precision}" if precision else ""), evaluation.summary())
-    warn_of_few_images(split.name, evaluation)
-    _print_class_metrics(evaluation)
-    _print_metrics(f"{_words(split)}, exported model, {what}", evaluation)
+    warn_of_few_images(split, evaluation)
+    _print_metrics(f"{split.title}, exported model, {what}", evaluation)
     if trained:
         points = 100 * (evaluation.top1 - trained["top1"])
         print(f"the trained network's top-1 was {trained['top1']:.2%}: a difference of {points:+.2f} points")
     print(f"numbers in {run.metrics_path}")
 
 
-def _print_class_metrics(evaluation: Evaluation) -> None:
+def _print_metrics(what: str, evaluation: Evaluation) -> None:
     from rich.table import Table
 
     from paddle_resnet.console import console
+    from paddle_resnet.evaluation.metrics import confused_pairs
+    from paddle_resnet.results import accuracy_text
 
     table = Table("class", "precision", "recall", "F1", "images")
     for column in table.columns[1:]:
@@ -146,12 +136,6 @@ def _print_class_metrics(evaluation: Evaluation) -> None:
         metrics = (f"{value:.1%}" for value in (result.precision, result.recall, result.f1))
         table.add_row(result.name, *metrics, str(result.support))
     console.print(table)
-
-
-def _print_metrics(what: str, evaluation: Evaluation) -> None:
-    from paddle_resnet.evaluation import most_confused
-    from paddle_resnet.results import accuracy_text
-
     print(f"{what}: {counted(evaluation.images, 'image')} in {evaluation.seconds:.1f} s")
     print(f"top-1 {accuracy_text(evaluation.top1, evaluation.images)}")
     if "top5" in evaluation.summary():
@@ -159,6 +143,6 @@ def _print_metrics(what: str, evaluation: Evaluation) -> None:
     area = "" if evaluation.roc_auc is None else f"   ROC-AUC {evaluation.roc_auc:.4f}"
     error = f"calibration error {evaluation.calibration.error:.2%}"
     print(f"mean loss {evaluation.loss:.4f} nats   macro F1 {evaluation.f1:.2%}{area}   {error}")
-    for pair in most_confused(evaluation)[:PRINTED_PAIRS]:
-        true, predicted = shown(pair["true"]), shown(pair["predicted"])
-        print(f"  {true} taken for {predicted}: {pair['images']} of {pair['of']}")
+    for true, predicted in confused_pairs(evaluation, PRINTED_PAIRS):
+        names, counts = [shown(evaluation.classes[label]) for label in (true, predicted)], evaluation.confusion[true]
+        print(f"  {names[0]} taken for {names[1]}: {counts[predicted]} of {counts.sum()}")

@@ -87,13 +87,14 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _print_metrics(report: ExportReport) -> None:
+    from paddle_resnet.results import accuracy_text
+
     for precision, backends in report.precisions.items():
         for backend, metrics in backends.items():
             if metrics is not None:
-                print(
-                    f"  {precision} by {backend:11}  top-1 {metrics.top1:.2%}, agreement with the trained "
-                    f"network {metrics.agreement:.2%}, of {counted(metrics.images, 'image')}"
-                )
+                top1, images = accuracy_text(metrics.top1, metrics.images), counted(metrics.images, "image")
+                agreement = f"agreement with the trained network {metrics.agreement:.2%}"
+                print(f"  {precision} by {backend:11}  top-1 {top1}, {agreement}, of {images}")
 
 
 def _batch(text: str) -> int | None:

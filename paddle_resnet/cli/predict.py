@@ -39,6 +39,7 @@ exit code: 0 all pictures classified; 1 some could not be read; 2 none could, or
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections import Counter
@@ -115,7 +116,6 @@ def _predict(arguments: argparse.Namespace) -> None:
         raise UsageError("--columns: are of a CSV; name its file with --csv FILE")
     if arguments.why and not arguments.draw:
         raise UsageError("--why: is drawn beside the pictures; name their folder with --draw FOLDER")
-    _refuse_outputs_among_pictures(arguments)
     outputs = [file for file in (arguments.csv, arguments.json, arguments.json_lines) if file]
     started = time.perf_counter()
     # Not program.prepare(): its log lines would be among those of the table, which programs read too.
@@ -158,15 +158,6 @@ def _predict(arguments: argparse.Namespace) -> None:
         _print_error(f"{speed}; ready after {ready - started:.1f} s")
     if failed:
         raise RunFailure(f"{failed} of {predicted + failed} pictures could not be read; the others are classified")
-
-
-def _refuse_outputs_among_pictures(arguments: argparse.Namespace) -> None:
-    for folder in filter(None, (arguments.draw, arguments.sort)):
-        for name in arguments.pictures:
-            if Path(name).is_dir() and folder.resolve().is_relative_to(Path(name).resolve()):
-                raise UsageError(
-                    f"{folder}: lies in {name}, whose pictures are classified; name a folder outside of it"
-                )
 
 
 def _find_pictures(arguments: argparse.Namespace, outputs: set[tuple[int, int]]) -> Pictures:
@@ -229,6 +220,7 @@ def _open_writers(
 ) -> tuple[list[PredictionWriter], int]:
     """Open the outputs; return them, and how many classes a prediction must rank for all of them."""
     from paddle_resnet.inference import prediction_files as files
+    from paddle_resnet.inference.predictor import UNKNOWN
 
     top_k = ranked = min(arguments.top_k, len(classes))
     writers: list[PredictionWriter] = []
@@ -245,7 +237,7 @@ def _open_writers(
         # The files are completed even if the table's reader (`head`) ends early.
         streams.continue_without_output()
     if not arguments.quiet:
-        writers.append(_table_writer(classes, top_k, arguments.threshold))
+        writers.append(_table_writer((*classes, UNKNOWN) if arguments.threshold else classes, top_k))
     return writers, ranked
 
 
@@ -255,6 +247,11 @@ def _picture_writers(
     """Open the outputs that need the pictures again, some of them with the trained network."""
     from paddle_resnet.images.decode import decode_image, decode_whole
     from paddle_resnet.inference import Predictor, prediction_folders
+
+    for folder in filter(None, (arguments.draw, arguments.sort)):
+        for name in filter(os.path.isdir, arguments.pictures):
+            if folder.resolve().is_relative_to(Path(name).resolve()):
+                raise UsageError(f"{folder}: lies in {name}, whose pictures are classified; name another folder")
 
     def pixels_of(prediction: Prediction) -> np.ndarray:
         return decode_image(prediction.name, config.input.resize, config.input.image_size)
@@ -274,11 +271,13 @@ def _picture_writers(
         best, pixels = prediction.top[0], decode_whole(prediction.name, DRAWN_SIDE)
         caption = f"{shortened(best.label, LONGEST_CLASS)} {best.probability:.1%}"
         caption = caption if prediction.label == best.label else f"{prediction.label} ({caption})"
-        if not arguments.why or trained is None:
+        if not arguments.why:
             return annotate(pixels, caption)
-        seen = pixels_of(prediction)
-        heat = heat_map(trained.network, trained.normalize, seen, config.classes.index(best.label), DRAWN_SIDE)
-        return annotate(pixels, caption, heated(seen, heat))
+        assert trained is not None
+        seen, label = pixels_of(prediction), config.classes.index(best.label)
+        return annotate(
+            pixels, caption, heated(seen, heat_map(trained.network, trained.normalize, seen, label, DRAWN_SIDE))
+        )
 
     def features(predictions: list[Prediction]) -> np.ndarray:
         import numpy as np
@@ -328,25 +327,22 @@ def _print_error(line: str) -> None:
     error_console.print(line, markup=False, soft_wrap=True)
 
 
-def _table_writer(classes: tuple[str, ...], top_k: int, threshold: float) -> PredictionWriter:
-    """Return what prints a row for each prediction; the columns are as wide as the class names.
-
-    Where there is a threshold, the first column is the class that it leaves.
-    """
-    from paddle_resnet.inference.predictor import UNKNOWN
-
-    classes = (*classes, UNKNOWN) if threshold else classes
+def _table_writer(classes: tuple[str, ...], top_k: int) -> PredictionWriter:
+    """Return what prints a row for each prediction; the columns are as wide as the class names."""
     width = min(LONGEST_CLASS, max(map(len, classes)))
     labels = {label: f"{printable(label)[:width]:{width}}" for label in classes}
     ranks = [f"{'top-' + str(rank):{width + 7}}" for rank in range(1, top_k + 1)]
-    header = ["  ".join([*[f"{'class':{width}}"] * bool(threshold), *ranks, "file"])]
+    header = ["  ".join([*ranks, "file"])]
 
     def print_rows(predictions: Iterable[Prediction]) -> None:
         rows = []
         for prediction in predictions:
-            cells = [f"{labels[label]} {probability:6.1%}" for label, probability in prediction.top[:top_k]]
-            decided = [labels[prediction.label]] if threshold else []
-            rows.append("  ".join([*decided, *cells, printable(prediction.name)]))
+            names = [prediction.label, *(each.label for each in prediction.top[1:])]
+            cells = [
+                f"{labels[name]} {each.probability:6.1%}"
+                for name, each in zip(names, prediction.top[:top_k], strict=False)
+            ]
+            rows.append("  ".join([*cells, printable(prediction.name)]))
         if rows:
             print("\n".join([*header, *rows]), flush=True)
             header.clear()

@@ -71,11 +71,12 @@ def _print_summary(run: Run, top1: float, images: int, predictions: list[Predict
     from rich.table import Table
 
     from paddle_resnet.console import console
+    from paddle_resnet.results import accuracy_text
 
     first = ", ".join(f"{Path(each.name).name} is {each.top[0].label}" for each in predictions[:3])
     table = Table(show_header=False, title="quickstart")
     for what, value in (
-        ("test top-1", f"{top1:.2%}"),
+        ("test top-1", accuracy_text(top1, images)),
         ("test images", str(images)),
         ("training", f"{run.metrics()['train']['seconds']:.0f} s"),
         ("in all", f"{seconds:.0f} s"),

@@ -72,6 +72,7 @@ def _test_once(run: Run) -> None:
     """Measure a trained run on the test split and draw its validation mistakes, unless that is done already."""
     from paddle_resnet import distributed
     from paddle_resnet.evaluation import evaluate, show_validation_mistakes
+    from paddle_resnet.results import accuracy_text
 
     if distributed.all_reduce_max(distributed.is_main_process() and "test" in run.metrics()):
         if distributed.is_main_process():
@@ -80,7 +81,8 @@ def _test_once(run: Run) -> None:
     show_validation_mistakes(run)
     found = evaluate(run, split="test")
     if distributed.is_main_process():
-        print(f"test: top-1 {found.top1:.2%} on {counted(found.images, 'image')}, mean loss {found.loss:.4f}")
+        top1, images = accuracy_text(found.top1, found.images), counted(found.images, "image")
+        print(f"test: top-1 {top1} on {images}, mean loss {found.loss:.4f}")
         print(f"all files are in {run.path}")
         print(f"next: {command('export')} {run.path}")
 

@@ -15,7 +15,7 @@ from paddle_resnet.data.datasets.file_report import report_left_out
 from paddle_resnet.data.datasets.open_files import open_labelled
 from paddle_resnet.data.datasets.open_splits import resize_size
 from paddle_resnet.errors import UsageError, counted, did_you_mean, shown
-from paddle_resnet.evaluation.metrics import confused_pairs, evaluation_of, lowest_threshold, measure
+from paddle_resnet.evaluation.metrics import evaluation_of, lowest_threshold, measure
 from paddle_resnet.evaluation.scorer import NetworkScorer, Scorer
 from paddle_resnet.files import write_json
 from paddle_resnet.results import Evaluation, accuracy_text
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "validation", "test")
 FEW_IMAGES = 50
-MOST_PAIRS = 10
 MAX_BATCH = 256
 MAX_PIXELS = MAX_BATCH * 64 * 64  # of a batch, to limit the memory
 
@@ -43,6 +42,10 @@ class NamedSplit(NamedTuple):
     name: str
     images: Split
     path: Path | None = None
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} split" if self.path is None else f"pictures of {shown(str(self.path), 200)}"
 
 
 def evaluate(
@@ -82,7 +85,7 @@ def evaluate(
     evaluation = measure_split(run, _scorer(run, network), split, progress)
     if not distributed.is_main_process():
         return evaluation
-    warn_of_few_images(split.name, evaluation)
+    warn_of_few_images(split, evaluation)
     if split.name == "test" and run.splits().test is run.splits().validation:
         logger.warning("warning: there is no test split: these are the validation images, which chose the best epoch")
     origin: dict[str, Any] = {"checkpoint": checkpoint}
@@ -95,7 +98,6 @@ def evaluate(
         "classes": list(evaluation.classes),
         "per_class": [asdict(result) for result in evaluation.per_class],
         "confusion": evaluation.confusion.tolist(),
-        "most_confused": most_confused(evaluation),
         "calibration": {name: values.tolist() for name, values in vars(evaluation.calibration).items()},
     }
     write_json(details_path(run, split.name, checkpoint), details)
@@ -117,29 +119,19 @@ def split_of(run: Run, name: str) -> NamedSplit:
 
 
 def other_pictures(run: Run, path: Path) -> NamedSplit:
-    """Return other pictures with the run's classes and preprocessing, named ``data_<name>``.
+    """Return other pictures of some of the run's classes (`open_labelled`); the run's own images are not needed.
 
-    A warning counts those that the run was trained on. The pictures of another folder of the same name, which were
-    measured before, keep their section and files: these are called ``data_<name>_2``.
-
-    Args:
-        run: its classes may be more than those of the pictures. Its own images are not needed.
-        path: a folder of class folders, or a list (see `open_labelled`).
-
-    Raises:
-        UsageError: a class is not the run's, there is no picture, or the folder or list cannot be read.
+    They are named ``data_<name>``, or ``data_<name>_2`` if others of that name were measured before. A warning counts
+    those that the run was trained on.
     """
     path = path.resolve()
     images = open_labelled(path, run.config.data, resize_size(run.config.data), run.classes())
     report_left_out([images])
-    trained = run.manifest.files if run.manifest is not None else None
-    if trained:
-        used = [file for part in (trained["train"], trained["validation"]) for file in part.contents()]
-        if seen := len([*filter(set(used).__contains__, FileList.of(images, all_checksums=True).contents())]):
-            logger.warning(
-                "warning: %s: the run was trained on %d of these %s, or chosen by them: the metrics are too good",
-                *(shown(str(path), 200), seen, counted(len(images), "picture")),
-            )
+    if run.manifest is not None and (trained := run.manifest.files):
+        used = {*trained["train"].contents(), *trained["validation"].contents()}
+        if seen := sum(file in used for file in FileList.of(images, all_checksums=True).contents()):
+            these = counted(len(images), "picture")
+            logger.warning("warning: %s: the run was trained on %d of these %s, or chosen by them", path, seen, these)
     measured = {name: section.get("data", str(path)) for name, section in run.metrics().items()}
     name, number = f"data_{path.stem}", 1
     while measured.get(metrics_section(name), str(path)) != str(path):
@@ -147,53 +139,22 @@ def other_pictures(run: Run, path: Path) -> NamedSplit:
     return NamedSplit(name, images, path)
 
 
-def most_confused(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Return the most frequent mistakes: true class, predicted class, images, and images of the true class."""
-    classes, counts = evaluation.classes, evaluation.confusion
-    return [
-        {
-            "true": classes[true],
-            "predicted": classes[predicted],
-            "images": int(counts[true, predicted]),
-            "of": int(counts[true].sum()),
-        }
-        for true, predicted in confused_pairs(evaluation, MOST_PAIRS)
-    ]
-
-
 def choose_threshold(run: Run, evaluation: Evaluation, accuracy: float) -> dict[str, Any]:
-    """Choose the lowest threshold at which `accuracy` of the kept validation images are right; write it to the run.
-
-    Export takes it from section ``threshold`` of `metrics.json` into `inference.yml`.
-
-    Args:
-        run: the run.
-        evaluation: of its best checkpoint on the validation split.
-        accuracy: a fraction.
+    """Choose `lowest_threshold` by the best checkpoint's validation images; write it to the run, for its next export.
 
     Returns:
-        The section: the threshold, the accuracy that was asked for, images kept, right among them, and all images.
+        Section ``threshold`` of `metrics.json`: the threshold, images kept, those right among them, and all images.
 
     Raises:
         UsageError: no threshold reaches that accuracy.
     """
     threshold = lowest_threshold(evaluation.scores, evaluation.labels, accuracy)
     if threshold is None:
-        raise UsageError(
-            f"--choose-threshold {accuracy:g}: the validation image of the highest probability is wrong, so that no "
-            "threshold reaches this accuracy; ask for a lower one"
-        )
+        raise UsageError(f"--choose-threshold {accuracy:g}: no threshold reaches this accuracy; ask for a lower one")
     kept = evaluation.scores.max(axis=1) >= threshold
-    section = {
-        "threshold": threshold,
-        "accuracy": accuracy,
-        "kept": int(kept.sum()),
-        "right": int((kept & (evaluation.predicted == evaluation.labels)).sum()),
-        "images": evaluation.images,
-        "split": "validation",
-        "checkpoint": "best",
-    }
-    run.update_metrics("threshold", section)
+    right = int((kept & (evaluation.predicted == evaluation.labels)).sum())
+    counts = {"accuracy": accuracy, "kept": int(kept.sum()), "right": right, "images": evaluation.images}
+    run.update_metrics("threshold", section := {"threshold": threshold, **counts, "checkpoint": "best"})
     return section
 
 
@@ -263,11 +224,11 @@ def _gathered(own: Evaluation, places: np.ndarray, labels: np.ndarray) -> Evalua
     return evaluation_of(distributed.all_reduce_sum(scores).astype(np.float32), labels, own.classes, own.seconds)
 
 
-def warn_of_few_images(split: str, evaluation: Evaluation) -> None:
+def warn_of_few_images(split: NamedSplit, evaluation: Evaluation) -> None:
     """Warn how uncertain top-1 on a small split is."""
     if evaluation.images < FEW_IMAGES:
         images, top1 = counted(evaluation.images, "image"), accuracy_text(evaluation.top1, evaluation.images)
-        logger.warning("warning: the %s split has %s: top-1 %s", split, images, top1)
+        logger.warning("warning: the %s: %s only: top-1 %s", split.title, images, top1)
 
 
 def metrics_section(split: str, checkpoint: Which = "best") -> str:

@@ -39,13 +39,7 @@ def folder_names(classes: Sequence[str]) -> dict[str, str]:
 
 
 def sort_pictures(folder: Path, classes: Sequence[str]) -> PredictionWriter:
-    """Return what copies each picture into ``folder/<class>/``; the originals stay.
-
-    A name that another picture has there gets a number, ``1_2.jpg``; the same picture is copied once.
-
-    Raises:
-        RunFailure: a file cannot be written.
-    """
+    """Return what copies each picture into ``folder/<class>/``, see `_put`; the originals stay."""
     names = folder_names(classes)
 
     def write(predictions: Iterable[Prediction]) -> None:
@@ -61,7 +55,7 @@ def sort_pictures(folder: Path, classes: Sequence[str]) -> PredictionWriter:
 
 
 def draw_pictures(folder: Path, draw: Callable[[Prediction], Image.Image]) -> PredictionWriter:
-    """Return what writes a drawing of each picture to ``folder/<name>.jpg``, named as `sort_pictures` does."""
+    """Return what writes a drawing of each picture to ``folder/<name>.jpg``, see `_put`."""
 
     def write(predictions: Iterable[Prediction]) -> None:
         for prediction in predictions:
@@ -74,12 +68,7 @@ def draw_pictures(folder: Path, draw: Callable[[Prediction], Image.Image]) -> Pr
 
 @contextmanager
 def open_embeddings(path: Path, features: Callable[[list[Prediction]], np.ndarray]) -> Iterator[PredictionWriter]:
-    """Collect ``features`` (float32 ``[N, F]``), ``names`` and predicted ``classes``, and write them as ``.npz``.
-
-    Args:
-        path: of the file; an earlier one stays as it was until all features are there.
-        features: returns those of a batch of predicted pictures.
-    """
+    """Collect ``features`` (float32 ``[N, F]``), ``names`` and predicted ``classes``, and write them as ``.npz``."""
     parts: list[np.ndarray] = []
     pictures: list[Prediction] = []
 
