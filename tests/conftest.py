@@ -1,4 +1,4 @@
-"""What the tests share: the project on the path, a process prepared before paddle is imported, the GPU mark."""
+"""What the tests share: the project on the path, a process prepared before paddle is imported, marks."""
 
 from __future__ import annotations
 
@@ -24,10 +24,36 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import paddle_resnet  # noqa: E402, F401
 
+# Folders and files whose code imports no Paddle: with every Paddle they say the same, so one of them is enough.
+WITHOUT_PADDLE = (
+    "config/",
+    "core/test_download.py",
+    "core/test_errors.py",
+    "core/test_files.py",
+    "images/test_find.py",
+    "inference/test_find_pictures.py",
+    "inference/test_prediction_files.py",
+    "lessons/test_lesson_texts.py",
+    "project/test_architecture.py",
+    "project/test_documents.py",
+    "project/test_fuzz_readers.py",
+    "project/test_no_paddle.py",
+    "project/test_requirements.py",
+    "project/test_setup_scripts.py",
+    "service/test_service.py",
+    "service/test_service_hostile.py",
+    "service/test_service_protocol.py",
+    "service/test_service_queue.py",
+    "system/test_machine.py",
+    "system/test_streams.py",
+)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests marked `gpu` where Paddle cannot use one, and those marked `posix` on other systems."""
+    """Mark the tests of `WITHOUT_PADDLE`, and skip those that need a GPU or POSIX where there is none."""
     for item in items:
+        if item.path.relative_to(PROJECT / "tests").as_posix().startswith(WITHOUT_PADDLE):
+            item.add_marker("no_paddle")
         if item.get_closest_marker("posix") and not hasattr(os, "fork"):
             item.add_marker(pytest.mark.skip(reason="this system is not POSIX"))
     need_gpu = [item for item in items if item.get_closest_marker("gpu")]
@@ -98,6 +124,13 @@ def _text_stream() -> io.TextIOWrapper:
 def _written(stream: io.TextIOWrapper) -> str:
     stream.seek(0)
     return stream.read()
+
+
+@pytest.fixture(autouse=True)
+def paddle_out_of_reach(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an import of Paddle fail in a test of `WITHOUT_PADDLE`, also after other tests have imported it."""
+    if request.node.get_closest_marker("no_paddle"):
+        monkeypatch.setitem(sys.modules, "paddle", None)
 
 
 @pytest.fixture(autouse=True)

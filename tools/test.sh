@@ -2,6 +2,7 @@
 # Lint, type-check, and the test suite on both series of Paddle:
 #   bash tools/test.sh [options of pytest]
 #   PADDLE=paddlepaddle==2.6.2 bash tools/test.sh      the suite on that Paddle only
+# The tests run in a process for each core, four at most; `-n0` runs them in one, as `--pdb` needs.
 # The active virtual environment (else .venv) serves for the Paddle it holds, .venv-test-* for the other one.
 set -euo pipefail
 # shellcheck source=tools/setup_environment.sh
@@ -48,6 +49,11 @@ check() {
   fi
 }
 
+# Tests start many processes, each of which would compile the modules anew.
+unset PYTHONDONTWRITEBYTECODE
+export OMP_NUM_THREADS=1
+parallel=(-n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder)
+
 # suite PADDLE [PYTEST_OPTION...]
 suite() {
   local paddle=$1 environment more=(requirements/onnx.txt requirements/docs.txt)
@@ -55,15 +61,19 @@ suite() {
   if [[ $paddle == *==2.* ]]; then more=(requirements/onnx_paddle2.txt); fi
   environment=$(test_environment "$paddle")
   part "environment for $paddle" setup prepare_environment "$environment" "$paddle" requirements/serve.txt requirements/dev.txt "${more[@]}" || return 0
-  if [ "$checked" = no ]; then
-    check "$environment/bin/python"
-    checked=yes
+  if [ "$checked" = yes ]; then
+    if [ $# = 0 ]; then set -- -m "not no_paddle"; fi
+    part "pytest on $paddle" "$environment/bin/python" -m pytest "${parallel[@]}" "$@" || true
+    return
   fi
-  part "pytest on $paddle" "$environment/bin/python" -m pytest "$@" || true
-  # As on Windows: the fast tests in an interpreter without what only POSIX has.
-  part "pytest without POSIX on $paddle" env PYTHONPATH=tests/helpers/stripped HYPOTHESIS_NO_PLUGINS=1 \
-    "$environment/bin/python" -m pytest -p no:anyio -m "not slow" "$@" || true
+  check "$environment/bin/python"
+  checked=yes
+  part "pytest on $paddle" "$environment/bin/python" -m pytest "${parallel[@]}" "$@" || true
+  part "pytest without POSIX" without_posix "$environment/bin/python" -m pytest "${parallel[@]}" -p no:anyio -m "not slow" "$@" || true
 }
+
+# without_posix COMMAND...: as on Windows, in an interpreter without what only POSIX has.
+without_posix() { PYTHONPATH=tests/helpers/stripped HYPOTHESIS_NO_PLUGINS=1 "$@"; }
 
 if [ -n "${PADDLE:-}" ]; then
   paddles=("$(setup chosen_by_hand "$PADDLE")")
