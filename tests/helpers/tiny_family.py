@@ -1,12 +1,26 @@
-"""A network of each kind of block, small enough to check every gradient of."""
+"""Networks small enough to train a step: one of each kind of block, and one of each design in the table of names."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import paddle
 
 from paddle_resnet.models.factory import make_network
-from paddle_resnet.zoo.registry import ResNetEntry
+from paddle_resnet.zoo.registry import ModelEntry, ResNetEntry, list_models, model_entry
+
+
+def _small(entry: ModelEntry) -> ModelEntry:
+    """A quarter of the width, two blocks a stage at most: all that networks of one design have in common."""
+    if not isinstance(entry, ResNetEntry):
+        return entry
+    depths, widths = (min(depth, 2) for depth in entry.depths), (width // 4 for width in entry.widths)
+    return replace(entry, depths=tuple(depths), widths=tuple(widths))
+
+
+DESIGNS = {name: entry for entry, name in {_small(model_entry(name)): name for name in list_models()[::-1]}.items()}
+"""Small networks by the first name of the table that has their design: block, stem, shortcut, stages, groups, options."""
 
 
 def _entry(block, shortcut, stem="cifar", **options):

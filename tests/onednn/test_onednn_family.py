@@ -8,10 +8,10 @@ import numpy as np
 import paddle
 import pytest
 from paddle import nn
-from tiny_family import FAMILY, images, tiny_network
+from tiny_family import DESIGNS, FAMILY, images, tiny_network
 
 from paddle_resnet.errors import UsageError
-from paddle_resnet.models import create_model, list_models
+from paddle_resnet.models import create_model
 from paddle_resnet.models.blocks import StochasticDepth
 from paddle_resnet.onednn import accelerate, layers, replace_layers, restore, unavailable_reason
 from paddle_resnet.onednn.layers import ChannelsLastResNet
@@ -90,7 +90,7 @@ def test_dropped_branches_leave_their_shortcuts():
     assert_near(accelerated(images()), native(images()))
 
 
-@pytest.mark.parametrize("name", [name for name in list_models() if name != "lenet"])
+@pytest.mark.parametrize("name", [name for name in DESIGNS if name != "lenet"])
 def test_every_residual_network_can_be_accelerated(name):
     with paddle.LazyGuard():
         network = create_model(name, dropout=0.1)
