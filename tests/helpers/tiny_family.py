@@ -20,7 +20,7 @@ def _small(entry: ModelEntry) -> ModelEntry:
 
 
 DESIGNS = {name: entry for entry, name in {_small(model_entry(name)): name for name in list_models()[::-1]}.items()}
-"""Small networks by the first name of the table that has their design: block, stem, shortcut, stages, groups, options."""
+"""Small networks by the first name that has their design: block, stem, shortcut, stages, groups and options."""
 
 
 def _entry(block, shortcut, stem="cifar", **options):
