@@ -31,5 +31,6 @@ setup(
         "cpu": required("requirements.txt"),
         "gpu": required("requirements/gpu.txt", "requirements/paddle2.txt"),
         "onnx": required("requirements/onnx.txt"),
+        "tensorboard": required("requirements/tensorboard.txt"),
     },
 )

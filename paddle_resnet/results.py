@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic import ConfigDict, Field
@@ -136,6 +136,7 @@ class Evaluation:
 Real = Annotated[float, Field(strict=True)]
 NotNegative = Annotated[float, Field(strict=True, ge=0)]
 Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
+Monitor: TypeAlias = Literal["top1", "loss", "macro_f1"]
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(allow_inf_nan=False))
@@ -156,8 +157,11 @@ class EpochRecord:
     seconds: NotNegative
     threads: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Threads of the epoch's operations; None: it ran on a GPU, or by a version that did not record them."""
+    validation_macro_f1: Fraction | None = None
+    """The mean F1 over the classes, if it is what the run monitors."""
 
-    @property
-    def rank(self) -> tuple[float, float]:
-        """Return the sort key of epochs, highest is best: validation top-1, then the lower validation loss."""
-        return self.validation_top1, -self.validation_loss
+    def rank(self, monitor: Monitor) -> tuple[float, float]:
+        """Return the sort key of epochs, highest is best: what is monitored, then the lower loss (or higher top-1)."""
+        if monitor == "loss":
+            return -self.validation_loss, self.validation_top1
+        return (self.validation_top1 if monitor == "top1" else self.validation_macro_f1 or 0.0), -self.validation_loss

@@ -59,6 +59,8 @@ def _train(arguments: argparse.Namespace) -> None:
     from paddle_resnet.training import Run, report_seeds, train, train_or_resume, train_seeds
 
     run = Run.open(arguments.resume, arguments.overrides) if config is None else Run(config.run_folder, config)
+    if "tensorboard" in run.config.tracking:
+        program.require("tensorboard", "tensorboard")
     if run.config.train.seeds is not None:
         runs = train_seeds(run, resume=resumes)
         for each in runs:

@@ -57,6 +57,14 @@ def _auto_or_count(value: object) -> object:
     raise ValueError(f"expected auto, or a number from 1 to {MOST_WORKERS_OR_THREADS}, got {shown(value)}")
 
 
+def _class_weights(value: object) -> object:
+    if value in ("none", "balanced"):
+        return value
+    if isinstance(value, list | tuple) and all(type(each) in (int, float) and 0 < each < 1e9 for each in value):
+        return tuple(map(float, value))
+    raise ValueError(f"expected none, balanced, or a list with a weight above 0 for each class, got {shown(value)}")
+
+
 Folder = Annotated[Path, BeforeValidator(_number_to_name), AfterValidator(_expanded)]
 MAX_PATTERN = 500
 """Characters of a regular expression."""
@@ -266,6 +274,12 @@ class TrainConfig(Group):
 
     # Passes over the training images.
     epochs: Positive = 10
+    # Instead of epochs: as many as fit into so many minutes on this machine, measured before the run begins.
+    minutes: PositiveReal | None = None
+    # The epochs after which the run was extended; --resume RUN -o train.epochs=N writes it.
+    extended_from: tuple[Positive, ...] = ()
+    # Schedules cosine and one_cycle: the peak of the cycle of added epochs, as a share of learning_rate.
+    extend_rate: Annotated[Real, Field(gt=0, le=1)] = 0.1
     # Images a batch; of each rank in distributed training (paddle.distributed.launch).
     batch_size: Positive = 128
     # Seed of order, augmentation, first weights and dropout.
@@ -304,7 +318,10 @@ class TrainConfig(Group):
     milestones: tuple[Fraction, ...] = (0.5, 0.75)
     # Schedule plateau: a tenth of the rate after this many epochs without improvement.
     plateau_patience: Positive = 5
-    # Early stopping: end after this many epochs without a new best on validation (top-1, then the lower loss); null:
+    # What best and early stopping compare on validation: top1 (then the lower loss), loss, or macro_f1, the mean F1
+    # over the classes.
+    monitor: Literal["top1", "loss", "macro_f1"] = "top1"
+    # Early stopping: end after this many epochs without a new best on validation; null:
     # never. The schedule does not take it into account: cosine and one_cycle may not have come down by then (Prechelt
     # 1998).
     patience: Positive | None = None
@@ -315,6 +332,10 @@ class TrainConfig(Group):
     freeze_epochs: NonNegative = 0
     # e: the target is 1 - e on the class, plus e / K on each of the K classes (Szegedy et al. 2016).
     label_smoothing: Probability = 0.0
+    # Weights of the classes in the loss: none, balanced (inverse to their numbers of training images), or a list.
+    class_weights: Annotated[Literal["none", "balanced"] | tuple[Real, ...], PlainValidator(_class_weights)] = "none"
+    # Share of the epochs, the last ones, without mixup and CutMix, e.g. 0.1.
+    stop_mixing: Probability = 0.0
     # Clip the norm of all gradients together to this; null: no clipping.
     clip_norm: PositiveReal | None = None
     # Decay of an exponential moving average of the weights, which is validated, saved and exported, e.g. 0.998; null:
@@ -352,6 +373,19 @@ class TrainConfig(Group):
             raise ValueError("each seed may be given once")
         return seeds
 
+    @property
+    def plan(self) -> tuple[int, ...]:
+        """The epochs at which the run was to end when it began, and after each extension."""
+        return (*self.extended_from, self.epochs)
+
+    @model_validator(mode="after")
+    def _check_epochs(self) -> TrainConfig:
+        if self.minutes is not None and self.seeds is not None:
+            raise ValueError("minutes would give each of the seeds its own number of epochs: set epochs instead")
+        if list(self.plan) != sorted(set(self.plan)):
+            raise ValueError(f"extended_from {list(self.extended_from)} and epochs {self.epochs} do not rise")
+        return self
+
 
 class EvaluationConfig(Group):
     """How to evaluate and export the trained network."""
@@ -383,6 +417,8 @@ class Config(Group):
     output: Folder = Path("output")
     # auto, cpu, gpu or gpu:NUMBER.
     device: str = "auto"
+    # Which programs show the training: visualdl, tensorboard, or both.
+    tracking: Annotated[tuple[Literal["visualdl", "tensorboard"], ...], Field(min_length=1)] = ("visualdl",)
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
@@ -397,6 +433,8 @@ class Config(Group):
         frozen, epochs = self.train.freeze_epochs, self.train.epochs
         if frozen > epochs:
             raise ValueError(f"train.freeze_epochs ({frozen}) must be at most train.epochs ({epochs})")
+        if self.train.stop_mixing and not (self.augment.mixup or self.augment.cutmix):
+            raise ValueError("train.stop_mixing ends augment.mixup and augment.cutmix, but neither is set")
         return self
 
     @field_validator("name")

@@ -53,6 +53,7 @@ class TrainLoader:
 
     Attributes:
         crop_size: the batches' pixels a side; less than `image_size` for progressive resizing.
+        mixes: whether mixup and cutmix, if they are set, change the batches.
         first_batch: batches of the next epoch to leave out; with all of them left out, the generator's state is already
             the one after that epoch.
         indices: the images of the latest batch, those of other ranks included.
@@ -86,6 +87,7 @@ class TrainLoader:
             self._crops = "in memory" if split.in_memory else "in files"
         self._augment = Augment(augment, resize, image_size, normalize.mean)
         self.crop_size = image_size
+        self.mixes = True
         self.first_batch = 0
         self.indices: Indices = np.zeros(0, dtype=np.int64)
         self._epoch_start: Mapping[str, Any] | None = None
@@ -132,8 +134,8 @@ class TrainLoader:
         else:
             order = self.generator.permutation(len(self._split))
         batches = order[: len(self) * self._batch_size].reshape(len(self), self._batch_size)
-        size = self.crop_size
-        tasks = (self._needed(each, self._augment.draw(len(each), self.generator, size)) for each in batches)
+        size, mixes = self.crop_size, self.mixes
+        tasks = (self._needed(each, self._augment.draw(len(each), self.generator, size, mixes)) for each in batches)
         pictures = isinstance(self._split, PictureSplit)
         on_host = pictures or paddle.get_device() == "cpu" or self._augment.needs_host
 

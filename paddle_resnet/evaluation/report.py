@@ -186,7 +186,8 @@ def _show(
         with Image.open(path) as picture:
             images[plot.replace("_", " ")] = np.array(picture.convert("RGB"))
     embeddings = None if network is None else run_plots.embeddings_of(network, run, split.images, evaluation)
-    log_evaluation(run.vdl_path / metrics_section(split.name), images, embeddings)
+    if "visualdl" in run.config.tracking:
+        log_evaluation(run.vdl_path / metrics_section(split.name), images, embeddings)
 
 
 def _scorer(run: Run, network: ImageClassifier) -> NetworkScorer:

@@ -84,7 +84,8 @@ def draw_history_plot(run: Run) -> None:
     """Draw ``figures/learning_curves.png``, unless the run has not finished an epoch."""
     if history := run.history():
         title = f"{run.config.name}: learning curves"
-        save_figure(run.figures_path / "learning_curves.png", lambda: draw_learning_curves(history, title))
+        monitor = run.config.train.monitor
+        save_figure(run.figures_path / "learning_curves.png", lambda: draw_learning_curves(history, title, monitor))
 
 
 def choose_samples(labels: np.ndarray, classes: int, number: int = SAMPLES) -> np.ndarray:

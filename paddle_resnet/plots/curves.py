@@ -12,19 +12,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from paddle_resnet.plots.style import BLUE, GREEN, GREY, ORANGE, make_figure, percent, plain_log_labels
-from paddle_resnet.results import EpochRecord
+from paddle_resnet.results import EpochRecord, Monitor
 
 MARKERS_UP_TO = 40
 MAX_SWEEP_LOSS = 1.5
 """The sweep's loss axis ends at this multiple of the first loss; higher losses show only divergence."""
 
 
-def draw_learning_curves(history: Sequence[EpochRecord], title: str) -> Figure:
+def draw_learning_curves(history: Sequence[EpochRecord], title: str, monitor: Monitor = "top1") -> Figure:
     """Draw loss (nats), top-1 (percent) and the learning rate over the epochs, in three panels.
 
     Args:
         history: the rows of `history.csv`, at least one; losses in nats, top-1 as fractions.
         title: of the plot.
+        monitor: what the best epoch, which is marked, was chosen by.
     """
     figure, (loss, top1, rate) = make_figure(11, 4.2, 1, 3, title=title, title_size=13, width_ratios=[4, 4, 2.4])
     epochs = np.array([row.epoch for row in history])
@@ -39,7 +40,7 @@ def draw_learning_curves(history: Sequence[EpochRecord], title: str) -> Figure:
     for axes in (loss, rate):  # from zero to a little above the largest finite value
         drawn = np.concatenate([line.get_ydata() for line in axes.get_lines()])
         axes.set_ylim(0, 1.08 * max(drawn[np.isfinite(drawn)], default=1.0) or 1.0)
-    best = max(history, key=lambda row: row.rank)
+    best = max(history, key=lambda row: row.rank(monitor))
     best_top1 = best.validation_top1
     top1.plot(best.epoch, 100 * best_top1, "o", markersize=11, markerfacecolor="none", markeredgecolor=ORANGE)
     top1.set_title(f"best {percent(best_top1)}, epoch {best.epoch}", loc="right", fontsize=10)

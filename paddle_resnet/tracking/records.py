@@ -71,10 +71,12 @@ class RecordFile:
 
     def add_record(self, record: Any) -> None:
         """Append a record; it is written within seconds, or by the next `flush`."""
-        data = record.SerializeToString()
-        self._waiting += struct.pack("<Q", len(data)) + data
+        self._waiting += self._framed(record.SerializeToString())
         if time.monotonic() - self._flushed > SECONDS_BETWEEN_FLUSHES:
             self.flush()
+
+    def _framed(self, data: bytes) -> bytes:
+        return struct.pack("<Q", len(data)) + data
 
     def flush(self) -> None:
         """Write all records that were added; raise `RunFailure` if the file cannot be written."""

@@ -1,7 +1,7 @@
-"""What a training writes for VisualDL: curves, histograms, images, its config and its hyper-parameters.
+"""What a training writes for VisualDL and TensorBoard: curves, histograms, images, its config and its hyper-parameters.
 
-Training and validation are two VisualDL runs (``vdl/train``, ``vdl/validation``) with the same tags, so that VisualDL
-draws both in one chart.
+Training and validation are two runs (``vdl/train``, ``vdl/validation``; ``tensorboard/train``, ...) with the same tags,
+so that both are drawn in one chart.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,10 +41,14 @@ class VisualDLLog:
     """Writes the VisualDL files of one run. Epochs count from 1, steps from 0."""
 
     state_name = "VisualDLLog"
+    state_is_optional = True
 
     def __init__(self, folder: Path) -> None:
-        self._train = open_records(folder / "train")
-        self._validation = open_records(folder / "validation")
+        self._train = self._open(folder / "train")
+        self._validation = self._open(folder / "validation")
+
+    def _open(self, folder: Path) -> Any:
+        return open_records(folder)
 
     def state_dict(self) -> dict[str, int]:
         """Return the sizes of the files, to which a resumed run cuts them back."""
@@ -101,6 +106,21 @@ class VisualDLLog:
     def close(self) -> None:
         self._train.close()
         self._validation.close()
+
+
+class TensorBoardLog(VisualDLLog):
+    """Writes the same to event files of TensorBoard."""
+
+    state_name = "TensorBoardLog"
+
+    def _open(self, folder: Path) -> Any:
+        from paddle_resnet.tracking.event_file import EventWriter  # the package need not be installed
+
+        return EventWriter(folder)
+
+
+LOGS: Mapping[str, type[VisualDLLog]] = {"visualdl": VisualDLLog, "tensorboard": TensorBoardLog}
+"""By the names in the config's `tracking`."""
 
 
 def hyper_parameters(config: Config) -> dict[str, float | str]:

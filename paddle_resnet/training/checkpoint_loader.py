@@ -18,6 +18,7 @@ from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import md5_of, read_json, recover_folder
 from paddle_resnet.models import load_weights
 from paddle_resnet.training.callback_runner import Position, State
+from paddle_resnet.training.callbacks.early_stopping import epochs_since_best
 from paddle_resnet.training.optim.ema import MovingAverage
 from paddle_resnet.training.run_folder import Run
 from paddle_resnet.training.schemas import CheckpointState, first_error
@@ -42,6 +43,12 @@ class Checkpoint:
     def states(self) -> dict[str, State]:
         """Of the `Stateful` parts, by `state_name`."""
         return self.state.states.model_dump(exclude_none=True)
+
+    def is_complete(self, train: TrainConfig) -> bool:
+        """Return whether nothing is left to train: all epochs are done, or early stopping has ended the run."""
+        records, patience = self.state.states.Recorder.records, train.patience
+        early = patience is not None and records and epochs_since_best(records, train.monitor) >= patience
+        return self.state.finished and (self.state.epoch == train.epochs or bool(early))
 
     def require_within(self, steps: int) -> None:
         """Check position and step counts against epochs of `steps` steps; raise `UsageError` if they do not fit."""
@@ -127,13 +134,12 @@ def _require_plausible(folder: Path, state: CheckpointState, train: TrainConfig)
     """Check that the fields of a checkpoint agree with each other and with the run's config."""
     records = [record.epoch for record in state.states.Recorder.records]
     are_first = len(records) == state.epoch and records == list(range(1, len(records) + 1))
-    early = train.patience is not None and state.epoch > 0
     files = {"model.pdparams", "optimizer.pdopt"} | ({"trained.pdparams"} if train.ema is not None else set())
     for field, value, holds in (
         ("epoch", state.epoch, state.epoch <= train.epochs),
         ("step", state.step, state.step == 0 or state.epoch < train.epochs),
         ("finished", state.finished, state.step == 0 or not state.finished),
-        ("finished", state.finished, state.finished == (state.epoch == train.epochs) or (early and state.finished)),
+        ("finished", state.finished, state.finished or state.epoch < train.epochs),  # more: stopped early or extended
         ("states.Recorder.records", f"the epochs {shown(records)}", are_first),
         ("md5", sorted(state.md5), files <= set(state.md5)),
     ):

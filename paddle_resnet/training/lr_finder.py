@@ -27,6 +27,7 @@ from paddle_resnet.plots.curves import draw_lr_sweep
 from paddle_resnet.plots.style import save_figure
 from paddle_resnet.tracking.evaluation_log import log_lr_sweep
 from paddle_resnet.training.metrics import TrainMetrics
+from paddle_resnet.training.optim.loss import class_weights
 from paddle_resnet.training.process_setup import ignore_paddle_warnings, setup_process
 from paddle_resnet.training.run_folder import Run
 from paddle_resnet.training.setup import make_model, make_train_loader, open_data_and_network
@@ -95,11 +96,13 @@ def find_learning_rate(
     Raises:
         UsageError: device, data, model or weights are not what the config says.
     """
-    with _random_states_restored(), setup_process(config) as (device, _):
+    with random_states_restored(), setup_process(config) as (device, _):
         run = Run.new(config)
         network = open_data_and_network(run)
         loader = make_train_loader(run)
-        model = make_model(config, network, TrainMetrics(), len(loader), device)
+        splits = run.splits()
+        weights = class_weights(config.train, splits.train.labels, splits.classes)
+        model = make_model(config, network, TrainMetrics(), len(loader), device, weights)
         steps = steps or max(len(loader), LEAST_STEPS)
         logger.info("%d steps at learning rates from %g to %g", steps, lowest, highest)
         with ignore_paddle_warnings():
@@ -117,7 +120,7 @@ def sweep_rates(model: paddle.Model, loader: TrainLoader, rates: list[float]) ->
     paddle_compat.optimizer_of(model).set_lr_scheduler(schedule)
     sweep = Sweep()
     bar = progress_bar(TextColumn("rate {task.fields[rate]:.1e}  loss {task.fields[loss]:.4f}"))
-    with bar, contextlib.closing(_endless(loader)) as batches:
+    with bar, contextlib.closing(endless(loader)) as batches:
         task = bar.add_task("sweep", total=len(rates), rate=rates[0], loss=math.nan)
         for rate, (images, *labels) in zip(rates, batches, strict=False):
             with signals.uninterrupted():
@@ -130,13 +133,14 @@ def sweep_rates(model: paddle.Model, loader: TrainLoader, rates: list[float]) ->
     return sweep
 
 
-def _endless(loader: TrainLoader) -> Generator[list[paddle.Tensor], None, None]:
+def endless(loader: TrainLoader) -> Generator[list[paddle.Tensor], None, None]:
+    """Yield the batches of one epoch after the other."""
     while True:
         yield from loader
 
 
 @contextlib.contextmanager
-def _random_states_restored() -> Iterator[None]:
+def random_states_restored() -> Iterator[None]:
     """Restore the random states of Python, numpy and Paddle at the end of the block."""
     python_state, numpy_state, paddle_state = random.getstate(), np.random.get_state(), paddle.get_rng_state()
     try:

@@ -1,4 +1,4 @@
-"""Whether a run can resume: with the same config, images and number of processes as it began."""
+"""Whether a run can resume: with which config, with the same images and number of processes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ RESUME_MUTABLE_KEYS = DATA_ACCESS_KEYS | {
     "train.checkpoint_steps",
     "train.histogram_steps",
     "train.threads",
+    "train.patience",
+    "tracking",
     "evaluation.flip",
     "evaluation.embeddings",
 }
-"""Config keys that may change: how a run is stored, read, saved, logged and evaluated, but not what it learns."""
+"""Config keys that may change: how a run is stored, read, saved, logged and evaluated, and when it ends, but not what
+it learns."""
 
 
 def run_environment(device: str) -> dict[str, Any]:
@@ -30,15 +33,31 @@ def run_environment(device: str) -> dict[str, Any]:
     return environment.describe("paddle", "threads") | {"device": device}
 
 
-def require_same_config(run: Run, config: Config) -> None:
-    """Raise `UsageError` if `config` changes another key of the run's config than `RESUME_MUTABLE_KEYS`."""
+def resumed_config(run: Run, config: Config) -> Config:
+    """Return `config` as that of the run from here on; more epochs than the run's extend it.
+
+    Raises:
+        UsageError: it changes another key of the run's config than `RESUME_MUTABLE_KEYS`.
+    """
+    began, train = run.config.train, config.train
+    if train.minutes is not None:
+        logger.info("train.minutes: the run goes on with its %d epochs; train.epochs would extend it", began.epochs)
+        train = train.model_copy(update={"minutes": None, "epochs": began.epochs})
+    extended, mutable = (*began.extended_from, began.epochs), set(RESUME_MUTABLE_KEYS)
+    if train.epochs > began.epochs and train.extended_from in ((), began.extended_from, extended):
+        train = train.model_copy(update={"extended_from": extended})
+        mutable |= {"train.epochs", "train.extended_from"} | (set() if began.extended_from else {"train.extend_rate"})
+    elif train.epochs == began.epochs and not train.extended_from:  # by the config that the run was extended with
+        train = train.model_copy(update={"extended_from": began.extended_from})
+    config = config.model_copy(update={"train": train})
     before, now = _flat(run.config.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
     for key, value in before.items():
-        if key not in RESUME_MUTABLE_KEYS and now[key] != value:
+        if key not in mutable and now[key] != value:
             raise UsageError(
                 f"{run.path}: {key} is {now[key]} now, but the run began with {value}, and a resumed run goes on as it "
                 "began; leave the key as it was, or start a new run under another name"
             )
+    return config
 
 
 def require_same_data(run: Run, checkpoint: Checkpoint) -> None:

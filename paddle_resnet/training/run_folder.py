@@ -88,6 +88,7 @@ class Run:
         self.history_path = path / "history.csv"
         self.log_path = path / "train.log"
         self.vdl_path = path / "vdl"
+        self.curves_paths = {"visualdl": self.vdl_path, "tensorboard": path / "tensorboard"}
         self.figures_path = path / "figures"
         self.inference_path = path / "inference"
         self.config = _with_resize_of_weights(config)
@@ -282,14 +283,15 @@ class Run:
         try:
             with open_regular(self.history_path) as file:
                 rows = list(csv.reader(io.StringIO(file.read(LARGEST_JSON).decode("utf-8"), newline="")))
-            if rows[:1] == [names[:-1]]:  # of a version that did not record the threads
-                rows = [names, *([*row, ""] for row in rows[1:])]
-            if rows[:1] != [names] or not all(len(row) == len(names) for row in rows):
+            columns = len(rows[0]) if rows else 0  # earlier versions had no `threads` or macro F1
+            if rows[:1] != [names[:columns]] or columns < 8 or not all(len(row) == columns for row in rows):
                 raise ValueError(f"expected the columns {', '.join(names)}")
             records = []
-            for epoch, *metrics, threads in rows[1:]:
-                named: dict[str, Any] = dict(zip(names[1:-1], map(float, metrics), strict=True))
-                records.append(EpochRecord(epoch=int(epoch), **named, threads=int(threads) if threads else None))
+            for row in rows[1:]:
+                named: dict[str, Any] = {name: float(cell) for name, cell in zip(names, row, strict=False) if cell}
+                for name in {"epoch", "threads"} & named.keys():
+                    named[name] = int(named[name])
+                records.append(EpochRecord(**named))
         except ValidationError as error:
             raise UsageError(f"{self.history_path}: damaged: {first_error(error)}; {remedy}") from None
         except (OSError, ValueError, OverflowError, csv.Error) as error:

@@ -107,7 +107,7 @@ class LoaderState(JsonSchema):
 
 
 class VisualDLState(JsonSchema):
-    """State of `VisualDLLog`: bytes of its files."""
+    """State of `VisualDLLog` or `TensorBoardLog`: bytes of its files."""
 
     train: Count
     validation: Count
@@ -136,7 +136,8 @@ class States(JsonSchema):
 
     Recorder: RecorderState
     TrainLoader: LoaderState
-    VisualDLLog: VisualDLState
+    VisualDLLog: VisualDLState | None = None
+    TensorBoardLog: VisualDLState | None = None
     MovingAverage: AverageState | None = None
     ReduceOnPlateau: PlateauState | None = None
     ThreadChoice: ThreadChoiceState | None = None

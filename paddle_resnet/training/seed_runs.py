@@ -12,7 +12,7 @@ from paddle_resnet import distributed
 from paddle_resnet.console import logger
 from paddle_resnet.errors import Stopped, UsageError, command
 from paddle_resnet.training.process_setup import setup_process
-from paddle_resnet.training.resume_checks import require_same_config
+from paddle_resnet.training.resume_checks import resumed_config
 from paddle_resnet.training.run_folder import Run
 from paddle_resnet.training.setup import open_data_and_network
 from paddle_resnet.training.trainer import train_or_resume
@@ -99,7 +99,8 @@ def train_seeds(whole: Run, *, resume: bool = False) -> list[Run]:
             "launch of its own, by train.seed and name"
         )
     if resume and whole.config_path.is_file():
-        require_same_config(Run.open(whole.path), whole.config)
+        whole = Run(whole.path, resumed_config(Run.open(whole.path), whole.config))
+        whole.config.save(whole.config_path)
     else:
         with setup_process(whole.config, quiet=True):
             open_data_and_network(Run.new(whole.config))

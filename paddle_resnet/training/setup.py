@@ -151,9 +151,17 @@ def make_validation_loader(run: Run) -> ValidationLoader:
 
 
 def make_model(
-    config: Config, network: ImageClassifier, metrics: TrainMetrics, steps_per_epoch: int, device: str
+    config: Config,
+    network: ImageClassifier,
+    metrics: TrainMetrics,
+    steps_per_epoch: int,
+    device: str,
+    weights: np.ndarray | None = None,
 ) -> TrainStepModel:
-    """Prepare the network for training on `device`; return the model with its optimizer, loss and metrics."""
+    """Prepare the network for training on `device`; return the model with its optimizer, loss and metrics.
+
+    `weights` are those of the classes in the loss.
+    """
     train, world_size = config.train, distributed.world_size()
     if world_size > 1:
         rate = scaled_learning_rate(train.learning_rate, train.scale_learning_rate, world_size)
@@ -177,7 +185,7 @@ def make_model(
     )
     model.prepare(
         make_optimizer(network, train, steps_per_epoch),
-        SmoothedCrossEntropy(train.label_smoothing),
+        SmoothedCrossEntropy(train.label_smoothing, weights),
         metrics,
         amp_configs="O1" if train.amp and device != "cpu" else None,
     )

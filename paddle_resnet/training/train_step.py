@@ -12,13 +12,14 @@ from paddle import nn
 from paddle_resnet import distributed
 from paddle_resnet.models.sync_batch_norm import SyncBatchNorm
 from paddle_resnet.paddle_compat import grad_scaler_of
+from paddle_resnet.training.optim.loss import SmoothedCrossEntropy
 
 
 class TrainStepModel(paddle.Model):
     """A `paddle.Model` whose batch is one optimizer step, computed in micro-batches that fit the memory.
 
-    The step's gradient is the mean over the batch's images, if the loss is a mean over images and no image affects
-    another. (BatchNorm's statistics are those of each micro-batch.) `paddle.Model` itself, by
+    The step's gradient is the mean over the batch's images, or over their weights, if the loss is such a mean and no
+    image affects another. (BatchNorm's statistics are those of each micro-batch.) `paddle.Model` itself, by
     ``fit(accumulate_grad_batches=k)``, sums the gradients of k batches, and its callbacks count batches instead of
     steps.
 
@@ -42,11 +43,14 @@ class TrainStepModel(paddle.Model):
     def train_batch(self, inputs: Any, labels: Any = None, update: bool = True) -> Any:
         """Take one step on tensors ``[n, ...]``; return ``[mean loss]`` and the metrics."""
         images, done, loss = len(inputs[0]), 0, 0.0
+        weight = self._weight(labels)
         several = distributed.world_size() > 1
         update = update and not several  # otherwise after the all-reduce
+        if several and not isinstance(weight, int):  # otherwise the same in all ranks
+            weight = distributed.all_reduce_sum([weight]).item() / distributed.world_size()
         for some_inputs, some_labels in self._micro_batches(inputs, labels):
             done += len(some_inputs[0])
-            self._scaled_loss.scale = len(some_inputs[0]) / images
+            self._scaled_loss.scale = self._weight(some_labels) / weight
             (value, *_), metrics = super().train_batch(some_inputs, some_labels, update and done == images)
             loss += self._scaled_loss.scale * float(value)
         if several:
@@ -54,6 +58,10 @@ class TrainStepModel(paddle.Model):
             self._take_step()
             loss = distributed.all_reduce_sum([loss]).item() / distributed.world_size()
         return [np.array(loss)], metrics
+
+    def _weight(self, labels: list[paddle.Tensor]) -> float:
+        loss = self._scaled_loss.loss
+        return loss.total_weight(*labels) if isinstance(loss, SmoothedCrossEntropy) else len(labels[0])
 
     def _micro_batches(self, inputs: Any, labels: Any) -> Iterator[tuple[Any, Any]]:
         images, size = len(inputs[0]), self._micro_batch

@@ -9,17 +9,18 @@ from pathlib import Path
 
 import numpy as np
 from paddle.callbacks import Callback, LRScheduler
+from paddle.optimizer.lr import LRScheduler as LearningRate
 
 from paddle_resnet import distributed, environment
-from paddle_resnet.config import Config
+from paddle_resnet.config import Config, TrainConfig
 from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.file_report import report_files, update_findings
 from paddle_resnet.data.datasets.file_split import LostImageError
 from paddle_resnet.errors import RunFailure, Stopped, UsageError, command
 from paddle_resnet.images.image_file import REPLACE_IT
 from paddle_resnet.models import ImageClassifier
-from paddle_resnet.paddle_compat import optimizer_of
-from paddle_resnet.tracking.training_log import VisualDLLog, image_grid
+from paddle_resnet.paddle_compat import learning_rate_of, optimizer_of
+from paddle_resnet.tracking.training_log import LOGS, VisualDLLog, image_grid
 from paddle_resnet.training.callback_runner import BEGINNING, CallbackRunner, load_states
 from paddle_resnet.training.callbacks.progress import Progress
 from paddle_resnet.training.callbacks.recipe import recipe_callbacks
@@ -32,16 +33,18 @@ from paddle_resnet.training.checkpoint_saver import CheckpointSaver
 from paddle_resnet.training.data_manifest import fingerprint
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.optim.ema import MovingAverage
+from paddle_resnet.training.optim.loss import class_weights
 from paddle_resnet.training.process_setup import ignore_paddle_warnings, setup_process
 from paddle_resnet.training.resume_checks import (
-    require_same_config,
     require_same_data,
     require_same_world_size,
+    resumed_config,
     run_environment,
     warn_of_other_environment,
 )
 from paddle_resnet.training.run_folder import Run
 from paddle_resnet.training.setup import make_model, make_train_loader, make_validation_loader, open_data_and_network
+from paddle_resnet.training.time_budget import fit_to_minutes
 
 GRID_IMAGES = 32
 
@@ -71,6 +74,8 @@ def train(config: Config) -> Run:
         distributed.check_equal_across_ranks({"the config": config.to_yaml(), str(config.run_folder): "begins"})
         run = Run.new(config)
         network = open_data_and_network(run)
+        if run.config.train.minutes is not None:
+            run.config = fit_to_minutes(run, network, device)
         run.create()
         with run.lock():
             if distributed.is_main_process():
@@ -85,7 +90,7 @@ def train(config: Config) -> Run:
 def resume(path: str | Path, overrides: Iterable[str] = ()) -> Run:
     """Resume the run in the folder `path` from its ``last`` checkpoint, as if it had never been stopped.
 
-    A run without a checkpoint begins again. A finished run stays as it is.
+    A run without a checkpoint begins again. A finished run stays as it is, unless it is extended.
 
         >>> import paddle_resnet
         >>> paddle_resnet.resume("output/quickstart").is_trained
@@ -93,7 +98,7 @@ def resume(path: str | Path, overrides: Iterable[str] = ()) -> Run:
 
     Args:
         path: the run's folder.
-        overrides: changes to its config, ``key=value``, of `RESUME_MUTABLE_KEYS` only.
+        overrides: changes to its config, ``key=value``, of `RESUME_MUTABLE_KEYS`; a larger ``train.epochs`` extends it.
 
     Raises:
         UsageError: the folder holds no run, its config or its data changed, the checkpoint is damaged, or another
@@ -111,14 +116,13 @@ def train_or_resume(run: Run) -> Run:
     """
     if not run.config_path.is_file():
         return train(run.config)
-    require_same_config(Run.open(run.path), run.config)
+    began = Run.open(run.path)
+    run = Run(run.path, resumed_config(began, run.config))
     with setup_process(run.config) as (device, lines):
         distributed.check_equal_across_ranks({"the config": run.config.to_yaml(), str(run.path): "resumes"})
-        run = Run(run.path, run.config)
         with run.lock():
             with distributed.main_process_first():
-                trained = run.is_trained
-                checkpoint = None if trained else read_checkpoint(run)
+                trained, checkpoint = _progress(run, began.config.train)
             distributed.check_equal_across_ranks({str(run.checkpoint_path("last")): (trained, checkpoint)})
             if trained:
                 logger.info("%s: finished, nothing is left to train", run.path)
@@ -137,6 +141,30 @@ def train_or_resume(run: Run) -> Run:
     return run
 
 
+def _progress(run: Run, began: TrainConfig) -> tuple[bool, Checkpoint | None]:
+    """Return whether nothing is left to train, and otherwise the checkpoint from which the run goes on, if any.
+
+    Raises:
+        UsageError: the checkpoint is damaged, or more epochs than the run `began` with are asked for in vain.
+    """
+    train = run.config.train
+    if not run.is_trained:
+        return False, read_checkpoint(run)
+    if (train.plan, train.patience) == (began.plan, began.patience):
+        return True, None
+    checkpoint = read_checkpoint(run)
+    if checkpoint is None:
+        raise UsageError(f"{run.path}: has no checkpoints/last, without which a finished run cannot be extended")
+    if not checkpoint.is_complete(train):
+        return False, checkpoint
+    if train.epochs > began.epochs:
+        raise UsageError(
+            f"{run.path}: stopped early after epoch {checkpoint.position.epoch}, as nothing improved in train.patience "
+            f"{train.patience} epochs; to go on, give train.patience=null or a larger one too"
+        )
+    return True, None
+
+
 def _check_and_prepare_folder(run: Run, checkpoint: Checkpoint | None, device: str) -> None:
     """Check that the run resumes with its own data, and save what may have changed of its config."""
     if checkpoint is None:
@@ -146,8 +174,12 @@ def _check_and_prepare_folder(run: Run, checkpoint: Checkpoint | None, device: s
         warn_of_other_environment(checkpoint, device)
         logger.info("%s: resumes after epoch %d and %d steps of the next", run.path, *checkpoint.position)
     if distributed.is_main_process():
-        if checkpoint is None:
-            shutil.rmtree(run.vdl_path, ignore_errors=True)
+        if checkpoint is not None and run.is_trained:
+            kept = run.metrics_path.with_name(f"metrics_{checkpoint.position.epoch}_epochs.json")
+            run.metrics_path.rename(kept)
+            logger.info("extended to %d epochs; the metrics so far are kept in %s", run.config.train.epochs, kept.name)
+        for folder in run.curves_paths.values() if checkpoint is None else ():
+            shutil.rmtree(folder, ignore_errors=True)
         run.config.save(run.config_path)
         if checkpoint is None or not run.data_path.exists():
             run.write_manifest()
@@ -167,13 +199,17 @@ class Trainer:
         self._validation_loader = make_validation_loader(run)
         train, steps = run.config.train, len(self._train_loader)
         average = MovingAverage(network, train.ema) if train.ema is not None else None
-        metrics = TrainMetrics()
+        metrics = TrainMetrics(len(run.classes()) if train.monitor == "macro_f1" else None)
+        weights = class_weights(train, run.splits().train.labels, run.classes())
         if checkpoint is not None:
             checkpoint.require_within(steps)
             checkpoint.restore_network(network, average)
-        self._model = make_model(run.config, network, metrics, steps, device)
+        self._model = make_model(run.config, network, metrics, steps, device, weights)
         if checkpoint is not None:
             checkpoint.restore_optimizer(self._model)
+            schedule = learning_rate_of(optimizer_of(self._model))
+            assert isinstance(schedule, LearningRate)
+            schedule.step(schedule.last_epoch)  # of a run that is extended here, the next step has another rate
         self._progress = Progress()
         self._recorder = Recorder(run, metrics, self._train_loader)
         self._resources = contextlib.ExitStack()
@@ -186,8 +222,9 @@ class Trainer:
         callbacks: list[Callback] = [seeds, *thread_callbacks(config, network, self._device), recorder]
         logs: list[VisualDLLog] = []
         if distributed.is_main_process():
-            logs.append(self._open_visual_dl())
-            callbacks = [self._progress, *callbacks, *visual_dl_callbacks(logs[0], config, network, recorder)]
+            logs += self._open_logs()
+            callbacks = [self._progress, *callbacks]
+            callbacks += [each for log in logs for each in visual_dl_callbacks(log, config, network, recorder)]
         if average is not None:
             callbacks.append(average)
         callbacks += recipe_callbacks(config, network, optimizer, self._train_loader, lambda: recorder.records)
@@ -201,12 +238,15 @@ class Trainer:
         self._interrupt = StopBetweenSteps(self._saver.save)
         self._callbacks = [*callbacks, self._saver, self._interrupt]
 
-    def _open_visual_dl(self) -> VisualDLLog:
-        log = self._resources.enter_context(contextlib.closing(VisualDLLog(self._run.vdl_path)))
-        if self._checkpoint is None:
-            log.config(self._run.config.to_yaml())
-            log.images(_augmented_images(self._run))
-        return log
+    def _open_logs(self) -> list[VisualDLLog]:
+        paths = self._run.curves_paths
+        logs = [LOGS[name](paths[name]) for name in dict.fromkeys(self._run.config.tracking)]
+        for log in logs:
+            self._resources.enter_context(contextlib.closing(log))
+            if self._checkpoint is None:
+                log.config(self._run.config.to_yaml())
+                log.images(_augmented_images(self._run))
+        return logs
 
     def _restore_states(self) -> None:
         if self._checkpoint is not None:
@@ -215,7 +255,7 @@ class Trainer:
 
     def fit(self) -> None:
         """Train and validate epoch by epoch, from the beginning or from the checkpoint."""
-        if self._checkpoint is not None and self._checkpoint.state.finished:
+        if self._checkpoint is not None and self._checkpoint.is_complete(self._run.config.train):
             self._restore_states()
             return
         epochs, steps = self._run.config.train.epochs, len(self._train_loader)
@@ -257,7 +297,8 @@ class Trainer:
         records, best = self._recorder.records, self._recorder.best
         self._run.write_metrics(
             {
-                "validation": {"epoch": best.epoch, "loss": best.validation_loss, "top1": best.validation_top1},
+                "validation": {"epoch": best.epoch, "loss": best.validation_loss, "top1": best.validation_top1}
+                | ({} if best.validation_macro_f1 is None else {"macro_f1": best.validation_macro_f1}),
                 "environment": environment.describe("paddle", "python", "processes", "processor", "process")
                 | {"device": self._device},
                 "train": {
@@ -272,7 +313,7 @@ class Trainer:
         self._interrupt.stop_if_asked()
 
     def close(self) -> None:
-        """Write what VisualDL's files still miss, after an error too."""
+        """Write what the curves' files still miss, after an error too."""
         self._resources.close()
 
 

@@ -110,9 +110,10 @@ def test_mixed_image_counts_by_the_label_of_larger_weight():
     own, partners = np.array([[0], [0], [1]]), np.array([[1], [1], [2]])
     lams = np.array([[0.6], [0.4], [0.25]], "float32")
     measure = TrainMetrics()
-    losses, correct = measure.compute(*(paddle.to_tensor(each) for each in (logits, own, partners, lams)))
-    assert correct.numpy().tolist() == [True, False, True]
+    computed = measure.compute(*(paddle.to_tensor(each) for each in (logits, own, partners, lams)))
+    losses, labels, predicted = (each.numpy() for each in computed)
+    assert (labels == predicted).tolist() == [True, False, True]
     likelihoods = [[0.7, 0.2], [0.7, 0.2], [0.2, 0.7]]
     expected = [-s * np.log(a) - (1 - s) * np.log(b) for s, (a, b) in zip(lams.ravel(), likelihoods, strict=True)]
-    np.testing.assert_allclose(losses.numpy(), expected, rtol=1e-5)
-    assert measure.update(losses.numpy(), correct.numpy()) == pytest.approx([np.mean(expected), 2 / 3])
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    assert measure.update(losses, labels, predicted) == pytest.approx([np.mean(expected), 2 / 3])

@@ -83,8 +83,8 @@ def messages():
     first = paddle.full([3], 7.0 + number)
     distributed.broadcast([first])
     means = TrainMetrics()
-    losses, right = (np.array([1.0, 2, 3]), np.array([1, 1, 0])) if number == 0 else (np.array([10.0]), np.array([1]))
-    means.update(losses, right)
+    losses, predicted = ([1.0, 2, 3], [1, 1, 0]) if number == 0 else ([10.0], [1])
+    means.update(np.array(losses), np.ones(len(losses), np.int64), np.array(predicted))
     try:
         distributed.check_equal_across_ranks({"a": 1, "b": number})
         different = ""

@@ -28,6 +28,7 @@ def read_requirements(path: Path) -> list[Requirement]:
         "requirements/serve.txt",
         "requirements/onnx.txt",
         "requirements/onnx_paddle2.txt",
+        "requirements/tensorboard.txt",
     ],
 )
 def test_every_requirement_has_a_lower_and_an_upper_bound(project: Path, name: str) -> None:

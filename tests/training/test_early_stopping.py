@@ -51,7 +51,7 @@ def test_reductions_by_hand():
 
 def test_plateau_divides_the_rate_from_the_next_step():
     config = TrainConfig(schedule="plateau", learning_rate=0.4, warmup=0.2, epochs=10)
-    schedule = make_schedule(config, steps=10)
+    schedule = make_schedule(config, steps_per_epoch=1)
     records: list[EpochRecord] = []
     callback = ReduceOnPlateau(schedule, 2, lambda: records)
     rates = []
@@ -62,7 +62,7 @@ def test_plateau_divides_the_rate_from_the_next_step():
         callback.on_eval_end()
     assert rates == pytest.approx([0.2, 0.4, 0.4, 0.4, 0.04, 0.04, 0.04])
 
-    resumed = make_schedule(config, steps=10)
+    resumed = make_schedule(config, steps_per_epoch=1)
     resumed.set_state_dict(schedule.state_dict())
     twin = ReduceOnPlateau(resumed, 2, lambda: records)
     twin.set_state_dict(callback.state_dict())

@@ -12,7 +12,7 @@ from paddle import nn
 from paddle_resnet.config import TrainConfig
 from paddle_resnet.models import create_model
 from paddle_resnet.training.optim.optimizer import make_optimizer
-from paddle_resnet.training.optim.schedule import Factor
+from paddle_resnet.training.optim.schedule import Factor, make_schedule
 
 
 def test_cosine_after_linear_warmup():
@@ -217,3 +217,29 @@ def test_frozen_parameters_are_left_alone():
     network.linear.bias.stop_gradient = True
     optimizer = make_optimizer(network, TrainConfig(), steps_per_epoch=10)
     assert network.linear.bias.name not in {each.name for each in optimizer._parameter_list}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shape"), [("cosine", lambda x: (1 + math.cos(math.pi * x)) / 2), ("one_cycle", lambda x: 1 - x)]
+)
+def test_added_epochs_are_smaller_cycles(schedule, shape):
+    """3 epochs of 10 steps, then 2 and 1 more: each warms up over a fifth of its steps, to a quarter of the peak."""
+    train = TrainConfig(
+        epochs=6, extended_from=(3, 5), extend_rate=0.25, learning_rate=0.4, warmup=0.2, schedule=schedule
+    )
+    plain = make_schedule(train.model_copy(update={"epochs": 3, "extended_from": ()}), 10).lr_lambda
+    factor = make_schedule(train, 10).lr_lambda
+    assert [factor(step) for step in range(30)] == [plain(step) for step in range(30)]
+    for start, steps, warmup in ((30, 20, 4), (50, 10, 2)):
+        rising = [0.25 * (step + 1) / warmup for step in range(warmup)]
+        falling = [0.25 * shape(step / (steps - warmup)) for step in range(steps - warmup)]
+        assert [factor(start + step) for step in range(steps)] == pytest.approx(rising + falling)
+    assert factor(60) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("schedule", ["step", "plateau"])
+def test_added_epochs_change_nothing_before_and_no_milestone(schedule):
+    train = TrainConfig(epochs=4, schedule=schedule, warmup=0.1)
+    longer = train.model_copy(update={"epochs": 9, "extended_from": (4,)})
+    rates = [make_schedule(each, 10).lr_lambda for each in (train, longer)]
+    assert [rates[1](step) for step in range(90)] == [rates[0](step) for step in range(90)]

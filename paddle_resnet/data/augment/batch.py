@@ -53,10 +53,13 @@ class Augment:
             return paddle.to_tensor(host.augment(images.numpy(), params)).astype("float32")
         return device.augment(images, params)
 
-    def draw(self, count: int, generator: np.random.Generator, size: int | None = None) -> AugmentParams:
+    def draw(
+        self, count: int, generator: np.random.Generator, size: int | None = None, mixes: bool = True
+    ) -> AugmentParams:
         """Draw the parameters of `count` images that become ``[count, size, size, 3]``.
 
-        With a `size` other than `image_size` (progressive resizing), resize and padding shrink with it.
+        With a `size` other than `image_size` (progressive resizing), resize and padding shrink with it. Without
+        `mixes`, mixup and cutmix are left out.
         """
         config, size = self._config, size or self._image_size
         resize = self._scaled(self._resize, size)
@@ -77,7 +80,7 @@ class Augment:
             cutout_mask=draw_cutout_mask(cropped, cutout_side, generator) if cutout_side else None,
             cutout_level=self._mean_level,
             erasing=draw_erasing(cropped, config.erase, generator) if config.erase else None,
-            mix=draw_mix_params(count, size, config, generator) if config.mixup or config.cutmix else None,
+            mix=draw_mix_params(count, size, config, generator) if mixes and (config.mixup or config.cutmix) else None,
         )
 
     def _scaled(self, pixels: int, size: int) -> int:

@@ -103,8 +103,7 @@ def evaluate_batches(network: paddle.nn.Layer, batches: Batches) -> tuple[float,
 
 
 def _update(means: TrainMetrics, logits: paddle.Tensor, labels: paddle.Tensor) -> None:
-    losses, correct = means.compute(logits.detach(), labels)
-    means.update(losses.numpy(), correct.numpy())
+    means.update(*(each.numpy() for each in means.compute(logits.detach(), labels)))
 
 
 def _loss_and_top1(means: TrainMetrics) -> tuple[float, float]:

@@ -10,7 +10,7 @@ import paddle
 from paddle.callbacks import Callback
 
 from paddle_resnet.console import logger
-from paddle_resnet.results import EpochRecord
+from paddle_resnet.results import EpochRecord, Monitor
 from paddle_resnet.training.optim.schedule import Factor
 
 LEAST_IMPROVEMENT = 1e-4
@@ -33,9 +33,9 @@ def reductions(losses: Sequence[float], patience: int) -> int:
     return count
 
 
-def epochs_since_best(records: Sequence[EpochRecord]) -> int:
+def epochs_since_best(records: Sequence[EpochRecord], monitor: Monitor = "top1") -> int:
     """Count the epochs since the first one with the highest rank."""
-    ranks = [record.rank for record in records]
+    ranks = [record.rank(monitor) for record in records]
     return len(ranks) - 1 - ranks.index(max(ranks))
 
 
@@ -75,12 +75,13 @@ class EarlyStopping(Callback):
     Paddle's own callback sees only the last batch of the validation.
     """
 
-    def __init__(self, patience: int, records: Records) -> None:
+    def __init__(self, patience: int, records: Records, monitor: Monitor = "top1") -> None:
         super().__init__()
         self._patience = patience
         self._records = records
+        self._monitor = monitor
 
     def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
-        if epochs_since_best(self._records()) >= self._patience:
+        if epochs_since_best(self._records(), self._monitor) >= self._patience:
             self.model.stop_training = True
             logger.info("stopped early: no better validation in %d epochs", self._patience)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from itertools import pairwise
 from typing import Any
 
 import paddle
@@ -32,13 +33,15 @@ def recipe_callbacks(
     train = config.train
     callbacks: list[Callback] = []
     if train.first_size is not None:
-        callbacks.append(GrowingCrops(loader, crop_sizes(train.first_size, config.data.image_size, train.epochs)))
+        callbacks.append(GrowingCrops(loader, crop_sizes(train.first_size, config.data.image_size, train.plan[0])))
+    if train.stop_mixing > 0:
+        callbacks.append(StopMixing(loader, unmixed_epochs(train.stop_mixing, train.plan)))
     if train.freeze_epochs > 0:
         callbacks.append(FreezeBackbone(network, train.freeze_epochs, optimizer))
     if train.schedule == "plateau":
         callbacks.append(ReduceOnPlateau(learning_rate_of(optimizer), train.plateau_patience, records))
     if train.patience is not None:
-        callbacks.append(EarlyStopping(train.patience, records))
+        callbacks.append(EarlyStopping(train.patience, records, train.monitor))
     return callbacks
 
 
@@ -58,7 +61,25 @@ class GrowingCrops(Callback):
         self._sizes = sizes
 
     def on_epoch_begin(self, epoch: int | None = None, logs: dict[str, Any] | None = None) -> None:
-        self._loader.crop_size = self._sizes[epoch or 0]
+        self._loader.crop_size = self._sizes[min(epoch or 0, len(self._sizes) - 1)]
+
+
+def unmixed_epochs(share: float, plan: Sequence[int]) -> set[int]:
+    """Return the last epochs, counted from 0, of the run as it was planned and of each extension: at least one."""
+    ends = [(end, max(1, round(share * (end - start)))) for start, end in pairwise((0, *plan))]
+    return {epoch for end, count in ends for epoch in range(end - count, end)}
+
+
+class StopMixing(Callback):
+    """Trains the last epochs without mixup and CutMix, on images as they are evaluated (He et al. 2019b)."""
+
+    def __init__(self, loader: TrainLoader, unmixed: Container[int]) -> None:
+        super().__init__()
+        self._loader = loader
+        self._unmixed = unmixed
+
+    def on_epoch_begin(self, epoch: int | None = None, logs: dict[str, Any] | None = None) -> None:
+        self._loader.mixes = (epoch or 0) not in self._unmixed
 
 
 class FreezeBackbone(Callback):

@@ -45,7 +45,8 @@ class Recorder(Callback):
     @property
     def best(self) -> EpochRecord:
         """The epoch that is best by validation; of equal ones the first."""
-        return max(self.records, key=lambda record: record.rank)
+        monitor = self._run.config.train.monitor
+        return max(self.records, key=lambda record: record.rank(monitor))
 
     @property
     def seconds(self) -> float:
@@ -110,17 +111,20 @@ class Recorder(Callback):
             images_per_second=self._images / self._seconds,
             seconds=self._seconds,
             threads=threads.count() if get_device() == "cpu" else None,
+            validation_macro_f1=logs.get("macro_f1"),
         )
         self.records.append(record)
         self._run.write_history(self.records)
         logger.info(
-            "epoch %d/%d  train: loss %.4f, top-1 %.2f%%  validation: loss %.4f, top-1 %.2f%%  %.0f images/s, %.1f s%s",
+            "epoch %d/%d  train: loss %.4f, top-1 %.2f%%  validation: loss %.4f, top-1 %.2f%%%s  "
+            "%.0f images/s, %.1f s%s",
             record.epoch,
             self.params["epochs"],
             record.train_loss,
             100 * record.train_top1,
             record.validation_loss,
             100 * record.validation_top1,
+            "" if record.validation_macro_f1 is None else f", macro F1 {record.validation_macro_f1:.2%}",
             record.images_per_second,
             record.seconds,
             "  (best)" if self.best is record else "",

@@ -22,7 +22,7 @@ SMALLEST_DECAY = 1e-30
 
 def make_optimizer(network: nn.Layer, train: TrainConfig, steps_per_epoch: int) -> paddle.optimizer.Optimizer:
     """Make the config's optimizer, with weight decay on weights only, not on BatchNorm's parameters and biases."""
-    schedule = make_schedule(train, train.epochs * steps_per_epoch)
+    schedule = make_schedule(train, steps_per_epoch)
     if train.layer_decay < 1:
         decay_layer_rates(network, train.layer_decay)
     parameters = [parameter for parameter in network.parameters() if not parameter.stop_gradient]

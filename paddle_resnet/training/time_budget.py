@@ -1,0 +1,82 @@
+"""``train.minutes``: how many epochs fit into a time on this machine, measured before the run begins."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+import paddle
+
+from paddle_resnet import distributed, signals
+from paddle_resnet.config import Config
+from paddle_resnet.console import least_log_level, logger
+from paddle_resnet.models import ImageClassifier
+from paddle_resnet.training.lr_finder import endless, random_states_restored
+from paddle_resnet.training.metrics import TrainMetrics
+from paddle_resnet.training.process_setup import ignore_paddle_warnings
+from paddle_resnet.training.run_folder import Run
+from paddle_resnet.training.setup import make_model, make_train_loader, make_validation_loader
+
+FIRST_BATCHES = 2
+"""They are slower: workers start, memory is allocated."""
+MEASURED_BATCHES = 10
+LARGEST_SHARE = 0.02
+"""Of the minutes, for measuring steps: a slow network is measured by fewer."""
+
+
+def fit_to_minutes(run: Run, network: ImageClassifier, device: str) -> Config:
+    """Return the run's config with as many ``train.epochs`` as fit into ``train.minutes``, at least one.
+
+    The time of an epoch is that of its steps and its validation, measured with a copy of `network`; nothing else
+    changes. Smaller images and frozen layers of the first epochs are not taken into account. The config then has
+    epochs and no minutes: it reproduces the run, and a stopped run goes on with these epochs.
+
+    Raises:
+        UsageError: as `Config.from_values`, if another key needs more epochs.
+    """
+    began, seconds = time.monotonic(), 60 * (run.config.train.minutes or 0)
+    step, steps, validation = _measure(run, network, device, LARGEST_SHARE * seconds)
+    epoch = distributed.all_reduce_max(steps * step + validation)
+    left = seconds - distributed.all_reduce_max(time.monotonic() - began)
+    epochs = max(1, int(left / epoch))
+    logger.info(
+        "train.minutes %g: %d x %.0f s, an epoch of %d steps of %.3g s and %.2g s of validation",
+        *(run.config.train.minutes, epochs, epoch, steps, step, validation),
+    )
+    if epoch > left:
+        logger.warning("warning: a single epoch takes %.1f minutes, longer than train.minutes", epoch / 60)
+    fitted = ["train.minutes=null", f"train.epochs={epochs}"]
+    return Config.from_values(run.config.model_dump(mode="json"), fitted, source="train.minutes")
+
+
+def _measure(run: Run, network: ImageClassifier, device: str, limit: float) -> tuple[float, int, float]:
+    """Return the seconds of a step, the steps of an epoch, and the seconds of a validation."""
+    loader, validation = make_train_loader(run), make_validation_loader(run)
+    with (
+        random_states_restored(),
+        paddle.utils.unique_name.guard(),
+        ignore_paddle_warnings(),
+        least_log_level(logging.ERROR),
+    ):
+        model = make_model(run.config, copy.deepcopy(network), TrainMetrics(), len(loader), device)
+        step = _seconds_a_batch(model.train_batch, endless(loader), limit)
+        batch = _seconds_a_batch(model.eval_batch, itertools.chain(validation, validation, validation), limit)
+    return step, len(loader), len(validation) * batch
+
+
+def _seconds_a_batch(compute: Callable[..., object], batches: Iterable[list[paddle.Tensor]], limit: float) -> float:
+    """Return the mean time of reading and computing a batch, over few if they take longer than `limit` seconds."""
+    ends = []
+    for images, *labels in batches:
+        with signals.uninterrupted():
+            compute([images], labels)
+        ends.append(time.monotonic())
+        measured = len(ends) - FIRST_BATCHES
+        # The ranks compute together, and their clocks differ.
+        if measured >= MEASURED_BATCHES or (measured > 0 and distributed.all_reduce_max(ends[-1] - ends[0]) > limit):
+            break
+    first = min(FIRST_BATCHES, len(ends) - 1) - 1
+    return (ends[-1] - ends[first]) / (len(ends) - 1 - first)
