@@ -6,7 +6,9 @@ examples:
   paddle-resnet train -c configs/finetune_folder.yaml -o data.root=photos -o name=my-photos
   paddle-resnet train -c output/run/config.yaml                (repeat a run)
   paddle-resnet train --resume output/run                      (resume a stopped run)
+  paddle-resnet train --resume output/run -o train.epochs=30   (extend a run, finished or not, to 30 epochs)
   paddle-resnet train -c configs/quickstart.yaml --resume auto (resume it, or begin it)
+  paddle-resnet train -c configs/quickstart.yaml --check       (try everything on 32 images, and keep nothing)
   paddle-resnet train -c configs/quickstart.yaml -o "train.seeds=[0, 1, 2]"
   python -m paddle.distributed.launch --nproc_per_node 2 tools/train.py -c configs/quickstart.yaml
 
@@ -19,13 +21,19 @@ Ctrl-C, SIGTERM or SIGHUP finishes the step, saves, and exits with 130, 143 or 1
 from __future__ import annotations
 
 import argparse
+import logging
+import tempfile
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paddle_resnet.cli import program
 from paddle_resnet.errors import UsageError, command, counted
 
+CHECKED_IMAGES = 32
+
 if TYPE_CHECKING:
+    from paddle_resnet.config import Config
     from paddle_resnet.training import Run, SeedReport
 
 
@@ -36,7 +44,8 @@ def main() -> None:
     program.add_overrides(parser)
     resumed = "resume the run in this folder; auto: the run of the config, if it has begun"
     parser.add_argument("--resume", metavar="RUN", help=resumed)
-    parser.add_argument("--check", action="store_true", help="read every image before training, however many there are")
+    tried = f"train, measure, export and predict with {CHECKED_IMAGES} images in a temporary folder, in seconds"
+    parser.add_argument("--check", action="store_true", help=tried)
     parser.add_argument("--print-config", action="store_true", help="print the resolved config and stop")
     program.run(parser, _train, results_in_files=True)
 
@@ -44,8 +53,8 @@ def main() -> None:
 def _train(arguments: argparse.Namespace) -> None:
     resumes = arguments.resume is not None
     has_folder = resumes and arguments.resume != "auto"
-    if arguments.check:
-        arguments.overrides.append("data.check=true")
+    if arguments.check and resumes:
+        raise UsageError("--check tries a config, -c FILE, and resumes no run")
     if has_folder == (arguments.config is not None):
         raise UsageError("expected -c FILE, -c FILE --resume auto, or --resume RUN")
     from paddle_resnet.config import Config
@@ -55,7 +64,11 @@ def _train(arguments: argparse.Namespace) -> None:
         print(Config.load(file, arguments.overrides).to_yaml(), end="")
         return
     config = None if has_folder else Config.load(arguments.config, arguments.overrides)
-    program.prepare(multi_process=True)
+    program.prepare(multi_process=not arguments.check)
+    if arguments.check:
+        assert config is not None
+        _check(config)
+        return
     from paddle_resnet.training import Run, report_seeds, train, train_or_resume, train_seeds
 
     run = Run.open(arguments.resume, arguments.overrides) if config is None else Run(config.run_folder, config)
@@ -68,6 +81,46 @@ def _train(arguments: argparse.Namespace) -> None:
         _print_seeds(run, report_seeds(run, runs))
     else:
         _test_once(train_or_resume(run) if resumes else train(run.config))
+
+
+def _check(config: Config) -> None:
+    """Train two steps, measure, export and predict as `config` says, with a few images and in a temporary folder."""
+    from PIL import Image
+
+    from paddle_resnet.console import least_log_level
+    from paddle_resnet.data import open_splits
+    from paddle_resnet.evaluation import evaluate
+    from paddle_resnet.exporting import export
+    from paddle_resnet.inference import Predictor
+    from paddle_resnet.training import train
+
+    began = time.monotonic()
+
+    def report(what: str) -> None:
+        print(f"{time.monotonic() - began:5.1f} s  {what}")
+
+    data = config.data.model_copy(update={"limit": CHECKED_IMAGES, "check": False})
+    with tempfile.TemporaryDirectory(prefix="paddle-resnet-check-") as folder, least_log_level(logging.ERROR):
+        images = len(open_splits(data).train)
+        report(f"{images} training images are read")
+        small: dict[str, Any] = {"epochs": 1, "batch_size": max(1, images // 2), "accumulate": 1, "freeze_epochs": 0}
+        small |= {"minutes": None, "extended_from": (), "seeds": None, "patience": None, "stop_mixing": 0.0}
+        if config.train.class_weights == "balanced":  # some classes have no image among these
+            small["class_weights"] = "none"
+        trying = {"name": "check", "output": Path(folder), "data": data, "train": config.train.model_copy(update=small)}
+        run = train(config.model_copy(update=trying))
+        report("two steps are trained, and validation is measured")
+        report(f"evaluation: {counted(evaluate(run).images, 'test image')}")
+        export(run)
+        report("the exported model gives the network's probabilities")
+        with Predictor(run.inference_path, device=config.device) as predictor:
+            test = run.splits().test
+            pictures = [Path(folder) / f"{index}.png" for index in range(len(test))]
+            for index, picture in enumerate(pictures):
+                Image.fromarray(test.batch([index])[0]).save(picture)
+            predictions = list(predictor.predict(pictures))
+        report(f"prediction: {counted(len(predictions), 'image')}")
+    print(f"the check has passed, and nothing of it is kept; next: {command('train')} without --check")
 
 
 def _test_once(run: Run) -> None:

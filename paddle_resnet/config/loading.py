@@ -16,6 +16,9 @@ from paddle_resnet.project_files import config_path
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
+SHORT_NAMES = {"lr": "learning_rate", "bs": "batch_size", "wd": "weight_decay"}
+"""Names of keys that other projects use."""
+
 PLAIN_MESSAGES = {
     "missing": "expected more values",
     "model_type": "expected a group of keys",
@@ -130,5 +133,6 @@ def _suggest_key(key: str, schema: type[BaseModel]) -> str:
     """Suggest the nearest known key, or one of the same last name in another group."""
     known = known_keys(schema)
     last = key.rsplit(".", 1)[-1]
+    last = SHORT_NAMES.get(last, last)
     elsewhere = [name for name in known if name.rsplit(".", 1)[-1] == last]
     return f' (did you mean "{elsewhere[0]}"?)' if elsewhere else did_you_mean(key, known)

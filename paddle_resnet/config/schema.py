@@ -110,6 +110,8 @@ class DataConfig(Group):
     verify: bool = True
     # Pixels a side that the network sees.
     image_size: Annotated[Integer, Field(ge=8, le=1024)] = 32
+    # Use at most so many images of each split (of files: of each folder or list that there is), some of each class.
+    limit: Positive | None = None
     # Shorter side before the centre crop to image_size; null: set by source.
     resize: Annotated[Integer, Field(ge=8, le=2048)] | None = None
     # Share of the training images held out for validation.
@@ -266,6 +268,8 @@ class ModelConfig(Group):
     @field_validator("pretrained")
     @classmethod
     def _expand_pretrained(cls, pretrained: str | None) -> str | None:
+        if pretrained in ("true", "True", "yes"):
+            raise ValueError(f"expected imagenet, cifar10, a weights file, a run's folder or null, got {pretrained}")
         return str(_expanded(pretrained)) if pretrained and pretrained[0] in "~\0" else pretrained
 
 

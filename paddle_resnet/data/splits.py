@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,9 @@ import numpy as np
 from paddle_resnet.config import PerChannel
 from paddle_resnet.errors import UsageError
 from paddle_resnet.images import Indices, Pixels
+
+IMAGES_A_CLASS = 4
+"""Enough to hold one out for validation and one for the test."""
 
 
 class Split(ABC):
@@ -56,6 +59,12 @@ class MemorySplit(Split):
         self._positions = np.arange(len(images)) if positions is None else positions
         self.labels = labels[self._positions].astype(np.int64)
 
+    def limited(self, limit: int) -> MemorySplit:
+        """Return a split of `some_of_each_class`."""
+        labels = np.zeros(len(self._images), np.int64)
+        labels[self._positions] = self.labels
+        return MemorySplit(self._images, labels, self._origin, self._positions[some_of_each_class(self.labels, limit)])
+
     def batch(self, indices: Sequence[int] | Indices) -> Pixels:
         return self._images[self._positions[np.asarray(indices, dtype=np.int64)]]
 
@@ -85,6 +94,20 @@ class OfficialSplits:
     test_images: Pixels
     test_labels: Indices
     classes: tuple[str, ...]
+
+
+def some_of_each_class(labels: Iterable[Hashable], limit: int) -> Indices:
+    """Return at most `limit` positions, sorted: at least `IMAGES_A_CLASS` of a class, and so of some classes only."""
+    labels = list(labels)
+    classes = list(dict.fromkeys(labels))
+    kept = min(len(classes), max(2, limit // IMAGES_A_CLASS))
+    left = {classes[round(index * (len(classes) - 1) / max(1, kept - 1))]: limit // kept for index in range(kept)}
+    positions = []
+    for position, label in enumerate(labels):
+        if left.get(label, 0) > 0:
+            left[label] -= 1
+            positions.append(position)
+    return np.array(positions, dtype=np.int64)
 
 
 def hold_out(labels: Indices, fraction: float, seed: int) -> tuple[Indices, Indices]:

@@ -109,7 +109,7 @@ class Run:
     @classmethod
     def new(cls, config: Config) -> Run:
         """Return the run that is about to begin as `config` says; `create` makes its folder."""
-        run = cls(config.run_folder, config, begins=True)
+        run = cls(config.run_folder, _with_normalization_of_weights(config), begins=True)
         if run.config.data.resize != config.data.resize:
             logger.info("data.resize: %d, as with %s", run.config.data.resize, config.model.pretrained)
         return run
@@ -305,6 +305,23 @@ class Run:
         writer.writeheader()
         writer.writerows(asdict(record) for record in records)
         write_text(self.history_path, text.getvalue())
+
+
+def run_of_weights(pretrained: str | None) -> Run | None:
+    """Return the run whose folder ``model.pretrained`` names, if it names one."""
+    if pretrained is None or is_official(pretrained) or pretrained == "cifar10":
+        return None
+    return Run.open(pretrained) if (Path(pretrained) / "config.yaml").is_file() else None
+
+
+def _with_normalization_of_weights(config: Config) -> Config:
+    """Set ``data.mean`` and ``data.std`` to those that the weights of another run were trained with, unless set."""
+    earlier, data = run_of_weights(config.model.pretrained), config.data
+    if earlier is None or data.mean is not None or data.std is not None:
+        return config
+    mean, std = earlier.normalize().mean, earlier.normalize().std
+    logger.info("data.mean and data.std: %s and %s, as of %s", list(mean), list(std), earlier.path)
+    return config.model_copy(update={"data": data.model_copy(update={"mean": mean, "std": std})})
 
 
 def _with_resize_of_weights(config: Config) -> Config:

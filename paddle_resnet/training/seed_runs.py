@@ -113,8 +113,8 @@ def train_seeds(whole: Run, *, resume: bool = False) -> list[Run]:
             config = whole.config.model_copy(update={"name": f"seed_{seed}", "output": whole.path, "train": train})
             try:
                 runs.append(train_or_resume(Run(config.run_folder, config)))
-            except Stopped:
-                logger.info("%s --resume %s resumes all seeds", command("train"), whole.path)
+            except Stopped as stopped:
+                stopped.args = (f"{stopped}; {command('train')} --resume {whole.path} resumes all seeds",)
                 raise
     return runs
 

@@ -12,16 +12,23 @@ from paddle_resnet.config import Config
 from paddle_resnet.console import download_bar, logger
 from paddle_resnet.data import Normalize, Split, Splits, TrainLoader, ValidationLoader
 from paddle_resnet.data.checks import warn_of_data
-from paddle_resnet.errors import UsageError, counted
+from paddle_resnet.errors import UsageError, counted, shown
 from paddle_resnet.images.decode import resize_and_crop_batch
-from paddle_resnet.models import ImageClassifier, count_parameters, create_configured_model, load_weights
+from paddle_resnet.models import (
+    ImageClassifier,
+    count_parameters,
+    create_configured_model,
+    load_weights,
+    read_state_dict,
+)
 from paddle_resnet.models.stems import WhiteningStem
 from paddle_resnet.models.sync_batch_norm import synchronize_batch_norm
+from paddle_resnet.models.weights.adaptation import HEAD
 from paddle_resnet.onednn import accelerate
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.optim.loss import SmoothedCrossEntropy
 from paddle_resnet.training.optim.optimizer import make_optimizer
-from paddle_resnet.training.run_folder import Run
+from paddle_resnet.training.run_folder import Run, run_of_weights
 from paddle_resnet.training.train_step import TrainStepModel, scaled_learning_rate
 
 WHITENING_IMAGES = 500
@@ -48,7 +55,7 @@ def open_data_and_network(run: Run, *, with_weights: bool = True) -> ImageClassi
         logger.info("%s: %s trainable parameters", config.model.name, f"{count_parameters(network):,}")
         if with_weights and config.model.pretrained is not None:
             with download_bar("weights") as report:
-                loaded = load_weights(network, config.model.pretrained, progress=report)
+                loaded = load_weights(network, _first_weights(run), progress=report, label=config.model.pretrained)
             logger.info("%s", loaded.summary())
     logger.info(
         "%s: %d training, %d validation and %d test images in %d classes",
@@ -66,6 +73,20 @@ def open_data_and_network(run: Run, *, with_weights: bool = True) -> ImageClassi
     # Processors of other hosts may have rounded differently.
     distributed.broadcast(list(network.state_dict().values()))
     return network
+
+
+def _first_weights(run: Run) -> str | dict[str, np.ndarray]:
+    """Return ``model.pretrained``; of a run with other classes, be they as many, its weights without the head."""
+    source = run.config.model.pretrained
+    assert source is not None
+    earlier, classes = run_of_weights(source), run.splits().classes
+    if earlier is None or earlier.classes() == classes:
+        return source
+    logger.info(
+        "%s: its classes are %s: the %d classes here get a new head",
+        *(source, shown(", ".join(earlier.classes()), 200), len(classes)),
+    )
+    return {name: array for name, array in read_state_dict(source).items() if name not in HEAD}
 
 
 def whiten_stem(network: ImageClassifier, split: Split, resize: int, image_size: int, normalize: Normalize) -> None:

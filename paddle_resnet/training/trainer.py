@@ -326,11 +326,11 @@ def _augmented_images(run: Run) -> np.ndarray:
 
 @contextlib.contextmanager
 def _log_how_to_resume(run: Run) -> Iterator[None]:
-    """If the block is stopped, log the command that resumes the run."""
+    """If the block is stopped, add the command that resumes the run to the message."""
     try:
         yield
     except Stopped as stopped:
-        logger.info("%s; %s --resume %s resumes the run", stopped, _train_command(), run.path)
+        stopped.args = (f"{stopped}; {_train_command()} --resume {run.path} resumes the run",)
         raise
 
 

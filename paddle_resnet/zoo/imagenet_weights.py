@@ -137,7 +137,10 @@ def official_weights(source: str, name: str, progress: download.ProgressFn | Non
     path = cache / "weights" / file.name
     if not path.exists():
         logger.info("downloading %s to %s", file.url, path)
-        download.fetch(file.url, path, file.md5, progress, sha256=file.sha256)
+        try:
+            download.fetch(file.url, path, file.md5, progress, sha256=file.sha256)
+        except UsageError as error:
+            raise UsageError(f"{error}; or train from scratch: -o model.pretrained=null") from error
     elif difference := download.checksum_difference(path, file.md5, file.sha256):
         raise _not_official(path, difference)
     if file.md5 is None and file.sha256 is None:

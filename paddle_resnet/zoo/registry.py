@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, TypeAlias
 
-from paddle_resnet.errors import UsageError, did_you_mean
+from paddle_resnet.errors import UsageError, command, did_you_mean, shown
 
 BlockName: TypeAlias = Literal["basic", "bottleneck", "plain", "preact_basic", "preact_bottleneck", "conv_pool"]
 ShortcutName: TypeAlias = Literal["zero_pad", "projection", "pointwise", "average_pool"]
@@ -65,7 +65,7 @@ def canonical_name(name: str) -> str:
     first = ALIASES.get(name, name)
     if first not in _ENTRIES:
         suggestion = did_you_mean(name, [*_ENTRIES, *ALIASES])
-        raise UsageError(f'no model "{name}"{suggestion}; list_models() has {", ".join(_ENTRIES)}')
+        raise UsageError(f'no model "{shown(name)}"{suggestion}; {command("models")} lists all')
     return first
 
 

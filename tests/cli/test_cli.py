@@ -56,8 +56,20 @@ def test_print_config_trains_nothing(tool, tmp_path):
     assert done.exit_code == 0
     assert "label_smoothing: 0.1" in done.stdout and "momentum: 0.9" in done.stdout
     assert list(tmp_path.iterdir()) == []
-    assert "check: false" in done.stdout
-    assert "check: true" in tool("train", "-c", PROJECT / "configs/quickstart.yaml", "--check", "--print-config").stdout
+
+
+@pytest.mark.slow
+def test_check_tries_everything_and_keeps_nothing(tool, tmp_path, monkeypatch):
+    """With what needs care on two steps: several seeds, frozen epochs, balanced weights and accumulation."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    recipe = ["train.seeds=[0, 1]", "train.freeze_epochs=3", "train.class_weights=balanced", "train.accumulate=4"]
+    options = [option for key in [*recipe, "model.name=resnet8", "device=cpu"] for option in ("-o", key)]
+    done = tool("train", "-c", PROJECT / "configs/quickstart.yaml", "--check", *options)
+    assert done.exit_code == 0, done.stderr
+    for words in ("32 training images", "two steps", "32 test images", "exported model", "prediction: 32 images"):
+        assert words in done.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

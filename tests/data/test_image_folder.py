@@ -14,6 +14,7 @@ from PIL import Image
 from paddle_resnet.config import DataConfig
 from paddle_resnet.data import open_splits
 from paddle_resnet.data.datasets.file_report import report_files
+from paddle_resnet.data.splits import some_of_each_class
 from paddle_resnet.errors import UsageError
 from paddle_resnet.images.decode import check_readable, decode_image
 
@@ -248,6 +249,25 @@ def test_wrong_folders_are_named_with_the_layout(tmp_path):
             open_splits(config(root))
         assert str(root) in str(caught.value)
         assert "<class>" in str(caught.value)
+
+
+def test_a_split_without_class_folders_names_the_sources(tmp_path):
+    fill(tmp_path / "train", {"train": 3})
+    words = r"train/train: holds pictures but no class folders: data\.source image_names .* or image_list"
+    with pytest.raises(UsageError, match=words):
+        open_splits(config(tmp_path))
+
+
+def test_a_limit_takes_some_images_of_some_classes(tmp_path):
+    """9 images are two classes with 4 each; the classes are all three, and numbers stay those of the whole folder."""
+    fill(tmp_path / "train", {"ape": 9, "bat": 9, "cat": 9})
+    fill(tmp_path / "test", {"ape": 1, "bat": 9, "cat": 9})
+    splits = open_splits(config(tmp_path, limit=9, validation_fraction=0.25))
+    assert splits.classes == ("ape", "bat", "cat")
+    labels = np.concatenate([splits.train.labels, splits.validation.labels])
+    assert np.bincount(labels).tolist() == [4, 0, 4]
+    assert np.bincount(splits.test.labels).tolist() == [1, 0, 4]
+    assert some_of_each_class(list("aabbbb"), 100).tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_an_empty_class_is_named(tmp_path):

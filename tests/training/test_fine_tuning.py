@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 import paddle
 import pytest
-from tiny_run import quickstart
+from tiny_run import make_pictures, make_run, quickstart
 
 from paddle_resnet import onednn
 from paddle_resnet.config import TrainConfig
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model, read_state_dict
-from paddle_resnet.training import resume, train
+from paddle_resnet.training import Run, resume, train
 from paddle_resnet.training.callbacks.recipe import FreezeBackbone
 from paddle_resnet.training.optim.optimizer import decay_layer_rates, make_optimizer
+from paddle_resnet.training.setup import open_data_and_network
 
 pytestmark = pytest.mark.slow
 
@@ -39,6 +40,40 @@ def trained(weights, output, backend, epochs, **options):
     config = [*quick, *RECIPE, *keys, f"model.pretrained={weights}", f"train.epochs={epochs}"]
     run = train(quickstart([*config, f"train.cpu_backend={backend}", "augment.pad=1"]))
     return read_state_dict(run.checkpoint_path("last") / "model.pdparams")
+
+
+def test_a_runs_folder_gives_weights_and_normalisation(weights, tmp_path):
+    """The head too, if the classes have the same names; else it is new, be they as many."""
+    tiny = make_run(tmp_path)
+    best = read_state_dict(tiny.checkpoint_path("best") / "model.pdparams")
+    for rename in ({}, {"red": "rose"}):
+        root = make_pictures(tmp_path / "".join(["more", *rename]), {"train": 8, "test": 4})
+        for before, now in rename.items():
+            for split in ("train", "test"):
+                (root / split / before).rename(root / split / now)
+        changed = {"data": tiny.config.data.model_copy(update={"root": root, "mean": None})}
+        model = tiny.config.model.model_copy(update={"pretrained": str(tiny.path)})
+        run = Run.new(tiny.config.model_copy(update={**changed, "model": model, "name": "next"}))
+        network = open_data_and_network(run)
+        for name, tensor in network.state_dict().items():
+            same = np.array_equal(tensor.numpy(), best[name])
+            assert same or (bool(rename) and name.startswith("fc.")), name
+        assert not rename or (network.fc.weight.numpy() != best["fc.weight"]).all()
+    with pytest.raises(UsageError, match=r"a run without weights: it has no checkpoints/best"):
+        create_model("resnet8", 3, pretrained=make_run(tmp_path / "untrained", checkpoint=False).path)
+
+
+def test_weights_of_a_run_bring_its_mean_and_deviation(tmp_path):
+    first = quickstart(["model.name=resnet8", f"output={tmp_path}", "data.mean=[0.1, 0.2, 0.3]"])
+    Run.new(first).create()
+    following = first.model_copy(
+        update={
+            "data": first.data.model_copy(update={"mean": None}),
+            "model": first.model.model_copy(update={"pretrained": str(first.run_folder)}),
+        }
+    )
+    assert Run.new(following).config.data.mean == (0.1, 0.2, 0.3)
+    assert Run.new(following).config.data.std == Run.new(first).normalize().std
 
 
 BACKENDS = ["native"] if onednn.unavailable_reason("cpu") else ["native", "onednn"]

@@ -114,7 +114,7 @@ def _report_duplicates(parts: Sequence[FileSplit]) -> list[Row]:
     if not examined:
         logger.info(
             "%d images, not read before training: unreadable ones are replaced when they come, and duplicates are not "
-            "looked for (--check does both first)",
+            "looked for (data.check does both first)",
             len(names),
         )
     elif copies:

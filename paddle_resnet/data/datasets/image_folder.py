@@ -108,6 +108,11 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     if len(names) == 1:
         inner = folder / names[0]
         hint = f"; did you mean data.root={printable(str(inner))}?" if _has_folders(inner) else _other_source(folder)
+        if split_of(names[0]) and not hint and any(has_image_suffix(entry.name) for entry in visible(inner)):
+            raise UsageError(
+                f"{inner}: holds pictures but no class folders; data.source image_names (classes in the files' names) "
+                "or image_list (a list of labels) reads such folders"
+            )
         raise UsageError(f'{folder}: holds one class folder only, "{names[0]}"; expected two or more: {LAYOUT}{hint}')
     return tuple(names)
 

@@ -21,7 +21,7 @@ from paddle_resnet.data.datasets.image_folder import (
 )
 from paddle_resnet.data.datasets.image_list import find_image_list, read_labelled_list
 from paddle_resnet.data.datasets.image_shards import find_image_shards
-from paddle_resnet.data.splits import hold_out
+from paddle_resnet.data.splits import hold_out, some_of_each_class
 from paddle_resnet.errors import UsageError, counted, did_you_mean, shown
 from paddle_resnet.images import Indices
 from paddle_resnet.images.find import SkippedFile
@@ -39,11 +39,26 @@ def files_root(config: DataConfig) -> Path:
 
 
 def find_files(config: DataConfig) -> FoundFiles:
-    """Find the files of a source and the class of each, without reading an image.
+    """Find the files of a source, those within ``data.limit``, and the class of each, without reading an image.
 
     Raises:
         UsageError: there are none, or their layout is not the source's; the line says what was expected.
     """
+    found = _find_all(config)
+    if config.limit is not None:
+        found.classes = class_names(found)
+        for part in found.parts.values():
+            some = some_of_each_class(part.labels, config.limit)
+            part.names, part.labels = ([each[index] for index in some] for each in (part.names, part.labels))
+    return found
+
+
+def class_names(found: FoundFiles) -> tuple[str, ...]:
+    """Return the names of the classes in order."""
+    return found.classes or tuple(sorted(set(found.parts["train"].labels), key=natural_sort_key))
+
+
+def _find_all(config: DataConfig) -> FoundFiles:
     root = files_root(config)
     if config.source == "image_list":
         return find_image_list(root, config)
@@ -69,7 +84,7 @@ def open_files(config: DataConfig, resize: int) -> tuple[FileSplit, FileSplit, F
             where strict, an image that would be left out.
     """
     found = find_files(config)
-    classes = found.classes or tuple(sorted(set(found.parts["train"].labels), key=natural_sort_key))
+    classes = class_names(found)
     _check_classes(found, classes)
     if config.strict:
         _refuse_lost(found)
@@ -211,7 +226,7 @@ def _log_division(found: FoundFiles) -> None:
     if "validation" in found.parts and "test" not in found.parts:
         logger.warning(
             "warning: %s: there is no test split: the test is measured on the validation images, which also choose the "
-            "best epoch",
+            "best epoch; for both, add a test split, or name this one test: validation is then held out of train",
             found.root,
         )
 

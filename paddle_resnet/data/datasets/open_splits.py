@@ -36,6 +36,10 @@ def open_splits(config: DataConfig, progress: ProgressFn | None = None) -> Split
         RunFailure: a download cannot be written.
     """
     train, validation, test, classes = _open(config, progress)
+    if config.limit is not None:
+        train, validation, test = (
+            part.limited(config.limit) if isinstance(part, MemorySplit) else part for part in (train, validation, test)
+        )
     return Splits(train, validation, test, classes, *mean_and_std(config), resize_size(config))
 
 

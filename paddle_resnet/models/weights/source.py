@@ -26,11 +26,18 @@ class WeightsSource(NamedTuple):
 def parse_source(text: str | Path) -> WeightsSource:
     """Split ``FILE#ema&pad=both`` into the file and its options. An existing file with a ``#`` in its name is one.
 
+    A run's folder stands for the weights of its best epoch.
+
     Raises:
-        UsageError: an unknown option or value.
+        UsageError: an unknown option or value, or the folder of a run without weights.
     """
     whole = expand_home(text)
     name, hash_, tail = whole.name.partition("#")
+    if (whole / "config.yaml").is_file():
+        best = whole / "checkpoints" / "best" / "model.pdparams"
+        if not best.is_file():
+            raise UsageError(f"{whole}: a run without weights: it has no checkpoints/best; train it first")
+        return WeightsSource(best)
     if not hash_ or whole.exists():
         return WeightsSource(whole)
     take, options = None, {}
