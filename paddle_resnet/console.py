@@ -81,11 +81,16 @@ SECONDS_BETWEEN_LINES = 30.0
 """Between two lines of progress where there is no terminal."""
 
 
+IN_FILES = {"in_files": True}
+"""`extra` of a log line that the console shows in another way."""
+
+
 class ConsoleHandler(logging.Handler):
-    """Print log lines above a progress bar that may be showing."""
+    """Print log lines above a progress bar that may be showing, except those `IN_FILES`."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        console.print(self.format(record), markup=False, soft_wrap=True)
+        if not getattr(record, "in_files", False):
+            console.print(self.format(record), markup=False, soft_wrap=True)
 
 
 def show_log_lines() -> None:

@@ -34,11 +34,18 @@ SIGNAL_WORDS: dict[signal.Signals, str] = {
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal ended the work, and what could be saved is saved. `exit_code` is what shells expect for it."""
+    """A signal ended the work, and what could be saved is saved. `exit_code` is what shells expect for it.
+
+    `remedy` is how the work goes on, as the end of the message.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(SIGNAL_WORDS[signal.Signals(number)])
         self.exit_code = 128 + number
+        self.remedy = ""
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, [*self.args, self.remedy]))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

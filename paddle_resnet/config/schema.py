@@ -268,7 +268,7 @@ class ModelConfig(Group):
     @field_validator("pretrained")
     @classmethod
     def _expand_pretrained(cls, pretrained: str | None) -> str | None:
-        if pretrained in ("true", "True", "yes"):
+        if pretrained in ("true", "True"):
             raise ValueError(f"expected imagenet, cifar10, a weights file, a run's folder or null, got {pretrained}")
         return str(_expanded(pretrained)) if pretrained and pretrained[0] in "~\0" else pretrained
 

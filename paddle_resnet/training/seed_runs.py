@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paddle_resnet import distributed
-from paddle_resnet.console import logger
+from paddle_resnet.console import IN_FILES, logger
 from paddle_resnet.errors import Stopped, UsageError, command
 from paddle_resnet.training.process_setup import setup_process
 from paddle_resnet.training.resume_checks import resumed_config
@@ -114,7 +114,8 @@ def train_seeds(whole: Run, *, resume: bool = False) -> list[Run]:
             try:
                 runs.append(train_or_resume(Run(config.run_folder, config)))
             except Stopped as stopped:
-                stopped.args = (f"{stopped}; {command('train')} --resume {whole.path} resumes all seeds",)
+                stopped.remedy = f"{command('train')} --resume {whole.path} resumes all seeds"
+                logger.info("%s", stopped, extra=IN_FILES)
                 raise
     return runs
 

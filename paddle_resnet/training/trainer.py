@@ -13,7 +13,7 @@ from paddle.optimizer.lr import LRScheduler as LearningRate
 
 from paddle_resnet import distributed, environment
 from paddle_resnet.config import Config, TrainConfig
-from paddle_resnet.console import logger
+from paddle_resnet.console import IN_FILES, logger
 from paddle_resnet.data.datasets.file_report import report_files, update_findings
 from paddle_resnet.data.datasets.file_split import LostImageError
 from paddle_resnet.errors import RunFailure, Stopped, UsageError, command
@@ -330,7 +330,8 @@ def _log_how_to_resume(run: Run) -> Iterator[None]:
     try:
         yield
     except Stopped as stopped:
-        stopped.args = (f"{stopped}; {_train_command()} --resume {run.path} resumes the run",)
+        stopped.remedy = f"{_train_command()} --resume {run.path} resumes the run"
+        logger.info("%s", stopped, extra=IN_FILES)
         raise
 
 

@@ -70,9 +70,7 @@ def test_a_resumed_run_has_the_curves_of_an_unbroken_one(tmp_path, monkeypatch):
         found = scalars(run.path / "tensorboard" / part)
         found.pop("epoch/images per second", None)
         assert found == {
-            tag: pytest.approx(points)
-            for tag, points in read_curves(whole.vdl_path / part).items()
-            if isinstance(points[0][1], float)
+            tag: points for tag, points in read_curves(whole.vdl_path / part).items() if isinstance(points[0][1], float)
         }
     events = read(run.path / "tensorboard" / "train")
     assert [each.step for each in events.Histograms("weights/fc.weight")] == [1, 3]
