@@ -59,11 +59,9 @@ class MemorySplit(Split):
         self._positions = np.arange(len(images)) if positions is None else positions
         self.labels = labels[self._positions].astype(np.int64)
 
-    def limited(self, limit: int) -> MemorySplit:
-        """Return a split of `some_of_each_class`."""
-        labels = np.zeros(len(self._images), np.int64)
-        labels[self._positions] = self.labels
-        return MemorySplit(self._images, labels, self._origin, self._positions[some_of_each_class(self.labels, limit)])
+    def keep(self, indices: Indices) -> None:
+        """Leave out all other images."""
+        self._positions, self.labels = self._positions[indices], self.labels[indices]
 
     def batch(self, indices: Sequence[int] | Indices) -> Pixels:
         return self._images[self._positions[np.asarray(indices, dtype=np.int64)]]

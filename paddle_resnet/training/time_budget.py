@@ -43,7 +43,7 @@ def fit_to_minutes(run: Run, network: ImageClassifier, device: str) -> Config:
     left = seconds - distributed.all_reduce_max(time.monotonic() - began)
     epochs = max(1, int(left / epoch))
     logger.info(
-        "train.minutes %g: %d x %.0f s, an epoch of %d steps of %.3g s and %.2g s of validation",
+        "train.minutes %g: %d x %.3g s, an epoch of %d steps of %.3g s and %.2g s of validation",
         *(run.config.train.minutes, epochs, epoch, steps, step, validation),
     )
     if epoch > left:

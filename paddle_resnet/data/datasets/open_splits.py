@@ -9,7 +9,7 @@ from paddle_resnet.data.datasets.cifar import CIFAR10, CIFAR100, load_cifar
 from paddle_resnet.data.datasets.fashion_mnist import load_fashion_mnist
 from paddle_resnet.data.datasets.open_files import FILE_SOURCES, open_files
 from paddle_resnet.data.normalize import IMAGENET_MEAN, IMAGENET_STD
-from paddle_resnet.data.splits import MemorySplit, OfficialSplits, Split, Splits, hold_out
+from paddle_resnet.data.splits import MemorySplit, OfficialSplits, Split, Splits, hold_out, some_of_each_class
 from paddle_resnet.download import ProgressFn
 from paddle_resnet.images import Indices, Pixels
 
@@ -36,10 +36,9 @@ def open_splits(config: DataConfig, progress: ProgressFn | None = None) -> Split
         RunFailure: a download cannot be written.
     """
     train, validation, test, classes = _open(config, progress)
-    if config.limit is not None:
-        train, validation, test = (
-            part.limited(config.limit) if isinstance(part, MemorySplit) else part for part in (train, validation, test)
-        )
+    for part in (train, validation, test):
+        if config.limit is not None and isinstance(part, MemorySplit):
+            part.keep(some_of_each_class(part.labels, config.limit))
     return Splits(train, validation, test, classes, *mean_and_std(config), resize_size(config))
 
 
