@@ -9,7 +9,7 @@ import contextlib
 import csv
 import math
 import random
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -133,7 +133,7 @@ def sweep_rates(model: paddle.Model, loader: TrainLoader, rates: list[float]) ->
     return sweep
 
 
-def endless(loader: TrainLoader) -> Generator[list[paddle.Tensor], None, None]:
+def endless(loader: Iterable[list[paddle.Tensor]]) -> Generator[list[paddle.Tensor], None, None]:
     """Yield the batches of one epoch after the other."""
     while True:
         yield from loader

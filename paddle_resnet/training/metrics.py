@@ -6,14 +6,13 @@ import numpy as np
 import paddle
 
 from paddle_resnet import distributed
-from paddle_resnet.training.optim.loss import mixed_cross_entropy, unclipped_cross_entropy
+from paddle_resnet.training.optim.loss import mixed_cross_entropy
 
 
 class TrainMetrics(paddle.metric.Metric):
     """Mean cross-entropy (without label smoothing) and top-1 over the images of an epoch, of all ranks.
 
-    `paddle.Model` itself reports the loss of the last batch only. The cross-entropy is the true one beyond the 64 nats
-    an image at which Paddle's ends.
+    `paddle.Model` itself reports the loss of the last batch only.
     """
 
     def __init__(self, classes: int | None = None) -> None:
@@ -50,9 +49,7 @@ class TrainMetrics(paddle.metric.Metric):
         The class of a mixed image (`data.augment.mixing`) is that of its larger part.
         """
         with paddle.no_grad():
-            losses = mixed_cross_entropy(
-                logits.astype("float32"), labels, partner_labels, lam, unclipped_cross_entropy
-            ).flatten()
+            losses = mixed_cross_entropy(logits.astype("float32"), labels, partner_labels, lam).flatten()
             if partner_labels is not None and lam is not None:
                 labels = paddle.where(lam >= 0.5, labels, partner_labels)
             return losses, labels.flatten(), logits.argmax(axis=1)

@@ -22,9 +22,7 @@ from paddle_resnet.training.setup import make_model, make_train_loader, make_val
 
 FIRST_BATCHES = 2
 """They are slower: workers start, memory is allocated."""
-MEASURED_BATCHES = 10
-LARGEST_SHARE = 0.02
-"""Of the minutes, for measuring steps: a slow network is measured by fewer."""
+MEASURED_BATCHES = 8
 
 
 def fit_to_minutes(run: Run, network: ImageClassifier, device: str) -> Config:
@@ -38,7 +36,7 @@ def fit_to_minutes(run: Run, network: ImageClassifier, device: str) -> Config:
         UsageError: as `Config.from_values`, if another key needs more epochs.
     """
     began, seconds = time.monotonic(), 60 * (run.config.train.minutes or 0)
-    step, steps, validation = _measure(run, network, device, LARGEST_SHARE * seconds)
+    step, steps, validation = _measure(run, network, device)
     epoch = distributed.all_reduce_max(steps * step + validation)
     left = seconds - distributed.all_reduce_max(time.monotonic() - began)
     epochs = max(1, int(left / epoch))
@@ -52,7 +50,7 @@ def fit_to_minutes(run: Run, network: ImageClassifier, device: str) -> Config:
     return Config.from_values(run.config.model_dump(mode="json"), fitted, source="train.minutes")
 
 
-def _measure(run: Run, network: ImageClassifier, device: str, limit: float) -> tuple[float, int, float]:
+def _measure(run: Run, network: ImageClassifier, device: str) -> tuple[float, int, float]:
     """Return the seconds of a step, the steps of an epoch, and the seconds of a validation."""
     loader, validation = make_train_loader(run), make_validation_loader(run)
     with (
@@ -62,21 +60,16 @@ def _measure(run: Run, network: ImageClassifier, device: str, limit: float) -> t
         least_log_level(logging.ERROR),
     ):
         model = make_model(run.config, copy.deepcopy(network), TrainMetrics(), len(loader), device)
-        step = _seconds_a_batch(model.train_batch, endless(loader), limit)
-        batch = _seconds_a_batch(model.eval_batch, itertools.chain(validation, validation, validation), limit)
+        step = _seconds_a_batch(model.train_batch, endless(loader))
+        batch = _seconds_a_batch(model.eval_batch, endless(validation))
     return step, len(loader), len(validation) * batch
 
 
-def _seconds_a_batch(compute: Callable[..., object], batches: Iterable[list[paddle.Tensor]], limit: float) -> float:
-    """Return the mean time of reading and computing a batch, over few if they take longer than `limit` seconds."""
+def _seconds_a_batch(compute: Callable[..., object], batches: Iterable[list[paddle.Tensor]]) -> float:
+    """Return the mean time of reading and computing a batch after the first ones."""
     ends = []
-    for images, *labels in batches:
+    for images, *labels in itertools.islice(batches, FIRST_BATCHES + MEASURED_BATCHES):
         with signals.uninterrupted():
             compute([images], labels)
         ends.append(time.monotonic())
-        measured = len(ends) - FIRST_BATCHES
-        # The ranks compute together, and their clocks differ.
-        if measured >= MEASURED_BATCHES or (measured > 0 and distributed.all_reduce_max(ends[-1] - ends[0]) > limit):
-            break
-    first = min(FIRST_BATCHES, len(ends) - 1) - 1
-    return (ends[-1] - ends[first]) / (len(ends) - 1 - first)
+    return (ends[-1] - ends[FIRST_BATCHES - 1]) / (len(ends) - FIRST_BATCHES)

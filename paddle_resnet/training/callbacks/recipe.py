@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import paddle
 from paddle.callbacks import Callback
 
-from paddle_resnet.config import Config
+from paddle_resnet.config import Config, TrainConfig
 from paddle_resnet.data import TrainLoader
 from paddle_resnet.models import ImageClassifier
 from paddle_resnet.paddle_compat import create_optimizer_state, learning_rate_of, parameters_of
@@ -31,11 +31,7 @@ def recipe_callbacks(
 ) -> list[Callback]:
     """Make the callbacks that the config asks for. They follow the recorder, which `records` reads."""
     train = config.train
-    callbacks: list[Callback] = []
-    if train.first_size is not None:
-        callbacks.append(GrowingCrops(loader, crop_sizes(train.first_size, config.data.image_size, train.plan[0])))
-    if train.stop_mixing > 0:
-        callbacks.append(StopMixing(loader, unmixed_epochs(train.stop_mixing, train.plan)))
+    callbacks: list[Callback] = [BatchesByEpoch(loader, train, config.data.image_size)]
     if train.freeze_epochs > 0:
         callbacks.append(FreezeBackbone(network, train.freeze_epochs, optimizer))
     if train.schedule == "plateau":
@@ -52,34 +48,28 @@ def crop_sizes(first: int, last: int, epochs: int) -> list[int]:
     return [first + int(steps * epoch / growing) * CROP_STEP if epoch < growing else last for epoch in range(epochs)]
 
 
-class GrowingCrops(Callback):
-    """Progressive resizing: small images in the first epochs, which cost less (Tan and Le 2021, section 4.1)."""
-
-    def __init__(self, loader: TrainLoader, sizes: Sequence[int]) -> None:
-        super().__init__()
-        self._loader = loader
-        self._sizes = sizes
-
-    def on_epoch_begin(self, epoch: int | None = None, logs: dict[str, Any] | None = None) -> None:
-        self._loader.crop_size = self._sizes[min(epoch or 0, len(self._sizes) - 1)]
-
-
 def unmixed_epochs(share: float, plan: Sequence[int]) -> set[int]:
     """Return the last epochs, counted from 0, of the run as it was planned and of each extension: at least one."""
     ends = [(end, max(1, round(share * (end - start)))) for start, end in pairwise((0, *plan))]
     return {epoch for end, count in ends for epoch in range(end - count, end)}
 
 
-class StopMixing(Callback):
-    """Trains the last epochs without mixup and CutMix, on images as they are evaluated (He et al. 2019b)."""
+class BatchesByEpoch(Callback):
+    """Progressive resizing: small images in the first epochs, which cost less (Tan and Le 2021, section 4.1).
 
-    def __init__(self, loader: TrainLoader, unmixed: Container[int]) -> None:
+    The last epochs may be without mixup and CutMix, on images as they are evaluated.
+    """
+
+    def __init__(self, loader: TrainLoader, train: TrainConfig, image_size: int) -> None:
         super().__init__()
         self._loader = loader
-        self._unmixed = unmixed
+        self._sizes = crop_sizes(train.first_size or image_size, image_size, train.plan[0])
+        self._unmixed = unmixed_epochs(train.stop_mixing, train.plan) if train.stop_mixing else set()
 
     def on_epoch_begin(self, epoch: int | None = None, logs: dict[str, Any] | None = None) -> None:
-        self._loader.mixes = (epoch or 0) not in self._unmixed
+        epoch = epoch or 0
+        self._loader.crop_size = self._sizes[min(epoch, len(self._sizes) - 1)]
+        self._loader.mixes = epoch not in self._unmixed
 
 
 class FreezeBackbone(Callback):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import paddle
@@ -11,7 +11,7 @@ from paddle.nn import functional
 
 from paddle_resnet.config import TrainConfig
 from paddle_resnet.console import logger
-from paddle_resnet.errors import UsageError, counted, shown
+from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.images import Indices
 
 LARGEST_LOSS = 64.0
@@ -87,19 +87,17 @@ def class_weights(train: TrainConfig, labels: Indices, classes: Sequence[str]) -
         counts = np.bincount(labels, minlength=len(classes))
         if not counts.all():
             raise UsageError(
-                f"train.class_weights balanced: no training image of {shown(classes[int(counts.argmin())])}; "
-                "add some, or list the weights"
+                f"train.class_weights: no training image of {shown(classes[int(counts.argmin())])}; list them"
             )
         weights = len(labels) / (len(classes) * counts)
     else:
         weights = np.array(train.class_weights)
         if len(weights) != len(classes):
+            order = shown(", ".join(classes), 200)
             raise UsageError(
-                f"train.class_weights: {counted(len(weights), 'weight')} for {len(classes)} classes; expected one for "
-                f"each, in their order: {shown(', '.join(classes), 200)}"
+                f"train.class_weights: {len(weights)} weights for {len(classes)} classes, in order {order}"
             )
-    pairs = [f"{name} {weight:.3g}" for name, weight in zip(classes, weights, strict=True)]
-    logger.info("weights of the classes in the loss: %s", shown(", ".join(pairs), 300))
+    logger.info("class weights: %s", shown(", ".join(map("{} {:.3g}".format, classes, weights)), 300))
     return weights
 
 
@@ -108,7 +106,6 @@ def mixed_cross_entropy(
     labels: paddle.Tensor,
     partner_labels: paddle.Tensor | None = None,
     lam: paddle.Tensor | None = None,
-    cross_entropy: Callable[..., paddle.Tensor] = functional.cross_entropy,
 ) -> paddle.Tensor:
     """Return each image's cross-entropy, float ``[n, 1]``.
 
@@ -118,18 +115,17 @@ def mixed_cross_entropy(
         partner_labels: of mixup and CutMix, the classes of the images mixed in, int64 ``[n, 1]``.
         lam: the part of each image itself, float ``[n, 1]``: the loss is ``lam * CE(labels) + (1 - lam) *
             CE(partner_labels)``.
-        cross_entropy: of each image against one class.
     """
-    own = cross_entropy(logits, labels, reduction="none")
+    own = unclipped_cross_entropy(logits, labels)
     if partner_labels is None or lam is None:
         return own
     lam = lam.astype(own.dtype)
-    return lam * own + (1 - lam) * cross_entropy(logits, partner_labels, reduction="none")
+    return lam * own + (1 - lam) * unclipped_cross_entropy(logits, partner_labels)
 
 
-def unclipped_cross_entropy(logits: paddle.Tensor, labels: paddle.Tensor, reduction: str = "none") -> paddle.Tensor:
-    """Return what `functional.cross_entropy` does, but the true loss beyond `LARGEST_LOSS`."""
-    losses = functional.cross_entropy(logits, labels, reduction=reduction)
+def unclipped_cross_entropy(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+    """Return what `functional.cross_entropy` does for each image, but the true loss beyond `LARGEST_LOSS`."""
+    losses = functional.cross_entropy(logits, labels, reduction="none")
     if float(losses.max()) < LARGEST_LOSS:
         return losses
     shifted = logits - logits.max(axis=1, keepdim=True)
