@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import logging
@@ -58,10 +59,12 @@ def _measure(run: Run, network: ImageClassifier, device: str) -> tuple[float, in
         paddle.utils.unique_name.guard(),
         ignore_paddle_warnings(),
         least_log_level(logging.ERROR),
+        contextlib.closing(endless(loader)) as batches,
+        contextlib.closing(endless(validation)) as validation_batches,
     ):
         model = make_model(run.config, copy.deepcopy(network), TrainMetrics(), len(loader), device)
-        step = _seconds_a_batch(model.train_batch, endless(loader))
-        batch = _seconds_a_batch(model.eval_batch, endless(validation))
+        step = _seconds_a_batch(model.train_batch, batches)
+        batch = _seconds_a_batch(model.eval_batch, validation_batches)
     return step, len(loader), len(validation) * batch
 
 

@@ -73,7 +73,7 @@ def test_balanced_weights_are_scikit_learns():
     assert class_weights(TrainConfig(), labels, "abc") is None
     with pytest.raises(UsageError, match="no training image of d"):
         class_weights(BALANCED, labels, "abcd")
-    with pytest.raises(UsageError, match="2 weights for 3 classes, in order a, b, c"):
+    with pytest.raises(UsageError, match="2 weights for 3 classes: a, b, c"):
         class_weights(TrainConfig(class_weights=(1.0, 2.0)), labels, "abc")
 
 

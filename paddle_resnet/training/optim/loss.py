@@ -86,17 +86,13 @@ def class_weights(train: TrainConfig, labels: Indices, classes: Sequence[str]) -
     if train.class_weights == "balanced":
         counts = np.bincount(labels, minlength=len(classes))
         if not counts.all():
-            raise UsageError(
-                f"train.class_weights: no training image of {shown(classes[int(counts.argmin())])}; list them"
-            )
+            raise UsageError(f"train.class_weights: no training image of {shown(classes[int(counts.argmin())])}")
         weights = len(labels) / (len(classes) * counts)
     else:
         weights = np.array(train.class_weights)
         if len(weights) != len(classes):
-            order = shown(", ".join(classes), 200)
-            raise UsageError(
-                f"train.class_weights: {len(weights)} weights for {len(classes)} classes, in order {order}"
-            )
+            named = shown(", ".join(classes), 200)
+            raise UsageError(f"train.class_weights: {len(weights)} weights for {len(classes)} classes: {named}")
     logger.info("class weights: %s", shown(", ".join(map("{} {:.3g}".format, classes, weights)), 300))
     return weights
 
