@@ -337,7 +337,7 @@ class TrainConfig(Group):
     # e: the target is 1 - e on the class, plus e / K on each of the K classes (Szegedy et al. 2016).
     label_smoothing: Probability = 0.0
     # Weights of the classes in the loss: none, balanced (inverse to their numbers of training images), or a list.
-    class_weights: Annotated[Literal["none", "balanced"] | tuple[Real, ...], PlainValidator(_class_weights)] = "none"
+    class_weights: Annotated[Literal["none", "balanced"] | tuple[Real, ...], BeforeValidator(_class_weights)] = "none"
     # Share of the epochs, the last ones, without mixup and CutMix, e.g. 0.1.
     stop_mixing: Probability = 0.0
     # Clip the norm of all gradients together to this; null: no clipping.

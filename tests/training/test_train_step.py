@@ -22,7 +22,7 @@ def batches(images, steps=3):
         yield generator.normal(size=(images, INPUTS)).astype("float32"), generator.integers(0, CLASSES, (images, 1))
 
 
-def trained(images, micro_batch):
+def trained(images, micro_batch, weights=None):
     """Train a linear network in micro-batches; return its weight and bias, and each step's loss and metrics."""
     paddle.seed(0)
     network = nn.Linear(INPUTS, CLASSES)
@@ -30,7 +30,7 @@ def trained(images, micro_batch):
     optimizer = paddle.optimizer.Momentum(
         0.3, 0.9, network.parameters(), weight_decay=0.01, grad_clip=nn.ClipGradByGlobalNorm(0.3)
     )
-    model.prepare(optimizer, SmoothedCrossEntropy(0.1), TrainMetrics())
+    model.prepare(optimizer, SmoothedCrossEntropy(0.1, weights), TrainMetrics())
     outcomes = []
     for inputs, labels in batches(images):
         (loss,), (metrics,) = model.train_batch([paddle.to_tensor(inputs)], [paddle.to_tensor(labels)])
@@ -38,7 +38,7 @@ def trained(images, micro_batch):
     return network.weight.numpy(), network.bias.numpy(), outcomes
 
 
-def by_hand(images):
+def by_hand(images, weights=(1.0,) * CLASSES):
     """The same training of the whole batch in float64; the loss is smoothed by 0.1."""
     paddle.seed(0)
     network = nn.Linear(INPUTS, CLASSES)
@@ -49,8 +49,9 @@ def by_hand(images):
         logits = inputs.astype("float64") @ values[0] + values[1]
         logarithms = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
         target = 0.9 * np.eye(CLASSES)[labels.ravel()] + 0.1 / CLASSES
-        losses.append(-(target * logarithms).sum(axis=1).mean())
-        error = (np.exp(logarithms) - target) / images
+        weighted, total = target * weights, np.take(weights, labels).sum()
+        losses.append(-(weighted * logarithms).sum() / total)
+        error = (np.exp(logarithms) * weighted.sum(axis=1, keepdims=True) - weighted) / total
         gradients = [inputs.T.astype("float64") @ error, error.sum(axis=0)]
         scale = min(1.0, 0.3 / np.sqrt(sum((gradient**2).sum() for gradient in gradients)))
         for place, gradient in enumerate(gradients):
@@ -59,10 +60,12 @@ def by_hand(images):
     return *values, losses
 
 
+@pytest.mark.parametrize("weights", [(1.0,) * CLASSES, (0.2, 5.0, 1.0, 3.0)])
 @pytest.mark.parametrize(("images", "micro_batch"), [(40, 10), (35, 10), (40, 40), (3, 10)])
-def test_micro_batches_take_the_step_of_the_batch(images, micro_batch):
-    weight, bias, outcomes = trained(images, micro_batch)
-    expected_weight, expected_bias, losses = by_hand(images)
+def test_micro_batches_take_the_step_of_the_batch(images, micro_batch, weights):
+    """With weights of the classes too: the mean is over those of the whole batch."""
+    weight, bias, outcomes = trained(images, micro_batch, None if weights[0] == 1 else np.array(weights))
+    expected_weight, expected_bias, losses = by_hand(images, weights)
     np.testing.assert_allclose(weight, expected_weight, atol=1e-6)
     np.testing.assert_allclose(bias, expected_bias, atol=1e-6)
     np.testing.assert_allclose([loss for loss, *_ in outcomes], losses, rtol=1e-6)
