@@ -198,7 +198,9 @@ ATTACKS = {
 }
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize(
+    "attack", [pytest.param(name, marks=pytest.mark.slow if "50,000" in name else []) for name in ATTACKS]
+)
 def test_attacks_are_one_line_without_memory(attack):
     tracemalloc.start()
     with pytest.raises(UsageError, match=r"^some\.file: ") as caught:

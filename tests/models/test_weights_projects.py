@@ -188,7 +188,7 @@ def test_a_profilers_counters_are_dropped():
 @pytest.mark.parametrize(
     ("model", "options", "words"),
     [
-        ("resnet34", {}, "its shapes are those of resnet34"),
+        pytest.param("resnet34", {}, "its shapes are those of resnet34", marks=pytest.mark.slow),
         ("resnet18", {"stem": "cifar"}, r"its shapes are those of resnet18 \(model\.stem: cifar\)"),
         ("resnet18_vb", {}, "its shapes are those of resnet18_vb"),
         ("resnet20", {}, "its shapes are those of resnet20 or plain20"),
