@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
-from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -32,16 +33,10 @@ class PlainConsole(Console):
     """A console that shows names as they are: without markup, and with control characters escaped."""
 
     def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(highlight=False, markup=False, emoji=False, stderr=stderr)
-
-    @property
-    def size(self) -> ConsoleDimensions:
-        """The terminal's; where there is none, lines may be long: a program reads them."""
-        return super().size if self.is_terminal or "COLUMNS" in os.environ else ConsoleDimensions(PIPE_WIDTH, 25)
-
-    @size.setter
-    def size(self, new_size: tuple[int, int]) -> None:
-        self._width, self._height = new_size
+        stream = sys.stderr if stderr else sys.stdout
+        piped = stream is not None and not stream.isatty() and "COLUMNS" not in os.environ
+        width = PIPE_WIDTH if piped else None  # a program reads the lines
+        super().__init__(highlight=False, markup=False, emoji=False, stderr=stderr, width=width)
 
     @property
     def file(self) -> IO[str]:

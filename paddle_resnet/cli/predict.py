@@ -134,8 +134,7 @@ def _predict(arguments: argparse.Namespace) -> None:
             arguments.threshold = config.threshold or 0.0
         if arguments.threshold:
             _print_error(f'threshold {arguments.threshold:g}: below it a picture is of the class "{UNKNOWN}"')
-        writers, top_k = _open_writers(arguments, config.classes, opened)
-        writers[:0] = _picture_writers(arguments, model, config, opened)
+        writers, top_k = _open_writers(arguments, model, config, opened)
         predict = _load_model(arguments, model, config.digest(), pictures.many, top_k, opened)
         # On one terminal the table itself is the progress, and a bar would tear it.
         bar_hidden = not arguments.quiet and sys.stdout.isatty()
@@ -216,14 +215,15 @@ def _load_model(
 
 
 def _open_writers(
-    arguments: argparse.Namespace, classes: tuple[str, ...], opened: ExitStack
+    arguments: argparse.Namespace, model: Path, config: InferenceConfig, opened: ExitStack
 ) -> tuple[list[PredictionWriter], int]:
     """Open the outputs; return them, and how many classes a prediction must rank for all of them."""
     from paddle_resnet.inference import prediction_files as files
     from paddle_resnet.inference.predictor import UNKNOWN
 
+    classes = config.classes
     top_k = ranked = min(arguments.top_k, len(classes))
-    writers: list[PredictionWriter] = []
+    writers = _picture_writers(arguments, model, config, opened)
     if arguments.csv:
         columns = files.parse_columns(arguments.columns, classes) if arguments.columns else files.ranked_columns(top_k)
         if any(column.needs_every_class for column in columns):
@@ -271,13 +271,11 @@ def _picture_writers(
         best, pixels = prediction.top[0], decode_whole(prediction.name, DRAWN_SIDE)
         caption = f"{shortened(best.label, LONGEST_CLASS)} {best.probability:.1%}"
         caption = caption if prediction.label == best.label else f"{prediction.label} ({caption})"
-        if not arguments.why:
+        if not arguments.why or trained is None:
             return annotate(pixels, caption)
-        assert trained is not None
         seen, label = pixels_of(prediction), config.classes.index(best.label)
-        return annotate(
-            pixels, caption, heated(seen, heat_map(trained.network, trained.normalize, seen, label, DRAWN_SIDE))
-        )
+        heat = heat_map(trained.network, trained.normalize, seen, label, DRAWN_SIDE)
+        return annotate(pixels, caption, heated(seen, heat))
 
     def features(predictions: list[Prediction]) -> np.ndarray:
         import numpy as np
@@ -287,7 +285,7 @@ def _picture_writers(
         assert trained is not None
         return features_of(trained.network, trained.normalize, [np.stack([*map(pixels_of, predictions)])])
 
-    writers = []
+    writers: list[PredictionWriter] = []
     if arguments.sort:
         writers.append(prediction_folders.sort_pictures(arguments.sort, config.classes))
     if arguments.draw:

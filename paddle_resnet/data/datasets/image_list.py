@@ -64,29 +64,14 @@ def find_image_list(root: Path, config: DataConfig) -> FoundFiles:
             _resolve(parts[split], root, split)
             _refuse_two_labels(parts[split])
         elif split == "train" or not found_here:
-            raise _no_labels(path)
+            found = shown(next(filter(str.strip, _read_lines(path))).strip())
+            raise UsageError(
+                f"{path}: has no labels; expected lines 'path label', or the columns path and label, found {found}"
+            )
         else:
             unused.insert(0, f"{path.name} (it has no labels)")
             del parts[split]
     return with_class_names(root, parts, config.class_names, unused)
-
-
-def read_labelled_list(path: Path, classes: Sequence[str]) -> tuple[Path, LabelledFiles]:
-    """Read a list whose labels are the given classes, or all their numbers from 0; errors as of `find_image_list`.
-
-    Returns:
-        The folder that the files' names are relative to, that of the list or, for absolute paths, their root; and the
-        files.
-    """
-    part = LabelledFiles(path, *_read_list(path))
-    if not part.labels:
-        raise _no_labels(path)
-    first = Path(part.names[0])
-    root = Path(first.anchor) if first.is_absolute() else path.parent
-    _resolve(part, root, "test")
-    _refuse_two_labels(part)
-    _name_classes([part], dict(enumerate(classes)), "the run")
-    return root, part
 
 
 def with_class_names(
@@ -97,7 +82,7 @@ def with_class_names(
     if names_file is None:
         return FoundFiles(root, parts, None, unused)
     classes = _read_class_names(names_file)
-    _name_classes(list(parts.values()), classes, names_file)
+    name_classes(list(parts.values()), classes, names_file)
     return FoundFiles(root, parts, tuple(classes.values()), [name for name in unused if name != names_file.name])
 
 
@@ -130,13 +115,6 @@ def _read_lines(path: Path) -> list[str]:
     if "\0" in text:
         raise _not_utf8(path)
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-
-
-def _no_labels(path: Path) -> UsageError:
-    found = shown(next(filter(str.strip, _read_lines(path))).strip())
-    return UsageError(
-        f"{path}: has no labels; expected lines 'path label', or the columns path and label, found {found}"
-    )
 
 
 def _not_utf8(path: Path) -> UsageError:
@@ -230,7 +208,7 @@ def _columns(header: list[str]) -> list[int] | None:
     return [path] if label is None else [path, label]
 
 
-def _name_classes(parts: Sequence[LabelledFiles], classes: dict[int, str], names_file: Path | str) -> None:
+def name_classes(parts: Sequence[LabelledFiles], classes: dict[int, str], names_file: Path | str) -> None:
     """Turn the labels of all lists into class names: they are all numbers of classes, or all names."""
     known = set(classes.values())
     by_number = {str(number): name for number, name in classes.items()}

@@ -19,7 +19,7 @@ from paddle_resnet.data.datasets.image_folder import (
     find_image_folder,
     find_image_names,
 )
-from paddle_resnet.data.datasets.image_list import find_image_list, read_labelled_list
+from paddle_resnet.data.datasets.image_list import find_image_list, name_classes
 from paddle_resnet.data.datasets.image_shards import find_image_shards
 from paddle_resnet.data.splits import hold_out, some_of_each_class
 from paddle_resnet.errors import UsageError, counted, did_you_mean, shown
@@ -132,7 +132,7 @@ def open_labelled(path: Path, config: DataConfig, resize: int, classes: Sequence
 
     Args:
         path: a folder of class folders (or, with the source image_names, of files whose names match its pattern), or a
-            list of paths and labels; paths are relative to the list's folder or absolute.
+            list of paths, relative to the list's folder or absolute, with names or numbers of classes.
         config: of the data that a network was trained on.
         resize: pixels of the shorter side.
         classes: in the order of the labels.
@@ -142,12 +142,17 @@ def open_labelled(path: Path, config: DataConfig, resize: int, classes: Sequence
     """
     if not path.exists():
         raise UsageError(f"{shown(str(path), 300)}: no such folder or list of pictures")
+    root = path if path.is_dir() else Path(path.anchor)
     if not path.is_dir():
-        root, part = read_labelled_list(path, classes)
+        lists = {"train_list": path, "validation_list": None, "test_list": None, "class_names": None}
+        found = find_image_list(root, config.model_copy(update=lists))
+        part = found.parts["train"]
+        if found.classes is None:
+            name_classes([part], dict(enumerate(classes)), "the run")
     elif config.source == "image_names" and config.pattern is not None:
-        root, part = path, files_with_class(path, path, re.compile(config.pattern))
+        part = files_with_class(root, root, re.compile(config.pattern))
     else:
-        root, part = path, files_in_classes(path, path)
+        part = files_in_classes(root, root)
     number = {name: label for label, name in enumerate(classes)}
     for label in dict.fromkeys(part.labels):
         if label not in number:
