@@ -57,6 +57,8 @@ RUNS = {
         "augment.cutmix=1",
         "augment.cutout=4",
         "augment.erase=0.5",
+        "train.class_weights=[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]",
+        "train.monitor=macro_f1",
     ],
     "whole": ["model.name=resnet8", "train.sync_batch_norm=true", "train.layer_decay=0.8", "train.learning_rate=0.001"],
     "early": [*LENET, "train.epochs=6", "train.patience=1", "train.learning_rate=1e-12"],

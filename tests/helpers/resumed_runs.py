@@ -55,8 +55,9 @@ def differences(reference: Path, resumed: Path) -> list[str]:
 
 
 def steps_of_history(run: Run) -> list[dict[str, float]]:
-    """The rows of ``history.csv`` without the columns of time; their epochs must rise one by one."""
-    rows = [{name: value for name, value in vars(record).items() if name not in OF_TIME} for record in run.history()]
+    """The filled cells of ``history.csv`` without the columns of time; their epochs must rise one by one."""
+    filled = [{name: value for name, value in vars(record).items() if value is not None} for record in run.history()]
+    rows = [{name: value for name, value in row.items() if name not in OF_TIME} for row in filled]
     assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
     return rows
 
