@@ -31,8 +31,6 @@ from paddle_resnet.errors import command
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from paddle_resnet.models.summary import ModelSummary
-
 
 def main() -> None:
     """Parse the arguments and show."""
@@ -137,12 +135,17 @@ def _show_file(name: str) -> None:
 
 
 def _show_one(arguments: argparse.Namespace) -> None:
+    import paddle
     from rich.text import Text
 
     from paddle_resnet.console import console
+    from paddle_resnet.models import create_model
+    from paddle_resnet.models.summary import summarize
 
     name, size, classes, channels = _chosen(arguments)
-    summary = _summary(name, size, classes, channels)
+    with paddle.LazyGuard():  # without values, which is fast
+        network = create_model(name, classes, in_channels=channels)
+    summary = summarize(network, (1, channels, size, size))
     table = _table("layer", "kind", "output", "parameters", "MMACs", left=2)
     table.add_row("image", "", _shape(summary.input_shape), "", "")
     last_stage = None
@@ -187,17 +190,6 @@ def _chosen(arguments: argparse.Namespace) -> tuple[str, int, int, int]:
     classes = entry.num_classes if arguments.classes is None else arguments.classes
     channels = entry.in_channels if arguments.channels is None else arguments.channels
     return arguments.name, arguments.size or entry.input_size, classes, channels
-
-
-def _summary(name: str, size: int, classes: int, channels: int) -> ModelSummary:
-    import paddle
-
-    from paddle_resnet.models import create_model
-    from paddle_resnet.models.summary import summarize
-
-    with paddle.LazyGuard():  # without values, which is fast
-        network = create_model(name, classes, in_channels=channels)
-    return summarize(network, (1, channels, size, size))
 
 
 def _table(*columns: str, left: int = 1) -> Table:

@@ -19,22 +19,20 @@ from paddle_resnet.images.image_file import read_file
 from paddle_resnet.inference.prediction_files import PredictionWriter
 from paddle_resnet.inference.predictor import UNKNOWN, Prediction
 
-LONGEST_FOLDER = 100
+LONGEST_FOLDER = 50  # characters, of up to 4 bytes
 _UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]|^\.+|[. ]+$')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 JPEG_QUALITY = 92
 
 
 def folder_names(classes: Sequence[str]) -> dict[str, str]:
-    """Return a folder's name for each class and `UNKNOWN` that every system takes; names in use get a number."""
+    """Return a folder's name for each class and `UNKNOWN` that every system takes; those alike in it get a ``_``."""
     names: dict[str, str] = {}
     for label in dict.fromkeys((*classes, UNKNOWN)):
-        safe = _UNSAFE.sub("_", label)[:LONGEST_FOLDER].encode()[: 2 * LONGEST_FOLDER].decode(errors="ignore")
-        safe = f"{safe}_" if _RESERVED.fullmatch(safe) or not safe else safe
-        taken = {name.casefold() for name in names.values()}
-        names[label] = next(
-            name for number in count(1) if (name := safe if number == 1 else f"{safe}_{number}").casefold() not in taken
-        )
+        name, taken = _UNSAFE.sub("_", label)[:LONGEST_FOLDER] or "_", {each.casefold() for each in names.values()}
+        while name.casefold() in taken or _RESERVED.fullmatch(name):
+            name += "_"
+        names[label] = name
     return names
 
 
