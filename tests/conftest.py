@@ -18,6 +18,7 @@ if str(PROJECT) not in sys.path:
     sys.path.insert(0, str(PROJECT))
 
 # Two threads on every machine, so that sums are taken in the same order; before the import below, which prepares BLAS.
+THREADS_ARE_FREE = "OMP_NUM_THREADS" not in os.environ
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 # Figures are drawn into files: no test may depend on a display.
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -47,6 +48,12 @@ WITHOUT_PADDLE = (
     "system/test_machine.py",
     "system/test_streams.py",
 )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give one thread to each worker of pytest-xdist: they inherit this process's environment."""
+    if THREADS_ARE_FREE and config.getoption("numprocesses", None):
+        os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
