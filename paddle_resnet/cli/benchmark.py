@@ -8,6 +8,7 @@ examples:
   paddle-resnet benchmark kernels --against torch                  convolution, BN + ReLU, add + ReLU, max pool
   paddle-resnet benchmark infer output/quickstart --batch 1 32 --threads 1 2
   paddle-resnet benchmark infer output/quickstart --precision fp32 int8 --against torch
+  paddle-resnet benchmark infer output/quickstart --threads auto 1 2 --beside 1
   paddle-resnet benchmark predict output/quickstart photos/        image files to predictions, and the network alone
   paddle-resnet benchmark serve http://127.0.0.1:8000 --clients 32 --images 1 8
 
