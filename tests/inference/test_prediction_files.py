@@ -53,6 +53,19 @@ def test_wrong_columns_are_usage_errors(text, words):
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize(("threshold", "label"), [(0.75, "dog"), (0.76, "unknown")])
+def test_doubtful_predictions_are_unknown_in_files(tmp_path, threshold, label):
+    """Not below the threshold: 0.75 is enough for 0.75. The ranking stays."""
+    prediction = Prediction(DOG.name, DOG.top, threshold)
+    table, lines = tmp_path / "a.csv", tmp_path / "a.jsonl"
+    with open_csv(table, ranked_columns(1)) as write_row, open_json_lines(lines, 1) as write_line:
+        write_row([prediction])
+        write_line([prediction])
+    assert table.read_text().splitlines()[1] == f"test/7.jpg,{label},0.750000"
+    top = [{"class": "dog", "probability": 0.75}]
+    assert json.loads(lines.read_text()) == {"file": "test/7.jpg", "class": label, "top": top}
+
+
 def test_ctrl_c_keeps_the_predictions_and_an_error_none(tmp_path):
     path = tmp_path / "predictions.jsonl"
     path.write_text("earlier")
