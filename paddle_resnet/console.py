@@ -106,10 +106,16 @@ def least_log_level(level: int) -> Iterator[None]:
         logger.setLevel(earlier)
 
 
+class _Bar(Progress):
+    def stop(self) -> None:
+        if not self.disable:  # before rich 15 this printed an empty line
+            super().stop()
+
+
 def progress_bar(*columns: ProgressColumn, on: Console | None = None, count: ProgressColumn | None = None) -> Progress:
     """Make a bar with `columns` after the count; it shows only on a terminal and disappears at the end."""
     on = on or console
-    return Progress(
+    return _Bar(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         count or MofNCompleteColumn(),

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Write requirements/locked-paddle3.txt and locked-paddle2.txt anew: every package of the tests with its version and hashes, for Linux and
+# Write requirements/locked-paddle3.txt, locked-paddle2.txt and lowest.txt anew: every package of the tests with its version and hashes, for Linux and
 # Python 3.10 to 3.12, and licences.md, the licences of all of them. CI installs from the lock files; users from the bounded requirements.
 #   pip install uv pip-licenses && bash requirements/lock.sh
 set -euo pipefail
@@ -18,6 +18,8 @@ lock() {
 }
 lock locked-paddle3.txt paddlepaddle==3.3.1 common.txt dev.txt onnx.txt docs.txt
 lock locked-paddle2.txt paddlepaddle==2.6.2 common.txt dev.txt onnx_paddle2.txt paddle2.txt
+# The oldest version that each requirement allows, which tools/test.sh tries too.
+UV_RESOLUTION=lowest-direct lock lowest.txt paddlepaddle==3.3.1 common.txt dev.txt onnx.txt
 
 # licences.md, from what is installed: run it after tools/test.sh has made both environments.
 licences() { pip-licenses --python="$1" --with-system --format=csv --order=name | grep -v -e '^"pip"' -e '^"Name"'; }

@@ -61,15 +61,16 @@ suite() {
   if [[ $paddle == *==2.* ]]; then more=(requirements/onnx_paddle2.txt); fi
   environment=$(test_environment "$paddle")
   part "environment for $paddle" setup prepare_environment "$environment" "$paddle" requirements/serve.txt requirements/dev.txt "${more[@]}" || return 0
-  if [ "$checked" = yes ]; then
-    if [ $# = 0 ]; then set -- -m "not no_paddle"; fi
-    part "pytest on $paddle" "$environment/bin/python" -m pytest "${parallel[@]}" "$@" || true
-    return
+  local all=() fast="not slow"
+  if [ "$checked" = no ]; then
+    check "$environment/bin/python"
+    checked=yes
+  elif [ "$#" = 0 ]; then
+    all=(-m "not no_paddle")
+    fast="not slow and not no_paddle"
   fi
-  check "$environment/bin/python"
-  checked=yes
-  part "pytest on $paddle" "$environment/bin/python" -m pytest "${parallel[@]}" "$@" || true
-  part "pytest without POSIX" without_posix "$environment/bin/python" -m pytest "${parallel[@]}" -p no:anyio -m "not slow" "$@" || true
+  part "pytest on $paddle" "$environment/bin/python" -m pytest "${parallel[@]}" "${all[@]}" "$@" || true
+  part "pytest without POSIX on $paddle" without_posix "$environment/bin/python" -m pytest "${parallel[@]}" -p no:anyio -m "$fast" "$@" || true
 }
 
 # without_posix COMMAND...: as on Windows, in an interpreter without what only POSIX has.
@@ -84,6 +85,13 @@ else
 fi
 checked=no
 for paddle in "${paddles[@]}"; do suite "$paddle" "$@"; done
+
+# The oldest versions that the requirements allow, on the fast tests of what uses them most.
+oldest() { LOCKED=lowest setup prepare_environment "$PROJECT/.venv-test-lowest" "$(setup pinned_paddle requirements.txt)"; }
+if [ "$#" = 0 ] && [ -z "${PADDLE:-}" ] && part "environment of the oldest packages" oldest; then
+  part "pytest on the oldest packages" .venv-test-lowest/bin/python -m pytest "${parallel[@]}" -m "not slow" \
+    tests/{config,core,data,exporting,images,inference,plots,service,system,training} || true
+fi
 
 printf '\n'
 printf '%s\n' "${summary[@]}"

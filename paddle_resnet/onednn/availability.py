@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import sys
+from collections.abc import Callable
 
 import paddle
 
-from paddle_resnet.onednn import bindings, library
+from paddle_resnet.onednn import bindings, convolution, library
+from paddle_resnet.onednn.geometry import Window
+
+ON_LINUX = sys.platform.startswith("linux")
 
 
 def unavailable_reason(device: str | None = None) -> str | None:
@@ -20,15 +25,15 @@ def unavailable_reason(device: str | None = None) -> str | None:
     device = paddle.get_device() if device is None else device
     if device != "cpu":
         return f"the device is {device}, and these layers are for the CPU"
-    return platform_reason() or _missing_library() or _unfit_library()
+    return platform_reason() or _missing_library() or _unfit_library() or (None if ON_LINUX else wrong_result())
 
 
 def platform_reason() -> str | None:
     """Return why no Paddle on this machine could use the layers, in one line; None if one could."""
     machine = platform.machine()
-    if sys.platform.startswith("linux") and machine in ("x86_64", "AMD64"):
+    if (ON_LINUX or os.name == "nt") and machine in ("x86_64", "AMD64"):
         return None
-    return f"these layers need Linux on an x86-64 processor; this is {sys.platform} on {machine}"
+    return f"these layers need Linux or Windows on an x86-64 processor; this is {sys.platform} on {machine}"
 
 
 def bfloat16_unavailable_reason() -> str | None:
@@ -59,6 +64,33 @@ def _unfit_library() -> str | None:
     if library.instruction_set() & library.AVX2 != library.AVX2:
         return f"{_what_limits_library()} oneDNN {library.instruction_set_name()} only, and these layers need AVX2"
     return None
+
+
+@functools.cache
+def wrong_result() -> str | None:
+    """Compare a convolution and its gradients with Paddle's: these layers have been developed on Linux alone.
+
+    Returns:
+        The difference in one line, or None.
+    """
+
+    def results(convolve: Callable[[paddle.Tensor, paddle.Tensor], paddle.Tensor]) -> list[paddle.Tensor]:
+        image = paddle.sin(paddle.arange(2 * 6 * 6 * 16, dtype="float32")).reshape([2, 6, 6, 16])
+        weight = paddle.cos(paddle.arange(16 * 16 * 9, dtype="float32")).reshape([16, 16, 3, 3])
+        image.stop_gradient = weight.stop_gradient = False
+        result = convolve(image, weight)
+        result.square().mean().backward()
+        return [result, image.grad, weight.grad]
+
+    window = Window((3, 3), (1, 1), (1, 1), (1, 1))
+    try:
+        found = results(lambda image, weight: convolution.conv2d(image, weight, None, window))
+    except OSError as error:  # as Python calls a wrong access to memory on Windows
+        return f"{library.library_path()} failed: {error}"
+    expected = results(lambda image, weight: paddle.nn.functional.conv2d(image, weight, padding=1, data_format="NHWC"))
+    if all(paddle.allclose(one, other, 1e-3, 1e-3) for one, other in zip(found, expected, strict=True)):
+        return None
+    return f"{library.library_path()} computes a convolution unlike Paddle"
 
 
 def _what_limits_library() -> str:

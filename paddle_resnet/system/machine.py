@@ -1,6 +1,6 @@
 """The machine as this process sees it: its processor, and the cores and memory it may use.
 
-Read from files of the Linux kernel. On other systems most values are unknown, and nothing fails.
+Read from files of the Linux kernel, elsewhere by psutil where it is installed. Unknown values are None or empty.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import platform
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 CPU_INFO = Path("/proc/cpuinfo")
 CPU_TOPOLOGY = Path("/sys/devices/system/cpu")
@@ -56,11 +56,28 @@ class Cores(NamedTuple):
 def cores() -> Cores:
     """Count the cores of the machine, and those that this process may use."""
     if not hasattr(os, "sched_getaffinity"):
-        processors = os.cpu_count() or 1
-        return Cores(processors, processors, None)
+        return _cores_by_psutil()
     affinity = len({_siblings(cpu) for cpu in os.sched_getaffinity(0)})
     machine = len({_read(path) for path in CPU_TOPOLOGY.glob("cpu*/topology/thread_siblings_list")})
     return Cores(max(machine, affinity), affinity, _cpu_quota())
+
+
+def _cores_by_psutil() -> Cores:
+    processors, psutil = os.cpu_count() or 1, _psutil()
+    if psutil is None:
+        return Cores(processors, processors, None)
+    physical = psutil.cpu_count(logical=False) or processors
+    allowed = psutil.Process().cpu_affinity() if hasattr(psutil.Process, "cpu_affinity") else range(processors)
+    return Cores(physical, max(1, min(physical, len(allowed))), None)
+
+
+def _psutil() -> Any:
+    """Return the module, or None in an environment without it, which the doctor may examine."""
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        return None
+    return psutil
 
 
 def physical_cores() -> int:
@@ -75,6 +92,8 @@ def free_memory() -> int | None:
     """
     available = re.search(r"^MemAvailable:\s*(\d+) kB$", _read(MEMORY_INFO), re.MULTILINE)
     bounds = [1024 * int(available.group(1))] if available else []
+    if not MEMORY_INFO.exists() and (psutil := _psutil()) is not None:
+        bounds.append(psutil.virtual_memory().available)
     for folder in _control_groups("memory"):
         limits = (_read(folder / name) for name in ("memory.max", "memory.limit_in_bytes"))
         bounds += [int(limit) for limit in limits if limit.isdecimal()]

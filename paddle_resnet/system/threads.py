@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import multiprocessing
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ from paddle_resnet.system import machine
 
 LIBRARIES = ("libiomp5.so", "libiomp5md.dll")
 """OpenMP inside Paddle's wheels for Linux and Windows; those for macOS have none."""
+OPENMP_OF_WINDOWS = "vcomp140.dll"
+"""Which oneDNN uses in Paddle's wheels for Windows, beside the one inside, which MKL and Paddle's operators use."""
 
 SECONDS = 0.3
 """Time that a measurement gives each number of threads, after one unmeasured call."""
@@ -62,29 +65,29 @@ class OtherPrograms:
 
 
 @functools.cache
-def _openmp() -> ctypes.CDLL | None:
+def _openmp() -> list[ctypes.CDLL]:
     import paddle
 
     folder = Path(paddle.__file__).parent / "libs"
-    found = [folder / name for name in LIBRARIES if (folder / name).is_file()]
-    return ctypes.CDLL(str(found[0])) if found else None
+    found = [str(folder / name) for name in LIBRARIES if (folder / name).is_file()]
+    if os.name == "nt":
+        found.append(OPENMP_OF_WINDOWS)
+    return [ctypes.CDLL(name) for name in found]
 
 
 def can_change() -> bool:
     """Return whether this Paddle's OpenMP is known, so that the number of threads can be changed."""
-    return _openmp() is not None
+    return bool(_openmp())
 
 
 def count() -> int:
     """Return the number of threads that the calling thread's operations use; 1 where OpenMP is not known."""
-    library = _openmp()
-    return 1 if library is None else int(library.omp_get_max_threads())
+    return max((int(library.omp_get_max_threads()) for library in _openmp()), default=1)
 
 
 def use(number: int) -> None:
     """Let the operations that the calling thread starts use `number` threads from now on."""
-    library = _openmp()
-    if library is not None:
+    for library in _openmp():
         library.omp_set_num_threads(number)
 
 

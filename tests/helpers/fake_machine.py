@@ -40,20 +40,7 @@ class Machine:
         self.project = folder / "my project"
         self.bin = folder / "bin"
         self.bin.mkdir()
-        for command in (
-            "dirname",
-            "basename",
-            "cat",
-            "mkdir",
-            "cp",
-            "touch",
-            "rm",
-            "grep",
-            "sed",
-            "head",
-            "ls",
-            "bash",
-        ):
+        for command in "bash basename cat cp dirname env head mkdir rm touch".split():
             (self.bin / command).symlink_to(str(shutil.which(command)))
         for part in ("requirements", "tools"):
             shutil.copytree(project / part, self.project / part, ignore=shutil.ignore_patterns("__pycache__"))

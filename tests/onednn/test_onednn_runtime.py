@@ -17,7 +17,7 @@ import pytest
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model
-from paddle_resnet.onednn import accelerate, library, platform_reason, primitives, unavailable_reason
+from paddle_resnet.onednn import accelerate, availability, library, platform_reason, primitives, unavailable_reason
 from paddle_resnet.onednn import layers as onednn_layers
 from paddle_resnet.onednn.geometry import Window
 from paddle_resnet.onednn.layers import ChannelsLastResNet
@@ -38,6 +38,24 @@ def convolution_is_right(seed, height=6):
     expected, gradients = reference.convolution(x, weight, None, WINDOW, 1, np.ones)
     pairs = zip(found, (expected, *gradients[:2]), strict=True)
     return all(np.allclose(one, other, rtol=0, atol=1e-4) for one, other in pairs)
+
+
+@needs_library
+def test_a_library_that_computes_wrongly_or_fails_is_not_used(monkeypatch):
+    """Where these layers have never been run, a convolution is compared with Paddle's first."""
+    monkeypatch.setattr(availability, "ON_LINUX", False)
+    monkeypatch.setattr(availability, "platform_reason", lambda: None)
+    right = onednn_layers.conv2d
+    for convolve, reason in (
+        (right, None),
+        (lambda *arguments: right(*arguments) * 1.1, "computes a convolution unlike Paddle"),
+        (lambda *arguments: Path("/no/such/file").stat(), "failed: "),
+    ):
+        monkeypatch.setattr("paddle_resnet.onednn.convolution.conv2d", convolve)
+        availability.wrong_result.cache_clear()
+        found = unavailable_reason("cpu")
+        assert found is None if reason is None else reason in found
+    availability.wrong_result.cache_clear()
 
 
 @pytest.fixture

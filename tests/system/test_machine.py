@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -94,10 +96,19 @@ def test_without_topology_every_processor_is_a_core(kernel, monkeypatch):
     assert machine.cores() == (3, 3, None)
 
 
-def test_without_affinity_every_processor_is_a_core(kernel, monkeypatch):
+@pytest.mark.parametrize(
+    ("physical", "affinity", "cores"), [(4, range(8), 4), (4, range(2), 2), (None, range(8), 8), (4, None, 4)]
+)
+def test_cores_of_systems_without_a_kernel_that_tells(kernel, monkeypatch, physical, affinity, cores):
+    """Windows has both numbers, macOS no affinity."""
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    assert machine.physical_cores() == 6
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    process = type("Process", (), {"cpu_affinity": lambda self: list(affinity)} if affinity else {})
+    stand_in = SimpleNamespace(cpu_count=lambda logical: physical, Process=process)
+    monkeypatch.setitem(sys.modules, "psutil", stand_in)
+    assert machine.physical_cores() == cores
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    assert machine.physical_cores() == 8
 
 
 def test_processor(kernel):
@@ -124,5 +135,9 @@ def test_free_memory(kernel, files, expected):
     assert machine.free_memory() == expected
 
 
-def test_free_memory_where_nothing_tells(kernel):
+def test_free_memory_where_the_kernel_does_not_tell(kernel, monkeypatch):
+    stand_in = SimpleNamespace(virtual_memory=lambda: SimpleNamespace(available=123))
+    monkeypatch.setitem(sys.modules, "psutil", stand_in)
+    assert machine.free_memory() == 123
+    monkeypatch.setitem(sys.modules, "psutil", None)
     assert machine.free_memory() is None
