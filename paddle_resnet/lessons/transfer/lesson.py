@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,12 +96,43 @@ def teach(page: Page, effort: Effort) -> None:
     runtime.select_device(plan.config.device)
     splits = open_splits(plan.config.data)
     source, target = make_task(splits, SOURCE_CLASSES), make_task(splits, TARGET_CLASSES)
+    _show_photographs(page)
     _show_question(page, plan, source, target)
     _show_what_is_taken(page, plan)
     results = _measure(plan, FewShotTrainer(plan.config, splits), source, target)
     _show_results(page, plan, results, target)
     _show_gain(page, plan, results)
     _explain(page, plan, results, target)
+
+
+def read_five_classes() -> dict[str, Any]:
+    """Return the recorded results of ``docs/experiments/five_classes.py``, as it writes them."""
+    results: dict[str, Any] = json.loads((Path(__file__).parent / "five_classes.json").read_text(encoding="utf-8"))
+    return results
+
+
+def _show_photographs(page: Page) -> None:
+    """Show the experiment that takes too long for a lesson: its recorded results, and the command that repeats it."""
+    page.heading("photographs_heading")
+    page.say("worth")
+    recorded = read_five_classes()
+    statistics = {start: SeedStatistics.of(recorded["test_top1"][start]) for start in (SCRATCH, TUNED)}
+    pairs = zip(statistics[TUNED].values, statistics[SCRATCH].values, strict=True)
+    gain = SeedStatistics.of(tuned - scratch for tuned, scratch in pairs)
+    first = SeedStatistics.of(recorded["first_test_top1"]).percent()
+    old, new = (recorded["classes"][part] for part in ("first", "then"))
+    page.say("photographs", recorded=recorded, old=old, new=new, first=first, seeds=gain.runs)
+    page.table(
+        "photographs_top1",
+        [
+            (page.text(start), *(f"{100 * value:.2f}" for value in each.values), each.percent())
+            for start, each in statistics.items()
+        ],
+        columns=[f"seed {seed}" for seed in recorded["seeds"]],
+    )
+    page.values("python docs/experiments/five_classes.py --data FOLDER --output output/five_classes")
+    page.say("photographs_gain", gain=gain.points(), seeds=gain.runs)
+    page.record(photographs_gain=gain.mean, photographs_margin=gain.ci95)
 
 
 def _show_question(page: Page, plan: Plan, source: Task, target: Task) -> None:

@@ -1,0 +1,1 @@
+"""The lesson with the exercises of the tutorials, answered."""
