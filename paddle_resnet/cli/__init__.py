@@ -16,6 +16,7 @@ COMMANDS = {
     "models": "list the networks, or show one of them",
     "lr-find": "find a learning rate to begin with",
     "shard": "write the images of a source to tar archives",
+    "preview": "draw the augmented training images",
     "train": "train a network from a config, then test it",
     "eval": "measure a trained run, or its exported model",
     "export": "export a run for Paddle Inference and ONNX Runtime",

@@ -35,6 +35,7 @@ Positive = Annotated[Integer, Field(gt=0)]
 NonNegative = Annotated[Integer, Field(ge=0)]
 PositiveReal = Annotated[Real, Field(gt=0)]
 NonNegativeReal = Annotated[Real, Field(ge=0)]
+Share = Annotated[Real, Field(ge=0, le=1)]
 Probability = Annotated[Real, Field(ge=0, lt=1)]
 Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
 Fraction = Annotated[Real, Field(gt=0.0, lt=1.0)]
@@ -216,7 +217,28 @@ class AugmentConfig(Group):
     cutout: Annotated[Integer, Field(ge=0, le=1024)] = 0
     # Random erasing: share of the images in which a rectangle of 2 to 40% of the area becomes noise; 0: none (Zhong
     # et al. 2020).
-    erase: Annotated[Real, Field(ge=0, le=1)] = 0.0
+    erase: Share = 0.0
+    # Flip top to bottom: share of the images.
+    vertical_flip: Share = 0.0
+    # Turn by 90, 180 or 270 degrees: share of the images.
+    quarter_turns: Share = 0.0
+    # Rotate by a random angle up to this many degrees either way; pixels from outside are black; 0: none.
+    rotate: Annotated[Real, Field(ge=0, le=180)] = 0.0
+    # Share of the images that rotate changes.
+    rotate_probability: Share = 1.0
+    # Brightness, contrast and saturation by random factors from 1 - s to 1 + s, in random order, as torchvision's
+    # ColorJitter(s, s, s); 0: none.
+    color_jitter: NonNegativeReal = 0.0
+    # Share of the images that color_jitter changes.
+    color_jitter_probability: Share = 1.0
+    # Without colour: share of the images.
+    grey: Share = 0.0
+    # Gaussian blur with a random deviation from 0.1 to this many pixels; 0: none.
+    blur: Annotated[Real, Field(ge=0, le=100)] = 0.0
+    # Share of the images that blur changes.
+    blur_probability: Share = 1.0
+    # A change of your own, module:function, see docs/training.md#your-own-augmentation.
+    custom: str | None = None
     # One of 14 random operations an image, at one of 31 strengths: shear, translate, rotate or a colour change
     # (Müller and Hutter 2021, wide), see docs/training.md#trivialaugment-and-random-erasing.
     trivial_augment: bool = False

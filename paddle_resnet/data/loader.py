@@ -11,7 +11,6 @@ import paddle
 
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.console import logger
-from paddle_resnet.data.augment import device
 from paddle_resnet.data.augment.batch import Augment
 from paddle_resnet.data.augment.mixing import mix_images, mix_labels
 from paddle_resnet.data.augment.params import AugmentParams
@@ -35,8 +34,7 @@ class TrainLoader:
     An interrupted epoch continues from the generator's state at its beginning, which `state_dict` has, and with
     `first_batch` set: the batches before it are drawn again, and none of their images is read.
 
-    The workers augment (`read_ahead`); on a GPU the GPU does, unless the images are pictures of different sizes or an
-    augmentation exists on the host alone (TrivialAugment). Mixup and cutmix come last, on the device.
+    The workers augment (`read_ahead`). Mixup and cutmix come last, on the device.
 
     Args:
         split: the training images.
@@ -136,12 +134,10 @@ class TrainLoader:
         batches = order[: len(self) * self._batch_size].reshape(len(self), self._batch_size)
         size, mixes = self.crop_size, self.mixes
         tasks = (self._needed(each, self._augment.draw(len(each), self.generator, size, mixes)) for each in batches)
-        pictures = isinstance(self._split, PictureSplit)
-        on_host = pictures or paddle.get_device() == "cpu" or self._augment.needs_host
 
         def request(task: tuple[Indices, Indices, AugmentParams]) -> Request:
             _, indices, params = task
-            return Request(indices, params if on_host else None, self._resize, None)
+            return Request(indices, params, self._resize, None)
 
         remaining = read_ahead(self._split, itertools.islice(tasks, first, None), request, self._prefetch)
         for number, ((batch, indices, params), pixels) in enumerate(remaining, first + 1):
@@ -149,16 +145,25 @@ class TrainLoader:
             self._epoch_start = begin if number < len(self) else None
             self.indices = batch
             labels = self._split.labels[indices]
-            if on_host:
-                images = self._normalize.of_pixels(pixels)
-            else:
-                images = self._normalize(device.augment(paddle.to_tensor(pixels), params))
+            images = self._normalize.of_pixels(pixels)
             if params.mix is None:
                 yield [images, _column(labels)]
             else:
                 mixed = [mix_images(images, params.mix), *mix_labels(labels, params.mix)]
                 own = self._rank_positions
                 yield mixed if own is None else [each[: len(own)] for each in mixed]
+
+    def preview(self, indices: Indices, draws: int) -> Iterator[Pixels]:
+        """Yield the images at `indices` in `draws` random augmentations, uint8 ``[n, S, S, 3]``; no epoch changes."""
+        tasks = (self._augment.draw(len(indices), self.generator, self.crop_size) for _ in range(draws))
+
+        def request(params: AugmentParams) -> Request:
+            return Request(indices.copy(), params, self._resize, None)
+
+        for params, pixels in read_ahead(self._split, tasks, request, self._prefetch):
+            images = self._normalize.of_pixels(pixels)
+            mixed = images if params.mix is None else mix_images(images, params.mix)
+            yield self._normalize.denormalize(mixed)
 
     def _needed(self, batch: Indices, params: AugmentParams) -> tuple[Indices, Indices, AugmentParams]:
         """Return the batch, and those of its images that this rank needs, with their parameters."""

@@ -77,6 +77,19 @@ def _no_mistakes(evaluation: Evaluation, title: str) -> Figure:
     return figure
 
 
+def draw_augmentations(originals: np.ndarray, draws: Sequence[np.ndarray], title: str) -> Figure:
+    """Draw a row for each of the images uint8 ``[n, h, w, 3]``: itself, then its augmentations ``[n, S, S, 3]``."""
+    figure, rows = make_figure(
+        CELL * (len(draws) + 1), CELL * len(originals) + 0.5, len(originals), len(draws) + 1, title=title, squeeze=False
+    )
+    for number, row in enumerate(rows):
+        for axes, image in zip(row, (originals[number], *(draw[number] for draw in draws)), strict=True):
+            _show(axes, image)
+            without_axes(axes)
+    rows[0][0].set_title("before", fontsize=10)
+    return figure
+
+
 def _grid(number: int, title: str, caption_lines: int) -> tuple[Figure, list[Axes]]:
     """Make a grid of cells for `number` images; extra cells stay blank."""
     columns = min(COLUMNS, max(number, 1))

@@ -309,3 +309,15 @@ def test_seeds_give_a_mean_and_a_standard_deviation(tool, tmp_path, without_plot
     done = tool("eval", whole)
     assert done.exit_code == 2
     assert "seed_<number>" in done.stderr
+
+
+def test_preview_draws_eight_images_in_eight_draws(tool, tmp_path):
+    picture = tmp_path / "preview.png"
+    config = ("-c", PROJECT / "configs/quickstart.yaml", "-o", "augment.rotate=30", "-o", "device=cpu")
+    assert tool("preview", *config, "--output", picture).exit_code == 0
+    with Image.open(picture) as image:
+        width, height = image.size
+        # Nine columns (the image itself first) and eight rows of squares.
+        assert width / height == pytest.approx(9 / 8, rel=0.06)
+        assert len(image.getcolors(1 << 20)) > 50
+    assert not (tmp_path / "output").exists()

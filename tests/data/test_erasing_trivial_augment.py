@@ -1,16 +1,14 @@
-"""Random erasing and TrivialAugment, against the papers' ranges, by numpy and by Pillow."""
+"""Random erasing and TrivialAugment, against the papers' ranges, by numpy."""
 
 from __future__ import annotations
 
 import numpy as np
-import paddle
 import pytest
-from PIL import Image, ImageEnhance, ImageOps
 from random_images import noise
 from scipy.stats import chisquare, kstest, uniform
 
 from paddle_resnet.config import AugmentConfig
-from paddle_resnet.data.augment import device, host
+from paddle_resnet.data.augment import host
 from paddle_resnet.data.augment.batch import Augment
 from paddle_resnet.data.augment.erasing import draw_erasing
 from paddle_resnet.data.augment.trivial_augment import (
@@ -45,7 +43,6 @@ def test_erased_pixels_are_noise_and_others_unchanged():
     augment = Augment(AugmentConfig(erase=1.0), 16, 16)
     params = augment.draw(len(pixels), np.random.default_rng(1))
     on_host = host.augment(pixels, params)
-    np.testing.assert_array_equal(device.augment(paddle.to_tensor(pixels), params).numpy(), on_host)
     where = params.erasing.mask
     assert where.any(axis=(1, 2)).all()
     assert (on_host[~where] == 100).all()
@@ -105,7 +102,7 @@ REFERENCES = {
     "translate_x": shifted,
     "translate_y": lambda images, magnitude: shifted(images.swapaxes(1, 2), magnitude).swapaxes(1, 2),
     "brightness": lambda images, magnitude: blended(images, 0, magnitude),
-    "colour": lambda images, magnitude: blended(images, grey(images)[..., None], magnitude),
+    "color": lambda images, magnitude: blended(images, grey(images)[..., None], magnitude),
     "contrast": lambda images, magnitude: blended(
         images, np.floor(grey(images).mean(axis=(1, 2)) + 0.5)[:, None, None, None], magnitude
     ),
@@ -145,40 +142,6 @@ def test_shear_turn_and_sharpness():
     assert sharpened[0, 8, 8, 0] == pytest.approx(142 + 0.99 * 32, abs=1)
 
 
-PILLOWS = {
-    "shear_x": lambda image, magnitude: moved(image, 1, 0.99 * magnitude, 0, 0, 1, 0),
-    "shear_y": lambda image, magnitude: moved(image, 1, 0, 0, 0.99 * magnitude, 1, 0),
-    "translate_x": lambda image, magnitude: moved(image, 1, 0, int(image.width * magnitude), 0, 1, 0),
-    "translate_y": lambda image, magnitude: moved(image, 1, 0, 0, 0, 1, int(image.height * magnitude)),
-    "rotate": lambda image, magnitude: image.rotate(135 * magnitude),
-    "brightness": lambda image, magnitude: ImageEnhance.Brightness(image).enhance(1 + 0.99 * magnitude),
-    "colour": lambda image, magnitude: ImageEnhance.Color(image).enhance(1 + 0.99 * magnitude),
-    "contrast": lambda image, magnitude: ImageEnhance.Contrast(image).enhance(1 + 0.99 * magnitude),
-    "sharpness": lambda image, magnitude: ImageEnhance.Sharpness(image).enhance(1 + 0.99 * magnitude),
-    "posterize": lambda image, magnitude: ImageOps.posterize(image, 8 - round(6 * abs(magnitude))),
-    "solarize": lambda image, magnitude: ImageOps.solarize(image, round(255 * (1 - abs(magnitude)))),
-    "autocontrast": lambda image, magnitude: ImageOps.autocontrast(image),
-    "equalize": lambda image, magnitude: ImageOps.equalize(image),
-}
-
-
-def moved(image, *coefficients):
-    return image.transform(image.size, Image.Transform.AFFINE, coefficients)
-
-
-@pytest.mark.parametrize("side", [16, 27])
-@pytest.mark.parametrize("name", PILLOWS)
-def test_an_operation_on_many_images_is_pillows_on_each(name, side):
-    images = noise(6, side)
-    images[1] = 200  # one colour
-    images[2] = np.arange(side, dtype=np.uint8)[:, None, None] + 90  # few levels, each as often
-    images[3, :, : side // 2] //= 4
-    for strength in range(-30, 31):
-        magnitude = strength / 30
-        expected = [np.asarray(PILLOWS[name](Image.fromarray(image), magnitude)) for image in images]
-        np.testing.assert_array_equal(changed(name, magnitude, images), np.stack(expected))
-
-
 def test_each_image_has_its_own_operation_and_magnitude():
     images, drawn = noise(60, 16), draw_trivial_augment(60, np.random.default_rng(2))
     together = images.copy()
@@ -200,12 +163,8 @@ def test_operations_strengths_and_directions_are_uniform():
 
 def test_trivial_augment_follows_the_crop():
     pixels = noise(40, 16)
-    plain, distorting = Augment(AugmentConfig(), 16, 16), Augment(AugmentConfig(trivial_augment=True), 16, 16)
-    assert (plain.needs_host, distorting.needs_host) == (False, True)
-    params = distorting.draw(len(pixels), np.random.default_rng(0))
+    params = Augment(AugmentConfig(trivial_augment=True), 16, 16).draw(len(pixels), np.random.default_rng(0))
     expected = pixels.copy()
     apply_trivial_augment(expected, params.trivial_augment)
     np.testing.assert_array_equal(host.augment(pixels, params), expected)
-    called = distorting(paddle.to_tensor(pixels), np.random.default_rng(0))
-    np.testing.assert_array_equal(called.numpy(), expected)
     assert (expected != pixels).any(axis=(1, 2, 3)).sum() > 20

@@ -1,17 +1,17 @@
-"""Augment whole batches of training images: draw the parameters, which `host` or `device` applies."""
+"""Draw the parameters of a batch's augmentation, which `host` applies."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-import paddle
 
 from paddle_resnet.config import AugmentConfig
-from paddle_resnet.data.augment import device, host
+from paddle_resnet.data.augment.custom import draw_custom, find_transform
 from paddle_resnet.data.augment.erasing import draw_cutout_mask, draw_erasing
 from paddle_resnet.data.augment.mixing import draw_mix_params
 from paddle_resnet.data.augment.params import AugmentParams
+from paddle_resnet.data.augment.pictures import draw_pictures
 from paddle_resnet.data.augment.random_crop import CropDraws, draw_crops
 from paddle_resnet.data.augment.trivial_augment import draw_trivial_augment
 from paddle_resnet.images import Indices
@@ -29,8 +29,8 @@ class Augment:
         image_size: pixels a side of the crop, as in evaluation.
         mean: the colour that cutout fills in, in 0..1.
 
-    Attributes:
-        needs_host: only `host.augment` can make these changes.
+    Raises:
+        UsageError: `custom` names no function.
     """
 
     def __init__(
@@ -40,18 +40,8 @@ class Augment:
         self._resize = resize
         self._image_size = image_size
         self._mean_level = np.array([255 * value for value in mean])
-        self.needs_host = config.trivial_augment
-
-    def __call__(self, images: paddle.Tensor, generator: np.random.Generator, size: int | None = None) -> paddle.Tensor:
-        """Draw parameters and apply them, except mixup and cutmix.
-
-        Returns:
-            float32 levels 0..255 on the device, ``[n, S, S, 3]``, of ``[n, h, w, 3]``.
-        """
-        params = self.draw(len(images), generator, size)
-        if self.needs_host:
-            return paddle.to_tensor(host.augment(images.numpy(), params)).astype("float32")
-        return device.augment(images, params)
+        if config.custom is not None:
+            find_transform(config.custom)
 
     def draw(
         self, count: int, generator: np.random.Generator, size: int | None = None, mixes: bool = True
@@ -76,7 +66,9 @@ class Augment:
             resize=resize,
             flipped=flipped,
             crops=crops,
+            pictures=draw_pictures(count, config, generator),
             trivial_augment=draw_trivial_augment(count, generator) if config.trivial_augment else None,
+            custom=draw_custom(count, config.custom, generator) if config.custom is not None else None,
             cutout_mask=draw_cutout_mask(cropped, cutout_side, generator) if cutout_side else None,
             cutout_level=self._mean_level,
             erasing=draw_erasing(cropped, config.erase, generator) if config.erase else None,

@@ -1,7 +1,6 @@
-"""Augment on the host, image by image, with numpy's slices and Pillow. Needs no paddle, so that workers start fast.
+"""Augment image by image, with numpy's slices and Pillow, also for a GPU. Needs no paddle, so that workers start fast.
 
-On a CPU this takes a fraction of the time of the whole-batch operations in `device`: a slice copies rows, and Pillow
-resizes in whole numbers, reads only the box, and releases the GIL. The images are the same to within one level of 255.
+A slice copies rows; Pillow resizes in whole numbers, reads only the box, and releases the GIL.
 """
 
 from __future__ import annotations
@@ -9,7 +8,9 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from paddle_resnet.data.augment.custom import apply_custom
 from paddle_resnet.data.augment.params import AugmentParams
+from paddle_resnet.data.augment.pictures import change_pictures
 from paddle_resnet.data.augment.random_crop import CropDraws
 from paddle_resnet.data.augment.trivial_augment import apply_trivial_augment
 from paddle_resnet.images import Box, Indices, Mask, Pixels
@@ -26,8 +27,12 @@ def augment(images: Pixels, params: AugmentParams) -> Pixels:
 
 def distort(crops: Pixels, params: AugmentParams) -> Pixels:
     """Change crops uint8 ``[n, S, S, 3]`` in place, and return them."""
+    if params.pictures is not None:
+        change_pictures(crops, params.pictures)
     if params.trivial_augment is not None:
         apply_trivial_augment(crops, params.trivial_augment)
+    if params.custom is not None:
+        apply_custom(crops, params.custom)
     if params.cutout_mask is not None:
         crops[params.cutout_mask] = np.rint(params.cutout_level)
     if params.erasing is not None:
@@ -36,7 +41,10 @@ def distort(crops: Pixels, params: AugmentParams) -> Pixels:
 
 
 def crop(images: Pixels, top: Indices, left: Indices, size: int, flipped: Mask) -> Pixels:
-    """Cut squares ``[n, size, size, 3]`` out of ``[n, h, w, 3]`` as `device.crop` does."""
+    """Cut squares ``[n, size, size, 3]`` out of ``[n, h, w, 3]``; pixels outside the image are black.
+
+    `top` and `left` are the first row and column of each square, ``[n]``, negative above and left of the image.
+    """
     count, height, width, channels = images.shape
     squares = np.zeros((count, size, size, channels), np.uint8)
     for square, image, row, column, flip in zip(squares, images, top, left, flipped, strict=True):

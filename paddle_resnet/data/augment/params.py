@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from paddle_resnet.data.augment.custom import CustomParams
 from paddle_resnet.data.augment.erasing import ErasingParams
+from paddle_resnet.data.augment.pictures import PictureParams
 from paddle_resnet.data.augment.random_crop import CropDraws
 from paddle_resnet.data.augment.trivial_augment import TrivialAugmentParams
 from paddle_resnet.images import Indices, Mask
@@ -27,7 +29,9 @@ class AugmentParams(NamedTuple):
     """Which images are flipped left to right, ``[n]``."""
     crops: Indices | CropDraws
     """The crops' top and left, ``[2, n]``; or random-resized crops."""
+    pictures: PictureParams | None
     trivial_augment: TrivialAugmentParams | None
+    custom: CustomParams | None
     cutout_mask: Mask | None
     """The pixels that cutout hides, ``[n, S, S]``."""
     cutout_level: NDArray[np.float64]
@@ -41,7 +45,9 @@ class AugmentParams(NamedTuple):
         return self._replace(
             flipped=self.flipped[images],
             crops=self.crops[:, images] if isinstance(self.crops, np.ndarray) else self.crops.select(images),
+            pictures=None if self.pictures is None else self.pictures.select(images),
             trivial_augment=None if self.trivial_augment is None else self.trivial_augment.select(images),
+            custom=None if self.custom is None else self.custom.select(images),
             cutout_mask=None if self.cutout_mask is None else self.cutout_mask[images],
             erasing=None if self.erasing is None else self.erasing.select(images),
             mix=None,

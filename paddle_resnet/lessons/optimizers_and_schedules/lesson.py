@@ -48,9 +48,9 @@ OPTIMIZERS: dict[str, tuple[float, ...]] = {
 """Learning rates of each optimizer."""
 
 SCHEDULES: dict[str, dict[str, Any]] = {
-    "constant": {"schedule": "step", "milestones": []},
-    "step": {"schedule": "step", "milestones": [0.5, 0.75]},
-    "cosine": {"schedule": "cosine"},
+    "constant": {"schedule": "step", "milestones": [], "warmup": 0.0},
+    "step": {"schedule": "step", "milestones": [0.5, 0.75], "warmup": 0.0},
+    "cosine": {"schedule": "cosine", "warmup": 0.0},
     "one_cycle": {"schedule": "one_cycle", "warmup": 0.3},
 }
 SCHEDULE_RATE = 0.1
