@@ -67,4 +67,4 @@ def test_every_schedule_learns_the_digits(numbers):
 
 
 def test_figures_are_written(page):
-    assert figure_names(page) == ["paths", "schedules", "optimizers"]
+    assert figure_names(page) == ["paths", "factors_of_rate", "optimizers"]

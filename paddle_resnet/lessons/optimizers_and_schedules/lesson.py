@@ -126,7 +126,7 @@ def _draw_schedules(page: Page, config: Config) -> None:
     page.heading("schedules_heading")
     rates = {name: _rates(config.train, settings) for name, settings in SCHEDULES.items()}
     page.say("schedules")
-    page.figure("schedules", lambda: draw_schedules(rates))
+    page.figure("factors_of_rate", lambda: draw_schedules(rates))
     page.record(**{f"{name}_rates": [each[0], each[DRAWN_STEPS // 2], each[-1]] for name, each in rates.items()})
 
 
