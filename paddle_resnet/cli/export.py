@@ -8,6 +8,8 @@ examples:
   paddle-resnet export output/quickstart --batch 1                    a graph for single images only
   paddle-resnet export output/quickstart --images 1000                measures a part of the test split
   paddle-resnet export output/quickstart --precision int8 --calibrate photos
+  paddle-resnet export output/quickstart --paddlex DIR --triton REPOSITORY
+  paddle-resnet export output/quickstart --web DIR --runtime node_modules/onnxruntime-web/dist
 
 Writes RUN/inference/: the model in the format of the running Paddle (.json on 3.x, .pdmodel on 2.6), its weights, and
 inference.yml with the classes, input size, resize and crop. The model takes raw pixels, uint8 [N, H, W, 3], and returns
@@ -17,6 +19,9 @@ replaced only when the new one has passed the check.
   --precision  fp32 is always exported. bf16 (CPU) and fp16 (GPU) use its files, and are only measured here. int8 is
                quantised with images of the validation split, for ONNX Runtime, and includes --onnx
   --calibrate  without the run's data: pictures of this folder, like those to be predicted, for int8 and the check
+  --paddlex    also writes a folder for paddlex.create_model (PaddleX 3)
+  --triton     also writes a model repository for Triton Inference Server; includes --onnx
+  --web        also writes a page that classifies pictures in the browser, without a server; includes --onnx
   --images     the number of test images for top-1 and agreement (the same class as the trained network's). With 0 the
                check uses random images, and only int8 needs the run's data
 
@@ -32,11 +37,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paddle_resnet.cli import program
-from paddle_resnet.errors import command, counted
+from paddle_resnet.errors import UsageError, command, counted
 from paddle_resnet.inference.options import PRECISIONS
 
 if TYPE_CHECKING:
     from paddle_resnet.exporting import ExportReport
+    from paddle_resnet.training.run_folder import Run
 
 
 def main() -> None:
@@ -46,6 +52,11 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["fp32"], help="default: fp32")
     parser.add_argument("--onnx", action="store_true", help="write an ONNX file too")
     parser.add_argument("--graph", action="store_true", help="write the graph for VisualDL to RUN/vdl/graph too")
+    parser.add_argument("--paddlex", type=Path, metavar="DIR", help="write a folder for PaddleX 3")
+    parser.add_argument("--triton", type=Path, metavar="DIR", help="write a model repository for Triton")
+    parser.add_argument("--web", type=Path, metavar="DIR", help="write a page for the browser; needs --runtime")
+    runtime = "the folder dist of the npm package onnxruntime-web, which --web copies, or its address on the web"
+    parser.add_argument("--runtime", metavar="DIR|URL", help=runtime)
     parser.add_argument("--batch", type=_batch, metavar="dynamic|N", help="batch size; default: dynamic, any")
     parser.add_argument("--images", type=_count, metavar="N", help="test images to measure; 0: none; default: all")
     calibrate = "pictures for int8 and the check, instead of the run's; --images is then 0 unless it is given"
@@ -54,6 +65,8 @@ def main() -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
+    if (arguments.web is None) != (arguments.runtime is None):
+        raise UsageError("--web DIR needs --runtime, the folder dist of the npm package onnxruntime-web or its address")
     program.prepare()
     from paddle_resnet import runtime
     from paddle_resnet.console import share_bar
@@ -68,7 +81,7 @@ def _export(arguments: argparse.Namespace) -> None:
             run,
             arguments.checkpoint,
             precisions=arguments.precision,
-            onnx=arguments.onnx,
+            onnx=arguments.onnx or arguments.triton is not None or arguments.web is not None,
             batch=arguments.batch,
             images=0 if arguments.images is None and arguments.calibrate is not None else arguments.images,
             calibrate=arguments.calibrate,
@@ -83,7 +96,23 @@ def _export(arguments: argparse.Namespace) -> None:
     if arguments.graph:
         write_graph(run, arguments.checkpoint)
         print(f"graph: visualdl --logdir {run.config.output}")
+    _write_platforms(arguments, run)
     print(f"next: {command('predict')} {report.path} FILE_OR_FOLDER")
+
+
+def _write_platforms(arguments: argparse.Namespace, run: Run) -> None:
+    from paddle_resnet.exporting.platforms import write_paddlex, write_triton
+    from paddle_resnet.exporting.web import write_web
+
+    if arguments.paddlex is not None:
+        name = write_paddlex(run, arguments.checkpoint, arguments.paddlex)
+        print(f'PaddleX: paddlex.create_model(model_name="{name}", model_dir="{arguments.paddlex}")')
+    if arguments.triton is not None:
+        names = ", ".join(write_triton(run, arguments.triton))
+        print(f"Triton: tritonserver --model-repository {arguments.triton} ({names})")
+    if arguments.web is not None:
+        write_web(run, arguments.web, arguments.runtime, arguments.precision)
+        print(f"browser: python -m http.server --directory {arguments.web}")
 
 
 def _print_metrics(report: ExportReport) -> None:

@@ -42,7 +42,17 @@ def save_program(
         UsageError: the run has no such checkpoint.
         RunFailure: the disk is full.
     """
-    network, spec = _folded(run, checkpoint, batch, shared_mean)
+    size = run.config.data.image_size
+    spec = InputSpec([batch, size, size, 3], dtype="uint8", name="images")
+    return save_layer(folded_network(run, checkpoint, shared_mean), stem, spec)
+
+
+def save_layer(network: nn.Layer, stem: Path, spec: InputSpec) -> tuple[Path, Path]:
+    """Save a network as a program; return the paths of the program and of its parameters.
+
+    Raises:
+        RunFailure: the disk is full.
+    """
     # Paddle numbers the tensors of a program through the whole process; here the numbers begin at 0 again.
     with paddle.utils.unique_name.guard("exported_"), output_hidden():
         paddle.jit.save(network, str(stem), input_spec=[spec])
@@ -64,7 +74,8 @@ def write_graph(run: Run, checkpoint: Which = "best") -> Path:
 
     import paddle_resnet.tracking.records  # noqa: F401 (imports visualdl where the home folder cannot be written)
 
-    network, spec = _folded(run, checkpoint)
+    size = run.config.data.image_size
+    network, spec = folded_network(run, checkpoint), InputSpec([None, size, size, 3], dtype="uint8", name="images")
     with paddle.utils.unique_name.guard("graph_"), output_hidden(), paddle_2_programs():
         graph = translate_graph(network, [spec], verbose=False)
     # VisualDL names a graph by its folder.
@@ -96,11 +107,8 @@ def output_hidden() -> Iterator[None]:
                 os.close(original)
 
 
-def _folded(
-    run: Run, checkpoint: Which, batch: int | None = None, shared_mean: bool = False
-) -> tuple[nn.Layer, InputSpec]:
-    """Return a checkpoint's folded network and the specification of its input."""
-    size = run.config.data.image_size
+def folded_network(run: Run, checkpoint: Which, shared_mean: bool = False) -> nn.Layer:
+    """Return a checkpoint's network from raw pixels, uint8 ``[N, S, S, 3]``, to probabilities, see `folding.fold`."""
     network = run.load_network(checkpoint)
-    folded = fold(network, run.normalize(), size, flip=run.config.evaluation.flip, shared_mean=shared_mean)
-    return folded, InputSpec([batch, size, size, 3], dtype="uint8", name="images")
+    size, flip = run.config.data.image_size, run.config.evaluation.flip
+    return fold(network, run.normalize(), size, flip=flip, shared_mean=shared_mean)

@@ -1,0 +1,148 @@
+"""An exported model in the forms that other platforms load: PaddleX, and Triton Inference Server."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import paddle
+import yaml
+from paddle import nn
+from paddle.static import InputSpec
+
+from paddle_resnet.errors import UsageError
+from paddle_resnet.exporting.onnx import INPUT, OUTPUT
+from paddle_resnet.exporting.program import folded_network, save_layer
+from paddle_resnet.files import write_folder, write_text
+from paddle_resnet.inference.inference_config import InferenceConfig, ModelFile
+
+if TYPE_CHECKING:
+    from paddle_resnet.training.run_folder import Run, Which
+
+PADDLEX_NAMES = {
+    **{f"resnet{layers}": f"ResNet{layers}" for layers in (18, 34, 50, 101, 152)},
+    **{f"resnet{layers}_vd": f"ResNet{layers}_vd" for layers in (18, 34, 50, 101, 152, 200)},
+    **{f"resnet{layers}_d": f"ResNet{layers}_vd" for layers in (50, 101, 152)},
+}
+"""PaddleX's names of networks. It accepts no others, and reads nothing else from them than the kind of task."""
+OTHER_NETWORKS = "ResNet18"
+LARGEST_BATCH = 64
+QUEUE_MICROSECONDS = 2000
+
+
+class _PaddleXInput(nn.Layer):
+    """The exported network for PaddleX's input, levels 0 to 255 as float32 ``[N, 3, S, S]``."""
+
+    def __init__(self, network: nn.Layer) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return self.network(x.transpose([0, 2, 3, 1]).astype("uint8"))
+
+
+def write_paddlex(run: Run, checkpoint: Which, folder: Path) -> str:
+    """Write the network in the form of PaddleX 3: program, weights and an ``inference.yml`` of PaddleX's.
+
+    The program contains the normalisation, as in every export, so PaddleX only resizes and crops.
+
+    Returns:
+        The name for ``paddlex.create_model(model_name=NAME, model_dir=FOLDER)``.
+
+    Raises:
+        UsageError: the folder has other files, or the run has no such checkpoint.
+        RunFailure: the folder cannot be written.
+    """
+    exported = InferenceConfig.load(run.inference_path)
+    name, size = PADDLEX_NAMES.get(exported.model, OTHER_NETWORKS), exported.input.image_size
+    operations: list[dict[str, Any]] = [
+        {"ResizeImage": {"resize_short": exported.input.resize, "backend": "pil", "interpolation": "BILINEAR"}},
+        {"CropImage": {"size": size}},
+        {"NormalizeImage": {"scale": 1.0, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}},
+        {"ToCHWImage": None},
+    ]
+    classes = list(exported.classes)
+    description = {
+        "Global": {"model_name": name},
+        "PreProcess": {"transform_ops": operations},
+        "PostProcess": {"Topk": {"topk": min(5, len(classes)), "label_list": classes}},
+    }
+
+    def write(temporary: Path) -> None:
+        network = _PaddleXInput(folded_network(run, checkpoint))
+        save_layer(network, temporary / "inference", InputSpec([None, 3, size, size], "float32", "x"))
+        text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
+        write_text(temporary / "inference.yml", text)
+
+    write_new_folder(folder, {"inference.json", "inference.pdmodel", "inference.pdiparams", "inference.yml"}, write)
+    return name
+
+
+def write_triton(run: Run, folder: Path) -> list[str]:
+    """Write a model repository for Triton Inference Server, from the exported ONNX files.
+
+    https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/model_repository.html
+
+    Returns:
+        The names of the models: the run's, and ``<name>_int8`` where int8 was exported.
+
+    Raises:
+        UsageError: the folder has other files, or the run was exported without ONNX.
+        RunFailure: the folder cannot be written.
+    """
+    exported = InferenceConfig.load(run.inference_path)
+    models = {run.config.name: exported.files.onnx, f"{run.config.name}_int8": exported.files.onnx_int8}
+    files = {name: file for name, file in models.items() if file is not None}
+    if exported.files.onnx is None:
+        raise UsageError(f"{run.inference_path} has no ONNX model, which Triton needs: export it with --onnx")
+
+    def write(temporary: Path) -> None:
+        for name, file in files.items():
+            _write_triton_model(temporary / name, name, run.inference_path, file, exported)
+
+    write_new_folder(folder, set(files), write)
+    return list(files)
+
+
+def _write_triton_model(folder: Path, name: str, source: Path, file: ModelFile, exported: InferenceConfig) -> None:
+    (folder / "1").mkdir(parents=True)
+    shutil.copyfile(source / file.name, folder / "1" / "model.onnx")
+    write_text(folder / "labels.txt", "".join(f"{_one_line(label)}\n" for label in exported.classes))
+    write_text(folder / "config.pbtxt", _triton_config(name, exported))
+
+
+def _triton_config(name: str, exported: InferenceConfig) -> str:
+    """Return a ``ModelConfig`` in protobuf's text format; a model of one fixed batch size is not batched."""
+    batch = exported.input.batch
+    size, classes = exported.input.image_size, len(exported.classes)
+    fixed = [] if batch is None else [batch]
+    lines = [
+        f'name: "{name}"',
+        'backend: "onnxruntime"',
+        f"max_batch_size: {LARGEST_BATCH if batch is None else 0}",
+        f'input {{ name: "{INPUT}" data_type: TYPE_UINT8 dims: {_dims([*fixed, size, size, 3])} }}',
+        f'output {{ name: "{OUTPUT}" data_type: TYPE_FP32 dims: {_dims([*fixed, classes])} '
+        'label_filename: "labels.txt" }',
+    ]
+    if batch is None:
+        lines.append(f"dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_MICROSECONDS} }}")
+    return "\n".join(lines) + "\n"
+
+
+def _dims(sizes: Sequence[int]) -> str:
+    return f"[ {', '.join(map(str, sizes))} ]"
+
+
+def _one_line(label: str) -> str:
+    return " ".join(label.split())
+
+
+def write_new_folder(folder: Path, own: set[str], write: Callable[[Path], None]) -> None:
+    """Write a folder that is new, empty, or an earlier one of the same kind, which has only `own` names."""
+    others = sorted({entry.name for entry in folder.iterdir()} - own) if folder.is_dir() else []
+    if others or (folder.exists() and not folder.is_dir()):
+        what = f'has other files, such as "{others[0]}"' if others else "is a file"
+        raise UsageError(f"{folder} {what}; expected a new folder")
+    write_folder(folder.resolve(), write)
