@@ -106,10 +106,8 @@ def _valley(page: Page) -> None:
     rows = []
     for name, (rate, momentum, factor) in settings.items():
         measured = _error_factor(rate, momentum)
-        rows.append(
-            (page.text(name.replace(" ", "_")), f"{rate:.4f}", f"{momentum:.4f}", f"{factor:.4f}", f"{measured:.4f}")
-        )
-        page.record(**{f"{name.replace(' ', '_')}_factor": factor, f"{name.replace(' ', '_')}_measured": measured})
+        rows.append((page.text(name), *(f"{each:.4f}" for each in (rate, momentum, factor, measured))))
+        page.record(**{f"{name}_factor": factor, f"{name}_measured": measured})
     page.table("factors", rows)
     page.say("condition", ratio=high / low, root=np.sqrt(high / low))
     page.record(loss_below_limit=below, loss_above_limit=above)

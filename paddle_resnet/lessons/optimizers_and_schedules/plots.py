@@ -22,9 +22,11 @@ def draw_paths(paths: Mapping[str, np.ndarray]) -> Figure:
     loss = 0.5 * (CURVATURES[0] * x**2 + CURVATURES[1] * y**2)
     plane.contour(x, y, loss, levels=np.geomspace(0.01, 20, 12), colors=GREY, linewidths=0.7)
     for (name, path), colour, marker in zip(paths.items(), COLOURS, MARKERS, strict=False):
-        plane.plot(path[:, 0], path[:, 1], color=colour, marker=marker, markersize=4, linewidth=1.4, label=name)
+        plane.plot(path[:, 0], path[:, 1], color=colour, marker=marker, markersize=4, linewidth=1.4)
         values = 0.5 * (CURVATURES * path**2).sum(1)
-        losses.plot(np.arange(len(path)), values, color=colour, marker=marker, markersize=4, label=name)
+        losses.plot(
+            np.arange(len(path)), values, color=colour, marker=marker, markersize=4, label=name.replace("_", " ")
+        )
     plane.set(xlabel="w1", ylabel="w2", xlim=(-1.1, 0.6), ylim=(-1.2, 1.2))
     losses.set(xlabel="step", ylabel="loss", yscale="log", xticks=range(0, 21, 5))
     losses.yaxis.set_major_formatter("{x:g}")

@@ -102,7 +102,7 @@ def descend(rate: float, momentum: float = 0.0, steps: int = STEPS) -> np.ndarra
 
 
 def best_settings() -> dict[str, tuple[float, float, float]]:
-    """Return, by the key of its name's text, rate, momentum and the factor of each step's error, by the theory of quadratics (Polyak 1964).
+    """Return each method's rate, momentum and factor of a step's error, by the theory of quadratics (Polyak 1964).
 
     With the curvatures m and M: gradient descent at ``2 / (m + M)`` has ``(M - m) / (M + m)``; with momentum the
     factor is ``(sqrt(M) - sqrt(m)) / (sqrt(M) + sqrt(m))``, at its square as momentum.
