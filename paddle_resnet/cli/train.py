@@ -110,7 +110,7 @@ def _check(config: Config) -> None:
         trying = {"name": "check", "output": Path(folder), "data": data, "train": config.train.model_copy(update=small)}
         run = train(config.model_copy(update=trying))
         report("two steps are trained, and validation is measured")
-        report(f"evaluation: {counted(evaluate(run).images, 'test image')}")
+        report(f"evaluation: {counted(evaluate(run, checkpoint='last').images, 'test image')}")  # without plots
         export(run)
         report("the exported model gives the network's probabilities")
         with Predictor(run.inference_path, device=config.device) as predictor:

@@ -59,7 +59,7 @@ def test_val_alone_validates_and_is_the_test_too(tmp_path, caplog):
     assert names(splits.validation)[0] == "val/cat/0000.png" and splits.test is splits.validation
     assert [each.getMessage().partition(": ")[2] for each in caplog.records] == [
         f"{tmp_path}: there is no test split: the test is measured on the validation images, which also choose the "
-        "best epoch"
+        "best epoch; for both, add a test split, or name this one test: validation is then held out of train"
     ]
 
 
