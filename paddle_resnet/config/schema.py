@@ -300,9 +300,9 @@ class TrainConfig(Group):
 
     # Passes over the training images.
     epochs: Positive = 10
-    # Instead of epochs: as many as fit into so many minutes on this machine, measured before the run begins.
+    # Instead of epochs: as many as fit into so many minutes on this machine, see docs/training.md#epochs-by-time.
     minutes: PositiveReal | None = None
-    # The epochs after which the run was extended; --resume RUN -o train.epochs=N writes it.
+    # The epochs after which the run was extended: written by --resume, see docs/training.md#train-longer.
     extended_from: tuple[Positive, ...] = ()
     # Schedules cosine and one_cycle: the peak of the cycle of added epochs, as a share of learning_rate.
     extend_rate: Annotated[Real, Field(gt=0, le=1)] = 0.1
@@ -358,9 +358,10 @@ class TrainConfig(Group):
     freeze_epochs: NonNegative = 0
     # e: the target is 1 - e on the class, plus e / K on each of the K classes (Szegedy et al. 2016).
     label_smoothing: Probability = 0.0
-    # Weights of the classes in the loss: none, balanced (inverse to their numbers of training images), or a list.
+    # Weights of the classes in the loss: none, balanced (inverse to their numbers of training images), or a list, see
+    # docs/finetuning.md#classes-of-very-different-size.
     class_weights: Annotated[Literal["none", "balanced"] | tuple[Real, ...], BeforeValidator(_class_weights)] = "none"
-    # Share of the epochs, the last ones, without mixup and CutMix, e.g. 0.1.
+    # Share of the epochs, the last ones, without mixup and CutMix, e.g. 0.1, see docs/training.md#mixtures-of-images.
     stop_mixing: Probability = 0.0
     # Clip the norm of all gradients together to this; null: no clipping.
     clip_norm: PositiveReal | None = None
@@ -443,7 +444,7 @@ class Config(Group):
     output: Folder = Path("output")
     # auto, cpu, gpu or gpu:NUMBER.
     device: str = "auto"
-    # Which programs show the training: visualdl, tensorboard, or both.
+    # Which programs show the training: visualdl, tensorboard, or both, see docs/training.md#tensorboard.
     tracking: Annotated[tuple[Literal["visualdl", "tensorboard"], ...], Field(min_length=1)] = ("visualdl",)
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
