@@ -130,14 +130,24 @@ def _writing(path: Path) -> Iterator[None]:
         raise
 
 
-def require_space(path: Path) -> None:
+def require_space(path: Path, needed: int = LEAST_FREE) -> None:
     """Check that the disk is not full, after a library wrote `path` that says nothing of a file cut short.
 
+    Args:
+        path: a file or folder on that disk; its parent exists.
+        needed: bytes that will be written there; by default `path` is written already.
+
     Raises:
-        RunFailure: the disk is full.
+        RunFailure: the disk is full, or has fewer bytes than will be `needed`.
     """
-    if shutil.disk_usage(path.parent).free < LEAST_FREE:
+    free = shutil.disk_usage(path.parent).free
+    if free < LEAST_FREE:
         raise RunFailure(f"{path}: cannot be written ({os.strerror(errno.ENOSPC)})")
+    if free < needed:
+        raise RunFailure(
+            f"{path}: needs at least {needed / 1e6:.0f} MB, and its disk has {free / 1e6:.0f} MB left; free some "
+            "space, or write elsewhere"
+        )
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from paddle_resnet.data.datasets.open_splits import mean_and_std, resize_size
 from paddle_resnet.download import ProgressFn
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import write_json
+from paddle_resnet.system.portable import IS_POSIX
 from paddle_resnet.training.schemas import Count, JsonSchema, Text, first_error
 
 IMAGES_COMPARED = 32
@@ -46,7 +47,8 @@ class FileList(JsonSchema):
         if not len(self.names) == len(self.labels) == len(self.sizes) == len(self.crc32):
             raise ValueError("expected as many labels, sizes and crc32 as names")
         for name in self.names:
-            if name.startswith("/") or (".." in name and ".." in name.split("/")):
+            on_drive = not IS_POSIX and (":" in name or "\\" in name)
+            if name.startswith("/") or on_drive or (".." in name and ".." in name.split("/")):
                 raise ValueError(f"{shown(name)} lies outside of the folder")
         return self
 

@@ -10,11 +10,19 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 
 import paddle
+from paddle import nn
 
 from paddle_resnet import distributed, runtime
 from paddle_resnet.config import Config
 from paddle_resnet.console import least_log_level, logger
-from paddle_resnet.system import threads
+from paddle_resnet.files import require_space
+from paddle_resnet.system import machine, threads
+
+COPIES_OF_WEIGHTS = 3
+"""On the disk at least: the best, and the last with a momentum."""
+SIZE_OF_PLOTS = 4_000_000
+LEAST_MEMORY = 300_000_000
+"""Bytes for the smallest networks, beside Paddle itself."""
 
 
 @contextlib.contextmanager
@@ -50,6 +58,24 @@ def _thread_number(config: Config) -> Iterator[None]:
         yield
     finally:
         threads.use(before)
+
+
+def check_resources(folder: Path, network: nn.Layer) -> None:
+    """Check the disk and the memory before the first step.
+
+    Raises:
+        RunFailure: the disk has no place for two checkpoints.
+    """
+    weights = sum(4 * parameter.size for parameter in network.parameters())
+    require_space(folder / "checkpoints", COPIES_OF_WEIGHTS * weights + SIZE_OF_PLOTS)
+    free = machine.free_memory()
+    if free is not None and free < LEAST_MEMORY:
+        logger.warning(
+            "warning: %.0f MB of memory are free, and a training needs at least %.0f: if the system ends it, close "
+            "programs or take a smaller train.batch_size",
+            free / 1e6,
+            LEAST_MEMORY / 1e6,
+        )
 
 
 class DeferredLogHandler(MemoryHandler):

@@ -34,7 +34,7 @@ from paddle_resnet.training.data_manifest import fingerprint
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.optim.ema import MovingAverage
 from paddle_resnet.training.optim.loss import class_weights
-from paddle_resnet.training.process_setup import ignore_paddle_warnings, setup_process
+from paddle_resnet.training.process_setup import check_resources, ignore_paddle_warnings, setup_process
 from paddle_resnet.training.resume_checks import (
     require_same_data,
     require_same_world_size,
@@ -210,6 +210,8 @@ class Trainer:
             schedule = learning_rate_of(optimizer_of(self._model))
             assert isinstance(schedule, LearningRate)
             schedule.step(schedule.last_epoch)  # of a run that is extended here, the next step has another rate
+        if distributed.is_main_process():
+            check_resources(run.path, network)
         self._progress = Progress()
         self._recorder = Recorder(run, metrics, self._train_loader)
         self._resources = contextlib.ExitStack()

@@ -1,8 +1,11 @@
 """Lists of images with labels, classes in files' names, and splits by the names of folders and lists."""
 
 import csv
+import ntpath
 import os
 import shutil
+from pathlib import PureWindowsPath
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from PIL import Image
 from paddle_resnet.config import Config, DataConfig
 from paddle_resnet.config.loading import check_config
 from paddle_resnet.data import open_splits
+from paddle_resnet.data.datasets import image_list
 from paddle_resnet.data.datasets.file_report import report_files
 from paddle_resnet.data.datasets.found_files import split_of
 from paddle_resnet.errors import UsageError
@@ -412,3 +416,25 @@ def test_config_of_lists_and_names_is_checked(overrides, message):
     with pytest.raises(UsageError, match=message) as caught:
         check_config(Config, {"name": "x", "data": {"root": "here"}}, overrides, "config")
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("train\\a.png", "train/a.png"),
+        ("D:\\data\\train\\a.png", "train/a.png"),
+        ("d:/data/train/a.png", "train/a.png"),
+        ("./train//a.png", "train/a.png"),
+        ("..\\data\\train\\a.png", "train/a.png"),
+        ("E:\\other\\a.png", None),
+        ("..\\a.png", None),
+    ],
+)
+def test_paths_of_lists_on_windows(monkeypatch, given, name):
+    monkeypatch.setattr(image_list, "os", SimpleNamespace(name="nt", path=ntpath, sep="\\"))
+    root, path = PureWindowsPath("D:/data"), PureWindowsPath("D:/data/train.txt")
+    if name is None:
+        with pytest.raises(UsageError, match="lies outside of D:"):
+            image_list._normalized(given, root, path)
+    else:
+        assert image_list._normalized(given, root, path) == name

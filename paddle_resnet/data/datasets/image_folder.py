@@ -183,7 +183,7 @@ def _images_below(root: Path, folder: Path) -> tuple[list[str], list[SkippedFile
         if isinstance(each, SkippedFile):
             skipped.append(each)
         else:
-            names.append(str(each)[start:])
+            names.append(str(each)[start:].replace(os.sep, "/"))
     return sorted(names, key=lambda name: name.split("/")), skipped
 
 

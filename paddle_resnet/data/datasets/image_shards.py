@@ -92,7 +92,7 @@ def _find_images(root: Path, shards: list[Path]) -> LabelledFiles:
         if not shard.is_relative_to(root):
             raise UsageError(f"{shard}: lies outside of {root}; set data.root to a folder that holds all shards")
         for (name, start, size), label in _samples(shard, part.skipped):
-            part.names.append(FilePart(str(shard.relative_to(root)), start, size, name).as_name())
+            part.names.append(FilePart(shard.relative_to(root).as_posix(), start, size, name).as_name())
             part.labels.append(labels.setdefault(label, label))
     return part
 
