@@ -35,7 +35,7 @@ def _find(arguments: argparse.Namespace) -> None:
 
     config = Config.load(arguments.config, arguments.overrides)
     program.prepare()
-    from paddle_resnet.training.lr_finder import find_learning_rate, sweep_folder, write_sweep
+    from paddle_resnet.training.trials.lr_finder import find_learning_rate, sweep_folder, write_sweep
 
     sweep_folder(config)
     sweep = find_learning_rate(config, lowest=arguments.lowest, highest=arguments.highest, steps=arguments.steps)

@@ -44,7 +44,7 @@ from paddle_resnet.training.resume_checks import (
 )
 from paddle_resnet.training.run_folder import Run
 from paddle_resnet.training.setup import make_model, make_train_loader, make_validation_loader, open_data_and_network
-from paddle_resnet.training.time_budget import fit_to_minutes
+from paddle_resnet.training.trials.time_budget import fit_to_minutes
 
 GRID_IMAGES = 32
 

@@ -15,9 +15,10 @@ from tiny_run import quickstart
 from paddle_resnet.config import Config
 from paddle_resnet.data import TrainLoader
 from paddle_resnet.errors import Stopped, UsageError
-from paddle_resnet.training import Run, resume, time_budget, train, train_or_resume, train_seeds
+from paddle_resnet.training import Run, resume, train, train_or_resume, train_seeds
 from paddle_resnet.training.callbacks.recipe import unmixed_epochs
 from paddle_resnet.training.callbacks.recorder import Recorder
+from paddle_resnet.training.trials import time_budget
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from tiny_run import QUICKSTART, quickstart
 from visualdl import LogReader
 
 from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.training.lr_finder import (
+from paddle_resnet.training.trials.lr_finder import (
     Sweep,
     exponential_rates,
     find_learning_rate,

@@ -15,11 +15,11 @@ from paddle_resnet import distributed, signals
 from paddle_resnet.config import Config
 from paddle_resnet.console import least_log_level, logger
 from paddle_resnet.models import ImageClassifier
-from paddle_resnet.training.lr_finder import endless, random_states_restored
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.process_setup import ignore_paddle_warnings
 from paddle_resnet.training.run_folder import Run
 from paddle_resnet.training.setup import make_model, make_train_loader, make_validation_loader
+from paddle_resnet.training.trials.lr_finder import endless, random_states_restored
 
 FIRST_BATCHES = 2
 """They are slower: workers start, memory is allocated."""
