@@ -57,7 +57,7 @@ class OtherPrograms:
         times = psutil.cpu_times()
         busy = sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0)
         parent = multiprocessing.parent_process()
-        first, own = psutil.Process(parent.pid if parent else None), 0.0
+        first, own = psutil.Process(parent.pid if parent and parent.is_alive() else None), 0.0
         for process in (first, *first.children(recursive=True)):
             with suppress(psutil.Error):  # it has ended meanwhile
                 own += sum(process.cpu_times()[:4])  # user and system, of itself and of children that have ended

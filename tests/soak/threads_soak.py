@@ -2,9 +2,8 @@
 
 Endless loops occupy none, one or all of the cores, in phases whose lengths and loads are drawn from a seed. First each
 fixed number of threads is measured beside each load, a few seconds by turns. Then `auto` runs through the phases, half
-of the time a training of the quick start, half of the time a predictor. Ends with status 1 if `auto` is slower in a
-phase than half of the best fixed number beside the same load. Run nothing else meanwhile, and leave OMP_NUM_THREADS
-alone.
+of the time a training of resnet8 on small pictures, half of the time a predictor. Ends with status 1 if `auto` is
+slower in a phase than half of the best fixed number beside the same load. Run nothing else meanwhile.
 
     python tests/soak/threads_soak.py output/quickstart
     python tests/soak/threads_soak.py output/quickstart --minutes 3 --backend paddle --batch 1
@@ -27,6 +26,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
+
+from tiny_run import SIZE, make_pictures
 
 from paddle_resnet.benchmark.runner import busy_programs
 from paddle_resnet.system import threads
@@ -38,11 +40,18 @@ TURN_SECONDS = 4.0
 PHASES = 6
 """At least so many in each half, if they last no shorter than `SHORTEST_PHASE`."""
 SHORTEST_PHASE = 30.0
-"""Seconds. A training looks at the load between epochs, and an epoch lasts up to 20 s while the threads wait."""
+"""Seconds. A training looks at the load between epochs, and an epoch may last 10 s while the threads wait."""
+PICTURES = {"train": 200, "test": 4}
+"""Of each of the three classes."""
+
+
+def number_of(text: str) -> int | None:
+    """Return a number of threads; None for auto."""
+    return None if text == "auto" else int(text)
 
 
 def train_for_ever(options: argparse.Namespace) -> None:
-    """Train the quick start; print a line for each step: the number of images and of threads."""
+    """Train; print a line for each step: the number of images and of threads."""
     from paddle_resnet import runtime
 
     runtime.import_paddle()
@@ -57,8 +66,11 @@ def train_for_ever(options: argparse.Namespace) -> None:
 
     make_callbacks = trainer.thread_callbacks
     trainer.thread_callbacks = lambda *arguments: [*make_callbacks(*arguments), Progress()]
-    overrides = [f"output={options.output}", "train.epochs=100000", f"train.threads={options.threads}", "device=cpu"]
-    config = Config.load("quickstart", overrides)
+    data = {"source": "image_folder", "root": options.pictures, "image_size": SIZE}
+    schedule = {"epochs": 100_000, "batch_size": 64, "threads": number_of(options.threads) or "auto"}
+    config = Config.model_validate(
+        {"output": options.output, "device": "cpu", "data": data, "model": {"name": "resnet8"}, "train": schedule}
+    )
     train(config)
 
 
@@ -71,7 +83,7 @@ def predict_for_ever(options: argparse.Namespace) -> None:
     runtime.import_paddle()
     from paddle_resnet.inference import Predictor
 
-    number = None if options.threads == "auto" else int(options.threads)
+    number = number_of(options.threads)
     predictor = Predictor(options.model, "cpu", threads=number, backend=options.backend)
     size = predictor.config.input.image_size
     pixels = np.random.default_rng(0).integers(0, 256, (options.batch, size, size, 3), dtype=np.uint8)
@@ -85,7 +97,7 @@ class Worker:
 
     def __init__(self, options: argparse.Namespace, kind: str, number: int | str) -> None:
         arguments = [options.model, "--work", kind, "--threads", number, "--batch", options.batch]
-        arguments += ["--output", Path(options.output, f"{number}")]
+        arguments += ["--pictures", options.pictures, "--output", Path(options.output, f"{number}")]
         arguments += ["--backend", options.backend] if options.backend else []
         command = [sys.executable, __file__, *map(str, arguments)]
         environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
@@ -158,7 +170,7 @@ def run_phases(
         ends = time.monotonic() + seconds
         while (left := ends - time.monotonic()) > SHORTEST_PHASE / 2:
             load = draw.choice([each for each in fixed if each != load])
-            length = min(draw.uniform(SHORTEST_PHASE, longest), left)
+            length = left if left < 2 * SHORTEST_PHASE else draw.uniform(SHORTEST_PHASE, longest)
             with busy_programs(load):
                 rate = worker.rate(length)
             best = max(fixed[load].values())
@@ -184,6 +196,7 @@ def main() -> int:
     parser.add_argument("--work", choices=work, help=argparse.SUPPRESS)
     parser.add_argument("--threads", default="auto", help=argparse.SUPPRESS)
     parser.add_argument("--output", help=argparse.SUPPRESS)
+    parser.add_argument("--pictures", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
         work[options.work](options)
@@ -191,6 +204,7 @@ def main() -> int:
     ends = time.monotonic() + 60 * options.minutes
     loads, draw, passed = sorted({0, 1, physical_cores()}), random.Random(options.seed), True
     with tempfile.TemporaryDirectory() as options.output:
+        options.pictures = make_pictures(Path(options.output, "pictures"), PICTURES)
         fixed = {kind: measure_fixed(options, kind, loads) for kind in work}
         seconds = max(SHORTEST_PHASE, (ends - time.monotonic()) / len(work))
         for kind in work:
