@@ -31,6 +31,7 @@ setup(
     extras_require={
         "cpu": required("requirements.txt"),
         "gpu": required("requirements/gpu.txt", "requirements/paddle2.txt"),
+        "notebook": required("requirements/notebook.txt"),
         "onnx": required("requirements/onnx.txt"),
         "tensorboard": required("requirements/tensorboard.txt"),
     },

@@ -116,6 +116,7 @@ def prepare(threads: int | None = None, *, log: bool = True) -> ProcessSetup:
         os.environ["OMP_NUM_THREADS"] = str(threads)
         _setup = setup = replace(setup, threads=Setting("OMP_NUM_THREADS", str(threads), "set by you", preset=True))
     import_paddle()
+    ignore_paddle_warnings()
     if threads is not None:
         openmp.use(threads)
     if log:
@@ -248,6 +249,12 @@ def import_paddle() -> None:
         import paddle  # noqa: F401
 
         signals.restore_handlers()
+
+
+def ignore_paddle_warnings() -> None:
+    """Hide the warnings of `paddle.Model` about its own code: copies of batches, BatchNorm in training mode."""
+    warnings.filterwarnings("ignore", "To copy construct from a tensor", UserWarning)
+    warnings.filterwarnings("ignore", "When training, we now always track", UserWarning)
 
 
 def select_device(name: str = "auto") -> str:

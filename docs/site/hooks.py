@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 from pathlib import Path
@@ -29,6 +30,7 @@ SEARCH_WORDS = {
     "serving.md": ["server", "deploy", "REST"],
 }
 """What readers call the subject of a page where the page does not."""
+NOTEBOOKS = {"examples/tutorial.ipynb": "tutorial.md", "examples/tutorial_zh.ipynb": "zh/tutorial.md"}
 LESSONS = "paddle_resnet/lessons/catalogue.yaml"
 BOUNDS = {"exclusiveMinimum": "above", "minimum": "from", "exclusiveMaximum": "below", "maximum": "to"}
 
@@ -42,12 +44,13 @@ def site_path(target: Path) -> str:
         return target.relative_to(DOCS).as_posix()
     if target.parent == PROJECT and target.suffix == ".md":
         return "index.md" if target.name == "README.md" else target.name
-    return f"source/{target.relative_to(PROJECT).as_posix()}.md"
+    source = target.relative_to(PROJECT).as_posix()
+    return NOTEBOOKS.get(source, f"source/{source}.md")
 
 
 def outside_files() -> dict[str, Path]:
     """Return path in the site -> file outside of docs/: the project's own pages, and what pages link to."""
-    own = set(PROJECT.glob("*.md"))
+    own = {*PROJECT.glob("*.md"), *(PROJECT / notebook for notebook in NOTEBOOKS)}
     pages = own | set(DOCS.rglob("*.md"))
     linked = {(page.parent / link[1]).resolve() for page in pages for link in LINK.findall(page.read_text("utf-8"))}
     return {site_path(path): path for path in own | linked if path.is_file() and not path.is_relative_to(DOCS)}
@@ -58,7 +61,27 @@ def as_page(path: Path) -> str:
     text = path.read_text("utf-8")
     if path.suffix == ".md":
         return text
+    if path.suffix == ".ipynb":
+        return "\n\n".join(part for cell in json.loads(text)["cells"] for part in cell_parts(cell))
     return f"---\nsearch:\n  exclude: true\n---\n\n# {path.name}\n\n````{path.suffix[1:]}\n{text}\n````\n"
+
+
+def cell_parts(cell: dict[str, Any]) -> list[str]:
+    """Return a notebook's cell as Markdown: prose, or code with its outputs."""
+    source = "".join(cell["source"])
+    if cell["cell_type"] == "markdown":
+        return [source]
+    parts = [f"```python\n{source}\n```"]
+    for output in cell["outputs"]:
+        shown = {kind: "".join(value) for kind, value in output.get("data", {}).items()}
+        if "image/png" in shown:
+            parts.append(f"![{shown['text/plain']}](data:image/png;base64,{shown['image/png'].strip()})")
+        elif "text/html" in shown:
+            parts.append(shown["text/html"])
+        else:
+            text = "".join(output.get("text", "")) or shown.get("text/plain", "")
+            parts.append(f"```text\n{text.rstrip()}\n```")
+    return parts
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:

@@ -119,8 +119,7 @@ class LogFile(logging.FileHandler):
 
 @contextlib.contextmanager
 def ignore_paddle_warnings() -> Iterator[None]:
-    """Hide the warnings of `paddle.Model` about its own code: copies of batches, BatchNorm in training mode."""
+    """Hide the warnings of `paddle.Model` about its own code within the block."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "To copy construct from a tensor", UserWarning)
-        warnings.filterwarnings("ignore", "When training, we now always track", UserWarning)
+        runtime.ignore_paddle_warnings()
         yield

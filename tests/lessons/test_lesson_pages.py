@@ -6,6 +6,7 @@ import re
 import socket
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import paddle
 import pytest
@@ -18,7 +19,8 @@ from paddle_resnet.lessons import LESSONS, Lesson
 from paddle_resnet.lessons.common.network_costs import describe_machine
 from paddle_resnet.lessons.framework import texts
 from paddle_resnet.lessons.framework.markdown import write_pages
-from paddle_resnet.lessons.framework.page import Page, to_markdown
+from paddle_resnet.lessons.framework.page import Heading, Page, Picture, notebook_show, to_markdown
+from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.system import machine
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -79,6 +81,21 @@ def test_page_is_rendered_in_both_languages(tmp_path, monkeypatch):
         ("lessons",),
         ("zh", "lessons"),
     ]
+
+
+def test_a_notebook_shows_blocks_and_figures_in_its_language(tmp_path, monkeypatch):
+    ipython = pytest.importorskip("IPython", reason="requirements/notebook.txt is not installed")
+    assert notebook_show("en") is None  # no kernel runs this process
+    shown = []
+    monkeypatch.setattr(ipython, "get_ipython", lambda: SimpleNamespace(kernel=object()))
+    monkeypatch.setattr("IPython.display.display", lambda *objects: shown.extend(objects))
+    Image.new("RGB", (3, 2)).save(tmp_path / "one.png")
+    show = notebook_show("zh")
+    show(Heading(Text("Shapes", "形状")))
+    show(Picture(tmp_path / "one.png", Text("One pixel", "一个像素")))
+    heading, figure, caption = shown
+    assert (heading.data, caption.data) == ("## 形状", "*一个像素*")
+    assert figure.data == (tmp_path / "one.png").read_bytes()
 
 
 def test_command_without_name_lists_lessons(tool):

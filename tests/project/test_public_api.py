@@ -6,6 +6,7 @@ import doctest
 import importlib
 import inspect
 import os
+import re
 import subprocess
 import sys
 
@@ -34,6 +35,19 @@ def test_examples_of_docstrings_run(name, folder, monkeypatch):
     results = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=said.append)
     assert results.attempted >= 2
     assert results.failed == 0, "".join(said)
+
+
+def test_code_of_the_page_on_own_loops_runs(folder, project, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    pages = (project / "docs/own_loop.md", project / "docs/zh/own_loop.md")
+    english, chinese = (page.read_text(encoding="utf-8") for page in pages)
+    blocks = re.findall(r"^```python\n(.*?)^```$", english, re.MULTILINE | re.DOTALL)
+    namespace = {}
+    for block in blocks:
+        exec(block, namespace)
+    assert len(blocks) == 7 and all(block in chinese for block in blocks)
+    assert float(capsys.readouterr().out.split()[-1]) > 0.5  # top-1 after two epochs; chance is 0.1
+    assert len(namespace["whole"]) == 29
 
 
 def test_every_public_name_has_an_example():

@@ -24,6 +24,7 @@ def read_requirements(path: Path) -> list[Requirement]:
         "requirements/gpu.txt",
         "requirements/dev.txt",
         "requirements/docs.txt",
+        "requirements/notebook.txt",
         "requirements/bench.txt",
         "requirements/serve.txt",
         "requirements/onnx.txt",

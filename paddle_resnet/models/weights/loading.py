@@ -107,7 +107,8 @@ def load_weights(
         file = of_arrays(dict(source))
     else:
         wanted = source if isinstance(source, WeightsSource) else _source(network.model_name, source, progress)
-        file, label = read_weights_file(wanted.path, wanted.take), str(wanted.path)
+        file = read_weights_file(wanted.path, wanted.take)
+        label = f"cifar10/{wanted.path.name}" if source == "cifar10" else str(wanted.path)
     shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
     named = fit_names(file.entries, file.layout, shapes)
     state, head = name_head(named.arrays, shapes)
