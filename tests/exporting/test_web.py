@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from tiny_run import SIZE, make_run
 
 from paddle_resnet.errors import UsageError
@@ -114,11 +114,13 @@ def test_the_browser_predicts_the_same(run, pictures, browser, served, tmp_path,
     found = [json.loads(item.get_attribute("data-scores")) for item in items]
     backend = {"backend": "onnxruntime", "precision": precision, "device": "cpu"}
     expected = Predictor(run.inference_path, **backend).predict(pictures)
-    # JPEG decoders differ by a level, which int8's steps may enlarge.
-    tolerance = 1e-3 if precision == "fp32" else 2e-2
     for path, answer, prediction in zip(pictures, found, expected, strict=True):
         assert answer["name"] == path.name
         assert answer["label"] == prediction.label
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image)
+        # One level more or less in tall pictures, see preprocess.js.
+        tolerance = 1e-3 if upright.width >= upright.height else 1e-2
         assert answer["probability"] == pytest.approx(prediction.top[0].probability, abs=tolerance)
 
 
@@ -135,8 +137,8 @@ def test_the_pages_pixels_are_pillows(run, browser, served, tmp_path, resize, si
             "return Array.from(preprocess.resizeAndCrop({ data, width, height }, resize, size))",
             pixels.ravel().tolist(), width, height, resize, size,
         )  # fmt: skip
-        expected = decode_image(pixels, resize, size)
-        np.testing.assert_array_equal(np.array(found).reshape(size, size, 3), expected)
+        difference = np.array(found).reshape(size, size, 3) - decode_image(pixels, resize, size).astype(int)
+        assert np.abs(difference).max() <= (0 if width >= height else 1)
 
 
 def test_the_description_has_the_exports_values(run, tmp_path):

@@ -9,17 +9,18 @@ function roundHalfEven(value) {
 }
 
 // Return each output pixel's first input pixel and weights for the section [start, end) of a line: Pillow's triangle
-// filter, which averages when shrinking.
+// filter, which averages when shrinking. Its boxes are float32.
 function weights(length, start, end, size) {
-  const scale = (end - start) / size;
+  const scale = Math.fround(end - start) / size;
   const support = Math.max(scale, 1);
+  const slope = 1 / support;
   return Array.from({ length: size }, (_, place) => {
     const centre = start + (place + 0.5) * scale;
     const first = Math.max(0, Math.trunc(centre - support + 0.5));
     const last = Math.min(length, Math.trunc(centre + support + 0.5));
     const values = [];
     for (let pixel = first; pixel < last; pixel++) {
-      values.push(Math.max(0, 1 - Math.abs((pixel - centre + 0.5) / support)));
+      values.push(Math.max(0, 1 - Math.abs((pixel - centre + 0.5) * slope)));
     }
     const sum = values.reduce((total, value) => total + value, 0);
     return { first, values: values.map((value) => Math.trunc((value / sum) * PRECISION + 0.5)) };
@@ -29,6 +30,7 @@ function weights(length, start, end, size) {
 const clip = (sum) => Math.min(255, Math.max(0, Math.floor((sum + PRECISION / 2) / PRECISION)));
 
 // Resize a box of RGB pixels { data, width, height } to `size` x `size`: first along the rows, then down the columns.
+// (Newer versions of Pillow begin with the columns of some tall pictures, which changes pixels by one level at most.)
 function resizeBox({ data, width, height }, [left, top, right, bottom], size) {
   const columns = weights(width, left, right, size);
   const rows = weights(height, top, bottom, size);
@@ -62,7 +64,7 @@ function resizeAndCrop(image, resize, size) {
   const [[left, right], [top, bottom]] = [image.width, image.height].map((length) => {
     const resized = Math.floor((resize * length) / shorter);
     const start = roundHalfEven((resized - resize) / 2) + roundHalfEven((resize - size) / 2);
-    return [(start * length) / resized, Math.min(((start + size) * length) / resized, length)];
+    return [(start * length) / resized, Math.min(((start + size) * length) / resized, length)].map(Math.fround);
   });
   return resizeBox(image, [left, top, right, bottom], size);
 }
