@@ -142,6 +142,11 @@ class InferenceConfig(Group):
             raise UsageError(
                 f"{path}: format {shown(version, 40)} is newer than this program's ({FORMAT}); update paddle_resnet"
             )
+        if version is None and "Global" in values and "PreProcess" in values:
+            raise UsageError(
+                f"{path}: a model of PaddleX or PaddleClas; paddlex.create_model(model_name=..., model_dir=...) predicts "
+                "with it, and this program only with its own exports"
+            )
         if version != FORMAT:
             raise UsageError(f"{path}: format {shown(version)}, expected {FORMAT}; {remedy}")
         try:

@@ -145,3 +145,8 @@ def test_paddlexs_program_takes_levels_of_planes(run, paddlex):
     found = predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()
     expected = Predictor(run.inference_path, device="cpu").scores(pixels)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_prediction_names_a_model_of_paddlex(paddlex):
+    with pytest.raises(UsageError, match="a model of PaddleX or PaddleClas; paddlex.create_model"):
+        Predictor(paddlex[1])
