@@ -148,5 +148,5 @@ def test_paddlexs_program_takes_levels_of_planes(run, paddlex):
 
 
 def test_prediction_names_a_model_of_paddlex(paddlex):
-    with pytest.raises(UsageError, match="a model of PaddleX or PaddleClas; paddlex.create_model"):
+    with pytest.raises(UsageError, match=r"a model of PaddleX or PaddleClas, with which paddlex\.create_model"):
         Predictor(paddlex[1])
