@@ -144,8 +144,8 @@ class InferenceConfig(Group):
             )
         if version is None and "Global" in values and "PreProcess" in values:
             raise UsageError(
-                f"{path}: a model of PaddleX or PaddleClas, with which paddlex.create_model(model_name=..., model_dir=...) "
-                "predicts; this program takes its own exports only"
+                f"{path}: a model of PaddleX or PaddleClas, with which paddlex.create_model(model_name=..., "
+                "model_dir=...) predicts; this program takes its own exports only"
             )
         if version != FORMAT:
             raise UsageError(f"{path}: format {shown(version)}, expected {FORMAT}; {remedy}")
