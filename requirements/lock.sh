@@ -25,7 +25,7 @@ UV_RESOLUTION=lowest-direct lock lowest.txt paddlepaddle==3.3.1 common.txt dev.t
 licences() { pip-licenses --python="$1" --with-system --format=csv --order=name | grep -v -e '^"pip"' -e '^"Name"'; }
 # Only Python 3.10 needs these; their licences were read by hand on 2026-11-29.
 only_on_python_310() {
-  printf '| %s | %s |\n' coloredlogs MIT exceptiongroup MIT humanfriendly MIT mpmath BSD-3-Clause sympy BSD-3-Clause tomli MIT
+  printf '| %s | %s |\n' async-timeout Apache-2.0 coloredlogs MIT exceptiongroup MIT humanfriendly MIT mpmath BSD-3-Clause sympy BSD-3-Clause tomli MIT
 }
 {
   printf '# Licences of the packages that the lock files name\n\nWritten by `lock.sh` from the packages'"'"' own metadata.\n\n| package | licence |\n|---|---|\n'
