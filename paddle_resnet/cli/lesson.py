@@ -21,6 +21,7 @@ from paddle_resnet.cli import program
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from paddle_resnet.cli.program import Say
     from paddle_resnet.lessons.framework.page import Block, Show
     from paddle_resnet.lessons.framework.texts import Language
 
@@ -30,7 +31,7 @@ def main() -> None:
     parser = program.command_parser(__doc__)
     parser.add_argument("name", metavar="NAME", nargs="?", help="a lesson; without it, all are listed")
     parser.add_argument("--full", action="store_true", help="use the real data set instead of the embedded one")
-    parser.add_argument("--language", choices=["en", "zh"], default="en", help="language of the prose; default: en")
+    program.add_language(parser)
     parser.add_argument("--output", metavar="DIR", type=Path, help="default: output/lessons/NAME")
     program.add_overrides(parser, "set a config key of its trainings")
     parser.add_argument("--pages", action="store_true", help="rewrite its pages in docs/ in both languages")
@@ -47,6 +48,7 @@ def _run(arguments: argparse.Namespace) -> None:
     from paddle_resnet.lessons.framework.page import RUNS
 
     console = Console()
+    say = program.messages(arguments.language)
     if arguments.name is None:
         lines = Table.grid(padding=(0, 2))
         lines.add_column(no_wrap=True)
@@ -59,23 +61,23 @@ def _run(arguments: argparse.Namespace) -> None:
         return
     lesson = Lesson(arguments.name)
     if arguments.full and not lesson.full_data:
-        console.print("(this lesson uses no data set: --full changes nothing)", highlight=False)
+        console.print(say("no_data"), highlight=False)
     page = lesson.run(
         arguments.output,
         full=arguments.full,
         overrides=tuple(arguments.overrides),
-        show=_printer(console, arguments.language),
+        show=_printer(console, arguments.language, say),
     )
-    console.print(f"\nfigures and numbers.json are in {page.folder}", highlight=False, soft_wrap=True)
+    console.print("\n" + say("lesson_folder", folder=page.folder), highlight=False, soft_wrap=True)
     if (page.folder / RUNS).is_dir():
-        console.print(f"curves: visualdl --logdir {page.folder / RUNS}", highlight=False, soft_wrap=True)
+        console.print(say("lesson_curves", folder=page.folder / RUNS), highlight=False, soft_wrap=True)
     if arguments.pages:
         for path in write_pages(arguments.name, page, program.PROJECT / "docs"):
             console.print(f"written: {path}", highlight=False)
         write_index(program.PROJECT / "docs")
 
 
-def _printer(console: Console, language: Language) -> Show:
+def _printer(console: Console, language: Language, say: Say) -> Show:
     from rich.markdown import Markdown
 
     from paddle_resnet.lessons.framework.page import Picture, Values, render
@@ -86,7 +88,7 @@ def _printer(console: Console, language: Language) -> Show:
             case Values(lines):
                 console.print("\n".join(f"    {line}" for line in lines), highlight=False, markup=False)
             case Picture(path, caption):
-                console.print(f"[figure: {path}] {caption.in_language(language)}", highlight=False, markup=False)
+                console.print(say("picture", path=path, caption=caption), highlight=False, markup=False)
             case _:
                 console.print(Markdown(render(block, language, figures="")))
 

@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO, TypeAlias
 
 from paddle_resnet.errors import SIGNAL_WORDS
 from paddle_resnet.project_files import requirements_file
@@ -70,6 +70,8 @@ from paddle_resnet.system import streams
 SECONDS_TO_A_SECOND_SIGNAL = 0.5
 """One that comes sooner repeats the first: `timeout` sends SIGTERM twice, a closed terminal also SIGHUP."""
 LONGEST_LINE = 800
+Say: TypeAlias = Callable[..., str]
+"""Returns the text of a key with its values, in the language that was asked for."""
 
 
 class PlainStream:
@@ -245,6 +247,19 @@ def add_overrides(parser: argparse.ArgumentParser, text: str = "change one key; 
     """Add ``-o KEY=VALUE``, as the list `overrides`."""
     flags = "-o", "--override"
     parser.add_argument(*flags, dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=text)
+
+
+def add_language(parser: argparse.ArgumentParser) -> None:
+    """Add ``--language``, of what the command prints."""
+    parser.add_argument("--language", choices=["en", "zh"], default="en", help="of what it prints; default: en")
+
+
+def messages(language: str) -> Say:
+    """Return what gives a text of ``cli/text.yaml`` in a language, with its values."""
+    from paddle_resnet.lessons.framework.texts import LessonTexts
+
+    texts = LessonTexts(Path(__file__).parent)
+    return lambda key, **values: getattr(texts.fill(key, values), language)
 
 
 def fraction(text: str) -> float:

@@ -15,6 +15,7 @@ from paddle_resnet.cli import program
 from paddle_resnet.errors import command
 
 if TYPE_CHECKING:
+    from paddle_resnet.cli.program import Say
     from paddle_resnet.inference import Prediction
     from paddle_resnet.training import Run
 
@@ -25,6 +26,7 @@ def main() -> None:
     """Parse the arguments and run the four steps."""
     parser = program.command_parser(__doc__)
     program.add_overrides(parser)
+    program.add_language(parser)
     program.run(parser, _quickstart, results_in_files=True)
 
 
@@ -37,18 +39,21 @@ def _quickstart(arguments: argparse.Namespace) -> None:
     from paddle_resnet.evaluation import evaluate
     from paddle_resnet.exporting import export
     from paddle_resnet.inference import Predictor
+    from paddle_resnet.results import accuracy_text
     from paddle_resnet.training import train
 
-    print("1/4 train")
+    say = program.messages(arguments.language)
+    print(say("train"))
     run = train(config)
-    print("2/4 evaluate on the whole test split")
+    print(say("evaluate"))
     evaluation = evaluate(run, split="test")
-    print("3/4 export for Paddle Inference, and check the exported model against the network")
+    print(say("export"))
     export(run)
-    print("4/4 predict test images with the exported model")
+    print(say("predict"))
     with Predictor(run.inference_path, device=config.device) as predictor:
         predictions = list(predictor.predict(_write_samples(run)))
-    _print_summary(run, evaluation.top1, evaluation.images, predictions, time.monotonic() - started)
+    _print_summary(say, run, accuracy_text(evaluation.top1, evaluation.images), predictions, time.monotonic() - started)
+    _print_next_steps(say, run)
 
 
 def _write_samples(run: Run) -> list[Path]:
@@ -67,30 +72,36 @@ def _write_samples(run: Run) -> list[Path]:
     return paths
 
 
-def _print_summary(run: Run, top1: float, images: int, predictions: list[Prediction], seconds: float) -> None:
+def _print_summary(say: Say, run: Run, top1: str, predictions: list[Prediction], seconds: float) -> None:
     from rich.table import Table
 
     from paddle_resnet.console import console
-    from paddle_resnet.results import accuracy_text
 
-    first = ", ".join(f"{Path(each.name).name} is {each.top[0].label}" for each in predictions[:3])
+    first = [say("prediction", file=Path(each.name).name, label=each.top[0].label) for each in predictions[:3]]
     table = Table(show_header=False, title="quickstart")
     for what, value in (
-        ("test top-1", accuracy_text(top1, images)),
-        ("test images", str(images)),
-        ("training", f"{run.metrics()['train']['seconds']:.0f} s"),
-        ("in all", f"{seconds:.0f} s"),
-        ("exported model says", f"{first}, ..."),
+        ("top1", top1),
+        ("images", str(run.metrics()["test"]["images"])),
+        ("training", say("seconds", seconds=run.metrics()["train"]["seconds"])),
+        ("in_all", say("seconds", seconds=seconds)),
+        ("predictions", say("and_so_on", first=first)),
         ("figures", str(run.figures_path)),
         ("curves", str(run.vdl_path)),
         ("checkpoints", str(run.path / "checkpoints")),
-        ("exported model", str(run.inference_path)),
+        ("exported", str(run.inference_path)),
     ):
-        table.add_row(what, value)
+        table.add_row(say(f"row_{what}"), value)
     console.print(table)
-    print("next:")
-    print(f"  visualdl --logdir {run.config.output}                             the curves, in a browser")
-    print(f"  {command('predict')} {run.inference_path} {run.path / 'samples'}   classify pictures")
-    print(f"  {command('serve')} {run.inference_path}     a page to drop pictures on: http://127.0.0.1:8000/")
-    print(f"  {command('eval')} {run.path}                       per-class metrics")
-    print(f"  {command('train')} -c configs/resnet18_cifar10.yaml    the main job, on CIFAR-10")
+
+
+def _print_next_steps(say: Say, run: Run) -> None:
+    steps = {
+        "curves": f"visualdl --logdir {run.config.output}",
+        "predict": f"{command('predict')} {run.inference_path} {run.path / 'samples'}",
+        "serve": f"{command('serve')} {run.inference_path}",
+        "eval": f"{command('eval')} {run.path}",
+        "train": f"{command('train')} -c configs/resnet18_cifar10.yaml",
+    }
+    print(say("next"))
+    for name, text in steps.items():
+        print(f"  {text:{max(map(len, steps.values()))}}   {say(f'next_{name}')}")

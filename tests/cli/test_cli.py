@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -41,6 +42,16 @@ def test_quickstart_measures_and_exports(quick_run):
         "learning_curves.png", "samples_test.png", "confusion_matrix_test.png", "mistakes_test.png",
         "precision_recall_test.png", "calibration_test.png", "confused_pairs_test.png",
     }  # fmt: skip
+
+
+def test_texts_of_the_commands_have_both_languages_and_equal_values():
+    folder = PROJECT / "paddle_resnet/cli"
+    source = " ".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
+    for key, text in yaml.safe_load((folder / "text.yaml").read_text(encoding="utf-8")).items():
+        assert set(text) == {"en", "zh"} and re.search(r"[\u4e00-\u9fff]", text["zh"]), key
+        english, chinese = (sorted(re.findall(r"\{(\w+)", words)) for words in text.values())
+        assert english == chinese, key
+        assert f'"{key}"' in source or re.sub("(row|next)_", "", key) in source, key
 
 
 def test_the_exported_model_has_the_networks_top1(tool, quick_run):

@@ -37,8 +37,8 @@ class LessonTexts:
     as ``{columns: | }``, and ``{epochs} epoch{epochs:plural}`` gets its "s" unless the number is 1.
     """
 
-    def __init__(self, name: str) -> None:
-        """Read ``lessons/<name>/text.yaml``, in which each key has ``en`` and ``zh``, and the texts of `common`."""
+    def __init__(self, name: str | Path) -> None:
+        """Read ``lessons/<name>/text.yaml``, or that of a folder elsewhere, and the texts of `common`."""
         self._name = name
         self._texts: dict[str, dict[Language, str]] = {}
         for folder in ("common", name):
