@@ -18,7 +18,7 @@ setup(
     package_dir={f"paddle_resnet.{folder}": folder for folder in FOLDERS},
     package_data={
         "": ["text.yaml"],
-        "paddle_resnet.lessons": ["catalogue.yaml", "transfer/five_classes.json"],
+        "paddle_resnet.lessons": ["catalogue.yaml", "labels.yaml", "transfer/five_classes.json"],
         "paddle_resnet": ["py.typed"],
         "paddle_resnet.zoo": ["cifar10/*.json", "cifar10/*.safetensors"],
         "paddle_resnet.exporting": ["web/*"],

@@ -87,8 +87,8 @@ def _printer(console: Console, language: Language, say: Say) -> Show:
         match block:
             case Values(lines):
                 console.print("\n".join(f"    {line}" for line in lines), highlight=False, markup=False)
-            case Picture(path, caption):
-                console.print(say("picture", path=path, caption=caption), highlight=False, markup=False)
+            case Picture(_, caption):
+                console.print(say("picture", path=block.file(language), caption=caption), highlight=False, markup=False)
             case _:
                 console.print(Markdown(render(block, language, figures="")))
 

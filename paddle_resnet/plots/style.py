@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,18 @@ import matplotlib as mpl
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.category import StrCategoryFormatter
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
+from matplotlib.text import Text as MatplotlibText
+from matplotlib.ticker import (
+    FixedFormatter,
+    FixedLocator,
+    Formatter,
+    FuncFormatter,
+    LogLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 from paddle_resnet.files import write_atomically
 
@@ -22,7 +33,10 @@ BLUE, ORANGE, GREEN, RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 INK, GREY = "#222222", "#707070"
 
 # Installed ones draw the characters that the default font lacks: class names may be Chinese.
-FALLBACK_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "WenQuanYi Micro Hei", "PingFang SC", "Microsoft YaHei")
+FALLBACK_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei"),
+    *("PingFang SC", "Microsoft YaHei", "SimHei"),
+)
 
 STYLE = {
     "figure.dpi": 100,
@@ -66,9 +80,25 @@ def figure_png(draw: Callable[[], Figure]) -> bytes:
 
 
 def available_fonts() -> list[str]:
-    """Return the names of the fonts, the default one first."""
+    """Return the names of the fonts, the default one first; there is no other where nothing can draw Chinese."""
     installed = set(font_manager.get_font_names())
     return ["DejaVu Sans", *(font for font in FALLBACK_FONTS if font in installed)]
+
+
+def relabel(figure: Figure, words: Callable[[str], str]) -> Figure:
+    """Pass every text of a figure through `words`; return it."""
+    for artist in figure.findobj(MatplotlibText):
+        if artist.get_text():
+            artist.set_text(words(artist.get_text()))
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        formatter = axis.get_major_formatter()  # it sets the texts of the ticks when the figure is drawn
+        if isinstance(formatter, FixedFormatter | FuncFormatter | StrCategoryFormatter):
+            axis.set_major_formatter(partial(_format_in_words, formatter, words))
+    return figure
+
+
+def _format_in_words(formatter: Formatter, words: Callable[[str], str], value: float, position: int | None) -> str:
+    return words(formatter(value, position))
 
 
 def make_figure(

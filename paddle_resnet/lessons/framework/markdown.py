@@ -12,7 +12,7 @@ from paddle_resnet.lessons.framework.page import Page, Picture, Prose, Table, to
 from paddle_resnet.lessons.framework.texts import Language, LessonTexts
 
 FIGURES = Path("images/lessons")
-"""Folder of the figures within ``docs``; both languages share it."""
+"""Folder of the figures within ``docs``; those with Chinese labels are ``<name>_zh.png``."""
 
 PAGES: dict[Language, Path] = {"en": Path("lessons"), "zh": Path("zh/lessons")}
 
@@ -20,10 +20,10 @@ PAGES: dict[Language, Path] = {"en": Path("lessons"), "zh": Path("zh/lessons")}
 def write_pages(name: str, page: Page, docs: Path) -> list[Path]:
     """Write the pages of lesson `name` in both languages and its figures below `docs`; return the pages' paths."""
     for block in page.blocks:
-        if isinstance(block, Picture):
-            figure = docs / FIGURES / name / block.path.name
+        for path in {block.file(language) for language in PAGES} if isinstance(block, Picture) else ():
+            figure = docs / FIGURES / name / path.name
             figure.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(figure, partial(shutil.copyfile, block.path))
+            write_atomically(figure, partial(shutil.copyfile, path))
     written = []
     for language, folder in PAGES.items():
         path = docs / folder / f"{name}.md"

@@ -13,8 +13,8 @@ from typing import TypeAlias
 import numpy as np
 from matplotlib.figure import Figure
 
-from paddle_resnet.lessons.framework.texts import Language, LessonTexts, Text
-from paddle_resnet.plots.style import save_figure
+from paddle_resnet.lessons.framework.texts import Language, LessonTexts, Text, label_in_chinese
+from paddle_resnet.plots.style import available_fonts, relabel, save_figure
 
 RUNS = "runs"
 """Subfolder of a lesson's folder that holds its training runs, for ``visualdl --logdir``."""
@@ -57,6 +57,11 @@ class Picture:
 
     path: Path
     caption: Text
+    chinese: Path | None = None
+    """The same with Chinese labels, where a font has them."""
+
+    def file(self, language: Language) -> Path:
+        return self.chinese if self.chinese and language == "zh" else self.path
 
 
 Block: TypeAlias = Heading | Prose | Values | Table | Picture
@@ -111,7 +116,11 @@ class Page:
         """Draw ``<name>.png`` in the common style and add it; the text of its name is its caption."""
         path = self.folder / f"{name}.png"
         save_figure(path, draw)
-        self._add(Picture(path, self.text(name, **values)))
+        chinese = None
+        if available_fonts()[1:]:
+            chinese = self.folder / f"{name}_zh.png"
+            save_figure(chinese, lambda: relabel(draw(), label_in_chinese))
+        self._add(Picture(path, self.text(name, **values), chinese))
 
     def record(self, **numbers: object) -> None:
         """Keep numbers, strings and sequences or arrays of them by name; NaN and infinities become "not finite"."""
@@ -153,9 +162,9 @@ def render(block: Block, language: Language, figures: str) -> str:
         case Table(headers, rows):
             table: list[Sequence[str | Text]] = [headers, ("---",) * len(headers), *rows]
             return "\n".join(_row(_words(cell, language) for cell in line) for line in table)
-        case Picture(path, caption):
+        case Picture(_, caption):
             words = caption.in_language(language)
-            return f"![{words}]({figures}/{path.name})\n\n*{words}*"
+            return f"![{words}]({figures}/{block.file(language).name})\n\n*{words}*"
 
 
 def _words(cell: str | Text, language: Language) -> str:
@@ -175,7 +184,7 @@ def notebook_show(language: Language) -> Show | None:
 
     def show(block: Block) -> None:
         if isinstance(block, Picture):
-            display(Image(filename=str(block.path)), Markdown(f"*{block.caption.in_language(language)}*"))
+            display(Image(filename=str(block.file(language))), Markdown(f"*{block.caption.in_language(language)}*"))
         else:
             display(Markdown(render(block, language, figures="")))
 

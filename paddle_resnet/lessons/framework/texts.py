@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -58,6 +60,20 @@ class LessonTexts:
             return Text(*(_Filler(language).fill(self._texts[key][language], values) for language in BETWEEN_LINES))
         except LookupError as error:
             raise RunFailure(f'lessons/{self._name}/text.yaml, "{key}": no value for {error}') from None
+
+
+@cache
+def _labels() -> tuple[re.Pattern[str], dict[str, str]]:
+    words = read_yaml(LESSONS_FOLDER / "labels.yaml", lambda key: True)
+    longest_first = sorted(words, key=len, reverse=True)
+    return re.compile(r"(?<![\w-])(" + "|".join(map(re.escape, longest_first)) + r")(?![\w-])"), words
+
+
+def label_in_chinese(label: str) -> str:
+    """Return a label of a figure with the words of ``labels.yaml`` in Chinese."""
+    pattern, words = _labels()
+    chinese = pattern.sub(lambda match: words[match[1]], label)
+    return label if chinese == label else chinese.replace(", ", "，")
 
 
 class _Filler(string.Formatter):
