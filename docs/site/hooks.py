@@ -28,6 +28,10 @@ SEARCH_WORDS = {
     "weights.md": ["PyTorch", "checkpoint", "state dict", "pretrained"],
     "deployment.md": ["quantize", "quantization", "inference"],
     "serving.md": ["server", "deploy", "REST"],
+    "zh/training.md": ["恢复训练", "恢复", "继续训练", "继续"],
+    "zh/finetuning.md": ["迁移学习", "自定义数据集"],
+    "zh/serving.md": ["部署", "接口"],
+    "zh/weights.md": ["转换权重", "模型转换"],
 }
 """What readers call the subject of a page where the page does not."""
 NOTEBOOKS = {"examples/tutorial.ipynb": "tutorial.md", "examples/tutorial_zh.ipynb": "zh/tutorial.md"}
