@@ -52,7 +52,8 @@ check() {
 # Tests start many processes, each of which would compile the modules anew.
 unset PYTHONDONTWRITEBYTECODE
 export OMP_NUM_THREADS=1
-parallel=(-n logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder)
+cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null) || cores=2
+parallel=(-n "$cores" --maxprocesses 4 --dist loadscope --no-loadscope-reorder)
 
 # suite PADDLE [PYTEST_OPTION...]
 suite() {
