@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 
 from paddle_resnet import distributed
-from paddle_resnet.training.optim.loss import mixed_cross_entropy
+from paddle_resnet.training.optim.loss import mixed_cross_entropy, unclipped_cross_entropy
 
 
 class TrainMetrics(paddle.metric.Metric):
@@ -49,7 +49,9 @@ class TrainMetrics(paddle.metric.Metric):
         The class of a mixed image (`data.augment.mixing`) is that of its larger part.
         """
         with paddle.no_grad():
-            losses = mixed_cross_entropy(logits.astype("float32"), labels, partner_labels, lam).flatten()
+            losses = mixed_cross_entropy(
+                logits.astype("float32"), labels, partner_labels, lam, unclipped_cross_entropy
+            ).flatten()
             if partner_labels is not None and lam is not None:
                 labels = paddle.where(lam >= 0.5, labels, partner_labels)
             return losses, labels.flatten(), logits.argmax(axis=1)

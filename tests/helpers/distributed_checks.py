@@ -148,7 +148,7 @@ def runs(folder):
     try:
         train(config.model_copy(update={"name": "stopped"}))
     except Stopped as stopped:
-        ends["stopped"] = [str(stopped), stopped.exit_code]
+        ends["stopped"] = [stopped.args[0], stopped.exit_code]
     StepSeeds.on_train_batch_begin = original
     resume(config.output / "stopped")
     try:

@@ -154,6 +154,8 @@ def test_best_is_chosen_by_what_is_monitored(tmp_path, monkeypatch):
     best = json.loads((run.checkpoint_path("best") / "state.json").read_text())["epoch"]
     assert best == 1 + int(np.argmax(epochs))
     assert run.metrics()["validation"]["macro_f1"] == pytest.approx(max(epochs))
+    following = train(config_for(tmp_path, "train.epochs=1", "name=following"))
+    assert following.history()[0].validation_macro_f1 is None
 
 
 def test_the_last_epochs_do_not_mix(tmp_path, monkeypatch):

@@ -111,7 +111,8 @@ class Recorder(Callback):
             images_per_second=self._images / self._seconds,
             seconds=self._seconds,
             threads=threads.count() if get_device() == "cpu" else None,
-            validation_macro_f1=logs.get("macro_f1"),
+            # `paddle.Model` keeps one dictionary for all runs of a process.
+            validation_macro_f1=logs["macro_f1"] if "macro_f1" in self._metrics.name() else None,
         )
         self.records.append(record)
         self._run.write_history(self.records)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import paddle
@@ -102,6 +102,7 @@ def mixed_cross_entropy(
     labels: paddle.Tensor,
     partner_labels: paddle.Tensor | None = None,
     lam: paddle.Tensor | None = None,
+    cross_entropy: Callable[..., paddle.Tensor] = functional.cross_entropy,
 ) -> paddle.Tensor:
     """Return each image's cross-entropy, float ``[n, 1]``.
 
@@ -111,17 +112,18 @@ def mixed_cross_entropy(
         partner_labels: of mixup and CutMix, the classes of the images mixed in, int64 ``[n, 1]``.
         lam: the part of each image itself, float ``[n, 1]``: the loss is ``lam * CE(labels) + (1 - lam) *
             CE(partner_labels)``.
+        cross_entropy: of each image against one class.
     """
-    own = unclipped_cross_entropy(logits, labels)
+    own = cross_entropy(logits, labels, reduction="none")
     if partner_labels is None or lam is None:
         return own
     lam = lam.astype(own.dtype)
-    return lam * own + (1 - lam) * unclipped_cross_entropy(logits, partner_labels)
+    return lam * own + (1 - lam) * cross_entropy(logits, partner_labels, reduction="none")
 
 
-def unclipped_cross_entropy(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+def unclipped_cross_entropy(logits: paddle.Tensor, labels: paddle.Tensor, reduction: str = "none") -> paddle.Tensor:
     """Return what `functional.cross_entropy` does for each image, but the true loss beyond `LARGEST_LOSS`."""
-    losses = functional.cross_entropy(logits, labels, reduction="none")
+    losses = functional.cross_entropy(logits, labels, reduction=reduction)
     if float(losses.max()) < LARGEST_LOSS:
         return losses
     shifted = logits - logits.max(axis=1, keepdim=True)
