@@ -22,7 +22,7 @@ setup(
         "paddle_resnet": ["py.typed"],
         "paddle_resnet.zoo": ["cifar10/*.json", "cifar10/*.safetensors"],
         "paddle_resnet.exporting": ["web/*"],
-        "paddle_resnet.service": ["pages/*.html", "pages/*.json"],
+        "paddle_resnet.service": ["pages/*"],
         "paddle_resnet.configs": ["*.yaml"],
         "paddle_resnet.requirements": ["[!l]*.txt"],
     },

@@ -39,6 +39,7 @@ class WorkerPool(Generic[Task, Result]):
         make: returns the function that does a task; called in the worker process.
         arguments: of `make`.
         prepare: called first, before the module of `make` is imported.
+        name: of the processes.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class WorkerPool(Generic[Task, Result]):
         make: Callable[..., Callable[[Task], Result]],
         *arguments: Any,
         prepare: Callable[[], object] | None = None,
+        name: str = PROCESS_NAME,
     ) -> None:
         # Spawned: a fork of a process with threads (Paddle's) may hang.
         context = multiprocessing.get_context("spawn")
@@ -56,7 +58,7 @@ class WorkerPool(Generic[Task, Result]):
         with signals.blocked(), _without_main_module():
             for _ in range(processes):
                 here, there = context.Pipe()
-                process = context.Process(target=_work, name=PROCESS_NAME, args=(there, prepare), daemon=True)
+                process = context.Process(target=_work, name=name, args=(there, prepare), daemon=True)
                 process.start()
                 there.close()
                 here.send((make, arguments))
@@ -79,6 +81,11 @@ class WorkerPool(Generic[Task, Result]):
         for worker in self._workers:
             worker.connection.close()
             worker.process.join()
+
+    @property
+    def sentinels(self) -> list[int]:
+        """What `multiprocessing.connection.wait` finds ready when a process has ended, for each of them."""
+        return [worker.process.sentinel for worker in self._workers]
 
     def wait_until_ready(self) -> None:
         """Wait until `make` has returned in each process; the errors are those of `results`."""

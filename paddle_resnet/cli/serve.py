@@ -7,8 +7,9 @@ examples:
   curl -H 'Content-Type: image/png' --data-binary @seven.png http://127.0.0.1:8000/predict?top=1
 
 Addresses: / (the page), /docs, POST /predict, POST /explain (Grad-CAM, where the run's checkpoint lies beside the
-exported model), /model, /healthz, /readyz, /metrics. Images of all requests share batches. What waits is bounded:
-beyond --queue images a request gets 429 at once. SIGTERM and Ctrl-C end it when all accepted requests are answered.
+exported model), /model, /healthz, /readyz, /metrics; /v2, the Open Inference Protocol of KServe and Triton. Images of
+all requests share batches. What waits is bounded: beyond --queue images a request gets 429 at once. SIGTERM and Ctrl-C
+end it when all accepted requests are answered. SIGHUP loads the model of MODEL_DIR anew, and loses no request.
 It listens on this machine alone unless --host says otherwise; docs/serving.md says what to put in front of it then.
 
 Needs: pip install -r requirements/serve.txt
@@ -36,8 +37,10 @@ def main() -> None:
     add("--port", type=_port, metavar="N", help="default: 8000")
     hosts = "a host name of this service, besides localhost, IP addresses and --host; *.NAME: all names below it"
     add("--allow-host", dest="allow_hosts", action="append", type=_host_name, metavar="NAME", help=hosts)
-    origins = "a site whose pages may use this service, such as https://example.org; default: its own page"
+    origins = "a site whose pages may use this service (CORS), such as https://example.org; default: its own page"
     add("--allow-origin", dest="allow_origins", action="append", type=_origin, metavar="URL", help=origins)
+    token = "a file with the bearer token that requests need, all but those of health and of the pages"
+    add("--token-file", type=Path, metavar="FILE", help=token)
     add("--no-explain", dest="explain", action="store_false", help="no Grad-CAM")
     levels = ["DEBUG", "INFO", "WARNING"]
     add("--log-level", choices=levels, default="INFO", help="WARNING: no line for each request; default: INFO")

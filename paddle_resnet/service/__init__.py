@@ -1,7 +1,7 @@
 """The exported model behind HTTP. Needs requirements/serve.txt.
 
-A request passes `protocol` (bytes, connections) -> `middleware` (hosts, request id, log, metrics) -> `app` (routes) ->
-`request_body` (limits, images) -> `predict` -> `batcher` -> `inference_workers` (processes that decode and compute).
+A request passes `protocol` (bytes, connections) -> `middleware` (hosts, token, request id) -> `app` (routes) ->
+`predict` or `open_inference` -> `request_body` (limits) -> `batcher` -> `inference_workers` -> `worker_process`.
 """
 
 from paddle_resnet.service.settings import Settings

@@ -5,211 +5,150 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import multiprocessing
-import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from multiprocessing import connection
 
-from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError
-from paddle_resnet.service.batcher import BATCHES_PER_WORKER, WorkerDied
-from paddle_resnet.service.logs import log
-from paddle_resnet.service.settings import Settings
-from paddle_resnet.service.worker_process import (
-    RESPONSE_HEAD,
-    ImageResult,
-    pack_request,
-    receive,
-    run_worker,
-    unpack_results,
-)
+import numpy as np
 
-START_SECONDS = 300.0
-MAX_RESTART_DELAY = 60.0
-"""Seconds between two tries to start a worker."""
+from paddle_resnet.errors import PaddleResNetError, RunFailure
+from paddle_resnet.service.settings import Settings
+from paddle_resnet.service.telemetry import configure_logging, log
+from paddle_resnet.service.worker_process import Batch, ImageResult, make_worker
+from paddle_resnet.worker_pool import WorkerPool
+
+RETRY_SECONDS = 10.0
+"""Between two tries to replace a worker, the first of which is at once."""
+
+
+class WorkerDied(Exception):  # noqa: N818 (the name says what happened)
+    """The worker that had a batch is gone."""
 
 
 class InferenceWorkers:
-    """`settings.streams` processes, each with the model loaded.
+    """`settings.streams` processes that have loaded the model of `digest`. They start with this object.
 
-    They start with this object. `wait_until_ready` waits for them, `connect` is called on the event loop.
+    `connect` is called on the event loop, and before `run`.
     """
 
-    def __init__(self, settings: Settings, image_size: int, classes: int) -> None:
-        self._sizes = image_size, classes
-        self._workers = [_Worker(settings, image_size) for _ in range(settings.streams)]
+    def __init__(self, settings: Settings, digest: str, image_size: int) -> None:
+        self._workers = [_Worker(settings, digest, image_size) for _ in range(settings.streams)]
+        self._supervisors: list[asyncio.Task[None]] = []
 
     @property
     def ready(self) -> int:
-        """How many workers take batches."""
+        """How many workers live."""
         return sum(worker.ready for worker in self._workers)
+
+    @property
+    def idle(self) -> int:
+        """How many workers wait for a batch."""
+        return sum(worker.idle for worker in self._workers)
 
     @property
     def healthy(self) -> bool:
         """False while a dead worker cannot be replaced."""
-        return not any(worker.problem for worker in self._workers)
+        return not any(worker.failed for worker in self._workers)
 
-    @property
-    def usable(self) -> bool:
-        """False while no worker is ready, and none could be started."""
-        return self.ready > 0 or self.healthy
+    def wait_until_ready(self) -> None:
+        """Wait until all workers have loaded the model; raise the UsageError or RunFailure of one that cannot."""
+        for worker in self._workers:
+            worker.wait_until_ready()
 
-    def wait_until_ready(self) -> str:
-        """Wait until all workers are ready, and return the device that they use.
+    def connect(self, on_idle: Callable[[], object], on_replaced: Callable[[], object]) -> None:
+        """Supervise the workers from this event loop; call `on_idle` when one can take a batch."""
+        loop = asyncio.get_running_loop()
+        self._supervisors = [loop.create_task(worker.supervise(on_idle, on_replaced)) for worker in self._workers]
 
-        Raises:
-            UsageError, RunFailure: one did not start.
-        """
-        devices = [worker.wait_until_ready() for worker in self._workers]
-        return devices[0]
+    def run(self, batch: Batch) -> Awaitable[list[ImageResult]]:
+        """Compute a batch on an idle worker, which is busy from now on. Raise RunFailure, or WorkerDied."""
+        return next(worker for worker in self._workers if worker.idle).start(batch)
+
+    async def close(self) -> None:
+        """End the workers at once."""
+        for supervisor in self._supervisors:
+            supervisor.cancel()
+        if self._supervisors:
+            await asyncio.wait(self._supervisors)
+        await asyncio.to_thread(self.kill)
 
     def kill(self) -> None:
-        """End the workers at once."""
         for worker in self._workers:
             worker.kill()
 
-    async def connect(self, on_replaced: Callable[[], object]) -> None:
-        """Connect this event loop to the workers; `on_replaced` is called when a dead worker has a replacement."""
-        for worker in self._workers:
-            await worker.connect(on_replaced)
-
-    async def run(self, images: Sequence[bytes], costly: bool = False) -> list[ImageResult]:
-        """Decode and score a batch on the worker with the least to do.
-
-        Args:
-            images: encoded images.
-            costly: it is one costly image. It is decoded in full, and its pixels come back too.
-
-        Raises:
-            RunFailure: the call failed.
-            WorkerDied: the worker died; another takes its place.
-        """
-        ready = [worker for worker in self._workers if worker.ready]
-        if not ready:
-            raise WorkerDied(computing=False)
-        data = await min(ready, key=lambda worker: worker.load).run(images, costly)
-        return unpack_results(data, *self._sizes, costly)
-
-    async def close(self) -> None:
-        """End the workers. No batch is under way any more."""
-        for worker in self._workers:
-            await worker.close()
-
 
 class _Worker:
-    """One worker process, the socket to it, and its replacements."""
+    """One worker process, and its replacements."""
 
-    def __init__(self, settings: Settings, image_size: int) -> None:
-        self._arguments = settings, image_size
+    def __init__(self, settings: Settings, digest: str, image_size: int) -> None:
+        self._arguments = settings, digest
         self._timeout = settings.response_timeout
-        self._sleep = asyncio.sleep
-        self._tries = 0
-        """Replacements since a process last returned a batch."""
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        self._supervisor: asyncio.Task[None] | None = None
-        self.ready = False
-        self.load = 0
-        """Batches that it has; a costly image counts as many as a worker may have."""
-        self.problem = ""
-        """Why the last replacement failed."""
+        self._max_batch, self._blank = settings.max_batch, np.zeros((image_size, image_size, 3), np.uint8)
+        self.ready = self._busy = False
+        self.failed = False
+        """Whether the last try to replace it failed."""
         self._start()
 
+    @property
+    def idle(self) -> bool:
+        return self.ready and not self._busy
+
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")  # to fork a process with threads would break the copy
-        ours, theirs = socket.socketpair()
-        process = context.Process(target=run_worker, args=(*self._arguments, theirs), daemon=True)
-        with theirs:  # closed here, so that this process notices when the worker closes it
-            try:
-                process.start()
-            except OSError:
-                ours.close()
-                raise
-        self._socket, self._process = ours, process
+        self._pool: WorkerPool[Batch, list[ImageResult] | str] = WorkerPool(
+            1, make_worker, *self._arguments, prepare=configure_logging, name="inference worker"
+        )
 
-    def wait_until_ready(self) -> str:
-        self._socket.settimeout(START_SECONDS)
-        try:
-            error, length = RESPONSE_HEAD.unpack(receive(self._socket, RESPONSE_HEAD.size))
-            text = receive(self._socket, length).decode("utf-8", "replace")
-        except TimeoutError:
-            raise RunFailure(f"an inference worker was not ready within {START_SECONDS:g} s") from None
-        except OSError:
-            raise RunFailure("an inference worker died while it started; see its message above") from None
-        if error:
-            raise (UsageError if error == UsageError.exit_code else RunFailure)(text)
-        return text
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    async def connect(self, on_replaced: Callable[[], object]) -> None:
-        await self._open()
-        self._supervisor = asyncio.get_running_loop().create_task(self._supervise(on_replaced))
-
-    async def _open(self) -> None:
-        self._socket.setblocking(False)
-        self._streams = await asyncio.open_connection(sock=self._socket)
-        self._reading = asyncio.Lock()  # fair: calls read in the order in which they wrote
+    def wait_until_ready(self) -> None:
+        self._pool.wait_until_ready()
         self.ready = True
 
-    async def run(self, images: Sequence[bytes], costly: bool) -> bytes:
-        """Send a batch and return the packed results. Kill the process if that takes longer than a client waits.
+    def kill(self) -> None:
+        self.ready = False
+        self._pool.close()
 
-        Raises:
-            RunFailure: the call failed.
-            WorkerDied: the process died.
-        """
-        assert self._streams is not None
-        reader, writer = self._streams
-        if writer.is_closing():
-            raise WorkerDied(computing=False)
-        weight = BATCHES_PER_WORKER if costly else 1
-        self.load += weight
-        try:
-            writer.writelines(pack_request(images, costly))
-            async with self._reading:
-                if not self.ready or self._streams != (reader, writer):
-                    raise WorkerDied(computing=False)
-                error, data = await self._read(reader)
-        finally:
-            self.load -= weight
-        if error:
-            raise RunFailure(data.decode("utf-8"))
-        self._tries = 0
-        return data
+    def start(self, batch: Batch) -> Awaitable[list[ImageResult]]:
+        self._busy = True
+        return self._run(batch)
 
-    async def _read(self, reader: asyncio.StreamReader) -> tuple[int, bytes]:
-        timer = asyncio.get_running_loop().call_later(self._timeout, self._process.kill)
+    async def _run(self, batch: Batch) -> list[ImageResult]:
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self._timeout, loop.run_in_executor, None, self._pool.close)
         try:
-            error, length = RESPONSE_HEAD.unpack(await reader.readexactly(RESPONSE_HEAD.size))
-            return error, await reader.readexactly(length)
-        except (EOFError, OSError):
+            results = await asyncio.wrap_future(self._pool.submit(batch))
+        except (RunFailure, RuntimeError):  # RuntimeError: the pool is closed
             self.ready = False
-            self._process.kill()  # it may have closed the connection alone, and is to be replaced
-            raise WorkerDied(computing=True) from None
+            raise WorkerDied from None
         finally:
+            self._busy = False
             timer.cancel()
+        if isinstance(results, str):
+            raise RunFailure(results)
+        return results
 
-    async def _supervise(self, on_replaced: Callable[[], object]) -> None:
-        """Replace each process that ends: at once, and then with a growing delay while none returns a batch."""
+    async def supervise(self, on_idle: Callable[[], object], on_replaced: Callable[[], object]) -> None:
+        """Replace each process that ends."""
         while True:
+            on_idle()
+            with contextlib.suppress(WorkerDied, RunFailure):
+                await self._warm_up(on_idle)
             await self._wait_for_end()
             log("inference worker died; it is replaced", logging.ERROR)
-            await self._end()
-            while problem := await self._restart():
-                if problem != self.problem:
-                    log("inference worker cannot be replaced; trying again", logging.ERROR, reason=problem)
-                self.problem = problem
-            if self.problem:
-                log("inference worker replaced after failures")
-            self.problem = ""
+            await self._replace()
             on_replaced()
 
+    async def _warm_up(self, on_idle: Callable[[], object]) -> None:
+        """Run each batch size once while no request waits: oneDNN prepares itself for each, and that takes time."""
+        for images in range(2, self._max_batch + 1):
+            while self.ready and self._busy:
+                await asyncio.sleep(0.01)
+            await self.start(Batch([self._blank] * images))
+            on_idle()
+
     async def _wait_for_end(self) -> None:
-        process, loop, ended = self._process, asyncio.get_running_loop(), asyncio.Event()
+        sentinels, loop, ended = self._pool.sentinels, asyncio.get_running_loop(), asyncio.Event()
 
         def watch() -> None:
-            connection.wait([process.sentinel])
+            connection.wait(sentinels)
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(ended.set)
 
@@ -217,42 +156,16 @@ class _Worker:
         threading.Thread(target=watch, daemon=True, name="watch worker").start()
         await ended.wait()
 
-    async def _restart(self) -> str:
-        """Start a process. Return why that failed, or an empty string."""
-        await self._sleep(min(MAX_RESTART_DELAY, 2.0 ** min(self._tries - 1, 10)) if self._tries else 0.0)
-        self._tries += 1
-        try:
-            self._start()
-            await asyncio.to_thread(self.wait_until_ready)
-            await self._open()
-        except (PaddleResNetError, OSError) as error:  # OSError: no memory, or too many open files
-            self._process.kill()
-            await self._end()
-            return str(error)
-        return ""
-
-    async def close(self) -> None:
-        """Let the process finish what it does, for as long as a client would wait, then kill it."""
-        if self._supervisor is not None:
-            if not self.ready:
-                self._process.kill()  # it may be starting
-            self._supervisor.cancel()
-            await asyncio.wait([self._supervisor])
-        await self._end()
-
-    async def _end(self) -> None:
-        self.ready = False
-        if self._streams is None:
-            self._socket.close()
-        else:
-            writer = self._streams[1]
-            self._streams = None
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-        await asyncio.to_thread(self._join)
-
-    def _join(self) -> None:
-        self._process.join(self._timeout)
-        self._process.kill()
-        self._process.join()
+    async def _replace(self) -> None:
+        while True:
+            await asyncio.to_thread(self.kill)
+            try:
+                self._start()
+                await asyncio.to_thread(self.wait_until_ready)
+            except (PaddleResNetError, OSError) as error:  # OSError: no memory, or too many open files
+                self.failed = True
+                log("inference worker cannot be replaced; trying again", logging.ERROR, reason=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                self.failed = False
+                return

@@ -1,55 +1,80 @@
-"""What each request passes first: the check of hosts and origins, request id, response headers, log line, metrics."""
+"""What each request passes first: hosts and origins, the token, request id, response headers, log line, metrics.
+
+Starlette's TrustedHostMiddleware knows no IP addresses. Its CORSMiddleware, which sends the headers of CORS, refuses no
+request: a page of another site could use the service, though not read the responses.
+"""
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
 import logging
 import random
 import re
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from paddle_resnet.errors import UsageError
 from paddle_resnet.service.errors import ServiceError
-from paddle_resnet.service.logs import log, log_request
-from paddle_resnet.service.metrics import Metrics
 from paddle_resnet.service.shutdown import GracefulShutdown
+from paddle_resnet.service.telemetry import Metrics, log, log_request
 
 VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-COMMON_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
-DEFAULT_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-PROBE_ROUTES = {"/healthz", "/readyz", "/metrics"}
+CONTENT_POLICY = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""The pages load their own scripts and styles, and nothing from other hosts. No script inside a page runs."""
+COMMON_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", CONTENT_POLICY),
+]
+HEALTH_ROUTES = {"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"}
+PROBE_ROUTES = {*HEALTH_ROUTES, "/metrics"}
 """Requested every few seconds: logged only where the status is not 200."""
-AUTHORITY = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:@/\[\]?#,\\]+)(?::([0-9]{0,5}))?")
-DEFAULT_PORTS = {"http": "80", "https": "443"}
+OPEN_ROUTES = {*HEALTH_ROUTES, "/", "/docs", "/openapi.json", "/static"}
+"""They need no token, and say nothing about the model."""
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class RequestMiddleware:
-    """The outermost ASGI middleware. A request id, headers, a log line and metrics for each request.
+    """Request id, headers, log line and metrics of each request; and hosts, origins and the token.
 
     Every exception of the application becomes an error response here. No fault of the service leaves it but as a 500
     that says nothing about the cause.
+
+    Attributes:
+        token: that requests need; None: none.
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, shutdown: GracefulShutdown, routes: frozenset[str], hosts: HostPolicy
+        self, app: ASGIApp, metrics: Metrics, shutdown: GracefulShutdown, hosts: HostPolicy, token: bytes | None
     ) -> None:
         self._app = app
         self._metrics = metrics
         self.shutdown = shutdown
-        self._routes = routes
         self._hosts = hosts
+        self.token = token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = _request_id(scope)
+        headers = dict(scope["headers"])
+        request_id = headers.get(b"x-request-id", b"")
+        if not VALID_REQUEST_ID.fullmatch(request_id):
+            request_id = b"%032x" % random.getrandbits(128)
         fields: dict[str, object] = {}
         scope.setdefault("state", {})["log_fields"] = fields
         status = 0
@@ -58,40 +83,53 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = self._headers(message["headers"], request_id)
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id), *COMMON_HEADERS]
+                if self.shutdown.draining:
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
-        async def send_error(error: ServiceError) -> None:
-            fields["code"] = error.code
-            self._metrics.errors.labels(error.code).inc()
-            await error.response()(scope, receive, send_with_headers)
-
         try:
-            self._hosts.check(scope)
+            self._hosts.check(scope, headers)
+            self._check_token(scope["path"], headers)
             scope["app"] = self  # or the router would respond to 404 and 405 itself
             await self._app(scope, receive, send_with_headers)
-        except ServiceError as error:
-            await send_error(error)
-        except HTTPException as error:
-            await send_error(_routing_error(error))
-        except Exception:
-            log("internal error", logging.ERROR, request_id=request_id.decode("ascii"), exc_info=True)
+        except Exception as exception:
+            response = self._error_response(exception, scope, request_id, fields)
             if not status:
-                await send_error(ServiceError(500, "internal", "the service failed; its log says why"))
+                await response(scope, receive, send_with_headers)
         finally:
             self._record(scope, request_id, status, time.perf_counter() - started, fields)
 
-    def _headers(self, headers: list[tuple[bytes, bytes]], request_id: bytes) -> list[tuple[bytes, bytes]]:
-        headers = [*headers, (b"x-request-id", request_id), *COMMON_HEADERS]
-        if not any(name == DEFAULT_POLICY[0] for name, _ in headers):
-            headers.append(DEFAULT_POLICY)
-        if self.shutdown.draining:
-            headers.append((b"connection", b"close"))
-        return headers
+    def _check_token(self, path: str, headers: dict[bytes, bytes]) -> None:
+        if self.token is None or path in OPEN_ROUTES or path.startswith("/static/"):
+            return
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(token.strip(), self.token):
+            message = "this service needs its token, as Authorization: Bearer TOKEN"
+            raise ServiceError(401, "unauthorized", message, headers={"WWW-Authenticate": "Bearer"})
+
+    def _error_response(
+        self, exception: Exception, scope: Scope, request_id: bytes, fields: dict[str, object]
+    ) -> Response:
+        if isinstance(exception, HTTPException) and exception.status_code == 405:
+            allowed = ", ".join(sorted((exception.headers or {})["Allow"].split(", ")))
+            if scope["method"] == "OPTIONS":
+                return Response(status_code=204, headers={"Allow": f"{allowed}, OPTIONS"})
+            message = f"this address takes {allowed} only"
+            error = ServiceError(405, "method_not_allowed", message, headers={"Allow": allowed})
+        elif isinstance(exception, HTTPException):
+            error = ServiceError(404, "not_found", "no such address; / is a page, /docs lists the others")
+        elif isinstance(exception, ServiceError):
+            error = exception
+        else:
+            log("internal error", logging.ERROR, request_id=request_id.decode("ascii"), exc_info=True)
+            error = ServiceError(500, "internal", "the service failed; its log says why")
+        fields["code"] = error.code
+        self._metrics.errors.labels(error.code).inc()
+        return error.response(open_inference=scope["path"].startswith("/v2"))
 
     def _record(self, scope: Scope, request_id: bytes, status: int, seconds: float, fields: dict[str, object]) -> None:
-        # Paths that a client makes up would each be a new time series.
-        route = scope["path"] if scope["path"] in self._routes else "other"
+        route = _route_of(scope)
         self._metrics.requests.labels(route, str(status)).inc()
         self._metrics.seconds.labels(route).observe(seconds)
         if status != 200 or route not in PROBE_ROUTES:
@@ -105,59 +143,59 @@ class RequestMiddleware:
             )
 
 
-def _request_id(scope: Scope) -> bytes:
-    """Return the client's own id where it is valid, else a new one."""
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and VALID_REQUEST_ID.fullmatch(value):
-            return value
-    return b"%032x" % random.getrandbits(128)
+def _route_of(scope: Scope) -> str:
+    """Return the route as a label. Paths that a client makes up would each be a new time series."""
+    path: str = scope["path"]
+    if "endpoint" not in scope or path.startswith("/static/"):
+        return "other"
+    for name, value in scope["path_params"].items():
+        path = path.replace(f"/{value}", f"/{{{name}}}", 1)
+    return path
 
 
-def _routing_error(error: HTTPException) -> ServiceError:
-    """Return the error for what the router raises: 404 and 405."""
-    if error.status_code != 405:
-        return ServiceError(404, "not_found", "no such address; / is a page, /docs lists the others")
-    allowed = ", ".join(sorted((error.headers or {})["Allow"].split(", ")))
-    refused = ServiceError(405, "method_not_allowed", f"this address takes {allowed} only")
-    refused.headers["Allow"] = allowed
-    return refused
+def read_token(path: Path | None) -> bytes | None:
+    """Return the token in a file, without the white space around it; None without a file.
+
+    Raises:
+        UsageError: it cannot be read, or holds no token.
+    """
+    if path is None:
+        return None
+    try:
+        token = path.read_bytes().strip()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error}); expected the token alone") from None
+    if not re.fullmatch(rb"[\x21-\x7e]{1,4096}", token):
+        raise UsageError(f"{path}: expected one token of visible ASCII characters, such as from: openssl rand -hex 32")
+    return token
 
 
 class HostPolicy:
-    """By which host names, and from pages of which sites, a request may come.
+    """Which host names this service goes by, and which sites' pages may use it.
 
-    Any web page can make its visitor's browser send requests here, and with DNS rebinding it can make them look like
-    requests to itself. Browsers tell both in headers that a page cannot change. A program that sends no Origin passes.
-    Loopback names and IP addresses are always allowed.
+    A page of any site can make its visitor's browser send requests here. By a name of its own that resolves to this
+    address (DNS rebinding) it could even read the responses, so other names than the service's are refused. Addresses
+    are its own: a name cannot rebind to them.
 
     Args:
-        names: more names of this service: ``name``, ``*.domain`` for all below it, or ``*``.
-        origins: sites whose pages may use it, ``https://name[:port]``.
-        bound: the address that the service listens on; if it is a name, it is allowed.
+        names: allowed besides loopback names and addresses; ``*.example.org``, all below it; ``*``, any.
+        origins: such as ``https://example.org``, allowed besides loopback ones and the service's own.
+        bound: the address or name that it listens on.
     """
 
     def __init__(self, names: Iterable[str], origins: Iterable[str], bound: str) -> None:
-        self._names = {_normalized(name) for name in (*names, bound)}
+        self._names = {name.lower().strip("[]").removesuffix(".") for name in (*names, bound)}
         self._origins = {origin.lower().rstrip("/") for origin in origins}
 
-    def check(self, scope: Scope) -> None:
-        """Check the headers Host, Origin and Sec-Fetch-* of a request.
-
-        Raises:
-            ServiceError: 400, no Host or two; 403, another host or site.
-        """
-        found: dict[bytes, bytes] = {}
-        for name, value in scope["headers"]:
-            if name in (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode"):
-                if name in found:
-                    raise _malformed(f"the header {name.decode()} occurs twice")
-                found[name] = value
-        origin, site = found.get(b"origin"), found.get(b"sec-fetch-site")
-        if b"host" not in found:
-            if scope["http_version"] == "1.0" and origin is None and site is None:
-                return
-            raise _malformed("the request has no Host header")
-        host = _parse_authority(found[b"host"].decode("latin-1"))
+    def check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        """Refuse a request without a Host header or with two (400), and for another host or by another site (403)."""
+        guarded = (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode")
+        named, origin, site, mode = map(headers.get, guarded)
+        if sum(name in guarded for name, _ in scope["headers"]) > sum(name in headers for name in guarded):
+            raise _malformed("a header occurs twice: Host, Origin, Sec-Fetch-Site or Sec-Fetch-Mode")
+        if named is None and scope["http_version"] == "1.0" and origin is None and site is None:
+            return
+        host = _parse_authority((named or b"").decode("latin-1"))
         if host is None:
             raise _malformed("the Host header is not a name or address with an optional port")
         if not self._is_ours(host):
@@ -167,22 +205,21 @@ class HostPolicy:
             allowed = (site == b"same-origin" and origin == b"null") or self._may_use(origin.decode("latin-1"), host)
         else:
             # A link on another site may be followed.
-            follows_link = scope["method"] in ("GET", "HEAD") and found.get(b"sec-fetch-mode") == b"navigate"
-            allowed = site != b"cross-site" or follows_link
+            allowed = site != b"cross-site" or (scope["method"] in ("GET", "HEAD") and mode == b"navigate")
         if not allowed:
             message = "pages of other sites may not use this service; --allow-origin allows some"
             raise ServiceError(403, "origin_not_allowed", message)
 
     def _is_ours(self, host: _Authority) -> bool:
-        if host.is_loopback or host.is_address or not self._names.isdisjoint({host.name, "*"}):
+        if host.is_address or host.is_loopback or not self._names.isdisjoint({host.name, "*"}):
             return True
         return any(name.startswith("*.") and host.name.endswith(name[1:]) for name in self._names)
 
     def _may_use(self, origin: str, host: _Authority) -> bool:
         scheme, _, authority = origin.lower().partition("://")
-        if origin.lower() in self._origins:
-            return True
         site, port = _parse_authority(authority), DEFAULT_PORTS.get(scheme)
+        if not self._origins.isdisjoint({origin.lower(), "*"}):
+            return True
         if site is None or port is None:
             return False
         return site.is_loopback or (site.name, site.port or port) == (host.name, host.port or port)
@@ -192,26 +229,22 @@ class _Authority(NamedTuple):
     """``name[:port]``, in lower case."""
 
     name: str
-    port: str | None
+    port: int | None
     is_address: bool
     is_loopback: bool
 
 
 @lru_cache(1024)
 def _parse_authority(text: str) -> _Authority | None:
-    match = AUTHORITY.fullmatch(text.lower())
-    if match is None:
-        return None
-    name = _normalized(match[1])
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        return _Authority(name, match[2], False, name == "localhost" or name.endswith(".localhost"))
-    return _Authority(name, match[2], True, address.is_loopback)
-
-
-def _normalized(name: str) -> str:
-    return name.lower().strip("[]").removesuffix(".")
+    with suppress(ValueError):
+        parts = urlsplit(f"//{text}")
+        name = (parts.hostname or "").removesuffix(".")
+        if not name or parts.netloc != text or "@" in text or not re.fullmatch(r"[^\s\\]+", text):
+            return None
+        with suppress(ValueError):
+            return _Authority(name, parts.port, True, ipaddress.ip_address(name).is_loopback)
+        return _Authority(name, parts.port, False, name == "localhost" or name.endswith(".localhost"))
+    return None
 
 
 def _malformed(message: str) -> ServiceError:

@@ -1,141 +1,220 @@
-"""`POST /predict`, and the pipeline from a request's body to scores that it shares with `/explain`."""
+"""The served model, the way from a request's body to the results of its images, and `/predict` and `/explain`."""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
-from paddle_resnet.inference.inference_config import InferenceConfig
+from paddle_resnet.errors import PaddleResNetError
+from paddle_resnet.inference.inference_config import InferenceConfig, find_model
 from paddle_resnet.inference.predictor import decide, rank
 from paddle_resnet.service.batcher import Batcher
 from paddle_resnet.service.errors import ServiceError, client_closed_error
+from paddle_resnet.service.explain import CHECKPOINT
 from paddle_resnet.service.inference_workers import InferenceWorkers
-from paddle_resnet.service.metrics import Metrics
-from paddle_resnet.service.request_body import BodyLimiter, is_single_image, split_body
+from paddle_resnet.service.request_body import BodyLimiter, split_body
 from paddle_resnet.service.request_queue import PendingRequest
 from paddle_resnet.service.settings import Settings
-from paddle_resnet.service.worker_process import release_memory
+from paddle_resnet.service.telemetry import Metrics, log
+from paddle_resnet.service.worker_process import FORMATS, ImageData, ImageResult
 
 DEFAULT_TOP = "5"
+VERSION_DIGITS = 12
 SPLIT_THREADS = 2
 """Threads that split forms and JSON: a large or hostile body may take them long."""
 DISCONNECT_CHECK_SECONDS = 0.5
 """A request younger than this is not watched for its client leaving: that costs more than most requests do."""
-LARGE_BODY = 1 << 20
-RELEASE_SECONDS = 2.0
-"""After a larger body memory is returned to the system, once for all large bodies of this time."""
+Splitter = Callable[[bytes, "ServedModel"], Sequence[ImageData]]
+"""Returns the images of a body, at least one, for a model."""
+
+
+class ServedModel:
+    """An exported model that is loaded in its own worker processes, which start with this object.
+
+    Attributes:
+        config: its `inference.yml`.
+        run: the name of the folder that holds the run, or the exported model alone.
+        version: the first digits of its hash, which changes with every file of the model.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, expected_hash: str | None = None) -> None:
+        folder = find_model(settings.model)
+        self.config = InferenceConfig.load(folder)
+        self.hash = expected_hash or self.config.digest()
+        self.version = self.hash[:VERSION_DIGITS]
+        run = folder.resolve()
+        self.run = (run.parent if run.name == "inference" else run).name
+        self.explains = settings.explain and (run.parent / CHECKPOINT).is_file()
+        self._settings, self._metrics = settings, metrics
+        # Also a worker that starts later loads this model or none.
+        self.workers = InferenceWorkers(settings, self.hash, self.config.input.image_size)
+        self.batcher = Batcher(self.workers, settings, metrics)
+
+    def connect(self) -> None:
+        """Take the workers into use. They are ready."""
+        self._gauge = self._metrics.model.labels(self.config.model, self.run, self.version)
+        self._gauge.inc()
+        self.workers.connect(self.batcher.start_batches, self._metrics.restarts.inc)
+
+    async def close(self) -> None:
+        """Answer the requests that were admitted, then end the workers."""
+        try:
+            while self.batcher.admitted:
+                await asyncio.sleep(0.02)
+        finally:
+            self._gauge.dec()
+            await self.workers.close()
+
+    def check_explains(self, label: str) -> None:
+        """Raise a ServiceError where there is no Grad-CAM (404), or not for this class (422); "" is any."""
+        if not self.explains:
+            raise ServiceError(404, "no_explanation", "the run's checkpoint does not lie beside this model")
+        if label and label not in self.config.classes:
+            raise ServiceError(422, "unknown_class", "the model has no such class; GET /model lists them")
+
+    def about(self) -> dict[str, Any]:
+        """Describe the model and the limits, for `GET /model`."""
+        limits = self._settings.model_dump(include={"max_images", "max_body", "max_pixels"})
+        return {
+            "model": self.config.model,
+            "run": self.run,
+            "hash": self.hash,
+            "version": self.version,
+            "classes": list(self.config.classes),
+            "threshold": self.config.threshold,
+            "image_size": self.config.input.image_size,
+            **limits,
+            "formats": list(FORMATS),
+            "explain": self.explains,
+        }
 
 
 class InferencePipeline:
-    """From a request to scores: read and split the body, admit, queue, compute. One per process."""
+    """From a request to the results of its images: read the body, admit, split, queue, compute. One per process.
 
-    def __init__(
-        self, config: InferenceConfig, workers: InferenceWorkers, settings: Settings, metrics: Metrics
-    ) -> None:
-        self.config = config
-        self.batcher = Batcher(workers.run, settings, lambda: workers.ready, metrics)
+    Attributes:
+        model: that of new requests; `reload` replaces it.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, expected_hash: str | None = None) -> None:
+        self.settings, self._metrics = settings, metrics
         self._body_limiter = BodyLimiter(settings)
-        self._settings = settings
         self._split_threads = ThreadPoolExecutor(SPLIT_THREADS, thread_name_prefix="split")
-        self._release_timer: asyncio.TimerHandle | None = None
+        self._reloading = asyncio.Lock()
+        self.model = ServedModel(settings, metrics, expected_hash)
 
     async def close(self) -> None:
-        """Compute what is queued, and end the threads."""
-        await self.batcher.close()
+        """Answer what was admitted, and end the workers and threads."""
+        await self.model.close()
         self._split_threads.shutdown()
+
+    async def reload(self) -> None:
+        """Load the model of the folder anew, and use it for the requests that are admitted from then on.
+
+        The earlier one answers its requests. It stays in use if the new one cannot be loaded.
+        """
+        async with self._reloading:
+            with ExitStack() as unless_ready:
+                try:
+                    model = ServedModel(self.settings, self._metrics)
+                    unless_ready.callback(model.workers.kill)
+                    await asyncio.to_thread(model.workers.wait_until_ready)
+                except (PaddleResNetError, OSError) as error:
+                    log("not reloaded; the earlier model stays in use", logging.ERROR, reason=str(error))
+                    return
+                unless_ready.pop_all()
+            earlier, self.model = self.model, model
+            model.connect()
+            log("reloaded", model=model.config.model, run=model.run, version=model.version)
+            await earlier.close()
 
     async def predict(self, request: Request) -> Response:
         """Respond to `POST /predict` with the class of each image and the most probable ones, `top` of them."""
         top = request.query_params.get("top", DEFAULT_TOP)
         if not (top.isascii() and top.isdecimal() and 0 < len(top) < 10 and int(top)):
             raise ServiceError(422, "invalid_parameter", "query.top: expected a whole number of at least 1")
-        async with self.run(request, self._settings.max_images) as (scores, _):
-            request.state.log_fields["images"] = len(scores)
-            ranked = rank(scores, self.config.classes, int(top))
+        async with self.run(request, self._splitter(request, self.settings.max_images)) as (model, results):
+            ranked = rank(scores_of(results), model.config.classes, int(top))
         predictions = [
             {
                 "image": image,
-                "class": decide(best[0], self.config.threshold),
+                "class": decide(best[0], model.config.threshold),
                 "top": [{"class": label, "probability": round(value, 6)} for label, value in best],
             }
             for image, best in enumerate(ranked)
         ]
-        return json_response({"model": self.config.model, "predictions": predictions})
+        return JSONResponse({**_name(model), "predictions": predictions})
+
+    async def explain(self, request: Request) -> Response:
+        """Respond to `POST /explain` with the Grad-CAM of one image."""
+        label = request.query_params.get("class", "")
+        async with self.run(request, self._splitter(request, 1), explain=label) as (model, results):
+            return JSONResponse({**_name(model), **(results[0].explanation or {})})
+
+    def _splitter(self, request: Request, max_images: int) -> Splitter | None:
+        content_type = request.headers.get("content-type", "")
+        if content_type[:6].lower() == "image/":
+            return None
+        return lambda body, model: split_body(body, content_type, max_images)
 
     @asynccontextmanager
     async def run(
-        self, request: Request, max_images: int, *, with_pixels: bool = False
-    ) -> AsyncIterator[tuple[np.ndarray, list[np.ndarray | None]]]:
-        """Read a request and give the scores of its images, float32 ``[N, classes]``, and pixels.
+        self, request: Request, split: Splitter | None, *, explain: str | None = None
+    ) -> AsyncIterator[tuple[ServedModel, list[ImageResult]]]:
+        """Read a request and give the model that it is for, and the results of its images, or raise a ServiceError.
 
-        The body and the images count against the limits until the block ends.
-
-        Args:
-            request: its body is not read yet.
-            max_images: that it may hold.
-            with_pixels: run each image by itself, and give its pixels, uint8 ``[S, S, 3]``.
-
-        Raises:
-            ServiceError: the body, an image or the state of the service is the reason why there are no scores.
+        The body and the images count against the limits until the block ends. `split` is called in a thread; None: the
+        body is an image. `explain` is the class to explain of a single image.
         """
         client = client_of(request)
-        self.batcher.check_capacity(client)
+        self.model.batcher.check_capacity(client)
         async with self._body_limiter.read(request) as body:
-            pending = PendingRequest(client, with_pixels=with_pixels)
+            model, pending = self.model, PendingRequest(client, explain)
+            if explain is not None:
+                model.check_explains(explain)
             loop = asyncio.get_running_loop()
             watching = [
-                loop.call_later(self._settings.response_timeout, pending.time_out),
-                loop.call_later(DISCONNECT_CHECK_SECONDS, self._watch, request, pending),
+                loop.call_later(self.settings.response_timeout, pending.time_out),
+                loop.call_later(DISCONNECT_CHECK_SECONDS, _watch, request, pending),
             ]
             try:
-                images = await self._admit(request, pending, body, max_images)
-                self.batcher.put(pending, images)
-                yield await pending.scores, pending.pixels
+                model.batcher.admit(pending, 1)  # before it is split, which takes a thread
+                images: Sequence[ImageData] = [body]
+                if split is not None:
+                    images = await loop.run_in_executor(self._split_threads, split, body, model)
+                    model.batcher.admit(pending, len(images) - 1)
+                request.state.log_fields["images"] = len(images)
+                model.batcher.put(pending, images)
+                yield model, await pending.results
             finally:
                 for timer in watching:
                     timer.cancel()
-                self.batcher.release(pending)
-                if len(body) > LARGE_BODY and self._release_timer is None:
-                    self._release_timer = loop.call_later(RELEASE_SECONDS, self._release_memory)
+                model.batcher.release(pending)
                 # The error refers to this frame, and the frame to the error: without this line both would keep the
                 # body until the garbage collector runs.
                 del pending, watching
 
-    def _watch(self, request: Request, pending: PendingRequest) -> None:
-        """Fail a request as soon as its client leaves."""
 
-        async def fail_on_disconnect() -> None:
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-            pending.fail(client_closed_error())
+def _watch(request: Request, pending: PendingRequest) -> None:
+    """Fail a request as soon as its client leaves."""
 
-        watcher = asyncio.get_running_loop().create_task(fail_on_disconnect())
-        pending.scores.add_done_callback(lambda _: watcher.cancel())
+    async def fail_on_disconnect() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        pending.fail(client_closed_error())
 
-    async def _admit(self, request: Request, pending: PendingRequest, body: bytes, max_images: int) -> list[bytes]:
-        """Admit the images of a body, the first one before it is split, and return them."""
-        content_type = request.headers.get("content-type", "")
-        self.batcher.admit(pending, 1)
-        if is_single_image(content_type):
-            return [body]
-        loop = asyncio.get_running_loop()
-        images = await loop.run_in_executor(self._split_threads, split_body, body, content_type, max_images)
-        self.batcher.admit(pending, len(images) - 1)
-        return images
-
-    def _release_memory(self) -> None:
-        self._release_timer = None
-        release_memory()
+    watcher = asyncio.get_running_loop().create_task(fail_on_disconnect())
+    pending.results.add_done_callback(lambda _: watcher.cancel())
 
 
 def client_of(request: Request) -> str:
@@ -153,6 +232,10 @@ def _client_of_address(address: str) -> str:
     return address
 
 
-def json_response(value: dict[str, Any]) -> Response:
-    """Return compact JSON."""
-    return Response(json.dumps(value, ensure_ascii=False, separators=(",", ":")), media_type="application/json")
+def scores_of(results: Sequence[ImageResult]) -> np.ndarray:
+    """Return the scores of images, float32 ``[N, classes]``."""
+    return np.stack([result.scores for result in results if result.scores is not None])
+
+
+def _name(model: ServedModel) -> dict[str, str]:
+    return {"model": model.config.model, "run": model.run, "version": model.version}

@@ -1,7 +1,8 @@
 """A request's body: read within limits of size, time and memory, and split into encoded images.
 
 A body is one image (``image/...``), a form with an image in each part (``multipart/form-data``), or JSON with base64.
-Names of parts and files are never looked at.
+Names of parts and files are never looked at. Starlette's own limit and form parser count one request: they know neither
+the bytes of all bodies together nor a slow one, and they parse on the event loop.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import base64
 import json
 import re
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
+import anyio
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
@@ -21,22 +23,13 @@ from paddle_resnet.files import unique_keys
 from paddle_resnet.service.errors import ServiceError, busy_error, client_closed_error
 from paddle_resnet.service.settings import Settings
 
-if sys.version_info >= (3, 11):
-    from asyncio import timeout
-else:
-    import anyio
-
-    @asynccontextmanager
-    async def timeout(seconds: float) -> AsyncIterator[None]:
-        """Stand in for `asyncio.timeout`."""
-        with anyio.fail_after(seconds):
-            yield
-
-
 ACCEPTED = "an image, multipart/form-data with an image in each part, or application/json with base64"
-JSON_SHAPE = '{"images": ["<base64>", ...]}'
+JSON_SHAPE = '{"images": ["<base64>", ...]} or {"instances": [{"b64": "<base64>"}, ...]}'
 DATA_URL = re.compile(r"\s*data:[^,]{0,200};base64,", re.IGNORECASE)
+URL_SAFE = bytes.maketrans(b"-_", b"+/")
 FILE_NAME = re.compile(rb";\s*filename\*?\s*=", re.IGNORECASE)
+MAX_NESTED = 100_000
+"""Lists and objects in JSON. Each takes about a hundred bytes of memory, and two in the body."""
 
 
 class BodyLimiter:
@@ -48,12 +41,9 @@ class BodyLimiter:
 
     @asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[bytes]:
-        """Read the body. Its bytes count as held until the block ends.
+        """Read the body, whose bytes count as held until the block ends.
 
         The client's Content-Length is trusted only where it announces too much.
-
-        Raises:
-            ServiceError: 413, 408, 429, 415 (compressed), or the client has left.
         """
         if request.headers.get("content-encoding", "identity") != "identity":
             raise ServiceError(415, "unsupported_type", "the body is compressed; send it uncompressed")
@@ -62,19 +52,15 @@ class BodyLimiter:
         if len(announced) > 18 or (announced.isdecimal() and int(announced) > self._settings.max_body):
             raise self._too_large()
         chunks: list[bytes] = []
+        seconds = self._settings.body_timeout
         try:
-            await self._read_in_time(request, chunks)
+            with anyio.fail_after(seconds):
+                await self._read_chunks(request, chunks)
             yield chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        except TimeoutError:
+            raise ServiceError(408, "slow_body", f"the body did not arrive within {seconds:g} s") from None
         finally:
             self._buffered -= sum(map(len, chunks))
-
-    async def _read_in_time(self, request: Request, chunks: list[bytes]) -> None:
-        try:
-            async with timeout(self._settings.body_timeout):
-                await self._read_chunks(request, chunks)
-        except TimeoutError:
-            message = f"the body did not arrive within {self._settings.body_timeout:g} s"
-            raise ServiceError(408, "slow_body", message) from None
 
     async def _read_chunks(self, request: Request, chunks: list[bytes]) -> None:
         size = 0
@@ -97,22 +83,16 @@ class BodyLimiter:
         return ServiceError(413, "body_too_large", f"the body is larger than {self._settings.max_body:,} bytes")
 
 
-def is_single_image(content_type: str) -> bool:
-    """Return whether a body of this type is an encoded image itself."""
-    return content_type[:6].lower() == "image/"
-
-
 def split_body(body: bytes, content_type: str, max_images: int) -> list[bytes]:
-    """Return the encoded images of a form or of JSON: at least one, at most `max_images`.
-
-    Raises:
-        ServiceError: 400 malformed, 413 too many, 415 another type.
-    """
+    """Return the encoded images of a form or of JSON: at least one, at most `max_images`."""
     kind, options = parse_options_header(content_type.encode("latin-1"))
     if kind == b"multipart/form-data":
         images = _split_form(body, options.get(b"boundary", b""), max_images)
     elif kind == b"application/json":
-        images = _split_json(body, max_images)
+        texts = _images_in_json(parse_json(body))
+        if len(texts) > max_images:
+            raise too_many_images(max_images)
+        images = [decode_base64(text, image) for image, text in enumerate(texts)]
     else:
         raise ServiceError(415, "unsupported_type", f"expected {ACCEPTED}")
     if not images:
@@ -127,7 +107,7 @@ def _split_form(body: bytes, boundary: bytes, max_images: int) -> list[bytes]:
 
     def begin_part() -> None:
         if len(images) == max_images:
-            raise _too_many(max_images)
+            raise too_many_images(max_images)
         images.append([])
         headers.clear()
 
@@ -147,59 +127,64 @@ def _split_form(body: bytes, boundary: bytes, max_images: int) -> list[bytes]:
     try:
         MultipartParser(boundary, callbacks).write(body)  # type: ignore[arg-type]
     except (FormParserError, ValueError):
-        raise _malformed("multipart/form-data") from None
+        raise malformed("the body is not valid multipart/form-data") from None
     if not ends or not boundary:
-        raise _malformed("multipart/form-data, cut short or with another boundary")
+        raise malformed("the body is not valid multipart/form-data, cut short or with another boundary")
     return [b"".join(chunks) for chunks in images]
 
 
-def _split_json(body: bytes, max_images: int) -> list[bytes]:
-    # A parsed value takes many times its bytes. A body of images has few values; one with more is not parsed.
-    if body.count(b",") > 2 * max_images + 100:
-        raise _too_many(max_images)
+def parse_json(body: bytes) -> Any:
+    """Parse JSON of a client in bounded memory: a list of lists takes many times its bytes."""
     try:
-        if body.count(b"[") + body.count(b"{") > 100:
-            raise ValueError("deep")
-        value = json.loads(body, object_pairs_hook=unique_keys, parse_constant=_reject_constant)
+        if body.count(b"[") + body.count(b"{") > MAX_NESTED:
+            raise ValueError("too many lists")
+        return json.loads(body, object_pairs_hook=unique_keys, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
-        raise _malformed(f"JSON; expected {JSON_SHAPE}") from None
-    encoded = _encoded_images(value)
-    if len(encoded) > max_images:
-        raise _too_many(max_images)
-    images = []
-    for image, text in enumerate(encoded):
-        try:
-            stripped = DATA_URL.sub("", text, count=1).encode("ascii").translate(None, b" \t\r\n")
-            images.append(base64.b64decode(stripped, validate=True))
-        except ValueError:  # also that of base64
-            raise ServiceError(400, "malformed_body", f"image {image} is not base64", image=image) from None
-    return images
+        raise malformed(f"the body is not valid JSON; expected {JSON_SHAPE}") from None
 
 
-def _encoded_images(value: object) -> list[str]:
+def _images_in_json(value: object) -> list[str]:
     """Return the list of `JSON_SHAPE`, or say where `value` differs from it."""
-    images = value.get("images") if isinstance(value, dict) else None
-    if not isinstance(value, dict) or "images" not in value:
+    of_serving = isinstance(value, dict) and "instances" in value  # TensorFlow Serving's form
+    name, keys = ("instances", {"instances", "signature_name"}) if of_serving else ("images", {"images"})
+    if not isinstance(value, dict) or name not in value:
         problem = "images is missing"
-    elif len(value) > 1:
+    elif value.keys() - keys:
         problem = "it has other keys"
-    elif not isinstance(images, list) or not images:
-        problem = "images"
-    elif wrong := [index for index, image in enumerate(images) if not isinstance(image, str)]:
-        problem = f"images[{wrong[0]}]"
     else:
-        return images
-    message = f"the JSON has another shape ({problem}); expected {JSON_SHAPE}"
-    raise ServiceError(400, "malformed_body", message)
+        texts = [_base64_in(each) for each in value[name]] if isinstance(value[name], list) else []
+        found = [text for text in texts if text is not None]
+        if found and len(found) == len(texts):
+            return found
+        problem = f"{name}[{texts.index(None)}]" if texts else name
+    raise malformed(f"the JSON has another shape ({problem}); expected {JSON_SHAPE}")
+
+
+def _base64_in(value: object) -> str | None:
+    """Return the text of an image: itself, ``{"b64": text}``, or such an object as the only input."""
+    while isinstance(value, dict) and len(value) == 1:
+        (value,) = value.values()
+    return value if isinstance(value, str) else None
+
+
+def decode_base64(text: str, image: int) -> bytes:
+    """Decode base64, also wrapped, of the URL-safe alphabet, without padding, or in a data URL."""
+    try:
+        compact = DATA_URL.sub("", text, count=1).encode("ascii").translate(URL_SAFE, b" \t\r\n")
+        return base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
+    except ValueError:
+        raise ServiceError(400, "malformed_body", f"image {image} is not base64", image=image) from None
 
 
 def _reject_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
 
 
-def _malformed(what: str) -> ServiceError:
-    return ServiceError(400, "malformed_body", f"the body is not valid {what}")
+def malformed(message: str) -> ServiceError:
+    """Return the error for a body that is not what its type says."""
+    return ServiceError(400, "malformed_body", message)
 
 
-def _too_many(max_images: int) -> ServiceError:
+def too_many_images(max_images: int) -> ServiceError:
+    """Return the error for a request with more than `max_images`."""
     return ServiceError(413, "too_many_images", f"more than {max_images} images; send fewer at once")

@@ -8,84 +8,81 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from paddle_resnet.service.errors import ServiceError
-from paddle_resnet.service.worker_process import FORMATS, ImageResult, ImageStatus
+from paddle_resnet.service.worker_process import FORMATS, ImageData, ImageResult, ImageStatus
 
 MAX_CLIENTS = 1000
 """Clients whose decode budgets are kept before the full budgets are dropped."""
 
 
 class PendingRequest:
-    """The images of one request on their way to scores.
+    """The images of one request on their way to their results.
 
     Attributes:
-        scores: becomes float32 ``[N, classes]``, or the error that the client is told.
-        with_pixels: the images run one by one, and their `pixels` come back, uint8 ``[S, S, 3]``.
+        results: becomes the result of each image, all of them OK, or the error that the client is told.
+        explain: the class that `/explain` asks for; None: it is a prediction.
         admitted: images that count as waiting (the batcher's to change).
-        decode_seconds: expected to decode its costly images (the batcher's to change).
     """
 
-    def __init__(self, client: str = "", *, with_pixels: bool = False) -> None:
-        self.client = client
-        self.with_pixels = with_pixels
-        self.scores: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
-        self.pixels: list[np.ndarray | None] = []
+    def __init__(self, client: str = "", explain: str | None = None) -> None:
+        self.client, self.explain = client, explain
+        self.results: asyncio.Future[list[ImageResult]] = asyncio.get_running_loop().create_future()
         self.admitted = 0
-        self.decode_seconds = 0.0
-        self._rows: list[np.ndarray] = []
-        self._missing = 0
+        self._found: dict[int, ImageResult] = {}
+        self._images = 0
 
     @property
     def done(self) -> bool:
-        """Whether it has scores, failed or timed out. No more is computed for it then."""
-        return self.scores.done()
+        """Whether it has results, failed or timed out. No more is computed for it then."""
+        return self.results.done()
 
     def expect(self, images: int) -> None:
         """Set the number of images."""
-        self._rows = [np.empty(0)] * images
-        self.pixels = [None] * images
-        self._missing = images
+        self._images = images
 
     def set_result(self, index: int, result: ImageResult) -> None:
         """Store an image's result. The last one completes the request; one that is not OK fails it."""
-        if self.done:
-            return
-        if result.scores is None:
+        if result.status is not ImageStatus.OK:
             self.fail(_image_error(result.status, index))
             return
-        self._rows[index], self.pixels[index] = result.scores, result.pixels
-        self._missing -= 1
-        if not self._missing:
-            self.scores.set_result(np.stack(self._rows))
+        self._found[index] = result
+        if len(self._found) == self._images and not self.done:
+            self.results.set_result([self._found[image] for image in range(self._images)])
 
     def fail(self, error: BaseException) -> None:
         if not self.done:
-            self.scores.set_exception(error)
+            self.results.set_exception(error)
 
     def time_out(self) -> None:
-        self.fail(ServiceError(504, "timeout", "no prediction in time; try again later", retry_after=1))
+        self.fail(ServiceError(504, "timeout", "no prediction in time; try again later", headers={"Retry-After": "1"}))
+
+
+_IMAGE_ERRORS = {
+    ImageStatus.UNREADABLE: ("unreadable_image", f"cannot be read; expected an undamaged {', '.join(FORMATS)}"),
+    ImageStatus.TOO_LARGE: ("image_too_large", "has more pixels than this service takes; make it smaller"),
+    ImageStatus.TOO_SLOW: (
+        "slow_image",
+        "takes too long to decode; save it as a usual JPEG (not progressive), or smaller",
+    ),
+    ImageStatus.NO_EXPLANATION: (
+        "no_explanation",
+        "cannot be explained; the run's checkpoint is another",
+    ),
+}
 
 
 def _image_error(status: ImageStatus, image: int) -> ServiceError:
-    code, message = {
-        ImageStatus.TOO_LARGE: ("image_too_large", "has more pixels than this service takes; make it smaller"),
-        ImageStatus.TOO_SLOW: (
-            "slow_image",
-            "takes too long to decode; save it as a usual JPEG (not progressive), or smaller",
-        ),
-    }.get(status, ("unreadable_image", f"cannot be read; expected an undamaged {', '.join(FORMATS)}"))
+    code, message = _IMAGE_ERRORS[status]
     return ServiceError(422, code, f"image {image} {message}", image=image)
 
 
 @dataclass(eq=False, slots=True)
 class QueuedImage:
-    """One encoded image of a request."""
+    """One image of a request."""
 
     request: PendingRequest
     index: int
-    data: bytes
+    data: ImageData
     since: float
     """`time.monotonic` when it was queued."""
     crashes: int = 0
@@ -147,13 +144,7 @@ class FairQueue:
 
 
 class DecodeBudgets:
-    """Seconds that each client's costly images may take: token buckets.
-
-    Args:
-        seconds: size of a bucket, which is full at first.
-        rate: seconds that come back in a second.
-        clock: tells the time in seconds.
-    """
+    """Seconds that each client's costly images may take: token buckets, full at first, that get `rate` a second."""
 
     def __init__(self, seconds: float, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds

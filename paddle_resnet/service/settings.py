@@ -1,22 +1,12 @@
-"""The settings of a service. They travel to its worker processes as JSON in an environment variable."""
+"""The settings of a service."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from paddle_resnet.inference.inference_config import InferenceConfig, find_model
 from paddle_resnet.inference.options import BackendName, Precision
-
-if TYPE_CHECKING:
-    from paddle_resnet.inference import Predictor
-
-VARIABLE = "PADDLE_RESNET_SERVICE"
-CHECKPOINT = Path("checkpoints", "best", "model.pdparams")
-"""In the run's folder: what `/explain` needs."""
 
 
 class Settings(BaseModel):
@@ -30,12 +20,14 @@ class Settings(BaseModel):
     workers: int = Field(1, ge=1, description="processes that share the port")
     allow_hosts: tuple[str, ...] = Field((), description="host names of this service, besides localhost and IPs")
     allow_origins: tuple[str, ...] = Field((), description="other sites whose pages may use this service")
+    token_file: Path | None = Field(None, description="holds the bearer token that requests need")
     device: str = "auto"
     precision: Precision | None = Field(None, description="one that the export offers; None: fp32")
     backend: BackendName | None = Field(None, description="None: the faster one, as in `Predictor`")
     streams: int = Field(1, ge=1, description="inference workers: batches that are computed at the same time")
     threads: int = Field(1, ge=1, description="CPU threads of one batch")
     decoders: int = Field(1, ge=1, description="threads that decode the images of one batch")
+    explain: bool = Field(True, description="offer Grad-CAM where the run's checkpoint lies beside the exported model")
 
     max_batch: int = Field(32, ge=1, description="images of one batch")
     max_wait: float = Field(0.002, ge=0, description="seconds that an image waits for others to share its batch")
@@ -46,7 +38,6 @@ class Settings(BaseModel):
     max_images: int = Field(64, ge=1, description="images of a request")
     max_pixels: int = Field(16_000_000, ge=1, description="pixels of an image")
     max_connections: int = Field(1000, ge=1, description="open connections; more make idle ones close")
-    request_decode_seconds: float = Field(5, gt=0, description="to decode the costly images of a request")
     client_decode_seconds: float = Field(10, gt=0, description="to decode a client's costly images, in a burst")
 
     body_timeout: float = Field(30, gt=0, description="seconds until a request body is complete")
@@ -54,46 +45,7 @@ class Settings(BaseModel):
     keep_alive_timeout: int = Field(15, ge=1, description="seconds that an idle connection stays open")
     drain_seconds: float = Field(1, ge=0, description="between a stop signal and the close of the port")
 
-    explain: bool = Field(True, description="offer Grad-CAM where the run's checkpoint lies beside the exported model")
-    digest: str | None = Field(None, description="of the `inference.yml` that the first process has loaded")
-
     @property
     def image_decode_seconds(self) -> float:
         """Processor time that one image may take: 1.5 s for 16 million pixels."""
         return 1.5 * max(1.0, self.max_pixels / 16e6)
-
-    @classmethod
-    def from_environment(cls) -> Settings:
-        return cls.model_validate_json(os.environ[VARIABLE])
-
-    def to_environment(self) -> None:
-        """Leave the settings to the processes that this one starts."""
-        os.environ[VARIABLE] = self.model_dump_json()
-
-
-def load_config(settings: Settings) -> InferenceConfig:
-    """Read the exported model's `inference.yml`.
-
-    Raises:
-        UsageError: there is none, or it is damaged.
-    """
-    return InferenceConfig.load(find_model(settings.model))
-
-
-def load_predictor(settings: Settings) -> Predictor:
-    """Load the exported model.
-
-    Raises:
-        UsageError, RunFailure: it cannot be loaded, or is another one than that of `settings.digest`.
-    """
-    from paddle_resnet.inference import Predictor  # imports paddle, so the caller prepares for that
-
-    return Predictor(
-        settings.model,
-        device=settings.device,
-        precision=settings.precision,
-        backend=settings.backend,
-        threads=settings.threads,
-        batch_size=settings.max_batch,
-        digest=settings.digest,
-    )

@@ -1,85 +1,68 @@
-"""Graceful shutdown: on a signal the service reports that it is not ready, then stops."""
+"""What signals do: on SIGTERM and SIGINT the service says that it is not ready, then stops; on SIGHUP it reloads."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import os
 import signal
 import threading
-import time
-from multiprocessing import connection, parent_process
+from collections.abc import Callable
 from types import FrameType
 
 from paddle_resnet.errors import SIGNAL_WORDS
-from paddle_resnet.service.logs import log
+from paddle_resnet.service.telemetry import log
 
-SIGNAL_BURST_SECONDS = 0.5
-"""Signals within this time count as one: a closed terminal and a service manager send several."""
+SIGHUP = getattr(signal, "SIGHUP", None)
+"""None on Windows."""
 
 
 class GracefulShutdown:
-    """Wraps the server's own handling of signals.
+    """Wraps the server's own handling of signals, which closes the port at once.
 
     Args:
         drain_seconds: between the signal and the close of the port.
-        worker: a worker process. Its parent sends it SIGTERM, so it ignores what a terminal sends to all processes.
+        reload: called on the event loop for each SIGHUP.
     """
 
-    def __init__(self, drain_seconds: float, *, worker: bool = False) -> None:
+    def __init__(self, drain_seconds: float, reload: Callable[[], object]) -> None:
         self._drain_seconds = drain_seconds
-        self._worker = worker
+        self._reload = reload
         self.draining = False
 
     def install(self) -> None:
         """Handle SIGTERM, SIGINT and SIGHUP. Call it on the event loop; outside the main thread it does nothing.
 
         For `drain_seconds` requests are still served, each connection closes after its response, and /readyz is 503,
-        so that a load balancer sends no more. Then the server's own handler stops it. A second signal, later than
-        `SIGNAL_BURST_SECONDS`, ends the process at once. An ignored SIGHUP (nohup) stays ignored.
+        so that a load balancer sends no more. Then the server's own handler stops it. A second signal does that at
+        once, and a third one ends the process without its requests. An ignored SIGHUP (nohup) stays ignored, and that
+        of a closed terminal stops the service.
         """
         if threading.current_thread() is not threading.main_thread():
             return
         loop = asyncio.get_running_loop()
-        stop = signal.getsignal(signal.SIGTERM)
-        began = 0.0
+        stop, terminal = signal.getsignal(signal.SIGTERM), has_terminal()
+        assert callable(stop)  # the server's
 
         def handle(received: int, frame: FrameType | None) -> None:
-            nonlocal began
-            if not self.draining:
-                self.draining, began = True, time.monotonic()
+            if received == SIGHUP and has_terminal() == terminal:
+                loop.call_soon_threadsafe(self._reload)
+            elif self.draining:
+                loop.call_soon_threadsafe(stop, signal.SIGINT, None)
+            else:
+                self.draining = True
                 loop.call_soon_threadsafe(drain, received)
-            elif time.monotonic() - began > SIGNAL_BURST_SECONDS:
-                loop.call_soon_threadsafe(end_at_once, received)
 
         def drain(received: int) -> None:
             log("draining", seconds=self._drain_seconds, signal=signal.Signals(received).name)
-            # uvicorn knows no other.
-            known = received if received in (signal.SIGINT, signal.SIGTERM) else signal.SIGTERM
-            if callable(stop):
-                loop.call_later(self._drain_seconds, stop, known, None)
+            loop.call_later(self._drain_seconds, stop, signal.SIGTERM, None)
 
         for number in SIGNAL_WORDS:
-            if self._worker and number != signal.SIGTERM:
-                signal.signal(number, signal.SIG_IGN)
-            elif signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGTERM:
+            if signal.getsignal(number) != signal.SIG_IGN or number == signal.SIGTERM:
                 signal.signal(number, handle)
+        if SIGHUP is None:
+            log("this platform has no SIGHUP: restart the service to load another model")
 
 
-def end_at_once(number: int) -> None:
-    """End this process by a signal. Its inference workers notice and end too."""
-    log("ended at once", logging.WARNING, signal=signal.Signals(number).name)
-    signal.signal(number, signal.SIG_DFL)
-    signal.raise_signal(signal.Signals(number))
-
-
-def end_with_parent() -> None:
-    """Send this worker SIGTERM when its parent is gone."""
-    parent = parent_process()
-    if parent is None:
-        return
-
-    def wait() -> None:
-        connection.wait([parent.sentinel])
-        signal.raise_signal(signal.SIGTERM)
-
-    threading.Thread(target=wait, daemon=True, name="parent").start()
+def has_terminal() -> bool:
+    """Return whether standard error is a terminal. It is none any more when the terminal was closed."""
+    return os.isatty(2)

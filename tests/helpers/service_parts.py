@@ -16,7 +16,8 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
-from paddle_resnet.service import Settings, app, server
+from paddle_resnet.service import Settings, app, predict, server
+from paddle_resnet.service.explain import explanation
 from paddle_resnet.service.worker_process import BoundedDecoder, run_batch
 
 CLASSES = ("red", "green", "blue")
@@ -44,23 +45,35 @@ class ColourWorkers:
     """In place of `InferenceWorkers`: decodes as they do, and asks the predictor, in a thread."""
 
     def __init__(self, predictor, max_pixels):
-        self.usable = self.healthy = True
-        self.ready = 1
+        self.healthy = True
+        self.ready = self.idle = 1
         self._predictor = predictor
         self._decoder = BoundedDecoder(resize=SIZE, image_size=SIZE, max_pixels=max_pixels, max_seconds=60)
 
     def wait_until_ready(self):
-        return "cpu"
+        pass
 
     def kill(self):
         pass
 
-    async def connect(self, on_replaced):
+    def connect(self, on_idle, on_replaced):
         pass
 
-    async def run(self, images, costly=False):
-        decode = functools.partial(self._decoder.decode, cheap_only=not costly)
-        return await asyncio.to_thread(run_batch, images, decode, self._predictor.scores)
+    def run(self, batch):
+        self.idle = 0
+        return self._compute(batch)
+
+    async def _compute(self, batch):
+        decode = functools.partial(self._decoder.decode, cheap_only=not batch.costly)
+        try:
+            results = await asyncio.to_thread(run_batch, batch.images, decode, self._predictor.scores)
+        finally:
+            self.idle = 1
+        if batch.explain is not None and results[0].scores is not None:
+            heat = np.zeros((224, 224), np.float32)
+            heat[:112] = 1  # the upper half speaks for any class
+            results[0] = results[0]._replace(explanation=explanation("any", 0.5, decode(batch.images[0]).pixels, heat))
+        return results
 
     async def close(self):
         pass
@@ -101,14 +114,18 @@ def running(monkeypatch, folder, **settings):
     """Run a service around a `ColourPredictor` in a thread."""
     predictor = ColourPredictor()
     config = SimpleNamespace(
-        model="colours", classes=CLASSES, threshold=0.4, input=SimpleNamespace(image_size=SIZE), digest=lambda: "none"
+        model="colours", classes=CLASSES, threshold=0.4, input=SimpleNamespace(image_size=SIZE), digest=lambda: 64 * "0"
     )
-    monkeypatch.setattr(app, "load_config", lambda settings: config)
-    monkeypatch.setattr(app, "InferenceWorkers", lambda settings, *sizes: ColourWorkers(predictor, settings.max_pixels))
+    monkeypatch.setattr(predict, "find_model", lambda path: path / "inference")
+    monkeypatch.setattr(predict, "InferenceConfig", SimpleNamespace(load=lambda folder: config))
+    make = lambda settings, *_: ColourWorkers(predictor, settings.max_pixels)  # noqa: E731
+    monkeypatch.setattr(predict, "InferenceWorkers", make)
     settings = {"max_wait": 0.001, "explain": False, **settings}
     with serve_in_thread(Settings(model=folder, **settings)) as (port, application, lines):
         try:
-            yield Service(port, predictor, lines, application.shutdown)
+            yield Service(
+                port, predictor, lines, getattr(application, "app", application).shutdown
+            )  # inside that of CORS
         finally:
             predictor.gate.set()
 
@@ -124,7 +141,7 @@ def serve_in_thread(settings):
     listener = socket.create_server(("127.0.0.1", 0))
     options = server.uvicorn_options(settings)
     application = app.create_app(settings)
-    running_server = uvicorn.Server(uvicorn.Config(application, log_config=None, **options))
+    running_server = uvicorn.Server(uvicorn.Config(application, **options))
     thread = threading.Thread(target=running_server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -15,10 +15,13 @@ import pytest
 pytest.importorskip("starlette", reason="Starlette (requirements/serve.txt) is not installed")
 import service_tasks
 
+from paddle_resnet.errors import RunFailure
 from paddle_resnet.service import Settings, inference_workers, shutdown
-from paddle_resnet.service.batcher import Batcher, WorkerDied
-from paddle_resnet.service.metrics import Metrics
+from paddle_resnet.service.batcher import Batcher
+from paddle_resnet.service.inference_workers import WorkerDied
 from paddle_resnet.service.request_queue import PendingRequest
+from paddle_resnet.service.telemetry import Metrics
+from paddle_resnet.service.worker_process import Batch
 
 pytestmark = pytest.mark.slow
 
@@ -27,23 +30,28 @@ IMAGE = b"an image"
 
 @pytest.fixture(autouse=True)
 def obedient_workers(monkeypatch):
-    monkeypatch.setattr(inference_workers, "run_worker", service_tasks.obedient_worker)
+    monkeypatch.setattr(inference_workers, "make_worker", service_tasks.make_obedient_worker)
 
 
 @asynccontextmanager
 async def running(tmp_path, **options):
-    found = inference_workers.InferenceWorkers(Settings(model=tmp_path, streams=1, **options), image_size=8, classes=2)
+    settings = Settings(model=tmp_path, streams=1, **{"max_batch": 2, **options})
+    found = inference_workers.InferenceWorkers(settings, "digest", image_size=8)
     await asyncio.to_thread(found.wait_until_ready)
-    found.ready_after_restart = []
-    found.on_replaced = lambda: found.ready_after_restart.append(found.ready)
-    await found.connect(lambda: found.on_replaced())
+    found.on_idle, found.replaced = [], []
+    found.connect(lambda: [call() for call in found.on_idle], lambda: found.replaced.append(found.ready))
     yield found
     await found.close()
     assert multiprocessing.active_children() == []
 
 
+async def run(found, image):
+    await until(lambda: found.idle)
+    return await found.run(Batch([image]))
+
+
 async def predicts(found):
-    (result,) = await found.run([IMAGE])
+    (result,) = await run(found, IMAGE)
     return np.array_equal(result.scores, [0.5, 0.5])
 
 
@@ -57,12 +65,10 @@ async def until(condition):
 def test_a_worker_that_takes_too_long_is_replaced(tmp_path):
     async def scenario():
         async with running(tmp_path, response_timeout=0.5) as found:
-            with pytest.raises(WorkerDied) as died:
-                await found.run([b"slow"])
-            assert died.value.computing
-            await until(lambda: found.ready)
+            with pytest.raises(WorkerDied):
+                await run(found, b"slow")
             assert await predicts(found)
-            assert found.ready_after_restart == [1]
+            assert found.replaced == [1]
 
     asyncio.run(scenario())
 
@@ -72,18 +78,30 @@ def test_batches_of_a_dead_worker_are_computed_again(tmp_path):
 
     async def scenario():
         async with running(tmp_path) as found:
-            settings = Settings(model=tmp_path, max_batch=2, max_wait=0, queue=9)
-            batcher = Batcher(found.run, settings, lambda: found.ready, Metrics())
-            found.on_replaced = batcher.start_batches
+            settings = Settings(model=tmp_path, max_batch=4, max_wait=0, queue=9)
+            batcher = Batcher(found, settings, Metrics())
+            found.on_idle.append(batcher.start_batches)
+            await until(lambda: found.idle)
             requests = [PendingRequest(str(number)) for number in range(4)]
             for request, image in zip(requests, (b"die", IMAGE, IMAGE, IMAGE), strict=True):
                 batcher.admit(request, 1)
                 batcher.put(request, [image])
-            ended = await asyncio.gather(*(request.scores for request in requests), return_exceptions=True)
+            ended = await asyncio.gather(*(request.results for request in requests), return_exceptions=True)
             assert ended[0].code == "deadly_image"
-            assert all(np.array_equal(scores, [[0.5, 0.5]]) for scores in ended[1:])
+            assert all(np.array_equal(results[0].scores, [0.5, 0.5]) for results in ended[1:])
             await until(lambda: found.ready)
             assert found.healthy
+
+    asyncio.run(scenario())
+
+
+def test_an_unexpected_error_is_no_death(tmp_path):
+    async def scenario():
+        async with running(tmp_path) as found:
+            with pytest.raises(RunFailure, match="a traceback"):
+                await run(found, b"fail")
+            assert await predicts(found)
+            assert found.replaced == []
 
     asyncio.run(scenario())
 
@@ -93,16 +111,16 @@ def test_an_idle_worker_that_dies_is_replaced_at_once(tmp_path):
         async with running(tmp_path) as found:
             (process,) = multiprocessing.active_children()
             process.kill()
-            await until(lambda: found.ready_after_restart)
+            await until(lambda: found.replaced)
             assert await predicts(found)
 
     asyncio.run(scenario())
 
 
 def test_a_failed_replacement_is_tried_again(tmp_path, monkeypatch, caplog):
-    """With growing delays, and a log line for each new reason."""
-    reasons = iter(["Cannot allocate memory"] * 3 + ["Too many open files"])
-    delays, states = [], []
+    reasons = iter(["Cannot allocate memory", "Too many open files"])
+    states = []
+    sleep = asyncio.sleep
 
     async def scenario():
         async with running(tmp_path) as found:
@@ -114,52 +132,31 @@ def test_a_failed_replacement_is_tried_again(tmp_path, monkeypatch, caplog):
                     raise OSError(12, reason)
                 start()
 
-            async def sleep(seconds):
-                delays.append(seconds)
-                states.append((found.ready, found.healthy, found.usable))
+            async def note(seconds):
+                if seconds == inference_workers.RETRY_SECONDS:
+                    states.append((found.ready, found.healthy))
+                await sleep(min(seconds, 0.02))
 
             monkeypatch.setattr(worker, "_start", fail)
-            monkeypatch.setattr(worker, "_sleep", sleep)
+            monkeypatch.setattr(inference_workers.asyncio, "sleep", note)
             multiprocessing.active_children()[0].kill()
-            await until(lambda: found.ready_after_restart)
-            assert delays == [0, 1, 2, 4, 8]
-            assert states == [(0, True, True)] + [(0, False, False)] * 4
-            assert found.usable and found.healthy
+            await until(lambda: found.replaced)
+            assert states == [(0, False)] * 2
+            assert found.healthy
             assert await predicts(found)
 
     with caplog.at_level(logging.ERROR, "paddle_resnet.service"):
         asyncio.run(scenario())
-    reasons_logged = [
-        record.fields["reason"] for record in caplog.records if "cannot be replaced" in record.getMessage()
-    ]
-    assert reasons_logged == ["[Errno 12] Cannot allocate memory", "[Errno 12] Too many open files"]
-
-
-def test_the_restart_delay_is_bounded_and_reset(tmp_path, monkeypatch):
-    async def scenario():
-        async with running(tmp_path) as found:
-            (worker,) = found._workers
-            worker._tries = 5000
-            delays = []
-
-            async def sleep(seconds):
-                delays.append(seconds)
-
-            monkeypatch.setattr(worker, "_sleep", sleep)
-            multiprocessing.active_children()[0].kill()
-            await until(lambda: found.ready_after_restart)
-            assert delays == [inference_workers.MAX_RESTART_DELAY]
-            assert await predicts(found)
-            assert worker._tries == 0
-
-    asyncio.run(scenario())
+    logged = [record.fields["reason"] for record in caplog.records if "cannot be replaced" in record.getMessage()]
+    assert logged == ["[Errno 12] Cannot allocate memory", "[Errno 12] Too many open files"]
 
 
 def test_close_kills_a_worker_that_does_not_end(tmp_path):
     async def scenario():
-        async with running(tmp_path, response_timeout=1) as found:
-            process = found._workers[0]._process
-            asking = asyncio.create_task(found.run([b"slow"]))
+        async with running(tmp_path) as found:
+            await until(lambda: found.idle)
+            (process,) = multiprocessing.active_children()
+            asking = asyncio.create_task(run(found, b"slow"))
             await asyncio.sleep(0.2)
         assert process.exitcode == -signal.SIGKILL
         with pytest.raises(WorkerDied):
@@ -180,47 +177,43 @@ def handlers():
         signal.signal(number, handler)
 
 
-def test_a_signal_drains_and_a_second_ends_at_once(handlers, monkeypatch):
-    ended = []
-    monkeypatch.setattr(shutdown, "end_at_once", ended.append)
-
-    async def scenario(first, second):
-        found = shutdown.GracefulShutdown(0.01)
-        found.install()
-        signal.raise_signal(first)
-        assert found.draining
-        signal.raise_signal(second)  # together with the first: a service manager sends several
-        await asyncio.sleep(0.05)
-        assert ended == []
-        monkeypatch.setattr(shutdown, "SIGNAL_BURST_SECONDS", -1.0)
-        signal.raise_signal(second)
-        await asyncio.sleep(0.01)
-        assert ended == [second]
-
-    asyncio.run(scenario(signal.SIGHUP, signal.SIGTERM))
-    assert handlers == [signal.SIGTERM]
-
-
-def test_a_worker_ignores_signals_of_the_terminal(handlers):
+def test_a_signal_drains_and_others_are_the_servers(handlers):
     async def scenario():
-        found = shutdown.GracefulShutdown(0, worker=True)
+        found = shutdown.GracefulShutdown(0.01, lambda: None)
         found.install()
         signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGHUP)
-        assert not found.draining
-        signal.raise_signal(signal.SIGTERM)
         assert found.draining
+        await asyncio.sleep(0.1)
+        assert handlers == [signal.SIGTERM]
+        signal.raise_signal(signal.SIGTERM)
         await asyncio.sleep(0.01)
 
     asyncio.run(scenario())
-    assert handlers == [signal.SIGTERM]
+    assert handlers == [signal.SIGTERM, signal.SIGINT]
+
+
+@pytest.mark.parametrize(("terminal_after", "reloads"), [(True, 1), (False, 0)])
+def test_sighup_reloads_unless_the_terminal_was_closed(handlers, monkeypatch, terminal_after, reloads):
+    calls = []
+
+    async def scenario():
+        found = shutdown.GracefulShutdown(0, lambda: calls.append("reload"))
+        monkeypatch.setattr(shutdown, "has_terminal", lambda: True)
+        found.install()
+        monkeypatch.setattr(shutdown, "has_terminal", lambda: terminal_after)
+        signal.raise_signal(signal.SIGHUP)
+        await asyncio.sleep(0.05)
+        assert found.draining is not terminal_after
+
+    asyncio.run(scenario())
+    assert len(calls) == reloads
 
 
 def test_an_ignored_sighup_stays_ignored(handlers):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     async def scenario():
-        found = shutdown.GracefulShutdown(0)
+        found = shutdown.GracefulShutdown(0, lambda: None)
         found.install()
         signal.raise_signal(signal.SIGHUP)
         assert not found.draining

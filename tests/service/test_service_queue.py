@@ -10,12 +10,13 @@ import pytest
 
 pytest.importorskip("starlette", reason="Starlette (requirements/serve.txt) is not installed")
 from paddle_resnet.service import Settings
-from paddle_resnet.service.batcher import Batcher, WorkerDied
+from paddle_resnet.service.batcher import Batcher
 from paddle_resnet.service.errors import ServiceError
-from paddle_resnet.service.metrics import Metrics
+from paddle_resnet.service.inference_workers import WorkerDied
 from paddle_resnet.service.predict import client_of
 from paddle_resnet.service.request_queue import DecodeBudgets, FairQueue, PendingRequest
-from paddle_resnet.service.worker_process import ImageResult, ImageStatus, pack_results, run_batch, unpack_results
+from paddle_resnet.service.telemetry import Metrics
+from paddle_resnet.service.worker_process import ImageResult, ImageStatus, run_batch
 
 OK = ImageResult(ImageStatus.OK, np.zeros(2, np.float32))
 
@@ -73,26 +74,29 @@ def test_a_clients_budget_comes_back_with_time():
 class ManualBatcher(Batcher):
     """A batcher whose batches end when `step` says so; `calls` are the images of each batch, and whether costly."""
 
-    def __init__(self, workers=lambda: 1, **settings):
+    def __init__(self, workers=1, **settings):
         self.calls = []
+        self.ready = self.idle = workers
         self.under_way = asyncio.Queue()
-        settings = {"max_batch": 4, "queue": 100, "client_decode_seconds": 20, "request_decode_seconds": 10, **settings}
-        super().__init__(self.run_batch, Settings(model="none", max_wait=0, **settings), workers, Metrics())
+        settings = {"max_batch": 4, "queue": 100, "client_decode_seconds": 20, **settings}
+        super().__init__(self, Settings(model="none", max_wait=0, **settings), Metrics())
 
-    async def run_batch(self, images, costly):
-        self.calls.append((b" ".join(images).decode(), costly))
+    def run(self, batch):
+        """Take the place of the workers."""
+        self.idle -= 1
+        self.calls.append((b" ".join(batch.images).decode(), batch.costly))
         results = asyncio.get_running_loop().create_future()
-        self.under_way.put_nowait((images, costly, results))
-        return await results
+        self.under_way.put_nowait((batch, results))
+        return results
 
     async def step(self, error=None):
         """End the batch that was started first."""
-        images, costly, results = await asyncio.wait_for(self.under_way.get(), 10)
-        if not results.done():
-            if error is not None:
-                results.set_exception(error)
-            else:
-                results.set_result([self.result_of(index, image, costly) for index, image in enumerate(images)])
+        batch, results = await asyncio.wait_for(self.under_way.get(), 10)
+        self.idle += 1
+        if error is not None:
+            results.set_exception(error)
+        else:
+            results.set_result([self.result_of(*each, batch.costly) for each in enumerate(batch.images)])
         await settled()
 
     def result_of(self, index, image, costly):
@@ -103,8 +107,8 @@ class ManualBatcher(Batcher):
             return ImageResult(ImageStatus.COSTLY, seconds=1.0)
         return OK
 
-    def ask(self, client, *images):
-        request = PendingRequest(client)
+    def ask(self, client, *images, explain=None):
+        request = PendingRequest(client, explain)
         self.admit(request, len(images))
         self.put(request, [image.encode() for image in images])
         return request
@@ -131,7 +135,7 @@ def test_cheap_images_do_not_wait_for_costly_ones():
             await batcher.step()
         assert [costly for _, costly in batcher.calls].count(True) <= 2 and not attack.done
         await batcher.finish()
-        assert attack.scores.result().shape == (6, 2)
+        assert len(attack.results.result()) == 6
         assert all(" " not in images for images, costly in batcher.calls if costly)
 
     asyncio.run(scenario())
@@ -139,7 +143,7 @@ def test_cheap_images_do_not_wait_for_costly_ones():
 
 def test_costly_images_leave_a_worker_to_the_others():
     async def scenario():
-        batcher = ManualBatcher(workers=lambda: 2)
+        batcher = ManualBatcher(workers=2)
         batcher.ask("a", *[f"costly{i}" for i in range(8)])
         await settled()
         while not batcher.calls[-1][1]:
@@ -151,26 +155,36 @@ def test_costly_images_leave_a_worker_to_the_others():
     asyncio.run(scenario())
 
 
-def test_a_request_and_a_client_have_a_budget():
+def test_a_client_has_a_budget_for_costly_images():
     async def scenario():
-        batcher = ManualBatcher(request_decode_seconds=3, client_decode_seconds=4)
+        batcher = ManualBatcher(client_decode_seconds=3)
         much = batcher.ask("a", *[f"costly{i}" for i in range(4)])
         await settled()
         await batcher.finish()
-        assert (much.scores.exception().status, much.scores.exception().code) == (413, "slow_request")
-        right = batcher.ask("a", "costly", "costly")
-        await settled()
-        await batcher.finish()
-        error = right.scores.exception()
-        assert (error.status, error.code, error.retry_after) == (429, "busy", 2)
-        for request in (much, right):
-            batcher.release(request)
+        error = much.results.exception()
+        assert (error.status, error.code, error.headers) == (429, "busy", {"Retry-After": "2"})
         other = batcher.ask("b", "costly", "costly")
         await settled()
         await batcher.finish()
-        assert other.scores.result().shape == (2, 2)
-        batcher.release(other)
+        assert other.results.result() == [OK, OK]
+        for request in (much, other):
+            batcher.release(request)
         assert batcher.admitted == 0
+
+    asyncio.run(scenario())
+
+
+def test_explanations_take_turns_with_predictions():
+    """One by one, and never on all workers: a burst of them would take the places of predictions."""
+
+    async def scenario():
+        batcher = ManualBatcher(workers=2)
+        explained = [batcher.ask("a", f"explain{i}", explain="") for i in range(3)]
+        predicted = batcher.ask("b", "cheap")
+        await settled()
+        assert batcher.calls == [("explain0", True), ("cheap", False)]
+        await batcher.finish()
+        assert [each.results.result() for each in (*explained, predicted)] == [[OK]] * 4
 
     asyncio.run(scenario())
 
@@ -199,15 +213,14 @@ def test_images_that_were_not_begun_are_next():
         request = batcher.ask("a", "first", "last")
         await settled()
         await batcher.finish()
-        assert request.scores.result().shape == (2, 2)
+        assert request.results.result() == [OK, OK]
         assert batcher.calls == [("first last", False), ("last", False)]
 
     asyncio.run(scenario())
 
 
-def test_images_that_were_not_begun_keep_their_order(monkeypatch):
+def test_images_that_were_not_begun_keep_their_order():
     """Or the images in the middle would wait for ever."""
-    monkeypatch.setattr("paddle_resnet.service.batcher.BATCHES_PER_WORKER", 1)
     begun = []
 
     def result_of(index, image, costly):
@@ -231,50 +244,37 @@ def test_images_that_were_not_begun_keep_their_order(monkeypatch):
 def test_only_an_image_that_kills_two_workers_is_refused():
     async def scenario():
         batcher = ManualBatcher()
-        before = [batcher.ask("a", "x"), batcher.ask("a", "y")]
+        before = [batcher.ask("a", "x")]
         good, bad, more = batcher.ask("a", "good"), batcher.ask("b", "bad"), batcher.ask("c", "more")
         await settled()
         while batcher.under_way.qsize():
-            (images, _, _) = batcher.under_way._queue[0]
-            await batcher.step(WorkerDied(computing=True) if b"bad" in images else None)
-        error = bad.scores.exception()
+            batch, _ = batcher.under_way._queue[0]
+            await batcher.step(WorkerDied() if b"bad" in batch.images else None)
+        error = bad.results.exception()
         assert (error.status, error.code, error.image) == (422, "deadly_image", 0)
-        assert all(request.scores.result().shape == (1, 2) for request in (*before, good, more))
+        assert all(request.results.result() == [OK] for request in (*before, good, more))
         assert ("good bad more", False) in batcher.calls
         assert [call for call in batcher.calls if "bad" in call[0]] == [("good bad more", False), ("bad", True)]
 
     asyncio.run(scenario())
 
 
-def test_a_batch_that_was_not_begun_is_not_blamed():
-    async def scenario():
-        batcher = ManualBatcher()
-        request = batcher.ask("a", "picture")
-        await settled()
-        for _ in range(5):
-            await batcher.step(WorkerDied(computing=False))
-        await batcher.step()
-        assert request.scores.result().shape == (1, 2)
-
-    asyncio.run(scenario())
-
-
 def test_in_a_full_queue_the_largest_client_makes_room():
     async def scenario():
-        batcher = ManualBatcher(queue=8, workers=lambda: 0)
+        batcher = ManualBatcher(queue=8, workers=0)
         first, last = batcher.ask("a", *"1234"), batcher.ask("a", *"5678")
         batcher.check_capacity("a")  # a small request would get a place
         batcher.check_capacity("b")
         with pytest.raises(ServiceError, match="too many"):
             batcher.ask("a", *"9999")  # as large as the client's other requests
         honest = batcher.ask("b", "9")
-        assert last.scores.exception().status == 429 and not first.done and not honest.done
+        assert last.results.exception().status == 429 and not first.done and not honest.done
         assert batcher.admitted == 5
         with pytest.raises(ServiceError):
             batcher.ask("b", *"12345")  # would have more than the others
         small, full = batcher.ask("a", "s"), batcher.ask("a", "ss", "t")
         one = batcher.ask("a", "one")
-        assert first.scores.exception().status == 429 and not (small.done or full.done or one.done)
+        assert first.results.exception().status == 429 and not (small.done or full.done or one.done)
         for request in (first, last, honest, small, full, one):
             batcher.release(request)
         assert batcher.admitted == 0
@@ -294,16 +294,6 @@ def test_a_slow_batch_runs_without_its_last_images():
     assert decoded == [b"a", b"b", b"c"]
     assert [each.status for each in results] == [ImageStatus.OK] * 3 + [ImageStatus.NOT_BEGUN]
     assert results[3].scores is None and results[0].scores.shape == (2,)
-
-
-@pytest.mark.parametrize("costly", [False, True])
-def test_results_survive_packing(costly):
-    pixels = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    sent = [ImageResult(ImageStatus.COSTLY, seconds=0.5), ImageResult(ImageStatus.OK, np.float32([1, 2, 3]), pixels)]
-    first, second = unpack_results(pack_results(sent, 2, 3, costly), 2, 3, costly)
-    assert (first.status, first.seconds, first.scores) == (ImageStatus.COSTLY, 0.5, None)
-    assert second.scores.tolist() == [1, 2, 3]
-    assert np.array_equal(second.pixels, pixels) if costly else second.pixels is None
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ HANG_SECONDS = 20.0
 """Longer than any request here may take: the service ends an incomplete body after `body_timeout`."""
 TOLERATED_GROWTH = 0.05
 PICTURES = 100
+MODELS = (b"resnet20", b"resnet18", b"colours", b"../etc")
 KINDS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 NAMES = (
     b"../../etc/passwd",
@@ -160,6 +161,17 @@ def broken_json(random_: random.Random, pictures: list[bytes]) -> bytes:
     )().encode()  # fmt: skip
 
 
+def open_inference(random_: random.Random, pictures: list[bytes]) -> tuple[bytes, int]:
+    """Return a body of the Open Inference Protocol with encoded images, often damaged, and the length of its JSON."""
+    binary = b"".join(struct.pack("<I", random_.choice([len(each)] * 9 + [2**32 - 1])) + each for each in pictures)
+    shape = [random_.choice([len(pictures)] * 5 + [0, -1, 2**40, 10**30])]
+    tensor = {"name": "images", "datatype": "BYTES", "shape": shape, "parameters": {"binary_data_size": len(binary)}}
+    text = json.dumps({"inputs": [tensor] * random_.choice([1, 1, 1, 1, 0, 2])}).encode()
+    if random_.random() < 0.3:
+        text = damaged(random_) if random_.random() < 0.3 else text[: random_.randrange(len(text))]
+    return text + binary, random_.choice([len(text)] * 9 + [0, 10**18])
+
+
 def hostile_request(seed: int) -> tuple[list[bytes], bool]:
     """Return a whole request in pieces, and whether its sender closes its side then."""
     random_ = random.Random(seed)
@@ -177,7 +189,12 @@ def hostile_request(seed: int) -> tuple[list[bytes], bool]:
     path = random_.choice(
         [b"/predict"] * 8 + [b"/predict?top=-1", b"/predict?top=" + b"9" * 5000, b"/explain", b"/%00/../etc"]
     )
-    headers = [b"Host: localhost", b"Content-Type: " + type_, b"Connection: close"]
+    tensor_headers: list[bytes] = []
+    if random_.random() < 0.15:
+        path = b"/v2/models/%s/infer" % random_.choice(MODELS)
+        body, length = open_inference(random_, pictures)
+        tensor_headers = [b"Inference-Header-Content-Length: %d" % length]
+    headers = [b"Host: localhost", b"Content-Type: " + type_, b"Connection: close", *tensor_headers]
     headers += random_.choice(
         [[]] * 6 + [[b"X-Large: " + b"a" * 50_000], [b"X: y"] * 3000, [b"X-Request-ID: " + b"\xff" * 99]]
     )

@@ -1,7 +1,8 @@
 """A service under load: throughput against the predictor's own, wrong predictions, memory, overload, and SIGTERM.
 
 Not part of the suite: it takes minutes, and its numbers depend on the machine. The exit status is 1 if the service lost
-a response, gave a wrong one, failed, or grew by 5% or more after the warm-up. Throughput is only printed.
+a response, gave a wrong one, failed, or grew by 5% or more after the warm-up. Throughput is only printed. With
+`--reload-every` the model is loaded anew all the time.
 
     python tests/soak/service_soak.py output/quickstart
     python tests/soak/service_soak.py output/quickstart --images 8 --seconds 60 -- --workers 2   (options of serve)
@@ -19,6 +20,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections import Counter
@@ -49,14 +51,16 @@ class ServiceProcess:
             self.port = free.getsockname()[1]
         command = [python, str(PROJECT / "tools" / "serve.py"), str(model), "--port", str(self.port), *options]
         # A file: reading a pipe would take time of the cores, and an unread pipe would stop the service.
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (open as long as this object)
+        self._log = tempfile.TemporaryFile("a+")  # noqa: SIM115 (open as long as this object)
         self.process = subprocess.Popen(command, stderr=self._log, cwd=PROJECT)
-        deadline = time.monotonic() + SECONDS_TO_START
+        started = time.monotonic()
+        deadline = started + SECONDS_TO_START
         while self.status("/readyz") != 200:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.process.kill()
                 raise RuntimeError("the service did not start: " + "".join(self._lines()))
             time.sleep(0.1)
+        self.seconds_to_ready = time.monotonic() - started
 
     def _lines(self) -> list[str]:
         self._log.seek(0)
@@ -92,8 +96,13 @@ class ServiceProcess:
             raise
 
     def logged(self) -> list[dict]:
-        """Return the log lines, after the end."""
-        return [json.loads(line) for line in self._lines()]
+        """Return the log lines."""
+        return [json.loads(line) for line in self._lines() if line.startswith("{") and line.endswith("}\n")]
+
+    def reload_every(self, seconds: float, end: threading.Event) -> None:
+        """Send SIGHUP every so many seconds."""
+        while not end.wait(seconds):
+            self.process.send_signal(signal.SIGHUP)
 
 
 def _processor_seconds(pid: int | str) -> float:
@@ -200,6 +209,7 @@ def main() -> int:
     parser.add_argument("--warm-up", type=float, default=5)
     parser.add_argument("--overload", type=float, default=4, help="times what it answers, in requests offered; 0: none")
     parser.add_argument("--overload-seconds", type=float, default=10)
+    parser.add_argument("--reload-every", type=float, default=0, help="seconds between two SIGHUPs under load; 0: none")
     parser.add_argument("--pictures", type=Path, help="a folder of them; default: drawn, of the model's size")
     parser.add_argument("--threads", type=int, default=2, help="of the predictor alone")
     # argparse would give what follows -- to the first of the arguments above.
@@ -211,6 +221,7 @@ def main() -> int:
     own = predictor_throughput(options.model, options.threads, 32, **choice)
     print(f"the predictor alone, batch 32, {options.threads} threads: {own:.0f} images/s", flush=True)
     service = ServiceProcess(options.model, *chosen, *of_service)
+    print(f"ready {service.seconds_to_ready:.1f} s after its start")
     with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/model") as answer:
         size = json.load(answer)["image_size"]
     pictures = read_pictures(options.pictures) if options.pictures else synthetic_pictures(size)
@@ -226,7 +237,11 @@ def main() -> int:
         load(options.warm_up, options.clients)
         time.sleep(1)  # for the requests of the warm-up that are under way
         before, taken = service.resident_megabytes(), service.processor_seconds()
+        end, reloads = threading.Event(), ThreadPoolExecutor(1)
+        if options.reload_every:
+            reloads.submit(service.reload_every, options.reload_every, end)
         seen = load(options.seconds, options.clients)
+        end.set()
         taken = (service.processor_seconds() - taken) / max(1, seen.successful)
         growth = service.resident_megabytes() / before - 1
         speed = images * seen.successful / seen.seconds
@@ -242,6 +257,8 @@ def main() -> int:
             offered = f"{rate:.0f} requests/s offered by {16 * options.clients} clients"
             print(f"  overload, {offered}: {describe(seen, images)}", flush=True)
             good &= not seen.wrong and seen.codes.keys() <= {200, 429}
+    if options.reload_every:
+        print("reloaded under load:", [line["event"] for line in service.logged()].count("reloaded"))
     ended = end_under_load(service, requests[0], options.clients, 2)
     print("SIGTERM under load:", ended)
     good &= ended["exit status"] == 0 and not ended["accepted and lost"] and ended["answered"].keys() <= {200, 429}

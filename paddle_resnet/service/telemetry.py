@@ -1,0 +1,115 @@
+"""What operators see: log lines as JSON objects on standard error, and metrics for Prometheus.
+
+The lines are of the service, of uvicorn and of other libraries alike. The metrics of several workers are added up.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.config
+import os
+import sys
+import threading
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+    multiprocess,
+)
+
+logger = logging.getLogger("paddle_resnet.service")
+SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"
+"""The folder in which prometheus_client adds up processes. It reads the variable when it is imported."""
+SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class JsonFormatter(logging.Formatter):
+    """``{"time": ..., "level": ..., "event": ..., ...}`` with the fields of ``extra={"fields": {...}}``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def log(event: str, level: int = logging.INFO, *, exc_info: bool = False, **fields: Any) -> None:
+    """Log an event with its fields."""
+    logger.log(level, event, extra={"fields": fields}, exc_info=exc_info)
+
+
+def log_request(**fields: Any) -> None:
+    """Log a request. The record is made here, without the usual search for the line of code that logs."""
+    if logger.isEnabledFor(logging.INFO):
+        record = logging.LogRecord(logger.name, logging.INFO, "", 0, "request", (), None)
+        record.fields = fields
+        logger.handle(record)
+
+
+def configure_logging(level: str = "INFO") -> None:
+    """Make all log lines of this process JSON, also its warnings, and its exceptions in threads and finalizers."""
+    handled = {"handlers": ["stderr"], "propagate": False}
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {"json": {"()": JsonFormatter}},
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+            "root": {"handlers": ["stderr"], "level": "WARNING"},  # other libraries, and Python's warnings
+            "loggers": {"paddle_resnet": {**handled, "level": level}, "uvicorn": {**handled, "level": "WARNING"}},
+        }
+    )
+    logging.captureWarnings(True)
+
+    def log_uncaught(arguments: Any) -> None:
+        logger.error("uncaught exception", exc_info=(arguments.exc_type, arguments.exc_value, arguments.exc_traceback))
+
+    threading.excepthook = sys.unraisablehook = log_uncaught
+
+
+class Metrics:
+    """All metrics of one application."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        counter, histogram = partial(Counter, registry=registry), partial(Histogram, registry=registry)
+        self.requests = counter("paddle_resnet_requests", "Requests answered.", ["route", "status"])
+        duration = "From the head of a request to its response."
+        self.seconds = histogram("paddle_resnet_request_seconds", duration, ["route"], buckets=SECONDS)
+        self.errors = counter("paddle_resnet_refusals", "Requests that were refused, by error code.", ["code"])
+        self.images = counter("paddle_resnet_images", "Images predicted.")
+        self.batch = histogram("paddle_resnet_batch_images", "Images of a batch.", buckets=BATCH_SIZES)
+        self.batch_seconds = histogram("paddle_resnet_batch_seconds", "Time of a batch.", buckets=SECONDS)
+        self.restarts = counter("paddle_resnet_restarts", "Inference workers that were replaced.")
+        gauge = partial(Gauge, registry=registry, multiprocess_mode="livesum")
+        self.queue = gauge("paddle_resnet_queue_images", "Images admitted and not yet answered.")
+        self.model = gauge("paddle_resnet_model", "Processes that serve a model.", ["model", "run", "version"])
+        if SHARED_METRICS not in os.environ:
+            ProcessCollector(registry=registry)
+
+    def observe_batch(self, images: int, seconds: float) -> None:
+        self.images.inc(images)
+        self.batch.observe(images)
+        self.batch_seconds.observe(seconds)
+
+    def exposition(self) -> bytes:
+        """Return the text that Prometheus reads."""
+        if SHARED_METRICS not in os.environ:
+            return generate_latest(self._registry)
+        merged = CollectorRegistry()
+        multiprocess.MultiProcessCollector(merged)
+        return generate_latest(merged)
