@@ -1,7 +1,7 @@
 """The Open Inference Protocol, version 2, over HTTP: the routes of KServe and Triton, with binary tensors.
 
 The input is either ``pixels``, UINT8 ``[N, S, S, 3]``, or ``images``, BYTES ``[N]``: encoded images, in JSON as base64.
-Outputs are ``probabilities``, FP32 ``[N, classes]``, and ``label``, BYTES ``[N]``, the most probable class. See
+Outputs are ``probabilities``, FP32 ``[N, classes]``, and ``label``, BYTES ``[N]``, the class. See
 https://github.com/kserve/open-inference-protocol and Triton's extension for binary data.
 """
 
@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from paddle_resnet import __version__
+from paddle_resnet.inference.predictor import decide, rank
 from paddle_resnet.service.errors import ServiceError
 from paddle_resnet.service.predict import InferencePipeline, ServedModel, scores_of
 from paddle_resnet.service.request_body import decode_base64, malformed, parse_json, too_many_images
@@ -59,7 +60,7 @@ class _InferRequest(BaseModel):
 
     id: str | None = None
     inputs: Annotated[list[_Input], Field(min_length=1, max_length=1)]
-    outputs: list[_Output] = []
+    outputs: Annotated[list[_Output], Field(max_length=2)] = []
     parameters: _RequestParameters = _RequestParameters()
 
 
@@ -185,7 +186,7 @@ class _InferCall:
     def response(self, model: ServedModel, results: Sequence[ImageResult]) -> Response:
         """Return the outputs that were asked for, all if none was."""
         scores = scores_of(results)
-        labels = [model.config.classes[index] for index in scores.argmax(axis=1)]
+        labels = [decide(best, model.config.threshold) for (best,) in rank(scores, model.config.classes, 1)]
         packed = [struct.pack("<I", len(text)) + text for text in (label.encode() for label in labels)]
         tensors = {
             "probabilities": ("FP32", scores, scores.astype("<f4").tobytes()),

@@ -165,6 +165,8 @@ def test_wrong_inputs_are_errors_of_the_protocol(client, inputs, status, says):
 
 def test_unknown_names_are_errors_of_the_protocol(client):
     pixels = [pixels_tensor(random_pixels(1), binary=True)]
+    with pytest.raises(InferenceServerException, match="outputs"):  # each would be in the response
+        client.infer(MODEL, pixels, outputs=[triton.InferRequestedOutput("label")] * 3)
     with pytest.raises(InferenceServerException, match="not served") as error:
         client.infer("other", pixels)
     assert error.value.status() == "404"
@@ -200,6 +202,7 @@ IMAGES = {"name": "images", "datatype": "BYTES", "shape": [2], "parameters": {"b
         ([{**IMAGES, "data": ["YQ==", 7]}], b"", None),
         ([], b"", None),
         (7, b"", None),
+        ([{**PIXELS, "data": [2**3000] * SIZE * SIZE * 3}], b"", None),
         ([PIXELS], b"", "-1"),
         ([PIXELS], b"", "9" * 30),
         ([PIXELS], b"", "5"),

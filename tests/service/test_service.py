@@ -86,6 +86,10 @@ def test_a_doubtful_image_is_of_an_unknown_class(client):
         (prediction,) = client.post("/predict", content=picture(colour), headers=IMAGE).json()["predictions"]
         assert prediction["class"] == label
         assert_is(prediction, colour)
+        text = base64.b64encode(picture(colour)).decode()
+        tensor = {"name": "images", "datatype": "BYTES", "shape": [1], "data": [text]}
+        outputs = client.post("/v2/models/colours/infer", json={"inputs": [tensor]}).json()["outputs"]
+        assert {"name": "label", "datatype": "BYTES", "shape": [1], "data": [label]} in outputs
     assert client.get("/model").json()["threshold"] == 0.4
 
 
