@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from PIL import Image
 
 from paddle_resnet.errors import PaddleResNetError
 from paddle_resnet.service.telemetry import log
-from paddle_resnet.service.worker_process import Batch, ImageData, ImageResult, ImageStatus
+from paddle_resnet.service.worker_process import ImageResult, ImageStatus
 
 if TYPE_CHECKING:
     from paddle_resnet.data import Normalize
@@ -29,10 +28,10 @@ MIN_HEAT_SIZE = 224
 
 
 class Explainer:
-    """The trained network of an exported model."""
+    """The trained network of an exported model, and the model's predictor."""
 
-    def __init__(self, network: ImageClassifier, normalize: Normalize, classes: tuple[str, ...]) -> None:
-        self._network, self._normalize, self._classes = network, normalize, classes
+    def __init__(self, network: ImageClassifier, normalize: Normalize, predictor: Predictor) -> None:
+        self._network, self._normalize, self._predictor = network, normalize, predictor
 
     @classmethod
     def load(cls, predictor: Predictor) -> Explainer | None:
@@ -44,37 +43,20 @@ class Explainer:
         except PaddleResNetError as error:
             log("no explanations", reason=str(error))
             return None
-        return cls(trained.network, trained.normalize, predictor.classes)
+        return cls(trained.network, trained.normalize, predictor)
 
-    def explain(self, pixels: np.ndarray, scores: np.ndarray, label: str) -> dict[str, Any]:
-        """Return the response to `POST /explain`.
-
-        Args:
-            pixels: an image, uint8 ``[S, S, 3]``.
-            scores: its probabilities by the exported model, ``[classes]``.
-            label: the class to explain; "": the most probable one.
-        """
+    def explain(self, decoded: ImageResult, label: str) -> ImageResult:
+        """Return the result of `/explain` for an image; `label` is the class to explain, "" the most probable one."""
         from paddle_resnet.evaluation.grad_cam import heat_map
 
-        index = self._classes.index(label) if label else int(scores.argmax())
+        if decoded.pixels is None:
+            return decoded
+        pixels, classes = decoded.pixels, self._predictor.classes
+        scores = self._predictor.scores(pixels[np.newaxis])[0]
+        index = classes.index(label) if label else int(scores.argmax())
         heat = heat_map(self._network, self._normalize, pixels, index, max(MIN_HEAT_SIZE, *pixels.shape[:2]))
-        return explanation(self._classes[index], float(scores[index]), pixels, heat)
-
-
-def explain(
-    batch: Batch,
-    decode: Callable[[ImageData], ImageResult],
-    scores: Callable[[np.ndarray], np.ndarray],
-    explainer: Explainer | None,
-) -> ImageResult:
-    """Explain the image of a batch."""
-    if explainer is None:
-        return ImageResult(ImageStatus.NO_EXPLANATION)
-    result = decode(batch.images[0])
-    if result.pixels is None:
-        return result
-    found = explainer.explain(result.pixels, scores(result.pixels[np.newaxis])[0], batch.explain or "")
-    return ImageResult(ImageStatus.OK, explanation=found)
+        found = explanation(classes[index], float(scores[index]), pixels, heat)
+        return ImageResult(ImageStatus.OK, explanation=found)
 
 
 def explanation(label: str, probability: float, pixels: np.ndarray, heat: np.ndarray) -> dict[str, Any]:

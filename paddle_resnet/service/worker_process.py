@@ -181,33 +181,33 @@ def make_worker(settings: Settings, digest: str) -> Callable[[Batch], list[Image
 
     runtime.import_paddle()
     from paddle_resnet.inference import Predictor
-    from paddle_resnet.service.explain import Explainer, explain
+    from paddle_resnet.service.explain import Explainer
 
     options = settings.model_dump(include={"device", "precision", "backend", "threads"})
     predictor = Predictor(settings.model, batch_size=settings.max_batch, digest=digest, **options)
     size = predictor.config.input
     decoder = BoundedDecoder(size.resize, size.image_size, settings.max_pixels, settings.image_decode_seconds)
     predictor.scores(np.zeros((1, size.image_size, size.image_size, 3), np.uint8))  # the first run prepares the model
-    explainer = cache(lambda: Explainer.load(predictor))
+    load_explainer = cache(lambda: Explainer.load(predictor))
     # With one core a second thread costs as much as decoding a small image.
-    many = settings.decoders > 1
-    map_images = ThreadPoolExecutor(settings.decoders).map if many else map
+    map_images = ThreadPoolExecutor(settings.decoders).map if settings.decoders > 1 else map
 
     def compute(batch: Batch) -> list[ImageResult] | str:
         try:
             if batch.explain is not None:
-                return [explain(batch, decoder.decode, predictor.scores, explainer())]
-            return run_batch(
-                batch.images, partial(decoder.decode, cheap_only=not batch.costly), predictor.scores, map_images
-            )
+                explainer = load_explainer()
+                if explainer is None:
+                    return [ImageResult(ImageStatus.NO_EXPLANATION)]
+                return [explainer.explain(decoder.decode(batch.images[0]), batch.explain)]
+            decode = partial(decoder.decode, cheap_only=not batch.costly)
+            return run_batch(batch.images, decode, predictor.scores, map_images)
         except Exception:
             return traceback.format_exc()
         finally:
             if batch.costly:
                 _release_memory()
 
-    chosen = {name: getattr(predictor, name) for name in ("device", "backend", "precision")}
-    log("inference worker ready", **chosen)
+    log("worker ready", device=predictor.device, backend=predictor.backend, precision=predictor.precision)
     return compute
 
 
