@@ -49,6 +49,7 @@ def serve(settings: Settings, log_level: str = "INFO") -> None:
     InferenceConfig.load(find_model(settings.model))
     read_token(settings.token_file)
     with _bind(settings) as listener:
+        signal.set_wakeup_fd(-1)  # a command's: its second signal ends the process, and here the first may be a reload
         configure_logging(log_level)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"http://{host}:{settings.port}/"

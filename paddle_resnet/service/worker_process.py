@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
-from functools import cache, partial
+from functools import partial
 from itertools import repeat
 from typing import Any, NamedTuple
 
@@ -181,24 +181,26 @@ def make_worker(settings: Settings, digest: str) -> Callable[[Batch], list[Image
 
     runtime.import_paddle()
     from paddle_resnet.inference import Predictor
-    from paddle_resnet.service.explain import Explainer
+    from paddle_resnet.service.explain import CHECKPOINT, Explainer
 
     options = settings.model_dump(include={"device", "precision", "backend", "threads"})
     predictor = Predictor(settings.model, batch_size=settings.max_batch, digest=digest, **options)
     size = predictor.config.input
     decoder = BoundedDecoder(size.resize, size.image_size, settings.max_pixels, settings.image_decode_seconds)
     predictor.scores(np.zeros((1, size.image_size, size.image_size, 3), np.uint8))  # the first run prepares the model
-    load_explainer = cache(lambda: Explainer.load(predictor))
+    explains = settings.explain and (predictor.path.resolve().parent / CHECKPOINT).is_file()
+    # It takes seconds to load, and is seldom asked for.
+    explainer = ThreadPoolExecutor(1).submit(Explainer.load, predictor) if explains else None
     # With one core a second thread costs as much as decoding a small image.
     map_images = ThreadPoolExecutor(settings.decoders).map if settings.decoders > 1 else map
 
     def compute(batch: Batch) -> list[ImageResult] | str:
         try:
             if batch.explain is not None:
-                explainer = load_explainer()
-                if explainer is None:
+                loaded = explainer and explainer.result()
+                if loaded is None:
                     return [ImageResult(ImageStatus.NO_EXPLANATION)]
-                return [explainer.explain(decoder.decode(batch.images[0]), batch.explain)]
+                return [loaded.explain(decoder.decode(batch.images[0]), batch.explain)]
             decode = partial(decoder.decode, cheap_only=not batch.costly)
             return run_batch(batch.images, decode, predictor.scores, map_images)
         except Exception:
