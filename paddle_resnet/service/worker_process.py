@@ -197,7 +197,7 @@ def make_worker(settings: Settings, digest: str) -> Callable[[Batch], list[Image
     def compute(batch: Batch) -> list[ImageResult] | str:
         try:
             if batch.explain is not None:
-                loaded = explainer and explainer.result()
+                loaded = explainer.result() if explainer is not None else None
                 if loaded is None:
                     return [ImageResult(ImageStatus.NO_EXPLANATION)]
                 return [loaded.explain(decoder.decode(batch.images[0]), batch.explain)]
