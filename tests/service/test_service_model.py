@@ -50,7 +50,10 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def client(run):
     settings = Settings(model=run.path, device="cpu", max_batch=4, decoders=2)
-    with serve_in_thread(settings) as (port, _, _), httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    with (
+        serve_in_thread(settings) as (port, _, _),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+    ):
         yield client
 
 
