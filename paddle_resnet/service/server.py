@@ -24,7 +24,7 @@ from paddle_resnet.service.app import create_app
 from paddle_resnet.service.middleware import read_token
 from paddle_resnet.service.protocol import BoundedHttpProtocol
 from paddle_resnet.service.settings import Settings
-from paddle_resnet.service.shutdown import has_terminal
+from paddle_resnet.service.shutdown import SIGHUP, has_terminal
 from paddle_resnet.service.telemetry import SHARED_METRICS, configure_logging, log
 from paddle_resnet.system.portable import IS_POSIX
 
@@ -99,7 +99,7 @@ class _Workers(Multiprocess):
             self.config.app = self._factory()
         for process in self.processes:
             if process.pid is not None:
-                os.kill(process.pid, signal.SIGHUP)
+                os.kill(process.pid, SIGHUP)
 
     def _factory(self) -> Callable[[], ASGIApp]:
         """Return what makes the application of a process: one that starts later loads the same model or none."""

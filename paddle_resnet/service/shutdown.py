@@ -8,11 +8,12 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 from paddle_resnet.errors import SIGNAL_WORDS
 from paddle_resnet.service.telemetry import log
 
-SIGHUP = getattr(signal, "SIGHUP", None)
+SIGHUP: Any = getattr(signal, "SIGHUP", None)
 """None on Windows."""
 
 
