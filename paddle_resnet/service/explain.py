@@ -12,7 +12,6 @@ from PIL import Image
 
 from paddle_resnet.errors import PaddleResNetError
 from paddle_resnet.service.telemetry import log
-from paddle_resnet.service.worker_process import ImageResult, ImageStatus
 
 if TYPE_CHECKING:
     from paddle_resnet.data import Normalize
@@ -45,18 +44,14 @@ class Explainer:
             return None
         return cls(trained.network, trained.normalize, predictor)
 
-    def explain(self, decoded: ImageResult, label: str) -> ImageResult:
-        """Return the result of `/explain` for an image; `label` is the class to explain, "" the most probable one."""
+    def explain(self, pixels: np.ndarray, label: str) -> dict[str, Any]:
+        """Return the response to `/explain` for an image, uint8 ``[S, S, 3]``; "" is the most probable class."""
         from paddle_resnet.evaluation.grad_cam import heat_map
 
-        if decoded.pixels is None:
-            return decoded
-        pixels, classes = decoded.pixels, self._predictor.classes
-        scores = self._predictor.scores(pixels[np.newaxis])[0]
+        classes, scores = self._predictor.classes, self._predictor.scores(pixels[np.newaxis])[0]
         index = classes.index(label) if label else int(scores.argmax())
         heat = heat_map(self._network, self._normalize, pixels, index, max(MIN_HEAT_SIZE, *pixels.shape[:2]))
-        found = explanation(classes[index], float(scores[index]), pixels, heat)
-        return ImageResult(ImageStatus.OK, explanation=found)
+        return explanation(classes[index], float(scores[index]), pixels, heat)
 
 
 def explanation(label: str, probability: float, pixels: np.ndarray, heat: np.ndarray) -> dict[str, Any]:

@@ -200,7 +200,10 @@ def make_worker(settings: Settings, digest: str) -> Callable[[Batch], list[Image
                 loaded = explainer.result() if explainer is not None else None
                 if loaded is None:
                     return [ImageResult(ImageStatus.NO_EXPLANATION)]
-                return [loaded.explain(decoder.decode(batch.images[0]), batch.explain)]
+                decoded = decoder.decode(batch.images[0])
+                if decoded.pixels is None:
+                    return [decoded]
+                return [ImageResult(ImageStatus.OK, explanation=loaded.explain(decoded.pixels, batch.explain))]
             decode = partial(decoder.decode, cheap_only=not batch.costly)
             return run_batch(batch.images, decode, predictor.scores, map_images)
         except Exception:
