@@ -239,6 +239,13 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_BLOCK)) and bool(mallopt(M_TRIM_THRESHOLD, KEPT_AT_MOST))
 
 
+def release_memory() -> None:
+    """Return freed memory to the system: glibc keeps tens of megabytes of large images and models for the next."""
+    trim = None if os.name == "nt" else getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def import_paddle() -> None:
     """Import paddle without its warnings about OMP_NUM_THREADS (meant for OpenBLAS builds) and ccache.
 

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
+from paddle_resnet import runtime
 from paddle_resnet.console import logger
 from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError, did_you_mean
 from paddle_resnet.inference.inference_config import InferenceConfig, read_checked
@@ -150,6 +151,7 @@ class AdaptiveBackend:
         for number in self._numbers:
             if number != self._loaded[0]:
                 speeds |= self._compare(number, batch)
+        runtime.release_memory()  # of the slower copies: hundreds of comparisons would fragment it
         return self._loaded[0], speeds
 
     def _compare(self, number: int, batch: np.ndarray) -> dict[int, float]:

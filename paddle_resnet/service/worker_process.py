@@ -7,7 +7,6 @@ memory or its life, but not the service. No server library does this: their work
 
 from __future__ import annotations
 
-import ctypes
 import io
 import time
 import traceback
@@ -210,14 +209,7 @@ def make_worker(settings: Settings, digest: str) -> Callable[[Batch], list[Image
             return traceback.format_exc()
         finally:
             if batch.costly:
-                _release_memory()
+                runtime.release_memory()
 
     log("worker ready", device=predictor.device, backend=predictor.backend, precision=predictor.precision)
     return compute
-
-
-def _release_memory() -> None:
-    """Return freed memory to the system: glibc keeps tens of megabytes of large images for the next."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
