@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -52,6 +53,7 @@ def site_path(target: Path) -> str:
     return NOTEBOOKS.get(source, f"source/{source}.md")
 
 
+@cache
 def outside_files() -> dict[str, Path]:
     """Return path in the site -> file outside of docs/: the project's own pages, and what pages link to."""
     own = {*PROJECT.glob("*.md"), *(PROJECT / notebook for notebook in NOTEBOOKS)}
@@ -90,6 +92,7 @@ def cell_parts(cell: dict[str, Any]) -> list[str]:
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Put what the package names into the navigation: its lessons, in their order, and its public names."""
+    outside_files.cache_clear()  # `mkdocs serve` builds the site again in the same process
     lessons = [f"lessons/{name}.md" for name in yaml.safe_load((PROJECT / LESSONS).read_text("utf-8"))]
     more = {"lessons/README.md": lessons, "zh/lessons/README.md": [f"zh/{page}" for page in lessons]}
     more["reference/api.md"] = [{Path(page).stem: page} for page in api_pages()]
