@@ -73,7 +73,7 @@ def label_in_chinese(label: str) -> str:
     """Return a label of a figure with the words of ``labels.yaml`` in Chinese."""
     pattern, words = _labels()
     chinese = pattern.sub(lambda match: words[match[1]], label)
-    return label if chinese == label else chinese.replace(", ", "，")
+    return label if chinese == label else chinese.replace(", ", "，").replace(": ", "：")
 
 
 class _Filler(string.Formatter):
