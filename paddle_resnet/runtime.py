@@ -259,7 +259,7 @@ def import_paddle() -> None:
 
 
 def ignore_paddle_warnings() -> None:
-    """Hide the warnings of `paddle.Model` about its own code: copies of batches, BatchNorm in training mode."""
+    """Hide the warnings of Paddle about its own code: `paddle.Model` copies batches, BatchNorm trains."""
     warnings.filterwarnings("ignore", "To copy construct from a tensor", UserWarning)
     warnings.filterwarnings("ignore", "When training, we now always track", UserWarning)
 

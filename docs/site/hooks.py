@@ -81,7 +81,7 @@ def cell_parts(cell: dict[str, Any]) -> list[str]:
     for output in cell["outputs"]:
         shown = {kind: "".join(value) for kind, value in output.get("data", {}).items()}
         if "image/png" in shown:
-            parts.append(f"![{shown['text/plain']}](data:image/png;base64,{shown['image/png'].strip()})")
+            parts.append(f"![figure](data:image/png;base64,{shown['image/png'].strip()})")
         elif "text/html" in shown:
             parts.append(shown["text/html"])
         else:

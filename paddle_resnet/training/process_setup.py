@@ -119,7 +119,7 @@ class LogFile(logging.FileHandler):
 
 @contextlib.contextmanager
 def ignore_paddle_warnings() -> Iterator[None]:
-    """Hide the warnings of `paddle.Model` about its own code within the block."""
+    """Hide the warnings of Paddle about its own code within the block, or the decorated function."""
     with warnings.catch_warnings():
         runtime.ignore_paddle_warnings()
         yield

@@ -12,17 +12,17 @@ from paddle import nn
 from paddle_resnet.lessons.batch_norm import running_statistics
 from paddle_resnet.lessons.batch_norm import training as batch_norm_training
 from paddle_resnet.lessons.batch_norm.running_statistics import EPSILON, FEATURES, IMAGES, largest
-from paddle_resnet.lessons.common.small_cnn import ignore_batch_norm_warning
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.models.batch_norm import BatchNorm, batch_norm_gradients
 from paddle_resnet.plots.style import BLUE, GREEN, GREY, ORANGE, make_figure
+from paddle_resnet.training.process_setup import ignore_paddle_warnings
 
 SAMPLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"))
 """Colour and marker of each sample."""
 
 
-@ignore_batch_norm_warning()
+@ignore_paddle_warnings()
 def teach(page: Page, effort: Effort) -> None:
     """Compute it by hand and with Paddle, follow its running statistics, and train with and without it."""
     _features(page)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -21,15 +19,6 @@ from paddle_resnet.evaluation.scorer import NetworkScorer
 from paddle_resnet.lessons.common.training_loop import make_train_loader, take_batches, train_while_finite
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.models.blocks import convolution
-
-
-@contextlib.contextmanager
-def ignore_batch_norm_warning() -> Iterator[None]:
-    """Hide Paddle's warning, at each training step, that BatchNorm tracks its statistics; also a decorator."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "When training, we now always track", UserWarning)
-        yield
-
 
 NormFactory: TypeAlias = Callable[[int], nn.Layer]
 """Makes the normalisation layer for a number of channels."""

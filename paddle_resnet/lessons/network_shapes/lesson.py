@@ -14,12 +14,12 @@ from paddle_resnet.lessons.common.network_costs import (
     format_shape,
     model_summary,
 )
-from paddle_resnet.lessons.common.small_cnn import ignore_batch_norm_warning
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.network_shapes.plots import draw_costs, draw_route, draw_sides
 from paddle_resnet.models import ImageClassifier, create_model
 from paddle_resnet.models.summary import ModelSummary, Shape
+from paddle_resnet.training.process_setup import ignore_paddle_warnings
 from paddle_resnet.zoo.registry import Stem
 
 PUBLISHED_PARAMETERS = 11_689_512  # torchvision's resnet18, 1,000 classes
@@ -216,7 +216,7 @@ def _book(page: Page) -> None:
 
 
 @paddle.no_grad()
-@ignore_batch_norm_warning()
+@ignore_paddle_warnings()
 def bias_effects(network: ImageClassifier, size: int, groups: Iterable[Iterable[str]]) -> list[float]:
     """Measure the effect of random parameters of deviation 1, in training mode on random images of `size` pixels.
 

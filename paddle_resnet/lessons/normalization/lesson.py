@@ -15,12 +15,12 @@ from paddle_resnet.lessons.common.small_cnn import (
     LessonData,
     NormFactory,
     Trainings,
-    ignore_batch_norm_warning,
     train_grid,
 )
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.normalization.plots import draw_batch_sensitivity, draw_blocks, draw_trainings
+from paddle_resnet.training.process_setup import ignore_paddle_warnings
 
 SHAPE = (4, 6, 2, 2)
 """N, C, H, W of the example tensors."""
@@ -74,7 +74,7 @@ NORMS = (
 )
 
 
-@ignore_batch_norm_warning()
+@ignore_paddle_warnings()
 def teach(page: Page, effort: Effort) -> None:
     """Draw the four sets, check each layer against numpy, and measure the influence of the batch."""
     _four_sets(page)

@@ -10,7 +10,6 @@ import paddle
 from matplotlib.figure import Figure
 from paddle import nn
 
-from paddle_resnet.lessons.common.small_cnn import ignore_batch_norm_warning
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.residual_block.diagrams import diagram_of, draw_diagrams
@@ -18,6 +17,7 @@ from paddle_resnet.models.blocks import BasicBlock, Bottleneck, PlainBlock, Resi
 from paddle_resnet.models.preact import PreActBasicBlock, PreActBottleneck
 from paddle_resnet.models.summary import ModelSummary, summarize
 from paddle_resnet.plots.style import BLUE, GREY, INK, RED, make_figure, plain_log_labels
+from paddle_resnet.training.process_setup import ignore_paddle_warnings
 
 INPUT = (4, 3, 6, 6)
 STAGE = 56
@@ -32,7 +32,7 @@ USUAL, RECTIFIED = "F ends in BatchNorm", "F ends in ReLU"
 COLOURS = {USUAL: BLUE, RECTIFIED: RED}
 
 
-@ignore_batch_norm_warning()
+@ignore_paddle_warnings()
 def teach(page: Page, effort: Effort) -> None:
     """Show a block's shapes, set its branch to zero, let it learn negative residuals, and compare the forms."""
     _same_shape(page)
