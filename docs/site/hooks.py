@@ -24,6 +24,8 @@ PAGE_NAMED = re.compile(r"docs/(\w+)\.md(#[\w-]+)?")
 HOMES = ("index.md", "zh/README.md")
 SEARCH_BOOST = {"How-to guides": 3, "使用指南": 3, "Explanation": 0.5}
 SEARCH_WORDS = {
+    "tutorial.md": ["notebook", "Jupyter"],
+    "zh/tutorial.md": ["notebook", "Jupyter", "笔记本"],
     "training.md": ["continue", "restart", "interrupted"],
     "finetuning.md": ["finetune", "finetuning", "transfer learning", "custom dataset"],
     "weights.md": ["PyTorch", "checkpoint", "state dict", "pretrained"],
