@@ -33,8 +33,8 @@ test_environment() {
   if [ "$1" = "$own_paddle" ]; then echo "$own_environment"; else echo "$PROJECT/.venv-test-${name/==/}"; fi
 }
 
-# build_site PYTHON: into site/; its config is strict, so that a broken link is an error.
-build_site() { NO_MKDOCS_2_WARNING=1 "$1" -m mkdocs build --quiet; }
+# build_site PYTHON: into site/; its config is strict, so that a broken link is an error (with --quiet it would be none).
+build_site() { NO_MKDOCS_2_WARNING=1 "$1" -m mkdocs build; }
 
 check() {
   local python=$1

@@ -104,8 +104,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
             if isinstance(item, dict):
                 (children,) = item.values()
                 if isinstance(children, list):
-                    children += more.get(children[0], []) if isinstance(children[0], str) else []
                     filled(children)
+                    children += [page for name in children if isinstance(name, str) for page in more.get(name, [])]
 
     filled(config.nav)
     return config
