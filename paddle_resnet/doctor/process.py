@@ -31,7 +31,7 @@ def examine_process() -> Section:
     section.advice += _about_variables()
     if setup.paddle_was_imported:
         section.advice.append(
-            "paddle was imported before paddle_resnet, too early for threads and BLAS path: import paddle_resnet first"
+            "paddle was imported before paddle_resnet, too early for the BLAS path: import paddle_resnet first"
         )
     return section
 

@@ -218,7 +218,7 @@ def test_fashion_mnist_damage(fashion):
         b"",
         b"text",
         idx(np.zeros((40, 5, 28), np.uint8)),
-        gzip.compress(b"xyz"),
+        gzip.compress(b"xyz", mtime=0),
     ):
         path.write_bytes(damaged)
         with pytest.raises(UsageError, match=r"train-images-idx3-ubyte\.gz: "):

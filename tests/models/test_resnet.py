@@ -153,7 +153,7 @@ def test_entry_has_the_models_defaults():
 
 def test_unknown_name_suggests_the_nearest():
     with pytest.raises(
-        UsageError, match=r'no model "resnt50" \(did you mean "resnet50"\?\); list_models\(\) has resnet18, '
+        UsageError, match=r'no model "resnt50" \(did you mean "resnet50"\?\); paddle-resnet models lists'
     ):
         create_model("resnt50")
 

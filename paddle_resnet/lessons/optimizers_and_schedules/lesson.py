@@ -130,7 +130,7 @@ def _draw_schedules(page: Page, config: Config) -> None:
 
 def _rates(train: TrainConfig, settings: Mapping[str, Any]) -> list[float]:
     """Return the schedule's factor at each of `DRAWN_STEPS` steps."""
-    schedule = make_schedule(train.model_copy(update={**settings, "learning_rate": 1.0}), DRAWN_STEPS)
+    schedule = make_schedule(train.model_copy(update={**settings, "learning_rate": 1.0, "epochs": 1}), DRAWN_STEPS)
     rates = []
     for _ in range(DRAWN_STEPS):
         rates.append(schedule.get_lr())
