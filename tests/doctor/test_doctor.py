@@ -135,7 +135,7 @@ def test_a_paddle_that_does_not_compute(monkeypatch):
         ),
         ({"pydantic": "1.10.2"}, "pydantic 1.10.2 is not >=2.7,<3: .*requirements/common.txt"),
         ({"paddlepaddle": "2.6.2", "numpy": "2.2.6"}, "numpy 2.2.6 is not >=1.26,<2: .*requirements/paddle2.txt"),
-        ({"paddlepaddle": "2.6.2", "setuptools": None}, "setuptools is missing: .*requirements/paddle2.txt"),
+        ({"paddlepaddle": "2.6.2", "setuptools": None}, "setuptools is missing: .*requirements/common.txt"),
         ({"paddlepaddle-gpu": "2.6.2"}, "both paddlepaddle and paddlepaddle-gpu are installed"),
         ({"rich": "14.1.0"}, None),
     ],
