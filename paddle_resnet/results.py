@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
@@ -101,12 +101,18 @@ class Evaluation:
     f1: float
     roc_auc: float | None
     loss: float
-    confusion: np.ndarray = field(repr=False)
-    per_class: tuple[ClassResult, ...] = field(repr=False)
-    calibration: Calibration = field(repr=False)
-    labels: np.ndarray = field(repr=False)
-    scores: np.ndarray = field(repr=False)
+    confusion: np.ndarray
+    per_class: tuple[ClassResult, ...]
+    calibration: Calibration
+    labels: np.ndarray
+    scores: np.ndarray
     seconds: float
+
+    def __repr__(self) -> str:
+        metrics = (
+            (name, round(value, 4) if isinstance(value, float) else value) for name, value in self.summary().items()
+        )
+        return f"Evaluation({', '.join(f'{name}={value}' for name, value in metrics if name != 'top1_interval')})"
 
     @property
     def images(self) -> int:

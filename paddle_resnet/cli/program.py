@@ -231,11 +231,18 @@ def chosen_command(commands: Mapping[str, str]) -> str:
     sys.exit(_print_line("error", f"{shown(name)!r} is no command{did_you_mean(name, commands)}; --help lists them", 2))
 
 
+class _Parser(argparse.ArgumentParser):
+    """Wrong arguments are errors of one line, as all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; --help shows the options")
+
+
 def command_parser(usage: str) -> argparse.ArgumentParser:
     """Return a parser whose `--help` shows a command's docstring, with commands in the form of `command_form`."""
     usage = re.sub(r"\bpaddle-resnet ([a-z]+(-[a-z]+)*)", lambda found: command(found[1]), usage.strip())
     description, _, epilog = usage.partition("\n\n")
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=command(NAME),
         description=description,
         epilog=epilog,

@@ -16,13 +16,14 @@ from paddle_resnet.project_files import config_path
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
-SHORT_NAMES = {"lr": "learning_rate", "bs": "batch_size", "wd": "weight_decay"}
+SHORT_NAMES = {"lr": "learning_rate", "bs": "batch_size", "batch": "batch_size", "wd": "weight_decay"}
+SHORT_NAMES |= {"imgsz": "image_size", "horizontal_flip": "flip", "hflip": "flip"}
 """Names of keys that other projects use."""
 
 PLAIN_MESSAGES = {
     "missing": "expected more values",
     "model_type": "expected a group of keys",
-    "tuple_type": "expected a list of numbers, such as [0.5, 1.0]",
+    "tuple_type": "expected a list in brackets, as [0.5, 1.0] or [a, b]",
 }
 """Messages that are clearer than pydantic's own, by pydantic's type of error."""
 

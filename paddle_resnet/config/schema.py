@@ -410,7 +410,10 @@ class TrainConfig(Group):
         if self.minutes is not None and self.seeds is not None:
             raise ValueError("minutes would give each of the seeds its own number of epochs: set epochs instead")
         if list(self.plan) != sorted(set(self.plan)):
-            raise ValueError(f"extended_from {list(self.extended_from)} and epochs {self.epochs} do not rise")
+            raise ValueError(
+                f"extended_from {list(self.extended_from)} and then epochs ({self.epochs}) do not rise: a run can be "
+                "extended, not shortened"
+            )
         return self
 
 

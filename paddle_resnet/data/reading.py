@@ -23,7 +23,7 @@ from paddle_resnet.data.augment import host
 from paddle_resnet.data.augment.params import AugmentParams
 from paddle_resnet.data.augment.random_crop import CropDraws
 from paddle_resnet.data.splits import Split
-from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.errors import PaddleResNetError, UsageError
 from paddle_resnet.images import Box, Indices, Pixels
 from paddle_resnet.images.decode import Source, decode_crop, decode_square, resize_and_crop_batch
 from paddle_resnet.runtime import keep_freed_memory
@@ -110,8 +110,8 @@ def _submitter(split: Split) -> Iterator[Callable[[Request], Callable[[], Pixels
         pool = _processes(split.workers)
         try:
             yield lambda request: _submit_parts(split, request, pool.submit)
-        except RunFailure:
-            _processes.cache_clear()  # a process has ended: the next loader gets new ones
+        except PaddleResNetError:
+            _processes.cache_clear()  # a process ends with its error: the next loader gets new ones
             pool.close()
             raise
         return

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+from paddle import io
 from PIL import Image
 
 from paddle_resnet.config import AugmentConfig
@@ -79,6 +80,8 @@ class Loader:
         if augment is not None and not shuffle:
             raise UsageError("augment: is for training; give shuffle=True too, or leave it out")
         pixels, classes = _read_array(images, labels) if labels is not None else _read_dataset(images, image_size)
+        if classes.min() < 0:
+            raise UsageError(f"labels: expected integers of at least 0, got {classes.min()}")
         size = pixels.shape[1] if image_size is None else image_size
         if pixels.shape[1:3] != (size, size):
             pixels = resize_and_crop_batch(pixels, size, size)
@@ -101,9 +104,13 @@ class Loader:
 
 
 def _read_array(images: Any, labels: Any) -> tuple[Pixels, Indices]:
+    if isinstance(images, io.Dataset):
+        raise UsageError("labels: a dataset has its own; give it without labels")
     pixels, classes = np.asarray(images), np.asarray(labels)
-    if classes.ndim != 1 or classes.dtype.kind not in "iu" or len(classes) == 0 or classes.min() < 0:
-        raise UsageError(f"labels: expected integers [N] of at least 0, got {classes.dtype} {list(classes.shape)}")
+    if classes.shape[1:] == (1,):  # as a batch of paddle has them
+        classes = classes[:, 0]
+    if classes.ndim != 1 or classes.dtype.kind not in "iu" or len(classes) == 0:
+        raise UsageError(f"labels: expected integers [N] or [N, 1], got {classes.dtype} {list(classes.shape)}")
     _require_uint8(pixels)
     if pixels.ndim == 3:
         pixels = pixels[..., np.newaxis]
@@ -114,12 +121,16 @@ def _read_array(images: Any, labels: Any) -> tuple[Pixels, Indices]:
 
 
 def _read_dataset(dataset: Any, image_size: int | None) -> tuple[Pixels, Indices]:
-    if isinstance(dataset, np.ndarray) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+    unfit = isinstance(dataset, np.ndarray | io.IterableDataset)
+    if unfit or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise UsageError("images: expected an array with labels, or a dataset with a length and items (image, label)")
     pictures: list[Pixels] = []
     labels = np.zeros(len(dataset), np.int64)
     for index in range(len(dataset)):
-        image, label = dataset[index][:2]
+        item = dataset[index]
+        if not isinstance(item, tuple | list) or len(item) < 2 or np.size(item[1]) != 1:
+            raise UsageError(f"images: item {index}: expected (image, label), got {shown(item)}")
+        image, label = item[:2]
         if not isinstance(image, Image.Image):
             image = np.asarray(image)
             _require_uint8(image)
@@ -128,8 +139,6 @@ def _read_dataset(dataset: Any, image_size: int | None) -> tuple[Pixels, Indices
         labels[index] = np.asarray(label).item()
     if not pictures:
         raise UsageError("images: the dataset has no items")
-    if labels.min() < 0:
-        raise UsageError(f"labels: expected integers of at least 0, got {labels.min()}")
     return np.stack(pictures), labels
 
 

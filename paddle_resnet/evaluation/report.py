@@ -53,8 +53,10 @@ def evaluate(
     split: str | NamedSplit = "test",
     checkpoint: Which = "best",
     progress: ProgressFn | None = None,
+    *,
+    data: str | Path | None = None,
 ) -> Evaluation:
-    """Measure the run's network on a whole split and write the metrics; for the best checkpoint, the plots too.
+    """Measure the run's network on a split or other pictures; write the metrics, and the best checkpoint's plots.
 
     The metrics go to a section of `metrics.json` (see `metrics_section`), the details to `details_path`, the plots to
     ``figures/`` and to VisualDL. Ranks that trained the run together measure it together; the main process writes.
@@ -71,9 +73,10 @@ def evaluate(
         split: "train", "validation" or "test", or what `other_pictures` returns; no split is augmented here.
         checkpoint: "best" (by validation) or "last".
         progress: called with the number of images done and of all images.
+        data: other pictures instead of a split: a folder of class folders, or a list.
 
     Raises:
-        UsageError: the run has no such split or checkpoint.
+        UsageError: the run has no such split or checkpoint, or the other pictures are not of its classes.
     """
     from paddle_resnet.evaluation import run_plots
 
@@ -81,6 +84,8 @@ def evaluate(
     run.metrics()  # a damaged file, as a damaged history, is an error before anything is written
     run.history()
     network = run.load_network(checkpoint)
+    if data is not None:
+        split = other_pictures(run, Path(data))
     split = split if isinstance(split, NamedSplit) else split_of(run, split)
     evaluation = measure_split(run, _scorer(run, network), split, progress)
     if not distributed.is_main_process():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -162,7 +163,7 @@ def repair_advice() -> str:
     return f"copy the whole folder again, or export again with {command('export')} RUN"
 
 
-def find_model(folder: str | Path) -> Path:
+def find_model(folder: str | os.PathLike[str]) -> Path:
     """Return the folder that holds `inference.yml`: `folder` itself, or the `inference/` of a run's folder.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -100,7 +101,7 @@ class Predictor:
         ([True, True, True], (5, 10))
 
     Args:
-        model_dir: the exported folder, or the folder of a run that holds one.
+        model_dir: the exported folder, or a run (or its folder) that holds one.
         device: "auto", "cpu", "gpu" or "gpu:<i>".
         precision: "fp32"; on a CPU "bf16" or "int8", on a GPU "fp16". None: fp32.
         threads: threads of one call on the CPU. None: OMP_NUM_THREADS if you set it, otherwise the physical cores, or
@@ -124,7 +125,7 @@ class Predictor:
 
     def __init__(
         self,
-        model_dir: str | Path,
+        model_dir: str | os.PathLike[str],
         device: str = "auto",
         precision: Precision | None = None,
         threads: int | None = None,
@@ -155,6 +156,11 @@ class Predictor:
             self.precision,
             [threads] if threads else _thread_numbers(self.device),
             self.batch_size,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<Predictor {self.path}: {len(self.classes)} classes, {self.precision} by {self.backend} on {self.device}>"
         )
 
     def __enter__(self) -> Predictor:

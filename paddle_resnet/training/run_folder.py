@@ -98,6 +98,9 @@ class Run:
     def __repr__(self) -> str:
         return f"<Run {run_line(self.path, self.config, self.history(), self.metrics())}>"
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
     def _repr_html_(self) -> str:
         return run_html(self.path, self.config, self.history(), self.metrics())
 
@@ -115,7 +118,7 @@ class Run:
         return run
 
     @classmethod
-    def open(cls, path: str | Path, overrides: Iterable[str] = ()) -> Run:
+    def open(cls, path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Run:
         """Open an existing run; `overrides` change keys of its config, here but not in its file.
 
         Raises:

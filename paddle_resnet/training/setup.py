@@ -11,6 +11,7 @@ from paddle_resnet import distributed
 from paddle_resnet.config import Config
 from paddle_resnet.console import download_bar, logger
 from paddle_resnet.data import Normalize, Split, Splits, TrainLoader, ValidationLoader
+from paddle_resnet.data.augment.custom import find_transform
 from paddle_resnet.data.checks import warn_of_data
 from paddle_resnet.errors import UsageError, counted, shown
 from paddle_resnet.images.decode import resize_and_crop_batch
@@ -26,7 +27,7 @@ from paddle_resnet.models.sync_batch_norm import synchronize_batch_norm
 from paddle_resnet.models.weights.adaptation import HEAD
 from paddle_resnet.onednn import accelerate
 from paddle_resnet.training.metrics import TrainMetrics
-from paddle_resnet.training.optim.loss import SmoothedCrossEntropy
+from paddle_resnet.training.optim.loss import SmoothedCrossEntropy, class_weights
 from paddle_resnet.training.optim.optimizer import make_optimizer
 from paddle_resnet.training.run_folder import Run, run_of_weights
 from paddle_resnet.training.train_step import TrainStepModel, scaled_learning_rate
@@ -45,7 +46,8 @@ def open_data_and_network(run: Run, *, with_weights: bool = True) -> ImageClassi
         with_weights: load ``model.pretrained``; False where a checkpoint replaces the weights.
 
     Raises:
-        UsageError: data, model or weights are not what the config says, or the images are too few for the ranks.
+        UsageError: data, model, weights or ``augment.custom`` are not what the config says, or the images are too few
+            for the ranks.
     """
     config = run.config
     with distributed.main_process_first(on_host=True):
@@ -66,6 +68,11 @@ def open_data_and_network(run: Run, *, with_weights: bool = True) -> ImageClassi
         len(splits.classes),
     )
     _require_enough_images(config, splits)
+    if config.augment.custom is not None:
+        find_transform(config.augment.custom)
+    weights = class_weights(config.train, splits.train.labels, splits.classes)
+    if weights is not None:
+        logger.info("class weights: %s", shown(", ".join(map("{} {:.3g}".format, splits.classes, weights)), 300))
     warn_of_data(splits, _images_per_step(config), run.normalize())
     _warn_of_single_images(config, splits, network)
     if config.model.pretrained is None:  # also where a checkpoint follows: whitening filters are not trained

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 from paddle.callbacks import Callback, LRScheduler
@@ -16,7 +16,7 @@ from paddle_resnet.config import Config, TrainConfig
 from paddle_resnet.console import IN_FILES, logger
 from paddle_resnet.data.datasets.file_report import report_files, update_findings
 from paddle_resnet.data.datasets.file_split import LostImageError
-from paddle_resnet.errors import RunFailure, Stopped, UsageError, command
+from paddle_resnet.errors import RunFailure, Stopped, UsageError, command, shown
 from paddle_resnet.images.image_file import REPLACE_IT
 from paddle_resnet.models import ImageClassifier
 from paddle_resnet.paddle_compat import learning_rate_of, optimizer_of
@@ -66,6 +66,8 @@ def train(config: Config) -> Run:
         RunFailure: the loss became NaN or infinite, or the folder cannot be written.
         Stopped: Ctrl-C or SIGTERM; the run is saved.
     """
+    if not isinstance(config, Config):
+        raise UsageError(f"expected a Config, as paddle_resnet.Config.load(FILE), got {shown(config)}")
     if config.train.seeds is not None:
         raise UsageError(
             f"train.seeds {list(config.train.seeds)}: this trains one run, by train.seed; {command('train')} trains all"
@@ -87,7 +89,7 @@ def train(config: Config) -> Run:
     return run
 
 
-def resume(path: str | Path, overrides: Iterable[str] = ()) -> Run:
+def resume(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Run:
     """Resume the run in the folder `path` from its ``last`` checkpoint, as if it had never been stopped.
 
     A run without a checkpoint begins again. A finished run stays as it is, unless it is extended.
@@ -97,7 +99,7 @@ def resume(path: str | Path, overrides: Iterable[str] = ()) -> Run:
         True
 
     Args:
-        path: the run's folder.
+        path: the run's folder, or the run.
         overrides: changes to its config, ``key=value``, of `RESUME_MUTABLE_KEYS`; a larger ``train.epochs`` extends it.
 
     Raises:

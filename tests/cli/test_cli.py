@@ -155,6 +155,8 @@ def wrong_archive(tmp_path: Path) -> list[str]:
         (wrong_archive, ["cifar-10-python.tar.gz", "MD5", "data.verify=false"]),
         (lambda path: [*wrong_archive(path), "data.verify=false"], ["cifar-10-python.tar.gz"]),
         (folder_without_images, ["train"]),
+        (lambda _: ["train.class_weights=[1, 2]"], ["train.class_weights: 2 weights for 10 classes"]),
+        (lambda _: ["augment.custom=nowhere:rain"], ["augment.custom", "nowhere:rain", "cannot be imported"]),
         (text_named_jpg, ["notes.jpg"]),
     ],
 )
@@ -283,6 +285,7 @@ def test_train_is_stopped_and_resumed(tool, tmp_path, monkeypatch, without_plots
         (["--resume", "auto"], "--resume RUN"),
         (["-c", "configs/quickstart.yaml", "--resume", "output/run"], "--resume RUN"),
         ([], "expected -c FILE"),
+        (["--epochs", "3"], "unrecognized arguments: --epochs 3"),
     ],
 )
 def test_wrong_combinations_of_train_options(tool, arguments, words):

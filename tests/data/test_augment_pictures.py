@@ -118,6 +118,9 @@ def rain(images, generator):
 def wrong(images, generator):
     return images[:, :-1]
 
+def fails(images, generator):
+    raise ValueError("two\\nlines")
+
 number = 3
 """
 
@@ -158,7 +161,12 @@ def test_a_users_function_resumes_exactly(own_module):
 
 @pytest.mark.parametrize(
     ("function", "message"),
-    [("nothing", "cannot be imported"), ("number", "is no function"), ("wrong", r"returned uint8 \[1, 15, 16, 3\]")],
+    [
+        ("nothing", "cannot be imported"),
+        ("number", "is no function"),
+        ("wrong", r"returned uint8 \[1, 15, 16, 3\]"),
+        ("fails", r"failed \(ValueError: two lines; .*\.py, line \d+\)"),
+    ],
 )
 def test_a_users_wrong_function_is_named(own_module, function, message):
     with pytest.raises(UsageError, match=rf"augment.custom: {own_module}:{function} {message}"):

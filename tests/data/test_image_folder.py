@@ -253,7 +253,7 @@ def test_wrong_folders_are_named_with_the_layout(tmp_path):
 
 def test_a_split_without_class_folders_names_the_sources(tmp_path):
     fill(tmp_path / "train", {"train": 3})
-    words = r"train/train: holds pictures but no class folders; data\.source image_names .* or image_list"
+    words = r"train/train: holds pictures but no class folders: data\.source image_names .* or image_list"
     with pytest.raises(UsageError, match=words):
         open_splits(config(tmp_path))
 

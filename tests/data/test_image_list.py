@@ -368,7 +368,7 @@ def test_split_names_alone_are_no_classes(tmp_path):
         draw(tmp_path / name / "0.png")
     for source, files in (("image_names", []), ("image_list", ["labels.csv"])):
         [(tmp_path / name).touch() for name in files]
-        with pytest.raises(UsageError, match=f"train, val: splits without class folders in them; .*source={source}"):
+        with pytest.raises(UsageError, match=f"train: holds pictures but no class folders: .*source={source}"):
             opened(tmp_path, "image_folder")
     draw(tmp_path / "bus/0.png")  # vehicles, one of which is a train
     for name in ("train", "val", "bus"):

@@ -29,6 +29,11 @@ class Pictures(paddle.io.Dataset):
         return len(self.pictures)
 
 
+class Stream(paddle.io.IterableDataset):
+    def __iter__(self):
+        return iter(Pictures(PIXELS))
+
+
 def whole(loader):
     """Return all images and labels of an epoch."""
     batches = [[tensor.numpy() for tensor in batch] for batch in loader]
@@ -36,7 +41,7 @@ def whole(loader):
 
 
 def test_images_in_order_are_normalised_pixels():
-    images, labels = whole(Loader(PIXELS, LABELS, 4, mean=(0.1, 0.2, 0.3), std=0.5))
+    images, labels = whole(Loader(PIXELS, LABELS[:, np.newaxis], 4, mean=(0.1, 0.2, 0.3), std=0.5))
     expected = (PIXELS / 255 - [0.1, 0.2, 0.3]) / 0.5
     np.testing.assert_allclose(images, expected.transpose(0, 3, 1, 2), atol=1e-6)
     np.testing.assert_array_equal(labels[:, 0], LABELS)
@@ -85,9 +90,13 @@ def test_paddle_model_trains_evaluates_and_predicts_with_it():
         (PIXELS / 255, LABELS, {}, "uint8 pixels 0..255, got float64; leave out transforms such as ToTensor"),
         (PIXELS.transpose(0, 3, 1, 2), LABELS, {}, r"expected \[10, H, W, 3\] .*got \[10, 3, 8, 8\]"),
         (PIXELS, LABELS[:9], {}, r"expected \[9, H, W, 3\].*there are 9 labels, got \[10, 8, 8, 3\]"),
-        (PIXELS, LABELS - 1, {}, "labels: expected integers"),
         (PIXELS, LABELS / 2, {}, "labels: expected integers"),
         (PIXELS, None, {}, "an array with labels, or a dataset"),
+        (PIXELS, LABELS - 1, {}, "of at least 0, got -1"),
+        (PIXELS, np.eye(3)[LABELS], {}, r"integers \[N\] or \[N, 1\], got float64 \[10, 3\]"),
+        (Pictures(PIXELS), LABELS, {}, "a dataset has its own"),
+        (Pictures(PIXELS, np.eye(3)[LABELS]), None, {}, r"item 0: expected \(image, label\)"),
+        (Stream(), None, {}, "an array with labels, or a dataset"),
         (Pictures([]), None, {}, "no items"),
         (Pictures(PIXELS / 255), None, {}, "leave out transforms"),
         (PIXELS, LABELS, {"augment": {"flip": True}}, "shuffle=True"),

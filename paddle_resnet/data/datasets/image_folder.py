@@ -14,7 +14,6 @@ from paddle_resnet.data.datasets.found_files import (
     by_split,
     is_list,
     natural_sort_key,
-    some_of,
     split_of,
     visible,
 )
@@ -36,8 +35,7 @@ def find_image_folder(root: Path) -> FoundFiles:
     flat = [name for name in folders if split_of(name) and not _has_folders(root / name)]
     splits = by_split(root, [name for name in folders if split_of(name) and name not in flat])
     if folders and not splits and len(flat) == len(folders):
-        hint = _other_source(root / by_split(root, flat)["train"], root)
-        raise UsageError(f"{root}: {some_of(folders)}: splits without class folders in them; expected {LAYOUT}{hint}")
+        raise _no_class_folders(root / by_split(root, flat)["train"], root)
     splits = {split: _undoubled(root, name) for split, name in splits.items()}
     train = root / splits.get("train", "")
     classes = _class_names(train)
@@ -108,13 +106,18 @@ def _class_names(folder: Path) -> tuple[str, ...]:
     if len(names) == 1:
         inner = folder / names[0]
         hint = f"; did you mean data.root={printable(str(inner))}?" if _has_folders(inner) else _other_source(folder)
-        if split_of(names[0]) and not hint and any(has_image_suffix(entry.name) for entry in visible(inner)):
-            raise UsageError(
-                f"{inner}: holds pictures but no class folders; data.source image_names (classes in the files' names) "
-                "or image_list (a list of labels) reads such folders"
-            )
+        if split_of(names[0]) and not hint:
+            raise _no_class_folders(inner, folder)
         raise UsageError(f'{folder}: holds one class folder only, "{names[0]}"; expected two or more: {LAYOUT}{hint}')
     return tuple(names)
+
+
+def _no_class_folders(split: Path, root: Path) -> UsageError:
+    pictures = "pictures but " if any(has_image_suffix(entry.name) for entry in visible(split)) else ""
+    return UsageError(
+        f"{split}: holds {pictures}no class folders: data.source image_names (classes in the files' names) or "
+        f"image_list (a list of labels) reads such folders; expected {LAYOUT}{_other_source(split, root)}"
+    )
 
 
 def _other_source(folder: Path, lists: Path | None = None) -> str:

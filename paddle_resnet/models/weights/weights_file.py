@@ -25,7 +25,7 @@ from paddle_resnet.models.weights.torch_pickle import (
 )
 from paddle_resnet.models.weights.torch_zip import read_zip
 
-_EXPECTED = "expected a weights file of torch.save, paddle.save or safetensors"
+_EXPECTED = "expected a weights file of torch.save, paddle.save or safetensors, or a run's folder"
 _MOST_TENSORS = 30_000  # resnet1202 has 7,000; finding their names takes time
 _TAR_PLACE = 257
 _ZIP = b"PK\x03\x04"

@@ -10,7 +10,6 @@ from paddle import nn
 from paddle.nn import functional
 
 from paddle_resnet.config import TrainConfig
-from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.images import Indices
 
@@ -93,7 +92,6 @@ def class_weights(train: TrainConfig, labels: Indices, classes: Sequence[str]) -
         if len(weights) != len(classes):
             named = shown(", ".join(classes), 200)
             raise UsageError(f"train.class_weights: {len(weights)} weights for {len(classes)} classes: {named}")
-    logger.info("class weights: %s", shown(", ".join(map("{} {:.3g}".format, classes, weights)), 300))
     return weights
 
 

@@ -46,7 +46,7 @@ def fit_to_minutes(run: Run, network: ImageClassifier, device: str) -> Config:
         *(run.config.train.minutes, epochs, epoch, steps, step, validation),
     )
     if epoch > left:
-        logger.warning("warning: a single epoch takes %.1f minutes, longer than train.minutes", epoch / 60)
+        logger.warning("warning: a single epoch takes %.3g minutes, longer than train.minutes leaves", epoch / 60)
     fitted = ["train.minutes=null", f"train.epochs={epochs}"]
     return Config.from_values(run.config.model_dump(mode="json"), fitted, source="train.minutes")
 
