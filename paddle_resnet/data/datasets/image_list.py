@@ -249,8 +249,8 @@ def _resolve(part: LabelledFiles, root: Path, split: SplitName) -> None:
         if not all(map(_is_text, probes)):
             raise _not_utf8(part.where)
         raise UsageError(
-            f"{part.where}: {shown(probes[0], 300)}: no such file, nor any other of {len(probes)} that were looked for; "
-            "paths are relative to the list's folder, to its images/, or to data.root"
+            f"{part.where}: {shown(probes[0], 300)}: no such file, nor any other of {len(probes)} that were looked "
+            "for; paths are relative to the list's folder, to its images/, or to data.root"
         )
     folder, prefix = root / best, "" if best in ("", ".") else f"{best}/"
     part.names = [prefix + _complete(folder, name) for name in names]
