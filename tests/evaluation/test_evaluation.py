@@ -267,7 +267,7 @@ def test_other_pictures_of_some_classes_are_measured(run, tmp_path, caplog):
     """In the order of the run's classes, with its preprocessing, and beside the metrics of the test split."""
     folder = copies(run, tmp_path / "phone", ["red", "green"])
     run.update_metrics("test", {"top1": 0.25})
-    found = evaluate(run, other_pictures(run, folder))
+    found = evaluate(run, data=str(folder))
     files = [folder / name / f"{index}.png" for name in ("green", "red") for index in range(4)]
     pixels = np.stack([decode_image(file, run.splits().resize, SIZE) for file in files])
     expected = NetworkScorer(run.load_network("best"), run.normalize()).scores(pixels)

@@ -57,7 +57,7 @@ def test_three_and_two_epochs_are_five(tmp_path):
     before = contents(run.path)
     resume(run.path, ["train.epochs=3"])
     assert contents(run.path) == before
-    extended = resume(run.path, ["train.epochs=5"])
+    extended = resume(run, ["train.epochs=5"])
     assert unlike(whole.path, extended.path) == []
     assert (extended.path / "metrics_3_epochs.json").read_bytes() == before[str(run.metrics_path)]
     assert extended.metrics()["train"]["epochs"] == 5
