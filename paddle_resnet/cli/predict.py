@@ -101,7 +101,8 @@ def main() -> None:
     parser.add_argument("--sort", type=Path, metavar="FOLDER", help="copy the pictures into a folder for each class")
     parser.add_argument("--draw", type=Path, metavar="FOLDER", help="draw class and probability on each picture")
     parser.add_argument("--why", action="store_true", help="with --draw: Grad-CAM beside the picture")
-    parser.add_argument("--embeddings", type=Path, metavar="FILE.npz", help="write the features of all pictures")
+    features = "write the features of all pictures"
+    parser.add_argument("--embeddings", type=program.file_with(".npz"), metavar="FILE.npz", help=features)
     program.add_inference_options(parser)
     program.add_number(parser, "--batch-size", "pictures at once; default: 32", default=32)
     cores = "CPU threads; default: auto, OMP_NUM_THREADS or else the physical cores, fewer where those are faster"

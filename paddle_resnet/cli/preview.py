@@ -10,7 +10,6 @@ Each row is an image, as it is stored and in eight draws. Mixup and CutMix mix t
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from paddle_resnet.cli import program
 
@@ -22,7 +21,8 @@ def main() -> None:
     parser = program.command_parser(__doc__)
     parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the config, a YAML file of configs/")
     program.add_overrides(parser)
-    parser.add_argument("--output", metavar="FILE", type=Path, help="the PNG (default: <output>/<name>_preview.png)")
+    drawn = "the picture; default: <output>/<name>_preview.png"
+    parser.add_argument("--output", metavar="FILE.png", type=program.file_with(".png"), help=drawn)
     program.run(parser, _preview)
 
 

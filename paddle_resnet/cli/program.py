@@ -277,6 +277,17 @@ def fraction(text: str) -> float:
     raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
 
 
+def file_with(suffix: str) -> Callable[[str], Path]:
+    """Return the `type` of an argument that names a file to write, so that no file of another kind is overwritten."""
+
+    def parse(text: str) -> Path:
+        if not text.lower().endswith(suffix):
+            raise argparse.ArgumentTypeError(f"expected a name that ends in {suffix}, got {text!r}")
+        return Path(text)
+
+    return parse
+
+
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of commands on a trained run: its folder, the checkpoint, moved data and the device."""
     parser.add_argument("run", metavar="RUN", help="a run's folder, as `paddle-resnet train` makes it")

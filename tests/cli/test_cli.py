@@ -335,3 +335,14 @@ def test_preview_draws_eight_images_in_eight_draws(tool, tmp_path):
         assert width / height == pytest.approx(9 / 8, rel=0.06)
         assert len(image.getcolors(1 << 20)) > 50
     assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("preview", "-c", "own.yaml", "--output"), ("predict", "run", "pictures", "--embeddings")]
+)
+def test_a_file_of_another_kind_is_not_overwritten(tool, tmp_path, arguments):
+    (tmp_path / "own.yaml").write_text("name: own\n", encoding="utf-8")
+    done = tool(*arguments, tmp_path / "own.yaml")
+    assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
+    assert "expected a name that ends in ." in done.stderr
+    assert (tmp_path / "own.yaml").read_text(encoding="utf-8") == "name: own\n"

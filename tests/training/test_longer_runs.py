@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -126,6 +128,8 @@ def test_minutes_choose_epochs_and_change_no_bit(tmp_path, monkeypatch):
         return 3.0, steps, 3.0
 
     monkeypatch.setattr(time_budget, "_measure", measured)
+    clock = itertools.count(0, 0.01)  # seconds; a busy machine takes more than half a minute to measure
+    monkeypatch.setattr(time_budget, "time", SimpleNamespace(monotonic=clock.__next__))
     run = train(config_for(tmp_path, "train.minutes=0.5", "train.epochs=100", "model.dropout=0.2"))
     assert len(run.history()) == 3
     saved = Run.open(run.path).config.train

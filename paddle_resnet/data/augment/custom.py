@@ -47,7 +47,7 @@ def find_transform(name: str) -> Transform:
         sys.path.append(here)
     try:
         found = getattr(importlib.import_module(module), function)
-    except (Exception, SystemExit) as error:  # the module is the user's, and may raise anything
+    except Exception as error:  # the module is the user's, and may raise anything
         raise UsageError(
             f"augment.custom: {name} cannot be imported ({_in_one_line(error)}); expected module:function, with the "
             "module installed or in the working folder"
@@ -84,5 +84,5 @@ def apply_custom(images: Pixels, params: CustomParams) -> None:
         image[:] = result
 
 
-def _in_one_line(error: BaseException) -> str:
+def _in_one_line(error: Exception) -> str:
     return shown(" ".join(f"{type(error).__name__}: {error}".split()), 300)
