@@ -28,6 +28,7 @@ PADDLEX_NAMES = {
 }
 """PaddleX's names of networks. It accepts no others, and reads nothing else from them than the kind of task."""
 OTHER_NETWORKS = "ResNet18"
+PADDLEX_FILES = {f"inference{end}" for end in (".json", ".pdmodel", ".pdiparams", ".pdiparams.info", ".yml")}
 LARGEST_BATCH = 64
 QUEUE_MICROSECONDS = 2000
 
@@ -76,7 +77,7 @@ def write_paddlex(run: Run, checkpoint: Which, folder: Path) -> str:
         text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
         write_text(temporary / "inference.yml", text)
 
-    write_new_folder(folder, {"inference.json", "inference.pdmodel", "inference.pdiparams", "inference.yml"}, write)
+    write_new_folder(folder, PADDLEX_FILES, write)
     return name
 
 

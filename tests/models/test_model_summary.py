@@ -213,6 +213,7 @@ def test_every_layer_size_and_channels_can_be_asked_for(models):
     rows = rows_of(done.stdout)
     assert done.exit_code == 0
     assert rows["image"][1] == "1x1x64x64"
+    assert "layer2.0.downsample.0" in rows, done.stdout
     assert rows["layer2.0.downsample.0"] == ["Conv2D 1x1, stride 2", "1x128x8x8", "8,192", "0.52"]
 
 

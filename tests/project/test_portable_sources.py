@@ -12,7 +12,6 @@ SOURCES = [path for folder in ("paddle_resnet", "tools", "examples") for path in
 LINE_ENDS_DO_NOT_MATTER = {  # streams, and files that only the program itself reads
     "paddle_resnet/benchmark/data/other_loaders.py",
     "paddle_resnet/benchmark/runner.py",
-    "paddle_resnet/service/logs.py",
     "paddle_resnet/system/streams.py",
     "tools/setup_environment.py",
 }
