@@ -353,6 +353,26 @@ def require_name_for_folder(path: Path) -> None:
         )
 
 
+@contextlib.contextmanager
+def writable_home(needed: str) -> Iterator[None]:
+    """Within the block, let HOME be a folder in which the folder `needed` can be made, a temporary one if need be."""
+    earlier = os.environ.get("HOME")
+    try:
+        (Path("~").expanduser() / needed).mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["HOME"] = folder
+            try:
+                yield
+            finally:
+                if earlier is None:
+                    del os.environ["HOME"]
+                else:
+                    os.environ["HOME"] = earlier
+    else:
+        yield
+
+
 def write_folder(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary folder beside `path`, then rename it to `path`.
 

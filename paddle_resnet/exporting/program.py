@@ -15,7 +15,7 @@ from paddle import nn
 from paddle.static import InputSpec
 
 from paddle_resnet.exporting.folding import fold
-from paddle_resnet.files import require_space, write_text
+from paddle_resnet.files import require_space, writable_home, write_text
 from paddle_resnet.paddle_compat import paddle_2_programs
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PROGRAM_SUFFIXES = (".json", ".pdmodel")
 """Of Paddle 3 and of 2.6."""
 STANDARD_STREAMS = (1, 2)
+PADDLES_SCRATCH = ".cache/paddle/to_static_tmp"
+"""In the home folder: Paddle writes the code of a network there before it traces it."""
 
 
 def save_program(
@@ -54,7 +56,7 @@ def save_layer(network: nn.Layer, stem: Path, spec: InputSpec) -> tuple[Path, Pa
         RunFailure: the disk is full.
     """
     # Paddle numbers the tensors of a program through the whole process; here the numbers begin at 0 again.
-    with paddle.utils.unique_name.guard("exported_"), output_hidden():
+    with paddle.utils.unique_name.guard("exported_"), output_hidden(), writable_home(PADDLES_SCRATCH):
         paddle.jit.save(network, str(stem), input_spec=[spec])
     require_space(stem)
     program = next(stem.with_suffix(suffix) for suffix in PROGRAM_SUFFIXES if stem.with_suffix(suffix).is_file())
@@ -76,7 +78,8 @@ def write_graph(run: Run, checkpoint: Which = "best") -> Path:
 
     size = run.config.data.image_size
     network, spec = folded_network(run, checkpoint), InputSpec([None, size, size, 3], dtype="uint8", name="images")
-    with paddle.utils.unique_name.guard("graph_"), output_hidden(), paddle_2_programs():
+    guard = paddle.utils.unique_name.guard("graph_")
+    with guard, output_hidden(), paddle_2_programs(), writable_home(PADDLES_SCRATCH):
         graph = translate_graph(network, [spec], verbose=False)
     # VisualDL names a graph by its folder.
     path = run.vdl_path / "graph" / run.config.name / "vdlgraph.log"

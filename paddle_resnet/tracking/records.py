@@ -7,41 +7,18 @@ in a container), although only its server uses the folder. Import `LogWriter` fr
 from __future__ import annotations
 
 import contextlib
-import os
 import struct
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paddle_resnet.files import write_errors
-
-
-@contextlib.contextmanager
-def _writable_home() -> Iterator[None]:
-    """Within the block, let HOME be a writable folder."""
-    earlier = os.environ.get("HOME")
-    try:
-        (Path("~").expanduser() / ".visualdl").mkdir(exist_ok=True)
-    except (OSError, RuntimeError):
-        with tempfile.TemporaryDirectory() as folder:
-            os.environ["HOME"] = folder
-            try:
-                yield
-            finally:
-                if earlier is None:
-                    del os.environ["HOME"]
-                else:
-                    os.environ["HOME"] = earlier
-    else:
-        yield
-
+from paddle_resnet.files import writable_home, write_errors
 
 if TYPE_CHECKING:
     from visualdl import LogWriter
 else:
-    with _writable_home():
+    with writable_home(".visualdl"):
         from visualdl import LogWriter
 
 __all__ = ["LogWriter"]

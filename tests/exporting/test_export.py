@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 from types import SimpleNamespace
@@ -318,3 +319,13 @@ def test_calibration_covers_exactly_the_validation_split(run):
     assert len(batches) == 64
     assert {batch.shape for batch in batches} == {(4, SIZE, SIZE, 3)}
     assert {image.tobytes() for batch in batches for image in batch} == validation
+
+
+@pytest.mark.posix
+def test_an_export_needs_no_writable_home(run, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.write_text("a file, in which nobody can make a folder")
+    monkeypatch.setenv("HOME", str(home))
+    program, parameters = save_program(run, "best", tmp_path / "model")
+    assert program.is_file() and parameters.is_file()
+    assert os.environ["HOME"] == str(home)
