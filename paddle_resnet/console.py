@@ -35,8 +35,9 @@ class PlainConsole(Console):
     def __init__(self, *, stderr: bool = False) -> None:
         stream = sys.stderr if stderr else sys.stdout
         notebook = "ipykernel" in sys.modules  # which says that it is a terminal, and gets plain lines
-        piped = stream is not None and (notebook or not stream.isatty()) and "COLUMNS" not in os.environ
-        width = PIPE_WIDTH if piped else None  # a program reads the lines
+        columns = os.environ.get("COLUMNS", "")
+        piped = stream is not None and (notebook or not stream.isatty())
+        width = int(columns) if columns.isdecimal() else PIPE_WIDTH if piped else None  # a program reads the lines
         plain: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "force_jupyter": False}
         super().__init__(**plain, stderr=stderr, width=width, force_terminal=False if notebook else None)
 
