@@ -14,6 +14,7 @@ import pytest
 from paddle import nn
 from tiny_family import DESIGNS
 
+from paddle_resnet.console import console
 from paddle_resnet.errors import UsageError
 from paddle_resnet.exporting.onnx import onnx_requirements, write_onnx
 from paddle_resnet.models import BatchNorm, create_model, list_models, model_entry
@@ -145,7 +146,7 @@ def test_a_layer_that_cannot_take_the_size_is_named():
 @pytest.fixture
 def models(tool, monkeypatch):
     """Run `paddle-resnet models` on a wide terminal."""
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(console, "_width", 160)  # chosen at the import, by another test's COLUMNS perhaps
     return partial(tool, "models")
 
 
