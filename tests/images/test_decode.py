@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -324,7 +325,11 @@ DAMAGED_EXIF = [
     b"",
     b"garbagegarbage",
     TIFF[:12],
-    b"Exif\0\0Exif\0\0Exif\0\0" + TIFF,
+    # Pillow before 13 reads it as if the words were there once.
+    pytest.param(
+        b"Exif\0\0Exif\0\0Exif\0\0" + TIFF,
+        marks=pytest.mark.skipif(int(PIL.__version__.split(".")[0]) < 13, reason="this Pillow reads it"),
+    ),
     b"MM\0*\xff\xff\xff\xff",
     TIFF[:8] + b"\xff" * 60,
 ]
