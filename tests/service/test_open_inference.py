@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import struct
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 
 pytest.importorskip("starlette", reason="Starlette (requirements/serve.txt) is not installed")
 pytest.importorskip("tritonclient", reason="tritonclient (requirements/dev.txt) is not installed")
+if not hasattr(socket, "AF_UNIX"):
+    pytest.skip("gevent, on which tritonclient rests, needs sockets of POSIX here", allow_module_level=True)
 import httpx
 from service_parts import serve_in_thread
 from tiny_run import SIZE, make_run, random_pixels
