@@ -59,7 +59,7 @@ class Batcher:
             raise busy_error()
 
     def admit(self, request: PendingRequest, images: int) -> None:
-        """Admit so many more images of a request, or refuse them: 429, there is no room now; 413, there never is.
+        """Admit more images of a request, or refuse them: 429, the queue is full; 413, they are more than it can hold.
 
         When the queue is full, the newest request of the client with the most images is refused in its place. If that
         is this client, its largest request is, provided that it is larger than this one.

@@ -57,7 +57,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._refusal = (400, "malformed_request", "this is not a valid HTTP request")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for the first head, and make room for it where there are too many connections."""
+        """Wait for the first head; where there are too many connections, close those that wait longest."""
         super().connection_made(transport)
         if self.limit_concurrency is not None and len(self.connections) > CROWDED * self.limit_concurrency:
             self._close_waiting_connections()

@@ -324,7 +324,7 @@ def test_calibration_covers_exactly_the_validation_split(run):
 @pytest.mark.posix
 def test_an_export_needs_no_writable_home(run, tmp_path, monkeypatch):
     home = tmp_path / "home"
-    home.write_text("a file, in which nobody can make a folder")
+    home.write_text("a file, so that no folder can be made in it")
     monkeypatch.setenv("HOME", str(home))
     program, parameters = save_program(run, "best", tmp_path / "model")
     assert program.is_file() and parameters.is_file()
