@@ -75,6 +75,7 @@ def _export(arguments: argparse.Namespace) -> None:
     from paddle_resnet.training.run_folder import Run
 
     run = Run.open_trained(arguments.run, arguments.overrides)
+    _check_platforms(arguments, run)
     runtime.select_device(arguments.device or run.config.device)
     with share_bar("measure") as progress:
         report = export(
@@ -98,6 +99,23 @@ def _export(arguments: argparse.Namespace) -> None:
         print(f"graph: visualdl --logdir {run.config.output}")
     _write_platforms(arguments, run)
     print(f"next: {command('predict')} {report.path} FILE_OR_FOLDER")
+
+
+def _check_platforms(arguments: argparse.Namespace, run: Run) -> None:
+    """Report a folder that cannot be used before minutes of measurements."""
+    from paddle_resnet.exporting.platforms import PADDLEX_FILES, TRITON_FILES, require_new_folder
+    from paddle_resnet.exporting.web import WEB_FILES, require_runtime
+
+    if arguments.paddlex is not None:
+        require_new_folder(arguments.paddlex, PADDLEX_FILES)
+    if arguments.triton is not None:
+        for name in (run.config.name, f"{run.config.name}_int8"):
+            require_new_folder(arguments.triton / name, TRITON_FILES)
+    if arguments.web is not None:
+        require_new_folder(arguments.web, WEB_FILES)
+        require_runtime(arguments.runtime)
+        if arguments.batch is not None and arguments.batch > 1:
+            raise UsageError(f"--web: the page classifies one picture at a time; leave out --batch {arguments.batch}")
 
 
 def _write_platforms(arguments: argparse.Namespace, run: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import yaml
 from paddle import nn
 from paddle.static import InputSpec
 
-from paddle_resnet.errors import UsageError
+from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.exporting.onnx import INPUT, OUTPUT
 from paddle_resnet.exporting.program import folded_network, save_layer
 from paddle_resnet.files import write_folder, write_text
@@ -29,6 +30,7 @@ PADDLEX_NAMES = {
 """PaddleX's names of networks. It accepts no others, and reads nothing else from them than the kind of task."""
 OTHER_NETWORKS = "ResNet18"
 PADDLEX_FILES = {f"inference{end}" for end in (".json", ".pdmodel", ".pdiparams", ".pdiparams.info", ".yml")}
+TRITON_FILES = {"config.pbtxt", "labels.txt", "1/model.onnx"}
 LARGEST_BATCH = 64
 QUEUE_MICROSECONDS = 2000
 
@@ -82,7 +84,7 @@ def write_paddlex(run: Run, checkpoint: Which, folder: Path) -> str:
 
 
 def write_triton(run: Run, folder: Path) -> list[str]:
-    """Write a model repository for Triton Inference Server, from the exported ONNX files.
+    """Write the exported ONNX files to a model repository of Triton Inference Server, beside its other models.
 
     https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/model_repository.html
 
@@ -90,7 +92,7 @@ def write_triton(run: Run, folder: Path) -> list[str]:
         The names of the models: the run's, and ``<name>_int8`` where int8 was exported.
 
     Raises:
-        UsageError: the folder has other files, or the run was exported without ONNX.
+        UsageError: a model's folder has other files, or the run was exported without ONNX.
         RunFailure: the folder cannot be written.
     """
     exported = InferenceConfig.load(run.inference_path)
@@ -99,17 +101,14 @@ def write_triton(run: Run, folder: Path) -> list[str]:
     if exported.files.onnx is None:
         raise UsageError(f"{run.inference_path} has no ONNX model, which Triton needs: export it with --onnx")
 
-    def write(temporary: Path) -> None:
-        for name, file in files.items():
-            _write_triton_model(temporary / name, name, run.inference_path, file, exported)
-
-    write_new_folder(folder, set(files), write)
+    for name, file in files.items():
+        write_new_folder(folder / name, TRITON_FILES, partial(_write_triton_model, run, name, file, exported))
     return list(files)
 
 
-def _write_triton_model(folder: Path, name: str, source: Path, file: ModelFile, exported: InferenceConfig) -> None:
-    (folder / "1").mkdir(parents=True)
-    shutil.copyfile(source / file.name, folder / "1" / "model.onnx")
+def _write_triton_model(run: Run, name: str, file: ModelFile, exported: InferenceConfig, folder: Path) -> None:
+    (folder / "1").mkdir()
+    shutil.copyfile(run.inference_path / file.name, folder / "1" / "model.onnx")
     write_text(folder / "labels.txt", "".join(f"{_one_line(label)}\n" for label in exported.classes))
     write_text(folder / "config.pbtxt", _triton_config(name, exported))
 
@@ -140,10 +139,16 @@ def _one_line(label: str) -> str:
     return " ".join(label.split())
 
 
+def require_new_folder(folder: Path, own: set[str]) -> None:
+    """Raise `UsageError` unless a folder is new, empty, or an earlier one of the same kind, with no files but `own`."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; expected a new folder")
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    if others := sorted(found - own):
+        raise UsageError(f'{folder} has other files, such as "{shown(others[0], 200)}"; expected a new folder')
+
+
 def write_new_folder(folder: Path, own: set[str], write: Callable[[Path], None]) -> None:
-    """Write a folder that is new, empty, or an earlier one of the same kind, which has only `own` names."""
-    others = sorted({entry.name for entry in folder.iterdir()} - own) if folder.is_dir() else []
-    if others or (folder.exists() and not folder.is_dir()):
-        what = f'has other files, such as "{others[0]}"' if others else "is a file"
-        raise UsageError(f"{folder} {what}; expected a new folder")
+    """Write a folder that passes `require_new_folder`."""
+    require_new_folder(folder, own)
     write_folder(folder.resolve(), write)

@@ -22,6 +22,8 @@ SCRIPT = "ort.wasm.min.js"
 RUNTIME_FILES = (SCRIPT, "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 """What the page loads of the npm package onnxruntime-web, from its folder ``dist``."""
 MODEL = "model.onnx"
+SCRIPTS = ("app.js", "preprocess.js")
+WEB_FILES = {"index.html", *SCRIPTS, MODEL, "description.json", *(f"runtime/{name}" for name in RUNTIME_FILES)}
 
 
 def write_web(run: Run, folder: Path, runtime: str, precisions: Sequence[Precision] = ()) -> None:
@@ -41,13 +43,8 @@ def write_web(run: Run, folder: Path, runtime: str, precisions: Sequence[Precisi
     model = exported.files.onnx_int8 if "int8" in precisions else exported.files.onnx
     if model is None:
         raise UsageError(f"{run.inference_path} has no ONNX model, which a browser needs: export it with --onnx")
-    remote = runtime.startswith(("https://", "http://"))
-    address = f"{runtime.rstrip('/')}/" if remote else "runtime/"
-    if not remote and (missing := [name for name in RUNTIME_FILES if not (Path(runtime) / name).is_file()]):
-        raise UsageError(
-            f"--runtime {runtime} has no {missing[0]}: expected the folder dist of the npm package onnxruntime-web "
-            "(npm install onnxruntime-web), or its address on the web"
-        )
+    require_runtime(runtime)
+    address = f"{runtime.rstrip('/')}/" if _is_remote(runtime) else "runtime/"
     description = {
         "name": run.config.name,
         "classes": list(exported.classes),
@@ -61,14 +58,28 @@ def write_web(run: Run, folder: Path, runtime: str, precisions: Sequence[Precisi
     def write(temporary: Path) -> None:
         page = (PAGES / "index.html").read_text(encoding="utf-8").replace(f"runtime/{SCRIPT}", address + SCRIPT)
         write_text(temporary / "index.html", page)
-        for name in ("app.js", "preprocess.js"):
+        for name in SCRIPTS:
             shutil.copyfile(PAGES / name, temporary / name)
         shutil.copyfile(run.inference_path / model.name, temporary / MODEL)
         write_text(temporary / "description.json", json.dumps(description, ensure_ascii=False, indent=2) + "\n")
-        if not remote:
+        if not _is_remote(runtime):
             (temporary / "runtime").mkdir()
             for name in RUNTIME_FILES:
                 shutil.copyfile(Path(runtime) / name, temporary / "runtime" / name)
 
-    own = {"index.html", "app.js", "preprocess.js", MODEL, "description.json", "runtime"}
-    write_new_folder(folder, own, write)
+    write_new_folder(folder, WEB_FILES, write)
+
+
+def require_runtime(runtime: str) -> None:
+    """Raise `UsageError` unless `runtime` is an address, or a folder with `RUNTIME_FILES`."""
+    if _is_remote(runtime):
+        return
+    if missing := [name for name in RUNTIME_FILES if not (Path(runtime) / name).is_file()]:
+        raise UsageError(
+            f"--runtime {runtime} has no {missing[0]}: expected the folder dist of the npm package onnxruntime-web "
+            "(npm install onnxruntime-web), or its address on the web"
+        )
+
+
+def _is_remote(runtime: str) -> bool:
+    return runtime.startswith(("https://", "http://"))

@@ -75,10 +75,14 @@ def test_a_repository_needs_onnx(tmp_path):
 
 def test_folders_of_the_user_are_left_alone(run, paddlex, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    for write in (lambda: write_paddlex(run, "best", tmp_path), lambda: write_triton(run, tmp_path)):
-        with pytest.raises(UsageError, match=r'has other files, such as "notes.txt"'):
-            write()
-    assert [entry.name for entry in tmp_path.iterdir()] == ["notes.txt"]
+    with pytest.raises(UsageError, match=r'has other files, such as "notes.txt"'):
+        write_paddlex(run, "best", tmp_path)
+    own_model = tmp_path / run.config.name / "1" / "model.plan"
+    own_model.parent.mkdir(parents=True)
+    own_model.write_text("mine")
+    with pytest.raises(UsageError, match=r'has other files, such as "1/model.plan"'):
+        write_triton(run, tmp_path)
+    assert own_model.read_text() == (tmp_path / "notes.txt").read_text() == "mine"
     name, folder = paddlex
     assert write_paddlex(run, "best", folder) == name  # an earlier one is replaced
 
