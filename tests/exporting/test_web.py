@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import shutil
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,17 +21,15 @@ from paddle_resnet.images.decode import decode_image
 from paddle_resnet.inference import Predictor
 
 pytest.importorskip("selenium", reason="Selenium (requirements/dev.txt) is not installed")
-from selenium import webdriver
+from browser import headless_chromium, needs_chromium
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 PROJECT = Path(__file__).resolve().parents[2]
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 RUNTIME = Path(os.environ.get("ONNXRUNTIME_WEB", PROJECT / "node_modules" / "onnxruntime-web" / "dist"))
 pytestmark = pytest.mark.slow
-in_browser = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER and RUNTIME.is_dir()),
-    reason="needs chromium, chromedriver and the npm package onnxruntime-web (ONNXRUNTIME_WEB names its folder dist)",
+needs_runtime = pytest.mark.skipif(
+    not RUNTIME.is_dir(), reason="needs the npm package onnxruntime-web; ONNXRUNTIME_WEB names its folder dist"
 )
 
 
@@ -64,20 +61,8 @@ def pictures(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    profile = tmp_path_factory.mktemp("profile")
-    for flag in (
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        f"--user-data-dir={profile}",
-    ):
-        options.add_argument(flag)
-    browser = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield browser
-    browser.quit()
+    with headless_chromium(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -102,7 +87,8 @@ def served(tmp_path):
         server.server_close()
 
 
-@in_browser
+@needs_chromium
+@needs_runtime
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_the_browser_predicts_the_same(run, pictures, browser, served, tmp_path, precision):
     write_web(run, tmp_path / "page", str(RUNTIME), [precision])
@@ -124,7 +110,8 @@ def test_the_browser_predicts_the_same(run, pictures, browser, served, tmp_path,
         assert answer["probability"] == pytest.approx(prediction.top[0].probability, abs=tolerance)
 
 
-@in_browser
+@needs_chromium
+@needs_runtime
 @pytest.mark.parametrize(("resize", "size"), [(16, 16), (36, 32), (32, 24)])
 def test_the_pages_pixels_are_pillows(run, browser, served, tmp_path, resize, size):
     write_web(run, tmp_path / "page", str(RUNTIME))
