@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 from paddle_resnet.system import machine
 
@@ -35,6 +35,8 @@ SHARE_OF_CHANGE = 10
 CHANGE = 0.5
 LEAST_LOAD = 0.1
 """Cores. If other programs use fewer, all cores are taken without a measurement."""
+LEAST_WATCH = 0.25
+"""Seconds. Systems count the time of processors in steps of 10 to 16 ms, so a shorter watch would see chance."""
 
 
 class OtherPrograms:
@@ -44,10 +46,14 @@ class OtherPrograms:
         self._before = self._read()
 
     def cores(self) -> float:
-        """Return the cores that they have used on average since the last call, or since this object was made."""
+        """Return the cores that they have used on average since the last call, or since this object was made.
+
+        Waits until that was `LEAST_WATCH` seconds ago.
+        """
+        sleep(max(0.0, self._before[0] + LEAST_WATCH - perf_counter()))
         before, self._before = self._before, self._read()
         seconds, busy, own = (now - then for now, then in zip(self._before, before, strict=True))
-        return max(0.0, busy - own) / seconds if seconds > 0 else 0.0
+        return max(0.0, busy - own) / seconds
 
     @staticmethod
     def _read() -> tuple[float, float, float]:

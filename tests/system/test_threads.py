@@ -35,10 +35,28 @@ def test_the_load_of_other_programs(monkeypatch):
     assert others.cores() == 0
 
 
+def test_the_load_is_seen_at_once_though_systems_count_in_steps(monkeypatch):
+    """A program is busy, and one asks 2 ms after the first look. Linux counts in steps of 10 ms, Windows of 16."""
+    clock = [0.002]
+
+    def advance(seconds):
+        clock[0] += seconds
+
+    monkeypatch.setattr(threads, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(threads, "sleep", advance)
+    for step in (0.01, 0.0156):
+        monkeypatch.setattr(
+            threads.OtherPrograms, "_read", staticmethod(lambda step=step: (clock[0], clock[0] // step * step, 0.0))
+        )
+        others = threads.OtherPrograms()
+        advance(0.002)
+        assert others.cores() == pytest.approx(1, abs=0.1)
+
+
 def test_own_processes_are_no_other_programs(monkeypatch):
     """Of 30 busy seconds in ten, this process computed for 4, a running child for 9, one that has ended for 5."""
     seconds = {"self": [(1.0, 0.5, 0.0, 0.0), (4.0, 1.5, 4.0, 1.0)], "child": [(2.0, 0.0, 0, 0), (9.0, 1.0, 1.0, 0)]}
-    clock, busy = iter([0.0, 10.0]), iter([100.0, 130.0])
+    clock, busy = iter([0.0, 10.0, 10.0]), iter([100.0, 130.0])
 
     class Process:
         def __init__(self, pid=None, name="self"):
