@@ -44,16 +44,22 @@ class OtherPrograms:
 
     def __init__(self) -> None:
         self._before = self._read()
+        self._cores: float | None = None
 
     def cores(self) -> float:
-        """Return the cores that they have used on average since the last call, or since this object was made.
+        """Return the cores that they have used on average since the last look, or since this object was made.
 
-        Waits until that was `LEAST_WATCH` seconds ago.
+        The first look waits for `LEAST_WATCH` seconds. After a later one the same value is returned for so long.
         """
-        sleep(max(0.0, self._before[0] + LEAST_WATCH - perf_counter()))
+        passed = perf_counter() - self._before[0]
+        if passed < LEAST_WATCH:
+            if self._cores is not None:
+                return self._cores
+            sleep(LEAST_WATCH - passed)
         before, self._before = self._before, self._read()
         seconds, busy, own = (now - then for now, then in zip(self._before, before, strict=True))
-        return max(0.0, busy - own) / seconds
+        self._cores = max(0.0, busy - own) / seconds
+        return self._cores
 
     @staticmethod
     def _read() -> tuple[float, float, float]:

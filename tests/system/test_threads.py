@@ -51,6 +51,9 @@ def test_the_load_is_seen_at_once_though_systems_count_in_steps(monkeypatch):
         others = threads.OtherPrograms()
         advance(0.002)
         assert others.cores() == pytest.approx(1, abs=0.1)
+        before = clock[0]
+        assert others.cores() == pytest.approx(1, abs=0.1)
+        assert clock[0] == before, "only the first look waits"
 
 
 def test_own_processes_are_no_other_programs(monkeypatch):
