@@ -11,6 +11,7 @@ import contextlib
 import functools
 import os
 import signal
+import socket
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 from paddle_resnet import paddle_compat
 from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.system import peers
 from paddle_resnet.system.portable import blocked_signals
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 Arguments = ParamSpec("Arguments")
 POLL_SECONDS = 0.02
+MESSAGE_BYTES = 1 << 24
+"""Gloo allows 30 seconds for each message, over a slow network too."""
 FIRST_ENVIRONMENT = "/proc/{}/environ"
 
 
@@ -43,6 +47,7 @@ class Ranks:
 
 _joined = Ranks()
 _barriers = 0
+_connections: list[socket.socket] = []
 
 
 def launched() -> Ranks:
@@ -104,7 +109,21 @@ def join(device: str) -> None:
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
     with _lost_peer_in_one_line():
         distributed.init_parallel_env()
-    _joined = ranks
+        _joined = ranks
+        _connect_to_main_process()
+
+
+def _connect_to_main_process() -> None:
+    """Connect each rank to rank 0, so that either notices the other's end while it waits."""
+    global _connections
+    others = _joined.world_size - 1
+    if is_main_process():
+        server = peers.listen(others)
+        all_reduce_max(server.getsockname()[1])
+        _connections = peers.accept(server, others)
+    else:
+        first = os.environ.get("PADDLE_MASTER") or os.environ["PADDLE_TRAINER_ENDPOINTS"]
+        _connections = peers.connect(first.split(":")[0], int(all_reduce_max(0)))
 
 
 @contextlib.contextmanager
@@ -170,6 +189,23 @@ def broadcast(tensors: Sequence[paddle.Tensor]) -> None:
         _copy_parts(joined, tensors)
 
 
+def broadcast_bytes(content: bytes) -> bytes:
+    """Return the bytes of rank 0; what the others give is ignored."""
+    if _joined.world_size == 1:
+        return content
+    import numpy as np
+    import paddle
+
+    size = int(all_reduce_max(len(content) if is_main_process() else 0))
+    received = bytearray(content if is_main_process() else size)
+    for place in range(0, size, MESSAGE_BYTES):
+        part = paddle.to_tensor(np.frombuffer(received[place : place + MESSAGE_BYTES], np.uint8))
+        with _lost_peer_in_one_line():
+            paddle.distributed.broadcast(part, 0)
+        received[place : place + MESSAGE_BYTES] = part.numpy().tobytes()
+    return bytes(received)
+
+
 def _copy_parts(joined: paddle.Tensor, tensors: Sequence[paddle.Tensor]) -> None:
     parts = joined.split([tensor.size for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
@@ -177,7 +213,11 @@ def _copy_parts(joined: paddle.Tensor, tensors: Sequence[paddle.Tensor]) -> None
 
 
 def barrier() -> None:
-    """Wait for all ranks without a time limit; gloo's own barrier gives up after 30 s."""
+    """Wait for all ranks without a time limit, while they live; gloo's own barrier gives up after 30 s.
+
+    Raises:
+        RunFailure: another process has ended; it may be on another host.
+    """
     global _barriers
     if _joined.world_size == 1:
         return
@@ -188,7 +228,10 @@ def barrier() -> None:
         arrived = _add(store, name, 1)
         while arrived < _joined.world_size:
             time.sleep(POLL_SECONDS)
+            lost = peers.is_lost(_connections)  # looked at first: a process that has arrived may go on, and end
             arrived = _add(store, name, 0)
+            if lost and arrived < _joined.world_size:
+                raise ConnectionError("another process ended before this barrier")
 
 
 def _add(store: Any, name: str, number: int) -> int:
@@ -219,8 +262,8 @@ def check_equal_across_ranks(what: Mapping[str, Any]) -> None:
         checksum = zlib.crc32(repr(value).encode())
         if all_reduce_max(checksum) != -all_reduce_max(-checksum):
             raise UsageError(
-                f"{name}: not the same in all {_joined.world_size} processes; each has to find the same files at the "
-                "same path, on every host"
+                f"{name}: not the same in all {_joined.world_size} processes; start the same command on every host, "
+                "with the same data at the same path"
             )
 
 
@@ -246,5 +289,6 @@ def _lost_peer_in_one_line() -> Iterator[None]:
     except (RuntimeError, OSError, ValueError) as error:
         raise RunFailure(
             f"process {launched().rank} of {launched().world_size}: another one ended, or was not there within gloo's "
-            f"30 seconds; its own log says why: {os.environ.get('PADDLE_LOG_DIR', 'log')}/workerlog.<number>"
+            "30 seconds; its own log, on its host, says why: "
+            f"{os.environ.get('PADDLE_LOG_DIR', 'log')}/workerlog.<number>"
         ) from error

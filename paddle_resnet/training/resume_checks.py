@@ -1,13 +1,18 @@
-"""Whether a run can resume: with which config, with the same images and number of processes."""
+"""Whether a run can resume: from which folder and config, with the same images and number of processes."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from paddle_resnet import distributed, environment
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError, shown
+from paddle_resnet.files import scratch_folder
 from paddle_resnet.training.checkpoint_loader import Checkpoint
 from paddle_resnet.training.data_manifest import fingerprint, require_same_fingerprint
 from paddle_resnet.training.run_folder import DATA_ACCESS_KEYS, Run
@@ -26,6 +31,39 @@ RESUME_MUTABLE_KEYS = DATA_ACCESS_KEYS | {
 }
 """Config keys that may change: how a run is stored, read, saved, logged and evaluated, and when it ends, but not what
 it learns."""
+
+RESUME_FILES = ("config.yaml", "data.json", "metrics.json", "history.csv", "checkpoints/*/*")
+"""What of a run's folder a resumed training reads."""
+
+
+@contextlib.contextmanager
+def folder_of_main_process(folder: Path) -> Iterator[Path]:
+    """Yield a folder with rank 0's `RESUME_FILES` of a run: `folder` itself, or a temporary copy of them.
+
+    A process whose host has a disk of its own sees no run there, or another one; it stays as it is.
+    """
+    if distributed.world_size() == 1:
+        yield folder
+        return
+    own = {
+        path.relative_to(folder).as_posix(): [path.stat().st_size, path.stat().st_mtime_ns]
+        for pattern in RESUME_FILES
+        for path in sorted(folder.glob(pattern))
+        if path.is_file()
+    }
+    files = json.loads(distributed.broadcast_bytes(json.dumps(own).encode()))
+    others = int(distributed.all_reduce_sum([own != files]).item())
+    if others and files:
+        logger.info("%s: %d processes do not see this run; they resume from a temporary copy", folder, others)
+    with contextlib.nullcontext(folder) if own == files else scratch_folder() as seen:
+        for name in files if others else ():
+            content = distributed.broadcast_bytes(
+                (folder / name).read_bytes() if distributed.is_main_process() else b""
+            )
+            if own != files:
+                (seen / name).parent.mkdir(parents=True, exist_ok=True)
+                (seen / name).write_bytes(content)
+        yield seen
 
 
 def run_environment(device: str) -> dict[str, Any]:

@@ -231,18 +231,27 @@ class Run:
         return Normalize(data.mean or mean, data.std or std)
 
     def load_network(self, which: Which = "best") -> nn.Layer:
-        """Build the network with a checkpoint's weights, in eval mode, on the current device.
+        """Build the network with a checkpoint's weights, in eval mode, on the current device; rank 0 reads them.
 
         Raises:
             UsageError: there is no such checkpoint.
         """
+        if self.config.train.seeds is not None:
+            raise UsageError(f"{self.path}: holds a run for each of its seeds; name one: {self.path}/seed_<number>")
+        weights = self._weights_path(which) if distributed.is_main_process() else None
+        network = create_configured_model(self.config.model, len(self.classes()))
+        if weights is not None:
+            load_weights(network, weights, new_head=False)
+        distributed.broadcast(list(network.state_dict().values()))
+        network.eval()
+        return network
+
+    def _weights_path(self, which: Which) -> Path:
         folder = self.checkpoint_path(which)
         # A process that trains the run may be between the two renames; then the folder is not ours to recover.
         with contextlib.suppress(UsageError), folder_lock(self.path):
             recover_folder(folder)
         weights = folder / "model.pdparams"
-        if self.config.train.seeds is not None:
-            raise UsageError(f"{self.path}: holds a run for each of its seeds; name one: {self.path}/seed_<number>")
         if not weights.is_file():
             raise UsageError(
                 f"{self.path}: no checkpoint {which!r} here; "
@@ -252,10 +261,7 @@ class Run:
                     else f"train it first: {command('train')} --resume {self.path}"
                 )
             )
-        network = create_configured_model(self.config.model, len(self.classes()))
-        load_weights(network, weights, new_head=False)
-        network.eval()
-        return network
+        return weights
 
     @property
     def is_trained(self) -> bool:

@@ -34,8 +34,14 @@ from paddle_resnet.training.data_manifest import fingerprint
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.optim.ema import MovingAverage
 from paddle_resnet.training.optim.loss import class_weights
-from paddle_resnet.training.process_setup import check_resources, ignore_paddle_warnings, setup_process
+from paddle_resnet.training.process_setup import (
+    DeferredLogHandler,
+    check_resources,
+    ignore_paddle_warnings,
+    setup_process,
+)
 from paddle_resnet.training.resume_checks import (
+    folder_of_main_process,
     require_same_data,
     require_same_world_size,
     resumed_config,
@@ -73,19 +79,23 @@ def train(config: Config) -> Run:
             f"train.seeds {list(config.train.seeds)}: this trains one run, by train.seed; {command('train')} trains all"
         )
     with setup_process(config) as (device, lines):
-        distributed.check_equal_across_ranks({"the config": config.to_yaml(), str(config.run_folder): "begins"})
-        run = Run.new(config)
-        network = open_data_and_network(run)
-        if run.config.train.minutes is not None:
-            run.config = fit_to_minutes(run, network, device)
-        run.create()
-        with run.lock():
-            if distributed.is_main_process():
-                lines.flush_to(run.log_path)
-                report_files(run.splits(), run.path)
-            with contextlib.closing(Trainer(run, network, device)) as trainer:
-                trainer.fit()
-                trainer.finish()
+        distributed.check_equal_across_ranks({"the config": config.to_yaml(), "--resume": False})
+        return _train(config, device, lines)
+
+
+def _train(config: Config, device: str, lines: DeferredLogHandler) -> Run:
+    run = Run.new(config)
+    network = open_data_and_network(run)
+    if run.config.train.minutes is not None:
+        run.config = fit_to_minutes(run, network, device)
+    run.create()
+    with run.lock():
+        if distributed.is_main_process():
+            lines.flush_to(run.log_path)
+            report_files(run.splits(), run.path)
+        with contextlib.closing(Trainer(run, network, device)) as trainer:
+            trainer.fit()
+            trainer.finish()
     return run
 
 
@@ -113,33 +123,38 @@ def resume(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Run:
 def train_or_resume(run: Run) -> Run:
     """Resume a run if it has begun, with its config, which may have changed as `resume` allows; otherwise train it.
 
+    Whether it has begun, and how far it is, says the folder that rank 0 sees.
+
     Raises:
         UsageError, RunFailure, Stopped: as `train` and `resume`.
     """
-    if not run.config_path.is_file():
-        return train(run.config)
+    with setup_process(run.config) as (device, lines):
+        distributed.check_equal_across_ranks({"the config": run.config.to_yaml(), "--resume": True})
+        with folder_of_main_process(run.path) as folder:
+            run = Run(folder, run.config)
+            return _resume(run, device, lines) if run.config_path.is_file() else _train(run.config, device, lines)
+
+
+def _resume(run: Run, device: str, lines: DeferredLogHandler) -> Run:
     began = Run.open(run.path)
     run = Run(run.path, resumed_config(began, run.config))
-    with setup_process(run.config) as (device, lines):
-        distributed.check_equal_across_ranks({"the config": run.config.to_yaml(), str(run.path): "resumes"})
-        with run.lock():
-            with distributed.main_process_first():
-                trained, checkpoint = _progress(run, began.config.train)
-            distributed.check_equal_across_ranks({str(run.checkpoint_path("last")): (trained, checkpoint)})
-            if trained:
-                logger.info("%s: finished, nothing is left to train", run.path)
-                return run
-            if checkpoint is None:
-                run = Run(run.path, run.config, begins=True)
-            else:
-                require_same_world_size(run, checkpoint)
-            if distributed.is_main_process():
-                lines.flush_to(run.log_path)
-            network = open_data_and_network(run, with_weights=checkpoint is None)
-            _check_and_prepare_folder(run, checkpoint, device)
-            with contextlib.closing(Trainer(run, network, device, checkpoint)) as trainer:
-                trainer.fit()
-                trainer.finish()
+    with run.lock():
+        with distributed.main_process_first():
+            trained, checkpoint = _progress(run, began.config.train)
+        if trained:
+            logger.info("%s: finished, nothing is left to train", run.path)
+            return run
+        if checkpoint is None:
+            run = Run(run.path, run.config, begins=True)
+        else:
+            require_same_world_size(run, checkpoint)
+        if distributed.is_main_process():
+            lines.flush_to(run.log_path)
+        network = open_data_and_network(run, with_weights=checkpoint is None)
+        _check_and_prepare_folder(run, checkpoint, device)
+        with contextlib.closing(Trainer(run, network, device, checkpoint)) as trainer:
+            trainer.fit()
+            trainer.finish()
     return run
 
 
@@ -289,9 +304,7 @@ class Trainer:
             if distributed.world_size() == 1:  # the other ranks do not know of it and wait in a step
                 self._saver.save()
             what = str(error).replace(REPLACE_IT, "")
-            raise RunFailure(
-                f"{what}; put it back, and resume the run: {_train_command()} --resume {self._run.path}"
-            ) from error
+            raise RunFailure(f"{what}; put it back, and resume the run: {_resume_command(self._run)}") from error
         finally:
             if distributed.is_main_process():
                 update_findings(self._run.splits(), self._run.path)
@@ -334,15 +347,18 @@ def _log_how_to_resume(run: Run) -> Iterator[None]:
     try:
         yield
     except Stopped as stopped:
-        stopped.remedy = f"{_train_command()} --resume {run.path} resumes the run"
+        stopped.remedy = f"{_resume_command(run)} resumes the run"
         logger.info("%s", stopped, extra=IN_FILES)
         raise
 
 
-def _train_command() -> str:
-    """Return the command that starts a training in as many processes as this one."""
+def _resume_command(run: Run) -> str:
+    """Return the command that resumes the run in as many processes as now."""
     ranks = distributed.joined()
-    if ranks.world_size == 1:
-        return command("train")
-    script = command("train").removeprefix("python ").replace("paddle-resnet", "$(which paddle-resnet)")
-    return f"python -m paddle.distributed.launch --nproc_per_node {ranks.local_world_size} {script}"
+    if ranks.local_world_size < ranks.world_size:
+        return "the same command with --resume auto on each host"
+    script = command("train")
+    if ranks.world_size > 1:
+        script = script.removeprefix("python ").replace("paddle-resnet", "$(which paddle-resnet)")
+        script = f"python -m paddle.distributed.launch --nproc_per_node {ranks.world_size} {script}"
+    return f"{script} --resume {run.path}"

@@ -21,8 +21,9 @@ from resumed_runs import differences, read_curves, steps_of_history
 
 from paddle_resnet import distributed, onednn
 from paddle_resnet.config import Config
-from paddle_resnet.errors import UsageError
+from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.evaluation import Evaluation, NetworkScorer, measure_split
+from paddle_resnet.system import peers
 from paddle_resnet.training import Run, resume, train, train_seeds
 from paddle_resnet.training.callbacks.steps import StepSeeds
 from paddle_resnet.training.setup import open_data_and_network
@@ -284,6 +285,26 @@ def one_of_two(monkeypatch):
     """As a process that was launched with another one, and has not joined it."""
     monkeypatch.setenv("PADDLE_TRAINER_ID", "1")
     monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
+
+
+class Store:
+    """A store in which no other process has counted itself."""
+
+    def add(self, name: str, number: int) -> int:
+        return 1
+
+
+def test_a_barrier_ends_with_a_lost_process(monkeypatch):
+    server = peers.listen(1)
+    (other,) = peers.connect("127.0.0.1", server.getsockname()[1])
+    connections = peers.accept(server, 1)
+    assert not peers.is_lost(connections)
+    other.close()
+    monkeypatch.setattr(distributed, "_joined", distributed.Ranks(0, 2))
+    monkeypatch.setattr(distributed, "_connections", connections)
+    monkeypatch.setattr(distributed.paddle_compat, "global_store", Store)
+    with pytest.raises(RunFailure, match="another one ended"):
+        distributed.barrier()
 
 
 def test_several_seeds_are_trained_by_one_process(tmp_path, one_of_two):
