@@ -16,7 +16,7 @@ from pathlib import Path
 
 TRAIN = Path(__file__).with_name("halting_train.py")
 ADDRESSES = ["10.77.0.1", "10.77.0.2"]
-MASTER = f"{ADDRESSES[0]}:8077"
+PORTS = {"through": 8077, "killed": 8078}
 SECONDS = 100
 
 
@@ -68,7 +68,7 @@ def launch(folder: Path, number: int, halted: Path | None = None) -> subprocess.
         "--mount-proc",
     ]
     command += [sys.executable, "-m", "paddle.distributed.launch", "--nnodes", "2", "--nproc_per_node", "1"]
-    command += ["--rank", str(number), "--master", MASTER, "--host", ADDRESSES[number]]
+    command += ["--rank", str(number), "--master", f"{ADDRESSES[0]}:{PORTS[folder.name]}", "--host", ADDRESSES[number]]
     command += [str(TRAIN), "-c", str(folder.parent / "config.yaml"), "--resume", "auto"]
     environment = os.environ | ({} if halted is None else {"HALT": str(halted)})
     with (own / "launch.log").open("ab") as log:
@@ -98,8 +98,10 @@ def main() -> None:
     if what == "probe":
         return
     through, killed = folder / "through", folder / "killed"
-    seen = {"through": ends([launch(through, number) for number in range(2)]), **kill_second_host(killed)}
+    uninterrupted = [launch(through, number) for number in range(2)]
+    seen = kill_second_host(killed)
     seen["resumed"] = ends([launch(killed, number) for number in range(2)])
+    seen["through"] = ends(uninterrupted)
     (folder / "seen.json").write_text(json.dumps(seen))
 
 
