@@ -26,6 +26,7 @@ from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError
 from paddle_resnet.inference.backends import choose
 from paddle_resnet.inference.inference_config import InferenceConfig, find_model
+from paddle_resnet.inference.options import CPU_SUPPORT
 from paddle_resnet.plots.bar_chart import Bar, Panel
 from paddle_resnet.runtime import default_threads
 
@@ -76,7 +77,7 @@ def benchmark_inference(
         rounds: runs of each combination.
         calls: minimum number of timed calls of a run.
         precisions: of the exported ones; None for all that this machine can use.
-        backends: of "paddle" and "onnxruntime"; None for both.
+        backends: of "paddle", "onnxruntime" and "onednn"; None for all.
         against: names of `cases.TORCH`.
 
     Raises:
@@ -104,6 +105,7 @@ def _available(
 ) -> list[str]:
     """List "backend precision" of what is exported and asked for; log what this machine cannot use."""
     exported = [(backend, precision) for precision, by in config.precisions.items() for backend in by]
+    exported += [("onednn", precision) for precision in CPU_SUPPORT["onednn"] if config.files.onnx_of(precision)]
     found = []
     for backend, precision in exported:
         if (precisions is not None and precision not in precisions) or (backends and backend not in backends):

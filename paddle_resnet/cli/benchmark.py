@@ -133,7 +133,7 @@ def _add_inference(commands: Any) -> None:
         choices=CPU_PRECISIONS,
         help="default: all that were exported",
     )
-    infer.add("--backend", dest="backends", nargs="+", choices=list(CPU_SUPPORT), help="default: both, where exported")
+    infer.add("--backend", dest="backends", nargs="+", choices=list(CPU_SUPPORT), help="default: all, where exported")
     infer.against(TORCH)
     infer.number("--calls", 50, "minimum number of timed calls of a run; ")
     about = "image files to predictions, compared with the network alone"

@@ -19,7 +19,7 @@ import numpy as np
 from paddle_resnet import runtime
 from paddle_resnet.console import logger
 from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError, did_you_mean
-from paddle_resnet.inference.inference_config import InferenceConfig, read_checked
+from paddle_resnet.inference.inference_config import InferenceConfig, onnx_file, read_checked
 from paddle_resnet.inference.options import BACKENDS, CPU_SUPPORT, GPU_SUPPORT, PRECISIONS, BackendName, Precision
 from paddle_resnet.system import machine
 from paddle_resnet.system.threads import ThreadChooser, fastest
@@ -68,7 +68,13 @@ def choose(
             f"precision bf16: this processor ({processor.model or 'unknown'}) has neither AVX512-BF16 nor AMX-BF16; "
             "take fp32 or int8"
         )
-    if backend is None and able == ["onnxruntime", "paddle"]:
+    if backend == "onednn":
+        from paddle_resnet.onednn.availability import unavailable_reason  # loads the library
+
+        reason = unavailable_reason("cpu")
+        if reason is not None:
+            raise UsageError(f"backend onednn: {reason}; take onnxruntime or paddle")
+    if backend is None and {"onnxruntime", "paddle"} <= {*able}:
         if config.files.onnx is None:
             return "paddle", precision
         if not is_installed():
@@ -95,6 +101,10 @@ def load(
     def load_with(threads: int) -> Backend:
         if backend == "onnxruntime":
             return OnnxBackend(folder, config, precision, threads)
+        if backend == "onednn":
+            from paddle_resnet.inference.onednn_backend import OneDNNBackend
+
+            return OneDNNBackend(folder, config, precision, threads)
         from paddle_resnet.inference.paddle_backend import PaddleBackend  # with the model, as paddle takes a second
 
         return PaddleBackend(folder, config, device, precision, threads, batch_size if backend == "tensorrt" else None)
@@ -105,7 +115,7 @@ def load(
 class AdaptiveBackend:
     """A model with the number of threads that is fastest beside the machine's other programs.
 
-    Both libraries keep the number with which they loaded a model: another number is another copy of the model. Two are
+    All libraries keep the number with which they loaded a model: another number is another copy of the model. Two are
     in memory while they are compared, otherwise one.
 
     Args:
@@ -182,10 +192,7 @@ class OnnxBackend:
     """
 
     def __init__(self, folder: Path, config: InferenceConfig, precision: Precision, threads: int) -> None:
-        file = config.files.onnx_int8 if precision == "int8" else config.files.onnx
-        if file is None:
-            option = "--precision int8" if precision == "int8" else "--onnx"
-            raise UsageError(f"{folder}: holds no ONNX model of {precision}; export the run again with {option}")
+        file = onnx_file(folder, config, precision)
         if not is_installed():
             raise UsageError(f"{folder / file.name}: ONNX Runtime is not installed: {INSTALL}")
         model = read_checked(folder, file)

@@ -49,6 +49,10 @@ class ModelFiles(Group):
     onnx: ModelFile | None = None
     onnx_int8: ModelFile | None = None
 
+    def onnx_of(self, precision: Precision) -> ModelFile | None:
+        """Return the ONNX file that has the weights of a precision, if it was exported."""
+        return self.onnx_int8 if precision == "int8" else self.onnx
+
 
 class InputConfig(Group):
     """The model's input: raw RGB pixels of pictures whose shorter side was scaled to `resize`, then cropped.
@@ -192,6 +196,20 @@ def check_files(folder: Path, *files: ModelFile) -> None:
             raise UsageError(f"{path}: the file is missing; {repair_advice()}")
         if sha256_of(path) != file.sha256:
             raise _damaged(path)
+
+
+def onnx_file(folder: Path, config: InferenceConfig, precision: Precision) -> ModelFile:
+    """Return the ONNX file of a precision.
+
+    Raises:
+        UsageError: it was not exported.
+    """
+    file = config.files.onnx_of(precision)
+    if file is None:
+        option = "--precision int8" if precision == "int8" else "--onnx"
+        name = "int8" if precision == "int8" else "fp32"
+        raise UsageError(f"{folder}: holds no ONNX model of {name}; export the run again with {option}")
+    return file
 
 
 def read_checked(folder: Path, file: ModelFile) -> bytes:

@@ -7,11 +7,13 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import paddle
-
-from paddle_resnet.onednn import bindings, convolution, library
+from paddle_resnet.onednn import bindings, library
 from paddle_resnet.onednn.geometry import Window
+
+if TYPE_CHECKING:
+    import paddle
 
 ON_LINUX = sys.platform.startswith("linux")
 
@@ -20,9 +22,13 @@ def unavailable_reason(device: str | None = None) -> str | None:
     """Return why the layers of this package cannot be used, in one line; None if they can.
 
     Args:
-        device: where the network is trained, ``"cpu"`` or ``"gpu:0"``; the default is Paddle's current device.
+        device: where the network is trained, ``"cpu"`` or ``"gpu:0"``; the default is Paddle's current device. Given
+            one, no Paddle is imported on Linux.
     """
-    device = paddle.get_device() if device is None else device
+    if device is None:
+        import paddle
+
+        device = paddle.get_device()
     if device != "cpu":
         return f"the device is {device}, and these layers are for the CPU"
     return platform_reason() or _missing_library() or _unfit_library() or (None if ON_LINUX else wrong_result())
@@ -47,6 +53,8 @@ def _missing_library() -> str | None:
     path = library.library_path()
     if path.is_file():
         return None
+    import paddle
+
     others = sorted(found.name for found in library.library_folder().glob("libdnnl.so*"))
     if others:
         return f"Paddle {paddle.__version__} has {', '.join(others)}; these layers need oneDNN {library.MAJOR_VERSION}"
@@ -73,6 +81,9 @@ def wrong_result() -> str | None:
     Returns:
         The difference in one line, or None.
     """
+    import paddle
+
+    from paddle_resnet.onednn import convolution
 
     def results(convolve: Callable[[paddle.Tensor, paddle.Tensor], paddle.Tensor]) -> list[paddle.Tensor]:
         image = paddle.sin(paddle.arange(2 * 6 * 6 * 16, dtype="float32")).reshape([2, 6, 6, 16])

@@ -32,6 +32,9 @@ class DataType(IntEnum):
 
     BFLOAT16 = 2
     FLOAT32 = 3
+    INT32 = 4
+    INT8 = 5
+    UINT8 = 6
 
 
 class Propagation(IntEnum):
@@ -49,7 +52,9 @@ class Algorithm(IntEnum):
     RELU = 0x20
     POOLING_MAX = 0x1FF
     POOLING_AVERAGE = 0x2FF
+    POOLING_AVERAGE_WITHOUT_PADDING = 0x3FF
     ADD = 0x1FFF0
+    SOFTMAX = 0x30000
 
 
 class Normalization(IntFlag):
@@ -64,8 +69,10 @@ class Normalization(IntFlag):
 class Query(IntEnum):
     """``dnnl_query_t``: which memory descriptor of a primitive."""
 
+    SOURCE = 129
     WEIGHTS = 131
     DIFF_WEIGHTS = 132
+    DESTINATION = 133
     WORKSPACE = 135
     SCRATCHPAD = 136
 
@@ -90,6 +97,9 @@ class Argument(IntEnum):
     DIFF_BIAS = 169
     DIFF_SCALE = 255
     DIFF_SHIFT = 256
+    SCALES = 4096
+    """Added to the role of a tensor: its scales."""
+    ZERO_POINTS = 8192
 
 
 class ExecutionArgument(ctypes.Structure):
@@ -120,6 +130,9 @@ _SIGNATURES: dict[str, list[Any]] = {
     "primitive_attr_set_post_ops": [_HANDLE, _HANDLE],
     "post_ops_create": [_NEW],
     "post_ops_append_eltwise": [_HANDLE, c_int, c_float, c_float],
+    "post_ops_append_sum": [_HANDLE, c_float, c_int, c_int],
+    "primitive_attr_set_scales_mask": [_HANDLE, c_int, c_int],
+    "primitive_attr_set_zero_points_mask": [_HANDLE, c_int, c_int],
     "primitive_create": [_NEW, _HANDLE],
     "primitive_execute": [_HANDLE, _HANDLE, c_int, POINTER(ExecutionArgument)],
 }
@@ -134,6 +147,7 @@ _AFTER_ENGINE: dict[str, list[Any]] = {
     "batch_normalization_backward": [c_int] + [_HANDLE] * 3 + [c_float, c_uint, _HANDLE, _HANDLE],
     "pooling_forward": [c_int, c_int, _HANDLE, _HANDLE, _DIMENSIONS, *_GEOMETRY, _HANDLE],
     "pooling_backward": [c_int, _HANDLE, _HANDLE, _DIMENSIONS, *_GEOMETRY, _HANDLE, _HANDLE],
+    "softmax_forward": [c_int, c_int, _HANDLE, _HANDLE, c_int, _HANDLE],
     "binary": [c_int] + [_HANDLE] * 4,
     "eltwise_forward": [c_int, c_int, _HANDLE, _HANDLE, c_float, c_float, _HANDLE],
     "eltwise_backward": [c_int] + [_HANDLE] * 3 + [c_float, c_float, _HANDLE, _HANDLE],

@@ -15,7 +15,7 @@ from paddle.autograd import PyLayer
 from paddle_resnet.onednn import tensors
 from paddle_resnet.onednn.bindings import Algorithm, Argument, Propagation, Query
 from paddle_resnet.onednn.convolution_layout import ConvolutionGeometry, View, best_view
-from paddle_resnet.onednn.geometry import Window
+from paddle_resnet.onednn.geometry import Window, overruns_its_scratch
 from paddle_resnet.onednn.primitives import (
     Context,
     Handle,
@@ -27,21 +27,8 @@ from paddle_resnet.onednn.primitives import (
     thread_context,
 )
 
-WIDEST_VECTOR = 16
-"""float32 values in an AVX-512 register."""
 OUTPUT = 2
 """The index of the output among a primitive's arguments."""
-
-
-def overruns_its_scratch(window: Window, inputs: int) -> bool:
-    """Return whether oneDNN's threads would write into one another's memory, and sometimes give a wrong gradient.
-
-    Its strided 1x1 convolution packs the pixels it needs first. With `inputs` channels (of a group) that do not fill
-    whole vectors, the last vector of one thread runs into the memory of the next: seen in 3.2.1 and 3.6.2 with AVX2.
-    """
-    strided_points = window.size == (1, 1) and window.stride != (1, 1)
-    unpadded = window.padding_before == window.padding_after == (0, 0)
-    return strided_points and unpadded and inputs % WIDEST_VECTOR != 0
 
 
 class ReorderedPrimitive:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 from paddle_resnet.onednn.bindings import DataType, dimensions
 
 Pair = tuple[int, int]
+WIDEST_VECTOR = 16
+"""float32 values in an AVX-512 register."""
 
 
 class Window(NamedTuple):
@@ -68,3 +70,14 @@ class Image(NamedTuple):
     def shape(self) -> list[int]:
         """The tensor's own shape."""
         return [self.batch, self.height, self.width, self.channels]
+
+
+def overruns_its_scratch(window: Window, inputs: int) -> bool:
+    """Return whether oneDNN's threads would write into one another's memory, and sometimes give a wrong result.
+
+    Its strided 1x1 convolution packs the pixels it needs first. With `inputs` channels (of a group) that do not fill
+    whole vectors, the last vector of one thread runs into the memory of the next: seen in 3.2.1 and 3.6.2 with AVX2.
+    """
+    strided_points = window.size == (1, 1) and window.stride != (1, 1)
+    unpadded = window.padding_before == window.padding_after == (0, 0)
+    return strided_points and unpadded and inputs % WIDEST_VECTOR != 0

@@ -1,4 +1,4 @@
-"""Find and load the oneDNN library inside Paddle's wheel."""
+"""Find and load the oneDNN library inside Paddle's wheel, with or without Paddle itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import os
 from pathlib import Path
 
-import paddle
+from paddle_resnet.system import threads
 
 MAJOR_VERSION = 3
 AVX2 = 0x7
@@ -44,7 +44,7 @@ class Version(ctypes.Structure):
 
 def library_folder() -> Path:
     """Return the folder of the shared libraries inside the installed Paddle."""
-    return Path(paddle.__file__).parent / "libs"
+    return threads.library_folder()
 
 
 def library_path() -> Path:
@@ -57,11 +57,12 @@ def library_path() -> Path:
 
 @functools.cache
 def load() -> ctypes.CDLL:
-    """Load the library, once. Paddle has loaded it already, so this is the same copy.
+    """Load the library, once. If Paddle has loaded it already, this is the same copy.
 
     Raises:
         OSError: it is missing, or cannot be loaded.
     """
+    threads.load()
     return ctypes.CDLL(str(library_path()))
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import byref, c_void_p
-from typing import Any, TypeVar
-
-import paddle
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
 from paddle_resnet.onednn.bindings import (
     CPU_ENGINE,
@@ -36,6 +35,19 @@ from paddle_resnet.system import threads
 
 CACHE_CAPACITY = 512
 """Primitives a thread keeps. A training step of ResNet-152 uses about 120 different ones."""
+
+
+class Sum(NamedTuple):
+    """The addition of what is in a primitive's destination already: ``scale * (stored - zero_point)``."""
+
+    scale: float
+    zero_point: int
+    data_type: DataType
+
+
+RELU = None
+"""Among the operations after a primitive's own."""
+NO_MASKS: Mapping[int, int] = MappingProxyType({})
 
 Built = TypeVar("Built")
 
@@ -103,7 +115,7 @@ class Scratch:
     """One thread's working memory: a buffer for each use, which grows to the largest size needed."""
 
     def __init__(self) -> None:
-        self._buffers: dict[str, tuple[paddle.Tensor, int, int]] = {}
+        self._buffers: dict[str, tuple[Any, int, int]] = {}
 
     def address(self, use: str, size: int) -> int:
         """Return the address of at least `size` bytes; their content lasts until the next call with the same use."""
@@ -111,6 +123,8 @@ class Scratch:
         if held < size:
             # Freed first, so that the old buffer and the new one are never held at once.
             self._buffers.pop(use, None)
+            import paddle  # whose memory training counts; inference has buffers of its own, and needs no paddle
+
             tensor = paddle.empty([size], "uint8")
             address = tensor.data_ptr()
             self._buffers[use] = (tensor, address, size)
@@ -124,15 +138,15 @@ class Context:
         self.engine = Handle("engine", functions().engine_create, CPU_ENGINE, 0)
         self.stream = Handle("stream", functions().stream_create, self.engine, IN_ORDER_STREAM)
         self.scratch = Scratch()
-        self.attributes = _attributes()
-        self.attributes_with_relu = _attributes(relu=True)
+        self.attributes = attributes()
+        self.attributes_with_relu = attributes([RELU])
         self._capacity = capacity
         self._primitives: OrderedDict[Hashable, Any] = OrderedDict()
 
-    def describe(self, operation: str, *arguments: Any, relu: bool = False) -> Handle:
+    def describe(self, operation: str, *arguments: Any, relu: bool = False, attributes: Handle | None = None) -> Handle:
         """Make a primitive descriptor, with the `arguments` of oneDNN between engine and attributes."""
         create = getattr(functions(), f"{operation}_primitive_desc_create")
-        attributes = self.attributes_with_relu if relu else self.attributes
+        attributes = attributes or (self.attributes_with_relu if relu else self.attributes)
         return Handle("primitive_desc", create, self.engine, *arguments, attributes)
 
     def cached(self, build: Callable[[Context, Any], Built], geometry: Hashable) -> Built:
@@ -162,8 +176,8 @@ class Primitive:
         if self.workspace_size:
             arguments = [*arguments, (Argument.WORKSPACE, workspace)]
         self._scratch = context.scratch
-        self._scratch_size = size_of(scratchpad)
-        if self._scratch_size:
+        self.scratch_size = size_of(scratchpad)
+        if self.scratch_size:
             arguments = [*arguments, (Argument.SCRATCHPAD, scratchpad)]
         library = functions()
         self._primitive = Handle("primitive", library.primitive_create, description)
@@ -181,13 +195,21 @@ class Primitive:
 
     def __call__(self, *buffers: int) -> None:
         """Execute on the buffers at these addresses, which the caller keeps alive."""
-        if self._scratch_size:
-            buffers = (*buffers, self._scratch.address("scratchpad", self._scratch_size))
-        for memory, buffer in zip(self._addresses, buffers, strict=True):
-            self._set_address(memory, buffer)
-        status = self._execute(self._primitive, self._stream, len(buffers), self._arguments)
+        if self.scratch_size:
+            buffers = (*buffers, self._scratch.address("scratchpad", self.scratch_size))
+        status = self._execute(*self.bind(*buffers))
         if status != SUCCESS:
             check(status, "primitive_execute")
+
+    def bind(self, *buffers: int) -> tuple[Any, ...]:
+        """Set the buffers' addresses, with that of the scratch memory last if it needs one, for the next executions.
+
+        Returns:
+            The arguments of ``primitive_execute``.
+        """
+        for memory, buffer in zip(self._addresses, buffers, strict=True):
+            self._set_address(memory, buffer)
+        return self._primitive, self._stream, len(buffers), self._arguments
 
 
 def reorder(context: Context, source: Any, destination: Any) -> Primitive | None:
@@ -203,18 +225,32 @@ def copy(context: Context, source: Any, destination: Any) -> Primitive:
     return Primitive(context, description, [(Argument.SOURCE, source), (Argument.DESTINATION, destination)])
 
 
-def _attributes(relu: bool = False) -> Handle:
-    """Primitive attributes: scratch memory is given by the caller, and a ReLU may follow.
+def attributes(
+    after: Sequence[Sum | None] = (), scales: Mapping[int, int] = NO_MASKS, zero_points: Sequence[int] = ()
+) -> Handle:
+    """Primitive attributes: scratch memory is given by the caller, and other operations may follow in place.
 
     The library's own scratch memory would belong to the thread that created a primitive, and never shrink.
+
+    Args:
+        after: in this order; `RELU`, or the `Sum` with what is in the destination already.
+        scales: the mask of dimensions along which the scales differ, by the argument that they belong to.
+        zero_points: arguments that have one.
     """
     library = functions()
     attributes = Handle("primitive_attr", library.primitive_attr_create)
     library.primitive_attr_set_scratchpad_mode(attributes, USER_SCRATCHPAD)
-    if relu:
-        post_operations = Handle("post_ops", library.post_ops_create)
-        library.post_ops_append_eltwise(post_operations, Algorithm.RELU, 0.0, 0.0)
-        library.primitive_attr_set_post_ops(attributes, post_operations)
+    for argument, mask in scales.items():
+        library.primitive_attr_set_scales_mask(attributes, argument, mask)
+    for argument in zero_points:
+        library.primitive_attr_set_zero_points_mask(attributes, argument, 0)
+    post_operations = Handle("post_ops", library.post_ops_create)
+    for each in after:
+        if each is RELU:
+            library.post_ops_append_eltwise(post_operations, Algorithm.RELU, 0.0, 0.0)
+        else:
+            library.post_ops_append_sum(post_operations, *each)
+    library.primitive_attr_set_post_ops(attributes, post_operations)
     return attributes
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib.util
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -76,15 +78,28 @@ class OtherPrograms:
         return perf_counter(), busy, own
 
 
+def library_folder() -> Path:
+    """Return the folder of the shared libraries inside the installed Paddle, which need not be imported."""
+    found = importlib.util.find_spec("paddle")
+    if found is None or found.origin is None:
+        raise OSError("Paddle is not installed")
+    return Path(found.origin).parent / "libs"
+
+
 @functools.cache
 def _openmp() -> list[ctypes.CDLL]:
-    import paddle
-
-    folder = Path(paddle.__file__).parent / "libs"
+    folder = library_folder()
     found = [str(folder / name) for name in LIBRARIES if (folder / name).is_file()]
     if os.name == "nt":
         found.append(OPENMP_OF_WINDOWS)
-    return [ctypes.CDLL(name) for name in found]
+    # oneDNN names GNU's OpenMP as its own. Where Paddle has not loaded both, it finds this one because it is global.
+    mode = ctypes.DEFAULT_MODE if "paddle" in sys.modules else ctypes.RTLD_GLOBAL
+    return [ctypes.CDLL(name, mode) for name in found]
+
+
+def load() -> None:
+    """Load OpenMP, so that oneDNN uses it whether Paddle is imported before, afterwards or not at all."""
+    _openmp()
 
 
 def can_change() -> bool:

@@ -22,6 +22,7 @@ from paddle_resnet.exporting.quantization import calibration_batches, read_pictu
 from paddle_resnet.images.decode import decode_image
 from paddle_resnet.inference import Predictor, backends
 from paddle_resnet.inference.inference_config import InferenceConfig
+from paddle_resnet.onednn import unavailable_reason
 from paddle_resnet.system import machine
 from paddle_resnet.system.threads import OtherPrograms
 
@@ -31,11 +32,14 @@ HAS_ONNX = all(map(find_spec, ("onnxruntime", "paddle2onnx", "onnx", "ml_dtypes"
 HAS_BFLOAT16 = bool(backends.BFLOAT16_FEATURES & machine.processor().features)
 needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="the packages of requirements/onnx.txt are not installed")
 needs_bfloat16 = pytest.mark.skipif(not HAS_BFLOAT16, reason="this processor has neither AVX512-BF16 nor AMX-BF16")
+needs_onednn = pytest.mark.skipif(unavailable_reason("cpu") is not None, reason="this Paddle has no oneDNN")
 AVAILABLE = [
     ("paddle", "fp32"),
     pytest.param("paddle", "bf16", marks=needs_bfloat16),
     pytest.param("onnxruntime", "fp32", marks=needs_onnx),
     pytest.param("onnxruntime", "int8", marks=needs_onnx),
+    *(pytest.param("onednn", each, marks=[needs_onnx, needs_onednn]) for each in ("fp32", "int8")),
+    pytest.param("onednn", "bf16", marks=[needs_onnx, needs_onednn, needs_bfloat16]),
 ]
 
 

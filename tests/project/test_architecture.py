@@ -44,7 +44,7 @@ LAYERS = {
     "tracking": {"config"},
     "training": {"config", "data", "images", "zoo", "models", "onednn", "plots", "tracking"},
     "evaluation": {"config", "data", "images", "zoo", "models", "onednn", "plots", "tracking", "training"},
-    "inference": {"config", "images"},
+    "inference": {"config", "images", "onednn"},
     "exporting": {"config", "data", "images", "zoo", "models", "onednn", "tracking"}
     | {"training", "evaluation", "inference"},
 }

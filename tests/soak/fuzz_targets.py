@@ -296,6 +296,16 @@ def _file_list(folder: Path) -> Target:
     return Target(read, [b"a.png\nb/c.jpg\r\n\n", b"a.png\0b\nc.png\0"], mutators.BYTES)
 
 
+def _onnx(folder: Path) -> Target:
+    from onnx_files import NETWORKS, Builder, backend_of
+
+    seeds = []
+    for network in NETWORKS:
+        network(builder := Builder())
+        seeds.append(builder.file())
+    return Target(lambda data: backend_of(data, folder), seeds, mutators.BYTES)
+
+
 def _picture(name: str) -> Target:
     from paddle_resnet.images.decode import decode_image
 
@@ -338,6 +348,7 @@ _MAKERS: dict[str, Callable[[Path], Target]] = {
     "override": _override,
     "inference.yml": _inference,
     "zoo_record": _zoo_record,
+    "onnx": _onnx,
     "file_list": _file_list,
     **{name: _image_list(name) for name in ("train.txt", "train.csv", "label.txt")},
 }

@@ -1,0 +1,204 @@
+"""The operations of an ONNX graph as layers, each of which oneDNN computes in one pass.
+
+A convolution takes along its bias, the additions and the ReLUs after it. Casts, transpositions, reshapes and
+quantisations are no layers: they say how a tensor is stored.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from paddle_resnet.inference.onnx_graph import Graph, Node
+from paddle_resnet.onednn.geometry import Window
+
+Kind = Literal["convolution", "maximum", "average", "softmax"]
+RELU = ""
+"""Among what comes after a convolution, beside the names of tensors to add."""
+OF_THE_INPUT = {"Cast", "Transpose", "Sub"}
+STORAGE = OF_THE_INPUT | {"QuantizeLinear", "DequantizeLinear", "Flatten", "Reshape"}
+
+
+_nothing = partial(np.zeros, 0, np.float32)
+
+
+class Quantization(NamedTuple):
+    """``value = scale * (stored - zero_point)``; a convolution's weights may have a scale for each output."""
+
+    scale: np.ndarray
+    zero_point: int
+
+
+@dataclass
+class Layer:
+    """A convolution, a pooling or a softmax, from the tensor `source` to `output`.
+
+    Attributes:
+        window: None: the whole image.
+        weights: of a convolution, ``[out, in / groups, kernel height, kernel width]``: float32, or int8 with `scales`.
+        after: what comes after a convolution, in this order: the name of a tensor to add, or `RELU`.
+    """
+
+    kind: Kind
+    source: str
+    output: str
+    window: Window | None = None
+    weights: np.ndarray = field(default_factory=_nothing)
+    scales: np.ndarray | None = None
+    bias: np.ndarray = field(default_factory=_nothing)
+    groups: int = 1
+    after: list[str] = field(default_factory=list)
+
+
+class Network(NamedTuple):
+    """The layers in order. Tensors in `quantized` are uint8, all others float32. `mean` is subtracted from pixels."""
+
+    input: str
+    output: str
+    layers: list[Layer]
+    quantized: dict[str, Quantization]
+    mean: np.ndarray
+
+
+def fuse(graph: Graph) -> Network:
+    """Fuse the graph of an exported network.
+
+    Raises:
+        ValueError: an operation is unknown, or cannot be part of a layer.
+    """
+    try:
+        return _Fusion(graph).network()
+    except (AttributeError, KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"an operation has not the constants and attributes it needs ({error})") from None
+
+
+class _Fusion:
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._constants: dict[str, Any] = dict(graph.constants)
+        self._int8: dict[str, np.ndarray] = {}
+        """Scales of constants that are int8."""
+        self._same: dict[str, str] = {}
+        self._quantized: dict[str, Quantization] = {}
+        self._mean = np.zeros(1, np.float32)
+        self._layers: list[Layer] = []
+        nodes = _needed(graph)
+        for node in nodes:
+            if node.operation in STORAGE:
+                self._note_storage(node)
+        nodes = [node for node in nodes if node.operation not in STORAGE]
+        self._uses = Counter(self._tensor(name) for node in nodes for name in node.inputs)
+        add = {"Conv": self._conv, "MatMul": self._matmul, "Gemm": self._matmul}
+        add |= {"Add": self._add, "Relu": self._relu, "Softmax": self._softmax}
+        add |= dict.fromkeys(("MaxPool", "AveragePool", "GlobalAveragePool"), self._pool)
+        for node in nodes:
+            if node.operation not in add:
+                raise ValueError(f"the operation {node.operation} is not supported")
+            add[node.operation](node)
+
+    def network(self) -> Network:
+        output = self._tensor(self._graph.output)
+        quantized = {name: each for name, each in self._quantized.items() if name != output}
+        return Network(self._graph.input, output, self._layers, quantized, self._mean)
+
+    def _tensor(self, name: str) -> str:
+        """Return the name of the tensor that a layer computes and `name` is another view of."""
+        return self._same.get(name, name)
+
+    def _note_storage(self, node: Node) -> None:
+        source, output = node.inputs[0], node.outputs[0]
+        tensor = self._tensor(source)
+        if node.operation in OF_THE_INPUT and tensor != self._graph.input:
+            raise ValueError(f"a {node.operation} of another tensor than the input")
+        if node.operation == "Sub":
+            self._mean = self._constants[node.inputs[1]]
+        if node.operation in ("QuantizeLinear", "DequantizeLinear"):
+            scale, zero_point = (self._constants[name] for name in node.inputs[1:3])
+            if source in self._constants:
+                if zero_point.any():
+                    raise ValueError(f"{source} has zero points other than 0")
+                self._constants[output], self._int8[output] = self._constants[source], scale.astype(np.float32)
+                return
+            if zero_point.dtype != np.uint8:
+                raise ValueError(f"{tensor} is quantised to {zero_point.dtype}, not to uint8")
+            self._quantized[tensor] = Quantization(scale, zero_point.item())
+        self._same[output] = tensor
+
+    def _conv(self, node: Node) -> None:
+        weights, scales = self._constants[node.inputs[1]], self._int8.get(node.inputs[1])
+        if scales is None:
+            weights = weights.astype(np.float32)
+        groups = node.attributes.get("group", 1)
+        self._convolve(node, weights, *node.inputs[2:3], window=_window(node), scales=scales, groups=groups)
+
+    def _matmul(self, node: Node) -> None:
+        matrix = self._floats(node.inputs[1])
+        self._convolve(node, matrix if node.attributes.get("transB") else matrix.T, *node.inputs[2:3])
+
+    def _pool(self, node: Node) -> None:
+        window = None if node.operation == "GlobalAveragePool" else _window(node)
+        kind: Kind = "maximum" if node.operation == "MaxPool" else "average"
+        self._layers.append(Layer(kind, self._tensor(node.inputs[0]), node.outputs[0], window))
+
+    def _softmax(self, node: Node) -> None:
+        self._layers.append(Layer("softmax", self._tensor(node.inputs[0]), node.outputs[0]))
+
+    def _relu(self, node: Node) -> None:
+        layer = self._last(node.inputs)
+        layer.after.append(RELU)
+        layer.output = node.outputs[0]
+
+    def _add(self, node: Node) -> None:
+        layer = self._last(node.inputs)
+        for name in node.inputs:
+            if name in self._constants:
+                if layer.after:
+                    raise ValueError("a constant is added after a ReLU or an addition")
+                layer.bias = layer.bias + self._floats(name).reshape(-1)
+            elif self._tensor(name) != layer.output:
+                layer.after.append(self._tensor(name))
+        layer.output = node.outputs[0]
+
+    def _convolve(self, node: Node, weights: np.ndarray, bias: str | None = None, **values: Any) -> None:
+        added = np.zeros(len(weights), np.float32) if bias is None else self._floats(bias)
+        ends = self._tensor(node.inputs[0]), node.outputs[0]
+        self._layers.append(Layer("convolution", *ends, weights=np.ascontiguousarray(weights), bias=added, **values))
+
+    def _last(self, names: list[str]) -> Layer:
+        """Return the last convolution among those that compute the tensors, if nothing else reads its output."""
+        tensors = {self._tensor(name) for name in names}
+        for layer in reversed(self._layers):
+            if layer.output in tensors and layer.kind == "convolution" and self._uses[layer.output] == 1:
+                return layer
+        raise ValueError("an addition or a ReLU follows no convolution")
+
+    def _floats(self, name: str) -> np.ndarray:
+        return (self._constants[name] * self._int8.get(name, 1)).astype(np.float32)
+
+
+def _needed(graph: Graph) -> list[Node]:
+    """Return the nodes that compute the output, without those that compute shapes."""
+    wanted, nodes = {graph.output}, []
+    for node in reversed(graph.nodes):
+        if wanted & set(node.outputs):
+            wanted |= set(node.inputs[:1] if node.operation == "Reshape" else node.inputs)
+            nodes.append(node)
+    return nodes[::-1]
+
+
+def _window(node: Node) -> Window:
+    values = node.attributes
+    if values.get("auto_pad", "NOTSET") != "NOTSET" or values.get("ceil_mode"):
+        raise ValueError(f"a {node.operation} with auto_pad or ceil_mode")
+    top, left, bottom, right = pads = values.get("pads", (0, 0, 0, 0))
+    if values.get("count_include_pad") and any(pads):
+        raise ValueError(f"an {node.operation} that counts padding")
+    pairs = [values["kernel_shape"], values.get("strides", (1, 1)), values.get("dilations", (1, 1))]
+    (height, width), (down, across), (rows, columns) = pairs
+    if min(height, width, down, across, rows, columns) < 1 or min(top, left, bottom, right) < 0:
+        raise ValueError(f"a {node.operation} with the attributes {values}")
+    return Window((height, width), (down, across), (top, left), (bottom, right), (rows, columns))
