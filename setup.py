@@ -33,6 +33,7 @@ setup(
         "gpu": required("requirements/gpu.txt", "requirements/paddle2.txt"),
         "notebook": required("requirements/notebook.txt"),
         "onnx": required("requirements/onnx.txt"),
+        "ray": required("requirements/ray.txt"),
         "tensorboard": required("requirements/tensorboard.txt"),
     },
 )

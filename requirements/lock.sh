@@ -16,7 +16,7 @@ lock() {
   echo "$paddle" | uv --project "$folder" pip compile --quiet --universal --python-version 3.10 --generate-hashes \
     --no-header --no-annotate --no-emit-index-url --no-emit-find-links - "$@" --output-file "$name"
 }
-lock locked-paddle3.txt paddlepaddle==3.3.1 common.txt dev.txt onnx.txt docs.txt
+lock locked-paddle3.txt paddlepaddle==3.3.1 common.txt dev.txt onnx.txt docs.txt ray.txt
 lock locked-paddle2.txt paddlepaddle==2.6.2 common.txt dev.txt onnx_paddle2.txt paddle2.txt
 # The oldest version that each requirement allows, which tools/test.sh tries too.
 UV_RESOLUTION=lowest-direct lock lowest.txt paddlepaddle==3.3.1 common.txt dev.txt onnx.txt

@@ -9,6 +9,7 @@ import runpy
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -57,12 +58,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of `WITHOUT_PADDLE`, and skip those that need a GPU or POSIX where there is none."""
+    """Mark the tests of `WITHOUT_PADDLE`, and skip those that need a GPU, POSIX or Ray where there is none."""
+    no_ray = "Ray is not installed (requirements/ray.txt)" if find_spec("ray") is None else ""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        no_ray = no_ray or "a Ray cluster needs the machine for itself: pytest -m ray"
     for item in items:
         if item.path.relative_to(PROJECT / "tests").as_posix().startswith(WITHOUT_PADDLE):
             item.add_marker("no_paddle")
         if item.get_closest_marker("posix") and not hasattr(os, "fork"):
             item.add_marker(pytest.mark.skip(reason="this system is not POSIX"))
+        if no_ray and item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.skip(reason=no_ray))
     need_gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not need_gpu:
         return

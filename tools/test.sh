@@ -57,12 +57,12 @@ parallel=(-n "$cores" --maxprocesses 4 --dist loadscope --no-loadscope-reorder)
 
 # suite PADDLE [PYTEST_OPTION...]
 suite() {
-  local paddle=$1 environment more=(requirements/onnx.txt requirements/docs.txt)
+  local paddle=$1 environment more=(requirements/onnx.txt requirements/docs.txt requirements/ray.txt)
   shift
   if [[ $paddle == *==2.* ]]; then more=(requirements/onnx_paddle2.txt); fi
   environment=$(test_environment "$paddle")
   part "environment for $paddle" setup prepare_environment "$environment" "$paddle" requirements/serve.txt requirements/dev.txt "${more[@]}" || return 0
-  local all=() fast="not slow"
+  local all=() fast="not slow" is_first=$checked
   if [ "$checked" = no ]; then
     check "$environment/bin/python"
     checked=yes
@@ -72,6 +72,10 @@ suite() {
   fi
   part "pytest on $paddle" "$environment/bin/python" -m pytest "${parallel[@]}" "${all[@]}" "$@" || true
   part "pytest without POSIX on $paddle" without_posix "$environment/bin/python" -m pytest "${parallel[@]}" -p no:anyio -m "$fast" "$@" || true
+  if [ "$is_first" = no ] && [ "$#" = 0 ] && [ -z "${PADDLE:-}" ]; then
+    # By itself: a cluster of two nodes needs both cores. Where Ray is not installed, a line says so.
+    part "pytest on a Ray cluster" "$environment/bin/python" -m pytest -m ray -rs tests/on_ray || true
+  fi
 }
 
 # without_posix COMMAND...: as on Windows, in an interpreter without what only POSIX has.

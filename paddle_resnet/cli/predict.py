@@ -8,6 +8,7 @@ examples:
   paddle-resnet predict output/dogs test/ --quiet --csv submission.csv --columns id=stem,label=probability:dog
   paddle-resnet predict output/dogs photos/ --sort sorted/ --threshold 0.6     copies, a folder for each class
   paddle-resnet predict output/dogs photos/ --draw drawn/ --why                captions, and Grad-CAM beside
+  paddle-resnet predict output/dogs s3://bucket/photos --engine ray --address auto --quiet --parquet predictions.parquet
 
 Pictures may have any size, mode and rotation: they are scaled and cropped as inference.yml says. A file that is no
 picture is reported, and the others are still classified. A pattern in quotes is expanded here (** is any folders), so
@@ -21,6 +22,7 @@ pictures is kept.
                    title=content with path, name, stem (the name without .jpg), class, probability, probability:CLASS
   --json           a list of {"file": ..., "top": [{"class": ..., "probability": ...}, ...]}
   --json-lines     one such object a line
+  --parquet        a table with the columns of --csv, probabilities as float32; needs pyarrow
                    A file gets its name when it is complete. A pipe, a device or - (standard output, which then has no
                    table) is written to at once. In a CSV, a text that a spreadsheet would compute (=1+1) gets a '
                    before it; JSON needs none.
@@ -32,6 +34,9 @@ pictures is kept.
   --why            beside it what the network sees, and in orange what speaks for the class (Grad-CAM)
   --embeddings     an .npz of features [N, F] (the inputs of the last layer), names and classes. This and --why need the
                    model in the folder of its run
+
+--engine ray spreads the work over a Ray cluster: PICTURES may also be URIs (s3://, gs://, hdfs:// ...), and files need
+the same path on every node (docs/scale.md). It needs: pip install -r requirements/ray.txt
 
 exit code: 0 all pictures classified; 1 some could not be read; 2 none could, or the command was wrong.
 """
@@ -47,7 +52,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paddle_resnet import runtime
 from paddle_resnet.cli import program
@@ -75,9 +80,12 @@ MOST_PROCESSES = 8
 
 
 class Pictures(NamedTuple):
-    """The files to classify, whether they are many, their number where known, and the other files by suffix."""
+    """The files to classify, whether they are many, their number where known, and the other files by suffix.
 
-    files: Iterator[Path | Unreadable]
+    For Ray, which finds them itself, `files` are the names that the user gave.
+    """
+
+    files: Iterator[Any]
     many: bool
     total: int | None
     skipped: Counter[str]
@@ -97,6 +105,7 @@ def main() -> None:
     parser.add_argument("--columns", metavar="TITLE=CONTENT,...", help="of the CSV, e.g. id=stem,label=class")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the predictions as JSON too")
     parser.add_argument("--json-lines", type=Path, metavar="FILE", help="write the predictions as JSON lines too")
+    parser.add_argument("--parquet", type=Path, metavar="FILE", help="write the predictions as Parquet too")
     parser.add_argument("--threshold", type=program.fraction, metavar="P", help='below it the class is "unknown"')
     parser.add_argument("--sort", type=Path, metavar="FOLDER", help="copy the pictures into a folder for each class")
     parser.add_argument("--draw", type=Path, metavar="FOLDER", help="draw class and probability on each picture")
@@ -109,6 +118,7 @@ def main() -> None:
     program.add_number(parser, "--threads", cores, type=program.count_or_auto)
     shared = f"processes that share the threads and the pictures; default: a thread each, at most {MOST_PROCESSES}"
     program.add_number(parser, "--workers", shared)
+    program.add_engine_options(parser)
     program.run(parser, _predict, only_prints=True)
 
 
@@ -117,10 +127,12 @@ def _predict(arguments: argparse.Namespace) -> None:
         raise UsageError("--columns: are of a CSV; name its file with --csv FILE")
     if arguments.why and not arguments.draw:
         raise UsageError("--why: is drawn beside the pictures; name their folder with --draw FOLDER")
-    outputs = [file for file in (arguments.csv, arguments.json, arguments.json_lines) if file]
+    on_ray = program.uses_ray(arguments, "sort", "draw", "embeddings", "workers")
+    outputs = [file for file in (arguments.csv, arguments.json, arguments.json_lines, arguments.parquet) if file]
     started = time.perf_counter()
-    # Not program.prepare(): its log lines would be among those of the table, which programs read too.
-    runtime.import_paddle()
+    if not on_ray:
+        # Not program.prepare(): its log lines would be among those of the table, which programs read too.
+        runtime.import_paddle()
     from paddle_resnet.images.find import summarize_skipped
     from paddle_resnet.inference.inference_config import InferenceConfig, find_model
     from paddle_resnet.inference.prediction_files import check_distinct, own_stream, partial_path
@@ -128,7 +140,8 @@ def _predict(arguments: argparse.Namespace) -> None:
 
     model = find_model(arguments.model)
     config = InferenceConfig.load(model)
-    pictures = _find_pictures(arguments, check_distinct([*outputs, *filter(None, [arguments.embeddings])]))
+    taken = check_distinct([*outputs, *filter(None, [arguments.embeddings])])
+    pictures = (_name_pictures if on_ray else _find_pictures)(arguments, taken)
     arguments.quiet = arguments.quiet or any(own_stream(file) == 1 for file in outputs)
     with ExitStack() as opened:
         if arguments.threshold is None:
@@ -136,7 +149,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         if arguments.threshold:
             _print_error(f'threshold {arguments.threshold:g}: below it a picture is of the class "{UNKNOWN}"')
         writers, top_k = _open_writers(arguments, model, config, opened)
-        predict = _load_model(arguments, model, config.digest(), pictures.many, top_k, opened)
+        predict = _load_model(arguments, model, config.digest(), pictures, top_k, opened)
         # On one terminal the table itself is the progress, and a bar would tear it.
         bar_hidden = not arguments.quiet and sys.stdout.isatty()
         ready = time.perf_counter()
@@ -163,7 +176,6 @@ def _predict(arguments: argparse.Namespace) -> None:
 def _find_pictures(arguments: argparse.Namespace, outputs: set[tuple[int, int]]) -> Pictures:
     """Find the pictures; one that is among the `outputs` (their devices and inodes) is a UsageError."""
     from paddle_resnet.inference.find_pictures import find_pictures, listed_pictures
-    from paddle_resnet.inference.prediction_files import file_id
 
     skipped: Counter[str] = Counter()
 
@@ -176,8 +188,8 @@ def _find_pictures(arguments: argparse.Namespace, outputs: set[tuple[int, int]])
 
     def check() -> Iterator[Path | Unreadable]:
         for file in find():
-            if outputs and isinstance(file, Path) and file.exists() and file_id(file) in outputs:
-                raise UsageError(f"{shown(str(file), 240)}: is both a picture and an output; name another output")
+            if isinstance(file, Path):
+                _check_is_no_output(file, outputs)
             yield file
 
     files = check()
@@ -190,22 +202,47 @@ def _find_pictures(arguments: argparse.Namespace, outputs: set[tuple[int, int]])
     return Pictures(chain(first, files), many, total, skipped)
 
 
+def _name_pictures(arguments: argparse.Namespace, outputs: set[tuple[int, int]]) -> Pictures:
+    """Return the names that the nodes of a cluster will look for; one of the `outputs` is a UsageError."""
+    from paddle_resnet.inference.find_pictures import listed_names
+
+    names: list[str] = []
+    for name in arguments.pictures:
+        names += listed_names(sys.stdin.buffer, b"\0" if arguments.null else b"\n") if name == LIST else [name]
+    for name in names:
+        _check_is_no_output(Path(name), outputs)
+    return Pictures(iter(names), True, None, Counter())
+
+
+def _check_is_no_output(file: Path, outputs: set[tuple[int, int]]) -> None:
+    from paddle_resnet.inference.prediction_files import file_id
+
+    if outputs and os.path.isfile(file) and file_id(file) in outputs:  # noqa: PTH113 (Path's raises on a long name)
+        raise UsageError(f"{shown(str(file), 240)}: is both a picture and an output; name another output")
+
+
 def _load_model(
-    arguments: argparse.Namespace, model: Path, digest: str, many: bool, top_k: int, opened: ExitStack
+    arguments: argparse.Namespace, model: Path, digest: str, pictures: Pictures, top_k: int, opened: ExitStack
 ) -> PredictFn:
     """Load the model, into several processes where there are many pictures."""
     from paddle_resnet.inference import Predictor
     from paddle_resnet.inference.predict_many import decoding_workers, predict_here, prediction_workers
 
-    threads = arguments.threads or runtime.default_threads()
     options = {
-        "device": runtime.select_device(arguments.device),
+        "device": arguments.device,
         "precision": arguments.precision,
         "backend": arguments.backend,
         "batch_size": arguments.batch_size,
         "threshold": arguments.threshold,
         "digest": digest,
     }
+    if arguments.engine == "ray":
+        from paddle_resnet.on_ray.predict import ray_tasks
+
+        cpus = arguments.threads or 1
+        return opened.enter_context(ray_tasks(model, arguments.address, cpus, top_k, pictures.skipped, **options))
+    options["device"] = runtime.select_device(arguments.device)
+    threads, many = arguments.threads or runtime.default_threads(), pictures.many
     processes = arguments.workers or min(threads, MOST_PROCESSES)
     if many and options["device"] == "cpu":
         return opened.enter_context(prediction_workers(model, processes, threads, top_k, **options))
@@ -234,6 +271,8 @@ def _open_writers(
         writers.append(opened.enter_context(files.open_json(arguments.json, top_k)))
     if arguments.json_lines:
         writers.append(opened.enter_context(files.open_json_lines(arguments.json_lines, top_k)))
+    if arguments.parquet:
+        writers.append(opened.enter_context(files.open_parquet(arguments.parquet, top_k)))
     if writers:
         # The files are completed even if the table's reader (`head`) ends early.
         streams.continue_without_output()

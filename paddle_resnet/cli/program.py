@@ -303,6 +303,24 @@ def add_inference_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--backend", choices=BACKENDS, help="default: as docs/deployment.md says")
 
 
+def add_engine_options(parser: argparse._ActionsContainer) -> None:
+    """Add `engine` and the `address` of a Ray cluster."""
+    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="default: local, this machine")
+    cluster = "of --engine ray: a running cluster (auto, HOST:PORT), or one of this machine's cores; default: local"
+    parser.add_argument("--address", default="local", metavar="auto|local", help=cluster)
+
+
+def uses_ray(arguments: argparse.Namespace, *local: str) -> bool:
+    """Return whether `engine` is Ray; raise a UsageError if it is not installed, or an option is of `local` alone."""
+    if arguments.engine != "ray":
+        return False
+    for option in local:
+        if getattr(arguments, option):
+            raise UsageError(f"--{option}: is not for --engine ray; leave it out, or use --engine local")
+    require("ray.txt", "ray", "pyarrow")
+    return True
+
+
 def add_number(parser: argparse._ActionsContainer, flag: str, text: str, **options: Any) -> None:
     """Add a whole number of at least 1; `text` is its help."""
     parser.add_argument(flag, **{"type": positive_int, "metavar": "N", "help": text, **options})

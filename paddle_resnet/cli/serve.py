@@ -10,6 +10,7 @@ Addresses: / (the page), /docs, POST /predict, POST /explain (Grad-CAM, where th
 exported model), /model, /healthz, /readyz, /metrics; /v2, the Open Inference Protocol of KServe and Triton. Images of
 all requests share batches. What waits is bounded: beyond --queue images a request gets 429 at once. SIGTERM and Ctrl-C
 end it when all accepted requests are answered. SIGHUP loads the model of MODEL_DIR anew, and loses no request.
+With --engine ray it runs on a Ray cluster, which batches and scales (docs/scale.md; requirements/ray.txt).
 It listens on this machine alone unless --host says otherwise; docs/serving.md says what to put in front of it then.
 
 Needs: pip install -r requirements/serve.txt
@@ -48,7 +49,7 @@ def main() -> None:
     count = program.positive_int
     group = parser.add_argument_group("inference")
     add = group.add_argument
-    add("--workers", type=count, default=1, metavar="N", help="service processes that share the port; default: 1")
+    add("--workers", type=count, metavar="N", help="service processes that share the port; default: 1")
     program.add_inference_options(group)
     streams = "inference processes of a worker, a batch each at a time; default: 2, or 1 on one core"
     add("--streams", type=count, metavar="N", help=streams)
@@ -64,6 +65,7 @@ def main() -> None:
     add("--max-pixels", type=_scaled(count, 1_000_000), metavar="M", help="million pixels of an image; default: 16")
     drain = "seconds between a stop signal and the close of the port, not ready but serving; default: 1"
     add("--drain", dest="drain_seconds", type=_not_negative, metavar="S", help=drain)
+    program.add_engine_options(parser)
     program.run(parser, _serve, results_in_files=True)
 
 
@@ -72,6 +74,9 @@ def _serve(arguments: argparse.Namespace) -> None:
     from paddle_resnet.service import Settings
     from paddle_resnet.service.server import serve
 
+    if on_ray := program.uses_ray(arguments, "workers", "streams"):
+        arguments.threads, arguments.streams, arguments.explain = arguments.threads or 1, 1, False
+    arguments.workers = arguments.workers or 1
     # Not program.prepare(): the service's log lines are JSON.
     cores = max(1, physical_cores() // arguments.workers)
     # With two, one computes while the other's batch is on its way.
@@ -81,7 +86,12 @@ def _serve(arguments: argparse.Namespace) -> None:
     }
     cores_per_stream = max(1, cores // streams)
     settings = Settings(**{"threads": cores_per_stream, **chosen, "streams": streams, "decoders": cores_per_stream})
-    serve(settings, arguments.log_level)
+    if on_ray:
+        from paddle_resnet.on_ray.serve import serve_on_ray
+
+        serve_on_ray(settings, arguments.address, arguments.log_level)
+    else:
+        serve(settings, arguments.log_level)
 
 
 def _port(text: str) -> int:

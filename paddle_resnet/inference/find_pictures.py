@@ -54,11 +54,15 @@ def listed_pictures(
         separator: ``b"\n"``, or ``b"\0"`` for names of any characters (``find -print0``).
         skipped: as in `find_pictures`.
     """
+    for path in map(Path, listed_names(lines, separator)):
+        yield from find_pictures([path], skipped) if os.path.isdir(path) else [path]  # noqa: PTH112
+
+
+def listed_names(lines: BinaryIO, separator: bytes = b"\n") -> Iterator[str]:
+    """Yield the names of a list while it is read, without empty lines."""
     for line in _split(lines, separator):
-        name = line.removesuffix(b"\r") if separator == b"\n" else line
-        if name:
-            path = Path(os.fsdecode(name))
-            yield from find_pictures([path], skipped) if os.path.isdir(path) else [path]  # noqa: PTH112
+        if name := line.removesuffix(b"\r") if separator == b"\n" else line:
+            yield os.fsdecode(name)
 
 
 def _or_none(

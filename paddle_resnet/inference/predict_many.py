@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from paddle_resnet import runtime
 from paddle_resnet.images import Pixels
@@ -19,12 +19,13 @@ from paddle_resnet.inference.find_pictures import Unreadable
 from paddle_resnet.inference.predictor import Prediction, Predictor, decode_file
 from paddle_resnet.worker_pool import WorkerPool
 
+File = TypeVar("File")
 Files = Sequence[Path | Unreadable]
 PredictFn = Callable[[Iterable[Files]], Iterator[list[Prediction | Unreadable]]]
 """Takes batches of files, and predicts each batch as `Predictor.predict_files` does, in order."""
 
 
-def batched(files: Iterable[Path | Unreadable], size: int) -> Iterator[list[Path | Unreadable]]:
+def batched(files: Iterable[File], size: int) -> Iterator[list[File]]:
     """Cut files into batches; the last one may be smaller."""
     remaining = iter(files)
     while batch := list(islice(remaining, size)):

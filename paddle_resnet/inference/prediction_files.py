@@ -1,4 +1,4 @@
-"""Predictions written as CSV, JSON or JSON lines batch by batch, so that any number of them takes little memory.
+"""Predictions written as CSV, JSON, JSON lines or Parquet batch by batch, so that any number takes little memory.
 
 A file gets its name when it is complete; until then an earlier file stays as it was, and the predictions are in
 ``<name>.part``, which Ctrl-C leaves there. Where the name is a link, this applies to the file that it leads to. Pipes,
@@ -26,6 +26,8 @@ from paddle_resnet.system.portable import O_BINARY, O_NOFOLLOW, O_NONBLOCK
 
 STANDARD_OUTPUT = Path("-")
 LONGEST_NAME = 240
+ROW_GROUP = 50_000
+"""Rows of a Parquet file that are written at once."""
 PROBABILITY_OF = "probability:"
 TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 """File names are bytes, and those that are not UTF-8 are written as they are."""
@@ -161,6 +163,53 @@ def open_json_lines(path: Path, top_k: int) -> Iterator[PredictionWriter]:
         yield write
 
 
+@contextmanager
+def open_parquet(path: Path, top_k: int) -> Iterator[PredictionWriter]:
+    """Open a Parquet file with the columns of `ranked_columns`, probabilities as float32.
+
+    What is not UTF-8 in a name is escaped, as Parquet cannot hold its bytes.
+
+    Raises:
+        UsageError: pyarrow is not installed, or `path` is standard output.
+        RunFailure: it cannot be written.
+    """
+    try:
+        import pyarrow
+        from pyarrow.parquet import ParquetWriter
+    except ImportError:
+        raise UsageError("--parquet: needs pyarrow; pip install pyarrow, or write --csv") from None
+    if own_stream(path) is not None:
+        raise UsageError(f"--parquet {path}: expected the name of a file, as Parquet is no text")
+    columns, cells = ranked_columns(top_k), list[list[str]]()
+    numbers = [column.title.startswith("probability") for column in columns]
+    types = [pyarrow.float32() if number else pyarrow.string() for number in numbers]
+    schema = pyarrow.schema(zip([column.title for column in columns], types, strict=True))
+
+    def write(predictions: Iterable[Prediction], *, least: int = ROW_GROUP) -> None:
+        cells.extend([column.cell(prediction) for column in columns] for prediction in predictions)
+        if len(cells) >= least:
+            arrays = [
+                pyarrow.array([float(cell) if number else _utf_8(cell) for cell in column], kind)
+                for column, number, kind in zip(zip(*cells, strict=True), numbers, types, strict=True)
+            ]
+            cells.clear()
+            with _failures_named(str(path)):
+                parquet.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
+
+    with _open_output(path, binary=True) as file:
+        parquet = ParquetWriter(file, schema)
+        try:
+            yield write
+        finally:
+            write([], least=1)
+            with _failures_named(str(path)):
+                parquet.close()
+
+
+def _utf_8(text: str) -> str:
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
 def partial_path(path: Path) -> Path:
     """Return the file that holds the predictions for `path` until they are complete."""
     path = link_target(path)
@@ -220,8 +269,11 @@ def _to_json(prediction: Prediction, top_k: int) -> str:
 
 
 @contextmanager
-def _open_output(path: Path) -> Iterator[Callable[[str], None]]:
-    """Open what `path` names, and yield a function that writes text to it; after a failure an earlier file remains."""
+def _open_output(path: Path, *, binary: bool = False) -> Iterator[Any]:
+    """Open what `path` names, and yield a function that writes text to it, or the `binary` file.
+
+    After a failure an earlier file remains.
+    """
     name = "standard output" if path == STANDARD_OUTPUT else shown(str(path), LONGEST_NAME)
     with _failures_named(name):
         stream = own_stream(path)
@@ -234,7 +286,7 @@ def _open_output(path: Path) -> Iterator[Callable[[str], None]]:
             file.write(text)
 
     try:
-        yield write
+        yield file.buffer if binary else write
         with _failures_named(name):
             file.flush()
             file.close()

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from paddle_resnet import __version__
 from paddle_resnet.errors import PaddleResNetError
+from paddle_resnet.service.inference_workers import InferenceWorkers
 from paddle_resnet.service.middleware import HostPolicy, RequestMiddleware, read_token
 from paddle_resnet.service.open_inference import open_inference_routes
 from paddle_resnet.service.predict import InferencePipeline
@@ -29,14 +30,18 @@ from paddle_resnet.service.telemetry import Metrics, log
 PAGES = Path(__file__).parent / "pages"
 
 
-def create_app(settings: Settings, expected_hash: str | None = None) -> ASGIApp:
+def create_app(
+    settings: Settings, expected_hash: str | None = None, workers: InferenceWorkers | None = None
+) -> ASGIApp:
     """Load the model and return the ASGI application, which closes it when the server stops.
+
+    `workers` take the place of those that it starts otherwise.
 
     Raises:
         UsageError, RunFailure: the model cannot be loaded, or is another one than that of `expected_hash`.
     """
     token, metrics = read_token(settings.token_file), Metrics()
-    pipeline = InferencePipeline(settings, metrics, expected_hash)
+    pipeline = InferencePipeline(settings, metrics, expected_hash, workers)
     # They block signals, and Python would wait for them at an end without the lifespan's.
     atexit.register(lambda: pipeline.model.workers.kill())
     pipeline.model.workers.wait_until_ready()

@@ -47,7 +47,13 @@ class ServedModel:
         version: the first digits of its hash, which changes with every file of the model.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, expected_hash: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        expected_hash: str | None = None,
+        workers: InferenceWorkers | None = None,
+    ) -> None:
         folder = find_model(settings.model)
         self.config = InferenceConfig.load(folder)
         self.hash = expected_hash or self.config.digest()
@@ -57,7 +63,7 @@ class ServedModel:
         self.explains = settings.explain and (run.parent / CHECKPOINT).is_file()
         self._settings, self._metrics = settings, metrics
         # Also a worker that starts later loads this model or none.
-        self.workers = InferenceWorkers(settings, self.hash, self.config.input.image_size)
+        self.workers = workers or InferenceWorkers(settings, self.hash, self.config.input.image_size)
         self.batcher = Batcher(self.workers, settings, metrics)
 
     def connect(self) -> None:
@@ -106,12 +112,18 @@ class InferencePipeline:
         model: that of new requests; `reload` replaces it.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics, expected_hash: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        expected_hash: str | None = None,
+        workers: InferenceWorkers | None = None,
+    ) -> None:
         self.settings, self._metrics = settings, metrics
         self._body_limiter = BodyLimiter(settings)
         self._split_threads = ThreadPoolExecutor(SPLIT_THREADS, thread_name_prefix="split")
         self._reloading = asyncio.Lock()
-        self.model = ServedModel(settings, metrics, expected_hash)
+        self.model = ServedModel(settings, metrics, expected_hash, workers)
 
     async def close(self) -> None:
         """Answer what was admitted, and end the workers and threads."""

@@ -49,7 +49,7 @@ LAYERS = {
     | {"training", "evaluation", "inference"},
 }
 ALL = {*LAYERS}
-LAYERS |= {"service": ALL, "benchmark": ALL, "lessons": ALL}
+LAYERS |= {"service": ALL, "on_ray": {"images", "inference", "service"}, "benchmark": ALL, "lessons": ALL}
 LAYERS |= {"cli": {*LAYERS}, "__main__": {"cli"}}
 MAY_IMPORT = {**ROOT, **{name: {*ROOT} | allowed for name, allowed in LAYERS.items()}}
 # The package itself: it prepares the process, and imports its public names when they are asked for.

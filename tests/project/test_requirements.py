@@ -30,6 +30,7 @@ def read_requirements(path: Path) -> list[Requirement]:
         "requirements/onnx.txt",
         "requirements/onnx_paddle2.txt",
         "requirements/tensorboard.txt",
+        "requirements/ray.txt",
     ],
 )
 def test_every_requirement_has_a_lower_and_an_upper_bound(project: Path, name: str) -> None:

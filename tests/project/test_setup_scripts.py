@@ -296,10 +296,11 @@ def test_paddle_by_hand_runs_the_suite_on_that_one_and_leaves_the_users_environm
 def test_what_needs_no_paddle_runs_on_the_first_only(machine: Machine) -> None:
     machine.add_python("python3", 311)
     result = machine.run("tools/test.sh")
-    first, without_posix, *second, oldest = re.findall("^ran: -m pytest (.*)$", result.stdout, re.MULTILINE)
+    first, without_posix, on_ray, *second, oldest = re.findall("^ran: -m pytest (.*)$", result.stdout, re.MULTILINE)
     assert without_posix == f"{first} -p no:anyio -m not slow"
     assert second == [f"{first} -m not no_paddle", f"{first} -p no:anyio -m not slow and not no_paddle"]
     assert oldest.startswith(f"{first} -m not slow tests/config ")
+    assert on_ray == "-m ray -rs tests/on_ray"
 
 
 def test_one_failing_part_fails_the_whole_but_stops_nothing(machine: Machine) -> None:
@@ -313,7 +314,7 @@ def test_one_failing_part_fails_the_whole_but_stops_nothing(machine: Machine) ->
     result = machine.run("tools/test.sh")
     assert result.returncode == 1
     assert re.search(r"^FAILED +\d+ s +mypy for darwin$", result.stdout, re.MULTILINE)
-    assert result.stdout.count("ran: -m pytest") == 5  # twice on both series, and once on the oldest packages
+    assert result.stdout.count("ran: -m pytest") == 6  # twice on both series, once on the oldest packages and on Ray
 
 
 def test_an_environment_that_cannot_be_made_fails_the_whole(machine: Machine) -> None:

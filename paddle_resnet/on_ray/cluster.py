@@ -1,0 +1,68 @@
+"""A Ray cluster: the way in, and the model on each of its nodes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import ray
+
+from paddle_resnet.errors import UsageError
+
+CONNECT_SECONDS = 10
+
+
+def connect(address: str) -> None:
+    """Join a running cluster (``auto``, or ``host:port``), or start one on this machine alone (``local``).
+
+    Raises:
+        UsageError: there is no cluster.
+    """
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to Ray's makers
+        options["include_dashboard"] = False
+    if not ray.is_initialized():
+        try:
+            if ":" in address:  # Ray would try for minutes
+                host, _, port = address.rpartition(":")
+                socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+            ray.init(address=address, **options)
+        except (OSError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise UsageError(f"--address {address}: no Ray cluster ({reason}); ray start --head starts one") from None
+
+
+def living_nodes() -> int:
+    """Return how many nodes the cluster has now; Ray lists the lost ones too."""
+    return sum(node["Alive"] for node in ray.nodes())
+
+
+def on_gpu(device: str) -> bool:
+    """Return whether predictors of this `device` take the GPUs of the cluster: "auto" does where there are some."""
+    return device.startswith("gpu") or (device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
+
+
+def pack_model(model_dir: Path) -> ray.ObjectRef:
+    """Put the files of an exported model into the object store, for `unpack_model` on any node."""
+    root = model_dir.resolve()
+    below = root.parents[1 if root.name == "inference" else 0]  # the name of its run is that of a folder
+    files = [file for file in root.rglob("*") if file.is_file()]
+    return ray.put((root.relative_to(below), {file.relative_to(below): file.read_bytes() for file in files}))
+
+
+@contextmanager
+def unpack_model(packed: ray.ObjectRef) -> Iterator[Path]:
+    """Write the files of a packed model, and yield the folder to load until the end of the block."""
+    root, files = ray.get(packed)
+    with TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        yield folder / root

@@ -1,0 +1,174 @@
+"""The service on a Ray cluster: Ray Serve runs its application, and batches the images for replicas of the model.
+
+Two deployments. `HTTP` is the application of `app.create_app`, with its routes, bounds and errors, once on each node.
+`MODEL` decodes and computes; Ray batches, scales, and replaces its replicas. Ray takes the place of this package's
+inference workers and of its HTTP protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import ray
+from ray import serve
+from ray.exceptions import RayError
+from starlette.types import ASGIApp
+
+from paddle_resnet import signals
+from paddle_resnet.errors import RunFailure
+from paddle_resnet.inference.inference_config import InferenceConfig, find_model
+from paddle_resnet.on_ray.cluster import connect, living_nodes, on_gpu, pack_model, unpack_model
+from paddle_resnet.service.app import create_app
+from paddle_resnet.service.inference_workers import InferenceWorkers, WorkerDied
+from paddle_resnet.service.settings import Settings
+from paddle_resnet.service.telemetry import configure_logging, log
+from paddle_resnet.service.worker_process import Batch, ImageData, ImageResult, make_worker
+
+APPLICATION, HTTP, MODEL = "paddle_resnet", "http", "model"
+BATCHES_AHEAD = 2
+"""Batches that an `HTTP` replica sends ahead for each replica of the model. More images wait there, in fair turns."""
+NOT_OFFERED = "/explain, SIGHUP, --drain, and limits on connections; the other limits hold for one node"
+
+
+class RayWorkers(InferenceWorkers):
+    """The replicas of the model in the place of worker processes. A call has one image: Ray makes the batches."""
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once, self._running = at_once, 0
+
+    @property
+    def ready(self) -> int:
+        return self._at_once
+
+    @property
+    def idle(self) -> int:
+        return self._at_once - self._running
+
+    @property
+    def healthy(self) -> bool:
+        return True
+
+    def connect(self, on_idle: Callable[[], object], on_replaced: Callable[[], object]) -> None:
+        self._model = serve.get_deployment_handle(MODEL, APPLICATION)
+
+    def run(self, batch: Batch) -> Awaitable[list[ImageResult]]:
+        self._running += 1
+        return self._run(batch)
+
+    async def _run(self, batch: Batch) -> list[ImageResult]:
+        (image,) = batch.images
+        try:
+            result = await (self._model.predict_costly if batch.costly else self._model.predict).remote(image)
+        except RayError:
+            raise WorkerDied from None
+        finally:
+            self._running -= 1
+        if isinstance(result, str):
+            raise RunFailure(result)
+        return [result]
+
+    def wait_until_ready(self) -> None:
+        """Do nothing: Ray sends no request before, and ends the replicas itself."""
+
+    kill = wait_until_ready
+
+    async def close(self) -> None:
+        pass
+
+
+class _Model:
+    """A replica of the model. Where an image ends its process, Ray starts another one."""
+
+    def __init__(self, settings: Settings, packed: list[ray.ObjectRef], digest: str) -> None:
+        configure_logging()
+        with unpack_model(packed[0]) as model:
+            self._compute = make_worker(settings.model_copy(update={"model": model}), digest)
+        self._thread, self._timeout = ThreadPoolExecutor(1), settings.response_timeout
+        self._started: float | None = None
+        self.predict.set_max_batch_size(settings.max_batch)
+        self.predict.set_batch_wait_timeout_s(settings.max_wait)
+
+    @serve.batch
+    async def predict(self, images: list[ImageData]) -> list[ImageResult | str]:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, Batch(images))
+
+    async def predict_costly(self, image: ImageData) -> ImageResult | str:
+        batch = Batch([image], costly=True)
+        return (await asyncio.get_running_loop().run_in_executor(self._thread, self._run, batch))[0]
+
+    def check_health(self) -> None:
+        """Raise an error, on which Ray replaces this replica, where a batch takes too long."""
+        if self._started is not None and time.monotonic() - self._started > self._timeout:
+            raise TimeoutError(f"a batch takes more than {self._timeout} s")
+
+    def _run(self, batch: Batch) -> list[ImageResult | str]:
+        self._started = time.monotonic()
+        results = self._compute(batch)
+        self._started = None
+        return [results] * len(batch.images) if isinstance(results, str) else [*results]
+
+
+def serve_on_ray(settings: Settings, address: str, log_level: str = "INFO") -> None:
+    """Deploy on the cluster of `address`, wait for a signal, and remove the application from the cluster.
+
+    Raises:
+        UsageError, RunFailure: there is no model or no cluster, or Ray cannot start the application.
+    """
+    find_model(settings.model)
+    configure_logging(log_level)
+    connect(address)
+    try:
+        deploy(settings, log_level)
+        log("ready", url=f"http://{settings.host}:{settings.port}/", engine="ray", nodes=living_nodes())
+        log("not offered with Ray", logging.WARNING, features=NOT_OFFERED)
+        stop = threading.Event()
+        with signals.handled(lambda *_: stop.set()):
+            stop.wait()
+    finally:
+        serve.delete(APPLICATION)
+        if address == "local":
+            ray.shutdown()
+
+
+def deploy(settings: Settings, log_level: str = "INFO") -> None:
+    """Start the application on the cluster, and return when it answers; raise RunFailure if it cannot."""
+    folder = find_model(settings.model)
+    digest = InferenceConfig.load(folder).digest()
+    packed = [pack_model(folder)]  # in a list, as Ray would replace it by the files
+    total, nodes = ray.cluster_resources(), living_nodes()
+    gpus = on_gpu(settings.device)
+    most = max(1, int(total.get("GPU", 0) if gpus else total.get("CPU", 0) // settings.threads))
+
+    def application() -> ASGIApp:  # on a replica
+        configure_logging(log_level)
+        with unpack_model(packed[0]) as model:
+            own = settings.model_copy(update={"model": model, "max_batch": 1, "max_wait": 0})
+            return create_app(own, digest, RayWorkers(BATCHES_AHEAD * settings.max_batch * most))
+
+    model = serve.deployment(
+        name=MODEL,
+        ray_actor_options={"num_gpus": 1} if gpus else {"num_cpus": settings.threads},
+        autoscaling_config={
+            "min_replicas": min(most, nodes),
+            "max_replicas": most,
+            "target_ongoing_requests": BATCHES_AHEAD * settings.max_batch,
+        },
+        max_ongoing_requests=2 * BATCHES_AHEAD * settings.max_batch,
+    )(_Model)
+    http = serve.deployment(
+        name=HTTP,
+        num_replicas=nodes,
+        max_replicas_per_node=1,  # its proxy prefers the one on its node: requests outlive other nodes
+        ray_actor_options={"num_cpus": 0},
+        max_ongoing_requests=settings.max_connections,
+    )(serve.ingress(application)())
+    try:
+        serve.start(http_options={"host": settings.host, "port": settings.port})
+        serve.run(http.bind(model.bind(settings, packed, digest)), name=APPLICATION, route_prefix="/")
+    except (RayError, RuntimeError) as error:
+        raise RunFailure(f"Ray could not start the service: {str(error).strip().splitlines()[-1]}") from error
