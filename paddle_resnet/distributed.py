@@ -10,26 +10,21 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import signal
 import socket
-import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from paddle_resnet import paddle_compat
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.system import peers
-from paddle_resnet.system.portable import blocked_signals
 
 if TYPE_CHECKING:
     import numpy as np
     import paddle
 
 Arguments = ParamSpec("Arguments")
-POLL_SECONDS = 0.02
 MESSAGE_BYTES = 1 << 24
 """Gloo allows 30 seconds for each message, over a slow network too."""
 FIRST_ENVIRONMENT = "/proc/{}/environ"
@@ -46,7 +41,6 @@ class Ranks:
 
 
 _joined = Ranks()
-_barriers = 0
 _connections: list[socket.socket] = []
 
 
@@ -114,7 +108,7 @@ def join(device: str) -> None:
 
 
 def _connect_to_main_process() -> None:
-    """Connect each rank to rank 0, so that either notices the other's end while it waits."""
+    """Connect each rank to rank 0, for `barrier`."""
     global _connections
     others = _joined.world_size - 1
     if is_main_process():
@@ -218,26 +212,9 @@ def barrier() -> None:
     Raises:
         RunFailure: another process has ended; it may be on another host.
     """
-    global _barriers
-    if _joined.world_size == 1:
-        return
-    _barriers += 1
-    name = f"paddle_resnet/barrier/{_barriers}"
-    with _lost_peer_in_one_line():
-        store = paddle_compat.global_store()
-        arrived = _add(store, name, 1)
-        while arrived < _joined.world_size:
-            time.sleep(POLL_SECONDS)
-            lost = peers.is_lost(_connections)  # looked at first: a process that has arrived may go on, and end
-            arrived = _add(store, name, 0)
-            if lost and arrived < _joined.world_size:
-                raise ConnectionError("another process ended before this barrier")
-
-
-def _add(store: Any, name: str, number: int) -> int:
-    """Add to a number in the store; signals are blocked, as Paddle would take one for a lost connection."""
-    with blocked_signals(signal.valid_signals()):
-        return store.add(name, number)
+    if _joined.world_size > 1:
+        with _lost_peer_in_one_line():
+            peers.barrier(_connections, is_first=is_main_process())
 
 
 @contextlib.contextmanager

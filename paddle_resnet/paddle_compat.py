@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import paddle
@@ -102,16 +102,6 @@ def batch_norm_settings(layer: nn.BatchNorm2D) -> BatchNormSettings:
 def data_format(layer: nn.Layer) -> str:
     """Return "NCHW", "NHWC" or the like; some layers keep it in a public attribute, some in a private one."""
     return getattr(layer, "_data_format", getattr(layer, "data_format", "NCHW"))
-
-
-def global_store() -> Any:
-    """Return the key-value store by which the launched processes found one another.
-
-    Paddle's public barrier gives up after 30 s; a counter in this store can be polled without a limit.
-    """
-    from paddle.base import core
-
-    return core.create_or_get_global_tcp_store()
 
 
 def paddle_2_programs() -> AbstractContextManager[None]:

@@ -17,7 +17,7 @@ from pathlib import Path
 TRAIN = Path(__file__).with_name("halting_train.py")
 ADDRESSES = ["10.77.0.1", "10.77.0.2"]
 PORTS = {"through": 8077, "killed": 8078}
-SECONDS = 100
+SECONDS = 200
 
 
 def run_in_namespaces(*arguments: object) -> subprocess.CompletedProcess[str]:
