@@ -1,13 +1,16 @@
 """Every private attribute of Paddle that this package uses, and how Paddle 2.6 and 3.3 differ in them.
 
 Each function says why the public interface is not enough. The names `_mean` and `_variance` of a BatchNorm are used as
-they are: they are keys of its state dict. Paddle is imported when a function is called.
+they are: they are keys of its state dict. Paddle is imported when a function is called, except by `is_cpu_build`.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -23,6 +26,18 @@ def is_paddle_2() -> bool:
     import paddle
 
     return paddle.__version__.startswith("2.")
+
+
+def is_cpu_build() -> bool:
+    """Return whether the file that Paddle's build writes for `paddle.version` shows that it is the build for CPUs.
+
+    Paddle is not imported, as `is_compiled_with_cuda` would need, which takes a second.
+    """
+    spec = importlib.util.find_spec("paddle")
+    file = Path(spec.origin or "").parent / "version" / "__init__.py" if spec else Path()
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    versions = dict(re.findall(r"^(cuda|hip)_version\s*=\s*(\S+)$", text, re.MULTILINE))
+    return versions.get("cuda") == "'False'" and versions.get("hip", "None") in ("None", "'False'")
 
 
 def optimizer_of(model: paddle.Model) -> paddle.optimizer.Optimizer:

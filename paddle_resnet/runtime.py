@@ -10,17 +10,18 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import importlib
+import importlib.util
 import io
 import logging
 import os
 import random
 import re
 import sys
+import threading
 import warnings
 from dataclasses import dataclass, replace
 
-from paddle_resnet import distributed, signals
+from paddle_resnet import distributed, paddle_compat, signals
 from paddle_resnet.errors import UsageError
 from paddle_resnet.system import machine
 from paddle_resnet.system import threads as openmp
@@ -83,6 +84,7 @@ class ProcessSetup:
 
 
 _setup: ProcessSetup | None = None
+_importing = threading.Lock()
 
 
 def prepare(threads: int | None = None, *, log: bool = True) -> ProcessSetup:
@@ -251,10 +253,11 @@ def import_paddle() -> None:
 
     Signals are blocked meanwhile: paddle sets a handler of its own in C, which prints pages of text.
     """
-    with signals.blocked(), warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        import paddle  # noqa: F401
-
+    with _importing, signals.blocked():
+        if sys.modules.get("paddle") is None:
+            with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+                warnings.simplefilter("ignore")
+                import paddle  # noqa: F401
         signals.restore_handlers()
 
 
@@ -265,9 +268,18 @@ def ignore_paddle_warnings() -> None:
 
 
 def select_device(name: str = "auto") -> str:
-    """Make `name` (auto, cpu, gpu, gpu:<i>) Paddle's current device; return it as Paddle names it ("cpu", "gpu:0").
+    """Make what `resolve_device` returns Paddle's current device, and return it."""
+    device = resolve_device(name)
+    import paddle
 
-    Each of several launched processes gets the GPU that the launcher gave it.
+    paddle.device.set_device(device)
+    return device
+
+
+def resolve_device(name: str = "auto") -> str:
+    """Return the device that `name` (auto, cpu, gpu, gpu:<i>) means, as Paddle names it ("cpu", "gpu:0").
+
+    Each of several launched processes gets the GPU that the launcher gave it. Only a Paddle for GPUs is imported.
 
     Raises:
         UsageError: the name is unknown; or this Paddle or this machine has no such GPU; or a GPU was named, and there
@@ -275,11 +287,9 @@ def select_device(name: str = "auto") -> str:
     """
     if not re.fullmatch(DEVICE_NAMES, name):
         raise UsageError(f"device {name}: expected auto, cpu, gpu or gpu:<number>")
-    import paddle
-
-    has_gpu_build = paddle.device.is_compiled_with_cuda()
-    gpus = paddle.device.cuda.device_count() if has_gpu_build else 0
-    reason = "no GPU was found" if has_gpu_build else "the installed Paddle is the CPU build"
+    if name == "cpu":
+        return name
+    gpus, reason = _count_gpus()
     own = f"gpu:{distributed.local_gpu()}"
     if name.startswith("gpu:") and distributed.launched().world_size > 1:
         raise UsageError(f"device {name}: each of several processes has its own; use gpu, and the launcher's --gpus")
@@ -292,8 +302,20 @@ def select_device(name: str = "auto") -> str:
     if chosen != "cpu" and int(chosen.removeprefix("gpu:")) >= gpus:
         found = reason if gpus == 0 else f"the last of the {gpus} found is gpu:{gpus - 1}"
         raise UsageError(f"device {name}: {found}; use device cpu, or auto")
-    paddle.device.set_device(chosen)
     return chosen
+
+
+def _count_gpus() -> tuple[int, str]:
+    """Return how many GPUs Paddle can use here, and the reason if there are none."""
+    if importlib.util.find_spec("paddle") is None:
+        return 0, "Paddle is not installed"
+    if "paddle" in sys.modules or not paddle_compat.is_cpu_build():
+        import_paddle()
+        import paddle
+
+        if paddle.device.is_compiled_with_cuda():
+            return paddle.device.cuda.device_count(), "no GPU was found"
+    return 0, "the installed Paddle is the CPU build"
 
 
 @functools.cache

@@ -13,7 +13,7 @@ GMACs (MMACs) are billions (millions) of multiply-adds of convolutions and linea
 size, which many papers call FLOPs; biases, BatchNorm and additions are not counted. Layers are the convolutions and
 linear layers from image to logits, without those of shortcuts (the names of wide ResNets count them). Weights are what
 model.pretrained of a config may be: imagenet, imagenet:paddleclas, ... are official ones, cifar10 those in the package,
-with their top-1 on the whole test split. Shapes are NxCxHxW.
+with their top-1 on the whole test split, of a single run each. Shapes are NxCxHxW.
 
 --netron serves until Ctrl-C; it needs: pip install -r requirements/onnx.txt (with Paddle 2.6: onnx_paddle2.txt).
 """

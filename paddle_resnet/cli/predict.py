@@ -130,9 +130,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     on_ray = program.uses_ray(arguments, "sort", "draw", "embeddings", "workers")
     outputs = [file for file in (arguments.csv, arguments.json, arguments.json_lines, arguments.parquet) if file]
     started = time.perf_counter()
-    if not on_ray:
-        # Not program.prepare(): its log lines would be among those of the table, which programs read too.
-        runtime.import_paddle()
+    # Not program.prepare(): its log lines would be among those of the table, which programs read too.
     from paddle_resnet.images.find import summarize_skipped
     from paddle_resnet.inference.inference_config import InferenceConfig, find_model
     from paddle_resnet.inference.prediction_files import check_distinct, own_stream, partial_path
@@ -226,6 +224,7 @@ def _load_model(
 ) -> PredictFn:
     """Load the model, into several processes where there are many pictures."""
     from paddle_resnet.inference import Predictor
+    from paddle_resnet.inference.backends import resolve_device
     from paddle_resnet.inference.predict_many import decoding_workers, predict_here, prediction_workers
 
     options = {
@@ -241,7 +240,7 @@ def _load_model(
 
         cpus = arguments.threads or 1
         return opened.enter_context(ray_tasks(model, arguments.address, cpus, top_k, pictures.skipped, **options))
-    options["device"] = runtime.select_device(arguments.device)
+    options["device"] = resolve_device(arguments.device, arguments.backend)
     threads, many = arguments.threads or runtime.default_threads(), pictures.many
     processes = arguments.workers or min(threads, MOST_PROCESSES)
     if many and options["device"] == "cpu":
@@ -298,6 +297,7 @@ def _picture_writers(
 
     trained = None
     if arguments.why or arguments.embeddings:
+        runtime.import_paddle()
         from paddle_resnet.exporting.accuracy import load_trained
 
         with Predictor(model, arguments.device, arguments.precision, backend=arguments.backend) as predictor:

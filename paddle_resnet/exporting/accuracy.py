@@ -110,6 +110,8 @@ def check_export(
 def load_trained(predictor: Predictor) -> NetworkScorer:
     """Load the network that was exported from the run's folder around the model: it has gradients and features.
 
+    The predictor's device becomes Paddle's current one.
+
     Raises:
         UsageError: there is no run, or its best checkpoint is not what was exported.
     """
@@ -121,6 +123,7 @@ def load_trained(predictor: Predictor) -> NetworkScorer:
             "lie in the folder of its run, beside config.yaml and checkpoints/best"
         )
     config, normalization = predictor.config, predictor.config.normalization
+    runtime.select_device(predictor.device)
     network = create_configured_model(Config.load(run / "config.yaml").model, len(config.classes))
     load_weights(network, weights, new_head=False)
     network.eval()
@@ -219,8 +222,5 @@ def _test_split(run: Run) -> Split:
 
 
 def _load(folder: Path, precision: Precision, backend: BackendName) -> Predictor:
-    device = str(paddle.device.get_device())
-    try:
-        return Predictor(folder, "cpu" if backend == "onnxruntime" else device, precision, backend=backend)
-    finally:
-        runtime.select_device(device)
+    device = "cpu" if backend == "onnxruntime" else str(paddle.device.get_device())
+    return Predictor(folder, device, precision, backend=backend)

@@ -12,7 +12,7 @@ __all__ = ["ClassProbability", "InferenceConfig", "Prediction", "Predictor"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the predictor, and with it paddle, at first use: a command's `--help` needs `options` alone."""
+    """Import the predictor, and with it numpy and Pillow, at first use: a command's `--help` needs `options` alone."""
     if name in __all__:
         from paddle_resnet.inference import predictor
 

@@ -41,6 +41,11 @@ class Backend(Protocol):
         ...
 
 
+def resolve_device(name: str, backend: BackendName | None) -> str:
+    """Return what `runtime.resolve_device` does; "auto" is the CPU for the backends that run there alone."""
+    return "cpu" if name == "auto" and backend in {*CPU_SUPPORT} - {*GPU_SUPPORT} else runtime.resolve_device(name)
+
+
 def choose(
     folder: Path, config: InferenceConfig, device: str, precision: Precision | None, backend: BackendName | None
 ) -> tuple[BackendName, Precision]:
@@ -105,7 +110,8 @@ def load(
             from paddle_resnet.inference.onednn_backend import OneDNNBackend
 
             return OneDNNBackend(folder, config, precision, threads)
-        from paddle_resnet.inference.paddle_backend import PaddleBackend  # with the model, as paddle takes a second
+        runtime.import_paddle()  # only for its own backend, as it takes a second
+        from paddle_resnet.inference.paddle_backend import PaddleBackend
 
         return PaddleBackend(folder, config, device, precision, threads, batch_size if backend == "tensorrt" else None)
 

@@ -13,7 +13,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from paddle_resnet import runtime
 from paddle_resnet.images import Pixels
 from paddle_resnet.inference.find_pictures import Unreadable
 from paddle_resnet.inference.predictor import Prediction, Predictor, decode_file
@@ -54,7 +53,7 @@ def prediction_workers(
         UsageError, RunFailure: the model cannot be loaded, or a process died.
     """
     options["threads"] = max(1, threads // processes)
-    with WorkerPool(processes, _load_model, model_dir, top_k, options, prepare=runtime.import_paddle) as pool:
+    with WorkerPool(processes, _load_model, model_dir, top_k, options) as pool:
         pool.wait_until_ready()
         yield pool.results
 

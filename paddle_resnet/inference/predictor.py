@@ -146,7 +146,7 @@ class Predictor:
             )
         self.batch_size = self.config.input.batch or batch_size
         self.threshold = (self.config.threshold or 0.0) if threshold is None else threshold
-        self.device = runtime.select_device(device)
+        self.device = backends.resolve_device(device, backend)
         self.backend, self.precision = backends.choose(self.path, self.config, self.device, precision, backend)
         self._model: backends.Backend | None = backends.load(
             self.path,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from paddle_resnet import runtime
 from paddle_resnet.errors import PaddleResNetError
 from paddle_resnet.service.telemetry import log
 
@@ -35,6 +36,7 @@ class Explainer:
     @classmethod
     def load(cls, predictor: Predictor) -> Explainer | None:
         """Load the best checkpoint of the run whose exported model is served; None if it is another model."""
+        runtime.import_paddle()
         from paddle_resnet.exporting.accuracy import load_trained
 
         try:

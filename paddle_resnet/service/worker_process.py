@@ -20,8 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from paddle_resnet import runtime
 from paddle_resnet.images.decode import decode_pil_image
 from paddle_resnet.images.image_file import JPEG, jpeg_scan_count, strip_metadata
+from paddle_resnet.inference.predictor import Predictor, predict_batch
+from paddle_resnet.service.explain import CHECKPOINT, Explainer
 from paddle_resnet.service.settings import Settings
 from paddle_resnet.service.telemetry import log
 
@@ -153,8 +156,6 @@ def run_batch(
 
     Images that are not begun after `BATCH_SECONDS` are `ImageStatus.NOT_BEGUN`. The first one is always begun.
     """
-    from paddle_resnet.inference.predictor import predict_batch  # imports paddle, for which `make_worker` prepares
-
     end = clock() + BATCH_SECONDS
 
     def decode_in_time(numbered: tuple[int, ImageData]) -> ImageResult | np.ndarray:
@@ -176,19 +177,13 @@ def make_worker(settings: Settings, digest: str) -> Callable[[Batch], list[Image
     Raises:
         UsageError, RunFailure: the model cannot be loaded, or is another one than that of `digest`.
     """
-    from paddle_resnet import runtime
-
-    runtime.import_paddle()
-    from paddle_resnet.inference import Predictor
-    from paddle_resnet.service.explain import CHECKPOINT, Explainer
-
     options = settings.model_dump(include={"device", "precision", "backend", "threads"})
     predictor = Predictor(settings.model, batch_size=settings.max_batch, digest=digest, **options)
     size = predictor.config.input
     decoder = BoundedDecoder(size.resize, size.image_size, settings.max_pixels, settings.image_decode_seconds)
     predictor.scores(np.zeros((1, size.image_size, size.image_size, 3), np.uint8))  # the first run prepares the model
     explains = settings.explain and (predictor.path.resolve().parent / CHECKPOINT).is_file()
-    # It takes seconds to load, and is seldom asked for.
+    # It takes seconds to load, as it needs paddle, and is seldom asked for.
     explainer = ThreadPoolExecutor(1).submit(Explainer.load, predictor) if explains else None
     # With one core a second thread costs as much as decoding a small image.
     map_images = ThreadPoolExecutor(settings.decoders).map if settings.decoders > 1 else map

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -299,3 +301,63 @@ def test_a_conversion_starts_no_program(run, tmp_path, monkeypatch):
     paths = (run.inference_path / file.name for file in (files.program, files.parameters))
     onnx.write_onnx_program(*paths, tmp_path / "again.onnx", {})
     assert (tmp_path / "again.onnx").is_file()
+
+
+SLOW_PACKAGES = ("matplotlib", "paddle", "scipy", "sklearn", "visualdl")
+PREDICT = "from paddle_resnet.cli import main; main('predict')"
+WORKER = """
+from paddle_resnet.inference import InferenceConfig
+from paddle_resnet.service.settings import Settings
+from paddle_resnet.service.worker_process import Batch, make_worker
+config = InferenceConfig.load(Path(sys.argv[1]))
+compute = make_worker(Settings(model=sys.argv[1], explain=False), config.digest())
+print([len(result.scores) for result in compute(Batch([Path(sys.argv[2]).read_bytes()]))])
+"""
+
+
+def run_and_list_imports(project, code, *arguments):
+    """Run code in a new process; return what it prints, and which of the slow packages it has imported."""
+    listing = f"imported = {{*sys.modules}} & {{*{SLOW_PACKAGES}}}; print('imported:', *imported, file=sys.stderr)"
+    code = f"import atexit, sys\nfrom pathlib import Path\natexit.register(lambda: exec({listing!r}))\n{code}"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True)
+    return done.stdout, done.stderr.splitlines()[-1].removeprefix("imported:").split()
+
+
+@needs_onnx
+@pytest.mark.parametrize("options", [(), ("--backend", "onnxruntime"), ("--precision", "int8")])
+def test_prediction_by_onnx_runtime_imports_no_paddle(run, project, options):
+    picture = run.config.data.root / "test" / "red" / "0.png"
+    printed, imported = run_and_list_imports(project, PREDICT, run.path, picture, *options)
+    with Predictor(run.path, "cpu", "int8" if "int8" in options else None) as predictor:
+        best = predictor.predict(picture)[0].label
+    assert printed.splitlines()[1].startswith(best) and imported == []
+
+
+@needs_onnx
+def test_prediction_by_paddle_imports_it(run, project):
+    picture = run.config.data.root / "test" / "red" / "0.png"
+    assert run_and_list_imports(project, PREDICT, run.path, picture, "--backend", "paddle")[1] == ["paddle"]
+
+
+@needs_onnx
+def test_a_service_worker_of_onnx_runtime_imports_no_paddle(run, project):
+    pytest.importorskip("starlette")
+    picture = run.config.data.root / "test" / "red" / "0.png"
+    assert run_and_list_imports(project, WORKER, run.inference_path, picture) == ("[3]\n", [])
+
+
+@needs_onnx
+def test_many_pictures_are_predicted_without_an_installed_paddle(run, project, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules |= dict.fromkeys({SLOW_PACKAGES})")
+    pictures = [run.config.data.root / "test", "--batch-size", "1", "--workers", "2", "--json", tmp_path / "all.json"]
+    subprocess.run(
+        [sys.executable, "tools/predict.py", run.path, *map(str, pictures)],
+        cwd=project,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        check=True,
+    )
+    with Predictor(run.path, "cpu") as predictor:
+        expected = predictor.predict(sorted((run.config.data.root / "test").rglob("*.png")))
+    found = json.loads((tmp_path / "all.json").read_text())
+    assert [each["top"][0]["class"] for each in found] == [each.label for each in expected]

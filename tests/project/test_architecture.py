@@ -29,7 +29,7 @@ ROOT = {
     "results": set(),
     "timing": set(),
     "project_files": {"errors"},
-    "runtime": {"errors", "files", "console", "system", "distributed", "signals"},
+    "runtime": {"errors", "files", "console", "paddle_compat", "system", "distributed", "signals"},
     "environment": {"system", "distributed", "runtime"},
 }
 LAYERS = {

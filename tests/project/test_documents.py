@@ -126,3 +126,30 @@ def test_a_translated_page_has_the_structure_of_the_english_one(page):
         )
         for number, (ours, theirs) in enumerate(zip(found, expected, strict=True), 1):
             assert ours == theirs, f"docs/zh/{page.name}: {kind} {number} is {ours}, in docs/{page.name} it is {theirs}"
+
+
+MEASURED = re.compile(r"images/s|top-1|\bms\b|accuracy|loss|error \(|\bp50\b|memory|张/秒|每秒图像数|毫秒|准确率|错误率|损失|内存", re.I)
+SHOWS_N = re.compile(r"\bn = \d|±|\bsingle runs?\b|\bmedians?\b|\bround|\bseeds?\b|单次运行|中位数|种子", re.I)
+
+
+def unexplained_tables(text):
+    """Headers of tables of measured numbers whose section, and a sentence on the whole page, do not say how many runs."""
+    prose = FENCE.sub("", text)
+    page_wide = [sentence for sentence in re.split(r"\.\s|。", prose) if re.search("this page|本页", sentence)]
+    for section in re.split(r"^#+ ", prose, flags=re.MULTILINE):
+        headers = [table.splitlines()[0] for table in re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE)]
+        if not any(map(SHOWS_N.search, [section, *page_wide])):
+            yield from filter(MEASURED.search, headers)
+
+
+@each([page for page in PAGES if PROJECT / "docs/reference" not in page.parents])
+def test_every_measured_table_says_how_often(page):
+    advice = "say beside the table: n = ..., with the standard deviation or the range; or single run (单次运行)"
+    assert list(unexplained_tables(read(page))) == [], advice
+
+
+def test_a_measured_table_without_n_is_found():
+    table = "| network | images/s |\n|---|---|\n| resnet20 | 680 |\n"
+    assert list(unexplained_tables(f"Medians.\n## Speed\n\n{table}\n")) == ["| network | images/s |"]
+    assert list(unexplained_tables(f"## Speed\n\nA single run.\n\n{table}\n")) == []
+    assert list(unexplained_tables(f"Each number of this page is of a single run.\n\n## Speed\n\n{table}\n")) == []
