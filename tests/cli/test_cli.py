@@ -109,7 +109,7 @@ HELP_OF_ALL = """
 import io, sys
 from contextlib import redirect_stdout, suppress
 from paddle_resnet import cli
-slow = {"PIL", "matplotlib", "numpy", "onnxruntime", "paddle", "psutil", "pydantic", "rich", "sklearn", "visualdl", "yaml"}
+slow = {"PIL", "matplotlib", "numpy", "onnxruntime", "paddle", "psutil", "pydantic", "rich", "scipy", "sklearn", "yaml"}
 for name in cli.COMMANDS:
     sys.argv = [f"tools/{name.replace('-', '_')}.py", "--help"]
     with redirect_stdout(io.StringIO()) as printed, suppress(SystemExit):

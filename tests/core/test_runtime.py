@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_resnet import distributed, runtime
+from paddle_resnet import distributed, paddle_compat, runtime
 from paddle_resnet.errors import UsageError
 from paddle_resnet.system import machine
 
@@ -178,6 +178,36 @@ def test_device_on_the_cpu_build():
 def test_unknown_device():
     with pytest.raises(UsageError, match="tpu: expected auto, cpu, gpu"):
         runtime.select_device("tpu")
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ("cuda_version     = 'False'\nhip_version      = None\n", True),
+        ("cuda_version     = 'False'\n", True),
+        ("cuda_version     = '12.6'\nhip_version      = None\n", False),
+        ("cuda_version     = 'False'\nhip_version      = '5.7'\n", False),
+        ("", False),
+    ],
+)
+def test_the_version_file_tells_the_cpu_build(facts, expected, monkeypatch, tmp_path):
+    (tmp_path / "paddle/version").mkdir(parents=True)
+    (tmp_path / "paddle/__init__.py").write_text("raise AssertionError('paddle is imported')")
+    (tmp_path / "paddle/version/__init__.py").write_text(facts)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "paddle")
+    assert paddle_compat.is_cpu_build() == expected
+
+
+def test_the_version_file_agrees_with_the_installed_paddle():
+    assert paddle_compat.is_cpu_build() != paddle.device.is_compiled_with_cuda()
+
+
+def test_without_paddle_the_device_is_the_cpu(monkeypatch):
+    monkeypatch.setitem(sys.modules, "paddle", None)
+    assert [runtime.resolve_device(name) for name in ("auto", "cpu")] == ["cpu", "cpu"]
+    with pytest.raises(UsageError, match="device gpu: Paddle is not installed"):
+        runtime.resolve_device("gpu")
 
 
 def pretend_gpus(monkeypatch, count: int) -> list[str]:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
 import numpy as np
+import paddle
 import pytest
 from PIL import Image
 from tiny_run import SIZE, make_run, random_pixels
@@ -313,6 +314,16 @@ config = InferenceConfig.load(Path(sys.argv[1]))
 compute = make_worker(Settings(model=sys.argv[1], explain=False), config.digest())
 print([len(result.scores) for result in compute(Batch([Path(sys.argv[2]).read_bytes()]))])
 """
+
+
+@needs_onnx
+def test_auto_is_the_cpu_for_onnx_runtime(run, monkeypatch):
+    monkeypatch.setattr(paddle.device, "is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 1)
+    with Predictor(run.path, backend="onnxruntime") as predictor:
+        assert predictor.device == "cpu"
+    with pytest.raises(UsageError, match="onnxruntime fp32 is not available on device gpu:0"):
+        Predictor(run.path, "gpu", backend="onnxruntime")
 
 
 def run_and_list_imports(project, code, *arguments):
