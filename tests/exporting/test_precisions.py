@@ -336,8 +336,16 @@ def run_and_list_imports(project, code, *arguments):
 
 
 @needs_onnx
-@pytest.mark.parametrize("options", [(), ("--backend", "onnxruntime"), ("--precision", "int8")])
-def test_prediction_by_onnx_runtime_imports_no_paddle(run, project, options):
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--backend", "onnxruntime"),
+        ("--precision", "int8"),
+        pytest.param(("--backend", "onednn"), marks=needs_onednn),
+    ],
+)
+def test_prediction_from_onnx_files_imports_no_paddle(run, project, options):
     picture = run.config.data.root / "test" / "red" / "0.png"
     printed, imported = run_and_list_imports(project, PREDICT, run.path, picture, *options)
     with Predictor(run.path, "cpu", "int8" if "int8" in options else None) as predictor:
