@@ -130,7 +130,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     on_ray = program.uses_ray(arguments, "sort", "draw", "embeddings", "workers")
     outputs = [file for file in (arguments.csv, arguments.json, arguments.json_lines, arguments.parquet) if file]
     started = time.perf_counter()
-    # No program.prepare(): its log lines would be among those of the table, and only Paddle's own backend imports paddle.
+    # No program.prepare(): its log lines would be among those of the table, and only Paddle's backend needs paddle.
     from paddle_resnet.images.find import summarize_skipped
     from paddle_resnet.inference.inference_config import InferenceConfig, find_model
     from paddle_resnet.inference.prediction_files import check_distinct, own_stream, partial_path
