@@ -13,7 +13,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from paddle_resnet.inference.onnx_layers import RELU, Layer, Network, Quantization
-from paddle_resnet.onednn.bindings import SUCCESS, Algorithm, Argument, DataType, Propagation, Query, check, functions
+from paddle_resnet.onednn.bindings import (
+    SUCCESS,
+    Algorithm,
+    Argument,
+    DataType,
+    Propagation,
+    Query,
+    check,
+    execute_holding_lock,
+    functions,
+)
 from paddle_resnet.onednn.geometry import Image, Window, overruns_its_scratch
 from paddle_resnet.onednn.primitives import (
     Context,
@@ -93,7 +103,7 @@ class Recording:
         self.output = self._tensors[network.output].array()
         self._scratch = _memory(max(primitive.scratch_size for primitive, _ in self._steps))
         self._calls = [_bind(primitive, buffers, self._scratch) for primitive, buffers in self._steps]
-        self._execute = functions().primitive_execute
+        self._execute = execute_holding_lock()
 
     def run(self) -> None:
         """Compute `output` from `input`."""

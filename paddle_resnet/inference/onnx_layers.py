@@ -20,6 +20,9 @@ Kind = Literal["convolution", "maximum", "average", "softmax"]
 RELU = ""
 """Among what comes after a convolution, beside the names of tensors to add."""
 OF_THE_INPUT = {"Cast", "Transpose", "Sub"}
+ATTRIBUTES: dict[str, Any] = {"to": 1, "perm": [0, 3, 1, 2], "alpha": 1, "beta": 1, "transA": 0}
+ATTRIBUTES |= {"auto_pad": "NOTSET", "ceil_mode": 0}
+"""The only values of attributes that are understood: a Cast is to float32, a Transpose puts channels before rows."""
 STORAGE = OF_THE_INPUT | {"QuantizeLinear", "DequantizeLinear", "Flatten", "Reshape"}
 
 
@@ -87,7 +90,12 @@ class _Fusion:
         self._mean = np.zeros(1, np.float32)
         self._layers: list[Layer] = []
         nodes = _needed(graph)
+        if "Transpose" not in {node.operation for node in nodes}:
+            raise ValueError("its input is not pixels, channels last")
         for node in nodes:
+            for name, value in node.attributes.items():
+                if value != ATTRIBUTES.get(name, value):
+                    raise ValueError(f"a {node.operation} with {name} {value}")
             if node.operation in STORAGE:
                 self._note_storage(node)
         nodes = [node for node in nodes if node.operation not in STORAGE]
@@ -119,19 +127,22 @@ class _Fusion:
         if node.operation in ("QuantizeLinear", "DequantizeLinear"):
             scale, zero_point = (self._constants[name] for name in node.inputs[1:3])
             if source in self._constants:
-                if zero_point.any():
-                    raise ValueError(f"{source} has zero points other than 0")
+                if zero_point.any() or (scale.size > 1 and node.attributes.get("axis") != 0):
+                    raise ValueError(f"{source} has zero points that are not 0, or scales along another axis")
                 self._constants[output], self._int8[output] = self._constants[source], scale.astype(np.float32)
                 return
             if zero_point.dtype != np.uint8:
                 raise ValueError(f"{tensor} is quantised to {zero_point.dtype}, not to uint8")
+            of_pixels = node.operation == "QuantizeLinear" and tensor == self._graph.input
+            if of_pixels and (scale != 1 or (self._mean != zero_point).any()):
+                raise ValueError("quantised pixels that are not the pixels themselves")
             self._quantized[tensor] = Quantization(scale, zero_point.item())
         self._same[output] = tensor
 
     def _conv(self, node: Node) -> None:
         weights, scales = self._constants[node.inputs[1]], self._int8.get(node.inputs[1])
-        if scales is None:
-            weights = weights.astype(np.float32)
+        if weights.dtype != (np.float32 if scales is None else np.int8):
+            raise ValueError(f"weights of {weights.dtype}")
         groups = node.attributes.get("group", 1)
         self._convolve(node, weights, *node.inputs[2:3], window=_window(node), scales=scales, groups=groups)
 
@@ -192,8 +203,6 @@ def _needed(graph: Graph) -> list[Node]:
 
 def _window(node: Node) -> Window:
     values = node.attributes
-    if values.get("auto_pad", "NOTSET") != "NOTSET" or values.get("ceil_mode"):
-        raise ValueError(f"a {node.operation} with auto_pad or ceil_mode")
     top, left, bottom, right = pads = values.get("pads", (0, 0, 0, 0))
     if values.get("count_include_pad") and any(pads):
         raise ValueError(f"an {node.operation} that counts padding")

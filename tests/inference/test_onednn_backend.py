@@ -128,6 +128,7 @@ DAMAGE = {
     "another window than its weights": lambda b: b.end("Conv", b.pixels, b.random(8, 3, 3, 3), kernel_shape=[5, 5]),
     "a window outside the image": lambda b: b.end("MaxPool", b.pixels, kernel_shape=[10**9, 3], pads=[10**9, 0, 0, 0]),
     "a step of nothing": lambda b: b.end("MaxPool", b.pixels, kernel_shape=[3, 3], strides=[0, 1]),
+    "a matrix times 2": lambda b: b.end("Gemm", b.add("Flatten", b.pixels), b.random(867, 5), b.random(5), alpha=2.0),
     "weights that are computed": lambda b: b.end("Conv", b.pixels, b.pixels, kernel_shape=[3, 3]),
     "more output than memory": lambda b: b.end("Conv", b.pixels, b.random(900, 3, 1, 1), kernel_shape=[1, 1]),
 }

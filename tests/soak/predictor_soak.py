@@ -81,7 +81,7 @@ def main() -> int:
     failed = False
     offered = InferenceConfig.load(find_model(options.model)).precisions
     for precision, backends in offered.items():
-        for backend in backends:
+        for backend in (*backends, "onednn"):
             try:
                 predictor = Predictor(options.model, "cpu", precision, 1, backend=backend)
             except UsageError as error:
