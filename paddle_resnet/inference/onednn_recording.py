@@ -179,6 +179,7 @@ class Recording:
             return self._record(description, source, self._tensor(source.image))
         source = self._tensors[layer.source]
         window = layer.window or _whole(source.image)
+        window = _covering(window, source.image) if layer.ceil else window
         image = self._output_image(layer, source.image, window, source.image.channels)
         if layer.output in self._quantized and self._quantized[layer.output] != self._quantized.get(layer.source):
             raise ValueError("a pooling between two scales")
@@ -266,6 +267,15 @@ def _bind(primitive: Primitive, buffers: list[np.ndarray], scratch: np.ndarray) 
 
 def _whole(image: Image) -> Window:
     return Window((image.height, image.width), (1, 1), (0, 0), (0, 0))
+
+
+def _covering(window: Window, image: Image) -> Window:
+    """Pad below and on the right until the positions of the window cover the whole image."""
+    lengths = zip((image.height, image.width), *window[1:4], window.extent, strict=True)
+    below, right = (
+        after + (extent - length - before - after) % stride for length, stride, before, after, extent in lengths
+    )
+    return window._replace(padding_after=(below, right))
 
 
 def _check_weights(layer: Layer, image: Image, window: Window) -> tuple[int, ...]:

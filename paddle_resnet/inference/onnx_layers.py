@@ -21,7 +21,7 @@ RELU = ""
 """Among what comes after a convolution, beside the names of tensors to add."""
 OF_THE_INPUT = {"Cast", "Transpose", "Sub"}
 ATTRIBUTES: dict[str, Any] = {"to": 1, "perm": [0, 3, 1, 2], "alpha": 1, "beta": 1, "transA": 0}
-ATTRIBUTES |= {"auto_pad": "NOTSET", "ceil_mode": 0}
+ATTRIBUTES |= {"auto_pad": "NOTSET"}
 """The only values of attributes that are understood: a Cast is to float32, a Transpose puts channels before rows."""
 STORAGE = OF_THE_INPUT | {"QuantizeLinear", "DequantizeLinear", "Flatten", "Reshape"}
 
@@ -42,6 +42,7 @@ class Layer:
 
     Attributes:
         window: None: the whole image.
+        ceil: the last position of a pooling's window may go beyond the image.
         weights: of a convolution, ``[out, in / groups, kernel height, kernel width]``: float32, or int8 with `scales`.
         after: what comes after a convolution, in this order: the name of a tensor to add, or `RELU`.
     """
@@ -50,6 +51,7 @@ class Layer:
     source: str
     output: str
     window: Window | None = None
+    ceil: bool = False
     weights: np.ndarray = field(default_factory=_nothing)
     scales: np.ndarray | None = None
     bias: np.ndarray = field(default_factory=_nothing)
@@ -100,7 +102,7 @@ class _Fusion:
                 self._note_storage(node)
         nodes = [node for node in nodes if node.operation not in STORAGE]
         self._uses = Counter(self._tensor(name) for node in nodes for name in node.inputs)
-        add = {"Conv": self._conv, "MatMul": self._matmul, "Gemm": self._matmul}
+        add = {"Conv": self._conv, "MatMul": self._matmul, "Gemm": self._matmul, "BatchNormalization": self._batch_norm}
         add |= {"Add": self._add, "Relu": self._relu, "Softmax": self._softmax}
         add |= dict.fromkeys(("MaxPool", "AveragePool", "GlobalAveragePool"), self._pool)
         for node in nodes:
@@ -150,10 +152,20 @@ class _Fusion:
         matrix = self._floats(node.inputs[1])
         self._convolve(node, matrix if node.attributes.get("transB") else matrix.T, *node.inputs[2:3])
 
+    def _batch_norm(self, node: Node) -> None:
+        """A convolution of each channel by itself, with one weight."""
+        scale, shift, mean, variance = (self._floats(name).astype(np.float64) for name in node.inputs[1:])
+        factor = scale / np.sqrt(variance + node.attributes["epsilon"])
+        window = Window((1, 1), (1, 1), (0, 0), (0, 0))
+        weights = factor.astype(np.float32).reshape(-1, 1, 1, 1)
+        self._convolve(node, weights, window=window, groups=len(factor))
+        self._layers[-1].bias = (shift - mean * factor).astype(np.float32)
+
     def _pool(self, node: Node) -> None:
         window = None if node.operation == "GlobalAveragePool" else _window(node)
         kind: Kind = "maximum" if node.operation == "MaxPool" else "average"
-        self._layers.append(Layer(kind, self._tensor(node.inputs[0]), node.outputs[0], window))
+        ceil = bool(node.attributes.get("ceil_mode"))
+        self._layers.append(Layer(kind, self._tensor(node.inputs[0]), node.outputs[0], window, ceil))
 
     def _softmax(self, node: Node) -> None:
         self._layers.append(Layer("softmax", self._tensor(node.inputs[0]), node.outputs[0]))

@@ -93,13 +93,16 @@ def bottleneck(b):
 def averaged(b):
     """With average poolings before the shortcut's convolution, as ResNet-D has them, one of them padded."""
     x = scaled(b)
-    pooled = b.add("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
+    pooled = b.add("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)
     y = b.add("Relu", b.conv(pooled, 16, 24, 1))
     b.head(b.add("AveragePool", y, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]), 24)
 
 
 def relu_before_addition(b):
-    x = scaled(b)
+    """As fast_resnet8 has it, with a BatchNorm that follows a pooling."""
+    x = b.add("MaxPool", scaled(b), kernel_shape=[2, 2], strides=[2, 2])
+    statistics = [b.random(16, scale=1), b.random(16, scale=1), b.random(16, scale=1), b.constant(np.full(16, 0.7))]
+    x = b.add("Relu", b.add("BatchNormalization", x, *statistics, epsilon=1e-5))
     y = b.add("Relu", b.conv(b.add("Relu", b.conv(x, 16, 16)), 16, 16))
     b.head(b.add("Add", x, y), 16)
 
