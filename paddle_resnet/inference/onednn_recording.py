@@ -135,9 +135,8 @@ class Recording:
             scaling.add(Argument.WEIGHTS, Quantization(layer.scales, 0), 3 if layer.groups > 1 else 1)
         scaling.add(Argument.DESTINATION, self._quantized.get(layer.output))
         image = self._output_image(layer, source.image, window, len(layer.bias))
-        after = [None if name == RELU else self._sum(number, layer, name, image) for name in layer.after]
-        added = [self._tensors[name] for name in layer.after if name != RELU]
-        result = added[0] if added else self._tensor(image)
+        result, total = self._added(number, layer, image)
+        after = [None if name == RELU else total for name in layer.after]
         bias, ends = contiguous(len(layer.bias)), (channels_last(source.image), channels_last(image))
         layouts = ends[0], any_layout(*shape, data_type=data_type), bias, ends[1]
         description = self._context.describe(
@@ -149,13 +148,25 @@ class Recording:
         arguments = (Argument.WEIGHTS, *weights), (Argument.BIAS, bias, layer.bias), *scaling.arguments
         return self._record(description, source, result, arguments)
 
-    def _sum(self, number: int, layer: Layer, name: str, image: Image) -> Sum:
-        """Describe the addition of the tensor `name`, in whose place the result will be."""
-        several = len({*layer.after} - {RELU}) > 1
-        if self._tensors[name].image != image or self._last_use[name] > number or name == layer.source or several:
-            raise ValueError("an addition that cannot be done in place")
-        quantization: Quantization = self._quantized.get(name, Quantization(np.ones(1), 0))
-        return Sum(quantization.scale.item(), quantization.zero_point, image.data_type)
+    def _added(self, number: int, layer: Layer, image: Image) -> tuple[Tensor, Sum]:
+        """Return the tensor for a convolution's result, and how to add what is in it already, if anything is.
+
+        That is the tensor to add itself, or its copy where it is needed longer.
+        """
+        names = {*layer.after} - {RELU}
+        if len(names) > 1:
+            raise ValueError("a convolution with two additions")
+        if not names:
+            return self._tensor(image), Sum(1.0, 0, image.data_type)
+        (name,) = names
+        needed = name == layer.source or self._last_use[name] > number
+        tensor = self._converted(name, image.data_type, copy=needed)
+        if tensor.image != image:
+            raise ValueError(f"an addition of {tensor.image} to {image}")
+        scale, zero_point = 1.0, 0
+        if image.data_type == DataType.UINT8:
+            scale, zero_point = self._quantized[name].scale.item(), self._quantized[name].zero_point
+        return tensor, Sum(scale, zero_point, image.data_type)
 
     def _arranged(self, number: int, layer: Layer, shape: tuple[int, ...], description: Handle) -> np.ndarray:
         """Return the weights in the layout that the primitive chose."""
@@ -171,7 +182,12 @@ class Recording:
         return weights
 
     def _pool(self, layer: Layer) -> Tensor:
-        """Record a pooling or a softmax."""
+        """Record a pooling, a softmax or a ReLU."""
+        if layer.kind == "relu":
+            source = self._converted(layer.source, self._precision)
+            ends = channels_last(source.image), channels_last(source.image)
+            description = self._context.describe("eltwise_forward", FORWARD, Algorithm.RELU, *ends, 0.0, 0.0)
+            return self._record(description, source, self._tensor(source.image))
         if layer.kind == "softmax":
             source = self._converted(layer.source, DataType.FLOAT32)
             ends = channels_last(source.image), channels_last(source.image)
@@ -188,15 +204,16 @@ class Recording:
         arguments = FORWARD, POOLING[layer.kind], *ends, *window.as_arguments(with_size=True)
         return self._record(self._context.describe("pooling_forward", *arguments), source, self._tensor(image))
 
-    def _converted(self, name: str, data_type: DataType) -> Tensor:
-        """Return a tensor in another type of numbers."""
+    def _converted(self, name: str, data_type: DataType, copy: bool = False) -> Tensor:
+        """Return a tensor in a type of numbers: itself if it has it, unless a `copy` is wanted."""
         source = self._tensors[name]
-        if source.image.data_type == data_type:
-            return source
-        if data_type == DataType.UINT8:
-            raise ValueError("an int8 operation on a tensor that is not quantised")
         scaling, engine = _Scaling(), self._context.engine
-        scaling.add(Argument.SOURCE, self._quantized.get(name))
+        if source.image.data_type != data_type:
+            scaling.add(Argument.SOURCE, self._quantized.get(name))
+            if data_type == DataType.UINT8:
+                raise ValueError("an int8 operation on a tensor that is not quantised")
+        elif not copy:
+            return source
         result = self._tensor(source.image._replace(data_type=data_type))
         ends = channels_last(source.image), engine, channels_last(result.image), engine
         create = functions().reorder_primitive_desc_create

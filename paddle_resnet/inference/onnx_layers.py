@@ -16,7 +16,7 @@ import numpy as np
 from paddle_resnet.inference.onnx_graph import Graph, Node
 from paddle_resnet.onednn.geometry import Window
 
-Kind = Literal["convolution", "maximum", "average", "softmax"]
+Kind = Literal["convolution", "maximum", "average", "softmax", "relu"]
 RELU = ""
 """Among what comes after a convolution, beside the names of tensors to add."""
 OF_THE_INPUT = {"Cast", "Transpose", "Sub"}
@@ -38,7 +38,7 @@ class Quantization(NamedTuple):
 
 @dataclass
 class Layer:
-    """A convolution, a pooling or a softmax, from the tensor `source` to `output`.
+    """A convolution, a pooling, a softmax, or a ReLU that follows no convolution, from the tensor `source` to `output`.
 
     Attributes:
         window: None: the whole image.
@@ -172,11 +172,16 @@ class _Fusion:
 
     def _relu(self, node: Node) -> None:
         layer = self._last(node.inputs)
+        if layer is None:
+            self._layers.append(Layer("relu", self._tensor(node.inputs[0]), node.outputs[0]))
+            return
         layer.after.append(RELU)
         layer.output = node.outputs[0]
 
     def _add(self, node: Node) -> None:
         layer = self._last(node.inputs)
+        if layer is None:
+            raise ValueError("an addition that follows no convolution")
         for name in node.inputs:
             if name in self._constants:
                 if layer.after:
@@ -191,13 +196,13 @@ class _Fusion:
         ends = self._tensor(node.inputs[0]), node.outputs[0]
         self._layers.append(Layer("convolution", *ends, weights=np.ascontiguousarray(weights), bias=added, **values))
 
-    def _last(self, names: list[str]) -> Layer:
+    def _last(self, names: list[str]) -> Layer | None:
         """Return the last convolution among those that compute the tensors, if nothing else reads its output."""
         tensors = {self._tensor(name) for name in names}
         for layer in reversed(self._layers):
             if layer.output in tensors and layer.kind == "convolution" and self._uses[layer.output] == 1:
                 return layer
-        raise ValueError("an addition or a ReLU follows no convolution")
+        return None
 
     def _floats(self, name: str) -> np.ndarray:
         return (self._constants[name] * self._int8.get(name, 1)).astype(np.float32)

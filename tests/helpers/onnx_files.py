@@ -98,11 +98,19 @@ def averaged(b):
     b.head(b.add("AveragePool", y, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]), 24)
 
 
-def relu_before_addition(b):
-    """As fast_resnet8 has it, with a BatchNorm that follows a pooling."""
+def preactivation(b):
+    """A ReLU that follows no convolution, and a tensor that is added twice."""
+    x = b.add("MaxPool", b.conv(b.pixels, 3, 16, 3, 2), kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    y = b.add("Add", b.conv(b.add("Relu", b.conv(b.add("Relu", x), 16, 16)), 16, 16), x)
+    b.head(b.add("Add", b.conv(b.add("Relu", b.conv(b.add("Relu", y), 16, 16)), 16, 16), x), 16)
+
+
+def own_input_added(b):
+    """As fast_resnet8 has it, with a BatchNorm that follows a pooling, and a ReLU before the addition."""
     x = b.add("MaxPool", scaled(b), kernel_shape=[2, 2], strides=[2, 2])
     statistics = [b.random(16, scale=1), b.random(16, scale=1), b.random(16, scale=1), b.constant(np.full(16, 0.7))]
     x = b.add("Relu", b.add("BatchNormalization", x, *statistics, epsilon=1e-5))
+    x = b.add("Relu", b.add("Add", b.conv(x, 16, 16), x))
     y = b.add("Relu", b.conv(b.add("Relu", b.conv(x, 16, 16)), 16, 16))
     b.head(b.add("Add", x, y), 16)
 
@@ -115,7 +123,7 @@ def flattened(b):
     b.end("Softmax", logits, axis=-1)
 
 
-NETWORKS = [basic, bottleneck, averaged, relu_before_addition, flattened]
+NETWORKS = [basic, bottleneck, averaged, preactivation, own_input_added, flattened]
 
 
 def backend_of(model, folder, precision="fp32", threads=1):

@@ -120,7 +120,7 @@ def convolved(images, weights):
 
 DAMAGE = {
     "an unknown operation": lambda b: b.end("Sigmoid", b.pixels),
-    "a ReLU of the input": lambda b: b.end("Relu", b.pixels),
+    "an addition to the input": lambda b: b.end("Add", b.pixels, b.pixels),
     "weights of other channels": lambda b: b.head(b.conv(b.pixels, 4, 8), 8),
     "a bias of another size": lambda b: b.end(
         "Conv", b.pixels, b.random(8, 3, 3, 3), b.random(9, scale=1), kernel_shape=[3, 3]
