@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ def connect(address: str) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to Ray's makers
         options["include_dashboard"] = False
     if not ray.is_initialized():
+        handler = signal.getsignal(signal.SIGTERM)
         try:
             if ":" in address:  # Ray would try for minutes
                 host, _, port = address.rpartition(":")
@@ -37,6 +39,7 @@ def connect(address: str) -> None:
         except (OSError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise UsageError(f"--address {address}: no Ray cluster ({reason}); ray start --head starts one") from None
+        signal.signal(signal.SIGTERM, handler)  # Ray's would end a command at once, and its files would be lost
 
 
 def living_nodes() -> int:
@@ -44,9 +47,19 @@ def living_nodes() -> int:
     return sum(node["Alive"] for node in ray.nodes())
 
 
-def on_gpu(device: str) -> bool:
-    """Return whether predictors of this `device` take the GPUs of the cluster: "auto" does where there are some."""
-    return device.startswith("gpu") or (device == "auto" and ray.cluster_resources().get("GPU", 0) > 0)
+def resources_of(device: str, threads: int) -> tuple[dict[str, float], int]:
+    """Return what a predictor takes, a GPU ("auto": where there is one) or `threads` CPUs, and how many have room.
+
+    Raises:
+        UsageError: no node has that.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpu = device.startswith("gpu") or (device == "auto" and any("GPU" in node for node in nodes))
+    name, number = ("GPU", 1) if gpu else ("CPU", threads)
+    most = sum(int(node.get(name, 0) // number) for node in nodes)
+    if not most:
+        raise UsageError(f"no node of the cluster has {number} {name}: choose another --device, or fewer --threads")
+    return {f"num_{name.lower()}s": number}, most
 
 
 def pack_model(model_dir: Path) -> ray.ObjectRef:

@@ -23,11 +23,6 @@ from paddle_resnet.images.image_file import MAX_BYTES
 from paddle_resnet.inference.find_pictures import Unreadable
 
 
-def is_uri(name: str) -> bool:
-    """Return whether a picture's name is a URI, and not that of a file."""
-    return "://" in name
-
-
 def find_objects(uri: str, skipped: Counter[str]) -> Iterator[str | Unreadable]:
     """Yield the URIs of pictures: the object itself, or all below it, by the rules and in the order of folders.
 
@@ -50,11 +45,10 @@ def find_objects(uri: str, skipped: Counter[str]) -> Iterator[str | Unreadable]:
                 yield f"{address.rstrip('/')}/{name}{question_mark}{options}"
             elif checked is not None:
                 skipped[checked.suffix or ""] += 1
-    except (OSError, ValueError) as error:
-        yield _unreadable(uri, error)
-    else:
         if empty:
             yield Unreadable(Path(uri), f"{uri}: no pictures in this folder; expected {', '.join(EXTENSIONS)}")
+    except (OSError, ValueError) as error:
+        yield _unreadable(uri, error)
 
 
 def decode_object(uri: str, resize: int, image_size: int) -> Pixels | Unreadable:
@@ -66,7 +60,7 @@ def decode_object(uri: str, resize: int, image_size: int) -> Pixels | Unreadable
                 raise ValueError(f"more than {MAX_BYTES // 1_000_000} MB")
             content = file.read()
         return decode_image(content, resize, image_size, uri)
-    except UsageError as error:
+    except UsageError as error:  # no picture
         return Unreadable(Path(uri), str(error))
     except (OSError, ValueError) as error:
         return _unreadable(uri, error)

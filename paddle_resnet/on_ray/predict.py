@@ -23,14 +23,13 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from paddle_resnet.console import logger
 from paddle_resnet.errors import PaddleResNetError, RunFailure
 from paddle_resnet.images import Pixels
 from paddle_resnet.inference.find_pictures import Unreadable, find_pictures
 from paddle_resnet.inference.predict_many import PredictFn, batched
 from paddle_resnet.inference.predictor import Predictor, decode_file
-from paddle_resnet.on_ray.cluster import connect, living_nodes, on_gpu, pack_model, unpack_model
-from paddle_resnet.on_ray.object_store import decode_object, find_objects, is_uri
+from paddle_resnet.on_ray.cluster import connect, pack_model, resources_of, unpack_model
+from paddle_resnet.on_ray.object_store import decode_object, find_objects
 
 Row = dict[str, bytes]
 """One pickled object: Arrow's text cannot hold the names of all files."""
@@ -65,8 +64,10 @@ def ray_tasks(
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    options |= {"device": "gpu" if on_gpu(options["device"]) else "cpu", "threads": threads}
-    logger.info("Ray: %d nodes, %g CPUs", living_nodes(), ray.cluster_resources().get("CPU", 0))
+    resources = resources_of(options["device"], threads)[0]
+    if "num_gpus" in resources:
+        resources["max_calls"] = 0  # Ray would end a process after each task, and with it the model that it has loaded
+    options |= {"device": "gpu" if "num_gpus" in resources else "cpu", "threads": threads}
 
     def predict(batches: Iterable[Sequence[Any]]) -> Iterator[list[Any]]:
         names, folder = [str(name) for name in chain.from_iterable(batches)], str(Path.cwd())
@@ -78,8 +79,6 @@ def ray_tasks(
         )
         # The model in a list, as Ray would replace it by the files.
         arguments = [pack_model(model_dir)], folder, top_k, tuple(options.items())
-        # Ray would end a process after each task on a GPU, and with it the model that it has loaded.
-        resources = {"num_gpus": 1, "max_calls": 0} if options["device"] == "gpu" else {"num_cpus": threads}
         for row in found.map(_predict, fn_args=arguments, **resources).iter_rows():
             done = _object(row)
             if isinstance(done, PaddleResNetError):
@@ -93,16 +92,13 @@ def ray_tasks(
         raise
     except RayError as error:
         raise RunFailure(f"Ray gave up: {str(error).strip().splitlines()[-1]}") from error
-    finally:
-        if address == "local":
-            ray.shutdown()
 
 
 def _find(row: Row, folder: str, size: int) -> Iterator[Row]:
     """Yield the pictures that some names stand for, `size` at a time, with the Counter of the other files."""
     _enter(folder)
     skipped: Counter[str] = Counter()
-    found = (find_objects(name, skipped) if is_uri(name) else find_pictures([name], skipped) for name in _object(row))
+    found = (find_objects(name, skipped) if "://" in name else find_pictures([name], skipped) for name in _object(row))
     for files in batched(chain.from_iterable(found), size):
         yield _row((files, skipped))
         skipped.clear()

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import ray
 from ray import serve
@@ -20,9 +21,9 @@ from ray.exceptions import RayError
 from starlette.types import ASGIApp
 
 from paddle_resnet import signals
-from paddle_resnet.errors import RunFailure
+from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.inference.inference_config import InferenceConfig, find_model
-from paddle_resnet.on_ray.cluster import connect, living_nodes, on_gpu, pack_model, unpack_model
+from paddle_resnet.on_ray.cluster import connect, living_nodes, pack_model, resources_of, unpack_model
 from paddle_resnet.service.app import create_app
 from paddle_resnet.service.inference_workers import InferenceWorkers, WorkerDied
 from paddle_resnet.service.settings import Settings
@@ -38,26 +39,17 @@ NOT_OFFERED = "/explain, SIGHUP, --drain, and limits on connections; the other l
 class RayWorkers(InferenceWorkers):
     """The replicas of the model in the place of worker processes. A call has one image: Ray makes the batches."""
 
+    ready = idle = 0
+    healthy = True
+
     def __init__(self, at_once: int) -> None:
-        self._at_once, self._running = at_once, 0
-
-    @property
-    def ready(self) -> int:
-        return self._at_once
-
-    @property
-    def idle(self) -> int:
-        return self._at_once - self._running
-
-    @property
-    def healthy(self) -> bool:
-        return True
+        self.ready = self.idle = at_once
 
     def connect(self, on_idle: Callable[[], object], on_replaced: Callable[[], object]) -> None:
         self._model = serve.get_deployment_handle(MODEL, APPLICATION)
 
     def run(self, batch: Batch) -> Awaitable[list[ImageResult]]:
-        self._running += 1
+        self.idle -= 1
         return self._run(batch)
 
     async def _run(self, batch: Batch) -> list[ImageResult]:
@@ -67,7 +59,7 @@ class RayWorkers(InferenceWorkers):
         except RayError:
             raise WorkerDied from None
         finally:
-            self._running -= 1
+            self.idle += 1
         if isinstance(result, str):
             raise RunFailure(result)
         return [result]
@@ -117,32 +109,31 @@ def serve_on_ray(settings: Settings, address: str, log_level: str = "INFO") -> N
     """Deploy on the cluster of `address`, wait for a signal, and remove the application from the cluster.
 
     Raises:
-        UsageError, RunFailure: there is no model or no cluster, or Ray cannot start the application.
+        UsageError, RunFailure: of `connect` and `deploy`.
     """
     find_model(settings.model)
     configure_logging(log_level)
     connect(address)
-    try:
-        deploy(settings, log_level)
-        log("ready", url=f"http://{settings.host}:{settings.port}/", engine="ray", nodes=living_nodes())
-        log("not offered with Ray", logging.WARNING, features=NOT_OFFERED)
-        stop = threading.Event()
-        with signals.handled(lambda *_: stop.set()):
-            stop.wait()
-    finally:
-        serve.delete(APPLICATION)
-        if address == "local":
-            ray.shutdown()
+    deploy(settings, log_level)
+    log("ready", url=f"http://{settings.host}:{settings.port}/", engine="ray", nodes=living_nodes())
+    log("not offered with Ray", logging.WARNING, features=NOT_OFFERED)
+    stop = threading.Event()
+    with signals.handled(lambda *_: stop.set()):
+        stop.wait()
+    serve.delete(APPLICATION)
 
 
 def deploy(settings: Settings, log_level: str = "INFO") -> None:
-    """Start the application on the cluster, and return when it answers; raise RunFailure if it cannot."""
+    """Start the application on the cluster, and return when it answers.
+
+    Raises:
+        UsageError: there is no model, no node can hold it, or the cluster serves one already.
+        RunFailure: Ray cannot start the application.
+    """
     folder = find_model(settings.model)
     digest = InferenceConfig.load(folder).digest()
     packed = [pack_model(folder)]  # in a list, as Ray would replace it by the files
-    total, nodes = ray.cluster_resources(), living_nodes()
-    gpus = on_gpu(settings.device)
-    most = max(1, int(total.get("GPU", 0) if gpus else total.get("CPU", 0) // settings.threads))
+    resources, most = resources_of(settings.device, settings.threads)
 
     def application() -> ASGIApp:  # on a replica
         configure_logging(log_level)
@@ -150,15 +141,10 @@ def deploy(settings: Settings, log_level: str = "INFO") -> None:
             own = settings.model_copy(update={"model": model, "max_batch": 1, "max_wait": 0})
             return create_app(own, digest, RayWorkers(BATCHES_AHEAD * settings.max_batch * most))
 
+    nodes, ahead = living_nodes(), BATCHES_AHEAD * settings.max_batch
+    scaled = {"min_replicas": min(most, nodes), "max_replicas": most, "target_ongoing_requests": ahead}
     model = serve.deployment(
-        name=MODEL,
-        ray_actor_options={"num_gpus": 1} if gpus else {"num_cpus": settings.threads},
-        autoscaling_config={
-            "min_replicas": min(most, nodes),
-            "max_replicas": most,
-            "target_ongoing_requests": BATCHES_AHEAD * settings.max_batch,
-        },
-        max_ongoing_requests=2 * BATCHES_AHEAD * settings.max_batch,
+        name=MODEL, ray_actor_options=resources, autoscaling_config=scaled, max_ongoing_requests=2 * ahead
     )(_Model)
     http = serve.deployment(
         name=HTTP,
@@ -167,8 +153,23 @@ def deploy(settings: Settings, log_level: str = "INFO") -> None:
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=settings.max_connections,
     )(serve.ingress(application)())
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         serve.start(http_options={"host": settings.host, "port": settings.port})
-        serve.run(http.bind(model.bind(settings, packed, digest)), name=APPLICATION, route_prefix="/")
+        _check_is_ours(settings)
+        with ExitStack() as unless_ready:
+            unless_ready.callback(serve.delete, APPLICATION)
+            serve.run(http.bind(model.bind(settings, packed, digest)), name=APPLICATION, route_prefix="/")
+            unless_ready.pop_all()
     except (RayError, RuntimeError) as error:
         raise RunFailure(f"Ray could not start the service: {str(error).strip().splitlines()[-1]}") from error
+
+
+def _check_is_ours(settings: Settings) -> None:
+    """Check that Ray Serve has this address, as it keeps an earlier one in silence, and does not serve a model yet."""
+    http = serve.context._get_global_client().http_config
+    running = "Ray Serve runs on this cluster already"
+    if (http.host, http.port) != (settings.host, settings.port):
+        raise UsageError(f"{running}; take --host {http.host} --port {http.port}, or end it: serve shutdown")
+    if APPLICATION in serve.status().applications:
+        raise UsageError(f"{running}, with this service: end its command, or all of it: serve shutdown")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from functools import partial
 
 import pytest
 from tiny_run import make_pictures, make_run
@@ -12,52 +13,53 @@ from paddle_resnet.exporting import export
 
 
 @pytest.fixture(scope="session")
-def second_folder(tmp_path_factory):
-    """The folder for temporary files of the second node's workers."""
-    return tmp_path_factory.mktemp("second")
-
-
-@pytest.fixture(scope="session")
-def cluster(project, second_folder):
+def cluster(project):
     """Two nodes of one CPU each on this machine; the head is the first."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))  # or Ray would write one to the home folder
         patch.setenv("RAY_worker_niceness", "0")  # 15 starves them beside other programs
+        patch.setenv("RAY_health_check_period_ms", "500")  # a lost node is noticed after 5 of them
         patch.setenv("PYTHONPATH", str(project))
         import ray  # reads the variables
         from ray.cluster_utils import Cluster
 
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        add_second(cluster, second_folder)
+        cluster.add_node(num_cpus=1)
         yield cluster
         ray.shutdown()
         cluster.shutdown()
 
 
-def add_second(cluster, folder):
-    cluster.add_node(num_cpus=1, env_vars={"TMPDIR": str(folder)})
+@pytest.fixture
+def lose_node(cluster):
+    """Return a function that kills the second node; after the test another one takes its place."""
+    yield partial(kill_second, cluster)
+    cluster.add_node(num_cpus=1)
 
 
 @pytest.fixture
-def lose_node(cluster, second_folder):
-    """Return a function that kills the second node at once, or as soon as it loads a model.
+def lose_node_in_task(cluster, tmp_path):
+    """Return a function that kills the second node, a new one, while it loads the model for its first task."""
+    kill_second(cluster)
+    cluster.add_node(num_cpus=1, env_vars={"TMPDIR": str(tmp_path)})
 
-    After the test another one takes its place.
-    """
-
-    earlier = set(second_folder.iterdir())
-
-    def lose(*, loading=False):
+    def lose():
         end = time.monotonic() + 100
-        while loading and earlier.issuperset(second_folder.iterdir()) and time.monotonic() < end:
+        while not any(tmp_path.iterdir()):
+            assert time.monotonic() < end, "the second node has loaded no model"
             time.sleep(0.01)
-        assert time.monotonic() < end, "the second node has loaded no model"
-        cluster.remove_node(*cluster.worker_nodes, allow_graceful=False)
+        kill_second(cluster)
+        # The model's files, which a process removes when it has loaded them.
+        assert any(tmp_path.iterdir()), "the second node was killed too late"
 
     yield lose
-    add_second(cluster, second_folder)
+    cluster.add_node(num_cpus=1)
+
+
+def kill_second(cluster):
+    cluster.remove_node(*cluster.worker_nodes, allow_graceful=False)
 
 
 @pytest.fixture(scope="session")

@@ -48,9 +48,9 @@ def test_nodes_predict_each_picture_as_this_process(cluster, run, pictures, loca
     assert_alike(predict_on(cluster, run, pictures), local)
 
 
-def test_lost_node_loses_and_repeats_no_picture(cluster, run, pictures, local, lose_node):
+def test_lost_node_loses_and_repeats_no_picture(cluster, run, pictures, local, lose_node_in_task):
     with ThreadPoolExecutor(1) as thread:
-        losing = thread.submit(lose_node, loading=True)
+        losing = thread.submit(lose_node_in_task)
         assert_alike(predict_on(cluster, run, pictures), local)
         losing.result()
 
@@ -84,6 +84,11 @@ def test_errors_of_a_node_are_those_of_this_machine(cluster, run, pictures, tool
     assert (here.exit_code, there.exit_code) == (2, 2)
     told = ": holds no ONNX model of fp32; export the run again with --onnx"
     assert told in here.stderr and told in there.stderr
+
+
+def test_more_threads_than_a_node_has_are_refused(cluster, run, pictures, tool):
+    ended = tool("predict", run.path, pictures, "--threads", 2, "--engine", "ray", "--address", cluster.address)
+    assert ended.exit_code == 2 and "no node of the cluster has 2 CPU" in ended.stderr
 
 
 def test_command_without_a_cluster_says_how_to_start_one(run, pictures, tool):

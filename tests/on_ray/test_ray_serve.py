@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
+import subprocess
+import sys
+import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
+from typing import NamedTuple
 
 import pytest
 
@@ -17,13 +22,18 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.posix]
 CLIENTS = 8
 
 
+class Service(NamedTuple):
+    """The running command, and where it serves."""
+
+    command: subprocess.Popen
+    url: str
+
+
 @pytest.fixture(scope="module")
-def url(cluster, run):
+def service(cluster, run, project, tmp_path_factory):
     from ray import serve
 
     from paddle_resnet.on_ray.cluster import connect
-    from paddle_resnet.on_ray.serve import deploy
-    from paddle_resnet.service.settings import Settings
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -31,9 +41,24 @@ def url(cluster, run):
     connect(cluster.address)
     # Two nodes of one machine would share the port, and no load balancer would leave out the lost one.
     serve.start(proxy_location="HeadOnly", http_options={"host": "127.0.0.1", "port": port})
-    deploy(Settings(model=run.path, port=port, device="cpu", explain=False))
-    yield f"http://127.0.0.1:{port}"
-    serve.shutdown()
+    command = [sys.executable, project / "tools" / "serve.py", run.path, "--port", str(port), "--device", "cpu"]
+    log = tmp_path_factory.mktemp("service") / "log"
+    with log.open("w") as written:
+        command = subprocess.Popen([*command, "--engine", "ray", "--address", cluster.address], stderr=written)
+    end = time.monotonic() + 120
+    try:
+        while '"event": "ready"' not in log.read_text():
+            assert command.poll() is None and time.monotonic() < end, log.read_text()
+            time.sleep(0.1)
+        yield Service(command, f"http://127.0.0.1:{port}")
+    finally:
+        command.kill()
+        serve.shutdown()
+
+
+@pytest.fixture
+def url(service):
+    return service.url
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +67,13 @@ def expected(run, pictures):
     files = sorted(pictures.rglob("*.png"))
     with Predictor(run.path, device="cpu", threads=1) as predictor:
         return dict(zip(files, predictor.predict(files, top_k=2), strict=True))
+
+
+def statuses():
+    """Return the status of each deployment of the service."""
+    from ray import serve
+
+    return {name: each for app in serve.status().applications.values() for name, each in app.deployments.items()}
 
 
 def fetch(url, data=None):
@@ -80,6 +112,7 @@ def test_routes_and_errors_are_those_of_the_local_service(url, run):
 
 
 def test_lost_node_loses_no_request(url, expected, lose_node):
+    assert statuses()["model"].replica_states == statuses()["http"].replica_states == {"RUNNING": 2}
     sent = list(islice(cycle(expected), 600))
     with ThreadPoolExecutor(CLIENTS + 1) as clients:
         responses = [clients.submit(fetch, f"{url}/predict?top=2", file.read_bytes()) for file in sent]
@@ -87,3 +120,18 @@ def test_lost_node_loses_no_request(url, expected, lose_node):
         lose_node()
         for file, response in zip(sent, responses, strict=True):
             assert_predicted(response.result(), expected[file])
+
+
+@pytest.mark.parametrize("other_port", [False, True])
+def test_second_service_on_the_cluster_is_refused(url, cluster, run, tool, other_port):
+    port = int(url.rpartition(":")[2]) + other_port
+    ended = tool("serve", run.path, "--port", port, "--engine", "ray", "--address", cluster.address)
+    assert ended.exit_code == 2
+    assert "Ray Serve runs on this cluster already" in ended.stderr
+    assert ("--port" in ended.stderr) == other_port
+
+
+def test_signal_ends_the_command_and_the_service(service):
+    service.command.send_signal(signal.SIGTERM)
+    assert service.command.wait(60) == 0
+    assert not statuses()
