@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import warnings
 from collections.abc import Iterator
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
+import numpy as np
 import paddle
 from paddle import nn
 
@@ -123,3 +125,15 @@ def ignore_paddle_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         runtime.ignore_paddle_warnings()
         yield
+
+
+@contextlib.contextmanager
+def random_states_restored() -> Iterator[None]:
+    """Restore the random states of Python, numpy and Paddle at the end of the block."""
+    python_state, numpy_state, paddle_state = random.getstate(), np.random.get_state(), paddle.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        paddle.set_rng_state(paddle_state)

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from paddle_resnet.config import Config
-from paddle_resnet.plots.curves import draw_learning_curves
-from paddle_resnet.plots.style import figure_png
 from paddle_resnet.results import EpochRecord
 
 Metrics = Mapping[str, Mapping[str, Any]]
@@ -38,6 +36,9 @@ def run_html(path: Path, config: Config, history: Sequence[EpochRecord], metrics
     parts = [f"<p><b>{escape(run_line(path, config, history, metrics))}</b></p>"]
     parts.append(f'<div style="display: flex; gap: 3em; align-items: flex-start">{changed}{measured}</div>')
     if history:
+        from paddle_resnet.plots.curves import draw_learning_curves  # a training need not wait for matplotlib
+        from paddle_resnet.plots.style import figure_png
+
         png = figure_png(lambda: draw_learning_curves(history, f"{config.name}: learning curves"))
         parts.append(f'<img alt="learning curves" src="data:image/png;base64,{base64.b64encode(png).decode()}">')
     return "".join(parts)

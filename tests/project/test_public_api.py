@@ -77,7 +77,17 @@ print(sorted({"paddle", "numpy", "matplotlib", "pydantic", "rich"} & {*sys.modul
 """
 
 
-def test_import_loads_nothing_that_takes_long():
+BEFORE_THE_FIRST_STEP = """
+import sys
+import paddle_resnet
+paddle_resnet.train
+splits = paddle_resnet.data.open_splits(paddle_resnet.Config.load("quickstart").data)
+print(sorted({"matplotlib", "scipy", "sklearn"} & {*sys.modules}))
+"""
+
+
+@pytest.mark.parametrize("code", [CHEAP, BEFORE_THE_FIRST_STEP])
+def test_import_loads_nothing_that_takes_long(code):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", CHEAP], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

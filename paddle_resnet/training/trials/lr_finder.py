@@ -8,12 +8,9 @@ from __future__ import annotations
 import contextlib
 import csv
 import math
-import random
-from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import paddle
 from rich.progress import TextColumn
 
@@ -28,9 +25,10 @@ from paddle_resnet.plots.style import save_figure
 from paddle_resnet.tracking.evaluation_log import log_lr_sweep
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.optim.loss import class_weights
-from paddle_resnet.training.process_setup import ignore_paddle_warnings, setup_process
+from paddle_resnet.training.process_setup import ignore_paddle_warnings, random_states_restored, setup_process
 from paddle_resnet.training.run_folder import Run
 from paddle_resnet.training.setup import make_model, make_train_loader, open_data_and_network
+from paddle_resnet.training.trials.time_budget import endless
 
 LOWEST, HIGHEST = 1e-5, 10.0
 LEAST_STEPS = 100
@@ -131,24 +129,6 @@ def sweep_rates(model: paddle.Model, loader: TrainLoader, rates: list[float]) ->
             bar.update(task, advance=1, rate=rate, loss=sweep.smoothed[-1])
             schedule.step()
     return sweep
-
-
-def endless(loader: Iterable[list[paddle.Tensor]]) -> Generator[list[paddle.Tensor], None, None]:
-    """Yield the batches of one epoch after the other."""
-    while True:
-        yield from loader
-
-
-@contextlib.contextmanager
-def random_states_restored() -> Iterator[None]:
-    """Restore the random states of Python, numpy and Paddle at the end of the block."""
-    python_state, numpy_state, paddle_state = random.getstate(), np.random.get_state(), paddle.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        paddle.set_rng_state(paddle_state)
 
 
 def sweep_folder(config: Config) -> Path:

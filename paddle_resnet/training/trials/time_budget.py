@@ -7,7 +7,7 @@ import copy
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 
 import paddle
 
@@ -16,10 +16,9 @@ from paddle_resnet.config import Config
 from paddle_resnet.console import least_log_level, logger
 from paddle_resnet.models import ImageClassifier
 from paddle_resnet.training.metrics import TrainMetrics
-from paddle_resnet.training.process_setup import ignore_paddle_warnings
+from paddle_resnet.training.process_setup import ignore_paddle_warnings, random_states_restored
 from paddle_resnet.training.run_folder import Run
 from paddle_resnet.training.setup import make_model, make_train_loader, make_validation_loader
-from paddle_resnet.training.trials.lr_finder import endless, random_states_restored
 
 FIRST_BATCHES = 2
 """They are slower: workers start, memory is allocated."""
@@ -76,3 +75,9 @@ def _seconds_a_batch(compute: Callable[..., object], batches: Iterable[list[padd
             compute([images], labels)
         ends.append(time.monotonic())
     return (ends[-1] - ends[FIRST_BATCHES - 1]) / (len(ends) - FIRST_BATCHES)
+
+
+def endless(loader: Iterable[list[paddle.Tensor]]) -> Generator[list[paddle.Tensor], None, None]:
+    """Yield the batches of one epoch after the other."""
+    while True:
+        yield from loader
