@@ -43,6 +43,8 @@ ALIGNMENT = 64
 MOST_BYTES = 1 << 32
 """Of a tensor, so that a foreign file cannot fill the memory."""
 POOLING = {"maximum": Algorithm.POOLING_MAX, "average": Algorithm.POOLING_AVERAGE_WITHOUT_PADDING}
+ELEMENTWISE: dict[str, Any] = {"relu": ("eltwise_forward", Algorithm.RELU, 0.0, 0.0)}
+ELEMENTWISE |= {"softmax": ("softmax_forward", Algorithm.SOFTMAX, 1)}
 FORWARD = Propagation.FORWARD_INFERENCE
 
 
@@ -183,15 +185,11 @@ class Recording:
 
     def _pool(self, layer: Layer) -> Tensor:
         """Record a pooling, a softmax or a ReLU."""
-        if layer.kind == "relu":
-            source = self._converted(layer.source, self._precision)
+        if layer.kind in ELEMENTWISE:
+            operation, algorithm, *parameters = ELEMENTWISE[layer.kind]
+            source = self._converted(layer.source, DataType.FLOAT32 if layer.kind == "softmax" else self._precision)
             ends = channels_last(source.image), channels_last(source.image)
-            description = self._context.describe("eltwise_forward", FORWARD, Algorithm.RELU, *ends, 0.0, 0.0)
-            return self._record(description, source, self._tensor(source.image))
-        if layer.kind == "softmax":
-            source = self._converted(layer.source, DataType.FLOAT32)
-            ends = channels_last(source.image), channels_last(source.image)
-            description = self._context.describe("softmax_forward", FORWARD, Algorithm.SOFTMAX, *ends, 1)
+            description = self._context.describe(operation, FORWARD, algorithm, *ends, *parameters)
             return self._record(description, source, self._tensor(source.image))
         source = self._tensors[layer.source]
         window = layer.window or _whole(source.image)

@@ -108,7 +108,7 @@ class Predictor:
             fewer where a measurement finds them faster beside other programs; then scores may differ in the last bits.
         batch_size: the most images in one run of the model; larger batches are split. A model exported with a fixed
             batch size keeps that size.
-        backend: "paddle", "onnxruntime" or, on a GPU, "tensorrt". None: see `backends.choose`.
+        backend: "paddle", "onnxruntime", "onednn" or, on a GPU, "tensorrt". None: see `backends.choose`.
         threshold: a picture is of the class `UNKNOWN` where its best probability is lower. None: that of the model.
         digest: the expected `InferenceConfig.digest`, where other processes have loaded the model already.
 
