@@ -10,8 +10,9 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup_environment.sh"
 cd "$PROJECT"
 trap 'exit 130' INT
 
-summary=()
-failed=0
+summary=$(mktemp)
+checks=$(mktemp)
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -f "$summary" "$checks"' EXIT
 
 # part NAME COMMAND...: run one part, whatever became of those before it, and note how it went.
 part() {
@@ -19,8 +20,7 @@ part() {
   shift
   say "$name"
   ("$@") || result=FAILED
-  if [ "$result" = FAILED ]; then failed=1; fi
-  summary+=("$(printf '%-6s  %4d s  %s' "$result" $((SECONDS - started)) "$name")")
+  printf '%-6s  %4d s  %s\n' "$result" $((SECONDS - started)) "$name" >>"$summary"
   [ "$result" = passed ]
 }
 
@@ -55,26 +55,27 @@ export OMP_NUM_THREADS=1
 cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null) || cores=2
 parallel=(-n "$cores" --maxprocesses 4 --dist loadscope --no-loadscope-reorder)
 
+# prepare PADDLE: make or complete its environment.
+prepare() {
+  local more=(requirements/onnx.txt requirements/docs.txt requirements/ray.txt)
+  if [[ $1 == *==2.* ]]; then more=(requirements/onnx_paddle2.txt); fi
+  setup prepare_environment "$(test_environment "$1")" "$1" requirements/serve.txt requirements/dev.txt "${more[@]}"
+}
+
 # suite PADDLE [PYTEST_OPTION...]
 suite() {
-  local paddle=$1 environment more=(requirements/onnx.txt requirements/docs.txt requirements/ray.txt)
+  local paddle=$1 all=() fast="not slow" python
   shift
-  if [[ $paddle == *==2.* ]]; then more=(requirements/onnx_paddle2.txt); fi
-  environment=$(test_environment "$paddle")
-  part "environment for $paddle" setup prepare_environment "$environment" "$paddle" requirements/serve.txt requirements/dev.txt "${more[@]}" || return 0
-  local all=() fast="not slow" is_first=$checked
-  if [ "$checked" = no ]; then
-    check "$environment/bin/python"
-    checked=yes
-  elif [ "$#" = 0 ]; then
+  python=$(test_environment "$paddle")/bin/python
+  if [ "$paddle" != "${prepared[0]}" ] && [ "$#" = 0 ]; then
     all=(-m "not no_paddle")
     fast="not slow and not no_paddle"
   fi
-  part "pytest on $paddle" "$environment/bin/python" -m pytest "${parallel[@]}" "${all[@]}" "$@" || true
-  part "pytest without POSIX on $paddle" without_posix "$environment/bin/python" -m pytest "${parallel[@]}" -p no:anyio -m "$fast" "$@" || true
-  if [ "$is_first" = no ] && [ "$#" = 0 ] && [ -z "${PADDLE:-}" ]; then
+  part "pytest on $paddle" "$python" -m pytest "${parallel[@]}" "${all[@]}" "$@" || true
+  part "pytest without POSIX on $paddle" without_posix "$python" -m pytest "${parallel[@]}" -p no:anyio -m "$fast" "$@" || true
+  if [ "$paddle" = "${prepared[0]}" ] && [ "$#" = 0 ] && [ -z "${PADDLE:-}" ]; then
     # By itself: a cluster of two nodes needs both cores. Where Ray is not installed, a line says so.
-    part "pytest on a Ray cluster" "$environment/bin/python" -m pytest -m ray -rs tests/on_ray || true
+    part "pytest on a Ray cluster" "$python" -m pytest -m ray -rs tests/on_ray || true
   fi
 }
 
@@ -88,16 +89,28 @@ else
   # A GPU build is tested where the machine has one, in place of the same version's CPU build.
   if [ "$own_paddle" = "$(setup pinned_paddle requirements/gpu.txt)" ]; then paddles[1]=$own_paddle; fi
 fi
-checked=no
-for paddle in "${paddles[@]}"; do suite "$paddle" "$@"; done
+
+# The checks run on one core beside the installations, which use less than one, and print when both are done.
+prepared=()
+for paddle in "${paddles[@]}"; do
+  part "environment for $paddle" prepare "$paddle" || continue
+  prepared+=("$paddle")
+  if [ "${#prepared[@]}" = 1 ]; then check "$(test_environment "$paddle")/bin/python" >"$checks" 2>&1 & fi
+done
 
 # The oldest versions that the requirements allow, on the fast tests of what uses them most.
 oldest() { LOCKED=lowest setup prepare_environment "$PROJECT/.venv-test-lowest" "$(setup pinned_paddle requirements.txt)"; }
-if [ "$#" = 0 ] && [ -z "${PADDLE:-}" ] && part "environment of the oldest packages" oldest; then
+with_oldest=no
+if [ "$#" = 0 ] && [ -z "${PADDLE:-}" ] && part "environment of the oldest packages" oldest; then with_oldest=yes; fi
+wait
+cat "$checks"
+
+for paddle in "${prepared[@]}"; do suite "$paddle" "$@"; done
+if [ "$with_oldest" = yes ]; then
   part "pytest on the oldest packages" .venv-test-lowest/bin/python -m pytest "${parallel[@]}" -m "not slow" \
     tests/{config,core,data,exporting,images,inference,plots,service,system,training} || true
 fi
 
 printf '\n'
-printf '%s\n' "${summary[@]}"
-exit "$failed"
+cat "$summary"
+[[ $(cat "$summary") != *FAILED* ]]
