@@ -15,16 +15,16 @@ from paddle_resnet.results import Evaluation
 
 COLUMNS = 8
 LONGEST_NAME = 15
-CELL = 1.45  # inches an image
+CELL, GAP = 1.45, 0.1  # inches an image, and between two
 
 
 def draw_samples(images: np.ndarray, labels: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     """Draw uint8 images `[n, H, W, 3]`, each below the name of its class."""
-    figure, cells = _grid(len(images), title, caption_lines=1)
-    for axes, image, label in zip(cells, images, labels, strict=False):
-        _show(axes, image)
-        axes.set_title(shortened(classes[label], LONGEST_NAME), fontsize=10, loc="center", pad=3)
-    return figure
+    grid = _Grid(len(images), title, caption_lines=1)
+    for position, (image, label) in enumerate(zip(images, labels, strict=True)):
+        grid.show(position, image)
+        grid.caption(position, 0.05, shortened(classes[label], LONGEST_NAME), fontsize=10)
+    return grid.figure
 
 
 def draw_mistakes(images: np.ndarray, chosen: np.ndarray, evaluation: Evaluation, title: str) -> Figure:
@@ -38,16 +38,16 @@ def draw_mistakes(images: np.ndarray, chosen: np.ndarray, evaluation: Evaluation
     """
     if len(chosen) == 0:
         return _no_mistakes(evaluation, title)
-    figure, cells = _grid(len(images), title, caption_lines=2)
+    grid = _Grid(len(images), title, caption_lines=2)
     predicted = evaluation.predicted
-    for axes, image, index in zip(cells, images, chosen, strict=False):
-        _show(axes, image)
+    for position, (image, index) in enumerate(zip(images, chosen, strict=True)):
+        grid.show(position, image)
         wrong, truth = evaluation.classes[predicted[index]], evaluation.classes[evaluation.labels[index]]
         probability = percent(float(evaluation.scores[index, predicted[index]]))
-        centre: dict[str, Any] = {"ha": "center", "transform": axes.transAxes, "fontsize": 9}
-        axes.text(0.5, 1.17, f"{shortened(wrong, 11)} {probability}", color=RED, fontweight="bold", **centre)
-        axes.text(0.5, 1.03, f"is {shortened(truth, LONGEST_NAME)}", **centre)
-    return figure
+        words = f"{shortened(wrong, 11)} {probability}"
+        grid.caption(position, 0.23, words, fontsize=9, color=RED, fontweight="bold")
+        grid.caption(position, 0.05, f"is {shortened(truth, LONGEST_NAME)}", fontsize=9)
+    return grid.figure
 
 
 def draw_confused_pairs(
@@ -56,17 +56,16 @@ def draw_confused_pairs(
     """Draw a row of example images, uint8 `[<= 8, H, W, 3]`, for each pair of a true and a predicted class."""
     if not pairs:
         return _no_mistakes(evaluation, title)
-    figure, cells = _grid(len(pairs) * COLUMNS, title, caption_lines=1)
+    columns = max(map(len, examples))
+    grid = _Grid(len(pairs) * columns, title, caption_lines=1, columns=columns)
     for row, (images, (true, predicted)) in enumerate(zip(examples, pairs, strict=True)):
-        for axes, image in zip(cells[row * COLUMNS :], images, strict=False):
-            _show(axes, image)
-        for axes in cells[row * COLUMNS + len(images) : (row + 1) * COLUMNS]:
-            axes.set_visible(False)
+        for column, image in enumerate(images):
+            grid.show(row * columns + column, image)
         wrong, whole = evaluation.confusion[true, predicted], evaluation.confusion[true].sum()
         names = (shortened(evaluation.classes[label], 30) for label in (true, predicted))
         words = "{} taken for {}".format(*names) + f": {wrong:,} of {whole:,} ({percent(wrong / whole)})"
-        cells[row * COLUMNS].set_title(words, loc="left", fontsize=10, pad=3)
-    return figure
+        grid.caption(row * columns, 0.05, words, ha="left", fontsize=10)
+    return grid.figure
 
 
 def _no_mistakes(evaluation: Evaluation, title: str) -> Figure:
@@ -90,23 +89,50 @@ def draw_augmentations(originals: np.ndarray, draws: Sequence[np.ndarray], title
     return figure
 
 
-def _grid(number: int, title: str, caption_lines: int) -> tuple[Figure, list[Axes]]:
-    """Make a grid of cells for `number` images; extra cells stay blank."""
-    columns = min(COLUMNS, max(number, 1))
-    rows = max(1, math.ceil(number / columns))
-    width, height = max(4.0, columns * CELL), rows * (CELL + 0.2 * caption_lines) + 0.55
-    figure = Figure(figsize=(width, height))
-    figure.suptitle(title, x=0.015, y=1 - 0.12 / height, ha="left", va="top", fontsize=13, fontweight="bold")
-    figure.subplots_adjust(
-        left=0.01, right=0.99, bottom=0.08 / height, top=1 - (0.42 + 0.21 * caption_lines) / height, wspace=0.08
-    )
-    figure.subplots_adjust(hspace=(0.14 + 0.19 * caption_lines) / CELL)
-    cells = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in cells:
-        without_axes(axes)
-    return figure, cells
+class _Grid:
+    """Cells for images, in rows; lengths are inches from the figure's upper left corner.
+
+    All are in one `Axes`: one for each image would take most of the time of drawing.
+    """
+
+    def __init__(self, number: int, title: str, caption_lines: int, columns: int = COLUMNS) -> None:
+        self.columns = min(columns, max(number, 1))
+        rows = max(1, math.ceil(number / self.columns))
+        self.row = CELL + 0.2 * caption_lines
+        width, height = max(4.0, self.columns * CELL), rows * self.row + 0.55
+        self.column = 0.98 * CELL
+        self.first = 0.01 * width, 0.42 + 0.21 * caption_lines
+        self.figure = Figure(figsize=(width, height))
+        self.figure.suptitle(title, x=0.015, y=1 - 0.12 / height, ha="left", va="top", fontsize=13, fontweight="bold")
+        self.axes = self.figure.add_axes((0, 0, 1, 1))
+        self.axes.set(xlim=(0, width), ylim=(height, 0))
+        self.axes.set_axis_off()
+
+    def corner(self, position: int) -> tuple[float, float]:
+        """Return where the cell begins."""
+        row, column = divmod(position, self.columns)
+        return self.first[0] + column * self.column, self.first[1] + row * self.row
+
+    def show(self, position: int, image: np.ndarray) -> None:
+        """Show uint8 pixels `[H, W, 3]` as large as fits: those of small images with hard edges."""
+        height, width = image.shape[:2]
+        most_width, most_height = self.column - GAP, CELL - GAP
+        scale = min(most_width / width, most_height / height)
+        left, top = self.corner(position)
+        left += (most_width - scale * width) / 2
+        extent = (left, left + scale * width, top + scale * height, top)
+        self.axes.imshow(image, interpolation=_interpolation(image), extent=extent, aspect="auto")
+
+    def caption(self, position: int, above: float, words: str, ha: str = "center", **style: Any) -> None:
+        """Write a line whose baseline is `above` the cell."""
+        left, top = self.corner(position)
+        self.axes.text(left if ha == "left" else left + (self.column - GAP) / 2, top - above, words, ha=ha, **style)
 
 
 def _show(axes: Axes, image: np.ndarray) -> None:
-    """Show pixels: those of small images with hard edges, those of large ones smoothed."""
-    axes.imshow(image, interpolation="nearest" if max(image.shape[:2]) <= 64 else "antialiased")
+    axes.imshow(image, interpolation=_interpolation(image))
+
+
+def _interpolation(image: np.ndarray) -> str:
+    """Pixels of small images have hard edges, those of large ones are smoothed."""
+    return "nearest" if max(image.shape[:2]) <= 64 else "antialiased"

@@ -42,9 +42,11 @@ def test_each_confused_pair_is_a_row_of_examples():
     measured = evaluation(3)
     pairs = confused_pairs(measured, 2)
     examples = [np.full((count, 4, 4, 3), 30 * count, np.uint8) for count in (8, 3)]
-    rows = np.array(draw_confused_pairs(examples, pairs, measured, "run").axes).reshape(2, 8)
-    for row, images, (true, predicted) in zip(rows, examples, pairs, strict=True):
-        shown = [axes.get_images()[0].get_array() for axes in row if axes.get_images()]
-        np.testing.assert_array_equal(shown, images)
+    (axes,) = draw_confused_pairs(examples, pairs, measured, "run").axes
+    tops = sorted({image.get_extent()[3] for image in axes.images})
+    rows = [[image for image in axes.images if image.get_extent()[3] == top] for top in tops]
+    for row, text, images, (true, predicted) in zip(rows, axes.texts, examples, pairs, strict=True):
+        np.testing.assert_array_equal([image.get_array() for image in row], images)
         wrong, whole = measured.confusion[true, predicted], measured.confusion[true].sum()
-        assert row[0].get_title("left").startswith(f"class {true} taken for class {predicted}: {wrong} of {whole} (")
+        assert text.get_text().startswith(f"class {true} taken for class {predicted}: {wrong} of {whole} (")
+        assert text.get_position()[1] < row[0].get_extent()[3]

@@ -23,10 +23,6 @@ def texts(figure):
     return [text.get_text() for axes in figure.axes for text in axes.texts]
 
 
-def titles(figure):
-    return [axes.get_title("center") for axes in figure.axes]
-
-
 def test_an_odd_number_of_panels_leaves_no_empty_one():
     bar = Bar("a", "onednn", {"median": 2.0, "smallest": 1.0, "largest": 3.0})
     figure = draw_panels([Panel(name, "ms", [bar]) for name in "abc"], "title", "caption")
@@ -36,9 +32,22 @@ def test_an_odd_number_of_panels_leaves_no_empty_one():
 def test_samples_are_titled_with_their_class():
     images = np.zeros((3, 8, 8, 3), np.uint8)
     images[1] = 200
-    figure = draw_samples(images, np.array([2, 0, 1]), ["a", "b", "c"], "title")
-    assert titles(figure)[:3] == ["c", "a", "b"]
-    np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), images[1])
+    (axes,) = draw_samples(images, np.array([2, 0, 1]), ["a", "b", "c"], "title").axes
+    assert [text.get_text() for text in axes.texts] == ["c", "a", "b"]
+    np.testing.assert_array_equal([image.get_array() for image in axes.images], images)
+    for text, image in zip(axes.texts, axes.images, strict=True):
+        left, right, bottom, top = image.get_extent()
+        x, y = text.get_position()
+        assert left < x < right and y < top < bottom  # downwards
+
+
+def test_wide_pictures_keep_their_shape_and_do_not_overlap():
+    images = np.zeros((9, 10, 40, 3), np.uint8)
+    (axes,) = draw_samples(images, np.zeros(9, int), ["a"], "title").axes
+    extents = np.array([image.get_extent() for image in axes.images])
+    lefts, rights, bottoms, tops = extents.T
+    np.testing.assert_allclose((rights - lefts) / (bottoms - tops), 4)
+    assert (rights[:7] < lefts[1:8]).all() and bottoms[0] < tops[8] and lefts[0] == lefts[8]
 
 
 @pytest.fixture
