@@ -24,6 +24,7 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import NetworkScorer
 from paddle_resnet.files import write_json
 from paddle_resnet.models import count_parameters, create_model, load_weights, zoo_models, zoo_record
+from paddle_resnet.onednn import accelerate
 from paddle_resnet.training import Run
 from paddle_resnet.training.publish_weights import publish_weights
 from paddle_resnet.training.setup import open_data_and_network
@@ -76,7 +77,8 @@ def test_shipped_weights_reach_their_recorded_accuracy():
     for name in SHIPPED:
         record = zoo_record(name)
         normalize = Normalize(record.mean, record.std)
-        scorer = NetworkScorer(create_model(name, pretrained="cifar10"), normalize, flip=record.flip)
+        network = accelerate(create_model(name, pretrained="cifar10"))
+        scorer = NetworkScorer(network, normalize, flip=record.flip)
         top1 = np.mean(np.concatenate([scorer.scores(part).argmax(1) for part in np.split(pixels, 4)]) == labels)
         margin = 4 * (record.test_top1 * (1 - record.test_top1) / len(labels)) ** 0.5
         assert abs(top1 - record.test_top1) < margin

@@ -15,6 +15,8 @@ pytestmark = pytest.mark.slow
 STRIPPED = Path(__file__).parents[1] / "helpers" / "stripped"
 
 
+TINY = ["train.epochs=1", "data.image_size=8", "train.batch_size=200", "model.name=resnet8"]
+
 # One interpreter for all commands, as each import of Paddle takes seconds.
 RUN = """
 import json, runpy, sys
@@ -33,7 +35,7 @@ def test_quickstart_to_prediction_without_posix(tmp_path: Path) -> None:
     """With the code page of Chinese Windows."""
     folder = "output/quickstart"
     commands = [
-        ["quickstart", "-o", "train.epochs=1"],
+        ["quickstart", *(part for key in TINY for part in ("-o", key))],
         ["train", "--resume", folder],
         ["eval", folder],
         ["predict", folder, f"{folder}/samples", "--quiet", "--json", "predictions.json"],

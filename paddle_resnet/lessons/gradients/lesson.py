@@ -17,7 +17,6 @@ from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.lessons.gradients.layer_gradients import (
     BATCH_SIZE,
     COLOURS,
-    IMAGE_SIZE,
     KINDS,
     VANISHED,
     LayerGradients,
@@ -52,9 +51,9 @@ def teach(page: Page, effort: Effort) -> None:
     _explain_chain(page)
     page.heading("measurement_heading")
     data = page.text("cifar10_images" if effort.full else "digits")
-    page.say("measurement", batch_size=BATCH_SIZE, images=data, image_size=IMAGE_SIZE)
     loader = image_loader(effort)
     images, labels = next(iter(loader))
+    page.say("measurement", batch_size=BATCH_SIZE, images=data, image_size=images.shape[-1])
     keys = [(f"{kind}{depth}", batch_norm) for batch_norm in (False, True) for kind in KINDS for depth in DEPTHS]
     initial = {key: measure_gradients(make_network(*key), images, labels) for key in keys}
     vanishing = [name for (name, batch_norm), each in initial.items() if batch_norm and each.vanishes]
