@@ -10,11 +10,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from itertools import cycle, islice
 from typing import NamedTuple
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from paddle_resnet.inference import Predictor
 
@@ -111,12 +113,16 @@ def test_routes_and_errors_are_those_of_the_local_service(url, run):
     assert (status, error["error"]["code"]) == (404, "not_found")
 
 
-def test_lost_node_loses_no_request(url, expected, lose_node):
+def test_lost_node_loses_no_request(url, run, expected, lose_node, tmp_path):
     assert statuses()["model"].replica_states == statuses()["http"].replica_states == {"RUNNING": 2}
-    sent = list(islice(cycle(expected), 600))
-    with ThreadPoolExecutor(CLIENTS + 1) as clients:
+    large = tmp_path / "large.png"  # takes so long that each replica has some of them when its node is lost
+    Image.fromarray(np.random.default_rng(0).choice([0, 255], (3000, 3000)).astype(np.uint8)).save(large)
+    with Predictor(run.path, device="cpu", threads=1) as predictor:
+        expected = {**expected, large: predictor.predict(large, top_k=2)[0]}
+    sent = [large] * CLIENTS + list(islice(cycle(expected), 200))
+    with ThreadPoolExecutor(CLIENTS) as clients:
         responses = [clients.submit(fetch, f"{url}/predict?top=2", file.read_bytes()) for file in sent]
-        responses[100].result()
+        wait(responses, return_when=FIRST_COMPLETED)
         lose_node()
         for file, response in zip(sent, responses, strict=True):
             assert_predicted(response.result(), expected[file])
