@@ -2,7 +2,7 @@
 
 Two deployments. `HTTP` is the application of `app.create_app`, with its routes, bounds and errors, once on each node.
 `MODEL` decodes and computes; Ray batches, scales, and replaces its replicas. Ray takes the place of this package's
-inference workers and of its HTTP protocol.
+inference workers and of its HTTP protocol. To Ray they are two applications, as `HTTP` has to end before `MODEL`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from paddle_resnet.service.settings import Settings
 from paddle_resnet.service.telemetry import configure_logging, log
 from paddle_resnet.service.worker_process import Batch, ImageData, ImageResult, make_worker
 
-APPLICATION, HTTP, MODEL = "paddle_resnet", "http", "model"
+HTTP, MODEL = "paddle_resnet_http", "paddle_resnet_model"
 BATCHES_AHEAD = 2
 """Batches that an `HTTP` replica sends ahead for each replica of the model. More images wait there, in fair turns."""
 NOT_OFFERED = "/explain, SIGHUP, --drain, and limits on connections; the other limits hold for one node"
@@ -46,7 +46,7 @@ class RayWorkers(InferenceWorkers):
         self.ready = self.idle = at_once
 
     def connect(self, on_idle: Callable[[], object], on_replaced: Callable[[], object]) -> None:
-        self._model = serve.get_deployment_handle(MODEL, APPLICATION)
+        self._model = serve.get_deployment_handle(MODEL, MODEL)
 
     def run(self, batch: Batch) -> Awaitable[list[ImageResult]]:
         self.idle -= 1
@@ -120,7 +120,7 @@ def serve_on_ray(settings: Settings, address: str, log_level: str = "INFO") -> N
     stop = threading.Event()
     with signals.handled(lambda *_: stop.set()):
         stop.wait()
-    serve.delete(APPLICATION)
+    _remove()
 
 
 def deploy(settings: Settings, log_level: str = "INFO") -> None:
@@ -152,17 +152,25 @@ def deploy(settings: Settings, log_level: str = "INFO") -> None:
         max_replicas_per_node=1,  # its proxy prefers the one on its node: requests outlive other nodes
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=settings.max_connections,
+        graceful_shutdown_timeout_s=settings.body_timeout + settings.response_timeout,
     )(serve.ingress(application)())
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     try:
         serve.start(http_options={"host": settings.host, "port": settings.port})
         _check_is_ours(settings)
         with ExitStack() as unless_ready:
-            unless_ready.callback(serve.delete, APPLICATION)
-            serve.run(http.bind(model.bind(settings, packed, digest)), name=APPLICATION, route_prefix="/")
+            unless_ready.callback(_remove)
+            serve.run(model.bind(settings, packed, digest), name=MODEL, route_prefix=None)
+            serve.run(http.bind(), name=HTTP, route_prefix="/")
             unless_ready.pop_all()
     except (RayError, RuntimeError) as error:
         raise RunFailure(f"Ray could not start the service: {str(error).strip().splitlines()[-1]}") from error
+
+
+def _remove() -> None:
+    """Take no more requests, and when those under way are answered, end the replicas."""
+    serve.delete(HTTP)
+    serve.delete(MODEL)
 
 
 def _check_is_ours(settings: Settings) -> None:
@@ -171,5 +179,5 @@ def _check_is_ours(settings: Settings) -> None:
     running = "Ray Serve runs on this cluster already"
     if (http.host, http.port) != (settings.host, settings.port):
         raise UsageError(f"{running}; take --host {http.host} --port {http.port}, or end it: serve shutdown")
-    if APPLICATION in serve.status().applications:
+    if HTTP in serve.status().applications:
         raise UsageError(f"{running}, with this service: end its command, or all of it: serve shutdown")

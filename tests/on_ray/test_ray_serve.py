@@ -71,11 +71,20 @@ def expected(run, pictures):
         return dict(zip(files, predictor.predict(files, top_k=2), strict=True))
 
 
+@pytest.fixture(scope="module")
+def large(run, tmp_path_factory):
+    """A picture that takes long to decode, and its prediction: each replica is busy with some of these for a while."""
+    file = tmp_path_factory.mktemp("large") / "large.png"
+    Image.fromarray(np.random.default_rng(0).choice([0, 255], (3000, 3000)).astype(np.uint8)).save(file)
+    with Predictor(run.path, device="cpu", threads=1) as predictor:
+        return {file: predictor.predict(file, top_k=2)[0]}
+
+
 def statuses():
     """Return the status of each deployment of the service."""
     from ray import serve
 
-    return {name: each for app in serve.status().applications.values() for name, each in app.deployments.items()}
+    return [each for application in serve.status().applications.values() for each in application.deployments.values()]
 
 
 def fetch(url, data=None):
@@ -113,13 +122,10 @@ def test_routes_and_errors_are_those_of_the_local_service(url, run):
     assert (status, error["error"]["code"]) == (404, "not_found")
 
 
-def test_lost_node_loses_no_request(url, run, expected, lose_node, tmp_path):
-    assert statuses()["model"].replica_states == statuses()["http"].replica_states == {"RUNNING": 2}
-    large = tmp_path / "large.png"  # takes so long that each replica has some of them when its node is lost
-    Image.fromarray(np.random.default_rng(0).choice([0, 255], (3000, 3000)).astype(np.uint8)).save(large)
-    with Predictor(run.path, device="cpu", threads=1) as predictor:
-        expected = {**expected, large: predictor.predict(large, top_k=2)[0]}
-    sent = [large] * CLIENTS + list(islice(cycle(expected), 200))
+def test_lost_node_loses_no_request(url, expected, large, lose_node):
+    assert [each.replica_states for each in statuses()] == [{"RUNNING": 2}] * 2
+    expected = expected | large
+    sent = [*large] * CLIENTS + list(islice(cycle(expected), 200))
     with ThreadPoolExecutor(CLIENTS) as clients:
         responses = [clients.submit(fetch, f"{url}/predict?top=2", file.read_bytes()) for file in sent]
         wait(responses, return_when=FIRST_COMPLETED)
@@ -137,7 +143,13 @@ def test_second_service_on_the_cluster_is_refused(url, cluster, run, tool, other
     assert ("--port" in ended.stderr) == other_port
 
 
-def test_signal_ends_the_command_and_the_service(service):
-    service.command.send_signal(signal.SIGTERM)
+def test_signal_ends_the_service_when_accepted_requests_are_answered(service, large):
+    ((file, prediction),) = large.items()
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        responses = [clients.submit(fetch, f"{service.url}/predict?top=2", file.read_bytes()) for _ in range(CLIENTS)]
+        wait(responses, return_when=FIRST_COMPLETED)
+        service.command.send_signal(signal.SIGTERM)
+        for response in responses:
+            assert_predicted(response.result(), prediction)
     assert service.command.wait(60) == 0
     assert not statuses()

@@ -24,9 +24,10 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT))
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
-os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-os.environ["RAY_worker_niceness"] = "0"  # the clients, on the same cores, would take the workers' time
+# Niceness: the clients, on the same cores, would take the workers' time.
+os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_worker_niceness": "0"}
 
+import ray  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
 from paddle_resnet.inference.find_pictures import find_pictures  # noqa: E402
@@ -35,6 +36,8 @@ from paddle_resnet.on_ray.predict import ray_tasks  # noqa: E402
 
 BATCH = 8
 """Small, as a task is 4 batches, and the nodes should have many tasks each."""
+AT_ONCE = 0.05
+"""Results that come so many seconds after the first ones were ready with them."""
 OPTIONS: dict[str, Any] = {"device": "cpu", "batch_size": BATCH, "threshold": None, "precision": None, "backend": None}
 
 
@@ -70,6 +73,7 @@ def main() -> int:
             )
         return 0
     finally:
+        ray.shutdown()
         cluster.shutdown()
 
 
@@ -78,9 +82,8 @@ def speed(opened: AbstractContextManager[PredictFn], files: list[Path]) -> float
     done, started, began = 0, 0.0, time.perf_counter()
     with opened as predict:
         for results in predict(batched(files, BATCH)):
-            if not started:
-                started = time.perf_counter()
-            else:
+            started = started or time.perf_counter()
+            if time.perf_counter() - started > AT_ONCE:
                 done += len(results)
         ended = time.perf_counter()
     print(f"  first results after {started - began:.1f} s, all after {ended - began:.1f} s", flush=True)
