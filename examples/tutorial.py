@@ -28,7 +28,7 @@ import os
 
 DATA = os.environ.get("TUTORIAL_DATA", "digits")  # or "cifar10"
 DATA_ROOT = os.environ.get("TUTORIAL_ROOT")  # the folder of cifar-10-python.tar.gz; None: Paddle's cache
-EPOCHS = 4
+EPOCHS = 2
 
 import paddle_resnet  # before paddle: it chooses the threads and the BLAS path
 
