@@ -11,7 +11,7 @@ from paddle.nn import functional
 from paddle_resnet.lessons import Effort, Lesson
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import LessonTexts
-from paddle_resnet.lessons.gradients import lesson
+from paddle_resnet.lessons.gradients import layer_gradients, lesson
 from paddle_resnet.lessons.gradients.layer_gradients import (
     LayerGradients,
     image_loader,
@@ -27,6 +27,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layer_gradients, "IMAGE_SIZE", 16)
         patch.setattr(lesson, "TRAINED_DEPTHS", {True: (20, 56), False: (20,)})
         return Lesson("gradients").run(tmp_path_factory.mktemp("gradients"), scale=0.1)
 

@@ -29,7 +29,7 @@ COLOURS = {20: BLUE, 56: GREEN, 110: RED}
 """By depth."""
 
 BATCH_SIZE = 32
-IMAGE_SIZE = 16  # of the digits; CIFAR-10 has 32
+IMAGE_SIZE = 32
 SEED = 0
 VANISHED = 0.1
 """Share of the last convolution's gradient below which the first one's has vanished."""
