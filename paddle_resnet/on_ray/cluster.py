@@ -42,13 +42,8 @@ def connect(address: str) -> None:
         signal.signal(signal.SIGTERM, handler)  # Ray's would end a command at once, and its files would be lost
 
 
-def living_nodes() -> int:
-    """Return how many nodes the cluster has now; Ray lists the lost ones too."""
-    return sum(node["Alive"] for node in ray.nodes())
-
-
-def resources_of(device: str, threads: int) -> tuple[dict[str, float], int]:
-    """Return what a predictor takes, a GPU ("auto": where there is one) or `threads` CPUs, and how many have room.
+def resources_of(device: str, threads: int) -> tuple[dict[str, float], int, int]:
+    """Return what a predictor takes, a GPU ("auto": where there is one) or `threads` CPUs; how many fit; and the nodes.
 
     Raises:
         UsageError: no node has that.
@@ -59,7 +54,7 @@ def resources_of(device: str, threads: int) -> tuple[dict[str, float], int]:
     most = sum(int(node.get(name, 0) // number) for node in nodes)
     if not most:
         raise UsageError(f"no node of the cluster has {number} {name}: choose another --device, or fewer --threads")
-    return {f"num_{name.lower()}s": number}, most
+    return {f"num_{name.lower()}s": number}, most, len(nodes)
 
 
 def pack_model(model_dir: Path) -> ray.ObjectRef:

@@ -46,13 +46,7 @@ def ray_tasks(
 ) -> Iterator[PredictFn]:
     """Connect to the cluster, and yield a function that takes files, folders, patterns and URIs, as text, in batches.
 
-    Args:
-        model_dir: the exported folder.
-        address: of the cluster, as in `connect`.
-        threads: CPUs of a task.
-        top_k: how many classes to rank.
-        skipped: counts the other files of the folders by suffix, as in `find_pictures`.
-        options: of `Predictor`.
+    The arguments are those of `connect`, `find_pictures` and `prediction_workers`; `threads` is the CPUs of a task.
 
     Raises:
         UsageError, RunFailure: there is no cluster; the model cannot be loaded; Ray gave up.

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp
 from paddle_resnet import signals
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.inference.inference_config import InferenceConfig, find_model
-from paddle_resnet.on_ray.cluster import connect, living_nodes, pack_model, resources_of, unpack_model
+from paddle_resnet.on_ray.cluster import connect, pack_model, resources_of, unpack_model
 from paddle_resnet.service.app import create_app
 from paddle_resnet.service.inference_workers import InferenceWorkers, WorkerDied
 from paddle_resnet.service.settings import Settings
@@ -40,9 +40,9 @@ class RayWorkers(InferenceWorkers):
     """The replicas of the model in the place of worker processes. A call has one image: Ray makes the batches."""
 
     ready = idle = 0
-    healthy = True
 
     def __init__(self, at_once: int) -> None:
+        self._workers, self._supervisors = [], []  # it starts and ends none
         self.ready = self.idle = at_once
 
     def connect(self, on_idle: Callable[[], object], on_replaced: Callable[[], object]) -> None:
@@ -64,14 +64,6 @@ class RayWorkers(InferenceWorkers):
             raise RunFailure(result)
         return [result]
 
-    def wait_until_ready(self) -> None:
-        """Do nothing: Ray sends no request before, and ends the replicas itself."""
-
-    kill = wait_until_ready
-
-    async def close(self) -> None:
-        pass
-
 
 class _Model:
     """A replica of the model. Where an image ends its process, Ray starts another one."""
@@ -79,7 +71,9 @@ class _Model:
     def __init__(self, settings: Settings, packed: list[ray.ObjectRef], digest: str) -> None:
         configure_logging()
         with unpack_model(packed[0]) as model:
-            self._compute = make_worker(settings.model_copy(update={"model": model}), digest)
+            self._compute = make_worker(
+                settings.model_copy(update={"model": model, "decoders": settings.threads}), digest
+            )
         self._thread, self._timeout = ThreadPoolExecutor(1), settings.response_timeout
         self._started: float | None = None
         self.predict.set_max_batch_size(settings.max_batch)
@@ -115,7 +109,7 @@ def serve_on_ray(settings: Settings, address: str, log_level: str = "INFO") -> N
     configure_logging(log_level)
     connect(address)
     deploy(settings, log_level)
-    log("ready", url=f"http://{settings.host}:{settings.port}/", engine="ray", nodes=living_nodes())
+    log("ready", url=f"http://{settings.host}:{settings.port}/", engine="ray")
     log("not offered with Ray", logging.WARNING, features=NOT_OFFERED)
     stop = threading.Event()
     with signals.handled(lambda *_: stop.set()):
@@ -133,15 +127,15 @@ def deploy(settings: Settings, log_level: str = "INFO") -> None:
     folder = find_model(settings.model)
     digest = InferenceConfig.load(folder).digest()
     packed = [pack_model(folder)]  # in a list, as Ray would replace it by the files
-    resources, most = resources_of(settings.device, settings.threads)
+    ahead = BATCHES_AHEAD * settings.max_batch
+    resources, most, nodes = resources_of(settings.device, settings.threads)
 
     def application() -> ASGIApp:  # on a replica
         configure_logging(log_level)
         with unpack_model(packed[0]) as model:
             own = settings.model_copy(update={"model": model, "max_batch": 1, "max_wait": 0})
-            return create_app(own, digest, RayWorkers(BATCHES_AHEAD * settings.max_batch * most))
+            return create_app(own, digest, RayWorkers(ahead * most))
 
-    nodes, ahead = living_nodes(), BATCHES_AHEAD * settings.max_batch
     scaled = {"min_replicas": min(most, nodes), "max_replicas": most, "target_ongoing_requests": ahead}
     model = serve.deployment(
         name=MODEL, ray_actor_options=resources, autoscaling_config=scaled, max_ongoing_requests=2 * ahead

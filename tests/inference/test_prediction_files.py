@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -13,6 +14,7 @@ from paddle_resnet.inference import Prediction
 from paddle_resnet.inference.prediction_files import (
     open_csv,
     open_json_lines,
+    open_parquet,
     parse_columns,
     partial_path,
     ranked_columns,
@@ -157,3 +159,21 @@ def test_json_holds_names_of_any_bytes(tmp_path, name):
         write([Prediction(os.fsdecode(name), (ClassProbability("cat", 1.0),))])
     (line,) = (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()
     assert os.fsencode(json.loads(line)["file"]) == name
+
+
+@pytest.mark.parametrize("end", [None, KeyboardInterrupt])
+def test_parquet_is_readable_also_after_ctrl_c(tmp_path, end):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed (requirements/ray.txt)")
+    path = tmp_path / "a.parquet"
+    odd = Prediction(os.fsdecode(b"caf\xe9.jpg"), DOG.top, 0.9)
+    with contextlib.suppress(KeyboardInterrupt), open_parquet(path, 2) as write:
+        write([DOG])
+        write([odd])
+        if end:
+            raise end
+    assert path.exists() == (end is None)
+    table = parquet.read_table(partial_path(path) if end else path)
+    assert [str(column.type) for column in table.columns] == ["string", "string", "float", "string", "float"]
+    assert [row["class"] for row in table.to_pylist()] == ["dog", "unknown"]
+    assert table["file"].to_pylist() == ["test/7.jpg", r"caf\xe9.jpg"]
+    assert table["probability_2"].to_pylist() == pytest.approx([0.2, 0.2])
