@@ -21,8 +21,8 @@ from paddle_resnet.onednn.bindings import (
     Propagation,
     Query,
     check,
-    execute_holding_lock,
     functions,
+    holding_lock,
 )
 from paddle_resnet.onednn.geometry import Image, Window, overruns_its_scratch
 from paddle_resnet.onednn.primitives import (
@@ -105,7 +105,7 @@ class Recording:
         self.output = self._tensors[network.output].array()
         self._scratch = _memory(max(primitive.scratch_size for primitive, _ in self._steps))
         self._calls = [_bind(primitive, buffers, self._scratch) for primitive, buffers in self._steps]
-        self._execute = execute_holding_lock()
+        self._execute = holding_lock("primitive_execute")
 
     def run(self) -> None:
         """Compute `output` from `input`."""

@@ -201,14 +201,14 @@ def functions() -> Functions:
 
 
 @functools.cache
-def execute_holding_lock() -> Any:
-    """Return ``primitive_execute`` for many short primitives in a row: it keeps Python's global lock.
+def holding_lock(name: str) -> Any:
+    """Return a function, called many times in a row, that keeps Python's global lock meanwhile.
 
-    Otherwise each of them waits up to 5 ms for the lock beside a thread that is busy in Python: a resnet20 of 25
-    primitives took 105 ms instead of 6.
+    Otherwise each call waits up to 5 ms for the lock beside a thread that is busy in Python: the executions of a
+    resnet20 of 25 primitives took 105 ms instead of 6.
     """
-    function = ctypes.PyDLL(str(library.library_path())).dnnl_primitive_execute
-    function.argtypes, function.restype = _SIGNATURES["primitive_execute"], c_int
+    function = ctypes.PyDLL(str(library.library_path()))[f"dnnl_{name}"]
+    function.argtypes, function.restype = _SIGNATURES[name], c_int
     return function
 
 

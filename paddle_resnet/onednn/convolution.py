@@ -180,8 +180,8 @@ class _Convolution(PyLayer):
         if weight_wanted or any(bias_wanted):
             if geometry.overruns_in_bfloat16:
                 x, gradient, geometry = x.astype("float32"), gradient.astype("float32"), geometry.in_float32
-            weight_gradient = tensors.allocate(weight.shape, "float32")
-            bias_gradient = tensors.allocate([geometry.out_channels], "float32") if geometry.bias else None
+            weight_gradient = tensors.allocate(weight.shape, paddle.float32)
+            bias_gradient = tensors.allocate([geometry.out_channels], paddle.float32) if geometry.bias else None
             backward_weights = thread_context().cached(convolution_backward_weights, geometry)
             addresses = x.data_ptr(), gradient.data_ptr(), weight_gradient.data_ptr()
             backward_weights(*addresses, *tensors.address_of(bias_gradient))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 from paddle_resnet.onednn.bindings import DataType, dimensions
 
 Pair = tuple[int, int]
+CACHED = 512
 WIDEST_VECTOR = 16
 """float32 values in an AVX-512 register."""
 
@@ -26,6 +28,7 @@ class Window(NamedTuple):
         rows, columns = (dilation * (size - 1) + 1 for size, dilation in zip(self.size, self.dilation, strict=True))
         return rows, columns
 
+    @functools.lru_cache(CACHED)  # noqa: B019 (of values, asked for in every step)
     def positions(self, height: int, width: int) -> Pair:
         """How many positions the window takes on an image, vertically and horizontally."""
         rows, columns = (
@@ -36,6 +39,7 @@ class Window(NamedTuple):
         )
         return rows, columns
 
+    @functools.lru_cache(CACHED)  # noqa: B019
     def sees_pixels(self, height: int, width: int) -> bool:
         """Whether some position of the window meets the image on each axis; else oneDNN 3.6.2 reads outside memory."""
         return all(

@@ -6,6 +6,7 @@ oneDNN cannot compute is left to the base.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -37,7 +38,7 @@ def channels_last(x: paddle.Tensor) -> paddle.Tensor:
 
 def is_supported(x: paddle.Tensor) -> bool:
     """Return whether oneDNN's layers can compute on this tensor."""
-    return paddle.in_dynamic_mode() and x.dtype in DATA_TYPES and x.place.is_cpu_place() and x.size > 0
+    return paddle.in_dynamic_mode() and x.dtype in DATA_TYPES and x.place.is_cpu_place() and 0 not in x.shape
 
 
 def run_native(forward: Callable[[paddle.Tensor], paddle.Tensor], x: paddle.Tensor) -> paddle.Tensor:
@@ -78,7 +79,7 @@ class BatchNorm(nn.BatchNorm2D):
         use_batch = self.training and not use_global_stats
         synchronized = self.synchronized and use_batch
         # A single value in each channel has no variance: Paddle returns it unchanged in training.
-        single = self.training and not synchronized and x.size == self._mean.size
+        single = self.training and not synchronized and math.prod(x.shape) == x.shape[-1]
         if single or not is_supported(x):
             x = run_native(super().forward, x)
             return nn.functional.relu(x) if self.relu else x

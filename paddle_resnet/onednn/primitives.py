@@ -29,6 +29,7 @@ from paddle_resnet.onednn.bindings import (
     check,
     dimensions,
     functions,
+    holding_lock,
 )
 from paddle_resnet.onednn.geometry import Image
 from paddle_resnet.system import threads
@@ -190,7 +191,7 @@ class Primitive:
             slot.memory = memory.address
         self._addresses = [memory.address for memory in self._memories]
         self._stream = context.stream
-        self._set_address = library.memory_set_data_handle
+        self._set_address = holding_lock("memory_set_data_handle")
         self._execute = library.primitive_execute
 
     def __call__(self, *buffers: int) -> None:

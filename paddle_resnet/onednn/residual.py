@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import paddle
@@ -105,8 +106,8 @@ def add(
 
 
 def _rows(x: paddle.Tensor, relu: bool = False) -> Rows:
-    rows = x.shape[0] if x.ndim else 1
-    return Rows(rows, x.size // rows, tensors.data_type_of(x), relu)
+    rows, *columns = x.shape or (1,)
+    return Rows(rows, math.prod(columns), tensors.data_type_of(x), relu)
 
 
 def _sum(first: paddle.Tensor, second: paddle.Tensor, relu: bool = False) -> paddle.Tensor:

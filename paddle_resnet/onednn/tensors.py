@@ -16,11 +16,12 @@ import paddle
 
 from paddle_resnet.onednn.bindings import DataType
 from paddle_resnet.onednn.geometry import Image
+from paddle_resnet.paddle_compat import empty_on_cpu
 
 DATA_TYPES = {paddle.float32: DataType.FLOAT32, paddle.bfloat16: DataType.BFLOAT16}
 """The types that these functions compute with."""
 
-allocate = paddle.empty
+allocate = empty_on_cpu
 """Makes the tensors that oneDNN writes; tests replace it to prove that every element is written."""
 
 
@@ -102,9 +103,10 @@ def data_type_of(x: paddle.Tensor) -> DataType:
     Raises:
         TypeError: it is neither float32 nor bfloat16.
     """
-    if x.dtype not in DATA_TYPES:
+    found = DATA_TYPES.get(x.dtype)
+    if found is None:
         raise TypeError(f"oneDNN layers work on float32 and bfloat16, not {x.dtype}")
-    return DATA_TYPES[x.dtype]
+    return found
 
 
 def address_of(tensor: paddle.Tensor | None) -> tuple[int, ...]:
@@ -114,4 +116,4 @@ def address_of(tensor: paddle.Tensor | None) -> tuple[int, ...]:
 
 def workspace(size: int) -> paddle.Tensor | None:
     """Allocate the workspace that a forward primitive fills for its backward primitive; None if it needs none."""
-    return allocate([size], "uint8") if size else None
+    return allocate([size], paddle.uint8) if size else None

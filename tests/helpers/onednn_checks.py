@@ -20,7 +20,7 @@ def poison_memory(monkeypatch):
     scratch_address = primitives.Scratch.address
 
     def allocate(shape, dtype):
-        return paddle.full(shape, 255 if dtype == "uint8" else float("nan"), dtype)
+        return paddle.full(shape, 255 if dtype == paddle.uint8 else float("nan"), dtype)
 
     def poisoned_address(scratch, use, size):
         address = scratch_address(scratch, use, size)

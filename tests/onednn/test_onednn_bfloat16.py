@@ -93,11 +93,14 @@ def test_convolution(kind):
         assert_near(tensor.grad, expected_gradient, 1e-5, paddle.float32)
 
 
+# With 24 channels, two pixels are taken for one, unless the number of images is odd.
+@pytest.mark.parametrize(("images_and_channels"), [(4, 16), (4, 24), (3, 24)])
 @pytest.mark.parametrize("relu", [False, True])
-def test_batch_norm_keeps_its_statistics_in_float32(relu):
-    x, weight, bias = rounded(4, 5, 5, 16) + np.float32(0.5), rounded(16, seed=1), rounded(16, seed=2)
-    x = (x.view(np.uint32) & 0xFFFF0000).view(np.float32)
-    mean, variance = paddle.zeros([16]), paddle.ones([16])
+def test_batch_norm_keeps_its_statistics_in_float32(relu, images_and_channels):
+    number, channels = images_and_channels
+    x, weight, bias = rounded(number, 5, 5, channels), rounded(channels, seed=1), rounded(channels, seed=2)
+    x = ((x + np.float32(0.5)).view(np.uint32) & 0xFFFF0000).view(np.float32)
+    mean, variance = paddle.zeros([channels]), paddle.ones([channels])
     tensors = images(x), parameter(weight), parameter(bias)
     result = onednn_layers.batch_norm(*tensors, mean, variance, training=True, relu=relu)
     gradient = backward(result)
@@ -109,6 +112,25 @@ def test_batch_norm_keeps_its_statistics_in_float32(relu):
         assert_near(tensor.grad, expected_gradient, 2 * ROUNDING if dtype == paddle.bfloat16 else 1e-4, dtype)
     assert_near(mean, 0.1 * x.astype(np.float64).mean((0, 1, 2)), 1e-6, paddle.float32)
     assert_near(variance, 0.9 + 0.1 * x.astype(np.float64).var((0, 1, 2)), 1e-6, paddle.float32)
+
+
+@pytest.mark.parametrize("x_wanted", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_batch_norm_of_24_channels(training, x_wanted):
+    x, weight, bias = rounded(2, 7, 3, 24), rounded(24, seed=1), rounded(24, seed=2)
+    given = np.linspace(-1, 1, 24, dtype=np.float32), np.linspace(0.5, 2, 24, dtype=np.float32)
+    tensors = images(x), parameter(weight), parameter(bias)
+    tensors[0].stop_gradient = not x_wanted
+    result = onednn_layers.batch_norm(*tensors, *map(paddle.to_tensor, given), training=training, relu=True)
+    gradient = backward(result)
+    statistics = None if training else given
+    expected, gradients = reference.batch_norm(x, weight, bias, statistics, 1e-5, True, lambda shape: gradient)
+    assert_near(result, expected, ROUNDING, paddle.bfloat16)
+    assert (tensors[0].grad is not None) == x_wanted
+    if x_wanted:
+        assert_near(tensors[0].grad, gradients[0], 2 * ROUNDING, paddle.bfloat16)
+    for tensor, expected_gradient in zip(tensors[1:], gradients[1:], strict=True):
+        assert_near(tensor.grad, expected_gradient, 1e-4, paddle.float32)
 
 
 def test_add_relu():

@@ -27,12 +27,17 @@ def orthogonalise(matrix: paddle.Tensor, iterations: int = ITERATIONS) -> paddle
     """
     rows, columns = matrix.shape
     x = matrix.t() if rows > columns else matrix
-    x = x / (x.norm() + SMALLEST_NORM)
+    x = x / (_norm(x) + SMALLEST_NORM)
     a, b, c = COEFFICIENTS
     for _ in range(iterations):
         gram = paddle.matmul(x, x, transpose_y=True)
         x = a * x + paddle.matmul(b * gram + c * paddle.matmul(gram, gram), x)
     return x.t() if rows > columns else x
+
+
+def _norm(x: paddle.Tensor) -> paddle.Tensor:
+    """Return the root of the sum of squares: `Tensor.norm` takes 18 times as long on a CPU (Paddle 3.3.1)."""
+    return x.square().sum().sqrt()
 
 
 class Muon(paddle.optimizer.Momentum):
@@ -79,8 +84,8 @@ class Muon(paddle.optimizer.Momentum):
         with paddle.no_grad():
             velocity.scale_(self._momentum).add_(gradient)
             step = orthogonalise((gradient + self._momentum * velocity).reshape([parameter.shape[0], -1]))
-            norm = parameter.norm()
+            norm = _norm(parameter)
             rate = self.get_lr() * parameter.optimize_attr["learning_rate"]
-            moved = parameter - (rate * norm / (step.norm() + SMALLEST_NORM)) * step.reshape(parameter.shape)
-            parameter.set_value(moved * (norm / moved.norm()))
+            moved = parameter - (rate * norm / (_norm(step) + SMALLEST_NORM)) * step.reshape(parameter.shape)
+            parameter.set_value(moved * (norm / _norm(moved)))
         return None
