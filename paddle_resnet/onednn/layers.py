@@ -20,7 +20,7 @@ from paddle_resnet.onednn.geometry import Pair, Window
 from paddle_resnet.onednn.normalization import batch_norm
 from paddle_resnet.onednn.pooling import global_average_pool, max_pool2d
 from paddle_resnet.onednn.residual import add, fork, zero_pad_shortcut
-from paddle_resnet.onednn.tensors import DATA_TYPES
+from paddle_resnet.onednn.tensors import DATA_TYPES, as_channels_last, wants_gradient
 from paddle_resnet.paddle_compat import batch_norm_settings, convolution_settings
 
 Precision = Literal["float32", "bfloat16"]
@@ -58,14 +58,14 @@ class Convolution(nn.Conv2D):
     """A convolution, zero-padded, with a weight ``[out, in / groups, kh, kw]`` as `nn.Conv2D` has it."""
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        settings = convolution_settings(self)
+        settings, weight = convolution_settings(self), self.weight
         padding = _padding(settings.padding)
         if padding is None or not settings.zero_padded or not is_supported(x):
             return run_native(super().forward, x)
-        window = Window(tuple(self.weight.shape[2:]), _pair(settings.stride), *padding, _pair(settings.dilation))
+        window = Window(tuple(weight.shape[2:]), _pair(settings.stride), *padding, _pair(settings.dilation))
         if not window.sees_pixels(*x.shape[1:3]):
             return run_native(super().forward, x)
-        return conv2d(x, self.weight, self.bias, window, settings.groups)
+        return conv2d(x, weight, self.bias, window, settings.groups)
 
 
 class BatchNorm(nn.BatchNorm2D):
@@ -210,8 +210,11 @@ class ChannelsLastResNet(ResNet):
         return super().forward_features(self._images(x))
 
     def _images(self, x: paddle.Tensor) -> paddle.Tensor:
+        supported = is_supported(x)
+        if supported and x.dtype == paddle.float32 and not wants_gradient(x):
+            return as_channels_last(x, getattr(paddle, self.precision))
         x = channels_last(x)
-        return x.cast(self.precision) if is_supported(x) else x
+        return x.cast(self.precision) if supported else x
 
 
 def _pair(value: int | list[int] | tuple[int, ...]) -> Pair:

@@ -190,6 +190,7 @@ class Primitive:
             slot.argument = argument
             slot.memory = memory.address
         self._addresses = [memory.address for memory in self._memories]
+        self._bound: list[int | None] = [None] * len(arguments)
         self._stream = context.stream
         self._set_address = holding_lock("memory_set_data_handle")
         self._execute = library.primitive_execute
@@ -208,8 +209,10 @@ class Primitive:
         Returns:
             The arguments of ``primitive_execute``.
         """
-        for memory, buffer in zip(self._addresses, buffers, strict=True):
-            self._set_address(memory, buffer)
+        for index, (memory, buffer, bound) in enumerate(zip(self._addresses, buffers, self._bound, strict=True)):
+            if buffer != bound:
+                self._set_address(memory, buffer)
+                self._bound[index] = buffer
         return self._primitive, self._stream, len(buffers), self._arguments
 
 

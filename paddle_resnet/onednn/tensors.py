@@ -16,6 +16,7 @@ import paddle
 
 from paddle_resnet.onednn.bindings import DataType
 from paddle_resnet.onednn.geometry import Image
+from paddle_resnet.onednn.primitives import Context, Primitive, channels_last, contiguous, copy, thread_context
 from paddle_resnet.paddle_compat import empty_on_cpu
 
 DATA_TYPES = {paddle.float32: DataType.FLOAT32, paddle.bfloat16: DataType.BFLOAT16}
@@ -74,6 +75,24 @@ def recall(ctx: Any) -> tuple[Any, ...]:
 def as_contiguous(x: paddle.Tensor) -> paddle.Tensor:
     """Return `x` with its elements in order in memory. No gradient passes through, so call it within a `PyLayer`."""
     return x if x.is_contiguous() else x.contiguous()
+
+
+def channels_last_copy(context: Context, image: Image) -> Primitive:
+    """A copy of float32 ``[N, C, H, W]`` as ``[N, H, W, C]`` of the image's type (arguments: source, destination)."""
+    batch, channels, height, width, _ = image
+    return copy(context, contiguous(batch, channels, height, width), channels_last(image))
+
+
+def as_channels_last(x: paddle.Tensor, dtype: paddle.dtype) -> paddle.Tensor:
+    """Copy float32 ``[N, C, H, W]`` to ``[N, H, W, C]`` of `dtype`; no gradient passes through.
+
+    One pass on all threads; Paddle's `transpose` and `cast` are two on one thread.
+    """
+    batch, channels, height, width = x.shape
+    x = as_contiguous(x)
+    result = allocate([batch, height, width, channels], dtype)
+    thread_context().cached(channels_last_copy, image_of(result))(x.data_ptr(), result.data_ptr())
+    return result
 
 
 def wanted(*tensors: paddle.Tensor | None) -> tuple[bool, ...]:

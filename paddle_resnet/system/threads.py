@@ -109,7 +109,12 @@ def can_change() -> bool:
 
 def count() -> int:
     """Return the number of threads that the calling thread's operations use; 1 where OpenMP is not known."""
-    return max((int(library.omp_get_max_threads()) for library in _openmp()), default=1)
+    return max([get() for get in _counters()], default=1)
+
+
+@functools.cache
+def _counters() -> list[Callable[[], int]]:
+    return [library.omp_get_max_threads for library in _openmp()]
 
 
 def use(number: int) -> None:

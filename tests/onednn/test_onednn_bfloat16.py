@@ -15,6 +15,7 @@ from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.onednn import bfloat16_unavailable_reason, library, replace_layers, unavailable_reason
 from paddle_resnet.onednn import layers as onednn_layers
 from paddle_resnet.onednn.geometry import Window
+from paddle_resnet.onednn.tensors import as_channels_last
 
 # oneDNN computes with bfloat16 on every AVX-512 processor, on the older ones by way of float32.
 AVX512 = 0x27
@@ -57,6 +58,18 @@ def assert_near(tensor, expected, tolerance, dtype):
     assert tensor.dtype == dtype
     error = np.abs(tensor.cast("float32").numpy() - expected).max()
     assert error <= tolerance * np.abs(expected).max()
+
+
+def test_images_are_rounded_to_the_nearest_bfloat16():
+    x = np.random.default_rng(3).normal(size=(3, 3, 7, 5)).astype(np.float32)
+    x[0, 0, 0, :3] = np.array([0x3F808000, 0x3F818000, 0x80000000], np.uint32).view(np.float32)  # ties, and -0
+    bits = x.view(np.uint32)
+    expected = ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32).transpose(0, 2, 3, 1)
+    found = as_channels_last(paddle.to_tensor(x), paddle.bfloat16)
+    assert found.dtype == paddle.bfloat16
+    assert found.cast("float32").numpy().tobytes() == expected.tobytes()
+    in_float32 = as_channels_last(paddle.to_tensor(x), paddle.float32).numpy()
+    assert in_float32.tobytes() == x.transpose(0, 2, 3, 1).tobytes()
 
 
 SAME = ((1, 1), (1, 1), (1, 1))
