@@ -162,18 +162,19 @@ class AdaptiveBackend:
         if change:
             logger.info("%s", change)
 
-    def _measure(self, batch: np.ndarray) -> tuple[int, dict[int, float]]:
+    def _measure(self, batch: np.ndarray, first: int) -> tuple[int, dict[int, float]]:
         speeds: dict[int, float] = {}
-        for number in self._numbers:
+        for number in dict.fromkeys((first, *self._numbers)):
             if number != self._loaded[0]:
-                speeds |= self._compare(number, batch)
+                speeds |= self._compare(number, batch, preferred=number == first)
         runtime.release_memory()  # of the slower copies: hundreds of comparisons would fragment it
         return self._loaded[0], speeds
 
-    def _compare(self, number: int, batch: np.ndarray) -> dict[int, float]:
-        """Keep the model in use, or that of another number if it is faster; return the seconds of both."""
+    def _compare(self, number: int, batch: np.ndarray, preferred: bool) -> dict[int, float]:
+        """Keep the model in use or that of another number, whichever is faster; return the seconds of both."""
         current, other = self._loaded, (number, self._load(number))
-        best, seconds = fastest({each: partial(model.run, batch) for each, model in (current, other)})
+        models = (other, current) if preferred else (current, other)
+        best, seconds = fastest({each: partial(model.run, batch) for each, model in models})
         self._loaded = current if best == current[0] else other
         return seconds
 

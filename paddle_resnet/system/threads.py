@@ -28,7 +28,7 @@ OPENMP_OF_WINDOWS = "vcomp140.dll"
 SECONDS = 0.3
 """Time that a measurement gives each number of threads, after one unmeasured call."""
 LEAST_CALLS = 2
-LEAST_GAIN = 1.03
+LEAST_GAIN = 1.15
 """Another number of threads is taken if it is faster by this factor, as measurements differ by chance."""
 SHARE = 50
 """The work lasts at least this many times as long as a measurement before the next one."""
@@ -177,6 +177,7 @@ class ThreadChooser:
     """
 
     def __init__(self, numbers: Sequence[int]) -> None:
+        self._numbers = numbers
         self._most = self.number = numbers[0]
         self._others = OtherPrograms()
         self._load = 0.0
@@ -184,12 +185,13 @@ class ThreadChooser:
         self._measured_at: float | None = None
         self._cost = 0.0
 
-    def choose(self, clock: float, measure: Callable[[], tuple[int, dict[int, float]]]) -> str:
+    def choose(self, clock: float, measure: Callable[[int], tuple[int, dict[int, float]]]) -> str:
         """Choose `number`; return a line for the log if it changed, and otherwise an empty one.
 
         Args:
             clock: seconds of the work so far, from any beginning.
-            measure: returns what `fastest` does; called if it is time for it.
+            measure: returns what `fastest` does; called if it is time for it, with the number to try first, which
+                leaves the other programs their cores.
         """
         load = self._others.cores()
         if load < LEAST_LOAD:
@@ -199,7 +201,8 @@ class ThreadChooser:
         if self._measured_at is not None and clock < self._measured_at + share * self._cost:
             return ""
         started = perf_counter()
-        best, seconds = measure()
+        left = max(1, self._most - round(load))
+        best, seconds = measure(max(number for number in self._numbers if number <= left))
         self._load, self._measured_at, self._cost = load, clock, perf_counter() - started
         shares = ", ".join(f"{number}: {seconds[best] / seconds[number]:.2f}" for number in sorted(seconds))
         return self.take(best, f" (relative speeds {shares})")

@@ -123,7 +123,7 @@ class Clock:
 
 @pytest.mark.parametrize(
     ("seconds", "best"),
-    [({2: 0.05, 1: 0.09}, 2), ({2: 0.5, 1: 0.09}, 1), ({2: 0.100, 1: 0.099}, 2), ({2: 4.0, 1: 3.0}, 1)],
+    [({2: 0.05, 1: 0.09}, 2), ({2: 0.5, 1: 0.09}, 1), ({2: 0.100, 1: 0.09}, 2), ({2: 4.0, 1: 3.0}, 1)],
     ids=["idle", "beside a busy program", "within the noise", "slow steps"],
 )
 def test_the_fastest_number_is_taken(monkeypatch, seconds, best):
@@ -140,7 +140,7 @@ def test_the_number_follows_the_load(monkeypatch):
     chooser = threads.ThreadChooser([2, 1])
 
     def choose(at: float) -> str:
-        return chooser.choose(at, lambda: measured.append(at) or clock.measure())
+        return chooser.choose(at, lambda first: measured.append(at) or clock.measure())
 
     assert choose(0) == ""
     load = 1.0
@@ -163,6 +163,17 @@ def test_the_number_follows_the_load(monkeypatch):
     load = 2.0  # it has come back
     assert choose(10 + 80 * cost) == ""
     assert choose(10 + 88 * cost).startswith("threads: 1 instead of 2")
+
+
+@pytest.mark.parametrize(
+    ("load", "first"), [(0.2, 8), (0.9, 7), (1.6, 4), (3.0, 4), (3.7, 4), (5.0, 1), (20.0, 1)], ids=str
+)
+def test_what_leaves_others_their_cores_is_tried_first(monkeypatch, load, first):
+    """Of 8, 7, 4 and 1 threads on 8 cores: measurements are short, and the others' threads are not seen in all."""
+    monkeypatch.setattr(threads.OtherPrograms, "cores", lambda others: load)
+    tried = []
+    threads.ThreadChooser(threads.candidates(8)).choose(0, lambda number: tried.append(number) or (number, {number: 1}))
+    assert tried == [first]
 
 
 def test_onednn_follows_a_change_of_the_number(restored):

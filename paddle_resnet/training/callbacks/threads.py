@@ -64,9 +64,9 @@ class ThreadChoice(Callback):
             logger.info("%s", change)
         threads.use(self._chooser.number)
 
-    def _measure(self) -> tuple[int, dict[int, float]]:
+    def _measure(self, first: int) -> tuple[int, dict[int, float]]:
         step = self._step()
-        numbers = [self._chooser.number, *threads.usable()]
+        numbers = [first, *threads.usable()]
         return threads.fastest({number: threads.with_count(number, step) for number in numbers})
 
     def _step(self) -> Callable[[], None]:
