@@ -183,8 +183,10 @@ def make_worker(settings: Settings, digest: str) -> Callable[[Batch], list[Image
     decoder = BoundedDecoder(size.resize, size.image_size, settings.max_pixels, settings.image_decode_seconds)
     predictor.scores(np.zeros((1, size.image_size, size.image_size, 3), np.uint8))  # the first run prepares the model
     explains = settings.explain and (predictor.path.resolve().parent / CHECKPOINT).is_file()
-    # It takes seconds to load, as it needs paddle, and is seldom asked for.
-    explainer = ThreadPoolExecutor(1).submit(Explainer.load, predictor) if explains else None
+    # It takes seconds to load, as it needs paddle, and is seldom asked for. Its work stays in that thread: where a
+    # thread imports paddle, threads that began before have no dynamic mode.
+    explaining = ThreadPoolExecutor(1)
+    explainer = explaining.submit(Explainer.load, predictor) if explains else None
     # With one core a second thread costs as much as decoding a small image.
     map_images = ThreadPoolExecutor(settings.decoders).map if settings.decoders > 1 else map
 
@@ -197,7 +199,8 @@ def make_worker(settings: Settings, digest: str) -> Callable[[Batch], list[Image
                 decoded = decoder.decode(batch.images[0])
                 if decoded.pixels is None:
                     return [decoded]
-                return [ImageResult(ImageStatus.OK, explanation=loaded.explain(decoded.pixels, batch.explain))]
+                explanation = explaining.submit(loaded.explain, decoded.pixels, batch.explain).result()
+                return [ImageResult(ImageStatus.OK, explanation=explanation)]
             decode = partial(decoder.decode, cheap_only=not batch.costly)
             return run_batch(batch.images, decode, predictor.scores, map_images)
         except Exception:

@@ -314,6 +314,10 @@ config = InferenceConfig.load(Path(sys.argv[1]))
 compute = make_worker(Settings(model=sys.argv[1], explain=False), config.digest())
 print([len(result.scores) for result in compute(Batch([Path(sys.argv[2]).read_bytes()]))])
 """
+EXPLAIN = WORKER.replace(", explain=False", "").replace(
+    "len(result.scores) for result in compute(Batch([Path(sys.argv[2]).read_bytes()]))",
+    'result.explanation["class"] for result in compute(Batch([Path(sys.argv[2]).read_bytes()], True, ""))',
+)
 
 
 @needs_onnx
@@ -364,6 +368,16 @@ def test_a_service_worker_of_onnx_runtime_imports_no_paddle(run, project):
     pytest.importorskip("starlette")
     picture = run.config.data.root / "test" / "red" / "0.png"
     assert run_and_list_imports(project, WORKER, run.inference_path, picture) == ("[3]\n", [])
+
+
+@needs_onnx
+def test_a_worker_explains_though_it_began_without_paddle(run, project):
+    """Paddle's dynamic mode is of the thread that imports it, and of threads that begin later."""
+    pytest.importorskip("starlette")
+    picture = run.config.data.root / "test" / "red" / "0.png"
+    printed, _ = run_and_list_imports(project, EXPLAIN, run.inference_path, picture)
+    with Predictor(run.path, "cpu") as predictor:
+        assert printed.splitlines()[-1] == str([predictor.predict(picture)[0].label])
 
 
 @needs_onnx
