@@ -27,7 +27,9 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("examples")
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in (*WITH_A_RUN, "Lesson"))) for name in EXAMPLES]
+)
 def test_examples_of_docstrings_run(name, folder, monkeypatch):
     monkeypatch.chdir(folder)
     # A command that a fixture ran in this process may have left a handler, which writes among the examples' results.
@@ -40,6 +42,7 @@ def test_examples_of_docstrings_run(name, folder, monkeypatch):
     assert results.failed == 0, "".join(said)
 
 
+@pytest.mark.slow
 def test_code_of_the_page_on_own_loops_runs(folder, project, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     pages = (project / "docs/own_loop.md", project / "docs/zh/own_loop.md")
