@@ -184,20 +184,19 @@ def broadcast(tensors: Sequence[paddle.Tensor]) -> None:
 
 
 def broadcast_bytes(content: bytes) -> bytes:
-    """Return the bytes of rank 0; what the others give is ignored."""
+    """Return the bytes of rank 0, `MESSAGE_BYTES` or not much more; what the others give is ignored."""
     if _joined.world_size == 1:
         return content
     import numpy as np
     import paddle
 
     size = int(all_reduce_max(len(content) if is_main_process() else 0))
-    received = bytearray(content if is_main_process() else size)
-    for place in range(0, size, MESSAGE_BYTES):
-        part = paddle.to_tensor(np.frombuffer(received[place : place + MESSAGE_BYTES], np.uint8))
-        with _lost_peer_in_one_line():
-            paddle.distributed.broadcast(part, 0)
-        received[place : place + MESSAGE_BYTES] = part.numpy().tobytes()
-    return bytes(received)
+    if size == 0:
+        return b""
+    message = paddle.to_tensor(np.frombuffer(content if is_main_process() else bytes(size), np.uint8))
+    with _lost_peer_in_one_line():
+        paddle.distributed.broadcast(message, 0)
+    return message.numpy().tobytes()
 
 
 def _copy_parts(joined: paddle.Tensor, tensors: Sequence[paddle.Tensor]) -> None:

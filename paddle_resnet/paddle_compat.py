@@ -6,7 +6,6 @@ they are: they are keys of its state dict. Paddle is imported when a function is
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -28,14 +27,13 @@ def is_paddle_2() -> bool:
     return paddle.__version__.startswith("2.")
 
 
-def is_cpu_build() -> bool:
-    """Return whether the file that Paddle's build writes for `paddle.version` shows that it is the build for CPUs.
+def is_cpu_build(folder: Path) -> bool:
+    """Return whether Paddle in this folder is the build for CPUs, by the file that a build writes for `paddle.version`.
 
     Paddle is not imported, as `is_compiled_with_cuda` would need, which takes a second.
     """
-    spec = importlib.util.find_spec("paddle")
-    file = Path(spec.origin or "").parent / "version" / "__init__.py" if spec else Path()
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    file = folder / "version" / "__init__.py"
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
     versions = dict(re.findall(r"^(cuda|hip)_version\s*=\s*(\S+)$", text, re.MULTILINE))
     return versions.get("cuda") == "'False'" and versions.get("hip", "None") in ("None", "'False'")
 

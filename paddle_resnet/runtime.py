@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
-import importlib.util
+import importlib
 import io
 import logging
 import os
@@ -307,9 +307,10 @@ def resolve_device(name: str = "auto") -> str:
 
 def _count_gpus() -> tuple[int, str]:
     """Return how many GPUs Paddle can use here, and the reason if there are none."""
-    if importlib.util.find_spec("paddle") is None:
+    folder = openmp.paddle_folder()
+    if folder is None:
         return 0, "Paddle is not installed"
-    if "paddle" in sys.modules or not paddle_compat.is_cpu_build():
+    if "paddle" in sys.modules or not paddle_compat.is_cpu_build(folder):
         import_paddle()
         import paddle
 

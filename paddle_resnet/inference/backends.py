@@ -78,7 +78,7 @@ def choose(
 
         reason = unavailable_reason("cpu")
         if reason is not None:
-            raise UsageError(f"backend onednn: {reason}; take onnxruntime or paddle")
+            raise UsageError(f"backend onednn: {reason}; take onnxruntime")
     if backend is None and {"onnxruntime", "paddle"} <= {*able}:
         if config.files.onnx is None:
             return "paddle", precision

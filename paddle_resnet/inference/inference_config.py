@@ -60,8 +60,8 @@ class InputConfig(Group):
     `batch` is a fixed batch size; null: any.
     """
 
-    image_size: Positive
-    resize: Positive
+    image_size: Annotated[Integer, Field(gt=0, le=1024)]
+    resize: Annotated[Integer, Field(gt=0, le=2048)]
     crop: Literal["center"] = "center"
     channels: Literal[3] = 3
     layout: Literal["NHWC"] = "NHWC"

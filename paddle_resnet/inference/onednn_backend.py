@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.inference.inference_config import InferenceConfig, onnx_file, read_checked
-from paddle_resnet.inference.onednn_recording import Recording
+from paddle_resnet.inference.onednn_recording import Recording, Shared
 from paddle_resnet.inference.onnx_graph import read_graph
 from paddle_resnet.inference.onnx_layers import fuse
 from paddle_resnet.inference.options import Precision
 from paddle_resnet.onednn.bindings import DataType, OneDNNError
 from paddle_resnet.system import threads
 
-MOST_RECORDINGS = 8
-"""Batch sizes whose primitives and buffers are kept."""
+MOST_RECORDINGS = 64
+"""Batch sizes whose primitives are kept."""
 
 
 class OneDNNBackend:
@@ -39,40 +39,40 @@ class OneDNNBackend:
     def __init__(self, folder: Path, config: InferenceConfig, precision: Precision, number: int) -> None:
         file = onnx_file(folder, config, precision)
         data = read_checked(folder, file)
-        self._precision = DataType.BFLOAT16 if precision == "bf16" else DataType.FLOAT32
-        self._size, self._number = config.input.image_size, number
-        self._weights: dict = {}
-        self._recordings: OrderedDict[int, Recording] = OrderedDict()
-        self._turn = threading.Lock()
+        self._path, self._number, size = folder / file.name, number, config.input.image_size
         try:
-            self._network = fuse(read_graph(data))
-            mean = np.broadcast_to(self._network.mean.reshape(-1), (self._size, self._size, 3))
-            self._mean = mean.reshape(-1).astype(np.float32)
-            self.run(np.zeros((config.input.batch or 1, self._size, self._size, 3), np.uint8))
-        except (KeyError, ValueError, OneDNNError) as error:
-            raise UsageError(f"{folder / file.name}: backend onednn cannot run it: {error}; take onnxruntime") from None
+            network = fuse(read_graph(data))
+            self._mean = np.broadcast_to(network.mean.reshape(-1), (size, 3)).reshape(-1).astype(np.float32)
+        except ValueError as error:
+            raise self._refusal(error) from None
+        data_type = DataType.BFLOAT16 if precision == "bf16" else DataType.FLOAT32
+        shared = Shared()
+
+        @lru_cache(MOST_RECORDINGS)
+        def record(images: int) -> Recording:
+            return Recording(network, (images, size, size, 3), data_type, shared)
+
+        self._record, self._turn = record, threading.Lock()
+        self.run(np.zeros((config.input.batch or 1, size, size, 3), np.uint8))
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         with self._turn:
             before = threads.count()
             threads.use(self._number)
             try:
-                recording = self._recording(len(batch))
+                recording = self._record(len(batch))
                 if recording.input.dtype == np.uint8:
                     recording.input[...] = batch
                 else:
-                    np.subtract(batch.reshape(len(batch), -1), self._mean, out=recording.input.reshape(len(batch), -1))
+                    rows = recording.input.reshape(-1, len(self._mean))
+                    np.subtract(batch.reshape(rows.shape), self._mean, out=rows)
                 recording.run()
                 return recording.output.reshape(len(batch), -1).copy()
+            except (KeyError, ValueError, MemoryError, OneDNNError) as error:
+                raise self._refusal(error) from None
             finally:
                 threads.use(before)
 
-    def _recording(self, number: int) -> Recording:
-        recording = self._recordings.get(number)
-        if recording is None:
-            shape = number, self._size, self._size, 3
-            recording = self._recordings[number] = Recording(self._network, shape, self._precision, self._weights)
-            if len(self._recordings) > MOST_RECORDINGS:
-                self._recordings.popitem(last=False)
-        self._recordings.move_to_end(number)
-        return recording
+    def _refusal(self, error: Exception) -> UsageError:
+        reason = f"{error} is needed before it is computed" if isinstance(error, KeyError) else error
+        return UsageError(f"{self._path}: backend onednn cannot run it: {reason}; take onnxruntime")

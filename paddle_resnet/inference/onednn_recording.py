@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,6 +65,19 @@ Arguments = list[tuple[int, Any, np.ndarray]]
 """The role, layout and memory of each of a primitive's arguments."""
 
 
+@dataclass
+class Shared:
+    """What the recordings of a network for several batch sizes share; one of them may run at a time.
+
+    Attributes:
+        buffers: for tensors, each large enough for a power of two images, so that few are added for another batch.
+        weights: of each layer, with the primitives whose choice of a layout they are in.
+    """
+
+    buffers: list[np.ndarray] = field(default_factory=list)
+    weights: dict[int, list[tuple[Handle, np.ndarray]]] = field(default_factory=dict)
+
+
 class Recording:
     """A network's primitives for one shape of the input.
 
@@ -71,7 +85,7 @@ class Recording:
         network: what to compute.
         shape: of the input, `[N, H, W, C]`.
         precision: float32 or bfloat16, of the convolutions whose weights are not int8.
-        weights: by layer, as primitives chose to arrange them; recordings of other shapes share them.
+        shared: with the recordings of other batch sizes.
 
     Attributes:
         input: uint8 or float32 `shape`.
@@ -82,19 +96,13 @@ class Recording:
         OneDNNError: oneDNN has no primitive for one.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        shape: tuple[int, int, int, int],
-        precision: DataType,
-        weights: dict[int, list[tuple[Handle, np.ndarray]]],
-    ) -> None:
+    def __init__(self, network: Network, shape: tuple[int, int, int, int], precision: DataType, shared: Shared) -> None:
         self._quantized: dict[str, Quantization] = network.quantized
-        self._precision, self._weights = precision, weights
+        self._precision, self._shared = precision, shared
         self._context = Context()
         self._last_use = {name: i for i, each in enumerate(network.layers) for name in (each.source, *each.after)}
         self._in_float32 = {network.output, *(each.source for each in network.layers if each.kind == "softmax")}
-        self._free: list[np.ndarray] = []
+        self._free = sorted(shared.buffers, key=len)
         self._steps: list[tuple[Primitive, list[np.ndarray]]] = []
         batch, height, width, channels = shape
         given = DataType.UINT8 if network.input in network.quantized else DataType.FLOAT32
@@ -172,7 +180,7 @@ class Recording:
 
     def _arranged(self, number: int, layer: Layer, shape: tuple[int, ...], description: Handle) -> np.ndarray:
         """Return the weights in the layout that the primitive chose."""
-        needed, known = layout_of(description, Query.WEIGHTS), self._weights.setdefault(number, [])
+        needed, known = layout_of(description, Query.WEIGHTS), self._shared.weights.setdefault(number, [])
         for earlier, weights in known:
             if functions().memory_desc_equal(layout_of(earlier, Query.WEIGHTS), needed):
                 return weights
@@ -231,8 +239,13 @@ class Recording:
     def _tensor(self, image: Image) -> Tensor:
         """Make a tensor in the smallest free memory that is large enough, or in new memory."""
         size = size_of(channels_last(image))
+        size = max(size, min(size // image.batch << (image.batch - 1).bit_length(), MOST_BYTES))
         fitting = next((index for index, buffer in enumerate(self._free) if len(buffer) >= size), None)
-        return Tensor(image, _memory(size) if fitting is None else self._free.pop(fitting))
+        if fitting is not None:
+            return Tensor(image, self._free.pop(fitting))
+        buffer = _memory(size)
+        self._shared.buffers.append(buffer)
+        return Tensor(image, buffer)
 
     def _record(self, description: Handle, source: Tensor, result: Tensor, more: Sequence[Any] = ()) -> Tensor:
         ends = (Argument.SOURCE, source), (Argument.DESTINATION, result)

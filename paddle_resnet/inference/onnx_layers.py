@@ -96,14 +96,15 @@ class _Fusion:
             raise ValueError("its input is not pixels, channels last")
         for node in nodes:
             for name, value in node.attributes.items():
-                if value != ATTRIBUTES.get(name, value):
+                of_classes = name == "axis" and node.operation in ("Softmax", "Flatten")
+                if value != ATTRIBUTES.get(name, value) or (of_classes and value not in (1, -1)):
                     raise ValueError(f"a {node.operation} with {name} {value}")
             if node.operation in STORAGE:
                 self._note_storage(node)
         nodes = [node for node in nodes if node.operation not in STORAGE]
         self._uses = Counter(self._tensor(name) for node in nodes for name in node.inputs)
         add = {"Conv": self._conv, "MatMul": self._matmul, "Gemm": self._matmul, "BatchNormalization": self._batch_norm}
-        add |= {"Add": self._add, "Relu": self._relu, "Softmax": self._softmax}
+        add |= {"Add": self._add, "Relu": self._relu, "Softmax": partial(self._append, "softmax")}
         add |= dict.fromkeys(("MaxPool", "AveragePool", "GlobalAveragePool"), self._pool)
         for node in nodes:
             if node.operation not in add:
@@ -164,16 +165,12 @@ class _Fusion:
     def _pool(self, node: Node) -> None:
         window = None if node.operation == "GlobalAveragePool" else _window(node)
         kind: Kind = "maximum" if node.operation == "MaxPool" else "average"
-        ceil = bool(node.attributes.get("ceil_mode"))
-        self._layers.append(Layer(kind, self._tensor(node.inputs[0]), node.outputs[0], window, ceil))
-
-    def _softmax(self, node: Node) -> None:
-        self._layers.append(Layer("softmax", self._tensor(node.inputs[0]), node.outputs[0]))
+        self._append(kind, node, window=window, ceil=bool(node.attributes.get("ceil_mode")))
 
     def _relu(self, node: Node) -> None:
         layer = self._last(node.inputs)
         if layer is None:
-            self._layers.append(Layer("relu", self._tensor(node.inputs[0]), node.outputs[0]))
+            self._append("relu", node)
             return
         layer.after.append(RELU)
         layer.output = node.outputs[0]
@@ -193,8 +190,11 @@ class _Fusion:
 
     def _convolve(self, node: Node, weights: np.ndarray, bias: str | None = None, **values: Any) -> None:
         added = np.zeros(len(weights), np.float32) if bias is None else self._floats(bias)
-        ends = self._tensor(node.inputs[0]), node.outputs[0]
-        self._layers.append(Layer("convolution", *ends, weights=np.ascontiguousarray(weights), bias=added, **values))
+        self._append("convolution", node, weights=np.ascontiguousarray(weights), bias=added, **values)
+
+    def _append(self, kind: Kind, node: Node, **values: Any) -> None:
+        """Add a layer that computes the node's output from its first input."""
+        self._layers.append(Layer(kind, self._tensor(node.inputs[0]), node.outputs[0], **values))
 
     def _last(self, names: list[str]) -> Layer | None:
         """Return the last convolution among those that compute the tensors, if nothing else reads its output."""

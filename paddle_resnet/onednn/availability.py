@@ -50,7 +50,10 @@ def bfloat16_unavailable_reason() -> str | None:
 
 
 def _missing_library() -> str | None:
-    path = library.library_path()
+    try:
+        path = library.library_path()
+    except OSError as error:
+        return str(error)
     if path.is_file():
         return None
     import paddle

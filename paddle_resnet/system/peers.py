@@ -7,6 +7,7 @@ heartbeat that it could miss. Where the network is cut, probes of the kernel end
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Sequence
 
@@ -37,7 +38,7 @@ def _probed(connection: socket.socket) -> socket.socket:
     connection.settimeout(None)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in KEEP_ALIVE.items():
-        if hasattr(socket, name):
+        with contextlib.suppress(AttributeError, OSError):  # the kernel may know fewer than Python
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return connection
 

@@ -78,12 +78,18 @@ class OtherPrograms:
         return perf_counter(), busy, own
 
 
-def library_folder() -> Path:
-    """Return the folder of the shared libraries inside the installed Paddle, which need not be imported."""
+def paddle_folder() -> Path | None:
+    """Return the folder of the installed Paddle, which is not imported."""
     found = importlib.util.find_spec("paddle")
-    if found is None or found.origin is None:
+    return Path(found.origin).parent if found and found.origin else None
+
+
+def library_folder() -> Path:
+    """Return the folder of the shared libraries inside the installed Paddle; raise OSError if there is none."""
+    folder = paddle_folder()
+    if folder is None:
         raise OSError("Paddle is not installed")
-    return Path(found.origin).parent / "libs"
+    return folder / "libs"
 
 
 @functools.cache

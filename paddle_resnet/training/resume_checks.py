@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,12 +58,12 @@ def folder_of_main_process(folder: Path) -> Iterator[Path]:
         logger.info("%s: %d processes do not see this run; they resume from a temporary copy", folder, others)
     with contextlib.nullcontext(folder) if own == files else scratch_folder() as seen:
         for name in files if others else ():
-            content = distributed.broadcast_bytes(
-                (folder / name).read_bytes() if distributed.is_main_process() else b""
-            )
-            if own != files:
-                (seen / name).parent.mkdir(parents=True, exist_ok=True)
-                (seen / name).write_bytes(content)
+            (seen / name).parent.mkdir(parents=True, exist_ok=True)
+            source = folder / name if distributed.is_main_process() else os.devnull
+            # Not whole files: what users keep beside their checkpoints may be larger than the memory.
+            with open(source, "rb") as given, open(os.devnull if own == files else seen / name, "wb") as copied:  # noqa: PTH123
+                while part := distributed.broadcast_bytes(given.read(distributed.MESSAGE_BYTES)):
+                    copied.write(part)
         yield seen
 
 

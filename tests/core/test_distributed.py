@@ -123,6 +123,12 @@ def test_sums_maxima_means_and_values_of_the_first(seen):
         assert each["ahead"]
 
 
+def test_another_host_gets_a_temporary_copy(seen):
+    first, second = (each["checkpoints"] for each in seen)
+    assert len(first[0]) == 2 and first[1:] == [True, True]
+    assert second == [first[0], False, False]
+
+
 def test_signals_do_not_end_the_waiting_for_others(seen):
     assert seen[1]["signals"] > 0
 
@@ -287,7 +293,10 @@ def one_of_two(monkeypatch):
     monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
 
 
-def test_a_barrier_ends_with_a_lost_process(monkeypatch):
+@pytest.mark.parametrize("refused", [{}, {"TCP_MAXSEG": -1, "SO_OF_ANOTHER_SYSTEM": 1}], ids=["known", "refused"])
+def test_a_barrier_ends_with_a_lost_process(monkeypatch, refused):
+    """Also where the kernel takes none of the options for probes."""
+    monkeypatch.setattr(peers, "KEEP_ALIVE", refused or peers.KEEP_ALIVE)
     server = peers.listen(1)
     (other,) = peers.connect("127.0.0.1", server.getsockname()[1])
     monkeypatch.setattr(distributed, "_joined", distributed.Ranks(0, 2))

@@ -14,7 +14,7 @@ import pytest
 
 from paddle_resnet import distributed, paddle_compat, runtime
 from paddle_resnet.errors import UsageError
-from paddle_resnet.system import machine
+from paddle_resnet.system import machine, threads
 
 PROJECT = Path(__file__).resolve().parents[2]
 AVX2 = {"fpu", "avx", "avx2", "fma"}
@@ -188,24 +188,33 @@ def test_unknown_device():
         ("cuda_version     = '12.6'\nhip_version      = None\n", False),
         ("cuda_version     = 'False'\nhip_version      = '5.7'\n", False),
         ("", False),
+        ("cuda_version     = '12.6'\n# \xe9\n", False),
     ],
 )
 def test_the_version_file_tells_the_cpu_build(facts, expected, monkeypatch, tmp_path):
     (tmp_path / "paddle/version").mkdir(parents=True)
     (tmp_path / "paddle/__init__.py").write_text("raise AssertionError('paddle is imported')")
-    (tmp_path / "paddle/version/__init__.py").write_text(facts)
+    (tmp_path / "paddle/version/__init__.py").write_text(facts, encoding="latin-1")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "paddle")
-    assert paddle_compat.is_cpu_build() == expected
+    assert paddle_compat.is_cpu_build(threads.paddle_folder()) == expected
 
 
 def test_the_version_file_agrees_with_the_installed_paddle():
-    assert paddle_compat.is_cpu_build() != paddle.device.is_compiled_with_cuda()
+    assert paddle_compat.is_cpu_build(threads.paddle_folder()) != paddle.device.is_compiled_with_cuda()
 
 
 def test_without_paddle_the_device_is_the_cpu(monkeypatch):
     monkeypatch.setitem(sys.modules, "paddle", None)
     assert [runtime.resolve_device(name) for name in ("auto", "cpu")] == ["cpu", "cpu"]
+    with pytest.raises(UsageError, match="device gpu: Paddle is not installed"):
+        runtime.resolve_device("gpu")
+
+
+def test_a_folder_named_paddle_is_no_paddle(monkeypatch, tmp_path):
+    (tmp_path / "paddle").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "paddle")
     with pytest.raises(UsageError, match="device gpu: Paddle is not installed"):
         runtime.resolve_device("gpu")
 

@@ -1,10 +1,14 @@
 """Splits: holding out, and the splits of each source."""
 
+import importlib
+import sys
+
 import numpy as np
 import pytest
 
 from paddle_resnet.config import DataConfig
 from paddle_resnet.data import MemorySplit, open_splits
+from paddle_resnet.data.datasets.open_splits import load_digits
 from paddle_resnet.data.splits import hold_out
 from paddle_resnet.errors import UsageError
 
@@ -82,6 +86,17 @@ def test_digits_are_scikit_learns(digits):
         np.testing.assert_allclose(pictures[..., 1] / 255 * 16, original.images[here], atol=0.04)
         np.testing.assert_array_equal(part.labels, original.target[here])
     assert sorted(positions) == list(range(1797))
+
+
+def test_missing_digits_are_a_usage_error(monkeypatch, tmp_path):
+    (tmp_path / "sklearn").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "sklearn", raising=False)
+    for _ in range(2):
+        with pytest.raises(UsageError, match=r"data.source digits: no .*/digits.csv.gz is installed: pip install"):
+            load_digits()
+        (tmp_path / "sklearn/__init__.py").touch()
+        importlib.invalidate_caches()
 
 
 def test_digits_mean_and_std_are_the_images_own(digits):

@@ -157,6 +157,7 @@ def test_a_model_is_found_in_its_runs_folder(run, report):
         ({"colour": "red"}, "colour"),
         ({"classes": []}, "classes"),
         ({"input": {"image_size": -1, "resize": 16}}, "image_size"),
+        ({"input": {"image_size": 10**9, "resize": 10**9}}, "image_size"),
         ({"input": {"image_size": 17, "resize": 16}}, r"image_size \(17\) must be at most resize \(16\)"),
         ({"files": {"program": {"name": "../model.json", "sha256": "0" * 64}}}, "program.name"),
         ({"files": {"program": {"name": "/etc/passwd", "sha256": "0" * 64}}}, "program.name"),

@@ -311,7 +311,7 @@ from paddle_resnet.inference import InferenceConfig
 from paddle_resnet.service.settings import Settings
 from paddle_resnet.service.worker_process import Batch, make_worker
 config = InferenceConfig.load(Path(sys.argv[1]))
-compute = make_worker(Settings(model=sys.argv[1], explain=False), config.digest())
+compute = make_worker(Settings(model=sys.argv[1], explain=False, backend=sys.argv[3]), config.digest())
 print([len(result.scores) for result in compute(Batch([Path(sys.argv[2]).read_bytes()]))])
 """
 EXPLAIN = WORKER.replace(", explain=False", "").replace(
@@ -364,10 +364,11 @@ def test_prediction_by_paddle_imports_it(run, project):
 
 
 @needs_onnx
-def test_a_service_worker_of_onnx_runtime_imports_no_paddle(run, project):
+@pytest.mark.parametrize("backend", ["onnxruntime", pytest.param("onednn", marks=needs_onednn)])
+def test_a_service_worker_of_onnx_files_imports_no_paddle(run, project, backend):
     pytest.importorskip("starlette")
     picture = run.config.data.root / "test" / "red" / "0.png"
-    assert run_and_list_imports(project, WORKER, run.inference_path, picture) == ("[3]\n", [])
+    assert run_and_list_imports(project, WORKER, run.inference_path, picture, backend) == ("[3]\n", [])
 
 
 @needs_onnx

@@ -24,6 +24,7 @@ from paddle_resnet.onednn import layers
 from paddle_resnet.training import resume, train
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.callbacks.steps import StepSeeds
+from paddle_resnet.training.resume_checks import folder_of_main_process
 
 EPSILON = 1e-5
 SHARES = (slice(0, 3), slice(3, 5))
@@ -109,6 +110,23 @@ def ahead(folder):
         return file.exists()
 
 
+CHECKPOINTS = {"checkpoints/best/model": bytes(range(250)) * 10, "checkpoints/a b\n\u4e2d/c": b""}
+"""Of the first process: a file of more than one message, and an empty one."""
+
+
+def checkpoints_seen(folder):
+    """Which of them each process sees in its own folder of the run, or in its copy."""
+    own = folder / f"host{distributed.rank()}"
+    distributed.MESSAGE_BYTES, message = 1000, distributed.MESSAGE_BYTES
+    for name, content in CHECKPOINTS.items() if distributed.is_main_process() else ():
+        (own / name).parent.mkdir(parents=True)
+        (own / name).write_bytes(content)
+    with folder_of_main_process(own) as seen:
+        found = [name for name, content in CHECKPOINTS.items() if (seen / name).read_bytes() == content]
+    distributed.MESSAGE_BYTES = message
+    return [found, seen.exists(), own.exists()]
+
+
 def waited_through_signals():
     """Count the signals that come while the other process is waited for."""
     caught = []
@@ -169,7 +187,8 @@ def main():
     distributed.join(runtime.select_device("cpu"))
     number = distributed.rank()
     np.savez(folder / f"normalisations.{number}.npz", **normalisations())
-    seen = {"messages": messages(), "ahead": ahead(folder), "signals": waited_through_signals(), "ends": runs(folder)}
+    seen = {"messages": messages(), "ahead": ahead(folder), "signals": waited_through_signals()}
+    seen |= {"checkpoints": checkpoints_seen(folder), "ends": runs(folder)}
     seen["messages"]["total"] = seen["messages"]["total"].tolist()
     (folder / f"seen.{number}.json").write_text(json.dumps(seen))
     try:

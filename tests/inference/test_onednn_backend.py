@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from onnx_files import NETWORKS, SIZE, Builder, backend_of, basic
+from onnx_files import NETWORKS, SIZE, Builder, backend_of, basic, bottleneck
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.inference import onednn_recording
-from paddle_resnet.inference.onednn_recording import Recording
+from paddle_resnet.inference.onednn_recording import Recording, Shared
 from paddle_resnet.inference.onnx_graph import read_graph
 from paddle_resnet.inference.onnx_layers import fuse
 from paddle_resnet.onednn import bfloat16_unavailable_reason, unavailable_reason
@@ -57,7 +59,7 @@ def test_bfloat16_is_within_its_rounding(tmp_path):
     weights, bias = (builder.array(name) for name in builder.nodes[-1].input[1:])
     exact = convolved(images, weights) + bias
     bound = convolved(abs(images), abs(weights)) * (2.0**-7 + 2.0**-16) + 1e-4
-    recording = Recording(fuse(read_graph(model)), images.shape, DataType.BFLOAT16, {})
+    recording = Recording(fuse(read_graph(model)), images.shape, DataType.BFLOAT16, Shared())
     recording.input[...] = images
     recording.run()
     error = abs(recording.output - exact)
@@ -103,7 +105,7 @@ def test_int8_is_exact_integer_arithmetic(tmp_path):
     x = store_first(first(images.astype(np.float64) - 120))
     expected = last(store_third(np.maximum(third(store_second(second(x))) + x, 0)))
     assert len(np.unique(x)) > 100
-    recording = Recording(fuse(read_graph(b.file(tensor))), images.shape, DataType.FLOAT32, {})
+    recording = Recording(fuse(read_graph(b.file(tensor))), images.shape, DataType.FLOAT32, Shared())
     recording.input[...] = images
     recording.run()
     np.testing.assert_allclose(recording.output, expected, rtol=1e-6, atol=1e-6)
@@ -129,6 +131,10 @@ DAMAGE = {
     "a window outside the image": lambda b: b.end("MaxPool", b.pixels, kernel_shape=[10**9, 3], pads=[10**9, 0, 0, 0]),
     "a step of nothing": lambda b: b.end("MaxPool", b.pixels, kernel_shape=[3, 3], strides=[0, 1]),
     "a matrix times 2": lambda b: b.end("Gemm", b.add("Flatten", b.pixels), b.random(867, 5), b.random(5), alpha=2.0),
+    "a sum with what comes later": lambda b: b.head(
+        b.add("Add", b.conv(b.pixels, 3, 8), b.add("MaxPool", b.random(1, 8, 17, 17), kernel_shape=[1, 1])), 8
+    ),
+    "classes that are pictures": lambda b: b.end("Softmax", b.conv(b.pixels, 3, 8), axis=0),
     "weights that are computed": lambda b: b.end("Conv", b.pixels, b.pixels, kernel_shape=[3, 3]),
     "more output than memory": lambda b: b.end("Conv", b.pixels, b.random(900, 3, 1, 1), kernel_shape=[1, 1]),
 }
@@ -142,6 +148,39 @@ def test_a_foreign_model_is_refused_in_one_line(damage, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"model.onnx: backend onednn cannot run it: .*take onnxruntime") as caught:
         backend_of(builder.file(), tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_batch_without_memory_ends_in_one_line(tmp_path, monkeypatch):
+    builder = Builder()
+    basic(builder)
+    backend = backend_of(builder.file(), tmp_path)
+    expected = backend.run(pixels(1))
+    monkeypatch.setattr(onednn_recording, "MOST_BYTES", 10**5)
+    with pytest.raises(UsageError, match=r"model.onnx: backend onednn cannot run it: a tensor of .* take onnxruntime"):
+        backend.run(pixels(64))
+    np.testing.assert_array_equal(backend.run(pixels(1)), expected)
+
+
+def test_batch_sizes_share_their_memory():
+    builder = Builder()
+    bottleneck(builder)
+    network, together, alone = fuse(read_graph(builder.file())), Shared(), Shared()
+    for shared, batch_sizes in ((together, range(1, 17)), (alone, [16])):
+        for images in batch_sizes:
+            Recording(network, (images, SIZE, SIZE, 3), DataType.FLOAT32, shared)
+    sizes = [sum(map(len, shared.buffers)) for shared in (together, alone)]
+    assert sizes[0] < 3 * sizes[1], "without sharing it is 8.5 times as much"
+
+
+def test_a_closed_backend_frees_its_memory_at_once(tmp_path):
+    builder = Builder()
+    basic(builder)
+    backend = backend_of(builder.file(), tmp_path)
+    recording = weakref.ref(backend._record(1))
+    gc.disable()
+    del backend
+    gc.enable()
+    assert recording() is None
 
 
 def test_a_damaged_file_never_fails_otherwise(tmp_path):

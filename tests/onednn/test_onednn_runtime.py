@@ -212,6 +212,11 @@ def test_reason_without_the_library(empty_library_folder):
     assert "comes without oneDNN" in unavailable_reason("cpu")
 
 
+def test_reason_without_paddle(monkeypatch):
+    monkeypatch.setitem(sys.modules, "paddle", None)
+    assert unavailable_reason("cpu") == "Paddle is not installed"
+
+
 def test_reason_with_another_major_version(empty_library_folder):
     (empty_library_folder / "libdnnl.so.4").touch()
     assert "libdnnl.so.4" in unavailable_reason("cpu")

@@ -70,12 +70,13 @@ def load_digits() -> tuple[Pixels, Indices]:
         Images uint8 ``[1797, 8, 8, 3]``, the 17 grey levels spread over 0..255, and labels int64 ``[1797]``.
 
     Raises:
-        UsageError: scikit-learn is not installed.
+        UsageError: scikit-learn is not installed, or has no such file.
     """
-    spec = importlib.util.find_spec("sklearn")
-    if spec is None or spec.origin is None:
-        raise UsageError("data.source digits: inside scikit-learn, which is not installed: pip install scikit-learn")
-    rows = np.loadtxt(Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    spec, name = importlib.util.find_spec("sklearn"), "datasets/data/digits.csv.gz"
+    file = Path(spec.origin).parent / name if spec and spec.origin else None
+    if file is None or not file.is_file():
+        raise UsageError(f"data.source digits: no sklearn/{name} is installed: pip install scikit-learn")
+    rows = np.loadtxt(file, delimiter=",")
     grey = np.rint(rows[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     return np.repeat(grey[..., np.newaxis], 3, axis=-1), rows[:, -1].astype(np.int64)
 
