@@ -91,6 +91,8 @@ class _Fusion:
         self._quantized: dict[str, Quantization] = {}
         self._mean = np.zeros(1, np.float32)
         self._layers: list[Layer] = []
+        self._convolutions: dict[str, int] = {}
+        """Their places among the layers, by the tensor that they compute."""
         nodes = _needed(graph)
         if "Transpose" not in {node.operation for node in nodes}:
             raise ValueError("its input is not pixels, channels last")
@@ -173,7 +175,7 @@ class _Fusion:
             self._append("relu", node)
             return
         layer.after.append(RELU)
-        layer.output = node.outputs[0]
+        self._take(layer, node)
 
     def _add(self, node: Node) -> None:
         layer = self._last(node.inputs)
@@ -186,10 +188,16 @@ class _Fusion:
                 layer.bias = layer.bias + self._floats(name).reshape(-1)
             elif self._tensor(name) != layer.output:
                 layer.after.append(self._tensor(name))
+        self._take(layer, node)
+
+    def _take(self, layer: Layer, node: Node) -> None:
+        """Let a convolution compute the node's output."""
+        self._convolutions[node.outputs[0]] = self._convolutions.pop(layer.output)
         layer.output = node.outputs[0]
 
     def _convolve(self, node: Node, weights: np.ndarray, bias: str | None = None, **values: Any) -> None:
         added = np.zeros(len(weights), np.float32) if bias is None else self._floats(bias)
+        self._convolutions[node.outputs[0]] = len(self._layers)
         self._append("convolution", node, weights=np.ascontiguousarray(weights), bias=added, **values)
 
     def _append(self, kind: Kind, node: Node, **values: Any) -> None:
@@ -198,11 +206,9 @@ class _Fusion:
 
     def _last(self, names: list[str]) -> Layer | None:
         """Return the last convolution among those that compute the tensors, if nothing else reads its output."""
-        tensors = {self._tensor(name) for name in names}
-        for layer in reversed(self._layers):
-            if layer.output in tensors and layer.kind == "convolution" and self._uses[layer.output] == 1:
-                return layer
-        return None
+        tensors = [name for name in map(self._tensor, names) if self._uses[name] == 1]
+        places = [self._convolutions[name] for name in tensors if name in self._convolutions]
+        return self._layers[max(places)] if places else None
 
     def _floats(self, name: str) -> np.ndarray:
         return (self._constants[name] * self._int8.get(name, 1)).astype(np.float32)

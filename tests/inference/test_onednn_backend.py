@@ -11,7 +11,7 @@ import pytest
 from onnx_files import NETWORKS, SIZE, Builder, backend_of, basic, bottleneck
 
 from paddle_resnet.errors import UsageError
-from paddle_resnet.inference import onednn_recording
+from paddle_resnet.inference import onednn_recording, onnx_layers
 from paddle_resnet.inference.onednn_recording import Recording, Shared
 from paddle_resnet.inference.onnx_graph import read_graph
 from paddle_resnet.inference.onnx_layers import fuse
@@ -148,6 +148,22 @@ def test_a_foreign_model_is_refused_in_one_line(damage, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"model.onnx: backend onednn cannot run it: .*take onnxruntime") as caught:
         backend_of(builder.file(), tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_the_time_to_fuse_grows_with_the_file(monkeypatch):
+    builder, reads = Builder(), []
+
+    class Counted(onnx_layers.Layer):
+        def __getattribute__(self, name):
+            reads.append(name)
+            return super().__getattribute__(name)
+
+    tensor = builder.conv(builder.pixels, 3, 8)
+    for _ in range(300):
+        tensor = builder.add("Relu", builder.add("MaxPool", tensor, kernel_shape=[1, 1]))
+    monkeypatch.setattr(onnx_layers, "Layer", Counted)
+    fuse(read_graph(builder.file(tensor)))
+    assert len(reads) < 10 * 600, "each layer is compared with all earlier ones"
 
 
 def test_a_batch_without_memory_ends_in_one_line(tmp_path, monkeypatch):
