@@ -376,7 +376,7 @@ def test_a_worker_explains_though_it_began_without_paddle(run, project):
     """Paddle's dynamic mode is of the thread that imports it, and of threads that begin later."""
     pytest.importorskip("starlette")
     picture = run.config.data.root / "test" / "red" / "0.png"
-    printed, _ = run_and_list_imports(project, EXPLAIN, run.inference_path, picture)
+    printed, _ = run_and_list_imports(project, EXPLAIN, run.inference_path, picture, "onnxruntime")
     with Predictor(run.path, "cpu") as predictor:
         assert printed.splitlines()[-1] == str([predictor.predict(picture)[0].label])
 
