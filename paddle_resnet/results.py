@@ -93,6 +93,7 @@ class Evaluation:
         calibration: of the best probabilities.
         labels: int64 `[N]`; scores: float32 `[N, classes]`.
         seconds: wall-clock time of the scoring.
+        single_view_top1: top-1 without averaging, where the scores are means over several views of each image.
     """
 
     classes: tuple[str, ...]
@@ -107,6 +108,7 @@ class Evaluation:
     labels: np.ndarray
     scores: np.ndarray
     seconds: float
+    single_view_top1: float | None = None
 
     def __repr__(self) -> str:
         metrics = (
@@ -118,6 +120,13 @@ class Evaluation:
     def images(self) -> int:
         return len(self.labels)
 
+    def top1_text(self) -> str:
+        """Return top-1 with its interval, and where views were averaged, also without that."""
+        text = accuracy_text(self.top1, self.images)
+        if self.single_view_top1 is None:
+            return text
+        return f"{text}, averaged over views of each image; without averaging {self.single_view_top1:.2%}"
+
     @property
     def predicted(self) -> np.ndarray:
         """Return the class of the highest score, int64 `[N]`; among equal scores the first."""
@@ -125,11 +134,13 @@ class Evaluation:
 
     def summary(self) -> dict[str, Any]:
         """Return the metrics of the whole split, as in `metrics.json`."""
-        top5 = {"top5": self.top5} if len(self.classes) > TOP_K else {}
+        more = {"top5": self.top5} if len(self.classes) > TOP_K else {}
+        if self.single_view_top1 is not None:
+            more["single_view_top1"] = self.single_view_top1
         return {
             "top1": self.top1,
             "top1_interval": list(wilson_interval(self.top1, self.images)),
-            **top5,
+            **more,
             "f1": self.f1,
             "roc_auc": self.roc_auc,
             "calibration_error": self.calibration.error,

@@ -137,7 +137,7 @@ def _print_metrics(what: str, evaluation: Evaluation) -> None:
         table.add_row(result.name, *metrics, str(result.support))
     console.print(table)
     print(f"{what}: {counted(evaluation.images, 'image')} in {evaluation.seconds:.1f} s")
-    print(f"top-1 {accuracy_text(evaluation.top1, evaluation.images)}")
+    print(f"top-1 {evaluation.top1_text()}")
     if "top5" in evaluation.summary():
         print(f"top-5 {accuracy_text(evaluation.top5, evaluation.images)}")
     area = "" if evaluation.roc_auc is None else f"   ROC-AUC {evaluation.roc_auc:.4f}"

@@ -301,7 +301,7 @@ def _picture_writers(
         from paddle_resnet.exporting.accuracy import load_trained
 
         with Predictor(model, arguments.device, arguments.precision, backend=arguments.backend) as predictor:
-            trained = load_trained(predictor).classifier
+            trained = load_trained(predictor)
 
     def draw(prediction: Prediction) -> Image.Image:
         from paddle_resnet.evaluation.grad_cam import heat_map

@@ -127,7 +127,6 @@ def _test_once(run: Run) -> None:
     """Measure a trained run on the test split and draw its validation mistakes, unless that is done already."""
     from paddle_resnet import distributed
     from paddle_resnet.evaluation import evaluate, show_validation_mistakes
-    from paddle_resnet.results import accuracy_text
 
     if distributed.all_reduce_max(distributed.is_main_process() and "test" in run.metrics()):
         if distributed.is_main_process():
@@ -136,16 +135,18 @@ def _test_once(run: Run) -> None:
     show_validation_mistakes(run)
     found = evaluate(run, split="test")
     if distributed.is_main_process():
-        top1, images = accuracy_text(found.top1, found.images), counted(found.images, "image")
-        print(f"test: top-1 {top1} on {images}, mean loss {found.loss:.4f}")
+        print(f"test: top-1 {found.top1_text()}; {counted(found.images, 'image')}, mean loss {found.loss:.4f}")
         print(f"all files are in {run.path}")
         print(f"next: {command('export')} {run.path}")
 
 
 def _print_seeds(run: Run, report: SeedReport) -> None:
     """Print a table of the seeds, with mean and standard deviation."""
-    columns = (report.validation_top1, report.test_top1)
-    print(f"{'seed':<16}{'validation top-1':>18}{'test top-1':>18}")
+    named = {"validation top-1": report.validation_top1, "test top-1": report.test_top1}
+    if report.single_view_top1 is not None:
+        named["not averaged"] = report.single_view_top1
+    columns = list(named.values())
+    print(f"{'seed':<16}" + "".join(f"{name:>18}" for name in named))
     for seed, *values in zip(report.seeds, *(column.values for column in columns), strict=True):
         print(f"{seed:<16}" + "".join(f"{value:>18.2%}" for value in values))
     print(f"{'mean':<16}" + "".join(f"{column.mean:>18.2%}" for column in columns))

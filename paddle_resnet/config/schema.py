@@ -205,8 +205,9 @@ class AugmentConfig(Group):
 
     # Zero-pad by this many pixels, then crop back at random (He et al. 2015, section 4.2).
     pad: Annotated[Integer, Field(ge=0, le=64)] = 0
-    # Flip left to right with probability 1/2.
-    flip: bool = False
+    # Flip left to right with probability 1/2. alternating: at random in the first epoch, then every image in turns, so
+    # that two epochs show each image both ways (Jordan 2024, section 3.6).
+    flip: bool | Literal["alternating"] = False
     # Random-resized crop instead of pad: range of the crop's area as a share of the picture, e.g. [0.35, 1.0], as of
     # torchvision's RandomResizedCrop. Of pictures in memory (data.memory_mb), of the picture with its shorter side at
     # data.resize (Szegedy et al. 2015).
@@ -421,8 +422,11 @@ class EvaluationConfig(Group):
     """How to evaluate and export the trained network."""
 
     # Average the probabilities of each image and its flip; takes twice the time (Krizhevsky 2012, section 4.1), see
-    # docs/training.md#flip-at-test-time.
+    # docs/training.md#averaging-at-test-time.
     flip: bool = False
+    # Average over copies of the image moved by this many pixels up and left, and down and right, too; 0: none. With
+    # flip, takes six times the time (Jordan 2024, section 3.5).
+    shift: Annotated[Integer, Field(ge=0, le=64)] = 0
     # Log the features before the last layer of this many images of a split to VisualDL.
     embeddings: Annotated[Integer, Field(ge=0, le=10_000)] = 1000
 

@@ -18,11 +18,13 @@ from paddle_resnet.data.normalize import Normalize
 from paddle_resnet.data.reading import PictureSplit, Request, read_ahead
 from paddle_resnet.data.splits import Split
 from paddle_resnet.errors import UsageError
-from paddle_resnet.images import Indices, Pixels
+from paddle_resnet.images import Indices, Mask, Pixels
 
 Batch = list[paddle.Tensor]
 PREFETCH = 2
 """Batches that are read ahead."""
+FLIP_STREAM = 1
+"""With the seed, the seed of the first epoch's alternating flips, which are not the generator's."""
 
 
 class TrainLoader:
@@ -52,6 +54,7 @@ class TrainLoader:
     Attributes:
         crop_size: the batches' pixels a side; less than `image_size` for progressive resizing.
         mixes: whether mixup and cutmix, if they are set, change the batches.
+        epoch: number of the next epoch, from 0: alternating flips depend on it.
         first_batch: batches of the next epoch to leave out; with all of them left out, the generator's state is already
             the one after that epoch.
         indices: the images of the latest batch, those of other ranks included.
@@ -84,8 +87,12 @@ class TrainLoader:
         if isinstance(split, PictureSplit) and augment.scale is not None:
             self._crops = "in memory" if split.in_memory else "in files"
         self._augment = Augment(augment, resize, image_size, normalize.mean)
+        self._first_flips: Mask | None = None
+        if augment.flip == "alternating":
+            self._first_flips = np.random.default_rng([seed, FLIP_STREAM]).random(len(split)) < 0.5
         self.crop_size = image_size
         self.mixes = True
+        self.epoch = 0
         self.first_batch = 0
         self.indices: Indices = np.zeros(0, dtype=np.int64)
         self._epoch_start: Mapping[str, Any] | None = None
@@ -132,14 +139,20 @@ class TrainLoader:
         else:
             order = self.generator.permutation(len(self._split))
         batches = order[: len(self) * self._batch_size].reshape(len(self), self._batch_size)
-        size, mixes = self.crop_size, self.mixes
-        tasks = (self._needed(each, self._augment.draw(len(each), self.generator, size, mixes)) for each in batches)
+        size, mixes, odd_epoch = self.crop_size, self.mixes, self.epoch % 2 == 1
+
+        def draw(batch: Indices) -> tuple[Indices, Indices, AugmentParams]:
+            params = self._augment.draw(len(batch), self.generator, size, mixes)
+            if self._first_flips is not None:
+                params = params._replace(flipped=self._first_flips[batch] ^ odd_epoch)
+            return self._needed(batch, params)
 
         def request(task: tuple[Indices, Indices, AugmentParams]) -> Request:
             _, indices, params = task
             return Request(indices, params, self._resize, None)
 
-        remaining = read_ahead(self._split, itertools.islice(tasks, first, None), request, self._prefetch)
+        tasks = itertools.islice(map(draw, batches), first, None)
+        remaining = read_ahead(self._split, tasks, request, self._prefetch)
         for number, ((batch, indices, params), pixels) in enumerate(remaining, first + 1):
             # With the last batch, everything of this epoch has been drawn.
             self._epoch_start = begin if number < len(self) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +17,7 @@ from paddle_resnet.data.datasets.open_splits import resize_size
 from paddle_resnet.errors import UsageError, counted, did_you_mean, shown
 from paddle_resnet.evaluation.metrics import evaluation_of, lowest_threshold, measure
 from paddle_resnet.evaluation.scorer import NetworkScorer, Scorer
+from paddle_resnet.evaluation.views import SINGLE_VIEW, Views
 from paddle_resnet.files import write_json
 from paddle_resnet.results import Evaluation, accuracy_text
 from paddle_resnet.training.data_manifest import FileList
@@ -87,7 +88,10 @@ def evaluate(
     if data is not None:
         split = other_pictures(run, Path(data))
     split = split if isinstance(split, NamedSplit) else split_of(run, split)
-    evaluation = measure_split(run, _scorer(run, network), split, progress)
+    evaluation = measure_split(run, network_scorer(run, network), split, progress)
+    if Views.of_config(run.config.evaluation) != SINGLE_VIEW:
+        alone = measure_split(run, NetworkScorer(network, run.normalize()), split)
+        evaluation = replace(evaluation, single_view_top1=alone.top1)
     if not distributed.is_main_process():
         return evaluation
     warn_of_few_images(split, evaluation)
@@ -172,7 +176,7 @@ def show_validation_mistakes(run: Run) -> None:
         UsageError: the run has no such checkpoint.
     """
     split = split_of(run, "validation")
-    evaluation = measure_split(run, _scorer(run, run.load_network("best")), split)
+    evaluation = measure_split(run, network_scorer(run, run.load_network("best")), split)
     if distributed.is_main_process():
         _show(run, split, evaluation, ["mistakes"])
 
@@ -195,8 +199,9 @@ def _show(
         log_evaluation(run.vdl_path / metrics_section(split.name), images, embeddings)
 
 
-def _scorer(run: Run, network: ImageClassifier) -> NetworkScorer:
-    return NetworkScorer(network, run.normalize(), flip=run.config.evaluation.flip)
+def network_scorer(run: Run, network: ImageClassifier) -> NetworkScorer:
+    """Return the scorer of a run's network, which averages as the run's config says."""
+    return NetworkScorer(network, run.normalize(), Views.of_config(run.config.evaluation))
 
 
 def measure_split(

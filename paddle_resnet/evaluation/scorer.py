@@ -8,27 +8,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-
-class Classifier(nn.Layer):
-    """Normalisation, network and softmax: uint8 `[N, S, S, 3]` to probabilities `[N, classes]`.
-
-    With `flip`, the probabilities are means over the image and its mirror image (Krizhevsky 2012, section 4.1); both
-    pass through the network in one batch of 2N.
-    """
-
-    def __init__(self, normalize: nn.Layer, network: nn.Layer, *, flip: bool = False) -> None:
-        super().__init__()
-        self.normalize = normalize
-        self.network = network
-        self.flip = flip
-
-    def forward(self, images: paddle.Tensor) -> paddle.Tensor:
-        inputs = self.normalize(images)
-        if not self.flip:
-            return nn.functional.softmax(self.network(inputs), axis=-1)
-        both = paddle.concat([inputs, inputs.flip(axis=[3])])
-        plain, flipped = nn.functional.softmax(self.network(both), axis=-1).chunk(2)
-        return (plain + flipped) / 2
+from paddle_resnet.evaluation.views import SINGLE_VIEW, Views
 
 
 class Scorer(Protocol):
@@ -40,18 +20,24 @@ class Scorer(Protocol):
 
 
 class NetworkScorer:
-    """A `Scorer` of a network in the dynamic graph, see `Classifier`. It runs in evaluation mode."""
+    """A `Scorer` of a network in the dynamic graph, in evaluation mode: means over `views` of the probabilities."""
 
-    def __init__(self, network: nn.Layer, normalize: nn.Layer, *, flip: bool = False) -> None:
-        self.classifier = Classifier(normalize, network, flip=flip)
+    def __init__(self, network: nn.Layer, normalize: nn.Layer, views: Views = SINGLE_VIEW) -> None:
+        self.network = network
+        self.normalize = normalize
+        self.views = views
 
     def scores(self, batch: np.ndarray) -> np.ndarray:
-        network = self.classifier.network
-        was_training = network.training
-        network.eval()
+        was_training = self.network.training
+        self.network.eval()
         try:
             with paddle.no_grad():
-                return self.classifier(paddle.to_tensor(batch)).numpy()
+                views = zip(self.views.shares, self.views.of(batch), strict=True)
+                return np.sum([share * self._probabilities(images) for share, images in views], axis=0)
         finally:
             if was_training:
-                network.train()
+                self.network.train()
+
+    def _probabilities(self, images: np.ndarray) -> np.ndarray:
+        logits = self.network(self.normalize(paddle.to_tensor(np.ascontiguousarray(images))))
+        return nn.functional.softmax(logits, axis=-1).numpy()

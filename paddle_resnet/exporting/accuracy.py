@@ -17,6 +17,7 @@ from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize, Split, uint8_batches
 from paddle_resnet.errors import RunFailure, UsageError, command
 from paddle_resnet.evaluation import NetworkScorer, Scorer
+from paddle_resnet.evaluation.views import Views
 from paddle_resnet.images import Indices, Pixels
 from paddle_resnet.inference.inference_config import PrecisionMetrics
 from paddle_resnet.inference.options import BackendName, Precision
@@ -127,7 +128,7 @@ def load_trained(predictor: Predictor) -> NetworkScorer:
     network = create_configured_model(Config.load(run / "config.yaml").model, len(config.classes))
     load_weights(network, weights, new_head=False)
     network.eval()
-    trained = NetworkScorer(network, Normalize(normalization.mean, normalization.std), flip=config.flip)
+    trained = NetworkScorer(network, Normalize(normalization.mean, normalization.std), Views(config.flip, config.shift))
     pixels = _random_images(config.input.image_size)[:PROBES]
     difference = float(np.abs(trained.scores(pixels) - predictor.scores(pixels)).mean())
     if not difference <= SAME_NETWORK:
@@ -150,7 +151,7 @@ def _measure(
     count = len(test) if images is None else min(images, len(test))
     if onednn.unavailable_reason() is None:
         with suppress(TypeError):  # a layer without a oneDNN counterpart
-            onednn.replace_layers(scorer.classifier.network)
+            onednn.replace_layers(scorer.network)
     with ExitStack() as loaded:
         predictors = {}
         for precision, backends in precisions.items():

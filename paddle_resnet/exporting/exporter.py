@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from paddle_resnet import environment
 from paddle_resnet.data.datasets.open_splits import resize_size
-from paddle_resnet.evaluation import NetworkScorer
+from paddle_resnet.evaluation.report import network_scorer
 from paddle_resnet.exporting.accuracy import BATCH, Comparison, PrecisionTable, check_export
 from paddle_resnet.exporting.onnx import require_onnx, write_onnx_program
 from paddle_resnet.exporting.program import PROGRAM_SUFFIXES, save_program
@@ -95,7 +95,7 @@ def export(
     onnx = onnx or "int8" in precisions
     if onnx:
         require_onnx()
-    scorer = NetworkScorer(run.load_network(checkpoint), run.normalize(), flip=run.config.evaluation.flip)
+    scorer = network_scorer(run, run.load_network(checkpoint))
     pictures = None if calibrate is None else read_pictures(calibrate, run.config.data)
     if images != 0 or ("int8" in precisions and pictures is None):
         run.splits()  # fails, if it does, before anything is written
@@ -155,6 +155,7 @@ def _describe(
         classes=tuple(run.classes()),
         input=InputConfig(image_size=run.config.data.image_size, resize=resize, batch=batch),
         flip=run.config.evaluation.flip,
+        shift=run.config.evaluation.shift,
         normalization=NormalizationConfig.model_validate({"mean": normalize.mean, "std": normalize.std}),
         versions=environment.describe("paddle_resnet", "paddle")
         | environment.package_versions(*(ONNX_PACKAGES if files.onnx else ())),

@@ -8,6 +8,7 @@ inference libraries fuse a convolution with the addition after it, but not a sli
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,36 +17,49 @@ from paddle import nn
 
 from paddle_resnet import paddle_compat
 from paddle_resnet.data import Normalize
+from paddle_resnet.evaluation.views import SINGLE_VIEW, Views
 from paddle_resnet.models.blocks import ZeroPadShortcut
 
 PIXEL_MAX = 255
 
 
 class FoldedClassifier(nn.Layer):
-    """From uint8 `[N, S, S, 3]` to probabilities `[N, classes]`: `evaluation.Classifier` for a folded network.
+    """From uint8 `[N, S, S, 3]` to probabilities `[N, classes]`: `evaluation.NetworkScorer` for a folded network.
 
     Args:
         network: from float32 `[N, 3, S, S]`, pixels minus `mean`, to logits.
         mean: what is subtracted from the pixels, one value for each channel, 0..255.
         image_size: S.
-        flip: return the mean over an image and its mirror image.
+        views: of which the result is the mean.
     """
 
-    def __init__(self, network: nn.Layer, mean: np.ndarray, image_size: int, *, flip: bool = False) -> None:
+    def __init__(self, network: nn.Layer, mean: np.ndarray, image_size: int, views: Views) -> None:
         super().__init__()
         self.network = network
-        self.flip = flip
+        self.image_size = image_size
+        self.views = views
         self._hold("levels", mean.astype(np.float32).reshape(-1, 1, 1))
+        self._hold("shares", np.array(views.shares, np.float32).reshape(-1, 1, 1))
         # Mirroring by an index of columns is a single operation in every library.
         self._hold("mirror", np.arange(image_size - 1, -1, -1))
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
-        inputs = images.astype("float32").transpose([0, 3, 1, 2]) - self.levels
-        if not self.flip:
-            return nn.functional.softmax(self.network(inputs), axis=-1)
-        both = paddle.concat([inputs, inputs.index_select(self.mirror, axis=3)])
-        probabilities = nn.functional.softmax(self.network(both), axis=-1)
-        return probabilities.reshape([2, -1, probabilities.shape[-1]]).mean(axis=0)
+        pixels = images.astype("float32").transpose([0, 3, 1, 2])
+        copies = list(self._copies(pixels))
+        if len(copies) == 1:
+            return nn.functional.softmax(self.network(pixels - self.levels), axis=-1)
+        probabilities = nn.functional.softmax(self.network(paddle.concat(copies) - self.levels), axis=-1)
+        return (probabilities.reshape([len(copies), -1, probabilities.shape[-1]]) * self.shares).sum(axis=0)
+
+    def _copies(self, pixels: paddle.Tensor) -> Iterator[paddle.Tensor]:
+        """Yield the views of pixels `[N, 3, S, S]`, in the order of `Views.of`."""
+        padded = nn.functional.pad(pixels, 4 * [self.views.shift]) if self.views.shift else pixels
+        for start in self.views.starts:
+            window = slice(start, start + self.image_size)
+            copy = padded[:, :, window, window] if self.views.shift else padded
+            yield copy
+            if self.views.flip:
+                yield copy.index_select(self.mirror, axis=3)
 
     def _hold(self, name: str, values: np.ndarray) -> None:
         """Register a constant under a fixed name, as Paddle numbers tensors through the whole process."""
@@ -55,7 +69,7 @@ class FoldedClassifier(nn.Layer):
 
 
 def fold(
-    network: nn.Layer, normalize: Normalize, image_size: int, *, flip: bool, shared_mean: bool = False
+    network: nn.Layer, normalize: Normalize, image_size: int, views: Views = SINGLE_VIEW, *, shared_mean: bool = False
 ) -> FoldedClassifier:
     """Change `network`, in place, into a `FoldedClassifier` with the same probabilities.
 
@@ -65,7 +79,7 @@ def fold(
         network: from float32 `[N, 3, S, S]` to logits; it is of no other use afterwards.
         normalize: the normalisation in front of it.
         image_size: S.
-        flip: see `FoldedClassifier`.
+        views: see `FoldedClassifier`.
         shared_mean: subtract the same whole number from all channels, so that quantisation keeps pixels as they are.
             The difference to each channel's mean goes into the first bias. This is exact except for the padding around
             the image, which counts as that number instead of the channel's mean.
@@ -79,7 +93,7 @@ def fold(
         for shortcut, channels in graph.shortcuts:
             _replace(network, shortcut, _as_convolution(shortcut, channels))
         mean = _fold_normalization(graph.first, normalize, shared_mean)
-        classifier = FoldedClassifier(network, mean, image_size, flip=flip)
+        classifier = FoldedClassifier(network, mean, image_size, views)
     classifier.eval()
     return classifier
 

@@ -14,6 +14,7 @@ import paddle
 from paddle import nn
 from paddle.static import InputSpec
 
+from paddle_resnet.evaluation.views import Views
 from paddle_resnet.exporting.folding import fold
 from paddle_resnet.files import require_space, writable_home, write_text
 from paddle_resnet.paddle_compat import paddle_2_programs
@@ -113,5 +114,5 @@ def output_hidden() -> Iterator[None]:
 def folded_network(run: Run, checkpoint: Which, shared_mean: bool = False) -> nn.Layer:
     """Return a checkpoint's network from raw pixels, uint8 ``[N, S, S, 3]``, to probabilities, see `folding.fold`."""
     network = run.load_network(checkpoint)
-    size, flip = run.config.data.image_size, run.config.evaluation.flip
-    return fold(network, run.normalize(), size, flip=flip, shared_mean=shared_mean)
+    views = Views.of_config(run.config.evaluation)
+    return fold(network, run.normalize(), run.config.data.image_size, views, shared_mean=shared_mean)

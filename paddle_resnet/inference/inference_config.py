@@ -102,6 +102,7 @@ class InferenceConfig(Group):
 
     Attributes:
         flip: for information, as the graph contains it: the output is the mean over a picture and its mirror image.
+        shift: likewise, the mean over copies moved by so many pixels too (`evaluation.views.Views`).
         versions: of the packages that made the files.
         test: the trained network's metrics.
         threshold: a prediction of a lower probability is of the class `predictor.UNKNOWN`; null: none is.
@@ -114,6 +115,7 @@ class InferenceConfig(Group):
     input: InputConfig
     output: Literal["probabilities"] = "probabilities"
     flip: bool = False
+    shift: int = 0
     normalization: NormalizationConfig
     versions: dict[str, str]
     files: ModelFiles

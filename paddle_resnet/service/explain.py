@@ -40,7 +40,7 @@ class Explainer:
         from paddle_resnet.exporting.accuracy import load_trained
 
         try:
-            trained = load_trained(predictor).classifier
+            trained = load_trained(predictor)
         except PaddleResNetError as error:
             log("no explanations", reason=str(error))
             return None

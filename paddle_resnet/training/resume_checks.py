@@ -28,6 +28,7 @@ RESUME_MUTABLE_KEYS = DATA_ACCESS_KEYS | {
     "train.patience",
     "tracking",
     "evaluation.flip",
+    "evaluation.shift",
     "evaluation.embeddings",
 }
 """Config keys that may change: how a run is stored, read, saved, logged and evaluated, and when it ends, but not what

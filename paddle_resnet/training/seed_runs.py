@@ -78,6 +78,8 @@ class SeedReport:
     validation_top1: SeedStatistics
     """Of the best epoch of each run."""
     test_top1: SeedStatistics
+    single_view_top1: SeedStatistics | None = None
+    """Of the test split without averaging over views, if `evaluation.flip` or `evaluation.shift` is set."""
 
 
 def train_seeds(whole: Run, *, resume: bool = False) -> list[Run]:
@@ -123,16 +125,20 @@ def train_seeds(whole: Run, *, resume: bool = False) -> list[Run]:
 def report_seeds(whole: Run, runs: Sequence[Run]) -> SeedReport:
     """Collect the results of the `runs`, each measured on the test split, and write them to ``whole``'s metrics."""
     metrics = [run.metrics() for run in runs]
+    alone = [each["test"].get("single_view_top1") for each in metrics]
     report = SeedReport(
         seeds=tuple(run.config.train.seed for run in runs),
         validation_top1=SeedStatistics.of(each["validation"]["top1"] for each in metrics),
         test_top1=SeedStatistics.of(each["test"]["top1"] for each in metrics),
+        single_view_top1=None if None in alone else SeedStatistics.of(alone),
     )
     values = {
         "seeds": list(report.seeds),
         "validation_top1": report.validation_top1.summary(),
         "test_top1": report.test_top1.summary(),
     }
+    if report.single_view_top1 is not None:
+        values["single_view_top1"] = report.single_view_top1.summary()
     if whole.metrics().get("seeds") != values:
         whole.update_metrics("seeds", values)
     return report

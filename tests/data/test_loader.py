@@ -50,6 +50,20 @@ def test_pictures_and_labels_stay_together_and_are_normalised():
         np.testing.assert_allclose(images.numpy()[:, :, 3, 4], expected, atol=1e-6)
 
 
+def test_alternating_flips_show_each_image_both_ways_in_two_epochs():
+    """Half of the images are flipped in the first epoch, the others in the second, and so on."""
+    pixels = np.zeros((40, 8, 8, 3), np.uint8)
+    pixels[:, :, 0] = 255  # the left column
+    loader = train_loader(MemorySplit(pixels, np.arange(40), "train"), flip="alternating")
+    flipped = np.zeros((3, 40), bool)
+    for loader.epoch in range(3):
+        for images, labels in loader:
+            flipped[loader.epoch, labels.numpy()[:, 0]] = images.numpy()[:, 0, 0, -1] > images.numpy()[:, 0, 0, 0]
+    assert 8 < flipped[0].sum() < 32
+    np.testing.assert_array_equal(flipped[1], ~flipped[0])
+    np.testing.assert_array_equal(flipped[2], flipped[0])
+
+
 def test_incomplete_last_batch_is_dropped_unless_alone():
     assert [len(batch) for batch in seen(train_loader(numbered(25)))] == [10, 10]
     assert [len(batch) for batch in seen(train_loader(numbered(7)))] == [7]

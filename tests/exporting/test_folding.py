@@ -10,6 +10,7 @@ from tiny_family import FAMILY, tiny_network
 from tiny_run import SIZE, random_pixels
 
 from paddle_resnet.data import Normalize
+from paddle_resnet.evaluation.views import Views
 from paddle_resnet.exporting.folding import fold
 from paddle_resnet.models import create_model
 from paddle_resnet.models.blocks import ZeroPadShortcut
@@ -39,7 +40,7 @@ def probabilities(layer, batch):
 def test_folding_keeps_the_probabilities(kind):
     network = tiny_network(kind)
     expected = expected_probabilities(network, random_pixels(4))
-    folded = fold(network, Normalize(MEAN, STD), SIZE, flip=False)
+    folded = fold(network, Normalize(MEAN, STD), SIZE)
     np.testing.assert_allclose(probabilities(folded, random_pixels(4)), expected, atol=1e-5)
     assert not [layer for layer in folded.sublayers() if isinstance(layer, ZeroPadShortcut)]
 
@@ -48,7 +49,7 @@ def test_lenet_without_batch_norm_is_folded():
     paddle.seed(0)
     network = create_model("lenet", num_classes=3)
     expected = expected_probabilities(network, random_pixels(4, size=32))
-    folded = fold(network, Normalize(MEAN, STD), 32, flip=False)
+    folded = fold(network, Normalize(MEAN, STD), 32)
     np.testing.assert_allclose(probabilities(folded, random_pixels(4, size=32)), expected, atol=1e-5)
 
 
@@ -64,7 +65,7 @@ def test_lenet_without_batch_norm_is_folded():
     ],
 )
 def test_batch_norm_remains_only_in_preactivation_blocks(kind, left):
-    folded = fold(tiny_network(kind), Normalize(MEAN, STD), SIZE, flip=False)
+    folded = fold(tiny_network(kind), Normalize(MEAN, STD), SIZE)
     assert sum(isinstance(layer, nn.BatchNorm2D) for layer in folded.sublayers()) == left
 
 
@@ -76,19 +77,25 @@ def test_a_folded_convolution_by_hand():
         (network[1]._mean, network[1]._variance, network[1].weight, network[1].bias), (3, 4, 5, 6), strict=True
     ):
         parameter.set_value(np.array([value], np.float32))
-    fold(network, Normalize((0, 0, 0), (1 / 255, 1 / 255, 1 / 255)), 1, flip=False)
+    fold(network, Normalize((0, 0, 0), (1 / 255, 1 / 255, 1 / 255)), 1)
     np.testing.assert_allclose(network[0].weight.numpy().ravel(), 3 * [5], rtol=1e-6)
     np.testing.assert_allclose(network[0].bias.numpy(), [-1.5], rtol=1e-6)
 
 
-def test_mirror_images_are_averaged():
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("shift", [0, 2])
+def test_mirror_images_and_shifted_copies_are_averaged(flip, shift):
     network = tiny_network("basic, option A")
-    expected = (
-        expected_probabilities(network, random_pixels(4))
-        + expected_probabilities(network, random_pixels(4)[:, :, ::-1])
-    ) / 2
-    folded = fold(network, Normalize(MEAN, STD), SIZE, flip=True)
-    np.testing.assert_allclose(probabilities(folded, random_pixels(4)), expected, atol=1e-5)
+    pixels = random_pixels(4)
+    up_left, down_right = np.zeros_like(pixels), np.zeros_like(pixels)
+    up_left[:, : SIZE - shift, : SIZE - shift] = pixels[:, shift:, shift:]
+    down_right[:, shift:, shift:] = pixels[:, : SIZE - shift, : SIZE - shift]
+    copies = [pixels, pixels, up_left, down_right]  # the image counts as much as both others
+    if flip:
+        copies += [copy[:, :, ::-1] for copy in copies]
+    expected = np.mean([expected_probabilities(network, copy) for copy in copies], axis=0)
+    folded = fold(network, Normalize(MEAN, STD), SIZE, Views(flip, shift))
+    np.testing.assert_allclose(probabilities(folded, pixels), expected, atol=1e-5)
 
 
 def test_shared_mean_is_exact_inside_the_border():
@@ -96,7 +103,7 @@ def test_shared_mean_is_exact_inside_the_border():
     normal = ((random_pixels(2, size=3) / 255 - MEAN) / STD).transpose(0, 3, 1, 2).astype(np.float32)
     with paddle.no_grad():
         expected = convolution(paddle.to_tensor(normal)).numpy()
-    folded = fold(nn.Sequential(convolution, nn.Flatten()), Normalize(MEAN, STD), 3, flip=False, shared_mean=True)
+    folded = fold(nn.Sequential(convolution, nn.Flatten()), Normalize(MEAN, STD), 3, shared_mean=True)
     assert folded.levels.numpy().ravel().tolist() == [102, 102, 102]  # 255 * 0.4
     with paddle.no_grad():
         found = convolution(

@@ -90,7 +90,7 @@ def test_only_fine_tuning_starts_from_the_weights(config, splits, weights, monke
     ends = []
 
     def keep(scorer, batches, classes):
-        ends.append({name: each.numpy().copy() for name, each in scorer.classifier.network.state_dict().items()})
+        ends.append({name: each.numpy().copy() for name, each in scorer.network.state_dict().items()})
         return SimpleNamespace(top1=0.0)
 
     monkeypatch.setattr(few_shot, "measure", keep)

@@ -115,9 +115,11 @@ def test_whitening_uses_the_training_images():
 
 @pytest.fixture(scope="module")
 def flipping_run(tmp_path_factory):
-    """The run of random weights, with `evaluation.flip`."""
+    """The run of random weights, with `evaluation.flip` and `evaluation.shift`."""
     run = make_run(tmp_path_factory.mktemp("flip"))
-    config = run.config.model_copy(update={"evaluation": run.config.evaluation.model_copy(update={"flip": True})})
+    config = run.config.model_copy(
+        update={"evaluation": run.config.evaluation.model_copy(update={"flip": True, "shift": 1})}
+    )
     config.save(run.config_path)
     return Run.open(run.path)
 
@@ -132,19 +134,27 @@ def by_hand(run, pixels):
     return powers / powers.sum(1, keepdims=True)
 
 
-def test_flip_averages_measured_and_exported_scores(flipping_run):
+def test_views_average_measured_and_exported_scores(flipping_run):
     from paddle_resnet.data import uint8_batches
 
     splits = flipping_run.splits()
     pixels = np.concatenate([images for images, _ in uint8_batches(splits.test, 12, splits.resize, SIZE)])
     as_is, mirrored = by_hand(flipping_run, pixels), by_hand(flipping_run, pixels[:, :, ::-1])
     assert np.abs(as_is - mirrored).max() > 1e-3
-    np.testing.assert_allclose(evaluate(flipping_run).scores, (as_is + mirrored) / 2, atol=1e-5)
+    up_left, down_right = np.zeros_like(pixels), np.zeros_like(pixels)
+    up_left[:, :-1, :-1], down_right[:, 1:, 1:] = pixels[:, 1:, 1:], pixels[:, :-1, :-1]
+    moved = [by_hand(flipping_run, each[:, :, ::step]) for each in (up_left, down_right) for step in (1, -1)]
+    averaged = (as_is + mirrored) / 4 + sum(moved) / 8
+    evaluation = evaluate(flipping_run)
+    np.testing.assert_allclose(evaluation.scores, averaged, atol=1e-5)
+    assert evaluation.single_view_top1 == np.mean(as_is.argmax(axis=1) == evaluation.labels)
+    assert flipping_run.metrics()["test"]["single_view_top1"] == evaluation.single_view_top1
     folder = export(flipping_run).path
-    assert yaml.safe_load((folder / "inference.yml").read_text())["flip"] is True
+    config = yaml.safe_load((folder / "inference.yml").read_text())
+    assert (config["flip"], config["shift"]) == (True, 1)
     with Predictor(folder, device="cpu") as predictor:
-        np.testing.assert_allclose(predictor.scores(pixels), (as_is + mirrored) / 2, atol=1e-4)
-        np.testing.assert_allclose(predictor.scores(pixels[:1]), (as_is + mirrored)[:1] / 2, atol=1e-4)
+        np.testing.assert_allclose(predictor.scores(pixels), averaged, atol=1e-4)
+        np.testing.assert_allclose(predictor.scores(pixels[:1]), averaged[:1], atol=1e-4)
 
 
 def test_whitening_filters_stay_frozen():

@@ -70,6 +70,7 @@ class BatchesByEpoch(Callback):
         epoch = epoch or 0
         self._loader.crop_size = self._sizes[min(epoch, len(self._sizes) - 1)]
         self._loader.mixes = epoch not in self._unmixed
+        self._loader.epoch = epoch
 
 
 class FreezeBackbone(Callback):
