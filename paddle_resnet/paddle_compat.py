@@ -1,11 +1,13 @@
 """Every private attribute of Paddle that this package uses, and how Paddle 2.6 and 3.3 differ in them.
 
 Each function says why the public interface is not enough. The names `_mean` and `_variance` of a BatchNorm are used as
-they are: they are keys of its state dict. Paddle is imported when a function is called, except by `is_cpu_build`.
+they are: they are keys of its state dict. Paddle is imported when a function is called, except by those that look into
+its installed folder.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -25,6 +27,20 @@ def is_paddle_2() -> bool:
     import paddle
 
     return paddle.__version__.startswith("2.")
+
+
+def paddle_folder() -> Path | None:
+    """Return the folder of the installed Paddle."""
+    found = importlib.util.find_spec("paddle")
+    return Path(found.origin).parent if found and found.origin else None
+
+
+def library_folder() -> Path:
+    """Return the folder of the shared libraries inside the installed Paddle; raise OSError if there is none."""
+    folder = paddle_folder()
+    if folder is None:
+        raise OSError("Paddle is not installed")
+    return folder / "libs"
 
 
 def is_cpu_build(folder: Path) -> bool:

@@ -307,7 +307,7 @@ def resolve_device(name: str = "auto") -> str:
 
 def _count_gpus() -> tuple[int, str]:
     """Return how many GPUs Paddle can use here, and the reason if there are none."""
-    folder = openmp.paddle_folder()
+    folder = paddle_compat.paddle_folder()
     if folder is None:
         return 0, "Paddle is not installed"
     if "paddle" in sys.modules or not paddle_compat.is_cpu_build(folder):

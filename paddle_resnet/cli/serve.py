@@ -44,7 +44,7 @@ def main() -> None:
     add("--token-file", type=Path, metavar="FILE", help=token)
     add("--no-explain", dest="explain", action="store_false", help="no Grad-CAM")
     levels = ["DEBUG", "INFO", "WARNING"]
-    add("--log-level", choices=levels, default="INFO", help="WARNING: no line for each request; default: INFO")
+    add("--log-level", choices=levels, help="WARNING: no line for each request; default: INFO")
 
     count = program.positive_int
     group = parser.add_argument_group("inference")
@@ -89,9 +89,9 @@ def _serve(arguments: argparse.Namespace) -> None:
     if on_ray:
         from paddle_resnet.on_ray.serve import serve_on_ray
 
-        serve_on_ray(settings, arguments.address, arguments.log_level)
+        serve_on_ray(settings, arguments.address)
     else:
-        serve(settings, arguments.log_level)
+        serve(settings)
 
 
 def _port(text: str) -> int:

@@ -99,16 +99,16 @@ class _Model:
         return [results] * len(batch.images) if isinstance(results, str) else [*results]
 
 
-def serve_on_ray(settings: Settings, address: str, log_level: str = "INFO") -> None:
+def serve_on_ray(settings: Settings, address: str) -> None:
     """Deploy on the cluster of `address`, wait for a signal, and remove the application from the cluster.
 
     Raises:
         UsageError, RunFailure: of `connect` and `deploy`.
     """
     find_model(settings.model)
-    configure_logging(log_level)
+    configure_logging(settings.log_level)
     connect(address)
-    deploy(settings, log_level)
+    deploy(settings)
     log("ready", url=f"http://{settings.host}:{settings.port}/", engine="ray")
     log("not offered with Ray", logging.WARNING, features=NOT_OFFERED)
     stop = threading.Event()
@@ -117,7 +117,7 @@ def serve_on_ray(settings: Settings, address: str, log_level: str = "INFO") -> N
     _remove()
 
 
-def deploy(settings: Settings, log_level: str = "INFO") -> None:
+def deploy(settings: Settings) -> None:
     """Start the application on the cluster, and return when it answers.
 
     Raises:
@@ -131,7 +131,7 @@ def deploy(settings: Settings, log_level: str = "INFO") -> None:
     resources, most, nodes = resources_of(settings.device, settings.threads)
 
     def application() -> ASGIApp:  # on a replica
-        configure_logging(log_level)
+        configure_logging(settings.log_level)
         with unpack_model(packed[0]) as model:
             own = settings.model_copy(update={"model": model, "max_batch": 1, "max_wait": 0})
             return create_app(own, digest, RayWorkers(ahead * most))

@@ -7,6 +7,7 @@ import functools
 import os
 from pathlib import Path
 
+from paddle_resnet.paddle_compat import library_folder
 from paddle_resnet.system import threads
 
 MAJOR_VERSION = 3
@@ -40,11 +41,6 @@ class Version(ctypes.Structure):
 
     def __str__(self) -> str:
         return f"{self.major}.{self.minor}.{self.patch}"
-
-
-def library_folder() -> Path:
-    """Return the folder of the shared libraries inside the installed Paddle."""
-    return threads.library_folder()
 
 
 def library_path() -> Path:

@@ -22,7 +22,7 @@ from paddle_resnet.errors import PaddleResNetError
 from paddle_resnet.service.inference_workers import InferenceWorkers
 from paddle_resnet.service.middleware import HostPolicy, RequestMiddleware, read_token
 from paddle_resnet.service.open_inference import open_inference_routes
-from paddle_resnet.service.predict import InferencePipeline
+from paddle_resnet.service.predict import InferencePipeline, ServedModel
 from paddle_resnet.service.settings import Settings
 from paddle_resnet.service.shutdown import GracefulShutdown
 from paddle_resnet.service.telemetry import Metrics, log
@@ -41,7 +41,7 @@ def create_app(
         UsageError, RunFailure: the model cannot be loaded, or is another one than that of `expected_hash`.
     """
     token, metrics = read_token(settings.token_file), Metrics()
-    pipeline = InferencePipeline(settings, metrics, expected_hash, workers)
+    pipeline = InferencePipeline(ServedModel(settings, metrics, expected_hash, workers))
     # They block signals, and Python would wait for them at an end without the lifespan's.
     atexit.register(lambda: pipeline.model.workers.kill())
     pipeline.model.workers.wait_until_ready()

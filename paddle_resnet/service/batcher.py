@@ -85,8 +85,7 @@ class Batcher:
         self._remove(request)
 
     def put(self, request: PendingRequest, images: Sequence[ImageData]) -> None:
-        """Queue the images of a request, which are admitted."""
-        request.expect(len(images))
+        """Queue the images of a request, all of which are admitted."""
         if request.done:
             return
         now = time.monotonic()  # uvloop's own clock counts whole milliseconds
@@ -171,7 +170,9 @@ class Batcher:
         # In reverse, so that the images that were not begun are queued in their order.
         finished = [self._deliver(*pair) for pair in [*zip(batch, results, strict=False)][::-1]].count(True)
         if finished:
-            self._metrics.observe_batch(finished, time.monotonic() - started)
+            self._metrics.images.inc(finished)
+            self._metrics.batch.observe(finished)
+            self._metrics.batch_seconds.observe(time.monotonic() - started)
         self.start_batches()
 
     def _deliver(self, image: QueuedImage, result: ImageResult) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from paddle_resnet.errors import UsageError
 from paddle_resnet.service.errors import ServiceError
 from paddle_resnet.service.shutdown import GracefulShutdown
-from paddle_resnet.service.telemetry import Metrics, log, log_request
+from paddle_resnet.service.telemetry import Metrics, log
 
 VALID_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 CONTENT_POLICY = (
@@ -51,7 +51,7 @@ class RequestMiddleware:
     """Request id, headers, log line and metrics of each request; and hosts, origins and the token.
 
     Every exception of the application becomes an error response here. No fault of the service leaves it but as a 500
-    that says nothing about the cause.
+    that says nothing about the cause. The application adds to the log line by ``state["log_fields"]``.
 
     Attributes:
         token: that requests need; None: none.
@@ -75,14 +75,13 @@ class RequestMiddleware:
         request_id = headers.get(b"x-request-id", b"")
         if not VALID_REQUEST_ID.fullmatch(request_id):
             request_id = b"%032x" % random.getrandbits(128)
-        fields: dict[str, object] = {}
+        fields: dict[str, Any] = {"request_id": request_id.decode("ascii"), "method": scope["method"]}
+        fields |= {"route": "other", "status": 0, "ms": 0.0}
         scope.setdefault("state", {})["log_fields"] = fields
-        status = 0
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                fields["status"] = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id), *COMMON_HEADERS]
                 if self.shutdown.draining:
                     message["headers"].append((b"connection", b"close"))
@@ -94,11 +93,11 @@ class RequestMiddleware:
             scope["app"] = self  # or the router would respond to 404 and 405 itself
             await self._app(scope, receive, send_with_headers)
         except Exception as exception:
-            response = self._error_response(exception, scope, request_id, fields)
-            if not status:
+            response = self._error_response(exception, scope, fields)
+            if not fields["status"]:
                 await response(scope, receive, send_with_headers)
         finally:
-            self._record(scope, request_id, status, time.perf_counter() - started, fields)
+            self._record(scope, time.perf_counter() - started, fields)
 
     def _check_token(self, path: str, headers: dict[bytes, bytes]) -> None:
         if self.token is None or path in OPEN_ROUTES or path.startswith("/static/"):
@@ -108,9 +107,7 @@ class RequestMiddleware:
             message = "this service needs its token, as Authorization: Bearer TOKEN"
             raise ServiceError(401, "unauthorized", message, headers={"WWW-Authenticate": "Bearer"})
 
-    def _error_response(
-        self, exception: Exception, scope: Scope, request_id: bytes, fields: dict[str, object]
-    ) -> Response:
+    def _error_response(self, exception: Exception, scope: Scope, fields: dict[str, Any]) -> Response:
         if isinstance(exception, HTTPException) and exception.status_code == 405:
             allowed = ", ".join(sorted((exception.headers or {})["Allow"].split(", ")))
             if scope["method"] == "OPTIONS":
@@ -122,35 +119,24 @@ class RequestMiddleware:
         elif isinstance(exception, ServiceError):
             error = exception
         else:
-            log("internal error", logging.ERROR, request_id=request_id.decode("ascii"), exc_info=True)
+            log("internal error", logging.ERROR, exception, request_id=fields["request_id"])
             error = ServiceError(500, "internal", "the service failed; its log says why")
         fields["code"] = error.code
         self._metrics.errors.labels(error.code).inc()
         return error.response(open_inference=scope["path"].startswith("/v2"))
 
-    def _record(self, scope: Scope, request_id: bytes, status: int, seconds: float, fields: dict[str, object]) -> None:
-        route = _route_of(scope)
-        self._metrics.requests.labels(route, str(status)).inc()
-        self._metrics.seconds.labels(route).observe(seconds)
-        if status != 200 or route not in PROBE_ROUTES:
-            log_request(
-                request_id=request_id.decode("ascii"),
-                method=scope["method"],
-                route=route,
-                status=status,
-                ms=round(1000 * seconds, 2),
-                **fields,
-            )
-
-
-def _route_of(scope: Scope) -> str:
-    """Return the route as a label. Paths that a client makes up would each be a new time series."""
-    path: str = scope["path"]
-    if "endpoint" not in scope or path.startswith("/static/"):
-        return "other"
-    for name, value in scope["path_params"].items():
-        path = path.replace(f"/{value}", f"/{{{name}}}", 1)
-    return path
+    def _record(self, scope: Scope, seconds: float, fields: dict[str, Any]) -> None:
+        """Count and log a request. Paths that a client makes up are one route: each would be a new time series."""
+        path: str = scope["path"]
+        if "endpoint" in scope and not path.startswith("/static/"):
+            for name, value in scope["path_params"].items():
+                path = path.replace(f"/{value}", f"/{{{name}}}", 1)
+            fields["route"] = path
+        fields["ms"] = round(1000 * seconds, 2)
+        self._metrics.requests.labels(fields["route"], str(fields["status"])).inc()
+        self._metrics.seconds.labels(fields["route"]).observe(seconds)
+        if fields["status"] != 200 or fields["route"] not in PROBE_ROUTES:
+            log("request", **fields)
 
 
 def read_token(path: Path | None) -> bytes | None:

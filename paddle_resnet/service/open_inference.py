@@ -79,8 +79,23 @@ def open_inference_routes(pipeline: InferencePipeline, is_ready: Callable[[], bo
         return JSONResponse({"ready": is_ready()}, 200 if is_ready() else 503)
 
     async def metadata(request: Request) -> Response:
-        _check_named(request, pipeline.model)
-        return JSONResponse(_metadata(pipeline.model))
+        model = pipeline.model
+        _check_named(request, model)
+        size = model.config.input.image_size
+        content = {
+            "name": model.config.model,
+            "versions": [model.version],
+            "platform": "paddle_resnet",
+            "inputs": [
+                {"name": "pixels", "datatype": "UINT8", "shape": [-1, size, size, 3]},
+                {"name": "images", "datatype": "BYTES", "shape": [-1]},
+            ],
+            "outputs": [
+                {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(model.config.classes)]},
+                {"name": "label", "datatype": "BYTES", "shape": [-1]},
+            ],
+        }
+        return JSONResponse(content)
 
     async def infer(request: Request) -> Response:
         call = _InferCall(request, pipeline.settings.max_images)
@@ -98,23 +113,6 @@ def _check_named(request: Request, model: ServedModel) -> None:
     name, version = request.path_params["name"], request.path_params.get("version")
     if name != model.config.model or version not in (None, model.version):
         raise ServiceError(404, "not_found", "this model or version is not served; GET /model names the one that is")
-
-
-def _metadata(model: ServedModel) -> dict[str, Any]:
-    size = model.config.input.image_size
-    return {
-        "name": model.config.model,
-        "versions": [model.version],
-        "platform": "paddle_resnet",
-        "inputs": [
-            {"name": "pixels", "datatype": "UINT8", "shape": [-1, size, size, 3]},
-            {"name": "images", "datatype": "BYTES", "shape": [-1]},
-        ],
-        "outputs": [
-            {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(model.config.classes)]},
-            {"name": "label", "datatype": "BYTES", "shape": [-1]},
-        ],
-    }
 
 
 class _InferCall:

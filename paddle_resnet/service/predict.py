@@ -20,13 +20,12 @@ from paddle_resnet.inference.inference_config import InferenceConfig, find_model
 from paddle_resnet.inference.predictor import decide, rank
 from paddle_resnet.service.batcher import Batcher
 from paddle_resnet.service.errors import ServiceError, client_closed_error
-from paddle_resnet.service.explain import CHECKPOINT
 from paddle_resnet.service.inference_workers import InferenceWorkers
 from paddle_resnet.service.request_body import BodyLimiter, split_body
 from paddle_resnet.service.request_queue import PendingRequest
 from paddle_resnet.service.settings import Settings
 from paddle_resnet.service.telemetry import Metrics, log
-from paddle_resnet.service.worker_process import FORMATS, ImageData, ImageResult
+from paddle_resnet.service.worker_process import CHECKPOINT, FORMATS, ImageData, ImageResult
 
 DEFAULT_TOP = "5"
 VERSION_DIGITS = 12
@@ -61,16 +60,16 @@ class ServedModel:
         run = folder.resolve()
         self.run = (run.parent if run.name == "inference" else run).name
         self.explains = settings.explain and (run.parent / CHECKPOINT).is_file()
-        self._settings, self._metrics = settings, metrics
+        self.settings, self.metrics = settings, metrics
         # Also a worker that starts later loads this model or none.
         self.workers = workers or InferenceWorkers(settings, self.hash, self.config.input.image_size)
         self.batcher = Batcher(self.workers, settings, metrics)
 
     def connect(self) -> None:
         """Take the workers into use. They are ready."""
-        self._gauge = self._metrics.model.labels(self.config.model, self.run, self.version)
+        self._gauge = self.metrics.model.labels(self.config.model, self.run, self.version)
         self._gauge.inc()
-        self.workers.connect(self.batcher.start_batches, self._metrics.restarts.inc)
+        self.workers.connect(self.batcher.start_batches, self.metrics.restarts.inc)
 
     async def close(self) -> None:
         """Answer the requests that were admitted, then end the workers."""
@@ -90,7 +89,7 @@ class ServedModel:
 
     def about(self) -> dict[str, Any]:
         """Describe the model and the limits, for `GET /model`."""
-        limits = self._settings.model_dump(include={"max_images", "max_body", "max_pixels"})
+        limits = self.settings.model_dump(include={"max_images", "max_body", "max_pixels"})
         return {
             "model": self.config.model,
             "run": self.run,
@@ -112,18 +111,11 @@ class InferencePipeline:
         model: that of new requests; `reload` replaces it.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        metrics: Metrics,
-        expected_hash: str | None = None,
-        workers: InferenceWorkers | None = None,
-    ) -> None:
-        self.settings, self._metrics = settings, metrics
-        self._body_limiter = BodyLimiter(settings)
+    def __init__(self, model: ServedModel) -> None:
+        self.model, self.settings = model, model.settings
+        self._body_limiter = BodyLimiter(self.settings)
         self._split_threads = ThreadPoolExecutor(SPLIT_THREADS, thread_name_prefix="split")
         self._reloading = asyncio.Lock()
-        self.model = ServedModel(settings, metrics, expected_hash, workers)
 
     async def close(self) -> None:
         """Answer what was admitted, and end the workers and threads."""
@@ -138,7 +130,7 @@ class InferencePipeline:
         async with self._reloading:
             with ExitStack() as unless_ready:
                 try:
-                    model = ServedModel(self.settings, self._metrics)
+                    model = ServedModel(self.settings, self.model.metrics)
                     unless_ready.callback(model.workers.kill)
                     await asyncio.to_thread(model.workers.wait_until_ready)
                 except (PaddleResNetError, OSError) as error:
@@ -188,7 +180,7 @@ class InferencePipeline:
         The body and the images count against the limits until the block ends. `split` is called in a thread; None: the
         body is an image. `explain` is the class to explain of a single image.
         """
-        client = client_of(request)
+        client = client_of(request.client.host) if request.client else ""
         self.model.batcher.check_capacity(client)
         async with self._body_limiter.read(request) as body:
             model, pending = self.model, PendingRequest(client, explain)
@@ -229,14 +221,9 @@ def _watch(request: Request, pending: PendingRequest) -> None:
     pending.results.add_done_callback(lambda _: watcher.cancel())
 
 
-def client_of(request: Request) -> str:
-    """Return whose request it is: the sender's address, or the network of an IPv6 address."""
-    return "" if request.client is None else _client_of_address(request.client.host)
-
-
 @lru_cache(1024)
-def _client_of_address(address: str) -> str:
-    """Of IPv6 return the /64 network: its owner has all addresses in it."""
+def client_of(address: str) -> str:
+    """Return whose address it is: of IPv6 the /64 network, as its owner has all addresses in it."""
     with suppress(ValueError):
         parsed = ipaddress.ip_address(address)
         if isinstance(parsed, ipaddress.IPv6Address):

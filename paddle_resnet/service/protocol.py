@@ -21,7 +21,7 @@ from typing import Any, cast
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from paddle_resnet.service.telemetry import log_request
+from paddle_resnet.service.telemetry import log
 
 MAX_HEAD = 32 * 2**10
 """Bytes of a request outside its body."""
@@ -165,7 +165,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 return
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        log_request(request_id=f"{random.getrandbits(128):032x}", status=status, code=code)
+        log("request", request_id=f"{random.getrandbits(128):032x}", status=status, code=code)
         body = json.dumps({"error": {"code": code, "message": message}}).encode()
         head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
         head += f"content-length: {len(body)}\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n"

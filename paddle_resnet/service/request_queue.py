@@ -21,7 +21,7 @@ class PendingRequest:
     Attributes:
         results: becomes the result of each image, all of them OK, or the error that the client is told.
         explain: the class that `/explain` asks for; None: it is a prediction.
-        admitted: images that count as waiting (the batcher's to change).
+        admitted: images that count as waiting (the batcher's to change). All of them need a result.
     """
 
     def __init__(self, client: str = "", explain: str | None = None) -> None:
@@ -29,25 +29,21 @@ class PendingRequest:
         self.results: asyncio.Future[list[ImageResult]] = asyncio.get_running_loop().create_future()
         self.admitted = 0
         self._found: dict[int, ImageResult] = {}
-        self._images = 0
 
     @property
     def done(self) -> bool:
         """Whether it has results, failed or timed out. No more is computed for it then."""
         return self.results.done()
 
-    def expect(self, images: int) -> None:
-        """Set the number of images."""
-        self._images = images
-
     def set_result(self, index: int, result: ImageResult) -> None:
         """Store an image's result. The last one completes the request; one that is not OK fails it."""
         if result.status is not ImageStatus.OK:
-            self.fail(_image_error(result.status, index))
+            code, message = _IMAGE_ERRORS[result.status]
+            self.fail(ServiceError(422, code, f"image {index} {message}", image=index))
             return
         self._found[index] = result
-        if len(self._found) == self._images and not self.done:
-            self.results.set_result([self._found[image] for image in range(self._images)])
+        if len(self._found) == self.admitted and not self.done:
+            self.results.set_result([self._found[image] for image in range(self.admitted)])
 
     def fail(self, error: BaseException) -> None:
         if not self.done:
@@ -64,16 +60,8 @@ _IMAGE_ERRORS = {
         "slow_image",
         "takes too long to decode; save it as a usual JPEG (not progressive), or smaller",
     ),
-    ImageStatus.NO_EXPLANATION: (
-        "no_explanation",
-        "cannot be explained; the run's checkpoint is another",
-    ),
+    ImageStatus.NO_EXPLANATION: ("no_explanation", "cannot be explained; the run's checkpoint is another"),
 }
-
-
-def _image_error(status: ImageStatus, image: int) -> ServiceError:
-    code, message = _IMAGE_ERRORS[status]
-    return ServiceError(422, code, f"image {image} {message}", image=image)
 
 
 @dataclass(eq=False, slots=True)

@@ -37,7 +37,7 @@ SWITCH_SECONDS = 0.0005
 for a thread that splits a large form."""
 
 
-def serve(settings: Settings, log_level: str = "INFO") -> None:
+def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, and return when the last accepted request is answered.
 
     Raises:
@@ -50,7 +50,7 @@ def serve(settings: Settings, log_level: str = "INFO") -> None:
     read_token(settings.token_file)
     with _bind(settings) as listener:
         signal.set_wakeup_fd(-1)  # a command's: its second signal ends the process, and here the first may be a reload
-        configure_logging(log_level)
+        configure_logging(settings.log_level)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         url = f"http://{host}:{settings.port}/"
         log("starting", url=url, workers=settings.workers, max_batch=settings.max_batch)
@@ -64,7 +64,7 @@ def serve(settings: Settings, log_level: str = "INFO") -> None:
         else:
             with scratch_folder() as folder:
                 os.environ[SHARED_METRICS] = str(folder)
-                _Workers(settings, log_level, listener).run()
+                _Workers(settings, listener).run()
 
 
 def uvicorn_options(settings: Settings) -> dict[str, Any]:
@@ -86,8 +86,8 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
 class _Workers(Multiprocess):
     """uvicorn's worker processes. On SIGHUP each reloads its model: uvicorn would replace the processes."""
 
-    def __init__(self, settings: Settings, log_level: str, listener: socket.socket) -> None:
-        self._arguments, self._terminal = (settings, log_level), has_terminal()
+    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+        self._settings, self._terminal = settings, has_terminal()
         options = uvicorn_options(settings)
         super().__init__(uvicorn.Config(self._factory(), factory=True, workers=settings.workers, **options), [listener])
 
@@ -103,14 +103,12 @@ class _Workers(Multiprocess):
 
     def _factory(self) -> Callable[[], ASGIApp]:
         """Return what makes the application of a process: one that starts later loads the same model or none."""
-        settings, log_level = self._arguments
-        return partial(
-            _create_worker_app, settings, log_level, InferenceConfig.load(find_model(settings.model)).digest()
-        )
+        digest = InferenceConfig.load(find_model(self._settings.model)).digest()
+        return partial(_create_worker_app, self._settings, digest)
 
 
-def _create_worker_app(settings: Settings, log_level: str, expected_hash: str) -> ASGIApp:
-    configure_logging(log_level)
+def _create_worker_app(settings: Settings, expected_hash: str) -> ASGIApp:
+    configure_logging(settings.log_level)
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         return create_app(settings, expected_hash)

@@ -21,6 +21,7 @@ class Settings(BaseModel):
     allow_hosts: tuple[str, ...] = Field((), description="host names of this service, besides localhost and IPs")
     allow_origins: tuple[str, ...] = Field((), description="other sites whose pages may use this service")
     token_file: Path | None = Field(None, description="holds the bearer token that requests need")
+    log_level: str = Field("INFO", description="WARNING: no line for each request")
     device: str = "auto"
     precision: Precision | None = Field(None, description="one that the export offers; None: fp32")
     backend: BackendName | None = Field(None, description="None: the faster one, as in `Predictor`")

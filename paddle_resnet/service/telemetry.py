@@ -33,7 +33,7 @@ BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class JsonFormatter(logging.Formatter):
-    """``{"time": ..., "level": ..., "event": ..., ...}`` with the fields of ``extra={"fields": {...}}``."""
+    """``{"time": ..., "level": ..., "event": ..., ...}`` with the fields of `log`."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -47,15 +47,11 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def log(event: str, level: int = logging.INFO, *, exc_info: bool = False, **fields: Any) -> None:
-    """Log an event with its fields."""
-    logger.log(level, event, extra={"fields": fields}, exc_info=exc_info)
-
-
-def log_request(**fields: Any) -> None:
-    """Log a request. The record is made here, without the usual search for the line of code that logs."""
-    if logger.isEnabledFor(logging.INFO):
-        record = logging.LogRecord(logger.name, logging.INFO, "", 0, "request", (), None)
+def log(event: str, level: int = logging.INFO, error: BaseException | None = None, **fields: Any) -> None:
+    """Log an event with its fields. The record is made here, without the usual search for the line that logs."""
+    if logger.isEnabledFor(level):
+        failure = None if error is None else (type(error), error, error.__traceback__)
+        record = logging.LogRecord(logger.name, level, "", 0, event, (), failure)
         record.fields = fields
         logger.handle(record)
 
@@ -75,8 +71,8 @@ def configure_logging(level: str = "INFO") -> None:
     )
     logging.captureWarnings(True)
 
-    def log_uncaught(arguments: Any) -> None:
-        logger.error("uncaught exception", exc_info=(arguments.exc_type, arguments.exc_value, arguments.exc_traceback))
+    def log_uncaught(uncaught: Any) -> None:
+        log("uncaught exception", logging.ERROR, uncaught.exc_value)
 
     threading.excepthook = sys.unraisablehook = log_uncaught
 
@@ -100,11 +96,6 @@ class Metrics:
         self.model = gauge("paddle_resnet_model", "Processes that serve a model.", ["model", "run", "version"])
         if SHARED_METRICS not in os.environ:
             ProcessCollector(registry=registry)
-
-    def observe_batch(self, images: int, seconds: float) -> None:
-        self.images.inc(images)
-        self.batch.observe(images)
-        self.batch_seconds.observe(seconds)
 
     def exposition(self) -> bytes:
         """Return the text that Prometheus reads."""

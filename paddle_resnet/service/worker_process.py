@@ -7,6 +7,7 @@ memory or its life, but not the service. No server library does this: their work
 
 from __future__ import annotations
 
+import base64
 import io
 import time
 import traceback
@@ -15,16 +16,17 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
 from functools import partial
 from itertools import repeat
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from paddle_resnet import runtime
+from paddle_resnet.errors import PaddleResNetError
 from paddle_resnet.images.decode import decode_pil_image
 from paddle_resnet.images.image_file import JPEG, jpeg_scan_count, strip_metadata
 from paddle_resnet.inference.predictor import Predictor, predict_batch
-from paddle_resnet.service.explain import CHECKPOINT, Explainer
 from paddle_resnet.service.settings import Settings
 from paddle_resnet.service.telemetry import log
 
@@ -38,6 +40,12 @@ HEADER_SECONDS = 0.02
 """To read a header; and what the pixels of a cheap image may take beyond three times their predicted time."""
 BATCH_SECONDS = 0.3
 """After this decoding time a batch runs without the images that are not begun: the batches behind it wait too."""
+CHECKPOINT = Path("checkpoints", "best", "model.pdparams")
+"""In the run's folder: what Grad-CAM needs, as an exported model has no gradients."""
+HEAT_COLOR = (213, 94, 0)
+"""Okabe and Ito's vermilion, visible with any kind of colour vision."""
+MIN_HEAT_SIZE = 224
+"""Pixels a side of the heat map, so that a coarse map is interpolated and not shown as squares."""
 
 ImageData = bytes | np.ndarray
 """An encoded image, or its pixels, uint8 ``[S, S, 3]``."""
@@ -171,6 +179,50 @@ def run_batch(
     )
 
 
+def load_explainer(predictor: Predictor) -> Callable[[np.ndarray, str], dict[str, Any]] | None:
+    """Load the checkpoint of the run whose exported model is served; None if it is another model.
+
+    Returns:
+        What gives the response to `/explain` for an image, uint8 ``[S, S, 3]``, and a class; "" is the most probable.
+    """
+    runtime.import_paddle()
+    from paddle_resnet.evaluation.grad_cam import heat_map
+    from paddle_resnet.exporting.accuracy import load_trained
+
+    try:
+        trained = load_trained(predictor)
+    except PaddleResNetError as error:
+        log("no explanations", reason=str(error))
+        return None
+
+    def explain(pixels: np.ndarray, label: str) -> dict[str, Any]:
+        classes, scores = predictor.classes, predictor.scores(pixels[np.newaxis])[0]
+        index = classes.index(label) if label else int(scores.argmax())
+        heat = heat_map(trained.network, trained.normalize, pixels, index, max(MIN_HEAT_SIZE, *pixels.shape[:2]))
+        return explanation(classes[index], float(scores[index]), pixels, heat)
+
+    return explain
+
+
+def explanation(label: str, probability: float, pixels: np.ndarray, heat: np.ndarray) -> dict[str, Any]:
+    """Return a class, its probability, and two PNGs as data URLs.
+
+    `pixels`, uint8 ``[S, S, 3]``, is what the network sees. `heat`, float32 ``[T, T]`` in 0..1, is drawn in one colour,
+    more or less opaque.
+    """
+    overlay = np.empty((*heat.shape, 4), np.uint8)
+    overlay[..., :3] = HEAT_COLOR
+    overlay[..., 3] = np.rint(255 * heat)
+    shown = {"picture": _data_url(pixels), "heat": _data_url(overlay)}
+    return {"class": label, "probability": round(probability, 6), **shown}
+
+
+def _data_url(pixels: np.ndarray) -> str:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
 def make_worker(settings: Settings, digest: str) -> Callable[[Batch], list[ImageResult] | str]:
     """Load the model and return what computes a batch: the result of each image, or the text of an unexpected error.
 
@@ -186,7 +238,7 @@ def make_worker(settings: Settings, digest: str) -> Callable[[Batch], list[Image
     # It takes seconds to load, as it needs paddle, and is seldom asked for. Its work stays in that thread: where a
     # thread imports paddle, threads that began before have no dynamic mode.
     explaining = ThreadPoolExecutor(1)
-    explainer = explaining.submit(Explainer.load, predictor) if explains else None
+    explainer = explaining.submit(load_explainer, predictor) if explains else None
     # With one core a second thread costs as much as decoding a small image.
     map_images = ThreadPoolExecutor(settings.decoders).map if settings.decoders > 1 else map
 
@@ -199,7 +251,7 @@ def make_worker(settings: Settings, digest: str) -> Callable[[Batch], list[Image
                 decoded = decoder.decode(batch.images[0])
                 if decoded.pixels is None:
                     return [decoded]
-                explanation = explaining.submit(loaded.explain, decoded.pixels, batch.explain).result()
+                explanation = explaining.submit(loaded, decoded.pixels, batch.explain).result()
                 return [ImageResult(ImageStatus.OK, explanation=explanation)]
             decode = partial(decoder.decode, cheap_only=not batch.costly)
             return run_batch(batch.images, decode, predictor.scores, map_images)

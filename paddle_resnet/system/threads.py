@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.util
 import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from time import perf_counter, sleep
 
+from paddle_resnet.paddle_compat import library_folder
 from paddle_resnet.system import machine
 
 LIBRARIES = ("libiomp5.so", "libiomp5md.dll")
@@ -76,20 +75,6 @@ class OtherPrograms:
             with suppress(psutil.Error):  # it has ended meanwhile
                 own += sum(process.cpu_times()[:4])  # user and system, of itself and of children that have ended
         return perf_counter(), busy, own
-
-
-def paddle_folder() -> Path | None:
-    """Return the folder of the installed Paddle, which is not imported."""
-    found = importlib.util.find_spec("paddle")
-    return Path(found.origin).parent if found and found.origin else None
-
-
-def library_folder() -> Path:
-    """Return the folder of the shared libraries inside the installed Paddle; raise OSError if there is none."""
-    folder = paddle_folder()
-    if folder is None:
-        raise OSError("Paddle is not installed")
-    return folder / "libs"
 
 
 @functools.cache

@@ -17,8 +17,7 @@ import uvicorn
 from PIL import Image
 
 from paddle_resnet.service import Settings, app, predict, server
-from paddle_resnet.service.explain import explanation
-from paddle_resnet.service.worker_process import BoundedDecoder, run_batch
+from paddle_resnet.service.worker_process import BoundedDecoder, explanation, run_batch
 
 CLASSES = ("red", "green", "blue")
 SIZE = 8

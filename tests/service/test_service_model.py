@@ -31,8 +31,8 @@ from paddle_resnet.inference import Predictor, paddle_backend
 from paddle_resnet.inference.inference_config import InferenceConfig, ModelFile, read_checked
 from paddle_resnet.inference.predict_many import prediction_workers
 from paddle_resnet.service import Settings
-from paddle_resnet.service.explain import Explainer
 from paddle_resnet.service.inference_workers import InferenceWorkers
+from paddle_resnet.service.worker_process import load_explainer
 
 pytestmark = pytest.mark.slow
 
@@ -184,16 +184,16 @@ def test_only_the_exported_checkpoint_explains(run, tmp_path):
     file = folder / "checkpoints" / "best" / "model.pdparams"
     file.parent.mkdir(parents=True)
     with Predictor(folder, device="cpu") as predictor:
-        assert Explainer.load(predictor) is None
+        assert load_explainer(predictor) is None
         paddle.save(weights, str(file))
-        assert Explainer.load(predictor) is not None
+        assert load_explainer(predictor) is not None
         (folder / "config.yaml").rename(tmp_path / "config.yaml")
-        assert Explainer.load(predictor) is None
+        assert load_explainer(predictor) is None
         (tmp_path / "config.yaml").rename(folder / "config.yaml")
         paddle.save({**weights, "fc.bias": weights["fc.bias"] + paddle.to_tensor([9.0, 0.0, 0.0])}, str(file))
-        assert Explainer.load(predictor) is None
+        assert load_explainer(predictor) is None
         file.write_bytes(b"damaged")
-        assert Explainer.load(predictor) is None
+        assert load_explainer(predictor) is None
 
 
 def request_of(data):

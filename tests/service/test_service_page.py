@@ -13,7 +13,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 from service_parts import picture, running
 
-from paddle_resnet.service.explain import CHECKPOINT
+from paddle_resnet.service.worker_process import CHECKPOINT
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 MARKUP = "<img src=x onerror=document.title='broken'>"

@@ -307,4 +307,4 @@ def test_a_slow_batch_runs_without_its_last_images():
     ],
 )
 def test_a_client_is_an_address_or_an_ipv6_network(address, client):
-    assert client_of(SimpleNamespace(client=SimpleNamespace(host=address))) == client
+    assert client_of(address) == client
