@@ -17,12 +17,12 @@ PACKAGE = "paddle_resnet"
 # the ones without layers of their own are listed.
 ROOT = {
     "errors": set(),
+    "paddle_compat": set(),
     "system": {"paddle_compat"},
     "console": {"errors"},
     "files": {"errors", "system"},
     "safe_pickle": {"errors", "files"},
     "download": {"errors", "files", "console"},
-    "paddle_compat": set(),
     "distributed": {"errors", "paddle_compat", "system"},
     "signals": {"errors", "distributed", "system"},
     "worker_pool": {"errors", "signals"},
