@@ -153,7 +153,7 @@ class Evaluation:
 Real = Annotated[float, Field(strict=True)]
 NotNegative = Annotated[float, Field(strict=True, ge=0)]
 Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
-Monitor: TypeAlias = Literal["top1", "loss", "macro_f1"]
+Monitor: TypeAlias = Literal["top1", "loss", "macro_f1", "epoch"]
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(allow_inf_nan=False))
@@ -179,6 +179,8 @@ class EpochRecord:
 
     def rank(self, monitor: Monitor) -> tuple[float, float]:
         """Return the sort key of epochs, highest is best: what is monitored, then the lower loss (or higher top-1)."""
+        if monitor == "epoch":
+            return self.epoch, 0.0
         if monitor == "loss":
             return -self.validation_loss, self.validation_top1
         return (self.validation_top1 if monitor == "top1" else self.validation_macro_f1 or 0.0), -self.validation_loss

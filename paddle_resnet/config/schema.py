@@ -346,8 +346,8 @@ class TrainConfig(Group):
     # Schedule plateau: a tenth of the rate after this many epochs without improvement.
     plateau_patience: Positive = 5
     # What best and early stopping compare on validation: top1 (then the lower loss), loss, or macro_f1, the mean F1
-    # over the classes.
-    monitor: Literal["top1", "loss", "macro_f1"] = "top1"
+    # over the classes; epoch: the last epoch is the best, for a fixed recipe with few validation images.
+    monitor: Literal["top1", "loss", "macro_f1", "epoch"] = "top1"
     # Early stopping: end after this many epochs without a new best on validation; null:
     # never. The schedule does not take it into account: cosine and one_cycle may not have come down by then (Prechelt
     # 1998).

@@ -85,6 +85,13 @@ def test_epochs_since_best_counts_ties(validations, waited):
     assert epochs_since_best([record(epoch, *each) for epoch, each in enumerate(validations, 1)]) == waited
 
 
+def test_with_monitor_epoch_the_last_epoch_is_the_best():
+    worse_and_worse = [record(1, 0.9, 0.1), record(2, 0.5, 0.6), record(3, 0.1, 2.0)]
+    assert max(worse_and_worse, key=lambda each: each.rank("epoch")).epoch == 3
+    assert epochs_since_best(worse_and_worse, "epoch") == 0
+    assert epochs_since_best(worse_and_worse, "top1") == 2
+
+
 @pytest.mark.parametrize("validation", [(math.nan, 1.0), (0.5, math.nan), (0.5, -math.inf), (1.5, 1.0)])
 def test_an_epoch_is_not_recorded_without_finite_metrics(validation):
     with pytest.raises(ValueError, match=r"finite number|less than or equal to 1"):
