@@ -70,15 +70,8 @@ def benchmark_inference(
 ) -> Report:
     """Time an exported model through `Predictor`, each combination in turn.
 
-    Args:
-        model: the exported folder, or its run's.
-        batches: numbers of images a call.
-        threads: numbers of threads; None: as `Predictor` chooses (PyTorch: all cores).
-        rounds: runs of each combination.
-        calls: minimum number of timed calls of a run.
-        precisions: of the exported ones; None for all that this machine can use.
-        backends: of "paddle", "onnxruntime" and "onednn"; None for all.
-        against: names of `cases.TORCH`.
+    Threads of None are as many as `Predictor` chooses (PyTorch: all cores). Of the exported `precisions` and `backends`,
+    None are all that this machine can use. `against` are names of `cases.TORCH`. A run has at least `calls` timed calls.
 
     Raises:
         UsageError: there is no model, or nothing is left to measure.

@@ -28,7 +28,6 @@ JOBS = {
     "train": "training_jobs.train",
     "train_torch": "torch_jobs.train",
     "load": "data.loader.measure",
-    "load_files": "data.loader.measure_files",
     "kernels": "training_jobs.kernels",
     "kernels_torch": "torch_jobs.kernels",
     "predict": "inference_jobs.predict",

@@ -34,13 +34,7 @@ def percentiles_ms(taken: Sequence[float]) -> dict[str, float]:
 
 
 def time_calls(call: Callable[[], object], batch: int, calls: int, warm_up: int) -> dict[str, float]:
-    """Time at least `calls` calls, and at least half a second of them.
-
-    Args:
-        call: processes a batch.
-        batch: images of the batch.
-        calls: minimum number of timed calls.
-        warm_up: calls before those.
+    """Time at least `calls` calls of `batch` images, and at least half a second of them, after `warm_up` calls.
 
     Returns:
         Images/s, percentiles of a call's time in milliseconds, and this process's peak memory.
@@ -74,11 +68,7 @@ def step_speed(begins: Sequence[float], ends: Sequence[float], warm_up: int, bat
 
     A step lasts from the end of the one before to its own end: it loads its batch, then trains.
 
-    Args:
-        begins: the time at which each step began to train, in seconds.
-        ends: the time at which each step ended.
-        warm_up: steps that are left out.
-        batch: images a step.
+    `begins` and `ends` are the times, in seconds, at which each step of `batch` images began to train and ended.
 
     Returns:
         Images/s by the median step, the fraction of the time spent waiting for batches, and each step's seconds.

@@ -54,14 +54,8 @@ def benchmark_training(
 ) -> Report:
     """Train each case with each backend and number of threads in turn.
 
-    Args:
-        cases: what is trained.
-        backends: names of `cases.PADDLE`.
-        rounds: runs of each.
-        steps: timed steps of a run.
-        warm_up: steps before those, at least 1.
-        against: names of `cases.TORCH`.
-        threads: numbers of threads; None: chosen as in a run (PyTorch: all cores).
+    `backends` are names of `cases.PADDLE`, and `against` of `cases.TORCH`. A run has `steps` timed steps after `warm_up`,
+    at least 1. Threads of None are as many as a run chooses (PyTorch: all cores).
 
     Raises:
         UsageError: a network is unknown, or a backend cannot be used here.

@@ -15,9 +15,9 @@ import pytest
 from paddle_resnet.benchmark import cases, runner, timing
 from paddle_resnet.benchmark import infer as infer_report
 from paddle_resnet.benchmark import train as train_report
-from paddle_resnet.benchmark.cases import Kernel, TrainCase
+from paddle_resnet.benchmark.cases import Kernel, LoaderCase, TrainCase
 from paddle_resnet.benchmark.data import comparison
-from paddle_resnet.benchmark.data.report import Source, benchmark_loading
+from paddle_resnet.benchmark.data.report import benchmark_loading
 from paddle_resnet.benchmark.kernels import benchmark_kernels
 from paddle_resnet.benchmark.predict import benchmark_prediction
 from paddle_resnet.benchmark.report import Column, Report, ratio_summary, summarise
@@ -251,7 +251,9 @@ def test_usage_error_of_a_job_is_raised_here():
 @pytest.mark.slow
 def test_loaders_are_compared_without_torch(monkeypatch, caplog):
     monkeypatch.setattr(comparison, "WORKERS", (1,))
-    monkeypatch.setattr(comparison, "SOURCES", (comparison.Files("PNGs", 8, 32, 32, 4, {"pad": 4, "flip": True}),))
+    case = TrainCase("resnet8", 32, 4)
+    source = LoaderCase("PNGs", 32, {"pad": 4, "flip": True}, case, files=8, file_size=(32, 32), file_kind="PNG")
+    monkeypatch.setattr(comparison, "SOURCES", (source,))
     monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
     report = benchmark_loading(1, 2, 1, against=["torch", "paddle"], torch_python="/bin/false")
     assert [row["loader"] for row in report.rows] == ["this project", "paddle"]
@@ -273,7 +275,8 @@ def test_reports_are_complete(tmp_path, command, monkeypatch):
     jobs |= {"infer": inference_jobs.infer, "predict": inference_jobs.predict}
     monkeypatch.setattr(runner, "run_job", lambda job, name: jobs[job["kind"]](job))
     if command == "data":
-        sources = [Source(kind, kind, 12, {"flip": True}, TINY) for kind in ("memory", "files")]
+        options = {"stored": 12, "augment": {"flip": True}, "case": TINY, "file_size": (20, 16)}
+        sources = [LoaderCase(name, files=files, **options) for name, files in (("memory", 0), ("files", 5))]
         report = benchmark_loading(1, 2, 1, sources, backend="native")
         assert [row["source"] for row in report.rows] == ["memory", "files"]
     elif command == "kernels":

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from contextlib import ExitStack
+from typing import Any
 
-from paddle_resnet.benchmark.cases import TrainCase
+from paddle_resnet.benchmark.cases import LoaderCase, TrainCase
 from paddle_resnet.benchmark.data.comparison import compare_loaders
 from paddle_resnet.benchmark.report import (
     Column,
@@ -21,35 +22,21 @@ from paddle_resnet.benchmark.report import (
     values_of,
 )
 from paddle_resnet.benchmark.runner import Job, run_jobs
+from paddle_resnet.benchmark.synthetic_image import synthetic_files
 from paddle_resnet.benchmark.train import training_job
 from paddle_resnet.plots.bar_chart import Bar, Panel
-
-
-class Source(NamedTuple):
-    """A source of images, their augmentation, and the training that they are for."""
-
-    name: str
-    kind: str
-    stored: int
-    augment: dict[str, Any]
-    case: TrainCase
-
-    def job(self, steps: int, warm_up: int) -> Job:
-        """Describe the measurement for `data.loader`."""
-        source = {"kind": "load", "source": self.kind, "stored": self.stored, "augment": self.augment}
-        return {**source, "size": self.case.size, "batch": self.case.batch, "steps": steps, "warm_up": warm_up}
-
 
 SMALL, MIDDLE, LARGE = map(TrainCase.parse, ("resnet20@32x128", "resnet18@64x64", "resnet18@224x16"))
 RESIZED_CROP: dict[str, Any] = {"scale": [0.35, 1.0], "flip": True}
 SOURCES = (
-    Source("32: padded crop, flip", "memory", 32, {"pad": 4, "flip": True}, SMALL),
-    Source("64: padded crop, flip", "memory", 64, {"pad": 8, "flip": True}, MIDDLE),
-    Source("64: random-resized crop of 73, flip", "memory", 73, RESIZED_CROP, MIDDLE),
-    Source("224: crop of 256, flip", "memory", 256, {"flip": True}, LARGE),
-    Source("224: random-resized crop of 256, flip", "memory", 256, RESIZED_CROP, LARGE),
-    Source("224: the same, JPEGs of 500x375 decoded", "files", 256, RESIZED_CROP, LARGE),
+    LoaderCase("32: padded crop, flip", 32, {"pad": 4, "flip": True}, SMALL),
+    LoaderCase("64: padded crop, flip", 64, {"pad": 8, "flip": True}, MIDDLE),
+    LoaderCase("64: random-resized crop of 73, flip", 73, RESIZED_CROP, MIDDLE),
+    LoaderCase("224: crop of 256, flip", 256, {"flip": True}, LARGE),
+    LoaderCase("224: random-resized crop of 256, flip", 256, RESIZED_CROP, LARGE),
+    LoaderCase("224: the same, JPEGs of 500x375 decoded", 256, RESIZED_CROP, LARGE, 64, (500, 375)),
 )
+DECODING_THREADS = 2
 COLUMNS = (
     Column("images", "source"),
     Column("loader, images/s", "images_per_second", rate),
@@ -64,7 +51,7 @@ def benchmark_loading(
     rounds: int,
     steps: int,
     warm_up: int,
-    sources: Sequence[Source] = SOURCES,
+    sources: Sequence[LoaderCase] = SOURCES,
     backend: str = "onednn",
     against: Sequence[str] = (),
     torch_python: str = sys.executable,
@@ -76,9 +63,13 @@ def benchmark_loading(
     """
     if against:
         return compare_loaders(rounds, steps, warm_up, against, torch_python)
-    jobs: dict[str, Job] = {source.name: source.job(steps, warm_up) for source in sources}
-    jobs |= {str(source.case): training_job(source.case, backend, steps, warm_up) for source in sources}
-    measured = run_jobs(jobs, rounds)
+    jobs: dict[str, Job] = {}
+    with ExitStack() as opened:
+        for source in sources:
+            files = opened.enter_context(synthetic_files(source.files, source.file_size, source.file_kind))
+            jobs[source.name] = source.job(steps, warm_up, files, workers=DECODING_THREADS)
+        jobs |= {str(source.case): training_job(source.case, backend, steps, warm_up) for source in sources}
+        measured = run_jobs(jobs, rounds)
     rows: list[Row] = []
     for source in sources:
         loading, training = measured[source.name], measured[str(source.case)]

@@ -78,14 +78,9 @@ def load_service(
 ) -> Load:
     """Send `requests` again and again from `clients` connections.
 
-    Args:
-        target: the service.
-        requests: whole HTTP/1.1 requests, heads and bodies.
-        is_correct: checks the body of a 200 to the request of an index; also called during the warm-up.
-        clients: connections; each waits for a response before its next request.
-        seconds: of the measurement.
-        warm_up: seconds before it.
-        rate: requests per second that all clients together offer, if responses come in time; None for no limit.
+    Requests are whole HTTP/1.1 requests, heads and bodies. Each connection waits for a response before its next request;
+    with a `rate`, all clients together offer so many requests per second if responses come in time. `is_correct` checks
+    the body of a 200 to the request of an index. It is also called during the `warm_up` seconds before the measurement.
 
     Raises:
         OSError: the service cannot be reached.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from paddle_resnet.benchmark.synthetic_image import synthetic_jpeg
+from paddle_resnet.benchmark.synthetic_image import synthetic_image
 from paddle_resnet.errors import UsageError
 from paddle_resnet.images.find import EXTENSIONS
 
@@ -22,7 +22,7 @@ MAX_REMEMBERED = 32
 def synthetic_pictures(size: int, number: int = PICTURES) -> list[bytes]:
     """Make JPEGs of `size` pixels a side, the same in every run."""
     generator = np.random.default_rng(0)
-    return [synthetic_jpeg(generator, (size, size)) for _ in range(number)]
+    return [synthetic_image(generator, (size, size)) for _ in range(number)]
 
 
 def read_pictures(folder: Path, number: int = PICTURES) -> list[bytes]:
