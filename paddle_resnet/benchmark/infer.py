@@ -70,8 +70,8 @@ def benchmark_inference(
 ) -> Report:
     """Time an exported model through `Predictor`, each combination in turn.
 
-    Threads of None are as many as `Predictor` chooses (PyTorch: all cores). Of the exported `precisions` and `backends`,
-    None are all that this machine can use. `against` are names of `cases.TORCH`. A run has at least `calls` timed calls.
+    Threads of None are as many as `Predictor` chooses (PyTorch: all cores). None of `precisions` and `backends` are all
+    exported ones that this machine can use. `against` are names of `cases.TORCH`. A run has at least `calls` calls.
 
     Raises:
         UsageError: there is no model, or nothing is left to measure.

@@ -54,8 +54,8 @@ def benchmark_training(
 ) -> Report:
     """Train each case with each backend and number of threads in turn.
 
-    `backends` are names of `cases.PADDLE`, and `against` of `cases.TORCH`. A run has `steps` timed steps after `warm_up`,
-    at least 1. Threads of None are as many as a run chooses (PyTorch: all cores).
+    `backends` are names of `cases.PADDLE`, `against` of `cases.TORCH`. A run has `steps` timed steps after `warm_up`
+    (at least 1). Threads of None are as many as a run chooses (PyTorch: all cores).
 
     Raises:
         UsageError: a network is unknown, or a backend cannot be used here.

@@ -78,7 +78,7 @@ def load_service(
 ) -> Load:
     """Send `requests` again and again from `clients` connections.
 
-    Requests are whole HTTP/1.1 requests, heads and bodies. Each connection waits for a response before its next request;
+    They are whole HTTP/1.1 requests, heads and bodies. Each connection waits for a response before its next request;
     with a `rate`, all clients together offer so many requests per second if responses come in time. `is_correct` checks
     the body of a 200 to the request of an index. It is also called during the `warm_up` seconds before the measurement.
 
