@@ -25,7 +25,7 @@ from paddle_resnet.benchmark.train import describe
 from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError
 from paddle_resnet.inference.backends import choose
-from paddle_resnet.inference.inference_config import InferenceConfig, find_model
+from paddle_resnet.inference.inference_config import InferenceConfig
 from paddle_resnet.inference.options import CPU_SUPPORT
 from paddle_resnet.plots.bar_chart import Bar, Panel
 from paddle_resnet.runtime import default_threads
@@ -77,11 +77,10 @@ def benchmark_inference(
         UsageError: there is no model, or nothing is left to measure.
         RunFailure: a run failed.
     """
-    folder = find_model(model).resolve()
-    config = InferenceConfig.load(folder)
-    compared = [*_available(folder, config, precisions, backends), *against]
+    config = InferenceConfig.load(model)
+    compared = [*_available(config, precisions, backends), *against]
     cases = [Case(*each) for each in product(compared, batches, threads)]
-    measured = run_jobs({str(case): _job(case, folder, config, calls) for case in cases}, rounds)
+    measured = run_jobs({str(case): _job(case, config, calls) for case in cases}, rounds)
     rows = [_row(case, measured) for case in cases]
     return Report(
         command="infer",
@@ -93,9 +92,7 @@ def benchmark_inference(
     )
 
 
-def _available(
-    folder: Path, config: InferenceConfig, precisions: Sequence[str] | None, backends: Sequence[str] | None
-) -> list[str]:
+def _available(config: InferenceConfig, precisions: Sequence[str] | None, backends: Sequence[str] | None) -> list[str]:
     """List "backend precision" of what is exported and asked for; log what this machine cannot use."""
     exported = [(backend, precision) for precision, by in config.precisions.items() for backend in by]
     exported += [("onednn", precision) for precision in CPU_SUPPORT["onednn"] if config.files.onnx_of(precision)]
@@ -104,25 +101,27 @@ def _available(
         if (precisions is not None and precision not in precisions) or (backends and backend not in backends):
             continue
         try:
-            choose(folder, config, "cpu", precision, backend)
+            choose(config, "cpu", precision, backend)
         except UsageError as error:
             logger.info("left out: %s", error)
             continue
         found.append(f"{backend} {precision}")
     if not found:
         offers = ", ".join(map(" ".join, exported))
-        raise UsageError(f"{folder}: nothing to measure of what it offers ({offers}); export what is to be compared")
+        raise UsageError(
+            f"{config.folder.resolve()}: nothing to measure of what it offers ({offers}); export what is to be compared"
+        )
     return found
 
 
-def _job(case: Case, folder: Path, config: InferenceConfig, calls: int) -> Job:
+def _job(case: Case, config: InferenceConfig, calls: int) -> Job:
     job: dict[str, Any] = {"batch": case.batch, "threads": case.threads, "calls": calls, "warm_up": max(3, calls // 10)}
     if case.backend in TORCH:
         network = {**describe(config.model), "num_classes": len(config.classes)}
         job |= {"network": network, "size": config.input.image_size, "precision": TORCH[case.backend]}
         return {**job, "kind": "infer_torch", "threads": case.threads or default_threads()}
     backend, precision = case.backend.split()
-    return {**job, "kind": "infer", "model": str(folder), "backend": backend, "precision": precision}
+    return {**job, "kind": "infer", "model": str(config.folder.resolve()), "backend": backend, "precision": precision}
 
 
 def _row(case: Case, measured: Mapping[str, Runs]) -> Row:

@@ -22,8 +22,9 @@ def main() -> None:
     parser = program.command_parser(__doc__)
     parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the config, a YAML file of configs/")
     program.add_overrides(parser)
-    parser.add_argument("--from", dest="lowest", type=_rate, default=1e-5, help="the first rate (default: 1e-5)")
-    parser.add_argument("--to", dest="highest", type=_rate, default=10.0, help="the last rate (default: 10)")
+    rate = program.checked(float, lambda value: 0 < value < float("inf"), "a number above 0")
+    parser.add_argument("--from", dest="lowest", type=rate, default=1e-5, help="the first rate (default: 1e-5)")
+    parser.add_argument("--to", dest="highest", type=rate, default=10.0, help="the last rate (default: 10)")
     program.add_number(parser, "--steps", "steps of the sweep (default: an epoch's, at least 100)")
     program.run(parser, _find)
 
@@ -44,13 +45,3 @@ def _find(arguments: argparse.Namespace) -> None:
     print(f"proposed learning rate: {proposed:.2g} (a tenth of the one with the least smoothed loss)")
     print(f"plot: {folder / 'sweep.png'}; VisualDL: visualdl --logdir {folder}")
     print(f"next: {command('train')} -c {arguments.config} -o train.learning_rate={proposed:.2g}")
-
-
-def _rate(text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = 0.0
-    if not 0 < rate < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
-    return rate

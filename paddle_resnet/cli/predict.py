@@ -132,12 +132,11 @@ def _predict(arguments: argparse.Namespace) -> None:
     started = time.perf_counter()
     # No program.prepare(): its log lines would be among those of the table, and only Paddle's backend needs paddle.
     from paddle_resnet.images.find import summarize_skipped
-    from paddle_resnet.inference.inference_config import InferenceConfig, find_model
+    from paddle_resnet.inference.inference_config import InferenceConfig
     from paddle_resnet.inference.prediction_files import check_distinct, own_stream, partial_path
     from paddle_resnet.inference.predictor import UNKNOWN
 
-    model = find_model(arguments.model)
-    config = InferenceConfig.load(model)
+    config = InferenceConfig.load(arguments.model)
     taken = check_distinct([*outputs, *filter(None, [arguments.embeddings])])
     pictures = (_name_pictures if on_ray else _find_pictures)(arguments, taken)
     arguments.quiet = arguments.quiet or any(own_stream(file) == 1 for file in outputs)
@@ -146,8 +145,8 @@ def _predict(arguments: argparse.Namespace) -> None:
             arguments.threshold = config.threshold or 0.0
         if arguments.threshold:
             _print_error(f'threshold {arguments.threshold:g}: below it a picture is of the class "{UNKNOWN}"')
-        writers, top_k = _open_writers(arguments, model, config, opened)
-        predict = _load_model(arguments, model, config.digest(), pictures, top_k, opened)
+        writers, top_k = _open_writers(arguments, config, opened)
+        predict = _load_model(arguments, config, pictures, top_k, opened)
         # On one terminal the table itself is the progress, and a bar would tear it.
         bar_hidden = not arguments.quiet and sys.stdout.isatty()
         ready = time.perf_counter()
@@ -220,7 +219,7 @@ def _check_is_no_output(file: Path, outputs: set[tuple[int, int]]) -> None:
 
 
 def _load_model(
-    arguments: argparse.Namespace, model: Path, digest: str, pictures: Pictures, top_k: int, opened: ExitStack
+    arguments: argparse.Namespace, config: InferenceConfig, pictures: Pictures, top_k: int, opened: ExitStack
 ) -> PredictFn:
     """Load the model, into several processes where there are many pictures."""
     from paddle_resnet.inference import Predictor
@@ -233,8 +232,9 @@ def _load_model(
         "backend": arguments.backend,
         "batch_size": arguments.batch_size,
         "threshold": arguments.threshold,
-        "digest": digest,
+        "digest": config.digest(),
     }
+    model = config.folder
     if arguments.engine == "ray":
         from paddle_resnet.on_ray.predict import ray_tasks
 
@@ -252,7 +252,7 @@ def _load_model(
 
 
 def _open_writers(
-    arguments: argparse.Namespace, model: Path, config: InferenceConfig, opened: ExitStack
+    arguments: argparse.Namespace, config: InferenceConfig, opened: ExitStack
 ) -> tuple[list[PredictionWriter], int]:
     """Open the outputs; return them, and how many classes a prediction must rank for all of them."""
     from paddle_resnet.inference import prediction_files as files
@@ -260,7 +260,7 @@ def _open_writers(
 
     classes = config.classes
     top_k = ranked = min(arguments.top_k, len(classes))
-    writers = _picture_writers(arguments, model, config, opened)
+    writers = _picture_writers(arguments, config, opened)
     if arguments.csv:
         columns = files.parse_columns(arguments.columns, classes) if arguments.columns else files.ranked_columns(top_k)
         if any(column.needs_every_class for column in columns):
@@ -281,7 +281,7 @@ def _open_writers(
 
 
 def _picture_writers(
-    arguments: argparse.Namespace, model: Path, config: InferenceConfig, opened: ExitStack
+    arguments: argparse.Namespace, config: InferenceConfig, opened: ExitStack
 ) -> list[PredictionWriter]:
     """Open the outputs that need the pictures again, some of them with the trained network."""
     from paddle_resnet.images.decode import decode_image, decode_whole
@@ -300,7 +300,7 @@ def _picture_writers(
         runtime.import_paddle()
         from paddle_resnet.exporting.accuracy import load_trained
 
-        with Predictor(model, arguments.device, arguments.precision, backend=arguments.backend) as predictor:
+        with Predictor(config.folder, arguments.device, arguments.precision, backend=arguments.backend) as predictor:
             trained = load_trained(predictor)
 
     def draw(prediction: Prediction) -> Image.Image:

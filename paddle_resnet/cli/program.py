@@ -9,7 +9,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TextIO, TypeAlias
+from typing import Any, NoReturn, TextIO, TypeAlias, TypeVar
 
 from paddle_resnet.errors import SIGNAL_WORDS
 from paddle_resnet.project_files import requirements_file
@@ -70,6 +70,7 @@ from paddle_resnet.system import streams
 SECONDS_TO_A_SECOND_SIGNAL = 0.5
 """One that comes sooner repeats the first: `timeout` sends SIGTERM twice, a closed terminal also SIGHUP."""
 LONGEST_LINE = 800
+Value = TypeVar("Value")
 Say: TypeAlias = Callable[..., str]
 """Returns the text of a key with its values, in the language that was asked for."""
 
@@ -269,12 +270,25 @@ def messages(language: str) -> Say:
     return lambda key, **values: getattr(texts.fill(key, values), language)
 
 
-def fraction(text: str) -> float:
-    """Parse a number from 0 to 1: an argument's `type`."""
-    with contextlib.suppress(ValueError):
-        if 0 <= (value := float(text)) <= 1:
-            return value
-    raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+def checked(read: Callable[[str], Value], allows: Callable[[Value], object], expected: str) -> Callable[[str], Value]:
+    """Return an argument's `type`: what `read` makes of a text, if it `allows` that; `expected` says so in words."""
+
+    def parse(text: str) -> Value:
+        with contextlib.suppress(ValueError):
+            if allows(value := read(text)):
+                return value
+        raise argparse.ArgumentTypeError(f"expected {expected}, got {text!r}")
+
+    return parse
+
+
+def whole(text: str) -> int:
+    """Parse decimal digits; anything else is -1."""
+    return int(text) if text.isdecimal() else -1
+
+
+fraction = checked(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+positive_int = checked(whole, lambda value: value >= 1, "a whole number of at least 1")
 
 
 def file_with(suffix: str) -> Callable[[str], Path]:
@@ -324,13 +338,6 @@ def uses_ray(arguments: argparse.Namespace, *local: str) -> bool:
 def add_number(parser: argparse._ActionsContainer, flag: str, text: str, **options: Any) -> None:
     """Add a whole number of at least 1; `text` is its help."""
     parser.add_argument(flag, **{"type": positive_int, "metavar": "N", "help": text, **options})
-
-
-def positive_int(text: str) -> int:
-    """Parse a whole number of at least 1: an argument's `type`."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
 
 
 def count_or_auto(text: str) -> int | None:

@@ -26,6 +26,14 @@ from pathlib import Path
 from paddle_resnet.cli import program
 from paddle_resnet.system.machine import physical_cores
 
+_port = program.checked(program.whole, lambda port: 1 <= port <= 65_535, "a port from 1 to 65535")
+_host_name = program.checked(
+    str, re.compile(r"\*|(\*\.)?[\w.-]+").fullmatch, "a name without a port, such as example.org"
+)
+_origin = program.checked(
+    str, re.compile(r"(?i)[a-z][a-z0-9+.-]*://[^/\s]+/?|null").fullmatch, "a site such as https://example.org"
+)
+_not_negative = program.checked(float, lambda value: 0 <= value < 1e6, "a number of at least 0")
 PACKAGES = ("starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client")
 
 
@@ -92,34 +100,6 @@ def _serve(arguments: argparse.Namespace) -> None:
         serve_on_ray(settings, arguments.address)
     else:
         serve(settings)
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 65_535:
-        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
-    return int(text)
-
-
-def _host_name(text: str) -> str:
-    if not re.fullmatch(r"\*|(\*\.)?[\w.-]+", text):
-        raise argparse.ArgumentTypeError(f"expected a name without a port, such as example.org, got {text!r}")
-    return text
-
-
-def _origin(text: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/\s]+/?|null", text, re.IGNORECASE):
-        raise argparse.ArgumentTypeError(f"expected a site such as https://example.org, got {text!r}")
-    return text
-
-
-def _not_negative(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e6:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 0, got {text!r}")
-    return value
 
 
 def _scaled(read: Callable[[str], float], unit: float) -> Callable[[str], float]:

@@ -10,7 +10,6 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from time import perf_counter
 from typing import Protocol
 
@@ -47,7 +46,7 @@ def resolve_device(name: str, backend: BackendName | None) -> str:
 
 
 def choose(
-    folder: Path, config: InferenceConfig, device: str, precision: Precision | None, backend: BackendName | None
+    config: InferenceConfig, device: str, precision: Precision | None, backend: BackendName | None
 ) -> tuple[BackendName, Precision]:
     """Choose the backend and the precision where they are None.
 
@@ -83,13 +82,12 @@ def choose(
         if config.files.onnx is None:
             return "paddle", precision
         if not is_installed():
-            logger.info("%s: Paddle runs the model, as ONNX Runtime is not installed: %s", folder, INSTALL)
+            logger.info("%s: Paddle runs the model, as ONNX Runtime is not installed: %s", config.folder, INSTALL)
             return "paddle", precision
     return able[0], precision
 
 
 def load(
-    folder: Path,
     config: InferenceConfig,
     device: str,
     backend: BackendName,
@@ -105,15 +103,15 @@ def load(
 
     def load_with(threads: int) -> Backend:
         if backend == "onnxruntime":
-            return OnnxBackend(folder, config, precision, threads)
+            return OnnxBackend(config, precision, threads)
         if backend == "onednn":
             from paddle_resnet.inference.onednn_backend import OneDNNBackend
 
-            return OneDNNBackend(folder, config, precision, threads)
+            return OneDNNBackend(config, precision, threads)
         runtime.import_paddle()  # only for its own backend, as it takes a second
         from paddle_resnet.inference.paddle_backend import PaddleBackend
 
-        return PaddleBackend(folder, config, device, precision, threads, batch_size if backend == "tensorrt" else None)
+        return PaddleBackend(config, device, precision, threads, batch_size if backend == "tensorrt" else None)
 
     return load_with(numbers[0]) if len(numbers) == 1 else AdaptiveBackend(load_with, numbers)
 
@@ -185,24 +183,19 @@ def is_installed() -> bool:
 
 
 class OnnxBackend:
-    """A model in ONNX Runtime: one session, whose runs may overlap.
-
-    Args:
-        folder: the folder of the files in `config`.
-        config: what was exported.
-        precision: "fp32" or "int8".
-        threads: of one call.
+    """A model in ONNX Runtime, fp32 or int8: one session, whose runs may overlap. `threads` are those of a call.
 
     Raises:
         UsageError: ONNX Runtime is not installed, or the file was not exported, is missing or damaged.
         RunFailure: ONNX Runtime cannot load the model.
     """
 
-    def __init__(self, folder: Path, config: InferenceConfig, precision: Precision, threads: int) -> None:
-        file = onnx_file(folder, config, precision)
+    def __init__(self, config: InferenceConfig, precision: Precision, threads: int) -> None:
+        file = onnx_file(config, precision)
+        path = config.folder / file.name
         if not is_installed():
-            raise UsageError(f"{folder / file.name}: ONNX Runtime is not installed: {INSTALL}")
-        model = read_checked(folder, file)
+            raise UsageError(f"{path}: ONNX Runtime is not installed: {INSTALL}")
+        model = read_checked(config, file)
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -211,9 +204,7 @@ class OnnxBackend:
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its own types, which share no narrower base
-            raise RunFailure(
-                f"{folder / file.name}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}"
-            ) from error
+            raise RunFailure(f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}") from error
         self._input = self._session.get_inputs()[0].name
 
     def run(self, batch: np.ndarray) -> np.ndarray:

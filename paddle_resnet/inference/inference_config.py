@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from paddle_resnet.config import Integer, PerChannel, Real
 from paddle_resnet.config.yaml_reader import read_yaml
@@ -123,6 +122,12 @@ class InferenceConfig(Group):
     threshold: Fraction | None = None
     precisions: dict[Precision, dict[BackendName, PrecisionMetrics | None]]
     exported_at: str
+    _folder: Path = PrivateAttr(Path())
+
+    @property
+    def folder(self) -> Path:
+        """The folder that it was loaded from, with the files in `files`."""
+        return self._folder
 
     def digest(self) -> str:
         """Return a SHA-256 over all keys. The files' digests are among them, so it identifies the whole model."""
@@ -134,12 +139,13 @@ class InferenceConfig(Group):
         )
 
     @classmethod
-    def load(cls, folder: Path) -> InferenceConfig:
-        """Read `inference.yml` of a folder.
+    def load(cls, model_dir: str | os.PathLike[str]) -> InferenceConfig:
+        """Read `inference.yml` of an exported folder, or of a run (or its folder) that holds one.
 
         Raises:
             UsageError: the file is missing, malformed, or of a newer or older format.
         """
+        folder = find_model(model_dir)
         path = folder / FILE_NAME
         remedy = f"export a trained run with {command('export')} RUN"
         # These values are texts even where they look like numbers.
@@ -157,11 +163,13 @@ class InferenceConfig(Group):
         if version != FORMAT:
             raise UsageError(f"{path}: format {shown(version)}, expected {FORMAT}; {remedy}")
         try:
-            return cls.model_validate(values)
+            config = cls.model_validate(values)
         except ValidationError as error:
             complaint = error.errors()[0]
             key = shown(".".join(map(str, complaint["loc"])))
             raise UsageError(f"{path}: {key}: {shown(complaint['msg'])}; {remedy}") from None
+        config._folder = folder
+        return config
 
 
 def repair_advice() -> str:
@@ -186,21 +194,21 @@ def find_model(folder: str | os.PathLike[str]) -> Path:
     )
 
 
-def check_files(folder: Path, *files: ModelFile) -> None:
+def check_files(config: InferenceConfig, *files: ModelFile) -> None:
     """Check files that would crash Paddle.
 
     Raises:
         UsageError: one is missing or damaged.
     """
     for file in files:
-        path = folder / file.name
+        path = config.folder / file.name
         if not path.is_file():
             raise UsageError(f"{path}: the file is missing; {repair_advice()}")
         if sha256_of(path) != file.sha256:
             raise _damaged(path)
 
 
-def onnx_file(folder: Path, config: InferenceConfig, precision: Precision) -> ModelFile:
+def onnx_file(config: InferenceConfig, precision: Precision) -> ModelFile:
     """Return the ONNX file of a precision.
 
     Raises:
@@ -210,17 +218,17 @@ def onnx_file(folder: Path, config: InferenceConfig, precision: Precision) -> Mo
     if file is None:
         option = "--precision int8" if precision == "int8" else "--onnx"
         name = "int8" if precision == "int8" else "fp32"
-        raise UsageError(f"{folder}: holds no ONNX model of {name}; export the run again with {option}")
+        raise UsageError(f"{config.folder}: holds no ONNX model of {name}; export the run again with {option}")
     return file
 
 
-def read_checked(folder: Path, file: ModelFile) -> bytes:
+def read_checked(config: InferenceConfig, file: ModelFile) -> bytes:
     """Read and check a whole file, so that only checked bytes are loaded.
 
     Raises:
         UsageError: it is missing or damaged.
     """
-    path = folder / file.name
+    path = config.folder / file.name
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -234,20 +242,14 @@ def _damaged(path: Path) -> UsageError:
     return UsageError(f"{path}: damaged, as its SHA-256 is not the one in {FILE_NAME}; {repair_advice()}")
 
 
-def check_program(folder: Path, config: InferenceConfig, running_paddle: str) -> None:
+def check_program(config: InferenceConfig, running_paddle: str) -> None:
     """Check that the running Paddle can read the program: 3.x reads the .pdmodel of 2.x, but 2.x no .json.
 
     Raises:
         UsageError: it cannot; Paddle itself would crash with a segmentation fault.
     """
-    if config.files.program.name.endswith(".json") and _major(running_paddle) < 3:
+    if config.files.program.name.endswith(".json") and running_paddle.startswith(("1.", "2.")):
         raise UsageError(
-            f"{folder}: exported by Paddle {config.versions.get('paddle')}, and a .json program needs Paddle 3; this "
-            f"is Paddle {running_paddle}: install paddlepaddle>=3, or export the run again under this version"
+            f"{config.folder}: exported by Paddle {config.versions.get('paddle')}, and a .json program needs Paddle 3; "
+            f"this is Paddle {running_paddle}: install paddlepaddle>=3, or export the run again under this version"
         )
-
-
-def _major(version: str) -> int:
-    """Return the major version; development builds ("0.0.0") count as the newest."""
-    number = re.match(r"\d+", version)
-    return int(number.group()) if number and int(number.group()) > 0 else 3

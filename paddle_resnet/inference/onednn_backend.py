@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
@@ -24,22 +23,17 @@ MOST_RECORDINGS = 64
 class OneDNNBackend:
     """A model as lists of oneDNN primitives, one list for each batch size.
 
-    Calls that overlap wait for each other: a primitive's buffers are fixed.
-
-    Args:
-        folder: the folder of the files in `config`.
-        config: what was exported.
-        precision: "fp32", "bf16" (of the fp32 file), or "int8".
-        number: of threads of one call.
+    Calls that overlap wait for each other: a primitive's buffers are fixed. The precision is fp32, int8 or bf16 (of
+    the fp32 file). `number` is that of a call's threads.
 
     Raises:
         UsageError: the library or the file is missing, or it has an operation that this backend does not know.
     """
 
-    def __init__(self, folder: Path, config: InferenceConfig, precision: Precision, number: int) -> None:
-        file = onnx_file(folder, config, precision)
-        data = read_checked(folder, file)
-        self._path, self._number, size = folder / file.name, number, config.input.image_size
+    def __init__(self, config: InferenceConfig, precision: Precision, number: int) -> None:
+        file = onnx_file(config, precision)
+        data = read_checked(config, file)
+        self._path, self._number, size = config.folder / file.name, number, config.input.image_size
         try:
             network = fuse(read_graph(data))
             self._mean = np.broadcast_to(network.mean.reshape(-1), (size, 3)).reshape(-1).astype(np.float32)

@@ -6,7 +6,6 @@ import queue
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,6 @@ class PaddleBackend:
     clone each, at most as many as the machine has cores. The weights are held once.
 
     Args:
-        folder: the folder of the files in `config`.
         config: what was exported.
         device: "cpu" or "gpu:<i>".
         precision: "fp32"; on a CPU "bf16", on a GPU "fp16".
@@ -45,7 +43,6 @@ class PaddleBackend:
 
     def __init__(
         self,
-        folder: Path,
         config: InferenceConfig,
         device: str,
         precision: Precision,
@@ -53,20 +50,20 @@ class PaddleBackend:
         tensorrt_batch: int | None = None,
     ) -> None:
         files = config.files.program, config.files.parameters
-        check_files(folder, *files)
-        check_program(folder, config, paddle.__version__)
+        check_files(config, *files)
+        check_program(config, paddle.__version__)
         if precision == "bf16" and not config.files.program.name.endswith(".pdmodel" if is_paddle_2() else ".json"):
             # Paddle 3 leaves the output of a .pdmodel in bfloat16, which cannot be read.
             raise UsageError(
-                f"{folder}: bf16 needs a program of this Paddle, {paddle.__version__}, not of "
+                f"{config.folder}: bf16 needs a program of this Paddle, {paddle.__version__}, not of "
                 f"{config.versions.get('paddle')}; export the run again under this version"
             )
-        settings = _settings(folder, config, device, precision, threads)
+        settings = _settings(config, device, precision, threads)
         if tensorrt_batch is not None:
             _use_tensorrt(settings, config, precision, tensorrt_batch)
-        self._first = _load(folder, config, settings)
+        self._first = _load(config, settings)
         # Again, as they may have been replaced meanwhile: Paddle 3 crashes on a .json program that is given as bytes.
-        check_files(folder, *files)
+        check_files(config, *files)
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._idle.put(self._first)
         self._cloning = threading.Lock()
@@ -94,9 +91,9 @@ class PaddleBackend:
                 self._idle.put(predictor)
 
 
-def _settings(folder: Path, config: InferenceConfig, device: str, precision: Precision, threads: int) -> Any:
-    program, parameters = folder / config.files.program.name, folder / config.files.parameters.name
-    settings = inference.Config(str(program), str(parameters))
+def _settings(config: InferenceConfig, device: str, precision: Precision, threads: int) -> Any:
+    program, parameters = (str(config.folder / file.name) for file in (config.files.program, config.files.parameters))
+    settings = inference.Config(program, parameters)
     settings.disable_glog_info()
     if device == "cpu":
         settings.set_cpu_math_library_num_threads(threads)  # one by default
@@ -106,7 +103,7 @@ def _settings(folder: Path, config: InferenceConfig, device: str, precision: Pre
     else:
         kind = inference.PrecisionType.Half if precision == "fp16" else inference.PrecisionType.Float32
         settings.enable_use_gpu(GPU_MEMORY_MB, int(device.removeprefix("gpu:")), kind)
-    if program.suffix != ".json":
+    if not program.endswith(".json"):
         # Paddle 3 cannot combine it with a .json program: "Not find predictor_id 0 and pass_name memory_optimize_pass".
         settings.enable_memory_optim()
     return settings
@@ -122,11 +119,11 @@ def _use_tensorrt(settings: Any, config: InferenceConfig, precision: Precision, 
     settings.set_trt_dynamic_shape_info(smallest, largest, largest)
 
 
-def _load(folder: Path, config: InferenceConfig, settings: Any) -> Any:
+def _load(config: InferenceConfig, settings: Any) -> Any:
     try:
         return inference.create_predictor(settings)
     except Exception as error:
         raise RunFailure(
-            f"{folder}: Paddle {paddle.__version__} cannot load this model, exported by "
+            f"{config.folder}: Paddle {paddle.__version__} cannot load this model, exported by "
             f"{config.versions.get('paddle')}: {error}"
         ) from error

@@ -14,7 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TextIO
@@ -108,20 +108,30 @@ def parse_columns(text: str, classes: Sequence[str]) -> list[Column]:
     return columns
 
 
-@contextmanager
-def open_csv(path: Path, columns: Sequence[Column]) -> Iterator[PredictionWriter]:
+def open_csv(path: Path, columns: Sequence[Column]) -> AbstractContextManager[PredictionWriter]:
     """Open a CSV with a header and a row for each prediction.
 
     Raises:
         RunFailure: it cannot be written.
     """
+    header = csv_line(column.title for column in columns)
+    return _open_lines(path, lambda prediction: csv_line(column.cell(prediction) for column in columns), header)
+
+
+def open_json_lines(path: Path, top_k: int) -> AbstractContextManager[PredictionWriter]:
+    """Open a file with an object of `open_json` on each line; errors as of `open_csv`."""
+    return _open_lines(path, lambda prediction: _to_json(prediction, top_k) + "\n")
+
+
+@contextmanager
+def _open_lines(path: Path, line: Callable[[Prediction], str], header: str = "") -> Iterator[PredictionWriter]:
     with _open_output(path) as write_text:
 
         def write(predictions: Iterable[Prediction]) -> None:
             for prediction in predictions:
-                write_text(csv_line(column.cell(prediction) for column in columns))
+                write_text(line(prediction))
 
-        write_text(csv_line(column.title for column in columns))
+        write_text(header)
         yield write
 
 
@@ -129,10 +139,7 @@ def open_csv(path: Path, columns: Sequence[Column]) -> Iterator[PredictionWriter
 def open_json(path: Path, top_k: int) -> Iterator[PredictionWriter]:
     """Open a JSON list of ``{"file": ..., "top": [{"class": ..., "probability": ...}, ...]}``, the best `top_k`.
 
-    Where there is a threshold, ``"class"`` is the best class, or `UNKNOWN`.
-
-    Raises:
-        RunFailure: it cannot be written.
+    Where there is a threshold, ``"class"`` is the best class, or `UNKNOWN`. Errors are those of `open_csv`.
     """
     with _open_output(path) as write_text:
         separator = "[\n"
@@ -145,22 +152,6 @@ def open_json(path: Path, top_k: int) -> Iterator[PredictionWriter]:
 
         yield write
         write_text("[]\n" if separator == "[\n" else "\n]\n")
-
-
-@contextmanager
-def open_json_lines(path: Path, top_k: int) -> Iterator[PredictionWriter]:
-    """Open a file with one such object on each line.
-
-    Raises:
-        RunFailure: it cannot be written.
-    """
-    with _open_output(path) as write_text:
-
-        def write(predictions: Iterable[Prediction]) -> None:
-            for prediction in predictions:
-                write_text(_to_json(prediction, top_k) + "\n")
-
-        yield write
 
 
 @contextmanager

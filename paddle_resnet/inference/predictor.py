@@ -18,7 +18,7 @@ from paddle_resnet.images import Pixels
 from paddle_resnet.images.decode import Source, decode_image
 from paddle_resnet.inference import backends
 from paddle_resnet.inference.find_pictures import Unreadable
-from paddle_resnet.inference.inference_config import FILE_NAME, InferenceConfig, find_model, repair_advice
+from paddle_resnet.inference.inference_config import FILE_NAME, InferenceConfig, repair_advice
 from paddle_resnet.inference.options import BackendName, Precision
 from paddle_resnet.system.threads import candidates
 
@@ -137,8 +137,8 @@ class Predictor:
     ) -> None:
         if batch_size < 1 or (threads is not None and threads < 1):
             raise UsageError(f"batch_size and threads must be at least 1, got {batch_size} and {threads}")
-        self.path = find_model(model_dir)
-        self.config = InferenceConfig.load(self.path)
+        self.config = InferenceConfig.load(model_dir)
+        self.path = self.config.folder
         if digest not in (None, self.config.digest()):
             raise UsageError(
                 f"{self.path / FILE_NAME}: another model than the one that was loaded at the start; start again to use "
@@ -147,9 +147,8 @@ class Predictor:
         self.batch_size = self.config.input.batch or batch_size
         self.threshold = (self.config.threshold or 0.0) if threshold is None else threshold
         self.device = backends.resolve_device(device, backend)
-        self.backend, self.precision = backends.choose(self.path, self.config, self.device, precision, backend)
+        self.backend, self.precision = backends.choose(self.config, self.device, precision, backend)
         self._model: backends.Backend | None = backends.load(
-            self.path,
             self.config,
             self.device,
             self.backend,

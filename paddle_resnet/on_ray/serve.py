@@ -124,9 +124,9 @@ def deploy(settings: Settings) -> None:
         UsageError: there is no model, no node can hold it, or the cluster serves one already.
         RunFailure: Ray cannot start the application.
     """
-    folder = find_model(settings.model)
-    digest = InferenceConfig.load(folder).digest()
-    packed = [pack_model(folder)]  # in a list, as Ray would replace it by the files
+    config = InferenceConfig.load(settings.model)
+    digest = config.digest()
+    packed = [pack_model(config.folder)]  # in a list, as Ray would replace it by the files
     ahead = BATCHES_AHEAD * settings.max_batch
     resources, most, nodes = resources_of(settings.device, settings.threads)
 

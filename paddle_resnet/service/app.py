@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -115,15 +115,8 @@ def _routes(pipeline: InferencePipeline, metrics: Metrics, shutdown: GracefulShu
         Route("/healthz", healthz),
         Route("/readyz", readyz),
         Route("/metrics", prometheus),
-        _fixed("/openapi.json", lambda: JSONResponse(interface)),
-        _fixed("/", lambda: FileResponse(PAGES / "index.html")),
-        _fixed("/docs", lambda: FileResponse(PAGES / "docs.html")),
+        Route("/openapi.json", lambda request: JSONResponse(interface)),
+        Route("/", lambda request: FileResponse(PAGES / "index.html")),
+        Route("/docs", lambda request: FileResponse(PAGES / "docs.html")),
         Mount("/static", StaticFiles(directory=PAGES)),
     ]
-
-
-def _fixed(path: str, response: Callable[[], Response]) -> Route:
-    async def respond(request: Request) -> Response:
-        return response()
-
-    return Route(path, respond)

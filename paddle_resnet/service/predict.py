@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from paddle_resnet.errors import PaddleResNetError
-from paddle_resnet.inference.inference_config import InferenceConfig, find_model
+from paddle_resnet.inference.inference_config import InferenceConfig
 from paddle_resnet.inference.predictor import decide, rank
 from paddle_resnet.service.batcher import Batcher
 from paddle_resnet.service.errors import ServiceError, client_closed_error
@@ -53,11 +53,10 @@ class ServedModel:
         expected_hash: str | None = None,
         workers: InferenceWorkers | None = None,
     ) -> None:
-        folder = find_model(settings.model)
-        self.config = InferenceConfig.load(folder)
+        self.config = InferenceConfig.load(settings.model)
         self.hash = expected_hash or self.config.digest()
         self.version = self.hash[:VERSION_DIGITS]
-        run = folder.resolve()
+        run = self.config.folder.resolve()
         self.run = (run.parent if run.name == "inference" else run).name
         self.explains = settings.explain and (run.parent / CHECKPOINT).is_file()
         self.settings, self.metrics = settings, metrics

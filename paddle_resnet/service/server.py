@@ -19,7 +19,7 @@ from uvicorn.supervisors import Multiprocess
 
 from paddle_resnet.errors import PaddleResNetError, UsageError
 from paddle_resnet.files import scratch_folder
-from paddle_resnet.inference.inference_config import InferenceConfig, find_model
+from paddle_resnet.inference.inference_config import InferenceConfig
 from paddle_resnet.service.app import create_app
 from paddle_resnet.service.middleware import read_token
 from paddle_resnet.service.protocol import BoundedHttpProtocol
@@ -46,7 +46,7 @@ def serve(settings: Settings) -> None:
     """
     if settings.workers > 1 and not IS_POSIX:
         raise UsageError("--workers: several need a system with SIGTERM, and Windows has none; use --streams")
-    InferenceConfig.load(find_model(settings.model))
+    InferenceConfig.load(settings.model)
     read_token(settings.token_file)
     with _bind(settings) as listener:
         signal.set_wakeup_fd(-1)  # a command's: its second signal ends the process, and here the first may be a reload
@@ -103,7 +103,7 @@ class _Workers(Multiprocess):
 
     def _factory(self) -> Callable[[], ASGIApp]:
         """Return what makes the application of a process: one that starts later loads the same model or none."""
-        digest = InferenceConfig.load(find_model(self._settings.model)).digest()
+        digest = InferenceConfig.load(self._settings.model).digest()
         return partial(_create_worker_app, self._settings, digest)
 
 

@@ -214,10 +214,10 @@ def test_paddle_2_cannot_read_a_json_program(copy, running, refused):
         update={"versions": {"paddle": "3.3.1"}, "files": config.files.model_copy(update={"program": program})}
     )
     if not refused:
-        check_program(copy, config, running)
+        check_program(config, running)
         return
     with pytest.raises(UsageError, match=r"3\.3\.1.*2\.6\.2"):
-        check_program(copy, config, running)
+        check_program(config, running)
 
 
 def test_paddle_2_never_loads_a_json_program(copy, monkeypatch):

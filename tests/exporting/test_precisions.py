@@ -207,14 +207,14 @@ def test_paddle_is_the_default_without_an_onnx_file(tmp_path):
 )
 def test_unsupported_combinations_are_usage_errors(run, device, precision, backend, words):
     with pytest.raises(UsageError, match=words):
-        backends.choose(run.inference_path, InferenceConfig.load(run.inference_path), device, precision, backend)
+        backends.choose(InferenceConfig.load(run.inference_path), device, precision, backend)
 
 
 @pytest.mark.parametrize(("backend", "precision"), [("paddle", "fp16"), ("tensorrt", "fp32")])
 def test_precisions_and_backends_of_a_gpu(run, backend, precision):
     config = InferenceConfig.load(run.inference_path)
     asked = None if backend == "paddle" else backend
-    assert backends.choose(run.inference_path, config, "gpu:0", precision, asked) == (backend, precision)
+    assert backends.choose(config, "gpu:0", precision, asked) == (backend, precision)
 
 
 @pytest.mark.parametrize("features", [frozenset({"avx2"}), frozenset({"avx512_bf16"}), frozenset({"amx_bf16"})])
@@ -222,10 +222,10 @@ def test_bfloat16_needs_its_processor_feature(run, monkeypatch, features):
     monkeypatch.setattr(machine, "processor", lambda: machine.Processor("x", "Old 86", features))
     config = InferenceConfig.load(run.inference_path)
     if "avx2" not in features:
-        assert backends.choose(run.inference_path, config, "cpu", "bf16", None) == ("paddle", "bf16")
+        assert backends.choose(config, "cpu", "bf16", None) == ("paddle", "bf16")
         return
     with pytest.raises(UsageError, match=r"bf16: this processor \(Old 86\) has neither AVX512-BF16 nor AMX-BF16"):
-        backends.choose(run.inference_path, config, "cpu", "bf16", None)
+        backends.choose(config, "cpu", "bf16", None)
 
 
 @needs_onnx

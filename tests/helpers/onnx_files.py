@@ -130,6 +130,8 @@ def backend_of(model, folder, precision="fp32", threads=1):
     (folder / "model.onnx").write_bytes(model)
     file = SimpleNamespace(name="model.onnx", sha256=hashlib.sha256(model).hexdigest())
     config = SimpleNamespace(
-        files=SimpleNamespace(onnx_of=lambda precision: file), input=SimpleNamespace(image_size=SIZE, batch=None)
+        folder=folder,
+        files=SimpleNamespace(onnx_of=lambda precision: file),
+        input=SimpleNamespace(image_size=SIZE, batch=None),
     )
-    return OneDNNBackend(folder, config, precision, threads)
+    return OneDNNBackend(config, precision, threads)

@@ -113,10 +113,14 @@ def running(monkeypatch, folder, **settings):
     """Run a service around a `ColourPredictor` in a thread."""
     predictor = ColourPredictor()
     config = SimpleNamespace(
-        model="colours", classes=CLASSES, threshold=0.4, input=SimpleNamespace(image_size=SIZE), digest=lambda: 64 * "0"
+        folder=folder / "inference",
+        model="colours",
+        classes=CLASSES,
+        threshold=0.4,
+        input=SimpleNamespace(image_size=SIZE),
+        digest=lambda: 64 * "0",
     )
-    monkeypatch.setattr(predict, "find_model", lambda path: path / "inference")
-    monkeypatch.setattr(predict, "InferenceConfig", SimpleNamespace(load=lambda folder: config))
+    monkeypatch.setattr(predict, "InferenceConfig", SimpleNamespace(load=lambda model_dir: config))
     make = lambda settings, *_: ColourWorkers(predictor, settings.max_pixels)  # noqa: E731
     monkeypatch.setattr(predict, "InferenceWorkers", make)
     settings = {"max_wait": 0.001, "explain": False, **settings}

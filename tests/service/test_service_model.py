@@ -126,10 +126,10 @@ def test_files_that_change_while_they_are_loaded_are_refused(run, tmp_path, monk
         # What is checked is what is loaded: the file is read once.
         (folder / "model.onnx").write_bytes(b"a model")
         file = ModelFile.of(folder / "model.onnx")
-        assert read_checked(folder, file) == b"a model"
+        assert read_checked(config, file) == b"a model"
         (folder / "model.onnx").write_bytes(b"another")
         with pytest.raises(UsageError, match="damaged"):
-            read_checked(folder, file)
+            read_checked(config, file)
         return
     load = paddle_backend._load
 

@@ -145,7 +145,7 @@ def _override(folder: Path) -> Target:
 
 
 def _inference(folder: Path) -> Target:
-    from paddle_resnet.inference.inference_config import FILE_NAME, InferenceConfig, ModelFile, check_files, find_model
+    from paddle_resnet.inference.inference_config import FILE_NAME, InferenceConfig, ModelFile, check_files
 
     (folder / "model.json").write_text("{}")
     (folder / "model.pdiparams").write_text("x")
@@ -168,9 +168,8 @@ def _inference(folder: Path) -> Target:
     described.save(folder)
 
     def read(path: Path) -> object:
-        model = find_model(path.parent)
-        config = InferenceConfig.load(model)
-        check_files(model, config.files.program, config.files.parameters)
+        config = InferenceConfig.load(path.parent)
+        check_files(config, config.files.program, config.files.parameters)
         return config
 
     return Target(_through(folder / FILE_NAME, read), [(folder / FILE_NAME).read_bytes()], mutators.TEXT)

@@ -26,7 +26,7 @@ import paddle_resnet  # noqa: F401, I001  (prepares the process before paddle is
 import numpy as np
 
 from paddle_resnet.inference import Predictor
-from paddle_resnet.inference.inference_config import InferenceConfig, find_model
+from paddle_resnet.inference.inference_config import InferenceConfig
 from paddle_resnet.errors import UsageError
 
 BATCHES = 24
@@ -79,7 +79,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, help="for each backend and precision")
     options = parser.parse_args()
     failed = False
-    offered = InferenceConfig.load(find_model(options.model)).precisions
+    offered = InferenceConfig.load(options.model).precisions
     for precision, backends in offered.items():
         for backend in (*backends, "onednn"):
             try:

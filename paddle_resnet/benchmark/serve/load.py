@@ -9,8 +9,9 @@ import asyncio
 import importlib.util
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any, NamedTuple, cast
 
 import httptools
@@ -56,14 +57,10 @@ class _Run:
     is_correct: Callable[[int, bytes], bool]
     interval: float | None
     """Seconds between the requests of a client; None for no waiting."""
+    indices: Iterator[int]
+    """Of the next requests, whichever client sends them."""
     going: bool = True
     load: Load = field(default_factory=Load)
-    index: int = 0
-
-    def next_index(self) -> int:
-        """Return the next request's, round and round over all clients."""
-        self.index = (self.index + 1) % len(self.requests)
-        return self.index
 
 
 def load_service(
@@ -85,7 +82,7 @@ def load_service(
     Raises:
         OSError: the service cannot be reached.
     """
-    run = _Run(target, requests, is_correct, None if rate is None else clients / rate)
+    run = _Run(target, requests, is_correct, None if rate is None else clients / rate, cycle(range(len(requests))))
     loop: Any = importlib.import_module("uvloop" if importlib.util.find_spec("uvloop") else "asyncio")  # not on Windows
     return loop.run(_load(run, clients, seconds, warm_up))
 
@@ -190,6 +187,6 @@ class _Client(asyncio.Protocol):
     def _send(self) -> None:
         if self._transport is None or self._transport.is_closing() or not self._run.going:
             return
-        self._index = self._run.next_index()
+        self._index = next(self._run.indices)
         self._sent = time.perf_counter()
         self._transport.write(self._run.requests[self._index])
