@@ -28,6 +28,7 @@ import os
 
 DATA = os.environ.get("TUTORIAL_DATA", "digits")  # or "cifar10"
 DATA_ROOT = os.environ.get("TUTORIAL_ROOT")  # the folder of cifar-10-python.tar.gz; None: Paddle's cache
+SIZE = 32 if DATA == "cifar10" else 16  # pixels; the digits have 8
 EPOCHS = 2
 
 import paddle_resnet  # before paddle: it chooses the threads and the BLAS path
@@ -192,7 +193,7 @@ from paddle_resnet.data import Loader, open_splits
 
 values = {
     "name": "tutorial",
-    "data": {"source": DATA, "root": DATA_ROOT, "image_size": 32},
+    "data": {"source": DATA, "root": DATA_ROOT, "image_size": SIZE},
     "model": {"name": "resnet20"},
 }
 config = paddle_resnet.Config.from_values(values)
@@ -257,7 +258,7 @@ paddle_resnet.accelerate(network)
 
 def loader(split, **options):
     pixels = split.batch(np.arange(len(split)))
-    return Loader(pixels, split.labels, batch_size=64, image_size=32, mean=record.mean, std=record.std, **options)
+    return Loader(pixels, split.labels, batch_size=64, image_size=SIZE, mean=record.mean, std=record.std, **options)
 
 
 train = loader(splits.train, shuffle=True, augment={"pad": 4, "flip": DATA != "digits"})

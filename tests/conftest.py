@@ -11,8 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from paddle_resnet.training import Run
 
 PROJECT = Path(__file__).resolve().parents[1]
 if str(PROJECT) not in sys.path:
@@ -50,6 +54,10 @@ WITHOUT_PADDLE = (
     "system/test_streams.py",
 )
 
+# Lessons whose pages train for long. Their claims are about networks, not about a Paddle; what they need of Paddle is
+# tested without the page, in the same files, with both.
+LONG_LESSONS = ("degradation", "fashion_mnist", "gradients", "optimizers_and_schedules", "what_it_sees")
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give one thread to each worker of pytest-xdist: they inherit this process's environment."""
@@ -58,13 +66,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of `WITHOUT_PADDLE`, and skip those that need a GPU, POSIX or Ray where there is none."""
+    """Mark the tests of the lists above; skip those that need a GPU, POSIX or Ray where there is none.
+
+    Slow files come first, so that no process of pytest-xdist has a long one left when the others are done.
+    """
+    items.sort(key=lambda item: item.getparent(pytest.Module).get_closest_marker("slow") is None)
     no_ray = "Ray is not installed (requirements/ray.txt)" if find_spec("ray") is None else ""
     if "PYTEST_XDIST_WORKER" in os.environ:
         no_ray = no_ray or "a Ray cluster needs the machine for itself: pytest -m ray"
     for item in items:
         if item.path.relative_to(PROJECT / "tests").as_posix().startswith(WITHOUT_PADDLE):
             item.add_marker("no_paddle")
+            item.add_marker("once")
+        if "page" in item.fixturenames and item.path.stem.removeprefix("test_lesson_") in LONG_LESSONS:
+            item.add_marker("once")
         if item.get_closest_marker("posix") and not hasattr(os, "fork"):
             item.add_marker(pytest.mark.skip(reason="this system is not POSIX"))
         if no_ray and item.get_closest_marker("ray"):
@@ -137,6 +152,25 @@ def _text_stream() -> io.TextIOWrapper:
 def _written(stream: io.TextIOWrapper) -> str:
     stream.seek(0)
     return stream.read()
+
+
+@pytest.fixture
+def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `evaluate` draw nothing, which takes longer than all else of a small run."""
+    for draw in ("draw_split_plots", "draw_history_plot"):
+        monkeypatch.setattr(f"paddle_resnet.evaluation.run_plots.{draw}", lambda *_: {})
+
+
+@pytest.fixture(scope="session")
+def exported_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A tiny run with random weights and its float32 export, for tests that leave both as they are."""
+    from tiny_run import make_run
+
+    from paddle_resnet.exporting import export
+
+    run = make_run(tmp_path_factory.mktemp("exported"))
+    export(run)
+    return run
 
 
 @pytest.fixture(autouse=True)

@@ -272,6 +272,8 @@ def install_with_pip(folder: Path, paddle: str, files: Sequence[Path], locked: b
             stop(1, f"pip could not remove {name} from {folder}")
     say(f"installing {paddle} and what else is missing into {folder} (minutes the first time)")
     options = ["--no-input", "--disable-pip-version-check", "--log", str(log)]
+    if not os.environ.get("PYTHONDONTWRITEBYTECODE"):
+        options.append("--no-compile")  # a third of the time: most modules are never imported, the others compiled then
     for path in files:
         options += ["-r", str(path)]
     if not succeeds(*pip, "install", *options, "--require-hashes" if locked else paddle):

@@ -11,8 +11,9 @@ cd "$PROJECT"
 trap 'exit 130' INT
 
 summary=$(mktemp)
-checks=$(mktemp)
-trap 'kill $(jobs -p) 2>/dev/null || true; rm -f "$summary" "$checks"' EXIT
+ready=$(mktemp)
+later=$(mktemp)
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -f "$summary" "$ready" "$later"' EXIT
 
 # part NAME COMMAND...: run one part, whatever became of those before it, and note how it went.
 part() {
@@ -62,17 +63,18 @@ prepare() {
   setup prepare_environment "$(test_environment "$1")" "$1" requirements/serve.txt requirements/dev.txt "${more[@]}"
 }
 
-# suite PADDLE [PYTEST_OPTION...]
+# suite PADDLE [PYTEST_OPTION...]: all tests with the first Paddle; with another one those that may end otherwise there, and
+# without POSIX the folders of what depends both on the system and on Paddle.
 suite() {
-  local paddle=$1 all=() fast="not slow" python
+  local paddle=$1 all=() fast=(-m "not slow") python
   shift
   python=$(test_environment "$paddle")/bin/python
   if [ "$paddle" != "${prepared[0]}" ] && [ "$#" = 0 ]; then
-    all=(-m "not no_paddle")
-    fast="not slow and not no_paddle"
+    all=(-m "not once")
+    fast=(-m "not slow and not once" tests/{core,doctor,onednn,system})
   fi
   part "pytest on $paddle" "$python" -m pytest "${parallel[@]}" "${all[@]}" "$@" || true
-  part "pytest without POSIX on $paddle" without_posix "$python" -m pytest "${parallel[@]}" -p no:anyio -m "$fast" "$@" || true
+  part "pytest without POSIX on $paddle" without_posix "$python" -m pytest "${parallel[@]}" -p no:anyio "${fast[@]}" "$@" || true
   if [ "$paddle" = "${prepared[0]}" ] && [ "$#" = 0 ] && [ -z "${PADDLE:-}" ]; then
     # By itself: a cluster of two nodes needs both cores. Where Ray is not installed, a line says so.
     part "pytest on a Ray cluster" "$python" -m pytest -m ray -rs tests/on_ray || true
@@ -90,23 +92,30 @@ else
   if [ "$own_paddle" = "$(setup pinned_paddle requirements/gpu.txt)" ]; then paddles[1]=$own_paddle; fi
 fi
 
-# The checks run on one core beside the installations, which use less than one, and print when both are done.
+# environment PADDLE, and the one of the oldest versions that the requirements allow: make it, and note that it is ready.
+environment() { part "environment for $1" prepare "$1" && echo "$1" >>"$ready"; }
+lowest() { LOCKED=lowest setup prepare_environment "$PROJECT/.venv-test-lowest" "$(setup pinned_paddle requirements.txt)"; }
+is_ready() { grep -qxF "$1" "$ready"; }
+
+other_environments() {
+  local paddle
+  for paddle in "${paddles[@]:1}"; do environment "$paddle" || true; done
+  if [ "$#" = 0 ] && [ -z "${PADDLE:-}" ]; then part "environment of the oldest packages" lowest && echo lowest >>"$ready"; fi
+}
+
+# pip uses one core: beside the first environment and the checks in it, the others are made, and printed when all are done.
+other_environments "$@" >"$later" 2>&1 &
+if environment "${paddles[0]}"; then check "$(test_environment "${paddles[0]}")/bin/python"; fi
+wait
+cat "$later"
+
 prepared=()
 for paddle in "${paddles[@]}"; do
-  part "environment for $paddle" prepare "$paddle" || continue
-  prepared+=("$paddle")
-  if [ "${#prepared[@]}" = 1 ]; then check "$(test_environment "$paddle")/bin/python" >"$checks" 2>&1 & fi
+  if is_ready "$paddle"; then prepared+=("$paddle"); fi
 done
-
-# The oldest versions that the requirements allow, on the fast tests of what uses them most.
-oldest() { LOCKED=lowest setup prepare_environment "$PROJECT/.venv-test-lowest" "$(setup pinned_paddle requirements.txt)"; }
-with_oldest=no
-if [ "$#" = 0 ] && [ -z "${PADDLE:-}" ] && part "environment of the oldest packages" oldest; then with_oldest=yes; fi
-wait
-cat "$checks"
-
 for paddle in "${prepared[@]}"; do suite "$paddle" "$@"; done
-if [ "$with_oldest" = yes ]; then
+# The fast tests of what uses these packages most.
+if is_ready lowest; then
   part "pytest on the oldest packages" .venv-test-lowest/bin/python -m pytest "${parallel[@]}" -m "not slow" \
     tests/{config,core,data,exporting,images,inference,plots,service,system,training} || true
 fi

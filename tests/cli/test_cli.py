@@ -54,7 +54,7 @@ def test_texts_of_the_commands_have_both_languages_and_equal_values():
         assert f'"{key}"' in source or re.sub("(row|next)_", "", key) in source, key
 
 
-def test_the_exported_model_has_the_networks_top1(tool, quick_run):
+def test_the_exported_model_has_the_networks_top1(tool, quick_run, without_plots):
     trained = json.loads((quick_run / "metrics.json").read_text())["test"]["top1"]
     assert tool("eval", quick_run, "--exported", "--device", "cpu").exit_code == 0
     assert json.loads((quick_run / "metrics.json").read_text())["exported_test"]["top1"] == pytest.approx(
@@ -259,13 +259,6 @@ def test_missing_paddle_is_one_line(tool, quick_run, monkeypatch):
     done = tool("predict", quick_run, quick_run / "samples")
     assert done.exit_code == 2
     assert done.stderr.startswith("error: PaddlePaddle is not installed: pip install") and done.stderr.count("\n") == 1
-
-
-@pytest.fixture
-def without_plots(monkeypatch):
-    """Drawing takes longer than all the rest."""
-    for draw in ("draw_split_plots", "draw_history_plot"):
-        monkeypatch.setattr(f"paddle_resnet.evaluation.run_plots.{draw}", lambda *arguments: {})
 
 
 def test_train_is_stopped_and_resumed(tool, tmp_path, monkeypatch, without_plots):

@@ -310,6 +310,7 @@ def test_other_pictures_must_be_of_the_classes(run, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_plots")
 def test_a_chosen_threshold_is_exported(run, tool):
     """The network knows nothing, and a probability of a third is always reached."""
     done = tool("eval", run.path, "--choose-threshold", "0.3", "--device", "cpu")
@@ -324,6 +325,7 @@ def test_a_chosen_threshold_is_exported(run, tool):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_plots")
 def test_validation_metrics_have_a_section_of_their_own(run):
     run.update_metrics("validation", {"epoch": 2})
     found = evaluate(run, split="validation")
@@ -343,6 +345,7 @@ def test_a_run_without_that_checkpoint_is_a_usage_error(run):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_plots")
 def test_the_command_prints_every_class(run, tool):
     done = tool("eval", run.path, "--device", "cpu")
     assert done.exit_code == 0

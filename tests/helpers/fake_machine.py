@@ -40,7 +40,7 @@ class Machine:
         self.project = folder / "my project"
         self.bin = folder / "bin"
         self.bin.mkdir()
-        for command in ("bash", "basename", "cat", "cp", "dirname", "env", "head", "mkdir", "mktemp", "rm", "touch"):
+        for command in ("bash", "cat", "cp", "dirname", "env", "grep", "mkdir", "mktemp", "rm", "touch"):
             (self.bin / command).symlink_to(str(shutil.which(command)))
         for part in ("requirements", "tools"):
             shutil.copytree(project / part, self.project / part, ignore=shutil.ignore_patterns("__pycache__"))

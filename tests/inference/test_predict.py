@@ -12,10 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_run import COLOURS, SIZE, make_run, random_pixels
+from tiny_run import COLOURS, SIZE, random_pixels
 
 from paddle_resnet.errors import UsageError
-from paddle_resnet.exporting import export
 from paddle_resnet.inference import Prediction, Predictor
 from paddle_resnet.inference.find_pictures import Unreadable, find_pictures
 
@@ -25,10 +24,8 @@ ON_CPU = ("--device", "cpu")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    run = make_run(tmp_path_factory.mktemp("predict"))
-    export(run)
-    return run
+def run(exported_run):
+    return exported_run
 
 
 @pytest.fixture(scope="module")

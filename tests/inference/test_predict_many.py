@@ -12,9 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_run import COLOURS, make_run
+from tiny_run import COLOURS
 
-from paddle_resnet.exporting import export
 from paddle_resnet.inference import Prediction, Predictor
 from paddle_resnet.inference.find_pictures import Unreadable, find_pictures
 from paddle_resnet.inference.predict_many import batched, decoding_workers, predict_here, prediction_workers
@@ -25,10 +24,8 @@ ON_CPU = ("--device", "cpu")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    run = make_run(tmp_path_factory.mktemp("many"))
-    export(run)
-    return run
+def run(exported_run):
+    return exported_run
 
 
 @pytest.fixture

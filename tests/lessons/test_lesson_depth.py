@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from paddle_resnet.lessons import Lesson
+from paddle_resnet.lessons.depth import lesson
 from paddle_resnet.lessons.depth.lesson import PAPER, _significance, closed_form_parameters
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import LessonTexts
@@ -21,7 +22,9 @@ SEED = 4
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     overrides = [f"train.seed={SEED}", "device=cpu"]
-    return Lesson("depth").run(tmp_path_factory.mktemp("depth"), scale=0.125, overrides=overrides)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lesson, "TIMED_BATCH", 8)
+        return Lesson("depth").run(tmp_path_factory.mktemp("depth"), scale=0.125, overrides=overrides)
 
 
 def test_parameters_equal_the_papers_table(page):

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.slow
 def page(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lesson, "OPTIMIZERS", {"sgd": (0.01, 0.1)})
-        patch.setattr(lesson, "SEEDS", (0, 1))
-        return Lesson("optimizers-and-schedules").run(tmp_path_factory.mktemp("lesson"), scale=0.6)
+        patch.setattr(lesson, "SEEDS", (0,))
+        return Lesson("optimizers-and-schedules").run(tmp_path_factory.mktemp("lesson"), scale=0.4)
 
 
 @pytest.fixture(scope="module")

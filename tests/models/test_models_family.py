@@ -134,6 +134,7 @@ def test_paddleclas_networks_have_its_published_size(name):
     assert abs(size / 1e6 - PADDLECLAS_WITH_STATISTICS[name]) < 0.01  # 21.819 is given as 21.81
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in DESIGNS else pytest.mark.slow) for name in list_models()]
 )
@@ -194,6 +195,7 @@ def test_every_design_takes_a_training_step(name):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize("name", ["resnet1202", "resnet200_vd", "preact_resnet164", "wrn_28_10", "plain110"])
 def test_the_deepest_networks_take_a_training_step(name):
     assert_takes_a_training_step(create_model(name, 3), 32 if model_entry(name).input_size == 224 else 8)

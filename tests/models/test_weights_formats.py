@@ -76,6 +76,7 @@ def refusal_of(path, content):
     return message
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "stride", [pytest.param(7, id="every seventh"), pytest.param(1, id="all", marks=pytest.mark.slow)]
 )

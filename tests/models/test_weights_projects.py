@@ -87,6 +87,7 @@ def assert_logits(network, case):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize("name", CASES)
 def test_other_projects_weights_give_their_logits(cases, tmp_path, log, name):
     model, stem, project = CASES[name]

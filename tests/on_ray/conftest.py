@@ -7,9 +7,7 @@ import time
 from functools import partial
 
 import pytest
-from tiny_run import make_pictures, make_run
-
-from paddle_resnet.exporting import export
+from tiny_run import make_pictures
 
 
 @pytest.fixture(scope="session")
@@ -63,10 +61,8 @@ def kill_second(cluster):
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory):
-    run = make_run(tmp_path_factory.mktemp("ray"))
-    export(run)
-    return run
+def run(exported_run):
+    return exported_run
 
 
 @pytest.fixture(scope="session")

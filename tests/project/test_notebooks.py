@@ -75,6 +75,7 @@ def test_links_of_the_notebooks_lead_to_files(language):
 
 
 @pytest.mark.slow
+@pytest.mark.once
 def test_a_new_run_gives_the_stored_outputs():
     """Numbers may differ by a cell's tolerance, `compare`; false: times, sizes and what a few pictures decide."""
     for cell, again in zip(code_cells(stored("en")), code_cells(BUILD["run_notebook"]()), strict=True):

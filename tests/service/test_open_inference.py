@@ -16,12 +16,11 @@ if not hasattr(socket, "AF_UNIX"):
     pytest.skip("gevent, on which tritonclient rests, needs sockets of POSIX here", allow_module_level=True)
 import httpx
 from service_parts import serve_in_thread
-from tiny_run import SIZE, make_run, random_pixels
+from tiny_run import SIZE, random_pixels
 from tritonclient import http as triton
 from tritonclient.utils import InferenceServerException
 
 import paddle_resnet
-from paddle_resnet.exporting import export
 from paddle_resnet.inference import Predictor
 from paddle_resnet.service import Settings
 
@@ -32,10 +31,8 @@ CLASSES = ["blue", "green", "red"]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    run = make_run(tmp_path_factory.mktemp("open_inference"))
-    export(run)
-    return run
+def run(exported_run):
+    return exported_run
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -36,14 +37,22 @@ from paddle_resnet.service.worker_process import load_explainer
 
 pytestmark = pytest.mark.slow
 
+HAS_ONNX = all(map(find_spec, ("onnxruntime", "paddle2onnx", "onnx")))
 SMALL = ("--device", "cpu", "--max-batch", "2", "--streams", "1", "--no-explain")
 """Options of a service that is soon ready."""
+WITHOUT_PADDLE = (*SMALL, "--backend", "onnxruntime") if HAS_ONNX else SMALL
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    run = make_run(tmp_path_factory.mktemp("service"))
-    export(run)
+def run(exported_run):
+    return exported_run
+
+
+@pytest.fixture(scope="module")
+def run_without_paddle(tmp_path_factory):
+    """The run of a service with the options `WITHOUT_PADDLE`: how it ends, reloads and shares a port is the same."""
+    run = make_run(tmp_path_factory.mktemp("without_paddle"))
+    export(run, onnx=HAS_ONNX, images=0)
     return run
 
 
@@ -220,17 +229,18 @@ def ask_until(end, url, data, responses):
             responses.append(client.post(f"{url}/predict", content=data, headers={"Content-Type": "image/png"}))
 
 
-def test_sighup_under_load_changes_the_model_and_loses_nothing(run, tmp_path):
+@pytest.mark.once
+def test_sighup_under_load_changes_the_model_and_loses_nothing(run_without_paddle, tmp_path):
     """Each response is by the model that it names, and all that are asked get one."""
     folder = tmp_path / "inference"
-    shutil.copytree(run.inference_path, folder)
+    shutil.copytree(run_without_paddle.inference_path, folder)
     before = InferenceConfig.load(folder)
-    service = ServiceProcess(folder, *SMALL, "--drain", "0.1")
+    service = ServiceProcess(folder, *WITHOUT_PADDLE, "--drain", "0.1")
     url, end, responses = f"http://127.0.0.1:{service.port}", threading.Event(), []
     try:
         with ThreadPoolExecutor(4) as threads, contextlib.ExitStack() as finally_:
             finally_.callback(end.set)
-            clients = [threads.submit(ask_until, end, url, encoded(run), responses) for _ in range(4)]
+            clients = [threads.submit(ask_until, end, url, encoded(run_without_paddle), responses) for _ in range(4)]
             wait_for(lambda: responses)
             text = (folder / "inference.yml").read_text()
             after = text.replace("- blue", "- zebra").replace("- green", "- gnu").replace("- red", "- rhino")
@@ -262,9 +272,10 @@ def wait_for(condition):
         time.sleep(0.05)
 
 
-def test_workers_share_the_port_and_add_up_their_metrics(run):
-    service = ServiceProcess(run.path, *SMALL, "--workers", "2", "--drain", "0.1")
-    data = encoded(run)
+@pytest.mark.once
+def test_workers_share_the_port_and_add_up_their_metrics(run_without_paddle):
+    service = ServiceProcess(run_without_paddle.path, *WITHOUT_PADDLE, "--workers", "2", "--drain", "0.1")
+    data = encoded(run_without_paddle)
     try:
         for _ in range(12):  # a connection each, so that either worker may get it
             response = httpx.post(

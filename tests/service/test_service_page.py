@@ -15,7 +15,7 @@ from service_parts import picture, running
 
 from paddle_resnet.service.worker_process import CHECKPOINT
 
-pytestmark = [pytest.mark.slow, needs_chromium]
+pytestmark = [pytest.mark.slow, pytest.mark.once, needs_chromium]
 MARKUP = "<img src=x onerror=document.title='broken'>"
 
 

@@ -20,7 +20,7 @@ from paddle_resnet.inference import InferenceConfig
 from paddle_resnet.training.data_manifest import DataManifest
 from paddle_resnet.training.run_folder import Run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_plots")]
 
 PARTS = ("train", "validation", "test")
 

@@ -14,7 +14,7 @@ from paddle_resnet.models import read_state_dict
 from paddle_resnet.training import train
 from paddle_resnet.training.optim.ema import MovingAverage
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_plots")]
 
 
 def random_weights(network, generator):
@@ -49,7 +49,8 @@ def test_the_average_has_a_growing_decay():
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """One short run with the average and the same one without."""
-    common = ["train.epochs=2", "data.image_size=8", "train.batch_size=100", "train.learning_rate=0.05", "device=cpu"]
+    common = ["model.name=resnet8", "train.epochs=2", "data.image_size=8", "train.batch_size=100"]
+    common += ["train.learning_rate=0.05", "device=cpu"]
     output = tmp_path_factory.mktemp("runs")
     return [
         train(quickstart([*common, f"output={output}", f"name={name}", f"train.ema={decay}"]))
@@ -98,7 +99,7 @@ def test_the_average_is_evaluated_and_exported(runs):
     pixels = np.concatenate([images for images, _ in uint8_batches(splits.test, 100, splits.resize, 8)])
 
     def scores(weights):
-        network = create_model("resnet20", num_classes=10)
+        network = create_model("resnet8", num_classes=10)
         network.set_state_dict(read_state_dict(weights))
         network.eval()
         with paddle.no_grad():

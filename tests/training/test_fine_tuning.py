@@ -35,7 +35,8 @@ def weights(tmp_path_factory):
 
 
 def trained(weights, output, backend, epochs, **options):
-    quick = ["model.name=resnet8", "data.image_size=8", "train.batch_size=320", "device=cpu", f"output={output}"]
+    quick = ["model.name=resnet8", "data.image_size=8", "train.batch_size=110", "device=cpu", f"output={output}"]
+    quick += ["data.validation_fraction=0.5", "data.test_fraction=0.5"]  # 449 training images
     keys = [f"train.{key}={value}" for key, value in options.items()]
     config = [*quick, *RECIPE, *keys, f"model.pretrained={weights}", f"train.epochs={epochs}"]
     run = train(quickstart([*config, f"train.cpu_backend={backend}", "augment.pad=1"]))

@@ -73,6 +73,7 @@ def configured(folder, data, **train):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_plots")
 @pytest.mark.parametrize("make", [as_folder, as_list, as_table, as_names])
 def test_source_from_training_to_prediction(tmp_path, make):
     pictures = make_pictures(tmp_path / "pictures", {"train": 8, "test": 4})
@@ -186,6 +187,7 @@ def test_too_many_unreadable_files_are_an_error(lazy):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("without_plots")
 def test_unreadable_file_is_listed_after_training(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(open_files, "MAX_EXAMINED", 0)
     pictures = make_pictures(tmp_path / "pictures", {"train": 8, "test": 4})

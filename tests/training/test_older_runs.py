@@ -11,7 +11,7 @@ from paddle_resnet.evaluation import evaluate
 from paddle_resnet.exporting import export
 from paddle_resnet.training import Run, resume
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_plots")]
 
 EARLIER_TOP1 = 251 / 359
 RESUMED_TOP1, RESUMED_LOSS = 353 / 359, 0.1770
@@ -30,6 +30,7 @@ def test_it_is_measured_and_exported(run_path):
     assert export(run, images=0).max_difference < 1e-4
 
 
+@pytest.mark.once
 def test_it_resumes_to_the_same_end(run_path):
     run = resume(run_path)
     assert [record.epoch for record in run.history()] == list(range(1, 9))

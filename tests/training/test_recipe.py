@@ -134,6 +134,7 @@ def by_hand(run, pixels):
     return powers / powers.sum(1, keepdims=True)
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_views_average_measured_and_exported_scores(flipping_run):
     from paddle_resnet.data import uint8_batches
 

@@ -25,6 +25,7 @@ from paddle_resnet.training.setup import open_data_and_network
 pytestmark = pytest.mark.slow
 
 QUICK = [
+    "model.name=resnet8",
     "train.epochs=2",
     "data.image_size=8",
     "augment.pad=1",

@@ -15,7 +15,7 @@ from two_hosts import run_in_namespaces, unavailable_reason
 
 from paddle_resnet.training import Run
 
-pytestmark = [pytest.mark.slow, pytest.mark.posix]
+pytestmark = [pytest.mark.slow, pytest.mark.posix, pytest.mark.once]
 
 CONFIG = [
     "name=hosts",
