@@ -88,14 +88,11 @@ def choose(
 
 
 def load(
-    config: InferenceConfig,
-    device: str,
-    backend: BackendName,
-    precision: Precision,
-    numbers: Sequence[int],
-    batch_size: int,
+    config: InferenceConfig, device: str, backend: BackendName, precision: Precision, numbers: Sequence[int], batch: int
 ) -> Backend:
     """Load an exported model, with the first of these `numbers` of threads; of several, the fastest is used later.
+
+    `batch` is the most images of a call.
 
     Raises:
         UsageError, RunFailure: it cannot be used here; the line says why.
@@ -111,7 +108,7 @@ def load(
         runtime.import_paddle()  # only for its own backend, as it takes a second
         from paddle_resnet.inference.paddle_backend import PaddleBackend
 
-        return PaddleBackend(config, device, precision, threads, batch_size if backend == "tensorrt" else None)
+        return PaddleBackend(config, device, precision, threads, batch if backend == "tensorrt" else None)
 
     return load_with(numbers[0]) if len(numbers) == 1 else AdaptiveBackend(load_with, numbers)
 
@@ -120,11 +117,7 @@ class AdaptiveBackend:
     """A model with the number of threads that is fastest beside the machine's other programs.
 
     All libraries keep the number with which they loaded a model: another number is another copy of the model. Two are
-    in memory while they are compared, otherwise one.
-
-    Args:
-        load: loads the model with a number of threads.
-        numbers: of threads; the first one is used while no other program is busy.
+    in memory while they are compared, otherwise one. The first of the `numbers` is used while no other program is busy.
     """
 
     def __init__(self, load: Callable[[int], Backend], numbers: Sequence[int]) -> None:

@@ -29,11 +29,7 @@ def find_pictures(paths: Iterable[str | Path], skipped: Counter[str] | None = No
     A pattern is a path that does not exist and has ``*``, ``?`` or ``[`` in it; ``**`` matches folders of any depth.
     In folders, and for patterns whose last part has no suffix, a file is a picture by its suffix. Hidden files are left
     out. The order is by name. A folder or pattern without any picture is `Unreadable`, and so is a folder at any depth
-    that cannot be read.
-
-    Args:
-        paths: files, folders and patterns.
-        skipped: counts, by suffix, the other files of the folders (see `images.find.summarize_skipped`).
+    that cannot be read. `skipped` counts the other files of folders by suffix (see `images.find.summarize_skipped`).
     """
     for path in map(Path, paths):
         if os.path.isdir(path):  # noqa: PTH112 (Path's raises where a name is too long)
@@ -49,10 +45,8 @@ def listed_pictures(
 ) -> Iterator[Path | Unreadable]:
     r"""Yield the pictures of a list while it is read: files and folders, without patterns; empty lines are left out.
 
-    Args:
-        lines: the list, as bytes, since file names are bytes.
-        separator: ``b"\n"``, or ``b"\0"`` for names of any characters (``find -print0``).
-        skipped: as in `find_pictures`.
+    It is of bytes, as file names are. Its separator is ``b"\n"``, or ``b"\0"`` for names of any characters
+    (``find -print0``). `skipped` is as in `find_pictures`.
     """
     for path in map(Path, listed_names(lines, separator)):
         yield from find_pictures([path], skipped) if os.path.isdir(path) else [path]  # noqa: PTH112

@@ -79,13 +79,9 @@ class Shared:
 
 
 class Recording:
-    """A network's primitives for one shape of the input.
+    """A network's primitives for one `shape` of the input, `[N, H, W, C]`.
 
-    Args:
-        network: what to compute.
-        shape: of the input, `[N, H, W, C]`.
-        precision: float32 or bfloat16, of the convolutions whose weights are not int8.
-        shared: with the recordings of other batch sizes.
+    Convolutions whose weights are not int8 compute in `precision`, float32 or bfloat16.
 
     Attributes:
         input: uint8 or float32 `shape`.

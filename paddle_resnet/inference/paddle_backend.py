@@ -27,14 +27,8 @@ class PaddleBackend:
     """A model in Paddle Inference, for any number of threads.
 
     One Paddle predictor used by several threads gives wrong scores without an error. Calls that overlap therefore get a
-    clone each, at most as many as the machine has cores. The weights are held once.
-
-    Args:
-        config: what was exported.
-        device: "cpu" or "gpu:<i>".
-        precision: "fp32"; on a CPU "bf16", on a GPU "fp16".
-        threads: of one call on the CPU.
-        tensorrt_batch: the largest batch that TensorRT has to support; None: without TensorRT.
+    clone each, at most as many as the machine has cores. The weights are held once. `threads` are those of a call on
+    the CPU, and `tensorrt_batch` is the largest batch that TensorRT has to support; None: without TensorRT.
 
     Raises:
         UsageError: missing or damaged files, a program too new for this Paddle, or a Paddle without TensorRT.
@@ -42,12 +36,7 @@ class PaddleBackend:
     """
 
     def __init__(
-        self,
-        config: InferenceConfig,
-        device: str,
-        precision: Precision,
-        threads: int,
-        tensorrt_batch: int | None = None,
+        self, config: InferenceConfig, device: str, precision: Precision, threads: int, tensorrt_batch: int | None
     ) -> None:
         files = config.files.program, config.files.parameters
         check_files(config, *files)

@@ -42,12 +42,7 @@ def prediction_workers(
 ) -> Iterator[PredictFn]:
     """Start processes that each load the model on the CPU, and decode and predict whole batches.
 
-    Args:
-        model_dir: the exported folder.
-        processes: how many.
-        threads: of all processes together.
-        top_k: how many classes to rank.
-        options: of `Predictor`, besides its threads.
+    They share the `threads`; the other options are those of `Predictor`.
 
     Raises:
         UsageError, RunFailure: the model cannot be loaded, or a process died.

@@ -61,13 +61,9 @@ def predict_batch(
 ) -> list[Any]:
     """Decode pictures, predict those that could be decoded, and return one result for each picture, in order.
 
-    Every prediction goes through here: of `Predictor.predict`, of the command and of the service's workers.
-
-    Args:
-        pictures: whatever `decode` takes.
-        decode: returns pixels, uint8 `[S, S, 3]`; anything else is the picture's result, such as why it has no pixels.
-        predict: returns a result for each image of a batch, uint8 `[n, S, S, 3]`.
-        map_pictures: `map`, or that of a pool of threads.
+    Every prediction goes through here: of `Predictor.predict`, of the command and of the service's workers. `decode`
+    returns pixels, uint8 `[S, S, 3]`; anything else is the picture's result, such as why it has no pixels. `predict`
+    returns a result for each image of a batch, uint8 `[n, S, S, 3]`. `map_pictures` may be that of a pool of threads.
     """
     decoded = list(map_pictures(decode, pictures))
     images = [each for each in decoded if isinstance(each, np.ndarray)]
@@ -148,13 +144,9 @@ class Predictor:
         self.threshold = (self.config.threshold or 0.0) if threshold is None else threshold
         self.device = backends.resolve_device(device, backend)
         self.backend, self.precision = backends.choose(self.config, self.device, precision, backend)
+        numbers = [threads] if threads else _thread_numbers(self.device)
         self._model: backends.Backend | None = backends.load(
-            self.config,
-            self.device,
-            self.backend,
-            self.precision,
-            [threads] if threads else _thread_numbers(self.device),
-            self.batch_size,
+            self.config, self.device, self.backend, self.precision, numbers, self.batch_size
         )
 
     def __repr__(self) -> str:
@@ -210,15 +202,9 @@ class Predictor:
     def predict_files(
         self, files: Sequence[Path | Unreadable], top_k: int = 5, decoded: Sequence[Pixels | Unreadable] | None = None
     ) -> list[Prediction | Unreadable]:
-        """Classify a batch of picture files.
+        """Classify a batch of picture files; return a result for each, an `Unreadable` for one that cannot be read.
 
-        Args:
-            files: the files; an `Unreadable` among them is its own result.
-            top_k: how many classes to rank for each.
-            decoded: what `decode_file` has returned for each file; None: decode them here.
-
-        Returns:
-            A result for each file; an `Unreadable` for one that cannot be read.
+        `decoded` is what `decode_file` has returned for each file; None: they are decoded here.
         """
         size = self.config.input
         results = predict_batch(

@@ -48,10 +48,11 @@ class Batcher:
         self._timer: asyncio.TimerHandle | None = None
         self._requests: dict[PendingRequest, None] = {}
         """Admitted requests, the oldest first."""
-        self._admitted_of: Counter[str] = Counter()
-        """Admitted images of each client."""
-        self.admitted = 0
+
+    @property
+    def admitted(self) -> int:
         """Images admitted and not yet answered."""
+        return sum(request.admitted for request in self._requests)
 
     def check_capacity(self, client: str = "") -> None:
         """Refuse a request before its body is read (429), while the queue is full and none would be dropped for it."""
@@ -76,7 +77,8 @@ class Batcher:
             evicted.fail(busy_error())
             self._remove(evicted)
         self._requests[request] = None
-        self._count(request, images)
+        request.admitted += images
+        self._metrics.queue.inc(images)
 
     def release(self, request: PendingRequest) -> None:
         """End a request: its images no longer count, and those that still wait are dropped."""
@@ -104,9 +106,12 @@ class Batcher:
 
     def _request_to_evict(self, client: str, images: int) -> PendingRequest | None:
         """Return the request to drop when `client` would have a request of so many images."""
-        largest, count = max(self._admitted_of.items(), key=lambda each: each[1], default=(client, 0))
+        admitted: Counter[str] = Counter()
+        for request in self._requests:
+            admitted[request.client] += request.admitted
+        largest, count = max(admitted.items(), key=lambda each: each[1], default=(client, 0))
         newest_first = [request for request in reversed(self._requests) if request.client == largest]
-        if largest != client and count > self._admitted_of[client] + images:
+        if largest != client and count > admitted[client] + images:
             return newest_first[0]
         if largest == client and newest_first:
             request = max(newest_first, key=lambda each: each.admitted)
@@ -117,15 +122,8 @@ class Batcher:
         self._cheap.drop(request)
         self._costly.drop(request)
         if self._requests.pop(request, 0) is None:
-            self._count(request, -request.admitted)
-
-    def _count(self, request: PendingRequest, images: int) -> None:
-        request.admitted += images
-        self.admitted += images
-        self._metrics.queue.inc(images)
-        self._admitted_of[request.client] += images
-        if not self._admitted_of[request.client]:
-            del self._admitted_of[request.client]
+            self._metrics.queue.dec(request.admitted)
+            request.admitted = 0
 
     def _next_batch(self) -> list[QueuedImage]:
         """Return what to start now: one costly image, a batch of cheap ones, or nothing."""
