@@ -1,7 +1,7 @@
 """Two processes of `paddle.distributed.launch` train as one does: same batches, same steps, one folder.
 
 They are launched twice: `distributed_checks` does most in one launch, as each costs seconds, and ends with a process
-that is killed; `tools/train.py` then goes on with that run.
+that is killed; `halting_train` then goes on with that run.
 """
 
 from __future__ import annotations
@@ -234,7 +234,7 @@ def test_resume_needs_the_same_number_of_processes(folder):
 def resumed(folder) -> subprocess.CompletedProcess[str]:
     """The tool, going on with the run of which a process was killed."""
     assert not Run.open(folder / "died").is_trained
-    return launch(folder / "log_of_tool", "tools/train.py", "--resume", str(folder / "died"))
+    return launch(folder / "log_of_tool", "tests/helpers/halting_train.py", "--resume", str(folder / "died"))
 
 
 def test_a_dead_process_ends_the_others_in_one_line(folder):
@@ -243,7 +243,7 @@ def test_a_dead_process_ends_the_others_in_one_line(folder):
 
 def test_train_resumes_and_measures_each_image_once(folder, resumed):
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert f"on {TEST_IMAGES} images" in resumed.stdout
+    assert f"; {TEST_IMAGES} images, mean loss" in resumed.stdout
     assert differences(folder / "through", folder / "died") == []
     run = Run.open(folder / "died")
     together = run.metrics()["test"]

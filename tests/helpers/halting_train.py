@@ -1,4 +1,4 @@
-"""`tools/train.py`; where HALT names a file, it makes it at a checkpoint in the second epoch, and goes no further."""
+"""`tools/train.py` without plots. Where HALT names a file, it makes it at a checkpoint in epoch 2 and stands still."""
 
 from __future__ import annotations
 
