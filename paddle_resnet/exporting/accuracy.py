@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -149,9 +149,7 @@ def _measure(
 ) -> PrecisionTable:
     test = _test_split(run)
     count = len(test) if images is None else min(images, len(test))
-    if onednn.unavailable_reason() is None:
-        with suppress(TypeError):  # a layer without a oneDNN counterpart
-            onednn.replace_layers(scorer.network)
+    onednn.accelerate_evaluation(scorer.network)
     with ExitStack() as loaded:
         predictors = {}
         for precision, backends in precisions.items():

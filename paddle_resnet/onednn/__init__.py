@@ -12,13 +12,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from paddle_resnet.onednn.acceleration import accelerate, replace_layers, restore
+    from paddle_resnet.onednn.acceleration import accelerate, accelerate_evaluation, replace_layers, restore
     from paddle_resnet.onednn.availability import bfloat16_unavailable_reason, platform_reason, unavailable_reason
     from paddle_resnet.onednn.layers import Precision
 
 __all__ = [
     "Precision",
     "accelerate",
+    "accelerate_evaluation",
     "bfloat16_unavailable_reason",
     "platform_reason",
     "replace_layers",
@@ -26,7 +27,9 @@ __all__ = [
     "unavailable_reason",
 ]
 
-_MODULES = {"Precision": "layers"} | dict.fromkeys(("accelerate", "replace_layers", "restore"), "acceleration")
+_MODULES = {"Precision": "layers"} | dict.fromkeys(
+    ("accelerate", "accelerate_evaluation", "replace_layers", "restore"), "acceleration"
+)
 
 
 def __getattr__(name: str) -> Any:

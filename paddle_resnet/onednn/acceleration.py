@@ -125,6 +125,12 @@ def _try_to_replace(network: ImageClassifier, precision: layers.Precision) -> st
     return None
 
 
+def accelerate_evaluation(network: ImageClassifier) -> None:
+    """Let oneDNN compute a network that is only evaluated, in float32, where machine and network allow it."""
+    if unavailable_reason() is None:
+        _try_to_replace(network, "float32")
+
+
 def replace_layers(network: ImageClassifier, precision: layers.Precision = "float32") -> None:
     """Replace the network's layers by those of oneDNN, in place; input and output stay as they are.
 
