@@ -1,11 +1,10 @@
-"""What is measured, as plain data: trainings, loading, single operations, and the backends that are compared."""
+"""What is measured, as plain data: trainings, single operations, and the backends that are compared."""
 
 from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from paddle_resnet.errors import UsageError, did_you_mean
 from paddle_resnet.project_files import requirements_file
@@ -79,32 +78,6 @@ class TrainCase(NamedTuple):
 
 
 TRAIN_CASES = tuple(map(TrainCase.parse, ("resnet20@32x128", "resnet18@64x64", "resnet18@224x16", "resnet50@64x32")))
-
-
-class LoaderCase(NamedTuple):
-    """Images, their augmentation, and the training whose size and batch they have.
-
-    Attributes:
-        stored: pixels a side of images in memory; of the shorter side of a decoded file.
-        files: how many different files there are; 0: the images are in memory.
-        file_size: width and height of the images in files.
-        file_kind: Pillow's name of their format.
-    """
-
-    name: str
-    stored: int
-    augment: dict[str, Any]
-    case: TrainCase
-    files: int = 0
-    file_size: tuple[int, int] = (0, 0)
-    file_kind: str = "JPEG"
-
-    def job(self, steps: int, warm_up: int, files: Sequence[str], **more: Any) -> dict[str, Any]:
-        """Describe the measurement for `data.loader` and `data.other_loaders`; `files` are repeated for all steps."""
-        images = (steps + warm_up) * self.case.batch
-        repeated = [files[number % len(files)] for number in range(images)] if files else []
-        size = {"stored": self.stored, "size": self.case.size, "batch": self.case.batch, "augment": self.augment}
-        return {"kind": "load", **size, "steps": steps, "warm_up": warm_up, "files": repeated, **more}
 
 
 Operation = Literal["convolution", "bn_relu", "add_relu", "max_pool"]

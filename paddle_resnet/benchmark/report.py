@@ -24,11 +24,6 @@ Row = dict[str, Any]
 PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "numpy", "pillow", "onnxruntime", "torch")
 
 
-def values_of(runs: Runs, key: str) -> list[float]:
-    """Return one value of each measurement."""
-    return [run[key] for run in runs]
-
-
 def summarise(values: Sequence[float]) -> Summary:
     """Summarise at least one value."""
     return {
@@ -41,7 +36,7 @@ def summarise(values: Sequence[float]) -> Summary:
 
 def summary_of(runs: Runs, key: str = "images_per_second") -> Summary:
     """Summarise one value of each measurement."""
-    return summarise(values_of(runs, key))
+    return summarise([run[key] for run in runs])
 
 
 def ratios(runs: Runs, references: Runs, key: str = "images_per_second") -> list[float]:

@@ -27,7 +27,7 @@ WORKER = "from paddle_resnet.benchmark.runner import work; work()"
 JOBS = {
     "train": "training_jobs.train",
     "train_torch": "torch_jobs.train",
-    "load": "data.loader.measure",
+    "load": "training_jobs.load",
     "kernels": "training_jobs.kernels",
     "kernels_torch": "torch_jobs.kernels",
     "predict": "inference_jobs.predict",

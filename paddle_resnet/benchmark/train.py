@@ -17,7 +17,6 @@ from paddle_resnet.benchmark.report import (
     ratio_summary,
     spread,
     summary_of,
-    values_of,
 )
 from paddle_resnet.benchmark.runner import Job, run_jobs
 from paddle_resnet.errors import UsageError
@@ -95,7 +94,7 @@ def training_job(case: TrainCase, backend: str, steps: int, warm_up: int, thread
 def training_rows(case: TrainCase, measured: Mapping[str, Runs], operations: int) -> list[Row]:
     """Make a row for each backend of a case; `operations` are those of training on one image."""
     # The machine's own rate is that of the fastest product in any of these processes.
-    product = max(value for runs in measured.values() for value in values_of(runs, "product_gflops"))
+    product = max(run["product_gflops"] for runs in measured.values() for run in runs)
     rows = []
     for backend, runs in measured.items():
         speeds, native = summary_of(runs), measured.get("native")
@@ -103,7 +102,7 @@ def training_rows(case: TrainCase, measured: Mapping[str, Runs], operations: int
             {
                 "case": str(case),
                 "backend": backend,
-                "images_per_second": {**speeds, "runs": values_of(runs, "images_per_second")},
+                "images_per_second": {**speeds, "runs": [run["images_per_second"] for run in runs]},
                 "ratio_to_torch": ratio_summary(runs, measured.get(torch_counterpart(backend, measured))),
                 "ratio_to_native": ratio_summary(runs, native),
                 "peak_megabytes": summary_of(runs, "peak_megabytes"),

@@ -1,9 +1,10 @@
-"""Jobs in Paddle: training through `paddle.Model.fit`, and single operations."""
+"""Jobs in Paddle: training through `paddle.Model.fit`, its loader alone, and single operations."""
 
 from __future__ import annotations
 
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from paddle.callbacks import Callback
 from paddle_resnet import onednn, runtime
 from paddle_resnet.benchmark.cases import PADDLE, Kernel, TrainCase
 from paddle_resnet.benchmark.timing import PRODUCT_SIZE, peak_megabytes, product_rate, step_speed, time_kernels
-from paddle_resnet.config import Config
-from paddle_resnet.data import MemorySplit, Normalize, TrainLoader
+from paddle_resnet.config import AugmentConfig, Config
+from paddle_resnet.data import MemorySplit, Normalize, Split, TrainLoader
+from paddle_resnet.data.datasets.file_split import FileSplit, ImageFiles
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model
 from paddle_resnet.models.blocks import AddReLU
@@ -28,6 +30,7 @@ from paddle_resnet.training.optim.optimizer import make_optimizer
 
 STORED_BATCHES = 4
 """Batches of different images in memory; they are repeated, augmented anew each time."""
+NORMALIZE = Normalize((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
 class StepTimer(Callback):
@@ -52,7 +55,8 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
     config = Config.model_validate({**groups, "train": {**groups["train"], **PADDLE[job["backend"]]}})
     device = runtime.select_device("cpu")
     runtime.seed_everything(0)
-    loader = _random_loader(case, config, job["warm_up"] + job["steps"])
+    split = _random_split(case.batch, case.stored_size, job["warm_up"] + job["steps"])
+    loader = TrainLoader(split, case.batch, case.size, case.stored_size, NORMALIZE, config.augment, seed=0)
     network = create_model(case.network)
     accelerate(network, config.train.cpu_backend, device, config.train.cpu_precision)
     model = paddle.Model(network)
@@ -75,14 +79,29 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _random_loader(case: TrainCase, config: Config, steps: int) -> TrainLoader:
-    """Make a run's loader with an epoch of `steps` batches of random images in memory."""
+def _random_split(batch: int, side: int, steps: int) -> MemorySplit:
+    """Make an epoch of `steps` batches of random images in memory, `side` pixels a side."""
     generator = np.random.default_rng(0)
-    stored, side = STORED_BATCHES * case.batch, case.stored_size
+    stored = STORED_BATCHES * batch
     images = generator.integers(0, 256, (stored, side, side, 3), dtype=np.uint8)
-    split = MemorySplit(images, generator.integers(0, 10, stored), "random", np.arange(steps * case.batch) % stored)
-    normalize = Normalize((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    return TrainLoader(split, case.batch, case.size, side, normalize, config.augment, seed=0)
+    return MemorySplit(images, generator.integers(0, 10, stored), "random", np.arange(steps * batch) % stored)
+
+
+def load(job: dict[str, Any]) -> dict[str, Any]:
+    """Load batches: keys of `data.LoaderCase.job`; return what `step_speed` does, and `times`, when each batch came."""
+    runtime.select_device("cpu")
+    runtime.keep_freed_memory()  # as in training
+    batch, side, files = job["batch"], job["stored"], job["files"]
+    split: Split
+    if files:
+        labels = np.arange(len(files)) % 10
+        split = FileSplit(ImageFiles(Path(), files, labels, side, job["workers"], in_memory=False, examine=False))
+    else:
+        split = _random_split(batch, side, job["warm_up"] + job["steps"])
+    augment = AugmentConfig.model_validate(job["augment"])
+    loader = TrainLoader(split, batch, job["size"], side, NORMALIZE, augment, seed=0)
+    times = [time.perf_counter() for _ in loader]
+    return {**step_speed(times, times, job["warm_up"], batch), "times": times}
 
 
 def kernels(job: dict[str, Any]) -> dict[str, Any]:

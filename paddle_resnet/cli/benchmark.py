@@ -109,7 +109,7 @@ def _add_training(commands: Any) -> None:
     train.number("--steps", 20, "timed steps of a run; ")
     train.number("--warm-up", 5, "steps before them; ")
     about = "the loader alone, and its share of a training step"
-    data = Command(commands, "data", "data.report.benchmark_loading", about)
+    data = Command(commands, "data", "data.benchmark_loading", about)
     data.number("--steps", 20, "timed batches; ")
     data.parser.set_defaults(warm_up=4)
     data.against(["torch", "paddle"])

@@ -179,17 +179,15 @@ def _find_pictures(arguments: argparse.Namespace, outputs: set[tuple[int, int]])
     def find() -> Iterator[Path | Unreadable]:
         for name in arguments.pictures:
             if name == LIST:
-                yield from listed_pictures(sys.stdin.buffer, b"\0" if arguments.null else b"\n", skipped)
+                found = listed_pictures(sys.stdin.buffer, b"\0" if arguments.null else b"\n", skipped)
             else:
-                yield from find_pictures([name], skipped)
+                found = find_pictures([name], skipped)
+            for file in found:
+                if isinstance(file, Path):
+                    _check_is_no_output(file, outputs)
+                yield file
 
-    def check() -> Iterator[Path | Unreadable]:
-        for file in find():
-            if isinstance(file, Path):
-                _check_is_no_output(file, outputs)
-            yield file
-
-    files = check()
+    files = find()
     few = FEW_BATCHES * arguments.batch_size
     first = list(islice(files, few + 1))
     many = len(first) > few
@@ -226,15 +224,8 @@ def _load_model(
     from paddle_resnet.inference.backends import resolve_device
     from paddle_resnet.inference.predict_many import decoding_workers, predict_here, prediction_workers
 
-    options = {
-        "device": arguments.device,
-        "precision": arguments.precision,
-        "backend": arguments.backend,
-        "batch_size": arguments.batch_size,
-        "threshold": arguments.threshold,
-        "digest": config.digest(),
-    }
-    model = config.folder
+    model, names = config.folder, ("device", "precision", "backend", "batch_size", "threshold")
+    options = {name: getattr(arguments, name) for name in names} | {"digest": config.digest()}
     if arguments.engine == "ray":
         from paddle_resnet.on_ray.predict import ray_tasks
 

@@ -53,10 +53,11 @@ class PaddleBackend:
         self._first = _load(config, settings)
         # Again, as they may have been replaced meanwhile: Paddle 3 crashes on a .json program that is given as bytes.
         check_files(config, *files)
-        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._idle.put(self._first)
+        # The last one that was put back is taken first; None is a clone that has not been needed yet.
+        self._idle: queue.LifoQueue[Any] = queue.LifoQueue()
+        for predictor in [None] * max(1, machine.physical_cores() - 1) + [self._first]:
+            self._idle.put(predictor)
         self._cloning = threading.Lock()
-        self._turns = threading.Semaphore(max(2, machine.physical_cores()))
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         with self._borrowed() as predictor:
@@ -68,16 +69,14 @@ class PaddleBackend:
     @contextmanager
     def _borrowed(self) -> Iterator[Any]:
         """Take an idle predictor, or a new clone where calls overlap; return it afterwards."""
-        with self._turns:
-            try:
-                predictor = self._idle.get_nowait()
-            except queue.Empty:
+        predictor = self._idle.get()
+        try:
+            if predictor is None:
                 with self._cloning:
                     predictor = self._first.clone()
-            try:
-                yield predictor
-            finally:
-                self._idle.put(predictor)
+            yield predictor
+        finally:
+            self._idle.put(predictor)
 
 
 def _settings(config: InferenceConfig, device: str, precision: Precision, threads: int) -> Any:

@@ -68,13 +68,11 @@ class ImageStatus(IntEnum):
 class ImageResult(NamedTuple):
     """The result of one image: where it is OK, its `scores`, float32 ``[classes]``.
 
-    While it is decoded, `pixels`, uint8 ``[S, S, 3]``. `seconds` is the decoding time that is expected of a costly one.
-    `explanation` is the response to `/explain`.
+    `seconds` is the decoding time that is expected of a costly one. `explanation` is the response to `/explain`.
     """
 
     status: ImageStatus
     scores: np.ndarray | None = None
-    pixels: np.ndarray | None = None
     seconds: float = 0.0
     explanation: dict[str, Any] | None = None
 
@@ -122,10 +120,13 @@ class BoundedDecoder(NamedTuple):
     max_pixels: int
     max_seconds: float
 
-    def decode(self, data: ImageData, *, cheap_only: bool = False) -> ImageResult:
-        """Decode one image to pixels; with `cheap_only`, give up after about `CHEAP_SECONDS` (`ImageStatus.COSTLY`)."""
+    def decode(self, data: ImageData, *, cheap_only: bool = False) -> np.ndarray | ImageResult:
+        """Return the pixels of an image, or why it has none.
+
+        With `cheap_only`, give up after about `CHEAP_SECONDS` (`ImageStatus.COSTLY`).
+        """
         if isinstance(data, np.ndarray):
-            return ImageResult(ImageStatus.OK, pixels=data)
+            return data
         try:
             file = _TimedBytes(strip_metadata(data), HEADER_SECONDS if cheap_only else self.max_seconds)
             # The header tells the size, so a decompression bomb is refused before its first pixel.
@@ -141,8 +142,7 @@ class BoundedDecoder(NamedTuple):
                     if expected > CHEAP_SECONDS:
                         return ImageResult(ImageStatus.COSTLY, seconds=expected)
                     file.allow(HEADER_SECONDS + 3 * expected)
-                decoded = decode_pil_image(image, resize=self.resize, image_size=self.image_size, name="an image")
-                return ImageResult(ImageStatus.OK, pixels=decoded)
+                return decode_pil_image(image, resize=self.resize, image_size=self.image_size, name="an image")
         except _TooSlow:
             if cheap_only:
                 return ImageResult(ImageStatus.COSTLY, seconds=self.max_seconds)
@@ -155,7 +155,7 @@ class BoundedDecoder(NamedTuple):
 
 def run_batch(
     images: Sequence[ImageData],
-    decode: Callable[[ImageData], ImageResult],
+    decode: Callable[[ImageData], np.ndarray | ImageResult],
     scores: Callable[[np.ndarray], np.ndarray],
     map_images: Callable[..., Iterable[ImageResult]] = map,
     clock: Callable[[], float] = time.monotonic,
@@ -166,10 +166,9 @@ def run_batch(
     """
     end = clock() + BATCH_SECONDS
 
-    def decode_in_time(numbered: tuple[int, ImageData]) -> ImageResult | np.ndarray:
+    def decode_in_time(numbered: tuple[int, ImageData]) -> np.ndarray | ImageResult:
         index, data = numbered
-        result = decode(data) if index == 0 or clock() < end else ImageResult(ImageStatus.NOT_BEGUN)
-        return result if result.pixels is None else result.pixels
+        return decode(data) if index == 0 or clock() < end else ImageResult(ImageStatus.NOT_BEGUN)
 
     return predict_batch(
         enumerate(images),
@@ -249,9 +248,9 @@ def make_worker(settings: Settings, digest: str) -> Callable[[Batch], list[Image
                 if loaded is None:
                     return [ImageResult(ImageStatus.NO_EXPLANATION)]
                 decoded = decoder.decode(batch.images[0])
-                if decoded.pixels is None:
+                if isinstance(decoded, ImageResult):
                     return [decoded]
-                explanation = explaining.submit(loaded, decoded.pixels, batch.explain).result()
+                explanation = explaining.submit(loaded, decoded, batch.explain).result()
                 return [ImageResult(ImageStatus.OK, explanation=explanation)]
             decode = partial(decoder.decode, cheap_only=not batch.costly)
             return run_batch(batch.images, decode, predictor.scores, map_images)

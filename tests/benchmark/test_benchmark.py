@@ -12,12 +12,11 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from paddle_resnet.benchmark import cases, runner, timing
+from paddle_resnet.benchmark import cases, data, runner, timing
 from paddle_resnet.benchmark import infer as infer_report
 from paddle_resnet.benchmark import train as train_report
-from paddle_resnet.benchmark.cases import Kernel, LoaderCase, TrainCase
-from paddle_resnet.benchmark.data import comparison
-from paddle_resnet.benchmark.data.report import benchmark_loading
+from paddle_resnet.benchmark.cases import Kernel, TrainCase
+from paddle_resnet.benchmark.data import LoaderCase, benchmark_loading
 from paddle_resnet.benchmark.kernels import benchmark_kernels
 from paddle_resnet.benchmark.predict import benchmark_prediction
 from paddle_resnet.benchmark.report import Column, Report, ratio_summary, summarise
@@ -250,10 +249,10 @@ def test_usage_error_of_a_job_is_raised_here():
 
 @pytest.mark.slow
 def test_loaders_are_compared_without_torch(monkeypatch, caplog):
-    monkeypatch.setattr(comparison, "WORKERS", (1,))
+    monkeypatch.setattr(data, "WORKERS", (1,))
     case = TrainCase("resnet8", 32, 4)
     source = LoaderCase("PNGs", 32, {"pad": 4, "flip": True}, case, files=8, file_size=(32, 32), file_kind="PNG")
-    monkeypatch.setattr(comparison, "SOURCES", (source,))
+    monkeypatch.setattr(data, "COMPARED", (source,))
     monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
     report = benchmark_loading(1, 2, 1, against=["torch", "paddle"], torch_python="/bin/false")
     assert [row["loader"] for row in report.rows] == ["this project", "paddle"]
@@ -267,11 +266,10 @@ def test_reports_are_complete(tmp_path, command, monkeypatch):
     from tiny_run import make_run
 
     from paddle_resnet.benchmark import inference_jobs, training_jobs
-    from paddle_resnet.benchmark.data import loader
     from paddle_resnet.exporting import export
 
     monkeypatch.setattr(timing, "MIN_SECONDS", 0.0)
-    jobs = {"load": loader.measure, "train": training_jobs.train, "kernels": training_jobs.kernels}
+    jobs = {"load": training_jobs.load, "train": training_jobs.train, "kernels": training_jobs.kernels}
     jobs |= {"infer": inference_jobs.infer, "predict": inference_jobs.predict}
     monkeypatch.setattr(runner, "run_job", lambda job, name: jobs[job["kind"]](job))
     if command == "data":

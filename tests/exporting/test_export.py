@@ -15,7 +15,8 @@ import yaml
 from tiny_run import COLOURS, SIZE, make_run, random_pixels
 
 from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.exporting import export, exporter
+from paddle_resnet.evaluation import NetworkScorer
+from paddle_resnet.exporting import export
 from paddle_resnet.exporting.accuracy import compare
 from paddle_resnet.exporting.program import save_program
 from paddle_resnet.exporting.quantization import calibration_batches
@@ -106,7 +107,7 @@ def test_metrics_of_the_same_checkpoint_are_copied(tmp_path):
 
 def test_a_failed_check_replaces_nothing(run, report, monkeypatch):
     before = {path.name: path.read_bytes() for path in report.path.iterdir()}
-    monkeypatch.setattr(exporter.NetworkScorer, "scores", lambda self, batch: np.full((len(batch), 3), 0.5, np.float32))
+    monkeypatch.setattr(NetworkScorer, "scores", lambda self, batch: np.full((len(batch), 3), 0.5, np.float32))
     with pytest.raises(RunFailure, match="in paddle the exported model's probabilities differ"):
         export(run)
     assert {path.name: path.read_bytes() for path in report.path.iterdir()} == before
@@ -123,9 +124,7 @@ def test_a_full_disk_replaces_nothing(run, report, monkeypatch):
 
 
 def test_nan_scores_fail_the_check(run, monkeypatch):
-    monkeypatch.setattr(
-        exporter.NetworkScorer, "scores", lambda self, batch: np.full((len(batch), 3), np.nan, np.float32)
-    )
+    monkeypatch.setattr(NetworkScorer, "scores", lambda self, batch: np.full((len(batch), 3), np.nan, np.float32))
     with pytest.raises(RunFailure, match="not exported"):
         export(run)
 

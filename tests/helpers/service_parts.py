@@ -71,7 +71,7 @@ class ColourWorkers:
         if batch.explain is not None and results[0].scores is not None:
             heat = np.zeros((224, 224), np.float32)
             heat[:112] = 1  # the upper half speaks for any class
-            results[0] = results[0]._replace(explanation=explanation("any", 0.5, decode(batch.images[0]).pixels, heat))
+            results[0] = results[0]._replace(explanation=explanation("any", 0.5, decode(batch.images[0]), heat))
         return results
 
     async def close(self):

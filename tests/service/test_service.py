@@ -221,10 +221,10 @@ def test_a_jpeg_of_many_scans_is_refused():
     scan = data[data.rindex(b"\xff\xda") : data.rindex(b"\xff\xd9")]
     repeated = data[: data.rindex(b"\xff\xd9")] + 100 * scan + b"\xff\xd9"
     decoder = BoundedDecoder(resize=8, image_size=8, max_pixels=10_000, max_seconds=1e-3)
-    assert decoder.decode(data).pixels.shape == (8, 8, 3)
+    assert decoder.decode(data).shape == (8, 8, 3)
     assert decoder.decode(repeated).status is ImageStatus.TOO_SLOW
     with_a_film = data + 150 * b"\xff\xda\x00\x00"  # behind the picture, as a telephone's
-    assert decoder.decode(with_a_film).pixels.shape == (8, 8, 3)
+    assert decoder.decode(with_a_film).shape == (8, 8, 3)
 
 
 def test_an_image_with_damaged_metadata_is_read(client):
@@ -244,7 +244,7 @@ def test_decoding_stops_at_its_time_limit(monkeypatch):
     data = picture(kind="GIF")
     comments = data[:13] + data[13 : data.index(b",")] + 5000 * b"!\xfe\x01a\0" + data[data.index(b",") :]
     decoder = BoundedDecoder(resize=8, image_size=8, max_pixels=10_000, max_seconds=1.5)
-    assert decoder.decode(data).status is ImageStatus.OK
+    assert decoder.decode(data).shape == (8, 8, 3)
     assert decoder.decode(comments).status is ImageStatus.TOO_SLOW
     assert decoder.decode(comments, cheap_only=True) == ImageResult(ImageStatus.COSTLY, seconds=1.5)
 
@@ -254,8 +254,8 @@ def test_a_slow_image_is_costly():
     large = picture(size=(2000, 2000))
     result = decoder.decode(large, cheap_only=True)
     assert (result.status, result.seconds) == (ImageStatus.COSTLY, pytest.approx(0.2))
-    assert decoder.decode(large).pixels.shape == (8, 8, 3)
-    assert decoder.decode(picture(size=(2000, 2000), kind="JPEG"), cheap_only=True).status is ImageStatus.OK
+    assert decoder.decode(large).shape == (8, 8, 3)
+    assert decoder.decode(picture(size=(2000, 2000), kind="JPEG"), cheap_only=True).shape == (8, 8, 3)
 
 
 def test_names_are_not_echoed(client):
