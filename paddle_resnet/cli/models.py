@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paddle_resnet.cli import program
-from paddle_resnet.errors import command
+from paddle_resnet.errors import UsageError, command, shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,8 +46,6 @@ def main() -> None:
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    from paddle_resnet.errors import UsageError
-
     if arguments.size is not None and arguments.size < 1:
         raise UsageError(f"--size: expected a number of at least 1, got {arguments.size}")
     if arguments.onnx and not arguments.netron:
@@ -106,7 +104,6 @@ def _is_file(name: str) -> bool:
 
 def _show_file(name: str) -> None:
     """Print what a weights file holds, a line for each fact."""
-    from paddle_resnet.errors import shown
     from paddle_resnet.models.weights.identify import identify, listed
     from paddle_resnet.models.weights.projects import SAME_NAMES
     from paddle_resnet.models.weights.source import parse_source
@@ -166,7 +163,6 @@ def _show_one(arguments: argparse.Namespace) -> None:
 
 
 def _show_graph(arguments: argparse.Namespace) -> None:
-    from paddle_resnet.errors import UsageError
     from paddle_resnet.exporting.onnx import onnx_requirements, write_onnx
     from paddle_resnet.models import create_model
 

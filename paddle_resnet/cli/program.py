@@ -62,7 +62,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 
-from paddle_resnet import __version__, distributed, signals
+from paddle_resnet import __version__, distributed, runtime, signals
 from paddle_resnet.errors import PaddleResNetError, Stopped, UsageError, command, did_you_mean, printable, shown
 from paddle_resnet.inference.options import BACKENDS, PRECISIONS
 from paddle_resnet.system import streams
@@ -190,8 +190,6 @@ def prepare(*, multi_process: bool = False) -> None:
     Raises:
         UsageError: not `multi_process`, but this is one of several processes of `paddle.distributed.launch`.
     """
-    from paddle_resnet import runtime
-
     launched = distributed.launched().world_size
     if launched > 1 and not multi_process:
         raise UsageError(f"one of {launched} processes of paddle.distributed.launch: start this command alone")
