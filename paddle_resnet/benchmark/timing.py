@@ -89,10 +89,7 @@ def time_kernels(
 ) -> dict[str, Any]:
     """Measure the median speed of both passes of each kernel over ``job["repeats"]`` runs, in the kernel's unit.
 
-    Args:
-        job: has the keys `kernels` and `repeats`.
-        prepare: makes the operation and its inputs, which require gradients.
-        ones_like: makes the gradient of a result.
+    `prepare` makes an operation and its inputs, which require gradients; `ones_like` makes the gradient of a result.
     """
     speeds = {}
     for kernel in (Kernel(*fields) for fields in job["kernels"]):

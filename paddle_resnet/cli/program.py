@@ -97,13 +97,9 @@ def run(
 ) -> NoReturn:
     """Parse the command line, call `action`, and exit with 0, 1 (failure), 2 (wrong use), or 128 + a signal's number.
 
-    The first SIGINT, SIGTERM or SIGHUP raises `Stopped` in `action`; a second SIGINT or SIGTERM ends the process.
-
-    Args:
-        parser: of the command's own arguments.
-        action: the command.
-        only_prints: it ends when standard output is lost; other commands continue.
-        results_in_files: what it prints is in files too, so that a lost standard output is no failure.
+    The first SIGINT, SIGTERM or SIGHUP raises `Stopped` in `action`; a second SIGINT or SIGTERM ends the process. A
+    command that `only_prints` ends when standard output is lost; others continue. Where its results are in files too, a
+    lost standard output is no failure.
     """
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     streams.prepare(output_may_be_lost=not only_prints)

@@ -8,12 +8,9 @@ from starlette.responses import JSONResponse
 class ServiceError(Exception):
     """End a request with an HTTP status and ``{"error": {"code": ..., "message": ...}}``.
 
-    Args:
-        status: 4xx; or 500, 503 and 504, where the service is the reason.
-        code: one word of a fixed list, such as ``"busy"``, for programs.
-        message: for people: what is wrong and what to do. It never holds a file name or a path.
-        image: which image of the request is the reason, from 0.
-        headers: of the response.
+    The status is 4xx, or 500, 503 or 504 where the service is the reason. The code is one word of a fixed list, for
+    programs. The message is for people: what is wrong and what to do; it never holds a file name or a path. `image` is
+    the one that is the reason, from 0.
     """
 
     def __init__(

@@ -163,10 +163,8 @@ class HostPolicy:
     address (DNS rebinding) it could even read the responses, so other names than the service's are refused. Addresses
     are its own: a name cannot rebind to them.
 
-    Args:
-        names: allowed besides loopback names and addresses; ``*.example.org``, all below it; ``*``, any.
-        origins: such as ``https://example.org``, allowed besides loopback ones and the service's own.
-        bound: the address or name that it listens on.
+    `names` are allowed besides loopback ones, addresses and what it is `bound` to; ``*.example.org`` is all below it,
+    ``*`` any. `origins`, such as ``https://example.org``, are allowed besides loopback ones and the service's own.
     """
 
     def __init__(self, names: Iterable[str], origins: Iterable[str], bound: str) -> None:

@@ -25,7 +25,7 @@ from paddle_resnet.service.request_body import BodyLimiter, split_body
 from paddle_resnet.service.request_queue import PendingRequest
 from paddle_resnet.service.settings import Settings
 from paddle_resnet.service.telemetry import Metrics, log
-from paddle_resnet.service.worker_process import CHECKPOINT, FORMATS, ImageData, ImageResult
+from paddle_resnet.service.worker_process import FORMATS, ImageData, ImageResult, explains
 
 DEFAULT_TOP = "5"
 VERSION_DIGITS = 12
@@ -58,7 +58,7 @@ class ServedModel:
         self.version = self.hash[:VERSION_DIGITS]
         run = self.config.folder.resolve()
         self.run = (run.parent if run.name == "inference" else run).name
-        self.explains = settings.explain and (run.parent / CHECKPOINT).is_file()
+        self.explains = explains(settings, self.config)
         self.settings, self.metrics = settings, metrics
         # Also a worker that starts later loads this model or none.
         self.workers = workers or InferenceWorkers(settings, self.hash, self.config.input.image_size)

@@ -20,9 +20,7 @@ SIGHUP: Any = getattr(signal, "SIGHUP", None)
 class GracefulShutdown:
     """Wraps the server's own handling of signals, which closes the port at once.
 
-    Args:
-        drain_seconds: between the signal and the close of the port.
-        reload: called on the event loop for each SIGHUP.
+    `drain_seconds` lie between the signal and the close of the port; `reload` is called on the event loop by SIGHUP.
     """
 
     def __init__(self, drain_seconds: float, reload: Callable[[], object]) -> None:

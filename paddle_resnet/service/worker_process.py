@@ -26,6 +26,7 @@ from paddle_resnet import runtime
 from paddle_resnet.errors import PaddleResNetError
 from paddle_resnet.images.decode import decode_pil_image
 from paddle_resnet.images.image_file import JPEG, jpeg_scan_count, strip_metadata
+from paddle_resnet.inference.inference_config import InferenceConfig
 from paddle_resnet.inference.predictor import Predictor, predict_batch
 from paddle_resnet.service.settings import Settings
 from paddle_resnet.service.telemetry import log
@@ -178,6 +179,11 @@ def run_batch(
     )
 
 
+def explains(settings: Settings, config: InferenceConfig) -> bool:
+    """Return whether there is Grad-CAM: the run's checkpoint lies beside its exported model."""
+    return settings.explain and (config.folder.resolve().parent / CHECKPOINT).is_file()
+
+
 def load_explainer(predictor: Predictor) -> Callable[[np.ndarray, str], dict[str, Any]] | None:
     """Load the checkpoint of the run whose exported model is served; None if it is another model.
 
@@ -233,11 +239,10 @@ def make_worker(settings: Settings, digest: str) -> Callable[[Batch], list[Image
     size = predictor.config.input
     decoder = BoundedDecoder(size.resize, size.image_size, settings.max_pixels, settings.image_decode_seconds)
     predictor.scores(np.zeros((1, size.image_size, size.image_size, 3), np.uint8))  # the first run prepares the model
-    explains = settings.explain and (predictor.path.resolve().parent / CHECKPOINT).is_file()
     # It takes seconds to load, as it needs paddle, and is seldom asked for. Its work stays in that thread: where a
     # thread imports paddle, threads that began before have no dynamic mode.
     explaining = ThreadPoolExecutor(1)
-    explainer = explaining.submit(load_explainer, predictor) if explains else None
+    explainer = explaining.submit(load_explainer, predictor) if explains(settings, predictor.config) else None
     # With one core a second thread costs as much as decoding a small image.
     map_images = ThreadPoolExecutor(settings.decoders).map if settings.decoders > 1 else map
 
