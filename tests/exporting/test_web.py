@@ -112,6 +112,7 @@ def test_the_browser_predicts_the_same(run, pictures, browser, served, tmp_path,
 
 @needs_chromium
 @needs_runtime
+@pytest.mark.once
 @pytest.mark.parametrize(("resize", "size"), [(16, 16), (36, 32), (32, 24)])
 def test_the_pages_pixels_are_pillows(run, browser, served, tmp_path, resize, size):
     write_web(run, tmp_path / "page", str(RUNTIME))
