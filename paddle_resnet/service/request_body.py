@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from paddle_resnet.files import unique_keys
 from paddle_resnet.service.errors import ServiceError, busy_error, client_closed_error
@@ -64,20 +64,18 @@ class BodyLimiter:
 
     async def _read_chunks(self, request: Request, chunks: list[bytes]) -> None:
         size = 0
-        more = True
-        while more:
-            message = await request.receive()
-            if message["type"] == "http.disconnect":
-                raise client_closed_error()
-            chunk = message.get("body", b"")
-            more = message.get("more_body", False)
-            size += len(chunk)
-            if size > self._settings.max_body:
-                raise self._too_large()
-            if self._buffered + len(chunk) > self._settings.max_buffered:
-                raise busy_error(1, "too many bytes are waiting; try again later")
-            self._buffered += len(chunk)
-            chunks.append(chunk)
+        try:
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > self._settings.max_body:
+                    raise self._too_large()
+                if self._buffered + len(chunk) > self._settings.max_buffered:
+                    raise busy_error(1, "too many bytes are waiting; try again later")
+                self._buffered += len(chunk)
+                if chunk:  # the last one is empty
+                    chunks.append(chunk)
+        except ClientDisconnect:
+            raise client_closed_error() from None
 
     def _too_large(self) -> ServiceError:
         return ServiceError(413, "body_too_large", f"the body is larger than {self._settings.max_body:,} bytes")
