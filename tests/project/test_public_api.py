@@ -30,8 +30,10 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in (*WITH_A_RUN, "Lesson"))) for name in EXAMPLES]
 )
-def test_examples_of_docstrings_run(name, folder, monkeypatch):
+def test_examples_of_docstrings_run(name, folder, monkeypatch, request):
     monkeypatch.chdir(folder)
+    if name in WITH_A_RUN:
+        request.getfixturevalue("without_plots")
     # A command that a fixture ran in this process may have left a handler, which writes among the examples' results.
     monkeypatch.setattr(logging.getLogger("paddle_resnet"), "handlers", [])
     thing = EXAMPLES[name]
