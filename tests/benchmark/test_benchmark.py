@@ -239,6 +239,7 @@ def test_the_command_prints_and_writes_the_report(tool, tmp_path, monkeypatch):
     assert settings["command_line"].endswith(f"train --rounds 1 --output {tmp_path}")
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_usage_error_of_a_job_is_raised_here():
     job = {"kind": "infer", "model": "nowhere", "batch": 1, "threads": 1, "calls": 1, "warm_up": 1}
@@ -247,6 +248,7 @@ def test_usage_error_of_a_job_is_raised_here():
         runner.run_job(job, "infer")
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_loaders_are_compared_without_torch(monkeypatch, caplog):
     monkeypatch.setattr(data, "WORKERS", (1,))

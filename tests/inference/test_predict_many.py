@@ -71,6 +71,7 @@ def test_unreadable_files_keep_their_place_at_both_ends(run, pictures):
     assert mixed[1].name == str(pictures[0])
 
 
+@pytest.mark.once
 def test_many_pictures_keep_their_order(run, tool, tmp_path):
     pattern = str(run.config.data.root / "t*" / "**" / "*.png")
     written = tmp_path / "submission.csv"
@@ -112,6 +113,7 @@ def test_an_empty_list_is_a_usage_error(run, tool, monkeypatch):
     assert (done.exit_code, done.stderr) == (2, "error: the list on standard input names no pictures\n")
 
 
+@pytest.mark.once
 def test_files_are_completed_without_a_table_reader(run, project, pictures, tmp_path):
     written = tmp_path / "predictions.csv"
     command = shlex.join(

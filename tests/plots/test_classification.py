@@ -10,6 +10,8 @@ from paddle_resnet.evaluation.metrics import confused_pairs, evaluation_of
 from paddle_resnet.plots.classification import draw_calibration, draw_confusion_matrix
 from paddle_resnet.plots.image_grids import draw_confused_pairs
 
+pytestmark = pytest.mark.once
+
 
 def evaluation(classes, images=120):
     generator = np.random.default_rng(classes)

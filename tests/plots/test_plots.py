@@ -18,6 +18,8 @@ from paddle_resnet.plots.image_grids import draw_mistakes, draw_samples
 from paddle_resnet.plots.style import percent, save_figure, shortened
 from paddle_resnet.results import EpochRecord
 
+pytestmark = pytest.mark.once
+
 
 def texts(figure):
     return [text.get_text() for axes in figure.axes for text in axes.texts]

@@ -8,6 +8,8 @@ import pytest
 from paddle_resnet.evaluation.metrics import evaluation_of, precision_recall_curves
 from paddle_resnet.plots.classification import draw_precision_recall
 
+pytestmark = pytest.mark.once
+
 
 def evaluation(images=60, classes=3, seed=0):
     generator = np.random.default_rng(seed)
