@@ -20,6 +20,7 @@ from paddle_resnet.benchmark.report import (
     ratio_summary,
     ratios,
     scaled,
+    speed_panels,
     spread,
     summarise,
     summary_of,
@@ -186,18 +187,7 @@ def compare_loaders(
         settings={"rounds": rounds, "steps": steps, "warm_up_steps": warm_up},
         rows=rows,
         columns=COMPARED_COLUMNS,
-        panels=[
-            Panel(
-                source.name,
-                "images/s",
-                [
-                    Bar(f"{row['loader']}, {row['workers']}", row["loader"], row["images_per_second"])
-                    for row in rows
-                    if row["source"] == source.name
-                ],
-            )
-            for source in COMPARED
-        ],
+        panels=speed_panels(rows, "{source}".format_map, "{loader}, {workers}".format_map, "loader"),
     )
 
 

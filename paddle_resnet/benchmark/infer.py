@@ -17,6 +17,7 @@ from paddle_resnet.benchmark.report import (
     megabytes,
     rate,
     ratio_summary,
+    speed_panels,
     spread,
     summary_of,
 )
@@ -27,7 +28,6 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.inference.backends import choose
 from paddle_resnet.inference.inference_config import InferenceConfig
 from paddle_resnet.inference.options import CPU_SUPPORT
-from paddle_resnet.plots.bar_chart import Bar, Panel
 from paddle_resnet.runtime import default_threads
 
 METRICS = ("images_per_second", "p50_ms", "p95_ms", "p99_ms", "peak_megabytes")
@@ -88,7 +88,7 @@ def benchmark_inference(
         settings={"model": str(model), "rounds": rounds, "calls": calls},
         rows=rows,
         columns=COLUMNS,
-        panels=[_panel(rows, batch, count or "auto") for batch in batches for count in threads],
+        panels=speed_panels(rows, _panel_title, "{backend}".format_map, "backend"),
     )
 
 
@@ -134,10 +134,5 @@ def _row(case: Case, measured: Mapping[str, Runs]) -> Row:
     }
 
 
-def _panel(rows: Sequence[Row], batch: int, threads: int | str) -> Panel:
-    bars = [
-        Bar(row["backend"], row["backend"], row["images_per_second"])
-        for row in rows
-        if (row["batch"], row["threads"]) == (batch, threads)
-    ]
-    return Panel(f"batch {batch}, {threads} {'thread' if threads == 1 else 'threads'}", "images/s", bars)
+def _panel_title(row: Row) -> str:
+    return f"batch {row['batch']}, {row['threads']} {'thread' if row['threads'] == 1 else 'threads'}"

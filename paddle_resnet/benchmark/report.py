@@ -13,7 +13,7 @@ from rich.table import Table
 
 from paddle_resnet import environment
 from paddle_resnet.files import write_json
-from paddle_resnet.plots.bar_chart import Panel, draw_panels
+from paddle_resnet.plots.bar_chart import Bar, Panel, draw_panels
 from paddle_resnet.plots.style import save_figure
 
 Runs = Sequence[Mapping[str, Any]]
@@ -78,6 +78,16 @@ def percent(summary: Summary) -> str:
 def megabytes(summary: Summary) -> str:
     """Format the median alone."""
     return f"{summary['median']:.0f}"
+
+
+def speed_panels(
+    rows: Sequence[Row], title: Callable[[Row], str], label: Callable[[Row], str], series: str
+) -> list[Panel]:
+    """Make a panel of images/s for the rows of each title; `series` is the key of what has a colour of its own."""
+    bars: dict[str, list[Bar]] = {}
+    for row in rows:
+        bars.setdefault(title(row), []).append(Bar(label(row), row[series], row["images_per_second"]))
+    return [Panel(name, "images/s", of_name) for name, of_name in bars.items()]
 
 
 @dataclass(frozen=True)

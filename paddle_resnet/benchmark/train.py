@@ -15,6 +15,7 @@ from paddle_resnet.benchmark.report import (
     megabytes,
     rate,
     ratio_summary,
+    speed_panels,
     spread,
     summary_of,
 )
@@ -22,7 +23,6 @@ from paddle_resnet.benchmark.runner import Job, run_jobs
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model
 from paddle_resnet.models.summary import summarize
-from paddle_resnet.plots.bar_chart import Bar, Panel
 from paddle_resnet.runtime import default_threads
 from paddle_resnet.zoo.registry import ResNetEntry, model_entry
 
@@ -72,13 +72,15 @@ def benchmark_training(
         for count in threads:
             of_count = training_rows(case, dict(zip(names, measured, strict=False)), operations)
             rows += [{**row, "threads": count or "auto"} for row in of_count]
+    titles = {str(case): f"{case.network}, {case.size}x{case.size}, batch {case.batch}" for case in cases}
+    label = ("{backend}, {threads}" if len({*threads}) > 1 else "{backend}").format_map
     return Report(
         command="train",
         title="Training on the CPU, images/s",
         settings={"rounds": rounds, "steps": steps, "warm_up_steps": warm_up},
         rows=rows,
         columns=COLUMNS,
-        panels=[_panel(case, rows) for case in cases],
+        panels=speed_panels(rows, lambda row: titles[row["case"]], label, "backend"),
     )
 
 
@@ -121,20 +123,6 @@ def torch_counterpart(backend: str, measured: Container[str]) -> str:
     precision = TORCH.get(backend) or PADDLE[backend].get("cpu_precision", "float32")
     name = next(name for name, autocast in TORCH.items() if autocast == precision)
     return name if name in measured else "torch"
-
-
-def _panel(case: TrainCase, rows: Sequence[Row]) -> Panel:
-    shown = [row for row in rows if row["case"] == str(case)]
-    several = len({row["threads"] for row in shown}) > 1
-    bars = [
-        Bar(
-            f"{row['backend']}, {row['threads']}" if several else row["backend"],
-            row["backend"],
-            row["images_per_second"],
-        )
-        for row in shown
-    ]
-    return Panel(f"{case.network}, {case.size}x{case.size}, batch {case.batch}", "images/s", bars)
 
 
 def describe(name: str) -> dict[str, Any]:
