@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 
 from paddle_resnet.config import EvaluationConfig
-from paddle_resnet.images import Pixels
 
 
 class Views(NamedTuple):
@@ -39,8 +38,8 @@ class Views(NamedTuple):
         shares = [0.5, 0.25, 0.25] if self.shift else [1.0]
         return [share / 2 for share in shares for _ in range(2)] if self.flip else shares
 
-    def of(self, images: Pixels) -> Iterator[Pixels]:
-        """Yield the views of uint8 ``[N, S, S, 3]``, the image first; a mirror image follows its copy."""
+    def of(self, images: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the views of pixels ``[N, S, S, 3]``, the image first; a mirror image follows its copy."""
         border, size = (self.shift, self.shift), images.shape[1]
         padded = np.pad(images, ((0, 0), border, border, (0, 0)))
         for start in self.starts:

@@ -8,7 +8,6 @@ inference libraries fuse a convolution with the addition after it, but not a sli
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,30 +35,34 @@ class FoldedClassifier(nn.Layer):
     def __init__(self, network: nn.Layer, mean: np.ndarray, image_size: int, views: Views) -> None:
         super().__init__()
         self.network = network
-        self.image_size = image_size
         self.views = views
         self._hold("levels", mean.astype(np.float32).reshape(-1, 1, 1))
         self._hold("shares", np.array(views.shares, np.float32).reshape(-1, 1, 1))
-        # Mirroring by an index of columns is a single operation in every library.
-        self._hold("mirror", np.arange(image_size - 1, -1, -1))
+        # Which pixel comes to each place of a view, and whether one does: an index and a product are single operations
+        # in every library, and paddle2onnx's padding and slices gave other pixels.
+        places = np.arange(image_size**2).reshape(1, image_size, image_size, 1)
+        for number, (place, inside) in enumerate(zip(views.of(places), views.of(np.ones_like(places)), strict=True)):
+            if number > 0:  # the first is the image
+                self._hold(f"places_{number}", place.reshape(-1))
+                self._hold(f"inside_{number}", inside.reshape(-1).astype(np.float32))
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         pixels = images.astype("float32").transpose([0, 3, 1, 2])
-        copies = list(self._copies(pixels))
-        if len(copies) == 1:
+        count = len(self.views.shares)
+        if count == 1:
             return nn.functional.softmax(self.network(pixels - self.levels), axis=-1)
-        probabilities = nn.functional.softmax(self.network(paddle.concat(copies) - self.levels), axis=-1)
-        return (probabilities.reshape([len(copies), -1, probabilities.shape[-1]]) * self.shares).sum(axis=0)
+        copies = paddle.concat([pixels, *(self._copy(pixels, number) for number in range(1, count))])
+        probabilities = nn.functional.softmax(self.network(copies - self.levels), axis=-1)
+        return (probabilities.reshape([count, -1, probabilities.shape[-1]]) * self.shares).sum(axis=0)
 
-    def _copies(self, pixels: paddle.Tensor) -> Iterator[paddle.Tensor]:
-        """Yield the views of pixels `[N, 3, S, S]`, in the order of `Views.of`."""
-        padded = nn.functional.pad(pixels, 4 * [self.views.shift]) if self.views.shift else pixels
-        for start in self.views.starts:
-            window = slice(start, start + self.image_size)
-            copy = padded[:, :, window, window] if self.views.shift else padded
-            yield copy
-            if self.views.flip:
-                yield copy.index_select(self.mirror, axis=3)
+    def _copy(self, pixels: paddle.Tensor, number: int) -> paddle.Tensor:
+        """Return a view of pixels `[N, 3, S, S]`; `number` counts in the order of `Views.of`."""
+        height, width = pixels.shape[2:]
+        moved = pixels.reshape([-1, pixels.shape[1], height * width])
+        moved = moved.index_select(getattr(self, f"places_{number}"), axis=2)
+        if self.views.shift:
+            moved = moved * getattr(self, f"inside_{number}")
+        return moved.reshape([-1, pixels.shape[1], height, width])
 
     def _hold(self, name: str, values: np.ndarray) -> None:
         """Register a constant under a fixed name, as Paddle numbers tensors through the whole process."""

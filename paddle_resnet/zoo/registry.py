@@ -166,15 +166,15 @@ def _wide(layers: int, widen_factor: int) -> ResNetEntry:
     )
 
 
-def _fast(widths: tuple[int, int, int]) -> ResNetEntry:
-    """Make an entry for minutes of training on a CPU: 8 layers, wide on few pixels, with a whitening stem.
+def _fast(depth: int) -> ResNetEntry:
+    """Make an entry for minutes of training on a CPU: 5 + 3 `depth` layers, wide on few pixels, with a whitening stem.
 
     Wide layers on few pixels learn most for their time (Page 2018). The widths follow Jordan (2024, section 3.1).
     """
     return ResNetEntry(
         block="conv_pool",
-        depths=(1, 1, 1),
-        widths=widths,
+        depths=(depth, depth, depth),
+        widths=(64, 256, 256),
         stem="whitening",
         shortcut="projection",
         num_classes=10,
@@ -208,7 +208,8 @@ _ENTRIES: dict[str, ModelEntry] = {
     **{f"preact_resnet{n}": _cifar((n - 2) // 6, "preact_basic", "pointwise") for n in (20, 56, 110)},
     "preact_resnet164": _cifar(18, "preact_bottleneck", "pointwise"),
     **{f"wrn_{layers}_{factor}": _wide(layers, factor) for layers, factor in ((10, 4), (16, 2), (16, 4), (28, 10))},
-    "fast_resnet8": _fast((64, 256, 256)),
+    "fast_resnet8": _fast(1),
+    "fast_resnet11": _fast(2),
     **{f"plain{layers}": _cifar((layers - 2) // 6, "plain") for layers in (20, 32, 44, 56, 110)},
     "lenet": LeNetEntry(num_classes=10, input_size=32, unsupported_options=("stem", *_BRANCH_OPTIONS)),
 }

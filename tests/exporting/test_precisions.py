@@ -160,14 +160,18 @@ def test_other_pictures_calibrate_without_the_runs_data(tmp_path, tool):
 
 
 @needs_onnx
-def test_a_network_with_flip_is_quantised(tmp_path):
+@pytest.mark.parametrize("shift", [0, 1])
+def test_a_network_with_views_is_quantised(tmp_path, shift):
+    """`export` compares ONNX Runtime's float32 with the network, which averages by itself."""
     run = make_run(tmp_path)
-    run.config = run.config.model_copy(update={"evaluation": run.config.evaluation.model_copy(update={"flip": True})})
+    evaluation = run.config.evaluation.model_copy(update={"flip": True, "shift": shift})
+    run.config = run.config.model_copy(update={"evaluation": evaluation})
     export(run, precisions=["int8"])
     with Predictor(run.path, "cpu", "fp32", 1) as whole, Predictor(run.path, "cpu", "int8", 1) as quantised:
         np.testing.assert_allclose(quantised.scores(random_pixels(3)), whole.scores(random_pixels(3)), atol=0.05)
-        mirrored = quantised.scores(random_pixels(3)[:, :, ::-1])
-        np.testing.assert_allclose(mirrored, quantised.scores(random_pixels(3)), atol=0.02)
+        if not shift:  # a moved copy's mirror image is no view of the mirrored image
+            mirrored = quantised.scores(random_pixels(3)[:, :, ::-1])
+            np.testing.assert_allclose(mirrored, quantised.scores(random_pixels(3)), atol=0.02)
 
 
 @needs_onnx

@@ -83,11 +83,14 @@ def test_crops_do_not_shrink():
         quickstart(["train.first_size=40"])
 
 
-def test_fast_resnet8_has_its_shapes():
-    network = create_model("fast_resnet8")
+@pytest.mark.parametrize(("layers", "residuals"), [(8, 1), (11, 2)])
+def test_fast_networks_have_their_shapes(layers, residuals):
+    network = create_model(f"fast_resnet{layers}")
     # By hand: 3x3 convolutions, 2x2 ones, BatchNorms (scale and shift), head.
-    convolutions = 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256) + 24 * 12
-    assert count_parameters(network) == convolutions + 2 * (24 + 2 * 64 + 4 * 256) + 2570
+    widening = 24 * 64 + 64 * 256 + 256 * 256
+    convolutions = 9 * (widening + residuals * (64 * 64 + 2 * 256 * 256)) + 24 * 12
+    batch_norms = 24 + (1 + residuals) * (64 + 2 * 256)
+    assert count_parameters(network) == convolutions + 2 * batch_norms + 2570
     network.eval()
     with paddle.no_grad():
         stages = network.forward_stages(paddle.rand([1, 3, 32, 32]))
