@@ -22,6 +22,7 @@ from paddle_resnet.config import Config
 from paddle_resnet.data import Normalize
 from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import NetworkScorer
+from paddle_resnet.evaluation.views import Views
 from paddle_resnet.files import write_json
 from paddle_resnet.models import count_parameters, create_model, load_weights, zoo_models, zoo_record
 from paddle_resnet.onednn import accelerate
@@ -78,7 +79,7 @@ def test_shipped_weights_reach_their_recorded_accuracy():
         record = zoo_record(name)
         normalize = Normalize(record.mean, record.std)
         network = accelerate(create_model(name, pretrained="cifar10"))
-        scorer = NetworkScorer(network, normalize, flip=record.flip)
+        scorer = NetworkScorer(network, normalize, Views(flip=record.flip))
         top1 = np.mean(np.concatenate([scorer.scores(part).argmax(1) for part in np.split(pixels, 4)]) == labels)
         margin = 4 * (record.test_top1 * (1 - record.test_top1) / len(labels)) ** 0.5
         assert abs(top1 - record.test_top1) < margin
