@@ -464,6 +464,8 @@ class Config(Group):
         first, last = self.train.first_size, self.data.image_size
         if first is not None and first > last:
             raise ValueError(f"train.first_size ({first}) must be at most data.image_size ({last})")
+        if self.evaluation.shift >= last:
+            raise ValueError(f"evaluation.shift ({self.evaluation.shift}) must be less than data.image_size ({last})")
         frozen, epochs = self.train.freeze_epochs, self.train.epochs
         if frozen > epochs:
             raise ValueError(f"train.freeze_epochs ({frozen}) must be at most train.epochs ({epochs})")

@@ -83,6 +83,12 @@ def test_crops_do_not_shrink():
         quickstart(["train.first_size=40"])
 
 
+def test_a_shift_leaves_something_of_the_image():
+    with pytest.raises(UsageError, match=r"evaluation\.shift \(16\) must be less than data\.image_size \(16\)"):
+        quickstart(["evaluation.shift=16"])
+    assert quickstart(["evaluation.shift=15"]).evaluation.shift == 15
+
+
 @pytest.mark.parametrize(("layers", "residuals"), [(8, 1), (11, 2)])
 def test_fast_networks_have_their_shapes(layers, residuals):
     network = create_model(f"fast_resnet{layers}")
