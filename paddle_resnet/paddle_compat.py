@@ -135,6 +135,11 @@ def batch_norm_settings(layer: nn.BatchNorm2D) -> BatchNormSettings:
     return BatchNormSettings(layer._momentum, layer._epsilon, layer._use_global_stats)
 
 
+def has_forward_hooks(layer: nn.Layer) -> bool:
+    """Return whether hooks are called before or after the layer's `forward`."""
+    return bool(layer._forward_pre_hooks or layer._forward_post_hooks)
+
+
 def data_format(layer: nn.Layer) -> str:
     """Return "NCHW", "NHWC" or the like; some layers keep it in a public attribute, some in a private one."""
     return getattr(layer, "_data_format", getattr(layer, "data_format", "NCHW"))

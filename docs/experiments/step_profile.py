@@ -156,7 +156,7 @@ def _train(case: TrainCase, arguments: argparse.Namespace, stopwatch: Stopwatch,
     config = Config.model_validate({**groups, "train": {**groups["train"], **recipe}})
     device = runtime.select_device("cpu")
     runtime.seed_everything(0)
-    loader = training_jobs._random_loader(case, config, arguments.warm_up + arguments.steps)
+    loader = training_jobs.random_loader(case, config, arguments.warm_up + arguments.steps)
     network = create_model(case.network)
     accelerate(network, "onednn", device, arguments.precision)
     optimizer, metrics = make_optimizer(network, config.train, len(loader)), TrainMetrics()

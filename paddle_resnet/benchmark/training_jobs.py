@@ -55,8 +55,7 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
     config = Config.model_validate({**groups, "train": {**groups["train"], **PADDLE[job["backend"]]}})
     device = runtime.select_device("cpu")
     runtime.seed_everything(0)
-    split = _random_split(case.batch, case.stored_size, job["warm_up"] + job["steps"])
-    loader = TrainLoader(split, case.batch, case.size, case.stored_size, NORMALIZE, config.augment, seed=0)
+    loader = random_loader(case, config, job["warm_up"] + job["steps"])
     network = create_model(case.network)
     accelerate(network, config.train.cpu_backend, device, config.train.cpu_precision)
     model = paddle.Model(network)
@@ -77,6 +76,12 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
         "peak_megabytes": peak,
         "product_gflops": product_rate(lambda: paddle.matmul(matrix, matrix)),
     }
+
+
+def random_loader(case: TrainCase, config: Config, steps: int) -> TrainLoader:
+    """Make the loader of a run, with an epoch of `steps` batches of random images in memory."""
+    split = _random_split(case.batch, case.stored_size, steps)
+    return TrainLoader(split, case.batch, case.size, case.stored_size, NORMALIZE, config.augment, seed=0)
 
 
 def _random_split(batch: int, side: int, steps: int) -> MemorySplit:

@@ -26,6 +26,7 @@ from paddle_resnet.onednn.primitives import (
     size_of,
     thread_context,
 )
+from paddle_resnet.onednn.residual import zero_pad_shortcut
 
 OUTPUT = 2
 """The index of the output among a primitive's arguments."""
@@ -138,11 +139,12 @@ def conv2d(
     """
     tensors.require_float32(weight, bias)
     if overruns_its_scratch(window, weight.shape[1]):
-        (down, across), unit = window.stride, (1, 1)
-        x, window = x[:, ::down, ::across, :], Window(unit, unit, (0, 0), (0, 0))
+        down, across = window.stride
+        x = zero_pad_shortcut(x, down, 0) if down == across else x[:, ::down, ::across, :]
+        window = Window((1, 1), (1, 1), (0, 0), (0, 0))
     geometry = ConvolutionGeometry(tensors.image_of(x), weight.shape[0], window, groups, bias is not None)
     if tensors.wants_gradient(x, weight, bias):
-        return _Convolution.apply(x, weight, bias, geometry)
+        return tensors.apply(_Convolution, x, weight, bias, geometry)
     return _convolve(tensors.as_contiguous(x), tensors.as_contiguous(weight), bias, geometry)
 
 
@@ -150,8 +152,7 @@ def _convolve(
     x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor | None, geometry: ConvolutionGeometry
 ) -> paddle.Tensor:
     result = tensors.allocate(geometry.destination.shape, x.dtype)
-    forward = thread_context().cached(convolution_forward, geometry)
-    forward(x.data_ptr(), weight.data_ptr(), result.data_ptr(), *tensors.address_of(bias))
+    tensors.execute(thread_context().cached(convolution_forward, geometry), x, weight, result, bias)
     return result
 
 
@@ -176,13 +177,12 @@ class _Convolution(PyLayer):
         if x_wanted:
             x_gradient = tensors.allocate(x.shape, x.dtype)
             backward_data = thread_context().cached(convolution_backward_data, geometry)
-            backward_data(gradient.data_ptr(), weight.data_ptr(), x_gradient.data_ptr())
+            tensors.execute(backward_data, gradient, weight, x_gradient)
         if weight_wanted or any(bias_wanted):
             if geometry.overruns_in_bfloat16:
                 x, gradient, geometry = x.astype("float32"), gradient.astype("float32"), geometry.in_float32
             weight_gradient = tensors.allocate(weight.shape, paddle.float32)
             bias_gradient = tensors.allocate([geometry.out_channels], paddle.float32) if geometry.bias else None
             backward_weights = thread_context().cached(convolution_backward_weights, geometry)
-            addresses = x.data_ptr(), gradient.data_ptr(), weight_gradient.data_ptr()
-            backward_weights(*addresses, *tensors.address_of(bias_gradient))
+            tensors.execute(backward_weights, x, gradient, weight_gradient, bias_gradient)
         return tensors.select(ctx.wanted, x_gradient, weight_gradient, bias_gradient)

@@ -15,12 +15,14 @@ from paddle import nn
 
 from paddle_resnet.models import blocks, preact, sync_batch_norm
 from paddle_resnet.models.resnet import ResNet
+from paddle_resnet.onednn import recorded_step
 from paddle_resnet.onednn.convolution import conv2d
 from paddle_resnet.onednn.geometry import Pair, Window
 from paddle_resnet.onednn.normalization import batch_norm
 from paddle_resnet.onednn.pooling import global_average_pool, max_pool2d
 from paddle_resnet.onednn.residual import add, fork, zero_pad_shortcut
 from paddle_resnet.onednn.tensors import DATA_TYPES, as_channels_last, wants_gradient
+from paddle_resnet.onednn.tracing import NotTraceableError, PlannedTensor
 from paddle_resnet.paddle_compat import batch_norm_settings, convolution_settings
 
 Precision = Literal["float32", "bfloat16"]
@@ -38,6 +40,8 @@ def channels_last(x: paddle.Tensor) -> paddle.Tensor:
 
 def is_supported(x: paddle.Tensor) -> bool:
     """Return whether oneDNN's layers can compute on this tensor."""
+    if isinstance(x, PlannedTensor):
+        return True
     return paddle.in_dynamic_mode() and x.dtype in DATA_TYPES and x.place.is_cpu_place() and 0 not in x.shape
 
 
@@ -51,6 +55,8 @@ def in_float32(forward: Callable[[paddle.Tensor], paddle.Tensor], x: paddle.Tens
 
     Paddle has few operators for bfloat16 on the CPU: a bfloat16 tensor is cast to float32 before, and back afterwards.
     """
+    if isinstance(x, PlannedTensor):
+        raise NotTraceableError("an operator of Paddle")
     return forward(x.cast(paddle.float32)).cast(paddle.bfloat16) if x.dtype == paddle.bfloat16 else forward(x)
 
 
@@ -197,14 +203,20 @@ class ChannelsLastResNet(ResNet):
         """Images float32 ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``; without a head, to the features."""
         if not self.include_top:
             return self.forward_features(x)
+        if is_supported(x) and x.dtype == paddle.float32:
+            recorded = recorded_step.run(self, self._pooled, x)
+            pooled = self._pooled(x) if recorded is None else recorded
+            return self.forward_pooled(pooled.reshape([x.shape[0], -1]).cast(x.dtype))
         features = self._channels_last_features(x)
-        if not is_supported(features):
-            return self.forward_head(channels_first(features))
-        return self.forward_pooled(global_average_pool(features).cast(x.dtype))
+        return self.forward_head(channels_first(features))
 
     def forward_stages(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         """Images float32 ``[N, in_channels, H, W]`` to each stage's output ``[N, channels, H', W']``."""
         return [channels_first(output).cast(x.dtype) for output in super().forward_stages(self._images(x))]
+
+    def _pooled(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Images float32 ``[N, in_channels, H, W]`` to means over H and W, ``[N, 1, 1, channels]``."""
+        return global_average_pool(self._channels_last_features(x))
 
     def _channels_last_features(self, x: paddle.Tensor) -> paddle.Tensor:
         return super().forward_features(self._images(x))

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import paddle
 from paddle.autograd import PyLayer
 
 from paddle_resnet.models.sync_batch_norm import Statistics, all_reduce_gradient_means, all_reduce_statistics
-from paddle_resnet.onednn import tensors
+from paddle_resnet.onednn import tensors, vectors
 from paddle_resnet.onednn.bindings import Argument, DataType, Normalization, Propagation
 from paddle_resnet.onednn.geometry import CACHED, WIDEST_VECTOR, Image
 from paddle_resnet.onednn.primitives import Context, Handle, Primitive, channels_last, contiguous, thread_context
 from paddle_resnet.onednn.residual import add
+from paddle_resnet.onednn.tracing import NotTraceableError, active_trace
+from paddle_resnet.onednn.vectors import VectorOperation
 
 
 class NormalizationGeometry(NamedTuple):
@@ -112,6 +115,8 @@ def batch_norm(
         TypeError: one of the others is not float32.
     """
     tensors.require_float32(weight, bias, running_mean, running_variance)
+    if active_trace() is not None and (synchronized or not training):
+        raise NotTraceableError("statistics of other processes, or of before")
     for_backward = tensors.wants_gradient(x, weight, bias)
     source = _with_whole_vectors(tensors.image_of(x))
     combined = training and (synchronized or source.channels > x.shape[-1])
@@ -127,13 +132,14 @@ def batch_norm(
         statistics = Statistics(running_mean, running_variance, 0)
     if for_backward:
         function = _CombinedBatchNorm if combined else _BatchNorm
-        result = function.apply(x, weight, bias, statistics, geometry, synchronized)
+        result = tensors.apply(function, x, weight, bias, statistics, geometry, synchronized)
     else:
         result, _ = _normalize(tensors.as_contiguous(x), weight, bias, statistics, geometry)
     if training:
-        with paddle.no_grad():
-            for running, batch in ((running_mean, statistics.mean), (running_variance, statistics.variance)):
-                running.scale_(momentum).add_(batch * (1.0 - momentum))
+        lengths = [running_mean.shape[0]] * 2
+        update = VectorOperation(vectors.update_running, *lengths, momentum=momentum)
+        tensors.execute(update, running_mean, statistics.mean)
+        tensors.execute(update, running_variance, statistics.variance)
     return result
 
 
@@ -163,11 +169,14 @@ def _combined_statistics(
     own = _empty_statistics(geometry.source)
     geometry = geometry._replace(relu=False, given_statistics=False, for_backward=False)
     _normalize(tensors.as_contiguous(x), weight, bias, own, geometry)
-    means, variances = (each.reshape([-1, x.shape[-1]]) for each in (own.mean, own.variance))
-    mean, variance, count = means.mean(0), variances.mean(0), own.count * len(means)
-    if len(means) > 1:
-        variance += (means - mean).square().mean(0)
-    return all_reduce_statistics(mean, variance, count) if synchronized else Statistics(mean, variance, count)
+    channels, whole = x.shape[-1], geometry.source.channels
+    pooled = own
+    if whole > channels:
+        mean, variance = (tensors.allocate([channels], paddle.float32) for _ in range(2))
+        pooled = Statistics(mean, variance, own.count * (whole // channels))
+        pool = VectorOperation(vectors.pool_statistics, channels, channels, whole, whole)
+        tensors.execute(pool, mean, variance, own.mean, own.variance)
+    return all_reduce_statistics(pooled.mean, pooled.variance, pooled.count) if synchronized else pooled
 
 
 def _normalize(
@@ -178,23 +187,24 @@ def _normalize(
     geometry: NormalizationGeometry,
 ) -> tuple[paddle.Tensor, paddle.Tensor | None]:
     """Return the result, and the workspace if there is one."""
-    vectors = _tiled(geometry, weight, bias, statistics.mean, statistics.variance)
+    scale_to_variance = _tiled(geometry, weight, bias, statistics.mean, statistics.variance)
     forward = thread_context().cached(normalization_forward, geometry)
     result = tensors.allocate(x.shape, x.dtype)
     workspace = tensors.workspace(forward.workspace_size)
-    forward(
-        x.data_ptr(),
-        *(vector.data_ptr() for vector in vectors),
-        result.data_ptr(),
-        *tensors.address_of(workspace),
-    )
+    tensors.execute(forward, x, *scale_to_variance, result, workspace)
     return result, workspace
 
 
-def _tiled(geometry: NormalizationGeometry, *vectors: paddle.Tensor) -> list[paddle.Tensor]:
+def _tiled(geometry: NormalizationGeometry, *given: paddle.Tensor) -> list[paddle.Tensor]:
     """Repeat vectors with a number for each channel for all pixels that are taken for one."""
     channels = geometry.source.channels
-    return [each if each.shape[0] == channels else each.tile([channels // each.shape[0]]) for each in vectors]
+    return [each if each.shape[0] == channels else _resized(vectors.tile, each, channels) for each in given]
+
+
+def _resized(function: Callable[..., None], vector: paddle.Tensor, length: int) -> paddle.Tensor:
+    result = tensors.allocate([length], paddle.float32)
+    tensors.execute(VectorOperation(function, length, vector.shape[0]), result, vector)
+    return result
 
 
 def _gradients(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
@@ -202,18 +212,13 @@ def _gradients(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor, paddle
     x, weight, mean, variance, workspace = tensors.recall(ctx)
     gradient = tensors.as_contiguous(gradient)
     x_gradient = tensors.allocate(x.shape, x.dtype)
-    vectors = _tiled(ctx.geometry, weight, mean, variance)
-    parameter_gradients = [tensors.allocate(vectors[0].shape, paddle.float32) for _ in range(2)]
-    thread_context().cached(normalization_backward, ctx.geometry)(
-        x.data_ptr(),
-        *(vector.data_ptr() for vector in vectors),
-        gradient.data_ptr(),
-        x_gradient.data_ptr(),
-        *(each.data_ptr() for each in parameter_gradients),
-        *tensors.address_of(workspace),
-    )
-    if vectors[0] is not weight:
-        parameter_gradients = [each.reshape([-1, *weight.shape]).sum(0) for each in parameter_gradients]
+    scale_to_variance = _tiled(ctx.geometry, weight, mean, variance)
+    parameter_gradients = [tensors.allocate([ctx.geometry.source.channels], paddle.float32) for _ in range(2)]
+    backward = thread_context().cached(normalization_backward, ctx.geometry)
+    tensors.execute(backward, x, *scale_to_variance, gradient, x_gradient, *parameter_gradients, workspace)
+    (channels,) = weight.shape
+    if channels < ctx.geometry.source.channels:
+        parameter_gradients = [_resized(vectors.add_parts, each, channels) for each in parameter_gradients]
     return x_gradient, *parameter_gradients
 
 
@@ -251,15 +256,16 @@ class _CombinedBatchNorm(_BatchNorm):
     def backward(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor | None, ...]:
         x_gradient, weight_gradient, bias_gradient = _gradients(ctx, gradient)
         x, weight, mean, variance, _ = tensors.recall(ctx)
+        sums, count = (weight_gradient, bias_gradient), ctx.count
         if ctx.synchronized:
-            along_variance, along_mean = all_reduce_gradient_means(weight_gradient, bias_gradient, ctx.count)
-        else:
-            along_variance, along_mean = weight_gradient / ctx.count, bias_gradient / ctx.count
+            sums, count = all_reduce_gradient_means(*sums, count), 1  # means
         if not ctx.wanted[0]:
             return tensors.select(ctx.wanted, None, weight_gradient, bias_gradient)
         # The two terms are themselves a normalisation of x with another scale and shift.
-        factor = -weight / paddle.sqrt(variance + ctx.geometry.epsilon)
+        scale, shift = (tensors.allocate(weight.shape, paddle.float32) for _ in range(2))
+        options = {"epsilon": ctx.geometry.epsilon, "count": count}
+        find_terms = VectorOperation(vectors.statistics_terms, *weight.shape * 6, **options)
+        tensors.execute(find_terms, scale, shift, weight, variance, *sums)
         without_relu = ctx.geometry._replace(relu=False, for_backward=False)
-        statistics = Statistics(mean, variance, ctx.count)
-        terms, _ = _normalize(x, factor * along_variance, factor * along_mean, statistics, without_relu)
+        terms, _ = _normalize(x, scale, shift, Statistics(mean, variance, ctx.count), without_relu)
         return tensors.select(ctx.wanted, add(x_gradient, terms), weight_gradient, bias_gradient)

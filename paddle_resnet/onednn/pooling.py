@@ -57,16 +57,16 @@ def max_pool2d(x: paddle.Tensor, window: Window) -> paddle.Tensor:
 
 
 def global_average_pool(x: paddle.Tensor) -> paddle.Tensor:
-    """Take the mean over H and W: ``[N, H, W, C]`` to ``[N, C]``."""
-    batch, height, width, channels = x.shape
+    """Take the mean over H and W: ``[N, H, W, C]`` to ``[N, 1, 1, C]``."""
+    height, width = x.shape[1:3]
     whole = Window((height, width), (1, 1), (0, 0), (0, 0))
-    return _pool(x, whole, Algorithm.POOLING_AVERAGE).reshape([batch, channels])
+    return _pool(x, whole, Algorithm.POOLING_AVERAGE)
 
 
 def _pool(x: paddle.Tensor, window: Window, algorithm: Algorithm) -> paddle.Tensor:
     geometry = PoolingGeometry(tensors.image_of(x), window, algorithm, tensors.wants_gradient(x))
     if geometry.for_backward:
-        return _Pooling.apply(x, geometry)
+        return tensors.apply(_Pooling, x, geometry)
     result, _ = _pool_windows(x, geometry)
     return result
 
@@ -77,7 +77,7 @@ def _pool_windows(x: paddle.Tensor, geometry: PoolingGeometry) -> tuple[paddle.T
     forward = thread_context().cached(pooling_forward, geometry)
     result = tensors.allocate(geometry.destination.shape, x.dtype)
     workspace = tensors.workspace(forward.workspace_size)
-    forward(x.data_ptr(), result.data_ptr(), *tensors.address_of(workspace))
+    tensors.execute(forward, x, result, workspace)
     return result, workspace
 
 
@@ -94,6 +94,5 @@ class _Pooling(PyLayer):
         (workspace,) = tensors.recall(ctx)
         gradient = tensors.as_contiguous(gradient)
         x_gradient = tensors.allocate(ctx.geometry.source.shape, gradient.dtype)
-        backward = thread_context().cached(pooling_backward, ctx.geometry)
-        backward(gradient.data_ptr(), x_gradient.data_ptr(), *tensors.address_of(workspace))
+        tensors.execute(thread_context().cached(pooling_backward, ctx.geometry), gradient, x_gradient, workspace)
         return x_gradient

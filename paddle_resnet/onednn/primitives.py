@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ctypes import byref, c_void_p
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 from paddle_resnet.onednn.bindings import (
     CPU_ENGINE,
@@ -143,6 +144,8 @@ class Context:
         self.attributes_with_relu = attributes([RELU])
         self._capacity = capacity
         self._primitives: OrderedDict[Hashable, Any] = OrderedDict()
+        self.recordings: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+        """Of training steps on this thread, by network (`recorded_step`)."""
 
     def describe(self, operation: str, *arguments: Any, relu: bool = False, attributes: Handle | None = None) -> Handle:
         """Make a primitive descriptor, with the `arguments` of oneDNN between engine and attributes."""

@@ -101,7 +101,7 @@ def add(
             to the shortcut's gradient comes after the backward pass of the branch `x`.
     """
     if tensors.wants_gradient(x, shortcut):
-        return _Sum.apply(x, shortcut, relu, share_gradient)
+        return tensors.apply(_Sum, x, shortcut, relu, share_gradient)
     return _sum(x, shortcut, relu)
 
 
@@ -117,7 +117,7 @@ def _sum(first: paddle.Tensor, second: paddle.Tensor, relu: bool = False) -> pad
         )
     first, second = tensors.as_contiguous(first), tensors.as_contiguous(second)
     result = tensors.allocate(first.shape, first.dtype)
-    thread_context().cached(add_forward, _rows(first, relu))(first.data_ptr(), second.data_ptr(), result.data_ptr())
+    tensors.execute(thread_context().cached(add_forward, _rows(first, relu)), first, second, result)
     return result
 
 
@@ -137,9 +137,7 @@ class _Sum(PyLayer):
         if result is not None:
             gradient = tensors.as_contiguous(gradient)
             own = tensors.allocate(result.shape, result.dtype)
-            thread_context().cached(relu_backward, _rows(result))(
-                result.data_ptr(), gradient.data_ptr(), own.data_ptr()
-            )
+            tensors.execute(thread_context().cached(relu_backward, _rows(result)), result, gradient, own)
         both_wanted_apart = all(ctx.wanted) and not ctx.share_gradient
         return tensors.select(ctx.wanted, own, own.clone() if both_wanted_apart else own)
 
@@ -147,7 +145,7 @@ class _Sum(PyLayer):
 def fork(x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
     """Return `x` twice, for two paths whose gradients are added up by oneDNN: Paddle's own sum runs on one thread."""
     if tensors.wants_gradient(x):
-        return _Fork.apply(x)
+        return tensors.apply(_Fork, x)
     return x, x
 
 
@@ -175,14 +173,14 @@ def zero_pad_shortcut(x: paddle.Tensor, stride: int, new_channels: int) -> paddl
         # oneDNN takes the rows' stride times their number for an image's size, and refuses images that then overlap.
         return functional.pad(x[:, ::stride, ::stride, :], [0, 0, 0, 0, 0, 0, 0, new_channels])
     if tensors.wants_gradient(x):
-        return _ZeroPadShortcut.apply(x, geometry)
+        return tensors.apply(_ZeroPadShortcut, x, geometry)
     return _zero_pad(x, geometry)
 
 
 def _zero_pad(x: paddle.Tensor, geometry: ZeroPadGeometry) -> paddle.Tensor:
     x = tensors.as_contiguous(x)
-    result = paddle.zeros(geometry.destination.shape, x.dtype)
-    thread_context().cached(zero_pad_forward, geometry)(x.data_ptr(), result.data_ptr())
+    result = tensors.zeros(geometry.destination.shape, x.dtype)
+    tensors.execute(thread_context().cached(zero_pad_forward, geometry), x, result)
     return result
 
 
@@ -197,6 +195,6 @@ class _ZeroPadShortcut(PyLayer):
     def backward(ctx: Any, gradient: paddle.Tensor) -> paddle.Tensor:
         tensors.recall(ctx)
         gradient = tensors.as_contiguous(gradient)
-        x_gradient = paddle.zeros(ctx.geometry.source.shape, gradient.dtype)
-        thread_context().cached(zero_pad_backward, ctx.geometry)(gradient.data_ptr(), x_gradient.data_ptr())
+        x_gradient = tensors.zeros(ctx.geometry.source.shape, gradient.dtype)
+        tensors.execute(thread_context().cached(zero_pad_backward, ctx.geometry), gradient, x_gradient)
         return x_gradient

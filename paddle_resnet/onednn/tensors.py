@@ -1,4 +1,4 @@
-"""What the functions share: which gradients are wanted, tensors kept for the backward pass, shapes and addresses.
+"""What the functions share: memory, execution, which gradients are wanted, tensors kept for the backward pass, shapes.
 
 Images are ``[N, H, W, C]``, float32 or bfloat16; results and their gradients have the same type. Weights, statistics
 and their gradients are float32.
@@ -6,24 +6,56 @@ and their gradients are float32.
 Where no gradient is wanted, a function calls oneDNN directly and keeps nothing. Otherwise it is a `PyLayer`. Paddle
 (2.6 and 3.3) frees what a `PyLayer` kept in its first backward pass whatever `retain_graph` says, and a second pass
 over the same graph ends the process: take all gradients in one pass.
+
+Under a trace (`tracing`), `allocate`, `execute` and `apply` note what they would do.
 """
 
 from __future__ import annotations
 
+import ctypes
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import paddle
+from paddle.autograd import PyLayer
 
 from paddle_resnet.onednn.bindings import DataType
 from paddle_resnet.onednn.geometry import Image
 from paddle_resnet.onednn.primitives import Context, Primitive, channels_last, contiguous, copy, thread_context
+from paddle_resnet.onednn.tracing import BYTES, active_trace
 from paddle_resnet.paddle_compat import empty_on_cpu
 
 DATA_TYPES = {paddle.float32: DataType.FLOAT32, paddle.bfloat16: DataType.BFLOAT16}
 """The types that these functions compute with."""
 
-allocate = empty_on_cpu
-"""Makes the tensors that oneDNN writes; tests replace it to prove that every element is written."""
+
+def allocate(shape: Sequence[int], dtype: paddle.dtype) -> Any:
+    """Make a tensor that an operation is about to fill."""
+    trace = active_trace()
+    return empty_on_cpu(shape, dtype) if trace is None else trace.allocate(shape, dtype)
+
+
+def execute(operation: Callable[..., Any], *arguments: paddle.Tensor | None) -> None:
+    """Call an operation with the addresses of its arguments; None is left out."""
+    trace, given = active_trace(), [each for each in arguments if each is not None]
+    if trace is None:
+        operation(*(each.data_ptr() for each in given))
+    else:
+        trace.note(operation, given)
+
+
+def apply(function: type[PyLayer], *arguments: Any) -> Any:
+    """Call a differentiable function."""
+    trace = active_trace()
+    return function.apply(*arguments) if trace is None else trace.apply(function, *arguments)
+
+
+def zeros(shape: Sequence[int], dtype: paddle.dtype) -> Any:
+    """Make a tensor of zeros."""
+    result, size = allocate(shape, dtype), math.prod(shape) * BYTES[dtype]
+    execute(lambda address: ctypes.memset(address, 0, size), result)
+    return result
 
 
 def require_float32(*parameters: paddle.Tensor | None) -> None:
@@ -41,7 +73,8 @@ class Kept:
     """Tensors kept from the forward pass for the backward pass, detached from the graph that made them."""
 
     def __init__(self, *tensors: paddle.Tensor | None) -> None:
-        self._tensors = tuple(None if tensor is None else tensor.detach() for tensor in tensors)
+        traced = active_trace() is not None  # and so without a graph
+        self._tensors = tuple(None if each is None else each if traced else each.detach() for each in tensors)
         self._versions = self._count_changes()
 
     def _count_changes(self) -> list[int]:
@@ -91,7 +124,7 @@ def as_channels_last(x: paddle.Tensor, dtype: paddle.dtype) -> paddle.Tensor:
     batch, channels, height, width = x.shape
     x = as_contiguous(x)
     result = allocate([batch, height, width, channels], dtype)
-    thread_context().cached(channels_last_copy, image_of(result))(x.data_ptr(), result.data_ptr())
+    execute(thread_context().cached(channels_last_copy, image_of(result)), x, result)
     return result
 
 
@@ -102,7 +135,7 @@ def wanted(*tensors: paddle.Tensor | None) -> tuple[bool, ...]:
 
 def wants_gradient(*tensors: paddle.Tensor | None) -> bool:
     """Return whether a backward pass may follow for any of the tensors."""
-    return paddle.is_grad_enabled() and any(wanted(*tensors))
+    return (paddle.is_grad_enabled() or active_trace() is not None) and any(wanted(*tensors))
 
 
 def select(wanted: tuple[bool, ...], *gradients: paddle.Tensor | None) -> tuple[paddle.Tensor | None, ...]:
@@ -126,11 +159,6 @@ def data_type_of(x: paddle.Tensor) -> DataType:
     if found is None:
         raise TypeError(f"oneDNN layers work on float32 and bfloat16, not {x.dtype}")
     return found
-
-
-def address_of(tensor: paddle.Tensor | None) -> tuple[int, ...]:
-    """Return the address as a primitive's last argument, or no argument."""
-    return () if tensor is None else (tensor.data_ptr(),)
 
 
 def workspace(size: int) -> paddle.Tensor | None:

@@ -1,0 +1,189 @@
+"""Recorded training steps: the same bits as layer by layer, whatever changes between steps, and their memory."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+import numpy as np
+import paddle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onednn_checks import poison_memory
+from paddle.nn import functional
+
+from paddle_resnet.models.blocks import BasicBlock, Bottleneck, ConvPoolBlock, ZeroPadShortcut, projection_shortcut
+from paddle_resnet.models.preact import PreActBasicBlock
+from paddle_resnet.models.resnet import ResNet
+from paddle_resnet.onednn import bfloat16_unavailable_reason, replace_layers, unavailable_reason
+from paddle_resnet.onednn.primitives import thread_context
+from paddle_resnet.onednn.recorded_step import ALIGNMENT, plan_memory
+from paddle_resnet.onednn.tracing import Call
+
+pytestmark = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
+
+NETWORKS = {
+    "zero-padded shortcuts": (BasicBlock, "cifar", ZeroPadShortcut),
+    "max-pooling": (Bottleneck, "imagenet", projection_shortcut),
+    "pre-activation": (PreActBasicBlock, "cifar", projection_shortcut),
+    "convolutions and pooling": (ConvPoolBlock, "cifar", projection_shortcut),
+}
+
+
+def small_network(kind="max-pooling", precision="float32", **options):
+    block, stem, shortcut = NETWORKS[kind]
+    paddle.seed(0)
+    sizes = {"widths": (16, 32), "num_classes": 3, "in_channels": 3}
+    network = ResNet(block, (1, 1), **sizes, stem=stem, shortcut=shortcut, **options)
+    replace_layers(network, precision)
+    return network
+
+
+def layer_by_layer(network):
+    """A copy in which a hook waits for the result of a layer, so that no step of it is recorded."""
+    copied = copy.deepcopy(network)
+    copied.layer1.register_forward_post_hook(lambda layer, inputs, result: None)
+    return copied
+
+
+def batch(count=4, seed=0):
+    rng = np.random.default_rng(seed)
+    return paddle.to_tensor(rng.normal(size=(count, 3, 16, 16)).astype(np.float32)), paddle.to_tensor(
+        rng.integers(0, 3, count)
+    )
+
+
+def loss_of(network, count=4, seed=0):
+    images, labels = batch(count, seed)
+    return functional.cross_entropy(network(images), labels)
+
+
+def bits(network):
+    """Parameters, running statistics and gradients, as bytes."""
+    values = {name: tensor.numpy().tobytes() for name, tensor in network.state_dict().items()}
+    for name, parameter in network.named_parameters():
+        values[f"gradient of {name}"] = None if parameter.grad is None else parameter.grad.numpy().tobytes()
+    return values
+
+
+def is_recorded(network):
+    recordings = thread_context().recordings.get(network)
+    found = [] if recordings is None else list(recordings._recordings.values())
+    return bool(found) and None not in found
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_bits_are_those_of_the_layers(kind, precision, monkeypatch):
+    if precision == "bfloat16" and bfloat16_unavailable_reason():
+        pytest.skip(bfloat16_unavailable_reason())
+    poison_memory(monkeypatch)
+    network = small_network(kind, precision)
+    expected = layer_by_layer(network)
+    optimizers = [paddle.optimizer.Momentum(0.1, parameters=each.parameters()) for each in (network, expected)]
+    for step, count in enumerate((4, 4, 3, 4)):
+        for each, optimizer in zip((network, expected), optimizers, strict=True):
+            loss_of(each, count, step).backward()
+            optimizer.step()
+        assert bits(network) == bits(expected)  # gradients of the steps so far add up
+        if step == 1:
+            for optimizer in optimizers:
+                optimizer.clear_grad()
+    assert is_recorded(network)
+    assert not is_recorded(expected)
+
+
+def test_two_forward_passes_may_come_before_a_backward_pass():
+    network = small_network()
+    expected = layer_by_layer(network)
+    for each in (network, expected):
+        first, second = loss_of(each, seed=1), loss_of(each, seed=2)
+        first.backward()
+        second.backward()
+    assert bits(network) == bits(expected)
+    assert is_recorded(network)
+
+
+def test_a_dropped_forward_pass_frees_the_memory_for_the_next():
+    network = small_network()
+    loss_of(network)
+    loss_of(network).backward()
+    assert not thread_context().recordings[network].arena.is_in_use
+
+
+def test_layers_frozen_between_steps_get_no_gradient():
+    network = small_network()
+    expected = layer_by_layer(network)
+    for each in (network, expected):
+        loss_of(each).backward()
+        for parameter in each.layer1.parameters():
+            parameter.stop_gradient = True
+        loss_of(each).backward()
+    assert bits(network) == bits(expected)
+
+
+def test_batch_norms_set_to_evaluation_keep_their_statistics():
+    network = small_network()
+    expected = layer_by_layer(network)
+    for each in (network, expected):
+        loss_of(each).backward()
+        each.bn1.eval()
+        loss_of(each).backward()
+    assert bits(network) == bits(expected)
+
+
+def test_a_parameter_changed_before_the_backward_pass_is_an_error():
+    network = small_network()
+    loss = loss_of(network)
+    with paddle.no_grad():
+        network.conv1.weight.scale_(2.0)
+    with pytest.raises((RuntimeError, OSError), match="changed in place"):  # Paddle 3.3 makes it an OSError
+        loss.backward()
+
+
+def test_random_layers_are_not_recorded():
+    network = small_network(stochastic_depth=0.5)
+    loss_of(network).backward()
+    assert not is_recorded(network)
+    paddle.seed(1)
+    first = loss_of(network).item()
+    assert {loss_of(network).item() for _ in range(8)} != {first}
+
+
+def test_evaluation_frees_the_memory_of_steps():
+    network = small_network()
+    loss_of(network).backward()
+    assert is_recorded(network)
+    network.eval()
+    network(batch()[0])
+    assert network not in thread_context().recordings
+
+
+def test_a_network_that_is_gone_leaves_no_recording():
+    network = small_network()
+    loss_of(network).backward()
+    before = len(thread_context().recordings)
+    del network
+    assert len(thread_context().recordings) == before - 1
+
+
+calls_of_memories = st.lists(st.lists(st.integers(0, 11), min_size=1, max_size=4), min_size=1, max_size=30)
+
+
+@settings(max_examples=200, deadline=None)
+@given(calls_of_memories, st.lists(st.integers(1, 500), min_size=12, max_size=12), st.sets(st.integers(0, 11)))
+def test_memories_in_use_at_the_same_time_do_not_overlap(numbers, sizes, elsewhere):
+    calls = [Call(print, tuple(each)) for each in numbers]
+    offsets, whole = plan_memory(calls, sizes, elsewhere)
+    used = {number for each in numbers for number in each} - elsewhere
+    assert {number for number, _ in offsets} == used
+    assert all(offset % ALIGNMENT == 0 and offset + sizes[number] <= whole for number, offset in offsets)
+    at_once = [0]
+    for time in range(len(calls)):
+        before, after = ({*itertools.chain(*some)} for some in (numbers[: time + 1], numbers[time:]))
+        held = [(offset, offset + sizes[number]) for number, offset in offsets if number in before & after]
+        held.sort()
+        assert all(end <= start for (_, end), (start, _) in itertools.pairwise(held))
+        at_once.append(sum(-(-(end - start) // ALIGNMENT) * ALIGNMENT for start, end in held))
+    assert max(at_once) <= whole <= sum(-(-sizes[number] // ALIGNMENT) * ALIGNMENT for number in used)
