@@ -39,6 +39,13 @@ class Window(NamedTuple):
         )
         return rows, columns
 
+    def ends_with(self, height: int, width: int) -> bool:
+        """Whether the last position ends where the padded image does, on each axis."""
+        lengths = zip((height, width), self.extent, *self[1:4], strict=True)
+        return all(
+            (length + before + after - extent) % stride == 0 for length, extent, stride, before, after in lengths
+        )
+
     @functools.lru_cache(CACHED)  # noqa: B019
     def sees_pixels(self, height: int, width: int) -> bool:
         """Whether some position of the window meets the image on each axis; else oneDNN 3.6.2 reads outside memory."""

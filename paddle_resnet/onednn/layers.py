@@ -19,7 +19,7 @@ from paddle_resnet.onednn import recorded_step
 from paddle_resnet.onednn.convolution import conv2d
 from paddle_resnet.onednn.geometry import Pair, Window
 from paddle_resnet.onednn.normalization import batch_norm
-from paddle_resnet.onednn.pooling import global_average_pool, max_pool2d
+from paddle_resnet.onednn.pooling import average_pool2d, global_average_pool, max_pool2d
 from paddle_resnet.onednn.residual import add, fork, zero_pad_shortcut
 from paddle_resnet.onednn.tensors import DATA_TYPES, as_channels_last, wants_gradient
 from paddle_resnet.onednn.tracing import NotTraceableError, PlannedTensor
@@ -148,15 +148,8 @@ class MaxPool(nn.MaxPool2D):
     """Max-pooling."""
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        padding = _padding(self.padding)
-        if padding is None or self.ceil_mode or not is_supported(x):
-            return run_native(super().forward, x)
-        size = _pair(self.ksize)
-        stride = size if self.stride is None else _pair(self.stride)
-        window = Window(size, stride, *padding)
-        if min(window.positions(*x.shape[1:3])) < 1:  # larger than the image: Paddle pools the whole image
-            return run_native(super().forward, x)
-        return max_pool2d(x, window)
+        window = _pool_window(self, x)
+        return run_native(super().forward, x) if window is None else max_pool2d(x, window)
 
 
 class Add(preact.Add):
@@ -186,7 +179,10 @@ class AveragePool(nn.AvgPool2D):
     """Average-pooling."""
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        return run_native(super().forward, x)
+        window = _pool_window(self, x)
+        if window is None or self.divisor is not None or any(window.padding_before + window.padding_after):
+            return run_native(super().forward, x)
+        return average_pool2d(x, window)
 
 
 class ChannelsLastResNet(ResNet):
@@ -231,6 +227,18 @@ class ChannelsLastResNet(ResNet):
 
 def _pair(value: int | list[int] | tuple[int, ...]) -> Pair:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _pool_window(layer: nn.MaxPool2D | nn.AvgPool2D, x: paddle.Tensor) -> Window | None:
+    """Return the window of a pooling of ``[N, H, W, C]``; None if oneDNN cannot compute it."""
+    padding, size = _padding(layer.padding), _pair(layer.ksize)
+    if padding is None or not is_supported(x):
+        return None
+    window = Window(size, size if layer.stride is None else _pair(layer.stride), *padding)
+    height, width = x.shape[1:3]
+    if min(window.positions(height, width)) < 1:  # larger than the image: Paddle pools the whole image
+        return None
+    return None if layer.ceil_mode and not window.ends_with(height, width) else window
 
 
 def _padding(padding: int | str | list[int] | tuple[int, ...]) -> tuple[Pair, Pair] | None:

@@ -56,11 +56,16 @@ def max_pool2d(x: paddle.Tensor, window: Window) -> paddle.Tensor:
     return _pool(x, window, Algorithm.POOLING_MAX)
 
 
+def average_pool2d(x: paddle.Tensor, window: Window) -> paddle.Tensor:
+    """Take each window's mean, as ``paddle.nn.functional.avg_pool2d``; the window has no padding."""
+    return _pool(x, window, Algorithm.POOLING_AVERAGE)
+
+
 def global_average_pool(x: paddle.Tensor) -> paddle.Tensor:
     """Take the mean over H and W: ``[N, H, W, C]`` to ``[N, 1, 1, C]``."""
     height, width = x.shape[1:3]
     whole = Window((height, width), (1, 1), (0, 0), (0, 0))
-    return _pool(x, whole, Algorithm.POOLING_AVERAGE)
+    return average_pool2d(x, whole)
 
 
 def _pool(x: paddle.Tensor, window: Window, algorithm: Algorithm) -> paddle.Tensor:

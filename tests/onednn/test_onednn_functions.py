@@ -147,6 +147,17 @@ def test_max_pool(window, shape):
     assert_all_near(found_gradients, gradients(native, inputs))
 
 
+@pytest.mark.parametrize(("size", "stride"), [(2, 2), (3, 2), (2, 1)])
+def test_average_pool(size, stride):
+    x = np.random.default_rng(4).normal(size=(2, 9, 7, 16)).astype(np.float32)
+    inputs = inputs_of(x)
+    result = onednn_layers.average_pool2d(inputs[0], Window((size, size), (stride, stride), (0, 0), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(x.astype(np.float64), (size, size), (1, 2))
+    assert_near(result, windows[:, ::stride, ::stride].mean((-2, -1)))
+    native = functional.avg_pool2d(inputs[0].transpose(NCHW), size, stride).transpose(NHWC)
+    assert_all_near(gradients(result, inputs), gradients(native, inputs))
+
+
 @pytest.mark.parametrize("shape", [(2, 7, 9, 16), (1, 1, 1, 3), (3, 8, 8, 64)])
 def test_global_average_pool(shape):
     x = np.random.default_rng(4).normal(size=shape).astype(np.float32)

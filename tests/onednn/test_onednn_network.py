@@ -221,12 +221,21 @@ def test_a_convolution_layer_with_other_settings(settings):
     assert_near(accelerated(x.transpose([0, 2, 3, 1])).transpose([0, 3, 1, 2]), native(x), 4e-6)
 
 
-@pytest.mark.parametrize("settings", [{"ceil_mode": True}, {"padding": 1}, {"stride": 1}])
-def test_a_pooling_layer_with_other_settings(settings):
-    native = nn.MaxPool2D(3, **settings)
+@pytest.mark.parametrize("kinds", [(nn.MaxPool2D, layers.MaxPool), (nn.AvgPool2D, layers.AveragePool)])
+@pytest.mark.parametrize("settings", [{"ceil_mode": True}, {"padding": 1}, {"stride": 1}, {"stride": 2}])
+def test_a_pooling_layer_with_other_settings(settings, kinds):
+    native = kinds[0](3, **settings)
     accelerated = copy.deepcopy(native)
-    accelerated.__class__ = layers.MaxPool
+    accelerated.__class__ = kinds[1]
     x = paddle.randn([2, 4, 9, 8])
+    assert_near(accelerated(x.transpose([0, 2, 3, 1])).transpose([0, 3, 1, 2]), native(x), 1e-6)
+
+
+def test_an_average_pool_with_a_divisor_of_its_own():
+    native = nn.AvgPool2D(2, divisor_override=3)
+    accelerated = copy.deepcopy(native)
+    accelerated.__class__ = layers.AveragePool
+    x = paddle.randn([2, 4, 6, 6])
     assert_near(accelerated(x.transpose([0, 2, 3, 1])).transpose([0, 3, 1, 2]), native(x), 0)
 
 

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from onednn_checks import poison_memory
 from paddle.nn import functional
 
-from paddle_resnet.models.blocks import BasicBlock, Bottleneck, ConvPoolBlock, ZeroPadShortcut, projection_shortcut
+from paddle_resnet.models.blocks import (
+    BasicBlock,
+    Bottleneck,
+    ConvPoolBlock,
+    ZeroPadShortcut,
+    average_pool_shortcut,
+    projection_shortcut,
+)
 from paddle_resnet.models.preact import PreActBasicBlock
 from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.onednn import bfloat16_unavailable_reason, replace_layers, unavailable_reason
@@ -27,6 +34,7 @@ NETWORKS = {
     "zero-padded shortcuts": (BasicBlock, "cifar", ZeroPadShortcut),
     "max-pooling": (Bottleneck, "imagenet", projection_shortcut),
     "pre-activation": (PreActBasicBlock, "cifar", projection_shortcut),
+    "average-pooled shortcuts": (BasicBlock, "cifar", average_pool_shortcut),
     "convolutions and pooling": (ConvPoolBlock, "cifar", projection_shortcut),
 }
 
