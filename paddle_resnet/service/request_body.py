@@ -56,7 +56,8 @@ class BodyLimiter:
         try:
             with anyio.fail_after(seconds):
                 await self._read_chunks(request, chunks)
-            yield chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            chunks[:] = [b"".join(chunks)]  # so that every byte is held once
+            yield chunks[0]
         except TimeoutError:
             raise ServiceError(408, "slow_body", f"the body did not arrive within {seconds:g} s") from None
         finally:
