@@ -96,9 +96,9 @@ class Stopwatch:
                 inner = [built._primitive]
                 for _, _, copy in built._reorders:
                     if copy is not None:
-                        copy._execute = self.timed("layout changes and casts around convolutions", copy._execute)
+                        copy.execute = self.timed("layout changes and casts around convolutions", copy.execute)
             for primitive in inner:
-                primitive._execute = self.timed(name, primitive._execute)
+                primitive.execute = self.timed(name, primitive.execute)
             return built
 
         primitives._build_in_own_thread = build_timed

@@ -6,7 +6,7 @@ scratch memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import paddle
@@ -70,6 +70,19 @@ class ReorderedPrimitive:
         _, _, copy = self._reorders[OUTPUT]
         if copy is not None:
             copy(buffers[OUTPUT], tensors[OUTPUT])
+
+    def parts(self, numbers: Sequence[int], allocate: Callable[[int], int]) -> list[tuple[Primitive, list[int]]]:
+        """Return the primitives in order with the numbers of their buffers; ``allocate(size)`` gives those between."""
+        buffers, before, after = list(numbers), [], []
+        for index, (_, size, copy) in enumerate(self._reorders):
+            if copy is not None:
+                buffers[index] = allocate(size)
+                ends = numbers[index], buffers[index]
+                if index < OUTPUT:
+                    before += copy.parts(ends, allocate)
+                else:
+                    after += copy.parts(ends[::-1], allocate)
+        return before + self._primitive.parts(buffers, allocate) + after
 
 
 def convolution_forward(context: Context, geometry: ConvolutionGeometry) -> ReorderedPrimitive:

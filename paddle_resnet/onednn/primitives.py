@@ -179,30 +179,20 @@ class Primitive:
         self.workspace_size = size_of(workspace)
         if self.workspace_size:
             arguments = [*arguments, (Argument.WORKSPACE, workspace)]
-        self._scratch = context.scratch
         self.scratch_size = size_of(scratchpad)
         if self.scratch_size:
             arguments = [*arguments, (Argument.SCRATCHPAD, scratchpad)]
-        library = functions()
-        self._primitive = Handle("primitive", library.primitive_create, description)
-        self._memories = [
-            Handle("memory", library.memory_create, layout, context.engine, None) for _, layout in arguments
-        ]
-        self._arguments = (ExecutionArgument * len(arguments))()
-        for slot, (argument, _), memory in zip(self._arguments, arguments, self._memories, strict=True):
-            slot.argument = argument
-            slot.memory = memory.address
-        self._addresses = [memory.address for memory in self._memories]
-        self._bound: list[int | None] = [None] * len(arguments)
-        self._stream = context.stream
-        self._set_address = holding_lock("memory_set_data_handle")
-        self._execute = library.primitive_execute
+        self._primitive = Handle("primitive", functions().primitive_create, description)
+        self._context, self._arguments = context, arguments
+        self._description = description  # the owner of some of the layouts
+        self._execution = self.make_execution()
+        self.execute = functions().primitive_execute
 
     def __call__(self, *buffers: int) -> None:
         """Execute on the buffers at these addresses, which the caller keeps alive."""
         if self.scratch_size:
-            buffers = (*buffers, self._scratch.address("scratchpad", self.scratch_size))
-        status = self._execute(*self.bind(*buffers))
+            buffers = (*buffers, self._context.scratch.address("scratchpad", self.scratch_size))
+        status = self.execute(*self.bind(*buffers))
         if status != SUCCESS:
             check(status, "primitive_execute")
 
@@ -212,11 +202,43 @@ class Primitive:
         Returns:
             The arguments of ``primitive_execute``.
         """
-        for index, (memory, buffer, bound) in enumerate(zip(self._addresses, buffers, self._bound, strict=True)):
+        for index, (buffer, bound) in enumerate(zip(buffers, self._execution.bound, strict=True)):
             if buffer != bound:
-                self._set_address(memory, buffer)
-                self._bound[index] = buffer
-        return self._primitive, self._stream, len(buffers), self._arguments
+                self._execution.place(index, buffer)
+        return self._execution.arguments
+
+    def make_execution(self) -> Execution:
+        """Return what executes it with addresses of its own."""
+        return Execution(self._context, self._primitive, self._arguments)
+
+    def parts(self, numbers: Sequence[int], allocate: Callable[[int], int]) -> list[tuple[Primitive, list[int]]]:
+        """Return itself with the numbers of its buffers; ``allocate(size)`` gives that of its scratch memory."""
+        return [(self, [*numbers, *([allocate(self.scratch_size)] if self.scratch_size else [])])]
+
+
+class Execution:
+    """The arguments of a primitive's executions.
+
+    Attributes:
+        arguments: of ``primitive_execute``.
+        bound: the address of each buffer.
+    """
+
+    def __init__(self, context: Context, primitive: Handle, arguments: Sequence[tuple[Argument, Any]]) -> None:
+        create = functions().memory_create
+        self._memories = [Handle("memory", create, layout, context.engine, None) for _, layout in arguments]
+        slots = (ExecutionArgument * len(arguments))()
+        for slot, (argument, _), memory in zip(slots, arguments, self._memories, strict=True):
+            slot.argument = argument
+            slot.memory = memory.address
+        self._set_address = holding_lock("memory_set_data_handle")
+        self.arguments = primitive, context.stream, len(arguments), slots
+        self.bound: list[int | None] = [None] * len(arguments)
+
+    def place(self, index: int, address: int) -> None:
+        """Set the address of a buffer."""
+        self._set_address(self._memories[index], address)
+        self.bound[index] = address
 
 
 def reorder(context: Context, source: Any, destination: Any) -> Primitive | None:

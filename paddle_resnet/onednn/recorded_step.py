@@ -16,7 +16,8 @@ from paddle import nn
 from paddle.autograd import PyLayer
 
 from paddle_resnet.onednn import tensors
-from paddle_resnet.onednn.primitives import thread_context
+from paddle_resnet.onednn.bindings import check
+from paddle_resnet.onednn.primitives import Execution, Primitive, thread_context
 from paddle_resnet.onednn.tracing import Call, NotTraceableError, PlannedTensor, Trace
 from paddle_resnet.paddle_compat import batch_norm_settings, has_forward_hooks
 from paddle_resnet.system import threads
@@ -81,21 +82,27 @@ class Recording:
             gradients = trace.backward(self._features, self._gradient)
         self.parameters = [each for each in network.parameters() if id(each) in gradients]
         self._gradients = [gradients[id(parameter)] for parameter in self.parameters]
-        self._calls, self._given, self._arena = trace.calls, list(trace.given.items()), arena
+        self._given, self._arena = list(trace.given.items()), arena
         ends = {each.number for each in (self._images, self._features, self._gradient, *self._gradients)}
         self._offsets, self._size = plan_memory(trace.calls, trace.sizes, {*trace.given, *ends})
+        self._start = 0
         self._addresses = [0] * len(trace.sizes)
+        self._users: list[list[tuple[Execution, int]]] = [[] for _ in trace.sizes]
+        self._calls = [self._prepare(call) for call in trace.calls]
 
     def forward(self, images: paddle.Tensor) -> tuple[paddle.Tensor, StepUnderWay]:
         """Return the features, and what to hold until `backward`."""
-        step, start, addresses = self._arena.begin(), self._arena.address(self._size), self._addresses
-        for number, offset in self._offsets:
-            addresses[number] = start + offset
+        step, start = self._arena.begin(), self._arena.address(self._size)
+        if start != self._start:
+            self._start = start
+            for number, offset in self._offsets:
+                self._place(number, start + offset)
         for number, tensor in self._given:
-            addresses[number] = tensor.data_ptr()
+            self._place(number, tensor.data_ptr())
         images = tensors.as_contiguous(images)
         features = tensors.allocate(self._features.shape, self._features.dtype)
-        addresses[self._images.number], addresses[self._features.number] = images.data_ptr(), features.data_ptr()
+        self._place(self._images.number, images.data_ptr())
+        self._place(self._features.number, features.data_ptr())
         self._replay(self._calls[: self._forward_calls])
         return features, step
 
@@ -104,14 +111,35 @@ class Recording:
         gradient = tensors.as_contiguous(gradient)
         gradients = [tensors.allocate(each.shape, each.dtype) for each in self._gradients]
         for planned, tensor in zip((self._gradient, *self._gradients), (gradient, *gradients), strict=True):
-            self._addresses[planned.number] = tensor.data_ptr()
+            self._place(planned.number, tensor.data_ptr())
         self._replay(self._calls[self._forward_calls :])
         return gradients
 
-    def _replay(self, calls: Sequence[Call]) -> None:
-        addresses = self._addresses
-        for operation, numbers in calls:
-            operation(*[addresses[number] for number in numbers])
+    def _prepare(self, call: Call) -> tuple[Callable[..., int | None], tuple[Any, ...]]:
+        """Return a function and its arguments; a primitive's are made once, with the addresses of their own."""
+        operation, numbers = call
+        if not isinstance(operation, Primitive):
+            return _call, (operation, numbers, self._addresses)
+        execution = operation.make_execution()
+        for index, number in enumerate(numbers):
+            self._users[number].append((execution, index))
+        return operation.execute, execution.arguments
+
+    def _place(self, number: int, address: int) -> None:
+        if address != self._addresses[number]:
+            self._addresses[number] = address
+            for execution, index in self._users[number]:
+                execution.place(index, address)
+
+    def _replay(self, calls: Sequence[tuple[Callable[..., int | None], tuple[Any, ...]]]) -> None:
+        for function, arguments in calls:
+            status = function(*arguments)
+            if status:
+                check(status, "primitive_execute")
+
+
+def _call(operation: Callable[..., Any], numbers: Sequence[int], addresses: list[int]) -> None:
+    operation(*[addresses[number] for number in numbers])
 
 
 def plan_memory(calls: Sequence[Call], sizes: Sequence[int], elsewhere: set[int]) -> tuple[list[tuple[int, int]], int]:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import paddle
 from paddle.autograd import PyLayer
@@ -59,11 +59,20 @@ class PlannedTensor:
         return PlannedTensor(self.number, shape, self.dtype)
 
 
+@runtime_checkable
+class Composed(Protocol):
+    """An operation of primitives."""
+
+    def parts(self, numbers: Sequence[int], allocate: Callable[[int], int]) -> list[tuple[Any, list[int]]]:
+        """Return them with the numbers of their buffers; ``allocate(size)`` gives further buffers."""
+        ...
+
+
 class Call(NamedTuple):
     """An operation, called with the addresses of these memories."""
 
     operation: Callable[..., Any]
-    numbers: tuple[int, ...]
+    numbers: Sequence[int]
 
 
 class _Node(NamedTuple):
@@ -104,12 +113,18 @@ class Trace:
             _local.trace = None
 
     def allocate(self, shape: Sequence[int], dtype: paddle.dtype) -> PlannedTensor:
-        self.sizes.append(math.prod(shape) * BYTES[dtype])
-        return PlannedTensor(len(self.sizes) - 1, shape, dtype)
+        return PlannedTensor(self._reserve(math.prod(shape) * BYTES[dtype]), shape, dtype)
 
     def note(self, operation: Callable[..., Any], tensors: Sequence[Any]) -> None:
-        """Note that `operation` is called with the tensors' addresses."""
-        self.calls.append(Call(operation, tuple(self._number(tensor) for tensor in tensors)))
+        """Note that `operation`, or each primitive that it consists of, is called with the tensors' addresses."""
+        calls = [(operation, [self._number(tensor) for tensor in tensors])]
+        if isinstance(operation, Composed):
+            calls = operation.parts(calls[0][1], self._reserve)
+        self.calls += [Call(*each) for each in calls]
+
+    def _reserve(self, size: int) -> int:
+        self.sizes.append(size)
+        return len(self.sizes) - 1
 
     def _number(self, tensor: Any) -> int:
         if isinstance(tensor, PlannedTensor):
@@ -117,9 +132,8 @@ class Trace:
         if id(tensor) not in self._known:
             raise NotTraceableError("a tensor that is neither a parameter nor a result of the layers")
         if id(tensor) not in self._numbers:
-            self.sizes.append(0)
-            self._numbers[id(tensor)] = len(self.sizes) - 1
-            self.given[len(self.sizes) - 1] = tensor
+            self._numbers[id(tensor)] = self._reserve(0)
+            self.given[self._numbers[id(tensor)]] = tensor
         return self._numbers[id(tensor)]
 
     def apply(self, function: type[PyLayer], *arguments: Any) -> Any:
