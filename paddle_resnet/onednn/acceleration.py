@@ -12,7 +12,7 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.models import blocks, preact, stems, sync_batch_norm
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.resnet import ResNet
-from paddle_resnet.onednn import layers, library
+from paddle_resnet.onednn import layers, library, recorded_step
 from paddle_resnet.onednn.availability import bfloat16_unavailable_reason, unavailable_reason
 from paddle_resnet.paddle_compat import batch_norm_settings, data_format
 from paddle_resnet.runtime import keep_freed_memory
@@ -64,6 +64,8 @@ HEAD = ("avgpool", "flatten", "dropout", "fc")
 
 ORIGINALS: dict[type[nn.Layer], type[nn.Layer]] = {new: old for old, new in REPLACEMENTS.items()}
 ORIGINALS |= {layers.BatchNormReLU: nn.BatchNorm2D, layers.SyncBatchNormReLU: sync_batch_norm.SyncBatchNorm}
+HEAD_LAYERS = {nn.AdaptiveAvgPool2D, nn.Flatten, nn.Dropout, nn.Linear}
+recorded_step.RECORDABLE |= {*ORIGINALS, *UNCHANGED, *HEAD_LAYERS}
 
 
 def accelerate(
@@ -154,6 +156,8 @@ def replace_layers(network: ImageClassifier, precision: layers.Precision = "floa
 
 def restore(network: nn.Layer) -> None:
     """Undo `replace_layers`; a network that was not accelerated stays as it is."""
+    if isinstance(network, layers.ChannelsLastResNet):
+        recorded_step.forget(network)
     _set_classes(
         {
             layer: ORIGINALS[type(layer)]

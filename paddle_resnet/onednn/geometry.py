@@ -41,9 +41,11 @@ class Window(NamedTuple):
 
     def ends_with(self, height: int, width: int) -> bool:
         """Whether the last position ends where the padded image does, on each axis."""
-        lengths = zip((height, width), self.extent, *self[1:4], strict=True)
         return all(
-            (length + before + after - extent) % stride == 0 for length, extent, stride, before, after in lengths
+            (length + before + after - extent) % stride == 0
+            for length, extent, stride, before, after in zip(
+                (height, width), self.extent, self.stride, self.padding_before, self.padding_after, strict=True
+            )
         )
 
     @functools.lru_cache(CACHED)  # noqa: B019

@@ -56,7 +56,7 @@ def in_float32(forward: Callable[[paddle.Tensor], paddle.Tensor], x: paddle.Tens
     Paddle has few operators for bfloat16 on the CPU: a bfloat16 tensor is cast to float32 before, and back afterwards.
     """
     if isinstance(x, PlannedTensor):
-        raise NotTraceableError("an operator of Paddle")
+        raise NotTraceableError("a layer is computed by Paddle")
     return forward(x.cast(paddle.float32)).cast(paddle.bfloat16) if x.dtype == paddle.bfloat16 else forward(x)
 
 

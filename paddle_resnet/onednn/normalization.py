@@ -115,8 +115,10 @@ def batch_norm(
         TypeError: one of the others is not float32.
     """
     tensors.require_float32(weight, bias, running_mean, running_variance)
+    if weight.shape[0] != x.shape[-1]:
+        raise ValueError(f"a normalisation of {weight.shape[0]} channels on {x.shape[-1]}")
     if active_trace() is not None and (synchronized or not training):
-        raise NotTraceableError("statistics of other processes, or of before")
+        raise NotTraceableError("a normalisation uses statistics of other processes or of before")
     for_backward = tensors.wants_gradient(x, weight, bias)
     source = _with_whole_vectors(tensors.image_of(x))
     combined = training and (synchronized or source.channels > x.shape[-1])

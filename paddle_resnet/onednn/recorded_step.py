@@ -7,25 +7,30 @@ their gradients are Paddle's tensors as before, and the results have the same bi
 from __future__ import annotations
 
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import paddle
 from paddle import nn
 from paddle.autograd import PyLayer
 
+from paddle_resnet.console import logger
+from paddle_resnet.models.blocks import ZeroPadShortcut
+from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.onednn import tensors
 from paddle_resnet.onednn.bindings import check
 from paddle_resnet.onednn.primitives import Execution, Primitive, thread_context
 from paddle_resnet.onednn.tracing import Call, NotTraceableError, PlannedTensor, Trace
-from paddle_resnet.paddle_compat import batch_norm_settings, has_forward_hooks
+from paddle_resnet.paddle_compat import batch_norm_settings, convolution_settings, has_forward_hooks
 from paddle_resnet.system import threads
 
 ALIGNMENT = 64
 """Bytes of a cache line, and of the widest vector."""
-MOST_SHAPES = 8
-"""Recordings kept for one network; batches of other shapes come rarely."""
+MOST_RECORDINGS = 4
+"""Kept for one network; batches of other shapes and other numbers of threads come rarely."""
+RECORDABLE: set[type[nn.Layer]] = set()
+"""Layers that always do the same for the same settings; `acceleration` adds those that it knows."""
 
 Body: TypeAlias = Callable[[Any], Any]
 
@@ -65,6 +70,7 @@ class Recording:
 
     Attributes:
         parameters: those whose gradients it gives, in the order of `backward`.
+        kept: what the backward pass reads, and so must not change before it.
     """
 
     def __init__(self, network: nn.Layer, body: Body, images: paddle.Tensor, arena: Arena) -> None:
@@ -82,9 +88,15 @@ class Recording:
             gradients = trace.backward(self._features, self._gradient)
         self.parameters = [each for each in network.parameters() if id(each) in gradients]
         self._gradients = [gradients[id(parameter)] for parameter in self.parameters]
-        self._given, self._arena = list(trace.given.items()), arena
+        self._arena, self._threads = arena, threads.count()
+        self._context = thread_context()  # its engine has to live as long as the primitives
+        self._own = list(trace.own.items())
+        read_later = {number for call in trace.calls[self._forward_calls :] for number in call.numbers}
+        if self._images.number in read_later:
+            raise NotTraceableError("the backward pass reads the images, which may be gone")
+        self.kept = [tensor for number, tensor in self._own if number in read_later]
         ends = {each.number for each in (self._images, self._features, self._gradient, *self._gradients)}
-        self._offsets, self._size = plan_memory(trace.calls, trace.sizes, {*trace.given, *ends})
+        self._offsets, self._size = plan_memory(trace.calls, trace.sizes, {*trace.own, *ends})
         self._start = 0
         self._addresses = [0] * len(trace.sizes)
         self._users: list[list[tuple[Execution, int]]] = [[] for _ in trace.sizes]
@@ -97,7 +109,7 @@ class Recording:
             self._start = start
             for number, offset in self._offsets:
                 self._place(number, start + offset)
-        for number, tensor in self._given:
+        for number, tensor in self._own:
             self._place(number, tensor.data_ptr())
         images = tensors.as_contiguous(images)
         features = tensors.allocate(self._features.shape, self._features.dtype)
@@ -132,10 +144,17 @@ class Recording:
                 execution.place(index, address)
 
     def _replay(self, calls: Sequence[tuple[Callable[..., int | None], tuple[Any, ...]]]) -> None:
-        for function, arguments in calls:
-            status = function(*arguments)
-            if status:
-                check(status, "primitive_execute")
+        number_of_threads = threads.count()
+        if number_of_threads != self._threads:  # changed between the forward and the backward pass
+            threads.use(self._threads)
+        try:
+            for function, arguments in calls:
+                status = function(*arguments)
+                if status:
+                    check(status, "primitive_execute")
+        finally:
+            if number_of_threads != self._threads:
+                threads.use(number_of_threads)
 
 
 def _call(operation: Callable[..., Any], numbers: Sequence[int], addresses: list[int]) -> None:
@@ -161,55 +180,75 @@ def plan_memory(calls: Sequence[Call], sizes: Sequence[int], elsewhere: set[int]
         for number in call.numbers:
             first.setdefault(number, time)
             last[number] = time
-    placed: list[tuple[int, int, int, int]] = []  # offset, end, first and last call
-    offsets = []
-    for number in sorted(first.keys() - elsewhere, key=lambda each: -sizes[each]):
+    numbers = sorted(first.keys() - elsewhere, key=lambda each: -sizes[each])
+    starts, ends = np.zeros((2, len(numbers)), np.int64)
+    begins, finishes = (np.array([times[number] for number in numbers], np.int64) for times in (first, last))
+    for index, number in enumerate(numbers):
         size, offset = -(-sizes[number] // ALIGNMENT) * ALIGNMENT, 0
-        begin, finish = first[number], last[number]
-        for start, end, other_begin, other_finish in placed:
-            if begin <= other_finish and other_begin <= finish:
-                if offset + size <= start:
-                    break
-                offset = max(offset, end)
-        offsets.append((number, offset))
-        placed.append((offset, offset + size, begin, finish))
-        placed.sort()
-    return offsets, max((end for _, end, _, _ in placed), default=0)
+        at_once = (begins[:index] <= finishes[index]) & (finishes[:index] >= begins[index])
+        for start, end in sorted(zip(starts[:index][at_once].tolist(), ends[:index][at_once].tolist(), strict=True)):
+            if offset + size <= start:
+                break
+            offset = max(offset, end)
+        starts[index], ends[index] = offset, offset + size
+    return list(zip(numbers, starts.tolist(), strict=True)), max(ends.tolist(), default=0)
 
 
 class Recordings:
-    """A network's recordings by the shape of the images and all else that changes what is computed."""
+    """A network's recordings, the last used ones."""
 
     def __init__(self) -> None:
         self.arena = Arena()
-        self._recordings: OrderedDict[Hashable, Recording | None] = OrderedDict()
+        self._found: list[tuple[list[Any], Recording | None]] = []
+        """Each with what it depends on; None where nothing can be recorded."""
 
     def find(self, network: nn.Layer, body: Body, images: paddle.Tensor) -> Recording | None:
         """Return the recording for these images; None if they are to be computed layer by layer."""
         state = _state(network)
         if state is None or self.arena.is_in_use:
             return None
-        key = (*images.shape, threads.count(), state)
-        if key not in self._recordings:
-            try:
-                self._recordings[key] = Recording(network, body, images, self.arena)
-            except NotTraceableError:
-                self._recordings[key] = None
-            if len(self._recordings) > MOST_SHAPES:
-                self._recordings.popitem(last=False)
-        return self._recordings[key]
+        state = [images.shape, threads.count(), *state]
+        index = next((index for index, (each, _) in enumerate(self._found) if each == state), None)
+        if index is None:
+            found = state, _record(network, body, images, self.arena)
+            del self._found[: -MOST_RECORDINGS + 1]
+        else:
+            found = self._found.pop(index)
+        self._found.append(found)
+        return found[1]
 
 
-def _state(network: nn.Layer) -> Hashable:
-    """Return what the operations depend on beside the shape; None where hooks want the layers' results."""
-    layers = []
-    for layer in network.sublayers():
-        if has_forward_hooks(layer):
+def _record(network: nn.Layer, body: Body, images: paddle.Tensor, arena: Arena) -> Recording | None:
+    try:
+        return Recording(network, body, images, arena)
+    except Exception as error:  # Paddle's operators refuse planned tensors; if the layers fail too, they say why
+        logger.debug("the training step is computed layer by layer: %s", error)
+        return None
+
+
+def _state(network: nn.Layer) -> list[Any] | None:
+    """Return what the operations depend on beside the images; None where a layer may do something else each time."""
+    state: list[Any] = []
+    for layer in network.sublayers(include_self=True):
+        if type(layer) not in RECORDABLE or has_forward_hooks(layer) or "forward" in vars(layer):
             return None
-        settings = batch_norm_settings(layer) if isinstance(layer, nn.BatchNorm2D) else None
-        layers.append((id(layer), type(layer), layer.training, settings))
-    parameters = [(id(each), each.stop_gradient, each.dtype) for each in network.parameters()]
-    return (*layers, *parameters)
+        # Not the network itself, which its recordings shall not keep alive.
+        state.append((None if layer is network else layer, type(layer), layer.training, _settings(layer)))
+    state += [(id(each), each.stop_gradient, each.dtype) for each in network.parameters()]
+    return state
+
+
+def _settings(layer: nn.Layer) -> Any:
+    """Return what a layer computes by, beside its parameters; None if that is nothing."""
+    if isinstance(layer, nn.Conv2D):
+        return convolution_settings(layer)
+    if isinstance(layer, nn.BatchNorm2D):
+        return batch_norm_settings(layer)
+    if isinstance(layer, nn.MaxPool2D | nn.AvgPool2D):
+        return layer.ksize, layer.stride, layer.padding, layer.ceil_mode, getattr(layer, "divisor", None)
+    if isinstance(layer, ZeroPadShortcut):
+        return layer.stride, layer.new_channels
+    return (layer.precision, layer.stage_names) if isinstance(layer, ResNet) else None
 
 
 def run(network: nn.Layer, body: Body, images: paddle.Tensor) -> paddle.Tensor | None:
@@ -220,20 +259,25 @@ def run(network: nn.Layer, body: Body, images: paddle.Tensor) -> paddle.Tensor |
         body: traced on images ``[N, C, H, W]``; its operations must depend on `network` alone.
         images: float32 ``[N, C, H, W]``.
     """
-    of_network = thread_context().recordings
     if not network.training:
-        of_network.pop(network, None)  # an evaluation needs the memory
+        forget(network)  # an evaluation needs the memory
         return None
     if not paddle.is_grad_enabled() or tensors.wants_gradient(images):
         return None
-    recording = of_network.setdefault(network, Recordings()).find(network, body, images)
+    recordings = thread_context().recordings.setdefault(network, Recordings())
+    recording = recordings.find(network, body, images)
     return None if recording is None else _Replay.apply(images, recording, *recording.parameters)
+
+
+def forget(network: nn.Layer) -> None:
+    """Free this thread's recordings of the network."""
+    thread_context().recordings.pop(network, None)
 
 
 class _Replay(PyLayer):
     @staticmethod
     def forward(ctx: Any, images: paddle.Tensor, recording: Recording, *parameters: paddle.Tensor) -> paddle.Tensor:
-        ctx.kept, ctx.recording = tensors.Kept(*parameters), recording
+        ctx.kept, ctx.recording = tensors.Kept(*recording.kept), recording
         features, ctx.step = recording.forward(images)
         return features
 

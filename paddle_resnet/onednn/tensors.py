@@ -74,7 +74,7 @@ class Kept:
 
     def __init__(self, *tensors: paddle.Tensor | None) -> None:
         traced = active_trace() is not None  # and so without a graph
-        self._tensors = tuple(None if each is None else each if traced else each.detach() for each in tensors)
+        self._tensors = tensors if traced else tuple(None if each is None else each.detach() for each in tensors)
         self._versions = self._count_changes()
 
     def _count_changes(self) -> list[int]:

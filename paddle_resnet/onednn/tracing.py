@@ -1,7 +1,8 @@
 """A trace: the operations of oneDNN's layers in order, on tensors that have no memory yet, and their gradients.
 
 Layers run under a trace as usual. `tensors.allocate`, `tensors.execute` and `tensors.apply` then allocate nothing and
-compute nothing: they note what is to be done. What a trace cannot repeat raises `NotTraceableError`.
+compute nothing: they note what is to be done. What these layers cannot repeat raises `NotTraceableError`, and Paddle's
+operators raise errors of their own, as they get no tensors of Paddle.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ class PlannedTensor:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise NotTraceableError(f"a tensor's {name}")
+        raise NotTraceableError(f"a layer asks for the {name} of a tensor")
 
     def __getitem__(self, index: Any) -> Any:
-        raise NotTraceableError("a part of a tensor")
+        raise NotTraceableError("a layer takes a part of a tensor")
 
     def is_contiguous(self) -> bool:
         return True
@@ -56,6 +57,8 @@ class PlannedTensor:
 
     def reshape(self, shape: Sequence[int]) -> PlannedTensor:
         """Return a view."""
+        if math.prod(shape) != math.prod(self.shape):
+            raise NotTraceableError(f"a view {list(shape)} of {self.shape}")
         return PlannedTensor(self.number, shape, self.dtype)
 
 
@@ -90,15 +93,15 @@ class Trace:
     Attributes:
         calls: in order.
         sizes: in bytes, of the memory of each planned tensor, by its number.
-        given: the tensors that have memory of their own, by number: parameters and running statistics.
+        own: the tensors that have memory of their own, by number: parameters and running statistics.
     """
 
-    def __init__(self, known: Sequence[paddle.Tensor]) -> None:
-        """`known` are the tensors that the layers may use: those that stay the same from step to step."""
+    def __init__(self, lasting: Sequence[paddle.Tensor]) -> None:
+        """`lasting` are the tensors that the layers may use: those that stay the same from step to step."""
         self.calls: list[Call] = []
         self.sizes: list[int] = []
-        self.given: dict[int, paddle.Tensor] = {}
-        self._known = {id(tensor): tensor for tensor in known}
+        self.own: dict[int, paddle.Tensor] = {}
+        self._lasting = {id(tensor): tensor for tensor in lasting}
         self._numbers: dict[int, int] = {}
         self._nodes: list[_Node] = []
 
@@ -129,11 +132,11 @@ class Trace:
     def _number(self, tensor: Any) -> int:
         if isinstance(tensor, PlannedTensor):
             return tensor.number
-        if id(tensor) not in self._known:
-            raise NotTraceableError("a tensor that is neither a parameter nor a result of the layers")
+        if id(tensor) not in self._lasting:
+            raise NotTraceableError("a layer uses a tensor that is neither a parameter nor a result of the layers")
         if id(tensor) not in self._numbers:
             self._numbers[id(tensor)] = self._reserve(0)
-            self.given[self._numbers[id(tensor)]] = tensor
+            self.own[self._numbers[id(tensor)]] = tensor
         return self._numbers[id(tensor)]
 
     def apply(self, function: type[PyLayer], *arguments: Any) -> Any:
@@ -151,13 +154,13 @@ class Trace:
         """Trace the backward pass; return the gradients of the parameters by the parameters' ``id``."""
         gradients = {id(output): gradient}
         for node in reversed(self._nodes):
-            given = [gradients.pop(id(each), None) for each in node.outputs]
-            if None in given:
-                raise NotTraceableError("a result that is not used")
-            found = node.function.backward(node.context, *given)
+            of_outputs = [gradients.pop(id(each), None) for each in node.outputs]
+            if None in of_outputs:
+                raise NotTraceableError("a result of a layer is not used")
+            found = node.function.backward(node.context, *of_outputs)
             for tensor, each in zip(node.inputs, found if isinstance(found, tuple) else (found,), strict=True):
                 if id(tensor) in gradients:
-                    raise NotTraceableError("a tensor that is used twice")
+                    raise NotTraceableError("a tensor is used twice")
                 if each is not None:
                     gradients[id(tensor)] = each
         return gradients
