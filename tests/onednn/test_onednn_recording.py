@@ -86,9 +86,10 @@ def is_recorded(network):
     return bool(found) and None not in found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_bits_are_those_of_the_layers(kind, precision, monkeypatch):
+def test_several_steps_have_the_bits_of_the_layers(kind, precision, monkeypatch):
     if precision == "bfloat16" and bfloat16_unavailable_reason():
         pytest.skip(bfloat16_unavailable_reason())
     poison_memory(monkeypatch)
@@ -105,6 +106,15 @@ def test_the_bits_are_those_of_the_layers(kind, precision, monkeypatch):
                 optimizer.clear_grad()
         assert is_recorded(network)
         assert not is_recorded(expected)
+
+
+def test_a_recorded_step_has_the_bits_of_the_layers():
+    network = small_network()
+    expected = layer_by_layer(network)
+    for each in (network, expected):
+        loss_of(each).backward()
+    assert is_recorded(network)
+    assert bits(network) == bits(expected)
 
 
 def test_two_forward_passes_may_come_before_a_backward_pass():
