@@ -36,6 +36,7 @@ from paddle_resnet.benchmark.cases import TrainCase
 from paddle_resnet.benchmark.train import training_operations
 from paddle_resnet.config import Config
 from paddle_resnet.data import TrainLoader
+from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model
 from paddle_resnet.onednn import accelerate, convolution, library, primitives
 from paddle_resnet.onednn.bindings import Argument, DataType
@@ -49,6 +50,7 @@ from paddle_resnet.training.train_step import TrainStepModel
 PRODUCT_SIZE, PRODUCTS = 2048, 5
 MUON = {"optimizer": "muon", "learning_rate": 0.12, "momentum": 0.6, "label_smoothing": 0.2, "ema": 0.98}
 NAMES = {
+    "channels_last_copy": "images to channels last",
     "convolution_forward": "convolution, forward",
     "convolution_backward_data": "convolution, gradient of the images",
     "convolution_backward_weights": "convolution, gradient of the weights",
@@ -133,6 +135,8 @@ def main() -> None:
 
 def _profile(arguments: argparse.Namespace) -> None:
     case, steps = arguments.case, arguments.steps
+    if min(steps, arguments.warm_up) < 1:
+        raise UsageError("--steps and --warm-up: expected at least 1")
     stopwatch = Stopwatch()
     stopwatch.time_primitives()
     window = Window(stopwatch, arguments.warm_up)
