@@ -36,7 +36,7 @@ from paddle_resnet.onednn.geometry import Image
 from paddle_resnet.system import threads
 
 CACHE_CAPACITY = 512
-"""Primitives a thread keeps, beside those of recorded steps. A training step of ResNet-152 uses about 120 different ones."""
+"""Primitives a thread keeps, beside those of recorded steps. A step of ResNet-152 uses about 120 different ones."""
 
 
 class Sum(NamedTuple):
