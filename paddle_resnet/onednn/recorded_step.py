@@ -86,7 +86,8 @@ class Recording:
             self._forward_calls = len(trace.calls)
             self._gradient = trace.allocate(self._features.shape, self._features.dtype)
             gradients = trace.backward(self._features, self._gradient)
-        self.parameters = [each for each in network.parameters() if id(each) in gradients]
+        self._all_parameters = network.parameters()  # held, so that no later one gets the `id` of one of them
+        self.parameters = [each for each in self._all_parameters if id(each) in gradients]
         self._gradients = [gradients[id(parameter)] for parameter in self.parameters]
         self._arena, self._threads = arena, threads.count()
         self._context = thread_context()  # its engine has to live as long as the primitives
