@@ -12,7 +12,6 @@ little, and otherwise the time that passes. Each line is without the lines that 
 from __future__ import annotations
 
 import argparse
-import resource
 import sys
 import time
 from collections import Counter
@@ -107,15 +106,15 @@ class Stopwatch:
 
 
 class Window(Callback):
-    """Notes the clock and the page faults after the steps of warm-up, and after the last step."""
+    """Notes the clock after the steps of warm-up, and after the last step."""
 
     def __init__(self, stopwatch: Stopwatch, warm_up: int) -> None:
         super().__init__()
         self._stopwatch, self._warm_up = stopwatch, warm_up
-        self.begin = self.end = (0.0, 0)
+        self.begin = self.end = 0.0
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
-        self.end = self._stopwatch.clock(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        self.end = self._stopwatch.clock()
         if step + 1 == self._warm_up:
             self._stopwatch.seconds.clear()
             self._stopwatch.calls.clear()
@@ -141,13 +140,12 @@ def _profile(arguments: argparse.Namespace) -> None:
     stopwatch.time_primitives()
     window = Window(stopwatch, arguments.warm_up)
     _train(case, arguments, stopwatch, window)
-    seconds = (window.end[0] - window.begin[0]) / steps
+    seconds = (window.end - window.begin) / steps
     rate = _product_rate(stopwatch, DataType.BFLOAT16 if arguments.precision == "bfloat16" else DataType.FLOAT32)
     share = training_operations(case.network, case.size) * case.batch / seconds / rate
     kind = "CPU time" if stopwatch.clock is time.thread_time else "time"
     print(f"{case}, {arguments.precision}, {threads.count()} threads, oneDNN {library.description()}")
     print(f"{1000 * seconds:.1f} ms a step ({kind}), {share:.0%} of the product rate, {rate / 1e9:.0f} GFLOP/s")
-    print(f"{(window.end[1] - window.begin[1]) / steps:.0f} page faults a step")
     stopwatch.seconds["everything else"] = seconds * steps - stopwatch.seconds.total()
     for name, taken in stopwatch.seconds.most_common():
         calls = stopwatch.calls[name] / steps
