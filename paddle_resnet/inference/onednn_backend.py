@@ -9,15 +9,15 @@ import numpy as np
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.inference.inference_config import InferenceConfig, onnx_file, read_checked
-from paddle_resnet.inference.onednn_recording import Recording, Shared
+from paddle_resnet.inference.onednn_network import OneDNNNetwork, Shared
 from paddle_resnet.inference.onnx_graph import read_graph
 from paddle_resnet.inference.onnx_layers import fuse
 from paddle_resnet.inference.options import Precision
 from paddle_resnet.onednn.bindings import DataType, OneDNNError
 from paddle_resnet.system import threads
 
-MOST_RECORDINGS = 64
-"""Batch sizes whose primitives are kept."""
+MOST_BATCH_SIZES = 64
+"""So many are kept."""
 
 
 class OneDNNBackend:
@@ -42,11 +42,11 @@ class OneDNNBackend:
         data_type = DataType.BFLOAT16 if precision == "bf16" else DataType.FLOAT32
         shared = Shared()
 
-        @lru_cache(MOST_RECORDINGS)
-        def record(images: int) -> Recording:
-            return Recording(network, (images, size, size, 3), data_type, shared)
+        @lru_cache(MOST_BATCH_SIZES)
+        def build(images: int) -> OneDNNNetwork:
+            return OneDNNNetwork(network, (images, size, size, 3), data_type, shared)
 
-        self._record, self._turn = record, threading.Lock()
+        self._build, self._turn = build, threading.Lock()
         self.run(np.zeros((config.input.batch or 1, size, size, 3), np.uint8))
 
     def run(self, batch: np.ndarray) -> np.ndarray:
@@ -54,14 +54,14 @@ class OneDNNBackend:
             before = threads.count()
             threads.use(self._number)
             try:
-                recording = self._record(len(batch))
-                if recording.input.dtype == np.uint8:
-                    recording.input[...] = batch
+                built = self._build(len(batch))
+                if built.input.dtype == np.uint8:
+                    built.input[...] = batch
                 else:
-                    rows = recording.input.reshape(-1, len(self._mean))
+                    rows = built.input.reshape(-1, len(self._mean))
                     np.subtract(batch.reshape(rows.shape), self._mean, out=rows)
-                recording.run()
-                return recording.output.reshape(len(batch), -1).copy()
+                built.run()
+                return built.output.reshape(len(batch), -1).copy()
             except (KeyError, ValueError, MemoryError, OneDNNError) as error:
                 raise self._refusal(error) from None
             finally:

@@ -7,10 +7,9 @@ their gradients are Paddle's tensors as before, and the results have the same bi
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import numpy as np
 import paddle
 from paddle import nn
 from paddle.autograd import PyLayer
@@ -19,14 +18,12 @@ from paddle_resnet.console import logger
 from paddle_resnet.models.blocks import ZeroPadShortcut
 from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.onednn import tensors
-from paddle_resnet.onednn.bindings import check
-from paddle_resnet.onednn.primitives import Execution, Primitive, thread_context
-from paddle_resnet.onednn.tracing import Call, NotTraceableError, PlannedTensor, Trace
+from paddle_resnet.onednn.primitives import thread_context
+from paddle_resnet.onednn.program import Program
+from paddle_resnet.onednn.tracing import NotTraceableError, PlannedTensor, Trace
 from paddle_resnet.paddle_compat import batch_norm_settings, convolution_settings, has_forward_hooks
 from paddle_resnet.system import threads
 
-ALIGNMENT = 64
-"""Bytes of a cache line, and of the widest vector."""
 MOST_RECORDINGS = 4
 """Kept for one network; batches of other shapes and other numbers of threads come rarely."""
 RECORDABLE: set[type[nn.Layer]] = set()
@@ -97,26 +94,19 @@ class Recording:
             raise NotTraceableError("the backward pass reads the images, which may be gone")
         self.kept = [tensor for number, tensor in self._own if number in read_later]
         ends = {each.number for each in (self._images, self._features, self._gradient, *self._gradients)}
-        self._offsets, self._size = plan_memory(trace.calls, trace.sizes, {*trace.own, *ends})
-        self._start = 0
-        self._addresses = [0] * len(trace.sizes)
-        self._users: list[list[tuple[Execution, int]]] = [[] for _ in trace.sizes]
-        self._calls = [self._prepare(call) for call in trace.calls]
+        self._program = Program(trace.calls, trace.sizes, {*trace.own, *ends}, lasting=set())
 
     def forward(self, images: paddle.Tensor) -> tuple[paddle.Tensor, StepUnderWay]:
         """Return the features, and what to hold until `backward`."""
-        step, start = self._arena.begin(), self._arena.address(self._size)
-        if start != self._start:
-            self._start = start
-            for number, offset in self._offsets:
-                self._place(number, start + offset)
+        step = self._arena.begin()
+        self._program.place_planned(self._arena.address(self._program.size))
         for number, tensor in self._own:
-            self._place(number, tensor.data_ptr())
+            self._program.place(number, tensor.data_ptr())
         images = tensors.as_contiguous(images)
         features = tensors.allocate(self._features.shape, self._features.dtype)
-        self._place(self._images.number, images.data_ptr())
-        self._place(self._features.number, features.data_ptr())
-        self._replay(self._calls[: self._forward_calls])
+        self._program.place(self._images.number, images.data_ptr())
+        self._program.place(self._features.number, features.data_ptr())
+        self._replay(0, self._forward_calls)
         return features, step
 
     def backward(self, gradient: paddle.Tensor) -> list[paddle.Tensor]:
@@ -124,75 +114,19 @@ class Recording:
         gradient = tensors.as_contiguous(gradient)
         gradients = [tensors.allocate(each.shape, each.dtype) for each in self._gradients]
         for planned, tensor in zip((self._gradient, *self._gradients), (gradient, *gradients), strict=True):
-            self._place(planned.number, tensor.data_ptr())
-        self._replay(self._calls[self._forward_calls :])
+            self._program.place(planned.number, tensor.data_ptr())
+        self._replay(self._forward_calls, None)
         return gradients
 
-    def _prepare(self, call: Call) -> tuple[Callable[..., int | None], tuple[Any, ...]]:
-        """Return a function and its arguments; a primitive's are made once, with the addresses of their own."""
-        operation, numbers = call
-        if not isinstance(operation, Primitive):
-            return _call, (operation, numbers, self._addresses)
-        execution = operation.make_execution()
-        for index, number in enumerate(numbers):
-            self._users[number].append((execution, index))
-        return operation.execute, execution.arguments
-
-    def _place(self, number: int, address: int) -> None:
-        if address != self._addresses[number]:
-            self._addresses[number] = address
-            for execution, index in self._users[number]:
-                execution.place(index, address)
-
-    def _replay(self, calls: Sequence[tuple[Callable[..., int | None], tuple[Any, ...]]]) -> None:
+    def _replay(self, first: int, end: int | None) -> None:
         number_of_threads = threads.count()
         if number_of_threads != self._threads:  # changed between the forward and the backward pass
             threads.use(self._threads)
         try:
-            for function, arguments in calls:
-                status = function(*arguments)
-                if status:
-                    check(status, "primitive_execute")
+            self._program.run(first, end)
         finally:
             if number_of_threads != self._threads:
                 threads.use(number_of_threads)
-
-
-def _call(operation: Callable[..., Any], numbers: Sequence[int], addresses: list[int]) -> None:
-    operation(*[addresses[number] for number in numbers])
-
-
-def plan_memory(calls: Sequence[Call], sizes: Sequence[int], elsewhere: set[int]) -> tuple[list[tuple[int, int]], int]:
-    """Give each memory an offset, so that no two overlap which hold something at the same time.
-
-    The largest first, each as low as it can lie (Pisarchyk and Lee 2020, arXiv:2001.03288, "greedy by size").
-
-    Args:
-        calls: in order.
-        sizes: in bytes, by number.
-        elsewhere: the numbers of what lies elsewhere.
-
-    Returns:
-        The numbers with their offsets, and the size of the whole.
-    """
-    first: dict[int, int] = {}
-    last: dict[int, int] = {}
-    for time, call in enumerate(calls):
-        for number in call.numbers:
-            first.setdefault(number, time)
-            last[number] = time
-    numbers = sorted(first.keys() - elsewhere, key=lambda each: -sizes[each])
-    starts, ends = np.zeros((2, len(numbers)), np.int64)
-    begins, finishes = (np.array([times[number] for number in numbers], np.int64) for times in (first, last))
-    for index, number in enumerate(numbers):
-        size, offset = -(-sizes[number] // ALIGNMENT) * ALIGNMENT, 0
-        at_once = (begins[:index] <= finishes[index]) & (finishes[:index] >= begins[index])
-        for start, end in sorted(zip(starts[:index][at_once].tolist(), ends[:index][at_once].tolist(), strict=True)):
-            if offset + size <= start:
-                break
-            offset = max(offset, end)
-        starts[index], ends[index] = offset, offset + size
-    return list(zip(numbers, starts.tolist(), strict=True)), max(ends.tolist(), default=0)
 
 
 class Recordings:

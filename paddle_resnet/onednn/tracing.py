@@ -17,6 +17,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import paddle
 from paddle.autograd import PyLayer
 
+from paddle_resnet.onednn.program import Call
+
 BYTES = {paddle.float32: 4, paddle.bfloat16: 2, paddle.uint8: 1}
 """The size of an element."""
 
@@ -69,13 +71,6 @@ class Composed(Protocol):
     def parts(self, numbers: Sequence[int], allocate: Callable[[int], int]) -> list[tuple[Any, list[int]]]:
         """Return them with the numbers of their buffers; ``allocate(size)`` gives further buffers."""
         ...
-
-
-class Call(NamedTuple):
-    """An operation, called with the addresses of these memories."""
-
-    operation: Callable[..., Any]
-    numbers: Sequence[int]
 
 
 class _Node(NamedTuple):

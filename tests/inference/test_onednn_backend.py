@@ -11,8 +11,8 @@ import pytest
 from onnx_files import NETWORKS, SIZE, Builder, backend_of, basic, bottleneck
 
 from paddle_resnet.errors import UsageError
-from paddle_resnet.inference import onednn_recording, onnx_layers
-from paddle_resnet.inference.onednn_recording import Recording, Shared
+from paddle_resnet.inference import onednn_network, onnx_layers
+from paddle_resnet.inference.onednn_network import OneDNNNetwork, Shared
 from paddle_resnet.inference.onnx_graph import read_graph
 from paddle_resnet.inference.onnx_layers import fuse
 from paddle_resnet.onednn import bfloat16_unavailable_reason, unavailable_reason
@@ -59,10 +59,10 @@ def test_bfloat16_is_within_its_rounding(tmp_path):
     weights, bias = (builder.array(name) for name in builder.nodes[-1].input[1:])
     exact = convolved(images, weights) + bias
     bound = convolved(abs(images), abs(weights)) * (2.0**-7 + 2.0**-16) + 1e-4
-    recording = Recording(fuse(read_graph(model)), images.shape, DataType.BFLOAT16, Shared())
-    recording.input[...] = images
-    recording.run()
-    error = abs(recording.output - exact)
+    compiled = OneDNNNetwork(fuse(read_graph(model)), images.shape, DataType.BFLOAT16, Shared())
+    compiled.input[...] = images
+    compiled.run()
+    error = abs(compiled.output - exact)
     assert (error <= bound).all()
     assert error.max() > 1e-3, "nothing was rounded: this is float32"
 
@@ -105,10 +105,10 @@ def test_int8_is_exact_integer_arithmetic(tmp_path):
     x = store_first(first(images.astype(np.float64) - 120))
     expected = last(store_third(np.maximum(third(store_second(second(x))) + x, 0)))
     assert len(np.unique(x)) > 100
-    recording = Recording(fuse(read_graph(b.file(tensor))), images.shape, DataType.FLOAT32, Shared())
-    recording.input[...] = images
-    recording.run()
-    np.testing.assert_allclose(recording.output, expected, rtol=1e-6, atol=1e-6)
+    compiled = OneDNNNetwork(fuse(read_graph(b.file(tensor))), images.shape, DataType.FLOAT32, Shared())
+    compiled.input[...] = images
+    compiled.run()
+    np.testing.assert_allclose(compiled.output, expected, rtol=1e-6, atol=1e-6)
 
 
 def convolved(images, weights):
@@ -142,7 +142,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_foreign_model_is_refused_in_one_line(damage, tmp_path, monkeypatch):
-    monkeypatch.setattr(onednn_recording, "MOST_BYTES", 10**6)
+    monkeypatch.setattr(onednn_network, "MOST_BYTES", 10**6)
     builder = Builder()
     damage(builder)
     with pytest.raises(UsageError, match=r"model.onnx: backend onednn cannot run it: .*take onnxruntime") as caught:
@@ -171,7 +171,7 @@ def test_a_batch_without_memory_ends_in_one_line(tmp_path, monkeypatch):
     basic(builder)
     backend = backend_of(builder.file(), tmp_path)
     expected = backend.run(pixels(1))
-    monkeypatch.setattr(onednn_recording, "MOST_BYTES", 10**5)
+    monkeypatch.setattr(onednn_network, "MOST_BYTES", 10**5)
     with pytest.raises(UsageError, match=r"model.onnx: backend onednn cannot run it: a tensor of .* take onnxruntime"):
         backend.run(pixels(64))
     np.testing.assert_array_equal(backend.run(pixels(1)), expected)
@@ -183,20 +183,19 @@ def test_batch_sizes_share_their_memory():
     network, together, alone = fuse(read_graph(builder.file())), Shared(), Shared()
     for shared, batch_sizes in ((together, range(1, 17)), (alone, [16])):
         for images in batch_sizes:
-            Recording(network, (images, SIZE, SIZE, 3), DataType.FLOAT32, shared)
-    sizes = [sum(map(len, shared.buffers)) for shared in (together, alone)]
-    assert sizes[0] < 3 * sizes[1], "without sharing it is 8.5 times as much"
+            assert OneDNNNetwork(network, (images, SIZE, SIZE, 3), DataType.FLOAT32, shared).input.size
+    assert len(together.memory) == len(alone.memory) > 16 * SIZE * SIZE * 3 * 4
 
 
 def test_a_closed_backend_frees_its_memory_at_once(tmp_path):
     builder = Builder()
     basic(builder)
     backend = backend_of(builder.file(), tmp_path)
-    recording = weakref.ref(backend._record(1))
+    built = weakref.ref(backend._build(1))
     gc.disable()
     del backend
     gc.enable()
-    assert recording() is None
+    assert built() is None
 
 
 def test_a_damaged_file_never_fails_otherwise(tmp_path):

@@ -13,7 +13,14 @@ from tiny_family import DESIGNS, FAMILY, images, tiny_network
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model
 from paddle_resnet.models.blocks import StochasticDepth
-from paddle_resnet.onednn import accelerate, layers, replace_layers, restore, unavailable_reason
+from paddle_resnet.onednn import (
+    accelerate,
+    bfloat16_unavailable_reason,
+    layers,
+    replace_layers,
+    restore,
+    unavailable_reason,
+)
 from paddle_resnet.onednn.layers import ChannelsLastResNet
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))]
@@ -60,6 +67,7 @@ def test_evaluation_and_stages_are_the_same(kind):
         assert_near(accelerated(images()), native(images()))
 
 
+@pytest.mark.skipif(bfloat16_unavailable_reason() is not None, reason=str(bfloat16_unavailable_reason()))
 @pytest.mark.parametrize("kind", FAMILY)
 def test_bfloat16_flows_through_every_kind_of_block(kind):
     network = tiny_network(kind, dropout=0.1, stochastic_depth=0.1 if kind != "plain" else 0.0)

@@ -28,8 +28,7 @@ from paddle_resnet.models.preact import PreActBasicBlock
 from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.onednn import bfloat16_unavailable_reason, layers, replace_layers, unavailable_reason
 from paddle_resnet.onednn.primitives import thread_context
-from paddle_resnet.onednn.recorded_step import ALIGNMENT, plan_memory
-from paddle_resnet.onednn.tracing import Call
+from paddle_resnet.onednn.program import ALIGNMENT, Call, plan_memory
 from paddle_resnet.system import threads
 
 pytestmark = pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
@@ -232,21 +231,23 @@ def test_a_network_that_is_gone_leaves_no_recording():
 
 
 calls_of_memories = st.lists(st.lists(st.integers(0, 11), min_size=1, max_size=4), min_size=1, max_size=30)
+some_memories = st.sets(st.integers(0, 11))
 
 
 @settings(max_examples=200, deadline=None)
-@given(calls_of_memories, st.lists(st.integers(1, 500), min_size=12, max_size=12), st.sets(st.integers(0, 11)))
-def test_memories_in_use_at_the_same_time_do_not_overlap(numbers, sizes, elsewhere):
+@given(calls_of_memories, st.lists(st.integers(1, 500), min_size=12, max_size=12), some_memories, some_memories)
+def test_memories_in_use_at_the_same_time_do_not_overlap(numbers, sizes, elsewhere, lasting):
     calls = [Call(print, tuple(each)) for each in numbers]
-    offsets, whole = plan_memory(calls, sizes, elsewhere)
-    used = {number for each in numbers for number in each} - elsewhere
-    assert {number for number, _ in offsets} == used
-    assert all(offset % ALIGNMENT == 0 and offset + sizes[number] <= whole for number, offset in offsets)
+    lasting -= elsewhere
+    offsets, whole = plan_memory(calls, sizes, elsewhere, lasting)
+    used = {number for each in numbers for number in each} - elsewhere | lasting
+    assert offsets.keys() == used
+    assert all(offset % ALIGNMENT == 0 and offset + sizes[number] <= whole for number, offset in offsets.items())
     at_once = [0]
     for time in range(len(calls)):
         before, after = ({*itertools.chain(*some)} for some in (numbers[: time + 1], numbers[time:]))
-        held = [(offset, offset + sizes[number]) for number, offset in offsets if number in before & after]
-        held.sort()
+        in_use = before & after | lasting
+        held = sorted((offset, offset + sizes[number]) for number, offset in offsets.items() if number in in_use)
         assert all(end <= start for (_, end), (start, _) in itertools.pairwise(held))
         at_once.append(sum(-(-(end - start) // ALIGNMENT) * ALIGNMENT for start, end in held))
     assert max(at_once) <= whole <= sum(-(-sizes[number] // ALIGNMENT) * ALIGNMENT for number in used)

@@ -1,4 +1,4 @@
-"""A network as a list of oneDNN primitives with fixed buffers: nothing else runs between its layers.
+"""A network as a program of oneDNN primitives: nothing else runs between its layers.
 
 All tensors are channels last, the layout in which oneDNN computes bfloat16 and int8 fastest, and float32 as fast as in
 any other.
@@ -15,7 +15,6 @@ import numpy as np
 
 from paddle_resnet.inference.onnx_layers import RELU, Layer, Network, Quantization
 from paddle_resnet.onednn.bindings import (
-    SUCCESS,
     Algorithm,
     Argument,
     DataType,
@@ -39,8 +38,8 @@ from paddle_resnet.onednn.primitives import (
     layout_of,
     size_of,
 )
+from paddle_resnet.onednn.program import ALIGNMENT, Call, Program
 
-ALIGNMENT = 64
 MOST_BYTES = 1 << 32
 """Of a tensor, so that a foreign file cannot fill the memory."""
 POOLING = {"maximum": Algorithm.POOLING_MAX, "average": Algorithm.POOLING_AVERAGE_WITHOUT_PADDING}
@@ -50,42 +49,39 @@ FORWARD = Propagation.FORWARD_INFERENCE
 
 
 class Tensor(NamedTuple):
-    """Images, channels last, at the beginning of a buffer of bytes."""
+    """Images, channels last, at the beginning of a memory of the program."""
 
     image: Image
-    buffer: np.ndarray
-
-    def array(self) -> np.ndarray:
-        """Return a view, `[N, H, W, C]`, uint8 or float32."""
-        kind = np.dtype(np.uint8 if self.image.data_type == DataType.UINT8 else np.float32)
-        return self.buffer[: math.prod(self.image.shape) * kind.itemsize].view(kind).reshape(self.image.shape)
+    number: int
 
 
-Arguments = list[tuple[int, Any, np.ndarray]]
-"""The role, layout and memory of each of a primitive's arguments."""
+Constant = tuple[int, Any, np.ndarray]
+"""The role, layout and values of an argument that stays the same."""
 
 
 @dataclass
 class Shared:
-    """What the recordings of a network for several batch sizes share; one of them may run at a time.
+    """What the programs of a network for several batch sizes share; one of them may run at a time.
 
     Attributes:
-        buffers: for tensors, each large enough for a power of two images, so that few are added for another batch.
+        memory: of all tensors, as large as the largest program needs it.
         weights: of each layer, with the primitives whose choice of a layout they are in.
     """
 
-    buffers: list[np.ndarray] = field(default_factory=list)
+    memory: np.ndarray = field(default_factory=lambda: _memory(0))
     weights: dict[int, list[tuple[Handle, np.ndarray]]] = field(default_factory=dict)
 
+    def reserve(self, size: int) -> None:
+        """Make the memory at least that large."""
+        if len(self.memory) < size:
+            self.memory = _memory(0)  # freed first, so that both are never held at once
+            self.memory = _memory(size)
 
-class Recording:
+
+class OneDNNNetwork:
     """A network's primitives for one `shape` of the input, `[N, H, W, C]`.
 
     Convolutions whose weights are not int8 compute in `precision`, float32 or bfloat16.
-
-    Attributes:
-        input: uint8 or float32 `shape`.
-        output: float32 `[N, 1, 1, classes]`.
 
     Raises:
         ValueError: the layers do not fit together, or one is not supported.
@@ -98,37 +94,44 @@ class Recording:
         self._context = Context()
         self._last_use = {name: i for i, each in enumerate(network.layers) for name in (each.source, *each.after)}
         self._in_float32 = {network.output, *(each.source for each in network.layers if each.kind == "softmax")}
-        self._free = sorted(shared.buffers, key=len)
-        self._steps: list[tuple[Primitive, list[np.ndarray]]] = []
+        self._last_use[network.output] = len(network.layers)
+        self._calls: list[Call] = []
+        self._sizes: list[int] = []
+        self._constants: dict[int, np.ndarray] = {}
         batch, height, width, channels = shape
         given = DataType.UINT8 if network.input in network.quantized else DataType.FLOAT32
-        self._tensors = {network.input: self._tensor(Image(batch, channels, height, width, given))}
-        self.input = self._tensors[network.input].array()
+        self._input = self._tensor(Image(batch, channels, height, width, given))
+        self._tensors = {network.input: self._input}
         for number, layer in enumerate(network.layers):
-            self._add(number, layer)
-        self.output = self._tensors[network.output].array()
-        self._scratch = _memory(max(primitive.scratch_size for primitive, _ in self._steps))
-        self._calls = [_bind(primitive, buffers, self._scratch) for primitive, buffers in self._steps]
-        self._execute = holding_lock("primitive_execute")
+            is_convolution = layer.kind == "convolution"
+            self._tensors[layer.output] = self._convolve(number, layer) if is_convolution else self._pool(layer)
+        self._output = self._tensors[network.output]
+        ends = {self._input.number, self._output.number}
+        self._program = Program(self._calls, self._sizes, {*self._constants}, lasting=ends)
+        for number, constant in self._constants.items():
+            self._program.place(number, constant.ctypes.data)
+
+    @property
+    def input(self) -> np.ndarray:
+        """The images of the next run: uint8 or float32 `shape`."""
+        return self._array(self._input)
+
+    @property
+    def output(self) -> np.ndarray:
+        """The result of the last run: float32 `[N, 1, 1, classes]`."""
+        return self._array(self._output)
 
     def run(self) -> None:
         """Compute `output` from `input`."""
-        execute = self._execute
-        for call in self._calls:
-            status = execute(*call)
-            if status != SUCCESS:
-                check(status, "primitive_execute")
+        self._shared.reserve(self._program.size)
+        self._program.place_planned(self._shared.memory.ctypes.data)
+        self._program.run()
 
-    def _add(self, number: int, layer: Layer) -> None:
-        """Record a layer; later layers use the memory of what it is the last to read."""
-        self._lent: list[np.ndarray] = []
-        result = self._convolve(number, layer) if layer.kind == "convolution" else self._pool(layer)
-        for name in {layer.source, *layer.after} - {RELU}:
-            if self._last_use[name] == number:
-                self._lent.append(self._tensors.pop(name).buffer)
-        self._free += [buffer for buffer in self._lent if buffer is not result.buffer]
-        self._free.sort(key=len)
-        self._tensors[layer.output] = result
+    def _array(self, tensor: Tensor) -> np.ndarray:
+        kind = np.dtype(np.uint8 if tensor.image.data_type == DataType.UINT8 else np.float32)
+        start, size = self._program.offset(tensor.number), math.prod(tensor.image.shape) * kind.itemsize
+        self._shared.reserve(self._program.size)
+        return self._shared.memory[start : start + size].view(kind).reshape(tensor.image.shape)
 
     def _convolve(self, number: int, layer: Layer) -> Tensor:
         data_type = DataType.INT8 if layer.scales is not None else self._precision
@@ -151,8 +154,8 @@ class Recording:
             attributes=scaling.attributes(after),
         )
         weights = layout_of(description, Query.WEIGHTS), self._arranged(number, layer, shape, description)
-        arguments = (Argument.WEIGHTS, *weights), (Argument.BIAS, bias, layer.bias), *scaling.arguments
-        return self._record(description, source, result, arguments)
+        constants = (Argument.WEIGHTS, *weights), (Argument.BIAS, bias, layer.bias), *scaling.constants
+        return self._record(description, source, result, constants)
 
     def _added(self, number: int, layer: Layer, image: Image) -> tuple[Tensor, Sum]:
         """Return the tensor for a convolution's result, and how to add what is in it already, if anything is.
@@ -181,9 +184,10 @@ class Recording:
             if functions().memory_desc_equal(layout_of(earlier, Query.WEIGHTS), needed):
                 return weights
         stored = contiguous(*shape, data_type=DataType.FLOAT32 if layer.scales is None else DataType.INT8)
-        reorder, given, weights = copy(self._context, stored, needed), layer.weights, _memory(size_of(needed))
-        scratch = _memory(reorder.scratch_size)
-        check(functions().primitive_execute(*_bind(reorder, [given, weights], scratch)), "reorder")
+        reorder, weights = copy(self._context, stored, needed), _memory(size_of(needed))
+        memories = [layer.weights, weights, *([_memory(reorder.scratch_size)] if reorder.scratch_size else [])]
+        addresses = [memory.ctypes.data for memory in memories]
+        check(functions().primitive_execute(*reorder.bind(*addresses)), "reorder")
         known.append((description, weights))
         return weights
 
@@ -219,9 +223,8 @@ class Recording:
         result = self._tensor(source.image._replace(data_type=data_type))
         ends = channels_last(source.image), engine, channels_last(result.image), engine
         create = functions().reorder_primitive_desc_create
-        self._lent.append(result.buffer)
         description = Handle("primitive_desc", create, *ends, scaling.attributes())
-        return self._record(description, source, result, scaling.arguments)
+        return self._record(description, source, result, scaling.constants)
 
     def _output_image(self, layer: Layer, image: Image, window: Window, channels: int) -> Image:
         largest = max(*window.extent, *window.padding_before, *window.padding_after)
@@ -233,21 +236,28 @@ class Recording:
         return Image(image.batch, channels, *window.positions(image.height, image.width), data_type)
 
     def _tensor(self, image: Image) -> Tensor:
-        """Make a tensor in the smallest free memory that is large enough, or in new memory."""
-        size = size_of(channels_last(image))
-        size = max(size, min(size // image.batch << (image.batch - 1).bit_length(), MOST_BYTES))
-        fitting = next((index for index, buffer in enumerate(self._free) if len(buffer) >= size), None)
-        if fitting is not None:
-            return Tensor(image, self._free.pop(fitting))
-        buffer = _memory(size)
-        self._shared.buffers.append(buffer)
-        return Tensor(image, buffer)
+        return Tensor(image, self._reserve(size_of(channels_last(image))))
 
-    def _record(self, description: Handle, source: Tensor, result: Tensor, more: Sequence[Any] = ()) -> Tensor:
+    def _reserve(self, size: int) -> int:
+        """Return the number of a new memory."""
+        if size > MOST_BYTES:
+            raise ValueError(f"a tensor of {size} bytes, more than {MOST_BYTES}")
+        self._sizes.append(size)
+        return len(self._sizes) - 1
+
+    def _record(
+        self, description: Handle, source: Tensor, result: Tensor, constants: Sequence[Constant] = ()
+    ) -> Tensor:
         ends = (Argument.SOURCE, source), (Argument.DESTINATION, result)
-        arguments = [*((role, channels_last(each.image), each.buffer) for role, each in ends), *more]
-        primitive = Primitive(self._context, description, [(role, layout) for role, layout, _ in arguments])
-        self._steps.append((primitive, [np.ascontiguousarray(memory) for _, _, memory in arguments]))
+        arguments: list[tuple[Any, Any]] = [(role, channels_last(tensor.image)) for role, tensor in ends]
+        numbers = [source.number, result.number]
+        for role, layout, values in constants:
+            arguments.append((role, layout))
+            numbers.append(self._reserve(values.nbytes))
+            self._constants[numbers[-1]] = np.ascontiguousarray(values)
+        primitive = Primitive(self._context, description, arguments)
+        primitive.execute = holding_lock("primitive_execute")
+        self._calls += [Call(*part) for part in primitive.parts(numbers, self._reserve)]
         return result
 
 
@@ -255,7 +265,7 @@ class _Scaling:
     """The scales and zero points of a primitive's arguments."""
 
     def __init__(self) -> None:
-        self.arguments: Arguments = []
+        self.constants: list[Constant] = []
         self._masks: dict[int, int] = {}
         self._zero_points: list[int] = []
 
@@ -265,11 +275,11 @@ class _Scaling:
             return
         scales = np.array(quantization.scale, np.float32).reshape(-1)
         self._masks[argument] = per_output if scales.size > 1 else 0
-        self.arguments.append((Argument.SCALES | argument, contiguous(scales.size), scales))
+        self.constants.append((Argument.SCALES | argument, contiguous(scales.size), scales))
         if quantization.zero_point:
             self._zero_points.append(argument)
             layout, value = contiguous(1, data_type=DataType.INT32), np.array([quantization.zero_point], np.int32)
-            self.arguments.append((Argument.ZERO_POINTS | argument, layout, value))
+            self.constants.append((Argument.ZERO_POINTS | argument, layout, value))
 
     def attributes(self, after: Sequence[Sum | None] = ()) -> Handle:
         return attributes(after, self._masks, self._zero_points)
@@ -277,16 +287,8 @@ class _Scaling:
 
 def _memory(size: int) -> np.ndarray:
     """Allocate bytes, aligned for vectors."""
-    if size > MOST_BYTES:
-        raise ValueError(f"a tensor of {size} bytes, more than {MOST_BYTES}")
     memory = np.empty(size + ALIGNMENT, np.uint8)
     return memory[-memory.ctypes.data % ALIGNMENT :][:size]
-
-
-def _bind(primitive: Primitive, buffers: list[np.ndarray], scratch: np.ndarray) -> tuple[Any, ...]:
-    """Return the arguments of ``primitive_execute``; the caller keeps the memory."""
-    addresses = [each.ctypes.data for each in buffers]
-    return primitive.bind(*addresses, *([scratch.ctypes.data] if primitive.scratch_size else []))
 
 
 def _whole(image: Image) -> Window:
