@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from sklearn.metrics import (
@@ -14,7 +15,8 @@ from sklearn.metrics import (
 )
 
 from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.evaluation.scorer import Scorer
+from paddle_resnet.evaluation.scorer import NetworkScorer, Scorer
+from paddle_resnet.evaluation.views import SINGLE_VIEW
 from paddle_resnet.results import TOP_K, Calibration, ClassResult, Evaluation, PrecisionRecallCurve
 
 BINS = 15
@@ -39,7 +41,8 @@ def measure(
         RunFailure: a score is not finite, or an image has another number of scores than there are classes.
     """
     all_scores, all_labels = [], []
-    images, seconds = 0, 0.0
+    images, single_view_right, seconds = 0, 0, 0.0
+    averaging = scorer if isinstance(scorer, NetworkScorer) and scorer.views != SINGLE_VIEW else None
     for batch, labels in batches:
         start = time.perf_counter()
         scores = scorer.scores(batch)
@@ -47,12 +50,15 @@ def measure(
         _check_scores(scores, len(batch), len(classes), images)
         all_scores.append(scores)
         all_labels.append(np.asarray(labels, np.int64).reshape(-1))
+        if averaging is not None:
+            single_view_right += int((averaging.single_view.argmax(axis=1) == all_labels[-1]).sum())
         images += len(batch)
         if progress is not None:
             progress(images)
     if images == 0:
         raise UsageError("there are no images to measure: the split is empty")
-    return evaluation_of(np.concatenate(all_scores), np.concatenate(all_labels), classes, seconds)
+    evaluation = evaluation_of(np.concatenate(all_scores), np.concatenate(all_labels), classes, seconds)
+    return evaluation if averaging is None else replace(evaluation, single_view_top1=single_view_right / images)
 
 
 def evaluation_of(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str], seconds: float) -> Evaluation:

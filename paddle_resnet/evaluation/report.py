@@ -17,7 +17,7 @@ from paddle_resnet.data.datasets.open_splits import resize_size
 from paddle_resnet.errors import UsageError, counted, did_you_mean, shown
 from paddle_resnet.evaluation.metrics import evaluation_of, lowest_threshold, measure
 from paddle_resnet.evaluation.scorer import NetworkScorer, Scorer
-from paddle_resnet.evaluation.views import SINGLE_VIEW, Views
+from paddle_resnet.evaluation.views import Views
 from paddle_resnet.files import write_json
 from paddle_resnet.results import Evaluation, accuracy_text
 from paddle_resnet.training.data_manifest import FileList
@@ -89,9 +89,6 @@ def evaluate(
         split = other_pictures(run, Path(data))
     split = split if isinstance(split, NamedSplit) else split_of(run, split)
     evaluation = measure_split(run, network_scorer(run, network), split, progress)
-    if Views.of_config(run.config.evaluation) != SINGLE_VIEW:
-        alone = measure_split(run, NetworkScorer(network, run.normalize()), split)
-        evaluation = replace(evaluation, single_view_top1=alone.top1)
     if not distributed.is_main_process():
         return evaluation
     warn_of_few_images(split, evaluation)
@@ -234,7 +231,11 @@ def _gathered(own: Evaluation, places: np.ndarray, labels: np.ndarray) -> Evalua
     scores = np.zeros((len(labels), len(own.classes)))
     scores[places] = own.scores
     distributed.barrier()
-    return evaluation_of(distributed.all_reduce_sum(scores).astype(np.float32), labels, own.classes, own.seconds)
+    scores = distributed.all_reduce_sum(scores).astype(np.float32)
+    single_view_top1 = own.single_view_top1
+    if single_view_top1 is not None:
+        single_view_top1 = float(distributed.all_reduce_sum([single_view_top1 * own.images]).round()[0] / len(labels))
+    return replace(evaluation_of(scores, labels, own.classes, own.seconds), single_view_top1=single_view_top1)
 
 
 def warn_of_few_images(split: NamedSplit, evaluation: Evaluation) -> None:

@@ -20,7 +20,13 @@ class Scorer(Protocol):
 
 
 class NetworkScorer:
-    """A `Scorer` of a network in the dynamic graph, in evaluation mode: means over `views` of the probabilities."""
+    """A `Scorer` of a network in the dynamic graph, in evaluation mode: means over `views` of the probabilities.
+
+    Attributes:
+        single_view: probabilities of the last batch without averaging, float32 `[N, classes]`.
+    """
+
+    single_view: np.ndarray
 
     def __init__(self, network: nn.Layer, normalize: nn.Layer, views: Views = SINGLE_VIEW) -> None:
         self.network = network
@@ -32,11 +38,12 @@ class NetworkScorer:
         self.network.eval()
         try:
             with paddle.no_grad():
-                views = zip(self.views.shares, self.views.of(batch), strict=True)
-                return np.sum([share * self._probabilities(images) for share, images in views], axis=0)
+                probabilities = [self._probabilities(images) for images in self.views.of(batch)]
         finally:
             if was_training:
                 self.network.train()
+        self.single_view = probabilities[0]
+        return np.sum([share * each for share, each in zip(self.views.shares, probabilities, strict=True)], axis=0)
 
     def _probabilities(self, images: np.ndarray) -> np.ndarray:
         logits = self.network(self.normalize(paddle.to_tensor(np.ascontiguousarray(images))))
