@@ -165,7 +165,9 @@ def _state(network: nn.Layer) -> list[Any] | None:
     """Return what the operations depend on beside the images; None where a layer may do something else each time."""
     state: list[Any] = []
     for layer in network.sublayers(include_self=True):
-        if type(layer) not in RECORDABLE or has_forward_hooks(layer) or "forward" in vars(layer):
+        if type(layer) not in RECORDABLE:
+            return None
+        if layer is not network and (has_forward_hooks(layer) or "forward" in vars(layer)):
             return None
         # Not the network itself, which its recordings shall not keep alive.
         state.append((None if layer is network else layer, type(layer), layer.training, _settings(layer)))

@@ -116,6 +116,15 @@ def test_a_recorded_step_has_the_bits_of_the_layers():
     assert bits(network) == bits(expected)
 
 
+def test_a_hook_on_the_whole_network_does_not_prevent_a_recording():
+    network, seen = small_network(), []
+    network.register_forward_post_hook(lambda layer, inputs, result: seen.append(result.shape))
+    network.forward = network.forward
+    loss_of(network).backward()
+    assert is_recorded(network)
+    assert seen == [[4, 3]]
+
+
 def test_two_forward_passes_may_come_before_a_backward_pass():
     network = small_network()
     expected = layer_by_layer(network)
@@ -152,7 +161,7 @@ CHANGES = {
     "another layer": lambda network: setattr(network, "maxpool", layers.MaxPool(2, 2)),
     "a layer of Paddle": lambda network: setattr(network, "layer2", nn.Sequential(network.layer2, nn.LeakyReLU())),
     "another forward": lambda network: setattr(network.layer1, "forward", lambda x: x[:, :, :, :24].tile([1, 1, 1, 4])),
-    "threads": lambda network: threads.use(1),
+    "threads": lambda network: threads.use(threads.count() + 1),
     "bfloat16": lambda network: replace_layers(network, "bfloat16"),
 }
 
