@@ -175,10 +175,7 @@ def find_python(paddle: str, *first: str) -> str:
         return spare
     if without_venv:
         package = f"{without_venv}-venv"
-        stop(
-            2,
-            f"{without_venv} has no venv: install {package} (Debian, Ubuntu: sudo apt-get install {package})",
-        )
+        stop(2, f"{without_venv} has no venv: install {package} (Debian, Ubuntu: sudo apt-get install {package})")
     stop(
         2,
         f"{paddle} needs Python 3.10 to 3.12 ({', '.join(found) or 'no python3'}): install one (Debian, Ubuntu: "

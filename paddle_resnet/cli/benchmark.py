@@ -127,11 +127,7 @@ def _add_inference(commands: Any) -> None:
     infer.number("--batch", [1, 8, 32], dest="batches")
     infer.threads(sorted({1, physical_cores()}))
     infer.add(
-        "--precision",
-        dest="precisions",
-        nargs="+",
-        choices=CPU_PRECISIONS,
-        help="default: all that were exported",
+        "--precision", dest="precisions", nargs="+", choices=CPU_PRECISIONS, help="default: all that were exported"
     )
     infer.add("--backend", dest="backends", nargs="+", choices=list(CPU_SUPPORT), help="default: all, where exported")
     infer.against(TORCH)

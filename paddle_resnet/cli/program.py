@@ -238,10 +238,7 @@ def command_parser(usage: str) -> argparse.ArgumentParser:
     usage = re.sub(r"\bpaddle-resnet ([a-z]+(-[a-z]+)*)", lambda found: command(found[1]), usage.strip())
     description, _, epilog = usage.partition("\n\n")
     return _Parser(
-        prog=command(NAME),
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog=command(NAME), description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
 
 

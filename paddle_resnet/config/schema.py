@@ -84,14 +84,7 @@ class DataConfig(Group):
 
     # Where the images are from, see docs/configs.md#data-sources.
     source: Literal[
-        "digits",
-        "cifar10",
-        "cifar100",
-        "fashion_mnist",
-        "image_folder",
-        "image_list",
-        "image_names",
-        "image_shards",
+        "digits", "cifar10", "cifar100", "fashion_mnist", "image_folder", "image_list", "image_names", "image_shards"
     ] = "digits"
     # Folder of the archives or of the images; null: Paddle's own cache, or the folder of train_list.
     root: Folder | None = None

@@ -89,9 +89,7 @@ def _onednn(section: Section) -> None:
 
     try:
         section.add(
-            "oneDNN",
-            library.description(),
-            {"version": str(library.version()), "isa": library.instruction_set_name()},
+            "oneDNN", library.description(), {"version": str(library.version()), "isa": library.instruction_set_name()}
         )
         carried = library.version().major == library.MAJOR_VERSION
     except (OSError, AttributeError):

@@ -76,10 +76,7 @@ def draw_points(panels: Mapping[str, np.ndarray], labels: np.ndarray, classes: S
 
 
 def draw_heatmaps(
-    images: np.ndarray,
-    captions: Sequence[str],
-    rows: Mapping[str, tuple[np.ndarray, Sequence[str]]],
-    title: str,
+    images: np.ndarray, captions: Sequence[str], rows: Mapping[str, tuple[np.ndarray, Sequence[str]]], title: str
 ) -> Figure:
     """Draw images under their captions, and below each the maps of `rows` as heat over it.
 

@@ -134,12 +134,7 @@ def _preact_pc(layers: int) -> ResNetEntry:
 
 def _d2l() -> ResNetEntry:
     """Make the ResNet-18 of d2l.ai, section "ResNet": every convolution biased, 1x1 shortcuts without BatchNorm."""
-    return replace(
-        _imagenet(18, shortcut="pointwise"),
-        bias=True,
-        num_classes=10,
-        in_channels=1,
-    )
+    return replace(_imagenet(18, shortcut="pointwise"), bias=True, num_classes=10, in_channels=1)
 
 
 def _cifar(n: int, block: BlockName = "basic", shortcut: ShortcutName = "zero_pad") -> ResNetEntry:

@@ -166,10 +166,7 @@ def open_labelled(path: Path, config: DataConfig, resize: int, classes: Sequence
 
 
 def _tables(
-    root: Path,
-    entries: Sequence[tuple[Sequence[str], Indices, Sequence[SkippedFile]]],
-    config: DataConfig,
-    resize: int,
+    root: Path, entries: Sequence[tuple[Sequence[str], Indices, Sequence[SkippedFile]]], config: DataConfig, resize: int
 ) -> list[ImageFiles]:
     """Make a table of each split; keep the decoded images in memory if those of all splits fit."""
     count = sum(len(names) for names, _, _ in entries)
