@@ -59,11 +59,6 @@ def local_gpu() -> int:
     return int(os.environ.get("FLAGS_selected_gpus", "0").split(",")[0])  # noqa: SIM112 (Paddle's name)
 
 
-def rank() -> int:
-    """Return the number of this process, 0 for the main process."""
-    return _joined.rank
-
-
 def joined() -> Ranks:
     """Return the ranks of this process among the processes that it has joined."""
     return _joined

@@ -1,4 +1,4 @@
-"""Download one official file: resumed where it broke off, checked, and renamed to its place when it is whole."""
+"""Official files: downloaded once, resumed where a download broke off, checked, and renamed when they are whole."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,19 @@ LARGEST_BYTES = 4 << 30
 MOST_CONNECTIONS = 100
 SLOW_SECONDS, SLOW_BYTES = 120.0, 1 << 17
 """A download that gets fewer bytes in so many seconds ends; its part is kept, and the next download continues it."""
+
+
+@dataclass(frozen=True)
+class OfficialFile:
+    """A file as its authors published it, and its checksum if they published one."""
+
+    url: str
+    md5: str | None = None
+    sha256: str | None = None  # its first digits
+
+    @property
+    def name(self) -> str:
+        return self.url.rsplit("/", 1)[-1]
 
 
 class _TransferError(Exception):
@@ -106,6 +120,34 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
             if is_new:
                 with contextlib.suppress(OSError):  # it holds something
                     folder.rmdir()
+
+
+def fetch_if_missing(file: OfficialFile, folder: Path, verify: bool, progress: ProgressFn | None = None) -> Path:
+    """Return the path of `file` in `folder`; download it there if it is missing.
+
+    Raises:
+        UsageError: no network, or `verify` and the MD5 is not the official one.
+        RunFailure: the folder cannot be written to.
+    """
+    path = folder / file.name
+    if not path.is_file():
+        fetch(file.url, path, file.md5 if verify else None, progress)
+    elif verify:
+        check_md5(path, file.md5)
+    return path
+
+
+def check_md5(path: Path, official: str | None) -> None:
+    """Raise `UsageError` for a file that cannot be read or has another MD5 than the official one."""
+    try:
+        difference = checksum_difference(path, official, None)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if difference:
+        raise UsageError(
+            f"{path}: {difference}: cut short, damaged or another edition; "
+            "delete it to download it again, or accept it with -o data.verify=false"
+        )
 
 
 def checksum_difference(path: Path, md5: str | None, sha256: str | None) -> str | None:

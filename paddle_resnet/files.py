@@ -58,6 +58,11 @@ def home_folder() -> Path:
         raise UsageError("this user has no home folder, where downloads are kept: set HOME to a folder") from None
 
 
+def paddle_cache(folder: str) -> Path:
+    """Return a folder of Paddle's own cache, which paddle.vision shares; errors as of `home_folder`."""
+    return home_folder() / ".cache" / "paddle" / folder
+
+
 def expand_home(path: str | Path) -> Path:
     """Return a path with its ``~`` or ``~user`` as the home folder.
 

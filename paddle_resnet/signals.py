@@ -10,10 +10,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 from paddle_resnet import distributed
 from paddle_resnet.errors import SIGNAL_WORDS, Stopped
-from paddle_resnet.system import portable
 
 SIGNALS = tuple(SIGNAL_WORDS)
 Handler = Callable[[int, FrameType | None], None]
@@ -98,15 +98,25 @@ def handled(handler: Handler) -> Iterator[None]:
 def blocked() -> Iterator[None]:
     """Block signals until the end of the block, and for ever in processes that are started within it.
 
-    A terminal sends its signals to all processes of a program, but the main process alone ends the others.
+    A terminal sends its signals to all processes of a program, but the main process alone ends the others. Windows
+    cannot block signals: processes that are started there call `ignore_in_worker`.
     """
-    with portable.blocked_signals(SIGNALS):
+    here: Any = signal
+    if not hasattr(here, "pthread_sigmask"):
         yield
+        return
+    before = here.pthread_sigmask(here.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        here.pthread_sigmask(here.SIG_SETMASK, before)
 
 
 def ignore_in_worker() -> None:
     """Ignore signals in this worker process, on a system where `blocked` could not block them for it."""
-    portable.ignore_signals(SIGNALS)
+    if not hasattr(signal, "pthread_sigmask"):
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def restore_handlers() -> None:

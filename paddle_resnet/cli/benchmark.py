@@ -75,7 +75,7 @@ class Command:
     def threads(self, default: Sequence[int | None]) -> None:
         """Add numbers of threads; `auto` is None."""
         text = "or auto, chosen by measurement; default: " + " ".join(str(count or "auto") for count in default)
-        program.add_number(self.parser, "--threads", text, nargs="+", default=default, type=program.count_or_auto)
+        program.add_number(self.parser, "--threads", text, nargs="+", default=default, type=program.count_or("auto"))
 
     def model(self) -> None:
         self.add("model", metavar="MODEL_DIR", type=Path, help="an exported model, or the run that holds one")

@@ -57,8 +57,9 @@ def main() -> None:
     parser.add_argument("--web", type=Path, metavar="DIR", help="write a page for the browser; needs --runtime")
     runtime = "the folder dist of the npm package onnxruntime-web, which --web copies, or its address on the web"
     parser.add_argument("--runtime", metavar="DIR|URL", help=runtime)
-    parser.add_argument("--batch", type=_batch, metavar="dynamic|N", help="batch size; default: dynamic, any")
-    parser.add_argument("--images", type=_count, metavar="N", help="test images to measure; 0: none; default: all")
+    any_number, none = program.count_or("dynamic"), program.count_or("0", 0)
+    parser.add_argument("--batch", type=any_number, metavar="dynamic|N", help="batch size; default: dynamic, any")
+    parser.add_argument("--images", type=none, metavar="N", help="test images to measure; 0: none; default: all")
     calibrate = "pictures for int8 and the check, instead of the run's; --images is then 0 unless it is given"
     parser.add_argument("--calibrate", type=Path, metavar="FOLDER", help=calibrate)
     program.run(parser, _export)
@@ -142,11 +143,3 @@ def _print_metrics(report: ExportReport) -> None:
                 top1, images = accuracy_text(metrics.top1, metrics.images), counted(metrics.images, "image")
                 agreement = f"agreement with the trained network {metrics.agreement:.2%}"
                 print(f"  {precision} by {backend:11}  top-1 {top1}, {agreement}, of {images}")
-
-
-def _batch(text: str) -> int | None:
-    return None if text == "dynamic" else program.positive_int(text)
-
-
-def _count(text: str) -> int:
-    return 0 if text == "0" else program.positive_int(text)

@@ -115,7 +115,7 @@ def main() -> None:
     program.add_inference_options(parser)
     program.add_number(parser, "--batch-size", "pictures at once; default: 32", default=32)
     cores = "CPU threads; default: auto, OMP_NUM_THREADS or else the physical cores, fewer where those are faster"
-    program.add_number(parser, "--threads", cores, type=program.count_or_auto)
+    program.add_number(parser, "--threads", cores, type=program.count_or("auto"))
     shared = f"processes that share the threads and the pictures; default: a thread each, at most {MOST_PROCESSES}"
     program.add_number(parser, "--workers", shared)
     program.add_engine_options(parser)

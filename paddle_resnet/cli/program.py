@@ -331,6 +331,6 @@ def add_number(parser: argparse._ActionsContainer, flag: str, text: str, **optio
     parser.add_argument(flag, **{"type": positive_int, "metavar": "N", "help": text, **options})
 
 
-def count_or_auto(text: str) -> int | None:
-    """Parse a whole number of at least 1, or auto, which is None: an argument's `type`."""
-    return None if text == "auto" else positive_int(text)
+def count_or(word: str, value: int | None = None) -> Callable[[str], int | None]:
+    """Return the `type` of an argument that is a whole number of at least 1, or `word`, which means `value`."""
+    return lambda text: value if text == word else positive_int(text)

@@ -28,7 +28,11 @@ def examine_process() -> Section:
         section.add("BLAS threads", str(setup.blas_threads), setup.blas_threads.value)
     section.add("BLAS path", str(setup.blas_path))
     section.advice += _about_cores(cores) + _about_threads(setup, cores.usable) + _about_blas_path(setup)
-    section.advice += _about_variables()
+    section.advice += [
+        f"{variable}={value} is set, which may halve the speed of training: unset it"
+        for variable, value in SLOWING.items()
+        if os.environ.get(variable, "").lower() == value
+    ]
     if setup.paddle_was_imported:
         section.advice.append(
             "paddle was imported before paddle_resnet, too early for the BLAS path: import paddle_resnet first"
@@ -74,11 +78,3 @@ def _about_blas_path(setup: runtime.ProcessSetup) -> list[str]:
         return []
     better = "MKL chooses best itself" if best is None else f"{best} is the fast one"
     return [f"{setting.variable}={setting.value} is set, and on this processor {better}: unset it"]
-
-
-def _about_variables() -> list[str]:
-    return [
-        f"{variable}={value} is set, which may halve the speed of training: unset it"
-        for variable, value in SLOWING.items()
-        if os.environ.get(variable, "").lower() == value
-    ]

@@ -15,8 +15,7 @@ from sklearn.metrics import (
 )
 
 from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.evaluation.scorer import NetworkScorer, Scorer
-from paddle_resnet.evaluation.views import SINGLE_VIEW
+from paddle_resnet.evaluation.scorer import SINGLE_VIEW, NetworkScorer, Scorer
 from paddle_resnet.results import TOP_K, Calibration, ClassResult, Evaluation, PrecisionRecallCurve
 
 BINS = 15
@@ -108,12 +107,12 @@ def macro_roc_auc(scores: np.ndarray, labels: np.ndarray) -> float | None:
     return float(np.mean(areas)) if areas else None
 
 
-def calibration_of(scores: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Calibration:
+def calibration_of(scores: np.ndarray, labels: np.ndarray) -> Calibration:
     """Sort the images into bins of equal width by their best probability (Guo et al. 2017, arXiv:1706.04599)."""
     confidence, right = scores.max(axis=1).astype(np.float64), scores.argmax(axis=1) == labels
-    places = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], confidence)
-    images = np.bincount(places, minlength=bins)
-    means = [np.bincount(places, each, bins) / np.maximum(images, 1) for each in (confidence, right)]
+    places = np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], confidence)
+    images = np.bincount(places, minlength=BINS)
+    means = [np.bincount(places, each, BINS) / np.maximum(images, 1) for each in (confidence, right)]
     return Calibration(means[0], means[1], images)
 
 

@@ -16,8 +16,7 @@ from paddle_resnet.data.datasets.open_files import open_labelled
 from paddle_resnet.data.datasets.open_splits import resize_size
 from paddle_resnet.errors import UsageError, counted, did_you_mean, shown
 from paddle_resnet.evaluation.metrics import evaluation_of, lowest_threshold, measure
-from paddle_resnet.evaluation.scorer import NetworkScorer, Scorer
-from paddle_resnet.evaluation.views import Views
+from paddle_resnet.evaluation.scorer import NetworkScorer, Scorer, Views
 from paddle_resnet.files import write_json
 from paddle_resnet.results import Evaluation, accuracy_text
 from paddle_resnet.training.data_manifest import FileList

@@ -17,7 +17,7 @@ from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize, Split, uint8_batches
 from paddle_resnet.errors import RunFailure, UsageError, command
 from paddle_resnet.evaluation import NetworkScorer, Scorer
-from paddle_resnet.evaluation.views import Views
+from paddle_resnet.evaluation.scorer import Views
 from paddle_resnet.images import Indices, Pixels
 from paddle_resnet.inference.inference_config import PrecisionMetrics
 from paddle_resnet.inference.options import BackendName, Precision

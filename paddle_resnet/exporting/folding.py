@@ -16,7 +16,7 @@ from paddle import nn
 
 from paddle_resnet import paddle_compat
 from paddle_resnet.data import Normalize
-from paddle_resnet.evaluation.views import SINGLE_VIEW, Views
+from paddle_resnet.evaluation.scorer import SINGLE_VIEW, Views
 from paddle_resnet.models.blocks import ZeroPadShortcut
 
 PIXEL_MAX = 255

@@ -14,7 +14,7 @@ import paddle
 from paddle import nn
 from paddle.static import InputSpec
 
-from paddle_resnet.evaluation.views import Views
+from paddle_resnet.evaluation.scorer import Views
 from paddle_resnet.exporting.folding import fold
 from paddle_resnet.files import require_space, writable_home, write_text
 from paddle_resnet.paddle_compat import paddle_2_programs

@@ -101,7 +101,7 @@ class InferenceConfig(Group):
 
     Attributes:
         flip: for information, as the graph contains it: the output is the mean over a picture and its mirror image.
-        shift: likewise, the mean over copies moved by so many pixels too (`evaluation.views.Views`).
+        shift: likewise, the mean over copies moved by so many pixels too (`evaluation.scorer.Views`).
         versions: of the packages that made the files.
         test: the trained network's metrics.
         threshold: a prediction of a lower probability is of the class `predictor.UNKNOWN`; null: none is.

@@ -57,7 +57,9 @@ def cores() -> Cores:
     """Count the cores of the machine, and those that this process may use."""
     if not hasattr(os, "sched_getaffinity"):
         return _cores_by_psutil()
-    affinity = len({_siblings(cpu) for cpu in os.sched_getaffinity(0)})
+    # The hyper-threads of a processor's core identify that core.
+    topology = (f"cpu{cpu}/topology/thread_siblings_list" for cpu in os.sched_getaffinity(0))
+    affinity = len({_read(CPU_TOPOLOGY / file) or file for file in topology})
     machine = len({_read(path) for path in CPU_TOPOLOGY.glob("cpu*/topology/thread_siblings_list")})
     return Cores(max(machine, affinity), affinity, _cpu_quota())
 
@@ -98,11 +100,6 @@ def free_memory() -> int | None:
         limits = (_read(folder / name) for name in ("memory.max", "memory.limit_in_bytes"))
         bounds += [int(limit) for limit in limits if limit.isdecimal()]
     return min(bounds, default=None)
-
-
-def _siblings(cpu: int) -> str:
-    """Return the hyper-threads of a processor's core, which identify that core."""
-    return _read(CPU_TOPOLOGY / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu)
 
 
 def _cpu_quota() -> float | None:

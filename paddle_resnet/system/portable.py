@@ -1,4 +1,4 @@
-"""What differs between Linux, macOS and Windows, in one place: flags of `os.open`, names, locks, files, signals.
+"""What differs between Linux, macOS and Windows, in one place: flags of `os.open`, names, locks, files.
 
 Each difference is found by what this Python has, not by its platform's name.
 """
@@ -9,9 +9,8 @@ import contextlib
 import importlib
 import importlib.util
 import os
-import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,30 +100,6 @@ def allows_long_paths() -> bool:
     with contextlib.suppress(OSError), winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, LONG_PATHS_KEY) as key:
         return bool(winreg.QueryValueEx(key, "LongPathsEnabled")[0])
     return False
-
-
-@contextlib.contextmanager
-def blocked_signals(signals: Iterable[int]) -> Iterator[None]:
-    """Block signals until the end of the block, and in processes that are started within it.
-
-    Windows cannot: processes that are started there call `ignore_signals`.
-    """
-    here: Any = signal
-    if not hasattr(here, "pthread_sigmask"):
-        yield
-        return
-    before = here.pthread_sigmask(here.SIG_BLOCK, signals)
-    try:
-        yield
-    finally:
-        here.pthread_sigmask(here.SIG_SETMASK, before)
-
-
-def ignore_signals(signals: Iterable[int]) -> None:
-    """Ignore in a worker process what the console sends to all, where the signals could not be blocked before."""
-    if not hasattr(signal, "pthread_sigmask"):
-        for number in signals:
-            signal.signal(number, signal.SIG_IGN)
 
 
 def is_own_file(status: os.stat_result) -> bool:

@@ -17,6 +17,7 @@ from paddle_resnet.files import scratch_folder
 from paddle_resnet.training.checkpoint_loader import Checkpoint
 from paddle_resnet.training.data_manifest import fingerprint, require_same_fingerprint
 from paddle_resnet.training.run_folder import DATA_ACCESS_KEYS, Run
+from paddle_resnet.training.run_summary import flat
 
 RESUME_MUTABLE_KEYS = DATA_ACCESS_KEYS | {
     "name",
@@ -90,7 +91,7 @@ def resumed_config(run: Run, config: Config) -> Config:
     elif train.epochs == began.epochs and not train.extended_from:  # by the config that the run was extended with
         train = train.model_copy(update={"extended_from": began.extended_from})
     config = config.model_copy(update={"train": train})
-    before, now = _flat(run.config.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
+    before, now = (dict(flat(each.model_dump(mode="json"))) for each in (run.config, config))
     for key, value in before.items():
         if key not in mutable and now[key] != value:
             raise UsageError(
@@ -127,11 +128,3 @@ def warn_of_other_environment(checkpoint: Checkpoint, device: str) -> None:
                 shown(value),
                 now[what],
             )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested groups of keys to dotted keys."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat

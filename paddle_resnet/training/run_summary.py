@@ -28,7 +28,7 @@ def run_line(path: Path, config: Config, history: Sequence[EpochRecord], metrics
 
 def run_html(path: Path, config: Config, history: Sequence[EpochRecord], metrics: Metrics) -> str:
     """Return tables of the config's keys that are no defaults and of the metrics, and the curves as an inline PNG."""
-    changed = _table(("key", "value"), _flat(config.model_dump(mode="json", exclude_defaults=True)))
+    changed = _table(("key", "value"), flat(config.model_dump(mode="json", exclude_defaults=True)))
     measured = _table(
         ("split", "top-1", "loss (nats)"),
         ((section, f"{values['top1']:.2%}", f"{values['loss']:.4f}") for section, values in _measured(metrics)),
@@ -48,10 +48,11 @@ def _measured(metrics: Metrics) -> Iterator[tuple[str, Mapping[str, Any]]]:
     return ((section, values) for section, values in metrics.items() if {"top1", "loss"} <= values.keys())
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested groups of keys, by dotted key."""
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 

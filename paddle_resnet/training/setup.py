@@ -179,25 +179,17 @@ def make_validation_loader(run: Run) -> ValidationLoader:
 
 
 def make_model(
-    config: Config,
-    network: ImageClassifier,
-    metrics: TrainMetrics,
-    steps_per_epoch: int,
-    device: str,
-    weights: np.ndarray | None = None,
+    run: Run, network: ImageClassifier, metrics: TrainMetrics, steps_per_epoch: int, device: str
 ) -> TrainStepModel:
-    """Prepare the network for training on `device`; return the model with its optimizer, loss and metrics.
-
-    `weights` are those of the classes in the loss.
-    """
-    train, world_size = config.train, distributed.world_size()
+    """Prepare the network for training on `device`; return the model with its optimizer, loss and metrics."""
+    train, splits, world_size = run.config.train, run.splits(), distributed.world_size()
     if world_size > 1:
         rate = scaled_learning_rate(train.learning_rate, train.scale_learning_rate, world_size)
         logger.info(
             "%d processes: %d images each, %d a step; learning rate %g (%s: train.scale_learning_rate)",
             world_size,
             train.batch_size * train.accumulate,
-            _images_per_step(config),
+            _images_per_step(run.config),
             rate,
             train.scale_learning_rate,
         )
@@ -213,7 +205,7 @@ def make_model(
     )
     model.prepare(
         make_optimizer(network, train, steps_per_epoch),
-        SmoothedCrossEntropy(train.label_smoothing, weights),
+        SmoothedCrossEntropy(train.label_smoothing, class_weights(train, splits.train.labels, splits.classes)),
         metrics,
         amp_configs="O1" if train.amp and device != "cpu" else None,
     )

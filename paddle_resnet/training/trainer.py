@@ -33,7 +33,6 @@ from paddle_resnet.training.checkpoint_saver import CheckpointSaver
 from paddle_resnet.training.data_manifest import fingerprint
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.optim.ema import MovingAverage
-from paddle_resnet.training.optim.loss import class_weights
 from paddle_resnet.training.process_setup import (
     DeferredLogHandler,
     check_resources,
@@ -93,9 +92,7 @@ def _train(config: Config, device: str, lines: DeferredLogHandler) -> Run:
         if distributed.is_main_process():
             lines.flush_to(run.log_path)
             report_files(run.splits(), run.path)
-        with contextlib.closing(Trainer(run, network, device)) as trainer:
-            trainer.fit()
-            trainer.finish()
+        Trainer(run, network, device).run()
     return run
 
 
@@ -152,9 +149,7 @@ def _resume(run: Run, device: str, lines: DeferredLogHandler) -> Run:
             lines.flush_to(run.log_path)
         network = open_data_and_network(run, with_weights=checkpoint is None)
         _check_and_prepare_folder(run, checkpoint, device)
-        with contextlib.closing(Trainer(run, network, device, checkpoint)) as trainer:
-            trainer.fit()
-            trainer.finish()
+        Trainer(run, network, device, checkpoint).run()
     return run
 
 
@@ -203,7 +198,7 @@ def _check_and_prepare_folder(run: Run, checkpoint: Checkpoint | None, device: s
 
 
 class Trainer:
-    """The training of one run in this process: the constructor sets it up, `fit` is the loop, `finish` ends it."""
+    """The training of one run in this process: the constructor sets it up, and `run` does it."""
 
     def __init__(self, run: Run, network: ImageClassifier, device: str, checkpoint: Checkpoint | None = None) -> None:
         """Make loaders, model and callbacks, with the weights and the optimizer of `checkpoint` if there is one."""
@@ -217,11 +212,10 @@ class Trainer:
         train, steps = run.config.train, len(self._train_loader)
         average = MovingAverage(network, train.ema) if train.ema is not None else None
         metrics = TrainMetrics(len(run.classes()) if train.monitor == "macro_f1" else None)
-        weights = class_weights(train, run.splits().train.labels, run.classes())
         if checkpoint is not None:
             checkpoint.require_within(steps)
             checkpoint.restore_network(network, average)
-        self._model = make_model(run.config, network, metrics, steps, device, weights)
+        self._model = make_model(run, network, metrics, steps, device)
         if checkpoint is not None:
             checkpoint.restore_optimizer(self._model)
             schedule = learning_rate_of(optimizer_of(self._model))
@@ -272,7 +266,14 @@ class Trainer:
             load_states(self._parts, self._checkpoint.states)
             self._train_loader.first_batch = self._start.step
 
-    def fit(self) -> None:
+    def run(self) -> None:
+        """Train, and write the metrics; in the end, and after an error too, what the curves' files still miss."""
+        with self._resources:
+            self._fit()
+            self._write_metrics()
+            self._interrupt.stop_if_asked()
+
+    def _fit(self) -> None:
         """Train and validate epoch by epoch, from the beginning or from the checkpoint."""
         if self._checkpoint is not None and self._checkpoint.is_complete(self._run.config.train):
             self._restore_states()
@@ -309,7 +310,7 @@ class Trainer:
             if distributed.is_main_process():
                 update_findings(self._run.splits(), self._run.path)
 
-    def finish(self) -> None:
+    def _write_metrics(self) -> None:
         """Write ``metrics.json`` anew: sections that it had are of other weights."""
         records, best = self._recorder.records, self._recorder.best
         self._run.write_metrics(
@@ -327,11 +328,6 @@ class Trainer:
                 },
             }
         )
-        self._interrupt.stop_if_asked()
-
-    def close(self) -> None:
-        """Write what the curves' files still miss, after an error too."""
-        self._resources.close()
 
 
 def _augmented_images(run: Run) -> np.ndarray:

@@ -6,49 +6,43 @@ of images that were resized bilinearly; what differs is the shorter side before 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from paddle_resnet import download
 from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError, did_you_mean, shown
-from paddle_resnet.files import home_folder, sha256_of, write_text
+from paddle_resnet.files import home_folder, paddle_cache, sha256_of, write_text
 from paddle_resnet.zoo.registry import ALIASES
 
 SHORTER_SIDE = 256  # pixels, at a crop of 224
 
 
-class OfficialFile(NamedTuple):
+@dataclass(frozen=True)
+class OfficialWeights(download.OfficialFile):
     """One file of weights. Without a checksum, that of the first download counts."""
 
-    url: str
-    md5: str | None = None
-    sha256: str | None = None  # its first digits
     shorter_side: int = SHORTER_SIDE
 
-    @property
-    def name(self) -> str:
-        return self.url.rsplit("/", 1)[-1]
 
-
-def _paddle(name: str, md5: str) -> OfficialFile:
+def _paddle(name: str, md5: str) -> OfficialWeights:
     """Return a file of `paddle.vision.models.resnet.model_urls`."""
-    return OfficialFile(f"https://paddle-hapi.bj.bcebos.com/models/{name}.pdparams", md5)
+    return OfficialWeights(f"https://paddle-hapi.bj.bcebos.com/models/{name}.pdparams", md5)
 
 
-def _paddleclas(name: str) -> OfficialFile:
+def _paddleclas(name: str) -> OfficialWeights:
     """Return a file of PaddleClas, ``docs/en/models/ImageNet_models_en.md``: it publishes no checksum."""
     folder = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph/legendary_models"
-    return OfficialFile(f"{folder}/{name}_pretrained.pdparams")
+    return OfficialWeights(f"{folder}/{name}_pretrained.pdparams")
 
 
-def _torchvision(name: str, shorter_side: int = SHORTER_SIDE) -> OfficialFile:
+def _torchvision(name: str, shorter_side: int = SHORTER_SIDE) -> OfficialWeights:
     """Return a file of torchvision's ``models/resnet.py``, whose name ends in the first digits of its SHA-256."""
     url = f"https://download.pytorch.org/models/{name}.pth"
-    return OfficialFile(url, sha256=name.rpartition("-")[2], shorter_side=shorter_side)
+    return OfficialWeights(url, sha256=name.rpartition("-")[2], shorter_side=shorter_side)
 
 
-SOURCES: dict[str, dict[str, OfficialFile]] = {
+SOURCES: dict[str, dict[str, OfficialWeights]] = {
     "imagenet": {
         name: _paddle(name, md5)
         for name, md5 in {
@@ -98,7 +92,7 @@ def is_official(pretrained: str | Path | None) -> bool:
     return pretrained == "imagenet" or str(pretrained).startswith("imagenet:")
 
 
-def official_file(source: str, name: str) -> OfficialFile:
+def official_file(source: str, name: str) -> OfficialWeights:
     """Return the file of the network `name` in `SOURCES`.
 
     Raises:
@@ -133,8 +127,8 @@ def official_weights(source: str, name: str, progress: download.ProgressFn | Non
         RunFailure: the file cannot be written.
     """
     file = official_file(source, name)
-    cache = home_folder() / ".cache" / ("paddle/hapi" if source == "imagenet" else "paddle_resnet")
-    path = cache / "weights" / file.name
+    own_cache = home_folder() / ".cache" / "paddle_resnet"
+    path = (paddle_cache("hapi") if source == "imagenet" else own_cache) / "weights" / file.name
     if not path.exists():
         logger.info("downloading %s to %s", file.url, path)
         try:

@@ -49,7 +49,8 @@ def _bodies(stem: Stem | None, channels: int | None) -> dict[str, dict[str, Shap
     for name in list_models():
         entry: ModelEntry = model_entry(name)
         label = name
-        if isinstance(entry, ResNetEntry) and stem and _without_pool(entry.stem) != stem:
+        # A stem with pooling after it has the weights of that without.
+        if isinstance(entry, ResNetEntry) and stem and entry.stem.removesuffix("_pool") != stem:
             entry, label = replace(entry, stem=stem), f"{name} (model.stem: {stem})"
         shapes = state_shapes(entry, in_channels=channels)
         bodies[label] = {tensor: shape for tensor, shape in shapes.items() if not tensor.startswith("fc.")}
@@ -69,8 +70,3 @@ def _stem(found: Mapping[str, Shape]) -> tuple[Stem | None, int | None]:
         if len(shape) == 4 and shape[2:] == (kernel, kernel):
             return stem, shape[1] or None
     return None, None
-
-
-def _without_pool(stem: Stem) -> Stem:
-    """Return the stem with the same weights and without pooling after it."""
-    return "cifar" if stem == "cifar_pool" else stem

@@ -63,17 +63,15 @@ def costs(entry: ModelEntry) -> Costs:
     return Costs(sum(layer.parameters for layer in layers), sum(layer.macs for layer in layers), depth)
 
 
-def state_shapes(entry: ModelEntry, num_classes: int | None = None, in_channels: int | None = None) -> dict[str, Shape]:
+def state_shapes(entry: ModelEntry, in_channels: int | None = None) -> dict[str, Shape]:
     """Return the shapes of the network's state dict."""
-    layers = weighted_layers(entry, num_classes, in_channels)
+    layers = weighted_layers(entry, in_channels)
     return {name: shape for layer in layers for name, shape in layer.tensors.items()}
 
 
-def weighted_layers(
-    entry: ModelEntry, num_classes: int | None = None, in_channels: int | None = None
-) -> Iterator[WeightedLayer]:
-    """Yield the layers with weights, for images of the entry's size; None: its own classes or channels."""
-    classes, channels = num_classes or entry.num_classes, in_channels or entry.in_channels
+def weighted_layers(entry: ModelEntry, in_channels: int | None = None) -> Iterator[WeightedLayer]:
+    """Yield the layers with weights, for images of the entry's size; None: its own channels."""
+    classes, channels = entry.num_classes, in_channels or entry.in_channels
     if isinstance(entry, ResNetEntry):
         yield from _Outline(entry, channels).resnet(classes)
     else:  # LeNet

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from paddle_resnet.data.datasets import official_files
+from paddle_resnet import download
 
 pytestmark = pytest.mark.slow
 
@@ -191,7 +191,7 @@ def test_wrong_use_of_train_is_one_line(tool, tmp_path, prepare, words):
 
 
 def test_missing_data_without_a_connection_name_the_file(tool, tmp_path, monkeypatch):
-    monkeypatch.setattr(official_files, "fetch", refuse_connection)
+    monkeypatch.setattr(download, "fetch", refuse_connection)
     config = PROJECT / "configs/resnet20_cifar10.yaml"
     done = tool("train", "-c", config, "-o", f"data.root={tmp_path}", "-o", f"output={tmp_path}/o")
     assert done.exit_code == 2
@@ -199,13 +199,15 @@ def test_missing_data_without_a_connection_name_the_file(tool, tmp_path, monkeyp
     assert f"{tmp_path}/cifar-10-python.tar.gz" in line and "dataset.bj.bcebos.com" in line
 
 
+FETCH = download.fetch
+
+
 def refuse_connection(url, destination, md5=None, report=None):
     """Act as without a network: make the same call to a closed port of this machine."""
-    from paddle_resnet import download
     from paddle_resnet.errors import UsageError
 
     try:
-        download.fetch("http://127.0.0.1:9/" + destination.name, destination, md5, report)
+        FETCH("http://127.0.0.1:9/" + destination.name, destination, md5, report)
     except UsageError as error:
         raise UsageError(str(error).replace("http://127.0.0.1:9/" + destination.name, url)) from None
 

@@ -98,6 +98,12 @@ def test_blocked_signals_wait():
         pytest.fail("the signal is lost")
 
 
+def test_workers_ignore_signals_that_cannot_be_blocked(monkeypatch):
+    monkeypatch.delattr(signal, "pthread_sigmask", raising=False)
+    signals.ignore_in_worker()
+    assert [signal.getsignal(number) for number in signals.SIGNALS] == [signal.SIG_IGN] * len(signals.SIGNALS)
+
+
 TOOL = """
 import os, signal, sys, time
 sys.orig_argv = ["python", os.path.join({tools!r}, "made_up.py")]  # as in a command's own process

@@ -17,7 +17,7 @@ from paddle_resnet.config import DataConfig
 from paddle_resnet.data import open_splits
 from paddle_resnet.data.datasets.cifar import CIFAR10, load_cifar
 from paddle_resnet.data.datasets.fashion_mnist import load_fashion_mnist, read_idx
-from paddle_resnet.data.datasets.official_files import OfficialFile
+from paddle_resnet.download import OfficialFile
 from paddle_resnet.errors import UsageError
 
 

@@ -12,13 +12,11 @@ from paddle_resnet.data.augment import host
 from paddle_resnet.data.augment.batch import Augment
 from paddle_resnet.data.augment.erasing import draw_erasing
 from paddle_resnet.data.augment.trivial_augment import (
-    OPERATIONS,
+    NAMES,
     TrivialAugmentParams,
     apply_trivial_augment,
     draw_trivial_augment,
 )
-
-NAMES = [operation.__name__.strip("_") for operation in OPERATIONS]
 
 
 def test_erased_rectangles_have_the_papers_distribution():

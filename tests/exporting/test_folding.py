@@ -10,7 +10,7 @@ from tiny_family import FAMILY, tiny_network
 from tiny_run import SIZE, random_pixels
 
 from paddle_resnet.data import Normalize
-from paddle_resnet.evaluation.views import Views
+from paddle_resnet.evaluation.scorer import Views
 from paddle_resnet.exporting.folding import fold
 from paddle_resnet.models import create_model
 from paddle_resnet.models.blocks import ZeroPadShortcut

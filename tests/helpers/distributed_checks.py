@@ -45,7 +45,7 @@ def normalise(layer, channels_last, dtype="float32"):
     axes = (0, 2, 3, 1) if channels_last else (0, 1, 2, 3)
     back = (0, 3, 1, 2) if channels_last else (0, 1, 2, 3)
     images, weight, bias, gradient = normalised()
-    own = SHARES[distributed.rank()]
+    own = SHARES[distributed.joined().rank]
     layer.weight.set_value(weight)
     layer.bias.set_value(bias)
     x = paddle.to_tensor(images[own].transpose(axes).copy(), stop_gradient=False)
@@ -78,7 +78,7 @@ def normalisations():
 
 def messages():
     """What the processes tell each other."""
-    number = distributed.rank()
+    number = distributed.joined().rank
     tensors = [paddle.full([2, 3], 1.0 + 2 * number), paddle.full([4], 10.0 * number)]
     distributed.all_reduce_mean(tensors)
     first = paddle.full([3], 7.0 + number)
@@ -116,7 +116,7 @@ CHECKPOINTS = {"checkpoints/best/model": bytes(range(250)) * 10, "checkpoints/a 
 
 def checkpoints_seen(folder):
     """Which of them each process sees in its own folder of the run, or in its copy."""
-    own = folder / f"host{distributed.rank()}"
+    own = folder / f"host{distributed.joined().rank}"
     distributed.MESSAGE_BYTES, message = 1000, distributed.MESSAGE_BYTES
     for name, content in CHECKPOINTS.items() if distributed.is_main_process() else ():
         (own / name).parent.mkdir(parents=True)
@@ -147,7 +147,7 @@ def signalled_at(step, signals):
 
     def begin(seeds, number, logs=None):
         original(seeds, number, logs)
-        if distributed.rank() == 1 and seeds._epoch * seeds.params["steps"] + number == step:
+        if distributed.joined().rank == 1 and seeds._epoch * seeds.params["steps"] + number == step:
             for which in signals:
                 os.kill(os.getpid(), which)
 
@@ -185,7 +185,7 @@ def die(folder):
 def main():
     folder = Path(sys.argv[1])
     distributed.join(runtime.select_device("cpu"))
-    number = distributed.rank()
+    number = distributed.joined().rank
     np.savez(folder / f"normalisations.{number}.npz", **normalisations())
     seen = {"messages": messages(), "ahead": ahead(folder), "signals": waited_through_signals()}
     seen |= {"checkpoints": checkpoints_seen(folder), "ends": runs(folder)}

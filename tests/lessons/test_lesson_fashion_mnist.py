@@ -13,7 +13,7 @@ import pytest
 from lesson_pages import figure_names
 
 from paddle_resnet.config import TrainConfig
-from paddle_resnet.data.datasets.official_files import OfficialFile
+from paddle_resnet.download import OfficialFile
 from paddle_resnet.errors import UsageError
 from paddle_resnet.lessons import Lesson
 from paddle_resnet.lessons.common.training_loop import evaluate_batches, train_batches

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from paddle_resnet.data.datasets import open_splits
-from paddle_resnet.data.datasets.official_files import OfficialFile
+from paddle_resnet.download import OfficialFile
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.lessons import LESSONS, Lesson
 from paddle_resnet.lessons.common.network_costs import describe_machine

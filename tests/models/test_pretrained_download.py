@@ -18,7 +18,7 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model, read_state_dict
 from paddle_resnet.training import Run
 from paddle_resnet.training.setup import open_data_and_network
-from paddle_resnet.zoo.imagenet_weights import SOURCES, OfficialFile, official_weights
+from paddle_resnet.zoo.imagenet_weights import SOURCES, OfficialWeights, official_weights
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,9 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with serving(content, FILE) as server:
-        monkeypatch.setitem(SOURCES["imagenet"], "resnet8", OfficialFile(server.url, hashlib.md5(content).hexdigest()))
+        monkeypatch.setitem(
+            SOURCES["imagenet"], "resnet8", OfficialWeights(server.url, hashlib.md5(content).hexdigest())
+        )
         yield server
 
 
@@ -117,9 +119,9 @@ def test_torchvision_file_is_checked_by_the_hash_in_its_name(server, tmp_path, m
     files = SOURCES["imagenet:torchvision"]
     assert files["resnet50"].url == "https://download.pytorch.org/models/resnet50-11ad3fa6.pth"
     assert files["resnet50"].sha256 == "11ad3fa6"
-    monkeypatch.setitem(files, "resnet8", OfficialFile(server.url, sha256=digest[:8]))
+    monkeypatch.setitem(files, "resnet8", OfficialWeights(server.url, sha256=digest[:8]))
     assert official_weights("imagenet:torchvision", "resnet8").read_bytes() == server.content
-    monkeypatch.setitem(files, "resnet8", OfficialFile(server.url, sha256="0" * 8))
+    monkeypatch.setitem(files, "resnet8", OfficialWeights(server.url, sha256="0" * 8))
     with pytest.raises(UsageError, match=f"SHA-256 is {digest}, expected one that begins with 00000000; delete it"):
         official_weights("imagenet:torchvision", "resnet8")
     (tmp_path / "home/.cache/paddle_resnet/weights" / FILE).unlink()
@@ -131,7 +133,7 @@ def test_file_without_published_checksum_stays_the_first(server, tmp_path, monke
     caplog.set_level(logging.INFO, "paddle_resnet")
     monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
     digest = hashlib.sha256(server.content).hexdigest()
-    monkeypatch.setitem(SOURCES["imagenet:paddleclas"], "resnet8", OfficialFile(server.url))
+    monkeypatch.setitem(SOURCES["imagenet:paddleclas"], "resnet8", OfficialWeights(server.url))
     for _ in range(2):
         path = official_weights("imagenet:paddleclas", "resnet8")
     assert caplog.text.count(f"no checksum is published; its SHA-256 {digest} is kept in {FILE}.sha256") == 1

@@ -264,7 +264,7 @@ def official(tmp_path, monkeypatch):
     content = path.read_bytes()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     md5 = hashlib.md5(content).hexdigest()
-    file = official_files.OfficialFile("https://example.invalid/models/resnet8.pdparams", md5)
+    file = official_files.OfficialWeights("https://example.invalid/models/resnet8.pdparams", md5)
     monkeypatch.setitem(official_files.SOURCES["imagenet"], "resnet8", file)
     return content, md5, tmp_path / "home/.cache/paddle/hapi/weights/resnet8.pdparams"
 

@@ -22,7 +22,7 @@ from paddle_resnet.config import Config
 from paddle_resnet.data import Normalize
 from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import NetworkScorer
-from paddle_resnet.evaluation.views import Views
+from paddle_resnet.evaluation.scorer import Views
 from paddle_resnet.files import write_json
 from paddle_resnet.models import count_parameters, create_model, load_weights, zoo_models, zoo_record
 from paddle_resnet.onednn import accelerate

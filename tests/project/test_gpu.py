@@ -13,7 +13,7 @@ from paddle_resnet.config import Config
 from paddle_resnet.exporting import export
 from paddle_resnet.inference import Predictor
 from paddle_resnet.models import create_model
-from paddle_resnet.training import train
+from paddle_resnet.training import Run, train
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.setup import make_model
 
@@ -26,7 +26,7 @@ def test_mixed_precision_is_asked_for_on_a_gpu_alone(monkeypatch, device, level)
     asked = []
     monkeypatch.setattr(paddle.Model, "prepare", lambda model, optimizer, loss, metrics, amp: asked.append(amp))
     config = Config.load(QUICKSTART, [*QUICK, "train.amp=true"])
-    make_model(config, create_model("resnet8", 10), TrainMetrics(), 10, device)
+    make_model(Run.new(config), create_model("resnet8", 10), TrainMetrics(), 10, device)
     assert asked == [level]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
 
 import pytest
@@ -63,16 +62,6 @@ def test_a_file_that_is_read_is_replaced_later_on_windows(monkeypatch):
     monkeypatch.setattr(portable, "IS_POSIX", True)
     with pytest.raises(PermissionError):
         portable.replace(Busy(1), "target")
-
-
-def test_workers_ignore_signals_that_cannot_be_blocked(monkeypatch):
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        monkeypatch.delattr(signal, "pthread_sigmask", raising=False)
-        portable.ignore_signals([signal.SIGINT])
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def test_a_console_of_windows_stays_pythons(monkeypatch):

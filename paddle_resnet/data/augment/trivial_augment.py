@@ -26,7 +26,7 @@ class TrivialAugmentParams(NamedTuple):
     """TrivialAugment of a batch."""
 
     operations: NDArray[np.int64]
-    """An index of `OPERATIONS` for each image, ``[n]``."""
+    """A position in `OPERATIONS` for each image, ``[n]``."""
     magnitudes: NDArray[np.float64]
     """Shares of the operation's range, -1 to 1, ``[n]``; the sign is the direction, if the operation has one."""
 
@@ -45,34 +45,13 @@ def draw_trivial_augment(count: int, generator: np.random.Generator) -> TrivialA
 def apply_trivial_augment(images: Pixels, params: TrivialAugmentParams) -> None:
     """Change uint8 images ``[n, S, S, 3]`` in place; pixels from outside the image are black."""
     for pixels, number, magnitude in zip(images, params.operations, params.magnitudes.tolist(), strict=True):
-        operation = OPERATIONS[number]
-        if operation is not _identity:
-            pixels[:] = operation(Image.fromarray(pixels), magnitude)
-
-
-def _identity(image: Image.Image, magnitude: float) -> Image.Image:
-    return image
+        if NAMES[number] != "identity":
+            pixels[:] = OPERATIONS[NAMES[number]](Image.fromarray(pixels), magnitude)
 
 
 def _affine(image: Image.Image, *coefficients: float) -> Image.Image:
     """Take the pixel at (column, row) from ``(a * column + b * row + c, d * column + e * row + f)``, or the nearest."""
     return image.transform(image.size, Image.Transform.AFFINE, coefficients, Image.Resampling.NEAREST)
-
-
-def _shear_x(image: Image.Image, magnitude: float) -> Image.Image:
-    return _affine(image, 1, 0.99 * magnitude, 0, 0, 1, 0)
-
-
-def _shear_y(image: Image.Image, magnitude: float) -> Image.Image:
-    return _affine(image, 1, 0, 0, 0.99 * magnitude, 1, 0)
-
-
-def _translate_x(image: Image.Image, magnitude: float) -> Image.Image:
-    return _affine(image, 1, 0, math.trunc(min(MAX_SHIFT, image.width) * magnitude), 0, 1, 0)
-
-
-def _translate_y(image: Image.Image, magnitude: float) -> Image.Image:
-    return _affine(image, 1, 0, 0, 0, 1, math.trunc(min(MAX_SHIFT, image.height) * magnitude))
 
 
 def _rotate(image: Image.Image, magnitude: float) -> Image.Image:
@@ -83,51 +62,28 @@ def _rotate(image: Image.Image, magnitude: float) -> Image.Image:
     return _affine(image, cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y)
 
 
-def _brightness(image: Image.Image, magnitude: float) -> Image.Image:
-    return ImageEnhance.Brightness(image).enhance(1 + 0.99 * magnitude)
+def _shift(side: int, magnitude: float) -> int:
+    return math.trunc(min(MAX_SHIFT, side) * magnitude)
 
 
-def _color(image: Image.Image, magnitude: float) -> Image.Image:
-    return ImageEnhance.Color(image).enhance(1 + 0.99 * magnitude)
+def _factor(magnitude: float) -> float:
+    return 1 + 0.99 * magnitude
 
 
-def _contrast(image: Image.Image, magnitude: float) -> Image.Image:
-    return ImageEnhance.Contrast(image).enhance(1 + 0.99 * magnitude)
-
-
-def _sharpness(image: Image.Image, magnitude: float) -> Image.Image:
-    return ImageEnhance.Sharpness(image).enhance(1 + 0.99 * magnitude)
-
-
-def _posterize(image: Image.Image, magnitude: float) -> Image.Image:
-    return ImageOps.posterize(image, 8 - round(6 * abs(magnitude)))
-
-
-def _solarize(image: Image.Image, magnitude: float) -> Image.Image:
-    return ImageOps.solarize(image, round(255 * (1 - abs(magnitude))))
-
-
-def _autocontrast(image: Image.Image, magnitude: float) -> Image.Image:
-    return ImageOps.autocontrast(image)
-
-
-def _equalize(image: Image.Image, magnitude: float) -> Image.Image:
-    return ImageOps.equalize(image)
-
-
-OPERATIONS: tuple[Callable[[Image.Image, float], Image.Image], ...] = (
-    _identity,
-    _shear_x,
-    _shear_y,
-    _translate_x,
-    _translate_y,
-    _rotate,
-    _brightness,
-    _color,
-    _contrast,
-    _sharpness,
-    _posterize,
-    _solarize,
-    _autocontrast,
-    _equalize,
-)
+OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
+    "identity": lambda image, magnitude: image,
+    "shear_x": lambda image, magnitude: _affine(image, 1, 0.99 * magnitude, 0, 0, 1, 0),
+    "shear_y": lambda image, magnitude: _affine(image, 1, 0, 0, 0.99 * magnitude, 1, 0),
+    "translate_x": lambda image, magnitude: _affine(image, 1, 0, _shift(image.width, magnitude), 0, 1, 0),
+    "translate_y": lambda image, magnitude: _affine(image, 1, 0, 0, 0, 1, _shift(image.height, magnitude)),
+    "rotate": _rotate,
+    "brightness": lambda image, magnitude: ImageEnhance.Brightness(image).enhance(_factor(magnitude)),
+    "color": lambda image, magnitude: ImageEnhance.Color(image).enhance(_factor(magnitude)),
+    "contrast": lambda image, magnitude: ImageEnhance.Contrast(image).enhance(_factor(magnitude)),
+    "sharpness": lambda image, magnitude: ImageEnhance.Sharpness(image).enhance(_factor(magnitude)),
+    "posterize": lambda image, magnitude: ImageOps.posterize(image, 8 - round(6 * abs(magnitude))),
+    "solarize": lambda image, magnitude: ImageOps.solarize(image, round(255 * (1 - abs(magnitude)))),
+    "autocontrast": lambda image, magnitude: ImageOps.autocontrast(image),
+    "equalize": lambda image, magnitude: ImageOps.equalize(image),
+}
+NAMES = tuple(OPERATIONS)

@@ -14,10 +14,10 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from paddle_resnet import safe_pickle
-from paddle_resnet.data.datasets.official_files import OfficialFile, cache_folder, check_md5, fetch_if_missing
 from paddle_resnet.data.splits import OfficialSplits
-from paddle_resnet.download import ProgressFn
+from paddle_resnet.download import OfficialFile, ProgressFn, check_md5, fetch_if_missing
 from paddle_resnet.errors import UsageError, shown
+from paddle_resnet.files import paddle_cache
 from paddle_resnet.images import Indices, Pixels
 
 MAX_MEMBER_BYTES = 160 << 20
@@ -128,17 +128,19 @@ def _members(
     edition: CifarEdition, root: Path | None, verify: bool, progress: ProgressFn | None
 ) -> Iterator[tuple[str, str, dict[bytes, Any]]]:
     """Yield (member, its path for errors, its dictionary), one in memory at a time."""
-    root = root or cache_folder("cifar")
+    root = root or paddle_cache("dataset/cifar")
     unpacked = _unpacked_folder(edition, root)
     if unpacked is not None:
         for name, md5 in edition.md5_of_members.items():
-            check_md5(unpacked / name, md5, verify)
+            if verify:
+                check_md5(unpacked / name, md5)
             with (unpacked / name).open("rb") as file:
                 yield name, str(unpacked / name), _read_dictionary(io.BytesIO(file.read()), str(unpacked / name))
         return
     if root.is_file():
-        check_md5(root, edition.archive.md5, verify)
         archive = root
+        if verify:
+            check_md5(archive, edition.archive.md5)
     else:
         archive = fetch_if_missing(edition.archive, root, verify, progress)
     for name, content in _read_archive(archive, set(edition.md5_of_members)):

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from paddle_resnet.data.datasets.official_files import OfficialFile, cache_folder, fetch_if_missing
 from paddle_resnet.data.splits import OfficialSplits
-from paddle_resnet.download import ProgressFn
+from paddle_resnet.download import OfficialFile, ProgressFn, fetch_if_missing
 from paddle_resnet.errors import UsageError
+from paddle_resnet.files import paddle_cache
 from paddle_resnet.images import Indices, Pixels
 
 CLASSES = (
@@ -44,7 +44,7 @@ def load_fashion_mnist(root: Path | None, verify: bool = True, progress: Progres
     Raises:
         UsageError: no network, another MD5, a truncated or damaged file.
     """
-    folder = root or cache_folder("fashion-mnist")
+    folder = root or paddle_cache("dataset/fashion-mnist")
     return OfficialSplits(
         *_read_pair(TRAIN_IMAGES, TRAIN_LABELS, folder, verify, progress),
         *_read_pair(TEST_IMAGES, TEST_LABELS, folder, verify, progress),

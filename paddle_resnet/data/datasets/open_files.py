@@ -12,7 +12,7 @@ import numpy as np
 from paddle_resnet.config import DataConfig
 from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.file_split import MAX_EXAMINED, FileSplit, ImageFiles
-from paddle_resnet.data.datasets.found_files import FoundFiles, LabelledFiles, natural_sort_key, some_of, split_of
+from paddle_resnet.data.datasets.found_files import FoundFiles, natural_sort_key, some_of, split_of
 from paddle_resnet.data.datasets.image_folder import (
     files_in_classes,
     files_with_class,
@@ -196,8 +196,9 @@ def _check_classes(found: FoundFiles, classes: tuple[str, ...]) -> None:
         if not name.isprintable():  # a checkpoint cannot hold bytes that are not UTF-8
             raise UsageError(f"{train.where}: the class {shown(name)} is not printable UTF-8 text; rename it")
     if len(classes) < 2:
+        reason = f"; {train.skipped[0].reason}" if train.skipped else ""
         why = f'one class only, "{shown(classes[0])}"' if classes else "no image with a class"
-        raise UsageError(f"{train.where}: holds {why}; expected two classes or more{_first_reason(train)}")
+        raise UsageError(f"{train.where}: holds {why}; expected two classes or more{reason}")
     for part in found.parts.values():
         for label in dict.fromkeys(part.labels):
             if label not in known:
@@ -206,10 +207,6 @@ def _check_classes(found: FoundFiles, classes: tuple[str, ...]) -> None:
                     f'{first}: "{shown(label)}" is no class of the training images{did_you_mean(label, classes)}; '
                     "rename or remove it, or add images of that class to train"
                 )
-
-
-def _first_reason(part: LabelledFiles) -> str:
-    return f"; {part.skipped[0].reason}" if part.skipped else ""
 
 
 def _refuse_lost(found: FoundFiles) -> None:

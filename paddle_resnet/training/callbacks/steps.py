@@ -29,7 +29,7 @@ class StepSeeds(Callback):
 
     def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
         number = self._epoch * self.params["steps"] + step
-        rank = distributed.rank()
+        rank = distributed.joined().rank
         entropy = [self._seed, number, rank] if rank else [self._seed, number]
         runtime.seed_everything(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 

@@ -24,7 +24,6 @@ from paddle_resnet.plots.curves import draw_lr_sweep
 from paddle_resnet.plots.style import save_figure
 from paddle_resnet.tracking.evaluation_log import log_lr_sweep
 from paddle_resnet.training.metrics import TrainMetrics
-from paddle_resnet.training.optim.loss import class_weights
 from paddle_resnet.training.process_setup import ignore_paddle_warnings, random_states_restored, setup_process
 from paddle_resnet.training.run_folder import Run
 from paddle_resnet.training.setup import make_model, make_train_loader, open_data_and_network
@@ -98,9 +97,7 @@ def find_learning_rate(
         run = Run.new(config)
         network = open_data_and_network(run)
         loader = make_train_loader(run)
-        splits = run.splits()
-        weights = class_weights(config.train, splits.train.labels, splits.classes)
-        model = make_model(config, network, TrainMetrics(), len(loader), device, weights)
+        model = make_model(run, network, TrainMetrics(), len(loader), device)
         steps = steps or max(len(loader), LEAST_STEPS)
         logger.info("%d steps at learning rates from %g to %g", steps, lowest, highest)
         with ignore_paddle_warnings():

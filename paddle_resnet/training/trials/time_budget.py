@@ -61,7 +61,7 @@ def _measure(run: Run, network: ImageClassifier, device: str) -> tuple[float, in
         contextlib.closing(endless(loader)) as batches,
         contextlib.closing(endless(validation)) as validation_batches,
     ):
-        model = make_model(run.config, copy.deepcopy(network), TrainMetrics(), len(loader), device)
+        model = make_model(run, copy.deepcopy(network), TrainMetrics(), len(loader), device)
         step = _seconds_a_batch(model.train_batch, batches)
         batch = _seconds_a_batch(model.eval_batch, validation_batches)
     return step, len(loader), len(validation) * batch
