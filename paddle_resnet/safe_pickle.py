@@ -10,18 +10,19 @@ opcode that calls, imports or changes an object of Python, numpy or torch, so no
 - numpy is not called before the program has ended. Then `np.frombuffer` makes each array from bytes of the file, with
   an element type from a short list without object types, and exactly as many bytes as its shape needs.
 - Memory and time are bounded by the file's length: each opcode consumes bytes of the file, copies are counted against a
-  budget, dictionary keys are flat, integers are short, and the result is copied as a tree of bounded depth and size.
+  budget, dictionary keys are flat, and the result is copied as a tree of bounded depth and size.
 """
 
 from __future__ import annotations
 
 import codecs
+import io
 import math
+import pickletools
 import re
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -236,7 +237,7 @@ def load_at(
         rules = {**rules, ("numpy", "dtype"): _dtype_or_opaque}
     machine = _Machine(content, start, rules, encoding, persistent_load, opaque)
     try:
-        return machine.run(), machine.position
+        return machine.run(), machine.file.tell()
     except _Refused as error:
         raise UsageError(f"{name}: asks for {error}, which is not data: loading it could run code") from None
     except OSError:
@@ -279,7 +280,8 @@ class _Machine:
         persistent_load: Callable[[Any], Any] | None,
         opaque: bool,
     ) -> None:
-        self._content, self.position = content, start
+        self.file = io.BytesIO(content)
+        self.file.seek(start)
         self._rules, self._encoding, self._persistent_load, self._opaque = rules, encoding, persistent_load, opaque
         self._budget = _COPIES * len(content) + 1000
         self._array_bytes = len(content)
@@ -289,41 +291,17 @@ class _Machine:
         self._arrays: dict[int, Any] = {}
 
     def run(self) -> Any:
-        while (code := self._take(1)) != b".":
-            operation = _OPERATIONS.get(code)
-            if operation is None:
+        while (code := self.file.read(1)) != b".":
+            _require(bool(code), "it ends too early")
+            if code not in _OPERATIONS:
                 raise Damaged(f"opcode {code!r} is in no file of data")
-            operation(self)
+            read, operate = _OPERATIONS[code]
+            operate(self, read(self.file) if read is not None else None)
         return self._finished(self._pop(), 0)
 
     def _spend(self, amount: int) -> None:
         self._budget -= amount
         _require(self._budget >= 0, "it makes much more than the file holds")
-
-    def _take(self, size: int) -> bytes:
-        end = self.position + size
-        _require(end <= len(self._content), "it ends too early")
-        taken = self._content[self.position : end]
-        self.position = end
-        return taken
-
-    def _sized(self, layout: str) -> bytes:
-        return self._take(self._number(layout))
-
-    def _number(self, layout: str) -> Any:
-        return struct.unpack(layout, self._take(struct.calcsize(layout)))[0]
-
-    def _line(self) -> bytes:
-        end = self._content.find(b"\n", self.position)
-        _require(end >= 0, "it ends too early")
-        line = self._content[self.position : end]
-        self.position = end + 1
-        return line
-
-    def _decimal(self) -> int:
-        line = self._line().removesuffix(b"L")
-        _require(len(line) <= 100 and line.removeprefix(b"-").isdigit(), "a number is malformed")
-        return int(line)
 
     def _pop(self) -> Any:
         _require(len(self._stack) > (self._marks[-1] if self._marks else 0), "its stack is empty")
@@ -331,7 +309,7 @@ class _Machine:
 
     def _top(self, kind: type) -> Any:
         value = self._pop()
-        self._stack.append(value)
+        self._push(value)
         _require(type(value) in (kind, Opaque), f"it fills something that is no {kind.__name__}")
         return value
 
@@ -348,21 +326,11 @@ class _Machine:
     def _python_2_text(self, content: bytes) -> None:
         self._push(content if self._encoding == "bytes" else content.decode(self._encoding))
 
-    def _quoted(self) -> None:
-        line = self._line().strip()
+    def _quoted(self, line: bytes) -> None:
+        line = line.strip()
         _require(len(line) > 1 and line[:1] == line[-1:] and line[:1] in b"'\"", "a string has no quotes")
         _require(_PYTHON_2_STRING.fullmatch(line[1:-1]) is not None, "a string has an unknown escape")
         self._python_2_text(codecs.escape_decode(line[1:-1])[0])
-
-    def _integer(self) -> None:
-        start = self._content[self.position : self.position + 3]
-        number = self._decimal()
-        self._push(bool(number) if start in (b"00\n", b"01\n") else number)
-
-    def _float(self) -> None:
-        line = self._line()
-        _require(len(line) <= 100, "a number is malformed")
-        self._push(float(line))
 
     def _global(self, module: Any, name: Any) -> None:
         _require(type(module) is str and type(name) is str, "a global has no name")
@@ -370,12 +338,8 @@ class _Machine:
             raise _Refused(f"{shown(module)}.{shown(name)}")
         self._push(Named(module, name, self._rules.get((module, name))))
 
-    def _stack_global(self) -> None:
-        name = self._pop()
-        self._global(self._pop(), name)
-
-    def _call(self) -> None:
-        arguments, called = self._pop(), self._pop()
+    def _call(self, _: None) -> None:
+        called, arguments = self._popped(2)
         if self._is_unknown(called):
             self._push(Opaque(_name_of(called)))
         else:
@@ -389,9 +353,8 @@ class _Machine:
             self._opaque and type(called) is Named and (called.module, called.name) not in self._rules
         )
 
-    def _build(self) -> None:
-        state = self._pop()
-        target = self._pop()
+    def _build(self, _: None) -> None:
+        target, state = self._popped(2)
         self._push(target)
         if type(target) not in (dict, Opaque):  # their attributes are not needed
             _require(type(target) in (_Array, _ElementType), "it sets the state of what has none")
@@ -426,25 +389,27 @@ class _Machine:
             if _is_flat(key) or not self._opaque:  # no reader looks for a key of another kind
                 target[_key(key)] = value
 
-    def _new_dict(self) -> None:
+    def _new_dict(self, _: None) -> None:
         items = self._to_mark()
         self._push({})
         self._set_items(items)
 
-    def _tuple(self, size: int) -> None:
-        self._push(tuple([self._pop() for _ in range(size)][::-1]))
+    def _popped(self, number: int) -> list[Any]:
+        return [self._pop() for _ in range(number)][::-1]
 
     def _remember(self, index: int) -> None:
-        value = self._pop()
-        self._push(value)
-        self._memo[index] = value
+        self._memo[index] = self._pop()
+        self._push(self._memo[index])
 
-    def _persistent(self) -> None:
+    def _recall(self, index: int) -> None:
+        self._push(self._memo[index])
+
+    def _persistent(self, _: None) -> None:
         _require(self._persistent_load is not None, "it refers to data outside the pickle")
         self._push(self._persistent_load(self._pop()))  # type: ignore[misc]
 
-    def _protocol(self) -> None:
-        _require(self._number("<B") <= 5, "its protocol is unknown")
+    def _protocol(self, number: int) -> None:
+        _require(number <= 5, "its protocol is unknown")
 
     def _finished(self, value: Any, depth: int) -> Any:
         """Copy the result as a tree, with arrays for their placeholders; shared parts count each time."""
@@ -478,61 +443,71 @@ class _Machine:
         return numbers[0].item() if array.number else numbers.reshape(array.shape, order=array.order)  # type: ignore[call-overload]
 
 
-_OPERATIONS: Mapping[bytes, Callable[[_Machine], Any]] = {
-    b"\x80": _Machine._protocol,
-    b"\x95": lambda m: m._take(8),  # a frame's length, of use to streams
-    b"(": lambda m: m._marks.append(len(m._stack)),
-    b"N": lambda m: m._push(None),
-    b"\x88": lambda m: m._push(True),
-    b"\x89": lambda m: m._push(False),
-    b"I": _Machine._integer,
-    b"L": lambda m: m._push(m._decimal()),
-    b"J": lambda m: m._push(m._number("<i")),
-    b"K": lambda m: m._push(m._number("<B")),
-    b"M": lambda m: m._push(m._number("<H")),
-    b"\x8a": lambda m: m._push(int.from_bytes(m._sized("<B"), "little", signed=True)),
-    b"F": _Machine._float,
-    b"G": lambda m: m._push(m._number(">d")),
-    b"S": _Machine._quoted,
-    b"T": lambda m: m._python_2_text(m._sized("<I")),
-    b"U": lambda m: m._python_2_text(m._sized("<B")),
-    b"V": lambda m: m._push(m._line().decode("raw-unicode-escape")),
-    b"X": lambda m: m._push(m._sized("<I").decode("utf-8", "surrogatepass")),
-    b"\x8c": lambda m: m._push(m._sized("<B").decode("utf-8", "surrogatepass")),
-    b"\x8d": lambda m: m._push(m._sized("<Q").decode("utf-8", "surrogatepass")),
-    b"B": lambda m: m._push(m._sized("<I")),
-    b"C": lambda m: m._push(m._sized("<B")),
-    b"\x8e": lambda m: m._push(m._sized("<Q")),
-    b"\x96": lambda m: m._push(m._sized("<Q")),  # numpy's content in protocol 5
-    b"]": lambda m: m._push([]),
-    b"l": lambda m: m._push(m._to_mark()),
-    b"a": lambda m: m._append([m._pop()]),
-    b"e": lambda m: m._append(m._to_mark()),
-    b")": lambda m: m._push(()),
-    b"t": lambda m: m._push(tuple(m._to_mark())),
-    b"\x85": lambda m: m._tuple(1),
-    b"\x86": lambda m: m._tuple(2),
-    b"\x87": lambda m: m._tuple(3),
-    b"}": lambda m: m._push({}),
-    b"d": _Machine._new_dict,
-    b"s": lambda m: m._set_items([m._pop(), m._pop()][::-1]),
-    b"u": lambda m: m._set_items(m._to_mark()),
-    b"c": lambda m: m._global(m._line().decode("utf-8"), m._line().decode("utf-8")),
-    b"\x93": _Machine._stack_global,
-    b"R": _Machine._call,
-    b"\x81": _Machine._call,
-    b"\x8f": lambda m: m._push([]),  # sets become lists
-    b"\x90": lambda m: m._append(m._to_mark()),
-    b"\x91": lambda m: m._push(m._to_mark()),
-    b"b": _Machine._build,
-    b"p": lambda m: m._remember(m._decimal()),
-    b"q": lambda m: m._remember(m._number("<B")),
-    b"r": lambda m: m._remember(m._number("<I")),
-    b"\x94": lambda m: m._remember(len(m._memo)),
-    b"g": lambda m: m._push(m._memo[m._decimal()]),
-    b"h": lambda m: m._push(m._memo[m._number("<B")]),
-    b"j": lambda m: m._push(m._memo[m._number("<I")]),
-    b"Q": _Machine._persistent,
+def _read_line(file: IO[bytes]) -> bytes:
+    line = file.readline()
+    _require(line.endswith(b"\n"), "it ends too early")
+    return line[:-1]
+
+
+def _read_global(file: IO[bytes]) -> list[str]:
+    return [_read_line(file).decode("utf-8") for _ in range(2)]
+
+
+_OPERATIONS: Mapping[bytes, tuple[Callable[[IO[bytes]], Any] | None, Callable[[_Machine, Any], Any]]] = {
+    b"\x80": (pickletools.read_uint1, _Machine._protocol),
+    b"\x95": (pickletools.read_uint8, lambda m, size: None),  # a frame's length, of use to streams
+    b"(": (None, lambda m, _: m._marks.append(len(m._stack))),
+    b"N": (None, _Machine._push),
+    b"\x88": (None, lambda m, _: m._push(True)),
+    b"\x89": (None, lambda m, _: m._push(False)),
+    b"I": (pickletools.read_decimalnl_short, _Machine._push),
+    b"L": (pickletools.read_decimalnl_long, _Machine._push),
+    b"J": (pickletools.read_int4, _Machine._push),
+    b"K": (pickletools.read_uint1, _Machine._push),
+    b"M": (pickletools.read_uint2, _Machine._push),
+    b"\x8a": (pickletools.read_long1, _Machine._push),
+    b"F": (pickletools.read_floatnl, _Machine._push),
+    b"G": (pickletools.read_float8, _Machine._push),
+    b"S": (_read_line, _Machine._quoted),
+    b"T": (pickletools.read_bytes4, _Machine._python_2_text),
+    b"U": (pickletools.read_bytes1, _Machine._python_2_text),
+    b"V": (pickletools.read_unicodestringnl, _Machine._push),
+    b"X": (pickletools.read_unicodestring4, _Machine._push),
+    b"\x8c": (pickletools.read_unicodestring1, _Machine._push),
+    b"\x8d": (pickletools.read_unicodestring8, _Machine._push),
+    b"B": (pickletools.read_bytes4, _Machine._push),
+    b"C": (pickletools.read_bytes1, _Machine._push),
+    b"\x8e": (pickletools.read_bytes8, _Machine._push),
+    b"\x96": (pickletools.read_bytes8, _Machine._push),  # numpy's content in protocol 5
+    b"]": (None, lambda m, _: m._push([])),
+    b"l": (None, lambda m, _: m._push(m._to_mark())),
+    b"a": (None, lambda m, _: m._append([m._pop()])),
+    b"e": (None, lambda m, _: m._append(m._to_mark())),
+    b")": (None, lambda m, _: m._push(())),
+    b"t": (None, lambda m, _: m._push(tuple(m._to_mark()))),
+    b"\x85": (None, lambda m, _: m._push(tuple(m._popped(1)))),
+    b"\x86": (None, lambda m, _: m._push(tuple(m._popped(2)))),
+    b"\x87": (None, lambda m, _: m._push(tuple(m._popped(3)))),
+    b"}": (None, lambda m, _: m._push({})),
+    b"d": (None, _Machine._new_dict),
+    b"s": (None, lambda m, _: m._set_items(m._popped(2))),
+    b"u": (None, lambda m, _: m._set_items(m._to_mark())),
+    b"c": (_read_global, lambda m, names: m._global(*names)),
+    b"\x93": (None, lambda m, _: m._global(*m._popped(2))),
+    b"R": (None, _Machine._call),
+    b"\x81": (None, _Machine._call),
+    b"\x8f": (None, lambda m, _: m._push([])),  # sets become lists
+    b"\x90": (None, lambda m, _: m._append(m._to_mark())),
+    b"\x91": (None, lambda m, _: m._push(m._to_mark())),
+    b"b": (None, _Machine._build),
+    b"p": (pickletools.read_decimalnl_short, _Machine._remember),
+    b"q": (pickletools.read_uint1, _Machine._remember),
+    b"r": (pickletools.read_uint4, _Machine._remember),
+    b"\x94": (None, lambda m, _: m._remember(len(m._memo))),
+    b"g": (pickletools.read_decimalnl_short, _Machine._recall),
+    b"h": (pickletools.read_uint1, _Machine._recall),
+    b"j": (pickletools.read_uint4, _Machine._recall),
+    b"Q": (None, _Machine._persistent),
 }
 """All others are refused: extensions, classic instances, objects by keyword, buffers outside the file."""
 
