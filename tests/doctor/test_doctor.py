@@ -214,9 +214,9 @@ def test_paddle_imported_first():
 
 
 def run_doctor() -> str:
-    project = str(DOCTOR.parents[1])
+    paths = [str(DOCTOR.parents[1]), str(DOCTOR.parent)]
     return (
-        f"sys.path.insert(0, {project!r}); sys.argv = ['doctor.py', '--json']; "
+        f"sys.path[:0] = {paths!r}; sys.argv = ['doctor.py', '--json']; "
         f"from paddle_resnet.doctor import speed; speed.SECONDS = 0; "
         f"runpy.run_path({str(DOCTOR)!r}, run_name='__main__')"
     )
