@@ -135,13 +135,8 @@ def progress_bar(*columns: ProgressColumn, on: Console | None = None, count: Pro
 def count_progress(what: str, total: int | None, hidden: bool = False) -> Iterator[Callable[[int], None]]:
     """Show on standard error how many of `total` are done: a bar on a terminal, elsewhere a line every 30 s.
 
-    Args:
-        what: the plural of what is counted, as ``"pictures"``.
-        total: how many there will be, or None.
-        hidden: show nothing, as where the terminal shows the results themselves.
-
-    Yields:
-        A function to call with the number done since the last call.
+    `what` is the plural of what is counted, as ``"pictures"``. Where the terminal shows the results themselves, it is
+    `hidden`. Yields a function to call with the number done since the last call.
     """
     bar = progress_bar(TextColumn("{task.fields[speed]:.0f}/s"), on=error_console)
     bar.disable = bar.disable or hidden

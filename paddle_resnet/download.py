@@ -88,12 +88,7 @@ def fetch(
 ) -> None:
     """Download `url` to ``<destination>.part``, then rename that; an earlier part is continued.
 
-    Args:
-        url: the http(s) address.
-        destination: the file to make; its folder is created.
-        md5: the file's MD5 as 32 hex digits; None: unknown.
-        progress: reports how far it is.
-        sha256: the first hex digits of its SHA-256; None: unknown. Without both it is taken unchecked.
+    Without MD5 and SHA-256, of which the first hex digits are enough, the file is taken unchecked.
 
     Raises:
         UsageError: no connection, no such file, or another checksum; the line says what to do.

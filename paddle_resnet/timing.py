@@ -22,13 +22,8 @@ def interleave(
 ) -> dict[Name, list[Result]]:
     """Call A, B, A, B, ... `rounds` times, so that whatever slows the machine for a while slows all of them.
 
-    Args:
-        calls: by name.
-        rounds: calls of each.
-        before: called ahead of each call with its name and the round, counted from 1.
-
-    Returns:
-        The results of each, by round.
+    `before` is called ahead of each call, with its name and the round, counted from 1. Returns the results of each, by
+    round.
     """
     results: dict[Name, list[Result]] = {name: [] for name in calls}
     for number in range(1, rounds + 1):

@@ -254,11 +254,7 @@ def balanced_order(labels: Indices, generator: np.random.Generator) -> Indices:
 
     A class's images come in turns, without replacement: none comes twice before each of them came once. So images of a
     rare class with n images come about ``N / (K n)`` times each, and each epoch has other images of a frequent class.
-    Which classes get the remainder of N changes from epoch to epoch.
-
-    Args:
-        labels: int64 ``[N]``; a class without images does not count.
-        generator: the source of random numbers.
+    Which classes get the remainder of N changes from epoch to epoch. A class without images does not count.
 
     Returns:
         Positions in `labels`, int64 ``[N]``, in random order.

@@ -21,8 +21,7 @@ __all__ = ["Section", "examine"]
 def examine(requirements: Path) -> Iterator[Section]:
     """Examine one subject after another, so that findings can be shown before a crash in a library ends the process.
 
-    Args:
-        requirements: the folder of the requirements files.
+    `requirements` is the folder of the requirements files.
     """
     yield examine_software(requirements)
     yield examine_hardware()

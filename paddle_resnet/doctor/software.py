@@ -15,11 +15,7 @@ OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 12)
 
 
 def examine_software(requirements: Path) -> Section:
-    """Examine what is installed.
-
-    Args:
-        requirements: the folder of ``common.txt`` and, for Paddle 2.x, ``paddle2.txt``.
-    """
+    """Examine what is installed, by ``common.txt`` in the folder `requirements` and, for Paddle 2, ``paddle2.txt``."""
     section = Section("software")
     section.add("Python", platform.python_version())
     if not OLDEST_PYTHON <= sys.version_info[:2] <= NEWEST_PYTHON:

@@ -37,17 +37,10 @@ BATCH = 64
 def draw_split_plots(
     run: Run, split_name: str, split: Split, evaluation: Evaluation, plots: Sequence[str] = SPLIT_PLOTS
 ) -> dict[str, Path]:
-    """Draw plots of a measured split into the run's ``figures/``.
-
-    Args:
-        run: the run.
-        split_name: "train", "validation", "test", or of other pictures.
-        split: the images.
-        evaluation: of that split.
-        plots: names out of `SPLIT_PLOTS`.
+    """Draw plots of a measured split, names out of `SPLIT_PLOTS`, as ``figures/<plot>_<split>.png`` of the run.
 
     Returns:
-        The files by plot: ``figures/<plot>_<split>.png``.
+        The files by plot.
     """
     name, classes = run.config.name, evaluation.classes
     title = f"{name}: {split_name} images"

@@ -17,12 +17,9 @@ GAP = 8  # pixels
 
 
 def annotate(pixels: np.ndarray, caption: str, seen: np.ndarray | None = None) -> Image.Image:
-    """Draw a caption on a picture, white on a dark strip, as large as fits.
+    """Draw a caption of one line on a picture ``[H, W, 3]``, white on a dark strip, as large as fits.
 
-    Args:
-        pixels: uint8 ``[H, W, 3]``.
-        caption: one line.
-        seen: an image to be set beside it, such as `heated`, uint8 ``[S, S, 3]``.
+    An image that is `seen`, such as `heated`, uint8 ``[S, S, 3]``, is set beside the picture.
     """
     picture = Image.fromarray(pixels)
     if seen is not None:

@@ -20,12 +20,9 @@ MAX_SWEEP_LOSS = 1.5
 
 
 def draw_learning_curves(history: Sequence[EpochRecord], title: str, monitor: Monitor = "top1") -> Figure:
-    """Draw loss (nats), top-1 (percent) and the learning rate over the epochs, in three panels.
+    """Draw loss (nats), top-1 (percent) and the learning rate over the epochs, at least one, in three panels.
 
-    Args:
-        history: the rows of `history.csv`, at least one; losses in nats, top-1 as fractions.
-        title: of the plot.
-        monitor: what the best epoch, which is marked, was chosen by.
+    The best epoch is marked, as chosen by what the run monitors.
     """
     figure, (loss, top1, rate) = make_figure(11, 4.2, 1, 3, title=title, title_size=13, width_ratios=[4, 4, 2.4])
     epochs = np.array([row.epoch for row in history])

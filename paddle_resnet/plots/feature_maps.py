@@ -20,12 +20,9 @@ HEAT = "inferno"
 
 
 def draw_filters(filters: np.ndarray, responses: np.ndarray, title: str) -> Figure:
-    """Draw filters with their responses to one image below, in two bands.
+    """Draw filters with their responses to one image ``[n, H, W]`` below, in two bands.
 
-    Args:
-        filters: signed ``[n, k, k]``, or colours ``[n, k, k, 3]`` in 0..1.
-        responses: signed ``[n, H, W]``.
-        title: of the figure.
+    Filters are signed ``[n, k, k]``, or colours ``[n, k, k, 3]`` in 0..1; responses are signed.
     """
     columns = (len(filters) + 1) // 2
     figure, cells = _cells(9.6, 5.2, 4, columns, title=title)
@@ -78,13 +75,9 @@ def draw_points(panels: Mapping[str, np.ndarray], labels: np.ndarray, classes: S
 def draw_heatmaps(
     images: np.ndarray, captions: Sequence[str], rows: Mapping[str, tuple[np.ndarray, Sequence[str]]], title: str
 ) -> Figure:
-    """Draw images under their captions, and below each the maps of `rows` as heat over it.
+    """Draw images uint8 ``[n, S, S, 3]`` under their captions, and below each the maps of `rows` as heat over it.
 
-    Args:
-        images: uint8 ``[n, S, S, 3]``.
-        captions: n strings.
-        rows: by name, maps ``[n, S, S]`` and n labels; each map is scaled by its own largest value.
-        title: of the figure.
+    A row has maps ``[n, S, S]``, each of which is scaled by its own largest value, and n labels.
     """
     figure, cells = _cells(9.6, 1.45 * (1 + len(rows)) + 0.9, 1 + len(rows), len(images), title=title)
     for axes, image, caption in zip(cells[0], images, captions, strict=True):

@@ -30,11 +30,7 @@ def draw_samples(images: np.ndarray, labels: np.ndarray, classes: Sequence[str],
 def draw_mistakes(images: np.ndarray, chosen: np.ndarray, evaluation: Evaluation, title: str) -> Figure:
     """Draw wrongly classified images, each below its prediction with the probability, and its true class.
 
-    Args:
-        images: uint8 `[n, H, W, 3]`.
-        chosen: their positions in `evaluation`, int64 `[n]`.
-        evaluation: of the split.
-        title: of the plot.
+    The images, uint8 `[n, H, W, 3]`, are those at the positions `chosen` of the evaluated split.
     """
     if len(chosen) == 0:
         return _no_mistakes(evaluation, title)

@@ -57,8 +57,8 @@ _output: StandardStream | None = None
 def prepare(*, output_may_be_lost: bool) -> None:
     """Replace closed standard streams by /dev/null, and let all of them escape what they cannot encode.
 
-    Args:
-        output_may_be_lost: the work continues when standard output is lost; otherwise writing to it raises an OSError.
+    Where `output_may_be_lost`, the work continues when standard output is lost; otherwise writing to it raises an
+    OSError.
     """
     for descriptor in (0, OUTPUT, ERROR):
         try:

@@ -132,9 +132,7 @@ def with_count(number: int, work: Callable[[], object]) -> Callable[[], None]:
 def fastest(works: Mapping[int, Callable[[], object]]) -> tuple[int, dict[int, float]]:
     """Measure the same work with each number of threads, by turns, so that a change of the load meets them all.
 
-    Args:
-        works: by number of threads; one call is measured many times. The first one wins unless another is faster by
-            `LEAST_GAIN`.
+    One call of a work is measured many times. The first number wins unless another is faster by `LEAST_GAIN`.
 
     Returns:
         The best number, and the seconds of a call by number.
@@ -160,11 +158,7 @@ def fastest(works: Mapping[int, Callable[[], object]]) -> tuple[int, dict[int, f
 class ThreadChooser:
     """The number of threads of a long work, chosen anew as other programs come and go.
 
-    Args:
-        numbers: `candidates`; the first one is taken while no other program is busy.
-
-    Attributes:
-        number: the one to use.
+    The first one of `numbers` (`candidates`) is taken while no other program is busy; `number` is the one to use.
     """
 
     def __init__(self, numbers: Sequence[int]) -> None:

@@ -22,12 +22,9 @@ class Embeddings(NamedTuple):
 
 
 def log_evaluation(folder: Path, images: Mapping[str, np.ndarray], embeddings: Embeddings | None = None) -> None:
-    """Show plots and embeddings of a measured split, in place of those of an earlier evaluation.
+    """Show plots, uint8 ``[H, W, 3]`` by tag, and embeddings, in place of those of an earlier evaluation of the split.
 
-    Args:
-        folder: a folder of its own within the run's ``vdl/``; VisualDL shows it as a run.
-        images: uint8 ``[H, W, 3]`` by tag.
-        embeddings: None for none.
+    The folder is one of its own within the run's ``vdl/``: VisualDL shows it as a run.
 
     Raises:
         RunFailure: a file cannot be written.

@@ -17,15 +17,11 @@ from paddle_resnet.zoo import cifar10_weights
 def publish_weights(run: Run, data: str) -> ZooRecord:
     """Write the best checkpoint of a CIFAR-10 run and its record to `zoo.FOLDER`, replacing the network's earlier ones.
 
-    Args:
-        run: finished, trained from scratch and measured on the test split.
-        data: in words, the edition of the images, which the config does not tell.
-
-    Returns:
-        The record that was written beside the weights.
+    `data` is in words the edition of the images, which the config does not tell. Returns the record.
 
     Raises:
-        UsageError: the run is not such a run, or its network is not what `create_model` makes from its name alone.
+        UsageError: the run is not finished, trained from scratch and measured on the test split, or its network is not
+            what `create_model` makes from its name alone.
         RunFailure: the files cannot be written.
     """
     config, metrics = run.config, run.metrics()

@@ -75,11 +75,7 @@ class Run:
     def __init__(self, path: Path, config: Config, *, begins: bool = False) -> None:
         """Name the folder, without writing to it.
 
-        Args:
-            path: the folder.
-            config: the run's.
-            begins: the run is about to begin: its images are those of the config, not those that an earlier training
-                recorded there.
+        The images of a run that `begins` are those of the config, not those that an earlier training recorded there.
         """
         self.path = path
         self.config_path = path / "config.yaml"

@@ -85,11 +85,8 @@ class SeedReport:
 def train_seeds(whole: Run, *, resume: bool = False) -> list[Run]:
     """Train one run for each of ``train.seeds``, in the folder ``seed_<seed>``; return them in that order.
 
-    Nothing is written before device, data and weights are checked.
-
-    Args:
-        whole: the folder of all runs, with the config; an earlier one of the same name is renamed.
-        resume: resume the runs in the folder and train the missing ones instead.
+    An earlier folder of the same name is renamed, but not before device, data and weights are checked. With `resume`,
+    the runs in it are resumed, and the missing ones trained.
 
     Raises:
         UsageError: several processes were launched together; otherwise as `train` and `resume`.

@@ -39,11 +39,8 @@ WHITENING_IMAGES = 500
 def open_data_and_network(run: Run, *, with_weights: bool = True) -> ImageClassifier:
     """Open the run's images and build its network with its first weights, the same in all ranks.
 
-    The first rank of each host goes first, because it may have to download the images.
-
-    Args:
-        run: about to begin or to be resumed.
-        with_weights: load ``model.pretrained``; False where a checkpoint replaces the weights.
+    The first rank of each host goes first, because it may have to download the images. Where a checkpoint replaces
+    the weights, ``model.pretrained`` need not be loaded (`with_weights`).
 
     Raises:
         UsageError: data, model, weights or ``augment.custom`` are not what the config says, or the images are too few

@@ -111,15 +111,10 @@ def official_file(source: str, name: str) -> OfficialWeights:
 
 
 def official_weights(source: str, name: str, progress: download.ProgressFn | None = None) -> Path:
-    """Return a file of official weights; download it if missing.
+    """Return a network's file of a source in `SOURCES`; download it if missing.
 
     Those of ``"imagenet"`` are in Paddle's own cache ``~/.cache/paddle/hapi/weights/``, all others in
     ``~/.cache/paddle_resnet/weights/``.
-
-    Args:
-        source: a key of `SOURCES`.
-        name: the network's name.
-        progress: called with (bytes so far, bytes in all) during the download.
 
     Raises:
         UsageError: there are none for this network, they cannot be downloaded, or the file there is not the official

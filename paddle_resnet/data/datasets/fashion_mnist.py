@@ -36,10 +36,8 @@ MAX_BYTES = 1 << 26
 def load_fashion_mnist(root: Path | None, verify: bool = True, progress: ProgressFn | None = None) -> OfficialSplits:
     """Read all images, 28 x 28 grey in three equal channels, and labels.
 
-    Args:
-        root: the folder of the four files, into which they are downloaded; None: Paddle's own cache.
-        verify: refuse files with another MD5 than the official one.
-        progress: called with (bytes so far, bytes in all) of each file during the download.
+    `root` is the folder of the four files, into which they are downloaded; None: Paddle's own cache. `verify` and
+    `progress` are as of `load_cifar`.
 
     Raises:
         UsageError: no network, another MD5, a truncated or damaged file.

@@ -135,12 +135,7 @@ class ImageFiles:
 
 
 class FileSplit(PictureSplit):
-    """All readable files of a table, or those that `choose` selects.
-
-    Args:
-        images: the table.
-        choose: returns the positions of the split, given the labels of the readable files.
-    """
+    """All readable files of a table, or those at the positions that `choose` returns, given the files' labels."""
 
     def __init__(self, images: ImageFiles, choose: Callable[[Indices], Indices] | None = None) -> None:
         self.table = images

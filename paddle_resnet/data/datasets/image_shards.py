@@ -163,13 +163,8 @@ def _number(digits: bytes) -> int:
 def write_shards(splits: Splits, folder: Path, megabytes: int, seed: int) -> dict[str, int]:
     """Write the images of all splits to shards in a new `folder`, in random order, with ``classes.txt``.
 
-    Files are copied as they are, and images in memory become PNG files.
-
-    Args:
-        splits: a test split that is the validation split is written once.
-        folder: the new folder.
-        megabytes: of a shard, about.
-        seed: of the order.
+    Files are copied as they are, and images in memory become PNG files. A shard has about so many `megabytes`. A test
+    split that is the validation split is written once.
 
     Returns:
         The number of images of each split.

@@ -49,8 +49,7 @@ def name_head(arrays: Arrays, shapes: Mapping[str, Sequence[int]]) -> tuple[Arra
 def from_both_sides(arrays: Arrays) -> Arrays:
     """Reorder the channels of a network whose shortcuts add zeros on both sides, so that they are added at the end.
 
-    Args:
-        arrays: all tensors of a network of `BasicBlock`, by the names here; the head may be missing.
+    The arrays are all tensors of a network of `BasicBlock`, by the names here; the head may be missing.
     """
     moved = dict(arrays)
 
@@ -79,11 +78,8 @@ _BLOCK = re.compile(r"layer(\d+)\.(\d+)\.")
 def pads_both_sides(file: WeightsFile, head: Sequence[str], pad: str | None, label: str) -> bool:
     """Return whether the shortcuts of a file's network add their zeros on both sides; log what is assumed.
 
-    Args:
-        file: the weights of a network whose shortcuts have no weights.
-        head: what it calls its head, see `name_head`.
-        pad: ``"both"`` or ``"end"`` as a user says; None: not said.
-        label: the file's name in messages.
+    The shortcuts have no weights. `head` is what the file calls its head (`name_head`), and `pad` what the user says,
+    ``"both"``, ``"end"`` or nothing.
     """
     if pad is not None or file.written_here or (file.layout == "paddle" and not head):
         return pad == "both"

@@ -27,12 +27,9 @@ class NamedArrays(NamedTuple):
 
 
 def fit_names(arrays: Mapping[str, np.ndarray], layout: Names, shapes: Mapping[str, Sequence[int]]) -> NamedArrays:
-    """Name the arrays by the prefix and the project with which most of them are tensors of the network.
+    """Name a file's arrays by the prefix and the project with which most of them are tensors of the network.
 
-    Args:
-        arrays: a file's arrays by its names.
-        layout: whose names BatchNorm's statistics have, and whose layout linear weights.
-        shapes: the network's tensors.
+    `layout` is whose names BatchNorm's statistics have, and whose layout linear weights. `shapes` are the network's.
     """
     best, best_fit = None, (-1, -1)
     rivals: list[str] = []

@@ -78,17 +78,8 @@ def load_pickle(
 ) -> tuple[Any, int]:
     """Read a pickle: plain containers, arrays, a `Tensor` for each of PyTorch's, and an `Opaque` for all else.
 
-    Args:
-        content: the file's bytes.
-        name: the file's name in errors.
-        start: the place of the pickle in `content`.
-        storages: filled with the storages that the pickle refers to, by key.
-
-    Returns:
-        The object, and the place behind the pickle.
-
-    Raises:
-        UsageError: the pickle is damaged.
+    The storages that the pickle refers to are added to `storages` by key. Other arguments, results and errors are those
+    of `safe_pickle.load_at`.
     """
 
     def persistent_load(reference: Any) -> Storage | safe_pickle.Named:
