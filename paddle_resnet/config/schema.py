@@ -134,6 +134,12 @@ class DataConfig(Group):
     memory_mb: NonNegative = 2048
 
     @property
+    def lists(self) -> dict[Literal["train", "validation", "test"], Path]:
+        """The lists of images, or shards, that are named."""
+        named = {"train": self.train_list, "validation": self.validation_list, "test": self.test_list}
+        return {split: path for split, path in named.items() if path is not None}  # type: ignore[misc]
+
+    @property
     def worker_count(self) -> int:
         """The number of workers; `auto` is this process's share of the cores that it may use."""
         if self.workers != "auto":
@@ -157,17 +163,11 @@ class DataConfig(Group):
 
     @model_validator(mode="after")
     def _check_lists_and_pattern(self) -> DataConfig:
-        lists = {
-            "train_list": self.train_list,
-            "validation_list": self.validation_list,
-            "test_list": self.test_list,
-            "class_names": self.class_names,
-        }
+        given = [f"{split}_list" for split in self.lists] + ["class_names"] * (self.class_names is not None)
         listed = self.source in ("image_list", "image_shards")
-        if not listed and (given := [key for key, value in lists.items() if value is not None]):
+        if given and not listed:
             raise ValueError(f"{given[0]} is for sources image_list and image_shards, not for {self.source}")
-        lacks_train = self.root is None or self.validation_list is not None or self.test_list is not None
-        if listed and self.train_list is None and lacks_train:
+        if listed and self.train_list is None and (self.root is None or self.lists):
             held = "train.txt or train.csv" if self.source == "image_list" else "train-000000.tar and so on"
             raise ValueError(f"{self.source} needs train_list, or root: the folder that holds {held}")
         if (self.pattern is None) != (self.source != "image_names"):

@@ -129,13 +129,8 @@ def report_seeds(whole: Run, runs: Sequence[Run]) -> SeedReport:
         test_top1=SeedStatistics.of(each["test"]["top1"] for each in metrics),
         single_view_top1=None if None in alone else SeedStatistics.of(alone),
     )
-    values = {
-        "seeds": list(report.seeds),
-        "validation_top1": report.validation_top1.summary(),
-        "test_top1": report.test_top1.summary(),
-    }
-    if report.single_view_top1 is not None:
-        values["single_view_top1"] = report.single_view_top1.summary()
+    metrics_of_all = {name: each.summary() for name, each in vars(report).items() if isinstance(each, SeedStatistics)}
+    values = {"seeds": list(report.seeds), **metrics_of_all}
     if whole.metrics().get("seeds") != values:
         whole.update_metrics("seeds", values)
     return report

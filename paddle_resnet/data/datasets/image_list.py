@@ -48,22 +48,13 @@ def find_image_list(root: Path, config: DataConfig) -> FoundFiles:
         UsageError: no list; a line without a path and a label; a label that is no class or is out of range; a file
             with two labels; or none of the first files exists.
     """
-    given: dict[SplitName, Path | None] = {
-        "train": config.train_list,
-        "validation": config.validation_list,
-        "test": config.test_list,
-    }
-    lists = {split: path for split, path in given.items() if path is not None}
-    unused: list[str] = []
-    found_here = not lists
-    if found_here:
-        lists, unused = _lists_in(root)
+    lists, unused = (config.lists, []) if config.lists else _lists_in(root)
     parts = {split: LabelledFiles(path, *_read_list(path)) for split, path in lists.items()}
     for split, path in lists.items():
         if parts[split].labels:
             _resolve(parts[split], root, split)
             _refuse_two_labels(parts[split])
-        elif split == "train" or not found_here:
+        elif split == "train" or config.lists:
             found = shown(next(filter(str.strip, _read_lines(path))).strip())
             raise UsageError(
                 f"{path}: has no labels; expected lines 'path label', or the columns path and label, found {found}"

@@ -45,15 +45,8 @@ def find_image_shards(root: Path, config: DataConfig) -> FoundFiles:
     Raises:
         UsageError: no shards, a file that is no tar archive, or an image without a label.
     """
-    patterns: dict[SplitName, Path | None] = {
-        "train": config.train_list,
-        "validation": config.validation_list,
-        "test": config.test_list,
-    }
-    shards = {split: _expand(pattern) for split, pattern in patterns.items() if pattern is not None}
-    unused: list[str] = []
-    if not shards:
-        shards, unused = _shards_in(root)
+    named = {split: _expand(pattern) for split, pattern in config.lists.items()}
+    shards, unused = (named, []) if named else _shards_in(root)
     parts = {split: _find_images(root, files) for split, files in shards.items()}
     return with_class_names(root, parts, config.class_names, unused)
 
