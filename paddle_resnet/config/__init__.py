@@ -2,6 +2,7 @@
 
 from paddle_resnet.config.loading import known_keys
 from paddle_resnet.config.schema import (
+    SPLIT_NAMES,
     AugmentConfig,
     Config,
     DataConfig,
@@ -10,10 +11,12 @@ from paddle_resnet.config.schema import (
     ModelConfig,
     PerChannel,
     Real,
+    SplitName,
     TrainConfig,
 )
 
 __all__ = [
+    "SPLIT_NAMES",
     "AugmentConfig",
     "Config",
     "DataConfig",
@@ -22,6 +25,7 @@ __all__ = [
     "ModelConfig",
     "PerChannel",
     "Real",
+    "SplitName",
     "TrainConfig",
     "known_keys",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -69,6 +69,8 @@ def _class_weights(value: object) -> object:
 Folder = Annotated[Path, BeforeValidator(_number_to_name), AfterValidator(_expanded)]
 MAX_PATTERN = 500
 """Characters of a regular expression."""
+SplitName = Literal["train", "validation", "test"]
+SPLIT_NAMES: tuple[SplitName, ...] = get_args(SplitName)
 PerChannel = tuple[Real, Real, Real]
 """A mean or standard deviation for each of the channels R, G and B, in 0..1."""
 
@@ -134,10 +136,10 @@ class DataConfig(Group):
     memory_mb: NonNegative = 2048
 
     @property
-    def lists(self) -> dict[Literal["train", "validation", "test"], Path]:
+    def lists(self) -> dict[SplitName, Path]:
         """The lists of images, or shards, that are named."""
-        named = {"train": self.train_list, "validation": self.validation_list, "test": self.test_list}
-        return {split: path for split, path in named.items() if path is not None}  # type: ignore[misc]
+        named = zip(SPLIT_NAMES, (self.train_list, self.validation_list, self.test_list), strict=True)
+        return {split: path for split, path in named if path is not None}
 
     @property
     def worker_count(self) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from paddle_resnet import distributed, onednn
+from paddle_resnet.config import SPLIT_NAMES
 from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.file_report import report_left_out
 from paddle_resnet.data.datasets.open_files import open_labelled
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from paddle_resnet.models import ImageClassifier
     from paddle_resnet.training.run_folder import Which
 
-SPLITS = ("train", "validation", "test")
 FEW_IMAGES = 50
 MAX_BATCH = 256
 MAX_PIXELS = MAX_BATCH * 64 * 64  # of a batch, to limit the memory
@@ -115,8 +115,8 @@ def evaluate(
 
 def split_of(run: Run, name: str) -> NamedSplit:
     """Return a split of the run; raise `UsageError` if there is none of that name or it has no images."""
-    if name not in SPLITS:
-        raise UsageError(f'split "{name}": expected one of {", ".join(SPLITS)}{did_you_mean(name, SPLITS)}')
+    if name not in SPLIT_NAMES:
+        raise UsageError(f'split "{name}": expected one of {", ".join(SPLIT_NAMES)}{did_you_mean(name, SPLIT_NAMES)}')
     split = NamedSplit(name, getattr(run.splits(), name))
     if len(split.images) == 0:
         raise UsageError(f"{run.path}: the {name} split is empty; there is nothing to measure")

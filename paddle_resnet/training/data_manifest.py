@@ -6,12 +6,12 @@ import contextlib
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from paddle_resnet.config import Config, DataConfig
+from paddle_resnet.config import SPLIT_NAMES, Config, DataConfig, SplitName
 from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize, Split, Splits, open_splits
 from paddle_resnet.data.datasets.file_split import FileSplit, read_source, size_of, source_of
@@ -27,7 +27,6 @@ from paddle_resnet.training.schemas import Count, JsonSchema, Text, first_error
 IMAGES_COMPARED = 32
 READ_WHOLE = 1 << 30
 """Bytes of pictures up to which every file has a checksum; of more, a few have, and all have their size."""
-PARTS = ("train", "validation", "test")
 REMEDY = "put them back as they were, say with -o data.root=FOLDER where they are now, or train a new run"
 
 
@@ -107,22 +106,22 @@ class DataManifest(JsonSchema):
     resize: Count | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
-    files: dict[Literal["train", "validation", "test"], FileList] | None = None
+    files: dict[SplitName, FileList] | None = None
     left_out: list[Text] = Field(default_factory=list)
     examined: bool = True
 
     @model_validator(mode="after")
     def _labels_are_classes(self) -> DataManifest:
         if self.files is not None:
-            if set(self.files) != set(PARTS):
-                raise ValueError(f"files: expected {', '.join(PARTS)}")
+            if set(self.files) != set(SPLIT_NAMES):
+                raise ValueError(f"files: expected {', '.join(SPLIT_NAMES)}")
             if any(max(part.labels, default=0) >= len(self.classes) for part in self.files.values()):
                 raise ValueError("files: a label is of no class")
         return self
 
     @classmethod
     def of(cls, config: Config, splits: Splits, normalize: Normalize) -> DataManifest:
-        parts = {name: getattr(splits, name) for name in PARTS}
+        parts = {name: getattr(splits, name) for name in SPLIT_NAMES}
         folder = {name: part for name, part in parts.items() if isinstance(part, FileSplit)}
         examined = all(part.table.examined for part in folder.values())
         all_checksums = examined and sum(sum(part.sizes()) for part in folder.values()) <= READ_WHOLE
@@ -173,7 +172,7 @@ class DataManifest(JsonSchema):
         root = files_root(config.data)
         if not root.is_dir():
             raise UsageError(f"{root}: no such folder, and {run} was trained on its pictures; {REMEDY}")
-        parts = [self.files[part] for part in PARTS]  # type: ignore[index]
+        parts = [self.files[part] for part in SPLIT_NAMES]
         changes = [change for part in parts for change in part.changes(root, config.data.source == "image_shards")]
         known = {name for part in parts for name in part.names}
         if changes:

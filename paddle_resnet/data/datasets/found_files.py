@@ -7,19 +7,17 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
+from paddle_resnet.config import SPLIT_NAMES, SplitName
 from paddle_resnet.errors import UsageError, printable, shown
 from paddle_resnet.images.find import SkippedFile, is_hidden
 
-SplitName = Literal["train", "validation", "test"]
 SPLIT_WORDS: dict[str, SplitName] = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
 _SPLIT_NAME = re.compile(rf"(?:.*[_-])?({'|'.join(SPLIT_WORDS)})(?:[_-](?:set|data|images|list))?", re.IGNORECASE)
-SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".lst")
 NAMES_SHOWN = 5
 
@@ -87,7 +85,7 @@ def by_split(root: Path, names: Iterable[str], or_else: str = "") -> dict[SplitN
             f"{root}: holds {' and '.join(shown(name) for name in found.values())} but no training split; expected "
             f"train beside them{or_else}"
         )
-    return {split: found[split] for split in SPLITS if split in found}
+    return {split: found[split] for split in SPLIT_NAMES if split in found}
 
 
 def is_list(name: str) -> bool:

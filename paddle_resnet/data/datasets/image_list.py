@@ -10,11 +10,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from paddle_resnet.config import DataConfig
+from paddle_resnet.config import DataConfig, SplitName
 from paddle_resnet.data.datasets.found_files import (
     FoundFiles,
     LabelledFiles,
-    SplitName,
     by_split,
     is_list,
     split_of,

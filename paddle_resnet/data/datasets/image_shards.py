@@ -18,10 +18,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from paddle_resnet.config import DataConfig
+from paddle_resnet.config import DataConfig, SplitName
 from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.file_split import FileSplit, read_source
-from paddle_resnet.data.datasets.found_files import FoundFiles, LabelledFiles, SplitName, by_split, split_of, visible
+from paddle_resnet.data.datasets.found_files import FoundFiles, LabelledFiles, by_split, split_of, visible
 from paddle_resnet.data.datasets.image_list import with_class_names
 from paddle_resnet.data.splits import Split, Splits
 from paddle_resnet.errors import UsageError, counted, printable, shown
