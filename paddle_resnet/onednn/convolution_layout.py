@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from paddle_resnet.onednn import library
 from paddle_resnet.onednn.bindings import DataType, dimensions
 from paddle_resnet.onednn.geometry import Image, Window
 from paddle_resnet.onednn.primitives import Handle, any_layout, channels_last, contiguous, strided
@@ -140,6 +141,12 @@ BATCH_AS_WIDTH_LIMITS = {DataType.FLOAT32: 16, DataType.BFLOAT16: 16}
 BATCH_AS_WIDTH_LIMITS_FOR_WEIGHTS = {DataType.FLOAT32: 4, DataType.BFLOAT16: 64}
 """The same for the gradient of the weights."""
 
+LONGEST_ROW_ON_AVX2 = 8192
+"""Bytes of a row of pixels from which `BatchAsWidth` is faster for the weights' gradient without AVX-512.
+
+oneDNN's AVX2 code reads eight channels of each pixel at a time. The pixels of a long row do not stay in the L1 cache.
+"""
+
 
 def best_view(geometry: ConvolutionGeometry, *, for_weights: bool = False) -> View:
     """Return the view in which the convolution is fastest, as measured on AVX2, AVX-512 and AMX processors."""
@@ -153,4 +160,9 @@ def best_view(geometry: ConvolutionGeometry, *, for_weights: bool = False) -> Vi
         return View(geometry)
     destination = geometry.destination
     small = destination.height * destination.width <= limits[destination.data_type]
-    return BatchAsWidth(geometry) if small else View(geometry)
+    return BatchAsWidth(geometry) if small or (for_weights and _has_long_rows(geometry.source)) else View(geometry)
+
+
+def _has_long_rows(image: Image) -> bool:
+    row = 4 * image.width * image.channels
+    return row >= LONGEST_ROW_ON_AVX2 and library.instruction_set() < library.AVX512

@@ -12,6 +12,7 @@ from paddle_resnet.system import threads
 
 MAJOR_VERSION = 3
 AVX2 = 0x7
+AVX512 = 0x27
 BFLOAT16 = 0xE7
 
 ISA_NAMES = {

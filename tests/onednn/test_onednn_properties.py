@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import onednn_reference as reference
 import paddle
@@ -20,8 +22,8 @@ from onednn_checks import (
 )
 from paddle.nn import functional
 
+from paddle_resnet.onednn import convolution_layout, primitives, unavailable_reason
 from paddle_resnet.onednn import layers as onednn_layers
-from paddle_resnet.onednn import unavailable_reason
 from paddle_resnet.onednn.geometry import Window
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))]
@@ -109,6 +111,20 @@ def convolutions(draw):
 @examples(300)
 @given(convolutions())
 def test_convolution(case):
+    check_convolution(case)
+
+
+@examples(100)
+@given(convolutions())
+def test_a_convolution_of_long_rows_without_avx512(case):
+    """The gradient of the weights over the batch as width, whatever the size of the images."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(convolution_layout, "_has_long_rows", lambda image: True)
+        monkeypatch.setattr(primitives, "_local", threading.local())  # without primitives built for another layout
+        check_convolution(case)
+
+
+def check_convolution(case):
     x, weight, bias, window, groups = case
     expected, expected_gradients = reference.convolution(x, weight, bias, window, groups, random_gradient())
     # The root of the sum of the terms' squares, for each of the sums.
