@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paddle_resnet import environment
+from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.open_splits import resize_size
 from paddle_resnet.evaluation.report import network_scorer
 from paddle_resnet.exporting.accuracy import BATCH, Comparison, PrecisionTable, check_export
@@ -116,8 +117,18 @@ def export(
         _keep_other_files(destination, folder)
         reports.append(ExportReport(**vars(comparison), path=run.inference_path))
 
+    earlier = _onnx_files(destination)
     write_folder(destination, write)
+    if gone := earlier - _onnx_files(destination):
+        option = "--precision int8" if ONNX_INT8 in gone else "--onnx"
+        names = " and ".join(sorted(gone))
+        logger.warning("warning: the earlier export's %s was removed; %s writes a new one", names, option)
     return reports[0]
+
+
+def _onnx_files(folder: Path) -> set[str]:
+    """Return the names of the optional files that an export has."""
+    return {name for name in (ONNX, ONNX_INT8) if (folder / name).is_file()}
 
 
 def _write_models(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -154,3 +155,12 @@ def test_paddlexs_program_takes_levels_of_planes(run, paddlex):
 def test_prediction_names_a_model_of_paddlex(paddlex):
     with pytest.raises(UsageError, match=r"a model of PaddleX or PaddleClas, with which paddlex\.create_model"):
         Predictor(paddlex[1])
+
+
+def test_an_export_without_the_earlier_ones_onnx_file_says_so(run, tmp_path, caplog):
+    copy = tmp_path / "copy"
+    shutil.copytree(run.path, copy)
+    report = export(copy, images=0)
+    assert "model.onnx" not in {path.name for path in report.files}
+    [line] = [message for message in caplog.messages if "model.onnx" in message]
+    assert "--onnx" in line
