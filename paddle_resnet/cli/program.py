@@ -162,10 +162,11 @@ def _report(error: BaseException) -> int:
         return 0 if lost.errno == errno.EPIPE else _print_line("error", _describe(lost), 1)
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
-    if isinstance(error, ModuleNotFoundError) and error.name == "paddle":
-        return _print_line(
-            "error", "PaddlePaddle is not installed: pip install paddlepaddle==3.3.1 (or see docs/gpu.md)", 2
+    if isinstance(error, ModuleNotFoundError) and (name := (error.name or "").partition(".")[0]) != "paddle_resnet":
+        advice = (
+            f"activate its virtual environment, or pip install -r {requirements_file('common.txt')} paddlepaddle==3.3.1"
         )
+        return _print_line("error", f"{name} is not installed for {sys.executable}: {advice} (GPUs: docs/gpu.md)", 2)
     if isinstance(error, OSError):  # a full disk, a folder that may not be written
         return _print_line("error", _describe(error), 1)
     return _print_line("error", f"{type(error).__name__}: {error} (a fault of the program: --debug shows where)", 1)

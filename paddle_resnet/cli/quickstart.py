@@ -7,6 +7,9 @@ Needs no download and no GPU. The result is in output/quickstart/. The same step
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,8 +97,20 @@ def _print_summary(say: Say, run: Run, top1: str, predictions: list[Prediction],
     console.print(table)
 
 
+def _activation() -> str | None:
+    """Return the command that activates this virtual environment; None if it is active, or there is none."""
+    scripts = Path(sys.executable).parent
+    script = scripts / "activate"
+    if not script.is_file() or str(scripts) in os.environ.get("PATH", "").split(os.pathsep):
+        return None
+    name = str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
+    return name if os.name == "nt" else f"source {shlex.quote(name)}"
+
+
 def _print_next_steps(say: Say, run: Run) -> None:
+    activation = _activation()
     steps = {
+        **({"activate": activation} if activation else {}),
         "curves": f"visualdl --logdir {run.config.output}",
         "predict": f"{command('predict')} {run.inference_path} {run.path / 'samples'}",
         "serve": f"{command('serve')} {run.inference_path}",

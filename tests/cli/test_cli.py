@@ -17,6 +17,7 @@ import yaml
 from PIL import Image
 
 from paddle_resnet import download
+from paddle_resnet.cli import quickstart
 
 pytestmark = pytest.mark.slow
 
@@ -129,6 +130,28 @@ cli.main("models")
 def test_help_and_the_table_of_networks_import_no_slow_package(code, printed):
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and printed in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("package", ["rich", "paddle"])
+def test_a_missing_package_is_an_environment_that_is_not_active(package, tmp_path):
+    code = f"import sys; sys.modules[{package!r}] = None; from paddle_resnet import cli; cli.main('train')"
+    command = [sys.executable, "-c", code, "-c", "quickstart", "-o", f"output={tmp_path}"]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {package} is not installed for {sys.executable}")
+    assert "activate" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_next_steps_begin_with_the_activation_of_an_environment_that_is_not_active(monkeypatch, tmp_path):
+    scripts = tmp_path / ".venv" / "bin"
+    scripts.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(scripts / "python"))
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert quickstart._activation() is None  # no virtual environment
+    (scripts / "activate").touch()
+    assert Path(quickstart._activation().split()[-1]) == Path(".venv/bin/activate")
+    monkeypatch.setenv("PATH", os.pathsep.join([str(scripts), "/usr/bin"]))
+    assert quickstart._activation() is None
 
 
 def test_a_full_disk_is_named(tool, monkeypatch, tmp_path):
