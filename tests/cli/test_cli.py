@@ -132,12 +132,11 @@ def test_help_and_the_table_of_networks_import_no_slow_package(code, printed):
     assert done.returncode == 0 and printed in done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("package", ["rich", "paddle"])
-def test_a_missing_package_is_an_environment_that_is_not_active(package, tmp_path):
-    code = f"import sys; sys.modules[{package!r}] = None; from paddle_resnet import cli; cli.main('train')"
+def test_a_missing_package_is_an_environment_that_is_not_active(tmp_path):
+    code = "import sys; sys.modules['rich'] = None; from paddle_resnet import cli; cli.main('train')"
     command = [sys.executable, "-c", code, "-c", "quickstart", "-o", f"output={tmp_path}"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and done.stderr.startswith(f"error: {package} is not installed for {sys.executable}")
+    assert done.returncode == 2 and done.stderr.startswith(f"error: rich is not installed for {sys.executable}")
     assert "activate" in done.stderr and done.stderr.count("\n") == 1
 
 
@@ -282,8 +281,8 @@ def test_predict_of_a_text_named_jpg_is_one_line(tool, quick_run, tmp_path):
 def test_missing_paddle_is_one_line(tool, quick_run, monkeypatch):
     monkeypatch.setitem(sys.modules, "paddle", None)
     done = tool("predict", quick_run, quick_run / "samples")
-    assert done.exit_code == 2
-    assert done.stderr.startswith("error: PaddlePaddle is not installed: pip install") and done.stderr.count("\n") == 1
+    assert done.exit_code == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"error: paddle is not installed for {sys.executable}: ")
 
 
 def test_train_is_stopped_and_resumed(tool, tmp_path, monkeypatch, without_plots):
