@@ -8,13 +8,15 @@ import pytest
 import yaml
 from tiny_run import SIZE, make_run, quickstart
 
+from paddle_resnet import distributed
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data import Normalize, ValidationLoader, open_splits
 from paddle_resnet.data.augment import host
 from paddle_resnet.data.augment.batch import Augment
 from paddle_resnet.data.augment.erasing import draw_cutout_mask
 from paddle_resnet.errors import UsageError
-from paddle_resnet.evaluation import evaluate
+from paddle_resnet.evaluation import evaluate, measure_split
+from paddle_resnet.evaluation.report import network_scorer
 from paddle_resnet.exporting import export
 from paddle_resnet.inference import Predictor
 from paddle_resnet.models import count_parameters, create_model
@@ -165,6 +167,28 @@ def test_views_average_measured_and_exported_scores(flipping_run):
     with Predictor(folder, device="cpu") as predictor:
         np.testing.assert_allclose(predictor.scores(pixels), averaged, atol=1e-4)
         np.testing.assert_allclose(predictor.scores(pixels[:1]), averaged[:1], atol=1e-4)
+
+
+def test_ranks_count_the_single_view_of_all_images(flipping_run, monkeypatch):
+    """Each of two ranks sends what it has; then both get the sums."""
+    alone, scorer = measure_split(flipping_run, scorer_of(flipping_run)), scorer_of(flipping_run)
+    sent = ([], [])
+    monkeypatch.setattr(distributed, "barrier", lambda: None)
+    for rank in (0, 1):
+        monkeypatch.setattr(distributed, "joined", lambda rank=rank: distributed.Ranks(rank, 2))
+        monkeypatch.setattr(
+            distributed, "all_reduce_sum", lambda values, rank=rank: sent[rank].append(values) or np.array(values)
+        )
+        measure_split(flipping_run, scorer)
+    sums = [np.add(*each) for each in zip(*sent, strict=True)]
+    monkeypatch.setattr(distributed, "all_reduce_sum", lambda values: sums.pop(0))
+    together = measure_split(flipping_run, scorer)
+    np.testing.assert_allclose(together.scores, alone.scores, atol=1e-6)
+    assert together.single_view_top1 == alone.single_view_top1
+
+
+def scorer_of(run):
+    return network_scorer(run, run.load_network("best"))
 
 
 def test_whitening_filters_stay_frozen():
