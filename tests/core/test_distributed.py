@@ -276,7 +276,7 @@ def test_each_process_drops_other_features(monkeypatch):
     alone = drawn()
     of_each = []
     for number in range(3):
-        monkeypatch.setattr(distributed, "rank", lambda number=number: number)
+        monkeypatch.setattr(distributed, "joined", lambda number=number: distributed.Ranks(number))
         of_each.append(drawn())
     assert of_each[0] == alone
     assert of_each[0] != of_each[1] != of_each[2] != of_each[0]
