@@ -19,7 +19,15 @@ from paddle_resnet import runtime
 from paddle_resnet.console import logger
 from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError, did_you_mean
 from paddle_resnet.inference.inference_config import InferenceConfig, onnx_file, read_checked
-from paddle_resnet.inference.options import BACKENDS, CPU_SUPPORT, GPU_SUPPORT, PRECISIONS, BackendName, Precision
+from paddle_resnet.inference.options import (
+    BACKENDS,
+    CPU_SUPPORT,
+    GPU_SUPPORT,
+    PRECISIONS,
+    BackendName,
+    Execution,
+    Precision,
+)
 from paddle_resnet.system import machine
 from paddle_resnet.system.threads import ThreadChooser, fastest
 
@@ -45,9 +53,7 @@ def resolve_device(name: str, backend: BackendName | None) -> str:
     return "cpu" if name == "auto" and backend in {*CPU_SUPPORT} - {*GPU_SUPPORT} else runtime.resolve_device(name)
 
 
-def choose(
-    config: InferenceConfig, device: str, precision: Precision | None, backend: BackendName | None
-) -> tuple[BackendName, Precision]:
+def choose(config: InferenceConfig, device: str, precision: Precision | None, backend: BackendName | None) -> Execution:
     """Choose the backend and the precision where they are None.
 
     The default precision is fp32. The default backend on a CPU is ONNX Runtime if it is installed and its file was
@@ -78,18 +84,17 @@ def choose(
         reason = unavailable_reason("cpu")
         if reason is not None:
             raise UsageError(f"backend onednn: {reason}; take onnxruntime")
+    chosen = able[0]
     if backend is None and {"onnxruntime", "paddle"} <= {*able}:
         if config.files.onnx is None:
-            return "paddle", precision
-        if not is_installed():
+            chosen = "paddle"
+        elif not is_installed():
             logger.info("%s: Paddle runs the model, as ONNX Runtime is not installed: %s", config.folder, INSTALL)
-            return "paddle", precision
-    return able[0], precision
+            chosen = "paddle"
+    return Execution(device, chosen, precision)
 
 
-def load(
-    config: InferenceConfig, device: str, backend: BackendName, precision: Precision, numbers: Sequence[int], batch: int
-) -> Backend:
+def load(config: InferenceConfig, execution: Execution, batch: int, numbers: Sequence[int]) -> Backend:
     """Load an exported model, with the first of these `numbers` of threads; of several, the fastest is used later.
 
     `batch` is the most images of a call.
@@ -99,16 +104,16 @@ def load(
     """
 
     def load_with(threads: int) -> Backend:
-        if backend == "onnxruntime":
-            return OnnxBackend(config, precision, threads)
-        if backend == "onednn":
+        if execution.backend == "onnxruntime":
+            return OnnxBackend(config, execution.precision, threads)
+        if execution.backend == "onednn":
             from paddle_resnet.inference.onednn_backend import OneDNNBackend
 
-            return OneDNNBackend(config, precision, threads)
+            return OneDNNBackend(config, execution.precision, threads)
         runtime.import_paddle()  # only for its own backend, as it takes a second
         from paddle_resnet.inference.paddle_backend import PaddleBackend
 
-        return PaddleBackend(config, device, precision, threads, batch if backend == "tensorrt" else None)
+        return PaddleBackend(config, execution, batch, threads)
 
     return load_with(numbers[0]) if len(numbers) == 1 else AdaptiveBackend(load_with, numbers)
 

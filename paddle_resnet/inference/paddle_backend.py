@@ -14,7 +14,7 @@ from paddle import inference
 
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.inference.inference_config import InferenceConfig, check_files, check_program
-from paddle_resnet.inference.options import Precision
+from paddle_resnet.inference.options import Execution
 from paddle_resnet.paddle_compat import is_paddle_2
 from paddle_resnet.system import machine
 
@@ -27,30 +27,26 @@ class PaddleBackend:
     """A model in Paddle Inference, for any number of threads.
 
     One Paddle predictor used by several threads gives wrong scores without an error. Calls that overlap therefore get a
-    clone each, at most as many as the machine has cores. The weights are held once. `threads` are those of a call on
-    the CPU, and `tensorrt_batch` is the largest batch that TensorRT has to support; None: without TensorRT.
+    clone each, at most as many as the machine has cores. The weights are held once. `batch` is the largest one that
+    TensorRT has to support, and `threads` are those of a call on the CPU.
 
     Raises:
         UsageError: missing or damaged files, a program too new for this Paddle, or a Paddle without TensorRT.
         RunFailure: Paddle cannot load the model.
     """
 
-    def __init__(
-        self, config: InferenceConfig, device: str, precision: Precision, threads: int, tensorrt_batch: int | None
-    ) -> None:
+    def __init__(self, config: InferenceConfig, execution: Execution, batch: int, threads: int) -> None:
         files = config.files.program, config.files.parameters
         check_files(config, *files)
         check_program(config, paddle.__version__)
-        if precision == "bf16" and not config.files.program.name.endswith(".pdmodel" if is_paddle_2() else ".json"):
+        own_suffix = ".pdmodel" if is_paddle_2() else ".json"
+        if execution.precision == "bf16" and not files[0].name.endswith(own_suffix):
             # Paddle 3 leaves the output of a .pdmodel in bfloat16, which cannot be read.
             raise UsageError(
                 f"{config.folder}: bf16 needs a program of this Paddle, {paddle.__version__}, not of "
                 f"{config.versions.get('paddle')}; export the run again under this version"
             )
-        settings = _settings(config, device, precision, threads)
-        if tensorrt_batch is not None:
-            _use_tensorrt(settings, config, precision, tensorrt_batch)
-        self._first = _load(config, settings)
+        self._first = _load(config, _settings(config, execution, batch, threads))
         # Again, as they may have been replaced meanwhile: Paddle 3 crashes on a .json program that is given as bytes.
         check_files(config, *files)
         # The last one that was put back is taken first; None is a clone that has not been needed yet.
@@ -79,32 +75,30 @@ class PaddleBackend:
             self._idle.put(predictor)
 
 
-def _settings(config: InferenceConfig, device: str, precision: Precision, threads: int) -> Any:
+def _settings(config: InferenceConfig, execution: Execution, batch: int, threads: int) -> Any:
     program, parameters = (str(config.folder / file.name) for file in (config.files.program, config.files.parameters))
     settings = inference.Config(program, parameters)
     settings.disable_glog_info()
-    if device == "cpu":
+    kind = inference.PrecisionType.Half if execution.precision == "fp16" else inference.PrecisionType.Float32
+    if execution.device == "cpu":
         settings.set_cpu_math_library_num_threads(threads)  # one by default
-        if precision == "bf16":
+        if execution.precision == "bf16":
             settings.enable_mkldnn()
             settings.enable_mkldnn_bfloat16()
     else:
-        kind = inference.PrecisionType.Half if precision == "fp16" else inference.PrecisionType.Float32
-        settings.enable_use_gpu(GPU_MEMORY_MB, int(device.removeprefix("gpu:")), kind)
+        settings.enable_use_gpu(GPU_MEMORY_MB, int(execution.device.removeprefix("gpu:")), kind)
     if not program.endswith(".json"):
         # Paddle 3 cannot combine it with a .json program: "Not find predictor_id 0 and pass_name memory_optimize_pass".
         settings.enable_memory_optim()
+    if execution.backend == "tensorrt":
+        if tuple(inference.get_trt_compile_version()) == (0, 0, 0):
+            version = paddle.__version__
+            raise UsageError(f"backend tensorrt: Paddle {version} here was built without TensorRT; take paddle")
+        settings.enable_tensorrt_engine(TENSORRT_WORKSPACE, batch, LEAST_SUBGRAPH, kind, False, False)
+        shape = [config.input.image_size, config.input.image_size, config.input.channels]
+        smallest, largest = {"images": [1, *shape]}, {"images": [batch, *shape]}
+        settings.set_trt_dynamic_shape_info(smallest, largest, largest)
     return settings
-
-
-def _use_tensorrt(settings: Any, config: InferenceConfig, precision: Precision, batch: int) -> None:
-    if tuple(inference.get_trt_compile_version()) == (0, 0, 0):
-        raise UsageError(f"backend tensorrt: Paddle {paddle.__version__} here was built without TensorRT; take paddle")
-    kind = inference.PrecisionType.Half if precision == "fp16" else inference.PrecisionType.Float32
-    settings.enable_tensorrt_engine(TENSORRT_WORKSPACE, batch, LEAST_SUBGRAPH, kind, False, False)
-    shape = [config.input.image_size, config.input.image_size, config.input.channels]
-    smallest, largest = {"images": [1, *shape]}, {"images": [batch, *shape]}
-    settings.set_trt_dynamic_shape_info(smallest, largest, largest)
 
 
 def _load(config: InferenceConfig, settings: Any) -> Any:

@@ -142,12 +142,10 @@ class Predictor:
             )
         self.batch_size = self.config.input.batch or batch_size
         self.threshold = (self.config.threshold or 0.0) if threshold is None else threshold
-        self.device = backends.resolve_device(device, backend)
-        self.backend, self.precision = backends.choose(self.config, self.device, precision, backend)
+        execution = backends.choose(self.config, backends.resolve_device(device, backend), precision, backend)
+        self.device, self.backend, self.precision = execution
         numbers = [threads] if threads else _thread_numbers(self.device)
-        self._model: backends.Backend | None = backends.load(
-            self.config, self.device, self.backend, self.precision, numbers, self.batch_size
-        )
+        self._model: backends.Backend | None = backends.load(self.config, execution, self.batch_size, numbers)
 
     def __repr__(self) -> str:
         return (

@@ -218,7 +218,7 @@ def test_unsupported_combinations_are_usage_errors(run, device, precision, backe
 def test_precisions_and_backends_of_a_gpu(run, backend, precision):
     config = InferenceConfig.load(run.inference_path)
     asked = None if backend == "paddle" else backend
-    assert backends.choose(config, "gpu:0", precision, asked) == (backend, precision)
+    assert backends.choose(config, "gpu:0", precision, asked) == ("gpu:0", backend, precision)
 
 
 @pytest.mark.parametrize("features", [frozenset({"avx2"}), frozenset({"avx512_bf16"}), frozenset({"amx_bf16"})])
@@ -226,7 +226,7 @@ def test_bfloat16_needs_its_processor_feature(run, monkeypatch, features):
     monkeypatch.setattr(machine, "processor", lambda: machine.Processor("x", "Old 86", features))
     config = InferenceConfig.load(run.inference_path)
     if "avx2" not in features:
-        assert backends.choose(config, "cpu", "bf16", None) == ("paddle", "bf16")
+        assert backends.choose(config, "cpu", "bf16", None) == ("cpu", "paddle", "bf16")
         return
     with pytest.raises(UsageError, match=r"bf16: this processor \(Old 86\) has neither AVX512-BF16 nor AMX-BF16"):
         backends.choose(config, "cpu", "bf16", None)
