@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -42,59 +41,20 @@ PrecisionTable = dict[Precision, dict[BackendName, PrecisionMetrics | None]]
 """The exported precisions and their backends; None where nothing was measured."""
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """How an exported model compares with the trained network.
-
-    Attributes:
-        max_difference: the largest difference of a float32 probability.
-        images: the number of images that this was checked on.
-        random: whether these were random images, instead of real ones.
-        precisions: the exported precisions, with their metrics on the test split.
-    """
-
-    max_difference: float
-    images: int
-    random: bool
-    precisions: PrecisionTable
-
-
 def check_export(
-    run: Run,
-    scorer: NetworkScorer,
-    folder: Path,
-    precisions: PrecisionTable,
-    images: int | None,
-    progress: ProgressFn | None,
-    pictures: Pixels | None = None,
-) -> Comparison:
-    """Check the float32 probabilities of an exported model, and measure its precisions.
+    run: Run, scorer: NetworkScorer, folder: Path, backends: Iterable[BackendName], pixels: Pixels
+) -> float:
+    """Return the largest difference between a float32 probability of an exported model and of the run's network.
 
-    A difference of at most `TOLERANCE` also means the same class for every image whose two best probabilities are
-    further apart than twice that. Precisions that this machine cannot run are not measured.
-
-    Args:
-        run: the run that is exported.
-        scorer: its network, which may be accelerated in place.
-        folder: the exported folder.
-        precisions: what to check and measure.
-        images: the number of images to measure on; None: all; 0: none, and the check is on `pictures`.
-        progress: called with images measured and all images.
-        pictures: uint8 `[n, S, S, 3]`; None: random ones.
+    At most `TOLERANCE` also means the same class for every image whose two best probabilities are further apart than
+    twice that.
 
     Raises:
-        RunFailure: a difference is larger than `TOLERANCE`.
+        RunFailure: it is larger than `TOLERANCE`.
     """
-    random = images == 0 and pictures is None
-    if random:
-        pixels = _random_images(run.config.data.image_size)
-    elif pictures is not None and images == 0:
-        pixels = pictures[:CHECKED_IMAGES]
-    else:
-        pixels, _ = next(_test_batches(run, CHECKED_IMAGES, CHECKED_IMAGES))
     expected = scorer.scores(pixels)
-    largest = 0.0
-    for backend in precisions["fp32"]:
+    differences = []
+    for backend in backends:
         with _load(folder, "fp32", backend) as predictor:
             difference = float(np.abs(predictor.scores(pixels) - expected).max())
         if not difference <= TOLERANCE:
@@ -102,10 +62,8 @@ def check_export(
                 f"{run.inference_path}: not exported: in {backend} the exported model's probabilities differ from the "
                 f"network's by {difference:.2g} (at most {TOLERANCE:g} allowed); an earlier export is left as it was"
             )
-        largest = max(largest, difference)
-    if images != 0:
-        precisions = _measure(run, scorer, folder, precisions, images, progress)
-    return Comparison(largest, len(pixels), random, precisions)
+        differences.append(difference)
+    return max(differences)
 
 
 def load_trained(predictor: Predictor) -> NetworkScorer:
@@ -129,7 +87,7 @@ def load_trained(predictor: Predictor) -> NetworkScorer:
     load_weights(network, weights, new_head=False)
     network.eval()
     trained = NetworkScorer(network, Normalize(normalization.mean, normalization.std), Views(config.flip, config.shift))
-    pixels = _random_images(config.input.image_size)[:PROBES]
+    pixels = random_images(config.input.image_size)[:PROBES]
     difference = float(np.abs(trained.scores(pixels) - predictor.scores(pixels)).mean())
     if not difference <= SAME_NETWORK:
         raise UsageError(
@@ -139,7 +97,7 @@ def load_trained(predictor: Predictor) -> NetworkScorer:
     return trained
 
 
-def _measure(
+def measure_precisions(
     run: Run,
     scorer: NetworkScorer,
     folder: Path,
@@ -147,6 +105,18 @@ def _measure(
     images: int | None,
     progress: ProgressFn | None,
 ) -> PrecisionTable:
+    """Measure an exported model beside the run's network, which may be accelerated in place.
+
+    Precisions that this machine cannot run are not measured.
+
+    Args:
+        run: the run that is exported.
+        scorer: its network.
+        folder: the exported folder.
+        precisions: what to measure.
+        images: the number of images of the test split; None: all.
+        progress: called with images measured and all images.
+    """
     test = _test_split(run)
     count = len(test) if images is None else min(images, len(test))
     onednn.accelerate_evaluation(scorer.network)
@@ -159,7 +129,7 @@ def _measure(
                 except UsageError as error:
                     logger.info("%s is not measured here: %s", precision, error)
         report = None if progress is None else lambda done: progress(done, count)
-        metrics = compare(scorer, predictors, _test_batches(run, BATCH, count), report)
+        metrics = compare(scorer, predictors, test_batches(run, BATCH, count), report)
     return {
         precision: {backend: metrics.get((precision, backend)) for backend in backends}
         for precision, backends in precisions.items()
@@ -198,7 +168,7 @@ def compare(
     }
 
 
-def _test_batches(run: Run, batch: int, images: int) -> Iterator[tuple[Pixels, Indices]]:
+def test_batches(run: Run, batch: int, images: int) -> Iterator[tuple[Pixels, Indices]]:
     """Yield the first `images` of the test split as pixels, uint8 `[n, S, S, 3]`, and labels, int64 `[n]`."""
     for pixels, labels in uint8_batches(_test_split(run), batch, run.splits().resize, run.config.data.image_size):
         yield pixels[:images], labels[:images]
@@ -207,7 +177,7 @@ def _test_batches(run: Run, batch: int, images: int) -> Iterator[tuple[Pixels, I
             return
 
 
-def _random_images(image_size: int) -> Pixels:
+def random_images(image_size: int) -> Pixels:
     """Return noise around random colours, uint8 `[n, S, S, 3]`, for a check without the run's data."""
     generator = np.random.default_rng(0)
     colours = generator.integers(0, 256, (CHECKED_IMAGES, 1, 1, 3))

@@ -14,7 +14,15 @@ from paddle_resnet import environment
 from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.open_splits import resize_size
 from paddle_resnet.evaluation.report import network_scorer
-from paddle_resnet.exporting.accuracy import BATCH, Comparison, PrecisionTable, check_export
+from paddle_resnet.exporting.accuracy import (
+    BATCH,
+    CHECKED_IMAGES,
+    PrecisionTable,
+    check_export,
+    measure_precisions,
+    random_images,
+    test_batches,
+)
 from paddle_resnet.exporting.onnx import require_onnx, write_onnx_program
 from paddle_resnet.exporting.program import PROGRAM_SUFFIXES, save_program
 from paddle_resnet.exporting.quantization import calibration_batches, quantize, read_pictures
@@ -44,10 +52,22 @@ ONNX_PACKAGES = ("paddle2onnx", "onnx", "onnxruntime")
 
 
 @dataclass(frozen=True)
-class ExportReport(Comparison):
-    """The exported folder `path`, and how its model compares with the network."""
+class ExportReport:
+    """An exported model, and how it compares with the trained network.
+
+    Attributes:
+        path: the exported folder.
+        max_difference: the largest difference of a float32 probability.
+        images: the number of images that this was checked on.
+        random: whether these were random images, instead of real ones.
+        precisions: the exported precisions, with their metrics on the test split.
+    """
 
     path: Path
+    max_difference: float
+    images: int
+    random: bool
+    precisions: PrecisionTable
 
     @property
     def files(self) -> list[Path]:
@@ -112,10 +132,13 @@ def export(
         files = _write_models(run, checkpoint, folder, batch, onnx, batches)
         config = _describe(run, checkpoint, files, batch, table)
         config.save(folder)
-        comparison = check_export(run, scorer, folder, table, images, progress, pictures)
-        config.model_copy(update={"precisions": comparison.precisions}).save(folder)
+        pixels = _pixels_to_check(run, images, pictures)
+        difference = check_export(run, scorer, folder, table["fp32"], pixels)
+        measured = table if images == 0 else measure_precisions(run, scorer, folder, table, images, progress)
+        config.model_copy(update={"precisions": measured}).save(folder)
         _keep_other_files(destination, folder)
-        reports.append(ExportReport(**vars(comparison), path=run.inference_path))
+        random = images == 0 and pictures is None
+        reports.append(ExportReport(run.inference_path, difference, len(pixels), random, measured))
 
     earlier = _onnx_files(destination)
     write_folder(destination, write)
@@ -129,6 +152,13 @@ def export(
 def _onnx_files(folder: Path) -> set[str]:
     """Return the names of the optional files that an export has."""
     return {name for name in (ONNX, ONNX_INT8) if (folder / name).is_file()}
+
+
+def _pixels_to_check(run: Run, images: int | None, pictures: Pixels | None) -> Pixels:
+    """Return images of the test split; where none of these are wanted (0), `pictures` or random ones."""
+    if images != 0:
+        return next(test_batches(run, CHECKED_IMAGES, CHECKED_IMAGES))[0]
+    return random_images(run.config.data.image_size) if pictures is None else pictures[:CHECKED_IMAGES]
 
 
 def _write_models(
