@@ -16,7 +16,7 @@ from paddle_resnet.config import TrainConfig
 from paddle_resnet.download import OfficialFile
 from paddle_resnet.errors import UsageError
 from paddle_resnet.lessons import Lesson
-from paddle_resnet.lessons.common.training_loop import evaluate_batches, train_batches
+from paddle_resnet.lessons.common.training_loop import train_batches
 from paddle_resnet.lessons.fashion_mnist.lesson import RECIPE
 from paddle_resnet.lessons.framework.page import Prose
 from paddle_resnet.models import create_model
@@ -94,9 +94,11 @@ def test_recipe_is_plain_sgd():
 
 def test_loss_and_top1_are_means_over_samples():
     network = paddle.nn.Flatten()  # returns its input as logits
-    logits = paddle.to_tensor(np.array([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0]], np.float32))
+    network.w = network.create_parameter([1])
+    optimizer = paddle.optimizer.SGD(0.0, parameters=[network.w])
+    logits = paddle.to_tensor(np.array([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0]], np.float32), stop_gradient=False)
     labels = paddle.to_tensor(np.array([[0], [0], [1]]))
-    loss, top1 = evaluate_batches(network, [[logits[:2], labels[:2]], [logits[2:], labels[2:]]])
+    loss, top1 = train_batches(network, optimizer, [[logits[:2], labels[:2]], [logits[2:], labels[2:]]])
     right, wrong = math.log(1 + math.exp(-4)), math.log(1 + math.exp(4))
     assert top1 == pytest.approx(2 / 3)
     assert loss == pytest.approx((2 * right + wrong) / 3, rel=1e-6)

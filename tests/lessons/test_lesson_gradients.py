@@ -9,12 +9,15 @@ from paddle import nn
 from paddle.nn import functional
 
 from paddle_resnet.lessons import Effort, Lesson
+from paddle_resnet.lessons.common.training_loop import LessonData
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import LessonTexts
 from paddle_resnet.lessons.gradients import layer_gradients, lesson
 from paddle_resnet.lessons.gradients.layer_gradients import (
+    BATCH_SIZE,
+    IMAGE_SIZE,
+    SEED,
     LayerGradients,
-    image_loader,
     make_network,
     measure_gradients,
     record_gradients,
@@ -72,7 +75,7 @@ def test_first_steps_enlarge_the_deep_plain_networks_weights(page):
 
 def test_scale_free_gradient_ignores_the_weight_norm():
     """The closed form: the gradient of weights a times as long is 1/a of what it was."""
-    images, labels = next(iter(image_loader(Effort())))
+    images, labels = next(iter(LessonData.open(Effort(), IMAGE_SIZE).loader(BATCH_SIZE, SEED)))
     network = make_network("plain20")
     before = measure_gradients(network, images[:8], labels[:8])
     weight = network.layer2[1].conv1.weight
@@ -130,7 +133,7 @@ def test_measuring_keeps_the_weights():
     # Paddle counts BatchNorm's running statistics among the parameters; those move in training mode.
     learned = [parameter for parameter in network.parameters() if not parameter.stop_gradient]
     weights = [value.numpy().copy() for value in learned]
-    images, labels = next(iter(image_loader(Effort())))
+    images, labels = next(iter(LessonData.open(Effort(), IMAGE_SIZE).loader(BATCH_SIZE, SEED)))
     measure_gradients(network, images[:4], labels[:4])
     for value, weight in zip(learned, weights, strict=True):
         np.testing.assert_array_equal(value.numpy(), weight)
@@ -152,7 +155,7 @@ def test_removing_batch_norm_keeps_the_weights(kind):
 
 def test_convolutions_are_measured_in_order():
     network = make_network("resnet20")
-    images, labels = next(iter(image_loader(Effort())))
+    images, labels = next(iter(LessonData.open(Effort(), IMAGE_SIZE).loader(BATCH_SIZE, SEED)))
     names = measure_gradients(network, images[:4], labels[:4]).names
     assert len(names) == 19  # and one linear layer
     assert names[:3] == ("conv1", "layer1.0.conv1", "layer1.0.conv2")

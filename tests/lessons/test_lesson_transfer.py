@@ -15,10 +15,10 @@ from PIL import Image
 from paddle_resnet.config import TrainConfig
 from paddle_resnet.data import open_splits
 from paddle_resnet.lessons import Effort, Lesson
-from paddle_resnet.lessons.common.training_loop import apply_cpu_backend
+from paddle_resnet.lessons.common import training_loop
+from paddle_resnet.lessons.common.training_loop import LessonData, apply_cpu_backend
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import LessonTexts
-from paddle_resnet.lessons.transfer import few_shot
 from paddle_resnet.lessons.transfer.few_shot import (
     FewShotTrainer,
     linear_probe_top1,
@@ -85,7 +85,7 @@ def weights(config):
 
 
 def test_only_fine_tuning_starts_from_the_weights(config, splits, weights, monkeypatch):
-    learner, target = FewShotTrainer(config, splits), make_task(splits, range(5, 10))
+    learner, target = FewShotTrainer(LessonData(config)), make_task(splits, range(5, 10))
     images = sample_per_class(target.train, 2, 0)
     ends = []
 
@@ -93,7 +93,7 @@ def test_only_fine_tuning_starts_from_the_weights(config, splits, weights, monke
         ends.append({name: each.numpy().copy() for name, each in scorer.network.state_dict().items()})
         return SimpleNamespace(top1=0.0)
 
-    monkeypatch.setattr(few_shot, "measure", keep)
+    monkeypatch.setattr(training_loop, "measure", keep)
     learner.learn(target, images, 1, 0, weights)
     learner.learn(target, images, 1, 0, None)
     tuned, scratch = (np.abs(end["layer1.0.conv1.weight"] - weights["layer1.0.conv1.weight"]).max() for end in ends)
@@ -102,7 +102,7 @@ def test_only_fine_tuning_starts_from_the_weights(config, splits, weights, monke
 
 
 def test_features_are_the_last_layers_input(config, splits, weights):
-    features = FewShotTrainer(config, splits).features(make_task(splits, range(5, 10)).test, weights)
+    features = FewShotTrainer(LessonData(config)).features(make_task(splits, range(5, 10)).test, weights)
     images = splits.test.batch(np.flatnonzero(splits.test.labels >= 5))
     resized = np.stack([np.asarray(Image.fromarray(each).resize((16, 16), Image.BILINEAR)) for each in images])
     pixels = ((resized / 255 - np.array(splits.mean)) / np.array(splits.std)).transpose(0, 3, 1, 2)
@@ -116,7 +116,7 @@ def test_features_are_the_last_layers_input(config, splits, weights):
 
 def test_pretraining_learns_the_old_task(config, splits):
     shorter = Plan.of(Effort(overrides=["device=cpu", "train.epochs=3"])).config
-    weights, top1 = FewShotTrainer(shorter, splits).pretrain(make_task(splits, range(5)), seed=0)
+    weights, top1 = FewShotTrainer(LessonData(shorter)).pretrain(make_task(splits, range(5)), seed=0)
     assert top1 > 0.6  # chance is 0.2
     assert not np.array_equal(weights["bn1._mean"], np.zeros(16))
 

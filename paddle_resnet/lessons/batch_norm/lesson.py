@@ -156,7 +156,6 @@ def draw_features(before: np.ndarray, after: np.ndarray) -> Figure:
         axes.set_xticks(range(values.shape[1]))
         axes.set(xlabel="feature", xlim=(-0.5, values.shape[1] - 0.5))
         axes.set_title(title, loc="left")
-        axes.grid(True, axis="y")
         axes.axhline(0, color=GREY, linewidth=1)
     panels[1].set_ylim(-2, 2)
     panels[0].set_ylabel("value")

@@ -156,7 +156,6 @@ def draw_running_statistics(measured: np.ndarray, running: np.ndarray) -> Figure
         axes.axhline(mean, color=ORANGE, linestyle="--", linewidth=1.5, label="mean over the batches")
         axes.set_title(title, loc="left")
         axes.set(xlabel="training step", ylim=(0, 1.4 * of_batches.max()))  # space for the legend
-        axes.grid(True, axis="y")
     panels[0].set_ylabel("value")
     panels[1].legend(loc="upper right")
     return figure

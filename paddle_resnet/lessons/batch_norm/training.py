@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from paddle import nn
 
-from paddle_resnet.lessons.common.small_cnn import LessonData, NormFactory, Trainings, train_grid
+from paddle_resnet.lessons.common.small_cnn import NormFactory, Trainings, train_grid
+from paddle_resnet.lessons.common.training_loop import LessonData
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import Text
@@ -43,7 +44,7 @@ def teach(page: Page, effort: Effort) -> None:
     data = LessonData.open(effort)
     epochs = effort.epochs(FULL_EPOCHS if effort.full else EPOCHS)
     page.heading("training_heading")
-    page.say("recipe", data=data, batch_size=BATCH_SIZE, epochs=epochs, seeds=len(SEEDS))
+    page.say("recipe", config=data.config, batch_size=BATCH_SIZE, epochs=epochs, seeds=len(SEEDS))
     runs = train_grid(data, NORMALIZATIONS, [(BATCH_SIZE, rate) for rate in RATES], epochs, SEEDS)
     rows = zip(*runs.values(), strict=True)
     loss = partial(_loss, page)
@@ -118,7 +119,6 @@ def draw_trainings(runs: Mapping[str, Sequence[Trainings]]) -> Figure:
             draw_runs(axes, curves, style["label"], color=style["color"], linewidth=1.4, alpha=0.85)
         axes.set_title(f"learning rate {rate:g}", loc="left")
         axes.set(xlabel="training step", ylim=(0, 3))
-        axes.grid(True, axis="y")
     panels[0].set_ylabel("training loss (nats)")
     panels[0].legend(loc="upper right")
     _draw_over_rates(figure.add_subplot(grid[1, :]), runs)
@@ -155,5 +155,4 @@ def _draw_over_rates(axes: Axes, runs: Mapping[str, Sequence[Trainings]]) -> Non
         xlabel="learning rate (cross: a run's loss stopped being a number)",
         ylabel="training loss, last epoch (nats)",
     )
-    axes.grid(True, axis="y")
     axes.legend(loc="lower left")

@@ -11,44 +11,14 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from paddle_resnet.config import Config
-from paddle_resnet.data import Normalize, Splits, TrainLoader, open_splits, uint8_batches
 from paddle_resnet.errors import RunFailure
-from paddle_resnet.evaluation.metrics import measure
-from paddle_resnet.evaluation.scorer import NetworkScorer
-from paddle_resnet.lessons.common.training_loop import make_train_loader, take_batches, train_while_finite
-from paddle_resnet.lessons.framework.catalogue import Effort
+from paddle_resnet.lessons.common.training_loop import LessonData, take_batches, train_while_finite
 from paddle_resnet.models.blocks import convolution
 
 NormFactory: TypeAlias = Callable[[int], nn.Layer]
 """Makes the normalisation layer for a number of channels."""
 
 WIDTHS = (16, 16, 32, 32, 64, 64)
-EVALUATION_BATCH = 256
-
-
-@dataclass(frozen=True)
-class LessonData:
-    """The data of a lesson: the digits, or CIFAR-10 in the full form."""
-
-    source: str
-    image_size: int
-    splits: Splits
-
-    @classmethod
-    def open(cls, effort: Effort, digits_size: int = 8) -> LessonData:
-        """Open the data set of `effort`.
-
-        Raises:
-            UsageError: CIFAR-10 is missing and cannot be downloaded.
-        """
-        source, size = ("cifar10", 32) if effort.full else ("digits", digits_size)
-        config = Config.from_values({"data": {"source": source, "image_size": size}}, effort.overrides).data
-        return cls(config.source, config.image_size, open_splits(config))
-
-    def loader(self, batch_size: int, seed: int) -> TrainLoader:
-        """Load the training images in a random order that the seed fixes, without augmentation."""
-        return make_train_loader(self.splits, batch_size, self.image_size, seed)
 
 
 @dataclass(frozen=True)
@@ -138,10 +108,8 @@ def _train_seeds(
 
 def _test(data: LessonData, network: nn.Layer) -> tuple[float, float]:
     """Return mean loss and top-1 on the test split; NaN if the weights have diverged."""
-    splits = data.splits
-    batches = uint8_batches(splits.test, EVALUATION_BATCH, splits.resize, data.image_size)
     try:
-        evaluation = measure(NetworkScorer(network, Normalize(splits.mean, splits.std)), batches, splits.classes)
+        evaluation = data.measure(network, data.splits.test)
     except RunFailure:
         return math.nan, math.nan
     return evaluation.loss, evaluation.top1

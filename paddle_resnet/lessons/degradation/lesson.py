@@ -21,7 +21,7 @@ from paddle_resnet.models import count_parameters, create_model
 from paddle_resnet.models.blocks import PlainBlock
 from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.plots.curves import draw_mean_and_range
-from paddle_resnet.plots.style import BLUE, RED
+from paddle_resnet.plots.style import BLUE, RED, make_figure
 from paddle_resnet.training import SeedStatistics
 
 DEPTHS = SHALLOW, DEEP = 20, 56
@@ -169,8 +169,7 @@ def _make_identity(convolution: nn.Conv2D, norm: nn.BatchNorm2D) -> None:
 
 def draw_curves(results: Mapping[str, SeedResults]) -> Figure:
     """Draw error by epoch, plain and residual side by side, both depths in each panel."""
-    figure = Figure(figsize=(10, 4.4), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
+    figure, panels = make_figure(10, 4.4, 1, 2, sharey=True)
     for axes, (kind, title) in zip(panels, KINDS.items(), strict=True):
         for depth, colour in COLOURS.items():
             training = 100 * np.stack(results[f"{kind}{depth}"].training_curves)
@@ -181,7 +180,6 @@ def draw_curves(results: Mapping[str, SeedResults]) -> Figure:
         axes.set_title(title, loc="left")
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.grid(True, axis="y")
     panels[0].set(ylabel="error (%)", ylim=(0, None))
     panels[1].legend(loc="upper right")
     return figure
@@ -189,8 +187,7 @@ def draw_curves(results: Mapping[str, SeedResults]) -> Figure:
 
 def draw_final_errors(results: Mapping[str, SeedResults]) -> Figure:
     """Draw every seed's training and test error after training, network by network."""
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = make_figure(9, 4.2)
     networks = [(kind, depth) for kind in KINDS for depth in DEPTHS]
     for position, (kind, depth) in enumerate(networks):
         each, colour = results[f"{kind}{depth}"], COLOURS[depth]
@@ -201,7 +198,6 @@ def draw_final_errors(results: Mapping[str, SeedResults]) -> Figure:
     axes.legend(loc="upper right")
     axes.set_xticks(range(len(networks)), [f"{KINDS[kind]}, {depth} layers" for kind, depth in networks])
     axes.set(xlim=(-0.6, len(networks) - 0.4), ylim=(0, None), ylabel="error after training (%)")
-    axes.grid(True, axis="y")
     return figure
 
 

@@ -17,7 +17,7 @@ from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.models import create_model
 from paddle_resnet.plots.curves import draw_values_and_mean
-from paddle_resnet.plots.style import BLUE, ORANGE
+from paddle_resnet.plots.style import BLUE, ORANGE, make_figure
 from paddle_resnet.training import SeedStatistics
 
 PAPER = {20: (0.27, 8.75), 32: (0.46, 7.51), 44: (0.66, 7.17), 56: (0.85, 6.97), 110: (1.7, 6.43)}
@@ -145,8 +145,7 @@ def _significance(page: Page, changes: SeedStatistics) -> Text:
 
 def draw_costs(parameters: Mapping[int, int], milliseconds: Mapping[int, float]) -> Figure:
     """Draw parameters (millions) and time (milliseconds per image) over the layers."""
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = make_figure(10, 3.8, 1, 2)
     _line(left, {depth: count / 1e6 for depth, count in parameters.items()}, "parameters (millions)")
     _line(right, milliseconds, "time (ms per image)")
     return figure
@@ -154,15 +153,13 @@ def draw_costs(parameters: Mapping[int, int], milliseconds: Mapping[int, float])
 
 def draw_errors(results: Mapping[int, SeedResults]) -> Figure:
     """Draw training and test error over the layers, a point for each seed."""
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = make_figure(9, 4.2)
     training = [100 * np.array(each.training_errors) for each in results.values()]
     test = [100 * np.array(each.test_errors) for each in results.values()]
     draw_values_and_mean(axes, list(results), training, "training images", BLUE, "o")
     draw_values_and_mean(axes, list(results), test, "test images", ORANGE, "s")
     axes.set_xticks(list(results))
     axes.set(xlabel="layers", ylabel="error after training (%)", ylim=(0, None))
-    axes.grid(True, axis="y")
     axes.legend(loc="best")
     return figure
 
@@ -171,4 +168,3 @@ def _line(axes: Axes, values: Mapping[int, float], label: str) -> None:
     axes.plot(list(values), list(values.values()), "o-", color=BLUE)
     axes.set_xticks(list(values))
     axes.set(xlim=(0, max(values) * 1.05), ylim=(0, max(values.values()) * 1.1), xlabel="layers", ylabel=label)
-    axes.grid(True, axis="y")

@@ -209,6 +209,5 @@ def draw_errors(training: np.ndarray, test: np.ndarray) -> Figure:
     axes.axhline(NOISE**2, color=GREY, linestyle=":", label="the noise alone")
     axes.set(yscale="log", xlabel="degree of the polynomial", ylabel="mean square error")
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.grid(True, axis="y")
     axes.legend(loc="upper left")
     return figure

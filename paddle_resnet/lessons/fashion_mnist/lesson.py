@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,9 @@ from paddle import nn
 from paddle_resnet import runtime
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
-from paddle_resnet.data import Normalize, Split, Splits, ValidationLoader, open_splits
+from paddle_resnet.data import Splits
 from paddle_resnet.lessons.common.network_costs import describe_machine, format_shape, model_summary
-from paddle_resnet.lessons.common.training_loop import (
-    Batches,
-    apply_cpu_backend,
-    evaluate_batches,
-    make_train_loader,
-    train_batches,
-)
+from paddle_resnet.lessons.common.training_loop import LessonData, apply_cpu_backend, train_batches
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import RUNS, Page
 from paddle_resnet.models import create_model
@@ -80,13 +73,13 @@ def teach(page: Page, effort: Effort) -> None:
     _show_grey_stem(page)
     _show_initializer(page)
     _show_recipe(page, config)
-    splits = open_splits(config.data)
-    outcome = _train(config, splits, page.folder / RUNS / NETWORK / "vdl")
+    data = LessonData(config)
+    outcome = _train(data, page.folder / RUNS / NETWORK / "vdl")
     _show_curves(page, config, outcome)
     if config.data.source == "fashion_mnist":
         _compare_with_book(page, config, outcome)
     else:
-        _state_limits(page, config, splits, outcome)
+        _state_limits(page, config, data.splits, outcome)
 
 
 def _config(effort: Effort) -> Config:
@@ -180,43 +173,40 @@ def _show_recipe(page: Page, config: Config) -> None:
     page.say("differences")
 
 
-def _train(config: Config, splits: Splits, curves: Path) -> TrainingOutcome:
+class _FirstChannel(nn.Layer):
+    """Keeps one of the three equal channels."""
+
+    def forward(self, images: paddle.Tensor) -> paddle.Tensor:
+        return images[:, :1]
+
+
+def _train(data: LessonData, curves: Path) -> TrainingOutcome:
     """Train as the book does and measure the last epoch. VisualDL's files go to `curves`."""
+    config, splits = data.config, data.splits
     runtime.select_device(config.device)
     runtime.seed_everything(config.train.seed)
-    network = create_model(NETWORK, len(splits.classes))
-    apply_cpu_backend(network, config.train)
-    normalize = Normalize(splits.mean, splits.std)
-    size, batch_size = config.data.image_size, config.train.batch_size
-    loader = make_train_loader(splits, batch_size, size, config.train.seed, augment=config.augment)
-
-    def evaluate(split: Split) -> tuple[float, float]:
-        return evaluate_batches(network, _grey(ValidationLoader(split, batch_size, size, splits.resize, normalize)))
-
-    optimizer = make_optimizer(network, config.train, len(loader))
+    book = create_model(NETWORK, len(splits.classes))
+    apply_cpu_backend(book, config.train)
+    network = nn.Sequential(_FirstChannel(), book)
+    loader = data.loader(config.train.batch_size, config.train.seed, augment=config.augment)
+    optimizer = make_optimizer(book, config.train, len(loader))
     history = []
     log = VisualDLLog(curves)
     for epoch in range(1, config.train.epochs + 1):
         rate, started = optimizer.get_lr(), time.monotonic()
-        train_means = train_batches(network, optimizer, _grey(loader))
+        train_loss, train_top1 = train_batches(network, optimizer, loader)
         seconds = time.monotonic() - started
-        validation_means = evaluate(splits.validation)
-        images = len(loader) * batch_size
-        history.append(EpochRecord(epoch, *train_means, *validation_means, rate, images / seconds, seconds))
+        held_out = data.measure(network, splits.validation)
+        speed = len(loader) * config.train.batch_size / seconds
+        means = train_loss, train_top1, held_out.loss, held_out.top1
+        history.append(EpochRecord(epoch, *means, rate, speed, seconds))
         log.epoch(history[-1])
         logger.info(
             "epoch %d/%d: training loss %.3f, held-out top-1 %.2f%%, %.0f s",
-            *(epoch, config.train.epochs, train_means[0], 100 * validation_means[1], seconds),
+            *(epoch, config.train.epochs, train_loss, 100 * held_out.top1, seconds),
         )
     log.close()
-    _, test_top1 = evaluate(splits.test)
-    return TrainingOutcome(history, test_top1, len(splits.test))
-
-
-def _grey(batches: Batches) -> Iterator[list[paddle.Tensor]]:
-    """Keep one of the three equal channels."""
-    for images, labels in batches:
-        yield [images[:, :1], labels]
+    return TrainingOutcome(history, data.measure(network, splits.test).top1, len(splits.test))
 
 
 def _show_curves(page: Page, config: Config, outcome: TrainingOutcome) -> None:

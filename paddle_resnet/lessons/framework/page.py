@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -18,6 +19,9 @@ from paddle_resnet.plots.style import available_fonts, relabel, save_figure
 
 RUNS = "runs"
 """Subfolder of a lesson's folder that holds its training runs, for ``visualdl --logdir``."""
+
+GRID = {"axes.grid": True, "axes.grid.axis": "y", "axes.axisbelow": True}
+"""Horizontal lines behind every plot whose panel has ticks."""
 
 Number: TypeAlias = float | int | str | bool | Sequence["Number"]
 
@@ -113,13 +117,13 @@ class Page:
         self._add(Table(headers, tuple(cells)))
 
     def figure(self, name: str, draw: Callable[[], Figure], **values: object) -> None:
-        """Draw ``<name>.png`` in the common style and add it; the text of its name is its caption."""
-        path = self.folder / f"{name}.png"
-        save_figure(path, draw)
-        chinese = None
-        if available_fonts()[1:]:
-            chinese = self.folder / f"{name}_zh.png"
-            save_figure(chinese, lambda: relabel(draw(), label_in_chinese))
+        """Draw ``<name>.png`` in the common style, with a grid, and add it; the text of its name is its caption."""
+        path, chinese = self.folder / f"{name}.png", None
+        with mpl.rc_context(GRID):
+            save_figure(path, draw)
+            if available_fonts()[1:]:
+                chinese = self.folder / f"{name}_zh.png"
+                save_figure(chinese, lambda: relabel(draw(), label_in_chinese))
         self._add(Picture(path, self.text(name, **values), chinese))
 
     def record(self, **numbers: object) -> None:

@@ -15,9 +15,6 @@ from matplotlib.ticker import FuncFormatter
 from paddle import nn
 from paddle.nn import functional
 
-from paddle_resnet.data import TrainLoader
-from paddle_resnet.lessons.common.small_cnn import LessonData
-from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.models import ImageClassifier, create_model
 from paddle_resnet.plots.style import BLUE, GREEN, RED, make_figure
@@ -119,11 +116,6 @@ def _norm(tensor: paddle.Tensor) -> float:
     return float(np.linalg.norm(tensor.numpy().astype(np.float64)))
 
 
-def image_loader(effort: Effort) -> TrainLoader:
-    """Load batches of the digits, or of CIFAR-10 in the full form, in a fixed random order."""
-    return LessonData.open(effort, digits_size=IMAGE_SIZE).loader(BATCH_SIZE, SEED)
-
-
 def make_network(name: str, batch_norm: bool = True) -> ImageClassifier:
     """Make a network with the initial weights of a fixed seed; without `batch_norm`, each BatchNorm is an identity."""
     paddle.seed(SEED)
@@ -180,4 +172,3 @@ def _frame(axes: Axes, title: str) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"1e{round(np.log10(value))}"))
     axes.set_title(title, loc="left")
-    axes.grid(True, axis="y")

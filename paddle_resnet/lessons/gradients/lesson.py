@@ -10,20 +10,21 @@ from functools import partial
 import paddle
 
 from paddle_resnet.data import TrainLoader
-from paddle_resnet.lessons.common.training_loop import apply_cpu_backend, take_batches, train_while_finite
+from paddle_resnet.lessons.common.training_loop import LessonData, apply_cpu_backend, take_batches, train_while_finite
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.lessons.gradients.layer_gradients import (
     BATCH_SIZE,
     COLOURS,
+    IMAGE_SIZE,
     KINDS,
+    SEED,
     VANISHED,
     LayerGradients,
     NetworkKey,
     draw_before_and_after,
     draw_initial,
-    image_loader,
     make_network,
     measure_gradients,
     record_gradients,
@@ -51,7 +52,7 @@ def teach(page: Page, effort: Effort) -> None:
     _explain_chain(page)
     page.heading("measurement_heading")
     data = page.text("cifar10_images" if effort.full else "digits")
-    loader = image_loader(effort)
+    loader = LessonData.open(effort, IMAGE_SIZE).loader(BATCH_SIZE, SEED)
     images, labels = next(iter(loader))
     page.say("measurement", batch_size=BATCH_SIZE, images=data, image_size=images.shape[-1])
     keys = [(f"{kind}{depth}", batch_norm) for batch_norm in (False, True) for kind in KINDS for depth in DEPTHS]

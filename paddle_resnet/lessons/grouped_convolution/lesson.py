@@ -199,6 +199,7 @@ def _draw_matrices(
     figure, panels = make_figure(width, height, 1, len(matrices), title=title, sharey=True)
     for axes, (label, matrix) in zip(panels, matrices.items(), strict=True):
         axes.imshow(matrix, vmin=0, **style)
+        axes.grid(False)
         axes.spines[["top", "right"]].set_visible(True)
         channels = [0, len(matrix) // 2, len(matrix) - 1]
         axes.set(xticks=channels, yticks=channels, xlabel="input channel")
@@ -227,7 +228,6 @@ def _draw_cardinality(blocks: Sequence[BlockCost]) -> Figure:
         widths.annotate(f"{number}", (place, number), **above)
     widths.set(ylim=(0, 1.2 * max(channels)), ylabel="channels of the 3x3 convolution")
     widths.set_title("... and the 3x3 convolution gets wider", loc="left")
-    widths.grid(True, axis="y")
     for axes in (weights, widths):
         axes.set_xlabel("groups x channels of each")
         axes.tick_params(axis="x", labelrotation=25)

@@ -111,8 +111,6 @@ def _draw_differences(differences: np.ndarray, closest: float) -> Figure:
     axes.axvline(np.log10(half), color=ORANGE, linestyle="--", label="half of the smallest lead")
     axes.set_xticks(decades, ["0", *[f"1e{decade}" for decade in decades[1:-1]], "1"])
     axes.set(xlabel="largest difference of an image's probabilities", ylabel="test images")
-    axes.grid(True, axis="y")
-    axes.set_axisbelow(True)
     figure.legend(loc="outside upper right", ncols=2)
     return figure
 
@@ -217,7 +215,6 @@ def _draw_first_calls(first: Times) -> Figure:
     axes.set_yscale("log")
     plain_log_labels(axes.yaxis)
     axes.set(xlabel="call", ylabel="time (ms)")
-    axes.grid(True, axis="y")
     axes.legend(loc="upper right")
     return figure
 
@@ -257,6 +254,5 @@ def _draw_throughput(steady: Mapping[int, Times]) -> Figure:
     plain_log_labels(axes.yaxis)
     label_log_axis(axes.xaxis, list(steady))
     axes.set(xlabel="images per call", ylabel="images / s")
-    axes.grid(True, axis="y")
     axes.legend(loc="upper left")
     return figure

@@ -81,7 +81,6 @@ def draw_curves(networks: Sequence[NetworkRuns]) -> Figure:
     plain_log_labels(loss.yaxis)
     for axes, label in ((loss, "loss (nats)"), (top1, "validation top-1 (%)")):
         axes.set(xlabel="epoch", ylabel=label)
-        axes.grid(True, axis="y")
     loss.legend(loc="upper right", title="dashed: training")
     top1.legend(loc="lower right")
     return figure
@@ -103,8 +102,6 @@ def draw_errors_by_class(networks: Sequence[NetworkRuns]) -> Figure:
         axes.bar(middle, means, width, yerr=ranges, color=each.colour, error_kw=bars, label=each.title)
     axes.set_xticks(places, classes, rotation=0 if max(map(len, classes)) < 4 else 30)
     axes.set(xlabel="true class", ylabel="errors (images)")
-    axes.grid(True, axis="y")
-    axes.set_axisbelow(True)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=len(networks))
     return figure

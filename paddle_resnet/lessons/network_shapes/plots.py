@@ -75,8 +75,6 @@ def draw_costs(costs: Sequence[PartCost], title: str) -> Figure:
             axes.text(place, share + 1.0, format_count(amount), ha="center", fontsize=9, color=INK)
         axes.set_title(f"{name}: {format_count(sum(amounts))}", loc="left", fontsize=11)
         axes.tick_params(axis="x", labelrotation=40, labelsize=10)
-        axes.grid(True, axis="y")
-        axes.set_axisbelow(True)
     panels[0].set_ylabel("share of the network (%)")
     return figure
 
@@ -98,7 +96,6 @@ def draw_sides(sides: Mapping[str, Sequence[int]], places: Sequence[str], title:
     axes.text(0.0, 2.75, "below: a 3x3 window is larger than the map", fontsize=9, color=GREY, va="top")
     axes.set_xticks(range(len(places)), places)
     axes.set(xlabel="after", ylabel="side (pixels, log scale)")
-    axes.grid(True, axis="y")
     axes.legend(loc="upper right")
     axes.set_title(title, loc="left", fontweight="bold")
     return figure

@@ -11,12 +11,8 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from paddle_resnet.lessons.common.small_cnn import (
-    LessonData,
-    NormFactory,
-    Trainings,
-    train_grid,
-)
+from paddle_resnet.lessons.common.small_cnn import NormFactory, Trainings, train_grid
+from paddle_resnet.lessons.common.training_loop import LessonData
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.normalization.plots import draw_batch_sensitivity, draw_blocks, draw_trainings
@@ -222,7 +218,12 @@ def _train(page: Page, effort: Effort) -> None:
     epochs = effort.epochs(FULL_EPOCHS if effort.full else EPOCHS)
     page.heading("training_heading")
     page.say(
-        "recipe", data=data, epochs=epochs, seeds=len(SEEDS), channels_a_group=CHANNELS_A_GROUP, rate_for_64=RATE_FOR_64
+        "recipe",
+        config=data.config,
+        epochs=epochs,
+        seeds=len(SEEDS),
+        channels_a_group=CHANNELS_A_GROUP,
+        rate_for_64=RATE_FOR_64,
     )
     settings = [(size, RATE_FOR_64 * size / 64) for size in TRAINED_BATCH_SIZES]
     runs = train_grid(data, NORMALIZATIONS, settings, epochs, SEEDS)

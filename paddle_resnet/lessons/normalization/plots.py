@@ -109,4 +109,3 @@ def _batch_axis(axes: Axes, batch_sizes: Sequence[int]) -> None:
     axes.set_xscale("log", base=2)
     label_log_axis(axes.xaxis, batch_sizes)
     axes.set_xlabel("batch size, N (images)")
-    axes.grid(True, axis="y")

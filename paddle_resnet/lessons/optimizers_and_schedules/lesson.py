@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +12,12 @@ import numpy as np
 from paddle_resnet import runtime
 from paddle_resnet.config import Config, TrainConfig
 from paddle_resnet.console import logger
-from paddle_resnet.data import Normalize, Split, Splits, ValidationLoader, open_splits
+from paddle_resnet.data import Split
+from paddle_resnet.errors import RunFailure
 from paddle_resnet.lessons.common.runs import image_settings, update_settings
 from paddle_resnet.lessons.common.training_loop import (
+    LessonData,
     apply_cpu_backend,
-    evaluate_batches,
-    make_train_loader,
     take_batches,
     train_while_finite,
 )
@@ -72,9 +73,9 @@ def teach(page: Page, effort: Effort) -> None:
     config = _config(effort)
     _draw_schedules(page, config)
     runtime.select_device(config.device)
-    splits = open_splits(config.data)
-    _compare_optimizers(page, config, splits)
-    _compare_schedules(page, config, splits)
+    data = LessonData(config)
+    _compare_optimizers(page, data)
+    _compare_schedules(page, data)
 
 
 def _config(effort: Effort) -> Config:
@@ -138,13 +139,13 @@ def _rates(train: TrainConfig, settings: Mapping[str, Any]) -> list[float]:
     return rates
 
 
-def _compare_optimizers(page: Page, config: Config, splits: Splits) -> None:
+def _compare_optimizers(page: Page, data: LessonData) -> None:
     page.heading("optimizers_heading")
-    page.say("recipe", config=config, network=NETWORK, seeds=len(SEEDS))
+    page.say("recipe", config=data.config, network=NETWORK, seeds=len(SEEDS))
     top1: dict[str, dict[float, Top1]] = {}
     for name, rates in OPTIMIZERS.items():
         settings = [{"optimizer": name, "learning_rate": rate} for rate in rates]
-        top1[name] = {rate: _train_seeds(config, splits, each) for rate, each in zip(rates, settings, strict=True)}
+        top1[name] = {rate: _train_seeds(data, each) for rate, each in zip(rates, settings, strict=True)}
         logger.info("%s: trained at %d learning rates", name, len(rates))
     validation = {name: {rate: each.validation for rate, each in by_rate.items()} for name, by_rate in top1.items()}
     best = {name: max((each.mean, rate) for rate, each in by_rate.items())[1] for name, by_rate in validation.items()}
@@ -159,15 +160,15 @@ def _compare_optimizers(page: Page, config: Config, splits: Splits) -> None:
     page.figure("optimizers", lambda: draw_optimizers(validation))
     tests = {name: by_rate[best[name]].test for name, by_rate in top1.items()}
     page.table("test_top1", [(name, f"{best[name]:g}", each.percent()) for name, each in tests.items()])
-    page.say("own_scale", seeds=len(SEEDS), one_image=100 / len(splits.test))
+    page.say("own_scale", seeds=len(SEEDS), one_image=100 / len(data.splits.test))
     page.record(best_rates=list(best.values()), **{f"{name}_test_top1": each.values for name, each in tests.items()})
 
 
-def _compare_schedules(page: Page, config: Config, splits: Splits) -> None:
+def _compare_schedules(page: Page, data: LessonData) -> None:
     page.heading("schedule_results_heading")
     page.say("schedule_recipe", rate=SCHEDULE_RATE, seeds=len(SEEDS))
     rate = {"optimizer": "sgd", "learning_rate": SCHEDULE_RATE}
-    tests = {name: _train_seeds(config, splits, {**rate, **each}).test for name, each in SCHEDULES.items()}
+    tests = {name: _train_seeds(data, {**rate, **each}).test for name, each in SCHEDULES.items()}
     constant = tests["constant"].values
     rows = []
     for name, each in tests.items():
@@ -178,27 +179,27 @@ def _compare_schedules(page: Page, config: Config, splits: Splits) -> None:
     page.say("schedule_verdict")
 
 
-def _train_seeds(config: Config, splits: Splits, settings: Mapping[str, Any]) -> Top1:
+def _train_seeds(data: LessonData, settings: Mapping[str, Any]) -> Top1:
     """Train once a seed with `settings` of the optimizer."""
-    validation, test = zip(*(_train(config, splits, settings, seed) for seed in SEEDS), strict=True)
+    validation, test = zip(*(_train(data, settings, seed) for seed in SEEDS), strict=True)
     return Top1(SeedStatistics.of(validation), SeedStatistics.of(test))
 
 
-def _train(config: Config, splits: Splits, settings: Mapping[str, Any], seed: int) -> tuple[float, float]:
+def _train(data: LessonData, settings: Mapping[str, Any], seed: int) -> tuple[float, float]:
     """Train one network; return its top-1 on the validation and the test split. One that diverged guesses one class."""
+    config, splits = data.config, data.splits
     train = config.train.model_copy(update={**settings, "seed": seed})
-    size = config.data.image_size
     runtime.seed_everything(seed)
     network = create_model(config.model.name, len(splits.classes))
     apply_cpu_backend(network, train)
-    loader = make_train_loader(splits, train.batch_size, size, seed, augment=config.augment)
+    loader = data.loader(train.batch_size, seed, augment=config.augment)
     steps = train.epochs * len(loader)
     losses = train_while_finite(network, make_optimizer(network, train, len(loader)), take_batches(loader, steps))
 
     def top1(split: Split) -> float:
-        if len(losses) < steps:
-            return float(np.bincount(split.labels).max() / len(split))
-        normalize = Normalize(splits.mean, splits.std)
-        return evaluate_batches(network, ValidationLoader(split, 256, size, splits.resize, normalize))[1]
+        if len(losses) == steps:
+            with suppress(RunFailure):  # the last step may have made its weights infinite
+                return data.measure(network, split).top1
+        return float(np.bincount(split.labels).max() / len(split))
 
     return top1(splits.validation), top1(splits.test)

@@ -27,10 +27,10 @@ def draw_paths(paths: Mapping[str, np.ndarray]) -> Figure:
         losses.plot(
             np.arange(len(path)), values, color=colour, marker=marker, markersize=4, label=name.replace("_", " ")
         )
+    plane.grid(False)
     plane.set(xlabel="w1", ylabel="w2", xlim=(-1.1, 0.6), ylim=(-1.2, 1.2))
     losses.set(xlabel="step", ylabel="loss", yscale="log", xticks=range(0, 21, 5))
     losses.yaxis.set_major_formatter("{x:g}")
-    losses.grid(True, axis="y")
     losses.legend(loc="lower left")
     return figure
 
@@ -41,7 +41,6 @@ def draw_schedules(rates: Mapping[str, Sequence[float]]) -> Figure:
     for (name, each), colour in zip(rates.items(), COLOURS, strict=True):
         axes.plot(np.linspace(0, 1, len(each)), each, color=colour, label=name)
     axes.set(xlabel="share of all steps", ylabel="learning rate, of its peak", ylim=(-0.02, 1.05))
-    axes.grid(True, axis="y")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
 
@@ -57,6 +56,5 @@ def draw_optimizers(top1: Mapping[str, Mapping[float, SeedStatistics]]) -> Figur
     axes.set_xscale("log")
     label_log_axis(axes.xaxis, sorted({rate for by_rate in top1.values() for rate in by_rate}))
     axes.set(xlabel="peak learning rate", ylabel="validation top-1 (%)")
-    axes.grid(True, axis="y")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

@@ -211,7 +211,6 @@ def draw_growth(fields: Mapping[str, list[Reach]]) -> Figure:
     axes.set_yscale("log", base=2)
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set(xlabel="convolutions and pooling along the longest path", ylabel="receptive field, side (pixels)")
-    axes.grid(True, axis="y")
     axes.legend(loc="lower right")
     return figure
 

@@ -222,7 +222,6 @@ def _draw_fits(results: dict[str, FitResult]) -> Figure:
     residual.set(xlabel="x", ylabel="F(x)")
     for axes in (error, residual):
         axes.legend(loc="lower left")
-        axes.grid(True, axis="y")
     return figure
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,22 +11,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from paddle_resnet import runtime
-from paddle_resnet.config import Config
-from paddle_resnet.data import MemorySplit, Normalize, Split, Splits, TrainLoader, uint8_batches
-from paddle_resnet.evaluation import NetworkScorer, measure
+from paddle_resnet.data import MemorySplit, Split, Splits, TrainLoader
 from paddle_resnet.evaluation.run_plots import features_of
 from paddle_resnet.lessons.common.runs import flatten_pixels
-from paddle_resnet.lessons.common.training_loop import (
-    apply_cpu_backend,
-    make_train_loader,
-    take_batches,
-    train_batches,
-)
+from paddle_resnet.lessons.common.training_loop import LessonData, apply_cpu_backend, take_batches, train_batches
 from paddle_resnet.models import ImageClassifier, create_model, load_weights
 from paddle_resnet.training.optim.optimizer import make_optimizer
 
 Weights = Mapping[str, np.ndarray]
-EVALUATION_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -65,10 +57,8 @@ def sample_per_class(split: MemorySplit, number: int, seed: int) -> MemorySplit:
 class FewShotTrainer:
     """Trains networks with the model, augmentation and optimizer of one config."""
 
-    def __init__(self, config: Config, splits: Splits) -> None:
-        self.config = config
-        self._splits = splits
-        self._normalize = Normalize(splits.mean, splits.std)
+    def __init__(self, data: LessonData) -> None:
+        self._data, self.config = data, data.config
 
     def pretrain(self, task: Task, seed: int) -> tuple[Weights, float]:
         """Train on all images of the task for the config's epochs; return the weights and the test top-1."""
@@ -76,7 +66,7 @@ class FewShotTrainer:
         loader = self._loader(task.train, seed)
         self._train(network, loader, self.config.train.epochs * len(loader))
         weights = {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
-        return weights, self._top1(network, task)
+        return weights, self._data.measure(network, task.test, task.classes).top1
 
     def learn(self, task: Task, images: MemorySplit, steps: int, seed: int, weights: Weights | None) -> float:
         """Train `steps` steps on `images`; return the top-1 on the task's test images.
@@ -85,14 +75,14 @@ class FewShotTrainer:
         """
         network = self._start(len(task.classes), weights, seed)
         self._train(network, self._loader(images, seed), steps)
-        return self._top1(network, task)
+        return self._data.measure(network, task.test, task.classes).top1
 
     def features(self, images: MemorySplit, weights: Weights) -> np.ndarray:
         """Return the input of the last layer for each image, float32 ``[N, features]``."""
         network = create_model(self.config.model.name, weights["fc.bias"].size)
         load_weights(network, weights)
         network.eval()
-        return features_of(network, self._normalize, (pixels for pixels, _ in self._batches(images)))
+        return features_of(network, self._data.normalize, (pixels for pixels, _ in self._data.batches(images)))
 
     def _start(self, classes: int, weights: Weights | None, seed: int) -> ImageClassifier:
         runtime.seed_everything(seed)
@@ -104,19 +94,11 @@ class FewShotTrainer:
         return network
 
     def _loader(self, images: MemorySplit, seed: int) -> TrainLoader:
-        train, size = self.config.train, self.config.data.image_size
-        return make_train_loader(self._splits, train.batch_size, size, seed, split=images, augment=self.config.augment)
+        return self._data.loader(self.config.train.batch_size, seed, images, self.config.augment)
 
     def _train(self, network: ImageClassifier, loader: TrainLoader, steps: int) -> None:
         optimizer = make_optimizer(network, self.config.train.model_copy(update={"epochs": 1}), steps)
         train_batches(network, optimizer, take_batches(loader, steps))
-
-    def _top1(self, network: ImageClassifier, task: Task) -> float:
-        scorer = NetworkScorer(network, self._normalize)
-        return measure(scorer, self._batches(task.test), task.classes).top1
-
-    def _batches(self, images: MemorySplit) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        return uint8_batches(images, EVALUATION_BATCH, self._splits.resize, self.config.data.image_size)
 
 
 def linear_probe_top1(

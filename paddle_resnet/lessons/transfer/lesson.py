@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from paddle_resnet import runtime
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
-from paddle_resnet.data import MemorySplit, open_splits
+from paddle_resnet.data import MemorySplit
 from paddle_resnet.lessons.common.runs import image_settings, update_settings
+from paddle_resnet.lessons.common.training_loop import LessonData
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import Text
@@ -94,12 +95,12 @@ def teach(page: Page, effort: Effort) -> None:
     """Pretrain on five classes, then learn the other five from few images with and without the pretrained weights."""
     plan = Plan.of(effort)
     runtime.select_device(plan.config.device)
-    splits = open_splits(plan.config.data)
-    source, target = make_task(splits, SOURCE_CLASSES), make_task(splits, TARGET_CLASSES)
+    data = LessonData(plan.config)
+    source, target = make_task(data.splits, SOURCE_CLASSES), make_task(data.splits, TARGET_CLASSES)
     _show_photographs(page)
     _show_question(page, plan, source, target)
     _show_what_is_taken(page, plan)
-    results = _measure(plan, FewShotTrainer(plan.config, splits), source, target)
+    results = _measure(plan, FewShotTrainer(data), source, target)
     _show_results(page, plan, results, target)
     _show_gain(page, plan, results)
     _explain(page, plan, results, target)
@@ -264,7 +265,6 @@ def draw_by_number(results: Results) -> Figure:
         axes.set_xscale("log")
         label_log_axis(axes.xaxis, numbers)
         axes.set_xlabel("training images per class")
-        axes.grid(True, axis="y")
     figure.legend(*top1.get_legend_handles_labels(), loc="outside upper center", ncols=len(STARTS))
     return figure
 
