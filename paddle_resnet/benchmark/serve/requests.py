@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from paddle_resnet.benchmark.synthetic_image import synthetic_image
 from paddle_resnet.errors import UsageError
-from paddle_resnet.images.find import EXTENSIONS
+from paddle_resnet.images.find import EXTENSIONS, find_image_files
 
 PICTURES = 64
 TOLERANCE = 2e-3
@@ -19,22 +20,22 @@ TOLERANCE = 2e-3
 MAX_REMEMBERED = 32
 
 
-def synthetic_pictures(size: int, number: int = PICTURES) -> list[bytes]:
+def synthetic_pictures(size: int) -> list[bytes]:
     """Make JPEGs of `size` pixels a side, the same in every run."""
     generator = np.random.default_rng(0)
-    return [synthetic_image(generator, (size, size)) for _ in range(number)]
+    return [synthetic_image(generator, (size, size)) for _ in range(PICTURES)]
 
 
-def read_pictures(folder: Path, number: int = PICTURES) -> list[bytes]:
-    """Read the first picture files below a folder.
+def read_pictures(folder: Path) -> list[bytes]:
+    """Read the first `PICTURES` picture files below a folder.
 
     Raises:
         UsageError: there is none.
     """
-    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in EXTENSIONS]
-    if not paths:
+    paths = islice((each for each in find_image_files(folder) if isinstance(each, Path)), PICTURES)
+    if not (pictures := [path.read_bytes() for path in paths]):
         raise UsageError(f"{folder}: no pictures there; expected {', '.join(EXTENSIONS)}")
-    return [path.read_bytes() for path in paths[:number]]
+    return pictures
 
 
 def http_requests(host: str, pictures: Sequence[bytes], images: int) -> list[bytes]:
