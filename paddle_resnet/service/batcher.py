@@ -100,9 +100,8 @@ class Batcher:
         """Start the batches that are due, as far as workers are idle."""
         while self._workers.idle and (batch := self._next_batch()):
             costly = self._last_was_costly
-            explain = batch[0].request.explain
-            results = self._workers.run(Batch([image.data for image in batch], costly, explain))
-            self._running[asyncio.get_running_loop().create_task(self._finish(batch, costly, results))] = costly
+            results = self._workers.run(Batch([image.data for image in batch], costly, batch[0].request.explain))
+            self._running[asyncio.get_running_loop().create_task(self._finish(batch, results))] = costly
 
     def _request_to_evict(self, client: str, images: int) -> PendingRequest | None:
         """Return the request to drop when `client` would have a request of so many images."""
@@ -151,7 +150,7 @@ class Batcher:
         self._timer = None
         self.start_batches()
 
-    async def _finish(self, batch: list[QueuedImage], costly: bool, computing: Awaitable[list[ImageResult]]) -> None:
+    async def _finish(self, batch: list[QueuedImage], computing: Awaitable[list[ImageResult]]) -> None:
         """Wait for a batch, start the next one, and deliver the results."""
         started = time.monotonic()
         results: list[ImageResult] = []

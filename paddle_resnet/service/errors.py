@@ -35,3 +35,13 @@ def busy_error(seconds: float = 1, message: str = "too many images are waiting; 
 def client_closed_error() -> ServiceError:
     """Return the error for a client that left: nginx's status 499, which only the log and the metrics show."""
     return ServiceError(499, "gone", "the client closed the connection")
+
+
+def malformed(message: str) -> ServiceError:
+    """Return the error for a body that is not what its type says."""
+    return ServiceError(400, "malformed_body", message)
+
+
+def too_many_images(max_images: int) -> ServiceError:
+    """Return the error for a request with more than `max_images`."""
+    return ServiceError(413, "too_many_images", f"more than {max_images} images; send fewer at once")

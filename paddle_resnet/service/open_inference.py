@@ -21,9 +21,9 @@ from starlette.routing import Route
 
 from paddle_resnet import __version__
 from paddle_resnet.inference.predictor import decide, rank
-from paddle_resnet.service.errors import ServiceError
+from paddle_resnet.service.errors import ServiceError, malformed, too_many_images
 from paddle_resnet.service.predict import InferencePipeline, ServedModel, scores_of
-from paddle_resnet.service.request_body import decode_base64, malformed, parse_json, too_many_images
+from paddle_resnet.service.request_body import decode_base64, parse_json
 from paddle_resnet.service.worker_process import ImageData, ImageResult
 
 JSON_LENGTH = "inference-header-content-length"

@@ -20,7 +20,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from paddle_resnet.files import unique_keys
-from paddle_resnet.service.errors import ServiceError, busy_error, client_closed_error
+from paddle_resnet.service.errors import ServiceError, busy_error, client_closed_error, malformed, too_many_images
 from paddle_resnet.service.settings import Settings
 
 ACCEPTED = "an image, multipart/form-data with an image in each part, or application/json with base64"
@@ -177,13 +177,3 @@ def decode_base64(text: str, image: int) -> bytes:
 
 def _reject_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
-
-
-def malformed(message: str) -> ServiceError:
-    """Return the error for a body that is not what its type says."""
-    return ServiceError(400, "malformed_body", message)
-
-
-def too_many_images(max_images: int) -> ServiceError:
-    """Return the error for a request with more than `max_images`."""
-    return ServiceError(413, "too_many_images", f"more than {max_images} images; send fewer at once")

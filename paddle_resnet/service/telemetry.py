@@ -48,12 +48,8 @@ class JsonFormatter(logging.Formatter):
 
 
 def log(event: str, level: int = logging.INFO, error: BaseException | None = None, **fields: Any) -> None:
-    """Log an event with its fields. The record is made here, without the usual search for the line that logs."""
-    if logger.isEnabledFor(level):
-        failure = None if error is None else (type(error), error, error.__traceback__)
-        record = logging.LogRecord(logger.name, level, "", 0, event, (), failure)
-        record.fields = fields
-        logger.handle(record)
+    """Log an event with its fields."""
+    logger.log(level, event, exc_info=error, extra={"fields": fields})
 
 
 def configure_logging(level: str = "INFO") -> None:
