@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from paddle_resnet import runtime
+from paddle_resnet import runtime, training
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.data import Split, uint8_batches
@@ -17,24 +17,26 @@ from paddle_resnet.evaluation.scorer import NetworkScorer
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import RUNS, Page
 from paddle_resnet.onednn import accelerate
-from paddle_resnet.training import train
 from paddle_resnet.training.run_folder import Run
 
 Settings = Mapping[str, Any]
 """Nested keys of a config."""
 
 
-def train_run(page: Page, effort: Effort, name: str, settings: Settings) -> Run:
-    """Train one network by `settings` and the lesson's overrides into ``runs/<name>`` of the lesson's folder."""
-    config = Config.from_values({**settings, "name": name, "output": page.folder / RUNS}, effort.overrides)
-    return train(config)
-
-
-def update_settings(settings: Settings, effort: Effort, *, name: str | None = None, **train: object) -> dict[str, Any]:
-    """Scale the epochs of `settings` by `effort`; set the model's name and other keys of ``train``."""
-    model = {**settings.get("model", {}), **({"name": name} if name else {})}
+def lesson_config(effort: Effort, settings: Settings, network: str, **train: object) -> Config:
+    """Make the config of a lesson: `settings` with this network, more keys of ``train``, and the user's overrides."""
     epochs = effort.epochs(settings["train"]["epochs"])
-    return {**settings, "model": model, "train": {**settings["train"], "epochs": epochs, **train}}
+    groups = {
+        "model": {**settings.get("model", {}), "name": network},
+        "train": {**settings["train"], "epochs": epochs, **train},
+    }
+    return Config.from_values({**settings, **groups}, effort.overrides)
+
+
+def train_run(page: Page, effort: Effort, name: str, settings: Settings, network: str, **train: object) -> Run:
+    """Train a network into ``runs/<name>`` of the lesson's folder; see `lesson_config`."""
+    settings = {**settings, "name": name, "output": page.folder / RUNS}
+    return training.train(lesson_config(effort, settings, network, **train))
 
 
 def read_images(run: Run, split: Split) -> tuple[np.ndarray, np.ndarray]:
@@ -136,7 +138,7 @@ def train_as_paper(
         # Max-pooling in the stem quarters the work of later layers.
         settings["model"] = {"stem": "cifar_pool"}
     seeds = choose_seeds(effort, seeds)
-    config = Config.from_values(update_settings(settings, effort), effort.overrides)
+    config = lesson_config(effort, settings, names[0])
     images = "digits_images" if config.data.source == "digits" else "augmented_cifar10"
     size = config.data.image_size
     page.say(recipe, config=config, images=page.text(images, size=size), seeds=len(seeds), **values)
@@ -149,8 +151,7 @@ def train_as_paper(
     results = {name: SeedResults() for name in names}
     for seed in seeds:
         for name, result in results.items():
-            run_settings = update_settings(settings, effort, name=name, seed=seed)
-            result.add(train_run(page, effort, f"{name}-seed{seed}", run_settings))
+            result.add(train_run(page, effort, f"{name}-seed{seed}", settings, name, seed=seed))
     for name, result in results.items():
         page.record(**{f"{name}_{key}": each for key, each in vars(result).items()})
     return results

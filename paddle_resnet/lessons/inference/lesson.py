@@ -16,7 +16,7 @@ from paddle_resnet.evaluation import Evaluation, NetworkScorer, measure_split
 from paddle_resnet.exporting import ExportReport, export
 from paddle_resnet.inference import InferenceConfig, Predictor
 from paddle_resnet.lessons.common.network_costs import describe_machine, time_interleaved
-from paddle_resnet.lessons.common.runs import image_settings, read_images, train_run, update_settings
+from paddle_resnet.lessons.common.runs import image_settings, read_images, train_run
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.plots.style import BLUE, GREEN, GREY, ORANGE, label_log_axis, make_figure, plain_log_labels
@@ -41,7 +41,7 @@ FULL = {"epochs": 5, "batch_size": 128, "learning_rate": 0.2}
 def teach(page: Page, effort: Effort) -> None:
     """Train and export a network, compare the predictions, then the times."""
     settings = {**image_settings(effort, size=16, pad=2), "train": FULL if effort.full else QUICK}
-    run = train_run(page, effort, "network", update_settings(settings, effort, name="resnet20"))
+    run = train_run(page, effort, "network", settings, "resnet20")
     report = export(run)
     dynamic = measure_split(run, NetworkScorer(run.load_network(), run.normalize()))
     with Predictor(report.path) as predictor:

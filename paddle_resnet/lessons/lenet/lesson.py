@@ -11,7 +11,7 @@ from paddle_resnet.data import Split
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.evaluation import Evaluation, NetworkScorer, measure_split
 from paddle_resnet.lessons.common.network_costs import describe_machine, format_shape, model_summary
-from paddle_resnet.lessons.common.runs import train_run, update_settings
+from paddle_resnet.lessons.common.runs import train_run
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import RUNS, Page
 from paddle_resnet.lessons.lenet.seed_comparison import (
@@ -93,10 +93,10 @@ def _linear_share(summary: ModelSummary) -> tuple[float, float]:
     return parameters / summary.parameters, macs / summary.macs
 
 
-def _settings(effort: Effort, name: str, **train: object) -> dict[str, Any]:
-    """Return a run's config: the same for both networks except for the learning rate."""
+def _train_once(page: Page, effort: Effort, name: str, network: str, **train: object) -> Run:
+    """Train by the recipe, which is the same for both networks except for the learning rate."""
     settings = FULL if effort.full else QUICK
-    return update_settings(settings, effort, name=name, **{"learning_rate": RATES[name], **train})
+    return train_run(page, effort, name, settings, network, **{"learning_rate": RATES[network], **train})
 
 
 def _measure(run: Run) -> Evaluation:
@@ -105,7 +105,7 @@ def _measure(run: Run) -> Evaluation:
 
 
 def _train(page: Page, effort: Effort, name: str) -> NetworkRuns:
-    runs = [train_run(page, effort, f"{name}_seed{seed}", _settings(effort, name, seed=seed)) for seed in SEEDS]
+    runs = [_train_once(page, effort, f"{name}_seed{seed}", name, seed=seed) for seed in SEEDS]
     histories = [run.history() for run in runs]
     return NetworkRuns(*STYLES[name], model_summary(name, SIZE), histories, list(map(_measure, runs)))
 
@@ -176,8 +176,7 @@ def _show_learning_rate(page: Page, effort: Effort, lenet: NetworkRuns) -> None:
     usual = lenet.evaluations[0]
     chance = float(np.bincount(usual.labels).max() / usual.images)
     try:
-        settings = _settings(effort, "lenet", seed=SEEDS[0], learning_rate=rate)
-        run = train_run(page, effort, "lenet_large_rate", settings)
+        run = _train_once(page, effort, "lenet_large_rate", "lenet", seed=SEEDS[0], learning_rate=rate)
         top1, loss = _measure(run).top1, f"{run.history()[-1].train_loss:.3f}"
     except RunFailure:
         top1, loss = chance, "not finite"

@@ -14,7 +14,7 @@ from paddle_resnet.config import Config, TrainConfig
 from paddle_resnet.console import logger
 from paddle_resnet.data import Split
 from paddle_resnet.errors import RunFailure
-from paddle_resnet.lessons.common.runs import image_settings, update_settings
+from paddle_resnet.lessons.common.runs import image_settings, lesson_config
 from paddle_resnet.lessons.common.training_loop import (
     LessonData,
     apply_cpu_backend,
@@ -82,7 +82,7 @@ def _config(effort: Effort) -> Config:
     epochs = FULL_EPOCHS if effort.full else QUICK_EPOCHS
     train = {"epochs": epochs, "batch_size": 128 if effort.full else 64, "weight_decay": 5e-4}
     settings = {**image_settings(effort, size=8, pad=1), "train": train}
-    return Config.from_values(update_settings(settings, effort, name=NETWORK), effort.overrides)
+    return lesson_config(effort, settings, NETWORK)
 
 
 def _by_hand(page: Page) -> None:

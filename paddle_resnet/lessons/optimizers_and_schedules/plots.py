@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from paddle_resnet.lessons.optimizers_and_schedules.updates import CURVATURES
+from paddle_resnet.plots.curves import draw_values_and_mean
 from paddle_resnet.plots.style import BLUE, GREEN, GREY, ORANGE, RED, label_log_axis, make_figure
 from paddle_resnet.training import SeedStatistics
 
@@ -49,10 +50,8 @@ def draw_optimizers(top1: Mapping[str, Mapping[float, SeedStatistics]]) -> Figur
     """Draw each optimizer's validation top-1 over the learning rate: a dot a seed, a line through the means."""
     figure, axes = make_figure(9.5, 3.6)
     for (name, by_rate), colour, marker in zip(top1.items(), COLOURS, MARKERS, strict=False):
-        rates = list(by_rate)
-        axes.plot(rates, [100 * each.mean for each in by_rate.values()], color=colour, marker=marker, label=name)
-        for rate, each in by_rate.items():
-            axes.plot([rate] * each.runs, [100 * value for value in each.values], marker, color=colour, alpha=0.35)
+        rates, percents = list(by_rate), [100 * np.array(each.values) for each in by_rate.values()]
+        draw_values_and_mean(axes, rates, percents, name, colour, marker)
     axes.set_xscale("log")
     label_log_axis(axes.xaxis, sorted({rate for by_rate in top1.values() for rate in by_rate}))
     axes.set(xlabel="peak learning rate", ylabel="validation top-1 (%)")

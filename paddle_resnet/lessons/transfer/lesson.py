@@ -16,7 +16,7 @@ from paddle_resnet import runtime
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.data import MemorySplit
-from paddle_resnet.lessons.common.runs import image_settings, update_settings
+from paddle_resnet.lessons.common.runs import image_settings, lesson_config
 from paddle_resnet.lessons.common.training_loop import LessonData
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
@@ -65,8 +65,7 @@ class Plan:
     def of(cls, effort: Effort) -> Plan:
         train = {"epochs": 10, "batch_size": 64, "learning_rate": 0.05}
         settings = {**image_settings(effort, size=16, pad=2), "train": train}
-        name = "resnet14" if effort.full else "resnet8"
-        config = Config.from_values(update_settings(settings, effort, name=name), effort.overrides)
+        config = lesson_config(effort, settings, "resnet14" if effort.full else "resnet8")
         if effort.full:
             return cls(config, (5, 20, 50, 200), effort.epochs(300), (0, 1, 2))
         return cls(config, (1, 2, 5, 10, 20), effort.epochs(60), tuple(range(max(2, effort.epochs(5)))))

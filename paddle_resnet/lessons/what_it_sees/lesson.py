@@ -9,7 +9,7 @@ from paddle_resnet.evaluation import NetworkScorer, measure_split
 from paddle_resnet.evaluation.grad_cam import grad_cam
 from paddle_resnet.evaluation.run_plots import choose_mistakes
 from paddle_resnet.lessons.common.network_costs import format_shape
-from paddle_resnet.lessons.common.runs import flatten_pixels, image_settings, read_images, train_run, update_settings
+from paddle_resnet.lessons.common.runs import flatten_pixels, image_settings, read_images, train_run
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.what_it_sees.trained_network import (
@@ -41,8 +41,7 @@ def teach(page: Page, effort: Effort) -> None:
     """Train a small network, then show its filters, feature maps, embeddings, Grad-CAM maps and mistakes."""
     # The digits are enlarged, so that the last stage has 8x8 positions.
     settings = {**image_settings(effort, size=32, pad=3), "train": FULL if effort.full else QUICK}
-    name = "resnet20" if effort.full else "resnet8"
-    run = train_run(page, effort, "network", update_settings(settings, effort, name=name))
+    run = train_run(page, effort, "network", settings, "resnet20" if effort.full else "resnet8")
     trained = TrainedNetwork(run.load_network("best"), run.normalize())
     evaluation = measure_split(run, NetworkScorer(trained.network, trained.normalize), "test")
     context = LessonContext(page, run, trained, ImageSet(*read_images(run, run.splits().test)), evaluation)
