@@ -164,7 +164,7 @@ def _predict(arguments: argparse.Namespace) -> None:
             raise UsageError("the list on standard input names no pictures")
         if not predicted:
             sys.exit(UsageError.exit_code)  # each picture's own line has said why
-        speed = f"{predicted:,} pictures in {seconds:.2f} s, {predicted / seconds:,.0f} images/s"
+        speed = f"{predicted:,} picture{'s' * (predicted != 1)} in {seconds:.2f} s, {predicted / seconds:,.0f} images/s"
         _print_error(f"{speed}; ready after {ready - started:.1f} s")
     if failed:
         raise RunFailure(f"{failed} of {predicted + failed} pictures could not be read; the others are classified")

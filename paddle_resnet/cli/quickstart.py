@@ -42,7 +42,7 @@ def _quickstart(arguments: argparse.Namespace) -> None:
     from paddle_resnet.evaluation import evaluate
     from paddle_resnet.exporting import export
     from paddle_resnet.inference import Predictor
-    from paddle_resnet.results import accuracy_text
+    from paddle_resnet.results import wilson_interval
     from paddle_resnet.training import train
 
     say = program.messages(arguments.language)
@@ -55,7 +55,9 @@ def _quickstart(arguments: argparse.Namespace) -> None:
     print(say("predict"))
     with Predictor(run.inference_path, device=config.device) as predictor:
         predictions = list(predictor.predict(_write_samples(run)))
-    _print_summary(say, run, accuracy_text(evaluation.top1, evaluation.images), predictions, time.monotonic() - started)
+    low, high = wilson_interval(evaluation.top1, evaluation.images)
+    top1 = say("accuracy", top1=evaluation.top1, low=low, high=high)
+    _print_summary(say, run, top1, predictions, time.monotonic() - started)
     _print_next_steps(say, run)
 
 

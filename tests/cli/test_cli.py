@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 
 from paddle_resnet import download
-from paddle_resnet.cli import quickstart
+from paddle_resnet.cli import program, quickstart
 
 pytestmark = pytest.mark.slow
 
@@ -53,6 +53,18 @@ def test_texts_of_the_commands_have_both_languages_and_equal_values():
         english, chinese = (sorted(re.findall(r"\{(\w+)", words)) for words in text.values())
         assert english == chinese, key
         assert f'"{key}"' in source or re.sub("(row|next)_", "", key) in source, key
+
+
+def test_the_quick_starts_accuracy_is_written_in_its_language():
+    values = {"top1": 0.9416, "low": 0.921, "high": 0.958}
+    assert program.messages("en")("accuracy", **values) == "94.16% (95% interval 92.1% to 95.8%)"
+    assert program.messages("zh")("accuracy", **values).endswith(
+        "95% 区间 92.1% 至 95.8%\N{FULLWIDTH RIGHT PARENTHESIS}"
+    )
+
+
+def test_one_picture_is_counted_as_one(tool, quick_run):
+    assert tool("predict", quick_run, quick_run / "samples" / "7.png").stderr.startswith("1 picture in ")
 
 
 def test_the_exported_model_has_the_networks_top1(tool, quick_run, without_plots):
