@@ -14,7 +14,8 @@ from paddle_resnet.training import Run, resume
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_plots")]
 
 EARLIER_TOP1 = 251 / 359
-RESUMED_TOP1, RESUMED_LOSS = 353 / 359, 0.1770
+RESUMED_TOP1, RESUMED_LOSS = 352 / 359, 0.179
+"""Seen on several processors, which add in other orders: 351 to 353 images, losses of 0.176 to 0.182."""
 
 
 @pytest.fixture
@@ -35,5 +36,5 @@ def test_it_resumes_to_the_same_end(run_path):
     run = resume(run_path)
     assert [record.epoch for record in run.history()] == list(range(1, 9))
     evaluation = evaluate(run, split="test")
-    assert evaluation.top1 == pytest.approx(RESUMED_TOP1, abs=1.5 / 359)
+    assert evaluation.top1 == pytest.approx(RESUMED_TOP1, abs=2.5 / 359)
     assert evaluation.loss == pytest.approx(RESUMED_LOSS, abs=0.01)
