@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from paddle_resnet.config.yaml_reader import IsText, NotPlainYamlError, parse_yaml, read_yaml
+from paddle_resnet.config.yaml_reader import IsText, NotPlainYamlError, parse_yaml, plain_scalar, read_yaml
 from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError, did_you_mean, shown
 from paddle_resnet.project_files import config_path
@@ -62,15 +62,12 @@ def check_config(schema: type[Schema], values: Mapping[str, Any], overrides: Ite
 def _apply_override(values: dict[str, Any], override: str, is_text: IsText) -> str:
     """Set one ``a.b=value`` in nested `values`; return the dotted key."""
     key, equals, text = override.partition("=")
-    if not equals or not key:
+    *groups, last = key.split(".")
+    if not equals or not all((*groups, last)):
         raise UsageError(f"-o {shown(override)}: expected key=value, for example -o train.epochs=3")
     if not override.isascii() and override.encode(errors="ignore").decode() != override:
         raise UsageError(f"-o {shown(override)}: is not UTF-8 text, which a run's config.yaml is written in")
-    try:
-        value = parse_yaml(text, is_text, key)
-    except NotPlainYamlError:
-        value = text
-    *groups, last = key.split(".")
+    value = _override_value(text, is_text, key)
     for group in groups:
         inner = values.setdefault(group, {})
         if inner is None:
@@ -80,6 +77,15 @@ def _apply_override(values: dict[str, Any], override: str, is_text: IsText) -> s
         values = inner
     values[last] = value
     return key
+
+
+def _override_value(text: str, is_text: IsText, key: str) -> Any:
+    if is_text(key) and not text.lstrip().startswith(("[", "'", '"')):
+        return plain_scalar(text.strip(), as_text=True)  # in YAML, "photos #2" is a text and a comment
+    try:
+        return parse_yaml(text, is_text, key)
+    except NotPlainYamlError:
+        return text
 
 
 def _is_text(schema: type[BaseModel]) -> IsText:
@@ -111,7 +117,7 @@ def _explain(error: ValidationError, schema: type[BaseModel], origin: Mapping[st
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
     key = key.removesuffix(".function-after") or "config"
-    source = shown(origin.get(key, source), 240)
+    source = shown(_origin_of(key, origin) or source, 240)
     if first["type"] == "extra_forbidden":
         return f'{source}: unknown key "{shown(key)}"{_suggest_key(key, schema)}'
     message = first["msg"].removeprefix("Value error, ")
@@ -119,6 +125,14 @@ def _explain(error: ValidationError, schema: type[BaseModel], origin: Mapping[st
         return f"{source}: {key}: {shown(message, 300)}"
     message = PLAIN_MESSAGES.get(first["type"], message)
     return f"{source}: {key}: {message}, got {shown(repr(first['input']))}"
+
+
+def _origin_of(key: str, origin: Mapping[str, str]) -> str | None:
+    """Return where `key`, the nearest group around it or else a key in it was set."""
+    parts = key.split(".")
+    around = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    within = (each for each in origin if each.startswith(f"{key}."))
+    return next((origin[each] for each in (*around, *within) if each in origin), None)
 
 
 def known_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:

@@ -26,12 +26,14 @@ from paddle_resnet.files import expand_home, write_text
 from paddle_resnet.runtime import DEVICE_NAMES
 from paddle_resnet.system.machine import physical_cores
 
+MOST = 1_000_000
+"""Epochs, steps or images of a batch: there are lists of an element for each."""
 MOST_WORKERS_OR_THREADS = 256
 
 # Strict, as pydantic would otherwise take `true` for 1 and 1.0.
 Integer = Annotated[int, Field(strict=True)]
 Real = Annotated[float, Field(strict=True)]
-Positive = Annotated[Integer, Field(gt=0)]
+Positive = Annotated[Integer, Field(gt=0, le=MOST)]
 NonNegative = Annotated[Integer, Field(ge=0)]
 PositiveReal = Annotated[Real, Field(gt=0)]
 NonNegativeReal = Annotated[Real, Field(ge=0)]
@@ -107,7 +109,7 @@ class DataConfig(Group):
     # Pixels a side that the network sees.
     image_size: Annotated[Integer, Field(ge=8, le=1024)] = 32
     # Use at most so many images of each split (of files: of each folder or list that there is), some of each class.
-    limit: Positive | None = None
+    limit: Annotated[Integer, Field(gt=0)] | None = None
     # Shorter side before the centre crop to image_size; null: set by source.
     resize: Annotated[Integer, Field(ge=8, le=2048)] | None = None
     # Share of the training images held out for validation.

@@ -46,6 +46,28 @@ def test_override_can_set_null_and_lists(config_file):
     assert config.data.root == Path("somewhere")
 
 
+@pytest.mark.parametrize("name", ["photos #2", "#1", "&a", "*a", "- a", "a: b", "!x", "@x", "{", "a\\nb"])
+def test_a_path_on_the_command_line_is_no_yaml(config_file, name):
+    assert Config.load(config_file, [f"data.root={name}"]).data.root == Path(name)
+
+
+@pytest.mark.parametrize("name", ["'photos #2'", '"photos #2"'])
+def test_a_quoted_path_on_the_command_line(config_file, name):
+    assert Config.load(config_file, [f"data.root={name}"]).data.root == Path("photos #2")
+
+
+@pytest.mark.parametrize(
+    "override", ["trian.epochs=3", "train={epochs: -1}", "train={epoks: 1}", " train.epochs=3", ".epochs=3", "train.=3"]
+)
+def test_wrong_groups_on_the_command_line_are_not_blamed_on_the_file(config_file, override):
+    assert refused(config_file, override).startswith(f"-o {override}: ")
+
+
+@pytest.mark.parametrize("key", ["epochs", "batch_size", "accumulate", "patience"])
+def test_numbers_that_memory_cannot_hold(config_file, key):
+    assert f"train.{key}" in refused(config_file, f"train.{key}=99999999999")
+
+
 def test_names_may_look_like_numbers(config_file):
     config = Config.load(config_file, ["name=2024", "data.root=7", "output=1.5"])
     assert (config.name, config.data.root, config.output) == ("2024", Path("7"), Path("1.5"))
