@@ -265,7 +265,7 @@ def _open_writers(
         writers.append(opened.enter_context(files.open_parquet(arguments.parquet, top_k)))
     if writers:
         # The files are completed even if the table's reader (`head`) ends early.
-        streams.continue_without_output()
+        streams.set_output_may_be_lost(True)
     if not arguments.quiet:
         writers.append(_table_writer((*classes, UNKNOWN) if arguments.threshold else classes, top_k))
     return writers, ranked

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddle_resnet.cli import program
 from paddle_resnet.errors import UsageError, command, counted
+from paddle_resnet.system import streams
 
 CHECKED_IMAGES = 32
 
@@ -60,6 +61,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from paddle_resnet.config import Config
 
     if arguments.print_config:
+        streams.set_output_may_be_lost(False)
         file = Path(arguments.resume) / "config.yaml" if has_folder else arguments.config
         print(Config.load(file, arguments.overrides).to_yaml(), end="")
         return

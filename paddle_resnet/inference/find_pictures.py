@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from paddle_resnet.errors import UsageError
 from paddle_resnet.images.find import EXTENSIONS, SkippedFile, check_suffix, find_image_files
 
 BLOCK_BYTES = 1 << 16
+LONGEST_NAME = 1 << 20
+"""Bytes of a name in a list; no system has longer ones."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,9 @@ def listed_pictures(
 
     It is of bytes, as file names are. Its separator is ``b"\n"``, or ``b"\0"`` for names of any characters
     (``find -print0``). `skipped` is as in `find_pictures`.
+
+    Raises:
+        UsageError: other than a list, such as a picture.
     """
     for path in map(Path, listed_names(lines, separator)):
         yield from find_pictures([path], skipped) if os.path.isdir(path) else [path]  # noqa: PTH112
@@ -93,11 +99,22 @@ def _expand(pattern: Path) -> Iterator[Path | SkippedFile]:
 
 def _split(lines: BinaryIO, separator: bytes) -> Iterator[bytes]:
     if separator == b"\n":  # each line at once, however slowly they come
-        for line in lines:
-            yield line.removesuffix(b"\n")
+        while line := lines.readline(LONGEST_NAME):
+            yield _checked(line.removesuffix(b"\n"))
         return
     rest = b""
     while block := lines.read(BLOCK_BYTES):
         *whole, rest = (rest + block).split(separator)
         yield from whole
+        _checked(rest)
     yield rest
+
+
+def _checked(name: bytes) -> bytes:
+    """Refuse what is no name: another kind of list, or a picture itself."""
+    if b"\0" in name or len(name) >= LONGEST_NAME:
+        raise UsageError(
+            "standard input is no list of files, a name a line; name a picture itself on the command line, and a list "
+            "of names that end with a zero byte (find -print0) needs -0"
+        )
+    return name

@@ -76,10 +76,10 @@ def output_loss() -> OSError | None:
     return _output.lost if _output is not None else None
 
 
-def continue_without_output() -> None:
-    """From now on, continue the work when standard output is lost."""
+def set_output_may_be_lost(may_be_lost: bool) -> None:
+    """From now on, continue the work when standard output is lost, or raise an OSError, as in `prepare`."""
     if _output is not None:
-        _output.may_be_lost = True
+        _output.may_be_lost = may_be_lost
 
 
 def _wrap(stream: TextIO | None, descriptor: int, may_be_lost: bool) -> tuple[TextIO, StandardStream | None]:

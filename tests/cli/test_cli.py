@@ -82,6 +82,14 @@ def test_print_config_trains_nothing(tool, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_print_config_says_that_its_output_is_lost():
+    command = [sys.executable, "-m", "paddle_resnet", "train", "-c", "configs/quickstart.yaml", "--print-config"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=PROJECT, text=True)
+    assert (done.returncode, done.stderr) == (1, "error: standard output: No space left on device\n")
+
+
 @pytest.mark.slow
 def test_check_tries_everything_and_keeps_nothing(tool, tmp_path, monkeypatch):
     """With what needs care on two steps: several seeds, frozen epochs, balanced weights and accumulation."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from paddle_resnet.errors import UsageError
 from paddle_resnet.inference.find_pictures import Unreadable, find_pictures, listed_pictures
 
 
@@ -65,3 +66,14 @@ def test_an_impossible_name_does_not_end_a_list():
 
 def test_zero_separated_lists_hold_names_with_line_ends():
     assert list(listed_pictures(io.BytesIO(b"odd\nname.jpg\0"), b"\0")) == [Path("odd\nname.jpg")]
+
+
+@pytest.mark.parametrize("data", [b"a.jpg\0b.jpg\0", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"a.jpg\n" + b"x" * (1 << 21)])
+def test_other_than_a_list_is_refused(data):
+    with pytest.raises(UsageError, match="no list of files"):
+        list(listed_pictures(io.BytesIO(data)))
+
+
+def test_a_list_of_lines_is_no_list_of_zero_bytes():
+    with pytest.raises(UsageError, match="no list of files"):
+        list(listed_pictures(io.BytesIO(b"a.jpg\n" * (1 << 18)), b"\0"))

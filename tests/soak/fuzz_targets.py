@@ -290,7 +290,7 @@ def _file_list(folder: Path) -> Target:
     def read(data: bytes) -> object:
         # A list may name "/", which would be walked as asked.
         with mock.patch("os.path.isdir", lambda _: False):
-            return [list(listed_pictures(io.BytesIO(data), separator)) for separator in (b"\n", b"\0")]
+            return [list(listed_pictures(io.BytesIO(data), separator)) for separator in (b"\0", b"\n")]
 
     return Target(read, [b"a.png\nb/c.jpg\r\n\n", b"a.png\0b\nc.png\0"], mutators.BYTES)
 
