@@ -131,10 +131,23 @@ def test_int8_takes_raw_pixels_and_keeps_a_float_head(run):
     maker = {output: node.op_type for node in nodes for output in node.output}
     product = next(node for node in nodes if node.op_type in ("MatMul", "Gemm"))
     assert maker.get(product.input[0]) != "DequantizeLinear"
-    # resnet8's 7 convolutions, and two shortcuts' (option A) that became convolutions: weights of 8 bits each.
+    # resnet8's 7 convolutions, and two shortcuts' (option A) that became convolutions.
     convolutions = [node for node in nodes if node.op_type == "Conv"]
     assert len(convolutions) == 9
     assert {maker.get(node.input[1]) for node in convolutions} == {"DequantizeLinear"}
+
+
+@needs_onnx
+def test_two_products_of_int8_fit_in_16_bits(run):
+    """As processors add them that have no 8-bit dot product (`vpmaddubsw`)."""
+    import onnx
+
+    graph = onnx.load(run.inference_path / "model_int8.onnx").graph
+    arrays = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+    stored = {node.output[0]: arrays.get(node.input[0]) for node in graph.node if node.op_type == "DequantizeLinear"}
+    weights = [stored[node.input[1]].astype(int) for node in graph.node if node.op_type == "Conv"]
+    assert all(2 * 255 * abs(each).max() <= np.iinfo(np.int16).max for each in weights)
+    assert all(abs(each).max() > 60 for each in weights)
 
 
 @needs_onnx
