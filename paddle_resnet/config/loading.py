@@ -75,6 +75,10 @@ def _apply_override(values: dict[str, Any], override: str, is_text: IsText) -> s
         if not isinstance(inner, dict):
             raise UsageError(f"-o {shown(override)}: {group} is a single value, not a group of keys")
         values = inner
+    if isinstance(value, dict) and isinstance(values.get(last), dict):
+        left_out = ", ".join(sorted(values[last].keys() - value.keys()))
+        if left_out:
+            logger.warning(f"-o {shown(override)} replaces all of {key}; left out, so at their defaults: {left_out}")
     values[last] = value
     return key
 

@@ -88,6 +88,15 @@ def test_later_override_wins_and_lost_values_are_logged(config_file, caplog, mon
     assert ("replaces an earlier -o" in caplog.text) is said
 
 
+def test_a_group_that_replaces_keys_of_the_file_names_them(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
+    (tmp_path / "config.yaml").write_text("name: a\ntrain: {epochs: 9, batch_size: 7, seed: 5}\n")
+    config = Config.load(tmp_path / "config.yaml", ["train={epochs: 3}"])
+    assert config.train.seed == Config.from_values({"name": "a"}).train.seed
+    assert "-o train={epochs: 3} replaces all of train" in caplog.text
+    assert "batch_size, seed" in caplog.text
+
+
 def test_resolved_config_reproduces_itself(config_file, tmp_path):
     config = Config.load(config_file, ["augment.scale=[0.5, 1]", "data.root=a b", "train.clip_norm=1"])
     config.save(tmp_path / "saved.yaml")
