@@ -345,7 +345,7 @@ run
 #
 # 导出的模型直接接收原始像素：归一化和 BatchNorm 已经并入模型，并且在测试图片上与原网络核对过。`Predictor` 既不需要网络的代码，也不需要训练数据。
 
-# %% compare=0.2
+# %% compare=false
 report = paddle_resnet.export(run)
 print("the largest difference of a probability is below 0.001:", report.max_difference < 1e-3)
 with paddle_resnet.Predictor(run.path) as predictor:
