@@ -28,8 +28,6 @@ JOBS = {
     "train": "training_jobs.train",
     "train_torch": "torch_jobs.train",
     "load": "training_jobs.load",
-    "kernels": "training_jobs.kernels",
-    "kernels_torch": "torch_jobs.kernels",
     "predict": "inference_jobs.predict",
     "infer": "inference_jobs.infer",
     "infer_torch": "torch_jobs.infer",

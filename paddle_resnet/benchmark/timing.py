@@ -5,18 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 import psutil
 
-from paddle_resnet.benchmark.cases import PASSES, Kernel
 from paddle_resnet.timing import seconds
 
 PRODUCT_SIZE = 2048
 PRODUCTS = 5
-KERNEL_WARM_UP = 3
 MIN_SECONDS = 0.5
 PERCENTILES = (50, 95, 99)
 STATUS = Path("/proc/self/status")
@@ -80,27 +77,3 @@ def step_speed(begins: Sequence[float], ends: Sequence[float], warm_up: int, bat
         "waiting_share": float((begin - end[:-1]).sum() / steps.sum()),
         "step_seconds": [round(value, 6) for value in steps.tolist()],
     }
-
-
-def time_kernels(
-    job: dict[str, Any],
-    prepare: Callable[[Kernel], tuple[Callable[..., Any], list[Any]]],
-    ones_like: Callable[[Any], Any],
-) -> dict[str, Any]:
-    """Measure the median speed of both passes of each kernel over ``job["repeats"]`` runs, in the kernel's unit.
-
-    `prepare` makes an operation and its inputs, which require gradients; `ones_like` makes the gradient of a result.
-    """
-    speeds = {}
-    for kernel in (Kernel(*fields) for fields in job["kernels"]):
-        operation, inputs = prepare(kernel)
-        gradient = ones_like(operation(*inputs))
-        results: list[Any] = []
-        taken: dict[str, list[float]] = {name: [] for name in PASSES}
-        for _ in range(KERNEL_WARM_UP + job["repeats"]):
-            taken["forward"].append(seconds(lambda: results.append(operation(*inputs))))  # noqa: B023 (called at once)
-            taken["backward"].append(seconds(lambda: results.pop().backward(gradient)))  # noqa: B023
-        speeds[kernel.name] = {
-            name: work / median(taken[name][KERNEL_WARM_UP:]) for name, work in zip(PASSES, kernel.work(), strict=True)
-        }
-    return {"speeds": speeds}

@@ -1,4 +1,4 @@
-"""Jobs in PyTorch, channels last: the same networks trained and timed, and single operations.
+"""Jobs in PyTorch, channels last: the same networks, trained and timed.
 
 Imports no paddle: a process that measures PyTorch must not load both.
 """
@@ -10,17 +10,15 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from paddle_resnet.benchmark.cases import LEARNING_RATE, Kernel, TrainCase
+from paddle_resnet.benchmark.cases import LEARNING_RATE, TrainCase
 from paddle_resnet.benchmark.timing import (
     PRODUCT_SIZE,
     peak_megabytes,
     product_rate,
     step_speed,
     time_calls,
-    time_kernels,
 )
 from paddle_resnet.benchmark.torch_models import make_torch_model
 
@@ -71,33 +69,3 @@ def infer(job: dict[str, Any]) -> dict[str, Any]:
     autocast = torch.autocast("cpu", torch.bfloat16) if job["precision"] == "bfloat16" else nullcontext()
     with torch.inference_mode(), autocast:
         return time_calls(predict, job["batch"], job["calls"], job["warm_up"])
-
-
-def kernels(job: dict[str, Any]) -> dict[str, Any]:
-    """Time the passes of each operation: keys `threads`, `kernels` (lists) and `repeats`."""
-    _prepare(job["threads"])
-
-    def prepare(kernel: Kernel) -> tuple[Any, list[Tensor]]:
-        shape = (kernel.batch, kernel.channels, kernel.side, kernel.side)
-        inputs = [
-            torch.rand(shape).contiguous(memory_format=torch.channels_last).requires_grad_()
-            for _ in range(kernel.inputs)
-        ]
-        return _module(kernel).to(memory_format=torch.channels_last), inputs
-
-    return time_kernels(job, prepare, torch.ones_like)
-
-
-class AddReLU(nn.Module):
-    """``relu(x + shortcut)``."""
-
-    def forward(self, x: Tensor, shortcut: Tensor) -> Tensor:
-        return functional.relu(x + shortcut, inplace=True)
-
-
-def _module(kernel: Kernel) -> nn.Module:
-    if kernel.operation == "convolution":
-        return nn.Conv2d(*kernel.convolution_sizes, bias=False)
-    if kernel.operation == "bn_relu":
-        return nn.Sequential(nn.BatchNorm2d(kernel.channels), nn.ReLU(inplace=True))
-    return AddReLU() if kernel.operation == "add_relu" else nn.MaxPool2d(3, 2, 1)

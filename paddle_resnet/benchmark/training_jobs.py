@@ -1,4 +1,4 @@
-"""Jobs in Paddle: training through `paddle.Model.fit`, its loader alone, and single operations."""
+"""Jobs in Paddle: training through `paddle.Model.fit`, and its loader alone."""
 
 from __future__ import annotations
 
@@ -9,19 +9,16 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle import nn
 from paddle.callbacks import Callback
 
-from paddle_resnet import onednn, runtime
-from paddle_resnet.benchmark.cases import PADDLE, Kernel, TrainCase
-from paddle_resnet.benchmark.timing import PRODUCT_SIZE, peak_megabytes, product_rate, step_speed, time_kernels
+from paddle_resnet import runtime
+from paddle_resnet.benchmark.cases import PADDLE, TrainCase
+from paddle_resnet.benchmark.timing import PRODUCT_SIZE, peak_megabytes, product_rate, step_speed
 from paddle_resnet.config import AugmentConfig, Config
 from paddle_resnet.data import MemorySplit, Normalize, Split, TrainLoader
 from paddle_resnet.data.datasets.file_split import FileSplit, ImageFiles
-from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model
-from paddle_resnet.models.blocks import AddReLU
-from paddle_resnet.onednn import accelerate, layers
+from paddle_resnet.onednn import accelerate
 from paddle_resnet.system import threads
 from paddle_resnet.training.callbacks.threads import thread_callbacks
 from paddle_resnet.training.metrics import TrainMetrics
@@ -107,33 +104,3 @@ def load(job: dict[str, Any]) -> dict[str, Any]:
     loader = TrainLoader(split, batch, job["size"], side, NORMALIZE, augment, seed=0)
     times = [time.perf_counter() for _ in loader]
     return {**step_speed(times, times, job["warm_up"], batch), "times": times}
-
-
-def kernels(job: dict[str, Any]) -> dict[str, Any]:
-    """Time the passes of each operation: keys `backend` (native or onednn), `kernels` (lists) and `repeats`."""
-    device = runtime.select_device("cpu")
-    runtime.keep_freed_memory()  # as in training
-    fast = job["backend"] == "onednn"
-    if fast and (reason := onednn.unavailable_reason(device)) is not None:
-        raise UsageError(reason)
-
-    def prepare(kernel: Kernel) -> tuple[Any, list[paddle.Tensor]]:
-        pixels = [kernel.side, kernel.side]
-        shape = [kernel.batch, *pixels, kernel.channels] if fast else [kernel.batch, kernel.channels, *pixels]
-        inputs = [paddle.rand(shape) for _ in range(kernel.inputs)]
-        for tensor in inputs:
-            tensor.stop_gradient = False
-        return _layer(kernel, fast), inputs
-
-    return time_kernels(job, prepare, paddle.ones_like)
-
-
-def _layer(kernel: Kernel, fast: bool) -> nn.Layer:
-    if kernel.operation == "convolution":
-        return (layers.Convolution if fast else nn.Conv2D)(*kernel.convolution_sizes, bias_attr=False)
-    if kernel.operation == "bn_relu":
-        native = nn.Sequential(nn.BatchNorm2D(kernel.channels), nn.ReLU())
-        return layers.BatchNormReLU(kernel.channels) if fast else native
-    if kernel.operation == "add_relu":
-        return layers.AddReLU() if fast else AddReLU()
-    return (layers.MaxPool if fast else nn.MaxPool2D)(3, 2, 1)

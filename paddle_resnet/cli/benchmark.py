@@ -1,11 +1,10 @@
-"""Measure speed and memory on the CPU: training, loading, single operations, inference, a running service.
+"""Measure speed and memory on the CPU: training, loading, inference, a running service.
 
 examples:
   paddle-resnet benchmark train                                    four networks, by oneDNN and by Paddle's own layers
   paddle-resnet benchmark train --case resnet20@32x128 --rounds 3 --against torch
   paddle-resnet benchmark data                                     the loader alone, and its share of a training step
   paddle-resnet benchmark data --against torch paddle              files to batches, beside other DataLoaders
-  paddle-resnet benchmark kernels --against torch                  convolution, BN + ReLU, add + ReLU, max pool
   paddle-resnet benchmark infer output/quickstart --batch 1 32 --threads 1 2
   paddle-resnet benchmark infer output/quickstart --precision fp32 int8 --against torch
   paddle-resnet benchmark infer output/quickstart --threads auto 1 2 --beside 1
@@ -87,9 +86,7 @@ class Command:
 def main() -> None:
     """Parse the arguments and measure."""
     parser = program.command_parser(__doc__)
-    commands = parser.add_subparsers(
-        dest="command", required=True, metavar="train | data | kernels | infer | predict | serve"
-    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="train | data | infer | predict | serve")
     _add_training(commands)
     _add_inference(commands)
     program.run(parser, _benchmark)
@@ -114,10 +111,6 @@ def _add_training(commands: Any) -> None:
     data.parser.set_defaults(warm_up=4)
     data.against(["torch", "paddle"])
     data.add("--torch-python", default=sys.executable, metavar="FILE", help="an interpreter that has torchvision")
-    kernels = Command(commands, "kernels", "kernels.benchmark_kernels", "single operations, forward and backward")
-    kernels.parser.set_defaults(backends=["onednn", "native"])
-    kernels.against(["torch"])
-    kernels.number("--repeats", 20, "of each pass; ")
 
 
 def _add_inference(commands: Any) -> None:

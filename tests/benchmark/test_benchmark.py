@@ -15,9 +15,8 @@ import pytest
 from paddle_resnet.benchmark import cases, data, runner, timing
 from paddle_resnet.benchmark import infer as infer_report
 from paddle_resnet.benchmark import train as train_report
-from paddle_resnet.benchmark.cases import Kernel, TrainCase
+from paddle_resnet.benchmark.cases import TrainCase
 from paddle_resnet.benchmark.data import LoaderCase, benchmark_loading
-from paddle_resnet.benchmark.kernels import benchmark_kernels
 from paddle_resnet.benchmark.predict import benchmark_prediction
 from paddle_resnet.benchmark.report import Column, Report, ratio_summary, summarise
 from paddle_resnet.errors import RunFailure, UsageError
@@ -109,12 +108,6 @@ def test_torch_is_compared_in_the_same_precision(backend, measured, counterpart)
 @pytest.mark.parametrize(("name", "size", "billions"), [("resnet18", 224, 1.81), ("resnet50", 224, 4.09)])
 def test_training_operations_are_six_times_the_published_macs(name, size, billions):
     assert train_report.training_operations(name, size) / 6e9 == pytest.approx(billions, abs=0.01)
-
-
-def test_work_of_a_convolution_counted_by_hand():
-    kernel = Kernel("convolution", "", 2, 3, 8, 5, 3, 2)
-    assert kernel.work()[0] == pytest.approx(2 * (2 * 5 * 4 * 4) * (3 * 3 * 3) / 1e9)
-    assert Kernel("add_relu", "", 2, 3, 8).work()[0] == pytest.approx(3 * 4 * 2 * 3 * 64 / 1e9)
 
 
 def test_inference_ratios_to_onnx_runtime_are_by_round():
@@ -262,7 +255,7 @@ def test_loaders_are_compared_without_torch(monkeypatch, caplog):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["data", "kernels", "infer", "predict"])
+@pytest.mark.parametrize("command", ["data", "infer", "predict"])
 def test_reports_are_complete(tmp_path, command, monkeypatch):
     """Jobs run in this process; test_training_report_of_a_real_run starts one."""
     from tiny_run import make_run
@@ -271,7 +264,7 @@ def test_reports_are_complete(tmp_path, command, monkeypatch):
     from paddle_resnet.exporting import export
 
     monkeypatch.setattr(timing, "MIN_SECONDS", 0.0)
-    jobs = {"load": training_jobs.load, "train": training_jobs.train, "kernels": training_jobs.kernels}
+    jobs = {"load": training_jobs.load, "train": training_jobs.train}
     jobs |= {"infer": inference_jobs.infer, "predict": inference_jobs.predict}
     monkeypatch.setattr(runner, "run_job", lambda job, name: jobs[job["kind"]](job))
     if command == "data":
@@ -279,12 +272,6 @@ def test_reports_are_complete(tmp_path, command, monkeypatch):
         sources = [LoaderCase(name, files=files, **options) for name, files in (("memory", 0), ("files", 5))]
         report = benchmark_loading(1, 2, 1, sources, backend="native")
         assert [row["source"] for row in report.rows] == ["memory", "files"]
-    elif command == "kernels":
-        kernels = [Kernel(kind, "here", 2, 8, 8, 8, 3) for kind in ("convolution", "bn_relu", "max_pool")]
-        report = benchmark_kernels(["native"], 1, 2, [*kernels, Kernel("add_relu", "", 2, 8, 8)])
-        assert [(row["pass"], row["unit"]) for row in report.rows[:3]] == [
-            ("forward", "GFLOP/s"), ("backward", "GFLOP/s"), ("forward", "GB/s"),
-        ]  # fmt: skip
     elif command == "predict":
         run = make_run(tmp_path)
         export(run)
