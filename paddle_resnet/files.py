@@ -94,6 +94,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
     Raises:
         RunFailure: the file cannot be written; an earlier file at `path` is unchanged.
+        UsageError: see `require_portable_name`.
     """
     if path.is_symlink():
         path = link_target(path)
@@ -157,6 +158,7 @@ def require_space(path: Path, needed: int = LEAST_FREE) -> None:
 
 @contextlib.contextmanager
 def _temporary_beside(path: Path, *, folder: bool) -> Iterator[Path]:
+    require_portable_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _temporary(path.parent, f".{path.name}.", path.suffix, folder=folder) as temporary:
         yield temporary
@@ -340,22 +342,44 @@ def _umask() -> int:
     return current
 
 
-def require_name_for_folder(path: Path) -> None:
-    """Check that this system can have a folder, and files in it.
+def require_portable_name(path: Path) -> None:
+    """Check that every system can have a file or folder that is to be made, so that results can be copied to Windows.
 
     Raises:
-        UsageError: Windows reserves a name of its path, or the path is too long for the files that come into it.
+        UsageError: Windows cannot have a name of its path. On other systems, what exists already may have any name.
     """
-    if IS_POSIX:
-        return
-    for problem in filter(None, map(name_problem, path.absolute().parts[1:])):
-        raise UsageError(f"{path}: {problem}; choose another name")
+    whole = path.absolute()
+    for part in (whole, *whole.parents):
+        if (problem := name_problem(part.name)) and not (IS_POSIX and os.path.lexists(part)):
+            raise UsageError(f"{path}: {problem}; choose another name")
+
+
+def require_name_for_folder(path: Path) -> None:
+    """Check that every system can have a folder, and this system files in it.
+
+    Raises:
+        UsageError: see `require_portable_name`; or Windows has no paths as long as those of files in it.
+    """
+    require_portable_name(path)
     longest = len(str(path.absolute())) + LONGEST_IN_FOLDER
-    if longest > LONGEST_WINDOWS_PATH and not allows_long_paths():
+    if not IS_POSIX and longest > LONGEST_WINDOWS_PATH and not allows_long_paths():
         raise UsageError(
             f"{path}: files in it would have paths of {longest} characters, and Windows allows {LONGEST_WINDOWS_PATH}; "
             "choose a folder nearer to the drive, or allow long paths in Windows"
         )
+
+
+def require_writable(folder: Path) -> None:
+    """Check, before minutes of work, that results can be written to `folder`; make it.
+
+    Raises:
+        UsageError: see `require_name_for_folder`.
+        RunFailure: no file can be written there.
+    """
+    require_name_for_folder(folder)
+    probe = folder / ".trial"
+    write_text(probe, "")
+    probe.unlink()
 
 
 @contextlib.contextmanager

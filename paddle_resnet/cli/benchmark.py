@@ -43,6 +43,7 @@ from typing import TYPE_CHECKING, Any
 from paddle_resnet.benchmark.cases import PADDLE, TORCH, TRAIN_CASES, TrainCase, paddle_backend, require_torch
 from paddle_resnet.cli import program
 from paddle_resnet.errors import command
+from paddle_resnet.files import require_writable
 from paddle_resnet.inference.options import CPU_PRECISIONS, CPU_SUPPORT
 from paddle_resnet.system.machine import physical_cores
 
@@ -147,6 +148,8 @@ def _benchmark(arguments: argparse.Namespace) -> None:
     options = vars(arguments)
     name, function, output, beside = (options.pop(key) for key in ("command", "function", "output", "beside"))
     options.pop("debug")
+    folder = output or Path("output", "benchmarks", name)
+    require_writable(folder)
     if options.get("against") and name != "data":  # whose PyTorch may be another interpreter's
         require_torch()
     if name == "serve":
@@ -171,7 +174,7 @@ def _benchmark(arguments: argparse.Namespace) -> None:
 
     # A narrow window would cut columns off, and a file has no width.
     Console(width=max(console.width, TABLE_WIDTH), highlight=False).print(report.table())
-    for path in report.write(output or Path("output", "benchmarks", name)):
+    for path in report.write(folder):
         print(path)
 
 

@@ -65,13 +65,16 @@ def _write_samples(run: Run) -> list[Path]:
     """Write the first test image of each class as a PNG named by its class."""
     from PIL import Image
 
+    from paddle_resnet.inference.prediction_folders import folder_names
+
     test = run.splits().test
     folder = run.path / "samples"
     folder.mkdir(exist_ok=True)
     paths = []
-    for index, name in enumerate(run.classes()[:SAMPLES]):
+    names = folder_names(run.classes())
+    for index, label in enumerate(run.classes()[:SAMPLES]):
         first = (test.labels == index).nonzero()[0][:1]
-        path = folder / f"{name}.png"
+        path = folder / f"{names[label]}.png"
         Image.fromarray(test.batch(first)[0]).save(path)
         paths.append(path)
     return paths

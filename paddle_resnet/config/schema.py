@@ -25,6 +25,7 @@ from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import expand_home, write_text
 from paddle_resnet.runtime import DEVICE_NAMES
 from paddle_resnet.system.machine import physical_cores
+from paddle_resnet.system.portable import name_problem
 
 MOST = 1_000_000
 """Epochs, steps or images of a batch: there are lists of an element for each."""
@@ -478,6 +479,8 @@ class Config(Group):
                 "expected letters, digits, dots, dashes and underscores, at most 200, as it names a folder, "
                 f"got {shown(repr(name))}"
             )
+        if problem := name_problem(name):
+            raise ValueError(f"{problem}, and it names a folder; choose another name")
         return name
 
     @field_validator("device")

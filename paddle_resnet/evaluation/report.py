@@ -20,6 +20,7 @@ from paddle_resnet.evaluation.metrics import evaluation_of, lowest_threshold, me
 from paddle_resnet.evaluation.scorer import NetworkScorer, Scorer, Views
 from paddle_resnet.files import write_json
 from paddle_resnet.results import Evaluation, accuracy_text
+from paddle_resnet.system.portable import portable_name
 from paddle_resnet.training.data_manifest import FileList
 from paddle_resnet.training.run_folder import Run
 
@@ -138,9 +139,11 @@ def other_pictures(run: Run, path: Path) -> NamedSplit:
             these = counted(len(images), "picture")
             logger.warning("warning: %s: the run was trained on %d of these %s, or chosen by them", path, seen, these)
     measured = {name: section.get("data", str(path)) for name, section in run.metrics().items()}
-    name, number = f"data_{path.stem}", 1
+    first = name = f"data_{portable_name(path.stem)}"
+    number = 1
     while measured.get(metrics_section(name), str(path)) != str(path):
-        name, number = f"data_{path.stem}_{number + 1}", number + 1
+        number += 1
+        name = f"{first}_{number}"
     return NamedSplit(name, images, path)
 
 

@@ -16,7 +16,7 @@ from paddle.static import InputSpec
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.exporting.onnx import INPUT, OUTPUT
 from paddle_resnet.exporting.program import folded_network, save_layer
-from paddle_resnet.files import write_folder, write_text
+from paddle_resnet.files import require_name_for_folder, write_folder, write_text
 from paddle_resnet.inference.inference_config import InferenceConfig, ModelFile
 
 if TYPE_CHECKING:
@@ -141,6 +141,7 @@ def _one_line(label: str) -> str:
 
 def require_new_folder(folder: Path, own: set[str]) -> None:
     """Raise `UsageError` unless a folder is new, empty, or an earlier one of the same kind, with no files but `own`."""
+    require_name_for_folder(folder)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; expected a new folder")
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}

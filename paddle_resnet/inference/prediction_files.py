@@ -20,7 +20,7 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TextIO
 
 from paddle_resnet.errors import RunFailure, UsageError, did_you_mean, shown
-from paddle_resnet.files import csv_line, link_target, move_into_place
+from paddle_resnet.files import csv_line, link_target, move_into_place, require_portable_name
 from paddle_resnet.inference.predictor import Prediction
 from paddle_resnet.system.portable import O_BINARY, O_NOFOLLOW, O_NONBLOCK
 
@@ -304,6 +304,7 @@ def _failures_named(name: str) -> Iterator[None]:
 def _open_part(path: Path, part: Path) -> TextIO:
     if path.is_dir():
         raise IsADirectoryError(0, "it is a folder")
+    require_portable_name(path)
     part.parent.mkdir(parents=True, exist_ok=True)
     # Neither through a link of that name nor into a pipe, which would wait for a reader.
     without_following = O_NOFOLLOW | O_NONBLOCK

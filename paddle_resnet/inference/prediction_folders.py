@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -14,23 +13,21 @@ import numpy as np
 from PIL import Image
 
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.files import replace, write_atomically, write_errors
+from paddle_resnet.files import replace, require_name_for_folder, write_atomically, write_errors
 from paddle_resnet.images.image_file import read_file
 from paddle_resnet.inference.prediction_files import PredictionWriter
 from paddle_resnet.inference.predictor import UNKNOWN, Prediction
+from paddle_resnet.system.portable import portable_name
 
-LONGEST_FOLDER = 50  # characters, of up to 4 bytes
-_UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]|^\.+|[. ]+$')
-_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 JPEG_QUALITY = 92
 
 
 def folder_names(classes: Sequence[str]) -> dict[str, str]:
-    """Return a folder's name for each class and `UNKNOWN` that every system takes; those alike in it get a ``_``."""
+    """Return a portable name of a folder or file for each class and `UNKNOWN`; those alike in it get a ``_``."""
     names: dict[str, str] = {}
     for label in dict.fromkeys((*classes, UNKNOWN)):
-        name, taken = _UNSAFE.sub("_", label)[:LONGEST_FOLDER] or "_", {each.casefold() for each in names.values()}
-        while name.casefold() in taken or _RESERVED.fullmatch(name):
+        name, taken = portable_name(label), {each.casefold() for each in names.values()}
+        while name.casefold() in taken:
             name += "_"
         names[label] = name
     return names
@@ -38,6 +35,7 @@ def folder_names(classes: Sequence[str]) -> dict[str, str]:
 
 def sort_pictures(folder: Path, classes: Sequence[str]) -> PredictionWriter:
     """Return what copies each picture into ``folder/<class>/``, see `_put`; the originals stay."""
+    require_name_for_folder(folder)
     names = folder_names(classes)
 
     def write(predictions: Iterable[Prediction]) -> None:
@@ -54,6 +52,7 @@ def sort_pictures(folder: Path, classes: Sequence[str]) -> PredictionWriter:
 
 def draw_pictures(folder: Path, draw: Callable[[Prediction], Image.Image]) -> PredictionWriter:
     """Return what writes a drawing of each picture to ``folder/<name>.jpg``, see `_put`."""
+    require_name_for_folder(folder)
 
     def write(predictions: Iterable[Prediction]) -> None:
         for prediction in predictions:

@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +22,13 @@ O_BINARY: int = getattr(os, "O_BINARY", 0)
 READ: int = os.O_RDONLY | O_BINARY | O_NONBLOCK | getattr(os, "O_NOCTTY", 0)
 """Open a file whatever it holds, and wait for no pipe or terminal."""
 IS_POSIX = hasattr(os, "fork")
-RESERVED_NAMES = {"CON", "PRN", "AUX", "NUL", *(f"{device}{n}" for device in ("COM", "LPT") for n in range(10))}
+RESERVED_NAMES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"}
+RESERVED_NAMES |= {f"{device}{number}" for device in ("COM", "LPT") for number in "0123456789\u00b9\u00b2\u00b3"}
 """Names of devices in every folder of Windows, with any suffix."""
+FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
+"""Characters of no name on Windows, or on no system."""
+LONGEST_NAME = 50
+"""Characters of a name that is made of a text; each may take 4 of the 255 bytes that a name may have."""
 LONGEST_WINDOWS_PATH = 259
 LONG_PATHS_KEY = r"SYSTEM\CurrentControlSet\Control\FileSystem"
 
@@ -87,9 +93,23 @@ def replace(source: Path, target: Path) -> None:
 
 def name_problem(name: str) -> str:
     """Return why Windows cannot have a file or folder of this name; an empty text if it can."""
-    if name.partition(".")[0].rstrip().upper() in RESERVED_NAMES:
+    if name in ("", ".", ".."):  # parts of paths
+        return ""
+    if _is_reserved(name):
         return f"{name} is the name of a device on Windows"
+    if found := FORBIDDEN.search(name):
+        return f"{name} has a {found[0]!r}, which names on Windows cannot have"
     return f"{name} ends with a dot or a space, which Windows drops" if name.endswith((".", " ")) else ""
+
+
+def portable_name(text: str) -> str:
+    """Return a name that every system can have, for a text such as a class, of which it has the beginning."""
+    name = re.sub(r"^\.+|[. ]+$", "_", FORBIDDEN.sub("_", text)[:LONGEST_NAME]) or "_"
+    return re.sub(r"^[^.]*", r"\g<0>_", name) if _is_reserved(name) else name
+
+
+def _is_reserved(name: str) -> bool:
+    return name.partition(".")[0].rstrip().upper() in RESERVED_NAMES
 
 
 def allows_long_paths() -> bool:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,6 +44,16 @@ def test_quickstart_measures_and_exports(quick_run):
         "learning_curves.png", "samples_test.png", "confusion_matrix_test.png", "mistakes_test.png",
         "precision_recall_test.png", "calibration_test.png", "confused_pairs_test.png",
     }  # fmt: skip
+
+
+def test_samples_are_named_by_classes_of_any_text(tmp_path):
+    classes = ("../../cat", "nul", "a:b")
+    pixels = np.arange(3 * 8 * 8 * 3, dtype=np.uint8).reshape(3, 8, 8, 3)
+    split = SimpleNamespace(labels=np.array([2, 0, 1]), batch=lambda rows: pixels[rows])
+    run = SimpleNamespace(path=tmp_path, classes=lambda: classes, splits=lambda: SimpleNamespace(test=split))
+    for path, image in zip(quickstart._write_samples(run), pixels[[1, 2, 0]], strict=True):
+        assert path.parent == tmp_path / "samples" and not set(path.name) & set(":/")
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), image)
 
 
 def test_texts_of_the_commands_have_both_languages_and_equal_values():

@@ -50,11 +50,25 @@ def test_no_file_is_overwritten(pictures, tmp_path):
 
 
 def test_class_names_become_safe_and_distinct_folders():
-    classes = ("../etc", "a/b", "a:b", "A_B", "con", "..", "end. ", "", "白鹭", "x" * 300, "\N{HAMSTER FACE}" * 300)
+    classes = (
+        "../etc",
+        "a/b",
+        "a:b",
+        "A_B",
+        "con",
+        "con.txt",
+        "..",
+        "end. ",
+        "",
+        "白鹭",
+        "x" * 300,
+        "\N{HAMSTER FACE}" * 300,
+    )
     names = folder_names(classes)
     assert names["../etc"] == "__etc"
     assert [names[label] for label in classes[1:4]] == ["a_b", "a_b_", "A_B__"]
-    assert (names["con"], names["白鹭"], names["unknown"]) == ("con_", "白鹭", "unknown")
+    assert (names["con"], names["con.txt"]) == ("con_", "con_.txt")
+    assert (names["白鹭"], names["unknown"]) == ("白鹭", "unknown")
     folded = [name.casefold() for name in names.values()]
     assert len(set(folded)) == len(classes) + 1
     assert all(name.strip(". ") and "/" not in name and len(name.encode()) < 255 for name in folded)

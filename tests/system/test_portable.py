@@ -13,21 +13,57 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.system import portable, streams
 
 
-@pytest.mark.parametrize("name", ["CON", "nul", "aux.txt", "Com1.tar.gz", "LPT9", "run.", "run ", "nul .txt"])
+@pytest.mark.parametrize(
+    "name",
+    ["CON", "nul", "aux.txt", "Com1.tar.gz", "LPT9", "com\u00b9", "run.", "run ", "nul .txt", "a:b", "a\\b", "what?"],
+)
 def test_names_that_windows_cannot_have(name):
     assert name in portable.name_problem(name)
 
 
-@pytest.mark.parametrize("name", ["console", "com10", "com", "aux_1", ".nul", "run.1", "null", "photos 2026"])
+@pytest.mark.parametrize(
+    "name", ["console", "com10", "com", "aux_1", ".nul", "run.1", "null", "photos 2026", "..", "\u732b"]
+)
 def test_names_that_windows_can_have(name):
     assert portable.name_problem(name) == ""
 
 
-def test_a_reserved_folder_is_one_line_on_windows(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "IS_POSIX", False)
-    with pytest.raises(UsageError, match="aux is the name of a device on Windows; choose another name"):
-        files.write_folder(tmp_path / "aux" / "model", lambda folder: None)
+@pytest.mark.parametrize("posix", [True, False])
+def test_a_reserved_name_is_one_line_on_every_system(tmp_path, monkeypatch, posix):
+    monkeypatch.setattr(files, "IS_POSIX", posix)
+    for write in (files.write_folder, files.write_atomically):
+        with pytest.raises(UsageError, match="aux is the name of a device on Windows; choose another name"):
+            write(tmp_path / "aux" / "model", lambda path: None)
     assert not (tmp_path / "aux").exists()
+
+
+def test_a_folder_that_exists_may_have_any_name(tmp_path):
+    (tmp_path / "10:30").mkdir()
+    files.write_text(tmp_path / "10:30" / ".." / "10:30" / "notes.txt", "here")
+    assert (tmp_path / "10:30" / "notes.txt").read_text() == "here"
+
+
+CLASSES = (
+    "../etc",
+    "a/b",
+    "a:b",
+    "con",
+    "Con.txt",
+    "nul .a.b",
+    "..",
+    "end. ",
+    "",
+    "x" * 49 + ". y",
+    "\N{HAMSTER FACE}" * 99,
+)
+
+
+@pytest.mark.parametrize("text", CLASSES)
+def test_a_name_made_of_a_text_is_portable(text):
+    name = portable.portable_name(text)
+    assert name not in ("", ".", "..") and portable.name_problem(name) == ""
+    assert len(name.encode()) < 255
+    assert portable.portable_name(name) == name
 
 
 def test_a_path_too_long_for_windows_is_one_line(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from paddle_resnet.config import Config
 from paddle_resnet.config.yaml_reader import read_yaml
 from paddle_resnet.errors import UsageError, did_you_mean
-from paddle_resnet.files import write_text
+from paddle_resnet.files import require_writable, write_text
 from paddle_resnet.lessons.framework.page import Heading, Page, Show, notebook_show
 from paddle_resnet.lessons.framework.texts import LESSONS_FOLDER, Language, LessonTexts, Text
 from paddle_resnet.runtime import seed_everything
@@ -114,9 +114,7 @@ class Lesson:
         folder = Path("output/lessons") / self.name if folder is None else Path(folder)
         # Report a wrong request before minutes of work.
         Config.from_values({}, overrides)
-        probe = folder / ".trial"
-        write_text(probe, "")
-        probe.unlink()
+        require_writable(folder)
         show = show or notebook_show(language) or (lambda block: None)
         show(Heading(self.title))
         module = self.name.replace("-", "_")
