@@ -114,12 +114,8 @@ class ImageClassifier(nn.Layer):
 
     def layer_groups(self) -> list[list[paddle.Tensor]]:
         """Group the learned parameters for layer-wise learning rates: stem, each stage, head; frozen ones included."""
-        return list(self.named_layer_groups().values())
-
-    def named_layer_groups(self) -> dict[str, list[paddle.Tensor]]:
-        """Return the `layer_groups` by name: ``"stem"``, the stages' names, ``"head"``."""
-        groups = {name: list(_learned(layers)) for name, layers in self._sections().items()}
-        return {name: group for name, group in groups.items() if group}
+        groups = [list(_learned(layers)) for layers in self._sections().values()]
+        return [group for group in groups if group]
 
     def _sections(self) -> dict[str, list[nn.Layer]]:
         """Return the layers of stem, stages and head in order."""

@@ -185,7 +185,7 @@ class Primitive:
         self._primitive = Handle("primitive", functions().primitive_create, description)
         self._context, self._arguments = context, arguments
         self._description = description  # the owner of some of the layouts
-        self._execution = self.make_execution()
+        self._bound = self.make_arguments()
         self.execute = functions().primitive_execute
 
     def __call__(self, *buffers: int) -> None:
@@ -202,26 +202,26 @@ class Primitive:
         Returns:
             The arguments of ``primitive_execute``.
         """
-        for index, (buffer, bound) in enumerate(zip(buffers, self._execution.bound, strict=True)):
-            if buffer != bound:
-                self._execution.place(index, buffer)
-        return self._execution.arguments
+        for index, (buffer, address) in enumerate(zip(buffers, self._bound.addresses, strict=True)):
+            if buffer != address:
+                self._bound.place(index, buffer)
+        return self._bound.of_execute
 
-    def make_execution(self) -> Execution:
-        """Return what executes it with addresses of its own."""
-        return Execution(self._context, self._primitive, self._arguments)
+    def make_arguments(self) -> BoundArguments:
+        """Return arguments with addresses of their own."""
+        return BoundArguments(self._context, self._primitive, self._arguments)
 
     def parts(self, numbers: Sequence[int], allocate: Callable[[int], int]) -> list[tuple[Primitive, list[int]]]:
         """Return itself with the numbers of its buffers; ``allocate(size)`` gives that of its scratch memory."""
         return [(self, [*numbers, *([allocate(self.scratch_size)] if self.scratch_size else [])])]
 
 
-class Execution:
-    """The arguments of a primitive's executions.
+class BoundArguments:
+    """A primitive's arguments, each bound to the address of a buffer.
 
     Attributes:
-        arguments: of ``primitive_execute``.
-        bound: the address of each buffer.
+        of_execute: what ``primitive_execute`` takes.
+        addresses: of the buffers.
     """
 
     def __init__(self, context: Context, primitive: Handle, arguments: Sequence[tuple[Argument, Any]]) -> None:
@@ -232,13 +232,13 @@ class Execution:
             slot.argument = argument
             slot.memory = memory.address
         self._set_address = holding_lock("memory_set_data_handle")
-        self.arguments = primitive, context.stream, len(arguments), slots
-        self.bound: list[int | None] = [None] * len(arguments)
+        self.of_execute = primitive, context.stream, len(arguments), slots
+        self.addresses: list[int | None] = [None] * len(arguments)
 
     def place(self, index: int, address: int) -> None:
         """Set the address of a buffer."""
         self._set_address(self._memories[index], address)
-        self.bound[index] = address
+        self.addresses[index] = address
 
 
 def reorder(context: Context, source: Any, destination: Any) -> Primitive | None:

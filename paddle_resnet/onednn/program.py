@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from paddle_resnet.onednn.bindings import check
-from paddle_resnet.onednn.primitives import Execution, Primitive
+from paddle_resnet.onednn.primitives import BoundArguments, Primitive
 
 ALIGNMENT = 64
 """Bytes of a cache line, and of the widest vector."""
@@ -33,7 +33,7 @@ class Program:
         self._offsets, self.size = plan_memory(calls, sizes, elsewhere, lasting)
         self._start = 0
         self._addresses = [0] * len(sizes)
-        self._users: list[list[tuple[Execution, int]]] = [[] for _ in sizes]
+        self._users: list[list[tuple[BoundArguments, int]]] = [[] for _ in sizes]
         self._calls = [self._prepare(call) for call in calls]
 
     def place_planned(self, start: int) -> None:
@@ -47,8 +47,8 @@ class Program:
         """Let one memory lie at this address."""
         if address != self._addresses[number]:
             self._addresses[number] = address
-            for execution, index in self._users[number]:
-                execution.place(index, address)
+            for arguments, index in self._users[number]:
+                arguments.place(index, address)
 
     def offset(self, number: int) -> int:
         """Return where a planned memory lies in the piece."""
@@ -66,10 +66,10 @@ class Program:
         operation, numbers = call
         if not isinstance(operation, Primitive):
             return _call, (operation, numbers, self._addresses)
-        execution = operation.make_execution()
+        arguments = operation.make_arguments()
         for index, number in enumerate(numbers):
-            self._users[number].append((execution, index))
-        return operation.execute, execution.arguments
+            self._users[number].append((arguments, index))
+        return operation.execute, arguments.of_execute
 
 
 def _call(operation: Callable[..., Any], numbers: Sequence[int], addresses: list[int]) -> None:

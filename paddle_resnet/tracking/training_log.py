@@ -71,11 +71,6 @@ class VisualDLLog:
         self._train.add_scalar("step/loss", loss, step)
         self._train.add_scalar("step/learning rate", learning_rate, step)
 
-    def rates(self, step: int, rates: Mapping[str, float]) -> None:
-        """Log the learning rate of each part of the network."""
-        for part, rate in rates.items():
-            self._train.add_scalar(f"learning rate/{part}", rate, step)
-
     def histogram(self, tag: str, values: np.ndarray, step: int) -> None:
         """Log the distribution of the finite ones among `values`, which have any shape."""
         finite = values[np.isfinite(values)]

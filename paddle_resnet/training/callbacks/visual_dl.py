@@ -3,49 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import groupby
 from typing import Any
 
-import paddle
 from paddle import nn
 from paddle.callbacks import Callback
 
-from paddle_resnet.config import Config, TrainConfig
-from paddle_resnet.models import ImageClassifier
+from paddle_resnet.config import Config
 from paddle_resnet.paddle_compat import optimizer_of
 from paddle_resnet.tracking.training_log import VisualDLLog
 from paddle_resnet.training.callbacks.recorder import Recorder
 
 
-def visual_dl_callbacks(
-    log: VisualDLLog, config: Config, network: ImageClassifier, recorder: Recorder
-) -> list[Callback]:
-    """Make the callbacks that the config asks for, once the optimizer exists. They follow `recorder`."""
-    callbacks: list[Callback] = [Curves(log, config, recorder, parameters_by_rate(network, config.train))]
+def visual_dl_callbacks(log: VisualDLLog, config: Config, network: nn.Layer, recorder: Recorder) -> list[Callback]:
+    """Make the callbacks that the config asks for. They follow `recorder`."""
+    callbacks: list[Callback] = [Curves(log, config, recorder)]
     if config.train.histogram_steps is not None:
         callbacks.append(Histograms(log, network, config.train.histogram_steps, recorder))
     return callbacks
 
 
 class Curves(Callback):
-    """Logs each step and each epoch; of a network whose parts learn at several rates, their rates too."""
+    """Logs each step and each epoch, from the recorder of the run."""
 
-    def __init__(
-        self, log: VisualDLLog, config: Config, recorder: Recorder, parts: dict[str, list[paddle.Tensor]]
-    ) -> None:
-        """Take the recorder of the run, and what `parameters_by_rate` returns."""
+    def __init__(self, log: VisualDLLog, config: Config, recorder: Recorder) -> None:
         super().__init__()
         self._log = log
         self._config = config
         self._recorder = recorder
-        self._parts = parts
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
         (loss,) = (logs or {})["loss"]
-        number, rate = self._recorder.steps - 1, self._recorder.learning_rate
-        self._log.step(number, loss, rate)
-        if len(self._parts) > 1:
-            self._log.rates(number, {name: rate * _rate_factor(part) for name, part in self._parts.items()})
+        self._log.step(self._recorder.steps - 1, loss, self._recorder.learning_rate)
 
     def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
         record = self._recorder.records[-1]
@@ -91,27 +79,3 @@ def log_histograms(log: VisualDLLog, network: nn.Layer, step: int) -> None:
             log.histogram(f"weights/{name}", parameter.numpy(), step)
             if parameter.grad is not None:
                 log.histogram(f"gradients/{name}", parameter.grad.numpy(), step)
-
-
-def parameters_by_rate(network: ImageClassifier, train: TrainConfig) -> dict[str, list[paddle.Tensor]]:
-    """Group the parameters by learning rate: neighbouring parts of one rate are ``"layer1 to layer3"``, say.
-
-    `make_optimizer` has set each parameter's factor of the rate before.
-    """
-
-    def rate(named: tuple[str, list[paddle.Tensor]]) -> tuple[float, bool]:
-        name, parameters = named
-        return parameters[0].optimize_attr["learning_rate"], name == "head" and train.freeze_epochs > 0
-
-    parts = {}
-    for _, neighbours in groupby(network.named_layer_groups().items(), rate):
-        names, groups = zip(*neighbours, strict=True)
-        name = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
-        parts[name] = [parameter for group in groups for parameter in group]
-    return parts
-
-
-def _rate_factor(parameters: list[paddle.Tensor]) -> float:
-    """Return the parameters' factor of the learning rate; 0 while they are frozen."""
-    trainable = any(not parameter.stop_gradient for parameter in parameters)
-    return parameters[0].optimize_attr["learning_rate"] if trainable else 0.0
