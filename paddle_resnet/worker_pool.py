@@ -70,22 +70,27 @@ class WorkerPool(Generic[Task, Result]):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """End the processes, also in the middle of a task."""
+    def kill(self) -> None:
+        """End the processes, also in the middle of a task, and do not wait for their end: futures get a RunFailure."""
         for worker in self._workers:
             # They have nothing to save, and Paddle prints a page of text on SIGTERM.
             worker.process.kill()
+
+    def close(self) -> None:
+        """End the processes, also in the middle of a task, and free what they took."""
+        self.kill()
         if self._threads is not None:
             # Before the connections are closed: a thread would write to whatever is opened next under the same number.
-            self._threads.shutdown(cancel_futures=True)
+            # Tasks that wait are not cancelled: whoever waits for one gets the RunFailure of a dead process at once.
+            self._threads.shutdown()
         for worker in self._workers:
             worker.connection.close()
             worker.process.join()
 
     @property
-    def sentinels(self) -> list[int]:
-        """What `multiprocessing.connection.wait` finds ready when a process has ended, for each of them."""
-        return [worker.process.sentinel for worker in self._workers]
+    def alive(self) -> bool:
+        """Whether no process has ended."""
+        return all(worker.process.is_alive() for worker in self._workers)
 
     def wait_until_ready(self) -> None:
         """Wait until `make` has returned in each process; the errors are those of `results`."""

@@ -91,14 +91,14 @@ def _routes(pipeline: InferencePipeline, metrics: Metrics, shutdown: GracefulShu
     interface["info"]["version"] = __version__
 
     def is_ready() -> bool:
-        return pipeline.model.workers.healthy and not shutdown.draining
+        return pipeline.model.workers.usable and not shutdown.draining
 
     async def readyz(request: Request) -> Response:
         state = "draining" if shutdown.draining else "ready" if is_ready() else "failed"
         return JSONResponse({"status": state}, 200 if is_ready() else 503)
 
     async def healthz(request: Request) -> Response:
-        usable = pipeline.model.workers.ready > 0 or pipeline.model.workers.healthy
+        usable = pipeline.model.workers.usable
         return JSONResponse({"status": "ok" if usable else "failed"}, 200 if usable else 503)
 
     async def prometheus(request: Request) -> Response:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Sequence
 from typing import cast
 
-from paddle_resnet.service.errors import ServiceError, busy_error
+from paddle_resnet.service.errors import ServiceError, busy_error, unavailable_error
 from paddle_resnet.service.inference_workers import InferenceWorkers, WorkerDied
 from paddle_resnet.service.request_queue import DecodeBudgets, FairQueue, PendingRequest, QueuedImage
 from paddle_resnet.service.settings import Settings
@@ -55,7 +55,9 @@ class Batcher:
         return sum(request.admitted for request in self._requests)
 
     def check_capacity(self, client: str = "") -> None:
-        """Refuse a request before its body is read (429), while the queue is full and none would be dropped for it."""
+        """Refuse a request before its body is read: 503, nothing computes; 429, the queue is full, and stays so."""
+        if not self._workers.usable:
+            raise unavailable_error("no inference worker can be started; the log says why")
         if self.admitted >= self._settings.queue and self._request_to_evict(client, 1) is None:
             raise busy_error()
 
@@ -98,7 +100,7 @@ class Batcher:
 
     def start_batches(self) -> None:
         """Start the batches that are due, as far as workers are idle."""
-        while self._workers.idle and (batch := self._next_batch()):
+        while (idle := self._workers.idle) and (batch := self._next_batch(idle)):
             costly = self._last_was_costly
             results = self._workers.run(Batch([image.data for image in batch], costly, batch[0].request.explain))
             self._running[asyncio.get_running_loop().create_task(self._finish(batch, results))] = costly
@@ -124,7 +126,7 @@ class Batcher:
             self._metrics.queue.dec(request.admitted)
             request.admitted = 0
 
-    def _next_batch(self) -> list[QueuedImage]:
+    def _next_batch(self, idle: int) -> list[QueuedImage]:
         """Return what to start now: one costly image, a batch of cheap ones, or nothing."""
         cheap_due = len(self._cheap) > 0 and self._is_due()
         costly_may = sum(self._running.values()) < max(1, self._workers.ready - 1)
@@ -134,7 +136,7 @@ class Batcher:
             return batch
         self._last_was_costly = False
         # Idle workers share what waits.
-        share = -(-len(self._cheap) // self._workers.idle)
+        share = -(-len(self._cheap) // idle)
         return self._cheap.pop_pending(min(self._settings.max_batch, share)) if cheap_due else []
 
     def _is_due(self) -> bool:

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse
 class ServiceError(Exception):
     """End a request with an HTTP status and ``{"error": {"code": ..., "message": ...}}``.
 
-    The status is 4xx, or 500, 503 or 504 where the service is the reason. The code is one word of a fixed list, for
+    The status is 4xx, or 500 or 503 where the service is the reason. The code is one word of a fixed list, for
     programs. The message is for people: what is wrong and what to do; it never holds a file name or a path. `image` is
     the one that is the reason, from 0.
     """
@@ -30,6 +30,11 @@ class ServiceError(Exception):
 def busy_error(seconds: float = 1, message: str = "too many images are waiting; try again later") -> ServiceError:
     """Return a 429 whose Retry-After is `seconds`, from 1 to 60."""
     return ServiceError(429, "busy", message, headers={"Retry-After": str(min(60, max(1, round(seconds))))})
+
+
+def unavailable_error(message: str, code: str = "unavailable") -> ServiceError:
+    """Return a 503 with a Retry-After."""
+    return ServiceError(503, code, f"{message}; try again later", headers={"Retry-After": "1"})
 
 
 def client_closed_error() -> ServiceError:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import itertools
 import logging
-import threading
 from collections.abc import Awaitable, Callable
-from multiprocessing import connection
 
 import numpy as np
 
-from paddle_resnet.errors import PaddleResNetError, RunFailure
+from paddle_resnet.errors import RunFailure
 from paddle_resnet.service.settings import Settings
 from paddle_resnet.service.telemetry import configure_logging, log
 from paddle_resnet.service.worker_process import Batch, ImageResult, make_worker
 from paddle_resnet.worker_pool import WorkerPool
 
-RETRY_SECONDS = 10.0
-"""Between two tries to replace a worker, the first of which is at once."""
+LOOK_SECONDS = 0.1
+"""Between two looks at whether a worker lives, and whether it is idle and can be warmed up."""
+RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0)
+"""Between the tries to replace a worker, the first of which is at once; the last number from then on."""
 
 
 class WorkerDied(Exception):  # noqa: N818 (the name says what happened)
@@ -42,13 +42,15 @@ class InferenceWorkers:
 
     @property
     def idle(self) -> int:
-        """How many workers wait for a batch."""
+        """How many workers wait for a batch. It looks at their processes, so that no batch goes to a dead one."""
+        for worker in self._workers:
+            worker.look()
         return sum(worker.idle for worker in self._workers)
 
     @property
-    def healthy(self) -> bool:
-        """False while a dead worker cannot be replaced."""
-        return not any(worker.failed for worker in self._workers)
+    def usable(self) -> bool:
+        """False while no worker lives, and the last try to start one failed."""
+        return self.ready > 0 or not any(worker.failed for worker in self._workers)
 
     def wait_until_ready(self) -> None:
         """Wait until all workers have loaded the model; raise the UsageError or RunFailure of one that cannot."""
@@ -78,24 +80,30 @@ class InferenceWorkers:
 
 
 class _Worker:
-    """One worker process, and its replacements."""
+    """One worker process, and its replacements.
+
+    Attributes:
+        ready: it has loaded the model, and was alive at the last look.
+        failed: the last try to replace it failed.
+    """
 
     def __init__(self, settings: Settings, digest: str, image_size: int) -> None:
-        self._arguments = settings, digest
-        self._timeout = settings.response_timeout
-        self._max_batch, self._blank = settings.max_batch, np.zeros((image_size, image_size, 3), np.uint8)
-        self.ready = self._busy = False
-        self.failed = False
-        """Whether the last try to replace it failed."""
+        self._settings, self._digest = settings, digest
+        self._blank = np.zeros((image_size, image_size, 3), np.uint8)
+        self.ready = self.failed = self._busy = False
         self._start()
 
     @property
     def idle(self) -> bool:
         return self.ready and not self._busy
 
+    def look(self) -> None:
+        """See whether its process has ended."""
+        self.ready = self.ready and self._pool.alive
+
     def _start(self) -> None:
         self._pool: WorkerPool[Batch, list[ImageResult] | str] = WorkerPool(
-            1, make_worker, *self._arguments, prepare=configure_logging, name="inference worker"
+            1, make_worker, self._settings, self._digest, prepare=configure_logging, name="inference worker"
         )
 
     def wait_until_ready(self) -> None:
@@ -111,11 +119,10 @@ class _Worker:
         return self._run(batch)
 
     async def _run(self, batch: Batch) -> list[ImageResult]:
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(self._timeout, loop.run_in_executor, None, self._pool.close)
+        timer = asyncio.get_running_loop().call_later(self._settings.response_timeout, self._pool.kill)
         try:
             results = await asyncio.wrap_future(self._pool.submit(batch))
-        except (RunFailure, RuntimeError):  # RuntimeError: the pool is closed
+        except (RunFailure, RuntimeError):  # RuntimeError: the pool is closed, or no thread can start
             self.ready = False
             raise WorkerDied from None
         finally:
@@ -126,46 +133,40 @@ class _Worker:
         return results
 
     async def supervise(self, on_idle: Callable[[], object], on_replaced: Callable[[], object]) -> None:
-        """Replace each process that ends."""
+        """Replace each process that ends, for ever."""
         while True:
             on_idle()
-            with contextlib.suppress(WorkerDied, RunFailure):
-                await self._warm_up(on_idle)
-            await self._wait_for_end()
+            await self._warm_up(on_idle)
+            while self.ready:
+                await asyncio.sleep(LOOK_SECONDS)
+                self.look()
             log("inference worker died; it is replaced", logging.ERROR)
             await self._replace()
             on_replaced()
 
     async def _warm_up(self, on_idle: Callable[[], object]) -> None:
         """Run each batch size once while no request waits: oneDNN prepares itself for each, and that takes time."""
-        for images in range(2, self._max_batch + 1):
-            while self.ready and self._busy:
-                await asyncio.sleep(0.01)
-            await self.start(Batch([self._blank] * images))
+        for images in range(2, self._settings.max_batch + 1):
+            while self._busy:
+                await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await self.start(Batch([self._blank] * images))
+            except (WorkerDied, RunFailure):
+                return
             on_idle()
 
-    async def _wait_for_end(self) -> None:
-        sentinels, loop, ended = self._pool.sentinels, asyncio.get_running_loop(), asyncio.Event()
-
-        def watch() -> None:
-            connection.wait(sentinels)
-            with contextlib.suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(ended.set)
-
-        # No event loop of Windows can watch a process.
-        threading.Thread(target=watch, daemon=True, name="watch worker").start()
-        await ended.wait()
-
     async def _replace(self) -> None:
-        while True:
-            await asyncio.to_thread(self.kill)
+        """Start a process until one is ready. It may also die while it loads, and must come back all the same."""
+        for seconds in itertools.chain(RETRY_SECONDS, itertools.repeat(RETRY_SECONDS[-1])):
             try:
+                await asyncio.to_thread(self.kill)
                 self._start()
                 await asyncio.to_thread(self.wait_until_ready)
-            except (PaddleResNetError, OSError) as error:  # OSError: no memory, or too many open files
+            except Exception as error:  # no memory, no thread, too many open files, another model, a dead process
                 self.failed = True
-                log("inference worker cannot be replaced; trying again", logging.ERROR, reason=str(error))
-                await asyncio.sleep(RETRY_SECONDS)
+                reason = f"{type(error).__name__}: {error}"
+                log("inference worker cannot be replaced", logging.ERROR, reason=reason, again_in_seconds=seconds)
+                await asyncio.sleep(seconds)
             else:
                 self.failed = False
                 return

@@ -61,7 +61,7 @@ class RequestMiddleware:
         self, app: ASGIApp, metrics: Metrics, shutdown: GracefulShutdown, hosts: HostPolicy, token: bytes | None
     ) -> None:
         self._app = app
-        self._metrics = metrics
+        self.metrics = metrics
         self.shutdown = shutdown
         self._hosts = hosts
         self.token = token
@@ -122,7 +122,7 @@ class RequestMiddleware:
             log("internal error", logging.ERROR, exception, request_id=fields["request_id"])
             error = ServiceError(500, "internal", "the service failed; its log says why")
         fields["code"] = error.code
-        self._metrics.errors.labels(error.code).inc()
+        self.metrics.errors.labels(error.code).inc()
         return error.response(open_inference=scope["path"].startswith("/v2"))
 
     def _record(self, scope: Scope, seconds: float, fields: dict[str, Any]) -> None:
@@ -133,8 +133,8 @@ class RequestMiddleware:
                 path = path.replace(f"/{value}", f"/{{{name}}}", 1)
             fields["route"] = path
         fields["ms"] = round(1000 * seconds, 2)
-        self._metrics.requests.labels(fields["route"], str(fields["status"])).inc()
-        self._metrics.seconds.labels(fields["route"]).observe(seconds)
+        self.metrics.requests.labels(fields["route"], str(fields["status"])).inc()
+        self.metrics.seconds.labels(fields["route"]).observe(seconds)
         if fields["status"] != 200 or fields["route"] not in PROBE_ROUTES:
             log("request", **fields)
 

@@ -36,7 +36,7 @@ UNWANTED_SECONDS = 2.0
 WRITE_SECONDS = 30.0
 """How long a client may leave a response unread."""
 CROWDED = 0.9
-"""Share of `limit_concurrency`, from which on connections that wait for their client are closed."""
+"""Share of the allowed connections, from which on connections that wait for their client are closed."""
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -45,8 +45,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     A connection has one request at a time: uvicorn would queue any number of pipelined ones.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, *, max_connections: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._max_connections = max_connections
         self._close_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._waiting_since: float | None = None
@@ -59,9 +60,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first head; where there are too many connections, close those that wait longest."""
         super().connection_made(transport)
-        if self.limit_concurrency is not None and len(self.connections) > CROWDED * self.limit_concurrency:
+        if len(self.connections) > CROWDED * self._max_connections:
             self._close_waiting_connections()
         self._waiting_since = time.monotonic()
+        if len(self.connections) > self._max_connections:
+            self._refuse(503, "unavailable", "too many connections have a request under way; try again later")
+            return
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -168,6 +172,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         log("request", request_id=f"{random.getrandbits(128):032x}", status=status, code=code)
         body = json.dumps({"error": {"code": code, "message": message}}).encode()
         head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            head += "retry-after: 1\r\n"
         head += f"content-length: {len(body)}\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
         self.transport.write(head.encode("ascii") + body)
         if self.transport.can_write_eof():
@@ -190,4 +196,5 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _abort(self) -> None:
         self._waiting_since = None
+        self.connections.discard(self)  # its end comes later, and others may come before
         self.transport.abort()

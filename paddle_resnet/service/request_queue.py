@@ -8,7 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from paddle_resnet.service.errors import ServiceError
+from paddle_resnet.service.errors import ServiceError, unavailable_error
 from paddle_resnet.service.worker_process import FORMATS, ImageData, ImageResult, ImageStatus
 
 MAX_CLIENTS = 1000
@@ -50,7 +50,7 @@ class PendingRequest:
             self.results.set_exception(error)
 
     def time_out(self) -> None:
-        self.fail(ServiceError(504, "timeout", "no prediction in time; try again later", headers={"Retry-After": "1"}))
+        self.fail(unavailable_error("no prediction in time", "timeout"))
 
 
 _IMAGE_ERRORS = {

@@ -72,12 +72,11 @@ def uvicorn_options(settings: Settings) -> dict[str, Any]:
     return {
         "log_config": None,
         "access_log": False,  # `RequestMiddleware` logs each request
-        "http": BoundedHttpProtocol,
+        "http": partial(BoundedHttpProtocol, max_connections=settings.max_connections),
         "ws": "none",
         "lifespan": "on",
         "proxy_headers": False,
         "server_header": False,
-        "limit_concurrency": settings.max_connections,
         "timeout_keep_alive": settings.keep_alive_timeout,
         "timeout_graceful_shutdown": int(settings.response_timeout + settings.body_timeout) + STOP_SECONDS,
     }

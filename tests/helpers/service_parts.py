@@ -44,7 +44,7 @@ class ColourWorkers:
     """In place of `InferenceWorkers`: decodes as they do, and asks the predictor, in a thread."""
 
     def __init__(self, predictor, max_pixels):
-        self.healthy = True
+        self.usable = True
         self.ready = self.idle = 1
         self._predictor = predictor
         self._decoder = BoundedDecoder(resize=SIZE, image_size=SIZE, max_pixels=max_pixels, max_seconds=60)
@@ -87,12 +87,20 @@ def shares(batch):
 class Service:
     """A running service: its address, its predictor, and what it logged."""
 
-    def __init__(self, port, predictor, lines, shutdown):
+    def __init__(self, port, predictor, lines, middleware):
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.predictor = predictor
         self.lines = lines
-        self.shutdown = shutdown
+        self.shutdown = middleware.shutdown
+        self.metrics = middleware.metrics
+
+    def wait_for_images(self, number):
+        """Wait until so many images are admitted and not answered."""
+        deadline = time.monotonic() + 60
+        while f"\npaddle_resnet_queue_images {number}.0\n" not in self.metrics.exposition().decode():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def talk(self, *pieces, pause=0.0, timeout=10.0):
         """Send bytes on a new connection; return what the service sends until it closes it, or until a timeout."""
@@ -126,9 +134,7 @@ def running(monkeypatch, folder, **settings):
     settings = {"max_wait": 0.001, "explain": False, **settings}
     with serve_in_thread(Settings(model=folder, **settings)) as (port, application, lines):
         try:
-            yield Service(
-                port, predictor, lines, getattr(application, "app", application).shutdown
-            )  # inside that of CORS
+            yield Service(port, predictor, lines, getattr(application, "app", application))  # inside that of CORS
         finally:
             predictor.gate.set()
 

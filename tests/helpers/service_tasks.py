@@ -11,7 +11,13 @@ from paddle_resnet.service.worker_process import ImageResult, ImageStatus
 
 
 def make_obedient_worker(settings, digest):
-    """Return what does as the images say: die, sleep, or predict two classes that are equally probable."""
+    """Return what does as the images say: die, sleep, or predict two classes that are equally probable.
+
+    Each file ``die*`` in the model's folder is one process that dies while it loads.
+    """
+    for file in settings.model.glob("die*"):
+        file.unlink()
+        os._exit(9)
 
     def compute(batch):
         texts = [image for image in batch.images if isinstance(image, bytes)]

@@ -90,7 +90,7 @@ def test_batches_of_a_dead_worker_are_computed_again(tmp_path):
             assert ended[0].code == "deadly_image"
             assert all(np.array_equal(results[0].scores, [0.5, 0.5]) for results in ended[1:])
             await until(lambda: found.ready)
-            assert found.healthy
+            assert found.usable
 
     asyncio.run(scenario())
 
@@ -106,49 +106,70 @@ def test_an_unexpected_error_is_no_death(tmp_path):
     asyncio.run(scenario())
 
 
-def test_an_idle_worker_that_dies_is_replaced_at_once(tmp_path):
+def kill_the_process():
+    (process,) = multiprocessing.active_children()
+    process.kill()
+    process.join()
+
+
+def test_an_idle_worker_that_dies_is_replaced(tmp_path):
+    """No batch goes to the dead process meanwhile: its image would be taken for what killed it."""
+
     async def scenario():
         async with running(tmp_path) as found:
-            (process,) = multiprocessing.active_children()
-            process.kill()
-            await until(lambda: found.replaced)
+            await until(lambda: found.idle)
+            kill_the_process()
+            assert (found.idle, found.ready, found.usable) == (0, 0, True)
             assert await predicts(found)
+            assert found.replaced == [1]
 
     asyncio.run(scenario())
 
 
-def test_a_failed_replacement_is_tried_again(tmp_path, monkeypatch, caplog):
-    reasons = iter(["Cannot allocate memory", "Too many open files"])
+def test_a_worker_that_dies_again_and_again_comes_back(tmp_path, monkeypatch, caplog):
+    """While it loads too. Until then the service says that it cannot answer."""
+    monkeypatch.setattr(inference_workers, "RETRY_SECONDS", (0.01,))
+
+    async def scenario():
+        async with running(tmp_path) as found:
+            for deaths in range(3):
+                for number in range(deaths):
+                    (tmp_path / f"die{number}").touch()
+                await until(lambda: found.idle)
+                kill_the_process()
+                assert await predicts(found)
+                assert found.usable and len(found.replaced) == deaths + 1
+
+    with caplog.at_level(logging.ERROR, "paddle_resnet.service"):
+        asyncio.run(scenario())
+    reasons = [record.fields["reason"] for record in caplog.records if "cannot be replaced" in record.getMessage()]
+    assert len(reasons) == 3 and all("a worker process ended (code 9)" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize("error", [OSError(12, "Cannot allocate memory"), RuntimeError("can't start new thread")])
+def test_a_failed_replacement_is_tried_again(tmp_path, monkeypatch, error):
     states = []
-    sleep = asyncio.sleep
+    monkeypatch.setattr(inference_workers, "RETRY_SECONDS", (0.01,))
 
     async def scenario():
         async with running(tmp_path) as found:
             (worker,) = found._workers
             start = worker._start
 
-            def fail():
-                if reason := next(reasons, None):
-                    raise OSError(12, reason)
+            def fail_twice():
+                states.append(found.usable)
+                if len(states) < 3:
+                    raise error
                 start()
 
-            async def note(seconds):
-                if seconds == inference_workers.RETRY_SECONDS:
-                    states.append((found.ready, found.healthy))
-                await sleep(min(seconds, 0.02))
-
-            monkeypatch.setattr(worker, "_start", fail)
-            monkeypatch.setattr(inference_workers.asyncio, "sleep", note)
-            multiprocessing.active_children()[0].kill()
+            monkeypatch.setattr(worker, "_start", fail_twice)
+            kill_the_process()
             await until(lambda: found.replaced)
-            assert states == [(0, False)] * 2
-            assert found.healthy
+            assert states == [True, False, False]  # it was not known to fail at the first try
+            assert found.usable
             assert await predicts(found)
 
-    with caplog.at_level(logging.ERROR, "paddle_resnet.service"):
-        asyncio.run(scenario())
-    logged = [record.fields["reason"] for record in caplog.records if "cannot be replaced" in record.getMessage()]
-    assert logged == ["[Errno 12] Cannot allocate memory", "[Errno 12] Too many open files"]
+    asyncio.run(scenario())
 
 
 def test_close_kills_a_worker_that_does_not_end(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -12,6 +13,7 @@ import pytest
 
 pytest.importorskip("starlette", reason="Starlette (requirements/serve.txt) is not installed")
 import httpx
+import uvicorn
 from service_parts import FORM, form, picture, running
 
 from paddle_resnet.service import protocol
@@ -146,6 +148,52 @@ def test_too_many_connections_close_those_of_the_largest_client(monkeypatch, tmp
         first.sendall(b"GET /healthz HTTP/1.1\r\n" + HOST + END)
         assert first.recv(100).startswith(b"HTTP/1.1 200 ")
         assert httpx.get(f"{service.url}/healthz").status_code == 200
+
+
+def test_a_request_beyond_all_connections_is_told_to_come_again(monkeypatch, tmp_path):
+    whole = b"POST /predict HTTP/1.1\r\n" + HOST + b"Content-Type: image/png\r\nContent-Length: %d\r\n\r\n"
+    whole = whole % len(picture()) + picture()
+    with running(monkeypatch, tmp_path, max_connections=2) as service, contextlib.ExitStack() as open_:
+        service.predictor.gate.clear()
+        waiting = [open_.enter_context(socket.create_connection(("127.0.0.1", service.port))) for _ in range(2)]
+        for number, connection in enumerate(waiting, 1):
+            connection.sendall(whole)
+            service.wait_for_images(number)
+        refused = service.talk(whole)
+        assert status(refused) == 503 and in_json(refused) == "unavailable" and b"\r\nretry-after: 1\r\n" in refused
+        service.predictor.gate.set()
+        assert [status(connection.recv(65536)) for connection in waiting] == [200, 200]
+
+
+def test_connections_that_come_at_once_are_bounded(service):
+    """Those that are closed end later, and must not count until then: honest requests would be refused for them."""
+    config = uvicorn.Config(lambda scope: None, log_config=None)
+    state = uvicorn.server.ServerState()
+
+    async def scenario():
+        transports = [FakeTransport(number % 3) for number in range(100)]
+        for transport in transports:
+            options = {"config": config, "server_state": state, "app_state": {}}
+            protocol.BoundedHttpProtocol(max_connections=20, **options).connection_made(transport)
+            assert len(state.connections) <= 20
+        assert sum(transport.aborted for transport in transports) == 100 - len(state.connections)
+        assert not any(transport.written for transport in transports)
+
+    asyncio.run(scenario())
+
+
+class FakeTransport:
+    def __init__(self, client):
+        self.client, self.aborted, self.written = client, False, b""
+
+    def get_extra_info(self, name):
+        return (f"127.0.0.{self.client}", 1000) if name in ("peername", "sockname") else None
+
+    def abort(self):
+        self.aborted = True
+
+    def write(self, data):
+        self.written += data
 
 
 # --- hosts and origins

@@ -21,6 +21,9 @@ from paddle_resnet.service.worker_process import ImageResult, ImageStatus, run_b
 OK = ImageResult(ImageStatus.OK, np.zeros(2, np.float32))
 
 
+RETRY = (503, "unavailable", {"Retry-After": "1"})
+
+
 def queued(queue, *names):
     """Queue images such as "a1.0": of client a its request a1, image 0. Return the requests by name."""
     requests = {}
@@ -77,6 +80,7 @@ class ManualBatcher(Batcher):
     def __init__(self, workers=1, **settings):
         self.calls = []
         self.ready = self.idle = workers
+        self.usable = True
         self.under_way = asyncio.Queue()
         settings = {"max_batch": 4, "queue": 100, "client_decode_seconds": 20, **settings}
         super().__init__(self, Settings(model="none", max_wait=0, **settings), Metrics())
@@ -255,6 +259,18 @@ def test_only_an_image_that_kills_two_workers_is_refused():
         assert all(request.results.result() == [OK] for request in (*before, good, more))
         assert ("good bad more", False) in batcher.calls
         assert [call for call in batcher.calls if "bad" in call[0]] == [("good bad more", False), ("bad", True)]
+
+    asyncio.run(scenario())
+
+
+def test_without_a_worker_a_request_is_refused_at_once():
+    async def scenario():
+        batcher = ManualBatcher()
+        batcher.check_capacity("a")
+        batcher.usable = False
+        with pytest.raises(ServiceError) as refused:
+            batcher.check_capacity("a")
+        assert (refused.value.status, refused.value.code, refused.value.headers) == RETRY
 
     asyncio.run(scenario())
 

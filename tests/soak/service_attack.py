@@ -2,9 +2,13 @@
 
 Not part of the suite: it takes minutes, and its numbers depend on the machine. It starts tools/serve.py. One client
 sends a small image ten times a second, each on a new connection: before, during and after all attacks at once. The exit
-status is 1 if the client's 99th percentile grew by more than 2 s, if it got a 5xx or lost a response, if the service's
-memory is more than 20% larger after the attacks, if the service logged an internal error, or if it did not recover.
-Attackers run at nice 10, because they would be on other machines. All use the loopback interface.
+status is 1 if the client's 99th percentile grew by more than 2 s, if it lost a response or got a 5xx that does not say
+when to come again, if the service's memory is more than 20% larger after the attacks, if the service logged an internal
+error, or if a dead worker did not come back. Attackers run at nice 10, because they would be on other machines. All use
+the loopback interface.
+
+Inference workers are killed too, each time one while all are there: a service whose workers are killed faster than they
+can load their model has none, however it replaces them.
 
     python tests/soak/service_attack.py output/quickstart --seconds 60
     python tests/soak/service_attack.py output/quickstart --seconds 60 --same-address -- --streams 1
@@ -20,12 +24,14 @@ import math
 import multiprocessing
 import os
 import random
+import re
 import signal
 import socket
 import struct
 import sys
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +57,7 @@ MOST_SENT = 4 * 2**20
 HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\n"
 CHUNKED = HEAD % b"image/png" + b"Transfer-Encoding: chunked\r\n\r\n"
 SLOW_SECONDS = 40.0
+COME_AGAIN = "503 with Retry-After"
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -96,8 +103,8 @@ def connect(port: int, address: str, seconds: float = PATIENCE) -> socket.socket
     return socket.create_connection((HONEST, port), timeout=seconds, source_address=(address, 0))
 
 
-def read_status(connection: socket.socket) -> int:
-    """Read one response; return its status.
+def read_status(connection: socket.socket) -> int | str:
+    """Read one response; return its status, or `COME_AGAIN`.
 
     Raises:
         ConnectionError: there is none, or not all of it.
@@ -109,7 +116,8 @@ def read_status(connection: socket.socket) -> int:
     (length,) = [int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
     while len(body) < length:
         body += _more(connection)
-    return int(head.split(b" ", 2)[1])
+    status = int(head.split(b" ", 2)[1])
+    return COME_AGAIN if status == 503 and b"\r\nretry-after: " in head.lower() else status
 
 
 def _more(connection: socket.socket) -> bytes:
@@ -134,7 +142,7 @@ def outcome(act: Callable[[], int | str]) -> int | str:
 # The attacks. Each function is one try of one attacker, and returns how it ended.
 
 
-def ask(port: int, address: str, *pieces: bytes, pause: float = 0.0, seconds: float = math.inf) -> int:
+def ask(port: int, address: str, *pieces: bytes, pause: float = 0.0, seconds: float = math.inf) -> int | str:
     """Send a request in pieces, as far as the service takes them; return the status."""
     end = time.monotonic() + seconds
     with connect(port, address) as connection:
@@ -255,15 +263,29 @@ def inference_workers(pid: int) -> list[int]:
     return []
 
 
-def kill_workers(pid: int, every: float, end: threading.Event) -> int:
-    """Kill a worker every so many seconds; return how many."""
-    killed = 0
-    while every and not end.wait(every):
-        if found := inference_workers(pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(random.choice(found), signal.SIGKILL)
-                killed += 1
-    return killed
+def kill_workers(service: ServiceProcess, every: float, end: threading.Event) -> list[float]:
+    """Kill a worker, wait until it is replaced, and so many seconds more, and again.
+
+    Returns:
+        The seconds that each replacement took; infinity, after which it kills no more: there was none.
+    """
+    took: list[float] = []
+    while every and math.inf not in took and not end.wait(every):
+        os.kill(random.choice(inference_workers(service.process.pid)), signal.SIGKILL)
+        started = time.monotonic()
+        while replaced(service) == len(took) and time.monotonic() - started < SECONDS_TO_RECOVER:
+            time.sleep(0.5)
+        seconds = time.monotonic() - started
+        took.append(seconds if seconds < SECONDS_TO_RECOVER else math.inf)
+    return took
+
+
+def replaced(service: ServiceProcess) -> int:
+    """Return how many workers the service has replaced; -1 if it does not say."""
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{HONEST}:{service.port}/metrics") as response:
+        (number,) = re.findall(r"^paddle_resnet_restarts_total (\S+)", response.read().decode(), re.MULTILINE)
+        return int(float(number))
+    return -1
 
 
 class ClientStats(NamedTuple):
@@ -283,8 +305,10 @@ class ClientStats(NamedTuple):
         return self.times[int(share * (len(self.times) - 1))]
 
     def errors(self) -> int:
-        """Return how many responses were 5xx or did not come."""
-        return sum(number for end, number in self.ends.items() if not isinstance(end, int) or end >= 500)
+        """Return how many responses did not come, or were 5xx without a word of when to come again."""
+        return sum(
+            number for end, number in self.ends.items() if end != COME_AGAIN and (isinstance(end, str) or end >= 500)
+        )
 
     def line(self) -> str:
         """Return a line of the table."""
@@ -317,11 +341,12 @@ def counted(ends: dict[int | str, int]) -> str:
     return ", ".join(f"{number} x {end}" for end, number in sorted(ends.items(), key=lambda each: str(each[0])))
 
 
-def under_attack(service: ServiceProcess, seconds: float, same_address: bool, kill_every: float) -> ClientStats:
-    """Run the honest client during all attacks; print the outcomes of the attacks."""
+def under_attack(
+    service: ServiceProcess, seconds: float, same_address: bool, kill_every: float
+) -> tuple[ClientStats, list[float]]:
+    """Run the honest client during all attacks, print their outcomes; return its own, and those of `kill_workers`."""
     context = multiprocessing.get_context("fork")
     end, ends, over = context.Event(), context.Queue(), threading.Event()
-    pid = service.process.pid
     # Make the images before the processes are forked.
     _ = [form(number) for number in range(len(slow_images()))], small()
     attackers = []
@@ -330,7 +355,7 @@ def under_attack(service: ServiceProcess, seconds: float, same_address: bool, ki
         attackers.append(context.Process(target=attack_until, args=(end, attack, service.port, address, ends)))
         attackers[-1].start()
     with ThreadPoolExecutor(1) as killer:
-        killed = killer.submit(kill_workers, pid, kill_every, over)
+        killed = killer.submit(kill_workers, service, kill_every, over)
         try:
             stats = run_honest_client(service.port, "attacked", seconds)
         finally:
@@ -341,8 +366,9 @@ def under_attack(service: ServiceProcess, seconds: float, same_address: bool, ki
         print(f"  {name}: {counted(found)}")
     for attacker in attackers:
         attacker.join(10)
-    print(f"  workers killed: {killed.result()}", flush=True)
-    return stats
+    took = killed.result()
+    print(f"  workers killed: {len(took)}, replaced within {max(took, default=0):.1f} s", flush=True)
+    return stats, took
 
 
 def recover(service: ServiceProcess, streams: int) -> float:
@@ -361,7 +387,9 @@ def main() -> int:
     parser.add_argument("model", type=Path)
     parser.add_argument("--seconds", type=float, default=60, help="duration of the attack")
     parser.add_argument("--same-address", action="store_true", help="attackers use the honest client's address")
-    parser.add_argument("--kill-every", type=float, default=5, help="seconds between two kills; 0: none")
+    parser.add_argument(
+        "--kill-every", type=float, default=5, help="seconds between a worker's replacement and the next kill; 0: none"
+    )
     parser.add_argument("--calm", type=float, default=15, help="seconds before the attack, and after it")
     # argparse would give what follows -- to the first of the arguments above.
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
@@ -373,7 +401,7 @@ def main() -> int:
         run_honest_client(service.port, "warm-up", 3)
         idle = run_honest_client(service.port, "idle", options.calm)
         before = service.resident_megabytes()
-        attacked = under_attack(service, options.seconds, options.same_address, options.kill_every)
+        attacked, replacements = under_attack(service, options.seconds, options.same_address, options.kill_every)
         recovered = recover(service, streams)
         time.sleep(options.calm)
         calm = run_honest_client(service.port, "calm", options.calm)
@@ -392,6 +420,7 @@ def main() -> int:
     if bugs:
         print(bugs[0])
     good = not faults and slower <= TOLERATED_DELAY and growth <= TOLERATED_GROWTH and recovered < math.inf
+    good = good and math.inf not in replacements
     good = good and status == 0 and not bugs
     print("held" if good else "BROKEN")
     return 0 if good else 1
