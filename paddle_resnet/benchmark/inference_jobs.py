@@ -1,14 +1,18 @@
-"""The job with an exported model. It imports nothing of training, whose memory would count."""
+"""Jobs with an exported model, on pixels and on files. They import nothing of training, whose memory would count."""
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from paddle_resnet.benchmark.timing import time_calls
+from paddle_resnet.errors import UsageError
 from paddle_resnet.inference import Predictor
+from paddle_resnet.inference.find_pictures import Unreadable, find_pictures
+from paddle_resnet.inference.predict_many import batched, prediction_workers
 
 SECONDS_TO_CHOOSE = 5.0
 """After these the predictor has chosen its number of threads."""
@@ -25,3 +29,18 @@ def infer(job: dict[str, Any]) -> dict[str, Any]:
         while time.perf_counter() < ends:
             predictor.scores(pixels)
         return time_calls(lambda: predictor.scores(pixels), job["batch"], job["calls"], job["warm_up"])
+
+
+def predict(job: dict[str, Any]) -> dict[str, Any]:
+    """Classify image files as the command `predict` does: keys `pictures` and those of `infer` up to `threads`."""
+    started = time.perf_counter()
+    options = {"precision": job["precision"], "batch_size": job["batch"], "backend": job["backend"]}
+    model, threads = Path(job["model"]), job["threads"]
+    with prediction_workers(model, threads, threads, top_k=5, device="cpu", **options) as classify:
+        ready = time.perf_counter()
+        batches = classify(batched(find_pictures(job["pictures"]), job["batch"]))
+        predictions = [prediction for batch in batches for prediction in batch]
+        ended = time.perf_counter()
+    if failed := [each.reason for each in predictions if isinstance(each, Unreadable)]:
+        raise UsageError(failed[0])
+    return {"images_per_second": len(predictions) / (ended - ready), "seconds_to_ready": ready - started}

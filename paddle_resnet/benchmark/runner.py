@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import cycle
@@ -28,6 +28,7 @@ JOBS = {
     "train": "training_jobs.train",
     "train_torch": "torch_jobs.train",
     "load": "training_jobs.load",
+    "predict": "inference_jobs.predict",
     "infer": "inference_jobs.infer",
     "infer_torch": "torch_jobs.infer",
 }
@@ -67,8 +68,8 @@ def log(rounds: int, title: str = "") -> Callable[[object, int], None]:
     return lambda name, number: logger.info("%sround %d/%d, %s", title, number, rounds, name)
 
 
-def run_job(job: Job, name: str) -> Measurement:
-    """Run one job in a new process; `name` is for messages. Errors are those of `run_jobs`."""
+def run_job(job: Job, name: str, command: Sequence[str] = (sys.executable, "-c", WORKER)) -> Measurement:
+    """Run one job in a new process, by `command`; `name` is for messages. Errors are those of `run_jobs`."""
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join([str(PROJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
     setting = runtime.prepare_process().threads
@@ -77,7 +78,7 @@ def run_job(job: Job, name: str) -> Measurement:
     with scratch_folder() as folder:
         output = folder / "measurement.json"
         process = subprocess.run(
-            [sys.executable, "-c", WORKER],
+            command,
             input=json.dumps({**job, "output": str(output)}),
             env=environment,
             capture_output=True,

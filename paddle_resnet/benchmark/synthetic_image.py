@@ -29,11 +29,11 @@ def synthetic_image(generator: np.random.Generator, size: tuple[int, int], kind:
 
 
 @contextmanager
-def synthetic_files(number: int, size: tuple[int, int]) -> Iterator[list[str]]:
-    """Write different JPEGs to a temporary folder; yield the names of the files."""
+def synthetic_files(number: int, size: tuple[int, int], kind: str = "JPEG") -> Iterator[list[str]]:
+    """Write different images to a temporary folder; yield the names of the files."""
     generator = np.random.default_rng(0)
     with scratch_folder() as folder:
-        paths = [folder / f"{index:04d}.jpg" for index in range(number)]
+        paths = [folder / f"{index:04d}.{kind.lower()}" for index in range(number)]
         for path in paths:
-            path.write_bytes(synthetic_image(generator, size))
+            path.write_bytes(synthetic_image(generator, size, kind))
         yield [str(path) for path in paths]

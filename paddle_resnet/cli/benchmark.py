@@ -4,9 +4,11 @@ examples:
   paddle-resnet benchmark train                                    four networks, by oneDNN and by Paddle's own layers
   paddle-resnet benchmark train --case resnet20@32x128 --rounds 3 --against torch
   paddle-resnet benchmark data                                     the loader alone, and its share of a training step
+  paddle-resnet benchmark data --against torch paddle              files to batches, beside other DataLoaders
   paddle-resnet benchmark infer output/quickstart --batch 1 32 --threads 1 2
   paddle-resnet benchmark infer output/quickstart --precision fp32 int8 --against torch
   paddle-resnet benchmark infer output/quickstart --threads auto 1 2 --beside 1
+  paddle-resnet benchmark predict output/quickstart photos/        image files to predictions, and the network alone
   paddle-resnet benchmark serve http://127.0.0.1:8000 --clients 32 --images 1 8
 
 Each run, except those of serve, is a process of its own. What is compared runs in turn, round by round. Results are
@@ -78,14 +80,14 @@ class Command:
     def model(self) -> None:
         self.add("model", metavar="MODEL_DIR", type=Path, help="an exported model, or the run that holds one")
 
-    def against(self) -> None:
-        self.add("--against", nargs="+", choices=list(TORCH), default=[], help="compare with PyTorch")
+    def against(self, choices: Iterable[str]) -> None:
+        self.add("--against", nargs="+", choices=list(choices), default=[], help="compare with PyTorch")
 
 
 def main() -> None:
     """Parse the arguments and measure."""
     parser = program.command_parser(__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="train | data | infer | serve")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="train | data | infer | predict | serve")
     _add_training(commands)
     _add_inference(commands)
     program.run(parser, _benchmark)
@@ -100,7 +102,7 @@ def _add_training(commands: Any) -> None:
     )
     backends = ["onednn", "native"]
     train.add("--backends", nargs="+", type=paddle_backend, default=backends, help=f"of {_in_words(PADDLE)}")
-    train.against()
+    train.against(TORCH)
     train.threads([None])
     train.number("--steps", 20, "timed steps of a run; ")
     train.number("--warm-up", 5, "steps before them; ")
@@ -108,6 +110,8 @@ def _add_training(commands: Any) -> None:
     data = Command(commands, "data", "data.benchmark_loading", about)
     data.number("--steps", 20, "timed batches; ")
     data.parser.set_defaults(warm_up=4)
+    data.against(["torch", "paddle"])
+    data.add("--torch-python", default=sys.executable, metavar="FILE", help="an interpreter that has torchvision")
 
 
 def _add_inference(commands: Any) -> None:
@@ -120,8 +124,16 @@ def _add_inference(commands: Any) -> None:
         "--precision", dest="precisions", nargs="+", choices=CPU_PRECISIONS, help="default: all that were exported"
     )
     infer.add("--backend", dest="backends", nargs="+", choices=list(CPU_SUPPORT), help="default: all, where exported")
-    infer.against()
+    infer.against(TORCH)
     infer.number("--calls", 50, "minimum number of timed calls of a run; ")
+    about = "image files to predictions, compared with the network alone"
+    predict = Command(commands, "predict", "predict.benchmark_prediction", about)
+    predict.model()
+    predict.add("pictures", metavar="PICTURES", nargs="+", help="files, folders, or patterns in quotes")
+    predict.number("--batch", 32)
+    predict.number("--threads", physical_cores())
+    predict.add("--precision", choices=CPU_PRECISIONS, help="default: fp32")
+    predict.add("--backend", choices=list(CPU_SUPPORT), help="default: see docs/deployment.md")
     about = "a running service: throughput, latency, responses"
     serve = Command(commands, "serve", "serve.report.benchmark_service", about)
     serve.add("url", metavar="URL", help="such as http://127.0.0.1:8000")
@@ -138,7 +150,7 @@ def _benchmark(arguments: argparse.Namespace) -> None:
     options.pop("debug")
     folder = output or Path("output", "benchmarks", name)
     require_writable(folder)
-    if options.get("against"):
+    if options.get("against") and name != "data":  # whose PyTorch may be another interpreter's
         require_torch()
     if name == "serve":
         program.require("serve.txt", "httptools")

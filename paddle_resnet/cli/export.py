@@ -8,7 +8,7 @@ examples:
   paddle-resnet export output/quickstart --batch 1                    a graph for single images only
   paddle-resnet export output/quickstart --images 1000                measures a part of the test split
   paddle-resnet export output/quickstart --precision int8 --calibrate photos
-  paddle-resnet export output/quickstart --paddlex DIR
+  paddle-resnet export output/quickstart --paddlex DIR --triton REPOSITORY
   paddle-resnet export output/quickstart --web DIR --runtime node_modules/onnxruntime-web/dist
 
 Writes RUN/inference/: the model in the format of the running Paddle (.json on 3.x, .pdmodel on 2.6), its weights, and
@@ -20,6 +20,7 @@ replaced only when the new one has passed the check.
                quantised with images of the validation split, for ONNX Runtime, and includes --onnx
   --calibrate  without the run's data: pictures of this folder, like those to be predicted, for int8 and the check
   --paddlex    also writes a folder for paddlex.create_model (PaddleX 3)
+  --triton     also writes a model repository for Triton Inference Server; includes --onnx
   --web        also writes a page that classifies pictures in the browser, without a server; includes --onnx
   --images     the number of test images for top-1 and agreement (the same class as the trained network's). With 0 the
                check uses random images, and only int8 needs the run's data
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--onnx", action="store_true", help="write an ONNX file too")
     parser.add_argument("--graph", action="store_true", help="write the graph for VisualDL to RUN/vdl/graph too")
     parser.add_argument("--paddlex", type=Path, metavar="DIR", help="write a folder for PaddleX 3")
+    parser.add_argument("--triton", type=Path, metavar="DIR", help="write a model repository for Triton")
     parser.add_argument("--web", type=Path, metavar="DIR", help="write a page for the browser; needs --runtime")
     runtime = "the folder dist of the npm package onnxruntime-web, which --web copies, or its address on the web"
     parser.add_argument("--runtime", metavar="DIR|URL", help=runtime)
@@ -74,14 +76,14 @@ def _export(arguments: argparse.Namespace) -> None:
     from paddle_resnet.training.run_folder import Run
 
     run = Run.open_trained(arguments.run, arguments.overrides)
-    _check_platforms(arguments)
+    _check_platforms(arguments, run)
     runtime.select_device(arguments.device or run.config.device)
     with share_bar("measure") as progress:
         report = export(
             run,
             arguments.checkpoint,
             precisions=arguments.precision,
-            onnx=arguments.onnx or arguments.web is not None,
+            onnx=arguments.onnx or arguments.triton is not None or arguments.web is not None,
             batch=arguments.batch,
             images=0 if arguments.images is None and arguments.calibrate is not None else arguments.images,
             calibrate=arguments.calibrate,
@@ -100,13 +102,16 @@ def _export(arguments: argparse.Namespace) -> None:
     print(f"next: {command('predict')} {report.path} FILE_OR_FOLDER")
 
 
-def _check_platforms(arguments: argparse.Namespace) -> None:
+def _check_platforms(arguments: argparse.Namespace, run: Run) -> None:
     """Report a folder that cannot be used before minutes of measurements."""
-    from paddle_resnet.exporting.platforms import PADDLEX_FILES, require_new_folder
+    from paddle_resnet.exporting.platforms import PADDLEX_FILES, TRITON_FILES, require_new_folder
     from paddle_resnet.exporting.web import WEB_FILES, require_runtime
 
     if arguments.paddlex is not None:
         require_new_folder(arguments.paddlex, PADDLEX_FILES)
+    if arguments.triton is not None:
+        for name in (run.config.name, f"{run.config.name}_int8"):
+            require_new_folder(arguments.triton / name, TRITON_FILES)
     if arguments.web is not None:
         require_new_folder(arguments.web, WEB_FILES)
         require_runtime(arguments.runtime)
@@ -115,12 +120,15 @@ def _check_platforms(arguments: argparse.Namespace) -> None:
 
 
 def _write_platforms(arguments: argparse.Namespace, run: Run) -> None:
-    from paddle_resnet.exporting.platforms import write_paddlex
+    from paddle_resnet.exporting.platforms import write_paddlex, write_triton
     from paddle_resnet.exporting.web import write_web
 
     if arguments.paddlex is not None:
         name = write_paddlex(run, arguments.checkpoint, arguments.paddlex)
         print(f'PaddleX: paddlex.create_model(model_name="{name}", model_dir="{arguments.paddlex}")')
+    if arguments.triton is not None:
+        names = ", ".join(write_triton(run, arguments.triton))
+        print(f"Triton: tritonserver --model-repository {arguments.triton} ({names})")
     if arguments.web is not None:
         write_web(run, arguments.web, arguments.runtime, arguments.precision)
         print(f"browser: python -m http.server --directory {arguments.web}")

@@ -1,8 +1,10 @@
-"""An exported model in the form that PaddleX loads, and the new folders in which other platforms get a model."""
+"""An exported model in the forms that other platforms load: PaddleX, and Triton Inference Server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +14,10 @@ from paddle import nn
 from paddle.static import InputSpec
 
 from paddle_resnet.errors import UsageError, shown
+from paddle_resnet.exporting.onnx import INPUT, OUTPUT
 from paddle_resnet.exporting.program import folded_network, save_layer
 from paddle_resnet.files import require_name_for_folder, write_folder, write_text
-from paddle_resnet.inference.inference_config import InferenceConfig
+from paddle_resnet.inference.inference_config import InferenceConfig, ModelFile
 
 if TYPE_CHECKING:
     from paddle_resnet.training.run_folder import Run, Which
@@ -27,6 +30,9 @@ PADDLEX_NAMES = {
 """PaddleX's names of networks. It accepts no others, and reads nothing else from them than the kind of task."""
 OTHER_NETWORKS = "ResNet18"
 PADDLEX_FILES = {f"inference{end}" for end in (".json", ".pdmodel", ".pdiparams", ".pdiparams.info", ".yml")}
+TRITON_FILES = {"config.pbtxt", "labels.txt", "1/model.onnx"}
+LARGEST_BATCH = 64
+QUEUE_MICROSECONDS = 2000
 
 
 class _PaddleXInput(nn.Layer):
@@ -75,6 +81,62 @@ def write_paddlex(run: Run, checkpoint: Which, folder: Path) -> str:
 
     write_new_folder(folder, PADDLEX_FILES, write)
     return name
+
+
+def write_triton(run: Run, folder: Path) -> list[str]:
+    """Write the exported ONNX files to a model repository of Triton Inference Server, beside its other models.
+
+    https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/model_repository.html
+
+    Returns:
+        The names of the models: the run's, and ``<name>_int8`` where int8 was exported.
+
+    Raises:
+        UsageError: a model's folder has other files, or the run was exported without ONNX.
+        RunFailure: the folder cannot be written.
+    """
+    exported = InferenceConfig.load(run.inference_path)
+    models = {run.config.name: exported.files.onnx, f"{run.config.name}_int8": exported.files.onnx_int8}
+    files = {name: file for name, file in models.items() if file is not None}
+    if exported.files.onnx is None:
+        raise UsageError(f"{run.inference_path} has no ONNX model, which Triton needs: export it with --onnx")
+
+    for name, file in files.items():
+        write_new_folder(folder / name, TRITON_FILES, partial(_write_triton_model, run, name, file, exported))
+    return list(files)
+
+
+def _write_triton_model(run: Run, name: str, file: ModelFile, exported: InferenceConfig, folder: Path) -> None:
+    (folder / "1").mkdir()
+    shutil.copyfile(run.inference_path / file.name, folder / "1" / "model.onnx")
+    write_text(folder / "labels.txt", "".join(f"{_one_line(label)}\n" for label in exported.classes))
+    write_text(folder / "config.pbtxt", _triton_config(name, exported))
+
+
+def _triton_config(name: str, exported: InferenceConfig) -> str:
+    """Return a ``ModelConfig`` in protobuf's text format; a model of one fixed batch size is not batched."""
+    batch = exported.input.batch
+    size, classes = exported.input.image_size, len(exported.classes)
+    fixed = [] if batch is None else [batch]
+    lines = [
+        f'name: "{name}"',
+        'backend: "onnxruntime"',
+        f"max_batch_size: {LARGEST_BATCH if batch is None else 0}",
+        f'input {{ name: "{INPUT}" data_type: TYPE_UINT8 dims: {_dims([*fixed, size, size, 3])} }}',
+        f'output {{ name: "{OUTPUT}" data_type: TYPE_FP32 dims: {_dims([*fixed, classes])} '
+        'label_filename: "labels.txt" }',
+    ]
+    if batch is None:
+        lines.append(f"dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_MICROSECONDS} }}")
+    return "\n".join(lines) + "\n"
+
+
+def _dims(sizes: Sequence[int]) -> str:
+    return f"[ {', '.join(map(str, sizes))} ]"
+
+
+def _one_line(label: str) -> str:
+    return " ".join(label.split())
 
 
 def require_new_folder(folder: Path, own: set[str]) -> None:

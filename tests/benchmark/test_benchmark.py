@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -11,11 +12,12 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from paddle_resnet.benchmark import cases, runner, timing
+from paddle_resnet.benchmark import cases, data, runner, timing
 from paddle_resnet.benchmark import infer as infer_report
 from paddle_resnet.benchmark import train as train_report
 from paddle_resnet.benchmark.cases import TrainCase
 from paddle_resnet.benchmark.data import LoaderCase, benchmark_loading
+from paddle_resnet.benchmark.predict import benchmark_prediction
 from paddle_resnet.benchmark.report import Column, Report, ratio_summary, summarise
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.models import count_parameters, create_model
@@ -34,6 +36,7 @@ needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch (re
         (["train", "--backends", "onednm"], ["onednm", 'did you mean "onednn"']),
         (["train", "--rounds", "0"], ["--rounds", "at least 1"]),
         (["infer", "nowhere"], ["nowhere"]),
+        (["predict", "nowhere", "x.png"], ["nowhere"]),
     ],
 )
 def test_wrong_use_is_one_line(tool, arguments, words):
@@ -175,10 +178,10 @@ def test_jobs_are_interleaved(monkeypatch):
     assert measured == {"a": [{"n": 1}, {"n": 3}], "b": [{"n": 2}, {"n": 4}]}
 
 
-def test_a_dead_process_is_a_run_failure(monkeypatch):
-    monkeypatch.setattr(runner, "WORKER", "import sys; sys.exit('out of memory')")
+def test_a_dead_process_is_a_run_failure():
+    dies = (sys.executable, "-c", "import sys; sys.exit('out of memory')")
     with pytest.raises(RunFailure, match="b: the process ended with code 1: out of memory"):
-        runner.run_job({}, "b")
+        runner.run_job({}, "b", dies)
 
 
 def test_torch_jobs_import_no_paddle(project):
@@ -238,8 +241,21 @@ def test_usage_error_of_a_job_is_raised_here():
         runner.run_job(job, "infer")
 
 
+@pytest.mark.once
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["data", "infer"])
+def test_loaders_are_compared_without_torch(monkeypatch, caplog):
+    monkeypatch.setattr(data, "WORKERS", (1,))
+    case = TrainCase("resnet8", 32, 4)
+    source = LoaderCase("PNGs", 32, {"pad": 4, "flip": True}, case, files=8, file_size=(32, 32), file_kind="PNG")
+    monkeypatch.setattr(data, "COMPARED", (source,))
+    monkeypatch.setattr(logging.getLogger("paddle_resnet"), "propagate", True)
+    report = benchmark_loading(1, 2, 1, against=["torch", "paddle"], torch_python="/bin/false")
+    assert [row["loader"] for row in report.rows] == ["this project", "paddle"]
+    assert "/bin/false has no PyTorch with torchvision, so it is left out" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["data", "infer", "predict"])
 def test_reports_are_complete(tmp_path, command, monkeypatch):
     """Jobs run in this process; test_training_report_of_a_real_run starts one."""
     from tiny_run import make_run
@@ -248,13 +264,22 @@ def test_reports_are_complete(tmp_path, command, monkeypatch):
     from paddle_resnet.exporting import export
 
     monkeypatch.setattr(timing, "MIN_SECONDS", 0.0)
-    jobs = {"load": training_jobs.load, "train": training_jobs.train, "infer": inference_jobs.infer}
+    jobs = {"load": training_jobs.load, "train": training_jobs.train}
+    jobs |= {"infer": inference_jobs.infer, "predict": inference_jobs.predict}
     monkeypatch.setattr(runner, "run_job", lambda job, name: jobs[job["kind"]](job))
     if command == "data":
         options = {"stored": 12, "augment": {"flip": True}, "case": TINY, "file_size": (20, 16)}
         sources = [LoaderCase(name, files=files, **options) for name, files in (("memory", 0), ("files", 5))]
         report = benchmark_loading(1, 2, 1, sources, backend="native")
         assert [row["source"] for row in report.rows] == ["memory", "files"]
+    elif command == "predict":
+        run = make_run(tmp_path)
+        export(run)
+        pictures = str(run.config.data.root / "test")
+        report = benchmark_prediction(run.path, [pictures], batch=5, threads=1, rounds=1)
+        assert [(row["images"], row["share"]["count"]) for row in report.rows] == [(12, 1)]
+        with pytest.raises(UsageError, match="int8"):  # not exported
+            benchmark_prediction(run.path, [pictures], 5, 1, 1, precision="int8")
     else:
         run = make_run(tmp_path)
         export(run)

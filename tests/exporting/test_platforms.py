@@ -1,4 +1,4 @@
-"""PaddleX's folders, read by its own package."""
+"""PaddleX's folders and Triton's repositories, read by their own packages."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_run import SIZE, make_run, random_pixels
+from tiny_run import COLOURS, SIZE, make_run, random_pixels
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.exporting import export
-from paddle_resnet.exporting.platforms import write_paddlex
+from paddle_resnet.exporting.platforms import write_paddlex, write_triton
 from paddle_resnet.inference import Predictor
 
 pytestmark = pytest.mark.slow
@@ -38,11 +38,52 @@ def paddlex(run, tmp_path_factory):
     return write_paddlex(run, "best", folder), folder
 
 
+def test_tritons_protobuf_reads_the_repository(run, tmp_path):
+    model_config = pytest.importorskip("tritonclient.grpc").model_config_pb2
+    from google.protobuf import text_format
+
+    assert write_triton(run, tmp_path / "repository") == [run.config.name]
+    folder = tmp_path / "repository" / run.config.name
+    config = text_format.Parse((folder / "config.pbtxt").read_text(encoding="utf-8"), model_config.ModelConfig())
+    assert (config.name, config.backend, config.max_batch_size) == (run.config.name, "onnxruntime", 64)
+    assert (config.input[0].name, list(config.input[0].dims)) == ("images", [SIZE, SIZE, 3])
+    assert config.input[0].data_type == model_config.TYPE_UINT8
+    assert (config.output[0].name, list(config.output[0].dims)) == ("probabilities", [len(COLOURS)])
+    assert config.output[0].data_type == model_config.TYPE_FP32
+    assert config.HasField("dynamic_batching")
+    labels = (folder / config.output[0].label_filename).read_text(encoding="utf-8").splitlines()
+    assert labels == list(COLOURS)
+
+
+def test_the_repositorys_model_has_the_configs_tensors(run, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    write_triton(run, tmp_path / "repository")
+    session = onnxruntime.InferenceSession(str(tmp_path / "repository" / run.config.name / "1" / "model.onnx"))
+    assert (session.get_inputs()[0].name, session.get_inputs()[0].type) == ("images", "tensor(uint8)")
+    assert session.get_outputs()[0].name == "probabilities"
+    pixels = random_pixels(5, seed=1)
+    (found,) = session.run(["probabilities"], {"images": pixels})
+    expected = Predictor(run.inference_path, device="cpu").scores(pixels)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_repository_needs_onnx(tmp_path):
+    run = make_run(tmp_path)
+    export(run, images=0)
+    with pytest.raises(UsageError, match="has no ONNX model, which Triton needs"):
+        write_triton(run, tmp_path / "repository")
+
+
 def test_folders_of_the_user_are_left_alone(run, paddlex, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match=r'has other files, such as "notes.txt"'):
         write_paddlex(run, "best", tmp_path)
-    assert (tmp_path / "notes.txt").read_text() == "mine"
+    own_model = tmp_path / run.config.name / "1" / "model.plan"
+    own_model.parent.mkdir(parents=True)
+    own_model.write_text("mine")
+    with pytest.raises(UsageError, match=r'has other files, such as "1/model.plan"'):
+        write_triton(run, tmp_path)
+    assert own_model.read_text() == (tmp_path / "notes.txt").read_text() == "mine"
     name, folder = paddlex
     assert write_paddlex(run, "best", folder) == name  # an earlier one is replaced
 

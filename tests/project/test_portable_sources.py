@@ -10,6 +10,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[2]
 SOURCES = [path for folder in ("paddle_resnet", "tools", "examples") for path in (PROJECT / folder).rglob("*.py")]
 LINE_ENDS_DO_NOT_MATTER = {  # streams, and files that only the program itself reads
+    "paddle_resnet/benchmark/other_loaders.py",
     "paddle_resnet/benchmark/runner.py",
     "paddle_resnet/system/streams.py",
     "tools/setup_environment.py",
