@@ -32,7 +32,7 @@ def matching_models(shapes: Mapping[str, Sequence[int]]) -> dict[str, dict[str, 
 def describe_match(shapes: Mapping[str, Sequence[int]]) -> str | None:
     """Say in words which network has these tensors, or most of them; None: none has."""
     if matches := matching_models(shapes):
-        return f"its shapes are those of {' or '.join(matches)}"
+        return f"its shapes are those of {' or '.join(matches)}: set model.name to that"
     found = {name: tuple(shape) for name, shape in shapes.items()}
     share = {
         label: sum(found.get(name) == shape for name, shape in body.items()) / max(len(body), len(found))
