@@ -6,6 +6,7 @@ locked any more, so the next process that writes there removes it.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import errno
@@ -36,6 +37,7 @@ from paddle_resnet.system.portable import (
 )
 
 LARGEST_JSON = 1 << 28
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 LONGEST_IN_FOLDER = 80
 """Characters that the longest path within a run or an exported model adds to its folder's."""
 LEAST_FREE = 1 << 16
@@ -220,6 +222,30 @@ def _remove(path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text, whole or not at all, with the same line ends on every system."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
+
+
+def decode_text(data: bytes, name: Path | str, errors: str = "strict") -> str:
+    """Return the text of a user's file: UTF-8, or UTF-16 with its mark, as PowerShell's ``>`` writes it.
+
+    Args:
+        data: the bytes of the file.
+        name: of the file in messages.
+        errors: of the decoding; ``"surrogateescape"`` keeps bytes that are not UTF-8, as names of files have them.
+
+    Raises:
+        UsageError: see `not_utf8`.
+    """
+    encoding = "utf-16" if data.startswith(UTF16_MARKS) else "utf-8-sig"
+    with contextlib.suppress(UnicodeDecodeError):
+        text = data.decode(encoding, errors)
+        if "\0" not in text:
+            return text
+    raise not_utf8(name)
+
+
+def not_utf8(name: Path | str) -> UsageError:
+    """Return the error for a file in another encoding, such as GBK."""
+    return UsageError(f"{name}: is no text in UTF-8; save it as UTF-8 (Notepad: Save as, Encoding; Excel: CSV UTF-8)")
 
 
 def write_json(path: Path, value: Any) -> None:

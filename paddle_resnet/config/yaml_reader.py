@@ -28,6 +28,7 @@ from yaml.events import (
 )
 
 from paddle_resnet.errors import UsageError, shown
+from paddle_resnet.files import decode_text
 
 MAX_BYTES = 1 << 20
 """Of a file, and of its values with all aliases expanded."""
@@ -55,7 +56,7 @@ def read_yaml(path: Path, is_text: IsText = lambda key: False, remedy: str = "co
     """Read a file of keys and values; an empty file gives an empty dictionary.
 
     Args:
-        path: the file, UTF-8, of at most 1 MiB.
+        path: the file, of at most 1 MiB, see `decode_text`.
         is_text: whether the value of a dotted key is a text, so that 007 and true stay as typed.
         remedy: what the user can do about a file that is wrong.
 
@@ -71,12 +72,10 @@ def read_yaml(path: Path, is_text: IsText = lambda key: False, remedy: str = "co
             data = file.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             raise UsageError(f"{name}: more than {MAX_BYTES >> 20} MiB, too large for such a file; {remedy}")
-        values = parse_yaml(data.decode("utf-8"), is_text)
+        values = parse_yaml(decode_text(data, name), is_text)
     except NotPlainYamlError as error:
         line = f", line {error.line}" if error.line else ""
         raise UsageError(f"{name}{line}: {error}; {remedy}") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"{name}: not UTF-8 text; {remedy}") from None
     except OSError as error:
         raise UsageError(f"{name}: cannot be read ({error.strerror or error})") from None
     if values is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
 from collections import Counter
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from paddle_resnet.errors import UsageError
+from paddle_resnet.files import UTF16_MARKS, not_utf8
 from paddle_resnet.images.find import EXTENSIONS, SkippedFile, check_suffix, find_image_files
+from paddle_resnet.system.portable import decode_name
 
 BLOCK_BYTES = 1 << 16
 LONGEST_NAME = 1 << 20
@@ -60,9 +63,11 @@ def listed_pictures(
 
 def listed_names(lines: BinaryIO, separator: bytes = b"\n") -> Iterator[str]:
     """Yield the names of a list while it is read, without empty lines."""
-    for line in _split(lines, separator):
+    for number, line in enumerate(_split(lines, separator)):
+        if number == 0:
+            line = line.removeprefix(codecs.BOM_UTF8)
         if name := line.removesuffix(b"\r") if separator == b"\n" else line:
-            yield os.fsdecode(name)
+            yield decode_name(name)
 
 
 def _or_none(
@@ -112,6 +117,8 @@ def _split(lines: BinaryIO, separator: bytes) -> Iterator[bytes]:
 
 def _checked(name: bytes) -> bytes:
     """Refuse what is no name: another kind of list, or a picture itself."""
+    if name.startswith(UTF16_MARKS) and b"\0" in name:
+        raise not_utf8("standard input")
     if b"\0" in name or len(name) >= LONGEST_NAME:
         raise UsageError(
             "standard input is no list of files, a name a line; name a picture itself on the command line, and a list "

@@ -24,6 +24,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from paddle_resnet.errors import UsageError
+from paddle_resnet.files import decode_text
 from paddle_resnet.service.errors import ServiceError
 from paddle_resnet.service.shutdown import GracefulShutdown
 from paddle_resnet.service.telemetry import Metrics, log
@@ -148,7 +149,7 @@ def read_token(path: Path | None) -> bytes | None:
     if path is None:
         return None
     try:
-        token = path.read_bytes().strip()
+        token = decode_text(path.read_bytes(), path).strip().encode()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error}); expected the token alone") from None
     if not re.fullmatch(rb"[\x21-\x7e]{1,4096}", token):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import locale
 import os
 import re
 import time
@@ -110,6 +111,15 @@ def portable_name(text: str) -> str:
 
 def _is_reserved(name: str) -> bool:
     return name.partition(".")[0].rstrip().upper() in RESERVED_NAMES
+
+
+def decode_name(name: bytes) -> str:
+    """Return the name of a file as another program has written it: on Windows in UTF-8, or else in its code page."""
+    if IS_POSIX:
+        return os.fsdecode(name)
+    with contextlib.suppress(UnicodeDecodeError):
+        return name.decode("utf-8")
+    return name.decode(locale.getpreferredencoding(False), "replace")
 
 
 def allows_long_paths() -> bool:

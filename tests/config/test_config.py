@@ -192,6 +192,23 @@ def test_binary_file(tmp_path):
     assert "bad.yaml" in refused(path)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16-le", "utf-16-be", "utf-16"])
+def test_a_config_that_windows_wrote_is_read(tmp_path, encoding):
+    """`>` of PowerShell 5 writes UTF-16 with a mark, and Notepad may put one before UTF-8."""
+    path = tmp_path / "own.yaml"
+    mark = "\ufeff" if encoding[-2:] in ("le", "be") else ""
+    path.write_bytes(f"{mark}name: own\r\ndata:\r\n  root: \u56fe\u7247\r\n".encode(encoding))
+    assert Config.load(path).data.root == Path("\u56fe\u7247")
+
+
+def test_a_config_in_another_encoding_says_how_to_save_it(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_bytes("name: own\ndata: {root: \u732b\u72d7}\n".encode("gbk"))
+    assert refused(path) == (
+        f"{path}: is no text in UTF-8; save it as UTF-8 (Notepad: Save as, Encoding; Excel: CSV UTF-8)"
+    )
+
+
 def test_config_is_frozen(config_file):
     with pytest.raises(Exception, match="frozen"):
         Config.load(config_file).train.epochs = 9

@@ -13,6 +13,7 @@ from PIL import Image
 
 from paddle_resnet.config import DataConfig
 from paddle_resnet.data import open_splits
+from paddle_resnet.data.datasets import file_report
 from paddle_resnet.data.datasets.file_report import report_files
 from paddle_resnet.data.splits import some_of_each_class
 from paddle_resnet.errors import UsageError
@@ -374,3 +375,14 @@ def test_unreadable_class_folder_gives_the_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(UsageError, match=r"sub: this folder cannot be read \(Permission denied\); allow reading it"):
         open_splits(config(tmp_path))
+
+
+def test_findings_are_added_to_a_table_that_a_spreadsheet_saved_in_another_encoding(tmp_path, monkeypatch):
+    monkeypatch.setattr(file_report, "_file_splits", lambda splits: [])
+    monkeypatch.setattr(file_report, "_unreadable", lambda parts: [("\u72d7.jpg", "unreadable", "no picture")])
+    table = tmp_path / "pictures.csv"
+    earlier = "file,finding,detail\r\n\u732b.jpg,skipped,mine\r\n".encode("gbk")
+    table.write_bytes(earlier)
+    for _ in range(2):  # each finding once
+        file_report.update_findings(None, tmp_path)
+    assert table.read_bytes() == earlier + "\u72d7.jpg,unreadable,no picture\n".encode()

@@ -128,6 +128,21 @@ def test_lines_may_end_as_on_an_old_macintosh(tmp_path):
     assert content(opened(tmp_path)) == EXPECTED
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [" ", ","])
+def test_lists_may_have_the_encodings_and_line_ends_of_windows(tmp_path, encoding, separator):
+    make_lists(tmp_path, classes=None)
+    classes = ("\u732b", "\u72d7")
+    for split in ("train", "val", "test"):
+        path = tmp_path / f"{split}.txt"
+        lines = [line.split() for line in path.read_text().splitlines()]
+        text = "".join(f"{name}{separator}{classes[int(label)]}\r\n" for name, label in lines)
+        path.write_bytes(text.encode(encoding))
+    (tmp_path / "label.txt").write_bytes("\u732b\r\n\u72d7\r\n".encode(encoding))
+    assert opened(tmp_path).classes == classes
+    assert content(opened(tmp_path))[0] == cats_and_dogs(range(6), *classes)
+
+
 def rewrite(name, text):
     return lambda root: (root / name).write_bytes(text if isinstance(text, bytes) else text.encode())
 
@@ -155,10 +170,10 @@ TXT_LISTS = ("train", "val", "test")
         (rewrite("train.txt", "pics/0.png 0\npics/1.png 1\n"), r"pics/0\.png: no such file, nor any other of 2"),
         (rewrite("train.txt", "images/0.png\nimages/1.png\n"), "has no labels; expected"),
         (rewrite("train.txt", ""), "names no image"),
-        (rewrite("train.txt", "images/0.png 0\n".encode("utf-16")), "is no text in UTF-8"),
+        (rewrite("train.txt", "images/0.png 0\n".encode("utf-16-le")), "is no text in UTF-8"),
         (rewrite("train.txt", "images/0.png 猫\nimages/1.png 狗\n".encode("gbk")), r"train\.txt: is no text in UTF-8"),
         (rewrite("train.txt", "图/猫.png 0\n图/狗.png 1\n".encode("gbk")), r"train\.txt: is no text in UTF-8"),
-        (rewrite("label.txt", "猫\n狗\n".encode("gbk")), r"label\.txt: is no text in UTF-8; save it as UTF-8"),
+        (rewrite("label.txt", "猫\n狗\n".encode("gbk")), r"label\.txt: is no text in UTF-8; save it as UTF-8 \(Not"),
         (rewrite("train.txt", "images/0.png 0\nimages/1.png 1\nimages/2.png -1\n"), "the label -1, of images/2.png"),
         (
             rewrite("train.txt", "C:\\a\\0.png 0\nC:\\a\\1.png 1\n"),

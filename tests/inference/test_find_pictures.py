@@ -64,6 +64,15 @@ def test_an_impossible_name_does_not_end_a_list():
     assert list(find_pictures([long])) == [Path(long)]
 
 
+def test_a_list_may_begin_with_the_mark_of_utf8():
+    assert list(listed_pictures(io.BytesIO("\u732b.jpg\r\n".encode("utf-8-sig")))) == [Path("\u732b.jpg")]
+
+
+def test_a_list_in_utf16_says_how_to_save_it():
+    with pytest.raises(UsageError, match="standard input: is no text in UTF-8; save it as UTF-8"):
+        list(listed_pictures(io.BytesIO("a.jpg\r\n".encode("utf-16"))))
+
+
 def test_zero_separated_lists_hold_names_with_line_ends():
     assert list(listed_pictures(io.BytesIO(b"odd\nname.jpg\0"), b"\0")) == [Path("odd\nname.jpg")]
 

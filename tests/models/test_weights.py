@@ -252,7 +252,9 @@ def test_the_weights_of_another_architecture_are_refused(network):
         load_weights(network, arrays(create_model("resnet14")), label="resnet14.pdparams")
     message = str(caught.value)
     assert "unexpected (layer1.1.conv1.weight, layer1.1.bn1.weight, layer1.1.bn1.bias, ...)" in message
-    assert message.endswith("probably the weights of another architecture: its shapes are those of resnet14: set model.name to that")
+    assert message.endswith(
+        "probably the weights of another architecture: its shapes are those of resnet14: set model.name to that"
+    )
 
 
 @pytest.fixture

@@ -200,7 +200,9 @@ def test_weights_of_another_network_name_it(model, options, words):
     with paddle.LazyGuard():
         shapes = {name: tensor.shape for name, tensor in create_model(model, 7, **options).state_dict().items()}
     state = {name: np.zeros(shape, "float32") for name, shape in shapes.items()}
-    with pytest.raises(UsageError, match=f"probably the weights of another architecture: {words}: set model.name to that$"):
+    with pytest.raises(
+        UsageError, match=f"probably the weights of another architecture: {words}: set model.name to that$"
+    ):
         load_weights(create_model("resnet18"), state)
 
 

@@ -18,7 +18,7 @@ from service_parts import FORM, form, picture, running
 
 from paddle_resnet.service import protocol
 from paddle_resnet.service.errors import ServiceError
-from paddle_resnet.service.middleware import HostPolicy
+from paddle_resnet.service.middleware import HostPolicy, read_token
 from paddle_resnet.service.request_body import split_body
 
 pytestmark = pytest.mark.slow
@@ -328,6 +328,12 @@ def test_a_token_is_needed_for_all_but_health_and_pages(monkeypatch, tmp_path):
             assert httpx.get(service.url + path).status_code == 200
         headers = {"Authorization": "bearer s3cret-token", "Content-Type": "image/png"}
         assert httpx.post(f"{service.url}/predict", content=picture(), headers=headers).status_code == 200
+
+
+def test_a_token_file_may_be_in_the_encodings_of_windows(tmp_path):
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        (tmp_path / "token").write_bytes("s3cret-token\r\n".encode(encoding))
+        assert read_token(tmp_path / "token") == b"s3cret-token"
 
 
 def test_no_redirect_repeats_the_host(service):

@@ -77,6 +77,13 @@ def test_a_path_too_long_for_windows_is_one_line(tmp_path, monkeypatch):
         files.require_name_for_folder(folder)
 
 
+def test_names_of_a_list_are_in_utf8_or_the_code_page_on_windows(monkeypatch):
+    monkeypatch.setattr(portable, "IS_POSIX", False)
+    monkeypatch.setattr("locale.getpreferredencoding", lambda do_setlocale: "cp936")
+    for encoding in ("utf-8", "gbk"):
+        assert portable.decode_name("\u732b\\\u72d7.jpg".encode(encoding)) == "\u732b\\\u72d7.jpg"
+
+
 class Busy:
     """A file that a reader has open for its first calls."""
 

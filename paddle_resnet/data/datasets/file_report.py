@@ -14,7 +14,7 @@ from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.file_split import FileSplit, read_source
 from paddle_resnet.data.splits import Splits
 from paddle_resnet.errors import printable
-from paddle_resnet.files import csv_line, write_text
+from paddle_resnet.files import csv_line, write_atomically, write_text
 from paddle_resnet.images.find import summarize_skipped
 
 FILE_NAME = "pictures.csv"
@@ -51,8 +51,10 @@ def update_findings(splits: Splits, folder: Path) -> None:
     rows = _unreadable([part for part in _file_splits(splits) if not part.table.examined])
     if rows:
         path = folder / FILE_NAME
-        earlier = path.read_text(encoding="utf-8") if path.is_file() else _line(HEADER)
-        write_text(path, earlier + "".join(line for line in map(_line, rows) if line not in earlier))
+        # As bytes: a spreadsheet may have saved it in another encoding.
+        earlier = path.read_bytes() if path.is_file() else _line(HEADER).encode()
+        added = [line for line in (_line(row).encode() for row in rows) if line not in earlier]
+        write_atomically(path, lambda temporary: temporary.write_bytes(earlier + b"".join(added)))
 
 
 def _line(row: Row) -> str:

@@ -20,7 +20,7 @@ from paddle_resnet.data.datasets.found_files import (
     visible,
 )
 from paddle_resnet.errors import UsageError, did_you_mean, shown
-from paddle_resnet.files import open_regular
+from paddle_resnet.files import decode_text, not_utf8, open_regular
 from paddle_resnet.images.find import EXTENSIONS, has_image_suffix, is_folder
 
 LAYOUT = "train.txt, val.txt and test.txt (or .csv) with lines 'path label', or data.train_list"
@@ -99,16 +99,10 @@ def _class_names_file(folder: Path) -> Path | None:
 def _read_lines(path: Path) -> list[str]:
     try:
         with open_regular(path) as file:
-            text = file.read().decode("utf-8-sig", "surrogateescape")
+            text = decode_text(file.read(), path, "surrogateescape")
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if "\0" in text:
-        raise _not_utf8(path)
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-
-
-def _not_utf8(path: Path) -> UsageError:
-    return UsageError(f"{path}: is no text in UTF-8; save it as UTF-8")
 
 
 def _is_text(text: str) -> bool:
@@ -124,7 +118,7 @@ def _read_class_names(path: Path) -> dict[int, str]:
     if sorted(classes) not in (list(range(len(lines))), list(range(1, len(lines) + 1))):
         classes = dict(enumerate(lines))
     if not all(map(_is_text, classes.values())):
-        raise _not_utf8(path)
+        raise not_utf8(path)
     if not classes or len(max(classes.values(), key=len)) > MAX_CLASS_NAME:
         raise UsageError(f"{path}: expected names of classes, one a line, of at most {MAX_CLASS_NAME} characters")
     if len(set(classes.values())) < len(classes):
@@ -151,7 +145,7 @@ def _read_list(path: Path) -> tuple[list[str], list[str]]:
     if not names:
         raise UsageError(f"{path}: names no image; expected lines 'path label'")
     if not all(map(_is_text, shared)):
-        raise _not_utf8(path)
+        raise not_utf8(path)
     return names, labels
 
 
@@ -237,7 +231,7 @@ def _resolve(part: LabelledFiles, root: Path, split: SplitName) -> None:
     best = max(hits, key=lambda below: hits[below])
     if not hits[best]:
         if not all(map(_is_text, probes)):
-            raise _not_utf8(part.where)
+            raise not_utf8(part.where)
         raise UsageError(
             f"{part.where}: {shown(probes[0], 300)}: no such file, nor any other of {len(probes)} that were looked "
             "for; paths are relative to the list's folder, to its images/, or to data.root"
