@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import time
 import urllib.error
 import urllib.request
@@ -121,11 +122,15 @@ def fetch_if_missing(file: OfficialFile, folder: Path, verify: bool, progress: P
     """Return the path of `file` in `folder`; download it there if it is missing.
 
     Raises:
-        UsageError: no network, or `verify` and the MD5 is not the official one.
+        UsageError: something else is there, no network, or `verify` and the MD5 is not the official one.
         RunFailure: the folder cannot be written to.
     """
     path = folder / file.name
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise UsageError(f"{folder}: is no folder; expected the one of {file.name}")
     if not path.is_file():
+        if os.path.lexists(path):
+            raise UsageError(f"{path}: is no regular file, or a link to none; remove it to download the file there")
         fetch(file.url, path, file.md5 if verify else None, progress)
     elif verify:
         check_md5(path, file.md5)

@@ -15,6 +15,7 @@ from pathlib import Path
 from PIL import PngImagePlugin
 
 from paddle_resnet.errors import UsageError, printable
+from paddle_resnet.files import open_regular
 from paddle_resnet.system.portable import READ
 
 MAX_BYTES = 512_000_000
@@ -86,7 +87,7 @@ def read_part(part: FilePart) -> bytes:
     """Read a part of a file; errors as of `read_file`."""
     if part.size > MAX_BYTES:
         raise UsageError(f"{printable(str(part))}: {part.size} bytes, more than the largest image; remove it")
-    with Path(part.path).open("rb") as file:
+    with open_regular(Path(part.path)) as file:
         file.seek(part.start)
         data = file.read(part.size)
     if len(data) < part.size:

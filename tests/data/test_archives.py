@@ -127,6 +127,7 @@ def without(contents, name):
     [
         (without(cifar10_contents(), "data_batch_4"), "holds no data_batch_4"),
         (without(cifar10_contents(), "batches.meta"), r"holds no batches\.meta"),
+        ({**cifar10_contents(), "test_batch": cifar_batch(0, 10, b"labels", 0)}, "test_batch: holds no images"),
         ({**cifar10_contents(), "test_batch": [1, 2]}, "expected a dictionary"),
         ({**cifar10_contents(), "test_batch": {b"labels": []}}, "expected b'data' as uint8"),
         ({**cifar10_contents(), "test_batch": cifar_batch(20, 11, b"labels", 0)}, r"classes 0\.\.9"),
@@ -144,6 +145,28 @@ def test_other_contents_are_refused(tmp_path, contents, complaint):
     write_cifar10(tmp_path, contents)
     with pytest.raises(UsageError, match=complaint):
         load_cifar(CIFAR10, tmp_path, verify=False)
+
+
+def test_an_unpacked_member_of_any_length_is_read_within_bounds(tmp_path):
+    for name, content in cifar10_contents().items():
+        (tmp_path / name).write_bytes(pickle.dumps(content, 2))
+    with (tmp_path / "data_batch_2").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(UsageError, match="data_batch_2: holds more than 167,772,160 bytes"):
+        load_cifar(CIFAR10, tmp_path, verify=False)
+
+
+def test_nothing_is_downloaded_in_the_place_of_something_else(tmp_path, monkeypatch):
+    monkeypatch.setattr("paddle_resnet.download.fetch", lambda *_: pytest.fail("downloaded"))
+    archive = tmp_path / "cifar-10-python.tar.gz"
+    archive.symlink_to(tmp_path / "unmounted" / "cifar-10-python.tar.gz")
+    with pytest.raises(UsageError, match=r"cifar-10-python\.tar\.gz: is no regular file, or a link to none; remove it"):
+        load_cifar(CIFAR10, tmp_path)
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for load in (lambda: load_cifar(CIFAR10, loop), lambda: load_fashion_mnist(loop)):
+        with pytest.raises(UsageError, match="loop: is no folder; expected the one of "):
+            load()
 
 
 def test_missing_data_without_connection_give_advice(tmp_path, monkeypatch):
@@ -218,6 +241,7 @@ def test_fashion_mnist_damage(fashion):
         b"",
         b"text",
         idx(np.zeros((40, 5, 28), np.uint8)),
+        idx(np.zeros((0, 28, 28), np.uint8)),
         gzip.compress(b"xyz", mtime=0),
     ):
         path.write_bytes(damaged)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -131,19 +133,95 @@ def test_a_range_of_shards_is_named_in_braces(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda data: data[:3000], "cut short"),
+        (lambda data: data[:3000], "cut short|unexpected end"),
         (lambda data: b"x" * 4096, "no header at byte 0"),
         (lambda data: data[: -tarfile.RECORDSIZE], "cut short"),
         (lambda data: data.replace(b"0003.cls", b"0003.clx"), "no header at byte"),
         (lambda data: b"", "empty"),
         (lambda data: data[:124] + b"zzzzzzzzzzz" + data[135:], "no header"),
+        (lambda data: data + data, r"no header at byte [\d,]+, but more at byte"),
+        (lambda data: zeroed(data, b"0003.cls"), "no header at byte .*, but more at byte"),
     ],
 )
-def test_a_damaged_archive_is_one_line(tmp_path, damage, words):
-    path = write_tar(tmp_path / "train-0.tar", samples(8))
+@pytest.mark.parametrize("before", [0, 1], ids=["short-names", "after-a-long-name"])
+def test_a_damaged_archive_is_one_line(tmp_path, damage, words, before):
+    path = write_tar(tmp_path / "train-0.tar", samples(before, name="c" * 200 + "{:04d}") + samples(8, first=before))
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UsageError, match=rf"train-0\.tar: cannot be read as a tar archive \(.*({words})"):
         open_splits(config(tmp_path))
+
+
+def zeroed(data, name):
+    """Lose the block of a member's header, as a disk does."""
+    start = data.index(name + b"\0")
+    return data[:start] + bytes(512) + data[start + 512 :]
+
+
+def test_images_before_a_long_name_are_found_once(tmp_path):
+    members = [*samples(10), *samples(1, first=10, name="c" * 200 + "{:04d}"), *samples(9, first=11)]
+    write_tar(tmp_path / "train-0.tar", members)
+    splits = open_splits(config(tmp_path))
+    names = [name for part in (splits.train, splits.validation, splits.test) for name in part.names(range(len(part)))]
+    assert sorted(name.partition("@")[0] for name in names) == sorted(
+        f"train-0.tar/{name}" for name, _ in members if name.endswith(".png")
+    )
+
+
+def header(kind, size):
+    """A header whose size is written to base 256, as of numbers that need it."""
+    info = tarfile.TarInfo("0000.png")
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        header(tarfile.GNUTYPE_LONGNAME, 1 << 33),
+        (header(tarfile.GNUTYPE_LONGNAME, 5) + b"abcde".ljust(512, b"\0")) * 3000,
+        header(tarfile.GNUTYPE_LONGNAME, 5) + b"abcde".ljust(512, b"\0") + header(tarfile.REGTYPE, -1024),
+        header(tarfile.XHDTYPE, 14) + b"14 size=-1536\n".ljust(512, b"\0") + header(tarfile.REGTYPE, 0),
+    ],
+    ids=["huge-name", "row-of-names", "negative", "negative-by-pax"],
+)
+def test_an_archive_of_hostile_headers_ends_soon(tmp_path, content):
+    (tmp_path / "train-0.tar").write_bytes(content + bytes(10240))
+    tracemalloc.start()
+    try:
+        with pytest.raises(UsageError, match=r"train-0\.tar: cannot be read as a tar archive \(") as caught:
+            open_splits(config(tmp_path))
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no named pipes as files")
+def test_a_pipe_is_no_shard(tmp_path):
+    write_tar(tmp_path / "train-0.tar", samples(8))
+    os.mkfifo(tmp_path / "train-1.tar")
+    with pytest.raises(UsageError, match=r"train-1\.tar: cannot be read as a tar archive \(not a regular file\)"):
+        open_splits(config(tmp_path))
+    (tmp_path / "train-1.tar").unlink()
+    splits = open_splits(config(tmp_path, memory_mb=0))
+    assert len(splits.train) == 5
+    (tmp_path / "train-0.tar").unlink()
+    os.mkfifo(tmp_path / "train-0.tar")
+    with pytest.raises(UsageError, match="not a regular file"):
+        splits.train.batch([0])
+
+
+def test_missing_and_empty_shards_are_told(tmp_path):
+    for number in (1, 2, 4, 7):
+        write_tar(tmp_path / f"train-{number:03d}.tar", samples(8, first=8 * number))
+    (tmp_path / "train-008.tar").write_bytes(bytes(10240))
+    splits = open_splits(config(tmp_path))
+    assert [each.reason for each in splits.train.table.skipped.values()] == [
+        f"{tmp_path}: 3 shards of the series missing, the first: train-003.tar; copy it there too",
+        f"{tmp_path}/train-008.tar: holds no images; copy or write it again",
+    ]
+    with pytest.raises(UsageError, match="the first: train-003"):
+        open_splits(config(tmp_path, strict=True))
 
 
 def test_shards_that_lack_something_are_named(tmp_path):
@@ -155,7 +233,12 @@ def test_shards_that_lack_something_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("label", "words"), [(b" \n", "0009.cls is empty"), (b"\xb9\xb7", "is not printable UTF-8 text")]
+    ("label", "words"),
+    [
+        (b" \n", "0009.cls is empty"),
+        (b"\xb9\xb7", "is not printable UTF-8 text"),
+        (b"1" * 201, "0009.cls has 201 bytes; expected the number or name of a class"),
+    ],
 )
 def test_labels_of_shards_are_text(tmp_path, label, words):
     write_tar(tmp_path / "train-0.tar", [*samples(8), ("0009.png", encoded(9)), ("0009.cls", label)])

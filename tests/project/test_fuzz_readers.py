@@ -12,7 +12,7 @@ from paddle_resnet.errors import UsageError
 
 pytestmark = pytest.mark.slow
 
-FAST = ("cifar", "idx", "inference.yml", "jpeg", "png", "gif", "tiff")
+FAST = ("cifar", "idx", "shard", "inference.yml", "jpeg", "png", "gif", "tiff")
 """Readers that need no paddle, whose children start at once; the others' own tests have their cases."""
 
 

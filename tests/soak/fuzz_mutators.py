@@ -302,9 +302,12 @@ def _compressed(data: bytes, random_: Random) -> bytes:
     return random_.choice(BYTES)(packed, packed, random_) if random_.random() < 0.3 else packed
 
 
+TAR = (*BYTES, tar_headers, tar_headers, tar_headers, tar_members, tar_members, tar_members)
+
+
 def tar_gz(data: bytes, other: bytes, random_: Random) -> bytes:
     """Damage within the compression, which else hides all but itself."""
-    mutator = random_.choice((*BYTES, tar_headers, tar_headers, tar_headers, tar_members, tar_members, tar_members))
+    mutator = random_.choice(TAR)
     return _compressed(mutator(gzip.decompress(data), gzip.decompress(other), random_), random_)
 
 

@@ -6,6 +6,7 @@ import gzip
 import io
 import pickle
 import shutil
+import tarfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -113,6 +114,33 @@ def _cifar_member(folder: Path) -> Target:
     path = folder / "data_batch_2"
     batches = [pickle.dumps(_few(cifar10_contents()["data_batch_2"]), protocol) for protocol in (0, 2, 4)]
     return Target(_through(path, lambda _: load_cifar(CIFAR10, folder, verify=False)), batches, mutators.PICKLE)
+
+
+def _shard(folder: Path) -> Target:
+    """A tar archive of images and labels beside a whole one; its images are read too."""
+    from paddle_resnet.config import DataConfig
+    from paddle_resnet.data import open_splits
+
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    seeds = []
+    for stem, style in (("", tarfile.USTAR_FORMAT), ("", tarfile.PAX_FORMAT), ("n" * 120, tarfile.GNU_FORMAT)):
+        written = io.BytesIO()
+        with tarfile.open(fileobj=written, mode="w", format=style) as archive:
+            for number in range(6):
+                for suffix, content in (("png", picture.getvalue()), ("cls", b"%d" % (number % 2))):
+                    member = tarfile.TarInfo(f"{stem}{number}.{suffix}")
+                    member.size = len(content)
+                    archive.addfile(member, io.BytesIO(content))
+        seeds.append(written.getvalue())
+    (folder / "train-0.tar").write_bytes(seeds[0])
+    config = DataConfig(source="image_shards", root=folder, image_size=8)
+
+    def read(_: Path) -> object:
+        splits = open_splits(config)
+        return [len(part.labels) for part in (splits.train, splits.validation, splits.test)]
+
+    return Target(_through(folder / "train-1.tar", read), seeds, mutators.TAR)
 
 
 def _idx(folder: Path) -> Target:
@@ -343,6 +371,7 @@ _MAKERS: dict[str, Callable[[Path], Target]] = {
     "cifar": _cifar,
     "cifar_member": _cifar_member,
     "idx": _idx,
+    "shard": _shard,
     "config": _config,
     "override": _override,
     "inference.yml": _inference,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -14,21 +13,18 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from paddle_resnet import safe_pickle
+from paddle_resnet.data.datasets.bounded_tar import BoundedTar
 from paddle_resnet.data.splits import OfficialSplits
 from paddle_resnet.download import OfficialFile, ProgressFn, check_md5, fetch_if_missing
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.files import paddle_cache
+from paddle_resnet.files import open_regular, paddle_cache
 from paddle_resnet.images import Indices, Pixels
 
 MAX_MEMBER_BYTES = 160 << 20
 """CIFAR-100's training images take 155 MB."""
 MAX_ARCHIVE_BYTES = 256 << 20
 """Unpacked, either takes 186 MB. A zip bomb is longer, in one member, one header or millions of members."""
-MAX_HEADER_BYTES = 1 << 12
-"""Of a long name or a PAX header; tarfile parses them in quadratic time."""
 MAX_MEMBERS = 100
-MAX_HEADERS = 50
-"""Long names and PAX headers; tarfile recurses into each of a series."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +100,7 @@ def load_cifar(
     """
     parts: dict[str, tuple[Pixels, Indices]] = {}
     classes: tuple[str, ...] = ()
-    where = ""
+    root = root or paddle_cache("dataset/cifar")
     for name, where, content in _members(edition, root, verify, progress):
         if name == edition.meta:
             classes = _read_class_names(content, edition, where)
@@ -113,7 +109,7 @@ def load_cifar(
     missing = [name for name in (*edition.train, edition.test) if name not in parts]
     if missing or not classes:
         raise UsageError(
-            f"{where or root}: holds no {(missing or [edition.meta])[0]}: not the complete "
+            f"{root}: holds no {(missing or [edition.meta])[0]}: not the complete "
             f"{edition.archive.name}; get {edition.archive.url} again"
         )
     return OfficialSplits(
@@ -125,17 +121,15 @@ def load_cifar(
 
 
 def _members(
-    edition: CifarEdition, root: Path | None, verify: bool, progress: ProgressFn | None
+    edition: CifarEdition, root: Path, verify: bool, progress: ProgressFn | None
 ) -> Iterator[tuple[str, str, dict[bytes, Any]]]:
     """Yield (member, its path for errors, its dictionary), one in memory at a time."""
-    root = root or paddle_cache("dataset/cifar")
     unpacked = _unpacked_folder(edition, root)
     if unpacked is not None:
         for name, md5 in edition.md5_of_members.items():
             if verify:
                 check_md5(unpacked / name, md5)
-            with (unpacked / name).open("rb") as file:
-                yield name, str(unpacked / name), _read_dictionary(io.BytesIO(file.read()), str(unpacked / name))
+            yield name, str(unpacked / name), _read_dictionary(_read_unpacked(unpacked / name), str(unpacked / name))
         return
     if root.is_file():
         archive = root
@@ -144,7 +138,8 @@ def _members(
     else:
         archive = fetch_if_missing(edition.archive, root, verify, progress)
     for name, content in _read_archive(archive, set(edition.md5_of_members)):
-        yield name, str(archive), _read_dictionary(io.BytesIO(content), f"{archive}: {name}")
+        where = f"{archive}: {name}"
+        yield name, where, _read_dictionary(content, where)
 
 
 def _unpacked_folder(edition: CifarEdition, root: Path) -> Path | None:
@@ -155,12 +150,23 @@ def _unpacked_folder(edition: CifarEdition, root: Path) -> Path | None:
     return None
 
 
+def _read_unpacked(path: Path) -> bytes:
+    try:
+        with open_regular(path) as file:
+            content = file.read(MAX_MEMBER_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if len(content) > MAX_MEMBER_BYTES:
+        raise UsageError(f"{path}: holds more than {MAX_MEMBER_BYTES:,} bytes, which is not CIFAR; unpack it again")
+    return content
+
+
 def _read_archive(path: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
     """Yield (name, content) of the wanted members in the archive's order."""
     try:
         with (
             gzip.open(path) as unpacked,
-            tarfile.open(fileobj=cast(BinaryIO, _Bounded(unpacked)), mode="r:", tarinfo=_Member) as archive,
+            BoundedTar(fileobj=cast(BinaryIO, _Bounded(unpacked))) as archive,
         ):
             for count, member in enumerate(archive):
                 if count >= MAX_MEMBERS:
@@ -180,24 +186,11 @@ def _read_archive(path: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
         ) from error
 
 
-class _Member(tarfile.TarInfo):
-    """A member with bounded headers (long names, PAX), as tarfile reads them whole into memory."""
-
-    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        if not self.isreg() and not self.isdir():
-            file = cast(_Bounded, archive.fileobj)
-            file.headers += 1
-            if file.headers > MAX_HEADERS or not 0 <= self.size <= MAX_HEADER_BYTES:
-                raise tarfile.ReadError(f"header {file.headers} of a name or attributes, of {self.size:,} bytes")
-        return super()._proc_member(archive)  # type: ignore[misc]
-
-
 class _Bounded:
     """An unpacked archive that raises an error beyond the dataset's length."""
 
     def __init__(self, file: gzip.GzipFile) -> None:
         self._file = file
-        self.headers = 0
         self.tell = file.tell
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -212,8 +205,8 @@ class _Bounded:
         return self._file.read(size)
 
 
-def _read_dictionary(file: io.BytesIO, where: str) -> dict[bytes, Any]:
-    content = safe_pickle.load(file, where, encoding="bytes")
+def _read_dictionary(pickled: bytes, where: str) -> dict[bytes, Any]:
+    content, _ = safe_pickle.load_at(pickled, 0, where, encoding="bytes")
     if not isinstance(content, dict):
         raise UsageError(f"{where}: expected a dictionary as CIFAR's authors wrote it, found {type(content).__name__}")
     return content
@@ -224,6 +217,8 @@ def _read_images(content: dict[bytes, Any], edition: CifarEdition, where: str) -
     rows = content.get(b"data")
     if not isinstance(rows, np.ndarray) or rows.dtype != np.uint8 or rows.ndim != 2 or rows.shape[1] != 3 * 32 * 32:
         raise UsageError(f"{where}: expected b'data' as uint8 of shape [n, 3072]; this is not a CIFAR file")
+    if not len(rows):
+        raise UsageError(f"{where}: holds no images; the file is damaged: get {edition.archive.url} again")
     labels = content.get(edition.labels_key)
     if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < edition.classes for label in labels):
         raise UsageError(

@@ -56,7 +56,7 @@ def _read_pair(
     images_path = fetch_if_missing(images_file, folder, verify, progress)
     labels_path = fetch_if_missing(labels_file, folder, verify, progress)
     images, labels = read_idx(images_path), read_idx(labels_path)
-    if images.ndim != 3 or images.shape[1:] != (28, 28):
+    if images.ndim != 3 or images.shape[1:] != (28, 28) or not len(images):
         raise UsageError(f"{images_path}: expected images of shape [n, 28, 28], found {list(images.shape)}")
     if labels.shape != images.shape[:1]:
         raise UsageError(f"{labels_path}: expected {len(images)} labels, one an image, found {list(labels.shape)}")

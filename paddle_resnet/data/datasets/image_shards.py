@@ -8,24 +8,27 @@ order as files of their own are.
 from __future__ import annotations
 
 import io
+import itertools
 import mmap
 import re
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from paddle_resnet.config import DataConfig, SplitName
 from paddle_resnet.console import logger
+from paddle_resnet.data.datasets.bounded_tar import BoundedTar
 from paddle_resnet.data.datasets.file_split import FileSplit, read_source
 from paddle_resnet.data.datasets.found_files import FoundFiles, LabelledFiles, by_split, split_of, visible
 from paddle_resnet.data.datasets.image_list import with_class_names
 from paddle_resnet.data.splits import Split, Splits
 from paddle_resnet.errors import UsageError, counted, printable, shown
-from paddle_resnet.files import write_folder, write_text
+from paddle_resnet.files import open_regular, write_folder, write_text
 from paddle_resnet.images.find import SkippedFile, has_image_suffix
 from paddle_resnet.images.image_file import FilePart
 
@@ -34,6 +37,8 @@ BLOCK = 512
 MAX_LABEL = 200
 """Bytes of a label."""
 MAX_SHARDS = 100_000
+CUT_SHORT = "it is cut short"
+_NOT_ZERO = re.compile(rb"[^\0]")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _Member = tuple[str, int, int]
 """Name, first byte and number of bytes."""
@@ -78,8 +83,20 @@ def _shards_in(root: Path) -> tuple[dict[SplitName, list[Path]], list[str]]:
     return {split: series[name] for split, name in found.items()}, unused
 
 
+def _missing_shards(shards: list[Path]) -> Iterator[SkippedFile]:
+    """Yield the first one, if the numbers of a series have gaps."""
+    found = {int(end[1]): end for path in shards if (end := re.search(r"(\d{1,18})\.tar$", str(path)))}
+    missing = max(found, default=0) - min(found, default=0) + 1 - len(found)
+    if found and missing > 0:
+        first = next(number for number in itertools.count(min(found)) if number not in found)
+        before = found[first - 1]
+        path = Path(f"{before.string[: before.start()]}{first:0{len(before[1])}d}.tar")
+        lack = f"{counted(missing, 'shard')} of the series missing, the first: {shown(path.name)}; copy it there too"
+        yield SkippedFile(path, f"{printable(str(path.parent))}: {lack}")
+
+
 def _find_images(root: Path, shards: list[Path]) -> LabelledFiles:
-    part = LabelledFiles(shards[0].parent)
+    part = LabelledFiles(shards[0].parent, skipped=[*_missing_shards(shards)])
     labels: dict[str, str] = {}
     for shard in shards:
         if not shard.is_relative_to(root):
@@ -96,55 +113,70 @@ def _samples(shard: Path, skipped: list[SkippedFile]) -> Iterator[tuple[_Member,
     Labels without an image that can be read are `skipped`.
     """
     labels: dict[str, str] = {}
+    count = 0
     try:
-        with shard.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with open_regular(shard) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             images: dict[str, _Member] = {}
-            for name, start, size in _members(shard, data):
+            for name, start, size in _members(file, data):
                 folder, _, last = name.rpartition("/")
                 stem, _, suffix = last.partition(".")
                 key = f"{folder}/{stem}"
                 if suffix == "cls":
                     labels[key] = data[start : start + min(size, MAX_LABEL)].decode("utf-8", "surrogateescape").strip()
-                    if not labels[key]:
-                        raise UsageError(f"{shard}: {shown(name)} is empty; expected the number or name of a class")
+                    if not labels[key] or size > MAX_LABEL:
+                        found = f"has {size:,} bytes" if labels[key] else "is empty"
+                        raise UsageError(f"{shard}: {shown(name)} {found}; expected the number or name of a class")
                 elif has_image_suffix(f".{suffix}"):
                     images[key] = name, start, size
                 if key in images and key in labels:
+                    count += 1
                     yield images.pop(key), labels.pop(key)
             for name, _, _ in images.values():
                 raise UsageError(f"{shard}: {shown(name)} has no label; expected a file with the suffix cls beside it")
     except (OSError, ValueError, tarfile.TarError) as error:
-        raise UsageError(f"{shard}: cannot be read as a tar archive ({error})") from error
+        reason = shown(str(error.strerror if isinstance(error, OSError) and error.strerror else error), 200)
+        raise UsageError(f"{shard}: cannot be read as a tar archive ({reason}); copy or write it again") from error
     if labels:
         some = (
             f"{counted(len(labels), 'label')} without an image, such as that of {shown(next(iter(labels)).strip('/'))}"
         )
         skipped.append(SkippedFile(shard, f"{printable(str(shard))}: {some}; add it, in a format that can be read"))
+    elif not count:
+        skipped.append(SkippedFile(shard, f"{printable(str(shard))}: holds no images; copy or write it again"))
 
 
-def _members(shard: Path, data: mmap.mmap) -> Iterator[_Member]:
-    """Yield the regular files of an archive; `tarfile` reads those with long names, ten times as slowly."""
+def _members(file: BinaryIO, data: mmap.mmap) -> Iterator[_Member]:
+    """Yield the regular files of an archive; from the first long name on `tarfile` reads it, ten times as slowly."""
     position = 0
-    while position + BLOCK <= len(data):
-        header = data[position : position + BLOCK]
-        if not header.strip(b"\0"):
-            return
+    while (header := data[position : position + BLOCK]).strip(b"\0"):
         kind, start = header[156:157], position + BLOCK
+        if start > len(data):
+            raise ValueError(CUT_SHORT)
         if sum(header[:148]) + sum(header[156:]) + 256 != _number(header[148:156]):
-            raise ValueError(f"no header at byte {position}")
+            raise ValueError(f"no header at byte {position:,}")
         if kind not in b"0\x005" or header[124] & 0x80:
-            with tarfile.open(shard, "r:") as archive:
-                yield from ((each.name, each.offset_data, each.size) for each in archive if each.isreg())
-            return
+            file.seek(position)
+            with BoundedTar(fileobj=file) as archive:
+                yield from ((each.name, each.offset_data, each.size) for each in archive if _is_plain(each))
+                position = archive.offset
+            break
         size = _number(header[124:136])
         if not 0 <= size <= len(data) - start:
-            raise ValueError("it is cut short")
+            raise ValueError(CUT_SHORT)
         name = header[:100].split(b"\0")[0].decode("utf-8", "surrogateescape")
         prefix = header[345:500].split(b"\0")[0].decode("utf-8", "surrogateescape")
         if kind != b"5":
             yield f"{prefix}/{name}" if prefix and header[257:262] == b"ustar" else name, start, size
         position = start + -(-size // BLOCK) * BLOCK
-    raise ValueError("it is cut short")  # the end is a block of zeros
+    if position + BLOCK > len(data):  # the end is a block of zeros, and nothing but zeros follow it
+        raise ValueError(CUT_SHORT)
+    if (rest := _NOT_ZERO.search(data, position)) is not None:
+        raise ValueError(f"no header at byte {position:,}, but more at byte {rest.start():,}")
+
+
+def _is_plain(member: tarfile.TarInfo) -> bool:
+    """Return whether a member's bytes lie in the archive as they are."""
+    return member.isreg() and not member.issparse()
 
 
 def _number(digits: bytes) -> int:
