@@ -156,17 +156,7 @@ def conv2d(
         x = zero_pad_shortcut(x, down, 0) if down == across else x[:, ::down, ::across, :]
         window = Window((1, 1), (1, 1), (0, 0), (0, 0))
     geometry = ConvolutionGeometry(tensors.image_of(x), weight.shape[0], window, groups, bias is not None)
-    if tensors.wants_gradient(x, weight, bias):
-        return tensors.apply(_Convolution, x, weight, bias, geometry)
-    return _convolve(tensors.as_contiguous(x), tensors.as_contiguous(weight), bias, geometry)
-
-
-def _convolve(
-    x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor | None, geometry: ConvolutionGeometry
-) -> paddle.Tensor:
-    result = tensors.allocate(geometry.destination.shape, x.dtype)
-    tensors.execute(thread_context().cached(convolution_forward, geometry), x, weight, result, bias)
-    return result
+    return tensors.apply(_Convolution, x, weight, bias, geometry)
 
 
 class _Convolution(PyLayer):
@@ -178,7 +168,9 @@ class _Convolution(PyLayer):
         ctx.wanted = tensors.wanted(x, weight, bias)
         x, weight = tensors.as_contiguous(x), tensors.as_contiguous(weight)
         ctx.kept = tensors.Kept(x, weight)
-        return _convolve(x, weight, bias, geometry)
+        result = tensors.allocate(geometry.destination.shape, x.dtype)
+        tensors.execute(thread_context().cached(convolution_forward, geometry), x, weight, result, bias)
+        return result
 
     @staticmethod
     def backward(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor | None, ...]:

@@ -132,11 +132,8 @@ def batch_norm(
         statistics = Statistics(running_mean.detach().clone(), running_variance.detach().clone(), 0)
     else:
         statistics = Statistics(running_mean, running_variance, 0)
-    if for_backward:
-        function = _CombinedBatchNorm if combined else _BatchNorm
-        result = tensors.apply(function, x, weight, bias, statistics, geometry, synchronized)
-    else:
-        result, _ = _normalize(tensors.as_contiguous(x), weight, bias, statistics, geometry)
+    function = _CombinedBatchNorm if combined else _BatchNorm
+    result = tensors.apply(function, x, weight, bias, statistics, geometry, synchronized)
     if training:
         lengths = [running_mean.shape[0]] * 2
         update = VectorOperation(vectors.update_running, *lengths, momentum=momentum)

@@ -70,26 +70,16 @@ def global_average_pool(x: paddle.Tensor) -> paddle.Tensor:
 
 def _pool(x: paddle.Tensor, window: Window, algorithm: Algorithm) -> paddle.Tensor:
     geometry = PoolingGeometry(tensors.image_of(x), window, algorithm, tensors.wants_gradient(x))
-    if geometry.for_backward:
-        return tensors.apply(_Pooling, x, geometry)
-    result, _ = _pool_windows(x, geometry)
-    return result
-
-
-def _pool_windows(x: paddle.Tensor, geometry: PoolingGeometry) -> tuple[paddle.Tensor, paddle.Tensor | None]:
-    """Return the result, and the workspace if there is one."""
-    x = tensors.as_contiguous(x)
-    forward = thread_context().cached(pooling_forward, geometry)
-    result = tensors.allocate(geometry.destination.shape, x.dtype)
-    workspace = tensors.workspace(forward.workspace_size)
-    tensors.execute(forward, x, result, workspace)
-    return result, workspace
+    return tensors.apply(_Pooling, x, geometry)
 
 
 class _Pooling(PyLayer):
     @staticmethod
     def forward(ctx: Any, x: paddle.Tensor, geometry: PoolingGeometry) -> paddle.Tensor:
-        result, workspace = _pool_windows(x, geometry)
+        forward = thread_context().cached(pooling_forward, geometry)
+        result = tensors.allocate(geometry.destination.shape, x.dtype)
+        workspace = tensors.workspace(forward.workspace_size)
+        tensors.execute(forward, tensors.as_contiguous(x), result, workspace)
         ctx.geometry = geometry
         ctx.kept = tensors.Kept(workspace)
         return result

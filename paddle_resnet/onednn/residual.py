@@ -100,9 +100,9 @@ def add(
             this is right only where nothing is added to one before the other is used. In a residual block, what adds
             to the shortcut's gradient comes after the backward pass of the branch `x`.
     """
-    if tensors.wants_gradient(x, shortcut):
-        return tensors.apply(_Sum, x, shortcut, relu, share_gradient)
-    return _sum(x, shortcut, relu)
+    if x.shape != shortcut.shape or x.dtype != shortcut.dtype:
+        raise ValueError(f"{x.dtype} {x.shape} and {shortcut.dtype} {shortcut.shape}: expected the same type and shape")
+    return tensors.apply(_Sum, x, shortcut, relu, share_gradient)
 
 
 def _rows(x: paddle.Tensor, relu: bool = False) -> Rows:
@@ -110,23 +110,14 @@ def _rows(x: paddle.Tensor, relu: bool = False) -> Rows:
     return Rows(rows, math.prod(columns), tensors.data_type_of(x), relu)
 
 
-def _sum(first: paddle.Tensor, second: paddle.Tensor, relu: bool = False) -> paddle.Tensor:
-    if first.shape != second.shape or first.dtype != second.dtype:
-        raise ValueError(
-            f"{first.dtype} {first.shape} and {second.dtype} {second.shape}: expected the same type and shape"
-        )
-    first, second = tensors.as_contiguous(first), tensors.as_contiguous(second)
-    result = tensors.allocate(first.shape, first.dtype)
-    tensors.execute(thread_context().cached(add_forward, _rows(first, relu)), first, second, result)
-    return result
-
-
 class _Sum(PyLayer):
     @staticmethod
     def forward(ctx: Any, x: paddle.Tensor, shortcut: paddle.Tensor, relu: bool, share_gradient: bool) -> paddle.Tensor:
-        result = _sum(x, shortcut, relu)
         ctx.share_gradient = share_gradient
         ctx.wanted = tensors.wanted(x, shortcut)
+        x, shortcut = tensors.as_contiguous(x), tensors.as_contiguous(shortcut)
+        result = tensors.allocate(x.shape, x.dtype)
+        tensors.execute(thread_context().cached(add_forward, _rows(x, relu)), x, shortcut, result)
         ctx.kept = tensors.Kept(result if relu else None)
         return result
 
@@ -159,7 +150,7 @@ class _Fork(PyLayer):
     @staticmethod
     def backward(ctx: Any, first: paddle.Tensor, second: paddle.Tensor) -> paddle.Tensor:
         tensors.recall(ctx)
-        return _sum(first, second)
+        return add(first, second)
 
 
 def zero_pad_shortcut(x: paddle.Tensor, stride: int, new_channels: int) -> paddle.Tensor:
@@ -172,16 +163,7 @@ def zero_pad_shortcut(x: paddle.Tensor, stride: int, new_channels: int) -> paddl
     if geometry.source.height % stride != 0:
         # oneDNN takes the rows' stride times their number for an image's size, and refuses images that then overlap.
         return functional.pad(x[:, ::stride, ::stride, :], [0, 0, 0, 0, 0, 0, 0, new_channels])
-    if tensors.wants_gradient(x):
-        return tensors.apply(_ZeroPadShortcut, x, geometry)
-    return _zero_pad(x, geometry)
-
-
-def _zero_pad(x: paddle.Tensor, geometry: ZeroPadGeometry) -> paddle.Tensor:
-    x = tensors.as_contiguous(x)
-    result = tensors.zeros(geometry.destination.shape, x.dtype)
-    tensors.execute(thread_context().cached(zero_pad_forward, geometry), x, result)
-    return result
+    return tensors.apply(_ZeroPadShortcut, x, geometry)
 
 
 class _ZeroPadShortcut(PyLayer):
@@ -189,7 +171,9 @@ class _ZeroPadShortcut(PyLayer):
     def forward(ctx: Any, x: paddle.Tensor, geometry: ZeroPadGeometry) -> paddle.Tensor:
         ctx.geometry = geometry
         ctx.kept = tensors.Kept()
-        return _zero_pad(x, geometry)
+        result = tensors.zeros(geometry.destination.shape, x.dtype)
+        tensors.execute(thread_context().cached(zero_pad_forward, geometry), tensors.as_contiguous(x), result)
+        return result
 
     @staticmethod
     def backward(ctx: Any, gradient: paddle.Tensor) -> paddle.Tensor:

@@ -3,7 +3,7 @@
 Images are ``[N, H, W, C]``, float32 or bfloat16; results and their gradients have the same type. Weights, statistics
 and their gradients are float32.
 
-Where no gradient is wanted, a function calls oneDNN directly and keeps nothing. Otherwise it is a `PyLayer`. Paddle
+A function is a `PyLayer`, of which `apply` calls the forward pass alone where no gradient is wanted. Paddle
 (2.6 and 3.3) frees what a `PyLayer` kept in its first backward pass whatever `retain_graph` says, and a second pass
 over the same graph ends the process: take all gradients in one pass.
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import paddle
@@ -23,7 +24,7 @@ from paddle.autograd import PyLayer
 from paddle_resnet.onednn.bindings import DataType
 from paddle_resnet.onednn.geometry import Image
 from paddle_resnet.onednn.primitives import Context, Primitive, channels_last, contiguous, copy, thread_context
-from paddle_resnet.onednn.tracing import BYTES, active_trace
+from paddle_resnet.onednn.tracing import BYTES, PlannedTensor, active_trace
 from paddle_resnet.paddle_compat import empty_on_cpu
 
 DATA_TYPES = {paddle.float32: DataType.FLOAT32, paddle.bfloat16: DataType.BFLOAT16}
@@ -46,7 +47,9 @@ def execute(operation: Callable[..., Any], *arguments: paddle.Tensor | None) -> 
 
 
 def apply(function: type[PyLayer], *arguments: Any) -> Any:
-    """Call a differentiable function."""
+    """Call a differentiable function, and its forward pass alone where no gradient is wanted."""
+    if not wants_gradient(*(each for each in arguments if isinstance(each, paddle.Tensor | PlannedTensor))):
+        return function.forward(SimpleNamespace(), *arguments)
     trace = active_trace()
     return function.apply(*arguments) if trace is None else trace.apply(function, *arguments)
 

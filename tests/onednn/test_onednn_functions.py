@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import onednn_reference as reference
 import paddle
@@ -249,8 +251,16 @@ def test_another_dtype_is_refused():
 
 def test_nothing_is_kept_without_gradient(monkeypatch):
     (x, *rest), (expected, _) = small_convolution()
-    monkeypatch.setattr(tensors, "Kept", None)
+    made = []
+
+    class Watched(tensors.Kept):
+        def __init__(self, *kept):
+            super().__init__(*kept)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(tensors, "Kept", Watched)
     with paddle.no_grad():
         result = onednn_layers.conv2d(x, *rest, UNIT)
+    assert [each() for each in made] == [None]
     assert result.stop_gradient
     assert_near(result, expected)
