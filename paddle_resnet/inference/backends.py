@@ -94,8 +94,10 @@ def choose(config: InferenceConfig, device: str, precision: Precision | None, ba
     return Execution(device, chosen, precision)
 
 
-def load(config: InferenceConfig, execution: Execution, numbers: Sequence[int]) -> Backend:
+def load(config: InferenceConfig, execution: Execution, batch: int, numbers: Sequence[int]) -> Backend:
     """Load an exported model, with the first of these `numbers` of threads; of several, the fastest is used later.
+
+    `batch` is the most images of a call.
 
     Raises:
         UsageError, RunFailure: it cannot be used here; the line says why.
@@ -111,7 +113,7 @@ def load(config: InferenceConfig, execution: Execution, numbers: Sequence[int]) 
         runtime.import_paddle()  # only for its own backend, as it takes a second
         from paddle_resnet.inference.paddle_backend import PaddleBackend
 
-        return PaddleBackend(config, execution, threads)
+        return PaddleBackend(config, execution, batch, threads)
 
     return load_with(numbers[0]) if len(numbers) == 1 else AdaptiveBackend(load_with, numbers)
 

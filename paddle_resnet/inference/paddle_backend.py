@@ -1,4 +1,4 @@
-"""Paddle Inference: on the CPU with oneDNN, or on a GPU."""
+"""Paddle Inference: on the CPU with oneDNN, on a GPU with or without TensorRT."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ from paddle_resnet.paddle_compat import is_paddle_2
 from paddle_resnet.system import machine
 
 GPU_MEMORY_MB = 256  # at the start; it grows as needed
+TENSORRT_WORKSPACE = 1 << 28  # bytes
+LEAST_SUBGRAPH = 3  # fewest operations for a TensorRT engine
 
 
 class PaddleBackend:
     """A model in Paddle Inference, for any number of threads.
 
     One Paddle predictor used by several threads gives wrong scores without an error. Calls that overlap therefore get a
-    clone each, at most as many as the machine has cores. The weights are held once. `threads` are those of a call on
-    the CPU.
+    clone each, at most as many as the machine has cores. The weights are held once. `batch` is the largest one that
+    TensorRT has to support, and `threads` are those of a call on the CPU.
 
     Raises:
-        UsageError: missing or damaged files, or a program too new for this Paddle.
+        UsageError: missing or damaged files, a program too new for this Paddle, or a Paddle without TensorRT.
         RunFailure: Paddle cannot load the model.
     """
 
-    def __init__(self, config: InferenceConfig, execution: Execution, threads: int) -> None:
+    def __init__(self, config: InferenceConfig, execution: Execution, batch: int, threads: int) -> None:
         files = config.files.program, config.files.parameters
         check_files(config, *files)
         check_program(config, paddle.__version__)
@@ -44,7 +46,7 @@ class PaddleBackend:
                 f"{config.folder}: bf16 needs a program of this Paddle, {paddle.__version__}, not of "
                 f"{config.versions.get('paddle')}; export the run again under this version"
             )
-        self._first = _load(config, _settings(config, execution, threads))
+        self._first = _load(config, _settings(config, execution, batch, threads))
         # Again, as they may have been replaced meanwhile: Paddle 3 crashes on a .json program that is given as bytes.
         check_files(config, *files)
         # The last one that was put back is taken first; None is a clone that has not been needed yet.
@@ -73,21 +75,29 @@ class PaddleBackend:
             self._idle.put(predictor)
 
 
-def _settings(config: InferenceConfig, execution: Execution, threads: int) -> Any:
+def _settings(config: InferenceConfig, execution: Execution, batch: int, threads: int) -> Any:
     program, parameters = (str(config.folder / file.name) for file in (config.files.program, config.files.parameters))
     settings = inference.Config(program, parameters)
     settings.disable_glog_info()
+    kind = inference.PrecisionType.Half if execution.precision == "fp16" else inference.PrecisionType.Float32
     if execution.device == "cpu":
         settings.set_cpu_math_library_num_threads(threads)  # one by default
         if execution.precision == "bf16":
             settings.enable_mkldnn()
             settings.enable_mkldnn_bfloat16()
     else:
-        kind = inference.PrecisionType.Half if execution.precision == "fp16" else inference.PrecisionType.Float32
         settings.enable_use_gpu(GPU_MEMORY_MB, int(execution.device.removeprefix("gpu:")), kind)
     if not program.endswith(".json"):
         # Paddle 3 cannot combine it with a .json program: "Not find predictor_id 0 and pass_name memory_optimize_pass".
         settings.enable_memory_optim()
+    if execution.backend == "tensorrt":
+        if tuple(inference.get_trt_compile_version()) == (0, 0, 0):
+            version = paddle.__version__
+            raise UsageError(f"backend tensorrt: Paddle {version} here was built without TensorRT; take paddle")
+        settings.enable_tensorrt_engine(TENSORRT_WORKSPACE, batch, LEAST_SUBGRAPH, kind, False, False)
+        shape = [config.input.image_size, config.input.image_size, config.input.channels]
+        smallest, largest = {"images": [1, *shape]}, {"images": [batch, *shape]}
+        settings.set_trt_dynamic_shape_info(smallest, largest, largest)
     return settings
 
 

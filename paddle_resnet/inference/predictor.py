@@ -104,7 +104,7 @@ class Predictor:
             fewer where a measurement finds them faster beside other programs; then scores may differ in the last bits.
         batch_size: the most images in one run of the model; larger batches are split. A model exported with a fixed
             batch size keeps that size.
-        backend: "paddle", "onnxruntime" or "onednn". None: see `backends.choose`.
+        backend: "paddle", "onnxruntime", "onednn" or, on a GPU, "tensorrt". None: see `backends.choose`.
         threshold: a picture is of the class `UNKNOWN` where its best probability is lower. None: that of the model.
         digest: the expected `InferenceConfig.digest`, where other processes have loaded the model already.
 
@@ -145,7 +145,7 @@ class Predictor:
         execution = backends.choose(self.config, backends.resolve_device(device, backend), precision, backend)
         self.device, self.backend, self.precision = execution
         numbers = [threads] if threads else _thread_numbers(self.device)
-        self._model: backends.Backend | None = backends.load(self.config, execution, numbers)
+        self._model: backends.Backend | None = backends.load(self.config, execution, self.batch_size, numbers)
 
     def __repr__(self) -> str:
         return (

@@ -216,7 +216,7 @@ def test_paddle_is_the_default_without_an_onnx_file(tmp_path):
     [
         ("cpu", "fp16", None, "fp16 is not available on device cpu; expected one of onnxruntime fp32"),
         ("cpu", "bf16", "onnxruntime", "onnxruntime bf16 is not available"),
-        ("gpu:0", None, "onnxruntime", "onnxruntime fp32 is not available on device gpu:0"),
+        ("cpu", None, "tensorrt", "tensorrt fp32 is not available on device cpu"),
         ("gpu:0", "int8", None, "int8 is not available on device gpu:0; expected one of paddle fp32, paddle fp16"),
         ("cpu", "int9", None, 'precision int9: .*did you mean "int8"'),
         ("cpu", None, "padle", 'backend padle: .*did you mean "paddle"'),
@@ -227,10 +227,11 @@ def test_unsupported_combinations_are_usage_errors(run, device, precision, backe
         backends.choose(InferenceConfig.load(run.inference_path), device, precision, backend)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "fp32"])
-def test_precisions_of_a_gpu(run, precision):
+@pytest.mark.parametrize(("backend", "precision"), [("paddle", "fp16"), ("tensorrt", "fp32")])
+def test_precisions_and_backends_of_a_gpu(run, backend, precision):
     config = InferenceConfig.load(run.inference_path)
-    assert backends.choose(config, "gpu:0", precision, None) == ("gpu:0", "paddle", precision)
+    asked = None if backend == "paddle" else backend
+    assert backends.choose(config, "gpu:0", precision, asked) == ("gpu:0", backend, precision)
 
 
 @pytest.mark.parametrize("features", [frozenset({"avx2"}), frozenset({"avx512_bf16"}), frozenset({"amx_bf16"})])
