@@ -36,6 +36,10 @@ _ARGUMENTS = 16
 _PYTHON_2_STRING = re.compile(rb"""(?:[^\\]|\\(?:[\\'"nrt]|x[0-9a-fA-F]{2}))*""")
 _TEXT_ENCODINGS = {"latin1": "latin1", "latin-1": "latin1", "ascii": "ascii", "utf-8": "utf-8", "utf8": "utf-8"}
 
+UNREAD_ARRAY = "numpy array of "
+"""How the kind of an `Opaque` begins that is an array."""
+_UNREAD_TYPES = {"O": "objects", "U": "text", "S": "text", "c": "complex numbers", "M": "dates", "V": "records"}
+
 Spend = Callable[[int], None]
 Rule = Callable[..., Any]
 """Called with (spend, *arguments); the rule calls `spend(n)` for n bytes or items that it copies."""
@@ -147,7 +151,10 @@ def _dtype(_spend: Spend, code: Any, *_flags: Any) -> _ElementType:
 
 def _dtype_or_opaque(spend: Spend, code: Any, *flags: Any) -> _ElementType | Opaque:
     """Rule for `numpy.dtype` where objects may be `Opaque`: arrays of text or objects are then too."""
-    return _dtype(spend, code, *flags) if _word(code) in _ELEMENT_TYPES else Opaque("numpy.dtype")
+    code = _word(code)
+    if code in _ELEMENT_TYPES:
+        return _dtype(spend, code, *flags)
+    return Opaque(UNREAD_ARRAY + _UNREAD_TYPES.get(code[:1], f"type {shown(code)}"))
 
 
 def _encode(spend: Spend, text: Any, encoding: Any = "utf-8") -> bytes:
@@ -514,5 +521,7 @@ _OPERATIONS: Mapping[bytes, tuple[Callable[[IO[bytes]], Any] | None, Callable[[_
 
 def kind_of(value: Any) -> str:
     """Return the words for a value of the wrong type in an error: ``an empty dict``, ``a list``."""
+    if isinstance(value, Opaque):
+        return f"a {shown(value.kind)}"
     empty = isinstance(value, dict | list | tuple) and not value
     return f"{'an empty' if empty else 'a'} {type(value).__name__}"

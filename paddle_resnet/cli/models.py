@@ -104,7 +104,7 @@ def _is_file(name: str) -> bool:
 
 def _show_file(name: str) -> None:
     """Print what a weights file holds, a line for each fact."""
-    from paddle_resnet.models.weights.identify import identify, listed
+    from paddle_resnet.models.weights.identify import identify, listed, unusual_numbers
     from paddle_resnet.models.weights.projects import SAME_NAMES
     from paddle_resnet.models.weights.source import parse_source
 
@@ -119,6 +119,7 @@ def _show_file(name: str) -> None:
     facts = {
         "format": file.format,
         "tensors": f"{len(arrays)}, with {learned:,} trainable parameters" + (f", under {place}" if place else ""),
+        "numbers": unusual_numbers(arrays),
         "names": f"{named.project.name}'s ({named.project.source})" if known else "unknown",
         "fits": ", ".join(found.models) or "no network of the table",
         "note": named.project.note if known else "",

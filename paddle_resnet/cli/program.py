@@ -167,6 +167,8 @@ def _report(error: BaseException) -> int:
             f"activate its virtual environment, or pip install -r {requirements_file('common.txt')} paddlepaddle==3.3.1"
         )
         return _print_line("error", f"{name} is not installed for {sys.executable}: {advice} (GPUs: docs/gpu.md)", 2)
+    if isinstance(error, MemoryError):
+        return _print_line("error", "there is not enough memory; end other programs, or ask for less at once", 1)
     if isinstance(error, OSError):  # a full disk, a folder that may not be written
         return _print_line("error", _describe(error), 1)
     return _print_line("error", f"{type(error).__name__}: {error} (a fault of the program: --debug shows where)", 1)

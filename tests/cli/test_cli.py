@@ -193,6 +193,16 @@ def test_a_full_disk_is_named(tool, monkeypatch, tmp_path):
     assert (done.exit_code, done.stderr) == (1, f"error: {tmp_path}: No space left on device\n")
 
 
+def test_too_little_memory_is_no_fault_of_the_program(tool, monkeypatch):
+    def need_too_much(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("paddle_resnet.config.schema.Config.load", need_too_much)
+    done = tool("train", "-c", PROJECT / "configs/quickstart.yaml")
+    assert done.exit_code == 1
+    assert done.stderr == "error: there is not enough memory; end other programs, or ask for less at once\n"
+
+
 def folder_without_images(tmp_path: Path) -> list[str]:
     (tmp_path / "train" / "cat").mkdir(parents=True)
     return ["data.source=image_folder", f"data.root={tmp_path}"]

@@ -284,3 +284,58 @@ def test_averages_are_loaded_where_asked(tmp_path, log):
         load_weights(network, tmp_path / source)
         np.testing.assert_array_equal(network.conv1.weight.numpy(), expected.conv1.weight.numpy())
     assert log.messages[1].endswith("a.pkl: holds other weights: model_ema; FILE#NAME takes them")
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (
+            lambda state: state["conv1.weight"].fill(np.nan),
+            "conv1.weight has 432 NaN or infinite ones among 432 numbers",
+        ),
+        (lambda state: state["fc.bias"].__setitem__(1, -np.inf), "fc.bias has 1 NaN or infinite ones among 3"),
+        (lambda state: state.update({"bn1.weight": np.ones(16, np.int64)}), "bn1.weight is of type int64"),
+    ],
+)
+def test_numbers_that_no_network_can_compute_with_are_refused(tool, tmp_path, damage, reason):
+    network = create_model("resnet8", num_classes=3)
+    state = {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
+    damage(state)
+    path = tmp_path / "x.pdparams"
+    path.write_bytes(pickle.dumps(state))
+    with pytest.raises(
+        UsageError, match=rf"1 that do not match \({reason}.*; the shapes are right, but not the numbers"
+    ):
+        load_weights(network, path)
+    shown = tool("models", path).stdout
+    assert f"numbers:       {'float32, int64' if 'int64' in reason else ''}" in shown
+    assert "fits:          resnet8" in shown
+    converted = tool("convert_weights", path, tmp_path / "x.safetensors")
+    assert converted.exit_code == 0 and "its numbers: " in converted.stdout
+
+
+@pytest.mark.parametrize(
+    ("array", "kind"),
+    [
+        (np.array([None, 1]), "objects"),
+        (np.array(["a", "b"]), "text"),
+        (np.zeros(2, np.complex64), "complex numbers"),
+        (np.zeros(2, "M8[s]"), "dates"),
+    ],
+)
+def test_arrays_of_other_types_are_called_so(tmp_path, array, kind):
+    path = tmp_path / "x.pdparams"
+    path.write_bytes(pickle.dumps({"a": array}))
+    with pytest.raises(UsageError, match=f"'a' holds a numpy array of {kind}, and nothing else in the file is one"):
+        read_state_dict(path)
+    path.write_bytes(pickle.dumps({"a": array, "b.weight": np.ones(2), "c.weight": np.ones(2)}))
+    assert read_weights_file(path).left_out == (f"a (numpy array of {kind})",)
+
+
+def test_a_file_longer_than_any_weights_is_not_read(tmp_path):
+    path = tmp_path / "x.pth"
+    with path.open("wb") as file:
+        file.write(b"PK\3\4")
+        file.truncate(1 << 40)
+    with pytest.raises(UsageError, match=r"x\.pth: has more than 4,294,967,296 bytes; save the network's state dict"):
+        read_weights_file(path)

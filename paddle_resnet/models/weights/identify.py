@@ -10,6 +10,7 @@ import numpy as np
 from paddle_resnet.console import logger
 from paddle_resnet.errors import shown
 from paddle_resnet.models.weights.adaptation import from_both_sides, name_head, pads_both_sides
+from paddle_resnet.models.weights.layout import bad_numbers
 from paddle_resnet.models.weights.naming import NamedArrays, candidates
 from paddle_resnet.models.weights.projects import SAME_NAMES
 from paddle_resnet.models.weights.source import WeightsSource
@@ -73,6 +74,16 @@ def log_choice(file: WeightsFile, named: NamedArrays, label: str) -> None:
         logger.info("%s: has the names of %s", label, named.project.name)
     if named.project.note:
         logger.warning("warning: %s: %s", label, named.project.note)
+
+
+def unusual_numbers(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return in words the types of the numbers, unless all are float32, and which tensors have `bad_numbers`."""
+    types = sorted({str(array.dtype) for array in arrays.values()})
+    bad = {name: count for name, array in arrays.items() if (count := bad_numbers(array))}
+    facts = [", ".join(types)] if types != ["float32"] else []
+    if bad:
+        facts.append(f"{sum(bad.values()):,} NaN or infinite ones, in {listed([*bad])}")
+    return "; ".join(facts)
 
 
 def listed(names: Sequence[str], limit: int = 80) -> str:

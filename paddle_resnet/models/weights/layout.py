@@ -82,6 +82,11 @@ def check_claimed_size(needed: int, path: Path, times: int = 4) -> None:
         )
 
 
+def bad_numbers(array: np.ndarray) -> int:
+    """Return how many numbers of a tensor are NaN or infinite."""
+    return array.size - int(np.isfinite(array).sum())
+
+
 def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
     """Convert bfloat16, given as uint16, to float32 exactly: they are the upper halves of float32 numbers."""
     return np.asarray(np.left_shift(bits, 16, dtype=np.uint32)).view(np.float32)

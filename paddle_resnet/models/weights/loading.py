@@ -16,6 +16,7 @@ from paddle_resnet.models.blocks import ZeroPadShortcut
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.weights.adaptation import HEAD, from_both_sides, name_head, pads_both_sides
 from paddle_resnet.models.weights.identify import listed, log_choice
+from paddle_resnet.models.weights.layout import bad_numbers
 from paddle_resnet.models.weights.naming import fit_names
 from paddle_resnet.models.weights.source import WeightsSource, parse_source
 from paddle_resnet.models.weights.weights_file import of_arrays, read_weights_file
@@ -35,7 +36,9 @@ class LoadReport:
     skipped_head: tuple[str, ...]
     missing: tuple[str, ...]  # in the network but not in the file
     unexpected: tuple[str, ...]  # in the file but not in the network
-    mismatched: Mapping[str, str]  # in both, but of another shape or not floating-point; each with an explanation
+    mismatched: Mapping[
+        str, str
+    ]  # in both, but of another shape, not floating-point or not finite; each with an explanation
     head: tuple[str, ...] = ()  # layers of the file's head, if it is not called ``fc``
     cause: str = ""  # probable, if it does not fit
 
@@ -175,6 +178,8 @@ def _compare(
 def _likely_cause(report: LoadReport, shapes: Mapping[str, Sequence[int]], state: Mapping[str, np.ndarray]) -> str:
     """Return why the file may not fit, in words."""
     found = {name: array.shape for name, array in state.items()}
+    if not report.missing and not report.unexpected and all(found[n] == tuple(shapes[n]) for n in report.mismatched):
+        return "the shapes are right, but not the numbers: save or get the weights again"
     first = "conv1.weight"
     only_first = list(report.mismatched) == [first] and not report.missing and not report.unexpected
     if only_first and list(found[first][2:]) == list(shapes[first][2:]):
@@ -202,4 +207,6 @@ def _mismatch(name: str, array: np.ndarray, shape: list[int]) -> str | None:
         return f"{name} is {shown(list(array.shape), 60)}, expected {shape}"
     if array.dtype.kind != "f":
         return f"{name} is of type {array.dtype}, expected floating-point numbers"
+    if bad := bad_numbers(array):
+        return f"{name} has {bad:,} NaN or infinite ones among {array.size:,} numbers"
     return None

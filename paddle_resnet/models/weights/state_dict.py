@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError
 from paddle_resnet.files import expand_home, write_atomically
-from paddle_resnet.models.weights.identify import identify, listed, log_choice
+from paddle_resnet.models.weights.identify import identify, listed, log_choice, unusual_numbers
 from paddle_resnet.models.weights.layout import to_torch_names
 from paddle_resnet.models.weights.projects import PADDLECLAS_VB, PADDLECLAS_VD
 from paddle_resnet.models.weights.source import parse_source
@@ -107,4 +107,7 @@ def convert_weights(source: str | Path, destination: str | Path, names: WrittenN
     if destination.exists():
         same = source.exists() and source.samefile(destination)
         raise UsageError(f"{destination}: {'is the file to convert' if same else 'exists already'}; give another name")
-    return write_state_dict(destination, read_state_dict(source), names)
+    arrays = read_state_dict(source)
+    if unusual := unusual_numbers(arrays):
+        logger.info("%s: its numbers: %s; they stay as they are", source, unusual)
+    return write_state_dict(destination, arrays, names)

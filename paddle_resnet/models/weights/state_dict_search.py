@@ -48,7 +48,11 @@ def find_state_dict(content: Any, path: Path, take: str | None = None) -> Found:
         found = {name: each for name, value in entries.items() if (each := _tensor(name, value)) is not None}
         if len(found) * 2 > len(entries):
             tensors[place] = found
-            dropped[place] = [shown(name) for name in entries if name not in found]
+            dropped[place] = [
+                shown(name)
+                for name, value in entries.items()
+                if name not in found and type(value) is not safe_pickle.Opaque
+            ]
         objects += [
             f"{_below(place, name)} ({shown(value.kind)})"
             for name, value in mapping.items()
@@ -127,7 +131,7 @@ def _without_weights(content: Any, path: Path) -> UsageError:
     """Say what a file without a state dict holds, and what to do."""
     values = content.values() if isinstance(content, dict) else [content]
     for value in values:
-        if type(value) is safe_pickle.Opaque:
+        if type(value) is safe_pickle.Opaque and not value.kind.startswith(safe_pickle.UNREAD_ARRAY):
             return UsageError(
                 f"{path}: a whole pickled module or other object ({shown(value.kind)}), no state dict; "
                 "load it where its class is known, and save its state_dict()"

@@ -27,6 +27,7 @@ from paddle_resnet.models.weights.torch_zip import read_zip
 
 _EXPECTED = "expected a weights file of torch.save, paddle.save or safetensors, or a run's folder"
 _MOST_TENSORS = 30_000  # resnet1202 has 7,000; finding their names takes time
+_MOST_BYTES = 4 << 30  # a checkpoint of the largest network, with its optimizer, has 2 GB
 _TAR_PLACE = 257
 _ZIP = b"PK\x03\x04"
 _PICKLES = b"\x80(]}cIL"  # how pickles begin: protocol 2 and later, and opcodes of older ones
@@ -81,6 +82,8 @@ def read_weights_file(path: str | Path, take: str | None = None) -> WeightsFile:
             raise UsageError(f"{path}: is {what}; {_EXPECTED}")
         with path.open("rb") as opened:
             _require_weights(opened.read(_TAR_PLACE + 5), path)
+            if path.stat().st_size > _MOST_BYTES:
+                raise UsageError(f"{path}: has more than {_MOST_BYTES:,} bytes; save the network's state dict alone")
             opened.seek(0)
             content = opened.read()
     except (FileNotFoundError, NotADirectoryError):
