@@ -39,7 +39,7 @@ class Augment:
         self._config = config
         self._resize = resize
         self._image_size = image_size
-        self._mean_level = np.array([255 * value for value in mean])
+        self._mean_level = tuple(255 * value for value in mean)
         if config.custom is not None:
             find_transform(config.custom)
 
@@ -59,7 +59,7 @@ class Augment:
         else:
             pad = self._scaled(config.pad, size)
             largest = resize + 2 * pad - size
-            crops = generator.integers(0, largest, (2, count), endpoint=True) - pad
+            crops = generator.integers(0, largest, (2, count), endpoint=True).T - pad
         cropped, cutout_side = (count, size, size, 3), self._scaled(config.cutout, size)
         return AugmentParams(
             size=size,

@@ -29,10 +29,6 @@ class CustomParams(NamedTuple):
     seeds: Indices
     """Of each image's generator, ``[n]``, so that the result depends neither on workers nor on other images."""
 
-    def select(self, images: Indices) -> CustomParams:
-        """Return the parameters of some of the batch's images."""
-        return CustomParams(self.name, self.seeds[images])
-
 
 @functools.cache
 def find_transform(name: str) -> Transform:

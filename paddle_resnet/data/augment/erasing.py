@@ -46,14 +46,8 @@ class ErasingParams(NamedTuple):
 
     mask: Mask
     """The erased pixels, ``[n, S, S]``."""
-    noise: Pixels
-    """Their new values, uint8 ``[erased pixels, 3]``: the paper's RE-R, the best of its four."""
-
-    def select(self, images: Indices) -> ErasingParams:
-        """Return the parameters of some of the batch's images."""
-        ends = np.cumsum(np.count_nonzero(self.mask, axis=(1, 2)))
-        noise = np.split(self.noise, ends[:-1])
-        return ErasingParams(self.mask[images], np.concatenate([noise[image] for image in images]))
+    noise: list[Pixels]
+    """Of each image the new values, uint8 ``[erased pixels, 3]``: the paper's RE-R, the best of its four."""
 
 
 def draw_erasing(shape: Sequence[int], probability: float, generator: np.random.Generator) -> ErasingParams:
@@ -70,4 +64,5 @@ def draw_erasing(shape: Sequence[int], probability: float, generator: np.random.
     top = generator.integers(0, size[0] - height, endpoint=True)
     left = generator.integers(0, size[1] - width, endpoint=True)
     mask = box_mask(shape, top, left, height, width)
-    return ErasingParams(mask, generator.integers(0, 256, (np.count_nonzero(mask), 3), dtype=np.uint8))
+    noise = generator.integers(0, 256, (np.count_nonzero(mask), 3), dtype=np.uint8)
+    return ErasingParams(mask, np.split(noise, np.cumsum(np.count_nonzero(mask, axis=(1, 2)))[:-1]))

@@ -21,7 +21,7 @@ def augment(images: Pixels, params: AugmentParams) -> Pixels:
     if isinstance(params.crops, CropDraws):
         boxes = params.crops.boxes(*images.shape[1:3])
         return distort(resized_crop(images, boxes, params.size, params.flipped), params)
-    top, left = params.crops
+    top, left = params.crops.T
     return distort(crop(resize_batch(images, params.resize), top, left, params.size, params.flipped), params)
 
 
@@ -36,7 +36,7 @@ def distort(crops: Pixels, params: AugmentParams) -> Pixels:
     if params.cutout_mask is not None:
         crops[params.cutout_mask] = np.rint(params.cutout_level)
     if params.erasing is not None:
-        crops[params.erasing.mask] = params.erasing.noise
+        crops[params.erasing.mask] = np.concatenate(params.erasing.noise)
     return crops
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from paddle_resnet.data.augment.custom import CustomParams
 from paddle_resnet.data.augment.erasing import ErasingParams
@@ -28,27 +27,28 @@ class AugmentParams(NamedTuple):
     flipped: Mask
     """Which images are flipped left to right, ``[n]``."""
     crops: Indices | CropDraws
-    """The crops' top and left, ``[2, n]``; or random-resized crops."""
+    """The crops' top and left, ``[n, 2]``; or random-resized crops."""
     pictures: PictureParams | None
     trivial_augment: TrivialAugmentParams | None
     custom: CustomParams | None
     cutout_mask: Mask | None
     """The pixels that cutout hides, ``[n, S, S]``."""
-    cutout_level: NDArray[np.float64]
-    """The colour that hides them, 0..255, ``[3]``."""
+    cutout_level: tuple[float, ...]
+    """The colour that hides them, 0..255."""
     erasing: ErasingParams | None
     mix: MixParams | None
     """Mixup and cutmix, which the loader applies, as it has the labels."""
 
     def select(self, images: Indices) -> AugmentParams:
         """Return the parameters of some of the batch's images, without `mix`, which belongs to the whole batch."""
-        return self._replace(
-            flipped=self.flipped[images],
-            crops=self.crops[:, images] if isinstance(self.crops, np.ndarray) else self.crops.select(images),
-            pictures=None if self.pictures is None else self.pictures.select(images),
-            trivial_augment=None if self.trivial_augment is None else self.trivial_augment.select(images),
-            custom=None if self.custom is None else self.custom.select(images),
-            cutout_mask=None if self.cutout_mask is None else self.cutout_mask[images],
-            erasing=None if self.erasing is None else self.erasing.select(images),
-            mix=None,
-        )
+        chosen: AugmentParams = _select(self._replace(mix=None), images)
+        return chosen
+
+
+def _select(params: Any, images: Indices) -> Any:
+    """Return what belongs to some of the images, of each array and list that has an element for every image."""
+    if isinstance(params, np.ndarray):
+        return params[images]
+    if isinstance(params, list):
+        return [params[image] for image in images]
+    return params._make(_select(each, images) for each in params) if hasattr(params, "_make") else params

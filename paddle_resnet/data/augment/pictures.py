@@ -39,10 +39,6 @@ class PictureParams(NamedTuple):
     blurs: Numbers
     """Standard deviation of the Gaussian in pixels, ``[n]``; 0: not blurred."""
 
-    def select(self, images: Indices) -> PictureParams:
-        """Return the parameters of some of the batch's images."""
-        return PictureParams._make(each[images] for each in self)
-
 
 def draw_pictures(count: int, config: AugmentConfig, generator: np.random.Generator) -> PictureParams | None:
     """Draw the changes of `count` images; None if the config asks for none of them.

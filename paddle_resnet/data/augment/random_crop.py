@@ -27,10 +27,6 @@ class CropDraws(NamedTuple):
     places: Draws
     """Where the box lies: 0 is the first row or column that is possible, 1 the last; ``[n, 2]``."""
 
-    def select(self, images: Indices) -> CropDraws:
-        """Return the crops of some of the images."""
-        return CropDraws(self.areas[images], self.ratios[images], self.places[images])
-
     def box(self, image: int, height: int, width: int) -> Box:
         """Return the box in an image of this size as torchvision's ``RandomResizedCrop.get_params`` does.
 

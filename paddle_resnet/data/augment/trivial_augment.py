@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
-from paddle_resnet.images import Indices, Pixels
+from paddle_resnet.images import Pixels
 
 STRENGTHS = 31
 """Strengths 0 to 30; 30 is the end of the range."""
@@ -29,10 +29,6 @@ class TrivialAugmentParams(NamedTuple):
     """A position in `OPERATIONS` for each image, ``[n]``."""
     magnitudes: NDArray[np.float64]
     """Shares of the operation's range, -1 to 1, ``[n]``; the sign is the direction, if the operation has one."""
-
-    def select(self, images: Indices) -> TrivialAugmentParams:
-        """Return the parameters of some of the batch's images."""
-        return TrivialAugmentParams(self.operations[images], self.magnitudes[images])
 
 
 def draw_trivial_augment(count: int, generator: np.random.Generator) -> TrivialAugmentParams:
