@@ -11,6 +11,7 @@ from paddle.callbacks import Callback
 from paddle_resnet.errors import UsageError
 
 Logs = dict[str, Any]
+"""What `paddle.Model.fit` knows of a step or a validation: batch size, loss and metrics by name."""
 State = dict[str, Any]
 
 
@@ -107,9 +108,9 @@ class CallbackRunner(Callback):
         if self._start.step == 0:
             self._restore()
 
-    def on_epoch_begin(self, epoch: int | None = None, logs: Logs | None = None) -> None:
-        self._call("on_epoch_begin", (epoch or 0) + self._start.epoch, logs)
-        if not epoch and self._start.step:
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._call("on_epoch_begin", epoch + self._start.epoch, logs)
+        if epoch == 0 and self._start.step:
             self._restore()
 
     def on_train_batch_begin(self, step: int, logs: Logs | None = None) -> None:
@@ -118,9 +119,9 @@ class CallbackRunner(Callback):
     def on_train_batch_end(self, step: int, logs: Logs | None = None) -> None:
         self._call("on_train_batch_end", step + self._steps_before, logs)
 
-    def on_epoch_end(self, epoch: int | None = None, logs: Logs | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self._steps_before = 0
-        self._call("on_epoch_end", (epoch or 0) + self._start.epoch, logs)
+        self._call("on_epoch_end", epoch + self._start.epoch, logs)
 
     def _call(self, event: str, *arguments: Any) -> None:
         for callback in self._callbacks:

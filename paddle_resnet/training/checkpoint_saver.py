@@ -16,7 +16,7 @@ from paddle_resnet.errors import RunFailure
 from paddle_resnet.files import md5_of, write_folder, write_json
 from paddle_resnet.paddle_compat import grad_scaler_of, optimizer_of
 from paddle_resnet.results import EpochRecord
-from paddle_resnet.training.callback_runner import BEGINNING, Position, collect_states
+from paddle_resnet.training.callback_runner import BEGINNING, Logs, Position, collect_states
 from paddle_resnet.training.callbacks.recorder import Recorder
 from paddle_resnet.training.optim.ema import MovingAverage
 from paddle_resnet.training.run_folder import Run
@@ -50,7 +50,7 @@ class CheckpointSaver(Callback):
         self._position = self._saved_position = start
         self._saved_time = time.monotonic()
 
-    def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_end(self, step: int, logs: Logs | None = None) -> None:
         self._position = Position(self._position.epoch, step + 1)
         train = self._run.config.train
         # The ranks' clocks differ, and all ranks have to save together.
@@ -60,7 +60,7 @@ class CheckpointSaver(Callback):
         ):
             self.save()
 
-    def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
+    def on_eval_end(self, logs: Logs | None = None) -> None:
         self._position = Position(self._position.epoch + 1, 0)
         record = self._recorder.records[-1]
         if self._recorder.best is record and distributed.is_main_process():

@@ -11,6 +11,7 @@ from paddle.callbacks import Callback
 
 from paddle_resnet.console import logger
 from paddle_resnet.results import EpochRecord, Monitor
+from paddle_resnet.training.callback_runner import Logs
 from paddle_resnet.training.optim.schedule import Factor
 
 LEAST_IMPROVEMENT = 1e-4
@@ -57,7 +58,7 @@ class ReduceOnPlateau(Callback):
     def set_state_dict(self, state: dict[str, Any]) -> None:
         self._reduce(state["reductions"])
 
-    def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
+    def on_eval_end(self, logs: Logs | None = None) -> None:
         count = reductions([record.validation_loss for record in self._records()], self._patience)
         if count > self._factor.reductions:
             self._reduce(count)
@@ -81,7 +82,7 @@ class EarlyStopping(Callback):
         self._records = records
         self._monitor = monitor
 
-    def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
+    def on_eval_end(self, logs: Logs | None = None) -> None:
         if epochs_since_best(self._records(), self._monitor) >= self._patience:
             self.model.stop_training = True
             logger.info("stopped early: no better validation in %d epochs", self._patience)

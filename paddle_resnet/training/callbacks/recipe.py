@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import paddle
 from paddle.callbacks import Callback
@@ -13,6 +12,7 @@ from paddle_resnet.config import Config, TrainConfig
 from paddle_resnet.data import TrainLoader
 from paddle_resnet.models import ImageClassifier
 from paddle_resnet.paddle_compat import create_optimizer_state, learning_rate_of, parameters_of
+from paddle_resnet.training.callback_runner import Logs
 from paddle_resnet.training.callbacks.early_stopping import EarlyStopping, Records, ReduceOnPlateau
 
 CROP_STEP = 4
@@ -66,8 +66,7 @@ class BatchesByEpoch(Callback):
         self._sizes = crop_sizes(train.first_size or image_size, image_size, train.plan[0])
         self._unmixed = unmixed_epochs(train.stop_mixing, train.plan) if train.stop_mixing else set()
 
-    def on_epoch_begin(self, epoch: int | None = None, logs: dict[str, Any] | None = None) -> None:
-        epoch = epoch or 0
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._loader.crop_size = self._sizes[min(epoch, len(self._sizes) - 1)]
         self._loader.mixes = epoch not in self._unmixed
         self._loader.epoch = epoch
@@ -87,9 +86,9 @@ class FreezeBackbone(Callback):
         self._epochs = epochs
         self._optimizer = optimizer
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         # Checkpoints then hold the optimizer state of all parameters from the first one on.
         create_optimizer_state(self._optimizer, parameters_of(self._optimizer))
 
-    def on_epoch_begin(self, epoch: int | None = None, logs: dict[str, Any] | None = None) -> None:
-        self._network.freeze(self._network.stage_names[-1] if (epoch or 0) < self._epochs else None)
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._network.freeze(self._network.stage_names[-1] if epoch < self._epochs else None)

@@ -16,6 +16,7 @@ from paddle_resnet.errors import RunFailure
 from paddle_resnet.paddle_compat import optimizer_of
 from paddle_resnet.results import EpochRecord
 from paddle_resnet.system import threads
+from paddle_resnet.training.callback_runner import Logs
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.run_folder import Run
 
@@ -77,17 +78,16 @@ class Recorder(Callback):
         self._started = time.monotonic() - state["seconds"]
         self._began = time.monotonic() - state["seconds_of_run"]
 
-    def on_epoch_begin(self, epoch: int | None = None, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._images = 0
-        self._epoch = (epoch or 0) + 1
+        self._epoch = epoch + 1
         self._started = time.monotonic()
 
-    def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_begin(self, step: int, logs: Logs | None = None) -> None:
         # The schedule changes it at the end of the step.
         self.learning_rate = float(optimizer_of(self.model).get_lr())
 
-    def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
-        logs = logs or {}
+    def on_train_batch_end(self, step: int, logs: Logs) -> None:
         (loss,) = logs["loss"]
         if not math.isfinite(loss):
             raise self._diverged(f"the loss at step {step + 1}", loss, f", on {_first_of(self._loader.names())}")
@@ -97,8 +97,7 @@ class Recorder(Callback):
         self._train = {name: logs[name] for name in self._metrics.name()}
         self.steps += 1
 
-    def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
-        logs = logs or {}
+    def on_eval_end(self, logs: Logs) -> None:
         if not math.isfinite(logs["cross_entropy"]):
             raise self._diverged("the validation loss", logs["cross_entropy"])
         record = EpochRecord(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
 
 import numpy as np
 from paddle.callbacks import Callback
 
 from paddle_resnet import distributed, runtime, signals
 from paddle_resnet.errors import Stopped
+from paddle_resnet.training.callback_runner import Logs
 
 
 class StepSeeds(Callback):
@@ -24,10 +24,10 @@ class StepSeeds(Callback):
         self._seed = seed
         self._epoch = 0
 
-    def on_epoch_begin(self, epoch: int | None = None, logs: dict[str, Any] | None = None) -> None:
-        self._epoch = epoch or 0
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._epoch = epoch
 
-    def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_begin(self, step: int, logs: Logs | None = None) -> None:
         number = self._epoch * self.params["steps"] + step
         rank = distributed.joined().rank
         entropy = [self._seed, number, rank] if rank else [self._seed, number]
@@ -54,7 +54,7 @@ class StopBetweenSteps(Callback):
     def __exit__(self, *_: object) -> None:
         self._deferral.close()
 
-    def stop_if_asked(self, step: int = 0, logs: dict[str, Any] | None = None) -> None:
+    def stop_if_asked(self, step: int = 0, logs: Logs | None = None) -> None:
         """Save and raise `Stopped` if a signal has come."""
         asked = int(distributed.all_reduce_max(signals.received()))
         if asked:

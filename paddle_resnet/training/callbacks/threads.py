@@ -16,6 +16,7 @@ from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.models import ImageClassifier
 from paddle_resnet.system import threads
+from paddle_resnet.training.callback_runner import Logs
 
 LONGEST_STEP = 0.3
 """Seconds of a measured step; the batch is halved until it takes no longer."""
@@ -56,7 +57,7 @@ class ThreadChoice(Callback):
     def set_state_dict(self, state: dict[str, Any]) -> None:
         self._use(self._chooser.take(state["threads"]))
 
-    def on_epoch_begin(self, epoch: int | None = None, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._use(self._chooser.choose(time.monotonic(), self._measure))
 
     def _use(self, change: str) -> None:

@@ -11,6 +11,7 @@ from paddle.callbacks import Callback
 from paddle_resnet.config import Config
 from paddle_resnet.paddle_compat import optimizer_of
 from paddle_resnet.tracking.training_log import VisualDLLog
+from paddle_resnet.training.callback_runner import Logs
 from paddle_resnet.training.callbacks.recorder import Recorder
 
 
@@ -31,11 +32,11 @@ class Curves(Callback):
         self._config = config
         self._recorder = recorder
 
-    def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
-        (loss,) = (logs or {})["loss"]
+    def on_train_batch_end(self, step: int, logs: Logs) -> None:
+        (loss,) = logs["loss"]
         self._log.step(self._recorder.steps - 1, loss, self._recorder.learning_rate)
 
-    def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
+    def on_eval_end(self, logs: Logs | None = None) -> None:
         record = self._recorder.records[-1]
         self._log.epoch(record)
         if record.epoch == 1:
@@ -56,7 +57,7 @@ class Histograms(Callback):
         self._every = every
         self._recorder = recorder
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         # `paddle.Model` has cleared the gradients when it calls `on_train_batch_end`, so the optimizer is wrapped. It
         # takes a step by `minimize` in a single process, by `step` in several.
         optimizer = optimizer_of(self.model)

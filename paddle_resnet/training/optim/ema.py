@@ -5,12 +5,12 @@ Its decay grows as in TensorFlow's ``ExponentialMovingAverage(num_updates=...)``
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import paddle
 from paddle import nn
 from paddle.callbacks import Callback
+
+from paddle_resnet.training.callback_runner import Logs
 
 
 class MovingAverage(Callback):
@@ -66,13 +66,13 @@ class MovingAverage(Callback):
         _assign(self._network, self._trained)
         self._trained = {}
 
-    def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_end(self, step: int, logs: Logs | None = None) -> None:
         self.update()
 
-    def on_eval_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_eval_begin(self, logs: Logs | None = None) -> None:
         self.apply()
 
-    def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
+    def on_eval_end(self, logs: Logs | None = None) -> None:
         self.restore()
 
 
