@@ -34,6 +34,7 @@ def test_a_line_says_network_data_epochs_and_accuracy(tmp_path):
 
 
 def test_html_has_changed_keys_metrics_and_curves(tmp_path):
+    (tmp_path / "<b>").mkdir()  # a new folder would not get such a name
     run = make(tmp_path / "<b>")
     assert "<img" not in run._repr_html_()
     run.write_history(HISTORY)
