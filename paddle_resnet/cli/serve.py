@@ -2,7 +2,7 @@
 
 examples:
   paddle-resnet serve output/quickstart                                        then open http://127.0.0.1:8000/
-  paddle-resnet serve output/quickstart --workers 2 --port 9000
+  paddle-resnet serve output/quickstart --streams 4 --port 9000
   curl -F image=@seven.png http://127.0.0.1:8000/predict
   curl -H 'Content-Type: image/png' --data-binary @seven.png http://127.0.0.1:8000/predict?top=1
 
@@ -57,16 +57,15 @@ def main() -> None:
     count = program.positive_int
     group = parser.add_argument_group("inference")
     add = group.add_argument
-    add("--workers", type=count, metavar="N", help="service processes that share the port; default: 1")
     program.add_inference_options(group)
-    streams = "inference processes of a worker, a batch each at a time; default: 2, or 1 on one core"
+    streams = "inference processes, a batch each at a time; default: 2, or 1 on one core"
     add("--streams", type=count, metavar="N", help=streams)
     add("--threads", type=count, metavar="N", help="CPU threads of a batch; default: its share of the cores")
     add("--max-batch", type=count, metavar="N", help="images of a batch; default: 32")
     wait = "milliseconds that an image waits for others to share its batch; default: 2"
     add("--max-wait", type=_scaled(_not_negative, 1e-3), metavar="MS", help=wait)
 
-    add = parser.add_argument_group("limits of a worker").add_argument
+    add = parser.add_argument_group("limits").add_argument
     add("--queue", type=count, metavar="N", help="images that may wait; default: 256")
     add("--max-images", type=count, metavar="N", help="images of a request; default: 64")
     add("--max-body", type=_scaled(count, 2**20), metavar="MiB", help="size of a request; default: 16")
@@ -82,18 +81,16 @@ def _serve(arguments: argparse.Namespace) -> None:
     from paddle_resnet.service import Settings
     from paddle_resnet.service.server import serve
 
-    if on_ray := program.uses_ray(arguments, "workers", "streams"):
+    if on_ray := program.uses_ray(arguments, "streams"):
         arguments.threads, arguments.streams, arguments.explain = arguments.threads or 1, 1, False
-    arguments.workers = arguments.workers or 1
     # Not program.prepare(): the service's log lines are JSON.
-    cores = max(1, physical_cores() // arguments.workers)
+    cores = physical_cores()
     # With two, one computes while the other's batch is on its way.
     streams = arguments.streams or min(2, cores)
     chosen = {
         name: value for name, value in vars(arguments).items() if value is not None and name in Settings.model_fields
     }
-    cores_per_stream = max(1, cores // streams)
-    settings = Settings(**{"threads": cores_per_stream, **chosen, "streams": streams, "decoders": cores_per_stream})
+    settings = Settings(**{"threads": max(1, cores // streams), **chosen, "streams": streams})
     if on_ray:
         from paddle_resnet.on_ray.serve import serve_on_ray
 

@@ -1,6 +1,6 @@
 """The service on a Ray cluster: Ray Serve runs its application, and batches the images for replicas of the model.
 
-Two deployments. `HTTP` is the application of `app.create_app`, with its routes, bounds and errors, once on each node.
+Two deployments. `HTTP` is the application of `app.Application`, with its routes, bounds and errors, once on each node.
 `MODEL` decodes and computes; Ray batches, scales, and replaces its replicas. Ray takes the place of this package's
 inference workers and of its HTTP protocol. To Ray they are two applications, as `HTTP` has to end before `MODEL`.
 """
@@ -24,7 +24,7 @@ from paddle_resnet import signals
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.inference.inference_config import InferenceConfig, find_model
 from paddle_resnet.on_ray.cluster import connect, pack_model, resources_of, unpack_model
-from paddle_resnet.service.app import create_app
+from paddle_resnet.service.app import Application
 from paddle_resnet.service.inference_workers import InferenceWorkers, WorkerDied
 from paddle_resnet.service.settings import Settings
 from paddle_resnet.service.telemetry import configure_logging, log
@@ -71,9 +71,7 @@ class _Model:
     def __init__(self, settings: Settings, packed: list[ray.ObjectRef], digest: str) -> None:
         configure_logging()
         with unpack_model(packed[0]) as model:
-            self._compute = make_worker(
-                settings.model_copy(update={"model": model, "decoders": settings.threads}), digest
-            )
+            self._compute = make_worker(settings.model_copy(update={"model": model}), digest)
         self._thread, self._timeout = ThreadPoolExecutor(1), settings.response_timeout
         self._started: float | None = None
         self.predict.set_max_batch_size(settings.max_batch)
@@ -134,7 +132,7 @@ def deploy(settings: Settings) -> None:
         configure_logging(settings.log_level)
         with unpack_model(packed[0]) as model:
             own = settings.model_copy(update={"model": model, "max_batch": 1, "max_wait": 0})
-            return create_app(own, digest, RayWorkers(ahead * most))
+            return Application(own, digest, RayWorkers(ahead * most))
 
     scaled = {"min_replicas": min(most, nodes), "max_replicas": most, "target_ongoing_requests": ahead}
     model = serve.deployment(

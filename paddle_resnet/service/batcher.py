@@ -14,13 +14,11 @@ from typing import cast
 
 from paddle_resnet.service.errors import ServiceError, busy_error, unavailable_error
 from paddle_resnet.service.inference_workers import InferenceWorkers, WorkerDied
-from paddle_resnet.service.request_queue import DecodeBudgets, FairQueue, PendingRequest, QueuedImage
+from paddle_resnet.service.request_queue import FairQueue, PendingRequest, QueuedImage
 from paddle_resnet.service.settings import Settings
 from paddle_resnet.service.telemetry import Metrics
 from paddle_resnet.service.worker_process import Batch, ImageData, ImageResult, ImageStatus
 
-DECODE_SHARE = 0.5
-"""Cores that a client's costly images may take in the long run."""
 MAX_CRASHES = 2
 """Workers that may die of an image before it is refused."""
 
@@ -40,7 +38,6 @@ class Batcher:
         self._workers = workers
         self._settings = settings
         self._metrics = metrics
-        self._budgets = DecodeBudgets(settings.client_decode_seconds, DECODE_SHARE)
         self._cheap, self._costly = FairQueue(), FairQueue()
         self._running: dict[asyncio.Task[None], bool] = {}
         """Batches under way, and whether each is a costly image."""
@@ -64,8 +61,8 @@ class Batcher:
     def admit(self, request: PendingRequest, images: int) -> None:
         """Admit more images of a request, or refuse them: 429, the queue is full; 413, they are more than it can hold.
 
-        When the queue is full, the newest request of the client with the most images is refused in its place. If that
-        is this client, its largest request is, provided that it is larger than this one.
+        When the queue is full, the newest request of the client with the most images is refused in its place, unless
+        this client would have more.
         """
         if request.done:
             return
@@ -73,7 +70,7 @@ class Batcher:
             message = f"at most {self._settings.queue} images can wait; send fewer at once"
             raise ServiceError(413, "too_many_images", message)
         while self.admitted + images > self._settings.queue:
-            evicted = self._request_to_evict(request.client, request.admitted + images)
+            evicted = self._request_to_evict(request.client, images)
             if evicted is None:
                 raise busy_error()
             evicted.fail(busy_error())
@@ -106,18 +103,13 @@ class Batcher:
             self._running[asyncio.get_running_loop().create_task(self._finish(batch, results))] = costly
 
     def _request_to_evict(self, client: str, images: int) -> PendingRequest | None:
-        """Return the request to drop when `client` would have a request of so many images."""
-        admitted: Counter[str] = Counter()
+        """Return the request to drop for so many images more of `client`; None if no client has more than it then."""
+        admitted: Counter[str] = Counter({client: images})  # first, so that it is the largest among equal ones
         for request in self._requests:
             admitted[request.client] += request.admitted
-        largest, count = max(admitted.items(), key=lambda each: each[1], default=(client, 0))
-        newest_first = [request for request in reversed(self._requests) if request.client == largest]
-        if largest != client and count > admitted[client] + images:
-            return newest_first[0]
-        if largest == client and newest_first:
-            request = max(newest_first, key=lambda each: each.admitted)
-            return request if request.admitted > images else None
-        return None
+        largest = max(admitted, key=lambda each: admitted[each])
+        newest_first = reversed(self._requests)
+        return None if largest == client else next(each for each in newest_first if each.client == largest)
 
     def _remove(self, request: PendingRequest) -> None:
         self._cheap.drop(request)
@@ -131,19 +123,19 @@ class Batcher:
         cheap_due = len(self._cheap) > 0 and self._is_due()
         costly_may = sum(self._running.values()) < max(1, self._workers.ready - 1)
         costly_turn = costly_may and not (cheap_due and self._last_was_costly)
-        if costly_turn and (batch := self._costly.pop_pending(1)):
+        if costly_turn and (batch := self._costly.take(1)):
             self._last_was_costly = True
             return batch
         self._last_was_costly = False
         # Idle workers share what waits.
         share = -(-len(self._cheap) // idle)
-        return self._cheap.pop_pending(min(self._settings.max_batch, share)) if cheap_due else []
+        return self._cheap.take(min(self._settings.max_batch, share)) if cheap_due else []
 
     def _is_due(self) -> bool:
         """Return whether a batch is full, or its first image has waited; if not, set a timer for that."""
         if len(self._cheap) >= self._settings.max_batch:
             return True
-        remaining = self._cheap.peek().since + self._settings.max_wait - time.monotonic()
+        remaining = self._cheap.first().since + self._settings.max_wait - time.monotonic()
         if remaining > 0 and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(remaining, self._on_timer)
         return remaining <= 0
@@ -184,8 +176,6 @@ class Batcher:
             return False
         if result.status is ImageStatus.NOT_BEGUN:
             self._cheap.put(image, first=True)
-        elif wait := self._budgets.take(request.client, result.seconds):
-            request.fail(busy_error(wait, "these images take too long to decode; send fewer, smaller ones, or later"))
         else:
             self._costly.put(image)
         return False

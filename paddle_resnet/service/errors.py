@@ -19,17 +19,18 @@ class ServiceError(Exception):
         super().__init__(message)
         self.status, self.code, self.message, self.image, self.headers = status, code, message, image, headers
 
-    def response(self, *, open_inference: bool = False) -> JSONResponse:
-        """Return the response, or that of the Open Inference Protocol, ``{"error": message}``."""
+    def response(self, path: str) -> JSONResponse:
+        """Return the response for an address; that of the Open Inference Protocol is ``{"error": message}``."""
         error: dict[str, object] = {"code": self.code, "message": self.message}
         if self.image is not None:
             error["image"] = self.image
-        return JSONResponse({"error": self.message if open_inference else error}, self.status, self.headers)
+        return JSONResponse({"error": self.message if path.startswith("/v2") else error}, self.status, self.headers)
 
 
-def busy_error(seconds: float = 1, message: str = "too many images are waiting; try again later") -> ServiceError:
-    """Return a 429 whose Retry-After is `seconds`, from 1 to 60."""
-    return ServiceError(429, "busy", message, headers={"Retry-After": str(min(60, max(1, round(seconds))))})
+def busy_error(what: str = "images") -> ServiceError:
+    """Return a 429 with a Retry-After."""
+    message = f"too many {what} are waiting; try again later"
+    return ServiceError(429, "busy", message, headers={"Retry-After": "1"})
 
 
 def unavailable_error(message: str, code: str = "unavailable") -> ServiceError:

@@ -11,10 +11,10 @@ import json
 import math
 import struct
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -26,7 +26,7 @@ from paddle_resnet.service.predict import InferencePipeline, ServedModel, scores
 from paddle_resnet.service.request_body import decode_base64, parse_json
 from paddle_resnet.service.worker_process import ImageData, ImageResult
 
-JSON_LENGTH = "inference-header-content-length"
+JSON_LENGTH = "Inference-Header-Content-Length"
 """The header that says where the JSON of a body ends and its binary tensors begin."""
 Size = Annotated[int, Field(ge=0, lt=2**40)]
 
@@ -47,7 +47,7 @@ class _Input(BaseModel):
 
 
 class _Output(BaseModel):
-    name: str
+    name: Literal["probabilities", "label"]
     parameters: _Parameters = _Parameters()
 
 
@@ -79,23 +79,8 @@ def open_inference_routes(pipeline: InferencePipeline, is_ready: Callable[[], bo
         return JSONResponse({"ready": is_ready()}, 200 if is_ready() else 503)
 
     async def metadata(request: Request) -> Response:
-        model = pipeline.model
-        _check_named(request, model)
-        size = model.config.input.image_size
-        content = {
-            "name": model.config.model,
-            "versions": [model.version],
-            "platform": "paddle_resnet",
-            "inputs": [
-                {"name": "pixels", "datatype": "UINT8", "shape": [-1, size, size, 3]},
-                {"name": "images", "datatype": "BYTES", "shape": [-1]},
-            ],
-            "outputs": [
-                {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(model.config.classes)]},
-                {"name": "label", "datatype": "BYTES", "shape": [-1]},
-            ],
-        }
-        return JSONResponse(content)
+        _check_named(request, pipeline.model)
+        return JSONResponse(_describe(pipeline.model))
 
     async def infer(request: Request) -> Response:
         call = _InferCall(request, pipeline.settings.max_images)
@@ -110,9 +95,26 @@ def open_inference_routes(pipeline: InferencePipeline, is_ready: Callable[[], bo
 
 
 def _check_named(request: Request, model: ServedModel) -> None:
-    name, version = request.path_params["name"], request.path_params.get("version")
-    if name != model.config.model or version not in (None, model.version):
+    version = model.name["version"]
+    if request.path_params["name"] != model.config.model or request.path_params.get("version", version) != version:
         raise ServiceError(404, "not_found", "this model or version is not served; GET /model names the one that is")
+
+
+def _describe(model: ServedModel) -> dict[str, Any]:
+    size = model.config.input.image_size
+    return {
+        "name": model.config.model,
+        "versions": [model.name["version"]],
+        "platform": "paddle_resnet",
+        "inputs": [
+            {"name": "pixels", "datatype": "UINT8", "shape": [-1, size, size, 3]},
+            {"name": "images", "datatype": "BYTES", "shape": [-1]},
+        ],
+        "outputs": [
+            {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(model.config.classes)]},
+            {"name": "label", "datatype": "BYTES", "shape": [-1]},
+        ],
+    }
 
 
 class _InferCall:
@@ -128,81 +130,82 @@ class _InferCall:
         if not length.isascii() or not length.isdecimal() or len(length) > 12:
             raise malformed(f"{JSON_LENGTH}: expected the length of the JSON")
         end = int(length)
-        try:
-            self._request = _InferRequest.model_validate(parse_json(body[:end]))
-        except ValidationError as error:
-            complaint = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(map(str, complaint["loc"]))[:100]
-            raise malformed(f"the JSON has another shape ({place}: {complaint['msg']})") from None
-        if unknown := {output.name for output in self._request.outputs} - {"probabilities", "label"}:
-            raise malformed(f"{len(unknown)} outputs are unknown; there are probabilities and label")
+        self._request = parse_json(body[:end], _InferRequest)
         (tensor,) = self._request.inputs
         size = model.config.input.image_size
         shapes = {("pixels", "UINT8"): [[size, size, 3]], ("images", "BYTES"): [[], [1]]}
         if not tensor.shape or tensor.shape[1:] not in shapes.get((tensor.name, tensor.datatype), []):
             raise malformed(f"expected the input pixels, UINT8 [N, {size}, {size}, 3], or images, BYTES [N]")
-        if not 0 < tensor.shape[0] <= self._max_images:
-            raise too_many_images(self._max_images) if tensor.shape[0] else malformed("the input holds no image")
-        return self._pixels(tensor, body[end:]) if tensor.name == "pixels" else self._encoded(tensor, body[end:])
-
-    def _pixels(self, tensor: _Input, binary: bytes) -> list[np.ndarray]:
-        if tensor.data is None:
-            pixels = np.frombuffer(binary, np.uint8)
-            if tensor.parameters.binary_data_size != len(binary):
-                raise malformed("binary_data_size is not the number of bytes behind the JSON")
-        else:
-            try:
-                # Not without a type: that of texts would take as much for each as for the longest.
-                values = np.array(tensor.data, np.float64).reshape(-1)
-            except (ValueError, TypeError, OverflowError):
-                values = np.full(1, np.nan)
-            with np.errstate(invalid="ignore"):
-                pixels = values.astype(np.uint8)
-            if not np.array_equal(pixels, values):
-                raise malformed("data: expected whole numbers from 0 to 255, flat or nested as the shape says")
-        if len(pixels) != math.prod(tensor.shape):
-            raise malformed(f"data: expected {math.prod(tensor.shape):,} values, as the shape says")
-        return list(pixels.reshape(tensor.shape))
-
-    def _encoded(self, tensor: _Input, binary: bytes) -> list[bytes]:
-        number = tensor.shape[0]
-        if tensor.data is not None:
-            texts = [each for each in tensor.data if isinstance(each, str)]
-            if not len(texts) == len(tensor.data) == number:
-                raise malformed(f"data: expected {number} base64 texts, as the shape says")
-            return [decode_base64(text, image) for image, text in enumerate(texts)]
-        images: list[bytes] = []
-        start = 0
-        while start + 4 <= len(binary) and len(images) < number:
-            (length,) = struct.unpack_from("<I", binary, start)
-            images.append(binary[start + 4 : start + 4 + length])
-            start += 4 + length
-        if start != len(binary) or len(images) != number or tensor.parameters.binary_data_size != len(binary):
-            raise malformed(f"expected {number} images behind the JSON, each after its length as 4 bytes")
-        return images
+        if tensor.shape[0] == 0:
+            raise malformed("the input holds no image")
+        if tensor.shape[0] > self._max_images:
+            raise too_many_images(self._max_images)
+        binary = body[end:]
+        if tensor.data is None and tensor.parameters.binary_data_size != len(binary):
+            raise malformed("binary_data_size is not the number of bytes behind the JSON")
+        return _pixels(tensor, binary) if tensor.name == "pixels" else _encoded_images(tensor, binary)
 
     def response(self, model: ServedModel, results: Sequence[ImageResult]) -> Response:
         """Return the outputs that were asked for, all if none was."""
         scores = scores_of(results)
         labels = [decide(best, model.config.threshold) for (best,) in rank(scores, model.config.classes, 1)]
-        packed = [struct.pack("<I", len(text)) + text for text in (label.encode() for label in labels)]
         tensors = {
             "probabilities": ("FP32", scores, scores.astype("<f4").tobytes()),
-            "label": ("BYTES", np.array(labels), b"".join(packed)),
+            "label": ("BYTES", np.array(labels), b"".join(_with_length(label.encode()) for label in labels)),
         }
-        outputs, binary = [], []
-        for output in self._request.outputs or [_Output(name=name) for name in tensors]:
+        outputs, binary = [], b""
+        for output in self._request.outputs or [_Output(name="probabilities"), _Output(name="label")]:
             datatype, values, data = tensors[output.name]
             described = {"name": output.name, "datatype": datatype, "shape": list(values.shape)}
             chosen = output.parameters.binary_data
             if self._request.parameters.binary_data_output if chosen is None else chosen:
                 outputs.append({**described, "parameters": {"binary_data_size": len(data)}})
-                binary.append(data)
+                binary += data
             else:
                 outputs.append({**described, "data": values.reshape(-1).tolist()})
-        head = {"model_name": model.config.model, "model_version": model.version, "outputs": outputs}
+        head = {"model_name": model.config.model, "model_version": model.name["version"], "outputs": outputs}
         text = json.dumps(head if self._request.id is None else {**head, "id": self._request.id}).encode()
         if not binary:
             return Response(text, media_type="application/json")
-        headers = {"Inference-Header-Content-Length": str(len(text))}
-        return Response(text + b"".join(binary), media_type="application/octet-stream", headers=headers)
+        return Response(text + binary, media_type="application/octet-stream", headers={JSON_LENGTH: str(len(text))})
+
+
+def _pixels(tensor: _Input, binary: bytes) -> list[np.ndarray]:
+    """Return images, uint8 ``[S, S, 3]``."""
+    if tensor.data is None:
+        pixels = np.frombuffer(binary, np.uint8)
+    else:
+        try:
+            # Not without a type: that of texts would take as much for each as for the longest.
+            values = np.array(tensor.data, np.float64).reshape(-1)
+        except (ValueError, TypeError, OverflowError):
+            values = np.full(1, np.nan)
+        with np.errstate(invalid="ignore"):
+            pixels = values.astype(np.uint8)
+        if not np.array_equal(pixels, values):
+            raise malformed("data: expected whole numbers from 0 to 255, flat or nested as the shape says")
+    if len(pixels) != math.prod(tensor.shape):
+        raise malformed(f"data: expected {math.prod(tensor.shape):,} values, as the shape says")
+    return list(pixels.reshape(tensor.shape))
+
+
+def _encoded_images(tensor: _Input, binary: bytes) -> list[bytes]:
+    number = tensor.shape[0]
+    if tensor.data is not None:
+        texts = [each for each in tensor.data if isinstance(each, str)]
+        if not len(texts) == len(tensor.data) == number:
+            raise malformed(f"data: expected {number} base64 texts, as the shape says")
+        return [decode_base64(text, image) for image, text in enumerate(texts)]
+    images: list[bytes] = []
+    start = 0
+    while start + 4 <= len(binary) and len(images) < number:
+        (length,) = struct.unpack_from("<I", binary, start)
+        images.append(binary[start + 4 : start + 4 + length])
+        start += 4 + length
+    if start != len(binary) or len(images) != number:
+        raise malformed(f"expected {number} images behind the JSON, each after its length as 4 bytes")
+    return images
+
+
+def _with_length(data: bytes) -> bytes:
+    return struct.pack("<I", len(data)) + data

@@ -7,8 +7,7 @@ import ipaddress
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, suppress
-from functools import lru_cache
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -42,8 +41,9 @@ class ServedModel:
 
     Attributes:
         config: its `inference.yml`.
-        run: the name of the folder that holds the run, or the exported model alone.
-        version: the first digits of its hash, which changes with every file of the model.
+        hash: SHA-256 over the model's files. A worker that starts later loads this model or none.
+        name: what responses say of it: the model, the name of the folder that holds the run or the exported model
+            alone, and the first digits of the hash.
     """
 
     def __init__(
@@ -55,19 +55,18 @@ class ServedModel:
     ) -> None:
         self.config = InferenceConfig.load(settings.model)
         self.hash = expected_hash or self.config.digest()
-        self.version = self.hash[:VERSION_DIGITS]
-        run = self.config.folder.resolve()
-        self.run = (run.parent if run.name == "inference" else run).name
-        self.explains = explains(settings, self.config)
+        folder = self.config.folder.resolve()
+        run = folder.parent if folder.name == "inference" else folder
+        self.name: dict[str, Any] = {"model": self.config.model, "run": run.name, "version": self.hash[:VERSION_DIGITS]}
+        self._explains = explains(settings, self.config)
         self.settings, self.metrics = settings, metrics
-        # Also a worker that starts later loads this model or none.
         self.workers = workers or InferenceWorkers(settings, self.hash, self.config.input.image_size)
         self.batcher = Batcher(self.workers, settings, metrics)
 
     def connect(self) -> None:
         """Take the workers into use. They are ready."""
-        self._gauge = self.metrics.model.labels(self.config.model, self.run, self.version)
-        self._gauge.inc()
+        self.metrics.model.clear()
+        self.metrics.model.labels(**self.name).set(1)
         self.workers.connect(self.batcher.start_batches, self.metrics.restarts.inc)
 
     async def close(self) -> None:
@@ -76,35 +75,31 @@ class ServedModel:
             while self.batcher.admitted:
                 await asyncio.sleep(0.02)
         finally:
-            self._gauge.dec()
             await self.workers.close()
 
     def check_explains(self, label: str) -> None:
         """Raise a ServiceError where there is no Grad-CAM (404), or not for this class (422); "" is any."""
-        if not self.explains:
+        if not self._explains:
             raise ServiceError(404, "no_explanation", "the run's checkpoint does not lie beside this model")
         if label and label not in self.config.classes:
             raise ServiceError(422, "unknown_class", "the model has no such class; GET /model lists them")
 
     def about(self) -> dict[str, Any]:
         """Describe the model and the limits, for `GET /model`."""
-        limits = self.settings.model_dump(include={"max_images", "max_body", "max_pixels"})
         return {
-            "model": self.config.model,
-            "run": self.run,
+            **self.name,
             "hash": self.hash,
-            "version": self.version,
             "classes": list(self.config.classes),
             "threshold": self.config.threshold,
             "image_size": self.config.input.image_size,
-            **limits,
+            **self.settings.model_dump(include={"max_images", "max_body", "max_pixels"}),
             "formats": list(FORMATS),
-            "explain": self.explains,
+            "explain": self._explains,
         }
 
 
 class InferencePipeline:
-    """From a request to the results of its images: read the body, admit, split, queue, compute. One per process.
+    """From a request to the results of its images: read the body, admit, split, queue, compute.
 
     Attributes:
         model: that of new requests; `reload` replaces it.
@@ -138,7 +133,7 @@ class InferencePipeline:
                 unless_ready.pop_all()
             earlier, self.model = self.model, model
             model.connect()
-            log("reloaded", model=model.config.model, run=model.run, version=model.version)
+            log("reloaded", **model.name)
             await earlier.close()
 
     async def predict(self, request: Request) -> Response:
@@ -156,13 +151,13 @@ class InferencePipeline:
             }
             for image, best in enumerate(ranked)
         ]
-        return JSONResponse({**_name(model), "predictions": predictions})
+        return JSONResponse({**model.name, "predictions": predictions})
 
     async def explain(self, request: Request) -> Response:
         """Respond to `POST /explain` with the Grad-CAM of one image."""
         label = request.query_params.get("class", "")
         async with self.run(request, self._splitter(request, 1), explain=label) as (model, results):
-            return JSONResponse({**_name(model), **(results[0].explanation or {})})
+            return JSONResponse({**model.name, **(results[0].explanation or {})})
 
     def _splitter(self, request: Request, max_images: int) -> Splitter | None:
         content_type = request.headers.get("content-type", "")
@@ -220,20 +215,14 @@ def _watch(request: Request, pending: PendingRequest) -> None:
     pending.results.add_done_callback(lambda _: watcher.cancel())
 
 
-@lru_cache(1024)
 def client_of(address: str) -> str:
     """Return whose address it is: of IPv6 the /64 network, as its owner has all addresses in it."""
-    with suppress(ValueError):
-        parsed = ipaddress.ip_address(address)
-        if isinstance(parsed, ipaddress.IPv6Address):
-            return str(parsed.ipv4_mapped or parsed.packed[:8].hex())
-    return address
+    if ":" not in address:
+        return address
+    parsed = ipaddress.IPv6Address(address)
+    return str(parsed.ipv4_mapped or parsed.packed[:8].hex())
 
 
 def scores_of(results: Sequence[ImageResult]) -> np.ndarray:
     """Return the scores of images, float32 ``[N, classes]``."""
     return np.stack([result.scores for result in results if result.scores is not None])
-
-
-def _name(model: ServedModel) -> dict[str, str]:
-    return {"model": model.config.model, "run": model.run, "version": model.version}

@@ -12,9 +12,10 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TypeVar
 
 import anyio
+from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
@@ -24,7 +25,6 @@ from paddle_resnet.service.errors import ServiceError, busy_error, client_closed
 from paddle_resnet.service.settings import Settings
 
 ACCEPTED = "an image, multipart/form-data with an image in each part, or application/json with base64"
-JSON_SHAPE = '{"images": ["<base64>", ...]} or {"instances": [{"b64": "<base64>"}, ...]}'
 DATA_URL = re.compile(r"\s*data:[^,]{0,200};base64,", re.IGNORECASE)
 URL_SAFE = bytes.maketrans(b"-_", b"+/")
 FILE_NAME = re.compile(rb";\s*filename\*?\s*=", re.IGNORECASE)
@@ -52,29 +52,27 @@ class BodyLimiter:
         if len(announced) > 18 or (announced.isdecimal() and int(announced) > self._settings.max_body):
             raise self._too_large()
         chunks: list[bytes] = []
-        seconds = self._settings.body_timeout
         try:
-            with anyio.fail_after(seconds):
-                await self._read_chunks(request, chunks)
+            await self._read_chunks(request, chunks)
             chunks[:] = [b"".join(chunks)]  # so that every byte is held once
             yield chunks[0]
-        except TimeoutError:
-            raise ServiceError(408, "slow_body", f"the body did not arrive within {seconds:g} s") from None
         finally:
             self._buffered -= sum(map(len, chunks))
 
     async def _read_chunks(self, request: Request, chunks: list[bytes]) -> None:
-        size = 0
+        size, seconds = 0, self._settings.body_timeout
         try:
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > self._settings.max_body:
-                    raise self._too_large()
-                if self._buffered + len(chunk) > self._settings.max_buffered:
-                    raise busy_error(1, "too many bytes are waiting; try again later")
-                self._buffered += len(chunk)
-                if chunk:  # the last one is empty
+            with anyio.fail_after(seconds):
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    if size > self._settings.max_body:
+                        raise self._too_large()
+                    if self._buffered + len(chunk) > self._settings.max_buffered:
+                        raise busy_error("bytes")
+                    self._buffered += len(chunk)
                     chunks.append(chunk)
+        except TimeoutError:
+            raise ServiceError(408, "slow_body", f"the body did not arrive within {seconds:g} s") from None
         except ClientDisconnect:
             raise client_closed_error() from None
 
@@ -88,7 +86,7 @@ def split_body(body: bytes, content_type: str, max_images: int) -> list[bytes]:
     if kind == b"multipart/form-data":
         images = _split_form(body, options.get(b"boundary", b""), max_images)
     elif kind == b"application/json":
-        texts = _images_in_json(parse_json(body))
+        texts = parse_json(body, _Images).images
         if len(texts) > max_images:
             raise too_many_images(max_images)
         images = [decode_base64(text, image) for image, text in enumerate(texts)]
@@ -132,38 +130,28 @@ def _split_form(body: bytes, boundary: bytes, max_images: int) -> list[bytes]:
     return [b"".join(chunks) for chunks in images]
 
 
-def parse_json(body: bytes) -> Any:
+Shape = TypeVar("Shape", bound=BaseModel)
+
+
+class _Images(BaseModel, extra="forbid"):
+    images: list[str]
+
+
+def parse_json(body: bytes, shape: type[Shape]) -> Shape:
     """Parse JSON of a client in bounded memory: a list of lists takes many times its bytes."""
     try:
         if body.count(b"[") + body.count(b"{") > MAX_NESTED:
             raise ValueError("too many lists")
-        return json.loads(body, object_pairs_hook=unique_keys, parse_constant=_reject_constant)
+        value = json.loads(body, object_pairs_hook=unique_keys, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
-        raise malformed(f"the body is not valid JSON; expected {JSON_SHAPE}") from None
-
-
-def _images_in_json(value: object) -> list[str]:
-    """Return the list of `JSON_SHAPE`, or say where `value` differs from it."""
-    of_serving = isinstance(value, dict) and "instances" in value  # TensorFlow Serving's form
-    name, keys = ("instances", {"instances", "signature_name"}) if of_serving else ("images", {"images"})
-    if not isinstance(value, dict) or name not in value:
-        problem = "images is missing"
-    elif value.keys() - keys:
-        problem = "it has other keys"
-    else:
-        texts = [_base64_in(each) for each in value[name]] if isinstance(value[name], list) else []
-        found = [text for text in texts if text is not None]
-        if found and len(found) == len(texts):
-            return found
-        problem = f"{name}[{texts.index(None)}]" if texts else name
-    raise malformed(f"the JSON has another shape ({problem}); expected {JSON_SHAPE}")
-
-
-def _base64_in(value: object) -> str | None:
-    """Return the text of an image: itself, ``{"b64": text}``, or such an object as the only input."""
-    while isinstance(value, dict) and len(value) == 1:
-        (value,) = value.values()
-    return value if isinstance(value, str) else None
+        raise malformed("the body is not valid JSON") from None
+    try:
+        return shape.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        own = first["type"] != "extra_forbidden"  # else the place is a name that the client made up
+        place = ".".join(map(str, first["loc"])) + ": " if own else ""
+        raise malformed(f"the JSON has another shape than the page docs says ({place}{first['msg']})") from None
 
 
 def decode_base64(text: str, image: int) -> bytes:

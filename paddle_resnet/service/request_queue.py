@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from paddle_resnet.service.errors import ServiceError, unavailable_error
 from paddle_resnet.service.worker_process import FORMATS, ImageData, ImageResult, ImageStatus
-
-MAX_CLIENTS = 1000
-"""Clients whose decode budgets are kept before the full budgets are dropped."""
 
 
 class PendingRequest:
@@ -100,12 +95,22 @@ class FairQueue:
         else:
             images.append(image)
 
-    def peek(self) -> QueuedImage:
-        return next(iter(next(iter(self._clients.values())).values()))[0]
+    def first(self) -> QueuedImage:
+        requests = next(iter(self._clients.values()))
+        return next(iter(requests.values()))[0]
 
-    def pop(self) -> QueuedImage:
-        image = self.peek()
-        request = image.request
+    def take(self, limit: int) -> list[QueuedImage]:
+        """Take the next images, at most `limit`, without those whose requests are done."""
+        images: list[QueuedImage] = []
+        while self._length and len(images) < limit:
+            image = self.first()
+            self._end_turn(image.request)
+            if not image.request.done:
+                images.append(image)
+        return images
+
+    def _end_turn(self, request: PendingRequest) -> None:
+        """Remove the first image of a request, which has had its turn, and so has its client."""
         requests = self._clients[request.client]
         requests[request].popleft()
         self._length -= 1
@@ -113,15 +118,6 @@ class FairQueue:
         self._clients.move_to_end(request.client)
         if not requests[request]:
             self.drop(request)
-        return image
-
-    def pop_pending(self, limit: int) -> list[QueuedImage]:
-        """Take the next images, at most `limit`, and skip those whose requests are done."""
-        images: list[QueuedImage] = []
-        while self._length and len(images) < limit:
-            if not (image := self.pop()).request.done:
-                images.append(image)
-        return images
 
     def drop(self, request: PendingRequest) -> None:
         """Remove all images of a request."""
@@ -129,26 +125,3 @@ class FairQueue:
         self._length -= len(requests.pop(request, ()))
         if not requests:
             self._clients.pop(request.client, None)
-
-
-class DecodeBudgets:
-    """Seconds that each client's costly images may take: token buckets, full at first, that get `rate` a second."""
-
-    def __init__(self, seconds: float, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._seconds = seconds
-        self._rate = rate
-        self._clock = clock
-        self._full_at: dict[str, float] = {}
-        """When the bucket of each client is full again."""
-
-    def take(self, client: str, seconds: float) -> float:
-        """Take so many seconds and return 0; or take none and return how long to wait until they are there."""
-        now = self._clock()
-        full_at = max(now, self._full_at.get(client, now))
-        missing = min(seconds, self._seconds) - (self._seconds - self._rate * (full_at - now))
-        if missing > 0:
-            return missing / self._rate
-        if len(self._full_at) >= MAX_CLIENTS:
-            self._full_at = {each: full_at for each, full_at in self._full_at.items() if full_at > now}
-        self._full_at[client] = full_at + seconds / self._rate
-        return 0.0

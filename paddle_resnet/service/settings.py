@@ -10,14 +10,13 @@ from paddle_resnet.inference.options import BackendName, Precision
 
 
 class Settings(BaseModel):
-    """Address, model, batching and limits. All limits hold for one worker process."""
+    """Address, model, batching and limits."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: Path = Field(description="an exported model, or the run folder that holds one")
     host: str = Field("127.0.0.1", description="address to listen on; the default is this machine alone")
     port: int = Field(8000, ge=1, le=65535)
-    workers: int = Field(1, ge=1, description="processes that share the port")
     allow_hosts: tuple[str, ...] = Field((), description="host names of this service, besides localhost and IPs")
     allow_origins: tuple[str, ...] = Field((), description="other sites whose pages may use this service")
     token_file: Path | None = Field(None, description="holds the bearer token that requests need")
@@ -26,8 +25,7 @@ class Settings(BaseModel):
     precision: Precision | None = Field(None, description="one that the export offers; None: fp32")
     backend: BackendName | None = Field(None, description="None: the faster one, as in `Predictor`")
     streams: int = Field(1, ge=1, description="inference workers: batches that are computed at the same time")
-    threads: int = Field(1, ge=1, description="CPU threads of one batch")
-    decoders: int = Field(1, ge=1, description="threads that decode the images of one batch")
+    threads: int = Field(1, ge=1, description="CPU threads of one batch, which decode its images too")
     explain: bool = Field(True, description="offer Grad-CAM where the run's checkpoint lies beside the exported model")
 
     max_batch: int = Field(32, ge=1, description="images of one batch")
@@ -39,7 +37,6 @@ class Settings(BaseModel):
     max_images: int = Field(64, ge=1, description="images of a request")
     max_pixels: int = Field(16_000_000, ge=1, description="pixels of an image")
     max_connections: int = Field(1000, ge=1, description="open connections; more make idle ones close")
-    client_decode_seconds: float = Field(10, gt=0, description="to decode a client's costly images, in a burst")
 
     body_timeout: float = Field(30, gt=0, description="seconds until a request body is complete")
     response_timeout: float = Field(30, gt=0, description="seconds until the scores of a request are there")

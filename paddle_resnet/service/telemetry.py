@@ -1,6 +1,6 @@
 """What operators see: log lines as JSON objects on standard error, and metrics for Prometheus.
 
-The lines are of the service, of uvicorn and of other libraries alike. The metrics of several workers are added up.
+The lines are of the service, of uvicorn and of other libraries alike.
 """
 
 from __future__ import annotations
@@ -8,26 +8,15 @@ from __future__ import annotations
 import json
 import logging
 import logging.config
-import os
 import sys
 import threading
 from datetime import datetime, timezone
 from functools import partial
 from typing import Any
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    generate_latest,
-    multiprocess,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 logger = logging.getLogger("paddle_resnet.service")
-SHARED_METRICS = "PROMETHEUS_MULTIPROC_DIR"
-"""The folder in which prometheus_client adds up processes. It reads the variable when it is imported."""
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -48,8 +37,10 @@ class JsonFormatter(logging.Formatter):
 
 
 def log(event: str, level: int = logging.INFO, error: BaseException | None = None, **fields: Any) -> None:
-    """Log an event with its fields."""
-    logger.log(level, event, exc_info=error, extra={"fields": fields})
+    """Log an event with its fields. The record is made here: `Logger.log` would search the stack for its caller."""
+    if logger.isEnabledFor(level):
+        raised = None if error is None else (type(error), error, error.__traceback__)
+        logger.handle(logger.makeRecord(logger.name, level, "", 0, event, (), raised, extra={"fields": fields}))
 
 
 def configure_logging(level: str = "INFO") -> None:
@@ -74,11 +65,12 @@ def configure_logging(level: str = "INFO") -> None:
 
 
 class Metrics:
-    """All metrics of one application."""
+    """All metrics of one application, in a `registry` of its own."""
 
     def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
-        counter, histogram = partial(Counter, registry=registry), partial(Histogram, registry=registry)
+        self.registry = CollectorRegistry()
+        counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
         self.requests = counter("paddle_resnet_requests", "Requests answered.", ["route", "status"])
         duration = "From the head of a request to its response."
         self.seconds = histogram("paddle_resnet_request_seconds", duration, ["route"], buckets=SECONDS)
@@ -87,16 +79,6 @@ class Metrics:
         self.batch = histogram("paddle_resnet_batch_images", "Images of a batch.", buckets=BATCH_SIZES)
         self.batch_seconds = histogram("paddle_resnet_batch_seconds", "Time of a batch.", buckets=SECONDS)
         self.restarts = counter("paddle_resnet_restarts", "Inference workers that were replaced.")
-        gauge = partial(Gauge, registry=registry, multiprocess_mode="livesum")
         self.queue = gauge("paddle_resnet_queue_images", "Images admitted and not yet answered.")
-        self.model = gauge("paddle_resnet_model", "Processes that serve a model.", ["model", "run", "version"])
-        if SHARED_METRICS not in os.environ:
-            ProcessCollector(registry=registry)
-
-    def exposition(self) -> bytes:
-        """Return the text that Prometheus reads."""
-        if SHARED_METRICS not in os.environ:
-            return generate_latest(self._registry)
-        merged = CollectorRegistry()
-        multiprocess.MultiProcessCollector(merged)
-        return generate_latest(merged)
+        self.model = gauge("paddle_resnet_model", "The model of new requests.", ["model", "run", "version"])
+        ProcessCollector(registry=self.registry)

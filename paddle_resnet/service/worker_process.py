@@ -67,14 +67,10 @@ class ImageStatus(IntEnum):
 
 
 class ImageResult(NamedTuple):
-    """The result of one image: where it is OK, its `scores`, float32 ``[classes]``.
-
-    `seconds` is the decoding time that is expected of a costly one. `explanation` is the response to `/explain`.
-    """
+    """The result of one image: where it is OK, its `scores`, float32 ``[classes]``, or the response to `/explain`."""
 
     status: ImageStatus
     scores: np.ndarray | None = None
-    seconds: float = 0.0
     explanation: dict[str, Any] | None = None
 
 
@@ -141,13 +137,11 @@ class BoundedDecoder(NamedTuple):
                     return ImageResult(ImageStatus.TOO_SLOW)
                 if cheap_only:
                     if expected > CHEAP_SECONDS:
-                        return ImageResult(ImageStatus.COSTLY, seconds=expected)
+                        return ImageResult(ImageStatus.COSTLY)
                     file.allow(HEADER_SECONDS + 3 * expected)
                 return decode_pil_image(image, resize=self.resize, image_size=self.image_size, name="an image")
         except _TooSlow:
-            if cheap_only:
-                return ImageResult(ImageStatus.COSTLY, seconds=self.max_seconds)
-            return ImageResult(ImageStatus.TOO_SLOW)
+            return ImageResult(ImageStatus.COSTLY if cheap_only else ImageStatus.TOO_SLOW)
         except Image.DecompressionBombError:
             return ImageResult(ImageStatus.TOO_LARGE)
         except Exception:  # Pillow's readers raise almost anything on damaged files
@@ -244,7 +238,7 @@ def make_worker(settings: Settings, digest: str) -> Callable[[Batch], list[Image
     explaining = ThreadPoolExecutor(1)
     explainer = explaining.submit(load_explainer, predictor) if explains(settings, predictor.config) else None
     # With one core a second thread costs as much as decoding a small image.
-    map_images = ThreadPoolExecutor(settings.decoders).map if settings.decoders > 1 else map
+    map_images = ThreadPoolExecutor(settings.threads).map if settings.threads > 1 else map
 
     def compute(batch: Batch) -> list[ImageResult] | str:
         try:

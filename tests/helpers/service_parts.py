@@ -16,7 +16,8 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
-from paddle_resnet.service import Settings, app, predict, server
+from paddle_resnet.service import Settings, predict, server
+from paddle_resnet.service.app import Application
 from paddle_resnet.service.worker_process import BoundedDecoder, explanation, run_batch
 
 CLASSES = ("red", "green", "blue")
@@ -87,18 +88,18 @@ def shares(batch):
 class Service:
     """A running service: its address, its predictor, and what it logged."""
 
-    def __init__(self, port, predictor, lines, middleware):
+    def __init__(self, port, predictor, lines, application):
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.predictor = predictor
         self.lines = lines
-        self.shutdown = middleware.shutdown
-        self.metrics = middleware.metrics
+        self.application = application
 
     def wait_for_images(self, number):
         """Wait until so many images are admitted and not answered."""
         deadline = time.monotonic() + 60
-        while f"\npaddle_resnet_queue_images {number}.0\n" not in self.metrics.exposition().decode():
+        registry = self.application.metrics.registry
+        while registry.get_sample_value("paddle_resnet_queue_images") != number:
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
@@ -134,7 +135,7 @@ def running(monkeypatch, folder, **settings):
     settings = {"max_wait": 0.001, "explain": False, **settings}
     with serve_in_thread(Settings(model=folder, **settings)) as (port, application, lines):
         try:
-            yield Service(port, predictor, lines, getattr(application, "app", application))  # inside that of CORS
+            yield Service(port, predictor, lines, application)
         finally:
             predictor.gate.set()
 
@@ -148,9 +149,8 @@ def serve_in_thread(settings):
     logger = logging.getLogger("paddle_resnet.service")
     logger.addHandler(handler)
     listener = socket.create_server(("127.0.0.1", 0))
-    options = server.uvicorn_options(settings)
-    application = app.create_app(settings)
-    running_server = uvicorn.Server(uvicorn.Config(application, **options))
+    application = Application(settings)
+    running_server = uvicorn.Server(server.DrainingServer(application, settings).config)
     thread = threading.Thread(target=running_server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

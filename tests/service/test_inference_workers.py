@@ -14,9 +14,10 @@ import pytest
 
 pytest.importorskip("starlette", reason="Starlette (requirements/serve.txt) is not installed")
 import service_tasks
+import uvicorn
 
 from paddle_resnet.errors import RunFailure
-from paddle_resnet.service import Settings, inference_workers, shutdown
+from paddle_resnet.service import Settings, inference_workers, server
 from paddle_resnet.service.batcher import Batcher
 from paddle_resnet.service.inference_workers import WorkerDied
 from paddle_resnet.service.request_queue import PendingRequest
@@ -186,57 +187,60 @@ def test_close_kills_a_worker_that_does_not_end(tmp_path):
     asyncio.run(scenario())
 
 
+class FakeApplication:
+    draining = reloads = 0
+
+    def reload(self):
+        self.reloads += 1
+
+
 @pytest.fixture
-def handlers():
-    """Handlers in the server's place; what they receive. The old ones come back after the test."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-    calls = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, frame: calls.append(received))
-    yield calls
-    for number, handler in kept.items():
-        signal.signal(number, handler)
+def draining_server(tmp_path):
+    return server.DrainingServer(FakeApplication(), Settings(model=tmp_path, drain_seconds=0.2))
 
 
-def test_a_signal_drains_and_others_are_the_servers(handlers):
-    async def scenario():
-        found = shutdown.GracefulShutdown(0.01, lambda: None)
-        found.install()
-        signal.raise_signal(signal.SIGINT)
-        assert found.draining
-        await asyncio.sleep(0.1)
-        assert handlers == [signal.SIGTERM]
-        signal.raise_signal(signal.SIGTERM)
-        await asyncio.sleep(0.01)
+def test_a_signal_drains_before_the_server_stops(draining_server, monkeypatch):
+    ticks = []
 
-    asyncio.run(scenario())
-    assert handlers == [signal.SIGTERM, signal.SIGINT]
+    async def on_tick(self, counter):
+        ticks.append(self.application.draining)
+        return self.should_exit
+
+    monkeypatch.setattr(uvicorn.Server, "on_tick", on_tick)
+    draining_server.handle_exit(signal.SIGTERM, None)
+    asyncio.run(draining_server.main_loop())
+    assert ticks == [False, True, True]
+    draining_server.handle_exit(signal.SIGINT, None)  # the second one: no more waiting
+    asyncio.run(draining_server.main_loop())
+    assert len(ticks) == 4 and draining_server.force_exit
 
 
 @pytest.mark.parametrize(("terminal_after", "reloads"), [(True, 1), (False, 0)])
-def test_sighup_reloads_unless_the_terminal_was_closed(handlers, monkeypatch, terminal_after, reloads):
-    calls = []
+def test_sighup_reloads_unless_the_terminal_was_closed(draining_server, monkeypatch, terminal_after, reloads):
+    hang_up_when_started(draining_server, monkeypatch, [True, terminal_after])
+    assert draining_server.application.reloads == reloads
+    assert draining_server.should_exit is not terminal_after
+
+
+def test_an_ignored_sighup_stays_ignored(draining_server, monkeypatch):
+    earlier = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        hang_up_when_started(draining_server, monkeypatch, [False, False])
+    finally:
+        signal.signal(signal.SIGHUP, earlier)
+    assert not draining_server.application.reloads and not draining_server.should_exit
+
+
+def hang_up_when_started(draining_server, monkeypatch, terminals):
+    async def nothing(self, sockets=None):
+        pass
 
     async def scenario():
-        found = shutdown.GracefulShutdown(0, lambda: calls.append("reload"))
-        monkeypatch.setattr(shutdown, "has_terminal", lambda: True)
-        found.install()
-        monkeypatch.setattr(shutdown, "has_terminal", lambda: terminal_after)
+        await draining_server.startup()
         signal.raise_signal(signal.SIGHUP)
-        await asyncio.sleep(0.05)
-        assert found.draining is not terminal_after
+        for _ in range(5):
+            await asyncio.sleep(0.01)
 
-    asyncio.run(scenario())
-    assert len(calls) == reloads
-
-
-def test_an_ignored_sighup_stays_ignored(handlers):
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-    async def scenario():
-        found = shutdown.GracefulShutdown(0, lambda: None)
-        found.install()
-        signal.raise_signal(signal.SIGHUP)
-        assert not found.draining
-
+    monkeypatch.setattr(uvicorn.Server, "startup", nothing)
+    monkeypatch.setattr(server, "has_terminal", iter(terminals).__next__)
     asyncio.run(scenario())

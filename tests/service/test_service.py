@@ -246,14 +246,14 @@ def test_decoding_stops_at_its_time_limit(monkeypatch):
     decoder = BoundedDecoder(resize=8, image_size=8, max_pixels=10_000, max_seconds=1.5)
     assert decoder.decode(data).shape == (8, 8, 3)
     assert decoder.decode(comments).status is ImageStatus.TOO_SLOW
-    assert decoder.decode(comments, cheap_only=True) == ImageResult(ImageStatus.COSTLY, seconds=1.5)
+    assert decoder.decode(comments, cheap_only=True) == ImageResult(ImageStatus.COSTLY)
 
 
 def test_a_slow_image_is_costly():
     decoder = BoundedDecoder(resize=8, image_size=8, max_pixels=10_000_000, max_seconds=1.5)
     large = picture(size=(2000, 2000))
     result = decoder.decode(large, cheap_only=True)
-    assert (result.status, result.seconds) == (ImageStatus.COSTLY, pytest.approx(0.2))
+    assert result.status is ImageStatus.COSTLY
     assert decoder.decode(large).shape == (8, 8, 3)
     assert decoder.decode(picture(size=(2000, 2000), kind="JPEG"), cheap_only=True).shape == (8, 8, 3)
 
@@ -469,7 +469,7 @@ def test_metrics_count_requests_and_images(monkeypatch, tmp_path):
 
 def test_a_draining_service_is_not_ready_and_closes_connections(service, client, monkeypatch):
     assert client.get("/readyz").status_code == 200
-    monkeypatch.setattr(service.shutdown, "draining", True)
+    monkeypatch.setattr(service.application, "draining", True)
     response = client.get("/readyz")
     assert (response.status_code, response.json(), response.headers["Connection"]) == (
         503,

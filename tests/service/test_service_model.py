@@ -58,7 +58,7 @@ def run_without_paddle(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(run):
-    settings = Settings(model=run.path, device="cpu", max_batch=4, decoders=2)
+    settings = Settings(model=run.path, device="cpu", max_batch=4, threads=2)
     with (
         serve_in_thread(settings) as (port, _, _),
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
@@ -270,28 +270,6 @@ def wait_for(condition):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-
-
-@pytest.mark.once
-def test_workers_share_the_port_and_add_up_their_metrics(run_without_paddle):
-    service = ServiceProcess(run_without_paddle.path, *WITHOUT_PADDLE, "--workers", "2", "--drain", "0.1")
-    data = encoded(run_without_paddle)
-    try:
-        for _ in range(12):  # a connection each, so that either worker may get it
-            response = httpx.post(
-                f"http://127.0.0.1:{service.port}/predict", content=data, headers={"Content-Type": "image/png"}
-            )
-            assert response.status_code == 200
-        text = httpx.get(f"http://127.0.0.1:{service.port}/metrics").text
-        service.process.send_signal(signal.SIGHUP)
-        wait_for(lambda: [line["event"] for line in service.logged()].count("reloaded") == 2)
-    finally:
-        status = service.end(number=signal.SIGINT)
-    assert 'paddle_resnet_requests_total{route="/predict",status="200"} 12.0' in text
-    assert status == 0
-    logged = service.logged()
-    assert [line["event"] for line in logged].count("ready") == 2
-    assert [line["event"] for line in logged].count("stopped") == 2
 
 
 def test_wrong_use_is_one_line(tool, run, tmp_path):

@@ -15,10 +15,11 @@ pytest.importorskip("starlette", reason="Starlette (requirements/serve.txt) is n
 import httpx
 import uvicorn
 from service_parts import FORM, form, picture, running
+from starlette.datastructures import Headers
 
 from paddle_resnet.service import protocol
+from paddle_resnet.service.access import HostPolicy, read_token
 from paddle_resnet.service.errors import ServiceError
-from paddle_resnet.service.middleware import HostPolicy, read_token
 from paddle_resnet.service.request_body import split_body
 
 pytestmark = pytest.mark.slow
@@ -199,11 +200,10 @@ class FakeTransport:
 # --- hosts and origins
 
 
-def refused(headers, names=(), origins=(), bound="0.0.0.0", method="POST", version="1.1"):
+def refused(headers, names=(), origins=(), bound="0.0.0.0"):
     raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]
-    scope = {"headers": raw, "method": method, "http_version": version}
     try:
-        HostPolicy(names, origins, bound).check(scope, dict(raw))
+        HostPolicy(names, origins, bound).check(Headers(raw=raw))
     except ServiceError as error:
         return error.status
     return None
@@ -250,21 +250,14 @@ OURS = ("Host", "10.0.0.5:8000")
         ([("Origin", "")], 403),
         ([("Origin", "file://")], 403),
         ([("Origin", "http://10.0.0.5:8000"), ("Origin", "https://evil.example")], 400),
-        ([("Sec-Fetch-Site", "cross-site")], 403),
-        ([("Sec-Fetch-Site", "same-origin")], None),
-        ([("Sec-Fetch-Site", "none")], None),
-        ([("Origin", "null"), ("Sec-Fetch-Site", "same-origin")], None),
-        ([("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "navigate")], 403),
     ],
 )
 def test_pages_of_other_sites_are_refused(headers, expected):
     assert refused([OURS, *headers]) == expected
 
 
-def test_links_and_allowed_sites_pass():
-    link = [OURS, ("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "navigate")]
-    assert refused(link, method="GET") is None
-    page = [OURS, ("Origin", "https://Good.example"), ("Sec-Fetch-Site", "cross-site")]
+def test_allowed_sites_pass():
+    page = [OURS, ("Origin", "https://Good.example")]
     assert refused(page) == 403
     assert refused(page, origins=["https://good.example/"]) is None
 
@@ -289,12 +282,6 @@ def test_405_names_the_allowed_methods(service, method, path, allow):
     response = httpx.request(method, service.url + path)
     assert (response.status_code, response.headers["Allow"]) == (405, allow)
     assert allow in response.json()["error"]["message"]
-
-
-@pytest.mark.parametrize(("path", "allow"), [("/predict", "POST, OPTIONS"), ("/model", "GET, HEAD, OPTIONS")])
-def test_options_names_the_methods(service, path, allow):
-    response = httpx.options(service.url + path)
-    assert (response.status_code, response.headers["Allow"]) == (204, allow)
 
 
 def test_allowed_sites_may_read_responses(monkeypatch, tmp_path):
@@ -355,35 +342,25 @@ def test_base64_may_be_url_safe_and_without_padding():
     assert split_body(body, "application/json", 4) == [data, data]
 
 
-@pytest.mark.parametrize("form", ["{}", '{{"b64": {}}}', '{{"image_bytes": {{"b64": {}}}}}'])
-def test_images_may_be_instances_of_tensorflow_serving(form):
-    text = json.dumps(base64.b64encode(picture()).decode())
-    body = f'{{"signature_name": "serving_default", "instances": [{form.format(text)}]}}'
-    assert split_body(body.encode(), "application/json", 4) == [picture()]
-
-
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b'{"image": "YQ=="}', "another shape (images is missing)"),
-        (b'{"images": ["YQ==", 7]}', "another shape (images[1])"),
-        (b'["YQ=="]', "another shape"),
-        (b'{"images": ["YQ=="], "top": 1}', "it has other keys"),
+        (b'{"image": "YQ=="}', "(images: Field required)"),
+        (b'{"images": ["YQ==", 7]}', "(images.1: Input should be a valid string)"),
+        (b'["YQ=="]', "another shape than the page docs says"),
+        (b'{"images": ["YQ=="], "top": 1}', "(Extra inputs are not permitted)"),
         (b'{"images": ["YQ=="], "images": ["Yg=="]}', "not valid JSON"),
         (b'{"images": NaN}', "not valid JSON"),
         (b'{"images": ' + b"1" * 9999 + b"}", "not valid JSON"),
         (b'{"images": [' + b"[]," * 99_999 + b"[]]}", "not valid JSON"),
-        (b'{"instances": [{"b64": 7}]}', "another shape (instances[0])"),
-        (b'{"instances": ["YQ=="], "top": 1}', "it has other keys"),
         (json.dumps({"images": ["YQ=="] * 5}).encode(), "more than 4 images"),
-        (b'{"images": {}}', "another shape (images)"),
+        (b'{"images": {}}', "(images: Input should be a valid list)"),
     ],
 )
 def test_wrong_json_is_told_the_expected_shape(body, says):
     with pytest.raises(ServiceError) as error:
         split_body(body, "application/json", 4)
     assert says in error.value.message
-    assert "images" in error.value.message or '{"images": ["<base64>", ...]}' in error.value.message
 
 
 def test_a_text_field_in_a_form_is_an_error_of_its_own(service):

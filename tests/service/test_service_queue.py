@@ -14,7 +14,7 @@ from paddle_resnet.service.batcher import Batcher
 from paddle_resnet.service.errors import ServiceError
 from paddle_resnet.service.inference_workers import WorkerDied
 from paddle_resnet.service.predict import client_of
-from paddle_resnet.service.request_queue import DecodeBudgets, FairQueue, PendingRequest
+from paddle_resnet.service.request_queue import FairQueue, PendingRequest
 from paddle_resnet.service.telemetry import Metrics
 from paddle_resnet.service.worker_process import ImageResult, ImageStatus, run_batch
 
@@ -35,12 +35,14 @@ def queued(queue, *names):
 
 
 class Request:
+    done = False
+
     def __init__(self, client, name):
         self.client, self.name = client, name
 
 
 def names(queue):
-    return [queue.pop().name for _ in range(len(queue))]
+    return [image.name for image in queue.take(len(queue))]
 
 
 def test_clients_and_their_requests_take_turns():
@@ -60,20 +62,6 @@ def test_requeued_images_are_first_and_requests_can_be_dropped():
     assert names(queue) == ["again", "b1.0", "b2.0"]
 
 
-def test_a_clients_budget_comes_back_with_time():
-    now = [0.0]
-    budgets = DecodeBudgets(10, 0.5, lambda: now[0])
-    assert [budgets.take("a", 4) for _ in range(2)] == [0, 0]
-    assert budgets.take("a", 4) == pytest.approx(4)
-    assert budgets.take("b", 4) == 0
-    now[0] = 4
-    assert budgets.take("a", 4) == 0
-    assert budgets.take("a", 1) > 0
-    now[0] = 1000
-    assert budgets.take("a", 25) == 0  # more than a full budget: the rest is taken from what comes back
-    assert budgets.take("a", 1) == pytest.approx(32)
-
-
 class ManualBatcher(Batcher):
     """A batcher whose batches end when `step` says so; `calls` are the images of each batch, and whether costly."""
 
@@ -82,7 +70,7 @@ class ManualBatcher(Batcher):
         self.ready = self.idle = workers
         self.usable = True
         self.under_way = asyncio.Queue()
-        settings = {"max_batch": 4, "queue": 100, "client_decode_seconds": 20, **settings}
+        settings = {"max_batch": 4, "queue": 100, **settings}
         super().__init__(self, Settings(model="none", max_wait=0, **settings), Metrics())
 
     def run(self, batch):
@@ -108,7 +96,7 @@ class ManualBatcher(Batcher):
 
     def result(self, image, costly):
         if image.startswith(b"costly") and not costly:
-            return ImageResult(ImageStatus.COSTLY, seconds=1.0)
+            return ImageResult(ImageStatus.COSTLY)
         return OK
 
     def ask(self, client, *images, explain=None):
@@ -155,25 +143,6 @@ def test_costly_images_leave_a_worker_to_the_others():
         await settled()
         assert [costly for _, costly in batcher.calls].count(True) == 1
         await batcher.finish()
-
-    asyncio.run(scenario())
-
-
-def test_a_client_has_a_budget_for_costly_images():
-    async def scenario():
-        batcher = ManualBatcher(client_decode_seconds=3)
-        much = batcher.ask("a", *[f"costly{i}" for i in range(4)])
-        await settled()
-        await batcher.finish()
-        error = much.results.exception()
-        assert (error.status, error.code, error.headers) == (429, "busy", {"Retry-After": "2"})
-        other = batcher.ask("b", "costly", "costly")
-        await settled()
-        await batcher.finish()
-        assert other.results.result() == [OK, OK]
-        for request in (much, other):
-            batcher.release(request)
-        assert batcher.admitted == 0
 
     asyncio.run(scenario())
 
@@ -279,19 +248,20 @@ def test_in_a_full_queue_the_largest_client_makes_room():
     async def scenario():
         batcher = ManualBatcher(queue=8, workers=0)
         first, last = batcher.ask("a", *"1234"), batcher.ask("a", *"5678")
-        batcher.check_capacity("a")  # a small request would get a place
-        batcher.check_capacity("b")
         with pytest.raises(ServiceError, match="too many"):
-            batcher.ask("a", *"9999")  # as large as the client's other requests
+            batcher.check_capacity("a")
+        batcher.check_capacity("b")
         honest = batcher.ask("b", "9")
         assert last.results.exception().status == 429 and not first.done and not honest.done
         assert batcher.admitted == 5
         with pytest.raises(ServiceError):
             batcher.ask("b", *"12345")  # would have more than the others
-        small, full = batcher.ask("a", "s"), batcher.ask("a", "ss", "t")
-        one = batcher.ask("a", "one")
-        assert first.results.exception().status == 429 and not (small.done or full.done or one.done)
-        for request in (first, last, honest, small, full, one):
+        filling = batcher.ask("c", *"123")
+        with pytest.raises(ServiceError):
+            batcher.ask("b", *"123")  # would have as many as the largest
+        more = batcher.ask("b", "1")
+        assert first.results.exception().status == 429 and not (filling.done or more.done)
+        for request in (first, last, honest, filling, more):
             batcher.release(request)
         assert batcher.admitted == 0
 

@@ -5,7 +5,7 @@ a response, gave a wrong one, failed, or grew by 5% or more after the warm-up. T
 `--reload-every` the model is loaded anew all the time.
 
     python tests/soak/service_soak.py output/quickstart
-    python tests/soak/service_soak.py output/quickstart --images 8 --seconds 60 -- --workers 2   (options of serve)
+    python tests/soak/service_soak.py output/quickstart --images 8 --seconds 60 -- --streams 1   (options of serve)
 """
 
 # ruff: noqa: T201
