@@ -42,7 +42,6 @@ def _run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    program.prepare()
     from paddle_resnet.lessons import LESSONS, Lesson
     from paddle_resnet.lessons.framework.markdown import write_index, write_pages
     from paddle_resnet.lessons.framework.page import RUNS
@@ -60,6 +59,7 @@ def _run(arguments: argparse.Namespace) -> None:
         console.print(lines, highlight=False)
         return
     lesson = Lesson(arguments.name)
+    program.prepare()
     if arguments.full and not lesson.full_data:
         console.print(say("no_data"), highlight=False)
     page = lesson.run(

@@ -56,13 +56,15 @@ def _show(arguments: argparse.Namespace) -> None:
     if not arguments.name:
         _show_all()
         return
-    program.prepare()
     if _is_file(arguments.name):
+        program.prepare()
         _show_file(arguments.name)
         return
-    _show_one(arguments)
+    chosen = _chosen(arguments)
+    program.prepare()
+    _show_one(*chosen, layers=arguments.layers)
     if arguments.netron:
-        _show_graph(arguments)
+        _show_graph(*chosen, path=arguments.onnx)
 
 
 def _show_all() -> None:
@@ -96,10 +98,12 @@ def _weights(name: str) -> Iterator[str]:
 
 
 def _is_file(name: str) -> bool:
-    from paddle_resnet.models.weights.source import parse_source
+    from paddle_resnet.files import expand_home
     from paddle_resnet.zoo.registry import ALIASES, list_models
 
-    return name not in (*list_models(), *ALIASES) and ("." in name or parse_source(name).path.exists())
+    if name in (*list_models(), *ALIASES):
+        return False
+    return "." in name or expand_home(name).exists() or expand_home(name.partition("#")[0]).exists()
 
 
 def _show_file(name: str) -> None:
@@ -132,7 +136,7 @@ def _show_file(name: str) -> None:
             print(f"{fact + ':':<15}{text}")
 
 
-def _show_one(arguments: argparse.Namespace) -> None:
+def _show_one(name: str, size: int, classes: int, channels: int, *, layers: bool) -> None:
     import paddle
     from rich.text import Text
 
@@ -140,14 +144,13 @@ def _show_one(arguments: argparse.Namespace) -> None:
     from paddle_resnet.models import create_model
     from paddle_resnet.models.summary import summarize
 
-    name, size, classes, channels = _chosen(arguments)
     with paddle.LazyGuard():  # without values, which is fast
         network = create_model(name, classes, in_channels=channels)
     summary = summarize(network, (1, channels, size, size))
     table = _table("layer", "kind", "output", "parameters", "MMACs", left=2)
     table.add_row("image", "", _shape(summary.input_shape), "", "")
     last_stage = None
-    for row in summary.leaves() if arguments.layers else summary.walk():
+    for row in summary.leaves() if layers else summary.walk():
         if row.kind == "Identity":
             continue
         stage = row.name.split(".")[0] if "." in row.name else None
@@ -163,7 +166,7 @@ def _show_one(arguments: argparse.Namespace) -> None:
     )
 
 
-def _show_graph(arguments: argparse.Namespace) -> None:
+def _show_graph(name: str, size: int, classes: int, channels: int, *, path: str | None) -> None:
     from paddle_resnet.exporting.onnx import onnx_requirements, write_onnx
     from paddle_resnet.models import create_model
 
@@ -171,17 +174,16 @@ def _show_graph(arguments: argparse.Namespace) -> None:
         import netron
     except ImportError as error:
         raise UsageError(f"--netron needs Netron: pip install -r {onnx_requirements()}") from error
-    name, size, classes, channels = _chosen(arguments)
-    path = Path(arguments.onnx or f"output/onnx/{name}.onnx")
-    write_onnx(create_model(name, classes, in_channels=channels), path, (1, channels, size, size))
-    host, port = netron.start(str(path))
-    print(f"wrote {path}, with new weights; Netron shows it at http://{host}:{port} until Ctrl-C", flush=True)
+    file = Path(path or f"output/onnx/{name}.onnx")
+    write_onnx(create_model(name, classes, in_channels=channels), file, (1, channels, size, size))
+    host, port = netron.start(str(file))
+    print(f"wrote {file}, with new weights; Netron shows it at http://{host}:{port} until Ctrl-C", flush=True)
     netron.wait()
 
 
 def _chosen(arguments: argparse.Namespace) -> tuple[str, int, int, int]:
     """Return name, image size in pixels, classes and channels, with the network's defaults."""
-    from paddle_resnet.models import model_entry
+    from paddle_resnet.zoo import model_entry
 
     entry = model_entry(arguments.name)
     classes = entry.num_classes if arguments.classes is None else arguments.classes

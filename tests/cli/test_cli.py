@@ -149,18 +149,33 @@ for name in cli.COMMANDS:
     assert f"usage: python {sys.argv[0]} " in printed.getvalue(), printed.getvalue()
     assert not slow & {*sys.modules}, (name, slow & {*sys.modules})
 """
-TABLE_OF_NETWORKS = """
+WITHOUT_PADDLE = """
 import sys
 from paddle_resnet import cli
 sys.modules["paddle"] = None  # an import of it raises ModuleNotFoundError
-cli.main("models")
+name, *sys.argv[1:] = {}
+cli.main(name)
 """
 
 
-@pytest.mark.parametrize(("code", "printed"), [(HELP_OF_ALL, ""), (TABLE_OF_NETWORKS, "resnet18 ")])
-def test_help_and_the_table_of_networks_import_no_slow_package(code, printed):
-    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and printed in done.stdout, done.stderr
+def test_help_imports_no_slow_package():
+    done = subprocess.run([sys.executable, "-c", HELP_OF_ALL], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "printed"),
+    [
+        (["models"], 0, "resnet18 "),
+        (["models", "resnet19"], 2, 'no model "resnet19"'),
+        (["lesson"], 0, "residual-block"),
+        (["lesson", "residual-blok"], 2, 'no lesson "residual-blok"'),
+    ],
+)
+def test_tables_and_unknown_names_need_no_paddle(words, code, printed):
+    command = [sys.executable, "-c", WITHOUT_PADDLE.format(words)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == code and printed in (done.stderr if code else done.stdout), done.stderr
 
 
 def test_a_missing_package_is_an_environment_that_is_not_active(tmp_path):
