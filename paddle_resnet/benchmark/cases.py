@@ -52,8 +52,8 @@ class TrainCase(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> TrainCase:
-        """Read ``network@sizexbatch``; raise `UsageError` for another form or fewer than 8 pixels a side."""
-        found = re.fullmatch(r"(\w+)@(\d+)x(\d+)", text)
+        """Read ``network@sizexbatch``; raise `UsageError` for another form, and for fewer than 8 pixels a side."""
+        found = re.fullmatch(r"(\w+)@(\d{1,6})x(\d{1,6})", text)
         if not found or int(found[2]) < 8 or int(found[3]) < 1:
             raise UsageError(f"case {text}: expected network@sizexbatch with a size of at least 8, as resnet20@32x128")
         return cls(found[1], int(found[2]), int(found[3]))

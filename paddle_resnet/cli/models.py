@@ -31,14 +31,18 @@ from paddle_resnet.errors import UsageError, command, shown
 if TYPE_CHECKING:
     from rich.table import Table
 
+MOST = 1_000_000
+"""Pixels, classes or channels that are counted without an overflow."""
+
 
 def main() -> None:
     """Parse the arguments and show."""
     parser = program.command_parser(__doc__)
     parser.add_argument("name", metavar="NAME|FILE", nargs="?", help="a network of the table; default: the table")
-    parser.add_argument("--size", type=int, metavar="PIXELS", help="a side of the images; default: the network's own")
-    parser.add_argument("--classes", type=int, metavar="N", help="outputs of the head; default: the network's own")
-    parser.add_argument("--channels", type=int, metavar="N", help="channels of the images; default: the network's own")
+    count = program.checked(program.whole, lambda value: 1 <= value <= MOST, f"a whole number from 1 to {MOST:,}")
+    numbers = {"size": "pixels of a side", "classes": "outputs of the head", "channels": "channels of the images"}
+    for option, what in numbers.items():
+        parser.add_argument(f"--{option}", type=count, metavar="N", help=f"{what}; default: the network's own")
     parser.add_argument("--layers", action="store_true", help="every layer, not a line for each block")
     parser.add_argument("--netron", action="store_true", help="write the graph as ONNX and show it with Netron")
     parser.add_argument("--onnx", metavar="FILE", help="where --netron writes; default: output/onnx/NAME.onnx")
@@ -46,14 +50,12 @@ def main() -> None:
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    if arguments.size is not None and arguments.size < 1:
-        raise UsageError(f"--size: expected a number of at least 1, got {arguments.size}")
     if arguments.onnx and not arguments.netron:
         raise UsageError("--onnx FILE is where --netron writes: give both")
     for option in ("size", "classes", "channels", "layers", "netron"):
-        if not arguments.name and getattr(arguments, option):
+        if arguments.name is None and getattr(arguments, option):
             raise UsageError(f"--{option} needs the NAME of a network: {command('models')} resnet18 --{option} ...")
-    if not arguments.name:
+    if arguments.name is None:
         _show_all()
         return
     if _is_file(arguments.name):
@@ -186,8 +188,7 @@ def _chosen(arguments: argparse.Namespace) -> tuple[str, int, int, int]:
     from paddle_resnet.zoo import model_entry
 
     entry = model_entry(arguments.name)
-    classes = entry.num_classes if arguments.classes is None else arguments.classes
-    channels = entry.in_channels if arguments.channels is None else arguments.channels
+    classes, channels = arguments.classes or entry.num_classes, arguments.channels or entry.in_channels
     return arguments.name, arguments.size or entry.input_size, classes, channels
 
 

@@ -175,6 +175,11 @@ def _report(error: BaseException) -> int:
 
 
 def _describe(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError) and not error.filename:
+        try:
+            Path.cwd()
+        except FileNotFoundError:
+            return "the current folder has been removed: change to another one"
     return (f"{error.filename}: " if error.filename else "") + str(error.strerror or error)
 
 

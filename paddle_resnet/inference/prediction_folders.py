@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.files import replace, require_name_for_folder, write_atomically, write_errors
+from paddle_resnet.files import replace, require_name_for_folder, require_portable_name, write_atomically, write_errors
 from paddle_resnet.images.image_file import read_file
 from paddle_resnet.inference.prediction_files import PredictionWriter
 from paddle_resnet.inference.predictor import UNKNOWN, Prediction
@@ -66,6 +66,7 @@ def draw_pictures(folder: Path, draw: Callable[[Prediction], Image.Image]) -> Pr
 @contextmanager
 def open_embeddings(path: Path, features: Callable[[list[Prediction]], np.ndarray]) -> Iterator[PredictionWriter]:
     """Collect ``features`` (float32 ``[N, F]``), ``names`` and predicted ``classes``, and write them as ``.npz``."""
+    require_portable_name(path)
     parts: list[np.ndarray] = []
     pictures: list[Prediction] = []
 

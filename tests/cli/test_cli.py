@@ -218,6 +218,35 @@ def test_too_little_memory_is_no_fault_of_the_program(tool, monkeypatch):
     assert done.stderr == "error: there is not enough memory; end other programs, or ask for less at once\n"
 
 
+@pytest.mark.posix
+def test_a_current_folder_that_is_removed_is_named(tool, monkeypatch, tmp_path):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    done = tool("train", "-c", "quickstart")
+    assert (done.exit_code, done.stderr) == (1, "error: the current folder has been removed: change to another one\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--size", 10**11], "--size: expected a whole number from 1 to 1,000,000, got '100000000000'"),
+        (["--classes", 10**20], "--classes: expected a whole number from 1"),
+        (["--channels", 0], "--channels: expected a whole number from 1"),
+    ],
+)
+def test_sizes_of_a_network_are_bounded(tool, words, expected):
+    done = tool("models", "resnet8", *words)
+    assert done.exit_code == 2 and expected in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://localhost:99999", "ftp://localhost", "http://", "localhost:80"])
+def test_a_wrong_address_of_a_service_is_one_line(tool, url, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = tool("benchmark", "serve", url)
+    assert (done.exit_code, done.stderr) == (2, f"error: {url}: expected an address such as http://127.0.0.1:8000\n")
+
+
 def folder_without_images(tmp_path: Path) -> list[str]:
     (tmp_path / "train" / "cat").mkdir(parents=True)
     return ["data.source=image_folder", f"data.root={tmp_path}"]

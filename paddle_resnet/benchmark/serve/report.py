@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -81,15 +81,19 @@ def benchmark_service(
 
 def _find(url: str) -> tuple[Target, dict[str, Any]]:
     """Ask the service for its model."""
-    parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or 80
+    except ValueError:  # half of an IPv6 address, a port beyond 65535
+        host = None
+    if not host or parts.scheme != "http":
         raise UsageError(f"{url}: expected an address such as http://127.0.0.1:8000")
     try:
         # The address is the user's own, and its scheme was checked.
         with urllib.request.urlopen(f"{url.rstrip('/')}/model", timeout=10) as response:
             model = json.load(response)
-        return Target(parts.hostname, parts.port or 80), {key: model[key] for key in ("model", "image_size")}
-    except (OSError, urllib.error.URLError, ValueError, KeyError) as error:
+        return Target(host, port), {key: model[key] for key in ("model", "image_size")}
+    except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "reason", error)
         raise UsageError(f"{url}: no service responds there ({reason}); start one: {command('serve')} RUN") from None
 
