@@ -122,7 +122,11 @@ def write_errors(name: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunFailure(f"{name}: cannot be written ({error.strerror or error})") from error
+        reason = error.strerror or error
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            in_the_way = (each for each in (*Path(name).parents, Path(name)) if os.path.lexists(each))
+            reason = next((f"{each} is no folder" for each in in_the_way if not each.is_dir()), reason)
+        raise RunFailure(f"{name}: cannot be written ({reason})") from error
 
 
 @contextlib.contextmanager

@@ -63,7 +63,7 @@ class Command:
         self.add = self.parser.add_argument
         self.number("--rounds", rounds)
         program.add_number(self.parser, "--beside", BESIDE, default=0)
-        self.add("--output", type=Path, metavar="DIR", help=f"default: output/benchmarks/{name}")
+        self.add("--output", type=program.path, metavar="DIR", help=f"default: output/benchmarks/{name}")
         # `program.run` accepts it before the command, this after the command.
         self.add("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
 
@@ -78,7 +78,7 @@ class Command:
         program.add_number(self.parser, "--threads", text, nargs="+", default=default, type=program.count_or("auto"))
 
     def model(self) -> None:
-        self.add("model", metavar="MODEL_DIR", type=Path, help="an exported model, or the run that holds one")
+        self.add("model", metavar="MODEL_DIR", type=program.path, help="an exported model, or the run that holds one")
 
     def against(self, choices: Iterable[str]) -> None:
         self.add("--against", nargs="+", choices=list(choices), default=[], help="compare with PyTorch")
@@ -140,7 +140,7 @@ def _add_inference(commands: Any) -> None:
     serve.number("--clients", [32])
     serve.number("--images", [1, 8], "pictures in a request; ")
     program.add_number(serve.parser, "--rate", "offered requests/s; default: as many as get responses")
-    serve.add("--pictures", type=Path, metavar="DIR", help="send these; default: synthetic ones")
+    serve.add("--pictures", type=program.path, metavar="DIR", help="send these; default: synthetic ones")
     serve.number("--seconds", 20, "of a run, after 1 s of warm-up; ")
 
 

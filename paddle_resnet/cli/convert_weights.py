@@ -22,7 +22,6 @@ Files are read as data: no code in them runs.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from paddle_resnet.cli import program
 
@@ -32,17 +31,16 @@ OWNERS = {"paddle": "Paddle's", "torch": "PyTorch's", "paddleclas": "PaddleClas'
 def main() -> None:
     """Parse the arguments and convert."""
     parser = program.command_parser(__doc__)
-    parser.add_argument("source", metavar="IN", type=Path, help="the weights to read")
-    parser.add_argument("destination", metavar="OUT", type=Path, help="the file to write")
+    parser.add_argument("source", metavar="IN", type=program.path, help="the weights to read")
+    parser.add_argument("destination", metavar="OUT", type=program.path, help="the file to write")
     parser.add_argument("--names", choices=list(OWNERS), default="paddle", help="default: paddle")
     program.run(parser, _convert)
 
 
 def _convert(arguments: argparse.Namespace) -> None:
     program.prepare()
-    from paddle_resnet.files import expand_home
     from paddle_resnet.models import convert_weights
 
-    path = expand_home(arguments.destination)
+    path = arguments.destination
     tensors = convert_weights(arguments.source, path, arguments.names)
     print(f"wrote {path}: {tensors} tensors under {OWNERS[arguments.names]} names, {path.stat().st_size:,} bytes")

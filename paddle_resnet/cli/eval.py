@@ -30,7 +30,6 @@ changed ones are an error. -o data.root=FOLDER says where the images are now.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paddle_resnet.cli import program
@@ -51,7 +50,7 @@ def main() -> None:
     parser = program.command_parser(__doc__)
     program.add_run_options(parser)
     parser.add_argument("--split", choices=["train", "validation", "test"], help="default: test")
-    parser.add_argument("--data", type=Path, metavar="FOLDER|LIST", help="measure these pictures, not a split")
+    parser.add_argument("--data", type=program.path, metavar="FOLDER|LIST", help="measure these pictures, not a split")
     threshold = 'choose the threshold of the class "unknown" on validation; default: 0.99'
     parser.add_argument(
         "--choose-threshold", type=program.fraction, nargs="?", const=0.99, metavar="ACCURACY", help=threshold

@@ -13,7 +13,6 @@ The figures and numbers.json go to output/lessons/<name>/. The same lessons as p
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paddle_resnet.cli import program
@@ -32,7 +31,7 @@ def main() -> None:
     parser.add_argument("name", metavar="NAME", nargs="?", help="a lesson; without it, all are listed")
     parser.add_argument("--full", action="store_true", help="use the real data set instead of the embedded one")
     program.add_language(parser)
-    parser.add_argument("--output", metavar="DIR", type=Path, help="default: output/lessons/NAME")
+    parser.add_argument("--output", metavar="DIR", type=program.path, help="default: output/lessons/NAME")
     program.add_overrides(parser, "set a config key of its trainings")
     parser.add_argument("--pages", action="store_true", help="rewrite its pages in docs/ in both languages")
     program.run(parser, _run)

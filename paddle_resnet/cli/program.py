@@ -290,13 +290,20 @@ fraction = checked(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
 positive_int = checked(whole, lambda value: value >= 1, "a whole number of at least 1")
 
 
+def path(text: str) -> Path:
+    """Parse a path; not every shell expands the ``~`` of an argument."""
+    from paddle_resnet.files import expand_home
+
+    return expand_home(text)
+
+
 def file_with(suffix: str) -> Callable[[str], Path]:
     """Return the `type` of an argument that names a file to write, so that no file of another kind is overwritten."""
 
     def parse(text: str) -> Path:
         if not text.lower().endswith(suffix):
             raise argparse.ArgumentTypeError(f"expected a name that ends in {suffix}, got {text!r}")
-        return Path(text)
+        return path(text)
 
     return parse
 

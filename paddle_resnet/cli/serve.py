@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 from paddle_resnet.cli import program
 from paddle_resnet.system.machine import physical_cores
@@ -41,7 +40,7 @@ def main() -> None:
     """Parse the arguments and serve. An argument's `dest` is its name in `Settings`, which has the defaults."""
     parser = program.command_parser(__doc__)
     add = parser.add_argument
-    add("model", metavar="MODEL_DIR", type=Path, help="an exported model, or the run that holds one")
+    add("model", metavar="MODEL_DIR", type=program.path, help="an exported model, or the run that holds one")
     add("--host", help="address to listen on; default: 127.0.0.1")
     add("--port", type=_port, metavar="N", help="default: 8000")
     hosts = "a host name of this service, besides localhost, IP addresses and --host; *.NAME: all names below it"
@@ -49,7 +48,7 @@ def main() -> None:
     origins = "a site whose pages may use this service (CORS), such as https://example.org; default: its own page"
     add("--allow-origin", dest="allow_origins", action="append", type=_origin, metavar="URL", help=origins)
     token = "a file with the bearer token that requests need, all but those of health and of the pages"
-    add("--token-file", type=Path, metavar="FILE", help=token)
+    add("--token-file", type=program.path, metavar="FILE", help=token)
     add("--no-explain", dest="explain", action="store_false", help="no Grad-CAM")
     levels = ["DEBUG", "INFO", "WARNING"]
     add("--log-level", choices=levels, help="WARNING: no line for each request; default: INFO")

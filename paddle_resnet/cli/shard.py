@@ -11,7 +11,6 @@ they are, images of archives as PNG. Train on them with -o data.source=image_sha
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from paddle_resnet.cli import program
 from paddle_resnet.errors import command
@@ -22,7 +21,7 @@ def main() -> None:
     parser = program.command_parser(__doc__)
     parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the config, a YAML file of configs/")
     program.add_overrides(parser)
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="a new folder for the shards")
+    parser.add_argument("--output", required=True, type=program.path, metavar="DIR", help="a new folder for the shards")
     program.add_number(parser, "--megabytes", "of a shard (default: 256)", default=256)
     program.run(parser, _write)
 

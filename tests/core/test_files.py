@@ -255,3 +255,18 @@ def test_write_atomically_follows_links_and_refuses_pipes(tmp_path):
     with pytest.raises(RunFailure, match="fifo"):
         write_text(tmp_path / "fifo", "lost")
     assert (tmp_path / "fifo").is_fifo()
+
+
+@pytest.mark.parametrize(
+    "make", [Path.touch, lambda path: path.symlink_to("nowhere"), lambda path: path.symlink_to(path)]
+)
+def test_a_file_where_a_folder_is_needed_is_named(tmp_path, make):
+    make(tmp_path / "output")
+    for write in (
+        lambda: write_text(tmp_path / "output/run/x.txt", ""),
+        lambda: write_folder(tmp_path / "output/x", list),
+    ):
+        with pytest.raises(RunFailure, match=r"cannot be written \((.*/output is no folder|Too many levels.*)\)$"):
+            write()
+    with pytest.raises(RunFailure, match=r"output: cannot be written \(.*/output is no folder\)$"):
+        write_folder(tmp_path / "output", list)

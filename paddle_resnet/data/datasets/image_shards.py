@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import itertools
 import mmap
+import os
 import re
 import tarfile
 from collections import defaultdict
@@ -198,7 +199,7 @@ def write_shards(splits: Splits, folder: Path, megabytes: int, seed: int) -> dic
         UsageError: the folder exists, or an image cannot be read.
         RunFailure: the shards cannot be written.
     """
-    if folder.exists():
+    if os.path.lexists(folder):
         raise UsageError(f"{folder}: exists already; name a new folder")
     parts = {"train": splits.train, "val": splits.validation, "test": splits.test}
     if splits.test is splits.validation:
