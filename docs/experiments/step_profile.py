@@ -94,10 +94,10 @@ class Stopwatch:
             name = NAMES.get(function.__name__, "block's ends: sums, ReLU, shortcuts")
             inner = [built]
             if isinstance(built, convolution.ReorderedPrimitive):
-                inner = [built._primitive]
-                for _, _, copy in built._reorders:
-                    if copy is not None:
-                        copy.execute = self.timed("layout changes and casts around convolutions", copy.execute)
+                copies = [each for each, numbers in built._steps if len(numbers) == 2]
+                inner = [each for each, _ in built._steps if each not in copies]
+                for copy in copies:
+                    copy.execute = self.timed("layout changes and casts around convolutions", copy.execute)
             for primitive in inner:
                 primitive.execute = self.timed(name, primitive.execute)
             return built

@@ -28,12 +28,12 @@ from paddle_resnet.onednn.primitives import (
 )
 from paddle_resnet.onednn.residual import zero_pad_shortcut
 
-OUTPUT = 2
-"""The index of the output among a primitive's arguments."""
-
 
 class ReorderedPrimitive:
-    """A primitive of two inputs and an output, which are reordered where their tensors have another layout."""
+    """A primitive of two inputs and an output, which are reordered where their tensors have another layout.
+
+    It is a list of primitives on numbered buffers: first the tensors of a call, then the reordered ones.
+    """
 
     def __init__(
         self,
@@ -45,44 +45,43 @@ class ReorderedPrimitive:
     ) -> None:
         """`roles` are those of the inputs and of the output; `vectors` are further arguments, never reordered."""
         self._scratch = context.scratch
-        self._reorders: list[tuple[str, int, Primitive | None]] = []
+        self._reordered: list[tuple[str, int]] = []  # names and sizes
         arguments: list[tuple[Argument, Any]] = []
-        for role in roles:
+        numbers = list(range(len(roles) + len(vectors)))
+        before: list[tuple[Primitive, list[int]]] = []
+        after: list[tuple[Primitive, list[int]]] = []
+        for number, role in enumerate(roles):
             tensor = role.name.removeprefix("DIFF_")
             if tensor == "WEIGHTS":
                 stored, needed = view.stored_weights(), layout_of(description, Query[role.name])
             else:
                 stored, needed = view.source if tensor == "SOURCE" else view.destination
-            ends = (needed, stored) if role is roles[-1] else (stored, needed)
-            self._reorders.append((tensor, size_of(needed), reorder(context, *ends)))
             arguments.append((role, needed))
-        self._primitive = Primitive(context, description, [*arguments, *vectors])
+            is_output = role is roles[-1]
+            copy = reorder(context, needed, stored) if is_output else reorder(context, stored, needed)
+            if copy is not None:
+                numbers[number] = reordered = len(roles) + len(vectors) + len(self._reordered)
+                self._reordered.append((tensor, size_of(needed)))
+                if is_output:
+                    after.append((copy, [reordered, number]))
+                else:
+                    before.append((copy, [number, reordered]))
+        self._steps = [*before, (Primitive(context, description, [*arguments, *vectors]), numbers), *after]
 
     def __call__(self, *tensors: int) -> None:
         """Execute on the tensors at these addresses: the inputs, the output, the vectors."""
-        buffers = list(tensors)
-        for index, (name, size, copy) in enumerate(self._reorders):
-            if copy is not None:
-                buffers[index] = self._scratch.address(name, size)
-                if index < OUTPUT:
-                    copy(tensors[index], buffers[index])
-        self._primitive(*buffers)
-        _, _, copy = self._reorders[OUTPUT]
-        if copy is not None:
-            copy(buffers[OUTPUT], tensors[OUTPUT])
+        buffers = [*tensors, *(self._scratch.address(*each) for each in self._reordered)]
+        for primitive, numbers in self._steps:
+            primitive(*(buffers[number] for number in numbers))
 
     def parts(self, numbers: Sequence[int], allocate: Callable[[int], int]) -> list[tuple[Primitive, list[int]]]:
-        """Return the primitives in order with the numbers of their buffers; ``allocate(size)`` gives those between."""
-        buffers, before, after = list(numbers), [], []
-        for index, (_, size, copy) in enumerate(self._reorders):
-            if copy is not None:
-                buffers[index] = allocate(size)
-                ends = numbers[index], buffers[index]
-                if index < OUTPUT:
-                    before += copy.parts(ends, allocate)
-                else:
-                    after += copy.parts(ends[::-1], allocate)
-        return before + self._primitive.parts(buffers, allocate) + after
+        """Return the primitives in order with the numbers of their buffers; ``allocate(size)`` gives further ones."""
+        buffers = [*numbers, *(allocate(size) for _, size in self._reordered)]
+        return [
+            part
+            for primitive, own in self._steps
+            for part in primitive.parts([buffers[number] for number in own], allocate)
+        ]
 
 
 def convolution_forward(context: Context, geometry: ConvolutionGeometry) -> ReorderedPrimitive:

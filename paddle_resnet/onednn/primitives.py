@@ -114,7 +114,7 @@ def size_of(layout: Any) -> int:
 
 
 class Scratch:
-    """One thread's working memory: a buffer for each use, which grows to the largest size needed."""
+    """Working memory of one thread: a buffer for each use, which grows to the largest size needed."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, tuple[Any, int, int]] = {}

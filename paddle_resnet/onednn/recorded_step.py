@@ -18,7 +18,7 @@ from paddle_resnet.console import logger
 from paddle_resnet.models.blocks import ZeroPadShortcut
 from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.onednn import tensors
-from paddle_resnet.onednn.primitives import thread_context
+from paddle_resnet.onednn.primitives import Scratch, thread_context
 from paddle_resnet.onednn.program import Program
 from paddle_resnet.onednn.tracing import NotTraceableError, PlannedTensor, Trace
 from paddle_resnet.paddle_compat import batch_norm_settings, convolution_settings, has_forward_hooks
@@ -36,20 +36,13 @@ class Arena:
     """The memory of a network's recordings, of which one is under way at a time."""
 
     def __init__(self) -> None:
-        self._memory: paddle.Tensor | None = None
+        self.memory = Scratch()
         self._step: weakref.ref[StepUnderWay] | None = None
 
     @property
     def is_in_use(self) -> bool:
         """Whether a forward pass waits for its backward pass."""
         return self._step is not None and self._step() is not None
-
-    def address(self, size: int) -> int:
-        """Return the address of at least `size` bytes."""
-        if self._memory is None or self._memory.shape[0] < size:
-            self._memory = None  # freed first, so that both are never held at once
-            self._memory = paddle.empty([size], "uint8")
-        return self._memory.data_ptr()
 
     def begin(self) -> StepUnderWay:
         """Return what marks the memory as in use for as long as it lives."""
@@ -99,7 +92,7 @@ class Recording:
     def forward(self, images: paddle.Tensor) -> tuple[paddle.Tensor, StepUnderWay]:
         """Return the features, and what to hold until `backward`."""
         step = self._arena.begin()
-        self._program.place_planned(self._arena.address(self._program.size))
+        self._program.place_planned(self._arena.memory.address("step", self._program.size))
         for number, tensor in self._own:
             self._program.place(number, tensor.data_ptr())
         images = tensors.as_contiguous(images)

@@ -7,7 +7,7 @@ import ctypes
 import numpy as np
 import paddle
 
-from paddle_resnet.onednn import primitives, recorded_step, tensors
+from paddle_resnet.onednn import primitives, tensors
 
 TOLERANCE = 2e-6
 """Largest error allowed, as a fraction of the largest value."""
@@ -17,7 +17,7 @@ NCHW, NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
 
 def poison_memory(monkeypatch):
     """Fill what oneDNN shall write, and what it works in, with NaN first: an element left out shows."""
-    scratch_address, arena_address = primitives.Scratch.address, recorded_step.Arena.address
+    scratch_address = primitives.Scratch.address
 
     def poisoned_tensor(shape, dtype):
         return paddle.full(shape, 255 if dtype == paddle.uint8 else float("nan"), dtype)
@@ -27,14 +27,8 @@ def poison_memory(monkeypatch):
         ctypes.memset(address, 0xFF, size)
         return address
 
-    def poisoned_memory(arena, size):
-        address = arena_address(arena, size)
-        ctypes.memset(address, 0xFF, size)
-        return address
-
     monkeypatch.setattr(tensors, "empty_on_cpu", poisoned_tensor)
     monkeypatch.setattr(primitives.Scratch, "address", poisoned_address)
-    monkeypatch.setattr(recorded_step.Arena, "address", poisoned_memory)
 
 
 def random_gradient(seed=99):
