@@ -219,12 +219,14 @@ def test_too_little_memory_is_no_fault_of_the_program(tool, monkeypatch):
 
 
 @pytest.mark.posix
-def test_a_current_folder_that_is_removed_is_named(tool, monkeypatch, tmp_path):
+def test_a_current_folder_that_is_removed_is_named(tmp_path):
     (tmp_path / "gone").mkdir()
-    monkeypatch.chdir(tmp_path / "gone")
-    (tmp_path / "gone").rmdir()
-    done = tool("train", "-c", "quickstart")
-    assert (done.exit_code, done.stderr) == (1, "error: the current folder has been removed: change to another one\n")
+    remove = "import os; os.rmdir(os.getcwd()); from paddle_resnet import cli; cli.main('train')"
+    command = [sys.executable, "-c", remove, "-c", "quickstart"]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(command, cwd=tmp_path / "gone", env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.endswith("error: the current folder has been removed: change to another one\n")
 
 
 @pytest.mark.parametrize(
