@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 
-from paddle_resnet.errors import UsageError
+from paddle_resnet.errors import RunFailure, UsageError
 
 CONNECT_SECONDS = 10
 
@@ -24,6 +24,7 @@ def connect(address: str) -> None:
 
     Raises:
         UsageError: there is no cluster.
+        RunFailure: Ray does not start on this machine.
     """
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
@@ -39,6 +40,11 @@ def connect(address: str) -> None:
         except (OSError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise UsageError(f"--address {address}: no Ray cluster ({reason}); ray start --head starts one") from None
+        except Exception as error:
+            if type(error) is not Exception:  # Ray has no class for this
+                raise
+            reason = str(error).partition("\n")[0]
+            raise RunFailure(f"Ray did not start ({reason}); try again when this machine is less busy") from None
         signal.signal(signal.SIGTERM, handler)  # Ray's would end a command at once, and its files would be lost
 
 

@@ -80,7 +80,8 @@ class ServedModel:
     def check_explains(self, label: str) -> None:
         """Raise a ServiceError where there is no Grad-CAM (404), or not for this class (422); "" is any."""
         if not self._explains:
-            raise ServiceError(404, "no_explanation", "the run's checkpoint does not lie beside this model")
+            reason = "the run's checkpoint does not lie beside the model, or it is served with --no-explain or on Ray"
+            raise ServiceError(404, "no_explanation", f"there is no Grad-CAM here: {reason}")
         if label and label not in self.config.classes:
             raise ServiceError(422, "unknown_class", "the model has no such class; GET /model lists them")
 

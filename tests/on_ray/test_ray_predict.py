@@ -98,3 +98,17 @@ def test_command_without_a_cluster_says_how_to_start_one(run, pictures, tool):
     ended = tool("predict", run.path, pictures, "--engine", "ray", "--address", "127.0.0.1:1")
     assert ended.exit_code == 2
     assert "--address 127.0.0.1:1: no Ray cluster" in ended.stderr and "ray start --head" in ended.stderr
+
+
+def test_ray_that_does_not_start_is_one_line(run, pictures, tool, monkeypatch):
+    import ray
+
+    def start(**options):
+        raise Exception("The current node timed out during startup.\nA second line.")
+
+    ray.shutdown()
+    monkeypatch.setattr(ray, "init", start)
+    ended = tool("predict", run.path, pictures, "--engine", "ray")
+    assert ended.exit_code == 1
+    assert "Ray did not start (The current node timed out during startup.)" in ended.stderr
+    assert "a fault of the program" not in ended.stderr and "second line" not in ended.stderr

@@ -289,7 +289,8 @@ def test_unknown_addresses_and_methods(client):
     response = client.get("/predict")
     assert (response.status_code, response.headers["Allow"]) == (405, "POST")
     assert client.get("/model").json()["explain"] is False
-    assert client.post("/explain", content=picture(), headers=IMAGE).status_code == 404
+    response = client.post("/explain", content=picture(), headers=IMAGE)
+    assert response.status_code == 404 and "--no-explain or on Ray" in response.json()["error"]["message"]
 
 
 def test_every_documented_address_takes_its_method(client):
