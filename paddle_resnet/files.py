@@ -444,6 +444,8 @@ def write_folder(path: Path, write: Callable[[Path], object]) -> None:
     """
     require_name_for_folder(path)
     with _writing(path), _temporary_beside(path, folder=True) as temporary, _recovered(path), _writing(path):
+        if os.path.lexists(path) and not path.is_dir():
+            raise NotADirectoryError
         write(temporary)
         temporary.chmod(0o777 & ~_umask())
         for written in (*temporary.rglob("*"), temporary):

@@ -41,7 +41,7 @@ def _find(arguments: argparse.Namespace) -> None:
     sweep_folder(config)
     sweep = find_learning_rate(config, lowest=arguments.lowest, highest=arguments.highest, steps=arguments.steps)
     proposed = sweep.proposed
+    print(f"proposed learning rate: {proposed:.2g} (a tenth of the one with the least smoothed loss)", flush=True)
     folder = write_sweep(sweep, config)
-    print(f"proposed learning rate: {proposed:.2g} (a tenth of the one with the least smoothed loss)")
     print(f"plot: {folder / 'sweep.png'}; VisualDL: visualdl --logdir {folder}")
     print(f"next: {command('train')} -c {arguments.config} -o train.learning_rate={proposed:.2g}")

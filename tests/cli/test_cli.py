@@ -249,6 +249,17 @@ def test_a_wrong_address_of_a_service_is_one_line(tool, url, tmp_path, monkeypat
     assert (done.exit_code, done.stderr) == (2, f"error: {url}: expected an address such as http://127.0.0.1:8000\n")
 
 
+def test_the_home_folder_in_an_argument_needs_no_shell(tool, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    options = ["-c", PROJECT / "configs/quickstart.yaml", "-o", "data.limit=20"]
+    assert tool("shard", *options, "--output=~/shards").exit_code == 0
+    assert tool("preview", *options, "--output=~/preview.png").exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} >= {"preview.png", "shards"}
+    assert not (tmp_path / "~").exists()
+
+
 def folder_without_images(tmp_path: Path) -> list[str]:
     (tmp_path / "train" / "cat").mkdir(parents=True)
     return ["data.source=image_folder", f"data.root={tmp_path}"]

@@ -257,16 +257,21 @@ def test_write_atomically_follows_links_and_refuses_pipes(tmp_path):
     assert (tmp_path / "fifo").is_fifo()
 
 
-@pytest.mark.parametrize(
-    "make", [Path.touch, lambda path: path.symlink_to("nowhere"), lambda path: path.symlink_to(path)]
-)
-def test_a_file_where_a_folder_is_needed_is_named(tmp_path, make):
-    make(tmp_path / "output")
-    for write in (
-        lambda: write_text(tmp_path / "output/run/x.txt", ""),
-        lambda: write_folder(tmp_path / "output/x", list),
-    ):
+@pytest.mark.parametrize("target", [None, "nowhere", "output"], ids=["file", "link-to-nothing", "loop"])
+def test_what_is_in_the_place_of_a_folder_is_named(tmp_path, target):
+    folder = tmp_path / "output"
+    if target is None:
+        folder.touch()
+    else:
+        folder.symlink_to(target)
+
+    def write(temporary):
+        (temporary / "x").touch()
+
+    for path in (folder / "run" / "x", folder / "x"):
         with pytest.raises(RunFailure, match=r"cannot be written \((.*/output is no folder|Too many levels.*)\)$"):
-            write()
+            write_text(path, "")
+        with pytest.raises(RunFailure, match=r"cannot be written \((.*/output is no folder|Too many levels.*)\)$"):
+            write_folder(path, write)
     with pytest.raises(RunFailure, match=r"output: cannot be written \(.*/output is no folder\)$"):
-        write_folder(tmp_path / "output", list)
+        write_folder(folder, write)

@@ -78,6 +78,9 @@ def test_shards_hold_the_files_bytes_and_labels(folder, tmp_path):
         assert found == expected
     with pytest.raises(UsageError, match="exists already"):
         write_shards(splits, tmp_path / "shards", 1, seed=0)
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(UsageError, match="exists already"):
+        write_shards(splits, tmp_path / "link", 1, seed=0)
 
 
 def test_a_run_on_shards_has_the_same_pictures(folder, tmp_path):
