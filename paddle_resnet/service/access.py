@@ -10,9 +10,7 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -20,8 +18,6 @@ from starlette.datastructures import Headers
 from paddle_resnet.errors import UsageError
 from paddle_resnet.files import decode_text
 from paddle_resnet.service.errors import ServiceError
-
-DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def read_token(path: Path | None) -> bytes | None:
@@ -69,51 +65,48 @@ class HostPolicy:
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
         if http_version == "1.0" and not hosts and not origins:
             return
-        host = _parse_authority(hosts[0]) if len(hosts) == 1 else None
-        if host is None or len(origins) > 1:
+        name = _host_name(hosts[0]) if len(hosts) == 1 else None
+        if name is None or len(origins) > 1:
             message = "expected one Host header, a name or address with an optional port, and at most one Origin"
             raise ServiceError(400, "malformed_request", message)
-        if not self._is_ours(host):
+        if not self._is_ours(name):
             message = "this host name is not allowed; --allow-host allows others than localhost and IPs"
             raise ServiceError(403, "host_not_allowed", message)
-        if origins and not self._may_use(origins[0].lower(), host):
+        if origins and not self._may_use(origins[0].lower(), hosts[0].lower()):
             message = "pages of other sites may not use this service; --allow-origin allows some"
             raise ServiceError(403, "origin_not_allowed", message)
 
-    def _is_ours(self, host: _Authority) -> bool:
-        if host.is_address or host.is_loopback or not self._names.isdisjoint({host.name, "*"}):
+    def _is_ours(self, name: str) -> bool:
+        if _is_loopback(name) or _address(name) or not self._names.isdisjoint({name, "*"}):
             return True
-        return any(name.startswith("*.") and host.name.endswith(name[1:]) for name in self._names)
+        return any(each.startswith("*.") and name.endswith(each[1:]) for each in self._names)
 
-    def _may_use(self, origin: str, host: _Authority) -> bool:
-        scheme, _, authority = origin.partition("://")
-        site, port = _parse_authority(authority), DEFAULT_PORTS.get(scheme)
+    def _may_use(self, origin: str, host: str) -> bool:
         if not self._origins.isdisjoint({origin, "*"}):
             return True
-        if site is None or port is None:
-            return False
-        return site.is_loopback or (site.name, site.port or port) == (host.name, host.port or port)
+        scheme, _, authority = origin.partition("://")
+        name = _host_name(authority)
+        # Browsers leave out the usual port in both headers.
+        return scheme in ("http", "https") and name is not None and (authority == host or _is_loopback(name))
 
 
-class _Authority(NamedTuple):
-    """``name[:port]``, in lower case."""
-
-    name: str
-    port: int | None
-    is_address: bool
-    is_loopback: bool
-
-
-@lru_cache(100)
-def _parse_authority(text: str) -> _Authority | None:
+def _host_name(authority: str) -> str | None:
+    """Return the name in ``name[:port]``, in lower case and without a final dot; None if that is no authority."""
     try:
-        parts = urlsplit(f"//{text}")
-        name, port = (parts.hostname or "").removesuffix("."), parts.port
+        parts = urlsplit(f"//{authority}")
+        name, _ = (parts.hostname or "").removesuffix("."), parts.port
     except ValueError:
         return None
-    if not name or parts.netloc != text or not re.fullmatch(r"[^\s\\@]+", text):
-        return None
+    return name if name and parts.netloc == authority and not re.search(r"[\s\\@]", authority) else None
+
+
+def _is_loopback(name: str) -> bool:
+    address = _address(name)
+    return address.is_loopback if address else name == "localhost" or name.endswith(".localhost")
+
+
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return _Authority(name, port, True, ipaddress.ip_address(name).is_loopback)
+        return ipaddress.ip_address(name)
     except ValueError:
-        return _Authority(name, port, False, name == "localhost" or name.endswith(".localhost"))
+        return None

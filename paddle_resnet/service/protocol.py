@@ -55,7 +55,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_head = self._in_body = self._ignore_input = False
         self._budget = MAX_HEAD
         self._body_bytes = 0
-        self._refusal = (400, "malformed_request", "this is not a valid HTTP request")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first head; where there are too many connections, close those that wait longest."""
@@ -92,7 +91,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             except httptools.HttpParserUpgrade as upgrade:
                 size = upgrade.args[0]  # an upgrade is ignored, as HTTP allows
             except httptools.HttpParserError:
-                self._refuse(*self._refusal)
+                self._refuse(400, "malformed_request", "this is not a valid HTTP request, or it has trailers")
                 return
             outside = size - self._body_bytes
             self._budget = min(MAX_HEAD, self._budget - outside + self._body_bytes // BODY_PER_FRAMING)
@@ -109,7 +108,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_head:
-            self._refusal = (400, "trailers", "trailers after a chunked body are not accepted")
             raise ValueError("trailers")  # the parser turns it into an error of its own
         super().on_header(name, value)
 
