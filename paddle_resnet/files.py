@@ -22,7 +22,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError, shown
 from paddle_resnet.system.portable import (
@@ -36,6 +36,7 @@ from paddle_resnet.system.portable import (
     replace,
 )
 
+Result = TypeVar("Result")
 LARGEST_JSON = 1 << 28
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 LONGEST_IN_FOLDER = 80
@@ -432,8 +433,8 @@ def writable_home(needed: str) -> Iterator[None]:
         yield
 
 
-def write_folder(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary folder beside `path`, then rename it to `path`.
+def write_folder(path: Path, write: Callable[[Path], Result]) -> Result:
+    """Let `write` fill a temporary folder beside `path`, then rename it to `path`; return what `write` does.
 
     A folder cannot be renamed over another one, so the earlier one is first renamed to ``.<name>.old``.
     `recover_folder` renames it back if the process dies between the two.
@@ -446,7 +447,7 @@ def write_folder(path: Path, write: Callable[[Path], object]) -> None:
     with _writing(path), _temporary_beside(path, folder=True) as temporary, _recovered(path), _writing(path):
         if os.path.lexists(path) and not path.is_dir():
             raise NotADirectoryError
-        write(temporary)
+        result = write(temporary)
         temporary.chmod(0o777 & ~_umask())
         for written in (*temporary.rglob("*"), temporary):
             if not written.is_symlink():
@@ -457,6 +458,7 @@ def write_folder(path: Path, write: Callable[[Path], object]) -> None:
             replace(path, _earlier(path))
         replace(temporary, path)
         _sync(path.parent)
+    return result
 
 
 @contextlib.contextmanager

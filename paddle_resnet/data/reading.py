@@ -24,7 +24,7 @@ from paddle_resnet.data.augment.params import AugmentParams
 from paddle_resnet.data.augment.random_crop import CropDraws
 from paddle_resnet.data.splits import Split
 from paddle_resnet.errors import PaddleResNetError, UsageError
-from paddle_resnet.images import Box, Indices, Pixels
+from paddle_resnet.images import Indices, Pixels
 from paddle_resnet.images.decode import Source, decode_crop, decode_square, resize_and_crop_batch
 from paddle_resnet.runtime import keep_freed_memory
 from paddle_resnet.worker_pool import WorkerPool
@@ -68,6 +68,11 @@ class Request(NamedTuple):
     """Pixels of the shorter side before evaluation's crop."""
     size: int | None
     """Pixels a side of evaluation's crop."""
+
+    @property
+    def crops_when_read(self) -> AugmentParams | None:
+        """The augmentation, if its crops are random-resized: a picture's is cut from the whole of it, as it is read."""
+        return self.params if self.params is not None and isinstance(self.params.crops, CropDraws) else None
 
 
 class _Part(NamedTuple):
@@ -176,27 +181,24 @@ def read_part(part: _Part) -> _Read:
     Returns:
         The pixels ``[n, S, S, 3]``, and the errors of those that cannot be read, by their number.
     """
-    params, failures = part.request.params, {}
-    crops = params.crops if params is not None and isinstance(params.crops, CropDraws) else None
-    side = part.request.resize if crops is None else params.size  # type: ignore[union-attr]
+    params, failures = part.request.crops_when_read, {}
+    side = part.request.resize if params is None else params.size
     pixels = np.zeros((len(part.pictures), side, side, 3), np.uint8)
     for number, picture in enumerate(part.pictures):
         try:
-            if crops is None or params is None:
-                pixels[number] = decode_square(picture, side)
-            else:
-                pixels[number] = _crop(picture, functools.partial(crops.box, number), side, params.flipped[number])
+            pixels[number] = decode_square(picture, side) if params is None else _crop(picture, number, params)
         except UsageError as error:
             failures[number] = error
-    if crops is not None and params is not None:
-        return host.distort(pixels, params), failures
-    return _finish(pixels, part.request), failures
+    return _finish(pixels, part.request) if params is None else host.distort(pixels, params), failures
 
 
-def _crop(picture: Source, box_in: Callable[[int, int], Box], size: int, flipped: bool) -> Pixels:
+def _crop(picture: Source, number: int, params: AugmentParams) -> Pixels:
+    """Return the random-resized crop of a batch's picture, uint8 ``[S, S, 3]``."""
+    assert isinstance(params.crops, CropDraws)
+    box_in, flipped = functools.partial(params.crops.box, number), bool(params.flipped[number])
     if isinstance(picture, np.ndarray):
-        return host.resize_box(picture, box_in(*picture.shape[:2]), size, flipped)
-    return decode_crop(picture, box_in, size, flipped)
+        return host.resize_box(picture, box_in(*picture.shape[:2]), params.size, flipped)
+    return decode_crop(picture, box_in, params.size, flipped)
 
 
 @functools.cache

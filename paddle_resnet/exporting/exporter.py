@@ -125,9 +125,8 @@ def export(
         if precision != "fp32":
             table[precision] = {"onnxruntime" if precision == "int8" else "paddle": None}
     destination = run.inference_path.resolve()
-    reports: list[ExportReport] = []
 
-    def write(folder: Path) -> None:
+    def write(folder: Path) -> ExportReport:
         batches = calibration_batches(run, batch or BATCH, pictures) if "int8" in precisions else None
         files = _write_models(run, checkpoint, folder, batch, onnx, batches)
         config = _describe(run, checkpoint, files, batch, table)
@@ -138,15 +137,15 @@ def export(
         config.model_copy(update={"precisions": measured}).save(folder)
         _keep_other_files(destination, folder)
         random = images == 0 and pictures is None
-        reports.append(ExportReport(run.inference_path, difference, len(pixels), random, measured))
+        return ExportReport(run.inference_path, difference, len(pixels), random, measured)
 
     earlier = _onnx_files(destination)
-    write_folder(destination, write)
+    report = write_folder(destination, write)
     if gone := earlier - _onnx_files(destination):
         option = "--precision int8" if ONNX_INT8 in gone else "--onnx"
         names = " and ".join(sorted(gone))
         logger.warning("warning: the earlier export's %s was removed; %s writes a new one", names, option)
-    return reports[0]
+    return report
 
 
 def _onnx_files(folder: Path) -> set[str]:

@@ -72,6 +72,14 @@ def choose(config: InferenceConfig, device: str, precision: Precision | None, ba
         pairs = ", ".join(f"{name} {each}" for name, precisions in support.items() for each in precisions)
         asked = precision if backend is None else f"{backend} {precision}"
         raise UsageError(f"{asked} is not available on device {device}; expected one of {pairs}")
+    _require_machine(precision, backend)
+    if backend is None and {"onnxruntime", "paddle"} <= {*able} and not _runs_in_onnxruntime(config):
+        return Execution(device, "paddle", precision)
+    return Execution(device, able[0], precision)
+
+
+def _require_machine(precision: Precision, backend: BackendName | None) -> None:
+    """Raise `UsageError` if this processor, or its oneDNN library, cannot compute so."""
     processor = machine.processor()
     if precision == "bf16" and not BFLOAT16_FEATURES & processor.features:
         raise UsageError(
@@ -81,17 +89,15 @@ def choose(config: InferenceConfig, device: str, precision: Precision | None, ba
     if backend == "onednn":
         from paddle_resnet.onednn.availability import unavailable_reason  # loads the library
 
-        reason = unavailable_reason("cpu")
-        if reason is not None:
+        if (reason := unavailable_reason("cpu")) is not None:
             raise UsageError(f"backend onednn: {reason}; take onnxruntime")
-    chosen = able[0]
-    if backend is None and {"onnxruntime", "paddle"} <= {*able}:
-        if config.files.onnx is None:
-            chosen = "paddle"
-        elif not is_installed():
-            logger.info("%s: Paddle runs the model, as ONNX Runtime is not installed: %s", config.folder, INSTALL)
-            chosen = "paddle"
-    return Execution(device, chosen, precision)
+
+
+def _runs_in_onnxruntime(config: InferenceConfig) -> bool:
+    """Return whether the model has an ONNX file and the package is installed; log that the package alone is missing."""
+    if config.files.onnx is not None and not is_installed():
+        logger.info("%s: Paddle runs the model, as ONNX Runtime is not installed: %s", config.folder, INSTALL)
+    return config.files.onnx is not None and is_installed()
 
 
 def load(config: InferenceConfig, execution: Execution, batch: int, numbers: Sequence[int]) -> Backend:
