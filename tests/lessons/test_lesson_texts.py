@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import string
 from pathlib import Path
 
@@ -38,6 +39,13 @@ def test_texts_have_both_languages_and_equal_placeholders(name):
         assert set(text) == {"en", "zh"}, key
         assert all(isinstance(words, str) and words for words in text.values()), key
         assert fields(text["en"]) == fields(text["zh"]), key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_chinese_line_ends_within_words_that_need_a_space(name):
+    """Lines of a Chinese text are joined without one."""
+    broken = {key: re.findall(r"[!-~]\n[!-~]+", text["zh"]) for key, text in read(name).items()}
+    assert {key: words for key, words in broken.items() if words} == {}
 
 
 @pytest.mark.parametrize("name", NAMES)
