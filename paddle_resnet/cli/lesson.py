@@ -13,7 +13,7 @@ The figures and numbers.json go to output/lessons/<name>/. The same lessons as p
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paddle_resnet.cli import program
 
@@ -81,14 +81,17 @@ def _printer(console: Console, language: Language, say: Say) -> Show:
 
     from paddle_resnet.lessons.framework.page import Picture, Values, render
 
+    # Chinese has no spaces for line breaks: the terminal breaks the lines.
+    options: dict[str, Any] = {"highlight": False, "soft_wrap": language == "zh"}
+
     def show(block: Block) -> None:
         console.print()
         match block:
             case Values(lines):
                 console.print("\n".join(f"    {line}" for line in lines), highlight=False, markup=False)
             case Picture(_, caption):
-                console.print(say("picture", path=block.file(language), caption=caption), highlight=False, markup=False)
+                console.print(say("picture", path=block.file(language), caption=caption), markup=False, **options)
             case _:
-                console.print(Markdown(render(block, language, figures="")))
+                console.print(Markdown(render(block, language, figures="")), **options)
 
     return show
