@@ -34,6 +34,7 @@ from paddle_resnet.system.portable import (
     lock_path,
     name_problem,
     replace,
+    short_path,
 )
 
 Result = TypeVar("Result")
@@ -398,6 +399,20 @@ def require_name_for_folder(path: Path) -> None:
             f"{path}: files in it would have paths of {longest} characters, and Windows allows {LONGEST_WINDOWS_PATH}; "
             "choose a folder nearer to the drive, or allow long paths in Windows"
         )
+
+
+def path_for_paddle(path: Path) -> str:
+    """Return a path, whose folder exists, as Paddle's compiled code opens it.
+
+    It takes UTF-8. On Windows it passes these bytes on as if they were of the code page, so that it needs ASCII.
+
+    Raises:
+        UsageError: it cannot open this path.
+    """
+    text = str(path) if IS_POSIX or str(path).isascii() else str(short_path(path.parent) / path.name)
+    if text.isascii() or (IS_POSIX and text == text.encode(errors="ignore").decode()):
+        return text
+    raise UsageError(f"{path}: Paddle cannot open a path with such characters; take a folder whose path is plain ASCII")
 
 
 def require_writable(folder: Path) -> None:

@@ -13,7 +13,7 @@ from paddle import nn
 
 from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError
 from paddle_resnet.exporting.program import PADDLES_SCRATCH, PROGRAM_SUFFIXES, output_hidden
-from paddle_resnet.files import require_space, scratch_folder, writable_home, write_atomically
+from paddle_resnet.files import path_for_paddle, require_space, scratch_folder, writable_home, write_atomically
 from paddle_resnet.paddle_compat import is_paddle_2
 from paddle_resnet.project_files import requirements_file
 
@@ -63,7 +63,7 @@ def write_onnx(network: nn.Layer, path: Path, input_shape: tuple[int, ...]) -> N
     network.eval()
     dynamic_batch = paddle.static.InputSpec([None, *input_shape[1:]], "float32")
     with scratch_folder() as folder, writable_home(PADDLES_SCRATCH):
-        paddle.jit.save(network, f"{folder}/model", input_spec=[dynamic_batch])
+        paddle.jit.save(network, path_for_paddle(folder / "model"), input_spec=[dynamic_batch])
         require_space(folder / "model")
         program = next(file for file in folder.iterdir() if file.suffix in PROGRAM_SUFFIXES)
         _convert(program, folder / "model.pdiparams", path)
@@ -110,7 +110,7 @@ def _convert(program: Path, parameters: Path, path: Path) -> None:
     options = {} if paddle2onnx.__version__.startswith("1.") else {"optimize_tool": "None"}
 
     def convert(temporary: Path) -> None:
-        paddle2onnx.export(str(program), str(parameters), str(temporary), opset_version=OPSET, **options)
+        paddle2onnx.export(*map(path_for_paddle, (program, parameters, temporary)), opset_version=OPSET, **options)
 
     try:
         write_atomically(path, convert)

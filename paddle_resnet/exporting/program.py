@@ -16,7 +16,7 @@ from paddle.static import InputSpec
 
 from paddle_resnet.evaluation.scorer import Views
 from paddle_resnet.exporting.folding import fold
-from paddle_resnet.files import require_space, writable_home, write_text
+from paddle_resnet.files import path_for_paddle, require_space, writable_home, write_text
 from paddle_resnet.paddle_compat import paddle_2_programs
 
 if TYPE_CHECKING:
@@ -55,10 +55,12 @@ def save_layer(network: nn.Layer, stem: Path, spec: InputSpec) -> tuple[Path, Pa
 
     Raises:
         RunFailure: the disk is full.
+        UsageError: see `path_for_paddle`.
     """
+    path = path_for_paddle(stem)
     # Paddle numbers the tensors of a program through the whole process; here the numbers begin at 0 again.
     with paddle.utils.unique_name.guard("exported_"), output_hidden(), writable_home(PADDLES_SCRATCH):
-        paddle.jit.save(network, str(stem), input_spec=[spec])
+        paddle.jit.save(network, path, input_spec=[spec])
     require_space(stem)
     program = next(stem.with_suffix(suffix) for suffix in PROGRAM_SUFFIXES if stem.with_suffix(suffix).is_file())
     return program, stem.with_suffix(".pdiparams")

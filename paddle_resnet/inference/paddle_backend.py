@@ -13,6 +13,7 @@ import paddle
 from paddle import inference
 
 from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.files import path_for_paddle
 from paddle_resnet.inference.inference_config import InferenceConfig, check_files, check_program
 from paddle_resnet.inference.options import Execution
 from paddle_resnet.paddle_compat import is_paddle_2
@@ -76,7 +77,9 @@ class PaddleBackend:
 
 
 def _settings(config: InferenceConfig, execution: Execution, batch: int, threads: int) -> Any:
-    program, parameters = (str(config.folder / file.name) for file in (config.files.program, config.files.parameters))
+    program, parameters = (
+        path_for_paddle(config.folder / file.name) for file in (config.files.program, config.files.parameters)
+    )
     settings = inference.Config(program, parameters)
     settings.disable_glog_info()
     kind = inference.PrecisionType.Half if execution.precision == "fp16" else inference.PrecisionType.Float32

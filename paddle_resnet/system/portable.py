@@ -6,6 +6,7 @@ Each difference is found by what this Python has, not by its platform's name.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import importlib.util
 import locale
@@ -120,6 +121,14 @@ def decode_name(name: bytes) -> str:
     with contextlib.suppress(UnicodeDecodeError):
         return name.decode("utf-8")
     return name.decode(locale.getpreferredencoding(False), "replace")
+
+
+def short_path(folder: Path) -> Path:
+    """Return a folder's path by the short names (``PHOTOS~1``) that Windows keeps; without such, the path itself."""
+    kernel: Any = ctypes.WinDLL("kernel32") if hasattr(ctypes, "WinDLL") else None
+    length = kernel.GetShortPathNameW(str(folder), None, 0) if kernel else 0
+    buffer = ctypes.create_unicode_buffer(length)
+    return Path(buffer.value) if length and kernel.GetShortPathNameW(str(folder), buffer, length) else folder
 
 
 def allows_long_paths() -> bool:

@@ -223,8 +223,8 @@ def test_every_layer_size_and_channels_can_be_asked_for(models):
     ("arguments", "words"),
     [
         (["resnt18"], ["resnt18", 'did you mean "resnet18"']),
-        (["resnet18", "--size", "0"], ["--size", "at least 1", "0"]),
-        (["resnet18", "--classes", "0"], ["num_classes", "at least 1"]),
+        (["resnet18", "--size", "0"], ["--size", "from 1 to", "0"]),
+        (["resnet18", "--classes", "0"], ["--classes", "from 1 to"]),
         (["resnet18", "--onnx", "x.onnx"], ["--onnx", "--netron"]),
         (["--netron"], ["--netron", "NAME"]),
     ],

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -82,6 +85,36 @@ def test_names_of_a_list_are_in_utf8_or_the_code_page_on_windows(monkeypatch):
     monkeypatch.setattr("locale.getpreferredencoding", lambda do_setlocale: "cp936")
     for encoding in ("utf-8", "gbk"):
         assert portable.decode_name("\u732b\\\u72d7.jpg".encode(encoding)) == "\u732b\\\u72d7.jpg"
+
+
+def test_paddle_opens_ascii_paths_on_windows(tmp_path, monkeypatch):
+    folder = tmp_path / "\u732b"
+    assert files.path_for_paddle(folder / "model.json") == str(folder / "model.json")
+    with pytest.raises(UsageError, match="Paddle cannot open a path with such characters"):
+        files.path_for_paddle(Path("x\udcff/model.json"))
+    monkeypatch.setattr(files, "IS_POSIX", False)
+    assert files.path_for_paddle(Path("output/run/model.json")) == str(Path("output/run/model.json"))
+    with pytest.raises(UsageError, match="take a folder whose path is plain ASCII"):  # no short names on this disk
+        files.path_for_paddle(folder / "model.json")
+    monkeypatch.setattr(files, "short_path", lambda folder: Path("C:/USERS/28F3~1"))
+    assert files.path_for_paddle(folder / "model.json") == str(Path("C:/USERS/28F3~1/model.json"))
+
+
+def test_the_short_path_is_the_one_that_windows_has(monkeypatch):
+    """By a function that acts as Windows' own: it returns the length that it needs, or that of its answer."""
+    answer = "C:\\28F3~1"
+
+    def get_short_path(folder, buffer, length):
+        assert folder == "C:\\\u732b"
+        if length <= len(answer):
+            return len(answer) + 1
+        buffer.value = answer
+        return len(answer)
+
+    assert portable.short_path(Path("C:\\\u732b")) == Path("C:\\\u732b")
+    kernel = SimpleNamespace(GetShortPathNameW=get_short_path)
+    monkeypatch.setattr(ctypes, "WinDLL", lambda name: kernel, raising=False)
+    assert portable.short_path(Path("C:\\\u732b")) == Path(answer)
 
 
 class Busy:
