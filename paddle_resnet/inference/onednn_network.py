@@ -136,7 +136,7 @@ class OneDNNNetwork:
     def _convolve(self, number: int, layer: Layer) -> Tensor:
         data_type = DataType.INT8 if layer.scales is not None else self._precision
         source = self._converted(layer.source, DataType.UINT8 if data_type == DataType.INT8 else data_type)
-        window = layer.window or _whole(source.image)
+        window = layer.window or Window((source.image.height, source.image.width))
         shape = _check_weights(layer, source.image, window)
         scaling = _Scaling()
         if layer.scales is not None:
@@ -200,7 +200,7 @@ class OneDNNNetwork:
             description = self._context.describe(operation, FORWARD, algorithm, *ends, *parameters)
             return self._record(description, source, self._tensor(source.image))
         source = self._tensors[layer.source]
-        window = layer.window or _whole(source.image)
+        window = layer.window or Window((source.image.height, source.image.width))
         window = _covering(window, source.image) if layer.ceil else window
         image = self._output_image(layer, source.image, window, source.image.channels)
         if layer.output in self._quantized and self._quantized[layer.output] != self._quantized.get(layer.source):
@@ -213,7 +213,7 @@ class OneDNNNetwork:
     def _converted(self, name: str, data_type: DataType, copy: bool = False) -> Tensor:
         """Return a tensor in a type of numbers: itself if it has it, unless a `copy` is wanted."""
         source = self._tensors[name]
-        scaling, engine = _Scaling(), self._context.engine
+        scaling = _Scaling()
         if source.image.data_type != data_type:
             scaling.add(Argument.SOURCE, self._quantized.get(name))
             if data_type == DataType.UINT8:
@@ -221,9 +221,8 @@ class OneDNNNetwork:
         elif not copy:
             return source
         result = self._tensor(source.image._replace(data_type=data_type))
-        ends = channels_last(source.image), engine, channels_last(result.image), engine
-        create = functions().reorder_primitive_desc_create
-        description = Handle("primitive_desc", create, *ends, scaling.attributes())
+        ends = channels_last(source.image), channels_last(result.image)
+        description = self._context.describe_copy(*ends, scaling.attributes())
         return self._record(description, source, result, scaling.constants)
 
     def _output_image(self, layer: Layer, image: Image, window: Window, channels: int) -> Image:
@@ -289,10 +288,6 @@ def _memory(size: int) -> np.ndarray:
     """Allocate bytes, aligned for vectors."""
     memory = np.empty(size + ALIGNMENT, np.uint8)
     return memory[-memory.ctypes.data % ALIGNMENT :][:size]
-
-
-def _whole(image: Image) -> Window:
-    return Window((image.height, image.width), (1, 1), (0, 0), (0, 0))
 
 
 def _covering(window: Window, image: Image) -> Window:

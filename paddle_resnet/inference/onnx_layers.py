@@ -159,7 +159,7 @@ class _Fusion:
         """A convolution of each channel by itself, with one weight."""
         scale, shift, mean, variance = (self._floats(name).astype(np.float64) for name in node.inputs[1:])
         factor = scale / np.sqrt(variance + node.attributes["epsilon"])
-        window = Window((1, 1), (1, 1), (0, 0), (0, 0))
+        window = Window((1, 1))
         weights = factor.astype(np.float32).reshape(-1, 1, 1, 1)
         self._convolve(node, weights, window=window, groups=len(factor))
         self._layers[-1].bias = (shift - mean * factor).astype(np.float32)

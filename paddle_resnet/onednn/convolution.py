@@ -153,7 +153,7 @@ def conv2d(
     if overruns_its_scratch(window, weight.shape[1]):
         down, across = window.stride
         x = zero_pad_shortcut(x, down, 0) if down == across else x[:, ::down, ::across, :]
-        window = Window((1, 1), (1, 1), (0, 0), (0, 0))
+        window = Window((1, 1))
     geometry = ConvolutionGeometry(tensors.image_of(x), weight.shape[0], window, groups, bias is not None)
     return tensors.apply(_Convolution, x, weight, bias, geometry)
 

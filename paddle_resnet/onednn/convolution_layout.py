@@ -153,7 +153,7 @@ def best_view(geometry: ConvolutionGeometry, *, for_weights: bool = False) -> Vi
     if geometry.groups > 1:
         # oneDNN's fast convolutions with groups are of two dimensions, and of one image each.
         return View(geometry)
-    if geometry.window == Window((1, 1), (1, 1), (0, 0), (0, 0)):
+    if geometry.window == Window((1, 1)):
         return Pixels(geometry)
     limits = BATCH_AS_WIDTH_LIMITS_FOR_WEIGHTS if for_weights else BATCH_AS_WIDTH_LIMITS
     if for_weights and not geometry.is_sound_as_volume:

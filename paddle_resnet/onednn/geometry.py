@@ -17,9 +17,9 @@ class Window(NamedTuple):
     """How a window moves over an image; each pair is vertical, horizontal."""
 
     size: Pair
-    stride: Pair
-    padding_before: Pair
-    padding_after: Pair
+    stride: Pair = (1, 1)
+    padding_before: Pair = (0, 0)
+    padding_after: Pair = (0, 0)
     dilation: Pair = (1, 1)
 
     @property

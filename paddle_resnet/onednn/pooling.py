@@ -63,9 +63,8 @@ def average_pool2d(x: paddle.Tensor, window: Window) -> paddle.Tensor:
 
 def global_average_pool(x: paddle.Tensor) -> paddle.Tensor:
     """Take the mean over H and W: ``[N, H, W, C]`` to ``[N, 1, 1, C]``."""
-    height, width = x.shape[1:3]
-    whole = Window((height, width), (1, 1), (0, 0), (0, 0))
-    return average_pool2d(x, whole)
+    _, height, width, _ = x.shape
+    return average_pool2d(x, Window((height, width)))
 
 
 def _pool(x: paddle.Tensor, window: Window, algorithm: Algorithm) -> paddle.Tensor:

@@ -141,17 +141,21 @@ class Context:
         self.stream = Handle("stream", functions().stream_create, self.engine, IN_ORDER_STREAM)
         self.scratch = Scratch()
         self.attributes = attributes()
-        self.attributes_with_relu = attributes([RELU])
         self._capacity = capacity
         self._primitives: OrderedDict[Hashable, Any] = OrderedDict()
         self.recordings: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
         """Of training steps on this thread, by network (`recorded_step`)."""
 
-    def describe(self, operation: str, *arguments: Any, relu: bool = False, attributes: Handle | None = None) -> Handle:
+    def describe(self, operation: str, *arguments: Any, attributes: Handle | None = None) -> Handle:
         """Make a primitive descriptor, with the `arguments` of oneDNN between engine and attributes."""
         create = getattr(functions(), f"{operation}_primitive_desc_create")
-        attributes = attributes or (self.attributes_with_relu if relu else self.attributes)
-        return Handle("primitive_desc", create, self.engine, *arguments, attributes)
+        return Handle("primitive_desc", create, self.engine, *arguments, attributes or self.attributes)
+
+    def describe_copy(self, source: Any, destination: Any, attributes: Handle | None = None) -> Handle:
+        """Make the primitive descriptor of a copy from one layout to another."""
+        create = functions().reorder_primitive_desc_create
+        ends = source, self.engine, destination, self.engine
+        return Handle("primitive_desc", create, *ends, attributes or self.attributes)
 
     def cached(self, build: Callable[[Context, Any], Built], geometry: Hashable) -> Built:
         """Return ``build(self, geometry)``, built only if it is not among the last used."""
@@ -248,9 +252,7 @@ def reorder(context: Context, source: Any, destination: Any) -> Primitive | None
 
 def copy(context: Context, source: Any, destination: Any) -> Primitive:
     """Make a copy from one layout to another (arguments: source, destination)."""
-    create = functions().reorder_primitive_desc_create
-    ends = source, context.engine, destination, context.engine
-    description = Handle("primitive_desc", create, *ends, context.attributes)
+    description = context.describe_copy(source, destination)
     return Primitive(context, description, [(Argument.SOURCE, source), (Argument.DESTINATION, destination)])
 
 

@@ -12,7 +12,17 @@ from paddle.nn import functional
 from paddle_resnet.onednn import tensors
 from paddle_resnet.onednn.bindings import Algorithm, Argument, DataType, Propagation
 from paddle_resnet.onednn.geometry import Image
-from paddle_resnet.onednn.primitives import Context, Handle, Primitive, contiguous, copy, strided, thread_context
+from paddle_resnet.onednn.primitives import (
+    RELU,
+    Context,
+    Handle,
+    Primitive,
+    attributes,
+    contiguous,
+    copy,
+    strided,
+    thread_context,
+)
 
 
 class Rows(NamedTuple):
@@ -31,7 +41,8 @@ class Rows(NamedTuple):
 def add_forward(context: Context, rows: Rows) -> Primitive:
     """``destination = first + second``, then the ReLU if any (arguments: first, second, destination)."""
     layout = rows.layout()
-    description = context.describe("binary", Algorithm.ADD, layout, layout, layout, relu=rows.relu)
+    after = attributes([RELU] if rows.relu else [])
+    description = context.describe("binary", Algorithm.ADD, layout, layout, layout, attributes=after)
     roles = (Argument.SOURCE, Argument.SECOND_SOURCE, Argument.DESTINATION)
     return Primitive(context, description, [(role, layout) for role in roles])
 
