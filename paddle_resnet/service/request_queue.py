@@ -32,6 +32,9 @@ class PendingRequest:
 
     def set_result(self, index: int, result: ImageResult) -> None:
         """Store an image's result. The last one completes the request; one that is not OK fails it."""
+        if result.status is ImageStatus.NOT_LOADED:
+            self.fail(unavailable_error("the run's checkpoint is still being loaded"))
+            return
         if result.status is not ImageStatus.OK:
             code, message = _IMAGE_ERRORS[result.status]
             self.fail(ServiceError(422, code, f"image {index} {message}", image=index))

@@ -12,7 +12,7 @@ import io
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from enum import IntEnum
 from functools import partial
 from itertools import repeat
@@ -64,6 +64,8 @@ class ImageStatus(IntEnum):
     NOT_BEGUN = 5
     """Not decoded: the other images of the batch took too long."""
     NO_EXPLANATION = 6
+    NOT_LOADED = 7
+    """Not explained: the checkpoint is still being loaded."""
 
 
 class ImageResult(NamedTuple):
@@ -243,6 +245,10 @@ def make_worker(settings: Settings, digest: str) -> Callable[[Batch], list[Image
     def compute(batch: Batch) -> list[ImageResult] | str:
         try:
             if batch.explain is not None:
+                # A worker that waits for longer than `response_timeout` is taken for one that hangs.
+                wait([explainer] if explainer else [], settings.response_timeout / 2)
+                if explainer is not None and not explainer.done():
+                    return [ImageResult(ImageStatus.NOT_LOADED)]
                 loaded = explainer.result() if explainer is not None else None
                 if loaded is None:
                     return [ImageResult(ImageStatus.NO_EXPLANATION)]

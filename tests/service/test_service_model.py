@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import io
@@ -31,9 +32,10 @@ from paddle_resnet.exporting import export
 from paddle_resnet.inference import Predictor, paddle_backend
 from paddle_resnet.inference.inference_config import InferenceConfig, ModelFile, read_checked
 from paddle_resnet.inference.predict_many import prediction_workers
-from paddle_resnet.service import Settings
+from paddle_resnet.service import Settings, worker_process
 from paddle_resnet.service.inference_workers import InferenceWorkers
-from paddle_resnet.service.worker_process import load_explainer
+from paddle_resnet.service.request_queue import PendingRequest
+from paddle_resnet.service.worker_process import Batch, ImageStatus, load_explainer
 
 pytestmark = pytest.mark.slow
 
@@ -203,6 +205,29 @@ def test_only_the_exported_checkpoint_explains(run, tmp_path):
         assert load_explainer(predictor) is None
         file.write_bytes(b"damaged")
         assert load_explainer(predictor) is None
+
+
+def test_an_explanation_does_not_wait_until_the_worker_is_taken_for_one_that_hangs(run, monkeypatch):
+    loading = threading.Event()
+    monkeypatch.setattr(worker_process, "load_explainer", lambda predictor: loading.wait(60) and (lambda *_: {}))
+    settings = Settings(model=run.path, device="cpu", max_batch=1, response_timeout=0.1)
+    compute = worker_process.make_worker(settings, InferenceConfig.load(run.path).digest())
+    explained = Batch([encoded(run)], costly=True, explain="")
+    try:
+        (early,) = compute(explained)
+        assert early.status is ImageStatus.NOT_LOADED
+    finally:
+        loading.set()
+    statuses = {ImageStatus.NOT_LOADED}
+    wait_for(lambda: statuses.add(compute(explained)[0].status) or ImageStatus.OK in statuses)
+
+    async def told():
+        pending = PendingRequest()
+        pending.set_result(0, early)
+        return pending.results.exception()
+
+    error = asyncio.run(told())
+    assert (error.status, error.code, error.headers) == (503, "unavailable", {"Retry-After": "1"})
 
 
 def request_of(data):
