@@ -83,6 +83,7 @@ def run_job(job: Job, name: str, command: Sequence[str] = (sys.executable, "-c",
             env=environment,
             capture_output=True,
             text=True,
+            errors="replace",
         )
         if process.returncode != 0 or not output.exists():
             last_line = (process.stderr.strip().splitlines() or ["it printed nothing"])[-1]

@@ -287,7 +287,7 @@ def whole(text: str) -> int:
 
 
 fraction = checked(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
-positive_int = checked(whole, lambda value: value >= 1, "a whole number of at least 1")
+positive_int = checked(whole, lambda value: 1 <= value < 2**31, "a whole number of at least 1 (and below 2**31)")
 
 
 def path(text: str) -> Path:

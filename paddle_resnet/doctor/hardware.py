@@ -89,7 +89,7 @@ def driver_sees_gpu() -> bool:
     if command is None:
         return False
     try:
-        listing = subprocess.run([command, "-L"], capture_output=True, text=True, timeout=20)
+        listing = subprocess.run([command, "-L"], capture_output=True, text=True, errors="replace", timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return "GPU " in listing.stdout

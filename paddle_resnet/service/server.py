@@ -116,8 +116,8 @@ def _bind(settings: Settings) -> socket.socket:
         if IS_POSIX:  # elsewhere it allows to take the address of another program
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, UnicodeError) as error:  # UnicodeError: a part of the name is empty or too long
+        reason = getattr(error, "strerror", None) or error
         raise UsageError(
             f"{settings.host}:{settings.port}: cannot listen there ({reason}); choose another --host or --port"
         ) from None

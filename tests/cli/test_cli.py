@@ -242,6 +242,11 @@ def test_sizes_of_a_network_are_bounded(tool, words, expected):
     assert done.exit_code == 2 and expected in done.stderr and done.stderr.count("\n") == 1
 
 
+def test_numbers_of_options_are_bounded(tool):
+    done = tool("predict", "nowhere", "picture.png", "--batch-size", 10**20)
+    assert done.exit_code == 2 and "--batch-size: expected a whole number of at least 1" in done.stderr
+
+
 @pytest.mark.parametrize("url", ["http://[::1", "http://localhost:99999", "ftp://localhost", "http://", "localhost:80"])
 def test_a_wrong_address_of_a_service_is_one_line(tool, url, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

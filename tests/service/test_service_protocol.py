@@ -18,10 +18,12 @@ import uvicorn
 from service_parts import FORM, form, picture, running
 from starlette.datastructures import Headers
 
-from paddle_resnet.service import protocol
+from paddle_resnet.errors import UsageError
+from paddle_resnet.service import Settings, protocol
 from paddle_resnet.service.access import HostPolicy, read_token
 from paddle_resnet.service.errors import ServiceError
 from paddle_resnet.service.request_body import split_body
+from paddle_resnet.service.server import _bind
 
 pytestmark = pytest.mark.slow
 
@@ -322,6 +324,12 @@ def test_a_token_file_may_be_in_the_encodings_of_windows(tmp_path):
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):
         (tmp_path / "token").write_bytes("s3cret-token\r\n".encode(encoding))
         assert read_token(tmp_path / "token") == b"s3cret-token"
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70, "no-such-host.invalid"])
+def test_a_host_that_is_no_name_is_one_line(tmp_path, host):
+    with pytest.raises(UsageError, match="8000: cannot listen there .*; choose another --host or --port"):
+        _bind(Settings(model=tmp_path, host=host))
 
 
 def test_no_redirect_repeats_the_host(service):
