@@ -328,7 +328,7 @@ def test_a_token_file_may_be_in_the_encodings_of_windows(tmp_path):
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 70, "no-such-host.invalid"])
 def test_a_host_that_is_no_name_is_one_line(tmp_path, host):
-    with pytest.raises(UsageError, match="8000: cannot listen there .*; choose another --host or --port"):
+    with pytest.raises(UsageError, match=r"8000: cannot listen there .*; choose another --host or --port"):
         _bind(Settings(model=tmp_path, host=host))
 
 
