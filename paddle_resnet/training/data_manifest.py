@@ -42,13 +42,9 @@ class FileList(JsonSchema):
     crc32: list[Annotated[int, Field(ge=0, lt=1 << 32)] | None]
 
     @model_validator(mode="after")
-    def _is_of_files_below(self) -> FileList:
+    def _is_of_equal_lengths(self) -> FileList:
         if not len(self.names) == len(self.labels) == len(self.sizes) == len(self.crc32):
             raise ValueError("expected as many labels, sizes and crc32 as names")
-        for name in self.names:
-            on_drive = not IS_POSIX and (":" in name or "\\" in name)
-            if name.startswith("/") or on_drive or (".." in name and ".." in name.split("/")):
-                raise ValueError(f"{shown(name)} lies outside of the folder")
         return self
 
     @classmethod
@@ -117,6 +113,16 @@ class DataManifest(JsonSchema):
                 raise ValueError(f"files: expected {', '.join(SPLIT_NAMES)}")
             if any(max(part.labels, default=0) >= len(self.classes) for part in self.files.values()):
                 raise ValueError("files: a label is of no class")
+        return self
+
+    @model_validator(mode="after")
+    def _files_lie_below_the_folder(self) -> DataManifest:
+        for name in (name for part in (self.files or {}).values() for name in part.names):
+            # Of a shard, as its members may have any names.
+            path = name.partition(".tar/")[0] if self.source == "image_shards" else name
+            on_drive = not IS_POSIX and (":" in path or "\\" in path)
+            if path.startswith("/") or on_drive or (".." in path and ".." in path.split("/")):
+                raise ValueError(f"files: {shown(name)} lies outside of the folder")
         return self
 
     @classmethod

@@ -17,6 +17,7 @@ from paddle import nn
 from paddle_resnet import distributed, runtime
 from paddle_resnet.config import Config
 from paddle_resnet.console import least_log_level, logger
+from paddle_resnet.errors import RunFailure
 from paddle_resnet.files import require_space
 from paddle_resnet.system import machine, threads
 
@@ -112,6 +113,8 @@ class LogFile(logging.FileHandler):
     """
 
     def __init__(self, path: Path) -> None:
+        if path.exists() and not path.is_file():
+            raise RunFailure(f"{path}: cannot be written (it is no file; remove it)")
         super().__init__(path, encoding="utf-8")
         self.setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from paddle_resnet.config import AugmentConfig, Config, DataConfig
 from paddle_resnet.data import Normalize, TrainLoader, open_splits
@@ -299,3 +300,31 @@ def test_changed_shards_are_found_when_they_are_reopened(tmp_path):
     path.write_bytes(data)
     with pytest.raises(UsageError, match=r"train-0\.tar/0000\.png@512\+\d+ has another content"):
         manifest.open(Path("run"), whole)
+
+
+@pytest.mark.parametrize("name", ["../{:04d}", "/x/{:04d}", "c:\\{:04d}", "b.tar/{:04d}@1+1", "a\n{:04d}\x1b[0m"])
+def test_members_may_have_any_names(tmp_path, name):
+    write_tar(tmp_path / "train-0.tar", samples(20, name=name))
+    whole = Config(data=config(tmp_path))
+    splits = open_splits(whole.data)
+    manifest = DataManifest.model_validate_json(DataManifest.of(whole, splits, NORMALIZE).model_dump_json())
+    again = manifest.open(Path("run"), whole)
+    for one, other in ((splits.train, again.train), (splits.test, again.test)):
+        np.testing.assert_array_equal(other.batch(range(len(one))), one.batch(range(len(one))))
+
+
+@pytest.mark.parametrize("path", ["../train-0.tar/0.png@512+9", "/train-0.tar/0.png@512+9"])
+def test_a_record_of_shards_elsewhere_is_refused(tmp_path, path):
+    write_tar(tmp_path / "train-0.tar", samples(20))
+    whole = Config(data=config(tmp_path))
+    values = DataManifest.of(whole, open_splits(whole.data), NORMALIZE).model_dump()
+    values["files"]["train"]["names"][0] = path
+    with pytest.raises(ValidationError, match="lies outside of the folder"):
+        DataManifest.model_validate(values)
+
+
+@pytest.mark.parametrize("name", ["sub.tar/train-0.tar", "train-0.tgz"])
+def test_names_that_a_record_could_not_hold_are_refused(tmp_path, name):
+    write_tar(tmp_path / name, samples(20))
+    with pytest.raises(UsageError, match=r"expected a name that ends in \.tar, in a folder whose name does not"):
+        open_splits(config(tmp_path, train_list=tmp_path / name))

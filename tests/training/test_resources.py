@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import pytest
 from paddle_resnet.errors import RunFailure
 from paddle_resnet.models import create_model
 from paddle_resnet.system import machine
-from paddle_resnet.training.process_setup import check_resources
+from paddle_resnet.training.process_setup import LogFile, check_resources
 
 LENET_PARAMETERS = 61_706  # by hand: 156 + 2,416 + 48,120 + 10,164 + 850
 
@@ -36,3 +37,10 @@ def test_little_memory_is_warned_of(lenet, tmp_path, monkeypatch, caplog, free, 
     monkeypatch.setattr(machine, "free_memory", lambda: free)
     check_resources(tmp_path, lenet)
     assert ("200 MB of memory are free" in caplog.text) == warned
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no named pipes as files")
+def test_a_log_is_not_written_to_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "train.log")
+    with pytest.raises(RunFailure, match=r"train\.log: cannot be written \(it is no file; remove it\)"):
+        LogFile(tmp_path / "train.log")

@@ -102,8 +102,11 @@ def _find_images(root: Path, shards: list[Path]) -> LabelledFiles:
     for shard in shards:
         if not shard.is_relative_to(root):
             raise UsageError(f"{shard}: lies outside of {root}; set data.root to a folder that holds all shards")
+        path = shard.relative_to(root).as_posix()
+        if not path.endswith(".tar") or ".tar/" in path:  # which ends the shard's name in `FilePart.as_name`
+            raise UsageError(f"{shard}: expected a name that ends in .tar, in a folder whose name does not; rename it")
         for (name, start, size), label in _samples(shard, part.skipped):
-            part.names.append(FilePart(shard.relative_to(root).as_posix(), start, size, name).as_name())
+            part.names.append(FilePart(path, start, size, name).as_name())
             part.labels.append(labels.setdefault(label, label))
     return part
 
