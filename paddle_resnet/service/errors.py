@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse
 class ServiceError(Exception):
     """End a request with an HTTP status and ``{"error": {"code": ..., "message": ...}}``.
 
-    The status is 4xx, or 500 or 503 where the service is the reason. The code is one word of a fixed list, for
+    The status is 4xx, or 500, 503 or 504 where the service is the reason. The code is one word of a fixed list, for
     programs. The message is for people: what is wrong and what to do; it never holds a file name or a path. `image` is
     the one that is the reason, from 0.
     """
@@ -33,9 +33,14 @@ def busy_error(what: str = "images") -> ServiceError:
     return ServiceError(429, "busy", message, headers={"Retry-After": "1"})
 
 
-def unavailable_error(message: str, code: str = "unavailable") -> ServiceError:
+def unavailable_error(message: str) -> ServiceError:
     """Return a 503 with a Retry-After."""
-    return ServiceError(503, code, f"{message}; try again later", headers={"Retry-After": "1"})
+    return ServiceError(503, "unavailable", f"{message}; try again later", headers={"Retry-After": "1"})
+
+
+def timeout_error() -> ServiceError:
+    """Return a 504 with a Retry-After."""
+    return ServiceError(504, "timeout", "no prediction in time; try again later", headers={"Retry-After": "1"})
 
 
 def client_closed_error() -> ServiceError:

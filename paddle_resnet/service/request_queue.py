@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
-from paddle_resnet.service.errors import ServiceError, unavailable_error
+from paddle_resnet.service.errors import ServiceError, timeout_error, unavailable_error
 from paddle_resnet.service.worker_process import FORMATS, ImageData, ImageResult, ImageStatus
 
 
@@ -48,7 +48,7 @@ class PendingRequest:
             self.results.set_exception(error)
 
     def time_out(self) -> None:
-        self.fail(unavailable_error("no prediction in time", "timeout"))
+        self.fail(timeout_error())
 
 
 _IMAGE_ERRORS = {

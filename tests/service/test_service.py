@@ -348,7 +348,7 @@ def test_a_slow_response_times_out(monkeypatch, tmp_path):
     with running(monkeypatch, tmp_path, response_timeout=0.2) as service:
         service.predictor.gate.clear()
         response = httpx.post(f"{service.url}/predict", content=picture(), headers=IMAGE)
-        assert (response.status_code, response.json()["error"]["code"]) == (503, "timeout")
+        assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
         assert response.headers["Retry-After"] == "1"
         service.predictor.gate.set()
         wait_until(lambda: b"paddle_resnet_queue_images 0.0" in httpx.get(f"{service.url}/metrics").content)

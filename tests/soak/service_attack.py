@@ -57,7 +57,7 @@ MOST_SENT = 4 * 2**20
 HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\n"
 CHUNKED = HEAD % b"image/png" + b"Transfer-Encoding: chunked\r\n\r\n"
 SLOW_SECONDS = 40.0
-COME_AGAIN = "503 with Retry-After"
+COME_AGAIN = "503 or 504 with Retry-After"
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -117,7 +117,7 @@ def read_status(connection: socket.socket) -> int | str:
     while len(body) < length:
         body += _more(connection)
     status = int(head.split(b" ", 2)[1])
-    return COME_AGAIN if status == 503 and b"\r\nretry-after: " in head.lower() else status
+    return COME_AGAIN if status in (503, 504) and b"\r\nretry-after: " in head.lower() else status
 
 
 def _more(connection: socket.socket) -> bytes:
