@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
 import reprlib
+import shlex
 import signal
 from collections.abc import Callable, Iterable
 
@@ -57,9 +59,21 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 _command_form: list[Callable[[str], str]] = ["paddle-resnet {}".format]
 
 
-def command(name: str) -> str:
-    """Return how a user starts the command `name`, in the way this process was started (checkout or installed)."""
-    return _command_form[0](name)
+def command(name: str, *arguments: object) -> str:
+    """Return how a user starts the command `name`, in the way this process was started (checkout or installed).
+
+    The `arguments` are quoted where a shell would divide them.
+    """
+    return " ".join([_command_form[0](name), *(quoted(str(argument)) for argument in arguments)])
+
+
+def quoted(argument: str) -> str:
+    """Quote an argument as the shells of this system need it, so that a printed command can be copied."""
+    if os.name == "nt":
+        from subprocess import list2cmdline  # takes a while, and few need it
+
+        return list2cmdline([argument])
+    return shlex.quote(argument)
 
 
 def set_command_form(form: Callable[[str], str]) -> None:

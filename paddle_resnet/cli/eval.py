@@ -95,7 +95,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         kept = f"{chosen['kept']} of {chosen['images']} validation images are kept, {right} of them right"
         more = "" if chosen["threshold"] else "; none is needed for this accuracy: ask for a higher one"
         print(f"threshold {chosen['threshold']:.4f}: {kept}{more}")
-        print(f"next: {command('export')} {run.path}   writes it to inference.yml, for predict and serve")
+        print(f"next: {command('export', run.path)}   writes it to inference.yml, for predict and serve")
 
 
 def _evaluate_exported(run: Run, split: NamedSplit, arguments: argparse.Namespace, device: str) -> None:

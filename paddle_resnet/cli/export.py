@@ -98,7 +98,7 @@ def _export(arguments: argparse.Namespace) -> None:
         write_graph(run, arguments.checkpoint)
         print(f"graph: visualdl --logdir {run.config.output}")
     _write_platforms(arguments, run)
-    print(f"next: {command('predict')} {report.path} FILE_OR_FOLDER")
+    print(f"next: {command('predict', report.path)} FILE_OR_FOLDER")
 
 
 def _check_platforms(arguments: argparse.Namespace, run: Run) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 
 from paddle_resnet.cli import program
-from paddle_resnet.errors import UsageError, command
+from paddle_resnet.errors import UsageError, command, quoted
 
 
 def main() -> None:
@@ -43,5 +43,5 @@ def _find(arguments: argparse.Namespace) -> None:
     proposed = sweep.proposed
     print(f"proposed learning rate: {proposed:.2g} (a tenth of the one with the least smoothed loss)", flush=True)
     folder = write_sweep(sweep, config)
-    print(f"plot: {folder / 'sweep.png'}; VisualDL: visualdl --logdir {folder}")
-    print(f"next: {command('train')} -c {arguments.config} -o train.learning_rate={proposed:.2g}")
+    print(f"plot: {folder / 'sweep.png'}; VisualDL: visualdl --logdir {quoted(str(folder))}")
+    print(f"next: {command('train', '-c', arguments.config, '-o', f'train.learning_rate={proposed:.2g}')}")

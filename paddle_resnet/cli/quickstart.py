@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from paddle_resnet.cli import program
-from paddle_resnet.errors import command
+from paddle_resnet.errors import command, quoted
 
 if TYPE_CHECKING:
     from paddle_resnet.cli.program import Say
@@ -109,18 +108,18 @@ def _activation() -> str | None:
     if not script.is_file() or str(scripts) in os.environ.get("PATH", "").split(os.pathsep):
         return None
     name = str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
-    return name if os.name == "nt" else f"source {shlex.quote(name)}"
+    return quoted(name) if os.name == "nt" else f"source {quoted(name)}"
 
 
 def _print_next_steps(say: Say, run: Run) -> None:
     activation = _activation()
     steps = {
         **({"activate": activation} if activation else {}),
-        "curves": f"visualdl --logdir {run.config.output}",
-        "predict": f"{command('predict')} {run.inference_path} {run.path / 'samples'}",
-        "serve": f"{command('serve')} {run.inference_path}",
-        "eval": f"{command('eval')} {run.path}",
-        "train": f"{command('train')} -c configs/resnet18_cifar10.yaml",
+        "curves": f"visualdl --logdir {quoted(str(run.config.output))}",
+        "predict": command("predict", run.inference_path, run.path / "samples"),
+        "serve": command("serve", run.inference_path),
+        "eval": command("eval", run.path),
+        "train": command("train", "-c", "configs/resnet18_cifar10.yaml"),
     }
     print(say("next"))
     for name, text in steps.items():

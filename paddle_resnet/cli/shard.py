@@ -36,5 +36,5 @@ def _write(arguments: argparse.Namespace) -> None:
 
     counts = write_shards(open_splits(config.data), arguments.output, arguments.megabytes, config.data.split_seed)
     print(f"{arguments.output}: {', '.join(f'{count:,} images in {name}' for name, count in counts.items())}")
-    source = f"-o data.source=image_shards -o data.root={arguments.output}"
-    print(f"next: {command('train')} -c {arguments.config} {source}")
+    source = "-o", "data.source=image_shards", "-o", f"data.root={arguments.output}"
+    print(f"next: {command('train', '-c', arguments.config, *source)}")

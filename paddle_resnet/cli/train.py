@@ -139,7 +139,7 @@ def _test_once(run: Run) -> None:
     if distributed.is_main_process():
         print(f"test: top-1 {found.top1_text()}; {counted(found.images, 'image')}, mean loss {found.loss:.4f}")
         print(f"all files are in {run.path}")
-        print(f"next: {command('export')} {run.path}")
+        print(f"next: {command('export', run.path)}")
 
 
 def _print_seeds(run: Run, report: SeedReport) -> None:

@@ -92,7 +92,7 @@ def load_trained(predictor: Predictor) -> NetworkScorer:
     if not difference <= SAME_NETWORK:
         raise UsageError(
             f"{run}: its best checkpoint is not what was exported (probabilities differ by {difference:.2g}); export "
-            f"it again with {command('export')} {run}"
+            f"it again with {command('export', run)}"
         )
     return trained
 

@@ -66,9 +66,9 @@ def _require_publishable(run: Run, metrics: dict[str, Any]) -> None:
     if model.stem is not None:
         raise UsageError(f"{run.path}: model.stem is {model.stem}; a name in the package means the design's own")
     if not run.is_trained:
-        raise UsageError(f"{run.path}: is not finished; go on with {command('train')} --resume {run.path}")
+        raise UsageError(f"{run.path}: is not finished; go on with {command('train', '--resume', run.path)}")
     if metrics.get("test", {}).get("checkpoint") != "best":
-        raise UsageError(f"{run.path}: its best checkpoint is not measured yet: {command('eval')} {run.path}")
+        raise UsageError(f"{run.path}: its best checkpoint is not measured yet: {command('eval', run.path)}")
 
 
 def _without_folders(config: Config) -> dict[str, Any]:

@@ -254,7 +254,7 @@ class Run:
                 + (
                     f"the run is trained, so its folder was copied in part: copy {folder} too"
                     if self.is_trained
-                    else f"train it first: {command('train')} --resume {self.path}"
+                    else f"train it first: {command('train', '--resume', self.path)}"
                 )
             )
         return weights

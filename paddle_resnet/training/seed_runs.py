@@ -113,7 +113,7 @@ def train_seeds(whole: Run, *, resume: bool = False) -> list[Run]:
             try:
                 runs.append(train_or_resume(Run(config.run_folder, config)))
             except Stopped as stopped:
-                stopped.remedy = f"{command('train')} --resume {whole.path} resumes all seeds"
+                stopped.remedy = f"{command('train', '--resume', whole.path)} resumes all seeds"
                 logger.info("%s", stopped, extra=IN_FILES)
                 raise
     return runs

@@ -16,7 +16,7 @@ from paddle_resnet.config import Config, TrainConfig
 from paddle_resnet.console import IN_FILES, logger
 from paddle_resnet.data.datasets.file_report import report_files, update_findings
 from paddle_resnet.data.datasets.file_split import LostImageError
-from paddle_resnet.errors import RunFailure, Stopped, UsageError, command, shown
+from paddle_resnet.errors import RunFailure, Stopped, UsageError, command, quoted, shown
 from paddle_resnet.images.image_file import REPLACE_IT
 from paddle_resnet.models import ImageClassifier
 from paddle_resnet.paddle_compat import learning_rate_of, optimizer_of
@@ -357,4 +357,4 @@ def _resume_command(run: Run) -> str:
     if ranks.world_size > 1:
         script = script.removeprefix("python ").replace("paddle-resnet", "$(which paddle-resnet)")
         script = f"python -m paddle.distributed.launch --nproc_per_node {ranks.world_size} {script}"
-    return f"{script} --resume {run.path}"
+    return f"{script} --resume {quoted(str(run.path))}"

@@ -1,8 +1,12 @@
-"""Text of a file in an error: bounded, and nothing in it acts on a terminal."""
+"""The words of messages: text of a file is bounded and does not act on a terminal, and commands can be copied."""
+
+import os
+import subprocess
+import sys
 
 import pytest
 
-from paddle_resnet.errors import shown
+from paddle_resnet.errors import command, shown
 
 
 @pytest.mark.parametrize(
@@ -43,3 +47,17 @@ def test_no_value_is_longer_than_its_limit(value, limit):
 
 def test_long_text_keeps_its_beginning_and_end():
     assert shown("first" + "-" * 500 + "last", 20) == "first------...--last"
+
+
+@pytest.mark.parametrize("path", ["output/photos", "my photos/a'b", "图片", "$HOME", 'a"b;c'])
+def test_a_shell_gives_a_printed_command_its_arguments(path, monkeypatch):
+    program = f'{sys.executable} -c "import sys; print(ascii(sys.argv[1:]))"'
+    monkeypatch.setattr("paddle_resnet.errors._command_form", [lambda name: f"{program} {name}"])
+    printed = command("export", path, "-o", "name=x")
+    done = subprocess.run(printed, shell=True, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ascii(["export", path, "-o", "name=x"])
+
+
+def test_windows_gets_double_quotes(monkeypatch):
+    monkeypatch.setattr(os, "name", "nt")
+    assert command("export", r"C:\my photos\run") == r'paddle-resnet export "C:\my photos\run"'
