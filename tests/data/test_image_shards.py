@@ -200,7 +200,7 @@ def test_an_archive_of_hostile_headers_ends_soon(tmp_path, content):
     assert len(str(caught.value)) < 600
 
 
-@pytest.mark.skipif(os.name != "posix", reason="Windows has no named pipes as files")
+@pytest.mark.posix
 def test_a_pipe_is_no_shard(tmp_path):
     write_tar(tmp_path / "train-0.tar", samples(8))
     os.mkfifo(tmp_path / "train-1.tar")

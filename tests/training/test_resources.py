@@ -39,7 +39,7 @@ def test_little_memory_is_warned_of(lenet, tmp_path, monkeypatch, caplog, free, 
     assert ("200 MB of memory are free" in caplog.text) == warned
 
 
-@pytest.mark.skipif(os.name != "posix", reason="Windows has no named pipes as files")
+@pytest.mark.posix
 def test_a_log_is_not_written_to_a_pipe(tmp_path):
     os.mkfifo(tmp_path / "train.log")
     with pytest.raises(RunFailure, match=r"train\.log: cannot be written \(it is no file; remove it\)"):

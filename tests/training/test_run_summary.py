@@ -6,6 +6,7 @@ import base64
 import io
 import re
 
+import pytest
 from PIL import Image
 from tiny_run import quickstart
 
@@ -33,6 +34,7 @@ def test_a_line_says_network_data_epochs_and_accuracy(tmp_path):
     assert repr(run) == f"<Run {run.path}: resnet20 on digits, 3 of 20 epochs, test top-1 90.00%>"
 
 
+@pytest.mark.posix  # Windows cannot have that folder
 def test_html_has_changed_keys_metrics_and_curves(tmp_path):
     (tmp_path / "<b>").mkdir()  # a new folder would not get such a name
     run = make(tmp_path / "<b>")
