@@ -81,7 +81,7 @@ class WorkerPool(Generic[Task, Result]):
         self.kill()
         if self._threads is not None:
             # Before the connections are closed: a thread would write to whatever is opened next under the same number.
-            # Tasks that wait are not cancelled: whoever waits for one gets the RunFailure of a dead process at once.
+            # Waiting tasks are not cancelled: their futures get the RunFailure of a dead process at once.
             self._threads.shutdown()
         for worker in self._workers:
             worker.connection.close()
