@@ -100,7 +100,7 @@ def _weights(name: str) -> Iterator[str]:
 
 
 def _is_file(name: str) -> bool:
-    from paddle_resnet.files import expand_home
+    from paddle_resnet.paths import expand_home
     from paddle_resnet.zoo.registry import ALIASES, list_models
 
     if name in (*list_models(), *ALIASES):

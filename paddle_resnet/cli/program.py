@@ -292,7 +292,7 @@ positive_int = checked(whole, lambda value: 1 <= value < 2**31, "a whole number 
 
 def path(text: str) -> Path:
     """Parse a path; not every shell expands the ``~`` of an argument."""
-    from paddle_resnet.files import expand_home
+    from paddle_resnet.paths import expand_home
 
     return expand_home(text)
 

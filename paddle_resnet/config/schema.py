@@ -22,7 +22,8 @@ from pydantic import (
 from paddle_resnet import distributed
 from paddle_resnet.config.loading import check_config, load_config
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.files import expand_home, write_text
+from paddle_resnet.files import write_text
+from paddle_resnet.paths import expand_home
 from paddle_resnet.runtime import DEVICE_NAMES
 from paddle_resnet.system.machine import physical_cores
 from paddle_resnet.system.portable import name_problem

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from paddle_resnet.doctor.section import Section
 from paddle_resnet.errors import UsageError
-from paddle_resnet.files import home_folder
+from paddle_resnet.paths import home_folder
 from paddle_resnet.system import machine
 
 GIGABYTE = 10**9

@@ -13,8 +13,9 @@ from paddle import nn
 
 from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError
 from paddle_resnet.exporting.program import PADDLES_SCRATCH, PROGRAM_SUFFIXES, output_hidden
-from paddle_resnet.files import path_for_paddle, require_space, scratch_folder, writable_home, write_atomically
+from paddle_resnet.files import require_space, scratch_folder, writable_home, write_atomically
 from paddle_resnet.paddle_compat import is_paddle_2
+from paddle_resnet.paths import path_for_paddle
 from paddle_resnet.project_files import requirements_file
 
 OPSET = 13

@@ -16,8 +16,9 @@ from paddle.static import InputSpec
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.exporting.onnx import INPUT, OUTPUT
 from paddle_resnet.exporting.program import folded_network, save_layer
-from paddle_resnet.files import require_name_for_folder, write_folder, write_text
+from paddle_resnet.files import write_folder, write_text
 from paddle_resnet.inference.inference_config import InferenceConfig, ModelFile
+from paddle_resnet.paths import require_name_for_folder
 
 if TYPE_CHECKING:
     from paddle_resnet.training.run_folder import Run, Which

@@ -16,8 +16,9 @@ from paddle.static import InputSpec
 
 from paddle_resnet.evaluation.scorer import Views
 from paddle_resnet.exporting.folding import fold
-from paddle_resnet.files import path_for_paddle, require_space, writable_home, write_text
+from paddle_resnet.files import require_space, writable_home, write_text
 from paddle_resnet.paddle_compat import paddle_2_programs
+from paddle_resnet.paths import path_for_paddle
 
 if TYPE_CHECKING:
     from paddle_resnet.training.run_folder import Run, Which

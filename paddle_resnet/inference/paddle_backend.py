@@ -13,10 +13,10 @@ import paddle
 from paddle import inference
 
 from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.files import path_for_paddle
 from paddle_resnet.inference.inference_config import InferenceConfig, check_files, check_program
 from paddle_resnet.inference.options import Execution
 from paddle_resnet.paddle_compat import is_paddle_2
+from paddle_resnet.paths import path_for_paddle
 from paddle_resnet.system import machine
 
 GPU_MEMORY_MB = 256  # at the start; it grows as needed

@@ -13,10 +13,11 @@ import numpy as np
 from PIL import Image
 
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.files import replace, require_name_for_folder, require_portable_name, write_atomically, write_errors
+from paddle_resnet.files import replace, write_atomically, write_errors
 from paddle_resnet.images.image_file import read_file
 from paddle_resnet.inference.prediction_files import PredictionWriter
 from paddle_resnet.inference.predictor import UNKNOWN, Prediction
+from paddle_resnet.paths import require_name_for_folder, require_portable_name
 from paddle_resnet.system.portable import portable_name
 
 JPEG_QUALITY = 92

@@ -31,11 +31,11 @@ from paddle_resnet.files import (
     read_json,
     recover_folder,
     remove_leftovers,
-    require_name_for_folder,
     write_json,
     write_text,
 )
 from paddle_resnet.models import create_configured_model, load_weights, zoo_record
+from paddle_resnet.paths import require_name_for_folder
 from paddle_resnet.results import EpochRecord
 from paddle_resnet.system.portable import replace
 from paddle_resnet.training.data_manifest import DataManifest

@@ -20,7 +20,8 @@ ROOT = {
     "paddle_compat": set(),
     "system": {"paddle_compat"},
     "console": {"errors"},
-    "files": {"errors", "system"},
+    "paths": {"errors", "system"},
+    "files": {"errors", "paths", "system"},
     "safe_pickle": {"errors", "files"},
     "download": {"errors", "files", "console"},
     "distributed": {"errors", "paddle_compat", "system"},
@@ -29,7 +30,7 @@ ROOT = {
     "results": set(),
     "timing": set(),
     "project_files": {"errors"},
-    "runtime": {"errors", "files", "console", "paddle_compat", "system", "distributed", "signals"},
+    "runtime": {"errors", "paths", "files", "console", "paddle_compat", "system", "distributed", "signals"},
     "environment": {"system", "distributed", "runtime"},
 }
 LAYERS = {

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from paddle_resnet import files
+from paddle_resnet import files, paths
 from paddle_resnet.errors import UsageError
 from paddle_resnet.system import portable, streams
 
@@ -33,7 +33,7 @@ def test_names_that_windows_can_have(name):
 
 @pytest.mark.parametrize("posix", [True, False])
 def test_a_reserved_name_is_one_line_on_every_system(tmp_path, monkeypatch, posix):
-    monkeypatch.setattr(files, "IS_POSIX", posix)
+    monkeypatch.setattr(paths, "IS_POSIX", posix)
     for write in (files.write_folder, files.write_atomically):
         with pytest.raises(UsageError, match="aux is the name of a device on Windows; choose another name"):
             write(tmp_path / "aux" / "model", lambda path: None)
@@ -72,13 +72,13 @@ def test_a_name_made_of_a_text_is_portable(text):
 
 def test_a_path_too_long_for_windows_is_one_line(tmp_path, monkeypatch):
     folder = tmp_path / ("x" * 200) / ("y" * 40)
-    files.require_name_for_folder(folder)
-    monkeypatch.setattr(files, "IS_POSIX", False)
-    files.require_name_for_folder(folder)  # where the setting allows it
-    monkeypatch.setattr(files, "allows_long_paths", lambda: False)
-    files.require_name_for_folder(tmp_path / "run")
+    paths.require_name_for_folder(folder)
+    monkeypatch.setattr(paths, "IS_POSIX", False)
+    paths.require_name_for_folder(folder)  # where the setting allows it
+    monkeypatch.setattr(paths, "allows_long_paths", lambda: False)
+    paths.require_name_for_folder(tmp_path / "run")
     with pytest.raises(UsageError, match="Windows allows 259; choose a folder nearer to the drive"):
-        files.require_name_for_folder(folder)
+        paths.require_name_for_folder(folder)
 
 
 def test_names_of_a_list_are_in_utf8_or_the_code_page_on_windows(monkeypatch):
@@ -90,16 +90,16 @@ def test_names_of_a_list_are_in_utf8_or_the_code_page_on_windows(monkeypatch):
 
 def test_paddle_opens_ascii_paths_on_windows(tmp_path, monkeypatch):
     folder = tmp_path / "\u732b"
-    monkeypatch.setattr(files, "IS_POSIX", True)
-    assert files.path_for_paddle(folder / "model.json") == str(folder / "model.json")
+    monkeypatch.setattr(paths, "IS_POSIX", True)
+    assert paths.path_for_paddle(folder / "model.json") == str(folder / "model.json")
     with pytest.raises(UsageError, match="Paddle cannot open a path with such characters"):
-        files.path_for_paddle(Path("x\udcff/model.json"))
-    monkeypatch.setattr(files, "IS_POSIX", False)
-    assert files.path_for_paddle(Path("output/run/model.json")) == str(Path("output/run/model.json"))
+        paths.path_for_paddle(Path("x\udcff/model.json"))
+    monkeypatch.setattr(paths, "IS_POSIX", False)
+    assert paths.path_for_paddle(Path("output/run/model.json")) == str(Path("output/run/model.json"))
     with pytest.raises(UsageError, match="take a folder whose path is plain ASCII"):  # no short names on this disk
-        files.path_for_paddle(folder / "model.json")
-    monkeypatch.setattr(files, "short_path", lambda folder: Path("C:/USERS/28F3~1"))
-    assert files.path_for_paddle(folder / "model.json") == str(Path("C:/USERS/28F3~1/model.json"))
+        paths.path_for_paddle(folder / "model.json")
+    monkeypatch.setattr(paths, "short_path", lambda folder: Path("C:/USERS/28F3~1"))
+    assert paths.path_for_paddle(folder / "model.json") == str(Path("C:/USERS/28F3~1/model.json"))
 
 
 def test_the_short_path_is_the_one_that_windows_has(monkeypatch):

@@ -17,8 +17,9 @@ from paddle_resnet.data.datasets.bounded_tar import BoundedTar
 from paddle_resnet.data.splits import OfficialSplits
 from paddle_resnet.download import OfficialFile, ProgressFn, check_md5, fetch_if_missing
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.files import open_regular, paddle_cache
+from paddle_resnet.files import open_regular
 from paddle_resnet.images import Indices, Pixels
+from paddle_resnet.paths import paddle_cache
 
 MAX_MEMBER_BYTES = 160 << 20
 """CIFAR-100's training images take 155 MB."""

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from paddle_resnet.data.splits import OfficialSplits
 from paddle_resnet.download import OfficialFile, ProgressFn, fetch_if_missing
 from paddle_resnet.errors import UsageError
-from paddle_resnet.files import paddle_cache
 from paddle_resnet.images import Indices, Pixels
+from paddle_resnet.paths import paddle_cache
 
 CLASSES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.files import expand_home
+from paddle_resnet.paths import expand_home
 
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "pad": ("both", "end"),  # where a shortcut without parameters adds its channels of zeros

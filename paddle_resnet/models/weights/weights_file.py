@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.files import expand_home
 from paddle_resnet.models.weights.layout import Names, bfloat16_to_float32, check_claimed_size, detect_names
 from paddle_resnet.models.weights.naming import has_word
 from paddle_resnet.models.weights.safetensors_file import read_safetensors
@@ -24,6 +23,7 @@ from paddle_resnet.models.weights.torch_pickle import (
     tensor_arrays,
 )
 from paddle_resnet.models.weights.torch_zip import read_zip
+from paddle_resnet.paths import expand_home
 
 _EXPECTED = "expected a weights file of torch.save, paddle.save or safetensors, or a run's folder"
 _MOST_TENSORS = 30_000  # resnet1202 has 7,000; finding their names takes time
