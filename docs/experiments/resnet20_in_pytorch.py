@@ -7,7 +7,8 @@ python docs/experiments/resnet20_in_pytorch.py --epochs 4 --seeds 0 1 2 --agains
 
 From this project, the second command uses the config, the splits and the benchmark's network. Augmentation, loss,
 schedule, optimizer and the choice of the best epoch are written here with PyTorch and numpy. After each seed, its test
-top-1 goes to resnet20_in_pytorch.json (--output); seeds that the file has are not trained again.
+top-1 goes to resnet20_in_pytorch.json (--output); seeds that the file has are not trained again. A seed that was
+stopped goes on from its last epoch, whose state is in a file beside it.
 
 Two things differ: the random numbers, and PyTorch's running variance, which divides by n - 1 (n is 8,192 or more).
 """
@@ -22,7 +23,9 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PROJECT))
@@ -37,10 +40,10 @@ from paddle_resnet.cli import program
 from paddle_resnet.config import AugmentConfig, Config, EvaluationConfig, ModelConfig, TrainConfig
 from paddle_resnet.data import Split, Splits, open_splits
 from paddle_resnet.errors import UsageError
-from paddle_resnet.files import write_json
+from paddle_resnet.files import write_atomically, write_json
 
 CONFIG = PROJECT / "configs" / "resnet20_cifar10.yaml"
-RESNET20 = {
+RESNET20: dict[str, Any] = {
     "depths": [3, 3, 3],
     "widths": [16, 32, 64],
     "stem": "cifar",
@@ -75,8 +78,10 @@ def _train_and_compare(arguments: argparse.Namespace) -> None:
     splits = open_splits(config.data) if missing else None
     for seed in missing:
         assert splits is not None
-        found[keys[seed]] = train(config, splits, seed)
+        state = arguments.output.with_suffix(f".epochs_{arguments.epochs}_seed_{seed}.pt")
+        found[keys[seed]] = train(config, splits, seed, state)
         write_json(arguments.output, found)
+        state.unlink()
     if arguments.against:
         ours = json.loads((arguments.against / "metrics.json").read_text())["seeds"]["test_top1"]["values"]
         compare(ours, [found[keys[seed]] for seed in arguments.seeds])
@@ -101,8 +106,11 @@ def require_nothing_else(config: Config) -> None:
         raise UsageError(f"{CONFIG}: has keys that this program does not know")
 
 
-def train(config: Config, splits: Splits, seed: int) -> float:
-    """Train one network, and return the test top-1 of the epoch that was best on the validation split."""
+def train(config: Config, splits: Splits, seed: int, state_file: Path) -> float:
+    """Train one network, and return the test top-1 of the epoch that was best on the validation split.
+
+    The state after each epoch goes to ``state_file``, from which a stopped training goes on.
+    """
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
     recipe = config.train
@@ -111,8 +119,15 @@ def train(config: Config, splits: Splits, seed: int) -> float:
     steps_per_epoch = len(splits.train) // recipe.batch_size
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, WarmupCosine(recipe, recipe.epochs * steps_per_epoch))
     loss_of = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-    best, best_weights = (-1.0, -math.inf), network.state_dict()
-    for epoch in range(recipe.epochs):
+    first, best, best_weights = 0, (-1.0, -math.inf), network.state_dict()
+    if state_file.is_file():
+        state = torch.load(state_file)
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        generator.bit_generator.state = state["generator"]
+        first, best, best_weights = state["epochs"], state["best"], state["best_weights"]
+    for epoch in range(first, recipe.epochs):
         began, losses = time.monotonic(), 0.0
         network.train()
         for pixels, labels in augmented_batches(splits.train, recipe.batch_size, config.augment.pad, generator):
@@ -130,17 +145,27 @@ def train(config: Config, splits: Splits, seed: int) -> float:
             f"validation top-1 {top1:.2%}  {time.monotonic() - began:.0f} s",
             flush=True,
         )
+        state = {
+            "network": network.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "schedule": schedule.state_dict(),
+            "generator": generator.bit_generator.state,
+            "epochs": epoch + 1,
+            "best": best,
+            "best_weights": best_weights,
+        }
+        write_atomically(state_file, partial(torch.save, state))
     network.load_state_dict(best_weights)
     return measure(network, splits.test, splits)[0]
 
 
-def make_network() -> nn.Sequential:
+def make_network(description: dict[str, Any] = RESNET20) -> nn.Sequential:
     """Make the network with Paddle's initial weights: the linear layer's by Xavier, its bias zero.
 
     Both libraries agree in the rest: Kaiming by fan-out for convolutions, 1 and 0 for BatchNorm, 1e-5 added to the
     variance. PyTorch's momentum of 0.1 for running statistics is Paddle's 0.9.
     """
-    network = make_torch_model(RESNET20)
+    network = make_torch_model(description)
     nn.init.xavier_uniform_(network[-1].weight)
     nn.init.zeros_(network[-1].bias)
     return network.to(memory_format=torch.channels_last)

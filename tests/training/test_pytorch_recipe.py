@@ -55,13 +55,13 @@ def in_our_layout(network):
 def test_the_first_steps_are_the_same(experiment, config, splits):
     """From the same weights and on the same batches: losses, weights and running statistics after three steps."""
     torch.manual_seed(0)
-    theirs, ours = experiment.make_network("resnet8"), create_model("resnet8")
+    theirs, ours = experiment.make_network({**experiment.RESNET20, "depths": [1, 1, 1]}), create_model("resnet8")
     for tensor, array in zip(ours.state_dict().values(), in_our_layout(theirs), strict=True):
         tensor.set_value(np.ascontiguousarray(array))
     steps_per_epoch = 10
     our_optimizer = make_optimizer(ours, config.train, steps_per_epoch)
     optimizer = experiment.make_optimizer(theirs, config.train)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, experiment.RateFactors(config.train, 2 * steps_per_epoch))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, experiment.WarmupCosine(config.train, 2 * steps_per_epoch))
     our_loss_of, loss_of = SmoothedCrossEntropy(0.1), torch.nn.CrossEntropyLoss(label_smoothing=0.1)
     normalize = Normalize(splits.mean, splits.std)
     for pixels, labels in experiment.augmented_batches(splits.train, 32, 4, np.random.default_rng(0)):
@@ -83,16 +83,54 @@ def test_the_first_steps_are_the_same(experiment, config, splits):
 
 def test_rates_are_the_same_at_every_step(experiment, config):
     scheduler = make_optimizer(create_model("resnet8"), config.train, 30)._learning_rate
-    factors = experiment.RateFactors(config.train, 60)
+    factors = experiment.WarmupCosine(config.train, 60)
     for step in range(60):
         assert scheduler.get_lr() == pytest.approx(0.02 * factors(step))
         scheduler.step()
 
 
+def test_a_stopped_training_goes_on_from_its_last_epoch(experiment, config, splits, tmp_path, monkeypatch, capsys):
+    """Stopped after one of two epochs, it ends with the result of a training that was not stopped."""
+    recipe = Config.load(experiment.CONFIG, ["train.epochs=2", "train.batch_size=32"])
+    state = tmp_path / "state.pt"
+    measure = experiment.measure
+    losses = []
+
+    def record(network, *arguments):
+        losses.append(measure(network, *arguments)[1])
+        return 0.0, losses[-1]
+
+    monkeypatch.setattr(experiment, "measure", record)
+    experiment.train(recipe, splits, 3, tmp_path / "whole.pt")
+    whole, losses[:] = list(losses), []
+    with monkeypatch.context() as stopping:
+        stopping.setattr(
+            torch.optim.lr_scheduler.LambdaLR, "step", stop_after(torch.optim.lr_scheduler.LambdaLR.step, 4)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            experiment.train(recipe, splits, 3, state)
+    experiment.train(recipe, splits, 3, state)
+    assert losses == pytest.approx(whole, rel=1e-6)
+    assert capsys.readouterr().out.count("epoch 1/2") == 2
+
+
+def stop_after(step, calls):
+    """Return `step`, interrupted at the call after so many (the first of each schedule is its constructor's)."""
+    done = []
+
+    def counted(self):
+        done.append(None)
+        if len(done) > calls:
+            raise KeyboardInterrupt
+        step(self)
+
+    return counted
+
+
 def test_first_weights_are_drawn_alike(experiment):
     """Same spread in each tensor; the linear layer's within Xavier's bound, and its bias 0."""
     torch.manual_seed(0)
-    theirs, ours = in_our_layout(experiment.make_network("resnet20")), create_model("resnet20").state_dict()
+    theirs, ours = in_our_layout(experiment.make_network()), create_model("resnet20").state_dict()
     for (name, tensor), array in zip(ours.items(), theirs, strict=True):
         # Of n normal numbers the deviation is known to 1 / sqrt(2 n); five times that on each side.
         assert array.std() == pytest.approx(tensor.numpy().std(), rel=10 / np.sqrt(2 * array.size), abs=1e-7), name
