@@ -31,6 +31,7 @@ from paddle_resnet.system.portable import READ, is_own_file, lock_path, replace
 Result = TypeVar("Result")
 LARGEST_JSON = 1 << 28
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+LONGEST_NAME, LONGEST_SUFFIX = 255, 12
 LEAST_FREE = 1 << 16
 """A disk with fewer free bytes counts as full."""
 
@@ -124,10 +125,23 @@ def require_space(path: Path, needed: int = LEAST_FREE) -> None:
 
 @contextlib.contextmanager
 def _temporary_beside(path: Path, *, folder: bool) -> Iterator[Path]:
+    """Make a temporary beside `path`, see `_temporary`. Errors within the block name `path` in its place."""
     require_portable_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _temporary(path.parent, f".{path.name}.", path.suffix, folder=folder) as temporary:
-        yield temporary
+    suffix = path.suffix if len(path.suffix) <= LONGEST_SUFFIX else ""
+    with _temporary(path.parent, f".{shortened_name(path.name, more=40)}.", suffix, folder=folder) as temporary:
+        try:
+            yield temporary
+        except PaddleResNetError as error:
+            error.args = (str(error).replace(str(temporary), str(path)), *error.args[1:])
+            raise
+
+
+def shortened_name(name: str, more: int) -> str:
+    """Return the beginning of a name that leaves room for `more` bytes: file systems have names of 255 bytes."""
+    while len(os.fsencode(name)) > LONGEST_NAME - more:
+        name = name[:-1]
+    return name
 
 
 @contextlib.contextmanager
@@ -411,7 +425,7 @@ def recover_folder(path: Path) -> None:
 
 
 def _earlier(path: Path) -> Path:
-    return path.with_name(f".{path.name}.old")
+    return path.with_name(f".{shortened_name(path.name, more=5)}.old")
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TextIO
 
 from paddle_resnet.errors import RunFailure, UsageError, did_you_mean, shown
-from paddle_resnet.files import csv_line, link_target, move_into_place
+from paddle_resnet.files import csv_line, link_target, move_into_place, shortened_name
 from paddle_resnet.inference.predictor import Prediction
 from paddle_resnet.paths import require_portable_name
 from paddle_resnet.system.portable import O_BINARY, O_NOFOLLOW, O_NONBLOCK
@@ -205,7 +205,7 @@ def _utf_8(text: str) -> str:
 def partial_path(path: Path) -> Path:
     """Return the file that holds the predictions for `path` until they are complete."""
     path = link_target(path)
-    return path.with_name(f"{path.name}.part")
+    return path.with_name(f"{shortened_name(path.name, more=5)}.part")
 
 
 def own_stream(path: Path) -> int | None:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.files import replace, write_atomically, write_errors
+from paddle_resnet.files import replace, shortened_name, write_atomically, write_errors
 from paddle_resnet.images.image_file import read_file
 from paddle_resnet.inference.prediction_files import PredictionWriter
 from paddle_resnet.inference.predictor import UNKNOWN, Prediction
@@ -87,12 +87,17 @@ def open_embeddings(path: Path, features: Callable[[list[Prediction]], np.ndarra
         write_atomically(path, save)
 
 
+def _numbered(path: Path, number: int) -> Path:
+    ending = f"_{number}{path.suffix}"
+    return path.with_name(shortened_name(path.stem, more=len(os.fsencode(ending))) + ending)
+
+
 def _put(path: Path, data: bytes) -> None:
     """Write a new file, under the first of the names ``1.jpg``, ``1_2.jpg`` ... that is free or has these bytes."""
     with write_errors(shown(str(path), 300)):
         path.parent.mkdir(parents=True, exist_ok=True)
         for number in count(1):
-            target = path if number == 1 else path.with_name(f"{path.stem}_{number}{path.suffix}")
+            target = path if number == 1 else _numbered(path, number)
             if not os.path.lexists(target):
                 break
             if target.is_file() and target.stat().st_size == len(data) and target.read_bytes() == data:

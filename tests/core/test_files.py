@@ -275,3 +275,30 @@ def test_what_is_in_the_place_of_a_folder_is_named(tmp_path, target):
             write_folder(path, write)
     with pytest.raises(RunFailure, match=r"output: cannot be written \(.*/output is no folder\)$"):
         write_folder(folder, write)
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("name", ["x" * 251 + ".txt", "\u732b" * 83 + ".jsonl", "x." + "y" * 253, "x" * 255])
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path, name):
+    path = tmp_path / name
+    for text in ("first", "second"):
+        write_text(path, text)
+        assert path.read_text() == text
+    path.unlink()
+    for text in ("first", "second"):
+        write_folder(path, fill(text))
+        assert (path / "a.txt").read_text() == text
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_within_a_temporary_folder_names_the_folder_to_be(tmp_path, monkeypatch):
+    def write(temporary):
+        (temporary / "weights").mkdir()
+        monkeypatch.setattr(os, "fsync", full_disk)
+        write_text(temporary / "weights" / "a.txt", "x")
+
+    with pytest.raises(RunFailure) as caught:
+        write_folder(tmp_path / "last", write)
+    written = tmp_path / "last" / "weights" / "a.txt"
+    assert str(caught.value) == f"{written}: cannot be written (No space left on device)"
+    assert list(tmp_path.iterdir()) == []

@@ -87,6 +87,23 @@ def test_the_unpacked_folder_its_parent_and_the_archive_itself(tmp_path):
         load_cifar(CIFAR10, tmp_path)
 
 
+def test_an_archive_unpacked_in_part_is_neither_used_nor_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setattr("paddle_resnet.download.fetch", lambda *_: pytest.fail("downloaded"))
+    archive = write_cifar10(tmp_path / "packed")
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    with pytest.raises(UsageError, match=r"-py: holds no data_batch_1, .* \(and 2 more\) of cifar-10-python\.tar\.gz"):
+        load_cifar(CIFAR10, tmp_path)
+    for name, content in cifar10_contents().items():
+        if name != "data_batch_4":
+            (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+    for root in (tmp_path, folder):
+        with pytest.raises(UsageError, match=r"cifar-10-batches-py: holds no data_batch_4 of .*; unpack it again, or"):
+            load_cifar(CIFAR10, root)
+    archive.rename(tmp_path / archive.name)
+    assert len(load_cifar(CIFAR10, tmp_path, verify=False).train_images) == 100
+
+
 def test_other_md5_says_how_to_accept_it(tmp_path):
     path = write_cifar10(tmp_path)
     with pytest.raises(UsageError, match=r"-o data\.verify=false") as caught:

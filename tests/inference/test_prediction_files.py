@@ -177,3 +177,12 @@ def test_parquet_is_readable_also_after_ctrl_c(tmp_path, end):
     assert [row["class"] for row in table.to_pylist()] == ["dog", "unknown"]
     assert table["file"].to_pylist() == ["test/7.jpg", r"caf\xe9.jpg"]
     assert table["probability_2"].to_pylist() == pytest.approx([0.2, 0.2])
+
+
+@pytest.mark.posix
+def test_an_output_may_have_a_name_as_long_as_the_file_system_allows(tmp_path):
+    path = tmp_path / ("x" * 251 + ".csv")
+    with open_csv(path, ranked_columns(1)):
+        pass
+    assert path.read_text() == "file,class,probability\n"
+    assert list(tmp_path.iterdir()) == [path]

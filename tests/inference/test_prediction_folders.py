@@ -49,6 +49,17 @@ def test_no_file_is_overwritten(pictures, tmp_path):
     assert (mine.parent / "1_2.jpg").read_bytes() == pictures[0].read_bytes()
 
 
+@pytest.mark.posix
+def test_pictures_of_one_long_name_are_numbered(tmp_path):
+    files = [tmp_path / folder / ("\u732b" * 83 + ".jpeg") for folder in ("a", "b")]
+    for index, file in enumerate(files):
+        file.parent.mkdir()
+        file.write_bytes(bytes([index]))
+    sort_pictures(tmp_path / "out", ("cat",))([prediction(file, "cat") for file in files])
+    found = {file.name: file.read_bytes() for file in (tmp_path / "out" / "cat").iterdir()}
+    assert found == {"\u732b" * 83 + ".jpeg": b"\0", "\u732b" * 82 + "_2.jpeg": b"\1"}
+
+
 def test_class_names_become_safe_and_distinct_folders():
     classes = (
         "../etc",

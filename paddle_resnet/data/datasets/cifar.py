@@ -14,6 +14,7 @@ import numpy as np
 
 from paddle_resnet import safe_pickle
 from paddle_resnet.data.datasets.bounded_tar import BoundedTar
+from paddle_resnet.data.datasets.found_files import some_of
 from paddle_resnet.data.splits import OfficialSplits
 from paddle_resnet.download import OfficialFile, ProgressFn, check_md5, fetch_if_missing
 from paddle_resnet.errors import UsageError, shown
@@ -144,10 +145,21 @@ def _members(
 
 
 def _unpacked_folder(edition: CifarEdition, root: Path) -> Path | None:
-    """Return the complete unpacked folder at or in `root`, if any."""
+    """Return the unpacked folder at or in `root`, if any.
+
+    Raises:
+        UsageError: it is incomplete, and the archive is not beside it.
+    """
     for folder in (root, root / edition.folder):
-        if all((folder / name).is_file() for name in edition.md5_of_members):
+        missing = [name for name in edition.md5_of_members if not (folder / name).is_file()]
+        if not missing:
             return folder
+        is_begun = folder.name == edition.folder or len(missing) < len(edition.md5_of_members)
+        if is_begun and folder.is_dir() and not (root / edition.archive.name).is_file():
+            raise UsageError(
+                f"{folder}: holds no {some_of(missing)} of {edition.archive.name}; unpack it again, or remove the "
+                "folder, so that it is downloaded"
+            )
     return None
 
 
