@@ -95,19 +95,32 @@ def run(
     only_prints: bool = False,
     results_in_files: bool = False,
 ) -> NoReturn:
-    """Parse the command line, call `action`, and exit with 0, 1 (failure), 2 (wrong use), or 128 + a signal's number.
+    """Parse the command line, call `action`, and exit as `end_with`.
 
-    The first SIGINT, SIGTERM or SIGHUP raises `Stopped` in `action`; a second SIGINT or SIGTERM ends the process. A
-    command that `only_prints` ends when standard output is lost; others continue. Where its results are in files too, a
-    lost standard output is no failure.
+    A command that `only_prints` ends when standard output is lost; others continue. Where its results are in files too,
+    a lost standard output is no failure.
     """
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    streams.prepare(output_may_be_lost=not only_prints)
+
+    def work() -> None:
+        arguments = parser.parse_args()  # which only prints, with --help
+        streams.set_output_may_be_lost(not only_prints)
+        action(arguments)
+
+    end_with(work, results_in_files=results_in_files)
+
+
+def end_with(work: Callable[[], None], *, results_in_files: bool = False) -> NoReturn:
+    """Do this process's work, and exit with 0, 1 (failure), 2 (wrong use), or 128 + a signal's number.
+
+    The first SIGINT, SIGTERM or SIGHUP raises `Stopped` in `work`; a second SIGINT or SIGTERM ends the process.
+    """
+    streams.prepare(output_may_be_lost=False)
     sys.stdout, sys.stderr = PlainStream(sys.stdout), PlainStream(sys.stderr)
     with _signals_handled():
         try:
             try:
-                action(parser.parse_args())
+                work()
             finally:
                 sys.stdout.flush()
             if signals.received():
@@ -224,14 +237,17 @@ def command_form() -> Callable[[str], str]:
 def chosen_command(commands: Mapping[str, str]) -> str:
     """Return the command that the command line names; without one, list them all and exit."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if name in commands:
-        return name
-    if name in ("-h", "--help", "--version"):
-        lines = [f"usage: {command('COMMAND')} [options]", ""]
-        lines += [f"  {each:<16}{about}" for each, about in commands.items()]
-        print(__version__ if name == "--version" else "\n".join([*lines, "", "COMMAND --help shows its options."]))
-        sys.exit(0)
-    sys.exit(_print_line("error", f"{shown(name)!r} is no command{did_you_mean(name, commands)}; --help lists them", 2))
+    if name not in commands:
+        end_with(lambda: _print_about_all(name, commands))
+    return name
+
+
+def _print_about_all(name: str, commands: Mapping[str, str]) -> None:
+    if name not in ("-h", "--help", "--version"):
+        raise UsageError(f"{shown(name)!r} is no command{did_you_mean(name, commands)}; --help lists them")
+    lines = [f"usage: {command('COMMAND')} [options]", ""]
+    lines += [f"  {each:<16}{about}" for each, about in commands.items()]
+    print(__version__ if name == "--version" else "\n".join([*lines, "", "COMMAND --help shows its options."]))
 
 
 class _Parser(argparse.ArgumentParser):

@@ -23,6 +23,7 @@ SHORT_NAMES |= {"imgsz": "image_size", "horizontal_flip": "flip", "hflip": "flip
 PLAIN_MESSAGES = {
     "missing": "expected more values",
     "model_type": "expected a group of keys",
+    "path_type": "expected a path",
     "tuple_type": "expected a list in brackets, as [0.5, 1.0] or [a, b]",
 }
 """Messages that are clearer than pydantic's own, by pydantic's type of error."""
@@ -128,7 +129,8 @@ def _explain(error: ValidationError, schema: type[BaseModel], origin: Mapping[st
     if first["type"] == "value_error":
         return f"{source}: {key}: {shown(message, 300)}"
     message = PLAIN_MESSAGES.get(first["type"], message)
-    return f"{source}: {key}: {message}, got {shown(repr(first['input']))}"
+    found = "no value; write one, or leave the key out" if first["input"] is None else shown(repr(first["input"]))
+    return f"{source}: {key}: {message}, got {found}"
 
 
 def _origin_of(key: str, origin: Mapping[str, str]) -> str | None:

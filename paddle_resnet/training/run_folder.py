@@ -300,7 +300,8 @@ class Run:
         except ValidationError as error:
             raise UsageError(f"{self.history_path}: damaged: {first_error(error)}; {remedy}") from None
         except (OSError, ValueError, OverflowError, csv.Error) as error:
-            raise UsageError(f"{self.history_path}: damaged: {shown(str(error), 200)}; {remedy}") from error
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise UsageError(f"{self.history_path}: damaged: {shown(reason, 200)}; {remedy}") from error
         return records
 
     @distributed.main_process_only

@@ -94,8 +94,9 @@ def test_print_config_trains_nothing(tool, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-def test_print_config_says_that_its_output_is_lost():
-    command = [sys.executable, "-m", "paddle_resnet", "train", "-c", "configs/quickstart.yaml", "--print-config"]
+@pytest.mark.parametrize("words", ["--help", "--version", "train --help", "train -c quickstart --print-config"])
+def test_what_only_prints_says_that_its_output_is_lost(words):
+    command = [sys.executable, "-m", "paddle_resnet", *words.split()]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=PROJECT, text=True)
     assert (done.returncode, done.stderr) == (1, "error: standard output: No space left on device\n")

@@ -158,6 +158,9 @@ def test_shipped_configs_are_valid(path):
         ("name=run.", ["name", "run. ends with a dot"]),
         ("name=a:b", ["name", "letters", "'a:b'"]),
         ("train.epochs", ["-o train.epochs", "key=value"]),
+        ("name=", ["name", "got no value; write one"]),
+        ("output=", ["output: expected a path", "got no value"]),
+        ("data=", ["data: expected a group", "got no value"]),
         ("=3", ["key=value"]),
     ],
 )

@@ -13,6 +13,7 @@ from tiny_run import QUICKSTART, quickstart
 from visualdl import LogReader
 
 from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet.training.trials import lr_finder
 from paddle_resnet.training.trials.lr_finder import (
     Sweep,
     exponential_rates,
@@ -139,6 +140,13 @@ def test_lr_find_writes_plot_table_and_curve(tool, tmp_path):
     np.testing.assert_allclose(
         [point.value for point in points], [float(row["learning_rate"]) for row in rows], rtol=1e-5
     )
+
+
+def test_where_nothing_can_be_written_is_told_before_the_sweep(tool, tmp_path, monkeypatch):
+    monkeypatch.setattr(lr_finder, "find_learning_rate", lambda *_, **__: pytest.fail("swept"))
+    (tmp_path / "file").touch()
+    done = tool("lr_find", "-c", QUICKSTART, "-o", f"output={tmp_path / 'file'}")
+    assert done.exit_code == 1 and "cannot be written" in done.stderr
 
 
 def test_only_an_earlier_sweep_is_replaced(tmp_path):

@@ -293,7 +293,7 @@ def test_a_damaged_history_is_one_line(tmp_path, content):
 def test_a_history_must_be_a_regular_file(tmp_path):
     run = Run(tmp_path, Config())
     os.mkfifo(run.history_path)
-    with pytest.raises(UsageError, match=r"history\.csv"):
+    with pytest.raises(UsageError, match=r"history\.csv: damaged: not a regular file; "):
         run.history()
 
 

@@ -19,7 +19,8 @@ from paddle_resnet.config import Config
 from paddle_resnet.console import logger, progress_bar
 from paddle_resnet.data import TrainLoader
 from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.files import write_folder
+from paddle_resnet.files import require_writable, write_folder
+from paddle_resnet.paths import require_name_for_folder
 from paddle_resnet.plots.curves import draw_lr_sweep
 from paddle_resnet.plots.style import save_figure
 from paddle_resnet.tracking.evaluation_log import log_lr_sweep
@@ -132,13 +133,16 @@ def sweep_folder(config: Config) -> Path:
     """Name the folder of a config's sweep, beside its run's: ``output/<name>_lr_find``.
 
     Raises:
-        UsageError: it exists and holds no earlier sweep.
+        UsageError: it exists and holds no earlier sweep, or no folder can have such a name.
+        RunFailure: it cannot be written.
     """
     folder = config.run_folder.with_name(f"{config.name}_lr_find")
     if folder.exists() and not (folder / SWEEP_TABLE).is_file():
         raise UsageError(
             f"{folder}: exists and is no earlier sweep (it has no {SWEEP_TABLE}); choose another -o name=..."
         )
+    require_name_for_folder(folder)
+    require_writable(folder.parent)
     return folder
 
 
