@@ -50,7 +50,7 @@ def test_commands_scripts_and_configs_exist(page):
     assert [path for path in paths if not (PROJECT / path).is_file()] == []
 
 
-@each([*PROJECT.glob("*.md"), PROJECT / "docs/architecture.md"])
+@each(PAGES)
 def test_source_files_that_are_named_exist(page):
     named = re.findall(r"`((?:[a-z]\w*/)+[a-z_]\w*\.(?:py|sh|txt))`", read(page))
     places = (PROJECT, PROJECT / "paddle_resnet")
