@@ -354,9 +354,10 @@ def require_writable(folder: Path) -> None:
         RunFailure: no file can be written there.
     """
     require_name_for_folder(folder)
-    probe = folder / ".trial"
-    write_text(probe, "")
-    probe.unlink()
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with _temporary(folder, ".trial.", folder=False):
+            pass
 
 
 @contextlib.contextmanager

@@ -92,11 +92,15 @@ class WorkerPool(Generic[Task, Result]):
         """Whether no process has ended."""
         return all(worker.process.is_alive() for worker in self._workers)
 
-    def wait_until_ready(self) -> None:
-        """Wait until `make` has returned in each process; the errors are those of `results`."""
+    def wait_until_ready(self, seconds: float | None = None) -> None:
+        """Wait until `make` has returned in each process, and for none longer than `seconds`.
+
+        Raises:
+            UsageError, RunFailure: as in `results`; or a process is not ready in time.
+        """
         if self._threads is None:
             for worker in self._workers:
-                worker.receive()
+                worker.receive(seconds)
                 self._idle.put(worker)
             # A thread for each process waits for its results, so that the process never waits for a reader.
             self._threads = ThreadPoolExecutor(len(self._workers), thread_name_prefix="worker")
@@ -143,8 +147,10 @@ class _Worker(NamedTuple):
         except OSError as error:
             raise self._died() from error
 
-    def receive(self) -> Any:
+    def receive(self, seconds: float | None = None) -> Any:
         try:
+            if seconds is not None and not self.connection.poll(seconds):
+                raise RunFailure(f"a worker process was not ready within {seconds:g} s")
             result = self.connection.recv()
         except (EOFError, OSError) as error:
             raise self._died() from error

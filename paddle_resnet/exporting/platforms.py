@@ -16,7 +16,7 @@ from paddle.static import InputSpec
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.exporting.onnx import INPUT, OUTPUT
 from paddle_resnet.exporting.program import folded_network, save_layer
-from paddle_resnet.files import write_folder, write_text
+from paddle_resnet.files import require_writable, write_folder, write_text
 from paddle_resnet.inference.inference_config import InferenceConfig, ModelFile
 from paddle_resnet.paths import require_name_for_folder
 
@@ -141,13 +141,23 @@ def _one_line(label: str) -> str:
 
 
 def require_new_folder(folder: Path, own: set[str]) -> None:
-    """Raise `UsageError` unless a folder is new, empty, or an earlier one of the same kind, with no files but `own`."""
+    """Check that a folder can be written, and is new, empty, or an earlier one of the same kind.
+
+    Args:
+        folder: it is not made, but those above it are.
+        own: the files of an earlier one.
+
+    Raises:
+        UsageError: it is a file, or has other files than `own`.
+        RunFailure: it cannot be written.
+    """
     require_name_for_folder(folder)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; expected a new folder")
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
-    if others := sorted(found - own):
-        raise UsageError(f'{folder} has other files, such as "{shown(others[0], 200)}"; expected a new folder')
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    if other := next((name for name in found if name not in own), None):
+        raise UsageError(f'{folder} has other files, such as "{shown(other, 200)}"; expected a new folder')
+    require_writable(folder.resolve().parent)  # of the folder that `write_folder` puts in its place
 
 
 def write_new_folder(folder: Path, own: set[str], write: Callable[[Path], None]) -> None:

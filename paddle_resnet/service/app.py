@@ -146,6 +146,8 @@ class Application:
             if self.token is not None and scope["path"] not in OPEN_ROUTES and not scope["path"].startswith("/static/"):
                 check_token(headers, self.token)
             scope["app"] = self  # or the router would respond to 404 and 405 itself
+            # Starlette would answer a range that is none without JSON.
+            scope["headers"] = [header for header in scope["headers"] if header[0] != b"range"]
             await self._router(scope, receive, send_with_headers)
         except Exception as exception:
             error = _error_of(exception, request_id)

@@ -17,6 +17,8 @@ from paddle_resnet.worker_pool import WorkerPool
 
 LOOK_SECONDS = 0.1
 """Between two looks at whether a worker lives, and whether it is idle and can be warmed up."""
+LOAD_SECONDS = 600.0
+"""After which a worker that loads the model is taken for one that hangs. TensorRT compiles a model for minutes."""
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0)
 """Between the tries to replace a worker, the first of which is at once; the last number from then on."""
 
@@ -107,7 +109,7 @@ class _Worker:
         )
 
     def wait_until_ready(self) -> None:
-        self._pool.wait_until_ready()
+        self._pool.wait_until_ready(LOAD_SECONDS)
         self.ready = True
 
     def kill(self) -> None:

@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from paddle_resnet.errors import PaddleResNetError
-from paddle_resnet.inference.inference_config import InferenceConfig
+from paddle_resnet.inference.inference_config import InferenceConfig, onnx_file
+from paddle_resnet.inference.options import GPU_SUPPORT
 from paddle_resnet.inference.predictor import decide, rank
 from paddle_resnet.service.batcher import Batcher
 from paddle_resnet.service.errors import ServiceError, client_closed_error
@@ -54,6 +55,8 @@ class ServedModel:
         workers: InferenceWorkers | None = None,
     ) -> None:
         self.config = InferenceConfig.load(settings.model)
+        if settings.precision == "int8" and settings.backend not in GPU_SUPPORT:
+            onnx_file(self.config, "int8")  # fails before processes start
         self.hash = expected_hash or self.config.digest()
         folder = self.config.folder.resolve()
         run = folder.parent if folder.name == "inference" else folder

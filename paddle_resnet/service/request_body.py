@@ -45,7 +45,7 @@ class BodyLimiter:
 
         The client's Content-Length is trusted only where it announces too much.
         """
-        if request.headers.get("content-encoding", "identity") != "identity":
+        if request.headers.get("content-encoding", "").lower() not in ("", "identity"):
             raise ServiceError(415, "unsupported_type", "the body is compressed; send it uncompressed")
         announced = request.headers.get("content-length", "")
         # More digits are too many bytes anyway, and Python refuses to parse thousands of digits.
@@ -145,6 +145,8 @@ def parse_json(body: bytes, shape: type[Shape]) -> Shape:
         value = json.loads(body, object_pairs_hook=unique_keys, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
         raise malformed("the body is not valid JSON") from None
+    if not isinstance(value, dict):
+        raise malformed("the JSON has another shape than the page docs says (expected an object)")
     try:
         return shape.model_validate(value)
     except ValidationError as error:

@@ -53,7 +53,12 @@ def configure_logging(level: str = "INFO") -> None:
             "formatters": {"json": {"()": JsonFormatter}},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
             "root": {"handlers": ["stderr"], "level": "WARNING"},  # other libraries, and Python's warnings
-            "loggers": {"paddle_resnet": {**handled, "level": level}, "uvicorn": {**handled, "level": "WARNING"}},
+            "loggers": {
+                "paddle_resnet": {**handled, "level": level},
+                "uvicorn": {**handled, "level": "WARNING"},
+                # It warns of each malformed form, which has a line of its own as a refused request.
+                "python_multipart": {"level": "ERROR"},
+            },
         }
     )
     logging.captureWarnings(True)

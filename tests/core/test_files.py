@@ -24,6 +24,7 @@ from paddle_resnet.files import (
     md5_of,
     recover_folder,
     remove_leftovers,
+    require_writable,
     sha256_of,
     write_atomically,
     write_folder,
@@ -65,6 +66,14 @@ def test_unwritable_place_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunFailure, match="cannot be written"):
         write_text(tmp_path / "file" / "a.txt", "x")
+    with pytest.raises(RunFailure, match=r"folder: cannot be written \(.*file is no folder\)"):
+        require_writable(tmp_path / "file" / "folder")
+
+
+def test_the_check_of_a_writable_place_changes_no_file(tmp_path):
+    (tmp_path / ".trial").write_text("mine")
+    require_writable(tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(".trial", "mine")]
 
 
 def fill(text):

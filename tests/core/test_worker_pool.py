@@ -58,6 +58,11 @@ def test_a_failing_pool_process_is_named():
         pool.wait_until_ready()
 
 
+def test_a_process_that_does_not_get_ready_is_a_failure():
+    with WorkerPool(1, time.sleep, 600) as pool, pytest.raises(RunFailure, match=r"not ready within 0\.1 s"):
+        pool.wait_until_ready(0.1)
+
+
 def test_futures_of_a_closed_pool_leave_the_next_one_alone():
     for _ in range(3):
         pool = WorkerPool(2, slow_square, 1)

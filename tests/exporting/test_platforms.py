@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -86,6 +87,15 @@ def test_folders_of_the_user_are_left_alone(run, paddlex, tmp_path):
     assert own_model.read_text() == (tmp_path / "notes.txt").read_text() == "mine"
     name, folder = paddlex
     assert write_paddlex(run, "best", folder) == name  # an earlier one is replaced
+
+
+@pytest.mark.parametrize("options", [["--paddlex"], ["--triton"], ["--runtime", "https://example.org/", "--web"]])
+def test_a_place_that_cannot_be_written_is_told_before_the_export(run, tool, tmp_path, monkeypatch, options):
+    monkeypatch.setattr("paddle_resnet.exporting.export", lambda *_, **__: pytest.fail("exported"))
+    (tmp_path / "file").touch()
+    done = tool("export", run.path, *options, tmp_path / "file" / "deployed" / "model")
+    assert done.exit_code == 1
+    assert re.fullmatch(r"error: .*: cannot be written \(.*file is no folder\)\n", done.stderr)
 
 
 SCRIPT = """

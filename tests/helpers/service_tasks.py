@@ -13,8 +13,11 @@ from paddle_resnet.service.worker_process import ImageResult, ImageStatus
 def make_obedient_worker(settings, digest):
     """Return what does as the images say: die, sleep, or predict two classes that are equally probable.
 
-    Each file ``die*`` in the model's folder is one process that dies while it loads.
+    Each file ``die*`` in the model's folder is one process that dies while it loads. While there is a file ``hang``,
+    none gets ready.
     """
+    while (settings.model / "hang").exists():
+        time.sleep(0.05)
     for file in settings.model.glob("die*"):
         file.unlink()
         os._exit(9)

@@ -147,6 +147,24 @@ def test_a_worker_that_dies_again_and_again_comes_back(tmp_path, monkeypatch, ca
     assert len(reasons) == 3 and all("a worker process ended (code 9)" in reason for reason in reasons)
 
 
+def test_a_worker_that_hangs_while_it_loads_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(inference_workers, "RETRY_SECONDS", (0.01,))
+
+    async def scenario():
+        async with running(tmp_path) as found:
+            (tmp_path / "hang").touch()
+            monkeypatch.setattr(inference_workers, "LOAD_SECONDS", 0.1)
+            kill_the_process()
+            await until(lambda: not found.usable)
+            (tmp_path / "hang").unlink()
+            monkeypatch.undo()
+            monkeypatch.setattr(inference_workers, "make_worker", service_tasks.make_obedient_worker)
+            assert await predicts(found)
+            assert found.usable and found.replaced == [1]
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("error", [OSError(12, "Cannot allocate memory"), RuntimeError("can't start new thread")])
 def test_a_failed_replacement_is_tried_again(tmp_path, monkeypatch, error):
     states = []

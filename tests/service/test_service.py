@@ -10,6 +10,8 @@ import json
 import logging
 import socket
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -91,6 +93,12 @@ def test_a_doubtful_image_is_of_an_unknown_class(client):
         outputs = client.post("/v2/models/colours/infer", json={"inputs": [tensor]}).json()["outputs"]
         assert {"name": "label", "datatype": "BYTES", "shape": [1], "data": [label]} in outputs
     assert client.get("/model").json()["threshold"] == 0.4
+
+
+@pytest.mark.parametrize("coding", ["", "identity", "Identity"])
+def test_no_coding_is_no_compression(client, coding):
+    response = client.post("/predict", content=picture(), headers={**IMAGE, "Content-Encoding": coding})
+    assert response.status_code == 200
 
 
 def test_images_of_a_form_keep_their_order(client):
@@ -190,6 +198,7 @@ ERRORS = {
     "one part is no picture": (FORM, form([picture(), b"text"]), 422, "unreadable_image"),
     "no JSON": (JSON, b"{", 400, "malformed_body"),
     "deep JSON": (JSON, DEEP, 400, "malformed_body"),
+    "JSON that is no object": (JSON, b'["YQ=="]', 400, "malformed_body"),
     "other JSON": (JSON, b'{"images": [1]}', 400, "malformed_body"),
     "unknown keys": (JSON, b'{"images": ["YQ=="], "path": "/etc/passwd"}', 400, "malformed_body"),
     "no base64": (JSON, b'{"images": ["***"]}', 400, "malformed_body"),
@@ -282,6 +291,23 @@ def test_a_wrong_content_length(monkeypatch, tmp_path, announced):
     with running(monkeypatch, tmp_path, max_body=MAX_BODY, body_timeout=0.3) as service:
         response = service.talk(head, timeout=30)
     assert response.split(b" ")[1] in (b"400", b"408", b"413")
+
+
+@pytest.mark.parametrize("address", ["/", "/docs", "/static/index.js"])
+@pytest.mark.parametrize("asked", ["bytes=0-5", "bytes=9-2", "bytes=99999999-", "bytes=x", "x"])
+def test_pages_are_sent_whole(client, address, asked):
+    response = client.get(address, headers={"Range": asked})
+    assert (response.status_code, response.content) == (200, client.get(address).content)
+
+
+def test_a_malformed_form_has_no_other_log_line_than_its_request(project):
+    program = (
+        "import json\nfrom paddle_resnet.service import request_body, telemetry\ntelemetry.configure_logging()\n"
+        "try:\n    request_body.split_body(b'hello', 'multipart/form-data; boundary=x', 3)\n"
+        "except request_body.ServiceError as error:\n    print(error.code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=project, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("malformed_body\n", "")
 
 
 def test_unknown_addresses_and_methods(client):

@@ -1,8 +1,8 @@
 """A service under load: throughput against the predictor's own, wrong predictions, memory, overload, and SIGTERM.
 
 Not part of the suite: it takes minutes, and its numbers depend on the machine. The exit status is 1 if the service lost
-a response, gave a wrong one, failed, or grew by 5% or more after the warm-up. Throughput is only printed. With
-`--reload-every` the model is loaded anew all the time.
+a response, gave a wrong one, failed, or grew by 5% or more after the warm-up; a line then says which. Throughput is only
+printed. With `--reload-every` the model is loaded anew all the time.
 
     python tests/soak/service_soak.py output/quickstart
     python tests/soak/service_soak.py output/quickstart --images 8 --seconds 60 -- --streams 1   (options of serve)
@@ -39,6 +39,7 @@ from service_fuzz import resident_megabytes
 
 PROJECT = Path(__file__).resolve().parents[2]
 TOLERATED_GROWTH = 0.05
+EXPECTED_CODES = {200, 429}
 PREDICTOR_SECONDS = 5.0
 SECONDS_TO_START = 300
 
@@ -197,6 +198,14 @@ def describe(load: Load, images: int) -> str:
     )
 
 
+def failures_of(load: Load, what: str) -> list[str]:
+    """Return what was wrong with the responses under a load, a line each."""
+    failures = [f"{what}: {load.wrong} wrong predictions"] if load.wrong else []
+    if others := {code: count for code, count in load.codes.items() if code not in EXPECTED_CODES}:
+        failures.append(f"{what}: responses by status: {others}")
+    return failures
+
+
 def main() -> int:
     """Measure, and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -225,7 +234,7 @@ def main() -> int:
     with urllib.request.urlopen(f"http://127.0.0.1:{service.port}/model") as answer:
         size = json.load(answer)["image_size"]
     pictures = read_pictures(options.pictures) if options.pictures else synthetic_pictures(size)
-    target, good = Target("127.0.0.1", service.port), True
+    target, failures = Target("127.0.0.1", service.port), list[str]()
     for images in options.images:
         requests, checker = http_requests("127.0.0.1", pictures, images), ResponseChecker()
 
@@ -250,19 +259,26 @@ def main() -> int:
         shares = (*taken, seen.cores * seen.seconds / max(1, seen.successful))
         service_us, workers_us, clients_us = (round(1e6 * share) for share in shares)
         print(f"  us of a request: service {service_us}, inference workers {workers_us}, clients {clients_us}")
-        good &= not seen.wrong and not seen.lost and seen.codes.keys() <= {200, 429} and growth < TOLERATED_GROWTH
+        failures += failures_of(seen, f"{images} a request")
+        if seen.lost:
+            failures.append(f"{images} a request: responses lost: {dict(seen.lost)}")
+        if growth >= TOLERATED_GROWTH:
+            failures.append(f"{images} a request: memory grew by {growth:.1%}, at most {TOLERATED_GROWTH:.0%} expected")
         if options.overload:
             rate = options.overload * speed / images
             seen = load(options.overload_seconds, 16 * options.clients, rate)
             offered = f"{rate:.0f} requests/s offered by {16 * options.clients} clients"
             print(f"  overload, {offered}: {describe(seen, images)}", flush=True)
-            good &= not seen.wrong and seen.codes.keys() <= {200, 429}
+            failures += failures_of(seen, f"{images} a request, overload")
     if options.reload_every:
         print("reloaded under load:", [line["event"] for line in service.logged()].count("reloaded"))
     ended = end_under_load(service, requests[0], options.clients, 2)
     print("SIGTERM under load:", ended)
-    good &= ended["exit status"] == 0 and not ended["accepted and lost"] and ended["answered"].keys() <= {200, 429}
-    return 0 if good else 1
+    if ended["exit status"] != 0 or ended["accepted and lost"] or not ended["answered"].keys() <= EXPECTED_CODES:
+        failures.append(f"SIGTERM under load: {ended}")
+    for failure in failures:
+        print("failed:", failure)
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":
