@@ -1,8 +1,8 @@
 """A service under load: throughput against the predictor's own, wrong predictions, memory, overload, and SIGTERM.
 
 Not part of the suite: it takes minutes, and its numbers depend on the machine. The exit status is 1 if the service lost
-a response, gave a wrong one, failed, or grew by 5% or more after the warm-up; a line then says which. Throughput is only
-printed. With `--reload-every` the model is loaded anew all the time.
+a response, gave a wrong one, failed, or grew by 5% or more after the warm-up; a line then says which. Throughput is
+only printed. With `--reload-every` the model is loaded anew all the time.
 
     python tests/soak/service_soak.py output/quickstart
     python tests/soak/service_soak.py output/quickstart --images 8 --seconds 60 -- --streams 1   (options of serve)
