@@ -2,81 +2,42 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from paddle_resnet import distributed
 from paddle_resnet.config.loading import check_config, load_config
-from paddle_resnet.errors import UsageError, shown
+from paddle_resnet.config.value_types import (
+    SPLIT_NAMES,
+    AutoOrCount,
+    ClassPattern,
+    ClassWeights,
+    Deviations,
+    Device,
+    Folder,
+    Fraction,
+    Integer,
+    NonNegative,
+    NonNegativeReal,
+    PerChannel,
+    Positive,
+    PositiveReal,
+    Probability,
+    RangeOfShares,
+    Real,
+    RunName,
+    Seed,
+    Seeds,
+    Share,
+    SplitName,
+    Weights,
+)
 from paddle_resnet.files import write_text
-from paddle_resnet.paths import expand_home
-from paddle_resnet.runtime import DEVICE_NAMES
 from paddle_resnet.system.machine import physical_cores
-from paddle_resnet.system.portable import name_problem
-
-MOST = 1_000_000
-"""Epochs, steps or images of a batch: there are lists of an element for each."""
-MOST_WORKERS_OR_THREADS = 256
-
-# Strict, as pydantic would otherwise take `true` for 1 and 1.0.
-Integer = Annotated[int, Field(strict=True)]
-Real = Annotated[float, Field(strict=True)]
-Positive = Annotated[Integer, Field(gt=0, le=MOST)]
-NonNegative = Annotated[Integer, Field(ge=0)]
-PositiveReal = Annotated[Real, Field(gt=0)]
-NonNegativeReal = Annotated[Real, Field(ge=0)]
-Share = Annotated[Real, Field(ge=0, le=1)]
-Probability = Annotated[Real, Field(ge=0, lt=1)]
-Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
-Fraction = Annotated[Real, Field(gt=0.0, lt=1.0)]
-
-
-def _number_to_name(value: Any) -> Any:
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-def _expanded(path: str | Path) -> Path:
-    try:
-        return expand_home(path)
-    except UsageError as error:
-        raise ValueError(str(error)) from None
-
-
-def _auto_or_count(value: object) -> object:
-    if value == "auto" or (type(value) is int and 1 <= value <= MOST_WORKERS_OR_THREADS):
-        return value
-    raise ValueError(f"expected auto, or a number from 1 to {MOST_WORKERS_OR_THREADS}, got {shown(value)}")
-
-
-def _class_weights(value: object) -> object:
-    if value in ("none", "balanced"):
-        return value
-    if isinstance(value, list | tuple) and all(type(each) in (int, float) and 0 < each < 1e9 for each in value):
-        return tuple(map(float, value))
-    raise ValueError(f"expected none, balanced, or a list with a weight above 0 for each class, got {shown(value)}")
-
-
-Folder = Annotated[Path, BeforeValidator(_number_to_name), AfterValidator(_expanded)]
-MAX_PATTERN = 500
-"""Characters of a regular expression."""
-SplitName = Literal["train", "validation", "test"]
-SPLIT_NAMES: tuple[SplitName, ...] = get_args(SplitName)
-PerChannel = tuple[Real, Real, Real]
-"""A mean or standard deviation for each of the channels R, G and B, in 0..1."""
 
 
 class Group(BaseModel):
@@ -105,7 +66,7 @@ class DataConfig(Group):
     # shards, or the labels themselves.
     class_names: Folder | None = None
     # image_names: regular expression of the files' names, in which the group (?P<class>...) is the class.
-    pattern: str | None = None
+    pattern: ClassPattern | None = None
     # Refuse an archive whose MD5 is not the official one.
     verify: bool = True
     # Pixels a side that the network sees.
@@ -123,10 +84,10 @@ class DataConfig(Group):
     # Per-channel mean in 0..1; null: the source's own.
     mean: PerChannel | None = None
     # Per-channel standard deviation in 0..1; null: the source's own.
-    std: PerChannel | None = None
+    std: Deviations | None = None
     # Processes that decode image files, or threads that crop images in memory: 1 to 256; auto: as many as there are
     # cores.
-    workers: Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)] = "auto"
+    workers: AutoOrCount = "auto"
     # Batches that are read ahead of the training.
     prefetch: Annotated[Integer, Field(ge=1, le=64)] = 2
     # shuffled: each image once an epoch; balanced: each class equally often, rare images repeated, see
@@ -152,13 +113,6 @@ class DataConfig(Group):
             return self.workers
         return max(1, physical_cores() // distributed.launched().local_world_size)
 
-    @field_validator("std")
-    @classmethod
-    def _check_std(cls, std: PerChannel | None) -> PerChannel | None:
-        if std is not None and min(std) <= 0:
-            raise ValueError("each standard deviation must be above 0")
-        return std
-
     @model_validator(mode="after")
     def _check_geometry_and_root(self) -> DataConfig:
         if self.resize is not None and self.resize < self.image_size:
@@ -182,22 +136,6 @@ class DataConfig(Group):
             raise ValueError("image_names needs root: the folder of the images")
         return self
 
-    @field_validator("pattern")
-    @classmethod
-    def _check_pattern(cls, pattern: str | None) -> str | None:
-        if pattern is None:
-            return None
-        try:
-            groups = re.compile(pattern).groupindex if len(pattern) <= MAX_PATTERN else {}
-        except (re.error, OverflowError, RecursionError) as error:
-            raise ValueError(f"{shown(pattern)} is no regular expression ({error})") from None
-        if "class" not in groups:
-            raise ValueError(
-                f"{shown(pattern)} has no group (?P<class>...), or more than {MAX_PATTERN} characters; expected one "
-                "such as (?P<class>[a-z]+)[.]"
-            )
-        return pattern
-
 
 class AugmentConfig(Group):
     """Augmentation of the training images."""
@@ -210,7 +148,7 @@ class AugmentConfig(Group):
     # Random-resized crop instead of pad: range of the crop's area as a share of the picture, e.g. [0.35, 1.0], as of
     # torchvision's RandomResizedCrop. Of pictures in memory (data.memory_mb), of the picture with its shorter side at
     # data.resize (Szegedy et al. 2015).
-    scale: tuple[Real, Real] | None = None
+    scale: RangeOfShares | None = None
     # Fill a random square of this many pixels a side with the mean colour; 0: none. Its centre is anywhere in the
     # image, so it may be cut off at the edge. Slows learning, and helps when the network has enough epochs to
     # memorise its images (DeVries and Taylor 2017).
@@ -256,13 +194,6 @@ class AugmentConfig(Group):
             raise ValueError(f"pad ({self.pad}) and scale ({list(self.scale)}) are two kinds of crop: set one of them")
         return self
 
-    @field_validator("scale")
-    @classmethod
-    def _check_scale(cls, scale: tuple[float, float] | None) -> tuple[float, float] | None:
-        if scale is not None and not 0 < scale[0] <= scale[1] <= 1:
-            raise ValueError("expected two shares with 0 < smallest <= largest <= 1")
-        return scale
-
 
 class ModelConfig(Group):
     """Which network, and its initial weights."""
@@ -285,14 +216,7 @@ class ModelConfig(Group):
     stochastic_depth: Probability = 0.0
     # null, "imagenet" (official weights; also "imagenet:paddleclas", ":ssld", ":torchvision"), "cifar10" (weights
     # in the package), or a weights file of Paddle, PyTorch or safetensors (FILE#ema: the moving average in it).
-    pretrained: str | None = None
-
-    @field_validator("pretrained")
-    @classmethod
-    def _expand_pretrained(cls, pretrained: str | None) -> str | None:
-        if pretrained in ("true", "True"):
-            raise ValueError(f"expected imagenet, cifar10, a weights file, a run's folder or null, got {pretrained}")
-        return str(_expanded(pretrained)) if pretrained and pretrained[0] in "~\0" else pretrained
+    pretrained: Weights | None = None
 
 
 class TrainConfig(Group):
@@ -312,7 +236,7 @@ class TrainConfig(Group):
     seed: Seed = 0
     # Train once with each of these seeds, e.g. [0, 1, 2], and report mean and standard deviation, see
     # docs/training.md#several-seeds.
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
+    seeds: Seeds | None = None
     # Gradient accumulation: average the gradients of this many batches for each optimizer step, see
     # docs/training.md#gradient-accumulation.
     accumulate: Positive = 1
@@ -360,7 +284,7 @@ class TrainConfig(Group):
     label_smoothing: Probability = 0.0
     # Weights of the classes in the loss: none, balanced (inverse to their numbers of training images), or a list, see
     # docs/finetuning.md#classes-of-very-different-size.
-    class_weights: Annotated[Literal["none", "balanced"] | tuple[Real, ...], BeforeValidator(_class_weights)] = "none"
+    class_weights: ClassWeights = "none"
     # Share of the epochs, the last ones, without mixup and CutMix, e.g. 0.1, see docs/training.md#mixtures-of-images.
     stop_mixing: Probability = 0.0
     # Clip the norm of all gradients together to this; null: no clipping.
@@ -375,7 +299,7 @@ class TrainConfig(Group):
     sync_batch_norm: bool = False
     # Threads of a training on the CPU. auto: OMP_NUM_THREADS if it is set, otherwise what is fastest beside the
     # machine's other programs, measured before the first epoch and again between epochs.
-    threads: Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)] = "auto"
+    threads: AutoOrCount = "auto"
     # On a CPU: oneDNN's layers, which are faster, or Paddle's own; auto: oneDNN where possible.
     cpu_backend: Literal["auto", "onednn", "native"] = "auto"
     # Precision of activations and gradients between oneDNN's layers; weights stay float32; auto: bfloat16 where the
@@ -392,13 +316,6 @@ class TrainConfig(Group):
     # Log histograms of weights and gradients to VisualDL every this many steps; null: none, see
     # docs/training.md#visualdl.
     histogram_steps: Positive | None = None
-
-    @field_validator("seeds")
-    @classmethod
-    def _check_seeds(cls, seeds: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if seeds is not None and len(set(seeds)) < len(seeds):
-            raise ValueError("each seed may be given once")
-        return seeds
 
     @property
     def plan(self) -> tuple[int, ...]:
@@ -445,11 +362,11 @@ class Config(Group):
     """
 
     # Name of the run's folder.
-    name: str = "run"
+    name: RunName = "run"
     # Folder of all runs.
     output: Folder = Path("output")
     # auto, cpu, gpu or gpu:NUMBER.
-    device: str = "auto"
+    device: Device = "auto"
     # Which programs show the training: visualdl, tensorboard, or both, see docs/training.md#tensorboard.
     tracking: Annotated[tuple[Literal["visualdl", "tensorboard"], ...], Field(min_length=1)] = ("visualdl",)
     data: DataConfig = DataConfig()
@@ -471,25 +388,6 @@ class Config(Group):
         if self.train.stop_mixing and not (self.augment.mixup or self.augment.cutmix):
             raise ValueError("train.stop_mixing ends augment.mixup and augment.cutmix, but neither is set")
         return self
-
-    @field_validator("name")
-    @classmethod
-    def _check_name(cls, name: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
-            raise ValueError(
-                "expected letters, digits, dots, dashes and underscores, at most 200, as it names a folder, "
-                f"got {shown(repr(name))}"
-            )
-        if problem := name_problem(name):
-            raise ValueError(f"{problem}, and it names a folder; choose another name")
-        return name
-
-    @field_validator("device")
-    @classmethod
-    def _check_device(cls, device: str) -> str:
-        if not re.fullmatch(DEVICE_NAMES, device):
-            raise ValueError(f"expected auto, cpu, gpu or gpu:<number>, got {device!r}")
-        return device
 
     @property
     def run_folder(self) -> Path:
