@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin
 
 from paddle_resnet.errors import UsageError, printable, shown
 from paddle_resnet.images import Box, Pixels
@@ -289,7 +289,41 @@ def _open(source: Source, name: str) -> Image.Image:
     scans = jpeg_scan_count(data)
     if image.width * image.height * scans > MAX_SCANS * MAX_PIXELS:
         raise ValueError(f"{image.width} x {image.height} pixels in {scans} scans, which would take very long")
+    if image.format == "PNG":
+        _scale_transparent_colour(image, depth=data[24])
+    if (kind := _misread_pixels(image, data)) is not None:
+        raise UsageError(f"{name}: holds {kind}, which cannot be read; save it with 8 bits a channel, or as PNG")
     return image
+
+
+def _scale_transparent_colour(image: Image.Image, depth: int) -> None:
+    """Bring the transparent colour of a PNG of `depth` bits to the 8 bits of the pixels, which Pillow does not."""
+    colour = image.info.get("transparency")
+    if image.mode == "L" and colour is not None:
+        image.info["transparency"] = colour * 255 // (2**depth - 1)
+    elif image.mode == "RGB" and colour is not None and depth == 16:
+        image.info["transparency"] = tuple(level >> 8 for level in colour)
+
+
+def _misread_pixels(image: Image.Image, data: bytes) -> str | None:
+    """Return in words the kind of pixels that Pillow reads wrongly and without a word; None for all others."""
+    if image.format == "JPEG2000":
+        # Its levels near the largest overflow to 0. After SIZ, 36 bytes of sizes, the channels and the depth of each.
+        size = data.find(b"\xff\x4f\xff\x51")
+        channels, depth = int.from_bytes(data[size + 40 : size + 42], "big"), data[size + 42] & 0x7F
+        return "JPEG 2000 colours of more than 8 bits" if channels > 1 and depth > 7 else None
+    if image.format != "TIFF":
+        return None
+    file: Any = image
+    tags = file.tag_v2
+    depth = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+    if depth == 8 and 2 in tags.get(TiffImagePlugin.SAMPLEFORMAT, ()):
+        return "signed pixels of 8 bits"
+    if depth == 16 and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
+        return "pixels of 16 bits whose 0 is white"
+    if depth == 16 and tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and file.tile[0][0] == "raw":
+        return "uncompressed planes of 16 bits"
+    return None
 
 
 def _orientation(image: Image.Image) -> int:
@@ -333,7 +367,9 @@ def _band_to_rgb(band: Image.Image, name: str) -> Image.Image:
         levels = np.asarray(band)
         if levels.min() < 0 or levels.max() > SIXTEEN_BITS:
             raise _unknown_range(name, "32-bit")
-        return Image.fromarray(np.rint(levels / (SIXTEEN_BITS / 255)).astype(np.uint8)).convert("RGB")
+        grey = np.rint(levels / (SIXTEEN_BITS / 255)).astype(np.uint8)
+        grey[levels == band.info.get("transparency", -1)] = 255
+        return Image.fromarray(grey).convert("RGB")
     white = Image.new("RGBA", band.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, band.convert("RGBA")).convert("RGB")
 

@@ -120,16 +120,22 @@ def sixteen_bit_tiff(levels, order):
     return content + struct.pack(f"{order}I", 0) + bits + pixels
 
 
-def sixteen_bit_png(levels):
-    """A PNG of colour type 2 and 16 bits a channel, which Pillow cannot write: rows without a filter, big-endian."""
-    height, width = levels.shape[:2]
+def png_of(rows, width, depth, colour_type, transparent=()):
+    """A PNG written by hand, with one colour transparent: rows of bytes without a filter."""
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
-    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, len(rows), depth, colour_type, 0, 0, 0))
+    colour = chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)) if transparent else b""
+    body = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+    return b"\x89PNG\r\n\x1a\n" + head + colour + body + chunk(b"IEND", b"")
+
+
+def sixteen_bit_png(levels, transparent=()):
+    """A PNG of 16 bits a channel, ``[H, W, 1]`` or ``[H, W, 3]``, of which Pillow cannot write the second."""
+    rows = [row.astype(">u2").tobytes() for row in levels]
+    return png_of(rows, levels.shape[1], 16, 0 if levels.shape[2] == 1 else 2, transparent)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -153,6 +159,47 @@ def test_sixteen_bit_colour_is_scaled():
 def test_pixels_of_unknown_range_are_refused(pixels, kind):
     with pytest.raises(UsageError, match=rf"x\.tif: holds {kind} pixels.* 8 or 16 bits"):
         decode_image(encoded(Image.fromarray(pixels), format="TIFF"), 8, 8, name="x.tif")
+
+
+def tiff_with(content, order, tag, value):
+    """A TIFF of one strip with another value of a tag that it has: a short one, in its place."""
+    entry = content.index(struct.pack(f"{order}HHI", tag, 3, 1)) + 8
+    return content[:entry] + struct.pack(f"{order}H", value) + content[entry + 2 :]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_sixteen_bit_tiff_with_white_as_zero_is_refused(order):
+    """Pillow does not invert it, or does not read it."""
+    content = tiff_with(sixteen_bit_tiff(np.zeros((8, 8)), order), order, 262, 0)
+    with pytest.raises(UsageError, match=r"x\.tif: (holds pixels of 16 bits whose 0 is white|cannot be read)"):
+        decode_image(content, 8, 8, name="x.tif")
+
+
+def test_pixels_that_pillow_misreads_are_refused():
+    tiff = encoded(Image.fromarray(smooth(8, 8)[..., 0]), format="TIFF", tiffinfo={339: 2})
+    with pytest.raises(UsageError, match=r"x\.tif: holds signed pixels of 8 bits, .*save it with 8 bits"):
+        decode_image(tiff, 8, 8, name="x.tif")
+    planes = bytearray(sixteen_bit_tiff(np.zeros((8, 8, 3)), "<"))
+    planes[8:10] = struct.pack("<H", 10)
+    planes = planes[:118] + struct.pack("<HHIHH", 284, 3, 1, 2, 0) + planes[118:]
+    for tag, kind, value in ((258, 3, 134), (273, 4, 140)):  # what lies behind the tags has moved
+        entry = planes.index(struct.pack("<HH", tag, kind)) + 8
+        planes[entry : entry + 4] = struct.pack("<I", value)
+    with pytest.raises(UsageError, match=r"x\.tif: holds uncompressed planes of 16 bits"):
+        decode_image(bytes(planes), 8, 8, name="x.tif")
+
+
+def test_jpeg_2000_of_more_than_eight_bits_is_read_if_grey():
+    levels = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
+    grey = decode_image(encoded(Image.fromarray(levels), format="JPEG2000"), 32, 32)
+    np.testing.assert_allclose(grey[..., 0], levels / 257, atol=0.51)
+    colour = bytearray(encoded(Image.fromarray(smooth(32, 32)), format="JPEG2000"))
+    np.testing.assert_array_equal(decode_image(bytes(colour), 32, 32), smooth(32, 32))
+    depths = colour.index(b"\xff\x4f\xff\x51") + 42
+    for channel in range(3):
+        colour[depths + 3 * channel] = 15  # of 16 bits
+    with pytest.raises(UsageError, match=r"x\.jp2: holds JPEG 2000 colours of more than 8 bits, "):
+        decode_image(bytes(colour), 32, 32, name="x.jp2")
 
 
 @pytest.mark.parametrize(
@@ -192,6 +239,26 @@ def test_transparency_becomes_white():
     found = decode_image(encoded(Image.fromarray(np.dstack([colour, alpha]))), 32, 32)
     share = alpha[..., None] / 255
     np.testing.assert_allclose(found, colour * share + 255 * (1 - share), atol=1)
+
+
+@pytest.mark.parametrize(("depth", "level"), [(1, 1), (2, 2), (4, 3), (8, 77)])
+def test_one_transparent_level_becomes_white(depth, level):
+    """PNG 1.2, 4.2.1.2: the level is one of the file's own, of as many bits as the pixels."""
+    levels = np.arange(256).reshape(16, 16) % 2**depth
+    places = 1 << np.arange(depth)[::-1]
+    rows = [np.packbits((row[:, np.newaxis] & places) > 0).tobytes() for row in levels]
+    expected = np.where(levels == level, 255, levels * 255 // (2**depth - 1))
+    found = decode_image(png_of(rows, 16, depth, 0, (level,)), 16, 16)
+    np.testing.assert_array_equal(found, np.repeat(expected[..., np.newaxis], 3, -1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_one_transparent_colour_of_sixteen_bits_becomes_white(channels):
+    levels = np.arange(8 * 8 * channels).reshape(8, 8, channels) * 300
+    expected = levels // 257
+    expected[5, 6] = 255
+    found = decode_image(sixteen_bit_png(levels, levels[5, 6].tolist()), 8, 8)
+    np.testing.assert_allclose(found, np.broadcast_to(expected, (8, 8, 3)), atol=1)
 
 
 def test_a_transparent_palette_becomes_white():
