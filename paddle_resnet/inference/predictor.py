@@ -239,7 +239,7 @@ class Predictor:
         model = self._model
         if model is None:
             raise UsageError(f"{self.path}: this predictor is closed; make a new one")
-        scores = [np.zeros((0, len(self.classes)), np.float32)]
+        scores: list[np.ndarray] = [np.zeros((0, len(self.classes)), np.float32)]
         for start in range(0, len(batch), self.batch_size):
             part = batch[start : start + self.batch_size]
             padding = (self.config.input.batch or len(part)) - len(part)

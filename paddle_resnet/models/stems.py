@@ -59,7 +59,7 @@ class WhiteningStem(nn.Sequential):
         size = int(np.prod(weight.shape[1:]))
         moments = np.zeros((size, size))
         for image in images.numpy():
-            patches = sliding_window_view(image, (PATCH, PATCH), axis=(1, 2)).transpose(1, 2, 0, 3, 4).reshape(-1, size)
+            patches = sliding_window_view(image, (len(image), PATCH, PATCH)).reshape(-1, size)
             moments += patches.T @ patches / (len(patches) * len(images))
         eigenvalues, eigenvectors = np.linalg.eigh(moments)
         filters = (eigenvectors / np.sqrt(eigenvalues + EIGENVALUE_EPSILON)).T

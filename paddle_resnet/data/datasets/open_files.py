@@ -232,7 +232,8 @@ def _log_division(found: FoundFiles) -> None:
 
 def _divide(labels: Indices, shares: Mapping[str, float], seed: int) -> dict[str, Indices]:
     """Hold out each share in turn of what is left; return the positions of ``"train"`` and of each share."""
-    kept, parts = np.arange(len(labels)), {}
+    kept: Indices = np.arange(len(labels))
+    parts: dict[str, Indices] = {}
     for name, fraction in shares.items():
         rest, held = hold_out(labels[kept], fraction, seed)
         parts[name] = kept[held]

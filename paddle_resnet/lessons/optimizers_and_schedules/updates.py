@@ -34,7 +34,9 @@ def nesterov() -> Update:
 
 def adamw() -> Update:
     """Return the update of Loshchilov and Hutter 2019, algorithm 2: Adam's step, and weight decay beside it."""
-    mean, square, step = np.zeros(1), np.zeros(1), 0
+    mean: np.ndarray = np.zeros(1)
+    square: np.ndarray = np.zeros(1)
+    step = 0
 
     def update(w: np.ndarray, g: np.ndarray) -> np.ndarray:
         nonlocal mean, square, step
