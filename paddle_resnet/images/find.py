@@ -40,11 +40,20 @@ class SkippedFile:
 
 
 def find_image_files(folder: Path) -> Iterator[Path | SkippedFile]:
-    """Yield the files with a known suffix at any depth, folder by folder in the order of names, without hidden ones.
+    """Yield those of `find_files` with a known suffix, and why others are skipped."""
+    for each in find_files(folder):
+        if (found := check_suffix(each) if isinstance(each, Path) else each) is not None:
+            yield found
 
-    Links to folders are followed. Each folder is entered once, as a link may lead to one of its parents.
+
+def find_files(folder: Path) -> Iterator[Path | SkippedFile]:
+    """Yield the files at any depth, folder by folder in the order of names, without hidden ones.
+
+    Links to folders are followed, but not to those that `folder` lies in: they hold other classes. Each folder is
+    entered once, as a link may lead to one of its parents.
     """
-    entered = set()
+    above = [parent.stat() for parent in Path(os.path.realpath(folder)).parents if os.path.isdir(parent)]  # noqa: PTH112
+    entered = {(status.st_dev, status.st_ino) for status in above}
     waiting = [folder]
     while waiting:
         parent = waiting.pop()
@@ -59,9 +68,7 @@ def find_image_files(folder: Path) -> Iterator[Path | SkippedFile]:
             reason = f"{printable(str(parent))}: this folder cannot be read ({error.strerror or error})"
             yield SkippedFile(parent, reason)
             continue
-        for path in (parent / name for name, folds in found if not folds):
-            if (each := check_suffix(path)) is not None:
-                yield each
+        yield from (parent / name for name, folds in found if not folds)
         waiting += [parent / name for name, folds in reversed(found) if folds]
 
 

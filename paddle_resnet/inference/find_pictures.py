@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import codecs
+import fnmatch
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.files import UTF16_MARKS, not_utf8
-from paddle_resnet.images.find import EXTENSIONS, SkippedFile, check_suffix, find_image_files
+from paddle_resnet.images.find import EXTENSIONS, SkippedFile, check_suffix, find_files, find_image_files
 from paddle_resnet.system.portable import decode_name
 
 BLOCK_BYTES = 1 << 16
@@ -88,18 +89,34 @@ def _or_none(
 
 def _expand(pattern: Path) -> Iterator[Path | SkippedFile]:
     any_suffix = bool(pattern.suffix)
-    recursive = "**" in pattern.parts
+    for each in _matching_below(pattern) if "**" in pattern.parts else _matching(pattern):
+        found = each if any_suffix or isinstance(each, SkippedFile) else check_suffix(each)
+        if found is not None:
+            yield found
+
+
+def _matching(pattern: Path) -> Iterator[Path | SkippedFile]:
+    """Yield the files of a pattern without ``**``, and those in its folders."""
     # Not Path.glob, which enters hidden folders.
-    for path in map(Path, sorted(glob.iglob(str(pattern), recursive=True))):  # noqa: PTH207
-        if path.is_dir():
-            yield from () if recursive else find_image_files(path)  # `**` matches the files of the folder too
-        elif any_suffix:
-            yield path
-        elif (each := check_suffix(path)) is not None:
+    for path in map(Path, sorted(glob.iglob(str(pattern)))):  # noqa: PTH207
+        yield from find_image_files(path) if path.is_dir() else [path]
+
+
+def _matching_below(pattern: Path) -> Iterator[Path | SkippedFile]:
+    """Yield the files of a pattern with ``**``. Not by glob, which follows links to parents over and over."""
+    fixed = next(number for number, part in enumerate(pattern.parts) if glob.has_magic(part))
+    folder = Path(*pattern.parts[:fixed])
+    for each in find_files(folder):
+        if isinstance(each, SkippedFile) or _matches(each.relative_to(folder).parts, pattern.parts[fixed:]):
             yield each
-    if recursive:  # glob says nothing about folders that it cannot read
-        below = Path(*pattern.parts[: next(n for n, part in enumerate(pattern.parts) if glob.has_magic(part))])
-        yield from (each for each in find_image_files(below) if isinstance(each, SkippedFile) and each.suffix is None)
+
+
+def _matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    if not pattern:
+        return not names
+    if pattern[0] == "**":
+        return any(_matches(names[skipped:], pattern[1:] or "*") for skipped in range(len(names)))
+    return bool(names) and fnmatch.fnmatch(names[0], pattern[0]) and _matches(names[1:], pattern[1:])
 
 
 def _split(lines: BinaryIO, separator: bytes) -> Iterator[bytes]:

@@ -43,6 +43,20 @@ def test_linked_folders_are_entered_once(folder, tmp_path):
     assert names(folder, find_pictures([folder])) == expected
 
 
+def test_a_link_to_the_folder_of_all_classes_is_not_entered(tmp_path):
+    for name in ("photos/cat/1.jpg", "photos/dog/2.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    (tmp_path / "photos" / "cat" / "up").symlink_to("..")
+    (tmp_path / "photos" / "cat" / "top").symlink_to(tmp_path)
+    cat = tmp_path / "photos" / "cat"
+    assert names(cat, find_image_files(cat)) == ["1.jpg"]
+    (tmp_path / "short").symlink_to(cat)
+    assert names(tmp_path, find_image_files(tmp_path / "short")) == ["short/1.jpg"]
+    (gone,) = find_image_files(tmp_path / "gone" / "cat")
+    assert gone.reason.endswith("cat: this folder cannot be read (No such file or directory)")
+
+
 def test_every_suffix_of_a_readable_format_is_known():
     """Pillow's own list, less PFM, whose floating-point pixels are of no known range, and films of AVIF."""
     readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from paddle_resnet.errors import UsageError
+from paddle_resnet.images.find import EXTENSIONS
 from paddle_resnet.inference.find_pictures import Unreadable, find_pictures, listed_pictures
 
 
@@ -30,10 +32,28 @@ def tree(tmp_path):
         ("*", ["a.jpg", "b.png", "deep/c.PNG", "deep/er/d.jpg"]),
         ("de?p", ["deep/c.PNG", "deep/er/d.jpg"]),
         ("*.txt", ["notes.txt"]),
+        ("**/*.txt", ["notes.txt"]),
+        ("**", ["a.jpg", "b.png", "deep/c.PNG", "deep/er/d.jpg"]),
+        ("**/er/*", ["deep/er/d.jpg"]),
+        ("d*/**/[cd].*", ["deep/c.PNG", "deep/er/d.jpg"]),
+        ("**/deep/**/e*/**/d.jpg", ["deep/er/d.jpg"]),
+        ("deep/**/c.*/**", []),
     ],
 )
 def test_patterns_match_pictures(tree, pattern, expected):
-    assert [Path(found).relative_to(tree).as_posix() for found in find_pictures([tree / pattern])] == expected
+    found = [each for each in find_pictures([tree / pattern]) if isinstance(each, Path)]
+    assert [each.relative_to(tree).as_posix() for each in found] == expected
+    if "**" in pattern:
+        reference = map(Path, glob.glob(str(tree / pattern), recursive=True))  # noqa: PTH207
+        suffixes = (*EXTENSIONS, Path(pattern).suffix)
+        assert set(found) == {each for each in reference if each.is_file() and each.suffix.lower() in suffixes}
+
+
+def test_a_pattern_enters_each_folder_once(tree):
+    """Python's glob would enter them in 2**40 orders."""
+    for number in range(2):
+        (tree / "deep" / f"up{number}").symlink_to(tree)
+    assert list(find_pictures([tree / "**" / "*.jpg"])) == [tree / "a.jpg", tree / "deep/er/d.jpg"]
 
 
 def test_a_pattern_without_a_match_is_unreadable(tree):
