@@ -106,6 +106,8 @@ def test_lists_are_read_in_any_form(tmp_path, layout):
         (("1", "2"), "1 tench, Tinca tinca\n2 goldfish\n", ("tench, Tinca tinca", "goldfish")),
         (("0", "1"), "1\n2\n", ("1", "2")),  # numbers of lines, not names: no line is called 0
         (("1", "2"), "1\n2\n", ("1", "2")),
+        (("0", "1"), "dog\t1\n# a comment\ncat 0\n", ("cat", "dog")),
+        (("0", "1"), "level 1\nlevel 0\n", ("level 1", "level 0")),
     ],
 )
 def test_labels_are_numbers_or_names(tmp_path, labels, classes, expected):
@@ -222,6 +224,17 @@ def test_faulty_table_is_one_line(tmp_path, table, message):
     (tmp_path / "train.csv").write_text(table)
     with pytest.raises(UsageError, match=rf"train\.csv: {message}"):
         opened(tmp_path)
+
+
+@pytest.mark.posix
+def test_a_cell_of_a_table_may_hold_line_ends(tmp_path):
+    names = [f"a\n{number}.png" for number in range(8)]
+    for name in names:
+        draw(tmp_path / name)
+    with (tmp_path / "train.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "label"), *((name, "cd"[index % 2]) for index, name in enumerate(names))])
+    splits = opened(tmp_path, test_fraction=0.25, validation_fraction=0.25)
+    assert {name for part in content(splits) for name in part} == set(names)
 
 
 def test_one_table_is_divided_and_unlabelled_ones_are_not_used(tmp_path, caplog):

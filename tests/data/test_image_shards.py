@@ -63,6 +63,18 @@ def folder(tmp_path):
     return tmp_path / "photos"
 
 
+@pytest.mark.parametrize("names", [("0 cat", "1 dog"), ("apple 1", "pear 0"), ("# cat", "dog"), ("2", "3")])
+def test_names_of_classes_survive_shards(folder, tmp_path, names):
+    for part in ("train", "val", "test"):
+        for name, new in zip(("cat", "dog"), names, strict=True):
+            (folder / part / name).rename(folder / part / new)
+    splits = open_splits(DataConfig(source="image_folder", root=folder, image_size=SIZE))
+    write_shards(splits, tmp_path / "shards", 1, seed=0)
+    read = open_splits(config(tmp_path / "shards"))
+    assert read.classes == splits.classes == names
+    assert sorted(read.test.labels) == sorted(splits.test.labels)
+
+
 def test_shards_hold_the_files_bytes_and_labels(folder, tmp_path):
     splits = open_splits(DataConfig(source="image_folder", root=folder, image_size=SIZE))
     assert write_shards(splits, tmp_path / "shards", 1, seed=0) == {"train": 24, "val": 6, "test": 8}

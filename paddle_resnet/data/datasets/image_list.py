@@ -7,7 +7,7 @@ import functools
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from paddle_resnet.config import DataConfig, SplitName
@@ -29,7 +29,10 @@ _SUFFIXES = "|".join(re.escape(suffix) for suffix in sorted(EXTENSIONS, key=len,
 _WITH_SUFFIX = re.compile(rf"(.*(?:{_SUFFIXES}))[\"']?[\s,;|]+[\"']?([^\s,;|].*)", re.IGNORECASE)
 _WITHOUT_SUFFIX = re.compile(r"(.*[^\s,;|])[\s,;|]+([^\s,;|]+)")
 _OF_WINDOWS = re.compile("[A-Za-z]:/")
-_NUMBERED = re.compile(r"(\d+)[\s,:;]+(\S.*)")
+_NUMBERED = (
+    re.compile(r"(?P<number>\d+)[\s,:;]+(?P<name>\S.*)"),
+    re.compile(r"(?P<name>.*[^\s,:;])[\s,:;]+(?P<number>\d+)"),
+)
 PATH_COLUMNS = (
     *("path", "file", "filename", "file_name", "filepath", "image_path", "image", "image_name", "image_id"),
     "id",  # last, as beside a column of files it only numbers the rows
@@ -105,18 +108,18 @@ def _read_lines(path: Path) -> list[str]:
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
+def _is_comment(line: str) -> bool:
+    return line.rstrip() == "#" or line.startswith("# ")
+
+
 def _is_text(text: str) -> bool:
     """Return whether no byte of a text was other than UTF-8, as in a list that is written in GBK."""
     return not any("\udc80" <= character <= "\udcff" for character in text)
 
 
 def _read_class_names(path: Path) -> dict[int, str]:
-    """Return the class of each number: a name a line, or lines ``number name`` that count from 0 or 1."""
-    lines = [line.strip() for line in _read_lines(path) if line.strip()]
-    numbered = [_NUMBERED.fullmatch(line) for line in lines]
-    classes = {int(match[1]): match[2] for match in numbered if match and len(match[1]) < 10}
-    if sorted(classes) not in (list(range(len(lines))), list(range(1, len(lines) + 1))):
-        classes = dict(enumerate(lines))
+    """Return the class of each number, see `_numbered`."""
+    classes = _numbered(_read_lines(path))
     if not all(map(_is_text, classes.values())):
         raise not_utf8(path)
     if not classes or len(max(classes.values(), key=len)) > MAX_CLASS_NAME:
@@ -125,6 +128,24 @@ def _read_class_names(path: Path) -> dict[int, str]:
         repeated, _ = Counter(classes.values()).most_common(1)[0]
         raise UsageError(f"{path}: the class {shown(repeated)} is named twice")
     return dict(sorted(classes.items()))
+
+
+def _numbered(lines: Iterable[str]) -> dict[int, str]:
+    """Return the class of each number: a name a line, or lines ``number name`` or ``name number`` from 0 or 1 on."""
+    lines = [line.strip() for line in lines if line.strip() and not _is_comment(line)]
+    for pattern in _NUMBERED:
+        found = [match for match in map(pattern.fullmatch, lines) if match and len(match["number"]) < 10]
+        classes = {int(match["number"]): match["name"] for match in found}
+        counted = sorted(classes) in (list(range(len(lines))), list(range(1, len(lines) + 1)))
+        if counted and len(set(classes.values())) == len(lines):  # else they are names such as "level 1"
+            return classes
+    return dict(enumerate(lines))
+
+
+def class_list(classes: Sequence[str]) -> str:
+    """Return the text of a file of class names: one a line, numbered where the names alone would be read otherwise."""
+    plain = _numbered(classes) == dict(enumerate(classes))
+    return "".join(f"{name}\n" if plain else f"{number} {name}\n" for number, name in enumerate(classes))
 
 
 def _read_list(path: Path) -> tuple[list[str], list[str]]:
@@ -162,7 +183,7 @@ def _entries(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
             match = _WITH_SUFFIX.fullmatch(line) or (
                 None if has_image_suffix(line) else _WITHOUT_SUFFIX.fullmatch(line)
             )
-            if line == "#" or line.startswith("# "):
+            if _is_comment(line):
                 continue
             if match:
                 yield number, line, match[1].strip("\"' "), match[2].strip("\"' ")
@@ -172,7 +193,7 @@ def _entries(path: Path) -> Iterator[tuple[int, str, str, str | None]]:
     if columns is None:
         found = shown(lines[first].strip())
         raise UsageError(f"{path}: expected a first line with the columns path (or id) and label, found {found}")
-    rows = csv.reader(lines[first + 1 :], delimiter=mark or " ", strict=True)
+    rows = csv.reader((f"{line}\n" for line in lines[first + 1 :]), delimiter=mark or " ", strict=True)
     try:
         for row in filter(None, rows):
             cells = [row[column].strip() if column < len(row) else "" for column in columns]

@@ -26,7 +26,7 @@ from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.bounded_tar import BoundedTar
 from paddle_resnet.data.datasets.file_split import FileSplit, read_source
 from paddle_resnet.data.datasets.found_files import FoundFiles, LabelledFiles, by_split, split_of, visible
-from paddle_resnet.data.datasets.image_list import with_class_names
+from paddle_resnet.data.datasets.image_list import class_list, with_class_names
 from paddle_resnet.data.splits import Split, Splits
 from paddle_resnet.errors import UsageError, counted, printable, shown
 from paddle_resnet.files import open_regular, write_folder, write_text
@@ -209,7 +209,7 @@ def write_shards(splits: Splits, folder: Path, megabytes: int, seed: int) -> dic
         del parts["test"]
 
     def write(temporary: Path) -> None:
-        write_text(temporary / "classes.txt", "".join(f"{name}\n" for name in splits.classes))
+        write_text(temporary / "classes.txt", class_list(splits.classes))
         for name, split in parts.items():
             _write_split(split, temporary, name, megabytes * 1_000_000, seed)
 
