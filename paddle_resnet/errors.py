@@ -8,6 +8,7 @@ import reprlib
 import shlex
 import signal
 from collections.abc import Callable, Iterable
+from numbers import Integral
 
 
 class PaddleResNetError(Exception):
@@ -84,6 +85,12 @@ def set_command_form(form: Callable[[str], str]) -> None:
 def counted(number: int, noun: str) -> str:
     """Return `number` with its noun: ``1 image``, ``2 images``."""
     return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def require_count(argument: str, number: object) -> None:
+    """Raise a `UsageError` that names the argument, unless it is a whole number of at least 1."""
+    if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
+        raise UsageError(f"{argument}: expected a whole number of at least 1, got {shown(repr(number))}")
 
 
 def printable(text: str, keep: str = "") -> str:

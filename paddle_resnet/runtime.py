@@ -22,7 +22,7 @@ import warnings
 from dataclasses import dataclass, replace
 
 from paddle_resnet import distributed, paddle_compat, signals
-from paddle_resnet.errors import UsageError
+from paddle_resnet.errors import UsageError, require_count
 from paddle_resnet.system import machine
 from paddle_resnet.system import threads as openmp
 from paddle_resnet.system.machine import physical_cores
@@ -111,8 +111,7 @@ def prepare(threads: int | None = None, *, log: bool = True) -> ProcessSetup:
     global _setup
     setup = prepare_process()
     if threads is not None:
-        if threads < 1:
-            raise UsageError(f"threads: expected a number of at least 1, got {threads}")
+        require_count("threads", threads)
         if "paddle" in sys.modules and not openmp.can_change():
             raise UsageError(f"threads {threads}: paddle is imported already; set OMP_NUM_THREADS before its import")
         os.environ["OMP_NUM_THREADS"] = str(threads)

@@ -14,7 +14,7 @@ from paddle_resnet.config.loading import check_config
 from paddle_resnet.data.loader import Batch, TrainLoader, ValidationLoader
 from paddle_resnet.data.normalize import Normalize
 from paddle_resnet.data.splits import MemorySplit
-from paddle_resnet.errors import UsageError, shown
+from paddle_resnet.errors import UsageError, require_count, shown
 from paddle_resnet.images import Indices, Pixels
 from paddle_resnet.images.decode import decode_image, resize_and_crop_batch
 
@@ -75,8 +75,7 @@ class Loader:
         std: float | Sequence[float] = 0.25,
         seed: int = 0,
     ) -> None:
-        if batch_size < 1:
-            raise UsageError(f"batch_size: expected a number of at least 1, got {batch_size}")
+        require_count("batch_size", batch_size)
         if augment is not None and not shuffle:
             raise UsageError("augment: is for training; give shuffle=True too, or leave it out")
         pixels, classes = _read_array(images, labels) if labels is not None else _read_dataset(images, image_size)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from paddle_resnet import runtime
-from paddle_resnet.errors import UsageError, shown
+from paddle_resnet.errors import UsageError, require_count, shown
 from paddle_resnet.images import Pixels
 from paddle_resnet.images.decode import Source, decode_image
 from paddle_resnet.inference import backends
@@ -73,8 +73,7 @@ def predict_batch(
 
 def rank(scores: np.ndarray, classes: Sequence[str], top_k: int = 5) -> list[tuple[ClassProbability, ...]]:
     """Return the `top_k` most probable classes for each row of `scores`, `[N, classes]`, the best first."""
-    if top_k < 1:
-        raise UsageError(f"top_k must be at least 1, got {top_k}")
+    require_count("top_k", top_k)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
     return [
         tuple(ClassProbability(classes[index], float(row[index])) for index in best)
@@ -131,8 +130,9 @@ class Predictor:
         threshold: float | None = None,
         digest: str | None = None,
     ) -> None:
-        if batch_size < 1 or (threads is not None and threads < 1):
-            raise UsageError(f"batch_size and threads must be at least 1, got {batch_size} and {threads}")
+        require_count("batch_size", batch_size)
+        if threads is not None:
+            require_count("threads", threads)
         self.config = InferenceConfig.load(model_dir)
         self.path = self.config.folder
         if digest not in (None, self.config.digest()):

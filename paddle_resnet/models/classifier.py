@@ -8,7 +8,7 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from paddle_resnet.errors import UsageError
+from paddle_resnet.errors import UsageError, require_count
 
 RUNNING_STATISTICS = ("_mean", "_variance")
 """BatchNorm's, which Paddle keeps as parameters."""
@@ -63,10 +63,9 @@ class ImageClassifier(nn.Layer):
         """Replace `fc` with a new linear layer; create the optimizer after this call.
 
         Raises:
-            UsageError: `num_classes` is below 1.
+            UsageError: `num_classes` is no whole number of at least 1.
         """
-        if num_classes < 1:
-            raise UsageError(f"num_classes: expected a number of at least 1, got {num_classes}")
+        require_count("num_classes", num_classes)
         # Own names: an optimizer keys its state by parameter name, and Paddle would count from 0 again.
         with paddle.utils.unique_name.guard("classifier_"):
             self.fc = nn.Linear(self.num_features, num_classes)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any, get_args
 
 import paddle
 
 from paddle_resnet.config import ModelConfig
-from paddle_resnet.errors import UsageError, did_you_mean
+from paddle_resnet.errors import UsageError, did_you_mean, require_count, shown
 from paddle_resnet.models import blocks, preact
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.lenet import LeNet
@@ -111,12 +112,13 @@ def create_model(
     keep_head = num_classes is None
     num_classes = entry.num_classes if num_classes is None else num_classes
     in_channels = entry.in_channels if in_channels is None else in_channels
-    for argument, number in (("num_classes", num_classes), ("in_channels", in_channels)):
-        if number < 1:
-            raise UsageError(f"{argument}: expected a number of at least 1, got {number}")
+    require_count("num_classes", num_classes)
+    require_count("in_channels", in_channels)
     for argument, probability in (("dropout", dropout), ("stochastic_depth", stochastic_depth)):
-        if not 0.0 <= probability < 1.0:
-            raise UsageError(f"{argument}: expected a probability of at least 0 and below 1, got {probability}")
+        if not isinstance(probability, Real) or not 0.0 <= probability < 1.0:
+            raise UsageError(
+                f"{argument}: expected a probability of at least 0 and below 1, got {shown(repr(probability))}"
+            )
     options = {"stem": stem, "zero_init_residual": zero_init_residual, "stochastic_depth": stochastic_depth}
     chosen = _known_to(entry, name, {option: value for option, value in options.items() if value})
     # Paddle numbers parameters across the process and keys an optimizer's state by these names.

@@ -29,17 +29,30 @@ def matching_models(shapes: Mapping[str, Sequence[int]]) -> dict[str, dict[str, 
     return dict(sorted(matches.items(), key=lambda match: "(" in match[0]))
 
 
-def describe_match(shapes: Mapping[str, Sequence[int]]) -> str | None:
-    """Say in words which network has these tensors, or most of them; None: none has."""
-    if matches := matching_models(shapes):
-        return f"its shapes are those of {' or '.join(matches)}: set model.name to that"
+def describe_match(shapes: Mapping[str, Sequence[int]], wanted: Mapping[str, Sequence[int]]) -> str:
+    """Say in words whose tensors these probably are, as they are not just those of the network `wanted`."""
+    own, matches = _body(wanted), matching_models(shapes)
+    if own in matches.values():
+        return "all other tensors are those of the network: save them alone"
+    another = "probably the weights of another architecture"
+    if matches:
+        return f"{another}: its shapes are those of {' or '.join(matches)}: set model.name to that"
     found = {name: tuple(shape) for name, shape in shapes.items()}
     share = {
         label: sum(found.get(name) == shape for name, shape in body.items()) / max(len(body), len(found))
-        for label, body in _bodies(*_stem(found)).items()
+        for label, body in {"this one": own, **_bodies(*_stem(found))}.items()
     }
     closest = max(share, key=lambda label: share[label])
-    return f"the closest network is {closest}" if share[closest] > _ENOUGH else None
+    if share[closest] <= _ENOUGH:
+        return f"{another}: no known network has such shapes"
+    if closest == "this one":
+        return "probably weights of this network, but incomplete or changed"
+    return f"{another}: the closest network is {closest}"
+
+
+def _body(shapes: Mapping[str, Sequence[int]]) -> dict[str, Shape]:
+    """Return a network's tensors without the head."""
+    return {name: tuple(shape) for name, shape in shapes.items() if not name.startswith("fc.")}
 
 
 @lru_cache(maxsize=2)
@@ -52,8 +65,7 @@ def _bodies(stem: Stem | None, channels: int | None) -> dict[str, dict[str, Shap
         # A stem with pooling after it has the weights of that without.
         if isinstance(entry, ResNetEntry) and stem and entry.stem.removesuffix("_pool") != stem:
             entry, label = replace(entry, stem=stem), f"{name} (model.stem: {stem})"
-        shapes = state_shapes(entry, in_channels=channels)
-        bodies[label] = {tensor: shape for tensor, shape in shapes.items() if not tensor.startswith("fc.")}
+        bodies[label] = _body(state_shapes(entry, in_channels=channels))
     return bodies
 
 

@@ -62,9 +62,9 @@ def canonical_name(name: str) -> str:
     Raises:
         UsageError: there is none of this name.
     """
-    first = ALIASES.get(name, name)
+    first = ALIASES.get(str(name), str(name))
     if first not in _ENTRIES:
-        suggestion = did_you_mean(name, [*_ENTRIES, *ALIASES])
+        suggestion = did_you_mean(str(name), [*_ENTRIES, *ALIASES])
         raise UsageError(f'no model "{shown(name)}"{suggestion}; {command("models")} lists all')
     return first
 

@@ -183,7 +183,7 @@ def test_new_head_has_its_own_parameter_names(name):
     for key, tensor in network.state_dict().items():
         if not key.startswith("fc."):
             np.testing.assert_array_equal(tensor.numpy(), earlier[key])
-    with pytest.raises(UsageError, match="num_classes: expected a number of at least 1, got 0"):
+    with pytest.raises(UsageError, match="num_classes: expected a whole number of at least 1, got 0"):
         network.reset_classifier(0)
 
 
@@ -244,6 +244,8 @@ def test_the_groups_of_parameters_go_from_stem_to_head(name, groups):
     [
         ("resnet8", {"stem": "depe"}, r'stem: expected one of imagenet, cifar, .*did you mean "deep"'),
         ("resnet8", {"dropout": 1.0}, "dropout: expected a probability"),
+        ("resnet8", {"dropout": None}, "dropout: expected a probability .* got None"),
+        (None, {}, 'no model "None"; paddle-resnet models lists all'),
         ("resnet8", {"stochastic_depth": -0.1}, "stochastic_depth: expected a probability"),
         ("lenet", {"stem": "cifar"}, "stem: lenet has no such option"),
         ("plain20", {"zero_init_residual": True}, "zero_init_residual: plain20 has no such option"),

@@ -158,11 +158,19 @@ def test_unknown_name_suggests_the_nearest():
         create_model("resnt50")
 
 
-@pytest.mark.parametrize("wrong", [{"num_classes": 0}, {"in_channels": -1}])
-def test_numbers_below_one_are_refused(wrong):
+@pytest.mark.parametrize(
+    "wrong",
+    [{"num_classes": 0}, {"in_channels": -1}, {"num_classes": 1.5}, {"num_classes": "10"}, {"in_channels": True}],
+)
+def test_numbers_that_count_nothing_are_refused(wrong):
     [(argument, number)] = wrong.items()
-    with pytest.raises(UsageError, match=f"{argument}: expected a number of at least 1, got {number}"):
+    complaint = f"{argument}: expected a whole number of at least 1, got {number!r}"
+    with pytest.raises(UsageError, match=complaint):
         create_model("resnet8", **wrong)
+
+
+def test_numbers_of_numpy_count():
+    assert create_model("resnet8", np.int64(4)).num_classes == 4
 
 
 def test_optimizer_state_fits_another_network_of_the_name():

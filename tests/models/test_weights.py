@@ -226,7 +226,17 @@ def changed(state, **changes):
     ("changes", "complaint"),
     [
         ({"bn1___mean": None}, r"1 missing \(bn1\._mean\)"),
-        ({"extra": np.zeros(1)}, r"1 unexpected \(extra\); probably the weights of another architecture"),
+        (
+            {"extra": np.zeros(1)},
+            r"1 unexpected \(extra\); all other tensors are those of the network: save them alone",
+        ),
+        (
+            {"layer2__0__bn1__bias": None},
+            r"1 missing \(.*\); probably weights of this network, but incomplete or changed",
+        ),
+        ({"conv2d_0.w_0": np.zeros(1), "bn1__bias": None}, "its names are Paddle's numbers of parameters"),
+        ({"bn1___variance": -np.ones(16)}, r"bn1\._variance has 16 negative ones among 16 numbers"),
+        ({"bn1__bias": np.full(16, 1e300)}, r"bn1\.bias has 16 NaN or infinite ones"),  # in float32
         (
             {"conv1__weight": np.zeros((16, 1, 3, 3))},
             r"conv1\.weight is \[16, 1, 3, 3\], expected \[16, 3, 3, 3\].*input channels",
@@ -245,6 +255,56 @@ def test_misfit_is_refused_and_nothing_copied(network, changes, complaint):
     with pytest.raises(UsageError, match=rf"b\.pdparams: does not fit the network: .*{complaint}"):
         load_weights(network, state, label="b.pdparams")
     assert_same(arrays(network), before)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda tensor: tensor,
+        lambda tensor: tensor.numpy().tolist(),
+        lambda tensor: np.asfortranarray(tensor.numpy()),
+        lambda tensor: tensor.numpy().astype(">f8"),
+        lambda tensor: np.ma.masked_array(tensor.numpy()),
+    ],
+    ids=["tensor", "list", "order", "bytes", "masked"],
+)
+def test_tensors_and_arrays_of_every_kind_are_loaded(network, convert):
+    expected = create_model("resnet8")
+    load_weights(network, {name: convert(tensor) for name, tensor in expected.state_dict().items()})
+    assert_same(arrays(network), arrays(expected))
+
+
+def test_paddles_bfloat16_tensors_are_loaded(network):
+    halves = {name: tensor.astype("bfloat16") for name, tensor in create_model("resnet8").state_dict().items()}
+    load_weights(network, halves)
+    assert_same(arrays(network), {name: tensor.astype("float32").numpy() for name, tensor in halves.items()})
+
+
+class GpuTensor:
+    def __array__(self, *_arguments, **_options):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ({3: np.zeros(3)}, "weights: expected arrays by name, .* found the name 3"),
+        (
+            {"fc.bias": GpuTensor()},
+            r"weights: fc\.bias is no array \(can't convert cuda:0 .*\); give arrays of float32",
+        ),
+        (True, "expected a weights file, imagenet, cifar10 or arrays by name, got True"),
+        (b"a.pdparams", "expected a weights file, .*, got a.pdparams"),
+    ],
+)
+def test_sources_of_other_types_are_refused(source, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        create_model("resnet8", pretrained=source)
+
+
+def test_networks_of_other_packages_are_refused(network):
+    with pytest.raises(UsageError, match="expected a network of create_model, got Linear"):
+        load_weights(paddle.nn.Linear(2, 2), arrays(network))
 
 
 def test_the_weights_of_another_architecture_are_refused(network):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -72,7 +75,7 @@ class LoadReport:
 
 def load_weights(
     network: ImageClassifier,
-    source: str | Path | WeightsSource | Mapping[str, np.ndarray],
+    source: str | Path | WeightsSource | Mapping[str, Any],
     *,
     strict: bool = True,
     new_head: bool = True,
@@ -92,10 +95,11 @@ def load_weights(
     Args:
         network: the network that takes the weights.
         source: ``"imagenet"`` or another key of `zoo.imagenet_weights.SOURCES` (the official weights of the network's
-            model), ``"cifar10"`` (those in the package), the path of a weights file, or arrays by name. ``FILE#ema``
-            takes the copy of that name in the file, ``FILE#pad=both`` says that parameter-free shortcuts add their
-            channels of zeros on both sides, ``FILE#pad=end`` behind the others. Arrays with PyTorch's names for
-            BatchNorm's statistics are taken as PyTorch's, with linear weights ``[out, in]``; all others as Paddle's.
+            model), ``"cifar10"`` (those in the package), the path of a weights file, or arrays or tensors by name, as of
+            ``state_dict()`` and `paddle.load`. ``FILE#ema`` takes the copy of that name in the file, ``FILE#pad=both``
+            says that parameter-free shortcuts add their channels of zeros on both sides, ``FILE#pad=end`` behind the
+            others. Arrays with PyTorch's names for BatchNorm's statistics are taken as PyTorch's, with linear weights
+            ``[out, in]``; all others as Paddle's.
         strict: all must fit, except the head; False: copy what fits, and list the rest in the report.
         new_head: keep the network's new head if the weights have none, or one for another number of classes.
         label: name of the arrays in messages, if they come from no file.
@@ -105,9 +109,13 @@ def load_weights(
         UsageError: the file cannot be read, there are no such weights for the model, or a tensor is missing, unexpected
             or of another shape.
     """
+    if not isinstance(network, ImageClassifier):
+        raise UsageError(f"expected a network of create_model, got {shown(type(network).__name__)}")
+    if not isinstance(source, str | os.PathLike | WeightsSource | Mapping):
+        raise UsageError(f"expected a weights file, imagenet, cifar10 or arrays by name, got {shown(source)}")
     wanted = WeightsSource(Path())
     if isinstance(source, Mapping):
-        file = of_arrays(dict(source))
+        file = of_arrays(source, label)
     else:
         wanted = source if isinstance(source, WeightsSource) else _source(network.model_name, source, progress)
         file = read_weights_file(wanted.path, wanted.take)
@@ -130,8 +138,9 @@ def load_weights(
         state = from_both_sides(state)
     own = network.state_dict()
     for name in comparison.loaded:
-        # Through a tensor, as numpy has no bfloat16.
-        own[name].set_value(paddle.to_tensor(np.ascontiguousarray(state[name])).astype(own[name].dtype))
+        # Through a tensor, as numpy has no bfloat16; from a type that Paddle reads, in the processor's byte order.
+        numbers = np.ascontiguousarray(state[name], np.float64 if own[name].dtype == paddle.float64 else np.float32)
+        own[name].set_value(paddle.to_tensor(numbers).astype(own[name].dtype))
     return comparison
 
 
@@ -186,8 +195,16 @@ def _likely_cause(report: LoadReport, shapes: Mapping[str, Sequence[int]], state
         return "only the first convolution differs: probably the number of input channels"
     if not report.unexpected and not {*report.missing, *report.mismatched} - {*HEAD}:
         return "all but the head fits; load_weights(..., strict=False) leaves it out"
-    match = describe_match(found) or "no known network has such shapes"
-    return f"probably the weights of another architecture: {match}"
+    if any(_NUMBERED.fullmatch(name) for name in report.unexpected):
+        return (
+            "its names are Paddle's numbers of parameters, as in a static program or an optimizer's .pdopt, "
+            "and do not tell the layers: save network.state_dict()"
+        )
+    return describe_match(found, shapes)
+
+
+_NUMBERED = re.compile(r"[a-z0-9_]+_\d+\.[wb]_\d+(?:_\w+)?")
+"""Names as ``conv2d_0.w_0``, or ``conv2d_0.w_0_moment1_0`` of an optimizer."""
 
 
 def _needs_new_head(shapes: Mapping[str, list[int]], state: Mapping[str, np.ndarray]) -> bool:
@@ -209,4 +226,6 @@ def _mismatch(name: str, array: np.ndarray, shape: list[int]) -> str | None:
         return f"{name} is of type {array.dtype}, expected floating-point numbers"
     if bad := bad_numbers(array):
         return f"{name} has {bad:,} NaN or infinite ones among {array.size:,} numbers"
+    if name.endswith("_variance") and (negative := int((array < 0).sum())):
+        return f"{name} has {negative:,} negative ones among {array.size:,} numbers"
     return None

@@ -48,7 +48,10 @@ def read_zip(content: bytes, path: Path) -> tuple[Any, ReadStorage]:
     file.listed = True
     pickles = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith(f"/{_PICKLE}")]
     if len(pickles) != 1:
-        raise UsageError(f"{path}: a zip archive, but not of torch.save: it has no {_PICKLE}; unpack what it holds")
+        raise UsageError(
+            f"{path}: a zip archive, but not of torch.save: it has no {_PICKLE}; unpack what it holds, or save the "
+            "network's state_dict() (of torch.export, numpy)"
+        )
     if len(archive.NameToInfo) != len(archive.filelist):
         raise UsageError(f"{path}: holds two records of one name; the file is damaged: get it again")
     folder = pickles[0].removesuffix(_PICKLE)

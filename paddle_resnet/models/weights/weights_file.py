@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,8 +58,23 @@ class WeightsFile:
     written_here: bool = False  # whether the file says that `write_state_dict` wrote it
 
 
-def of_arrays(arrays: dict[str, np.ndarray]) -> WeightsFile:
-    """Return arrays that come from no file, in the same form."""
+def of_arrays(tensors: Mapping[str, Any], label: str) -> WeightsFile:
+    """Return arrays that come from no file, or tensors of Paddle or PyTorch, in the same form.
+
+    Raises:
+        UsageError: a name is no text, or a value cannot become an array.
+    """
+    arrays = {}
+    for name, tensor in tensors.items():
+        if not isinstance(name, str):
+            raise UsageError(f"{label}: expected arrays by name, as of state_dict(), found the name {shown(name)}")
+        try:
+            arrays[name] = np.asarray(tensor)
+        except (RuntimeError, TypeError, ValueError) as error:  # a tensor of PyTorch in bfloat16 or on a GPU
+            raise UsageError(
+                f"{label}: {shown(name)} is no array ({shown(str(error), 200)}); give arrays of float32"
+            ) from error
+    arrays = _with_bfloat16(arrays)
     return WeightsFile(arrays, detect_names(arrays) or "paddle")
 
 
@@ -134,12 +151,16 @@ def _read_pickled(content: bytes, path: Path, take: str | None) -> WeightsFile:
     arrays = {name: value for name, value in chosen.tensors.items() if isinstance(value, np.ndarray)}
     check_claimed_size(sum(array.nbytes for array in arrays.values()), path)
     if not tensors:
-        # paddle.save writes bfloat16 as uint16, a type that no tensor of a network has.
-        arrays = {name: bfloat16_to_float32(each) if each.dtype == np.uint16 else each for name, each in arrays.items()}
+        arrays = _with_bfloat16(arrays)
     arrays |= tensor_arrays(tensors, read, path)
     entries = {name: arrays[name] for name in chosen.tensors}
     layout: Names = "torch" if tensors else detect_names(entries) or "paddle"
     return WeightsFile(entries, layout, format_, chosen.place, chosen.others, chosen.left_out)
+
+
+def _with_bfloat16(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Convert Paddle's bfloat16, which is uint16 in numpy, a type that no tensor of a network has."""
+    return {name: bfloat16_to_float32(each) if each.dtype == np.uint16 else each for name, each in arrays.items()}
 
 
 def _no_storage(path: Path) -> ReadStorage:
