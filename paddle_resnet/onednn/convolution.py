@@ -148,8 +148,13 @@ def conv2d(
 
     Raises:
         TypeError: weight or bias are not float32.
+        ValueError: the images have another number of channels, so that oneDNN would read outside the weight.
     """
     tensors.require_float32(weight, bias)
+    if weight.shape[1] * groups != x.shape[-1]:
+        raise ValueError(
+            f"a convolution of {weight.shape[1] * groups} channels on images of {x.shape[-1]}: expected [N, C, H, W]"
+        )
     if overruns_its_scratch(window, weight.shape[1]):
         down, across = window.stride
         x = zero_pad_shortcut(x, down, 0) if down == across else x[:, ::down, ::across, :]

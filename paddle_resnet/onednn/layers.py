@@ -218,6 +218,8 @@ class ChannelsLastResNet(ResNet):
         return super().forward_features(self._images(x))
 
     def _images(self, x: paddle.Tensor) -> paddle.Tensor:
+        if len(x.shape) != 4:
+            raise ValueError(f"images: expected [N, C, H, W], got {list(x.shape)}")
         supported = is_supported(x)
         if supported and x.dtype == paddle.float32 and not wants_gradient(x):
             return as_channels_last(x, getattr(paddle, self.precision))

@@ -301,3 +301,14 @@ def test_parameters_of_another_type_are_refused(dtype):
 def test_a_sum_of_different_shapes_is_refused():
     with pytest.raises(ValueError, match="expected the same type and shape"):
         onednn_layers.add(paddle.ones([2, 4, 4, 8]), paddle.ones([2, 1, 1, 8]), relu=True)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [[2, 1, 8, 8], [2, 8, 8, 3], [2, 8, 8, 8], [3, 8, 8], [1, 2, 3, 8, 8]])
+def test_images_of_another_shape_are_refused(shape, training):
+    """The weights' memory would be read as that of a convolution of other channels."""
+    native, accelerated = native_and_accelerated("basic, imagenet stem")
+    for network in (native, accelerated):
+        network.train() if training else network.eval()
+        with pytest.raises(ValueError, match=r"channels|dimension|expected \[N, C, H, W\]"):
+            network(paddle.ones(shape))
