@@ -95,8 +95,8 @@ def load_weights(
     Args:
         network: the network that takes the weights.
         source: ``"imagenet"`` or another key of `zoo.imagenet_weights.SOURCES` (the official weights of the network's
-            model), ``"cifar10"`` (those in the package), the path of a weights file, or arrays or tensors by name, as of
-            ``state_dict()`` and `paddle.load`. ``FILE#ema`` takes the copy of that name in the file, ``FILE#pad=both``
+            model), ``"cifar10"`` (those in the package), the path of a weights file, or arrays or tensors by name (of
+            ``state_dict()``, `paddle.load`). ``FILE#ema`` takes the copy of that name in the file, ``FILE#pad=both``
             says that parameter-free shortcuts add their channels of zeros on both sides, ``FILE#pad=end`` behind the
             others. Arrays with PyTorch's names for BatchNorm's statistics are taken as PyTorch's, with linear weights
             ``[out, in]``; all others as Paddle's.
