@@ -29,12 +29,14 @@ def paddle_cache(folder: str) -> Path:
     return home_folder() / ".cache" / "paddle" / folder
 
 
-def expand_home(path: str | Path) -> Path:
+def expand_home(path: str | os.PathLike[str]) -> Path:
     """Return a path with its ``~`` or ``~user`` as the home folder.
 
     Raises:
-        UsageError: no such home folder is known, or the path holds a zero byte.
+        UsageError: no such home folder is known, the path holds a zero byte, or is something else.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"expected the path of a file or folder, got {shown(path)}")
     if "\0" in str(path):
         raise UsageError(f"{shown(repr(str(path)))} is no path, as it holds a zero byte")
     try:

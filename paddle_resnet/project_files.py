@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from paddle_resnet.errors import UsageError, did_you_mean, shown
+from paddle_resnet.paths import expand_home
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -26,7 +27,7 @@ def config_path(name: str | Path) -> Path:
     Raises:
         UsageError: the project has no config of this name.
     """
-    path = Path(name)
+    path = expand_home(name)
     own = project_folder("configs") / f"{path.stem}.yaml"
     if path.exists() or not own.is_file():
         if path.exists() or path.suffix or len(path.parts) != 1:

@@ -62,7 +62,7 @@ def check_config(schema: type[Schema], values: Mapping[str, Any], overrides: Ite
 
 def _apply_override(values: dict[str, Any], override: str, is_text: IsText) -> str:
     """Set one ``a.b=value`` in nested `values`; return the dotted key."""
-    key, equals, text = override.partition("=")
+    key, equals, text = str(override).partition("=")
     *groups, last = key.split(".")
     if not equals or not all((*groups, last)):
         raise UsageError(f"-o {shown(override)}: expected key=value, for example -o train.epochs=3")

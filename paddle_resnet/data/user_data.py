@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
@@ -76,6 +77,8 @@ class Loader:
         seed: int = 0,
     ) -> None:
         require_count("batch_size", batch_size)
+        if image_size is not None:
+            require_count("image_size", image_size)
         if augment is not None and not shuffle:
             raise UsageError("augment: is for training; give shuffle=True too, or leave it out")
         pixels, classes = _read_array(images, labels) if labels is not None else _read_dataset(images, image_size)
@@ -85,7 +88,7 @@ class Loader:
         if pixels.shape[1:3] != (size, size):
             pixels = resize_and_crop_batch(pixels, size, size)
         split = MemorySplit(pixels, classes, "image")
-        self.normalize = Normalize(_by_channel(mean), _by_channel(std))
+        self.normalize = Normalize(_by_channel("mean", mean), _by_channel("std", std))
         self._batches: TrainLoader | ValidationLoader
         if shuffle:
             if not isinstance(augment, AugmentConfig):
@@ -104,12 +107,13 @@ class Loader:
 
 def _read_array(images: Any, labels: Any) -> tuple[Pixels, Indices]:
     if isinstance(images, io.Dataset):
-        raise UsageError("labels: a dataset has its own; give it without labels")
-    pixels, classes = np.asarray(images), np.asarray(labels)
+        raise UsageError("labels: a dataset has its own; give it without labels, as Loader(dataset, batch_size=64)")
+    classes = np.asarray(labels)
     if classes.shape[1:] == (1,):  # as a batch of paddle has them
         classes = classes[:, 0]
     if classes.ndim != 1 or classes.dtype.kind not in "iu" or len(classes) == 0:
         raise UsageError(f"labels: expected integers [N] or [N, 1], got {classes.dtype} {list(classes.shape)}")
+    pixels = np.asarray(images)
     _require_uint8(pixels)
     if pixels.ndim == 3:
         pixels = pixels[..., np.newaxis]
@@ -127,15 +131,16 @@ def _read_dataset(dataset: Any, image_size: int | None) -> tuple[Pixels, Indices
     labels = np.zeros(len(dataset), np.int64)
     for index in range(len(dataset)):
         item = dataset[index]
-        if not isinstance(item, tuple | list) or len(item) < 2 or np.size(item[1]) != 1:
-            raise UsageError(f"images: item {index}: expected (image, label), got {shown(item)}")
-        image, label = item[:2]
+        label = np.asarray(item[1] if isinstance(item, tuple | list) and len(item) > 1 else None)
+        if label.size != 1 or label.dtype.kind not in "iub":
+            raise UsageError(f"images: item {index}: expected (image, integer), got {shown(item)}")
+        image = item[0]
         if not isinstance(image, Image.Image):
             image = np.asarray(image)
             _require_uint8(image)
         size = image_size or (pictures[0].shape[0] if pictures else min(np.asarray(image).shape[:2]))
         pictures.append(decode_image(image, size, size, f"image {index}"))
-        labels[index] = np.asarray(label).item()
+        labels[index] = label.item()
     if not pictures:
         raise UsageError("images: the dataset has no items")
     return np.stack(pictures), labels
@@ -149,8 +154,12 @@ def _require_uint8(pixels: np.ndarray) -> None:
         )
 
 
-def _by_channel(value: float | Sequence[float]) -> tuple[float, ...]:
-    values = (value,) * 3 if isinstance(value, int | float) else tuple(value)
-    if len(values) != 3:
-        raise UsageError(f"mean, std: expected a number, or three, got {shown(value)}")
+def _by_channel(argument: str, value: Any) -> tuple[float, ...]:
+    values = (value,) * 3 if isinstance(value, Real) else tuple(np.ravel(value).tolist())
+    is_right = len(values) == 3 and all(isinstance(each, Real) and 0 <= each <= 1 for each in values)
+    if not is_right or (argument == "std" and 0 in values):
+        least = "above 0" if argument == "std" else "of at least 0"
+        raise UsageError(
+            f"{argument}: expected a number, or three, {least} and at most 1, as of pixels in 0..1, got {shown(value)}"
+        )
     return values

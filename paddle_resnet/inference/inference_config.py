@@ -15,6 +15,7 @@ from paddle_resnet.config.yaml_reader import read_yaml
 from paddle_resnet.errors import UsageError, command, shown
 from paddle_resnet.files import sha256_of, write_text
 from paddle_resnet.inference.options import BackendName, Precision
+from paddle_resnet.paths import expand_home
 
 FILE_NAME = "inference.yml"
 FORMAT: Literal[2] = 2
@@ -183,7 +184,7 @@ def find_model(folder: str | os.PathLike[str]) -> Path:
     Raises:
         UsageError: there is none.
     """
-    folder = Path(folder)
+    folder = expand_home(folder)
     for candidate in (folder, folder / "inference"):
         if (candidate / FILE_NAME).is_file():
             return candidate

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import paddle
 from paddle import nn
 
 from paddle_resnet.console import logger
-from paddle_resnet.errors import UsageError
+from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.models import blocks, preact, stems, sync_batch_norm
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.resnet import ResNet
@@ -90,8 +90,13 @@ def accelerate(
         precision: of activations: ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16 where the processor has it.
 
     Raises:
-        UsageError: `backend` "onednn" or `precision` "bfloat16" cannot be used here.
+        UsageError: `backend` "onednn" or `precision` "bfloat16" cannot be used here, or there is no such one.
     """
+    if not isinstance(network, nn.Layer):
+        raise UsageError(f"expected a network of create_model, got {shown(type(network).__name__)}")
+    for argument, value, known in (("backend", backend, Backend), ("precision", precision, Precision)):
+        if value not in get_args(known):
+            raise UsageError(f"{argument}: expected one of {', '.join(get_args(known))}, got {shown(value)}")
     device = paddle.get_device() if device is None else device
     if device != "cpu":
         return network

@@ -35,7 +35,7 @@ from paddle_resnet.files import (
     write_text,
 )
 from paddle_resnet.models import create_configured_model, load_weights, zoo_record
-from paddle_resnet.paths import require_name_for_folder
+from paddle_resnet.paths import expand_home, require_name_for_folder
 from paddle_resnet.results import EpochRecord
 from paddle_resnet.system.portable import replace
 from paddle_resnet.training.data_manifest import DataManifest
@@ -120,7 +120,7 @@ class Run:
         Raises:
             UsageError: the folder is missing or holds no run, or its config is damaged (an empty one is all defaults).
         """
-        path = Path(path)
+        path = expand_home(path)
         if not path.is_dir():
             raise UsageError(f"{path}: no such run folder; runs lie in output/, made by {command('train')}")
         if not (path / "config.yaml").is_file():

@@ -31,6 +31,7 @@ from paddle_resnet.files import (
     write_json,
     write_text,
 )
+from paddle_resnet.paths import expand_home
 
 
 def test_write_text_replaces_the_file(tmp_path):
@@ -311,3 +312,9 @@ def test_an_error_within_a_temporary_folder_names_the_folder_to_be(tmp_path, mon
     written = tmp_path / "last" / "weights" / "a.txt"
     assert str(caught.value) == f"{written}: cannot be written (No space left on device)"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [None, 3, ["a"], b"a"])
+def test_what_is_no_path_is_refused(value):
+    with pytest.raises(UsageError, match="expected the path of a file or folder, got "):
+        expand_home(value)

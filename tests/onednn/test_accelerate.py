@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import paddle
 import pytest
 
 from paddle_resnet import create_model, runtime
@@ -85,3 +86,20 @@ def test_freed_memory_is_used_again():
 def test_the_users_allocator_is_kept(monkeypatch):
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
     assert not runtime.keep_freed_memory()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"precision": "fp16"}, "precision: expected one of auto, float32, bfloat16, got fp16"),
+        ({"backend": "mkldnn"}, "backend: expected one of auto, onednn, native, got mkldnn"),
+    ],
+)
+def test_unknown_words_are_refused(arguments, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        accelerate(create_model("resnet8"), **arguments)
+
+
+def test_what_is_no_layer_is_refused():
+    with pytest.raises(UsageError, match="expected a network of create_model, got Model"):
+        accelerate(paddle.Model(create_model("resnet8")))

@@ -29,7 +29,7 @@ ROOT = {
     "worker_pool": {"errors", "signals"},
     "results": set(),
     "timing": set(),
-    "project_files": {"errors"},
+    "project_files": {"errors", "paths"},
     "runtime": {"errors", "paths", "files", "console", "paddle_compat", "system", "distributed", "signals"},
     "environment": {"system", "distributed", "runtime"},
 }

@@ -15,6 +15,7 @@ import pytest
 
 import paddle_resnet
 from paddle_resnet.data import Loader
+from paddle_resnet.errors import UsageError
 
 WITH_A_RUN = ("train", "resume", "evaluate", "export", "Run", "Predictor")
 """In this order: those after `train` use its run."""
@@ -96,3 +97,20 @@ def test_import_loads_nothing_that_takes_long(code):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+OF_PATHS = [paddle_resnet.Config.load, *(EXAMPLES[name] for name in ("resume", "evaluate", "export", "Predictor"))]
+
+
+@pytest.mark.parametrize("function", OF_PATHS)
+def test_what_is_no_path_is_one_line(function):
+    with pytest.raises(UsageError, match=r"expected the path of a file or folder, got None"):
+        function(None)
+
+
+@pytest.mark.parametrize("function", OF_PATHS)
+def test_a_path_may_begin_in_the_home_folder(function, tmp_path, monkeypatch):
+    for variable in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    with pytest.raises(UsageError, match=re.escape(str(tmp_path / "absent"))):
+        function("~/absent")
