@@ -7,7 +7,7 @@ import os
 import reprlib
 import shlex
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 
 
@@ -91,6 +91,13 @@ def require_count(argument: str, number: object) -> None:
     """Raise a `UsageError` that names the argument, unless it is a whole number of at least 1."""
     if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
         raise UsageError(f"{argument}: expected a whole number of at least 1, got {shown(repr(number))}")
+
+
+def require_one_of(argument: str, value: object, known: Sequence[str]) -> None:
+    """Raise a `UsageError` that names the argument, unless its value is one of the known words."""
+    if value not in known:
+        suggestion = did_you_mean(str(value), known)
+        raise UsageError(f"{argument}: expected one of {', '.join(known)}, got {shown(repr(value))}{suggestion}")
 
 
 def printable(text: str, keep: str = "") -> str:

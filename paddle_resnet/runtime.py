@@ -284,7 +284,7 @@ def resolve_device(name: str = "auto") -> str:
         UsageError: the name is unknown; or this Paddle or this machine has no such GPU; or a GPU was named, and there
             are several processes.
     """
-    if not re.fullmatch(DEVICE_NAMES, name):
+    if not re.fullmatch(DEVICE_NAMES, str(name)):
         raise UsageError(f"device {name}: expected auto, cpu, gpu or gpu:<number>")
     if name == "cpu":
         return name

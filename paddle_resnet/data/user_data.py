@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
@@ -155,11 +154,11 @@ def _require_uint8(pixels: np.ndarray) -> None:
 
 
 def _by_channel(argument: str, value: Any) -> tuple[float, ...]:
-    values = (value,) * 3 if isinstance(value, Real) else tuple(np.ravel(value).tolist())
-    is_right = len(values) == 3 and all(isinstance(each, Real) and 0 <= each <= 1 for each in values)
+    values = np.ravel(value).tolist() * (3 if np.ndim(value) == 0 else 1)
+    is_right = len(values) == 3 and all(isinstance(each, int | float) and 0 <= each <= 1 for each in values)
     if not is_right or (argument == "std" and 0 in values):
         least = "above 0" if argument == "std" else "of at least 0"
         raise UsageError(
             f"{argument}: expected a number, or three, {least} and at most 1, as of pixels in 0..1, got {shown(value)}"
         )
-    return values
+    return tuple(values)

@@ -15,10 +15,11 @@ from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.file_report import report_left_out
 from paddle_resnet.data.datasets.open_files import open_labelled
 from paddle_resnet.data.datasets.open_splits import resize_size
-from paddle_resnet.errors import UsageError, counted, did_you_mean, shown
+from paddle_resnet.errors import UsageError, counted, require_one_of, shown
 from paddle_resnet.evaluation.metrics import evaluation_of, lowest_threshold, measure
 from paddle_resnet.evaluation.scorer import NetworkScorer, Scorer, Views
 from paddle_resnet.files import write_json
+from paddle_resnet.paths import expand_home
 from paddle_resnet.results import Evaluation, accuracy_text
 from paddle_resnet.system.portable import portable_name
 from paddle_resnet.training.data_manifest import FileList
@@ -86,7 +87,7 @@ def evaluate(
     run.history()
     network = run.load_network(checkpoint)
     if data is not None:
-        split = other_pictures(run, Path(data))
+        split = other_pictures(run, expand_home(data))
     split = split if isinstance(split, NamedSplit) else split_of(run, split)
     evaluation = measure_split(run, network_scorer(run, network), split, progress)
     if not distributed.is_main_process():
@@ -116,8 +117,7 @@ def evaluate(
 
 def split_of(run: Run, name: str) -> NamedSplit:
     """Return a split of the run; raise `UsageError` if there is none of that name or it has no images."""
-    if name not in SPLIT_NAMES:
-        raise UsageError(f'split "{name}": expected one of {", ".join(SPLIT_NAMES)}{did_you_mean(name, SPLIT_NAMES)}')
+    require_one_of("split", name, SPLIT_NAMES)
     split = NamedSplit(name, getattr(run.splits(), name))
     if len(split.images) == 0:
         raise UsageError(f"{run.path}: the {name} split is empty; there is nothing to measure")

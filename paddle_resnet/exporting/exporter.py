@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from paddle_resnet import environment
 from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.open_splits import resize_size
+from paddle_resnet.errors import require_count, require_one_of
 from paddle_resnet.evaluation.report import network_scorer
 from paddle_resnet.exporting.accuracy import (
     BATCH,
@@ -38,6 +39,7 @@ from paddle_resnet.inference.inference_config import (
     TestMetrics,
 )
 from paddle_resnet.inference.options import Precision
+from paddle_resnet.paths import expand_home
 from paddle_resnet.training.run_folder import Run
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ def export(
     onnx: bool = False,
     batch: int | None = None,
     images: int | None = None,
-    calibrate: Path | None = None,
+    calibrate: str | Path | None = None,
     progress: ProgressFn | None = None,
 ) -> ExportReport:
     """Export a run's network to its `inference/`, in the format of the running Paddle, and check it on real images.
@@ -113,11 +115,17 @@ def export(
         RunFailure: the exported model's probabilities differ from the network's, or it cannot be written.
     """
     run = Run.of(run)
+    for precision in precisions:
+        require_one_of("precisions", precision, get_args(Precision))
+    if batch is not None:
+        require_count("batch", batch)
+    if images != 0 and images is not None:
+        require_count("images", images)
     onnx = onnx or "int8" in precisions
     if onnx:
         require_onnx()
     scorer = network_scorer(run, run.load_network(checkpoint))
-    pictures = None if calibrate is None else read_pictures(calibrate, run.config.data)
+    pictures = None if calibrate is None else read_pictures(expand_home(calibrate), run.config.data)
     if images != 0 or ("int8" in precisions and pictures is None):
         run.splits()  # fails, if it does, before anything is written
     table: PrecisionTable = {"fp32": {"paddle": None, "onnxruntime": None} if onnx else {"paddle": None}}

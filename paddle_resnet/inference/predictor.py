@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -141,6 +142,8 @@ class Predictor:
                 "it, or put the earlier one back"
             )
         self.batch_size = self.config.input.batch or batch_size
+        if threshold is not None and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
+            raise UsageError(f"threshold: expected a probability, got {shown(threshold)}")
         self.threshold = (self.config.threshold or 0.0) if threshold is None else threshold
         execution = backends.choose(self.config, backends.resolve_device(device, backend), precision, backend)
         self.device, self.backend, self.precision = execution
@@ -293,7 +296,7 @@ def _as_iterable(images: Source | Iterable[Source]) -> Iterable[Source]:
                 f"got {images.dtype} of shape {list(images.shape)}"
             )
         return images if images.ndim == 4 else [images]
-    if not isinstance(images, Iterable):
+    if not isinstance(images, Iterable) or hasattr(images, "read"):
         raise UsageError(f"expected a picture or several (path, bytes, PIL image, array), got {shown(images)}")
     return images
 

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import paddle
 
 from paddle_resnet.config import ModelConfig
-from paddle_resnet.errors import UsageError, did_you_mean, require_count, shown
+from paddle_resnet.errors import UsageError, require_count, require_one_of, shown
 from paddle_resnet.models import blocks, preact
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.lenet import LeNet
@@ -153,10 +153,8 @@ def create_configured_model(config: ModelConfig, num_classes: int) -> ImageClass
 
 def _known_to(entry: ModelEntry, name: str, options: dict[str, Any]) -> dict[str, Any]:
     """Return `options` if the network has all of them, and the stem is one."""
-    stems = get_args(Stem)
-    if "stem" in options and options["stem"] not in stems:
-        suggestion = did_you_mean(str(options["stem"]), stems)
-        raise UsageError(f"stem: expected one of {', '.join(stems)}, got {options['stem']!r}{suggestion}")
+    if "stem" in options:
+        require_one_of("stem", options["stem"], get_args(Stem))
     for option in options:
         if option in entry.unsupported_options:
             raise UsageError(f"{option}: {name} has no such option; leave it out, or take another network")

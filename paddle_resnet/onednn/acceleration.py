@@ -8,7 +8,7 @@ import paddle
 from paddle import nn
 
 from paddle_resnet.console import logger
-from paddle_resnet.errors import UsageError, shown
+from paddle_resnet.errors import UsageError, require_one_of, shown
 from paddle_resnet.models import blocks, preact, stems, sync_batch_norm
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.resnet import ResNet
@@ -94,9 +94,8 @@ def accelerate(
     """
     if not isinstance(network, nn.Layer):
         raise UsageError(f"expected a network of create_model, got {shown(type(network).__name__)}")
-    for argument, value, known in (("backend", backend, Backend), ("precision", precision, Precision)):
-        if value not in get_args(known):
-            raise UsageError(f"{argument}: expected one of {', '.join(get_args(known))}, got {shown(value)}")
+    require_one_of("backend", backend, get_args(Backend))
+    require_one_of("precision", precision, get_args(Precision))
     device = paddle.get_device() if device is None else device
     if device != "cpu":
         return network

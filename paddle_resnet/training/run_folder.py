@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from paddle import nn
 from pydantic import ValidationError
@@ -23,7 +23,7 @@ from paddle_resnet.data import Normalize, Splits, open_splits
 from paddle_resnet.data.datasets.open_splits import mean_and_std, resize_size
 from paddle_resnet.data.normalize import IMAGENET_MEAN, IMAGENET_STD
 from paddle_resnet.download import ProgressFn
-from paddle_resnet.errors import UsageError, command, shown
+from paddle_resnet.errors import UsageError, command, require_one_of, shown
 from paddle_resnet.files import (
     LARGEST_JSON,
     folder_lock,
@@ -243,6 +243,7 @@ class Run:
         return network
 
     def _weights_path(self, which: Which) -> Path:
+        require_one_of("checkpoint", which, get_args(Which))
         folder = self.checkpoint_path(which)
         # A process that trains the run may be between the two renames; then the folder is not ours to recover.
         with contextlib.suppress(UsageError), folder_lock(self.path):

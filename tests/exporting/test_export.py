@@ -301,6 +301,23 @@ def test_options_of_the_command_reach_the_export(run, tool):
     assert tool("export", run.path, "--precision", "fp8").exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"precisions": "int8"}, "precisions: expected one of fp32, fp16, bf16, int8, got 'i'"),
+        ({"checkpoint": "lsat"}, r"checkpoint: expected one of last, best, got 'lsat' \(did you mean"),
+        ({"batch": 0}, "batch: expected a whole number of at least 1, got 0"),
+        ({"images": -1}, "images: expected a whole number of at least 1, got -1"),
+        ({"calibrate": "absent"}, "absent: no such folder"),
+    ],
+)
+def test_wrong_arguments_change_nothing(run, report, arguments, complaint):
+    before = [path.stat().st_mtime_ns for path in sorted(report.path.iterdir())]
+    with pytest.raises(UsageError, match=complaint):
+        export(run, **arguments)
+    assert [path.stat().st_mtime_ns for path in sorted(report.path.iterdir())] == before
+
+
 def test_eval_exported_writes_a_section_per_precision(run, tool):
     export(run, images=0)
     done = tool("eval", run.path, "--exported", "--precision", "fp32")

@@ -101,6 +101,21 @@ def test_a_closed_predictor_is_a_usage_error(run):
         predictor.scores(random_pixels(1))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"threads": "2"}, "threads: expected a whole number of at least 1, got '2'"),
+        ({"batch_size": 0}, "batch_size: expected a whole number of at least 1, got 0"),
+        ({"threshold": 60}, "threshold: expected a probability, got 60"),
+        ({"threshold": float("nan")}, "threshold: expected a probability, got nan"),
+        ({"device": 0}, "device 0: expected auto, cpu, gpu"),
+    ],
+)
+def test_wrong_options_are_usage_errors(run, arguments, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        Predictor(run.inference_path, **arguments)
+
+
 def test_a_missing_gpu_is_a_usage_error(run):
     with pytest.raises(UsageError, match="gpu:99"):
         Predictor(run.inference_path, device="gpu:99")
@@ -142,6 +157,7 @@ def test_a_single_picture_gives_a_list_of_one(run, predictor):
         (np.zeros(7, np.uint8), r"\[7\]"),
         (3, "got 3"),
         (None, "got None"),
+        (io.BytesIO(b"GIF89a"), r"expected a picture or several \(path, bytes, .*got <_io\.BytesIO"),
     ],
 )
 def test_a_wrong_picture_is_named_with_its_shape(predictor, images, words):

@@ -91,8 +91,8 @@ def test_the_users_allocator_is_kept(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ({"precision": "fp16"}, "precision: expected one of auto, float32, bfloat16, got fp16"),
-        ({"backend": "mkldnn"}, "backend: expected one of auto, onednn, native, got mkldnn"),
+        ({"precision": "fp16"}, "precision: expected one of auto, float32, bfloat16, got 'fp16'"),
+        ({"backend": "mkldnn"}, "backend: expected one of auto, onednn, native, got 'mkldnn'"),
     ],
 )
 def test_unknown_words_are_refused(arguments, complaint):
