@@ -391,7 +391,7 @@ def test_folder_without_classes_hints_at_the_other_sources(tmp_path):
             opened(tmp_path / name, "image_folder")
 
 
-def test_split_names_alone_are_no_classes(tmp_path):
+def test_split_names_alone_are_no_classes(tmp_path, caplog):
     for name in ("train", "val"):
         draw(tmp_path / name / "0.png")
     for source, files in (("image_names", []), ("image_list", ["labels.csv"])):
@@ -403,6 +403,7 @@ def test_split_names_alone_are_no_classes(tmp_path):
         for number in range(1, 5):
             draw(tmp_path / name / f"{number}.png")
     assert opened(tmp_path, "image_folder").classes == ("bus", "train", "val")
+    assert "warning: " in caplog.text and "train, val hold no class folders and are taken for classes" in caplog.text
 
 
 def test_names_of_files_tell_the_class(tmp_path, caplog):
