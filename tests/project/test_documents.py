@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from paddle_resnet.cli import COMMANDS
+from paddle_resnet.config.loading import known_keys
+from paddle_resnet.config.schema import Config
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGES = [*PROJECT.glob("*.md"), PROJECT / "examples/README.md", *(PROJECT / "docs").rglob("*.md")]
@@ -48,6 +50,12 @@ def test_commands_scripts_and_configs_exist(page):
     paths = re.findall(r"\b(?:tools|tests/soak|docs/experiments)/[a-z]\w*\.(?:py|sh)|\bconfigs/\w+\.yaml", text)
     paths += [f"configs/{name}.yaml" for name in re.findall(r" -c (\w+)(?=[ `\n])", text)]
     assert [path for path in paths if not (PROJECT / path).is_file()] == []
+
+
+@each(PAGES)
+def test_config_keys_of_commands_exist(page):
+    placeholder = {"key"}
+    assert {*re.findall(r"-o [\"']?([a-z_.]+)=", read(page))} <= {*known_keys(Config)} | placeholder
 
 
 @each(PAGES)
