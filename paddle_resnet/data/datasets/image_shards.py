@@ -117,7 +117,7 @@ def _samples(shard: Path, skipped: list[SkippedFile]) -> Iterator[tuple[_Member,
     Labels without an image that can be read are `skipped`.
     """
     labels: dict[str, str] = {}
-    count = 0
+    complete: str | None = None  # the last sample that was yielded
     try:
         with open_regular(shard) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             images: dict[str, _Member] = {}
@@ -131,9 +131,13 @@ def _samples(shard: Path, skipped: list[SkippedFile]) -> Iterator[tuple[_Member,
                         found = f"has {size:,} bytes" if labels[key] else "is empty"
                         raise UsageError(f"{shard}: {shown(name)} {found}; expected the number or name of a class")
                 elif has_image_suffix(f".{suffix}"):
+                    if "." in suffix and (key in images or key == complete):
+                        continue  # another picture of the sample, such as 0123.mask.png beside 0123.jpg
+                    if key in images and images[key][0].count(".") == name.count("."):
+                        raise UsageError(f"{shard}: {shown(name)} is a second image of its sample; expected one")
                     images[key] = name, start, size
                 if key in images and key in labels:
-                    count += 1
+                    complete = key
                     yield images.pop(key), labels.pop(key)
             for name, _, _ in images.values():
                 raise UsageError(f"{shard}: {shown(name)} has no label; expected a file with the suffix cls beside it")
@@ -145,7 +149,7 @@ def _samples(shard: Path, skipped: list[SkippedFile]) -> Iterator[tuple[_Member,
             f"{counted(len(labels), 'label')} without an image, such as that of {shown(next(iter(labels)).strip('/'))}"
         )
         skipped.append(SkippedFile(shard, f"{printable(str(shard))}: {some}; add it, in a format that can be read"))
-    elif not count:
+    elif complete is None:
         skipped.append(SkippedFile(shard, f"{printable(str(shard))}: holds no images; copy or write it again"))
 
 
