@@ -154,6 +154,9 @@ def known_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
 def _suggest_key(key: str, schema: type[BaseModel]) -> str:
     """Suggest the nearest known key, or one of the same last name in another group."""
     known = known_keys(schema)
+    if key in known:
+        group, _, inner = key.partition(".")
+        return f' (a dot divides keys in -o only; here "{inner}" stands indented below "{group}:")'
     last = key.rsplit(".", 1)[-1]
     last = SHORT_NAMES.get(last, last)
     elsewhere = [name for name in known if name.rsplit(".", 1)[-1] == last]

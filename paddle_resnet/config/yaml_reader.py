@@ -96,8 +96,9 @@ def parse_yaml(text: str, is_text: IsText = lambda key: False, key: str = "") ->
     try:
         return _Values(events, is_text).document(key)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise NotPlainYamlError("not valid YAML", mark.line + 1 if mark else None) from None
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        why = f" ({shown(problem)})" if problem else ""
+        raise NotPlainYamlError(f"not valid YAML{why}", mark.line + 1 if mark else None) from None
     except (ValueError, RecursionError):  # no UTF-8; a loader without libyaml on a line of brackets
         raise NotPlainYamlError("not valid YAML") from None
 

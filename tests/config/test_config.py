@@ -170,6 +170,25 @@ def test_wrong_override_is_one_line(config_file, override, words):
         assert word in message
 
 
+def test_a_dotted_key_in_a_file_is_told_how_groups_are_written(config_file):
+    config_file.write_text("train.epochs: 3\n")
+    assert '"epochs" stands indented below "train:"' in refused(config_file)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train:\n\tepochs: 3\n", ["line 2", "character that cannot start"]),
+        ('data:\n  root: "C:\\photos"\n', ["line 2", "escape"]),
+        ("train:\n epochs: 3\n  seed: 4\n", ["line 3", "mapping values are not allowed"]),
+    ],
+)
+def test_what_is_wrong_with_the_yaml_is_told(config_file, text, words):
+    config_file.write_text(text)
+    message = refused(config_file)
+    assert all(word in message for word in words), message
+
+
 def test_wrong_key_in_the_file_names_the_file(config_file):
     config_file.write_text("trane:\n  epochs: 3\n")
     message = refused(config_file)
