@@ -257,9 +257,9 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; --help shows the options")
 
 
-def command_parser(usage: str) -> argparse.ArgumentParser:
+def command_parser(usage: str | None) -> argparse.ArgumentParser:
     """Return a parser whose `--help` shows a command's docstring, with commands in the form of `command_form`."""
-    usage = re.sub(r"\bpaddle-resnet ([a-z]+(-[a-z]+)*)", lambda found: command(found[1]), usage.strip())
+    usage = re.sub(r"\bpaddle-resnet ([a-z]+(-[a-z]+)*)", lambda found: command(found[1]), (usage or "").strip())
     description, _, epilog = usage.partition("\n\n")
     return _Parser(
         prog=command(NAME), description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -98,7 +98,7 @@ def some_of_each_class(labels: Iterable[Hashable], limit: int) -> Indices:
     """Return at most `limit` positions, sorted: at least `IMAGES_A_CLASS` of a class, and so of some classes only."""
     labels = list(labels)
     classes = list(dict.fromkeys(labels))
-    kept = min(len(classes), max(2, limit // IMAGES_A_CLASS))
+    kept = min(len(classes), limit, max(2, limit // IMAGES_A_CLASS))
     left = {classes[round(index * (len(classes) - 1) / max(1, kept - 1))]: limit // kept for index in range(kept)}
     positions = []
     for position, label in enumerate(labels):

@@ -37,14 +37,14 @@ WHITENING_IMAGES = 500
 
 
 def open_data_and_network(run: Run, *, with_weights: bool = True) -> ImageClassifier:
-    """Open the run's images and build its network with its first weights, the same in all ranks.
+    """Open the run's images and build its network with its first weights, the same in all ranks, for this device.
 
     The first rank of each host goes first, because it may have to download the images. Where a checkpoint replaces
     the weights, ``model.pretrained`` need not be loaded (`with_weights`).
 
     Raises:
-        UsageError: data, model, weights or ``augment.custom`` are not what the config says, or the images are too few
-            for the ranks.
+        UsageError: data, model, weights, ``augment.custom`` or the processor are not what the config says, or the
+            images are too few for the ranks.
     """
     config = run.config
     with distributed.main_process_first(on_host=True):
@@ -76,7 +76,10 @@ def open_data_and_network(run: Run, *, with_weights: bool = True) -> ImageClassi
         whiten_stem(network, splits.train, splits.resize, config.data.image_size, run.normalize())
     # Processors of other hosts may have rounded differently.
     distributed.broadcast(list(network.state_dict().values()))
-    return network
+    device, train = paddle.get_device(), config.train
+    if train.sync_batch_norm and distributed.world_size() > 1:
+        synchronize_batch_norm(network, device)
+    return accelerate(network, train.cpu_backend, device, train.cpu_precision)
 
 
 def _first_weights(run: Run) -> str | dict[str, np.ndarray]:
@@ -191,9 +194,6 @@ def make_model(
             train.scale_learning_rate,
         )
         train = train.model_copy(update={"learning_rate": rate})
-        if train.sync_batch_norm:
-            synchronize_batch_norm(network, device)
-    accelerate(network, train.cpu_backend, device, train.cpu_precision)
     model = TrainStepModel(
         network,
         InputSpec([None, 3, None, None], "float32", "images"),

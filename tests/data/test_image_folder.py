@@ -269,6 +269,7 @@ def test_a_limit_takes_some_images_of_some_classes(tmp_path):
     assert np.bincount(labels).tolist() == [4, 0, 4]
     assert np.bincount(splits.test.labels).tolist() == [1, 0, 4]
     assert some_of_each_class(list("aabbbb"), 100).tolist() == [0, 1, 2, 3, 4, 5]
+    assert [some_of_each_class(list("aabb"), limit).tolist() for limit in (1, 2)] == [[0], [0, 2]]
 
 
 def test_an_empty_class_is_named(tmp_path):

@@ -178,12 +178,18 @@ def test_ctrl_c_ends_between_two_steps(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("override", "words"),
-    [("model.name=resnet21", "resnet2"), ("device=gpu:99", "gpu:99"), ("model.pretrained=nowhere.pdparams", "nowhere")],
+    ("overrides", "words"),
+    [
+        (["model.name=resnet21"], "resnet2"),
+        (["device=gpu:99"], "gpu:99"),
+        (["model.pretrained=nowhere.pdparams"], "nowhere"),
+        (["train.cpu_backend=onednn", "model.name=lenet", "data.image_size=28"], "LeNet; use auto or native"),
+        (["train.cpu_backend=native", "train.cpu_precision=bfloat16"], "bfloat16 needs the oneDNN backend"),
+    ],
 )
-def test_wrong_use_leaves_no_folder(tmp_path, override, words):
+def test_wrong_use_leaves_no_folder(tmp_path, overrides, words):
     with pytest.raises(UsageError, match=words):
-        train(config_for(tmp_path, override))
+        train(config_for(tmp_path, *overrides))
     assert list(tmp_path.iterdir()) == []
 
 
