@@ -22,7 +22,9 @@ import warnings
 with contextlib.suppress(ImportError):  # missing before the environment is made
     import psutil
 
-MODULES = "fcntl grp pty pwd resource syslog termios tty uvloop"
+MODULES = "fcntl grp pty resource syslog termios tty uvloop"
+if sys.version_info >= (3, 11):  # before, posixpath cannot be without it
+    MODULES += " pwd"
 MISSING = {
     os: "fork forkpty register_at_fork sched_getaffinity sched_setaffinity getgid getegid killpg "
     "getpgid setpgid setsid getsid mkfifo mknod chown fchown getloadavg nice sysconf wait3 wait4 "
