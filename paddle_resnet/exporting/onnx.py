@@ -12,8 +12,8 @@ import paddle
 from paddle import nn
 
 from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError
-from paddle_resnet.exporting.program import PADDLES_SCRATCH, PROGRAM_SUFFIXES, output_hidden
-from paddle_resnet.files import require_space, scratch_folder, writable_home, write_atomically
+from paddle_resnet.exporting.program import PROGRAM_SUFFIXES, output_hidden, tracing
+from paddle_resnet.files import require_space, scratch_folder, write_atomically
 from paddle_resnet.paddle_compat import is_paddle_2
 from paddle_resnet.paths import path_for_paddle
 from paddle_resnet.project_files import requirements_file
@@ -63,7 +63,7 @@ def write_onnx(network: nn.Layer, path: Path, input_shape: tuple[int, ...]) -> N
     require_package("paddle2onnx")
     network.eval()
     dynamic_batch = paddle.static.InputSpec([None, *input_shape[1:]], "float32")
-    with scratch_folder() as folder, writable_home(PADDLES_SCRATCH):
+    with scratch_folder() as folder, tracing():
         paddle.jit.save(network, path_for_paddle(folder / "model"), input_spec=[dynamic_batch])
         require_space(folder / "model")
         program = next(file for file in folder.iterdir() if file.suffix in PROGRAM_SUFFIXES)

@@ -14,6 +14,7 @@ import paddle
 from paddle import nn
 from paddle.static import InputSpec
 
+from paddle_resnet import signals
 from paddle_resnet.evaluation.scorer import Views
 from paddle_resnet.exporting.folding import fold
 from paddle_resnet.files import require_space, writable_home, write_text
@@ -60,7 +61,7 @@ def save_layer(network: nn.Layer, stem: Path, spec: InputSpec) -> tuple[Path, Pa
     """
     path = path_for_paddle(stem)
     # Paddle numbers the tensors of a program through the whole process; here the numbers begin at 0 again.
-    with paddle.utils.unique_name.guard("exported_"), output_hidden(), writable_home(PADDLES_SCRATCH):
+    with tracing(), paddle.utils.unique_name.guard("exported_"), output_hidden():
         paddle.jit.save(network, path, input_spec=[spec])
     require_space(stem)
     program = next(stem.with_suffix(suffix) for suffix in PROGRAM_SUFFIXES if stem.with_suffix(suffix).is_file())
@@ -82,13 +83,22 @@ def write_graph(run: Run, checkpoint: Which = "best") -> Path:
 
     size = run.config.data.image_size
     network, spec = folded_network(run, checkpoint), InputSpec([None, size, size, 3], dtype="uint8", name="images")
-    guard = paddle.utils.unique_name.guard("graph_")
-    with guard, output_hidden(), paddle_2_programs(), writable_home(PADDLES_SCRATCH):
+    with tracing(), paddle.utils.unique_name.guard("graph_"), output_hidden(), paddle_2_programs():
         graph = translate_graph(network, [spec], verbose=False)
     # VisualDL names a graph by its folder.
     path = run.vdl_path / "graph" / run.config.name / "vdlgraph.log"
     write_text(path, graph)
     return path
+
+
+@contextlib.contextmanager
+def tracing() -> Iterator[None]:
+    """Let Paddle make a program of a network in the block: with a folder for its scratch files, and without signals.
+
+    An exception in the middle of it would leave its compiled code undefined, up to a segmentation fault.
+    """
+    with signals.uninterrupted(), writable_home(PADDLES_SCRATCH):
+        yield
 
 
 @contextlib.contextmanager
@@ -102,7 +112,7 @@ def output_hidden() -> Iterator[None]:
             os.dup2(captured.fileno(), stream)
         try:
             yield
-        except BaseException:
+        except Exception:
             captured.seek(0)
             os.write(originals[-1], captured.read())
             raise

@@ -265,7 +265,8 @@ def _open(source: Source, name: str) -> Image.Image:
         _check_size(image, name)
         return image
     if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or not (source.ndim == 2 or (source.ndim == 3 and source.shape[2] in (3, 4))):
+        has_channels = source.ndim == 2 or (source.ndim == 3 and source.shape[2] in (3, 4))
+        if source.dtype != np.uint8 or not has_channels or not source.size:
             raise UsageError(
                 f"{name}: expected uint8 pixels of shape [H, W], [H, W, 3] or [H, W, 4], "
                 f"found {source.dtype} of shape {list(source.shape)}"

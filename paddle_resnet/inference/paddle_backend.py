@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections.abc import Iterator
@@ -55,8 +56,13 @@ class PaddleBackend:
         for predictor in [None] * max(1, machine.physical_cores() - 1) + [self._first]:
             self._idle.put(predictor)
         self._cloning = threading.Lock()
+        self._process = 0
+        """The id of the process that has run it; 0: none has."""
 
     def run(self, batch: np.ndarray) -> np.ndarray:
+        if self._process not in (0, os.getpid()):
+            raise UsageError("this predictor ran before the process was forked, and would hang; make a new one here")
+        self._process = os.getpid()
         with self._borrowed() as predictor:
             # The names of inputs and outputs differ by Paddle's version.
             predictor.get_input_handle(predictor.get_input_names()[0]).copy_from_cpu(batch)

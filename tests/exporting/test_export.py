@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,8 @@ import pytest
 import yaml
 from tiny_run import COLOURS, SIZE, make_run, random_pixels
 
-from paddle_resnet.errors import RunFailure, UsageError
+from paddle_resnet import signals
+from paddle_resnet.errors import RunFailure, Stopped, UsageError
 from paddle_resnet.evaluation import NetworkScorer
 from paddle_resnet.exporting import export
 from paddle_resnet.exporting.accuracy import compare
@@ -285,6 +287,20 @@ def test_exports_are_reproducible(run, tmp_path):
         re.sub(rb"/(\w+?)_\d+/", rb"/\1/", program.read_bytes()) for program, _ in (first, second)
     )
     assert first_program == second_program
+
+
+def test_a_signal_waits_until_paddle_has_made_a_program(run, tmp_path, monkeypatch):
+    """Paddle's compiled code may crash where an exception comes from the Python code that it calls."""
+    save = paddle.jit.save
+
+    def save_after_a_signal(*arguments, **options):
+        signal.raise_signal(signal.SIGINT)
+        save(*arguments, **options)
+
+    monkeypatch.setattr(paddle.jit, "save", save_after_a_signal)
+    with signals.stoppable(), pytest.raises(Stopped):
+        save_program(run, "best", tmp_path / "model")
+    assert (tmp_path / "model.pdiparams").is_file()
 
 
 def test_options_of_the_command_reach_the_export(run, tool):

@@ -334,7 +334,14 @@ def test_a_missing_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "pixels", [np.zeros((8, 8, 3)), np.zeros((2, 8, 8, 3), np.uint8), np.zeros((8, 8, 2), np.uint8)]
+    "pixels",
+    [
+        np.zeros((8, 8, 3)),
+        np.zeros((2, 8, 8, 3), np.uint8),
+        np.zeros((8, 8, 2), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+        np.zeros((8, 0), np.uint8),
+    ],
 )
 def test_pixels_of_another_kind_are_refused(pixels):
     with pytest.raises(UsageError, match="expected uint8 pixels"):

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -92,6 +93,34 @@ def test_threads_can_share_a_predictor(predictor):
         found = list(threads.map(predictor.scores, batches))
     for mine, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+FORKED = """
+import os, sys
+import numpy as np
+from paddle_resnet import Predictor, errors
+predictor = Predictor(sys.argv[1], device="cpu", threads=1, backend="paddle")
+pixels = np.zeros((1, predictor.config.input.image_size, predictor.config.input.image_size, 3), np.uint8)
+predictor.scores(pixels)
+if child := os.fork():
+    sys.exit(os.waitpid(child, 0)[1])
+try:
+    predictor.scores(pixels)
+except errors.UsageError as error:
+    print(error)
+with Predictor(sys.argv[1], device="cpu", threads=1, backend="paddle") as own:
+    print(own.scores(pixels).shape, flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.posix
+def test_a_forked_process_needs_its_own_predictor(run, project):
+    """Paddle waits there for threads that the fork did not copy."""
+    command = [sys.executable, "-c", FORKED, run.path]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=120, check=True)
+    refused, scored = done.stdout.splitlines()[-2:]
+    assert "before the process was forked" in refused and scored == "(1, 3)"
 
 
 def test_a_closed_predictor_is_a_usage_error(run):
