@@ -18,7 +18,7 @@ import numpy as np
 from paddle_resnet import runtime
 from paddle_resnet.console import logger
 from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError, did_you_mean
-from paddle_resnet.inference.inference_config import InferenceConfig, onnx_file, read_checked
+from paddle_resnet.inference.inference_config import FILE_NAME, InferenceConfig, onnx_file, read_checked, repair_advice
 from paddle_resnet.inference.options import (
     BACKENDS,
     CPU_SUPPORT,
@@ -190,7 +190,7 @@ class OnnxBackend:
     """A model in ONNX Runtime, fp32 or int8: one session, whose runs may overlap. `threads` are those of a call.
 
     Raises:
-        UsageError: ONNX Runtime is not installed, or the file was not exported, is missing or damaged.
+        UsageError: ONNX Runtime is not installed, or the file was not exported, is damaged, or takes another input.
         RunFailure: ONNX Runtime cannot load the model.
     """
 
@@ -209,7 +209,15 @@ class OnnxBackend:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its own types, which share no narrower base
             raise RunFailure(f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}") from error
-        self._input = self._session.get_inputs()[0].name
+        (tensor, *_) = self._session.get_inputs()
+        self._input = tensor.name
+        batch, size = config.input.batch, config.input.image_size
+        described = [batch if isinstance(tensor.shape[0], int) else tensor.shape[0], size, size, config.input.channels]
+        if tensor.shape != described:
+            raise UsageError(
+                f"{config.folder / FILE_NAME}: describes an input of {described}, but {file.name} takes "
+                f"{tensor.shape}; {repair_advice()}"
+            )
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         return self._session.run(None, {self._input: batch})[0]

@@ -6,6 +6,7 @@ import ast
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -253,6 +254,17 @@ def test_a_damaged_onnx_file_is_a_usage_error(run, tmp_path, name, precision):
     (folder / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(UsageError, match=f"{name}: damaged, as its SHA-256"):
         Predictor(folder, "cpu", precision)
+
+
+@needs_onnx
+@pytest.mark.parametrize("key", ["image_size", "batch"])
+def test_a_description_of_another_input_is_a_usage_error(tmp_path, key):
+    run = make_run(tmp_path)
+    export(run, onnx=True, images=0, batch=2 if key == "batch" else None)
+    path = run.inference_path / "inference.yml"
+    path.write_text(re.sub(rf"\b{key}: \d+", f"{key}: 4", path.read_text()))
+    with pytest.raises(UsageError, match=r"inference\.yml: describes an input of \[.*4, .*, but model\.onnx takes \["):
+        Predictor(run.path, "cpu", backend="onnxruntime")
 
 
 @pytest.mark.parametrize("missing", ["paddle2onnx", "onnxruntime"])
