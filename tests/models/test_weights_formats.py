@@ -286,6 +286,13 @@ def test_averages_are_loaded_where_asked(tmp_path, log):
     assert log.messages[1].endswith("a.pkl: holds other weights: model_ema; FILE#NAME takes them")
 
 
+def test_a_place_of_exactly_that_name_is_taken_first(tmp_path):
+    average, usual, network = (create_model("resnet8") for _ in range(3))
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"ema_model": arrays(average), "model": arrays(usual)}))
+    load_weights(network, tmp_path / "a.pkl#model")
+    np.testing.assert_array_equal(network.conv1.weight.numpy(), usual.conv1.weight.numpy())
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [

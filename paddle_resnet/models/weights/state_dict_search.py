@@ -60,7 +60,8 @@ def find_state_dict(content: Any, path: Path, take: str | None = None) -> Found:
         ]
     if not tensors:
         raise _without_weights(content, path)
-    wanted = [place for place in tensors if take is not None and has_word(place, take)]
+    named = [place for place in tensors if place == take]
+    wanted = named or [place for place in tensors if take is not None and has_word(place, take)]
     usual = wanted or [place for place in tensors if not has_word(place, AVERAGED)]
     layers = {each: sum(name.endswith("weight") for name in found) for each, found in tensors.items()}
     place = max(usual or tensors, key=lambda each: (layers[each], len(tensors[each])))

@@ -82,7 +82,8 @@ def _record(archive: zipfile.ZipFile, name: str, path: Path, size: int | None = 
         )
     if size is None and record.file_size > _PICKLE_LIMIT:
         raise UsageError(
-            f"{path}: record {shown_name} has {record.file_size:,} bytes, expected at most {_PICKLE_LIMIT:,}"
+            f"{path}: record {shown_name} has {record.file_size:,} bytes, expected at most {_PICKLE_LIMIT:,}; "
+            "save tensors, not numpy arrays"
         )
     try:
         return archive.read(record)
