@@ -124,6 +124,11 @@ def test_a_truncated_file_is_refused(tmp_path, network, share):
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    (tmp_path / "best.pdparams").touch()
+    with pytest.raises(UsageError, match=r'best: no such file \(did you mean ".*best\.pdparams"\?\); expected'):
+        read_state_dict(tmp_path / "best")
+    with pytest.raises(UsageError, match="aaa: no such file; expected"):
+        read_state_dict(tmp_path / ("a" * 250))
     with pytest.raises(UsageError, match=r"none\.pdparams: no such file; expected a weights file"):
         read_state_dict(tmp_path / "none.pdparams")
     with pytest.raises(UsageError, match=r"is a folder; expected a weights file"):

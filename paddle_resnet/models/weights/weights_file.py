@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -104,7 +105,10 @@ def read_weights_file(path: str | Path, take: str | None = None) -> WeightsFile:
             opened.seek(0)
             content = opened.read()
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"{path}: no such file; {_EXPECTED}") from None
+        beside = f"{path}.pdparams"  # PaddleClas takes names without the suffix
+        # False, not an error, for a name that is too long.
+        suggestion = f' (did you mean "{beside}"?)' if os.path.isfile(beside) else ""  # noqa: PTH113
+        raise UsageError(f"{path}: no such file{suggestion}; {_EXPECTED}") from None
     except OSError as error:
         raise UsageError(f"{shown(str(path), 200)}: cannot be read ({error.strerror or error})") from None
     file = _read_safetensors(content, path) if content[8:9] == b"{" else _read_pickled(content, path, take)
