@@ -258,6 +258,9 @@ class Run:
                     else f"train it first: {command('train', '--resume', self.path)}"
                 )
             )
+        if not self.is_trained:
+            resume = command("train", "--resume", self.path)
+            logger.warning("warning: %s: its training has not finished; %s goes on with it", self.path, resume)
         return weights
 
     @property

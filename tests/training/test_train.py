@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -201,6 +202,16 @@ def test_a_folder_that_is_no_run(tmp_path, run):
     run.config.save(tmp_path / "config.yaml")
     with pytest.raises(UsageError, match="no checkpoint"):
         Run.open(tmp_path).load_network()
+
+
+def test_the_weights_of_a_run_that_has_not_finished_are_called_so(tmp_path, run, caplog):
+    part = Path(shutil.copytree(run.path, tmp_path / "part"))
+    (part / "metrics.json").unlink()  # which the end of a training writes
+    logging.getLogger("paddle_resnet").propagate = True
+    for folder, warned in ((run.path, False), (part, True)):
+        caplog.clear()
+        Run.open(folder).load_network()
+        assert (f"{folder}: its training has not finished" in caplog.text) == warned
 
 
 @pytest.mark.parametrize(
