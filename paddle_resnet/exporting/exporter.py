@@ -152,7 +152,7 @@ def export(
     if gone := earlier - _onnx_files(destination):
         option = "--precision int8" if ONNX_INT8 in gone else "--onnx"
         names = " and ".join(sorted(gone))
-        logger.warning("warning: the earlier export's %s was removed; %s writes a new one", names, option)
+        logger.warning("warning: the earlier export also had %s, now removed; write anew with %s", names, option)
     return report
 
 

@@ -329,6 +329,19 @@ def test_every_documented_address_takes_its_method(client):
             assert response.status_code not in (404, 405, 500) or path == "/explain"
 
 
+def test_every_address_documents_its_refusals(client):
+    """Of those of the Open Inference Protocol, an error is a text."""
+    document = client.get("/openapi.json").json()
+    for path, methods in document["paths"].items():
+        for method, details in methods.items():
+            response = client.request(method, path.format(name="colours"), headers={"Host": "example.org"})
+            documented = details["responses"].get(str(response.status_code), details["responses"]["default"])
+            name = documented["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+            error = document["components"]["schemas"][name]["properties"]["error"]
+            assert response.status_code == 403
+            assert isinstance(response.json()["error"], str) is (error.get("type") == "string"), path
+
+
 # --- limits
 
 
