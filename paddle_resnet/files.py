@@ -92,14 +92,15 @@ def write_errors(name: Path | str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """`write_errors`, where a library in C++ may report a full disk by an exception of its own."""
+    """`write_errors`, where a library in C++ may report a full disk by an exception of its own, or not at all."""
     try:
         with write_errors(path):
             yield
-    except (PaddleResNetError, MemoryError):
+    except MemoryError:
         raise
     except Exception:
-        require_space(path)
+        if path.parent.is_dir():
+            require_space(path)
         raise
 
 

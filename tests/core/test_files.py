@@ -184,8 +184,13 @@ def test_a_full_disk_is_named_for_any_exception(tmp_path, monkeypatch, write):
     with pytest.raises(RuntimeError, match="Unavailable"):
         write(tmp_path / "a", fail)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
-    with pytest.raises(RunFailure, match=r"a: cannot be written \(No space left on device\)"):
-        write(tmp_path / "a", fail)
+
+    def fail_later(temporary):
+        raise UsageError(f"{temporary}: cannot be read again")
+
+    for failing in (fail, fail_later):
+        with pytest.raises(RunFailure, match=r"a: cannot be written \(No space left on device\)"):
+            write(tmp_path / "a", failing)
     assert list(tmp_path.iterdir()) == []
 
 
