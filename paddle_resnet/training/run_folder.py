@@ -152,7 +152,7 @@ class Run:
         An earlier run of that name is renamed to ``<name>.<i>``, and a log line says so.
 
         Raises:
-            UsageError: the earlier run is being trained; or see `require_name_for_folder`.
+            UsageError: the earlier run is being trained; the folder holds no run; or see `require_name_for_folder`.
         """
         require_name_for_folder(self.path)
         manifest = DataManifest.of(self.config, self.splits(), self.normalize()) if with_data else None
@@ -346,11 +346,17 @@ def _with_resize_of_weights(config: Config) -> Config:
 
 
 def _rename_earlier(path: Path) -> Path | None:
-    """Rename an earlier run to the first free ``<name>.<i>``; return None for an empty folder, which stays."""
+    """Rename an earlier run to the first free ``<name>.<i>``; return None for an empty folder, which stays.
+
+    Raises:
+        UsageError: it is no run, such as a folder of pictures; or another process trains the run.
+    """
     with folder_lock(path):
         remove_leftovers(path)
         if not any(path.iterdir()):
             return None
+        if not (path / "config.yaml").is_file():
+            raise UsageError(f"{path}: exists and is no run (it has no config.yaml); choose another -o name=...")
         number = 1
         while (kept := path.with_name(f"{path.name}.{number}")).exists():
             number += 1

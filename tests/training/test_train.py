@@ -194,6 +194,14 @@ def test_wrong_use_leaves_no_folder(tmp_path, overrides, words):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_of_other_files_is_never_moved_for_a_run(tmp_path):
+    (tmp_path / "quickstart").mkdir()
+    (tmp_path / "quickstart" / "photo.png").touch()
+    with pytest.raises(UsageError, match=r"quickstart: exists and is no run .*; choose another -o name="):
+        train(config_for(tmp_path))
+    assert [each.name for each in tmp_path.rglob("*")] == ["quickstart", "photo.png"]
+
+
 def test_a_folder_that_is_no_run(tmp_path, run):
     with pytest.raises(UsageError, match="no such run"):
         Run.open(tmp_path / "nowhere")
