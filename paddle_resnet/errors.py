@@ -87,10 +87,12 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def require_count(argument: str, number: object) -> None:
-    """Raise a `UsageError` that names the argument, unless it is a whole number of at least 1."""
-    if isinstance(number, bool) or not isinstance(number, Integral) or number < 1:
-        raise UsageError(f"{argument}: expected a whole number of at least 1, got {shown(repr(number))}")
+def require_count(argument: str, number: object, most: int | None = None) -> None:
+    """Raise a `UsageError` that names the argument, unless it is a whole number from 1 to `most`."""
+    is_whole = isinstance(number, Integral) and not isinstance(number, bool)
+    if not is_whole or number < 1 or (most is not None and number > most):  # type: ignore[operator]
+        bounds = "of at least 1" if most is None else f"from 1 to {most}"
+        raise UsageError(f"{argument}: expected a whole number {bounds}, got {shown(repr(number))}")
 
 
 def require_one_of(argument: str, value: object, known: Sequence[str]) -> None:

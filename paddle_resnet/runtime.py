@@ -28,6 +28,7 @@ from paddle_resnet.system import threads as openmp
 from paddle_resnet.system.machine import physical_cores
 
 DEVICE_NAMES = r"auto|cpu|gpu(:\d+)?"
+MOST_THREADS = 256
 
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
@@ -106,12 +107,12 @@ def prepare(threads: int | None = None, *, log: bool = True) -> ProcessSetup:
         The settings in use, and where they come from; `str` of it is a line.
 
     Raises:
-        UsageError: `threads` is less than 1, or this Paddle's threads cannot be changed any more.
+        UsageError: `threads` is not from 1 to 256, or this Paddle's threads cannot be changed any more.
     """
     global _setup
     setup = prepare_process()
     if threads is not None:
-        require_count("threads", threads)
+        require_count("threads", threads, MOST_THREADS)
         if "paddle" in sys.modules and not openmp.can_change():
             raise UsageError(f"threads {threads}: paddle is imported already; set OMP_NUM_THREADS before its import")
         os.environ["OMP_NUM_THREADS"] = str(threads)

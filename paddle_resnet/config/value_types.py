@@ -10,12 +10,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.paths import expand_home
-from paddle_resnet.runtime import DEVICE_NAMES
+from paddle_resnet.runtime import DEVICE_NAMES, MOST_THREADS
 from paddle_resnet.system.portable import name_problem
 
 MOST = 1_000_000
 """Epochs, steps or images of a batch: there are lists of an element for each."""
-MOST_WORKERS_OR_THREADS = 256
 MAX_PATTERN = 500
 """Characters of a regular expression."""
 
@@ -33,9 +32,9 @@ def expanded(path: str | Path) -> Path:
 
 
 def _auto_or_count(value: object) -> object:
-    if value == "auto" or (type(value) is int and 1 <= value <= MOST_WORKERS_OR_THREADS):
+    if value == "auto" or (type(value) is int and 1 <= value <= MOST_THREADS):
         return value
-    raise ValueError(f"expected auto, or a number from 1 to {MOST_WORKERS_OR_THREADS}, got {shown(value)}")
+    raise ValueError(f"expected auto, or a number from 1 to {MOST_THREADS}, got {shown(value)}")
 
 
 def _class_weights(value: object) -> object:

@@ -13,6 +13,7 @@ import yaml
 from paddle import nn
 from paddle.static import InputSpec
 
+from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.exporting.onnx import INPUT, OUTPUT
 from paddle_resnet.exporting.program import folded_network, save_layer
@@ -104,6 +105,9 @@ def write_triton(run: Run, folder: Path) -> list[str]:
 
     for name, file in files.items():
         write_new_folder(folder / name, TRITON_FILES, partial(_write_triton_model, run, name, file, exported))
+    for name in models.keys() - files:
+        if (folder / name).is_dir():
+            logger.warning("warning: %s is of an earlier export, as this one has no int8 model", folder / name)
     return list(files)
 
 

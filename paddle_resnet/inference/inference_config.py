@@ -162,7 +162,7 @@ class InferenceConfig(Group):
                 "model_dir=...) predicts; this program takes its own exports only"
             )
         if version != FORMAT:
-            raise UsageError(f"{path}: format {shown(version)}, expected {FORMAT}; {remedy}")
+            raise UsageError(f"{path}: format {shown(repr(version))}, expected {FORMAT}; {remedy}")
         try:
             config = cls.model_validate(values)
         except ValidationError as error:
@@ -189,7 +189,8 @@ def find_model(folder: str | os.PathLike[str]) -> Path:
         if (candidate / FILE_NAME).is_file():
             return candidate
     if not folder.is_dir():
-        raise UsageError(f"{folder}: no such folder; expected an exported model or a run's folder")
+        found = "is a file" if folder.exists() else "no such folder"
+        raise UsageError(f"{folder}: {found}; expected the folder of an exported model or a run's folder")
     raise UsageError(
         f"{folder}: neither it nor its inference/ holds {FILE_NAME}; export a trained run with {command('export')} RUN"
     )

@@ -133,7 +133,7 @@ class Predictor:
     ) -> None:
         require_count("batch_size", batch_size)
         if threads is not None:
-            require_count("threads", threads)
+            require_count("threads", threads, runtime.MOST_THREADS)
         self.config = InferenceConfig.load(model_dir)
         self.path = self.config.folder
         if digest not in (None, self.config.digest()):

@@ -139,7 +139,7 @@ def test_prepare_takes_a_number_of_threads():
 
 
 def test_no_thread_is_refused():
-    with pytest.raises(UsageError, match="threads: expected a whole number of at least 1, got 0"):
+    with pytest.raises(UsageError, match="threads: expected a whole number from 1 to 256, got 0"):
         runtime.prepare(0)
 
 

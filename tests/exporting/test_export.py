@@ -149,11 +149,17 @@ def test_a_model_is_found_in_its_runs_folder(run, report):
     assert find_model(run.path) == find_model(report.path) == report.path
 
 
+def test_a_file_in_the_place_of_a_folder_is_called_so(report):
+    with pytest.raises(UsageError, match=": is a file; expected the folder of an exported model"):
+        find_model(report.path / "inference.yml")
+
+
 @pytest.mark.parametrize(
     ("keys", "complaint"),
     [
         ({"format": 3}, "format 3 is newer"),
         ({"format": 1}, "format 1, expected 2; export a trained run"),
+        ({"format": "2"}, "format '2', expected 2; export a trained run"),
         ({"format": None}, "format None"),
         ({"colour": "red"}, "colour"),
         ({"classes": []}, "classes"),

@@ -68,6 +68,13 @@ def test_the_repositorys_model_has_the_configs_tensors(run, tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+def test_an_int8_model_of_an_earlier_export_is_told(run, tmp_path, caplog):
+    earlier = tmp_path / f"{run.config.name}_int8"
+    (earlier / "1").mkdir(parents=True)
+    write_triton(run, tmp_path)
+    assert f"warning: {earlier} is of an earlier export, as this one has no int8 model" in caplog.text
+
+
 def test_a_repository_needs_onnx(tmp_path):
     run = make_run(tmp_path)
     export(run, images=0)
