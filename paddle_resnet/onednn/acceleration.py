@@ -65,6 +65,8 @@ HEAD = ("avgpool", "flatten", "dropout", "fc")
 ORIGINALS: dict[type[nn.Layer], type[nn.Layer]] = {new: old for old, new in REPLACEMENTS.items()}
 ORIGINALS |= {layers.BatchNormReLU: nn.BatchNorm2D, layers.SyncBatchNormReLU: sync_batch_norm.SyncBatchNorm}
 HEAD_LAYERS = {nn.AdaptiveAvgPool2D, nn.Flatten, nn.Dropout, nn.Linear}
+NAN_CHECK = "FLAGS_check_nan_inf"
+"""Paddle then also checks memory that is allocated for oneDNN's results, before these are in it."""
 recorded_step.RECORDABLE |= {*ORIGINALS, *UNCHANGED, *HEAD_LAYERS}
 
 
@@ -123,7 +125,9 @@ def _supported(precision: Precision) -> layers.Precision:
 
 
 def _try_to_replace(network: ImageClassifier, precision: layers.Precision) -> str | None:
-    """Replace the layers; if one has no counterpart in oneDNN, change nothing and return the reason."""
+    """Replace the layers; if that is of no use or one has no counterpart, change nothing and return the reason."""
+    if paddle.get_flags(NAN_CHECK)[NAN_CHECK]:
+        return f"{NAN_CHECK} is set, which checks Paddle's own operators only"
     try:
         replace_layers(network, precision)
     except TypeError as error:

@@ -103,3 +103,14 @@ def test_unknown_words_are_refused(arguments, complaint):
 def test_what_is_no_layer_is_refused():
     with pytest.raises(UsageError, match="expected a network of create_model, got Model"):
         accelerate(paddle.Model(create_model("resnet8")))
+
+
+def test_a_check_for_nan_is_left_to_paddles_operators(caplog):
+    """With this flag, memory without a value yet counts as a wrong result."""
+    paddle.set_flags({"FLAGS_check_nan_inf": True})
+    try:
+        network = accelerate(create_model("resnet8", num_classes=10), device="cpu")
+        network(paddle.zeros([2, 3, 32, 32])).sum().backward()
+    finally:
+        paddle.set_flags({"FLAGS_check_nan_inf": False})
+    assert "Paddle's own operators, as FLAGS_check_nan_inf is set" in caplog.text
