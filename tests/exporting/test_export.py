@@ -120,7 +120,7 @@ def test_a_full_disk_replaces_nothing(run, report, monkeypatch):
     """Paddle truncates the program without an error; paddle2onnx would exit with status 255."""
     before = {path.name: path.read_bytes() for path in report.path.iterdir()}
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
-    with pytest.raises(RunFailure, match=r"model: cannot be written \(No space left on device\)"):
+    with pytest.raises(RunFailure, match=r"inference: cannot be written \(No space left on device\)"):
         export(run)
     assert {path.name: path.read_bytes() for path in report.path.iterdir()} == before
 
