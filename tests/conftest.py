@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import runpy
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ THREADS_ARE_FREE = "OMP_NUM_THREADS" not in os.environ
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 # Figures are drawn into files: no test may depend on a display.
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as of what a shell starts in the background; tests send it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import paddle_resnet  # noqa: E402, F401
 
