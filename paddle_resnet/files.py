@@ -139,7 +139,7 @@ def _temporary_beside(path: Path, *, folder: bool) -> Iterator[Path]:
 
 
 def shortened_name(name: str, more: int) -> str:
-    """Return the beginning of a name that leaves room for `more` bytes: file systems have names of 255 bytes."""
+    """Return the beginning of a name to which `more` bytes can be added: file systems allow names of 255 bytes."""
     while len(os.fsencode(name)) > LONGEST_NAME - more:
         name = name[:-1]
     return name

@@ -6,7 +6,7 @@ import importlib.util
 import re
 from typing import NamedTuple
 
-from paddle_resnet.errors import UsageError, did_you_mean
+from paddle_resnet.errors import UsageError, require_one_of
 from paddle_resnet.project_files import requirements_file
 
 PADDLE: dict[str, dict[str, str]] = {
@@ -22,8 +22,7 @@ TORCH = {"torch": "float32", "torch-bf16": "bfloat16"}
 
 def paddle_backend(name: str) -> str:
     """Return the name of one of this project's backends; raise `UsageError` for another one."""
-    if name not in PADDLE:
-        raise UsageError(f"backend {name}: expected one of {', '.join(PADDLE)}{did_you_mean(name, list(PADDLE))}")
+    require_one_of("backend", name, list(PADDLE))
     return name
 
 

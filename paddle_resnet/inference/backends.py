@@ -17,7 +17,7 @@ import numpy as np
 
 from paddle_resnet import runtime
 from paddle_resnet.console import logger
-from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError, did_you_mean
+from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError, require_one_of
 from paddle_resnet.inference.inference_config import FILE_NAME, InferenceConfig, onnx_file, read_checked, repair_advice
 from paddle_resnet.inference.options import (
     BACKENDS,
@@ -63,8 +63,8 @@ def choose(config: InferenceConfig, device: str, precision: Precision | None, ba
         UsageError: an unknown backend or precision, or a combination that this device or processor does not support.
     """
     for what, name, names in (("backend", backend, BACKENDS), ("precision", precision, PRECISIONS)):
-        if name is not None and name not in names:
-            raise UsageError(f"{what} {name}: expected one of {', '.join(names)}{did_you_mean(name, names)}")
+        if name is not None:
+            require_one_of(what, name, names)
     precision = precision or "fp32"
     support = CPU_SUPPORT if device == "cpu" else GPU_SUPPORT
     able = [name for name, precisions in support.items() if precision in precisions and backend in (None, name)]

@@ -105,6 +105,7 @@ def test_what_is_no_layer_is_refused():
         accelerate(paddle.Model(create_model("resnet8")))
 
 
+@pytest.mark.skipif(unavailable_reason() is not None, reason=str(unavailable_reason()))
 def test_a_check_for_nan_is_left_to_paddles_operators(caplog):
     """With this flag, memory without a value yet counts as a wrong result."""
     paddle.set_flags({"FLAGS_check_nan_inf": True})
