@@ -219,8 +219,8 @@ def test_paddle_is_the_default_without_an_onnx_file(tmp_path):
         ("cpu", "bf16", "onnxruntime", "onnxruntime bf16 is not available"),
         ("cpu", None, "tensorrt", "tensorrt fp32 is not available on device cpu"),
         ("gpu:0", "int8", None, "int8 is not available on device gpu:0; expected one of paddle fp32, paddle fp16"),
-        ("cpu", "int9", None, 'precision int9: .*did you mean "int8"'),
-        ("cpu", None, "padle", 'backend padle: .*did you mean "paddle"'),
+        ("cpu", "int9", None, r'precision: expected one of fp32, .*, got .int9. .did you mean "int8"'),
+        ("cpu", None, "padle", r'backend: expected one of paddle, .*, got .padle. .did you mean "paddle"'),
     ],
 )
 def test_unsupported_combinations_are_usage_errors(run, device, precision, backend, words):
