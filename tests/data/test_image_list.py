@@ -17,6 +17,7 @@ from paddle_resnet.data import open_splits
 from paddle_resnet.data.datasets import image_list
 from paddle_resnet.data.datasets.file_report import report_files
 from paddle_resnet.data.datasets.found_files import split_of
+from paddle_resnet.data.datasets.open_files import open_labelled
 from paddle_resnet.errors import UsageError
 
 
@@ -35,7 +36,7 @@ def make_lists(root, *, line="images/{i}.png {i%2}", classes="cat\ndog\n", suffi
         lines = [line.replace("{i}", str(i)).replace("{i%2}", str(i % 2)) + "\n" for i in numbers]
         (root / f"{split}.{suffix}").write_text(header + "".join(lines), encoding="utf-8")
     if classes:
-        (root / "label.txt").write_text(classes)
+        (root / "label.txt").write_text(classes, encoding="utf-8")
     return root
 
 
@@ -467,3 +468,38 @@ def test_paths_of_lists_on_windows(monkeypatch, given, name):
             image_list._normalized(given, root, path)
     else:
         assert image_list._normalized(given, root, path) == name
+
+
+# --- the same letters in two forms
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+def test_a_class_is_one_whatever_form_its_accents_have(tmp_path):
+    """Files packed on macOS have decomposed names; those written elsewhere mostly composed ones."""
+    pictures = tmp_path / "pictures"
+    for split, name in (("train", COMPOSED), ("train", DECOMPOSED), ("val", DECOMPOSED), ("test", COMPOSED)):
+        draw(pictures / split / name / f"{split}{len(name)}.png")
+        draw(pictures / split / "tea" / "9.png")
+    found = content(opened(pictures, "image_folder"))
+    of_both = {f"train{len(name)}.png": COMPOSED for name in (COMPOSED, DECOMPOSED)}
+    assert found[0] == {**of_both, "9.png": "tea"}
+    assert found[1]["val5.png"] == COMPOSED and found[2]["test4.png"] == COMPOSED
+
+    lists = make_lists(tmp_path / "lists", classes=f"{DECOMPOSED}\ntea\n")
+    assert content(opened(lists))[2] == cats_and_dogs((8, 9), COMPOSED, "tea")
+    for split, name in (("train", COMPOSED), ("val", DECOMPOSED), ("test", DECOMPOSED)):
+        text = (lists / f"{split}.txt").read_text()
+        (lists / f"{split}.txt").write_text(text.replace("png 0", f"png {name}").replace("png 1", "png tea"))
+    assert content(opened(lists))[1:] == [
+        cats_and_dogs((6, 7), COMPOSED, "tea"),
+        cats_and_dogs((8, 9), COMPOSED, "tea"),
+    ]
+
+
+def test_a_run_of_decomposed_classes_is_measured_on_composed_ones(tmp_path):
+    draw(tmp_path / COMPOSED / "1.png")
+    (tmp_path / "list.txt").write_text(f"{COMPOSED}/1.png {COMPOSED}\n", encoding="utf-8")
+    config = DataConfig.model_validate({"source": "image_folder", "root": tmp_path, "image_size": 8})
+    for path in (tmp_path, tmp_path / "list.txt"):
+        assert open_labelled(path, config, 8, ["tea", DECOMPOSED]).labels.tolist() == [1]

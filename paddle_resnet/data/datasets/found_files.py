@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,11 @@ class FoundFiles:
     parts: dict[SplitName, LabelledFiles]
     classes: tuple[str, ...] | None = None
     unused: list[str] = field(default_factory=list)
+
+
+def class_name(text: str) -> str:
+    """Return the name of a class with composed accents (NFC); names of folders from macOS have them apart."""
+    return unicodedata.normalize("NFC", text)
 
 
 def split_of(name: str) -> SplitName | None:

@@ -12,6 +12,7 @@ from paddle_resnet.data.datasets.found_files import (
     FoundFiles,
     LabelledFiles,
     by_split,
+    class_name,
     is_list,
     natural_sort_key,
     some_of,
@@ -41,15 +42,16 @@ def find_image_folder(root: Path) -> FoundFiles:
         logger.warning("warning: %s: %s hold no class folders and are taken for classes", root, some_of(flat))
     splits = {split: _undoubled(root, name) for split, name in splits.items()}
     train = root / splits.get("train", "")
-    classes = _class_names(train)
+    folders_of_classes = _class_folders(train)
     parts = {split: files_in_classes(root, root / name) for split, name in (splits or {"train": ""}).items()}
     trained = set(parts["train"].labels)
-    for name in classes:
-        if name not in trained:
+    for name in folders_of_classes:
+        if class_name(name) not in trained:
             below = [each for each in parts["train"].skipped if each.path.is_relative_to(train / name)]
             raise _no_images(train / name, below, "add some, or remove the folder")
     beside = _beside(root, splits.values()) if splits else []
     unused = [f"{name} (no class folders in it)" if name in flat else name for name in beside]
+    classes = tuple(dict.fromkeys(map(class_name, folders_of_classes)))
     return FoundFiles(root, parts, classes, unused)
 
 
@@ -97,7 +99,7 @@ def _has_folders(folder: Path) -> bool:
     return any(is_folder(entry) for entry in visible(folder))
 
 
-def _class_names(folder: Path) -> tuple[str, ...]:
+def _class_folders(folder: Path) -> tuple[str, ...]:
     names = sorted((entry.name for entry in visible(folder) if is_folder(entry)), key=natural_sort_key)
     for name in names:
         if not name.isprintable():  # a checkpoint cannot hold bytes that are not UTF-8
@@ -149,7 +151,7 @@ def files_in_classes(root: Path, folder: Path) -> LabelledFiles:
     for name in sorted(named, key=natural_sort_key):
         names, skipped = _images_below(root, folder / name)
         part.names += names
-        part.labels += [name] * len(names)
+        part.labels += [class_name(name)] * len(names)
         part.skipped += skipped
     depth = len(folder.relative_to(root).parts) + 2
     if deeper := [name for name in part.names if name.count("/") >= depth]:
@@ -176,7 +178,8 @@ def files_with_class(root: Path, folder: Path, pattern: re.Pattern[str]) -> Labe
             part.skipped.append(SkippedFile(path, f"{shown(str(path), 300)}: its name does not match data.pattern"))
             continue
         part.names.append(name)
-        part.labels.append(labels.setdefault(match["class"], match["class"]))
+        label = class_name(match["class"])
+        part.labels.append(labels.setdefault(label, label))
     return part
 
 

@@ -15,6 +15,7 @@ from paddle_resnet.data.datasets.found_files import (
     FoundFiles,
     LabelledFiles,
     by_split,
+    class_name,
     is_list,
     split_of,
     visible,
@@ -119,7 +120,7 @@ def _is_text(text: str) -> bool:
 
 def _read_class_names(path: Path) -> dict[int, str]:
     """Return the class of each number, see `_numbered`."""
-    classes = _numbered(_read_lines(path))
+    classes = {number: class_name(name) for number, name in _numbered(_read_lines(path)).items()}
     if not all(map(_is_text, classes.values())):
         raise not_utf8(path)
     if not classes or len(max(classes.values(), key=len)) > MAX_CLASS_NAME:
@@ -162,6 +163,7 @@ def _read_list(path: Path) -> tuple[list[str], list[str]]:
             raise UsageError(f"{path}: line {number}: {shown(line)}: expected a path and a label")
         names.append(name)
         if label is not None:
+            label = class_name(label)
             labels.append(shared.setdefault(label, label))
     if not names:
         raise UsageError(f"{path}: names no image; expected lines 'path label'")
@@ -215,12 +217,12 @@ def _columns(header: list[str]) -> list[int] | None:
 
 def name_classes(parts: Sequence[LabelledFiles], classes: dict[int, str], names_file: Path | str) -> None:
     """Turn the labels of all lists into class names: they are all numbers of classes, or all names."""
-    known = set(classes.values())
+    known = {class_name(name): name for name in classes.values()}
     by_number = {str(number): name for number, name in classes.items()}
     labels = {label for part in parts for label in part.labels}
-    as_numbers, as_names = len(labels & by_number.keys()), len(labels & known)
+    as_numbers, as_names = len(labels & by_number.keys()), len(labels & known.keys())
     numbers = as_numbers > as_names or (as_numbers == as_names and all(map(str.isdecimal, labels)))
-    meaning = by_number if numbers else {name: name for name in known}
+    meaning = by_number if numbers else known
     for part in parts:
         for label in dict.fromkeys(part.labels):
             if label not in meaning:

@@ -25,7 +25,7 @@ from paddle_resnet.config import DataConfig, SplitName
 from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.bounded_tar import BoundedTar
 from paddle_resnet.data.datasets.file_split import FileSplit, read_source
-from paddle_resnet.data.datasets.found_files import FoundFiles, LabelledFiles, by_split, split_of, visible
+from paddle_resnet.data.datasets.found_files import FoundFiles, LabelledFiles, by_split, class_name, split_of, visible
 from paddle_resnet.data.datasets.image_list import class_list, with_class_names
 from paddle_resnet.data.splits import Split, Splits
 from paddle_resnet.errors import UsageError, counted, printable, shown
@@ -107,6 +107,7 @@ def _find_images(root: Path, shards: list[Path]) -> LabelledFiles:
             raise UsageError(f"{shard}: expected a name that ends in .tar, in a folder whose name does not; rename it")
         for (name, start, size), label in _samples(shard, part.skipped):
             part.names.append(FilePart(path, start, size, name).as_name())
+            label = class_name(label)
             part.labels.append(labels.setdefault(label, label))
     return part
 

@@ -12,7 +12,7 @@ import numpy as np
 from paddle_resnet.config import DataConfig
 from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.file_split import MAX_EXAMINED, FileSplit, ImageFiles
-from paddle_resnet.data.datasets.found_files import FoundFiles, natural_sort_key, some_of, split_of
+from paddle_resnet.data.datasets.found_files import FoundFiles, class_name, natural_sort_key, some_of, split_of
 from paddle_resnet.data.datasets.image_folder import (
     files_in_classes,
     files_with_class,
@@ -153,7 +153,8 @@ def open_labelled(path: Path, config: DataConfig, resize: int, classes: Sequence
         part = files_with_class(root, root, re.compile(config.pattern))
     else:
         part = files_in_classes(root, root)
-    number = {name: label for label, name in enumerate(classes)}
+    number = {class_name(name): label for label, name in enumerate(classes)}
+    part.labels = list(map(class_name, part.labels))
     for label in dict.fromkeys(part.labels):
         if label not in number:
             advice = f"; did you mean {path / label}?" if split_of(label) else did_you_mean(label, classes)
