@@ -40,7 +40,9 @@ WITHOUT_PADDLE = (
     "core/test_download.py",
     "core/test_errors.py",
     "core/test_files.py",
+    "core/test_worker_pool.py",
     "images/test_find.py",
+    "inference/test_adaptive_threads.py",
     "inference/test_find_pictures.py",
     "inference/test_prediction_files.py",
     "lessons/test_lesson_texts.py",
@@ -50,6 +52,7 @@ WITHOUT_PADDLE = (
     "project/test_no_paddle.py",
     "project/test_requirements.py",
     "project/test_setup_scripts.py",
+    "service/test_inference_workers.py",
     "service/test_service.py",
     "service/test_service_hostile.py",
     "service/test_service_protocol.py",
@@ -60,7 +63,10 @@ WITHOUT_PADDLE = (
 
 # Lessons whose pages train for long. Their claims are about networks, not about a Paddle; what they need of Paddle is
 # tested without the page, in the same files, with both.
-LONG_LESSONS = ("degradation", "fashion_mnist", "gradients", "optimizers_and_schedules", "what_it_sees")
+LONG_LESSONS = (
+    *("degradation", "depth", "fashion_mnist", "gradients", "lenet"),
+    *("normalization", "optimizers_and_schedules", "transfer", "what_it_sees"),
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

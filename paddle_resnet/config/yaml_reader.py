@@ -31,7 +31,9 @@ from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import decode_text
 
 MAX_BYTES = 1 << 20
-"""Of a file, and of its values with all aliases expanded."""
+"""Of a file."""
+MAX_EXPANSION = 100
+"""How many times a text's length its values may have with all aliases expanded, and never more than `MAX_BYTES`."""
 MAX_DEPTH = 20
 MAX_NUMBER_LENGTH = 40
 LONGEST_PATH = 240
@@ -94,7 +96,7 @@ def parse_yaml(text: str, is_text: IsText = lambda key: False, key: str = "") ->
     """
     events = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     try:
-        return _Values(events, is_text).document(key)
+        return _Values(events, is_text, min(MAX_BYTES, MAX_EXPANSION * len(text))).document(key)
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         why = f" ({shown(problem)})" if problem else ""
@@ -106,9 +108,10 @@ def parse_yaml(text: str, is_text: IsText = lambda key: False, key: str = "") ->
 class _Values:
     """Build a document's value from the parser's events."""
 
-    def __init__(self, events: Iterator[Event], is_text: IsText) -> None:
+    def __init__(self, events: Iterator[Event], is_text: IsText, most: int) -> None:
         self._events = events
         self._is_text = is_text
+        self._most = most
         self._anchors: dict[str, tuple[Any, int]] = {}
         self._size = 0
 
@@ -172,8 +175,8 @@ class _Values:
 
     def _count(self, event: Event, size: int) -> None:
         self._size += size
-        if self._size > MAX_BYTES:
-            raise _refused(event, f"holds more than {MAX_BYTES >> 20} MiB with its aliases expanded")
+        if self._size > self._most:
+            raise _refused(event, f"its aliases repeat values to more than {self._most:,} characters; write them out")
 
     def _check_tag(self, event: Any) -> None:
         if event.tag is not None:

@@ -109,6 +109,7 @@ def test_a_run_on_shards_has_the_same_pictures(folder, tmp_path):
         assert {(picture.tobytes(), label) for picture, label in found} == known
 
 
+@pytest.mark.slow
 def test_images_in_memory_become_png_files(tmp_path):
     splits = open_splits(DataConfig(source="digits", image_size=8))
     write_shards(splits, tmp_path / "shards", 1, seed=3)
@@ -293,6 +294,7 @@ def test_labels_without_image_and_unused_archives_are_told(tmp_path, caplog):
         open_splits(config(tmp_path, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory_mb", [0, 100])
 def test_an_interrupted_epoch_of_shards_continues(tmp_path, memory_mb):
     write_tar(tmp_path / "train-0.tar", samples(40))

@@ -79,6 +79,7 @@ def assert_same(found, expected):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", [EVERYTHING, {"pad": 2, "flip": True}], ids=["boxes", "padded"])
 def test_any_number_of_workers_gives_the_same_batches(files, augment, monkeypatch):
     monkeypatch.setattr(reading, "MIN_PICTURES", 1)
@@ -191,6 +192,7 @@ def test_another_picture_stands_in_for_an_unreadable_one(files, tmp_path):
         values(loader(Files([*files[:7], tmp_path / "bad.jpg"])))
 
 
+@pytest.mark.slow
 def test_death_of_a_decoding_process_is_one_line(files):
     split = Files(files * 20, workers=1)
     batches = iter(loader(split, scale=(0.3, 1.0)))

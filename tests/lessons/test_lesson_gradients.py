@@ -12,7 +12,7 @@ from paddle_resnet.lessons import Effort, Lesson
 from paddle_resnet.lessons.common.training_loop import LessonData
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import LessonTexts
-from paddle_resnet.lessons.gradients import layer_gradients, lesson
+from paddle_resnet.lessons.gradients import lesson
 from paddle_resnet.lessons.gradients.layer_gradients import (
     BATCH_SIZE,
     IMAGE_SIZE,
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layer_gradients, "IMAGE_SIZE", 16)
+        patch.setattr(lesson, "IMAGE_SIZE", 16)
         patch.setattr(lesson, "TRAINED_DEPTHS", {True: (20, 56), False: (20,)})
         return Lesson("gradients").run(tmp_path_factory.mktemp("gradients"), scale=0.1)
 

@@ -19,7 +19,7 @@ def page(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lesson, "TRAINED_BATCH_SIZES", (8, 64))
         patch.setattr(lesson, "SEEDS", (0,))
-        return Lesson("normalization").run(tmp_path_factory.mktemp("lesson"), scale=0.5)
+        return Lesson("normalization").run(tmp_path_factory.mktemp("lesson"), scale=0.25)
 
 
 @pytest.fixture(scope="module")

@@ -104,6 +104,7 @@ def test_command_without_name_lists_lessons(tool):
     assert all(name in done.stdout for name in LESSONS)
 
 
+@pytest.mark.slow
 def test_the_terminal_breaks_the_lines_of_chinese(tool, tmp_path):
     done = tool("lesson", "network-shapes", "--language", "zh", "--output", tmp_path / "lesson")
     assert done.exit_code == 0, done.stderr

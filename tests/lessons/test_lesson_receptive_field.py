@@ -5,6 +5,7 @@ import pytest
 from lesson_pages import figure_names
 
 from paddle_resnet.lessons import Lesson
+from paddle_resnet.lessons.receptive_field import lesson
 from paddle_resnet.lessons.receptive_field.lesson import box_spread, effective_side, extent
 
 pytestmark = pytest.mark.slow
@@ -12,7 +13,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    return Lesson("receptive-field").run(tmp_path_factory.mktemp("lesson"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lesson, "IMAGES", 4)
+        return Lesson("receptive-field").run(tmp_path_factory.mktemp("lesson"))
 
 
 def test_resnet18_fields_match_a_hand_count(page):

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     overrides = ["device=cpu", "data.image_size=16"]
-    return Lesson("what-it-sees").run(tmp_path_factory.mktemp("seen"), scale=0.3, overrides=overrides)
+    return Lesson("what-it-sees").run(tmp_path_factory.mktemp("seen"), scale=0.15, overrides=overrides)
 
 
 @pytest.fixture(scope="module")

@@ -59,6 +59,7 @@ def test_imagenet_members_have_the_published_multiply_adds_and_depth(name):
     assert summary.output_shape == (1, 1000)
 
 
+@pytest.mark.slow
 @pytest.mark.once
 @pytest.mark.parametrize("name", DESIGNS)
 def test_multiply_adds_by_arithmetic_are_those_traced(name):

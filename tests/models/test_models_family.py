@@ -134,10 +134,9 @@ def test_paddleclas_networks_have_its_published_size(name):
     assert abs(size / 1e6 - PADDLECLAS_WITH_STATISTICS[name]) < 0.01  # 21.819 is given as 21.81
 
 
+@pytest.mark.slow
 @pytest.mark.once
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in DESIGNS else pytest.mark.slow) for name in list_models()]
-)
+@pytest.mark.parametrize("name", list_models())
 def test_shapes_by_arithmetic_are_the_networks(name):
     entry, network = model_entry(name), outline(name)
     computed = {tensor: list(shape) for tensor, shape in state_shapes(entry).items()}
@@ -218,6 +217,7 @@ def test_logits_equal_paddle_visions(name):
     assert np.abs(logits - expected).max() <= 1e-5 * max(1.0, np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FAMILY)
 def test_gradients_are_the_slopes(kind):
     network = tiny_network(kind).to(dtype="float64")

@@ -245,6 +245,7 @@ def test_networks_that_paddleclas_lacks_are_not_written(tmp_path):
 # The command.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "facts"),
     [

@@ -243,6 +243,7 @@ calls_of_memories = st.lists(st.lists(st.integers(0, 11), min_size=1, max_size=4
 some_memories = st.sets(st.integers(0, 11))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(calls_of_memories, st.lists(st.integers(1, 500), min_size=12, max_size=12), some_memories, some_memories)
 def test_memories_in_use_at_the_same_time_do_not_overlap(numbers, sizes, elsewhere, lasting):

@@ -1,6 +1,7 @@
 """The import contract of docs/architecture.md, read from the source: nothing is imported to check it."""
 
 import ast
+import functools
 import graphlib
 import os
 import re
@@ -75,11 +76,17 @@ def module_name(path):
 MODULES = {module_name(path): path.read_text(encoding="utf-8") for path in python_files(PACKAGE)}
 
 
+@functools.cache
+def nodes(source):
+    """All nodes of a module's syntax tree."""
+    return [*ast.walk(ast.parse(source))]
+
+
 def imports(module, source, modules):
     """Modules that `source` imports anywhere: at its top, inside functions, and for type checking."""
     is_package = any(name.startswith(module + ".") for name in modules)
     found = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -112,7 +119,7 @@ def misplaced_imports(module, source, modules):
 def forbidden_uses(module, source):
     """Uses of what only commands may use, each as one line."""
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         names = set()
         if isinstance(node, ast.Import):
             names = {alias.name.split(".")[0] for alias in node.names} & FORBIDDEN_MODULES
@@ -148,35 +155,35 @@ def test_the_table_goes_from_the_bottom_up():
         below.add(name)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_a_module_imports_only_from_layers_below(module):
-    assert misplaced_imports(module, MODULES[module], MODULES) == []
+def test_modules_import_only_from_layers_below():
+    assert [line for name, source in MODULES.items() for line in misplaced_imports(name, source, MODULES)] == []
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if layer(name) not in ("cli", "__main__")])
-def test_a_module_does_not_parse_arguments_print_or_exit(module):
-    assert forbidden_uses(module, MODULES[module]) == []
+def test_commands_alone_parse_arguments_print_or_exit():
+    others = {name: source for name, source in MODULES.items() if layer(name) not in ("cli", "__main__")}
+    assert [line for name, source in others.items() for line in forbidden_uses(name, source)] == []
 
 
 def private_attributes(source):
-    """Private attributes that a module takes of other objects than `self`, with their lines."""
+    """Private attributes that a module takes of other objects than `self`."""
     return {
-        node.attr: node.lineno
-        for node in ast.walk(ast.parse(source))
+        node.attr
+        for node in nodes(source)
         if isinstance(node, ast.Attribute) and re.match("_[a-z]", node.attr) and ast.unparse(node.value) != "self"
     }
 
 
 PADDLE_COMPAT = f"{PACKAGE}.paddle_compat"
 STATE_DICT_NAMES = {"_mean", "_variance"}
-PADDLE_PRIVATE = {*private_attributes(MODULES[PADDLE_COMPAT])} - STATE_DICT_NAMES
+PADDLE_PRIVATE = private_attributes(MODULES[PADDLE_COMPAT]) - STATE_DICT_NAMES
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name != PADDLE_COMPAT])
-def test_paddle_compat_alone_uses_private_attributes_of_paddle(module):
-    used = private_attributes(MODULES[module])
-    assert {name: used[name] for name in used.keys() & PADDLE_PRIVATE} == {}
-    assert not [name for name in imports(module, MODULES[module], {}) if name.startswith("paddle.base")]
+def test_paddle_compat_alone_uses_private_attributes_of_paddle():
+    others = {name: source for name, source in MODULES.items() if name != PADDLE_COMPAT}
+    used = {name: private_attributes(source) & PADDLE_PRIVATE for name, source in others.items()}
+    assert {name: attributes for name, attributes in used.items() if attributes} == {}
+    imported = {name: imports(name, source, {}) for name, source in others.items()}
+    assert [name for name, found in imported.items() if any(each.startswith("paddle.base") for each in found)] == []
 
 
 def test_there_is_no_import_cycle():

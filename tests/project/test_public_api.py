@@ -19,8 +19,8 @@ from paddle_resnet.errors import UsageError
 
 WITH_A_RUN = ("train", "resume", "evaluate", "export", "Run", "Predictor")
 """In this order: those after `train` use its run."""
-OTHERS = ("Config", "create_model", "load_weights", "accelerate", "prepare", "Lesson")
-EXAMPLES = {name: getattr(paddle_resnet, name) for name in (*WITH_A_RUN, *OTHERS)} | {"Loader": Loader}
+OTHERS = ("Config", "create_model", "load_weights", "accelerate", "prepare")
+EXAMPLES = {name: getattr(paddle_resnet, name) for name in (*WITH_A_RUN, *OTHERS, "Lesson")} | {"Loader": Loader}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,13 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in (*WITH_A_RUN, "Lesson"))) for name in EXAMPLES]
+    "name",
+    [
+        *(pytest.param(name, marks=pytest.mark.slow) for name in WITH_A_RUN),
+        *OTHERS,
+        "Loader",
+        pytest.param("Lesson", marks=[pytest.mark.slow, pytest.mark.once]),
+    ],
 )
 def test_examples_of_docstrings_run(name, folder, monkeypatch, request):
     monkeypatch.chdir(folder)
@@ -92,6 +98,7 @@ print(sorted({"matplotlib", "scipy", "sklearn"} & {*sys.modules}))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [CHEAP, BEFORE_THE_FIRST_STEP])
 def test_import_loads_nothing_that_takes_long(code):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
