@@ -87,11 +87,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
-def require_count(argument: str, number: object, most: int | None = None) -> None:
-    """Raise a `UsageError` that names the argument, unless it is a whole number from 1 to `most`."""
+def require_count(argument: str, number: object, most: int | None = None, least: int = 1) -> None:
+    """Raise a `UsageError` that names the argument, unless it is a whole number from `least` to `most`."""
     is_whole = isinstance(number, Integral) and not isinstance(number, bool)
-    if not is_whole or number < 1 or (most is not None and number > most):  # type: ignore[operator]
-        bounds = "of at least 1" if most is None else f"from 1 to {most}"
+    if not is_whole or number < least or (most is not None and number > most):  # type: ignore[operator]
+        bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise UsageError(f"{argument}: expected a whole number {bounds}, got {shown(repr(number))}")
 
 

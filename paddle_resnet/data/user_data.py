@@ -78,6 +78,9 @@ class Loader:
         require_count("batch_size", batch_size)
         if image_size is not None:
             require_count("image_size", image_size)
+        require_count("seed", seed, least=0)
+        if not isinstance(augment, AugmentConfig | Mapping | None):
+            raise UsageError(f'augment: expected keys with values, as {{"flip": True}}, got {shown(repr(augment))}')
         if augment is not None and not shuffle:
             raise UsageError("augment: is for training; give shuffle=True too, or leave it out")
         pixels, classes = _read_array(images, labels) if labels is not None else _read_dataset(images, image_size)

@@ -104,6 +104,8 @@ def test_paddle_model_trains_evaluates_and_predicts_with_it():
         (Pictures(PIXELS / 255), None, {}, "leave out transforms"),
         (PIXELS, LABELS, {"augment": {"flip": True}}, "shuffle=True"),
         (PIXELS, LABELS, {"augment": {"flop": True}, "shuffle": True}, 'unknown key "flop".*flip'),
+        (PIXELS, LABELS, {"augment": "flip", "shuffle": True}, "augment: expected keys with values.*got 'flip'"),
+        (PIXELS, LABELS, {"seed": -1, "shuffle": True}, "seed: expected a whole number of at least 0, got -1"),
         (PIXELS, LABELS, {"batch_size": 0}, "at least 1, got 0"),
         (PIXELS, LABELS, {"batch_size": 4.0}, "a whole number of at least 1, got 4.0"),
         (PIXELS, LABELS, {"image_size": 0}, "image_size: expected a whole number of at least 1, got 0"),
