@@ -29,7 +29,7 @@ pictures is kept.
   --threshold      a picture whose best probability is lower is of the class "unknown" everywhere; 0: none is. Where the
                    model has a threshold (eval --choose-threshold), it is the default
   --sort           copies the pictures to FOLDER/<class>/. Nothing is moved or overwritten: a name that another picture
-                   has there gets a number
+                   has there gets a checksum, and the same picture is not copied again
   --draw           writes FOLDER/<name>.jpg, the picture (shorter side 480) with class and probability
   --why            beside it what the network sees, and in orange what speaks for the class (Grad-CAM)
   --embeddings     an .npz of features [N, F] (the inputs of the last layer), names and classes. This and --why need the

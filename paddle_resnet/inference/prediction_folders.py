@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ from paddle_resnet.paths import require_name_for_folder, require_portable_name
 from paddle_resnet.system.portable import portable_name
 
 JPEG_QUALITY = 92
+DIGITS = 12
+"""Of the SHA-256 of a file's content, in the name of one that another file had first."""
 
 
 def folder_names(classes: Sequence[str]) -> dict[str, str]:
@@ -87,21 +89,24 @@ def open_embeddings(path: Path, features: Callable[[list[Prediction]], np.ndarra
         write_atomically(path, save)
 
 
-def _numbered(path: Path, number: int) -> Path:
-    ending = f"_{number}{path.suffix}"
+def _named_by_content(path: Path, data: bytes) -> Path:
+    ending = f"_{hashlib.sha256(data).hexdigest()[:DIGITS]}{path.suffix}"
     return path.with_name(shortened_name(path.stem, more=len(os.fsencode(ending))) + ending)
 
 
+def _holds(path: Path, data: bytes) -> bool:
+    return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
+
+
 def _put(path: Path, data: bytes) -> None:
-    """Write a new file, under the first of the names ``1.jpg``, ``1_2.jpg`` ... that is free or has these bytes."""
+    """Write a new file, ``1.jpg``, or ``1_<checksum>.jpg`` if another file has that name; the same one is kept."""
     with write_errors(shown(str(path), 300)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for number in count(1):
-            target = path if number == 1 else _numbered(path, number)
-            if not os.path.lexists(target):
-                break
-            if target.is_file() and target.stat().st_size == len(data) and target.read_bytes() == data:
-                return
+        target = path
+        if os.path.lexists(path) and not _holds(path, data):
+            target = _named_by_content(path, data)
+        if os.path.lexists(target):
+            return
         part = path.parent / f".{os.getpid()}.part"
         try:
             part.write_bytes(data)
