@@ -28,10 +28,12 @@ DIGITS = 12
 def folder_names(classes: Sequence[str]) -> dict[str, str]:
     """Return a portable name of a folder or file for each class and `UNKNOWN`; those alike in it get a ``_``."""
     names: dict[str, str] = {}
+    taken: set[str] = set()
     for label in dict.fromkeys((*classes, UNKNOWN)):
-        name, taken = portable_name(label), {each.casefold() for each in names.values()}
+        name = portable_name(label)
         while name.casefold() in taken:
             name += "_"
+        taken.add(name.casefold())
         names[label] = name
     return names
 
