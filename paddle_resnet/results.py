@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from pydantic import ConfigDict, Field
@@ -39,9 +39,20 @@ class ClassResult:
     support: int
 
 
+class ConfusedPair(NamedTuple):
+    """How many `images` of the class `true`, of all `support` of it, are taken for the class `predicted`."""
+
+    true: int
+    predicted: int
+    images: int
+    support: int
+
+
 @dataclass(frozen=True, eq=False)
 class PrecisionRecallCurve:
     """Precision and recall of one class against all others, by threshold on its probability.
+
+    Points between two of one recall are left out.
 
     Attributes:
         name: of the class.
@@ -88,7 +99,6 @@ class Evaluation:
         roc_auc: mean area under the ROC curve of each class against all others (macro, one versus rest), over the
             classes that have images and are not alone; None: there is none.
         loss: mean cross-entropy over the images, in nats.
-        confusion: int64 `[true, predicted]`, counts.
         per_class: precision, recall, F1 and support, in the order of `classes`.
         calibration: of the best probabilities.
         labels: int64 `[N]`; scores: float32 `[N, classes]`.
@@ -102,7 +112,6 @@ class Evaluation:
     f1: float
     roc_auc: float | None
     loss: float
-    confusion: np.ndarray
     per_class: tuple[ClassResult, ...]
     calibration: Calibration
     labels: np.ndarray
@@ -131,6 +140,21 @@ class Evaluation:
     def predicted(self) -> np.ndarray:
         """Return the class of the highest score, int64 `[N]`; among equal scores the first."""
         return self.scores.argmax(axis=1)
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """Return the confusion matrix, int64 `[true, predicted]`: counts of images."""
+        matrix = np.zeros([len(self.classes)] * 2, np.int64)
+        np.add.at(matrix, (self.labels, self.predicted), 1)
+        return matrix
+
+    def confusion_counts(self) -> np.ndarray:
+        """Return the matrix's counts above 0, int64 `[n, 3]`: rows `(true, predicted, images)` in this order.
+
+        There are no more of them than images, however many classes there are.
+        """
+        pairs, images = np.unique(np.stack([self.labels, self.predicted], axis=1), axis=0, return_counts=True)
+        return np.column_stack([pairs, images])
 
     def summary(self) -> dict[str, Any]:
         """Return the metrics of the whole split, as in `metrics.json`."""

@@ -142,6 +142,6 @@ def _print_metrics(what: str, evaluation: Evaluation) -> None:
     area = "" if evaluation.roc_auc is None else f"   ROC-AUC {evaluation.roc_auc:.4f}"
     error = f"calibration error {evaluation.calibration.error:.2%}"
     print(f"mean loss {evaluation.loss:.4f} nats   macro F1 {evaluation.f1:.2%}{area}   {error}")
-    for true, predicted in confused_pairs(evaluation, PRINTED_PAIRS):
-        names, counts = [shown(evaluation.classes[label]) for label in (true, predicted)], evaluation.confusion[true]
-        print(f"  {names[0]} taken for {names[1]}: {counts[predicted]} of {counts.sum()}")
+    for pair in confused_pairs(evaluation, PRINTED_PAIRS):
+        true, predicted = (shown(evaluation.classes[label]) for label in pair[:2])
+        print(f"  {true} taken for {predicted}: {pair.images} of {pair.support}")

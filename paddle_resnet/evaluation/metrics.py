@@ -7,16 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from sklearn.metrics import (
-    average_precision_score,
-    precision_recall_curve,
-    precision_recall_fscore_support,
-    roc_auc_score,
-)
+from sklearn.metrics import precision_recall_curve, precision_recall_fscore_support, roc_auc_score
 
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.evaluation.scorer import SINGLE_VIEW, NetworkScorer, Scorer
-from paddle_resnet.results import TOP_K, Calibration, ClassResult, Evaluation, PrecisionRecallCurve
+from paddle_resnet.results import TOP_K, Calibration, ClassResult, ConfusedPair, Evaluation, PrecisionRecallCurve
 
 BINS = 15
 
@@ -72,7 +67,6 @@ def evaluation_of(scores: np.ndarray, labels: np.ndarray, classes: Sequence[str]
         f1=float(by_class[2][by_class[3] > 0].mean()),
         roc_auc=macro_roc_auc(scores, labels),
         loss=cross_entropy(scores, labels),
-        confusion=np.bincount(labels * number + predicted, minlength=number**2).reshape(number, number),
         per_class=tuple(
             ClassResult(name, float(precision), float(recall), float(f1), int(support))
             for name, precision, recall, f1, support in zip(classes, *by_class, strict=True)
@@ -131,12 +125,15 @@ def lowest_threshold(scores: np.ndarray, labels: np.ndarray, accuracy: float) ->
     return 0.0 if kept[-1] == len(labels) - 1 else float(confidence[kept[-1] : kept[-1] + 2].mean())
 
 
-def confused_pairs(evaluation: Evaluation, number: int) -> list[tuple[int, int]]:
-    """Return the true and the predicted class of the most frequent mistakes, the most frequent first."""
-    counts = evaluation.confusion * (1 - np.eye(len(evaluation.classes), dtype=np.int64))
-    order = np.argsort(-counts, axis=None, kind="stable")[:number]
-    pairs = (divmod(int(place), len(counts)) for place in order)
-    return [(true, predicted) for true, predicted in pairs if counts[true, predicted]]
+def confused_pairs(evaluation: Evaluation, number: int) -> list[ConfusedPair]:
+    """Return the classes of the most frequent mistakes, the most frequent first."""
+    counts = evaluation.confusion_counts()
+    mistakes = counts[counts[:, 0] != counts[:, 1]]
+    order = np.argsort(-mistakes[:, 2], kind="stable")[:number]
+    return [
+        ConfusedPair(true, predicted, images, evaluation.per_class[true].support)
+        for true, predicted, images in mistakes[order].tolist()
+    ]
 
 
 def precision_recall_curves(evaluation: Evaluation) -> list[PrecisionRecallCurve]:
@@ -145,8 +142,8 @@ def precision_recall_curves(evaluation: Evaluation) -> list[PrecisionRecallCurve
     for label, name in enumerate(evaluation.classes):
         truth, scores = evaluation.labels == label, evaluation.scores[:, label]
         if truth.any():
-            precision, recall, _ = precision_recall_curve(truth, scores)
-            average = float(average_precision_score(truth, scores))
+            precision, recall, _ = precision_recall_curve(truth, scores, drop_intermediate=True)
+            average = float(-np.sum(np.diff(recall) * precision[:-1]))  # recall falls
             curves.append(PrecisionRecallCurve(name, precision, recall, average))
     return curves
 

@@ -104,7 +104,7 @@ def evaluate(
         **evaluation.summary(),
         "classes": list(evaluation.classes),
         "per_class": [asdict(result) for result in evaluation.per_class],
-        "confusion": evaluation.confusion.tolist(),
+        "confusion": evaluation.confusion_counts().tolist(),
         "calibration": {name: values.tolist() for name, values in vars(evaluation.calibration).items()},
     }
     write_json(details_path(run, split.name, checkpoint), details)

@@ -12,6 +12,7 @@ import paddle
 from matplotlib.figure import Figure
 from paddle import nn
 
+from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.open_splits import resize_size
 from paddle_resnet.evaluation.metrics import confused_pairs, precision_recall_curves
 from paddle_resnet.images.decode import resize_and_crop_batch
@@ -31,6 +32,8 @@ SPLIT_PLOTS = ("samples", "confusion_matrix", "confused_pairs", "mistakes", "pre
 SAMPLES = 40
 MISTAKES = 24
 PAIRS = 6
+LARGEST_MATRIX = 1000
+"""Classes of a confusion matrix that is drawn; its memory grows with their square."""
 BATCH = 64
 
 
@@ -40,7 +43,7 @@ def draw_split_plots(
     """Draw plots of a measured split, names out of `SPLIT_PLOTS`, as ``figures/<plot>_<split>.png`` of the run.
 
     Returns:
-        The files by plot.
+        The files by plot; without the confusion matrix of more than `LARGEST_MATRIX` classes.
     """
     name, classes = run.config.name, evaluation.classes
     title = f"{name}: {split_name} images"
@@ -56,7 +59,7 @@ def draw_split_plots(
 
     def draw_chosen_pairs() -> Figure:
         pairs = confused_pairs(evaluation, PAIRS)
-        examples = [split.batch(examples_of_pair(evaluation, *pair)) for pair in pairs]
+        examples = [split.batch(examples_of_pair(evaluation, *pair[:2])) for pair in pairs]
         return draw_confused_pairs(examples, pairs, evaluation, f"{name}: most confused classes, {split_name}")
 
     draw: dict[str, Callable[[], Figure]] = {
@@ -68,6 +71,9 @@ def draw_split_plots(
         "calibration": lambda: draw_calibration(evaluation.calibration, title),
     }
     files = {plot: run.figures_path / f"{plot}_{split_name}.png" for plot in plots}
+    if len(classes) > LARGEST_MATRIX and "confusion_matrix" in files:
+        del files["confusion_matrix"]
+        logger.info("no confusion matrix is drawn: %d classes, at most %d are readable", len(classes), LARGEST_MATRIX)
     for plot, file in files.items():
         save_figure(file, draw[plot])
     return files

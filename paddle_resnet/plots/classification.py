@@ -44,10 +44,9 @@ def draw_confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: 
     )
     if len(classes) <= NAMES_UP_TO:
         _name_classes(axes, classes, size=10 if with_counts else 6.5)
-    for (true, predicted), count in np.ndenumerate(confusion):
-        if count and with_counts:
-            colour = LIGHT if norm(shares[true, predicted]) > 0.55 else DARK
-            axes.text(predicted, true, f"{count}", ha="center", va="center", color=colour, fontsize=9)
+    for true, predicted in np.argwhere(confusion) if with_counts else ():
+        colour = LIGHT if norm(shares[true, predicted]) > 0.55 else DARK
+        axes.text(predicted, true, f"{confusion[true, predicted]}", ha="center", va="center", color=colour, fontsize=9)
     axes.set(xlabel="predicted", ylabel="true")
     images = int(confusion.sum())
     top1 = float(np.trace(confusion)) / max(images, 1)

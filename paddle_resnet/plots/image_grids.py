@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paddle_resnet.plots.style import RED, make_figure, percent, shortened, without_axes
-from paddle_resnet.results import Evaluation
+from paddle_resnet.results import ConfusedPair, Evaluation
 
 COLUMNS = 8
 LONGEST_NAME = 15
@@ -47,19 +47,19 @@ def draw_mistakes(images: np.ndarray, chosen: np.ndarray, evaluation: Evaluation
 
 
 def draw_confused_pairs(
-    examples: Sequence[np.ndarray], pairs: Sequence[tuple[int, int]], evaluation: Evaluation, title: str
+    examples: Sequence[np.ndarray], pairs: Sequence[ConfusedPair], evaluation: Evaluation, title: str
 ) -> Figure:
     """Draw a row of example images, uint8 `[<= 8, H, W, 3]`, for each pair of a true and a predicted class."""
     if not pairs:
         return _no_mistakes(evaluation, title)
     columns = max(map(len, examples))
     grid = _Grid(len(pairs) * columns, title, caption_lines=1, columns=columns)
-    for row, (images, (true, predicted)) in enumerate(zip(examples, pairs, strict=True)):
+    for row, (images, pair) in enumerate(zip(examples, pairs, strict=True)):
         for column, image in enumerate(images):
             grid.show(row * columns + column, image)
-        wrong, whole = evaluation.confusion[true, predicted], evaluation.confusion[true].sum()
-        names = (shortened(evaluation.classes[label], 30) for label in (true, predicted))
-        words = "{} taken for {}".format(*names) + f": {wrong:,} of {whole:,} ({percent(wrong / whole)})"
+        true, predicted = (shortened(evaluation.classes[label], 30) for label in pair[:2])
+        share = percent(pair.images / pair.support)
+        words = f"{true} taken for {predicted}: {pair.images:,} of {pair.support:,} ({share})"
         grid.caption(row * columns, 0.05, words, ha="left", fontsize=10)
     return grid.figure
 

@@ -14,13 +14,13 @@ from sklearn.calibration import calibration_curve
 from tiny_run import COLOURS, SIZE, make_run
 
 from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.evaluation import NetworkScorer, evaluate, measure, measure_split, warn_of_few_images
+from paddle_resnet.evaluation import NetworkScorer, evaluate, measure, measure_split, run_plots, warn_of_few_images
 from paddle_resnet.evaluation.metrics import confused_pairs, evaluation_of, lowest_threshold
 from paddle_resnet.evaluation.report import choose_threshold, other_pictures, split_of
 from paddle_resnet.exporting import export
 from paddle_resnet.images.decode import decode_image, decode_square
 from paddle_resnet.inference import InferenceConfig
-from paddle_resnet.results import wilson_interval
+from paddle_resnet.results import Evaluation, wilson_interval
 from paddle_resnet.training.run_folder import Run
 
 
@@ -131,8 +131,10 @@ def test_the_threshold_is_the_lowest_that_suffices(digits):
 def test_most_confused_classes_come_first():
     predicted, labels = np.array([1, 1, 0, 2, 2, 2, 2]), np.array([0, 0, 1, 1, 2, 1, 1])
     found = evaluation_of(np.eye(3, dtype=np.float32)[predicted], labels, ["cat", "dog", "eel"], 1.0)
-    assert confused_pairs(found, 9) == [(1, 2), (0, 1), (1, 0)]  # 3, 2 and 1 images
-    assert confused_pairs(found, 2) == [(1, 2), (0, 1)]
+    assert confused_pairs(found, 9) == [(1, 2, 3, 4), (0, 1, 2, 2), (1, 0, 1, 4)]
+    assert confused_pairs(found, 2) == [(1, 2, 3, 4), (0, 1, 2, 2)]
+    assert found.confusion.tolist() == metrics.confusion_matrix(labels, predicted).tolist()
+    assert found.confusion_counts().tolist() == [[0, 1, 2], [1, 0, 1], [1, 2, 3], [2, 2, 1]]
 
 
 def test_a_smaller_last_batch_counts_by_its_images():
@@ -240,7 +242,8 @@ def test_evaluate_measures_the_whole_test_split(run):
     assert written["test"]["checkpoint"] == "best"
     details = json.loads((run.path / "evaluation_test.json").read_text())
     assert details["classes"] == list(COLOURS)
-    assert np.trace(details["confusion"]) / np.sum(details["confusion"]) == pytest.approx(found.top1)
+    right = sum(images for true, predicted, images in details["confusion"] if true == predicted)
+    assert right / sum(images for *_, images in details["confusion"]) == pytest.approx(found.top1)
     assert [each["support"] for each in details["per_class"]] == [4, 4, 4]
     assert {path.name for path in run.figures_path.iterdir()} == {
         "calibration_test.png",
@@ -250,6 +253,29 @@ def test_evaluate_measures_the_whole_test_split(run):
         "mistakes_test.png",
         "precision_recall_test.png",
     }
+
+
+@pytest.mark.slow
+def test_a_matrix_of_very_many_classes_is_not_drawn(run, monkeypatch, caplog):
+    monkeypatch.setattr(run_plots, "LARGEST_MATRIX", 2)
+    (run.figures_path / "confusion_matrix_validation.png").unlink(missing_ok=True)
+    with caplog.at_level("INFO"):
+        evaluate(run, "validation")
+    assert "no confusion matrix is drawn: 3 classes, at most 2" in caplog.text
+    assert not (run.figures_path / "confusion_matrix_validation.png").exists()
+    assert (run.figures_path / "confused_pairs_validation.png").is_file()
+
+
+def test_results_of_many_classes_grow_with_the_images_only():
+    classes, images = 20_000, 50
+    generator = np.random.default_rng(0)
+    labels, predicted = generator.integers(0, classes, (2, images))
+    scores = np.zeros((images, classes), np.float32)
+    scores[np.arange(images), predicted] = 1
+    found = Evaluation(tuple(map(str, range(classes))), 0, 0, 0, None, 0, (), None, labels, scores, 1.0)
+    assert found.confusion_counts().tolist() == [
+        [true, one, 1] for true, one in sorted(zip(labels, predicted, strict=False))
+    ]
 
 
 def copies(run, folder, names):

@@ -47,7 +47,7 @@ def test_each_confused_pair_is_a_row_of_examples():
     (axes,) = draw_confused_pairs(examples, pairs, measured, "run").axes
     tops = sorted({image.get_extent()[3] for image in axes.images})
     rows = [[image for image in axes.images if image.get_extent()[3] == top] for top in tops]
-    for row, text, images, (true, predicted) in zip(rows, axes.texts, examples, pairs, strict=True):
+    for row, text, images, (true, predicted, *_) in zip(rows, axes.texts, examples, pairs, strict=True):
         np.testing.assert_array_equal([image.get_array() for image in row], images)
         wrong, whole = measured.confusion[true, predicted], measured.confusion[true].sum()
         assert text.get_text().startswith(f"class {true} taken for class {predicted}: {wrong} of {whole} (")
