@@ -273,9 +273,8 @@ def test_results_of_many_classes_grow_with_the_images_only():
     scores = np.zeros((images, classes), np.float32)
     scores[np.arange(images), predicted] = 1
     found = Evaluation(tuple(map(str, range(classes))), 0, 0, 0, None, 0, (), None, labels, scores, 1.0)
-    assert found.confusion_counts().tolist() == [
-        [true, one, 1] for true, one in sorted(zip(labels, predicted, strict=False))
-    ]
+    pairs = sorted(zip(labels, predicted, strict=True))
+    assert found.confusion_counts().tolist() == [[*pair, 1] for pair in pairs]
 
 
 def copies(run, folder, names):
