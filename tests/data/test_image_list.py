@@ -109,6 +109,7 @@ def test_lists_are_read_in_any_form(tmp_path, layout):
         (("1", "2"), "1\n2\n", ("1", "2")),
         (("0", "1"), "dog\t1\n# a comment\ncat 0\n", ("cat", "dog")),
         (("0", "1"), "level 1\nlevel 0\n", ("level 1", "level 0")),
+        (("1", "2"), "2 crane\n1 crane\n", ("1 crane", "2 crane")),
     ],
 )
 def test_labels_are_numbers_or_names(tmp_path, labels, classes, expected):

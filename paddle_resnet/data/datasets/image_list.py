@@ -30,10 +30,8 @@ _SUFFIXES = "|".join(re.escape(suffix) for suffix in sorted(EXTENSIONS, key=len,
 _WITH_SUFFIX = re.compile(rf"(.*(?:{_SUFFIXES}))[\"']?[\s,;|]+[\"']?([^\s,;|].*)", re.IGNORECASE)
 _WITHOUT_SUFFIX = re.compile(r"(.*[^\s,;|])[\s,;|]+([^\s,;|]+)")
 _OF_WINDOWS = re.compile("[A-Za-z]:/")
-_NUMBERED = (
-    re.compile(r"(?P<number>\d+)[\s,:;]+(?P<name>\S.*)"),
-    re.compile(r"(?P<name>.*[^\s,:;])[\s,:;]+(?P<number>\d+)"),
-)
+_NUMBER_FIRST = re.compile(r"(?P<number>\d+)[\s,:;]+(?P<name>\S.*)")
+_NUMBER_LAST = re.compile(r"(?P<name>.*[^\s,:;])[\s,:;]+(?P<number>\d+)")
 PATH_COLUMNS = (
     *("path", "file", "filename", "file_name", "filepath", "image_path", "image", "image_name", "image_id"),
     "id",  # last, as beside a column of files it only numbers the rows
@@ -132,14 +130,19 @@ def _read_class_names(path: Path) -> dict[int, str]:
 
 
 def _numbered(lines: Iterable[str]) -> dict[int, str]:
-    """Return the class of each number: a name a line, or lines ``number name`` or ``name number`` from 0 or 1 on."""
+    """Return the class of each number: a name a line, or lines ``number name`` or ``name number`` from 0 or 1 on.
+
+    Of lines ``number name``, those of a name that several have are names as a whole, such as ImageNet's two cranes.
+    """
     lines = [line.strip() for line in lines if line.strip() and not _is_comment(line)]
-    for pattern in _NUMBERED:
+    for pattern in (_NUMBER_FIRST, _NUMBER_LAST):
         found = [match for match in map(pattern.fullmatch, lines) if match and len(match["number"]) < 10]
-        classes = {int(match["number"]): match["name"] for match in found}
-        counted = sorted(classes) in (list(range(len(lines))), list(range(1, len(lines) + 1)))
-        if counted and len(set(classes.values())) == len(lines):  # else they are names such as "level 1"
-            return classes
+        numbers = [int(match["number"]) for match in found]
+        is_counted = sorted(numbers) in (list(range(len(lines))), list(range(1, len(lines) + 1)))
+        times = Counter(match["name"] for match in found)
+        if is_counted and (pattern is _NUMBER_FIRST or len(times) == len(lines)):  # else names such as "level 1"
+            names = (match["name"] if times[match["name"]] == 1 else match[0] for match in found)
+            return dict(zip(numbers, names, strict=True))
     return dict(enumerate(lines))
 
 
