@@ -139,7 +139,9 @@ def test_other_writers_archives_are_read(tmp_path, options, name):
     assert splits.test.names([1])[0].startswith("ds_test-0.tar/0025.png@")
 
 
-@pytest.mark.parametrize("order", [".jpg .mask.png .cls", ".cls .jpg .mask.png", ".mask.png .jpg .cls"])
+@pytest.mark.parametrize(
+    "order", [".jpg .mask.png .cls", ".cls .jpg .mask.png", ".mask.png .jpg .cls", ".cls .mask.png .jpg"]
+)
 def test_a_mask_beside_a_picture_is_not_taken_for_it(tmp_path, order):
     contents = [
         {".jpg": encoded(number), ".mask.png": encoded(50), ".cls": str(number % 2).encode()} for number in range(10)
@@ -152,9 +154,11 @@ def test_a_mask_beside_a_picture_is_not_taken_for_it(tmp_path, order):
     splits = open_splits(config(tmp_path, validation_fraction=0.2))
     expected = [decode_image(encoded(number), SIZE, SIZE) for number in range(10)]
     np.testing.assert_array_equal(splits.test.batch(range(10)), expected)
-    write_tar(tmp_path / "test-0.tar", [("1.jpg", b""), ("1.png", b""), ("1.cls", b"0")])
-    with pytest.raises(UsageError, match=r"test-0\.tar: 1\.png is a second image of its sample; expected one"):
-        open_splits(config(tmp_path))
+    alike = [("1.jpg", b""), ("1.png", b""), ("1.cls", b"0")]
+    for members in (alike, alike[-1:] + alike[:-1]):
+        write_tar(tmp_path / "test-0.tar", members)
+        with pytest.raises(UsageError, match=r"test-0\.tar: 1\.png is a second image of its sample; expected one"):
+            open_splits(config(tmp_path))
 
 
 def test_a_range_of_shards_is_named_in_braces(tmp_path):

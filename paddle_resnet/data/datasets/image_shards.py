@@ -118,27 +118,27 @@ def _samples(shard: Path, skipped: list[SkippedFile]) -> Iterator[tuple[_Member,
     Labels without an image that can be read are `skipped`.
     """
     labels: dict[str, str] = {}
-    complete: str | None = None  # the last sample that was yielded
+    is_empty = True
     try:
         with open_regular(shard) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             images: dict[str, _Member] = {}
-            for name, start, size in _members(file, data):
-                folder, _, last = name.rpartition("/")
-                stem, _, suffix = last.partition(".")
-                key = f"{folder}/{stem}"
-                if suffix == "cls":
-                    labels[key] = data[start : start + min(size, MAX_LABEL)].decode("utf-8", "surrogateescape").strip()
-                    if not labels[key] or size > MAX_LABEL:
-                        found = f"has {size:,} bytes" if labels[key] else "is empty"
-                        raise UsageError(f"{shard}: {shown(name)} {found}; expected the number or name of a class")
-                elif has_image_suffix(f".{suffix}"):
-                    if "." in suffix and (key in images or key == complete):
-                        continue  # another picture of the sample, such as 0123.mask.png beside 0123.jpg
-                    if key in images and images[key][0].count(".") == name.count("."):
-                        raise UsageError(f"{shard}: {shown(name)} is a second image of its sample; expected one")
-                    images[key] = name, start, size
+            for key, members in itertools.groupby(_members(file, data), _sample_of):
+                for name, start, size in members:
+                    suffix = name[len(key) + 1 :]
+                    if suffix == "cls":
+                        label = data[start : start + min(size, MAX_LABEL)].decode("utf-8", "surrogateescape").strip()
+                        if not label or size > MAX_LABEL:
+                            found = f"has {size:,} bytes" if label else "is empty"
+                            raise UsageError(f"{shard}: {shown(name)} {found}; expected the number or name of a class")
+                        labels[key] = label
+                    elif has_image_suffix(f".{suffix}"):
+                        if "." in suffix and key in images:
+                            continue  # another picture of the sample, such as 0123.mask.png beside 0123.jpg
+                        if key in images and images[key][0].count(".") == name.count("."):
+                            raise UsageError(f"{shard}: {shown(name)} is a second image of its sample; expected one")
+                        images[key] = name, start, size
                 if key in images and key in labels:
-                    complete = key
+                    is_empty = False
                     yield images.pop(key), labels.pop(key)
             for name, _, _ in images.values():
                 raise UsageError(f"{shard}: {shown(name)} has no label; expected a file with the suffix cls beside it")
@@ -146,12 +146,16 @@ def _samples(shard: Path, skipped: list[SkippedFile]) -> Iterator[tuple[_Member,
         reason = shown(str(error.strerror if isinstance(error, OSError) and error.strerror else error), 200)
         raise UsageError(f"{shard}: cannot be read as a tar archive ({reason}); copy or write it again") from error
     if labels:
-        some = (
-            f"{counted(len(labels), 'label')} without an image, such as that of {shown(next(iter(labels)).strip('/'))}"
-        )
+        some = f"{counted(len(labels), 'label')} without an image, such as that of {shown(next(iter(labels)))}"
         skipped.append(SkippedFile(shard, f"{printable(str(shard))}: {some}; add it, in a format that can be read"))
-    elif complete is None:
+    elif is_empty:
         skipped.append(SkippedFile(shard, f"{printable(str(shard))}: holds no images; copy or write it again"))
+
+
+def _sample_of(member: _Member) -> str:
+    """Return a member's name up to the first dot behind its folder."""
+    folder, slash, last = member[0].rpartition("/")
+    return f"{folder}{slash}{last.partition('.')[0]}"
 
 
 def _members(file: BinaryIO, data: mmap.mmap) -> Iterator[_Member]:
