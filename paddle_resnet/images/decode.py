@@ -43,6 +43,8 @@ MAX_LENGTH = 4
 """The longer side of a picture kept in memory is at most this many times the shorter one."""
 SIXTEEN_BITS = 65_535
 SIXTEEN_BIT_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
+ZERO_IS_WHITE = "zero is white"
+"""Key in an image's `info`, of a TIFF of 16 bits, which Pillow does not invert as it does one of 8 bits."""
 
 TRANSPOSE_BY_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -292,6 +294,8 @@ def _open(source: Source, name: str) -> Image.Image:
         raise ValueError(f"{image.width} x {image.height} pixels in {scans} scans, which would take very long")
     if image.format == "PNG":
         _scale_transparent_colour(image, depth=data[24])
+    if image.format == "TIFF" and image.mode in SIXTEEN_BIT_MODES:
+        image.info[ZERO_IS_WHITE] = image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0  # type: ignore[attr-defined]
     if (kind := _misread_pixels(image, data)) is not None:
         raise UsageError(f"{name}: holds {kind}, which cannot be read; save it with 8 bits a channel, or as PNG")
     return image
@@ -320,8 +324,6 @@ def _misread_pixels(image: Image.Image, data: bytes) -> str | None:
     depth = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
     if depth == 8 and 2 in tags.get(TiffImagePlugin.SAMPLEFORMAT, ()):
         return "signed pixels of 8 bits"
-    if depth == 16 and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
-        return "pixels of 16 bits whose 0 is white"
     if depth == 16 and tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and file.tile[0][0] == "raw":
         return "uncompressed planes of 16 bits"
     return None
@@ -369,6 +371,8 @@ def _band_to_rgb(band: Image.Image, name: str) -> Image.Image:
         if levels.min() < 0 or levels.max() > SIXTEEN_BITS:
             raise _unknown_range(name, "32-bit")
         grey = np.rint(levels / (SIXTEEN_BITS / 255)).astype(np.uint8)
+        if band.info.get(ZERO_IS_WHITE):
+            grey = 255 - grey
         grey[levels == band.info.get("transparency", -1)] = 255
         return Image.fromarray(grey).convert("RGB")
     white = Image.new("RGBA", band.size, (255, 255, 255, 255))

@@ -167,12 +167,11 @@ def tiff_with(content, order, tag, value):
     return content[:entry] + struct.pack(f"{order}H", value) + content[entry + 2 :]
 
 
-@pytest.mark.parametrize("order", ["<", ">"])
-def test_sixteen_bit_tiff_with_white_as_zero_is_refused(order):
-    """Pillow does not invert it, or does not read it."""
-    content = tiff_with(sixteen_bit_tiff(np.zeros((8, 8)), order), order, 262, 0)
-    with pytest.raises(UsageError, match=r"x\.tif: (holds pixels of 16 bits whose 0 is white|cannot be read)"):
-        decode_image(content, 8, 8, name="x.tif")
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_sixteen_bit_tiff_with_zero_as_white_is_inverted(compression):
+    levels = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
+    content = tiff_with(encoded(Image.fromarray(levels), format="TIFF", compression=compression), "<", 262, 0)
+    np.testing.assert_allclose(decode_image(content, 32, 32)[..., 0], 255 - levels / 257, atol=0.51)
 
 
 def test_pixels_that_pillow_misreads_are_refused():
