@@ -15,7 +15,7 @@ from tiny_archives import cifar10_contents, cifar_batch, write_archive, write_ci
 
 from paddle_resnet.config import DataConfig
 from paddle_resnet.data import open_splits
-from paddle_resnet.data.datasets.cifar import CIFAR10, load_cifar
+from paddle_resnet.data.datasets.cifar import CIFAR10, CIFAR100, load_cifar
 from paddle_resnet.data.datasets.fashion_mnist import load_fashion_mnist, read_idx
 from paddle_resnet.download import OfficialFile
 from paddle_resnet.errors import UsageError
@@ -102,6 +102,17 @@ def test_an_archive_unpacked_in_part_is_neither_used_nor_downloaded(tmp_path, mo
             load_cifar(CIFAR10, root)
     archive.rename(tmp_path / archive.name)
     assert len(load_cifar(CIFAR10, tmp_path, verify=False).train_images) == 100
+
+
+def test_a_file_of_the_users_that_is_called_test_is_no_archive_in_part(tmp_path, monkeypatch):
+    (tmp_path / "test").write_text("mine")
+
+    def fetch(*_):
+        raise UsageError("downloaded")
+
+    monkeypatch.setattr("paddle_resnet.download.fetch", fetch)
+    with pytest.raises(UsageError, match="downloaded"):
+        load_cifar(CIFAR100, tmp_path)
 
 
 def test_other_md5_says_how_to_accept_it(tmp_path):
