@@ -157,7 +157,10 @@ def _require_uint8(pixels: np.ndarray) -> None:
 
 
 def _by_channel(argument: str, value: Any) -> tuple[float, ...]:
-    values = np.ravel(value).tolist() * (3 if np.ndim(value) == 0 else 1)
+    try:
+        values = np.ravel(value).tolist() * (3 if np.ndim(value) == 0 else 1)
+    except ValueError:  # lists of different lengths
+        values = []
     is_right = len(values) == 3 and all(isinstance(each, int | float) and 0 <= each <= 1 for each in values)
     if not is_right or (argument == "std" and 0 in values):
         least = "above 0" if argument == "std" else "of at least 0"

@@ -110,6 +110,7 @@ def test_paddle_model_trains_evaluates_and_predicts_with_it():
         (PIXELS, LABELS, {"batch_size": 4.0}, "a whole number of at least 1, got 4.0"),
         (PIXELS, LABELS, {"image_size": 0}, "image_size: expected a whole number of at least 1, got 0"),
         (PIXELS, LABELS, {"std": (1, 2)}, "std: expected a number, or three, above 0"),
+        (PIXELS, LABELS, {"std": [0.2, [0.2]]}, "std: expected a number, or three, above 0"),
         (PIXELS, LABELS, {"std": 0}, "std: expected a number, or three, above 0 .*got 0"),
         (PIXELS, LABELS, {"mean": (123.675, 116.28, 103.53)}, r"mean: .*as of pixels in 0\.\.1, got \(123\.675"),
         (PIXELS, LABELS, {"mean": float("nan")}, r"mean: .*got nan"),
