@@ -56,6 +56,19 @@ def test_a_pattern_enters_each_folder_once(tree):
     assert list(find_pictures([tree / "**" / "*.jpg"])) == [tree / "a.jpg", tree / "deep/er/d.jpg"]
 
 
+def test_a_pattern_reads_no_folder_beside_those_it_names(tree, monkeypatch):
+    """Such as one that cannot be read, or all the others of a disk; a hidden one only where the pattern names it."""
+    for name in ("deeper/f.jpg", "deep/.kept/g/h.jpg", "beside/i.jpg"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).touch()
+    scan, read = os.scandir, set()
+    monkeypatch.setattr(os, "scandir", lambda path: (read.add(Path(path)), scan(path))[1])
+    assert list(find_pictures([tree / "dee*" / "**" / "*.jpg"])) == [tree / "deep/er/d.jpg", tree / "deeper/f.jpg"]
+    assert {tree / "deep/er", tree / "deeper"} <= read
+    assert tree / "beside" not in read
+    assert list(find_pictures([tree / "*/.kept/**/*.jpg"])) == [tree / "deep/.kept/g/h.jpg"]
+
+
 def test_a_pattern_without_a_match_is_unreadable(tree):
     (found,) = find_pictures([tree / "*.gif"])
     assert isinstance(found, Unreadable)
