@@ -34,7 +34,7 @@ class ColourPredictor:
         self.batches = []
 
     def scores(self, batch):
-        assert self.gate.wait(20)
+        assert self.gate.wait(60)
         if self.fault is not None:
             raise self.fault
         self.batches.append(len(batch))

@@ -27,6 +27,7 @@ def make_obedient_worker(settings, digest):
         if b"die" in texts:
             os._exit(9)
         if b"slow" in texts:
+            (settings.model / "slow").touch()
             time.sleep(600)
         if b"fail" in texts:
             return "a traceback"

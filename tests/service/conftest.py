@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+from functools import partial
+from importlib.util import find_spec
 
 import pytest
 
@@ -16,3 +18,13 @@ def children_without_pools(monkeypatch):
     monkeypatch.setattr(
         multiprocessing, "active_children", lambda: [each for each in active() if each.name != PROCESS_NAME]
     )
+
+
+@pytest.fixture(autouse=True)
+def patient_clients(monkeypatch):
+    """Let the functions of httpx wait for longer than 5 s, its default, which a loaded machine may take."""
+    if find_spec("httpx") is not None:
+        import httpx
+
+        for name in ("get", "head", "options", "post", "request"):
+            monkeypatch.setattr(httpx, name, partial(getattr(httpx, name), timeout=60))

@@ -52,7 +52,7 @@ def service(patch, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(service):
-    with httpx.Client(base_url=service.url, timeout=20) as client:
+    with httpx.Client(base_url=service.url, timeout=60) as client:
         yield client
 
 
@@ -352,11 +352,10 @@ def test_every_address_documents_its_refusals(client):
 
 
 def wait_until(condition):
-    for _ in range(1000):
-        if condition():
-            return
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never became true"
         time.sleep(0.01)
-    raise AssertionError("it never became true")
 
 
 def test_a_full_queue_refuses_with_retry_after(monkeypatch, tmp_path):
@@ -364,7 +363,7 @@ def test_a_full_queue_refuses_with_retry_after(monkeypatch, tmp_path):
         service.predictor.gate.clear()
 
         def ask(images=1):
-            return httpx.post(f"{service.url}/predict", content=form([picture()] * images), headers=FORM, timeout=20)
+            return httpx.post(f"{service.url}/predict", content=form([picture()] * images), headers=FORM)
 
         asked = [threads.submit(ask) for _ in range(3)]
         wait_until(lambda: b"paddle_resnet_queue_images 3.0" in httpx.get(f"{service.url}/metrics").content)
@@ -382,7 +381,7 @@ def test_a_full_queue_refuses_with_retry_after(monkeypatch, tmp_path):
 
 
 def test_the_bytes_of_all_bodies_are_bounded(monkeypatch, tmp_path):
-    with running(monkeypatch, tmp_path, max_buffered=1000, body_timeout=5) as service:
+    with running(monkeypatch, tmp_path, max_buffered=1000) as service:
         head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 2000\r\n\r\n"
         response = service.talk(head + bytes(1500))
         assert response.startswith(b"HTTP/1.1 429 ")
@@ -442,11 +441,12 @@ def test_a_slow_body_times_out(monkeypatch, tmp_path):
 
 
 def test_slow_and_large_heads_are_refused(service, monkeypatch):
-    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.3)
-    assert service.talk(b"GET /healthz HTTP/1.1\r\nX: ") == b""
-    assert service.talk() == b""
     large = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Large: " + bytes([97]) * 40_000
     assert service.talk(large, b"a" * 40_000, pause=0.05).startswith(b"HTTP/1.1 431 ")
+    with monkeypatch.context() as patch:
+        patch.setattr(protocol, "HEAD_SECONDS", 0.3)
+        assert service.talk(b"GET /healthz HTTP/1.1\r\nX: ") == b""
+        assert service.talk() == b""
     whole = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     assert service.talk(whole).startswith(b"HTTP/1.1 200 ")
 

@@ -121,7 +121,7 @@ def test_an_error_waits_for_the_response_before_it(service):
     service.predictor.gate.clear()
     body = picture()
     whole = b"POST /predict HTTP/1.1\r\n" + HOST + b"Content-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(body)
-    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=60) as connection:
         connection.sendall(whole + body + b"nonsense\r\n\r\n")
         time.sleep(0.1)
         service.predictor.gate.set()
@@ -135,7 +135,7 @@ def test_a_connection_has_one_request_at_a_time(service):
     """The others are closed with the connection: their client sends them again."""
     one = b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n"
     assert service.talk(one * 5000).count(b"HTTP/1.1 ") == 1
-    with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=60) as connection:
         for _ in range(3):
             connection.sendall(one)
             assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
@@ -148,7 +148,7 @@ def test_too_many_connections_close_those_of_the_largest_client(monkeypatch, tmp
             flooding = socket.create_connection(("127.0.0.1", service.port), source_address=("127.0.0.2", 0))
             open_.enter_context(flooding)
             flooding.sendall(b"POST /predict HTTP/1.1\r\n")
-        first.settimeout(10)
+        first.settimeout(60)
         first.sendall(b"GET /healthz HTTP/1.1\r\n" + HOST + END)
         assert first.recv(100).startswith(b"HTTP/1.1 200 ")
         assert httpx.get(f"{service.url}/healthz").status_code == 200
