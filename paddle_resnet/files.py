@@ -129,7 +129,7 @@ def _temporary_beside(path: Path, *, folder: bool) -> Iterator[Path]:
     """Make a temporary beside `path`, see `_temporary`. Errors within the block name `path` in its place."""
     require_portable_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    suffix = path.suffix if len(path.suffix) <= LONGEST_SUFFIX else ""
+    suffix = path.suffix if len(os.fsencode(path.suffix)) <= LONGEST_SUFFIX else ""
     with _temporary(path.parent, f".{shortened_name(path.name, more=40)}.", suffix, folder=folder) as temporary:
         try:
             yield temporary

@@ -311,7 +311,7 @@ def _scale_transparent_colour(image: Image.Image, depth: int) -> None:
 
 
 def _misread_pixels(image: Image.Image, data: bytes) -> str | None:
-    """Return in words the kind of pixels that Pillow reads wrongly and without a word; None for all others."""
+    """Return in words the kind of pixels that Pillow reads wrongly without an error; None for all others."""
     if image.format == "JPEG2000":
         # Its levels near the largest overflow to 0. After SIZ, 36 bytes of sizes, the channels and the depth of each.
         size = data.find(b"\xff\x4f\xff\x51")

@@ -60,7 +60,7 @@ class FoundFiles:
 
 
 def class_name(text: str) -> str:
-    """Return the name of a class with composed accents (NFC); names of folders from macOS have them apart."""
+    """Return the name of a class in its composed form (NFC), as folders from macOS have the decomposed one (NFD)."""
     return unicodedata.normalize("NFC", text)
 
 

@@ -38,7 +38,7 @@ def find_image_folder(root: Path) -> FoundFiles:
     splits = by_split(root, [name for name in folders if split_of(name) and name not in flat])
     if folders and not splits and len(flat) == len(folders):
         raise _no_class_folders(root / by_split(root, flat)["train"], root)
-    if not splits and len(flat) > 1:  # one alone may well be a class, such as of locomotives
+    if not splits and len(flat) > 1:  # one alone may be a class: train, of trains
         logger.warning("warning: %s: %s hold no class folders and are taken for classes", root, some_of(flat))
     splits = {split: _undoubled(root, name) for split, name in splits.items()}
     train = root / splits.get("train", "")
