@@ -13,6 +13,7 @@ from paddle_resnet.console import download_bar, logger
 from paddle_resnet.data import Normalize, Split, Splits, TrainLoader, ValidationLoader
 from paddle_resnet.data.augment.custom import find_transform
 from paddle_resnet.data.checks import warn_of_data
+from paddle_resnet.data.datasets.found_files import class_name
 from paddle_resnet.errors import UsageError, counted, shown
 from paddle_resnet.images.decode import resize_and_crop_batch
 from paddle_resnet.models import (
@@ -87,7 +88,8 @@ def _first_weights(run: Run) -> str | dict[str, np.ndarray]:
     source = run.config.model.pretrained
     assert source is not None
     earlier, classes = run_of_weights(source), run.splits().classes
-    if earlier is None or earlier.classes() == classes:
+    # Runs of early versions have the names of folders from macOS in decomposed form.
+    if earlier is None or [*map(class_name, earlier.classes())] == [*map(class_name, classes)]:
         return source
     logger.info(
         "%s: its classes are %s: the %d classes here get a new head",

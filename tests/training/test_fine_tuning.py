@@ -64,6 +64,22 @@ def test_a_runs_folder_gives_weights_and_normalisation(weights, tmp_path):
         create_model("resnet8", 3, pretrained=make_run(tmp_path / "untrained", checkpoint=False).path)
 
 
+def test_a_run_of_decomposed_class_names_keeps_its_head(tmp_path):
+    """Its folders came from macOS, and its version did not compose their names."""
+    tiny = make_run(tmp_path)
+    data = tiny.path / "data.json"
+    data.write_text(data.read_text(encoding="utf-8").replace('"red"', '"rose\u0301"'), encoding="utf-8")
+    root = make_pictures(tmp_path / "more", {"train": 8, "test": 4})
+    for split in ("train", "test"):
+        (root / split / "red").rename(root / split / "ros\u00e9")
+    model = tiny.config.model.model_copy(update={"pretrained": str(tiny.path)})
+    update = {"data": tiny.config.data.model_copy(update={"root": root}), "model": model, "name": "next"}
+    run = Run.new(tiny.config.model_copy(update=update))
+    assert "ros\u00e9" in run.splits().classes
+    best = read_state_dict(tiny.checkpoint_path("best") / "model.pdparams")
+    np.testing.assert_array_equal(open_data_and_network(run).fc.weight.numpy(), best["fc.weight"])
+
+
 def test_weights_of_a_run_bring_its_mean_and_deviation(tmp_path):
     first = quickstart(["model.name=resnet8", f"output={tmp_path}", "data.mean=[0.1, 0.2, 0.3]"])
     Run.new(first).create()
