@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from types import ModuleType
@@ -55,6 +57,10 @@ class WorkerPool(Generic[Task, Result]):
         self._workers = []
         self._threads: ThreadPoolExecutor | None = None
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
+        if hasattr(signal, "pthread_sigmask"):
+            # Before the processes: where Python starts it, it unblocks SIGINT and SIGTERM in the end.
+            with signals.blocked():
+                resource_tracker.ensure_running()
         with signals.blocked(), _without_main_module():
             for _ in range(processes):
                 here, there = context.Pipe()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -9,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import worker_tasks
 from worker_tasks import as_long, exit_at, refuse, slow_square
 
 from paddle_resnet.errors import RunFailure, UsageError
@@ -48,6 +51,21 @@ def test_pool_tasks_may_exceed_a_pipes_buffer():
     thread.start()
     thread.join(120)
     assert found == [4 << 20] * 4
+
+
+@pytest.mark.posix
+def test_each_process_blocks_the_signals_of_a_terminal(project):
+    """The first one too, in a program that has started none before; a terminal sends Ctrl-C to all of them."""
+    program = (
+        "from worker_tasks import blocked_signals\nfrom paddle_resnet.worker_pool import WorkerPool\n"
+        "for _ in range(2):\n    with WorkerPool(1, blocked_signals) as pool:\n        print(*pool.results([0]))\n"
+    )
+    folders = {"PYTHONPATH": os.pathsep.join(map(str, (project, Path(worker_tasks.__file__).parent)))}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | folders, capture_output=True, text=True, check=True
+    )
+    signals = sorted([signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+    assert done.stdout.splitlines() == [str(signals)] * 2
 
 
 def test_a_failing_pool_process_is_named():

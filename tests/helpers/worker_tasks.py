@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 from paddle_resnet.errors import UsageError
@@ -34,3 +35,8 @@ def refuse():
 def as_long(size):
     """Answers with as many bytes as it is told to."""
     return lambda task: bytes(size)
+
+
+def blocked_signals():
+    """Answers with the signals that the process blocks."""
+    return lambda task: sorted(signal.pthread_sigmask(signal.SIG_BLOCK, []))
