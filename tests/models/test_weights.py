@@ -279,6 +279,15 @@ def test_tensors_and_arrays_of_every_kind_are_loaded(network, convert):
     assert_same(arrays(network), arrays(expected))
 
 
+def test_the_table_of_names_that_paddle_adds_is_passed_over(network, tmp_path):
+    expected = create_model("resnet8")
+    paddle.save(expected.state_dict(), str(tmp_path / "w.pdparams"))
+    loaded = paddle.load(str(tmp_path / "w.pdparams"), keep_name_table=True)
+    assert "StructuredToParameterName@@" in loaded
+    load_weights(network, loaded)
+    assert_same(arrays(network), arrays(expected))
+
+
 def test_paddles_bfloat16_tensors_are_loaded(network):
     halves = {name: tensor.astype("bfloat16") for name, tensor in create_model("resnet8").state_dict().items()}
     load_weights(network, halves)

@@ -44,7 +44,7 @@ def find_state_dict(content: Any, path: Path, take: str | None = None) -> Found:
     dropped: dict[str, list[str]] = {}
     objects = []
     for place, mapping in _mappings(content):
-        entries = {name: value for name, value in _joined(mapping, path).items() if not _is_table(name)}
+        entries = {name: value for name, value in _joined(mapping, path).items() if not is_table(name)}
         found = {name: each for name, value in entries.items() if (each := _tensor(name, value)) is not None}
         if len(found) * 2 > len(entries):
             tensors[place] = found
@@ -92,7 +92,7 @@ def _below(place: str, key: Any) -> str:
     return f"{place}.{name}" if place else name
 
 
-def _is_table(name: Any) -> bool:
+def is_table(name: Any) -> bool:
     """Return whether an entry is one that paddle.save adds, as ``StructuredToParameterName@@``."""
     return isinstance(name, str) and name.endswith("@@")
 

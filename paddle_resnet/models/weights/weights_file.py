@@ -15,7 +15,7 @@ from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.models.weights.layout import Names, bfloat16_to_float32, check_claimed_size, detect_names
 from paddle_resnet.models.weights.naming import has_word
 from paddle_resnet.models.weights.safetensors_file import read_safetensors
-from paddle_resnet.models.weights.state_dict_search import find_state_dict
+from paddle_resnet.models.weights.state_dict_search import find_state_dict, is_table
 from paddle_resnet.models.weights.torch_pickle import (
     ReadStorage,
     Storage,
@@ -69,6 +69,8 @@ def of_arrays(tensors: Mapping[str, Any], label: str) -> WeightsFile:
     for name, tensor in tensors.items():
         if not isinstance(name, str):
             raise UsageError(f"{label}: expected arrays by name, as of state_dict(), found the name {shown(name)}")
+        if is_table(name):
+            continue
         try:
             arrays[name] = np.asarray(tensor)
         except (RuntimeError, TypeError, ValueError) as error:  # a tensor of PyTorch in bfloat16 or on a GPU
