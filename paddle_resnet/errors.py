@@ -98,7 +98,7 @@ def require_count(argument: str, number: object, most: int | None = None, least:
 def require_one_of(argument: str, value: object, known: Sequence[str]) -> None:
     """Raise a `UsageError` that names the argument, unless its value is one of the known words."""
     if value not in known:
-        suggestion = did_you_mean(str(value), known)
+        suggestion = did_you_mean(value, known) if isinstance(value, str) else ""
         raise UsageError(f"{argument}: expected one of {', '.join(known)}, got {shown(repr(value))}{suggestion}")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, get_args
 from paddle_resnet import environment
 from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.open_splits import resize_size
-from paddle_resnet.errors import require_count, require_one_of
+from paddle_resnet.errors import UsageError, require_count, require_one_of, shown
 from paddle_resnet.evaluation.report import network_scorer
 from paddle_resnet.exporting.accuracy import (
     BATCH,
@@ -115,6 +115,8 @@ def export(
         RunFailure: the exported model's probabilities differ from the network's, or it cannot be written.
     """
     run = Run.of(run)
+    if isinstance(precisions, str):
+        raise UsageError(f"precisions: expected a list, such as {[precisions]}, got {shown(repr(precisions))}")
     for precision in precisions:
         require_one_of("precisions", precision, get_args(Precision))
     if batch is not None:

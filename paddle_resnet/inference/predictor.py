@@ -143,7 +143,7 @@ class Predictor:
             )
         self.batch_size = self.config.input.batch or batch_size
         if threshold is not None and not (isinstance(threshold, Real) and 0 <= threshold <= 1):
-            raise UsageError(f"threshold: expected a probability, got {shown(threshold)}")
+            raise UsageError(f"threshold: expected a probability, got {shown(repr(threshold))}")
         self.threshold = (self.config.threshold or 0.0) if threshold is None else threshold
         execution = backends.choose(self.config, backends.resolve_device(device, backend), precision, backend)
         self.device, self.backend, self.precision = execution

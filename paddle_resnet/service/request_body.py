@@ -146,14 +146,14 @@ def parse_json(body: bytes, shape: type[Shape]) -> Shape:
     except (ValueError, RecursionError):
         raise malformed("the body is not valid JSON") from None
     if not isinstance(value, dict):
-        raise malformed("the JSON has another shape than the page docs says (expected an object)")
+        raise malformed("the JSON has another shape than the page /docs says (expected an object)")
     try:
         return shape.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         own = first["type"] != "extra_forbidden"  # else the place is a name that the client made up
         place = ".".join(map(str, first["loc"])) + ": " if own else ""
-        raise malformed(f"the JSON has another shape than the page docs says ({place}{first['msg']})") from None
+        raise malformed(f"the JSON has another shape than the page /docs says ({place}{first['msg']})") from None
 
 
 def decode_base64(text: str, image: int) -> bytes:

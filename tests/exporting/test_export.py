@@ -326,7 +326,8 @@ def test_options_of_the_command_reach_the_export(run, tool):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ({"precisions": "int8"}, "precisions: expected one of fp32, fp16, bf16, int8, got 'i'"),
+        ({"precisions": "int8"}, r"precisions: expected a list, such as \['int8'\], got 'int8'"),
+        ({"precisions": ["int4"]}, "precisions: expected one of fp32, fp16, bf16, int8, got 'int4'"),
         ({"checkpoint": "lsat"}, r"checkpoint: expected one of last, best, got 'lsat' \(did you mean"),
         ({"batch": 0}, "batch: expected a whole number of at least 1, got 0"),
         ({"images": -1}, "images: expected a whole number of at least 1, got -1"),

@@ -137,6 +137,7 @@ def test_a_closed_predictor_is_a_usage_error(run):
         ({"threads": 257}, "threads: expected a whole number from 1 to 256, got 257"),
         ({"batch_size": 0}, "batch_size: expected a whole number of at least 1, got 0"),
         ({"threshold": 60}, "threshold: expected a probability, got 60"),
+        ({"threshold": "0.5"}, "threshold: expected a probability, got '0.5'"),
         ({"threshold": float("nan")}, "threshold: expected a probability, got nan"),
         ({"device": 0}, "device 0: expected auto, cpu, gpu"),
     ],

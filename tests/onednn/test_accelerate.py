@@ -93,6 +93,7 @@ def test_the_users_allocator_is_kept(monkeypatch):
     [
         ({"precision": "fp16"}, "precision: expected one of auto, float32, bfloat16, got 'fp16'"),
         ({"backend": "mkldnn"}, "backend: expected one of auto, onednn, native, got 'mkldnn'"),
+        ({"backend": None}, "backend: expected one of auto, onednn, native, got None$"),
     ],
 )
 def test_unknown_words_are_refused(arguments, complaint):

@@ -357,7 +357,7 @@ def test_base64_may_be_url_safe_and_without_padding():
     [
         (b'{"image": "YQ=="}', "(images: Field required)"),
         (b'{"images": ["YQ==", 7]}', "(images.1: Input should be a valid string)"),
-        (b'["YQ=="]', "another shape than the page docs says"),
+        (b'["YQ=="]', "another shape than the page /docs says"),
         (b'{"images": ["YQ=="], "top": 1}', "(Extra inputs are not permitted)"),
         (b'{"images": ["YQ=="], "images": ["Yg=="]}', "not valid JSON"),
         (b'{"images": NaN}', "not valid JSON"),
