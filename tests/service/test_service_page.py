@@ -47,7 +47,7 @@ def page(browser, service):
 
 
 def wait(browser, condition):
-    return WebDriverWait(browser, 15, poll_frequency=0.05).until(lambda _: condition())
+    return WebDriverWait(browser, 60, poll_frequency=0.05).until(lambda _: condition())
 
 
 def give(page, folder, **files):
