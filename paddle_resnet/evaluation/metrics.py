@@ -7,7 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from sklearn.metrics import precision_recall_curve, precision_recall_fscore_support, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    precision_recall_curve,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.evaluation.scorer import SINGLE_VIEW, NetworkScorer, Scorer
@@ -143,7 +148,7 @@ def precision_recall_curves(evaluation: Evaluation) -> list[PrecisionRecallCurve
         truth, scores = evaluation.labels == label, evaluation.scores[:, label]
         if truth.any():
             precision, recall, _ = precision_recall_curve(truth, scores, drop_intermediate=True)
-            average = float(-np.sum(np.diff(recall) * precision[:-1]))  # recall falls
+            average = float(average_precision_score(truth, scores))
             curves.append(PrecisionRecallCurve(name, precision, recall, average))
     return curves
 
