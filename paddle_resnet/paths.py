@@ -61,9 +61,11 @@ def require_name_for_folder(path: Path) -> None:
     """Check that every system can have a folder, and this system files in it.
 
     Raises:
-        UsageError: see `require_portable_name`; or Windows has no paths as long as those of files in it.
+        UsageError: see `require_portable_name`; it is a file; or Windows has no paths as long as those of files in it.
     """
     require_portable_name(path)
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is a file; expected a new folder")
     longest = len(str(path.absolute())) + LONGEST_IN_FOLDER
     if not IS_POSIX and longest > LONGEST_WINDOWS_PATH and not allows_long_paths():
         raise UsageError(

@@ -156,8 +156,6 @@ def require_new_folder(folder: Path, own: set[str]) -> None:
         RunFailure: it cannot be written.
     """
     require_name_for_folder(folder)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; expected a new folder")
     found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
     if other := next((name for name in found if name not in own), None):
         raise UsageError(f'{folder} has other files, such as "{shown(other, 200)}"; expected a new folder')

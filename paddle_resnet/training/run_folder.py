@@ -107,7 +107,12 @@ class Run:
 
     @classmethod
     def new(cls, config: Config) -> Run:
-        """Return the run that is about to begin as `config` says; `create` makes its folder."""
+        """Return the run that is about to begin as `config` says; `create` makes its folder.
+
+        Raises:
+            UsageError: see `require_name_for_folder`.
+        """
+        require_name_for_folder(config.run_folder)
         run = cls(config.run_folder, _with_normalization_of_weights(config), begins=True)
         if run.config.data.resize != config.data.resize:
             logger.info("data.resize: %d, as with %s", run.config.data.resize, config.model.pretrained)
@@ -152,9 +157,8 @@ class Run:
         An earlier run of that name is renamed to ``<name>.<i>``, and a log line says so.
 
         Raises:
-            UsageError: the earlier run is being trained; the folder holds no run; or see `require_name_for_folder`.
+            UsageError: the earlier run is being trained, or the folder holds no run.
         """
-        require_name_for_folder(self.path)
         manifest = DataManifest.of(self.config, self.splits(), self.normalize()) if with_data else None
         if self.path.is_dir() and (kept := _rename_earlier(self.path)) is not None:
             logger.info("the earlier run %s was kept as %s", self.path, kept)

@@ -504,3 +504,16 @@ def test_a_run_of_decomposed_classes_is_measured_on_composed_ones(tmp_path):
     config = DataConfig.model_validate({"source": "image_folder", "root": tmp_path, "image_size": 8})
     for path in (tmp_path, tmp_path / "list.txt"):
         assert open_labelled(path, config, 8, ["tea", DECOMPOSED]).labels.tolist() == [1]
+
+
+def test_a_list_finds_files_whose_names_have_the_other_form(tmp_path):
+    """Names from macOS are decomposed; archives and editors may compose those of the list or of the files."""
+    for folder, listed, stored in ((1, COMPOSED, DECOMPOSED), (2, DECOMPOSED, COMPOSED)):
+        root = tmp_path / str(folder)
+        for number in range(3):
+            draw(root / stored / f"{number} {stored}.png")
+        lines = "".join(f"{listed}/{number} {listed}.png tea\n" for number in range(3))
+        (root / "train.txt").write_text(lines, encoding="utf-8")
+        config = DataConfig.model_validate({"source": "image_list", "root": root, "image_size": 8})
+        found = image_list.find_image_list(root, config).parts["train"].names
+        assert len(found) == 3 and all((root / name).is_file() for name in found)

@@ -6,6 +6,7 @@ import csv
 import functools
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -297,9 +298,15 @@ def _relative(path: str | Path, root: str | Path) -> str:
 
 
 def _complete(folder: Path, name: str) -> str:
-    """Complete a name such as ``0a1b2c`` to that of a file in `folder` or below, if there is one."""
+    """Complete a name such as ``0a1b2c`` to that of a file in `folder` or below, if there is one.
+
+    Accents may be composed in the name and apart in the file's, as in those from macOS, or the reverse.
+    """
     if has_image_suffix(name):
-        return name
+        other_forms = {unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)} - {name}
+        if not other_forms or os.path.lexists(folder / name):
+            return name
+        return next((each for each in other_forms if os.path.lexists(folder / each)), name)
     parent, slash, last = name.rpartition("/")
     return parent + slash + _by_stem(folder / parent).get(last, last)
 
