@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     import paddle
 
 Arguments = ParamSpec("Arguments")
-MESSAGE_BYTES = 1 << 24
-"""Gloo allows 30 seconds for each message, over a slow network too."""
+MESSAGE_BYTES = 1 << 24  # Gloo allows 30 seconds for each message, over a slow network too
 FIRST_ENVIRONMENT = "/proc/{}/environ"
 
 

@@ -16,13 +16,11 @@ from typing import Any
 from paddle_resnet.errors import UsageError
 from paddle_resnet.files import folder_lock, md5_of, move_into_place, sha256_of, write_errors
 
-ProgressFn = Callable[[int, int], None]
-"""Called with (bytes so far, bytes in all; 0 where the server does not say)."""
+ProgressFn = Callable[[int, int], None]  # called with (bytes so far, bytes in all; 0 where the server does not say)
 
 TIMEOUT_SECONDS = 10.0
 BLOCK_BYTES = 1 << 18
-LARGEST_BYTES = 4 << 30
-"""The largest official file has 0.3 GB; an endless body must not fill the disk."""
+LARGEST_BYTES = 4 << 30  # the largest official file has 0.3 GB; an endless body must not fill the disk
 MOST_CONNECTIONS = 100
 SLOW_SECONDS, SLOW_BYTES = 120.0, 1 << 17
 """A download that gets fewer bytes in so many seconds ends; its part is kept, and the next download continues it."""

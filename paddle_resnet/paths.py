@@ -8,8 +8,7 @@ from pathlib import Path
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.system.portable import IS_POSIX, LONGEST_WINDOWS_PATH, allows_long_paths, name_problem, short_path
 
-LONGEST_IN_FOLDER = 80
-"""Characters that the longest path within a run or an exported model adds to its folder's."""
+LONGEST_IN_FOLDER = 80  # characters that the longest path within a run or an exported model adds to its folder's
 
 
 def home_folder() -> Path:

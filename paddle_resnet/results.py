@@ -198,8 +198,7 @@ class EpochRecord:
     seconds: NotNegative
     threads: Annotated[int, Field(strict=True, ge=1)] | None = None
     """Threads of the epoch's operations; None: it ran on a GPU, or by a version that did not record them."""
-    validation_macro_f1: Fraction | None = None
-    """The mean F1 over the classes, if it is what the run monitors."""
+    validation_macro_f1: Fraction | None = None  # the mean F1 over the classes, if it is what the run monitors
 
     def rank(self, monitor: Monitor) -> tuple[float, float]:
         """Return the sort key of epochs, highest is best: what is monitored, then the lower loss (or higher top-1)."""

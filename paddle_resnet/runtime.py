@@ -33,11 +33,9 @@ MOST_THREADS = 256
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 
-LARGEST_BLOCK = 1 << 30
-"""Bytes of the largest block on malloc's heap; larger blocks are mapped by the system each time."""
+LARGEST_BLOCK = 1 << 30  # bytes of the largest block on malloc's heap; larger blocks are mapped by the system each time
 
-KEPT_AT_MOST = (1 << 31) - 1
-"""Free bytes at the end of the heap above which malloc returns memory to the system."""
+KEPT_AT_MOST = (1 << 31) - 1  # free bytes at the end of the heap above which malloc returns memory to the system
 
 ALLOCATOR_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "LD_PRELOAD", "GLIBC_TUNABLES")
 """Environment variables with which users choose an allocator or its settings."""
@@ -48,12 +46,9 @@ class Setting:
     """An environment variable that Paddle's libraries read once."""
 
     variable: str
-    value: str | None
-    """None: it is not set."""
-    origin: str
-    """Where the value comes from, in words for the log."""
-    preset: bool = False
-    """The variable was set already, and is unchanged."""
+    value: str | None  # None: it is not set
+    origin: str  # where the value comes from, in words for the log
+    preset: bool = False  # the variable was set already, and is unchanged
 
     def __str__(self) -> str:
         return self.origin if self.value is None else f"{self.variable}={self.value} ({self.origin})"
@@ -67,8 +62,7 @@ class ProcessSetup:
     blas_threads: Setting
     blas_path: Setting
     paddle_was_imported: bool
-    dynamic_forbidden: bool = False
-    """OMP_DYNAMIC was set, and is not any more."""
+    dynamic_forbidden: bool = False  # OMP_DYNAMIC was set, and is not any more
 
     def __str__(self) -> str:
         line = f"threads {self.threads}"

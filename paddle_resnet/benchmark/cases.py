@@ -16,8 +16,7 @@ PADDLE: dict[str, dict[str, str]] = {
 }
 """Backends of this project, and the keys of the config's group `train` that each sets."""
 
-TORCH = {"torch": "float32", "torch-bf16": "bfloat16"}
-"""PyTorch, and the type of its autocast."""
+TORCH = {"torch": "float32", "torch-bf16": "bfloat16"}  # PyTorch, and the type of its autocast
 
 
 def paddle_backend(name: str) -> str:
@@ -35,8 +34,7 @@ def require_torch() -> None:
 LARGE_IMAGE = 96
 """From this size on, images are stored larger than the input and cut by random-resized crops, as photographs are."""
 
-LEARNING_RATE = 0.01
-"""Small, as the labels are random: after an overflow, arithmetic has another speed."""
+LEARNING_RATE = 0.01  # small, as the labels are random: after an overflow, arithmetic has another speed
 
 
 class TrainCase(NamedTuple):

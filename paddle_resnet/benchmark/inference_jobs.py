@@ -14,8 +14,7 @@ from paddle_resnet.inference import Predictor
 from paddle_resnet.inference.find_pictures import Unreadable, find_pictures
 from paddle_resnet.inference.predict_many import batched, prediction_workers
 
-SECONDS_TO_CHOOSE = 5.0
-"""After these the predictor has chosen its number of threads."""
+SECONDS_TO_CHOOSE = 5.0  # after these the predictor has chosen its number of threads
 
 
 def infer(job: dict[str, Any]) -> dict[str, Any]:

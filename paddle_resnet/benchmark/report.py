@@ -16,10 +16,8 @@ from paddle_resnet.files import write_json
 from paddle_resnet.plots.bar_chart import Bar, Panel, draw_panels
 from paddle_resnet.plots.style import save_figure
 
-Runs = Sequence[Mapping[str, Any]]
-"""The measurements of one job, by round."""
-Summary = dict[str, Any]
-"""``median``, ``smallest``, ``largest`` and ``count`` of some measurements."""
+Runs = Sequence[Mapping[str, Any]]  # the measurements of one job, by round
+Summary = dict[str, Any]  # ``median``, ``smallest``, ``largest`` and ``count`` of some measurements
 Row = dict[str, Any]
 PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "numpy", "pillow", "onnxruntime", "torch")
 

@@ -38,8 +38,7 @@ COLUMNS = (
     Column("waiting", "waiting_share", lambda summary: f"{summary['median']:.1%}"),
     Column("of GEMM rate", "share_of_product_rate", "{:.0%}".format),
 )
-TRAINING_PASSES = 3
-"""One product forward, and two backward: for the gradients of the images and of the weights."""
+TRAINING_PASSES = 3  # one product forward, and two backward: for the gradients of the images and of the weights
 
 
 def benchmark_training(

@@ -25,8 +25,7 @@ from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.optim.loss import SmoothedCrossEntropy
 from paddle_resnet.training.optim.optimizer import make_optimizer
 
-STORED_BATCHES = 4
-"""Batches of different images in memory; they are repeated, augmented anew each time."""
+STORED_BATCHES = 4  # batches of different images in memory; they are repeated, augmented anew each time
 NORMALIZE = Normalize((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 

@@ -15,10 +15,8 @@ from paddle_resnet.images import Indices, Pixels
 
 FEW_VALIDATION_IMAGES = 50
 SAMPLED_IMAGES = 64
-LARGEST_SHIFT = 1.5
-"""Of the normalised images' mean from 0."""
-LARGEST_SCALE = 3.0
-"""Of the normalised images' standard deviation, or of 1 by it."""
+LARGEST_SHIFT = 1.5  # of the normalised images' mean from 0
+LARGEST_SCALE = 3.0  # of the normalised images' standard deviation, or of 1 by it
 NAMES_SHOWN = 5
 THINNED_SIDE = 64
 

@@ -21,10 +21,8 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.images import Indices, Mask, Pixels
 
 Batch = list[paddle.Tensor]
-PREFETCH = 2
-"""Batches that are read ahead."""
-FLIP_STREAM = 1
-"""With the seed, the seed of the first epoch's alternating flips, which are not the generator's."""
+PREFETCH = 2  # batches that are read ahead
+FLIP_STREAM = 1  # with the seed, the seed of the first epoch's alternating flips, which are not the generator's
 
 
 class TrainLoader:

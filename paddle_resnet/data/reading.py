@@ -29,19 +29,15 @@ from paddle_resnet.images.decode import Source, decode_crop, decode_square, resi
 from paddle_resnet.runtime import keep_freed_memory
 from paddle_resnet.worker_pool import WorkerPool
 
-MIN_PICTURES = 8
-"""Pictures of the smallest part of a batch that a worker gets."""
+MIN_PICTURES = 8  # pictures of the smallest part of a batch that a worker gets
 
 
 class PictureSplit(Split):
     """Labelled pictures of different sizes, which are cropped when they are read."""
 
-    in_memory: bool
-    """The pictures are decoded (`decode_whole`) and kept; otherwise they are decoded each time."""
-    workers: int
-    """Threads or processes that read them."""
-    resize: int
-    """Pixels of the shorter side of pictures in memory, and of the squares of `batch`."""
+    in_memory: bool  # the pictures are decoded (`decode_whole`) and kept; otherwise they are decoded each time
+    workers: int  # threads or processes that read them
+    resize: int  # pixels of the shorter side of pictures in memory, and of the squares of `batch`
 
     @abstractmethod
     def pictures(self, indices: Sequence[int] | Indices) -> list[Source]:
@@ -60,14 +56,11 @@ class PictureSplit(Split):
 class Request(NamedTuple):
     """What to read: the images of a batch, and what becomes of them."""
 
-    indices: Indices
-    """In the split, ``[n]``."""
+    indices: Indices  # in the split, ``[n]``
     params: AugmentParams | None
     """The augmentation on the host; None: evaluation's resize and crop, or no change if `size` is None."""
-    resize: int
-    """Pixels of the shorter side before evaluation's crop."""
-    size: int | None
-    """Pixels a side of evaluation's crop."""
+    resize: int  # pixels of the shorter side before evaluation's crop
+    size: int | None  # pixels a side of evaluation's crop
 
     @property
     def crops_when_read(self) -> AugmentParams | None:

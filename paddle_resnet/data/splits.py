@@ -13,15 +13,13 @@ from paddle_resnet.config import PerChannel
 from paddle_resnet.errors import UsageError
 from paddle_resnet.images import Indices, Pixels
 
-IMAGES_A_CLASS = 4
-"""Enough to hold one out for validation and one for the test."""
+IMAGES_A_CLASS = 4  # enough to hold one out for validation and one for the test
 
 
 class Split(ABC):
     """Labelled images, uint8 RGB."""
 
-    labels: Indices
-    """The class of every image, int64 ``[N]``."""
+    labels: Indices  # the class of every image, int64 ``[N]``
 
     def __len__(self) -> int:
         return len(self.labels)

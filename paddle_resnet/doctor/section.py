@@ -12,11 +12,9 @@ class Section:
 
     title: str
     texts: dict[str, str] = field(default_factory=dict)
-    values: dict[str, Any] = field(default_factory=dict)
-    """The same for JSON (bytes, GFLOP/s)."""
+    values: dict[str, Any] = field(default_factory=dict)  # the same for JSON (bytes, GFLOP/s)
     advice: list[str] = field(default_factory=list)
-    usable: bool = True
-    """False where Paddle itself cannot be used."""
+    usable: bool = True  # False where Paddle itself cannot be used
 
     def add(self, name: str, text: str, value: Any = None) -> None:
         """Add a finding; without a value, its text is the value too."""

@@ -156,8 +156,7 @@ class ResidualBlock(nn.Layer):
     expansion: ClassVar[int] = 1
     pre_activation: ClassVar[bool] = False
     """BatchNorm and ReLU come before the convolutions, so the last stage needs one more pair after it."""
-    last_layer: ClassVar[str] = "bn2"
-    """The last layer of the residual branch with a weight."""
+    last_layer: ClassVar[str] = "bn2"  # the last layer of the residual branch with a weight
 
     def __init__(
         self, in_channels: int, width: int, stride: int, shortcut: Shortcut, options: BlockOptions = DEFAULT_OPTIONS

@@ -10,8 +10,7 @@ from paddle import nn
 
 from paddle_resnet.errors import UsageError, require_count
 
-RUNNING_STATISTICS = ("_mean", "_variance")
-"""BatchNorm's, which Paddle keeps as parameters."""
+RUNNING_STATISTICS = ("_mean", "_variance")  # BatchNorm's, which Paddle keeps as parameters
 
 
 class ImageClassifier(nn.Layer):

@@ -22,8 +22,7 @@ STATUS_NAMES |= {5: "runtime error", 6: "not required", 7: "invalid graph", 8: "
 
 CPU_ENGINE = 1
 IN_ORDER_STREAM = 1
-TAG_ANY = 1
-"""The layout is the primitive's own choice."""
+TAG_ANY = 1  # the layout is the primitive's own choice
 USER_SCRATCHPAD = 1
 
 
@@ -97,8 +96,7 @@ class Argument(IntEnum):
     DIFF_BIAS = 169
     DIFF_SCALE = 255
     DIFF_SHIFT = 256
-    SCALES = 4096
-    """Added to the role of a tensor: its scales."""
+    SCALES = 4096  # added to the role of a tensor: its scales
     ZERO_POINTS = 8192
 
 
@@ -115,8 +113,7 @@ class OneDNNError(RuntimeError):
 _HANDLE = c_void_p
 _NEW = POINTER(c_void_p)
 _DIMENSIONS = POINTER(c_int64)
-_GEOMETRY = [_DIMENSIONS] * 4
-"""Strides, dilations, padding before and after."""
+_GEOMETRY = [_DIMENSIONS] * 4  # strides, dilations, padding before and after
 
 _SIGNATURES: dict[str, list[Any]] = {
     "engine_create": [_NEW, c_int, c_size_t],

@@ -9,8 +9,7 @@ from paddle_resnet.onednn.bindings import DataType, dimensions
 
 Pair = tuple[int, int]
 CACHED = 512
-WIDEST_VECTOR = 16
-"""float32 values in an AVX-512 register."""
+WIDEST_VECTOR = 16  # float32 values in an AVX-512 register
 
 
 class Window(NamedTuple):

@@ -26,10 +26,8 @@ class NormalizationGeometry(NamedTuple):
     source: Image
     epsilon: float
     relu: bool
-    given_statistics: bool
-    """Mean and variance are given (evaluation) instead of computed from the batch."""
-    for_backward: bool
-    """A backward pass will follow; a fused ReLU then leaves its mask in a workspace."""
+    given_statistics: bool  # mean and variance are given (evaluation) instead of computed from the batch
+    for_backward: bool  # a backward pass will follow; a fused ReLU then leaves its mask in a workspace
 
     @property
     def flags(self) -> int:

@@ -47,8 +47,7 @@ class Sum(NamedTuple):
     data_type: DataType
 
 
-RELU = None
-"""Among the operations after a primitive's own."""
+RELU = None  # among the operations after a primitive's own
 NO_MASKS: Mapping[int, int] = MappingProxyType({})
 
 Built = TypeVar("Built")

@@ -10,8 +10,7 @@ import numpy as np
 from paddle_resnet.onednn.bindings import check
 from paddle_resnet.onednn.primitives import BoundArguments, Primitive
 
-ALIGNMENT = 64
-"""Bytes of a cache line, and of the widest vector."""
+ALIGNMENT = 64  # bytes of a cache line, and of the widest vector
 
 
 class Call(NamedTuple):

@@ -24,8 +24,7 @@ from paddle_resnet.onednn.tracing import NotTraceableError, PlannedTensor, Trace
 from paddle_resnet.paddle_compat import batch_norm_settings, convolution_settings, has_forward_hooks
 from paddle_resnet.system import threads
 
-MOST_RECORDINGS = 4
-"""Kept for one network; batches of other shapes and other numbers of threads come rarely."""
+MOST_RECORDINGS = 4  # kept for one network; batches of other shapes and other numbers of threads come rarely
 RECORDABLE: set[type[nn.Layer]] = set()
 """Layers that always do the same for the same settings; `acceleration` adds those that it knows."""
 

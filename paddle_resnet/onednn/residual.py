@@ -31,8 +31,7 @@ class Rows(NamedTuple):
     rows: int
     columns: int
     data_type: DataType
-    relu: bool = False
-    """A ReLU follows the sum."""
+    relu: bool = False  # a ReLU follows the sum
 
     def layout(self) -> Handle:
         return contiguous(self.rows, self.columns, data_type=self.data_type)

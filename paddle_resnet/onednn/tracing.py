@@ -19,8 +19,7 @@ from paddle.autograd import PyLayer
 
 from paddle_resnet.onednn.program import Call
 
-BYTES = {paddle.float32: 4, paddle.bfloat16: 2, paddle.uint8: 1}
-"""The size of an element."""
+BYTES = {paddle.float32: 4, paddle.bfloat16: 2, paddle.uint8: 1}  # the size of an element
 
 
 class NotTraceableError(Exception):

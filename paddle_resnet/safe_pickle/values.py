@@ -10,8 +10,7 @@ import numpy as np
 
 from paddle_resnet.errors import shown
 
-UNREAD_ARRAY = "numpy array of "
-"""How the kind of an `Opaque` begins that is an array."""
+UNREAD_ARRAY = "numpy array of "  # how the kind of an `Opaque` begins that is an array
 _AXES = 32
 
 Spend = Callable[[int], None]

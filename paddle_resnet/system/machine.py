@@ -42,8 +42,7 @@ class Cores(NamedTuple):
     """Numbers of physical cores: the hyper-threads of one core count once."""
 
     machine: int
-    affinity: int
-    """Cores this process may run on (taskset, a batch system)."""
+    affinity: int  # cores this process may run on (taskset, a batch system)
     quota: float | None
     """Processors' worth of time that its control groups grant (a container's limit); None without a limit."""
 

@@ -19,18 +19,15 @@ from typing import Any
 
 O_NONBLOCK: int = getattr(os, "O_NONBLOCK", 0)
 O_NOFOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
-O_BINARY: int = getattr(os, "O_BINARY", 0)
-"""Without it Windows changes line ends, and ends a file at the first byte 26."""
+O_BINARY: int = getattr(os, "O_BINARY", 0)  # without it Windows changes line ends, and ends a file at the first byte 26
 READ: int = os.O_RDONLY | O_BINARY | O_NONBLOCK | getattr(os, "O_NOCTTY", 0)
 """Open a file whatever it holds, and wait for no pipe or terminal."""
 IS_POSIX = hasattr(os, "fork")
 RESERVED_NAMES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"}
 RESERVED_NAMES |= {f"{device}{number}" for device in ("COM", "LPT") for number in "0123456789\u00b9\u00b2\u00b3"}
 """Names of devices in every folder of Windows, with any suffix."""
-FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')
-"""Characters of no name on Windows, or on no system."""
-LONGEST_NAME = 50
-"""Characters of a name that is made of a text; each may take 4 of the 255 bytes that a name may have."""
+FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]')  # characters of no name on Windows, or on no system
+LONGEST_NAME = 50  # characters of a name that is made of a text; each may take 4 of the 255 bytes that a name may have
 LONGEST_WINDOWS_PATH = 259
 LONG_PATHS_KEY = r"SYSTEM\CurrentControlSet\Control\FileSystem"
 

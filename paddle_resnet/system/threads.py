@@ -24,18 +24,13 @@ LIBRARIES = ("libiomp5.so", "libiomp5md.dll")
 OPENMP_OF_WINDOWS = "vcomp140.dll"
 """Which oneDNN uses in Paddle's wheels for Windows, beside the one inside, which MKL and Paddle's operators use."""
 
-SECONDS = 0.3
-"""Time that a measurement gives each number of threads, after one unmeasured call."""
+SECONDS = 0.3  # time that a measurement gives each number of threads, after one unmeasured call
 LEAST_CALLS = 2
-LEAST_GAIN = 1.15
-"""Another number of threads is taken if it is faster by this factor, as measurements differ by chance."""
-SHARE = 50
-"""The work lasts at least this many times as long as a measurement before the next one."""
-SHARE_OF_CHANGE = 10
-"""The same where other programs have begun or ended since: their cores differ by `CHANGE`."""
+LEAST_GAIN = 1.15  # another number of threads is taken if it is faster by this factor, as measurements differ by chance
+SHARE = 50  # the work lasts at least this many times as long as a measurement before the next one
+SHARE_OF_CHANGE = 10  # the same where other programs have begun or ended since: their cores differ by `CHANGE`
 CHANGE = 0.5
-LEAST_LOAD = 0.1
-"""Cores. If other programs use fewer, all cores are taken without a measurement."""
+LEAST_LOAD = 0.1  # cores: where other programs use fewer, all cores are taken without a measurement
 LEAST_WATCH = 0.25
 """Seconds. Systems count the time of processors in steps of 10 to 16 ms, so a shorter watch would see chance."""
 
@@ -165,8 +160,7 @@ class ThreadChooser:
         self._numbers = numbers
         self._most = self.number = numbers[0]
         self._others = OtherPrograms()
-        self._load = 0.0
-        """Of the last measurement, or none since."""
+        self._load = 0.0  # of the last measurement, or none since
         self._measured_at: float | None = None
         self._cost = 0.0
 

@@ -10,18 +10,15 @@ from paddle.callbacks import Callback
 
 from paddle_resnet.errors import UsageError
 
-Logs = dict[str, Any]
-"""What `paddle.Model.fit` knows of a step or a validation: batch size, loss and metrics by name."""
+Logs = dict[str, Any]  # what `paddle.Model.fit` knows of a step or a validation: batch size, loss and metrics by name
 State = dict[str, Any]
 
 
 class Position(NamedTuple):
     """A point of a run between two steps."""
 
-    epoch: int
-    """Epochs finished, validation included: the index of the epoch in progress."""
-    step: int
-    """Steps done of the epoch in progress; all of them during its validation."""
+    epoch: int  # epochs finished, validation included: the index of the epoch in progress
+    step: int  # steps done of the epoch in progress; all of them during its validation
 
 
 BEGINNING = Position(0, 0)

@@ -24,8 +24,7 @@ from paddle_resnet.training.run_folder import Run
 from paddle_resnet.training.schemas import CheckpointState, first_error
 
 COPIED_IN_PART = "so the run was copied in part: copy the whole folder, or train a new run under another name"
-NAME_TABLE = "StructuredToParameterName@@"
-"""The key under which `paddle.save` keeps the names of the arrays."""
+NAME_TABLE = "StructuredToParameterName@@"  # the key under which `paddle.save` keeps the names of the arrays
 
 
 @dataclass(frozen=True)

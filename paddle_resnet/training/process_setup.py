@@ -21,11 +21,9 @@ from paddle_resnet.errors import RunFailure
 from paddle_resnet.files import require_space
 from paddle_resnet.system import machine, threads
 
-COPIES_OF_WEIGHTS = 3
-"""On the disk at least: the best, and the last with a momentum."""
+COPIES_OF_WEIGHTS = 3  # on the disk at least: the best, and the last with a momentum
 SIZE_OF_PLOTS = 4_000_000
-LEAST_MEMORY = 300_000_000
-"""Bytes for the smallest networks, beside Paddle itself."""
+LEAST_MEMORY = 300_000_000  # bytes for the smallest networks, beside Paddle itself
 
 
 @contextlib.contextmanager

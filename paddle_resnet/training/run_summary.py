@@ -11,8 +11,7 @@ from typing import Any
 from paddle_resnet.config import Config
 from paddle_resnet.results import EpochRecord
 
-Metrics = Mapping[str, Mapping[str, Any]]
-"""``metrics.json``, by section."""
+Metrics = Mapping[str, Mapping[str, Any]]  # ``metrics.json``, by section
 
 
 def run_line(path: Path, config: Config, history: Sequence[EpochRecord], metrics: Metrics) -> str:

@@ -148,13 +148,10 @@ class CheckpointState(JsonSchema):
 
     epoch: Count
     step: Count
-    finished: bool
-    """Whether nothing is left to train."""
+    finished: bool  # whether nothing is left to train
     processes: Annotated[int, Field(ge=1, le=1 << 20)] = 1
-    trained_on: dict[str, str | int]
-    """`resume_checks.run_environment` of the process that wrote it."""
-    data: dict[str, Any]
-    """`fingerprint` of the images."""
+    trained_on: dict[str, str | int]  # `resume_checks.run_environment` of the process that wrote it
+    data: dict[str, Any]  # `fingerprint` of the images
     states: States
     md5: dict[CheckpointFile, Digest]
 

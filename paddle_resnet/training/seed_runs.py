@@ -75,8 +75,7 @@ class SeedReport:
     """The results of the runs; top-1 are fractions."""
 
     seeds: tuple[int, ...]
-    validation_top1: SeedStatistics
-    """Of the best epoch of each run."""
+    validation_top1: SeedStatistics  # of the best epoch of each run
     test_top1: SeedStatistics
     single_view_top1: SeedStatistics | None = None
     """Of the test split without averaging over views, if `evaluation.flip` or `evaluation.shift` is set."""

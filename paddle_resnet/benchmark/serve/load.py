@@ -32,10 +32,8 @@ class Load:
     latencies: dict[int, list[float]] = field(default_factory=dict)
     """Seconds from sending a request to the end of its response, by the response's status."""
     wrong: int = 0
-    cores: float = 0.0
-    """Cores that the clients themselves used, and the service could not."""
-    lost: Counter[str] = field(default_factory=Counter)
-    """Requests without a whole response, by the reason."""
+    cores: float = 0.0  # cores that the clients themselves used, and the service could not
+    lost: Counter[str] = field(default_factory=Counter)  # requests without a whole response, by the reason
 
     @property
     def codes(self) -> Counter[int]:
@@ -55,10 +53,8 @@ class _Run:
     target: Target
     requests: Sequence[bytes]
     is_correct: Callable[[int, bytes], bool]
-    interval: float | None
-    """Seconds between the requests of a client; None for no waiting."""
-    indices: Iterator[int]
-    """Of the next requests, whichever client sends them."""
+    interval: float | None  # seconds between the requests of a client; None for no waiting
+    indices: Iterator[int]  # of the next requests, whichever client sends them
     going: bool = True
     load: Load = field(default_factory=Load)
 

@@ -24,8 +24,7 @@ Transform = Callable[[Pixels, np.random.Generator], Pixels]
 class CustomParams(NamedTuple):
     """The user's change of a batch."""
 
-    name: str
-    """``module:function``."""
+    name: str  # ``module:function``
     seeds: Indices
     """Of each image's generator, ``[n]``, so that the result depends neither on workers nor on other images."""
 

@@ -11,8 +11,7 @@ import numpy as np
 from paddle_resnet.data.augment.random_crop import BOX_ATTEMPTS
 from paddle_resnet.images import Indices, Mask, Pixels
 
-ERASED_AREA = (0.02, 0.4)
-"""Least and largest share of the image (Zhong et al. 2017, arXiv:1708.04896, section 4.1)."""
+ERASED_AREA = (0.02, 0.4)  # least and largest share of the image (Zhong et al. 2017, arXiv:1708.04896, section 4.1)
 ERASED_LOG_ASPECT_RATIO = (math.log(0.3), math.log(1 / 0.3))
 """The paper's range; its logarithm is uniform, as in torchvision's ``RandomErasing``: wide as often as tall."""
 
@@ -44,8 +43,7 @@ def draw_cutout_mask(shape: Sequence[int], side: int, generator: np.random.Gener
 class ErasingParams(NamedTuple):
     """Random erasing of a batch."""
 
-    mask: Mask
-    """The erased pixels, ``[n, S, S]``."""
+    mask: Mask  # the erased pixels, ``[n, S, S]``
     noise: list[Pixels]
     """Of each image the new values, uint8 ``[erased pixels, 3]``: the paper's RE-R, the best of its four."""
 

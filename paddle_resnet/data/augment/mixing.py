@@ -14,10 +14,8 @@ from paddle_resnet.images import Indices
 class MixParams(NamedTuple):
     """Mixup or cutmix of a batch of n images."""
 
-    permutation: Indices
-    """The position in the batch of each image's partner, ``[n]``."""
-    lam: float
-    """The weight of each image's own label; the partner's has ``1 - lam``."""
+    permutation: Indices  # the position in the batch of each image's partner, ``[n]``
+    lam: float  # the weight of each image's own label; the partner's has ``1 - lam``
     box: tuple[int, int, int, int] | None
     """Cutmix: top, left, bottom and right of the partner's part. None: mixup, every pixel is blended."""
 

@@ -20,24 +20,17 @@ if TYPE_CHECKING:
 class AugmentParams(NamedTuple):
     """Random parameters of n images, which become ``[n, size, size, 3]``."""
 
-    size: int
-    """Pixels a side, S."""
-    resize: int
-    """Pixels a side of the images before a crop that is not resized."""
-    flipped: Mask
-    """Which images are flipped left to right, ``[n]``."""
-    crops: Indices | CropDraws
-    """The crops' top and left, ``[n, 2]``; or random-resized crops."""
+    size: int  # pixels a side, S
+    resize: int  # pixels a side of the images before a crop that is not resized
+    flipped: Mask  # which images are flipped left to right, ``[n]``
+    crops: Indices | CropDraws  # the crops' top and left, ``[n, 2]``; or random-resized crops
     pictures: PictureParams | None
     trivial_augment: TrivialAugmentParams | None
     custom: CustomParams | None
-    cutout_mask: Mask | None
-    """The pixels that cutout hides, ``[n, S, S]``."""
-    cutout_level: tuple[float, ...]
-    """The colour that hides them, 0..255."""
+    cutout_mask: Mask | None  # the pixels that cutout hides, ``[n, S, S]``
+    cutout_level: tuple[float, ...]  # the colour that hides them, 0..255
     erasing: ErasingParams | None
-    mix: MixParams | None
-    """Mixup and cutmix, which the loader applies, as it has the labels."""
+    mix: MixParams | None  # mixup and cutmix, which the loader applies, as it has the labels
 
     def select(self, images: Indices) -> AugmentParams:
         """Return the parameters of some of the batch's images, without `mix`, which belongs to the whole batch."""

@@ -24,20 +24,13 @@ SMALLEST_BLUR = 0.1
 class PictureParams(NamedTuple):
     """These changes of a batch of n images, in the order in which they are made."""
 
-    upside_down: Mask
-    """Flipped top to bottom, ``[n]``."""
-    quarter_turns: Indices
-    """Turns by 90 degrees, counterclockwise, 0 to 3, ``[n]``."""
-    angles: Numbers
-    """Degrees counterclockwise, ``[n]``; 0: not rotated."""
-    factors: Numbers
-    """Of `ENHANCERS`, ``[n, 3]``; 1: unchanged."""
-    orders: Indices
-    """The order of `ENHANCERS`, ``[n, 3]``."""
-    grey: Mask
-    """Without colour, ``[n]``."""
-    blurs: Numbers
-    """Standard deviation of the Gaussian in pixels, ``[n]``; 0: not blurred."""
+    upside_down: Mask  # flipped top to bottom, ``[n]``
+    quarter_turns: Indices  # turns by 90 degrees, counterclockwise, 0 to 3, ``[n]``
+    angles: Numbers  # degrees counterclockwise, ``[n]``; 0: not rotated
+    factors: Numbers  # of `ENHANCERS`, ``[n, 3]``; 1: unchanged
+    orders: Indices  # the order of `ENHANCERS`, ``[n, 3]``
+    grey: Mask  # without colour, ``[n]``
+    blurs: Numbers  # standard deviation of the Gaussian in pixels, ``[n]``; 0: not blurred
 
 
 def draw_pictures(count: int, config: AugmentConfig, generator: np.random.Generator) -> PictureParams | None:

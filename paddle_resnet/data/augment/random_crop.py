@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from paddle_resnet.images import Box, Indices
 
 BOX_ATTEMPTS = 10
-MAX_ASPECT_RATIO = 4 / 3
-"""Width by height, and height by width."""
+MAX_ASPECT_RATIO = 4 / 3  # width by height, and height by width
 
 Draws = NDArray[np.float64]
 
@@ -20,12 +19,9 @@ Draws = NDArray[np.float64]
 class CropDraws(NamedTuple):
     """Random-resized crops of n images (Szegedy et al. 2015, arXiv:1409.4842)."""
 
-    areas: Draws
-    """Shares of the image's area, of ten attempts, ``[n, 10]``."""
-    ratios: Draws
-    """Width by height of the attempts, ``[n, 10]``."""
-    places: Draws
-    """Where the box lies: 0 is the first row or column that is possible, 1 the last; ``[n, 2]``."""
+    areas: Draws  # shares of the image's area, of ten attempts, ``[n, 10]``
+    ratios: Draws  # width by height of the attempts, ``[n, 10]``
+    places: Draws  # where the box lies: 0 is the first row or column that is possible, 1 the last; ``[n, 2]``
 
     def box(self, image: int, height: int, width: int) -> Box:
         """Return the box in an image of this size as torchvision's ``RandomResizedCrop.get_params`` does.

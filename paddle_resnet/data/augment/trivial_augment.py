@@ -15,18 +15,15 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from paddle_resnet.images import Pixels
 
-STRENGTHS = 31
-"""Strengths 0 to 30; 30 is the end of the range."""
+STRENGTHS = 31  # strengths 0 to 30; 30 is the end of the range
 
-MAX_SHIFT = 32
-"""Pixels, as in the paper for CIFAR: a whole image. Smaller images are shifted by their own size at most."""
+MAX_SHIFT = 32  # pixels, as in the paper for CIFAR: a whole image. Smaller images are shifted by their own size at most
 
 
 class TrivialAugmentParams(NamedTuple):
     """TrivialAugment of a batch."""
 
-    operations: NDArray[np.int64]
-    """A position in `OPERATIONS` for each image, ``[n]``."""
+    operations: NDArray[np.int64]  # a position in `OPERATIONS` for each image, ``[n]``
     magnitudes: NDArray[np.float64]
     """Shares of the operation's range, -1 to 1, ``[n]``; the sign is the direction, if the operation has one."""
 

@@ -6,17 +6,14 @@ import tarfile
 
 MAX_HEADER_BYTES = 1 << 12
 """Of a long name or a PAX header; tarfile reads them whole, and parses them in quadratic time."""
-MAX_HEADERS = 20
-"""For one member; tarfile recurses into each."""
-MAX_GLOBAL_ATTRIBUTES = 1000
-"""From PAX headers for all members; tarfile copies them for each."""
+MAX_HEADERS = 20  # for one member; tarfile recurses into each
+MAX_GLOBAL_ATTRIBUTES = 1000  # from PAX headers for all members; tarfile copies them for each
 
 
 class BoundedTar(tarfile.TarFile):
     """An archive that raises `tarfile.ReadError` for headers that no program writes, but would take long to read."""
 
-    headers = 0
-    """Of the member that is being read, so far."""
+    headers = 0  # of the member that is being read, so far
 
     def next(self) -> tarfile.TarInfo | None:
         """Return the next member; None at the end."""

@@ -22,8 +22,7 @@ from paddle_resnet.files import open_regular
 from paddle_resnet.images import Indices, Pixels
 from paddle_resnet.paths import paddle_cache
 
-MAX_MEMBER_BYTES = 160 << 20
-"""CIFAR-100's training images take 155 MB."""
+MAX_MEMBER_BYTES = 160 << 20  # CIFAR-100's training images take 155 MB
 MAX_ARCHIVE_BYTES = 256 << 20
 """Unpacked, either takes 186 MB. A zip bomb is longer, in one member, one header or millions of members."""
 MAX_MEMBERS = 100

@@ -29,8 +29,7 @@ TEST_IMAGES = OfficialFile(_ADDRESS + "t10k-images-idx3-ubyte.gz", "bef4ecab320f
 TEST_LABELS = OfficialFile(_ADDRESS + "t10k-labels-idx1-ubyte.gz", "bb300cfdad3c16e7a12a480ee83cd310")
 
 UNSIGNED_BYTE = 0x08
-MAX_BYTES = 1 << 26
-"""The largest of the four has 47 MB."""
+MAX_BYTES = 1 << 26  # the largest of the four has 47 MB
 
 
 def load_fashion_mnist(root: Path | None, verify: bool = True, progress: ProgressFn | None = None) -> OfficialSplits:

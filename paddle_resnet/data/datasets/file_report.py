@@ -19,8 +19,7 @@ from paddle_resnet.images.find import summarize_skipped
 
 FILE_NAME = "pictures.csv"
 HEADER = ("file", "finding", "detail")
-Row = tuple[str, str, str]
-"""Of ``pictures.csv``: a file, what was found, and the reason."""
+Row = tuple[str, str, str]  # of ``pictures.csv``: a file, what was found, and the reason
 
 
 def report_files(splits: Splits, folder: Path) -> None:

@@ -39,8 +39,7 @@ PATH_COLUMNS = (
 )
 LABEL_COLUMNS = ("label", "class", "class_name", "category", "target")
 MAX_CLASS_NAME = 255
-PROBED = 20
-"""Files of a list that are looked for to find the folder that its paths are relative to."""
+PROBED = 20  # files of a list that are looked for to find the folder that its paths are relative to
 
 
 def find_image_list(root: Path, config: DataConfig) -> FoundFiles:

@@ -35,14 +35,12 @@ from paddle_resnet.images.image_file import FilePart
 
 LAYOUT = "train-000000.tar, train-000001.tar, ... and, if there are any, val-*.tar and test-*.tar"
 BLOCK = 512
-MAX_LABEL = 200
-"""Bytes of a label."""
+MAX_LABEL = 200  # bytes of a label
 MAX_SHARDS = 100_000
 CUT_SHORT = "it is cut short"
 _NOT_ZERO = re.compile(rb"[^\0]")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_Member = tuple[str, int, int]
-"""Name, first byte and number of bytes."""
+_Member = tuple[str, int, int]  # name, first byte and number of bytes
 
 
 def find_image_shards(root: Path, config: DataConfig) -> FoundFiles:

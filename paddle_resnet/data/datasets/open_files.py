@@ -26,8 +26,7 @@ from paddle_resnet.errors import UsageError, counted, did_you_mean, shown
 from paddle_resnet.images import Indices
 from paddle_resnet.images.find import SkippedFile
 
-USUAL_LENGTH = 4 / 3
-"""The longer side of a photograph, in units of the shorter one."""
+USUAL_LENGTH = 4 / 3  # the longer side of a photograph, in units of the shorter one
 FILE_SOURCES = ("image_folder", "image_list", "image_names", "image_shards")
 
 

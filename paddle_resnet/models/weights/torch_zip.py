@@ -23,8 +23,7 @@ _ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OverflowE
 class _Content(io.BytesIO):
     """A file's bytes that refuse to be read as a long list of records, which zipfile reads in one call."""
 
-    listed = False
-    """Whether zipfile has read the list of records."""
+    listed = False  # whether zipfile has read the list of records
 
     def read(self, size: int | None = -1, /) -> bytes:
         if not self.listed and (size or 0) > _LIST_LIMIT:

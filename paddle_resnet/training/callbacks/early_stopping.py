@@ -14,11 +14,9 @@ from paddle_resnet.results import EpochRecord, Monitor
 from paddle_resnet.training.callback_runner import Logs
 from paddle_resnet.training.optim.schedule import Factor
 
-LEAST_IMPROVEMENT = 1e-4
-"""A share of the loss, as in PyTorch's ``ReduceLROnPlateau``."""
+LEAST_IMPROVEMENT = 1e-4  # a share of the loss, as in PyTorch's ``ReduceLROnPlateau``
 
-Records = Callable[[], Sequence[EpochRecord]]
-"""Returns the epochs recorded so far."""
+Records = Callable[[], Sequence[EpochRecord]]  # returns the epochs recorded so far
 
 
 def reductions(losses: Sequence[float], patience: int) -> int:

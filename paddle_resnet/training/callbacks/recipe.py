@@ -15,11 +15,9 @@ from paddle_resnet.paddle_compat import create_optimizer_state, learning_rate_of
 from paddle_resnet.training.callback_runner import Logs
 from paddle_resnet.training.callbacks.early_stopping import EarlyStopping, Records, ReduceOnPlateau
 
-CROP_STEP = 4
-"""Pixels by which crops grow, so that sizes can be halved twice."""
+CROP_STEP = 4  # pixels by which crops grow, so that sizes can be halved twice
 
-GROWTH = 0.75
-"""The share of the epochs in which crops grow; the others have the size of the evaluation."""
+GROWTH = 0.75  # the share of the epochs in which crops grow; the others have the size of the evaluation
 
 
 def recipe_callbacks(

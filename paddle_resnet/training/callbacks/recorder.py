@@ -37,10 +37,8 @@ class Recorder(Callback):
         self._metrics = metrics
         self._loader = loader
         self.records: list[EpochRecord] = []
-        self.steps = 0
-        """Steps of the run so far."""
-        self.learning_rate = 0.0
-        """Of the step in progress."""
+        self.steps = 0  # steps of the run so far
+        self.learning_rate = 0.0  # of the step in progress
         self._began = time.monotonic()
 
     @property

@@ -18,8 +18,7 @@ from paddle_resnet.models import ImageClassifier
 from paddle_resnet.system import threads
 from paddle_resnet.training.callback_runner import Logs
 
-LONGEST_STEP = 0.3
-"""Seconds of a measured step; the batch is halved until it takes no longer."""
+LONGEST_STEP = 0.3  # seconds of a measured step; the batch is halved until it takes no longer
 LEAST_IMAGES = 4
 
 

@@ -27,8 +27,7 @@ class MovingAverage(Callback):
         super().__init__()
         self._network = network
         self._decay = decay
-        self.average = _copy(network)
-        """By name of the state dict."""
+        self.average = _copy(network)  # by name of the state dict
         self._trained: dict[str, paddle.Tensor] = {}
         self.steps = 0
 

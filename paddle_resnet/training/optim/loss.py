@@ -13,8 +13,7 @@ from paddle_resnet.config import TrainConfig
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.images import Indices
 
-LARGEST_LOSS = 64.0
-"""Paddle's `cross_entropy` on a CPU: its softmax is at least ``exp(-64)`` of the largest class."""
+LARGEST_LOSS = 64.0  # Paddle's `cross_entropy` on a CPU: its softmax is at least ``exp(-64)`` of the largest class
 
 
 class SmoothedCrossEntropy(nn.Layer):

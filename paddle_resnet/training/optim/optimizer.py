@@ -13,11 +13,9 @@ from paddle_resnet.models import ImageClassifier
 from paddle_resnet.training.optim.muon import Muon
 from paddle_resnet.training.optim.schedule import make_schedule
 
-LARS_COEFFICIENT = 0.001
-"""The trust coefficient of You et al. 2017 (arXiv:1708.03888)."""
+LARS_COEFFICIENT = 0.001  # the trust coefficient of You et al. 2017 (arXiv:1708.03888)
 
-SMALLEST_DECAY = 1e-30
-"""Replaces weight decay 0, at which Paddle's LARS uses no trust ratio."""
+SMALLEST_DECAY = 1e-30  # replaces weight decay 0, at which Paddle's LARS uses no trust ratio
 
 
 def make_optimizer(network: nn.Layer, train: TrainConfig, steps_per_epoch: int) -> paddle.optimizer.Optimizer:

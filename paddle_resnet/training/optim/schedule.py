@@ -25,14 +25,10 @@ class Factor:
     schedule: str
     steps: int
     warmup_steps: int
-    milestones: Sequence[float] = ()
-    """Of the schedule "step": shares of all steps."""
-    reductions: int = 0
-    """Of the schedule "plateau": counted by `callbacks.early_stopping.ReduceOnPlateau`."""
-    added: Sequence[int] = ()
-    """The steps at which each of the added cycles ends."""
-    added_peak: float = 0.1
-    """The factor to which an added cycle rises."""
+    milestones: Sequence[float] = ()  # of the schedule "step": shares of all steps
+    reductions: int = 0  # of the schedule "plateau": counted by `callbacks.early_stopping.ReduceOnPlateau`
+    added: Sequence[int] = ()  # the steps at which each of the added cycles ends
+    added_peak: float = 0.1  # the factor to which an added cycle rises
 
     def __call__(self, step: int) -> float:
         start, end, peak = 0, self.steps, 1.0
