@@ -169,17 +169,12 @@ class Functions:
     """The C functions, as attributes without their prefix; those that create raise `OneDNNError` when they fail."""
 
     def __init__(self, loaded: ctypes.CDLL) -> None:
-        for name, argument_types in _SIGNATURES.items():
+        statuses = {name: (c_int, types) for name, types in _SIGNATURES.items()}
+        for name, (result_type, argument_types) in {**statuses, **_QUERIES}.items():
             function = loaded[f"dnnl_{name}"]
-            function.argtypes = argument_types
-            function.restype = c_int
-            if name not in _UNCHECKED:
+            function.argtypes, function.restype = argument_types, result_type
+            if name in _SIGNATURES and name not in _UNCHECKED:
                 function.errcheck = _raise_unless_success
-            setattr(self, name, function)
-        for name, (result_type, argument_types) in _QUERIES.items():
-            function = loaded[f"dnnl_{name}"]
-            function.argtypes = argument_types
-            function.restype = result_type
             setattr(self, name, function)
 
     def __getattr__(self, name: str) -> Any:

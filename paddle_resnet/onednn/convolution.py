@@ -20,6 +20,7 @@ from paddle_resnet.onednn.primitives import (
     Context,
     Handle,
     Primitive,
+    any_layout,
     contiguous,
     layout_of,
     reorder,
@@ -53,7 +54,7 @@ class ReorderedPrimitive:
         for number, role in enumerate(roles):
             tensor = role.name.removeprefix("DIFF_")
             if tensor == "WEIGHTS":
-                stored, needed = view.stored_weights(), layout_of(description, Query[role.name])
+                stored, needed = contiguous(*view.weights_shape), layout_of(description, Query[role.name])
             else:
                 stored, needed = view.source if tensor == "SOURCE" else view.destination
             arguments.append((role, needed))
@@ -88,7 +89,7 @@ def convolution_forward(context: Context, geometry: ConvolutionGeometry) -> Reor
     """``destination = source * weights (+ bias)`` (arguments: source, weights, destination, bias if any)."""
     view = best_view(geometry)
     roles = Argument.SOURCE, Argument.WEIGHTS, Argument.DESTINATION
-    return ReorderedPrimitive(context, view, _forward(context, view), roles, _bias(geometry, Argument.BIAS))
+    return ReorderedPrimitive(context, view, _forward(context, geometry, view), roles, _bias(geometry, Argument.BIAS))
 
 
 def convolution_backward_data(context: Context, geometry: ConvolutionGeometry) -> ReorderedPrimitive:
@@ -96,8 +97,8 @@ def convolution_backward_data(context: Context, geometry: ConvolutionGeometry) -
     view = best_view(geometry)
     description = context.describe(
         "convolution_backward_data",
-        *(Algorithm.CONVOLUTION_DIRECT, view.source.needed, view.needed_weights(), view.destination.needed),
-        *(*view.window_arguments(), _forward(context, view)),
+        *(Algorithm.CONVOLUTION_DIRECT, view.source.needed, _weights(geometry, view), view.destination.needed),
+        *(*view.window, _forward(context, geometry, view)),
     )
     roles = Argument.DIFF_DESTINATION, Argument.WEIGHTS, Argument.DIFF_SOURCE
     return ReorderedPrimitive(context, view, description, roles)
@@ -107,11 +108,11 @@ def convolution_backward_weights(context: Context, geometry: ConvolutionGeometry
     """The gradients of weights and bias (arguments: source, gradients of destination, weights, bias if any)."""
     view = best_view(geometry, for_weights=True)
     bias = _bias(geometry, Argument.DIFF_BIAS)
-    gradients = view.needed_weight_gradient(), bias[0][1] if bias else None
+    gradients = any_layout(*view.weights_shape), bias[0][1] if bias else None  # both float32
     description = context.describe(
         "convolution_backward_weights",
         *(Algorithm.CONVOLUTION_DIRECT, view.source.needed, *gradients, view.destination.needed),
-        *(*view.window_arguments(), _forward(context, view)),
+        *(*view.window, _forward(context, geometry, view)),
     )
     roles = Argument.SOURCE, Argument.DIFF_DESTINATION, Argument.DIFF_WEIGHTS
     return ReorderedPrimitive(context, view, description, roles, bias)
@@ -121,13 +122,18 @@ def _bias(geometry: ConvolutionGeometry, role: Argument) -> list[tuple[Argument,
     return [(role, contiguous(geometry.out_channels))] if geometry.bias else []
 
 
-def _forward(context: Context, view: View) -> Handle:
+def _weights(geometry: ConvolutionGeometry, view: View) -> Handle:
+    """Describe weights of the images' type, in the layout that the primitive chooses."""
+    return any_layout(*view.weights_shape, data_type=geometry.source.data_type)
+
+
+def _forward(context: Context, geometry: ConvolutionGeometry, view: View) -> Handle:
     """Describe the forward pass, which the backward passes refer to."""
-    bias = contiguous(view.geometry.out_channels) if view.geometry.bias else None
+    bias = contiguous(geometry.out_channels) if geometry.bias else None
     return context.describe(
         "convolution_forward",
         *(Propagation.FORWARD_TRAINING, Algorithm.CONVOLUTION_DIRECT),
-        *(view.source.needed, view.needed_weights(), bias, view.destination.needed, *view.window_arguments()),
+        *(view.source.needed, _weights(geometry, view), bias, view.destination.needed, *view.window),
     )
 
 

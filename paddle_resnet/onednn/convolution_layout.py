@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from paddle_resnet.onednn import library
 from paddle_resnet.onednn.bindings import DataType, dimensions
 from paddle_resnet.onednn.geometry import Image, Window
-from paddle_resnet.onednn.primitives import Handle, any_layout, channels_last, contiguous, strided
+from paddle_resnet.onednn.primitives import Handle, channels_last, strided
 
 
 class ConvolutionGeometry(NamedTuple):
@@ -67,82 +68,64 @@ class Layouts(NamedTuple):
     needed: Handle
 
 
-class View:
-    """How a convolution primitive sees the images ``[N, H, W, C]`` and the weights: here, as they are."""
+class View(NamedTuple):
+    """How a convolution primitive sees images ``[N, H, W, C]``, weights and window."""
 
-    def __init__(self, geometry: ConvolutionGeometry) -> None:
-        self.geometry = geometry
-        self.source = self.layouts(geometry.source)
-        self.destination = self.layouts(geometry.destination)
-
-    def layouts(self, image: Image) -> Layouts:
-        return Layouts(channels_last(image), channels_last(image))
-
-    def stored_weights(self) -> Handle:
-        return contiguous(*self._weights_shape())
-
-    def needed_weights(self) -> Handle:
-        """Weights of the images' type, in the layout that the primitive chooses."""
-        return any_layout(*self._weights_shape(), data_type=self.geometry.source.data_type)
-
-    def needed_weight_gradient(self) -> Handle:
-        """The gradient of the weights, float32 as they are, in the layout that the primitive chooses."""
-        return any_layout(*self._weights_shape())
-
-    def window_arguments(self) -> list[Any]:
-        """Strides, dilations and paddings."""
-        return self.geometry.window.as_arguments(with_size=False)
-
-    def _weights_shape(self) -> tuple[int, ...]:
-        return self.geometry.weights_shape
+    source: Layouts
+    destination: Layouts
+    weights_shape: tuple[int, ...]
+    window: list[Any]  # strides, dilations and paddings
 
 
-class Pixels(View):
-    """The batch as one image with a row for each image; a 1x1 convolution needs no more."""
+def images(geometry: ConvolutionGeometry) -> View:
+    """View images and weights as they are."""
+    return _with_layouts(geometry, lambda image: Layouts(channels_last(image), channels_last(image)))
 
-    def layouts(self, image: Image) -> Layouts:
+
+def pixels(geometry: ConvolutionGeometry) -> View:
+    """View the batch as one image with a row for each image; a 1x1 convolution needs no more."""
+
+    def layouts(image: Image) -> Layouts:
         whole = Image(1, image.channels, image.batch, image.height * image.width, image.data_type)
-        return super().layouts(whole)
+        return Layouts(channels_last(whole), channels_last(whole))
+
+    return _with_layouts(geometry, layouts)
 
 
-class BatchAsWidth(View):
-    """Small images as one volume ``[H, W, N, C]``, over which the kernel, one element wide in N, moves in H and W.
+def batch_as_width(geometry: ConvolutionGeometry) -> View:
+    """View small images as one volume ``[H, W, N, C]``, in which the kernel, one element wide in N, moves in H and W.
 
     A convolution multiplies a row of pixels by a matrix at a time. A row of an image 2 pixels wide leaves most of the
     processor idle, and the whole matrix is read again for every row; here a row is as long as the batch.
     """
 
-    def layouts(self, image: Image) -> Layouts:
+    def layouts(image: Image) -> Layouts:
         batch, channels, height, width, data_type = image
         shape, plane = (1, channels, height, width, batch), height * width * channels
         stored = strided(shape, (batch * plane, 1, width * channels, channels, plane), data_type)
         # The batch next to the channels in memory.
         pixel = batch * channels
-        needed = strided(shape, (batch * plane, 1, width * pixel, pixel, channels), data_type)
-        return Layouts(stored, needed)
+        return Layouts(stored, strided(shape, (batch * plane, 1, width * pixel, pixel, channels), data_type))
 
-    def window_arguments(self) -> list[Any]:
-        """Strides, dilations and paddings, with those of the third dimension."""
-        window = self.geometry.window
-        return [
-            dimensions((*window.stride, 1)),
-            dimensions((window.dilation[0] - 1, window.dilation[1] - 1, 0)),
-            dimensions((*window.padding_before, 0)),
-            dimensions((*window.padding_after, 0)),
-        ]
+    window, view = geometry.window, _with_layouts(geometry, layouts)
+    dilation = window.dilation[0] - 1, window.dilation[1] - 1
+    axes = (*window.stride, 1), (*dilation, 0), (*window.padding_before, 0), (*window.padding_after, 0)
+    return view._replace(weights_shape=(*view.weights_shape, 1), window=[dimensions(each) for each in axes])
 
-    def _weights_shape(self) -> tuple[int, ...]:
-        return (*self.geometry.weights_shape, 1)
+
+def _with_layouts(geometry: ConvolutionGeometry, layouts: Callable[[Image], Layouts]) -> View:
+    ends = layouts(geometry.source), layouts(geometry.destination)
+    return View(*ends, geometry.weights_shape, geometry.window.as_arguments(with_size=False))
 
 
 BATCH_AS_WIDTH_LIMITS = {DataType.FLOAT32: 16, DataType.BFLOAT16: 16}
-"""Positions of the kernel on an image up to which `BatchAsWidth` is faster, forward and for the source's gradient."""
+"""Positions of the kernel on an image up to which `batch_as_width` is faster, forward and for the source's gradient."""
 
 BATCH_AS_WIDTH_LIMITS_FOR_WEIGHTS = {DataType.FLOAT32: 4, DataType.BFLOAT16: 64}
 """The same for the gradient of the weights."""
 
 LONGEST_ROW_ON_AVX2 = 8192
-"""Bytes of a row of pixels from which `BatchAsWidth` is faster for the weights' gradient without AVX-512.
+"""Bytes of a row of pixels from which `batch_as_width` is faster for the weights' gradient without AVX-512.
 
 oneDNN's AVX2 code reads eight channels of each pixel at a time. The pixels of a long row do not stay in the L1 cache.
 """
@@ -152,15 +135,15 @@ def best_view(geometry: ConvolutionGeometry, *, for_weights: bool = False) -> Vi
     """Return the view in which the convolution is fastest, as measured on AVX2, AVX-512 and AMX processors."""
     if geometry.groups > 1:
         # oneDNN's fast convolutions with groups are of two dimensions, and of one image each.
-        return View(geometry)
+        return images(geometry)
     if geometry.window == Window((1, 1)):
-        return Pixels(geometry)
+        return pixels(geometry)
     limits = BATCH_AS_WIDTH_LIMITS_FOR_WEIGHTS if for_weights else BATCH_AS_WIDTH_LIMITS
     if for_weights and not geometry.is_sound_as_volume:
-        return View(geometry)
+        return images(geometry)
     destination = geometry.destination
     small = destination.height * destination.width <= limits[destination.data_type]
-    return BatchAsWidth(geometry) if small or (for_weights and _has_long_rows(geometry.source)) else View(geometry)
+    return batch_as_width(geometry) if small or (for_weights and _has_long_rows(geometry.source)) else images(geometry)
 
 
 def _has_long_rows(image: Image) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from paddle_resnet.onednn.bindings import DataType, dimensions
@@ -27,25 +28,21 @@ class Window(NamedTuple):
         rows, columns = (dilation * (size - 1) + 1 for size, dilation in zip(self.size, self.dilation, strict=True))
         return rows, columns
 
+    def _moves(self, height: int, width: int) -> Iterator[Pair]:
+        """How often the window moves on by its stride, on each axis, and how many pixels are left then."""
+        padding = zip(self.padding_before, self.padding_after, strict=True)
+        for length, extent, stride, padded in zip((height, width), self.extent, self.stride, padding, strict=True):
+            yield divmod(length + sum(padded) - extent, stride)
+
     @functools.lru_cache(CACHED)  # noqa: B019 (of values, asked for in every step)
     def positions(self, height: int, width: int) -> Pair:
         """How many positions the window takes on an image, vertically and horizontally."""
-        rows, columns = (
-            (length + before + after - extent) // stride + 1
-            for length, extent, stride, before, after in zip(
-                (height, width), self.extent, self.stride, self.padding_before, self.padding_after, strict=True
-            )
-        )
-        return rows, columns
+        (down, _), (across, _) = self._moves(height, width)
+        return down + 1, across + 1
 
     def ends_with(self, height: int, width: int) -> bool:
         """Whether the last position ends where the padded image does, on each axis."""
-        return all(
-            (length + before + after - extent) % stride == 0
-            for length, extent, stride, before, after in zip(
-                (height, width), self.extent, self.stride, self.padding_before, self.padding_after, strict=True
-            )
-        )
+        return not any(left for _, left in self._moves(height, width))
 
     @functools.lru_cache(CACHED)  # noqa: B019
     def sees_pixels(self, height: int, width: int) -> bool:

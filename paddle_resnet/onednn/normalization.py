@@ -5,19 +5,20 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from ctypes import c_float
 from typing import Any, NamedTuple
 
+import numpy as np
 import paddle
 from paddle.autograd import PyLayer
 
 from paddle_resnet.models.sync_batch_norm import Statistics, all_reduce_gradient_means, all_reduce_statistics
-from paddle_resnet.onednn import tensors, vectors
+from paddle_resnet.onednn import tensors
 from paddle_resnet.onednn.bindings import Argument, DataType, Normalization, Propagation
 from paddle_resnet.onednn.geometry import CACHED, WIDEST_VECTOR, Image
 from paddle_resnet.onednn.primitives import Context, Handle, Primitive, channels_last, contiguous, thread_context
 from paddle_resnet.onednn.residual import add
 from paddle_resnet.onednn.tracing import NotTraceableError, active_trace
-from paddle_resnet.onednn.vectors import VectorOperation
 
 
 class NormalizationGeometry(NamedTuple):
@@ -134,7 +135,7 @@ def batch_norm(
     result = tensors.apply(function, x, weight, bias, statistics, geometry, synchronized)
     if training:
         lengths = [running_mean.shape[0]] * 2
-        update = VectorOperation(vectors.update_running, *lengths, momentum=momentum)
+        update = VectorOperation(update_running, *lengths, momentum=momentum)
         tensors.execute(update, running_mean, statistics.mean)
         tensors.execute(update, running_variance, statistics.variance)
     return result
@@ -171,7 +172,7 @@ def _combined_statistics(
     if whole > channels:
         mean, variance = (tensors.allocate([channels], paddle.float32) for _ in range(2))
         pooled = Statistics(mean, variance, own.count * (whole // channels))
-        pool = VectorOperation(vectors.pool_statistics, channels, channels, whole, whole)
+        pool = VectorOperation(pool_statistics, channels, channels, whole, whole)
         tensors.execute(pool, mean, variance, own.mean, own.variance)
     return all_reduce_statistics(pooled.mean, pooled.variance, pooled.count) if synchronized else pooled
 
@@ -195,7 +196,7 @@ def _normalize(
 def _tiled(geometry: NormalizationGeometry, *given: paddle.Tensor) -> list[paddle.Tensor]:
     """Repeat vectors with a number for each channel for all pixels that are taken for one."""
     channels = geometry.source.channels
-    return [each if each.shape[0] == channels else _resized(vectors.tile, each, channels) for each in given]
+    return [each if each.shape[0] == channels else _resized(tile, each, channels) for each in given]
 
 
 def _resized(function: Callable[..., None], vector: paddle.Tensor, length: int) -> paddle.Tensor:
@@ -215,7 +216,7 @@ def _gradients(ctx: Any, gradient: paddle.Tensor) -> tuple[paddle.Tensor, paddle
     tensors.execute(backward, x, *scale_to_variance, gradient, x_gradient, *parameter_gradients, workspace)
     (channels,) = weight.shape
     if channels < ctx.geometry.source.channels:
-        parameter_gradients = [_resized(vectors.add_parts, each, channels) for each in parameter_gradients]
+        parameter_gradients = [_resized(add_parts, each, channels) for each in parameter_gradients]
     return x_gradient, *parameter_gradients
 
 
@@ -261,8 +262,65 @@ class _CombinedBatchNorm(_BatchNorm):
         # The two terms are themselves a normalisation of x with another scale and shift.
         scale, shift = (tensors.allocate(weight.shape, paddle.float32) for _ in range(2))
         options = {"epsilon": ctx.geometry.epsilon, "count": count}
-        find_terms = VectorOperation(vectors.statistics_terms, *weight.shape * 6, **options)
+        find_terms = VectorOperation(statistics_terms, *weight.shape * 6, **options)
         tensors.execute(find_terms, scale, shift, weight, variance, *sums)
         without_relu = ctx.geometry._replace(relu=False, for_backward=False)
         terms, _ = _normalize(x, scale, shift, Statistics(mean, variance, ctx.count), without_relu)
         return tensors.select(ctx.wanted, add(x_gradient, terms), weight_gradient, bias_gradient)
+
+
+class VectorOperation:
+    """A numpy function of float32 vectors, one number for each channel, called with addresses as a primitive is."""
+
+    def __init__(self, function: Callable[..., None], *lengths: int, **options: float) -> None:
+        """`lengths` are those of the vectors; `options` are passed to `function`."""
+        self._function, self._options = function, options
+        self._kinds: list[Any] = [c_float * length for length in lengths]
+
+    def __call__(self, *addresses: int) -> None:
+        kinds = zip(self._kinds, addresses, strict=True)
+        vectors = [np.frombuffer(kind.from_address(address), np.float32) for kind, address in kinds]
+        with np.errstate(all="ignore"):  # a diverged training is reported by its loss
+            self._function(*vectors, **self._options)
+
+
+def update_running(running: np.ndarray, batch: np.ndarray, momentum: float) -> None:
+    """``running = momentum * running + (1 - momentum) * batch``."""
+    running *= momentum
+    running += batch * (1.0 - momentum)
+
+
+def tile(result: np.ndarray, vector: np.ndarray) -> None:
+    """Repeat a vector until the result is full."""
+    result.reshape(-1, len(vector))[:] = vector
+
+
+def add_parts(result: np.ndarray, parts: np.ndarray) -> None:
+    """Add up parts of the result's length."""
+    parts.reshape(-1, len(result)).sum(0, out=result)
+
+
+def pool_statistics(mean: np.ndarray, variance: np.ndarray, means: np.ndarray, variances: np.ndarray) -> None:
+    """Mean and variance of all values, from those of parts of equal size."""
+    means.reshape(-1, len(mean)).mean(0, out=mean)
+    variances.reshape(-1, len(mean)).mean(0, out=variance)
+    variance += np.square(means.reshape(-1, len(mean)) - mean).mean(0)
+
+
+def statistics_terms(
+    scale: np.ndarray,
+    shift: np.ndarray,
+    weight: np.ndarray,
+    variance: np.ndarray,
+    along_variance: np.ndarray,
+    along_mean: np.ndarray,
+    epsilon: float,
+    count: float,
+) -> None:
+    """Scale and shift of the normalisation that gives the two terms of a gradient.
+
+    `along_variance` and `along_mean` are sums over `count` values.
+    """
+    factor = -weight / np.sqrt(variance + np.float32(epsilon))
+    np.multiply(factor, along_variance / np.float32(count), out=scale)
+    np.multiply(factor, along_mean / np.float32(count), out=shift)

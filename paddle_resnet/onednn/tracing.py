@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import paddle
 from paddle.autograd import PyLayer
@@ -63,15 +63,6 @@ class PlannedTensor:
         return PlannedTensor(self.number, shape, self.dtype)
 
 
-@runtime_checkable
-class Composed(Protocol):
-    """An operation of primitives."""
-
-    def parts(self, numbers: Sequence[int], allocate: Callable[[int], int]) -> list[tuple[Any, list[int]]]:
-        """Return them with the numbers of their buffers; ``allocate(size)`` gives further buffers."""
-        ...
-
-
 class _Node(NamedTuple):
     """A differentiable function that was called."""
 
@@ -114,9 +105,9 @@ class Trace:
 
     def note(self, operation: Callable[..., Any], tensors: Sequence[Any]) -> None:
         """Note that `operation`, or each primitive that it consists of, is called with the tensors' addresses."""
-        calls = [(operation, [self._number(tensor) for tensor in tensors])]
-        if isinstance(operation, Composed):
-            calls = operation.parts(calls[0][1], self._reserve)
+        numbers = [self._number(tensor) for tensor in tensors]
+        parts = getattr(operation, "parts", None)  # of a primitive, or of an operation of several
+        calls = [(operation, numbers)] if parts is None else parts(numbers, self._reserve)
         self.calls += [Call(*each) for each in calls]
 
     def _reserve(self, size: int) -> int:
