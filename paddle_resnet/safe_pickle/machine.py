@@ -36,10 +36,6 @@ class Refused(Exception):  # noqa: N818
     """A global that has no rule."""
 
 
-def _name_of(called: Named | Opaque) -> str:
-    return called.kind if isinstance(called, Opaque) else f"{called.module}.{called.name}"
-
-
 class Machine:
     """The stack machine, with the opcodes that are written for data; its stack holds data and placeholders only."""
 
@@ -112,18 +108,14 @@ class Machine:
 
     def _call(self, _: None) -> None:
         called, arguments = self._popped(2)
-        if self._is_unknown(called):
-            self._push(Opaque(_name_of(called)))
+        if type(called) is Opaque:
+            self._push(Opaque(called.kind))
+        elif type(called) is Named and (called.module, called.name) not in self._rules:  # let pass with `opaque` alone
+            self._push(Opaque(f"{called.module}.{called.name}"))
         else:
             require(type(called) is Named and called.rule is not None, "it calls what is not a function")
             require(type(arguments) is tuple and len(arguments) <= _ARGUMENTS, "its arguments are not a short tuple")
             self._push(called.rule(self._spend, *arguments))
-
-    def _is_unknown(self, called: Any) -> bool:
-        """Return whether calling this makes an `Opaque`: an unknown global, or what one has returned."""
-        return type(called) is Opaque or (
-            self._opaque and type(called) is Named and (called.module, called.name) not in self._rules
-        )
 
     def _build(self, _: None) -> None:
         target, state = self._popped(2)
@@ -225,60 +217,59 @@ def _read_global(file: IO[bytes]) -> list[str]:
     return [_read_line(file).decode("utf-8") for _ in range(2)]
 
 
-_OPERATIONS: Mapping[bytes, tuple[Callable[[IO[bytes]], Any] | None, Callable[[Machine, Any], Any]]] = {
-    b"\x80": (pickletools.read_uint1, Machine._protocol),
-    b"\x95": (pickletools.read_uint8, lambda m, size: None),  # a frame's length, of use to streams
-    b"(": (None, lambda m, _: m._marks.append(len(m._stack))),
-    b"N": (None, Machine._push),
-    b"\x88": (None, lambda m, _: m._push(True)),
-    b"\x89": (None, lambda m, _: m._push(False)),
-    b"I": (pickletools.read_decimalnl_short, Machine._push),
-    b"L": (pickletools.read_decimalnl_long, Machine._push),
-    b"J": (pickletools.read_int4, Machine._push),
-    b"K": (pickletools.read_uint1, Machine._push),
-    b"M": (pickletools.read_uint2, Machine._push),
-    b"\x8a": (pickletools.read_long1, Machine._push),
-    b"F": (pickletools.read_floatnl, Machine._push),
-    b"G": (pickletools.read_float8, Machine._push),
-    b"S": (_read_line, Machine._quoted),
-    b"T": (pickletools.read_bytes4, Machine._python_2_text),
-    b"U": (pickletools.read_bytes1, Machine._python_2_text),
-    b"V": (pickletools.read_unicodestringnl, Machine._push),
-    b"X": (pickletools.read_unicodestring4, Machine._push),
-    b"\x8c": (pickletools.read_unicodestring1, Machine._push),
-    b"\x8d": (pickletools.read_unicodestring8, Machine._push),
-    b"B": (pickletools.read_bytes4, Machine._push),
-    b"C": (pickletools.read_bytes1, Machine._push),
-    b"\x8e": (pickletools.read_bytes8, Machine._push),
-    b"\x96": (pickletools.read_bytes8, Machine._push),  # numpy's content in protocol 5
-    b"]": (None, lambda m, _: m._push([])),
-    b"l": (None, lambda m, _: m._push(m._to_mark())),
-    b"a": (None, lambda m, _: m._append([m._pop()])),
-    b"e": (None, lambda m, _: m._append(m._to_mark())),
-    b")": (None, lambda m, _: m._push(())),
-    b"t": (None, lambda m, _: m._push(tuple(m._to_mark()))),
-    b"\x85": (None, lambda m, _: m._push(tuple(m._popped(1)))),
-    b"\x86": (None, lambda m, _: m._push(tuple(m._popped(2)))),
-    b"\x87": (None, lambda m, _: m._push(tuple(m._popped(3)))),
-    b"}": (None, lambda m, _: m._push({})),
-    b"d": (None, Machine._new_dict),
-    b"s": (None, lambda m, _: m._set_items(m._popped(2))),
-    b"u": (None, lambda m, _: m._set_items(m._to_mark())),
-    b"c": (_read_global, lambda m, names: m._global(*names)),
-    b"\x93": (None, lambda m, _: m._global(*m._popped(2))),
-    b"R": (None, Machine._call),
-    b"\x81": (None, Machine._call),
-    b"\x8f": (None, lambda m, _: m._push([])),  # sets become lists
-    b"\x90": (None, lambda m, _: m._append(m._to_mark())),
-    b"\x91": (None, lambda m, _: m._push(m._to_mark())),
-    b"b": (None, Machine._build),
-    b"p": (pickletools.read_decimalnl_short, Machine._remember),
-    b"q": (pickletools.read_uint1, Machine._remember),
-    b"r": (pickletools.read_uint4, Machine._remember),
-    b"\x94": (None, lambda m, _: m._remember(len(m._memo))),
-    b"g": (pickletools.read_decimalnl_short, Machine._recall),
-    b"h": (pickletools.read_uint1, Machine._recall),
-    b"j": (pickletools.read_uint4, Machine._recall),
-    b"Q": (None, Machine._persistent),
+_READERS: Mapping[str, Callable[[IO[bytes]], Any]] = {
+    "STRING": _read_line,
+    "BINSTRING": pickletools.read_bytes4,
+    "SHORT_BINSTRING": pickletools.read_bytes1,
+    "BYTEARRAY8": pickletools.read_bytes8,  # numpy's content in protocol 5
+    "GLOBAL": _read_global,
 }
-"""All others are refused: extensions, classic instances, objects by keyword, buffers outside the file."""
+"""Of the arguments that `pickletools` reads in another form than is needed."""
+
+_NUMBERS = ("INT", "LONG", "BININT", "BININT1", "BININT2", "LONG1", "FLOAT", "BINFLOAT")
+_TEXTS = ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
+_BYTES = ("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8")
+_ACTIONS: Mapping[str, Callable[[Machine, Any], Any]] = {
+    **dict.fromkeys(("NONE", *_NUMBERS, *_TEXTS, *_BYTES), Machine._push),
+    **dict.fromkeys(("BINSTRING", "SHORT_BINSTRING"), Machine._python_2_text),
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), Machine._call),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Machine._remember),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), Machine._recall),
+    **dict.fromkeys(("LIST", "FROZENSET"), lambda m, _: m._push(m._to_mark())),  # sets become lists
+    **dict.fromkeys(("EMPTY_LIST", "EMPTY_SET"), lambda m, _: m._push([])),
+    **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda m, _: m._append(m._to_mark())),
+    "PROTO": Machine._protocol,
+    "FRAME": lambda m, size: None,  # of use to streams
+    "MARK": lambda m, _: m._marks.append(len(m._stack)),
+    "NEWTRUE": lambda m, _: m._push(True),
+    "NEWFALSE": lambda m, _: m._push(False),
+    "STRING": Machine._quoted,
+    "APPEND": lambda m, _: m._append([m._pop()]),
+    "EMPTY_TUPLE": lambda m, _: m._push(()),
+    "TUPLE": lambda m, _: m._push(tuple(m._to_mark())),
+    "TUPLE1": lambda m, _: m._push(tuple(m._popped(1))),
+    "TUPLE2": lambda m, _: m._push(tuple(m._popped(2))),
+    "TUPLE3": lambda m, _: m._push(tuple(m._popped(3))),
+    "EMPTY_DICT": lambda m, _: m._push({}),
+    "DICT": Machine._new_dict,
+    "SETITEM": lambda m, _: m._set_items(m._popped(2)),
+    "SETITEMS": lambda m, _: m._set_items(m._to_mark()),
+    "GLOBAL": lambda m, names: m._global(*names),
+    "STACK_GLOBAL": lambda m, _: m._global(*m._popped(2)),
+    "BUILD": Machine._build,
+    "MEMOIZE": lambda m, _: m._remember(len(m._memo)),
+    "BINPERSID": Machine._persistent,
+}
+"""What an opcode does, by its name in `pickletools`, with its argument.
+
+All others are refused: extensions, classic instances, objects by keyword, buffers outside the file.
+"""
+
+_OPERATIONS: Mapping[bytes, tuple[Callable[[IO[bytes]], Any] | None, Callable[[Machine, Any], Any]]] = {
+    each.code.encode("latin1"): (
+        _READERS.get(each.name) or (each.arg.reader if each.arg else None),
+        _ACTIONS[each.name],
+    )
+    for each in pickletools.opcodes
+    if each.name in _ACTIONS
+}
