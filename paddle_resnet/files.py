@@ -393,8 +393,6 @@ def write_folder(path: Path, write: Callable[[Path], Result]) -> Result:
     """
     require_name_for_folder(path)
     with _writing(path), _temporary_beside(path, folder=True) as temporary, _recovered(path), _writing(path):
-        if os.path.lexists(path) and not path.is_dir():
-            raise NotADirectoryError
         result = write(temporary)
         temporary.chmod(0o777 & ~_umask())
         for written in (*temporary.rglob("*"), temporary):

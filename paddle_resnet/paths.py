@@ -60,11 +60,12 @@ def require_name_for_folder(path: Path) -> None:
     """Check that every system can have a folder, and this system files in it.
 
     Raises:
-        UsageError: see `require_portable_name`; it is a file; or Windows has no paths as long as those of files in it.
+        UsageError: see `require_portable_name`; it exists and is no folder; or Windows has no paths as long as those of
+            files in it.
     """
     require_portable_name(path)
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"{path} is a file; expected a new folder")
+    if os.path.lexists(path) and not path.is_dir():
+        raise UsageError(f"{path}: exists and is no folder; choose another name")
     longest = len(str(path.absolute())) + LONGEST_IN_FOLDER
     if not IS_POSIX and longest > LONGEST_WINDOWS_PATH and not allows_long_paths():
         raise UsageError(

@@ -288,7 +288,7 @@ def test_what_is_in_the_place_of_a_folder_is_named(tmp_path, target):
             write_text(path, "")
         with pytest.raises(RunFailure, match=r"cannot be written \((.*/output is no folder|Too many levels.*)\)$"):
             write_folder(path, write)
-    with pytest.raises(RunFailure, match=r"output: cannot be written \(.*/output is no folder\)$"):
+    with pytest.raises(UsageError, match="output: exists and is no folder; choose another name"):
         write_folder(folder, write)
 
 

@@ -205,7 +205,7 @@ def test_a_folder_of_other_files_is_never_moved_for_a_run(tmp_path):
 def test_a_file_of_the_runs_name_is_refused_before_data_are_read(tmp_path):
     (tmp_path / "quickstart").write_text("a user's notes")
     config = Config.load("configs/quickstart.yaml", [f"output={tmp_path}", "data.source=cifar10", "data.root=missing"])
-    with pytest.raises(UsageError, match="quickstart is a file; expected a new folder"):
+    with pytest.raises(UsageError, match="quickstart: exists and is no folder; choose another name"):
         train(config)
     assert (tmp_path / "quickstart").read_text() == "a user's notes"
 
