@@ -13,7 +13,7 @@ from paddle_resnet.lessons.common.training_loop import LessonData
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import LessonTexts
 from paddle_resnet.lessons.gradients import lesson
-from paddle_resnet.lessons.gradients.layer_gradients import (
+from paddle_resnet.lessons.gradients.lesson import (
     BATCH_SIZE,
     IMAGE_SIZE,
     SEED,

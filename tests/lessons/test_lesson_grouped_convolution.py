@@ -8,14 +8,14 @@ from paddle import nn
 from paddle_resnet.lessons import Lesson
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import LessonTexts
-from paddle_resnet.lessons.grouped_convolution.costs import (
+from paddle_resnet.lessons.grouped_convolution.lesson import (
     BlockCost,
+    _outcome,
     channel_dependencies,
     conv_by_slices,
     resnext50,
     to_dense,
 )
-from paddle_resnet.lessons.grouped_convolution.lesson import _outcome
 from paddle_resnet.models import count_parameters, create_model
 
 pytestmark = pytest.mark.slow

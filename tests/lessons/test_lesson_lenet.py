@@ -13,8 +13,7 @@ from paddle_resnet.evaluation.metrics import evaluation_of
 from paddle_resnet.lessons import Lesson
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import LessonTexts
-from paddle_resnet.lessons.lenet.lesson import RATES, SEEDS, _say_gain
-from paddle_resnet.lessons.lenet.seed_comparison import NetworkRuns
+from paddle_resnet.lessons.lenet.lesson import RATES, SEEDS, NetworkRuns, _say_gain
 from paddle_resnet.training import SeedStatistics
 
 pytestmark = pytest.mark.slow

@@ -6,8 +6,7 @@ import pytest
 
 from paddle_resnet.lessons import Lesson
 from paddle_resnet.lessons.common.network_costs import costs_by_part, model_summary
-from paddle_resnet.lessons.network_shapes.lesson import _shapes
-from paddle_resnet.lessons.network_shapes.plots import format_count
+from paddle_resnet.lessons.network_shapes.lesson import _shapes, format_count
 from paddle_resnet.models import create_model
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ from lesson_pages import figure_names
 
 from paddle_resnet.lessons import Lesson
 from paddle_resnet.lessons.optimizers_and_schedules import lesson
-from paddle_resnet.lessons.optimizers_and_schedules.updates import UPDATES, best_settings, descend, valley
+from paddle_resnet.lessons.optimizers_and_schedules.lesson import UPDATES, best_settings, descend, valley
 
 pytestmark = pytest.mark.slow
 

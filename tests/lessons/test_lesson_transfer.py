@@ -19,15 +19,17 @@ from paddle_resnet.lessons.common import training_loop
 from paddle_resnet.lessons.common.training_loop import LessonData, apply_cpu_backend
 from paddle_resnet.lessons.framework.page import Page
 from paddle_resnet.lessons.framework.texts import LessonTexts
-from paddle_resnet.lessons.transfer.few_shot import (
+from paddle_resnet.lessons.transfer.lesson import (
+    TUNED,
     FewShotTrainer,
+    Plan,
+    _say_verdict,
     linear_probe_top1,
     make_task,
     pixel_features,
     sample_per_class,
     select_classes,
 )
-from paddle_resnet.lessons.transfer.lesson import TUNED, Plan, _say_verdict
 from paddle_resnet.models import create_model
 from paddle_resnet.training.seed_runs import T_95, SeedStatistics
 

@@ -9,7 +9,7 @@ from paddle_resnet.data import uint8_batches
 from paddle_resnet.evaluation.grad_cam import grad_cam
 from paddle_resnet.lessons import Lesson
 from paddle_resnet.lessons.common.runs import flatten_pixels
-from paddle_resnet.lessons.what_it_sees.trained_network import (
+from paddle_resnet.lessons.what_it_sees.lesson import (
     ImageSet,
     knn_accuracy,
     mask_pixels,

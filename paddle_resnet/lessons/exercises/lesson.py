@@ -131,8 +131,7 @@ def _bottleneck(page: Page) -> None:
     }
     summaries = {name: summarize(block, (1, wide, 56, 56)) for name, block in blocks.items()}
     page.table(
-        "bottlenecks",
-        [(name, f"{each.parameters:,}", f"{each.macs / 1e6:,.0f}") for name, each in summaries.items()],
+        "bottlenecks", [(name, f"{each.parameters:,}", f"{each.macs / 1e6:,.0f}") for name, each in summaries.items()]
     )
     basic, bottleneck = (summaries[name].parameters for name in blocks)
     page.values(

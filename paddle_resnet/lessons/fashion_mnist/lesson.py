@@ -112,9 +112,7 @@ def _show_network(page: Page, size: int) -> None:
     rows = [[part, *(shape[part] for shape in shapes)] for part in parts]
     macs = [summary.macs / 1e9 for summary in summaries]
     page.table(
-        "shapes",
-        [*rows, ["GMACs", *(f"{each:.3f}" for each in macs)]],
-        sizes=[f"{each}x{each}" for each in sizes],
+        "shapes", [*rows, ["GMACs", *(f"{each:.3f}" for each in macs)]], sizes=[f"{each}x{each}" for each in sizes]
     )
     page.record(parameters=parameters, gmacs_at_96=macs[sizes.index(BOOK_SIZE)], size=size)
 
