@@ -225,8 +225,8 @@ def way_out(folder: Path) -> str:
     )
 
 
-def prepare_environment(folder: str | Path, paddle: str, *requirements: str, python: Sequence[str] = ()) -> None:
-    """Make an environment hold Paddle, the common requirements and those of the files.
+def prepare_environment(folder: str | Path, paddle: str, *requirements: str, python: Sequence[str] = ()) -> bool:
+    """Make an environment hold Paddle, the common requirements and those of the files; return whether any was missing.
 
     What was installed is written into the environment; while it says the same, pip is not asked. The variable LOCKED
     selects a file of exact versions instead: 1 the lock file of the Paddle, another value the file of that name.
@@ -245,11 +245,12 @@ def prepare_environment(folder: str | Path, paddle: str, *requirements: str, pyt
     stamp = f"{paddle}, Python {version}, " + "".join(path.read_text(encoding="utf-8") for path in files)
     if stamp_file.is_file() and stamp_file.read_text(encoding="utf-8") == stamp and installed_paddle(folder) == paddle:
         say(f"{folder} is ready: {paddle}")
-        return
+        return False
     for old in folder.glob(".installed-*"):
         old.unlink()
     install_with_pip(folder, paddle, files, bool(locked))
     stamp_file.write_text(stamp, encoding="utf-8")
+    return True
 
 
 def install_with_pip(folder: Path, paddle: str, files: Sequence[Path], locked: bool) -> None:
@@ -297,8 +298,18 @@ def python_for_quickstart(*first: str, environment: str | None = None) -> str:
     environment = environment or user_environment()
     by_hand = os.environ.get("PADDLE")
     paddle = chosen_by_hand(by_hand) if by_hand else paddle_of(environment)
-    prepare_environment(environment, paddle, SERVICE, python=first)
+    if prepare_environment(environment, paddle, SERVICE, python=first):
+        add_checkout(Path(environment))
     return str(python_of(environment))
+
+
+def add_checkout(environment: Path) -> None:
+    """Install this checkout, for the command `paddle-resnet` and programs that import it, unless one is installed."""
+    if any((environment / SCRIPTS).glob("paddle-resnet*")):
+        return
+    install = (python_of(environment), "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check")
+    if not succeeds(*install, "--no-deps", "--editable", PROJECT):
+        say("pip could not add the command paddle-resnet: write `python tools/NAME.py` for `paddle-resnet NAME`")
 
 
 def run_in_environment(arguments: Sequence[str]) -> None:

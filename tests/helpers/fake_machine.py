@@ -10,7 +10,7 @@ from pathlib import Path
 BASH = shutil.which("bash") or "/bin/bash"
 
 # Answers as a Python of VERSION would. Its `-m venv` makes an environment that holds a copy of itself, and its `-m pip`
-# notes what it was asked, then "installs" Paddle or fails as NO_NETWORK says.
+# notes what it was asked, then "installs" Paddle or this checkout, or fails as NO_NETWORK or NO_COMMAND says.
 FAKE_PYTHON = """#!/bin/sh
 here=$(dirname "$0")
 case "$*" in
@@ -21,6 +21,10 @@ case "$*" in
     for folder; do :; done
     rm -f "$folder/bin/python"
     mkdir -p "$folder/bin" && cp "$0" "$folder/bin/python" && touch "$folder/bin/activate" ;;
+  "-m pip install "*--editable*)
+    echo "$*" >> "$here/editable-calls"
+    [ -z "$NO_COMMAND" ] || exit 1
+    touch "$here/paddle-resnet" ;;
   "-m pip install "*)
     echo "$*" >> "$here/pip-calls"
     [ -z "$NO_NETWORK" ] || { echo "connection broken by NewConnectionError" > "$here/../pip.log"; exit 1; }
@@ -77,6 +81,7 @@ class Machine:
     def quickstart(self, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return self.run("tools/quickstart.sh", *options, **variables)
 
-    def pip_calls(self, environment: Path | None = None) -> list[str]:
-        path = (environment or self.project / ".venv") / "bin" / "pip-calls"
+    def pip_calls(self, environment: Path | None = None, *, of: str = "pip-calls") -> list[str]:
+        """Return what pip was asked to install or remove, or, of "editable-calls", which checkouts to add."""
+        path = (environment or self.project / ".venv") / "bin" / of
         return path.read_text().splitlines() if path.exists() else []

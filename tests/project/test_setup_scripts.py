@@ -172,6 +172,22 @@ def test_the_second_run_asks_pip_for_nothing(machine: Machine) -> None:
     assert len(machine.pip_calls()) == 1
 
 
+def test_quickstart_adds_the_command_of_this_checkout_once(machine: Machine) -> None:
+    machine.add_python("python3", 311)
+    for _ in range(2):
+        machine.quickstart()
+    machine.quickstart(PADDLE="paddlepaddle==2.6.2")
+    (call,) = machine.pip_calls(of="editable-calls")
+    assert call.endswith(f" --no-deps --editable {machine.project}")
+
+
+def test_without_the_command_quickstart_says_what_to_write_and_runs(machine: Machine) -> None:
+    machine.add_python("python3", 311)
+    result = machine.quickstart(NO_COMMAND="1")
+    assert result.returncode == 0 and result.stdout.startswith("ran: ")
+    assert "write `python tools/NAME.py` for `paddle-resnet NAME`" in result.stderr
+
+
 def test_a_changed_requirement_asks_pip_again(machine: Machine) -> None:
     machine.add_python("python3", 311)
     machine.quickstart()
