@@ -103,24 +103,22 @@ def _export(arguments: argparse.Namespace) -> None:
 
 def _check_platforms(arguments: argparse.Namespace, run: Run) -> None:
     """Report a folder that cannot be used before minutes of measurements."""
-    from paddle_resnet.exporting.platforms import PADDLEX_FILES, TRITON_FILES, require_new_folder
-    from paddle_resnet.exporting.web import WEB_FILES, require_runtime
+    from paddle_resnet.exporting import platforms
 
     if arguments.paddlex is not None:
-        require_new_folder(arguments.paddlex, PADDLEX_FILES)
+        platforms.require_new_folder(arguments.paddlex, platforms.PADDLEX_FILES)
     if arguments.triton is not None:
         for name in (run.config.name, f"{run.config.name}_int8"):
-            require_new_folder(arguments.triton / name, TRITON_FILES)
+            platforms.require_new_folder(arguments.triton / name, platforms.TRITON_FILES)
     if arguments.web is not None:
-        require_new_folder(arguments.web, WEB_FILES)
-        require_runtime(arguments.runtime)
+        platforms.require_new_folder(arguments.web, platforms.WEB_FILES)
+        platforms.require_runtime(arguments.runtime)
         if arguments.batch is not None and arguments.batch > 1:
             raise UsageError(f"--web: the page classifies one picture at a time; leave out --batch {arguments.batch}")
 
 
 def _write_platforms(arguments: argparse.Namespace, run: Run) -> None:
-    from paddle_resnet.exporting.platforms import write_paddlex, write_triton
-    from paddle_resnet.exporting.web import write_web
+    from paddle_resnet.exporting.platforms import write_paddlex, write_triton, write_web
 
     if arguments.paddlex is not None:
         name = write_paddlex(run, arguments.checkpoint, arguments.paddlex)

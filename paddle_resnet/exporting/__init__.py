@@ -2,7 +2,4 @@
 
 from paddle_resnet.exporting.exporter import ExportReport, export
 
-__all__ = [
-    "ExportReport",
-    "export",
-]
+__all__ = ["ExportReport", "export"]

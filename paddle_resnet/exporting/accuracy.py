@@ -105,17 +105,10 @@ def measure_precisions(
     images: int | None,
     progress: ProgressFn | None,
 ) -> PrecisionTable:
-    """Measure an exported model beside the run's network, which may be accelerated in place.
+    """Measure the `precisions` of an exported `folder` beside the run's network, which may be accelerated in place.
 
-    Precisions that this machine cannot run are not measured.
-
-    Args:
-        run: the run that is exported.
-        scorer: its network.
-        folder: the exported folder.
-        precisions: what to measure.
-        images: the number of images of the test split; None: all.
-        progress: called with images measured and all images.
+    They are measured on so many `images` of the test split (None: all), except those that this machine cannot run.
+    `progress` is called with images measured and all images.
     """
     test = _test_split(run)
     count = len(test) if images is None else min(images, len(test))
@@ -144,15 +137,10 @@ def compare(
 ) -> dict[Key, PrecisionMetrics]:
     """Return top-1 and agreement with the trained network; each batch is read once for all.
 
-    Args:
-        trained: the trained network.
-        exported: what is measured.
-        batches: pairs of uint8 images `[n, S, S, 3]` and labels `[n]`; at least one image.
-        progress: called after each batch with the number of images so far.
+    `batches` are pairs of uint8 images `[n, S, S, 3]` and labels `[n]`, with at least one image. `progress` is called
+    after each with the number of images so far.
     """
-    correct = dict.fromkeys(exported, 0)
-    agreeing = dict.fromkeys(exported, 0)
-    images = 0
+    correct, agreeing, images = dict.fromkeys(exported, 0), dict.fromkeys(exported, 0), 0
     for pixels, labels in batches:
         expected = trained.scores(pixels).argmax(axis=1)
         for key, scorer in exported.items():

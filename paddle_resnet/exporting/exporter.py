@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from paddle_resnet import environment
 from paddle_resnet.console import logger
@@ -38,7 +38,7 @@ from paddle_resnet.inference.inference_config import (
     NormalizationConfig,
     TestMetrics,
 )
-from paddle_resnet.inference.options import Precision
+from paddle_resnet.inference.options import PRECISIONS, Precision
 from paddle_resnet.paths import expand_home
 from paddle_resnet.training.run_folder import Run
 
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 
 STEM = "model"
 ONNX, ONNX_INT8 = "model.onnx", "model_int8.onnx"
-OWN_FILES = {FILE_NAME, ONNX, ONNX_INT8, *(STEM + suffix for suffix in (*PROGRAM_SUFFIXES, ".pdiparams"))}
-OWN_FILES |= {f"{STEM}.pdiparams.info"}
+SUFFIXES = (*PROGRAM_SUFFIXES, ".pdiparams", ".pdiparams.info")
+OWN_FILES = {FILE_NAME, ONNX, ONNX_INT8, *(STEM + suffix for suffix in SUFFIXES)}
 ONNX_PACKAGES = ("paddle2onnx", "onnx", "onnxruntime")
 
 
@@ -118,7 +118,7 @@ def export(
     if isinstance(precisions, str):
         raise UsageError(f"precisions: expected a list, such as {[precisions]}, got {shown(repr(precisions))}")
     for precision in precisions:
-        require_one_of("precisions", precision, get_args(Precision))
+        require_one_of("precisions", precision, PRECISIONS)
     if batch is not None:
         require_count("batch", batch)
     if images != 0 and images is not None:
@@ -141,13 +141,20 @@ def export(
         files = _write_models(run, checkpoint, folder, batch, onnx, batches)
         config = _describe(run, checkpoint, files, batch, table)
         config.save(folder)
-        pixels = _pixels_to_check(run, images, pictures)
+        if images != 0:
+            pixels, _ = next(test_batches(run, CHECKED_IMAGES, CHECKED_IMAGES))
+        else:
+            pixels = random_images(run.config.data.image_size) if pictures is None else pictures[:CHECKED_IMAGES]
         difference = check_export(run, scorer, folder, table["fp32"], pixels)
         measured = table if images == 0 else measure_precisions(run, scorer, folder, table, images, progress)
         config.model_copy(update={"precisions": measured}).save(folder)
-        _keep_other_files(destination, folder)
+        if destination.is_dir():  # the user's own files in an earlier export
+            shutil.copytree(destination, folder, symlinks=True, ignore=own_files, dirs_exist_ok=True)
         random = images == 0 and pictures is None
         return ExportReport(run.inference_path, difference, len(pixels), random, measured)
+
+    def own_files(folder: str, names: list[str]) -> set[str]:
+        return OWN_FILES if Path(folder) == destination else set()
 
     earlier = _onnx_files(destination)
     report = write_folder(destination, write)
@@ -161,13 +168,6 @@ def export(
 def _onnx_files(folder: Path) -> set[str]:
     """Return the names of the optional files that an export has."""
     return {name for name in (ONNX, ONNX_INT8) if (folder / name).is_file()}
-
-
-def _pixels_to_check(run: Run, images: int | None, pictures: Pixels | None) -> Pixels:
-    """Return images of the test split; where none of these are wanted (0), `pictures` or random ones."""
-    if images != 0:
-        return next(test_batches(run, CHECKED_IMAGES, CHECKED_IMAGES))[0]
-    return random_images(run.config.data.image_size) if pictures is None else pictures[:CHECKED_IMAGES]
 
 
 def _write_models(
@@ -215,14 +215,3 @@ def _describe(
         precisions=precisions,
         exported_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
-
-
-def _keep_other_files(earlier: Path, folder: Path) -> None:
-    """Copy the user's own files of an earlier export into the new one."""
-    for item in earlier.iterdir() if earlier.is_dir() else ():
-        if item.name in OWN_FILES:
-            continue
-        if item.is_dir():
-            shutil.copytree(item, folder / item.name, symlinks=True)
-        else:
-            shutil.copy2(item, folder / item.name, follow_symlinks=False)

@@ -25,11 +25,8 @@ PIXEL_MAX = 255
 class FoldedClassifier(nn.Layer):
     """From uint8 `[N, S, S, 3]` to probabilities `[N, classes]`: `evaluation.NetworkScorer` for a folded network.
 
-    Args:
-        network: from float32 `[N, 3, S, S]`, pixels minus `mean`, to logits.
-        mean: what is subtracted from the pixels, one value for each channel, 0..255.
-        image_size: S.
-        views: of which the result is the mean.
+    The `network` is from float32 `[N, 3, S, S]`, pixels minus the channels' `mean` in 0..255, to logits. The result is
+    the mean over the `views`. `image_size` is S.
     """
 
     def __init__(self, network: nn.Layer, mean: np.ndarray, image_size: int, views: Views) -> None:
@@ -76,16 +73,12 @@ def fold(
 ) -> FoldedClassifier:
     """Change `network`, in place, into a `FoldedClassifier` with the same probabilities.
 
-    A BatchNorm that does not follow a convolution directly stays, as in pre-activation blocks.
+    It is from float32 `[N, 3, S, S]`, normalised by `normalize`, to logits; `image_size` is S. A BatchNorm that does
+    not follow a convolution directly stays, as in pre-activation blocks.
 
-    Args:
-        network: from float32 `[N, 3, S, S]` to logits; it is of no other use afterwards.
-        normalize: the normalisation in front of it.
-        image_size: S.
-        views: see `FoldedClassifier`.
-        shared_mean: subtract the same whole number from all channels, so that quantisation keeps pixels as they are.
-            The difference to each channel's mean goes into the first bias. This is exact except for the padding around
-            the image, which counts as that number instead of the channel's mean.
+    With `shared_mean` the same whole number is subtracted from all channels, so that quantisation keeps pixels as they
+    are. The difference to each channel's mean goes into the first bias. This is exact except for the padding around the
+    image, which counts as that number instead of the channel's mean.
     """
     network.eval()
     with paddle.utils.unique_name.guard("deployed_"):

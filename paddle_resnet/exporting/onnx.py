@@ -71,15 +71,10 @@ def write_onnx(network: nn.Layer, path: Path, input_shape: tuple[int, ...]) -> N
 
 
 def write_onnx_program(program: Path, parameters: Path, path: Path, metadata: Mapping[str, str]) -> None:
-    """Convert a saved program, with constants folded and biases inside their convolutions.
+    """Convert a saved program (.json or .pdmodel, .pdiparams), with constants folded and biases inside convolutions.
 
-    The file holds only standard operations of opset 13. Its input is `images`, its output `probabilities`.
-
-    Args:
-        program: the .json or .pdmodel.
-        parameters: the .pdiparams.
-        path: the file to write.
-        metadata: key and value pairs to store in it.
+    The file holds the `metadata`, and only standard operations of opset 13. Its input is `images`, its output
+    `probabilities`.
 
     Raises:
         UsageError: a package is missing.

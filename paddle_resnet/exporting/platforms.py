@@ -1,7 +1,8 @@
-"""An exported model in the forms that other platforms load: PaddleX, and Triton Inference Server."""
+"""An exported model in the forms of other platforms: PaddleX, Triton Inference Server, and a page for browsers."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,6 +23,7 @@ from paddle_resnet.inference.inference_config import InferenceConfig, ModelFile
 from paddle_resnet.paths import require_name_for_folder
 
 if TYPE_CHECKING:
+    from paddle_resnet.inference.options import Precision
     from paddle_resnet.training.run_folder import Run, Which
 
 PADDLEX_NAMES = {
@@ -35,6 +37,14 @@ PADDLEX_FILES = {f"inference{end}" for end in (".json", ".pdmodel", ".pdiparams"
 TRITON_FILES = {"config.pbtxt", "labels.txt", "1/model.onnx"}
 LARGEST_BATCH = 64
 QUEUE_MICROSECONDS = 2000
+
+PAGES = Path(__file__).parent / "web"
+SCRIPT = "ort.wasm.min.js"
+RUNTIME_FILES = (SCRIPT, "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+"""What the page loads of the npm package onnxruntime-web, from its folder ``dist``."""
+MODEL = "model.onnx"
+SCRIPTS = ("app.js", "preprocess.js")
+WEB_FILES = {"index.html", *SCRIPTS, MODEL, "description.json", *(f"runtime/{name}" for name in RUNTIME_FILES)}
 
 
 class _PaddleXInput(nn.Layer):
@@ -78,8 +88,7 @@ def write_paddlex(run: Run, checkpoint: Which, folder: Path) -> str:
     def write(temporary: Path) -> None:
         network = _PaddleXInput(folded_network(run, checkpoint))
         save_layer(network, temporary / "inference", InputSpec([None, 3, size, size], "float32", "x"))
-        text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
-        write_text(temporary / "inference.yml", text)
+        write_text(temporary / "inference.yml", yaml.safe_dump(description, sort_keys=False, allow_unicode=True))
 
     write_new_folder(folder, PADDLEX_FILES, write)
     return name
@@ -114,7 +123,7 @@ def write_triton(run: Run, folder: Path) -> list[str]:
 def _write_triton_model(run: Run, name: str, file: ModelFile, exported: InferenceConfig, folder: Path) -> None:
     (folder / "1").mkdir()
     shutil.copyfile(run.inference_path / file.name, folder / "1" / "model.onnx")
-    write_text(folder / "labels.txt", "".join(f"{_one_line(label)}\n" for label in exported.classes))
+    write_text(folder / "labels.txt", "".join(f"{' '.join(label.split())}\n" for label in exported.classes))
     write_text(folder / "config.pbtxt", _triton_config(name, exported))
 
 
@@ -122,37 +131,80 @@ def _triton_config(name: str, exported: InferenceConfig) -> str:
     """Return a ``ModelConfig`` in protobuf's text format; a model of one fixed batch size is not batched."""
     batch = exported.input.batch
     size, classes = exported.input.image_size, len(exported.classes)
-    fixed = [] if batch is None else [batch]
+    fixed = [] if batch is None else [batch]  # protobuf's lists are written as Python's
     lines = [
         f'name: "{name}"',
         'backend: "onnxruntime"',
         f"max_batch_size: {LARGEST_BATCH if batch is None else 0}",
-        f'input {{ name: "{INPUT}" data_type: TYPE_UINT8 dims: {_dims([*fixed, size, size, 3])} }}',
-        f'output {{ name: "{OUTPUT}" data_type: TYPE_FP32 dims: {_dims([*fixed, classes])} '
-        'label_filename: "labels.txt" }',
+        f'input {{ name: "{INPUT}" data_type: TYPE_UINT8 dims: {[*fixed, size, size, 3]} }}',
+        f'output {{ name: "{OUTPUT}" data_type: TYPE_FP32 dims: {[*fixed, classes]} label_filename: "labels.txt" }}',
     ]
     if batch is None:
         lines.append(f"dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_MICROSECONDS} }}")
     return "\n".join(lines) + "\n"
 
 
-def _dims(sizes: Sequence[int]) -> str:
-    return f"[ {', '.join(map(str, sizes))} ]"
+def write_web(run: Run, folder: Path, runtime: str, precisions: Sequence[Precision] = ()) -> None:
+    """Write static files that classify pictures in a browser, by ONNX Runtime Web: page, model and description.
+
+    The model is the quantised one with int8 among the `precisions` of the export. `runtime` is ONNX Runtime Web's
+    folder ``dist``, which is copied, or its address on the web.
+
+    Raises:
+        UsageError: the run was exported without ONNX, the folder has other files, or the runtime's are missing.
+        RunFailure: the folder cannot be written.
+    """
+    exported = InferenceConfig.load(run.inference_path)
+    model = exported.files.onnx_int8 if "int8" in precisions else exported.files.onnx
+    if model is None:
+        raise UsageError(f"{run.inference_path} has no ONNX model, which a browser needs: export it with --onnx")
+    require_runtime(runtime)
+    address = f"{runtime.rstrip('/')}/" if _is_remote(runtime) else "runtime/"
+    description = {
+        "name": run.config.name,
+        "classes": list(exported.classes),
+        "size": exported.input.image_size,
+        "resize": exported.input.resize,
+        "threshold": exported.threshold or 0,
+        "model": MODEL,
+        "runtime": address,
+    }
+
+    def write(temporary: Path) -> None:
+        page = (PAGES / "index.html").read_text(encoding="utf-8").replace(f"runtime/{SCRIPT}", address + SCRIPT)
+        write_text(temporary / "index.html", page)
+        for name in SCRIPTS:
+            shutil.copyfile(PAGES / name, temporary / name)
+        shutil.copyfile(run.inference_path / model.name, temporary / MODEL)
+        write_text(temporary / "description.json", json.dumps(description, ensure_ascii=False, indent=2) + "\n")
+        if not _is_remote(runtime):
+            (temporary / "runtime").mkdir()
+            for name in RUNTIME_FILES:
+                shutil.copyfile(Path(runtime) / name, temporary / "runtime" / name)
+
+    write_new_folder(folder, WEB_FILES, write)
 
 
-def _one_line(label: str) -> str:
-    return " ".join(label.split())
+def require_runtime(runtime: str) -> None:
+    """Raise `UsageError` unless `runtime` is an address, or a folder with `RUNTIME_FILES`."""
+    if _is_remote(runtime):
+        return
+    if missing := [name for name in RUNTIME_FILES if not (Path(runtime) / name).is_file()]:
+        raise UsageError(
+            f"--runtime {runtime} has no {missing[0]}: expected the folder dist of the npm package onnxruntime-web "
+            "(npm install onnxruntime-web), or its address on the web"
+        )
+
+
+def _is_remote(runtime: str) -> bool:
+    return runtime.startswith(("https://", "http://"))
 
 
 def require_new_folder(folder: Path, own: set[str]) -> None:
-    """Check that a folder can be written, and is new, empty, or an earlier one of the same kind.
-
-    Args:
-        folder: it is not made, but those above it are.
-        own: the files of an earlier one.
+    """Check that a folder can be written, and is new, empty, or an earlier one of the same kind; make those above it.
 
     Raises:
-        UsageError: it is a file, or has other files than `own`.
+        UsageError: it is a file, or has other files than `own`, those of an earlier one.
         RunFailure: it cannot be written.
     """
     require_name_for_folder(folder)

@@ -34,26 +34,23 @@ PADDLES_SCRATCH = ".cache/paddle/to_static_tmp"
 def save_program(
     run: Run, checkpoint: Which, stem: Path, batch: int | None = None, *, shared_mean: bool = False
 ) -> tuple[Path, Path]:
-    """Fold a checkpoint's network and save it; return the paths of the program and of its parameters.
-
-    Args:
-        run: the run's folder.
-        checkpoint: "best" or "last".
-        stem: the path without a suffix.
-        batch: a fixed batch size; None: any.
-        shared_mean: see `folding.fold`.
+    """Fold a checkpoint's network (see `folding.fold`) and save it as `save_layer` does; a `batch` of None is any size.
 
     Raises:
         UsageError: the run has no such checkpoint.
         RunFailure: the disk is full.
     """
+    return save_layer(folded_network(run, checkpoint, shared_mean), stem, _pixels(run, batch))
+
+
+def _pixels(run: Run, batch: int | None = None) -> InputSpec:
+    """Return the input of the exported network: raw pixels, uint8 ``[batch, S, S, 3]``."""
     size = run.config.data.image_size
-    spec = InputSpec([batch, size, size, 3], dtype="uint8", name="images")
-    return save_layer(folded_network(run, checkpoint, shared_mean), stem, spec)
+    return InputSpec([batch, size, size, 3], dtype="uint8", name="images")
 
 
 def save_layer(network: nn.Layer, stem: Path, spec: InputSpec) -> tuple[Path, Path]:
-    """Save a network as a program; return the paths of the program and of its parameters.
+    """Save a network as a program to `stem` with suffixes; return the paths of the program and of its parameters.
 
     Raises:
         RunFailure: the disk is full.
@@ -81,10 +78,9 @@ def write_graph(run: Run, checkpoint: Which = "best") -> Path:
 
     import paddle_resnet.tracking.records  # noqa: F401 (imports visualdl where the home folder cannot be written)
 
-    size = run.config.data.image_size
-    network, spec = folded_network(run, checkpoint), InputSpec([None, size, size, 3], dtype="uint8", name="images")
+    network = folded_network(run, checkpoint)
     with tracing(), paddle.utils.unique_name.guard("graph_"), output_hidden(), paddle_2_programs():
-        graph = translate_graph(network, [spec], verbose=False)
+        graph = translate_graph(network, [_pixels(run)], verbose=False)
     # VisualDL names a graph by its folder.
     path = run.vdl_path / "graph" / run.config.name / "vdlgraph.log"
     write_text(path, graph)
@@ -104,10 +100,10 @@ def tracing() -> Iterator[None]:
 @contextlib.contextmanager
 def output_hidden() -> Iterator[None]:
     """Hide what Python and compiled code write to standard output and error in the block; show it on failure."""
-    sys.stdout.flush()
-    sys.stderr.flush()
     originals = [os.dup(stream) for stream in STANDARD_STREAMS]
     with tempfile.TemporaryFile() as captured:
+        sys.stdout.flush()
+        sys.stderr.flush()
         for stream in STANDARD_STREAMS:
             os.dup2(captured.fileno(), stream)
         try:

@@ -36,10 +36,8 @@ CALIBRATION_IMAGES = 256
 def quantize(model: Path, destination: Path, batches: Iterable[np.ndarray]) -> None:
     """Write `model` in 8-bit integers to `destination`, with the same metadata.
 
-    Args:
-        model: an ONNX file of a network folded with `shared_mean` (see `folding.fold`).
-        destination: the file to write.
-        batches: calibration images, uint8 `[n, S, S, 3]` each.
+    It is an ONNX file of a network folded with `shared_mean` (see `folding.fold`). The `batches` are calibration
+    images, uint8 `[n, S, S, 3]` each.
 
     Raises:
         UsageError: a package is missing.
@@ -50,11 +48,10 @@ def quantize(model: Path, destination: Path, batches: Iterable[np.ndarray]) -> N
     float32 = onnx.load(model)
     graph = float32.graph
     centred = next(node for node in graph.node if node.op_type == "Sub")
+    subtracted = next(each for each in graph.initializer if each.name == centred.input[1])
+    zero_point = onnx.numpy_helper.to_array(subtracted).flat[0]
     # A pixel is its own quantised value: the step is 1, and the zero point is the number that was subtracted.
-    as_pixels = {
-        "scale": np.ones((), np.float32),
-        "zero_point": _constant(onnx, graph, centred.input[1]).astype(np.uint8),
-    }
+    as_pixels = {"scale": np.ones((), np.float32), "zero_point": np.array(zero_point, np.uint8)}
     with scratch_folder() as folder, output_hidden():
         quantized = folder / "quantized.onnx"
         library.quantize_static(
@@ -145,29 +142,15 @@ def _skip_first_quantization(graph: Any) -> None:
 
     Of cast, transpose, subtract and quantise only the transpose remains. Another chain, as with mirror images, stays.
     """
-    chain = _first_nodes(graph)
-    if [node.op_type for node in chain] != ["Cast", "Transpose", "Sub", "QuantizeLinear"]:
-        return
+    chain, tensor = [], INPUT
+    for operation in ("Cast", "Transpose", "Sub", "QuantizeLinear"):
+        successors = [node for node in graph.node if tensor in node.input]
+        if [node.op_type for node in successors] != [operation]:
+            return
+        chain += successors
+        tensor = successors[0].output[0]
     cast, transpose, subtract, to_int8 = chain
     transpose.input[0] = INPUT
     transpose.output[0] = to_int8.output[0]
     for node in (cast, subtract, to_int8):
         graph.node.remove(node)
-
-
-def _first_nodes(graph: Any) -> list[Any]:
-    """Return the first four nodes after the input, as long as each has one successor."""
-    chain: list[Any] = []
-    tensor = INPUT
-    while len(chain) < 4:
-        successors = [node for node in graph.node if tensor in node.input]
-        if len(successors) != 1:
-            break
-        chain += successors
-        tensor = successors[0].output[0]
-    return chain
-
-
-def _constant(onnx: Any, graph: Any, name: str) -> np.ndarray:
-    tensor = next(each for each in graph.initializer if each.name == name)
-    return onnx.numpy_helper.to_array(tensor).flat[:1].reshape(())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import json
 import logging
 import random
 import re
@@ -14,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -169,7 +169,7 @@ class Application:
 
     def _routes(self) -> list[BaseRoute]:
         pipeline = self._pipeline
-        interface = json.loads((PAGES / "openapi.json").read_text(encoding="utf-8"))
+        interface = yaml.safe_load((PAGES / "openapi.yaml").read_text(encoding="utf-8"))
         interface["info"]["version"] = __version__
 
         async def readyz(request: Request) -> Response:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Sequence
 from typing import cast
 
-from paddle_resnet.service.errors import ServiceError, busy_error, unavailable_error
+from paddle_resnet.service.errors import ServiceError, busy_error
 from paddle_resnet.service.inference_workers import InferenceWorkers, WorkerDied
 from paddle_resnet.service.request_queue import FairQueue, PendingRequest, QueuedImage
 from paddle_resnet.service.settings import Settings
@@ -54,7 +54,8 @@ class Batcher:
     def check_capacity(self, client: str = "") -> None:
         """Refuse a request before its body is read: 503, nothing computes; 429, the queue is full, and stays so."""
         if not self._workers.usable:
-            raise unavailable_error("no inference worker can be started; the log says why")
+            message = "no inference worker can be started; the log says why; try again later"
+            raise ServiceError(503, "unavailable", message)
         if self.admitted >= self._settings.queue and self._request_to_evict(client, 1) is None:
             raise busy_error()
 

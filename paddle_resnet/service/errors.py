@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from starlette.responses import JSONResponse
 
+TRY_AGAIN = (429, 503, 504)
+"""Statuses of responses with a Retry-After."""
+
 
 class ServiceError(Exception):
     """End a request with an HTTP status and ``{"error": {"code": ..., "message": ...}}``.
@@ -17,7 +20,8 @@ class ServiceError(Exception):
         self, status: int, code: str, message: str, *, image: int | None = None, headers: dict[str, str] | None = None
     ) -> None:
         super().__init__(message)
-        self.status, self.code, self.message, self.image, self.headers = status, code, message, image, headers
+        self.status, self.code, self.message, self.image = status, code, message, image
+        self.headers = {"Retry-After": "1"} if status in TRY_AGAIN else headers
 
     def response(self, path: str) -> JSONResponse:
         """Return the response for an address; that of the Open Inference Protocol is ``{"error": message}``."""
@@ -28,19 +32,8 @@ class ServiceError(Exception):
 
 
 def busy_error(what: str = "images") -> ServiceError:
-    """Return a 429 with a Retry-After."""
-    message = f"too many {what} are waiting; try again later"
-    return ServiceError(429, "busy", message, headers={"Retry-After": "1"})
-
-
-def unavailable_error(message: str) -> ServiceError:
-    """Return a 503 with a Retry-After."""
-    return ServiceError(503, "unavailable", f"{message}; try again later", headers={"Retry-After": "1"})
-
-
-def timeout_error() -> ServiceError:
-    """Return a 504 with a Retry-After."""
-    return ServiceError(504, "timeout", "no prediction in time; try again later", headers={"Retry-After": "1"})
+    """Return a 429."""
+    return ServiceError(429, "busy", f"too many {what} are waiting; try again later")
 
 
 def client_closed_error() -> ServiceError:

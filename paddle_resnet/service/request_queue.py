@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
-from paddle_resnet.service.errors import ServiceError, timeout_error, unavailable_error
+from paddle_resnet.service.errors import ServiceError
 from paddle_resnet.service.worker_process import FORMATS, ImageData, ImageResult, ImageStatus
 
 
@@ -33,12 +33,10 @@ class PendingRequest:
     def set_result(self, index: int, result: ImageResult) -> None:
         """Store an image's result. The last one completes the request; one that is not OK fails it."""
         if result.status is ImageStatus.NOT_LOADED:
-            self.fail(unavailable_error("the run's checkpoint is still being loaded"))
-            return
-        if result.status is not ImageStatus.OK:
+            self.fail(ServiceError(503, "unavailable", "the run's checkpoint is still being loaded; try again later"))
+        elif result.status is not ImageStatus.OK:
             code, message = _IMAGE_ERRORS[result.status]
             self.fail(ServiceError(422, code, f"image {index} {message}", image=index))
-            return
         self._found[index] = result
         if len(self._found) == self.admitted and not self.done:
             self.results.set_result([self._found[image] for image in range(self.admitted)])
@@ -48,16 +46,13 @@ class PendingRequest:
             self.results.set_exception(error)
 
     def time_out(self) -> None:
-        self.fail(timeout_error())
+        self.fail(ServiceError(504, "timeout", "no prediction in time; try again later"))
 
 
 _IMAGE_ERRORS = {
     ImageStatus.UNREADABLE: ("unreadable_image", f"cannot be read; expected an undamaged {', '.join(FORMATS)}"),
     ImageStatus.TOO_LARGE: ("image_too_large", "has more pixels than this service takes; make it smaller"),
-    ImageStatus.TOO_SLOW: (
-        "slow_image",
-        "takes too long to decode; save it as a usual JPEG (not progressive), or smaller",
-    ),
+    ImageStatus.TOO_SLOW: ("slow_image", "takes too long to decode; make it smaller or a usual JPEG (not progressive)"),
     ImageStatus.NO_EXPLANATION: ("no_explanation", "cannot be explained; the run's checkpoint is another"),
 }
 

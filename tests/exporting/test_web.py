@@ -16,7 +16,7 @@ from tiny_run import SIZE, make_run
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.exporting import export
-from paddle_resnet.exporting.web import RUNTIME_FILES, write_web
+from paddle_resnet.exporting.platforms import RUNTIME_FILES, write_web
 from paddle_resnet.images.decode import decode_image
 from paddle_resnet.inference import Predictor
 

@@ -65,29 +65,19 @@ function percent(share) {
   return share > 0 && share < 0.0005 ? "< 0.1%" : `${(100 * share).toFixed(1)}%`;
 }
 
+const clone = (template) => byId(template).content.firstElementChild.cloneNode(true);
+
 function scoreRow({ class: label, probability }) {
-  const line = document.createElement("tr");
-  const name = document.createElement("th");
-  name.scope = "row";
+  const row = clone("score");
+  const name = row.querySelector("th");
   name.textContent = name.title = label;
-  const bar = document.createElement("td");
-  bar.setAttribute("aria-hidden", "true");
-  const track = document.createElement("div");
-  track.className = "track";
-  const fill = document.createElement("div");
-  fill.className = "fill";
-  fill.style.width = `${100 * probability}%`;
-  track.append(fill);
-  bar.append(track);
-  const share = document.createElement("td");
-  share.className = "share";
-  share.textContent = percent(probability);
-  line.append(name, bar, share);
-  return line;
+  row.querySelector(".fill").style.width = `${100 * probability}%`;
+  row.querySelector(".share").textContent = percent(probability);
+  return row;
 }
 
 function addCard(file) {
-  const card = byId("card").content.firstElementChild.cloneNode(true);
+  const card = clone("card");
   const picture = card.querySelector(".picture");
   picture.src = URL.createObjectURL(file);
   picture.onload = () => picture.classList.toggle("small", Math.max(picture.naturalWidth, picture.naturalHeight) <= SMALL);
