@@ -10,17 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
+from rich import progress
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 from rich.segment import Segment
 from rich.text import Text
 
@@ -77,8 +68,6 @@ error_console = PlainConsole(stderr=True)
 """For progress and warnings of commands whose standard output may be read by a program."""
 SECONDS_BETWEEN_LINES = 30.0
 """Between two lines of progress where there is no terminal."""
-
-
 IN_FILES = {"in_files": True}
 """`extra` of a log line that the console shows in another way."""
 
@@ -88,7 +77,7 @@ class ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if not getattr(record, "in_files", False):
-            console.print(self.format(record), markup=False, soft_wrap=True)
+            console.print(self.format(record), soft_wrap=True)
 
 
 def show_log_lines() -> None:
@@ -109,22 +98,24 @@ def least_log_level(level: int) -> Iterator[None]:
         logger.setLevel(earlier)
 
 
-class _Bar(Progress):
+class _Bar(progress.Progress):
     def stop(self) -> None:
         if not self.disable:  # before rich 15 this printed an empty line
             super().stop()
 
 
-def progress_bar(*columns: ProgressColumn, on: Console | None = None, count: ProgressColumn | None = None) -> Progress:
+def progress_bar(
+    *columns: progress.ProgressColumn, on: Console | None = None, count: progress.ProgressColumn | None = None
+) -> progress.Progress:
     """Make a bar with `columns` after the count; it shows only on a terminal and disappears at the end."""
     on = on or console
     return _Bar(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        count or MofNCompleteColumn(),
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        count or progress.MofNCompleteColumn(),
         *columns,
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
+        progress.TextColumn("ETA"),
+        progress.TimeRemainingColumn(),
         console=on,
         disable=not on.is_terminal,
         transient=True,
@@ -138,7 +129,7 @@ def count_progress(what: str, total: int | None, hidden: bool = False) -> Iterat
     `what` is the plural of what is counted, as ``"pictures"``. Where the terminal shows the results themselves, it is
     `hidden`. Yields a function to call with the number done since the last call.
     """
-    bar = progress_bar(TextColumn("{task.fields[speed]:.0f}/s"), on=error_console)
+    bar = progress_bar(progress.TextColumn("{task.fields[speed]:.0f}/s"), on=error_console)
     bar.disable = bar.disable or hidden
     task = bar.add_task(what, total=total, speed=0.0)
     started = last_line = time.monotonic()
@@ -153,7 +144,7 @@ def count_progress(what: str, total: int | None, hidden: bool = False) -> Iterat
         if not (hidden or error_console.is_terminal) and now - last_line > SECONDS_BETWEEN_LINES:
             last_line = now
             left = f" of {total:,} {what}, {speed:,.0f}/s, {(total - done) / speed:.0f} s left" if total else f" {what}"
-            error_console.print(f"{done:,}{left}", markup=False, soft_wrap=True)
+            error_console.print(f"{done:,}{left}", soft_wrap=True)
 
     with bar:
         yield advance
@@ -161,18 +152,18 @@ def count_progress(what: str, total: int | None, hidden: bool = False) -> Iterat
 
 def download_bar(what: str) -> contextlib.AbstractContextManager[Callable[[int, int], None]]:
     """Show a bar of megabytes during a download; yield a `download.ProgressFn`."""
-    return share_bar(f"downloading {what}", TransferSpeedColumn(), count=DownloadColumn())
+    return share_bar(f"downloading {what}", progress.TransferSpeedColumn(), count=progress.DownloadColumn())
 
 
 @contextlib.contextmanager
 def share_bar(
-    what: str, *columns: ProgressColumn, count: ProgressColumn | None = None
+    what: str, *columns: progress.ProgressColumn, count: progress.ProgressColumn | None = None
 ) -> Iterator[Callable[[int, int], None]]:
     """Show a bar from the first call on of what is yielded: a function of the numbers done, and of all."""
     bar = progress_bar(*columns, count=count)
     task = None
 
-    def progress(done: int, total: int) -> None:
+    def show(done: int, total: int) -> None:
         nonlocal task
         if task is None:
             bar.start()
@@ -180,6 +171,6 @@ def share_bar(
         bar.update(task, completed=done, total=total or None)
 
     try:
-        yield progress
+        yield show
     finally:
         bar.stop()

@@ -116,21 +116,14 @@ def printable(text: str, keep: str = "") -> str:
 def shown(value: object, limit: int = 80) -> str:
     r"""Return a value of a file or a user as text for an error line: of bounded length, without control characters.
 
-    Args:
-        value: text and bytes are shown without quotes, anything else as the beginning of its `repr`.
-        limit: characters at most; of longer text the middle is left out.
-
-    Returns:
-        One line. Escape bytes, line ends, characters that change the direction of writing and bytes that are not text
-        appear as ``\x1b``, ``\n``, ``\u202e``, ``\udc80``.
+    Text and bytes are shown without quotes, anything else as the beginning of its `repr`. Of more characters than
+    `limit` the middle is left out. Escape bytes, line ends, characters that change the direction of writing and bytes
+    that are not text appear as ``\x1b``, ``\n``, ``\u202e``, ``\udc80``.
     """
     if isinstance(value, bytes | bytearray):
         value = bytes(value[:limit]).decode("utf-8", "surrogateescape") + "..." * (len(value) > limit)
     text = value if isinstance(value, str) else _bounded_repr(value)
-    if len(text) > limit:
-        text = _cut(text, limit)
-    text = printable(text)
-    return _cut(text, limit) if len(text) > limit else text
+    return _cut(printable(_cut(text, limit)), limit)
 
 
 def _bounded_repr(value: object) -> str:
@@ -143,5 +136,7 @@ def _bounded_repr(value: object) -> str:
 
 
 def _cut(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
     head = (limit - 3) * 2 // 3
     return f"{text[:head]}...{text[len(text) - (limit - 3 - head) :]}"

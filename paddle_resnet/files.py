@@ -34,18 +34,15 @@ UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 LONGEST_NAME, LONGEST_SUFFIX = 255, 12
 LEAST_FREE = 1 << 16
 """A disk with fewer free bytes counts as full."""
-
+_RANDOM = "[a-z0-9_]{8}"
+"""What `tempfile` puts into names."""
 FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 """The beginning of a cell that a spreadsheet computes, or that `csv_line` has escaped."""
 PLAIN_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
 
 
 def link_target(path: Path) -> Path:
-    """Return the file that `path` leads to, through all links.
-
-    Raises:
-        RunFailure: it is a link that leads to itself.
-    """
+    """Return the file that `path` leads to, through all links; a link that leads to itself is a RunFailure."""
     target = Path(os.path.realpath(path))
     if target.is_symlink():
         raise RunFailure(f"{path}: cannot be written (the link leads to itself; remove it)")
@@ -55,9 +52,8 @@ def link_target(path: Path) -> Path:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it to `path`. Links are followed.
 
-    Raises:
-        RunFailure: the file cannot be written; an earlier file at `path` is unchanged.
-        UsageError: see `require_portable_name`.
+    If the file cannot be written, raise a RunFailure, and an earlier file at `path` is unchanged. Names are checked by
+    `require_portable_name`.
     """
     if path.is_symlink():
         path = link_target(path)
@@ -105,14 +101,9 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def require_space(path: Path, needed: int = LEAST_FREE) -> None:
-    """Check that the disk is not full, after a library wrote `path` that says nothing of a file cut short.
+    """Raise a RunFailure if the disk of `path`, whose parent exists, is full, or has fewer bytes than will be `needed`.
 
-    Args:
-        path: a file or folder on that disk; its parent exists.
-        needed: bytes that will be written there; by default `path` is written already.
-
-    Raises:
-        RunFailure: the disk is full, or has fewer bytes than will be `needed`.
+    By default `path` is written already, by a library that says nothing of a file cut short.
     """
     free = shutil.disk_usage(path.parent).free
     if free < LEAST_FREE:
@@ -150,10 +141,6 @@ def scratch_folder() -> Iterator[Path]:
     """Make a temporary folder, removed at the end; remove those that killed processes left."""
     with _temporary(Path(tempfile.gettempdir()), "paddle_resnet-", folder=True) as path, _writing(path):
         yield path
-
-
-_RANDOM = "[a-z0-9_]{8}"
-"""What `tempfile` puts into names."""
 
 
 @contextlib.contextmanager
@@ -206,13 +193,8 @@ def write_text(path: Path, text: str) -> None:
 def decode_text(data: bytes, name: Path | str, errors: str = "strict") -> str:
     """Return the text of a user's file: UTF-8, or UTF-16 with its mark, as PowerShell's ``>`` writes it.
 
-    Args:
-        data: the bytes of the file.
-        name: of the file in messages.
-        errors: of the decoding; ``"surrogateescape"`` keeps bytes that are not UTF-8, as names of files have them.
-
-    Raises:
-        UsageError: see `not_utf8`.
+    Anything else is a UsageError that has the `name` of the file, see `not_utf8`. With `errors` "surrogateescape",
+    bytes that are not UTF-8 are kept, as names of files have them.
     """
     encoding = "utf-16" if data.startswith(UTF16_MARKS) else "utf-8-sig"
     with contextlib.suppress(UnicodeDecodeError):
@@ -280,11 +262,7 @@ def _finite(text: str) -> float:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file for reading.
-
-    Raises:
-        OSError: it cannot be opened, or is a FIFO or a device, which may never end.
-    """
+    """Open a regular file for reading; raise OSError for any other, as a FIFO or a device may never end."""
     descriptor = os.open(path, READ)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -350,9 +328,7 @@ def _umask() -> int:
 def require_writable(folder: Path) -> None:
     """Check, before minutes of work, that results can be written to `folder`; make it.
 
-    Raises:
-        UsageError: see `require_name_for_folder`.
-        RunFailure: no file can be written there.
+    Raise a RunFailure if no file can be written there, and a UsageError as `require_name_for_folder` does.
     """
     require_name_for_folder(folder)
     with write_errors(folder):
@@ -364,20 +340,14 @@ def require_writable(folder: Path) -> None:
 @contextlib.contextmanager
 def writable_home(needed: str) -> Iterator[None]:
     """Within the block, let HOME be a folder in which the folder `needed` can be made, a temporary one if need be."""
-    earlier = os.environ.get("HOME")
-    try:
-        (Path("~").expanduser() / needed).mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):
-        with tempfile.TemporaryDirectory() as folder:
-            os.environ["HOME"] = folder
-            try:
-                yield
-            finally:
-                if earlier is None:
-                    del os.environ["HOME"]
-                else:
-                    os.environ["HOME"] = earlier
-    else:
+    earlier = {name: value for name, value in os.environ.items() if name == "HOME"}
+    with contextlib.ExitStack() as stack:
+        try:
+            (Path("~").expanduser() / needed).mkdir(parents=True, exist_ok=True)
+        except (OSError, RuntimeError):
+            os.environ["HOME"] = stack.enter_context(tempfile.TemporaryDirectory())
+            stack.callback(os.environ.update, earlier)
+            stack.callback(os.environ.pop, "HOME")
         yield
 
 
@@ -387,35 +357,28 @@ def write_folder(path: Path, write: Callable[[Path], Result]) -> Result:
     A folder cannot be renamed over another one, so the earlier one is first renamed to ``.<name>.old``.
     `recover_folder` renames it back if the process dies between the two.
 
-    Raises:
-        RunFailure: the folder cannot be written; an earlier folder at `path` is unchanged.
-        UsageError: see `require_name_for_folder`.
+    If the folder cannot be written, raise a RunFailure, and an earlier folder at `path` is unchanged. Names are checked
+    by `require_name_for_folder`.
     """
     require_name_for_folder(path)
-    with _writing(path), _temporary_beside(path, folder=True) as temporary, _recovered(path), _writing(path):
-        result = write(temporary)
-        temporary.chmod(0o777 & ~_umask())
-        for written in (*temporary.rglob("*"), temporary):
-            if not written.is_symlink():
-                _sync(written)
-        recover_folder(path)
-        if path.exists():
-            shutil.rmtree(_earlier(path), ignore_errors=True)
-            replace(path, _earlier(path))
-        replace(temporary, path)
-        _sync(path.parent)
+    with _writing(path), _temporary_beside(path, folder=True) as temporary, _writing(path):
+        try:
+            result = write(temporary)
+            temporary.chmod(0o777 & ~_umask())
+            for written in (*temporary.rglob("*"), temporary):
+                if not written.is_symlink():
+                    _sync(written)
+            recover_folder(path)
+            if path.exists():
+                shutil.rmtree(_earlier(path), ignore_errors=True)
+                replace(path, _earlier(path))
+            replace(temporary, path)
+            _sync(path.parent)
+        finally:  # one folder stays: the new one, or the earlier one
+            recover_folder(path)
+            if path.exists():
+                shutil.rmtree(_earlier(path), ignore_errors=True)
     return result
-
-
-@contextlib.contextmanager
-def _recovered(path: Path) -> Iterator[None]:
-    """Leave one folder at the end of the block: the new one at `path`, or the earlier one."""
-    try:
-        yield
-    finally:
-        recover_folder(path)
-        if path.exists():
-            shutil.rmtree(_earlier(path), ignore_errors=True)
 
 
 def recover_folder(path: Path) -> None:
@@ -445,8 +408,7 @@ def remove_leftovers(folder: Path) -> None:
 def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Within the block, no other process may lock `folder`; the lock ends with the process at the latest.
 
-    Raises:
-        UsageError: another process has locked it, and this one does not `wait`.
+    Where another process has locked it, `wait`, or raise a UsageError.
     """
     with lock_path(Path(os.path.realpath(folder)), wait=wait) as locked:
         if locked is False:

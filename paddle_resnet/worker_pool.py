@@ -101,8 +101,7 @@ class WorkerPool(Generic[Task, Result]):
     def wait_until_ready(self, seconds: float | None = None) -> None:
         """Wait until `make` has returned in each process, and for none longer than `seconds`.
 
-        Raises:
-            UsageError, RunFailure: as in `results`; or a process is not ready in time.
+        Errors are those of `results`, and a RunFailure if a process is not ready in time.
         """
         if self._threads is None:
             for worker in self._workers:

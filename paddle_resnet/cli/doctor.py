@@ -34,35 +34,26 @@ def main() -> None:
 
 
 def _examine(arguments: argparse.Namespace) -> None:
-    sections = []
+    sections: list[Section] = []
     for section in examine(project_folder("requirements")):
         sections.append(section)
         if not arguments.json:
-            _print_section(section)
+            print(section.title)
+            for name, text in section.texts.items():
+                _print_wrapped(text, f"  {name:{NAME_WIDTH}} ")
     broken = [section for section in sections if not section.usable]
     advice = [line for section in sections for line in section.advice]
     if arguments.json:
         findings = {section.title: section.values for section in sections}
         print(json.dumps({"usable": not broken, "advice": advice, **findings}, indent=2))
     else:
-        _print_advice(advice)
+        print("what to change" if advice else "nothing to change")
+        for line in advice:
+            _print_wrapped(line, "  - ")
     if broken:
         raise RunFailure(broken[0].advice[-1])
 
 
-def _print_section(section: Section) -> None:
-    print(section.title)
-    for name, text in section.texts.items():
-        _print_wrapped(text, f"  {name:{NAME_WIDTH}} ")
-
-
-def _print_advice(advice: list[str]) -> None:
-    print("what to change" if advice else "nothing to change")
-    for line in advice:
-        _print_wrapped(line, "  - ")
-
-
 def _print_wrapped(text: str, before: str) -> None:
-    indent = " " * len(before)
-    lines = textwrap.wrap(text, WIDTH - len(before), break_long_words=False, break_on_hyphens=False)
-    print(before + f"\n{indent}".join(lines), flush=True)
+    wrapper = textwrap.TextWrapper(WIDTH, before, " " * len(before), break_long_words=False, break_on_hyphens=False)
+    print(wrapper.fill(text), flush=True)

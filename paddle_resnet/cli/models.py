@@ -62,7 +62,11 @@ def _show(arguments: argparse.Namespace) -> None:
         program.prepare()
         _show_file(arguments.name)
         return
-    chosen = _chosen(arguments)
+    from paddle_resnet.zoo import model_entry
+
+    entry = model_entry(arguments.name)
+    classes, channels = arguments.classes or entry.num_classes, arguments.channels or entry.in_channels
+    chosen = arguments.name, arguments.size or entry.input_size, classes, channels
     program.prepare()
     _show_one(*chosen, layers=arguments.layers)
     if arguments.netron:
@@ -169,27 +173,15 @@ def _show_one(name: str, size: int, classes: int, channels: int, *, layers: bool
 
 
 def _show_graph(name: str, size: int, classes: int, channels: int, *, path: str | None) -> None:
-    from paddle_resnet.exporting.onnx import onnx_requirements, write_onnx
+    from paddle_resnet.exporting.onnx import require_package, write_onnx
     from paddle_resnet.models import create_model
 
-    try:
-        import netron
-    except ImportError as error:
-        raise UsageError(f"--netron needs Netron: pip install -r {onnx_requirements()}") from error
+    netron = require_package("netron", "--netron")
     file = Path(path or f"output/onnx/{name}.onnx")
     write_onnx(create_model(name, classes, in_channels=channels), file, (1, channels, size, size))
     host, port = netron.start(str(file))
     print(f"wrote {file}, with new weights; Netron shows it at http://{host}:{port} until Ctrl-C", flush=True)
     netron.wait()
-
-
-def _chosen(arguments: argparse.Namespace) -> tuple[str, int, int, int]:
-    """Return name, image size in pixels, classes and channels, with the network's defaults."""
-    from paddle_resnet.zoo import model_entry
-
-    entry = model_entry(arguments.name)
-    classes, channels = arguments.classes or entry.num_classes, arguments.channels or entry.in_channels
-    return arguments.name, arguments.size or entry.input_size, classes, channels
 
 
 def _table(*columns: str, left: int = 1) -> Table:

@@ -257,12 +257,10 @@ def _open_writers(
         if any(column.needs_every_class for column in columns):
             ranked = len(classes)
         writers.append(opened.enter_context(files.open_csv(arguments.csv, columns)))
-    if arguments.json:
-        writers.append(opened.enter_context(files.open_json(arguments.json, top_k)))
-    if arguments.json_lines:
-        writers.append(opened.enter_context(files.open_json_lines(arguments.json_lines, top_k)))
-    if arguments.parquet:
-        writers.append(opened.enter_context(files.open_parquet(arguments.parquet, top_k)))
+    others = {"json": files.open_json, "json_lines": files.open_json_lines, "parquet": files.open_parquet}
+    for option, open_file in others.items():
+        if file := getattr(arguments, option):
+            writers.append(opened.enter_context(open_file(file, top_k)))
     if writers:
         # The files are completed even if the table's reader (`head`) ends early.
         streams.set_output_may_be_lost(True)
@@ -353,7 +351,7 @@ def _print_error(line: str) -> None:
     """Print a line on standard error, above a progress bar."""
     from paddle_resnet.console import error_console
 
-    error_console.print(line, markup=False, soft_wrap=True)
+    error_console.print(line, soft_wrap=True)
 
 
 def _table_writer(classes: tuple[str, ...], top_k: int) -> PredictionWriter:

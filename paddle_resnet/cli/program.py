@@ -204,8 +204,7 @@ def _print_line(kind: str, message: str, code: int) -> int:
 def prepare(*, multi_process: bool = False) -> None:
     """Import paddle without its warnings, and show log lines; to be called after the arguments are checked.
 
-    Raises:
-        UsageError: not `multi_process`, but this is one of several processes of `paddle.distributed.launch`.
+    It is a UsageError if this is one of several processes of `paddle.distributed.launch`, unless `multi_process`.
     """
     launched = distributed.launched().world_size
     if launched > 1 and not multi_process:
@@ -214,11 +213,7 @@ def prepare(*, multi_process: bool = False) -> None:
 
 
 def require(requirements: str, *modules: str) -> None:
-    """Check that the packages of a requirements file are installed; `modules` are their import names.
-
-    Raises:
-        UsageError: some are not.
-    """
+    """Raise a UsageError unless the packages of a requirements file are installed; `modules` are their import names."""
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"not installed: {', '.join(missing)}; pip install -r {requirements_file(requirements)}")

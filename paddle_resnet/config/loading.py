@@ -32,8 +32,7 @@ PLAIN_MESSAGES = {
 def load_config(schema: type[Schema], path: str | Path, overrides: Iterable[str]) -> Schema:
     """Read a YAML file, apply ``a.b=value`` overrides, and check everything.
 
-    Raises:
-        UsageError: a missing or malformed file, an unknown key, a wrong type or value; the message names it.
+    A missing or malformed file, an unknown key, a wrong type or value is a UsageError that names it.
     """
     path = config_path(path)
     values = read_yaml(path, _is_text(schema), "a config has lines as 'train:' and '  epochs: 10'; see configs/")
@@ -43,8 +42,7 @@ def load_config(schema: type[Schema], path: str | Path, overrides: Iterable[str]
 def check_config(schema: type[Schema], values: Mapping[str, Any], overrides: Iterable[str], source: str) -> Schema:
     """Check nested values, with ``a.b=value`` overrides applied; messages call the values `source`.
 
-    Raises:
-        UsageError: an unknown key, a wrong type or value; the message names it.
+    An unknown key, a wrong type or value is a UsageError that names it.
     """
     nested = copy.deepcopy(dict(values))
     origin = dict.fromkeys(nested, source)

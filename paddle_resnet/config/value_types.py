@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -45,22 +46,15 @@ def _class_weights(value: object) -> object:
     raise ValueError(f"expected none, balanced, or a list with a weight above 0 for each class, got {shown(value)}")
 
 
-def _deviations(values: tuple[float, float, float]) -> tuple[float, float, float]:
-    if min(values) <= 0:
-        raise ValueError("each standard deviation must be above 0")
-    return values
+def _that(holds: Callable[[Any], object], expected: str) -> AfterValidator:
+    """Return the validator of a value for which `holds` has to be true; `expected` says so in words."""
 
+    def check(value: Any) -> Any:
+        if not holds(value):
+            raise ValueError(f"expected {expected}, got {shown(repr(value))}")
+        return value
 
-def _range_of_shares(values: tuple[float, float]) -> tuple[float, float]:
-    if not 0 < values[0] <= values[1] <= 1:
-        raise ValueError("expected two shares with 0 < smallest <= largest <= 1")
-    return values
-
-
-def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    if len(set(seeds)) < len(seeds):
-        raise ValueError("each seed may be given once")
-    return seeds
+    return AfterValidator(check)
 
 
 def _pattern_of_a_class(pattern: str) -> str:
@@ -93,12 +87,6 @@ def _name_of_a_folder(name: str) -> str:
     return name
 
 
-def _device(device: str) -> str:
-    if not re.fullmatch(DEVICE_NAMES, device):
-        raise ValueError(f"expected auto, cpu, gpu or gpu:<number>, got {device!r}")
-    return device
-
-
 # Strict, as pydantic would otherwise take `true` for 1 and 1.0.
 Integer = Annotated[int, Field(strict=True)]
 Real = Annotated[float, Field(strict=True)]
@@ -110,17 +98,21 @@ Share = Annotated[Real, Field(ge=0, le=1)]
 Probability = Annotated[Real, Field(ge=0, lt=1)]
 Fraction = Annotated[Real, Field(gt=0.0, lt=1.0)]
 Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
-Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
+Seeds = Annotated[
+    tuple[Seed, ...], Field(min_length=1), _that(lambda seeds: len({*seeds}) == len(seeds), "each seed once")
+]
 AutoOrCount = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]
 PerChannel = tuple[Real, Real, Real]
 """A mean or standard deviation for each of the channels R, G and B, in 0..1."""
-Deviations = Annotated[PerChannel, AfterValidator(_deviations)]
-RangeOfShares = Annotated[tuple[Real, Real], AfterValidator(_range_of_shares)]
+Deviations = Annotated[PerChannel, _that(lambda values: min(values) > 0, "numbers above 0")]
+RangeOfShares = Annotated[
+    tuple[Real, Real], _that(lambda ends: 0 < ends[0] <= ends[1] <= 1, "two shares, 0 < smallest <= largest <= 1")
+]
 ClassWeights = Annotated[Literal["none", "balanced"] | tuple[Real, ...], BeforeValidator(_class_weights)]
 Folder = Annotated[Path, BeforeValidator(_number_to_name), AfterValidator(expanded)]
 ClassPattern = Annotated[str, AfterValidator(_pattern_of_a_class)]
 Weights = Annotated[str, AfterValidator(_weights)]
 RunName = Annotated[str, AfterValidator(_name_of_a_folder)]
-Device = Annotated[str, AfterValidator(_device)]
+Device = Annotated[str, _that(lambda device: re.fullmatch(DEVICE_NAMES, device), "auto, cpu, gpu or gpu:<number>")]
 SplitName = Literal["train", "validation", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = get_args(SplitName)

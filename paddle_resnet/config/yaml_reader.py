@@ -16,16 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from yaml.events import (
-    AliasEvent,
-    Event,
-    MappingEndEvent,
-    MappingStartEvent,
-    ScalarEvent,
-    SequenceEndEvent,
-    SequenceStartEvent,
-    StreamEndEvent,
-)
 
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import decode_text
@@ -89,11 +79,7 @@ def read_yaml(path: Path, is_text: IsText = lambda key: False, remedy: str = "co
 
 
 def parse_yaml(text: str, is_text: IsText = lambda key: False, key: str = "") -> Any:
-    """Return the one value in `text`; `key` is the dotted key it belongs to.
-
-    Raises:
-        NotPlainYamlError: not YAML, or more than plain data.
-    """
+    """Return the one value in `text`, which belongs to the dotted `key`; raise NotPlainYamlError for other text."""
     events = yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     try:
         return _Values(events, is_text, min(MAX_BYTES, MAX_EXPANSION * len(text))).document(key)
@@ -108,7 +94,7 @@ def parse_yaml(text: str, is_text: IsText = lambda key: False, key: str = "") ->
 class _Values:
     """Build a document's value from the parser's events."""
 
-    def __init__(self, events: Iterator[Event], is_text: IsText, most: int) -> None:
+    def __init__(self, events: Iterator[yaml.Event], is_text: IsText, most: int) -> None:
         self._events = events
         self._is_text = is_text
         self._most = most
@@ -118,17 +104,17 @@ class _Values:
     def document(self, key: str) -> Any:
         next(self._events)
         event = next(self._events)  # the document, or the stream's end
-        if isinstance(event, StreamEndEvent):
+        if isinstance(event, yaml.StreamEndEvent):
             return None
         value = self._value(next(self._events), key, 0)
         next(self._events)
         event = next(self._events)
-        if not isinstance(event, StreamEndEvent):
+        if not isinstance(event, yaml.StreamEndEvent):
             raise _refused(event, "a second document (---) begins; expected one")
         return value
 
     def _value(self, event: Any, key: str, depth: int) -> Any:
-        if isinstance(event, AliasEvent):
+        if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self._anchors:
                 raise _refused(event, f"the alias *{shown(event.anchor)} has no complete value before it")
             value, size = self._anchors[event.anchor]
@@ -139,9 +125,9 @@ class _Values:
         if depth > MAX_DEPTH:
             raise _refused(event, f"more than {MAX_DEPTH} levels of values within values")
         self._check_tag(event)
-        if isinstance(event, MappingStartEvent):
+        if isinstance(event, yaml.MappingStartEvent):
             value = self._mapping(key, depth)
-        elif isinstance(event, SequenceStartEvent):
+        elif isinstance(event, yaml.SequenceStartEvent):
             value = self._list(key, depth)
         else:
             value = plain_scalar(event.value, self._is_text(key)) if event.implicit[0] else event.value
@@ -151,15 +137,15 @@ class _Values:
 
     def _list(self, key: str, depth: int) -> list[Any]:
         values = []
-        while not isinstance(event := next(self._events), SequenceEndEvent):
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
             values.append(self._value(event, key, depth + 1))
         return values
 
     def _mapping(self, key: str, depth: int) -> dict[str, Any]:
         values: dict[str, Any] = {}
         lines: dict[str, int] = {}
-        while not isinstance(event := next(self._events), MappingEndEvent):
-            if not isinstance(event, ScalarEvent):
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            if not isinstance(event, yaml.ScalarEvent):
                 raise _refused(event, "a key is a list, a mapping or an alias; expected a name")
             self._check_tag(event)
             self._count(event, len(event.value))
@@ -173,7 +159,7 @@ class _Values:
             values[name] = self._value(next(self._events), inner, depth + 1)
         return values
 
-    def _count(self, event: Event, size: int) -> None:
+    def _count(self, event: yaml.Event, size: int) -> None:
         self._size += size
         if self._size > self._most:
             raise _refused(event, f"its aliases repeat values to more than {self._most:,} characters; write them out")
@@ -204,9 +190,9 @@ def plain_scalar(text: str, as_text: bool = False) -> Any:
     return text
 
 
-def _line(event: Event) -> int:
+def _line(event: yaml.Event) -> int:
     return event.start_mark.line + 1 if event.start_mark else 0
 
 
-def _refused(event: Event, message: str) -> NotPlainYamlError:
+def _refused(event: yaml.Event, message: str) -> NotPlainYamlError:
     return NotPlainYamlError(message, _line(event))

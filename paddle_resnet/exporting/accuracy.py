@@ -46,11 +46,8 @@ def check_export(
 ) -> float:
     """Return the largest difference between a float32 probability of an exported model and of the run's network.
 
-    At most `TOLERANCE` also means the same class for every image whose two best probabilities are further apart than
-    twice that.
-
-    Raises:
-        RunFailure: it is larger than `TOLERANCE`.
+    It is at most `TOLERANCE`, or there is a RunFailure. This also means the same class for every image whose two best
+    probabilities are further apart than twice that.
     """
     expected = scorer.scores(pixels)
     differences = []

@@ -29,11 +29,7 @@ def onnx_requirements() -> str:
 
 
 def require_package(name: str, feature: str = "ONNX") -> ModuleType:
-    """Import a package of `onnx_requirements`.
-
-    Raises:
-        UsageError: it is missing, or does not fit the running Paddle.
-    """
+    """Import a package of `onnx_requirements`; raise a UsageError if it is missing, or for another Paddle."""
     try:
         return import_module(name)
     except (ImportError, ValueError) as error:  # a paddle2onnx for another Paddle raises a ValueError
@@ -42,11 +38,7 @@ def require_package(name: str, feature: str = "ONNX") -> ModuleType:
 
 
 def require_onnx() -> tuple[ModuleType, ModuleType]:
-    """Import onnx and ONNX Runtime, and check that paddle2onnx is installed.
-
-    Raises:
-        UsageError: one of them is missing.
-    """
+    """Import onnx and ONNX Runtime; raise a UsageError if one of them or paddle2onnx is missing."""
     require_package("paddle2onnx")
     return require_package("onnx"), require_package("onnxruntime")
 

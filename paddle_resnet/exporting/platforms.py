@@ -203,9 +203,7 @@ def _is_remote(runtime: str) -> bool:
 def require_new_folder(folder: Path, own: set[str]) -> None:
     """Check that a folder can be written, and is new, empty, or an earlier one of the same kind; make those above it.
 
-    Raises:
-        UsageError: it is a file, or has other files than `own`, those of an earlier one.
-        RunFailure: it cannot be written.
+    Raise a UsageError if it is a file or has other files than `own`, and a RunFailure if it cannot be written.
     """
     require_name_for_folder(folder)
     found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())

@@ -36,9 +36,7 @@ def save_program(
 ) -> tuple[Path, Path]:
     """Fold a checkpoint's network (see `folding.fold`) and save it as `save_layer` does; a `batch` of None is any size.
 
-    Raises:
-        UsageError: the run has no such checkpoint.
-        RunFailure: the disk is full.
+    Raise a UsageError if the run has no such checkpoint.
     """
     return save_layer(folded_network(run, checkpoint, shared_mean), stem, _pixels(run, batch))
 
@@ -52,9 +50,7 @@ def _pixels(run: Run, batch: int | None = None) -> InputSpec:
 def save_layer(network: nn.Layer, stem: Path, spec: InputSpec) -> tuple[Path, Path]:
     """Save a network as a program to `stem` with suffixes; return the paths of the program and of its parameters.
 
-    Raises:
-        RunFailure: the disk is full.
-        UsageError: see `path_for_paddle`.
+    Raise a RunFailure if the disk is full, and a UsageError as `path_for_paddle` does.
     """
     path = path_for_paddle(stem)
     # Paddle numbers the tensors of a program through the whole process; here the numbers begin at 0 again.
@@ -68,11 +64,8 @@ def save_layer(network: nn.Layer, stem: Path, spec: InputSpec) -> tuple[Path, Pa
 def write_graph(run: Run, checkpoint: Which = "best") -> Path:
     """Write the graph of the exported network to the run's ``vdl/graph/<name>``, in place of an earlier one.
 
-    VisualDL 2.5.3 reads only the programs of Paddle 2, so this writes one of those on Paddle 3 too.
-
-    Raises:
-        UsageError: the run has no such checkpoint.
-        RunFailure: the file cannot be written.
+    VisualDL 2.5.3 reads only the programs of Paddle 2, so this writes one of those on Paddle 3 too. Raise a UsageError
+    if the run has no such checkpoint, and a RunFailure if the file cannot be written.
     """
     from visualdl.component.graph import translate_graph
 

@@ -93,10 +93,7 @@ def calibration_batches(run: Run, batch: int, pictures: Pixels | None = None) ->
 def read_pictures(folder: Path, data: DataConfig) -> Pixels:
     """Read at most 256 pictures spread evenly over a folder, uint8 `[n, S, S, 3]`; leave out unreadable ones.
 
-    Resize and crop are those of a run's `data`.
-
-    Raises:
-        UsageError: there is no folder, or no readable picture in it.
+    Resize and crop are those of a run's `data`. No folder, or no readable picture in it, is a UsageError.
     """
     if not folder.is_dir():
         raise UsageError(

@@ -142,13 +142,8 @@ def decode_crop(source: Source, box_in: Callable[[int, int], Box], size: int, fl
 def decode_whole(source: Source, resize: int) -> Pixels:
     """Decode an image and resize its shorter side to `resize`; of a very long one, keep the middle (`MAX_LENGTH`).
 
-    Its middle square has the same bits as `decode_image`.
-
-    Returns:
-        uint8 RGB, ``[resize, W, 3]`` or ``[H, resize, 3]``.
-
-    Raises:
-        UsageError: as `decode_image`.
+    Return uint8 RGB, ``[resize, W, 3]`` or ``[H, resize, 3]``, whose middle square has the same bits as `decode_image`.
+    Errors are those of `decode_image`.
     """
     with _opened(source) as (image, name):
         _draft(image, resize)
@@ -181,20 +176,14 @@ def decode_square(source: Source, resize: int) -> Pixels:
 def decode_pil_image(image: Image.Image, resize: int, image_size: int, name: str) -> Pixels:
     """Decode an open Pillow image as `decode_image` does; this changes `image`.
 
-    Raises:
-        Exception: almost any of Pillow's own, for damaged files.
-        UsageError: pixels of unknown range.
+    Damaged files raise almost any of Pillow's own exceptions, pixels of unknown range a UsageError.
     """
     _draft(image, resize)
     return _pixels(resize_and_crop(_load_upright(image, name), resize, image_size))
 
 
 def check_readable(source: Source) -> None:
-    """Refuse what `decode_image` would refuse; a JPEG is decoded at 1/8 of its size for this, others whole.
-
-    Raises:
-        UsageError: as `decode_image`.
-    """
+    """Raise the UsageError of `decode_image`, if any; a JPEG is decoded at 1/8 of its size for this, others whole."""
     decode_image(source, resize=1, image_size=1)
 
 

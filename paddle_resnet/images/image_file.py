@@ -41,9 +41,8 @@ _ORIENTATION_TEXTS = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
 def read_file(path: str | Path) -> bytes:
     """Read a regular file; never wait for a pipe or a device with an image's name.
 
-    Raises:
-        UsageError: it is a folder, a pipe, a socket or a device, or larger than any image that is decoded.
-        OSError: it cannot be read.
+    A folder, a pipe, a socket or a device, or more bytes than any image that is decoded, is a UsageError; what cannot
+    be read is an OSError.
     """
     _check_file(path, os.stat(path))  # noqa: PTH116 (faster)
     # That was before opening, which may act on a device or on a pipe's writer.
@@ -113,8 +112,7 @@ def strip_metadata(data: bytes) -> bytes:
 def jpeg_scan_count(data: bytes) -> int:
     """Return how many times the decoder passes over the pixels of a JPEG; 1 for other files.
 
-    Raises:
-        ValueError: the file has too many segments.
+    Raise `ValueError` if the file has too many segments.
     """
     if not data.startswith(JPEG) or data.count(b"\xff\xda") < 2:
         return 1

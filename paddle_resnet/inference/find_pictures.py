@@ -52,11 +52,8 @@ def listed_pictures(
 ) -> Iterator[Path | Unreadable]:
     r"""Yield the pictures of a list while it is read: files and folders, without patterns; empty lines are left out.
 
-    It is of bytes, as file names are. Its separator is ``b"\n"``, or ``b"\0"`` for names of any characters
-    (``find -print0``). `skipped` is as in `find_pictures`.
-
-    Raises:
-        UsageError: other than a list, such as a picture.
+    It is of bytes, as file names are. Its separator is ``b"\n"``, or ``b"\0"`` for names of any characters (``find
+    -print0``). `skipped` is as in `find_pictures`. Anything but a list, such as a picture, is a UsageError.
     """
     for path in map(Path, listed_names(lines, separator)):
         yield from find_pictures([path], skipped) if os.path.isdir(path) else [path]  # noqa: PTH112

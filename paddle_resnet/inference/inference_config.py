@@ -143,8 +143,7 @@ class InferenceConfig(Group):
     def load(cls, model_dir: str | os.PathLike[str]) -> InferenceConfig:
         """Read `inference.yml` of an exported folder, or of a run (or its folder) that holds one.
 
-        Raises:
-            UsageError: the file is missing, malformed, or of a newer or older format.
+        Raise a UsageError if the file is missing, malformed, or of a newer or older format.
         """
         folder = find_model(model_dir)
         path = folder / FILE_NAME
@@ -181,8 +180,7 @@ def repair_advice() -> str:
 def find_model(folder: str | os.PathLike[str]) -> Path:
     """Return the folder that holds `inference.yml`: `folder` itself, or the `inference/` of a run's folder.
 
-    Raises:
-        UsageError: there is none.
+    Raise a UsageError if there is none.
     """
     folder = expand_home(folder)
     for candidate in (folder, folder / "inference"):
@@ -197,11 +195,7 @@ def find_model(folder: str | os.PathLike[str]) -> Path:
 
 
 def check_files(config: InferenceConfig, *files: ModelFile) -> None:
-    """Check files that would crash Paddle.
-
-    Raises:
-        UsageError: one is missing or damaged.
-    """
+    """Raise a UsageError if a file is missing or damaged, which would crash Paddle."""
     for file in files:
         path = config.folder / file.name
         if not path.is_file():
@@ -211,11 +205,7 @@ def check_files(config: InferenceConfig, *files: ModelFile) -> None:
 
 
 def onnx_file(config: InferenceConfig, precision: Precision) -> ModelFile:
-    """Return the ONNX file of a precision.
-
-    Raises:
-        UsageError: it was not exported.
-    """
+    """Return the ONNX file of a precision; raise a UsageError if it was not exported."""
     file = config.files.onnx_of(precision)
     if file is None:
         option = "--precision int8" if precision == "int8" else "--onnx"
@@ -225,11 +215,7 @@ def onnx_file(config: InferenceConfig, precision: Precision) -> ModelFile:
 
 
 def read_checked(config: InferenceConfig, file: ModelFile) -> bytes:
-    """Read and check a whole file, so that only checked bytes are loaded.
-
-    Raises:
-        UsageError: it is missing or damaged.
-    """
+    """Read a whole file, so that only checked bytes are loaded; raise a UsageError if it is missing or damaged."""
     path = config.folder / file.name
     try:
         data = path.read_bytes()
@@ -245,10 +231,9 @@ def _damaged(path: Path) -> UsageError:
 
 
 def check_program(config: InferenceConfig, running_paddle: str) -> None:
-    """Check that the running Paddle can read the program: 3.x reads the .pdmodel of 2.x, but 2.x no .json.
+    """Raise a UsageError if the running Paddle cannot read the program: it would crash with a segmentation fault.
 
-    Raises:
-        UsageError: it cannot; Paddle itself would crash with a segmentation fault.
+    Paddle 3 reads the .pdmodel of 2, but Paddle 2 no .json.
     """
     if config.files.program.name.endswith(".json") and running_paddle.startswith(("1.", "2.")):
         raise UsageError(

@@ -41,8 +41,7 @@ class Graph(NamedTuple):
 def read_graph(data: bytes) -> Graph:
     """Read the graph of an ONNX file.
 
-    Raises:
-        ValueError: it is none, or damaged, or holds a tensor of another type than `ARRAY_TYPES`.
+    Raise `ValueError` if it is none, or damaged, or holds a tensor of another type than `ARRAY_TYPES`.
     """
     try:
         return _Reader().graph(memoryview(data))

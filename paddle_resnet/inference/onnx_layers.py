@@ -70,11 +70,7 @@ class Network(NamedTuple):
 
 
 def fuse(graph: Graph) -> Network:
-    """Fuse the graph of an exported network.
-
-    Raises:
-        ValueError: an operation is unknown, or cannot be part of a layer.
-    """
+    """Fuse the graph of an exported network; raise `ValueError` if an operation is unknown, or fits into no layer."""
     try:
         return _Fusion(graph).network()
     except (AttributeError, KeyError, IndexError, TypeError) as error:

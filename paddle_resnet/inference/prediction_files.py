@@ -110,11 +110,7 @@ def parse_columns(text: str, classes: Sequence[str]) -> list[Column]:
 
 
 def open_csv(path: Path, columns: Sequence[Column]) -> AbstractContextManager[PredictionWriter]:
-    """Open a CSV with a header and a row for each prediction.
-
-    Raises:
-        RunFailure: it cannot be written.
-    """
+    """Open a CSV with a header and a row for each prediction; raise a RunFailure if it cannot be written."""
     header = csv_line(column.title for column in columns)
     return _open_lines(path, lambda prediction: csv_line(column.cell(prediction) for column in columns), header)
 
@@ -223,10 +219,9 @@ def own_stream(path: Path) -> int | None:
 
 
 def check_distinct(paths: Sequence[Path]) -> set[tuple[int, int]]:
-    """Check that no two outputs are the same file; return the `file_id` of those that exist as files.
+    """Return the `file_id` of those outputs that exist as files.
 
-    Raises:
-        UsageError: two are the same, also through links or as standard output.
+    Raise a UsageError if two outputs are the same file, also through links or as standard output.
     """
     taken: set[object] = set()
     files = set()

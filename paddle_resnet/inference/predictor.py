@@ -221,8 +221,7 @@ class Predictor:
     def decode(self, picture: Source, name: str | None = None) -> Pixels:
         """Decode one picture, which an error calls `name`, into what the model takes, uint8 `[S, S, 3]`.
 
-        Raises:
-            UsageError: it cannot be read.
+        Raise a UsageError if it cannot be read.
         """
         return decode_image(picture, self.config.input.resize, self.config.input.image_size, name)
 

@@ -22,9 +22,7 @@ CONNECT_SECONDS = 10
 def connect(address: str) -> None:
     """Join a running cluster (``auto``, or ``host:port``), or start one on this machine alone (``local``).
 
-    Raises:
-        UsageError: there is no cluster.
-        RunFailure: Ray does not start on this machine.
+    Raise a UsageError if there is no cluster, and a RunFailure if Ray does not start on this machine.
     """
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
@@ -51,8 +49,7 @@ def connect(address: str) -> None:
 def resources_of(device: str, threads: int) -> tuple[dict[str, float], int, int]:
     """Return what a predictor takes, a GPU ("auto": where there is one) or `threads` CPUs; how many fit; and the nodes.
 
-    Raises:
-        UsageError: no node has that.
+    Raise a UsageError if no node has that.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpu = device.startswith("gpu") or (device == "auto" and any("GPU" in node for node in nodes))

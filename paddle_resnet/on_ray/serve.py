@@ -100,8 +100,7 @@ class _Model:
 def serve_on_ray(settings: Settings, address: str) -> None:
     """Deploy on the cluster of `address`, wait for a signal, and remove the application from the cluster.
 
-    Raises:
-        UsageError, RunFailure: of `connect` and `deploy`.
+    Errors are those of `connect` and `deploy`.
     """
     find_model(settings.model)
     configure_logging(settings.log_level)
