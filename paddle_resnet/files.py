@@ -224,9 +224,8 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read JSON that the program wrote.
 
-    Raises:
-        UsageError: it is not a regular file of at most `LARGEST_JSON` bytes, or not JSON in UTF-8, or it holds what
-            the program never writes: a key twice, a number that is not finite.
+    Raise a UsageError if it is not a regular file of at most `LARGEST_JSON` bytes, or not JSON in UTF-8, or it holds
+    what the program never writes: a key twice, a number that is not finite.
     """
     try:
         with open_regular(path) as file:

@@ -113,10 +113,8 @@ class WorkerPool(Generic[Task, Result]):
     def results(self, tasks: Iterable[Task]) -> Iterator[Result]:
         """Do the tasks and yield their results in order; each goes to the next process that is free.
 
-        Tasks are taken from their iterator when they are needed, `TASKS_AHEAD` for each process.
-
-        Raises:
-            UsageError, RunFailure: the error of a task, or a process died.
+        Tasks are taken from their iterator when they are needed, `TASKS_AHEAD` for each process. The UsageError or
+        RunFailure of a task is raised, and a RunFailure if a process died.
         """
         pending: deque[Future[Result]] = deque()
         for task in tasks:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -19,18 +20,10 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 def _is_program() -> bool:
     """Return whether a command is this process's program. Tests run commands inside theirs, and workers import them."""
-    words = iter(sys.orig_argv[1:])
-    for word in words:
-        if word == "-m":
-            return next(words, "") == "paddle_resnet"
-        if word in ("-X", "-W"):
-            next(words, None)
-        elif word.startswith("-c"):
-            return False
-        elif not word.startswith("-"):
-            script = Path(word).absolute()
-            return script.parent == PROJECT / "tools" or script.stem == "paddle-resnet"
-    return False
+    script = Path(sys.argv[0]).absolute()
+    is_own = script.parent == PROJECT / "tools" or script.stem == "paddle-resnet"
+    is_own = is_own or (script.parent.name, script.name) == ("paddle_resnet", "__main__.py")
+    return is_own and multiprocessing.parent_process() is None
 
 
 IS_PROGRAM = _is_program()

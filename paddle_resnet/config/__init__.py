@@ -2,14 +2,18 @@
 
 from paddle_resnet.config.loading import known_keys
 from paddle_resnet.config.schema import (
+    SPLIT_NAMES,
     AugmentConfig,
     Config,
     DataConfig,
     EvaluationConfig,
+    Integer,
     ModelConfig,
+    PerChannel,
+    Real,
+    SplitName,
     TrainConfig,
 )
-from paddle_resnet.config.value_types import SPLIT_NAMES, Integer, PerChannel, Real, SplitName
 
 __all__ = [
     "SPLIT_NAMES",

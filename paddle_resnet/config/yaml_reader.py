@@ -45,15 +45,11 @@ class NotPlainYamlError(UsageError):
 
 
 def read_yaml(path: Path, is_text: IsText = lambda key: False, remedy: str = "correct it") -> dict[str, Any]:
-    """Read a file of keys and values; an empty file gives an empty dictionary.
+    """Read a file of keys and values, of at most 1 MiB, see `decode_text`; an empty file gives an empty dictionary.
 
-    Args:
-        path: the file, of at most 1 MiB, see `decode_text`.
-        is_text: whether the value of a dotted key is a text, so that 007 and true stay as typed.
-        remedy: what the user can do about a file that is wrong.
-
-    Raises:
-        UsageError: no file, one that cannot be read, or other than plain keys and values.
+    `is_text` says whether the value of a dotted key is a text, so that 007 and true stay as typed. `remedy` is what the
+    user can do about a file that is wrong. No file, one that cannot be read, or other than plain keys and values, is a
+    UsageError.
     """
     name = shown(str(path), LONGEST_PATH)
     try:

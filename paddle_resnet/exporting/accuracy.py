@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import paddle
@@ -16,16 +16,14 @@ from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize, Split, uint8_batches
 from paddle_resnet.errors import RunFailure, UsageError, command
 from paddle_resnet.evaluation import NetworkScorer, Scorer
+from paddle_resnet.evaluation.report import ProgressFn
 from paddle_resnet.evaluation.scorer import Views
 from paddle_resnet.images import Indices, Pixels
 from paddle_resnet.inference.inference_config import PrecisionMetrics
 from paddle_resnet.inference.options import BackendName, Precision
 from paddle_resnet.inference.predictor import Predictor
 from paddle_resnet.models import create_configured_model, load_weights
-
-if TYPE_CHECKING:
-    from paddle_resnet.evaluation.report import ProgressFn
-    from paddle_resnet.training.run_folder import Run
+from paddle_resnet.training.run_folder import Run
 
 CHECKED_IMAGES = 64
 BATCH = 32
@@ -66,10 +64,8 @@ def check_export(
 def load_trained(predictor: Predictor) -> NetworkScorer:
     """Load the network that was exported from the run's folder around the model: it has gradients and features.
 
-    The predictor's device becomes Paddle's current one.
-
-    Raises:
-        UsageError: there is no run, or its best checkpoint is not what was exported.
+    The predictor's device becomes Paddle's current one. Raise a UsageError if there is no run, or its best checkpoint
+    is not what was exported.
     """
     run = predictor.path.resolve().parent
     weights = run / "checkpoints" / "best" / "model.pdparams"

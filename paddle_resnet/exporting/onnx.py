@@ -46,11 +46,8 @@ def require_onnx() -> tuple[ModuleType, ModuleType]:
 def write_onnx(network: nn.Layer, path: Path, input_shape: tuple[int, ...]) -> None:
     """Write `network`, in evaluation mode and with a dynamic batch size, as ONNX of opset 13 to `path`.
 
-    `input_shape` is ``[N, C, H, W]``.
-
-    Raises:
-        UsageError: paddle2onnx is missing, or does not fit the running Paddle.
-        RunFailure: it could not convert the network, or the file cannot be written.
+    `input_shape` is ``[N, C, H, W]``. Raise a UsageError as `require_package` does, and a RunFailure if the network
+    cannot be converted or the file cannot be written.
     """
     require_package("paddle2onnx")
     network.eval()
@@ -66,11 +63,7 @@ def write_onnx_program(program: Path, parameters: Path, path: Path, metadata: Ma
     """Convert a saved program (.json or .pdmodel, .pdiparams), with constants folded and biases inside convolutions.
 
     The file holds the `metadata`, and only standard operations of opset 13. Its input is `images`, its output
-    `probabilities`.
-
-    Raises:
-        UsageError: a package is missing.
-        RunFailure: the program could not be converted, or the file cannot be written.
+    `probabilities`. Errors are those of `write_onnx`.
     """
     onnx, onnxruntime = require_onnx()
     with scratch_folder() as folder, output_hidden():

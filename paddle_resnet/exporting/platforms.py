@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import paddle
 import yaml
@@ -20,11 +20,9 @@ from paddle_resnet.exporting.onnx import INPUT, OUTPUT
 from paddle_resnet.exporting.program import folded_network, save_layer
 from paddle_resnet.files import require_writable, write_folder, write_text
 from paddle_resnet.inference.inference_config import InferenceConfig, ModelFile
+from paddle_resnet.inference.options import Precision
 from paddle_resnet.paths import require_name_for_folder
-
-if TYPE_CHECKING:
-    from paddle_resnet.inference.options import Precision
-    from paddle_resnet.training.run_folder import Run, Which
+from paddle_resnet.training.run_folder import Run, Which
 
 PADDLEX_NAMES = {
     **{f"resnet{layers}": f"ResNet{layers}" for layers in (18, 34, 50, 101, 152)},
@@ -61,14 +59,9 @@ class _PaddleXInput(nn.Layer):
 def write_paddlex(run: Run, checkpoint: Which, folder: Path) -> str:
     """Write the network in the form of PaddleX 3: program, weights and an ``inference.yml`` of PaddleX's.
 
-    The program contains the normalisation, as in every export, so PaddleX only resizes and crops.
-
-    Returns:
-        The name for ``paddlex.create_model(model_name=NAME, model_dir=FOLDER)``.
-
-    Raises:
-        UsageError: the folder has other files, or the run has no such checkpoint.
-        RunFailure: the folder cannot be written.
+    The program contains the normalisation, as in every export, so PaddleX only resizes and crops. Return the name for
+    ``paddlex.create_model(model_name=NAME, model_dir=FOLDER)``. Raise a UsageError if the folder has other files or the
+    run has no such checkpoint, and a RunFailure if the folder cannot be written.
     """
     exported = InferenceConfig.load(run.inference_path)
     name, size = PADDLEX_NAMES.get(exported.model, OTHER_NETWORKS), exported.input.image_size
@@ -99,12 +92,9 @@ def write_triton(run: Run, folder: Path) -> list[str]:
 
     https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/model_repository.html
 
-    Returns:
-        The names of the models: the run's, and ``<name>_int8`` where int8 was exported.
-
-    Raises:
-        UsageError: a model's folder has other files, or the run was exported without ONNX.
-        RunFailure: the folder cannot be written.
+    Return the names of the models: the run's, and ``<name>_int8`` where int8 was exported. Raise a UsageError if a
+    model's folder has other files or the run was exported without ONNX, and a RunFailure if the folder cannot be
+    written.
     """
     exported = InferenceConfig.load(run.inference_path)
     models = {run.config.name: exported.files.onnx, f"{run.config.name}_int8": exported.files.onnx_int8}

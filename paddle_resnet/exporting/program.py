@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import paddle
 from paddle import nn
@@ -20,9 +19,7 @@ from paddle_resnet.exporting.folding import fold
 from paddle_resnet.files import require_space, writable_home, write_text
 from paddle_resnet.paddle_compat import paddle_2_programs
 from paddle_resnet.paths import path_for_paddle
-
-if TYPE_CHECKING:
-    from paddle_resnet.training.run_folder import Run, Which
+from paddle_resnet.training.run_folder import Run, Which
 
 PROGRAM_SUFFIXES = (".json", ".pdmodel")
 """Of Paddle 3 and of 2.6."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -23,9 +23,7 @@ from paddle_resnet.files import scratch_folder, write_atomically
 from paddle_resnet.images import Pixels
 from paddle_resnet.images.decode import decode_image, resize_and_crop_batch
 from paddle_resnet.images.find import find_image_files
-
-if TYPE_CHECKING:
-    from paddle_resnet.training.run_folder import Run
+from paddle_resnet.training.run_folder import Run
 
 QUANTIZED = ["Conv", "Relu", "Add", "MaxPool", "AveragePool", "Concat"]
 HEAD = {"GlobalAveragePool", "Flatten", "Reshape", "MatMul", "Gemm"}
@@ -37,11 +35,8 @@ def quantize(model: Path, destination: Path, batches: Iterable[np.ndarray]) -> N
     """Write `model` in 8-bit integers to `destination`, with the same metadata.
 
     It is an ONNX file of a network folded with `shared_mean` (see `folding.fold`). The `batches` are calibration
-    images, uint8 `[n, S, S, 3]` each.
-
-    Raises:
-        UsageError: a package is missing.
-        RunFailure: the file cannot be written.
+    images, uint8 `[n, S, S, 3]` each. Raise a UsageError if a package is missing, and a RunFailure if the file cannot
+    be written.
     """
     onnx, _ = require_onnx()
     library = require_package("onnxruntime.quantization", "int8")

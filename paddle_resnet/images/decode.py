@@ -93,8 +93,7 @@ def decode_image(source: Source, resize: int, image_size: int, name: str | None 
 def pillow_warnings() -> Iterator[dict[str, str]]:
     """Collect the first warning of Pillow about each image that is decoded within the block, by any thread.
 
-    Yields:
-        Lines that name the image, by its name in errors.
+    Yield lines that name the image, by its name in errors.
     """
     found: dict[str, str] = {}
     with warnings.catch_warnings():
@@ -115,19 +114,9 @@ def pillow_warnings() -> Iterator[dict[str, str]]:
 def decode_crop(source: Source, box_in: Callable[[int, int], Box], size: int, flipped: bool) -> Pixels:
     """Decode an image, cut a box out of the whole of it, and resize the box, as torchvision's ``resized_crop`` does.
 
-    A JPEG is shrunk while it is decoded, as in `decode_image`, where the box is at least six times `size`.
-
-    Args:
-        source: as of `decode_image`.
-        box_in: returns top, left, height and width of the box in an image of (height, width).
-        size: pixels a side of the result.
-        flipped: flip the result left to right.
-
-    Returns:
-        uint8 RGB, ``[size, size, 3]``.
-
-    Raises:
-        UsageError: as `decode_image`.
+    A JPEG is shrunk while it is decoded, as in `decode_image`, where the box is at least six times `size`. `source` and
+    errors are those of `decode_image`. `box_in` returns top, left, height and width of the box in an image of (height,
+    width). Return uint8 RGB, ``[size, size, 3]``, flipped left to right where `flipped`.
     """
     with _opened(source) as (image, name):
         shrink = min(box_in(image.height, image.width)[2:]) / (DRAFT_MARGIN * size)

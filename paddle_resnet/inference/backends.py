@@ -57,10 +57,8 @@ def choose(config: InferenceConfig, device: str, precision: Precision | None, ba
     """Choose the backend and the precision where they are None.
 
     The default precision is fp32. The default backend on a CPU is ONNX Runtime if it is installed and its file was
-    exported, else Paddle; a log line says so where only the package is missing.
-
-    Raises:
-        UsageError: an unknown backend or precision, or a combination that this device or processor does not support.
+    exported, else Paddle; a log line says so where only the package is missing. An unknown backend or precision, or a
+    combination that this device or processor does not support, is a UsageError.
     """
     for what, name, names in (("backend", backend, BACKENDS), ("precision", precision, PRECISIONS)):
         if name is not None:
@@ -103,10 +101,7 @@ def _runs_in_onnxruntime(config: InferenceConfig) -> bool:
 def load(config: InferenceConfig, execution: Execution, batch: int, numbers: Sequence[int]) -> Backend:
     """Load an exported model, with the first of these `numbers` of threads; of several, the fastest is used later.
 
-    `batch` is the most images of a call.
-
-    Raises:
-        UsageError, RunFailure: it cannot be used here; the line says why.
+    `batch` is the most images of a call. A UsageError or RunFailure says why it cannot be used here.
     """
 
     def load_with(threads: int) -> Backend:
@@ -189,9 +184,8 @@ def is_installed() -> bool:
 class OnnxBackend:
     """A model in ONNX Runtime, fp32 or int8: one session, whose runs may overlap. `threads` are those of a call.
 
-    Raises:
-        UsageError: ONNX Runtime is not installed, or the file was not exported, is damaged, or takes another input.
-        RunFailure: ONNX Runtime cannot load the model.
+    Raise a UsageError if ONNX Runtime is not installed, or the file was not exported, is damaged, or takes another
+    input, and a RunFailure if ONNX Runtime cannot load it.
     """
 
     def __init__(self, config: InferenceConfig, precision: Precision, threads: int) -> None:

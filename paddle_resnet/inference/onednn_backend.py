@@ -23,11 +23,9 @@ MOST_BATCH_SIZES = 64
 class OneDNNBackend:
     """A model as lists of oneDNN primitives, one list for each batch size.
 
-    Calls that overlap wait for each other: a primitive's buffers are fixed. The precision is fp32, int8 or bf16 (of
-    the fp32 file). `number` is that of a call's threads.
-
-    Raises:
-        UsageError: the library or the file is missing, or it has an operation that this backend does not know.
+    Calls that overlap wait for each other: a primitive's buffers are fixed. The precision is fp32, int8 or bf16 (of the
+    fp32 file). `number` is that of a call's threads. Raise a UsageError if the library or the file is missing, or it
+    has an operation that this backend does not know.
     """
 
     def __init__(self, config: InferenceConfig, precision: Precision, number: int) -> None:

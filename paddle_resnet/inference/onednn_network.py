@@ -81,11 +81,8 @@ class Shared:
 class OneDNNNetwork:
     """A network's primitives for one `shape` of the input, `[N, H, W, C]`.
 
-    Convolutions whose weights are not int8 compute in `precision`, float32 or bfloat16.
-
-    Raises:
-        ValueError: the layers do not fit together, or one is not supported.
-        OneDNNError: oneDNN has no primitive for one.
+    Convolutions whose weights are not int8 compute in `precision`, float32 or bfloat16. Raise `ValueError` if the
+    layers do not fit together or one is not supported, and OneDNNError if oneDNN has no primitive for one.
     """
 
     def __init__(self, network: Network, shape: tuple[int, int, int, int], precision: DataType, shared: Shared) -> None:

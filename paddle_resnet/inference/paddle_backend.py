@@ -32,9 +32,8 @@ class PaddleBackend:
     clone each, at most as many as the machine has cores. The weights are held once. `batch` is the largest one that
     TensorRT has to support, and `threads` are those of a call on the CPU.
 
-    Raises:
-        UsageError: missing or damaged files, a program too new for this Paddle, or a Paddle without TensorRT.
-        RunFailure: Paddle cannot load the model.
+    Missing or damaged files, a program too new for this Paddle, or a Paddle without TensorRT is a UsageError; a model
+    that Paddle cannot load is a RunFailure.
     """
 
     def __init__(self, config: InferenceConfig, execution: Execution, batch: int, threads: int) -> None:

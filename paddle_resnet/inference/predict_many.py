@@ -42,10 +42,8 @@ def prediction_workers(
 ) -> Iterator[PredictFn]:
     """Start processes that each load the model on the CPU, and decode and predict whole batches.
 
-    They share the `threads`; the other options are those of `Predictor`.
-
-    Raises:
-        UsageError, RunFailure: the model cannot be loaded, or a process died.
+    They share the `threads`; the other options are those of `Predictor`. Raise a UsageError or RunFailure if the model
+    cannot be loaded or a process died.
     """
     options["threads"] = max(1, threads // processes)
     with WorkerPool(processes, _load_model, model_dir, top_k, options) as pool:

@@ -81,10 +81,7 @@ def parse_columns(text: str, classes: Sequence[str]) -> list[Column]:
     """Parse ``title=content,title=content``, such as ``id=stem,label=probability:dog``.
 
     Contents are path (as the picture was found), name, stem (the name without its suffix), class and probability (of
-    the best class), and ``probability:CLASS``.
-
-    Raises:
-        UsageError: an unknown content or class.
+    the best class), and ``probability:CLASS``. An unknown content or class is a UsageError.
     """
     columns = []
     for part in next(csv.reader([text]), []):
@@ -155,11 +152,8 @@ def open_json(path: Path, top_k: int) -> Iterator[PredictionWriter]:
 def open_parquet(path: Path, top_k: int) -> Iterator[PredictionWriter]:
     """Open a Parquet file with the columns of `ranked_columns`, probabilities as float32.
 
-    What is not UTF-8 in a name is escaped, as Parquet cannot hold its bytes.
-
-    Raises:
-        UsageError: pyarrow is not installed, or `path` is standard output.
-        RunFailure: it cannot be written.
+    What is not UTF-8 in a name is escaped, as Parquet cannot hold its bytes. Raise a UsageError if pyarrow is not
+    installed or `path` is standard output, and a RunFailure if it cannot be written.
     """
     try:
         import pyarrow

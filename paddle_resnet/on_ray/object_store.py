@@ -26,9 +26,7 @@ from paddle_resnet.inference.find_pictures import Unreadable
 def find_objects(uri: str, skipped: Counter[str]) -> Iterator[str | Unreadable]:
     """Yield the URIs of pictures: the object itself, or all below it, by the rules and in the order of folders.
 
-    Args:
-        uri: of an object or a folder; patterns are not expanded.
-        skipped: counts the other objects by suffix, as in `find_pictures`.
+    Patterns are not expanded. `skipped` counts the other objects by suffix, as in `find_pictures`.
     """
     address, question_mark, options = uri.partition("?")
     empty = True

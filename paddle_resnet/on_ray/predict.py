@@ -47,9 +47,7 @@ def ray_tasks(
     """Connect to the cluster, and yield a function that takes files, folders, patterns and URIs, as text, in batches.
 
     The arguments are those of `connect`, `find_pictures` and `prediction_workers`; `threads` is the CPUs of a task.
-
-    Raises:
-        UsageError, RunFailure: there is no cluster; the model cannot be loaded; Ray gave up.
+    Raise a UsageError or RunFailure if there is no cluster, the model cannot be loaded, or Ray gave up.
     """
     connect(address)
     context = ray.data.DataContext.get_current()

@@ -117,9 +117,8 @@ def serve_on_ray(settings: Settings, address: str) -> None:
 def deploy(settings: Settings) -> None:
     """Start the application on the cluster, and return when it answers.
 
-    Raises:
-        UsageError: there is no model, no node can hold it, or the cluster serves one already.
-        RunFailure: Ray cannot start the application.
+    Raise a UsageError if there is no model, no node can hold it, or the cluster serves one already, and a RunFailure if
+    Ray cannot start the application.
     """
     config = InferenceConfig.load(settings.model)
     digest = config.digest()

@@ -58,16 +58,12 @@ class Application:
     Every exception becomes an error response here. No fault of the service leaves it but as a 500 that says nothing
     about the cause. What answers a request adds to its log line by ``state["log_fields"]``.
 
-    Args:
-        expected_hash: of the model; None is that of the folder now.
-        workers: in the place of those that it starts otherwise.
+    The model has `expected_hash`, or None for that of the folder now. `workers` are in the place of those that it
+    starts otherwise. Raise a UsageError or RunFailure if the model cannot be loaded, or is another one.
 
     Attributes:
         draining: /readyz is 503, and each connection closes after its response.
         token: that requests need; None: none.
-
-    Raises:
-        UsageError, RunFailure: the model cannot be loaded, or is another one than that of `expected_hash`.
     """
 
     def __init__(

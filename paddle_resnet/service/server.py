@@ -33,9 +33,8 @@ SIGHUP: Any = getattr(signal, "SIGHUP", None)
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, and return when the last accepted request is answered.
 
-    Raises:
-        UsageError: the address or the token cannot be used, or there is no model.
-        RunFailure: the model cannot be loaded.
+    Raise a UsageError if the address or the token cannot be used or there is no model, and a RunFailure if the model
+    cannot be loaded.
     """
     with _bind(settings) as listener:
         signal.set_wakeup_fd(-1)  # a command's: its second signal ends the process, and here the first may be a reload

@@ -183,8 +183,7 @@ def explains(settings: Settings, config: InferenceConfig) -> bool:
 def load_explainer(predictor: Predictor) -> Callable[[np.ndarray, str], dict[str, Any]] | None:
     """Load the checkpoint of the run whose exported model is served; None if it is another model.
 
-    Returns:
-        What gives the response to `/explain` for an image, uint8 ``[S, S, 3]``, and a class; "" is the most probable.
+    It gives the response to `/explain` for an image, uint8 ``[S, S, 3]``, and a class; "" is the most probable.
     """
     runtime.import_paddle()
     from paddle_resnet.evaluation.grad_cam import heat_map
@@ -227,8 +226,7 @@ def _data_url(pixels: np.ndarray) -> str:
 def make_worker(settings: Settings, digest: str) -> Callable[[Batch], list[ImageResult] | str]:
     """Load the model and return what computes a batch: the result of each image, or the text of an unexpected error.
 
-    Raises:
-        UsageError, RunFailure: the model cannot be loaded, or is another one than that of `digest`.
+    Raise a UsageError or RunFailure if the model cannot be loaded, or is another one than that of `digest`.
     """
     options = settings.model_dump(include={"device", "precision", "backend", "threads"})
     predictor = Predictor(settings.model, batch_size=settings.max_batch, digest=digest, **options)

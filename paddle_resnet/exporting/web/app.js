@@ -41,14 +41,10 @@ function words(scores) {
 }
 
 async function show(file) {
-  const item = document.createElement("li");
-  const picture = document.createElement("img");
+  const item = byId("answer").content.firstElementChild.cloneNode(true);
+  const [picture, answer, name] = item.children;
   picture.src = URL.createObjectURL(file);
-  picture.alt = "";
-  const name = document.createElement("span");
   name.textContent = file.name;
-  const answer = document.createElement("strong");
-  item.append(picture, answer, name);
   byId("answers").append(item);
   try {
     const scores = await classify(file);
