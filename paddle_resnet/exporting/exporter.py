@@ -15,15 +15,8 @@ from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.open_splits import resize_size
 from paddle_resnet.errors import UsageError, require_count, require_one_of, shown
 from paddle_resnet.evaluation.report import network_scorer
-from paddle_resnet.exporting.accuracy import (
-    BATCH,
-    CHECKED_IMAGES,
-    PrecisionTable,
-    check_export,
-    measure_precisions,
-    random_images,
-    test_batches,
-)
+from paddle_resnet.exporting import accuracy
+from paddle_resnet.exporting.accuracy import PrecisionTable
 from paddle_resnet.exporting.onnx import require_onnx, write_onnx_program
 from paddle_resnet.exporting.program import PROGRAM_SUFFIXES, save_program
 from paddle_resnet.exporting.quantization import calibration_batches, quantize, read_pictures
@@ -137,16 +130,18 @@ def export(
     destination = run.inference_path.resolve()
 
     def write(folder: Path) -> ExportReport:
-        batches = calibration_batches(run, batch or BATCH, pictures) if "int8" in precisions else None
+        batches = calibration_batches(run, batch or accuracy.BATCH, pictures) if "int8" in precisions else None
         files = _write_models(run, checkpoint, folder, batch, onnx, batches)
         config = _describe(run, checkpoint, files, batch, table)
         config.save(folder)
         if images != 0:
-            pixels, _ = next(test_batches(run, CHECKED_IMAGES, CHECKED_IMAGES))
+            pixels, _ = next(accuracy.test_batches(run, accuracy.CHECKED_IMAGES, accuracy.CHECKED_IMAGES))
+        elif pictures is not None:
+            pixels = pictures[: accuracy.CHECKED_IMAGES]
         else:
-            pixels = random_images(run.config.data.image_size) if pictures is None else pictures[:CHECKED_IMAGES]
-        difference = check_export(run, scorer, folder, table["fp32"], pixels)
-        measured = table if images == 0 else measure_precisions(run, scorer, folder, table, images, progress)
+            pixels = accuracy.random_images(run.config.data.image_size)
+        difference = accuracy.check_export(run, scorer, folder, table["fp32"], pixels)
+        measured = table if images == 0 else accuracy.measure_precisions(run, scorer, folder, table, images, progress)
         config.model_copy(update={"precisions": measured}).save(folder)
         if destination.is_dir():  # the user's own files in an earlier export
             shutil.copytree(destination, folder, symlinks=True, ignore=own_files, dirs_exist_ok=True)

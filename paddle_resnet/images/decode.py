@@ -16,16 +16,8 @@ import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from paddle_resnet.errors import UsageError, printable, shown
-from paddle_resnet.images import Box, Pixels
-from paddle_resnet.images.image_file import (
-    REPLACE_IT,
-    FilePart,
-    jpeg_scan_count,
-    largest_icon_pixels,
-    read_file,
-    read_part,
-    strip_metadata,
-)
+from paddle_resnet.images import Box, Pixels, image_file
+from paddle_resnet.images.image_file import FilePart
 
 Source = str | Path | FilePart | bytes | Image.Image | np.ndarray
 
@@ -253,21 +245,21 @@ def _open(source: Source, name: str) -> Image.Image:
             )
         return Image.fromarray(source)
     if isinstance(source, FilePart):
-        data = read_part(source)
+        data = image_file.read_part(source)
     else:
-        data = source if isinstance(source, bytes) else read_file(source)
+        data = source if isinstance(source, bytes) else image_file.read_file(source)
     if not data:
         raise ValueError("an empty file")
-    if largest_icon_pixels(data) > MAX_PIXELS:
+    if image_file.largest_icon_pixels(data) > MAX_PIXELS:
         raise ValueError(f"an icon of more than {MAX_PIXELS // 1_000_000} million pixels")
     try:
-        image = Image.open(io.BytesIO(strip_metadata(data)), formats=FORMATS)
+        image = Image.open(io.BytesIO(image_file.strip_metadata(data)), formats=FORMATS)
     except Image.UnidentifiedImageError as error:
         if data[4:8] == b"ftyp" and re.search(rb"hei[cxms]|hev[cx]", data[8:40]):
             raise ValueError("HEIC is not supported; convert it, e.g. to JPEG") from error
         raise
     _check_size(image, name)
-    scans = jpeg_scan_count(data)
+    scans = image_file.jpeg_scan_count(data)
     if image.width * image.height * scans > MAX_SCANS * MAX_PIXELS:
         raise ValueError(f"{image.width} x {image.height} pixels in {scans} scans, which would take very long")
     if image.format == "PNG":
@@ -372,4 +364,4 @@ def _unreadable(name: str, error: Exception) -> UsageError:
         reason = f"more than {MAX_PIXELS // 1_000_000} million pixels"
     else:
         reason = shown(" ".join(str(error).split()), 300) or type(error).__name__
-    return UsageError(f"{name}: cannot be read as an image ({reason}){REPLACE_IT}")
+    return UsageError(f"{name}: cannot be read as an image ({reason}){image_file.REPLACE_IT}")

@@ -11,8 +11,8 @@ import pytest
 from onnx_files import NETWORKS, SIZE, Builder, backend_of, basic, bottleneck
 
 from paddle_resnet.errors import UsageError
-from paddle_resnet.inference import onednn_network, onnx_layers
-from paddle_resnet.inference.onednn_network import OneDNNNetwork, Shared
+from paddle_resnet.inference import onednn_backend, onnx_layers
+from paddle_resnet.inference.onednn_backend import OneDNNNetwork, Shared
 from paddle_resnet.inference.onnx_graph import read_graph
 from paddle_resnet.inference.onnx_layers import fuse
 from paddle_resnet.onednn import bfloat16_unavailable_reason, unavailable_reason
@@ -142,7 +142,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_foreign_model_is_refused_in_one_line(damage, tmp_path, monkeypatch):
-    monkeypatch.setattr(onednn_network, "MOST_BYTES", 10**6)
+    monkeypatch.setattr(onednn_backend, "MOST_BYTES", 10**6)
     builder = Builder()
     damage(builder)
     with pytest.raises(UsageError, match=r"model.onnx: backend onednn cannot run it: .*take onnxruntime") as caught:
@@ -171,7 +171,7 @@ def test_a_batch_without_memory_ends_in_one_line(tmp_path, monkeypatch):
     basic(builder)
     backend = backend_of(builder.file(), tmp_path)
     expected = backend.run(pixels(1))
-    monkeypatch.setattr(onednn_network, "MOST_BYTES", 10**5)
+    monkeypatch.setattr(onednn_backend, "MOST_BYTES", 10**5)
     with pytest.raises(UsageError, match=r"model.onnx: backend onednn cannot run it: a tensor of .* take onnxruntime"):
         backend.run(pixels(64))
     np.testing.assert_array_equal(backend.run(pixels(1)), expected)
