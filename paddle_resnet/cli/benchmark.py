@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from paddle_resnet.benchmark.report import Report
 
 TABLE_WIDTH = 200
-BESIDE = "other programs that keep a core busy meanwhile; default: 0"
 
 
 class Command:
@@ -62,7 +61,7 @@ class Command:
         self.parser.set_defaults(function=function)
         self.add = self.parser.add_argument
         self.number("--rounds", rounds)
-        program.add_number(self.parser, "--beside", BESIDE, default=0)
+        program.add_number(self.parser, "--beside", "other programs that keep a core busy; default: 0", default=0)
         self.add("--output", type=program.path, metavar="DIR", help=f"default: output/benchmarks/{name}")
         # `program.run` accepts it before the command, this after the command.
         self.add("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
@@ -96,10 +95,9 @@ def main() -> None:
 def _add_training(commands: Any) -> None:
     about = "whole training steps, through paddle.Model.fit"
     train = Command(commands, "train", "train.benchmark_training", about, rounds=5)
-    cases = {"dest": "cases", "type": TrainCase.parse, "default": list(TRAIN_CASES)}
-    train.add(
-        "--case", nargs="+", metavar="CASE", help=f"network@sizexbatch; default: {_in_words(TRAIN_CASES)}", **cases
-    )
+    cases = f"network@sizexbatch; default: {_in_words(TRAIN_CASES)}"
+    options = {"dest": "cases", "type": TrainCase.parse, "default": list(TRAIN_CASES)}
+    train.add("--case", nargs="+", metavar="CASE", help=cases, **options)
     backends = ["onednn", "native"]
     train.add("--backends", nargs="+", type=paddle_backend, default=backends, help=f"of {_in_words(PADDLE)}")
     train.against(TORCH)
@@ -120,9 +118,7 @@ def _add_inference(commands: Any) -> None:
     infer.model()
     infer.number("--batch", [1, 8, 32], dest="batches")
     infer.threads(sorted({1, physical_cores()}))
-    infer.add(
-        "--precision", dest="precisions", nargs="+", choices=CPU_PRECISIONS, help="default: all that were exported"
-    )
+    infer.add("--precision", dest="precisions", nargs="+", choices=CPU_PRECISIONS, help="default: all exported ones")
     infer.add("--backend", dest="backends", nargs="+", choices=list(CPU_SUPPORT), help="default: all, where exported")
     infer.against(TORCH)
     infer.number("--calls", 50, "minimum number of timed calls of a run; ")

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from paddle_resnet.evaluation.report import NamedSplit
     from paddle_resnet.training.run_folder import Run
 
-
 PRINTED_PAIRS = 3
 
 
@@ -122,15 +121,11 @@ def _evaluate_exported(run: Run, split: NamedSplit, arguments: argparse.Namespac
 
 
 def _print_metrics(what: str, evaluation: Evaluation) -> None:
-    from rich.table import Table
-
     from paddle_resnet.console import console
     from paddle_resnet.evaluation.metrics import confused_pairs
     from paddle_resnet.results import accuracy_text
 
-    table = Table("class", "precision", "recall", "F1", "images")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = program.table("class", "precision", "recall", "F1", "images")
     for result in evaluation.per_class:
         metrics = (f"{value:.1%}" for value in (result.precision, result.recall, result.f1))
         table.add_row(result.name, *metrics, str(result.support))

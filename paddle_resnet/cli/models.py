@@ -23,13 +23,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from paddle_resnet.cli import program
 from paddle_resnet.errors import UsageError, command, shown
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 MOST = 1_000_000
 """Pixels, classes or channels that are counted without an overflow."""
@@ -79,7 +75,7 @@ def _show_all() -> None:
     from paddle_resnet.zoo import list_models, model_entry
     from paddle_resnet.zoo.shapes import costs
 
-    table = _table("name", "parameters", "GMACs", "layers", "input", "weights")
+    table = program.table("name", "parameters", "GMACs", "layers", "input", "weights")
     table.columns[-1].justify, table.columns[-1].overflow = "left", "fold"
     table.box, table.pad_edge = None, False  # so that 80 columns are enough
     for column in table.columns[:-1]:
@@ -153,7 +149,7 @@ def _show_one(name: str, size: int, classes: int, channels: int, *, layers: bool
     with paddle.LazyGuard():  # without values, which is fast
         network = create_model(name, classes, in_channels=channels)
     summary = summarize(network, (1, channels, size, size))
-    table = _table("layer", "kind", "output", "parameters", "MMACs", left=2)
+    table = program.table("layer", "kind", "output", "parameters", "MMACs", left=2)
     table.add_row("image", "", _shape(summary.input_shape), "", "")
     last_stage = None
     for row in summary.leaves() if layers else summary.walk():
@@ -182,16 +178,6 @@ def _show_graph(name: str, size: int, classes: int, channels: int, *, path: str 
     host, port = netron.start(str(file))
     print(f"wrote {file}, with new weights; Netron shows it at http://{host}:{port} until Ctrl-C", flush=True)
     netron.wait()
-
-
-def _table(*columns: str, left: int = 1) -> Table:
-    """Return a table whose first `left` columns are text and the others numbers."""
-    from rich.table import Table
-
-    table = Table(*columns)
-    for column in table.columns[left:]:
-        column.justify = "right"
-    return table
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -98,7 +98,7 @@ def main() -> None:
     named = "files, folders, patterns in quotes, or - for a list of files"
     parser.add_argument("pictures", metavar="PICTURES", nargs="+", help=named)
     ended = "the list's names end with a zero byte (find -print0)"
-    parser.add_argument("-0", "--null", action="store_true", help=ended)
+    parser.add_argument("-0", "--null", action="store_const", dest="separator", const=b"\0", default=b"\n", help=ended)
     program.add_number(parser, "--top-k", "classes for each picture; default: 5", default=5)
     parser.add_argument("--quiet", action="store_true", help="print no table")
     parser.add_argument("--csv", type=program.path, metavar="FILE", help="write the predictions as CSV too")
@@ -179,7 +179,7 @@ def _find_pictures(arguments: argparse.Namespace, outputs: set[tuple[int, int]])
     def find() -> Iterator[Path | Unreadable]:
         for name in arguments.pictures:
             if name == LIST:
-                found = listed_pictures(sys.stdin.buffer, b"\0" if arguments.null else b"\n", skipped)
+                found = listed_pictures(sys.stdin.buffer, arguments.separator, skipped)
             else:
                 found = find_pictures([name], skipped)
             for file in found:
@@ -187,14 +187,12 @@ def _find_pictures(arguments: argparse.Namespace, outputs: set[tuple[int, int]])
                     _check_is_no_output(file, outputs)
                 yield file
 
-    files = find()
-    few = FEW_BATCHES * arguments.batch_size
+    files, few = find(), FEW_BATCHES * arguments.batch_size
     first = list(islice(files, few + 1))
-    many = len(first) > few
-    total: int | None = len(first)
-    if many:
-        total = None if LIST in arguments.pictures else sum(1 for _ in find_pictures(arguments.pictures))
-    return Pictures(chain(first, files), many, total, skipped)
+    if len(first) <= few:
+        return Pictures(iter(first), False, len(first), skipped)
+    total = None if LIST in arguments.pictures else sum(1 for _ in find_pictures(arguments.pictures))
+    return Pictures(chain(first, files), True, total, skipped)
 
 
 def _name_pictures(arguments: argparse.Namespace, outputs: set[tuple[int, int]]) -> Pictures:
@@ -203,7 +201,7 @@ def _name_pictures(arguments: argparse.Namespace, outputs: set[tuple[int, int]])
 
     names: list[str] = []
     for name in arguments.pictures:
-        names += listed_names(sys.stdin.buffer, b"\0" if arguments.null else b"\n") if name == LIST else [name]
+        names += listed_names(sys.stdin.buffer, arguments.separator) if name == LIST else [name]
     for name in names:
         _check_is_no_output(Path(name), outputs)
     return Pictures(iter(names), True, None, Counter())
@@ -335,14 +333,13 @@ def _write_predictions(
     predicted = failed = 0
     with count_progress("pictures", pictures.total, hidden=bar_hidden) as advance:
         for results in predict(batched(pictures.files, batch_size)):
+            unreadable = [result for result in results if isinstance(result, Unreadable)]
             predictions = [result for result in results if not isinstance(result, Unreadable)]
-            for result in results:
-                if isinstance(result, Unreadable):
-                    _print_error(f"error: {result.reason}")
+            for result in unreadable:
+                _print_error(f"error: {result.reason}")
             for write in writers:
                 write(predictions)
-            predicted += len(predictions)
-            failed += len(results) - len(predictions)
+            predicted, failed = predicted + len(predictions), failed + len(unreadable)
             advance(len(results))
     return predicted, failed
 

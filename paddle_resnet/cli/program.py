@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TextIO, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeAlias, TypeVar
 
 from paddle_resnet.errors import SIGNAL_WORDS
 from paddle_resnet.project_files import requirements_file
@@ -20,10 +19,18 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 def _is_program() -> bool:
     """Return whether a command is this process's program. Tests run commands inside theirs, and workers import them."""
-    script = Path(sys.argv[0]).absolute()
-    is_own = script.parent == PROJECT / "tools" or script.stem == "paddle-resnet"
-    is_own = is_own or (script.parent.name, script.name) == ("paddle_resnet", "__main__.py")
-    return is_own and multiprocessing.parent_process() is None
+    words = iter(sys.orig_argv[1:])
+    for word in words:
+        if word == "-m":
+            return next(words, "") == "paddle_resnet"
+        if word in ("-X", "-W"):
+            next(words, None)
+        elif word.startswith("-c"):
+            return False
+        elif not word.startswith("-"):
+            script = Path(word).absolute()
+            return script.parent == PROJECT / "tools" or script.stem == "paddle-resnet"
+    return False
 
 
 IS_PROGRAM = _is_program()
@@ -59,6 +66,9 @@ from paddle_resnet import __version__, distributed, runtime, signals
 from paddle_resnet.errors import PaddleResNetError, Stopped, UsageError, command, did_you_mean, printable, shown
 from paddle_resnet.inference.options import BACKENDS, PRECISIONS
 from paddle_resnet.system import streams
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 SECONDS_TO_A_SECOND_SIGNAL = 0.5
 """One that comes sooner repeats the first: `timeout` sends SIGTERM twice, a closed terminal also SIGHUP."""
@@ -271,6 +281,16 @@ def messages(language: str) -> Say:
 
     texts = LessonTexts(Path(__file__).parent)
     return lambda key, **values: getattr(texts.fill(key, values), language)
+
+
+def table(*columns: str, left: int = 1) -> Table:
+    """Return a table whose first `left` columns are text and the others numbers."""
+    from rich.table import Table
+
+    result = Table(*columns)
+    for column in result.columns[left:]:
+        column.justify = "right"
+    return result
 
 
 def checked(read: Callable[[str], Value], allows: Callable[[Value], object], expected: str) -> Callable[[str], Value]:

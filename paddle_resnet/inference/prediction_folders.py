@@ -91,27 +91,20 @@ def open_embeddings(path: Path, features: Callable[[list[Prediction]], np.ndarra
         write_atomically(path, save)
 
 
-def _named_by_content(path: Path, data: bytes) -> Path:
-    ending = f"_{hashlib.sha256(data).hexdigest()[:DIGITS]}{path.suffix}"
-    return path.with_name(shortened_name(path.stem, more=len(os.fsencode(ending))) + ending)
-
-
-def _holds(path: Path, data: bytes) -> bool:
-    return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
-
-
 def _put(path: Path, data: bytes) -> None:
     """Write a new file, ``1.jpg``, or ``1_<checksum>.jpg`` if another file has that name; the same one is kept."""
     with write_errors(shown(str(path), 300)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        target = path
-        if os.path.lexists(path) and not _holds(path, data):
-            target = _named_by_content(path, data)
-        if os.path.lexists(target):
-            return
+        if os.path.lexists(path):
+            if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
+                return
+            ending = f"_{hashlib.sha256(data).hexdigest()[:DIGITS]}{path.suffix}"
+            path = path.with_name(shortened_name(path.stem, more=len(os.fsencode(ending))) + ending)
+            if os.path.lexists(path):
+                return
         part = path.parent / f".{os.getpid()}.part"
         try:
             part.write_bytes(data)
-            replace(part, target)
+            replace(part, path)
         finally:
             part.unlink(missing_ok=True)

@@ -149,9 +149,10 @@ class _InferCall:
         """Return the outputs that were asked for, all if none was."""
         scores = scores_of(results)
         labels = [decide(best, model.config.threshold) for (best,) in rank(scores, model.config.classes, 1)]
+        texts = [label.encode() for label in labels]
         tensors = {
             "probabilities": ("FP32", scores, scores.astype("<f4").tobytes()),
-            "label": ("BYTES", np.array(labels), b"".join(_with_length(label.encode()) for label in labels)),
+            "label": ("BYTES", np.array(labels), b"".join(struct.pack("<I", len(text)) + text for text in texts)),
         }
         outputs, binary = [], b""
         for output in self._request.outputs or [_Output(name="probabilities"), _Output(name="label")]:
@@ -205,7 +206,3 @@ def _encoded_images(tensor: _Input, binary: bytes) -> list[bytes]:
     if start != len(binary) or len(images) != number:
         raise malformed(f"expected {number} images behind the JSON, each after its length as 4 bytes")
     return images
-
-
-def _with_length(data: bytes) -> bytes:
-    return struct.pack("<I", len(data)) + data
