@@ -35,7 +35,7 @@ import torch
 from scipy.stats import ttest_ind
 from torch import Tensor, nn
 
-from paddle_resnet.benchmark.torch_models import make_torch_model
+from paddle_resnet.benchmark.torch_jobs import make_torch_model
 from paddle_resnet.cli import program
 from paddle_resnet.config import AugmentConfig, Config, EvaluationConfig, ModelConfig, TrainConfig
 from paddle_resnet.data import Split, Splits, open_splits

@@ -112,7 +112,7 @@ def _show_file(name: str) -> None:
     """Print what a weights file holds, a line for each fact."""
     from paddle_resnet.models.weights.identify import identify, listed, unusual_numbers
     from paddle_resnet.models.weights.projects import SAME_NAMES
-    from paddle_resnet.models.weights.source import parse_source
+    from paddle_resnet.models.weights.weights_file import parse_source
 
     found = identify(parse_source(name))
     file, named, arrays = found.file, found.named, found.arrays

@@ -12,8 +12,8 @@ import paddle
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.console import logger
 from paddle_resnet.data.augment.batch import Augment
+from paddle_resnet.data.augment.host import AugmentParams
 from paddle_resnet.data.augment.mixing import mix_images, mix_labels
-from paddle_resnet.data.augment.params import AugmentParams
 from paddle_resnet.data.normalize import Normalize
 from paddle_resnet.data.reading import PictureSplit, Request, read_ahead
 from paddle_resnet.data.splits import Split

@@ -20,7 +20,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from paddle_resnet.data.augment import host
-from paddle_resnet.data.augment.params import AugmentParams
+from paddle_resnet.data.augment.host import AugmentParams
 from paddle_resnet.data.augment.random_crop import CropDraws
 from paddle_resnet.data.splits import Split
 from paddle_resnet.errors import PaddleResNetError, UsageError

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.safe_pickle.machine import Machine, Refused
 from paddle_resnet.safe_pickle.rules import RULES, as_tuple, dtype_or_opaque
-from paddle_resnet.safe_pickle.values import UNREAD_ARRAY, Damaged, Named, Opaque, Rule, check_shape, kind_of
+from paddle_resnet.safe_pickle.values import UNREAD_ARRAY, Damaged, Named, Opaque, Rule, check_shape, kind_of, require
 
 __all__ = [
     "RULES",
@@ -35,6 +35,7 @@ __all__ = [
     "kind_of",
     "load",
     "load_at",
+    "require",
 ]
 
 

@@ -18,7 +18,7 @@ from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import md5_of, read_json, recover_folder
 from paddle_resnet.models import load_weights
 from paddle_resnet.training.callback_runner import Position, State
-from paddle_resnet.training.callbacks.early_stopping import epochs_since_best
+from paddle_resnet.training.callbacks.recipe import epochs_since_best
 from paddle_resnet.training.optim.ema import MovingAverage
 from paddle_resnet.training.run_folder import Run
 from paddle_resnet.training.schemas import CheckpointState, first_error

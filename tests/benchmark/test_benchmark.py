@@ -146,7 +146,7 @@ def test_torch_inference_is_timed(monkeypatch):
 def test_torch_model_equals_the_paddle_model(name):
     import torch
 
-    from paddle_resnet.benchmark.torch_models import make_torch_model
+    from paddle_resnet.benchmark.torch_jobs import make_torch_model
 
     ours, model = create_model(name), make_torch_model(train_report.describe(name))
     assert sum(parameter.numel() for parameter in model.parameters()) == count_parameters(ours)

@@ -18,8 +18,7 @@ from network_facts import arrays
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model, load_weights, read_state_dict
 from paddle_resnet.models.weights.naming import fit_names
-from paddle_resnet.models.weights.source import parse_source
-from paddle_resnet.models.weights.weights_file import read_weights_file
+from paddle_resnet.models.weights.weights_file import parse_source, read_weights_file
 
 
 @pytest.fixture(scope="module")

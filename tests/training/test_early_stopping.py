@@ -10,13 +10,13 @@ from tiny_run import quickstart
 from paddle_resnet.config import TrainConfig
 from paddle_resnet.results import EpochRecord
 from paddle_resnet.training import train
-from paddle_resnet.training.callbacks.early_stopping import (
+from paddle_resnet.training.callbacks.recipe import (
     EarlyStopping,
     ReduceOnPlateau,
     epochs_since_best,
     reductions,
 )
-from paddle_resnet.training.optim.schedule import make_schedule
+from paddle_resnet.training.optim.optimizer import make_schedule
 
 TINY = ["model.name=resnet8", "data.image_size=8", "train.batch_size=640", "device=cpu"]
 

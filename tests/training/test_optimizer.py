@@ -11,8 +11,7 @@ from paddle import nn
 
 from paddle_resnet.config import TrainConfig
 from paddle_resnet.models import create_model
-from paddle_resnet.training.optim.optimizer import make_optimizer
-from paddle_resnet.training.optim.schedule import Factor, make_schedule
+from paddle_resnet.training.optim.optimizer import Factor, make_optimizer, make_schedule
 
 
 def test_cosine_after_linear_warmup():

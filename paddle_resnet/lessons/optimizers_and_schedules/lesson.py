@@ -24,8 +24,7 @@ from paddle_resnet.models import create_model
 from paddle_resnet.plots.curves import draw_values_and_mean
 from paddle_resnet.plots.style import BLUE, GREEN, GREY, ORANGE, RED, label_log_axis, make_figure
 from paddle_resnet.training import SeedStatistics
-from paddle_resnet.training.optim.optimizer import make_optimizer
-from paddle_resnet.training.optim.schedule import make_schedule
+from paddle_resnet.training.optim.optimizer import make_optimizer, make_schedule
 
 NETWORK = "resnet8"
 SEEDS = (0, 1, 2)

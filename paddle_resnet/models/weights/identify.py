@@ -13,8 +13,7 @@ from paddle_resnet.models.weights.adaptation import from_both_sides, name_head, 
 from paddle_resnet.models.weights.layout import bad_numbers
 from paddle_resnet.models.weights.naming import NamedArrays, candidates
 from paddle_resnet.models.weights.projects import SAME_NAMES
-from paddle_resnet.models.weights.source import WeightsSource
-from paddle_resnet.models.weights.weights_file import WeightsFile, read_weights_file
+from paddle_resnet.models.weights.weights_file import WeightsFile, WeightsSource, read_weights_file
 from paddle_resnet.zoo.matching import matching_models
 from paddle_resnet.zoo.registry import ResNetEntry, model_entry
 from paddle_resnet.zoo.shapes import Shape

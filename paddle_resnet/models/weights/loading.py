@@ -21,8 +21,7 @@ from paddle_resnet.models.weights.adaptation import HEAD, from_both_sides, name_
 from paddle_resnet.models.weights.identify import listed, log_choice
 from paddle_resnet.models.weights.layout import bad_numbers
 from paddle_resnet.models.weights.naming import fit_names
-from paddle_resnet.models.weights.source import WeightsSource, parse_source
-from paddle_resnet.models.weights.weights_file import of_arrays, read_weights_file
+from paddle_resnet.models.weights.weights_file import WeightsSource, of_arrays, parse_source, read_weights_file
 from paddle_resnet.zoo.cifar10_weights import zoo_weights
 from paddle_resnet.zoo.imagenet_weights import is_official, official_weights
 from paddle_resnet.zoo.matching import describe_match

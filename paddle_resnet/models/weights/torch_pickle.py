@@ -1,13 +1,15 @@
-"""The pickles of `torch.save` and `paddle.save` as data, and PyTorch's tensors as numpy arrays.
+"""The files of `torch.save` and the pickles of `paddle.save` as data, and PyTorch's tensors as numpy arrays.
 
 PyTorch's pickles refer to storages (one-dimensional memory) by a persistent id; the numbers lie outside the pickle, in
-records of a zip archive (`torch_zip`) or, before PyTorch 1.6, behind the pickle (`read_old_format`).
+records of a zip archive (`read_zip`) or, before PyTorch 1.6, behind the pickle (`read_old_format`).
 """
 
 from __future__ import annotations
 
+import io
 import math
 import struct
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +19,7 @@ import numpy as np
 from paddle_resnet import safe_pickle
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.models.weights.layout import bfloat16_to_float32, check_claimed_size
+from paddle_resnet.safe_pickle import require
 
 # PyTorch's storage classes, and the names of their element types in PyTorch and numpy.
 _STORAGES = {
@@ -98,16 +101,15 @@ def _storage(reference: Any) -> Storage | safe_pickle.Named:
     """Read ``("storage", class, key, location, length)``, before PyTorch 1.6 with a view at the end."""
     if type(reference) is tuple and len(reference) == 4 and reference[0] == "module":
         return reference[1]  # a class, with its source text, in whole modules before PyTorch 1.6
-    if type(reference) is not tuple or not 5 <= len(reference) <= 6:
-        raise safe_pickle.Damaged("a storage's reference is no tuple of five")
+    require(type(reference) is tuple and 5 <= len(reference) <= 6, "a storage's reference is no tuple of five")
     kind, storage_class, key, _location, length, view = (*reference, None)[:6]
     if kind != "storage" or type(storage_class) is not safe_pickle.Named or storage_class.name not in _STORAGES:
         raise safe_pickle.Damaged(f"an unknown kind of storage, {shown(storage_class)}")
-    if type(key) is not str or not _is_index(length):
-        raise safe_pickle.Damaged("a storage without a name or a length")
-    if view is not None and not (type(view) is tuple and len(view) == 3 and _is_index(view[1])):
-        raise safe_pickle.Damaged("a storage's view has no offset")
-    return Storage(key, _STORAGES[storage_class.name], length, 0 if view is None else view[1])
+    require(type(key) is str and _is_index(length), "a storage without a name or a length")
+    if view is None:
+        return Storage(key, _STORAGES[storage_class.name], length)
+    require(type(view) is tuple and len(view) == 3 and _is_index(view[1]), "a storage's view has no offset")
+    return Storage(key, _STORAGES[storage_class.name], length, view[1])
 
 
 def _is_index(value: Any) -> bool:
@@ -116,10 +118,8 @@ def _is_index(value: Any) -> bool:
 
 def _rebuild_tensor(_spend: Any, storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Tensor:
     """Replace `torch._utils._rebuild_tensor_v2`; ignore gradients and hooks."""
-    if type(storage) is not Storage or not _is_index(offset):
-        raise safe_pickle.Damaged("a tensor without a storage or an offset")
-    if any(rest[2:]):
-        raise safe_pickle.Damaged("a tensor that is to be negated or conjugated; save it after .resolve_neg()")
+    require(type(storage) is Storage and _is_index(offset), "a tensor without a storage or an offset")
+    require(not any(rest[2:]), "a tensor that is to be negated or conjugated; save it after .resolve_neg()")
     shape, strides = safe_pickle.check_shape(shape), safe_pickle.check_shape(strides)
     return Tensor(storage, storage.element_type, storage.start + offset, shape, strides)
 
@@ -127,15 +127,13 @@ def _rebuild_tensor(_spend: Any, storage: Any, offset: Any, shape: Any, strides:
 def _rebuild_typed_tensor(spend: Any, *arguments: Any) -> Tensor:
     """Replace `torch._utils._rebuild_tensor_v3`, for types without a storage class; its storage is of bytes."""
     *others, element_type = arguments[:7]
-    if type(element_type) is not safe_pickle.Named:
-        raise safe_pickle.Damaged("a tensor without a type")
+    require(type(element_type) is safe_pickle.Named, "a tensor without a type")
     return _rebuild_tensor(spend, *others, *arguments[7:])._replace(element_type=element_type.name)
 
 
 def _rebuild_parameter(_spend: Any, tensor: Any, *_: Any) -> Any:
     """Replace `torch._utils._rebuild_parameter`, also with attributes."""
-    if type(tensor) not in (Tensor, safe_pickle.Opaque):
-        raise safe_pickle.Damaged("a parameter without a tensor")
+    require(type(tensor) in (Tensor, safe_pickle.Opaque), "a parameter without a tensor")
     return tensor
 
 
@@ -145,10 +143,9 @@ def _storage_from_bytes(_spend: Any, content: Any) -> Storage:
     for _ in range(5):
         part, place = safe_pickle.load_at(content, place, "storage", rules=_CLASS_RULES, persistent_load=_storage)
         parts.append(part)
-    numbers = memoryview(content)[place + 8 :]
-    storage = parts[3]
-    if not is_old_format(parts[0]) or type(storage) is not Storage or len(numbers) != storage.nbytes:
-        raise safe_pickle.Damaged("a storage's bytes hold no storage")
+    numbers, storage = memoryview(content)[place + 8 :], parts[3]
+    is_storage = is_old_format(parts[0]) and type(storage) is Storage and len(numbers) == storage.nbytes
+    require(is_storage, "a storage's bytes hold no storage")
     return storage._replace(key=f"{storage.key} at {id(content)}", content=numbers)
 
 
@@ -267,3 +264,85 @@ def _view(content: bytes | memoryview, tensor: Tensor, name: str, path: Path) ->
 
 def _numpy_type(element_type: str) -> np.dtype:
     return np.dtype("uint16" if element_type == "bfloat16" else element_type)
+
+
+_PICKLE = "data.pkl"
+# Bytes; a thousand layers take less than one megabyte of either.
+_PICKLE_LIMIT = 16 << 20
+_LIST_LIMIT = 2 << 20  # zipfile takes a kilobyte for each record, and quadratic time for its extra fields
+_ZIP_ERRORS = (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OverflowError, struct.error)
+
+
+class _Content(io.BytesIO):
+    """A file's bytes that refuse to be read as a long list of records, which zipfile reads in one call."""
+
+    listed = False  # whether zipfile has read the list of records
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if not self.listed and (size or 0) > _LIST_LIMIT:
+            raise zipfile.BadZipFile(f"a list of records of {size:,} bytes, expected at most {_LIST_LIMIT:,}")
+        return super().read(size)
+
+
+def read_zip(content: bytes, path: Path) -> tuple[Any, ReadStorage]:
+    """Read the pickle in an archive, and return how to read its storages; all are little-endian then.
+
+    Records must be stored uncompressed, so that none can be larger than the file.
+
+    Raises:
+        UsageError: the file is damaged, cut short, or no archive of `torch.save`.
+    """
+    file = _Content(content)
+    try:
+        archive = zipfile.ZipFile(file)
+    except _ZIP_ERRORS as error:
+        raise _damaged(path, error) from error
+    file.listed = True
+    pickles = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith(f"/{_PICKLE}")]
+    if len(pickles) != 1:
+        raise UsageError(
+            f"{path}: a zip archive, but not of torch.save: it has no {_PICKLE}; unpack what it holds, or save the "
+            "network's state_dict() (of torch.export, numpy)"
+        )
+    if len(archive.NameToInfo) != len(archive.filelist):
+        raise UsageError(f"{path}: holds two records of one name; the file is damaged: get it again")
+    folder = pickles[0].removesuffix(_PICKLE)
+    order = f"{folder}byteorder"  # since PyTorch 2.1; before, all files were little-endian
+    big_endian = order in archive.NameToInfo and _record(archive, order, path) == b"big"
+
+    def read(storage: Storage) -> bytes:
+        numbers = _record(archive, f"{folder}data/{storage.key}", path, storage.nbytes)
+        return np.frombuffer(numbers, storage.numpy_type).byteswap().tobytes() if big_endian else numbers
+
+    return load_pickle(_record(archive, pickles[0], path), str(path))[0], read
+
+
+def _record(archive: zipfile.ZipFile, name: str, path: Path, size: int | None = None) -> bytes:
+    """Return the bytes of a record; `size` is their number according to the pickle."""
+    shown_name = shown(name.partition("/")[2])
+    try:
+        record = archive.getinfo(name)
+    except KeyError:
+        raise UsageError(f"{path}: has no record {shown_name}; the file is damaged: get it again") from None
+    # zipfile reads the compressed size of a stored record, so both sizes must be equal.
+    if record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size:
+        raise UsageError(f"{path}: record {shown_name} is compressed, which torch.save does not do; save it again")
+    if size is not None and record.file_size != size:
+        raise UsageError(
+            f"{path}: record {shown_name} has {record.file_size:,} bytes where its tensor needs {size:,}; "
+            "the file is damaged: get it again"
+        )
+    if size is None and record.file_size > _PICKLE_LIMIT:
+        raise UsageError(
+            f"{path}: record {shown_name} has {record.file_size:,} bytes, expected at most {_PICKLE_LIMIT:,}; "
+            "save tensors, not numpy arrays"
+        )
+    try:
+        return archive.read(record)
+    except _ZIP_ERRORS as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> UsageError:
+    reason = shown(str(error), 200) or type(error).__name__
+    return UsageError(f"{path}: cannot be read as a zip archive ({reason}): damaged or cut short; get it again")

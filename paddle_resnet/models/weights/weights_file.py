@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
+from safetensors import SafetensorError, deserialize
 
 from paddle_resnet.errors import UsageError, shown
+from paddle_resnet.files import unique_keys
 from paddle_resnet.models.weights.layout import Names, bfloat16_to_float32, check_claimed_size, detect_names
 from paddle_resnet.models.weights.naming import has_word
-from paddle_resnet.models.weights.safetensors_file import read_safetensors
 from paddle_resnet.models.weights.state_dict_search import find_state_dict, is_table
 from paddle_resnet.models.weights.torch_pickle import (
     ReadStorage,
@@ -23,10 +25,57 @@ from paddle_resnet.models.weights.torch_pickle import (
     is_old_format,
     load_pickle,
     read_old_format,
+    read_zip,
     tensor_arrays,
 )
-from paddle_resnet.models.weights.torch_zip import read_zip
 from paddle_resnet.paths import expand_home
+
+OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "pad": ("both", "end"),  # where a shortcut without parameters adds its channels of zeros
+}
+"""The options with a value, and their values."""
+
+
+class WeightsSource(NamedTuple):
+    """A weights file and what a user asked of it."""
+
+    path: Path
+    take: str | None = None  # which of several copies of the weights: a word of its name, such as ``ema``
+    options: Mapping[str, str] = {}  # of `OPTIONS`
+
+
+def parse_source(text: str | Path) -> WeightsSource:
+    """Split ``FILE#ema&pad=both`` into the file and its options. An existing file with a ``#`` in its name is one.
+
+    A run's folder stands for the weights of its best epoch.
+
+    Raises:
+        UsageError: an unknown option or value, or the folder of a run without weights.
+    """
+    whole = expand_home(text)
+    name, hash_, tail = whole.name.partition("#")
+    if os.path.isfile(whole / "config.yaml"):  # noqa: PTH113 (False, not an error, for a name that is too long)
+        best = whole / "checkpoints" / "best" / "model.pdparams"
+        if not best.is_file():
+            raise UsageError(f"{whole}: a run without weights: it has no checkpoints/best; train it first")
+        return WeightsSource(best)
+    if not hash_ or whole.exists():
+        return WeightsSource(whole)
+    take, options = None, {}
+    for part in tail.split("&"):
+        option, equals, value = part.partition("=")
+        if not equals and part:
+            take = part
+        elif value in OPTIONS.get(option, ()):
+            options[option] = value
+        else:
+            known = ", ".join(f"{key}={'|'.join(values)}" for key, values in OPTIONS.items())
+            raise UsageError(
+                f"{shown(str(whole), 200)}: unknown option {shown(part)!r} after '#'; "
+                f"expected the name of a copy, such as ema, or {known}"
+            )
+    return WeightsSource(whole.with_name(name), take, options)
+
 
 _EXPECTED = "expected a weights file of torch.save, paddle.save or safetensors, or a run's folder"
 _MOST_TENSORS = 30_000  # resnet1202 has 7,000; finding their names takes time
@@ -34,6 +83,11 @@ _MOST_BYTES = 4 << 30  # a checkpoint of the largest network, with its optimizer
 _TAR_PLACE = 257
 _ZIP = b"PK\x03\x04"
 _PICKLES = b"\x80(]}cIL"  # how pickles begin: protocol 2 and later, and opcodes of older ones
+_HEADER_LIMIT = 4 << 20  # bytes of safetensors' table; a thousand layers take less than one megabyte
+_NUMPY_TYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2",
+    "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?",
+}  # fmt: skip
 # How other files begin, and what to do.
 _NOT_WEIGHTS = {
     b"version https://git-lfs": "a git-lfs pointer, not the file itself; run 'git lfs pull' in its repository",
@@ -178,8 +232,40 @@ def _no_storage(path: Path) -> ReadStorage:
 
 def _read_safetensors(content: bytes, path: Path) -> WeightsFile:
     """Read names and tensors; metadata or BatchNorm's statistics tell whose names, without both they are PyTorch's."""
-    arrays, written_names = read_safetensors(content, path)
+    try:
+        # The header's length; in a file of another kind, an arbitrary number.
+        length = int.from_bytes(content[:8], "little")
+        if _HEADER_LIMIT < length <= len(content):
+            raise ValueError(f"a header of {length:,} bytes, expected at most {_HEADER_LIMIT:,}")
+        # Not the library's numpy functions, which do not support bfloat16.
+        tensors = dict(deserialize(content))
+        header = json.loads(content[8 : 8 + length], object_pairs_hook=unique_keys)
+    except (SafetensorError, ValueError) as error:
+        raise UsageError(
+            f"{path}: cannot be read as safetensors ({shown(str(error), 200)}): the file is damaged, cut short "
+            "or of another kind; get it again"
+        ) from error
+    # The library has its own order of names.
+    arrays = {name: _array(tensors[name], name, path) for name in header if name in tensors}
     if not arrays:
         raise UsageError(f"{path}: expected names and tensors, found none")
-    layout = written_names or detect_names(arrays) or "torch"
-    return WeightsFile(arrays, layout, "safetensors", written_here=written_names is not None)
+    names: Any = (header.get("__metadata__") or {}).get("names")
+    written_here = names in get_args(Names)
+    layout: Names = names if written_here else detect_names(arrays) or "torch"
+    return WeightsFile(arrays, layout, "safetensors", written_here=written_here)
+
+
+def _array(tensor: dict[str, Any], name: str, path: Path) -> np.ndarray:
+    element_type = tensor["dtype"]
+    if element_type not in _NUMPY_TYPES:
+        raise UsageError(
+            f"{path}: {shown(name)} is of type {element_type}, expected one of {', '.join(_NUMPY_TYPES)}; "
+            "save the tensors as float32"
+        )
+    try:
+        array = np.frombuffer(tensor["data"], _NUMPY_TYPES[element_type]).reshape(tensor["shape"])
+    except (ValueError, OverflowError):  # huge sizes of an empty tensor, or too many axes
+        raise UsageError(
+            f"{path}: {shown(name)} has the shape {shown(tensor['shape'])}, which no array can have; get the file again"
+        ) from None
+    return bfloat16_to_float32(array) if element_type == "BF16" else array
