@@ -13,7 +13,7 @@ from paddle_resnet.config import AugmentConfig
 from paddle_resnet.console import logger
 from paddle_resnet.data.augment.batch import Augment
 from paddle_resnet.data.augment.host import AugmentParams
-from paddle_resnet.data.augment.mixing import mix_images, mix_labels
+from paddle_resnet.data.augment.mixing import MixParams, mix_images, mix_labels
 from paddle_resnet.data.normalize import Normalize
 from paddle_resnet.data.reading import PictureSplit, Request, read_ahead
 from paddle_resnet.data.splits import Split
@@ -139,51 +139,42 @@ class TrainLoader:
         batches = order[: len(self) * self._batch_size].reshape(len(self), self._batch_size)
         size, mixes, odd_epoch = self.crop_size, self.mixes, self.epoch % 2 == 1
 
-        def draw(batch: Indices) -> tuple[Indices, Indices, AugmentParams]:
+        def draw(batch: Indices) -> Request:
             params = self._augment.draw(len(batch), self.generator, size, mixes)
             if self._first_flips is not None:
                 params = params._replace(flipped=self._first_flips[batch] ^ odd_epoch)
-            return self._needed(batch, params)
+            return self._request(batch, params)
 
-        def request(task: tuple[Indices, Indices, AugmentParams]) -> Request:
-            _, indices, params = task
-            return Request(indices, params, self._resize, None)
-
-        tasks = itertools.islice(map(draw, batches), first, None)
-        remaining = read_ahead(self._split, tasks, request, self._prefetch)
-        for number, ((batch, indices, params), pixels) in enumerate(remaining, first + 1):
+        requests = itertools.islice(map(draw, batches), first, None)
+        for number, (request, pixels) in enumerate(read_ahead(self._split, requests, self._prefetch), first):
             # With the last batch, everything of this epoch has been drawn.
-            self._epoch_start = begin if number < len(self) else None
-            self.indices = batch
-            labels = self._split.labels[indices]
+            self._epoch_start = begin if number + 1 < len(self) else None
+            self.indices = batches[number]
+            labels, mix = self._split.labels[request.indices], _mix_of(request)
             images = self._normalize.of_pixels(pixels)
-            if params.mix is None:
+            if mix is None:
                 yield [images, _column(labels)]
             else:
-                mixed = [mix_images(images, params.mix), *mix_labels(labels, params.mix)]
+                mixed = [mix_images(images, mix), *mix_labels(labels, mix)]
                 own = self._rank_positions
                 yield mixed if own is None else [each[: len(own)] for each in mixed]
 
     def preview(self, indices: Indices, draws: int) -> Iterator[Pixels]:
         """Yield the images at `indices` in `draws` random augmentations, uint8 ``[n, S, S, 3]``; no epoch changes."""
-        tasks = (self._augment.draw(len(indices), self.generator, self.crop_size) for _ in range(draws))
+        every = (self._augment.draw(len(indices), self.generator, self.crop_size) for _ in range(draws))
+        requests = (Request(indices.copy(), params, self._resize, None) for params in every)
+        for request, pixels in read_ahead(self._split, requests, self._prefetch):
+            images, mix = self._normalize.of_pixels(pixels), _mix_of(request)
+            yield self._normalize.denormalize(images if mix is None else mix_images(images, mix))
 
-        def request(params: AugmentParams) -> Request:
-            return Request(indices.copy(), params, self._resize, None)
-
-        for params, pixels in read_ahead(self._split, tasks, request, self._prefetch):
-            images = self._normalize.of_pixels(pixels)
-            mixed = images if params.mix is None else mix_images(images, params.mix)
-            yield self._normalize.denormalize(mixed)
-
-    def _needed(self, batch: Indices, params: AugmentParams) -> tuple[Indices, Indices, AugmentParams]:
-        """Return the batch, and those of its images that this rank needs, with their parameters."""
-        if self._rank_positions is None:
-            return batch, batch, params
-        needed, mix = self._rank_positions, None
-        if params.mix is not None:
-            needed, mix = params.mix.select(self._rank_positions)
-        return batch, batch[needed], params.select(needed)._replace(mix=mix)
+    def _request(self, batch: Indices, params: AugmentParams) -> Request:
+        """Request those of a batch's images that this rank needs, with their parameters."""
+        if self._rank_positions is not None:
+            needed, mix = self._rank_positions, None
+            if params.mix is not None:
+                needed, mix = params.mix.select(self._rank_positions)
+            batch, params = batch[needed], params.select(needed)._replace(mix=mix)
+        return Request(batch, params, self._resize, None)
 
 
 class ValidationLoader:
@@ -242,9 +233,9 @@ def read_batches(
     split: Split, batches: list[Indices], resize: int, image_size: int, prefetch: int = PREFETCH
 ) -> Iterator[tuple[Pixels, Indices]]:
     """Yield the images at each batch's indices, as `uint8_batches` does."""
-    requested = read_ahead(split, batches, lambda indices: Request(indices, None, resize, image_size), prefetch)
-    for indices, pixels in requested:
-        yield pixels, split.labels[indices]
+    requests = (Request(indices, None, resize, image_size) for indices in batches)
+    for request, pixels in read_ahead(split, requests, prefetch):
+        yield pixels, split.labels[request.indices]
 
 
 def balanced_order(labels: Indices, generator: np.random.Generator) -> Indices:
@@ -266,6 +257,10 @@ def balanced_order(labels: Indices, generator: np.random.Generator) -> Indices:
         turns = -(-quota // len(members))
         drawn.append(np.concatenate([generator.permutation(members) for _ in range(turns)])[:quota])
     return generator.permutation(np.concatenate(drawn))
+
+
+def _mix_of(request: Request) -> MixParams | None:
+    return request.params.mix if request.params is not None else None
 
 
 def _column(labels: Indices) -> paddle.Tensor:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
@@ -76,29 +76,26 @@ class _Part(NamedTuple):
 
 
 _Read = tuple[Pixels, dict[int, UsageError]]
-_Item = TypeVar("_Item")
 
 
-def read_ahead(
-    split: Split, items: Iterable[_Item], request_of: Callable[[_Item], Request], prefetch: int
-) -> Iterator[tuple[_Item, Pixels]]:
-    """Yield each item with the pixels that it requests, in order, while the next `prefetch` items are being read.
+def read_ahead(split: Split, requests: Iterable[Request], prefetch: int) -> Iterator[tuple[Request, Pixels]]:
+    """Yield each request with its pixels, in order, while the next `prefetch` ones are being read.
 
-    The caller's thread takes the items from their iterator. Reading ends with the iterator.
+    The caller's thread takes the requests from their iterator. Reading ends with the iterator.
 
     Raises:
         UsageError: an image cannot be read, and no other may stand in for it.
         RunFailure: a worker process ended.
     """
-    waiting: deque[tuple[_Item, Callable[[], Pixels]]] = deque()
+    waiting: deque[tuple[Request, Callable[[], Pixels]]] = deque()
     with _submitter(split) as submit:
-        for item in items:
-            waiting.append((item, submit(request_of(item))))
+        for request in requests:
+            waiting.append((request, submit(request)))
             if len(waiting) > prefetch:
-                item, result = waiting.popleft()
-                yield item, result()
-        for item, result in waiting:
-            yield item, result()
+                request, result = waiting.popleft()
+                yield request, result()
+        for request, result in waiting:
+            yield request, result()
 
 
 @contextlib.contextmanager
@@ -118,13 +115,9 @@ def _submitter(split: Split) -> Iterator[Callable[[Request], Callable[[], Pixels
         if isinstance(split, PictureSplit):
             yield lambda request: _submit_parts(split, request, lambda part: threads.submit(read_part, part))
         else:
-            yield lambda request: threads.submit(_read_arrays, split, request).result
+            yield lambda request: threads.submit(lambda: _finish(split.batch(request.indices), request)).result
     finally:
         threads.shutdown(cancel_futures=True)
-
-
-def _read_arrays(split: Split, request: Request) -> Pixels:
-    return _finish(split.batch(request.indices), request)
 
 
 def _finish(images: Pixels, request: Request) -> Pixels:

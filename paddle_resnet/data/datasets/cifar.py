@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import numpy as np
 
@@ -177,10 +177,7 @@ def _read_unpacked(path: Path) -> bytes:
 def _read_archive(path: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
     """Yield (name, content) of the wanted members in the archive's order."""
     try:
-        with (
-            gzip.open(path) as unpacked,
-            BoundedTar(fileobj=cast(BinaryIO, _Bounded(unpacked))) as archive,
-        ):
+        with _BoundedGzip(path) as unpacked, BoundedTar(fileobj=unpacked) as archive:
             for count, member in enumerate(archive):
                 if count >= MAX_MEMBERS:
                     raise tarfile.ReadError(f"more than {MAX_MEMBERS} members")
@@ -199,23 +196,21 @@ def _read_archive(path: Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
         ) from error
 
 
-class _Bounded:
-    """An unpacked archive that raises an error beyond the dataset's length."""
-
-    def __init__(self, file: gzip.GzipFile) -> None:
-        self._file = file
-        self.tell = file.tell
+class _BoundedGzip(gzip.GzipFile):
+    """An archive that raises an error beyond the dataset's length, also as it seeks: gzip unpacks what it skips."""
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Seek within the bound: gzip unpacks what it skips."""
-        if not 0 <= offset <= MAX_ARCHIVE_BYTES:
-            raise tarfile.ReadError(f"it is longer than {MAX_ARCHIVE_BYTES:,} bytes")
-        return self._file.seek(offset, whence)
+        self._require_within(offset)
+        return super().seek(offset, whence)
 
-    def read(self, size: int) -> bytes:
-        if not 0 <= self._file.tell() + size <= MAX_ARCHIVE_BYTES:
+    def read(self, size: int | None = -1) -> bytes:
+        self._require_within(self.tell() + (size or 0))
+        return super().read(size)
+
+    @staticmethod
+    def _require_within(end: int) -> None:
+        if not 0 <= end <= MAX_ARCHIVE_BYTES:
             raise tarfile.ReadError(f"it is longer than {MAX_ARCHIVE_BYTES:,} bytes")
-        return self._file.read(size)
 
 
 def _read_dictionary(pickled: bytes, where: str) -> dict[bytes, Any]:

@@ -116,9 +116,10 @@ class ImageFiles:
             if self._readable is None:
                 count = len(self._names)
                 with pillow_warnings() as self.warnings:
-                    failures = run_in_threads(self._keep if self.in_memory else self._check, count, self.workers)
-                if self.strict:
-                    raise_first_failure(failures, count)
+                    failures = run_in_threads(self._examine_one, count, self.workers)
+                if self.strict and failures:
+                    others = f" (and {len(failures) - 1} more of {count} files)" if len(failures) > 1 else ""
+                    raise UsageError(f"{failures[min(failures)]}{others}")
                 readable = np.setdiff1d(np.arange(count), np.array(list(failures), dtype=np.int64))
                 lost = np.setdiff1d(self._all_labels, self._all_labels[readable])
                 if len(lost):
@@ -127,11 +128,12 @@ class ImageFiles:
                 self._readable, self.failures = readable, failures
         return self._readable
 
-    def _keep(self, index: int) -> None:
-        self._decoded[index] = decode_whole(self.source(self._names[index]), self.size)
-
-    def _check(self, index: int) -> None:
-        check_readable(self.source(self._names[index]))
+    def _examine_one(self, index: int) -> None:
+        source = self.source(self._names[index])
+        if self.in_memory:
+            self._decoded[index] = decode_whole(source, self.size)
+        else:
+            check_readable(source)
 
 
 class FileSplit(PictureSplit):
@@ -219,13 +221,6 @@ def size_of(source: str | FilePart) -> int:
 def read_source(source: str | FilePart) -> bytes:
     """Return the content of an image's file; errors are those of `read_file`."""
     return read_part(source) if isinstance(source, FilePart) else read_file(source)
-
-
-def raise_first_failure(failures: dict[int, UsageError], count: int) -> None:
-    """Raise the first failure in order of the files, if any, with the number of the others."""
-    if failures:
-        others = f" (and {len(failures) - 1} more of {count} files)" if len(failures) > 1 else ""
-        raise UsageError(f"{failures[min(failures)]}{others}")
 
 
 def run_in_threads(action: Callable[[int], None], count: int, workers: int) -> dict[int, UsageError]:

@@ -168,7 +168,9 @@ def _members(file: BinaryIO, data: mmap.mmap) -> Iterator[_Member]:
         if kind not in b"0\x005" or header[124] & 0x80:
             file.seek(position)
             with BoundedTar(fileobj=file) as archive:
-                yield from ((each.name, each.offset_data, each.size) for each in archive if _is_plain(each))
+                # Of the members whose bytes lie in the archive as they are.
+                plain = (each for each in archive if each.isreg() and not each.issparse())
+                yield from ((each.name, each.offset_data, each.size) for each in plain)
                 position = archive.offset
             break
         size = _number(header[124:136])
@@ -183,11 +185,6 @@ def _members(file: BinaryIO, data: mmap.mmap) -> Iterator[_Member]:
         raise ValueError(CUT_SHORT)
     if (rest := _NOT_ZERO.search(data, position)) is not None:
         raise ValueError(f"no header at byte {position:,}, but more at byte {rest.start():,}")
-
-
-def _is_plain(member: tarfile.TarInfo) -> bool:
-    """Return whether a member's bytes lie in the archive as they are."""
-    return member.isreg() and not member.issparse()
 
 
 def _number(digits: bytes) -> int:

@@ -43,7 +43,16 @@ def find_files(config: DataConfig) -> FoundFiles:
     Raises:
         UsageError: there are none, or their layout is not the source's; the line says what was expected.
     """
-    found = _find_all(config)
+    root = files_root(config)
+    if config.source == "image_list":
+        found = find_image_list(root, config)
+    elif config.source == "image_shards":
+        found = find_image_shards(root, config)
+    elif config.source == "image_folder":
+        found = find_image_folder(root)
+    else:
+        assert config.pattern is not None  # checked by DataConfig
+        found = find_image_names(root, re.compile(config.pattern))
     if config.limit is not None:
         found.classes = class_names(found)
         for part in found.parts.values():
@@ -55,18 +64,6 @@ def find_files(config: DataConfig) -> FoundFiles:
 def class_names(found: FoundFiles) -> tuple[str, ...]:
     """Return the names of the classes in order."""
     return found.classes or tuple(sorted(set(found.parts["train"].labels), key=natural_sort_key))
-
-
-def _find_all(config: DataConfig) -> FoundFiles:
-    root = files_root(config)
-    if config.source == "image_list":
-        return find_image_list(root, config)
-    if config.source == "image_shards":
-        return find_image_shards(root, config)
-    if config.source == "image_folder":
-        return find_image_folder(root)
-    assert config.pattern is not None  # checked by DataConfig
-    return find_image_names(root, re.compile(config.pattern))
 
 
 def open_files(config: DataConfig, resize: int) -> tuple[FileSplit, FileSplit, FileSplit, tuple[str, ...]]:
@@ -85,8 +82,9 @@ def open_files(config: DataConfig, resize: int) -> tuple[FileSplit, FileSplit, F
     found = find_files(config)
     classes = class_names(found)
     _check_classes(found, classes)
-    if config.strict:
-        _refuse_lost(found)
+    lost = [each.reason for part in found.parts.values() for each in part.skipped if each.may_hold_images]
+    if config.strict and lost:
+        raise UsageError(f"{lost[0]}{f' (and {len(lost) - 1} more)' * (len(lost) > 1)}")
     number = {name: label for label, name in enumerate(classes)}
     labels = [np.array([number[label] for label in part.labels], dtype=np.int64) for part in found.parts.values()]
     entries = [(part.names, own, part.skipped) for part, own in zip(found.parts.values(), labels, strict=True)]
@@ -207,12 +205,6 @@ def _check_classes(found: FoundFiles, classes: tuple[str, ...]) -> None:
                     f'{first}: "{shown(label)}" is no class of the training images{did_you_mean(label, classes)}; '
                     "rename or remove it, or add images of that class to train"
                 )
-
-
-def _refuse_lost(found: FoundFiles) -> None:
-    lost = [each for part in found.parts.values() for each in part.skipped if each.may_hold_images]
-    if lost:
-        raise UsageError(f"{lost[0].reason}{f' (and {len(lost) - 1} more)' * (len(lost) > 1)}")
 
 
 def _log_division(found: FoundFiles) -> None:
