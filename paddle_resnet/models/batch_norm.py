@@ -48,17 +48,14 @@ class BatchNorm(nn.Layer):
             # leaves the running statistics unchanged (PyTorch refuses).
             return x
         mean, variance = batch_statistics(x)
-        self._update_running(mean, variance)
+        with paddle.no_grad():
+            self._mean.set_value(self.momentum * self._mean + (1 - self.momentum) * mean)
+            self._variance.set_value(self.momentum * self._variance + (1 - self.momentum) * variance)
         return self._normalize(x, mean, variance)
 
     def _normalize(self, x: paddle.Tensor, mean: paddle.Tensor, variance: paddle.Tensor) -> paddle.Tensor:
         normalized = (x - by_channel(mean, x)) / paddle.sqrt(by_channel(variance, x) + self.epsilon)
         return by_channel(self.weight, x) * normalized + by_channel(self.bias, x)
-
-    @paddle.no_grad()
-    def _update_running(self, mean: paddle.Tensor, variance: paddle.Tensor) -> None:
-        self._mean.set_value(self.momentum * self._mean + (1 - self.momentum) * mean)
-        self._variance.set_value(self.momentum * self._variance + (1 - self.momentum) * variance)
 
 
 def batch_statistics(x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:

@@ -145,11 +145,6 @@ def make_stochastic_depth(probability: float) -> nn.Layer:
     return StochasticDepth(probability) if probability else nn.Identity()
 
 
-def linear_decay(blocks: int, last: float) -> list[float]:
-    """Return the blocks' drop probabilities in order: from near 0 to `last`, the paper's equation 4."""
-    return [last * (number / blocks) for number in range(1, blocks + 1)]
-
-
 class ResidualBlock(nn.Layer):
     """Base of all blocks: ``[N, in, H, W]`` to ``[N, width * expansion, H / stride, W / stride]``."""
 

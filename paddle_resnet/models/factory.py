@@ -120,7 +120,12 @@ def create_model(
                 f"{argument}: expected a probability of at least 0 and below 1, got {shown(repr(probability))}"
             )
     options = {"stem": stem, "zero_init_residual": zero_init_residual, "stochastic_depth": stochastic_depth}
-    chosen = _known_to(entry, name, {option: value for option, value in options.items() if value})
+    chosen = {option: value for option, value in options.items() if value}
+    if "stem" in chosen:
+        require_one_of("stem", stem, get_args(Stem))
+    for option in chosen:
+        if option in entry.unsupported_options:
+            raise UsageError(f"{option}: {name} has no such option; leave it out, or take another network")
     # Paddle numbers parameters across the process and keys an optimizer's state by these names.
     with paddle.utils.unique_name.guard():
         network = make_network(entry, num_classes=num_classes, in_channels=in_channels, dropout=dropout, **chosen)
@@ -149,13 +154,3 @@ def create_configured_model(config: ModelConfig, num_classes: int) -> ImageClass
         dropout=config.dropout,
         stochastic_depth=config.stochastic_depth,
     )
-
-
-def _known_to(entry: ModelEntry, name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return `options` if the network has all of them, and the stem is one."""
-    if "stem" in options:
-        require_one_of("stem", options["stem"], get_args(Stem))
-    for option in options:
-        if option in entry.unsupported_options:
-            raise UsageError(f"{option}: {name} has no such option; leave it out, or take another network")
-    return options

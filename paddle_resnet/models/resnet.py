@@ -8,14 +8,7 @@ from dataclasses import replace
 import paddle
 from paddle import nn
 
-from paddle_resnet.models.blocks import (
-    DEFAULT_OPTIONS,
-    Block,
-    BlockOptions,
-    Shortcut,
-    linear_decay,
-    projection_shortcut,
-)
+from paddle_resnet.models.blocks import DEFAULT_OPTIONS, Block, BlockOptions, Shortcut, projection_shortcut
 from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.stems import stem_convolution, stem_pool
 from paddle_resnet.zoo.registry import Stem
@@ -82,16 +75,17 @@ class ResNet(ImageClassifier):
 
         if dropout_in_blocks:
             block_options, dropout = replace(block_options, dropout=dropout), 0.0
-        drop_probabilities = iter(linear_decay(sum(depths), stochastic_depth))
+        blocks, number = sum(depths), 0
         for name, depth, width in zip(self.stage_names, depths, widths, strict=True):
             stage = nn.Sequential()
             for index in range(depth):
                 first_in_network = name == "layer1" and index == 0
+                number += 1
                 stride = 2 if index == 0 and not first_in_network else 1
                 options = replace(
                     block_options,
                     activated=block.pre_activation and first_in_network and outer_activations,
-                    stochastic_depth=next(drop_probabilities),
+                    stochastic_depth=stochastic_depth * (number / blocks),  # the paper's linear decay, equation 4
                 )
                 residual_block = block(channels, width, stride, shortcut, options)
                 if first_projection and first_in_network:

@@ -123,7 +123,7 @@ def _shape_only(name: str, layer: nn.Layer) -> Callable[[paddle.Tensor], paddle.
     def forward(x: paddle.Tensor) -> paddle.Tensor:
         if not isinstance(layer, nn.Conv2D | nn.Linear):
             return x
-        shape = (_convolved if isinstance(layer, nn.Conv2D) else _multiplied)(layer, tuple(x.shape))
+        shape = _output_shape(layer, tuple(x.shape))
         if shape is None or min(shape) < 1:
             raise UsageError(f"{name} cannot take {list(x.shape)}: choose another size of input")
         return paddle.zeros(shape)
@@ -131,8 +131,14 @@ def _shape_only(name: str, layer: nn.Layer) -> Callable[[paddle.Tensor], paddle.
     return forward
 
 
-def _convolved(layer: nn.Conv2D, shape: Shape) -> Shape | None:
-    """Return the output's shape (Dumoulin and Visin 2016, https://arxiv.org/abs/1603.07285, relationship 15)."""
+def _output_shape(layer: nn.Conv2D | nn.Linear, shape: Shape) -> Shape | None:
+    """Return the output's shape; None if the layer cannot take that input.
+
+    That of a convolution is relationship 15 of Dumoulin and Visin 2016, https://arxiv.org/abs/1603.07285.
+    """
+    if isinstance(layer, nn.Linear):
+        in_features, out_features = layer.weight.shape
+        return (*shape[:-1], out_features) if shape[-1] == in_features else None
     batch, channels, *sizes = shape
     out_channels, group_channels, *kernel = layer.weight.shape
     settings = convolution_settings(layer)
@@ -147,11 +153,6 @@ def _convolved(layer: nn.Conv2D, shape: Shape) -> Shape | None:
     return (batch, out_channels, *positions)
 
 
-def _multiplied(layer: nn.Linear, shape: Shape) -> Shape | None:
-    in_features, out_features = layer.weight.shape
-    return (*shape[:-1], out_features) if shape[-1] == in_features else None
-
-
 def _pair(value: Sizes) -> list[int]:
     return [value, value] if isinstance(value, int) else list(value)
 
@@ -162,8 +163,12 @@ def _recorder(
     """Return a hook that adds a row for a layer's call."""
 
     def record(layer: nn.Layer, inputs: tuple[paddle.Tensor, ...], output: paddle.Tensor) -> None:
-        is_leaf = not layer.sublayers()
-        inside = 0 if is_leaf else sum(row.macs for row in rows if row.is_leaf and row.name.startswith(f"{name}."))
+        inner = layer.sublayers()
+        macs = sum(row.macs for row in rows if inner and row.is_leaf and row.name.startswith(f"{name}."))
+        if isinstance(layer, nn.Conv2D | nn.Linear):
+            # A product for each output value and each weight of one output channel.
+            one_channel = layer.weight.shape[1:] if isinstance(layer, nn.Conv2D) else layer.weight.shape[:1]
+            macs += math.prod(output.shape) * math.prod(one_channel)
         rows.append(
             LayerSummary(
                 name=name,
@@ -171,21 +176,12 @@ def _recorder(
                 input_shape=tuple(inputs[0].shape),
                 output_shape=tuple(output.shape),
                 parameters=count_parameters(layer),
-                macs=inside + _own_macs(layer, tuple(output.shape)),
-                is_leaf=is_leaf,
+                macs=macs,
+                is_leaf=not inner,
             )
         )
 
     return record
-
-
-def _own_macs(layer: nn.Layer, output_shape: Shape) -> int:
-    """Count a product for each output value and each weight of one output channel."""
-    if isinstance(layer, nn.Conv2D):
-        return math.prod(output_shape) * math.prod(layer.weight.shape[1:])
-    if isinstance(layer, nn.Linear):
-        return math.prod(output_shape) * layer.weight.shape[0]
-    return 0
 
 
 def _kind(layer: nn.Layer) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import paddle
 from paddle import nn
+from paddle.optimizer.lr import LRScheduler
 from pydantic import ValidationError
 
 from paddle_resnet import paddle_compat, safe_pickle
@@ -74,9 +75,7 @@ class Checkpoint:
         arrays = _read_arrays(path, {each.name: each.shape for each in model.network.parameters()})
         optimizer = paddle_compat.optimizer_of(model)
         schedule = paddle_compat.learning_rate_of(optimizer)
-        expected = (
-            {"LR_Scheduler": schedule.state_dict()} if isinstance(schedule, paddle.optimizer.lr.LRScheduler) else {}
-        )
+        expected = {"LR_Scheduler": schedule.state_dict()} if isinstance(schedule, LRScheduler) else {}
         if not _has_same_numbers(arrays, expected):
             raise _damaged(self.folder, f"{path.name}: LR_Scheduler is not the state of the learning rate's schedule")
         # Paddle checks a state against accumulators that exist, and loads one unchecked if there are none.
@@ -88,8 +87,7 @@ class Checkpoint:
             # `paddle.Model` makes one in its first step, unless it has one.
             loss_scaler = paddle.amp.GradScaler()
             paddle_compat.set_grad_scaler(model, loss_scaler)
-            arrays = _read_arrays(scaler, {})
-            _load(arrays, loss_scaler.load_state_dict, scaler)
+            _load(_read_arrays(scaler, {}), loss_scaler.load_state_dict, scaler)
 
 
 def read_checkpoint(run: Run) -> Checkpoint | None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
-from paddle_resnet.config import SPLIT_NAMES, Config, DataConfig, SplitName
+from paddle_resnet.config import SPLIT_NAMES, Config, SplitName
 from paddle_resnet.console import logger
 from paddle_resnet.data import Normalize, Split, Splits, open_splits
 from paddle_resnet.data.datasets.file_split import FileSplit, read_source, size_of, source_of
@@ -184,14 +184,15 @@ class DataManifest(JsonSchema):
         if changes:
             others = f" (and {len(changes) - 1} more of {len(known)} files)" if len(changes) > 1 else ""
             raise UsageError(f"{root}: not the pictures that {run} was trained on: {changes[0]}{others}; {REMEDY}")
-        self._warn_of_news(root, run, _files_now(config.data))
+        with contextlib.suppress(UsageError):  # a new run could not begin
+            self._warn_of_news(root, run, list(find_files(config.data).parts.values()))
         resize = resize_size(config.data)
         entries = [(part.names, part.labels) for part in parts]
         train, validation, test = reopen_files(root, config.data, resize, entries, self.examined)
         return Splits(train, validation, test, tuple(self.classes), *mean_and_std(config.data), resize)
 
     def _warn_of_news(self, root: Path, run: Path, now: Sequence[LabelledFiles]) -> None:
-        """Log the files that are new, and the labels that changed, both of which are not used."""
+        """Log which files that a new run would use are new or have other labels, both of which are not used."""
         known, left_out = dict(self._labelled()), set(self.left_out)
         files = [file for part in now for file in zip(part.names, part.labels, strict=True)]
         changed = [file for file in files if known.get(file[0], file[1]) != file[1]]
@@ -229,7 +230,9 @@ def preprocessing(config: Config, normalize: Normalize) -> dict[str, Any]:
 
 def fingerprint(splits: Splits) -> dict[str, Any]:
     """Return the number of images, the classes, and checksums of all labels and of a few images."""
-    held_out = [splits.validation, splits.test]
+    held_out, names = [splits.validation, splits.test], 0
+    for split in (splits.train, *held_out):
+        names = zlib.crc32("\n".join(split.names(np.arange(len(split)))).encode("utf-8", "surrogateescape"), names)
     return {
         "training images": len(splits.train),
         "validation images": len(splits.validation),
@@ -239,24 +242,8 @@ def fingerprint(splits: Splits) -> dict[str, Any]:
         "images' checksum": splits.train.checksum(_spread_indices(splits.train)),
         "held-out labels' checksums": [zlib.crc32(split.labels.tobytes()) for split in held_out],
         "held-out images' checksums": [split.checksum(_spread_indices(split)) for split in held_out if len(split)],
-        "names' checksum": _names_checksum(splits),
+        "names' checksum": names,
     }
-
-
-def _names_checksum(splits: Splits) -> int:
-    """Return a checksum of the files' names, in the order of the splits."""
-    crc = 0
-    for split in (splits.train, splits.validation, splits.test):
-        crc = zlib.crc32("\n".join(split.names(np.arange(len(split)))).encode("utf-8", "surrogateescape"), crc)
-    return crc
-
-
-def _files_now(config: DataConfig) -> list[LabelledFiles]:
-    """Return all files that a new run would use, readable or not; none if it could not begin."""
-    try:
-        return list(find_files(config).parts.values())
-    except UsageError:
-        return []
 
 
 def require_same_fingerprint(run: Path, began: dict[str, Any], now: dict[str, Any]) -> None:

@@ -71,10 +71,10 @@ class TrainMetrics(paddle.metric.Metric):
 
     def accumulate(self) -> list[float]:
         samples = max(1, self._samples)
-        return [self._loss / samples, self._correct / samples] + ([] if self._classes is None else [self._macro_f1()])
-
-    def _macro_f1(self) -> float:
-        """Return the mean F1 over the classes that images have or are predicted to have."""
+        means = [self._loss / samples, self._correct / samples]
+        if self._classes is None:
+            return means
         correct, true, predicted = self._counts
-        present = true + predicted > 0
-        return float((2 * correct / np.maximum(true + predicted, 1))[present].mean()) if present.any() else 0.0
+        present = true + predicted > 0  # classes that images have or are predicted to have
+        f1 = (2 * correct / np.maximum(true + predicted, 1))[present]
+        return [*means, float(f1.mean()) if present.any() else 0.0]

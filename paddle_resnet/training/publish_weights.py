@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from paddle_resnet.config import Config
 from paddle_resnet.errors import UsageError, command
 from paddle_resnet.files import sha256_of, write_text
 from paddle_resnet.models import ZooRecord, create_model, load_weights, write_state_dict
@@ -33,7 +32,7 @@ def publish_weights(run: Run, data: str) -> ZooRecord:
     classes, normalize = run.classes(), run.normalize()
     weights = cifar10_weights.weights_path(name)
     write_state_dict(weights, {key: tensor.numpy() for key, tensor in network.state_dict().items()})
-    environment = metrics["environment"]
+    environment, without_root = metrics["environment"], config.data.model_copy(update={"root": None})
     record = ZooRecord(
         model=name,
         data=data,
@@ -51,7 +50,7 @@ def publish_weights(run: Run, data: str) -> ZooRecord:
         machine=f"{environment.get('processor', machine.processor().model)}, {environment['process']}",
         paddle=environment["paddle"],
         sha256=sha256_of(weights),
-        recipe=_without_folders(config),
+        recipe=config.model_copy(update={"data": without_root, "output": Path("output")}).model_dump(mode="json"),
     )
     write_text(cifar10_weights.record_path(name), record.model_dump_json(indent=2) + "\n")
     return record
@@ -69,9 +68,3 @@ def _require_publishable(run: Run, metrics: dict[str, Any]) -> None:
         raise UsageError(f"{run.path}: is not finished; go on with {command('train', '--resume', run.path)}")
     if metrics.get("test", {}).get("checkpoint") != "best":
         raise UsageError(f"{run.path}: its best checkpoint is not measured yet: {command('eval', run.path)}")
-
-
-def _without_folders(config: Config) -> dict[str, Any]:
-    """Return the config without this machine's folders."""
-    data = config.data.model_copy(update={"root": None})
-    return config.model_copy(update={"data": data, "output": Path("output")}).model_dump(mode="json")

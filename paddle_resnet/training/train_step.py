@@ -54,7 +54,8 @@ class TrainStepModel(paddle.Model):
             (value, *_), metrics = super().train_batch(some_inputs, some_labels, update and done == images)
             loss += self._scaled_loss.scale * float(value)
         if several:
-            distributed.all_reduce_mean([*self._gradients(), *_rank_statistics(self.network)])
+            trained = (each for each in self.network.parameters() if not each.stop_gradient and each.grad is not None)
+            distributed.all_reduce_mean([*(each.grad for each in trained), *_rank_statistics(self.network)])
             self._take_step()
             loss = distributed.all_reduce_sum([loss]).item() / distributed.world_size()
         return [np.array(loss)], metrics
@@ -70,11 +71,6 @@ class TrainStepModel(paddle.Model):
             return
         for start in range(0, images, size):
             yield [each[start : start + size] for each in inputs], [each[start : start + size] for each in labels]
-
-    def _gradients(self) -> Iterator[paddle.Tensor]:
-        for parameter in self.network.parameters():
-            if not parameter.stop_gradient and parameter.grad is not None:
-                yield parameter.grad
 
     def _take_step(self) -> None:
         scaler = grad_scaler_of(self)

@@ -38,9 +38,8 @@ class LoadReport:
     skipped_head: tuple[str, ...]
     missing: tuple[str, ...]  # in the network but not in the file
     unexpected: tuple[str, ...]  # in the file but not in the network
-    mismatched: Mapping[
-        str, str
-    ]  # in both, but of another shape, not floating-point or not finite; each with an explanation
+    # in both, but of another shape, not floating-point or not finite; each with an explanation
+    mismatched: Mapping[str, str]
     head: tuple[str, ...] = ()  # layers of the file's head, if it is not called ``fc``
     cause: str = ""  # probable, if it does not fit
 
@@ -62,11 +61,8 @@ class LoadReport:
 
     def problems(self) -> list[str]:
         """Return what does not fit, in words."""
-        problems = []
-        if self.missing:
-            problems.append(f"{len(self.missing)} missing ({listed(self.missing)})")
-        if self.unexpected:
-            problems.append(f"{len(self.unexpected)} unexpected ({listed(self.unexpected)})")
+        kinds = {"missing": self.missing, "unexpected": self.unexpected}
+        problems = [f"{len(names)} {kind} ({listed(names)})" for kind, names in kinds.items() if names]
         if self.mismatched:
             problems.append(f"{len(self.mismatched)} that do not match ({listed([*self.mismatched.values()], 200)})")
         return problems
@@ -129,7 +125,8 @@ def load_weights(
         logger.info("%s: its head is called %s: %s", label, listed(head), new if comparison.skipped_head else "loaded")
     if strict:
         comparison.require_fit()
-    pad, padded = wanted.options.get("pad"), _has_padded_shortcuts(network)
+    pad = wanted.options.get("pad")
+    padded = any(isinstance(layer, ZeroPadShortcut) and layer.new_channels for layer in network.sublayers())
     if pad is not None and not padded:
         raise UsageError(f"{label}#pad={pad}: this network has no shortcuts that add channels of zeros")
     if padded and comparison.loaded and pads_both_sides(file, head, pad, label):
@@ -147,10 +144,6 @@ def _source(name: str, source: str | Path, progress: download.ProgressFn | None)
     if is_official(source):
         return WeightsSource(official_weights(str(source), name, progress))
     return WeightsSource(zoo_weights(name)) if source == "cifar10" else parse_source(source)
-
-
-def _has_padded_shortcuts(network: ImageClassifier) -> bool:
-    return any(isinstance(layer, ZeroPadShortcut) and layer.new_channels for layer in network.sublayers())
 
 
 def _compare(

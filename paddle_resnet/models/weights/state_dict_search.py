@@ -48,11 +48,8 @@ def find_state_dict(content: Any, path: Path, take: str | None = None) -> Found:
         found = {name: each for name, value in entries.items() if (each := _tensor(name, value)) is not None}
         if len(found) * 2 > len(entries):
             tensors[place] = found
-            dropped[place] = [
-                shown(name)
-                for name, value in entries.items()
-                if name not in found and type(value) is not safe_pickle.Opaque
-            ]
+            rest = {name: value for name, value in entries.items() if name not in found}
+            dropped[place] = [shown(name) for name, value in rest.items() if type(value) is not safe_pickle.Opaque]
         objects += [
             f"{_below(place, name)} ({shown(value.kind)})"
             for name, value in mapping.items()

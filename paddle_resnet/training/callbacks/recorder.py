@@ -88,7 +88,10 @@ class Recorder(Callback):
     def on_train_batch_end(self, step: int, logs: Logs) -> None:
         (loss,) = logs["loss"]
         if not math.isfinite(loss):
-            raise self._diverged(f"the loss at step {step + 1}", loss, f", on {_first_of(self._loader.names())}")
+            names = self._loader.names()
+            more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+            where = f", on the batch of {', '.join(names[:NAMES_SHOWN])}{more}"
+            raise self._diverged(f"the loss at step {step + 1}", loss, where)
         self._images += logs["batch_size"]
         self._seconds = time.monotonic() - self._started
         # A copy, because validation uses `logs` again.
@@ -133,8 +136,3 @@ class Recorder(Callback):
             f"{what} of epoch {self._epoch} became {loss} at learning rate {self.learning_rate:g}{where}; "
             "try a lower train.learning_rate, or train.clip_norm=1; the checkpoints written so far are kept"
         )
-
-
-def _first_of(names: list[str]) -> str:
-    more = len(names) - NAMES_SHOWN
-    return "the batch of " + ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
