@@ -179,6 +179,7 @@ def swap_batch_norms(network):
 
 
 def test_a_network_trains_evaluates_and_exports_with_it(tmp_path):
+    paddle.seed(0)  # with some first weights a ReLU's input is so near to 0 that rounding decides its sign
     theirs, ours = create_model("resnet8"), create_model("resnet8")
     ours.set_state_dict(theirs.state_dict())
     assert swap_batch_norms(ours) == 7
