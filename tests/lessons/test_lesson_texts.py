@@ -50,8 +50,14 @@ def test_no_chinese_line_ends_within_words_that_need_a_space(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_text_is_used(name):
-    constants = {node.value for tree in syntax_trees(name) for node in ast.walk(tree) if isinstance(node, ast.Constant)}
-    assert [key for key in read(name) if key not in constants] == []
+    used = set()
+    for node in (node for tree in syntax_trees(name) for node in ast.walk(tree)):
+        match node:
+            case ast.Constant(value):
+                used.add(value)
+            case ast.Call(ast.Attribute(attr="section"), [ast.Constant(key), *_]):
+                used.add(f"{key}_heading")
+    assert [key for key in read(name) if key not in used] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -60,10 +66,16 @@ def test_calls_give_the_values_of_their_text(name):
     for tree in syntax_trees(name):
         for node in ast.walk(tree):
             match node:
-                case ast.Call(ast.Attribute(attr="say" | "heading" | "text" | "table" | "figure"), [first, *_], values):
+                case ast.Call(
+                    ast.Attribute(attr="say" | "heading" | "section" | "text" | "table" | "figure" as method),
+                    [first, *_],
+                    values,
+                ):
+                    keys = [each.value for each in ast.walk(first) if isinstance(each, ast.Constant)]
+                    keys += [f"{key}_heading" for key in keys] if method == "section" else []
                     needed = {
                         key: {field.partition(".")[0].partition("[")[0] for field in fields(known[key]["en"])}
-                        for key in (each.value for each in ast.walk(first) if isinstance(each, ast.Constant))
+                        for key in keys
                         if key in known
                     }
                     given = {value.arg for value in values}

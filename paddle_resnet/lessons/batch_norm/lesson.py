@@ -34,8 +34,7 @@ def teach(page: Page, effort: Effort) -> None:
 
 
 def _features(page: Page) -> None:
-    page.heading("features_heading")
-    page.say("normalizes")
+    page.section("normalizes")
     page.values(
         "mean     = x.mean(0)",
         "variance = ((x - mean) ** 2).mean(0)    # biased: divided by m, not by m - 1",
@@ -52,8 +51,7 @@ def _features(page: Page) -> None:
 
 
 def _images(page: Page) -> None:
-    page.heading("images_heading")
-    page.say("per_channel")
+    page.section("per_channel")
     output = BatchNorm(IMAGES.shape[1])(paddle.to_tensor(IMAGES)).numpy()
     page.array("x, (3, 3, 1, 2), first image", IMAGES[0])
     page.array("BatchNorm(3)(x), first image", output[0])

@@ -48,8 +48,7 @@ def teach(page: Page) -> None:
 
 
 def _running_statistics(page: Page) -> None:
-    page.heading("running_statistics_heading")
-    page.say("kept_for_evaluation")
+    page.section("kept_for_evaluation")
     page.values(f"running = momentum * running + (1 - momentum) * batch        # momentum = {MOMENTUM}")
     batches = np.random.default_rng(0).normal(5.0, 3.0, (60, 8, 1)).astype(np.float32)
     # Columns: mean, biased variance, unbiased variance.

@@ -43,8 +43,7 @@ def teach(page: Page, effort: Effort) -> None:
     """Train with and without BatchNorm at each learning rate."""
     data = LessonData.open(effort)
     epochs = effort.epochs(FULL_EPOCHS if effort.full else EPOCHS)
-    page.heading("training_heading")
-    page.say("recipe", config=data.config, batch_size=BATCH_SIZE, epochs=epochs, seeds=len(SEEDS))
+    page.section("recipe", config=data.config, batch_size=BATCH_SIZE, epochs=epochs, seeds=len(SEEDS))
     runs = train_grid(data, NORMALIZATIONS, [(BATCH_SIZE, rate) for rate in RATES], epochs, SEEDS)
     rows = zip(*runs.values(), strict=True)
     loss = partial(_loss, page)

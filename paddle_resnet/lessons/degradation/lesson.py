@@ -37,8 +37,7 @@ SEEDS = (0, 1, 2)
 
 def teach(page: Page, effort: Effort) -> None:
     """Construct a deep network that equals a shallow one, then train both kinds at both depths."""
-    page.heading("never_worse_heading")
-    page.say("never_worse")
+    page.section("never_worse")
     _construct(page)
     page.heading("recipe_heading")
     results = train_as_paper(
@@ -58,8 +57,7 @@ def teach(page: Page, effort: Effort) -> None:
 
 
 def _construct(page: Page) -> None:
-    page.heading("construction_heading")
-    page.say("construction", deep=DEEP, shallow=SHALLOW)
+    page.section("construction", deep=DEEP, shallow=SHALLOW)
     page.array("identity_kernel(2)", identity_kernel(2))
     differences = {kind: _difference_of_deepened(kind) for kind in KINDS}
     page.values(*(f"|{kind}{DEEP} - {kind}{SHALLOW}| = {value:.1e}" for kind, value in differences.items()))
@@ -78,8 +76,7 @@ def _difference_of_deepened(kind: str) -> float:
 
 
 def _show_errors(page: Page, effort: Effort, results: dict[str, SeedResults]) -> None:
-    page.heading("errors_heading")
-    page.say("errors")
+    page.section("errors")
     page.table(
         "errors_by_network",
         [
@@ -98,8 +95,7 @@ def _show_errors(page: Page, effort: Effort, results: dict[str, SeedResults]) ->
     page.say("command", minutes=sum(sum(each.seconds) for each in results.values()) / 60)
     page.values(effort.command("degradation"))
     page.figure("final_errors", partial(draw_final_errors, results))
-    page.heading("curves_heading")
-    page.say("running_means", augmented=page.text("augmented") if effort.full else "")
+    page.section("running_means", augmented=page.text("augmented") if effort.full else "")
     page.figure("curves", partial(draw_curves, results))
 
 

@@ -54,8 +54,7 @@ def closed_form_parameters(n: int) -> int:
 
 
 def _count(page: Page) -> None:
-    page.heading("design_heading")
-    page.say("design")
+    page.section("design")
     summaries = {depth: model_summary(f"resnet{depth}", 32) for depth in DEPTHS}
     page.table(
         "sizes",

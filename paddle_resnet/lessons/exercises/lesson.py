@@ -64,8 +64,7 @@ def teach(page: Page, effort: Effort) -> None:
 
 
 def _inception(page: Page) -> None:
-    page.heading("inception_heading")
-    page.say("inception_question")
+    page.section("inception_question")
     blocks = {
         "Inception 3a": Inception(CHANNELS, *INCEPTION_3A),
         "BasicBlock": BasicBlock(CHANNELS, 256, 1, _projection),
@@ -106,8 +105,7 @@ def concatenation_minus_sum(channels: int = 16) -> float:
 
 
 def _variants(page: Page) -> None:
-    page.heading("variants_heading")
-    page.say("variants_question")
+    page.section("variants_question")
     rows = []
     for name, (published, parameters) in VARIANTS.items():
         entry = model_entry(name)
@@ -122,8 +120,7 @@ def _variants(page: Page) -> None:
 
 
 def _bottleneck(page: Page) -> None:
-    page.heading("bottleneck_heading")
-    page.say("bottleneck_question")
+    page.section("bottleneck_question")
     wide, narrow = 256, 64
     blocks: dict[str, ResidualBlock] = {
         "BasicBlock": BasicBlock(wide, wide, 1, ZeroPadShortcut),
@@ -156,8 +153,7 @@ def change_by_zero_branches(block: type[ResidualBlock], channels: int = 8) -> fl
 
 
 def _pre_activation(page: Page) -> None:
-    page.heading("pre_activation_heading")
-    page.say("pre_activation_question")
+    page.section("pre_activation_question")
     page.values(
         "conv, BN, ReLU   (2015)   x = relu(x + BN(conv(relu(BN(conv(x))))))",
         "BN, ReLU, conv   (2016)   x = x + conv(relu(BN(conv(relu(BN(x))))))",
@@ -188,8 +184,7 @@ def polynomial_errors() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _nested_classes(page: Page) -> None:
-    page.heading("nested_heading")
-    page.say("nested_question")
+    page.section("nested_question")
     training, test = polynomial_errors()
     best = int(test.argmin())
     page.figure("nested", lambda: draw_errors(training, test), samples=SAMPLES)

@@ -95,8 +95,7 @@ def _config(effort: Effort) -> Config:
 
 def _show_network(page: Page, size: int) -> None:
     """Show the network's shapes and multiply-adds at the book's sizes and at `size`."""
-    page.heading("network_heading")
-    page.say("network")
+    page.section("network")
     sizes = sorted({224, BOOK_SIZE, size}, reverse=True)
     summaries = [model_summary(NETWORK, each) for each in sizes]
     parameters = summaries[0].parameters
@@ -160,8 +159,7 @@ def _show_initializer(page: Page) -> None:
 
 
 def _show_recipe(page: Page, config: Config) -> None:
-    page.heading("recipe_heading")
-    page.say("recipe", recipe=RECIPE)
+    page.section("recipe", recipe=RECIPE)
     data, train = config.data, config.train
     page.values(
         f"data   {data.source}, {data.image_size}x{data.image_size}",

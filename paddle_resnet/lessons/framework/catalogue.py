@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from paddle_resnet.config import Config
 from paddle_resnet.config.yaml_reader import read_yaml
@@ -20,13 +20,7 @@ from paddle_resnet.runtime import seed_everything
 
 @dataclass(frozen=True)
 class Effort:
-    """The options of a lesson's run.
-
-    Attributes:
-        full: train on the real data set (CIFAR-10, Fashion-MNIST) instead of the embedded one.
-        overrides: ``key=value`` for the configs of the lesson's training runs, such as ``data.root=...``.
-        scale: factor on the number of epochs; below 1 for tests.
-    """
+    """The options of a lesson's run, as in `Lesson.run`."""
 
     full: bool = False
     overrides: Sequence[str] = ()
@@ -45,13 +39,6 @@ class Effort:
             value = "FOLDER" if key in ("data.root", "output") else value
             words.append(f"-o {key}={value}")
         return " ".join(words)
-
-
-class LessonModule(Protocol):
-    """A module ``lesson.py``."""
-
-    def teach(self, page: Page, effort: Effort) -> None:
-        """Run the lesson and write its page."""
 
 
 class Lesson:
@@ -118,7 +105,7 @@ class Lesson:
         show = show or notebook_show(language) or (lambda block: None)
         show(Heading(self.title))
         module = self.name.replace("-", "_")
-        lesson: LessonModule = importlib.import_module(f"paddle_resnet.lessons.{module}.lesson")
+        lesson = importlib.import_module(f"paddle_resnet.lessons.{module}.lesson")
         page = Page(folder, LessonTexts(module), show)
         seed_everything(0)
         lesson.teach(page, Effort(full, overrides, scale))

@@ -9,7 +9,7 @@ from pathlib import Path
 from paddle_resnet.files import write_atomically, write_text
 from paddle_resnet.lessons.framework.catalogue import LESSONS
 from paddle_resnet.lessons.framework.page import Page, Picture, Prose, Table, to_markdown
-from paddle_resnet.lessons.framework.texts import Language, LessonTexts
+from paddle_resnet.lessons.framework.texts import Language, LessonTexts, Text
 
 FIGURES = Path("images/lessons")
 """Folder of the figures within ``docs``; those with Chinese labels are ``<name>_zh.png``."""
@@ -42,7 +42,7 @@ def write_index(docs: Path) -> None:
     )
     for language, folder in PAGES.items():
         rows = tuple(
-            (f"[{entry.title.in_language(language)}]({name}.md) `{name}`", entry.about)
+            (Text(*(f"[{title}]({name}.md) `{name}`" for title in (entry.title.en, entry.title.zh))), entry.about)
             for name, entry in LESSONS.items()
             if (docs / folder / f"{name}.md").exists()
         )

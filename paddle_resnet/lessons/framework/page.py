@@ -20,9 +20,6 @@ from paddle_resnet.plots.style import available_fonts, relabel, save_figure
 RUNS = "runs"
 """Subfolder of a lesson's folder that holds its training runs, for ``visualdl --logdir``."""
 
-GRID = {"axes.grid": True, "axes.grid.axis": "y", "axes.axisbelow": True}
-"""Horizontal lines behind every plot whose panel has ticks."""
-
 Number: TypeAlias = float | int | str | bool | Sequence["Number"]
 
 
@@ -49,10 +46,10 @@ class Values:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; cells without a translation are plain strings."""
+    """A table."""
 
     headers: tuple[Text, ...]
-    rows: tuple[tuple[str | Text, ...], ...]
+    rows: tuple[tuple[Text, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -99,6 +96,11 @@ class Page:
     def heading(self, key: str, **values: object) -> None:
         self._add(Heading(self.text(key, **values)))
 
+    def section(self, key: str, **values: object) -> None:
+        """Add the heading ``<key>_heading`` and the paragraph `key`."""
+        self.heading(f"{key}_heading", **values)
+        self.say(key, **values)
+
     def say(self, key: str, **values: object) -> None:
         self._add(Prose(self.text(key, **values)))
 
@@ -113,13 +115,13 @@ class Page:
         """Add a table; the text of `key` has its headers, separated by `` | ``. Cells become strings or stay `Text`."""
         text = self.text(key, **values)
         headers = tuple(Text(*pair) for pair in zip(_cells(text.en), _cells(text.zh), strict=True))
-        cells = (tuple(cell if isinstance(cell, Text) else str(cell) for cell in row) for row in rows)
+        cells = (tuple(cell if isinstance(cell, Text) else Text(str(cell), str(cell)) for cell in row) for row in rows)
         self._add(Table(headers, tuple(cells)))
 
     def figure(self, name: str, draw: Callable[[], Figure], **values: object) -> None:
-        """Draw ``<name>.png`` in the common style, with a grid, and add it; the text of its name is its caption."""
+        """Draw ``<name>.png`` in the common style, with horizontal lines; the text of its name is its caption."""
         path, chinese = self.folder / f"{name}.png", None
-        with mpl.rc_context(GRID):
+        with mpl.rc_context({"axes.grid": True, "axes.grid.axis": "y", "axes.axisbelow": True}):
             save_figure(path, draw)
             if available_fonts()[1:]:
                 chinese = self.folder / f"{name}_zh.png"
@@ -164,15 +166,11 @@ def render(block: Block, language: Language, figures: str) -> str:
         case Values(lines):
             return "\n".join(["```text", *lines, "```"])
         case Table(headers, rows):
-            table: list[Sequence[str | Text]] = [headers, ("---",) * len(headers), *rows]
-            return "\n".join(_row(_words(cell, language) for cell in line) for line in table)
+            first, *others = (_row(cell.in_language(language) for cell in line) for line in (headers, *rows))
+            return "\n".join([first, _row(["---"] * len(headers)), *others])
         case Picture(_, caption):
             words = caption.in_language(language)
             return f"![{words}]({figures}/{block.file(language).name})\n\n*{words}*"
-
-
-def _words(cell: str | Text, language: Language) -> str:
-    return cell.in_language(language) if isinstance(cell, Text) else cell
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -74,8 +74,7 @@ def teach(page: Page, effort: Effort) -> None:
 
 
 def _explain_chain(page: Page) -> None:
-    page.heading("chain_heading")
-    page.say("chain", chain_length=CHAIN_LENGTH)
+    page.section("chain", chain_length=CHAIN_LENGTH)
     plain, shortcut = ([_derivative(weight, short) for weight in CHAIN_WEIGHTS] for short in (False, True))
     page.table(
         "chain_table",
@@ -154,8 +153,7 @@ def _show_training(
 ) -> None:
     """Train the networks for a few steps, and show the gradients of `first_batch` before (`initial`) and after."""
     steps = effort.epochs(FULL_STEPS if effort.full else STEPS)
-    page.heading("trained_heading", steps=steps)
-    page.say("steps", steps=steps, batch_size=BATCH_SIZE, momentum=MOMENTUM, learning_rate=LEARNING_RATE)
+    page.section("steps", steps=steps, batch_size=BATCH_SIZE, momentum=MOMENTUM, learning_rate=LEARNING_RATE)
     batches = list(take_batches(loader, steps))  # a list, so that every network sees the same
     keys = [
         (f"{kind}{depth}", batch_norm)

@@ -127,8 +127,7 @@ def _cardinality(page: Page) -> None:
 
 
 def _networks(page: Page) -> None:
-    page.heading("networks_heading")
-    page.say("networks")
+    page.section("networks")
     rows, parameters, macs = [], [], []
     for groups, width in CARDINALITIES:
         network = resnext50(groups, width)

@@ -58,8 +58,7 @@ def teach(page: Page, effort: Effort) -> None:
 
 
 def _show_export(page: Page, run: Run, report: ExportReport, config: InferenceConfig) -> None:
-    page.heading("export_heading")
-    page.say("export", run=run)
+    page.section("export", run=run)
     files = [f"{path.name:20} {path.stat().st_size:>9,} bytes" for path in report.files]
     page.values("report = export(run)", *files)
     side = config.input.image_size

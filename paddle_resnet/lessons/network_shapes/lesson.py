@@ -55,8 +55,7 @@ def teach(page: Page, effort: Effort) -> None:
 
 
 def _walk(page: Page, summary: ModelSummary) -> None:
-    page.heading("route_heading")
-    page.say("route_question")
+    page.section("route_question")
     page.table(
         "layers",
         [
@@ -81,8 +80,7 @@ def _shapes(summary: ModelSummary) -> dict[str, Shape]:
 
 
 def _by_hand(page: Page, summary: ModelSummary) -> None:
-    page.heading("by_hand_heading")
-    page.say("by_hand")
+    page.section("by_hand")
     counts = {"stem    7*7*3*64 + 2*64": 7 * 7 * 3 * 64 + 2 * 64}
     for number, (inputs, width) in enumerate(zip((64, *STAGE_WIDTHS), STAGE_WIDTHS, strict=False), start=1):
         formula, parameters = _stage_by_hand(inputs, width)
@@ -161,8 +159,7 @@ def _convolutions_on_path_and_shortcuts(summary: ModelSummary) -> tuple[int, int
 
 
 def _sizes(page: Page) -> None:
-    page.heading("sizes_heading")
-    page.say("sizes")
+    page.section("sizes")
     summaries = {f"{size}x{size}, {stem} stem": model_summary("resnet18", size, stem=stem) for size, stem in INPUTS}
     sides = {label: _sides(summary) for label, summary in summaries.items()}
     page.table(

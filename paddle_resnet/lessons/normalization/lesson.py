@@ -232,8 +232,7 @@ def _train(page: Page, effort: Effort) -> None:
     """Train with batch and with group normalisation at each batch size, the learning rate in proportion."""
     data = LessonData.open(effort)
     epochs = effort.epochs(FULL_EPOCHS if effort.full else EPOCHS)
-    page.heading("training_heading")
-    page.say(
+    page.section(
         "recipe",
         config=data.config,
         epochs=epochs,

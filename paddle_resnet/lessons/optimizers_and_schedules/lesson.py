@@ -60,8 +60,7 @@ def teach(page: Page, effort: Effort) -> None:
 
 
 def _by_hand(page: Page) -> None:
-    page.heading("by_hand_heading")
-    page.say("by_hand", steps=STEPS)
+    page.section("by_hand", steps=STEPS)
     differences = {name: difference_from_paddle(name) for name in UPDATES}
     page.table("updates", [(name, f"`{UPDATES[name][0]}`", f"{each:.0e}") for name, each in differences.items()])
     page.say("weight_decay")
@@ -108,8 +107,7 @@ def _rates(train: TrainConfig, settings: Mapping[str, Any]) -> list[float]:
 
 
 def _compare_optimizers(page: Page, data: LessonData) -> None:
-    page.heading("optimizers_heading")
-    page.say("recipe", config=data.config, network=NETWORK, seeds=len(SEEDS))
+    page.section("recipe", config=data.config, network=NETWORK, seeds=len(SEEDS))
     validation: dict[str, dict[float, SeedStatistics]] = {}
     tests, best = {}, {}
     for name, rates in OPTIMIZERS.items():
@@ -133,8 +131,7 @@ def _compare_optimizers(page: Page, data: LessonData) -> None:
 
 
 def _compare_schedules(page: Page, data: LessonData) -> None:
-    page.heading("schedule_results_heading")
-    page.say("schedule_recipe", rate=SCHEDULE_RATE, seeds=len(SEEDS))
+    page.section("schedule_recipe", rate=SCHEDULE_RATE, seeds=len(SEEDS))
     rate = {"optimizer": "sgd", "learning_rate": SCHEDULE_RATE}
     tests = {name: _train_seeds(data, {**rate, **each})[1] for name, each in SCHEDULES.items()}
     constant = tests["constant"].values

@@ -111,8 +111,7 @@ def teach(page: Page, effort: Effort) -> None:
 
 
 def _by_formula(page: Page) -> None:
-    page.heading("formula_heading")
-    page.say("formula")
+    page.section("formula")
     page.values("field += (kernel - 1) * jump", "jump  *= stride")
     reaches = receptive_fields(create_model(WALKED))
     # The stem, and the last convolution of each stage.
@@ -187,8 +186,7 @@ def box_spread(depth: int) -> float:
 
 
 def _square_root(page: Page) -> None:
-    page.heading("square_root_heading")
-    page.say("square_root")
+    page.section("square_root")
     spreads = {depth: box_spread(depth) for depth in DEPTHS}
     page.table(
         "spreads",

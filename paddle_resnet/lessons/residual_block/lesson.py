@@ -56,8 +56,7 @@ def teach(page: Page, effort: Effort) -> None:
 
 
 def _same_shape(page: Page) -> None:
-    page.heading("paths_heading")
-    page.say("paths")
+    page.section("paths")
     page.values("out = relu(F(x) + x)            # F = bn2(conv2(relu(bn1(conv1(x)))))")
     summary = summarize(BasicBlock(3, 3, 1, projection_shortcut), INPUT)
     _show_layers(page, summary)
@@ -164,8 +163,7 @@ class FitResult:
 def _signs(page: Page, effort: Effort) -> None:
     """Train both blocks, and compare the signs of their residuals."""
     steps = effort.epochs(STEPS)
-    page.heading("sign_heading")
-    page.say("sign_question", channels=CHANNELS)
+    page.section("sign_question", channels=CHANNELS)
     page.values(
         "target = 0.5 * x                          # x = |normal|, so x >= 0 as inside a ResNet",
         "block.bn2 = Sequential(block.bn2, ReLU())   # the second block only",

@@ -112,8 +112,7 @@ def read_five_classes() -> dict[str, Any]:
 
 def _show_photographs(page: Page) -> None:
     """Show the experiment that takes too long for a lesson: its recorded results, and the command that repeats it."""
-    page.heading("photographs_heading")
-    page.say("worth")
+    page.section("worth")
     recorded = read_five_classes()
     statistics = {start: SeedStatistics.of(recorded["test_top1"][start]) for start in (SCRATCH, TUNED)}
     pairs = zip(statistics[TUNED].values, statistics[SCRATCH].values, strict=True)
@@ -135,8 +134,7 @@ def _show_photographs(page: Page) -> None:
 
 
 def _show_question(page: Page, plan: Plan, source: Task, target: Task) -> None:
-    page.heading("tasks_heading")
-    page.say("question")
+    page.section("question")
     old, new, numbers = (", ".join(map(str, each)) for each in (source.classes, target.classes, plan.numbers))
     page.values(
         f"old task   {old}: {len(source.train):,} training images, all of them used",

@@ -66,8 +66,7 @@ def teach(page: Page, effort: Effort) -> None:
 
 def _network(context: LessonContext) -> None:
     page, evaluation = context.page, context.evaluation
-    page.heading("network_heading")
-    page.say("network", config=context.run.config, top1=percent(evaluation.top1), images=evaluation.images)
+    page.section("network", config=context.run.config, top1=percent(evaluation.top1), images=evaluation.images)
     if context.run.config.data.source == "digits":
         page.say("digits")
     mistakes = int((evaluation.predicted != evaluation.labels).sum())
