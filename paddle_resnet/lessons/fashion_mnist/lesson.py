@@ -118,7 +118,6 @@ def _show_network(page: Page, size: int) -> None:
 
 def _show_grey_stem(page: Page) -> None:
     """Show that an RGB stem on three equal channels equals a one-channel stem."""
-    page.heading("grey_stem_heading")
     paddle.seed(0)
     grey = paddle.to_tensor(np.random.default_rng(0).random((2, 1, 32, 32), dtype=np.float32))
     three = create_model(NETWORK, in_channels=3).conv1
@@ -128,13 +127,12 @@ def _show_grey_stem(page: Page) -> None:
     with paddle.no_grad():
         difference = float((three(grey.expand([-1, 3, -1, -1])) - one(grey)).abs().max().item())
     more = three.weight.size - one.weight.size
-    page.say("grey_stem", more=more, difference=difference)
+    page.section("grey_stem", more=more, difference=difference)
     page.record(stem_difference=difference, stem_extra_weights=more)
 
 
 def _show_initializer(page: Page) -> None:
     """Run the initialiser line of the book's Paddle edition, which has no effect, and the correct one."""
-    page.heading("initializer_heading")
     paddle.seed(0)
     layer = nn.Conv2D(1, 64, 7, stride=2, padding=3)
     as_made = layer.weight.numpy().copy()
@@ -145,7 +143,7 @@ def _show_initializer(page: Page) -> None:
     moved = float(np.abs(after_book - as_made).max())
     here_weight = create_model(NETWORK).conv1.weight.numpy()
     default, xavier, here = (float(weight.std()) for weight in (as_made, after_call, here_weight))
-    page.say("initializer")
+    page.section("initializer")
     fan_in, fan_out = 49, 64 * 49
     page.values(
         f"{'as Conv2D makes it':31}std {default:.4f}   sqrt(2 / fan_in) = {math.sqrt(2 / fan_in):.4f}",
@@ -227,11 +225,10 @@ def _show_curves(page: Page, config: Config, outcome: TrainingOutcome) -> None:
 
 
 def _compare_with_book(page: Page, config: Config, outcome: TrainingOutcome) -> None:
-    page.heading("book_heading")
     difference = outcome.test_top1 - BOOK_TEST_TOP1
     as_book = config.data.image_size == BOOK_SIZE and config.train.epochs == RECIPE["epochs"]
     book_error = _standard_error(BOOK_TEST_TOP1, BOOK_TEST_IMAGES)
-    page.say(
+    page.section(
         "compared_with_book",
         book_test_top1=BOOK_TEST_TOP1,
         top1=outcome.test_top1,
@@ -243,11 +240,10 @@ def _compare_with_book(page: Page, config: Config, outcome: TrainingOutcome) -> 
 
 
 def _state_limits(page: Page, config: Config, splits: Splits, outcome: TrainingOutcome) -> None:
-    page.heading("limits_heading")
     rate = outcome.history[-1].images_per_second * model_summary(NETWORK, config.data.image_size).macs
     trained = RECIPE["epochs"] * FASHION_MNIST_IMAGES * (1 - config.data.validation_fraction)
     hours = trained * model_summary(NETWORK, BOOK_SIZE).macs / rate / 3600
-    page.say(
+    page.section(
         "limits",
         book_test_top1=BOOK_TEST_TOP1,
         source=config.data.source,

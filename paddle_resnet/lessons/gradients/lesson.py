@@ -59,11 +59,10 @@ MOMENTUM = 0.9
 def teach(page: Page, effort: Effort) -> None:
     """Measure gradients with and without BatchNorm, at initialisation and after a few steps."""
     _explain_chain(page)
-    page.heading("measurement_heading")
     data = page.text("cifar10_images" if effort.full else "digits")
     loader = LessonData.open(effort, IMAGE_SIZE).loader(BATCH_SIZE, SEED)
     images, labels = next(iter(loader))
-    page.say("measurement", batch_size=BATCH_SIZE, images=data, image_size=images.shape[-1])
+    page.section("measurement", batch_size=BATCH_SIZE, images=data, image_size=images.shape[-1])
     keys = [(f"{kind}{depth}", batch_norm) for batch_norm in (False, True) for kind in KINDS for depth in DEPTHS]
     initial = {key: measure_gradients(make_network(*key), images, labels) for key in keys}
     vanishing = [name for (name, batch_norm), each in initial.items() if batch_norm and each.vanishes]

@@ -67,14 +67,13 @@ def teach(page: Page, effort: Effort) -> None:
 
 
 def _slices(page: Page) -> None:
-    page.heading("slices_heading")
     layer = nn.Conv2D(8, 8, 3, padding=1, groups=2, bias_attr=False)
     x = paddle.randn([1, 8, 6, 6])
     with paddle.no_grad():
         grouped, sliced = layer(x).numpy(), conv_by_slices(x, layer.weight, 2).numpy()
         full = paddle.to_tensor(to_dense(layer.weight.numpy(), 2))
         dense = nn.functional.conv2d(x, full, padding=1).numpy()
-    page.say("slices")
+    page.section("slices")
     difference, block_difference = (float(np.abs(grouped - other).max()) for other in (sliced, dense))
     page.values(
         f"Conv2D(8, 8, 3, groups=1).weight.shape          [8, 8, 3, 3]   {8 * 8 * 9} weights",
@@ -105,10 +104,9 @@ def _blocks(page: Page) -> None:
 
 
 def _cardinality(page: Page) -> None:
-    page.heading("cardinality_heading")
     blocks = [BlockCost.of(groups, width) for groups, width in CARDINALITIES]
     depthwise = BlockCost.of(round(blocks[0].weights / (256 + 9 + 256)), 1)  # equation 4 with d = 1, solved for C
-    page.say("equation")
+    page.section("equation")
     rows = []
     for block in [*blocks, depthwise]:
         counts = f"{block.weights:,}", f"{block.grouped_share:.1%}", f"{block.weights * 56 * 56 / 1e6:.0f}"
@@ -142,7 +140,6 @@ def _networks(page: Page) -> None:
 
 
 def _mixing(page: Page) -> None:
-    page.heading("mixing_heading")
     groups = 4
     grouped = partial(convolution, CHANNELS, CHANNELS, 3, groups=groups)
     chains = {
@@ -151,7 +148,7 @@ def _mixing(page: Page) -> None:
         "grouped, 1x1, grouped": nn.Sequential(grouped(), convolution(CHANNELS, CHANNELS, 1), grouped()),
     }
     matrices = {name: channel_dependencies(chain, CHANNELS) for name, chain in chains.items()}
-    page.say("mixing_depth", channels=CHANNELS, groups=groups)
+    page.section("mixing_depth", channels=CHANNELS, groups=groups)
     title = f"{CHANNELS} channels, {groups} groups: which output depends on which input"
     labelled = {f"{name}\n{matrix.mean():.0%} of the pairs": matrix for name, matrix in matrices.items()}
     colours = ListedColormap(["#F1F1F1", BLUE])
@@ -160,13 +157,12 @@ def _mixing(page: Page) -> None:
 
 
 def _depthwise(page: Page, repeats: int) -> None:
-    page.heading("depthwise_heading")
     groups = [2**power for power in range(8)]
     work = [TIMED.macs(number) for number in groups]
     intensity = [macs / TIMED.numbers_moved(number) for macs, number in zip(work, groups, strict=True)]
     times = forward_times(TIMED, groups, repeats)
     pair = 1 / TIMED.channels + 1 / 9
-    page.say("depthwise", timed=TIMED, pair=pair, repeats=repeats, machine=describe_machine())
+    page.section("depthwise", timed=TIMED, pair=pair, repeats=repeats, machine=describe_machine())
     page.table(
         "times_by_groups",
         [

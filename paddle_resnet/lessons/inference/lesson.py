@@ -115,7 +115,6 @@ def _draw_differences(differences: np.ndarray, closest: float) -> Figure:
 
 def _show_folding(page: Page, run: Run, images: np.ndarray) -> None:
     """Fold the first BatchNorm into the convolution before it."""
-    page.heading("folding_heading")
     network = run.load_network()
     x = run.normalize()(paddle.to_tensor(images))
     weight, shift = fold_batch_norm(network.conv1, network.bn1)
@@ -125,7 +124,7 @@ def _show_folding(page: Page, run: Run, images: np.ndarray) -> None:
         one_layer = nn.functional.conv2d(x, weight, shift, stride=settings.stride, padding=settings.padding)
     difference = float((two_layers - one_layer).abs().max().item())
     largest = float(two_layers.abs().max().item())
-    page.say("folding")
+    page.section("folding")
     page.values(
         "factor = gamma / sqrt(running variance + epsilon)",
         "weight' = weight * factor",
@@ -148,7 +147,6 @@ def fold_batch_norm(convolution: nn.Conv2D, normalization: nn.BatchNorm2D) -> tu
 
 def _show_preprocessing(page: Page, run: Run, image: np.ndarray) -> None:
     """Measure the accuracy with mistakes in the preprocessing."""
-    page.heading("preprocessing_heading")
     right = run.normalize()
     network = run.load_network()
     identity = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -157,7 +155,7 @@ def _show_preprocessing(page: Page, run: Run, image: np.ndarray) -> None:
     slips = {"right": right, "not_normalized": Normalize(*identity), "not_divided": Normalize(mean, std)}
     found = [measure_split(run, NetworkScorer(network, normalize)) for normalize in slips.values()]
     top1 = [each.top1 for each in found]
-    page.say("slips")
+    page.section("slips")
     best = [f"{each.scores.max(axis=1).mean():.2f}" for each in found]
     page.table(
         "preprocessing",

@@ -58,9 +58,8 @@ def teach(page: Page, effort: Effort) -> None:
 
 
 def _show_layers(page: Page) -> None:
-    page.heading("layers_heading")
     lenet, resnet = model_summary("lenet", SIZE), model_summary("resnet8", SIZE)
-    page.say("lenet5")
+    page.section("lenet5")
     page.say("seven_layers")
     page.table(
         "layers",
@@ -111,9 +110,8 @@ def _train(page: Page, effort: Effort, name: str) -> NetworkRuns:
 
 
 def _compare(page: Page, config: Config, lenet: NetworkRuns, resnet: NetworkRuns) -> None:
-    page.heading("comparison_heading")
     images = lenet.evaluations[0].images
-    page.say("recipe", config=config, size=SIZE, rates=RATES, images=images)
+    page.section("recipe", config=config, size=SIZE, rates=RATES, images=images)
     page.table(
         "results",
         [
@@ -170,9 +168,8 @@ def _show_mistakes(page: Page, test: Split, lenet: NetworkRuns, resnet: NetworkR
 
 def _show_learning_rate(page: Page, effort: Effort, lenet: NetworkRuns) -> None:
     """Train LeNet once at the rate that suits a network with BatchNorm."""
-    page.heading("learning_rate_heading")
     usual_rate, rate = RATES.values()
-    page.say("larger_rate", seed=SEEDS[0], rate=rate)
+    page.section("larger_rate", seed=SEEDS[0], rate=rate)
     usual = lenet.evaluations[0]
     chance = float(np.bincount(usual.labels).max() / usual.images)
     try:

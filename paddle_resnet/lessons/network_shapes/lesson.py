@@ -101,10 +101,9 @@ def _stage_by_hand(inputs: int, width: int) -> tuple[str, int]:
 
 
 def _costs(page: Page, summary: ModelSummary) -> None:
-    page.heading("costs_heading")
     costs = costs_by_part(summary)
     last = [row for row in convolutions(summary) if row.name.endswith(".1.conv2")]  # of each stage
-    page.say("halving")
+    page.section("halving")
     lines = []
     for number, (row, width) in enumerate(zip(last, STAGE_WIDTHS, strict=True), start=1):
         side = row.output_shape[2]
@@ -124,10 +123,9 @@ def _costs(page: Page, summary: ModelSummary) -> None:
 
 
 def _published(page: Page) -> None:
-    page.heading("published_heading")
     summary = model_summary("resnet18", 224, classes=1000)
     with_statistics = sum(int(np.prod(tensor.shape)) for tensor in create_model("resnet18").parameters())
-    page.say("published")
+    page.section("published")
     page.table(
         "counts",
         [
@@ -142,12 +140,11 @@ def _published(page: Page) -> None:
 
 
 def _eighteen(page: Page, summary: ModelSummary) -> None:
-    page.heading("eighteen_heading")
     path, shortcuts = _convolutions_on_path_and_shortcuts(summary)
     wide_summary = model_summary("wrn_28_10", 32)
     wide_path, wide_shortcuts = _convolutions_on_path_and_shortcuts(wide_summary)
     wide = {"path": wide_path, "shortcuts": wide_shortcuts, "depth": wide_summary.depth}
-    page.say("eighteen", convolutions=path, summary=summary, shortcuts=shortcuts)
+    page.section("eighteen", convolutions=path, summary=summary, shortcuts=shortcuts)
     page.say("wide_names", wide=wide)
     page.record(depth=summary.depth, convolutions_on_the_way=path, shortcut_convolutions=shortcuts)
     page.record(**{f"wide_{name}": count for name, count in wide.items()})
@@ -189,12 +186,11 @@ def _sides(summary: ModelSummary) -> list[int]:
 
 
 def _book(page: Page) -> None:
-    page.heading("book_heading")
     network = create_model("resnet18_d2l")
     book, ours = model_summary("resnet18_d2l", BOOK_SIZE), model_summary("resnet18", BOOK_SIZE, in_channels=1)
     shapes = _shapes(book)
     route = ", ".join(format_shape(shape) for place, shape in shapes.items() if place not in ("conv1", "mean"))
-    page.say("book", route=route, book=book, ours=ours)
+    page.section("book", route=route, book=book, ours=ours)
     biases = {
         f"{name}.bias": layer.bias.size
         for name, layer in network.named_sublayers()

@@ -68,10 +68,9 @@ def _by_hand(page: Page) -> None:
 
 
 def _valley(page: Page) -> None:
-    page.heading("valley_heading")
     low, high = CURVATURES
     limit = 2 / high
-    page.say("valley", low=low, high=high, limit=limit)
+    page.section("valley", low=low, high=high, limit=limit)
     below, above = (valley(descend(factor * limit, steps=200)[-1]) for factor in (0.99, 1.01))
     page.values(f"rate 0.99 * 2/{high:g}: loss after 200 steps {below:.1e}", f"rate 1.01 * 2/{high:g}: {above:.1e}")
     settings = best_settings()
@@ -89,9 +88,8 @@ def _valley(page: Page) -> None:
 
 
 def _draw_schedules(page: Page, config: Config) -> None:
-    page.heading("schedules_heading")
     rates = {name: _rates(config.train, settings) for name, settings in SCHEDULES.items()}
-    page.say("schedules")
+    page.section("schedules")
     page.figure("factors_of_rate", lambda: draw_schedules(rates))
     page.record(**{f"{name}_rates": [each[0], each[DRAWN_STEPS // 2], each[-1]] for name, each in rates.items()})
 

@@ -137,7 +137,6 @@ def _compare(page: Page) -> None:
 
 def _by_gradient(page: Page) -> dict[str, np.ndarray]:
     """Measure three networks: new weights with and without shortcuts, and trained weights."""
-    page.heading("gradient_heading")
     images = np.random.default_rng(0).normal(size=(IMAGES, 3, SIDE, SIDE)).astype(np.float32)
     networks = {
         "plain20": create_model("plain20"),
@@ -146,7 +145,7 @@ def _by_gradient(page: Page) -> dict[str, np.ndarray]:
     }
     influences = {name: input_influence(network, images) for name, network in networks.items()}
     formula = receptive_fields(networks["resnet20"])[-1].field
-    page.say("gradient", side=SIDE, images=IMAGES, network=MEASURED)
+    page.section("gradient", side=SIDE, images=IMAGES, network=MEASURED)
     page.values(
         f"by the formula                     {formula} x {formula}",
         *(f"{name + ', nonzero gradient':<34} {extent(each)} x {extent(each)}" for name, each in influences.items()),

@@ -182,9 +182,8 @@ def _measure(plan: Plan, learner: FewShotTrainer, source: Task, target: Task) ->
 
 
 def _show_results(page: Page, plan: Plan, results: Results, target: Task) -> None:
-    page.heading("results_heading")
     pretrained = SeedStatistics.of(results.pretrained_top1)
-    page.say("results", pretrained=pretrained.percent(), seeds=len(plan.seeds), images=len(target.test))
+    page.section("results", pretrained=pretrained.percent(), seeds=len(plan.seeds), images=len(target.test))
     page.table(
         "top1",
         [[number, *(results.statistics(start, number).percent() for start in STARTS)] for number in plan.numbers],
@@ -223,12 +222,11 @@ def _say_verdict(page: Page, start: str, gains: Mapping[int, SeedStatistics]) ->
 
 
 def _explain(page: Page, plan: Plan, results: Results, target: Task) -> None:
-    page.heading("reasons_heading")
     fewest, most = plan.numbers[0], plan.numbers[-1]
     scratch, pixels = results.statistics(SCRATCH, most), results.statistics(PIXELS, most)
     old = float(np.mean(results.pretrained_top1))
     height, width = target.test.batch([0]).shape[1:3]
-    page.say("at_most", height=height, width=width, most=most, scratch=scratch, pixels=pixels)
+    page.section("at_most", height=height, width=width, most=most, scratch=scratch, pixels=pixels)
     if ahead := [number for number in plan.numbers if results.best(number) == PIXELS]:
         page.say("pixels_ahead", ahead=ahead)
     if pixels.mean > 0.9:

@@ -103,9 +103,8 @@ def _convolve(image: np.ndarray, kernels: np.ndarray) -> np.ndarray:
 
 def _maps(context: LessonContext) -> None:
     page, trained, chosen = context.page, context.trained, context.shown_image
-    page.heading("maps_heading")
     maps = {name: output[0] for name, output in trained.maps(context.test.pixels[[chosen]]).items()}
-    page.say("coarser")
+    page.section("coarser")
     title = f"The strongest {MAPS} maps of each stage for one {context.true_name(chosen)}"
     page.figure("maps", lambda: draw_maps(context.test.pixels[chosen], maps, MAPS, title))
     train = ImageSet(*read_images(context.run, context.run.splits().train)).sample(MAX_NEIGHBOURS)
@@ -127,11 +126,10 @@ def _maps(context: LessonContext) -> None:
 
 def _points(context: LessonContext) -> None:
     page = context.page
-    page.heading("points_heading")
     images = context.test.sample(MAX_POINTS)
     features = context.trained.means(images.pixels)[context.trained.network.stage_names[-1]]
     pixels_2d, features_2d = (project_2d(points, images.labels) for points in (flatten_pixels(images.pixels), features))
-    page.say("projections", features=features)
+    page.section("projections", features=features)
     panels = {}
     for name, projections in (("pixels", pixels_2d), ("features", features_2d)):
         panels[f"{name}, PCA ({projections.explained:.0%} of the variance)"] = projections.pca
@@ -146,7 +144,6 @@ def _points(context: LessonContext) -> None:
 def _cam_equivalence(context: LessonContext) -> None:
     """Show that Grad-CAM at the last stage equals CAM."""
     page, trained = context.page, context.trained
-    page.heading("cam_heading")
     chosen = context.one_of_each_class()
     predicted = context.evaluation.predicted[chosen]
     inputs = trained.tensor(context.test.pixels[chosen])
@@ -156,7 +153,7 @@ def _cam_equivalence(context: LessonContext) -> None:
     cam = np.maximum(np.einsum("nk,nkhw->nhw", weights, features), 0)
     places = maps.shape[1] * maps.shape[2]
     difference = float(np.abs(maps * places - cam).max())
-    page.say("cam")
+    page.section("cam")
     page.values(
         "w_k = mean over H, W of  d score / d A_k",
         "map = ReLU(sum over k of w_k A_k)",
@@ -189,7 +186,6 @@ def _draw_heat(context: LessonContext, name: str, chosen: np.ndarray, rows: Heat
 def _occlusion(context: LessonContext) -> None:
     """Test the maps by occlusion and against random weights."""
     page, trained = context.page, context.trained
-    page.heading("occlusion_heading")
     images = context.test.sample(MAX_POINTS)
     predicted = trained.predict(images.pixels)
     maps = trained.grad_cam(images.pixels, predicted)
@@ -204,7 +200,7 @@ def _occlusion(context: LessonContext) -> None:
         for name, order in orders.items()
     }
     before = accuracy(images.pixels)
-    page.say("occlusion", before=percent(before), images=len(images))
+    page.section("occlusion", before=percent(before), images=len(images))
     rows = zip(HIDDEN, *right.values(), strict=True)
     page.table("occluded", [(f"{share:.0%}", *map(percent, accuracies)) for share, *accuracies in rows])
     holds = sum(top < chance for top, chance in zip(right["highest"], right["random"], strict=True))
