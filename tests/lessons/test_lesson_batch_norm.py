@@ -6,7 +6,7 @@ from lesson_pages import figure_names
 
 from paddle_resnet.lessons import Lesson
 from paddle_resnet.lessons.batch_norm import training as training
-from paddle_resnet.lessons.batch_norm.running_statistics import FEATURES, IMAGES
+from paddle_resnet.lessons.batch_norm.lesson import FEATURES, IMAGES
 from paddle_resnet.lessons.framework.page import Prose
 
 pytestmark = pytest.mark.slow

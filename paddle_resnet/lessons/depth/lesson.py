@@ -7,7 +7,6 @@ from functools import partial
 
 import numpy as np
 import paddle
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paddle_resnet.lessons.common.network_costs import describe_machine, model_summary, time_interleaved
@@ -63,8 +62,8 @@ def _count(page: Page) -> None:
             for depth, each in summaries.items()
         ],
     )
-    page.record(depths=DEPTHS, parameters=[each.parameters for each in summaries.values()])
-    page.record(macs=[each.macs for each in summaries.values()])
+    parameters, macs = zip(*((each.parameters, each.macs) for each in summaries.values()), strict=True)
+    page.record(depths=DEPTHS, parameters=parameters, macs=macs)
     step = closed_form_parameters(2) - closed_form_parameters(1)
     page.say("linear_growth", step=step, last_stage=2 * (9 * 64 * 64 + 2 * 64) / step)
 
@@ -84,14 +83,9 @@ def _time(page: Page, effort: Effort) -> None:
     time_interleaved(calls, rounds=1)  # warm-up
     seconds = time_interleaved(calls, rounds)
     milliseconds = {depth: 1000 * float(np.median(seconds[depth])) / TIMED_BATCH for depth in DEPTHS}
-    page.record(milliseconds_an_image=list(milliseconds.values()))
-    page.figure(
-        "costs",
-        partial(draw_costs, {depth: closed_form_parameters((depth - 2) // 6) for depth in DEPTHS}, milliseconds),
-        timed_batch=TIMED_BATCH,
-    )
+    page.figure("costs", partial(draw_costs, milliseconds), timed_batch=TIMED_BATCH)
     ratio = milliseconds[DEPTHS[-1]] / milliseconds[DEPTHS[0]]
-    page.record(time_ratio=ratio)
+    page.record(milliseconds_an_image=list(milliseconds.values()), time_ratio=ratio)
     page.say(
         "time_and_depth",
         deepest=DEPTHS[-1],
@@ -142,28 +136,25 @@ def _significance(page: Page, changes: SeedStatistics) -> Text:
     return page.text(key, runs=changes.runs, interval=changes.points(decimals=2))
 
 
-def draw_costs(parameters: Mapping[int, int], milliseconds: Mapping[int, float]) -> Figure:
+def draw_costs(milliseconds: Mapping[int, float]) -> Figure:
     """Draw parameters (millions) and time (milliseconds per image) over the layers."""
-    figure, (left, right) = make_figure(10, 3.8, 1, 2)
-    _line(left, {depth: count / 1e6 for depth, count in parameters.items()}, "parameters (millions)")
-    _line(right, milliseconds, "time (ms per image)")
+    figure, panels = make_figure(10, 3.8, 1, 2)
+    millions = {depth: closed_form_parameters((depth - 2) // 6) / 1e6 for depth in milliseconds}
+    measures = {"parameters (millions)": millions, "time (ms per image)": milliseconds}
+    for axes, (label, values) in zip(panels, measures.items(), strict=True):
+        axes.plot(list(values), list(values.values()), "o-", color=BLUE)
+        axes.set_xticks(list(values))
+        axes.set(xlim=(0, max(values) * 1.05), ylim=(0, max(values.values()) * 1.1), xlabel="layers", ylabel=label)
     return figure
 
 
 def draw_errors(results: Mapping[int, SeedResults]) -> Figure:
     """Draw training and test error over the layers, a point for each seed."""
     figure, axes = make_figure(9, 4.2)
-    training = [100 * np.array(each.training_errors) for each in results.values()]
-    test = [100 * np.array(each.test_errors) for each in results.values()]
-    draw_values_and_mean(axes, list(results), training, "training images", BLUE, "o")
-    draw_values_and_mean(axes, list(results), test, "test images", ORANGE, "s")
+    for images, colour, marker in (("training", BLUE, "o"), ("test", ORANGE, "s")):
+        errors = [100 * np.array(getattr(each, f"{images}_errors")) for each in results.values()]
+        draw_values_and_mean(axes, list(results), errors, f"{images} images", colour, marker)
     axes.set_xticks(list(results))
     axes.set(xlabel="layers", ylabel="error after training (%)", ylim=(0, None))
     axes.legend(loc="best")
     return figure
-
-
-def _line(axes: Axes, values: Mapping[int, float], label: str) -> None:
-    axes.plot(list(values), list(values.values()), "o-", color=BLUE)
-    axes.set_xticks(list(values))
-    axes.set(xlim=(0, max(values) * 1.05), ylim=(0, max(values.values()) * 1.1), xlabel="layers", ylabel=label)

@@ -10,7 +10,7 @@ from paddle import nn
 from paddle_resnet.lessons.common.network_costs import format_shape
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import Page
-from paddle_resnet.models.blocks import BasicBlock, Bottleneck, ResidualBlock, ZeroPadShortcut
+from paddle_resnet.models.blocks import BasicBlock, Bottleneck, ResidualBlock, ZeroPadShortcut, projection_shortcut
 from paddle_resnet.models.preact import PreActBasicBlock
 from paddle_resnet.models.summary import summarize
 from paddle_resnet.plots.style import BLUE, GREY, ORANGE, make_figure
@@ -41,17 +41,21 @@ class Inception(nn.Layer):
 
     def __init__(self, channels: int, one: int, three: tuple[int, int], five: tuple[int, int], pool: int) -> None:
         super().__init__()
-        self.one = nn.Sequential(nn.Conv2D(channels, one, 1), nn.ReLU())
-        self.three = nn.Sequential(
-            nn.Conv2D(channels, three[0], 1), nn.ReLU(), nn.Conv2D(three[0], three[1], 3, padding=1), nn.ReLU()
+
+        def unit(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+            return nn.Sequential(nn.Conv2D(inputs, outputs, kernel, padding=kernel // 2), nn.ReLU())
+
+        self.paths = nn.LayerList(
+            [
+                unit(channels, one, 1),
+                nn.Sequential(unit(channels, three[0], 1), unit(*three, 3)),
+                nn.Sequential(unit(channels, five[0], 1), unit(*five, 5)),
+                nn.Sequential(nn.MaxPool2D(3, 1, padding=1), unit(channels, pool, 1)),
+            ]
         )
-        self.five = nn.Sequential(
-            nn.Conv2D(channels, five[0], 1), nn.ReLU(), nn.Conv2D(five[0], five[1], 5, padding=2), nn.ReLU()
-        )
-        self.pool = nn.Sequential(nn.MaxPool2D(3, 1, padding=1), nn.Conv2D(channels, pool, 1), nn.ReLU())
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        return paddle.concat([path(x) for path in (self.one, self.three, self.five, self.pool)], axis=1)
+        return paddle.concat([path(x) for path in self.paths], axis=1)
 
 
 def teach(page: Page, effort: Effort) -> None:
@@ -67,7 +71,7 @@ def _inception(page: Page) -> None:
     page.section("inception_question")
     blocks = {
         "Inception 3a": Inception(CHANNELS, *INCEPTION_3A),
-        "BasicBlock": BasicBlock(CHANNELS, 256, 1, _projection),
+        "BasicBlock": BasicBlock(CHANNELS, 256, 1, projection_shortcut),
     }
     rows = []
     for name, block in blocks.items():
@@ -85,11 +89,6 @@ def _inception(page: Page) -> None:
     )
     page.say("inception_relation")
     page.record(concatenation_minus_sum=difference)
-
-
-def _projection(in_channels: int, out_channels: int, stride: int) -> nn.Layer:
-    convolution = nn.Conv2D(in_channels, out_channels, 1, stride, bias_attr=False)
-    return nn.Sequential(convolution, nn.BatchNorm2D(out_channels))
 
 
 @paddle.no_grad()
@@ -175,12 +174,9 @@ def polynomial_errors() -> tuple[np.ndarray, np.ndarray]:
         return x, np.sin(np.pi * x) + NOISE * random.normal(size=number)
 
     (x, y), (new_x, new_y) = sample(SAMPLES), sample(10_000)
-    training, test = [], []
-    for degree in DEGREES:
-        fit = np.polynomial.Legendre.fit(x, y, degree, domain=[-1, 1])
-        training.append(float(np.mean((fit(x) - y) ** 2)))
-        test.append(float(np.mean((fit(new_x) - new_y) ** 2)))
-    return np.array(training), np.array(test)
+    fits = [np.polynomial.Legendre.fit(x, y, degree, domain=[-1, 1]) for degree in DEGREES]
+    training = np.array([np.mean((fit(x) - y) ** 2) for fit in fits])
+    return training, np.array([np.mean((fit(new_x) - new_y) ** 2) for fit in fits])
 
 
 def _nested_classes(page: Page) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,13 @@ from paddle import nn
 from paddle_resnet import runtime
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
-from paddle_resnet.data import Splits
 from paddle_resnet.lessons.common.network_costs import describe_machine, format_shape, model_summary
 from paddle_resnet.lessons.common.training_loop import LessonData, apply_cpu_backend, train_batches
 from paddle_resnet.lessons.framework.catalogue import Effort
 from paddle_resnet.lessons.framework.page import RUNS, Page
 from paddle_resnet.models import create_model
 from paddle_resnet.plots.curves import draw_learning_curves
+from paddle_resnet.results import Evaluation
 from paddle_resnet.tracking.training_log import VisualDLLog
 from paddle_resnet.training import EpochRecord
 from paddle_resnet.training.optim.optimizer import make_optimizer
@@ -48,19 +47,6 @@ RECIPE: dict[str, Any] = {
 SMALL_BATCH = 64
 
 
-@dataclass(frozen=True)
-class TrainingOutcome:
-    """The history of a training, and the test accuracy after its last epoch."""
-
-    history: list[EpochRecord]
-    test_top1: float
-    test_images: int
-
-    @property
-    def standard_error(self) -> float:
-        return _standard_error(self.test_top1, self.test_images)
-
-
 def _standard_error(top1: float, images: int) -> float:
     """Return the binomial standard error of an accuracy."""
     return math.sqrt(top1 * (1 - top1) / images)
@@ -74,12 +60,12 @@ def teach(page: Page, effort: Effort) -> None:
     _show_initializer(page)
     _show_recipe(page, config)
     data = LessonData(config)
-    outcome = _train(data, page.folder / RUNS / NETWORK / "vdl")
-    _show_curves(page, config, outcome)
+    history, test = _train(data, page.folder / RUNS / NETWORK / "vdl")
+    _show_curves(page, config, history, test)
     if config.data.source == "fashion_mnist":
-        _compare_with_book(page, config, outcome)
+        _compare_with_book(page, config, test)
     else:
-        _state_limits(page, config, data.splits, outcome)
+        _state_limits(page, config, len(data.splits.train), history[-1].images_per_second, test)
 
 
 def _config(effort: Effort) -> Config:
@@ -174,8 +160,8 @@ class _FirstChannel(nn.Layer):
         return images[:, :1]
 
 
-def _train(data: LessonData, curves: Path) -> TrainingOutcome:
-    """Train as the book does and measure the last epoch. VisualDL's files go to `curves`."""
+def _train(data: LessonData, curves: Path) -> tuple[list[EpochRecord], Evaluation]:
+    """Train as the book does and measure the last epoch on the test split. VisualDL's files go to `curves`."""
     config, splits = data.config, data.splits
     runtime.select_device(config.device)
     runtime.seed_everything(config.train.seed)
@@ -200,17 +186,16 @@ def _train(data: LessonData, curves: Path) -> TrainingOutcome:
             *(epoch, config.train.epochs, train_loss, 100 * held_out.top1, seconds),
         )
     log.close()
-    return TrainingOutcome(history, data.measure(network, splits.test).top1, len(splits.test))
+    return history, data.measure(network, splits.test)
 
 
-def _show_curves(page: Page, config: Config, outcome: TrainingOutcome) -> None:
+def _show_curves(page: Page, config: Config, history: list[EpochRecord], test: Evaluation) -> None:
     page.heading("curves_heading")
-    history = outcome.history
     last = history[-1]
     late = [row.validation_top1 for row in history[-5:]]
     data = f"{config.data.source}, {config.data.image_size}x{config.data.image_size}"
     page.figure("curves", lambda: draw_learning_curves(history, f"{NETWORK}: {data}"))
-    page.say("last_epoch", last=last, images=outcome.test_images, top1=outcome.test_top1, machine=describe_machine())
+    page.say("last_epoch", last=last, images=test.images, top1=test.top1, machine=describe_machine())
     page.say("constant_rate", epochs=len(late), lowest=min(late), highest=max(late))
     page.record(
         epochs=last.epoch,
@@ -218,38 +203,42 @@ def _show_curves(page: Page, config: Config, outcome: TrainingOutcome) -> None:
         train_top1=last.train_top1,
         validation_top1=[row.validation_top1 for row in history],
         learning_rates=[row.learning_rate for row in history],
-        test_top1=outcome.test_top1,
-        test_images=outcome.test_images,
+        test_top1=test.top1,
+        test_images=test.images,
         images_per_second=last.images_per_second,
     )
 
 
-def _compare_with_book(page: Page, config: Config, outcome: TrainingOutcome) -> None:
-    difference = outcome.test_top1 - BOOK_TEST_TOP1
+def _compare_with_book(page: Page, config: Config, test: Evaluation) -> None:
+    difference = test.top1 - BOOK_TEST_TOP1
     as_book = config.data.image_size == BOOK_SIZE and config.train.epochs == RECIPE["epochs"]
-    book_error = _standard_error(BOOK_TEST_TOP1, BOOK_TEST_IMAGES)
+    errors = _standard_error(test.top1, test.images), _standard_error(BOOK_TEST_TOP1, BOOK_TEST_IMAGES)
     page.section(
         "compared_with_book",
         book_test_top1=BOOK_TEST_TOP1,
-        top1=outcome.test_top1,
+        top1=test.top1,
         difference=100 * difference,
-        error=100 * math.hypot(outcome.standard_error, book_error),
+        error=100 * math.hypot(*errors),
         other_recipe="" if as_book else page.text("other_recipe"),
     )
     page.record(difference_from_book=difference)
 
 
-def _state_limits(page: Page, config: Config, splits: Splits, outcome: TrainingOutcome) -> None:
-    rate = outcome.history[-1].images_per_second * model_summary(NETWORK, config.data.image_size).macs
+def _state_limits(page: Page, config: Config, train_images: int, speed: float, test: Evaluation) -> None:
+    """Say how little the digits show, and how long the full form takes at the same multiply-adds per second.
+
+    `speed` is the images per second of the last epoch.
+    """
+    rate = speed * model_summary(NETWORK, config.data.image_size).macs
     trained = RECIPE["epochs"] * FASHION_MNIST_IMAGES * (1 - config.data.validation_fraction)
     hours = trained * model_summary(NETWORK, BOOK_SIZE).macs / rate / 3600
     page.section(
         "limits",
         book_test_top1=BOOK_TEST_TOP1,
         source=config.data.source,
-        train_images=len(splits.train),
-        images=outcome.test_images,
-        error=100 * outcome.standard_error,
+        train_images=train_images,
+        images=test.images,
+        error=100 * _standard_error(test.top1, test.images),
     )
     page.values(
         "python tools/lesson.py fashion-mnist --full",

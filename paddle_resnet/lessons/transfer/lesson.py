@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from paddle_resnet import runtime
 from paddle_resnet.config import Config
 from paddle_resnet.console import logger
-from paddle_resnet.data import MemorySplit, Split, Splits, TrainLoader
+from paddle_resnet.data import MemorySplit, Split, Splits
 from paddle_resnet.evaluation.run_plots import features_of
 from paddle_resnet.lessons.common.runs import flatten_pixels, image_settings, lesson_config
 from paddle_resnet.lessons.common.training_loop import LessonData, apply_cpu_backend, take_batches, train_batches
@@ -104,16 +104,10 @@ def teach(page: Page, effort: Effort) -> None:
     _explain(page, plan, results, target)
 
 
-def read_five_classes() -> dict[str, Any]:
-    """Return the recorded results of ``docs/experiments/five_classes.py``, as it writes them."""
-    results: dict[str, Any] = json.loads((Path(__file__).parent / "five_classes.json").read_text(encoding="utf-8"))
-    return results
-
-
 def _show_photographs(page: Page) -> None:
-    """Show the experiment that takes too long for a lesson: its recorded results, and the command that repeats it."""
+    """Show an experiment too long for a lesson, ``docs/experiments/five_classes.py``, by the results that it wrote."""
     page.section("worth")
-    recorded = read_five_classes()
+    recorded = json.loads(Path(__file__).with_name("five_classes.json").read_text(encoding="utf-8"))
     statistics = {start: SeedStatistics.of(recorded["test_top1"][start]) for start in (SCRATCH, TUNED)}
     pairs = zip(statistics[TUNED].values, statistics[SCRATCH].values, strict=True)
     gain = SeedStatistics.of(tuned - scratch for tuned, scratch in pairs)
@@ -247,8 +241,7 @@ def draw_by_number(results: Results) -> Figure:
         shifted = [number * 1.05 ** (place - 1.5) for number in numbers]
         line = {**style, "markersize": 5, "capsize": 3, "label": start}
         means = [results.statistics(start, number) for number in numbers]
-        dashed = "--" if start == PIXELS else "-"
-        top1.errorbar(shifted, *_percents(means, "std"), linestyle=dashed, **line)
+        top1.errorbar(shifted, *_percents(means, "std"), linestyle="--" if start == PIXELS else "-", **line)
         if start in (TUNED, LAST):
             gains = [results.gain(start, number) for number in numbers]
             gain.errorbar(shifted, *_percents(gains, "ci95"), **line)
@@ -308,9 +301,7 @@ class FewShotTrainer:
 
     def pretrain(self, task: Task, seed: int) -> tuple[Weights, float]:
         """Train on all images of the task for the config's epochs; return the weights and the test top-1."""
-        network = self._start(len(task.classes), None, seed)
-        loader = self._loader(task.train, seed)
-        self._train(network, loader, self.config.train.epochs * len(loader))
+        network = self._train(task, task.train, seed)
         weights = {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
         return weights, self._data.measure(network, task.test, task.classes).top1
 
@@ -319,8 +310,7 @@ class FewShotTrainer:
 
         The network starts from `weights` with a new last layer, or from new weights (None).
         """
-        network = self._start(len(task.classes), weights, seed)
-        self._train(network, self._loader(images, seed), steps)
+        network = self._train(task, images, seed, steps, weights)
         return self._data.measure(network, task.test, task.classes).top1
 
     def features(self, images: MemorySplit, weights: Weights) -> np.ndarray:
@@ -330,21 +320,21 @@ class FewShotTrainer:
         network.eval()
         return features_of(network, self._data.normalize, (pixels for pixels, _ in self._data.batches(images)))
 
-    def _start(self, classes: int, weights: Weights | None, seed: int) -> ImageClassifier:
+    def _train(
+        self, task: Task, images: MemorySplit, seed: int, steps: int | None = None, weights: Weights | None = None
+    ) -> ImageClassifier:
+        """Train on images of the task; None: as many steps as the config's epochs have."""
         runtime.seed_everything(seed)
-        network = create_model(self.config.model.name, classes)
+        network, train = create_model(self.config.model.name, len(task.classes)), self.config.train
         if weights is not None:
             load_weights(network, weights)
-            network.reset_classifier(classes)
-        apply_cpu_backend(network, self.config.train)
-        return network
-
-    def _loader(self, images: MemorySplit, seed: int) -> TrainLoader:
-        return self._data.loader(self.config.train.batch_size, seed, images, self.config.augment)
-
-    def _train(self, network: ImageClassifier, loader: TrainLoader, steps: int) -> None:
-        optimizer = make_optimizer(network, self.config.train.model_copy(update={"epochs": 1}), steps)
+            network.reset_classifier(len(task.classes))
+        apply_cpu_backend(network, train)
+        loader = self._data.loader(train.batch_size, seed, images, self.config.augment)
+        steps = steps or train.epochs * len(loader)
+        optimizer = make_optimizer(network, train.model_copy(update={"epochs": 1}), steps)
         train_batches(network, optimizer, take_batches(loader, steps))
+        return network
 
 
 def linear_probe_top1(

@@ -41,9 +41,7 @@ NEIGHBOURS = 5
 MAX_POINTS = 2000  # t-SNE's time grows with their number
 
 HeatRow = tuple[np.ndarray, Sequence[str]]
-
-HeatRows = Mapping[str, HeatRow]
-"""Maps ``[n, S, S]`` and n labels, by the row's name."""
+"""Maps ``[n, S, S]`` and n labels."""
 
 
 def teach(page: Page, effort: Effort) -> None:
@@ -74,7 +72,7 @@ def _network(context: LessonContext) -> None:
 
 
 def _filters(context: LessonContext) -> None:
-    page, trained, chosen = context.page, context.trained, context.shown_image
+    page, trained, (chosen, class_name) = context.page, context.trained, context.shown_image
     page.heading("filters_heading")
     weight = trained.network.conv1.weight.numpy()  # [out, 3, k, k]
     inputs = trained.tensor(context.test.pixels[[chosen]])
@@ -91,7 +89,7 @@ def _filters(context: LessonContext) -> None:
         spread = weight - weight.min(axis=(1, 2, 3), keepdims=True)
         drawn = (spread / spread.max(axis=(1, 2, 3), keepdims=True)).transpose(0, 2, 3, 1)
         page.say("colour_filters", size=size)
-    title = f"First layer: filters, and their responses to a {context.true_name(chosen)}"
+    title = f"First layer: filters, and their responses to a {class_name}"
     page.figure("filters", lambda: draw_filters(drawn, responses, title))
 
 
@@ -102,24 +100,19 @@ def _convolve(image: np.ndarray, kernels: np.ndarray) -> np.ndarray:
 
 
 def _maps(context: LessonContext) -> None:
-    page, trained, chosen = context.page, context.trained, context.shown_image
+    page, trained, (chosen, class_name) = context.page, context.trained, context.shown_image
     maps = {name: output[0] for name, output in trained.maps(context.test.pixels[[chosen]]).items()}
     page.section("coarser")
-    title = f"The strongest {MAPS} maps of each stage for one {context.true_name(chosen)}"
+    title = f"The strongest {MAPS} maps of each stage for one {class_name}"
     page.figure("maps", lambda: draw_maps(context.test.pixels[chosen], maps, MAPS, title))
     train = ImageSet(*read_images(context.run, context.run.splits().train)).sample(MAX_NEIGHBOURS)
     test = context.test.sample(MAX_POINTS)
     page.say("neighbours_question", neighbours=NEIGHBOURS)
     known, asked = ({"pixels": flatten_pixels(each.pixels), **trained.means(each.pixels)} for each in (train, test))
     right = {name: knn_accuracy(known[name], train.labels, asked[name], test.labels) for name in known}
-    labels = [page.text("pixels"), *(page.text("means_after", name=name) for name in maps)]
-    page.table(
-        "neighbours",
-        [
-            (label, f"{asked[name].shape[1]:,}", percent(share))
-            for label, (name, share) in zip(labels, right.items(), strict=True)
-        ],
-    )
+    labels = {"pixels": page.text("pixels"), **{name: page.text("means_after", name=name) for name in maps}}
+    rows = [(labels[name], f"{asked[name].shape[1]:,}", percent(share)) for name, share in right.items()]
+    page.table("neighbours", rows)
     pixels, *stages = right.values()
     page.record(neighbours_pixels=pixels, neighbours_stages=stages, stages=list(maps))
 
@@ -178,7 +171,7 @@ def _heatmaps(context: LessonContext) -> None:
     _draw_heat(context, "grad_cam", chosen, rows, "Grad-CAM for the predicted class, and for the second")
 
 
-def _draw_heat(context: LessonContext, name: str, chosen: np.ndarray, rows: HeatRows, title: str) -> None:
+def _draw_heat(context: LessonContext, name: str, chosen: np.ndarray, rows: Mapping[str, HeatRow], title: str) -> None:
     captions = [f"is {context.class_name(label)}" for label in context.test.labels[chosen]]
     context.page.figure(name, lambda: draw_heatmaps(context.test.pixels[chosen], captions, rows, title))
 
@@ -254,13 +247,11 @@ class LessonContext:
     def class_name(self, label: int) -> str:
         return shortened(self.classes[label], LONGEST_NAME)
 
-    def true_name(self, index: int) -> str:
-        return self.classes[self.test.labels[index]]
-
     @property
-    def shown_image(self) -> int:
-        """Index of the test image whose responses and maps are drawn."""
-        return int(self.one_of_each_class()[:4][-1])
+    def shown_image(self) -> tuple[int, str]:
+        """Index and class of the test image whose responses and maps are drawn."""
+        index = int(self.one_of_each_class()[:4][-1])
+        return index, self.classes[self.test.labels[index]]
 
     def heat(self, chosen: np.ndarray, labels: np.ndarray, layer: str | None = None) -> HeatRow:
         """Return Grad-CAM maps of test images `chosen` ``[n]`` for classes ``[n]``, and those with probabilities."""
