@@ -66,10 +66,8 @@ logger.addFilter(_escape)
 console = PlainConsole()
 error_console = PlainConsole(stderr=True)
 """For progress and warnings of commands whose standard output may be read by a program."""
-SECONDS_BETWEEN_LINES = 30.0
-"""Between two lines of progress where there is no terminal."""
-IN_FILES = {"in_files": True}
-"""`extra` of a log line that the console shows in another way."""
+SECONDS_BETWEEN_LINES = 30.0  # between two lines of progress where there is no terminal
+IN_FILES = {"in_files": True}  # `extra` of a log line that the console shows in another way
 
 
 class ConsoleHandler(logging.Handler):

@@ -30,10 +30,10 @@ class RunFailure(PaddleResNetError):  # noqa: N818 (not an error of the user's)
 
 
 _STOP_SIGNALS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up", "SIGBREAK": "interrupted"}
+# The signals that ask a program to end, of a terminal, a service manager or a closed window; those this system has.
 SIGNAL_WORDS: dict[signal.Signals, str] = {
     getattr(signal, name): word for name, word in _STOP_SIGNALS.items() if hasattr(signal, name)
 }
-"""The signals that ask a program to end, of a terminal, a service manager or a closed window; those this system has."""
 
 
 class Stopped(KeyboardInterrupt):

@@ -32,10 +32,8 @@ Result = TypeVar("Result")
 LARGEST_JSON = 1 << 28
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 LONGEST_NAME, LONGEST_SUFFIX = 255, 12
-LEAST_FREE = 1 << 16
-"""A disk with fewer free bytes counts as full."""
-_RANDOM = "[a-z0-9_]{8}"
-"""What `tempfile` puts into names."""
+LEAST_FREE = 1 << 16  # a disk with fewer free bytes counts as full
+_RANDOM = "[a-z0-9_]{8}"  # what `tempfile` puts into names
 FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 """The beginning of a cell that a spreadsheet computes, or that `csv_line` has escaped."""
 PLAIN_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)

@@ -25,8 +25,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 PROCESS_NAME = "pool worker"
-TASKS_AHEAD = 2
-"""Tasks sent to each process: one that it works on, and the next one."""
+TASKS_AHEAD = 2  # tasks sent to each process: one that it works on, and the next one
 
 
 class WorkerPool(Generic[Task, Result]):

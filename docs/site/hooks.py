@@ -182,7 +182,7 @@ def commands() -> str:
 
 
 def comments_of_fields(source: str) -> dict[str, dict[str, str]]:
-    """Return class -> field -> the comment right above the field."""
+    """Return class -> field -> the comment behind the field or right above it."""
     lines = source.splitlines()
     comments: dict[str, dict[str, str]] = {}
     for group in ast.parse(source).body:
@@ -191,7 +191,8 @@ def comments_of_fields(source: str) -> dict[str, dict[str, str]]:
                 first = last = node.lineno - 1
                 while lines[first - 1].strip().startswith("#"):
                     first -= 1
-                comment = " ".join(line.strip(" #") for line in lines[first:last])
+                above = " ".join(line.strip(" #") for line in lines[first:last])
+                comment = lines[last].partition("  # ")[2] or above
                 comments.setdefault(group.name, {})[ast.unparse(node.target)] = comment
     return comments
 

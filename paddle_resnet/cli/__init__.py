@@ -10,7 +10,7 @@ import sys
 
 from paddle_resnet.errors import set_command_form
 
-COMMANDS = {
+COMMANDS = {  # in the order in which a user needs them
     "quickstart": "train, measure, export and predict on the embedded digits, in a minute",
     "doctor": "examine this machine and this environment",
     "models": "list the networks, or show one of them",
@@ -27,7 +27,6 @@ COMMANDS = {
     "lesson": "run a lesson of the tutorial",
     "benchmark": "measure training, loading, inference and the service",
 }
-"""In the order in which a user needs them."""
 
 
 def main(name: str | None = None) -> None:

@@ -27,8 +27,7 @@ from pathlib import Path
 from paddle_resnet.cli import program
 from paddle_resnet.errors import UsageError, command, shown
 
-MOST = 1_000_000
-"""Pixels, classes or channels that are counted without an overflow."""
+MOST = 1_000_000  # pixels, classes or channels that are counted without an overflow
 
 
 def main() -> None:

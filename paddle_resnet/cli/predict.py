@@ -72,11 +72,9 @@ if TYPE_CHECKING:
 
 LIST = "-"
 LONGEST_CLASS = 24
-FEW_BATCHES = 8
-"""Up to so many batches this process predicts alone, as starting others would take longer."""
+FEW_BATCHES = 8  # up to so many batches this process predicts alone, as starting others would take longer
 DRAWN_SIDE = 480
-MOST_PROCESSES = 8
-"""Each holds the model; more cores than that are used as threads."""
+MOST_PROCESSES = 8  # each holds the model; more cores than that are used as threads
 
 
 class Pictures(NamedTuple):

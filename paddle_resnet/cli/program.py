@@ -34,8 +34,7 @@ def _is_program() -> bool:
 
 
 IS_PROGRAM = _is_program()
-NAME = ""
-"""Of the command that runs."""
+NAME = ""  # of the command that runs
 
 
 def exit_on_signal(number: int, frame: FrameType | None = None) -> NoReturn:
@@ -74,8 +73,7 @@ SECONDS_TO_A_SECOND_SIGNAL = 0.5
 """One that comes sooner repeats the first: `timeout` sends SIGTERM twice, a closed terminal also SIGHUP."""
 LONGEST_LINE = 800
 Value = TypeVar("Value")
-Say: TypeAlias = Callable[..., str]
-"""Returns the text of a key with its values, in the language that was asked for."""
+Say: TypeAlias = Callable[..., str]  # returns the text of a key with its values, in the language that was asked for
 
 
 class PlainStream:

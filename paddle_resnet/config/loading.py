@@ -20,13 +20,12 @@ SHORT_NAMES = {"lr": "learning_rate", "bs": "batch_size", "batch": "batch_size",
 SHORT_NAMES |= {"imgsz": "image_size", "horizontal_flip": "flip", "hflip": "flip"}
 """Names of keys that other projects use."""
 
-PLAIN_MESSAGES = {
+PLAIN_MESSAGES = {  # messages that are clearer than pydantic's own, by pydantic's type of error
     "missing": "expected more values",
     "model_type": "expected a group of keys",
     "path_type": "expected a path",
     "tuple_type": "expected a list in brackets, as [0.5, 1.0] or [a, b]",
 }
-"""Messages that are clearer than pydantic's own, by pydantic's type of error."""
 
 
 def load_config(schema: type[Schema], path: str | Path, overrides: Iterable[str]) -> Schema:

@@ -19,10 +19,8 @@ from paddle_resnet.runtime import DEVICE_NAMES, MOST_THREADS
 from paddle_resnet.system.machine import physical_cores
 from paddle_resnet.system.portable import name_problem
 
-MOST = 1_000_000
-"""Epochs, steps or images of a batch: there are lists of an element for each."""
-MAX_PATTERN = 500
-"""Characters of a regular expression."""
+MOST = 1_000_000  # epochs, steps or images of a batch: there are lists of an element for each
+MAX_PATTERN = 500  # characters of a regular expression
 
 
 def _number_to_name(value: Any) -> Any:
@@ -107,8 +105,7 @@ Seeds = Annotated[
     tuple[Seed, ...], Field(min_length=1), _that(lambda seeds: len({*seeds}) == len(seeds), "each seed once")
 ]
 AutoOrCount = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]
-PerChannel = tuple[Real, Real, Real]
-"""A mean or standard deviation for each of the channels R, G and B, in 0..1."""
+PerChannel = tuple[Real, Real, Real]  # a mean or standard deviation for each of the channels R, G and B, in 0..1
 Deviations = Annotated[PerChannel, _that(lambda values: min(values) > 0, "numbers above 0")]
 RangeOfShares = Annotated[
     tuple[Real, Real], _that(lambda ends: 0 < ends[0] <= ends[1] <= 1, "two shares, 0 < smallest <= largest <= 1")
@@ -141,47 +138,35 @@ class DataConfig(Group):
     # image_list: the lists of images with labels; null: train.txt, val.txt and test.txt (or .csv) in root.
     # image_shards: such as train-{000000..000146}.tar; null: train-*.tar, val-*.tar and test-*.tar in root.
     train_list: Folder | None = None
-    # The same of the validation split.
-    validation_list: Folder | None = None
-    # The same of the test split.
-    test_list: Folder | None = None
+    validation_list: Folder | None = None  # The same of the validation split.
+    test_list: Folder | None = None  # The same of the test split.
     # image_list, image_shards: names of the classes, one a line; null: label.txt or classes.txt beside the lists or
     # shards, or the labels themselves.
     class_names: Folder | None = None
     # image_names: regular expression of the files' names, in which the group (?P<class>...) is the class.
     pattern: ClassPattern | None = None
-    # Refuse an archive whose MD5 is not the official one.
-    verify: bool = True
-    # Pixels a side that the network sees.
-    image_size: Annotated[Integer, Field(ge=8, le=1024)] = 32
+    verify: bool = True  # Refuse an archive whose MD5 is not the official one.
+    image_size: Annotated[Integer, Field(ge=8, le=1024)] = 32  # Pixels a side that the network sees.
     # Use at most so many images of each split (of files: of each folder or list that there is), some of each class.
     limit: Annotated[Integer, Field(gt=0)] | None = None
     # Shorter side before the centre crop to image_size; null: set by source.
     resize: Annotated[Integer, Field(ge=8, le=2048)] | None = None
-    # Share of the training images held out for validation.
-    validation_fraction: Fraction = 0.1
-    # Share held out for the test where the source has no test split.
-    test_fraction: Fraction = 0.2
-    # Seed of the held-out images; independent of train.seed.
-    split_seed: NonNegative = 0
-    # Per-channel mean in 0..1; null: the source's own.
-    mean: PerChannel | None = None
-    # Per-channel standard deviation in 0..1; null: the source's own.
-    std: Deviations | None = None
+    validation_fraction: Fraction = 0.1  # Share of the training images held out for validation.
+    test_fraction: Fraction = 0.2  # Share held out for the test where the source has no test split.
+    split_seed: NonNegative = 0  # Seed of the held-out images; independent of train.seed.
+    mean: PerChannel | None = None  # Per-channel mean in 0..1; null: the source's own.
+    std: Deviations | None = None  # Per-channel standard deviation in 0..1; null: the source's own.
     # Processes that decode image files, or threads that crop images in memory: 1 to 256; auto: as many as there are
     # cores.
     workers: AutoOrCount = "auto"
-    # Batches that are read ahead of the training.
-    prefetch: Annotated[Integer, Field(ge=1, le=64)] = 2
+    prefetch: Annotated[Integer, Field(ge=1, le=64)] = 2  # Batches that are read ahead of the training.
     # shuffled: each image once an epoch; balanced: each class equally often, rare images repeated, see
     # docs/finetuning.md#classes-of-very-different-size.
     sampler: Literal["shuffled", "balanced"] = "shuffled"
-    # An unreadable image of a folder is an error; false: it is left out.
-    strict: bool = False
+    strict: bool = False  # An unreadable image of a folder is an error; false: it is left out.
     # Read every image before training; false: not if they are more than 50,000 and do not fit in memory.
     check: bool = False
-    # Keep a folder's decoded images in memory if they take at most this many megabytes.
-    memory_mb: NonNegative = 2048
+    memory_mb: NonNegative = 2048  # Keep a folder's decoded images in memory if they take at most this many megabytes.
 
     @property
     def lists(self) -> dict[SplitName, Path]:
@@ -239,27 +224,20 @@ class AugmentConfig(Group):
     # Random erasing: share of the images in which a rectangle of 2 to 40% of the area becomes noise; 0: none (Zhong
     # et al. 2020).
     erase: Share = 0.0
-    # Flip top to bottom: share of the images.
-    vertical_flip: Share = 0.0
-    # Turn by 90, 180 or 270 degrees: share of the images.
-    quarter_turns: Share = 0.0
+    vertical_flip: Share = 0.0  # Flip top to bottom: share of the images.
+    quarter_turns: Share = 0.0  # Turn by 90, 180 or 270 degrees: share of the images.
     # Rotate by a random angle up to this many degrees either way; pixels from outside are black; 0: none.
     rotate: Annotated[Real, Field(ge=0, le=180)] = 0.0
-    # Share of the images that rotate changes.
-    rotate_probability: Share = 1.0
+    rotate_probability: Share = 1.0  # Share of the images that rotate changes.
     # Brightness, contrast and saturation by random factors from 1 - s to 1 + s, in random order, as torchvision's
     # ColorJitter(s, s, s); 0: none.
     color_jitter: NonNegativeReal = 0.0
-    # Share of the images that color_jitter changes.
-    color_jitter_probability: Share = 1.0
-    # Without colour: share of the images.
-    grey: Share = 0.0
+    color_jitter_probability: Share = 1.0  # Share of the images that color_jitter changes.
+    grey: Share = 0.0  # Without colour: share of the images.
     # Gaussian blur with a random deviation from 0.1 to this many pixels; 0: none.
     blur: Annotated[Real, Field(ge=0, le=100)] = 0.0
-    # Share of the images that blur changes.
-    blur_probability: Share = 1.0
-    # A change of your own, module:function, see docs/training.md#your-own-augmentation.
-    custom: str | None = None
+    blur_probability: Share = 1.0  # Share of the images that blur changes.
+    custom: str | None = None  # A change of your own, module:function, see docs/training.md#your-own-augmentation.
     # One of 14 random operations an image, at one of 31 strengths: shear, translate, rotate or a colour change
     # (Müller and Hutter 2021, wide), see docs/training.md#trivialaugment-and-random-erasing.
     trivial_augment: bool = False
@@ -268,8 +246,7 @@ class AugmentConfig(Group):
     mixup: NonNegativeReal = 0.0
     # CutMix: paste a box of another image, area from Beta(cutmix, cutmix), e.g. 1.0; 0: none (Yun et al. 2019).
     cutmix: NonNegativeReal = 0.0
-    # Share of the batches that mixup and CutMix change.
-    mix_probability: Annotated[Real, Field(gt=0, le=1)] = 1.0
+    mix_probability: Annotated[Real, Field(gt=0, le=1)] = 1.0  # Share of the batches that mixup and CutMix change.
 
     @model_validator(mode="after")
     def _check_crop_kind(self) -> AugmentConfig:
@@ -305,18 +282,15 @@ class ModelConfig(Group):
 class TrainConfig(Group):
     """How to train."""
 
-    # Passes over the training images.
-    epochs: Positive = 10
+    epochs: Positive = 10  # Passes over the training images.
     # Instead of epochs: as many as fit into so many minutes on this machine, see docs/training.md#epochs-by-time.
     minutes: PositiveReal | None = None
     # The epochs after which the run was extended: written by --resume, see docs/training.md#train-longer.
     extended_from: tuple[Positive, ...] = ()
     # Schedules cosine and one_cycle: the peak of the cycle of added epochs, as a share of learning_rate.
     extend_rate: Annotated[Real, Field(gt=0, le=1)] = 0.1
-    # Images a batch; of each rank in distributed training (paddle.distributed.launch).
-    batch_size: Positive = 128
-    # Seed of order, augmentation, first weights and dropout.
-    seed: Seed = 0
+    batch_size: Positive = 128  # Images a batch; of each rank in distributed training (paddle.distributed.launch).
+    seed: Seed = 0  # Seed of order, augmentation, first weights and dropout.
     # Train once with each of these seeds, e.g. [0, 1, 2], and report mean and standard deviation, see
     # docs/training.md#several-seeds.
     seeds: Seeds | None = None
@@ -331,26 +305,21 @@ class TrainConfig(Group):
     # for networks with BatchNorm after each convolution, large batches and little momentum, such as 512 and 0.6
     # (Jordan et al. 2024).
     optimizer: Literal["sgd", "adamw", "muon", "lars"] = "sgd"
-    # The peak, reached after warm-up.
-    learning_rate: PositiveReal = 0.1
+    learning_rate: PositiveReal = 0.1  # The peak, reached after warm-up.
     # Distributed training on k ranks multiplies learning_rate by k, by its square root, or not at all (Goyal et al.
     # 2017; Malladi et al. 2022), see docs/training.md#several-processes.
     scale_learning_rate: Literal["linear", "square_root", "none"] = "linear"
-    # Of sgd, lars and muon; adamw has its own, 0.9 and 0.999.
-    momentum: Probability = 0.9
-    # On convolutions and the last layer, not on BatchNorm and biases.
-    weight_decay: NonNegativeReal = 5e-4
+    momentum: Probability = 0.9  # Of sgd, lars and muon; adamw has its own, 0.9 and 0.999.
+    weight_decay: NonNegativeReal = 5e-4  # On convolutions and the last layer, not on BatchNorm and biases.
     # Learning rate after warm-up: cosine to zero (Loshchilov and Hutter 2017), one_cycle linearly to zero at constant
     # momentum (Smith 2018), step to a tenth at each milestone (He et al. 2015), or plateau: to a tenth when the
     # validation loss has not been lower by a ten-thousandth for plateau_patience epochs (PyTorch's
     # ReduceLROnPlateau).
     schedule: Literal["cosine", "one_cycle", "step", "plateau"] = "cosine"
-    # Share of the steps in which the rate rises linearly to its peak.
-    warmup: Probability = 0.1
+    warmup: Probability = 0.1  # Share of the steps in which the rate rises linearly to its peak.
     # Schedule step: the rate falls to a tenth after these shares of the steps.
     milestones: tuple[Fraction, ...] = (0.5, 0.75)
-    # Schedule plateau: a tenth of the rate after this many epochs without improvement.
-    plateau_patience: Positive = 5
+    plateau_patience: Positive = 5  # Schedule plateau: a tenth of the rate after this many epochs without improvement.
     # What best and early stopping compare on validation: top1 (then the lower loss), loss, or macro_f1, the mean F1
     # over the classes; epoch: the last epoch is the best, for a fixed recipe with few validation images.
     monitor: Literal["top1", "loss", "macro_f1", "epoch"] = "top1"
@@ -370,8 +339,7 @@ class TrainConfig(Group):
     class_weights: ClassWeights = "none"
     # Share of the epochs, the last ones, without mixup and CutMix, e.g. 0.1, see docs/training.md#mixtures-of-images.
     stop_mixing: Probability = 0.0
-    # Clip the norm of all gradients together to this; null: no clipping.
-    clip_norm: PositiveReal | None = None
+    clip_norm: PositiveReal | None = None  # Clip the norm of all gradients together to this; null: no clipping.
     # Decay of an exponential moving average of the weights, which is validated, saved and exported, e.g. 0.998; null:
     # no average (Polyak and Juditsky 1992), see docs/training.md#moving-average.
     ema: Fraction | None = None
@@ -444,12 +412,9 @@ class Config(Group):
     paddle_resnet.errors.UsageError: config: unknown key "train.epoch" (did you mean "train.epochs"?)
     """
 
-    # Name of the run's folder.
-    name: RunName = "run"
-    # Folder of all runs.
-    output: Folder = Path("output")
-    # auto, cpu, gpu or gpu:NUMBER.
-    device: Device = "auto"
+    name: RunName = "run"  # Name of the run's folder.
+    output: Folder = Path("output")  # Folder of all runs.
+    device: Device = "auto"  # auto, cpu, gpu or gpu:NUMBER.
     # Which programs show the training: visualdl, tensorboard, or both, see docs/training.md#tensorboard.
     tracking: Annotated[tuple[Literal["visualdl", "tensorboard"], ...], Field(min_length=1)] = ("visualdl",)
     data: DataConfig = DataConfig()

@@ -20,8 +20,7 @@ import yaml
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import decode_text
 
-MAX_BYTES = 1 << 20
-"""Of a file."""
+MAX_BYTES = 1 << 20  # of a file
 MAX_EXPANSION = 100
 """How many times a text's length its values may have with all aliases expanded, and never more than `MAX_BYTES`."""
 MAX_DEPTH = 20

@@ -27,8 +27,7 @@ from paddle_resnet.training.run_folder import Run
 
 CHECKED_IMAGES = 64
 BATCH = 32
-TOLERANCE = 1e-4
-"""Of a probability: oneDNN's float32 differs from the dynamic graph's by about 3e-5."""
+TOLERANCE = 1e-4  # of a probability: oneDNN's float32 differs from the dynamic graph's by about 3e-5
 
 PROBES, SAME_NETWORK = 8, 0.1
 """Random images, and the mean difference of probabilities on them. Reduced precision stays within it, other weights do

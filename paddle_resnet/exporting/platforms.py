@@ -24,12 +24,12 @@ from paddle_resnet.inference.options import Precision
 from paddle_resnet.paths import require_name_for_folder
 from paddle_resnet.training.run_folder import Run, Which
 
+# PaddleX's names of networks. It accepts no others, and reads nothing else from them than the kind of task.
 PADDLEX_NAMES = {
     **{f"resnet{layers}": f"ResNet{layers}" for layers in (18, 34, 50, 101, 152)},
     **{f"resnet{layers}_vd": f"ResNet{layers}_vd" for layers in (18, 34, 50, 101, 152, 200)},
     **{f"resnet{layers}_d": f"ResNet{layers}_vd" for layers in (50, 101, 152)},
 }
-"""PaddleX's names of networks. It accepts no others, and reads nothing else from them than the kind of task."""
 OTHER_NETWORKS = "ResNet18"
 PADDLEX_FILES = {f"inference{end}" for end in (".json", ".pdmodel", ".pdiparams", ".pdiparams.info", ".yml")}
 TRITON_FILES = {"config.pbtxt", "labels.txt", "1/model.onnx"}

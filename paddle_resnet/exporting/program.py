@@ -21,8 +21,7 @@ from paddle_resnet.paddle_compat import paddle_2_programs
 from paddle_resnet.paths import path_for_paddle
 from paddle_resnet.training.run_folder import Run, Which
 
-PROGRAM_SUFFIXES = (".json", ".pdmodel")
-"""Of Paddle 3 and of 2.6."""
+PROGRAM_SUFFIXES = (".json", ".pdmodel")  # of Paddle 3 and of 2.6
 STANDARD_STREAMS = (1, 2)
 PADDLES_SCRATCH = ".cache/paddle/to_static_tmp"
 """In the home folder: Paddle writes the code of a network there before it traces it."""

@@ -26,8 +26,7 @@ from paddle_resnet.images.find import find_image_files
 from paddle_resnet.training.run_folder import Run
 
 QUANTIZED = ["Conv", "Relu", "Add", "MaxPool", "AveragePool", "Concat"]
-HEAD = {"GlobalAveragePool", "Flatten", "Reshape", "MatMul", "Gemm"}
-"""The head begins with the first of these."""
+HEAD = {"GlobalAveragePool", "Flatten", "Reshape", "MatMul", "Gemm"}  # the head begins with the first of these
 CALIBRATION_IMAGES = 256
 
 

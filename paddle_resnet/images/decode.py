@@ -27,18 +27,16 @@ FORMATS = tuple(kind for kind in _WANTED if kind in Image.OPEN)
 """Told by a file's content, not its name. Other formats of Pillow stay out; EPS, for one, runs programs."""
 MAX_PIXELS = 64_000_000
 BAND_PIXELS = 1 << 20
-MAX_SCANS = 16
-"""Scans of a JPEG of `MAX_PIXELS`, more of a smaller one. Progressive encoders make about 10."""
+MAX_SCANS = 16  # scans of a JPEG of `MAX_PIXELS`, more of a smaller one. Progressive encoders make about 10.
 DRAFT_MARGIN = 3
 """Shrinking a JPEG while decoding keeps the shorter side of what is used at this many times its final size or more."""
-MAX_LENGTH = 4
-"""The longer side of a picture kept in memory is at most this many times the shorter one."""
+MAX_LENGTH = 4  # the longer side of a picture kept in memory is at most this many times the shorter one
 SIXTEEN_BITS = 65_535
 SIXTEEN_BIT_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 ZERO_IS_WHITE = "zero is white"
 """Key in an image's `info`, of a TIFF of 16 bits, which Pillow does not invert as it does one of 8 bits."""
 
-TRANSPOSE_BY_ORIENTATION = {
+TRANSPOSE_BY_ORIENTATION = {  # the operation that undoes EXIF's orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -47,7 +45,6 @@ TRANSPOSE_BY_ORIENTATION = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""The operation that undoes EXIF's orientation."""
 
 # Pillow's warnings do not name the file: `pillow_warnings` adds the name. What matters becomes an error in this module.
 warnings.filterwarnings("ignore", module=r"PIL\.")

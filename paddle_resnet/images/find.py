@@ -14,13 +14,11 @@ EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".avif"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ico"),
 )
-CONVERTIBLE_SUFFIXES = (".heic", ".heif", ".hif")
-"""Images that cannot be read here; other programs can convert them."""
-IGNORED_SUFFIXES = {
+CONVERTIBLE_SUFFIXES = (".heic", ".heif", ".hif")  # images that cannot be read here; other programs can convert them
+IGNORED_SUFFIXES = {  # labels, annotations and what file managers leave: skipped without a word
     *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".md", ".rst", ".yaml", ".yml", ".ini", ".log", ".html"),
     *(".db", ".ds_store", ".pbtxt", ".names"),
 }
-"""Labels, annotations and what file managers leave: skipped without a word."""
 SYSTEM_FOLDERS = {"__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"}
 """What archives, file servers and operating systems put beside a user's folders."""
 KINDS_SHOWN = 6

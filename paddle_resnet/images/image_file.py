@@ -18,10 +18,8 @@ from paddle_resnet.errors import UsageError, printable
 from paddle_resnet.files import open_regular
 from paddle_resnet.system.portable import READ
 
-MAX_BYTES = 512_000_000
-"""64 million pixels of four 16-bit channels, uncompressed."""
-MAX_SEGMENTS = 100_000
-"""Segments of a JPEG, chunks of a PNG. Only an attack on the reader has more."""
+MAX_BYTES = 512_000_000  # 64 million pixels of four 16-bit channels, uncompressed
+MAX_SEGMENTS = 100_000  # segments of a JPEG, chunks of a PNG. Only an attack on the reader has more.
 REPLACE_IT = "; remove or replace it"
 FILE_KINDS = {
     stat.S_IFDIR: "a folder",
@@ -59,12 +57,9 @@ class FilePart:
     """An image that lies uncompressed within another file, such as a tar archive."""
 
     path: str
-    start: int
-    """Bytes before it."""
-    size: int
-    """Its bytes."""
-    name: str
-    """Its own name in the file."""
+    start: int  # bytes before it
+    size: int  # its bytes
+    name: str  # its own name in the file
 
     def __str__(self) -> str:
         return f"{self.path}: {self.name}"

@@ -36,8 +36,7 @@ INSTALL = "pip install onnxruntime"
 ERRORS_ONLY = 3
 
 LOOK_SECONDS = 1.0
-LOOK_CALLS = 10
-"""Seconds and calls of work after which an `AdaptiveBackend` looks whether other programs are busy."""
+LOOK_CALLS = 10  # seconds and calls of work after which an `AdaptiveBackend` looks whether other programs are busy
 
 
 class Backend(Protocol):

@@ -18,8 +18,7 @@ from paddle_resnet.images.find import EXTENSIONS, SkippedFile, check_suffix, fin
 from paddle_resnet.system.portable import decode_name
 
 BLOCK_BYTES = 1 << 16
-LONGEST_NAME = 1 << 20
-"""Bytes of a name in a list; no system has longer ones."""
+LONGEST_NAME = 1 << 20  # bytes of a name in a list; no system has longer ones
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ from paddle_resnet.inference.options import BackendName, Precision
 from paddle_resnet.paths import expand_home
 
 FILE_NAME = "inference.yml"
-FORMAT: Literal[2] = 2
-"""Format 1 had a single model and MD5 sums."""
+FORMAT: Literal[2] = 2  # format 1 had a single model and MD5 sums
 Positive = Annotated[Integer, Field(gt=0)]
 Fraction = Annotated[Real, Field(ge=0, le=1)]
 

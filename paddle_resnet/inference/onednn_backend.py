@@ -37,10 +37,8 @@ from paddle_resnet.onednn.primitives import Context, Handle, Primitive, Sum, cha
 from paddle_resnet.onednn.program import ALIGNMENT, Call, Program
 from paddle_resnet.system import threads
 
-MOST_BATCH_SIZES = 64
-"""So many are kept."""
-MOST_BYTES = 1 << 32
-"""Of a tensor, so that a foreign file cannot fill the memory."""
+MOST_BATCH_SIZES = 64  # so many are kept
+MOST_BYTES = 1 << 32  # of a tensor, so that a foreign file cannot fill the memory
 POOLING = {"maximum": Algorithm.POOLING_MAX, "average": Algorithm.POOLING_AVERAGE_WITHOUT_PADDING}
 ELEMENTWISE: dict[str, Any] = {"relu": ("eltwise_forward", Algorithm.RELU, 0.0, 0.0)}
 ELEMENTWISE |= {"softmax": ("softmax_forward", Algorithm.SOFTMAX, 1)}
@@ -104,8 +102,7 @@ class Tensor(NamedTuple):
     number: int
 
 
-Constant = tuple[int, Any, np.ndarray]
-"""The role, layout and values of an argument that stays the same."""
+Constant = tuple[int, Any, np.ndarray]  # the role, layout and values of an argument that stays the same
 
 
 @dataclass

@@ -14,8 +14,7 @@ import numpy as np
 MOST_NUMBERS = 1_000_000
 """Of keys, sizes and integers in one file: they bound time and memory. An exported resnet152 has 20,000."""
 VARINT, EIGHT_BYTES, SIZED, FOUR_BYTES = 0, 1, 2, 5
-ARRAY_TYPES = {1: "<f4", 2: "u1", 3: "i1", 6: "<i4", 7: "<i8"}
-"""``TensorProto.DataType``."""
+ARRAY_TYPES = {1: "<f4", 2: "u1", 3: "i1", 6: "<i4", 7: "<i8"}  # ``TensorProto.DataType``
 
 Fields = dict[int, list[Any]]
 

@@ -17,8 +17,7 @@ from paddle_resnet.inference.onnx_graph import Graph, Node
 from paddle_resnet.onednn.geometry import Window
 
 Kind = Literal["convolution", "maximum", "average", "softmax", "relu"]
-RELU = ""
-"""Among what comes after a convolution, beside the names of tensors to add."""
+RELU = ""  # among what comes after a convolution, beside the names of tensors to add
 OF_THE_INPUT = {"Cast", "Transpose", "Sub"}
 ATTRIBUTES: dict[str, Any] = {"to": 1, "perm": [0, 3, 1, 2], "alpha": 1, "beta": 1, "transA": 0}
 ATTRIBUTES |= {"auto_pad": "NOTSET"}
@@ -81,14 +80,12 @@ class _Fusion:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._constants: dict[str, Any] = dict(graph.constants)
-        self._int8: dict[str, np.ndarray] = {}
-        """Scales of constants that are int8."""
+        self._int8: dict[str, np.ndarray] = {}  # scales of constants that are int8
         self._same: dict[str, str] = {}
         self._quantized: dict[str, Quantization] = {}
         self._mean = np.zeros(1, np.float32)
         self._layers: list[Layer] = []
-        self._convolutions: dict[str, int] = {}
-        """Their places among the layers, by the tensor that they compute."""
+        self._convolutions: dict[str, int] = {}  # their places among the layers, by the tensor that they compute
         nodes = _needed(graph)
         if "Transpose" not in {node.operation for node in nodes}:
             raise ValueError("its input is not pixels, channels last")

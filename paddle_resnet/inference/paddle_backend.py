@@ -55,8 +55,7 @@ class PaddleBackend:
         for predictor in [None] * max(1, machine.physical_cores() - 1) + [self._first]:
             self._idle.put(predictor)
         self._cloning = threading.Lock()
-        self._process = 0
-        """The id of the process that has run it; 0: none has."""
+        self._process = 0  # the id of the process that has run it; 0: none has
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         if self._process not in (0, os.getpid()):

@@ -27,8 +27,7 @@ from paddle_resnet.system.portable import O_BINARY, O_NOFOLLOW, O_NONBLOCK
 
 STANDARD_OUTPUT = Path("-")
 LONGEST_NAME = 240
-ROW_GROUP = 50_000
-"""Rows of a Parquet file that are written at once."""
+ROW_GROUP = 50_000  # rows of a Parquet file that are written at once
 PROBABILITY_OF = "probability:"
 TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 """File names are bytes, and those that are not UTF-8 are written as they are."""
@@ -41,8 +40,7 @@ class Column(NamedTuple):
 
     title: str
     cell: Callable[[Prediction], str]
-    needs_every_class: bool = False
-    """Whether the prediction must rank all classes, not only the best."""
+    needs_every_class: bool = False  # whether the prediction must rank all classes, not only the best
 
 
 def _label(rank: int, prediction: Prediction) -> str:
@@ -57,14 +55,13 @@ def _probability_of(label: str, prediction: Prediction) -> str:
     return f"{dict(prediction.top)[label]:.6f}"
 
 
-CONTENTS: dict[str, Callable[[Prediction], str]] = {
+CONTENTS: dict[str, Callable[[Prediction], str]] = {  # what a column can hold, besides the probability of a given class
     "path": lambda prediction: prediction.name,
     "name": lambda prediction: PurePath(prediction.name).name,
     "stem": lambda prediction: PurePath(prediction.name).stem,
     "class": lambda prediction: prediction.label,
     "probability": partial(_probability, 0),
 }
-"""What a column can hold, besides the probability of a given class."""
 
 
 def ranked_columns(top_k: int) -> list[Column]:

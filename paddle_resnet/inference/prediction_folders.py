@@ -21,8 +21,7 @@ from paddle_resnet.paths import require_name_for_folder, require_portable_name
 from paddle_resnet.system.portable import portable_name
 
 JPEG_QUALITY = 92
-DIGITS = 12
-"""Of the SHA-256 of a file's content, in the name of one that another file had first."""
+DIGITS = 12  # of the SHA-256 of a file's content, in the name of one that another file had first
 
 
 def folder_names(classes: Sequence[str]) -> dict[str, str]:

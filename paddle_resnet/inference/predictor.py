@@ -24,8 +24,7 @@ from paddle_resnet.inference.options import BackendName, Precision
 from paddle_resnet.system.threads import candidates
 
 Item = TypeVar("Item")
-UNKNOWN = "unknown"
-"""The class of a prediction whose best probability is below the threshold."""
+UNKNOWN = "unknown"  # the class of a prediction whose best probability is below the threshold
 
 
 class ClassProbability(NamedTuple):

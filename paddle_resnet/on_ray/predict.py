@@ -31,13 +31,10 @@ from paddle_resnet.inference.predictor import Predictor, decode_file
 from paddle_resnet.on_ray.cluster import connect, pack_model, resources_of, unpack_model
 from paddle_resnet.on_ray.object_store import decode_object, find_objects
 
-Row = dict[str, bytes]
-"""One pickled object: Arrow's text cannot hold the names of all files."""
+Row = dict[str, bytes]  # one pickled object: Arrow's text cannot hold the names of all files
 NAMES_OF_TASK = 1000
-BATCHES_OF_TASK = 4
-"""A task of more batches costs Ray less, and loses more with its node."""
-READERS = 16
-"""Pictures that a task reads at once: most of their time they wait for a store or a shared file system."""
+BATCHES_OF_TASK = 4  # a task of more batches costs Ray less, and loses more with its node
+READERS = 16  # pictures that a task reads at once: most of their time they wait for a store or a shared file system
 
 
 @contextmanager

@@ -46,10 +46,8 @@ COMMON_HEADERS = {
     ),
 }
 HEALTH_ROUTES = {"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"}
-PROBE_ROUTES = {*HEALTH_ROUTES, "/metrics"}
-"""Requested every few seconds: logged only where the status is not 200."""
-OPEN_ROUTES = {*HEALTH_ROUTES, "/", "/docs", "/openapi.json"}
-"""They need no token, and say nothing about the model."""
+PROBE_ROUTES = {*HEALTH_ROUTES, "/metrics"}  # requested every few seconds: logged only where the status is not 200
+OPEN_ROUTES = {*HEALTH_ROUTES, "/", "/docs", "/openapi.json"}  # they need no token, and say nothing about the model
 
 
 class Application:

@@ -19,8 +19,7 @@ from paddle_resnet.service.settings import Settings
 from paddle_resnet.service.telemetry import Metrics
 from paddle_resnet.service.worker_process import Batch, ImageData, ImageResult, ImageStatus
 
-MAX_CRASHES = 2
-"""Workers that may die of an image before it is refused."""
+MAX_CRASHES = 2  # workers that may die of an image before it is refused
 
 
 class Batcher:
@@ -39,12 +38,10 @@ class Batcher:
         self._settings = settings
         self._metrics = metrics
         self._cheap, self._costly = FairQueue(), FairQueue()
-        self._running: dict[asyncio.Task[None], bool] = {}
-        """Batches under way, and whether each is a costly image."""
+        self._running: dict[asyncio.Task[None], bool] = {}  # batches under way, and whether each is a costly image
         self._last_was_costly = False
         self._timer: asyncio.TimerHandle | None = None
-        self._requests: dict[PendingRequest, None] = {}
-        """Admitted requests, the oldest first."""
+        self._requests: dict[PendingRequest, None] = {}  # admitted requests, the oldest first
 
     @property
     def admitted(self) -> int:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import JSONResponse
 
-TRY_AGAIN = (429, 503, 504)
-"""Statuses of responses with a Retry-After."""
+TRY_AGAIN = (429, 503, 504)  # statuses of responses with a Retry-After
 
 
 class ServiceError(Exception):

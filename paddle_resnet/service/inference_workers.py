@@ -15,8 +15,7 @@ from paddle_resnet.service.telemetry import configure_logging, log
 from paddle_resnet.service.worker_process import Batch, ImageResult, make_worker
 from paddle_resnet.worker_pool import WorkerPool
 
-LOOK_SECONDS = 0.1
-"""Between two looks at whether a worker lives, and whether it is idle and can be warmed up."""
+LOOK_SECONDS = 0.1  # between two looks at whether a worker lives, and whether it is idle and can be warmed up
 LOAD_SECONDS = 600.0
 """After which a worker that loads the model is taken for one that hangs. TensorRT compiles a model for minutes."""
 RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0)

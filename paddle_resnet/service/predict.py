@@ -29,8 +29,7 @@ from paddle_resnet.service.worker_process import FORMATS, ImageData, ImageResult
 
 DEFAULT_TOP = "5"
 VERSION_DIGITS = 12
-SPLIT_THREADS = 2
-"""Threads that split forms and JSON: a large or hostile body may take them long."""
+SPLIT_THREADS = 2  # threads that split forms and JSON: a large or hostile body may take them long
 DISCONNECT_CHECK_SECONDS = 0.5
 """A request younger than this is not watched for its client leaving: that costs more than most requests do."""
 Splitter = Callable[[bytes, "ServedModel"], Sequence[ImageData]]

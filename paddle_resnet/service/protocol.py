@@ -23,20 +23,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from paddle_resnet.service.telemetry import log
 
-MAX_HEAD = 32 * 2**10
-"""Bytes of a request outside its body."""
-SLICE = 16 * 2**10
-"""Bytes that are parsed at once."""
-BODY_PER_FRAMING = 8
-"""Bytes of a body that allow one more byte outside it: chunks of at least 64 bytes always pass."""
-HEAD_SECONDS = 10.0
-"""Until the head is complete."""
-UNWANTED_SECONDS = 2.0
-"""How long the rest of a body is read after its response: some clients read no response before."""
-WRITE_SECONDS = 30.0
-"""How long a client may leave a response unread."""
-CROWDED = 0.9
-"""Share of the allowed connections, from which on connections that wait for their client are closed."""
+MAX_HEAD = 32 * 2**10  # bytes of a request outside its body
+SLICE = 16 * 2**10  # bytes that are parsed at once
+BODY_PER_FRAMING = 8  # bytes of a body that allow one more byte outside it: chunks of at least 64 bytes always pass
+HEAD_SECONDS = 10.0  # until the head is complete
+UNWANTED_SECONDS = 2.0  # how long the rest of a body is read after its response: some clients read no response before
+WRITE_SECONDS = 30.0  # how long a client may leave a response unread
+CROWDED = 0.9  # share of the allowed connections, from which on connections that wait for their client are closed
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -50,8 +43,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._max_connections = max_connections
         self._close_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
-        self._waiting_since: float | None = None
-        """Since when it waits for the client's bytes."""
+        self._waiting_since: float | None = None  # since when it waits for the client's bytes
         self._in_head = self._in_body = self._ignore_input = False
         self._budget = MAX_HEAD
         self._body_bytes = 0

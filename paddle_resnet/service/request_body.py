@@ -28,8 +28,7 @@ ACCEPTED = "an image, multipart/form-data with an image in each part, or applica
 DATA_URL = re.compile(r"\s*data:[^,]{0,200};base64,", re.IGNORECASE)
 URL_SAFE = bytes.maketrans(b"-_", b"+/")
 FILE_NAME = re.compile(rb";\s*filename\*?\s*=", re.IGNORECASE)
-MAX_NESTED = 100_000
-"""Lists and objects in JSON. Each takes about a hundred bytes of memory, and two in the body."""
+MAX_NESTED = 100_000  # lists and objects in JSON. Each takes about a hundred bytes of memory, and two in the body.
 
 
 class BodyLimiter:

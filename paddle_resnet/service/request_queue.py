@@ -64,10 +64,8 @@ class QueuedImage:
     request: PendingRequest
     index: int
     data: ImageData
-    since: float
-    """`time.monotonic` when it was queued."""
-    crashes: int = 0
-    """Workers that died while they computed it."""
+    since: float  # `time.monotonic` when it was queued
+    crashes: int = 0  # workers that died while they computed it
 
 
 class FairQueue:

@@ -19,15 +19,12 @@ from paddle_resnet.service.settings import Settings
 from paddle_resnet.service.telemetry import configure_logging, log
 from paddle_resnet.system.portable import IS_POSIX
 
-STOP_SECONDS = 5
-"""Added to the longest time of a request: after both the process drops what is left."""
+STOP_SECONDS = 5  # added to the longest time of a request: after both the process drops what is left
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep Python's lock while others wait. With the usual 5 ms the event loop would wait too long
 for a thread that splits a large form."""
-TICK_SECONDS = 0.1
-"""Between two calls of `uvicorn.Server.on_tick`."""
-SIGHUP: Any = getattr(signal, "SIGHUP", None)
-"""None on Windows."""
+TICK_SECONDS = 0.1  # between two calls of `uvicorn.Server.on_tick`
+SIGHUP: Any = getattr(signal, "SIGHUP", None)  # None on Windows
 
 
 def serve(settings: Settings) -> None:

@@ -35,21 +35,17 @@ from paddle_resnet.service.telemetry import log
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 JPEG_SPEED, OTHER_SPEED = 3e8, 2e7
 """Pixels per second that a slow core decodes, of a JPEG for each scan. They predict the time before decoding begins."""
-CHEAP_SECONDS = 0.15
-"""Up to this decoding time an image shares a batch with others."""
+CHEAP_SECONDS = 0.15  # up to this decoding time an image shares a batch with others
 HEADER_SECONDS = 0.02
 """To read a header; and what the pixels of a cheap image may take beyond three times their predicted time."""
 BATCH_SECONDS = 0.3
 """After this decoding time a batch runs without the images that are not begun: the batches behind it wait too."""
 CHECKPOINT = Path("checkpoints", "best", "model.pdparams")
 """In the run's folder: what Grad-CAM needs, as an exported model has no gradients."""
-HEAT_COLOR = (213, 94, 0)
-"""Okabe and Ito's vermilion, visible with any kind of colour vision."""
-MIN_HEAT_SIZE = 224
-"""Pixels a side of the heat map, so that a coarse map is interpolated and not shown as squares."""
+HEAT_COLOR = (213, 94, 0)  # Okabe and Ito's vermilion, visible with any kind of colour vision
+MIN_HEAT_SIZE = 224  # pixels a side of the heat map, so that a coarse map is interpolated and not shown as squares
 
-ImageData = bytes | np.ndarray
-"""An encoded image, or its pixels, uint8 ``[S, S, 3]``."""
+ImageData = bytes | np.ndarray  # an encoded image, or its pixels, uint8 ``[S, S, 3]``
 
 
 class ImageStatus(IntEnum):
@@ -59,13 +55,10 @@ class ImageStatus(IntEnum):
     UNREADABLE = 1
     TOO_LARGE = 2
     TOO_SLOW = 3
-    COSTLY = 4
-    """Not decoded: it takes too long for a batch that it shares with others."""
-    NOT_BEGUN = 5
-    """Not decoded: the other images of the batch took too long."""
+    COSTLY = 4  # not decoded: it takes too long for a batch that it shares with others
+    NOT_BEGUN = 5  # not decoded: the other images of the batch took too long
     NO_EXPLANATION = 6
-    NOT_LOADED = 7
-    """Not explained: the checkpoint is still being loaded."""
+    NOT_LOADED = 7  # not explained: the checkpoint is still being loaded
 
 
 class ImageResult(NamedTuple):
