@@ -33,14 +33,8 @@ class WorkerPool(Generic[Task, Result]):
 
     They start at once and get ready in the background. They end with the block, or when this process dies. Functions,
     tasks and results are pickled, so `make` and `prepare` are top-level functions of modules. The user's script is
-    not run again in them, so it needs no ``if __name__ == "__main__"``.
-
-    Args:
-        processes: how many.
-        make: returns the function that does a task; called in the worker process.
-        arguments: of `make`.
-        prepare: called first, before the module of `make` is imported.
-        name: of the processes.
+    not run again in them, so it needs no ``if __name__ == "__main__"``. `prepare` is called first, before the module of
+    `make` is imported.
     """
 
     def __init__(

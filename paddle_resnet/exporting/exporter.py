@@ -48,21 +48,13 @@ ONNX_PACKAGES = ("paddle2onnx", "onnx", "onnxruntime")
 
 @dataclass(frozen=True)
 class ExportReport:
-    """An exported model, and how it compares with the trained network.
+    """An exported model, and how it compares with the trained network."""
 
-    Attributes:
-        path: the exported folder.
-        max_difference: the largest difference of a float32 probability.
-        images: the number of images that this was checked on.
-        random: whether these were random images, instead of real ones.
-        precisions: the exported precisions, with their metrics on the test split.
-    """
-
-    path: Path
-    max_difference: float
-    images: int
-    random: bool
-    precisions: PrecisionTable
+    path: Path  # the exported folder
+    max_difference: float  # the largest difference of a float32 probability
+    images: int  # the number of images that this was checked on
+    random: bool  # whether these were random images, instead of real ones
+    precisions: PrecisionTable  # the exported precisions, with their metrics on the test split
 
     @property
     def files(self) -> list[Path]:

@@ -97,15 +97,9 @@ class PrecisionMetrics(TestMetrics):
 
 
 class InferenceConfig(Group):
-    """The whole of `inference.yml`.
+    """The whole of `inference.yml`. `flip` and `shift` are for information, as the graph contains them.
 
-    Attributes:
-        flip: for information, as the graph contains it: the output is the mean over a picture and its mirror image.
-        shift: likewise, the mean over copies moved by so many pixels too (`evaluation.scorer.Views`).
-        versions: of the packages that made the files.
-        test: the trained network's metrics.
-        threshold: a prediction of a lower probability is of the class `predictor.UNKNOWN`; null: none is.
-        precisions: the exported precisions and their backends, with metrics where they were measured.
+    `precisions` are the exported ones and their backends, with metrics where they were measured.
     """
 
     format: Literal[2] = FORMAT
@@ -113,13 +107,13 @@ class InferenceConfig(Group):
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     input: InputConfig
     output: Literal["probabilities"] = "probabilities"
-    flip: bool = False
-    shift: int = 0
+    flip: bool = False  # the output is the mean over a picture and its mirror image
+    shift: int = 0  # likewise, the mean over copies moved by so many pixels too (`evaluation.scorer.Views`)
     normalization: NormalizationConfig
-    versions: dict[str, str]
+    versions: dict[str, str]  # of the packages that made the files
     files: ModelFiles
-    test: TestMetrics | None = None
-    threshold: Fraction | None = None
+    test: TestMetrics | None = None  # the trained network's metrics
+    threshold: Fraction | None = None  # a prediction of a lower probability is `predictor.UNKNOWN`; null: none is
     precisions: dict[Precision, dict[BackendName, PrecisionMetrics | None]]
     exported_at: str
     _folder: Path = PrivateAttr(Path())
@@ -177,10 +171,7 @@ def repair_advice() -> str:
 
 
 def find_model(folder: str | os.PathLike[str]) -> Path:
-    """Return the folder that holds `inference.yml`: `folder` itself, or the `inference/` of a run's folder.
-
-    Raise a UsageError if there is none.
-    """
+    """Return the folder with `inference.yml`: `folder`, or the `inference/` in it; raise a UsageError without one."""
     folder = expand_home(folder)
     for candidate in (folder, folder / "inference"):
         if (candidate / FILE_NAME).is_file():

@@ -109,9 +109,8 @@ Constant = tuple[int, Any, np.ndarray]  # the role, layout and values of an argu
 class Shared:
     """What the programs of a network for several batch sizes share; one of them may run at a time.
 
-    Attributes:
-        memory: of all tensors, as large as the largest program needs it.
-        weights: of each layer, with the primitives whose choice of a layout they are in.
+    The memory of all tensors is as large as the largest program needs it. The weights of each layer are kept with the
+    primitives whose choice of a layout they are in.
     """
 
     memory: np.ndarray = field(default_factory=lambda: _memory(0))

@@ -38,10 +38,7 @@ class Graph(NamedTuple):
 
 
 def read_graph(data: bytes) -> Graph:
-    """Read the graph of an ONNX file.
-
-    Raise `ValueError` if it is none, or damaged, or holds a tensor of another type than `ARRAY_TYPES`.
-    """
+    """Read an ONNX file's graph; raise `ValueError` if it is none, damaged, or has tensors not of `ARRAY_TYPES`."""
     try:
         return _Reader().graph(memoryview(data))
     except (IndexError, KeyError, OverflowError, StopIteration, TypeError, struct.error) as error:

@@ -39,23 +39,19 @@ class Quantization(NamedTuple):
 class Layer:
     """A convolution, a pooling, a softmax, or a ReLU that follows no convolution, from the tensor `source` to `output`.
 
-    Attributes:
-        window: None: the whole image.
-        ceil: the last position of a pooling's window may go beyond the image.
-        weights: of a convolution, ``[out, in / groups, kernel height, kernel width]``: float32, or int8 with `scales`.
-        after: what comes after a convolution, in this order: the name of a tensor to add, or `RELU`.
+    A convolution's weights are ``[out, in / groups, kernel height, kernel width]``: float32, or int8 with `scales`.
     """
 
     kind: Kind
     source: str
     output: str
-    window: Window | None = None
-    ceil: bool = False
+    window: Window | None = None  # None: the whole image
+    ceil: bool = False  # the last position of a pooling's window may go beyond the image
     weights: np.ndarray = field(default_factory=_nothing)
     scales: np.ndarray | None = None
     bias: np.ndarray = field(default_factory=_nothing)
     groups: int = 1
-    after: list[str] = field(default_factory=list)
+    after: list[str] = field(default_factory=list)  # a convolution: the names of tensors to add and `RELU`, in order
 
 
 class Network(NamedTuple):

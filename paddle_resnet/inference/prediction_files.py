@@ -248,10 +248,7 @@ def _to_json(prediction: Prediction, top_k: int) -> str:
 
 @contextmanager
 def _open_output(path: Path, *, binary: bool = False) -> Iterator[Any]:
-    """Open what `path` names, and yield a function that writes text to it, or the `binary` file.
-
-    After a failure an earlier file remains.
-    """
+    """Open what `path` names; yield what writes text to it, or the `binary` file. A failure leaves an earlier file."""
     name = "standard output" if path == STANDARD_OUTPUT else shown(str(path), LONGEST_NAME)
     with _failures_named(name):
         stream = own_stream(path)

@@ -18,11 +18,10 @@ from paddle_resnet.errors import PaddleResNetError
 from paddle_resnet.inference.inference_config import InferenceConfig, onnx_file
 from paddle_resnet.inference.options import GPU_SUPPORT
 from paddle_resnet.inference.predictor import decide, rank
-from paddle_resnet.service.batcher import Batcher
+from paddle_resnet.service.batcher import Batcher, PendingRequest
 from paddle_resnet.service.errors import ServiceError, client_closed_error
 from paddle_resnet.service.inference_workers import InferenceWorkers
 from paddle_resnet.service.request_body import BodyLimiter, split_body
-from paddle_resnet.service.request_queue import PendingRequest
 from paddle_resnet.service.settings import Settings
 from paddle_resnet.service.telemetry import Metrics, log
 from paddle_resnet.service.worker_process import FORMATS, ImageData, ImageResult, explains

@@ -113,10 +113,7 @@ class BoundedDecoder(NamedTuple):
     max_seconds: float
 
     def decode(self, data: ImageData, *, cheap_only: bool = False) -> np.ndarray | ImageResult:
-        """Return the pixels of an image, or why it has none.
-
-        With `cheap_only`, give up after about `CHEAP_SECONDS` (`ImageStatus.COSTLY`).
-        """
+        """Return an image's pixels, or why it has none; with `cheap_only`, give up (COSTLY) after `CHEAP_SECONDS`."""
         if isinstance(data, np.ndarray):
             return data
         try:

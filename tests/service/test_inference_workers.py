@@ -18,9 +18,8 @@ import uvicorn
 
 from paddle_resnet.errors import RunFailure
 from paddle_resnet.service import Settings, inference_workers, server
-from paddle_resnet.service.batcher import Batcher
+from paddle_resnet.service.batcher import Batcher, PendingRequest
 from paddle_resnet.service.inference_workers import WorkerDied
-from paddle_resnet.service.request_queue import PendingRequest
 from paddle_resnet.service.telemetry import Metrics
 from paddle_resnet.service.worker_process import Batch
 

@@ -27,7 +27,7 @@ from service_parts import CLASSES, FORM, SIZE, form, picture, running, shares
 
 import paddle_resnet
 from paddle_resnet.service import predict, protocol
-from paddle_resnet.service.request_queue import PendingRequest
+from paddle_resnet.service.batcher import PendingRequest
 from paddle_resnet.service.telemetry import JsonFormatter
 from paddle_resnet.service.worker_process import BoundedDecoder, ImageResult, ImageStatus
 

@@ -33,8 +33,8 @@ from paddle_resnet.inference import Predictor, paddle_backend
 from paddle_resnet.inference.inference_config import InferenceConfig, ModelFile, read_checked
 from paddle_resnet.inference.predict_many import prediction_workers
 from paddle_resnet.service import Settings, worker_process
+from paddle_resnet.service.batcher import PendingRequest
 from paddle_resnet.service.inference_workers import InferenceWorkers
-from paddle_resnet.service.request_queue import PendingRequest
 from paddle_resnet.service.worker_process import Batch, ImageStatus, load_explainer
 
 pytestmark = pytest.mark.slow

@@ -10,11 +10,10 @@ import pytest
 
 pytest.importorskip("starlette", reason="Starlette (requirements/serve.txt) is not installed")
 from paddle_resnet.service import Settings
-from paddle_resnet.service.batcher import Batcher
+from paddle_resnet.service.batcher import Batcher, FairQueue, PendingRequest
 from paddle_resnet.service.errors import ServiceError
 from paddle_resnet.service.inference_workers import WorkerDied
 from paddle_resnet.service.predict import client_of
-from paddle_resnet.service.request_queue import FairQueue, PendingRequest
 from paddle_resnet.service.telemetry import Metrics
 from paddle_resnet.service.worker_process import ImageResult, ImageStatus, run_batch
 
