@@ -122,17 +122,14 @@ def shown(value: object, limit: int = 80) -> str:
     """
     if isinstance(value, bytes | bytearray):
         value = bytes(value[:limit]).decode("utf-8", "surrogateescape") + "..." * (len(value) > limit)
-    text = value if isinstance(value, str) else _bounded_repr(value)
-    return _cut(printable(_cut(text, limit)), limit)
-
-
-def _bounded_repr(value: object) -> str:
-    brief = reprlib.Repr()
-    brief.maxlevel = 2
-    try:
-        return brief.repr(value)
-    except ValueError:  # an integer of thousands of digits
-        return f"a very large {type(value).__name__}"
+    if not isinstance(value, str):
+        brief = reprlib.Repr()
+        brief.maxlevel = 2
+        try:
+            value = brief.repr(value)
+        except ValueError:  # an integer of thousands of digits
+            value = f"a very large {type(value).__name__}"
+    return _cut(printable(_cut(value, limit)), limit)
 
 
 def _cut(text: str, limit: int) -> str:

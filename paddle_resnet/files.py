@@ -230,9 +230,8 @@ def read_json(path: Path) -> Any:
             content = file.read(LARGEST_JSON + 1)
         if len(content) > LARGEST_JSON:
             raise ValueError(f"more than {LARGEST_JSON:,} bytes")
-        return json.loads(
-            content.decode("utf-8-sig"), object_pairs_hook=unique_keys, parse_constant=_finite, parse_float=_finite
-        )
+        text, read = content.decode("utf-8-sig"), finite_number
+        return json.loads(text, object_pairs_hook=unique_keys, parse_constant=read, parse_float=read)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
@@ -252,7 +251,8 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _finite(text: str) -> float:
+def finite_number(text: str) -> float:
+    """Return a number in JSON; raise `ValueError` for NaN and infinity, which `json` reads."""
     if not math.isfinite(float(text)):
         raise ValueError(f"{shown(text)} is not a finite number")
     return float(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -65,7 +66,12 @@ def _apply_override(values: dict[str, Any], override: str, is_text: IsText) -> s
         raise UsageError(f"-o {shown(override)}: expected key=value, for example -o train.epochs=3")
     if not override.isascii() and override.encode(errors="ignore").decode() != override:
         raise UsageError(f"-o {shown(override)}: is not UTF-8 text, which a run's config.yaml is written in")
-    value = _override_value(text, is_text, key)
+    value: Any = text
+    if is_text(key) and not text.lstrip().startswith(("[", "'", '"')):
+        value = plain_scalar(text.strip(), as_text=True)  # in YAML, "photos #2" is a text and a comment
+    else:
+        with contextlib.suppress(NotPlainYamlError):
+            value = parse_yaml(text, is_text, key)
     for group in groups:
         inner = values.setdefault(group, {})
         if inner is None:
@@ -79,15 +85,6 @@ def _apply_override(values: dict[str, Any], override: str, is_text: IsText) -> s
             logger.warning(f"-o {shown(override)} replaces all of {key}; left out, so at their defaults: {left_out}")
     values[last] = value
     return key
-
-
-def _override_value(text: str, is_text: IsText, key: str) -> Any:
-    if is_text(key) and not text.lstrip().startswith(("[", "'", '"')):
-        return plain_scalar(text.strip(), as_text=True)  # in YAML, "photos #2" is a text and a comment
-    try:
-        return parse_yaml(text, is_text, key)
-    except NotPlainYamlError:
-        return text
 
 
 def _is_text(schema: type[BaseModel]) -> IsText:

@@ -23,10 +23,6 @@ MOST = 1_000_000  # epochs, steps or images of a batch: there are lists of an el
 MAX_PATTERN = 500  # characters of a regular expression
 
 
-def _number_to_name(value: Any) -> Any:
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
 def expanded(path: str | Path) -> Path:
     """Return a path with the home folder in the place of ``~``; raise `ValueError` if it cannot be one."""
     try:
@@ -111,7 +107,8 @@ RangeOfShares = Annotated[
     tuple[Real, Real], _that(lambda ends: 0 < ends[0] <= ends[1] <= 1, "two shares, 0 < smallest <= largest <= 1")
 ]
 ClassWeights = Annotated[Literal["none", "balanced"] | tuple[Real, ...], BeforeValidator(_class_weights)]
-Folder = Annotated[Path, BeforeValidator(_number_to_name), AfterValidator(expanded)]
+_number_as_name = BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value)
+Folder = Annotated[Path, _number_as_name, AfterValidator(expanded)]
 ClassPattern = Annotated[str, AfterValidator(_pattern_of_a_class)]
 Weights = Annotated[str, AfterValidator(_weights)]
 RunName = Annotated[str, AfterValidator(_name_of_a_folder)]

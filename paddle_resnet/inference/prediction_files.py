@@ -164,11 +164,14 @@ def open_parquet(path: Path, top_k: int) -> Iterator[PredictionWriter]:
     types = [pyarrow.float32() if number else pyarrow.string() for number in numbers]
     schema = pyarrow.schema(zip([column.title for column in columns], types, strict=True))
 
+    def in_utf_8(text: str) -> str:
+        return os.fsencode(text).decode("utf-8", "backslashreplace")
+
     def write(predictions: Iterable[Prediction], *, least: int = ROW_GROUP) -> None:
         cells.extend([column.cell(prediction) for column in columns] for prediction in predictions)
         if len(cells) >= least:
             arrays = [
-                pyarrow.array([float(cell) if number else _utf_8(cell) for cell in column], kind)
+                pyarrow.array([*map(float if number else in_utf_8, column)], kind)
                 for column, number, kind in zip(zip(*cells, strict=True), numbers, types, strict=True)
             ]
             cells.clear()
@@ -183,10 +186,6 @@ def open_parquet(path: Path, top_k: int) -> Iterator[PredictionWriter]:
             write([], least=1)
             with _failures_named(str(path)):
                 parquet.close()
-
-
-def _utf_8(text: str) -> str:
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def partial_path(path: Path) -> Path:

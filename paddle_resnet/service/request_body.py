@@ -20,7 +20,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from paddle_resnet.files import unique_keys
+from paddle_resnet.files import finite_number, unique_keys
 from paddle_resnet.service.errors import ServiceError, busy_error, client_closed_error, malformed, too_many_images
 from paddle_resnet.service.settings import Settings
 
@@ -141,7 +141,7 @@ def parse_json(body: bytes, shape: type[Shape]) -> Shape:
     try:
         if body.count(b"[") + body.count(b"{") > MAX_NESTED:
             raise ValueError("too many lists")
-        value = json.loads(body, object_pairs_hook=unique_keys, parse_constant=_reject_constant)
+        value = json.loads(body, object_pairs_hook=unique_keys, parse_constant=finite_number)
     except (ValueError, RecursionError):
         raise malformed("the body is not valid JSON") from None
     if not isinstance(value, dict):
@@ -162,7 +162,3 @@ def decode_base64(text: str, image: int) -> bytes:
         return base64.b64decode(compact + b"=" * (-len(compact) % 4), validate=True)
     except ValueError:
         raise ServiceError(400, "malformed_body", f"image {image} is not base64", image=image) from None
-
-
-def _reject_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
