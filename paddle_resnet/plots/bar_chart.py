@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,8 +18,7 @@ WIDTH = 6.5
 """Inches of a panel."""
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(NamedTuple):
     """One bar of a `Panel`; `summary` has ``median``, ``smallest`` and ``largest``."""
 
     label: str
@@ -28,8 +27,7 @@ class Bar:
     summary: Mapping[str, float]
 
 
-@dataclass(frozen=True)
-class Panel:
+class Panel(NamedTuple):
     """Bars of one unit."""
 
     title: str

@@ -6,19 +6,17 @@ from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from paddle_resnet.plots.style import BLUE, GREY, ORANGE, make_figure, percent, shortened
+from paddle_resnet.plots.style import BLUE, GREY, INK, ORANGE, make_figure, percent, shortened
 from paddle_resnet.results import Calibration, PrecisionRecallCurve
 
 COUNTS_UP_TO = 20  # classes; with more, counts are not readable
 COLOUR_IS_SHARE_UP_TO = 5  # classes
 NAMES_UP_TO = 120  # classes; with more, names are not readable
 CURVES = 10
-LIGHT, DARK = "#FFFFFF", "#222222"
 
 
 def draw_confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str) -> Figure:
@@ -43,23 +41,18 @@ def draw_confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: 
         label="share of the true class's images",
     )
     if len(classes) <= NAMES_UP_TO:
-        _name_classes(axes, classes, size=10 if with_counts else 6.5)
+        names, size = [shortened(name, 18) for name in classes], 10 if with_counts else 6.5
+        axes.set_xticks(range(len(names)), names, rotation=90 if max(map(len, names)) > 2 else 0, fontsize=size)
+        axes.set_yticks(range(len(names)), names, fontsize=size)
+        axes.tick_params(length=0)
     for true, predicted in np.argwhere(confusion) if with_counts else ():
-        colour = LIGHT if norm(shares[true, predicted]) > 0.55 else DARK
+        colour = "white" if norm(shares[true, predicted]) > 0.55 else INK
         axes.text(predicted, true, f"{confusion[true, predicted]}", ha="center", va="center", color=colour, fontsize=9)
     axes.set(xlabel="predicted", ylabel="true")
     images = int(confusion.sum())
     top1 = float(np.trace(confusion)) / max(images, 1)
     axes.set_title(f"{title}\n{percent(top1)} of {images:,} images right", loc="left", fontweight="bold")
     return figure
-
-
-def _name_classes(axes: Axes, classes: Sequence[str], size: float) -> None:
-    names = [shortened(name, 18) for name in classes]
-    upright = max(map(len, names)) > 2
-    axes.set_xticks(range(len(names)), names, rotation=90 if upright else 0, fontsize=size)
-    axes.set_yticks(range(len(names)), names, fontsize=size)
-    axes.tick_params(length=0)
 
 
 def draw_precision_recall(curves: Sequence[PrecisionRecallCurve], title: str) -> Figure:

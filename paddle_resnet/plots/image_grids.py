@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from paddle_resnet.plots.style import RED, make_figure, percent, shortened, without_axes
@@ -79,7 +78,7 @@ def draw_augmentations(originals: np.ndarray, draws: Sequence[np.ndarray], title
     )
     for number, row in enumerate(rows):
         for axes, image in zip(row, (originals[number], *(draw[number] for draw in draws)), strict=True):
-            _show(axes, image)
+            axes.imshow(image, interpolation=_interpolation(image))
             without_axes(axes)
     rows[0][0].set_title("before", fontsize=10)
     return figure
@@ -123,10 +122,6 @@ class _Grid:
         """Write a line whose baseline is `above` the cell."""
         left, top = self.corner(position)
         self.axes.text(left if ha == "left" else left + (self.column - GAP) / 2, top - above, words, ha=ha, **style)
-
-
-def _show(axes: Axes, image: np.ndarray) -> None:
-    axes.imshow(image, interpolation=_interpolation(image))
 
 
 def _interpolation(image: np.ndarray) -> str:

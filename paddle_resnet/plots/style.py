@@ -5,26 +5,16 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib import font_manager
+from matplotlib import font_manager, ticker
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.category import StrCategoryFormatter
 from matplotlib.figure import Figure
 from matplotlib.text import Text as MatplotlibText
-from matplotlib.ticker import (
-    FixedFormatter,
-    FixedLocator,
-    Formatter,
-    FuncFormatter,
-    LogLocator,
-    NullFormatter,
-    NullLocator,
-)
 
 from paddle_resnet.files import write_atomically
 
@@ -92,13 +82,9 @@ def relabel(figure: Figure, words: Callable[[str], str]) -> Figure:
             artist.set_text(words(artist.get_text()))
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         formatter = axis.get_major_formatter()  # it sets the texts of the ticks when the figure is drawn
-        if isinstance(formatter, FixedFormatter | FuncFormatter | StrCategoryFormatter):
-            axis.set_major_formatter(partial(_format_in_words, formatter, words))
+        if isinstance(formatter, ticker.FixedFormatter | ticker.FuncFormatter | StrCategoryFormatter):
+            axis.set_major_formatter(lambda value, place, formatter=formatter: words(formatter(value, place)))
     return figure
-
-
-def _format_in_words(formatter: Formatter, words: Callable[[str], str], value: float, position: int | None) -> str:
-    return words(formatter(value, position))
 
 
 def make_figure(
@@ -113,24 +99,22 @@ def make_figure(
 
 def without_axes(axes: Axes) -> None:
     """Remove ticks and frame."""
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
 
 
 def plain_log_labels(axis: Axis, subs: Sequence[float] = (1.0, 2.0, 5.0)) -> None:
     """Label a logarithmic axis at 1, 2 and 5 in each decade, as 0.5 or 200; `STYLE` does not typeset powers of ten."""
-    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_locator(ticker.LogLocator(subs=subs))
     axis.set_major_formatter("{x:g}")
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def label_log_axis(axis: Axis, values: Sequence[float]) -> None:
     """Label a logarithmic axis at `values` only."""
-    axis.set_major_locator(FixedLocator(values))
+    axis.set_major_locator(ticker.FixedLocator(values))
     axis.set_major_formatter("{x:g}")
-    axis.set_minor_locator(NullLocator())
+    axis.set_minor_locator(ticker.NullLocator())
 
 
 def shortened(text: str, longest: int) -> str:
