@@ -26,11 +26,6 @@ class OfficialWeights(download.OfficialFile):
     shorter_side: int = SHORTER_SIDE
 
 
-def _paddle(name: str, md5: str) -> OfficialWeights:
-    """Return a file of `paddle.vision.models.resnet.model_urls`."""
-    return OfficialWeights(f"https://paddle-hapi.bj.bcebos.com/models/{name}.pdparams", md5)
-
-
 def _paddleclas(name: str) -> OfficialWeights:
     """Return a file of PaddleClas, ``docs/en/models/ImageNet_models_en.md``: it publishes no checksum."""
     folder = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph/legendary_models"
@@ -44,8 +39,8 @@ def _torchvision(name: str, shorter_side: int = SHORTER_SIDE) -> OfficialWeights
 
 
 SOURCES: dict[str, dict[str, OfficialWeights]] = {
-    "imagenet": {
-        name: _paddle(name, md5)
+    "imagenet": {  # `paddle.vision.models.resnet.model_urls`
+        name: OfficialWeights(f"https://paddle-hapi.bj.bcebos.com/models/{name}.pdparams", md5)
         for name, md5 in {
             "resnet18": "cf548f46534aa3560945be4b95cd11c4",
             "resnet34": "8d2275cf8706028345f78ac0e1d31969",

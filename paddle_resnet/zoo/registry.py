@@ -20,7 +20,7 @@ Stem: TypeAlias = Literal["imagenet", "cifar", "cifar_pool", "deep", "whitening"
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEntry:
-    """How to make a network, and its defaults."""
+    """How to make a network, and its defaults; only LeNet is no more than this, all others are a `ResNetEntry`."""
 
     num_classes: int  # default
     input_size: int  # pixels a side of the images it was designed for; it takes other sizes too
@@ -44,11 +44,6 @@ class ResNetEntry(ModelEntry):
     first_projection: bool = False
     outer_activations: bool = True
     dropout_in_blocks: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class LeNetEntry(ModelEntry):
-    """The only network of the table that is not a `ResNet`."""
 
 
 def list_models() -> list[str]:
@@ -132,11 +127,6 @@ def _preact_pc(layers: int) -> ResNetEntry:
     return replace(entry, outer_activations=False, num_classes=10, input_size=32)
 
 
-def _d2l() -> ResNetEntry:
-    """Make the ResNet-18 of d2l.ai, section "ResNet": every convolution biased, 1x1 shortcuts without BatchNorm."""
-    return replace(_imagenet(18, shortcut="pointwise"), bias=True, num_classes=10, in_channels=1)
-
-
 def _cifar(n: int, block: BlockName = "basic", shortcut: ShortcutName = "zero_pad") -> ResNetEntry:
     """Make an entry of section 4.2 (He et al. 2015): 6n + 2 layers, or 9n + 2 of bottlenecks."""
     return ResNetEntry(
@@ -197,7 +187,8 @@ _ENTRIES: dict[str, ModelEntry] = {
     **{f"preact_resnet{n}_pc": _preact_pc(n) for n in (18, 34, 50, 101, 152)},
     "plain18": _imagenet(18, "plain"),
     "plain34": _imagenet(34, "plain"),
-    "resnet18_d2l": _d2l(),
+    # d2l.ai, section "ResNet": every convolution biased, 1x1 shortcuts without BatchNorm
+    "resnet18_d2l": replace(_imagenet(18, shortcut="pointwise"), bias=True, num_classes=10, in_channels=1),
     **{f"resnet{layers}": _cifar((layers - 2) // 6) for layers in (8, 14, 20, 32, 44, 56, 110, 1202)},
     **{f"resnet{layers}_b": _cifar((layers - 2) // 6, shortcut="projection") for layers in (20, 32, 44, 56, 110)},
     **{f"preact_resnet{n}": _cifar((n - 2) // 6, "preact_basic", "pointwise") for n in (20, 56, 110)},
@@ -206,5 +197,5 @@ _ENTRIES: dict[str, ModelEntry] = {
     "fast_resnet8": _fast(1),
     "fast_resnet11": _fast(2),
     **{f"plain{layers}": _cifar((layers - 2) // 6, "plain") for layers in (20, 32, 44, 56, 110)},
-    "lenet": LeNetEntry(num_classes=10, input_size=32, unsupported_options=("stem", *_BRANCH_OPTIONS)),
+    "lenet": ModelEntry(num_classes=10, input_size=32, unsupported_options=("stem", *_BRANCH_OPTIONS)),
 }

@@ -14,13 +14,7 @@ from visualdl import LogReader
 
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.training.trials import lr_finder
-from paddle_resnet.training.trials.lr_finder import (
-    Sweep,
-    exponential_rates,
-    find_learning_rate,
-    sweep_folder,
-    write_sweep,
-)
+from paddle_resnet.training.trials.lr_finder import Sweep, find_learning_rate, sweep_folder, write_sweep
 
 pytestmark = pytest.mark.slow
 
@@ -40,10 +34,12 @@ def swept(losses, rates):
     return sweep
 
 
-def test_rates_grow_by_the_same_factor():
-    rates = exponential_rates(1e-4, 10.0, 6)
-    assert rates == pytest.approx([1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0])
-    assert exponential_rates(0.1, 10.0, 1) == [0.1]
+def test_rates_grow_by_the_same_factor(tmp_path):
+    config = config_for(tmp_path)
+    assert find_learning_rate(config, lowest=1e-6, highest=1e-2, steps=5).rates == pytest.approx(
+        [1e-6, 1e-5, 1e-4, 1e-3, 1e-2]
+    )
+    assert find_learning_rate(config, lowest=0.1, steps=1).rates == [0.1]
 
 
 def test_smoothed_loss_is_a_weighted_mean():
@@ -56,7 +52,7 @@ def test_smoothed_loss_is_a_weighted_mean():
 
 def test_a_tenth_of_the_best_rate_is_proposed():
     """A parabola over the rate's logarithm with its least at 0.1; the mean of the last 10 steps comes 9 steps later."""
-    rates = exponential_rates(1e-5, 10.0, 601)
+    rates = np.geomspace(1e-5, 10.0, 601)
     losses = [1 + math.log10(rate / 0.1) ** 2 / 4 for rate in rates]
     sweep = swept(losses, rates)
     assert not sweep.diverged
@@ -66,9 +62,10 @@ def test_a_tenth_of_the_best_rate_is_proposed():
 @pytest.mark.parametrize("end", [math.nan, math.inf, 1e6])
 def test_a_diverged_sweep_still_proposes(end):
     losses = [*np.linspace(3, 1, 50), end, 0.0, 0.0]
-    sweep = swept(losses, exponential_rates(1e-5, 10.0, 53))
+    rates = np.geomspace(1e-5, 10.0, 53)
+    sweep = swept(losses, rates)
     assert len(sweep.losses) == 51
-    assert sweep.proposed == pytest.approx(exponential_rates(1e-5, 10.0, 53)[49] / 10)
+    assert sweep.proposed == pytest.approx(rates[49] / 10)
 
 
 def test_a_sweep_without_finite_loss_fails():
@@ -146,7 +143,7 @@ def test_where_nothing_can_be_written_is_told_before_the_sweep(tool, tmp_path, m
     monkeypatch.setattr(lr_finder, "find_learning_rate", lambda *_, **__: pytest.fail("swept"))
     (tmp_path / "file").touch()
     done = tool("lr_find", "-c", QUICKSTART, "-o", f"output={tmp_path / 'file'}")
-    assert done.exit_code == 1 and "cannot be written" in done.stderr
+    assert done.exit_code == 2 and "file: exists and is no folder" in done.stderr
 
 
 def test_only_an_earlier_sweep_is_replaced(tmp_path):

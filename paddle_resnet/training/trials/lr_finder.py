@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import paddle
 from rich.progress import TextColumn
 
@@ -102,12 +103,7 @@ def find_learning_rate(
         steps = steps or max(len(loader), LEAST_STEPS)
         logger.info("%d steps at learning rates from %g to %g", steps, lowest, highest)
         with ignore_paddle_warnings():
-            return sweep_rates(model, loader, exponential_rates(lowest, highest, steps))
-
-
-def exponential_rates(lowest: float, highest: float, steps: int) -> list[float]:
-    """Return rates from `lowest` to `highest` with a constant ratio."""
-    return [lowest * (highest / lowest) ** (step / max(1, steps - 1)) for step in range(steps)]
+            return sweep_rates(model, loader, np.geomspace(lowest, highest, steps).tolist())
 
 
 def sweep_rates(model: paddle.Model, loader: TrainLoader, rates: list[float]) -> Sweep:
