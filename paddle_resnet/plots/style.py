@@ -77,13 +77,17 @@ def available_fonts() -> list[str]:
 
 def relabel(figure: Figure, words: Callable[[str], str]) -> Figure:
     """Pass every text of a figure through `words`; return it."""
+
+    def translated(formatter: ticker.Formatter) -> Callable[..., str]:
+        return lambda value, position: words(formatter(value, position))
+
     for artist in figure.findobj(MatplotlibText):
         if artist.get_text():
             artist.set_text(words(artist.get_text()))
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         formatter = axis.get_major_formatter()  # it sets the texts of the ticks when the figure is drawn
         if isinstance(formatter, ticker.FixedFormatter | ticker.FuncFormatter | StrCategoryFormatter):
-            axis.set_major_formatter(lambda value, place, formatter=formatter: words(formatter(value, place)))
+            axis.set_major_formatter(translated(formatter))
     return figure
 
 
