@@ -208,7 +208,10 @@ def _transfer(url: str, part: Path, progress: ProgressFn | None, pace: _Pace) ->
             done = _append(response, part, start, total, progress, pace)
     except urllib.error.HTTPError as error:
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and start:
-            return _restart_unless_whole(part, error.headers.get("Content-Range", ""), url, progress, pace)
+            if error.headers.get("Content-Range", "") == f"bytes */{start}":
+                return None  # the part is whole
+            part.unlink()  # it is of another file
+            return _transfer(url, part, progress, pace)
         raise _TransferError(f"HTTP {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
         raise _TransferError(str(error.reason)) from error
@@ -256,13 +259,6 @@ def _append(
             if progress is not None:
                 progress(done, total)
     return done
-
-
-def _restart_unless_whole(part: Path, content_range: str, url: str, progress: ProgressFn | None, pace: _Pace) -> None:
-    """Handle a server that has nothing beyond `part`: the part is whole, or of another file and is downloaded again."""
-    if content_range != f"bytes */{_size(part)}":
-        part.unlink()
-        _transfer(url, part, progress, pace)
 
 
 def _size(path: Path) -> int:

@@ -12,11 +12,7 @@ LONGEST_IN_FOLDER = 80  # characters that the longest path within a run or an ex
 
 
 def home_folder() -> Path:
-    """Return the home folder, in which downloads are kept.
-
-    Raises:
-        UsageError: the system knows none for this user.
-    """
+    """Return the home folder, in which downloads are kept; raise `UsageError` if this user has none."""
     try:
         return Path.home()
     except RuntimeError:

@@ -65,10 +65,8 @@ class ProcessSetup:
     dynamic_forbidden: bool = False  # OMP_DYNAMIC was set, and is not any more
 
     def __str__(self) -> str:
-        line = f"threads {self.threads}"
-        if self.blas_threads.preset:
-            line += f", for BLAS {self.blas_threads}"
-        line += f"; BLAS path {self.blas_path}"
+        blas_threads = f", for BLAS {self.blas_threads}" if self.blas_threads.preset else ""
+        line = f"threads {self.threads}{blas_threads}; BLAS path {self.blas_path}"
         if self.dynamic_forbidden:
             line += "; OMP_DYNAMIC is set to false, as training would never end with it"
         if self.paddle_was_imported:
@@ -131,12 +129,13 @@ def prepare_process() -> ProcessSetup:
         # Paddle sets OMP_NUM_THREADS itself when it is imported.
         already_imported = "paddle" in sys.modules
         by = "set by you, or by paddle as it was imported" if already_imported else "set by you"
+        path, own = mkl_path(machine.processor()), "MKL's own choice"
         _setup = ProcessSetup(
             dynamic_forbidden=_forbid_dynamic_threads(),
             threads=_thread_setting(by),
             # MKL reads its own variable first; oneDNN and Paddle's operators do not read it.
             blas_threads=_choose("MKL_NUM_THREADS", None, "as many as elsewhere", by),
-            blas_path=_choose("MKL_DEBUG_CPU_TYPE", *_blas_choice(machine.processor()), by),
+            blas_path=_choose("MKL_DEBUG_CPU_TYPE", path, "MKL's fast path on this AMD processor" if path else own, by),
             paddle_was_imported=already_imported,
         )
         if already_imported and distributed.launched().world_size == 1:
@@ -196,11 +195,6 @@ def default_threads() -> int:
     prepare_process()
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     return int(first) if first.isdecimal() and int(first) > 0 else physical_cores()
-
-
-def _blas_choice(processor: machine.Processor) -> tuple[str | None, str]:
-    path = mkl_path(processor)
-    return path, "MKL's own choice" if path is None else "MKL's fast path on this AMD processor"
 
 
 def _choose(variable: str, value: str | None, origin: str, by: str) -> Setting:

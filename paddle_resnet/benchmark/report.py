@@ -135,11 +135,7 @@ class Report:
         return table
 
     def write(self, folder: Path) -> list[Path]:
-        """Write ``<command>.json`` and ``<command>.png``; return their paths.
-
-        Raises:
-            RunFailure: a file cannot be written.
-        """
+        """Write ``<command>.json`` and ``<command>.png``, and return their paths; raise `RunFailure` if that fails."""
         json_path, plot_path = folder / f"{self.command}.json", folder / f"{self.command}.png"
         content = {"command": self.command, **self.environment, "settings": dict(self.settings), "rows": self.rows}
         write_json(json_path, content)

@@ -125,11 +125,7 @@ def torch_counterpart(backend: str, measured: Container[str]) -> str:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """Describe a network of He et al. 2015 as JSON.
-
-    Raises:
-        UsageError: the name is unknown, or the network is none of the paper's.
-    """
+    """Describe a network of He et al. 2015 as JSON; raise `UsageError` for an unknown name or another network."""
     entry = model_entry(name)
     if not (
         isinstance(entry, ResNetEntry)

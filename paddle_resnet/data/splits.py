@@ -26,11 +26,7 @@ class Split(ABC):
 
     @abstractmethod
     def batch(self, indices: Sequence[int] | Indices) -> Pixels:
-        """Return the stored images at `indices`, uint8 ``[n, H, W, 3]``.
-
-        Raises:
-            UsageError: an image file cannot be read.
-        """
+        """Return the stored images at `indices`, uint8 ``[n, H, W, 3]``; raise `UsageError` if a file is unreadable."""
 
     def checksum(self, indices: Sequence[int] | Indices) -> int:
         """Return a checksum of the images at `indices`, the same on all machines."""

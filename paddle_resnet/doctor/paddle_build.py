@@ -16,7 +16,8 @@ def examine_paddle() -> Section:
     problem = _import_problem() or _product_problem()
     if problem is not None:
         section.add("usable", f"no: {problem}", False)
-        section.advice.append(f"{problem}: {_remedy()}")
+        builds = [f"--force-reinstall {build}=={version}" for build, version in installed_builds().items()]
+        section.advice.append(f"{problem}: python -m pip install {builds[0] if builds else '-r requirements.txt'}")
         section.usable = False
         return section
     import paddle
@@ -49,14 +50,6 @@ def _product_problem() -> str | None:
     except Exception as error:
         return f"Paddle does not compute ({_in_one_line(error)})"
     return None if (product == 2).all() else f"Paddle computes wrongly (2 is expected, found {product.tolist()})"
-
-
-def _remedy() -> str:
-    """Return the command that installs Paddle, or reinstalls the build that is there."""
-    builds = [f"{build}=={version}" for build, version in installed_builds().items()]
-    if not builds:
-        return "python -m pip install -r requirements.txt"
-    return f"python -m pip install --force-reinstall {builds[0]}"
 
 
 def _in_one_line(error: Exception) -> str:

@@ -140,11 +140,7 @@ def create_model(
 
 
 def create_configured_model(config: ModelConfig, num_classes: int) -> ImageClassifier:
-    """Make the network of a run's config for RGB images, with new weights.
-
-    Raises:
-        UsageError: as `create_model`.
-    """
+    """Make the network of a run's config for RGB images, with new weights; errors are those of `create_model`."""
     return create_model(
         config.name,
         num_classes,

@@ -156,9 +156,10 @@ def replace_layers(network: ImageClassifier, precision: layers.Precision = "floa
     Raises:
         TypeError: the network has a layer that this package does not know; the network is unchanged then.
     """
-    _set_classes(
-        {layer: _replacement_class(name, layer) for name, layer in _image_layers(network)} | _fused_classes(network)
-    )
+    head = {id(getattr(network, name)) for name in HEAD if hasattr(network, name)}
+    layers_of_images = [each for each in network.named_sublayers(include_self=True) if id(each[1]) not in head]
+    replacements = {layer: _replacement_class(name, layer) for name, layer in layers_of_images}
+    _set_classes(replacements | _fused_classes(network))
     network.precision = precision
 
 
@@ -166,13 +167,8 @@ def restore(network: nn.Layer) -> None:
     """Undo `replace_layers`; a network that was not accelerated stays as it is."""
     if isinstance(network, layers.ChannelsLastResNet):
         recorded_step.forget(network)
-    _set_classes(
-        {
-            layer: ORIGINALS[type(layer)]
-            for layer in list(network.sublayers(include_self=True))
-            if type(layer) in ORIGINALS
-        }
-    )
+    replaced = [layer for layer in network.sublayers(include_self=True) if type(layer) in ORIGINALS]
+    _set_classes({layer: ORIGINALS[type(layer)] for layer in replaced})
 
 
 def _replacement_class(name: str, layer: nn.Layer) -> type[nn.Layer]:
@@ -196,12 +192,6 @@ def _is_supported(layer: nn.Layer) -> bool:
     if isinstance(layer, nn.MaxPool2D) and layer.return_mask:
         return False
     return data_format(layer) == "NCHW"
-
-
-def _image_layers(network: ImageClassifier) -> list[tuple[str, nn.Layer]]:
-    """Return all layers but those of the head, by name."""
-    head = {id(getattr(network, name)) for name in HEAD if hasattr(network, name)}
-    return [(name, layer) for name, layer in network.named_sublayers(include_self=True) if id(layer) not in head]
 
 
 def _fused_classes(network: ImageClassifier) -> dict[nn.Layer, type[nn.Layer]]:

@@ -79,11 +79,7 @@ def _unfit_library() -> str | None:
 
 @functools.cache
 def wrong_result() -> str | None:
-    """Compare a convolution and its gradients with Paddle's: these layers have been developed on Linux alone.
-
-    Returns:
-        The difference in one line, or None.
-    """
+    """Return how a convolution's results differ from Paddle's, or None: the layers were developed on Linux alone."""
     import paddle
 
     from paddle_resnet.onednn import convolution

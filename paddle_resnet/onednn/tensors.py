@@ -62,11 +62,7 @@ def zeros(shape: Sequence[int], dtype: paddle.dtype) -> Any:
 
 
 def require_float32(*parameters: paddle.Tensor | None) -> None:
-    """Check the type of parameters: oneDNN would read the memory of another type as float32.
-
-    Raises:
-        TypeError: a parameter is of another type.
-    """
+    """Raise `TypeError` for a parameter of another type, whose memory oneDNN would read as float32."""
     for parameter in parameters:
         if parameter is not None and parameter.dtype != paddle.float32:
             raise TypeError(f"these oneDNN layers take float32 parameters, and {parameter.name} is {parameter.dtype}")
@@ -84,11 +80,7 @@ class Kept:
         return [tensor.inplace_version for tensor in self._tensors if tensor is not None]
 
     def unchanged(self) -> tuple[Any, ...]:
-        """Return the tensors.
-
-        Raises:
-            RuntimeError: one was changed in place, so that the gradient would be wrong.
-        """
+        """Return the tensors; raise `RuntimeError` if one was changed in place, so that the gradient would be wrong."""
         if self._versions != self._count_changes():
             raise RuntimeError("a tensor that the backward pass needs was changed in place after the forward pass")
         return self._tensors
@@ -153,11 +145,7 @@ def image_of(x: paddle.Tensor) -> Image:
 
 
 def data_type_of(x: paddle.Tensor) -> DataType:
-    """Return the tensor's type.
-
-    Raises:
-        TypeError: it is neither float32 nor bfloat16.
-    """
+    """Return the tensor's type; raise `TypeError` if it is neither float32 nor bfloat16."""
     found = DATA_TYPES.get(x.dtype)
     if found is None:
         raise TypeError(f"oneDNN layers work on float32 and bfloat16, not {x.dtype}")

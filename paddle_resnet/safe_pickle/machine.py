@@ -165,15 +165,9 @@ class Machine:
         self._memo[index] = self._pop()
         self._push(self._memo[index])
 
-    def _recall(self, index: int) -> None:
-        self._push(self._memo[index])
-
     def _persistent(self, _: None) -> None:
         require(self._persistent_load is not None, "it refers to data outside the pickle")
         self._push(self._persistent_load(self._pop()))  # type: ignore[misc]
-
-    def _protocol(self, number: int) -> None:
-        require(number <= 5, "its protocol is unknown")
 
     def _finished(self, value: Any, depth: int) -> Any:
         """Copy the result as a tree, with arrays for their placeholders; shared parts count each time."""
@@ -234,11 +228,11 @@ _ACTIONS: Mapping[str, Callable[[Machine, Any], Any]] = {
     **dict.fromkeys(("BINSTRING", "SHORT_BINSTRING"), Machine._python_2_text),
     **dict.fromkeys(("REDUCE", "NEWOBJ"), Machine._call),
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Machine._remember),
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), Machine._recall),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda m, index: m._push(m._memo[index])),
     **dict.fromkeys(("LIST", "FROZENSET"), lambda m, _: m._push(m._to_mark())),  # sets become lists
     **dict.fromkeys(("EMPTY_LIST", "EMPTY_SET"), lambda m, _: m._push([])),
     **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda m, _: m._append(m._to_mark())),
-    "PROTO": Machine._protocol,
+    "PROTO": lambda m, number: require(number <= 5, "its protocol is unknown"),
     "FRAME": lambda m, size: None,  # of use to streams
     "MARK": lambda m, _: m._marks.append(len(m._stack)),
     "NEWTRUE": lambda m, _: m._push(True),

@@ -68,11 +68,7 @@ def require(condition: bool, what: str) -> None:
 
 
 def check_shape(value: Any) -> tuple[int, ...]:
-    """Return a shape, strides or the like, checked to be a few integers of 63 bits.
-
-    Raises:
-        Damaged: it is something else.
-    """
+    """Return a shape, strides or the like; raise `Damaged` unless they are a few integers of 63 bits."""
     require(type(value) in (tuple, list) and len(value) <= _AXES, "a shape is not a short tuple")
     require(all(type(size) is int and abs(size) < 1 << 63 for size in value), "a shape is not of numbers")
     return tuple(value)

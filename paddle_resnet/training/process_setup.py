@@ -62,11 +62,7 @@ def _thread_number(config: Config) -> Iterator[None]:
 
 
 def check_resources(folder: Path, network: nn.Layer) -> None:
-    """Check the disk and the memory before the first step.
-
-    Raises:
-        RunFailure: the disk has no place for two checkpoints.
-    """
+    """Check disk and memory before the first step; raise `RunFailure` if the disk has no place for two checkpoints."""
     weights = sum(4 * parameter.size for parameter in network.parameters())
     require_space(folder / "checkpoints", COPIES_OF_WEIGHTS * weights + SIZE_OF_PLOTS)
     free = machine.free_memory()

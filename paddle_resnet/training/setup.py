@@ -25,7 +25,7 @@ from paddle_resnet.models import (
 )
 from paddle_resnet.models.stems import WhiteningStem
 from paddle_resnet.models.sync_batch_norm import synchronize_batch_norm
-from paddle_resnet.models.weights.adaptation import HEAD
+from paddle_resnet.models.weights.identify import HEAD
 from paddle_resnet.onednn import accelerate
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.optim.loss import SmoothedCrossEntropy, class_weights

@@ -27,11 +27,7 @@ def synthetic_pictures(size: int) -> list[bytes]:
 
 
 def read_pictures(folder: Path) -> list[bytes]:
-    """Read the first `PICTURES` picture files below a folder.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """Read the first `PICTURES` picture files below a folder; raise `UsageError` if there is none."""
     paths = islice((each for each in find_image_files(folder) if isinstance(each, Path)), PICTURES)
     if not (pictures := [path.read_bytes() for path in paths]):
         raise UsageError(f"{folder}: no pictures there; expected {', '.join(EXTENSIONS)}")

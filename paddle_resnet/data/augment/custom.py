@@ -31,11 +31,7 @@ class CustomParams(NamedTuple):
 
 @functools.cache
 def find_transform(name: str) -> Transform:
-    """Import ``module:function``; modules in the working folder are found too.
-
-    Raises:
-        UsageError: there is no such module or function.
-    """
+    """Import ``module:function``, also from the working folder; raise `UsageError` if there is no such one."""
     module, _, function = name.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:

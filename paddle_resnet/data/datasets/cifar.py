@@ -144,11 +144,7 @@ def _members(
 
 
 def _unpacked_folder(edition: CifarEdition, root: Path) -> Path | None:
-    """Return the unpacked folder at or in `root`, if any.
-
-    Raises:
-        UsageError: it is incomplete, and the archive is not beside it.
-    """
+    """Return the unpacked folder at or in `root`, if any; raise `UsageError` for a part of it without the archive."""
     for folder in (root, root / edition.folder):
         missing = [name for name in edition.md5_of_members if not (folder / name).is_file()]
         if not missing:

@@ -1,17 +1,24 @@
-"""What a weights file is: whose names it has, and which network of the table its tensors fit."""
+"""What a weights file is: whose names it has, which network of the table its tensors fit, and how they are adapted.
+
+A head may have another name, and shortcuts may add zeros on both sides: He et al. 2015, section 4.2, do not say where
+option A adds its channels of zeros. Here they follow the others, as in fb.resnet.torch; akamaster's
+pytorch_resnet_cifar10 adds half of them on each side. The order of a network's channels is arbitrary, so its weights
+are those of a network here with the channels in another order.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from paddle_resnet.console import logger
 from paddle_resnet.errors import shown
-from paddle_resnet.models.weights.adaptation import from_both_sides, name_head, pads_both_sides
 from paddle_resnet.models.weights.layout import bad_numbers
-from paddle_resnet.models.weights.naming import NamedArrays, candidates
+from paddle_resnet.models.weights.naming import Arrays, NamedArrays, candidates
 from paddle_resnet.models.weights.projects import SAME_NAMES
 from paddle_resnet.models.weights.weights_file import WeightsFile, WeightsSource, read_weights_file
 from paddle_resnet.zoo.matching import matching_models
@@ -31,11 +38,7 @@ class IdentifiedFile:
 
 
 def identify(source: WeightsSource) -> IdentifiedFile:
-    """Read a weights file and find out what is in it.
-
-    Raises:
-        UsageError: it cannot be read.
-    """
+    """Read a weights file and find out what is in it; raise `UsageError` if it cannot be read."""
     file = read_weights_file(source.path, source.take)
     unknown = None
     for named in candidates(file.entries, file.layout, len(file.entries) // 4):
@@ -88,3 +91,83 @@ def unusual_numbers(arrays: Mapping[str, np.ndarray]) -> str:
 def listed(names: Sequence[str], limit: int = 80) -> str:
     """Return the first three names of a file, each cut at `limit`."""
     return ", ".join([*(shown(name, limit) for name in names[:3]), *(["..."] if len(names) > 3 else [])])
+
+
+HEAD = ("fc.weight", "fc.bias")
+
+
+def name_head(arrays: Arrays, shapes: Mapping[str, Sequence[int]]) -> tuple[Arrays, tuple[str, ...]]:
+    """Find a head that is not called ``fc``: what is left over where all other tensors of the network are there.
+
+    Args:
+        arrays: by the names here, in Paddle's layout.
+        shapes: the network's tensors.
+
+    Returns:
+        The arrays and the names of the head's layers; none if it is called ``fc`` or there is no head. A head of one
+        linear layer on the network's features is renamed to ``fc``, any other one left out.
+    """
+    body = {name: shape for name, shape in shapes.items() if name not in HEAD}
+    rest = [name for name in arrays if name not in body]
+    whole = all(name in arrays and list(arrays[name].shape) == list(shape) for name, shape in body.items())
+    is_head = all(arrays[name].ndim <= 2 for name in rest) and any(arrays[name].ndim == 2 for name in rest)
+    layers = tuple(dict.fromkeys(name.rpartition(".")[0] for name in rest))
+    if not whole or not is_head or "fc" in layers:
+        return arrays, ()
+    named = {name: array for name, array in arrays.items() if name in body}
+    weight, bias = f"{layers[0]}.weight", f"{layers[0]}.bias"
+    is_linear = set(rest) == {weight, bias} and arrays[bias].shape == arrays[weight].shape[1:]
+    if is_linear and (HEAD[0] not in shapes or shapes[HEAD[0]][0] == len(arrays[weight])):
+        named |= {HEAD[0]: arrays[weight], HEAD[1]: arrays[bias]}
+    return named, layers
+
+
+def from_both_sides(arrays: Arrays) -> Arrays:
+    """Reorder the channels of a network whose shortcuts add zeros on both sides, so that they are added at the end.
+
+    The arrays are all tensors of a network of `BasicBlock`, by the names here; the head may be missing.
+    """
+    moved = dict(arrays)
+
+    def reorder(layer: str, tensors: Sequence[str] = ("weight",), axis: int = 0) -> None:
+        for name in (f"{layer}.{tensor}" for tensor in tensors):
+            if name in moved:
+                moved[name] = moved[name].take(order, axis)
+
+    blocks = sorted({(int(found[1]), int(found[2])) for found in map(_BLOCK.match, arrays) if found})
+    order = np.arange(len(arrays["bn1.weight"]))  # order[k] is the channel there that is channel k here
+    for stage, index in blocks:
+        block = f"layer{stage}.{index}"
+        reorder(f"{block}.conv1", axis=1)
+        kept, channels = len(order), len(arrays[f"{block}.bn2.weight"])
+        before = (channels - kept) // 2
+        order = np.concatenate([order + before, np.arange(before), np.arange(before + kept, channels)])
+        reorder(f"{block}.conv2")
+        reorder(f"{block}.bn2", ("weight", "bias", "_mean", "_variance"))
+    reorder("fc")  # its weight is [in, out]
+    return moved
+
+
+_BLOCK = re.compile(r"layer(\d+)\.(\d+)\.")
+
+
+def pads_both_sides(file: WeightsFile, head: Sequence[str], pad: str | None, label: str) -> bool:
+    """Return whether the shortcuts of a file's network add their zeros on both sides; log what is assumed.
+
+    The shortcuts have no weights. `head` is what the file calls its head (`name_head`), and `pad` what the user says,
+    ``"both"``, ``"end"`` or nothing.
+    """
+    if pad is not None or file.written_here or (file.layout == "paddle" and not head):
+        return pad == "both"
+    both = tuple(head) == ("linear",)
+    logger.warning(
+        "warning: %s does not say where the shortcuts, which have no weights, add channels of zeros; assumed: %s; "
+        "check the accuracy, and if it is wrong write %s#pad=%s",
+        label,
+        "on both sides, as in pytorch_resnet_cifar10, whose head is called linear too"
+        if both
+        else "at the end, not on both sides",
+        Path(label).name,
+        "end" if both else "both",
+    )
+    return both
