@@ -10,21 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from paddle_resnet.benchmark import report
 from paddle_resnet.benchmark.cases import TrainCase
-from paddle_resnet.benchmark.report import (
-    Column,
-    Report,
-    Row,
-    percent,
-    rate,
-    ratio_summary,
-    ratios,
-    scaled,
-    speed_panels,
-    spread,
-    summarise,
-    summary_of,
-)
 from paddle_resnet.benchmark.runner import Job, Measurement, log, run_job, run_jobs
 from paddle_resnet.benchmark.synthetic_image import synthetic_files
 from paddle_resnet.benchmark.train import training_job
@@ -72,12 +59,12 @@ SOURCES = (
 )
 DECODING_THREADS = 2
 COLUMNS = (
-    Column("images", "source"),
-    Column("loader, images/s", "images_per_second", rate),
-    Column("training", "training"),
-    Column("images/s", "training_images_per_second", rate),
-    Column("share of a step, %", "share_of_step", percent),
-    Column("waited in fit, %", "waiting_share_in_training", percent),
+    report.Column("images", "source"),
+    report.Column("loader, images/s", "images_per_second", report.rate),
+    report.Column("training", "training"),
+    report.Column("images/s", "training_images_per_second", report.rate),
+    report.Column("share of a step, %", "share_of_step", report.percent),
+    report.Column("waited in fit, %", "waiting_share_in_training", report.percent),
 )
 OURS = "this project"
 WORKERS = (1, 2)
@@ -86,12 +73,12 @@ COMPARED = (
     LoaderCase("PNGs of 32x32 to 32", 32, PADDED_CROP, TrainCase("resnet20", 32, 256), 4096, (32, 32), "PNG"),
 )
 COMPARED_COLUMNS = (
-    Column("images", "source"),
-    Column("loader", "loader"),
-    Column("workers", "workers"),
-    Column("images/s", "images_per_second", rate),
-    Column("this project / it", "ratio", spread),
-    Column("to one worker", "scaling", spread),
+    report.Column("images", "source"),
+    report.Column("loader", "loader"),
+    report.Column("workers", "workers"),
+    report.Column("images/s", "images_per_second", report.rate),
+    report.Column("this project / it", "ratio", report.spread),
+    report.Column("to one worker", "scaling", report.spread),
 )
 
 
@@ -103,7 +90,7 @@ def benchmark_loading(
     backend: str = "onednn",
     against: Sequence[str] = (),
     torch_python: str = sys.executable,
-) -> Report:
+) -> report.Report:
     """Measure the loader with each source, and the training steps that it feeds, in turn; or `compare_loaders`.
 
     Raises:
@@ -118,28 +105,31 @@ def benchmark_loading(
             jobs[source.name] = source.job(steps, warm_up, files, workers=DECODING_THREADS)
         jobs |= {str(source.case): training_job(source.case, backend, steps, warm_up) for source in sources}
         measured = run_jobs(jobs, rounds)
-    rows: list[Row] = []
+    rows: list[report.Row] = []
     for source in sources:
         loading, training = measured[source.name], measured[str(source.case)]
         rows.append(
             {
                 "source": source.name,
                 "batch": source.case.batch,
-                "images_per_second": {**summary_of(loading), "runs": [run["images_per_second"] for run in loading]},
+                "images_per_second": {
+                    **report.summary_of(loading),
+                    "runs": [run["images_per_second"] for run in loading],
+                },
                 "training": str(source.case),
-                "training_images_per_second": summary_of(training),
-                "share_of_step": summarise(ratios(training, loading)),
-                "waiting_share_in_training": summary_of(training, "waiting_share"),
+                "training_images_per_second": report.summary_of(training),
+                "share_of_step": report.summarise(report.ratios(training, loading)),
+                "waiting_share_in_training": report.summary_of(training, "waiting_share"),
             }
         )
-    return Report(
+    return report.Report(
         command="data",
         title=f"The training loader alone, and its share of a training step ({backend})",
         settings={"rounds": rounds, "steps": steps, "warm_up_steps": warm_up},
         rows=rows,
         columns=COLUMNS,
         panels=[
-            Panel(title, unit, [Bar(row["source"], "onednn", scaled(row[key], factor)) for row in rows])
+            Panel(title, unit, [Bar(row["source"], "onednn", report.scaled(row[key], factor)) for row in rows])
             for title, unit, key, factor in (
                 ("the loader alone", "images/s", "images_per_second", 1),
                 ("of a training step, not overlapped", "%", "share_of_step", 100),
@@ -150,7 +140,7 @@ def benchmark_loading(
 
 def compare_loaders(
     rounds: int, steps: int, warm_up: int, against: Sequence[str], torch_python: str = sys.executable
-) -> Report:
+) -> report.Report:
     """Measure decoding, random crop, flip, normalisation and batching of files, by each loader in turn.
 
     Each loads `steps` timed batches a round after `warm_up`. `against` is ``"torch"``, ``"paddle"`` or both, and
@@ -160,7 +150,7 @@ def compare_loaders(
         RunFailure: a process failed.
     """
     libraries = [each for each in against if each != "torch" or _has_torch(torch_python)]
-    rows: list[Row] = []
+    rows: list[report.Row] = []
     for source in COMPARED:
         with synthetic_files(source.files, source.file_size, source.file_kind) as files:
             jobs = {
@@ -176,18 +166,18 @@ def compare_loaders(
                     "source": source.name,
                     "loader": library,
                     "workers": workers,
-                    "images_per_second": summary_of(runs),
-                    "ratio": None if library == OURS else ratio_summary(measured[OURS, workers], runs),
-                    "scaling": None if workers == 1 else ratio_summary(runs, measured[library, 1]),
+                    "images_per_second": report.summary_of(runs),
+                    "ratio": None if library == OURS else report.ratio_summary(measured[OURS, workers], runs),
+                    "scaling": None if workers == 1 else report.ratio_summary(runs, measured[library, 1]),
                 }
             )
-    return Report(
+    return report.Report(
         command="data",
         title="Image files to normalised float32 batches: decode, random crop, flip",
         settings={"rounds": rounds, "steps": steps, "warm_up_steps": warm_up},
         rows=rows,
         columns=COMPARED_COLUMNS,
-        panels=speed_panels(rows, "{source}".format_map, "{loader}, {workers}".format_map, "loader"),
+        panels=report.speed_panels(rows, "{source}".format_map, "{loader}, {workers}".format_map, "loader"),
     )
 
 

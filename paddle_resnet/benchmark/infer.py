@@ -8,19 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from paddle_resnet.benchmark import report
 from paddle_resnet.benchmark.cases import TORCH
-from paddle_resnet.benchmark.report import (
-    Column,
-    Report,
-    Row,
-    Runs,
-    megabytes,
-    rate,
-    ratio_summary,
-    speed_panels,
-    spread,
-    summary_of,
-)
 from paddle_resnet.benchmark.runner import Job, run_jobs
 from paddle_resnet.benchmark.train import describe
 from paddle_resnet.console import logger
@@ -32,17 +21,17 @@ from paddle_resnet.runtime import default_threads
 
 METRICS = ("images_per_second", "p50_ms", "p95_ms", "p99_ms", "peak_megabytes")
 REFERENCE = "onnxruntime fp32"
-MILLISECONDS = partial(spread, digits=3)
+MILLISECONDS = partial(report.spread, digits=3)
 COLUMNS = (
-    Column("backend", "backend"),
-    Column("batch", "batch"),
-    Column("threads", "threads"),
-    Column("images/s", "images_per_second", rate),
-    Column("of ONNX fp32", "ratio_to_onnx", spread),
-    Column("p50, ms", "p50_ms", MILLISECONDS),
-    Column("p95, ms", "p95_ms", MILLISECONDS),
-    Column("p99, ms", "p99_ms", MILLISECONDS),
-    Column("peak MB", "peak_megabytes", megabytes),
+    report.Column("backend", "backend"),
+    report.Column("batch", "batch"),
+    report.Column("threads", "threads"),
+    report.Column("images/s", "images_per_second", report.rate),
+    report.Column("of ONNX fp32", "ratio_to_onnx", report.spread),
+    report.Column("p50, ms", "p50_ms", MILLISECONDS),
+    report.Column("p95, ms", "p95_ms", MILLISECONDS),
+    report.Column("p99, ms", "p99_ms", MILLISECONDS),
+    report.Column("peak MB", "peak_megabytes", report.megabytes),
 )
 
 
@@ -67,7 +56,7 @@ def benchmark_inference(
     precisions: Sequence[str] | None = None,
     backends: Sequence[str] | None = None,
     against: Sequence[str] = (),
-) -> Report:
+) -> report.Report:
     """Time an exported model through `Predictor`, each combination in turn.
 
     Threads of None are as many as `Predictor` chooses (PyTorch: all cores). None of `precisions` and `backends` are all
@@ -82,13 +71,13 @@ def benchmark_inference(
     cases = [Case(*each) for each in product(compared, batches, threads)]
     measured = run_jobs({str(case): _job(case, config, calls) for case in cases}, rounds)
     rows = [_row(case, measured) for case in cases]
-    return Report(
+    return report.Report(
         command="infer",
         title=f"Inference on the CPU: {config.model}, {config.input.image_size}x{config.input.image_size}",
         settings={"model": str(model), "rounds": rounds, "calls": calls},
         rows=rows,
         columns=COLUMNS,
-        panels=speed_panels(rows, _panel_title, "{backend}".format_map, "backend"),
+        panels=report.speed_panels(rows, _panel_title, "{backend}".format_map, "backend"),
     )
 
 
@@ -124,15 +113,15 @@ def _job(case: Case, config: InferenceConfig, calls: int) -> Job:
     return {**job, "kind": "infer", "model": str(config.folder.resolve()), "backend": backend, "precision": precision}
 
 
-def _row(case: Case, measured: Mapping[str, Runs]) -> Row:
+def _row(case: Case, measured: Mapping[str, report.Runs]) -> report.Row:
     runs, reference = measured[str(case)], measured.get(str(case._replace(backend=REFERENCE)))
     return {
         **case._asdict(),
         "threads": case.threads or "auto",
-        "ratio_to_onnx": ratio_summary(runs, reference),
-        **{metric: summary_of(runs, metric) for metric in METRICS},
+        "ratio_to_onnx": report.ratio_summary(runs, reference),
+        **{metric: report.summary_of(runs, metric) for metric in METRICS},
     }
 
 
-def _panel_title(row: Row) -> str:
+def _panel_title(row: report.Row) -> str:
     return f"batch {row['batch']}, {row['threads']} {'thread' if row['threads'] == 1 else 'threads'}"

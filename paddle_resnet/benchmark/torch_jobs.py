@@ -14,13 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from paddle_resnet.benchmark.cases import LEARNING_RATE, TrainCase
-from paddle_resnet.benchmark.timing import (
-    PRODUCT_SIZE,
-    peak_megabytes,
-    product_rate,
-    step_speed,
-    time_calls,
-)
+from paddle_resnet.benchmark.timing import PRODUCT_SIZE, peak_megabytes, product_rate, step_speed, time_calls
 
 
 def _prepare(threads: int) -> None:

@@ -6,19 +6,8 @@ from collections.abc import Container, Mapping, Sequence
 from itertools import product
 from typing import Any
 
+from paddle_resnet.benchmark import report
 from paddle_resnet.benchmark.cases import PADDLE, TORCH, TrainCase
-from paddle_resnet.benchmark.report import (
-    Column,
-    Report,
-    Row,
-    Runs,
-    megabytes,
-    rate,
-    ratio_summary,
-    speed_panels,
-    spread,
-    summary_of,
-)
 from paddle_resnet.benchmark.runner import Job, run_jobs
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model
@@ -27,16 +16,16 @@ from paddle_resnet.runtime import default_threads
 from paddle_resnet.zoo.registry import ResNetEntry, model_entry
 
 COLUMNS = (
-    Column("case", "case"),
-    Column("backend", "backend"),
-    Column("threads", "threads"),
-    Column("images/s", "images_per_second", rate),
-    Column("of torch's", "ratio_to_torch", spread),
-    Column("of native's", "ratio_to_native", spread),
-    Column("peak MB", "peak_megabytes", megabytes),
-    Column("of native's", "memory_ratio_to_native", spread),
-    Column("waiting", "waiting_share", lambda summary: f"{summary['median']:.1%}"),
-    Column("of GEMM rate", "share_of_product_rate", "{:.0%}".format),
+    report.Column("case", "case"),
+    report.Column("backend", "backend"),
+    report.Column("threads", "threads"),
+    report.Column("images/s", "images_per_second", report.rate),
+    report.Column("of torch's", "ratio_to_torch", report.spread),
+    report.Column("of native's", "ratio_to_native", report.spread),
+    report.Column("peak MB", "peak_megabytes", report.megabytes),
+    report.Column("of native's", "memory_ratio_to_native", report.spread),
+    report.Column("waiting", "waiting_share", lambda summary: f"{summary['median']:.1%}"),
+    report.Column("of GEMM rate", "share_of_product_rate", "{:.0%}".format),
 )
 TRAINING_PASSES = 3  # one product forward, and two backward: for the gradients of the images and of the weights
 
@@ -49,7 +38,7 @@ def benchmark_training(
     warm_up: int,
     against: Sequence[str] = (),
     threads: Sequence[int | None] = (None,),
-) -> Report:
+) -> report.Report:
     """Train each case with each backend and number of threads in turn.
 
     `backends` are names of `cases.PADDLE`, `against` of `cases.TORCH`. A run has `steps` timed steps after `warm_up`
@@ -59,7 +48,7 @@ def benchmark_training(
         UsageError: a network is unknown, or a backend cannot be used here.
         RunFailure: a run failed.
     """
-    rows: list[Row] = []
+    rows: list[report.Row] = []
     for case in cases:
         operations = training_operations(case.network, case.size)
         names = (*backends, *against)
@@ -73,13 +62,13 @@ def benchmark_training(
             rows += [{**row, "threads": count or "auto"} for row in of_count]
     titles = {str(case): f"{case.network}, {case.size}x{case.size}, batch {case.batch}" for case in cases}
     label = ("{backend}, {threads}" if len({*threads}) > 1 else "{backend}").format_map
-    return Report(
+    return report.Report(
         command="train",
         title="Training on the CPU, images/s",
         settings={"rounds": rounds, "steps": steps, "warm_up_steps": warm_up},
         rows=rows,
         columns=COLUMNS,
-        panels=speed_panels(rows, lambda row: titles[row["case"]], label, "backend"),
+        panels=report.speed_panels(rows, lambda row: titles[row["case"]], label, "backend"),
     )
 
 
@@ -92,23 +81,23 @@ def training_job(case: TrainCase, backend: str, steps: int, warm_up: int, thread
     return {**job, "kind": "train_torch"}
 
 
-def training_rows(case: TrainCase, measured: Mapping[str, Runs], operations: int) -> list[Row]:
+def training_rows(case: TrainCase, measured: Mapping[str, report.Runs], operations: int) -> list[report.Row]:
     """Make a row for each backend of a case; `operations` are those of training on one image."""
     # The machine's own rate is that of the fastest product in any of these processes.
     product = max(run["product_gflops"] for runs in measured.values() for run in runs)
     rows = []
     for backend, runs in measured.items():
-        speeds, native = summary_of(runs), measured.get("native")
+        speeds, native = report.summary_of(runs), measured.get("native")
         rows.append(
             {
                 "case": str(case),
                 "backend": backend,
                 "images_per_second": {**speeds, "runs": [run["images_per_second"] for run in runs]},
-                "ratio_to_torch": ratio_summary(runs, measured.get(torch_counterpart(backend, measured))),
-                "ratio_to_native": ratio_summary(runs, native),
-                "peak_megabytes": summary_of(runs, "peak_megabytes"),
-                "memory_ratio_to_native": ratio_summary(runs, native, "peak_megabytes"),
-                "waiting_share": summary_of(runs, "waiting_share"),
+                "ratio_to_torch": report.ratio_summary(runs, measured.get(torch_counterpart(backend, measured))),
+                "ratio_to_native": report.ratio_summary(runs, native),
+                "peak_megabytes": report.summary_of(runs, "peak_megabytes"),
+                "memory_ratio_to_native": report.ratio_summary(runs, native, "peak_megabytes"),
+                "waiting_share": report.summary_of(runs, "waiting_share"),
                 "product_gflops": product,
                 "share_of_product_rate": speeds["median"] * operations / 1e9 / product,
                 "step_seconds": [run["step_seconds"] for run in runs],

@@ -17,19 +17,11 @@ from paddle_resnet.models.classifier import ImageClassifier
 from paddle_resnet.models.lenet import LeNet
 from paddle_resnet.models.resnet import ResNet
 from paddle_resnet.models.weights.loading import load_weights
-from paddle_resnet.zoo.registry import (
-    BlockName,
-    ModelEntry,
-    ResNetEntry,
-    ShortcutName,
-    Stem,
-    canonical_name,
-    model_entry,
-)
+from paddle_resnet.zoo import registry
 
 IMAGE_CHANNELS = 3  # of every data source; grey images are replicated
 
-_BLOCKS: Mapping[BlockName, blocks.Block] = {
+_BLOCKS: Mapping[registry.BlockName, blocks.Block] = {
     "basic": blocks.BasicBlock,
     "bottleneck": blocks.Bottleneck,
     "plain": blocks.PlainBlock,
@@ -37,7 +29,7 @@ _BLOCKS: Mapping[BlockName, blocks.Block] = {
     "preact_bottleneck": preact.PreActBottleneck,
     "conv_pool": blocks.ConvPoolBlock,
 }
-_SHORTCUTS: Mapping[ShortcutName, blocks.Shortcut] = {
+_SHORTCUTS: Mapping[registry.ShortcutName, blocks.Shortcut] = {
     "zero_pad": blocks.ZeroPadShortcut,
     "projection": blocks.projection_shortcut,
     "pointwise": blocks.pointwise_shortcut,
@@ -45,9 +37,9 @@ _SHORTCUTS: Mapping[ShortcutName, blocks.Shortcut] = {
 }
 
 
-def make_network(entry: ModelEntry, **options: Any) -> ImageClassifier:
+def make_network(entry: registry.ModelEntry, **options: Any) -> ImageClassifier:
     """Make the network of an entry; `options` are arguments of its class, and override the entry's."""
-    if not isinstance(entry, ResNetEntry):
+    if not isinstance(entry, registry.ResNetEntry):
         return LeNet(**options)
     return ResNet(
         _BLOCKS[entry.block],
@@ -69,7 +61,7 @@ def create_model(
     *,
     in_channels: int | None = None,
     pretrained: str | Path | None = None,
-    stem: Stem | None = None,
+    stem: registry.Stem | None = None,
     zero_init_residual: bool = False,
     dropout: float = 0.0,
     stochastic_depth: float = 0.0,
@@ -108,7 +100,7 @@ def create_model(
         UsageError: an unknown name, an impossible value, an option that the network does not have, or weights that are
             missing, damaged, of another architecture or, without `num_classes`, of another number of classes.
     """
-    entry = model_entry(name)
+    entry = registry.model_entry(name)
     keep_head = num_classes is None
     num_classes = entry.num_classes if num_classes is None else num_classes
     in_channels = entry.in_channels if in_channels is None else in_channels
@@ -122,14 +114,14 @@ def create_model(
     options = {"stem": stem, "zero_init_residual": zero_init_residual, "stochastic_depth": stochastic_depth}
     chosen = {option: value for option, value in options.items() if value}
     if "stem" in chosen:
-        require_one_of("stem", stem, get_args(Stem))
+        require_one_of("stem", stem, get_args(registry.Stem))
     for option in chosen:
         if option in entry.unsupported_options:
             raise UsageError(f"{option}: {name} has no such option; leave it out, or take another network")
     # Paddle numbers parameters across the process and keys an optimizer's state by these names.
     with paddle.utils.unique_name.guard():
         network = make_network(entry, num_classes=num_classes, in_channels=in_channels, dropout=dropout, **chosen)
-    network.model_name = canonical_name(name)
+    network.model_name = registry.canonical_name(name)
     if pretrained is not None:
         report = load_weights(network, pretrained)
         if report.skipped_head and include_top and keep_head:

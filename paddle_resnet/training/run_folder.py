@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from paddle import nn
 from pydantic import ValidationError
 
-from paddle_resnet import distributed
+from paddle_resnet import distributed, files
 from paddle_resnet.config import Config
 from paddle_resnet.config.yaml_reader import read_yaml
 from paddle_resnet.console import logger
@@ -24,16 +24,6 @@ from paddle_resnet.data.datasets.open_splits import mean_and_std, resize_size
 from paddle_resnet.data.normalize import IMAGENET_MEAN, IMAGENET_STD
 from paddle_resnet.download import ProgressFn
 from paddle_resnet.errors import UsageError, command, require_one_of, shown
-from paddle_resnet.files import (
-    LARGEST_JSON,
-    folder_lock,
-    open_regular,
-    read_json,
-    recover_folder,
-    remove_leftovers,
-    write_json,
-    write_text,
-)
 from paddle_resnet.models import create_configured_model, load_weights, zoo_record
 from paddle_resnet.paths import expand_home, require_name_for_folder
 from paddle_resnet.results import EpochRecord
@@ -172,9 +162,9 @@ class Run:
         if not distributed.is_main_process():
             yield
             return
-        with folder_lock(self.path):
+        with files.folder_lock(self.path):
             for folder in (self.path, self.path / "checkpoints", self.figures_path):
-                remove_leftovers(folder)
+                files.remove_leftovers(folder)
             yield
 
     def checkpoint_path(self, which: Which) -> Path:
@@ -250,8 +240,8 @@ class Run:
         require_one_of("checkpoint", which, get_args(Which))
         folder = self.checkpoint_path(which)
         # A process that trains the run may be between the two renames; then the folder is not ours to recover.
-        with contextlib.suppress(UsageError), folder_lock(self.path):
-            recover_folder(folder)
+        with contextlib.suppress(UsageError), files.folder_lock(self.path):
+            files.recover_folder(folder)
         weights = folder / "model.pdparams"
         if not weights.is_file():
             raise UsageError(
@@ -277,7 +267,7 @@ class Run:
         if not os.path.lexists(self.metrics_path):
             return {}
         MetricsFile.read(self.metrics_path)
-        return read_json(self.metrics_path)
+        return files.read_json(self.metrics_path)
 
     def update_metrics(self, section: str, values: dict[str, Any]) -> None:
         """Replace one section of ``metrics.json``."""
@@ -285,7 +275,7 @@ class Run:
 
     @distributed.main_process_only
     def write_metrics(self, sections: dict[str, dict[str, Any]]) -> None:
-        write_json(self.metrics_path, sections)
+        files.write_json(self.metrics_path, sections)
 
     def history(self) -> list[EpochRecord]:
         """Read ``history.csv``, if it exists; raise `UsageError` if it is damaged."""
@@ -294,8 +284,8 @@ class Run:
         names = [field.name for field in fields(EpochRecord)]
         remedy = "put the run's own back, or remove it"
         try:
-            with open_regular(self.history_path) as file:
-                rows = list(csv.reader(io.StringIO(file.read(LARGEST_JSON).decode("utf-8"), newline="")))
+            with files.open_regular(self.history_path) as file:
+                rows = list(csv.reader(io.StringIO(file.read(files.LARGEST_JSON).decode("utf-8"), newline="")))
             columns = len(rows[0]) if rows else 0  # earlier versions had no `threads` or macro F1
             if rows[:1] != [names[:columns]] or columns < 8 or not all(len(row) == columns for row in rows):
                 raise ValueError(f"expected the columns {', '.join(names)}")
@@ -318,7 +308,7 @@ class Run:
         writer = csv.DictWriter(text, [field.name for field in fields(EpochRecord)], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(record) for record in records)
-        write_text(self.history_path, text.getvalue())
+        files.write_text(self.history_path, text.getvalue())
 
 
 def run_of_weights(pretrained: str | None) -> Run | None:
@@ -355,8 +345,8 @@ def _rename_earlier(path: Path) -> Path | None:
     Raises:
         UsageError: it is no run, such as a folder of pictures; or another process trains the run.
     """
-    with folder_lock(path):
-        remove_leftovers(path)
+    with files.folder_lock(path):
+        files.remove_leftovers(path)
         if not any(path.iterdir()):
             return None
         if not (path / "config.yaml").is_file():

@@ -21,6 +21,7 @@ from paddle_resnet.images.image_file import REPLACE_IT
 from paddle_resnet.models import ImageClassifier
 from paddle_resnet.paddle_compat import learning_rate_of, optimizer_of
 from paddle_resnet.tracking.training_log import LOGS, VisualDLLog, image_grid
+from paddle_resnet.training import process_setup, resume_checks
 from paddle_resnet.training.callback_runner import BEGINNING, CallbackRunner, load_states
 from paddle_resnet.training.callbacks.progress import Progress
 from paddle_resnet.training.callbacks.recipe import recipe_callbacks
@@ -33,20 +34,6 @@ from paddle_resnet.training.checkpoint_saver import CheckpointSaver
 from paddle_resnet.training.data_manifest import fingerprint
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.optim.ema import MovingAverage
-from paddle_resnet.training.process_setup import (
-    DeferredLogHandler,
-    check_resources,
-    ignore_paddle_warnings,
-    setup_process,
-)
-from paddle_resnet.training.resume_checks import (
-    folder_of_main_process,
-    require_same_data,
-    require_same_world_size,
-    resumed_config,
-    run_environment,
-    warn_of_other_environment,
-)
 from paddle_resnet.training.run_folder import Run
 from paddle_resnet.training.setup import make_model, make_train_loader, make_validation_loader, open_data_and_network
 from paddle_resnet.training.trials.time_budget import fit_to_minutes
@@ -77,12 +64,12 @@ def train(config: Config) -> Run:
         raise UsageError(
             f"train.seeds {list(config.train.seeds)}: this trains one run, by train.seed; {command('train')} trains all"
         )
-    with setup_process(config) as (device, lines):
+    with process_setup.setup_process(config) as (device, lines):
         distributed.check_equal_across_ranks({"the config": config.to_yaml(), "--resume": False})
         return _train(config, device, lines)
 
 
-def _train(config: Config, device: str, lines: DeferredLogHandler) -> Run:
+def _train(config: Config, device: str, lines: process_setup.DeferredLogHandler) -> Run:
     run = Run.new(config)
     network = open_data_and_network(run)
     if run.config.train.minutes is not None:
@@ -125,16 +112,16 @@ def train_or_resume(run: Run) -> Run:
     Raises:
         UsageError, RunFailure, Stopped: as `train` and `resume`.
     """
-    with setup_process(run.config) as (device, lines):
+    with process_setup.setup_process(run.config) as (device, lines):
         distributed.check_equal_across_ranks({"the config": run.config.to_yaml(), "--resume": True})
-        with folder_of_main_process(run.path) as folder:
+        with resume_checks.folder_of_main_process(run.path) as folder:
             run = Run(folder, run.config)
             return _resume(run, device, lines) if run.config_path.is_file() else _train(run.config, device, lines)
 
 
-def _resume(run: Run, device: str, lines: DeferredLogHandler) -> Run:
+def _resume(run: Run, device: str, lines: process_setup.DeferredLogHandler) -> Run:
     began = Run.open(run.path)
-    run = Run(run.path, resumed_config(began, run.config))
+    run = Run(run.path, resume_checks.resumed_config(began, run.config))
     with run.lock():
         with distributed.main_process_first():
             trained, checkpoint = _progress(run, began.config.train)
@@ -144,7 +131,7 @@ def _resume(run: Run, device: str, lines: DeferredLogHandler) -> Run:
         if checkpoint is None:
             run = Run(run.path, run.config, begins=True)
         else:
-            require_same_world_size(run, checkpoint)
+            resume_checks.require_same_world_size(run, checkpoint)
         if distributed.is_main_process():
             lines.flush_to(run.log_path)
         network = open_data_and_network(run, with_weights=checkpoint is None)
@@ -182,8 +169,8 @@ def _check_and_prepare_folder(run: Run, checkpoint: Checkpoint | None, device: s
     if checkpoint is None:
         logger.info("%s: no checkpoint yet, it begins again", run.path)
     else:
-        require_same_data(run, checkpoint)
-        warn_of_other_environment(checkpoint, device)
+        resume_checks.require_same_data(run, checkpoint)
+        resume_checks.warn_of_other_environment(checkpoint, device)
         logger.info("%s: resumes after epoch %d and %d steps of the next", run.path, *checkpoint.position)
     if distributed.is_main_process():
         if checkpoint is not None and run.is_trained:
@@ -222,7 +209,7 @@ class Trainer:
             assert isinstance(schedule, LearningRate)
             schedule.step(schedule.last_epoch)  # of a run that is extended here, the next step has another rate
         if distributed.is_main_process():
-            check_resources(run.path, network)
+            process_setup.check_resources(run.path, network)
         self._progress = Progress()
         self._recorder = Recorder(run, metrics, self._train_loader)
         self._resources = contextlib.ExitStack()
@@ -244,7 +231,7 @@ class Trainer:
         self._parts = [*callbacks, self._train_loader, *logs]
         about = {
             "processes": distributed.world_size(),
-            "trained_on": run_environment(self._device),
+            "trained_on": resume_checks.run_environment(self._device),
             "data": fingerprint(self._run.splits()),
         }
         self._saver = CheckpointSaver(self._run, recorder, self._parts, average, about, self._start)
@@ -284,7 +271,7 @@ class Trainer:
             contextlib.closing(self._progress),
             self._saved_if_images_vanish(),
             _log_how_to_resume(self._run),
-            ignore_paddle_warnings(),
+            process_setup.ignore_paddle_warnings(),
             self._interrupt,
         ):
             self._model.fit(

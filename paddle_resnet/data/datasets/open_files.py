@@ -11,14 +11,9 @@ import numpy as np
 
 from paddle_resnet.config import DataConfig
 from paddle_resnet.console import logger
+from paddle_resnet.data.datasets import image_folder
 from paddle_resnet.data.datasets.file_split import MAX_EXAMINED, FileSplit, ImageFiles
 from paddle_resnet.data.datasets.found_files import FoundFiles, class_name, natural_sort_key, some_of, split_of
-from paddle_resnet.data.datasets.image_folder import (
-    files_in_classes,
-    files_with_class,
-    find_image_folder,
-    find_image_names,
-)
 from paddle_resnet.data.datasets.image_list import find_image_list, name_classes
 from paddle_resnet.data.datasets.image_shards import find_image_shards
 from paddle_resnet.data.splits import hold_out, some_of_each_class
@@ -49,10 +44,10 @@ def find_files(config: DataConfig) -> FoundFiles:
     elif config.source == "image_shards":
         found = find_image_shards(root, config)
     elif config.source == "image_folder":
-        found = find_image_folder(root)
+        found = image_folder.find_image_folder(root)
     else:
         assert config.pattern is not None  # checked by DataConfig
-        found = find_image_names(root, re.compile(config.pattern))
+        found = image_folder.find_image_names(root, re.compile(config.pattern))
     if config.limit is not None:
         found.classes = class_names(found)
         for part in found.parts.values():
@@ -147,9 +142,9 @@ def open_labelled(path: Path, config: DataConfig, resize: int, classes: Sequence
         if found.classes is None:
             name_classes([part], dict(enumerate(classes)), "the run")
     elif config.source == "image_names" and config.pattern is not None:
-        part = files_with_class(root, root, re.compile(config.pattern))
+        part = image_folder.files_with_class(root, root, re.compile(config.pattern))
     else:
-        part = files_in_classes(root, root)
+        part = image_folder.files_in_classes(root, root)
     number = {class_name(name): label for label, name in enumerate(classes)}
     part.labels = list(map(class_name, part.labels))
     for label in dict.fromkeys(part.labels):

@@ -15,19 +15,10 @@ from safetensors import SafetensorError, deserialize
 
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import unique_keys
+from paddle_resnet.models.weights import torch_pickle
 from paddle_resnet.models.weights.layout import Names, bfloat16_to_float32, check_claimed_size, detect_names
 from paddle_resnet.models.weights.naming import has_word
 from paddle_resnet.models.weights.state_dict_search import find_state_dict, is_table
-from paddle_resnet.models.weights.torch_pickle import (
-    ReadStorage,
-    Storage,
-    Tensor,
-    is_old_format,
-    load_pickle,
-    read_old_format,
-    read_zip,
-    tensor_arrays,
-)
 from paddle_resnet.paths import expand_home
 
 OPTIONS: Mapping[str, tuple[str, ...]] = {
@@ -201,18 +192,18 @@ def _with_word(file: WeightsFile, word: str, path: Path) -> WeightsFile:
 def _read_pickled(content: bytes, path: Path, take: str | None) -> WeightsFile:
     """Read a file of `torch.save` in either format, or a plain pickle, as of `paddle.save`."""
     if content.startswith(_ZIP):
-        format_, (found, read) = "zip archive of torch.save", read_zip(content, path)
+        format_, (found, read) = "zip archive of torch.save", torch_pickle.read_zip(content, path)
     else:
-        format_, (found, end), read = "pickle", load_pickle(content, str(path)), _no_storage(path)
-        if is_old_format(found):
-            format_, (found, read) = "old format of torch.save", read_old_format(content, end, path)
+        format_, (found, end), read = "pickle", torch_pickle.load_pickle(content, str(path)), _no_storage(path)
+        if torch_pickle.is_old_format(found):
+            format_, (found, read) = "old format of torch.save", torch_pickle.read_old_format(content, end, path)
     chosen = find_state_dict(found, path, take)
-    tensors = {name: value for name, value in chosen.tensors.items() if isinstance(value, Tensor)}
+    tensors = {name: value for name, value in chosen.tensors.items() if isinstance(value, torch_pickle.Tensor)}
     arrays = {name: value for name, value in chosen.tensors.items() if isinstance(value, np.ndarray)}
     check_claimed_size(sum(array.nbytes for array in arrays.values()), path)
     if not tensors:
         arrays = _with_bfloat16(arrays)
-    arrays |= tensor_arrays(tensors, read, path)
+    arrays |= torch_pickle.tensor_arrays(tensors, read, path)
     entries = {name: arrays[name] for name in chosen.tensors}
     layout: Names = "torch" if tensors else detect_names(entries) or "paddle"
     return WeightsFile(entries, layout, format_, chosen.place, chosen.others, chosen.left_out)
@@ -223,8 +214,8 @@ def _with_bfloat16(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: bfloat16_to_float32(each) if each.dtype == np.uint16 else each for name, each in arrays.items()}
 
 
-def _no_storage(path: Path) -> ReadStorage:
-    def read(_storage: Storage) -> bytes:
+def _no_storage(path: Path) -> torch_pickle.ReadStorage:
+    def read(_storage: torch_pickle.Storage) -> bytes:
         raise UsageError(f"{path}: a pickle whose tensors are in no file; save it with torch.save")
 
     return read
