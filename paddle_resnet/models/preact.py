@@ -11,16 +11,7 @@ from __future__ import annotations
 import paddle
 from paddle import nn
 
-from paddle_resnet.models.blocks import (
-    DEFAULT_OPTIONS,
-    BlockOptions,
-    Fork,
-    ResidualBlock,
-    Shortcut,
-    convolution,
-    make_shortcut,
-    make_stochastic_depth,
-)
+from paddle_resnet.models.blocks import BlockOptions, ShortcutBlock, convolution
 
 
 class Add(nn.Layer):
@@ -30,8 +21,8 @@ class Add(nn.Layer):
         return x + shortcut
 
 
-class PreActBlock(ResidualBlock):
-    """Base of the two blocks: the first activation.
+class PreActBlock(ShortcutBlock):
+    """Base of the two blocks: the first activation, and the sum.
 
     `zero_init_last` zeroes the last convolution, as timm does. With a zero BatchNorm, the ReLU after it would pass no
     gradient, and the branch would never start to learn.
@@ -40,22 +31,21 @@ class PreActBlock(ResidualBlock):
     pre_activation = True
     last_layer = "conv2"
 
-    def __init__(
-        self, in_channels: int, width: int, stride: int, shortcut: Shortcut, options: BlockOptions = DEFAULT_OPTIONS
-    ) -> None:
-        super().__init__(in_channels, width, stride, shortcut, options)
-        self.fork = Fork()
+    def _make_branch(self, in_channels: int, width: int, stride: int, options: BlockOptions) -> None:
         self.changes_shape = stride != 1 or in_channels != width * self.expansion
         # The ReLU after it leaves an activated input unchanged.
         self.bn1 = nn.Identity() if options.activated else nn.BatchNorm2D(in_channels)
         self.relu = nn.ReLU()
+        self.add = Add()
 
-    def _activate(self, x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Return the inputs of branch, ``a(x)``, and shortcut, ``x`` or, if the shape changes, ``a(x)``."""
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Return ``F(a(x)) + shortcut``; the shortcut's input is ``x``, or ``a(x)`` if the shape changes."""
         if self.changes_shape:
-            return self.fork(self.relu(self.bn1(x)))
-        x, shortcut = self.fork(x)
-        return self.relu(self.bn1(x)), shortcut
+            activated, shortcut = self.fork(self.relu(self.bn1(x)))
+        else:
+            x, shortcut = self.fork(x)
+            activated = self.relu(self.bn1(x))
+        return self.add(self.stochastic_depth(self._branch(activated)), self.downsample(shortcut))
 
 
 class PreActBasicBlock(PreActBlock):
@@ -65,24 +55,15 @@ class PreActBasicBlock(PreActBlock):
     `activated`, `dropout` and `stochastic_depth`.
     """
 
-    def __init__(
-        self, in_channels: int, width: int, stride: int, shortcut: Shortcut, options: BlockOptions = DEFAULT_OPTIONS
-    ) -> None:
-        super().__init__(in_channels, width, stride, shortcut, options)
+    def _make_branch(self, in_channels: int, width: int, stride: int, options: BlockOptions) -> None:
+        super()._make_branch(in_channels, width, stride, options)
         self.conv1 = convolution(in_channels, width, 3, stride)
         self.bn2 = nn.BatchNorm2D(width)
         self.dropout = nn.Dropout(options.dropout) if options.dropout else nn.Identity()
         self.conv2 = convolution(width, width, 3)
-        self.stochastic_depth = make_stochastic_depth(options.stochastic_depth)
-        self.downsample = make_shortcut(in_channels, width, stride, shortcut)
-        self.add = Add()
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Return ``F(a(x)) + shortcut``; the shortcut's input is ``x``, or ``a(x)`` if the shape changes."""
-        activated, shortcut = self._activate(x)
-        out = self.dropout(self.relu(self.bn2(self.conv1(activated))))
-        out = self.stochastic_depth(self.conv2(out))
-        return self.add(out, self.downsample(shortcut))
+    def _branch(self, x: paddle.Tensor) -> paddle.Tensor:
+        return self.conv2(self.dropout(self.relu(self.bn2(self.conv1(x)))))
 
 
 class PreActBottleneck(PreActBlock):
@@ -94,24 +75,15 @@ class PreActBottleneck(PreActBlock):
     expansion = 4
     last_layer = "conv3"
 
-    def __init__(
-        self, in_channels: int, width: int, stride: int, shortcut: Shortcut, options: BlockOptions = DEFAULT_OPTIONS
-    ) -> None:
-        super().__init__(in_channels, width, stride, shortcut, options)
-        out_channels = width * self.expansion
+    def _make_branch(self, in_channels: int, width: int, stride: int, options: BlockOptions) -> None:
+        super()._make_branch(in_channels, width, stride, options)
         self.conv1 = convolution(in_channels, width, 1)
         self.bn2 = nn.BatchNorm2D(width)
         self.conv2 = convolution(width, width, 3, stride)
         self.bn3 = nn.BatchNorm2D(width)
-        self.conv3 = convolution(width, out_channels, 1)
-        self.stochastic_depth = make_stochastic_depth(options.stochastic_depth)
-        self.downsample = make_shortcut(in_channels, out_channels, stride, shortcut)
-        self.add = Add()
+        self.conv3 = convolution(width, width * self.expansion, 1)
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Return ``F(a(x)) + shortcut``; the shortcut's input is ``x``, or ``a(x)`` if the shape changes."""
-        activated, shortcut = self._activate(x)
-        out = self.relu(self.bn2(self.conv1(activated)))
+    def _branch(self, x: paddle.Tensor) -> paddle.Tensor:
+        out = self.relu(self.bn2(self.conv1(x)))
         out = self.relu(self.bn3(self.conv2(out)))
-        out = self.stochastic_depth(self.conv3(out))
-        return self.add(out, self.downsample(shortcut))
+        return self.conv3(out)
