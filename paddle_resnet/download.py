@@ -17,7 +17,6 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.files import folder_lock, md5_of, move_into_place, sha256_of, write_errors
 
 ProgressFn = Callable[[int, int], None]  # called with (bytes so far, bytes in all; 0 where the server does not say)
-
 TIMEOUT_SECONDS = 10.0
 BLOCK_BYTES = 1 << 18
 LARGEST_BYTES = 4 << 30  # the largest official file has 0.3 GB; an endless body must not fill the disk

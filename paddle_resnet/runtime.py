@@ -32,11 +32,8 @@ MOST_THREADS = 256
 
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
-
 LARGEST_BLOCK = 1 << 30  # bytes of the largest block on malloc's heap; larger blocks are mapped by the system each time
-
 KEPT_AT_MOST = (1 << 31) - 1  # free bytes at the end of the heap above which malloc returns memory to the system
-
 ALLOCATOR_VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "LD_PRELOAD", "GLIBC_TUNABLES")
 """Environment variables with which users choose an allocator or its settings."""
 

@@ -21,22 +21,15 @@ from paddle_resnet.timing import interleave
 
 
 class LoaderCase(NamedTuple):
-    """Images, their augmentation, and the training whose size and batch they have.
-
-    Attributes:
-        stored: pixels a side of images in memory; of the shorter side of a decoded file.
-        files: how many different files there are; 0: the images are in memory.
-        file_size: width and height of the images in files.
-        file_kind: Pillow's name of their format.
-    """
+    """Images, their augmentation, and the training whose size and batch they have."""
 
     name: str
-    stored: int
+    stored: int  # pixels a side of images in memory; of the shorter side of a decoded file
     augment: dict[str, Any]
     case: TrainCase
-    files: int = 0
-    file_size: tuple[int, int] = (0, 0)
-    file_kind: str = "JPEG"
+    files: int = 0  # how many different files there are; 0: the images are in memory
+    file_size: tuple[int, int] = (0, 0)  # width and height of the images in files
+    file_kind: str = "JPEG"  # Pillow's name of their format
 
     def job(self, steps: int, warm_up: int, files: Sequence[str], **more: Any) -> dict[str, Any]:
         """Describe the measurement for `training_jobs.load` and `other_loaders`; `files` are repeated for all steps."""

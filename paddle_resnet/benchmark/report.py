@@ -105,25 +105,15 @@ def _environment() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured, and how it is shown.
+    """What was measured, and how it is shown."""
 
-    Attributes:
-        command: such as ``"train"``; it names the files.
-        title: of table and plot.
-        settings: the arguments of the measurement.
-        rows: the results; their keys have the units.
-        columns: of the table.
-        panels: of the plot.
-        environment: of the measurement.
-    """
-
-    command: str
-    title: str
-    settings: Mapping[str, Any]
-    rows: Sequence[Row]
-    columns: Sequence[Column]
-    panels: Sequence[Panel]
-    environment: dict[str, Any] = field(default_factory=_environment)
+    command: str  # such as ``"train"``; it names the files
+    title: str  # of table and plot
+    settings: Mapping[str, Any]  # the arguments of the measurement
+    rows: Sequence[Row]  # the results; their keys have the units
+    columns: Sequence[Column]  # of the table
+    panels: Sequence[Panel]  # of the plot
+    environment: dict[str, Any] = field(default_factory=_environment)  # of the measurement
 
     def table(self) -> Table:
         """Return the table for the terminal."""

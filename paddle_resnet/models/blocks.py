@@ -21,25 +21,17 @@ Shortcut: TypeAlias = Callable[[int, int, int], nn.Layer]
 
 @dataclass(frozen=True)
 class BlockOptions:
-    """Options of a block beyond its shape; each kind of block says which ones it uses.
+    """Options of a block beyond its shape; each kind of block says which ones it uses."""
 
-    Attributes:
-        groups: of the bottleneck's 3x3 convolution; ResNeXt's cardinality (Xie et al. 2017,
-            https://arxiv.org/abs/1611.05431).
-        group_width: channels of each group at a block width of 64, proportional at others; 128 with one group gives
-            torchvision's ``wide_resnet``.
-        bias: the convolutions have a bias.
-        dropout: probability that a feature between the two 3x3 convolutions is dropped.
-        stochastic_depth: probability that the residual branch is dropped, see `StochasticDepth`.
-        activated: the block's input has already passed BatchNorm and ReLU.
-    """
-
+    # of the bottleneck's 3x3 convolution; ResNeXt's cardinality (Xie et al. 2017, https://arxiv.org/abs/1611.05431)
     groups: int = 1
+    # channels of each group at a block width of 64, proportional at others; 128 with one group gives torchvision's
+    # ``wide_resnet``
     group_width: int = 64
-    bias: bool = False
-    dropout: float = 0.0
-    stochastic_depth: float = 0.0
-    activated: bool = False
+    bias: bool = False  # the convolutions have a bias
+    dropout: float = 0.0  # probability that a feature between the two 3x3 convolutions is dropped
+    stochastic_depth: float = 0.0  # probability that the residual branch is dropped, see `StochasticDepth`
+    activated: bool = False  # the block's input has already passed BatchNorm and ReLU
 
 
 DEFAULT_OPTIONS = BlockOptions()

@@ -12,7 +12,6 @@ from paddle_resnet.images import Box, Indices
 
 BOX_ATTEMPTS = 10
 MAX_ASPECT_RATIO = 4 / 3  # width by height, and height by width
-
 Draws = NDArray[np.float64]
 
 

@@ -16,7 +16,6 @@ from PIL import Image, ImageEnhance, ImageOps
 from paddle_resnet.images import Pixels
 
 STRENGTHS = 31  # strengths 0 to 30; 30 is the end of the range
-
 MAX_SHIFT = 32  # pixels, as in the paper for CIFAR: a whole image. Smaller images are shifted by their own size at most
 
 

@@ -34,23 +34,16 @@ class CifarEdition:
 
     archive: OfficialFile
     folder: str
-    train: tuple[str, ...]
-    test: str
-    meta: str
     labels_key: bytes
     names_key: bytes
     classes: int
-    md5_of_members: Mapping[str, str]
+    md5_of_members: Mapping[str, str]  # the files of training images, that of test images, and the classes' names
 
 
+_ADDRESS = "https://dataset.bj.bcebos.com/cifar/"
 CIFAR10 = CifarEdition(
-    archive=OfficialFile(
-        "https://dataset.bj.bcebos.com/cifar/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"
-    ),
+    archive=OfficialFile(f"{_ADDRESS}cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"),
     folder="cifar-10-batches-py",
-    train=("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"),
-    test="test_batch",
-    meta="batches.meta",
     labels_key=b"labels",
     names_key=b"label_names",
     classes=10,
@@ -66,13 +59,8 @@ CIFAR10 = CifarEdition(
 )
 
 CIFAR100 = CifarEdition(
-    archive=OfficialFile(
-        "https://dataset.bj.bcebos.com/cifar/cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"
-    ),
+    archive=OfficialFile(f"{_ADDRESS}cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85"),
     folder="cifar-100-python",
-    train=("train",),
-    test="test",
-    meta="meta",
     labels_key=b"fine_labels",
     names_key=b"fine_label_names",
     classes=100,
@@ -99,24 +87,25 @@ def load_cifar(
     Raises:
         UsageError: no network, another MD5, a truncated or damaged file, contents that are not CIFAR's.
     """
+    *train, test, meta = edition.md5_of_members
     parts: dict[str, tuple[Pixels, Indices]] = {}
     classes: tuple[str, ...] = ()
     root = root or paddle_cache("dataset/cifar")
     for name, where, content in _members(edition, root, verify, progress):
-        if name == edition.meta:
+        if name == meta:
             classes = _read_class_names(content, edition, where)
         else:
             parts[name] = _read_images(content, edition, where)
-    missing = [name for name in (*edition.train, edition.test) if name not in parts]
+    missing = [name for name in (*train, test) if name not in parts]
     if missing or not classes:
         raise UsageError(
-            f"{root}: holds no {(missing or [edition.meta])[0]}: not the complete "
+            f"{root}: holds no {(missing or [meta])[0]}: not the complete "
             f"{edition.archive.name}; get {edition.archive.url} again"
         )
     return OfficialSplits(
-        np.concatenate([parts[name][0] for name in edition.train]),
-        np.concatenate([parts[name][1] for name in edition.train]),
-        *parts[edition.test],
+        np.concatenate([parts[name][0] for name in train]),
+        np.concatenate([parts[name][1] for name in train]),
+        *parts[test],
         classes,
     )
 

@@ -25,38 +25,25 @@ NAMES_SHOWN = 5
 
 @dataclass
 class LabelledFiles:
-    """The image files of one folder or list.
+    """The image files of one folder or list."""
 
-    Attributes:
-        where: the folder or list, for messages.
-        names: the files relative to the root of all splits, one string each.
-        labels: the name of each file's class; files of a class share one string.
-        skipped: other files and folders beside them.
-        repeated: entries of a list that name a file again, which are left out.
-    """
-
-    where: Path
-    names: list[str] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
-    skipped: list[SkippedFile] = field(default_factory=list)
-    repeated: int = 0
+    where: Path  # the folder or list, for messages
+    names: list[str] = field(default_factory=list)  # the files relative to the root of all splits, one string each
+    labels: list[str] = field(default_factory=list)  # the name of each file's class; files of a class share one string
+    skipped: list[SkippedFile] = field(default_factory=list)  # other files and folders beside them
+    repeated: int = 0  # entries of a list that name a file again, which are left out
 
 
 @dataclass
 class FoundFiles:
-    """The files of a source, before validation and test images are held out.
+    """The files of a source, before validation and test images are held out."""
 
-    Attributes:
-        root: what the files' names are relative to.
-        parts: the splits that the source itself has, ``"train"`` first, which is never missing.
-        classes: the names of the classes in order; None: those of the training files, in natural order.
-        unused: what lies beside the splits and is not used.
-    """
-
-    root: Path
+    root: Path  # what the files' names are relative to
+    # the splits that the source itself has, ``"train"`` first, which is never missing
     parts: dict[SplitName, LabelledFiles]
+    # the names of the classes in order; None: those of the training files, in natural order
     classes: tuple[str, ...] | None = None
-    unused: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)  # what lies beside the splits and is not used
 
 
 def class_name(text: str) -> str:

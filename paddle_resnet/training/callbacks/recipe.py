@@ -23,7 +23,6 @@ from paddle_resnet.training.callback_runner import Logs
 from paddle_resnet.training.optim.optimizer import Factor
 
 CROP_STEP = 4  # pixels by which crops grow, so that sizes can be halved twice
-
 GROWTH = 0.75  # the share of the epochs in which crops grow; the others have the size of the evaluation
 
 
@@ -100,7 +99,6 @@ class FreezeBackbone(Callback):
 
 
 LEAST_IMPROVEMENT = 1e-4  # a share of the loss, as in PyTorch's ``ReduceLROnPlateau``
-
 Records = Callable[[], Sequence[EpochRecord]]  # returns the epochs recorded so far
 
 

@@ -17,7 +17,6 @@ from paddle_resnet.models import ImageClassifier
 from paddle_resnet.training.optim.muon import Muon
 
 LARS_COEFFICIENT = 0.001  # the trust coefficient of You et al. 2017 (arXiv:1708.03888)
-
 SMALLEST_DECAY = 1e-30  # replaces weight decay 0, at which Paddle's LARS uses no trust ratio
 
 
