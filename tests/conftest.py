@@ -64,8 +64,8 @@ WITHOUT_PADDLE = (
 # Lessons whose pages train for long. Their claims are about networks, not about a Paddle; what they need of Paddle is
 # tested without the page, in the same files, with both.
 LONG_LESSONS = (
-    *("degradation", "depth", "fashion_mnist", "gradients", "lenet"),
-    *("normalization", "optimizers_and_schedules", "transfer", "what_it_sees"),
+    *("degradation", "depth", "fashion_mnist", "gradients", "grouped_convolution", "lenet"),
+    *("normalization", "optimizers_and_schedules", "receptive_field", "transfer", "what_it_sees"),
 )
 
 

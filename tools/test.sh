@@ -74,7 +74,7 @@ suite() {
     fast=(-m "not slow and not once" tests/{core,doctor,onednn,system})
   fi
   part "pytest on $paddle" "$python" -m pytest "${parallel[@]}" "${all[@]}" "$@" || true
-  part "pytest without POSIX on $paddle" without_posix "$python" -m pytest "${parallel[@]}" -p no:anyio "${fast[@]}" "$@" || true
+  part "pytest without POSIX on $paddle" without_posix "$python" -m pytest "${parallel[@]}" "${fast[@]}" "$@" || true
   if [ "$paddle" = "${prepared[0]}" ] && [ "$#" = 0 ] && [ -z "${PADDLE:-}" ]; then
     # By itself: a cluster of two nodes needs both cores. Where Ray is not installed, a line says so.
     part "pytest on a Ray cluster" "$python" -m pytest -m ray -rs tests/on_ray || true

@@ -198,6 +198,7 @@ def test_advice_on_the_process(monkeypatch, situation, words):
     assert words is None or words in advice[0]
 
 
+@pytest.mark.once
 def test_one_core_of_many():
     one_core = "import os, runpy, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
     report = report_of(in_a_new_process("-c", one_core + run_doctor()))

@@ -256,6 +256,7 @@ def test_a_damaged_onnx_file_is_a_usage_error(run, tmp_path, name, precision):
         Predictor(folder, "cpu", precision)
 
 
+@pytest.mark.once
 @needs_onnx
 @pytest.mark.parametrize("key", ["image_size", "batch"])
 def test_a_description_of_another_input_is_a_usage_error(tmp_path, key):
@@ -294,6 +295,7 @@ def compare_with_example(run, project, picture, tolerance):
     assert float(probability) == pytest.approx(expected.probability, abs=tolerance)
 
 
+@pytest.mark.once
 @needs_onnx
 @pytest.mark.parametrize(("shape", "tolerance"), [((SIZE, SIZE), 1e-3), ((SIZE, 2 * SIZE), 1e-3), ((20, 24), 0.03)])
 def test_the_onnx_example_predicts_as_the_predictor(run, project, tmp_path, shape, tolerance):
@@ -303,6 +305,7 @@ def test_the_onnx_example_predicts_as_the_predictor(run, project, tmp_path, shap
     compare_with_example(run, project, tmp_path / "a.png", tolerance)
 
 
+@pytest.mark.once
 @needs_onnx
 @pytest.mark.parametrize("mode", ["RGBA", "I;16"])
 def test_the_onnx_example_decodes_transparency_and_16_bits(run, project, tmp_path, mode):
@@ -313,6 +316,7 @@ def test_the_onnx_example_decodes_transparency_and_16_bits(run, project, tmp_pat
     compare_with_example(run, project, tmp_path / "a.png", 1e-3)
 
 
+@pytest.mark.once
 def test_the_onnx_example_is_short_and_needs_three_packages(project):
     source = (project / "examples" / "classify_onnx.py").read_text()
     tree = ast.parse(source)
@@ -368,6 +372,7 @@ def run_and_list_imports(project, code, *arguments):
     return done.stdout, done.stderr.splitlines()[-1].removeprefix("imported:").split()
 
 
+@pytest.mark.once
 @needs_onnx
 @pytest.mark.parametrize(
     "options",
@@ -392,6 +397,7 @@ def test_prediction_by_paddle_imports_it(run, project):
     assert run_and_list_imports(project, PREDICT, run.path, picture, "--backend", "paddle")[1] == ["paddle"]
 
 
+@pytest.mark.once
 @needs_onnx
 @pytest.mark.parametrize("backend", ["onnxruntime", pytest.param("onednn", marks=needs_onednn)])
 def test_a_service_worker_of_onnx_files_imports_no_paddle(run, project, backend):
@@ -410,6 +416,7 @@ def test_a_worker_explains_though_it_began_without_paddle(run, project):
         assert printed.splitlines()[-1] == str([predictor.predict(picture)[0].label])
 
 
+@pytest.mark.once
 @needs_onnx
 def test_many_pictures_are_predicted_without_an_installed_paddle(run, project, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules |= dict.fromkeys({SLOW_PACKAGES})")

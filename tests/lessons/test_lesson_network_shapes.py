@@ -1,5 +1,8 @@
 """ResNet-18's counts against published ones and sums by hand; weights and biases without effect."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import paddle
 import pytest
@@ -10,6 +13,8 @@ from paddle_resnet.lessons.network_shapes.lesson import _shapes, format_count
 from paddle_resnet.models import create_model
 
 pytestmark = pytest.mark.slow
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +111,14 @@ def test_wide_resnets_count_shortcuts_and_not_the_head(numbers):
     assert numbers["wide_depth"] == numbers["wide_path"] + 1 == 26
 
 
-def test_the_same_lesson_has_the_same_numbers(page, tmp_path):
-    assert Lesson("network-shapes").run(tmp_path).numbers == page.numbers
+@pytest.mark.once
+def test_the_command_has_the_same_numbers_and_lets_the_terminal_break_the_lines_of_chinese(tool, page, tmp_path):
+    done = tool("lesson", "network-shapes", "--language", "zh", "--output", tmp_path)
+    assert done.exit_code == 0, done.stderr
+    assert (tmp_path / "numbers.json").read_bytes() == (page.folder / "numbers.json").read_bytes()
+    committed = (PROJECT / "docs/zh/lessons/network-shapes.md").read_text(encoding="utf-8")
+    first = next(line for line in committed.splitlines() if line.endswith("。"))
+    assert re.sub("[*`]", "", first) in done.stdout
 
 
 def test_only_biases_without_batch_norm_matter(numbers):

@@ -104,15 +104,6 @@ def test_command_without_name_lists_lessons(tool):
     assert all(name in done.stdout for name in LESSONS)
 
 
-@pytest.mark.slow
-def test_the_terminal_breaks_the_lines_of_chinese(tool, tmp_path):
-    done = tool("lesson", "network-shapes", "--language", "zh", "--output", tmp_path / "lesson")
-    assert done.exit_code == 0, done.stderr
-    page = (PROJECT / "docs/zh/lessons/network-shapes.md").read_text(encoding="utf-8")
-    first = next(line for line in page.splitlines() if line.endswith("。"))
-    assert re.sub("[*`]", "", first) in done.stdout
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

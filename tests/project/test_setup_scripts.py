@@ -313,9 +313,9 @@ def test_what_says_the_same_runs_on_the_first_only(machine: Machine) -> None:
     machine.add_python("python3", 311)
     result = machine.run("tools/test.sh")
     first, without_posix, on_ray, *second, oldest = re.findall("^ran: -m pytest (.*)$", result.stdout, re.MULTILINE)
-    assert without_posix == f"{first} -p no:anyio -m not slow"
+    assert without_posix == f"{first} -m not slow"
     assert second[0] == f"{first} -m not once"
-    assert second[1].startswith(f"{first} -p no:anyio -m not slow and not once tests/core ")
+    assert second[1].startswith(f"{first} -m not slow and not once tests/core ")
     assert oldest.startswith(f"{first} -m not slow tests/config ")
     assert on_ray == "-m ray -rs tests/on_ray"
 

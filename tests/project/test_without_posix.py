@@ -31,6 +31,7 @@ for command in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.once
 def test_quickstart_to_prediction_without_posix(tmp_path: Path) -> None:
     """With the code page of Chinese Windows."""
     folder = "output/quickstart"
@@ -54,6 +55,7 @@ def test_quickstart_to_prediction_without_posix(tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "predictions.json").read_text())) == 10
 
 
+@pytest.mark.once
 def test_posix_is_missing_in_the_stripped_interpreter(tmp_path: Path) -> None:
     found = "print(importlib.util.find_spec('fcntl'), hasattr(os, 'fork'), hasattr(signal, 'SIGHUP'))"
     code = f"import importlib.util, os, signal; {found}"

@@ -111,6 +111,7 @@ def test_a_worker_that_dies_is_replaced(run, client):
     assert other.pid != process.pid
 
 
+@pytest.mark.once
 def test_a_replaced_model_is_not_loaded(run, tmp_path):
     """Its classes differ: with the new files and the old list all predictions would be wrong."""
     folder = tmp_path / "inference"
