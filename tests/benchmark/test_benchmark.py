@@ -255,7 +255,9 @@ def test_loaders_are_compared_without_torch(monkeypatch, caplog):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["data", "infer", "predict"])
+@pytest.mark.parametrize(
+    "command", ["infer", *(pytest.param(each, marks=pytest.mark.once) for each in ("data", "predict"))]
+)
 def test_reports_are_complete(tmp_path, command, monkeypatch):
     """Jobs run in this process; test_training_report_of_a_real_run starts one."""
     from tiny_run import make_run

@@ -182,6 +182,7 @@ def test_a_rank_reads_its_own_share_only(files):
     assert len(split.asked) == 9
 
 
+@pytest.mark.slow
 def test_another_picture_stands_in_for_an_unreadable_one(files, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
     with_bad = [*files[:5], tmp_path / "bad.jpg", tmp_path / "bad.jpg", *files[7:]]

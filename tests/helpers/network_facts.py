@@ -1,14 +1,23 @@
-"""A network's arrays and depth."""
+"""A network's arrays and depth, and names of networks as parameters of tests."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 import numpy as np
+import pytest
 from paddle import nn
 
 
 def arrays(network: nn.Layer) -> dict[str, np.ndarray]:
     """Return copies of the state dict's tensors."""
     return {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
+
+
+def names_by_cost(names: Iterable[str]) -> list:
+    """Return the names as parameters: tests of those with a hundred layers and more, in their names, are slow."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if re.search(r"\d{3}", name) else []) for name in names]
 
 
 def papers_depth(network: nn.Layer) -> int:

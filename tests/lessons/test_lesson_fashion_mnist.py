@@ -117,6 +117,7 @@ def write_idx(path, values):
     path.write_bytes(gzip.compress(head + values.astype(np.uint8).tobytes()))
 
 
+@pytest.mark.once
 def test_full_form_compares_with_the_book(tmp_path):
     generator = np.random.default_rng(0)
     for name, number in (("train", 40), ("t10k", 10)):
@@ -130,6 +131,7 @@ def test_full_form_compares_with_the_book(tmp_path):
     assert any("It is not the book's recipe" in block.text.en for block in page.blocks if isinstance(block, Prose))
 
 
+@pytest.mark.once
 def test_failed_download_is_a_one_line_error(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with socket.socket() as unused:

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    return Lesson("residual-block").run(tmp_path_factory.mktemp("lesson"), scale=0.5)
+    return Lesson("residual-block").run(tmp_path_factory.mktemp("lesson"), scale=0.25)
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ def splits(config):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    return Lesson("transfer").run(tmp_path_factory.mktemp("transfer"), scale=0.1, overrides=["device=cpu"])
+    return Lesson("transfer").run(tmp_path_factory.mktemp("transfer"), scale=0.05, overrides=["device=cpu"])
 
 
 def test_tasks_partition_the_images(splits):
@@ -116,6 +116,7 @@ def test_features_are_the_last_layers_input(config, splits, weights):
     np.testing.assert_allclose(features @ weights["fc.weight"] + weights["fc.bias"], logits, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.once
 def test_pretraining_learns_the_old_task(config, splits):
     shorter = Plan.of(Effort(overrides=["device=cpu", "train.epochs=3"])).config
     weights, top1 = FewShotTrainer(LessonData(shorter)).pretrain(make_task(splits, range(5)), seed=0)

@@ -26,6 +26,8 @@ def faults_of(source: str) -> set[str]:
 
 
 def faults_in(call: ast.Call) -> set[str]:
+    if getattr(call.func, "attr", "") not in ("open", "fdopen", "read_text", "write_text"):
+        return set()
     function, arguments = ast.unparse(call.func), [ast.unparse(each) for each in call.args]
     if function == "os.open":
         path, flags = arguments[:2]

@@ -86,6 +86,7 @@ def psutil_times(**seconds):
     return namedtuple("scputimes", seconds)(**seconds)
 
 
+@pytest.mark.slow
 @pytest.mark.posix
 def test_a_busy_program_is_seen():
     """Its shell has ended, so that it is not one of this process."""
