@@ -20,8 +20,19 @@ from typing import Any, BinaryIO
 
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.safe_pickle.machine import Machine, Refused
-from paddle_resnet.safe_pickle.rules import RULES, as_tuple, dtype_or_opaque
-from paddle_resnet.safe_pickle.values import UNREAD_ARRAY, Damaged, Named, Opaque, Rule, check_shape, kind_of, require
+from paddle_resnet.safe_pickle.rules import (
+    RULES,
+    UNREAD_ARRAY,
+    Damaged,
+    Named,
+    Opaque,
+    Rule,
+    as_tuple,
+    check_shape,
+    dtype_or_opaque,
+    kind_of,
+    require,
+)
 
 __all__ = [
     "RULES",

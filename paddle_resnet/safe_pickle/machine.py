@@ -13,17 +13,18 @@ from typing import IO, Any
 import numpy as np
 
 from paddle_resnet.errors import shown
-from paddle_resnet.safe_pickle.rules import filled, short_word
-from paddle_resnet.safe_pickle.values import (
+from paddle_resnet.safe_pickle.rules import (
     ArrayPlaceholder,
     Damaged,
     ElementType,
     Named,
     Opaque,
     Rule,
+    filled,
     flat_key,
     is_flat,
     require,
+    short_word,
 )
 
 _COPIES = 4  # bytes that may be copied, as a multiple of the file's length

@@ -20,7 +20,7 @@ from seeded_weights import seeded_images, seeded_tensor
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import convert_weights, create_model, load_weights, read_state_dict, write_state_dict
-from paddle_resnet.models.weights.layout import to_torch_names
+from paddle_resnet.models.weights.naming import to_torch_names
 from paddle_resnet.zoo.matching import matching_models
 
 # The network here, its stem, and how the log names the project.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,31 +18,25 @@ from paddle_resnet.data.augment.trivial_augment import draw_trivial_augment
 from paddle_resnet.images import Indices
 
 
+@dataclass(frozen=True)
 class Augment:
     """Crop, flip, distort and hide parts at random; the geometry is evaluation's unless `scale` is set.
 
     With `scale`, a box of a random share of the whole picture is resized (`CropDraws`). Otherwise the image is resized
     as for evaluation, zero-padded and cropped at random (Krizhevsky 2012; He et al. 2015, section 4.2).
 
-    Args:
-        config: which augmentations, and how strong.
-        resize: pixels a side before the crop, as in evaluation.
-        image_size: pixels a side of the crop, as in evaluation.
-        mean: the colour that cutout fills in, in 0..1.
-
     Raises:
         UsageError: `custom` names no function.
     """
 
-    def __init__(
-        self, config: AugmentConfig, resize: int, image_size: int, mean: Sequence[float] = (0.0, 0.0, 0.0)
-    ) -> None:
-        self._config = config
-        self._resize = resize
-        self._image_size = image_size
-        self._mean_level = tuple(255 * value for value in mean)
-        if config.custom is not None:
-            find_transform(config.custom)
+    config: AugmentConfig  # which augmentations, and how strong
+    resize: int  # pixels a side before the crop, as in evaluation
+    image_size: int  # pixels a side of the crop, as in evaluation
+    mean: Sequence[float] = (0.0, 0.0, 0.0)  # the colour that cutout fills in, in 0..1
+
+    def __post_init__(self) -> None:
+        if self.config.custom is not None:
+            find_transform(self.config.custom)
 
     def draw(
         self, count: int, generator: np.random.Generator, size: int | None = None, mixes: bool = True
@@ -51,8 +46,8 @@ class Augment:
         With a `size` other than `image_size` (progressive resizing), resize and padding shrink with it. Without
         `mixes`, mixup and cutmix are left out.
         """
-        config, size = self._config, size or self._image_size
-        resize = self._scaled(self._resize, size)
+        config, size = self.config, size or self.image_size
+        resize = self._scaled(self.resize, size)
         flipped = generator.random(count) < 0.5 if config.flip else np.zeros(count, dtype=bool)
         if config.scale is not None:
             crops: Indices | CropDraws = draw_crops(count, config.scale, generator)
@@ -70,11 +65,11 @@ class Augment:
             trivial_augment=draw_trivial_augment(count, generator) if config.trivial_augment else None,
             custom=draw_custom(count, config.custom, generator) if config.custom is not None else None,
             cutout_mask=draw_cutout_mask(cropped, cutout_side, generator) if cutout_side else None,
-            cutout_level=self._mean_level,
+            cutout_level=tuple(255 * value for value in self.mean),
             erasing=draw_erasing(cropped, config.erase, generator) if config.erase else None,
             mix=draw_mix_params(count, size, config, generator) if mixes and (config.mixup or config.cutmix) else None,
         )
 
     def _scaled(self, pixels: int, size: int) -> int:
         """Convert pixels of images of `image_size` to pixels of images of `size`."""
-        return round(pixels * size / self._image_size)
+        return round(pixels * size / self.image_size)

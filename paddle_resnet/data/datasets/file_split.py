@@ -10,6 +10,7 @@ import threading
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,54 +35,35 @@ class LostImageError(UsageError):
     """An image cannot be read, and no other one may stand in for it."""
 
 
+@dataclass(eq=False)
 class ImageFiles:
     """A table of image files and labels.
 
     It holds one string and one integer for each file, and reads nothing at first. If `examine` or `in_memory`, the
     first access decodes each file once; unreadable files are left out, or raise an error if `strict`. Otherwise all
     files count as readable until one turns out not to be (`FileSplit.stand_in`).
-
-    Args:
-        root: names are relative to it.
-        names: the image files, with ``/`` between folders.
-        labels: their classes, ``[N]``.
-        size: pixels of the shorter side of images in memory.
-        workers: processes that decode, or threads that crop.
-        in_memory: keep the decoded images (`decode_whole`).
-        strict: an unreadable file is an error.
-        examine: read each file at the first access.
-        skipped: other files and folders found beside the images.
-        in_shards: the names are those of `FilePart.as_name`.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        names: Sequence[str],
-        labels: Indices,
-        size: int,
-        workers: int,
-        in_memory: bool,
-        strict: bool = False,
-        examine: bool = True,
-        skipped: Sequence[SkippedFile] = (),
-        in_shards: bool = False,
-    ) -> None:
-        self.root = root
-        self.skipped = {each.path.relative_to(root).as_posix(): each for each in skipped}
-        self.in_memory = in_memory
-        self.in_shards = in_shards
-        self.workers = workers
-        self.size = size
-        self.examined = in_memory or examine
-        self.strict = strict
-        self._names = names
-        self._all_labels = labels.astype(np.int64)
-        self._lock = threading.Lock()
+    root: Path  # names are relative to it
+    all_names: Sequence[str]  # the image files, with ``/`` between folders
+    all_labels: Indices  # their classes, int64 ``[N]``
+    size: int  # pixels of the shorter side of images in memory
+    workers: int  # processes that decode, or threads that crop
+    in_memory: bool  # keep the decoded images (`decode_whole`)
+    strict: bool = False  # an unreadable file is an error
+    examine: bool = True  # read each file at the first access
+    beside: Sequence[SkippedFile] = ()  # other files and folders found beside the images
+    in_shards: bool = False  # the names are those of `FilePart.as_name`
+
+    def __post_init__(self) -> None:
+        self.all_labels = self.all_labels.astype(np.int64)
+        self.examined = self.in_memory or self.examine
+        self.skipped = {each.path.relative_to(self.root).as_posix(): each for each in self.beside}
         self.failures: dict[int, UsageError] = {}
-        self._readable = None if self.examined else np.arange(len(names))
-        self._decoded: dict[int, Pixels] = {}
         self.warnings: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._readable = None if self.examined else np.arange(len(self.all_names))
+        self._decoded: dict[int, Pixels] = {}
 
     def labels(self) -> Indices:
         """Return the class of each readable file, int64 ``[N]``.
@@ -89,16 +71,16 @@ class ImageFiles:
         Raises:
             UsageError: a file cannot be read and `strict` is set, or no file of a class can be read.
         """
-        return self._all_labels[self._examine()]
+        return self.all_labels[self._examine()]
 
     def unreadable(self) -> dict[str, str]:
         """Return the reason for each file that cannot be read, by name; errors as of `labels`."""
         self._examine()
-        return {self._names[index]: str(self.failures[index]) for index in sorted(self.failures)}
+        return {self.all_names[index]: str(self.failures[index]) for index in sorted(self.failures)}
 
     def names(self, positions: Indices) -> list[str]:
         """Return the names of the files at these positions among the readable ones."""
-        return [self._names[index] for index in self._examine()[positions]]
+        return [self.all_names[index] for index in self._examine()[positions]]
 
     def source(self, name: str) -> str | FilePart:
         """Return the file of a name, or the part of a shard."""
@@ -114,22 +96,22 @@ class ImageFiles:
         """Read every file once, if the table is examined; return the indices of the readable ones among all."""
         with self._lock:
             if self._readable is None:
-                count = len(self._names)
+                count = len(self.all_names)
                 with pillow_warnings() as self.warnings:
                     failures = run_in_threads(self._examine_one, count, self.workers)
                 if self.strict and failures:
                     others = f" (and {len(failures) - 1} more of {count} files)" if len(failures) > 1 else ""
                     raise UsageError(f"{failures[min(failures)]}{others}")
                 readable = np.setdiff1d(np.arange(count), np.array(list(failures), dtype=np.int64))
-                lost = np.setdiff1d(self._all_labels, self._all_labels[readable])
+                lost = np.setdiff1d(self.all_labels, self.all_labels[readable])
                 if len(lost):
-                    first = min(index for index in failures if self._all_labels[index] == lost[0])
+                    first = min(index for index in failures if self.all_labels[index] == lost[0])
                     raise UsageError(f"{failures[first]} (and no other file of its class can be read)")
                 self._readable, self.failures = readable, failures
         return self._readable
 
     def _examine_one(self, index: int) -> None:
-        source = self.source(self._names[index])
+        source = self.source(self.all_names[index])
         if self.in_memory:
             self._decoded[index] = decode_whole(source, self.size)
         else:

@@ -164,22 +164,9 @@ def _tables(
     """Make a table of each split; keep the decoded images in memory if those of all splits fit."""
     count = sum(len(names) for names, _, _ in entries)
     in_memory = count * resize * resize * 3 * USUAL_LENGTH <= config.memory_mb * 1_000_000
-    examine = config.check or count <= MAX_EXAMINED
-    return [
-        ImageFiles(
-            root,
-            names,
-            labels,
-            resize,
-            config.worker_count,
-            in_memory,
-            config.strict,
-            examine,
-            skipped,
-            in_shards=config.source == "image_shards",
-        )
-        for names, labels, skipped in entries
-    ]
+    examine, in_shards = config.check or count <= MAX_EXAMINED, config.source == "image_shards"
+    options = resize, config.worker_count, in_memory, config.strict, examine
+    return [ImageFiles(root, names, labels, *options, skipped, in_shards) for names, labels, skipped in entries]
 
 
 def _check_classes(found: FoundFiles, classes: tuple[str, ...]) -> None:

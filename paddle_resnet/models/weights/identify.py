@@ -17,7 +17,6 @@ import numpy as np
 
 from paddle_resnet.console import logger
 from paddle_resnet.errors import shown
-from paddle_resnet.models.weights.layout import bad_numbers
 from paddle_resnet.models.weights.naming import Arrays, NamedArrays, candidates
 from paddle_resnet.models.weights.projects import SAME_NAMES
 from paddle_resnet.models.weights.weights_file import WeightsFile, WeightsSource, read_weights_file
@@ -86,6 +85,11 @@ def unusual_numbers(arrays: Mapping[str, np.ndarray]) -> str:
     if bad:
         facts.append(f"{sum(bad.values()):,} NaN or infinite ones, in {listed([*bad])}")
     return "; ".join(facts)
+
+
+def bad_numbers(array: np.ndarray) -> int:
+    """Return how many numbers of a tensor are NaN or infinite, or would be in float32."""
+    return array.size - int((np.abs(array) <= np.finfo(np.float32).max).sum())
 
 
 def listed(names: Sequence[str], limit: int = 80) -> str:

@@ -17,8 +17,15 @@ from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.models.blocks import ZeroPadShortcut
 from paddle_resnet.models.classifier import ImageClassifier
-from paddle_resnet.models.weights.identify import HEAD, from_both_sides, listed, log_choice, name_head, pads_both_sides
-from paddle_resnet.models.weights.layout import bad_numbers
+from paddle_resnet.models.weights.identify import (
+    HEAD,
+    bad_numbers,
+    from_both_sides,
+    listed,
+    log_choice,
+    name_head,
+    pads_both_sides,
+)
 from paddle_resnet.models.weights.naming import fit_names
 from paddle_resnet.models.weights.weights_file import WeightsSource, of_arrays, parse_source, read_weights_file
 from paddle_resnet.zoo.cifar10_weights import zoo_weights

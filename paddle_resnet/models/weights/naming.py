@@ -1,14 +1,18 @@
-"""Which names the tensors of a file have: a prefix, and the names of a project."""
+"""Which names the tensors of a file have: a prefix, the names of a project, and those of Paddle or PyTorch.
+
+PyTorch's state dicts (torchvision's and timm's) differ from Paddle's in three points: a linear weight is ``[out, in]``,
+in Paddle ``[in, out]``; BatchNorm's statistics are called ``running_mean`` and ``running_var``; and BatchNorm has a
+counter ``num_batches_tracked``, which Paddle has not.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from paddle_resnet.models.weights.layout import Names, to_paddle_names
 from paddle_resnet.models.weights.projects import PROJECTS, SAME_NAMES, Project
 
 Arrays = dict[str, np.ndarray]
@@ -94,3 +98,54 @@ def has_word(name: str, word: str | None) -> bool:
     if word is None or f"{name}.".startswith(f"{word}."):
         return True
     return word in (*name.split("."), *name.replace(".", "_").split("_"))
+
+
+Names = Literal["paddle", "torch"]
+
+_PADDLE_STATISTICS = {"running_mean": "_mean", "running_var": "_variance"}
+_TORCH_STATISTICS = {paddle: torch for torch, paddle in _PADDLE_STATISTICS.items()}
+_COUNTER = "num_batches_tracked"
+_COUNTERS = (_COUNTER, "total_ops", "total_params")  # the last two are thop's, a profiler
+
+
+def detect_names(state: Mapping[str, np.ndarray]) -> Names | None:
+    """Tell from BatchNorm's statistics whose names these are; None: there are no statistics."""
+    last_parts = {name.rpartition(".")[2] for name in state}
+    if last_parts & {*_PADDLE_STATISTICS, _COUNTER}:
+        return "torch"
+    return "paddle" if last_parts & set(_TORCH_STATISTICS) else None
+
+
+def to_paddle_names(arrays: Mapping[str, np.ndarray], names: Names) -> dict[str, np.ndarray]:
+    """Convert arrays with the names and layout of `names` to Paddle's; they are shared, not copied."""
+    if names == "paddle":
+        return dict(arrays)
+    return {
+        _renamed(name, _PADDLE_STATISTICS): _transposed_if_linear(name, array)
+        for name, array in arrays.items()
+        if not name.endswith(_COUNTERS)
+    }
+
+
+def to_torch_names(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Convert to PyTorch's names and layout, for ``load_state_dict(strict=True)``.
+
+    BatchNorm's counters are 0: PyTorch uses them only where momentum is None.
+    """
+    torch_state = {}
+    for name, array in state.items():
+        torch_state[_renamed(name, _TORCH_STATISTICS)] = _transposed_if_linear(name, array)
+        layer, _, last_part = name.rpartition(".")
+        if last_part == "_variance":
+            torch_state[f"{layer}.{_COUNTER}"] = np.zeros((), np.int64)
+    return torch_state
+
+
+def _renamed(name: str, statistics: Mapping[str, str]) -> str:
+    layer, dot, last_part = name.rpartition(".")
+    return layer + dot + statistics.get(last_part, last_part)
+
+
+def _transposed_if_linear(name: str, array: np.ndarray) -> np.ndarray:
+    """Swap in and out of a linear weight, the only tensor of two dimensions in these networks."""
+    return array.T if array.ndim == 2 and name.endswith("weight") else array

@@ -14,7 +14,7 @@ from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError
 from paddle_resnet.files import write_atomically
 from paddle_resnet.models.weights.identify import identify, listed, log_choice, unusual_numbers
-from paddle_resnet.models.weights.layout import to_torch_names
+from paddle_resnet.models.weights.naming import to_torch_names
 from paddle_resnet.models.weights.projects import PADDLECLAS_VB, PADDLECLAS_VD
 from paddle_resnet.models.weights.weights_file import parse_source
 from paddle_resnet.paths import expand_home

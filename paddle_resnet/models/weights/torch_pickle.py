@@ -18,7 +18,6 @@ import numpy as np
 
 from paddle_resnet import safe_pickle
 from paddle_resnet.errors import UsageError, shown
-from paddle_resnet.models.weights.layout import bfloat16_to_float32, check_claimed_size
 from paddle_resnet.safe_pickle import require
 
 # PyTorch's storage classes, and the names of their element types in PyTorch and numpy.
@@ -346,3 +345,24 @@ def _record(archive: zipfile.ZipFile, name: str, path: Path, size: int | None = 
 def _damaged(path: Path, error: Exception) -> UsageError:
     reason = shown(str(error), 200) or type(error).__name__
     return UsageError(f"{path}: cannot be read as a zip archive ({reason}): damaged or cut short; get it again")
+
+
+def check_claimed_size(needed: int, path: Path, times: int = 4) -> None:
+    """Refuse tensors that claim many times the file's size, before any of them is copied.
+
+    Tensors may share storage (tied weights), so together they may need more bytes than the file has.
+
+    Raises:
+        UsageError: they need more than `times` the file's size.
+    """
+    size = path.stat().st_size
+    if needed > times * size:
+        raise UsageError(
+            f"{path}: its tensors need {shown(f'{needed:,}')} bytes, but the file has {size:,}; "
+            "it is damaged or malicious"
+        )
+
+
+def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
+    """Convert bfloat16, given as uint16, to float32 exactly: they are the upper halves of float32 numbers."""
+    return np.asarray(np.left_shift(bits, 16, dtype=np.uint32)).view(np.float32)

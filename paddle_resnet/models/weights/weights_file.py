@@ -16,9 +16,9 @@ from safetensors import SafetensorError, deserialize
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import unique_keys
 from paddle_resnet.models.weights import torch_pickle
-from paddle_resnet.models.weights.layout import Names, bfloat16_to_float32, check_claimed_size, detect_names
-from paddle_resnet.models.weights.naming import has_word
+from paddle_resnet.models.weights.naming import Names, detect_names, has_word
 from paddle_resnet.models.weights.state_dict_search import find_state_dict, is_table
+from paddle_resnet.models.weights.torch_pickle import bfloat16_to_float32, check_claimed_size
 from paddle_resnet.paths import expand_home
 
 OPTIONS: Mapping[str, tuple[str, ...]] = {
