@@ -53,7 +53,6 @@ class _Pace:
         self._since, self._bytes = time.monotonic(), 0
 
     def advance(self, count: int) -> None:
-        """Count received bytes."""
         self._bytes += count
         if (now := time.monotonic()) - self._since < SLOW_SECONDS:
             return
@@ -70,7 +69,6 @@ class _WebRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        """Refuse other schemes; all else is urllib's."""
         if not newurl.startswith(("http://", "https://")):
             raise _GaveUpError(f"it redirects to {newurl[:200]!r}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)

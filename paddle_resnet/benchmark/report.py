@@ -116,7 +116,6 @@ class Report:
     environment: dict[str, Any] = field(default_factory=_environment)  # of the measurement
 
     def table(self) -> Table:
-        """Return the table for the terminal."""
         table = Table(title=self.title, caption=self._caption(), box=box.SIMPLE)
         for number, column in enumerate(self.columns):
             table.add_column(column.title, justify="left" if number == 0 else "right", no_wrap=True)

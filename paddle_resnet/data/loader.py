@@ -119,7 +119,6 @@ class TrainLoader:
         self.generator.bit_generator.state = state["generator"]
 
     def names(self) -> list[str]:
-        """Return the names of the images of the latest batch."""
         return self._split.names(self.indices)
 
     def __iter__(self) -> Generator[Batch, None, None]:

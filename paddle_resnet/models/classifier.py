@@ -101,7 +101,6 @@ class ImageClassifier(nn.Layer):
                 layer.training = self.training and name not in self._frozen_sections
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Set training mode, except for frozen layers."""
         result = super().train(*args, **kwargs)
         sections = self._sections()
         for name in self._frozen_sections:

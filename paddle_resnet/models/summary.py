@@ -50,7 +50,6 @@ class ModelSummary:
     layers: tuple[LayerSummary, ...]
 
     def leaves(self) -> list[LayerSummary]:
-        """Return the layers without sublayers."""
         return [row for row in self.layers if row.is_leaf]
 
     def walk(self) -> list[LayerSummary]:

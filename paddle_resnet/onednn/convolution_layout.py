@@ -49,7 +49,6 @@ class ConvolutionGeometry(NamedTuple):
 
     @property
     def in_float32(self) -> ConvolutionGeometry:
-        """The same convolution of float32 images."""
         return self._replace(source=self.source._replace(data_type=DataType.FLOAT32))
 
     @property

@@ -77,7 +77,6 @@ class Image(NamedTuple):
 
     @property
     def shape(self) -> list[int]:
-        """The tensor's own shape."""
         return [self.batch, self.height, self.width, self.channels]
 
 

@@ -67,7 +67,6 @@ class Handle:
 
     @property
     def address(self) -> int:
-        """The object's address."""
         return self._as_parameter_.value or 0
 
     def __del__(self) -> None:
@@ -239,7 +238,6 @@ class BoundArguments:
         self.addresses: list[int | None] = [None] * len(arguments)
 
     def place(self, index: int, address: int) -> None:
-        """Set the address of a buffer."""
         self._set_address(self._memories[index], address)
         self.addresses[index] = address
 

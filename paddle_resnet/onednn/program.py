@@ -43,18 +43,15 @@ class Program:
                 self.place(number, start + offset)
 
     def place(self, number: int, address: int) -> None:
-        """Let one memory lie at this address."""
         if address != self._addresses[number]:
             self._addresses[number] = address
             for arguments, index in self._users[number]:
                 arguments.place(index, address)
 
     def offset(self, number: int) -> int:
-        """Return where a planned memory lies in the piece."""
         return self._offsets[number]
 
     def run(self, first: int = 0, end: int | None = None) -> None:
-        """Execute the calls from `first` until before `end`."""
         for function, arguments in self._calls[first:end]:
             status = function(*arguments)
             if status:

@@ -137,20 +137,17 @@ class Recordings:
         state = [images.shape, threads.count(), *state]
         index = next((index for index, (each, _) in enumerate(self._found) if each == state), None)
         if index is None:
-            found = state, _record(network, body, images, self.arena)
+            try:
+                recording = Recording(network, body, images, self.arena)
+            except Exception as error:  # Paddle's operators refuse planned tensors; layers that fail say why
+                logger.debug("the training step is computed layer by layer: %s", error)
+                recording = None
+            found = state, recording
             del self._found[: -MOST_RECORDINGS + 1]
         else:
             found = self._found.pop(index)
         self._found.append(found)
         return found[1]
-
-
-def _record(network: nn.Layer, body: Body, images: paddle.Tensor, arena: Arena) -> Recording | None:
-    try:
-        return Recording(network, body, images, arena)
-    except Exception as error:  # Paddle's operators refuse planned tensors; if the layers fail too, they say why
-        logger.debug("the training step is computed layer by layer: %s", error)
-        return None
 
 
 def _state(network: nn.Layer) -> list[Any] | None:

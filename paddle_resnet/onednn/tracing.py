@@ -57,7 +57,6 @@ class PlannedTensor:
         return self.reshape([math.prod(self.shape)])
 
     def reshape(self, shape: Sequence[int]) -> PlannedTensor:
-        """Return a view."""
         if math.prod(shape) != math.prod(self.shape):
             raise NotTraceableError(f"a view {list(shape)} of {self.shape}")
         return PlannedTensor(self.number, shape, self.dtype)

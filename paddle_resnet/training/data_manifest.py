@@ -61,7 +61,6 @@ class FileList(JsonSchema):
         return cls(names=split.names(np.arange(count)), labels=split.labels.tolist(), sizes=sizes, crc32=crc32)
 
     def contents(self) -> list[tuple[int | None, int | None]]:
-        """Return the size and CRC-32 of each file."""
         return list(zip(self.sizes, self.crc32, strict=True))
 
     def changes(self, root: Path, in_shards: bool) -> Iterator[str]:
@@ -211,7 +210,6 @@ class DataManifest(JsonSchema):
                 )
 
     def _labelled(self) -> Iterator[tuple[str, str]]:
-        """Yield each file of the training with the name of its class."""
         for part in (self.files or {}).values():
             for name, label in zip(part.names, part.labels, strict=True):
                 yield name, self.classes[label]

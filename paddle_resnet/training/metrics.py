@@ -16,7 +16,6 @@ class TrainMetrics(paddle.metric.Metric):
     """
 
     def __init__(self, classes: int | None = None) -> None:
-        """Take the number of classes if `macro_f1` is asked for."""
         super().__init__()
         self._classes = classes
         self.reset()

@@ -259,7 +259,6 @@ class Run:
 
     @property
     def is_trained(self) -> bool:
-        """Whether the training has finished."""
         return "train" in self.metrics()
 
     def metrics(self) -> dict[str, Any]:
@@ -270,7 +269,6 @@ class Run:
         return files.read_json(self.metrics_path)
 
     def update_metrics(self, section: str, values: dict[str, Any]) -> None:
-        """Replace one section of ``metrics.json``."""
         self.write_metrics({**self.metrics(), section: values})
 
     @distributed.main_process_only

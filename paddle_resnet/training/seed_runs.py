@@ -65,7 +65,6 @@ class SeedStatistics:
         return f"{100 * self.mean:+.{decimals}f} ± {100 * self.ci95:.{decimals}f}"
 
     def summary(self) -> dict[str, Any]:
-        """Return the entry of ``metrics.json``."""
         std = self.std if self.runs > 1 else None
         return {"mean": self.mean, "std": std, "n": self.runs, "values": list(self.values)}
 

@@ -37,12 +37,10 @@ class Load:
 
     @property
     def codes(self) -> Counter[int]:
-        """The number of responses by status."""
         return Counter({status: len(times) for status, times in sorted(self.latencies.items())})
 
     @property
     def successful(self) -> int:
-        """The number of responses of status 200."""
         return len(self.latencies.get(200, []))
 
 
@@ -129,7 +127,6 @@ class _Client(asyncio.Protocol):
         self._parser.feed_data(data)
 
     def on_body(self, data: bytes) -> None:
-        """Take a part of the response, for the parser."""
         self._body.append(data)
 
     def on_message_complete(self) -> None:

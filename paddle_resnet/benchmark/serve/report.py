@@ -80,7 +80,6 @@ def benchmark_service(
 
 
 def _find(url: str) -> tuple[Target, dict[str, Any]]:
-    """Ask the service for its model."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or 80

@@ -83,7 +83,6 @@ class ImageFiles:
         return [self.all_names[index] for index in self._examine()[positions]]
 
     def source(self, name: str) -> str | FilePart:
-        """Return the file of a name, or the part of a shard."""
         return source_of(self.root, name, self.in_shards)
 
     def pictures(self, positions: Indices) -> list[Source]:
@@ -181,7 +180,6 @@ class FileSplit(PictureSplit):
         return [self.table.source(name) for name in self.names(indices)]
 
     def sizes(self) -> list[int]:
-        """Return the bytes of each file."""
         return [size_of(source) for source in self.sources(np.arange(len(self)))]
 
 

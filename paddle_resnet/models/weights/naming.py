@@ -15,9 +15,14 @@ import numpy as np
 
 from paddle_resnet.models.weights.projects import PROJECTS, SAME_NAMES, Project
 
+Names = Literal["paddle", "torch"]
 Arrays = dict[str, np.ndarray]
 AVERAGED = "ema"  # the word for a moving average of the weights, which is taken only where it is asked for
 _DEPTH = 16  # dots of a name within which a prefix may end
+_PADDLE_STATISTICS = {"running_mean": "_mean", "running_var": "_variance"}
+_TORCH_STATISTICS = {paddle: torch for torch, paddle in _PADDLE_STATISTICS.items()}
+_COUNTER = "num_batches_tracked"
+_COUNTERS = (_COUNTER, "total_ops", "total_params")  # the last two are thop's, a profiler
 
 
 class NamedArrays(NamedTuple):
@@ -98,14 +103,6 @@ def has_word(name: str, word: str | None) -> bool:
     if word is None or f"{name}.".startswith(f"{word}."):
         return True
     return word in (*name.split("."), *name.replace(".", "_").split("_"))
-
-
-Names = Literal["paddle", "torch"]
-
-_PADDLE_STATISTICS = {"running_mean": "_mean", "running_var": "_variance"}
-_TORCH_STATISTICS = {paddle: torch for torch, paddle in _PADDLE_STATISTICS.items()}
-_COUNTER = "num_batches_tracked"
-_COUNTERS = (_COUNTER, "total_ops", "total_params")  # the last two are thop's, a profiler
 
 
 def detect_names(state: Mapping[str, np.ndarray]) -> Names | None:

@@ -42,7 +42,6 @@ class StopBetweenSteps(Callback):
     """
 
     def __init__(self, save: Callable[[], None]) -> None:
-        """Call `save` before the run ends."""
         super().__init__()
         self._save = save
         self._deferral = ExitStack()

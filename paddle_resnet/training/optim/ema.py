@@ -32,7 +32,6 @@ class MovingAverage(Callback):
         self.steps = 0
 
     def update(self) -> None:
-        """Add the network's weights as they are now."""
         self.steps += 1
         decay = min(self._decay, (1 + self.steps) / (10 + self.steps))
         with paddle.no_grad():
@@ -61,7 +60,6 @@ class MovingAverage(Callback):
         _assign(self._network, self.average)
 
     def restore(self) -> None:
-        """Load the weights of training back into the network."""
         _assign(self._network, self._trained)
         self._trained = {}
 
