@@ -132,6 +132,11 @@ class StochasticDepth(nn.Layer):
         return f"probability={self.probability:g}"
 
 
+def make_stochastic_depth(probability: float) -> nn.Layer:
+    """Make the layer at a residual branch's end: the identity if nothing is dropped."""
+    return StochasticDepth(probability) if probability else nn.Identity()
+
+
 class ResidualBlock(nn.Layer):
     """Base of all blocks: ``[N, in, H, W]`` to ``[N, width * expansion, H / stride, W / stride]``."""
 
@@ -154,57 +159,42 @@ class ResidualBlock(nn.Layer):
         weight.set_value(paddle.zeros_like(weight))
 
 
-class ShortcutBlock(ResidualBlock):
-    """Base of the blocks that add a residual branch F and a shortcut, which is the identity where the shape stays."""
-
-    def __init__(
-        self, in_channels: int, width: int, stride: int, shortcut: Shortcut, options: BlockOptions = DEFAULT_OPTIONS
-    ) -> None:
-        super().__init__(in_channels, width, stride, shortcut, options)
-        out_channels = width * self.expansion
-        self.fork = Fork()
-        self._make_branch(in_channels, width, stride, options)
-        self.stochastic_depth = StochasticDepth(options.stochastic_depth) if options.stochastic_depth else nn.Identity()
-        keeps_shape = stride == 1 and in_channels == out_channels
-        self.downsample = nn.Identity() if keeps_shape else shortcut(in_channels, out_channels, stride)
-
-    def _make_branch(self, in_channels: int, width: int, stride: int, options: BlockOptions) -> None:
-        """Make the layers of the branch, and the addition at the block's end."""
-        raise NotImplementedError
-
-    def _branch(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Return ``F(x)``."""
-        raise NotImplementedError
+def make_shortcut(in_channels: int, out_channels: int, stride: int, shortcut: Shortcut) -> nn.Layer:
+    """Make a block's shortcut: the identity where the shape stays."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    return shortcut(in_channels, out_channels, stride)
 
 
-class PostActivationBlock(ShortcutBlock):
-    """Base of the blocks with a ReLU after the addition."""
-
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Return ``relu(F(x) + shortcut(x))``, equation 1 or 2."""
-        x, shortcut = self.fork(x)
-        return self.add_relu(self.stochastic_depth(self._branch(x)), self.downsample(shortcut))
-
-
-class BasicBlock(PostActivationBlock):
+class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions (figure 5, left): ``[N, in, H, W]`` to ``[N, width, H / stride, W / stride]``.
 
     Uses the options `bias` and `stochastic_depth`.
     """
 
-    def _make_branch(self, in_channels: int, width: int, stride: int, options: BlockOptions) -> None:
+    def __init__(
+        self, in_channels: int, width: int, stride: int, shortcut: Shortcut, options: BlockOptions = DEFAULT_OPTIONS
+    ) -> None:
+        super().__init__(in_channels, width, stride, shortcut, options)
+        self.fork = Fork()
         self.conv1 = convolution(in_channels, width, 3, stride, bias=options.bias)
         self.bn1 = nn.BatchNorm2D(width)
         self.relu = nn.ReLU()
         self.conv2 = convolution(width, width, 3, bias=options.bias)
         self.bn2 = nn.BatchNorm2D(width)
+        self.stochastic_depth = make_stochastic_depth(options.stochastic_depth)
+        self.downsample = make_shortcut(in_channels, width, stride, shortcut)
         self.add_relu = AddReLU()
 
-    def _branch(self, x: paddle.Tensor) -> paddle.Tensor:
-        return self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Return ``relu(F(x) + shortcut(x))``, equation 1 or 2."""
+        x, shortcut = self.fork(x)
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.stochastic_depth(self.bn2(self.conv2(out)))
+        return self.add_relu(out, self.downsample(shortcut))
 
 
-class Bottleneck(PostActivationBlock):
+class Bottleneck(ResidualBlock):
     """1x1, 3x3, 1x1 (figure 5, right): ``[N, in, H, W]`` to ``[N, 4 width, H / stride, W / stride]``.
 
     The stride is in the 3x3 convolution, as in torchvision and paddle.vision ("v1.5"); the paper's is in the first 1x1.
@@ -214,8 +204,13 @@ class Bottleneck(PostActivationBlock):
     expansion = 4
     last_layer = "bn3"
 
-    def _make_branch(self, in_channels: int, width: int, stride: int, options: BlockOptions) -> None:
-        inner, out_channels = width * options.group_width // 64 * options.groups, width * self.expansion
+    def __init__(
+        self, in_channels: int, width: int, stride: int, shortcut: Shortcut, options: BlockOptions = DEFAULT_OPTIONS
+    ) -> None:
+        super().__init__(in_channels, width, stride, shortcut, options)
+        self.fork = Fork()
+        out_channels = width * self.expansion
+        inner = width * options.group_width // 64 * options.groups
         self.conv1 = convolution(in_channels, inner, 1)
         self.bn1 = nn.BatchNorm2D(inner)
         self.conv2 = convolution(inner, inner, 3, stride, groups=options.groups)
@@ -223,12 +218,17 @@ class Bottleneck(PostActivationBlock):
         self.conv3 = convolution(inner, out_channels, 1)
         self.bn3 = nn.BatchNorm2D(out_channels)
         self.relu = nn.ReLU()
+        self.stochastic_depth = make_stochastic_depth(options.stochastic_depth)
+        self.downsample = make_shortcut(in_channels, out_channels, stride, shortcut)
         self.add_relu = AddReLU()
 
-    def _branch(self, x: paddle.Tensor) -> paddle.Tensor:
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Return ``relu(F(x) + shortcut(x))``, equation 1 or 2."""
+        x, shortcut = self.fork(x)
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
-        return self.bn3(self.conv3(out))
+        out = self.stochastic_depth(self.bn3(self.conv3(out)))
+        return self.add_relu(out, self.downsample(shortcut))
 
 
 class PlainBlock(ResidualBlock):

@@ -11,7 +11,16 @@ from __future__ import annotations
 import paddle
 from paddle import nn
 
-from paddle_resnet.models.blocks import BlockOptions, ShortcutBlock, convolution
+from paddle_resnet.models.blocks import (
+    DEFAULT_OPTIONS,
+    BlockOptions,
+    Fork,
+    ResidualBlock,
+    Shortcut,
+    convolution,
+    make_shortcut,
+    make_stochastic_depth,
+)
 
 
 class Add(nn.Layer):
@@ -21,8 +30,8 @@ class Add(nn.Layer):
         return x + shortcut
 
 
-class PreActBlock(ShortcutBlock):
-    """Base of the two blocks: the first activation, and the sum.
+class PreActBlock(ResidualBlock):
+    """Base of the two blocks: the first activation.
 
     `zero_init_last` zeroes the last convolution, as timm does. With a zero BatchNorm, the ReLU after it would pass no
     gradient, and the branch would never start to learn.
@@ -31,21 +40,22 @@ class PreActBlock(ShortcutBlock):
     pre_activation = True
     last_layer = "conv2"
 
-    def _make_branch(self, in_channels: int, width: int, stride: int, options: BlockOptions) -> None:
+    def __init__(
+        self, in_channels: int, width: int, stride: int, shortcut: Shortcut, options: BlockOptions = DEFAULT_OPTIONS
+    ) -> None:
+        super().__init__(in_channels, width, stride, shortcut, options)
+        self.fork = Fork()
         self.changes_shape = stride != 1 or in_channels != width * self.expansion
         # The ReLU after it leaves an activated input unchanged.
         self.bn1 = nn.Identity() if options.activated else nn.BatchNorm2D(in_channels)
         self.relu = nn.ReLU()
-        self.add = Add()
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Return ``F(a(x)) + shortcut``; the shortcut's input is ``x``, or ``a(x)`` if the shape changes."""
+    def _activate(self, x: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Return the inputs of branch, ``a(x)``, and shortcut, ``x`` or, if the shape changes, ``a(x)``."""
         if self.changes_shape:
-            activated, shortcut = self.fork(self.relu(self.bn1(x)))
-        else:
-            x, shortcut = self.fork(x)
-            activated = self.relu(self.bn1(x))
-        return self.add(self.stochastic_depth(self._branch(activated)), self.downsample(shortcut))
+            return self.fork(self.relu(self.bn1(x)))
+        x, shortcut = self.fork(x)
+        return self.relu(self.bn1(x)), shortcut
 
 
 class PreActBasicBlock(PreActBlock):
@@ -55,15 +65,24 @@ class PreActBasicBlock(PreActBlock):
     `activated`, `dropout` and `stochastic_depth`.
     """
 
-    def _make_branch(self, in_channels: int, width: int, stride: int, options: BlockOptions) -> None:
-        super()._make_branch(in_channels, width, stride, options)
+    def __init__(
+        self, in_channels: int, width: int, stride: int, shortcut: Shortcut, options: BlockOptions = DEFAULT_OPTIONS
+    ) -> None:
+        super().__init__(in_channels, width, stride, shortcut, options)
         self.conv1 = convolution(in_channels, width, 3, stride)
         self.bn2 = nn.BatchNorm2D(width)
         self.dropout = nn.Dropout(options.dropout) if options.dropout else nn.Identity()
         self.conv2 = convolution(width, width, 3)
+        self.stochastic_depth = make_stochastic_depth(options.stochastic_depth)
+        self.downsample = make_shortcut(in_channels, width, stride, shortcut)
+        self.add = Add()
 
-    def _branch(self, x: paddle.Tensor) -> paddle.Tensor:
-        return self.conv2(self.dropout(self.relu(self.bn2(self.conv1(x)))))
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Return ``F(a(x)) + shortcut``; the shortcut's input is ``x``, or ``a(x)`` if the shape changes."""
+        activated, shortcut = self._activate(x)
+        out = self.dropout(self.relu(self.bn2(self.conv1(activated))))
+        out = self.stochastic_depth(self.conv2(out))
+        return self.add(out, self.downsample(shortcut))
 
 
 class PreActBottleneck(PreActBlock):
@@ -75,15 +94,24 @@ class PreActBottleneck(PreActBlock):
     expansion = 4
     last_layer = "conv3"
 
-    def _make_branch(self, in_channels: int, width: int, stride: int, options: BlockOptions) -> None:
-        super()._make_branch(in_channels, width, stride, options)
+    def __init__(
+        self, in_channels: int, width: int, stride: int, shortcut: Shortcut, options: BlockOptions = DEFAULT_OPTIONS
+    ) -> None:
+        super().__init__(in_channels, width, stride, shortcut, options)
+        out_channels = width * self.expansion
         self.conv1 = convolution(in_channels, width, 1)
         self.bn2 = nn.BatchNorm2D(width)
         self.conv2 = convolution(width, width, 3, stride)
         self.bn3 = nn.BatchNorm2D(width)
-        self.conv3 = convolution(width, width * self.expansion, 1)
+        self.conv3 = convolution(width, out_channels, 1)
+        self.stochastic_depth = make_stochastic_depth(options.stochastic_depth)
+        self.downsample = make_shortcut(in_channels, out_channels, stride, shortcut)
+        self.add = Add()
 
-    def _branch(self, x: paddle.Tensor) -> paddle.Tensor:
-        out = self.relu(self.bn2(self.conv1(x)))
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Return ``F(a(x)) + shortcut``; the shortcut's input is ``x``, or ``a(x)`` if the shape changes."""
+        activated, shortcut = self._activate(x)
+        out = self.relu(self.bn2(self.conv1(activated)))
         out = self.relu(self.bn3(self.conv2(out)))
-        return self.conv3(out)
+        out = self.stochastic_depth(self.conv3(out))
+        return self.add(out, self.downsample(shortcut))
