@@ -58,7 +58,7 @@ def _count(page: Page) -> None:
     page.table(
         "sizes",
         [
-            (f"resnet{depth}", (depth - 2) // 6, f"{each.parameters:,}", PAPER[depth][0], f"{each.macs / 1e6:.1f}")
+            (f"resnet{depth}", (depth - 2) // 6, each.parameters, PAPER[depth][0], f"{each.macs / 1e6:.1f}")
             for depth, each in summaries.items()
         ],
     )
@@ -103,7 +103,7 @@ def _show_errors(page: Page, effort: Effort, results: dict[int, SeedResults]) ->
         [
             [
                 f"resnet{depth}",
-                f"{closed_form_parameters((depth - 2) // 6):,}",
+                closed_form_parameters((depth - 2) // 6),
                 SeedStatistics.of(each.training_errors).percent(),
                 SeedStatistics.of(each.test_errors).percent(),
                 f"{np.mean(each.seconds):.0f}",

@@ -77,7 +77,7 @@ def _inception(page: Page) -> None:
     for name, block in blocks.items():
         summary = summarize(block, (1, CHANNELS, SIDE, SIDE))
         shape = format_shape(summary.output_shape[1:])
-        rows.append((name, shape, f"{summary.parameters:,}", f"{summary.macs / 1e6:,.1f}"))
+        rows.append((name, shape, summary.parameters, f"{summary.macs / 1e6:,.1f}"))
         page.record(**{f"{type(block).__name__}_parameters": summary.parameters})
     page.table("blocks", rows)
     page.say("inception_answer")
@@ -110,9 +110,8 @@ def _variants(page: Page) -> None:
         entry = model_entry(name)
         assert isinstance(entry, ResNetEntry)
         counted = costs(entry)
-        depths = ", ".join(map(str, entry.depths))
-        numbers = (f"{counted.parameters:,}", f"{parameters:,}", f"{counted.macs / 1e9:.2f}", f"{published:g}")
-        rows.append((name, entry.block, depths, counted.depth, *numbers))
+        depths, gmacs = ", ".join(map(str, entry.depths)), (f"{counted.macs / 1e9:.2f}", f"{published:g}")
+        rows.append((name, entry.block, depths, counted.depth, counted.parameters, parameters, *gmacs))
         page.record(**{f"{name}_parameters": counted.parameters, f"{name}_macs": counted.macs})
     page.table("variants", rows)
     page.say("variants_answer")
@@ -126,9 +125,8 @@ def _bottleneck(page: Page) -> None:
         "Bottleneck": Bottleneck(wide, narrow, 1, ZeroPadShortcut),
     }
     summaries = {name: summarize(block, (1, wide, 56, 56)) for name, block in blocks.items()}
-    page.table(
-        "bottlenecks", [(name, f"{each.parameters:,}", f"{each.macs / 1e6:,.0f}") for name, each in summaries.items()]
-    )
+    rows = [(name, each.parameters, f"{each.macs / 1e6:,.0f}") for name, each in summaries.items()]
+    page.table("bottlenecks", rows)
     basic, bottleneck = (summaries[name].parameters for name in blocks)
     page.values(
         f"BasicBlock   2 * 9*{wide}*{wide} + 2 * 2*{wide} = {2 * 9 * wide**2 + 4 * wide:,}",

@@ -112,11 +112,10 @@ class Page:
         self.values(f"{label}:", text)
 
     def table(self, key: str, rows: Sequence[Sequence[object]], **values: object) -> None:
-        """Add a table; the text of `key` has its headers, separated by `` | ``. Cells become strings or stay `Text`."""
+        """Add a table; the text of `key` has its headers, separated by `` | ``. Integers get commas: ``11,689,512``."""
         text = self.text(key, **values)
         headers = tuple(Text(*pair) for pair in zip(_cells(text.en), _cells(text.zh), strict=True))
-        cells = (tuple(cell if isinstance(cell, Text) else Text(str(cell), str(cell)) for cell in row) for row in rows)
-        self._add(Table(headers, tuple(cells)))
+        self._add(Table(headers, tuple(tuple(map(_cell, row)) for row in rows)))
 
     def figure(self, name: str, draw: Callable[[], Figure], **values: object) -> None:
         """Draw ``<name>.png`` in the common style, with horizontal lines; the text of its name is its caption."""
@@ -135,6 +134,13 @@ class Page:
     def _add(self, block: Block) -> None:
         self.blocks.append(block)
         self._show(block)
+
+
+def _cell(value: object) -> Text:
+    if isinstance(value, Text):
+        return value
+    words = f"{value:,}" if isinstance(value, int) else str(value)
+    return Text(words, words)
 
 
 def _to_json(value: object) -> Number:

@@ -109,8 +109,8 @@ def _cardinality(page: Page) -> None:
     page.section("equation")
     rows = []
     for block in [*blocks, depthwise]:
-        counts = f"{block.weights:,}", f"{block.grouped_share:.1%}", f"{block.weights * 56 * 56 / 1e6:.0f}"
-        rows.append((block.groups, block.group_width, block.width, *counts))
+        share, macs = f"{block.grouped_share:.1%}", f"{block.weights * 56 * 56 / 1e6:.0f}"
+        rows.append((block.groups, block.group_width, block.width, block.weights, share, macs))
     page.table("block_costs", rows)
     page.figure("cardinality", lambda: _draw_cardinality([*blocks, depthwise]), depthwise=depthwise)
     page.say("accuracy", widest=blocks[-1], depthwise=depthwise)
@@ -133,7 +133,7 @@ def _networks(page: Page) -> None:
         macs.append(summarize(network, (1, 3, 224, 224)).macs)
         label = f"{groups}x{width}d"
         paper = "{} M, {} G".format(*PAPER[label]) if label in PAPER else ""
-        rows.append((label, f"{parameters[-1]:,}", f"{macs[-1] / 1e9:.2f}", paper))
+        rows.append((label, parameters[-1], f"{macs[-1] / 1e9:.2f}", paper))
     page.table("network_costs", rows)
     page.say("names")
     page.record(network_parameters=parameters, network_macs=macs)

@@ -78,9 +78,7 @@ def _compare_predictions(page: Page, dynamic: Evaluation, exported: Evaluation) 
     leads = best - second
     difference, closest = float(differences.max()), float(leads.min())
     shares = [f"{share:.2%}" for share in (agreement, dynamic.top1, exported.top1)]
-    page.table(
-        "comparison", [[f"{dynamic.images:,}", f"{difference:.1e}", f"{identical:.1%}", *shares, f"{closest:.1e}"]]
-    )
+    page.table("comparison", [[dynamic.images, f"{difference:.1e}", f"{identical:.1%}", *shares, f"{closest:.1e}"]])
     page.say("rounding", float32=np.finfo(np.float32))
     if closest > 2 * difference:
         page.say("no_class_changes", closest=closest, lead_ratio=closest / difference)

@@ -64,12 +64,7 @@ def _show_layers(page: Page) -> None:
     page.table(
         "layers",
         [
-            (
-                f"{row.name} ({row.kind})",
-                format_shape(row.output_shape[1:], "x"),
-                f"{row.parameters:,}",
-                f"{row.macs:,}",
-            )
+            (f"{row.name} ({row.kind})", format_shape(row.output_shape[1:], "x"), row.parameters, row.macs)
             for row in lenet.leaves()
             if row.parameters
         ],
@@ -119,8 +114,8 @@ def _compare(page: Page, config: Config, lenet: NetworkRuns, resnet: NetworkRuns
                 each.title,
                 ", ".join(f"{100 * top1:.2f}" for top1 in each.top1.values),
                 each.top1.percent(),
-                f"{each.summary.parameters:,}",
-                f"{each.summary.macs:,}",
+                each.summary.parameters,
+                each.summary.macs,
                 f"{each.images_per_second:,.0f}",
             ]
             for each in (lenet, resnet)

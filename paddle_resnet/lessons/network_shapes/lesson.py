@@ -59,7 +59,7 @@ def _walk(page: Page, summary: ModelSummary) -> None:
     page.table(
         "layers",
         [
-            (row.name, row.kind, format_shape(row.output_shape[1:]), f"{row.parameters:,}", f"{row.macs / 1e6:,.1f}")
+            (row.name, row.kind, format_shape(row.output_shape[1:]), row.parameters, f"{row.macs / 1e6:,.1f}")
             for row in summary.walk()
             if row.kind not in ("Identity", "ReLU", "Flatten")
         ],
@@ -129,7 +129,7 @@ def _published(page: Page) -> None:
     page.table(
         "counts",
         [
-            (page.text("parameters"), f"{summary.parameters:,}", f"{PUBLISHED_PARAMETERS:,}"),
+            (page.text("parameters"), summary.parameters, PUBLISHED_PARAMETERS),
             ("GMACs", f"{summary.macs / 1e9:.3f}", f"{PUBLISHED_GMACS:.3f}"),
         ],
     )
@@ -162,7 +162,7 @@ def _sizes(page: Page) -> None:
     page.table(
         "maps",
         [
-            (label, f"{sides[label][-1]}x{sides[label][-1]}", f"{summary.parameters:,}", f"{summary.macs / 1e6:,.0f}")
+            (label, f"{sides[label][-1]}x{sides[label][-1]}", summary.parameters, f"{summary.macs / 1e6:,.0f}")
             for label, summary in summaries.items()
         ],
     )

@@ -252,7 +252,7 @@ def _forms(page: Page) -> None:
     page.table(
         "form_costs",
         [
-            [page.text(key), list(summary.output_shape[1:]), f"{summary.parameters:,}", f"{summary.macs:,}"]
+            [page.text(key), list(summary.output_shape[1:]), summary.parameters, summary.macs]
             for key, summary in summaries.items()
         ],
     )

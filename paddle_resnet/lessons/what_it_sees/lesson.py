@@ -111,7 +111,7 @@ def _maps(context: LessonContext) -> None:
     known, asked = ({"pixels": flatten_pixels(each.pixels), **trained.means(each.pixels)} for each in (train, test))
     right = {name: knn_accuracy(known[name], train.labels, asked[name], test.labels) for name in known}
     labels = {"pixels": page.text("pixels"), **{name: page.text("means_after", name=name) for name in maps}}
-    rows = [(labels[name], f"{asked[name].shape[1]:,}", percent(share)) for name, share in right.items()]
+    rows = [(labels[name], asked[name].shape[1], percent(share)) for name, share in right.items()]
     page.table("neighbours", rows)
     pixels, *stages = right.values()
     page.record(neighbours_pixels=pixels, neighbours_stages=stages, stages=list(maps))
