@@ -34,8 +34,7 @@ FEW_IMAGES = 50
 MAX_BATCH = 256
 MAX_PIXELS = MAX_BATCH * 64 * 64  # of a batch, to limit the memory
 
-ProgressFn = Callable[[int, int], None]
-"""Called with the number of images done and of all images."""
+ProgressFn = Callable[[int, int], None]  # called with the number of images done and of all images
 
 
 class NamedSplit(NamedTuple):

@@ -32,8 +32,7 @@ SPLIT_PLOTS = ("samples", "confusion_matrix", "confused_pairs", "mistakes", "pre
 SAMPLES = 40
 MISTAKES = 24
 PAIRS = 6
-LARGEST_MATRIX = 1000
-"""Classes of a confusion matrix that is drawn; its memory grows with their square."""
+LARGEST_MATRIX = 1000  # classes of a confusion matrix that is drawn; its memory grows with their square
 BATCH = 64
 
 

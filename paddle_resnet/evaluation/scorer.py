@@ -51,8 +51,7 @@ class Views(NamedTuple):
                 yield copy[:, :, ::-1]
 
 
-SINGLE_VIEW = Views()
-"""The image alone."""
+SINGLE_VIEW = Views()  # the image alone
 
 
 class Scorer(Protocol):
@@ -64,13 +63,9 @@ class Scorer(Protocol):
 
 
 class NetworkScorer:
-    """A `Scorer` of a network in the dynamic graph, in evaluation mode: means over `views` of the probabilities.
+    """A `Scorer` of a network in the dynamic graph, in evaluation mode: means over `views` of the probabilities."""
 
-    Attributes:
-        single_view: probabilities of the last batch without averaging, float32 `[N, classes]`.
-    """
-
-    single_view: np.ndarray
+    single_view: np.ndarray  # probabilities of the last batch without averaging, float32 `[N, classes]`
 
     def __init__(self, network: nn.Layer, normalize: nn.Layer, views: Views = SINGLE_VIEW) -> None:
         self.network = network

@@ -14,15 +14,13 @@ from paddle_resnet.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, make_
 COLOURS = {"onednn": BLUE, "onednn-bf16": GREEN, "native": GREY, "torch": ORANGE, "torch-bf16": RED}
 COLOURS |= {"paddle fp32": BLUE, "paddle bf16": GREEN, "onnxruntime fp32": GREY, "onnxruntime int8": RED}
 PANELS_PER_ROW = 2
-WIDTH = 6.5
-"""Inches of a panel."""
+WIDTH = 6.5  # inches of a panel
 
 
 class Bar(NamedTuple):
     """One bar of a `Panel`; `summary` has ``median``, ``smallest`` and ``largest``."""
 
-    label: str
-    """Empty if the bar belongs to the one above; the plot then has a legend of the series."""
+    label: str  # empty if the bar belongs to the one above; the plot then has a legend of the series
     series: str
     summary: Mapping[str, float]
 

@@ -25,8 +25,7 @@ __all__ = ["LogWriter"]
 
 
 SECONDS_BETWEEN_FLUSHES = 10.0
-STAGED = "staged"
-"""The name of an unfinished file, which VisualDL ignores."""
+STAGED = "staged"  # the name of an unfinished file, which VisualDL ignores
 
 
 class RecordFile:

@@ -19,9 +19,7 @@ from paddle_resnet.console import logger
 from paddle_resnet.results import EpochRecord
 from paddle_resnet.tracking.records import open_records
 
-BUCKETS = 30
-"""Of a histogram. VisualDL's default of 10 hides the shape near 0."""
-
+BUCKETS = 30  # of a histogram. VisualDL's default of 10 hides the shape near 0.
 BEST = ["selected/top-1", "selected/loss", "selected/epoch"]
 """Metrics beside the hyper-parameters, of the best epoch by validation. The test split is left out: once a recipe is
 chosen by it, it no longer measures that recipe."""

@@ -9,8 +9,7 @@ from functools import lru_cache
 from paddle_resnet.zoo.registry import ModelEntry, ResNetEntry, Stem, list_models, model_entry
 from paddle_resnet.zoo.shapes import Shape, state_shapes
 
-_ENOUGH = 0.5
-"""The share of equal tensors above which a network is worth naming."""
+_ENOUGH = 0.5  # the share of equal tensors above which a network is worth naming
 
 
 def matching_models(shapes: Mapping[str, Sequence[int]]) -> dict[str, dict[str, Shape]]:

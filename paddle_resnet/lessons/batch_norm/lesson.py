@@ -37,14 +37,10 @@ IMAGES = np.array(
     ],
     np.float32,
 )
-EPSILON = 1e-5
-"""Paddle's default."""
-
+EPSILON = 1e-5  # Paddle's default
 MOMENTUM = 0.9
 
-SAMPLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"))
-"""Colour and marker of each sample."""
-
+SAMPLES = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"))  # colour and marker of each sample
 STYLES: dict[str, dict[str, Any]] = {
     "with": {"label": "with BatchNorm", "color": BLUE, "marker": "o"},
     "without": {"label": "without", "color": RED, "marker": "s"},
@@ -56,10 +52,7 @@ SEEDS = (0, 1)
 BATCH_SIZE = 64
 EPOCHS, FULL_EPOCHS = 4, 1
 SCALED_BY = 10.0
-
-LEARNT = 1.0
-"""Loss of the last epoch (nats) below which a training has learnt; guessing among ten classes gives ln 10 = 2.30."""
-
+LEARNT = 1.0  # loss of the last epoch (nats) below which a training has learnt; guessing gives ln 10 = 2.30
 NORMALIZATIONS: dict[str, NormFactory | None] = {"with": nn.BatchNorm2D, "without": None}
 
 

@@ -19,8 +19,7 @@ from paddle_resnet.lessons.framework.page import RUNS, Page
 from paddle_resnet.onednn import accelerate
 from paddle_resnet.training.run_folder import Run
 
-Settings = Mapping[str, Any]
-"""Nested keys of a config."""
+Settings = Mapping[str, Any]  # nested keys of a config
 
 
 def lesson_config(effort: Effort, settings: Settings, network: str, **train: object) -> Config:
@@ -61,25 +60,17 @@ def image_settings(effort: Effort, *, size: int, pad: int) -> dict[str, Any]:
 class SeedResults:
     """The trainings of one network, one a seed, measured with their last weights. Errors are fractions, 1 - top-1.
 
-    The last weights instead of the best ones, because the lessons ask how far a training came.
-
-    Attributes:
-        seeds: of the trainings.
-        training_errors: over all training images, without augmentation, in evaluation mode.
-        test_errors: over the whole test split, in evaluation mode.
-        training_curves: by epoch, the mean over the augmented batches of the epoch.
-        validation_curves: by epoch, at its end.
-        seconds: of training, without validation.
-        steps: number of optimizer steps.
+    The last weights instead of the best ones, because the lessons ask how far a training came. Both errors are measured
+    after training, without augmentation, in evaluation mode.
     """
 
     seeds: list[int] = field(default_factory=list)
-    training_errors: list[float] = field(default_factory=list)
-    test_errors: list[float] = field(default_factory=list)
-    training_curves: list[np.ndarray] = field(default_factory=list)
-    validation_curves: list[np.ndarray] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    steps: list[int] = field(default_factory=list)
+    training_errors: list[float] = field(default_factory=list)  # over all training images
+    test_errors: list[float] = field(default_factory=list)  # over the whole test split
+    training_curves: list[np.ndarray] = field(default_factory=list)  # by epoch, the mean over its augmented batches
+    validation_curves: list[np.ndarray] = field(default_factory=list)  # by epoch, at its end
+    seconds: list[float] = field(default_factory=list)  # of training, without validation
+    steps: list[int] = field(default_factory=list)  # of the optimizer
 
     def add(self, run: Run) -> None:
         """Measure the last weights of a run, and write the result to its ``metrics.json``, too."""

@@ -15,26 +15,17 @@ from paddle_resnet.errors import RunFailure
 from paddle_resnet.lessons.common.training_loop import LessonData, take_batches, train_while_finite
 from paddle_resnet.models.blocks import convolution
 
-NormFactory: TypeAlias = Callable[[int], nn.Layer]
-"""Makes the normalisation layer for a number of channels."""
-
+NormFactory: TypeAlias = Callable[[int], nn.Layer]  # makes the normalisation layer for a number of channels
 WIDTHS = (16, 16, 32, 32, 64, 64)
 
 
 @dataclass(frozen=True)
 class Trainings:
-    """The trainings of a small CNN by one recipe, one a seed.
+    """The trainings of a small CNN by one recipe, one a seed; losses are cross-entropies in nats."""
 
-    Attributes:
-        losses: by seed, the cross-entropy of each step's batch, in nats; ends before the first one that is not finite.
-        test_losses: by seed, mean cross-entropy on the test split, in nats; NaN if the training diverged.
-        test_top1: by seed, a fraction, in evaluation mode; NaN if the training diverged.
-        steps_per_epoch: steps of one epoch.
-    """
-
-    losses: tuple[list[float], ...]
-    test_losses: np.ndarray
-    test_top1: np.ndarray
+    losses: tuple[list[float], ...]  # by seed, of each step's batch; ends before the first one that is not finite
+    test_losses: np.ndarray  # by seed, means over the test split; NaN if the training diverged
+    test_top1: np.ndarray  # by seed, a fraction, in evaluation mode; NaN if the training diverged
     steps_per_epoch: int
 
     @property

@@ -26,8 +26,7 @@ from paddle_resnet.results import Evaluation
 from paddle_resnet.training.metrics import TrainMetrics
 
 EVALUATION_BATCH = 256
-Batches = Iterable[list[paddle.Tensor]]
-"""Pairs of images float32 ``[n, C, S, S]`` and labels int64 ``[n, 1]``."""
+Batches = Iterable[list[paddle.Tensor]]  # pairs of images float32 ``[n, C, S, S]`` and labels int64 ``[n, 1]``
 
 
 class LessonData:

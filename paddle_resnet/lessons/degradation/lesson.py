@@ -26,12 +26,8 @@ from paddle_resnet.training import SeedStatistics
 
 DEPTHS = SHALLOW, DEEP = 20, 56
 COLOURS = {SHALLOW: BLUE, DEEP: RED}
-KINDS = {"plain": "plain", "resnet": "residual"}
-"""Words for the prefixes of the networks' names."""
-
-SHORTCUTS = {"plain": "-", "resnet": "A"}
-"""Option of section 3.3."""
-
+KINDS = {"plain": "plain", "resnet": "residual"}  # words for the prefixes of the networks' names
+SHORTCUTS = {"plain": "-", "resnet": "A"}  # option of section 3.3
 SEEDS = (0, 1, 2)
 
 

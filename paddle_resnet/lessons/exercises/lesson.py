@@ -22,14 +22,13 @@ INCEPTION_3A: tuple[int, tuple[int, int], tuple[int, int], int] = (64, (96, 128)
 """Channels of GoogLeNet's first Inception block, by path (Szegedy et al. 2015, table 1, row "3a")."""
 SIDE = 28
 
-VARIANTS = {
+VARIANTS = {  # the paper's GFLOPs (table 1, where a multiply-add is one), and torchvision's parameters
     "resnet18": (1.8, 11_689_512),
     "resnet34": (3.6, 21_797_672),
     "resnet50": (3.8, 25_557_032),
     "resnet101": (7.6, 44_549_160),
     "resnet152": (11.3, 60_192_808),
 }
-"""The paper's GFLOPs (table 1, where a multiply-add is one), and torchvision's parameters."""
 
 STACKED = 8
 DEGREES = tuple(range(16))

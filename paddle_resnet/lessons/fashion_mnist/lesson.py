@@ -31,7 +31,7 @@ BOOK_TEST_TOP1 = 0.893
 BOOK_TEST_IMAGES = 10_000
 FASHION_MNIST_IMAGES = 60_000
 
-RECIPE: dict[str, Any] = {
+RECIPE: dict[str, Any] = {  # the book's training: plain SGD with a constant learning rate
     "epochs": 10,
     "batch_size": 256,
     "optimizer": "sgd",
@@ -42,7 +42,6 @@ RECIPE: dict[str, Any] = {
     "milestones": [],
     "warmup": 0.0,
 }
-"""The book's training: plain SGD with a constant learning rate."""
 
 SMALL_BATCH = 64
 

@@ -114,5 +114,4 @@ class Lesson:
 
 
 _CATALOGUE: dict[str, Any] = read_yaml(LESSONS_FOLDER / "catalogue.yaml", lambda key: True)
-LESSONS = {name: Lesson(name) for name in _CATALOGUE}
-"""All lessons, in the order of the tutorial."""
+LESSONS = {name: Lesson(name) for name in _CATALOGUE}  # all lessons, in the order of the tutorial

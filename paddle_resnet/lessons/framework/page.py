@@ -17,9 +17,7 @@ from matplotlib.figure import Figure
 from paddle_resnet.lessons.framework.texts import Language, LessonTexts, Text, label_in_chinese
 from paddle_resnet.plots.style import available_fonts, relabel, save_figure
 
-RUNS = "runs"
-"""Subfolder of a lesson's folder that holds its training runs, for ``visualdl --logdir``."""
-
+RUNS = "runs"  # subfolder of a lesson's folder that holds its training runs, for ``visualdl --logdir``
 Number: TypeAlias = float | int | str | bool | Sequence["Number"]
 
 
@@ -58,8 +56,7 @@ class Picture:
 
     path: Path
     caption: Text
-    chinese: Path | None = None
-    """The same with Chinese labels, where a font has them."""
+    chinese: Path | None = None  # the same with Chinese labels, where a font has them
 
     def file(self, language: Language) -> Path:
         return self.chinese if self.chinese and language == "zh" else self.path

@@ -24,21 +24,13 @@ from paddle_resnet.lessons.framework.texts import Text
 from paddle_resnet.models import ImageClassifier, create_model
 from paddle_resnet.plots.style import BLUE, GREEN, RED, make_figure
 
-KINDS = {"plain": "plain", "resnet": "residual"}
-"""Words for the prefixes of the networks' names."""
-
-COLOURS = {20: BLUE, 56: GREEN, 110: RED}
-"""By depth."""
-
+KINDS = {"plain": "plain", "resnet": "residual"}  # words for the prefixes of the networks' names
+COLOURS = {20: BLUE, 56: GREEN, 110: RED}  # by depth
 BATCH_SIZE = 32
 IMAGE_SIZE = 32
 SEED = 0
-VANISHED = 0.1
-"""Share of the last convolution's gradient below which the first one's has vanished."""
-
-NetworkKey: TypeAlias = tuple[str, bool]
-"""Name of a network, such as ``plain20``, and whether it has BatchNorm."""
-
+VANISHED = 0.1  # share of the last convolution's gradient below which the first one's has vanished
+NetworkKey: TypeAlias = tuple[str, bool]  # name of a network, such as ``plain20``, and whether it has BatchNorm
 DEPTHS = tuple(COLOURS)
 DEEPEST = DEPTHS[-1]
 
@@ -48,9 +40,7 @@ BATCH_NORM_GROWTH = math.sqrt(math.pi / (math.pi - 1))
 CHAIN_LENGTH = 20
 CHAIN_WEIGHTS = (0.1, 0.5)
 
-TRAINED_DEPTHS = {True: (20, 56, 110), False: (20, 56)}
-"""With BatchNorm and without."""
-
+TRAINED_DEPTHS = {True: (20, 56, 110), False: (20, 56)}  # with BatchNorm and without
 STEPS, FULL_STEPS = 20, 200
 LEARNING_RATE = 0.1
 MOMENTUM = 0.9
@@ -225,19 +215,12 @@ def _factor(value: float) -> str:
 
 @dataclass(frozen=True)
 class LayerGradients:
-    """The gradient of one batch's loss, by convolution from the input on.
+    """The gradient of one batch's loss, by convolution from the input on."""
 
-    Attributes:
-        names: of the convolutions, as in the state dict.
-        norms: ``norm(dL/dW)`` of each, float64.
-        weight_norms: ``norm(W)`` of each, float64.
-        loss: of the batch, in nats.
-    """
-
-    names: tuple[str, ...]
-    norms: np.ndarray
-    weight_norms: np.ndarray
-    loss: float
+    names: tuple[str, ...]  # of the convolutions, as in the state dict
+    norms: np.ndarray  # ``norm(dL/dW)`` of each, float64
+    weight_norms: np.ndarray  # ``norm(W)`` of each, float64
+    loss: float  # of the batch, in nats
 
     @property
     def relative(self) -> np.ndarray:

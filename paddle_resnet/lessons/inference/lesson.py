@@ -32,8 +32,7 @@ STYLES = {
 BATCHES = (1, 8, 32, 128)
 FIRST_CALLS = 60
 
-Times = Mapping[str, np.ndarray]
-"""Seconds of calls in their order, by form."""
+Times = Mapping[str, np.ndarray]  # seconds of calls in their order, by form
 QUICK = {"epochs": 6, "batch_size": 64, "learning_rate": 0.1}
 FULL = {"epochs": 5, "batch_size": 128, "learning_rate": 0.2}
 

@@ -37,9 +37,7 @@ FULL: dict[str, Any] = {
     "train": {"epochs": 10, "batch_size": 128},
 }
 OWN_SETTINGS = ("train.seed", "train.learning_rate")
-STYLES = {"lenet": ("LeNet-5", ORANGE), "resnet8": ("resnet8", BLUE)}
-"""Title and colour."""
-
+STYLES = {"lenet": ("LeNet-5", ORANGE), "resnet8": ("resnet8", BLUE)}  # title and colour
 IMAGES_PER_ROW = 8  # of a row at most
 
 

@@ -22,15 +22,11 @@ from paddle_resnet.plots.curves import draw_values_and_mean
 from paddle_resnet.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, label_log_axis, make_figure, without_axes
 from paddle_resnet.training.process_setup import ignore_paddle_warnings
 
-SHAPE = (4, 6, 2, 2)
-"""N, C, H, W of the example tensors."""
-
+SHAPE = (4, 6, 2, 2)  # N, C, H, W of the example tensors
 GROUPS = 2
 EPSILON = 1e-5
 BATCH_SIZES = (2, 4, 8, 16, 32, 64)
-BATCHES = 40
-"""Number of different batches with one image, for each batch size."""
-
+BATCHES = 40  # number of different batches with one image, for each batch size
 TRAINED_BATCH_SIZES = (2, 8, 64)
 SEEDS = (0, 1, 2)
 EPOCHS, FULL_EPOCHS = 2, 1
@@ -47,28 +43,19 @@ MARKERS = {"Batch": "o", "Layer": "^", "Instance": "v", "Group": "s"}
 MARKER_SIZES = {"Batch": 7, "Layer": 14, "Instance": 10, "Group": 5}
 """Three lines coincide, so each marker is larger than the next."""
 
-DEPTH = np.array([0.5, 0.38])
-"""Direction of the batch axis in the drawing: right and up."""
-
+DEPTH = np.array([0.5, 0.38])  # direction of the batch axis in the drawing: right and up
 MARKED = {"front": BLUE, "top": "#4095C5", "side": "#005B8E"}
 UNMARKED = {"front": "#F4F4F4", "top": "#FFFFFF", "side": "#E6E6E6"}
 
 
 @dataclass(frozen=True)
 class Norm:
-    """One normalisation.
+    """One normalisation."""
 
-    Attributes:
-        name: without "norm".
-        shares: what the values that share statistics go over.
-        axes: of numpy, which group norm applies to ``[N, groups, C / groups, H, W]``.
-        layer: makes Paddle's layer for an input's shape.
-    """
-
-    name: str
-    shares: str
-    axes: tuple[int, ...]
-    layer: Callable[[Sequence[int]], nn.Layer]
+    name: str  # without "norm"
+    shares: str  # what the values that share statistics go over
+    axes: tuple[int, ...]  # of numpy, which group norm applies to ``[N, groups, C / groups, H, W]``
+    layer: Callable[[Sequence[int]], nn.Layer]  # makes Paddle's layer for an input's shape
 
     def by_numpy(self, x: np.ndarray) -> np.ndarray:
         batch, _, height, width = x.shape

@@ -28,12 +28,11 @@ from paddle_resnet.training.optim.optimizer import make_optimizer, make_schedule
 
 NETWORK = "resnet8"
 SEEDS = (0, 1, 2)
-OPTIMIZERS: dict[str, tuple[float, ...]] = {
+OPTIMIZERS: dict[str, tuple[float, ...]] = {  # learning rates of each optimizer
     "sgd": (0.01, 0.1, 1.0),
     "adamw": (0.001, 0.01, 0.1),
     "muon": (0.01, 0.1, 1.0),
 }
-"""Learning rates of each optimizer."""
 
 SCHEDULES: dict[str, dict[str, Any]] = {
     "constant": {"schedule": "step", "milestones": [], "warmup": 0.0},
@@ -170,8 +169,7 @@ def _train(data: LessonData, settings: Mapping[str, Any], seed: int) -> tuple[fl
 RATE, MOMENTUM, DECAY = 0.02, 0.9, 0.01
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 STEPS = 20
-CURVATURES = np.array([1.0, 25.0])
-"""Of the valley ``L(w) = (1 * w1^2 + 25 * w2^2) / 2``."""
+CURVATURES = np.array([1.0, 25.0])  # of the valley ``L(w) = (1 * w1^2 + 25 * w2^2) / 2``
 START = np.array([-1.0, 0.4])
 
 
@@ -211,7 +209,7 @@ def adamw(w: np.ndarray) -> Iterator[np.ndarray]:
 
 UPDATES: dict[
     str, tuple[str, Callable[[np.ndarray], Iterator[np.ndarray]], Callable[[paddle.Tensor], paddle.optimizer.Optimizer]]
-] = {
+] = {  # by name: the formula, the descent in numpy, and Paddle's optimizer for one parameter
     "SGD": ("w -= rate * g", sgd, lambda w: paddle.optimizer.SGD(RATE, parameters=[w])),
     "Nesterov": (
         "v = m * v + g;  w -= rate * (g + m * v)",
@@ -224,7 +222,6 @@ UPDATES: dict[
         lambda w: paddle.optimizer.AdamW(RATE, BETA1, BETA2, EPSILON, parameters=[w], weight_decay=DECAY),
     ),
 }
-"""By name: the formula, the descent in numpy, and Paddle's optimizer for one parameter."""
 
 
 def difference_from_paddle(name: str) -> float:

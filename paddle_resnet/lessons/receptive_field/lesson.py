@@ -32,21 +32,13 @@ SHARE = 0.95
 
 @dataclass(frozen=True)
 class Reach:
-    """The receptive field behind one layer.
+    """The receptive field behind one layer."""
 
-    Attributes:
-        layer: name in the network.
-        kernel: side of its window.
-        stride: of its window.
-        jump: distance in input pixels between two neighbours of its output.
-        field: side of the receptive field of one of its outputs, in input pixels.
-    """
-
-    layer: str
-    kernel: int
-    stride: int
-    jump: int
-    field: int
+    layer: str  # name in the network
+    kernel: int  # side of its window
+    stride: int  # of its window
+    jump: int  # distance in input pixels between two neighbours of its output
+    field: int  # side of the receptive field of one of its outputs, in input pixels
 
 
 def receptive_fields(network: nn.Layer) -> list[Reach]:

@@ -25,20 +25,15 @@ from paddle_resnet.plots.style import BLUE, GREEN, GREY, INK, ORANGE, RED, make_
 from paddle_resnet.training.process_setup import ignore_paddle_warnings
 
 INPUT = (4, 3, 6, 6)
-STAGE = 56
-"""Side of the maps in ResNet's first stage at 224 x 224."""
+STAGE = 56  # side of the maps in ResNet's first stage at 224 x 224
 CHANNELS, SIZE, BATCH = 3, 6, 64
 STEPS = 600
 RATE = 0.01
-TARGET = 0.5
-"""H(x) = TARGET * x: the residual H(x) - x is -x / 2."""
-
+TARGET = 0.5  # H(x) = TARGET * x: the residual H(x) - x is -x / 2
 USUAL, RECTIFIED = "F ends in BatchNorm", "F ends in ReLU"
 COLOURS = {USUAL: BLUE, RECTIFIED: RED}
 
-ADDITIONS = {"AddReLU": ("ReLU",), "Add": ()}
-"""Layers after the addition, by the kind of a block's last layer."""
-
+ADDITIONS = {"AddReLU": ("ReLU",), "Add": ()}  # layers after the addition, by the kind of a block's last layer
 FILLS = {"conv": BLUE, "BatchNorm": ORANGE, "ReLU": GREEN}
 BOX_WIDTH, BOX_HEIGHT, STEP = 2.6, 0.62, 1.0
 PLUS_RADIUS = 0.24
@@ -139,21 +134,13 @@ def _distance(output: paddle.Tensor, x: paddle.Tensor) -> float:
 
 @dataclass(frozen=True)
 class FitResult:
-    """A block trained to compute H(x) = x / 2.
+    """A block trained to compute H(x) = x / 2."""
 
-    Attributes:
-        errors: mean squared error of each step's batch.
-        error: on new images, in evaluation mode.
-        floor: smallest possible error on them of a branch without negative values.
-        x: values of the new images, flat.
-        residuals: the branch's outputs at the same positions.
-    """
-
-    errors: tuple[float, ...]
-    error: float
-    floor: float
-    x: np.ndarray
-    residuals: np.ndarray
+    errors: tuple[float, ...]  # mean squared error of each step's batch
+    error: float  # on new images, in evaluation mode
+    floor: float  # smallest possible error on them of a branch without negative values
+    x: np.ndarray  # values of the new images, flat
+    residuals: np.ndarray  # the branch's outputs at the same positions
 
     @property
     def negative_share(self) -> float:

@@ -33,32 +33,25 @@ from paddle_resnet.training.optim.optimizer import make_optimizer
 SOURCE_CLASSES, TARGET_CLASSES = range(5), range(5, 10)
 
 SCRATCH, TUNED, LAST, PIXELS = "from scratch", "fine-tuned", "last layer alone", "pixels alone"
-STARTS: dict[str, dict[str, Any]] = {
+STARTS: dict[str, dict[str, Any]] = {  # the initialisations, and how they are drawn
     SCRATCH: {"color": ORANGE, "marker": "o"},
     TUNED: {"color": BLUE, "marker": "s"},
     LAST: {"color": GREEN, "marker": "^"},
     PIXELS: {"color": GREY, "marker": "D"},
 }
-"""The initialisations, and how they are drawn."""
 
 Weights = Mapping[str, np.ndarray]
+Top1 = dict[str, dict[int, SeedStatistics]]  # on the new task's test images, by initialisation and images per class
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The trainings of the lesson.
+    """The trainings of the lesson."""
 
-    Attributes:
-        config: network, data and recipe of every training.
-        numbers: images per class, from few to many.
-        steps: of each training on the few images.
-        seeds: each has its own pretraining, sample of images and new weights.
-    """
-
-    config: Config
-    numbers: tuple[int, ...]
-    steps: int
-    seeds: tuple[int, ...]
+    config: Config  # network, data and recipe of every training
+    numbers: tuple[int, ...]  # images per class, from few to many
+    steps: int  # of each training on the few images
+    seeds: tuple[int, ...]  # each has its own pretraining, sample of images and new weights
 
     @classmethod
     def of(cls, effort: Effort) -> Plan:
@@ -70,23 +63,12 @@ class Plan:
         return cls(config, (1, 2, 5, 10, 20), effort.epochs(60), tuple(range(max(2, effort.epochs(5)))))
 
 
-@dataclass(frozen=True)
-class Results:
-    """Top-1 on the new task's test images by initialisation and images per class, one value per seed."""
-
-    top1: dict[str, dict[int, list[float]]]
-    pretrained_top1: list[float]
-
-    def statistics(self, start: str, number: int) -> SeedStatistics:
-        return SeedStatistics.of(self.top1[start][number])
-
-    def gain(self, start: str, number: int) -> SeedStatistics:
-        """Gain over training from scratch, paired by seed."""
-        pairs = zip(self.top1[start][number], self.top1[SCRATCH][number], strict=True)
-        return SeedStatistics.of([value - scratch for value, scratch in pairs])
-
-    def best(self, number: int) -> str:
-        return max(STARTS, key=lambda start: self.statistics(start, number).mean)
+def gains_over_scratch(top1: Top1, start: str) -> dict[int, SeedStatistics]:
+    """Return the gain of an initialisation over training from scratch, paired by seed, by images per class."""
+    pairs = {
+        number: zip(each.values, top1[SCRATCH][number].values, strict=True) for number, each in top1[start].items()
+    }
+    return {number: SeedStatistics.of(value - scratch for value, scratch in each) for number, each in pairs.items()}
 
 
 def teach(page: Page, effort: Effort) -> None:
@@ -98,10 +80,10 @@ def teach(page: Page, effort: Effort) -> None:
     _show_photographs(page)
     _show_question(page, plan, source, target)
     _show_what_is_taken(page, plan)
-    results = _measure(plan, FewShotTrainer(data), source, target)
-    _show_results(page, plan, results, target)
-    _show_gain(page, plan, results)
-    _explain(page, plan, results, target)
+    top1, pretrained = _measure(plan, FewShotTrainer(data), source, target)
+    _show_results(page, plan, top1, pretrained, target)
+    _show_gain(page, plan, top1)
+    _explain(page, plan, top1, pretrained, target)
 
 
 def _show_photographs(page: Page) -> None:
@@ -151,8 +133,12 @@ def _show_what_is_taken(page: Page, plan: Plan) -> None:
     page.record(arrays_loaded=len(report.loaded), arrays_skipped=len(report.skipped_head))
 
 
-def _measure(plan: Plan, learner: FewShotTrainer, source: Task, target: Task) -> Results:
-    """Train, for each seed, the old task, then the new one from every initialisation and number of images."""
+def _measure(plan: Plan, learner: FewShotTrainer, source: Task, target: Task) -> tuple[Top1, SeedStatistics]:
+    """Train, for each seed, the old task, then the new one from every initialisation and number of images.
+
+    Returns:
+        Top-1 on the new task, and of the pretrained networks on the old one.
+    """
     top1: dict[str, dict[int, list[float]]] = {start: {each: [] for each in plan.numbers} for start in STARTS}
     pretrained = []
     for seed in plan.seeds:
@@ -172,32 +158,31 @@ def _measure(plan: Plan, learner: FewShotTrainer, source: Task, target: Task) ->
                 right = linear_probe_top1(of(images), images.labels, test[start], target.test.labels)
                 top1[start][number].append(right)
         logger.info("seed %d: the new task is learnt from each number of images", seed)
-    return Results(top1, pretrained)
+    statistics = {start: {key: SeedStatistics.of(each) for key, each in of.items()} for start, of in top1.items()}
+    return statistics, SeedStatistics.of(pretrained)
 
 
-def _show_results(page: Page, plan: Plan, results: Results, target: Task) -> None:
-    pretrained = SeedStatistics.of(results.pretrained_top1)
+def _show_results(page: Page, plan: Plan, top1: Top1, pretrained: SeedStatistics, target: Task) -> None:
     page.section("results", pretrained=pretrained.percent(), seeds=len(plan.seeds), images=len(target.test))
     page.table(
         "top1",
-        [[number, *(results.statistics(start, number).percent() for start in STARTS)] for number in plan.numbers],
+        [[number, *(top1[start][number].percent() for start in STARTS)] for number in plan.numbers],
         columns=[page.text(start) for start in STARTS],
     )
-    page.figure("by_images", lambda: draw_by_number(results))
+    page.figure("by_images", lambda: draw_by_number(top1))
     page.record(images_a_class=plan.numbers, seeds=len(plan.seeds), test_images=len(target.test))
-    page.record(pretrained_top1=results.pretrained_top1)
-    for start in STARTS:
-        page.record(**{_key(start): [results.top1[start][number] for number in plan.numbers]})
+    page.record(pretrained_top1=pretrained.values)
+    page.record(**{_key(start): [each.values for each in top1[start].values()] for start in STARTS})
 
 
 def _key(start: str) -> str:
     return f"top1_{start.replace(' ', '_').replace('-', '_')}"
 
 
-def _show_gain(page: Page, plan: Plan, results: Results) -> None:
+def _show_gain(page: Page, plan: Plan, top1: Top1) -> None:
     page.heading("gain_heading")
     by_chance = 1 - 0.95 ** len(plan.numbers)
-    gains = {start: {number: results.gain(start, number) for number in plan.numbers} for start in (TUNED, LAST)}
+    gains = {start: gains_over_scratch(top1, start) for start in (TUNED, LAST)}
     page.table("gains", [[number, *(each[number].points() for each in gains.values())] for number in plan.numbers])
     page.say("intervals", seeds=len(plan.seeds), rows=len(plan.numbers), by_chance=by_chance)
     for start, by_number in gains.items():
@@ -215,49 +200,50 @@ def _say_verdict(page: Page, start: str, gains: Mapping[int, SeedStatistics]) ->
     page.say("verdict", start=Text(start.capitalize(), page.text(start).zh), outcomes=outcomes)
 
 
-def _explain(page: Page, plan: Plan, results: Results, target: Task) -> None:
+def _explain(page: Page, plan: Plan, top1: Top1, pretrained: SeedStatistics, target: Task) -> None:
     fewest, most = plan.numbers[0], plan.numbers[-1]
-    scratch, pixels = results.statistics(SCRATCH, most), results.statistics(PIXELS, most)
-    old = float(np.mean(results.pretrained_top1))
+    scratch, pixels = top1[SCRATCH][most], top1[PIXELS][most]
     height, width = target.test.batch([0]).shape[1:3]
     page.section("at_most", height=height, width=width, most=most, scratch=scratch, pixels=pixels)
-    if ahead := [number for number in plan.numbers if results.best(number) == PIXELS]:
+    others = SCRATCH, TUNED, LAST
+    if ahead := [
+        number for number, each in top1[PIXELS].items() if each.mean > max(top1[start][number].mean for start in others)
+    ]:
         page.say("pixels_ahead", ahead=ahead)
     if pixels.mean > 0.9:
-        few = {start: results.statistics(start, fewest).mean for start in STARTS}
-        page.say("pixels_suffice", most=most, fewest=fewest, old=old, few=few)
+        few = {start: top1[start][fewest].mean for start in STARTS}
+        page.say("pixels_suffice", most=most, fewest=fewest, old=pretrained.mean, few=few)
     else:
         page.say("pixels_do_not_suffice")
     page.say("practice")
     page.record(scratch_at_most=scratch.mean, pixels_at_most=pixels.mean)
 
 
-def draw_by_number(results: Results) -> Figure:
+def draw_by_number(top1: Top1) -> Figure:
     """Draw the top-1 of every initialisation, and the gain of two of them, over the images per class."""
-    numbers = list(results.top1[SCRATCH])
-    figure, (top1, gain) = make_figure(10, 4.4, 1, 2)
+    numbers = list(top1[SCRATCH])
+    figure, (left, right) = make_figure(10, 4.4, 1, 2)
     for place, (start, style) in enumerate(STARTS.items()):
         # Shifted, so that the error bars do not overlap.
         shifted = [number * 1.05 ** (place - 1.5) for number in numbers]
         line = {**style, "markersize": 5, "capsize": 3, "label": start}
-        means = [results.statistics(start, number) for number in numbers]
-        top1.errorbar(shifted, *_percents(means, "std"), linestyle="--" if start == PIXELS else "-", **line)
+        dashed = "--" if start == PIXELS else "-"
+        left.errorbar(shifted, *_percents(top1[start], "std"), linestyle=dashed, **line)
         if start in (TUNED, LAST):
-            gains = [results.gain(start, number) for number in numbers]
-            gain.errorbar(shifted, *_percents(gains, "ci95"), **line)
-    gain.axhline(0, color=GREY, linewidth=1)
-    top1.set_ylabel("test top-1 (%)")
-    gain.set_ylabel("gain over training from scratch (points)")
-    for axes in (top1, gain):
+            right.errorbar(shifted, *_percents(gains_over_scratch(top1, start), "ci95"), **line)
+    right.axhline(0, color=GREY, linewidth=1)
+    left.set_ylabel("test top-1 (%)")
+    right.set_ylabel("gain over training from scratch (points)")
+    for axes in (left, right):
         axes.set_xscale("log")
         label_log_axis(axes.xaxis, numbers)
         axes.set_xlabel("training images per class")
-    figure.legend(*top1.get_legend_handles_labels(), loc="outside upper center", ncols=len(STARTS))
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=len(STARTS))
     return figure
 
 
-def _percents(statistics: Sequence[SeedStatistics], bar: str) -> tuple[list[float], list[float]]:
-    return [100 * each.mean for each in statistics], [100 * getattr(each, bar) for each in statistics]
+def _percents(by_number: Mapping[int, SeedStatistics], bar: str) -> tuple[list[float], list[float]]:
+    return [100 * each.mean for each in by_number.values()], [100 * getattr(each, bar) for each in by_number.values()]
 
 
 @dataclass(frozen=True)

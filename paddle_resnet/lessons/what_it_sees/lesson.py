@@ -40,8 +40,7 @@ BATCH = 256
 NEIGHBOURS = 5
 MAX_POINTS = 2000  # t-SNE's time grows with their number
 
-HeatRow = tuple[np.ndarray, Sequence[str]]
-"""Maps ``[n, S, S]`` and n labels."""
+HeatRow = tuple[np.ndarray, Sequence[str]]  # maps ``[n, S, S]`` and n labels
 
 
 def teach(page: Page, effort: Effort) -> None:
@@ -325,19 +324,12 @@ def knn_accuracy(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, 
 
 @dataclass(frozen=True, eq=False)
 class Projections:
-    """Two projections of points ``[N, d]``.
+    """Two projections of points ``[N, d]``."""
 
-    Attributes:
-        pca: the first two principal components, ``[N, 2]``.
-        explained: their share of the variance.
-        tsne: the t-SNE embedding, ``[N, 2]``.
-        silhouette: of the classes in all d dimensions, from -1 to 1.
-    """
-
-    pca: np.ndarray
-    explained: float
-    tsne: np.ndarray
-    silhouette: float
+    pca: np.ndarray  # the first two principal components, ``[N, 2]``
+    explained: float  # their share of the variance
+    tsne: np.ndarray  # the t-SNE embedding, ``[N, 2]``
+    silhouette: float  # of the classes in all d dimensions, from -1 to 1
 
 
 def project_2d(points: np.ndarray, labels: np.ndarray) -> Projections:

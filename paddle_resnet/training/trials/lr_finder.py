@@ -32,17 +32,11 @@ from paddle_resnet.training.setup import make_model, make_train_loader, open_dat
 from paddle_resnet.training.trials.time_budget import endless
 
 LOWEST, HIGHEST = 1e-5, 10.0
-LEAST_STEPS = 100
-"""If an epoch has fewer, the sweep continues into further epochs."""
-
+LEAST_STEPS = 100  # if an epoch has fewer, the sweep continues into further epochs
 SWEEP_TABLE, SWEEP_PLOT = "sweep.csv", "sweep.png"
 
-SMOOTHING = 0.9
-"""The decay of the smoothed loss, a mean over about the last 10 steps."""
-
-DIVERGED = 3.0
-"""The sweep ends when the smoothed loss exceeds its minimum by this factor."""
-
+SMOOTHING = 0.9  # the decay of the smoothed loss, a mean over about the last 10 steps
+DIVERGED = 3.0  # the sweep ends when the smoothed loss exceeds its minimum by this factor
 CAUTION = 10.0
 """The proposed rate is the one of the minimum divided by this: just beyond the minimum, training diverges."""
 

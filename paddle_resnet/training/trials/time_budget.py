@@ -20,8 +20,7 @@ from paddle_resnet.training.process_setup import ignore_paddle_warnings, random_
 from paddle_resnet.training.run_folder import Run
 from paddle_resnet.training.setup import make_model, make_train_loader, make_validation_loader
 
-FIRST_BATCHES = 2
-"""They are slower: workers start, memory is allocated."""
+FIRST_BATCHES = 2  # they are slower: workers start, memory is allocated
 MEASURED_BATCHES = 8
 
 
