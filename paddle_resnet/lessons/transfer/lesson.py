@@ -205,10 +205,8 @@ def _explain(page: Page, plan: Plan, top1: Top1, pretrained: SeedStatistics, tar
     scratch, pixels = top1[SCRATCH][most], top1[PIXELS][most]
     height, width = target.test.batch([0]).shape[1:3]
     page.section("at_most", height=height, width=width, most=most, scratch=scratch, pixels=pixels)
-    others = SCRATCH, TUNED, LAST
-    if ahead := [
-        number for number, each in top1[PIXELS].items() if each.mean > max(top1[start][number].mean for start in others)
-    ]:
+    others = [max(top1[start][number].mean for start in (SCRATCH, TUNED, LAST)) for number in plan.numbers]
+    if ahead := [number for number, best in zip(plan.numbers, others, strict=True) if top1[PIXELS][number].mean > best]:
         page.say("pixels_ahead", ahead=ahead)
     if pixels.mean > 0.9:
         few = {start: top1[start][fewest].mean for start in STARTS}
