@@ -26,8 +26,6 @@ class UsageError(PaddleResNetError):
 class RunFailure(PaddleResNetError):  # noqa: N818 (not an error of the user's)
     """The request was right but could not be carried out (a full disk, a loss that is not finite)."""
 
-    exit_code = 1
-
 
 _STOP_SIGNALS = {"SIGINT": "interrupted", "SIGTERM": "terminated", "SIGHUP": "hung up", "SIGBREAK": "interrupted"}
 # The signals that ask a program to end, of a terminal, a service manager or a closed window; those this system has.

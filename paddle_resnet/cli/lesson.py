@@ -20,7 +20,6 @@ from paddle_resnet.cli import program
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from paddle_resnet.cli.program import Say
     from paddle_resnet.lessons.framework.page import Block, Show
     from paddle_resnet.lessons.framework.texts import Language
 
@@ -76,7 +75,7 @@ def _run(arguments: argparse.Namespace) -> None:
         write_index(program.PROJECT / "docs")
 
 
-def _printer(console: Console, language: Language, say: Say) -> Show:
+def _printer(console: Console, language: Language, say: program.Say) -> Show:
     from rich.markdown import Markdown
 
     from paddle_resnet.lessons.framework.page import Picture, Values, render

@@ -48,7 +48,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import chain, islice
 from pathlib import Path
@@ -60,8 +60,6 @@ from paddle_resnet.errors import RunFailure, UsageError, printable, shown
 from paddle_resnet.system import streams
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     import numpy as np
     from PIL import Image
 

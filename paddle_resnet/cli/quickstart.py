@@ -17,7 +17,6 @@ from paddle_resnet.cli import program
 from paddle_resnet.errors import command, quoted
 
 if TYPE_CHECKING:
-    from paddle_resnet.cli.program import Say
     from paddle_resnet.inference import Prediction
     from paddle_resnet.training import Run
 
@@ -79,7 +78,7 @@ def _write_samples(run: Run) -> list[Path]:
     return paths
 
 
-def _print_summary(say: Say, run: Run, top1: str, predictions: list[Prediction], seconds: float) -> None:
+def _print_summary(say: program.Say, run: Run, top1: str, predictions: list[Prediction], seconds: float) -> None:
     from rich.table import Table
 
     from paddle_resnet.console import console
@@ -111,7 +110,7 @@ def _activation() -> str | None:
     return quoted(name) if os.name == "nt" else f"source {quoted(name)}"
 
 
-def _print_next_steps(say: Say, run: Run) -> None:
+def _print_next_steps(say: program.Say, run: Run) -> None:
     activation = _activation()
     steps = {
         **({"activate": activation} if activation else {}),

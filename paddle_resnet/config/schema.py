@@ -45,7 +45,7 @@ def _class_weights(value: object) -> object:
     raise ValueError(f"expected none, balanced, or a list with a weight above 0 for each class, got {shown(value)}")
 
 
-def _that(holds: Callable[[Any], object], expected: str) -> AfterValidator:
+def _requires(holds: Callable[[Any], object], expected: str) -> AfterValidator:
     """Return the validator of a value for which `holds` has to be true; `expected` says so in words."""
 
     def check(value: Any) -> Any:
@@ -98,13 +98,13 @@ Probability = Annotated[Real, Field(ge=0, lt=1)]
 Fraction = Annotated[Real, Field(gt=0.0, lt=1.0)]
 Seed = Annotated[Integer, Field(ge=0, lt=2**32)]
 Seeds = Annotated[
-    tuple[Seed, ...], Field(min_length=1), _that(lambda seeds: len({*seeds}) == len(seeds), "each seed once")
+    tuple[Seed, ...], Field(min_length=1), _requires(lambda seeds: len({*seeds}) == len(seeds), "each seed once")
 ]
 AutoOrCount = Annotated[int | Literal["auto"], PlainValidator(_auto_or_count)]
 PerChannel = tuple[Real, Real, Real]  # a mean or standard deviation for each of the channels R, G and B, in 0..1
-Deviations = Annotated[PerChannel, _that(lambda values: min(values) > 0, "numbers above 0")]
+Deviations = Annotated[PerChannel, _requires(lambda values: min(values) > 0, "numbers above 0")]
 RangeOfShares = Annotated[
-    tuple[Real, Real], _that(lambda ends: 0 < ends[0] <= ends[1] <= 1, "two shares, 0 < smallest <= largest <= 1")
+    tuple[Real, Real], _requires(lambda ends: 0 < ends[0] <= ends[1] <= 1, "two shares, 0 < smallest <= largest <= 1")
 ]
 ClassWeights = Annotated[Literal["none", "balanced"] | tuple[Real, ...], BeforeValidator(_class_weights)]
 _number_as_name = BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value)
@@ -112,7 +112,7 @@ Folder = Annotated[Path, _number_as_name, AfterValidator(expanded)]
 ClassPattern = Annotated[str, AfterValidator(_pattern_of_a_class)]
 Weights = Annotated[str, AfterValidator(_weights)]
 RunName = Annotated[str, AfterValidator(_name_of_a_folder)]
-Device = Annotated[str, _that(lambda device: re.fullmatch(DEVICE_NAMES, device), "auto, cpu, gpu or gpu:<number>")]
+Device = Annotated[str, _requires(lambda device: re.fullmatch(DEVICE_NAMES, device), "auto, cpu, gpu or gpu:<number>")]
 SplitName = Literal["train", "validation", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = get_args(SplitName)
 

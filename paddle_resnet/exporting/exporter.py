@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from paddle_resnet import environment
 from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.open_splits import resize_size
 from paddle_resnet.errors import UsageError, require_count, require_one_of, shown
-from paddle_resnet.evaluation.report import network_scorer
+from paddle_resnet.evaluation.report import ProgressFn, network_scorer
 from paddle_resnet.exporting import accuracy
 from paddle_resnet.exporting.accuracy import PrecisionTable
 from paddle_resnet.exporting.onnx import require_onnx, write_onnx_program
@@ -33,11 +32,7 @@ from paddle_resnet.inference.inference_config import (
 )
 from paddle_resnet.inference.options import PRECISIONS, Precision
 from paddle_resnet.paths import expand_home
-from paddle_resnet.training.run_folder import Run
-
-if TYPE_CHECKING:
-    from paddle_resnet.evaluation.report import ProgressFn
-    from paddle_resnet.training.run_folder import Which
+from paddle_resnet.training.run_folder import Run, Which
 
 STEM = "model"
 ONNX, ONNX_INT8 = "model.onnx", "model_int8.onnx"

@@ -8,12 +8,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import paddle
 from paddle import nn
+from paddle.static import InputSpec
 
 from paddle_resnet.errors import PaddleResNetError, RunFailure, UsageError
-from paddle_resnet.exporting.program import PROGRAM_SUFFIXES, output_hidden, tracing
-from paddle_resnet.files import require_space, scratch_folder, write_atomically
+from paddle_resnet.exporting.program import output_hidden, save_layer
+from paddle_resnet.files import scratch_folder, write_atomically
 from paddle_resnet.paddle_compat import is_paddle_2
 from paddle_resnet.paths import path_for_paddle
 from paddle_resnet.project_files import requirements_file
@@ -51,12 +51,9 @@ def write_onnx(network: nn.Layer, path: Path, input_shape: tuple[int, ...]) -> N
     """
     require_package("paddle2onnx")
     network.eval()
-    dynamic_batch = paddle.static.InputSpec([None, *input_shape[1:]], "float32")
-    with scratch_folder() as folder, tracing():
-        paddle.jit.save(network, path_for_paddle(folder / "model"), input_spec=[dynamic_batch])
-        require_space(folder / "model")
-        program = next(file for file in folder.iterdir() if file.suffix in PROGRAM_SUFFIXES)
-        _convert(program, folder / "model.pdiparams", path)
+    dynamic_batch = InputSpec([None, *input_shape[1:]], "float32")
+    with scratch_folder() as folder:
+        _convert(*save_layer(network, folder / "model", dynamic_batch), path)
 
 
 def write_onnx_program(program: Path, parameters: Path, path: Path, metadata: Mapping[str, str]) -> None:

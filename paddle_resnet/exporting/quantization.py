@@ -8,7 +8,9 @@ any time, and its errors would go into the probabilities directly.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -46,12 +48,14 @@ def quantize(model: Path, destination: Path, batches: Iterable[np.ndarray]) -> N
     zero_point = onnx.numpy_helper.to_array(subtracted).flat[0]
     # A pixel is its own quantised value: the step is 1, and the zero point is the number that was subtracted.
     as_pixels = {"scale": np.ones((), np.float32), "zero_point": np.array(zero_point, np.uint8)}
+    feeds = ({INPUT: batch} for batch in batches)
+    reader = SimpleNamespace(get_next=partial(next, feeds, None))  # ONNX Runtime's `CalibrationDataReader`
     with scratch_folder() as folder, output_hidden():
         quantized = folder / "quantized.onnx"
         library.quantize_static(
             str(model),
             str(quantized),
-            _CalibrationReader(batches),
+            reader,
             quant_format=library.QuantFormat.QDQ,
             op_types_to_quantize=QUANTIZED,
             nodes_to_exclude=_head(graph),
@@ -104,17 +108,6 @@ def read_pictures(folder: Path, data: DataConfig) -> Pixels:
     if not pictures:
         raise UsageError(f"{folder}: no readable picture in it{reason and f', such as {reason}'}")
     return np.stack(pictures)
-
-
-class _CalibrationReader:
-    """ONNX Runtime's `CalibrationDataReader`."""
-
-    def __init__(self, batches: Iterable[np.ndarray]) -> None:
-        self._batches = iter(batches)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        batch = next(self._batches, None)
-        return None if batch is None else {INPUT: batch}
 
 
 def _head(graph: Any) -> list[str]:

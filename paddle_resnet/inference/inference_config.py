@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
-from paddle_resnet.config import Integer, PerChannel, Real
+from paddle_resnet.config.schema import Group, Integer, PerChannel, Share
 from paddle_resnet.config.yaml_reader import read_yaml
 from paddle_resnet.errors import UsageError, command, shown
 from paddle_resnet.files import sha256_of, write_text
@@ -20,13 +20,6 @@ from paddle_resnet.paths import expand_home
 FILE_NAME = "inference.yml"
 FORMAT: Literal[2] = 2  # format 1 had a single model and MD5 sums
 Positive = Annotated[Integer, Field(gt=0)]
-Fraction = Annotated[Real, Field(ge=0, le=1)]
-
-
-class Group(BaseModel):
-    """A group of keys: frozen and typed; unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelFile(Group):
@@ -86,14 +79,14 @@ class TestMetrics(Group):
 
     __test__ = False  # not a test case of pytest
 
-    top1: Fraction
+    top1: Share
     images: Positive
 
 
 class PrecisionMetrics(TestMetrics):
     """Also the share of images for which the exported model and the trained network predict the same class."""
 
-    agreement: Fraction
+    agreement: Share
 
 
 class InferenceConfig(Group):
@@ -113,7 +106,7 @@ class InferenceConfig(Group):
     versions: dict[str, str]  # of the packages that made the files
     files: ModelFiles
     test: TestMetrics | None = None  # the trained network's metrics
-    threshold: Fraction | None = None  # a prediction of a lower probability is `predictor.UNKNOWN`; null: none is
+    threshold: Share | None = None  # a prediction of a lower probability is `predictor.UNKNOWN`; null: none is
     precisions: dict[Precision, dict[BackendName, PrecisionMetrics | None]]
     exported_at: str
     _folder: Path = PrivateAttr(Path())

@@ -58,17 +58,15 @@ class Application:
 
     The model has `expected_hash`, or None for that of the folder now. `workers` are in the place of those that it
     starts otherwise. Raise a UsageError or RunFailure if the model cannot be loaded, or is another one.
-
-    Attributes:
-        draining: /readyz is 503, and each connection closes after its response.
-        token: that requests need; None: none.
     """
 
     def __init__(
         self, settings: Settings, expected_hash: str | None = None, workers: InferenceWorkers | None = None
     ) -> None:
         self._settings = settings
-        self.draining, self.token, self.metrics = False, read_token(settings.token_file), Metrics()
+        self.draining = False  # /readyz is 503, and each connection closes after its response
+        self.token = read_token(settings.token_file)  # that requests need; None: none
+        self.metrics = Metrics()
         self._hosts = HostPolicy(settings.allow_hosts, settings.allow_origins, settings.host)
         self._pipeline = InferencePipeline(ServedModel(settings, self.metrics, expected_hash, workers))
         # They block signals, and Python would wait for them at an end without the lifespan's.

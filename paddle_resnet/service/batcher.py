@@ -23,18 +23,15 @@ MAX_CRASHES = 2  # workers that may die of an image before it is refused
 
 
 class PendingRequest:
-    """The images of one request on their way to their results.
+    """The images of one request on their way to their results; `explain` is the class that `/explain` asks for.
 
-    Attributes:
-        results: becomes the result of each image, all of them OK, or the error that the client is told.
-        explain: the class that `/explain` asks for; None: it is a prediction.
-        admitted: images that count as waiting (the batcher's to change). All of them need a result.
+    The `results` become the result of each image, all of them OK, or the error that the client is told.
     """
 
     def __init__(self, client: str = "", explain: str | None = None) -> None:
         self.client, self.explain = client, explain
         self.results: asyncio.Future[list[ImageResult]] = asyncio.get_running_loop().create_future()
-        self.admitted = 0
+        self.admitted = 0  # images that count as waiting (the batcher's to change); all of them need a result
         self._found: dict[int, ImageResult] = {}
 
     @property

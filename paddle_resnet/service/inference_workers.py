@@ -81,17 +81,14 @@ class InferenceWorkers:
 
 
 class _Worker:
-    """One worker process, and its replacements.
-
-    Attributes:
-        ready: it has loaded the model, and was alive at the last look.
-        failed: the last try to replace it failed.
-    """
+    """One worker process, and its replacements."""
 
     def __init__(self, settings: Settings, digest: str, image_size: int) -> None:
         self._settings, self._digest = settings, digest
         self._blank = np.zeros((image_size, image_size, 3), np.uint8)
-        self.ready = self.failed = self._busy = False
+        self.ready = False  # it has loaded the model, and was alive at the last look
+        self.failed = False  # the last try to replace it failed
+        self._busy = False
         self._start()
 
     @property

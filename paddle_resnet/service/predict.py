@@ -101,14 +101,11 @@ class ServedModel:
 
 
 class InferencePipeline:
-    """From a request to the results of its images: read the body, admit, split, queue, compute.
-
-    Attributes:
-        model: that of new requests; `reload` replaces it.
-    """
+    """From a request to the results of its images: read the body, admit, split, queue, compute."""
 
     def __init__(self, model: ServedModel) -> None:
-        self.model, self.settings = model, model.settings
+        self.model = model  # of new requests; `reload` replaces it
+        self.settings = model.settings
         self._body_limiter = BodyLimiter(self.settings)
         self._split_threads = ThreadPoolExecutor(SPLIT_THREADS, thread_name_prefix="split")
         self._reloading = asyncio.Lock()

@@ -359,7 +359,7 @@ config = InferenceConfig.load(Path(sys.argv[1]))
 compute = make_worker(Settings(model=sys.argv[1], explain=False, backend=sys.argv[3]), config.digest())
 print([len(result.scores) for result in compute(Batch([Path(sys.argv[2]).read_bytes()]))])
 """
-EXPLAIN = WORKER.replace(", explain=False", "").replace(
+EXPLAIN = WORKER.replace("explain=False", "response_timeout=600").replace(  # it waits for paddle for half of that
     "len(result.scores) for result in compute(Batch([Path(sys.argv[2]).read_bytes()]))",
     'result.explanation["class"] for result in compute(Batch([Path(sys.argv[2]).read_bytes()], True, ""))',
 )

@@ -17,10 +17,6 @@ function showStatus() {
   byId("clear").hidden = !byId("answers").children.length;
 }
 
-async function pause(seconds) {
-  await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
-}
-
 // Send a request, with the token of the service if it needs one.
 async function ask(address, options = {}) {
   const token = sessionStorage.getItem("token");
@@ -44,7 +40,8 @@ async function post(address, file) {
     const result = await response.json().catch(() => null);
     if (response.ok && result) return result;
     if (response.status === 429 && attempt < MAX_TRIES) {
-      await pause(Number(response.headers.get("Retry-After")) || 1);
+      const seconds = Number(response.headers.get("Retry-After")) || 1;
+      await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
       continue;
     }
     throw new Error(result?.error ? errorText(result.error) : `The service answered with status ${response.status}.`);
