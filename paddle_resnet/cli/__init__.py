@@ -1,6 +1,7 @@
 """The commands: ``paddle-resnet NAME``, ``python -m paddle_resnet NAME``, or ``python tools/NAME.py`` in a checkout.
 
-A command is a module with `main()`. It imports paddle when it runs, and not for its `--help`.
+A command is a module: its docstring is its `--help`, `add_arguments` makes its options, and `main` runs it. It imports
+paddle when it runs, and not for its `--help`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ COMMANDS = {  # in the order in which a user needs them
     "lesson": "run a lesson of the tutorial",
     "benchmark": "measure training, loading, inference and the service",
 }
+ONLY_PRINT = {"doctor", "models", "predict"}
+WITH_FILES = {"quickstart", "train", "serve"}  # what they print is in files too
 
 
 def main(name: str | None = None) -> None:
@@ -38,4 +41,7 @@ def main(name: str | None = None) -> None:
         name = program.chosen_command(COMMANDS)
         del sys.argv[1]
     program.NAME = name
-    importlib.import_module(f"{__name__}.{name.replace('-', '_')}").main()
+    command = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
+    parser = program.command_parser(command.__doc__)
+    command.add_arguments(parser)
+    program.run(parser, command.main, only_prints=name in ONLY_PRINT, results_in_files=name in WITH_FILES)

@@ -83,13 +83,10 @@ class Command:
         self.add("--against", nargs="+", choices=list(choices), default=[], help="compare with PyTorch")
 
 
-def main() -> None:
-    """Parse the arguments and measure."""
-    parser = program.command_parser(__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="train | data | infer | predict | serve")
     _add_training(commands)
     _add_inference(commands)
-    program.run(parser, _benchmark)
 
 
 def _add_training(commands: Any) -> None:
@@ -140,7 +137,7 @@ def _add_inference(commands: Any) -> None:
     serve.number("--seconds", 20, "of a run, after 1 s of warm-up; ")
 
 
-def _benchmark(arguments: argparse.Namespace) -> None:
+def main(arguments: argparse.Namespace) -> None:
     options = vars(arguments)
     name, function, output, beside = (options.pop(key) for key in ("command", "function", "output", "beside"))
     options.pop("debug")

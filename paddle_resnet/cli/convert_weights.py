@@ -28,16 +28,13 @@ from paddle_resnet.cli import program
 OWNERS = {"paddle": "Paddle's", "torch": "PyTorch's", "paddleclas": "PaddleClas's"}
 
 
-def main() -> None:
-    """Parse the arguments and convert."""
-    parser = program.command_parser(__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN", type=program.path, help="the weights to read")
     parser.add_argument("destination", metavar="OUT", type=program.path, help="the file to write")
     parser.add_argument("--names", choices=list(OWNERS), default="paddle", help="default: paddle")
-    program.run(parser, _convert)
 
 
-def _convert(arguments: argparse.Namespace) -> None:
+def main(arguments: argparse.Namespace) -> None:
     program.prepare()
     from paddle_resnet.models import convert_weights
 

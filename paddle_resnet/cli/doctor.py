@@ -17,7 +17,6 @@ import argparse
 import json
 import textwrap
 
-from paddle_resnet.cli import program
 from paddle_resnet.doctor import Section, examine
 from paddle_resnet.errors import RunFailure
 from paddle_resnet.project_files import project_folder
@@ -26,14 +25,11 @@ WIDTH = 80
 NAME_WIDTH = 15
 
 
-def main() -> None:
-    """Parse the arguments and examine."""
-    parser = program.command_parser(__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object: usable, advice, and each section")
-    program.run(parser, _examine, only_prints=True)
 
 
-def _examine(arguments: argparse.Namespace) -> None:
+def main(arguments: argparse.Namespace) -> None:
     sections: list[Section] = []
     for section in examine(project_folder("requirements")):
         sections.append(section)

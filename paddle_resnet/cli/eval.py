@@ -44,9 +44,7 @@ if TYPE_CHECKING:
 PRINTED_PAIRS = 3
 
 
-def main() -> None:
-    """Parse the arguments and measure."""
-    parser = program.command_parser(__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     program.add_run_options(parser)
     parser.add_argument("--split", choices=["train", "validation", "test"], help="default: test")
     parser.add_argument("--data", type=program.path, metavar="FOLDER|LIST", help="measure these pictures, not a split")
@@ -57,10 +55,9 @@ def main() -> None:
     parser.add_argument("--exported", action="store_true", help="measure the exported model in the run's inference/")
     parser.add_argument("--precision", choices=PRECISIONS, help="of the exported model; default: fp32")
     parser.add_argument("--backend", choices=BACKENDS, help="for the exported model; default: the faster")
-    program.run(parser, _evaluate)
 
 
-def _evaluate(arguments: argparse.Namespace) -> None:
+def main(arguments: argparse.Namespace) -> None:
     if (arguments.precision or arguments.backend) and not arguments.exported:
         raise UsageError("--precision and --backend are for an exported model: give --exported too")
     chooses = arguments.choose_threshold is not None

@@ -44,9 +44,7 @@ if TYPE_CHECKING:
     from paddle_resnet.training.run_folder import Run
 
 
-def main() -> None:
-    """Parse the arguments and export."""
-    parser = program.command_parser(__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     program.add_run_options(parser)
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["fp32"], help="default: fp32")
     parser.add_argument("--onnx", action="store_true", help="write an ONNX file too")
@@ -61,10 +59,9 @@ def main() -> None:
     parser.add_argument("--images", type=none, metavar="N", help="test images to measure; 0: none; default: all")
     calibrate = "pictures for int8 and the check, instead of the run's; --images is then 0 unless it is given"
     parser.add_argument("--calibrate", type=program.path, metavar="FOLDER", help=calibrate)
-    program.run(parser, _export)
 
 
-def _export(arguments: argparse.Namespace) -> None:
+def main(arguments: argparse.Namespace) -> None:
     if (arguments.web is None) != (arguments.runtime is None):
         raise UsageError("--web DIR needs --runtime, the folder dist of the npm package onnxruntime-web or its address")
     program.prepare()

@@ -24,19 +24,16 @@ if TYPE_CHECKING:
     from paddle_resnet.lessons.framework.texts import Language
 
 
-def main() -> None:
-    """Parse the arguments, and run the lesson or list them all."""
-    parser = program.command_parser(__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", nargs="?", help="a lesson; without it, all are listed")
     parser.add_argument("--full", action="store_true", help="use the real data set instead of the embedded one")
     program.add_language(parser)
     parser.add_argument("--output", metavar="DIR", type=program.path, help="default: output/lessons/NAME")
     program.add_overrides(parser, "set a config key of its trainings")
     parser.add_argument("--pages", action="store_true", help="rewrite its pages in docs/ in both languages")
-    program.run(parser, _run)
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def main(arguments: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 

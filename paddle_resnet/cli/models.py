@@ -30,9 +30,7 @@ from paddle_resnet.errors import UsageError, command, shown
 MOST = 1_000_000  # pixels, classes or channels that are counted without an overflow
 
 
-def main() -> None:
-    """Parse the arguments and show."""
-    parser = program.command_parser(__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME|FILE", nargs="?", help="a network of the table; default: the table")
     count = program.checked(program.whole, lambda value: 1 <= value <= MOST, f"a whole number from 1 to {MOST:,}")
     numbers = {"size": "pixels of a side", "classes": "outputs of the head", "channels": "channels of the images"}
@@ -41,10 +39,9 @@ def main() -> None:
     parser.add_argument("--layers", action="store_true", help="every layer, not a line for each block")
     parser.add_argument("--netron", action="store_true", help="write the graph as ONNX and show it with Netron")
     parser.add_argument("--onnx", metavar="FILE", help="where --netron writes; default: output/onnx/NAME.onnx")
-    program.run(parser, _show, only_prints=True)
 
 
-def _show(arguments: argparse.Namespace) -> None:
+def main(arguments: argparse.Namespace) -> None:
     if arguments.onnx and not arguments.netron:
         raise UsageError("--onnx FILE is where --netron writes: give both")
     for option in ("size", "classes", "channels", "layers", "netron"):

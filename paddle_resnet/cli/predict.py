@@ -87,9 +87,7 @@ class Pictures(NamedTuple):
     skipped: Counter[str]
 
 
-def main() -> None:
-    """Parse the arguments and classify."""
-    parser = program.command_parser(__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL_DIR", help="an exported model, or the run's folder that holds one")
     named = "files, folders, patterns in quotes, or - for a list of files"
     parser.add_argument("pictures", metavar="PICTURES", nargs="+", help=named)
@@ -115,10 +113,9 @@ def main() -> None:
     shared = f"processes that share the threads and the pictures; default: a thread each, at most {MOST_PROCESSES}"
     program.add_number(parser, "--workers", shared)
     program.add_engine_options(parser)
-    program.run(parser, _predict, only_prints=True)
 
 
-def _predict(arguments: argparse.Namespace) -> None:
+def main(arguments: argparse.Namespace) -> None:
     if arguments.columns and not arguments.csv:
         raise UsageError("--columns: are of a CSV; name its file with --csv FILE")
     if arguments.why and not arguments.draw:

@@ -16,17 +16,14 @@ from paddle_resnet.cli import program
 IMAGES, DRAWS = 8, 8
 
 
-def main() -> None:
-    """Parse the arguments and draw."""
-    parser = program.command_parser(__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the config, a YAML file of configs/")
     program.add_overrides(parser)
     drawn = "the picture; default: <output>/<name>_preview.png"
     parser.add_argument("--output", metavar="FILE.png", type=program.file_with(".png"), help=drawn)
-    program.run(parser, _preview)
 
 
-def _preview(arguments: argparse.Namespace) -> None:
+def main(arguments: argparse.Namespace) -> None:
     from paddle_resnet.config import Config
 
     config = Config.load(arguments.config, arguments.overrides)

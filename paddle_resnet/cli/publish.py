@@ -14,15 +14,12 @@ import argparse
 from paddle_resnet.cli import program
 
 
-def main() -> None:
-    """Parse the arguments and publish."""
-    parser = program.command_parser(__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.add_argument("--data", required=True, metavar="TEXT", help="which edition of the images it was trained on")
-    program.run(parser, _publish)
 
 
-def _publish(arguments: argparse.Namespace) -> None:
+def main(arguments: argparse.Namespace) -> None:
     program.prepare()
     from paddle_resnet.training import Run
     from paddle_resnet.training.publish_weights import publish_weights

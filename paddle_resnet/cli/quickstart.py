@@ -23,15 +23,12 @@ if TYPE_CHECKING:
 SAMPLES = 10
 
 
-def main() -> None:
-    """Parse the arguments and run the four steps."""
-    parser = program.command_parser(__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     program.add_overrides(parser)
     program.add_language(parser)
-    program.run(parser, _quickstart, results_in_files=True)
 
 
-def _quickstart(arguments: argparse.Namespace) -> None:
+def main(arguments: argparse.Namespace) -> None:
     started = time.monotonic()
     from paddle_resnet.config import Config
 

@@ -36,9 +36,8 @@ _not_negative = program.checked(float, lambda value: 0 <= value < 1e6, "a number
 PACKAGES = ("starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client")
 
 
-def main() -> None:
-    """Parse the arguments and serve. An argument's `dest` is its name in `Settings`, which has the defaults."""
-    parser = program.command_parser(__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """An argument's `dest` is its name in `Settings`, which has the defaults."""
     add = parser.add_argument
     add("model", metavar="MODEL_DIR", type=program.path, help="an exported model, or the run that holds one")
     add("--host", help="address to listen on; default: 127.0.0.1")
@@ -72,10 +71,9 @@ def main() -> None:
     drain = "seconds between a stop signal and the close of the port, not ready but serving; default: 1"
     add("--drain", dest="drain_seconds", type=_not_negative, metavar="S", help=drain)
     program.add_engine_options(parser)
-    program.run(parser, _serve, results_in_files=True)
 
 
-def _serve(arguments: argparse.Namespace) -> None:
+def main(arguments: argparse.Namespace) -> None:
     program.require("serve.txt", *PACKAGES)
     from paddle_resnet.service import Settings
     from paddle_resnet.service.server import serve

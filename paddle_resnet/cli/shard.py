@@ -16,17 +16,14 @@ from paddle_resnet.cli import program
 from paddle_resnet.errors import command
 
 
-def main() -> None:
-    """Parse the arguments and write the shards."""
-    parser = program.command_parser(__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the config, a YAML file of configs/")
     program.add_overrides(parser)
     parser.add_argument("--output", required=True, type=program.path, metavar="DIR", help="a new folder for the shards")
     program.add_number(parser, "--megabytes", "of a shard (default: 256)", default=256)
-    program.run(parser, _write)
 
 
-def _write(arguments: argparse.Namespace) -> None:
+def main(arguments: argparse.Namespace) -> None:
     from paddle_resnet.config import Config
 
     config = Config.load(arguments.config, arguments.overrides)

@@ -38,9 +38,7 @@ if TYPE_CHECKING:
     from paddle_resnet.training import Run, SeedReport
 
 
-def main() -> None:
-    """Parse the arguments and train."""
-    parser = program.command_parser(__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--config", metavar="FILE", help="the config, a YAML file of configs/")
     program.add_overrides(parser)
     resumed = "resume the run in this folder; auto: the run of the config, if it has begun"
@@ -48,10 +46,9 @@ def main() -> None:
     tried = f"train, measure, export and predict with {CHECKED_IMAGES} images in a temporary folder, in seconds"
     parser.add_argument("--check", action="store_true", help=tried)
     parser.add_argument("--print-config", action="store_true", help="print the resolved config and stop")
-    program.run(parser, _train, results_in_files=True)
 
 
-def _train(arguments: argparse.Namespace) -> None:
+def main(arguments: argparse.Namespace) -> None:
     resumes = arguments.resume is not None
     has_folder = resumes and arguments.resume != "auto"
     if arguments.check and resumes:

@@ -149,7 +149,6 @@ def test_a_command_ends_with_the_code_of_its_signal(body, code, line):
 HANGING = """
 import ctypes, paddle_resnet.cli.models as command
 from paddle_resnet import signals
-from paddle_resnet.cli import program
 def act(arguments):
     with signals.deferred():
         print("begun", flush=True)
@@ -157,7 +156,7 @@ def act(arguments):
         library.pthread_mutex_init(mutex, None)
         while True:  # compiled code that waits for itself, as threads of OpenMP for each other
             library.pthread_mutex_lock(mutex)
-command.main = lambda: program.run(program.command_parser("A command\\n\\nthat hangs."), act)
+command.main = act
 """
 
 

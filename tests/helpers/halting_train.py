@@ -11,7 +11,7 @@ from types import SimpleNamespace
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import paddle_resnet  # noqa: F401  (prepares the process before paddle is imported)
-from paddle_resnet.cli import train
+from paddle_resnet.cli import main
 from paddle_resnet.training.checkpoint_saver import CheckpointSaver
 
 HALTS_AT = (1, 2)
@@ -32,4 +32,4 @@ def halt(saver: CheckpointSaver) -> None:
 sys.modules["paddle_resnet.evaluation.run_plots"] = NO_PLOTS
 if "HALT" in os.environ:
     CheckpointSaver._require_finite = halt
-train.main()
+main("train")
