@@ -45,8 +45,7 @@ class WorkerPool(Generic[Task, Result]):
         prepare: Callable[[], object] | None = None,
         name: str = PROCESS_NAME,
     ) -> None:
-        # Spawned: a fork of a process with threads (Paddle's) may hang.
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("spawn")  # spawned: a fork of a process with threads (Paddle's) may hang
         self._workers = []
         self._threads: ThreadPoolExecutor | None = None
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
@@ -72,8 +71,7 @@ class WorkerPool(Generic[Task, Result]):
     def kill(self) -> None:
         """End the processes, also in the middle of a task, and do not wait for their end: futures get a RunFailure."""
         for worker in self._workers:
-            # They have nothing to save, and Paddle prints a page of text on SIGTERM.
-            worker.process.kill()
+            worker.process.kill()  # they have nothing to save, and Paddle prints a page of text on SIGTERM
 
     def close(self) -> None:
         """End the processes, also in the middle of a task, and free what they took."""

@@ -253,8 +253,7 @@ def _open_writers(
         if file := getattr(arguments, option):
             writers.append(opened.enter_context(open_file(file, top_k)))
     if writers:
-        # The files are completed even if the table's reader (`head`) ends early.
-        streams.set_output_may_be_lost(True)
+        streams.set_output_may_be_lost(True)  # the files are completed even if the table's reader (`head`) ends early
     if not arguments.quiet:
         writers.append(_table_writer((*classes, UNKNOWN) if arguments.threshold else classes, top_k))
     return writers, ranked

@@ -82,8 +82,7 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.threads, arguments.streams, arguments.explain = arguments.threads or 1, 1, False
     # Not program.prepare(): the service's log lines are JSON.
     cores = physical_cores()
-    # With two, one computes while the other's batch is on its way.
-    streams = arguments.streams or min(2, cores)
+    streams = arguments.streams or min(2, cores)  # with two, one computes while the other's batch is on its way
     chosen = {
         name: value for name, value in vars(arguments).items() if value is not None and name in Settings.model_fields
     }

@@ -179,15 +179,11 @@ class DataConfig(Group):
         return max(1, physical_cores() // distributed.launched().local_world_size)
 
     @model_validator(mode="after")
-    def _check_geometry_and_root(self) -> DataConfig:
+    def _check_keys_together(self) -> DataConfig:
         if self.resize is not None and self.resize < self.image_size:
             raise ValueError(f"resize ({self.resize}) must be at least image_size ({self.image_size})")
         if self.source == "image_folder" and self.root is None:
             raise ValueError("image_folder needs root: the folder that holds train/<class>/ and test/<class>/")
-        return self
-
-    @model_validator(mode="after")
-    def _check_lists_and_pattern(self) -> DataConfig:
         given = [f"{split}_list" for split in self.lists] + ["class_names"] * (self.class_names is not None)
         listed = self.source in ("image_list", "image_shards")
         if given and not listed:

@@ -70,8 +70,7 @@ def write_graph(run: Run, checkpoint: Which = "best") -> Path:
     network = folded_network(run, checkpoint)
     with tracing(), paddle.utils.unique_name.guard("graph_"), output_hidden(), paddle_2_programs():
         graph = translate_graph(network, [_pixels(run)], verbose=False)
-    # VisualDL names a graph by its folder.
-    path = run.vdl_path / "graph" / run.config.name / "vdlgraph.log"
+    path = run.vdl_path / "graph" / run.config.name / "vdlgraph.log"  # VisualDL names a graph by its folder
     write_text(path, graph)
     return path
 

@@ -235,8 +235,7 @@ class Batcher:
             self._last_was_costly = True
             return batch
         self._last_was_costly = False
-        # Idle workers share what waits.
-        share = -(-len(self._cheap) // idle)
+        share = -(-len(self._cheap) // idle)  # idle workers share what waits
         return self._cheap.take(min(self._settings.max_batch, share)) if cheap_due else []
 
     def _is_due(self) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from paddle_resnet.config import Config, known_keys
+from paddle_resnet.config import Config
+from paddle_resnet.config.loading import known_keys
 from paddle_resnet.errors import UsageError
 
 PROJECT = Path(__file__).resolve().parents[2]

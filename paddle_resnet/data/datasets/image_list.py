@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from paddle_resnet.config import DataConfig, SplitName
+from paddle_resnet.config.schema import DataConfig, SplitName
 from paddle_resnet.data.datasets.found_files import (
     FoundFiles,
     LabelledFiles,

@@ -21,7 +21,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from paddle_resnet.config import DataConfig, SplitName
+from paddle_resnet.config.schema import DataConfig, SplitName
 from paddle_resnet.console import logger
 from paddle_resnet.data.datasets.bounded_tar import BoundedTar
 from paddle_resnet.data.datasets.file_split import FileSplit, read_source
