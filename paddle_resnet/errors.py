@@ -35,15 +35,12 @@ SIGNAL_WORDS: dict[signal.Signals, str] = {
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal ended the work, and what could be saved is saved. `exit_code` is what shells expect for it.
-
-    `remedy` is how the work goes on, as the end of the message.
-    """
+    """A signal ended the work, and what could be saved is saved."""
 
     def __init__(self, number: int) -> None:
         super().__init__(SIGNAL_WORDS[signal.Signals(number)])
-        self.exit_code = 128 + number
-        self.remedy = ""
+        self.exit_code = 128 + number  # what shells expect
+        self.remedy = ""  # how the work goes on, as the end of the message
 
     def __str__(self) -> str:
         return "; ".join(filter(None, [*self.args, self.remedy]))
@@ -59,10 +56,7 @@ _command_form: list[Callable[[str], str]] = ["paddle-resnet {}".format]
 
 
 def command(name: str, *arguments: object) -> str:
-    """Return how a user starts the command `name`, in the way this process was started (checkout or installed).
-
-    The `arguments` are quoted where a shell would divide them.
-    """
+    """Return how a user starts a command, in the way this process was started; arguments are quoted for a shell."""
     return " ".join([_command_form[0](name), *(quoted(str(argument)) for argument in arguments)])
 
 

@@ -403,10 +403,7 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def folder_lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Within the block, no other process may lock `folder`; the lock ends with the process at the latest.
-
-    Where another process has locked it, `wait`, or raise a UsageError.
-    """
+    """Lock a folder in the block, or until this process ends; where another has it, `wait` or raise a UsageError."""
     with lock_path(Path(os.path.realpath(folder)), wait=wait) as locked:
         if locked is False:
             raise UsageError(f"{folder}: another process is at work there; wait for it, or end it")

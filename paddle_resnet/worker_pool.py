@@ -90,10 +90,7 @@ class WorkerPool(Generic[Task, Result]):
         return all(worker.process.is_alive() for worker in self._workers)
 
     def wait_until_ready(self, seconds: float | None = None) -> None:
-        """Wait until `make` has returned in each process, and for none longer than `seconds`.
-
-        Errors are those of `results`, and a RunFailure if a process is not ready in time.
-        """
+        """Wait until `make` has returned in each process, for none longer than `seconds`; errors as of `results`."""
         if self._threads is None:
             for worker in self._workers:
                 worker.receive(seconds)

@@ -76,12 +76,9 @@ MOST_PROCESSES = 8  # each holds the model; more cores than that are used as thr
 
 
 class Pictures(NamedTuple):
-    """The files to classify, whether they are many, their number where known, and the other files by suffix.
+    """The files to classify, whether they are many, their number where known, and the other files by suffix."""
 
-    For Ray, which finds them itself, `files` are the names that the user gave.
-    """
-
-    files: Iterator[Any]
+    files: Iterator[Any]  # for Ray, which finds them itself, the names that the user gave
     many: bool
     total: int | None
     skipped: Counter[str]

@@ -30,10 +30,7 @@ PLAIN_MESSAGES = {  # messages that are clearer than pydantic's own, by pydantic
 
 
 def load_config(schema: type[Schema], path: str | Path, overrides: Iterable[str]) -> Schema:
-    """Read a YAML file, apply ``a.b=value`` overrides, and check everything.
-
-    A missing or malformed file, an unknown key, a wrong type or value is a UsageError that names it.
-    """
+    """Read a YAML file and check it as `check_config` does; a missing or malformed file is a UsageError too."""
     path = config_path(path)
     values = read_yaml(path, _is_text(schema), "a config has lines as 'train:' and '  epochs: 10'; see configs/")
     return check_config(schema, values, overrides, str(path))

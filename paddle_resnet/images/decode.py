@@ -80,10 +80,7 @@ def decode_image(source: Source, resize: int, image_size: int, name: str | None 
 
 @contextlib.contextmanager
 def pillow_warnings() -> Iterator[dict[str, str]]:
-    """Collect the first warning of Pillow about each image that is decoded within the block, by any thread.
-
-    Yield lines that name the image, by its name in errors.
-    """
+    """Yield lines by image's name: Pillow's first warning about each image decoded in the block, by any thread."""
     found: dict[str, str] = {}
     with warnings.catch_warnings():
         show = warnings.showwarning

@@ -47,10 +47,7 @@ class ModelFiles(Group):
 
 
 class InputConfig(Group):
-    """The model's input: raw RGB pixels of pictures whose shorter side was scaled to `resize`, then cropped.
-
-    `batch` is a fixed batch size; null: any.
-    """
+    """The model's input: raw RGB pixels of pictures whose shorter side was scaled to `resize`, then cropped."""
 
     image_size: Annotated[Integer, Field(gt=0, le=1024)]
     resize: Annotated[Integer, Field(gt=0, le=2048)]
@@ -58,7 +55,7 @@ class InputConfig(Group):
     channels: Literal[3] = 3
     layout: Literal["NHWC"] = "NHWC"
     dtype: Literal["uint8"] = "uint8"
-    batch: Positive | None = None
+    batch: Positive | None = None  # a fixed batch size; null: any
 
     @model_validator(mode="after")
     def _crop_lies_inside(self) -> InputConfig:
@@ -127,10 +124,7 @@ class InferenceConfig(Group):
 
     @classmethod
     def load(cls, model_dir: str | os.PathLike[str]) -> InferenceConfig:
-        """Read `inference.yml` of an exported folder, or of a run (or its folder) that holds one.
-
-        Raise a UsageError if the file is missing, malformed, or of a newer or older format.
-        """
+        """Read an exported folder's or a run's `inference.yml`; UsageError: missing, malformed or of another format."""
         folder = find_model(model_dir)
         path = folder / FILE_NAME
         remedy = f"export a trained run with {command('export')} RUN"
@@ -214,10 +208,7 @@ def _damaged(path: Path) -> UsageError:
 
 
 def check_program(config: InferenceConfig, running_paddle: str) -> None:
-    """Raise a UsageError if the running Paddle cannot read the program: it would crash with a segmentation fault.
-
-    Paddle 3 reads the .pdmodel of 2, but Paddle 2 no .json.
-    """
+    """Raise a UsageError if this Paddle would crash on the program: 3 reads the .pdmodel of 2, but 2 no .json."""
     if config.files.program.name.endswith(".json") and running_paddle.startswith(("1.", "2.")):
         raise UsageError(
             f"{config.folder}: exported by Paddle {config.versions.get('paddle')}, and a .json program needs Paddle 3; "

@@ -37,18 +37,15 @@ class Quantization(NamedTuple):
 
 @dataclass
 class Layer:
-    """A convolution, a pooling, a softmax, or a ReLU that follows no convolution, from the tensor `source` to `output`.
-
-    A convolution's weights are ``[out, in / groups, kernel height, kernel width]``: float32, or int8 with `scales`.
-    """
+    """A convolution, a pooling, a softmax or a ReLU that follows no convolution, from tensor `source` to `output`."""
 
     kind: Kind
     source: str
     output: str
     window: Window | None = None  # None: the whole image
     ceil: bool = False  # the last position of a pooling's window may go beyond the image
-    weights: np.ndarray = field(default_factory=_nothing)
-    scales: np.ndarray | None = None
+    weights: np.ndarray = field(default_factory=_nothing)  # float32 or int8, [out, in / groups, height, width]
+    scales: np.ndarray | None = None  # of int8 weights
     bias: np.ndarray = field(default_factory=_nothing)
     groups: int = 1
     after: list[str] = field(default_factory=list)  # a convolution: the names of tensors to add and `RELU`, in order

@@ -209,10 +209,7 @@ def own_stream(path: Path) -> int | None:
 
 
 def check_distinct(paths: Sequence[Path]) -> set[tuple[int, int]]:
-    """Return the `file_id` of those outputs that exist as files.
-
-    Raise a UsageError if two outputs are the same file, also through links or as standard output.
-    """
+    """Return the `file_id` of existing outputs; a UsageError: two are the same, also by links or as standard output."""
     taken: set[object] = set()
     files = set()
     for path in paths:

@@ -218,10 +218,7 @@ class Predictor:
         ]
 
     def decode(self, picture: Source, name: str | None = None) -> Pixels:
-        """Decode one picture, which an error calls `name`, into what the model takes, uint8 `[S, S, 3]`.
-
-        Raise a UsageError if it cannot be read.
-        """
+        """Decode a picture, whose name in a UsageError is `name`, to what the model takes, uint8 `[S, S, 3]`."""
         return decode_image(picture, self.config.input.resize, self.config.input.image_size, name)
 
     def scores(self, batch: np.ndarray) -> np.ndarray:

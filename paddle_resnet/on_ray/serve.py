@@ -98,10 +98,7 @@ class _Model:
 
 
 def serve_on_ray(settings: Settings, address: str) -> None:
-    """Deploy on the cluster of `address`, wait for a signal, and remove the application from the cluster.
-
-    Errors are those of `connect` and `deploy`.
-    """
+    """Deploy on a cluster, wait for a signal, and remove the application; errors as of `connect` and `deploy`."""
     find_model(settings.model)
     configure_logging(settings.log_level)
     connect(address)

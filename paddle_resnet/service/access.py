@@ -21,10 +21,7 @@ from paddle_resnet.service.errors import ServiceError
 
 
 def read_token(path: Path | None) -> bytes | None:
-    """Return the token in a file, without the white space around it; None without a file.
-
-    Raise a UsageError if it cannot be read, or holds no token.
-    """
+    """Return the stripped token in a file, None without one; a UsageError: it cannot be read, or holds no token."""
     if path is None:
         return None
     try:

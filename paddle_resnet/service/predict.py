@@ -38,11 +38,8 @@ Splitter = Callable[[bytes, "ServedModel"], Sequence[ImageData]]
 class ServedModel:
     """An exported model that is loaded in its own worker processes, which start with this object.
 
-    Attributes:
-        config: its `inference.yml`.
-        hash: SHA-256 over the model's files. A worker that starts later loads this model or none.
-        name: what responses say of it: the model, the name of the folder that holds the run or the exported model
-            alone, and the first digits of the hash.
+    `name` is what responses say of it: the model, the name of the folder that holds the run or the exported model
+    alone, and the first digits of the hash. A worker that starts later loads the model of this hash or none.
     """
 
     def __init__(

@@ -33,10 +33,7 @@ CROWDED = 0.9  # share of the allowed connections, from which on connections tha
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """For uvicorn's `http` option, which makes an object for each connection.
-
-    A connection has one request at a time: uvicorn would queue any number of pipelined ones.
-    """
+    """A connection of uvicorn (its `http` option), with one request at a time: uvicorn would queue pipelined ones."""
 
     def __init__(self, *, max_connections: int, **options: Any) -> None:
         super().__init__(**options)

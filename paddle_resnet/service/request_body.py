@@ -40,10 +40,7 @@ class BodyLimiter:
 
     @asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[bytes]:
-        """Read the body, whose bytes count as held until the block ends.
-
-        The client's Content-Length is trusted only where it announces too much.
-        """
+        """Read the body, whose bytes count until the block ends. Content-Length is trusted only if it is too large."""
         if request.headers.get("content-encoding", "").lower() not in ("", "identity"):
             raise ServiceError(415, "unsupported_type", "the body is compressed; send it uncompressed")
         announced = request.headers.get("content-length", "")

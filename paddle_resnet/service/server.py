@@ -102,10 +102,7 @@ def has_terminal() -> bool:
 
 
 def _bind(settings: Settings) -> socket.socket:
-    """Return a socket with the address, so that a wrong one is told before the model is loaded.
-
-    It does not listen yet: a connection is refused until the service is ready.
-    """
+    """Return a socket with the address, bound before the model is loaded; it does not listen yet, and refuses."""
     try:
         family, *_, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)

@@ -70,14 +70,11 @@ class ImageResult(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """The task of a worker: images to predict; or a single `costly` one, which may be one to `explain`.
-
-    `explain` is a class, or an empty text for the most probable one.
-    """
+    """The task of a worker: images to predict; or a single `costly` one, which may be one to `explain`."""
 
     images: Sequence[ImageData]
     costly: bool = False
-    explain: str | None = None
+    explain: str | None = None  # a class, or an empty text for the most probable one
 
 
 class _TooSlow(Exception):  # noqa: N818 (a limit, not a fault)
