@@ -22,6 +22,7 @@ from paddle_resnet.service.worker_process import BoundedDecoder, explanation, ru
 
 CLASSES = ("red", "green", "blue")
 SIZE = 8
+MAX_BODY = 100_000
 
 
 class ColourPredictor:
@@ -97,11 +98,8 @@ class Service:
 
     def wait_for_images(self, number):
         """Wait until so many images are admitted and not answered."""
-        deadline = time.monotonic() + 60
         registry = self.application.metrics.registry
-        while registry.get_sample_value("paddle_resnet_queue_images") != number:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: registry.get_sample_value("paddle_resnet_queue_images") == number)
 
     def talk(self, *pieces, pause=0.0):
         """Send bytes on a new connection; return what the service sends until it closes it."""
@@ -179,3 +177,12 @@ def form(pictures, boundary=b"x7", name=b"images", filename=b"a.png"):
 
 
 FORM = {"Content-Type": "multipart/form-data; boundary=x7"}
+IMAGE = {"Content-Type": "image/png"}
+
+
+def wait_until(condition):
+    """Wait until a condition is true; fail after a minute."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never became true"
+        time.sleep(0.01)

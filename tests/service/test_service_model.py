@@ -22,7 +22,7 @@ from PIL import Image
 
 pytest.importorskip("starlette", reason="Starlette (requirements/serve.txt) is not installed")
 import httpx
-from service_parts import serve_in_thread
+from service_parts import serve_in_thread, wait_until
 from service_soak import ServiceProcess, end_under_load
 from tiny_run import SIZE, make_run
 
@@ -220,7 +220,7 @@ def test_an_explanation_does_not_wait_until_the_worker_is_taken_for_one_that_han
     finally:
         loading.set()
     statuses = {ImageStatus.NOT_LOADED}
-    wait_for(lambda: statuses.add(compute(explained)[0].status) or ImageStatus.OK in statuses)
+    wait_until(lambda: statuses.add(compute(explained)[0].status) or ImageStatus.OK in statuses)
 
     async def told():
         pending = PendingRequest()
@@ -267,16 +267,16 @@ def test_sighup_under_load_changes_the_model_and_loses_nothing(run_without_paddl
         with ThreadPoolExecutor(4) as threads, contextlib.ExitStack() as finally_:
             finally_.callback(end.set)
             clients = [threads.submit(ask_until, end, url, encoded(run_without_paddle), responses) for _ in range(4)]
-            wait_for(lambda: responses)
+            wait_until(lambda: responses)
             text = (folder / "inference.yml").read_text()
             after = text.replace("- blue", "- zebra").replace("- green", "- gnu").replace("- red", "- rhino")
             (folder / "inference.yml").write_text("not a model")
             service.process.send_signal(signal.SIGHUP)
-            wait_for(lambda: any("not reloaded" in line["event"] for line in service.logged()))
+            wait_until(lambda: any("not reloaded" in line["event"] for line in service.logged()))
             (folder / "inference.yml").write_text(after)
             service.process.send_signal(signal.SIGHUP)
             version = InferenceConfig.load(folder).digest()[:12]
-            wait_for(lambda: responses[-1].json().get("version") == version)
+            wait_until(lambda: responses[-1].json().get("version") == version)
         assert [each.exception() for each in clients] == [None] * 4
         about, metrics = httpx.get(f"{url}/model").json(), httpx.get(f"{url}/metrics").text
     finally:
@@ -289,13 +289,6 @@ def test_sighup_under_load_changes_the_model_and_loses_nothing(run_without_paddl
     assert {response.json()["version"] for response in responses} == classes.keys()
     assert (about["run"], about["version"], about["hash"][:12]) == (tmp_path.name, version, version)
     assert f'paddle_resnet_model{{model="resnet8",run="{tmp_path.name}",version="{version}"}} 1.0' in metrics
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_wrong_use_is_one_line(tool, run, tmp_path):
