@@ -15,6 +15,13 @@ def arrays(network: nn.Layer) -> dict[str, np.ndarray]:
     return {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
 
 
+def assert_same(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    """Check that two state dicts have the same names in the same order, and equal arrays."""
+    assert list(got) == list(expected), (list(got), list(expected))
+    for key in expected:
+        np.testing.assert_array_equal(got[key], expected[key])
+
+
 def names_by_cost(names: Iterable[str]) -> list:
     """Return the names as parameters: tests of those with a hundred layers and more, in their names, are slow."""
     return [pytest.param(name, marks=[pytest.mark.slow] if re.search(r"\d{3}", name) else []) for name in names]
