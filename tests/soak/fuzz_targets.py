@@ -13,24 +13,27 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-import fuzz_mutators as mutators
 import numpy as np
+from fuzz_archives import IDX_GZ, TAR, TAR_GZ, ZIP
+from fuzz_mutators import BYTES, JSON, TEXT, Mutator
+from fuzz_pickles import PICKLE, PICKLES
+from fuzz_pictures import JPEG, PICTURE, PNG, SAFETENSORS
 from PIL import Image, features
 from tiny_archives import cifar10_contents, write_cifar10
 
 Read = Callable[[bytes], object]
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 PICTURES = {
-    "jpeg": ("JPEG", mutators.JPEG),
-    "png": ("PNG", mutators.PNG),
-    "webp": ("WEBP", mutators.PICTURE),
-    "gif": ("GIF", mutators.PICTURE),
-    "bmp": ("BMP", mutators.PICTURE),
-    "tiff": ("TIFF", mutators.PICTURE),
-    "ppm": ("PPM", mutators.TEXT),
-    "ico": ("ICO", mutators.PICTURE),
-    "jp2": ("JPEG2000", mutators.PICTURE),
-    "avif": ("AVIF", mutators.PICTURE),
+    "jpeg": ("JPEG", JPEG),
+    "png": ("PNG", PNG),
+    "webp": ("WEBP", PICTURE),
+    "gif": ("GIF", PICTURE),
+    "bmp": ("BMP", PICTURE),
+    "tiff": ("TIFF", PICTURE),
+    "ppm": ("PPM", TEXT),
+    "ico": ("ICO", PICTURE),
+    "jp2": ("JPEG2000", PICTURE),
+    "avif": ("AVIF", PICTURE),
 }
 
 
@@ -39,7 +42,7 @@ class Target(NamedTuple):
 
     read: Read
     seeds: list[bytes]
-    mutators: tuple[mutators.Mutator, ...]
+    mutators: tuple[Mutator, ...]
 
 
 def names() -> list[str]:
@@ -73,7 +76,7 @@ def _weights(name: str) -> Callable[[Path], Target]:
         if name.startswith("pth"):
             files = [f"{each}{name.removeprefix('pth')}.pth" for each in ("odd_tensors", "whole_module", "checkpoint")]
             seeds = [(FIXTURES / each).read_bytes() for each in files]
-            kind = mutators.ZIP if name == "pth" else mutators.PICKLES
+            kind = ZIP if name == "pth" else PICKLES
             return Target(_through(path, read_state_dict), seeds, kind)
         write_state_dict(path, _state(), "paddle")
         seeds = [path.read_bytes()]
@@ -84,7 +87,7 @@ def _weights(name: str) -> Callable[[Path], Target]:
                 "UnpackBigParamInfor@@": {"b": {"OriginShape": (1, 3), "slices": ["a"]}},
             }
             seeds += [pickle.dumps(value, protocol) for value in (_state(), big) for protocol in (0, 2, 4, 5)]
-        kind = mutators.PICKLE if name == "pdparams" else mutators.SAFETENSORS
+        kind = PICKLE if name == "pdparams" else SAFETENSORS
         return Target(_through(path, read_state_dict), seeds, kind)
 
     return make_target
@@ -99,7 +102,7 @@ def _cifar(folder: Path) -> Target:
         gzip.compress(gzip.decompress(path.read_bytes()), 1, mtime=0),
         write_cifar10(folder, contents).read_bytes(),
     ]
-    return Target(_through(path, lambda root: load_cifar(CIFAR10, root, verify=False)), seeds[1:], mutators.TAR_GZ)
+    return Target(_through(path, lambda root: load_cifar(CIFAR10, root, verify=False)), seeds[1:], TAR_GZ)
 
 
 def _few(values: dict) -> dict:
@@ -113,7 +116,7 @@ def _cifar_member(folder: Path) -> Target:
         (folder / name).write_bytes(pickle.dumps(_few(value), 2))
     path = folder / "data_batch_2"
     batches = [pickle.dumps(_few(cifar10_contents()["data_batch_2"]), protocol) for protocol in (0, 2, 4)]
-    return Target(_through(path, lambda _: load_cifar(CIFAR10, folder, verify=False)), batches, mutators.PICKLE)
+    return Target(_through(path, lambda _: load_cifar(CIFAR10, folder, verify=False)), batches, PICKLE)
 
 
 def _shard(folder: Path) -> Target:
@@ -140,7 +143,7 @@ def _shard(folder: Path) -> Target:
         splits = open_splits(config)
         return [len(part.labels) for part in (splits.train, splits.validation, splits.test)]
 
-    return Target(_through(folder / "train-1.tar", read), seeds, mutators.TAR)
+    return Target(_through(folder / "train-1.tar", read), seeds, TAR)
 
 
 def _idx(folder: Path) -> Target:
@@ -152,7 +155,7 @@ def _idx(folder: Path) -> Target:
         )
         for shape in ((2, 28, 28), (20,))
     ]
-    return Target(_through(folder / "x.gz", read_idx), seeds, mutators.IDX_GZ)
+    return Target(_through(folder / "x.gz", read_idx), seeds, IDX_GZ)
 
 
 def _config(folder: Path) -> Target:
@@ -160,7 +163,7 @@ def _config(folder: Path) -> Target:
 
     configs = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))[:6]
     seeds = [path.read_bytes() for path in configs] + [Config().to_yaml().encode()]
-    return Target(_through(folder / "config.yaml", Config.load), seeds, mutators.TEXT)
+    return Target(_through(folder / "config.yaml", Config.load), seeds, TEXT)
 
 
 def _override(folder: Path) -> Target:
@@ -169,7 +172,7 @@ def _override(folder: Path) -> Target:
     def read(data: bytes) -> object:
         return Config.from_values({}, [data.decode("utf-8", "surrogateescape")])
 
-    return Target(read, [b"train.epochs=3", b"data.mean=[0.1, 0.2, 0.3]", b"name=a_1", b"data.root=~/x"], mutators.TEXT)
+    return Target(read, [b"train.epochs=3", b"data.mean=[0.1, 0.2, 0.3]", b"name=a_1", b"data.root=~/x"], TEXT)
 
 
 def _inference(folder: Path) -> Target:
@@ -200,7 +203,7 @@ def _inference(folder: Path) -> Target:
         check_files(config, config.files.program, config.files.parameters)
         return config
 
-    return Target(_through(folder / FILE_NAME, read), [(folder / FILE_NAME).read_bytes()], mutators.TEXT)
+    return Target(_through(folder / FILE_NAME, read), [(folder / FILE_NAME).read_bytes()], TEXT)
 
 
 def _run_file(name: str) -> Callable[[Path], Target]:
@@ -262,7 +265,7 @@ def _run_file(name: str) -> Callable[[Path], Target]:
 
         write_state()
         path = last / name if (last / name).exists() else folder / name
-        kind = mutators.PICKLE if name in files else mutators.JSON if name.endswith(".json") else mutators.TEXT
+        kind = PICKLE if name in files else JSON if name.endswith(".json") else TEXT
         return Target(_through(path, read), [path.read_bytes()], kind)
 
     return make_target
@@ -286,7 +289,7 @@ def _image_list(name: str) -> Callable[[Path], Target]:
         path = folder / name
         data = {"source": "image_list", "image_size": 8, "train_list": str(folder / name.replace("label", "train"))}
         config = DataConfig.model_validate(data | ({"class_names": str(path)} if name == "label.txt" else {}))
-        return Target(_through(path, lambda _: open_splits(config)), seeds, mutators.TEXT)
+        return Target(_through(path, lambda _: open_splits(config)), seeds, TEXT)
 
     return make_target
 
@@ -309,7 +312,7 @@ def _zoo_record(folder: Path) -> Target:
     seeds = [cifar10_weights.record_path(name).read_bytes() for name in cifar10_weights.zoo_models()]
     cifar10_weights.FOLDER = folder
     path = cifar10_weights.record_path("resnet20")
-    return Target(_through(path, lambda _: cifar10_weights.zoo_record("resnet20")), seeds, mutators.JSON)
+    return Target(_through(path, lambda _: cifar10_weights.zoo_record("resnet20")), seeds, JSON)
 
 
 def _file_list(folder: Path) -> Target:
@@ -320,7 +323,7 @@ def _file_list(folder: Path) -> Target:
         with mock.patch("os.path.isdir", lambda _: False):
             return [list(listed_pictures(io.BytesIO(data), separator)) for separator in (b"\0", b"\n")]
 
-    return Target(read, [b"a.png\nb/c.jpg\r\n\n", b"a.png\0b\nc.png\0"], mutators.BYTES)
+    return Target(read, [b"a.png\nb/c.jpg\r\n\n", b"a.png\0b\nc.png\0"], BYTES)
 
 
 def _onnx(folder: Path) -> Target:
@@ -330,7 +333,7 @@ def _onnx(folder: Path) -> Target:
     for network in NETWORKS:
         network(builder := Builder())
         seeds.append(builder.file())
-    return Target(lambda data: backend_of(data, folder), seeds, mutators.BYTES)
+    return Target(lambda data: backend_of(data, folder), seeds, BYTES)
 
 
 def _picture(name: str) -> Target:

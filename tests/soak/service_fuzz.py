@@ -30,6 +30,10 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
+
+from image_bytes import chunk, png_start
+
 HANG_SECONDS = 20.0
 """Longer than any request here may take: the service ends an incomplete body after `body_timeout`."""
 TOLERATED_GROWTH = 0.05
@@ -88,15 +92,9 @@ def damaged(random_: random.Random) -> bytes:
     return bytes(data)
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
-    """Return a chunk of a PNG."""
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
 def png(width: int, height: int, pixels: bytes, *extra: bytes) -> bytes:
     """Return a PNG with this header, whatever its pixels are."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"".join([b"\x89PNG\r\n\x1a\n", header, *extra, chunk(b"IDAT", pixels), chunk(b"IEND", b"")])
+    return b"".join([png_start(width, height), *extra, chunk(b"IDAT", pixels), chunk(b"IEND", b"")])
 
 
 def bomb(random_: random.Random) -> bytes:
