@@ -23,10 +23,9 @@ from paddle_resnet.paddle_compat import learning_rate_of, optimizer_of
 from paddle_resnet.tracking.training_log import LOGS, VisualDLLog, image_grid
 from paddle_resnet.training import process_setup, resume_checks
 from paddle_resnet.training.callback_runner import BEGINNING, CallbackRunner, load_states
-from paddle_resnet.training.callbacks.progress import Progress
 from paddle_resnet.training.callbacks.recipe import recipe_callbacks
 from paddle_resnet.training.callbacks.recorder import Recorder
-from paddle_resnet.training.callbacks.steps import StepSeeds, StopBetweenSteps
+from paddle_resnet.training.callbacks.steps import Progress, StepSeeds, StopBetweenSteps
 from paddle_resnet.training.callbacks.threads import thread_callbacks
 from paddle_resnet.training.callbacks.visual_dl import visual_dl_callbacks
 from paddle_resnet.training.checkpoint_loader import Checkpoint, read_checkpoint

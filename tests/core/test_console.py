@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from paddle_resnet import console as console_module
-from paddle_resnet.training.callbacks import progress as training_progress
+from paddle_resnet.training.callbacks import steps as training_progress
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from onednn_checks import (
 )
 from paddle.nn import functional
 
-from paddle_resnet.onednn import convolution_layout, primitives, unavailable_reason
+from paddle_resnet.onednn import convolution, primitives, unavailable_reason
 from paddle_resnet.onednn import layers as onednn_layers
 from paddle_resnet.onednn.geometry import Window
 
@@ -119,7 +119,7 @@ def test_convolution(case):
 def test_a_convolution_of_long_rows_without_avx512(case):
     """The gradient of the weights over the batch as width, whatever the size of the images."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(convolution_layout, "_has_long_rows", lambda image: True)
+        monkeypatch.setattr(convolution, "_has_long_rows", lambda image: True)
         monkeypatch.setattr(primitives, "_local", threading.local())  # without primitives built for another layout
         check_convolution(case)
 

@@ -344,7 +344,7 @@ def test_the_benchmark_reports_what_the_service_answered(run, client, tmp_path):
 
 
 def test_the_benchmark_notices_wrong_predictions():
-    from paddle_resnet.benchmark.serve.requests import ResponseChecker
+    from paddle_resnet.benchmark.serve.report import ResponseChecker
 
     def body(**shares):
         top = [{"class": name, "probability": share} for name, share in shares.items()]

@@ -34,7 +34,7 @@ import paddle_resnet  # noqa: F401, I001  (prepares the process before paddle is
 import numpy as np
 
 from paddle_resnet.benchmark.serve.load import Load, Target, load_service
-from paddle_resnet.benchmark.serve.requests import ResponseChecker, http_requests, read_pictures, synthetic_pictures
+from paddle_resnet.benchmark.serve.report import ResponseChecker, http_requests, read_pictures, synthetic_pictures
 from service_fuzz import resident_megabytes
 
 PROJECT = Path(__file__).resolve().parents[2]
