@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 from paddle_resnet.errors import RunFailure, UsageError
-from paddle_resnet.system import peers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +26,9 @@ if TYPE_CHECKING:
 Arguments = ParamSpec("Arguments")
 MESSAGE_BYTES = 1 << 24  # Gloo allows 30 seconds for each message, over a slow network too
 FIRST_ENVIRONMENT = "/proc/{}/environ"
+KEEP_ALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 40_000}
+"""Seconds without data and between probes, probes, and milliseconds for what was sent; not every system has all."""
+CONNECT_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -106,12 +108,24 @@ def _connect_to_main_process() -> None:
     global _connections
     others = _joined.world_size - 1
     if is_main_process():
-        server = peers.listen(others)
-        all_reduce_max(server.getsockname()[1])
-        _connections = peers.accept(server, others)
+        with socket.create_server(("", 0), backlog=others) as server:  # at a free port of all interfaces
+            server.settimeout(CONNECT_SECONDS)
+            all_reduce_max(server.getsockname()[1])
+            _connections = [with_probes(server.accept()[0]) for _ in range(others)]
     else:
         first = os.environ.get("PADDLE_MASTER") or os.environ["PADDLE_TRAINER_ENDPOINTS"]
-        _connections = peers.connect(first.split(":")[0], int(all_reduce_max(0)))
+        address = first.split(":")[0], int(all_reduce_max(0))
+        _connections = [with_probes(socket.create_connection(address, CONNECT_SECONDS))]
+
+
+def with_probes(connection: socket.socket) -> socket.socket:
+    """Let a connection wait without a limit, and the kernel end it where the other host is gone (`KEEP_ALIVE`)."""
+    connection.settimeout(None)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEP_ALIVE.items():
+        with contextlib.suppress(AttributeError, OSError):  # the kernel may know fewer than Python
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return connection
 
 
 @contextlib.contextmanager
@@ -202,12 +216,22 @@ def _copy_parts(joined: paddle.Tensor, tensors: Sequence[paddle.Tensor]) -> None
 def barrier() -> None:
     """Wait for all ranks without a time limit, while they live; gloo's own barrier gives up after 30 s.
 
+    Each tells rank 0 by a byte, and it answers when all have. The kernel closes a process's connection when it ends, on
+    another host too, which no launcher watches. A process may be busy as long as it likes, as there is no heartbeat
+    that it could miss. Where the network is cut, probes of the kernel end the waiting after 40 seconds.
+
     Raises:
         RunFailure: another process has ended; it may be on another host.
     """
-    if _joined.world_size > 1:
-        with _lost_peer_in_one_line():
-            peers.barrier(_connections, is_first=is_main_process())
+    if _joined.world_size == 1:
+        return
+    with _lost_peer_in_one_line():
+        for tell in (False, True) if is_main_process() else (True, False):
+            for connection in _connections:
+                if tell:
+                    connection.sendall(b"\n")
+                elif not connection.recv(1):
+                    raise ConnectionError("another process has ended")
 
 
 @contextlib.contextmanager

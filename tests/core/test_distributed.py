@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +24,6 @@ from paddle_resnet import distributed, onednn
 from paddle_resnet.config import Config
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.evaluation import Evaluation, NetworkScorer, measure_split
-from paddle_resnet.system import peers
 from paddle_resnet.training import Run, resume, train, train_seeds
 from paddle_resnet.training.callbacks.steps import StepSeeds
 from paddle_resnet.training.setup import open_data_and_network
@@ -296,11 +296,12 @@ def one_of_two(monkeypatch):
 @pytest.mark.parametrize("refused", [{}, {"TCP_MAXSEG": -1, "SO_OF_ANOTHER_SYSTEM": 1}], ids=["known", "refused"])
 def test_a_barrier_ends_with_a_lost_process(monkeypatch, refused):
     """Also where the kernel takes none of the options for probes."""
-    monkeypatch.setattr(peers, "KEEP_ALIVE", refused or peers.KEEP_ALIVE)
-    server = peers.listen(1)
-    (other,) = peers.connect("127.0.0.1", server.getsockname()[1])
+    monkeypatch.setattr(distributed, "KEEP_ALIVE", refused or distributed.KEEP_ALIVE)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        other = distributed.with_probes(socket.create_connection(server.getsockname()))
+        own = distributed.with_probes(server.accept()[0])
     monkeypatch.setattr(distributed, "_joined", distributed.Ranks(0, 2))
-    monkeypatch.setattr(distributed, "_connections", peers.accept(server, 1))
+    monkeypatch.setattr(distributed, "_connections", [own])
     other.sendall(b"\n")
     distributed.barrier()
     assert other.recv(2) == b"\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -170,7 +171,6 @@ def files_with_class(root: Path, folder: Path, pattern: re.Pattern[str]) -> Labe
     """Return the images below `folder` whose names match, in order of their paths."""
     names, skipped = _images_below(root, folder)
     part = LabelledFiles(folder, skipped=skipped)
-    labels: dict[str, str] = {}
     for name in names:
         match = pattern.search(name.rpartition("/")[2])
         if match is None or not match["class"]:
@@ -178,8 +178,7 @@ def files_with_class(root: Path, folder: Path, pattern: re.Pattern[str]) -> Labe
             part.skipped.append(SkippedFile(path, f"{shown(str(path), 300)}: its name does not match data.pattern"))
             continue
         part.names.append(name)
-        label = class_name(match["class"])
-        part.labels.append(labels.setdefault(label, label))
+        part.labels.append(sys.intern(class_name(match["class"])))
     return part
 
 

@@ -6,6 +6,7 @@ import csv
 import functools
 import os
 import re
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -159,18 +160,16 @@ def _read_list(path: Path) -> tuple[list[str], list[str]]:
     """
     names: list[str] = []
     labels: list[str] = []
-    shared: dict[str, str] = {}
     for number, line, name, label in _entries(path):
         unlike_others = bool(names) and (label is None) == bool(labels)
         if not name or label == "" or len(label or "") > MAX_CLASS_NAME or unlike_others:
             raise UsageError(f"{path}: line {number}: {shown(line)}: expected a path and a label")
         names.append(name)
         if label is not None:
-            label = class_name(label)
-            labels.append(shared.setdefault(label, label))
+            labels.append(sys.intern(class_name(label)))
     if not names:
         raise UsageError(f"{path}: names no image; expected lines 'path label'")
-    if not all(map(_is_text, shared)):
+    if not all(map(_is_text, set(labels))):
         raise not_utf8(path)
     return names, labels
 

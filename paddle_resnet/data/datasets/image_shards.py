@@ -12,6 +12,7 @@ import itertools
 import mmap
 import os
 import re
+import sys
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterator
@@ -96,7 +97,6 @@ def _missing_shards(shards: list[Path]) -> Iterator[SkippedFile]:
 
 def _find_images(root: Path, shards: list[Path]) -> LabelledFiles:
     part = LabelledFiles(shards[0].parent, skipped=[*_missing_shards(shards)])
-    labels: dict[str, str] = {}
     for shard in shards:
         if not shard.is_relative_to(root):
             raise UsageError(f"{shard}: lies outside of {root}; set data.root to a folder that holds all shards")
@@ -105,8 +105,7 @@ def _find_images(root: Path, shards: list[Path]) -> LabelledFiles:
             raise UsageError(f"{shard}: expected a name that ends in .tar, in a folder whose name does not; rename it")
         for (name, start, size), label in _samples(shard, part.skipped):
             part.names.append(FilePart(path, start, size, name).as_name())
-            label = class_name(label)
-            part.labels.append(labels.setdefault(label, label))
+            part.labels.append(sys.intern(class_name(label)))
     return part
 
 
