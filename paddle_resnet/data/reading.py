@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from paddle_resnet.data.augment import host
+from paddle_resnet.data.augment.boxes import CropDraws
 from paddle_resnet.data.augment.host import AugmentParams
-from paddle_resnet.data.augment.random_crop import CropDraws
 from paddle_resnet.data.splits import Split
 from paddle_resnet.errors import PaddleResNetError, UsageError
 from paddle_resnet.images import Indices, Pixels

@@ -8,7 +8,7 @@ from random_images import noise
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data.augment import host
 from paddle_resnet.data.augment.batch import Augment
-from paddle_resnet.data.augment.random_crop import draw_crops
+from paddle_resnet.data.augment.boxes import draw_crops
 from paddle_resnet.images.decode import decode_image, resize_and_crop_batch
 
 

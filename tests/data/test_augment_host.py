@@ -10,7 +10,7 @@ from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data import MemorySplit, Normalize, TrainLoader
 from paddle_resnet.data.augment import host
 from paddle_resnet.data.augment.batch import Augment
-from paddle_resnet.data.augment.random_crop import draw_crops
+from paddle_resnet.data.augment.boxes import draw_crops
 
 SIDE = 20
 

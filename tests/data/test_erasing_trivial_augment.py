@@ -10,7 +10,7 @@ from scipy.stats import chisquare, kstest, uniform
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data.augment import host
 from paddle_resnet.data.augment.batch import Augment
-from paddle_resnet.data.augment.erasing import draw_erasing
+from paddle_resnet.data.augment.boxes import draw_erasing
 from paddle_resnet.data.augment.trivial_augment import (
     NAMES,
     TrivialAugmentParams,

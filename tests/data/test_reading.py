@@ -9,7 +9,7 @@ from PIL import Image
 
 from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data import Normalize, TrainLoader, ValidationLoader, reading, uint8_batches
-from paddle_resnet.data.augment.random_crop import draw_crops
+from paddle_resnet.data.augment.boxes import draw_crops
 from paddle_resnet.data.reading import PictureSplit
 from paddle_resnet.errors import RunFailure, UsageError
 from paddle_resnet.images.decode import decode_crop, decode_image, decode_square, decode_whole

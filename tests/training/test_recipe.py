@@ -13,7 +13,7 @@ from paddle_resnet.config import AugmentConfig
 from paddle_resnet.data import Normalize, ValidationLoader, open_splits
 from paddle_resnet.data.augment import host
 from paddle_resnet.data.augment.batch import Augment
-from paddle_resnet.data.augment.erasing import draw_cutout_mask
+from paddle_resnet.data.augment.boxes import draw_cutout_mask
 from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import evaluate, measure_split
 from paddle_resnet.evaluation.report import network_scorer

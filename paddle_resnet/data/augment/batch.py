@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from paddle_resnet.config import AugmentConfig
+from paddle_resnet.data.augment.boxes import CropDraws, draw_crops, draw_cutout_mask, draw_erasing
 from paddle_resnet.data.augment.custom import draw_custom, find_transform
-from paddle_resnet.data.augment.erasing import draw_cutout_mask, draw_erasing
 from paddle_resnet.data.augment.host import AugmentParams
 from paddle_resnet.data.augment.mixing import draw_mix_params
 from paddle_resnet.data.augment.pictures import draw_pictures
-from paddle_resnet.data.augment.random_crop import CropDraws, draw_crops
 from paddle_resnet.data.augment.trivial_augment import draw_trivial_augment
 from paddle_resnet.images import Indices
 

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from paddle_resnet.data.augment.boxes import CropDraws, ErasingParams
 from paddle_resnet.data.augment.custom import CustomParams, apply_custom
-from paddle_resnet.data.augment.erasing import ErasingParams
 from paddle_resnet.data.augment.pictures import PictureParams, change_pictures
-from paddle_resnet.data.augment.random_crop import CropDraws
 from paddle_resnet.data.augment.trivial_augment import TrivialAugmentParams, apply_trivial_augment
 from paddle_resnet.images import Box, Indices, Mask, Pixels
 
