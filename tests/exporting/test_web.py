@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from tiny_run import SIZE, make_run
+from tiny_run import SIZE
 
 from paddle_resnet.errors import UsageError
-from paddle_resnet.exporting import export
 from paddle_resnet.exporting.platforms import RUNTIME_FILES, write_web
 from paddle_resnet.images.decode import decode_image
 from paddle_resnet.inference import Predictor
@@ -34,11 +33,9 @@ needs_runtime = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(run_of_all_precisions):
     pytest.importorskip("paddle2onnx")
-    run = make_run(tmp_path_factory.mktemp("web"))
-    export(run, onnx=True, precisions=["int8"], images=0)
-    return run
+    return run_of_all_precisions
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from PIL import Image
 
 pytest.importorskip("starlette", reason="Starlette (requirements/serve.txt) is not installed")
 import httpx
+from requirements_met import HAS_ONNX
 from service_parts import serve_in_thread, wait_until
 from service_soak import ServiceProcess, end_under_load
 from tiny_run import SIZE, make_run
@@ -39,7 +39,6 @@ from paddle_resnet.service.worker_process import Batch, ImageStatus, load_explai
 
 pytestmark = pytest.mark.slow
 
-HAS_ONNX = all(map(find_spec, ("onnxruntime", "paddle2onnx", "onnx")))
 SMALL = ("--device", "cpu", "--max-batch", "2", "--streams", "1", "--no-explain")
 """Options of a service that is soon ready."""
 WITHOUT_PADDLE = (*SMALL, "--backend", "onnxruntime") if HAS_ONNX else SMALL
