@@ -106,17 +106,14 @@ class DataManifest(JsonSchema):
     examined: bool = True
 
     @model_validator(mode="after")
-    def _labels_are_classes(self) -> DataManifest:
-        if self.files is not None:
-            if set(self.files) != set(SPLIT_NAMES):
-                raise ValueError(f"files: expected {', '.join(SPLIT_NAMES)}")
-            if any(max(part.labels, default=0) >= len(self.classes) for part in self.files.values()):
-                raise ValueError("files: a label is of no class")
-        return self
-
-    @model_validator(mode="after")
-    def _files_lie_below_the_folder(self) -> DataManifest:
-        for name in (name for part in (self.files or {}).values() for name in part.names):
+    def _files_have_classes_and_lie_below_the_folder(self) -> DataManifest:
+        if self.files is None:
+            return self
+        if set(self.files) != set(SPLIT_NAMES):
+            raise ValueError(f"files: expected {', '.join(SPLIT_NAMES)}")
+        if any(max(part.labels, default=0) >= len(self.classes) for part in self.files.values()):
+            raise ValueError("files: a label is of no class")
+        for name in (name for part in self.files.values() for name in part.names):
             # Of a shard, as its members may have any names.
             path = name.partition(".tar/")[0] if self.source == "image_shards" else name
             on_drive = not IS_POSIX and (":" in path or "\\" in path)

@@ -14,7 +14,7 @@ from paddle_resnet.config import Config
 from paddle_resnet.console import logger
 from paddle_resnet.errors import UsageError, shown
 from paddle_resnet.files import scratch_folder
-from paddle_resnet.training.checkpoint_loader import Checkpoint
+from paddle_resnet.training.checkpoints import Checkpoint
 from paddle_resnet.training.data_manifest import fingerprint, require_same_fingerprint
 from paddle_resnet.training.run_folder import DATA_ACCESS_KEYS, Run
 from paddle_resnet.training.run_summary import flat

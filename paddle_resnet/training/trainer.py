@@ -28,8 +28,7 @@ from paddle_resnet.training.callbacks.recorder import Recorder
 from paddle_resnet.training.callbacks.steps import Progress, StepSeeds, StopBetweenSteps
 from paddle_resnet.training.callbacks.threads import thread_callbacks
 from paddle_resnet.training.callbacks.visual_dl import visual_dl_callbacks
-from paddle_resnet.training.checkpoint_loader import Checkpoint, read_checkpoint
-from paddle_resnet.training.checkpoint_saver import CheckpointSaver
+from paddle_resnet.training.checkpoints import Checkpoint, CheckpointSaver, read_checkpoint
 from paddle_resnet.training.data_manifest import fingerprint
 from paddle_resnet.training.metrics import TrainMetrics
 from paddle_resnet.training.optim.ema import MovingAverage

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import paddle_resnet  # noqa: F401  (prepares the process before paddle is imported)
 from paddle_resnet.cli import main
-from paddle_resnet.training.checkpoint_saver import CheckpointSaver
+from paddle_resnet.training.checkpoints import CheckpointSaver
 
 HALTS_AT = (1, 2)
 """Epoch and step."""

@@ -215,7 +215,7 @@ def _run_file(name: str) -> Callable[[Path], Target]:
         from paddle_resnet.config import Config
         from paddle_resnet.files import md5_of, write_json
         from paddle_resnet.results import EpochRecord
-        from paddle_resnet.training.checkpoint_loader import read_checkpoint
+        from paddle_resnet.training.checkpoints import read_checkpoint
         from paddle_resnet.training.data_manifest import DataManifest
         from paddle_resnet.training.run_folder import Run
 

@@ -10,7 +10,7 @@ import pytest
 
 from paddle_resnet.errors import UsageError
 from paddle_resnet.models import create_model
-from paddle_resnet.training.checkpoint_loader import Checkpoint
+from paddle_resnet.training.checkpoints import Checkpoint
 from paddle_resnet.training.optim.ema import MovingAverage
 
 

@@ -16,7 +16,7 @@ from paddle_resnet.errors import UsageError
 from paddle_resnet.evaluation import evaluate
 from paddle_resnet.files import md5_of, read_json, write_json
 from paddle_resnet.results import EpochRecord
-from paddle_resnet.training.checkpoint_loader import _checked_arrays, read_checkpoint
+from paddle_resnet.training.checkpoints import _checked_arrays, read_checkpoint
 from paddle_resnet.training.run_folder import Run
 
 STEPS = 3
