@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from paddle_resnet.doctor.hardware import examine_hardware
+from paddle_resnet.doctor.hardware import examine_hardware, examine_process
 from paddle_resnet.doctor.paddle_build import examine_paddle
-from paddle_resnet.doctor.process import examine_process
 from paddle_resnet.doctor.section import Section
 from paddle_resnet.doctor.software import examine_software
 from paddle_resnet.doctor.speed import examine_speed

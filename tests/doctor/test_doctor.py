@@ -13,7 +13,7 @@ import paddle
 import pytest
 
 from paddle_resnet import doctor, runtime
-from paddle_resnet.doctor import hardware, paddle_build, process, software, speed
+from paddle_resnet.doctor import hardware, paddle_build, software, speed
 from paddle_resnet.onednn import library, unavailable_reason
 from paddle_resnet.system import machine
 
@@ -169,7 +169,7 @@ def examined_process(monkeypatch, cores=(4, 4, None), first=False, vendor="Genui
     monkeypatch.setattr(runtime, "_setup", None)
     if not first:
         monkeypatch.delitem(sys.modules, "paddle")
-    return process.examine_process()
+    return hardware.examine_process()
 
 
 @pytest.mark.parametrize(
