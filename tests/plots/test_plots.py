@@ -15,7 +15,7 @@ from paddle_resnet.plots.bar_chart import Bar, Panel, draw_panels
 from paddle_resnet.plots.classification import draw_confusion_matrix
 from paddle_resnet.plots.curves import draw_learning_curves
 from paddle_resnet.plots.image_grids import draw_mistakes, draw_samples
-from paddle_resnet.plots.style import percent, save_figure, shortened
+from paddle_resnet.plots.style import make_figure, percent, relabel, save_figure, shortened
 from paddle_resnet.results import EpochRecord
 
 pytestmark = pytest.mark.once
@@ -167,3 +167,22 @@ def test_only_a_whole_is_100_percent(fraction, text):
 def test_long_names_are_shortened():
     assert shortened("automobile", 10) == "automobile"
     assert shortened("automobiles", 10) == "automobil…"
+
+
+def test_every_text_of_a_figure_is_relabelled():
+    figure, (fixed, categories) = make_figure(4, 2, 1, 2, title="both")
+    fixed.plot([1, 2], [3, 4], label="line")
+    fixed.legend()
+    fixed.set_xticks([1, 2], ["first", "second"])
+    fixed.set_xlabel("axis")
+    categories.bar(["third"], [1.0])
+    relabel(figure, str.upper)
+    figure.draw_without_rendering()
+    labels = [
+        *fixed.get_xticklabels(),
+        fixed.xaxis.label,
+        *fixed.get_legend().get_texts(),
+        *categories.get_xticklabels(),
+    ]
+    words = [figure.get_suptitle(), *(label.get_text() for label in labels)]
+    assert words == ["BOTH", "FIRST", "SECOND", "AXIS", "LINE", "THIRD"]
