@@ -64,8 +64,7 @@ logger = logging.getLogger("paddle_resnet")
 logger.setLevel(logging.INFO)
 logger.addFilter(_escape)
 console = PlainConsole()
-error_console = PlainConsole(stderr=True)
-"""For progress and warnings of commands whose standard output may be read by a program."""
+error_console = PlainConsole(stderr=True)  # for progress and warnings, where a program may read standard output
 SECONDS_BETWEEN_LINES = 30.0  # between two lines of progress where there is no terminal
 IN_FILES = {"in_files": True}  # `extra` of a log line that the console shows in another way
 

@@ -323,10 +323,7 @@ def _umask() -> int:
 
 
 def require_writable(folder: Path) -> None:
-    """Check, before minutes of work, that results can be written to `folder`; make it.
-
-    Raise a RunFailure if no file can be written there, and a UsageError as `require_name_for_folder` does.
-    """
+    """Make `folder`; before minutes of work, raise a RunFailure or UsageError if no files can be written there."""
     require_name_for_folder(folder)
     with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -389,10 +386,7 @@ def _earlier(path: Path) -> Path:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what `write_atomically` and `write_folder` left in `folder` when their process was killed.
-
-    The caller has locked the folder (`folder_lock`). Folders are recovered first (`recover_folder`).
-    """
+    """Remove what a killed `write_atomically` or `write_folder` left in a locked folder; recover folders first."""
     for path in list(folder.glob(".*")):
         if earlier := re.fullmatch(r"\.(.+)\.old", path.name):
             recover_folder(folder / earlier[1])

@@ -22,7 +22,6 @@ from paddle_resnet.errors import RunFailure
 from paddle_resnet.project_files import project_folder
 
 WIDTH = 80
-NAME_WIDTH = 15
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +35,7 @@ def main(arguments: argparse.Namespace) -> None:
         if not arguments.json:
             print(section.title)
             for name, text in section.texts.items():
-                _print_wrapped(text, f"  {name:{NAME_WIDTH}} ")
+                _print_wrapped(text, f"  {name:15} ")
     broken = [section for section in sections if not section.usable]
     advice = [line for section in sections for line in section.advice]
     if arguments.json:

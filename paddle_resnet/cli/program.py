@@ -321,13 +321,7 @@ def path(text: str) -> Path:
 
 def file_with(suffix: str) -> Callable[[str], Path]:
     """Return the `type` of an argument that names a file to write, so that no file of another kind is overwritten."""
-
-    def parse(text: str) -> Path:
-        if not text.lower().endswith(suffix):
-            raise argparse.ArgumentTypeError(f"expected a name that ends in {suffix}, got {text!r}")
-        return path(text)
-
-    return parse
+    return checked(path, lambda file: file.name.lower().endswith(suffix), f"a name that ends in {suffix}")
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -18,8 +19,7 @@ from paddle_resnet.project_files import config_path
 Schema = TypeVar("Schema", bound=BaseModel)
 
 SHORT_NAMES = {"lr": "learning_rate", "bs": "batch_size", "batch": "batch_size", "wd": "weight_decay"}
-SHORT_NAMES |= {"imgsz": "image_size", "horizontal_flip": "flip", "hflip": "flip"}
-"""Names of keys that other projects use."""
+SHORT_NAMES |= {"imgsz": "image_size", "horizontal_flip": "flip", "hflip": "flip"}  # other projects' names of keys
 
 PLAIN_MESSAGES = {  # messages that are clearer than pydantic's own, by pydantic's type of error
     "missing": "expected more values",
@@ -32,7 +32,8 @@ PLAIN_MESSAGES = {  # messages that are clearer than pydantic's own, by pydantic
 def load_config(schema: type[Schema], path: str | Path, overrides: Iterable[str]) -> Schema:
     """Read a YAML file and check it as `check_config` does; a missing or malformed file is a UsageError too."""
     path = config_path(path)
-    values = read_yaml(path, _is_text(schema), "a config has lines as 'train:' and '  epochs: 10'; see configs/")
+    remedy = "a config has lines as 'train:' and '  epochs: 10'; see configs/"
+    values = read_yaml(path, partial(_is_text, schema), remedy)
     return check_config(schema, values, overrides, str(path))
 
 
@@ -44,7 +45,7 @@ def check_config(schema: type[Schema], values: Mapping[str, Any], overrides: Ite
     nested = copy.deepcopy(dict(values))
     origin = dict.fromkeys(nested, source)
     for override in overrides:
-        key = _apply_override(nested, override, _is_text(schema))
+        key = _apply_override(nested, override, partial(_is_text, schema))
         for earlier in [each for each in origin if f"{each}.".startswith(f"{key}.")]:
             if origin.pop(earlier) not in (source, f"-o {override}"):
                 logger.warning(f"-o {shown(override)} replaces an earlier -o {shown(earlier)}=...")
@@ -84,19 +85,15 @@ def _apply_override(values: dict[str, Any], override: str, is_text: IsText) -> s
     return key
 
 
-def _is_text(schema: type[BaseModel]) -> IsText:
-    """Return the test for keys that take a name or a path, whose value stays as typed: 2024_01 is no number there."""
-
-    def is_text(key: str) -> bool:
-        annotation: Any = schema
-        for part in key.split("."):
-            fields = annotation.model_fields if _is_group(annotation) else {}
-            if part not in fields:
-                return False
-            annotation = fields[part].annotation
-        return _takes_text(annotation)
-
-    return is_text
+def _is_text(schema: type[BaseModel], key: str) -> bool:
+    """Return whether a key takes a name or a path, whose value stays as typed: 2024_01 is no number there."""
+    annotation: Any = schema
+    for part in key.split("."):
+        fields = annotation.model_fields if _is_group(annotation) else {}
+        if part not in fields:
+            return False
+        annotation = fields[part].annotation
+    return _takes_text(annotation)
 
 
 def _takes_text(annotation: Any) -> bool:
@@ -113,7 +110,11 @@ def _explain(error: ValidationError, schema: type[BaseModel], origin: Mapping[st
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
     key = key.removesuffix(".function-after") or "config"
-    source = shown(_origin_of(key, origin) or source, 240)
+    # Where the key, the nearest group around it or else a key in it was set.
+    parts = key.split(".")
+    around = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    within = [each for each in origin if each.startswith(f"{key}.")]
+    source = shown(next((origin[each] for each in (*around, *within) if each in origin), source), 240)
     if first["type"] == "extra_forbidden":
         return f'{source}: unknown key "{shown(key)}"{_suggest_key(key, schema)}'
     message = first["msg"].removeprefix("Value error, ")
@@ -122,14 +123,6 @@ def _explain(error: ValidationError, schema: type[BaseModel], origin: Mapping[st
     message = PLAIN_MESSAGES.get(first["type"], message)
     found = "no value; write one, or leave the key out" if first["input"] is None else shown(repr(first["input"]))
     return f"{source}: {key}: {message}, got {found}"
-
-
-def _origin_of(key: str, origin: Mapping[str, str]) -> str | None:
-    """Return where `key`, the nearest group around it or else a key in it was set."""
-    parts = key.split(".")
-    around = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
-    within = (each for each in origin if each.startswith(f"{key}."))
-    return next((origin[each] for each in (*around, *within) if each in origin), None)
 
 
 def known_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:

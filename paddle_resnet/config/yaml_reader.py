@@ -112,29 +112,25 @@ class _Values:
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self._anchors:
                 raise _refused(event, f"the alias *{shown(event.anchor)} has no complete value before it")
-            value, size = self._anchors[event.anchor]
+            earlier, size = self._anchors[event.anchor]
             self._count(event, size)
-            return copy.deepcopy(value)
+            return copy.deepcopy(earlier)
         before = self._size
         self._count(event, 1 + len(getattr(event, "value", "")))
         if depth > MAX_DEPTH:
             raise _refused(event, f"more than {MAX_DEPTH} levels of values within values")
         self._check_tag(event)
         if isinstance(event, yaml.MappingStartEvent):
-            value = self._mapping(key, depth)
+            value: Any = self._mapping(key, depth)
         elif isinstance(event, yaml.SequenceStartEvent):
-            value = self._list(key, depth)
+            value = []
+            while not isinstance(item := next(self._events), yaml.SequenceEndEvent):
+                value.append(self._value(item, key, depth + 1))
         else:
             value = plain_scalar(event.value, self._is_text(key)) if event.implicit[0] else event.value
         if event.anchor is not None:
             self._anchors[event.anchor] = value, self._size - before
         return value
-
-    def _list(self, key: str, depth: int) -> list[Any]:
-        values = []
-        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
-            values.append(self._value(event, key, depth + 1))
-        return values
 
     def _mapping(self, key: str, depth: int) -> dict[str, Any]:
         values: dict[str, Any] = {}

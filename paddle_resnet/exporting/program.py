@@ -23,8 +23,7 @@ from paddle_resnet.training.run_folder import Run, Which
 
 PROGRAM_SUFFIXES = (".json", ".pdmodel")  # of Paddle 3 and of 2.6
 STANDARD_STREAMS = (1, 2)
-PADDLES_SCRATCH = ".cache/paddle/to_static_tmp"
-"""In the home folder: Paddle writes the code of a network there before it traces it."""
+PADDLES_SCRATCH = ".cache/paddle/to_static_tmp"  # in the home folder: Paddle writes a network's code there to trace it
 
 
 def save_program(

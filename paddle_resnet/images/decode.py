@@ -121,7 +121,7 @@ def decode_whole(source: Source, resize: int) -> Pixels:
     Errors are those of `decode_image`.
     """
     with _opened(source) as (image, name):
-        _draft(image, resize)
+        image.draft(None, (DRAFT_MARGIN * resize, DRAFT_MARGIN * resize))
         upright = _load_upright(image, name)
         width, height = upright.size
         axis = 1 if width > height else 0
@@ -149,11 +149,8 @@ def decode_square(source: Source, resize: int) -> Pixels:
 
 
 def decode_pil_image(image: Image.Image, resize: int, image_size: int, name: str) -> Pixels:
-    """Decode an open Pillow image as `decode_image` does; this changes `image`.
-
-    Damaged files raise almost any of Pillow's own exceptions, pixels of unknown range a UsageError.
-    """
-    _draft(image, resize)
+    """Decode and change an open image as `decode_image` does; raise Pillow's errors, UsageError for unknown ranges."""
+    image.draft(None, (DRAFT_MARGIN * resize, DRAFT_MARGIN * resize))
     return _pixels(resize_and_crop(_load_upright(image, name), resize, image_size))
 
 
@@ -207,10 +204,6 @@ def _opened(source: Source, name: str | None = None) -> Iterator[tuple[Image.Ima
         raise _unreadable(name, error) from error
     finally:
         _decoded_now.name = None
-
-
-def _draft(image: Image.Image, resize: int) -> None:
-    image.draft(None, (DRAFT_MARGIN * resize, DRAFT_MARGIN * resize))
 
 
 def _pixels(image: Image.Image) -> Pixels:

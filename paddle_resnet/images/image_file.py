@@ -112,10 +112,7 @@ def jpeg_scan_count(data: bytes) -> int:
 
 
 def largest_icon_pixels(data: bytes) -> int:
-    """Return the pixels of the largest image in an icon, whatever the icon's own list says; 0 for other files.
-
-    Pillow decodes one of them when it opens the file.
-    """
+    """Return the pixels of an icon's largest image (Pillow decodes one on opening), whatever its list says; else 0."""
     if not data.startswith(b"\0\0\1\0"):
         return 0
     largest = 0

@@ -99,11 +99,8 @@ def _matching(pattern: Path) -> Iterator[Path | SkippedFile]:
 
 
 def _matching_below(pattern: Path) -> Iterator[Path | SkippedFile]:
-    """Yield the files of a pattern with ``**``. Not by glob, which follows links to parents over and over.
-
-    Glob finds the folders of what is before the ``**``, so that those beside them are not read.
-    """
-    before = pattern.parts.index("**")
+    """Yield the files of a pattern with ``**``. Not by glob, which follows links to parents over and over."""
+    before = pattern.parts.index("**")  # glob finds the folders before it, so that those beside are not read
     for folder in map(Path, sorted(glob.iglob(str(Path(*pattern.parts[:before]))))):  # noqa: PTH207
         for each in find_files(folder) if folder.is_dir() else ():
             if isinstance(each, SkippedFile) or _matches(each.relative_to(folder).parts, pattern.parts[before:]):

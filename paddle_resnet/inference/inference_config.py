@@ -87,24 +87,21 @@ class PrecisionMetrics(TestMetrics):
 
 
 class InferenceConfig(Group):
-    """The whole of `inference.yml`. `flip` and `shift` are for information, as the graph contains them.
-
-    `precisions` are the exported ones and their backends, with metrics where they were measured.
-    """
+    """The whole of `inference.yml`."""
 
     format: Literal[2] = FORMAT
     model: str
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     input: InputConfig
     output: Literal["probabilities"] = "probabilities"
-    flip: bool = False  # the output is the mean over a picture and its mirror image
+    flip: bool = False  # for information: the graph gives the mean over a picture and its mirror image
     shift: int = 0  # likewise, the mean over copies moved by so many pixels too (`evaluation.scorer.Views`)
     normalization: NormalizationConfig
     versions: dict[str, str]  # of the packages that made the files
     files: ModelFiles
     test: TestMetrics | None = None  # the trained network's metrics
     threshold: Share | None = None  # a prediction of a lower probability is `predictor.UNKNOWN`; null: none is
-    precisions: dict[Precision, dict[BackendName, PrecisionMetrics | None]]
+    precisions: dict[Precision, dict[BackendName, PrecisionMetrics | None]]  # what was exported; null: not measured
     exported_at: str
     _folder: Path = PrivateAttr(Path())
 

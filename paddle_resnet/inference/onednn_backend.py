@@ -203,10 +203,7 @@ class OneDNNNetwork:
         return self._record(description, source, result, constants)
 
     def _added(self, number: int, layer: Layer, image: Image) -> tuple[Tensor, Sum]:
-        """Return the tensor for a convolution's result, and how to add what is in it already, if anything is.
-
-        That is the tensor to add itself, or its copy where it is needed longer.
-        """
+        """Return a convolution's result tensor, which holds what is added or a copy of it, and how to add that."""
         names = {*layer.after} - {RELU}
         if len(names) > 1:
             raise ValueError("a convolution with two additions")

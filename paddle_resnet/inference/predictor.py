@@ -202,10 +202,7 @@ class Predictor:
     def predict_files(
         self, files: Sequence[Path | Unreadable], top_k: int = 5, decoded: Sequence[Pixels | Unreadable] | None = None
     ) -> list[Prediction | Unreadable]:
-        """Classify a batch of picture files; return a result for each, an `Unreadable` for one that cannot be read.
-
-        `decoded` is what `decode_file` has returned for each file; None: they are decoded here.
-        """
+        """Classify files, `decoded` by `decode_file` or here; the result is `Unreadable` where one cannot be read."""
         size = self.config.input
         results = predict_batch(
             files if decoded is None else decoded,

@@ -20,10 +20,7 @@ CONNECT_SECONDS = 10
 
 
 def connect(address: str) -> None:
-    """Join a running cluster (``auto``, or ``host:port``), or start one on this machine alone (``local``).
-
-    Raise a UsageError if there is no cluster, and a RunFailure if Ray does not start on this machine.
-    """
+    """Join a cluster (``auto``, ``host:port``; UsageError: none) or start one (``local``; RunFailure: it fails)."""
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to Ray's makers

@@ -18,8 +18,7 @@ from paddle_resnet.worker_pool import WorkerPool
 LOOK_SECONDS = 0.1  # between two looks at whether a worker lives, and whether it is idle and can be warmed up
 LOAD_SECONDS = 600.0
 """After which a worker that loads the model is taken for one that hangs. TensorRT compiles a model for minutes."""
-RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0)
-"""Between the tries to replace a worker, the first of which is at once; the last number from then on."""
+RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0)  # between tries to replace a worker, the first at once; the last from then on
 
 
 class WorkerDied(Exception):  # noqa: N818 (the name says what happened)
@@ -27,10 +26,7 @@ class WorkerDied(Exception):  # noqa: N818 (the name says what happened)
 
 
 class InferenceWorkers:
-    """`settings.streams` processes that have loaded the model of `digest`. They start with this object.
-
-    `connect` is called on the event loop, and before `run`.
-    """
+    """`settings.streams` processes with the model of `digest`, started here; `connect` is called before `run`."""
 
     def __init__(self, settings: Settings, digest: str, image_size: int) -> None:
         self._workers = [_Worker(settings, digest, image_size) for _ in range(settings.streams)]

@@ -26,8 +26,7 @@ from paddle_resnet.service.predict import InferencePipeline, ServedModel, scores
 from paddle_resnet.service.request_body import decode_base64, parse_json
 from paddle_resnet.service.worker_process import ImageData, ImageResult
 
-JSON_LENGTH = "Inference-Header-Content-Length"
-"""The header that says where the JSON of a body ends and its binary tensors begin."""
+JSON_LENGTH = "Inference-Header-Content-Length"  # where the JSON of a body ends and its tensors begin
 Size = Annotated[int, Field(ge=0, lt=2**40)]
 
 
@@ -79,8 +78,18 @@ def open_inference_routes(pipeline: InferencePipeline, is_ready: Callable[[], bo
         return JSONResponse({"ready": is_ready()}, 200 if is_ready() else 503)
 
     async def metadata(request: Request) -> Response:
-        _check_named(request, pipeline.model)
-        return JSONResponse(_describe(pipeline.model))
+        _check_named(request, model := pipeline.model)
+        size = model.config.input.image_size
+        inputs = [
+            {"name": "pixels", "datatype": "UINT8", "shape": [-1, size, size, 3]},
+            {"name": "images", "datatype": "BYTES", "shape": [-1]},
+        ]
+        outputs = [
+            {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(model.config.classes)]},
+            {"name": "label", "datatype": "BYTES", "shape": [-1]},
+        ]
+        about = {"name": model.config.model, "versions": [model.name["version"]], "platform": "paddle_resnet"}
+        return JSONResponse({**about, "inputs": inputs, "outputs": outputs})
 
     async def infer(request: Request) -> Response:
         call = _InferCall(request, pipeline.settings.max_images)
@@ -98,23 +107,6 @@ def _check_named(request: Request, model: ServedModel) -> None:
     version = model.name["version"]
     if request.path_params["name"] != model.config.model or request.path_params.get("version", version) != version:
         raise ServiceError(404, "not_found", "this model or version is not served; GET /model names the one that is")
-
-
-def _describe(model: ServedModel) -> dict[str, Any]:
-    size = model.config.input.image_size
-    return {
-        "name": model.config.model,
-        "versions": [model.name["version"]],
-        "platform": "paddle_resnet",
-        "inputs": [
-            {"name": "pixels", "datatype": "UINT8", "shape": [-1, size, size, 3]},
-            {"name": "images", "datatype": "BYTES", "shape": [-1]},
-        ],
-        "outputs": [
-            {"name": "probabilities", "datatype": "FP32", "shape": [-1, len(model.config.classes)]},
-            {"name": "label", "datatype": "BYTES", "shape": [-1]},
-        ],
-    }
 
 
 class _InferCall:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from paddle_resnet.config.schema import Group
 from paddle_resnet.inference.options import BackendName, Precision
 
 
-class Settings(BaseModel):
+class Settings(Group):
     """Address, model, batching and limits."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: Path = Field(description="an exported model, or the run folder that holds one")
     host: str = Field("127.0.0.1", description="address to listen on; the default is this machine alone")

@@ -40,8 +40,7 @@ HEADER_SECONDS = 0.02
 """To read a header; and what the pixels of a cheap image may take beyond three times their predicted time."""
 BATCH_SECONDS = 0.3
 """After this decoding time a batch runs without the images that are not begun: the batches behind it wait too."""
-CHECKPOINT = Path("checkpoints", "best", "model.pdparams")
-"""In the run's folder: what Grad-CAM needs, as an exported model has no gradients."""
+CHECKPOINT = Path("checkpoints", "best", "model.pdparams")  # for Grad-CAM: an exported model has no gradients
 HEAT_COLOR = (213, 94, 0)  # Okabe and Ito's vermilion, visible with any kind of colour vision
 MIN_HEAT_SIZE = 224  # pixels a side of the heat map, so that a coarse map is interpolated and not shown as squares
 

@@ -57,9 +57,7 @@ async function show(file) {
   }
 }
 
-async function showAll(files) {
-  for (const file of files) await show(file);
-}
+const showAll = async (files) => { for (const file of files) await show(file); };
 
 async function watchCamera() {
   const video = document.querySelector("#camera video");

@@ -18,9 +18,7 @@ function describe(schema, all, depth = 0) {
   return schema.format === "binary" ? "file" : schema.type || "anything";
 }
 
-function rows(entries) {
-  return make("table", ...entries.map((cells) => make("tr", ...cells.map((cell) => make("td", cell)))));
-}
+const rows = (entries) => make("table", ...entries.map((cells) => make("tr", ...cells.map((cell) => make("td", cell)))));
 
 function operation(path, method, details, all) {
   const section = make("section", make("h2", make("code", `${method.toUpperCase()} ${path}`)), make("p", details.summary || ""));

@@ -58,10 +58,7 @@ function errorText(error) {
   return texts[error.code] || error.message;
 }
 
-function percent(share) {
-  return share > 0 && share < 0.0005 ? "< 0.1%" : `${(100 * share).toFixed(1)}%`;
-}
-
+const percent = (share) => share > 0 && share < 0.0005 ? "< 0.1%" : `${(100 * share).toFixed(1)}%`;
 const clone = (template) => byId(template).content.firstElementChild.cloneNode(true);
 
 function scoreRow({ class: label, probability }) {
