@@ -149,7 +149,7 @@ def decode_square(source: Source, resize: int) -> Pixels:
 
 
 def decode_pil_image(image: Image.Image, resize: int, image_size: int, name: str) -> Pixels:
-    """Decode and change an open image as `decode_image` does; raise Pillow's errors, UsageError for unknown ranges."""
+    """Decode and change an open image as `decode_image` does; errors are Pillow's, or a UsageError of unknown range."""
     image.draft(None, (DRAFT_MARGIN * resize, DRAFT_MARGIN * resize))
     return _pixels(resize_and_crop(_load_upright(image, name), resize, image_size))
 

@@ -105,7 +105,7 @@ def strip_metadata(data: bytes) -> bytes:
 
 
 def jpeg_scan_count(data: bytes) -> int:
-    """Return how many times a decoder passes over a JPEG's pixels, 1 for other files; ValueError: too many segments."""
+    """Return how often a decoder passes over a JPEG's pixels, else 1; raise `ValueError` for too many segments."""
     if not data.startswith(JPEG) or data.count(b"\xff\xda") < 2:
         return 1
     return sum(marker == START_OF_SCAN for marker, _, _ in _segments(data))

@@ -121,7 +121,7 @@ class InferenceConfig(Group):
 
     @classmethod
     def load(cls, model_dir: str | os.PathLike[str]) -> InferenceConfig:
-        """Read an exported folder's or a run's `inference.yml`; UsageError: missing, malformed or of another format."""
+        """Read the `inference.yml` of a folder or run; one missing, malformed or of another format is a UsageError."""
         folder = find_model(model_dir)
         path = folder / FILE_NAME
         remedy = f"export a trained run with {command('export')} RUN"

@@ -209,7 +209,7 @@ def own_stream(path: Path) -> int | None:
 
 
 def check_distinct(paths: Sequence[Path]) -> set[tuple[int, int]]:
-    """Return the `file_id` of existing outputs; a UsageError: two are the same, also by links or as standard output."""
+    """Return the `file_id` of existing outputs; two that are the same, also by links or stdout, are a UsageError."""
     taken: set[object] = set()
     files = set()
     for path in paths:

@@ -20,7 +20,7 @@ CONNECT_SECONDS = 10
 
 
 def connect(address: str) -> None:
-    """Join a cluster (``auto``, ``host:port``; UsageError: none) or start one (``local``; RunFailure: it fails)."""
+    """Join a cluster (``auto``, ``host:port``; a UsageError if none) or start one (``local``; a RunFailure if not)."""
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to Ray's makers

@@ -21,7 +21,7 @@ from paddle_resnet.service.errors import ServiceError
 
 
 def read_token(path: Path | None) -> bytes | None:
-    """Return the stripped token in a file, None without one; a UsageError: it cannot be read, or holds no token."""
+    """Return the stripped token of a file, or None without one; an unreadable or empty file is a UsageError."""
     if path is None:
         return None
     try:
