@@ -36,9 +36,15 @@ TORCHVISION = {
     "wide_resnet101_2": 126_886_696,
 }
 
-# Others' counts. preact, wrn: imgclsmob's table, less 128 on ImageNet, where its first block has a BatchNorm (64
-# channels) of its own after the stem's. lenet: PyTorch's CIFAR-10 tutorial.
+# Others' counts. resnet20 to resnet110: those that He et al. 2015 round in table 6. preact, wrn: imgclsmob's table, less
+# 128 on ImageNet, where its first block has a BatchNorm (64 channels) of its own after the stem's. lenet: PyTorch's
+# CIFAR-10 tutorial.
 PUBLISHED = TORCHVISION | {
+    "resnet20": 269_722,
+    "resnet32": 464_154,
+    "resnet44": 658_586,
+    "resnet56": 853_018,
+    "resnet110": 1_727_962,
     "preact_resnet18": 11_687_848 - 128,
     "preact_resnet34": 21_796_008 - 128,
     "preact_resnet50": 25_549_480 - 128,

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import paddle
 import pytest
-from network_facts import names_by_cost, papers_depth
+from network_facts import papers_depth
 from paddle import nn
 from paddle.vision import models as vision
 
@@ -16,21 +16,18 @@ from paddle_resnet.models.blocks import BasicBlock, Bottleneck, ZeroPadShortcut,
 # He et al. 2015, table 1; the counts are torchvision's, with 1,000 classes.
 IMAGENET = {
     "resnet18": (18, 11_689_512),
-    "resnet34": (34, 21_797_672),
     "resnet50": (50, 25_557_032),
-    "resnet101": (101, 44_549_160),
-    "resnet152": (152, 60_192_808),
 }
 
-# He et al. 2015, table 6 has 0.27M, 0.46M, 0.66M, 0.85M and 1.7M: 6n + 2 layers, option A.
-CIFAR = {"resnet20": 269_722, "resnet32": 464_154, "resnet44": 658_586, "resnet56": 853_018, "resnet110": 1_727_962}
+# He et al. 2015, table 6 has 0.27M and 0.85M: 6n + 2 layers, option A.
+CIFAR = {"resnet20": 269_722, "resnet56": 853_018}
 
 
 def pixels(*shape, seed=0):
     return paddle.to_tensor(np.random.default_rng(seed).normal(size=shape).astype("float32"))
 
 
-@pytest.mark.parametrize("name", names_by_cost(IMAGENET))
+@pytest.mark.parametrize("name", IMAGENET)
 def test_imagenet_members_have_the_published_depth_size_and_names(name):
     depth, parameters = IMAGENET[name]
     with paddle.LazyGuard():  # shapes without numbers: quick
@@ -41,7 +38,7 @@ def test_imagenet_members_have_the_published_depth_size_and_names(name):
     assert {key: list(tensor.shape) for key, tensor in network.state_dict().items()} == expected
 
 
-@pytest.mark.parametrize("name", names_by_cost(CIFAR))
+@pytest.mark.parametrize("name", CIFAR)
 def test_cifar_members_have_the_papers_depth_and_size(name):
     network = create_model(name)
     assert papers_depth(network) == int(name.removeprefix("resnet"))
