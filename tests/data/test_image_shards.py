@@ -109,6 +109,7 @@ def test_a_run_on_shards_has_the_same_pictures(folder, tmp_path):
         assert {(picture.tobytes(), label) for picture, label in found} == known
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_images_in_memory_become_png_files(tmp_path):
     splits = open_splits(DataConfig(source="digits", image_size=8))

@@ -44,6 +44,7 @@ def report_of(done: subprocess.CompletedProcess[str]) -> dict:
 # --- The whole report ---
 
 
+@pytest.mark.once
 def test_the_report_fits_80_columns(tool):
     done = tool("doctor")
     assert (done.exit_code, done.stderr) == (0, "")
@@ -296,6 +297,7 @@ def test_a_home_that_cannot_be_written(monkeypatch, tmp_path):
     assert "is not writable" in section.advice[-1]
 
 
+@pytest.mark.once
 def test_a_busy_machine(monkeypatch):
     monkeypatch.setattr(os, "getloadavg", lambda: (3.0, 0.0, 0.0))
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
@@ -311,6 +313,7 @@ def test_no_advice_where_onednn_is_impossible(monkeypatch, tmp_path):
     assert not [line for section in sections.values() for line in section.advice if "oneDNN" in line]
 
 
+@pytest.mark.once
 def test_a_user_without_a_home(monkeypatch):
     def unknown(*_):
         raise RuntimeError("Could not determine home directory.")

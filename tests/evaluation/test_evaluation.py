@@ -85,6 +85,7 @@ def test_evaluate_measures_the_whole_test_split(run):
     }
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_a_matrix_of_very_many_classes_is_not_drawn(run, monkeypatch, caplog):
     monkeypatch.setattr(run_plots, "LARGEST_MATRIX", 2)
@@ -117,6 +118,7 @@ def copies(run, folder, names):
     return folder
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_other_pictures_of_some_classes_are_measured(run, tmp_path, caplog):
     """In the order of the run's classes, with its preprocessing, and beside the metrics of the test split."""

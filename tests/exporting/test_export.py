@@ -95,6 +95,7 @@ def test_the_check_used_real_images(report):
     assert 0 <= report.max_difference <= 1e-4
 
 
+@pytest.mark.once
 def test_metrics_of_the_same_checkpoint_are_copied(tmp_path):
     run = make_run(tmp_path)
     run.update_metrics("test", {"top1": 0.75, "images": 12, "checkpoint": "last"})
@@ -252,6 +253,7 @@ def test_metrics_cover_the_whole_test_split(run, report):
     assert InferenceConfig.load(report.path).precisions == report.precisions
 
 
+@pytest.mark.once
 def test_images_limits_the_measurement(tmp_path):
     run = make_run(tmp_path)
     assert export(run, images=5).precisions["fp32"]["paddle"].images == 5
@@ -309,6 +311,7 @@ def test_a_signal_waits_until_paddle_has_made_a_program(run, tmp_path, monkeypat
     assert (tmp_path / "model.pdiparams").is_file()
 
 
+@pytest.mark.once
 def test_options_of_the_command_reach_the_export(run, tool):
     done = tool("export", run.path, "--batch", 2, "--images", 3)
     assert done.exit_code == 0

@@ -1,12 +1,8 @@
-"""A network's arrays and depth, and names of networks as parameters of tests."""
+"""A network's arrays and depth."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-
 import numpy as np
-import pytest
 from paddle import nn
 
 
@@ -20,11 +16,6 @@ def assert_same(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> 
     assert list(got) == list(expected), (list(got), list(expected))
     for key in expected:
         np.testing.assert_array_equal(got[key], expected[key])
-
-
-def names_by_cost(names: Iterable[str]) -> list:
-    """Return the names as parameters: tests of those with a hundred layers and more, in their names, are slow."""
-    return [pytest.param(name, marks=[pytest.mark.slow] if re.search(r"\d{3}", name) else []) for name in names]
 
 
 def papers_depth(network: nn.Layer) -> int:

@@ -198,6 +198,7 @@ def test_a_closed_backend_frees_its_memory_at_once(tmp_path):
     assert built() is None
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_a_damaged_file_never_fails_otherwise(tmp_path):
     builder = Builder()

@@ -115,6 +115,7 @@ def test_heat_is_blended_by_its_strength():
     assert (found[1:] == 100).all()
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_the_command_draws_sorts_and_embeds(tool, tmp_path):
     import paddle

@@ -36,9 +36,9 @@ TORCHVISION = {
     "wide_resnet101_2": 126_886_696,
 }
 
-# Others' counts. resnet20 to resnet110: those that He et al. 2015 round in table 6. preact, wrn: imgclsmob's table, less
-# 128 on ImageNet, where its first block has a BatchNorm (64 channels) of its own after the stem's. lenet: PyTorch's
-# CIFAR-10 tutorial.
+# Others' counts. resnet20 to resnet110: those that He et al. 2015 round in table 6. preact, wrn: imgclsmob's table,
+# less 128 on ImageNet, where its first block has a BatchNorm (64 channels) of its own after the stem's. lenet:
+# PyTorch's CIFAR-10 tutorial.
 PUBLISHED = TORCHVISION | {
     "resnet20": 269_722,
     "resnet32": 464_154,

@@ -77,6 +77,7 @@ def test_the_main_config_asks_for_official_weights():
     assert model.name in SOURCES["imagenet"]
 
 
+@pytest.mark.once
 def test_cut_download_resumes_and_serves_offline(server, train, tmp_path):
     half = len(server.content) // 2
     server.break_after, server.requests_answered = half, 1
@@ -143,6 +144,7 @@ def test_file_without_published_checksum_stays_the_first(server, tmp_path, monke
         official_weights("imagenet:paddleclas", "resnet8")
 
 
+@pytest.mark.once
 def test_unknown_source_or_network_lists_the_known():
     with pytest.raises(UsageError, match=r'expected imagenet, imagenet:paddleclas, .*did you mean "imagenet:ssld"'):
         create_model("resnet50_vd", pretrained="imagenet:sld")

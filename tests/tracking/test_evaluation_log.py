@@ -28,6 +28,7 @@ def read(folder) -> LogReader:
     return LogReader(file_path=str(max(folder.iterdir())))
 
 
+@pytest.mark.once
 def test_plots_are_images(run):
     reader = read(run.vdl_path / "test")
     tags = {"samples", "confusion matrix", "confused pairs", "mistakes", "precision recall", "calibration"}

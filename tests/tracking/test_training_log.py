@@ -60,6 +60,7 @@ def output(tmp_path_factory) -> Path:
     return output
 
 
+@pytest.mark.once
 def test_disabled_records_are_not_written(output):
     tags = read(output / "plain" / "vdl" / "train").get_tags()
     assert "histogram" not in tags

@@ -93,6 +93,7 @@ def test_an_extended_run_repeats_by_its_config(tmp_path, monkeypatch):
     assert again.config.train == Run.open(run.path).config.train
 
 
+@pytest.mark.once
 def test_a_run_that_stopped_early_needs_more_patience(tmp_path):
     still = [
         "train.learning_rate=1e-12",
@@ -110,6 +111,7 @@ def test_a_run_that_stopped_early_needs_more_patience(tmp_path):
     assert [record.epoch for record in run.history()] == list(range(1, 11))
 
 
+@pytest.mark.once
 def test_all_seeds_are_extended(tmp_path):
     whole = Run.new(config_for(tmp_path, "train.epochs=1", "train.seeds=[0, 1]"))
     train_seeds(whole)
@@ -118,6 +120,7 @@ def test_all_seeds_are_extended(tmp_path):
     assert Run.open(whole.path).config.train.plan == (1, 2)
 
 
+@pytest.mark.once
 def test_minutes_choose_epochs_and_change_no_bit(tmp_path, monkeypatch):
     """By hand: an epoch of 2 steps of 3 s and 3 s of validation fits 3 times into half a minute."""
     real = time_budget._measure
@@ -139,6 +142,7 @@ def test_minutes_choose_epochs_and_change_no_bit(tmp_path, monkeypatch):
     assert train_or_resume(Run(run.path, config_for(tmp_path, "train.minutes=9", "model.dropout=0.2"))).is_trained
 
 
+@pytest.mark.once
 def test_best_is_chosen_by_what_is_monitored(tmp_path, monkeypatch):
     """Macro F1 and loss of each epoch as scikit-learn and numpy compute them of the same logits."""
     original, outputs, epochs = paddle.Model.eval_batch, [], []
@@ -162,6 +166,7 @@ def test_best_is_chosen_by_what_is_monitored(tmp_path, monkeypatch):
     assert following.history()[0].validation_macro_f1 is None
 
 
+@pytest.mark.once
 def test_the_last_epochs_do_not_mix(tmp_path, monkeypatch):
     assert unmixed_epochs(0.1, (4,)) == {3}
     assert unmixed_epochs(0.25, (8, 12)) == {6, 7, 11}

@@ -174,6 +174,7 @@ def test_resume_after_kill_in_checkpoint_is_exact(tmp_path, through):
     assert differences(through.path, path) == []
 
 
+@pytest.mark.once
 def test_curves_after_the_checkpoint_are_not_doubled(tmp_path, through, monkeypatch):
     """As if killed three steps into the second epoch, with these in the curves' file, and a checkpoint two steps in."""
     original = Curves.on_train_batch_end
@@ -194,6 +195,7 @@ def test_curves_after_the_checkpoint_are_not_doubled(tmp_path, through, monkeypa
     assert differences(through.path, path) == []
 
 
+@pytest.mark.once
 def test_a_run_without_a_checkpoint_begins_again(tmp_path, through, stop_in, monkeypatch):
     stop_in(3, signal.SIGUSR1)
     earlier = signal.signal(signal.SIGUSR1, lambda number, frame: (_ for _ in ()).throw(MemoryError))
@@ -248,6 +250,7 @@ def test_resume_drops_metrics_of_earlier_weights(tmp_path, through):
     assert set(resume(path).metrics()) == {"validation", "environment", "train"}
 
 
+@pytest.mark.once
 def test_the_log_is_written_line_by_line(tmp_path, monkeypatch):
     """`kill -9` leaves no time for what is held back."""
     seen = []
@@ -329,6 +332,7 @@ def test_changed_images_are_found_by_checksum(tmp_path, through, monkeypatch):
         resume(path)
 
 
+@pytest.mark.once
 def test_a_full_disk_keeps_the_earlier_checkpoint(tmp_path, through, monkeypatch):
     saved = paddle.save
 
