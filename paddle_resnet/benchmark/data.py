@@ -177,10 +177,8 @@ def compare_loaders(
 def _has_torch(python: str) -> bool:
     found = subprocess.run([python, "-c", "import torch, torchvision"], capture_output=True)
     if found.returncode:
-        logger.warning(
-            "warning: %s has no PyTorch with torchvision, so it is left out; name one that has with --torch-python",
-            python,
-        )
+        remedy = "name one that has with --torch-python"
+        logger.warning(f"warning: {python} has no PyTorch with torchvision, so it is left out; {remedy}")
     return found.returncode == 0
 
 

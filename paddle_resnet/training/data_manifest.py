@@ -201,10 +201,8 @@ class DataManifest(JsonSchema):
         ):
             if count:
                 others = f" (and {count - 1} more)" if count > 1 else ""
-                logger.warning(
-                    "warning: %s: %s since %s was divided for training, and not used: %s%s",
-                    *(root, what, run, first, others),
-                )
+                since = f"since {run} was divided for training"
+                logger.warning(f"warning: {root}: {what} {since}, and not used: {first}{others}")
 
     def _labelled(self) -> Iterator[tuple[str, str]]:
         for part in (self.files or {}).values():

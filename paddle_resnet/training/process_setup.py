@@ -68,10 +68,8 @@ def check_resources(folder: Path, network: nn.Layer) -> None:
     free = machine.free_memory()
     if free is not None and free < LEAST_MEMORY:
         logger.warning(
-            "warning: %.0f MB of memory are free, and a training needs at least %.0f: if the system ends it, close "
-            "programs or take a smaller train.batch_size",
-            free / 1e6,
-            LEAST_MEMORY / 1e6,
+            f"warning: {free / 1e6:.0f} MB of memory are free, and a training needs at least {LEAST_MEMORY / 1e6:.0f}: "
+            "if the system ends it, close programs or take a smaller train.batch_size"
         )
 
 

@@ -123,8 +123,6 @@ def warn_of_other_environment(checkpoint: Checkpoint, device: str) -> None:
     for what, value in checkpoint.state.trained_on.items():
         if now.get(what, value) != value:
             logger.warning(
-                "warning: the run began with %s %s and resumes with %s: not bit for bit as if it had not been stopped",
-                what,
-                shown(value),
-                now[what],
+                f"warning: the run began with {what} {shown(value)} and resumes with {now[what]}: not bit for bit as "
+                "if it had not been stopped"
             )

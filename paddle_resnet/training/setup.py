@@ -58,12 +58,8 @@ def open_data_and_network(run: Run, *, with_weights: bool = True) -> ImageClassi
                 loaded = load_weights(network, _first_weights(run), progress=report, label=config.model.pretrained)
             logger.info("%s", loaded.summary())
     logger.info(
-        "%s: %d training, %d validation and %d test images in %d classes",
-        config.data.source,
-        len(splits.train),
-        len(splits.validation),
-        len(splits.test),
-        len(splits.classes),
+        f"{config.data.source}: {len(splits.train)} training, {len(splits.validation)} validation and "
+        f"{len(splits.test)} test images in {len(splits.classes)} classes"
     )
     _require_enough_images(config, splits)
     if config.augment.custom is not None:
@@ -91,10 +87,8 @@ def _first_weights(run: Run) -> str | dict[str, np.ndarray]:
     # Runs of early versions have the names of folders from macOS in decomposed form.
     if earlier is None or [*map(class_name, earlier.classes())] == [*map(class_name, classes)]:
         return source
-    logger.info(
-        "%s: its classes are %s: the %d classes here get a new head",
-        *(source, shown(", ".join(earlier.classes()), 200), len(classes)),
-    )
+    others = shown(", ".join(earlier.classes()), 200)
+    logger.info(f"{source}: its classes are {others}: the {len(classes)} classes here get a new head")
     return {name: array for name, array in read_state_dict(source).items() if name not in HEAD}
 
 
@@ -135,10 +129,9 @@ def _warn_of_single_images(config: Config, splits: Splits, network: ImageClassif
     has_batch_norm = any(isinstance(each, nn.BatchNorm2D) for each in network.sublayers())
     if last_micro_batch == 1 and not synchronized and has_batch_norm:
         logger.warning(
-            "warning: train.batch_size %d with %s: BatchNorm then normalises an image by its own statistics only, and "
-            "the network may be at chance when it is evaluated; batches of 8 or more are usual",
-            train.batch_size,
-            counted(len(splits.train), "training image"),
+            f"warning: train.batch_size {train.batch_size} with {counted(len(splits.train), 'training image')}: "
+            "BatchNorm then normalises an image by its own statistics only, and the network may be at chance when it "
+            "is evaluated; batches of 8 or more are usual"
         )
 
 
@@ -188,12 +181,9 @@ def make_model(
     if world_size > 1:
         rate = scaled_learning_rate(train.learning_rate, train.scale_learning_rate, world_size)
         logger.info(
-            "%d processes: %d images each, %d a step; learning rate %g (%s: train.scale_learning_rate)",
-            world_size,
-            train.batch_size * train.accumulate,
-            _images_per_step(run.config),
-            rate,
-            train.scale_learning_rate,
+            f"{world_size} processes: {train.batch_size * train.accumulate} images each, "
+            f"{_images_per_step(run.config)} a step; learning rate {rate:g} "
+            f"({train.scale_learning_rate}: train.scale_learning_rate)"
         )
         train = train.model_copy(update={"learning_rate": rate})
     model = TrainStepModel(

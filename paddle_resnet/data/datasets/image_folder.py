@@ -156,12 +156,8 @@ def files_in_classes(root: Path, folder: Path) -> LabelledFiles:
         part.skipped += skipped
     depth = len(folder.relative_to(root).parts) + 2
     if deeper := [name for name in part.names if name.count("/") >= depth]:
-        logger.info(
-            "%s: subfolders of a class hold %s of that class, e.g. %s",
-            folder,
-            counted(len(deeper), "image"),
-            shown(deeper[0], 300),
-        )
+        images = counted(len(deeper), "image")
+        logger.info(f"{folder}: subfolders of a class hold {images} of that class, e.g. {shown(deeper[0], 300)}")
     if not part.names:
         raise _no_images(folder, part.skipped, f"expected {LAYOUT}")
     return part

@@ -164,14 +164,10 @@ def pads_both_sides(file: WeightsFile, head: Sequence[str], pad: str | None, lab
     if pad is not None or file.written_here or (file.layout == "paddle" and not head):
         return pad == "both"
     both = tuple(head) == ("linear",)
+    as_others = "on both sides, as in pytorch_resnet_cifar10, whose head is called linear too"
     logger.warning(
-        "warning: %s does not say where the shortcuts, which have no weights, add channels of zeros; assumed: %s; "
-        "check the accuracy, and if it is wrong write %s#pad=%s",
-        label,
-        "on both sides, as in pytorch_resnet_cifar10, whose head is called linear too"
-        if both
-        else "at the end, not on both sides",
-        Path(label).name,
-        "end" if both else "both",
+        f"warning: {label} does not say where the shortcuts, which have no weights, add channels of zeros; assumed: "
+        f"{as_others if both else 'at the end, not on both sides'}; check the accuracy, and if it is wrong write "
+        f"{Path(label).name}#pad={'end' if both else 'both'}"
     )
     return both

@@ -116,19 +116,12 @@ class Recorder(Callback):
         )
         self.records.append(record)
         self._run.write_history(self.records)
+        macro_f1 = "" if record.validation_macro_f1 is None else f", macro F1 {record.validation_macro_f1:.2%}"
         logger.info(
-            "epoch %d/%d  train: loss %.4f, top-1 %.2f%%  validation: loss %.4f, top-1 %.2f%%%s  "
-            "%.0f images/s, %.1f s%s",
-            record.epoch,
-            self.params["epochs"],
-            record.train_loss,
-            100 * record.train_top1,
-            record.validation_loss,
-            100 * record.validation_top1,
-            "" if record.validation_macro_f1 is None else f", macro F1 {record.validation_macro_f1:.2%}",
-            record.images_per_second,
-            record.seconds,
-            "  (best)" if self.best is record else "",
+            f"epoch {record.epoch}/{self.params['epochs']}  "
+            f"train: loss {record.train_loss:.4f}, top-1 {record.train_top1:.2%}  "
+            f"validation: loss {record.validation_loss:.4f}, top-1 {record.validation_top1:.2%}{macro_f1}  "
+            f"{record.images_per_second:.0f} images/s, {record.seconds:.1f} s{'  (best)' * (self.best is record)}"
         )
 
     def _diverged(self, what: str, loss: float, where: str = "") -> RunFailure:

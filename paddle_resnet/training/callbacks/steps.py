@@ -88,15 +88,10 @@ class Progress(Callback):
         self._bar.update(self._task, completed=step + 1, loss=loss, top1=top1, speed=speed)
         if not console.is_terminal and now - self._last_line > SECONDS_BETWEEN_LINES:
             self._last_line = now
+            left = (now - self._started) / self._steps * (self.params["steps"] - step - 1)
             logger.info(
-                "%s  step %d/%d  loss %.4f  top-1 %.2f%%  %.0f images/s  %.0f s left",
-                self._epoch,
-                step + 1,
-                self.params["steps"],
-                loss,
-                100 * top1,
-                speed,
-                (now - self._started) / self._steps * (self.params["steps"] - step - 1),
+                f"{self._epoch}  step {step + 1}/{self.params['steps']}  loss {loss:.4f}  top-1 {top1:.2%}  "
+                f"{speed:.0f} images/s  {left:.0f} s left"
             )
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
