@@ -114,24 +114,21 @@ def _report_duplicates(parts: Sequence[FileSplit]) -> list[Row]:
     copies.sort()
     if not examined:
         logger.info(
-            "%d images, not read before training: unreadable ones are replaced when they come, and duplicates are not "
-            "looked for (data.check does both first)",
-            len(names),
+            f"{len(names)} images, not read before training: unreadable ones are replaced when they come, and "
+            "duplicates are not looked for (data.check does both first)"
         )
     elif copies:
         logger.info("%d of %d images are byte-for-byte duplicates", len(copies), len(names))
     else:
         logger.info("%d images, no duplicate files", len(names))
-    for message, found in (
-        (
-            "LEAKAGE: %d of them are in two of training, validation and test, so measured accuracy is too high: "
-            "%s is %s",
-            [each for each in copies if each[2]],
-        ),
-        ("%d of them are in two classes, one of which must be wrong: %s is %s", [each for each in copies if each[3]]),
+    in_two = "two of training, validation and test, so measured accuracy is too high"
+    for found, prefix, where in (
+        ([each for each in copies if each[2]], "LEAKAGE: ", in_two),
+        ([each for each in copies if each[3]], "", "two classes, one of which must be wrong"),
     ):
         if found:
-            logger.info(message, len(found), *map(printable, found[0][:2]))
+            name, original = map(printable, found[0][:2])
+            logger.info(f"{prefix}{len(found)} of them are in {where}: {name} is {original}")
     return [
         (name, ", ".join(["copy", *["leakage"] * leaks, *["two classes"] * contradicts]), f"the same as {original}")
         for name, original, leaks, contradicts in copies
