@@ -60,7 +60,7 @@ def require_name_for_folder(path: Path) -> None:
             files in it.
     """
     require_portable_name(path)
-    if os.path.lexists(path) and not path.is_dir():
+    if os.path.lexists(path) and not os.path.isdir(path):  # noqa: PTH112 (False where it cannot be told)
         raise UsageError(f"{path}: exists and is no folder; choose another name")
     longest = len(str(path.absolute())) + LONGEST_IN_FOLDER
     if not IS_POSIX and longest > LONGEST_WINDOWS_PATH and not allows_long_paths():

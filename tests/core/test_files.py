@@ -293,6 +293,14 @@ def test_what_is_in_the_place_of_a_folder_is_named(tmp_path, target):
 
 
 @pytest.mark.posix
+@pytest.mark.parametrize("write", [require_writable, lambda path: write_folder(path, lambda folder: None)])
+def test_a_link_to_a_name_that_no_file_can_have_is_no_folder(tmp_path, write):
+    (tmp_path / "output").symlink_to("x" * 300)
+    with pytest.raises(UsageError, match="output: exists and is no folder; choose another name"):
+        write(tmp_path / "output")
+
+
+@pytest.mark.posix
 @pytest.mark.parametrize(
     "name", ["x" * 251 + ".txt", "\u732b" * 83 + ".jsonl", "x." + "y" * 253, "x" * 219 + "." + "\u732b" * 11, "x" * 255]
 )
